@@ -1,0 +1,1 @@
+"""The coordinator process: owns the run's truth, no image and no torch."""

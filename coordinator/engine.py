@@ -1,0 +1,244 @@
+"""The loop around the round machine: journal, step, act, acknowledge.
+
+Every decision is in `fedcervix.rounds`; this file owns the lock, the clock and the order of things:
+1. `submit` journals an event before the new state is visible to anyone.
+2. Whoever waits for a change (open streams, the driving thread) waits on one condition, not on a timer.
+3. What the coordinator itself has to do is asked of the state again after every change, and after a restart.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from coordinator.liveness import Liveness, Sign
+from fedcervix.aggregate import aggregate
+from fedcervix.blobs import BlobStore
+from fedcervix.codec import Progress
+from fedcervix.errors import RunError, StorageError
+from fedcervix.events import (
+    AggregateStored,
+    Answer,
+    Event,
+    RunAborted,
+    SiteAttached,
+    SiteSilent,
+    Task,
+    TaskKind,
+    Tick,
+    UpdateStored,
+)
+from fedcervix.journal import Journal, RunRecord
+from fedcervix.log import logger
+from fedcervix.rounds import (
+    Aggregate,
+    Instruction,
+    Presence,
+    Run,
+    begin,
+    deadline,
+    duty,
+    instruction,
+    replay,
+    step,
+)
+from fedcervix.weights import read_layout, vet, vet_base
+
+STORAGE_RETRY_S = 5.0
+"""how long the coordinator leaves a full disk alone before it tries again"""
+
+
+class Engine:
+    """One run, from its journal to its end. Thread-safe."""
+
+    def __init__(
+        self, journal: Journal, blobs: BlobStore, record: RunRecord, *, clock_s: Callable[[], float] = time.time
+    ) -> None:
+        self._journal, self._blobs, self._clock_s = journal, blobs, clock_s
+        self._log = logger(run=record.run)
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._trouble = ""
+        self._run = replay(begin_of(record), journal.events(record.run))
+        self._liveness = Liveness(record.plan.sites, record.plan.terms.lease_s, time.monotonic)
+
+    @property
+    def run(self) -> Run:
+        """The state as it stands."""
+        with self._changed:
+            return self._run
+
+    @property
+    def trouble(self) -> str:
+        """What keeps the coordinator from its own work, in words; empty where nothing does."""
+        return self._trouble
+
+    def signs(self) -> dict[str, tuple[Sign, float | None]]:
+        """Return what was last heard of each site, and the seconds left of its lease."""
+        with self._changed:
+            return {
+                site: (sign, self._liveness.lease_ends_in_s(site, working=self._working(site)))
+                for site, sign in self._liveness.signs.items()
+            }
+
+    # --- events ---
+
+    def submit(self, event: Event) -> Answer:
+        """Journal an event that changes something, take the step, wake whoever waits. Raises StorageError."""
+        with self._changed:
+            before = self._run
+            after, answer = step(before, event)
+            if after is not before:
+                self._journal.append(before.run, event)
+                self._run = after
+                self._told(before, after, event)
+                self._changed.notify_all()
+            return answer
+
+    def heard(self, site: str, progress: Progress | None = None) -> None:
+        """Note a sign of life; a site that had fallen silent is back."""
+        with self._changed:
+            self._liveness.heard(site, progress)
+            if self._run.site(site).presence is Presence.SILENT and not self._run.ended:
+                self.submit(SiteAttached(site, self._clock_s()))
+            self._changed.notify_all()
+
+    def take_update(self, update: UpdateStored) -> Answer:
+        """Vet a model that has arrived, then submit it. Raises RemoteError where it is not fit to be averaged."""
+        with self._changed:
+            expected = not self._run.ended and instruction(self._run, update.site) == update.task
+            layout = self._run.layout
+        if expected:
+            if not self._blobs.has(update.digest):
+                raise RunError(
+                    f"the model {update.digest[:12]} of {update.task} is not here", next_step="send it again"
+                )
+            path = self._blobs.path(update.digest)
+            if update.task.kind is TaskKind.SEED:
+                vet_base(path)
+            else:
+                vet(path, read_layout(self._blobs.path(layout)))
+        return self.submit(update)
+
+    def abort(self, reason: str) -> None:
+        """End the run before its time."""
+        self.submit(RunAborted(reason, self._clock_s()))
+
+    def _told(self, before: Run, after: Run, event: Event) -> None:
+        """Log what happened and forget what is no longer needed. Called under the lock."""
+        self._log.info("event", event_kind=type(event).__name__, site=getattr(event, "site", None), phase=after.phase)
+        if len(after.rounds) != len(before.rounds):
+            self._log.info("round begins", round=after.current.number, base=after.model[:12])
+            self._blobs.keep_only(needed(after))
+
+    # --- streams ---
+
+    def instructions(self, site: str, is_active: Callable[[], bool]) -> Iterator[Instruction]:
+        """Yield what the site should be doing, each time that changes, until its stream or the process ends."""
+        last: Instruction | None = None
+        with self._changed:
+            self._liveness.signs[site].streams += 1
+        try:
+            while (news := self._await_news(site, last, is_active)) is not None:
+                yield (last := news)
+        finally:
+            with self._changed:
+                self._liveness.signs[site].streams -= 1
+                self._liveness.heard(site)
+                self._changed.notify_all()
+
+    def _await_news(self, site: str, last: Instruction | None, is_active: Callable[[], bool]) -> Instruction | None:
+        """Return the site's next instruction; None when its stream, the run or the process has ended."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._news(site, last) or not is_active() or self._stopping or self._run.ended
+            )
+            return instruction(self._run, site) if is_active() and self._news(site, last) else None
+
+    def wake(self) -> None:
+        """Let every waiting thread look again."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def _news(self, site: str, last: Instruction | None) -> bool:
+        presence = self._run.site(site).presence
+        listens = presence in (Presence.PRESENT, Presence.REVOKED) or self._run.ended
+        return listens and instruction(self._run, site) != last
+
+    # --- the driving thread ---
+
+    def drive(self) -> None:
+        """Do the coordinator's own work until the run has ended or `stop` was called."""
+        while True:
+            with self._changed:
+                if self._stopping or self._run.ended:
+                    return
+                work, due_s = duty(self._run), self._due_in_s()
+                if work is None and due_s > 0:
+                    self._changed.wait(due_s)
+                    continue
+            try:
+                self._act(work)
+                self._trouble = ""
+            except StorageError as error:
+                self._trouble = error.explain()
+                self._log.error("cannot go on yet", what=error.what, cause=error.cause, next_step=error.next_step)
+                with self._changed:
+                    self._changed.wait_for(lambda: self._stopping, timeout=STORAGE_RETRY_S)
+
+    def stop(self) -> None:
+        """Let `drive` and all streams end; the run goes on at the next start."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+
+    def _act(self, work: Aggregate | None) -> None:
+        if work is not None:
+            self.submit(AggregateStored(work.round, self._average(work), self._clock_s()))
+            return
+        for site in self._silent_sites():
+            self.submit(SiteSilent(site, self._clock_s()))
+        self.submit(Tick(self._clock_s()))
+
+    def _average(self, work: Aggregate) -> str:
+        """Average the round's updates (paper, II-B: "we use weight averaging for model aggregation")."""
+        updates = [(self._blobs.path(digest), weight) for digest, weight in work.updates]
+        output = self._blobs.scratch(f"aggregate-{work.round}")
+        layout = read_layout(self._blobs.path(work.layout))
+        digest = aggregate(updates, layout, output, self._run.plan.terms.batch_norm)
+        self._blobs.adopt(output, digest)
+        return digest
+
+    def _working(self, site: str) -> bool:
+        return not self._run.ended and isinstance(instruction(self._run, site), Task)
+
+    def _silent_sites(self) -> list[str]:
+        with self._changed:
+            present = [s.name for s in self._run.sites if s.presence is Presence.PRESENT]
+            return [site for site in present if self._lease_left_s(site) <= 0]
+
+    def _lease_left_s(self, site: str) -> float:
+        left = self._liveness.lease_ends_in_s(site, working=self._working(site))
+        return float("inf") if left is None else left
+
+    def _due_in_s(self) -> float:
+        """Return the seconds until a lease or a wait runs out; at most a day (the condition's wait has a bound)."""
+        leases = [self._lease_left_s(s.name) for s in self._run.sites if s.presence is Presence.PRESENT]
+        until = deadline(self._run)
+        return min([86_400.0, *leases, *([] if until is None else [until - self._clock_s()])])
+
+
+def begin_of(record: RunRecord) -> Run:
+    """Return a run as it stood before its first event."""
+    return begin(record.run, record.plan, base=record.base, at=record.begun_at)
+
+
+def needed(run: Run) -> set[str]:
+    """Return the digests of the models that a run still needs."""
+    kept = {run.layout, run.model}
+    if run.rounds:
+        kept |= {update.digest for update in run.current.contributions} | {run.current.candidate}
+    if run.best_round:
+        kept.add(run.best.candidate)
+    return kept - {""}

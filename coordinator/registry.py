@@ -1,0 +1,319 @@
+"""Who may connect: every invitation and every site certificate this coordinator issued, and what became of it.
+
+One SQLite file, used by several processes at once: `coordinator invite` and `coordinator revoke` write it while the
+coordinator runs. So every call opens the file, does one short transaction and closes it; nothing is remembered
+between calls, and a revocation counts from the next call on.
+
+A credential (an invitation's certificate: role `enroll`; a site's own: role `site`) is in one of four states:
+
+    valid ──redeemed──> used          an invitation that has become a certificate
+      ├───succeeded───> replaced      a newer invitation was made, or the site joined anew
+      └────revoked────> revoked       by the operator
+
+Rules
+1. At most one valid invitation and at most one valid certificate per site.
+2. An invitation works once. The same key asking again gets the same certificate again (the first reply was lost);
+   another key is refused.
+3. A site that was revoked may be invited again: that is how it comes back.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from fedcervix.errors import IdentityError, StorageError
+
+BUSY_TIMEOUT_S = 10.0
+"""how long a call waits while another process writes; a write takes milliseconds"""
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE credentials (
+    serial          TEXT PRIMARY KEY,   -- of the certificate, hexadecimal
+    site            TEXT NOT NULL,
+    role            TEXT NOT NULL CHECK (role IN ('enroll', 'site')),
+    state           TEXT NOT NULL CHECK (state IN ('valid', 'used', 'replaced', 'revoked')),
+    since           TEXT NOT NULL,      -- when it got into this state; ISO 8601, UTC
+    not_after       TEXT NOT NULL,      -- ISO 8601, UTC
+    invitation      TEXT UNIQUE REFERENCES credentials (serial),  -- role site: the serial it was redeemed from
+    key_fingerprint TEXT,               -- role site: SHA-256 of its public key
+    certificate     BLOB                -- role site: PEM, to answer a repeated request
+) WITHOUT ROWID
+"""
+ONE_VALID = "CREATE UNIQUE INDEX one_valid ON credentials (site, role) WHERE state = 'valid'"
+
+Issued = tuple[bytes, str, datetime]
+"""certificate (PEM), its serial (hexadecimal), its end (aware UTC)"""
+
+SiteState = Literal["invited", "joined", "revoked"]
+
+ASK_AGAIN = (
+    "ask the coordinator's operator for a new invitation (`coordinator invite {site}`), then `site-agent join FILE`"
+)
+
+CLOSED_INVITATION = {
+    "replaced": "a newer invitation was made for this site: use that one",
+    "revoked": "the operator revoked this site",
+}
+CLOSED_CERTIFICATE = {
+    "replaced": "the site joined again since, and has a newer certificate: one site cannot run twice",
+    "revoked": "the operator revoked this site",
+}
+
+# primary SQLite result code -> (likely cause, next step)
+FAULTS: dict[int, tuple[str, str]] = {
+    sqlite3.SQLITE_FULL: ("the disk is full", "free some space (`df -h`) and try again; nothing was lost"),
+    sqlite3.SQLITE_IOERR: ("the disk is full or failing", "look at `df -h` and `dmesg`, then try again"),
+    sqlite3.SQLITE_READONLY: ("this user may not write the file", "run as the user who owns the home folder (`ls -l`)"),
+    sqlite3.SQLITE_PERM: ("this user may not use the file", "run as the user who owns the home folder (`ls -l`)"),
+    sqlite3.SQLITE_CANTOPEN: (
+        "the home folder is missing or not accessible",
+        "check its path; a new one: `coordinator init HOME`",
+    ),
+    sqlite3.SQLITE_BUSY: ("another process holds the file", "end other `coordinator` commands and try again"),
+    sqlite3.SQLITE_NOTADB: ("the file is damaged, or is another one", "restore the home folder from a backup"),
+    sqlite3.SQLITE_CORRUPT: ("the file is damaged", "restore the home folder from a backup"),
+}
+UNKNOWN_FAULT = ("the file does not have the expected form", "restore the home folder from a backup")
+
+
+@dataclass(frozen=True, slots=True)
+class SiteEntry:
+    """One line of `coordinator status`: a site, whether it may connect, since when and until when (aware UTC)."""
+
+    site: str
+    state: SiteState
+    since: datetime
+    not_after: datetime
+    """of its certificate, or of its invitation while it has not joined"""
+
+
+class Registry:
+    """The file at `path`, made if it is missing. Every method may be called from any thread.
+
+    Every method raises StorageError if the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            path.touch(mode=0o600)  # SQLite's side files take the same mode
+        except OSError as error:
+            cause, next_step = FAULTS[sqlite3.SQLITE_CANTOPEN]
+            raise StorageError(f"cannot open {path}: {error.strerror}", cause=cause, next_step=next_step) from error
+        with self._connection() as connection:
+            if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+                connection.execute("PRAGMA journal_mode = WAL")
+            with connection:
+                connection.execute("BEGIN IMMEDIATE")
+                _create(connection, path)
+
+    def invite(self, site: str, serial: str, expires: datetime, now: datetime) -> None:
+        """Record an invitation: its certificate's serial and end. It replaces an earlier one that is still open."""
+        with self._transaction() as connection:
+            _close(connection, "replaced", now, site=site, role="enroll")
+            connection.execute(
+                "INSERT INTO credentials (serial, site, role, state, since, not_after)"
+                " VALUES (?, ?, 'enroll', 'valid', ?, ?)",
+                (serial, site, _text(now), _text(expires)),
+            )
+
+    def redeem(self, serial: str, key_fingerprint: str, issue: Callable[[], Issued], now: datetime) -> bytes:
+        """Turn the invitation `serial` into a site certificate (PEM), made by `issue` for that key; once.
+
+        The site's earlier certificate stops working. Raises IdentityError if the invitation is unknown, expired,
+        revoked, replaced, or used already by another key; and whatever `issue` raises: then nothing has changed.
+        """
+        with self._transaction() as connection:
+            site, state, not_after = _invitation(connection, serial)
+            if state == "used":
+                return _answer_again(connection, serial, key_fingerprint, site)
+            _check_open(site, state, not_after, now)
+            certificate, certificate_serial, certificate_end = issue()
+            _close(connection, "replaced", now, site=site, role="site")
+            connection.execute(
+                "UPDATE credentials SET state = 'used', since = ? WHERE serial = ?", (_text(now), serial)
+            )
+            connection.execute(
+                "INSERT INTO credentials VALUES (?, ?, 'site', 'valid', ?, ?, ?, ?, ?)",
+                (certificate_serial, site, _text(now), _text(certificate_end), serial, key_fingerprint, certificate),
+            )
+            return certificate
+
+    def admit(self, serial: str, site: str) -> None:
+        """Return if the certificate `serial` is the one with which `site` may connect; else raise IdentityError."""
+        with self._connection() as connection:
+            row = connection.execute(
+                "SELECT state FROM credentials WHERE serial = ? AND site = ? AND role = 'site'", (serial, site)
+            ).fetchone()
+        if row is None:
+            raise IdentityError(
+                f"the coordinator does not know this certificate of site {site}",
+                cause="its home folder was made anew, or restored from a backup older than the certificate",
+                next_step=ASK_AGAIN.format(site=site),
+            )
+        if row[0] != "valid":
+            raise IdentityError(
+                f"the certificate of site {site} is {row[0]}",
+                cause=CLOSED_CERTIFICATE[row[0]],
+                next_step=ASK_AGAIN.format(site=site),
+            )
+
+    def revoke(self, site: str, now: datetime) -> int:
+        """Revoke the certificate and the open invitation of `site`; return how many there were (0 to 2).
+
+        Raises IdentityError if no site of that name was ever invited.
+        """
+        with self._transaction() as connection:
+            known = [name for (name,) in connection.execute("SELECT DISTINCT site FROM credentials ORDER BY site")]
+            if site not in known:
+                raise _unknown_site(site, known)
+            return _close(connection, "revoked", now, site=site, role="enroll") + _close(
+                connection, "revoked", now, site=site, role="site"
+            )
+
+    def sites(self) -> list[SiteEntry]:
+        """Return every site that was ever invited, by name."""
+        with self._connection() as connection:
+            rows = connection.execute(
+                "SELECT site, role, state, since, not_after FROM credentials"
+                " WHERE state IN ('valid', 'revoked') ORDER BY site, since"
+            ).fetchall()
+        entries: dict[str, SiteEntry] = {}
+        for site, role, state, since, not_after in rows:
+            entry = SiteEntry(site, _site_state(role, state), _time(since), _time(not_after))
+            entries[site] = _weightier(entries.get(site, entry), entry)
+        return list(entries.values())
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        # mode=rw: a file that vanished under a running coordinator is an error, not an empty registry.
+        uri = f"{self._path.absolute().as_uri()}?mode=rw"
+        with _translated(self._path):
+            opened = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+            with closing(opened) as connection:
+                connection.execute("PRAGMA synchronous = FULL")
+                yield connection
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Hold the write lock; commit at the end, roll back on any exception."""
+        with self._connection() as connection, connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+        cause, next_step = FAULTS.get(code & 0xFF, UNKNOWN_FAULT)  # the low byte is the primary code
+        raise StorageError(f"the registry {path} cannot be used: {error}", cause=cause, next_step=next_step) from error
+
+
+def _create(connection: sqlite3.Connection, path: Path) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version == 0:
+        connection.execute(SCHEMA)
+        connection.execute(ONE_VALID)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    elif version != SCHEMA_VERSION:
+        raise StorageError(
+            f"the registry {path} has version {version}; this program reads version {SCHEMA_VERSION}",
+            cause="it was written by a newer version of this program",
+            next_step="install that version again",
+        )
+
+
+def _close(
+    connection: sqlite3.Connection, state: str, now: datetime, *, site: str, role: Literal["enroll", "site"]
+) -> int:
+    """Move the valid credentials of a site and role into `state`; return how many there were."""
+    return connection.execute(
+        "UPDATE credentials SET state = ?, since = ? WHERE site = ? AND role = ? AND state = 'valid'",
+        (state, _text(now), site, role),
+    ).rowcount
+
+
+def _invitation(connection: sqlite3.Connection, serial: str) -> tuple[str, str, datetime]:
+    """Return (site, state, end) of an invitation."""
+    row = connection.execute(
+        "SELECT site, state, not_after FROM credentials WHERE serial = ? AND role = 'enroll'", (serial,)
+    ).fetchone()
+    if row is None:
+        raise IdentityError(
+            "the coordinator does not know this invitation",
+            cause="its home folder was made anew, or restored from a backup older than the invitation",
+            next_step=ASK_AGAIN.format(site="SITE"),
+        )
+    return row[0], row[1], _time(row[2])
+
+
+def _check_open(site: str, state: str, not_after: datetime, now: datetime) -> None:
+    if state == "valid" and now <= not_after:
+        return
+    word = state if state in CLOSED_INVITATION else "expired"
+    raise IdentityError(
+        f"the invitation of site {site} is {word}",
+        cause=CLOSED_INVITATION.get(state, f"it was good until {not_after:%Y-%m-%d %H:%M} UTC"),
+        next_step=ASK_AGAIN.format(site=site),
+    )
+
+
+def _answer_again(connection: sqlite3.Connection, serial: str, key_fingerprint: str, site: str) -> bytes:
+    """Return the certificate of a used invitation to the key that used it, while it is still good."""
+    state, fingerprint, certificate = connection.execute(
+        "SELECT state, key_fingerprint, certificate FROM credentials WHERE invitation = ?", (serial,)
+    ).fetchone()
+    if fingerprint != key_fingerprint:
+        raise IdentityError(
+            f"the invitation of site {site} was already used",
+            cause="the site has joined already; if nobody there did, somebody else holds the file:"
+            f" `coordinator revoke {site}`",
+            next_step=ASK_AGAIN.format(site=site),
+        )
+    if state != "valid":
+        raise IdentityError(
+            f"the invitation of site {site} was already used, and its certificate is {state}",
+            cause=CLOSED_CERTIFICATE[state],
+            next_step=ASK_AGAIN.format(site=site),
+        )
+    return bytes(certificate)
+
+
+def _unknown_site(site: str, known: list[str]) -> IdentityError:
+    near = difflib.get_close_matches(site, known, n=1)
+    return IdentityError(
+        f"no site is named {site!r}",
+        cause=f"the sites are {', '.join(known)}" if known else "no site was invited yet",
+        next_step=f"did you mean `{near[0]}`?" if near else "see the names with `coordinator status`",
+    )
+
+
+def _site_state(role: str, state: str) -> SiteState:
+    if state == "revoked":
+        return "revoked"
+    return "joined" if role == "site" else "invited"
+
+
+def _weightier(one: SiteEntry, other: SiteEntry) -> SiteEntry:
+    """Of two credentials of a site, return the one that says how the site stands; the later of equals."""
+    weight: dict[SiteState, int] = {"revoked": 0, "invited": 1, "joined": 2}
+    return one if weight[one.state] > weight[other.state] else other
+
+
+def _text(when: datetime) -> str:
+    return when.astimezone(UTC).isoformat()
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)

@@ -1,0 +1,306 @@
+"""The coordinator's side of the wire: who is calling, what they may, and the engine's answer.
+
+Rules
+1. The caller's name is read from the verified certificate, and checked against the registry at every call.
+2. A behaviour raises errors of ours; `_guarded` is the one place that turns them into status codes.
+3. No behaviour waits for anything but the caller's own stream.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+import grpc
+
+from coordinator.engine import Engine
+from coordinator.home import Home
+from coordinator.overview import overview
+from coordinator.registry import Registry
+from fedcervix import codec, identity, rpc
+from fedcervix.blobs import BlobStore
+from fedcervix.errors import FedcervixError, IdentityError, RemoteError, RunError, StorageError
+from fedcervix.events import (
+    Answer,
+    ModelAdopted,
+    ScoreReported,
+    SiteAttached,
+    SiteFailed,
+    SiteRefused,
+    SiteRevoked,
+    UpdateStored,
+)
+from fedcervix.log import logger
+from fedcervix.wire import federation_pb2 as wire
+
+SEED_BYTES_MAX = 8 * 2**30
+"""of a first model made by a site; later models have the length of the first one"""
+
+identify = lru_cache(maxsize=1024)(identity.identify)
+
+
+class Service:
+    """Behaviours of all methods."""
+
+    def __init__(self, home: Home, registry: Registry, engine: Engine, blobs: BlobStore) -> None:
+        self._home, self._registry, self._engine, self._blobs = home, registry, engine, blobs
+        self._federation = home.config().federation.name
+        self._log = logger(run=engine.run.run)
+
+    def behaviours(self) -> dict[rpc.Method, Callable[..., Any]]:
+        """Return what answers each method."""
+        return {
+            rpc.ENROLL: _guarded(self.enroll),
+            rpc.ATTACH: _guarded_stream(self.attach),
+            rpc.REPORT: _guarded(self.report),
+            rpc.OFFER: _guarded(self.offer),
+            rpc.FETCH: _guarded_stream(self.fetch),
+            rpc.PUSH: _guarded(self.push),
+            rpc.OVERVIEW: _guarded(self.overview),
+            rpc.COMMAND: _guarded(self.command),
+        }
+
+    # --- who is calling ---
+
+    def _caller(self, context: grpc.ServicerContext, role: str) -> identity.Certificate:
+        """Return the verified certificate of the caller. Raises IdentityError."""
+        pem = context.auth_context().get("x509_pem_cert", [b""])[0]
+        certificate = identify(pem)
+        who = certificate.identity
+        if who.federation != self._federation or who.role != role:
+            raise IdentityError(
+                f"this call is not for {who.uri}", cause=f"it takes a certificate with the role {role!r}"
+            )
+        return certificate
+
+    def _site(self, context: grpc.ServicerContext) -> str:
+        """Return the name of the calling site: declared in the plan, its certificate not revoked."""
+        certificate = self._caller(context, "site")
+        site = certificate.identity.name
+        self._registry.admit(certificate.serial, site)
+        if site not in self._engine.run.plan.sites:
+            raise IdentityError(
+                f"site {site} is not in the roster of run {self._engine.run.run}",
+                cause="coordinator.toml, [run] sites, did not name it when the run began",
+                next_step="ask the coordinator's operator",
+            )
+        return site
+
+    # --- enrolment ---
+
+    def enroll(self, request: wire.EnrollRequest, context: grpc.ServicerContext) -> wire.EnrollReply:
+        """Trade an invitation for a site's certificate."""
+        invitation = self._caller(context, "enroll")
+        key = identity.check_request(request.request_pem)
+        now = datetime.now(UTC)
+        who = identity.Identity(self._federation, "site", invitation.identity.name)
+
+        def issue() -> tuple[bytes, str, datetime]:
+            pem = identity.issue(self._home.authority(), key, who, now, identity.SITE_LIFETIME)
+            made = identity.identify(pem)
+            return pem, made.serial, made.not_after
+
+        pem = self._registry.redeem(invitation.serial, identity.key_fingerprint(key), issue, now)
+        self._log.info("site joined", site=who.name)
+        return wire.EnrollReply(certificate_pem=pem)
+
+    # --- control plane ---
+
+    def attach(self, request: wire.AttachRequest, context: grpc.ServicerContext) -> Iterator[wire.FromCoordinator]:
+        """Say what the run is, then what to do, each time that changes."""
+        site = self._site(context)
+        if request.wire_version != codec.WIRE_VERSION:
+            raise RemoteError(
+                f"site {site} speaks version {request.wire_version} of the wire, this coordinator {codec.WIRE_VERSION}",
+                next_step="install the same version of fedcervix on both sides",
+            )
+        context.add_callback(self._engine.wake)
+        run = self._engine.run
+        self._log.info("site attached", site=site, software=request.software_version[:64])
+        yield codec.write_welcome(codec.Welcome(self._federation, run.run, run.plan))
+        for instruction in self._engine.instructions(site, lambda: self._may_listen(context)):
+            yield codec.write_instruction(instruction)
+
+    def _may_listen(self, context: grpc.ServicerContext) -> bool:
+        """Say whether a stream is still open. Raises IdentityError once its site is revoked: that cuts the stream."""
+        return context.is_active() and bool(self._site(context))
+
+    def report(self, message: wire.FromSite, context: grpc.ServicerContext) -> wire.ReportReply:
+        """Take in what a site has done."""
+        site = self._site(context)
+        at = datetime.now(UTC).timestamp()
+        report = codec.read_report(message, site=site, at=at)
+        self._engine.heard(site, report if isinstance(report, codec.Progress) else None)
+        return codec.write_answer(self._take(report, site, at))
+
+    def _take(self, report: codec.Report, site: str, at: float) -> Answer:
+        match report:
+            case codec.Progress():
+                return Answer.ACCEPTED
+            case codec.Ready():
+                return self._take_ready(report, site, at)
+            case codec.Refusal(run, reason):
+                return self._engine.submit(SiteRefused(site, reason, at)) if self._is_current(run) else Answer.STALE
+            case UpdateStored():
+                return self._engine.take_update(report)
+            case ScoreReported() | ModelAdopted() | SiteFailed():
+                return self._engine.submit(report)
+
+    def _take_ready(self, ready: codec.Ready, site: str, at: float) -> Answer:
+        plan = self._engine.run.plan
+        if not self._is_current(ready.run):
+            return Answer.STALE
+        if ready.plan_digest != plan.digest:
+            raise RunError("the site has accepted another plan", cause="the two sides run different versions")
+        return self._engine.submit(SiteAttached(site, at))
+
+    def _is_current(self, run: str) -> bool:
+        return run == self._engine.run.run
+
+    # --- data plane ---
+
+    def offer(self, request: wire.OfferRequest, context: grpc.ServicerContext) -> wire.OfferReply:
+        """Say from which byte a model is wanted."""
+        site = self._site(context)
+        digest, size_bytes = codec.read_offer(request)
+        self._check_size(size_bytes)
+        self._engine.heard(site)
+        return wire.OfferReply(offset=self._blobs.expect(digest, site, size_bytes=size_bytes))
+
+    def _check_size(self, size_bytes: int) -> None:
+        layout = self._engine.run.layout
+        bound = 2 * self._blobs.size_bytes(layout) if layout else SEED_BYTES_MAX
+        if size_bytes > bound:
+            raise RemoteError(f"a model of {size_bytes:,} bytes is not this run's (at most {bound:,})")
+
+    def push(self, chunks: Iterator[bytes], context: grpc.ServicerContext) -> wire.PushReply:
+        """Take in a model, from the offset that `offer` gave."""
+        site = self._site(context)
+        metadata = {key: str(value) for key, value in context.invocation_metadata()}
+        digest = codec.read_digest(metadata.get(rpc.DIGEST_KEY, ""))
+        offset, size_bytes = (_natural(metadata.get(key, "")) for key in (rpc.OFFSET_KEY, rpc.SIZE_KEY))
+        self._check_size(size_bytes)
+        arriving = self._signs_of(site, _until_cut(chunks))
+        whole = self._blobs.receive(digest, site, arriving, offset=offset, size_bytes=size_bytes)
+        if not whole:
+            raise RunError("the transfer ended early", next_step="offer it again, and go on from the offset given")
+        return wire.PushReply(size_bytes=size_bytes)
+
+    def fetch(self, request: wire.BlobRequest, context: grpc.ServicerContext) -> Iterator[bytes]:
+        """Send a model from an offset."""
+        site = self._site(context)
+        digest = codec.read_digest(request.digest)
+        if not self._blobs.has(digest):
+            raise RunError(f"the model {digest[:12]} is no longer here", cause="the run has moved on")
+        yield from self._signs_of(site, self._blobs.chunks(digest, request.offset))
+
+    def _signs_of(self, site: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            self._engine.heard(site)
+            yield chunk
+
+    # --- the operator ---
+
+    def overview(self, _request: wire.OverviewRequest, context: grpc.ServicerContext) -> wire.OverviewReply:
+        """Say how things stand."""
+        self._caller(context, "operator")
+        now = datetime.now(UTC).timestamp()
+        document = overview(self._engine.run, self._engine.signs(), now=now, trouble=self._engine.trouble)
+        return wire.OverviewReply(json=json.dumps(document))
+
+    def command(self, request: wire.CommandRequest, context: grpc.ServicerContext) -> wire.CommandReply:
+        """Do what the operator asks."""
+        self._caller(context, "operator")
+        match request.WhichOneof("what"):
+            case "stop":
+                self._engine.stop()
+                return wire.CommandReply(text="stopping; `coordinator start` goes on with the run")
+            case "abort":
+                self._engine.abort(f"aborted by the operator: {request.abort[:400]}")
+                return wire.CommandReply(text="the run is aborted")
+            case "revoked":
+                if request.revoked in self._engine.run.plan.sites:
+                    self._engine.submit(SiteRevoked(request.revoked, datetime.now(UTC).timestamp()))
+                self._engine.wake()
+                return wire.CommandReply(text=f"the streams of {request.revoked} are cut")
+            case _:
+                raise RemoteError("an empty command")
+
+
+def _until_cut(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield what arrives; a cut line ends it early, and what has arrived is kept."""
+    with contextlib.suppress(grpc.RpcError):
+        yield from chunks
+
+
+def _natural(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise RemoteError("offset and size are natural numbers")
+    return int(text)
+
+
+def _guarded(behaviour: Callable[[Any, grpc.ServicerContext], Any]) -> Callable[[Any, grpc.ServicerContext], Any]:
+    """Turn errors of ours into status codes: here is the seam."""
+
+    def call(request: Any, context: grpc.ServicerContext) -> Any:
+        try:
+            return behaviour(request, context)
+        except FedcervixError as error:
+            _log_error(error)
+            rpc.abort(context, error)
+
+    return call
+
+
+def _guarded_stream(
+    behaviour: Callable[[Any, grpc.ServicerContext], Iterator[Any]],
+) -> Callable[[Any, grpc.ServicerContext], Iterator[Any]]:
+    """The same for a reply that streams."""
+
+    def call(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        try:
+            yield from behaviour(request, context)
+        except FedcervixError as error:
+            _log_error(error)
+            rpc.abort(context, error)
+
+    return call
+
+
+def _log_error(error: FedcervixError) -> None:
+    if isinstance(error, StorageError):
+        logger().error("storage", what=error.what, cause=error.cause, next_step=error.next_step)
+    else:
+        logger().warning("call refused", what=error.what)
+
+
+CALLS_BESIDE_STREAMS = 16
+STOP_GRACE = timedelta(seconds=5)
+
+
+def serve(home: Home, service: Service, *, bind: str, sites: int) -> tuple[grpc.Server, int]:
+    """Start listening; return the server and its port. Raises RunError where the port is taken."""
+    # A site holds one stream and makes at most two calls beside it.
+    workers = ThreadPoolExecutor(max_workers=3 * sites + CALLS_BESIDE_STREAMS, thread_name_prefix="rpc")
+    server = grpc.server(workers, options=rpc.SERVER_OPTIONS)
+    server.add_generic_rpc_handlers(rpc.handlers(service.behaviours()))
+    credentials = rpc.server_credentials(
+        authority_pem=home.pem("authority.crt"),
+        certificate_pem=home.pem("server.crt"),
+        key_pem=home.pem("server.key"),
+    )
+    try:
+        port = server.add_secure_port(bind, credentials)
+    except RuntimeError as error:
+        raise RunError(
+            f"cannot listen on {bind}",
+            cause="another program uses this port, or the address is not this machine's",
+            next_step=f"see who does (ss -ltnp), or set [listen] bind in {home.config_file} and start again",
+        ) from error
+    server.start()
+    return server, port

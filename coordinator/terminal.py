@@ -1,0 +1,122 @@
+"""The overview as a person reads it: tables on a terminal, the same lines in a pipe."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+COLOURS = {
+    "present": "green",
+    "silent": "yellow",
+    "absent": "yellow",
+    "failed": "red",
+    "refused": "red",
+    "revoked": "red",
+}
+OUTCOME_COLOURS = {"OK": "bold green", "DEGRADED": "bold yellow", "ABORTED": "bold red"}
+LEDGER_ROWS_MAX = 12
+
+
+def render(document: dict[str, Any]) -> RenderableType:
+    """Return the overview, drawn."""
+    return Group(_headline(document), _sites(document), _waits(document), _ledger(document), *_notes(document))
+
+
+def _headline(d: dict[str, Any]) -> Text:
+    text = Text()
+    text.append(f"run {d['run']}  ", "bold")
+    text.append(f"{d['mode']}, profile {d['profile']}, plan {d['plan'][:12]}\n")
+    text.append(f"round {d['round']} of at most {d['rounds_max']}, {d['phase']} for {_ago(d['now'] - d['since'])}")
+    if d["best_round"]:
+        text.append(f", best so far: round {d['best_round']}")
+    if d["outcome"]:
+        text.append("\n")
+        text.append(d["outcome"], OUTCOME_COLOURS[d["outcome"]])
+        text.append(f": {d['reason']}")
+    return text
+
+
+def _sites(d: dict[str, Any]) -> Table:
+    table = Table("site", "is", "since", "asked to", "progress", "silent at", title="Sites", title_justify="left")
+    for site in d["sites"]:
+        reason = f": {site['reason']}" if site["reason"] else ""
+        link = "" if site["connected"] or site["presence"] != "present" else " (line down)"
+        table.add_row(
+            site["site"],
+            Text(f"{site['presence']}{link}{reason}", COLOURS[site["presence"]]),
+            _clock(site["since"]),
+            site["doing"],
+            _progress(site),
+            _clock(site["lease_ends_at"]) if site["presence"] == "present" and site["lease_ends_at"] else "",
+        )
+    return table
+
+
+def _progress(site: dict[str, Any]) -> str:
+    if not site["stage"]:
+        return ""
+    of = f"/{site['of']}" if site["of"] else ""
+    loss = f", loss {site['loss']:.3f}" if site["loss"] else ""
+    rate = f", {site['images_per_s']:.0f} images/s" if site["images_per_s"] else ""
+    return f"{site['stage']} {site['done']}{of} {site['unit']}{loss}{rate}"
+
+
+def _waits(d: dict[str, Any]) -> RenderableType:
+    if not d["waits"]:
+        return Text("waiting for nobody")
+    table = Table("waiting for", "because", "since", "until", "then", title="Waits", title_justify="left")
+    for wait in d["waits"]:
+        until = "it reports" if wait["until"] is None else _clock(wait["until"])
+        then = "a silent site loses its lease" if wait["until"] is None else wait["then"]
+        table.add_row(wait["site"], wait["reason"], _clock(wait["since"]), until, then)
+    return table
+
+
+def _ledger(d: dict[str, Any]) -> RenderableType:
+    if not d["ledger"]:
+        return Text("")
+    hidden = len(d["ledger"]) - LEDGER_ROWS_MAX
+    title = "Rounds" + (f" (the last {LEDGER_ROWS_MAX}; {hidden} earlier ones in --json)" if hidden > 0 else "")
+    table = Table(
+        "round",
+        "contributions (images, steps, share)",
+        "missing",
+        "mean loss",
+        "model",
+        title=title,
+        title_justify="left",
+    )
+    for line in d["ledger"][-LEDGER_ROWS_MAX:]:
+        counted = "\n".join(
+            f"{c['site']} ({c['images']}, {c['steps']}, {c['weight']:.2f})" for c in line["contributions"]
+        )
+        missing = "\n".join(f"{m['site']}: {m['reason']}" for m in line["missing"])
+        loss = "" if line["loss"] is None else f"{line['loss']:.4f}"
+        best = " *" if line["round"] == d["best_round"] else ""
+        table.add_row(f"{line['round']}{best}", counted, Text(missing, "yellow"), loss, line["model"][:12])
+    return table
+
+
+def _notes(d: dict[str, Any]) -> list[Text]:
+    failures = [
+        Text(f"{_clock(f['at'])} {f['site']} failed while {f['stage']}: {f['hint']} ({f['incident']})", "red")
+        for f in d["failures"][-5:]
+    ]
+    return [*failures, *([Text(d["trouble"], "bold red")] if d["trouble"] else [])]
+
+
+def _clock(at: float) -> str:
+    """A moment, local time; with the date where it is not today."""
+    moment = datetime.fromtimestamp(at).astimezone()
+    today = datetime.now().astimezone().date()
+    return moment.strftime("%H:%M:%S" if moment.date() == today else "%Y-%m-%d %H:%M")
+
+
+def _ago(seconds: float) -> str:
+    minutes, rest = divmod(int(max(0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

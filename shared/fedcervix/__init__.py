@@ -1,0 +1,13 @@
+"""The library that the coordinator and the site agents share: a pure core at the bottom, thin edges on top.
+
+Bottom to top (a module imports only from its own line and the lines above it):
+
+    errors  plan  profiles  events  quorum  rounds  session  seeds  manifest     standard library only
+    weights  aggregate  metrics  identity  privacy                               + numpy, cryptography
+    wire (generated)  codec                                                      protobuf <-> events
+    files  journal  blobs  config  log  rpc  process                             disk, terminal, network
+
+`tests/unit/test_architecture.py` holds this table against the imports.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,217 @@
+"""The average of the sites' updates (section II-B), one block of one tensor at a time.
+
+Rules
+1. The result depends on the updates, their weights and the roster's order; never on the order of arrival.
+2. Memory depends neither on the number of sites nor on the size of the model: every block goes through the same
+   buffers.
+3. Floats are added up in float64, in roster order, divided by the sum of the weights and rounded once to their own
+   type. So one update, or several equal ones, come out bit for bit (float64 tensors: to within their last digits).
+4. Counters (integers, truth values) take the maximum: averaged steps would be steps that nobody made.
+5. The output has the base's header, so equal updates make equal bytes, whoever wrote them.
+
+What is averaged here is what the plan's `BatchNorm` says of the running variance:
+    mean               the plain average, as the paper has it
+    pooled-variance    the variance of all sites' activations taken together: the mean of the variances *and* the
+                       spread of the means, E_k[var_k + mean_k^2] - mean^2
+    local-statistics   averaged as in `mean`: a site puts its own running statistics back after it fetched the result
+    local              the same, for all tensors of batch normalisation
+A ring's `cycle-average` uses the same function: its updates are the models that the hops of the last cycle handed on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcervix.errors import ModelError, RemoteError
+from fedcervix.plan import BatchNorm, check
+from fedcervix.weights import (
+    DTYPES,
+    FLOATS,
+    Layout,
+    Tensor,
+    check_same,
+    decode,
+    encode,
+    opened,
+    read_at,
+    read_layout,
+    replacing,
+    sound,
+)
+
+Kind = Literal["float", "counter", "running_mean", "running_var"]
+
+SUFFIX_KINDS: dict[str, Kind] = {
+    "num_batches_tracked": "counter",
+    "running_mean": "running_mean",
+    "running_var": "running_var",
+}
+
+BLOCK_ELEMENTS = 65_536
+ITEM_BYTES_MAX = max(dtype.itemsize for dtype in DTYPES.values())
+
+
+def kind(name: str, dtype: str) -> Kind:
+    """Say how a tensor is averaged, from the last part of its name and its type (a key of `weights.DTYPES`)."""
+    return SUFFIX_KINDS.get(name.rpartition(".")[2], "float") if dtype in FLOATS else "counter"
+
+
+def aggregate(updates: Sequence[tuple[Path, float]], base: Layout, output: Path, batch_norm: BatchNorm) -> str:
+    """Write the weighted average of `updates` to `output`; return the SHA-256 of the file (hexadecimal).
+
+    `updates` are (vetted file, weight) in roster order; weights are positive and need not sum to one: all 1.0 is 1/K,
+    numbers of images are the average by images. `base` is the layout of the model that the round started from.
+
+    Raises ValueError for no updates or a weight that is not positive; RemoteError if an update has other tensors than
+    the base, or if the average is not finite; ModelError if `pooled-variance` finds a variance without its mean;
+    StorageError from the disk. `output` is replaced whole or not at all.
+    """
+    check(len(updates) > 0, "an average needs at least one update")
+    for _, weight in updates:
+        check(0 < weight < math.inf, f"the weight of an update is a positive number; found {weight}")
+    # An overflow is not a warning on the operator's screen but an error: `_checked` names the tensor.
+    silent = np.errstate(over="ignore", invalid="ignore")
+    with _opened(updates, base) as sources, replacing(output) as sink, silent:
+        average = _Average(sources, base)
+        positions = {tensor.name: position for position, tensor in enumerate(base.tensors)}
+        sink.write_header(base.header)
+        for position, tensor in enumerate(base.tensors):
+            mean = _sibling_mean(tensor, base, positions) if batch_norm == "pooled-variance" else None
+            for span in _spans(tensor):
+                sink.write(_checked(average.block(position, mean, span), tensor))
+    return sink.digest
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """One open update: where it keeps each tensor of the base (bytes, by position in the base), and its weight."""
+
+    file: FileIO
+    starts: NDArray[np.int64]
+    weight: float
+
+
+@contextmanager
+def _opened(updates: Sequence[tuple[Path, float]], base: Layout) -> Iterator[list[_Source]]:
+    with ExitStack() as stack:
+        yield [_Source(stack.enter_context(opened(path)), _starts(path, base), weight) for path, weight in updates]
+
+
+def _starts(path: Path, base: Layout) -> NDArray[np.int64]:
+    layout = read_layout(path)
+    check_same(layout, base)
+    starts = {tensor.name: tensor.start for tensor in layout.tensors}
+    return np.array([starts[tensor.name] for tensor in base.tensors], np.int64)
+
+
+def _spans(tensor: Tensor) -> Iterator[slice]:
+    """Cut the elements of a tensor into blocks."""
+    for first in range(0, tensor.count, BLOCK_ELEMENTS):
+        yield slice(first, min(first + BLOCK_ELEMENTS, tensor.count))
+
+
+def _sibling_mean(tensor: Tensor, base: Layout, positions: dict[str, int]) -> int | None:
+    """Find the position of the running mean that belongs to a running variance; None for every other tensor."""
+    if kind(tensor.name, tensor.dtype) != "running_var":
+        return None
+    name = tensor.name.removesuffix("running_var") + "running_mean"
+    mean = base.tensors[positions[name]] if name in positions else None
+    if mean is None or mean.shape != tensor.shape or mean.dtype not in FLOATS:
+        raise ModelError(
+            f"{tensor.name} has no {name} of its shape, which pooled-variance needs",
+            cause="the model does not name its batch normalisation as torch does",
+            next_step='set batch_norm = "mean" in the plan',
+        )
+    return positions[name]
+
+
+def _checked(raw: memoryview, tensor: Tensor) -> memoryview:
+    if not sound(raw, tensor.dtype):
+        raise RemoteError(
+            f"the average of {tensor.name} is not finite",
+            cause="a site sent values near the largest number of their type: its training diverged",
+            next_step="see the sites' losses of this round; a lower learning rate usually helps",
+        )
+    return raw
+
+
+class _Average:
+    """The open updates in roster order, and the buffers that every block goes through.
+
+    A tensor is named by its position in the base; `span` counts elements.
+    """
+
+    def __init__(self, sources: list[_Source], base: Layout) -> None:
+        self._sources = sources
+        self._tensors = base.tensors
+        self._weights_sum = math.fsum(source.weight for source in sources)
+        self._raw = memoryview(bytearray(BLOCK_ELEMENTS * ITEM_BYTES_MAX))
+        self._out = memoryview(bytearray(BLOCK_ELEMENTS * ITEM_BYTES_MAX))
+        self._sum, self._term, self._centre = np.empty((3, BLOCK_ELEMENTS))
+
+    def block(self, position: int, mean: int | None, span: slice) -> memoryview:
+        """Return the bytes of one averaged block; they are valid until the next call.
+
+        `mean` is the position of the running mean if this is a running variance to be pooled.
+        """
+        tensor = self._tensors[position]
+        if mean is not None:
+            return encode(self._pooled_variance(position, mean, span), tensor.dtype, self._out)
+        if kind(tensor.name, tensor.dtype) == "counter":
+            return self._maximum(position, span)
+        return encode(self._mean(position, span), tensor.dtype, self._out)
+
+    def _read(self, source: _Source, position: int, span: slice) -> NDArray[Any]:
+        dtype = self._tensors[position].dtype
+        item_bytes = DTYPES[dtype].itemsize
+        view = self._raw[: (span.stop - span.start) * item_bytes]
+        read_at(source.file, int(source.starts[position]) + span.start * item_bytes, view)
+        return decode(view, dtype)
+
+    def _mean(self, position: int, span: slice) -> NDArray[np.float64]:
+        total, term = self._sum[: span.stop - span.start], self._term[: span.stop - span.start]
+        for index, source in enumerate(self._sources):
+            # The first one is not added to zero, or -0.0 would come out as 0.0.
+            into = total if index == 0 else term
+            # Without `dtype` numpy would multiply in float32.
+            np.multiply(self._read(source, position, span), source.weight, out=into, dtype=np.float64)
+            if index > 0:
+                total += term
+        total /= self._weights_sum
+        return total
+
+    def _maximum(self, position: int, span: slice) -> memoryview:
+        dtype = self._tensors[position].dtype
+        view = self._out[: (span.stop - span.start) * DTYPES[dtype].itemsize]
+        for index, source in enumerate(self._sources):
+            values = self._read(source, position, span)
+            encode(values if index == 0 else np.maximum(values, decode(view, dtype)), dtype, view)
+        return view
+
+    def _pooled_variance(self, position: int, mean: int, span: slice) -> NDArray[np.float64]:
+        """Sum w (var_k + (mean_k - mean)^2) / sum w: the rule above, arranged so that nothing cancels.
+
+        `mean` is the one that is published, rounded to its type: equal updates then have exactly no spread.
+        """
+        total, term = self._sum[: span.stop - span.start], self._term[: span.stop - span.start]
+        centre = self._centre[: span.stop - span.start]
+        mean_dtype = self._tensors[mean].dtype
+        centre[:] = decode(encode(self._mean(mean, span), mean_dtype, self._out), mean_dtype)
+        total.fill(0)
+        for source in self._sources:
+            np.subtract(self._read(source, mean, span), centre, out=term)
+            np.square(term, out=term)
+            term += np.maximum(self._read(source, position, span), 0)
+            term *= source.weight
+            total += term
+        total /= self._weights_sum
+        return total

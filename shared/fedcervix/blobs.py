@@ -1,0 +1,149 @@
+"""Models on disk, named by the SHA-256 of their bytes.
+
+Rules
+1. A file under its digest's name is whole and right: it was hashed, fsynced and renamed into place, in that order.
+2. A transfer in progress is a `.part` file per sender; its length is the offset from which the transfer goes on, after
+   a cut line as after a killed process.
+3. Nobody deletes a blob but `keep_only`, which is told what the run still needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from fedcervix.errors import RemoteError, StorageError
+from fedcervix.weights import disk
+
+CHUNK_BYTES = 1 << 20
+FREE_BYTES_MIN = 64 * 2**20
+"""left free on the disk by incoming transfers, for the journal and the logs"""
+
+
+class BlobStore:
+    """A folder of blobs. Safe for several threads as long as each sender pushes one blob at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._incoming = folder / "incoming"
+        with disk(folder, "write"):
+            self._incoming.mkdir(parents=True, exist_ok=True)
+
+    def path(self, digest: str) -> Path:
+        """Return where a blob lies (or would lie)."""
+        return self._folder / f"{digest}.safetensors"
+
+    def has(self, digest: str) -> bool:
+        """Say whether the blob is here."""
+        return self.path(digest).is_file()
+
+    def size_bytes(self, digest: str) -> int:
+        """Return a blob's length. Raises FileNotFoundError."""
+        return self.path(digest).stat().st_size
+
+    def resume_at(self, digest: str, sender: str) -> int:
+        """Return how many bytes of an incoming blob are here already."""
+        part = self._part(digest, sender)
+        return part.stat().st_size if part.exists() else 0
+
+    def expect(self, digest: str, sender: str, *, size_bytes: int) -> int:
+        """Make ready for an incoming blob and return the byte from which it is wanted.
+
+        A sender pushes one blob at a time: what is left of an earlier one is thrown away. Raises StorageError unless
+        the rest fits on the disk.
+        """
+        if self.has(digest):
+            return size_bytes
+        part = self._part(digest, sender)
+        with disk(part, "write"):
+            part.parent.mkdir(exist_ok=True)
+        for other in part.parent.iterdir():
+            if other != part:
+                other.unlink(missing_ok=True)
+        have_bytes = self.resume_at(digest, sender)
+        self._check_room(size_bytes, have_bytes=have_bytes)
+        return have_bytes
+
+    def _check_room(self, size_bytes: int, *, have_bytes: int) -> None:
+        free = shutil.disk_usage(self._folder).free
+        if free < size_bytes - have_bytes + FREE_BYTES_MIN:
+            raise StorageError(
+                f"no room for a model of {size_bytes:,} bytes in {self._folder}: {free:,} bytes are free",
+                cause="the disk is (nearly) full",
+                next_step=f"make room (df -h {self._folder}); the transfer goes on by itself when it fits",
+            )
+
+    def receive(self, digest: str, sender: str, chunks: Iterator[bytes], *, offset: int, size_bytes: int) -> bool:
+        """Append chunks to an incoming blob; when it is whole, verify it and give it its name.
+
+        Returns whether the blob is now here; False: the line ended early, and `resume_at` says where to go on.
+        Raises RemoteError where offset, length or digest are wrong (the part is then thrown away), StorageError.
+        """
+        part = self._part(digest, sender)
+        have = self.resume_at(digest, sender)
+        if offset != have:
+            raise RemoteError(f"the transfer goes on at byte {have}, not at {offset}")
+        hasher = hashlib.sha256()
+        with disk(part, "write"), part.open("ab") as out:
+            if offset:
+                _hash_into(hasher, part)
+            for chunk in chunks:
+                have += len(chunk)
+                if have > size_bytes:
+                    break
+                out.write(chunk)
+                hasher.update(chunk)
+            if have < size_bytes:
+                return False
+            out.flush()
+            os.fsync(out.fileno())
+        if have > size_bytes or hasher.hexdigest() != digest:
+            part.unlink()
+            raise RemoteError("the bytes received are not the model that was announced; sending it again may help")
+        self._name(part, digest)
+        return True
+
+    def adopt(self, file: Path, digest: str) -> None:
+        """Give a finished file (same disk, already hashed by its writer) its name."""
+        with disk(file, "write"), file.open("rb") as made:
+            os.fsync(made.fileno())
+        self._name(file, digest)
+
+    def scratch(self, name: str) -> Path:
+        """Return a place for a file in the making, on the same disk."""
+        return self._incoming / name
+
+    def chunks(self, digest: str, offset: int) -> Iterator[bytes]:
+        """Yield a blob's bytes from `offset`, in chunks. Raises FileNotFoundError."""
+        with self.path(digest).open("rb") as blob:
+            blob.seek(offset)
+            while chunk := blob.read(CHUNK_BYTES):
+                yield chunk
+
+    def keep_only(self, digests: Collection[str]) -> None:
+        """Delete every finished blob that is not among `digests`."""
+        kept = set(digests)
+        for blob in self._folder.glob("*.safetensors"):
+            if blob.name.removesuffix(".safetensors") not in kept:
+                blob.unlink(missing_ok=True)
+
+    def _part(self, digest: str, sender: str) -> Path:
+        return self._incoming / sender / f"{digest}.part"
+
+    def _name(self, file: Path, digest: str) -> None:
+        with disk(file, "write"):
+            file.replace(self.path(digest))
+            folder = os.open(self._folder, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+
+def _hash_into(hasher: hashlib._Hash, path: Path) -> None:
+    with path.open("rb") as already:
+        while chunk := already.read(CHUNK_BYTES):
+            hasher.update(chunk)

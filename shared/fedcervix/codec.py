@@ -1,0 +1,310 @@
+"""Messages of the wire to values of the core, and back. Nothing else, and nothing but `RemoteError` on bad input.
+
+Every bound of protos/federation.proto is enforced here: what comes out of a `read_` function is a checked value.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
+
+from fedcervix.errors import RemoteError
+from fedcervix.events import (
+    DIGEST,
+    REASON_CHARS_MAX,
+    Answer,
+    Event,
+    ModelAdopted,
+    ScoreReported,
+    SiteFailed,
+    Task,
+    TaskKind,
+    UpdateStored,
+    check_event,
+)
+from fedcervix.plan import Plan, check
+from fedcervix.rounds import Instruction, Leave, Outcome, Stand
+from fedcervix.wire import federation_pb2 as wire
+
+WIRE_VERSION = 1
+PLAN_CHARS_MAX = 256 * 1024
+RUN_CHARS_MAX = 64
+MODEL_BYTES_MAX = 64 * 2**30
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _reads(read: Callable[P, R]) -> Callable[P, R]:
+    """Translate what a check says about a message of the other side into RemoteError: here is the seam."""
+
+    @functools.wraps(read)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return read(*args, **kwargs)
+        except (ValueError, OverflowError) as error:
+            raise RemoteError(f"the other side sent an invalid message: {error}") from error
+
+    return guarded
+
+
+def _text(value: str, chars_max: int, name: str) -> str:
+    check(len(value) <= chars_max, f"{name} is longer than {chars_max} characters")
+    return value
+
+
+# --- tasks and instructions ---------------------------------------------------------------------------------------
+
+_KINDS = {
+    TaskKind.SEED: wire.Task.KIND_SEED,
+    TaskKind.TRAIN: wire.Task.KIND_TRAIN,
+    TaskKind.SCORE: wire.Task.KIND_SCORE,
+    TaskKind.ADOPT: wire.Task.KIND_ADOPT,
+}
+_KINDS_BACK = {number: kind for kind, number in _KINDS.items()}
+
+_ANSWERS = {
+    Answer.ACCEPTED: wire.ReportReply.ANSWER_ACCEPTED,
+    Answer.DUPLICATE: wire.ReportReply.ANSWER_DUPLICATE,
+    Answer.STALE: wire.ReportReply.ANSWER_STALE,
+    Answer.REFUSED: wire.ReportReply.ANSWER_REFUSED,
+}
+_ANSWERS_BACK = {number: answer for answer, number in _ANSWERS.items()}
+
+
+def write_task(task: Task) -> wire.Task:
+    """Return the message of a task."""
+    return wire.Task(run=task.run, kind=_KINDS[task.kind], round=task.round, base=task.base)
+
+
+def _task(message: wire.Task) -> Task:
+    check(message.kind in _KINDS_BACK, f"not a kind of task: {message.kind}")
+    return Task(_text(message.run, RUN_CHARS_MAX, "run"), _KINDS_BACK[message.kind], message.round, message.base)
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The first thing a coordinator says to a site."""
+
+    federation: str
+    run: str
+    plan: Plan
+
+
+def write_instruction(instruction: Instruction) -> wire.FromCoordinator:
+    """Return the message of an instruction."""
+    match instruction:
+        case Task():
+            return wire.FromCoordinator(task=write_task(instruction))
+        case Stand(reason):
+            return wire.FromCoordinator(stand=wire.Stand(reason=reason[:REASON_CHARS_MAX]))
+        case Leave(outcome, reason):
+            return wire.FromCoordinator(leave=wire.Leave(outcome=outcome.value, reason=reason[:REASON_CHARS_MAX]))
+
+
+def write_welcome(welcome: Welcome) -> wire.FromCoordinator:
+    """Return the message of a welcome."""
+    message = wire.Welcome(federation=welcome.federation, run=welcome.run, plan=welcome.plan.canonical())
+    return wire.FromCoordinator(welcome=message)
+
+
+@_reads
+def read_from_coordinator(message: wire.FromCoordinator) -> Welcome | Instruction:
+    """Return what the coordinator says."""
+    match message.WhichOneof("what"):
+        case "welcome":
+            said = message.welcome
+            plan = Plan.parse(_text(said.plan, PLAN_CHARS_MAX, "plan"))
+            return Welcome(_text(said.federation, 64, "federation"), _text(said.run, RUN_CHARS_MAX, "run"), plan)
+        case "task":
+            return _task(message.task)
+        case "stand":
+            return Stand(_text(message.stand.reason, REASON_CHARS_MAX, "reason"))
+        case "leave":
+            return Leave(Outcome(message.leave.outcome), _text(message.leave.reason, REASON_CHARS_MAX, "reason"))
+        case _:
+            raise ValueError("neither welcome nor instruction")
+
+
+# --- reports ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A site accepts the plan."""
+
+    run: str
+    plan_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A site's policy does not allow the plan."""
+
+    run: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a site is with a task; not journaled."""
+
+    task: Task
+    stage: str
+    done: int
+    of: int
+    unit: str
+    loss: float
+    images_per_s: float
+
+
+Report = Ready | Refusal | Progress | UpdateStored | ScoreReported | ModelAdopted | SiteFailed
+
+
+def write_report(report: Report, at: float) -> wire.FromSite:
+    """Return the message of a report; `at`: Unix seconds by the site's clock."""
+    match report:
+        case Ready(run, plan_digest):
+            return wire.FromSite(at=at, ready=wire.Ready(run=run, plan_digest=plan_digest))
+        case Refusal(run, reason):
+            return wire.FromSite(at=at, refusal=wire.Refusal(run=run, reason=reason[:REASON_CHARS_MAX]))
+        case Progress():
+            return wire.FromSite(at=at, progress=_write_progress(report))
+        case UpdateStored():
+            return wire.FromSite(at=at, update=_write_update(report))
+        case ScoreReported():
+            return wire.FromSite(at=at, score=_write_score(report))
+        case ModelAdopted(_, task):
+            return wire.FromSite(at=at, adopted=wire.Adopted(task=write_task(task)))
+        case SiteFailed():
+            message = wire.Failure(stage=report.stage, hint=report.hint[:REASON_CHARS_MAX], incident=report.incident)
+            return wire.FromSite(at=at, failure=message)
+
+
+def _write_progress(report: Progress) -> wire.Progress:
+    return wire.Progress(
+        task=write_task(report.task),
+        stage=report.stage,
+        done=report.done,
+        of=report.of,
+        unit=report.unit,
+        loss=report.loss,
+        images_per_s=report.images_per_s,
+    )
+
+
+def _write_update(report: UpdateStored) -> wire.Update:
+    return wire.Update(
+        task=write_task(report.task),
+        digest=report.digest,
+        images=report.images,
+        steps=report.steps,
+        loss=report.loss,
+        seconds=report.seconds,
+    )
+
+
+def _write_score(report: ScoreReported) -> wire.Score:
+    return wire.Score(
+        task=write_task(report.task),
+        loss_sum=report.loss_sum,
+        count=report.count,
+        images=report.images,
+        gauges=dict(report.gauges),
+    )
+
+
+@_reads
+def read_report(message: wire.FromSite, *, site: str, at: float) -> Report:
+    """Return what a site reports. `site` is from its certificate, `at` the coordinator's time: never a message's."""
+    kind = message.WhichOneof("what")
+    check(kind is not None, "an empty report")
+    report = _READ[str(kind)](message, site, at)
+    if isinstance(report, Event):
+        check_event(report)
+    return report
+
+
+def _read_ready(message: wire.FromSite, _site: str, _at: float) -> Ready:
+    check(bool(DIGEST.fullmatch(message.ready.plan_digest)), "not a plan digest")
+    return Ready(_text(message.ready.run, RUN_CHARS_MAX, "run"), message.ready.plan_digest)
+
+
+def _read_refusal(message: wire.FromSite, _site: str, _at: float) -> Refusal:
+    said = message.refusal
+    return Refusal(_text(said.run, RUN_CHARS_MAX, "run"), _text(said.reason, REASON_CHARS_MAX, "reason"))
+
+
+def _read_progress(message: wire.FromSite, _site: str, _at: float) -> Progress:
+    said = message.progress
+    return Progress(
+        _task(said.task),
+        _text(said.stage, 40, "stage"),
+        said.done,
+        said.of,
+        _text(said.unit, 16, "unit"),
+        said.loss,
+        said.images_per_s,
+    )
+
+
+def _read_update(message: wire.FromSite, site: str, at: float) -> UpdateStored:
+    said = message.update
+    return UpdateStored(site, _task(said.task), said.digest, said.images, said.steps, said.loss, said.seconds, at)
+
+
+def _read_score(message: wire.FromSite, site: str, at: float) -> ScoreReported:
+    said = message.score
+    gauges = tuple(sorted((_text(name, 40, "gauge"), value) for name, value in said.gauges.items()))
+    return ScoreReported(site, _task(said.task), said.loss_sum, said.count, said.images, gauges, at)
+
+
+def _read_adopted(message: wire.FromSite, site: str, at: float) -> ModelAdopted:
+    return ModelAdopted(site, _task(message.adopted.task), at)
+
+
+def _read_failure(message: wire.FromSite, site: str, at: float) -> SiteFailed:
+    said = message.failure
+    return SiteFailed(site, said.stage, said.hint, said.incident, at)
+
+
+_READ: dict[str, Callable[[wire.FromSite, str, float], Report]] = {
+    "ready": _read_ready,
+    "refusal": _read_refusal,
+    "progress": _read_progress,
+    "update": _read_update,
+    "score": _read_score,
+    "adopted": _read_adopted,
+    "failure": _read_failure,
+}
+
+
+def write_answer(answer: Answer, reason: str = "") -> wire.ReportReply:
+    """Return the message of an answer."""
+    return wire.ReportReply(answer=_ANSWERS[answer], reason=reason[:REASON_CHARS_MAX])
+
+
+@_reads
+def read_answer(message: wire.ReportReply) -> tuple[Answer, str]:
+    """Return the coordinator's answer and, where it refuses, the reason."""
+    check(message.answer in _ANSWERS_BACK, f"not an answer: {message.answer}")
+    return _ANSWERS_BACK[message.answer], _text(message.reason, REASON_CHARS_MAX, "reason")
+
+
+# --- blobs --------------------------------------------------------------------------------------------------------
+
+
+@_reads
+def read_digest(digest: str) -> str:
+    """Return a blob's name."""
+    check(bool(DIGEST.fullmatch(digest)), "not a digest")
+    return digest
+
+
+@_reads
+def read_offer(message: wire.OfferRequest) -> tuple[str, int]:
+    """Return the digest and size in bytes of a model that a site offers."""
+    check(0 < message.size_bytes <= MODEL_BYTES_MAX, f"a model has 1 to {MODEL_BYTES_MAX} bytes")
+    return read_digest(message.digest), message.size_bytes

@@ -1,0 +1,108 @@
+"""TOML files to checked, frozen dataclasses.
+
+An error names file, key, what was expected, what was found, and the nearest known key.
+
+The dataclasses carry `__pydantic_config__ = plan.STRICT`: unknown keys and silent conversions are errors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from fedcervix.errors import ConfigError
+from fedcervix.plan import Recipe, Terms
+from fedcervix.profiles import PROFILES, Profile
+
+T = TypeVar("T")
+
+
+def read_toml(path: Path, *, hint: str = "") -> dict[str, Any]:
+    """Return the content of a TOML file. Raises ConfigError; `hint` is the next command where the file is missing."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} does not exist", cause="wrong --home, or not set up yet", next_step=hint) from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", next_step=f"ls -l {path}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path} is not valid TOML: {error}",
+            cause="a missing quote, bracket or equals sign at that place",
+            next_step=f"edit {path}",
+        ) from error
+
+
+def build(schema: type[T], raw: Mapping[str, Any], *, source: Path, section: str = "") -> T:
+    """Return `schema` filled from a TOML table. Raises ConfigError naming file, key, expected, found, nearest key."""
+    try:
+        return TypeAdapter(schema).validate_python(_frozen(raw))
+    except ValidationError as error:
+        lines = [_explain(schema, detail, section) for detail in error.errors()[:5]]
+        raise ConfigError(
+            "\n".join(f"{source}: {line}" for line in lines),
+            cause="a misspelt key or a value of the wrong kind",
+            next_step=f"edit {source} (every key is explained in docs/configuration.md)",
+        ) from error
+
+
+def apply_profile(name: str, recipe: Mapping[str, Any], terms: Mapping[str, Any], *, source: Path) -> Profile:
+    """Return the named profile with single keys overridden. Raises ConfigError."""
+    if name not in PROFILES:
+        near = _nearest(name, list(PROFILES))
+        raise ConfigError(
+            f"{source}: profile is one of {', '.join(PROFILES)}; found {name!r}{near}", next_step=f"edit {source}"
+        )
+    start = PROFILES[name]
+    return Profile(
+        build(Recipe, _override(dataclasses.asdict(start.recipe), recipe), source=source, section="recipe"),
+        build(Terms, _override(dataclasses.asdict(start.terms), terms), source=source, section="terms"),
+    )
+
+
+def _override(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return defaults with the given keys laid over them, table by table; unknown keys stay, to be complained of."""
+    merged = dict(defaults)
+    for key, value in given.items():
+        below = merged.get(key)
+        merged[key] = _override(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _frozen(value: Any) -> Any:
+    """TOML's lists are tuples here: a frozen dataclass holds nothing that can change."""
+    if isinstance(value, Mapping):
+        return {key: _frozen(below) for key, below in value.items()}
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def _explain(schema: type, detail: ErrorDetails, section: str) -> str:
+    key = ".".join([section, *map(str, detail["loc"])] if section else map(str, detail["loc"]))
+    if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"unknown key `{key}`{_nearest(str(detail['loc'][-1]), _keys(schema, detail['loc'][:-1]))}"
+    if detail["type"] in ("missing", "missing_argument"):
+        return f"key `{key}` is missing"
+    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return (
+        f"{key}: expected {message}; found {detail['input']!r}"
+        if detail["type"] != "value_error"
+        else (f"{key}: {message}" if key else message)
+    )
+
+
+def _keys(schema: Any, path: Sequence[int | str]) -> list[str]:
+    for part in path:
+        schema = get_type_hints(schema).get(str(part))
+    return [field.name for field in dataclasses.fields(schema)] if dataclasses.is_dataclass(schema) else []
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" (did you mean `{close[0]}`?)" if close else f" (known: {', '.join(known)})"

@@ -1,0 +1,127 @@
+"""Every error a person can meet, and whose fault it is.
+
+    FedcervixError
+    ├── ConfigError      a configuration file is wrong           (its author mends it)
+    ├── DataError        a manifest or the images are wrong      (the data owner mends it)
+    ├── IdentityError    a certificate or invitation is wrong    (the operator mends it)
+    ├── PolicyError      the plan asks what this site forbids    (the two sides talk)
+    ├── LinkError        the other side cannot be reached        (the network mends itself, or IT does)
+    ├── StorageError     the disk is full or holds damaged files (IT mends it; nothing was lost)
+    ├── TrainingError    the trainer cannot go on                (recipe or hardware)
+    ├── ModelError       a weights file is not what was asked for
+    ├── RunError         the request does not fit the state of the run
+    └── RemoteError      the other side sent something invalid   (never our caller's fault)
+
+Each carries the three things an operator needs: what happened, the likely cause, the next command to try.
+The exit code of a process is the `exit_code` of the error that stopped it.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class FedcervixError(Exception):
+    """What happened; `cause` is the likely reason, `next_step` the command or action to try."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, *, cause: str = "", next_step: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.cause = cause
+        self.next_step = next_step
+
+    def explain(self) -> str:
+        """Return the message as it is printed: one to three lines."""
+        lines = [self.what]
+        if self.cause:
+            lines.append(f"  likely cause: {self.cause}")
+        if self.next_step:
+            lines.append(f"  next: {self.next_step}")
+        return "\n".join(lines)
+
+
+class ConfigError(FedcervixError):
+    """A configuration file names an unknown key or a value out of its range."""
+
+    exit_code = 3
+
+
+class DataError(FedcervixError):
+    """A manifest, an image or a split cannot be used as it stands."""
+
+    exit_code = 4
+
+
+class IdentityError(FedcervixError):
+    """A certificate, key or invitation is missing, foreign, expired, used up or revoked."""
+
+    exit_code = 5
+
+
+class PolicyError(FedcervixError):
+    """The federation's plan asks for something that this site's policy does not allow."""
+
+    exit_code = 6
+
+
+class LinkError(FedcervixError):
+    """The other side cannot be reached, or closed the connection."""
+
+    exit_code = 7
+
+
+class StorageError(FedcervixError):
+    """The disk is full, not writable, or holds a file whose content does not match its digest."""
+
+    exit_code = 8
+
+
+class TrainingError(FedcervixError):
+    """The trainer cannot go on (diverged, out of memory, too few images)."""
+
+    exit_code = 9
+
+
+class ModelError(FedcervixError):
+    """A weights file does not hold the model that was asked for."""
+
+    exit_code = 10
+
+
+class RunError(FedcervixError):
+    """The request does not fit the state of the run."""
+
+    exit_code = 11
+
+
+class RemoteError(FedcervixError):
+    """The other side sent something that no correct peer sends."""
+
+    exit_code = 12
+
+
+EXIT_CODES: dict[int, str] = {
+    0: "finished, every declared site contributed (OK)",
+    1: "unexpected error (a bug: please report the incident)",
+    2: "wrong command line",
+    **{
+        error.exit_code: (error.__doc__ or "").strip().rstrip(".")
+        for error in (
+            ConfigError,
+            DataError,
+            IdentityError,
+            PolicyError,
+            LinkError,
+            StorageError,
+            TrainingError,
+            ModelError,
+            RunError,
+            RemoteError,
+        )
+    },
+    20: "finished, but a declared site is missing from at least one round (DEGRADED)",
+    21: "the run was aborted",
+    130: "interrupted (Ctrl-C or SIGTERM); start again to go on",
+}

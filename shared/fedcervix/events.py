@@ -1,0 +1,271 @@
+"""What may happen in a federation, and what a site may be asked to do: frozen values, checked when built.
+
+Events carry the time they happened at (`at`, Unix seconds): the machines in `rounds` and `session` own no clock.
+An event is written to the journal as one JSON object; `event_to_json` and `event_from_json` are that format.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from fedcervix.plan import SITE_NAME, canonical_json, check
+
+DIGEST = re.compile(r"[0-9a-f]{64}")
+"""SHA-256 in lower-case hexadecimal: the name of a blob."""
+
+ROUND_MAX = 1_000_000
+REASON_CHARS_MAX = 600
+
+
+class TaskKind(StrEnum):
+    """What a site can be asked to do."""
+
+    SEED = "seed"  # make the first model from the plan's seed
+    TRAIN = "train"  # E epochs from the given model
+    SCORE = "score"  # contrastive loss of the given model on the site's validation images
+    ADOPT = "adopt"  # keep the given model: it is the result
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One piece of work, and its name: the same task asked twice is the same work."""
+
+    run: str
+    kind: TaskKind
+    round: int
+    base: str
+    """digest of the model to work on; empty for `seed`"""
+
+    def __post_init__(self) -> None:
+        check(0 <= self.round <= ROUND_MAX, f"round is 0 to {ROUND_MAX}; found {self.round}")
+        check(
+            bool(DIGEST.fullmatch(self.base)) != (self.kind == TaskKind.SEED),
+            f"not a base digest: {self.base!r}",
+        )
+
+    def __str__(self) -> str:
+        return f"{self.kind} round {self.round}"
+
+
+class Answer(StrEnum):
+    """What the coordinator says to a site's report. All but REFUSED let the site forget the matter."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"  # said before: the same acknowledgement again
+    STALE = "stale"  # the run has moved on
+    REFUSED = "refused"  # no correct site says this
+
+
+def _check_measure(name: str, value: float) -> None:
+    check(math.isfinite(value), f"{name} is a finite number; found {value}")
+
+
+@dataclass(frozen=True, slots=True)
+class SiteAttached:
+    """A site has accepted the plan and is ready to be asked."""
+
+    site: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SiteSilent:
+    """A site has shown no sign of life for the length of its lease."""
+
+    site: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRefused:
+    """A site's policy does not allow the plan."""
+
+    site: str
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRevoked:
+    """The operator has withdrawn the site's certificate: it will not come back in this run."""
+
+    site: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SiteFailed:
+    """Work broke at a site. The words are scrubbed there; the trace stays there under the incident number."""
+
+    site: str
+    stage: str
+    hint: str
+    incident: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateStored:
+    """A site's model has arrived whole, was vetted, and lies in the blob store."""
+
+    site: str
+    task: Task
+    digest: str
+    images: int
+    """training images at the site: its weight where the plan averages by images"""
+    steps: int
+    loss: float
+    """mean training loss of the last epoch"""
+    seconds: float
+    at: float
+
+    def __post_init__(self) -> None:
+        check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {self.digest!r}")
+        check(self.task.kind in (TaskKind.SEED, TaskKind.TRAIN), f"{self.task.kind} makes no model")
+        check(0 <= self.images <= 2**40, f"images is 0 to 2^40; found {self.images}")
+        check(self.images > 0 or self.task.kind == TaskKind.SEED, "an update counts at least one image")
+        check(0 <= self.steps <= 2**40, f"steps is 0 to 2^40; found {self.steps}")
+        _check_measure("loss", self.loss)
+        _check_measure("seconds", self.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class AggregateStored:
+    """The coordinator has averaged the round's updates."""
+
+    round: int
+    digest: str
+    at: float
+
+    def __post_init__(self) -> None:
+        check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {self.digest!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreReported:
+    """A site's contrastive validation loss of the round's model."""
+
+    site: str
+    task: Task
+    loss_sum: float
+    count: int
+    """validation images the sum is over"""
+    images: int
+    """training images at the site (see UpdateStored)"""
+    gauges: tuple[tuple[str, float], ...]
+    """collapse gauges, sorted by name (see site_agent.gauges)"""
+    at: float
+
+    def __post_init__(self) -> None:
+        check(self.task.kind == TaskKind.SCORE, f"{self.task.kind} gives no score")
+        check(0 < self.count <= 2**40, f"count is 1 to 2^40; found {self.count}")
+        check(0 < self.images <= 2**40, f"images is 1 to 2^40; found {self.images}")
+        check(len(self.gauges) <= 32, "at most 32 gauges")
+        _check_measure("loss_sum", self.loss_sum)
+        for name, value in self.gauges:
+            _check_measure(name, value)
+
+    @property
+    def loss(self) -> float:
+        """Mean loss per validation image."""
+        return self.loss_sum / self.count
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAdopted:
+    """A site holds the final model."""
+
+    site: str
+    task: Task
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunAborted:
+    """The operator ends the run before its time, or the coordinator cannot go on with it."""
+
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has reached a deadline that `rounds.deadline` named."""
+
+    at: float
+
+
+Event = (
+    SiteAttached
+    | SiteSilent
+    | SiteRefused
+    | SiteRevoked
+    | SiteFailed
+    | UpdateStored
+    | AggregateStored
+    | ScoreReported
+    | ModelAdopted
+    | RunAborted
+    | Tick
+)
+
+EVENTS: Mapping[str, type[Event]] = {
+    event.__name__: event
+    for event in (
+        SiteAttached,
+        SiteSilent,
+        SiteRefused,
+        SiteRevoked,
+        SiteFailed,
+        UpdateStored,
+        AggregateStored,
+        ScoreReported,
+        ModelAdopted,
+        RunAborted,
+        Tick,
+    )
+}
+
+
+def check_event(event: Event) -> None:
+    """Check what all events share: site names, times, lengths of text. Raises ValueError."""
+    _check_measure("at", event.at)
+    for field in dataclasses.fields(event):
+        value = getattr(event, field.name)
+        if field.name == "site":
+            check(SITE_NAME.fullmatch(value) is not None, f"not a site name: {value!r}")
+        elif isinstance(value, str):
+            check(len(value) <= REASON_CHARS_MAX, f"{field.name} is longer than {REASON_CHARS_MAX} characters")
+
+
+def task_from_dict(raw: Mapping[str, Any]) -> Task:
+    """Rebuild a task. Raises ValueError, KeyError or TypeError."""
+    return Task(run=raw["run"], kind=TaskKind(raw["kind"]), round=raw["round"], base=raw["base"])
+
+
+def event_to_json(event: Event) -> str:
+    """Return the journal's text of an event."""
+    return canonical_json({"event": type(event).__name__, **dataclasses.asdict(event)})
+
+
+def event_from_json(text: str) -> Event:
+    """Rebuild an event from the journal. Raises ValueError on anything else."""
+    try:
+        raw = json.loads(text)
+        kind = EVENTS[raw.pop("event")]
+        if "task" in raw:
+            raw["task"] = task_from_dict(raw["task"])
+        if "gauges" in raw:
+            raw["gauges"] = tuple((name, value) for name, value in raw["gauges"])
+        event: Event = kind(**raw)
+    except (AttributeError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"not an event: {error}") from error
+    check_event(event)
+    return event

@@ -1,0 +1,288 @@
+"""The plan: what a run *is*. Frozen, checked when built, printable, and named by its SHA-256.
+
+The plan is the **training contract** between the coordinator and the sites: a site compares it with what its own
+policy allows before it trains a single step. A mode is data, not a class. Everything that changes the resulting
+weights is in here; everything that does not (addresses, folders, number of threads) is not.
+
+Units stand last in a name: `_s` seconds, `_px` pixels, `_deg` degrees. Literature: the paper's section numbers are in
+docs/paper-fidelity.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+Mode = Literal["csfssl", "ppfssl"]
+Architecture = Literal["resnet18", "resnet50"]
+Head = Literal["relu", "linear", "mlp"]
+Start = Literal["random", "imagenet"]
+Views = Literal["one-augmented", "both-augmented"]
+Loss = Literal["nt-xent", "dcl"]
+Fit = Literal["squash", "crop"]
+Precision = Literal["float32", "bfloat16"]
+Average = Literal["equal", "by-images"]
+BatchNorm = Literal["mean", "pooled-variance", "local-statistics", "local"]
+OptimiserState = Literal["reset", "keep"]
+ClassifierAugment = Literal["none", "light"]
+RingResult = Literal["last", "cycle-average"]
+
+SITE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+"""A site is named like one label of a host name: 1-63 of a-z, 0-9 and inner hyphens."""
+
+SITES_MAX = 256
+
+STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}
+"""How `fedcervix.config` reads these dataclasses from TOML: no unknown keys, no silent conversions."""
+
+
+def check(ok: bool, message: str) -> None:
+    """Raise ValueError(message) unless `ok`."""
+    if not ok:
+        raise ValueError(message)
+
+
+def check_choices(value: object) -> None:
+    """Check every field of the dataclass `value` that is declared as one of the Literals above."""
+    for field in dataclasses.fields(value):  # type: ignore[arg-type]
+        choices = get_args(globals().get(str(field.type)))
+        found = getattr(value, field.name)
+        check(not choices or found in choices, f"{field.name} is one of {', '.join(choices)}; found {found!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augment:
+    """How one image becomes its augmented version (section II-C; magnitudes are not printed there).
+
+    Every image of a batch draws its own parameters, uniformly from the ranges below.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    flip_horizontal: float = 0.5
+    """probability"""
+    flip_vertical: float = 0.5
+    """probability"""
+    rotation_deg: float = 20.0
+    """angle from [-rotation_deg, rotation_deg]"""
+    shift: float = 0.10
+    """shift along each axis from [-shift, shift], as a fraction of the side"""
+    zoom_min: float = 0.9
+    zoom_max: float = 1.1
+    """magnification; above 1 enlarges"""
+    gamma_min: float = 0.8
+    gamma_max: float = 1.25
+    """exponent on intensities in [0, 1], drawn uniformly in its logarithm"""
+    brightness: float = 0.15
+    """factor from [1 - brightness, 1 + brightness]"""
+
+    def __post_init__(self) -> None:
+        for name in ("flip_horizontal", "flip_vertical"):
+            check(0 <= getattr(self, name) <= 1, f"{name} is a probability, 0 to 1; found {getattr(self, name)}")
+        check(0 <= self.rotation_deg <= 180, f"rotation_deg is 0 to 180; found {self.rotation_deg}")
+        check(0 <= self.shift < 1, f"shift is 0 to below 1; found {self.shift}")
+        check(0 < self.zoom_min <= self.zoom_max <= 10, "0 < zoom_min <= zoom_max <= 10")
+        check(0 < self.gamma_min <= self.gamma_max <= 10, "0 < gamma_min <= gamma_max <= 10")
+        check(0 <= self.brightness < 1, f"brightness is 0 to below 1; found {self.brightness}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifierRecipe:
+    """How a site fine-tunes the shared model on its own labels (sections III-B, III-D)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    lr: float = 0.001
+    momentum: float = 0.09
+    """as printed; probably meant .9, which profile `recommended` uses"""
+    weight_decay: float = 1e-6
+    batch_images: int = 4
+    epochs_max: int = 50
+    patience_epochs: int = 5
+    reverse_class_weights: bool = True
+    """weight n / (2 n_c) per sample"""
+    augment: ClassifierAugment = "none"
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check(self.lr > 0, f"lr is above 0; found {self.lr}")
+        check(0 <= self.momentum < 1, f"momentum is 0 to below 1; found {self.momentum}")
+        check(self.weight_decay >= 0, f"weight_decay is 0 or more; found {self.weight_decay}")
+        check(1 <= self.batch_images <= 4096, f"batch_images is 1 to 4096; found {self.batch_images}")
+        check(1 <= self.epochs_max <= 10_000, f"epochs_max is 1 to 10000; found {self.epochs_max}")
+        check(self.patience_epochs >= 1, f"patience_epochs is 1 or more; found {self.patience_epochs}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How one site trains: network, views, loss, optimiser, input, classifier. Defaults are the paper's."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    architecture: Architecture = "resnet50"
+    width: int = 64
+    """units of the dense layer (the representation)"""
+    head: Head = "relu"
+    start: Start = "random"
+    image_px: int = 224
+    """side of the square input"""
+    fit: Fit = "squash"
+    """how an image becomes a square: `squash` scales both sides, `crop` keeps the aspect and cuts the centre"""
+    views: Views = "one-augmented"
+    """`one-augmented`: the original image is one of its two views"""
+    normalise: bool = True
+    """scale each representation to unit length before the loss"""
+    loss: Loss = "nt-xent"
+    temperature: float = 0.1
+    batch_images: int = 8
+    """N: a mini-batch holds 2N views"""
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 1e-5
+    decay_norms_and_biases: bool = True
+    epochs_max: int = 50
+    """of local training; a federation stops after `rounds` as well"""
+    patience_epochs: int = 5
+    avoid_same_patient: bool = False
+    """never two images of one woman in one batch: she would be a false negative"""
+    precision: Precision = "float32"
+    augment: Augment = dataclasses.field(default_factory=Augment)
+    classifier: ClassifierRecipe = dataclasses.field(default_factory=ClassifierRecipe)
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check(1 <= self.width <= 4096, f"width is 1 to 4096; found {self.width}")
+        check(32 <= self.image_px <= 1024, f"image_px is 32 to 1024; found {self.image_px}")
+        check(0.001 <= self.temperature <= 10, f"temperature is .001 to 10; found {self.temperature}")
+        check(1 <= self.batch_images <= 65_536, f"batch_images is 1 to 65536; found {self.batch_images}")
+        check(self.lr > 0, f"lr is above 0; found {self.lr}")
+        check(0 <= self.momentum < 1, f"momentum is 0 to below 1; found {self.momentum}")
+        check(self.weight_decay >= 0, f"weight_decay is 0 or more; found {self.weight_decay}")
+        check(1 <= self.epochs_max <= 100_000, f"epochs_max is 1 to 100000; found {self.epochs_max}")
+        check(self.patience_epochs >= 1, f"patience_epochs is 1 or more; found {self.patience_epochs}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How the sites federate: everything of a plan but its name, roster and recipe. Defaults are the paper's."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    rounds: int = 50
+    """at most; in a ring, a round is one cycle through all sites"""
+    epochs_per_round: int = 1
+    """E (section II-B)"""
+    patience_rounds: int = 5
+    """stop after this many rounds without a lower mean validation loss"""
+    average: Average = "equal"
+    batch_norm: BatchNorm = "mean"
+    optimiser_state: OptimiserState = "reset"
+    ring_result: RingResult = "last"
+    quorum: int | None = None
+    """sites that a round cannot do without. None: every declared site (csfssl), any one site (ppfssl, whose ring passes
+    over a site that is away); a run never begins without all of them unless this is set"""
+    lease_s: float = 60.0
+    """a site that reports no sign of life for this long is silent: its place in the round is given up"""
+    grace_s: float = 300.0
+    """with a quorum below the roster: how long a round that has its quorum waits for silent sites"""
+    give_up_s: float = 604_800.0
+    """how long a run waits for a quorum before it is aborted"""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check(1 <= self.rounds <= 100_000, f"rounds is 1 to 100000; found {self.rounds}")
+        check(
+            1 <= self.epochs_per_round <= 1000,
+            f"epochs_per_round is 1 to 1000; found {self.epochs_per_round}",
+        )
+        check(self.patience_rounds >= 1, f"patience_rounds is 1 or more; found {self.patience_rounds}")
+        check(self.quorum is None or self.quorum >= 1, f"quorum is 1 or more; found {self.quorum}")
+        check(self.lease_s > 0, f"lease_s is above 0; found {self.lease_s}")
+        check(self.grace_s >= 0, f"grace_s is 0 or more; found {self.grace_s}")
+        check(self.give_up_s > 0, f"give_up_s is above 0; found {self.give_up_s}")
+        check(0 <= self.seed < 2**63, f"seed is 0 to 2^63 - 1; found {self.seed}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run is. Two runs with equal plans, data and accepted updates end with equal weights."""
+
+    mode: Mode
+    sites: tuple[str, ...]
+    """the declared roster; averages are taken in this order, a ring runs in this order from the first"""
+    profile: str
+    """where the values came from: paper, recommended, demo"""
+    terms: Terms
+    recipe: Recipe
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check(len(self.sites) >= 1, "a plan names at least one site")
+        check(len(self.sites) <= SITES_MAX, f"a plan names at most {SITES_MAX} sites; found {len(self.sites)}")
+        check(len(set(self.sites)) == len(self.sites), "a plan names each site once")
+        for site in self.sites:
+            check(SITE_NAME.fullmatch(site) is not None, f"not a site name: {site!r} (a-z, 0-9, inner hyphens)")
+        quorum = self.terms.quorum
+        check(
+            quorum is None or quorum <= len(self.sites),
+            f"quorum {quorum} exceeds the {len(self.sites)} sites",
+        )
+
+    @property
+    def rounds_max(self) -> int:
+        """Rounds at most: the terms' rounds, and no more epochs than the recipe allows (50 in the paper)."""
+        return max(1, min(self.terms.rounds, self.recipe.epochs_max // self.terms.epochs_per_round))
+
+    def canonical(self) -> str:
+        """Return the one JSON text of this plan: sorted keys, no spaces, shortest floats."""
+        return canonical_json(dataclasses.asdict(self))
+
+    @property
+    def digest(self) -> str:
+        """The training contract: SHA-256 of the canonical form, hexadecimal."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()
+
+    @classmethod
+    def parse(cls, text: str) -> Plan:
+        """Rebuild a plan from its canonical form. Raises ValueError on anything else."""
+        try:
+            raw = json.loads(text)
+            raw["sites"] = tuple(raw["sites"])
+            raw["terms"] = Terms(**raw["terms"])
+            raw["recipe"] = parse_recipe(raw["recipe"])
+            plan = cls(**raw)
+        except (TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ValueError(f"not a plan: {error}") from error
+        check(plan.canonical() == text, "not a plan in its canonical form")
+        return plan
+
+
+def parse_recipe(raw: dict[str, Any]) -> Recipe:
+    """Rebuild a recipe from the dictionary `dataclasses.asdict` made of it. Raises TypeError, KeyError, ValueError."""
+    nested = {"augment": Augment(**raw["augment"]), "classifier": ClassifierRecipe(**raw["classifier"])}
+    return Recipe(**{**raw, **nested})
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one JSON text of a value: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
+    """Say in words where two plans (or recipes) differ: one `path: ours, theirs` line per value."""
+    if dataclasses.is_dataclass(ours) and type(ours) is type(theirs):
+        return [
+            line
+            for field in dataclasses.fields(ours)
+            for line in differences(
+                getattr(ours, field.name),
+                getattr(theirs, field.name),
+                f"{path}.{field.name}" if path else field.name,
+            )
+        ]
+    return [] if ours == theirs else [f"{path}: {ours!r} here, {theirs!r} there"]

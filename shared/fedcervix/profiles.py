@@ -1,0 +1,48 @@
+"""Named starting points: `paper` (the literal reading), `recommended` (today's choice), `demo` (minutes on two cores).
+
+A profile fills every key; a configuration file then overrides single keys, and the plan records the result in full.
+The paper is silent on many of them: docs/paper-fidelity.md says which, and why each profile chose as it did.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedcervix.plan import Augment, ClassifierRecipe, Recipe, Terms
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A recipe for the sites and the terms of their federation."""
+
+    recipe: Recipe
+    terms: Terms
+
+
+PROFILES: dict[str, Profile] = {
+    "paper": Profile(Recipe(), Terms()),
+    "recommended": Profile(
+        Recipe(
+            head="linear",
+            fit="crop",
+            views="both-augmented",
+            start="imagenet",
+            decay_norms_and_biases=False,
+            avoid_same_patient=True,
+            augment=Augment(rotation_deg=180.0, zoom_min=0.7, zoom_max=1.3),
+            classifier=ClassifierRecipe(momentum=0.9, augment="light"),
+        ),
+        Terms(average="by-images", batch_norm="pooled-variance"),
+    ),
+    "demo": Profile(
+        Recipe(
+            architecture="resnet18",
+            image_px=64,
+            epochs_max=6,
+            lr=0.03,
+            batch_images=16,
+            classifier=ClassifierRecipe(lr=0.01, momentum=0.9, batch_images=16, epochs_max=10),
+        ),
+        Terms(rounds=6, lease_s=20.0, grace_s=20.0),
+    ),
+}

@@ -1,0 +1,649 @@
+"""The federation as a function: `step(run, event) -> (run, answer)`. No network, clock, disk or tensor.
+
+Rules
+1. `step` is total: any event in any phase gives a new state and an answer, never an exception.
+2. It is deterministic, and the state is a frozen value: replaying a journal gives the same state.
+3. Nothing is *sent* from here. What a site should be doing, what the coordinator itself should be doing and when time
+   matters next are functions of the state: `instruction`, `duty`, `deadline`. Whoever asks twice is told the same, so
+   a lost message, a broken stream or a restarted process needs no special case: it asks again.
+
+How to think about it. An event is first *recorded* (was it new? did it fit?), then the machine *advances* through as
+many phases as their conditions allow:
+
+    GATHERING -> SEEDING -> TRAINING -> AGGREGATING -> SCORING -> TRAINING ... -> PUBLISHING -> FINISHED
+        (any of them) -> ABORTED
+
+In csfssl every site trains at once and the round's updates are averaged (paper, II-B: "the updated models from all
+clients are aggregated at the server and used as the initialized model for the next iteration"). In ppfssl the same
+phase is a row of hops: one site at a time holds the model ("the updated model is sent to next client and so on"); the
+hop is a lease, so a site that falls silent is passed over, and comes in again in the next cycle.
+
+A site that does not contribute to a round is written down with the reason. A run with such a line ends DEGRADED.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from fedcervix.events import (
+    AggregateStored,
+    Answer,
+    Event,
+    ModelAdopted,
+    RunAborted,
+    ScoreReported,
+    SiteAttached,
+    SiteFailed,
+    SiteRefused,
+    SiteRevoked,
+    SiteSilent,
+    Task,
+    TaskKind,
+    Tick,
+    UpdateStored,
+)
+from fedcervix.plan import Plan
+from fedcervix.quorum import Quorum, quorum
+
+
+class Phase(StrEnum):
+    """Where a run stands."""
+
+    GATHERING = "gathering"
+    SEEDING = "seeding"
+    TRAINING = "training"
+    AGGREGATING = "aggregating"
+    SCORING = "scoring"
+    PUBLISHING = "publishing"
+    FINISHED = "finished"
+    ABORTED = "aborted"
+
+
+class Presence(StrEnum):
+    """What is known of a site. Only a PRESENT site is waited for without a deadline."""
+
+    ABSENT = "absent"
+    PRESENT = "present"
+    SILENT = "silent"
+    REFUSED = "refused"
+    FAILED = "failed"
+    REVOKED = "revoked"
+
+
+class Outcome(StrEnum):
+    """How a run ended. DEGRADED: a declared site is missing from at least one round."""
+
+    OK = "OK"
+    DEGRADED = "DEGRADED"
+    ABORTED = "ABORTED"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One line of the roster."""
+
+    name: str
+    presence: Presence = Presence.ABSENT
+    since: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A declared site that did not contribute to a round, and why."""
+
+    site: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """The ledger of one round: who counted, with what, and who did not, and why not."""
+
+    number: int
+    base: str
+    begun_at: float
+    contributions: tuple[UpdateStored, ...] = ()
+    missing: tuple[Missing, ...] = ()
+    candidate: str = ""
+    """the round's model, scored on every site's validation images"""
+    scores: tuple[ScoreReported, ...] = ()
+    ended_at: float = 0.0
+
+    def has(self, site: str) -> bool:
+        """Say whether the site has contributed."""
+        return any(update.site == site for update in self.contributions)
+
+    def missed(self, site: str) -> bool:
+        """Say whether the round has been closed to the site."""
+        return any(missing.site == site for missing in self.missing)
+
+    def scored(self, site: str) -> bool:
+        """Say whether the site has scored the round's model."""
+        return any(score.site == site for score in self.scores)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The whole truth about a run."""
+
+    run: str
+    plan: Plan
+    sites: tuple[Site, ...]
+    phase: Phase
+    since: float
+    """when the phase began"""
+    model: str
+    """digest of the weights that training goes on from; empty until the model is seeded"""
+    layout: str
+    """digest of the first model: every update must have its names, shapes and types"""
+    rounds: tuple[Round, ...] = ()
+    best_round: int = 0
+    adopted: tuple[str, ...] = ()
+    failures: tuple[SiteFailed, ...] = ()
+    outcome: Outcome | None = None
+    reason: str = ""
+
+    @property
+    def current(self) -> Round:
+        """The round in progress (or the last one)."""
+        return self.rounds[-1]
+
+    @property
+    def ended(self) -> bool:
+        """Say whether nothing more will happen."""
+        return self.phase in (Phase.FINISHED, Phase.ABORTED)
+
+    def site(self, name: str) -> Site:
+        """Return the roster's line of a declared site."""
+        return next(site for site in self.sites if site.name == name)
+
+    @property
+    def best(self) -> Round:
+        """The round whose model is the result so far."""
+        return self.rounds[self.best_round - 1]
+
+
+FAILURES_KEPT_MAX = 100
+
+
+def begin(run: str, plan: Plan, *, base: str, at: float) -> Run:
+    """Return a run before its first event. `base`: digest of a given first model, or empty to let a site make it."""
+    sites = tuple(Site(name, since=at) for name in plan.sites)
+    return Run(run=run, plan=plan, sites=sites, phase=Phase.GATHERING, since=at, model=base, layout=base)
+
+
+def replay(run: Run, events: Iterable[Event]) -> Run:
+    """Return the state after the journal's events."""
+    for event in events:
+        run, _ = step(run, event)
+    return run
+
+
+def step(run: Run, event: Event) -> tuple[Run, Answer]:
+    """Return the state after an event and what to answer to whoever caused it."""
+    if run.ended:
+        return run, Answer.STALE
+    recorded, answer = _RECORD[type(event)](run, event)
+    return _advance(recorded, event.at), answer
+
+
+# --- recording an event -------------------------------------------------------------------------------------------
+
+
+def _presence(presence: Presence, reason: Callable[[Any], str]) -> Callable[[Run, Any], tuple[Run, Answer]]:
+    """Return the recorder of an event that changes what is known of a site."""
+
+    def record(run: Run, event: Any) -> tuple[Run, Answer]:
+        if event.site not in run.plan.sites:
+            return run, Answer.REFUSED
+        before = run.site(event.site)
+        if before.presence is Presence.REVOKED:
+            return run, Answer.REFUSED
+        if before.presence is presence and before.reason == reason(event):
+            return run, Answer.DUPLICATE
+        if presence is Presence.SILENT and before.presence is not Presence.PRESENT:
+            return run, Answer.STALE
+        after = Site(event.site, presence, event.at, reason(event))
+        return replace(run, sites=tuple(after if s.name == event.site else s for s in run.sites)), Answer.ACCEPTED
+
+    return record
+
+
+def _failed(run: Run, event: SiteFailed) -> tuple[Run, Answer]:
+    if any(failure.site == event.site and failure.incident == event.incident for failure in run.failures):
+        return run, Answer.DUPLICATE
+    run, answer = _presence(Presence.FAILED, lambda e: f"{e.stage}: {e.hint} ({e.incident})")(run, event)
+    if answer is Answer.ACCEPTED:
+        run = replace(run, failures=(*run.failures, event)[-FAILURES_KEPT_MAX:])
+    return run, answer
+
+
+def _update(run: Run, event: UpdateStored) -> tuple[Run, Answer]:
+    """At most one update per (round, site) counts; the first one accepted is the one."""
+    if event.site not in run.plan.sites or event.task.run != run.run:
+        return run, Answer.REFUSED
+    if event.task.kind == TaskKind.SEED:
+        return _seeded(run, event)
+    if event.task.round > len(run.rounds):
+        return run, Answer.REFUSED
+    if event.task.round == 0:
+        return run, Answer.STALE
+    round_ = run.rounds[event.task.round - 1]
+    for earlier in round_.contributions:
+        if earlier.site == event.site:
+            return run, Answer.DUPLICATE if earlier.digest == event.digest else Answer.STALE
+    if instruction(run, event.site) != event.task:
+        return run, Answer.STALE
+    contributions = _in_roster_order(run.plan, (*round_.contributions, event))
+    model = event.digest if run.plan.mode == "ppfssl" else run.model
+    return _with_round(replace(run, model=model), contributions=contributions), Answer.ACCEPTED
+
+
+def _seeded(run: Run, event: UpdateStored) -> tuple[Run, Answer]:
+    if run.layout:
+        return run, Answer.DUPLICATE if event.digest == run.layout else Answer.STALE
+    return replace(run, model=event.digest, layout=event.digest), Answer.ACCEPTED
+
+
+def _aggregated(run: Run, event: AggregateStored) -> tuple[Run, Answer]:
+    if run.phase is not Phase.AGGREGATING or event.round != run.current.number:
+        return run, Answer.STALE
+    model = event.digest if run.plan.mode == "csfssl" else run.model
+    return _with_round(replace(run, model=model), candidate=event.digest), Answer.ACCEPTED
+
+
+def _scored(run: Run, event: ScoreReported) -> tuple[Run, Answer]:
+    if event.site not in run.plan.sites or event.task.run != run.run:
+        return run, Answer.REFUSED
+    if not 1 <= event.task.round <= len(run.rounds):
+        return run, Answer.REFUSED
+    if run.rounds[event.task.round - 1].scored(event.site):
+        return run, Answer.DUPLICATE
+    if instruction(run, event.site) != event.task:
+        return run, Answer.STALE
+    scores = _in_roster_order(run.plan, (*run.current.scores, event))
+    return _with_round(run, scores=scores), Answer.ACCEPTED
+
+
+def _adopted(run: Run, event: ModelAdopted) -> tuple[Run, Answer]:
+    if event.site in run.adopted:
+        return run, Answer.DUPLICATE
+    if event.site not in run.plan.sites or instruction(run, event.site) != event.task:
+        return run, Answer.STALE
+    return replace(run, adopted=(*run.adopted, event.site)), Answer.ACCEPTED
+
+
+def _aborted(run: Run, event: RunAborted) -> tuple[Run, Answer]:
+    return _abort(run, event.reason, event.at), Answer.ACCEPTED
+
+
+def _ticked(run: Run, _event: Tick) -> tuple[Run, Answer]:
+    return run, Answer.ACCEPTED
+
+
+_RECORD: Mapping[type, Callable[[Run, Any], tuple[Run, Answer]]] = {
+    SiteAttached: _presence(Presence.PRESENT, lambda _: ""),
+    SiteSilent: _presence(Presence.SILENT, lambda _: "no sign of life"),
+    SiteRefused: _presence(Presence.REFUSED, lambda event: event.reason),
+    SiteRevoked: _presence(Presence.REVOKED, lambda _: "revoked by the operator"),
+    SiteFailed: _failed,
+    UpdateStored: _update,
+    AggregateStored: _aggregated,
+    ScoreReported: _scored,
+    ModelAdopted: _adopted,
+    RunAborted: _aborted,
+    Tick: _ticked,
+}
+
+
+def _with_round(run: Run, **changes: Any) -> Run:
+    return replace(run, rounds=(*run.rounds[:-1], replace(run.current, **changes)))
+
+
+Report = TypeVar("Report", UpdateStored, ScoreReported)
+
+
+def _in_roster_order(plan: Plan, reports: tuple[Report, ...]) -> tuple[Report, ...]:
+    return tuple(sorted(reports, key=lambda report: plan.sites.index(report.site)))
+
+
+# --- waiting ------------------------------------------------------------------------------------------------------
+
+
+class Then(StrEnum):
+    """What happens when a wait runs out."""
+
+    GO_ON = "the round goes on without"
+    ABORT = "the run is aborted"
+    LEASE = "its lease runs out"
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Who is waited for, for what, since when, until when (None: as long as it shows signs of life), and then what."""
+
+    site: str
+    reason: str
+    since: float
+    until: float | None
+    then: Then
+
+
+def waits(run: Run) -> tuple[Wait, ...]:
+    """Return everything the run waits for at the sites; nothing is ever waited for that is not in this list."""
+    if run.ended or run.phase is Phase.AGGREGATING:
+        return ()
+    open_ = _open(run)
+    return tuple(_wait(run, site, open_) for site in open_)
+
+
+def deadline(run: Run) -> float | None:
+    """Return when a Tick is due, or None where only an event of another kind can change anything."""
+    if any(wait.until is None for wait in waits(run)):
+        return None
+    return max((wait.until for wait in waits(run) if wait.until is not None), default=None)
+
+
+def _open(run: Run) -> tuple[Site, ...]:
+    """The sites that the phase is waiting for, in roster order."""
+    if run.phase is Phase.GATHERING:
+        return tuple(site for site in run.sites if site.presence is not Presence.PRESENT)
+    if run.phase is Phase.SEEDING:
+        present = tuple(site for site in run.sites if site.presence is Presence.PRESENT)
+        return present[:1] or run.sites
+    if run.phase is Phase.TRAINING:
+        return _untrained(run)[:1] if run.plan.mode == "ppfssl" else _untrained(run)
+    if run.phase is Phase.SCORING:
+        return tuple(site for site in run.sites if not run.current.scored(site.name))
+    return tuple(site for site in run.sites if site.name not in run.adopted)
+
+
+def _needed(run: Run) -> int:
+    """How many sites the phase cannot do without."""
+    if run.phase is Phase.PUBLISHING:
+        return 0
+    if run.plan.terms.quorum is not None:
+        return run.plan.terms.quorum
+    return 1 if run.plan.mode == "ppfssl" and run.phase is not Phase.GATHERING else len(run.sites)
+
+
+def _vote(run: Run, open_: tuple[Site, ...]) -> Quorum:
+    """Has the phase its quorum? In the ring, the sites behind the holder may still answer."""
+    if run.phase is Phase.TRAINING:
+        answered, open_ = len(run.current.contributions), _untrained(run)
+    elif run.phase is Phase.SEEDING:
+        answered = 0
+    else:
+        answered = len(run.sites) - len(open_)
+    may_come = sum(site.presence is not Presence.REVOKED for site in open_)
+    return quorum(needed=1 if run.phase is Phase.SEEDING else _needed(run), answered=answered, open_=may_come)
+
+
+def _untrained(run: Run) -> tuple[Site, ...]:
+    """The sites to which the round is still open, in roster order; in the ring the first one holds the model."""
+    return tuple(s for s in run.sites if not run.current.has(s.name) and not run.current.missed(s.name))
+
+
+def _wait(run: Run, site: Site, open_: tuple[Site, ...]) -> Wait:
+    terms = run.plan.terms
+    since = max(_asked_at(run), site.since)
+    if site.presence is Presence.PRESENT:
+        return Wait(site.name, f"working: {instruction(run, site.name)}", since, None, Then.LEASE)
+    reason = site.presence.value + (f": {site.reason}" if site.reason else "")
+    if _dispensable(run, _vote(run, open_)):
+        grace_s = 0.0 if _passes_at_once(run, site) else terms.grace_s
+        return Wait(site.name, reason, site.since, site.since + grace_s, Then.GO_ON)
+    return Wait(site.name, reason, since, since + terms.give_up_s, Then.ABORT)
+
+
+def _dispensable(run: Run, vote: Quorum) -> bool:
+    """Say whether the phase can end without a site that is away."""
+    if run.phase is Phase.TRAINING and run.plan.mode == "ppfssl":
+        behind = sum(site.presence is Presence.PRESENT for site in _untrained(run)[1:])
+        return len(run.current.contributions) + behind >= _needed(run)
+    return vote is Quorum.MET
+
+
+def _passes_at_once(run: Run, site: Site) -> bool:
+    """A ring does not stand still for a site that has lost its lease; nobody waits for a revoked one."""
+    return site.presence is Presence.REVOKED or (run.phase is Phase.TRAINING and run.plan.mode == "ppfssl")
+
+
+def _asked_at(run: Run) -> float:
+    """When what is now waited for was asked: the phase's start, or the last hop's end."""
+    if run.phase is Phase.TRAINING and run.plan.mode == "ppfssl":
+        return max((update.at for update in run.current.contributions), default=run.since)
+    return run.since
+
+
+# --- advancing ----------------------------------------------------------------------------------------------------
+
+
+def _advance(run: Run, at: float) -> Run:
+    """Go through as many phases (and hops) as the state allows. Ends: every move closes a site, a hop or a phase."""
+    while not run.ended:
+        moved = _ADVANCE[run.phase](run, at)
+        if moved is run:
+            return run
+        run = moved
+    return run
+
+
+def _closing(run: Run, at: float, go_on: Callable[[Run, float, tuple[Site, ...]], Run]) -> Run:
+    """Let the phase end when nothing is waited for, or all waits have run out."""
+    pending = waits(run)
+    if _vote(run, _open(run)) is Quorum.IMPOSSIBLE:
+        return _abort(run, f"too few sites are left for a quorum while {run.phase}: {_away(run)}", at)
+    if any(wait.until is None or wait.until > at for wait in pending):
+        return run
+    if any(wait.then is Then.ABORT for wait in pending):
+        return _abort(run, f"no quorum while {run.phase}: waited for {_away(run)}", at)
+    return go_on(run, at, _open(run))
+
+
+def _away(run: Run) -> str:
+    return "; ".join(f"{s.name} ({s.presence}{': ' if s.reason else ''}{s.reason})" for s in _open(run))
+
+
+def _enter(run: Run, phase: Phase, at: float) -> Run:
+    return replace(run, phase=phase, since=at)
+
+
+def _abort(run: Run, reason: str, at: float) -> Run:
+    return replace(_enter(run, Phase.ABORTED, at), outcome=Outcome.ABORTED, reason=reason)
+
+
+def _gathered(run: Run, at: float, _missing: tuple[Site, ...]) -> Run:
+    return _next_round(run, at) if run.layout else _enter(run, Phase.SEEDING, at)
+
+
+def _seeding(run: Run, at: float) -> Run:
+    if run.layout:
+        return _next_round(run, at)
+    return _closing(run, at, lambda run, _at, _open: run)
+
+
+def _next_round(run: Run, at: float) -> Run:
+    round_ = Round(number=len(run.rounds) + 1, base=run.model, begun_at=at)
+    return _enter(replace(run, rounds=(*run.rounds, round_)), Phase.TRAINING, at)
+
+
+def _trained(run: Run, at: float, missing: tuple[Site, ...]) -> Run:
+    """Close the round to the sites that are away (in the ring: the holder's hop), and go on."""
+    if missing:
+        away = tuple(
+            Missing(site.name, site.presence + (f": {site.reason}" if site.reason else "")) for site in missing
+        )
+        return _with_round(run, missing=(*run.current.missing, *away))
+    if run.plan.mode == "ppfssl" and run.plan.terms.ring_result == "last":
+        return _enter(_with_round(run, candidate=run.model), Phase.SCORING, at)
+    return _enter(run, Phase.AGGREGATING, at)
+
+
+def _aggregating(run: Run, at: float) -> Run:
+    return _enter(run, Phase.SCORING, at) if run.current.candidate else run
+
+
+def _round_ended(run: Run, at: float, _missing: tuple[Site, ...]) -> Run:
+    run = _with_round(run, ended_at=at)
+    if improves(run):
+        run = replace(run, best_round=run.current.number)
+    if run.current.number >= run.plan.rounds_max:
+        return _publish(run, at, f"all {run.plan.rounds_max} rounds done")
+    idle = run.current.number - run.best_round
+    if idle >= run.plan.terms.patience_rounds:
+        return _publish(run, at, f"no lower validation loss in {idle} rounds")
+    return _next_round(run, at)
+
+
+def _publish(run: Run, at: float, reason: str) -> Run:
+    outcome = Outcome.DEGRADED if any(round_.missing for round_ in run.rounds) else Outcome.OK
+    return replace(_enter(run, Phase.PUBLISHING, at), outcome=outcome, reason=reason)
+
+
+def _published(run: Run, at: float, _missing: tuple[Site, ...]) -> Run:
+    return _enter(run, Phase.FINISHED, at)
+
+
+def _close_with(go_on: Callable[[Run, float, tuple[Site, ...]], Run]) -> Callable[[Run, float], Run]:
+    return lambda run, at: _closing(run, at, go_on)
+
+
+_ADVANCE: Mapping[Phase, Callable[[Run, float], Run]] = {
+    Phase.GATHERING: _close_with(_gathered),
+    Phase.SEEDING: _seeding,
+    Phase.TRAINING: _close_with(_trained),
+    Phase.AGGREGATING: _aggregating,
+    Phase.SCORING: _close_with(_round_ended),
+    Phase.PUBLISHING: _close_with(_published),
+}
+
+
+# --- the score ----------------------------------------------------------------------------------------------------
+
+
+def mean_loss(run: Run, round_: Round, sites: Iterable[str]) -> float:
+    """Return the mean validation loss of a round's model over `sites`, with the same weights as the average."""
+    wanted = set(sites)
+    scores = [score for score in round_.scores if score.site in wanted]
+    weights = [float(score.images) if run.plan.terms.average == "by-images" else 1.0 for score in scores]
+    return sum(w * score.loss for w, score in zip(weights, scores, strict=True)) / sum(weights)
+
+
+def improves(run: Run) -> bool:
+    """Say whether the current round's model is better than the best so far, on the sites that scored both."""
+    if run.best_round == 0:
+        return True
+    both = {score.site for score in run.current.scores} & {score.site for score in run.best.scores}
+    return not both or mean_loss(run, run.current, both) < mean_loss(run, run.best, both)
+
+
+# --- what should be done now --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """Nothing to do for the site at the moment, and why."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """The site's part in the run is over."""
+
+    outcome: Outcome
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.outcome}: {self.reason}"
+
+
+Instruction = Task | Stand | Leave
+
+
+def instruction(run: Run, site: str) -> Instruction:
+    """Return what the site should be doing now."""
+    if run.site(site).presence is Presence.REVOKED:
+        return Leave(Outcome.ABORTED, "this site's certificate was revoked")
+    if run.outcome is not None and (run.ended or site in run.adopted):
+        return Leave(run.outcome, run.reason)
+    return _INSTRUCT[run.phase](run, site)
+
+
+def _instruct_gathering(run: Run, _site: str) -> Instruction:
+    return Stand(f"waiting for {_names(_open(run))} to attach")
+
+
+def _instruct_seeding(run: Run, site: str) -> Instruction:
+    asked = _open(run)[0].name
+    return Task(run.run, TaskKind.SEED, 0, "") if site == asked else Stand(f"{asked} makes the first model")
+
+
+def _instruct_training(run: Run, site: str) -> Instruction:
+    if run.current.has(site):
+        return Stand(f"round {run.current.number}: waiting for {_names(_open(run))}")
+    if run.current.missed(site):
+        return Stand(f"round {run.current.number} was closed without this site; it comes in again in the next")
+    if run.plan.mode == "ppfssl" and site != _open(run)[0].name:
+        return Stand(f"round {run.current.number}: {_names(_open(run))} holds the model")
+    return Task(run.run, TaskKind.TRAIN, run.current.number, run.model)
+
+
+def _instruct_aggregating(run: Run, _site: str) -> Instruction:
+    return Stand(f"round {run.current.number}: the coordinator is averaging")
+
+
+def _instruct_scoring(run: Run, site: str) -> Instruction:
+    if run.current.scored(site):
+        return Stand(f"round {run.current.number}: waiting for the score of {_names(_open(run))}")
+    return Task(run.run, TaskKind.SCORE, run.current.number, run.current.candidate)
+
+
+def _instruct_publishing(run: Run, _site: str) -> Instruction:
+    return Task(run.run, TaskKind.ADOPT, run.best_round, run.best.candidate)
+
+
+_INSTRUCT: Mapping[Phase, Callable[[Run, str], Instruction]] = {
+    Phase.GATHERING: _instruct_gathering,
+    Phase.SEEDING: _instruct_seeding,
+    Phase.TRAINING: _instruct_training,
+    Phase.AGGREGATING: _instruct_aggregating,
+    Phase.SCORING: _instruct_scoring,
+    Phase.PUBLISHING: _instruct_publishing,
+}
+
+
+def _names(sites: Iterable[Site]) -> str:
+    return ", ".join(site.name for site in sites) or "nobody"
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """The coordinator's own work: average these updates, in this order, with these weights."""
+
+    round: int
+    layout: str
+    updates: tuple[tuple[str, float], ...]
+
+
+def duty(run: Run) -> Aggregate | None:
+    """Return what the coordinator itself should be doing now."""
+    if run.phase is not Phase.AGGREGATING or run.current.candidate:
+        return None
+    by_images = run.plan.terms.average == "by-images"
+    updates = tuple((u.digest, float(u.images) if by_images else 1.0) for u in run.current.contributions)
+    return Aggregate(run.current.number, run.layout, updates)
+
+
+def to_dict(run: Run) -> dict[str, Any]:
+    """Return the state as plain JSON-able values (for `status --json`, tests and bug reports)."""
+    return dataclasses.asdict(run)

@@ -1,0 +1,190 @@
+"""The network edge that both roles share: methods, TLS, the keepalive profile, and errors across the wire.
+
+Rules
+1. One table of methods; serializers come from it, on both ends. Models are raw bytes (see protos/federation.proto).
+2. Mutual TLS, 1.3, or 1.2 with forward-secret AEAD suites only; both sides verify against the federation's own
+   authority and nothing else.
+3. gRPC's errors are translated once, here, in both directions; no other module sees a status code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+# The library cannot be told a minimum version. These are the only TLS 1.2 suites it may then agree to; TLS 1.3's
+# suites are all of that kind. Read once, when gRPC is first used.
+os.environ["GRPC_SSL_CIPHER_SUITES"] = ":".join(
+    f"ECDHE-ECDSA-{cipher}" for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
+)
+
+import grpc
+
+from fedcervix.errors import (
+    FedcervixError,
+    IdentityError,
+    LinkError,
+    RemoteError,
+    RunError,
+    StorageError,
+)
+from fedcervix.wire import federation_pb2 as wire
+
+MESSAGE_BYTES_MAX = 4 << 20
+DIGEST_KEY = "fedcervix-digest"
+OFFSET_KEY = "fedcervix-offset"
+SIZE_KEY = "fedcervix-size"
+
+_BOUNDS: list[tuple[str, int]] = [
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+]
+
+CLIENT_OPTIONS: list[tuple[str, int]] = [
+    *_BOUNDS,
+    # A ping every 20 s keeps NATs and idle firewalls open and finds a dead line within 30 s.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # Jittered back-off while the coordinator is away.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+]
+
+SERVER_OPTIONS: list[tuple[str, int]] = [
+    *_BOUNDS,
+    ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # the clients' profile is welcome
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One remote procedure. A message type of None stands for raw bytes."""
+
+    path: str
+    request: type[Any] | None
+    reply: type[Any] | None
+    shape: str = "unary_unary"
+    """unary_unary, unary_stream (the reply streams) or stream_unary (the request streams)"""
+
+
+ENROLL = Method("/fedcervix.Federation/Enroll", wire.EnrollRequest, wire.EnrollReply)
+ATTACH = Method("/fedcervix.Federation/Attach", wire.AttachRequest, wire.FromCoordinator, "unary_stream")
+REPORT = Method("/fedcervix.Federation/Report", wire.FromSite, wire.ReportReply)
+OFFER = Method("/fedcervix.Federation/Offer", wire.OfferRequest, wire.OfferReply)
+OVERVIEW = Method("/fedcervix.Federation/Overview", wire.OverviewRequest, wire.OverviewReply)
+COMMAND = Method("/fedcervix.Federation/Command", wire.CommandRequest, wire.CommandReply)
+FETCH = Method("/fedcervix.Blobs/Fetch", wire.BlobRequest, None, "unary_stream")
+PUSH = Method("/fedcervix.Blobs/Push", None, wire.PushReply, "stream_unary")
+
+METHODS = (ENROLL, ATTACH, REPORT, OFFER, OVERVIEW, COMMAND, FETCH, PUSH)
+
+
+def _to_bytes(message: Any) -> bytes:
+    data: bytes = message.SerializeToString()
+    return data
+
+
+def stub(channel: grpc.Channel, method: Method) -> Any:
+    """Return the callable of a method on a channel."""
+    return getattr(channel, method.shape)(
+        method.path,
+        request_serializer=_to_bytes if method.request else None,
+        response_deserializer=method.reply.FromString if method.reply else None,
+    )
+
+
+def handlers(behaviours: dict[Method, Callable[..., Any]]) -> list[grpc.GenericRpcHandler]:
+    """Return the server's side of the methods: each behaviour is called with (request, context)."""
+    services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
+    for method, behaviour in behaviours.items():
+        _, service, name = method.path.split("/")
+        make = getattr(grpc, f"{method.shape}_rpc_method_handler")
+        services.setdefault(service, {})[name] = make(
+            behaviour,
+            request_deserializer=method.request.FromString if method.request else None,
+            response_serializer=_to_bytes if method.reply else None,
+        )
+    return [grpc.method_handlers_generic_handler(service, table) for service, table in services.items()]
+
+
+def channel(address: str, *, authority_pem: bytes, certificate_pem: bytes, key_pem: bytes) -> grpc.Channel:
+    """Return a channel; nothing is sent before the first call."""
+    credentials = grpc.ssl_channel_credentials(authority_pem, key_pem, certificate_pem)
+    return grpc.secure_channel(address, credentials, options=CLIENT_OPTIONS)
+
+
+def server_credentials(*, authority_pem: bytes, certificate_pem: bytes, key_pem: bytes) -> grpc.ServerCredentials:
+    """Return credentials that refuse every client without a certificate of the authority."""
+    return grpc.ssl_server_credentials([(key_pem, certificate_pem)], authority_pem, require_client_auth=True)
+
+
+# --- errors across the wire ---------------------------------------------------------------------------------------
+
+_CODES: dict[type[FedcervixError], grpc.StatusCode] = {
+    IdentityError: grpc.StatusCode.PERMISSION_DENIED,
+    RunError: grpc.StatusCode.FAILED_PRECONDITION,
+    StorageError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    RemoteError: grpc.StatusCode.INVALID_ARGUMENT,
+}
+_ERRORS = {code: error for error, code in _CODES.items()}
+
+
+def abort(context: grpc.ServicerContext, error: FedcervixError) -> NoReturn:
+    """End a call with an error of ours: its class by the status code, its three lines as JSON."""
+    details = json.dumps([error.what[:600], error.cause[:600], error.next_step[:600]])
+    context.abort(_CODES.get(type(error), grpc.StatusCode.INTERNAL), details)
+    raise AssertionError("abort raises")
+
+
+def translate(error: grpc.RpcError, address: str) -> FedcervixError:
+    """Return the error that the other side raised, or LinkError where the line failed."""
+    code, details = error.code(), error.details() or ""
+    if code in _ERRORS:
+        try:
+            what, cause, next_step = json.loads(details)
+        except (ValueError, TypeError):
+            what, cause, next_step = details, "", ""
+        return _ERRORS[code](str(what), cause=str(cause), next_step=str(next_step))
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return RemoteError(f"what answers at {address} is not a coordinator of this version ({details})")
+    return LinkError(
+        f"the coordinator at {address} cannot be reached ({_in_short(details)})",
+        cause="it is not running, the address is wrong, or a firewall or proxy is in the way",
+        next_step="site-agent check",
+    )
+
+
+def _in_short(details: str) -> str:
+    """GRPC's account of a failed connection, without its nested repetitions."""
+    for sign, words in _SIGNS.items():
+        if sign in details:
+            return words
+    return details.split("; last error: ")[-1][:200] or "the line was cut"
+
+
+_SIGNS = {
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not of this federation",
+    "Connection refused": "connection refused",
+    "DNS resolution failed": "its name cannot be resolved",
+    "certificate unknown": "it does not accept this certificate",
+    "Socket closed": "the line was cut",
+    "Connection reset": "the line was cut",
+}
+
+
+def calls(stream: Any, address: str) -> Iterator[Any]:
+    """Iterate over a reply stream, translating its errors."""
+    try:
+        yield from stream
+    except grpc.RpcError as error:
+        raise translate(error, address) from error

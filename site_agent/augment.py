@@ -1,0 +1,117 @@
+"""Augmentation: one 2x3 matrix per image, one sampling pass, one pointwise pass.
+
+Section II-C: "flip (horizontal and vertical) axis, rotation, random shift, and random zoom, gamma changing, and
+brightness changing". No colour jitter, no blur, no crop-and-resize.
+
+Rules
+1. Every image of a batch has its own parameters (a library transform on a batch would draw one set for all).
+2. Parameters are drawn on the CPU from a given generator, so that a CPU and a GPU see the same views.
+3. Drawing (`draw`) and applying (`augment`) are separate; the second is a pure function of images and draws.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedcervix.plan import Augment
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """The parameters of `count` augmentations: (count,) CPU tensors. Applied in this order."""
+
+    flip_h: Tensor
+    """bool: mirror left and right"""
+    flip_v: Tensor
+    """bool: mirror top and bottom"""
+    angle_rad: Tensor
+    """rotation about the centre, clockwise as seen"""
+    zoom: Tensor
+    """magnification about the centre; above 1 enlarges"""
+    shift_x: Tensor
+    """to the right, as a fraction of the width"""
+    shift_y: Tensor
+    """downwards, as a fraction of the height"""
+    gamma: Tensor
+    """exponent on intensities"""
+    brightness: Tensor
+    """factor on intensities"""
+
+    def select(self, which: Tensor) -> Draws:
+        """Return the parameters at the given (m,) indices."""
+        return Draws(**{field.name: getattr(self, field.name)[which] for field in dataclasses.fields(self)})
+
+
+def draw(count: int, settings: Augment, generator: torch.Generator) -> Draws:
+    """Draw the parameters of `count` augmentations, each its own, uniformly from the ranges of `settings`."""
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(count, generator=generator)
+
+    turn = math.radians(settings.rotation_deg)
+    return Draws(
+        flip_h=uniform(0, 1) < settings.flip_horizontal,
+        flip_v=uniform(0, 1) < settings.flip_vertical,
+        angle_rad=uniform(-turn, turn),
+        zoom=uniform(settings.zoom_min, settings.zoom_max),
+        shift_x=uniform(-settings.shift, settings.shift),
+        shift_y=uniform(-settings.shift, settings.shift),
+        gamma=uniform(math.log(settings.gamma_min), math.log(settings.gamma_max)).exp(),
+        brightness=uniform(1 - settings.brightness, 1 + settings.brightness),
+    )
+
+
+def join(parts: Sequence[Draws]) -> Draws:
+    """Put the parameters of several draws behind one another."""
+    names = [field.name for field in dataclasses.fields(Draws)]
+    return Draws(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
+
+def augment(images: Tensor, draws: Draws) -> Tensor:
+    """Augment (B, 3, H, W) floats in [0, 1], image i by parameters i; the same shape, again in [0, 1].
+
+    Bilinear sampling; what lies beyond the border is the reflected image, so that no black corner tells the
+    network which view is the augmented one.
+    """
+    theta = _matrices(draws, images.shape[2], images.shape[3]).to(images)  # (B, 2, 3)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)  # (B, H, W, 2)
+    moved = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    gamma = draws.gamma.to(images).view(-1, 1, 1, 1)
+    brightness = draws.brightness.to(images).view(-1, 1, 1, 1)
+    return moved.clamp(0, 1).pow(gamma).mul(brightness).clamp(0, 1)
+
+
+def to_input(pixels: Tensor) -> Tensor:
+    """Turn (B, H, W, 3) bytes into (B, 3, H, W) float32 in [0, 1], kept in channels_last order."""
+    return pixels.permute(0, 3, 1, 2).float().div(255)
+
+
+def standardise(images: Tensor) -> Tensor:
+    """Turn (B, 3, H, W) in [0, 1] into the network's input: less ImageNet's mean colour, over its deviation."""
+    mean = torch.tensor(IMAGENET_MEAN).to(images).view(1, 3, 1, 1)
+    std = torch.tensor(IMAGENET_STD).to(images).view(1, 3, 1, 1)
+    return (images - mean) / std
+
+
+def _matrices(draws: Draws, height: int, width: int) -> Tensor:
+    """Return (B, 2, 3): where each output point is read from, in coordinates from -1 to 1 on either axis.
+
+    An output point p shows the input point  flip . turn(-angle) . (p - shift) / zoom. The turn is made in
+    pixels, where a right angle is one: hence the two aspect ratios (an oblong image is turned, not sheared).
+    """
+    cos, sin = torch.cos(draws.angle_rad) / draws.zoom, torch.sin(draws.angle_rad) / draws.zoom
+    turn = torch.stack([cos, sin * (height / width), -sin * (width / height), cos], dim=1).view(-1, 2, 2)
+    flip = 1 - 2 * torch.stack([draws.flip_h, draws.flip_v], dim=1).float()  # (B, 2) of +-1
+    linear = flip[:, :, None] * turn
+    shift = 2 * torch.stack([draws.shift_x, draws.shift_y], dim=1)  # fractions of the side, which is 2 long
+    return torch.cat([linear, -linear @ shift[:, :, None]], dim=2)

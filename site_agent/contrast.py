@@ -1,0 +1,74 @@
+"""The contrastive loss: Eq. 1 of the paper (NT-Xent), and its decoupled variant.
+
+Both take f, (2N, D): rows 0..N-1 are the first views of N images, rows N..2N-1 the second views in the same order.
+Rows are used as they are; `model.unit_rows` scales them to unit length where the recipe says so. Half precision is
+widened first: exp(f.f / 0.1) needs the digits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fedcervix.errors import TrainingError
+from fedcervix.plan import Loss
+
+
+def nt_xent(f: Tensor, temperature: float) -> Tensor:
+    """Return Eq. 1 averaged over all 2N ordered pairs (section II-A), a scalar.
+
+    L_ij = -log( exp(f_i.f_j / tau) / sum_{k != i} exp(f_i.f_k / tau) ). The printed sum runs over `i`, a misprint
+    for `k`. N = 1 gives exactly 0: the positive is the only term of the sum.
+    """
+    logits = _similarities(f, temperature)  # (2N, 2N)
+    others = logits.masked_fill(_self(logits), -math.inf)
+    return (torch.logsumexp(others, dim=1) - _positives(logits)).mean()
+
+
+def dcl(f: Tensor, temperature: float) -> Tensor:
+    """Return the decoupled contrastive loss: Eq. 1 without the positive in its sum, a scalar.
+
+    Source: Yeh et al., Decoupled Contrastive Learning, 2021; helpful at small N. Raises TrainingError for N = 1.
+    """
+    if len(f) < 4:
+        raise TrainingError(
+            "the decoupled loss needs at least two images in a batch",
+            cause="a batch of one image has no negatives",
+            next_step="set batch_images to 2 or more",
+        )
+    logits = _similarities(f, temperature)
+    own = _self(logits)
+    negatives = logits.masked_fill(own | own.roll(len(f) // 2, dims=1), -math.inf)
+    return (torch.logsumexp(negatives, dim=1) - _positives(logits)).mean()
+
+
+LOSSES: dict[Loss, Callable[[Tensor, float], Tensor]] = {"nt-xent": nt_xent, "dcl": dcl}
+
+
+def collapse_loss(n: int, loss: Loss = "nt-xent") -> float:
+    """Return the loss of N images whose representations are all alike: the log of the number of terms in the sum."""
+    terms = 2 * n - 1 if loss == "nt-xent" else 2 * n - 2
+    return math.log(terms)
+
+
+def _similarities(f: Tensor, temperature: float) -> Tensor:
+    """Return f_i.f_k / tau for all pairs of the (2N, D) rows: (2N, 2N), float32 or better, in one matmul."""
+    if len(f) < 2 or len(f) % 2:
+        raise ValueError(f"rows come in pairs, two views of every image; found {len(f)} rows")
+    with torch.autocast(f.device.type, enabled=False):
+        rows = f.to(torch.promote_types(f.dtype, torch.float32))
+        return rows @ rows.T / temperature
+
+
+def _self(logits: Tensor) -> Tensor:
+    """Return the mask of k = i."""
+    return torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+
+
+def _positives(logits: Tensor) -> Tensor:
+    """Return the similarity of every row to the other view of its image: (2N,)."""
+    n = len(logits) // 2
+    return torch.cat([logits.diagonal(n), logits.diagonal(-n)])

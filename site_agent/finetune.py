@@ -1,0 +1,312 @@
+"""The classifier: a site's own labels on top of the shared cervix model (sections III-B and III-D).
+
+"The dense layer is dropped, one output neuron with sigmoid is added, the whole network is fine-tuned." The neuron's
+output is the probability of *case*.
+
+Rules
+1. Training images fit the weights, validation images choose the epoch, test images are unknown here.
+2. Reverse class weights make both classes count the same in training; the validation loss is unweighted.
+3. A last batch of one image joins the batch before it: batch norm cannot normalise a single image, and dropping it
+   would leave labelled women out, of whom there are few. Every image is seen once in every epoch.
+4. Every random number comes from (seed, purpose, stream, epoch, step): repeated on a CPU, a fit gives the same bits.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedcervix.errors import DataError, TrainingError
+from fedcervix.plan import Augment, ClassifierRecipe, Recipe
+from fedcervix.seeds import derive
+from site_agent.augment import augment, draw, standardise, to_input
+from site_agent.devices import autocast, place
+from site_agent.model import BACKBONE, Loaded, apply_weights, backbone_state, build_encoder, feature_count, snapshot
+
+LIGHT = Augment(
+    flip_horizontal=0.5,
+    flip_vertical=0.0,
+    rotation_deg=10.0,
+    shift=0.05,
+    zoom_min=1.0,
+    zoom_max=1.0,
+    gamma_min=1.0,
+    gamma_max=1.0,
+    brightness=0.0,
+)
+"""Classifier augmentation `light`: geometry alone, because acetowhite change is a matter of colour and brightness."""
+
+VALIDATION_BATCH_IMAGES = 32
+"""Batch size in eval mode, where no image depends on the others of its batch."""
+
+OnEpoch = Callable[["EpochRecord"], None]
+OnStep = Callable[[int, int, int], None]
+"""Called as on_step(epoch, step, steps), all counted from 1, after each step."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labelled:
+    """The labelled images of one split."""
+
+    pixels: NDArray[np.uint8]
+    """(n, S, S, 3)"""
+    labels: NDArray[np.int64]
+    """(n,), 1 case, 0 control"""
+    patients: tuple[str, ...]
+    """the woman of each image"""
+
+    def __post_init__(self) -> None:
+        count = len(self.labels)
+        if self.pixels.dtype != np.uint8 or self.pixels.ndim != 4 or self.pixels.shape[3] != 3:
+            raise DataError(f"images are uint8 (n, S, S, 3); found {self.pixels.dtype} {self.pixels.shape}")
+        if not len(self.pixels) == count == len(self.patients):
+            raise DataError(
+                f"{len(self.pixels)} images, {count} labels and {len(self.patients)} patients differ in number"
+            )
+        if not np.isin(self.labels, (0, 1)).all():
+            raise DataError("a label is 1 (case) or 0 (control)")
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """What one epoch of fine-tuning gave. Losses are means over images, in nats."""
+
+    epoch: int
+    """counted from 1"""
+    train_loss: float
+    """weighted; taken during the epoch, while the weights move"""
+    valid_loss: float
+    """unweighted; taken after the epoch, in eval mode"""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Finetuned:
+    """The outcome of a fit. `best_state` is the classifier's state after `best_epoch`, on the CPU."""
+
+    best_state: dict[str, Tensor]
+    history: tuple[EpochRecord, ...]
+    best_epoch: int
+    stopped: Literal["patience", "epochs"]
+
+
+class Classifier(nn.Module):
+    """The encoder's backbone and one output neuron; gives logits, the sigmoid of which is the probability of case."""
+
+    def __init__(self, backbone: nn.Module, neuron: nn.Linear) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.neuron = neuron
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B,) of standardised images (B, 3, S, S)."""
+        features = torch.flatten(self.backbone(x), 1)  # (B, F)
+        logits: Tensor = self.neuron(features).squeeze(1)  # (B, 1) -> (B,)
+        return logits
+
+
+def build_classifier(recipe: Recipe, seed: int, start: Mapping[str, Tensor] | None) -> tuple[Classifier, Loaded | None]:
+    """Return a classifier that starts from an encoder's state, and how much of that state it took.
+
+    `start` is a whole encoder (its `head.*` is dropped); without one the weights are random, drawn from `seed`.
+    Raises ModelError unless the state holds every tensor of the backbone in its shape.
+    """
+    encoder = build_encoder(recipe, derive(seed, "classifier-backbone"))
+    classifier = Classifier(encoder.backbone, _neuron(feature_count(recipe.architecture), seed))
+    if start is None:
+        return classifier, None
+    backbone = {name.removeprefix(BACKBONE): tensor for name, tensor in backbone_state(start).items()}
+    return classifier, apply_weights(classifier.backbone, backbone, what="the classifier's starting model")
+
+
+def _neuron(features: int, seed: int) -> nn.Linear:
+    """Return the output neuron, drawn from `seed` alone: uniform within 1/sqrt(F), torch's own rule for a layer."""
+    generator = torch.Generator().manual_seed(derive(seed, "classifier-neuron"))
+    neuron = nn.Linear(features, 1, device="meta").to_empty(device="cpu")  # without a draw from the global generator
+    bound = features**-0.5
+    nn.init.uniform_(neuron.weight, -bound, bound, generator=generator)
+    nn.init.uniform_(neuron.bias, -bound, bound, generator=generator)
+    return neuron
+
+
+def class_weights(labels: NDArray[np.int64]) -> tuple[float, float]:
+    """Return (weight of a control, weight of a case), n / (2 n_c): both classes then weigh n/2 (section III-D).
+
+    Raises DataError where a class is absent.
+    """
+    cases = int(np.count_nonzero(labels))
+    controls = len(labels) - cases
+    if cases == 0 or controls == 0:
+        raise DataError(
+            f"the training images hold {cases} cases and {controls} controls; a classifier needs both",
+            cause="the manifest's split or label column",
+            next_step="site-agent data",
+        )
+    return len(labels) / (2 * controls), len(labels) / (2 * cases)
+
+
+def classifier_batches(count: int, batch_images: int, seed: int) -> list[NDArray[np.int64]]:
+    """Return one epoch's batches of row numbers: all `count` of them once, shuffled by `seed`.
+
+    The last batch may be smaller than the others, or larger by one: see rule 3.
+    """
+    order = np.random.default_rng(seed).permutation(count)
+    starts = list(range(0, count, batch_images))
+    if len(starts) > 1 and count - starts[-1] == 1:
+        starts.pop()
+    return np.split(order, starts[1:])
+
+
+def finetune(
+    classifier: Classifier,
+    train: Labelled,
+    valid: Labelled,
+    recipe: Recipe,
+    *,
+    seed: int,
+    stream: str,
+    device: torch.device,
+    on_epoch: OnEpoch,
+    on_step: OnStep | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Finetuned:
+    """Fit the whole network to `train`, keep the epoch with the lowest validation loss, and leave it in `classifier`.
+
+    Stops after `patience_epochs` epochs without a lower validation loss. `stream` is the site's name:
+    two fits of one stream see the same batches, which is how initialisations are compared.
+    Raises DataError on unusable splits, TrainingError on a loss that is not finite.
+    """
+    terms = recipe.classifier
+    _check(valid, terms)
+    place(classifier, device)
+    weights = torch.tensor(class_weights(train.labels) if terms.reverse_class_weights else (1.0, 1.0), device=device)
+    optimiser = torch.optim.SGD(
+        classifier.parameters(), lr=terms.lr, momentum=terms.momentum, weight_decay=terms.weight_decay
+    )
+    history: list[EpochRecord] = []
+    best_state: dict[str, Tensor] = {}
+    best_epoch = 0
+    stopped: Literal["patience", "epochs"] = "epochs"
+    for epoch in range(1, terms.epochs_max + 1):
+        started = clock()
+        epoch_seed = derive(seed, "classifier-epoch", stream, epoch)
+        report = None if on_step is None else functools.partial(on_step, epoch)
+        train_loss = _train_epoch(classifier, train, recipe, optimiser, weights, epoch_seed, report)
+        valid_loss = validation_loss(classifier, valid, device=device)
+        _check_finite(epoch, train_loss, valid_loss, terms.lr)
+        history.append(EpochRecord(epoch, train_loss, valid_loss, clock() - started))
+        if best_epoch == 0 or valid_loss < history[best_epoch - 1].valid_loss:
+            best_epoch, best_state = epoch, snapshot(classifier)
+        on_epoch(history[-1])
+        if epoch - best_epoch >= terms.patience_epochs:
+            stopped = "patience"
+            break
+    classifier.load_state_dict(best_state)
+    return Finetuned(best_state, tuple(history), best_epoch, stopped)
+
+
+def validation_loss(classifier: Classifier, valid: Labelled, *, device: torch.device) -> float:
+    """Return the unweighted cross-entropy per image, in nats, in eval mode."""
+    logits = torch.from_numpy(_logits(classifier, valid.pixels, device, VALIDATION_BATCH_IMAGES))
+    return float(F.binary_cross_entropy_with_logits(logits, torch.from_numpy(valid.labels).double()))
+
+
+def predict(
+    classifier: Classifier, pixels: NDArray[np.uint8], *, device: torch.device, batch_images: int = 32
+) -> NDArray[np.float64]:
+    """Return the probability of case of each image: pixels (n, S, S, 3) uint8 -> (n,), in eval mode.
+
+    Raises TrainingError where a probability is not finite.
+    """
+    place(classifier, device)
+    logits = torch.from_numpy(_logits(classifier, pixels, device, batch_images))
+    if not torch.isfinite(logits).all():
+        raise TrainingError(
+            "the classifier gives scores that are not numbers",
+            cause="its weights diverged, or the weights file is damaged",
+            next_step="site-agent finetune, with a lower lr",
+        )
+    return np.asarray(torch.sigmoid(logits).numpy(), dtype=np.float64)
+
+
+@torch.no_grad()
+def _logits(
+    classifier: Classifier, pixels: NDArray[np.uint8], device: torch.device, batch_images: int
+) -> NDArray[np.float64]:
+    """Return the logits (n,) of pixels (n, S, S, 3), in eval mode and in float32 whatever the recipe trains in."""
+    classifier.eval()
+    rows = [
+        classifier(standardise(_images(pixels, np.arange(start, min(start + batch_images, len(pixels))), device)))
+        for start in range(0, len(pixels), batch_images)
+    ]
+    return np.asarray(torch.cat(rows).double().cpu().numpy()) if rows else np.zeros(0)
+
+
+def _train_epoch(
+    classifier: Classifier,
+    train: Labelled,
+    recipe: Recipe,
+    optimiser: torch.optim.Optimizer,
+    weights: Tensor,
+    epoch_seed: int,
+    on_step: Callable[[int, int], None] | None,
+) -> float:
+    """Take every training image once; return the mean weighted loss, in nats per image. `weights` (2,) by class."""
+    classifier.train()
+    device = weights.device
+    batches = classifier_batches(len(train.labels), recipe.classifier.batch_images, derive(epoch_seed, "order"))
+    total = torch.zeros((), device=device)  # summed on the device: reading it at every step would stall a GPU
+    for step, rows in enumerate(batches, start=1):
+        images = _images(train.pixels, rows, device)  # (B, 3, S, S)
+        if recipe.classifier.augment == "light":
+            generator = torch.Generator().manual_seed(derive(epoch_seed, "augment", step))
+            images = augment(images, draw(len(rows), LIGHT, generator))
+        labels = torch.from_numpy(train.labels[rows]).to(device)  # (B,)
+        with autocast(device, recipe.precision):
+            logits = classifier(standardise(images)).float()  # (B,)
+        losses = F.binary_cross_entropy_with_logits(logits, labels.float(), weight=weights[labels], reduction="none")
+        optimiser.zero_grad(set_to_none=True)
+        losses.mean().backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        total += losses.detach().sum()
+        if on_step is not None:
+            on_step(step, len(batches))
+    return float(total) / len(train.labels)
+
+
+def _images(pixels: NDArray[np.uint8], rows: NDArray[np.int64], device: torch.device) -> Tensor:
+    """Return the images of `rows` on the device: (B, 3, S, S), 0 to 1."""
+    return to_input(torch.from_numpy(pixels[rows]).to(device))
+
+
+def _check(valid: Labelled, terms: ClassifierRecipe) -> None:
+    """Refuse what cannot train or cannot stop."""
+    if len(valid.labels) == 0:
+        raise DataError(
+            "no labelled validation image: the classifier would not know when to stop",
+            cause="the manifest's split or label column",
+            next_step="site-agent data",
+        )
+    if terms.batch_images == 1:
+        raise TrainingError(
+            "a classifier batch of one image cannot be normalised (batch norm needs two)",
+            next_step="set recipe.classifier.batch_images to 2 or more (the paper: 4)",
+        )
+
+
+def _check_finite(epoch: int, train_loss: float, valid_loss: float, lr: float) -> None:
+    if not (np.isfinite(train_loss) and np.isfinite(valid_loss)):
+        raise TrainingError(
+            f"fine-tuning diverged in epoch {epoch}: training loss {train_loss}, validation loss {valid_loss}",
+            cause=f"a learning rate of {lr} is too high for these weights and images",
+            next_step="lower recipe.classifier.lr",
+        )

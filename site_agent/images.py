@@ -1,0 +1,218 @@
+"""One image file -> one array of 8-bit RGB, whatever the hospital's devices wrote.
+
+What is done, on purpose, with
+- EXIF orientation   applied, so that up is up (a damaged EXIF block counts as none)
+- grey, 1 bit        copied to all three channels
+- alpha              composited on black, the surround of a cervigram
+- palette            looked up, its transparency as alpha
+- CMYK               converted to RGB; Adobe's inverted kind is recognised
+- 16-bit grey        the whole range 0..65535 divided by 257 and rounded, never clipped
+- 16-bit colour      the high byte of each channel
+- several pages      the first
+- colour profiles    ignored: the network sees the device's own colours
+- float, 32-bit grey above 65535, LAB: refused, there is no agreed scale
+
+Only JPEG, PNG, TIFF and BMP are opened. The size is read from the header and bounded before anything is decoded.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ClassVar, Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFilter, UnidentifiedImageError
+
+from fedcervix.errors import DataError
+from fedcervix.plan import Fit
+
+Pixels = npt.NDArray[np.uint8]
+Progress = Callable[[int, int], None]
+"""called with (done, total) after every image"""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+PIXELS_MAX = 100_000_000
+"""100 megapixels: far above any colposcope, far below what exhausts a machine"""
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
+THREADS_MAX = 8
+THUMBNAIL_PX = 16
+FLAT_BELOW = 1.0
+"""mean structure, in grey levels, below which a thumbnail shows nothing that could be recognised"""
+
+_ORIENTATION: Final = 0x0112
+_TURNS: dict[int, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_DAMAGE = (
+    *(OSError, EOFError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError),
+    *(OverflowError, RuntimeError, struct.error, zlib.error, MemoryError),
+)
+"""what Pillow's decoders raise on damaged bytes (found by feeding them damaged bytes)"""
+_OPEN_FAILED = {
+    errno.ENOENT: "no such file",
+    errno.ENOTDIR: "no such file",
+    errno.ENAMETOOLONG: "no such file (its name is too long)",
+    errno.EACCES: "this user may not read it",
+    errno.EPERM: "this user may not read it",
+}
+
+
+class UnreadableError(DataError):
+    """An image cannot be used. The reason names no path: it may be counted, logged and shown."""
+
+    exit_code: ClassVar[int] = DataError.exit_code
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def decode(path: Path, *, pixels_max: int = PIXELS_MAX) -> Pixels:
+    """Return the image as (H, W, 3) 8-bit RGB, upright. Raises UnreadableError."""
+    _check_file(path)
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            _check_size(image, pixels_max)
+            image.load()
+            return _upright(image)
+    except UnreadableError:
+        raise
+    except UnidentifiedImageError as error:
+        raise UnreadableError("not a JPEG, PNG, TIFF or BMP image, or damaged at its beginning") from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableError(f"larger than {pixels_max:,} pixels") from error
+    except OSError as error:
+        raise UnreadableError(_OPEN_FAILED.get(error.errno or 0, "damaged or cut short")) from error
+    except _DAMAGE as error:
+        raise UnreadableError(f"damaged ({type(error).__name__})") from error
+
+
+def square(pixels: Pixels, side_px: int, fit: Fit) -> Pixels:
+    """Return (side_px, side_px, 3): both sides scaled (`squash`), or the central square scaled (`crop`).
+
+    Antialiased bicubic: every pixel of the source has its say, however much the image shrinks.
+    """
+    height, width = pixels.shape[:2]
+    box = (0.0, 0.0, float(width), float(height))
+    if fit == "crop":
+        side = min(height, width)
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
+    image = Image.fromarray(pixels)
+    return np.asarray(image.resize((side_px, side_px), Image.Resampling.BICUBIC, box=box))
+
+
+def pixel_digest(pixels: Pixels) -> str:
+    """Return the SHA-256 of shape and bytes: equal exactly when the decoded pictures are equal."""
+    digest = hashlib.sha256(f"{pixels.shape[0]}x{pixels.shape[1]}:".encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
+
+
+def thumbnail(pixels: Pixels) -> bytes:
+    """Return the structure of a picture as 256 bytes: 16 x 16 grey minus its own blur, around 128.
+
+    Lighting and the round, bright-in-the-middle layout that all cervix images share are blurred away; what is left
+    tells one scene from another and survives new compression, resizing and slight cropping. Empty if nothing is left.
+    """
+    size = (THUMBNAIL_PX, THUMBNAIL_PX)
+    grey = Image.fromarray(pixels).convert("L").resize(size, Image.Resampling.BOX)
+    sharp = np.asarray(grey, np.float32)
+    structure = sharp - np.asarray(grey.filter(ImageFilter.BoxBlur(3)), np.float32)
+    if np.abs(structure).mean() < FLAT_BELOW:
+        return b""
+    return np.clip(np.rint(structure + 128), 0, 255).astype(np.uint8).tobytes()
+
+
+def silent(done: int, total: int) -> None:
+    """Report progress to nobody."""
+
+
+def each(work: Callable[[Item], Result], items: Sequence[Item], on_progress: Progress = silent) -> list[Result]:
+    """Return `work` of every item, in order, by a few threads (Pillow decodes without the interpreter's lock).
+
+    The first exception of `work` is raised, and what had not begun is not begun. Pillow's warnings about odd
+    metadata are silenced meanwhile: they name paths, and the picture is either usable or refused.
+    """
+    results: list[Result] = []
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(THREADS_MAX, os.cpu_count() or 1)) as pool:
+        warnings.filterwarnings("ignore", module="PIL")
+        try:
+            for result in pool.map(work, items):
+                results.append(result)
+                on_progress(len(results), len(items))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return results
+
+
+def _check_file(path: Path) -> None:
+    """Raise UnreadableError unless the path is a file with content (opening a pipe would wait for ever)."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise UnreadableError(_OPEN_FAILED.get(error.errno or 0, "cannot be opened")) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise UnreadableError("not a file")
+    if found.st_size == 0:
+        raise UnreadableError("an empty file")
+
+
+def _check_size(image: Image.Image, pixels_max: int) -> None:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise UnreadableError("an image without pixels")
+    if width * height > pixels_max:
+        raise UnreadableError(f"larger than {pixels_max:,} pixels")
+
+
+def _upright(image: Image.Image) -> Pixels:
+    turn = _TURNS.get(_orientation(image))
+    rgb = _rgb(image)
+    return np.asarray(rgb if turn is None else rgb.transpose(turn))
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 where there is none that can be read (Pillow turns TIFF itself)."""
+    try:
+        found: Any = image.getexif().get(_ORIENTATION, 1)
+    except _DAMAGE:
+        return 1  # the picture itself is fine
+    return found if isinstance(found, int) else 1
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+    if image.mode in ("F", "LAB"):
+        raise UnreadableError("floating-point pixels" if image.mode == "F" else "colour space LAB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bits(grey: npt.NDArray[Any]) -> Pixels:
+    """Scale 16-bit grey to 8 bits: 65535 / 257 = 255 exactly."""
+    if grey.min() < 0 or grey.max() > 65_535:
+        raise UnreadableError("32-bit grey values beyond 16 bits")
+    scaled: Pixels = ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return scaled

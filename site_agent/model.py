@@ -1,0 +1,232 @@
+"""The network: a ResNet without its classifier, then one dense head; and its weights as bytes.
+
+Section III-B: of ResNet-50 "the top 1000-way classification layer is removed and a dense layer with a ReLU activation
+is added. The dense layer serves as the image representation vector"; of 64 units (128 and 256 came very close).
+
+Rules
+1. Random weights come from the seed alone; the process-wide generator is left as it was.
+2. Weights are copied only after every name, shape and type agrees; what was loaded is returned.
+3. Weights on disk are safetensors; equal weights are equal bytes. The one foreign format that is read is
+   torchvision's own `.pth`, with `weights_only=True`, so that no code in it can run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from urllib.error import URLError
+
+import safetensors
+import safetensors.torch
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from fedcervix.errors import ModelError
+from fedcervix.plan import Architecture, Head, Recipe
+
+BACKBONE = "backbone."
+FEATURES: dict[Architecture, int] = {"resnet18": 512, "resnet50": 2048}
+IMAGENET: dict[Architecture, str] = {
+    # The first release of each: the newer recipe (V2) classifies better and transfers worse.
+    "resnet18": "ResNet18_Weights.IMAGENET1K_V1",
+    "resnet50": "ResNet50_Weights.IMAGENET1K_V1",
+}
+ZERO_LENGTH = 1e-8
+"""A row shorter than this has no direction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """How many tensors were loaded, of how many the module has."""
+
+    tensors: int
+    of: int
+
+
+class Encoder(nn.Module):
+    """Images to representations: `backbone` (ResNet, no classifier) then `head`, then unit length."""
+
+    def __init__(self, architecture: Architecture, width: int, head: Head, *, normalise: bool) -> None:
+        super().__init__()
+        self.architecture: Architecture = architecture
+        self.backbone: nn.Module = getattr(torchvision.models, architecture)(weights=None)
+        self.backbone.fc = nn.Identity()
+        self.head = build_head(head, FEATURES[architecture], width)
+        self.normalise = normalise
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return what the classifier is fine-tuned on: (B, 3, H, W) normalised images to (B, 512 or 2048)."""
+        found: Tensor = self.backbone(x)
+        return found
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return float32 representations (B, width); of unit length (or exactly zero) if `normalise`."""
+        f: Tensor = self.head(self.features(x))
+        f = f.float()  # bfloat16 has 8 bits: too few for a dot product divided by tau = 0.1
+        return unit_rows(f) if self.normalise else f
+
+
+def build_head(head: Head, features: int, width: int) -> nn.Sequential:
+    """Return the dense head: (B, features) to (B, width). `relu` is the paper's (section III-B)."""
+    if head == "relu":
+        return nn.Sequential(nn.Linear(features, width), nn.ReLU())
+    if head == "linear":
+        return nn.Sequential(nn.Linear(features, width))
+    return nn.Sequential(nn.Linear(features, features), nn.BatchNorm1d(features), nn.ReLU(), nn.Linear(features, width))
+
+
+def unit_rows(f: Tensor) -> Tensor:
+    """Scale every row of (B, D) to unit length. A zero row stays zero and receives exactly zero gradient."""
+    length = torch.linalg.vector_norm(f, dim=1, keepdim=True)
+    return torch.where(length > ZERO_LENGTH, f / length.clamp_min(ZERO_LENGTH), torch.zeros_like(f))
+
+
+def build_encoder(recipe: Recipe, seed: int) -> Encoder:
+    """Return the recipe's encoder with random weights that depend on `seed` alone (never downloads)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # of the CPU alone, where the weights are made
+        return Encoder(recipe.architecture, recipe.width, recipe.head, normalise=recipe.normalise)
+
+
+def start_encoder(recipe: Recipe, seed: int, imagenet: Path | None = None) -> Encoder:
+    """Return the model a run starts from: random, or a random head on ImageNet's backbone (`recipe.start`).
+
+    `imagenet` is a weights file for `start = "imagenet"`; without one torchvision downloads its own.
+    """
+    encoder = build_encoder(recipe, seed)
+    if recipe.start == "imagenet":
+        load_imagenet(encoder, imagenet)
+    return encoder
+
+
+def feature_count(architecture: Architecture) -> int:
+    """Return the width of `Encoder.features`: 512 for ResNet-18, 2048 for ResNet-50."""
+    return FEATURES[architecture]
+
+
+def backbone_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the part of an encoder's state that a classifier starts from: all but the dense layer (III-B)."""
+    return {name: tensor for name, tensor in state.items() if name.startswith(BACKBONE)}
+
+
+def snapshot(module: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of the module's state in the CPU's memory, every tensor contiguous."""
+    return {name: _plain(tensor) for name, tensor in module.state_dict().items()}
+
+
+def save_weights(path: Path, state: Mapping[str, Tensor]) -> str:
+    """Write a state as safetensors, all or nothing; return its SHA-256. Equal states make equal bytes."""
+    content = safetensors.torch.save({name: _plain(tensor) for name, tensor in state.items()})
+    half = path.with_name(path.name + ".part")
+    with half.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    half.replace(path)
+    return hashlib.sha256(content).hexdigest()
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file. Raises ModelError if there is none, or it is not one."""
+    try:
+        state: dict[str, Tensor] = safetensors.torch.load_file(path)
+    except OSError as error:
+        raise ModelError(
+            f"cannot read the weights file {path.name}: {error.strerror or error}",
+            cause="the path is wrong, or the file is not readable by this user",
+            next_step="check the path given for the weights",
+        ) from error
+    except safetensors.SafetensorError as error:
+        raise ModelError(
+            f"{path.name} is not a safetensors file: {error}",
+            cause="an incomplete copy, or weights in another format",
+            next_step="export or copy the weights again",
+        ) from error
+    return state
+
+
+def apply_weights(module: nn.Module, state: Mapping[str, Tensor], *, what: str) -> Loaded:
+    """Copy `state` into the module once every name, shape and type agrees; else raise, copying nothing.
+
+    `what` names the weights in the ModelError ("the cervix model of round 7").
+    """
+    own = module.state_dict()
+    faults = _disagreements(own, state)
+    if faults:
+        more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
+        raise ModelError(
+            f"{what} does not fit this model: {'; '.join(faults[:3])}{more}",
+            cause="the weights were made with another architecture, head or width",
+            next_step="use the recipe the weights were trained with, or other weights",
+        )
+    module.load_state_dict(dict(state), strict=True)
+    return Loaded(tensors=len(state), of=len(own))
+
+
+def load_imagenet(encoder: Encoder, path: Path | None) -> Loaded:
+    """Copy ImageNet's weights into the backbone; the head keeps its own.
+
+    `path` is a safetensors file or torchvision's `.pth`; None lets torchvision download (and check) its own.
+    Raises ModelError if the weights cannot be had or do not fit.
+    """
+    state = _download(encoder.architecture) if path is None else _read_imagenet(path)
+    # Ours are called backbone.*, torchvision's are not; the 1000-way layer is left out.
+    state = {name.removeprefix(BACKBONE): tensor for name, tensor in state.items()}
+    state = {name: tensor for name, tensor in state.items() if not name.startswith(("fc.", "head."))}
+    for name, tensor in encoder.backbone.state_dict().items():
+        if name.endswith("num_batches_tracked"):  # torchvision's older files have no step counters
+            state.setdefault(name, torch.zeros_like(tensor))
+    return apply_weights(encoder.backbone, state, what="ImageNet's weights" if path is None else path.name)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Return a copy that shares memory with nothing, rows in order (channels_last undone), on the CPU."""
+    return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def _disagreements(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    """Say every way in which two states differ in names, shapes or types."""
+    faults = [f"{name} is missing" for name in own if name not in given]
+    faults += [f"{name} is not part of it" for name in given if name not in own]
+    for name in own.keys() & given.keys():
+        expected, found = own[name], given[name]
+        if expected.shape != found.shape:
+            faults.append(f"{name} is {tuple(found.shape)}, not {tuple(expected.shape)}")
+        elif expected.dtype != found.dtype:
+            faults.append(f"{name} is {found.dtype}, not {expected.dtype}")
+    return sorted(faults)
+
+
+def _read_imagenet(path: Path) -> dict[str, Tensor]:
+    if path.suffix != ".pth":
+        return load_weights(path)
+    try:
+        # The project's one torch.load: for torchvision's files; with weights_only it runs no code in them.
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        raise ModelError(
+            f"cannot read the weights file {path.name}",
+            cause="an incomplete copy, or not a file of plain torchvision weights",
+            next_step="download it again from torchvision, or convert it to safetensors",
+        ) from error
+    return state
+
+
+def _download(architecture: Architecture) -> dict[str, Tensor]:
+    weights = torchvision.models.get_weight(IMAGENET[architecture])
+    try:
+        state: dict[str, Tensor] = weights.get_state_dict(
+            progress=False, check_hash=True, map_location="cpu", weights_only=True
+        )
+    except (URLError, OSError, RuntimeError) as error:
+        raise ModelError(
+            f"ImageNet's weights for {architecture} could not be downloaded",
+            cause=f"no network from here to {weights.url} ({error})",
+            next_step='fetch that file elsewhere and name its path, or use start = "random"',
+        ) from error
+    return state

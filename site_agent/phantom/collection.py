@@ -1,0 +1,220 @@
+"""A whole phantom institution, written to a folder: `images/*.jpg` and `manifest.csv` (image, patient, label).
+
+Table I, per institution (women and images of the train, validation and test splits; "all" of train and validation):
+
+            labelled women      cases  labelled images,     all images,
+                                       train + valid        train + valid
+    NHS     272 + 67 + 75 = 414   138  543 + 134 =  677     2029 + 520 = 2549
+    ALTS    366 + 91 + 99 = 556   189  729 + 182 =  911     3145 + 791 = 3936
+
+So NHS has 2549 - 677 = 1872 unlabelled images; at two a visit (section III-A) that is 936 visits, or 936 / 414 = 2.261
+unlabelled visits per labelled woman. ALTS has 3025 images, 1512.5 visits, 2.720 per labelled woman. The paper does
+not say whose visits they are. Here a quarter are further visits of labelled women, the others are visits of women
+without any label, some of whom come twice.
+
+Cases and controls are filled to Table I's numbers, as in a case-control study: women are examined in turn, and one
+whose group is full already stays unlabelled.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedcervix.errors import DataError, StorageError
+from fedcervix.seeds import derive
+from site_agent.phantom.anatomy import Woman, draw_woman
+from site_agent.phantom.camera import CERVIGRAPH, COLPOSCOPE, Camera, photograph
+from site_agent.phantom.labels import MOSTLY_DENSITY, MOSTLY_EXTENT, Criterion
+from site_agent.phantom.noise import generator
+from site_agent.phantom.scene import paint
+
+IMAGES_PER_VISIT = 2
+"""section III-A: "in every visit, two images of the acetic acid applied cervix are captured" """
+RETURNING_SHARE = 0.25
+"""of the unlabelled visits: further visits of labelled women"""
+SECOND_VISIT_CHANCE = 0.3
+"""that an unlabelled woman comes twice"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Institution:
+    """A device, a label criterion, and the counts that Table I prints (or follow from it, see above)."""
+
+    name: str
+    camera: Camera
+    criterion: Criterion
+    labelled_women: int
+    case_women: int
+    unlabelled_images: int
+
+    @property
+    def unlabelled_per_labelled(self) -> float:
+        """Unlabelled visits per labelled woman."""
+        return self.unlabelled_images / IMAGES_PER_VISIT / self.labelled_women
+
+    def cases(self, women: int) -> int:
+        """Return how many of `women` labelled women are cases: Table I's share, at least one of either group."""
+        return min(max(round(women * self.case_women / self.labelled_women), 1), women - 1)
+
+
+INSTITUTIONS: dict[str, Institution] = {
+    "nhs": Institution(
+        name="nhs",
+        camera=CERVIGRAPH,
+        criterion=MOSTLY_DENSITY,
+        labelled_women=414,
+        case_women=138,
+        unlabelled_images=1872,
+    ),
+    "alts": Institution(
+        name="alts",
+        camera=COLPOSCOPE,
+        criterion=MOSTLY_EXTENT,
+        labelled_women=556,
+        case_women=189,
+        unlabelled_images=3025,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One visit of one woman: two photographs. Women and their visits count from 1."""
+
+    woman: int
+    visit: int
+    label: bool | None
+    """True case, False control, None unlabelled"""
+
+
+def woman_of(institution: Institution, number: int, seed: int) -> Woman:
+    """Return woman `number` of the institution: the same one however large the collection is."""
+    return draw_woman(generator(derive(seed, "phantom-woman", institution.name, number)))
+
+
+def diagnose(institution: Institution, criterion: Criterion, number: int, seed: int) -> bool:
+    """Return whether woman `number` is a case under `criterion` (either institution's reviewer may be asked)."""
+    reviewer = generator(derive(seed, "phantom-review", institution.name, number))
+    return criterion.is_case(woman_of(institution, number, seed).disease, reviewer)
+
+
+def attendance(
+    institution: Institution, *, women: int, seed: int, unlabelled_per_labelled: float | None = None
+) -> list[Visit]:
+    """Return every visit, by woman and date: `women` labelled ones and the unlabelled visits on top.
+
+    Raises ValueError for fewer than two women (there must be a case and a control) or a negative proportion.
+    """
+    ratio = institution.unlabelled_per_labelled if unlabelled_per_labelled is None else unlabelled_per_labelled
+    if women < 2 or ratio < 0:
+        raise ValueError(f"at least 2 women and a proportion of 0 or more; found {women} and {ratio}")
+    labels, passed_over = _labelled(institution, women, seed)
+    visits = [Visit(number, 1, label) for number, label in labels.items()]
+    unlabelled = round(women * ratio)
+    returning = round(RETURNING_SHARE * unlabelled)
+    visits += _returning(institution, list(labels), returning, seed)
+    examined = max(labels)
+    others = itertools.chain(passed_over, itertools.count(examined + 1))
+    visits += itertools.islice(_unlabelled(institution, others, seed), unlabelled - returning)
+    return sorted(visits, key=lambda visit: (visit.woman, visit.visit))
+
+
+def _labelled(institution: Institution, women: int, seed: int) -> tuple[dict[int, bool], list[int]]:
+    """Examine women in turn until both groups are full; return the labels and the women passed over."""
+    cases = institution.cases(women)
+    wanted = {True: cases, False: women - cases}
+    labels: dict[int, bool] = {}
+    passed_over: list[int] = []
+    for number in itertools.count(1):
+        if not any(wanted.values()):
+            break
+        label = diagnose(institution, institution.criterion, number, seed)
+        if wanted[label]:
+            wanted[label] -= 1
+            labels[number] = label
+        else:
+            passed_over.append(number)
+    return labels, passed_over
+
+
+def _returning(institution: Institution, labelled: list[int], visits: int, seed: int) -> list[Visit]:
+    rng = generator(derive(seed, "phantom-returning", institution.name))
+    seen = dict.fromkeys(labelled, 1)
+    found = []
+    for place in rng.integers(len(labelled), size=visits):
+        seen[labelled[place]] += 1
+        found.append(Visit(labelled[place], seen[labelled[place]], None))
+    return found
+
+
+def _unlabelled(institution: Institution, numbers: Iterator[int], seed: int) -> Iterator[Visit]:
+    for number in numbers:
+        rng = generator(derive(seed, "phantom-second-visit", institution.name, number))
+        for visit in range(1, 3 if rng.random() < SECOND_VISIT_CHANCE else 2):
+            yield Visit(number, visit, None)
+
+
+def write_institution(
+    folder: Path,
+    institution: Institution,
+    *,
+    women: int,
+    seed: int,
+    unlabelled_per_labelled: float | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Draw and photograph every visit and write the collection; the manifest is written last.
+
+    `women` is the number of labelled women; `unlabelled_per_labelled` the number of unlabelled visits for each
+    (default: Table I's). `on_progress` receives (images written, images in all). Equal arguments, equal bytes.
+    Raises DataError where the folder holds anything already, StorageError where it cannot be written, and
+    ValueError as `attendance` does.
+    """
+    visits = attendance(institution, women=women, seed=seed, unlabelled_per_labelled=unlabelled_per_labelled)
+    try:
+        _refuse_occupied(folder)
+        _write(folder, institution, visits, seed, on_progress or (lambda _done, _all: None))
+    except OSError as error:
+        raise StorageError(
+            f"cannot write the phantom images to {folder}: {error.strerror or error}",
+            cause="the disk is full, or the folder belongs to another user",
+            next_step=f"delete {folder}, or name another folder, and try again",
+        ) from error
+
+
+def _refuse_occupied(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(
+            f"{folder} exists and is not an empty folder",
+            cause="phantom images are never mixed with anything else",
+            next_step="name a new folder",
+        )
+
+
+def _write(
+    folder: Path, institution: Institution, visits: list[Visit], seed: int, on_progress: Callable[[int, int], None]
+) -> None:
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    rows: list[tuple[str, str, str]] = []
+    for visit in visits:
+        for name in _photograph_visit(folder, institution, visit, seed):
+            label = "" if visit.label is None else str(int(visit.label))
+            rows.append((name, f"{institution.name}-{visit.woman:04}", label))
+        on_progress(len(rows), len(visits) * IMAGES_PER_VISIT)
+    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([("image", "patient", "label"), *rows])
+
+
+def _photograph_visit(folder: Path, institution: Institution, visit: Visit, seed: int) -> Iterator[str]:
+    """Write the visit's images; yield their names, relative to the folder."""
+    names = (institution.name, visit.woman, visit.visit)
+    scene = paint(woman_of(institution, visit.woman, seed), derive(seed, "phantom-visit", *names))
+    for shot in range(1, IMAGES_PER_VISIT + 1):
+        image = photograph(scene, institution.camera, derive(seed, "phantom-photograph", *names, shot))
+        name = f"images/{institution.name}-{visit.woman:04}-{visit.visit}-{shot}.jpg"
+        image.save(folder / name, quality=institution.camera.jpeg_quality)
+        yield name

@@ -1,0 +1,155 @@
+"""What a site's report says, as values: filled by the agent, drawn by `page`, written as numbers by `results`.
+
+A report is about one site and stays there: it holds images, file names and patient identifiers of that hospital.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from fedcervix.errors import DataError
+from fedcervix.manifest import Split
+from fedcervix.plan import Mode, Recipe
+from numpy.typing import NDArray
+
+from site_agent.evaluate import Comparison, Evaluation
+
+Picture = NDArray[np.uint8]
+"""(S, S, 3), RGB"""
+
+
+@dataclass(frozen=True, slots=True)
+class CensusRow:
+    """How much of one split and class there is, as in the paper's Table I."""
+
+    split: Split
+    label: str
+    """case, control or unlabelled"""
+    patients: int
+    labelled: int
+    """images with a label"""
+    images: int
+    """all images of these patients"""
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """One picture under several patients: they share a split, or one of them is set aside."""
+
+    patients: tuple[str, ...]
+    images: tuple[str, ...]
+    conflicting: bool
+    """the labels contradict each other"""
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """What was not used, and why."""
+
+    quarantined: tuple[tuple[str, str], ...] = ()
+    """(image, reason)"""
+    duplicates: int = 0
+    """images that are a copy of another one of the same patient"""
+    leaks: tuple[Leak, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """One curve of training, and of validation where there was one. Entry i is epoch i + 1."""
+
+    name: str
+    train: tuple[float, ...]
+    valid: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """What one site gave to one round."""
+
+    site: str
+    images: int = 0
+    """trained on"""
+    steps: int = 0
+    why_not: str = ""
+    """empty where it contributed"""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round of the federation (in a ring: one cycle)."""
+
+    number: int
+    mean_loss: float | None
+    """mean validation loss of the sites; None before it was scored"""
+    contributions: tuple[Contribution, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Augmented:
+    """One image as it is, and as the trainer saw it."""
+
+    original: Picture
+    versions: tuple[Picture, ...]
+
+    def __post_init__(self) -> None:
+        for picture in (self.original, *self.versions):
+            if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+                raise ValueError(f"a picture is uint8 (S, S, 3); found {picture.dtype} {picture.shape}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SiteReport:
+    """Everything that one site's report says."""
+
+    site: str
+    federation: str
+    run: str
+    mode: Mode
+    plan_digest: str
+    recipe: Recipe
+    when: str
+    """the time of writing, as people read it"""
+    versions: Mapping[str, str]
+    """of the software, by name"""
+    final_state: str
+    """of the run: OK, DEGRADED, or what ended it"""
+    federated: str = ""
+    """the evaluation that starts from the federation's model; empty where there is none"""
+    alone: str = "SSL"
+    """the evaluation that starts from contrastive learning on this site's images alone"""
+    untrained: str = "Random"
+    census: tuple[CensusRow, ...] = ()
+    set_aside: SetAside = field(default_factory=SetAside)
+    evaluations: tuple[Evaluation, ...] = ()
+    """in the order in which they are shown: Random, ImageNet, SSL, CSSL, CSFSSL, PPFSSL"""
+    comparisons: tuple[Comparison, ...] = ()
+    """of `federated` with the others"""
+    contrastive_history: tuple[Losses, ...] = ()
+    collapse_line: float | None = None
+    """the contrastive loss of representations that tell nothing apart, log(2N - 1)"""
+    classifier_history: tuple[Losses, ...] = ()
+    rounds: tuple[Round, ...] = ()
+    alarms: tuple[str, ...] = ()
+    """what the collapse gauges found, one sentence each"""
+    contact_sheet: tuple[Augmented, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [evaluation.name for evaluation in self.evaluations]
+        if len(set(names)) != len(names):
+            raise DataError(f"a report shows each initialisation once; found {', '.join(names)}")
+        if self.federated and self.federated not in names:
+            raise DataError(f"the report has no evaluation of {self.federated}; it has {', '.join(names) or 'none'}")
+        for comparison in self.comparisons:
+            if not {comparison.name, comparison.versus} <= set(names):
+                raise DataError(f"{comparison.name} is compared with {comparison.versus}, but one was not evaluated")
+
+    def evaluation(self, name: str) -> Evaluation | None:
+        """Return the evaluation of that name."""
+        return next((found for found in self.evaluations if found.name == name), None)
+
+    def comparison(self, versus: str) -> Comparison | None:
+        """Return the comparison of the federated model with `versus`."""
+        found = (c for c in self.comparisons if (c.name, c.versus) == (self.federated, versus))
+        return next(found, None)

@@ -1,0 +1,204 @@
+"""Pictures as data URIs: curves as SVG, photographs as PNG. Nothing is fetched, nothing runs in the browser.
+
+Colours are Okabe and Ito's, which people with any colour vision tell apart; every curve also has a dash of its own,
+so that a black-and-white print still reads. Sizes are such that letters stay legible on a telephone.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from PIL import Image, ImageOps
+
+from site_agent.evaluate import Comparison, Estimate, Evaluation
+from site_agent.report.content import Augmented, Losses, Picture, Round
+
+INK = "#1f2933"
+QUIET = "#6b7785"
+GRID = "#dde3e9"
+SETTINGS: dict[str, Any] = {
+    "svg.fonttype": "path",  # letters are drawn: no font of the reader's machine is needed
+    "svg.hashsalt": "fedcervix",  # equal reports are equal bytes
+    "text.parse_math": False,  # a name may hold a dollar sign
+    "font.family": "DejaVu Sans",
+    "font.size": 11,
+    "axes.edgecolor": QUIET,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 11.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 10,
+    "lines.linewidth": 2.0,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Stroke:
+    """How one initialisation is drawn, in every figure of a report."""
+
+    colour: str
+    dash: str | tuple[int, tuple[float, ...]]
+
+
+STROKES: dict[str, Stroke] = {
+    "Random": Stroke("#7f7f7f", (0, (1, 1.2))),
+    "ImageNet": Stroke("#e69f00", (0, (4, 1.5))),
+    "SSL": Stroke("#0072b2", (0, (6, 1.5, 1, 1.5))),
+    "CSSL": Stroke("#56b4e9", (0, (3, 1, 1, 1, 1, 1))),
+    "CSFSSL": Stroke("#d55e00", "solid"),
+    "PPFSSL": Stroke("#009e73", "solid"),
+}
+SPARE = (Stroke("#cc79a7", (0, (5, 2))), Stroke("#000000", (0, (2, 2))), Stroke("#a08c00", (0, (7, 2, 2, 2))))
+
+THUMBNAIL_PX = 112
+GAP_PX = 4
+
+
+def strokes(names: Sequence[str]) -> dict[str, Stroke]:
+    """Return a stroke for each name, no two alike: its own, its family's (PPFSSL for PPFSSL_NHS), or a spare one."""
+    spare = itertools.cycle(SPARE)
+    drawn: dict[str, Stroke] = {}
+    for name in names:
+        own = STROKES.get(name) or STROKES.get(name.split("_")[0])
+        if name not in drawn:
+            drawn[name] = own if own and own not in drawn.values() else next(spare)
+    return drawn
+
+
+def roc_curves(evaluations: Sequence[Evaluation]) -> str:
+    """Return Fig. 2 for one site: a curve per initialisation, AUC in the legend, a dot where .5 is the threshold."""
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(5.2, 5.2), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=(0, (2, 3)))
+        by_name = strokes([found.name for found in evaluations])
+        for found in evaluations:
+            drawn = by_name[found.name]
+            x, y = zip(*found.roc, strict=True)
+            label = f"{found.name}  {found.auc.value:.3f}"
+            axes.plot(x, y, color=drawn.colour, linestyle=drawn.dash, label=label)
+            counts = found.fixed.confusion
+            controls = counts.fp + counts.tn
+            axes.plot(counts.fp / controls, counts.recall, "o", color=drawn.colour, markersize=6.5)
+        axes.set(
+            xlabel="controls called case (1 − specificity)",
+            ylabel="cases found (recall)",
+            xlim=(-0.02, 1.02),
+            ylim=(-0.02, 1.02),
+            aspect="equal",
+        )
+        axes.legend(loc="lower right", title="start and AUC", alignment="left")
+        return _svg(figure)
+
+
+def auc_intervals(evaluations: Sequence[Evaluation]) -> str:
+    """Return every AUC as a dot with its 95 % interval."""
+    by_name = strokes([found.name for found in evaluations])
+    rows = [(found.name, found.auc, by_name[found.name]) for found in evaluations]
+    return _forest(rows, "AUC (95 % interval)", reference=None)
+
+
+def differences(comparisons: Sequence[Comparison]) -> str:
+    """Return every difference of AUC as a dot with its 95 % interval, beside the line of no difference."""
+    by_name = strokes([found.versus for found in comparisons])
+    rows = [(f"{found.name} − {found.versus}", found.difference, by_name[found.versus]) for found in comparisons]
+    return _forest(rows, "difference in AUC (95 % interval)", reference=0.0)
+
+
+def _forest(rows: Sequence[tuple[str, Estimate, Stroke]], label: str, reference: float | None) -> str:
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(5.2, 0.9 + 0.42 * len(rows)), layout="constrained")
+        axes = figure.add_subplot()
+        for height, (_, estimate, drawn) in enumerate(reversed(rows)):
+            axes.plot([estimate.low, estimate.high], [height, height], color=drawn.colour, linewidth=2.5)
+            axes.plot(estimate.value, height, "o", color=drawn.colour, markersize=7.5)
+        if reference is not None:
+            axes.axvline(reference, color=INK, linewidth=1)
+        axes.set_yticks(range(len(rows)), [name for name, _, _ in reversed(rows)])
+        axes.set(xlabel=label, ylim=(-0.6, len(rows) - 0.4))
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        return _svg(figure)
+
+
+def loss_curves(histories: Sequence[Losses], *, title: str, line: float | None = None) -> str:
+    """Return training (thin) and validation (thick) losses; `line` is the loss of a collapsed model."""
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(5.2, 3.9), layout="constrained")
+        axes = figure.add_subplot()
+        by_name = strokes([history.name for history in histories])
+        for history in histories:
+            drawn = by_name[history.name]
+            for losses, width, what in ((history.train, 1.1, "training"), (history.valid, 2.4, "validation")):
+                if losses:
+                    epochs = range(1, len(losses) + 1)
+                    style = {"color": drawn.colour, "linestyle": drawn.dash, "linewidth": width}
+                    axes.plot(epochs, losses, label=f"{history.name}, {what}", **style)
+                    if len(losses) == 1:
+                        axes.plot(epochs, losses, "o", color=drawn.colour)
+        if line is not None:
+            axes.axhline(line, color=INK, linewidth=1, linestyle=(0, (5, 3)), label=f"collapsed ({line:.2f})")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(xlabel="epoch", ylabel="loss", title=title)
+        columns = 2 if len(axes.get_legend_handles_labels()[0]) > 3 else 1
+        figure.legend(loc="outside lower left", ncols=columns)
+        return _svg(figure)
+
+
+def round_losses(rounds: Sequence[Round], *, line: float | None) -> str:
+    """Return the federation's mean validation loss by round."""
+    scored = [(turn.number, turn.mean_loss) for turn in rounds if turn.mean_loss is not None]
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(5.2, 3.3), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot([x for x, _ in scored], [y for _, y in scored], "o-", color=STROKES["CSFSSL"].colour, markersize=4)
+        if line is not None:
+            axes.axhline(line, color=INK, linewidth=1, linestyle=(0, (5, 3)), label=f"collapsed ({line:.2f})")
+            axes.legend(loc="best")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(xlabel="round", ylabel="mean loss of the sites", title="Federated model, validation images")
+        return _svg(figure)
+
+
+def contact_sheet(sheet: Sequence[Augmented]) -> str:
+    """Return a PNG: a row per image, the original first."""
+    columns = max(1 + len(row.versions) for row in sheet)
+    side = THUMBNAIL_PX + GAP_PX
+    canvas = Image.new("RGB", (columns * side - GAP_PX, len(sheet) * side - GAP_PX), "white")
+    for y, row in enumerate(sheet):
+        for x, picture in enumerate(itertools.chain([row.original], row.versions)):
+            canvas.paste(_thumbnail(picture), (x * side, y * side))
+    file = io.BytesIO()
+    canvas.save(file, "PNG", optimize=True)
+    return _data_uri("image/png", file.getvalue())
+
+
+def _thumbnail(picture: Picture) -> Image.Image:
+    return ImageOps.fit(Image.fromarray(np.ascontiguousarray(picture)), (THUMBNAIL_PX, THUMBNAIL_PX))
+
+
+def _svg(figure: Figure) -> str:
+    file = io.BytesIO()
+    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    return _data_uri("image/svg+xml", file.getvalue())
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

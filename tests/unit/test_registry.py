@@ -1,0 +1,358 @@
+"""Who may connect. Every test writes a real file; two Registry objects stand for two processes."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+import stat
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from coordinator.registry import Issued, Registry, SiteEntry, _translated
+from fedcervix.errors import IdentityError, StorageError
+
+NOW = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+WEEK, YEAR = timedelta(days=7), timedelta(days=365)
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(tmp_path / "registry.db")
+
+
+def issuing(serial: str) -> Callable[[], Issued]:
+    return lambda: (f"certificate {serial}".encode(), serial, NOW + YEAR)
+
+
+def refusing() -> Issued:
+    raise AssertionError("nothing may be issued here")
+
+
+def join(registry: Registry, site: str, invitation: str, serial: str) -> None:
+    registry.invite(site, invitation, NOW + WEEK, NOW)
+    registry.redeem(invitation, f"key of {serial}", issuing(serial), NOW + HOUR)
+
+
+# --- joining
+
+
+def test_an_invited_site_joins_and_is_admitted(registry: Registry) -> None:
+    registry.invite("north", "i1", NOW + WEEK, NOW)
+    assert registry.redeem("i1", "key", issuing("c1"), NOW) == b"certificate c1"
+    registry.admit("c1", "north")
+
+
+def test_an_unknown_invitation_is_refused(registry: Registry) -> None:
+    with pytest.raises(IdentityError, match="does not know this invitation"):
+        registry.redeem("i1", "key", refusing, NOW)
+
+
+def test_an_invitation_works_once(registry: Registry) -> None:
+    join(registry, "north", "i1", "c1")
+    with pytest.raises(IdentityError, match="already used") as caught:
+        registry.redeem("i1", "key of a thief", refusing, NOW + HOUR)
+    assert "coordinator revoke north" in caught.value.cause
+
+
+def test_the_same_key_asking_again_gets_the_same_certificate_again(registry: Registry) -> None:
+    """The reply to the first request was lost, and the site asks again; even after the invitation's end."""
+    registry.invite("north", "i1", NOW + WEEK, NOW)
+    first = registry.redeem("i1", "key", issuing("c1"), NOW)
+    assert registry.redeem("i1", "key", refusing, NOW + WEEK + HOUR) == first
+
+
+def test_an_invitation_is_good_up_to_its_end(registry: Registry) -> None:
+    registry.invite("north", "i1", NOW + WEEK, NOW)
+    with pytest.raises(IdentityError, match="is expired") as caught:
+        registry.redeem("i1", "key", refusing, NOW + WEEK + timedelta(seconds=1))
+    assert caught.value.cause == "it was good until 2030-01-08 12:00 UTC"
+    assert "coordinator invite north" in caught.value.next_step
+    registry.redeem("i1", "key", issuing("c1"), NOW + WEEK)
+
+
+def test_a_newer_invitation_replaces_an_open_one(registry: Registry) -> None:
+    registry.invite("north", "i1", NOW + WEEK, NOW)
+    registry.invite("north", "i2", NOW + WEEK, NOW)
+    with pytest.raises(IdentityError, match="is replaced") as caught:
+        registry.redeem("i1", "key", refusing, NOW)
+    assert "newer invitation" in caught.value.cause
+
+
+def test_a_failed_issue_leaves_the_invitation_unused(registry: Registry) -> None:
+    registry.invite("north", "i1", NOW + WEEK, NOW)
+    with pytest.raises(AssertionError, match="nothing may be issued"):
+        registry.redeem("i1", "key", refusing, NOW)
+    assert registry.redeem("i1", "another key", issuing("c1"), NOW) == b"certificate c1"
+
+
+def test_a_reinstalled_site_joins_again_and_its_old_certificate_stops_working(registry: Registry) -> None:
+    join(registry, "north", "i1", "c1")
+    registry.invite("north", "i2", NOW + WEEK, NOW + HOUR)
+    registry.admit("c1", "north")  # an invitation alone changes nothing
+    registry.redeem("i2", "new key", issuing("c2"), NOW + HOUR)
+    registry.admit("c2", "north")
+    with pytest.raises(IdentityError, match="is replaced"):
+        registry.admit("c1", "north")
+    with pytest.raises(IdentityError, match="already used, and its certificate is replaced"):
+        registry.redeem("i1", "key of c1", refusing, NOW + HOUR)
+
+
+def test_of_many_keys_at_once_one_wins(registry: Registry) -> None:
+    registry.invite("north", "i1", NOW + WEEK, NOW)
+
+    def attempt(number: int) -> bytes | None:
+        try:
+            return registry.redeem("i1", f"key {number}", issuing(f"c{number}"), NOW)
+        except IdentityError:
+            return None
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = [answer for answer in threads.map(attempt, range(8)) if answer]
+    assert len(answers) == 1
+    registry.admit(answers[0].decode().removeprefix("certificate "), "north")
+
+
+# --- admission and revocation
+
+
+def test_an_unknown_certificate_is_refused(registry: Registry) -> None:
+    join(registry, "north", "i1", "c1")
+    with pytest.raises(IdentityError, match="does not know this certificate"):
+        registry.admit("c9", "north")
+
+
+def test_a_certificate_admits_no_other_site(registry: Registry) -> None:
+    join(registry, "north", "i1", "c1")
+    join(registry, "south", "i2", "c2")
+    with pytest.raises(IdentityError):
+        registry.admit("c1", "south")
+
+
+def test_an_invitation_admits_nobody(registry: Registry) -> None:
+    registry.invite("north", "i1", NOW + WEEK, NOW)
+    with pytest.raises(IdentityError):
+        registry.admit("i1", "north")
+
+
+def test_revoking_ends_the_certificate_and_the_open_invitation(registry: Registry) -> None:
+    join(registry, "north", "i1", "c1")
+    registry.invite("north", "i2", NOW + WEEK, NOW)
+    assert registry.revoke("north", NOW) == 2
+    with pytest.raises(IdentityError, match="is revoked"):
+        registry.admit("c1", "north")
+    with pytest.raises(IdentityError, match="is revoked"):
+        registry.redeem("i2", "key", refusing, NOW)
+    with pytest.raises(IdentityError, match="its certificate is revoked"):
+        registry.redeem("i1", "key of c1", refusing, NOW)
+    assert registry.revoke("north", NOW) == 0
+
+
+def test_revoking_one_site_leaves_the_others(registry: Registry) -> None:
+    join(registry, "north", "i1", "c1")
+    join(registry, "south", "i2", "c2")
+    registry.revoke("north", NOW)
+    registry.admit("c2", "south")
+
+
+def test_a_revoked_site_comes_back_by_a_new_invitation(registry: Registry) -> None:
+    join(registry, "north", "i1", "c1")
+    registry.revoke("north", NOW)
+    join(registry, "north", "i2", "c2")
+    registry.admit("c2", "north")
+    with pytest.raises(IdentityError, match="is revoked"):
+        registry.admit("c1", "north")
+
+
+def test_revoking_a_misspelt_site_suggests_the_nearest(registry: Registry) -> None:
+    join(registry, "north", "i1", "c1")
+    join(registry, "south", "i2", "c2")
+    with pytest.raises(IdentityError, match="no site is named 'nroth'") as caught:
+        registry.revoke("nroth", NOW)
+    assert caught.value.cause == "the sites are north, south"
+    assert caught.value.next_step == "did you mean `north`?"
+
+
+def test_revoking_in_an_empty_registry_says_so(registry: Registry) -> None:
+    with pytest.raises(IdentityError) as caught:
+        registry.revoke("north", NOW)
+    assert caught.value.cause == "no site was invited yet"
+
+
+def test_sites_are_listed_with_their_state(registry: Registry) -> None:
+    registry.invite("west", "i3", NOW + WEEK, NOW)
+    join(registry, "south", "i2", "c2")
+    registry.revoke("south", NOW + 2 * HOUR)
+    join(registry, "north", "i1", "c1")
+    assert registry.sites() == [
+        SiteEntry("north", "joined", NOW + HOUR, NOW + YEAR),
+        SiteEntry("south", "revoked", NOW + 2 * HOUR, NOW + YEAR),
+        SiteEntry("west", "invited", NOW, NOW + WEEK),
+    ]
+
+
+def test_a_joined_site_with_a_second_invitation_is_still_joined(registry: Registry) -> None:
+    join(registry, "north", "i1", "c1")
+    registry.invite("north", "i2", NOW + WEEK, NOW + 2 * HOUR)
+    assert [entry.state for entry in registry.sites()] == ["joined"]
+
+
+def test_a_revoked_site_with_a_new_invitation_is_invited(registry: Registry) -> None:
+    join(registry, "north", "i1", "c1")
+    registry.revoke("north", NOW + 2 * HOUR)
+    registry.invite("north", "i2", NOW + WEEK, NOW + 3 * HOUR)
+    assert registry.sites() == [SiteEntry("north", "invited", NOW + 3 * HOUR, NOW + WEEK)]
+
+
+# --- several processes
+
+
+def test_two_processes_see_each_other_at_once(tmp_path: Path) -> None:
+    coordinator, command = (Registry(tmp_path / "registry.db") for _ in range(2))
+    command.invite("north", "i1", NOW + WEEK, NOW)
+    coordinator.redeem("i1", "key", issuing("c1"), NOW)
+    assert [entry.state for entry in command.sites()] == ["joined"]
+    coordinator.admit("c1", "north")
+    command.revoke("north", NOW)
+    with pytest.raises(IdentityError, match="is revoked"):
+        coordinator.admit("c1", "north")
+
+
+def test_a_reader_does_not_wait_for_a_writer(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "registry.db")
+    join(registry, "north", "i1", "c1")
+    registry.invite("south", "i2", NOW + WEEK, NOW)
+
+    def issue() -> Issued:  # runs while the write lock is held
+        Registry.admit(registry, "c1", "north")
+        return issuing("c2")()
+
+    registry.redeem("i2", "key", issue, NOW)
+    registry.admit("c2", "south")
+
+
+def test_processes_that_start_together_make_one_registry(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        registries = list(threads.map(lambda _: Registry(tmp_path / "registry.db"), range(8)))
+    join(registries[0], "north", "i1", "c1")
+    registries[7].admit("c1", "north")
+
+
+def test_nothing_is_lost_over_a_restart(tmp_path: Path) -> None:
+    join(Registry(tmp_path / "registry.db"), "north", "i1", "c1")
+    Registry(tmp_path / "registry.db").admit("c1", "north")
+
+
+# --- the disk
+
+
+def test_the_registry_is_for_its_owner_only(tmp_path: Path, registry: Registry) -> None:
+    assert stat.S_IMODE((tmp_path / "registry.db").stat().st_mode) == 0o600
+
+
+def test_another_file_in_its_place_is_reported_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    path.write_bytes(b"not a database, but something long enough to be taken for the header of one" * 20)
+    before = path.read_bytes()
+    with pytest.raises(StorageError, match="not a database") as caught:
+        Registry(path)
+    assert "backup" in caught.value.next_step
+    assert path.read_bytes() == before
+
+
+def test_a_missing_home_folder_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(StorageError) as caught:
+        Registry(tmp_path / "nowhere" / "registry.db")
+    assert "coordinator init HOME" in caught.value.next_step
+
+
+def test_a_registry_that_vanishes_is_an_error_and_not_an_empty_one(tmp_path: Path, registry: Registry) -> None:
+    (tmp_path / "registry.db").unlink()
+    with pytest.raises(StorageError, match="unable to open"):
+        registry.sites()
+    assert not (tmp_path / "registry.db").exists()
+
+
+def test_a_registry_of_a_newer_version_is_left_alone(tmp_path: Path, registry: Registry) -> None:
+    connection = sqlite3.connect(tmp_path / "registry.db")
+    connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    with pytest.raises(StorageError, match="has version 2; this program reads version 1"):
+        Registry(tmp_path / "registry.db")
+
+
+def test_a_full_disk_is_named_as_the_cause(tmp_path: Path) -> None:
+    """A database limited to one page gives the very error that a full disk gives."""
+    connection = sqlite3.connect(tmp_path / "small.db")
+    connection.execute("PRAGMA max_page_count = 1")
+    with pytest.raises(StorageError, match="is full") as caught, _translated(tmp_path / "small.db"):
+        connection.execute("CREATE TABLE one (x)")
+    connection.close()
+    assert caught.value.cause == "the disk is full"
+    assert "df -h" in caught.value.next_step
+
+
+def test_a_file_that_may_not_be_written_is_reported(tmp_path: Path, registry: Registry) -> None:
+    connection = sqlite3.connect(f"{(tmp_path / 'registry.db').as_uri()}?mode=ro", uri=True)
+    with pytest.raises(StorageError, match="readonly") as caught, _translated(tmp_path / "registry.db"):
+        connection.execute("DELETE FROM credentials")
+    connection.close()
+    assert "this user may not write" in caught.value.cause
+
+
+# --- any sequence of calls
+
+
+class AnySequence(RuleBasedStateMachine):
+    """Random invitations, redemptions and revocations of two sites, against the rules of the module's docstring."""
+
+    folder: Path
+    numbers = itertools.count()
+    sites = st.sampled_from(["north", "south"])
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.registry = Registry(self.folder / f"{next(self.numbers)}.db")
+        self.open: dict[str, str] = {}  # site -> the invitation that works
+        self.joined: dict[str, str] = {}  # site -> the certificate that works
+        self.issued: list[tuple[str, str]] = []  # every (site, certificate) ever
+
+    @rule(site=sites)
+    def invite(self, site: str) -> None:
+        self.open[site] = f"i{next(self.numbers)}"
+        self.registry.invite(site, self.open[site], NOW + WEEK, NOW)
+
+    @rule(site=sites)
+    def redeem(self, site: str) -> None:
+        if site in self.open:
+            serial = f"c{next(self.numbers)}"
+            self.registry.redeem(self.open.pop(site), serial, issuing(serial), NOW)
+            self.joined[site] = serial
+            self.issued.append((site, serial))
+
+    @rule(site=sites)
+    def revoke(self, site: str) -> None:
+        if any(entry.site == site for entry in self.registry.sites()):
+            ended = [self.open.pop(site, None), self.joined.pop(site, None)]
+            assert self.registry.revoke(site, NOW) == sum(serial is not None for serial in ended)
+
+    @invariant()
+    def exactly_the_latest_certificate_of_a_joined_site_is_admitted(self) -> None:
+        for site, serial in self.issued:
+            if self.joined.get(site) == serial:
+                self.registry.admit(serial, site)
+            else:
+                with pytest.raises(IdentityError):
+                    self.registry.admit(serial, site)
+
+
+def test_the_rules_hold_after_any_sequence_of_calls(tmp_path: Path) -> None:
+    AnySequence.folder = tmp_path
+    run_state_machine_as_test(AnySequence, settings=settings(max_examples=15, stateful_step_count=15, deadline=None))
