@@ -142,12 +142,9 @@ def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
 
 def _run_to_do(home: Home, journal: Journal, blobs: BlobStore, mode: Mode | None, *, new: bool) -> RunRecord:
     """Return the unfinished run, or begin one."""
-    earlier = journal.runs()[-1:]
-    unfinished = [
-        r for r in earlier if not replay(begin(r.run, r.plan, base=r.base, at=r.begun_at), journal.events(r.run)).ended
-    ]
-    if unfinished and not new:
-        return _resumed(home, unfinished[0], mode)
+    last = next(reversed(journal.runs()), None)
+    if last is not None and not new and not replay(begin_of(last), journal.events(last.run)).ended:
+        return _resumed(home, last, mode)
     if mode is None:
         raise RunError("no unfinished run to go on with", next_step=_command(home, "start --mode csfssl (or ppfssl)"))
     plan, now = home.plan(mode), time.time()

@@ -75,7 +75,7 @@ def write_looks(cache_folder: Path, key: str, looks: Mapping[str, Look]) -> None
     fields = {path: {**dataclasses.asdict(look), "thumbnail": look.thumbnail.hex()} for path, look in looks.items()}
     text = json.dumps({"version": VERSION, "looks": fields}, sort_keys=True)
     try:
-        write_file(_looks_file(cache_folder, key), text.encode())
+        _put(_looks_file(cache_folder, key), text.encode())
     except OSError as error:
         _warn_not_kept(error)
 
@@ -108,21 +108,6 @@ def load(
     each(decode_one, range(len(images)), on_progress)
     _write_pixels(kept, pixels)
     return pixels
-
-
-def write_file(path: Path, *parts: bytes | memoryview) -> None:
-    """Put a file of these parts in place, whole or not at all. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _looks_file(cache_folder: Path, key: str) -> Path:
@@ -177,11 +162,26 @@ def _write_pixels(kept: Path, pixels: Pixels) -> None:
     digest = hashlib.sha256(header.getvalue())
     digest.update(pixels.data)
     try:
-        write_file(kept, header.getvalue(), pixels.data)
-        write_file(_checksum_file(kept), digest.hexdigest().encode())
+        _put(kept, header.getvalue(), pixels.data)
+        _put(_checksum_file(kept), digest.hexdigest().encode())
         _prune(kept.parent)
     except OSError as error:
         _warn_not_kept(error)
+
+
+def _put(path: Path, *parts: bytes | memoryview) -> None:
+    """Put a file of these parts in place, whole or not at all (a full disk keeps no rest of it). Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def _checksum_file(kept: Path) -> Path:

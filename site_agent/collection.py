@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fedcervix.errors import DataError, StorageError
+from fedcervix.errors import DataError
+from fedcervix.files import write_secret
 from fedcervix.manifest import SPLITS, Row, Split, at_most, decode_text, parse
 from fedcervix.splits import (
     STRATA,
@@ -35,7 +36,8 @@ from fedcervix.splits import (
     parse_splits,
     stratum,
 )
-from site_agent.cache import Look, read_looks, write_file, write_looks
+from fedcervix.weights import disk
+from site_agent.cache import Look, read_looks, write_looks
 from site_agent.images import PIXELS_MAX, Progress, UnreadableError, decode, each, pixel_digest, silent, thumbnail
 from site_agent.likeness import Copy, Leak, Sighting, compare
 
@@ -338,27 +340,17 @@ def _check_placeholders(women: Mapping[str, str], leaks: Sequence[Leak], source:
 
 
 def _read_splits(splits_file: Path) -> dict[str, Split]:
-    try:
-        raw = splits_file.read_bytes()
-    except FileNotFoundError:
+    if not splits_file.exists():
         return {}
-    except OSError as error:
-        raise StorageError(
-            f"{splits_file} cannot be read: {error.strerror}", next_step="make the file readable for this user"
-        ) from error
+    with disk(splits_file, "read"):
+        raw = splits_file.read_bytes()
     return parse_splits(decode_text(raw, splits_file.name), splits_file.name)
 
 
 def _write_splits(splits_file: Path | None, earlier: Mapping[str, Split], splits: Mapping[str, Split]) -> None:
     """Keep what was drawn, along with patients who are not in the collection at the moment."""
     kept = {**earlier, **splits}
-    if splits_file is None or kept == earlier:
-        return
-    try:
-        write_file(splits_file, format_splits(kept).encode())
-    except OSError as error:
-        raise StorageError(
-            f"{splits_file} cannot be written: {error.strerror}",
-            cause="the disk is full or the folder is read-only",
-            next_step="give a place for the splits that lasts: they must be the same at every start",
-        ) from error
+    if splits_file is not None and kept != earlier:
+        with disk(splits_file, "write"):
+            splits_file.parent.mkdir(parents=True, exist_ok=True)
+        write_secret(splits_file, format_splits(kept).encode())

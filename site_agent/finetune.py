@@ -1,7 +1,7 @@
 """The classifier: a site's own labels on top of the shared cervix model (sections III-B and III-D).
 
-"The dense layer is dropped, one output neuron with sigmoid is added, the whole network is fine-tuned." The neuron's
-output is the probability of *case*.
+"We remove the dense layer and put a single output neuron with sigmoid activation. The output obtained from the sigmoid
+layer is the case probability. The classification network is fully finetuned with the prepared cervix model."
 
 Rules
 1. Training images fit the weights, validation images choose the epoch, test images are unknown here.

@@ -62,7 +62,11 @@ def gauges(f: Tensor) -> Gauges:
 
 
 def alarms(found: Gauges, loss: float, n: int, kind: Loss = "nt-xent") -> list[str]:
-    """Return what is wrong and what to try, one sentence each; nothing if nothing is. `n` images made a batch."""
+    """Return what is wrong and what to try, one sentence each; nothing if nothing is. `n` images made a batch.
+
+    On few images the gauges of the first validations lag behind those of training: batch norm's running statistics
+    take some fifty steps to settle.
+    """
     checks = [
         (
             found.zero_rows > ZERO_ROWS_ALARM,

@@ -83,7 +83,8 @@ def build_head(head: Head, features: int, width: int) -> nn.Sequential:
 def unit_rows(f: Tensor) -> Tensor:
     """Scale every row of (B, D) to unit length. A zero row stays zero and receives exactly zero gradient."""
     length = torch.linalg.vector_norm(f, dim=1, keepdim=True)
-    return torch.where(length > ZERO_LENGTH, f / length.clamp_min(ZERO_LENGTH), torch.zeros_like(f))
+    # Asked this way round, a row that is not a number stays one: damaged weights must not pass for dead ones.
+    return torch.where(length <= ZERO_LENGTH, torch.zeros_like(f), f / length.clamp_min(ZERO_LENGTH))
 
 
 def build_encoder(recipe: Recipe, seed: int) -> Encoder:

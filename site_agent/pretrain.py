@@ -177,8 +177,9 @@ def train_epochs(
     """Train the encoder in place for `epochs` epochs, the first of which has number `first_epoch` in the run.
 
     `after` is the last step that a checkpoint within `first_epoch` had taken: training goes on with the next, to
-    the same weights and the same mean loss, bit for bit (the gauges then see the remaining steps). Raises TrainingError if the loss is not finite, the memory is too small, or the images
-    are too few or not of the recipe's size.
+    the same weights and the same mean loss, bit for bit (the gauges then see the remaining steps). Raises
+    TrainingError if the loss is not finite, the memory is too small, or the images are too few or not of the
+    recipe's size.
     """
     _check_size(images, recipe)
     place(encoder, device)
@@ -349,7 +350,7 @@ def _step(
             cause="another process uses the GPU, or the recipe is too large for it",
             next_step="look at nvidia-smi; else a smaller batch_images or precision = bfloat16",
         ) from error
-    return f.detach(), float(loss)
+    return f.detach(), float(loss.detach())
 
 
 def _draws_by_image(chosen: Indices, recipe: Recipe, seed: int, stream: str) -> Draws:

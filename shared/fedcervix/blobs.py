@@ -82,29 +82,42 @@ class BlobStore:
         Returns whether the blob is now here; False: the line ended early, and `resume_at` says where to go on.
         Raises RemoteError where offset, length or digest are wrong (the part is then thrown away), StorageError.
         """
-        part = self._part(digest, sender)
-        have = self.resume_at(digest, sender)
+        part, hasher = self._part(digest, sender), hashlib.sha256()
+        have = self._append(part, hasher, _bounded(chunks, offset, size_bytes), offset)
+        if have < size_bytes:
+            return False
+        self._verify(part, digest, hasher)
+        return True
+
+    def receive_all(self, digest: str, sender: str, chunks: Iterator[bytes], *, offset: int) -> None:
+        """The same where the sender ends the stream when all is sent: a line that is cut raises in `chunks`."""
+        part, hasher = self._part(digest, sender), hashlib.sha256()
+        with disk(part, "write"):
+            part.parent.mkdir(exist_ok=True)
+        self._append(part, hasher, chunks, offset)
+        self._verify(part, digest, hasher)
+
+    def _append(self, part: Path, hasher: hashlib._Hash, chunks: Iterator[bytes], offset: int) -> int:
+        """Write chunks to the part's end, hashing what was and what comes; return its new length."""
+        have = part.stat().st_size if part.exists() else 0
         if offset != have:
             raise RemoteError(f"the transfer goes on at byte {have}, not at {offset}")
-        hasher = hashlib.sha256()
         with disk(part, "write"), part.open("ab") as out:
             if offset:
                 _hash_into(hasher, part)
             for chunk in chunks:
                 have += len(chunk)
-                if have > size_bytes:
-                    break
                 out.write(chunk)
                 hasher.update(chunk)
-            if have < size_bytes:
-                return False
             out.flush()
             os.fsync(out.fileno())
-        if have > size_bytes or hasher.hexdigest() != digest:
+        return have
+
+    def _verify(self, part: Path, digest: str, hasher: hashlib._Hash) -> None:
+        if hasher.hexdigest() != digest:
             part.unlink()
             raise RemoteError("the bytes received are not the model that was announced; sending it again may help")
         self._name(part, digest)
-        return True
 
     def adopt(self, file: Path, digest: str) -> None:
         """Give a finished file (same disk, already hashed by its writer) its name."""
@@ -141,6 +154,16 @@ class BlobStore:
                 os.fsync(folder)
             finally:
                 os.close(folder)
+
+
+def _bounded(chunks: Iterator[bytes], offset: int, size_bytes: int) -> Iterator[bytes]:
+    """Yield chunks as long as they fit the announced size. Raises RemoteError at the first byte too many."""
+    have = offset
+    for chunk in chunks:
+        have += len(chunk)
+        if have > size_bytes:
+            raise RemoteError(f"more bytes than the {size_bytes:,} announced")
+        yield chunk
 
 
 def _hash_into(hasher: hashlib._Hash, path: Path) -> None:

@@ -40,7 +40,7 @@ class Camera:
     ring_light: bool
     """reflections lie on a ring around the centre; else in a few patches, as from a flash"""
     round_mask: bool
-    """black outside an inscribed circle"""
+    """black outside a circle that cuts the corners"""
     jpeg_quality: int
 
 
@@ -163,13 +163,14 @@ def _developed(frame: Painting, camera: Camera, rng: np.random.Generator) -> Ima
     curve = [round(255 * (level / 255) ** exponent) for level in range(256)]
     image = Image.merge("RGB", planes).point(curve * 3)
     if camera.round_mask:
-        image.paste((0, 0, 0), mask=_outside_circle(camera))
+        image.paste((0, 0, 0), mask=_outside_circle(camera, rng))
     return image.filter(_focus(camera.softness + float(rng.normal(0, 0.15))))
 
 
-def _outside_circle(camera: Camera) -> Image.Image:
+def _outside_circle(camera: Camera, rng: np.random.Generator) -> Image.Image:
     x, y = _coordinates(camera)
-    return Image.fromarray((x * x + y * y > 0.98).astype(np.uint8) * 255)
+    dx, dy, radius = x - rng.normal(0, 0.03), y - rng.normal(0, 0.03), rng.uniform(1.06, 1.2)
+    return Image.fromarray((dx * dx + dy * dy > radius * radius).astype(np.uint8) * 255)
 
 
 def _focus(softness: float) -> ImageFilter.Kernel:

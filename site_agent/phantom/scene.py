@@ -17,7 +17,7 @@ from site_agent.phantom.noise import Painting, Plane, field, generator, lay, sha
 
 SIDE_PX = 320
 """of the square canvas"""
-REACH = 1.55
+REACH = 1.66
 """the canvas shows [-REACH, REACH] in both directions, in cervix radii"""
 
 _AXIS = ((np.arange(SIDE_PX, dtype=np.float32) + 0.5) * (2 * REACH / SIDE_PX) - REACH).astype(np.float32)

@@ -16,9 +16,9 @@ from site_agent.report.content import SiteReport
 Tone = Verdict | Literal["unknown"]
 
 HEADLINES: dict[Tone, str] = {
-    "helped": "Yes: joining helped.",
-    "not shown": "Not shown: these test images cannot tell whether joining helped.",
-    "harmed": "No: the federated model did worse here.",
+    "helped": "Yes: on these test women, joining helped.",
+    "not shown": "Not shown: these test women cannot tell whether joining helped.",
+    "harmed": "No: on these test women, the federated model did worse.",
     "unknown": "Not measured: there is nothing to compare yet.",
 }
 
@@ -50,7 +50,7 @@ def answer(report: SiteReport) -> Answer:
 
 MEANINGS: dict[Verdict, str] = {
     "helped": "The whole interval lies above zero.",
-    "not shown": "That interval includes zero: the difference may be chance, and more test women would settle it.",
+    "not shown": "That interval includes zero: the difference may be chance; more test women could tell.",
     "harmed": "The whole interval lies below zero.",
 }
 
@@ -84,10 +84,8 @@ def _other(report: SiteReport, found: Comparison) -> tuple[str, ...]:
         "not shown": "is not shown to differ from",
         "harmed": "is worse than",
     }
-    return (
-        f"Against random weights ({other.versus}), the federated start {words[other.verdict]} it: "
-        f"difference in AUC {signed_interval(other.difference)}.",
-    )
+    difference = signed_interval(other.difference)
+    return (f"The federated start {words[other.verdict]} random weights: difference in AUC {difference}.",)
 
 
 def _run_caveats(report: SiteReport) -> tuple[str, ...]:

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
+
 from fedcervix.errors import DataError
 from fedcervix.manifest import Split
 from fedcervix.plan import Mode, Recipe
-from numpy.typing import NDArray
-
 from site_agent.evaluate import Comparison, Evaluation
 
 Picture = NDArray[np.uint8]

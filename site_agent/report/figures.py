@@ -25,7 +25,7 @@ from site_agent.report.content import Augmented, Losses, Picture, Round
 INK = "#1f2933"
 QUIET = "#6b7785"
 GRID = "#dde3e9"
-SETTINGS: dict[str, Any] = {
+SETTINGS: Any = {
     "svg.fonttype": "path",  # letters are drawn: no font of the reader's machine is needed
     "svg.hashsalt": "fedcervix",  # equal reports are equal bytes
     "text.parse_math": False,  # a name may hold a dollar sign
@@ -67,8 +67,11 @@ STROKES: dict[str, Stroke] = {
 }
 SPARE = (Stroke("#cc79a7", (0, (5, 2))), Stroke("#000000", (0, (2, 2))), Stroke("#a08c00", (0, (7, 2, 2, 2))))
 
+NAME_CHARS_MAX = 28
 THUMBNAIL_PX = 112
 GAP_PX = 4
+ORIGINAL_GAP_PX = 14
+"""between the originals and their versions"""
 
 
 def strokes(names: Sequence[str]) -> dict[str, Stroke]:
@@ -92,7 +95,7 @@ def roc_curves(evaluations: Sequence[Evaluation]) -> str:
         for found in evaluations:
             drawn = by_name[found.name]
             x, y = zip(*found.roc, strict=True)
-            label = f"{found.name}  {found.auc.value:.3f}"
+            label = f"{_short(found.name)}  {found.auc.value:.3f}"
             axes.plot(x, y, color=drawn.colour, linestyle=drawn.dash, label=label)
             counts = found.fixed.confusion
             controls = counts.fp + counts.tn
@@ -131,7 +134,7 @@ def _forest(rows: Sequence[tuple[str, Estimate, Stroke]], label: str, reference:
             axes.plot(estimate.value, height, "o", color=drawn.colour, markersize=7.5)
         if reference is not None:
             axes.axvline(reference, color=INK, linewidth=1)
-        axes.set_yticks(range(len(rows)), [name for name, _, _ in reversed(rows)])
+        axes.set_yticks(range(len(rows)), [_short(name) for name, _, _ in reversed(rows)])
         axes.set(xlabel=label, ylim=(-0.6, len(rows) - 0.4))
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
@@ -146,19 +149,16 @@ def loss_curves(histories: Sequence[Losses], *, title: str, line: float | None =
         by_name = strokes([history.name for history in histories])
         for history in histories:
             drawn = by_name[history.name]
-            for losses, width, what in ((history.train, 1.1, "training"), (history.valid, 2.4, "validation")):
-                if losses:
-                    epochs = range(1, len(losses) + 1)
-                    style = {"color": drawn.colour, "linestyle": drawn.dash, "linewidth": width}
-                    axes.plot(epochs, losses, label=f"{history.name}, {what}", **style)
-                    if len(losses) == 1:
-                        axes.plot(epochs, losses, "o", color=drawn.colour)
+            style: dict[str, Any] = {"color": drawn.colour, "linestyle": drawn.dash}
+            style["marker"] = "o" if len(history.train) == 1 else None  # a line needs two points
+            for losses, width in ((history.train, 1.1), (history.valid, 2.4)):
+                axes.plot(range(1, len(losses) + 1), losses, linewidth=width, **style)
+            axes.plot([], [], linewidth=2.4, label=_short(history.name), **style)  # one entry in the legend for both
         if line is not None:
             axes.axhline(line, color=INK, linewidth=1, linestyle=(0, (5, 3)), label=f"collapsed ({line:.2f})")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="epoch", ylabel="loss", title=title)
-        columns = 2 if len(axes.get_legend_handles_labels()[0]) > 3 else 1
-        figure.legend(loc="outside lower left", ncols=columns)
+        figure.legend(loc="outside lower left", ncols=3)
         return _svg(figure)
 
 
@@ -179,15 +179,22 @@ def round_losses(rounds: Sequence[Round], *, line: float | None) -> str:
 
 def contact_sheet(sheet: Sequence[Augmented]) -> str:
     """Return a PNG: a row per image, the original first."""
-    columns = max(1 + len(row.versions) for row in sheet)
+    versions = max(len(row.versions) for row in sheet)
     side = THUMBNAIL_PX + GAP_PX
-    canvas = Image.new("RGB", (columns * side - GAP_PX, len(sheet) * side - GAP_PX), "white")
+    left = THUMBNAIL_PX + ORIGINAL_GAP_PX
+    canvas = Image.new("RGB", (left + versions * side, len(sheet) * side), "white")
     for y, row in enumerate(sheet):
-        for x, picture in enumerate(itertools.chain([row.original], row.versions)):
-            canvas.paste(_thumbnail(picture), (x * side, y * side))
+        canvas.paste(_thumbnail(row.original), (0, y * side))
+        for x, picture in enumerate(row.versions):
+            canvas.paste(_thumbnail(picture), (left + x * side, y * side))
     file = io.BytesIO()
     canvas.save(file, "PNG", optimize=True)
     return _data_uri("image/png", file.getvalue())
+
+
+def _short(name: str) -> str:
+    """Return a name that leaves room for the curves."""
+    return name if len(name) <= NAME_CHARS_MAX else f"{name[: NAME_CHARS_MAX - 1]}…"
 
 
 def _thumbnail(picture: Picture) -> Image.Image:

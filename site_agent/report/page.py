@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+
 from fedcervix.errors import StorageError
 from fedcervix.plan import Recipe
-
 from site_agent.evaluate import DRAWS, Evaluation
 from site_agent.report import figures, results
 from site_agent.report.answer import OK, answer, percent, signed

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedcervix.errors import DataError
-
 from site_agent.evaluate import LEVEL, Comparison, Evaluation
 from site_agent.report.answer import answer
 from site_agent.report.content import SetAside, SiteReport

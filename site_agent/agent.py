@@ -1,0 +1,374 @@
+"""The site agent: a loop around `fedcervix.session`.
+
+Rules
+1. One thread decides; everything that can block (listening, work, delivery, progress reports) is a thread of its own
+   that puts what happened into the inbox. The loop takes one thing from the inbox, updates the session, and compares
+   `session.duty` with what is running.
+2. Training does not need the line: a result waits in the spool until it can be told.
+3. An error that another try may mend (LinkError, StorageError at the coordinator) is tried again after a growing
+   pause; any other ends the agent with its three lines and its exit code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fedcervix import codec, session
+from fedcervix.blobs import BlobStore
+from fedcervix.errors import FedcervixError, IdentityError, LinkError, PolicyError, RemoteError, RunError, StorageError
+from fedcervix.events import Answer, ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
+from fedcervix.log import logger
+from fedcervix.plan import Plan
+from fedcervix.privacy import outward
+from fedcervix.rounds import Instruction, Leave, Outcome
+from site_agent import incidents
+from site_agent.home import SiteHome
+from site_agent.link import Link, Pauses
+from site_agent.models import adopt
+from site_agent.policy import objections
+from site_agent.spool import Spool
+from site_agent.worker import CancelledError, Worker
+
+PROGRESS_S = 1.0
+"""at most one progress report in this time"""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The coordinator has said something."""
+
+    what: codec.Welcome | Instruction
+
+
+@dataclass(frozen=True, slots=True)
+class LineDown:
+    """The line is cut; the listener tries again by itself."""
+
+    error: LinkError
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnded:
+    """What was running has ended; `then` is what it found out, as a change of the session."""
+
+    then: Callable[[session.Session], session.Session]
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Something has failed for good."""
+
+    error: FedcervixError
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The person or the system wants the agent to end."""
+
+
+@dataclass(slots=True)
+class Job:
+    """What is running now."""
+
+    duty: session.Duty
+    cancelled: threading.Event
+
+
+class Agent:
+    """One site's agent for one run. `show` is told what is worth telling a person."""
+
+    def __init__(
+        self, home: SiteHome, site: str, link: Link, worker: Worker, show: Callable[[str, dict[str, Any]], None]
+    ) -> None:
+        self._home, self._site, self._link, self._worker, self._show = home, site, link, worker, show
+        self._inbox: queue.Queue[Said | LineDown | JobEnded | Broken | Stop] = queue.Queue()
+        self._blobs = BlobStore(home.blobs)
+        self._session = session.Session(site)
+        self._log = logger(site=site)
+        self._spool: Spool | None = None
+        self._plan: Plan | None = None
+        self._job: Job | None = None
+        self._stopping = threading.Event()
+        self._attached = False
+        self._reporter = _Reporter(link, self._stopping)
+
+    def run(self) -> Leave:
+        """Take part until the run is over. Raises what stopped the agent before that."""
+        self._thread("listener", self._listen)
+        self._thread("reporter", self._reporter.run)
+        try:
+            while True:
+                self._take(self._inbox.get())
+                duty = session.duty(self._session)
+                if isinstance(duty, session.Done):
+                    return self._leave(duty.leave)
+                self._reconcile(duty)
+        finally:
+            self._stopping.set()
+            self._worker.cancel()
+
+    def _leave(self, leave: Leave) -> Leave:
+        if self._spool is not None:
+            self._spool.end(leave.outcome.value)
+        return leave
+
+    def stop(self) -> None:
+        """End soon; what is finished is kept. Safe in a signal handler's thread."""
+        self._inbox.put(Stop())
+
+    # --- what comes in ---
+
+    def _take(self, item: Said | LineDown | JobEnded | Broken | Stop) -> None:
+        match item:
+            case Said(codec.Welcome() as welcome):
+                self._welcomed(welcome)
+            case Said(instruction):
+                self._instructed(instruction)  # type: ignore[arg-type]  # not a Welcome: that was the case above
+            case LineDown(error):
+                self._line_down(error)
+            case JobEnded(then):
+                self._job = None
+                self._reporter.put(None)
+                self._session = then(self._session)
+            case Broken(error):
+                self._broken(error)
+            case Stop():
+                raise KeyboardInterrupt
+
+    def _welcomed(self, welcome: codec.Welcome) -> None:
+        self._attached = True
+        if self._plan is None or self._spool is None or self._spool.folder.name != welcome.run:
+            self._begin(welcome)
+            self._show("attached", {"run": welcome.run, "plan": welcome.plan})
+        else:
+            self._show("line up", {})
+        ready = codec.Ready(welcome.run, welcome.plan.digest)
+        self._thread("ready", lambda: self._tell_ready(ready))
+
+    def _begin(self, welcome: codec.Welcome) -> None:
+        """Check the plan against the policy and open (or find again) the run's folder."""
+        against = objections(self._home.config().policy, welcome.plan, self._site)
+        if against:
+            with contextlib.suppress(FedcervixError):  # if it cannot be told, the operator sees an absent site
+                self._link.report(codec.Refusal(welcome.run, "; ".join(against)))
+            raise PolicyError(
+                "this site's policy does not allow the plan:\n" + "\n".join(f"  - {line}" for line in against),
+                cause=f"[policy] in {self._home.config_file}",
+                next_step="agree with the coordinator's operator, then change the policy or the plan",
+            )
+        self._reporter.beat_s = welcome.plan.terms.lease_s / 4
+        self._plan, self._spool = welcome.plan, Spool(self._home.run_folder(welcome.run))
+        self._spool.open(welcome.plan)
+        self._session = session.Session(self._site, result=self._spool.waiting())
+
+    def _instructed(self, instruction: Instruction) -> None:
+        if instruction != self._session.instruction:
+            self._show("instructed", {"instruction": instruction})
+        self._session = session.instructed(self._session, instruction)
+
+    def _line_down(self, error: LinkError) -> None:
+        settled = self._session.settled
+        if settled is not None and settled.kind is TaskKind.ADOPT:
+            over = Leave(Outcome.OK, "the model is here; the coordinator closed the line before it told the outcome")
+            self._session = session.instructed(self._session, over)
+        elif self._attached or self._plan is None:
+            self._show("line down", {"error": error})
+        self._attached = False
+
+    def _broken(self, error: FedcervixError) -> None:
+        self._job = None
+        if isinstance(error, IdentityError | PolicyError | RunError):
+            raise error
+        failure = incidents.record(self._home, self._site, error, secrets=frozenset(), at=time.time())
+        self._log.error("failed", incident=failure.incident, stage=failure.stage)
+        with contextlib.suppress(FedcervixError):
+            self._link.report(failure)
+        error.cause = f"{error.cause} (full account: {self._home.incidents / failure.incident}.txt)"
+        raise error
+
+    # --- what goes on ---
+
+    def _reconcile(self, duty: session.Duty) -> None:
+        """Let what is running be what should be running."""
+        if self._job is not None:
+            if self._job.duty != duty and not self._job.cancelled.is_set():
+                self._job.cancelled.set()
+                self._worker.cancel()
+            return
+        if isinstance(duty, session.Rest):
+            self._show("resting", {"reason": duty.reason})
+            return
+        job = Job(duty, threading.Event())
+        self._job = job
+        if isinstance(duty, session.Work):
+            self._reporter.put(codec.Progress(duty.task, "starting", 0, 0, "", 0.0, 0.0))
+        self._thread("job", lambda: self._run_job(job))
+
+    def _run_job(self, job: Job) -> None:
+        """Do the duty in this thread; whatever comes of it goes into the inbox."""
+        try:
+            then = self._work(job) if isinstance(job.duty, session.Work) else self._deliver(job)
+            self._inbox.put(JobEnded(then))
+        except CancelledError:
+            self._inbox.put(JobEnded(lambda s: s))
+        except FedcervixError as error:
+            self._inbox.put(Broken(error))
+
+    def _work(self, job: Job) -> Callable[[session.Session], session.Session]:
+        assert isinstance(job.duty, session.Work)
+        assert self._plan is not None
+        assert self._spool is not None
+        task = job.duty.task
+        self._show("working", {"task": task})
+        if task.base and not self._blobs.has(task.base):
+            self._again(
+                job.cancelled, lambda: self._link.fetch(task.base, self._blobs, self._on_bytes(task, "downloading"))
+            )
+        if task.kind is TaskKind.ADOPT:
+            adopt(self._home, task, self._plan, self._blobs)
+            result: session.Result = ModelAdopted(self._site, task, time.time())
+        else:
+            numbers = self._worker.do(task, self._plan, self._on_progress(task))
+            result = _result(self._site, task, numbers)
+            self._note(task, numbers)
+        self._spool.put(result)
+        self._show("finished", {"task": task, "result": result})
+        return lambda s: session.finished(s, result)
+
+    def _note(self, task: Task, numbers: dict[str, Any]) -> None:
+        assert self._spool is not None
+        if task.kind in (TaskKind.TRAIN, TaskKind.SCORE):
+            self._spool.note(str(task.kind), task.round, numbers)
+
+    def _deliver(self, job: Job) -> Callable[[session.Session], session.Session]:
+        assert isinstance(job.duty, session.Deliver)
+        assert self._spool is not None
+        result = job.duty.result
+        answer, reason = self._again(job.cancelled, lambda: self._deliver_once(result))
+        if answer is Answer.REFUSED:
+            raise RunError(f"the coordinator refused the result of {result.task}: {reason}")
+        self._spool.clear()
+        keep = {result.task.base} | ({result.digest} if isinstance(result, UpdateStored) else set())
+        self._blobs.keep_only(keep)
+        self._show("delivered", {"task": result.task, "answer": answer})
+        return lambda s: session.answered(s, result.task)
+
+    def _deliver_once(self, result: session.Result) -> tuple[Answer, str]:
+        if isinstance(result, UpdateStored):
+            self._link.push(result.digest, self._blobs, self._on_bytes(result.task, "uploading"))
+        return self._link.report(result)
+
+    def _again(self, cancelled: threading.Event, attempt: Callable[[], Any]) -> Any:
+        """Try until it succeeds, with growing pauses; only errors that time may mend are tried again."""
+        pauses = Pauses(random.Random())  # noqa: S311  (jitter, not a secret, and no result depends on it)
+        while True:
+            try:
+                return attempt()
+            except LinkError:
+                pass  # the listener says so
+            except (StorageError, RemoteError) as error:
+                self._show("trouble", {"error": error})
+            if cancelled.wait(pauses.next_s()) or self._stopping.is_set():
+                raise CancelledError
+
+    def _on_progress(self, task: Task) -> Callable[[dict[str, Any]], None]:
+        def on_progress(values: dict[str, Any]) -> None:
+            self._show("progress", {"task": task, **values})
+            numbers = (values.get("loss", 0.0), values.get("images_per_s", 0.0))
+            self._reporter.put(
+                codec.Progress(task, values["stage"], values["done"], values["of"], values["unit"], *numbers)
+            )
+
+        return on_progress
+
+    def _on_bytes(self, task: Task, stage: str) -> Callable[[int, int], None]:
+        return lambda done, of: self._show(
+            "progress", {"task": task, "stage": stage, "done": done, "of": of, "unit": "bytes"}
+        )
+
+    # --- threads ---
+
+    def _listen(self) -> None:
+        """Listen to the coordinator; when the line is cut, come back with growing pauses."""
+        pauses = Pauses(random.Random())  # noqa: S311  (jitter)
+        while not self._stopping.is_set():
+            try:
+                for what in self._link.attach():
+                    pauses.reset()
+                    self._inbox.put(Said(what))
+                self._inbox.put(LineDown(LinkError("the coordinator has closed the line")))
+            except LinkError as error:
+                self._inbox.put(LineDown(error))
+            except FedcervixError as error:
+                self._inbox.put(Broken(error))
+                return
+            self._stopping.wait(pauses.next_s())
+
+    def _tell_ready(self, ready: codec.Ready) -> None:
+        """Accept the plan."""
+        try:
+            self._again(self._stopping, lambda: self._link.report(ready))
+        except CancelledError:
+            return
+        except FedcervixError as error:
+            self._inbox.put(Broken(error))
+
+    def _thread(self, name: str, target: Callable[[], None]) -> None:
+        threading.Thread(target=target, name=name, daemon=True).start()
+
+
+class _Reporter:
+    """Tells the coordinator how far the work is, so that the lease holds.
+
+    Sends news at most once in `PROGRESS_S`, and what was last known once in a quarter of the lease: a single step may
+    take longer than a lease. What cannot be sent is dropped; the next one says more.
+    """
+
+    def __init__(self, link: Link, stopping: threading.Event) -> None:
+        self._link, self._stopping = link, stopping
+        self._changed = threading.Condition()
+        self._progress: codec.Progress | None = None
+        self._news = False
+        self.beat_s = 10.0
+
+    def put(self, progress: codec.Progress | None) -> None:
+        """Say how far the work is; None: nothing is being done."""
+        with self._changed:
+            self._progress, self._news = progress, progress is not None
+            self._changed.notify()
+
+    def run(self) -> None:
+        """Send until the agent stops."""
+        while not self._stopping.wait(PROGRESS_S):
+            with self._changed:
+                self._changed.wait_for(lambda: self._news, timeout=self.beat_s)
+                progress, self._news = self._progress, False
+            if progress is not None:
+                with contextlib.suppress(FedcervixError):
+                    self._link.report(progress)
+
+
+def _result(site: str, task: Task, numbers: dict[str, Any]) -> session.Result:
+    """Return a worker's numbers as the report they make; nothing else of them leaves the site."""
+    at = time.time()
+    told = outward(numbers)
+    if task.kind is TaskKind.SCORE:
+        gauges = tuple(sorted((name, float(value)) for name, value in outward(numbers["gauges"]).items()))
+        return ScoreReported(site, task, float(told["loss_sum"]), int(told["count"]), int(told["images"]), gauges, at)
+    return UpdateStored(
+        site,
+        task,
+        numbers["digest"],
+        int(told["images"]),
+        int(told["steps"]),
+        float(told["loss"]),
+        float(told["seconds"]),
+        at,
+    )

@@ -1,0 +1,175 @@
+"""Everything the site's report says, gathered from what the commands left in the home folder."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import sklearn
+import torch
+import torchvision
+
+from fedcervix import __version__
+from fedcervix.plan import Augment, Recipe
+from fedcervix.seeds import derive
+from site_agent import dataset, models, report
+from site_agent.augment import augment, draw, to_input
+from site_agent.classifiers import StoredClassifier
+from site_agent.collection import Collection
+from site_agent.contrast import collapse_loss
+from site_agent.evaluate import Evaluation, compare, evaluate
+from site_agent.finetune import Labelled, predict
+from site_agent.gauges import Gauges, alarms
+from site_agent.home import SiteHome
+from site_agent.runs import Federation, last_federation
+
+SHEET_IMAGES = 5
+SHEET_VERSIONS = 5
+FEDERATED = ("CSFSSL", "PPFSSL")
+
+
+def evaluations(
+    stored: Sequence[StoredClassifier], test: Labelled, device: torch.device, seed: int
+) -> tuple[tuple[Evaluation, ...], dict[str, Any]]:
+    """Score every classifier on the test images; return the evaluations and the scores they are of."""
+    scores = {c.start: predict(c.build(), test.pixels, device=device) for c in stored}
+    evaluated = tuple(
+        evaluate(c.start, test.labels, scores[c.start], test.patients, threshold_validation=c.threshold, seed=seed)
+        for c in stored
+    )
+    return evaluated, scores
+
+
+def site_report(
+    home: SiteHome,
+    site: str,
+    collection: Collection,
+    stored: Sequence[StoredClassifier],
+    test: Labelled,
+    device: torch.device,
+    now: datetime,
+) -> report.SiteReport:
+    """Evaluate and gather; the one place where the test images are opened."""
+    federation = last_federation(home)
+    recipe, seed = stored[0].recipe, stored[0].seed
+    evaluated, scores = evaluations(stored, test, device, seed)
+    federated = next((c.start for c in reversed(stored) if c.start.startswith(FEDERATED)), "")
+    others = [c.start for c in stored if c.start != federated] if federated else []
+    return report.SiteReport(
+        site=site,
+        federation=home.certificate().identity.federation if home.key_file("site.crt").exists() else "",
+        run=federation.run if federation else "",
+        mode=federation.plan.mode if federation else "csfssl",
+        plan_digest=federation.plan.digest if federation else "",
+        recipe=recipe,
+        when=f"{now:%Y-%m-%d %H:%M} UTC",
+        versions=versions(),
+        final_state=federation.spool.outcome() if federation else "no federation yet",
+        federated=federated,
+        census=tuple(
+            report.CensusRow(row.split, row.stratum, row.women, row.labelled, row.images)
+            for row in collection.census()
+        ),
+        set_aside=_set_aside(collection),
+        evaluations=evaluated,
+        comparisons=tuple(compare(federated, other, test.labels, scores, test.patients, seed=seed) for other in others),
+        contrastive_history=_contrastive(home, federation),
+        collapse_line=collapse_loss(recipe.batch_images, recipe.loss),
+        classifier_history=tuple(
+            report.Losses(c.start, tuple(e.train_loss for e in c.history), tuple(e.valid_loss for e in c.history))
+            for c in stored
+        ),
+        rounds=_rounds(site, federation),
+        alarms=_alarms(federation, recipe),
+        contact_sheet=contact_sheet(home, collection, recipe, seed),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what made the numbers."""
+    return {
+        "fedcervix": __version__,
+        "Python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": np.__version__,
+        "scikit-learn": sklearn.__version__,
+    }
+
+
+def _set_aside(collection: Collection) -> report.SetAside:
+    return report.SetAside(
+        quarantined=tuple((item.image, item.reason) for item in collection.quarantined),
+        duplicates=len(collection.copies),
+        leaks=tuple(report.Leak(leak.patients, leak.images, leak.conflicting) for leak in collection.leaks),
+    )
+
+
+def _contrastive(home: SiteHome, federation: Federation | None) -> tuple[report.Losses, ...]:
+    """Return the curves of local training, and of the federation as this site saw it."""
+    curves = []
+    for model in models.all_models(home):
+        if "history" in model.record:
+            history = model.record["history"]
+            train, valid = (tuple(e[key] for e in history) for key in ("train_loss", "valid_loss"))
+            curves.append(report.Losses(model.start, train, valid))
+    if federation:
+        history = federation.spool.history()
+        train = tuple(values["loss"] for values in _by_round(history.get("train", {})))
+        valid = tuple(v["loss_sum"] / v["count"] for v in _by_round(history.get("score", {})))
+        curves.append(report.Losses(f"{federation.plan.mode.upper()} (this site's images)", train, valid))
+    return tuple(curves)
+
+
+def _by_round(rounds: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    return [rounds[number] for number in sorted(rounds, key=int)]
+
+
+def _rounds(site: str, federation: Federation | None) -> tuple[report.Round, ...]:
+    """Return what this site gave to each round, and its own validation loss of each round's model."""
+    if federation is None:
+        return ()
+    history = federation.spool.history()
+    trained, scored = history.get("train", {}), history.get("score", {})
+    rounds = []
+    for number in sorted({int(key) for key in (*trained, *scored)}):
+        mine, score = trained.get(str(number)), scored.get(str(number))
+        gave = (
+            report.Contribution(site, mine["images"], mine["steps"])
+            if mine
+            else report.Contribution(site, why_not="this site did not train in this round")
+        )
+        rounds.append(report.Round(number, score["loss_sum"] / score["count"] if score else None, (gave,)))
+    return tuple(rounds)
+
+
+def _alarms(federation: Federation | None, recipe: Recipe) -> tuple[str, ...]:
+    if federation is None:
+        return ()
+    scored = _by_round(federation.spool.history().get("score", {}))
+    if not scored:
+        return ()
+    last = scored[-1]
+    gauges = Gauges(**last["gauges"])
+    return tuple(alarms(gauges, last["loss_sum"] / last["count"], recipe.batch_images, recipe.loss))
+
+
+def contact_sheet(home: SiteHome, collection: Collection, recipe: Recipe, seed: int) -> tuple[report.Augmented, ...]:
+    """Return a few training images with what the trainer makes of them."""
+    images = dataset.contrastive(home, collection, recipe, "train")
+    step = max(1, len(images) // SHEET_IMAGES)
+    chosen = np.ascontiguousarray(images.pixels[::step][:SHEET_IMAGES])
+    versions = [_augmented(chosen, recipe.augment, derive(seed, "contact-sheet", k)) for k in range(SHEET_VERSIONS)]
+    return tuple(
+        report.Augmented(original, tuple(version[row] for version in versions)) for row, original in enumerate(chosen)
+    )
+
+
+def _augmented(pixels: Any, settings: Augment, seed: int) -> Any:
+    """Return uint8 (n, S, S, 3) augmented as in training."""
+    generator = torch.Generator().manual_seed(seed)
+    views = augment(to_input(torch.from_numpy(pixels)), draw(len(pixels), settings, generator))
+    return (views.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()

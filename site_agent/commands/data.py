@@ -1,0 +1,255 @@
+"""`site-agent data`: what a hospital's data manager sees of the images before anything is trained.
+
+Everything printed here stays at the site: it names files and patients.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import click
+import numpy as np
+from PIL import Image as Pillow
+from PIL import ImageDraw
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from fedcervix.errors import DataError
+from fedcervix.manifest import SPLITS, at_most
+from fedcervix.weights import disk
+from site_agent.collection import UNREADABLE_MAX, Collection, Image, Purpose, index, require
+from site_agent.images import PIXELS_MAX, Progress, decode, each, square
+from site_agent.likeness import Leak
+
+LISTED_MAX = 10
+TILE_PX = 128
+MARGIN_PX = 4
+CAPTION_PX = 14
+PLAIN_REPORTS = 10
+"""lines of progress where there is no terminal"""
+LABEL_COLOURS = {1: (214, 60, 60), 0: (60, 150, 90), None: (130, 130, 130)}
+LABEL_NAMES = {1: "case", 0: "control", None: "unlabelled"}
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+data = click.Group("data", help="Look at a collection of images before anything is trained.")
+
+
+def _collection_options(command: Command) -> Command:
+    """Add the options that decide how a collection is indexed."""
+    for option in reversed(
+        (
+            click.argument("manifest", type=click.Path(path_type=Path)),
+            click.option(
+                "--splits",
+                "splits_file",
+                type=click.Path(path_type=Path, dir_okay=False),
+                help="Where this site keeps which patient is in which split; drawn and written if it is new.",
+            ),
+            click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the splits."),
+            click.option(
+                "--unreadable-max",
+                type=click.FloatRange(0, 1),
+                default=UNREADABLE_MAX,
+                show_default=True,
+                help="Share of unreadable images above which the collection is refused.",
+            ),
+            click.option(
+                "--cache",
+                "cache_folder",
+                type=click.Path(path_type=Path, file_okay=False),
+                help="Folder that remembers what was seen, so that a second look is quick.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@data.command("check")
+@_collection_options
+@click.option("--full", is_flag=True, help=f"List every finding, not the first {LISTED_MAX} of each kind.")
+def check(manifest: Path, full: bool, **options: Any) -> None:
+    """Say what MANIFEST holds: women and images by split and class, unreadable files, copies, leaks."""
+    with progress("looking at images") as report:
+        collection = index(manifest, on_progress=report, **options)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(_census_table(collection))
+    console.print(f"\n{escape(_origin(collection, options['splits_file']))}")
+    for heading, items in _findings(collection):
+        listed = at_most(items, len(items) if full else LISTED_MAX)
+        console.print("\n" + escape("\n".join([heading, *(f"  {item}" for item in listed)])))
+    console.print(f"\n{escape(_readiness(collection))}")
+    console.print(f"\nnext: look at them: site-agent data sheet {escape(str(manifest))} sheet.png")
+
+
+@data.command("sheet")
+@_collection_options
+@click.argument("picture", metavar="OUT.png", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--images", "count", type=click.IntRange(1, 200), default=16, show_default=True, help="Per split.")
+def sheet(manifest: Path, picture: Path, count: int, seed: int, **options: Any) -> None:
+    """Draw a contact sheet of MANIFEST's images to OUT.png. It shows patients: it must not leave the site."""
+    with progress("looking at images") as report:
+        collection = index(manifest, seed=seed, on_progress=report, **options)
+    drawn = contact_sheet(collection, count, seed)
+    with disk(picture, "write"):
+        drawn.save(picture, format="PNG")
+    click.echo(f"{picture} shows up to {count} images of each split; it shows patients, keep it at this site")
+
+
+def contact_sheet(collection: Collection, count: int, seed: int) -> Pillow.Image:
+    """Return one row block per split with up to `count` images, chosen by the seed, framed by label."""
+    chosen = [
+        (split, _some([image for image in collection.images if image.split == split], count, seed)) for split in SPLITS
+    ]
+    columns = min(count, 8)
+    side = TILE_PX + 2 * MARGIN_PX
+    heights = [CAPTION_PX + MARGIN_PX + -(-len(images) // columns) * (side + CAPTION_PX) for _, images in chosen]
+    canvas = Pillow.new("RGB", (max(columns, 4) * side, sum(heights)), "white")
+    top = 0
+    for (split, images), height in zip(chosen, heights, strict=True):
+        women = len({image.woman for image in collection.images if image.split == split})
+        ImageDraw.Draw(canvas).text((MARGIN_PX, top + MARGIN_PX), f"{split}: {women} women", fill="black")
+        for k, (image, tile) in enumerate(zip(images, each(_tile_of(collection), images), strict=True)):
+            left, below = (k % columns) * side, top + CAPTION_PX + MARGIN_PX + (k // columns) * (side + CAPTION_PX)
+            _draw_tile(canvas, tile, image, left, below)
+        top += height
+    return canvas
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Progress]:
+    """Yield a function (done, total) that shows progress on stderr: a bar on a terminal, else a few plain lines."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _plain(what)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _plain(what: str) -> Progress:
+    def report(done: int, total: int) -> None:
+        if done * PLAIN_REPORTS // total != (done - 1) * PLAIN_REPORTS // total:
+            print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)  # noqa: T201 - progress is for people
+
+    return report
+
+
+def _census_table(collection: Collection) -> Table:
+    named = {image.patient for image in collection.images}
+    patients = len(named.union(*(leak.patients for leak in collection.leaks)))
+    women = len({image.woman for image in collection.images})
+    table = Table(
+        title=f"{collection.manifest}: {collection.rows} rows, {len(collection.images)} pictures used, "
+        f"{patients} patients" + (f", probably {women} women" if women < patients else ""),
+        title_justify="left",
+    )
+    for name in ("split", "class"):
+        table.add_column(name)
+    for name in ("women", "labelled images", "all images"):
+        table.add_column(name, justify="right")
+    before = ""
+    for row in collection.census():
+        table.add_row(
+            "" if row.split == before else row.split, row.stratum, f"{row.women}", f"{row.labelled}", f"{row.images}"
+        )
+        before = row.split
+    return table
+
+
+def _origin(collection: Collection, splits_file: Path | None) -> str:
+    if collection.splits_given:
+        return "the splits are those of the manifest"
+    return "the splits were drawn by woman; they are kept " + (
+        f"in {splits_file}" if splits_file else "only if --splits names a file for them"
+    )
+
+
+def _findings(collection: Collection) -> Iterator[tuple[str, Sequence[str]]]:
+    """Yield a heading and its items per kind of thing that the data manager should know."""
+    reasons = Counter(one.reason for one in collection.quarantined)
+    unreadable = ", ".join(f"{count}: {reason}" for reason, count in reasons.most_common())
+    kinds: tuple[tuple[str, Sequence[str]], ...] = (
+        (
+            f"{len(collection.quarantined)} unreadable, left out ({unreadable})",
+            [f"{one.image}: {one.reason}" for one in collection.quarantined],
+        ),
+        (
+            "pictures that several patients share; these stay in one split (if they are one woman, give her one name)",
+            _pairs(collection),
+        ),
+        (
+            f"{len(collection.disputed)} images show one picture with contradicting labels; they count as unlabelled",
+            collection.disputed,
+        ),
+        (
+            f"{len(collection.copies)} images repeat the pixels of another; each picture is used once",
+            [f"{one.image} repeats {one.of}" for one in collection.copies],
+        ),
+        ("patients who changed their split, to follow one they share a picture with", collection.moved),
+    )
+    yield from ((heading, items) for heading, items in kinds if items)
+
+
+def _pairs(collection: Collection) -> list[str]:
+    """Return one line per set of patients who share pictures, the contradictory first."""
+    by_patients: dict[tuple[str, ...], list[Leak]] = {}
+    for leak in collection.leaks:
+        by_patients.setdefault(leak.patients, []).append(leak)
+    ordered = sorted(by_patients.items(), key=lambda item: (not any(leak.conflicting for leak in item[1]), item[0]))
+    return [f"{' = '.join(patients)}: {_shared(leaks)}" for patients, leaks in ordered]
+
+
+def _shared(leaks: Sequence[Leak]) -> str:
+    identical = sum(leak.identical for leak in leaks)
+    parts = [
+        (identical, "identical"),
+        (len(leaks) - identical, "saved twice with other pixels"),
+        (sum(leak.conflicting for leak in leaks), "with contradicting labels"),
+    ]
+    noun = "picture" if len(leaks) == 1 else "pictures"
+    return f"{len(leaks)} {noun}: " + ", ".join(f"{count} {what}" for count, what in parts if count)
+
+
+def _readiness(collection: Collection) -> str:
+    lines = []
+    for purpose in get_args(Purpose):
+        try:
+            require(collection, purpose)
+            lines.append(f"{purpose}: ready")
+        except DataError as error:
+            lines.append(f"{purpose}: not possible\n  {error.explain()}".replace("\n", "\n  "))
+    return "\n".join(lines)
+
+
+def _some(images: Sequence[Image], count: int, seed: int) -> list[Image]:
+    return sorted(images, key=lambda image: hashlib.sha256(f"{seed} {image.digest}".encode()).digest())[:count]
+
+
+def _tile_of(collection: Collection) -> Callable[[Image], Pillow.Image]:
+    def tile(image: Image) -> Pillow.Image:
+        pixels = decode(collection.folder / image.path, pixels_max=PIXELS_MAX)
+        return Pillow.fromarray(np.asarray(square(pixels, TILE_PX, "crop")))
+
+    return tile
+
+
+def _draw_tile(canvas: Pillow.Image, tile: Pillow.Image, image: Image, left: int, top: int) -> None:
+    pen = ImageDraw.Draw(canvas)
+    edge = TILE_PX + 2 * MARGIN_PX - 1
+    pen.rectangle((left, top, left + edge, top + edge), fill=LABEL_COLOURS[image.label])
+    canvas.paste(tile, (left + MARGIN_PX, top + MARGIN_PX))
+    caption = f"{image.patient[:14]} {LABEL_NAMES[image.label]}"
+    pen.text((left + MARGIN_PX, top + edge), caption, fill=LABEL_COLOURS[image.label])

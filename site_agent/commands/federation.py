@@ -1,0 +1,149 @@
+"""The commands that speak with the coordinator: join, check, and the agent itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from fedcervix import identity
+from fedcervix.errors import ConfigError, FedcervixError, IdentityError
+from fedcervix.files import write_secret, write_whole
+from fedcervix.rounds import Outcome
+from fedcervix.weights import disk
+from site_agent.agent import Agent
+from site_agent.display import Display
+from site_agent.home import SiteHome, create
+from site_agent.link import GrpcLink
+from site_agent.probe import examine
+from site_agent.worker import Worker, WorkFailedError
+
+EXIT_OF = {Outcome.OK: 0, Outcome.DEGRADED: 20, Outcome.ABORTED: 21}
+
+
+@click.command("join")
+@click.argument("invitation", type=click.Path(path_type=Path))
+@click.option("--manifest", type=click.Path(path_type=Path), help="The site's manifest; written into site.toml.")
+@click.pass_obj
+def join(home: SiteHome, invitation: Path, manifest: Path | None) -> None:
+    """Join a federation: make this site's key here, obtain its certificate, write site.toml."""
+    with disk(invitation, "read"):
+        invited = identity.Invitation.parse(invitation.read_bytes())
+    now = datetime.now(UTC)
+    identity.check_validity(identity.identify(invited.certificate_pem), now)
+    create(home, coordinator=invited.address, manifest=manifest)
+    who = identity.Identity(invited.federation, "site", invited.site)
+    key = _key(home)
+    certificate = _enroll(invited, identity.request(key, who))
+    identity.check_issuer(certificate, invited.authority_pem)
+    found = identity.identify(certificate)
+    if not identity.matches(key, certificate) or found.identity != who:
+        raise IdentityError("the certificate that came back is not for this site's key", cause="a faulty coordinator")
+    write_whole(home.key_file("site.crt"), certificate)
+    write_whole(home.key_file("authority.crt"), invited.authority_pem)
+    click.echo(f"joined federation {who.federation} as site {who.name}; certificate until {found.not_after:%Y-%m-%d}")
+    click.echo(f"the invitation is used up: delete {invitation}")
+    click.echo(f"next: look at {home.config_file}, then site-agent --home {home.folder} check")
+
+
+def _key(home: SiteHome) -> bytes:
+    """Return the site's key, made here on first use: an enrolment whose answer was lost is repeated with the same."""
+    file = home.key_file("site.key")
+    if not file.exists() or home.key_file("site.crt").exists():
+        write_secret(file, identity.new_key())
+        home.key_file("site.crt").unlink(missing_ok=True)
+    return home.pem("site.key")
+
+
+def _enroll(invited: identity.Invitation, request_pem: bytes) -> bytes:
+    link = GrpcLink(
+        invited.address,
+        authority_pem=invited.authority_pem,
+        certificate_pem=invited.certificate_pem,
+        key_pem=invited.key_pem,
+    )
+    try:
+        return link.enroll(request_pem)
+    finally:
+        link.close()
+
+
+@click.command("check")
+@click.pass_obj
+def check(home: SiteHome) -> None:
+    """Try everything a run needs: configuration, certificate, clock, line, images, hardware."""
+    problems = 0
+    for name, result in examine(home, datetime.now(UTC)):
+        if isinstance(result, FedcervixError):
+            problems += 1
+            click.echo(f"FAILED  {name}: {result.explain()}")
+        else:
+            click.echo(f"ok      {name}: {result}")
+    if problems:
+        raise ConfigError(f"{problems} check(s) failed", next_step="mend the first one, then check again")
+    click.echo(f"everything a run needs is there; next: site-agent --home {home.folder}")
+
+
+def run(home: SiteHome) -> None:
+    """Take part in the run until it is over."""
+    certificate = home.certificate()
+    identity.check_validity(certificate, datetime.now(UTC))
+    address = _address(home)
+    home.manifest()
+    site, display = certificate.identity.name, Display()
+    with home.locked():
+        link = GrpcLink(
+            address,
+            authority_pem=home.pem("authority.crt"),
+            certificate_pem=home.pem("site.crt"),
+            key_pem=home.pem("site.key"),
+        )
+        worker = Worker(home, site)
+        agent = Agent(home, site, link, worker, display.show)
+        _on_signals(agent)
+        click.echo(f"site {site} of federation {certificate.identity.federation}, coordinator {address}", err=True)
+        try:
+            leave = agent.run()
+        except KeyboardInterrupt:
+            display.close()
+            click.echo(f"stopped; go on with: site-agent --home {home.folder}", err=True)
+            sys.exit(130)
+        except WorkFailedError as error:
+            display.close()
+            click.echo(f"error: {error.explain()}", err=True)
+            sys.exit(error.work_exit_code)
+        finally:
+            display.close()
+            link.close()
+    click.echo(f"{leave.outcome}: {leave.reason}")
+    if leave.outcome is not Outcome.ABORTED:
+        click.echo(f"next: site-agent --home {home.folder} finetune")
+    sys.exit(EXIT_OF[leave.outcome])
+
+
+def _address(home: SiteHome) -> str:
+    address = home.config().link.coordinator
+    if not address:
+        raise ConfigError(
+            f"{home.config_file} names no coordinator",
+            cause="[link] coordinator is empty",
+            next_step="site-agent join INVITATION.toml writes it",
+        )
+    return address
+
+
+def _on_signals(agent: Agent) -> None:
+    """The first signal ends the agent in order; a second one at once. Finished work is on disk either way."""
+
+    def handle(_number: int, _frame: object) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: os._exit(130))
+        threading.Thread(target=agent.stop, name="stop").start()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handle)

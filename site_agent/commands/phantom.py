@@ -1,0 +1,63 @@
+"""`site-agent data phantom`: draw an institution, so that everything can be tried without the image of any woman."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from site_agent.phantom import INSTITUTIONS, write_institution
+
+PLAIN_LINES = 10
+"""how many progress lines are printed where there is no terminal"""
+
+
+@click.command("phantom")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--institution", type=click.Choice(sorted(INSTITUTIONS)), required=True, help="Whose camera and labels.")
+@click.option("--women", type=click.IntRange(min=2), required=True, help="Labelled women; unlabelled ones come on top.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Equal seeds, equal bytes.")
+@click.option(
+    "--unlabelled-per-labelled",
+    type=click.FloatRange(min=0, max=1000),
+    default=None,
+    help="Unlabelled visits per labelled woman.  [default: the paper's, Table I: nhs 2.26, alts 2.72]",
+)
+def phantom(folder: Path, institution: str, women: int, seed: int, unlabelled_per_labelled: float | None) -> None:
+    """Draw a phantom institution into FOLDER (new or empty): images and manifest.csv."""
+    with _progress(Console(stderr=True)) as report:
+        write_institution(
+            folder,
+            INSTITUTIONS[institution],
+            women=women,
+            seed=seed,
+            unlabelled_per_labelled=unlabelled_per_labelled,
+            on_progress=report,
+        )
+    manifest = folder / "manifest.csv"
+    images = sum(1 for _ in (folder / "images").iterdir())
+    click.echo(f"wrote {images} images and {manifest}: phantom {institution}, {women} labelled women, seed {seed}")
+    click.echo(f"  next: site-agent data check {shlex.quote(str(manifest))}")
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """Yield the callback that shows (done, all): a bar on a terminal, a few plain lines elsewhere."""
+    if not console.is_terminal:
+        yield _plain_lines
+        return
+    columns = TextColumn("drawing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("drawing", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _plain_lines(done: int, total: int) -> None:
+    step = max(2, total // PLAIN_LINES // 2 * 2)  # images come in pairs
+    if done % step == 0 or done == total:
+        click.echo(f"drawing: {done} of {total} images", err=True)

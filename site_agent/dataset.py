@@ -1,0 +1,64 @@
+"""The site's images as the trainer takes them: arrays, by split and purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fedcervix.manifest import Split
+from fedcervix.plan import Recipe
+from site_agent import cache
+from site_agent.collection import Collection, Image, index, require
+from site_agent.finetune import Labelled
+from site_agent.home import SiteHome
+from site_agent.images import Pixels, Progress, silent
+from site_agent.pretrain import Images
+
+
+def open_collection(home: SiteHome, on_progress: Progress = silent) -> Collection:
+    """Index the manifest that the site's configuration names. Raises ConfigError, DataError, StorageError."""
+    data = home.config().data
+    return index(
+        home.manifest(),
+        splits_file=home.splits,
+        seed=data.split_seed,
+        unreadable_max=data.unreadable_max,
+        cache_folder=home.cache,
+        on_progress=on_progress,
+    )
+
+
+def contrastive(
+    home: SiteHome, collection: Collection, recipe: Recipe, split: str, on_progress: Progress = silent
+) -> Images:
+    """Return all images of the training (or validation) women, labelled or not."""
+    require(collection, "pretrain")
+    chosen = collection.contrastive("train" if split == "train" else "valid")
+    return Images(_pixels(home, collection, chosen, recipe, on_progress), tuple(image.woman for image in chosen))
+
+
+def joined(parts: Sequence[Images]) -> Images:
+    """Return several sites' images as one (the paper's CSSL, where pooling is allowed)."""
+    if len(parts) == 1:
+        return parts[0]
+    patients = tuple(patient for part in parts for patient in part.patients)
+    return Images(np.concatenate([part.pixels for part in parts]), patients)
+
+
+def labelled(
+    home: SiteHome, collection: Collection, recipe: Recipe, split: Split, on_progress: Progress = silent
+) -> Labelled:
+    """Return the labelled images of a split."""
+    require(collection, "evaluate" if split == "test" else "finetune")
+    chosen = collection.labelled(split)
+    labels = np.array([image.label for image in chosen], dtype=np.int64)
+    return Labelled(
+        _pixels(home, collection, chosen, recipe, on_progress), labels, tuple(image.woman for image in chosen)
+    )
+
+
+def _pixels(
+    home: SiteHome, collection: Collection, chosen: tuple[Image, ...], recipe: Recipe, on_progress: Progress
+) -> Pixels:
+    return cache.load(collection.folder, chosen, recipe.image_px, recipe.fit, home.cache, on_progress)

@@ -1,0 +1,140 @@
+"""What `site-agent check` tries, one after the other: each gives a finding, or an error that says what to do."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+from cryptography import x509
+
+from fedcervix import codec, identity
+from fedcervix.errors import FedcervixError, IdentityError, LinkError, PolicyError, StorageError
+from site_agent import dataset
+from site_agent.collection import require
+from site_agent.home import SiteHome
+from site_agent.link import GrpcLink
+from site_agent.policy import objections
+
+CONNECT_S = 10.0
+FREE_BYTES_WANTED = 2 * 2**30
+
+
+def examine(home: SiteHome, now: datetime) -> Iterator[tuple[str, str | FedcervixError]]:
+    """Yield (what was tried, what was found or what is wrong)."""
+    checks: tuple[tuple[str, Callable[[], str]], ...] = (
+        ("configuration", lambda: _configuration(home)),
+        ("certificate", lambda: _certificate(home, now)),
+        ("line", lambda: _line(home)),
+        ("coordinator", lambda: _coordinator(home)),
+        ("images", lambda: _images(home)),
+        ("hardware", lambda: _hardware(home)),
+        ("disk", lambda: _disk(home)),
+    )
+    for name, check in checks:
+        try:
+            yield name, check()
+        except FedcervixError as error:
+            yield name, error
+
+
+def _configuration(home: SiteHome) -> str:
+    home.config()
+    return str(home.config_file)
+
+
+def _certificate(home: SiteHome, now: datetime) -> str:
+    certificate = home.certificate()
+    identity.check_validity(certificate, now)
+    return f"{certificate.identity.uri}, until {certificate.not_after:%Y-%m-%d}"
+
+
+def _line(home: SiteHome) -> str:
+    """Open a TLS connection and look at what answers: an antivirus or proxy that intercepts shows its own issuer."""
+    address = home.config().link.coordinator
+    host, _, port = address.rpartition(":")
+    context = ssl.create_default_context(cadata=home.pem("authority.crt").decode())
+    context.load_cert_chain(home.key_file("site.crt"), home.key_file("site.key"))
+    try:
+        with (
+            socket.create_connection((host, int(port)), timeout=CONNECT_S) as plain,
+            context.wrap_socket(plain, server_hostname=host) as line,
+        ):
+            return f"{address} answers, {line.version()}"
+    except ssl.SSLCertVerificationError as error:
+        raise IdentityError(
+            f"what answers at {address} is not this federation's coordinator ({error.verify_message})",
+            cause=f"its certificate was issued by {_issuer(host, int(port))}: another federation's coordinator, or an "
+            "antivirus or proxy that opens TLS connections",
+            next_step="ask IT to let this address through unopened, or the operator for a new invitation",
+        ) from error
+    except ssl.SSLError as error:
+        raise LinkError(
+            f"{address} answers, but not as a coordinator ({error.reason})", next_step="check the port"
+        ) from error
+    except OSError as error:
+        raise LinkError(
+            f"{address} cannot be reached ({error.strerror or error})",
+            cause="the coordinator is not running, the address is wrong, or a firewall is in the way",
+            next_step=f"ask IT to allow this machine to dial out to {address} (TCP)",
+        ) from error
+
+
+def _issuer(host: str, port: int) -> str:
+    try:
+        pem = ssl.get_server_certificate((host, port), timeout=CONNECT_S)
+        return x509.load_pem_x509_certificate(pem.encode()).issuer.rfc4514_string()
+    except (OSError, ValueError):
+        return "an unknown issuer"
+
+
+def _coordinator(home: SiteHome) -> str:
+    """Attach like the agent does, hear the welcome, compare the plan with the policy, and leave."""
+    link = GrpcLink(
+        home.config().link.coordinator,
+        authority_pem=home.pem("authority.crt"),
+        certificate_pem=home.pem("site.crt"),
+        key_pem=home.pem("site.key"),
+    )
+    try:
+        welcome = next(iter(link.attach()))
+    finally:
+        link.close()
+    assert isinstance(welcome, codec.Welcome)
+    against = objections(home.config().policy, welcome.plan, home.certificate().identity.name)
+    if against:
+        raise PolicyError(
+            f"the plan of run {welcome.run} is not allowed: {'; '.join(against)}",
+            cause=f"[policy] in {home.config_file}",
+            next_step="agree with the coordinator's operator",
+        )
+    return f"accepts this site; run {welcome.run}, {welcome.plan.mode}; the policy allows its plan"
+
+
+def _images(home: SiteHome) -> str:
+    collection = dataset.open_collection(home)
+    require(collection, "pretrain")
+    women = len({image.woman for image in collection.images})
+    unread = f", {len(collection.quarantined)} unreadable" if collection.quarantined else ""
+    leaks = f", {len(collection.leaks)} pictures under several patients" if collection.leaks else ""
+    return f"{len(collection.images)} images of {women} women{unread}{leaks} (details: site-agent data check MANIFEST)"
+
+
+def _hardware(home: SiteHome) -> str:
+    from site_agent.devices import choose
+
+    device = choose(home.config().hardware.device)
+    return f"trains on {device}"
+
+
+def _disk(home: SiteHome) -> str:
+    free = shutil.disk_usage(home.folder).free
+    if free < FREE_BYTES_WANTED:
+        raise StorageError(
+            f"{free / 2**30:.1f} GiB are free at {home.folder}; a run wants {FREE_BYTES_WANTED / 2**30:.0f}",
+            cause="the disk is nearly full",
+            next_step="make room, or move the home folder",
+        )
+    return f"{free / 2**30:.0f} GiB free"

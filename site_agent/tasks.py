@@ -1,0 +1,218 @@
+"""The federation's tasks as functions: model in, model or score out. Runs inside the worker process.
+
+What a site keeps between rounds (its optimiser's momentum, its own batch-norm values, where the plan asks for them)
+lies in one file per round: a round that is done again after a crash starts from exactly what it started from before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedcervix.blobs import BlobStore
+from fedcervix.events import Task, TaskKind
+from fedcervix.plan import BatchNorm, Plan, Recipe
+from fedcervix.seeds import derive
+from site_agent import dataset
+from site_agent.collection import Collection
+from site_agent.home import SiteHome
+from site_agent.model import (
+    Encoder,
+    apply_weights,
+    build_encoder,
+    load_weights,
+    save_weights,
+    snapshot,
+    start_encoder,
+)
+from site_agent.pretrain import (
+    Images,
+    StepReport,
+    make_optimiser,
+    optimiser_state,
+    restore_optimiser,
+    train_epochs,
+    validation_loss,
+)
+
+OnProgress = Callable[[dict[str, Any]], None]
+ROUNDS_KEPT = 2
+RUNNING = ("running_mean", "running_var", "num_batches_tracked")
+
+
+@dataclass(slots=True)
+class Bench:
+    """What the worker keeps in memory between tasks: the site's decoded images, its device."""
+
+    home: SiteHome
+    site: str
+    device: torch.device
+    on_progress: OnProgress
+    _collection: Collection | None = None
+    _images: dict[tuple[str, Recipe], Images] = field(default_factory=dict)
+
+    def images(self, recipe: Recipe, split: str) -> Images:
+        """Return the site's images for contrastive learning; decoded at most once per process."""
+        if self._collection is None:
+            self._collection = dataset.open_collection(self.home, self._counted("reading images"))
+        if (split, recipe) not in self._images:
+            counted = self._counted("decoding")
+            self._images[split, recipe] = dataset.contrastive(self.home, self._collection, recipe, split, counted)
+        return self._images[split, recipe]
+
+    def _counted(self, stage: str) -> Callable[[int, int], None]:
+        return lambda done, of: self.on_progress({"stage": stage, "done": done, "of": of, "unit": "images"})
+
+
+def do(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
+    """Do a task; return its numbers (the keys of UpdateStored or ScoreReported)."""
+    return _DO[task.kind](bench, task, plan)
+
+
+def _seed(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
+    started = time.monotonic()
+    weights = bench.home.config().hardware.imagenet_weights
+    encoder = start_encoder(plan.recipe, first_seed(plan.terms.seed), Path(weights) if weights else None)
+    digest = _keep(bench, task, snapshot(encoder))
+    return {"digest": digest, "images": 0, "steps": 0, "loss": 0.0, "seconds": time.monotonic() - started}
+
+
+def first_seed(seed: int) -> int:
+    """Return the seed of a run's first model: the same one wherever it is made."""
+    return derive(seed, "first-model")
+
+
+def _train(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
+    """Train E epochs (paper, II-B: "at every client, the model is fine-tuned for E epochs with local data")."""
+    images = bench.images(plan.recipe, "train")
+    started = time.monotonic()
+    encoder = _load(bench, task, plan)
+    optimiser = make_optimiser(encoder.to(bench.device), plan.recipe)
+    own = _own_file(bench, task.run, task.round - 1)
+    if plan.terms.optimiser_state == "keep" and own.exists():
+        restore_optimiser(optimiser, encoder, _part(load_weights(own), "optimiser."))
+    records = train_epochs(
+        encoder,
+        optimiser,
+        images,
+        plan.recipe,
+        seed=plan.terms.seed,
+        stream=bench.site,
+        first_epoch=(task.round - 1) * plan.terms.epochs_per_round + 1,
+        epochs=plan.terms.epochs_per_round,
+        device=bench.device,
+        on_step=_step_progress(bench, plan, started),
+    )
+    state = snapshot(encoder)
+    _keep_own(bench, task, plan, encoder, optimiser_state(optimiser, encoder))
+    return {
+        "digest": _keep(bench, task, state),
+        "images": len(images),
+        "steps": sum(record.steps for record in records),
+        "loss": records[-1].loss,
+        "seconds": time.monotonic() - started,
+        "gauges": dataclasses.asdict(records[-1].gauges),
+    }
+
+
+def _step_progress(bench: Bench, plan: Plan, started: float) -> Callable[[StepReport], None]:
+    trained = 0
+
+    def on_step(step: StepReport) -> None:
+        nonlocal trained
+        trained += step.images
+        done = (step.epoch - 1) % plan.terms.epochs_per_round * step.steps + step.step
+        bench.on_progress(
+            {
+                "stage": "training",
+                "done": done,
+                "of": step.steps * plan.terms.epochs_per_round,
+                "unit": "steps",
+                "loss": step.loss_sum / step.step,
+                "images_per_s": trained / max(1e-9, time.monotonic() - started),
+            }
+        )
+
+    return on_step
+
+
+def _score(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
+    """Score the round's model on this site's validation images."""
+    images = bench.images(plan.recipe, "valid")
+    encoder = _load(bench, task, plan)
+    bench.on_progress({"stage": "validating", "done": 0, "of": len(images), "unit": "images"})
+    score = validation_loss(encoder, images, plan.recipe, seed=plan.terms.seed, stream=bench.site, device=bench.device)
+    return {
+        "loss_sum": score.loss_sum,
+        "count": score.count,
+        "images": len(bench.images(plan.recipe, "train")),
+        "gauges": dataclasses.asdict(score.gauges),
+    }
+
+
+_DO: dict[TaskKind, Callable[[Bench, Task, Plan], dict[str, Any]]] = {
+    TaskKind.SEED: _seed,
+    TaskKind.TRAIN: _train,
+    TaskKind.SCORE: _score,
+}
+
+
+# --- what stays at the site ---------------------------------------------------------------------------------------
+
+
+def _load(bench: Bench, task: Task, plan: Plan) -> Encoder:
+    """Return the task's base model, with this site's own batch-norm values where the plan keeps them local."""
+    encoder = build_encoder(plan.recipe, 0)
+    apply_weights(encoder, load_weights(BlobStore(bench.home.blobs).path(task.base)), what=f"the model of {task}")
+    last = task.round - (task.kind is TaskKind.TRAIN)
+    own = _own_file(bench, task.run, last)
+    if own.exists():
+        local = _part(load_weights(own), "model.")
+        encoder.load_state_dict({**encoder.state_dict(), **local})
+    return encoder
+
+
+def _keep(bench: Bench, task: Task, state: dict[str, Tensor]) -> str:
+    blobs = BlobStore(bench.home.blobs)
+    making = blobs.scratch(f"{task.kind}-{task.round}")
+    digest = save_weights(making, state)
+    blobs.adopt(making, digest)
+    return digest
+
+
+def _keep_own(bench: Bench, task: Task, plan: Plan, encoder: Encoder, optimiser: dict[str, Tensor]) -> None:
+    """Keep what does not travel, for the next round; a few rounds back, because a round may be done again."""
+    state = snapshot(encoder)
+    kept = {f"model.{name}": state[name] for name in local_names(encoder, plan.terms.batch_norm)}
+    if plan.terms.optimiser_state == "keep":
+        kept |= {f"optimiser.{name}": tensor for name, tensor in optimiser.items()}
+    if not kept:
+        return
+    file = _own_file(bench, task.run, task.round)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_weights(file, kept)
+    _own_file(bench, task.run, task.round - ROUNDS_KEPT).unlink(missing_ok=True)
+
+
+def local_names(encoder: nn.Module, rule: BatchNorm) -> list[str]:
+    """Return the tensors that stay at the site under a batch-norm rule."""
+    if rule not in ("local-statistics", "local"):
+        return []
+    norms = [name for name, module in encoder.named_modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
+    kept = RUNNING if rule == "local-statistics" else (*RUNNING, "weight", "bias")
+    return [f"{norm}.{part}" for norm in norms for part in kept]
+
+
+def _own_file(bench: Bench, run: str, round_: int) -> Path:
+    return bench.home.run_folder(run) / f"own-{round_}.safetensors"
+
+
+def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
