@@ -8,6 +8,7 @@ Every decision is in `fedcervix.rounds`; this file owns the lock, the clock and 
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -127,7 +128,8 @@ class Engine:
 
     def _told(self, before: Run, after: Run, event: Event) -> None:
         """Log what happened and forget what is no longer needed. Called under the lock."""
-        self._log.info("event", event_kind=type(event).__name__, site=getattr(event, "site", None), phase=after.phase)
+        site = getattr(event, "site", None)
+        self._log.info(_words(event), phase=after.phase.value, **({"site": site} if site else {}))
         if len(after.rounds) != len(before.rounds):
             self._log.info("round begins", round=after.current.number, base=after.model[:12])
             self._blobs.keep_only(needed(after))
@@ -227,6 +229,11 @@ class Engine:
         leases = [self._lease_left_s(s.name) for s in self._run.sites if s.presence is Presence.PRESENT]
         until = deadline(self._run)
         return min([86_400.0, *leases, *([] if until is None else [until - self._clock_s()])])
+
+
+def _words(event: Event) -> str:
+    """Return an event's name as words: UpdateStored is "update stored"."""
+    return re.sub(r"(?<!^)(?=[A-Z])", " ", type(event).__name__).lower()
 
 
 def begin_of(record: RunRecord) -> Run:

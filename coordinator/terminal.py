@@ -43,13 +43,12 @@ def _headline(d: dict[str, Any]) -> Text:
 def _sites(d: dict[str, Any]) -> Table:
     table = Table("site", "is", "since", "asked to", "progress", "silent at", title="Sites", title_justify="left")
     for site in d["sites"]:
-        reason = f": {site['reason']}" if site["reason"] else ""
         link = "" if site["connected"] or site["presence"] != "present" else " (line down)"
         table.add_row(
             site["site"],
-            Text(f"{site['presence']}{link}{reason}", COLOURS[site["presence"]]),
+            Text(f"{site['presence']}{link}", COLOURS[site["presence"]]),
             _clock(site["since"]),
-            site["doing"],
+            site["doing"] if site["presence"] == "present" else "",
             _progress(site),
             _clock(site["lease_ends_at"]) if site["presence"] == "present" and site["lease_ends_at"] else "",
         )

@@ -97,6 +97,7 @@ class Agent:
         self._job: Job | None = None
         self._stopping = threading.Event()
         self._attached = False
+        self._resting_because = ""
         self._reporter = _Reporter(link, self._stopping)
 
     def run(self) -> Leave:
@@ -200,16 +201,22 @@ class Agent:
         if self._job is not None:
             if self._job.duty != duty and not self._job.cancelled.is_set():
                 self._job.cancelled.set()
-                self._worker.cancel()
+                if isinstance(self._job.duty, session.Work):
+                    self._worker.cancel()
             return
         if isinstance(duty, session.Rest):
-            self._show("resting", {"reason": duty.reason})
+            self._rest(duty)
             return
         job = Job(duty, threading.Event())
         self._job = job
         if isinstance(duty, session.Work):
             self._reporter.put(codec.Progress(duty.task, "starting", 0, 0, "", 0.0, 0.0))
         self._thread("job", lambda: self._run_job(job))
+
+    def _rest(self, rest: session.Rest) -> None:
+        if rest.reason not in (self._resting_because, session.NOT_ATTACHED.reason):
+            self._show("resting", {"reason": rest.reason})
+        self._resting_because = rest.reason
 
     def _run_job(self, job: Job) -> None:
         """Do the duty in this thread; whatever comes of it goes into the inbox."""

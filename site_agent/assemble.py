@@ -70,8 +70,7 @@ def site_report(
         final_state=federation.spool.outcome() if federation else "no federation yet",
         federated=federated,
         census=tuple(
-            report.CensusRow(row.split, row.stratum, row.women, row.labelled, row.images)
-            for row in collection.census()
+            report.CensusRow(row.split, row.stratum, row.women, row.labelled, row.images) for row in collection.census()
         ),
         set_aside=_set_aside(collection),
         evaluations=evaluated,

@@ -37,7 +37,7 @@ class Display:
 
     def _line(self, text: str) -> None:
         self._end_bar()
-        self._console.print(f"{time.strftime('%H:%M:%S')}  {text}", markup=False)
+        self._console.print(f"{time.strftime('%H:%M:%S')}  {text}", markup=False, soft_wrap=True)
 
     def _ignore(self, _values: dict[str, Any]) -> None:
         return

@@ -67,6 +67,7 @@ class Worker:
             self._cancelled = True
             if self._process is not None:
                 self._process.kill()
+                self._process.wait()
 
     def _started(self) -> subprocess.Popen[str]:
         with self._lock:

@@ -23,12 +23,13 @@ from queue import Queue
 from typing import Any, TextIO
 
 from fedcervix.errors import FedcervixError, StorageError, TrainingError
-from fedcervix.events import task_from_dict
+from fedcervix.events import TaskKind, task_from_dict
 from fedcervix.plan import Plan
 from site_agent.devices import choose, prepare
 from site_agent.home import SiteHome
 from site_agent.tasks import Bench, do
 
+STAGES = {TaskKind.SEED: "making the first model", TaskKind.TRAIN: "training", TaskKind.SCORE: "validating"}
 PROGRESS_S = 0.25
 """at most one progress line in this time"""
 
@@ -46,7 +47,7 @@ def main() -> None:
             bench = bench or _bench(home, site, stage.progress)
             request = json.loads(line)
             plan, task = Plan.parse(request["plan"]), task_from_dict(request["task"])
-            stage.begin(str(task.kind))
+            stage.begin(STAGES[task.kind])
             _say(answers, {"done": do(bench, task, plan)})
         except FedcervixError as error:
             _say(answers, {"failed": _account(error, stage.name)})

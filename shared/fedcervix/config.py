@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,7 +44,8 @@ def read_toml(path: Path, *, hint: str = "") -> dict[str, Any]:
 def build(schema: type[T], raw: Mapping[str, Any], *, source: Path, section: str = "") -> T:
     """Return `schema` filled from a TOML table. Raises ConfigError naming file, key, expected, found, nearest key."""
     try:
-        return TypeAdapter(schema).validate_python(_frozen(raw))
+        # By way of JSON, because strict validation takes tables for dataclasses and arrays for tuples only there.
+        return TypeAdapter(schema).validate_json(json.dumps(raw, default=str))
     except ValidationError as error:
         lines = [_explain(schema, detail, section) for detail in error.errors()[:5]]
         raise ConfigError(
@@ -76,13 +78,6 @@ def _override(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str
     return merged
 
 
-def _frozen(value: Any) -> Any:
-    """TOML's lists are tuples here: a frozen dataclass holds nothing that can change."""
-    if isinstance(value, Mapping):
-        return {key: _frozen(below) for key, below in value.items()}
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
-
-
 def _explain(schema: type, detail: ErrorDetails, section: str) -> str:
     key = ".".join([section, *map(str, detail["loc"])] if section else map(str, detail["loc"]))
     if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
@@ -90,11 +85,9 @@ def _explain(schema: type, detail: ErrorDetails, section: str) -> str:
     if detail["type"] in ("missing", "missing_argument"):
         return f"key `{key}` is missing"
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return (
-        f"{key}: expected {message}; found {detail['input']!r}"
-        if detail["type"] != "value_error"
-        else (f"{key}: {message}" if key else message)
-    )
+    if detail["type"] == "value_error":  # of a dataclass's own checks: they name the key and what was found
+        return f"{key}.{message}" if key else message
+    return f"{key}: expected {message}; found {detail['input']!r}"
 
 
 def _keys(schema: Any, path: Sequence[int | str]) -> list[str]:

@@ -27,6 +27,7 @@ from fedcervix.errors import DataError
 from fedcervix.manifest import SPLITS, at_most
 from fedcervix.weights import disk
 from site_agent.collection import UNREADABLE_MAX, Collection, Image, Purpose, index, require
+from site_agent.commands.phantom import phantom
 from site_agent.images import PIXELS_MAX, Progress, decode, each, square
 from site_agent.likeness import Leak
 
@@ -253,3 +254,6 @@ def _draw_tile(canvas: Pillow.Image, tile: Pillow.Image, image: Image, left: int
     canvas.paste(tile, (left + MARGIN_PX, top + MARGIN_PX))
     caption = f"{image.patient[:14]} {LABEL_NAMES[image.label]}"
     pen.text((left + MARGIN_PX, top + edge), caption, fill=LABEL_COLOURS[image.label])
+
+
+data.add_command(phantom)

@@ -77,6 +77,7 @@ def _enroll(invited: identity.Invitation, request_pem: bytes) -> bytes:
 @click.pass_obj
 def check(home: SiteHome) -> None:
     """Try everything a run needs: configuration, certificate, clock, line, images, hardware."""
+    home.config()
     problems = 0
     for name, result in examine(home, datetime.now(UTC)):
         if isinstance(result, FedcervixError):

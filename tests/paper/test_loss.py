@@ -58,7 +58,7 @@ def test_the_golden_rows_cost_what_they_always_did(f: Tensor, temperature: float
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0])
 @pytest.mark.parametrize(("n", "width"), [(1, 3), (2, 1), (5, 7), (16, 64)])
 def test_the_loss_is_eq_1_averaged_over_all_2n_ordered_pairs(n: int, width: int, temperature: float) -> None:
-    """II-A: "The loss in a minibatch is computed across all pairs constructed with an image and its augmented version"."""
+    """II-A: "computed across all pairs constructed with an image and its augmented version"."""
     f = unit_rows(random_rows(n, width))
     assert nt_xent(f, temperature).item() == pytest.approx(eq_1_in_loops(f, temperature), abs=1e-11)
 

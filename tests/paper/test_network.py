@@ -48,7 +48,7 @@ def test_the_papers_network_has_23_639_168_parameters_and_53_120_batch_norm_valu
 
 @pytest.mark.parametrize("width", [64, 128, 256])
 def test_the_dense_layer_is_a_relu_of_64_128_or_256_units(width: int) -> None:
-    """III-B: "a dense layer with a ReLU activation is added. The dense layer serves as the image representation vector"."""
+    """III-B: "a dense layer with a ReLU activation [...] serves as the image representation vector"."""
     encoder = build_encoder(dataclasses.replace(SMALL, width=width, normalise=False), seed=0).eval()
     assert [type(layer) for layer in encoder.head] == [nn.Linear, nn.ReLU]
     f = encoder(images())
