@@ -1,15 +1,46 @@
 # Two commands for a newcomer:  make demo   make test
-VENV   ?= .venv
-PYTHON ?= python3
-BIN    := $(VENV)/bin
-READY  := $(VENV)/.ready
 
-.PHONY: demo test lint proto clean
+VENV    ?= .venv
+PYTHON  ?= python3
+WORKERS ?= 2
+BIN     := $(VENV)/bin
+READY   := $(VENV)/.ready
+
+.PHONY: help setup demo test lint proto soak clean
+
+help:
+	@echo "make demo    two institutions federate over TLS on this machine, with reports (MODE=, START=, SITES=, WOMEN=)"
+	@echo "make test    all tests"
+	@echo "make lint    ruff, mypy, and a check that the generated code fits protos/"
+	@echo "make proto   generate shared/fedcervix/wire from protos/"
+	@echo "make soak    100,000 simulated federations (HISTORIES=, SEED=)"
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
 setup: $(READY)
+
+demo: $(READY)
+	PATH="$(abspath $(BIN)):$$PATH" deploy/demo.sh
+
+test: $(READY)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+proto: $(READY)
+	$(BIN)/python -m grpc_tools.protoc -Ifedcervix/wire=protos --python_out=shared --pyi_out=shared protos/federation.proto
+
+HISTORIES ?= 100000
+SEED      ?= 0
+soak: $(READY)
+	$(BIN)/python -m tests.simulation.soak --histories $(HISTORIES) --seed $(SEED)
+
+clean:
+	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache

@@ -16,7 +16,6 @@ from typing import Any
 
 import click
 import grpc
-from rich.console import Console
 from rich.live import Live
 
 from coordinator import results
@@ -33,7 +32,7 @@ from fedcervix.files import write_secret, write_whole
 from fedcervix.journal import Journal, RunRecord
 from fedcervix.log import configure, logger
 from fedcervix.plan import Mode, differences
-from fedcervix.process import exits
+from fedcervix.process import exits, stdout_console
 from fedcervix.rounds import Outcome, replay
 from fedcervix.weights import digest_file, disk, vet_base
 from fedcervix.wire import federation_pb2 as wire
@@ -228,7 +227,7 @@ def _announce(home: Home, outcome: Outcome, reason: str, folder: Path) -> None:
 @pass_home
 def status(home: Home, *, watch: bool, as_json: bool) -> None:
     """Show who does what, since when, until when."""
-    console = Console()
+    console = stdout_console()
     if not watch:
         document = _overview(home)
         click.echo(json.dumps(document, indent=2)) if as_json else console.print(render(document))

@@ -12,6 +12,7 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -22,6 +23,7 @@ from coordinator.engine import Engine
 from coordinator.home import Home
 from coordinator.overview import overview
 from coordinator.registry import Registry
+from coordinator.results import record
 from fedcervix import codec, identity, rpc
 from fedcervix.blobs import BlobStore
 from fedcervix.errors import FedcervixError, IdentityError, RemoteError, RunError, StorageError
@@ -36,6 +38,7 @@ from fedcervix.events import (
     UpdateStored,
 )
 from fedcervix.log import logger
+from fedcervix.rounds import Instruction, Leave
 from fedcervix.wire import federation_pb2 as wire
 
 SEED_BYTES_MAX = 8 * 2**30
@@ -124,7 +127,14 @@ class Service:
         self._log.info("site attached", site=site, software=request.software_version[:64])
         yield codec.write_welcome(codec.Welcome(self._federation, run.run, run.plan))
         for instruction in self._engine.instructions(site, lambda: self._may_listen(context)):
-            yield codec.write_instruction(instruction)
+            yield codec.write_instruction(self._with_record(instruction))
+
+    def _with_record(self, instruction: Instruction) -> Instruction:
+        """Let a site that leaves know who counted in each round: its own report says so."""
+        if not isinstance(instruction, Leave):
+            return instruction
+        text = json.dumps(record(self._engine.run))
+        return replace(instruction, record=text if len(text) <= codec.RECORD_CHARS_MAX else "")
 
     def _may_listen(self, context: grpc.ServicerContext) -> bool:
         """Say whether a stream is still open. Raises IdentityError once its site is revoked: that cuts the stream."""

@@ -117,7 +117,7 @@ class Agent:
 
     def _leave(self, leave: Leave) -> Leave:
         if self._spool is not None:
-            self._spool.end(leave.outcome.value)
+            self._spool.end(leave.outcome.value, leave.record)
         return leave
 
     def stop(self) -> None:

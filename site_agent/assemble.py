@@ -81,7 +81,7 @@ def site_report(
             report.Losses(c.start, tuple(e.train_loss for e in c.history), tuple(e.valid_loss for e in c.history))
             for c in stored
         ),
-        rounds=_rounds(site, federation),
+        rounds=_rounds(federation),
         alarms=_alarms(federation, recipe),
         contact_sheet=contact_sheet(home, collection, recipe, seed),
     )
@@ -127,22 +127,22 @@ def _by_round(rounds: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
     return [rounds[number] for number in sorted(rounds, key=int)]
 
 
-def _rounds(site: str, federation: Federation | None) -> tuple[report.Round, ...]:
-    """Return what this site gave to each round, and its own validation loss of each round's model."""
+def _rounds(federation: Federation | None) -> tuple[report.Round, ...]:
+    """Return who gave what to each round, by the coordinator's ledger."""
     if federation is None:
         return ()
-    history = federation.spool.history()
-    trained, scored = history.get("train", {}), history.get("score", {})
-    rounds = []
-    for number in sorted({int(key) for key in (*trained, *scored)}):
-        mine, score = trained.get(str(number)), scored.get(str(number))
-        gave = (
-            report.Contribution(site, mine["images"], mine["steps"])
-            if mine
-            else report.Contribution(site, why_not="this site did not train in this round")
-        )
-        rounds.append(report.Round(number, score["loss_sum"] / score["count"] if score else None, (gave,)))
-    return tuple(rounds)
+    return tuple(
+        report.Round(line["round"], line["loss"], (*map(_gave, line["contributions"]), *map(_missed, line["missing"])))
+        for line in federation.spool.ledger()
+    )
+
+
+def _gave(line: dict[str, Any]) -> report.Contribution:
+    return report.Contribution(line["site"], line["images"], line["steps"])
+
+
+def _missed(line: dict[str, Any]) -> report.Contribution:
+    return report.Contribution(line["site"], why_not=line["reason"])
 
 
 def _alarms(federation: Federation | None, recipe: Recipe) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ manifest = {manifest}         # CSV: image, patient, label (0 control, 1 case, e
 
 [hardware]
 # device = "auto"             # auto, cpu or cuda
-# threads = 0                 # 0: all cores
+{threads}                   # 0: all cores
 # imagenet_weights = ""       # file with ImageNet weights; empty: torchvision's own download
 
 [policy]                      # what this site lets a federation ask of it; anything else is refused
@@ -207,7 +207,7 @@ class SiteHome:
             yield
 
 
-def create(home: SiteHome, *, coordinator: str = "", manifest: Path | None = None) -> None:
+def create(home: SiteHome, *, coordinator: str = "", manifest: Path | None = None, threads: int = 0) -> None:
     """Make a home folder with a commented configuration; an existing configuration is kept."""
     with disk(home.folder, "write"):
         for folder in (home.folder, home.blobs, home.models, home.reports, home.incidents):
@@ -215,5 +215,9 @@ def create(home: SiteHome, *, coordinator: str = "", manifest: Path | None = Non
         home.key_file("").mkdir(mode=0o700, exist_ok=True)
         if not home.config_file.exists():
             named = str(manifest.absolute()) if manifest else ""
-            text = CONFIG_TEMPLATE.format(coordinator=json.dumps(coordinator), manifest=json.dumps(named))
+            text = CONFIG_TEMPLATE.format(
+                coordinator=json.dumps(coordinator),
+                manifest=json.dumps(named),
+                threads=f"threads = {threads}" if threads else "# threads = 0",
+            )
             home.config_file.write_text(text)

@@ -65,11 +65,18 @@ class Spool:
         found: dict[str, dict[str, dict[str, Any]]] = json.loads(file.read_text())
         return found
 
-    def end(self, outcome: str) -> None:
+    def end(self, outcome: str, record: str) -> None:
         """Write down how the run ended, in the coordinator's words."""
         write_whole(self.folder / "outcome.txt", outcome.encode())
+        write_whole(self.folder / "record.json", (record or "{}").encode())
 
     def outcome(self) -> str:
         """Return how the run ended, or that it has not."""
         file = self.folder / "outcome.txt"
         return file.read_text() if file.exists() else "not ended yet"
+
+    def ledger(self) -> list[dict[str, Any]]:
+        """Return the coordinator's ledger: who counted in each round, and who not; empty until the run has ended."""
+        file = self.folder / "record.json"
+        lines: list[dict[str, Any]] = json.loads(file.read_text()).get("ledger", []) if file.exists() else []
+        return lines

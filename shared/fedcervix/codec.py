@@ -31,6 +31,7 @@ from fedcervix.wire import federation_pb2 as wire
 WIRE_VERSION = 1
 PLAN_CHARS_MAX = 256 * 1024
 RUN_CHARS_MAX = 64
+RECORD_CHARS_MAX = 3 * 2**20
 MODEL_BYTES_MAX = 64 * 2**30
 
 P = ParamSpec("P")
@@ -100,8 +101,9 @@ def write_instruction(instruction: Instruction) -> wire.FromCoordinator:
             return wire.FromCoordinator(task=write_task(instruction))
         case Stand(reason):
             return wire.FromCoordinator(stand=wire.Stand(reason=reason[:REASON_CHARS_MAX]))
-        case Leave(outcome, reason):
-            return wire.FromCoordinator(leave=wire.Leave(outcome=outcome.value, reason=reason[:REASON_CHARS_MAX]))
+        case Leave(outcome, reason, record):
+            message = wire.Leave(outcome=outcome.value, reason=reason[:REASON_CHARS_MAX], record=record)
+            return wire.FromCoordinator(leave=message)
 
 
 def write_welcome(welcome: Welcome) -> wire.FromCoordinator:
@@ -123,9 +125,14 @@ def read_from_coordinator(message: wire.FromCoordinator) -> Welcome | Instructio
         case "stand":
             return Stand(_text(message.stand.reason, REASON_CHARS_MAX, "reason"))
         case "leave":
-            return Leave(Outcome(message.leave.outcome), _text(message.leave.reason, REASON_CHARS_MAX, "reason"))
+            return _leave(message.leave)
         case _:
             raise ValueError("neither welcome nor instruction")
+
+
+def _leave(said: wire.Leave) -> Leave:
+    record = _text(said.record, RECORD_CHARS_MAX, "record")
+    return Leave(Outcome(said.outcome), _text(said.reason, REASON_CHARS_MAX, "reason"), record)
 
 
 # --- reports ------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""How a command ends: three lines and a documented exit code, never a bare traceback."""
+"""How a command talks and ends: tables, three lines and a documented exit code, never a bare traceback."""
 
 from __future__ import annotations
 
@@ -6,8 +6,18 @@ import sys
 import traceback
 
 import click
+from rich.console import Console
 
 from fedcervix.errors import FedcervixError
+
+PIPE_COLUMNS = 140
+"""width of tables where there is no terminal to ask"""
+
+
+def stdout_console() -> Console:
+    """Return where tables are printed: as wide as the terminal, or wide enough for a log."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPE_COLUMNS)
 
 
 def exits(command: click.Command) -> None:

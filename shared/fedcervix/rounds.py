@@ -562,6 +562,8 @@ class Leave:
 
     outcome: Outcome
     reason: str
+    record: str = ""
+    """the run's record as JSON, put in where it is sent"""
 
     def __str__(self) -> str:
         return f"{self.outcome}: {self.reason}"

@@ -29,14 +29,15 @@ EXIT_OF = {Outcome.OK: 0, Outcome.DEGRADED: 20, Outcome.ABORTED: 21}
 @click.command("join")
 @click.argument("invitation", type=click.Path(path_type=Path))
 @click.option("--manifest", type=click.Path(path_type=Path), help="The site's manifest; written into site.toml.")
+@click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads to train with; 0: all cores.")
 @click.pass_obj
-def join(home: SiteHome, invitation: Path, manifest: Path | None) -> None:
+def join(home: SiteHome, invitation: Path, manifest: Path | None, threads: int) -> None:
     """Join a federation: make this site's key here, obtain its certificate, write site.toml."""
     with disk(invitation, "read"):
         invited = identity.Invitation.parse(invitation.read_bytes())
     now = datetime.now(UTC)
     identity.check_validity(identity.identify(invited.certificate_pem), now)
-    create(home, coordinator=invited.address, manifest=manifest)
+    create(home, coordinator=invited.address, manifest=manifest, threads=threads)
     who = identity.Identity(invited.federation, "site", invited.site)
     key = _key(home)
     certificate = _enroll(invited, identity.request(key, who))

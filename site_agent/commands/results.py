@@ -8,11 +8,11 @@ from pathlib import Path
 
 import click
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from fedcervix.errors import DataError, ModelError
 from fedcervix.plan import Recipe
+from fedcervix.process import stdout_console
 from fedcervix.weights import disk
 from site_agent import classifiers, dataset, report
 from site_agent.assemble import site_report
@@ -47,7 +47,7 @@ def evaluate(home: SiteHome) -> None:
     now = datetime.now(UTC)
     content = site_report(home, site_name(home), collection, stored, test, device, now)
     page, results = report.write_results(content, home.reports)
-    console = Console(soft_wrap=True)
+    console = stdout_console()
     console.print(table(content.evaluations, f"site {content.site}: {len(test.labels)} test images"))
     for comparison in content.comparisons:
         difference = _interval(comparison.difference)

@@ -80,12 +80,14 @@ class Stand(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class Leave(_message.Message):
-    __slots__ = ("outcome", "reason")
+    __slots__ = ("outcome", "reason", "record")
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
     outcome: str
     reason: str
-    def __init__(self, outcome: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    record: str
+    def __init__(self, outcome: _Optional[str] = ..., reason: _Optional[str] = ..., record: _Optional[str] = ...) -> None: ...
 
 class FromSite(_message.Message):
     __slots__ = ("at", "ready", "refusal", "progress", "update", "score", "adopted", "failure")

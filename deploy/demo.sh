@@ -1,0 +1,138 @@
+#!/usr/bin/env bash
+# The main job from beginning to end, with ordinary commands, shown as they run:
+# two institutions, one coordinator, three processes on this machine's loopback, mutual TLS.
+#
+#   MODE=csfssl|ppfssl        how to federate                         (csfssl)
+#   START=SITE                who begins: the first of the ring       (the first of SITES)
+#   SITES="a=DIR b=DIR ..."   folders with manifest.csv and images    (phantom institutions nhs and alts, drawn here)
+#   WOMEN=N                   labelled women of each phantom site     (60)
+#   FOLDER=DIR                where everything is written             (./demo)
+set -euo pipefail
+
+MODE=${MODE:-csfssl}
+WOMEN=${WOMEN:-60}
+FOLDER=${FOLDER:-demo}
+SITES=${SITES:-}
+UNLABELLED_PER_LABELLED=1.5
+
+bold=$(tput bold 2>/dev/null || true)
+plain=$(tput sgr0 2>/dev/null || true)
+say() { printf '\n%s# %s%s\n' "$bold" "$*" "$plain"; }
+show() { printf '%s$ %s%s\n' "$bold" "$*" "$plain"; }
+run() { show "$@"; "$@"; }
+
+started=()
+finish() {
+  for pid in "${started[@]:-}"; do
+    [ -n "$pid" ] && kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null
+  done
+  return 0
+}
+trap finish EXIT
+
+# in_background NAME COMMAND...: run it beside the others, its lines marked with NAME; the process's id is in $pid.
+in_background() {
+  local name=$1
+  shift
+  show "$@  &"
+  "$@" > >(sed -u "s/^/  $name | /") 2>&1 &
+  pid=$!
+  started+=("$pid")
+}
+
+if [ -e "$FOLDER" ] && [ ! -e "$FOLDER/.fedcervix-demo" ]; then
+  echo "error: $FOLDER exists and was not made by this demo" >&2
+  echo "  likely cause: another folder of that name" >&2
+  echo "  next: FOLDER=some-other-name make demo" >&2
+  exit 2
+fi
+rm -rf "$FOLDER"
+mkdir -p "$FOLDER"
+touch "$FOLDER/.fedcervix-demo"
+
+if [ -z "$SITES" ]; then
+  say "Two phantom institutions: drawn cervices, two cameras, two label criteria"
+  for name in nhs alts; do
+    run site-agent data phantom "$FOLDER/data/$name" --institution "$name" --women "$WOMEN" \
+      --unlabelled-per-labelled "$UNLABELLED_PER_LABELLED" 2>/dev/null
+    SITES="$SITES $name=$FOLDER/data/$name"
+  done
+fi
+
+names=()
+declare -A manifest
+for pair in $SITES; do
+  name=${pair%%=*}
+  names+=("$name")
+  manifest[$name]="${pair#*=}/manifest.csv"
+done
+if [ -n "${START:-}" ]; then
+  if [ -z "${manifest[$START]:-}" ]; then
+    echo "error: START=$START is not one of ${names[*]}" >&2
+    exit 2
+  fi
+  rest=()
+  for name in "${names[@]}"; do [ "$name" = "$START" ] || rest+=("$name"); done
+  names=("$START" "${rest[@]}")
+fi
+roster=$(IFS=,; echo "${names[*]}")
+cores=$(getconf _NPROCESSORS_ONLN)
+threads=$((cores / ${#names[@]}))
+[ "$threads" -ge 1 ] || threads=1
+
+say "What each institution holds"
+for name in "${names[@]}"; do
+  run site-agent data check "${manifest[$name]}" --cache "$FOLDER/$name/cache" 2>/dev/null
+done
+
+say "The coordinator: a home folder with authority and configuration, then the process"
+home=$FOLDER/coordinator
+run coordinator init "$home" --sites "$roster" --profile demo --advertise localhost:0 --bind 127.0.0.1:0
+in_background coordinator coordinator --home "$home" start --mode "$MODE"
+coordinator_pid=$pid
+for _ in $(seq 100); do
+  [ -e "$home/running.json" ] && break
+  kill -0 "$coordinator_pid" || exit 1
+  read -rt 0.1 <> <(:) || true
+done
+
+say "Invitations: each site makes its key itself and trades its one-time invitation for a certificate"
+for name in "${names[@]}"; do
+  run coordinator --home "$home" invite "$name" --out "$FOLDER/$name.invitation.toml"
+  run site-agent --home "$FOLDER/$name" join "$FOLDER/$name.invitation.toml" \
+    --manifest "${manifest[$name]}" --threads "$threads"
+  rm "$FOLDER/$name.invitation.toml"
+done
+run site-agent --home "$FOLDER/${names[0]}" check
+
+say "The federation: every site trains on its own images; only weights travel"
+site_pids=()
+for name in "${names[@]}"; do
+  in_background "$name" site-agent --home "$FOLDER/$name"
+  site_pids+=("$pid")
+done
+for one in "${site_pids[@]}" "$coordinator_pid"; do wait "$one"; done
+started=()
+run coordinator --home "$home" status
+
+beside() {
+  local pids=()
+  for name in "${names[@]}"; do
+    in_background "$name" site-agent --home "$FOLDER/$name" "$@"
+    pids+=("$pid")
+  done
+  for one in "${pids[@]}"; do wait "$one"; done
+  started=()
+}
+say "For comparison: contrastive learning on each site's own images alone (SSL)"
+beside pretrain
+say "Each site fine-tunes on its own labels, from each start"
+beside finetune
+say "Each site evaluates on women it never trained on, and writes its report"
+for name in "${names[@]}"; do
+  run site-agent --home "$FOLDER/$name" evaluate
+done
+
+say "Done. The reports (they hold images and stay at the site):"
+for name in "${names[@]}"; do echo "  $FOLDER/$name/reports/report.html"; done
+echo "The federated model with its record: $(echo "$home"/results/*)"
