@@ -15,8 +15,8 @@ FOLDER=${FOLDER:-demo}
 SITES=${SITES:-}
 UNLABELLED_PER_LABELLED=1.5
 
-bold=$(tput bold 2>/dev/null || true)
-plain=$(tput sgr0 2>/dev/null || true)
+bold='' plain=''
+if [ -t 1 ]; then bold=$'\e[1m' plain=$'\e[0m'; fi
 say() { printf '\n%s# %s%s\n' "$bold" "$*" "$plain"; }
 show() { printf '%s$ %s%s\n' "$bold" "$*" "$plain"; }
 run() { show "$@"; "$@"; }
@@ -88,11 +88,13 @@ done
 say "The coordinator: a home folder with authority and configuration, then the process"
 home=$FOLDER/coordinator
 run coordinator init "$home" --sites "$roster" --profile demo --advertise localhost:0 --bind 127.0.0.1:0
-in_background coordinator coordinator --home "$home" start --mode "$MODE"
-coordinator_pid=$pid
+show coordinator --home "$home" start --mode "$MODE" " &   (its log: $FOLDER/coordinator.log)"
+coordinator --home "$home" start --mode "$MODE" >"$FOLDER/coordinator.log" 2>&1 &
+coordinator_pid=$!
+started+=("$coordinator_pid")
 for _ in $(seq 100); do
   [ -e "$home/running.json" ] && break
-  kill -0 "$coordinator_pid" || exit 1
+  kill -0 "$coordinator_pid" 2>/dev/null || { cat "$FOLDER/coordinator.log"; exit 1; }
   read -rt 0.1 <> <(:) || true
 done
 
@@ -113,6 +115,7 @@ for name in "${names[@]}"; do
 done
 for one in "${site_pids[@]}" "$coordinator_pid"; do wait "$one"; done
 started=()
+tail -n 2 "$FOLDER/coordinator.log"
 run coordinator --home "$home" status
 
 beside() {

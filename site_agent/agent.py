@@ -36,6 +36,8 @@ from site_agent.policy import objections
 from site_agent.spool import Spool
 from site_agent.worker import CancelledError, Worker
 
+REMOTE_ERRORS_MAX = 3
+MENDED_BY_TIME = (LinkError, StorageError, RunError, RemoteError)
 PROGRESS_S = 1.0
 """at most one progress report in this time"""
 
@@ -272,16 +274,28 @@ class Agent:
             self._link.push(result.digest, self._blobs, self._on_bytes(result.task, "uploading"))
         return self._link.report(result)
 
-    def _again(self, cancelled: threading.Event, attempt: Callable[[], Any]) -> Any:
-        """Try until it succeeds, with growing pauses; only errors that time may mend are tried again."""
+    def _again(
+        self,
+        cancelled: threading.Event,
+        attempt: Callable[[], Any],
+        mends: tuple[type[Exception], ...] = MENDED_BY_TIME,
+    ) -> Any:
+        """Try until it succeeds, with growing pauses; only errors that time may mend are tried again.
+
+        A line comes back, a full disk is emptied, a model that is no longer there is asked for under a new task; bytes
+        that arrived wrong are sent once more or twice, but not for ever.
+        """
         pauses = Pauses(random.Random())  # noqa: S311  (jitter, not a secret, and no result depends on it)
+        arrived_wrong = 0
         while True:
             try:
                 return attempt()
-            except LinkError:
-                pass  # the listener says so
-            except (StorageError, RemoteError) as error:
-                self._show("trouble", {"error": error})
+            except mends as error:
+                arrived_wrong += isinstance(error, RemoteError)
+                if arrived_wrong >= REMOTE_ERRORS_MAX:
+                    raise
+                if not isinstance(error, LinkError):  # of the line, the listener speaks
+                    self._show("trouble", {"error": error})
             if cancelled.wait(pauses.next_s()) or self._stopping.is_set():
                 raise CancelledError
 
@@ -321,7 +335,7 @@ class Agent:
     def _tell_ready(self, ready: codec.Ready) -> None:
         """Accept the plan."""
         try:
-            self._again(self._stopping, lambda: self._link.report(ready))
+            self._again(self._stopping, lambda: self._link.report(ready), (LinkError, StorageError))
         except CancelledError:
             return
         except FedcervixError as error:

@@ -70,7 +70,7 @@ class Display:
     def _finished(self, values: dict[str, Any]) -> None:
         result = values["result"]
         loss = getattr(result, "loss", None)
-        self._line(f"{values['task']} is done" + (f": loss {loss:.4f}" if loss else ""))
+        self._line(f"done: {values['task']}" + (f", loss {loss:.4f}" if loss else ""))
 
     def _progress(self, values: dict[str, Any]) -> None:
         if self._console.is_terminal:

@@ -3,7 +3,8 @@
 Rules
 1. A file under its digest's name is whole and right: it was hashed, fsynced and renamed into place, in that order.
 2. A transfer in progress is a `.part` file per sender; its length is the offset from which the transfer goes on, after
-   a cut line as after a killed process.
+   a cut line as after a killed process. The newest transfer of a part is the only one that writes to it: on a line
+   that was cut, an older one may not have noticed yet.
 3. Nobody deletes a blob but `keep_only`, which is told what the run still needs.
 """
 
@@ -12,7 +13,9 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import threading
 from collections.abc import Collection, Iterator
+from io import FileIO
 from pathlib import Path
 
 from fedcervix.errors import RemoteError, StorageError
@@ -29,6 +32,8 @@ class BlobStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._incoming = folder / "incoming"
+        self._turn = threading.Lock()
+        self._newest: dict[Path, object] = {}
         with disk(folder, "write"):
             self._incoming.mkdir(parents=True, exist_ok=True)
 
@@ -64,8 +69,21 @@ class BlobStore:
             if other != part:
                 other.unlink(missing_ok=True)
         have_bytes = self.resume_at(digest, sender)
+        if have_bytes >= size_bytes:  # this process was killed before it could verify what had arrived
+            return size_bytes if self._settle(part, digest) else 0
         self._check_room(size_bytes, have_bytes=have_bytes)
         return have_bytes
+
+    def _settle(self, part: Path, digest: str) -> bool:
+        """Give a part its name if it is the blob; throw it away if not."""
+        hasher = hashlib.sha256()
+        with disk(part, "read"):
+            _hash_into(hasher, part)
+        try:
+            self._verify(part, digest, hasher)
+        except RemoteError:
+            return False
+        return True
 
     def _check_room(self, size_bytes: int, *, have_bytes: int) -> None:
         free = shutil.disk_usage(self._folder).free
@@ -80,7 +98,7 @@ class BlobStore:
         """Append chunks to an incoming blob; when it is whole, verify it and give it its name.
 
         Returns whether the blob is now here; False: the line ended early, and `resume_at` says where to go on.
-        Raises RemoteError where offset, length or digest are wrong (the part is then thrown away), StorageError.
+        Raises RemoteError where offset, length or digest are wrong (by a wrong digest the part is lost), StorageError.
         """
         part, hasher = self._part(digest, sender), hashlib.sha256()
         have = self._append(part, hasher, _bounded(chunks, offset, size_bytes), offset)
@@ -99,19 +117,29 @@ class BlobStore:
 
     def _append(self, part: Path, hasher: hashlib._Hash, chunks: Iterator[bytes], offset: int) -> int:
         """Write chunks to the part's end, hashing what was and what comes; return its new length."""
+        me = object()
+        with self._turn:
+            self._newest[part] = me
         have = part.stat().st_size if part.exists() else 0
         if offset != have:
             raise RemoteError(f"the transfer goes on at byte {have}, not at {offset}")
-        with disk(part, "write"), part.open("ab") as out:
+        with disk(part, "write"), part.open("ab", buffering=0) as out:
             if offset:
                 _hash_into(hasher, part)
             for chunk in chunks:
+                self._write(out, chunk, part, me)
                 have += len(chunk)
-                out.write(chunk)
                 hasher.update(chunk)
-            out.flush()
             os.fsync(out.fileno())
         return have
+
+    def _write(self, out: FileIO, chunk: bytes, part: Path, me: object) -> None:
+        with self._turn:
+            if self._newest[part] is not me:
+                raise RemoteError("another transfer of this model has begun")
+            rest = memoryview(chunk)
+            while rest:
+                rest = rest[out.write(rest) :]
 
     def _verify(self, part: Path, digest: str, hasher: hashlib._Hash) -> None:
         if hasher.hexdigest() != digest:
@@ -126,8 +154,8 @@ class BlobStore:
         self._name(file, digest)
 
     def scratch(self, name: str) -> Path:
-        """Return a place for a file in the making, on the same disk."""
-        return self._incoming / name
+        """Return a place for a file in the making, on the same disk (no sender's name begins with a dot)."""
+        return self._incoming / f".{name}"
 
     def chunks(self, digest: str, offset: int) -> Iterator[bytes]:
         """Yield a blob's bytes from `offset`, in chunks. Raises FileNotFoundError."""
@@ -139,9 +167,10 @@ class BlobStore:
     def keep_only(self, digests: Collection[str]) -> None:
         """Delete every finished blob that is not among `digests`."""
         kept = set(digests)
-        for blob in self._folder.glob("*.safetensors"):
-            if blob.name.removesuffix(".safetensors") not in kept:
-                blob.unlink(missing_ok=True)
+        with disk(self._folder, "write"):
+            for blob in self._folder.glob("*.safetensors"):
+                if blob.name.removesuffix(".safetensors") not in kept:
+                    blob.unlink(missing_ok=True)
 
     def _part(self, digest: str, sender: str) -> Path:
         return self._incoming / sender / f"{digest}.part"

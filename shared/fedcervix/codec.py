@@ -6,6 +6,7 @@ Every bound of protos/federation.proto is enforced here: what comes out of a `re
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
@@ -53,6 +54,11 @@ def _reads(read: Callable[P, R]) -> Callable[P, R]:
 
 def _text(value: str, chars_max: int, name: str) -> str:
     check(len(value) <= chars_max, f"{name} is longer than {chars_max} characters")
+    return value
+
+
+def _finite(value: float, name: str) -> float:
+    check(math.isfinite(value), f"{name} is a finite number; found {value}")
     return value
 
 
@@ -252,8 +258,8 @@ def _read_progress(message: wire.FromSite, _site: str, _at: float) -> Progress:
         said.done,
         said.of,
         _text(said.unit, 16, "unit"),
-        said.loss,
-        said.images_per_s,
+        _finite(said.loss, "loss"),
+        _finite(said.images_per_s, "images_per_s"),
     )
 
 

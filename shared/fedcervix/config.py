@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ def build(schema: type[T], raw: Mapping[str, Any], *, source: Path, section: str
     """Return `schema` filled from a TOML table. Raises ConfigError naming file, key, expected, found, nearest key."""
     try:
         # By way of JSON, because strict validation takes tables for dataclasses and arrays for tuples only there.
-        return TypeAdapter(schema).validate_json(json.dumps(raw, default=str))
+        return TypeAdapter(schema).validate_json(json.dumps(_finite(raw), default=str))
     except ValidationError as error:
         lines = [_explain(schema, detail, section) for detail in error.errors()[:5]]
         raise ConfigError(
@@ -53,6 +54,13 @@ def build(schema: type[T], raw: Mapping[str, Any], *, source: Path, section: str
             cause="a misspelt key or a value of the wrong kind",
             next_step=f"edit {source} (every key is explained in docs/configuration.md)",
         ) from error
+
+
+def _finite(value: Any) -> Any:
+    """Turn TOML's `inf` and `nan` into words: no key takes them, and a plan that held one would have no digest."""
+    if isinstance(value, dict):
+        return {key: _finite(below) for key, below in value.items()}
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def apply_profile(name: str, recipe: Mapping[str, Any], terms: Mapping[str, Any], *, source: Path) -> Profile:

@@ -51,7 +51,15 @@ class Task:
         )
 
     def __str__(self) -> str:
-        return f"{self.kind} round {self.round}"
+        return _WORDS[self.kind].format(self.round)
+
+
+_WORDS = {
+    TaskKind.SEED: "make the first model",
+    TaskKind.TRAIN: "train in round {}",
+    TaskKind.SCORE: "score the model of round {}",
+    TaskKind.ADOPT: "adopt the model of round {}",
+}
 
 
 class Answer(StrEnum):
@@ -186,6 +194,9 @@ class ModelAdopted:
     task: Task
     at: float
 
+    def __post_init__(self) -> None:
+        check(self.task.kind == TaskKind.ADOPT, f"{self.task.kind} adopts no model")
+
 
 @dataclass(frozen=True, slots=True)
 class RunAborted:
@@ -251,7 +262,8 @@ def task_from_dict(raw: Mapping[str, Any]) -> Task:
 
 
 def event_to_json(event: Event) -> str:
-    """Return the journal's text of an event."""
+    """Return the journal's text of an event. Raises ValueError where `event_from_json` could not read it back."""
+    check_event(event)
     return canonical_json({"event": type(event).__name__, **dataclasses.asdict(event)})
 
 
@@ -265,7 +277,7 @@ def event_from_json(text: str) -> Event:
         if "gauges" in raw:
             raw["gauges"] = tuple((name, value) for name, value in raw["gauges"])
         event: Event = kind(**raw)
-    except (AttributeError, KeyError, TypeError, RecursionError) as error:
+        check_event(event)
+    except (AttributeError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"not an event: {error}") from error
-    check_event(event)
     return event

@@ -202,10 +202,10 @@ def _presence(presence: Presence, reason: Callable[[Any], str]) -> Callable[[Run
         if event.site not in run.plan.sites:
             return run, Answer.REFUSED
         before = run.site(event.site)
-        if before.presence is Presence.REVOKED:
-            return run, Answer.REFUSED
         if before.presence is presence and before.reason == reason(event):
             return run, Answer.DUPLICATE
+        if before.presence is Presence.REVOKED:
+            return run, Answer.REFUSED
         if presence is Presence.SILENT and before.presence is not Presence.PRESENT:
             return run, Answer.STALE
         after = Site(event.site, presence, event.at, reason(event))
@@ -247,6 +247,8 @@ def _update(run: Run, event: UpdateStored) -> tuple[Run, Answer]:
 def _seeded(run: Run, event: UpdateStored) -> tuple[Run, Answer]:
     if run.layout:
         return run, Answer.DUPLICATE if event.digest == run.layout else Answer.STALE
+    if instruction(run, event.site) != event.task:
+        return run, Answer.STALE
     return replace(run, model=event.digest, layout=event.digest), Answer.ACCEPTED
 
 
@@ -271,9 +273,11 @@ def _scored(run: Run, event: ScoreReported) -> tuple[Run, Answer]:
 
 
 def _adopted(run: Run, event: ModelAdopted) -> tuple[Run, Answer]:
+    if event.site not in run.plan.sites or event.task.run != run.run:
+        return run, Answer.REFUSED
     if event.site in run.adopted:
         return run, Answer.DUPLICATE
-    if event.site not in run.plan.sites or instruction(run, event.site) != event.task:
+    if instruction(run, event.site) != event.task:
         return run, Answer.STALE
     return replace(run, adopted=(*run.adopted, event.site)), Answer.ACCEPTED
 

@@ -70,12 +70,13 @@ class Session:
     """the last finished task, until it is acknowledged"""
     failure: SiteFailed | None = None
     settled: Task | None = None
-    """the last task that needs nothing more from this site"""
+    """the instructed task, once it needs nothing more from this site"""
 
 
 def instructed(session: Session, instruction: Instruction) -> Session:
-    """The coordinator has said what it wants."""
-    return replace(session, instruction=instruction)
+    """The coordinator has said what it wants. A task that it comes back to is wanted anew: its result came too late."""
+    settled = session.settled if instruction == session.instruction else None
+    return replace(session, instruction=instruction, settled=settled)
 
 
 def finished(session: Session, result: Result) -> Session:
@@ -105,7 +106,7 @@ def duty(session: Session) -> Duty:
         case Task() as task if session.result is not None and session.result.task == task:
             return Deliver(session.result)
         case Task() as task if session.settled == task:
-            return Rest(f"{task} is done; waiting for the coordinator")
+            return Rest(f"told the coordinator: {task}, done")
         case Task() as task:
             return Work(task)
         case Stand(reason):

@@ -50,14 +50,15 @@ def evaluate(home: SiteHome) -> None:
     console = stdout_console()
     console.print(table(content.evaluations, f"site {content.site}: {len(test.labels)} test images"))
     for comparison in content.comparisons:
-        difference = _interval(comparison.difference)
+        found = comparison.difference
+        difference = f"{found.value:+.2f} ({found.low:+.2f} to {found.high:+.2f})"
         console.print(f"AUC of {comparison.name} minus {comparison.versus}: {difference}: {comparison.verdict}")
     click.echo(f"report: {page}\nnumbers: {results}")
 
 
 def table(evaluations: tuple[Evaluation, ...], title: str) -> Table:
     """Return the table of initialisations, in the shape of the paper's Table II with 95 % intervals."""
-    columns = ("start", "AUC", "accuracy", "recall", "precision", "F1", "F1 at the threshold of validation")
+    columns = ("start", "AUC", "accuracy", "recall", "precision", "F1", "F1, chosen threshold")
     drawn = Table(*columns, title=title, title_justify="left")
     for e in evaluations:
         fixed = (_interval(value) for value in (e.fixed.accuracy, e.fixed.recall, e.fixed.precision, e.fixed.f1))
@@ -66,7 +67,7 @@ def table(evaluations: tuple[Evaluation, ...], title: str) -> Table:
 
 
 def _interval(estimate: Estimate) -> str:
-    return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"
+    return f"{estimate.value:.2f} ({estimate.low:.2f}–{estimate.high:.2f})"
 
 
 @click.command("predict")
