@@ -124,7 +124,7 @@ class Service:
             )
         context.add_callback(self._engine.wake)
         run = self._engine.run
-        self._log.info("site attached", site=site, software=request.software_version[:64])
+        self._log.info("line open", site=site, software=request.software_version[:64])
         yield codec.write_welcome(codec.Welcome(self._federation, run.run, run.plan))
         for instruction in self._engine.instructions(site, lambda: self._may_listen(context)):
             yield codec.write_instruction(self._with_record(instruction))

@@ -41,7 +41,7 @@ def _headline(d: dict[str, Any]) -> Text:
 
 
 def _sites(d: dict[str, Any]) -> Table:
-    table = Table("site", "is", "since", "asked to", "progress", "silent at", title="Sites", title_justify="left")
+    table = Table("site", "is", "since", "asked to", "progress", "lease until", title="Sites", title_justify="left")
     for site in d["sites"]:
         link = "" if site["connected"] or site["presence"] != "present" else " (line down)"
         table.add_row(

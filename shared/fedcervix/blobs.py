@@ -3,8 +3,8 @@
 Rules
 1. A file under its digest's name is whole and right: it was hashed, fsynced and renamed into place, in that order.
 2. A transfer in progress is a `.part` file per sender; its length is the offset from which the transfer goes on, after
-   a cut line as after a killed process. The newest transfer of a part is the only one that writes to it: on a line
-   that was cut, an older one may not have noticed yet.
+   a cut line as after a killed process. A sender's newest transfer is the only one that writes: on a line that was
+   cut, an older one may not have noticed yet.
 3. Nobody deletes a blob but `keep_only`, which is told what the run still needs.
 """
 
@@ -119,7 +119,7 @@ class BlobStore:
         """Write chunks to the part's end, hashing what was and what comes; return its new length."""
         me = object()
         with self._turn:
-            self._newest[part] = me
+            self._newest[part.parent] = me
         have = part.stat().st_size if part.exists() else 0
         if offset != have:
             raise RemoteError(f"the transfer goes on at byte {have}, not at {offset}")
@@ -135,8 +135,8 @@ class BlobStore:
 
     def _write(self, out: FileIO, chunk: bytes, part: Path, me: object) -> None:
         with self._turn:
-            if self._newest[part] is not me:
-                raise RemoteError("another transfer of this model has begun")
+            if self._newest[part.parent] is not me:
+                raise RemoteError("a newer transfer of this sender has begun")
             rest = memoryview(chunk)
             while rest:
                 rest = rest[out.write(rest) :]

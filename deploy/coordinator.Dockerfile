@@ -1,0 +1,40 @@
+# The coordinator: no torch, no image, nothing of any patient. Build from the checkout's root:
+#
+#     docker build -f deploy/coordinator.Dockerfile -t fedcervix-coordinator .
+#
+# Packages come from wherever pip is configured to look; an own configuration is handed in as a build secret, which
+# leaves no trace in the image:  docker build --secret id=pip,src=pip.conf ...
+ARG PYTHON=3.12
+
+FROM python:${PYTHON}-slim AS build
+WORKDIR /source
+COPY . .
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    python -m pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
+    && python -m venv /opt/fedcervix \
+    && /opt/fedcervix/bin/pip install --no-cache-dir /wheels/*.whl \
+    && /opt/fedcervix/bin/coordinator --version
+
+FROM python:${PYTHON}-slim
+# The number is fixed, so that a host folder can be given to it (chown 10001:10001).
+RUN groupadd --gid 10001 fedcervix \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/fedcervix \
+        --shell /usr/sbin/nologin fedcervix \
+    && install --directory --owner=10001 --group=10001 --mode=0700 /var/lib/fedcervix
+COPY --from=build /opt/fedcervix /opt/fedcervix
+ENV PATH=/opt/fedcervix/bin:$PATH \
+    HOME=/var/lib/fedcervix \
+    FEDCERVIX_COORDINATOR_HOME=/var/lib/fedcervix \
+    PYTHONDONTWRITEBYTECODE=1
+USER 10001:10001
+WORKDIR /var/lib/fedcervix
+VOLUME /var/lib/fedcervix
+EXPOSE 8443
+STOPSIGNAL SIGTERM
+# Healthy: it answers its operator over TLS, and nothing keeps it from its work (a full disk does).
+# Where only the journal could be read, `trouble` says so.
+HEALTHCHECK --interval=60s --timeout=20s --start-period=30s --retries=3 \
+    CMD coordinator --home /var/lib/fedcervix status --json | grep --quiet '"trouble": ""'
+ENTRYPOINT ["coordinator"]
+# Goes on with the unfinished run. It never begins one: that is a person's decision (`start --mode ...`).
+CMD ["start"]

@@ -1,0 +1,49 @@
+# A hospital's site agent: the images stay on this machine. Build from the checkout's root:
+#
+#     docker build -f deploy/site.Dockerfile -t fedcervix-site .
+#
+# Which torch: by default the newest that pip finds, which on Linux brings its own CUDA and also runs without a GPU.
+# A much smaller image without CUDA:
+#
+#     docker build -f deploy/site.Dockerfile -t fedcervix-site \
+#         --build-arg TORCH="torch==VERSION+cpu torchvision==VERSION+cpu" --secret id=pip,src=pip.conf .
+#
+# where pip.conf names the package index of torch's CPU builds as extra-index-url (torch's installation page gives it).
+# The secret leaves no trace in the image.
+ARG PYTHON=3.12
+
+FROM python:${PYTHON}-slim AS build
+ARG TORCH="torch torchvision"
+WORKDIR /source
+COPY . .
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    python -m pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
+    && python -m venv /opt/fedcervix \
+    && /opt/fedcervix/bin/pip install --no-cache-dir ${TORCH} "$(echo /wheels/*.whl)[site]" \
+    && /opt/fedcervix/bin/site-agent --version
+
+FROM python:${PYTHON}-slim
+# The number is fixed, so that a host folder can be given to it (chown 10001:10001).
+RUN groupadd --gid 10001 fedcervix \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/fedcervix \
+        --shell /usr/sbin/nologin fedcervix \
+    && install --directory --owner=10001 --group=10001 --mode=0700 /var/lib/fedcervix \
+    && install --directory /data
+COPY --from=build /opt/fedcervix /opt/fedcervix
+# With NVIDIA's container toolkit the last two let the GPU in; without it they do nothing.
+ENV PATH=/opt/fedcervix/bin:$PATH \
+    HOME=/var/lib/fedcervix \
+    FEDCERVIX_SITE_HOME=/var/lib/fedcervix \
+    MPLCONFIGDIR=/tmp/matplotlib \
+    PYTHONDONTWRITEBYTECODE=1 \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+USER 10001:10001
+WORKDIR /var/lib/fedcervix
+# The home folder. The images are mounted at /data, read-only: nothing is ever written there.
+VOLUME /var/lib/fedcervix
+STOPSIGNAL SIGTERM
+# No port: a site only dials out. No health check: whether this site is well is what the coordinator says of it
+# (`coordinator status`), and the whole way is tried by `site-agent check`.
+HEALTHCHECK NONE
+ENTRYPOINT ["site-agent"]

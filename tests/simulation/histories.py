@@ -1,0 +1,85 @@
+"""From one number to one history: which federation, and how bad a world it lives in."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+from fedcervix.plan import Plan, Recipe, Terms
+from fedcervix.rounds import Outcome
+from tests.simulation.oracle import digest_of, undisturbed
+from tests.simulation.world import Faults, History, Rules, Violation, simulate
+
+NAMES = ("ada", "bob", "cleo", "dora", "emil", "fay", "gus", "hal", "ida")
+ALONE = Recipe(epochs_max=1000)
+
+
+def draw_plan(dice: random.Random) -> Plan:
+    """Draw a federation of 2 to 9 sites, mostly few."""
+    sites = NAMES[: min(9, 2 + int(dice.expovariate(0.7)))]
+    terms = Terms(
+        rounds=dice.choice([1, 2, 2, 3, 4]),
+        patience_rounds=dice.choice([1, 2, 5]),
+        average=dice.choice(["equal", "by-images"]),
+        ring_result=dice.choice(["last", "cycle-average"]),
+        quorum=dice.choice([None, None, dice.randint(1, len(sites))]),
+        lease_s=60.0,
+        grace_s=dice.choice([0.0, 120.0]),
+        give_up_s=4 * 3600.0,
+        seed=dice.randrange(1000),
+    )
+    return Plan(mode=dice.choice(["csfssl", "ppfssl"]), sites=sites, profile="paper", terms=terms, recipe=ALONE)
+
+
+def draw_faults(dice: random.Random, plan: Plan) -> Faults:
+    """Draw a world; each kind of fault is absent from half of the histories."""
+
+    def rate(most: float) -> float:
+        return dice.choice([0.0, dice.uniform(0, most)])
+
+    faults = Faults(
+        delay_s=dice.choice([0.01, 1.0]),
+        loss=rate(0.3),
+        double=rate(0.3),
+        straggle=rate(0.2),
+        cuts_per_hour=rate(30),
+        coordinator_crash=rate(0.2),
+        site_crashes_per_hour=rate(20),
+        work_failure=rate(0.1),
+    )
+    if dice.random() < 0.3:
+        gone = dice.sample(plan.sites, dice.randint(1, len(plan.sites)))
+        faults = replace(faults, lost=tuple((site, dice.choice([0.0, dice.uniform(1, 1000)])) for site in gone))
+    if dice.random() < 0.1:
+        faults = replace(faults, revoked=((dice.choice(plan.sites), dice.uniform(1, 1000)),))
+    return faults
+
+
+def history(seed: int, rules: Rules | None = None) -> History:
+    """Let the history of this number happen. Raises Violation, which names the command that shows it again."""
+    dice = random.Random(seed)
+    plan = draw_plan(dice)
+    faults = draw_faults(dice, plan)
+    base = dice.choice(["", digest_of("a model given by the operator")])
+    try:
+        found = simulate(plan, faults, seed, base=base, rules=rules)
+        _check_end(found)
+    except Violation as violation:
+        violation.add_note(f"again: python -m tests.simulation.soak --seed {seed} --histories 1 --trace")
+        raise
+    return found
+
+
+def _check_end(found: History) -> None:
+    """Where every fault was transient and nobody may be left out, the run ends as if nothing had happened."""
+    run, transient = found.run, not (found.faults.lost or found.faults.revoked)
+    if transient and run.outcome is Outcome.ABORTED:
+        raise Violation(f"every fault was transient, but the run was aborted: {run.reason}")
+    everyone = found.plan.terms.quorum in (None, len(found.plan.sites))
+    if everyone and found.plan.mode == "csfssl" and run.outcome is Outcome.DEGRADED:
+        raise Violation("a run that needs every site ended without one of them")
+    scored = all(len(round_.scores) == len(found.plan.sites) for round_ in run.rounds)
+    if run.outcome is Outcome.OK and scored:
+        result = (run.best.candidate, run.best_round, len(run.rounds))
+        if result != undisturbed(found.plan, found.base):
+            raise Violation(f"result {result}; undisturbed it is {undisturbed(found.plan, found.base)}")

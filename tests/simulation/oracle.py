@@ -1,0 +1,118 @@
+"""What a run must come to, computed without the machines: ten lines of arithmetic against which they are held.
+
+"Training" is a hash: a model's digest says which base, site and round it came from, so a wrong average, a wrong base
+or a wrong order anywhere in a run changes the last digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+
+from fedcervix.events import Task, TaskKind
+from fedcervix.plan import Plan
+from fedcervix.rounds import Outcome, Phase, Round, Run
+
+
+def digest_of(*parts: object) -> str:
+    return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()
+
+
+def seeded(plan: Plan) -> str:
+    return digest_of("seed", plan.terms.seed)
+
+
+def trained(base: str, site: str, round_: int) -> str:
+    return digest_of("train", base, site, round_)
+
+
+def averaged(updates: Iterable[tuple[str, float]]) -> str:
+    return digest_of("average", *updates)
+
+
+def images_of(site: str) -> int:
+    return 10 + sum(map(ord, site)) % 90
+
+
+def loss_of(model: str, site: str) -> float:
+    """A validation loss from .5 to 1.5, fixed by model and site; multiples of 1/64, so that sums are exact."""
+    return 0.5 + int(digest_of("score", model, site)[:8], 16) % 65 / 64
+
+
+def weight_of(plan: Plan, site: str) -> float:
+    return float(images_of(site)) if plan.terms.average == "by-images" else 1.0
+
+
+def mean_loss(plan: Plan, model: str) -> float:
+    weights = [weight_of(plan, site) for site in plan.sites]
+    return sum(w * loss_of(model, site) for w, site in zip(weights, plan.sites, strict=True)) / sum(weights)
+
+
+def undisturbed(plan: Plan, base: str) -> tuple[str, int, int]:
+    """Return (final model, best round, number of rounds) of a run in which nothing goes wrong."""
+    model, best, candidates = base or seeded(plan), 0, []
+    for number in range(1, plan.rounds_max + 1):
+        hops = []
+        for site in plan.sites:
+            hops.append((trained(model, site, number), weight_of(plan, site)))
+            if plan.mode == "ppfssl":
+                model = hops[-1][0]
+        last = plan.mode == "ppfssl" and plan.terms.ring_result == "last"
+        candidates.append(model if last else averaged(hops))
+        if plan.mode == "csfssl":
+            model = candidates[-1]
+        if not best or mean_loss(plan, candidates[-1]) < mean_loss(plan, candidates[best - 1]):
+            best = number
+        if number - best >= plan.terms.patience_rounds:
+            break
+    return candidates[best - 1], best, len(candidates)
+
+
+# --- invariants ---------------------------------------------------------------------------------------------------
+
+
+def faults_of_ledger(run: Run, first: str) -> Iterator[str]:
+    """Yield every sentence of the design that a run's ledger breaks. `first`: digest of the first model."""
+    model = first
+    for round_ in run.rounds:
+        yield from _faults_of_round(run, round_, model)
+        if run.plan.mode == "ppfssl" and round_.contributions:
+            model = round_.contributions[-1].digest
+        elif run.plan.mode == "csfssl":
+            model = round_.candidate or model
+    if model != run.model:
+        yield f"the model is {run.model[:8]}; the accepted updates give {model[:8]}"
+
+
+def _faults_of_round(run: Run, round_: Round, model: str) -> Iterator[str]:
+    counted = [update.site for update in round_.contributions]
+    missing = [missing.site for missing in round_.missing]
+    name = f"round {round_.number}"
+    if len({*counted, *missing}) != len(counted) + len(missing):
+        yield f"{name}: a site counts twice: {counted}, missing {missing}"
+    if round_.base != model:
+        yield f"{name}: begins from {round_.base[:8]}, not from {model[:8]}"
+    if round_.candidate and {*counted, *missing} != {*run.plan.sites}:
+        yield f"{name}: a declared site is neither counted nor missing: {counted}, missing {missing}"
+    for update in round_.contributions:
+        if update.task != Task(run.run, TaskKind.TRAIN, round_.number, model):
+            yield f"{name}: {update.site} trained {update.task} from {update.task.base[:8]}, not {model[:8]}"
+        if run.plan.mode == "ppfssl":
+            model = update.digest
+    if round_.candidate and round_.candidate != _candidate(run.plan, round_):
+        yield f"{name}: the candidate does not follow from the accepted updates"
+
+
+def _candidate(plan: Plan, round_: Round) -> str:
+    if plan.mode == "ppfssl" and plan.terms.ring_result == "last":
+        return round_.contributions[-1].digest
+    return averaged((update.digest, weight_of(plan, update.site)) for update in round_.contributions)
+
+
+def faults_of_outcome(run: Run) -> Iterator[str]:
+    """Yield what is wrong with how a run ended."""
+    missing = any(round_.missing for round_ in run.rounds)
+    if run.phase is Phase.FINISHED and run.outcome is not (Outcome.DEGRADED if missing else Outcome.OK):
+        yield f"outcome {run.outcome}, but a site is {'' if missing else 'not '}missing from a round"
+    if (run.outcome is Outcome.ABORTED) != (run.phase is Phase.ABORTED):
+        yield f"outcome {run.outcome} in phase {run.phase}"

@@ -1,0 +1,37 @@
+"""Many histories, for as long as one likes: `python -m tests.simulation.soak --histories 100000 --seed 0`."""
+
+from __future__ import annotations
+
+import collections
+import sys
+import time
+import traceback
+
+import click
+
+from tests.simulation.histories import history
+from tests.simulation.world import Violation
+
+
+@click.command()
+@click.option("--histories", default=10_000, show_default=True, help="How many.")
+@click.option("--seed", default=0, show_default=True, help="Number of the first.")
+@click.option("--trace", is_flag=True, help="Print what happened, event by event.")
+def soak(histories: int, seed: int, trace: bool) -> None:
+    """Simulate histories; stop at the first in which the design does not hold."""
+    begun_s, outcomes = time.monotonic(), collections.Counter[str]()
+    for number in range(seed, seed + histories):
+        try:
+            found = history(number)
+        except Violation:
+            traceback.print_exc()
+            sys.exit(1)
+        outcomes[f"{found.plan.mode} {found.run.outcome}"] += 1
+        if trace:
+            click.echo("\n".join(found.trace))
+    took_s = time.monotonic() - begun_s
+    click.echo(f"{histories} histories from seed {seed}, {histories / took_s:.0f} a second: {dict(sorted(outcomes.items()))}")
+
+
+if __name__ == "__main__":
+    soak()

@@ -1,0 +1,659 @@
+"""A federation in one thread: the real `rounds`, `session` and `Liveness` over a pretended network, clock and disk.
+
+One seed is one history. Everything that is not a decision is pretended here after coordinator/engine.py and
+site_agent/agent.py: who journals when, who tries again, what a cut line loses. After every step of the coordinator
+the invariants of `oracle` are checked; what breaks one is raised as `Violation`, with the seed and the trace.
+
+Time is in seconds. Requests may be lost, doubled, delayed past their time-out (so that they arrive out of order); a
+stream keeps its order but can be cut, and each end notices in its own time. A crash of the coordinator leaves it its
+journal and its blobs; a crash of a site leaves it its spool.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from coordinator.engine import needed
+from coordinator.liveness import Liveness
+from fedcervix import session
+from fedcervix.events import (
+    AggregateStored,
+    Answer,
+    Event,
+    ModelAdopted,
+    ScoreReported,
+    SiteAttached,
+    SiteFailed,
+    SiteRevoked,
+    SiteSilent,
+    Task,
+    TaskKind,
+    Tick,
+    UpdateStored,
+    event_from_json,
+    event_to_json,
+)
+from fedcervix.plan import Plan
+from fedcervix.rounds import (
+    Instruction,
+    Leave,
+    Presence,
+    Run,
+    begin,
+    deadline,
+    duty,
+    instruction,
+    replay,
+    step,
+    to_dict,
+    waits,
+)
+from tests.simulation.oracle import (
+    averaged,
+    faults_of_ledger,
+    faults_of_outcome,
+    images_of,
+    loss_of,
+    seeded,
+    trained,
+)
+
+RUN = "simulated"
+CALL_S = 30.0
+KEEPALIVE_S = 30.0
+PAUSE_S = 5.0
+STEPS_MAX = 200_000
+
+
+class Violation(AssertionError):
+    """A history in which the design does not hold."""
+
+
+class Crashed(Exception):
+    """The coordinator's process is gone; whoever was talking to it gets no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """How bad the world is. Rates are per message, call or journaled event unless they say otherwise."""
+
+    delay_s: float = 0.05
+    loss: float = 0.0
+    double: float = 0.0
+    straggle: float = 0.0
+    """share of requests and replies that take up to 100 s, so that they arrive late and out of order"""
+    cuts_per_hour: float = 0.0
+    """of a site's line: for up to two minutes nothing passes"""
+    coordinator_crash: float = 0.0
+    """per journaled event, just before or just after it is written"""
+    site_crashes_per_hour: float = 0.0
+    work_failure: float = 0.0
+    """work at a site breaks; it says so and stops, and its engineer starts it again"""
+    until_s: float = 1800.0
+    """from then on the world is sound: all faults above are transient"""
+    lost: tuple[tuple[str, float], ...] = ()
+    """sites that are gone for good, and from when"""
+    revoked: tuple[tuple[str, float], ...] = ()
+    crash_at: frozenset[tuple[int, bool]] = frozenset()
+    """(journal position, whether the event is written): crash exactly there"""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The parts under test; a test plants a bug by replacing one."""
+
+    step: Callable[[Run, Event], tuple[Run, Answer]] = step
+    append: Callable[[list[str], Event], None] = lambda journal, event: journal.append(event_to_json(event))
+    lease_begins_when_asked: bool = True
+
+
+@dataclass(slots=True)
+class Stream:
+    """One Attach stream: ordered, until it is cut."""
+
+    site: Site
+    last: Instruction | None = None
+    delivered_at: float = 0.0
+    open_here: bool = True
+    open_there: bool = True
+
+
+@dataclass(slots=True)
+class Job:
+    """What a site is busy with."""
+
+    duty: session.Duty
+    cancelled: bool = False
+
+
+class World:
+    """The clock, the network and the dice."""
+
+    def __init__(self, plan: Plan, faults: Faults, seed: int, *, base: str = "", rules: Rules | None = None) -> None:
+        self.faults, self.dice, self.now = faults, random.Random(seed), 0.0
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        self.trace: list[str] = []
+        self.coordinator = Coordinator(self, plan, base, rules or Rules())
+        self.sites = {name: Site(self, name, self.dice.choice([3.0, 20.0, 150.0])) for name in plan.sites}
+        gone = dict(faults.lost)
+        for site in self.sites.values():
+            if gone.get(site.name, 1.0) > 0:
+                self.after(self.dice.uniform(0, 30), site.start)
+            if site.name in gone:
+                self.at(gone[site.name], site.lose)
+        for name, at in faults.revoked:
+            self.at(at, lambda name=name: self.coordinator.revoke(name))
+
+    def clock(self) -> float:
+        return self.now
+
+    def at(self, when: float, action: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._heap, (max(when, self.now), self._count, action))
+
+    def after(self, pause_s: float, action: Callable[[], None]) -> None:
+        self.at(self.now + pause_s, action)
+
+    def chance(self, rate: float) -> bool:
+        return rate > 0 and self.now < self.faults.until_s and self.dice.random() < rate
+
+    def latency_s(self) -> float:
+        if self.chance(self.faults.straggle):
+            return self.dice.uniform(0, 100)
+        return self.dice.uniform(0, self.faults.delay_s)
+
+    def say(self, text: str) -> None:
+        self.trace.append(f"{self.now:10.2f}  {text}")
+
+    def run(self, until_s: float) -> Run:
+        """Let things happen until the run has ended and every living site knows it. Raises Violation."""
+        coordinator = self.coordinator
+        for _ in range(STEPS_MAX):
+            if coordinator.run.ended and all(site.done for site in self.sites.values()):
+                return coordinator.run
+            when, _, action = heapq.heappop(self._heap)
+            if when > until_s:
+                break
+            self.now = when
+            action()
+        raise Violation(
+            f"the run does not end: {coordinator.run.phase}, waits for {[str(w) for w in waits(coordinator.run)]}, "
+            f"sites that have not left: {[site.name for site in self.sites.values() if not site.done]}"
+        )
+
+
+class Coordinator:
+    """The order of things in coordinator.engine: journal, step, act, acknowledge."""
+
+    def __init__(self, world: World, plan: Plan, base: str, rules: Rules) -> None:
+        self.world, self.plan, self.rules = world, plan, rules
+        self.first = begin(RUN, plan, base=base, at=0.0)
+        self.journal: list[str] = []
+        self.blobs: set[str] = {base} - {""}
+        self.generation = 0
+        self._start()
+
+    def _start(self) -> None:
+        self.up, self.generation = True, self.generation + 1
+        self.run = replay(self.first, map(event_from_json, self.journal))
+        self.liveness = Liveness(self.plan.sites, self.plan.terms.lease_s, self.world.clock)
+        self.streams: list[Stream] = []
+        self._drive_at = float("inf")
+        self._look()
+
+    def crash(self) -> None:
+        self.world.say("coordinator crashes")
+        self.up = False
+        for stream in self.streams:
+            stream.open_here = False
+            self.world.after(self.world.dice.uniform(0, 2), lambda stream=stream: stream.site.line_down(stream))
+        self.world.after(self.world.dice.uniform(0.5, 40), self._start)
+
+    # --- events ---
+
+    def submit(self, event: Event) -> Answer:
+        before = self.run
+        after, answer = self.rules.step(before, event)
+        if after is before:
+            return answer
+        self._crash_point(written=False)
+        self.rules.append(self.journal, event)
+        self._crash_point(written=True)
+        self.run = after
+        self.world.say(f"{type(event).__name__} {_short(event)} -> {answer}, {after.phase}")
+        self._told(before, after)
+        return answer
+
+    def _crash_point(self, *, written: bool) -> None:
+        position = (len(self.journal) - written, written)
+        if position in self.world.faults.crash_at or self.world.chance(self.world.faults.coordinator_crash / 2):
+            raise Crashed
+
+    def _told(self, before: Run, after: Run) -> None:
+        if len(after.rounds) != len(before.rounds):
+            self.blobs &= needed(after)
+        for site in self.plan.sites:
+            asked = _asked(after, site)
+            if self.rules.lease_begins_when_asked and asked and not _asked(before, site):
+                self.liveness.heard(site)
+        self._check(before, after)
+        self._look()
+
+    def _check(self, before: Run, after: Run) -> None:
+        found = list(faults_of_ledger(after, self.first.model or seeded(self.plan)) if after.layout else ())
+        for old, new in zip(before.rounds, after.rounds, strict=False):
+            if [u for u in old.contributions if u not in new.contributions]:
+                found.append(f"round {old.number}: an accepted update is gone")
+        wanted = {task.base for site in self.plan.sites if (task := _asked(after, site))} - {""}
+        if not wanted <= self.blobs:
+            found.append(f"sites are asked for models that are not kept: {wanted - self.blobs}")
+        if not after.ended and not waits(after) and duty(after) is None:
+            found.append(f"{after.phase}: nothing is waited for and nothing is to be done")
+        if found:
+            raise Violation("; ".join(found))
+
+    # --- calls ---
+
+    def handle(self, site: Site, request: object) -> object:
+        """Answer a unary call; may raise Crashed."""
+        if self.run.site(site.name).presence is Presence.REVOKED:
+            return None
+        self.liveness.heard(site.name)
+        self._look()
+        if self.run.site(site.name).presence is Presence.SILENT and not self.run.ended:
+            self.submit(SiteAttached(site.name, self.world.now))
+        match request:
+            case "ready":
+                return self.submit(SiteAttached(site.name, self.world.now))
+            case ("fetch", digest):
+                return digest in self.blobs
+            case ("push", digest):
+                self.blobs.add(str(digest))
+                return True
+            case UpdateStored() | ScoreReported() | ModelAdopted() | SiteFailed():
+                return self._take(replace(request, at=self.world.now))
+            case _:
+                return True
+
+    def _take(self, report: Event) -> Answer:
+        if isinstance(report, UpdateStored) and not self.run.ended:
+            expected = instruction(self.run, report.site) == report.task
+            if expected and report.digest not in self.blobs:
+                raise Violation(f"{report.task} of {report.site}: the model pushed before the report is gone")
+        return self.submit(report)
+
+    def revoke(self, name: str) -> None:
+        self.world.say(f"operator revokes {name}")
+        self.world.sites[name].lose()
+        if not self.up:
+            self.world.after(10, lambda: self.revoke(name))
+            return
+        self._guarded(lambda: self.submit(SiteRevoked(name, self.world.now)))
+
+    def _guarded(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except Crashed:
+            self.crash()
+
+    # --- streams ---
+
+    def attach(self, site: Site) -> Stream:
+        stream = Stream(site)
+        self.streams.append(stream)
+        self.liveness.signs[site.name].streams += 1
+        self.world.after(0, self._look)
+        return stream
+
+    def notice_cut(self, stream: Stream) -> None:
+        stream.open_there = False
+        if self.up and stream.open_here and stream in self.streams:
+            self.streams.remove(stream)
+            self.liveness.signs[stream.site.name].streams -= 1
+            self.liveness.heard(stream.site.name)
+            self._look()
+        stream.open_here = False
+
+    def _look(self) -> None:
+        """Wake whoever waits for a change: the streams and the driving thread."""
+        for stream in self.streams:
+            self._push(stream)
+        if self.run.ended:
+            return
+        when = self.world.now + max(0.0, self._due_in_s())
+        if when < self._drive_at:
+            self._drive_at = when
+            self.world.at(when, lambda generation=self.generation: self._drive(generation, when))
+
+    def _push(self, stream: Stream) -> None:
+        name = stream.site.name
+        present = self.run.site(name).presence in (Presence.PRESENT, Presence.REVOKED)
+        if not (present or self.run.ended) or (news := instruction(self.run, name)) == stream.last:
+            return
+        stream.last = news
+        stream.delivered_at = max(stream.delivered_at, self.world.now + self.world.latency_s())
+        self.world.at(stream.delivered_at, lambda: stream.site.instructed(stream, news))
+
+    # --- the driving thread ---
+
+    def _drive(self, generation: int, when: float) -> None:
+        if generation != self.generation or not self.up or when != self._drive_at:
+            return
+        self._drive_at = float("inf")
+        self._guarded(self._act)
+        if self.up:
+            self._look()
+
+    def _act(self) -> None:
+        if self.run.ended or self._due_in_s() > 0:
+            return
+        if (work := duty(self.run)) is not None:
+            if not {digest for digest, _ in work.updates} <= self.blobs:
+                raise Violation(f"round {work.round}: an update to be averaged is gone")
+            digest = averaged(work.updates)
+            self.blobs.add(digest)
+            self.submit(AggregateStored(work.round, digest, self.world.now))
+            return
+        for site in self.run.sites:
+            if site.presence is Presence.PRESENT and self._lease_left_s(site.name) <= 0:
+                self.submit(SiteSilent(site.name, self.world.now))
+        self.submit(Tick(self.world.now))
+
+    def _due_in_s(self) -> float:
+        if duty(self.run) is not None:
+            return 0.0
+        leases = [self._lease_left_s(s.name) for s in self.run.sites if s.presence is Presence.PRESENT]
+        until = deadline(self.run)
+        return min([86_400.0, *leases, *([] if until is None else [until - self.world.now])])
+
+    def _lease_left_s(self, site: str) -> float:
+        left = self.liveness.lease_ends_in_s(site, working=_asked(self.run, site) is not None)
+        return float("inf") if left is None else left
+
+
+class Site:
+    """The loop of site_agent.agent around the real session."""
+
+    def __init__(self, world: World, name: str, work_s: float) -> None:
+        self.world, self.name, self.work_s = world, name, work_s
+        self.spool: session.Result | None = None
+        self.up = self.lost = self.done = False
+        self.outcome: Leave | None = None
+        self.life = 0
+        self.cut_until = 0.0
+
+    # --- life and death ---
+
+    def start(self) -> None:
+        """Start the process; what it knows is what lies in its spool."""
+        if self.up or self.lost or self.done:
+            return
+        self.up, self.life = True, self.life + 1
+        self.session: session.Session | None = None
+        self.stream: Stream | None = None
+        self.job: Job | None = None
+        self._attach()
+        for rate, happens in (
+            (self.world.faults.site_crashes_per_hour, self.crash),
+            (self.world.faults.cuts_per_hour, self._cut),
+        ):
+            if rate > 0:
+                self._later(self.world.dice.expovariate(rate / 3600), happens)
+
+    def crash(self) -> None:
+        """Die (kill -9) and come back."""
+        if self.up and self.world.now < self.world.faults.until_s:
+            self.world.say(f"{self.name} crashes")
+            self._die(self.world.dice.uniform(1, 120))
+
+    def lose(self) -> None:
+        """Die for good."""
+        self.lost = self.done = True
+        if self.up:
+            self.world.say(f"{self.name} is lost")
+            self._die(None)
+
+    def _die(self, back_in_s: float | None) -> None:
+        self.up, self.life = False, self.life + 1
+        if self.stream is not None:
+            self._hang_up(self.stream)
+        if back_in_s is not None:
+            self.world.after(back_in_s, self.start)
+
+    def _later(self, pause_s: float, action: Callable[[], None]) -> None:
+        """Do something later, if this process still lives then."""
+        self.world.after(pause_s, lambda life=self.life: action() if self.up and life == self.life else None)
+
+    def _leave(self, leave: Leave) -> None:
+        self.done, self.outcome = True, leave
+        self.world.say(f"{self.name} leaves: {leave.outcome}")
+        self._die(None)
+
+    # --- the line ---
+
+    def _cut(self) -> None:
+        if self.world.now < self.world.faults.until_s:
+            self.cut_until = self.world.now + self.world.dice.uniform(1, 120)
+            self.world.say(f"line of {self.name} is cut for {self.cut_until - self.world.now:.0f} s")
+            if self.stream is not None:
+                stream = self.stream
+                self._hang_up(stream)
+                self._later(self.world.dice.uniform(0, KEEPALIVE_S), lambda: self.line_down(stream))
+        self._later(self.world.dice.expovariate(self.world.faults.cuts_per_hour / 3600), self._cut)
+
+    def _hang_up(self, stream: Stream) -> None:
+        """Nothing passes on this stream from now on; the coordinator's end notices in its own time."""
+        stream.open_there = False
+        coordinator = self.world.coordinator
+        self.world.after(self.world.dice.uniform(0, KEEPALIVE_S), lambda: coordinator.notice_cut(stream))
+
+    def _attach(self) -> None:
+        if self._reaches():
+            self.stream = self.world.coordinator.attach(self)
+            if self.session is None:
+                self.session = session.Session(self.name, result=self.spool)
+            self._call_again("ready", lambda _: None)
+        else:
+            self._later(self.world.dice.uniform(0.2, PAUSE_S), self._attach)
+
+    def _reaches(self) -> bool:
+        return self.world.coordinator.up and self.world.now >= self.cut_until
+
+    def line_down(self, stream: Stream) -> None:
+        """This end has noticed that the stream is gone."""
+        stream.open_there = False
+        if not self.up or self.stream is not stream:
+            return
+        self.stream = None
+        assert self.session is not None
+        if self.session.settled is not None and self.session.settled.kind is TaskKind.ADOPT:
+            self._leave(Leave(self.world.coordinator.run.outcome, "the coordinator has closed the line"))
+            return
+        self._later(self.world.dice.uniform(0.2, PAUSE_S), self._attach)
+
+    def _call(self, request: object, then: Callable[[object], None]) -> None:
+        """Call once; `then` gets the answer, or None where the line failed."""
+        world, answered = self.world, [False]
+
+        def reply(answer: object) -> None:
+            if not answered[0]:
+                answered[0] = True
+                then(answer)
+
+        def arrive() -> None:
+            coordinator = world.coordinator
+            if not coordinator.up:
+                return
+            try:
+                answer = coordinator.handle(self, request)
+            except Crashed:
+                coordinator.crash()
+                return
+            if not world.chance(world.faults.loss) and world.now >= self.cut_until:
+                self._later(world.latency_s(), lambda: reply(answer))
+
+        if not self._reaches():
+            self._later(0.1, lambda: reply(None))
+            return
+        for _ in range(1 + world.chance(world.faults.double)):
+            if not world.chance(world.faults.loss):
+                world.after(world.latency_s(), arrive)
+        self._later(CALL_S, lambda: reply(None))
+
+    def _call_again(self, request: object, then: Callable[[object], None], job: Job | None = None) -> None:
+        """Call until there is an answer, or the job is cancelled."""
+
+        def got(answer: object) -> None:
+            if answer is not None:
+                then(answer)
+            elif job is not None and job.cancelled:
+                self._end(job, lambda s: s)
+            else:
+                pause_s = self.world.dice.uniform(0.2, PAUSE_S)
+                self._later(pause_s, lambda: self._call_again(request, then, job))
+
+        self._call(request, got)
+
+    # --- the loop ---
+
+    def instructed(self, stream: Stream, news: Instruction) -> None:
+        """The stream says something."""
+        if self.up and stream is self.stream and stream.open_there and self.session is not None:
+            self._change(lambda s: session.instructed(s, news))
+
+    def _change(self, change: Callable[[session.Session], session.Session]) -> None:
+        assert self.session is not None
+        self.session = change(self.session)
+        wanted = session.duty(self.session)
+        if isinstance(wanted, session.Done):
+            self._leave(wanted.leave)
+        elif self.job is not None:
+            self._maybe_cancel(self.job, wanted)
+        elif not isinstance(wanted, session.Rest):
+            self._begin(Job(wanted))
+
+    def _maybe_cancel(self, job: Job, wanted: session.Duty) -> None:
+        if job.duty != wanted and not job.cancelled:
+            job.cancelled = True
+            if isinstance(job.duty, session.Work):  # the worker is killed
+                self._end(job, lambda s: s)
+
+    def _end(self, job: Job, change: Callable[[session.Session], session.Session]) -> None:
+        if self.job is job:
+            self.job = None
+            self._change(change)
+
+    def _begin(self, job: Job) -> None:
+        self.job = job
+        match job.duty:
+            case session.Work(task):
+                self._beat(job)
+                if task.base:
+                    self._call_again(("fetch", task.base), lambda found: self._fetched(job, task, found), job)
+                else:
+                    self._later(self._time_s(), lambda: self._work(job, task))
+            case session.Deliver(UpdateStored() as update):
+                self._call_again(("push", update.digest), lambda _: self._report(job, update), job)
+            case session.Deliver(result):
+                self._report(job, result)
+
+    def _time_s(self) -> float:
+        return self.world.dice.uniform(0.5, 1) * self.work_s
+
+    def _beat(self, job: Job) -> None:
+        """Say how far the work is, so that the lease holds."""
+        if self.job is job and not job.cancelled:
+            self._call("progress", lambda _: None)
+            self._later(self.world.coordinator.plan.terms.lease_s / 4, lambda: self._beat(job))
+
+    def _fetched(self, job: Job, task: Task, found: object) -> None:
+        if found:
+            self._later(self._time_s(), lambda: self._work(job, task))
+        else:  # the run has moved on: something else will be asked
+            self._later(PAUSE_S, lambda: self._end(job, lambda s: s))
+
+    def _work(self, job: Job, task: Task) -> None:
+        if self.job is not job or job.cancelled:
+            return
+        if self.world.chance(self.world.faults.work_failure):
+            incident = f"INC-{self.life}-{self.world.now}"
+            self.world.say(f"{self.name} breaks at {task}")
+            self._call(SiteFailed(self.name, "training", "out of memory", incident, 0.0), lambda _: None)
+            self._die(self.world.dice.uniform(1, 300))
+            return
+        self.spool = _result(self.name, task, self.world.coordinator.plan)
+        self._end(job, lambda s: session.finished(s, self.spool))
+
+    def _report(self, job: Job, result: session.Result) -> None:
+        def answered(answer: object) -> None:
+            if answer is Answer.REFUSED:
+                raise Violation(f"{self.name}'s {result.task} is refused: a correct site was taken for a wrong one")
+            self.spool = None
+            self._end(job, lambda s: session.answered(s, result.task))
+
+        self._call_again(result, answered, job)
+
+
+def _result(site: str, task: Task, plan: Plan) -> session.Result:
+    """Do a task: a pure function of task and site."""
+    match task.kind:
+        case TaskKind.SEED:
+            return UpdateStored(site, task, seeded(plan), 0, 0, 0.0, 1.0, 0.0)
+        case TaskKind.TRAIN:
+            return UpdateStored(site, task, trained(task.base, site, task.round), images_of(site), 1, 0.5, 1.0, 0.0)
+        case TaskKind.SCORE:
+            return ScoreReported(site, task, 8 * loss_of(task.base, site), 8, images_of(site), (), 0.0)
+        case TaskKind.ADOPT:
+            return ModelAdopted(site, task, 0.0)
+
+
+def _asked(run: Run, site: str) -> Task | None:
+    wanted = None if run.ended else instruction(run, site)
+    return wanted if isinstance(wanted, Task) else None
+
+
+def _short(event: Event) -> str:
+    task = getattr(event, "task", "")
+    return " ".join(str(part) for part in (getattr(event, "site", ""), task, getattr(event, "hint", "")) if part)
+
+
+# --- histories ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """How one history went."""
+
+    plan: Plan
+    faults: Faults
+    base: str
+    run: Run
+    journal: tuple[str, ...]
+    trace: tuple[str, ...] = field(repr=False)
+
+
+def simulate(plan: Plan, faults: Faults, seed: int, *, base: str = "", rules: Rules | None = None) -> History:
+    """Let one history happen and hold its end against the design. Raises Violation with the trace."""
+    world = World(plan, faults, seed, base=base, rules=rules)
+    horizon_s = faults.until_s + 3 * plan.terms.give_up_s + 10_000 * plan.rounds_max
+    try:
+        run = world.run(horizon_s)
+        found = [*faults_of_outcome(run), *_faults_of_journal(world.coordinator)]
+        if found:
+            raise Violation("; ".join(found))
+    except Violation as violation:
+        violation.add_note("\n".join([str(plan), str(faults), *world.trace[-60:]]))
+        raise
+    return History(plan, faults, base, run, tuple(world.coordinator.journal), tuple(world.trace))
+
+
+def _faults_of_journal(coordinator: Coordinator) -> Iterator[str]:
+    events = list(map(event_from_json, coordinator.journal))
+    if replay(coordinator.first, events) != coordinator.run:
+        yield "the journal does not give the state"
+    json.dumps(to_dict(coordinator.run), allow_nan=False)
