@@ -23,7 +23,7 @@ from coordinator.engine import Engine, begin_of
 from coordinator.home import Home, certify_self, create
 from coordinator.overview import overview
 from coordinator.registry import Registry
-from coordinator.service import STOP_GRACE, Service, serve
+from coordinator.service import STOP_GRACE, Service, check_free, serve
 from coordinator.terminal import render
 from fedcervix import __version__, identity, rpc
 from fedcervix.blobs import BlobStore
@@ -125,12 +125,14 @@ def invite(home: Home, site: str, out: Path | None) -> None:
 @pass_home
 def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
     """Run the federation; goes on by itself with an unfinished run."""
+    bind = bind or home.config().listen.bind
     with home.locked():
+        check_free(bind, home.config_file)
         certify_self(home, datetime.now(UTC))
         journal, blobs = Journal(home.journal), BlobStore(home.blobs)
         record = _run_to_do(home, journal, blobs, mode, new=new)
         engine = Engine(journal, blobs, record)
-        _serve(home, engine, blobs, bind or home.config().listen.bind)
+        _serve(home, engine, blobs, bind)
         journal.close()
         run = engine.run
     if not run.ended:
@@ -142,8 +144,12 @@ def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
 def _run_to_do(home: Home, journal: Journal, blobs: BlobStore, mode: Mode | None, *, new: bool) -> RunRecord:
     """Return the unfinished run, or begin one."""
     last = next(reversed(journal.runs()), None)
-    if last is not None and not new and not replay(begin_of(last), journal.events(last.run)).ended:
-        return _resumed(home, last, mode)
+    if last is not None:
+        run = replay(begin_of(last), journal.events(last.run))
+        if not run.ended and not new:
+            return _resumed(home, last, mode)
+        if run.ended:
+            results.store(run, blobs, home.results)  # again, in case the process died before it had
     if mode is None:
         raise RunError("no unfinished run to go on with", next_step=_command(home, "start --mode csfssl (or ppfssl)"))
     plan, now = home.plan(mode), time.time()
@@ -264,7 +270,7 @@ def _ask(home: Home, method: rpc.Method, request: Any) -> Any | None:
         return None
     address = f"localhost:{running['port']}"
     keys = {f"{part}_pem": home.pem(file) for part, file in _OPERATOR.items()}
-    with rpc.channel(address, **keys) as channel:
+    with rpc.channel(address, **keys, here=True) as channel:
         try:
             return rpc.stub(channel, method)(request, timeout=10, wait_for_ready=True)
         except grpc.RpcError as error:

@@ -93,6 +93,7 @@ class Engine:
             if after is not before:
                 self._journal.append(before.run, event)
                 self._run = after
+                self._begin_leases(before, after)
                 self._told(before, after, event)
                 self._changed.notify_all()
             return answer
@@ -125,6 +126,12 @@ class Engine:
     def abort(self, reason: str) -> None:
         """End the run before its time."""
         self.submit(RunAborted(reason, self._clock_s()))
+
+    def _begin_leases(self, before: Run, after: Run) -> None:
+        """A site that has just been asked something new has its whole lease before it. Called under the lock."""
+        for site in after.plan.sites:
+            if instruction(before, site) != instruction(after, site):
+                self._liveness.heard(site)
 
     def _told(self, before: Run, after: Run, event: Event) -> None:
         """Log what happened and forget what is no longer needed. Called under the lock."""
@@ -165,7 +172,7 @@ class Engine:
 
     def _news(self, site: str, last: Instruction | None) -> bool:
         presence = self._run.site(site).presence
-        listens = presence in (Presence.PRESENT, Presence.REVOKED) or self._run.ended
+        listens = presence in (Presence.PRESENT, Presence.SILENT, Presence.REVOKED) or self._run.ended
         return listens and instruction(self._run, site) != last
 
     # --- the driving thread ---

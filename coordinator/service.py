@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -307,10 +309,26 @@ def serve(home: Home, service: Service, *, bind: str, sites: int) -> tuple[grpc.
     try:
         port = server.add_secure_port(bind, credentials)
     except RuntimeError as error:
-        raise RunError(
-            f"cannot listen on {bind}",
-            cause="another program uses this port, or the address is not this machine's",
-            next_step=f"see who does (ss -ltnp), or set [listen] bind in {home.config_file} and start again",
-        ) from error
+        raise _taken(bind, home.config_file) from error
     server.start()
     return server, port
+
+
+def check_free(bind: str, config_file: Path) -> None:
+    """Raise RunError where the port is taken: before a run is begun, not after."""
+    host, _, port = bind.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host.strip("[]"), int(port)))
+    except OSError as error:
+        raise _taken(bind, config_file) from error
+
+
+def _taken(bind: str, config_file: Path) -> RunError:
+    return RunError(
+        f"cannot listen on {bind}",
+        cause="another program uses this port, or the address is not this machine's",
+        next_step=f"see who does (ss -ltnp), or set [listen] bind in {config_file} and start again",
+    )

@@ -189,7 +189,7 @@ class Agent:
         self._job = None
         if isinstance(error, IdentityError | PolicyError | RunError):
             raise error
-        failure = incidents.record(self._home, self._site, error, secrets=frozenset(), at=time.time())
+        failure = incidents.record(self._home, self._site, error, secrets=incidents.secrets(self._home), at=time.time())
         self._log.error("failed", incident=failure.incident, stage=failure.stage)
         with contextlib.suppress(FedcervixError):
             self._link.report(failure)

@@ -92,6 +92,7 @@ def first_seed(seed: int) -> int:
 def _train(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
     """Train E epochs (paper, II-B: "at every client, the model is fine-tuned for E epochs with local data")."""
     images = bench.images(plan.recipe, "train")
+    bench.on_progress({"stage": "training", "done": 0, "of": 0, "unit": "steps"})
     started = time.monotonic()
     encoder = _load(bench, task, plan)
     optimiser = make_optimiser(encoder.to(bench.device), plan.recipe)

@@ -21,6 +21,8 @@ os.environ["GRPC_SSL_CIPHER_SUITES"] = ":".join(
     f"ECDHE-ECDSA-{cipher}" for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
 )
 
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its errors are translated below, not printed
+
 import grpc
 
 from fedcervix.errors import (
@@ -117,10 +119,13 @@ def handlers(behaviours: dict[Method, Callable[..., Any]]) -> list[grpc.GenericR
     return [grpc.method_handlers_generic_handler(service, table) for service, table in services.items()]
 
 
-def channel(address: str, *, authority_pem: bytes, certificate_pem: bytes, key_pem: bytes) -> grpc.Channel:
-    """Return a channel; nothing is sent before the first call."""
+def channel(
+    address: str, *, authority_pem: bytes, certificate_pem: bytes, key_pem: bytes, here: bool = False
+) -> grpc.Channel:
+    """Return a channel; nothing is sent before the first call. `here`: to this machine, past any HTTP proxy."""
     credentials = grpc.ssl_channel_credentials(authority_pem, key_pem, certificate_pem)
-    return grpc.secure_channel(address, credentials, options=CLIENT_OPTIONS)
+    options = [*CLIENT_OPTIONS, ("grpc.enable_http_proxy", 0)] if here else CLIENT_OPTIONS
+    return grpc.secure_channel(address, credentials, options=options)
 
 
 def server_credentials(*, authority_pem: bytes, certificate_pem: bytes, key_pem: bytes) -> grpc.ServerCredentials:

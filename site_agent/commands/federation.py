@@ -20,7 +20,6 @@ from site_agent.agent import Agent
 from site_agent.display import Display
 from site_agent.home import SiteHome, create
 from site_agent.link import GrpcLink
-from site_agent.probe import examine
 from site_agent.worker import Worker, WorkFailedError
 
 EXIT_OF = {Outcome.OK: 0, Outcome.DEGRADED: 20, Outcome.ABORTED: 21}
@@ -39,12 +38,13 @@ def join(home: SiteHome, invitation: Path, manifest: Path | None, threads: int) 
     identity.check_validity(identity.identify(invited.certificate_pem), now)
     create(home, coordinator=invited.address, manifest=manifest, threads=threads)
     who = identity.Identity(invited.federation, "site", invited.site)
-    key = _key(home)
+    key = _new_key(home)
     certificate = _enroll(invited, identity.request(key, who))
     identity.check_issuer(certificate, invited.authority_pem)
     found = identity.identify(certificate)
     if not identity.matches(key, certificate) or found.identity != who:
         raise IdentityError("the certificate that came back is not for this site's key", cause="a faulty coordinator")
+    home.key_file(NEW_KEY).replace(home.key_file("site.key"))
     write_whole(home.key_file("site.crt"), certificate)
     write_whole(home.key_file("authority.crt"), invited.authority_pem)
     click.echo(f"joined federation {who.federation} as site {who.name}; certificate until {found.not_after:%Y-%m-%d}")
@@ -52,13 +52,18 @@ def join(home: SiteHome, invitation: Path, manifest: Path | None, threads: int) 
     click.echo(f"next: look at {home.config_file}, then site-agent --home {home.folder} check")
 
 
-def _key(home: SiteHome) -> bytes:
-    """Return the site's key, made here on first use: an enrolment whose answer was lost is repeated with the same."""
-    file = home.key_file("site.key")
-    if not file.exists() or home.key_file("site.crt").exists():
+NEW_KEY = "site.key.new"
+
+
+def _new_key(home: SiteHome) -> bytes:
+    """Return the key to enrol with: an enrolment whose answer was lost is repeated with the same one.
+
+    Until the certificate has come, an earlier key and certificate stay as they are.
+    """
+    file = home.key_file(NEW_KEY)
+    if not file.exists():
         write_secret(file, identity.new_key())
-        home.key_file("site.crt").unlink(missing_ok=True)
-    return home.pem("site.key")
+    return home.pem(NEW_KEY)
 
 
 def _enroll(invited: identity.Invitation, request_pem: bytes) -> bytes:
@@ -78,16 +83,19 @@ def _enroll(invited: identity.Invitation, request_pem: bytes) -> bytes:
 @click.pass_obj
 def check(home: SiteHome) -> None:
     """Try everything a run needs: configuration, certificate, clock, line, images, hardware."""
+    from site_agent.probe import examine  # it loads torch, for which neither joining nor the agent shall wait
+
     home.config()
-    problems = 0
+    problems: list[FedcervixError] = []
     for name, result in examine(home, datetime.now(UTC)):
         if isinstance(result, FedcervixError):
-            problems += 1
+            problems.append(result)
             click.echo(f"FAILED  {name}: {result.explain()}")
         else:
             click.echo(f"ok      {name}: {result}")
     if problems:
-        raise ConfigError(f"{problems} check(s) failed", next_step="mend the first one, then check again")
+        click.echo(f"{len(problems)} check(s) failed; mend the first one, then check again", err=True)
+        sys.exit(problems[0].exit_code)
     click.echo(f"everything a run needs is there; next: site-agent --home {home.folder}")
 
 

@@ -13,12 +13,9 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # the harness of this folder is no part of the product
-
-from loopback import HERE, Federation, federation
-
 from fedcervix.plan import Plan
 from site_agent.phantom import INSTITUTIONS, write_institution
+from tests.e2e.loopback import HERE, Federation, federation
 
 Once = Callable[[str, Callable[[Path], None]], Path]
 

@@ -113,7 +113,7 @@ def main() -> None:
             fail(error)
         finally:
             link.close()
-    print(leave, flush=True)
+    display.show("said", {"text": str(leave)})
     sys.exit(EXIT_OF[leave.outcome])
 
 

@@ -14,20 +14,21 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from coordinator.home import Home
 from coordinator.home import create as create_home
 from coordinator.registry import Registry
 from fedcervix import identity, rpc
-from fedcervix.errors import FedcervixError
 from fedcervix.plan import Plan
 from fedcervix.weights import digest_file
 from fedcervix.wire import federation_pb2 as wire
@@ -260,11 +261,11 @@ class Federation:
         self.settle(name, manifest, **policy)
         return home
 
-    def settle(self, name: str, manifest: Path | None = None, **policy: Any) -> None:
-        """Write site.toml."""
+    def settle(self, name: str, manifest: Path | None = None, *, port: int = 0, **policy: Any) -> None:
+        """Write site.toml; `port` is that of a proxy."""
         text = toml(
             {
-                "link": {"coordinator": f"localhost:{self.port}"},
+                "link": {"coordinator": f"localhost:{port or self.port}"},
                 "data": {"manifest": str(manifest or "none.csv"), "unreadable_max": 0.2},
                 "hardware": {"device": "cpu", "threads": 1},
                 "policy": policy,
@@ -322,6 +323,12 @@ class Federation:
             found = process.ended()
             assert found == code, f"{process.name} ended with {found}, not {code}\n{self.texts()}"
 
+    def kill_site(self, agent: Process) -> None:
+        """`kill -9` an agent and its worker at once, as when their machine loses its power."""
+        for pid in processes_of(self.site(agent.name).folder):
+            os.kill(pid, signal.SIGKILL)
+        agent.kill()
+
     def deserted(self) -> bool:
         """Say whether no process of this federation is left; a worker needs a moment to see that its agent died."""
         until("no process is left", lambda: not processes_of(self.folder), timeout_s=15, seen=self.leftovers)
@@ -339,6 +346,66 @@ class Federation:
                 os.kill(pid, signal.SIGKILL)
         for model in self.folder.rglob("*.safetensors*"):
             model.unlink(missing_ok=True)
+
+
+class Proxy:
+    """A line that misbehaves between a site and its coordinator; it sees nothing but encrypted bytes.
+
+    `up_bytes`: how much of a connection passes towards the coordinator before `fault` happens to it. `cut` closes it
+    as a firewall does, `flip` turns one bit round. The first `faults` connections that carry so much are hit.
+    """
+
+    def __init__(self, port: int, *, fault: Literal["cut", "flip"], up_bytes: int, faults: int) -> None:
+        self._to, self._fault, self._up_bytes, self._left = port, fault, up_bytes, faults
+        self.passed_bytes = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._open: list[socket.socket] = [self._listener]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def hits(self) -> int:
+        """Faults still to come."""
+        return self._left
+
+    def close(self) -> None:
+        for each in self._open:
+            each.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._to))
+                self._open += [near, far]
+                threading.Thread(target=self._up, args=(near, far), daemon=True).start()
+                threading.Thread(target=self._pass, args=(far, near), daemon=True).start()
+
+    def _up(self, near: socket.socket, far: socket.socket) -> None:
+        passed = 0
+        with contextlib.suppress(OSError):
+            while data := near.recv(65_536):
+                passed += len(data)
+                if passed > self._up_bytes and self._left > 0:
+                    self._left -= 1
+                    if self._fault == "cut":
+                        break
+                    data, passed = bytes([data[0] ^ 1]) + data[1:], -(1 << 60)
+                far.sendall(data)
+                self.passed_bytes += len(data)
+        self._hang_up(near, far)
+
+    def _pass(self, far: socket.socket, near: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := far.recv(65_536):
+                near.sendall(data)
+        self._hang_up(near, far)
+
+    def _hang_up(self, *sides: socket.socket) -> None:
+        for side in sides:
+            with contextlib.suppress(OSError):
+                side.shutdown(socket.SHUT_RDWR)
+            side.close()
 
 
 @contextlib.contextmanager

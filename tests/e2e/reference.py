@@ -40,7 +40,7 @@ def main() -> None:
         found: dict[str, Any] = {"digest": _local(folder, first, plan, images[plan.sites[0]][0], local)}
     else:
         found = _federate(folder, first, plan, images)
-    print(json.dumps({"first": digest, **found}))
+    sys.stdout.write(json.dumps({"first": digest, **found}))
 
 
 def _images(folder: Path, site: str, manifest: Path, plan: Plan) -> tuple[Images, Images]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import Federation, call
+
+from tests.e2e.loopback import Federation, call
 
 Federate = Callable[..., Federation]
 
@@ -23,11 +24,12 @@ def join(federation: Federation, site: str, manifest: Path) -> None:
     assert code == 0, text
     invitation = cwd / f"{site}.invitation.toml"
     assert invitation.stat().st_mode & 0o777 == 0o600
-    code, text = call("site-agent", "--home", home.folder, "join", invitation, "--manifest", manifest, cwd=cwd)
+    code, text = call(
+        "site-agent", "--home", home.folder, "join", invitation, "--manifest", manifest, "--threads", "1", cwd=cwd
+    )
     assert code == 0, text
     assert home.key_file("site.key").stat().st_mode & 0o777 == 0o600
     assert tomllib.loads(home.config_file.read_text())["link"]["coordinator"] == f"localhost:{federation.port}"
-    home.config_file.write_text(home.config_file.read_text().replace("# threads = 0 ", "threads = 1   "))
 
 
 def test_csfssl_of_two_sites_equals_sequential_training_bit_for_bit(

@@ -37,6 +37,8 @@ def draw_faults(dice: random.Random, plan: Plan) -> Faults:
     def rate(most: float) -> float:
         return dice.choice([0.0, dice.uniform(0, most)])
 
+    if dice.random() < 0.1:
+        return Faults(delay_s=dice.choice([0.01, 1.0]))
     faults = Faults(
         delay_s=dice.choice([0.01, 1.0]),
         loss=rate(0.3),
@@ -53,6 +55,10 @@ def draw_faults(dice: random.Random, plan: Plan) -> Faults:
     if dice.random() < 0.1:
         faults = replace(faults, revoked=((dice.choice(plan.sites), dice.uniform(1, 1000)),))
     return faults
+
+
+def faults_in(faults: Faults) -> bool:
+    return faults != Faults(delay_s=faults.delay_s)
 
 
 def history(seed: int, rules: Rules | None = None) -> History:
@@ -76,6 +82,8 @@ def _check_end(found: History) -> None:
     if transient and run.outcome is Outcome.ABORTED:
         raise Violation(f"every fault was transient, but the run was aborted: {run.reason}")
     everyone = found.plan.terms.quorum in (None, len(found.plan.sites))
+    if everyone and not faults_in(found.faults) and run.outcome is not Outcome.OK:
+        raise Violation(f"nothing went wrong, but the run ended {run.outcome}: {run.reason}")
     if everyone and found.plan.mode == "csfssl" and run.outcome is Outcome.DEGRADED:
         raise Violation("a run that needs every site ended without one of them")
     scored = all(len(round_.scores) == len(found.plan.sites) for round_ in run.rounds)

@@ -1,0 +1,212 @@
+"""Federations that are disturbed: whatever is killed, cut or corrupted, the run ends with the same weights."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.loopback import Federation, Process, Proxy, processes_of
+
+Federate = Callable[..., Federation]
+Reference = Callable[..., dict[str, Any]]
+
+pytestmark = pytest.mark.timeout(120)
+
+LIGHT = {"rounds": 4, "epochs_per_round": 1, "patience_rounds": 4}
+
+
+def begin(federation: Federation, mode: str, collections: dict[str, Path]) -> tuple[Process, dict[str, Process]]:
+    """Start a federation whose sites train."""
+    coordinator = federation.coordinate("--mode", mode)
+    for site in federation.sites:
+        federation.enrol(site, collections[site] / "manifest.csv")
+    return coordinator, {site: federation.agent(site) for site in federation.sites}
+
+
+def assert_as_undisturbed(federation: Federation, right: dict[str, Any]) -> None:
+    record = federation.record()
+    assert (record["outcome"], [line["missing"] for line in record["ledger"]]) == ("OK", [[], []])
+    assert [line["model"] for line in record["ledger"]] == [found["digest"] for found in right["rounds"]]
+    assert federation.result() == right["digest"]
+    for site in federation.sites:
+        assert federation.adopted(site) == [right["digest"]]
+    assert federation.deserted()
+
+
+def test_a_site_killed_while_training_and_a_coordinator_killed_in_mid_round_change_nothing(
+    federate: Federate, collections: dict[str, Path], reference: Reference
+) -> None:
+    federation = federate()
+    coordinator, agents = begin(federation, "csfssl", collections)
+
+    agents["nhs"].says("asked to train in round 1")
+    federation.until("nhs trains", lambda seen: seen["sites"][0]["stage"] == "training")
+    federation.kill_site(agents["nhs"])
+    assert "done: train in round 1" not in agents["nhs"].text
+    agents["nhs"] = federation.agent("nhs")
+
+    agents["alts"].says("asked to train in round 2")
+    coordinator.kill()
+    agents["nhs"].says("trying again")
+    coordinator = federation.coordinate()
+    assert "run goes on" in coordinator.text
+
+    federation.finish(coordinator, *agents.values())
+    assert_as_undisturbed(federation, reference(federation.plan("csfssl")))
+
+
+def test_the_holder_of_a_ring_s_model_and_the_coordinator_killed_together_change_nothing(
+    federate: Federate, collections: dict[str, Path], reference: Reference
+) -> None:
+    federation = federate()
+    coordinator, agents = begin(federation, "ppfssl", collections)
+
+    agents["alts"].says("asked to train in round 1")
+    coordinator.kill()
+    federation.kill_site(agents["alts"])
+    assert "done: train in round 1" not in agents["alts"].text
+    agents["alts"] = federation.agent("alts")
+    agents["alts"].says("trying again")
+    coordinator = federation.coordinate()
+
+    federation.finish(coordinator, *agents.values())
+    assert_as_undisturbed(federation, reference(federation.plan("ppfssl")))
+
+
+def test_ctrl_c_ends_either_role_in_order_and_it_goes_on_afterwards(
+    federate: Federate, collections: dict[str, Path], reference: Reference
+) -> None:
+    federation = federate()
+    coordinator, agents = begin(federation, "csfssl", collections)
+
+    agents["nhs"].says("asked to train in round 1")
+    agents["nhs"].signal(signal.SIGINT)
+    federation.finish(agents["nhs"], code=130)
+    home = federation.site("nhs").folder
+    assert f"stopped; go on with: site-agent --home {home}" in agents["nhs"].text
+    assert "Traceback" not in agents["nhs"].text
+    assert processes_of(home) == {}
+    agents["nhs"] = federation.agent("nhs")
+
+    agents["alts"].says("asked to train in round 2")
+    coordinator.signal(signal.SIGINT)
+    federation.finish(coordinator, code=130)
+    assert f"the run goes on with: coordinator --home {federation.home.folder} start" in coordinator.text
+    assert "Traceback" not in coordinator.text
+    assert not federation.home.running.exists()
+
+    # A site at rest, and one that waits for its coordinator, both leave as quickly.
+    agents["alts"].says("trying again")
+    agents["alts"].signal(signal.SIGINT)
+    federation.finish(agents["alts"], code=130)
+    assert processes_of(federation.site("alts").folder) == {}
+    agents["alts"] = federation.agent("alts")
+    coordinator = federation.coordinate()
+    federation.finish(coordinator, *agents.values())
+    assert_as_undisturbed(federation, reference(federation.plan("csfssl")))
+
+
+# --- many kills, with sites that compute instead of train (see light_site.py) ------------------------------------
+
+
+@pytest.fixture
+def light_right(federate: Federate) -> Callable[..., str]:
+    """Return the result of an undisturbed federation of light sites."""
+
+    def right(mode: str, *options: str, **more: Any) -> str:
+        federation = federate(terms={**LIGHT, **more})
+        coordinator = federation.coordinate("--mode", mode)
+        for site in federation.sites:
+            federation.enrol(site)
+        federation.finish(coordinator, *[federation.light(site, *options) for site in federation.sites])
+        return federation.result()
+
+    return right
+
+
+@pytest.mark.parametrize(("mode", "seed"), [("csfssl", 1), ("csfssl", 2), ("ppfssl", 3), ("ppfssl", 4)])
+def test_kills_at_any_moment_change_nothing(
+    federate: Federate, light_right: Callable[..., str], mode: str, seed: int
+) -> None:
+    federation, dice = federate(terms=LIGHT), random.Random(seed)
+    coordinator = federation.coordinate("--mode", mode)
+    for site in federation.sites:
+        federation.enrol(site)
+    sites = {site: federation.light(site, "--pace-s", "0.02") for site in federation.sites}
+    for _ in range(14):
+        time.sleep(dice.uniform(0.0, 1.0))  # the moment of the fault; nothing is waited for
+        victim = dice.choice(["coordinator", *sites])
+        if victim == "coordinator":
+            coordinator.kill()
+            coordinator = federation.coordinate(listening=False)
+        else:
+            sites[victim].kill()
+            sites[victim] = federation.light(victim, "--pace-s", "0.02")
+        if coordinator.popen.poll() == 0:
+            break
+    federation.finish(coordinator)
+
+    record = federation.record()
+    assert (record["outcome"], [line["missing"] for line in record["ledger"]]) == ("OK", [[]] * 4)
+    assert federation.result() == light_right(mode)
+    for site in federation.sites:
+        assert federation.adopted(site) == [federation.result()]
+        assert "Traceback" not in federation.texts()
+
+
+@pytest.fixture
+def through(federate: Federate) -> Iterator[Callable[..., tuple[Federation, Proxy, list[Process]]]]:
+    """Return a starter of one-round federations whose site nhs has a bad line; models are 12 MB."""
+    proxies = []
+
+    def start(**fault: Any) -> tuple[Federation, Proxy, list[Process]]:
+        federation = federate(terms={"rounds": 1})
+        coordinator = federation.coordinate("--mode", "csfssl")
+        proxies.append(Proxy(federation.port, **fault))
+        for site in federation.sites:
+            federation.enrol(site)
+        federation.settle("nhs", port=proxies[-1].port)
+        sites = [federation.light(site, "--numbers", "3000000") for site in federation.sites]
+        return federation, proxies[-1], [coordinator, *sites]
+
+    yield start
+    for proxy in proxies:
+        proxy.close()
+
+
+def test_an_upload_that_is_cut_goes_on_where_it_was(
+    through: Callable[..., tuple[Federation, Proxy, list[Process]]], light_right: Callable[..., str]
+) -> None:
+    # No connection ever carries a whole model: an upload that began anew after each cut would never end.
+    federation, proxy, processes = through(fault="cut", up_bytes=5_000_000, faults=1000)
+    federation.finish(*processes)
+    assert proxy.hits <= 1000 - 4
+    assert federation.result() == light_right("csfssl", "--numbers", "3000000", rounds=1)
+
+
+def test_corrupted_bytes_cost_a_retry_and_nothing_else(
+    through: Callable[..., tuple[Federation, Proxy, list[Process]]], light_right: Callable[..., str]
+) -> None:
+    federation, proxy, processes = through(fault="flip", up_bytes=5_000_000, faults=2)
+    federation.finish(*processes)
+    assert proxy.hits == 0
+    assert federation.result() == light_right("csfssl", "--numbers", "3000000", rounds=1)
+
+
+# --- leases ------------------------------------------------------------------------------------------------------
+
+
+def test_a_site_that_rested_longer_than_its_lease_is_not_passed_over_when_its_turn_comes(federate: Federate) -> None:
+    federation = federate(terms={"rounds": 1, "lease_s": 2.0})
+    coordinator = federation.coordinate("--mode", "ppfssl")
+    for site in federation.sites:
+        federation.enrol(site)
+    sites = [federation.light("nhs", "--pace-s", "0.8"), federation.light("alts")]  # nhs needs two leases for its turn
+    federation.finish(coordinator, *sites)
+    assert federation.record()["outcome"] == "OK"

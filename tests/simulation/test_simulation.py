@@ -1,0 +1,195 @@
+"""Histories: the design holds through loss, doubling, delay, reordering, cut lines and crashes.
+
+A failure prints its seed and the command that shows it again. More of them: `python -m tests.simulation.soak`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fedcervix import rounds
+from fedcervix.events import AggregateStored, Answer, Event, event_from_json, event_to_json
+from fedcervix.plan import Plan, Recipe, Terms
+from fedcervix.rounds import Outcome, Run
+from tests.simulation.histories import history
+from tests.simulation.oracle import undisturbed
+from tests.simulation.world import Faults, History, Rules, Violation, simulate
+
+SHARES, SHARE = 10, 150
+MODES = ("csfssl", "ppfssl")
+SOUND = Faults()
+
+
+def small(mode: str, **terms: Any) -> Plan:
+    given = Terms(rounds=2, lease_s=60.0, grace_s=120.0, give_up_s=4 * 3600.0, **terms)
+    return Plan(mode=mode, sites=("ada", "bob", "cleo"), profile="paper", terms=given, recipe=Recipe())
+
+
+def result(found: History) -> tuple[str, int, int]:
+    return found.run.best.candidate, found.run.best_round, len(found.run.rounds)
+
+
+@pytest.mark.parametrize("share", range(SHARES))
+def test_histories(share: int) -> None:
+    for seed in range(share * SHARE, (share + 1) * SHARE):
+        history(seed)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_one_seed_is_one_history(mode: str) -> None:
+    faults = Faults(loss=0.2, double=0.2, straggle=0.1, cuts_per_hour=20, coordinator_crash=0.1)
+    assert simulate(small(mode), faults, 7) == simulate(small(mode), faults, 7)
+    assert simulate(small(mode), faults, 7).journal != simulate(small(mode), faults, 8).journal
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("ring_result", ["last", "cycle-average"])
+@pytest.mark.parametrize("base", ["", "5" * 64])
+def test_an_undisturbed_run_ends_with_the_model_that_arithmetic_gives(mode: str, ring_result: str, base: str) -> None:
+    plan = small(mode, ring_result=ring_result)
+    found = simulate(plan, SOUND, 0, base=base)
+    assert (found.run.outcome, result(found)) == (Outcome.OK, undisturbed(plan, base))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_crash_of_the_coordinator_at_every_journal_position(mode: str) -> None:
+    """DESIGN, 3: "journal, step, act, acknowledge. Recovery is replay; effects are idempotent by name."."""
+    plan = small(mode)
+    positions = len(simulate(plan, SOUND, 0).journal)
+    assert positions >= 3 + 1 + 2 * (3 + 3) + 3  # attached, seed, two rounds of updates and scores, adopted
+    for position in range(positions):
+        for written in (False, True):
+            found = simulate(plan, replace(SOUND, crash_at=frozenset({(position, written)})), 0)
+            assert sum(line.endswith("coordinator crashes") for line in found.trace) == 1
+            assert (found.run.outcome, result(found)) == (Outcome.OK, undisturbed(plan, ""))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_coordinator_that_crashes_at_every_position_in_one_run(mode: str) -> None:
+    plan = small(mode)
+    everywhere = frozenset((position, written) for position in range(200) for written in (True,))
+    found = simulate(plan, replace(SOUND, crash_at=everywhere), 0)
+    assert (found.run.outcome, result(found)) == (Outcome.OK, undisturbed(plan, ""))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_site_that_never_comes_leaves_a_degraded_run_with_its_name(mode: str) -> None:
+    """DESIGN, 3: "a run that finished without a declared site's contribution ends `DEGRADED` with the list"."""
+    found = simulate(small(mode, quorum=2), replace(SOUND, lost=(("bob", 0.0),)), 1)
+    away = [[missing.site for missing in round_.missing] for round_ in found.run.rounds]
+    assert (found.run.outcome, away) == (Outcome.DEGRADED, [["bob"], ["bob"]])
+
+
+# --- the simulation finds bugs ------------------------------------------------------------------------------------
+
+
+def found_by(rules: Rules, seeds: range = range(60)) -> str:
+    """Return what the first history says in which a planted bug shows; empty if it never does."""
+    for seed in seeds:
+        try:
+            history(seed, rules)
+        except Violation as violation:
+            assert f"--seed {seed} --histories 1" in violation.__notes__[-1]
+            return str(violation)
+    return ""
+
+
+def planted(change: Callable[[Run, Event], tuple[Run, Answer] | None]) -> Rules:
+    """Return rules whose `step` is `change` where that gives something, and the real one elsewhere."""
+    return Rules(step=lambda run, event: change(run, event) or rounds.step(run, event))
+
+
+def test_a_step_that_takes_stale_updates_is_found() -> None:
+    def takes_all(run: Run, event: Event) -> tuple[Run, Answer] | None:
+        if run.ended or type(event).__name__ != "UpdateStored" or not run.rounds or event.task.round == 0:
+            return None
+        if run.current.has(event.site) or rounds.step(run, event)[1] is not Answer.STALE:
+            return None
+        task = replace(event.task, round=run.current.number)
+        now = replace(run.current, contributions=(*run.current.contributions, replace(event, task=task)))
+        return replace(run, rounds=(*run.rounds[:-1], now)), Answer.ACCEPTED
+
+    assert found_by(planted(takes_all), range(300))
+
+
+def test_a_step_that_counts_an_update_twice_is_found() -> None:
+    def counts_twice(run: Run, event: Event) -> tuple[Run, Answer] | None:
+        if type(event).__name__ != "UpdateStored" or rounds.step(run, event)[1] is not Answer.DUPLICATE:
+            return None
+        if not run.rounds or not run.current.has(event.site) or event.task.round != run.current.number:
+            return None
+        return replace(
+            run,
+            rounds=(*run.rounds[:-1], replace(run.current, contributions=(*run.current.contributions, event))),
+        ), Answer.ACCEPTED
+
+    assert "counts twice" in found_by(planted(counts_twice))
+
+
+def test_a_step_that_forgets_who_is_missing_is_found() -> None:
+    def forgets(run: Run, event: Event) -> tuple[Run, Answer] | None:
+        after, answer = rounds.step(run, event)
+        if after is run:
+            return None
+        return replace(after, rounds=tuple(replace(round_, missing=()) for round_ in after.rounds)), answer
+
+    assert "neither counted nor missing" in found_by(planted(forgets), range(300))
+
+
+def test_a_step_that_averages_in_the_order_of_arrival_is_found() -> None:
+    """DESIGN, 4: "sites in roster order: the result does not depend on arrival order"."""
+
+    def keeps_order(run: Run, event: Event) -> tuple[Run, Answer] | None:
+        if type(event).__name__ != "UpdateStored" or not run.rounds or run.plan.mode != "csfssl":
+            return None
+        after, answer = rounds.step(run, event)
+        if answer is not Answer.ACCEPTED:
+            return None
+        current = replace(after.current, contributions=(*run.current.contributions, event))
+        return replace(after, rounds=(*after.rounds[:-1], current)), answer
+
+    assert "undisturbed it is" in found_by(planted(keeps_order))
+
+
+def test_a_step_that_waits_for_nobody_is_found() -> None:
+    def never_averaged(run: Run, event: Event) -> tuple[Run, Answer] | None:
+        return (run, Answer.STALE) if isinstance(event, AggregateStored) else None
+
+    assert "does not end" in found_by(planted(never_averaged))
+
+
+def test_a_journal_that_forgets_the_last_event_is_found() -> None:
+    """The event is written when the next one is: a crash in between loses one that was acknowledged."""
+    held: list[Event] = []
+
+    def late(journal: list[str], event: Event) -> None:
+        if held and len(journal):
+            journal.append(event_to_json(held.pop()))
+        held[:] = [event]
+        if not journal:
+            journal.append(event_to_json(event))
+
+    assert found_by(Rules(append=late))
+
+
+def test_a_journal_that_writes_twice_gives_the_same_state() -> None:
+    """Not a bug: every event survives being recorded twice."""
+
+    def twice(journal: list[str], event: Event) -> None:
+        journal.extend([event_to_json(event)] * 2)
+
+    assert not found_by(Rules(append=twice), range(20))
+
+
+def test_a_lease_that_is_not_renewed_when_work_is_asked_is_found() -> None:
+    """A site that had nothing to do for longer than its lease would lose it at the moment it is asked."""
+    assert found_by(Rules(lease_begins_when_asked=False), range(200))
+
+
+def test_a_journal_is_read_back_as_it_was_written() -> None:
+    for text in history(3).journal:
+        assert event_to_json(event_from_json(text)) == text

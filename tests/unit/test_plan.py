@@ -1,0 +1,194 @@
+"""The plan: what a run is, checked when built, and named by the hash of its one text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedcervix.plan import (
+    SITES_MAX,
+    Augment,
+    ClassifierRecipe,
+    Plan,
+    Recipe,
+    Terms,
+    canonical_json,
+    differences,
+)
+from fedcervix.profiles import PROFILES, Profile
+
+PLAN = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(), recipe=Recipe())
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("mode", ["csfssl", "ppfssl"])
+def test_a_plan_is_read_back_from_its_canonical_form(profile: str, mode: Any) -> None:
+    given = PROFILES[profile]
+    plan = Plan(mode=mode, sites=("ada", "bob"), profile=profile, terms=given.terms, recipe=given.recipe)
+    assert Plan.parse(plan.canonical()) == plan
+
+
+def test_the_contract_is_the_hash_of_the_canonical_form() -> None:
+    assert PLAN.digest == hashlib.sha256(PLAN.canonical().encode()).hexdigest()
+
+
+def test_the_canonical_form_is_sorted_and_without_spaces() -> None:
+    assert canonical_json({"b": [1, 2.5], "a": None}) == '{"a":null,"b":[1,2.5]}'
+    with pytest.raises(ValueError, match="JSON compliant"):
+        canonical_json(float("nan"))
+
+
+def test_the_paper_s_contract_changes_only_on_purpose() -> None:
+    """Two sites whose software gives different digests for the same plan could not train together."""
+    assert PLAN.digest == "fdc702bf9ea1f9df06627a32de88e697b56515a0bedab1af757c24fa387eb0e2"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(PLAN, mode="ppfssl"),
+        replace(PLAN, sites=("bob", "ada")),
+        replace(PLAN, terms=replace(PLAN.terms, seed=1)),
+        replace(PLAN, recipe=replace(PLAN.recipe, lr=0.02)),
+        replace(PLAN, recipe=replace(PLAN.recipe, augment=Augment(shift=0.2))),
+    ],
+)
+def test_every_change_gives_another_contract(other: Plan) -> None:
+    assert other.digest != PLAN.digest
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "null", "[]", "5", "{}", '{"sites": 3}', "[" * 10_000, '{"sites":["a"],"terms":{},"recipe":{}}', "\ud800"],
+    ids=repr,
+)
+def test_what_is_not_a_plan_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError):
+        Plan.parse(text)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda text: " " + text, lambda text: text.replace(":0.01,", ":1e-2,"), lambda text: text[:-1] + ',"x":1}']
+)
+def test_a_plan_has_one_text_and_no_other(change: Any) -> None:
+    with pytest.raises(ValueError, match="not a plan"):
+        Plan.parse(change(PLAN.canonical()))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_a_plan_with_any_value_exchanged_is_a_plan_or_a_value_error(data: st.DataObject) -> None:
+    raw = json.loads(PLAN.canonical())
+    table = data.draw(st.sampled_from([raw, raw["terms"], raw["recipe"], raw["recipe"]["augment"]]))
+    table[data.draw(st.sampled_from(sorted(table)))] = data.draw(JSON)
+    try:
+        plan = Plan.parse(canonical_json(raw))
+    except ValueError:
+        return
+    assert Plan.parse(plan.canonical()) == plan
+
+
+# --- checks -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("build", "complaint"),
+    [
+        (lambda: replace(PLAN, mode="swarm"), "mode is one of csfssl, ppfssl; found 'swarm'"),
+        (lambda: replace(PLAN, sites=()), "at least one site"),
+        (lambda: replace(PLAN, sites=("ada", "ada")), "names each site once"),
+        (lambda: replace(PLAN, sites=tuple(f"s{n}" for n in range(SITES_MAX + 1))), "at most 256 sites; found 257"),
+        (lambda: replace(PLAN, terms=Terms(quorum=3)), "quorum 3 exceeds the 2 sites"),
+        (lambda: Terms(quorum=0), "quorum is 1 or more; found 0"),
+        (lambda: Terms(rounds=0), "rounds is 1 to 100000; found 0"),
+        (lambda: Terms(epochs_per_round=1001), "epochs_per_round is 1 to 1000; found 1001"),
+        (lambda: Terms(patience_rounds=0), "patience_rounds is 1 or more"),
+        (lambda: Terms(lease_s=0.0), "lease_s is above 0"),
+        (lambda: Terms(grace_s=-1.0), "grace_s is 0 or more"),
+        (lambda: Terms(give_up_s=0.0), "give_up_s is above 0"),
+        (lambda: Terms(seed=2**63), "seed is 0 to 2"),
+        (lambda: Terms(average="median"), "average is one of equal, by-images; found 'median'"),
+        (lambda: Terms(batch_norm="none"), "batch_norm is one of mean, pooled-variance, local-statistics, local"),
+        (lambda: Terms(optimiser_state="maybe"), "optimiser_state is one of reset, keep"),
+        (lambda: Terms(ring_result="first"), "ring_result is one of last, cycle-average"),
+        (lambda: Recipe(architecture="resnet34"), "architecture is one of resnet18, resnet50"),
+        (lambda: Recipe(temperature=float("nan")), "temperature is .001 to 10; found nan"),
+        (lambda: Recipe(lr=0.0), "lr is above 0"),
+        (lambda: Recipe(momentum=1.0), "momentum is 0 to below 1"),
+        (lambda: Recipe(image_px=16), "image_px is 32 to 1024; found 16"),
+        (lambda: Recipe(batch_images=0), "batch_images is 1 to 65536"),
+        (lambda: Augment(flip_vertical=1.1), "flip_vertical is a probability"),
+        (lambda: Augment(zoom_min=1.2), "0 < zoom_min <= zoom_max"),
+        (lambda: Augment(gamma_max=0.1), "0 < gamma_min <= gamma_max"),
+        (lambda: Augment(brightness=1.0), "brightness is 0 to below 1"),
+        (lambda: ClassifierRecipe(epochs_max=0), "epochs_max is 1 to 10000"),
+        (lambda: ClassifierRecipe(augment="heavy"), "augment is one of none, light"),
+    ],
+)
+def test_an_impossible_plan_cannot_be_built(build: Any, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        build()
+
+
+@pytest.mark.parametrize("name", ["a", "0", "north-1", "a" * 63])
+def test_a_site_is_named_like_a_label_of_a_host_name(name: str) -> None:
+    assert replace(PLAN, sites=(name,)).sites == (name,)
+
+
+@pytest.mark.parametrize("name", ["", "North", "-a", "a-", "a" * 64, "a.b", "a b", "../a", "a\n", "é", "a_b"])
+def test_other_names_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="not a site name"):
+        replace(PLAN, sites=(name,))
+
+
+@pytest.mark.parametrize(
+    ("rounds", "epochs_max", "epochs_per_round", "most"), [(50, 50, 1, 50), (50, 50, 4, 12), (5, 50, 4, 5), (9, 3, 5, 1)]
+)
+def test_rounds_never_ask_more_epochs_than_the_recipe_allows(
+    rounds: int, epochs_max: int, epochs_per_round: int, most: int
+) -> None:
+    terms = Terms(rounds=rounds, epochs_per_round=epochs_per_round)
+    assert replace(PLAN, terms=terms, recipe=Recipe(epochs_max=epochs_max)).rounds_max == most
+
+
+# --- differences --------------------------------------------------------------------------------------------------
+
+
+def test_equal_plans_have_no_differences() -> None:
+    assert differences(PLAN, Plan.parse(PLAN.canonical())) == []
+
+
+def test_differences_are_said_in_words_one_line_each() -> None:
+    other = replace(
+        PLAN, sites=("ada",), recipe=replace(PLAN.recipe, lr=0.1, augment=Augment(shift=0.2)), terms=Terms(quorum=1)
+    )
+    assert differences(PLAN, other) == [
+        "sites: ('ada', 'bob') here, ('ada',) there",
+        "terms.quorum: None here, 1 there",
+        "recipe.lr: 0.01 here, 0.1 there",
+        "recipe.augment.shift: 0.1 here, 0.2 there",
+    ]
+
+
+# --- profiles -----------------------------------------------------------------------------------------------------
+
+
+def test_the_profile_paper_is_the_default_of_every_value() -> None:
+    assert PROFILES["paper"] == Profile(Recipe(), Terms())
+
+
+def test_the_profiles_by_name() -> None:
+    assert list(PROFILES) == ["paper", "recommended", "demo"]
