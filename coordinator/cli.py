@@ -28,6 +28,7 @@ from coordinator.terminal import render
 from fedcervix import __version__, identity, rpc
 from fedcervix.blobs import BlobStore
 from fedcervix.errors import ConfigError, RunError
+from fedcervix.events import SiteRevoked
 from fedcervix.files import write_secret, write_whole
 from fedcervix.journal import Journal, RunRecord
 from fedcervix.log import configure, logger
@@ -132,6 +133,7 @@ def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
         journal, blobs = Journal(home.journal), BlobStore(home.blobs)
         record = _run_to_do(home, journal, blobs, mode, new=new)
         engine = Engine(journal, blobs, record)
+        _heed_revocations(home, engine)
         _serve(home, engine, blobs, bind)
         journal.close()
         run = engine.run
@@ -146,10 +148,11 @@ def _run_to_do(home: Home, journal: Journal, blobs: BlobStore, mode: Mode | None
     last = next(reversed(journal.runs()), None)
     if last is not None:
         run = replay(begin_of(last), journal.events(last.run))
-        if not run.ended and not new:
+        stored = (home.results / last.run / results.RECORD_FILE).exists()
+        if not new and not (run.ended and stored):  # not stored: the process was killed at the very end
             return _resumed(home, last, mode)
         if run.ended:
-            results.store(run, blobs, home.results)  # again, in case the process died before it had
+            results.store(run, blobs, home.results)
     if mode is None:
         raise RunError("no unfinished run to go on with", next_step=_command(home, "start --mode csfssl (or ppfssl)"))
     plan, now = home.plan(mode), time.time()
@@ -158,6 +161,13 @@ def _run_to_do(home: Home, journal: Journal, blobs: BlobStore, mode: Mode | None
     journal.begin(record)
     logger(run=name).info("run begins", mode=mode, sites=",".join(plan.sites), plan=plan.digest)
     return record
+
+
+def _heed_revocations(home: Home, engine: Engine) -> None:
+    """Let the run know of sites that were revoked while no coordinator was running: they are not waited for."""
+    for entry in Registry(home.registry).sites():
+        if entry.state == "revoked" and entry.site in engine.run.plan.sites:
+            engine.submit(SiteRevoked(entry.site, time.time()))
 
 
 def _resumed(home: Home, record: RunRecord, mode: Mode | None) -> RunRecord:

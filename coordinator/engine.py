@@ -101,10 +101,10 @@ class Engine:
     def heard(self, site: str, progress: Progress | None = None) -> None:
         """Note a sign of life; a site that had fallen silent is back."""
         with self._changed:
+            # Nobody is woken: a lease that runs out later than the driving thread thinks is found out when it looks.
             self._liveness.heard(site, progress)
             if self._run.site(site).presence is Presence.SILENT and not self._run.ended:
                 self.submit(SiteAttached(site, self._clock_s()))
-            self._changed.notify_all()
 
     def take_update(self, update: UpdateStored) -> Answer:
         """Vet a model that has arrived, then submit it. Raises RemoteError where it is not fit to be averaged."""

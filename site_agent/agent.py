@@ -84,12 +84,22 @@ class Job:
 
 
 class Agent:
-    """One site's agent for one run. `show` is told what is worth telling a person."""
+    """One site's agent for one run.
+
+    `show` is told what is worth telling a person; `look` says why a line cannot be had (see `site_agent.tls`).
+    """
 
     def __init__(
-        self, home: SiteHome, site: str, link: Link, worker: Worker, show: Callable[[str, dict[str, Any]], None]
+        self,
+        home: SiteHome,
+        site: str,
+        link: Link,
+        worker: Worker,
+        show: Callable[[str, dict[str, Any]], None],
+        look: Callable[[], object] = lambda: None,
     ) -> None:
         self._home, self._site, self._link, self._worker, self._show = home, site, link, worker, show
+        self._look = look
         self._inbox: queue.Queue[Said | LineDown | JobEnded | Broken | Stop] = queue.Queue()
         self._blobs = BlobStore(home.blobs)
         self._session = session.Session(site)
@@ -98,7 +108,7 @@ class Agent:
         self._plan: Plan | None = None
         self._job: Job | None = None
         self._stopping = threading.Event()
-        self._attached = False
+        self._down_because = ""
         self._resting_because = ""
         self._reporter = _Reporter(link, self._stopping)
 
@@ -146,7 +156,7 @@ class Agent:
                 raise KeyboardInterrupt
 
     def _welcomed(self, welcome: codec.Welcome) -> None:
-        self._attached = True
+        self._down_because = ""
         if self._plan is None or self._spool is None or self._spool.folder.name != welcome.run:
             self._begin(welcome)
             self._show("attached", {"run": welcome.run, "plan": welcome.plan})
@@ -181,9 +191,9 @@ class Agent:
         if settled is not None and settled.kind is TaskKind.ADOPT:
             over = Leave(Outcome.OK, "the model is here; the coordinator closed the line before it told the outcome")
             self._session = session.instructed(self._session, over)
-        elif self._attached or self._plan is None:
+        elif error.what != self._down_because:
             self._show("line down", {"error": error})
-        self._attached = False
+        self._down_because = error.what
 
     def _broken(self, error: FedcervixError) -> None:
         self._job = None
@@ -326,11 +336,23 @@ class Agent:
                     self._inbox.put(Said(what))
                 self._inbox.put(LineDown(LinkError("the coordinator has closed the line")))
             except LinkError as error:
-                self._inbox.put(LineDown(error))
+                self._inbox.put(self._diagnosed(error))
             except FedcervixError as error:
                 self._inbox.put(Broken(error))
                 return
             self._stopping.wait(pauses.next_s())
+
+    def _diagnosed(self, error: LinkError) -> LineDown | Broken:
+        """A site that was never let in may have or meet the wrong certificate, and that time does not mend."""
+        if self._plan is not None:
+            return LineDown(error)
+        try:
+            self._look()
+        except IdentityError as found:
+            return Broken(found)
+        except LinkError as found:
+            return LineDown(found)
+        return LineDown(error)
 
     def _tell_ready(self, ready: codec.Ready) -> None:
         """Accept the plan."""

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import socket
-import ssl
 from collections.abc import Callable, Iterator
 from datetime import datetime
 
-from cryptography import x509
-
 from fedcervix import codec, identity
-from fedcervix.errors import FedcervixError, IdentityError, LinkError, PolicyError, StorageError
-from site_agent import dataset
+from fedcervix.errors import FedcervixError, PolicyError, StorageError
+from site_agent import dataset, tls
 from site_agent.collection import require
 from site_agent.home import SiteHome
 from site_agent.link import GrpcLink
 from site_agent.policy import objections
 
-CONNECT_S = 10.0
 FREE_BYTES_WANTED = 2 * 2**30
 
 
@@ -52,42 +47,9 @@ def _certificate(home: SiteHome, now: datetime) -> str:
 
 
 def _line(home: SiteHome) -> str:
-    """Open a TLS connection and look at what answers: an antivirus or proxy that intercepts shows its own issuer."""
     address = home.config().link.coordinator
-    host, _, port = address.rpartition(":")
-    context = ssl.create_default_context(cadata=home.pem("authority.crt").decode())
-    context.load_cert_chain(home.key_file("site.crt"), home.key_file("site.key"))
-    try:
-        with (
-            socket.create_connection((host, int(port)), timeout=CONNECT_S) as plain,
-            context.wrap_socket(plain, server_hostname=host) as line,
-        ):
-            return f"{address} answers, {line.version()}"
-    except ssl.SSLCertVerificationError as error:
-        raise IdentityError(
-            f"what answers at {address} is not this federation's coordinator ({error.verify_message})",
-            cause=f"its certificate was issued by {_issuer(host, int(port))}: another federation's coordinator, or an "
-            "antivirus or proxy that opens TLS connections",
-            next_step="ask IT to let this address through unopened, or the operator for a new invitation",
-        ) from error
-    except ssl.SSLError as error:
-        raise LinkError(
-            f"{address} answers, but not as a coordinator ({error.reason})", next_step="check the port"
-        ) from error
-    except OSError as error:
-        raise LinkError(
-            f"{address} cannot be reached ({error.strerror or error})",
-            cause="the coordinator is not running, the address is wrong, or a firewall is in the way",
-            next_step=f"ask IT to allow this machine to dial out to {address} (TCP)",
-        ) from error
-
-
-def _issuer(host: str, port: int) -> str:
-    try:
-        pem = ssl.get_server_certificate((host, port), timeout=CONNECT_S)
-        return x509.load_pem_x509_certificate(pem.encode()).issuer.rfc4514_string()
-    except (OSError, ValueError):
-        return "an unknown issuer"
+    key_files = (home.key_file(name) for name in ("authority.crt", "site.crt", "site.key"))
+    return f"{address} answers, {tls.look(address, *key_files)}"
 
 
 def _coordinator(home: SiteHome) -> str:

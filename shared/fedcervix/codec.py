@@ -32,6 +32,8 @@ from fedcervix.wire import federation_pb2 as wire
 WIRE_VERSION = 1
 PLAN_CHARS_MAX = 256 * 1024
 RUN_CHARS_MAX = 64
+STAGE_CHARS_MAX = 40
+UNIT_CHARS_MAX = 16
 RECORD_CHARS_MAX = 3 * 2**20
 MODEL_BYTES_MAX = 64 * 2**30
 
@@ -192,19 +194,20 @@ def write_report(report: Report, at: float) -> wire.FromSite:
         case ModelAdopted(_, task):
             return wire.FromSite(at=at, adopted=wire.Adopted(task=write_task(task)))
         case SiteFailed():
-            message = wire.Failure(stage=report.stage, hint=report.hint[:REASON_CHARS_MAX], incident=report.incident)
-            return wire.FromSite(at=at, failure=message)
+            stage, hint = report.stage[:REASON_CHARS_MAX], report.hint[:REASON_CHARS_MAX]
+            return wire.FromSite(at=at, failure=wire.Failure(stage=stage, hint=hint, incident=report.incident))
 
 
 def _write_progress(report: Progress) -> wire.Progress:
+    """Return the message; what does not fit is made to: a sign of life must not be refused for its words."""
     return wire.Progress(
         task=write_task(report.task),
-        stage=report.stage,
+        stage=report.stage[:STAGE_CHARS_MAX],
         done=report.done,
         of=report.of,
-        unit=report.unit,
-        loss=report.loss,
-        images_per_s=report.images_per_s,
+        unit=report.unit[:UNIT_CHARS_MAX],
+        loss=report.loss if math.isfinite(report.loss) else 0.0,
+        images_per_s=report.images_per_s if math.isfinite(report.images_per_s) else 0.0,
     )
 
 
@@ -254,10 +257,10 @@ def _read_progress(message: wire.FromSite, _site: str, _at: float) -> Progress:
     said = message.progress
     return Progress(
         _task(said.task),
-        _text(said.stage, 40, "stage"),
+        _text(said.stage, STAGE_CHARS_MAX, "stage"),
         said.done,
         said.of,
-        _text(said.unit, 16, "unit"),
+        _text(said.unit, UNIT_CHARS_MAX, "unit"),
         _finite(said.loss, "loss"),
         _finite(said.images_per_s, "images_per_s"),
     )

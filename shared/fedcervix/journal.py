@@ -58,8 +58,9 @@ class Journal:
 
     def append(self, run: str, event: Event) -> None:
         """Make one event durable. Raises StorageError; then nothing was written."""
+        text = event_to_json(event)
         with self._lock, _translated(self._path):
-            self._db.execute("INSERT INTO events (run, event) VALUES (?, ?)", (run, event_to_json(event)))
+            self._db.execute("INSERT INTO events (run, event) VALUES (?, ?)", (run, text))
 
     def runs(self) -> list[RunRecord]:
         """Return all runs, oldest first."""

@@ -21,8 +21,6 @@ os.environ["GRPC_SSL_CIPHER_SUITES"] = ":".join(
     f"ECDHE-ECDSA-{cipher}" for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
 )
 
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its errors are translated below, not printed
-
 import grpc
 
 from fedcervix.errors import (

@@ -16,6 +16,7 @@ from fedcervix.errors import ConfigError, FedcervixError, IdentityError
 from fedcervix.files import write_secret, write_whole
 from fedcervix.rounds import Outcome
 from fedcervix.weights import disk
+from site_agent import tls
 from site_agent.agent import Agent
 from site_agent.display import Display
 from site_agent.home import SiteHome, create
@@ -114,7 +115,8 @@ def run(home: SiteHome) -> None:
             key_pem=home.pem("site.key"),
         )
         worker = Worker(home, site)
-        agent = Agent(home, site, link, worker, display.show)
+        key_files = [home.key_file(name) for name in ("authority.crt", "site.crt", "site.key")]
+        agent = Agent(home, site, link, worker, display.show, lambda: tls.look(address, *key_files))
         _on_signals(agent)
         click.echo(f"site {site} of federation {certificate.identity.federation}, coordinator {address}", err=True)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -210,3 +211,22 @@ def test_a_site_that_rested_longer_than_its_lease_is_not_passed_over_when_its_tu
     sites = [federation.light("nhs", "--pace-s", "0.8"), federation.light("alts")]  # nhs needs two leases for its turn
     federation.finish(coordinator, *sites)
     assert federation.record()["outcome"] == "OK"
+
+
+def test_a_coordinator_killed_before_it_wrote_its_results_writes_them_at_the_next_start(federate: Federate) -> None:
+    federation = federate(sites=("nhs",), terms={"rounds": 1})
+    coordinator = federation.coordinate("--mode", "csfssl")
+    federation.enrol("nhs")
+    federation.finish(coordinator, federation.light("nhs"))
+    digest = federation.result()
+
+    shutil.rmtree(federation.home.results)  # as it lies there when the process dies between its last event and this
+    federation.home.results.mkdir()
+    # With the mode, as a service manager repeats the command line; it is still no second run.
+    federation.finish(federation.coordinate("--mode", "csfssl", listening=False))
+    assert federation.result() == digest
+    assert federation.record()["outcome"] == "OK"
+
+    again = federation.coordinate(listening=False)
+    federation.finish(again, code=11)
+    assert "no unfinished run to go on with" in again.text

@@ -1,0 +1,197 @@
+"""Messages to values and back; every bound of federation.proto is held here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fedcervix import codec
+from fedcervix.codec import Progress, Ready, Refusal, Report, Welcome
+from fedcervix.errors import RemoteError
+from fedcervix.events import Answer, ModelAdopted, ScoreReported, SiteFailed, Task, TaskKind, UpdateStored
+from fedcervix.plan import Plan, Recipe, Terms
+from fedcervix.rounds import Instruction, Leave, Outcome, Stand
+from fedcervix.wire import federation_pb2 as wire
+
+BASE, MADE = "b" * 64, "d" * 64
+TASKS = [Task("run", kind, 0 if kind is TaskKind.SEED else 3, "" if kind is TaskKind.SEED else BASE) for kind in TaskKind]
+TRAIN = TASKS[1]
+PLAN = Plan(mode="ppfssl", sites=("ada", "bob"), profile="paper", terms=Terms(quorum=2), recipe=Recipe())
+SITE, AT = "ada", 12.5
+
+REPORTS: list[Report] = [
+    Ready("run", MADE),
+    Refusal("run", "rounds_max is 2"),
+    Progress(TRAIN, "training", 3, 40, "steps", 0.25, 12.5),
+    UpdateStored(SITE, TRAIN, MADE, 10, 7, 0.25, 60.0, AT),
+    UpdateStored(SITE, TASKS[0], MADE, 0, 0, 0.0, 1.0, AT),
+    ScoreReported(SITE, TASKS[2], 8.0, 4, 10, (("alignment", 0.5), ("unit_std", 0.9)), AT),
+    ModelAdopted(SITE, TASKS[3], AT),
+    SiteFailed(SITE, "training", "diverged", "INC-1", AT),
+]
+
+
+def over_the_line(message: Any) -> Any:
+    """Return the message as the other side parses it."""
+    return type(message).FromString(message.SerializeToString())
+
+
+def read(report: Report) -> Report:
+    return codec.read_report(over_the_line(codec.write_report(report, 99.0)), site=SITE, at=AT)
+
+
+@pytest.mark.parametrize("report", REPORTS, ids=lambda report: type(report).__name__)
+def test_a_report_arrives_as_it_was_said(report: Report) -> None:
+    assert read(report) == report
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [*TASKS, Stand("round 1: waiting for bob"), *(Leave(outcome, "why", '{"run": 1}') for outcome in Outcome)],
+    ids=str,
+)
+def test_an_instruction_arrives_as_it_was_said(instruction: Instruction) -> None:
+    assert codec.read_from_coordinator(over_the_line(codec.write_instruction(instruction))) == instruction
+
+
+def test_a_welcome_brings_the_plan() -> None:
+    welcome = Welcome("federation", "run", PLAN)
+    assert codec.read_from_coordinator(over_the_line(codec.write_welcome(welcome))) == welcome
+
+
+@pytest.mark.parametrize("answer", Answer)
+def test_an_answer_arrives_as_it_was_said(answer: Answer) -> None:
+    assert codec.read_answer(over_the_line(codec.write_answer(answer, "why"))) == (answer, "why")
+
+
+def test_who_speaks_and_when_is_never_read_from_a_message() -> None:
+    """DESIGN, 5: "the servicer takes the site's name from the verified certificate and never from a message"."""
+    message = codec.write_report(replace(REPORTS[3], site="mallory", at=5.0), 7.0)
+    found = codec.read_report(message, site="ada", at=AT)
+    assert isinstance(found, UpdateStored)
+    assert (found.site, found.at) == ("ada", AT)
+
+
+def test_texts_are_cut_by_the_one_who_writes_them() -> None:
+    long = "x" * 1000
+    for report in (Refusal("run", long), SiteFailed(SITE, long, long, "INC-1", AT)):
+        assert read(report)
+    for instruction in (Stand(long), Leave(Outcome.OK, long)):
+        assert codec.read_from_coordinator(codec.write_instruction(instruction))
+    assert codec.read_answer(codec.write_answer(Answer.REFUSED, long)) == (Answer.REFUSED, "x" * 600)
+
+
+def test_a_sign_of_life_is_not_lost_for_its_words() -> None:
+    sign = Progress(TRAIN, "s" * 50, 1, 2, "u" * 20, float("nan"), float("inf"))
+    assert read(sign) == Progress(TRAIN, "s" * 40, 1, 2, "u" * 16, 0.0, 0.0)
+
+
+# --- bounds -------------------------------------------------------------------------------------------------------
+
+
+def task(**changes: Any) -> wire.Task:
+    return wire.Task(**{"run": "run", "kind": wire.Task.KIND_TRAIN, "round": 3, "base": BASE, **changes})
+
+
+def update(**changes: Any) -> wire.FromSite:
+    given = {"task": task(), "digest": MADE, "images": 10, "steps": 7, "loss": 0.5, "seconds": 1.0, **changes}
+    return wire.FromSite(update=wire.Update(**given))
+
+
+def score(**changes: Any) -> wire.FromSite:
+    given = {"task": task(kind=wire.Task.KIND_SCORE), "loss_sum": 1.0, "count": 1, "images": 1, **changes}
+    return wire.FromSite(score=wire.Score(**given))
+
+
+def progress(**changes: Any) -> wire.FromSite:
+    return wire.FromSite(progress=wire.Progress(**{"task": task(), "stage": "training", **changes}))
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("message", "complaint"),
+    [
+        (wire.FromSite(), "an empty report"),
+        (wire.FromSite(ready=wire.Ready(run="run")), "not a plan digest"),
+        (wire.FromSite(ready=wire.Ready(run="r" * 65, plan_digest=MADE)), "run is longer than 64 characters"),
+        (wire.FromSite(refusal=wire.Refusal(run="run", reason="x" * 601)), "reason is longer than 600"),
+        (update(task=task(run="r" * 65)), "run is longer than 64 characters"),
+        (update(task=task(kind=0)), "not a kind of task: 0"),
+        (update(task=task(kind=77)), "not a kind of task: 77"),
+        (update(task=task(round=1_000_001)), "round is 0 to 1000000"),
+        (update(task=task(base="../../etc/passwd")), "not a base digest"),
+        (update(digest="D" * 64), "not a digest"),
+        (update(images=0), "an update counts at least one image"),
+        (update(images=2**63), "images is 0 to 2"),
+        (update(loss=NAN), "loss is a finite number"),
+        (update(seconds=-INF), "seconds is a finite number"),
+        (update(task=task(kind=wire.Task.KIND_SCORE)), "score makes no model"),
+        (score(count=0), "count is 1 to 2"),
+        (score(loss_sum=INF), "loss_sum is a finite number"),
+        (score(gauges={"x" * 41: 0.0}), "gauge is longer than 40 characters"),
+        (score(gauges={f"g{n}": 0.0 for n in range(33)}), "at most 32 gauges"),
+        (score(gauges={"rank": NAN}), "rank is a finite number"),
+        (score(task=task()), "train gives no score"),
+        (wire.FromSite(adopted=wire.Adopted(task=task())), "train adopts no model"),
+        (wire.FromSite(failure=wire.Failure(stage="s" * 601)), "stage is longer than 600"),
+        (wire.FromSite(failure=wire.Failure(hint="h" * 601)), "hint is longer than 600"),
+        (wire.FromSite(failure=wire.Failure(incident="i" * 601)), "incident is longer than 600"),
+        (progress(stage="s" * 41), "stage is longer than 40"),
+        (progress(unit="u" * 17), "unit is longer than 16"),
+        (progress(loss=NAN), "loss is a finite number"),
+        (progress(images_per_s=INF), "images_per_s is a finite number"),
+    ],
+)
+def test_a_report_beyond_its_bounds_is_the_other_side_s_fault(message: wire.FromSite, complaint: str) -> None:
+    with pytest.raises(RemoteError, match=f"the other side sent an invalid message: .*{complaint}"):
+        codec.read_report(over_the_line(message), site=SITE, at=AT)
+
+
+@pytest.mark.parametrize(
+    ("message", "complaint"),
+    [
+        (wire.FromCoordinator(), "neither welcome nor instruction"),
+        (wire.FromCoordinator(welcome=wire.Welcome(plan="{}")), "not a plan"),
+        (wire.FromCoordinator(welcome=wire.Welcome(plan=" " * 262_145)), "plan is longer than 262144"),
+        (wire.FromCoordinator(welcome=wire.Welcome(run="r" * 65, plan=PLAN.canonical())), "run is longer than 64"),
+        (wire.FromCoordinator(welcome=wire.Welcome(federation="f" * 65, plan=PLAN.canonical())), "federation is longer"),
+        (wire.FromCoordinator(task=task(kind=wire.Task.KIND_SEED)), "not a base digest"),
+        (wire.FromCoordinator(stand=wire.Stand(reason="x" * 601)), "reason is longer than 600"),
+        (wire.FromCoordinator(leave=wire.Leave(outcome="GREAT")), "'GREAT' is not a valid Outcome"),
+        (wire.FromCoordinator(leave=wire.Leave(outcome="OK", reason="x" * 601)), "reason is longer than 600"),
+        (
+            wire.FromCoordinator(leave=wire.Leave(outcome="OK", record="x" * (codec.RECORD_CHARS_MAX + 1))),
+            "record is longer than",
+        ),
+    ],
+)
+def test_an_instruction_beyond_its_bounds_is_the_other_side_s_fault(message: Any, complaint: str) -> None:
+    with pytest.raises(RemoteError, match=complaint):
+        codec.read_from_coordinator(message)
+
+
+def test_an_answer_that_is_none() -> None:
+    for number in (0, 9):
+        with pytest.raises(RemoteError, match=f"not an answer: {number}"):
+            codec.read_answer(wire.ReportReply(answer=number))  # type: ignore[arg-type]
+    with pytest.raises(RemoteError, match="reason is longer"):
+        codec.read_answer(wire.ReportReply(answer=wire.ReportReply.ANSWER_STALE, reason="x" * 601))
+
+
+@pytest.mark.parametrize("digest", ["", "d" * 63, "D" * 64, "../" + "d" * 61, "d" * 64 + "\n"])
+def test_a_blob_s_name_is_a_digest_and_nothing_else(digest: str) -> None:
+    with pytest.raises(RemoteError, match="not a digest"):
+        codec.read_digest(digest)
+
+
+def test_an_offer_has_a_size() -> None:
+    assert codec.read_offer(wire.OfferRequest(digest=MADE, size_bytes=1)) == (MADE, 1)
+    for size_bytes in (0, codec.MODEL_BYTES_MAX + 1):
+        with pytest.raises(RemoteError, match="a model has 1 to"):
+            codec.read_offer(wire.OfferRequest(digest=MADE, size_bytes=size_bytes))
+    with pytest.raises(RemoteError, match="not a digest"):
+        codec.read_offer(wire.OfferRequest(digest="x", size_bytes=1))

@@ -1,0 +1,181 @@
+"""TOML to checked values. Every complaint names file, key, what was expected, what was found, and the nearest key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from fedcervix.config import apply_profile, build, read_toml
+from fedcervix.errors import ConfigError
+from fedcervix.plan import STRICT, Plan, Recipe, Terms, check
+from fedcervix.profiles import PROFILES
+
+SOURCE = Path("home/coordinator.toml")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listen:
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    bind: str
+    port: int = 8443
+
+    def __post_init__(self) -> None:
+        check(self.port > 0, f"port is above 0; found {self.port}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    listen: Listen
+    sites: tuple[str, ...] = ()
+    share: float = 0.5
+    tables: dict[str, Any] = field(default_factory=dict)
+
+
+def complaint(raw: dict[str, Any]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        build(Settings, raw, source=SOURCE)
+    return caught.value.what
+
+
+def test_a_table_becomes_a_value_with_its_defaults() -> None:
+    raw = {"listen": {"bind": "0.0.0.0"}, "sites": ["ada", "bob"], "tables": {"a": {"b": 1}}}
+    assert build(Settings, raw, source=SOURCE) == Settings(
+        listen=Listen(bind="0.0.0.0"), sites=("ada", "bob"), tables={"a": {"b": 1}}
+    )
+
+
+def test_a_whole_number_does_for_a_real_one_but_not_the_other_way() -> None:
+    assert build(Settings, {"listen": {"bind": "x"}, "share": 1}, source=SOURCE).share == 1.0
+    assert complaint({"listen": {"bind": "x", "port": 1.5}}) == (
+        "home/coordinator.toml: listen.port: expected a valid integer; found 1.5"
+    )
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ({}, "key `listen` is missing"),
+        ({"listen": {}}, "key `listen.bind` is missing"),
+        ({"listen": 5}, "listen: expected an object; found 5"),
+        ({"listen": {"bind": "x", "prot": 1}}, "unknown key `listen.prot` (did you mean `port`?)"),
+        ({"listen": {"bind": "x"}, "site": []}, "unknown key `site` (did you mean `sites`?)"),
+        (
+            {"listen": {"bind": "x"}, "zebra": 1},
+            "unknown key `zebra` (known: listen, sites, share, tables)",
+        ),
+        ({"listen": {"bind": "x", "port": "8443"}}, "listen.port: expected a valid integer; found '8443'"),
+        ({"listen": {"bind": "x", "port": True}}, "listen.port: expected a valid integer; found True"),
+        ({"listen": {"bind": 5}}, "listen.bind: expected a valid string; found 5"),
+        ({"listen": {"bind": "x", "port": 0}}, "listen.port is above 0; found 0"),
+        ({"listen": {"bind": "x"}, "sites": "ada"}, "sites: expected a valid array; found 'ada'"),
+        ({"listen": {"bind": "x"}, "sites": ["ada", 5]}, "sites.1: expected a valid string; found 5"),
+        ({"listen": {"bind": "x"}, "share": float("inf")}, "share: expected a valid number; found 'inf'"),
+        ({"listen": {"bind": "x"}, "share": float("nan")}, "share: expected a valid number; found 'nan'"),
+    ],
+)
+def test_a_complaint_names_file_key_expected_and_found(raw: dict[str, Any], words: str) -> None:
+    assert complaint(raw) == f"home/coordinator.toml: {words}"
+
+
+def test_several_complaints_are_made_at_once_one_line_each() -> None:
+    assert complaint({"listen": {"bind": 5, "prot": 1}, "share": "x"}).splitlines() == [
+        "home/coordinator.toml: listen.bind: expected a valid string; found 5",
+        "home/coordinator.toml: unknown key `listen.prot` (did you mean `port`?)",
+        "home/coordinator.toml: share: expected a valid number; found 'x'",
+    ]
+
+
+def test_a_complaint_says_what_to_do() -> None:
+    with pytest.raises(ConfigError) as caught:
+        build(Settings, {}, source=SOURCE)
+    assert caught.value.explain().splitlines()[1:] == [
+        "  likely cause: a misspelt key or a value of the wrong kind",
+        "  next: edit home/coordinator.toml (every key is explained in docs/configuration.md)",
+    ]
+
+
+# --- files --------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text('[listen]\nbind = "é"\n', encoding="utf-8")
+    assert read_toml(tmp_path / "x.toml") == {"listen": {"bind": "é"}}
+
+
+def test_a_missing_file_names_the_next_command(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"x\.toml does not exist") as caught:
+        read_toml(tmp_path / "x.toml", hint="coordinator init HOME")
+    assert caught.value.next_step == "coordinator init HOME"
+
+
+@pytest.mark.parametrize("content", [b"[listen\n", b"a = \n", b"a = 1\na = 2\n", b"\xff\xfe", b"a = 'x\n"])
+def test_a_file_that_is_not_toml_names_the_place(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"x\.toml is not valid TOML: ") as caught:
+        read_toml(tmp_path / "x.toml")
+    assert caught.value.next_step.startswith("edit ")
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        read_toml(tmp_path)
+
+
+# --- profiles -----------------------------------------------------------------------------------------------------
+
+
+def profile(name: str = "paper", recipe: dict[str, Any] | None = None, terms: dict[str, Any] | None = None) -> Any:
+    return apply_profile(name, recipe or {}, terms or {}, source=SOURCE)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profile_without_overrides_is_itself(name: str) -> None:
+    assert profile(name) == PROFILES[name]
+
+
+def test_single_keys_are_laid_over_a_profile_table_by_table() -> None:
+    found = profile("recommended", {"lr": 0.5, "augment": {"shift": 0.2}}, {"rounds": 7, "lease_s": 30})
+    assert found.recipe.lr == 0.5
+    assert (found.recipe.augment.shift, found.recipe.augment.rotation_deg) == (0.2, 180.0)
+    assert (found.terms.rounds, found.terms.lease_s, found.terms.average) == (7, 30.0, "by-images")
+
+
+def test_a_whole_number_for_seconds_gives_the_same_contract_as_a_real_one() -> None:
+    def digest(lease_s: float) -> str:
+        terms = profile(terms={"lease_s": lease_s}).terms
+        return Plan(mode="csfssl", sites=("ada",), profile="paper", terms=terms, recipe=Recipe()).digest
+
+    assert digest(60) == digest(60.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"name": "papre"}, "profile is one of paper, recommended, demo; found 'papre' (did you mean `paper`?)"),
+        ({"name": "x"}, "profile is one of paper, recommended, demo; found 'x' (known: paper, recommended, demo)"),
+        ({"recipe": {"temprature": 1}}, "unknown key `recipe.temprature` (did you mean `temperature`?)"),
+        ({"recipe": {"augment": {"zom_min": 1}}}, "unknown key `recipe.augment.zom_min` (did you mean `zoom_min`?)"),
+        ({"recipe": {"augment": 5}}, "recipe.augment: expected an object; found 5"),
+        ({"recipe": {"head": "rely"}}, "recipe.head: expected 'relu', 'linear' or 'mlp'; found 'rely'"),
+        ({"recipe": {"lr": float("inf")}}, "recipe.lr: expected a valid number; found 'inf'"),
+        ({"recipe": {"lr": -1}}, "recipe.lr is above 0; found -1.0"),
+        ({"recipe": {"classifier": {"momentum": 1}}}, "recipe.classifier.momentum is 0 to below 1; found 1.0"),
+        ({"terms": {"grace_s": float("inf")}}, "terms.grace_s: expected a valid number; found 'inf'"),
+        ({"terms": {"quorum": 0}}, "terms.quorum is 1 or more; found 0"),
+        ({"terms": {"rounds": 2.5}}, "terms.rounds: expected a valid integer; found 2.5"),
+    ],
+)
+def test_complaints_about_overrides(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        profile(**given)
+    assert caught.value.what == f"home/coordinator.toml: {words}"
+
+
+def test_every_plan_that_a_configuration_gives_has_a_contract() -> None:
+    found = profile("demo")
+    assert isinstance(found.terms, Terms)
+    assert Plan(mode="csfssl", sites=("ada",), profile="demo", terms=found.terms, recipe=found.recipe).digest
