@@ -174,6 +174,7 @@ def _resumed(home: Home, record: RunRecord, mode: Mode | None) -> RunRecord:
     if mode is not None and mode != record.plan.mode:
         raise RunError(
             f"run {record.run} is unfinished, and its mode is {record.plan.mode}",
+            cause="the coordinator was stopped before the run's end",
             next_step=f"{_command(home, 'start')} to go on with it, or --new to abandon it",
         )
     changed = differences(record.plan, home.plan(record.plan.mode))

@@ -204,6 +204,7 @@ class Home:
                 other = self.read_running()
                 raise RunError(
                     f"a coordinator is already running on {self.folder}" + (f" (pid {other['pid']})" if other else ""),
+                    cause="it was started twice, or runs as a service",
                     next_step=f"coordinator --home {self.folder} status",
                 ) from error
             yield

@@ -364,7 +364,13 @@ class Agent:
             self._inbox.put(Broken(error))
 
     def _thread(self, name: str, target: Callable[[], None]) -> None:
-        threading.Thread(target=target, name=name, daemon=True).start()
+        def guarded() -> None:
+            try:
+                target()
+            except Exception as error:  # noqa: BLE001  (a thread that ends unheard would leave the agent waiting)
+                self._inbox.put(Broken(FedcervixError(f"{name}: {error!r}", cause="a bug", next_step="report it")))
+
+        threading.Thread(target=guarded, name=name, daemon=True).start()
 
 
 class _Reporter:

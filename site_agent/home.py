@@ -59,6 +59,11 @@ class LinkSection:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     coordinator: str = ""
 
+    def __post_init__(self) -> None:
+        host, _, port = self.coordinator.rpartition(":")
+        ok = not self.coordinator or (bool(host) and port.isdigit() and 0 < int(port) < 65_536)
+        check(ok, f"coordinator is HOST:PORT; found {self.coordinator!r}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSection:

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-import csv
+import re
 
 from fedcervix.errors import FedcervixError
 from fedcervix.events import SiteFailed
 from fedcervix.files import write_secret
+from fedcervix.manifest import SPLITS
 from fedcervix.privacy import incident_number, scrub
 from site_agent.home import SiteHome
 from site_agent.worker import WorkFailedError
 
 
+APART = re.compile(r'[,;\t"\\/\r\n]+')
+HARMLESS = frozenset({"image", "images", "patient", "label", *SPLITS, "split"})
+
+
 def secrets(home: SiteHome) -> frozenset[str]:
-    """Return what must not stand in a report: every word of the manifest but labels, and the names of its folders."""
+    """Return what must not stand in a report: every word of the manifest but labels, and the names of its folders.
+
+    The manifest may be the very thing that is broken, so it is torn apart instead of parsed.
+    """
     try:
         manifest = home.manifest()
-        rows = csv.reader(manifest.read_text(encoding="utf-8", errors="replace").splitlines())
-        words = {word for row in rows for word in row if len(word) > 1}
-    except (FedcervixError, OSError, csv.Error):
+        text = manifest.read_text(encoding="utf-8", errors="replace")
+    except (FedcervixError, OSError):
         return frozenset()
-    return frozenset(words | set(manifest.parts[1:]) - {"image", "patient", "label", "split"})
+    words = {word.strip() for word in APART.split(text)} | set(manifest.parts)
+    stems = {word.rpartition(".")[0] for word in words}
+    return frozenset(word for word in words | stems if len(word) > 1) - HARMLESS
 
 
 def record(home: SiteHome, site: str, error: FedcervixError, *, secrets: frozenset[str], at: float) -> SiteFailed:

@@ -46,6 +46,11 @@ def ask(running: Federation, method: rpc.Method, request: Any, **keys: bytes) ->
             raise rpc.translate(error, address) from error
 
 
+def _replies(reply: Any) -> Iterator[Any]:
+    """A stream fails when it is read, a single call when it is made."""
+    yield from reply
+
+
 def keys_of(running: Federation, site: str) -> dict[str, bytes]:
     home = running.site(site)
     files = {"authority_pem": "authority.crt", "certificate_pem": "site.crt", "key_pem": "site.key"}
@@ -71,8 +76,7 @@ def test_without_a_certificate_no_call_comes_through(running: Federation) -> Non
     for method, request in ((rpc.ATTACH, ATTACH), (rpc.OVERVIEW, wire.OverviewRequest())):
         with grpc.secure_channel(f"localhost:{running.port}", credentials) as channel:
             with pytest.raises(grpc.RpcError) as caught:
-                reply = rpc.stub(channel, method)(request, timeout=10)
-                next(iter(reply))
+                _ = [*_replies(rpc.stub(channel, method)(request, timeout=10))]
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE  # the handshake failed; nobody was asked
 
 
@@ -279,12 +283,11 @@ def test_tls_1_1_is_refused(running: Federation) -> None:
 def test_plain_text_gets_no_answer(running: Federation) -> None:
     with socket.create_connection(("127.0.0.1", running.port), timeout=10) as line:
         line.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-        answer = b""
-        with pytest.raises((ConnectionResetError, StopIteration)):
+        try:
             answer = line.recv(1024)
-            if not answer or answer[:1] == b"\x15":  # closed, or a TLS alert
-                raise StopIteration
-        assert b"fedcervix" not in answer
+        except ConnectionResetError:
+            answer = b""
+    assert answer == b"" or answer[:1] == b"\x15"  # closed, or a TLS alert
 
 
 def test_a_private_key_is_readable_by_its_owner_alone(running: Federation) -> None:

@@ -23,7 +23,7 @@ def draw_plan(dice: random.Random) -> Plan:
         average=dice.choice(["equal", "by-images"]),
         ring_result=dice.choice(["last", "cycle-average"]),
         quorum=dice.choice([None, None, dice.randint(1, len(sites))]),
-        lease_s=60.0,
+        lease_s=dice.choice([20.0, 60.0]),
         grace_s=dice.choice([0.0, 120.0]),
         give_up_s=4 * 3600.0,
         seed=dice.randrange(1000),
@@ -47,6 +47,7 @@ def draw_faults(dice: random.Random, plan: Plan) -> Faults:
         cuts_per_hour=rate(30),
         coordinator_crash=rate(0.2),
         site_crashes_per_hour=rate(20),
+        freezes_per_hour=rate(30),
         work_failure=rate(0.1),
     )
     if dice.random() < 0.3:

@@ -64,6 +64,9 @@ from tests.simulation.oracle import (
 RUN = "simulated"
 THREAD_S = 0.002
 """a woken thread runs within this time: who is first, the streams or the driving thread, is left to the dice"""
+LISTENS = (Presence.PRESENT, Presence.SILENT, Presence.REVOKED)
+FORGOTTEN_S = 400.0
+"""more than the longest freeze, cut or call: a site that is in order for so long shows it"""
 CALL_S = 30.0
 KEEPALIVE_S = 30.0
 PAUSE_S = 5.0
@@ -92,6 +95,8 @@ class Faults:
     coordinator_crash: float = 0.0
     """per journaled event, just before or just after it is written"""
     site_crashes_per_hour: float = 0.0
+    freezes_per_hour: float = 0.0
+    """a site's machine stands still for up to two minutes, and then goes on as if nothing had been"""
     work_failure: float = 0.0
     """work at a site breaks; it says so and stops, and its engineer starts it again"""
     until_s: float = 1800.0
@@ -117,11 +122,19 @@ class Stream:
     """One Attach stream: ordered, until it is cut."""
 
     site: Site
+    begun_at: float
     last: Instruction | None = None
     woken: bool = False
     delivered_at: float = 0.0
     open_here: bool = True
     open_there: bool = True
+
+    def sound_for_s(self, since: float) -> float:
+        """How long after `since` the stream and the site behind it have been in order."""
+        site = self.site
+        if not (self.open_here and self.open_there and site.up and site.stream is self):
+            return 0.0
+        return site.world.now - max(since, self.begun_at, site.frozen_until)
 
 
 @dataclass(slots=True)
@@ -242,10 +255,10 @@ class Coordinator:
         self._crash_point(written=False)
         self.rules.append(self.journal, event)
         self._crash_point(written=True)
-        idle = [site for site in self.plan.sites if not self._asks(site)]
+        wanted = self.wanted
         self._become(after)
         self.world.say(f"{type(event).__name__} {_short(event)} -> {answer}, {after.phase}")
-        self._told(before, after, idle)
+        self._told(before, after, [site for site in self.plan.sites if self.wanted[site] != wanted[site]])
         return answer
 
     def _crash_point(self, *, written: bool) -> None:
@@ -255,11 +268,11 @@ class Coordinator:
         if due or self.world.chance(self.world.faults.coordinator_crash / 2):
             raise Crashed
 
-    def _told(self, before: Run, after: Run, idle: list[str]) -> None:
+    def _told(self, before: Run, after: Run, asked: list[str]) -> None:
         if len(after.rounds) != len(before.rounds):
             self.blobs &= needed(after)
         if self.rules.lease_begins_when_asked:
-            for site in filter(self._asks, idle):
+            for site in asked:
                 self.liveness.heard(site)
         self._check(before, after)
         self._look()
@@ -274,6 +287,10 @@ class Coordinator:
             found.append(f"sites are asked for models that are not kept: {wanted - self.blobs}")
         if not after.ended and not waits(after) and self.duty is None:
             found.append(f"{after.phase}: nothing is waited for and nothing is to be done")
+        for stream in self.streams:
+            known = after.site(stream.site.name)
+            if known.presence is Presence.SILENT and stream.sound_for_s(known.since) > FORGOTTEN_S:
+                found.append(f"{known.name} listens, but is taken for silent since {known.since:.0f}")
         if found:
             raise Violation("; ".join(found))
 
@@ -323,7 +340,7 @@ class Coordinator:
     # --- streams ---
 
     def attach(self, site: Site) -> Stream:
-        stream = Stream(site)
+        stream = Stream(site, self.world.now)
         self.streams.append(stream)
         self.liveness.signs[site.name].streams += 1
         self.world.after(0, self._look)
@@ -353,7 +370,7 @@ class Coordinator:
 
     def _news(self, stream: Stream) -> Instruction | None:
         name = stream.site.name
-        listens = self.run.ended or self.run.site(name).presence in (Presence.PRESENT, Presence.REVOKED)
+        listens = self.run.ended or self.run.site(name).presence in LISTENS
         return self.wanted[name] if listens and self.wanted[name] != stream.last else None
 
     def _push(self, stream: Stream) -> None:
@@ -409,7 +426,7 @@ class Site:
         self.up = self.lost = self.done = False
         self.outcome: Leave | None = None
         self.life = 0
-        self.cut_until = 0.0
+        self.cut_until = self.frozen_until = 0.0
 
     # --- life and death ---
 
@@ -425,6 +442,7 @@ class Site:
         for rate, happens in (
             (self.world.faults.site_crashes_per_hour, self.crash),
             (self.world.faults.cuts_per_hour, self._cut),
+            (self.world.faults.freezes_per_hour, self._freeze),
         ):
             if rate > 0:
                 self._later(self.world.dice.expovariate(rate / 3600), happens)
@@ -451,7 +469,15 @@ class Site:
 
     def _later(self, pause_s: float, action: Callable[[], None]) -> None:
         """Do something later, if this process still lives then."""
-        self.world.after(pause_s, lambda life=self.life: action() if self.up and life == self.life else None)
+        life = self.life
+
+        def act() -> None:
+            if self.world.now < self.frozen_until:
+                self.world.at(self.frozen_until, act)
+            elif self.up and life == self.life:
+                action()
+
+        self.world.after(pause_s, act)
 
     def _leave(self, leave: Leave) -> None:
         self.done, self.outcome = True, leave
@@ -469,6 +495,16 @@ class Site:
                 self._hang_up(stream)
                 self._later(self.world.dice.uniform(0, KEEPALIVE_S), lambda: self.line_down(stream))
         self._later(self.world.dice.expovariate(self.world.faults.cuts_per_hour / 3600), self._cut)
+
+    def _freeze(self) -> None:
+        if self.world.now < self.world.faults.until_s:
+            self.frozen_until = self.world.now + self.world.dice.uniform(1, 120)
+            self.world.say(f"{self.name} freezes for {self.frozen_until - self.world.now:.0f} s")
+            if self.stream is not None and self.frozen_until - self.world.now > KEEPALIVE_S:  # it answers no pings
+                stream = self.stream
+                self.world.after(KEEPALIVE_S, lambda: self.world.coordinator.notice_cut(stream))
+                self._later(KEEPALIVE_S, lambda: self.line_down(stream))
+        self._later(self.world.dice.expovariate(self.world.faults.freezes_per_hour / 3600), self._freeze)
 
     def _hang_up(self, stream: Stream) -> None:
         """Nothing passes on this stream from now on; the coordinator's end notices in its own time."""
@@ -559,7 +595,9 @@ class Site:
 
     def instructed(self, stream: Stream, news: Instruction) -> None:
         """The stream says something."""
-        if self.up and stream is self.stream and stream.open_there and self.session is not None:
+        if self.world.now < self.frozen_until:
+            self.world.at(self.frozen_until, lambda: self.instructed(stream, news))
+        elif self.up and stream is self.stream and stream.open_there and self.session is not None:
             self._change(lambda s: session.instructed(s, news))
 
     def _change(self, change: Callable[[session.Session], session.Session]) -> None:
