@@ -17,7 +17,7 @@ from coordinator.liveness import Liveness, Sign
 from fedcervix.aggregate import aggregate
 from fedcervix.blobs import BlobStore
 from fedcervix.codec import Progress
-from fedcervix.errors import RunError, StorageError
+from fedcervix.errors import ModelError, RemoteError, RunError, StorageError
 from fedcervix.events import (
     AggregateStored,
     Answer,
@@ -48,6 +48,8 @@ from fedcervix.weights import read_layout, vet, vet_base
 
 STORAGE_RETRY_S = 5.0
 """how long the coordinator leaves a full disk alone before it tries again"""
+STREAMS_MAX = 2
+"""of a site; a further one ends the oldest. That a line was cut is noticed late, and each stream holds a thread"""
 
 
 class Engine:
@@ -62,6 +64,7 @@ class Engine:
         self._stopping = False
         self._trouble = ""
         self._run = replay(begin_of(record), journal.events(record.run))
+        self._open: dict[str, list[object]] = {site: [] for site in record.plan.sites}
         self._liveness = Liveness(record.plan.sites, record.plan.terms.lease_s, time.monotonic)
 
     @property
@@ -146,14 +149,18 @@ class Engine:
     def instructions(self, site: str, is_active: Callable[[], bool]) -> Iterator[Instruction]:
         """Yield what the site should be doing, each time that changes, until its stream or the process ends."""
         last: Instruction | None = None
+        me = object()
         with self._changed:
             self._liveness.signs[site].streams += 1
+            self._open[site] = [*self._open[site], me][-STREAMS_MAX:]
+            self._changed.notify_all()
         try:
-            while (news := self._await_news(site, last, is_active)) is not None:
+            while (news := self._await_news(site, last, lambda: me in self._open[site] and is_active())) is not None:
                 yield (last := news)
         finally:
             with self._changed:
                 self._liveness.signs[site].streams -= 1
+                self._open[site] = [stream for stream in self._open[site] if stream is not me]
                 self._liveness.heard(site)
                 self._changed.notify_all()
 
@@ -195,6 +202,8 @@ class Engine:
                 self._log.error("cannot go on yet", what=error.what, cause=error.cause, next_step=error.next_step)
                 with self._changed:
                     self._changed.wait_for(lambda: self._stopping, timeout=STORAGE_RETRY_S)
+            except (ModelError, RemoteError) as error:  # time does not mend these: a restart would end here again
+                self.abort(f"the round cannot be averaged: {error.what[:400]}")
 
     def stop(self) -> None:
         """Let `drive` and all streams end; the run goes on at the next start."""

@@ -109,8 +109,10 @@ class Registry:
             cause, next_step = FAULTS[sqlite3.SQLITE_CANTOPEN]
             raise StorageError(f"cannot open {path}: {error.strerror}", cause=cause, next_step=next_step) from error
         with self._connection() as connection:
-            if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-                connection.execute("PRAGMA journal_mode = WAL")
+            # A reader of a write-ahead log needs room on the disk; of a file with a rollback journal it needs none,
+            # so a full disk does not lock the sites out.
+            if connection.execute("PRAGMA journal_mode").fetchone() != ("delete",):
+                connection.execute("PRAGMA journal_mode = DELETE")
             with connection:
                 connection.execute("BEGIN IMMEDIATE")
                 _create(connection, path)

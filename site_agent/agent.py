@@ -51,15 +51,26 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class LineDown:
-    """The line is cut; the listener tries again by itself."""
+    """The line is cut, or the coordinator has no room to serve it; the listener tries again by itself."""
 
-    error: LinkError
+    error: LinkError | StorageError
+
+
+@dataclass(slots=True)
+class Job:
+    """What is running now, and the run that it is for: another one may begin before it has ended."""
+
+    duty: session.Work | session.Deliver
+    plan: Plan
+    spool: Spool
+    cancelled: threading.Event
 
 
 @dataclass(frozen=True, slots=True)
 class JobEnded:
-    """What was running has ended; `then` is what it found out, as a change of the session."""
+    """A job has ended; `then` is what it found out, as a change of the session of its run."""
 
+    job: Job
     then: Callable[[session.Session], session.Session]
 
 
@@ -73,14 +84,6 @@ class Broken:
 @dataclass(frozen=True, slots=True)
 class Stop:
     """The person or the system wants the agent to end."""
-
-
-@dataclass(slots=True)
-class Job:
-    """What is running now."""
-
-    duty: session.Duty
-    cancelled: threading.Event
 
 
 class Agent:
@@ -125,6 +128,8 @@ class Agent:
                 self._reconcile(duty)
         finally:
             self._stopping.set()
+            if self._job is not None:
+                self._job.cancelled.set()
             self._worker.cancel()
 
     def _leave(self, leave: Leave) -> Leave:
@@ -146,10 +151,11 @@ class Agent:
                 self._instructed(instruction)  # type: ignore[arg-type]  # not a Welcome: that was the case above
             case LineDown(error):
                 self._line_down(error)
-            case JobEnded(then):
+            case JobEnded(job, then):
                 self._job = None
                 self._reporter.put(None)
-                self._session = then(self._session)
+                if job.spool == self._spool:
+                    self._session = then(self._session)
             case Broken(error):
                 self._broken(error)
             case Stop():
@@ -186,7 +192,7 @@ class Agent:
             self._show("instructed", {"instruction": instruction})
         self._session = session.instructed(self._session, instruction)
 
-    def _line_down(self, error: LinkError) -> None:
+    def _line_down(self, error: LinkError | StorageError) -> None:
         settled = self._session.settled
         if settled is not None and settled.kind is TaskKind.ADOPT:
             over = Leave(Outcome.OK, "the model is here; the coordinator closed the line before it told the outcome")
@@ -219,8 +225,10 @@ class Agent:
         if isinstance(duty, session.Rest):
             self._rest(duty)
             return
-        job = Job(duty, threading.Event())
-        self._job = job
+        assert isinstance(duty, session.Work | session.Deliver)
+        assert self._plan is not None
+        assert self._spool is not None
+        self._job = job = Job(duty, self._plan, self._spool, threading.Event())
         if isinstance(duty, session.Work):
             self._reporter.put(codec.Progress(duty.task, "starting", 0, 0, "", 0.0, 0.0))
         self._thread("job", lambda: self._run_job(job))
@@ -233,47 +241,35 @@ class Agent:
     def _run_job(self, job: Job) -> None:
         """Do the duty in this thread; whatever comes of it goes into the inbox."""
         try:
-            then = self._work(job) if isinstance(job.duty, session.Work) else self._deliver(job)
-            self._inbox.put(JobEnded(then))
+            duty = job.duty
+            then = self._work(job, duty.task) if isinstance(duty, session.Work) else self._deliver(job, duty.result)
+            self._inbox.put(JobEnded(job, then))
         except CancelledError:
-            self._inbox.put(JobEnded(lambda s: s))
+            self._inbox.put(JobEnded(job, lambda s: s))
         except FedcervixError as error:
             self._inbox.put(Broken(error))
 
-    def _work(self, job: Job) -> Callable[[session.Session], session.Session]:
-        assert isinstance(job.duty, session.Work)
-        assert self._plan is not None
-        assert self._spool is not None
-        task = job.duty.task
+    def _work(self, job: Job, task: Task) -> Callable[[session.Session], session.Session]:
         self._show("working", {"task": task})
         if task.base and not self._blobs.has(task.base):
-            self._again(
-                job.cancelled, lambda: self._link.fetch(task.base, self._blobs, self._on_bytes(task, "downloading"))
-            )
+            self._again(job.cancelled, lambda: self._link.fetch(task.base, self._blobs, self._on_bytes_here(job, task)))
         if task.kind is TaskKind.ADOPT:
-            adopt(self._home, task, self._plan, self._blobs)
+            adopt(self._home, task, job.plan, self._blobs)
             result: session.Result = ModelAdopted(self._site, task, time.time())
         else:
-            numbers = self._worker.do(task, self._plan, self._on_progress(task))
+            numbers = self._worker.do(task, job.plan, self._on_progress(task), job.cancelled)
             result = _result(self._site, task, numbers)
-            self._note(task, numbers)
-        self._spool.put(result)
+            if task.kind in (TaskKind.TRAIN, TaskKind.SCORE):
+                job.spool.note(str(task.kind), task.round, numbers)
+        job.spool.put(result)
         self._show("finished", {"task": task, "result": result})
         return lambda s: session.finished(s, result)
 
-    def _note(self, task: Task, numbers: dict[str, Any]) -> None:
-        assert self._spool is not None
-        if task.kind in (TaskKind.TRAIN, TaskKind.SCORE):
-            self._spool.note(str(task.kind), task.round, numbers)
-
-    def _deliver(self, job: Job) -> Callable[[session.Session], session.Session]:
-        assert isinstance(job.duty, session.Deliver)
-        assert self._spool is not None
-        result = job.duty.result
+    def _deliver(self, job: Job, result: session.Result) -> Callable[[session.Session], session.Session]:
         answer, reason = self._again(job.cancelled, lambda: self._deliver_once(result))
         if answer is Answer.REFUSED:
             raise RunError(f"the coordinator refused the result of {result.task}: {reason}")
-        self._spool.clear()
+        job.spool.clear()
         keep = {result.task.base} | ({result.digest} if isinstance(result, UpdateStored) else set())
         self._blobs.keep_only(keep)
         self._show("delivered", {"task": result.task, "answer": answer})
@@ -324,6 +320,17 @@ class Agent:
             "progress", {"task": task, "stage": stage, "done": done, "of": of, "unit": "bytes"}
         )
 
+    def _on_bytes_here(self, job: Job, task: Task) -> Callable[[int, int], None]:
+        """The same, for a download: it is not brought to its end when its task is no longer wanted."""
+        show = self._on_bytes(task, "downloading")
+
+        def on_bytes(done: int, of: int) -> None:
+            if job.cancelled.is_set():
+                raise CancelledError
+            show(done, of)
+
+        return on_bytes
+
     # --- threads ---
 
     def _listen(self) -> None:
@@ -337,6 +344,8 @@ class Agent:
                 self._inbox.put(LineDown(LinkError("the coordinator has closed the line")))
             except LinkError as error:
                 self._inbox.put(self._diagnosed(error))
+            except StorageError as error:
+                self._inbox.put(LineDown(error))
             except FedcervixError as error:
                 self._inbox.put(Broken(error))
                 return

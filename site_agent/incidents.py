@@ -12,7 +12,6 @@ from fedcervix.privacy import incident_number, scrub
 from site_agent.home import SiteHome
 from site_agent.worker import WorkFailedError
 
-
 APART = re.compile(r'[,;\t"\\/\r\n]+')
 HARMLESS = frozenset({"image", "images", "patient", "label", *SPLITS, "split"})
 

@@ -39,9 +39,12 @@ class Worker:
         self._process: subprocess.Popen[str] | None = None
         self._cancelled = False
 
-    def do(self, task: Task, plan: Plan, on_progress: OnProgress) -> dict[str, Any]:
-        """Return a task's numbers. Raises WorkFailedError, or CancelledError after `cancel`."""
-        process = self._started()
+    def do(self, task: Task, plan: Plan, on_progress: OnProgress, cancelled: threading.Event) -> dict[str, Any]:
+        """Return a task's numbers. Raises WorkFailedError, or CancelledError after `cancel`.
+
+        `cancelled` is set before `cancel` is called: a task that was given up before it came here never begins.
+        """
+        process = self._started(cancelled)
         request = {"task": dataclasses.asdict(task), "plan": plan.canonical()}
         assert process.stdin is not None
         assert process.stdout is not None
@@ -69,8 +72,10 @@ class Worker:
                 self._process.kill()
                 self._process.wait()
 
-    def _started(self) -> subprocess.Popen[str]:
+    def _started(self, cancelled: threading.Event) -> subprocess.Popen[str]:
         with self._lock:
+            if cancelled.is_set():
+                raise CancelledError
             self._cancelled = False
             if self._process is None or self._process.poll() is not None:
                 self._process = subprocess.Popen(

@@ -183,7 +183,7 @@ class Terms:
     optimiser_state: OptimiserState = "reset"
     ring_result: RingResult = "last"
     quorum: int | None = None
-    """sites that a round cannot do without. None: every declared site (csfssl), any one site (ppfssl, whose ring passes
+    """sites that a round cannot do without. None: all that are not revoked (csfssl), any one (ppfssl, whose ring passes
     over a site that is away); a run never begins without all of them unless this is set"""
     lease_s: float = 60.0
     """a site that reports no sign of life for this long is silent: its place in the round is given up"""

@@ -18,6 +18,8 @@ clients are aggregated at the server and used as the initialized model for the n
 phase is a row of hops: one site at a time holds the model ("the updated model is sent to next client and so on"); the
 hop is a lease, so a site that falls silent is passed over, and comes in again in the next cycle.
 
+A site whose certificate was revoked is gone for good: the run goes on with the others.
+
 A site that does not contribute to a round is written down with the reason. A run with such a line ends DEGRADED.
 """
 
@@ -367,25 +369,28 @@ def _open(run: Run) -> tuple[Site, ...]:
     return tuple(site for site in run.sites if site.name not in run.adopted)
 
 
-def _needed(run: Run) -> int:
-    """How many sites the phase cannot do without."""
+def _needed(run: Run, answered: tuple[Site, ...] = ()) -> int:
+    """How many sites the phase cannot do without. Who has answered and was revoked then counts on both sides."""
     if run.phase is Phase.PUBLISHING:
         return 0
     if run.plan.terms.quorum is not None:
         return run.plan.terms.quorum
-    return 1 if run.plan.mode == "ppfssl" and run.phase is not Phase.GATHERING else len(run.sites)
+    if run.plan.mode == "ppfssl" and run.phase is not Phase.GATHERING:
+        return 1
+    return max(1, sum(site.presence is not Presence.REVOKED or site in answered for site in run.sites))
 
 
 def _vote(run: Run, open_: tuple[Site, ...]) -> Quorum:
     """Has the phase its quorum? In the ring, the sites behind the holder may still answer."""
     if run.phase is Phase.TRAINING:
-        answered, open_ = len(run.current.contributions), _untrained(run)
+        answered, open_ = tuple(site for site in run.sites if run.current.has(site.name)), _untrained(run)
     elif run.phase is Phase.SEEDING:
-        answered = 0
+        answered = ()
     else:
-        answered = len(run.sites) - len(open_)
+        answered = tuple(site for site in run.sites if site not in open_)
     may_come = sum(site.presence is not Presence.REVOKED for site in open_)
-    return quorum(needed=1 if run.phase is Phase.SEEDING else _needed(run), answered=answered, open_=may_come)
+    needed = 1 if run.phase is Phase.SEEDING else _needed(run, answered)
+    return quorum(needed=needed, answered=len(answered), open_=may_come)
 
 
 def _untrained(run: Run) -> tuple[Site, ...]:
@@ -399,28 +404,29 @@ def _wait(run: Run, site: Site, open_: tuple[Site, ...]) -> Wait:
     if site.presence is Presence.PRESENT:
         return Wait(site.name, f"working: {instruction(run, site.name)}", since, None, Then.LEASE)
     reason = site.presence.value + (f": {site.reason}" if site.reason else "")
+    if site.presence is Presence.REVOKED:  # it will not come back: the operator has decided, the run goes on without
+        return Wait(site.name, reason, site.since, site.since, Then.GO_ON)
     if _dispensable(run, _vote(run, open_)):
-        grace_s = 0.0 if _passes_at_once(run, site) else terms.grace_s
+        grace_s = 0.0 if _in_ring(run) else terms.grace_s  # a ring does not stand still for a lost lease
         return Wait(site.name, reason, site.since, site.since + grace_s, Then.GO_ON)
     return Wait(site.name, reason, since, since + terms.give_up_s, Then.ABORT)
 
 
 def _dispensable(run: Run, vote: Quorum) -> bool:
     """Say whether the phase can end without a site that is away."""
-    if run.phase is Phase.TRAINING and run.plan.mode == "ppfssl":
+    if _in_ring(run):
         behind = sum(site.presence is Presence.PRESENT for site in _untrained(run)[1:])
         return len(run.current.contributions) + behind >= _needed(run)
     return vote is Quorum.MET
 
 
-def _passes_at_once(run: Run, site: Site) -> bool:
-    """A ring does not stand still for a site that has lost its lease; nobody waits for a revoked one."""
-    return site.presence is Presence.REVOKED or (run.phase is Phase.TRAINING and run.plan.mode == "ppfssl")
+def _in_ring(run: Run) -> bool:
+    return run.phase is Phase.TRAINING and run.plan.mode == "ppfssl"
 
 
 def _asked_at(run: Run) -> float:
     """When what is now waited for was asked: the phase's start, or the last hop's end."""
-    if run.phase is Phase.TRAINING and run.plan.mode == "ppfssl":
+    if _in_ring(run):
         return max((update.at for update in run.current.contributions), default=run.since)
     return run.since
 

@@ -97,3 +97,18 @@ def federate(tmp_path: Path) -> Iterator[Callable[..., Federation]]:
             return made[-1]
 
         yield make
+
+
+@pytest.fixture
+def light_right(federate: Callable[..., Federation]) -> Callable[..., str]:
+    """Return the result of an undisturbed federation of light sites (see light_site.py)."""
+
+    def right(mode: str, *options: str, **terms: Any) -> str:
+        federation = federate(terms=terms)
+        coordinator = federation.coordinate("--mode", mode)
+        for site in federation.sites:
+            federation.enrol(site)
+        federation.finish(coordinator, *[federation.light(site, *options) for site in federation.sites])
+        return federation.result()
+
+    return right

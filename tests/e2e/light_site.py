@@ -43,27 +43,24 @@ class LightWorker:
 
     def __init__(self, home: SiteHome, site: str, *, pace_s: float = 0.0, numbers: int = NUMBERS) -> None:
         self._home, self._site, self._pace_s, self._numbers = home, site, pace_s, numbers
-        self._cancelled = threading.Event()
 
     def do(
-        self, task: Task, plan: Plan, on_progress: Callable[[dict[str, Any]], None], *_more: object
+        self, task: Task, plan: Plan, on_progress: Callable[[dict[str, Any]], None], cancelled: threading.Event
     ) -> dict[str, Any]:
         """Return a task's numbers, after a few paced steps."""
-        self._cancelled.clear()
         for step in range(STEPS):
             on_progress({"stage": "training", "done": step, "of": STEPS, "unit": "steps", "loss": 1.0})
-            if self._cancelled.wait(self._pace_s):
+            if cancelled.wait(self._pace_s):
                 raise CancelledError
         if task.kind is TaskKind.SCORE:
             model = read_tensors(BlobStore(self._home.blobs).path(task.base))
-            loss = float(np.abs(model["weight"]).mean()) + 1 / task.round
+            loss = float(np.abs(next(iter(model.values()))).mean()) + 1 / task.round
             return {"loss_sum": 4 * loss, "count": 4, "images": 10, "gauges": {"unit_std": 0.5}}
         state = seed_model(plan, self._numbers) if task.kind is TaskKind.SEED else self._trained(task, plan)
         return {"digest": self._keep(task, state), "images": 10, "steps": STEPS, "loss": 1.0, "seconds": 0.1}
 
     def cancel(self) -> None:
-        """Let `do` end."""
-        self._cancelled.set()
+        """Nothing: `do` watches its own event."""
 
     def _trained(self, task: Task, plan: Plan) -> dict[str, Any]:
         base = read_tensors(BlobStore(self._home.blobs).path(task.base))
@@ -73,7 +70,8 @@ class LightWorker:
             for name, values in base.items()
             if values.dtype == np.float32
         }
-        return {**base, **moved, "steps": base["steps"] + STEPS}
+        counted = {name: values + STEPS for name, values in base.items() if values.dtype == np.int64}
+        return {**base, **moved, **counted}
 
     def _keep(self, task: Task, state: dict[str, Any]) -> str:
         blobs = BlobStore(self._home.blobs)

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from fedcervix.weights import write_tensors
 from tests.e2e.loopback import Federation, Process, Proxy, processes_of
 
 Federate = Callable[..., Federation]
@@ -116,21 +118,6 @@ def test_ctrl_c_ends_either_role_in_order_and_it_goes_on_afterwards(
 # --- many kills, with sites that compute instead of train (see light_site.py) ------------------------------------
 
 
-@pytest.fixture
-def light_right(federate: Federate) -> Callable[..., str]:
-    """Return the result of an undisturbed federation of light sites."""
-
-    def right(mode: str, *options: str, **more: Any) -> str:
-        federation = federate(terms={**LIGHT, **more})
-        coordinator = federation.coordinate("--mode", mode)
-        for site in federation.sites:
-            federation.enrol(site)
-        federation.finish(coordinator, *[federation.light(site, *options) for site in federation.sites])
-        return federation.result()
-
-    return right
-
-
 @pytest.mark.parametrize(("mode", "seed"), [("csfssl", 1), ("csfssl", 2), ("ppfssl", 3), ("ppfssl", 4)])
 def test_kills_at_any_moment_change_nothing(
     federate: Federate, light_right: Callable[..., str], mode: str, seed: int
@@ -155,7 +142,7 @@ def test_kills_at_any_moment_change_nothing(
 
     record = federation.record()
     assert (record["outcome"], [line["missing"] for line in record["ledger"]]) == ("OK", [[]] * 4)
-    assert federation.result() == light_right(mode)
+    assert federation.result() == light_right(mode, **LIGHT)
     for site in federation.sites:
         assert federation.adopted(site) == [federation.result()]
         assert "Traceback" not in federation.texts()
@@ -204,11 +191,12 @@ def test_corrupted_bytes_cost_a_retry_and_nothing_else(
 
 
 def test_a_site_that_rested_longer_than_its_lease_is_not_passed_over_when_its_turn_comes(federate: Federate) -> None:
-    federation = federate(terms={"rounds": 1, "lease_s": 2.0})
+    federation = federate(terms={"rounds": 1, "lease_s": 3.0}, run={"base": "first.safetensors"})
+    write_tensors(federation.home.folder / "first.safetensors", {"weight": np.zeros(9, np.float32)})
     coordinator = federation.coordinate("--mode", "ppfssl")
     for site in federation.sites:
         federation.enrol(site)
-    sites = [federation.light("nhs", "--pace-s", "0.8"), federation.light("alts")]  # nhs needs two leases for its turn
+    sites = [federation.light("nhs", "--pace-s", "0.9"), federation.light("alts")]  # nhs needs 4.5 s for its turn
     federation.finish(coordinator, *sites)
     assert federation.record()["outcome"] == "OK"
 

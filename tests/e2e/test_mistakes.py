@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fedcervix import identity
@@ -21,6 +22,7 @@ from fedcervix.errors import (
     PolicyError,
     RunError,
 )
+from fedcervix.weights import write_tensors
 from tests.e2e.loopback import Federation, Process, call
 
 Federate = Callable[..., Federation]
@@ -67,7 +69,6 @@ def test_commands_before_anything_was_set_up(tmp_path: Path) -> None:
     for words, error in (
         (("coordinator", "--home", "nowhere", "start", "--mode", "csfssl"), ConfigError),
         (("site-agent", "--home", "nowhere"), ConfigError),
-        (("site-agent", "--home", "nowhere", "check"), ConfigError),
         (("site-agent", "--home", "nowhere", "join", "no.toml"), FedcervixError),
     ):
         code, text = call(*words, cwd=tmp_path)
@@ -236,3 +237,16 @@ def test_bad_data_stops_a_site_until_it_is_mended_and_a_corrupt_image_does_not(
     [counted] = federation.record()["ledger"][0]["contributions"]
     everything: dict[str, Any] = {"images": len(good.splitlines()) - 1}
     assert 0 < counted["images"] < everything["images"]
+
+
+def test_a_model_that_cannot_be_averaged_as_the_plan_says_ends_the_run_in_words(federate: Federate) -> None:
+    federation = federate(terms={"batch_norm": "pooled-variance"}, run={"base": "first.safetensors"})
+    lonely = {"weight": np.zeros(4, np.float32), "norm.running_var": np.ones(4, np.float32)}
+    write_tensors(federation.home.folder / "first.safetensors", lonely)
+    coordinator = federation.coordinate("--mode", "csfssl")
+    for site in federation.sites:
+        federation.enrol(site)
+    sites = [federation.light(site) for site in federation.sites]
+    federation.finish(coordinator, *sites, code=21)
+    assert "norm.running_var has no norm.running_mean" in coordinator.text
+    assert federation.record()["outcome"] == "ABORTED"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from fedcervix.plan import Plan, Recipe, Terms
 from fedcervix.rounds import Outcome
 from tests.simulation.oracle import digest_of, undisturbed
-from tests.simulation.world import Faults, History, Rules, Violation, simulate
+from tests.simulation.world import Faults, History, Rules, ViolationError, simulate
 
 NAMES = ("ada", "bob", "cleo", "dora", "emil", "fay", "gus", "hal", "ida")
 ALONE = Recipe(epochs_max=1000)
@@ -63,7 +63,7 @@ def faults_in(faults: Faults) -> bool:
 
 
 def history(seed: int, rules: Rules | None = None) -> History:
-    """Let the history of this number happen. Raises Violation, which names the command that shows it again."""
+    """Let the history of this number happen. Raises ViolationError, which names the command that shows it again."""
     dice = random.Random(seed)
     plan = draw_plan(dice)
     faults = draw_faults(dice, plan)
@@ -71,7 +71,7 @@ def history(seed: int, rules: Rules | None = None) -> History:
     try:
         found = simulate(plan, faults, seed, base=base, rules=rules)
         _check_end(found)
-    except Violation as violation:
+    except ViolationError as violation:
         violation.add_note(f"again: python -m tests.simulation.soak --seed {seed} --histories 1 --trace")
         raise
     return found
@@ -81,14 +81,15 @@ def _check_end(found: History) -> None:
     """Where every fault was transient and nobody may be left out, the run ends as if nothing had happened."""
     run, transient = found.run, not (found.faults.lost or found.faults.revoked)
     if transient and run.outcome is Outcome.ABORTED:
-        raise Violation(f"every fault was transient, but the run was aborted: {run.reason}")
+        raise ViolationError(f"every fault was transient, but the run was aborted: {run.reason}")
     everyone = found.plan.terms.quorum in (None, len(found.plan.sites))
     if everyone and not faults_in(found.faults) and run.outcome is not Outcome.OK:
-        raise Violation(f"nothing went wrong, but the run ended {run.outcome}: {run.reason}")
-    if everyone and found.plan.mode == "csfssl" and run.outcome is Outcome.DEGRADED:
-        raise Violation("a run that needs every site ended without one of them")
+        raise ViolationError(f"nothing went wrong, but the run ended {run.outcome}: {run.reason}")
+    left_out = {missing.site for round_ in run.rounds for missing in round_.missing}
+    if everyone and found.plan.mode == "csfssl" and not left_out <= {site for site, _ in found.faults.revoked}:
+        raise ViolationError(f"every site is needed; without having been revoked, left out were: {left_out}")
     scored = all(len(round_.scores) == len(found.plan.sites) for round_ in run.rounds)
     if run.outcome is Outcome.OK and scored:
         result = (run.best.candidate, run.best_round, len(run.rounds))
         if result != undisturbed(found.plan, found.base):
-            raise Violation(f"result {result}; undisturbed it is {undisturbed(found.plan, found.base)}")
+            raise ViolationError(f"result {result}; undisturbed it is {undisturbed(found.plan, found.base)}")

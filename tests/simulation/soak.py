@@ -10,7 +10,7 @@ import traceback
 import click
 
 from tests.simulation.histories import history
-from tests.simulation.world import Violation
+from tests.simulation.world import ViolationError
 
 
 @click.command()
@@ -23,14 +23,15 @@ def soak(histories: int, seed: int, trace: bool) -> None:
     for number in range(seed, seed + histories):
         try:
             found = history(number)
-        except Violation:
+        except ViolationError:
             traceback.print_exc()
             sys.exit(1)
         outcomes[f"{found.plan.mode} {found.run.outcome}"] += 1
         if trace:
             click.echo("\n".join(found.trace))
     took_s = time.monotonic() - begun_s
-    click.echo(f"{histories} histories from seed {seed}, {histories / took_s:.0f} a second: {dict(sorted(outcomes.items()))}")
+    click.echo(f"{histories} histories from seed {seed}, {histories / took_s:.0f} a second")
+    click.echo(", ".join(f"{outcome}: {count}" for outcome, count in sorted(outcomes.items())))
 
 
 if __name__ == "__main__":

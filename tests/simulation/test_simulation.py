@@ -17,7 +17,7 @@ from fedcervix.plan import Plan, Recipe, Terms
 from fedcervix.rounds import Outcome, Run
 from tests.simulation.histories import history
 from tests.simulation.oracle import undisturbed
-from tests.simulation.world import Faults, History, Rules, Violation, simulate
+from tests.simulation.world import Faults, History, Rules, ViolationError, simulate
 
 SHARES, SHARE = 10, 150
 MODES = ("csfssl", "ppfssl")
@@ -25,7 +25,7 @@ SOUND = Faults()
 
 
 def small(mode: str, **terms: Any) -> Plan:
-    given = Terms(rounds=2, lease_s=60.0, grace_s=120.0, give_up_s=4 * 3600.0, **terms)
+    given = Terms(**{"rounds": 2, "lease_s": 60.0, "grace_s": 120.0, "give_up_s": 4 * 3600.0, **terms})
     return Plan(mode=mode, sites=("ada", "bob", "cleo"), profile="paper", terms=given, recipe=Recipe())
 
 
@@ -92,10 +92,15 @@ def found_by(rules: Rules, seeds: range = range(60)) -> str:
     for seed in seeds:
         try:
             history(seed, rules)
-        except Violation as violation:
-            assert f"--seed {seed} --histories 1" in violation.__notes__[-1]
+        except ViolationError as violation:
             return str(violation)
     return ""
+
+
+def test_a_failure_names_the_command_that_shows_it_again() -> None:
+    with pytest.raises(ViolationError) as caught:
+        history(0, planted(lambda run, _: (run, Answer.STALE)))
+    assert caught.value.__notes__[-1] == "again: python -m tests.simulation.soak --seed 0 --histories 1 --trace"
 
 
 def planted(change: Callable[[Run, Event], tuple[Run, Answer] | None]) -> Rules:

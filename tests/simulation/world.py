@@ -2,7 +2,7 @@
 
 One seed is one history. Everything that is not a decision is pretended here after coordinator/engine.py and
 site_agent/agent.py: who journals when, who tries again, what a cut line loses. After every step of the coordinator
-the invariants of `oracle` are checked; what breaks one is raised as `Violation`, with the seed and the trace.
+the invariants of `oracle` are checked; what breaks one is raised as `ViolationError`, with the seed and the trace.
 
 Time is in seconds. Requests may be lost, doubled, delayed past their time-out (so that they arrive out of order); a
 stream keeps its order but can be cut, and each end notices in its own time. A crash of the coordinator leaves it its
@@ -64,20 +64,19 @@ from tests.simulation.oracle import (
 RUN = "simulated"
 THREAD_S = 0.002
 """a woken thread runs within this time: who is first, the streams or the driving thread, is left to the dice"""
-LISTENS = (Presence.PRESENT, Presence.SILENT, Presence.REVOKED)
 FORGOTTEN_S = 400.0
-"""more than the longest freeze, cut or call: a site that is in order for so long shows it"""
+"""more than the longest freeze and a few calls that were lost: a site that is in order for so long shows it"""
 CALL_S = 30.0
 KEEPALIVE_S = 30.0
 PAUSE_S = 5.0
 STEPS_MAX = 50_000
 
 
-class Violation(AssertionError):
+class ViolationError(AssertionError):
     """A history in which the design does not hold."""
 
 
-class Crashed(Exception):
+class CrashedError(Exception):
     """The coordinator's process is gone; whoever was talking to it gets no answer."""
 
 
@@ -115,6 +114,9 @@ class Rules:
     step: Callable[[Run, Event], tuple[Run, Answer]] = step
     append: Callable[[list[str], Event], None] = lambda journal, event: journal.append(event_to_json(event))
     lease_begins_when_asked: bool = True
+    listens: frozenset[Presence] = frozenset({Presence.PRESENT, Presence.REVOKED})
+    """A silent site is told nothing: it goes on with what it does, and its next word brings it back. Were it told to
+    stand, it would have nothing more to say, and nobody would ever know that it is there."""
 
 
 @dataclass(slots=True)
@@ -187,7 +189,7 @@ class World:
         self.trace.append(f"{self.now:10.2f}  {text}")
 
     def run(self, until_s: float) -> Run:
-        """Let things happen until the run has ended and every living site knows it. Raises Violation."""
+        """Let things happen until the run has ended and every living site knows it. Raises ViolationError."""
         coordinator = self.coordinator
         for _ in range(STEPS_MAX):
             if coordinator.run.ended and all(site.done for site in self.sites.values()):
@@ -197,7 +199,7 @@ class World:
                 break
             self.now = when
             action()
-        raise Violation(
+        raise ViolationError(
             f"the run does not end: {coordinator.run.phase}, waits for {[str(w) for w in waits(coordinator.run)]}, "
             f"sites that have not left: {[site.name for site in self.sites.values() if not site.done]}"
         )
@@ -266,7 +268,7 @@ class Coordinator:
         due = position in self.world.crashes_due
         self.world.crashes_due.discard(position)
         if due or self.world.chance(self.world.faults.coordinator_crash / 2):
-            raise Crashed
+            raise CrashedError
 
     def _told(self, before: Run, after: Run, asked: list[str]) -> None:
         if len(after.rounds) != len(before.rounds):
@@ -291,13 +293,12 @@ class Coordinator:
             known = after.site(stream.site.name)
             if known.presence is Presence.SILENT and stream.sound_for_s(known.since) > FORGOTTEN_S:
                 found.append(f"{known.name} listens, but is taken for silent since {known.since:.0f}")
-        if found:
-            raise Violation("; ".join(found))
+        _check(found)
 
     # --- calls ---
 
     def handle(self, site: Site, request: object) -> object:
-        """Answer a unary call; may raise Crashed."""
+        """Answer a unary call; may raise CrashedError."""
         if self.run.site(site.name).presence is Presence.REVOKED:
             return None
         self.liveness.heard(site.name)  # the lease runs out later than the driving thread thinks: it will see
@@ -320,7 +321,7 @@ class Coordinator:
         if isinstance(report, UpdateStored) and not self.run.ended:
             expected = self.wanted[report.site] == report.task
             if expected and report.digest not in self.blobs:
-                raise Violation(f"{report.task} of {report.site}: the model pushed before the report is gone")
+                raise ViolationError(f"{report.task} of {report.site}: the model pushed before the report is gone")
         return self.submit(report)
 
     def revoke(self, name: str) -> None:
@@ -334,7 +335,7 @@ class Coordinator:
     def _guarded(self, action: Callable[[], object]) -> None:
         try:
             action()
-        except Crashed:
+        except CrashedError:
             self.crash()
 
     # --- streams ---
@@ -370,7 +371,7 @@ class Coordinator:
 
     def _news(self, stream: Stream) -> Instruction | None:
         name = stream.site.name
-        listens = self.run.ended or self.run.site(name).presence in LISTENS
+        listens = self.run.ended or self.run.site(name).presence in self.rules.listens
         return self.wanted[name] if listens and self.wanted[name] != stream.last else None
 
     def _push(self, stream: Stream) -> None:
@@ -396,7 +397,7 @@ class Coordinator:
             return
         if (work := self.duty) is not None:
             if not {digest for digest, _ in work.updates} <= self.blobs:
-                raise Violation(f"round {work.round}: an update to be averaged is gone")
+                raise ViolationError(f"round {work.round}: an update to be averaged is gone")
             digest = averaged(work.updates)
             self.blobs.add(digest)
             self.submit(AggregateStored(work.round, digest, self.world.now))
@@ -473,7 +474,7 @@ class Site:
 
         def act() -> None:
             if self.world.now < self.frozen_until:
-                self.world.at(self.frozen_until, act)
+                self.world.at(self.frozen_until + self.world.dice.uniform(0, 1), act)
             elif self.up and life == self.life:
                 action()
 
@@ -568,7 +569,7 @@ class Site:
                 return
             try:
                 said = coordinator.handle(self, request)
-            except Crashed:
+            except CrashedError:
                 coordinator.crash()
                 return
             answer(said)
@@ -666,7 +667,7 @@ class Site:
     def _report(self, job: Job, result: session.Result) -> None:
         def answered(answer: object) -> None:
             if answer is Answer.REFUSED:
-                raise Violation(f"{self.name}'s {result.task} is refused: a correct site was taken for a wrong one")
+                raise ViolationError(f"{result.task} of {self.name} is refused: a correct site taken for a wrong one")
             self.spool = None
             self._end(job, lambda s: session.answered(s, result.task))
 
@@ -707,18 +708,21 @@ class History:
 
 
 def simulate(plan: Plan, faults: Faults, seed: int, *, base: str = "", rules: Rules | None = None) -> History:
-    """Let one history happen and hold its end against the design. Raises Violation with the trace."""
+    """Let one history happen and hold its end against the design. Raises ViolationError with the trace."""
     world = World(plan, faults, seed, base=base, rules=rules)
     horizon_s = faults.until_s + 3 * plan.terms.give_up_s + 10_000 * plan.rounds_max
     try:
         run = world.run(horizon_s)
-        found = [*faults_of_outcome(run), *_faults_of_journal(world.coordinator)]
-        if found:
-            raise Violation("; ".join(found))
-    except Violation as violation:
+        _check([*faults_of_outcome(run), *_faults_of_journal(world.coordinator)])
+    except ViolationError as violation:
         violation.add_note("\n".join([str(plan), str(faults), *world.trace[-60:]]))
         raise
     return History(plan, faults, base, run, tuple(world.coordinator.journal), tuple(world.trace))
+
+
+def _check(found: list[str]) -> None:
+    if found:
+        raise ViolationError("; ".join(found))
 
 
 def _faults_of_journal(coordinator: Coordinator) -> Iterator[str]:

@@ -16,7 +16,9 @@ from fedcervix.rounds import Instruction, Leave, Outcome, Stand
 from fedcervix.wire import federation_pb2 as wire
 
 BASE, MADE = "b" * 64, "d" * 64
-TASKS = [Task("run", kind, 0 if kind is TaskKind.SEED else 3, "" if kind is TaskKind.SEED else BASE) for kind in TaskKind]
+TASKS = [
+    Task("run", kind, 0 if kind is TaskKind.SEED else 3, "" if kind is TaskKind.SEED else BASE) for kind in TaskKind
+]
 TRAIN = TASKS[1]
 PLAN = Plan(mode="ppfssl", sites=("ada", "bob"), profile="paper", terms=Terms(quorum=2), recipe=Recipe())
 SITE, AT = "ada", 12.5
@@ -158,7 +160,10 @@ def test_a_report_beyond_its_bounds_is_the_other_side_s_fault(message: wire.From
         (wire.FromCoordinator(welcome=wire.Welcome(plan="{}")), "not a plan"),
         (wire.FromCoordinator(welcome=wire.Welcome(plan=" " * 262_145)), "plan is longer than 262144"),
         (wire.FromCoordinator(welcome=wire.Welcome(run="r" * 65, plan=PLAN.canonical())), "run is longer than 64"),
-        (wire.FromCoordinator(welcome=wire.Welcome(federation="f" * 65, plan=PLAN.canonical())), "federation is longer"),
+        (
+            wire.FromCoordinator(welcome=wire.Welcome(federation="f" * 65, plan=PLAN.canonical())),
+            "federation is longer",
+        ),
         (wire.FromCoordinator(task=task(kind=wire.Task.KIND_SEED)), "not a base digest"),
         (wire.FromCoordinator(stand=wire.Stand(reason="x" * 601)), "reason is longer than 600"),
         (wire.FromCoordinator(leave=wire.Leave(outcome="GREAT")), "'GREAT' is not a valid Outcome"),

@@ -74,7 +74,8 @@ def test_what_is_not_a_plan_is_a_value_error(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [lambda text: " " + text, lambda text: text.replace(":0.01,", ":1e-2,"), lambda text: text[:-1] + ',"x":1}']
+    "change",
+    [lambda text: " " + text, lambda text: text.replace(":0.01,", ":1e-2,"), lambda text: text[:-1] + ',"x":1}'],
 )
 def test_a_plan_has_one_text_and_no_other(change: Any) -> None:
     with pytest.raises(ValueError, match="not a plan"):
@@ -155,7 +156,8 @@ def test_other_names_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rounds", "epochs_max", "epochs_per_round", "most"), [(50, 50, 1, 50), (50, 50, 4, 12), (5, 50, 4, 5), (9, 3, 5, 1)]
+    ("rounds", "epochs_max", "epochs_per_round", "most"),
+    [(50, 50, 1, 50), (50, 50, 4, 12), (5, 50, 4, 5), (9, 3, 5, 1)],
 )
 def test_rounds_never_ask_more_epochs_than_the_recipe_allows(
     rounds: int, epochs_max: int, epochs_per_round: int, most: int

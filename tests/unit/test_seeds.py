@@ -18,7 +18,17 @@ def test_the_derivation_never_changes_or_no_run_could_be_repeated() -> None:
 
 
 def test_a_seed_depends_on_what_is_drawn() -> None:
-    streams = [(0, "a"), (1, "a"), (0, "b"), (0, "a", 1), (0, "a", 1, 2), (0, "a", 2, 1), (0, "a", 12), (0, "a1"), (0, "")]
+    streams = [
+        (0, "a"),
+        (1, "a"),
+        (0, "b"),
+        (0, "a", 1),
+        (0, "a", 1, 2),
+        (0, "a", 2, 1),
+        (0, "a", 12),
+        (0, "a1"),
+        (0, ""),
+    ]
     assert len({derive(*stream) for stream in streams}) == len(streams)  # type: ignore[arg-type]
 
 

@@ -75,7 +75,7 @@ def test_an_answer_to_something_else_changes_nothing() -> None:
 
 
 def test_a_task_that_is_asked_for_again_is_done_again() -> None:
-    """Its result was answered `stale`, because by then another site had been asked: now this one is needed after all."""
+    """Its result was answered `stale`, because by then another site had been asked: now it is needed after all."""
     session = instructed(finished(instructed(Session("ada"), SEED), FIRST), Stand("bob makes the first model"))
     session = answered(session, SEED)
     assert duty(instructed(session, SEED)) == Work(SEED)

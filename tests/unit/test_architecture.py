@@ -1,0 +1,313 @@
+"""Who may import whom, and what nobody may do. A failure quotes the sentence that is broken."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import fedcervix
+
+ROOT = Path(__file__).parents[2]
+SOURCES = {
+    "fedcervix": ROOT / "shared" / "fedcervix",
+    "coordinator": ROOT / "coordinator",
+    "site_agent": ROOT / "site_agent",
+}
+STDLIB = sys.stdlib_module_names
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """One name that a module brings in: `from a import b` brings in a.b."""
+
+    by: str
+    line: int
+    name: str
+
+    @property
+    def top(self) -> str:
+        return self.name.partition(".")[0]
+
+    def __str__(self) -> str:
+        return f"{self.by}, line {self.line}, imports {self.name}"
+
+
+def module_name(path: Path, package: str) -> str:
+    parts = path.relative_to(SOURCES[package]).with_suffix("").parts
+    return ".".join([package, *(part for part in parts if part != "__init__")])
+
+
+def modules() -> dict[str, ast.Module]:
+    """Return every module of the project by its name; what protoc generated is not ours."""
+    return {
+        module_name(path, package): ast.parse(path.read_text())
+        for package, folder in SOURCES.items()
+        for path in sorted(folder.rglob("*.py"))
+        if not path.name.endswith("_pb2.py")
+    }
+
+
+MODULES = modules()
+
+
+def imports(name: str, tree: ast.Module) -> Iterator[Import]:
+    """Yield what a module imports, also inside its functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (Import(name, node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}, line {node.lineno}: a relative import"
+            yield from (Import(name, node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+ALL = [found for name, tree in MODULES.items() for found in imports(name, tree)]
+
+
+def of(package: str) -> list[Import]:
+    return [found for found in ALL if found.by.partition(".")[0] == package]
+
+
+def own(name: str) -> str | None:
+    """Return the project's module that an imported name lies in: fedcervix.plan.Plan lies in fedcervix.plan."""
+    parts = name.split(".")
+    return next((m for n in range(len(parts), 0, -1) if (m := ".".join(parts[:n])) in MODULES), None)
+
+
+def dotted(node: ast.expr) -> str:
+    """Return `a.b.c` of an expression that is one; empty for any other."""
+    if isinstance(node, ast.Name):
+        return node.id
+    return f"{base}.{node.attr}" if isinstance(node, ast.Attribute) and (base := dotted(node.value)) else ""
+
+
+def calls(name: str) -> Iterator[tuple[str, str]]:
+    """Yield (what is called, the call's text) for every call in a module."""
+    for node in ast.walk(MODULES[name]):
+        if isinstance(node, ast.Call):
+            yield dotted(node.func), ast.unparse(node)
+
+
+# --- shared/fedcervix ---------------------------------------------------------------------------------------------
+
+FOREIGN = [
+    frozenset[str](),
+    frozenset[str](),
+    frozenset({"numpy", "cryptography", "safetensors"}),
+    frozenset({"google"}),
+    frozenset({"grpc", "pydantic", "pydantic_core", "structlog", "click", "rich"}),
+]
+"""What each line of the table may import from outside the standard library, beside nothing of the lines below it."""
+
+
+def table() -> list[list[str]]:
+    """Return the modules of each line of the table in fedcervix; more than two spaces part them from the remark."""
+    assert fedcervix.__doc__ is not None
+    rows = [line.strip() for line in fedcervix.__doc__.splitlines() if line.startswith("    ")]
+    return [row.partition("   ")[0].replace("(generated)", "").split() for row in rows]
+
+
+LAYER = {name: number for number, row in enumerate(table()) for name in row}
+
+
+def test_every_module_of_the_library_has_its_line_in_the_table() -> None:
+    found = {name.split(".")[1] for name in MODULES if name.startswith("fedcervix.")}
+    assert found == LAYER.keys()
+    assert len(FOREIGN) == len(table())
+
+
+def test_a_module_imports_only_from_its_own_line_and_the_lines_above_it() -> None:
+    for found in of("fedcervix"):
+        if found.by == "fedcervix":
+            continue
+        layer = LAYER[found.by.split(".")[1]]
+        if found.top == "fedcervix":
+            assert LAYER[found.name.split(".")[1]] <= layer, f"{found}. {fedcervix.__doc__}"
+        else:
+            allowed = frozenset().union(*FOREIGN[: layer + 1]) if layer != 3 else FOREIGN[3]
+            assert found.top in STDLIB or found.top in allowed, f"{found}. {fedcervix.__doc__}"
+
+
+def test_the_library_has_no_circles() -> None:
+    edges = {name: {o for found in imports(name, tree) if (o := own(found.name))} for name, tree in MODULES.items()}
+    for name in edges:
+        assert name not in reach(edges, edges[name] - {name}), f"{name} imports itself by way of others"
+
+
+def reach(edges: dict[str, set[str]], start: set[str]) -> set[str]:
+    seen: set[str] = set()
+    waiting = list(start)
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            waiting.extend(edges[name])
+    return seen
+
+
+PURE = ("errors", "plan", "profiles", "events", "quorum", "rounds", "session", "seeds")
+OUTSIDE = {
+    "os",
+    "pathlib",
+    "socket",
+    "subprocess",
+    "threading",
+    "time",
+    "datetime",
+    "random",
+    "secrets",
+    "uuid",
+    "logging",
+}
+
+
+def test_the_core_knows_no_network_clock_disk_or_tensor() -> None:
+    """DESIGN, 1: "The federation's state machine knows no network, clock, disk or tensor"."""
+    for found in of("fedcervix"):
+        if found.by.removeprefix("fedcervix.") in PURE:
+            assert found.top not in OUTSIDE, f"{found}: {test_the_core_knows_no_network_clock_disk_or_tensor.__doc__}"
+    for name in PURE:
+        for called, text in calls(f"fedcervix.{name}"):
+            assert called not in ("open", "print", "input"), text
+
+
+# --- the two roles ------------------------------------------------------------------------------------------------
+
+HEAVY = {"torch", "torchvision", "sklearn", "PIL", "matplotlib", "jinja2"}
+
+
+def test_torch_lives_in_site_agent_only() -> None:
+    for found in ALL:
+        if found.by.partition(".")[0] != "site_agent":
+            assert found.top not in HEAVY, f'{found}. DESIGN, 2: "Torch lives in `site_agent/` only."'
+
+
+def test_the_two_roles_never_import_each_other() -> None:
+    sentence = 'DESIGN, 2: "The two roles never import each other."'
+    assert not [str(found) for found in of("coordinator") if found.top == "site_agent"], sentence
+    assert not [str(found) for found in of("site_agent") if found.top == "coordinator"], sentence
+    assert not [str(found) for found in of("fedcervix") if found.top in ("coordinator", "site_agent")], sentence
+
+
+def test_shared_is_a_source_root() -> None:
+    for found in ALL:
+        assert found.top != "shared", f'{found}. DESIGN, 2: "`shared/` is a *source root*, not a package"'
+
+
+def test_the_worker_process_never_imports_grpc() -> None:
+    """DESIGN, 6: "a spawned worker process that never imports grpc"; also not by way of others."""
+    edges = {name: {o for found in imports(name, tree) if (o := own(found.name))} for name, tree in MODULES.items()}
+    for name in sorted(reach(edges, {"site_agent.worker_process"})):
+        for found in imports(name, MODULES[name]):
+            assert found.top != "grpc", f"{found}. {test_the_worker_process_never_imports_grpc.__doc__}"
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import coordinator.cli", sorted(HEAVY)),
+        (
+            "import fedcervix.rounds, fedcervix.session",
+            [*sorted(HEAVY), "numpy", "grpc", "google.protobuf", "pydantic"],
+        ),
+    ],
+)
+def test_what_a_process_has_loaded(statement: str, absent: list[str]) -> None:
+    """DESIGN, 2: "`import coordinator` never imports torch: an architecture test says so"."""
+    script = f"{statement}\nimport sys\nprint([name for name in {absent!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# --- what nobody may do -------------------------------------------------------------------------------------------
+
+PICKLE = {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve", "cloudpickle"}
+
+
+def test_no_pickle_anywhere() -> None:
+    """DESIGN, 4: "No pickle anywhere, on the wire or on disk, in either direction"."""
+    sentence = test_no_pickle_anywhere.__doc__
+    for found in ALL:
+        error = found.name == "pickle.UnpicklingError"  # what torch.load raises for a file that it refuses
+        assert found.top not in PICKLE or error, f"{found}. {sentence}"
+        assert found.name not in ("torch.save", "torch.load"), f"{found}. {sentence}"
+    loads = []
+    for name in MODULES:
+        for called, text in calls(name):
+            assert called != "torch.save", f"{name}: {text}. {sentence}"
+            assert "allow_pickle=True" not in text, f"{name}: {text}. {sentence}"
+            loads += [(name, text)] if called == "torch.load" else []
+    assert [name for name, _ in loads] == ["site_agent.model"], f"{loads}. {sentence}"
+    assert "weights_only=True" in loads[0][1], f"{loads[0]}. {sentence}"
+
+
+def test_nobody_sleeps() -> None:
+    """DESIGN, 4: "no fixed-interval polling anywhere"; only a person's `status --watch` looks again and again."""
+    found = [(name, text) for name in MODULES for called, text in calls(name) if called in ("time.sleep", "sleep")]
+    assert found == [("coordinator.cli", "time.sleep(WATCH_S)")], f"{found}. {test_nobody_sleeps.__doc__}"
+
+
+DRAWING = {"random", "randint", "choice", "shuffle", "sample", "uniform", "gauss", "seed", "manual_seed"} | {
+    "rand",
+    "randn",
+    "randperm",
+    "normal",
+    "bernoulli",
+    "multinomial",
+    "permutation",
+}
+
+
+def test_nobody_draws_from_a_global_generator() -> None:
+    """fedcervix.seeds, rule 1: "No module of this project draws from a global generator"."""
+    for name in MODULES:
+        for called, text in calls(name):
+            module, _, function = called.rpartition(".")
+            drawn = module in ("random", "np.random", "numpy.random", "torch") and function in DRAWING
+            own_generator = module == "torch" and "generator=" in text
+            assert own_generator or not drawn, f"{name}: {text}. {test_nobody_draws_from_a_global_generator.__doc__}"
+
+
+def test_no_module_is_called_after_nothing() -> None:
+    """STYLE, 10: "Domain nouns; no manager, helper, util, base, common"."""
+    empty = {"utils", "util", "helpers", "helper", "manager", "managers", "base", "common", "misc", "tools"}
+    assert not [name for name in MODULES if empty & {*name.split(".")}], test_no_module_is_called_after_nothing.__doc__
+
+
+# --- the generated code -------------------------------------------------------------------------------------------
+
+
+def test_the_generated_code_is_what_the_proto_gives(tmp_path: Path) -> None:
+    """DESIGN, 2: "only generated code lives in `wire/`; CI regenerates it and fails on a difference"."""
+    pytest.importorskip("grpc_tools", reason="grpcio-tools is not installed")
+    made = [f"--{kind}_out={tmp_path}" for kind in ("python", "pyi")]
+    command = [sys.executable, "-m", "grpc_tools.protoc", "-Ifedcervix/wire=protos", *made, "protos/federation.proto"]
+    subprocess.run(command, cwd=ROOT, check=True)
+    for name in ("federation_pb2.py", "federation_pb2.pyi"):
+        fresh, kept = tmp_path / "fedcervix" / "wire" / name, SOURCES["fedcervix"] / "wire" / name
+        assert fresh.read_text() == kept.read_text(), f"{name} differs: run `make proto`. " + str(
+            test_the_generated_code_is_what_the_proto_gives.__doc__
+        )
+    wire = {path.name for path in (SOURCES["fedcervix"] / "wire").iterdir() if path.suffix in (".py", ".pyi")}
+    assert wire == {"__init__.py", "federation_pb2.py", "federation_pb2.pyi"}
+
+
+# --- the test tests -----------------------------------------------------------------------------------------------
+
+
+def test_imports_are_found_wherever_they_stand() -> None:
+    source = "import a.b, c\nfrom d import e as f, g\ndef h():\n    from i.j import k\n    if 1:\n        import l\n"
+    assert [found.name for found in imports("x", ast.parse(source))] == ["a.b", "c", "d.e", "d.g", "i.j.k", "l"]
+
+
+def test_the_table_is_read_from_the_docstring() -> None:
+    rows = table()
+    assert (rows[0][0], rows[0][-1]) == ("errors", "seeds")
+    assert rows[3] == ["wire", "codec"]
+    assert own("fedcervix.plan.Plan") == "fedcervix.plan"
+    assert own("numpy.typing") is None

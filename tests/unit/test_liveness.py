@@ -1,0 +1,68 @@
+"""Who shows signs of life, by a clock that the test turns."""
+
+from __future__ import annotations
+
+import pytest
+
+from coordinator.liveness import Liveness
+from fedcervix.codec import Progress
+from fedcervix.events import Task, TaskKind
+
+LEASE_S = 60.0
+PROGRESS = Progress(Task("run", TaskKind.TRAIN, 1, "b" * 64), "training", 1, 2, "steps", 0.5, 3.0)
+
+
+class Clock:
+    """Seconds."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def liveness(clock: Clock) -> Liveness:
+    return Liveness(("ada", "bob"), LEASE_S, clock)
+
+
+def test_everyone_begins_with_a_whole_lease(liveness: Liveness) -> None:
+    """DESIGN, 3: a restarted coordinator knows of nobody; nobody is silent for that."""
+    assert [liveness.lease_ends_in_s(site, working=True) for site in ("ada", "bob")] == [LEASE_S, LEASE_S]
+
+
+def test_a_sign_of_life_renews_the_lease_of_one_site(liveness: Liveness, clock: Clock) -> None:
+    clock.now += 50
+    liveness.heard("ada")
+    clock.now += 5
+    assert liveness.lease_ends_in_s("ada", working=True) == 55
+    assert liveness.lease_ends_in_s("bob", working=True) == 5
+
+
+def test_a_lease_that_has_run_out_is_negative(liveness: Liveness, clock: Clock) -> None:
+    clock.now += 61
+    assert liveness.lease_ends_in_s("ada", working=True) == -1
+
+
+@pytest.mark.parametrize(
+    ("streams", "working", "ends_in_s"), [(0, False, 50), (0, True, 50), (1, True, 50), (2, True, 50), (1, False, None)]
+)
+def test_an_idle_site_needs_no_more_than_its_open_stream(
+    liveness: Liveness, clock: Clock, streams: int, working: bool, ends_in_s: float | None
+) -> None:
+    liveness.signs["ada"].streams = streams
+    clock.now += 10
+    assert liveness.lease_ends_in_s("ada", working=working) == ends_in_s
+
+
+def test_the_last_progress_is_kept_until_there_is_newer(liveness: Liveness) -> None:
+    liveness.heard("ada", PROGRESS)
+    liveness.heard("ada")
+    assert liveness.signs["ada"].progress == PROGRESS
+    assert liveness.signs["bob"].progress is None

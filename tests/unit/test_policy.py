@@ -1,0 +1,60 @@
+"""What a site lets a federation ask of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fedcervix.plan import Plan, Recipe, Terms
+from site_agent.home import Policy
+from site_agent.policy import objections
+
+PLAN = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(rounds=20), recipe=Recipe())
+
+
+def found(asked: Plan = PLAN, site: str = "ada", **policy: Any) -> list[str]:
+    return objections(Policy(**policy), asked, site)
+
+
+def test_the_policy_of_a_new_site_allows_the_profiles() -> None:
+    assert found() == []
+    assert found(replace(PLAN, mode="ppfssl")) == []
+
+
+def test_a_plan_just_within_the_policy_is_allowed() -> None:
+    assert found(modes=("csfssl",), sites=("bob",), rounds_max=20, epochs_max=20, plan=PLAN.digest) == []
+
+
+@pytest.mark.parametrize(
+    ("policy", "objection"),
+    [
+        ({"modes": ("ppfssl",)}, "the plan's mode is csfssl; [policy] modes allows ppfssl"),
+        ({"modes": ()}, "the plan's mode is csfssl; [policy] modes allows none"),
+        ({"sites": ("cleo", "dora")}, "the plan names bob; [policy] sites allows cleo, dora"),
+        ({"rounds_max": 19}, "the plan asks up to 20 rounds; [policy] rounds_max is 19"),
+        ({"epochs_max": 19}, "the plan asks up to 20 epochs; [policy] epochs_max is 19"),
+        ({"plan": "5" * 64}, f"the plan's digest is {PLAN.digest}; [policy] plan allows only {'5' * 64}"),
+    ],
+)
+def test_an_objection_says_what_is_asked_and_what_is_allowed(policy: dict[str, Any], objection: str) -> None:
+    assert found(**policy) == [objection]
+
+
+def test_a_site_that_the_plan_does_not_name_objects() -> None:
+    assert found(site="zoe") == ["the plan's sites are ada, bob; this site is zoe"]
+
+
+def test_epochs_are_counted_over_all_rounds() -> None:
+    plan = replace(PLAN, terms=Terms(rounds=20, epochs_per_round=2))
+    assert found(plan, epochs_max=40) == []
+    assert found(plan, epochs_max=39) == ["the plan asks up to 40 epochs; [policy] epochs_max is 39"]
+
+
+def test_the_site_itself_need_not_be_in_its_own_list_of_partners() -> None:
+    assert found(sites=("bob",)) == []
+
+
+def test_every_objection_is_told_at_once() -> None:
+    assert len(found(modes=(), sites=("cleo",), rounds_max=1, epochs_max=1, plan="5" * 64, site="zoe")) == 6

@@ -1,0 +1,220 @@
+"""The network edge: one table of methods, bounds, and errors that survive the way across."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+
+from fedcervix import rpc
+from fedcervix.errors import (
+    ConfigError,
+    FedcervixError,
+    IdentityError,
+    LinkError,
+    RemoteError,
+    RunError,
+    StorageError,
+)
+from fedcervix.wire import federation_pb2 as wire
+
+SERVICE = wire.DESCRIPTOR.services_by_name["Federation"]
+
+
+class Ended(grpc.RpcError):
+    """An error as gRPC raises it; also the context of the call that ended so."""
+
+    def __init__(self, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE, details: str | None = "") -> None:
+        super().__init__()
+        self._code, self._details = code, details
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str | None:
+        return self._details
+
+    def abort(self, code: grpc.StatusCode, details: str) -> None:
+        raise Ended(code, details)
+
+
+def across(error: FedcervixError) -> FedcervixError:
+    """Return the error as the site gets it."""
+    with pytest.raises(Ended) as caught:
+        rpc.abort(Ended(), error)  # type: ignore[arg-type]
+    return rpc.translate(caught.value, "host:1")
+
+
+# --- the table of methods -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SERVICE.methods_by_name)
+def test_the_table_says_what_the_proto_says(name: str) -> None:
+    declared = SERVICE.methods_by_name[name]
+    (method,) = (m for m in rpc.METHODS if m.path == f"/{SERVICE.full_name}/{name}")
+    assert method.request is not None
+    assert method.reply is not None
+    assert method.request.DESCRIPTOR.full_name == declared.input_type.full_name
+    assert method.reply.DESCRIPTOR.full_name == declared.output_type.full_name
+    assert method.shape == f"unary_{'stream' if declared.server_streaming else 'unary'}"
+    assert not declared.client_streaming
+
+
+def test_beside_the_proto_s_methods_there_are_the_two_of_the_data_plane() -> None:
+    paths = {method.path for method in rpc.METHODS} - {
+        f"/{SERVICE.full_name}/{name}" for name in SERVICE.methods_by_name
+    }
+    assert paths == {"/fedcervix.Blobs/Fetch", "/fedcervix.Blobs/Push"}
+    assert len({method.path for method in rpc.METHODS}) == len(rpc.METHODS)
+
+
+def test_models_travel_as_raw_bytes() -> None:
+    """DESIGN, 4: "raw-bytes messages with an identity serializer are worth having"."""
+    assert (rpc.FETCH.reply, rpc.FETCH.shape) == (None, "unary_stream")
+    assert (rpc.PUSH.request, rpc.PUSH.shape) == (None, "stream_unary")
+
+
+def test_only_forward_secret_authenticated_suites_may_be_agreed_to() -> None:
+    for suite in os.environ["GRPC_SSL_CIPHER_SUITES"].split(":"):
+        assert suite.startswith("ECDHE-")
+        assert "GCM" in suite or "CHACHA20" in suite
+
+
+# --- calls over a real line ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def line() -> Iterator[tuple[dict[rpc.Method, Any], grpc.Channel]]:
+    """A server on loopback whose behaviours the test fills in, and a channel to it."""
+    behaviours: dict[rpc.Method, Any] = {}
+    table = {method: lambda *call, method=method: behaviours[method](*call) for method in rpc.METHODS}
+    server = grpc.server(ThreadPoolExecutor(4), options=rpc.SERVER_OPTIONS)
+    server.add_generic_rpc_handlers(rpc.handlers(table))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}", options=rpc.CLIENT_OPTIONS) as channel:
+        yield behaviours, channel
+    server.stop(None).wait()
+
+
+def test_a_small_call(line: Any) -> None:
+    behaviours, channel = line
+    behaviours[rpc.OFFER] = lambda request, _: wire.OfferReply(offset=request.size_bytes // 2)
+    assert rpc.stub(channel, rpc.OFFER)(wire.OfferRequest(digest="d", size_bytes=10)).offset == 5
+
+
+def test_a_stream_of_instructions(line: Any) -> None:
+    behaviours, channel = line
+    behaviours[rpc.ATTACH] = lambda *_: (wire.FromCoordinator(stand=wire.Stand(reason=str(n))) for n in range(3))
+    stream = rpc.stub(channel, rpc.ATTACH)(wire.AttachRequest())
+    assert [message.stand.reason for message in rpc.calls(stream, "host:1")] == ["0", "1", "2"]
+
+
+def test_chunks_there_and_back(line: Any) -> None:
+    behaviours, channel = line
+    arrived: list[bytes] = []
+
+    def push(chunks: Iterator[bytes], _: Any) -> wire.PushReply:
+        arrived.extend(chunks)
+        return wire.PushReply(size_bytes=sum(map(len, arrived)))
+
+    behaviours[rpc.PUSH] = push
+    behaviours[rpc.FETCH] = lambda request, _: iter(arrived[request.offset :])
+    chunks = [b"\x00" * (1 << 20), b"", b"tail"]
+    assert rpc.stub(channel, rpc.PUSH)(iter(chunks)).size_bytes == (1 << 20) + 4
+    assert list(rpc.stub(channel, rpc.FETCH)(wire.BlobRequest(offset=0))) == chunks
+
+
+def test_nothing_above_four_mebibytes_passes(line: Any) -> None:
+    """DESIGN, 4: "No message above 4 MiB, ever"."""
+    behaviours, channel = line
+    behaviours[rpc.REPORT] = lambda *_: wire.ReportReply()
+    large = wire.FromSite(refusal=wire.Refusal(reason="x" * (rpc.MESSAGE_BYTES_MAX + 1)))
+    with pytest.raises(grpc.RpcError) as caught:
+        rpc.stub(channel, rpc.REPORT)(large)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    behaviours[rpc.FETCH] = lambda *_: iter([b"x" * (rpc.MESSAGE_BYTES_MAX + 1)])
+    with pytest.raises(StorageError):
+        list(rpc.calls(rpc.stub(channel, rpc.FETCH)(wire.BlobRequest()), "host:1"))
+
+
+def test_an_error_raised_there_arrives_here(line: Any) -> None:
+    behaviours, channel = line
+
+    def refuse(_: Any, context: Any) -> None:
+        rpc.abort(context, RunError("the run has ended", cause="it was aborted", next_step="coordinator status"))
+
+    behaviours[rpc.OFFER] = refuse
+    with pytest.raises(grpc.RpcError) as caught:
+        rpc.stub(channel, rpc.OFFER)(wire.OfferRequest())
+    error = rpc.translate(caught.value, "host:1")
+    assert isinstance(error, RunError)
+    assert (error.what, error.cause, error.next_step) == ("the run has ended", "it was aborted", "coordinator status")
+
+
+def test_a_stream_that_is_cut_is_a_link_error(line: Any) -> None:
+    behaviours, channel = line
+
+    def cut(_: Any, context: Any) -> Iterator[bytes]:
+        yield b"first"
+        context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+
+    behaviours[rpc.FETCH] = cut
+    chunks = rpc.calls(rpc.stub(channel, rpc.FETCH)(wire.BlobRequest()), "host:1")
+    assert next(chunks) == b"first"
+    with pytest.raises(LinkError, match="the line was cut"):
+        next(chunks)
+
+
+# --- errors -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [IdentityError, RunError, StorageError, RemoteError])
+def test_an_error_keeps_its_class_and_its_three_lines(kind: type[FedcervixError]) -> None:
+    error = across(kind("what “happened”", cause="because", next_step="try this"))
+    assert type(error) is kind
+    assert (error.what, error.cause, error.next_step) == ("what “happened”", "because", "try this")
+
+
+def test_long_lines_are_cut() -> None:
+    error = across(RunError("w" * 5000, cause="c" * 5000, next_step="n" * 5000))
+    assert [len(line) for line in (error.what, error.cause, error.next_step)] == [600, 600, 600]
+
+
+def test_an_error_that_no_site_can_do_anything_about_is_not_the_site_s() -> None:
+    assert type(across(ConfigError("a typing mistake in the coordinator's file"))) is LinkError
+
+
+@pytest.mark.parametrize("details", ["", "plain words", "[]", "5", '["one"]', None])
+def test_words_that_are_not_ours_are_taken_as_they_are(details: str | None) -> None:
+    error = rpc.translate(Ended(grpc.StatusCode.INVALID_ARGUMENT, details), "host:1")
+    assert type(error) is RemoteError
+    assert error.what == (details or "")
+
+
+@pytest.mark.parametrize(
+    ("details", "words"),
+    [
+        ("", "the line was cut"),
+        ("failed to connect; last error: UNKNOWN: ipv4:1.2.3.4:1: Connection refused", "connection refused"),
+        ("DNS resolution failed for x:1", "its name cannot be resolved"),
+        ("Ssl handshake failed: CERTIFICATE_VERIFY_FAILED", "its certificate is not of this federation"),
+        ("sslv3 alert certificate unknown", "it does not accept this certificate"),
+        ("recvmsg: Connection reset by peer", "the line was cut"),
+        ("a; last error: the moon", "the moon"),
+    ],
+)
+def test_a_line_that_fails_is_a_link_error_in_plain_words(details: str, words: str) -> None:
+    error = rpc.translate(Ended(grpc.StatusCode.UNAVAILABLE, details), "host:1")
+    assert type(error) is LinkError
+    assert error.what == f"the coordinator at host:1 cannot be reached ({words})"
+
+
+def test_a_stranger_at_the_address_is_named() -> None:
+    error = rpc.translate(Ended(grpc.StatusCode.UNIMPLEMENTED, "unknown service"), "host:1")
+    assert type(error) is RemoteError
+    assert "what answers at host:1 is not a coordinator of this version" in error.what
