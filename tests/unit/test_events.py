@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -118,6 +119,22 @@ def test_what_could_not_be_read_back_is_never_written(event: Event, complaint: s
         check_event(event)
     with pytest.raises(ValueError, match=complaint):
         event_to_json(event)
+
+
+def test_the_largest_numbers_and_texts_that_pass() -> None:
+    most = 2**40
+    UpdateStored("ada", TRAIN, MADE, most, most, 0.5, 1.0, 0.0)
+    ScoreReported("ada", SCORE, 1.0, most, most, (("g", 0.0),) * 32, 0.0)
+    Task("run", TaskKind.TRAIN, 1_000_000, BASE)
+    assert event_from_json(event_to_json(RunAborted("x" * 600, 0.0))) == RunAborted("x" * 600, 0.0)
+
+
+@pytest.mark.parametrize("field", ["images", "steps", "count"])
+def test_counts_end_at_two_to_the_fortieth(field: str) -> None:
+    score = field == "count"
+    event = ONE_OF_EACH[8] if score else ONE_OF_EACH[5]
+    with pytest.raises(ValueError, match=f"{field} is . to 2"):
+        replace(event, **{field: 2**40 + 1})  # type: ignore[arg-type]
 
 
 # --- anything else in the journal ---------------------------------------------------------------------------------

@@ -172,6 +172,15 @@ def test_csfssl_the_next_round_begins_from_the_average() -> None:
     assert (run.current.number, run.current.base, run.model) == (2, digest("average1"), digest("average1"))
 
 
+@pytest.mark.parametrize("phase", [Phase.TRAINING, Phase.SCORING])
+def test_a_site_that_has_done_its_part_is_not_asked_again_and_told_who_is_waited_for(phase: Phase) -> None:
+    run = in_phase("csfssl", phase)
+    run = after(run, trained(run, B) if phase is Phase.TRAINING else scored(run, B))
+    stand = instruction(run, B)
+    assert isinstance(stand, Stand)
+    assert stand.reason.endswith("ada, cleo")
+
+
 def test_csfssl_updates_are_averaged_in_roster_order_whatever_the_order_of_arrival() -> None:
     run = in_phase("csfssl", Phase.TRAINING)
     for site in (C, A, B):
@@ -219,6 +228,20 @@ def test_the_first_model_is_made_by_the_first_site_that_is_present() -> None:
     assert instruction(run, B) == Task("run", TaskKind.SEED, 0, "")
     run = after(run, UpdateStored(B, Task("run", TaskKind.SEED, 0, ""), GIVEN, 0, 0, 0.0, 1.0, 80.0))
     assert (run.phase, run.model, run.layout) == (Phase.TRAINING, GIVEN, GIVEN)
+
+
+def test_only_the_site_that_makes_the_first_model_is_waited_for_meanwhile() -> None:
+    run = in_phase("csfssl", Phase.SEEDING)
+    assert [wait.site for wait in waits(run)] == [A]
+    run = after(run, SiteSilent(A, 1.0), SiteSilent(B, 2.0), SiteSilent(C, 3.0))
+    assert [(wait.site, wait.then) for wait in waits(run)] == [(site, Then.ABORT) for site in (A, B, C)]
+    assert after(run, SiteAttached(C, 4.0)).phase is Phase.SEEDING
+    assert after(run, Tick(3.0 + run.plan.terms.give_up_s)).phase is Phase.ABORTED
+
+
+def test_a_run_with_a_quorum_of_two_needs_only_one_site_for_its_first_model() -> None:
+    run = after(fresh(base="", quorum=2), *attached(A, B, C), SiteRevoked(A, 1.0), SiteRevoked(B, 2.0))
+    assert (run.phase, task_of(run, C, TaskKind.SEED).round) == (Phase.SEEDING, 0)
 
 
 def test_a_given_first_model_needs_no_seed() -> None:
@@ -413,6 +436,11 @@ def test_a_site_that_says_the_same_failure_twice_has_failed_once() -> None:
     assert [failure.incident for failure in run.failures] == ["INC-1", "INC-2"]
 
 
+def test_two_sites_may_give_their_failures_the_same_number() -> None:
+    run = after(in_phase("csfssl", Phase.TRAINING), SAID["failed"], replace(SAID["failed"], site=B))
+    assert [failure.site for failure in run.failures] == [A, B]
+
+
 def test_at_most_a_hundred_failures_are_kept() -> None:
     run = in_phase("csfssl", Phase.TRAINING)
     for number in range(105):
@@ -557,6 +585,12 @@ def test_a_result_is_published_without_the_sites_that_are_away(mode: str) -> Non
     assert (run.phase, run.outcome) == (Phase.FINISHED, Outcome.OK), "it contributed to every round"
 
 
+def test_a_result_is_published_even_if_nobody_comes_for_it() -> None:
+    run = after(in_phase("csfssl", Phase.PUBLISHING), *(SiteSilent(site, 10.0) for site in (A, B, C)))
+    run = after(run, Tick(10.0 + run.plan.terms.grace_s))
+    assert (run.phase, run.adopted) == (Phase.FINISHED, ())
+
+
 # --- the ring -----------------------------------------------------------------------------------------------------
 
 
@@ -593,6 +627,12 @@ def test_ppfssl_the_last_site_of_the_ring_away_ends_the_cycle() -> None:
     run = after(fresh("ppfssl"), *attached(A, B, C), SiteSilent(C, 10.0))
     run = all_trained(run, (A, B), at=20.0)
     assert (run.phase, run.current.candidate) == (Phase.SCORING, digest("bob1"))
+
+
+def test_ppfssl_a_holder_is_waited_for_from_the_moment_it_got_the_model() -> None:
+    run = after(fresh("ppfssl"), *attached(A, B, C))
+    run = after(run, trained(run, A, at=70.0))
+    assert [(wait.site, wait.since) for wait in waits(run)] == [(B, 70.0)]
 
 
 def test_ppfssl_with_everyone_away_the_ring_waits_for_anyone_and_gives_up_at_last() -> None:
