@@ -8,6 +8,7 @@ Every decision is in `fedcervix.rounds`; this file owns the lock, the clock and 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import time
@@ -96,9 +97,9 @@ class Engine:
             if after is not before:
                 self._journal.append(before.run, event)
                 self._run = after
+                self._changed.notify_all()
                 self._begin_leases(before, after)
                 self._told(before, after, event)
-                self._changed.notify_all()
             return answer
 
     def heard(self, site: str, progress: Progress | None = None) -> None:
@@ -111,19 +112,17 @@ class Engine:
 
     def take_update(self, update: UpdateStored) -> Answer:
         """Vet a model that has arrived, then submit it. Raises RemoteError where it is not fit to be averaged."""
-        with self._changed:
-            expected = not self._run.ended and instruction(self._run, update.site) == update.task
-            layout = self._run.layout
-        if expected:
-            if not self._blobs.has(update.digest):
-                raise RunError(
-                    f"the model {update.digest[:12]} of {update.task} is not here", next_step="send it again"
-                )
-            path = self._blobs.path(update.digest)
-            if update.task.kind is TaskKind.SEED:
-                vet_base(path)
-            else:
-                vet(path, read_layout(self._blobs.path(layout)))
+        run = self.run
+        _, answer = step(run, update)
+        if answer is not Answer.ACCEPTED:
+            return answer  # a later state does not accept it either
+        if not self._blobs.has(update.digest):
+            raise RunError(f"the model {update.digest[:12]} of {update.task} is not here", next_step="send it again")
+        path = self._blobs.path(update.digest)
+        if update.task.kind is TaskKind.SEED:
+            vet_base(path)
+        else:
+            vet(path, read_layout(self._blobs.path(run.layout)))
         return self.submit(update)
 
     def abort(self, reason: str) -> None:
@@ -133,7 +132,8 @@ class Engine:
     def _begin_leases(self, before: Run, after: Run) -> None:
         """A site that has just been asked something new has its whole lease before it. Called under the lock."""
         for site in after.plan.sites:
-            if instruction(before, site) != instruction(after, site):
+            asked = instruction(after, site)
+            if isinstance(asked, Task) and asked != instruction(before, site):
                 self._liveness.heard(site)
 
     def _told(self, before: Run, after: Run, event: Event) -> None:
@@ -142,7 +142,8 @@ class Engine:
         self._log.info(_words(event), phase=after.phase.value, **({"site": site} if site else {}))
         if len(after.rounds) != len(before.rounds):
             self._log.info("round begins", round=after.current.number, base=after.model[:12])
-            self._blobs.keep_only(needed(after))
+            with contextlib.suppress(OSError, StorageError):  # what cannot be deleted now can be at the next round
+                self._blobs.keep_only(needed(after))
 
     # --- streams ---
 
@@ -179,7 +180,7 @@ class Engine:
 
     def _news(self, site: str, last: Instruction | None) -> bool:
         presence = self._run.site(site).presence
-        listens = presence in (Presence.PRESENT, Presence.SILENT, Presence.REVOKED) or self._run.ended
+        listens = presence in (Presence.PRESENT, Presence.REVOKED) or self._run.ended
         return listens and instruction(self._run, site) != last
 
     # --- the driving thread ---

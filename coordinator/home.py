@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -188,9 +187,13 @@ class Home:
         try:
             found: dict[str, Any] = json.loads(self.running.read_text())
             os.kill(found["pid"], 0)
+            with (self.folder / "lock").open("a") as lock:  # in a container the pid may be another process's by now
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return found
         except (OSError, ValueError, KeyError):
             return None
-        return found
+        return None
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

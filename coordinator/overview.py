@@ -7,7 +7,7 @@ from typing import Any
 
 from coordinator.liveness import Sign
 from fedcervix.plan import Plan
-from fedcervix.rounds import Phase, Round, Run, instruction, mean_loss, waits
+from fedcervix.rounds import Phase, Round, Run, instruction, mean_loss, waits, weights
 
 
 def overview(
@@ -83,16 +83,15 @@ def ledger_line(run: Run, round_: Round) -> dict[str, Any]:
                 "loss": update.loss,
                 "seconds": update.seconds,
             }
-            for update, weight in zip(round_.contributions, weights(run.plan, round_), strict=True)
+            for update, weight in zip(round_.contributions, shares(run.plan, round_), strict=True)
         ],
         "missing": [{"site": missing.site, "reason": missing.reason} for missing in round_.missing],
         "scores": [{"site": s.site, "loss": s.loss, "count": s.count, "gauges": dict(s.gauges)} for s in round_.scores],
     }
 
 
-def weights(plan: Plan, round_: Round) -> list[float]:
-    """Return each contribution's share of the average; in a ring every hop counts once and wholly."""
-    if plan.mode == "ppfssl":
-        return [1.0 for _ in round_.contributions]
-    images = [float(u.images) if plan.terms.average == "by-images" else 1.0 for u in round_.contributions]
-    return [count / sum(images) for count in images]
+def shares(plan: Plan, round_: Round) -> list[float]:
+    """Return each contribution's share of the average; in a ring without one, every hop counts wholly."""
+    counts = weights(plan, round_)
+    averaged = plan.mode == "csfssl" or plan.terms.ring_result == "cycle-average"
+    return [count / sum(counts) for count in counts] if averaged else counts

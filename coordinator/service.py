@@ -37,10 +37,12 @@ from fedcervix.events import (
     SiteFailed,
     SiteRefused,
     SiteRevoked,
+    Task,
+    TaskKind,
     UpdateStored,
 )
 from fedcervix.log import logger
-from fedcervix.rounds import Instruction, Leave
+from fedcervix.rounds import Instruction, Leave, instruction
 from fedcervix.wire import federation_pb2 as wire
 
 SEED_BYTES_MAX = 8 * 2**30
@@ -128,15 +130,15 @@ class Service:
         run = self._engine.run
         self._log.info("line open", site=site, software=request.software_version[:64])
         yield codec.write_welcome(codec.Welcome(self._federation, run.run, run.plan))
-        for instruction in self._engine.instructions(site, lambda: self._may_listen(context)):
-            yield codec.write_instruction(self._with_record(instruction))
+        for news in self._engine.instructions(site, lambda: self._may_listen(context)):
+            yield codec.write_instruction(self._with_record(news))
 
-    def _with_record(self, instruction: Instruction) -> Instruction:
+    def _with_record(self, news: Instruction) -> Instruction:
         """Let a site that leaves know who counted in each round: its own report says so."""
-        if not isinstance(instruction, Leave):
-            return instruction
+        if not isinstance(news, Leave):
+            return news
         text = json.dumps(record(self._engine.run))
-        return replace(instruction, record=text if len(text) <= codec.RECORD_CHARS_MAX else "")
+        return replace(news, record=text if len(text) <= codec.RECORD_CHARS_MAX else "")
 
     def _may_listen(self, context: grpc.ServicerContext) -> bool:
         """Say whether a stream is still open. Raises IdentityError once its site is revoked: that cuts the stream."""
@@ -148,7 +150,9 @@ class Service:
         at = datetime.now(UTC).timestamp()
         report = codec.read_report(message, site=site, at=at)
         self._engine.heard(site, report if isinstance(report, codec.Progress) else None)
-        return codec.write_answer(self._take(report, site, at))
+        answer = self._take(report, site, at)
+        outcome = self._engine.run.outcome if isinstance(report, ModelAdopted) else None
+        return codec.write_answer(answer, outcome.value if outcome and answer in KNOWN else "")
 
     def _take(self, report: codec.Report, site: str, at: float) -> Answer:
         match report:
@@ -182,6 +186,8 @@ class Service:
         digest, size_bytes = codec.read_offer(request)
         self._check_size(size_bytes)
         self._engine.heard(site)
+        if not self._blobs.has(digest) and self._task(site).kind not in (TaskKind.SEED, TaskKind.TRAIN):
+            raise RunError("no model is wanted from this site now", cause="the run has moved on")
         return wire.OfferReply(offset=self._blobs.expect(digest, site, size_bytes=size_bytes))
 
     def _check_size(self, size_bytes: int) -> None:
@@ -207,9 +213,16 @@ class Service:
         """Send a model from an offset."""
         site = self._site(context)
         digest = codec.read_digest(request.digest)
-        if not self._blobs.has(digest):
-            raise RunError(f"the model {digest[:12]} is no longer here", cause="the run has moved on")
+        if digest != self._task(site).base or not self._blobs.has(digest):
+            raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run has moved on")
         yield from self._signs_of(site, self._blobs.chunks(digest, request.offset))
+
+    def _task(self, site: str) -> Task:
+        """Return what the site is asked to do: it sends and fetches only the models of that. Raises RunError."""
+        asked = instruction(self._engine.run, site)
+        if not isinstance(asked, Task):
+            raise RunError("this site is asked for nothing now", cause="the run has moved on")
+        return asked
 
     def _signs_of(self, site: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
@@ -291,6 +304,7 @@ def _log_error(error: FedcervixError) -> None:
         logger().warning("call refused", what=error.what)
 
 
+KNOWN = (Answer.ACCEPTED, Answer.DUPLICATE)
 CALLS_BESIDE_STREAMS = 16
 STOP_GRACE = timedelta(seconds=5)
 

@@ -40,6 +40,24 @@ in_background() {
   started+=("$pid")
 }
 
+# all_of PID...: wait for all; as soon as one fails, end the demo (and the others with it).
+all_of() {
+  local left=("$@") done_pid status one rest
+  while [ "${#left[@]}" -gt 0 ]; do
+    status=0
+    wait -n -p done_pid "${left[@]}" || status=$?
+    if [ "$status" -ne 0 ]; then
+      [ -e "$FOLDER/coordinator.log" ] && tail -n 5 "$FOLDER/coordinator.log" >&2
+      echo "error: a process ended with exit code $status; its last lines are above" >&2
+      exit "$status"
+    fi
+    rest=()
+    for one in "${left[@]}"; do [ "$one" = "$done_pid" ] || rest+=("$one"); done
+    left=("${rest[@]}")
+  done
+  started=()
+}
+
 if [ -e "$FOLDER" ] && [ ! -e "$FOLDER/.fedcervix-demo" ]; then
   echo "error: $FOLDER exists and was not made by this demo" >&2
   echo "  likely cause: another folder of that name" >&2
@@ -97,6 +115,7 @@ for _ in $(seq 100); do
   kill -0 "$coordinator_pid" 2>/dev/null || { cat "$FOLDER/coordinator.log"; exit 1; }
   read -rt 0.1 <> <(:) || true
 done
+[ -e "$home/running.json" ] || { cat "$FOLDER/coordinator.log"; exit 1; }
 
 say "Invitations: each site makes its key itself and trades its one-time invitation for a certificate"
 for name in "${names[@]}"; do
@@ -113,8 +132,7 @@ for name in "${names[@]}"; do
   in_background "$name" site-agent --home "$FOLDER/$name"
   site_pids+=("$pid")
 done
-for one in "${site_pids[@]}" "$coordinator_pid"; do wait "$one"; done
-started=()
+all_of "${site_pids[@]}" "$coordinator_pid"
 tail -n 2 "$FOLDER/coordinator.log"
 run coordinator --home "$home" status
 
@@ -124,8 +142,7 @@ beside() {
     in_background "$name" site-agent --home "$FOLDER/$name" "$@"
     pids+=("$pid")
   done
-  for one in "${pids[@]}"; do wait "$one"; done
-  started=()
+  all_of "${pids[@]}"
 }
 say "For comparison: contrastive learning on each site's own images alone (SSL)"
 beside pretrain

@@ -112,6 +112,7 @@ class Agent:
         self._job: Job | None = None
         self._stopping = threading.Event()
         self._down_because = ""
+        self._outcome: Outcome | None = None
         self._resting_because = ""
         self._reporter = _Reporter(link, self._stopping)
 
@@ -166,6 +167,12 @@ class Agent:
         if self._plan is None or self._spool is None or self._spool.folder.name != welcome.run:
             self._begin(welcome)
             self._show("attached", {"run": welcome.run, "plan": welcome.plan})
+        elif welcome.plan != self._plan:
+            raise RemoteError(
+                f"run {welcome.run} has another plan than before",
+                cause="the coordinator's home was made anew or tampered with",
+                next_step="ask the coordinator's operator",
+            )
         else:
             self._show("line up", {})
         ready = codec.Ready(welcome.run, welcome.plan.digest)
@@ -188,14 +195,23 @@ class Agent:
         self._session = session.Session(self._site, result=self._spool.waiting())
 
     def _instructed(self, instruction: Instruction) -> None:
+        if isinstance(instruction, Task):
+            self._check_agreed(instruction)
         if instruction != self._session.instruction:
             self._show("instructed", {"instruction": instruction})
         self._session = session.instructed(self._session, instruction)
 
+    def _check_agreed(self, task: Task) -> None:
+        """Refuse work that the accepted plan does not contain. Raises RemoteError."""
+        if self._plan is None or self._spool is None or task.run != self._spool.folder.name:
+            raise RemoteError(f"asked to {task} of run {task.run}, which this site was not welcomed to")
+        if task.round > self._plan.rounds_max:
+            raise RemoteError(f"asked to {task}, but the plan has at most {self._plan.rounds_max} rounds")
+
     def _line_down(self, error: LinkError | StorageError) -> None:
         settled = self._session.settled
-        if settled is not None and settled.kind is TaskKind.ADOPT:
-            over = Leave(Outcome.OK, "the model is here; the coordinator closed the line before it told the outcome")
+        if self._outcome is not None and settled is not None and settled.kind is TaskKind.ADOPT:
+            over = Leave(self._outcome, "the model is here; the coordinator closed the line before it told more")
             self._session = session.instructed(self._session, over)
         elif error.what != self._down_because:
             self._show("line down", {"error": error})
@@ -247,12 +263,16 @@ class Agent:
         except CancelledError:
             self._inbox.put(JobEnded(job, lambda s: s))
         except FedcervixError as error:
-            self._inbox.put(Broken(error))
+            done = JobEnded(job, lambda s: s)  # what is no longer wanted may break
+            self._inbox.put(done if job.cancelled.is_set() else Broken(error))
 
     def _work(self, job: Job, task: Task) -> Callable[[session.Session], session.Session]:
         self._show("working", {"task": task})
         if task.base and not self._blobs.has(task.base):
-            self._again(job.cancelled, lambda: self._link.fetch(task.base, self._blobs, self._on_bytes_here(job, task)))
+            self._again(
+                job.cancelled,
+                lambda: self._link.fetch(task.base, self._blobs, self._on_bytes(job, task, "downloading")),
+            )
         if task.kind is TaskKind.ADOPT:
             adopt(self._home, task, job.plan, self._blobs)
             result: session.Result = ModelAdopted(self._site, task, time.time())
@@ -266,18 +286,24 @@ class Agent:
         return lambda s: session.finished(s, result)
 
     def _deliver(self, job: Job, result: session.Result) -> Callable[[session.Session], session.Session]:
-        answer, reason = self._again(job.cancelled, lambda: self._deliver_once(result))
-        if answer is Answer.REFUSED:
-            raise RunError(f"the coordinator refused the result of {result.task}: {reason}")
+        answer, reason = self._again(job.cancelled, lambda: self._deliver_once(job, result))
         job.spool.clear()
+        if answer is Answer.REFUSED:
+            raise RunError(
+                f"the coordinator refused the result of {result.task}{': ' if reason else ''}{reason}",
+                cause="it does not fit the run",
+                next_step="start site-agent again; ask the coordinator's operator if it happens twice",
+            )
+        if isinstance(result, ModelAdopted) and reason in list(Outcome):
+            self._outcome = Outcome(reason)
         keep = {result.task.base} | ({result.digest} if isinstance(result, UpdateStored) else set())
         self._blobs.keep_only(keep)
         self._show("delivered", {"task": result.task, "answer": answer})
         return lambda s: session.answered(s, result.task)
 
-    def _deliver_once(self, result: session.Result) -> tuple[Answer, str]:
+    def _deliver_once(self, job: Job, result: session.Result) -> tuple[Answer, str]:
         if isinstance(result, UpdateStored):
-            self._link.push(result.digest, self._blobs, self._on_bytes(result.task, "uploading"))
+            self._link.push(result.digest, self._blobs, self._on_bytes(job, result.task, "uploading"))
         return self._link.report(result)
 
     def _again(
@@ -315,19 +341,13 @@ class Agent:
 
         return on_progress
 
-    def _on_bytes(self, task: Task, stage: str) -> Callable[[int, int], None]:
-        return lambda done, of: self._show(
-            "progress", {"task": task, "stage": stage, "done": done, "of": of, "unit": "bytes"}
-        )
-
-    def _on_bytes_here(self, job: Job, task: Task) -> Callable[[int, int], None]:
-        """The same, for a download: it is not brought to its end when its task is no longer wanted."""
-        show = self._on_bytes(task, "downloading")
+    def _on_bytes(self, job: Job, task: Task, stage: str) -> Callable[[int, int], None]:
+        """Show a transfer; it is not brought to its end when its task is no longer wanted."""
 
         def on_bytes(done: int, of: int) -> None:
             if job.cancelled.is_set():
                 raise CancelledError
-            show(done, of)
+            self._show("progress", {"task": task, "stage": stage, "done": done, "of": of, "unit": "bytes"})
 
         return on_bytes
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from site_agent.home import SiteHome
 
 WEIGHTS = "cervix-model.safetensors"
 RECORD = "record.json"
+WOMEN = "women.json"
+"""SHA-256 of every woman whose images trained or stopped a model: she must never be in its test part"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,8 @@ def keep(
 ) -> CervixModel:
     """Copy a weights file into models/NAME with its record."""
     folder = home.models / name
+    if folder.exists() and read(folder).record.get("run") != more.get("run"):
+        raise ModelError(f"{folder} holds another model", cause="a run of that name", next_step=f"move {folder} away")
     record = {
         "start": start,
         "recipe": dataclasses.asdict(recipe),
@@ -65,6 +71,28 @@ def keep(
         making.replace(folder / WEIGHTS)
     write_whole(folder / RECORD, json.dumps(record, indent=2).encode())
     return CervixModel(folder, start, recipe, seed, record)
+
+
+def remember_women(folder: Path, women: Iterable[str]) -> None:
+    """Add women to those whose images a model was made with."""
+    file = folder / WOMEN
+    known = set(json.loads(file.read_text())) if file.exists() else set()
+    named = {hashlib.sha256(woman.encode()).hexdigest() for woman in women}
+    if not named <= known:
+        write_whole(file, json.dumps(sorted(known | named)).encode())
+
+
+def check_unseen(folder: Path, test_women: Iterable[str], *, what: str) -> None:
+    """Raise ModelError where a woman who is now in the test part took part in making the model."""
+    file = folder / WOMEN
+    known = set(json.loads(file.read_text())) if file.exists() else set()
+    seen = [woman for woman in test_women if hashlib.sha256(woman.encode()).hexdigest() in known]
+    if seen:
+        raise ModelError(
+            f"{len(set(seen))} women who are now in the test part took part in making {what}",
+            cause="splits have changed since: a new picture linked them with test women, or splits.csv was lost",
+            next_step="make the model again (site-agent pretrain, or another run), then finetune",
+        )
 
 
 def read(folder: Path) -> CervixModel:

@@ -32,6 +32,7 @@ from site_agent.model import (
     snapshot,
     start_encoder,
 )
+from site_agent.models import remember_women
 from site_agent.pretrain import (
     Images,
     StepReport,
@@ -92,12 +93,13 @@ def first_seed(seed: int) -> int:
 def _train(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
     """Train E epochs (paper, II-B: "at every client, the model is fine-tuned for E epochs with local data")."""
     images = bench.images(plan.recipe, "train")
+    remember_women(bench.home.run_folder(task.run), (*images.patients, *bench.images(plan.recipe, "valid").patients))
     bench.on_progress({"stage": "training", "done": 0, "of": 0, "unit": "steps"})
     started = time.monotonic()
     encoder = _load(bench, task, plan)
     optimiser = make_optimiser(encoder.to(bench.device), plan.recipe)
-    own = _own_file(bench, task.run, task.round - 1)
-    if plan.terms.optimiser_state == "keep" and own.exists():
+    own = _own_latest(bench, task.run, task.round - 1)
+    if plan.terms.optimiser_state == "keep" and own is not None:
         restore_optimiser(optimiser, encoder, _part(load_weights(own), "optimiser."))
     records = train_epochs(
         encoder,
@@ -173,8 +175,8 @@ def _load(bench: Bench, task: Task, plan: Plan) -> Encoder:
     encoder = build_encoder(plan.recipe, 0)
     apply_weights(encoder, load_weights(BlobStore(bench.home.blobs).path(task.base)), what=f"the model of {task}")
     last = task.round - (task.kind is TaskKind.TRAIN)
-    own = _own_file(bench, task.run, last)
-    if own.exists():
+    own = _own_latest(bench, task.run, last)
+    if own is not None:
         local = _part(load_weights(own), "model.")
         encoder.load_state_dict({**encoder.state_dict(), **local})
     return encoder
@@ -199,7 +201,9 @@ def _keep_own(bench: Bench, task: Task, plan: Plan, encoder: Encoder, optimiser:
     file = _own_file(bench, task.run, task.round)
     file.parent.mkdir(parents=True, exist_ok=True)
     save_weights(file, kept)
-    _own_file(bench, task.run, task.round - ROUNDS_KEPT).unlink(missing_ok=True)
+    for round_, older in _own_files(bench, task.run).items():
+        if round_ <= task.round - ROUNDS_KEPT:
+            older.unlink(missing_ok=True)
 
 
 def local_names(encoder: nn.Module, rule: BatchNorm) -> list[str]:
@@ -213,6 +217,19 @@ def local_names(encoder: nn.Module, rule: BatchNorm) -> list[str]:
 
 def _own_file(bench: Bench, run: str, round_: int) -> Path:
     return bench.home.run_folder(run) / f"own-{round_}.safetensors"
+
+
+def _own_files(bench: Bench, run: str) -> dict[int, Path]:
+    """Return what was kept, by round, in order."""
+    files = bench.home.run_folder(run).glob("own-*.safetensors")
+    found = ((int(file.stem.removeprefix("own-")), file) for file in files)
+    return dict(sorted(found))
+
+
+def _own_latest(bench: Bench, run: str, last: int) -> Path | None:
+    """Return what was kept in round `last`, or in the last round before it in which this site took part."""
+    earlier = [file for round_, file in _own_files(bench, run).items() if round_ <= last]
+    return earlier[-1] if earlier else None
 
 
 def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from fedcervix.errors import RemoteError
 from fedcervix.events import (
     DIGEST,
     REASON_CHARS_MAX,
+    RUN_NAME,
     Answer,
     Event,
     ModelAdopted,
@@ -31,7 +32,6 @@ from fedcervix.wire import federation_pb2 as wire
 
 WIRE_VERSION = 1
 PLAN_CHARS_MAX = 256 * 1024
-RUN_CHARS_MAX = 64
 STAGE_CHARS_MAX = 40
 UNIT_CHARS_MAX = 16
 RECORD_CHARS_MAX = 3 * 2**20
@@ -56,6 +56,11 @@ def _reads(read: Callable[P, R]) -> Callable[P, R]:
 
 def _text(value: str, chars_max: int, name: str) -> str:
     check(len(value) <= chars_max, f"{name} is longer than {chars_max} characters")
+    return value
+
+
+def _run(value: str) -> str:
+    check(RUN_NAME.fullmatch(value) is not None, "not a run's name")
     return value
 
 
@@ -90,7 +95,7 @@ def write_task(task: Task) -> wire.Task:
 
 def _task(message: wire.Task) -> Task:
     check(message.kind in _KINDS_BACK, f"not a kind of task: {message.kind}")
-    return Task(_text(message.run, RUN_CHARS_MAX, "run"), _KINDS_BACK[message.kind], message.round, message.base)
+    return Task(_run(message.run), _KINDS_BACK[message.kind], message.round, message.base)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +132,7 @@ def read_from_coordinator(message: wire.FromCoordinator) -> Welcome | Instructio
         case "welcome":
             said = message.welcome
             plan = Plan.parse(_text(said.plan, PLAN_CHARS_MAX, "plan"))
-            return Welcome(_text(said.federation, 64, "federation"), _text(said.run, RUN_CHARS_MAX, "run"), plan)
+            return Welcome(_text(said.federation, 64, "federation"), _run(said.run), plan)
         case "task":
             return _task(message.task)
         case "stand":
@@ -245,12 +250,12 @@ def read_report(message: wire.FromSite, *, site: str, at: float) -> Report:
 
 def _read_ready(message: wire.FromSite, _site: str, _at: float) -> Ready:
     check(bool(DIGEST.fullmatch(message.ready.plan_digest)), "not a plan digest")
-    return Ready(_text(message.ready.run, RUN_CHARS_MAX, "run"), message.ready.plan_digest)
+    return Ready(_run(message.ready.run), message.ready.plan_digest)
 
 
 def _read_refusal(message: wire.FromSite, _site: str, _at: float) -> Refusal:
     said = message.refusal
-    return Refusal(_text(said.run, RUN_CHARS_MAX, "run"), _text(said.reason, REASON_CHARS_MAX, "reason"))
+    return Refusal(_run(said.run), _text(said.reason, REASON_CHARS_MAX, "reason"))
 
 
 def _read_progress(message: wire.FromSite, _site: str, _at: float) -> Progress:

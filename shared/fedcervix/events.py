@@ -20,6 +20,9 @@ from fedcervix.plan import SITE_NAME, canonical_json, check
 DIGEST = re.compile(r"[0-9a-f]{64}")
 """SHA-256 in lower-case hexadecimal: the name of a blob."""
 
+RUN_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
+"""A run is named like a site, with one character more; both sides call folders after it."""
+
 ROUND_MAX = 1_000_000
 REASON_CHARS_MAX = 600
 
@@ -44,6 +47,7 @@ class Task:
     """digest of the model to work on; empty for `seed`"""
 
     def __post_init__(self) -> None:
+        check(RUN_NAME.fullmatch(self.run) is not None, f"not a run's name: {self.run!r}")
         check(0 <= self.round <= ROUND_MAX, f"round is 0 to {ROUND_MAX}; found {self.round}")
         check(
             bool(DIGEST.fullmatch(self.base)) != (self.kind == TaskKind.SEED),

@@ -227,8 +227,10 @@ def _failed(run: Run, event: SiteFailed) -> tuple[Run, Answer]:
 
 def _update(run: Run, event: UpdateStored) -> tuple[Run, Answer]:
     """At most one update per (round, site) counts; the first one accepted is the one."""
-    if event.site not in run.plan.sites or event.task.run != run.run:
+    if event.site not in run.plan.sites:
         return run, Answer.REFUSED
+    if event.task.run != run.run:
+        return run, Answer.STALE
     if event.task.kind == TaskKind.SEED:
         return _seeded(run, event)
     if event.task.round > len(run.rounds):
@@ -262,8 +264,10 @@ def _aggregated(run: Run, event: AggregateStored) -> tuple[Run, Answer]:
 
 
 def _scored(run: Run, event: ScoreReported) -> tuple[Run, Answer]:
-    if event.site not in run.plan.sites or event.task.run != run.run:
+    if event.site not in run.plan.sites:
         return run, Answer.REFUSED
+    if event.task.run != run.run:
+        return run, Answer.STALE
     if not 1 <= event.task.round <= len(run.rounds):
         return run, Answer.REFUSED
     if run.rounds[event.task.round - 1].scored(event.site):
@@ -275,8 +279,10 @@ def _scored(run: Run, event: ScoreReported) -> tuple[Run, Answer]:
 
 
 def _adopted(run: Run, event: ModelAdopted) -> tuple[Run, Answer]:
-    if event.site not in run.plan.sites or event.task.run != run.run:
+    if event.site not in run.plan.sites:
         return run, Answer.REFUSED
+    if event.task.run != run.run:
+        return run, Answer.STALE
     if event.site in run.adopted:
         return run, Answer.DUPLICATE
     if instruction(run, event.site) != event.task:
@@ -651,9 +657,15 @@ def duty(run: Run) -> Aggregate | None:
     """Return what the coordinator itself should be doing now."""
     if run.phase is not Phase.AGGREGATING or run.current.candidate:
         return None
-    by_images = run.plan.terms.average == "by-images"
-    updates = tuple((u.digest, float(u.images) if by_images else 1.0) for u in run.current.contributions)
+    updates = tuple(zip((u.digest for u in run.current.contributions), weights(run.plan, run.current), strict=True))
     return Aggregate(run.current.number, run.layout, updates)
+
+
+def weights(plan: Plan, round_: Round) -> list[float]:
+    """Return the weight of each contribution in the round's average; in a ring without one, every hop counts wholly."""
+    averaged = plan.mode == "csfssl" or plan.terms.ring_result == "cycle-average"
+    by_images = averaged and plan.terms.average == "by-images"
+    return [float(update.images) if by_images else 1.0 for update in round_.contributions]
 
 
 def to_dict(run: Run) -> dict[str, Any]:

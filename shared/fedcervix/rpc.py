@@ -144,9 +144,14 @@ _ERRORS = {code: error for error, code in _CODES.items()}
 
 def abort(context: grpc.ServicerContext, error: FedcervixError) -> NoReturn:
     """End a call with an error of ours: its class by the status code, its three lines as JSON."""
-    details = json.dumps([error.what[:600], error.cause[:600], error.next_step[:600]])
+    details = json.dumps([_bounded(text) for text in (error.what, error.cause, error.next_step)])
     context.abort(_CODES.get(type(error), grpc.StatusCode.INTERNAL), details)
     raise AssertionError("abort raises")
+
+
+def _bounded(text: str) -> str:
+    """Return a text whose JSON fits a header: at most about 1,500 bytes of it."""
+    return text if len(json.dumps(text)) <= 1500 else text.encode("ascii", "replace")[:1200].decode()
 
 
 def translate(error: grpc.RpcError, address: str) -> FedcervixError:
@@ -158,6 +163,12 @@ def translate(error: grpc.RpcError, address: str) -> FedcervixError:
         except (ValueError, TypeError):
             what, cause, next_step = details, "", ""
         return _ERRORS[code](str(what), cause=str(cause), next_step=str(next_step))
+    if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN):
+        return RemoteError(
+            f"the coordinator at {address} failed at this call ({_in_short(details)})",
+            cause="a bug there, or a home folder in disorder",
+            next_step="ask the coordinator's operator for its log",
+        )
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return RemoteError(f"what answers at {address} is not a coordinator of this version ({details})")
     return LinkError(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from fedcervix.events import ModelAdopted, ScoreReported, SiteFailed, Task, UpdateStored
+from fedcervix.events import ModelAdopted, ScoreReported, Task, UpdateStored
 from fedcervix.rounds import Instruction, Leave, Stand
 
 Result = UpdateStored | ScoreReported | ModelAdopted
@@ -34,13 +34,6 @@ class Deliver:
 
 
 @dataclass(frozen=True, slots=True)
-class DeliverFailure:
-    """Tell the coordinator that work broke, then stop."""
-
-    failure: SiteFailed
-
-
-@dataclass(frozen=True, slots=True)
 class Rest:
     """Nothing to do, and why."""
 
@@ -54,7 +47,7 @@ class Done:
     leave: Leave
 
 
-Duty = Work | Deliver | DeliverFailure | Rest | Done
+Duty = Work | Deliver | Rest | Done
 
 
 NOT_ATTACHED = Stand("not attached yet")
@@ -68,7 +61,6 @@ class Session:
     instruction: Instruction = NOT_ATTACHED
     result: Result | None = None
     """the last finished task, until it is acknowledged"""
-    failure: SiteFailed | None = None
     settled: Task | None = None
     """the instructed task, once it needs nothing more from this site"""
 
@@ -84,11 +76,6 @@ def finished(session: Session, result: Result) -> Session:
     return replace(session, result=result)
 
 
-def failed(session: Session, failure: SiteFailed) -> Session:
-    """Work broke at the site."""
-    return replace(session, failure=failure)
-
-
 def answered(session: Session, task: Task) -> Session:
     """The coordinator has answered the result of a task; whatever it said, it need not be told again."""
     if session.result is None or session.result.task != task:
@@ -98,8 +85,6 @@ def answered(session: Session, task: Task) -> Session:
 
 def duty(session: Session) -> Duty:
     """Return what the site should be doing now."""
-    if session.failure is not None:
-        return DeliverFailure(session.failure)
     match session.instruction:
         case Leave() as leave:
             return Done(leave)

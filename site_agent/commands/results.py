@@ -43,6 +43,14 @@ def evaluate(home: SiteHome) -> None:
             cause="images, labels or splits were added or changed: a test woman might have been trained on",
             next_step=f"site-agent --home {home.folder} finetune",
         )
+    inputs = {c.start: (c.recipe.image_px, c.recipe.fit) for c in stored}
+    if len(set(inputs.values())) > 1:
+        named = ", ".join(f"{start} {px} px {fit}" for start, (px, fit) in inputs.items())
+        raise ModelError(
+            f"the classifiers take different input: {named}",
+            cause="they were fine-tuned with different recipes, and cannot be compared",
+            next_step=f"site-agent --home {home.folder} finetune (with one recipe for all)",
+        )
     test = dataset.labelled(home, collection, stored[0].recipe, "test")
     now = datetime.now(UTC)
     content = site_report(home, site_name(home), collection, stored, test, device, now)

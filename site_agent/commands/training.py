@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import torch
@@ -145,6 +146,7 @@ def pretrain(
         ],
     }
     kept = models.keep(home, start.lower(), start, used.recipe, used.seed, making, more)
+    models.remember_women(kept.folder, (*train_images.patients, *valid_images.patients))
     making.unlink()
     click.echo(f"kept epoch {trained.best_epoch} of {len(trained.history)}: {kept.weights}")
     click.echo(f"next: site-agent --home {home.folder} finetune")
@@ -161,17 +163,35 @@ def _epoch_line(epoch: Epoch, recipe: Recipe) -> str:
 
 
 def _pooled(home: SiteHome, recipe: Recipe, split: str, also: tuple[Path, ...], display: Display) -> Images:
-    """Return this site's images of a split, with those of further manifests behind them."""
-    own = dataset.contrastive(home, dataset.open_collection(home, _reading(display)), recipe, split, _reading(display))
-    parts = [own]
-    for number, manifest in enumerate(also, start=1):
-        seed = home.config().data.split_seed
-        collection = index(
-            manifest, splits_file=home.folder / f"splits-{number}.csv", seed=seed, cache_folder=home.cache
+    """Return this site's images of a split, with those of further manifests behind them.
+
+    A picture that is in another part of any of the collections is left out: no test woman trains under another name.
+    """
+    data, own = home.config().data, dataset.open_collection(home, _reading(display))
+    collections = [own]
+    for manifest in also:
+        name = hashlib.sha256(str(manifest.resolve()).encode()).hexdigest()[:12]
+        collections.append(
+            index(
+                manifest,
+                splits_file=home.folder / f"splits-{name}.csv",
+                seed=data.split_seed,
+                unreadable_max=data.unreadable_max,
+                cache_folder=home.cache,
+            )
         )
-        more = dataset.contrastive(home, collection, recipe, split)
-        parts.append(Images(more.pixels, tuple(f"{number}:{woman}" for woman in more.patients)))
+    barred = {image.digest for collection in collections for image in collection.images if image.split != split}
+    parts = []
+    for number, collection in enumerate(collections):
+        images = dataset.contrastive(home, collection, recipe, split, _reading(display))
+        kept = [k for k, image in enumerate(collection.contrastive(_part(split))) if image.digest not in barred]
+        women = (images.patients[k] if number == 0 else f"{number}:{images.patients[k]}" for k in kept)
+        parts.append(Images(images.pixels[kept], tuple(women)))
     return dataset.joined(parts)
+
+
+def _part(split: str) -> Literal["train", "valid"]:
+    return "train" if split == "train" else "valid"
 
 
 def _reading(display: Display) -> Callable[[int, int], None]:
@@ -200,9 +220,10 @@ def finetune(
     train_part, valid_part = (
         dataset.labelled(home, collection, used.recipe, split, _reading(display)) for split in ("train", "valid")
     )
+    test_women = {image.woman for image in collection.images if image.split == "test"}
     names = starts or ("random", *(model.folder.name for model in _newest(home)))
     for name in names:
-        label, state, origin = _start(home, name, used.recipe)
+        label, state, origin = _start(home, name, used.recipe, test_women)
         classifier, loaded = build_classifier(used.recipe, used.seed, state)
         taken = f"{loaded.tensors} of {loaded.of} backbone tensors" if loaded else "no tensors: random weights"
         display.show("said", {"text": f"start {label}: loaded {taken}"})
@@ -251,7 +272,9 @@ def _newest(home: SiteHome) -> list[models.CervixModel]:
     return list(by_start.values())
 
 
-def _start(home: SiteHome, name: str, recipe: Recipe) -> tuple[str, dict[str, torch.Tensor] | None, dict[str, Any]]:
+def _start(
+    home: SiteHome, name: str, recipe: Recipe, test_women: set[str]
+) -> tuple[str, dict[str, torch.Tensor] | None, dict[str, Any]]:
     """Return (label, weights to start from, where they come from). Raises ModelError."""
     if name == "random":
         return "Random", None, {}
@@ -261,6 +284,8 @@ def _start(home: SiteHome, name: str, recipe: Recipe) -> tuple[str, dict[str, to
         load_imagenet(encoder, Path(weights) if weights else None)
         return "ImageNet", backbone_state(encoder.state_dict()), {"weights": weights or "torchvision"}
     model = models.read(home.models / name)
+    made_in = home.run_folder(model.record["run"]) if "run" in model.record else model.folder
+    models.check_unseen(made_in, test_women, what=f"model {name}")
     if model.recipe.architecture != recipe.architecture:
         raise ModelError(
             f"model {name} is a {model.recipe.architecture}, the recipe wants a {recipe.architecture}",

@@ -233,6 +233,10 @@ class Federation:
         """Wait until the overview shows something."""
         return until(what, lambda: condition(self.overview()), timeout_s=timeout_s, seen=self.texts)
 
+    def stored(self) -> bool:
+        """Say whether the run has ended and its record is written."""
+        return bool(list(self.home.results.glob("*/record.json")))
+
     def record(self) -> dict[str, Any]:
         """Return the record of the one finished run."""
         [file] = self.home.results.glob("*/record.json")

@@ -119,9 +119,11 @@ NAN, INF = float("nan"), float("inf")
     [
         (wire.FromSite(), "an empty report"),
         (wire.FromSite(ready=wire.Ready(run="run")), "not a plan digest"),
-        (wire.FromSite(ready=wire.Ready(run="r" * 65, plan_digest=MADE)), "run is longer than 64 characters"),
+        (wire.FromSite(ready=wire.Ready(run="r" * 65, plan_digest=MADE)), "not a run's name"),
         (wire.FromSite(refusal=wire.Refusal(run="run", reason="x" * 601)), "reason is longer than 600"),
-        (update(task=task(run="r" * 65)), "run is longer than 64 characters"),
+        (update(task=task(run="r" * 65)), "not a run's name"),
+        (update(task=task(run="../../keys")), "not a run's name"),
+        (update(task=task(run="")), "not a run's name"),
         (update(task=task(kind=0)), "not a kind of task: 0"),
         (update(task=task(kind=77)), "not a kind of task: 77"),
         (update(task=task(round=1_000_001)), "round is 0 to 1000000"),
@@ -158,8 +160,9 @@ def test_a_report_beyond_its_bounds_is_the_other_side_s_fault(message: wire.From
     [
         (wire.FromCoordinator(), "neither welcome nor instruction"),
         (wire.FromCoordinator(welcome=wire.Welcome(plan="{}")), "not a plan"),
+        (wire.FromCoordinator(welcome=wire.Welcome(run="../../keys", plan=PLAN.canonical())), "not a run's name"),
         (wire.FromCoordinator(welcome=wire.Welcome(plan=" " * 262_145)), "plan is longer than 262144"),
-        (wire.FromCoordinator(welcome=wire.Welcome(run="r" * 65, plan=PLAN.canonical())), "run is longer than 64"),
+        (wire.FromCoordinator(welcome=wire.Welcome(run="r" * 65, plan=PLAN.canonical())), "not a run's name"),
         (
             wire.FromCoordinator(welcome=wire.Welcome(federation="f" * 65, plan=PLAN.canonical())),
             "federation is longer",

@@ -182,11 +182,18 @@ def test_an_error_keeps_its_class_and_its_three_lines(kind: type[FedcervixError]
 
 def test_long_lines_are_cut() -> None:
     error = across(RunError("w" * 5000, cause="c" * 5000, next_step="n" * 5000))
-    assert [len(line) for line in (error.what, error.cause, error.next_step)] == [600, 600, 600]
+    assert [len(line) for line in (error.what, error.cause, error.next_step)] == [1200, 1200, 1200]
 
 
-def test_an_error_that_no_site_can_do_anything_about_is_not_the_site_s() -> None:
-    assert type(across(ConfigError("a typing mistake in the coordinator's file"))) is LinkError
+def test_long_lines_in_any_script_fit_a_header() -> None:
+    error = across(RunError("ж" * 5000, cause="c", next_step="n"))
+    assert (type(error), len(error.what)) == (RunError, 1200)
+
+
+def test_a_failure_of_the_coordinator_is_not_taken_for_a_bad_line() -> None:
+    error = across(ConfigError("a typing mistake in the coordinator's file"))
+    assert type(error) is RemoteError
+    assert "ask the coordinator's operator" in error.next_step
 
 
 @pytest.mark.parametrize("details", ["", "plain words", "[]", "5", '["one"]', None])

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from fedcervix.events import ModelAdopted, ScoreReported, SiteFailed, Task, TaskKind, UpdateStored
+from fedcervix.events import ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
 from fedcervix.rounds import Leave, Outcome, Stand
 from fedcervix.session import (
     NOT_ATTACHED,
     Deliver,
-    DeliverFailure,
     Done,
     Rest,
     Session,
     Work,
     answered,
     duty,
-    failed,
     finished,
     instructed,
 )
@@ -81,12 +79,7 @@ def test_a_task_that_is_asked_for_again_is_done_again() -> None:
     assert duty(instructed(session, SEED)) == Work(SEED)
 
 
-def test_a_failure_is_all_that_is_left_to_say() -> None:
-    failure = SiteFailed("ada", "training", "out of memory", "INC-1", 0.0)
-    assert duty(failed(instructed(Session("ada"), TRAIN), failure)) == DeliverFailure(failure)
-
-
-def test_leaving_ends_everything_but_a_failure() -> None:
+def test_leaving_ends_everything() -> None:
     leave = Leave(Outcome.OK, "all 3 rounds done")
     assert duty(instructed(finished(Session("ada"), UPDATE), leave)) == Done(leave)
 
