@@ -57,7 +57,7 @@ def test_an_undisturbed_run_ends_with_the_model_that_arithmetic_gives(mode: str,
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_crash_of_the_coordinator_at_every_journal_position(mode: str) -> None:
-    """DESIGN, 3: "journal, step, act, acknowledge. Recovery is replay; effects are idempotent by name."."""
+    """The design: "journal, step, act, acknowledge. Recovery is replay; effects are idempotent by name."."""
     plan = small(mode)
     positions = len(simulate(plan, SOUND, 0).journal)
     assert positions >= 3 + 1 + 2 * (3 + 3) + 3  # attached, seed, two rounds of updates and scores, adopted
@@ -78,7 +78,7 @@ def test_a_coordinator_that_crashes_at_every_position_in_one_run(mode: str) -> N
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_site_that_never_comes_leaves_a_degraded_run_with_its_name(mode: str) -> None:
-    """DESIGN, 3: "a run that finished without a declared site's contribution ends `DEGRADED` with the list"."""
+    """The design: "a run that finished without a declared site's contribution ends `DEGRADED` with the list"."""
     found = simulate(small(mode, quorum=2), replace(SOUND, lost=(("bob", 0.0),)), 1)
     away = [[missing.site for missing in round_.missing] for round_ in found.run.rounds]
     assert (found.run.outcome, away) == (Outcome.DEGRADED, [["bob"], ["bob"]])
@@ -146,7 +146,7 @@ def test_a_step_that_forgets_who_is_missing_is_found() -> None:
 
 
 def test_a_step_that_averages_in_the_order_of_arrival_is_found() -> None:
-    """DESIGN, 4: "sites in roster order: the result does not depend on arrival order"."""
+    """The design: "sites in roster order: the result does not depend on arrival order"."""
 
     def keeps_order(run: Run, event: Event) -> tuple[Run, Answer] | None:
         if type(event).__name__ != "UpdateStored" or not run.rounds or run.plan.mode != "csfssl":

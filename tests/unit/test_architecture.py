@@ -167,7 +167,7 @@ OUTSIDE = {
 
 
 def test_the_core_knows_no_network_clock_disk_or_tensor() -> None:
-    """DESIGN, 1: "The federation's state machine knows no network, clock, disk or tensor"."""
+    """The design: "The federation's state machine knows no network, clock, disk or tensor"."""
     for found in of("fedcervix"):
         if found.by.removeprefix("fedcervix.") in PURE:
             assert found.top not in OUTSIDE, f"{found}: {test_the_core_knows_no_network_clock_disk_or_tensor.__doc__}"
@@ -184,11 +184,11 @@ HEAVY = {"torch", "torchvision", "sklearn", "PIL", "matplotlib", "jinja2"}
 def test_torch_lives_in_site_agent_only() -> None:
     for found in ALL:
         if found.by.partition(".")[0] != "site_agent":
-            assert found.top not in HEAVY, f'{found}. DESIGN, 2: "Torch lives in `site_agent/` only."'
+            assert found.top not in HEAVY, f'{found}. The design: "Torch lives in `site_agent/` only."'
 
 
 def test_the_two_roles_never_import_each_other() -> None:
-    sentence = 'DESIGN, 2: "The two roles never import each other."'
+    sentence = 'The design: "The two roles never import each other."'
     assert not [str(found) for found in of("coordinator") if found.top == "site_agent"], sentence
     assert not [str(found) for found in of("site_agent") if found.top == "coordinator"], sentence
     assert not [str(found) for found in of("fedcervix") if found.top in ("coordinator", "site_agent")], sentence
@@ -196,11 +196,11 @@ def test_the_two_roles_never_import_each_other() -> None:
 
 def test_shared_is_a_source_root() -> None:
     for found in ALL:
-        assert found.top != "shared", f'{found}. DESIGN, 2: "`shared/` is a *source root*, not a package"'
+        assert found.top != "shared", f'{found}. The design: "`shared/` is a *source root*, not a package"'
 
 
 def test_the_worker_process_never_imports_grpc() -> None:
-    """DESIGN, 6: "a spawned worker process that never imports grpc"; also not by way of others."""
+    """The design: "a spawned worker process that never imports grpc"; also not by way of others."""
     edges = {name: {o for found in imports(name, tree) if (o := own(found.name))} for name, tree in MODULES.items()}
     for name in sorted(reach(edges, {"site_agent.worker_process"})):
         for found in imports(name, MODULES[name]):
@@ -218,7 +218,7 @@ def test_the_worker_process_never_imports_grpc() -> None:
     ],
 )
 def test_what_a_process_has_loaded(statement: str, absent: list[str]) -> None:
-    """DESIGN, 2: "`import coordinator` never imports torch: an architecture test says so"."""
+    """The design: "`import coordinator` never imports torch: an architecture test says so"."""
     script = f"{statement}\nimport sys\nprint([name for name in {absent!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -230,7 +230,7 @@ PICKLE = {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve", "cloudpick
 
 
 def test_no_pickle_anywhere() -> None:
-    """DESIGN, 4: "No pickle anywhere, on the wire or on disk, in either direction"."""
+    """The design: "No pickle anywhere, on the wire or on disk, in either direction"."""
     sentence = test_no_pickle_anywhere.__doc__
     for found in ALL:
         error = found.name == "pickle.UnpicklingError"  # what torch.load raises for a file that it refuses
@@ -247,7 +247,7 @@ def test_no_pickle_anywhere() -> None:
 
 
 def test_nobody_sleeps() -> None:
-    """DESIGN, 4: "no fixed-interval polling anywhere"; only a person's `status --watch` looks again and again."""
+    """The design: "no fixed-interval polling anywhere"; only a person's `status --watch` looks again and again."""
     found = [(name, text) for name in MODULES for called, text in calls(name) if called in ("time.sleep", "sleep")]
     assert found == [("coordinator.cli", "time.sleep(WATCH_S)")], f"{found}. {test_nobody_sleeps.__doc__}"
 
@@ -283,7 +283,7 @@ def test_no_module_is_called_after_nothing() -> None:
 
 
 def test_the_generated_code_is_what_the_proto_gives(tmp_path: Path) -> None:
-    """DESIGN, 2: "only generated code lives in `wire/`; CI regenerates it and fails on a difference"."""
+    """The design: "only generated code lives in `wire/`; CI regenerates it and fails on a difference"."""
     pytest.importorskip("grpc_tools", reason="grpcio-tools is not installed")
     made = [f"--{kind}_out={tmp_path}" for kind in ("python", "pyi")]
     command = [sys.executable, "-m", "grpc_tools.protoc", "-Ifedcervix/wire=protos", *made, "protos/federation.proto"]

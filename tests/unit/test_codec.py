@@ -69,7 +69,7 @@ def test_an_answer_arrives_as_it_was_said(answer: Answer) -> None:
 
 
 def test_who_speaks_and_when_is_never_read_from_a_message() -> None:
-    """DESIGN, 5: "the servicer takes the site's name from the verified certificate and never from a message"."""
+    """The design: "the servicer takes the site's name from the verified certificate and never from a message"."""
     message = codec.write_report(replace(REPORTS[3], site="mallory", at=5.0), 7.0)
     found = codec.read_report(message, site="ada", at=AT)
     assert isinstance(found, UpdateStored)

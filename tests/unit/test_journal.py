@@ -62,7 +62,7 @@ def test_a_run_begins_once(path: Path) -> None:
 
 
 def test_it_is_written_ahead_and_synchronised_at_every_event(path: Path) -> None:
-    """DESIGN, 3: "SQLite, WAL, synchronous=FULL"."""
+    """The design: "SQLite, WAL, synchronous=FULL"."""
     db = begun(path)._db
     assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert db.execute("PRAGMA synchronous").fetchone() == (2,)

@@ -33,7 +33,7 @@ def liveness(clock: Clock) -> Liveness:
 
 
 def test_everyone_begins_with_a_whole_lease(liveness: Liveness) -> None:
-    """DESIGN, 3: a restarted coordinator knows of nobody; nobody is silent for that."""
+    """The design: a restarted coordinator knows of nobody; nobody is silent for that."""
     assert [liveness.lease_ends_in_s(site, working=True) for site in ("ada", "bob")] == [LEASE_S, LEASE_S]
 
 

@@ -596,7 +596,7 @@ def test_a_result_is_published_even_if_nobody_comes_for_it() -> None:
 
 
 def test_ppfssl_a_silent_holder_is_passed_over_and_comes_in_again_in_the_next_cycle() -> None:
-    """DESIGN, 3: "the last accepted weights go on to the next site, the site rejoins later; each hop counts once"."""
+    """The design: "the last accepted weights go on to the next site, the site rejoins later; each hop counts once"."""
     run = after(fresh("ppfssl"), *attached(A, B, C))
     run = after(run, trained(run, A))
     run = after(run, SiteSilent(B, 100.0))

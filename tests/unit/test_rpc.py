@@ -73,7 +73,7 @@ def test_beside_the_proto_s_methods_there_are_the_two_of_the_data_plane() -> Non
 
 
 def test_models_travel_as_raw_bytes() -> None:
-    """DESIGN, 4: "raw-bytes messages with an identity serializer are worth having"."""
+    """The design: "raw-bytes messages with an identity serializer are worth having"."""
     assert (rpc.FETCH.reply, rpc.FETCH.shape) == (None, "unary_stream")
     assert (rpc.PUSH.request, rpc.PUSH.shape) == (None, "stream_unary")
 
@@ -130,7 +130,7 @@ def test_chunks_there_and_back(line: Any) -> None:
 
 
 def test_nothing_above_four_mebibytes_passes(line: Any) -> None:
-    """DESIGN, 4: "No message above 4 MiB, ever"."""
+    """The design: "No message above 4 MiB, ever"."""
     behaviours, channel = line
     behaviours[rpc.REPORT] = lambda *_: wire.ReportReply()
     large = wire.FromSite(refusal=wire.Refusal(reason="x" * (rpc.MESSAGE_BYTES_MAX + 1)))
