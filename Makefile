@@ -6,7 +6,7 @@ WORKERS ?= 2
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 
-.PHONY: help setup demo test lint proto soak clean
+.PHONY: help setup demo test lint proto soak bench clean
 
 help:
 	@echo "make demo    two institutions federate over TLS on this machine, with reports (MODE=, START=, SITES=, WOMEN=)"
@@ -14,6 +14,7 @@ help:
 	@echo "make lint    ruff, mypy, and a check that the generated code fits protos/"
 	@echo "make proto   generate shared/fedcervix/wire from protos/"
 	@echo "make soak    100,000 simulated federations (HISTORIES=, SEED=)"
+	@echo "make bench   speed of training against lightly, torchvision and the bare step, briefly; JSON=FOLDER keeps the figures"
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -41,6 +42,12 @@ HISTORIES ?= 100000
 SEED      ?= 0
 soak: $(READY)
 	$(BIN)/python -m tests.simulation.soak --histories $(HISTORIES) --seed $(SEED)
+
+JSON ?=
+bench: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
+	$(BIN)/python benchmarks/trainer.py --quick $(if $(JSON),--json $(JSON)/trainer.json)
+	$(BIN)/python benchmarks/finetune.py --quick $(if $(JSON),--json $(JSON)/finetune.json)
 
 clean:
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from coordinator.liveness import Liveness, Sign
-from fedcervix.aggregate import aggregate
+from fedcervix.aggregate import Momentum, aggregate
 from fedcervix.blobs import BlobStore
 from fedcervix.codec import Progress
 from fedcervix.errors import ModelError, RemoteError, RunError, StorageError
@@ -42,6 +42,7 @@ from fedcervix.rounds import (
     deadline,
     duty,
     instruction,
+    last_step,
     replay,
     step,
 )
@@ -225,9 +226,15 @@ class Engine:
         updates = [(self._blobs.path(digest), weight) for digest, weight in work.updates]
         output = self._blobs.scratch(f"aggregate-{work.round}")
         layout = read_layout(self._blobs.path(work.layout))
-        digest = aggregate(updates, layout, output, self._run.plan.terms.batch_norm)
+        digest = aggregate(updates, layout, output, self._run.plan.terms.batch_norm, self._momentum(work))
         self._blobs.adopt(output, digest)
         return digest
+
+    def _momentum(self, work: Aggregate) -> Momentum | None:
+        if work.last_step is None:
+            return None
+        base, before = work.last_step
+        return Momentum(self._run.plan.terms.server_momentum, self._blobs.path(base), self._blobs.path(before))
 
     def _working(self, site: str) -> bool:
         return not self._run.ended and isinstance(instruction(self._run, site), Task)
@@ -261,6 +268,7 @@ def begin_of(record: RunRecord) -> Run:
 def needed(run: Run) -> set[str]:
     """Return the digests of the models that a run still needs."""
     kept = {run.layout, run.model}
+    kept |= set(last_step(run) or ())
     if run.rounds:
         kept |= {update.digest for update in run.current.contributions} | {run.current.candidate}
     if run.best_round:

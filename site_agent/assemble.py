@@ -5,12 +5,13 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import sklearn
 import torch
 import torchvision
+from numpy.typing import NDArray
 
 from fedcervix import __version__
 from fedcervix.plan import Augment, Recipe
@@ -20,15 +21,23 @@ from site_agent.augment import augment, draw, to_input
 from site_agent.classifiers import StoredClassifier
 from site_agent.collection import Collection
 from site_agent.contrast import collapse_loss
+from site_agent.devices import place
+from site_agent.embedding_map import IMAGES_MIN, choose, lay_out
 from site_agent.evaluate import Evaluation, compare, evaluate
 from site_agent.finetune import Labelled, predict
 from site_agent.gauges import Gauges, alarms
 from site_agent.home import SiteHome
+from site_agent.model import Encoder, apply_weights, build_encoder, load_weights
+from site_agent.models import CervixModel
+from site_agent.neighbours import embed
 from site_agent.runs import Federation, last_federation
+from site_agent.tasks import first_seed
 
 SHEET_IMAGES = 5
 SHEET_VERSIONS = 5
 FEDERATED = ("CSFSSL", "PPFSSL")
+PARTS: tuple[Literal["train", "valid"], ...] = ("train", "valid")
+"""whose women are on the maps"""
 
 
 def evaluations(
@@ -56,6 +65,7 @@ def site_report(
     federation = last_federation(home)
     recipe, seed = stored[0].recipe, stored[0].seed
     evaluated, scores = evaluations(stored, test, device, seed)
+    maps, no_map = embedding_maps(home, collection, mapped_model(models.all_models(home), stored), device)
     federated = next((c.start for c in reversed(stored) if c.start.startswith(FEDERATED)), "")
     others = [c.start for c in stored if c.start != federated] if federated else []
     return report.SiteReport(
@@ -77,6 +87,7 @@ def site_report(
         comparisons=tuple(compare(federated, other, test.labels, scores, test.patients, seed=seed) for other in others),
         contrastive_history=_contrastive(home, federation),
         collapse_line=collapse_loss(recipe.batch_images, recipe.loss),
+        neighbour_history=neighbours(models.all_models(home)),
         classifier_history=tuple(
             report.Losses(c.start, tuple(e.train_loss for e in c.history), tuple(e.valid_loss for e in c.history))
             for c in stored
@@ -84,6 +95,8 @@ def site_report(
         rounds=_rounds(federation),
         alarms=_alarms(federation, recipe),
         contact_sheet=contact_sheet(home, collection, recipe, seed),
+        maps=maps,
+        no_map=no_map,
     )
 
 
@@ -123,6 +136,16 @@ def _contrastive(home: SiteHome, federation: Federation | None) -> tuple[report.
     return tuple(curves)
 
 
+def neighbours(kept: Sequence[CervixModel]) -> tuple[report.Neighbours, ...]:
+    """Return the probe of every local training that measured it; records of older versions did not."""
+    probed = ((model, tuple(epoch.get("knn_auc") for epoch in model.record.get("history", ()))) for model in kept)
+    return tuple(
+        report.Neighbours(model.start, aucs, model.record.get("best_epoch"))
+        for model, aucs in probed
+        if any(auc is not None for auc in aucs)
+    )
+
+
 def _by_round(rounds: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
     return [rounds[number] for number in sorted(rounds, key=int)]
 
@@ -160,7 +183,7 @@ def contact_sheet(home: SiteHome, collection: Collection, recipe: Recipe, seed: 
     """Return a few training images with what the trainer makes of them."""
     images = dataset.contrastive(home, collection, recipe, "train")
     step = max(1, len(images) // SHEET_IMAGES)
-    chosen = np.ascontiguousarray(images.pixels[::step][:SHEET_IMAGES])
+    chosen = images.pixels[np.arange(0, len(images), step)[:SHEET_IMAGES]]
     versions = [_augmented(chosen, recipe.augment, derive(seed, "contact-sheet", k)) for k in range(SHEET_VERSIONS)]
     return tuple(
         report.Augmented(original, tuple(version[row] for version in versions)) for row, original in enumerate(chosen)
@@ -172,3 +195,50 @@ def _augmented(pixels: Any, settings: Augment, seed: int) -> Any:
     generator = torch.Generator().manual_seed(seed)
     views = augment(to_input(torch.from_numpy(pixels)), draw(len(pixels), settings, generator))
     return (views.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
+
+
+def mapped_model(kept: Sequence[CervixModel], stored: Sequence[StoredClassifier]) -> CervixModel | None:
+    """Return the model whose map is shown: the federation's that was fine-tuned last, else the newest of the site."""
+    tuned = {c.record["origin"].get("digest") for c in stored if c.start.startswith(FEDERATED)}
+    federated = [model for model in kept if model.start.startswith(FEDERATED)]
+    found = [model for model in federated if model.record.get("digest") in tuned] or federated or list(kept)
+    return found[-1] if found else None
+
+
+def embedding_maps(
+    home: SiteHome, collection: Collection, model: CervixModel | None, device: torch.device
+) -> tuple[tuple[report.EmbeddingMap, ...], str]:
+    """Return how random weights and the model arrange the site's images; where there is no map, why."""
+    if model is None:
+        return (), "There is no map: this site keeps no cervix model yet."
+    labels = [image.label for split in PARTS for image in collection.contrastive(split)]
+    if len(labels) < IMAGES_MIN:
+        return (), f"There is no map: it takes at least {IMAGES_MIN} images, and there are {len(labels)}."
+    chosen = choose(len(labels), model.seed)
+    pixels, shown = _mapped_pixels(home, collection, model.recipe, chosen), tuple(labels[k] for k in chosen)
+    untrained, trained = (build_encoder(model.recipe, first_seed(model.seed)) for _ in range(2))
+    apply_weights(trained, load_weights(model.weights), what=f"cervix model {model.folder.name}")
+    whose = "the federated model" if model.start.startswith(FEDERATED) else "the model"
+    named = {"random weights": untrained, f"{whose} ({model.start})": trained}
+    maps = (
+        report.EmbeddingMap(name, _places(encoder, pixels, device, model.seed), shown, len(labels))
+        for name, encoder in named.items()
+    )
+    return tuple(maps), ""
+
+
+def _mapped_pixels(
+    home: SiteHome, collection: Collection, recipe: Recipe, chosen: NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    """Return the chosen ones of all training images followed by all validation images, reading no others."""
+    train, valid = (dataset.contrastive(home, collection, recipe, split).pixels for split in PARTS)
+    count = len(train)
+    return np.concatenate([train[chosen[chosen < count]], valid[chosen[chosen >= count] - count]])
+
+
+def _places(
+    encoder: Encoder, pixels: NDArray[np.uint8], device: torch.device, seed: int
+) -> tuple[tuple[float, float], ...]:
+    """Return where each image lies, in round numbers."""
+    place(encoder, device)
+    return tuple((round(x, 2), round(y, 2)) for x, y in lay_out(embed(encoder, pixels, device), seed).tolist())

@@ -7,11 +7,13 @@ Rules
 1. Every image of a batch has its own parameters (a library transform on a batch would draw one set for all).
 2. Parameters are drawn on the CPU from a given generator, so that a CPU and a GPU see the same views.
 3. Drawing (`draw`) and applying (`augment`) are separate; the second is a pure function of images and draws.
+4. What the device needs is one small tensor (`pack`), so that a batch's draws reach a GPU in one copy.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,16 +80,26 @@ def join(parts: Sequence[Draws]) -> Draws:
 
 
 def augment(images: Tensor, draws: Draws) -> Tensor:
-    """Augment (B, 3, H, W) floats in [0, 1], image i by parameters i; the same shape, again in [0, 1].
+    """Augment (B, 3, H, W) floats in [0, 1], image i by parameters i; the same shape, again in [0, 1]."""
+    return apply(images, pack(draws, images.shape[2], images.shape[3]).to(images))
+
+
+def pack(draws: Draws, height: int, width: int) -> Tensor:
+    """Return what `apply` takes, (B, 8) on the CPU: the matrix row by row, gamma, brightness."""
+    matrices = _matrices(draws, height, width).flatten(1)  # (B, 6)
+    return torch.cat([matrices, draws.gamma[:, None], draws.brightness[:, None]], dim=1)
+
+
+def apply(images: Tensor, packed: Tensor) -> Tensor:
+    """Augment (B, 3, H, W) floats in [0, 1] by (B, 8) of `pack`, on the images' device; again in [0, 1].
 
     Bilinear sampling; what lies beyond the border is the reflected image, so that no black corner tells the
     network which view is the augmented one.
     """
-    theta = _matrices(draws, images.shape[2], images.shape[3]).to(images)  # (B, 2, 3)
+    theta = packed[:, :6].view(-1, 2, 3)
+    gamma, brightness = packed[:, 6].view(-1, 1, 1, 1), packed[:, 7].view(-1, 1, 1, 1)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)  # (B, H, W, 2)
     moved = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    gamma = draws.gamma.to(images).view(-1, 1, 1, 1)
-    brightness = draws.brightness.to(images).view(-1, 1, 1, 1)
     return moved.clamp(0, 1).pow(gamma).mul(brightness).clamp(0, 1)
 
 
@@ -98,9 +110,15 @@ def to_input(pixels: Tensor) -> Tensor:
 
 def standardise(images: Tensor) -> Tensor:
     """Turn (B, 3, H, W) in [0, 1] into the network's input: less ImageNet's mean colour, over its deviation."""
-    mean = torch.tensor(IMAGENET_MEAN).to(images).view(1, 3, 1, 1)
-    std = torch.tensor(IMAGENET_STD).to(images).view(1, 3, 1, 1)
+    mean, std = _colours(images.device, images.dtype)
     return (images - mean) / std
+
+
+@functools.cache
+def _colours(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation, (1, 3, 1, 1) each, on the device: a CUDA graph may copy nothing to it."""
+    mean, std = (torch.tensor(c, dtype=dtype, device=device).view(1, 3, 1, 1) for c in (IMAGENET_MEAN, IMAGENET_STD))
+    return mean, std
 
 
 def _matrices(draws: Draws, height: int, width: int) -> Tensor:

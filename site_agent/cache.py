@@ -1,41 +1,41 @@
-"""What a site keeps on disk so that no image is decoded twice: an index of what was seen, and squares of pixels.
+"""Decoded images, all of one size, wherever they lie: in memory where that is large enough, else on the disk.
 
-Rules
-1. A cache may be deleted at any time; it is only ever a shortcut.
-2. What is damaged, older or made by another version is ignored and made again.
-3. A disk that is full or not writable costs time, not the run: work goes on in memory and a warning is logged.
-4. Files appear whole or not at all (temporary name, fsync, rename), readable by their owner only.
+Every image is decoded once per size and fit, whatever it is used for, and kept (`records`). A second start, another
+split or a grown collection decodes only what is not there yet.
+
+Memory: `load` takes, beside what it returns in memory (n S S 3 bytes, `memory_bytes_max` at most),
+- what threads have open: PIXELS_MAX pixels together, 16 bytes each at worst (`images.picture`): 1.6 GB for pictures
+  of 100 megapixels, 0.2 GB for eight threads on JPEGs of 2 megapixels;
+- records.COMMIT_BYTES (64 MiB) of squares on their way to the disk;
+- about 0.5 KB per image for names, digests and checksums.
+Squares on the disk are mapped read-only: the system caches what there is room for, and takes that back at will.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import hashlib
-import io
-import json
+import itertools
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import PIL
-import structlog
 
-from fedcervix.errors import DataError
+from fedcervix.errors import DataError, StorageError
 from fedcervix.plan import Fit
-from site_agent.images import PIXELS_MAX, Pixels, Progress, UnreadableError, decode, each, pixel_digest, silent, square
+from site_agent import cachefiles
+from site_agent.images import PIXELS_MAX, Progress, UnreadableError, each, picture, pixel_digest, silent, square
+from site_agent.memory import available_bytes
+from site_agent.pixels import Pixels
+from site_agent.records import Kind, Store, opened
+from site_agent.squares import Bytes, Gathered
 
-VERSION = f"1 pillow {PIL.__version__}"
-"""of what is stored: another decoder may decode to other pixels"""
-PIXEL_FILES_MAX = 12
-"""kept in one folder; the least recently used go first"""
-_CHUNK_BYTES = 1 << 20
-
-log = structlog.get_logger(__name__)
+MEMORY_BYTES_MAX = 4 << 30
+"""what `load` returns in memory unless it is told otherwise; never more than half of what is available"""
+GOLDEN = (5**0.5 - 1) / 2
+"""multiples of it lie far from each other, modulo 1"""
+_READ_IMAGES = 64
 
 
 class Picture(Protocol):
@@ -50,36 +50,6 @@ class Picture(Protocol):
         """SHA-256 of the decoded pixels."""
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What indexing learnt from decoding one file, and how to tell that the file is still the same."""
-
-    size_bytes: int
-    mtime_ns: int
-    digest: str
-    thumbnail: bytes
-
-
-def read_looks(cache_folder: Path, key: str) -> dict[str, Look]:
-    """Return what was seen under this key (image path -> look); nothing if there is no usable file."""
-    try:
-        kept = json.loads(_looks_file(cache_folder, key).read_text("utf-8"))
-        looks = kept["looks"] if kept["version"] == VERSION else {}
-        return {path: _look(fields) for path, fields in looks.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}
-
-
-def write_looks(cache_folder: Path, key: str, looks: Mapping[str, Look]) -> None:
-    """Keep what was seen. A disk that does not take it is logged and otherwise ignored."""
-    fields = {path: {**dataclasses.asdict(look), "thumbnail": look.thumbnail.hex()} for path, look in looks.items()}
-    text = json.dumps({"version": VERSION, "looks": fields}, sort_keys=True)
-    try:
-        _put(_looks_file(cache_folder, key), text.encode())
-    except OSError as error:
-        _warn_not_kept(error)
-
-
 def load(
     collection_folder: Path,
     images: Sequence[Picture],
@@ -88,52 +58,101 @@ def load(
     cache_folder: Path,
     on_progress: Progress = silent,
     *,
+    memory_bytes_max: int = MEMORY_BYTES_MAX,
     pixels_max: int = PIXELS_MAX,
 ) -> Pixels:
     """Return the images as (n, side_px, side_px, 3) 8-bit RGB, in the order given.
 
-    The array may be backed by a private (copy-on-write) mapping of the cache file. Raises DataError if an image
-    vanished or changed since the collection was indexed.
+    They are an array if they fit in `memory_bytes_max` and in half of the memory that is available, else `Gathered`
+    from the disk. `on_progress` counts what has to be decoded. Every square that was kept is checked as it is loaded;
+    what is damaged is decoded again. Afterwards neither image files nor cache are needed (the mapped file may be
+    deleted, not shortened: `records`, rule 4). Raises DataError if an image vanished or changed since the collection
+    was indexed, StorageError if squares fit neither in memory nor on the disk.
     """
-    shape = (len(images), side_px, side_px, 3)
-    kept = cache_folder / f"pixels-{_pixels_key(images, side_px, fit)}.npy"
-    found = _read_pixels(kept, shape)
-    if found is not None:
-        return found
-    pixels = np.empty(shape, np.uint8)
-
-    def decode_one(k: int) -> None:
-        pixels[k] = _decode_square(collection_folder / images[k].path, images[k], side_px, fit, pixels_max)
-
-    each(decode_one, range(len(images)), on_progress)
-    _write_pixels(kept, pixels)
-    return pixels
-
-
-def _looks_file(cache_folder: Path, key: str) -> Path:
-    return cache_folder / f"index-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+    asked = _Asked(collection_folder, images, Kind(side_px, fit), pixels_max)
+    digests = [bytes.fromhex(image.digest) for image in images]
+    fits = len(images) * asked.kind.record_bytes <= min(memory_bytes_max, available_bytes() // 2)
+    held = np.empty((len(images), side_px, side_px, 3), np.uint8) if fits else None
+    with opened(cache_folder, asked.kind) as store:
+        absent = _absent(store, digests, held)
+        if held is None:
+            _check_room(store, absent, cache_folder)
+        _bring(asked, store, absent, held, on_progress)
+        if held is None:
+            _check_kept(store, absent, cache_folder)
+            return _mapped(store, digests)
+        if absent and store.why_not_kept is not None:
+            cachefiles.not_kept(store.why_not_kept)
+        return held
 
 
-def _look(fields: Mapping[str, Any]) -> Look:
-    look = Look(fields["size_bytes"], fields["mtime_ns"], str(fields["digest"]), bytes.fromhex(fields["thumbnail"]))
-    if len(look.digest) != 64 or len(look.thumbnail) not in (0, 256):
-        raise ValueError("not a look")
-    return look
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What `load` was asked for."""
+
+    folder: Path
+    images: Sequence[Picture]
+    kind: Kind
+    pixels_max: int
 
 
-def _pixels_key(images: Sequence[Picture], side_px: int, fit: Fit) -> str:
-    text = "\n".join([VERSION, str(side_px), fit, *(image.digest for image in images)])
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+def _bring(
+    asked: _Asked, store: Store, absent: Mapping[bytes, list[int]], held: Bytes | None, on_progress: Progress
+) -> None:
+    """Decode what is absent (digest -> places) into the store and into memory; stop where neither can hold it."""
 
+    def bring(digest: bytes) -> None:
+        if held is None and store.why_not_kept is not None:
+            return
+        places = absent[digest]
+        found = np.empty((asked.kind.side_px, asked.kind.side_px, 3), np.uint8)
+        if not store.read(digest, found):  # another process may have kept it meanwhile
+            found = _decode_square(asked, asked.images[places[0]])
+            store.put(digest, found)
+        if held is not None:
+            held[places] = found
 
-def _decode_square(path: Path, image: Picture, side_px: int, fit: Fit, pixels_max: int) -> Pixels:
     try:
-        pixels = decode(path, pixels_max=pixels_max)
+        each(bring, _from_elsewhere(list(absent), os.getpid()), on_progress)
+    finally:
+        store.commit()  # also what was decoded before an error: the next start goes on there
+
+
+def _from_elsewhere(digests: list[bytes], process: int) -> list[bytes]:
+    """Begin at a place of one's own: of processes that decode the same images each then finds what others have kept."""
+    start = int(len(digests) * (process * GOLDEN % 1))
+    return digests[start:] + digests[:start]
+
+
+def _mapped(store: Store, digests: Sequence[bytes]) -> Gathered:
+    rows = np.fromiter((store.row(digest) for digest in digests), np.int64, len(digests))
+    return Gathered((store.mapped(),), np.zeros(len(rows), np.int64), rows)
+
+
+def _absent(store: Store, digests: Sequence[bytes], held: Bytes | None) -> dict[bytes, list[int]]:
+    """Read what is kept, into `held` or only to check it; return what is not: digest -> its places in the order."""
+
+    def read(begin: int) -> list[int]:
+        part = range(begin, min(begin + _READ_IMAGES, len(digests)))
+        scratch = np.empty((store.kind.side_px, store.kind.side_px, 3), np.uint8)
+        return [k for k in part if not store.read(digests[k], scratch if held is None else held[k])]
+
+    absent: dict[bytes, list[int]] = {}
+    for k in itertools.chain.from_iterable(each(read, range(0, len(digests), _READ_IMAGES))):
+        absent.setdefault(digests[k], []).append(k)
+    return absent
+
+
+def _decode_square(asked: _Asked, image: Picture) -> Bytes:
+    try:
+        with picture(asked.folder / image.path, pixels_max=asked.pixels_max) as pixels:
+            same = pixel_digest(pixels) == image.digest
+            found = square(pixels, asked.kind.side_px, asked.kind.fit) if same else None
     except UnreadableError as error:
         raise _changed(image, error.reason) from error
-    if pixel_digest(pixels) != image.digest:
+    if found is None:
         raise _changed(image, "its pixels are others")
-    return square(pixels, side_px, fit)
+    return found
 
 
 def _changed(image: Picture, reason: str) -> DataError:
@@ -144,63 +163,29 @@ def _changed(image: Picture, reason: str) -> DataError:
     )
 
 
-def _read_pixels(kept: Path, shape: tuple[int, ...]) -> Pixels | None:
-    """Return the mapped array, or None unless file, checksum, type and shape are all as they should be."""
-    try:
-        if _checksum_file(kept).read_text("ascii") != _file_digest(kept):
-            return None
-        pixels = np.load(kept, mmap_mode="c" if shape[0] else None, allow_pickle=False)
-        os.utime(kept)
-    except (OSError, ValueError, EOFError):
-        return None
-    return pixels if pixels.shape == shape and pixels.dtype == np.uint8 else None
+def _check_room(store: Store, absent: Mapping[bytes, list[int]], cache_folder: Path) -> None:
+    """Raise StorageError before hours of decoding, not after them, if the squares cannot be kept."""
+    _check_kept(store, absent, cache_folder)
+    if _new_bytes(store, absent) > store.free_bytes():
+        raise _no_room(store, absent, cache_folder)
 
 
-def _write_pixels(kept: Path, pixels: Pixels) -> None:
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(pixels))
-    digest = hashlib.sha256(header.getvalue())
-    digest.update(pixels.data)
-    try:
-        _put(kept, header.getvalue(), pixels.data)
-        _put(_checksum_file(kept), digest.hexdigest().encode())
-        _prune(kept.parent)
-    except OSError as error:
-        _warn_not_kept(error)
+def _check_kept(store: Store, absent: Mapping[bytes, list[int]], cache_folder: Path) -> None:
+    """Raise StorageError where the disk does not take what is absent."""
+    if absent and store.why_not_kept is not None:
+        raise _no_room(store, absent, cache_folder)
 
 
-def _put(path: Path, *parts: bytes | memoryview) -> None:
-    """Put a file of these parts in place, whole or not at all (a full disk keeps no rest of it). Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise
+def _new_bytes(store: Store, absent: Mapping[bytes, list[int]]) -> int:
+    return sum(not store.holds(digest) for digest in absent) * store.kind.record_bytes
 
 
-def _checksum_file(kept: Path) -> Path:
-    return kept.with_suffix(".sha256")
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _prune(cache_folder: Path) -> None:
-    """Keep the folder bounded: drop the pixel files that were not used for longest."""
-    newest_first = sorted(cache_folder.glob("pixels-*.npy"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
-    for file in newest_first[PIXEL_FILES_MAX:]:
-        with contextlib.suppress(OSError):
-            file.unlink()
-            _checksum_file(file).unlink()
-
-
-def _warn_not_kept(error: OSError) -> None:
-    log.warning("cache_not_kept", reason=error.strerror or type(error).__name__)
+def _no_room(store: Store, absent: Mapping[bytes, list[int]], cache_folder: Path) -> StorageError:
+    needed, why = _new_bytes(store, absent), store.why_not_kept
+    missing = max(0, needed - store.free_bytes())
+    return StorageError(
+        f"decoded images fit neither in memory nor in {cache_folder}: {needed:,} bytes are to be added, "
+        f"{missing:,} of them have no room ({'the disk is full' if why is None else cachefiles.reason(why)})",
+        cause="the disk is full" if missing else "this account may not write there, or not as much",
+        next_step=f"make room (df -h {cache_folder}), or let more be held in memory: [hardware] images_in_memory_gib",
+    )

@@ -17,8 +17,9 @@ DEFAULT_HOME = Path.home() / ".fedcervix" / "site"
 COMMANDS = {
     "join": ("federation", "join"),
     "check": ("federation", "check"),
-    "pretrain": ("training", "pretrain"),
-    "finetune": ("training", "finetune"),
+    "pretrain": ("pretrain", "pretrain"),
+    "finetune": ("finetune", "finetune"),
+    "sweep": ("sweep", "sweep"),
     "evaluate": ("results", "evaluate"),
     "predict": ("results", "predict"),
     "data": ("data", "data"),

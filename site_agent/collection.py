@@ -37,14 +37,16 @@ from fedcervix.splits import (
     stratum,
 )
 from fedcervix.weights import disk
-from site_agent.cache import Look, read_looks, write_looks
-from site_agent.images import PIXELS_MAX, Progress, UnreadableError, decode, each, pixel_digest, silent, thumbnail
+from site_agent.images import PIXELS_MAX, Progress, UnreadableError, each, picture, pixel_digest, silent, thumbnail
 from site_agent.likeness import Copy, Leak, Sighting, compare
+from site_agent.looks import Look, read_looks, write_looks
 
 Purpose = Literal["pretrain", "finetune", "evaluate"]
 
 UNREADABLE_MAX = 0.05
 """share of unreadable images above which a collection is refused"""
+LOOKS_KEPT_EVERY = 4096
+"""images: what a process that is killed while it looks at them has to look at again, at most"""
 ONE_WOMAN_PATIENTS_MAX = 10
 """identifiers that one woman may plausibly have"""
 
@@ -160,7 +162,8 @@ def index(
     """Read a manifest, decode every image once, and decide what each is used for.
 
     `splits_file` holds the splits that were drawn earlier and receives those drawn now; it is not written where the
-    manifest gives the splits itself. With a `cache_folder`, files that did not change are not decoded again.
+    manifest gives the splits itself. With a `cache_folder`, files that did not change are not decoded again, and a
+    process that was killed goes on where it was. MEMORY_SENTENCE
     Raises DataError (manifest, images or splits cannot be used) and StorageError (splits_file cannot be written).
     """
     rows = parse(decode_text(_read(manifest), manifest.name), manifest.name)
@@ -203,7 +206,7 @@ def require(collection: Collection, purpose: Purpose) -> None:
     pretrain: images of training and of validation women. finetune: labelled cases and controls in both.
     evaluate: labelled cases and controls of test women.
     """
-    missing = [(split, kind) for split, kind in _REQUIRED[purpose] if not _has(collection, split, kind)]
+    missing = _missing(collection, purpose)
     if not missing:
         return
     what = ", ".join(f"no {kind or 'image'} in {split}" for split, kind in missing)
@@ -216,6 +219,15 @@ def require(collection: Collection, purpose: Purpose) -> None:
         f"{cases} of these cases",
         next_step=f"add {needed}, or mend column split" if collection.splits_given else f"add {needed}",
     )
+
+
+def can(collection: Collection, purpose: Purpose) -> bool:
+    """Return whether the collection holds what the purpose needs."""
+    return not _missing(collection, purpose)
+
+
+def _missing(collection: Collection, purpose: Purpose) -> list[tuple[Split, Stratum | None]]:
+    return [(split, kind) for split, kind in _REQUIRED[purpose] if not _has(collection, split, kind)]
 
 
 def _has(collection: Collection, split: Split, kind: Stratum | None) -> bool:
@@ -282,12 +294,21 @@ def _look_at(
     def look_at(row: Row) -> Look | str:
         return _look(folder / row.image, known.get(row.image), pixels_max)
 
-    looks = each(look_at, rows, on_progress)
-    result = list(zip(rows, looks, strict=True))
-    fresh = {row.image: look for row, look in result if isinstance(look, Look)}
-    if cache_folder is not None and fresh != known:
-        write_looks(cache_folder, key, fresh)
+    result: list[tuple[Row, Look | str]] = []
+    kept = known
+    for begin in range(0, len(rows), LOOKS_KEPT_EVERY):
+        part = rows[begin : begin + LOOKS_KEPT_EVERY]
+        result += zip(part, each(look_at, part, _counting(on_progress, begin, len(rows))), strict=True)
+        seen = {row.image: look for row, look in result if isinstance(look, Look)}
+        whole = seen if len(result) == len(rows) else {**known, **seen}
+        if cache_folder is not None and whole != kept:
+            write_looks(cache_folder, key, whole)
+            kept = whole
     return result
+
+
+def _counting(on_progress: Progress, begin: int, total: int) -> Progress:
+    return lambda done, _: on_progress(begin + done, total)
 
 
 def _look(path: Path, known: Look | None, pixels_max: int) -> Look | str:
@@ -295,12 +316,12 @@ def _look(path: Path, known: Look | None, pixels_max: int) -> Look | str:
         now = path.stat()
         if known is not None and (known.size_bytes, known.mtime_ns) == (now.st_size, now.st_mtime_ns):
             return known
-        pixels = decode(path, pixels_max=pixels_max)
+        with picture(path, pixels_max=pixels_max) as pixels:
+            return Look(now.st_size, now.st_mtime_ns, pixel_digest(pixels), thumbnail(pixels))
     except UnreadableError as error:
         return error.reason
     except OSError:
         return "no such file"
-    return Look(now.st_size, now.st_mtime_ns, pixel_digest(pixels), thumbnail(pixels))
 
 
 def _check_readable(quarantined: Sequence[Quarantined], rows: int, unreadable_max: float, source: str) -> None:

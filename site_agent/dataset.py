@@ -8,12 +8,13 @@ import numpy as np
 
 from fedcervix.manifest import Split
 from fedcervix.plan import Recipe
-from site_agent import cache
+from site_agent import cache, squares
 from site_agent.collection import Collection, Image, index, require
+from site_agent.epochs import Images
 from site_agent.finetune import Labelled
 from site_agent.home import SiteHome
-from site_agent.images import Pixels, Progress, silent
-from site_agent.pretrain import Images
+from site_agent.images import Progress, silent
+from site_agent.pixels import Pixels
 
 
 def open_collection(home: SiteHome, on_progress: Progress = silent) -> Collection:
@@ -39,11 +40,14 @@ def contrastive(
 
 
 def joined(parts: Sequence[Images]) -> Images:
-    """Return several sites' images as one (the paper's CSSL, where pooling is allowed)."""
-    if len(parts) == 1:
-        return parts[0]
+    """Return several sites' images as one (the paper's CSSL, where pooling is allowed); no pixel is copied."""
     patients = tuple(patient for part in parts for patient in part.patients)
-    return Images(np.concatenate([part.pixels for part in parts]), patients)
+    return Images(squares.joined([part.pixels for part in parts]), patients)
+
+
+def selected(images: Images, rows: Sequence[int]) -> Images:
+    """Return some of the images, in the order of `rows`; no pixel is copied."""
+    return Images(squares.selected(images.pixels, rows), tuple(images.patients[row] for row in rows))
 
 
 def labelled(
@@ -61,4 +65,13 @@ def labelled(
 def _pixels(
     home: SiteHome, collection: Collection, chosen: tuple[Image, ...], recipe: Recipe, on_progress: Progress
 ) -> Pixels:
-    return cache.load(collection.folder, chosen, recipe.image_px, recipe.fit, home.cache, on_progress)
+    in_memory_gib = home.config().hardware.images_in_memory_gib
+    return cache.load(
+        collection.folder,
+        chosen,
+        recipe.image_px,
+        recipe.fit,
+        home.cache,
+        on_progress,
+        memory_bytes_max=int(in_memory_gib * 2**30),
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -9,8 +11,26 @@ from torch import nn
 
 from fedcervix.errors import TrainingError
 from fedcervix.plan import Precision
+from site_agent.home import HardwareSection
 
 Device = Literal["auto", "cpu", "cuda"]
+Acceleration = Literal["eager", "graph", "compile"]
+Deterministic = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a process trains on, and how."""
+
+    device: torch.device
+    acceleration: Acceleration = "eager"
+
+
+def ready(hardware: HardwareSection) -> Machine:
+    """Set this process up as the site's configuration says. Raises TrainingError if a device is not there."""
+    device = choose(hardware.device)
+    prepare(device, hardware.threads or len(os.sched_getaffinity(0)), hardware.deterministic)
+    return Machine(device, accelerate(hardware.acceleration, device))
 
 
 def choose(device: Device) -> torch.device:
@@ -25,16 +45,38 @@ def choose(device: Device) -> torch.device:
     return torch.device("cuda" if present and device != "cpu" else "cpu")
 
 
-def prepare(device: torch.device, threads: int) -> None:
+def accelerate(asked: Literal["auto"] | Acceleration, device: torch.device) -> Acceleration:
+    """Return how a training step runs: `auto` is a CUDA graph on a GPU, and plain calls on a CPU.
+
+    Raises TrainingError if a graph is asked for without a GPU.
+    """
+    if asked == "auto":
+        return "graph" if device.type == "cuda" else "eager"
+    if asked == "graph" and device.type != "cuda":
+        raise TrainingError(
+            "acceleration = graph was asked for, but training runs on the CPU",
+            cause="CUDA graphs need an NVIDIA GPU",
+            next_step='set acceleration = "auto"',
+        )
+    return asked
+
+
+def prepare(device: torch.device, threads: int, deterministic: Deterministic = "auto") -> None:
     """Set this process up for training on `device`, with `threads` CPU threads. Call once, before the first tensor.
 
-    On the CPU equal inputs and threads then give equal bits. On a GPU float32 means float32 (no TF32).
+    Deterministic (`auto`: on a CPU) means that equal inputs and threads give equal bits; on a GPU that costs speed.
+    On a GPU float32 means float32 (no TF32).
     """
+    exact = deterministic == "on" or (deterministic == "auto" and device.type == "cpu")
+    if exact and device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # vanishing momentum would otherwise slow the CPU down tenfold
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    torch.use_deterministic_algorithms(device.type == "cpu")
+    torch.backends.cudnn.benchmark = not exact
+    torch.backends.cudnn.deterministic = exact
+    torch.use_deterministic_algorithms(exact)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs a pass per tensor
 
 
@@ -44,5 +86,12 @@ def place(module: nn.Module, device: torch.device) -> None:
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """Return the context in which the network runs at the recipe's precision."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+    """Return the context in which the network runs at the recipe's precision (`auto` is settled before).
+
+    A weight is used once in a step, so keeping its bfloat16 copy would gain nothing; in a CUDA graph it would be wrong.
+    """
+    if precision == "auto":
+        raise ValueError('precision "auto" is settled before training begins: site_agent.precision.settled')
+    return torch.autocast(
+        device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=device.type == "cpu"
+    )

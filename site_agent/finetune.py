@@ -28,9 +28,13 @@ from torch import Tensor, nn
 from fedcervix.errors import DataError, TrainingError
 from fedcervix.plan import Augment, ClassifierRecipe, Recipe
 from fedcervix.seeds import derive
-from site_agent.augment import augment, draw, standardise, to_input
-from site_agent.devices import autocast, place
+from site_agent.augment import apply, draw, pack, standardise, to_input
+from site_agent.devices import Acceleration, autocast, place
+from site_agent.feed import Feed
+from site_agent.graphs import Graphed, Step
 from site_agent.model import BACKBONE, Loaded, apply_weights, backbone_state, build_encoder, feature_count, snapshot
+from site_agent.optimise import changed_by, sgd
+from site_agent.pixels import Pixels
 
 LIGHT = Augment(
     flip_horizontal=0.5,
@@ -57,8 +61,8 @@ OnStep = Callable[[int, int, int], None]
 class Labelled:
     """The labelled images of one split."""
 
-    pixels: NDArray[np.uint8]
-    """(n, S, S, 3)"""
+    pixels: Pixels
+    """(n, S, S, 3) bytes, RGB"""
     labels: NDArray[np.int64]
     """(n,), 1 case, 0 control"""
     patients: tuple[str, ...]
@@ -66,7 +70,7 @@ class Labelled:
 
     def __post_init__(self) -> None:
         count = len(self.labels)
-        if self.pixels.dtype != np.uint8 or self.pixels.ndim != 4 or self.pixels.shape[3] != 3:
+        if self.pixels.dtype != np.uint8 or len(self.pixels.shape) != 4 or self.pixels.shape[3] != 3:
             raise DataError(f"images are uint8 (n, S, S, 3); found {self.pixels.dtype} {self.pixels.shape}")
         if not len(self.pixels) == count == len(self.patients):
             raise DataError(
@@ -177,6 +181,7 @@ def finetune(
     device: torch.device,
     on_epoch: OnEpoch,
     on_step: OnStep | None = None,
+    acceleration: Acceleration = "eager",
     clock: Callable[[], float] = time.monotonic,
 ) -> Finetuned:
     """Fit the whole network to `train`, keep the epoch with the lowest validation loss, and leave it in `classifier`.
@@ -189,9 +194,9 @@ def finetune(
     _check(valid, terms)
     place(classifier, device)
     weights = torch.tensor(class_weights(train.labels) if terms.reverse_class_weights else (1.0, 1.0), device=device)
-    optimiser = torch.optim.SGD(
-        classifier.parameters(), lr=terms.lr, momentum=terms.momentum, weight_decay=terms.weight_decay
-    )
+    parameters = [{"params": list(classifier.parameters()), "weight_decay": terms.weight_decay}]
+    optimiser = sgd(parameters, lr=terms.lr, momentum=terms.momentum, device=device)
+    step, feed = make_step(classifier, optimiser, recipe, weights, acceleration), Feed(train.pixels, device)
     history: list[EpochRecord] = []
     best_state: dict[str, Tensor] = {}
     best_epoch = 0
@@ -200,7 +205,8 @@ def finetune(
         started = clock()
         epoch_seed = derive(seed, "classifier-epoch", stream, epoch)
         report = None if on_step is None else functools.partial(on_step, epoch)
-        train_loss = _train_epoch(classifier, train, recipe, optimiser, weights, epoch_seed, report)
+        classifier.train()
+        train_loss = _train_epoch(step, feed, train, recipe, epoch_seed, report)
         valid_loss = validation_loss(classifier, valid, device=device)
         _check_finite(epoch, train_loss, valid_loss, terms.lr)
         history.append(EpochRecord(epoch, train_loss, valid_loss, clock() - started))
@@ -221,7 +227,7 @@ def validation_loss(classifier: Classifier, valid: Labelled, *, device: torch.de
 
 
 def predict(
-    classifier: Classifier, pixels: NDArray[np.uint8], *, device: torch.device, batch_images: int = 32
+    classifier: Classifier, pixels: Pixels, *, device: torch.device, batch_images: int = 32
 ) -> NDArray[np.float64]:
     """Return the probability of case of each image: pixels (n, S, S, 3) uint8 -> (n,), in eval mode.
 
@@ -239,53 +245,73 @@ def predict(
 
 
 @torch.no_grad()
-def _logits(
-    classifier: Classifier, pixels: NDArray[np.uint8], device: torch.device, batch_images: int
-) -> NDArray[np.float64]:
+def _logits(classifier: Classifier, pixels: Pixels, device: torch.device, batch_images: int) -> NDArray[np.float64]:
     """Return the logits (n,) of pixels (n, S, S, 3), in eval mode and in float32 whatever the recipe trains in."""
     classifier.eval()
+    feed = Feed(pixels, device)
     rows = [
-        classifier(standardise(_images(pixels, np.arange(start, min(start + batch_images, len(pixels))), device)))
+        classifier(standardise(to_input(feed.take(np.arange(start, min(start + batch_images, len(pixels)))))))
         for start in range(0, len(pixels), batch_images)
     ]
     return np.asarray(torch.cat(rows).double().cpu().numpy()) if rows else np.zeros(0)
 
 
-def _train_epoch(
+def make_step(
     classifier: Classifier,
-    train: Labelled,
-    recipe: Recipe,
     optimiser: torch.optim.Optimizer,
+    recipe: Recipe,
     weights: Tensor,
-    epoch_seed: int,
-    on_step: Callable[[int, int], None] | None,
-) -> float:
-    """Take every training image once; return the mean weighted loss, in nats per image. `weights` (2,) by class."""
-    classifier.train()
-    device = weights.device
-    batches = classifier_batches(len(train.labels), recipe.classifier.batch_images, derive(epoch_seed, "order"))
-    total = torch.zeros((), device=device)  # summed on the device: reading it at every step would stall a GPU
-    for step, rows in enumerate(batches, start=1):
-        images = _images(train.pixels, rows, device)  # (B, 3, S, S)
-        if recipe.classifier.augment == "light":
-            generator = torch.Generator().manual_seed(derive(epoch_seed, "augment", step))
-            images = augment(images, draw(len(rows), LIGHT, generator))
-        labels = torch.from_numpy(train.labels[rows]).to(device)  # (B,)
-        with autocast(device, recipe.precision):
-            logits = classifier(standardise(images)).float()  # (B,)
+    acceleration: Acceleration,
+) -> Step:
+    """Return one step of fine-tuning: bytes (B, S, S, 3), labels (B,), packed draws (B or 0, 8) -> sum of losses.
+
+    `weights` (2,) are those of the classes. As a graph, it is captured for the first batch's size; the last batch of
+    an epoch, which may have another, runs as it is.
+    """
+    forward = torch.compile(classifier, dynamic=False) if acceleration == "compile" else classifier
+
+    def step(pixels: Tensor, labels: Tensor, packed: Tensor) -> tuple[Tensor, ...]:
+        images = to_input(pixels)  # (B, 3, S, S)
+        if len(packed):
+            images = apply(images, packed)
+        with autocast(weights.device, recipe.precision):
+            logits = forward(standardise(images)).float()  # (B,)
         losses = F.binary_cross_entropy_with_logits(logits, labels.float(), weight=weights[labels], reduction="none")
         optimiser.zero_grad(set_to_none=True)
         losses.mean().backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        total += losses.detach().sum()
+        return (losses.detach().sum(),)
+
+    return Graphed(step, lambda: changed_by(classifier, optimiser)) if acceleration == "graph" else step
+
+
+def _train_epoch(
+    step: Step,
+    feed: Feed,
+    train: Labelled,
+    recipe: Recipe,
+    epoch_seed: int,
+    on_step: Callable[[int, int], None] | None,
+) -> float:
+    """Take every training image once; return the mean weighted loss, in nats per image."""
+    batches = classifier_batches(len(train.labels), recipe.classifier.batch_images, derive(epoch_seed, "order"))
+    total: Tensor | None = None  # summed on the device: reading it at every step would stall a GPU
+    for number, rows in enumerate(batches, start=1):
+        packed = _draws(len(rows), recipe, derive(epoch_seed, "augment", number))
+        labels = torch.from_numpy(train.labels[rows])
+        (loss,) = step(feed.take(rows), feed.send(labels), feed.send(packed))
+        total = loss if total is None else total + loss
         if on_step is not None:
-            on_step(step, len(batches))
-    return float(total) / len(train.labels)
+            on_step(number, len(batches))
+    return float(total or 0.0) / len(train.labels)
 
 
-def _images(pixels: NDArray[np.uint8], rows: NDArray[np.int64], device: torch.device) -> Tensor:
-    """Return the images of `rows` on the device: (B, 3, S, S), 0 to 1."""
-    return to_input(torch.from_numpy(pixels[rows]).to(device))
+def _draws(count: int, recipe: Recipe, seed: int) -> Tensor:
+    """Return the packed augmentations of a batch; none where the recipe asks for none."""
+    if recipe.classifier.augment == "none":
+        return torch.empty(0, 8)
+    generator = torch.Generator().manual_seed(seed)
+    return pack(draw(count, LIGHT, generator), recipe.image_px, recipe.image_px)
 
 
 def _check(valid: Labelled, terms: ClassifierRecipe) -> None:

@@ -41,7 +41,12 @@ manifest = {manifest}         # CSV: image, patient, label (0 control, 1 case, e
 [hardware]
 # device = "auto"             # auto, cpu or cuda
 {threads}                   # 0: all cores
+# processes = 1               # training processes; 0: one per GPU
+# launcher = []               # how several hosts train together: docs/running.md
+# images_in_memory_gib = 4.0  # decoded images of one part (train, valid, test); more than that stay on the disk
 # imagenet_weights = ""       # file with ImageNet weights; empty: torchvision's own download
+# acceleration = "auto"       # auto (graph on a GPU), eager, graph or compile
+# deterministic = "auto"      # auto (on for the CPU), on or off: equal runs give equal bits
 
 [policy]                      # what this site lets a federation ask of it; anything else is refused
 # modes = ["csfssl", "ppfssl"]
@@ -85,10 +90,21 @@ class HardwareSection:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 0
+    """of each process"""
+    processes: int = 1
+    launcher: tuple[str, ...] = ()
+    """arguments of torch's launcher for several hosts; empty: this host alone"""
+    images_in_memory_gib: float = 4.0
+    """decoded images of one part; more than that stay on the disk"""
     imagenet_weights: str = ""
+    acceleration: Literal["auto", "eager", "graph", "compile"] = "auto"
+    deterministic: Literal["auto", "on", "off"] = "auto"
 
     def __post_init__(self) -> None:
         check(0 <= self.threads <= 1024, f"threads is 0 to 1024; found {self.threads}")
+        found = self.images_in_memory_gib
+        check(0 <= found <= 4096, f"images_in_memory_gib is 0 to 4096; found {found}")
+        check(0 <= self.processes <= 64, f"processes is 0 to 64; found {self.processes}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

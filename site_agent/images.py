@@ -12,20 +12,25 @@ What is done, on purpose, with
 - colour profiles    ignored: the network sees the device's own colours
 - float, 32-bit grey above 65535, LAB: refused, there is no agreed scale
 
-Only JPEG, PNG, TIFF and BMP are opened. The size is read from the header and bounded before anything is decoded.
+Only JPEG, PNG, TIFF and BMP are opened. The size is read from the header before anything is decoded: more than
+PIXELS_MAX pixels are refused, and so is a side below SIDE_MIN_PX, on which nothing can be recognised. The threads of a
+process have PIXELS_MAX pixels open together, so that many cores do not take much memory.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import stat
 import struct
+import threading
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -45,8 +50,12 @@ Result = TypeVar("Result")
 
 PIXELS_MAX = 100_000_000
 """100 megapixels: far above any colposcope, far below what exhausts a machine"""
+SIDE_MIN_PX = 16
+"""of the shorter side: below the grid of a thumbnail there is nothing to tell one picture from another"""
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 THREADS_MAX = 8
+AHEAD = 64
+"""items that `each` has begun or lined up"""
 THUMBNAIL_PX = 16
 FLAT_BELOW = 1.0
 """mean structure, in grey levels, below which a thumbnail shows nothing that could be recognised"""
@@ -85,20 +94,66 @@ class UnreadableError(DataError):
         self.reason = reason
 
 
-def decode(path: Path, *, pixels_max: int = PIXELS_MAX) -> Pixels:
-    """Return the image as (H, W, 3) 8-bit RGB, upright. Raises UnreadableError."""
+class _Room:
+    """Lets the threads of this process have so many pixels open at once; a picture larger than that goes alone."""
+
+    def __init__(self, pixels: int) -> None:
+        self._pixels = pixels
+        self._taken = 0
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def of(self, pixels: int) -> Iterator[None]:
+        """Wait until others have closed enough pictures (they wait for nothing, so the wait ends)."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken or self._taken + pixels <= self._pixels)
+            self._taken += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= pixels
+                self._changed.notify_all()
+
+
+_ROOM = _Room(PIXELS_MAX)
+
+
+@contextlib.contextmanager
+def picture(path: Path, *, pixels_max: int = PIXELS_MAX, side_min_px: int = SIDE_MIN_PX) -> Iterator[Pixels]:
+    """Open an image as (H, W, 3) 8-bit RGB, upright, for as long as it is looked at. Raises UnreadableError.
+
+    All pictures open in this process, and what decoding them takes, stay within 16 bytes x PIXELS_MAX.
+    """
     _check_file(path)
+    with _translated():
+        image = Image.open(path, formats=FORMATS)
+    with contextlib.closing(image):
+        _check_size(image, pixels_max, side_min_px)
+        with _ROOM.of(image.width * image.height):
+            with _translated():
+                image.load()
+                pixels = _upright(image)
+            image.close()  # its own copy
+            yield pixels
+
+
+def decode(path: Path, *, pixels_max: int = PIXELS_MAX, side_min_px: int = SIDE_MIN_PX) -> Pixels:
+    """Return the image as (H, W, 3) 8-bit RGB, upright. Raises UnreadableError."""
+    with picture(path, pixels_max=pixels_max, side_min_px=side_min_px) as pixels:
+        return pixels
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            _check_size(image, pixels_max)
-            image.load()
-            return _upright(image)
+        yield
     except UnreadableError:
         raise
     except UnidentifiedImageError as error:
         raise UnreadableError("not a JPEG, PNG, TIFF or BMP image, or damaged at its beginning") from error
     except Image.DecompressionBombError as error:
-        raise UnreadableError(f"larger than {pixels_max:,} pixels") from error
+        raise UnreadableError(f"larger than {PIXELS_MAX:,} pixels") from error
     except OSError as error:
         raise UnreadableError(_OPEN_FAILED.get(error.errno or 0, "damaged or cut short")) from error
     except _DAMAGE as error:
@@ -149,16 +204,26 @@ def silent(done: int, total: int) -> None:
 def each(work: Callable[[Item], Result], items: Sequence[Item], on_progress: Progress = silent) -> list[Result]:
     """Return `work` of every item, in order, by a few threads (Pillow decodes without the interpreter's lock).
 
-    The first exception of `work` is raised, and what had not begun is not begun. Pillow's warnings about odd
-    metadata are silenced meanwhile: they name paths, and the picture is either usable or refused.
+    The first exception of `work` is raised, and what had not begun is not begun. No more than AHEAD items wait at a
+    time. Pillow's warnings about odd metadata are silenced meanwhile: they name paths, and the picture is either
+    usable or refused.
     """
     results: list[Result] = []
+    begun: deque[Future[Result]] = deque()
+
+    def take() -> None:
+        results.append(begun.popleft().result())
+        on_progress(len(results), len(items))
+
     with warnings.catch_warnings(), ThreadPoolExecutor(min(THREADS_MAX, os.cpu_count() or 1)) as pool:
         warnings.filterwarnings("ignore", module="PIL")
         try:
-            for result in pool.map(work, items):
-                results.append(result)
-                on_progress(len(results), len(items))
+            for item in items:
+                if len(begun) == AHEAD:
+                    take()
+                begun.append(pool.submit(work, item))
+            while begun:
+                take()
         finally:
             pool.shutdown(cancel_futures=True)
     return results
@@ -176,10 +241,12 @@ def _check_file(path: Path) -> None:
         raise UnreadableError("an empty file")
 
 
-def _check_size(image: Image.Image, pixels_max: int) -> None:
+def _check_size(image: Image.Image, pixels_max: int, side_min_px: int) -> None:
     width, height = image.size
     if width < 1 or height < 1:
         raise UnreadableError("an image without pixels")
+    if min(width, height) < side_min_px:
+        raise UnreadableError(f"a side of less than {side_min_px} pixels")
     if width * height > pixels_max:
         raise UnreadableError(f"larger than {pixels_max:,} pixels")
 
@@ -207,7 +274,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _eight_bits(grey: npt.NDArray[Any]) -> Pixels:

@@ -30,7 +30,8 @@ from fedcervix.errors import DataError
 ALIKE_FROM = 0.96
 """correlation of two thumbnails from which on two pictures count as one"""
 PAIRS_MAX = 100_000
-_BLOCK = 1024
+_BLOCK = 2048
+"""thumbnails that are compared with as many others at a time: 20 MB"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,29 +105,31 @@ def alike(thumbnails: Sequence[bytes], patients: Sequence[str]) -> tuple[tuple[i
     rows = _unit_rows([thumbnails[k] for k in seen])  # (n, 256)
     patient = np.unique(np.array([patients[k] for k in seen], str), return_inverse=True)[1]
     pairs: list[tuple[int, int]] = []
-    for begin in range(0, len(seen), _BLOCK):
-        block = slice(begin, begin + _BLOCK)
-        near = rows[block] @ rows[begin:].T >= ALIKE_FROM  # (block, n - begin)
-        near &= patient[block, None] != patient[None, begin:]
-        i, j = np.nonzero(np.triu(near, 1))
-        pairs += zip(seen[i + begin].tolist(), seen[j + begin].tolist(), strict=True)
-        if len(pairs) > PAIRS_MAX:
+    for above, left in itertools.combinations_with_replacement(range(0, len(seen), _BLOCK), 2):
+        likeness = rows[above : above + _BLOCK] @ rows[left : left + _BLOCK].T  # (block, block)
+        if likeness.max() < ALIKE_FROM:
+            continue
+        i, j = np.nonzero(likeness >= ALIKE_FROM)
+        i, j = i + above, j + left
+        found = (i < j) & (patient[i] != patient[j])
+        if len(pairs) + np.count_nonzero(found) > PAIRS_MAX:
             raise DataError(
                 f"more than {PAIRS_MAX:,} pairs of patients share nearly the same picture",
                 cause="test cards, forms or placeholders among the images",
                 next_step="remove their rows from the manifest",
             )
-    return tuple(pairs)
+        pairs += zip(seen[i[found]].tolist(), seen[j[found]].tolist(), strict=True)
+    return tuple(sorted(pairs))
 
 
 def _unit_rows(thumbnails: Sequence[bytes]) -> npt.NDArray[np.float32]:
     """Return one row per thumbnail, mean 0 and length 1."""
-    rows = np.array([np.frombuffer(thumbnail, np.uint8) for thumbnail in thumbnails], np.float32)
-    if not len(rows):
+    if not thumbnails:
         return np.empty((0, 1), np.float32)
+    rows = np.frombuffer(b"".join(thumbnails), np.uint8).reshape(len(thumbnails), -1).astype(np.float32)
     rows -= rows.mean(axis=1, keepdims=True)
-    unit: npt.NDArray[np.float32] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    return unit
+    rows /= np.sqrt(np.einsum("nk,nk->n", rows, rows))[:, None]
+    return rows
 
 
 def _identical(same: Iterable[Sequence[Sighting]]) -> Iterator[Leak]:

@@ -31,7 +31,15 @@ class Spool:
         """Return the run's plan. Raises StorageError."""
         file = self.folder / "plan.json"
         with disk(file, "read"):
-            return Plan.parse(file.read_text())
+            text = file.read_text()
+        try:
+            return Plan.parse(text)
+        except ValueError as error:
+            raise StorageError(
+                f"{file} is no plan of this version: {error}",
+                cause="the run was done with another version of fedcervix, or the file is damaged",
+                next_step=f"use the version the run was done with, or move {self.folder} away",
+            ) from error
 
     def put(self, result: Result) -> None:
         """Keep a finished result until it is acknowledged. Raises StorageError."""
@@ -62,7 +70,10 @@ class Spool:
         file = self.folder / "history.json"
         if not file.exists():
             return {}
-        found: dict[str, dict[str, dict[str, Any]]] = json.loads(file.read_text())
+        try:
+            found: dict[str, dict[str, dict[str, Any]]] = json.loads(file.read_text())
+        except ValueError as error:
+            raise StorageError(f"{file} is damaged: {error}", next_step=f"move {file} away") from error
         return found
 
     def end(self, outcome: str, record: str) -> None:

@@ -21,27 +21,26 @@ from fedcervix.events import Task, TaskKind
 from fedcervix.plan import BatchNorm, Plan, Recipe
 from fedcervix.seeds import derive
 from site_agent import dataset
+from site_agent.checkpoints import Checkpoints
 from site_agent.collection import Collection
+from site_agent.devices import Acceleration
+from site_agent.epochs import Images, StepReport, train_epochs, validation_loss
 from site_agent.home import SiteHome
 from site_agent.model import (
     Encoder,
     apply_weights,
-    build_encoder,
     load_weights,
     save_weights,
     snapshot,
     start_encoder,
 )
 from site_agent.models import remember_women
-from site_agent.pretrain import (
-    Images,
-    StepReport,
-    make_optimiser,
-    optimiser_state,
-    restore_optimiser,
-    train_epochs,
-    validation_loss,
-)
+from site_agent.neighbours import Probe, label_probe
+from site_agent.optimise import clear, optimiser_state, restore_optimiser
+from site_agent.precision import settled
+from site_agent.resume import Keeping, unpack
+from site_agent.steps import Learner, make_learner
+from site_agent.team import ALONE, Team
 
 OnProgress = Callable[[dict[str, Any]], None]
 ROUNDS_KEPT = 2
@@ -56,17 +55,37 @@ class Bench:
     site: str
     device: torch.device
     on_progress: OnProgress
+    acceleration: Acceleration = "eager"
+    team: Team = ALONE
     _collection: Collection | None = None
     _images: dict[tuple[str, Recipe], Images] = field(default_factory=dict)
+    _probes: dict[Recipe, Probe] = field(default_factory=dict)
+    _learner: tuple[Recipe, Learner] | None = None
+
+    def collection(self) -> Collection:
+        """Return the site's collection; indexed at most once per process."""
+        if self._collection is None:
+            self._collection = dataset.open_collection(self.home, self._counted("reading images"))
+        return self._collection
 
     def images(self, recipe: Recipe, split: str) -> Images:
         """Return the site's images for contrastive learning; decoded at most once per process."""
-        if self._collection is None:
-            self._collection = dataset.open_collection(self.home, self._counted("reading images"))
         if (split, recipe) not in self._images:
             counted = self._counted("decoding")
-            self._images[split, recipe] = dataset.contrastive(self.home, self._collection, recipe, split, counted)
+            self._images[split, recipe] = dataset.contrastive(self.home, self.collection(), recipe, split, counted)
         return self._images[split, recipe]
+
+    def probe(self, recipe: Recipe) -> Probe:
+        """Return what scores an encoder by the site's labels; their images are decoded at most once per process."""
+        if recipe not in self._probes:
+            self._probes[recipe] = label_probe(self.home, self.collection(), recipe, self.device)
+        return self._probes[recipe]
+
+    def learner(self, recipe: Recipe) -> Learner:
+        """Return the learner of this recipe; made once, so that nothing is compiled or captured in every round."""
+        if self._learner is None or self._learner[0] != recipe:
+            self._learner = (recipe, make_learner(recipe, self.device, self.acceleration))
+        return self._learner[1]
 
     def _counted(self, stage: str) -> Callable[[int, int], None]:
         return lambda done, of: self.on_progress({"stage": stage, "done": done, "of": of, "unit": "images"})
@@ -92,37 +111,59 @@ def first_seed(seed: int) -> int:
 
 def _train(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
     """Train E epochs (paper, II-B: "at every client, the model is fine-tuned for E epochs with local data")."""
-    images = bench.images(plan.recipe, "train")
-    remember_women(bench.home.run_folder(task.run), (*images.patients, *bench.images(plan.recipe, "valid").patients))
+    recipe = settled(plan.recipe, bench.device, bench.home.cache)
+    images = bench.images(recipe, "train")
+    remember_women(bench.home.run_folder(task.run), (*images.patients, *bench.images(recipe, "valid").patients))
     bench.on_progress({"stage": "training", "done": 0, "of": 0, "unit": "steps"})
     started = time.monotonic()
-    encoder = _load(bench, task, plan)
-    optimiser = make_optimiser(encoder.to(bench.device), plan.recipe)
-    own = _own_latest(bench, task.run, task.round - 1)
-    if plan.terms.optimiser_state == "keep" and own is not None:
-        restore_optimiser(optimiser, encoder, _part(load_weights(own), "optimiser."))
+    learner = _ready(bench, task, plan, recipe)
+    checkpoints = Checkpoints(bench.home.run_folder(task.run), _contract(bench, task, plan))
+    kept = checkpoints.latest()
     records = train_epochs(
-        encoder,
-        optimiser,
+        learner.encoder,
+        learner.optimiser,
         images,
-        plan.recipe,
+        recipe,
         seed=plan.terms.seed,
         stream=bench.site,
         first_epoch=(task.round - 1) * plan.terms.epochs_per_round + 1,
         epochs=plan.terms.epochs_per_round,
         device=bench.device,
         on_step=_step_progress(bench, plan, started),
+        epochs_total=plan.rounds_max * plan.terms.epochs_per_round,
+        step=learner.step,
+        at=unpack(kept, learner.encoder, learner.optimiser).position if kept else None,
+        keeper=Keeping(checkpoints, learner.encoder, learner.optimiser),
     )
-    state = snapshot(encoder)
-    _keep_own(bench, task, plan, encoder, optimiser_state(optimiser, encoder))
+    digest = _keep(bench, task, snapshot(learner.encoder))
+    _keep_own(bench, task, plan, learner)
+    checkpoints.drop()
     return {
-        "digest": _keep(bench, task, state),
+        "digest": digest,
         "images": len(images),
         "steps": sum(record.steps for record in records),
         "loss": records[-1].loss,
         "seconds": time.monotonic() - started,
         "gauges": dataclasses.asdict(records[-1].gauges),
+        "precision": recipe.precision,
     }
+
+
+def _ready(bench: Bench, task: Task, plan: Plan, recipe: Recipe) -> Learner:
+    """Return a learner that holds the round's model, and the momentum of the round before where the plan keeps it."""
+    learner = bench.learner(recipe)
+    _load(bench, task, learner.encoder)
+    clear(learner.optimiser)
+    own = _own_latest(bench, task.run, task.round - 1)
+    if plan.terms.optimiser_state == "keep" and own is not None:
+        restore_optimiser(learner.optimiser, learner.encoder, _part(load_weights(own), "optimiser."))
+    learner.anchors.set(learner.encoder)
+    return learner
+
+
+def _contract(bench: Bench, task: Task, plan: Plan) -> str:
+    """Return what a checkpoint within this task depends on."""
+    return f"{task.run} {task.round} {task.base} {plan.digest} {bench.site} {bench.collection().digest}"
 
 
 def _step_progress(bench: Bench, plan: Plan, started: float) -> Callable[[StepReport], None]:
@@ -148,15 +189,17 @@ def _step_progress(bench: Bench, plan: Plan, started: float) -> Callable[[StepRe
 
 def _score(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
     """Score the round's model on this site's validation images."""
-    images = bench.images(plan.recipe, "valid")
-    encoder = _load(bench, task, plan)
+    recipe = settled(plan.recipe, bench.device, bench.home.cache)
+    images, encoder = bench.images(recipe, "valid"), bench.learner(recipe).encoder
+    _load(bench, task, encoder)
     bench.on_progress({"stage": "validating", "done": 0, "of": len(images), "unit": "images"})
-    score = validation_loss(encoder, images, plan.recipe, seed=plan.terms.seed, stream=bench.site, device=bench.device)
+    score = validation_loss(encoder, images, recipe, seed=plan.terms.seed, stream=bench.site, device=bench.device)
     return {
         "loss_sum": score.loss_sum,
         "count": score.count,
-        "images": len(bench.images(plan.recipe, "train")),
+        "images": len(bench.images(recipe, "train")),
         "gauges": dataclasses.asdict(score.gauges),
+        "knn_auc": bench.probe(recipe)(encoder),
     }
 
 
@@ -170,16 +213,14 @@ _DO: dict[TaskKind, Callable[[Bench, Task, Plan], dict[str, Any]]] = {
 # --- what stays at the site ---------------------------------------------------------------------------------------
 
 
-def _load(bench: Bench, task: Task, plan: Plan) -> Encoder:
-    """Return the task's base model, with this site's own batch-norm values where the plan keeps them local."""
-    encoder = build_encoder(plan.recipe, 0)
-    apply_weights(encoder, load_weights(BlobStore(bench.home.blobs).path(task.base)), what=f"the model of {task}")
+def _load(bench: Bench, task: Task, encoder: Encoder) -> None:
+    """Load the task's base model, with this site's own batch-norm values where the plan keeps them local."""
+    state = load_weights(BlobStore(bench.home.blobs).path(task.base))
+    apply_weights(encoder, state, what=f"the model of {task}")
     last = task.round - (task.kind is TaskKind.TRAIN)
     own = _own_latest(bench, task.run, last)
     if own is not None:
-        local = _part(load_weights(own), "model.")
-        encoder.load_state_dict({**encoder.state_dict(), **local})
-    return encoder
+        encoder.load_state_dict({**encoder.state_dict(), **_part(load_weights(own), "model.")})
 
 
 def _keep(bench: Bench, task: Task, state: dict[str, Tensor]) -> str:
@@ -190,12 +231,13 @@ def _keep(bench: Bench, task: Task, state: dict[str, Tensor]) -> str:
     return digest
 
 
-def _keep_own(bench: Bench, task: Task, plan: Plan, encoder: Encoder, optimiser: dict[str, Tensor]) -> None:
+def _keep_own(bench: Bench, task: Task, plan: Plan, learner: Learner) -> None:
     """Keep what does not travel, for the next round; a few rounds back, because a round may be done again."""
-    state = snapshot(encoder)
-    kept = {f"model.{name}": state[name] for name in local_names(encoder, plan.terms.batch_norm)}
+    state = snapshot(learner.encoder)
+    kept = {f"model.{name}": state[name] for name in local_names(learner.encoder, plan.terms.batch_norm)}
     if plan.terms.optimiser_state == "keep":
-        kept |= {f"optimiser.{name}": tensor for name, tensor in optimiser.items()}
+        momentum = optimiser_state(learner.optimiser, learner.encoder)
+        kept |= {f"optimiser.{name}": tensor for name, tensor in momentum.items()}
     if not kept:
         return
     file = _own_file(bench, task.run, task.round)

@@ -15,6 +15,16 @@ What is averaged here is what the plan's `BatchNorm` says of the running varianc
                        spread of the means, E_k[var_k + mean_k^2] - mean^2
     local-statistics   averaged as in `mean`: a site puts its own running statistics back after it fetched the result
     local              the same, for all tensors of batch normalisation
+
+Server momentum (FedAvgM: Hsu et al. 2019, "Measuring the Effects of Non-Identical Data Distribution for Federated
+Visual Classification") keeps a velocity, v_t = m v_{t-1} + (w_{t-1} - avg_t), and publishes w_t = w_{t-1} - v_t. As
+v_{t-1} is w_{t-2} - w_{t-1}, that is
+    w_t = avg_t + m (w_{t-1} - w_{t-2})
+with nothing to remember but the two models published last; the sum is made in float64, before the one rounding. It
+moves what is trained: weights and biases, those of batch normalisation included unless `local` keeps them at the sites.
+Running statistics and counters are observed, not trained, and a variance carried on could become negative: they are
+averaged as without it.
+
 A ring's `cycle-average` uses the same function: its updates are the models that the hops of the last cycle handed on.
 """
 
@@ -65,11 +75,32 @@ def kind(name: str, dtype: str) -> Kind:
     return SUFFIX_KINDS.get(name.rpartition(".")[2], "float") if dtype in FLOATS else "counter"
 
 
-def aggregate(updates: Sequence[tuple[Path, float]], base: Layout, output: Path, batch_norm: BatchNorm) -> str:
+@dataclass(frozen=True, slots=True)
+class Momentum:
+    """The last step of the published model, and the share of it that is added to the average."""
+
+    share: float
+    base: Path
+    """w_{t-1}: the model that this round began with"""
+    before: Path
+    """w_{t-2}: the model that the round before began with"""
+
+    def __post_init__(self) -> None:
+        check(0 <= self.share < 1, f"the share of the last step is 0 to below 1; found {self.share}")
+
+
+def aggregate(
+    updates: Sequence[tuple[Path, float]],
+    base: Layout,
+    output: Path,
+    batch_norm: BatchNorm,
+    momentum: Momentum | None = None,
+) -> str:
     """Write the weighted average of `updates` to `output`; return the SHA-256 of the file (hexadecimal).
 
     `updates` are (vetted file, weight) in roster order; weights are positive and need not sum to one: all 1.0 is 1/K,
     numbers of images are the average by images. `base` is the layout of the model that the round started from.
+    `momentum` is None in the first round, which has no step before it.
 
     Raises ValueError for no updates or a weight that is not positive; RemoteError if an update has other tensors than
     the base, or if the average is not finite; ModelError if `pooled-variance` finds a variance without its mean;
@@ -80,14 +111,16 @@ def aggregate(updates: Sequence[tuple[Path, float]], base: Layout, output: Path,
         check(0 < weight < math.inf, f"the weight of an update is a positive number; found {weight}")
     # An overflow is not a warning on the operator's screen but an error: `_checked` names the tensor.
     silent = np.errstate(over="ignore", invalid="ignore")
-    with _opened(updates, base) as sources, replacing(output) as sink, silent:
-        average = _Average(sources, base)
+    step = [(momentum.base, 1.0), (momentum.before, 1.0)] if momentum else []
+    with _opened(updates, base) as sources, _opened(step, base) as ends, replacing(output) as sink, silent:
+        average = _Average(sources, base, ends)
         positions = {tensor.name: position for position, tensor in enumerate(base.tensors)}
         sink.write_header(base.header)
         for position, tensor in enumerate(base.tensors):
             mean = _sibling_mean(tensor, base, positions) if batch_norm == "pooled-variance" else None
+            share = momentum.share if momentum and _moves(tensor, batch_norm, positions) else 0.0
             for span in _spans(tensor):
-                sink.write(_checked(average.block(position, mean, span), tensor))
+                sink.write(_checked(average.block(position, mean, share, span), tensor))
     return sink.digest
 
 
@@ -134,6 +167,12 @@ def _sibling_mean(tensor: Tensor, base: Layout, positions: dict[str, int]) -> in
     return positions[name]
 
 
+def _moves(tensor: Tensor, batch_norm: BatchNorm, positions: dict[str, int]) -> bool:
+    """Say whether server momentum moves a tensor: it is trained, and the sites go on from what is published."""
+    normalises = tensor.name.rpartition(".")[0] + ".running_mean" in positions
+    return kind(tensor.name, tensor.dtype) == "float" and not (batch_norm == "local" and normalises)
+
+
 def _checked(raw: memoryview, tensor: Tensor) -> memoryview:
     if not sound(raw, tensor.dtype):
         raise RemoteError(
@@ -147,28 +186,33 @@ def _checked(raw: memoryview, tensor: Tensor) -> memoryview:
 class _Average:
     """The open updates in roster order, and the buffers that every block goes through.
 
-    A tensor is named by its position in the base; `span` counts elements.
+    A tensor is named by its position in the base; `span` counts elements. `ends` are the two ends of the published
+    model's last step, the newer one first; empty where there is no momentum.
     """
 
-    def __init__(self, sources: list[_Source], base: Layout) -> None:
-        self._sources = sources
+    def __init__(self, sources: list[_Source], base: Layout, ends: list[_Source]) -> None:
+        self._sources, self._ends = sources, ends
         self._tensors = base.tensors
         self._weights_sum = math.fsum(source.weight for source in sources)
         self._raw = memoryview(bytearray(BLOCK_ELEMENTS * ITEM_BYTES_MAX))
         self._out = memoryview(bytearray(BLOCK_ELEMENTS * ITEM_BYTES_MAX))
         self._sum, self._term, self._centre = np.empty((3, BLOCK_ELEMENTS))
 
-    def block(self, position: int, mean: int | None, span: slice) -> memoryview:
+    def block(self, position: int, mean: int | None, share: float, span: slice) -> memoryview:
         """Return the bytes of one averaged block; they are valid until the next call.
 
-        `mean` is the position of the running mean if this is a running variance to be pooled.
+        `mean` is the position of the running mean if this is a running variance to be pooled; `share` that of the last
+        step which is added to a trained tensor.
         """
         tensor = self._tensors[position]
         if mean is not None:
             return encode(self._pooled_variance(position, mean, span), tensor.dtype, self._out)
         if kind(tensor.name, tensor.dtype) == "counter":
             return self._maximum(position, span)
-        return encode(self._mean(position, span), tensor.dtype, self._out)
+        average = self._mean(position, span)
+        if share > 0:
+            average += self._carried(position, share, span)
+        return encode(average, tensor.dtype, self._out)
 
     def _read(self, source: _Source, position: int, span: slice) -> NDArray[Any]:
         dtype = self._tensors[position].dtype
@@ -188,6 +232,15 @@ class _Average:
                 total += term
         total /= self._weights_sum
         return total
+
+    def _carried(self, position: int, share: float, span: slice) -> NDArray[np.float64]:
+        """Return share * (w_{t-1} - w_{t-2})."""
+        term = self._term[: span.stop - span.start]
+        newer, older = self._ends
+        term[:] = self._read(newer, position, span)
+        term -= self._read(older, position, span)
+        term *= share
+        return term
 
     def _maximum(self, position: int, span: slice) -> memoryview:
         dtype = self._tensors[position].dtype

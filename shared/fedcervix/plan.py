@@ -24,7 +24,8 @@ Start = Literal["random", "imagenet"]
 Views = Literal["one-augmented", "both-augmented"]
 Loss = Literal["nt-xent", "dcl"]
 Fit = Literal["squash", "crop"]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "auto"]
+Schedule = Literal["constant", "cosine"]
 Average = Literal["equal", "by-images"]
 BatchNorm = Literal["mean", "pooled-variance", "local-statistics", "local"]
 OptimiserState = Literal["reset", "keep"]
@@ -141,15 +142,22 @@ class Recipe:
     batch_images: int = 8
     """N: a mini-batch holds 2N views"""
     lr: float = 0.01
+    schedule: Schedule = "constant"
+    """of the learning rate, by the step counted over the whole run: `cosine` ends at zero with the last epoch"""
+    warmup_epochs: float = 0.0
+    """the learning rate rises in a straight line for so many epochs"""
     momentum: float = 0.9
     weight_decay: float = 1e-5
     decay_norms_and_biases: bool = True
+    proximal: float = 0.0
+    """FedProx (Li et al. 2020): pull towards the weights a round began with, mu/2 |w - w0|^2; 0 is plain averaging"""
     epochs_max: int = 50
     """of local training; a federation stops after `rounds` as well"""
     patience_epochs: int = 5
     avoid_same_patient: bool = False
     """never two images of one woman in one batch: she would be a false negative"""
     precision: Precision = "float32"
+    """of the network's arithmetic; `auto` takes bfloat16 at the sites where it measures faster"""
     augment: Augment = dataclasses.field(default_factory=Augment)
     classifier: ClassifierRecipe = dataclasses.field(default_factory=ClassifierRecipe)
 
@@ -160,8 +168,10 @@ class Recipe:
         check(0.001 <= self.temperature <= 10, f"temperature is .001 to 10; found {self.temperature}")
         check(1 <= self.batch_images <= 65_536, f"batch_images is 1 to 65536; found {self.batch_images}")
         check(self.lr > 0, f"lr is above 0; found {self.lr}")
+        check(0 <= self.warmup_epochs <= 1000, f"warmup_epochs is 0 to 1000; found {self.warmup_epochs}")
         check(0 <= self.momentum < 1, f"momentum is 0 to below 1; found {self.momentum}")
         check(self.weight_decay >= 0, f"weight_decay is 0 or more; found {self.weight_decay}")
+        check(0 <= self.proximal <= 1000, f"proximal is 0 to 1000; found {self.proximal}")
         check(1 <= self.epochs_max <= 100_000, f"epochs_max is 1 to 100000; found {self.epochs_max}")
         check(self.patience_epochs >= 1, f"patience_epochs is 1 or more; found {self.patience_epochs}")
 
@@ -179,6 +189,9 @@ class Terms:
     patience_rounds: int = 5
     """stop after this many rounds without a lower mean validation loss"""
     average: Average = "equal"
+    server_momentum: float = 0.0
+    """FedAvgM (Hsu et al. 2019): the share of the published model's last step that is added to this round's
+    average; 0 is the plain mean"""
     batch_norm: BatchNorm = "mean"
     optimiser_state: OptimiserState = "reset"
     ring_result: RingResult = "last"
@@ -201,6 +214,7 @@ class Terms:
             f"epochs_per_round is 1 to 1000; found {self.epochs_per_round}",
         )
         check(self.patience_rounds >= 1, f"patience_rounds is 1 or more; found {self.patience_rounds}")
+        check(0 <= self.server_momentum < 1, f"server_momentum is 0 to below 1; found {self.server_momentum}")
         check(self.quorum is None or self.quorum >= 1, f"quorum is 1 or more; found {self.quorum}")
         check(self.lease_s > 0, f"lease_s is above 0; found {self.lease_s}")
         check(self.grace_s >= 0, f"grace_s is 0 or more; found {self.grace_s}")
@@ -227,6 +241,10 @@ class Plan:
         check(len(set(self.sites)) == len(self.sites), "a plan names each site once")
         for site in self.sites:
             check(SITE_NAME.fullmatch(site) is not None, f"not a site name: {site!r} (a-z, 0-9, inner hyphens)")
+        check(
+            self.mode == "csfssl" or self.terms.server_momentum == 0,
+            "server_momentum is for csfssl: in a ring nobody averages",
+        )
         quorum = self.terms.quorum
         check(
             quorum is None or quorum <= len(self.sites),

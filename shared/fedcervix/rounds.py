@@ -651,6 +651,8 @@ class Aggregate:
     round: int
     layout: str
     updates: tuple[tuple[str, float], ...]
+    last_step: tuple[str, str] | None
+    """what server momentum carries on: see the function of this name"""
 
 
 def duty(run: Run) -> Aggregate | None:
@@ -658,7 +660,18 @@ def duty(run: Run) -> Aggregate | None:
     if run.phase is not Phase.AGGREGATING or run.current.candidate:
         return None
     updates = tuple(zip((u.digest for u in run.current.contributions), weights(run.plan, run.current), strict=True))
-    return Aggregate(run.current.number, run.layout, updates)
+    return Aggregate(run.current.number, run.layout, updates, last_step(run))
+
+
+def last_step(run: Run) -> tuple[str, str] | None:
+    """Return the models that this round and the one before it began with, w_{t-1} and w_{t-2} of server momentum.
+
+    None in the first round and where the plan has no momentum. It is what was published that counts, not which round
+    was the best, nor who took part: training goes on from the last model, whatever its score.
+    """
+    if run.plan.terms.server_momentum == 0 or len(run.rounds) < 2:
+        return None
+    return run.current.base, run.rounds[-2].base
 
 
 def weights(plan: Plan, round_: Round) -> list[float]:

@@ -16,7 +16,8 @@ from fedcervix.process import stdout_console
 from fedcervix.weights import disk
 from site_agent import classifiers, dataset, report
 from site_agent.assemble import site_report
-from site_agent.commands.training import ready_device, site_name
+from site_agent.commands.setting import site_name
+from site_agent.devices import ready
 from site_agent.evaluate import Estimate, Evaluation
 from site_agent.finetune import predict as score
 from site_agent.home import SiteHome
@@ -35,7 +36,7 @@ def evaluate(home: SiteHome) -> None:
         raise ModelError(
             "there is no classifier to evaluate", cause="none was fine-tuned yet", next_step="site-agent finetune"
         )
-    device, collection = ready_device(home), dataset.open_collection(home)
+    device, collection = ready(home.config().hardware).device, dataset.open_collection(home)
     stale = [c.start for c in stored if c.collection != collection.digest]
     if stale:
         raise ModelError(
@@ -91,7 +92,7 @@ def predict(home: SiteHome, classifier: str, images: tuple[Path, ...], out: Path
     folder = home.folder / "classifiers" / classifier
     stored = classifiers.read(folder if folder.is_dir() else Path(classifier))
     files = _files(images)
-    device, network = ready_device(home), stored.build()
+    device, network = ready(home.config().hardware).device, stored.build()
     unreadable = 0
     with disk(out, "write"), out.open("w", newline="") as handle:
         rows = csv.writer(handle)

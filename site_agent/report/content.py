@@ -65,6 +65,21 @@ class Losses:
 
 
 @dataclass(frozen=True, slots=True)
+class Neighbours:
+    """How well the nearest images told cases from controls, by epoch of learning without labels."""
+
+    name: str
+    aucs: tuple[float | None, ...]
+    """entry i is epoch i + 1; None where it was not measured"""
+    kept_epoch: int | None = None
+    """whose weights were kept, counted from 1"""
+
+    def __post_init__(self) -> None:
+        if self.kept_epoch is not None and not 1 <= self.kept_epoch <= len(self.aucs):
+            raise ValueError(f"epoch {self.kept_epoch} was kept, of {len(self.aucs)}")
+
+
+@dataclass(frozen=True, slots=True)
 class Contribution:
     """What one site gave to one round."""
 
@@ -99,6 +114,22 @@ class Augmented:
                 raise ValueError(f"a picture is uint8 (S, S, 3); found {picture.dtype} {picture.shape}")
 
 
+@dataclass(frozen=True, slots=True)
+class EmbeddingMap:
+    """How one model arranges images of training and validation women: what it finds alike lies close together."""
+
+    model: str
+    points: tuple[tuple[float, float], ...]
+    labels: tuple[int | None, ...]
+    """of each point: 1 case, 0 control, None unlabelled"""
+    images: int
+    """from which the points were drawn"""
+
+    def __post_init__(self) -> None:
+        if not len(self.points) == len(self.labels) <= self.images:
+            raise ValueError(f"{len(self.points)} points, {len(self.labels)} labels, of {self.images} images")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SiteReport:
     """Everything that one site's report says."""
@@ -129,11 +160,16 @@ class SiteReport:
     contrastive_history: tuple[Losses, ...] = ()
     collapse_line: float | None = None
     """the contrastive loss of representations that tell nothing apart, log(2N - 1)"""
+    neighbour_history: tuple[Neighbours, ...] = ()
     classifier_history: tuple[Losses, ...] = ()
     rounds: tuple[Round, ...] = ()
     alarms: tuple[str, ...] = ()
     """what the collapse gauges found, one sentence each"""
     contact_sheet: tuple[Augmented, ...] = ()
+    maps: tuple[EmbeddingMap, ...] = ()
+    """of the same images: before training, and after"""
+    no_map: str = ""
+    """why there is none, in a sentence"""
 
     def __post_init__(self) -> None:
         names = [evaluation.name for evaluation in self.evaluations]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import io
 import itertools
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageOps
 
 from site_agent.evaluate import Comparison, Estimate, Evaluation
-from site_agent.report.content import Augmented, Losses, Picture, Round
+from site_agent.report.content import Augmented, EmbeddingMap, Losses, Neighbours, Picture, Round
 
 INK = "#1f2933"
 QUIET = "#6b7785"
@@ -67,6 +69,13 @@ STROKES: dict[str, Stroke] = {
 }
 SPARE = (Stroke("#cc79a7", (0, (5, 2))), Stroke("#000000", (0, (2, 2))), Stroke("#a08c00", (0, (7, 2, 2, 2))))
 
+MARKS: tuple[tuple[str, int | None, dict[str, Any]], ...] = (
+    ("unlabelled", None, {"marker": ".", "s": 44, "color": "#a3adb8", "linewidths": 0}),
+    ("control", 0, {"marker": "o", "s": 26, "facecolors": "none", "edgecolors": "#0072b2", "linewidths": 1.3}),
+    ("case", 1, {"marker": "^", "s": 46, "color": "#d55e00", "edgecolors": "white", "linewidths": 0.5}),
+)
+"""How an image is marked on a map, the rarest on top; dot, ring and triangle tell them apart without colour."""
+
 NAME_CHARS_MAX = 28
 THUMBNAIL_PX = 112
 GAP_PX = 4
@@ -79,7 +88,7 @@ def strokes(names: Sequence[str]) -> dict[str, Stroke]:
     spare = itertools.cycle(SPARE)
     drawn: dict[str, Stroke] = {}
     for name in names:
-        own = STROKES.get(name) or STROKES.get(name.split("_")[0])
+        own = STROKES.get(name) or STROKES.get(re.split("[ _]", name)[0])
         if name not in drawn:
             drawn[name] = own if own and own not in drawn.values() else next(spare)
     return drawn
@@ -162,6 +171,46 @@ def loss_curves(histories: Sequence[Losses], *, title: str, line: float | None =
         return _svg(figure)
 
 
+def neighbour_curves(histories: Sequence[Neighbours]) -> str:
+    """Return the AUC of the nearest neighbours by epoch, beside the line of guessing; a dot marks the kept epoch."""
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(5.2, 3.9), layout="constrained")
+        axes = figure.add_subplot()
+        by_name = strokes([history.name for history in histories])
+        for history in histories:
+            drawn = by_name[history.name]
+            y = [math.nan if auc is None else auc for auc in history.aucs]
+            dots = [history.kept_epoch - 1] if history.kept_epoch else []
+            style: dict[str, Any] = {"color": drawn.colour, "linestyle": drawn.dash, "label": _short(history.name)}
+            axes.plot(range(1, len(y) + 1), y, marker="o", markersize=7.5, markevery=dots, **style)
+        axes.axhline(0.5, color=INK, linewidth=1, linestyle=(0, (5, 3)), label="guessing (0.50)")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        low, high = axes.get_ylim()  # at least from .4 to .8: a small change is to look small
+        axes.set(
+            xlabel="epoch", ylabel="AUC", title="Do neighbours share a label?", ylim=(min(low, 0.4), max(high, 0.8))
+        )
+        figure.legend(loc="outside lower left", ncols=3)
+        return _svg(figure)
+
+
+def embedding_map(drawn: EmbeddingMap) -> str:
+    """Return one model's map: a mark per image, without axes, because places and directions mean nothing."""
+    with mpl.rc_context({**SETTINGS, "axes.spines.top": True, "axes.spines.right": True, "axes.edgecolor": GRID}):
+        figure = Figure(figsize=(5.2, 5.4), layout="constrained")
+        axes = figure.add_subplot()
+        crowding = min(1.0, (300 / max(1, len(drawn.points))) ** 0.5)  # many marks are drawn smaller
+        for name, label, style in MARKS:
+            places = [place for place, own in zip(drawn.points, drawn.labels, strict=True) if own == label]
+            if places:
+                drawn_as = {**style, "s": style["s"] * crowding}
+                axes.scatter(*zip(*places, strict=True), label=f"{name} ({len(places):,})", **drawn_as)
+        axes.set(xticks=[], yticks=[], title=_short(drawn.model[:1].upper() + drawn.model[1:]))
+        axes.set_aspect("equal", adjustable="datalim")
+        axes.margins(0.04)
+        figure.legend(loc="outside lower left", ncols=3, handletextpad=0.2, columnspacing=1.2)
+        return _svg(figure)
+
+
 def round_losses(rounds: Sequence[Round], *, line: float | None) -> str:
     """Return the federation's mean validation loss by round."""
     scored = [(turn.number, turn.mean_loss) for turn in rounds if turn.mean_loss is not None]
@@ -178,7 +227,14 @@ def round_losses(rounds: Sequence[Round], *, line: float | None) -> str:
 
 
 def contact_sheet(sheet: Sequence[Augmented]) -> str:
-    """Return a PNG: a row per image, the original first."""
+    """Return `contact_canvas` as a PNG."""
+    file = io.BytesIO()
+    contact_canvas(sheet).save(file, "PNG", optimize=True)
+    return _data_uri("image/png", file.getvalue())
+
+
+def contact_canvas(sheet: Sequence[Augmented]) -> Image.Image:
+    """Return the contact sheet: a row per image, the original first."""
     versions = max(len(row.versions) for row in sheet)
     side = THUMBNAIL_PX + GAP_PX
     left = THUMBNAIL_PX + ORIGINAL_GAP_PX
@@ -187,9 +243,7 @@ def contact_sheet(sheet: Sequence[Augmented]) -> str:
         canvas.paste(_thumbnail(row.original), (0, y * side))
         for x, picture in enumerate(row.versions):
             canvas.paste(_thumbnail(picture), (left + x * side, y * side))
-    file = io.BytesIO()
-    canvas.save(file, "PNG", optimize=True)
-    return _data_uri("image/png", file.getvalue())
+    return canvas
 
 
 def _short(name: str) -> str:

@@ -18,6 +18,7 @@ import jinja2
 from fedcervix.errors import StorageError
 from fedcervix.plan import Recipe
 from site_agent.evaluate import DRAWS, Evaluation
+from site_agent.neighbours import NEIGHBOURS
 from site_agent.report import figures, results
 from site_agent.report.answer import OK, answer, percent, signed
 from site_agent.report.content import CensusRow, Round, SiteReport
@@ -41,6 +42,8 @@ def render(report: SiteReport) -> str:
         answer=answer(report),
         ok=report.final_state == OK,
         figures=_figures(report),
+        maps=[(drawn.model, figures.embedding_map(drawn)) for drawn in report.maps],
+        neighbours_asked=NEIGHBOURS,
         census=_census(report.census),
         census_total=_total(report.census),
         listed_max=LISTED_MAX,
@@ -114,6 +117,10 @@ def _figures(report: SiteReport) -> dict[str, str]:
             lambda: figures.loss_curves(
                 report.contrastive_history, title="Learning without labels", line=report.collapse_line
             ),
+        ),
+        "neighbours": (
+            bool(report.neighbour_history),
+            lambda: figures.neighbour_curves(report.neighbour_history),
         ),
         "classifier": (
             bool(report.classifier_history),

@@ -43,6 +43,7 @@ def to_json(report: SiteReport) -> dict[str, Any]:
         "evaluations": [found.to_json() for found in report.evaluations],
         "comparisons": [found.to_json() for found in report.comparisons],
         "contrastive_history": [dataclasses.asdict(losses) for losses in report.contrastive_history],
+        "neighbour_history": [dataclasses.asdict(neighbours) for neighbours in report.neighbour_history],
         "classifier_history": [dataclasses.asdict(losses) for losses in report.classifier_history],
         "rounds": [dataclasses.asdict(turn) for turn in report.rounds],
         "alarms": list(report.alarms),

@@ -90,6 +90,36 @@ def test_gamma_is_an_exponent_and_brightness_a_factor_that_saturates() -> None:
     assert torch.equal(augment(images, draws(gamma=0.5, brightness=3.0)), torch.ones_like(images))
 
 
+def test_these_seven_and_no_others() -> None:
+    """II-C names flips, rotation, shift, zoom, gamma and brightness; no colour jitter, no blur, no crop."""
+    ours = {field.name for field in dataclasses.fields(Augment)}
+    flips, ranges = {"flip_horizontal", "flip_vertical"}, {"zoom_min", "zoom_max", "gamma_min", "gamma_max"}
+    assert ours == flips | {"rotation_deg", "shift", "brightness"} | ranges
+
+
+def test_no_colour_jitter_a_grey_image_stays_grey() -> None:
+    """II-C changes gamma and brightness, the same for all three channels: a hue is never shifted."""
+    grey = smooth(16, 24, 24).mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
+    found = augment(grey, draw(16, Augment(), seeded(5)))
+    assert torch.allclose(found[:, 0], found[:, 1], atol=1e-6)
+    assert torch.allclose(found[:, 0], found[:, 2], atol=1e-6)
+
+
+def test_no_blur_a_sharp_edge_stays_sharp() -> None:
+    """II-C has no blur: where nothing moves, black beside white stays black beside white."""
+    edge = torch.zeros(1, 3, 16, 16)
+    edge[..., 8:] = 1
+    found = augment(edge, draws(gamma=1.2, brightness=1.1))
+    assert torch.allclose(found, edge, atol=1e-5)
+
+
+def test_no_crop_the_whole_image_is_seen_again() -> None:
+    """II-C has no crop-resize: at profile `paper` a zoom shows 1 / 1.1 of a side at least."""
+    drawn = draw(10_000, Augment(), seeded(6))
+    assert drawn.zoom.max() <= 1.1
+    assert drawn.zoom.min() < 1, "half of them show more than the image: its reflected border"
+
+
 def test_a_batch_is_augmented_as_torchvision_augments_each_image_by_itself() -> None:
     """Where neither reads beyond the border: the two fill it differently."""
     count, height, width = 8, 48, 64

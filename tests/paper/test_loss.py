@@ -10,6 +10,7 @@ from pytorch_metric_learning.losses import NTXentLoss
 from torch import Tensor
 
 from site_agent.contrast import collapse_loss, dcl, nt_xent
+from site_agent.gauges import alarms, gauges
 from site_agent.model import unit_rows
 
 torch.set_num_threads(1)
@@ -85,6 +86,23 @@ def test_dead_rows_cost_the_same_and_receive_no_gradient(n: int) -> None:
     loss.backward()
     assert loss.item() == pytest.approx(collapse_loss(n), abs=1e-6)
     assert torch.equal(before.grad, torch.zeros_like(before))
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (torch.zeros(16, 64), "all zero (dead ReLU)"),
+        (torch.ones(16, 64), "nearly the same representation"),
+        (torch.linspace(-1, 1, 16)[:, None] * torch.ones(64), "on one line"),
+    ],
+    ids=["all zero", "constant", "rank one"],
+)
+def test_each_collapse_raises_its_alarm(rows: Tensor, said: str) -> None:
+    """Constant and all-zero rows cost log 15 at N = 8, which looks like slow learning: the operator must be told."""
+    found = alarms(gauges(rows), nt_xent(unit_rows(rows), 0.1).item(), 8)
+    assert any(said in sentence for sentence in found)
+    healthy = torch.eye(8, 64).repeat(2, 1)
+    assert alarms(gauges(healthy), nt_xent(healthy, 0.1).item(), 8) == []
 
 
 def test_one_dead_row_among_living_ones_receives_a_finite_gradient() -> None:

@@ -44,6 +44,8 @@ def test_the_papers_network_has_23_639_168_parameters_and_53_120_batch_norm_valu
     assert sum(p.numel() for p in encoder.parameters()) == 23_639_168
     buffers = {name: b for name, b in encoder.named_buffers() if not name.endswith("num_batches_tracked")}
     assert sum(b.numel() for b in buffers.values()) == 53_120
+    assert round(sum(4 * p.numel() for p in encoder.parameters()) / 1e6, 1) == 94.6
+    assert {p.dtype for p in encoder.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize("width", [64, 128, 256])
@@ -55,6 +57,21 @@ def test_the_dense_layer_is_a_relu_of_64_128_or_256_units(width: int) -> None:
     assert f.shape == (4, width)
     assert f.min() == 0
     assert f.max() > 0
+
+
+def test_representations_are_scaled_after_the_relu() -> None:
+    """Where II-A is silent: what Eq. 1 multiplies is the dense layer's output, ReLU and all, at unit length."""
+    f = build_encoder(SMALL, seed=0)(images())
+    assert f.min() == 0
+    raw = build_encoder(dataclasses.replace(SMALL, normalise=False), seed=0)(images())
+    assert torch.allclose(f, raw / raw.norm(dim=1, keepdim=True), atol=1e-6)
+
+
+def test_the_1000_way_layer_is_gone() -> None:
+    """III-B: "the top 1000-way classification layer is removed": nothing below the dense layer has 1000 outputs."""
+    state = build_encoder(Recipe(), seed=0).state_dict()
+    assert not [name for name in state if ".fc." in name]
+    assert all(1000 not in tensor.shape for tensor in state.values())
 
 
 @pytest.mark.parametrize("head", ["linear", "mlp"])

@@ -14,23 +14,22 @@ from torch import Tensor
 
 from fedcervix.errors import ModelError, TrainingError
 from fedcervix.plan import Augment, Recipe
-from site_agent.augment import augment, draw, standardise, to_input
+from site_agent.augment import augment, draw, pack, standardise, to_input
 from site_agent.contrast import collapse_loss
-from site_agent.model import Encoder, apply_weights, build_encoder, load_weights, save_weights, snapshot
-from site_agent.pretrain import (
+from site_agent.epochs import (
+    NEVER,
     EpochRecord,
     Images,
+    Keeper,
+    Position,
     StepReport,
-    _draws_by_image,
-    best_epoch,
-    make_optimiser,
-    optimiser_state,
-    pretrain,
-    restore_optimiser,
     train_epochs,
     validation_loss,
-    views,
 )
+from site_agent.model import Encoder, apply_weights, build_encoder, load_weights, save_weights, snapshot
+from site_agent.optimise import make_optimiser, optimiser_state, restore_optimiser
+from site_agent.pretrain import best_epoch, pretrain
+from site_agent.views import scoring_draws, views
 
 torch.set_num_threads(1)
 
@@ -57,7 +56,8 @@ def train(
     first_epoch: int = 1,
     epochs: int = 1,
     on_step: Callable[[StepReport], None] = lambda _: None,
-    after: StepReport | None = None,
+    at: Position | None = None,
+    keeper: Keeper = NEVER,
 ) -> list[EpochRecord]:
     return train_epochs(
         encoder,
@@ -70,7 +70,8 @@ def train(
         epochs=epochs,
         device=CPU,
         on_step=on_step,
-        after=after,
+        at=at,
+        keeper=keeper,
     )
 
 
@@ -101,7 +102,7 @@ def test_a_mini_batch_is_n_images_and_an_augmented_version_of_each() -> None:
     """II-A: "every mini-batch of size 2N is constructed with N random images and an augmented version of them"."""
     pixels = drawn_images(3).pixels
     draws = draw(3, Augment(), torch.Generator().manual_seed(0))
-    x = views(pixels, draws, CPU)
+    x = views(torch.from_numpy(pixels), pack(draws, 32, 32))
     originals = to_input(torch.from_numpy(pixels))
     assert x.shape == (6, 3, 32, 32)
     assert torch.equal(x[:3], standardise(originals))
@@ -111,7 +112,7 @@ def test_a_mini_batch_is_n_images_and_an_augmented_version_of_each() -> None:
 
 def test_with_both_views_augmented_neither_is_the_original() -> None:
     pixels = drawn_images(3).pixels
-    x = views(pixels, draw(6, Augment(), torch.Generator().manual_seed(0)), CPU)
+    x = views(torch.from_numpy(pixels), pack(draw(6, Augment(), torch.Generator().manual_seed(0)), 32, 32))
     original = standardise(to_input(torch.from_numpy(pixels)))
     for one, two in ((x[:3], original), (x[3:], original), (x[:3], x[3:])):
         assert (one - two).abs().amax(dim=(1, 2, 3)).min() > 0.1
@@ -179,6 +180,8 @@ EFFECTS: dict[str, Any] = {
     "temperature": 0.5,
     "batch_images": 3,
     "lr": 0.02,
+    "schedule": "cosine",
+    "warmup_epochs": 1.0,
     "momentum": 0.5,
     "weight_decay": 0.1,
     "avoid_same_patient": True,
@@ -243,34 +246,42 @@ def test_sites_and_epochs_draw_different_numbers() -> None:
     assert not equal(trained(images), trained(images, first_epoch=2))
 
 
+class Killed(Exception):  # noqa: N818 (it is no error)
+    """The process dies here."""
+
+
+class DiesAfter:
+    """Keeps where training stands after a step, and dies."""
+
+    def __init__(self, step: int) -> None:
+        self._step, self._taken = step, 0
+        self.position: Position | None = None
+
+    def due(self) -> bool:
+        self._taken += 1
+        return self._taken == self._step
+
+    def keep(self, position: Position) -> None:
+        self.position = position
+        raise Killed
+
+
 def test_a_run_resumed_in_the_middle_of_an_epoch_ends_with_the_same_bits() -> None:
     images = drawn_images(12)
     whole = build_encoder(SMALL, seed=0)
-    records = train(whole, images)
+    [record] = train(whole, images)
 
-    class Killed(Exception):  # noqa: N818 (it is no error)
-        pass
-
-    steps: list[StepReport] = []
-
-    def die(step: StepReport) -> None:
-        steps.append(step)
-        if step.step == 2:
-            raise Killed
-
-    half = build_encoder(SMALL, seed=0)
+    half, keeper = build_encoder(SMALL, seed=0), DiesAfter(2)
     optimiser = make_optimiser(half, SMALL)
     with pytest.raises(Killed):
-        train(half, images, optimiser=optimiser, on_step=die)
+        train(half, images, optimiser=optimiser, keeper=keeper)
     resumed = build_encoder(SMALL, seed=9)
     apply_weights(resumed, snapshot(half), what="the checkpoint")
     fresh = make_optimiser(resumed, SMALL)
     restore_optimiser(fresh, resumed, optimiser_state(optimiser, half))
-    again = train(resumed, images, optimiser=fresh, after=steps[-1])
+    [again] = train(resumed, images, optimiser=fresh, at=keeper.position)
     assert equal(snapshot(resumed), snapshot(whole))
-    assert again[0].loss == records[0].loss
-    with pytest.raises(ValueError, match="the epoch is over"):
-        train(resumed, images, after=dataclasses.replace(steps[-1], step=3))
+    assert (again.loss, again.gauges) == (record.loss, record.gauges)
 
 
 # A federation (section II-B)
@@ -352,11 +363,11 @@ def test_a_collapsed_encoder_scores_each_batch_by_its_own_n() -> None:
 @pytest.mark.parametrize("scheme", ["one-augmented", "both-augmented"])
 def test_the_validation_views_of_an_image_do_not_depend_on_its_neighbours(scheme: str) -> None:
     recipe = dataclasses.replace(SMALL, views=scheme)
-    alone, among = (_draws_by_image(np.array(which), recipe, 0, "north") for which in ([5], [2, 5, 7]))
+    alone, among = (scoring_draws(np.array(which), recipe, seed=0, stream="north") for which in ([5], [2, 5, 7]))
     views_per_image = 1 if scheme == "one-augmented" else 2
-    assert len(alone.zoom) == views_per_image
-    assert among.zoom[1::3].tolist() == alone.zoom.tolist()  # rows 1 and 1 + N are image 5's
-    assert len(set(among.zoom.tolist())) == 3 * views_per_image
+    assert len(alone) == views_per_image
+    assert torch.equal(among[1::3], alone)  # rows 1 and 1 + N are image 5's
+    assert len({tuple(row) for row in among.tolist()}) == 3 * views_per_image
 
 
 def pretrained(recipe: Recipe, validation: Images, on_epoch: Callable[[Any], None] = lambda _: None) -> Any:

@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
-from fedcervix.plan import differences
-from fedcervix.profiles import PROFILES
+from fedcervix.plan import Plan, Recipe, Terms, differences
+from fedcervix.profiles import PROFILES, Profile
 from site_agent.contrast import collapse_loss
 from site_agent.model import build_encoder
-from site_agent.pretrain import make_optimiser
+from site_agent.optimise import make_optimiser
 
 PAPER = PROFILES["paper"].recipe
 TERMS = PROFILES["paper"].terms
@@ -70,6 +70,66 @@ def test_a_federation_averages_weights_after_every_epoch() -> None:
     assert (TERMS.epochs_per_round, TERMS.rounds, TERMS.patience_rounds) == (1, 50, 5)
     assert (TERMS.average, TERMS.batch_norm, TERMS.optimiser_state) == ("equal", "mean", "reset")
     assert TERMS.quorum is None
+
+
+OPTIONS = {
+    "recipe.loss": "nt-xent",
+    "recipe.head": "relu",
+    "recipe.views": "one-augmented",
+    "recipe.avoid_same_patient": False,
+    "recipe.warmup_epochs": 0.0,
+    "recipe.schedule": "constant",
+    "recipe.proximal": 0.0,
+    "recipe.start": "random",
+    "recipe.precision": "float32",
+    "recipe.classifier.augment": "none",
+    "terms.average": "equal",
+    "terms.batch_norm": "mean",
+    "terms.server_momentum": 0.0,
+    "terms.optimiser_state": "reset",
+    "terms.ring_result": "last",
+    "terms.quorum": None,
+}
+
+
+@pytest.mark.parametrize("key", OPTIONS)
+def test_every_option_is_off_in_the_profile_paper_which_is_the_default(key: str) -> None:
+    """What the paper does not do is there to be switched on, and never on by itself."""
+    for whole in (PROFILES["paper"], Profile(Recipe(), Terms())):
+        found: object = whole
+        for name in key.split("."):
+            found = getattr(found, name)
+        assert found == OPTIONS[key]
+
+
+@pytest.mark.parametrize(
+    ("owner", "field", "value"),
+    [
+        (Recipe, "loss", "dcl"),
+        (Recipe, "head", "mlp"),
+        (Recipe, "views", "both-augmented"),
+        (Recipe, "avoid_same_patient", True),
+        (Recipe, "warmup_epochs", 5.0),
+        (Recipe, "schedule", "cosine"),
+        (Recipe, "proximal", 0.01),
+        (Terms, "batch_norm", "pooled-variance"),
+        (Terms, "batch_norm", "local-statistics"),
+        (Terms, "batch_norm", "local"),
+        (Terms, "server_momentum", 0.9),
+        (Terms, "optimiser_state", "keep"),
+        (Terms, "ring_result", "cycle-average"),
+    ],
+)
+def test_every_option_can_be_switched_on_and_is_then_part_of_the_contract(
+    owner: type, field: str, value: object
+) -> None:
+    """A plan with an option has another digest: a site that agreed to plain averaging is asked again."""
+    parts = {Recipe: Recipe(), Terms: Terms()} | {owner: owner(**{field: value})}
+    plain = Plan(mode="csfssl", sites=("a",), profile="paper", terms=Terms(), recipe=Recipe())
+    other = Plan(mode="csfssl", sites=("a",), profile="paper", terms=parts[Terms], recipe=parts[Recipe])
+    assert other.digest != plain.digest
+    [said] = differences(plain, other)
+    assert said.startswith(("recipe." if owner is Recipe else "terms.") + f"{field}: ")
 
 
 def test_where_the_paper_is_silent_the_profile_says_what_we_chose() -> None:

@@ -31,6 +31,12 @@ def draw_plan(dice: random.Random) -> Plan:
     return Plan(mode=dice.choice(["csfssl", "ppfssl"]), sites=sites, profile="paper", terms=terms, recipe=ALONE)
 
 
+def draw_momentum(dice: random.Random, plan: Plan) -> Plan:
+    """Give a third of the averaging federations server momentum."""
+    share = dice.choice([0.0, 0.0, 0.5])
+    return plan if plan.mode == "ppfssl" else replace(plan, terms=replace(plan.terms, server_momentum=share))
+
+
 def draw_faults(dice: random.Random, plan: Plan) -> Faults:
     """Draw a world; each kind of fault is absent from half of the histories."""
 
@@ -68,6 +74,7 @@ def history(seed: int, rules: Rules | None = None) -> History:
     plan = draw_plan(dice)
     faults = draw_faults(dice, plan)
     base = dice.choice(["", digest_of("a model given by the operator")])
+    plan = draw_momentum(dice, plan)  # drawn last: a number stands for the same plan and faults as without momentum
     try:
         found = simulate(plan, faults, seed, base=base, rules=rules)
         _check_end(found)

@@ -7,7 +7,7 @@ or a wrong order anywhere in a run changes the last digest.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from fedcervix.events import Task, TaskKind
 from fedcervix.plan import Plan
@@ -26,8 +26,14 @@ def trained(base: str, site: str, round_: int) -> str:
     return digest_of("train", base, site, round_)
 
 
-def averaged(updates: Iterable[tuple[str, float]]) -> str:
-    return digest_of("average", *updates)
+def averaged(updates: Iterable[tuple[str, float]], step: Sequence[str] = ()) -> str:
+    """`step`: with server momentum, the models that this round and the one before began with."""
+    return digest_of("average", *updates, *step)
+
+
+def step_of(plan: Plan, bases: Sequence[str]) -> Sequence[str]:
+    """Return the last step that server momentum carries on, the newer end first. `bases`: of all rounds so far."""
+    return (bases[-1], bases[-2]) if plan.terms.server_momentum > 0 and len(bases) > 1 else ()
 
 
 def images_of(site: str) -> int:
@@ -50,15 +56,16 @@ def mean_loss(plan: Plan, model: str) -> float:
 
 def undisturbed(plan: Plan, base: str) -> tuple[str, int, int]:
     """Return (final model, best round, number of rounds) of a run in which nothing goes wrong."""
-    model, best, candidates = base or seeded(plan), 0, []
+    model, best, bases, candidates = base or seeded(plan), 0, [], []
     for number in range(1, plan.rounds_max + 1):
+        bases.append(model)
         hops = []
         for site in plan.sites:
             hops.append((trained(model, site, number), weight_of(plan, site)))
             if plan.mode == "ppfssl":
                 model = hops[-1][0]
         last = plan.mode == "ppfssl" and plan.terms.ring_result == "last"
-        candidates.append(model if last else averaged(hops))
+        candidates.append(model if last else averaged(hops, step_of(plan, bases)))
         if plan.mode == "csfssl":
             model = candidates[-1]
         if not best or mean_loss(plan, candidates[-1]) < mean_loss(plan, candidates[best - 1]):
@@ -73,9 +80,10 @@ def undisturbed(plan: Plan, base: str) -> tuple[str, int, int]:
 
 def faults_of_ledger(run: Run, first: str) -> Iterator[str]:
     """Yield every sentence of the design that a run's ledger breaks. `first`: digest of the first model."""
-    model = first
+    model, bases = first, []
     for round_ in run.rounds:
-        yield from _faults_of_round(run, round_, model)
+        bases.append(model)
+        yield from _faults_of_round(run, round_, bases)
         if run.plan.mode == "ppfssl" and round_.contributions:
             model = round_.contributions[-1].digest
         elif run.plan.mode == "csfssl":
@@ -84,7 +92,8 @@ def faults_of_ledger(run: Run, first: str) -> Iterator[str]:
         yield f"the model is {run.model[:8]}; the accepted updates give {model[:8]}"
 
 
-def _faults_of_round(run: Run, round_: Round, model: str) -> Iterator[str]:
+def _faults_of_round(run: Run, round_: Round, bases: Sequence[str]) -> Iterator[str]:
+    model = bases[-1]
     counted = [update.site for update in round_.contributions]
     missing = [missing.site for missing in round_.missing]
     name = f"round {round_.number}"
@@ -99,14 +108,15 @@ def _faults_of_round(run: Run, round_: Round, model: str) -> Iterator[str]:
             yield f"{name}: {update.site} trained {update.task} from {update.task.base[:8]}, not {model[:8]}"
         if run.plan.mode == "ppfssl":
             model = update.digest
-    if round_.candidate and round_.candidate != _candidate(run.plan, round_):
+    if round_.candidate and round_.candidate != _candidate(run.plan, round_, bases):
         yield f"{name}: the candidate does not follow from the accepted updates"
 
 
-def _candidate(plan: Plan, round_: Round) -> str:
+def _candidate(plan: Plan, round_: Round, bases: Sequence[str]) -> str:
     if plan.mode == "ppfssl" and plan.terms.ring_result == "last":
         return round_.contributions[-1].digest
-    return averaged((update.digest, weight_of(plan, update.site)) for update in round_.contributions)
+    updates = [(update.digest, weight_of(plan, update.site)) for update in round_.contributions]
+    return averaged(updates, step_of(plan, bases))
 
 
 def faults_of_outcome(run: Run) -> Iterator[str]:

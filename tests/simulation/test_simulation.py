@@ -11,17 +11,22 @@ from typing import Any
 
 import pytest
 
+from coordinator.engine import needed
 from fedcervix import rounds
 from fedcervix.events import AggregateStored, Answer, Event, event_from_json, event_to_json
 from fedcervix.plan import Plan, Recipe, Terms
-from fedcervix.rounds import Outcome, Run
+from fedcervix.rounds import Aggregate, Outcome, Round, Run
 from tests.simulation.histories import history
-from tests.simulation.oracle import undisturbed
+from tests.simulation.oracle import averaged, trained, undisturbed
 from tests.simulation.world import Faults, History, Rules, ViolationError, simulate
 
 SHARES, SHARE = 10, 150
 MODES = ("csfssl", "ppfssl")
+MOMENTUM = {"server_momentum": 0.5, "rounds": 3}
+"""the third round is the first whose step lies between two averages"""
+FEDERATIONS = [("csfssl", {}), ("csfssl", MOMENTUM), ("ppfssl", {})]
 SOUND = Faults()
+GIVEN = "5" * 64
 
 
 def small(mode: str, **terms: Any) -> Plan:
@@ -48,17 +53,41 @@ def test_one_seed_is_one_history(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("ring_result", ["last", "cycle-average"])
-@pytest.mark.parametrize("base", ["", "5" * 64])
+@pytest.mark.parametrize("base", ["", GIVEN])
 def test_an_undisturbed_run_ends_with_the_model_that_arithmetic_gives(mode: str, ring_result: str, base: str) -> None:
     plan = small(mode, ring_result=ring_result)
     found = simulate(plan, SOUND, 0, base=base)
     assert (found.run.outcome, result(found)) == (Outcome.OK, undisturbed(plan, base))
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_a_crash_of_the_coordinator_at_every_journal_position(mode: str) -> None:
+def test_server_momentum_carries_the_last_step_on_from_the_second_round() -> None:
+    """Round 1 is the plain mean; round 2 adds the step from the first model, round 3 that between two averages."""
+    plan = small("csfssl", **MOMENTUM)
+    first, second, third = simulate(plan, SOUND, 0, base=GIVEN).run.rounds
+    plain = simulate(small("csfssl"), SOUND, 0, base=GIVEN).run.rounds
+
+    def mean(round_: Round, *step: str) -> str:
+        return averaged([(trained(round_.base, site, round_.number), 1.0) for site in plan.sites], step)
+
+    assert first.candidate == plain[0].candidate == mean(first)
+    assert second.candidate == mean(second, first.candidate, GIVEN)
+    assert third.candidate == mean(third, second.candidate, first.candidate)
+
+
+def test_server_momentum_goes_on_through_rounds_without_a_site() -> None:
+    """The step is that of the published model, whoever took part in it."""
+    found = simulate(small("csfssl", quorum=2, **MOMENTUM), replace(SOUND, lost=(("bob", 60.0),)), 0)
+    away = [[missing.site for missing in round_.missing] for round_ in found.run.rounds]
+    assert (found.run.outcome, away) == (Outcome.DEGRADED, [[], ["bob"], ["bob"]])
+    _, second, third = found.run.rounds
+    updates = [(trained(third.base, site, 3), 1.0) for site in ("ada", "cleo")]
+    assert third.candidate == averaged(updates, (third.base, second.base))
+
+
+@pytest.mark.parametrize(("mode", "terms"), FEDERATIONS)
+def test_a_crash_of_the_coordinator_at_every_journal_position(mode: str, terms: dict[str, Any]) -> None:
     """The design: "journal, step, act, acknowledge. Recovery is replay; effects are idempotent by name."."""
-    plan = small(mode)
+    plan = small(mode, **terms)
     positions = len(simulate(plan, SOUND, 0).journal)
     assert positions >= 3 + 1 + 2 * (3 + 3) + 3  # attached, seed, two rounds of updates and scores, adopted
     for position in range(positions):
@@ -68,9 +97,9 @@ def test_a_crash_of_the_coordinator_at_every_journal_position(mode: str) -> None
             assert (found.run.outcome, result(found)) == (Outcome.OK, undisturbed(plan, ""))
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_a_coordinator_that_crashes_at_every_position_in_one_run(mode: str) -> None:
-    plan = small(mode)
+@pytest.mark.parametrize(("mode", "terms"), FEDERATIONS)
+def test_a_coordinator_that_crashes_at_every_position_in_one_run(mode: str, terms: dict[str, Any]) -> None:
+    plan = small(mode, **terms)
     everywhere = frozenset((position, written) for position in range(200) for written in (True,))
     found = simulate(plan, replace(SOUND, crash_at=everywhere), 0)
     assert (found.run.outcome, result(found)) == (Outcome.OK, undisturbed(plan, ""))
@@ -158,6 +187,29 @@ def test_a_step_that_averages_in_the_order_of_arrival_is_found() -> None:
         return replace(after, rounds=(*after.rounds[:-1], current)), answer
 
     assert "undisturbed it is" in found_by(planted(keeps_order))
+
+
+def test_a_momentum_from_the_best_model_instead_of_the_last_is_found() -> None:
+    """Early stopping keeps the best round; training, and so the step, goes on from what was published last."""
+
+    def from_best(run: Run) -> Aggregate | None:
+        work = rounds.duty(run)
+        if work is None or work.last_step is None:
+            return work
+        return replace(work, last_step=(run.best.candidate, run.best.base))
+
+    def keeps(run: Run) -> set[str]:
+        return needed(run) | ({run.best.base} if run.best_round else set())
+
+    assert "does not follow from the accepted updates" in found_by(Rules(duty=from_best, needed=keeps), range(300))
+
+
+def test_a_coordinator_that_forgets_the_model_before_the_last_is_found() -> None:
+    def forgets(run: Run) -> set[str]:
+        plain = replace(run.plan, terms=replace(run.plan.terms, server_momentum=0.0))
+        return needed(replace(run, plan=plain))
+
+    assert "a model to be averaged is gone" in found_by(Rules(needed=forgets), range(300))
 
 
 def test_a_step_that_waits_for_nobody_is_found() -> None:

@@ -39,6 +39,7 @@ from fedcervix.events import (
 )
 from fedcervix.plan import Plan
 from fedcervix.rounds import (
+    Aggregate,
     Instruction,
     Leave,
     Presence,
@@ -112,6 +113,8 @@ class Rules:
     """The parts under test; a test plants a bug by replacing one."""
 
     step: Callable[[Run, Event], tuple[Run, Answer]] = step
+    duty: Callable[[Run], Aggregate | None] = duty
+    needed: Callable[[Run], set[str]] = needed
     append: Callable[[list[str], Event], None] = lambda journal, event: journal.append(event_to_json(event))
     lease_begins_when_asked: bool = True
     listens: frozenset[Presence] = frozenset({Presence.PRESENT, Presence.REVOKED})
@@ -233,7 +236,7 @@ class Coordinator:
 
     def _become(self, run: Run) -> None:
         self.run = run
-        self.duty, self.deadline = duty(run), deadline(run)
+        self.duty, self.deadline = self.rules.duty(run), deadline(run)
         self.wanted = {site: instruction(run, site) for site in self.plan.sites}
 
     def _asks(self, site: str) -> bool:
@@ -272,7 +275,7 @@ class Coordinator:
 
     def _told(self, before: Run, after: Run, asked: list[str]) -> None:
         if len(after.rounds) != len(before.rounds):
-            self.blobs &= needed(after)
+            self.blobs &= self.rules.needed(after)
         if self.rules.lease_begins_when_asked:
             for site in asked:
                 self.liveness.heard(site)
@@ -396,9 +399,10 @@ class Coordinator:
         if self.run.ended or self._due_in_s() > 0:
             return
         if (work := self.duty) is not None:
-            if not {digest for digest, _ in work.updates} <= self.blobs:
-                raise ViolationError(f"round {work.round}: an update to be averaged is gone")
-            digest = averaged(work.updates)
+            step = work.last_step or ()
+            if not {*step, *(digest for digest, _ in work.updates)} <= self.blobs:
+                raise ViolationError(f"round {work.round}: a model to be averaged is gone")
+            digest = averaged(work.updates, step)
             self.blobs.add(digest)
             self.submit(AggregateStored(work.round, digest, self.world.now))
             return

@@ -8,7 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from fedcervix.aggregate import BLOCK_ELEMENTS, aggregate, kind
+from fedcervix.aggregate import BLOCK_ELEMENTS, Momentum, aggregate, kind
 from fedcervix.errors import ModelError, RemoteError, StorageError
 from fedcervix.weights import read_layout, read_tensors, write_tensors
 
@@ -183,6 +183,152 @@ def test_an_average_that_is_not_finite_is_not_written(averaged, tmp_path):
     assert not (tmp_path / "average").exists()
 
 
+# --- server momentum ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def published(tmp_path):
+    """Average the updates of one round after another with server momentum, as a run does; return each round's result.
+
+    `first` is the model that the first round begins with; the weights are 1.
+    """
+
+    def run(first, rounds, share=0.5, batch_norm="mean"):
+        write_tensors(tmp_path / "0", first)
+        found = []
+        for number, models in enumerate(rounds, start=1):
+            updates = [(tmp_path / f"{number}-{index}", 1.0) for index in range(len(models))]
+            for (path, _), model in zip(updates, models, strict=True):
+                write_tensors(path, model)
+            ends = (tmp_path / f"{number - 1}", tmp_path / f"{number - 2}")
+            momentum = Momentum(share, *ends) if number > 1 else None
+            aggregate(updates, read_layout(tmp_path / "0"), tmp_path / f"{number}", batch_norm, momentum)
+            found.append(read_tensors(tmp_path / f"{number}"))
+        return found
+
+    return run
+
+
+def norm(weight, mean, var, steps):
+    return {
+        "bn.weight": np.float32([weight]),
+        "bn.running_mean": np.float32([mean]),
+        "bn.running_var": np.float32([var]),
+        "bn.num_batches_tracked": np.array(steps, np.int64),
+    }
+
+
+def test_momentum_by_hand_two_sites_three_rounds(published):
+    # From 0: (1 + 3) / 2 = 2; then (3 + 5) / 2 + (2 - 0) / 2 = 5; then (5 + 7) / 2 + (5 - 2) / 2 = 7.5.
+    rounds = [[{"w": np.float32([a])}, {"w": np.float32([b])}] for a, b in ((1, 3), (3, 5), (5, 7))]
+    found = published({"w": np.float32([0])}, rounds)
+    assert [float(tensors["w"][0]) for tensors in found] == [2, 5, 7.5]
+
+
+def test_momentum_is_that_of_the_paper_kept_as_a_velocity(published):
+    """Hsu et al. 2019: v <- beta v + dw, w <- w - v, where dw is by how much the sites' average fell below w."""
+    generator = np.random.default_rng(0)
+    w, v, beta = np.zeros(5), np.zeros(5), 0.9
+    rounds = [[{"w": generator.normal(size=5)} for _ in range(3)] for _ in range(6)]
+    found = published({"w": w}, rounds, share=beta)
+    for models, tensors in zip(rounds, found, strict=True):
+        v = beta * v + (w - np.mean([model["w"] for model in models], axis=0))
+        w = w - v
+        np.testing.assert_allclose(tensors["w"], w, rtol=0, atol=1e-12)
+
+
+def test_momentum_moves_weights_and_biases_but_neither_statistics_nor_counters(published):
+    first, second = norm(1, 10, 4, 5), norm(3, 2, 1, 9)
+    found = published(first, [[first | {"bn.weight": np.float32([2])}, second], [second, second]])[1]
+    # The variance went from 4 to 2.5: carried on, 1 + (2.5 - 4) / 2 would be .25, and after a few rounds below zero.
+    assert found == second | {"bn.weight": np.float32([3 + (2.5 - 1) / 2])}
+
+
+def test_momentum_leaves_the_pooled_variance_as_it_is(published):
+    sites = [norm(1, 0, 1, 1), norm(1, 4, 3, 1)]
+    found = published(norm(0, 50, 90, 0), [sites, sites], batch_norm="pooled-variance")[1]
+    assert found == norm(1.5, 2, 6, 1)
+
+
+def test_momentum_leaves_what_stays_local_alone(published):
+    """Under `local` no site goes on from the published batch normalisation: it has no step to carry on."""
+    sites = [norm(1, 0, 1, 1) | {"conv.weight": np.float32([1])}] * 2
+    first = norm(0, 0, 1, 0) | {"conv.weight": np.float32([0])}
+    assert published(first, [sites, sites], batch_norm="local")[1]["bn.weight"] == 1
+    assert published(first, [sites, sites], batch_norm="local")[1]["conv.weight"] == 1.5
+    assert published(first, [sites, sites], batch_norm="local-statistics")[1]["bn.weight"] == 1.5
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_momentum_goes_through_every_block_and_is_rounded_once(published, dtype):
+    elements = 2 * BLOCK_ELEMENTS + 17
+    models = [{"w": np.random.default_rng(seed).normal(size=elements).astype(dtype)} for seed in range(5)]
+    _, found = published(models[0], [models[1:2], models[2:]], share=0.3)
+    mean = sum(model["w"].astype(np.float64) for model in models[2:]) / 3
+    step = 0.3 * (models[1]["w"].astype(np.float64) - models[0]["w"].astype(np.float64))
+    np.testing.assert_array_equal(found["w"], (mean + step).astype(dtype))
+
+
+def test_momentum_reads_models_that_keep_their_tensors_in_another_order(tmp_path):
+    write_tensors(tmp_path / "base", {"a": np.float32([4]), "b": np.float32([8])})
+    header = json.dumps(
+        {
+            "b": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+            "a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]},
+        }
+    ).encode()
+    (tmp_path / "before").write_bytes(struct.pack("<Q", len(header)) + header + np.float32([6, 2]).tobytes())
+    momentum = Momentum(0.5, tmp_path / "base", tmp_path / "before")
+    aggregate([(tmp_path / "base", 1.0)], read_layout(tmp_path / "base"), tmp_path / "average", "mean", momentum)
+    assert read_tensors(tmp_path / "average") == {"a": 5, "b": 9}
+
+
+def ramp_model(site):
+    ramp = np.arange(1, 70_001) * site
+    return {
+        "conv.weight": np.float32(1 / ramp),
+        "bn.weight": np.float32(1 / ramp[:7]),
+        "bn.running_mean": np.float32(ramp[:7] / 3),
+        "bn.running_var": np.float32(ramp[:7] / 7),
+        "bn.num_batches_tracked": np.array(site, np.int64),
+        "half": np.float16(1 / ramp[:9]),
+    }
+
+
+@pytest.mark.parametrize("with_momentum_0", [False, True])
+@pytest.mark.parametrize(
+    ("rule", "digest"),
+    [
+        ("mean", "ef8c0edcfb2f6df61e02628443a20725743635bd385c6f8157b7addef2199f94"),
+        ("pooled-variance", "3c744a21744f1ae26bced7917fca085a3281d17fa0df1caad9eccdae3a111333"),
+    ],
+)
+def test_the_bits_of_the_plain_mean_change_only_on_purpose(tmp_path, rule, digest, with_momentum_0):
+    """Written down before there was server momentum: 0, or none, is the average of the versions before."""
+    for site in (1, 2, 3):
+        write_tensors(tmp_path / f"{site}", ramp_model(site))
+    updates = [(tmp_path / f"{site}", float(site)) for site in (1, 2, 3)]
+    momentum = Momentum(0.0, tmp_path / "1", tmp_path / "2") if with_momentum_0 else None
+    assert aggregate(updates, read_layout(tmp_path / "1"), tmp_path / "average", rule, momentum) == digest
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, np.nan])
+def test_the_share_of_the_last_step_is_a_share(tmp_path, share):
+    with pytest.raises(ValueError, match="0 to below 1"):
+        Momentum(share, tmp_path / "base", tmp_path / "before")
+
+
+def test_a_model_that_momentum_needs_and_that_is_gone_is_a_storage_error(tmp_path):
+    write_tensors(tmp_path / "base", {"a": np.float32([1])})
+    momentum = Momentum(0.5, tmp_path / "base", tmp_path / "absent")
+    with pytest.raises(StorageError, match="absent"):
+        aggregate([(tmp_path / "base", 1.0)], read_layout(tmp_path / "base"), tmp_path / "average", "mean", momentum)
+    assert not (tmp_path / "average").exists()
+
+
+# --- what is refused ----------------------------------------------------------------------------------------------
+
+
 def test_a_missing_update_is_a_storage_error(tmp_path):
     write_tensors(tmp_path / "base", {"a": np.float32([1])})
     with pytest.raises(StorageError, match="absent"):
@@ -204,8 +350,9 @@ def test_an_average_of_nothing_is_refused(tmp_path):
 def test_five_updates_of_10_mb_are_averaged_in_4_mb_of_memory(tmp_path):
     write_tensors(tmp_path / "m", {f"layer{index}": np.ones(2**19, np.float32) for index in range(5)})
     base = read_layout(tmp_path / "m")
+    momentum = Momentum(0.5, tmp_path / "m", tmp_path / "m")
     tracemalloc.start()
-    aggregate([(tmp_path / "m", 1.0)] * 5, base, tmp_path / "average", "pooled-variance")
+    aggregate([(tmp_path / "m", 1.0)] * 5, base, tmp_path / "average", "pooled-variance", momentum)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4 * 2**20

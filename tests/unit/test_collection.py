@@ -4,6 +4,8 @@ import csv
 import itertools
 import os
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ from PIL import Image as Pillow
 
 from fedcervix.errors import DataError, StorageError
 from fedcervix.manifest import SPLITS
+from site_agent import collection as collections
+from site_agent.cache import load
 from site_agent.collection import CensusRow, Collection, Image, Quarantined, index, require
 from site_agent.commands.data import data
 from site_agent.images import Pixels
@@ -22,7 +26,7 @@ Entry = tuple[str, str, str] | tuple[str, str, str, str]
 
 
 def picture(seed: int) -> Pixels:
-    return np.random.default_rng(seed).integers(0, 256, (12, 16, 3), np.uint8)
+    return np.random.default_rng(seed).integers(0, 256, (16, 20, 3), np.uint8)
 
 
 def photograph(folder: Path, name: str, seed: int) -> None:
@@ -50,6 +54,12 @@ def clinic(folder: Path, cases: int = 5, controls: int = 5, unlabelled: int = 5)
             (f"{number}b.png", f"{name}-{number}", ""),
         ]
     return manifest(folder, *rows)
+
+
+def header_of_a_png(width: int, height: int) -> bytes:
+    """The few bytes that announce a picture; no pixel follows."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">II", zlib.crc32(header), 0) + b"IDAT"
 
 
 def by_path(collection: Collection) -> dict[str, Image]:
@@ -109,6 +119,23 @@ def test_unreadable_images_are_set_aside_with_their_reasons(tmp_path: Path) -> N
         Quarantined("1a.png", "damaged or cut short"),
     )
     assert (collection.rows, len(collection.images)) == (30, 28)
+
+
+def test_one_bad_image_of_each_kind_is_set_aside_before_a_pixel_of_it_is_decoded(tmp_path: Path) -> None:
+    path = clinic(tmp_path, 20, 20, 20)
+    Pillow.new("RGB", (1, 1)).save(tmp_path / "0a.png")
+    (tmp_path / "1a.png").write_bytes(header_of_a_png(30_000, 30_000))
+    (tmp_path / "2a.png").write_bytes((tmp_path / "2a.png").read_bytes()[:300])
+    (tmp_path / "3a.png").unlink()
+    collection = index(path)
+    assert collection.quarantined == (
+        Quarantined("0a.png", "a side of less than 16 pixels"),
+        Quarantined("1a.png", "larger than 100,000,000 pixels"),
+        Quarantined("2a.png", "damaged or cut short"),
+        Quarantined("3a.png", "no such file"),
+    )
+    train = load(tmp_path, collection.contrastive("train"), 16, "crop", tmp_path / "cache")  # and work goes on
+    assert len(train) == len(collection.contrastive("train"))
 
 
 def test_too_many_unreadable_images_refuse_the_collection(tmp_path: Path) -> None:
@@ -252,12 +279,32 @@ def test_a_second_look_opens_only_what_changed(tmp_path: Path) -> None:
     assert [one.image for one in index(path, unreadable_max=0.1).quarantined] == ["0a.png", "1a.png"]
 
 
+def test_a_process_that_is_killed_while_it_looks_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, cache = clinic(tmp_path), tmp_path / "cache"
+    monkeypatch.setattr(collections, "LOOKS_KEPT_EVERY", 8)
+
+    def die_at_20(done: int, total: int) -> None:
+        assert total == 30
+        if done == 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        index(path, cache_folder=cache, on_progress=die_at_20)
+    for name in ("0a.png", "7b.png", "8a.png"):  # images 0, 15 and 16; the same size and time
+        stat = (tmp_path / name).stat()
+        (tmp_path / name).write_bytes(b"x" * stat.st_size)
+        os.utime(tmp_path / name, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert [one.image for one in index(path, cache_folder=cache).quarantined] == ["8a.png"]
+
+
 def test_a_damaged_index_is_made_again(tmp_path: Path) -> None:
     path, cache = clinic(tmp_path), tmp_path / "cache"
     first = index(path, cache_folder=cache)
-    next(cache.glob("index-*.json")).write_text("{")
+    next(cache.glob("index-*.looks")).write_text("{")
     assert index(path, cache_folder=cache) == first
-    assert index(path, cache_folder=cache, pixels_max=12 * 16) == first
+    assert index(path, cache_folder=cache, pixels_max=16 * 20) == first
     with pytest.raises(DataError, match="larger than 10 pixels"):
         index(path, cache_folder=cache, pixels_max=10)
 

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import threading
 import zlib
 from pathlib import Path
 
@@ -10,9 +11,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from site_agent.images import UnreadableError, decode, each, pixel_digest, square, thumbnail
+from site_agent import images
+from site_agent.images import (
+    AHEAD,
+    PIXELS_MAX,
+    SIDE_MIN_PX,
+    Pixels,
+    UnreadableError,
+    each,
+    picture,
+    pixel_digest,
+    square,
+    thumbnail,
+)
 
 RED, BLACK, WHITE = (255, 0, 0), (0, 0, 0), (255, 255, 255)
+
+
+def decode(path: Path, pixels_max: int = PIXELS_MAX) -> Pixels:
+    """What the formats hold, seen on pictures that are too small to be used."""
+    return images.decode(path, pixels_max=pixels_max, side_min_px=1)
 
 
 def corner_red(height: int = 6, width: int = 10) -> np.ndarray:
@@ -200,10 +218,43 @@ def test_the_size_is_bounded_before_anything_is_decoded(tmp_path: Path) -> None:
     assert decode(path, pixels_max=100).shape == (10, 10, 3)
     with pytest.raises(UnreadableError, match="larger than 99 pixels"):
         decode(path, pixels_max=99)
-    for side in (12_000, 60_000):  # a few hundred bytes that would be 432 MB, and 10 GB
+    for side in (12_000, 30_000, 60_000):  # a few dozen bytes that would be 432 MB, 2.7 GB and 10.8 GB
         (tmp_path / "bomb.png").write_bytes(png(side, side, 8, 2, b""))
         with pytest.raises(UnreadableError, match="larger than 100,000,000 pixels"):
             decode(tmp_path / "bomb.png")
+
+
+def test_a_picture_too_small_to_show_anything_is_refused(tmp_path: Path) -> None:
+    for size in ((1, 1), (SIDE_MIN_PX - 1, 100), (100, SIDE_MIN_PX - 1)):
+        with pytest.raises(UnreadableError, match="a side of less than 16 pixels"):
+            images.decode(saved(tmp_path, Image.new("RGB", size), "a.png"))
+    assert images.decode(saved(tmp_path, Image.new("RGB", (SIDE_MIN_PX, 20)), "a.png")).shape == (20, SIDE_MIN_PX, 3)
+
+
+def test_pictures_that_are_too_large_to_be_open_together_wait_for_each_other() -> None:
+    room, entered = images._Room(100), {pixels: threading.Event() for pixels in (40, 60, 1000)}
+
+    def visit(pixels: int) -> None:
+        with room.of(pixels):
+            entered[pixels].set()
+
+    visitors = [threading.Thread(target=visit, args=(pixels,)) for pixels in entered]
+    with room.of(60):
+        for visitor in visitors:
+            visitor.start()
+        assert entered[40].wait(10)
+        assert not entered[60].wait(0.02)
+        assert not entered[1000].is_set()
+    assert entered[60].wait(10)
+    assert entered[1000].wait(10)  # larger than the room: it goes alone
+    for visitor in visitors:
+        visitor.join(10)
+
+
+def test_an_error_while_a_picture_is_looked_at_is_the_lookers_own(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.new("RGB", (20, 20)), "a.png")
+    with pytest.raises(ValueError, match="mine"), picture(path):  # not: a damaged image
+        raise ValueError("mine")
 
 
 def test_random_damage_gives_pixels_or_a_reason(tmp_path: Path) -> None:
@@ -254,6 +305,21 @@ def test_the_digest_tells_pixels_and_shape_apart() -> None:
 def test_a_thumbnail_has_256_bytes_and_a_picture_that_shows_nothing_has_none() -> None:
     assert len(thumbnail(np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8))) == 256
     assert thumbnail(np.full((50, 60, 3), 90, np.uint8)) == b""
+
+
+def test_each_takes_items_only_as_fast_as_they_are_done() -> None:
+    taken: list[int] = []
+
+    class Items(list[int]):
+        def __iter__(self):
+            for item in range(len(self)):
+                taken.append(item)
+                yield item
+
+    ahead: list[int] = []
+    each(lambda k: k, Items([0] * 500), lambda done, _: ahead.append(len(taken) - done))
+    assert len(taken) == 500
+    assert max(ahead) <= AHEAD
 
 
 def test_each_keeps_the_order_reports_progress_and_raises_the_first_error() -> None:

@@ -46,7 +46,7 @@ def test_the_canonical_form_is_sorted_and_without_spaces() -> None:
 
 def test_the_paper_s_contract_changes_only_on_purpose() -> None:
     """Two sites whose software gives different digests for the same plan could not train together."""
-    assert PLAN.digest == "fdc702bf9ea1f9df06627a32de88e697b56515a0bedab1af757c24fa387eb0e2"
+    assert PLAN.digest == "27027cdb1a859abdfb2692d429db1ec16431577885e888f86e21bb268f0b8d60"
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,12 @@ def test_the_paper_s_contract_changes_only_on_purpose() -> None:
         replace(PLAN, mode="ppfssl"),
         replace(PLAN, sites=("bob", "ada")),
         replace(PLAN, terms=replace(PLAN.terms, seed=1)),
+        replace(PLAN, terms=replace(PLAN.terms, server_momentum=0.5)),
         replace(PLAN, recipe=replace(PLAN.recipe, lr=0.02)),
+        replace(PLAN, recipe=replace(PLAN.recipe, schedule="cosine")),
+        replace(PLAN, recipe=replace(PLAN.recipe, warmup_epochs=1.5)),
+        replace(PLAN, recipe=replace(PLAN.recipe, proximal=0.01)),
+        replace(PLAN, recipe=replace(PLAN.recipe, precision="auto")),
         replace(PLAN, recipe=replace(PLAN.recipe, augment=Augment(shift=0.2))),
     ],
 )
@@ -125,6 +130,19 @@ def test_a_plan_with_any_value_exchanged_is_a_plan_or_a_value_error(data: st.Dat
         (lambda: Terms(batch_norm="none"), "batch_norm is one of mean, pooled-variance, local-statistics, local"),
         (lambda: Terms(optimiser_state="maybe"), "optimiser_state is one of reset, keep"),
         (lambda: Terms(ring_result="first"), "ring_result is one of last, cycle-average"),
+        (lambda: Terms(server_momentum=-0.1), "server_momentum is 0 to below 1; found -0.1"),
+        (lambda: Terms(server_momentum=1.0), "server_momentum is 0 to below 1; found 1.0"),
+        (lambda: Terms(server_momentum=float("nan")), "server_momentum is 0 to below 1; found nan"),
+        (
+            lambda: replace(PLAN, mode="ppfssl", terms=Terms(server_momentum=0.5)),
+            "server_momentum is for csfssl: in a ring nobody averages",
+        ),
+        (lambda: Recipe(precision="float16"), "precision is one of float32, bfloat16, auto; found 'float16'"),
+        (lambda: Recipe(schedule="linear"), "schedule is one of constant, cosine; found 'linear'"),
+        (lambda: Recipe(warmup_epochs=-1.0), "warmup_epochs is 0 to 1000; found -1.0"),
+        (lambda: Recipe(warmup_epochs=1000.5), "warmup_epochs is 0 to 1000; found 1000.5"),
+        (lambda: Recipe(proximal=-0.01), "proximal is 0 to 1000; found -0.01"),
+        (lambda: Recipe(proximal=float("nan")), "proximal is 0 to 1000; found nan"),
         (lambda: Recipe(architecture="resnet34"), "architecture is one of resnet18, resnet50"),
         (lambda: Recipe(temperature=float("nan")), "temperature is .001 to 10; found nan"),
         (lambda: Recipe(lr=0.0), "lr is above 0"),
@@ -142,6 +160,26 @@ def test_a_plan_with_any_value_exchanged_is_a_plan_or_a_value_error(data: st.Dat
 def test_an_impossible_plan_cannot_be_built(build: Any, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         build()
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(precision="auto"),
+        Recipe(schedule="cosine", warmup_epochs=0.5),
+        Recipe(warmup_epochs=1000.0, epochs_max=1),
+        Recipe(proximal=1000.0),
+    ],
+)
+def test_the_edges_of_what_is_allowed_are_allowed(recipe: Recipe) -> None:
+    plan = replace(PLAN, recipe=recipe, terms=Terms(server_momentum=0.999))
+    assert Plan.parse(plan.canonical()) == plan
+
+
+def test_the_paper_has_no_schedule_no_proximal_term_and_no_server_momentum() -> None:
+    recipe, terms = PROFILES["paper"].recipe, PROFILES["paper"].terms
+    assert (recipe.schedule, recipe.warmup_epochs, recipe.proximal, recipe.precision) == ("constant", 0, 0, "float32")
+    assert terms.server_momentum == 0
 
 
 @pytest.mark.parametrize("name", ["a", "0", "north-1", "a" * 63])

@@ -20,8 +20,10 @@ from site_agent.report import (
     Augmented,
     CensusRow,
     Contribution,
+    EmbeddingMap,
     Leak,
     Losses,
+    Neighbours,
     Round,
     SetAside,
     SiteReport,
@@ -30,7 +32,8 @@ from site_agent.report import (
     write_results,
 )
 from site_agent.report.answer import answer, signed
-from site_agent.report.figures import strokes
+from site_agent.report.figures import MARKS, STROKES, strokes
+from site_agent.report.figures import embedding_map as draw_map
 from site_agent.report.page import recipe_rows
 
 ATTACK = '"><script src="http://evil.example/x.js"></script><img src=x onerror=alert(1)>'
@@ -55,6 +58,10 @@ def comparison(versus: str, low: float, high: float) -> Comparison:
     return Comparison("CSFSSL", versus, Estimate((low + high) / 2, low, high))
 
 
+def embedding_map(model: str) -> EmbeddingMap:
+    return EmbeddingMap(model, ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)), (1, 0, None, None), images=4)
+
+
 def report(**changes: object) -> SiteReport:
     grey = np.full((8, 8, 3), 128, np.uint8)
     full = {
@@ -74,11 +81,21 @@ def report(**changes: object) -> SiteReport:
         "comparisons": (comparison("SSL", 0.02, 0.13), comparison("Random", 0.05, 0.3)),
         "contrastive_history": (Losses("SSL", (2.7, 1.5), (2.6, 1.6)),),
         "collapse_line": 2.7080502011,
+        "neighbour_history": (Neighbours("SSL", (None, 0.6, 0.7), 3),),
         "classifier_history": (Losses("SSL", (0.7,), (0.6,)),),
         "rounds": (Round(1, 2.1, (Contribution("nhs", 190, 23), Contribution("alts", 300, 37))),),
         "contact_sheet": (Augmented(grey, (grey, grey)),),
+        "maps": (embedding_map("random weights"), embedding_map("the federated model (CSFSSL)")),
     }
     return SiteReport(**{**full, **changes})
+
+
+def bare(**changes: object) -> SiteReport:
+    """A report of nothing but a plan."""
+    parts = ("census", "evaluations", "comparisons", "rounds", "contact_sheet", "maps")
+    histories = ("contrastive_history", "neighbour_history", "classifier_history")
+    nothing = {**dict.fromkeys((*parts, *histories), ()), "federated": "", "set_aside": SetAside()}
+    return report(**{**nothing, "collapse_line": None, **changes})
 
 
 class Elements(HTMLParser):
@@ -119,7 +136,7 @@ def test_the_page_fetches_nothing(page):
 def test_the_pictures_themselves_fetch_nothing(page):
     """An SVG could load things too: its only addresses are names of formats."""
     pictures = [base64.b64decode(found) for found in re.findall(r"svg\+xml;base64,([A-Za-z0-9+/=]+)", page)]
-    assert len(pictures) == 6
+    assert len(pictures) == 9
     for picture in pictures:
         text = picture.decode()
         assert "<script" not in text
@@ -136,7 +153,9 @@ def test_every_picture_has_a_description(page):
     assert all(a.get("alt") for tag, a in Elements(page).found if tag == "img")
 
 
-@pytest.mark.parametrize("where", ["patient", "image", "reason", "site of a round", "state", "version", "evaluation"])
+@pytest.mark.parametrize(
+    "where", ["patient", "image", "reason", "site of a round", "state", "version", "evaluation", "map"]
+)
 def test_names_from_outside_cannot_become_markup(where):
     changes: dict[str, object] = {
         "patient": {"set_aside": SetAside(leaks=(Leak((ATTACK, "P2"), ("c.jpg",), False),))},
@@ -146,8 +165,9 @@ def test_names_from_outside_cannot_become_markup(where):
         "state": {"final_state": ATTACK},
         "version": {"versions": {ATTACK: ATTACK}},
         "evaluation": {"evaluations": (evaluation(ATTACK, 0.7),), "comparisons": (), "federated": ATTACK},
+        "map": {"maps": (embedding_map(ATTACK),)},
     }[where]
-    written = render(report(**changes))
+    written = render(bare(**changes))
     assert "evil.example" in written, "the name is shown"
     assert "<script" not in written
     assert "onerror" not in {name for _, attributes in Elements(written).found for name in attributes}
@@ -209,19 +229,64 @@ def test_an_alarm_of_the_trainer_stands_beside_the_answer():
 
 
 def test_a_report_of_nothing_but_a_plan_can_be_drawn():
-    bare = report(
-        federated="",
-        census=(),
-        set_aside=SetAside(),
-        evaluations=(),
-        comparisons=(),
-        contrastive_history=(),
-        collapse_line=None,
-        classifier_history=(),
-        rounds=(),
-        contact_sheet=(),
-    )
-    assert "Not measured" in render(bare)
+    assert "Not measured" in render(bare())
+
+
+def test_the_maps_stand_behind_the_augmentation_sheet_with_what_one_may_read(page):
+    words = visible(page)
+    places = [
+        words.index(said)
+        for said in (
+            "What the model was shown",
+            "How the model arranges our images",
+            "under random weights , which have learned nothing, and under the federated model (CSFSSL)",
+            "What one may read from it",
+            "What one may not: the space between groups, their size, their place and their direction mean little",
+            "test women are on none",
+            "Words on this page",
+        )
+    ]
+    assert places == sorted(places)
+
+
+def test_a_map_of_a_sample_says_so(page):
+    assert "images, drawn at random from" not in visible(page)
+    sample = dataclasses.replace(embedding_map("random weights"), images=5174)
+    assert "Shown are 4 images, drawn at random from 5174." in visible(render(bare(maps=(sample, sample))))
+
+
+def test_where_there_is_no_map_the_page_says_why():
+    why = "There is no map: it takes at least 10 images, and there are 9."
+    assert why in visible(render(bare(no_map=why)))
+
+
+def test_the_three_kinds_of_mark_differ_without_colour():
+    assert len({style["marker"] for _, _, style in MARKS}) == len(MARKS) == 3
+
+
+def test_a_map_without_cases_can_be_drawn():
+    one_place = EmbeddingMap("a collapsed model", ((0.0, 0.0),) * 3, (None, None, 0), images=3)
+    assert draw_map(one_place) != draw_map(embedding_map("a collapsed model"))
+
+
+def test_the_neighbour_probe_is_drawn_only_where_it_was_measured(page):
+    assert "most similar labelled training images" in visible(page)
+    assert "most similar labelled training images" not in visible(render(bare()))
+
+
+def test_an_epoch_that_never_was_cannot_have_been_kept():
+    with pytest.raises(ValueError, match="epoch 3 was kept, of 2"):
+        Neighbours("SSL", (0.5, 0.6), 3)
+
+
+def test_a_map_has_a_label_for_every_point():
+    with pytest.raises(ValueError, match="1 points, 2 labels"):
+        EmbeddingMap("SSL", ((0.0, 0.0),), (0, 1), images=2)
+
+
+def test_a_federations_curve_is_drawn_like_its_start():
+    """Its losses are called `CSFSSL (this site's images)`."""
+    assert strokes(["CSFSSL (this site's images)"]) == {"CSFSSL (this site's images)": STROKES["CSFSSL"]}
 
 
 def test_counts_are_shown_with_their_totals(page):
@@ -274,6 +339,7 @@ def test_numbers_are_written_and_read_back(tmp_path):
         "why_not": "",
     }
     assert found.everything["recipe"]["classifier"]["momentum"] == 0.09
+    assert found.everything["neighbour_history"] == [{"name": "SSL", "aucs": [None, 0.6, 0.7], "kept_epoch": 3}]
 
 
 def test_the_numbers_name_no_file_and_no_patient(tmp_path):

@@ -191,6 +191,45 @@ def test_csfssl_updates_are_averaged_in_roster_order_whatever_the_order_of_arriv
     assert (work.round, work.layout) == (1, GIVEN)
 
 
+def round_of(run: Run, number: int, losses: dict[str, float]) -> tuple[Run, tuple[str, str] | None]:
+    """Return the state after a whole round, and the step that its average was told to carry on."""
+    for site in losses:
+        run = after(run, trained(run, site))
+    work = duty(run)
+    assert work is not None
+    run = after(run, AggregateStored(number, digest(f"average{number}"), 0.0))
+    return all_scored(run, losses), work.last_step
+
+
+def test_server_momentum_carries_on_the_step_between_the_bases_of_this_round_and_the_one_before() -> None:
+    """Training goes on from the last model though the first round's is the best; the step is between those as well."""
+    run, steps = after(fresh(rounds=4, server_momentum=0.5), *attached(A, B, C)), []
+    for number, loss in ((1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)):
+        run, last = round_of(run, number, dict.fromkeys((A, B, C), loss))
+        steps.append(last)
+    assert run.best_round == 1
+    assert steps == [
+        None,
+        (digest("average1"), GIVEN),
+        (digest("average2"), digest("average1")),
+        (digest("average3"), digest("average2")),
+    ]
+
+
+def test_without_server_momentum_there_is_no_step_to_carry_on() -> None:
+    run = after(fresh(), *attached(A, B, C))
+    run, _ = round_of(run, 1, {A: 1.0, B: 1.0, C: 1.0})
+    assert round_of(run, 2, {A: 1.0, B: 1.0, C: 1.0})[1] is None
+
+
+def test_server_momentum_carries_on_the_step_of_a_round_in_which_a_site_was_missing() -> None:
+    run = after(fresh(server_momentum=0.5, quorum=2, grace_s=0.0), *attached(A, B, C), SiteSilent(C, 0.0))
+    run, _ = round_of(run, 1, {A: 1.0, B: 1.0})
+    run, last = round_of(run, 2, {A: 1.0, B: 1.0})
+    assert [missing.site for missing in run.rounds[0].missing] == [C]
+    assert last == (digest("average1"), GIVEN)
+
+
 def test_by_images_an_update_weighs_as_many_images_as_its_site_has() -> None:
     run = after(fresh(average="by-images"), *attached(A, B, C))
     for site, images in ((A, 10), (B, 200), (C, 3)):
@@ -784,14 +823,22 @@ UNTOLD = st.one_of(
 """Anything anyone might say at any time."""
 
 RUNS = st.builds(
-    lambda mode, quorum, base, grace_s, ring: fresh(
-        mode, base=base, quorum=quorum, grace_s=grace_s, ring_result=ring, rounds=2, give_up_s=5e5
+    lambda mode, quorum, base, grace_s, ring, share: fresh(
+        mode,
+        base=base,
+        quorum=quorum,
+        grace_s=grace_s,
+        ring_result=ring,
+        rounds=2,
+        give_up_s=5e5,
+        server_momentum=share if mode == "csfssl" else 0.0,
     ),
     st.sampled_from(MODES),
     st.sampled_from([None, 1, 2, 3]),
     st.sampled_from(["", GIVEN]),
     st.sampled_from([0.0, 300.0]),
     st.sampled_from(["last", "cycle-average"]),
+    st.sampled_from([0.0, 0.5]),
 )
 
 

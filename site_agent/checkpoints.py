@@ -1,0 +1,136 @@
+"""Checkpoints: what a training needs to go on, in one file that is there whole or not at all.
+
+Rules
+1. One file holds everything: weights, momentum, the representations that the gauges will see, where training stood.
+   Random numbers need no place in it: they derive from the seed and the step.
+2. The file's name is its digest, so a damaged one is recognised and passed over. A new one is written and synced
+   before the older one goes.
+3. A checkpoint is for one `contract` (recipe, seed, images, base model...) and never used for another. Of other
+   contracts the newest few stay: a training that was left for another one can be taken up again.
+4. Keeping costs under one percent of the time: the next one waits at least a hundred times as long as the last one
+   took, and at least a minute. A disk that is full costs the checkpoint, not the run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import structlog
+from torch import Tensor
+
+INTERVAL_S = 60.0
+COST_SHARE = 0.01
+FILES_MAX = 3
+"""in one folder: one for each of the contracts that were last worked on"""
+_FACTS = "facts"
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Tensors by name, and what else must be known, as values JSON can hold."""
+
+    tensors: Mapping[str, Tensor]
+    facts: Mapping[str, Any]
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """Return the tensors whose name begins with `prefix`, without it."""
+        return {name.removeprefix(prefix): t for name, t in self.tensors.items() if name.startswith(prefix)}
+
+
+class Checkpoints:
+    """The checkpoints of one training in one folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        contract: str,
+        *,
+        interval_s: float = INTERVAL_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._folder, self._clock, self._interval_s = folder, clock, interval_s
+        self._stem = f"checkpoint-{hashlib.sha256(contract.encode()).hexdigest()[:16]}"
+        self._next_s = clock() + interval_s
+
+    def due(self) -> bool:
+        """Return whether it is time to keep another."""
+        return self._clock() >= self._next_s
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint, then drop older ones. A disk that does not take it is logged and otherwise ignored."""
+        started = self._clock()
+        metadata = {_FACTS: json.dumps(checkpoint.facts, sort_keys=True, allow_nan=False)}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+        content = safetensors.torch.save(tensors, metadata)
+        file = self._folder / f"{self._stem}-{hashlib.sha256(content).hexdigest()}.safetensors"
+        try:
+            self._put(file, content)
+        except OSError as error:
+            log.warning("checkpoint_not_kept", reason=error.strerror or type(error).__name__)
+        now = self._clock()
+        self._next_s = now + max(self._interval_s, (now - started) / COST_SHARE)
+
+    def latest(self) -> Checkpoint | None:
+        """Return the newest checkpoint that is whole; None if there is none."""
+        for file in _newest_first(self._files()):
+            content = file.read_bytes()
+            if file.stem.rpartition("-")[2] == hashlib.sha256(content).hexdigest():
+                return _parsed(content)
+            log.warning("checkpoint_damaged", file=file.name)
+        return None
+
+    def drop(self) -> None:
+        """The training is over: its checkpoints are not needed any more."""
+        for file in self._files():
+            file.unlink(missing_ok=True)
+
+    def _files(self) -> list[Path]:
+        return list(self._folder.glob(f"{self._stem}-*.safetensors"))
+
+    def _put(self, file: Path, content: bytes) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        older = [found for found in self._files() if found != file]
+        others = [found for found in _newest_first(self._folder.glob("checkpoint-*")) if found not in (file, *older)]
+        making = self._folder / f".{self._stem}.part"
+        try:
+            descriptor = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as out:
+                out.write(content)
+                out.flush()
+                os.fsync(out.fileno())
+            making.replace(file)
+            _sync_folder(self._folder)
+        except OSError:
+            making.unlink(missing_ok=True)
+            raise
+        for found in (*older, *others[FILES_MAX - 1 :]):
+            found.unlink(missing_ok=True)
+
+
+def _newest_first(files: Iterable[Path]) -> list[Path]:
+    return sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name last (the file's bytes do already)."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _parsed(content: bytes) -> Checkpoint:
+    """Read a checkpoint whose digest was right; `safetensors.torch.load` does not return the metadata."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return Checkpoint(safetensors.torch.load(content), json.loads(header["__metadata__"][_FACTS]))

@@ -1,0 +1,192 @@
+"""The command `pretrain`: contrastive training at the site alone (SSL), or on pooled collections (CSSL)."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from fedcervix.plan import Recipe, canonical_json
+from site_agent import dataset, models
+from site_agent.assemble import contact_sheet
+from site_agent.checkpoints import Checkpoints
+from site_agent.collection import Collection, index
+from site_agent.commands.setting import Setting, reading, recipe_options, setting, site_name
+from site_agent.devices import ready
+from site_agent.display import Display
+from site_agent.epochs import Epoch, Images, Position, StepReport
+from site_agent.home import SiteHome
+from site_agent.model import save_weights, start_encoder
+from site_agent.monitor import epoch_line, images_per_s
+from site_agent.neighbours import label_probe
+from site_agent.precision import settled
+from site_agent.pretrain import Pretrained
+from site_agent.pretrain import pretrain as train
+from site_agent.tasks import first_seed
+from site_agent.tensorboard import Events
+
+Part = Literal["train", "valid"]
+PARTS: tuple[Part, Part] = ("train", "valid")
+
+
+@click.command("pretrain")
+@recipe_options
+@click.option(
+    "--also", type=click.Path(path_type=Path), multiple=True, help="Further manifests to pool (CSSL), where allowed."
+)
+@click.option("--tensorboard", type=click.Path(path_type=Path), help="Folder for TensorBoard's event files.")
+@click.option("--restart", is_flag=True, help="Begin anew, even where an interrupted training could go on.")
+@click.pass_obj
+def pretrain(
+    home: SiteHome,
+    profile: str | None,
+    recipe_file: Path | None,
+    seed: int | None,
+    also: tuple[Path, ...],
+    tensorboard: Path | None,
+    restart: bool,
+) -> None:
+    """Train a cervix model on this site's images alone (SSL), or on pooled manifests (CSSL).
+
+    What was interrupted goes on from its last checkpoint when the same command is given again.
+    """
+    used = setting(home, profile, recipe_file, seed)
+    machine, display, site = ready(home.config().hardware), Display(), site_name(home)
+    recipe = settled(used.recipe, machine.device, home.cache)
+    click.echo(f"contrastive training on {machine.device} in {recipe.precision}, recipe of {used.source}", err=True)
+    collections = _collections(home, also, display)
+    parts = {split: _pooled(home, collections, recipe, split, display) for split in PARTS}
+    weights = home.config().hardware.imagenet_weights
+    encoder = start_encoder(recipe, first_seed(used.seed), Path(weights) if weights else None)
+    checkpoints = Checkpoints(home.folder / "checkpoints", _contract(recipe, used.seed, site, collections))
+    if restart:
+        checkpoints.drop()
+    with contextlib.ExitStack() as stack:
+        stack.callback(display.close)
+        events = stack.enter_context(Events(tensorboard, recipe)) if tensorboard else None
+        if events:
+            events.sheet(contact_sheet(home, collections[0], recipe, used.seed))
+        watch = Watch(recipe, display, events)
+        trained = train(
+            parts["train"],
+            parts["valid"],
+            recipe,
+            seed=used.seed,
+            stream=site,
+            encoder=encoder,
+            device=machine.device,
+            on_step=watch.step,
+            on_epoch=watch.epoch,
+            on_resume=watch.resumed,
+            probe=label_probe(home, collections[0], recipe, machine.device),
+            checkpoints=checkpoints,
+            acceleration=machine.acceleration,
+        )
+    kept = _keep(home, used, recipe, trained, parts, pooled=len(collections))
+    checkpoints.drop()
+    click.echo(f"kept epoch {trained.best_epoch} of {len(trained.history)}: {kept.weights}")
+    click.echo(f"next: site-agent --home {home.folder} finetune")
+
+
+def _contract(recipe: Recipe, seed: int, site: str, collections: Sequence[Collection]) -> str:
+    """Return what a checkpoint of this training depends on."""
+    images = " ".join(collection.digest for collection in collections)
+    return f"{canonical_json(dataclasses.asdict(recipe))} {seed} {site} {images}"
+
+
+def _keep(
+    home: SiteHome, used: Setting, recipe: Recipe, trained: Pretrained, parts: dict[Part, Images], *, pooled: int
+) -> models.CervixModel:
+    """Keep the trained model with its record."""
+    start = "CSSL" if pooled > 1 else "SSL"
+    making = home.models / f".{start.lower()}.safetensors"
+    more = {
+        "digest": save_weights(making, trained.best_state),
+        "best_epoch": trained.best_epoch,
+        "collections": pooled,
+        "train_images": len(parts["train"]),
+        "history": [_history(epoch) for epoch in trained.history],
+    }
+    kept = models.keep(home, start.lower(), start, recipe, used.seed, making, more)
+    models.remember_women(kept.folder, (*parts["train"].patients, *parts["valid"].patients))
+    making.unlink()
+    return kept
+
+
+def _history(epoch: Epoch) -> dict[str, Any]:
+    return {
+        "epoch": epoch.train.epoch,
+        "train_loss": epoch.train.loss,
+        "valid_loss": epoch.valid.loss,
+        "gauges": dataclasses.asdict(epoch.valid.gauges),
+        "knn_auc": epoch.knn_auc,
+        "images_per_s": images_per_s(epoch),
+    }
+
+
+class Watch:
+    """Shows a training to whoever sits before it."""
+
+    def __init__(self, recipe: Recipe, display: Display, events: Events | None) -> None:
+        self._recipe, self._display, self._events = recipe, display, events
+        self._started_s, self._timed = time.monotonic(), 0
+
+    def resumed(self, position: Position) -> None:
+        """Say that an interrupted training goes on."""
+        self._display.show(
+            "said", {"text": f"goes on from its checkpoint: epoch {position.epoch}, step {position.step}"}
+        )
+
+    def step(self, step: StepReport) -> None:
+        """Draw a step."""
+        progress = {"task": f"epoch {step.epoch}", "stage": "training", "done": step.step, "of": step.steps}
+        self._display.show("progress", {**progress, "unit": "steps", "loss": step.loss_sum / step.step})
+        if self._events:
+            self._events.step(step)
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Say how an epoch went."""
+        self._timed += 1
+        seconds = time.monotonic() - self._started_s
+        lines = epoch_line(epoch, self._recipe, seconds=seconds, timed_epochs=self._timed)
+        self._display.show("said", {"text": "\n          ".join(lines)})
+        if self._events:
+            self._events.epoch(epoch)
+
+
+def _collections(home: SiteHome, also: Sequence[Path], display: Display) -> list[Collection]:
+    """Return this site's collection, and those of further manifests behind it."""
+    data, collections = home.config().data, [dataset.open_collection(home, reading(display))]
+    for manifest in also:
+        name = hashlib.sha256(str(manifest.resolve()).encode()).hexdigest()[:12]
+        collections.append(
+            index(
+                manifest,
+                splits_file=home.folder / f"splits-{name}.csv",
+                seed=data.split_seed,
+                unreadable_max=data.unreadable_max,
+                cache_folder=home.cache,
+            )
+        )
+    return collections
+
+
+def _pooled(home: SiteHome, collections: Sequence[Collection], recipe: Recipe, split: Part, display: Display) -> Images:
+    """Return the images of a split of all collections.
+
+    A picture that is in another part of any of the collections is left out: no test woman trains under another name.
+    """
+    barred = {image.digest for collection in collections for image in collection.images if image.split != split}
+    parts = []
+    for number, collection in enumerate(collections):
+        images = dataset.contrastive(home, collection, recipe, split, reading(display))
+        kept = [k for k, image in enumerate(collection.contrastive(split)) if image.digest not in barred]
+        women = (images.patients[k] if number == 0 else f"{number}:{images.patients[k]}" for k in kept)
+        parts.append(Images(images.pixels[kept], tuple(women)))
+    return dataset.joined(parts)

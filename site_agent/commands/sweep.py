@@ -1,0 +1,179 @@
+"""The command that tries out N and the width of the dense layer: `site-agent sweep`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from fedcervix.errors import TrainingError
+from fedcervix.files import write_whole
+from fedcervix.plan import SITE_NAME, Recipe
+from fedcervix.process import stdout_console
+from site_agent import dataset
+from site_agent.collection import Collection
+from site_agent.commands.setting import Setting, reading, recipe_options, setting, site_name
+from site_agent.devices import ready
+from site_agent.display import Display
+from site_agent.home import SiteHome
+from site_agent.images import Progress
+from site_agent.model import Encoder, start_encoder
+from site_agent.precision import settled
+from site_agent.sweep import (
+    Cell,
+    Material,
+    choose,
+    combinations,
+    digest_of,
+    read_cells,
+    write_cells,
+)
+from site_agent.sweep import sweep as train_cells
+from site_agent.tasks import first_seed
+
+CELLS = "cells.json"
+CHOSEN = "chosen.toml"
+
+
+def _numbers(_context: click.Context, parameter: click.Parameter, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"whole numbers with commas between them, as {parameter.default}") from None
+
+
+def _folder_name(_context: click.Context, _parameter: click.Parameter, text: str) -> str:
+    if SITE_NAME.fullmatch(text) is None:
+        raise click.BadParameter("a-z, 0-9 and inner hyphens")
+    return text
+
+
+@click.command("sweep")
+@recipe_options
+@click.option("--batch-images", default="8,16,32", show_default=True, callback=_numbers, help="N to try.")
+@click.option("--width", default="64,128,256", show_default=True, callback=_numbers, help="Dense widths to try.")
+@click.option("--name", default="sweep", show_default=True, callback=_folder_name, help="Folder below sweeps/.")
+@click.pass_obj
+def sweep(
+    home: SiteHome,
+    profile: str | None,
+    recipe_file: Path | None,
+    seed: int | None,
+    batch_images: tuple[int, ...],
+    width: tuple[int, ...],
+    name: str,
+) -> None:
+    """Try out N and the dense width on this site's images; choose by the classifier's validation loss alone.
+
+    Test images take no part. Finished combinations are kept: started again, an interrupted sweep goes on.
+
+    E (epochs_per_round) exists in a federation alone: run one with each E, and compare the mean validation losses.
+    """
+    used = setting(home, profile, recipe_file, seed)
+    machine, display = ready(home.config().hardware), Display()
+    try:
+        recipes = combinations(settled(used.recipe, machine.device, home.cache), batch_images, width)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    folder = home.folder / "sweeps" / name
+    kept = read_cells(folder / CELLS)
+    click.echo(f"{len(recipes)} combinations on {machine.device}, recipe of {used.source}", err=True)
+    try:
+        collection = dataset.open_collection(home, reading(display))
+        material = gather(home, collection, used.recipe, reading(display))
+        cells = train_cells(
+            recipes,
+            material,
+            kept,
+            seed=used.seed,
+            stream=site_name(home),
+            start_of=_starting(home, used.seed),
+            machine=machine,
+            on_cell=_keeper(folder / CELLS, kept, display),
+            on_trouble=lambda recipe, error: display.show("said", {"text": f"{_named(recipe)}: {error.explain()}"}),
+            on_progress=lambda values: display.show("progress", values),
+        )
+    finally:
+        display.close()
+    _report(home, folder, used, recipes, cells, material)
+
+
+def gather(home: SiteHome, collection: Collection, recipe: Recipe, on_progress: Progress) -> Material:
+    """Return what a sweep may see: the images of training and validation women. Test images are not opened for it."""
+    return Material(
+        train=dataset.contrastive(home, collection, recipe, "train", on_progress),
+        valid=dataset.contrastive(home, collection, recipe, "valid", on_progress),
+        labelled_train=dataset.labelled(home, collection, recipe, "train", on_progress),
+        labelled_valid=dataset.labelled(home, collection, recipe, "valid", on_progress),
+        digest=digest_of(collection.images),
+    )
+
+
+def table(cells: Sequence[Cell], title: str) -> Table:
+    """Return the cells in the order of the sweep, the chosen one marked."""
+    drawn = Table(title=title, title_justify="left")
+    drawn.add_column("N", justify="right")
+    drawn.add_column("width", justify="right")
+    for heading in ("classifier's validation loss", "its AUC there", "contrastive epochs", "seconds"):
+        drawn.add_column(heading, justify="right")
+    drawn.add_column("")
+    for cell in cells:
+        numbers = (f"{cell.classifier_loss:.4f}", f"{cell.classifier_auc:.3f}", f"{cell.contrastive_epoch}")
+        chosen = "<- chosen" if cell == choose(cells) else ""
+        drawn.add_row(f"{cell.batch_images}", f"{cell.width}", *numbers, f"{cell.seconds:.0f}", chosen)
+    return drawn
+
+
+def toml(recipe: Recipe) -> str:
+    """Return a whole recipe as a TOML file that `--recipe` reads back."""
+    lines, tables = [], []
+    for key, value in dataclasses.asdict(recipe).items():
+        if isinstance(value, dict):
+            tables += ["", f"[{key}]", *(f"{below} = {json.dumps(found)}" for below, found in value.items())]
+        else:
+            lines.append(f"{key} = {json.dumps(value)}")
+    return "\n".join([*lines, *tables, ""])
+
+
+def _starting(home: SiteHome, seed: int) -> Callable[[Recipe], Encoder]:
+    weights = home.config().hardware.imagenet_weights
+    return lambda recipe: start_encoder(recipe, first_seed(seed), Path(weights) if weights else None)
+
+
+def _keeper(file: Path, kept: dict[str, Cell], display: Display) -> Callable[[str, Cell], None]:
+    def keep(key: str, cell: Cell) -> None:
+        kept[key] = cell
+        write_cells(file, kept)
+        said = f"classifier's validation loss {cell.classifier_loss:.4f}, AUC {cell.classifier_auc:.3f}"
+        display.show("said", {"text": f"{_named(cell)}: {said}"})
+
+    return keep
+
+
+def _named(one: Recipe | Cell) -> str:
+    return f"N {one.batch_images}, width {one.width}"
+
+
+def _report(
+    home: SiteHome, folder: Path, used: Setting, recipes: Sequence[Recipe], cells: Sequence[Cell], material: Material
+) -> None:
+    """Print the table, the choice, and how to use it. Raises TrainingError where nothing could be trained."""
+    if not cells:
+        raise TrainingError(
+            "none of the combinations could be trained",
+            cause="the reason of each stands above",
+            next_step="other values of --batch-images, or another recipe",
+        )
+    best = choose(cells)
+    [recipe] = [r for r in recipes if (r.batch_images, r.width) == (best.batch_images, best.width)]
+    write_whole(folder / CHOSEN, f"# chosen by `site-agent sweep` on validation images\n{toml(recipe)}".encode())
+    images, women = len(material.labelled_valid.labels), len(set(material.labelled_valid.patients))
+    stdout_console().print(table(cells, f"judged on {images} labelled validation images of {women} women"))
+    click.echo(f"chosen: {_named(best)}. One training each: small differences may be chance.")
+    click.echo(f"in a federation's plan: [run.recipe]\n  batch_images = {best.batch_images}\n  width = {best.width}")
+    with_seed = f" --seed {used.seed}" if used.seed else ""
+    click.echo(f"next: site-agent --home {home.folder} pretrain --recipe {folder / CHOSEN}{with_seed}")

@@ -1,0 +1,102 @@
+"""A few training steps, alone or as one of a team: `python joint_steps.py FOLDER` under MASTER_ADDR, RANK and so on.
+
+Every rank writes what it came to; `test_team` compares that with the same steps taken by one process.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from fedcervix.plan import Recipe
+from site_agent.augment import apply, standardise, to_input
+from site_agent.batches import batches
+from site_agent.contrast import LOSSES
+from site_agent.joint_norm import join_batch_norm
+from site_agent.model import Encoder, build_encoder, unit_rows
+from site_agent.optimise import make_optimiser
+from site_agent.team import Team, agreed, assemble, disband, gather_views, hear, share, share_rows, tell, wrap
+from site_agent.views import training_draws
+
+CPU = torch.device("cpu")
+IMAGES, PX, STEPS = 24, 32, 3
+"""three batches of eight: one epoch"""
+SMALL: dict[str, Any] = {
+    "architecture": "resnet18",
+    "image_px": PX,
+    "batch_images": 8,
+    "temperature": 0.5,
+    "avoid_same_patient": True,
+}
+RECIPES = {
+    "one-augmented": Recipe(**SMALL),
+    "both-augmented": Recipe(**SMALL, views="both-augmented", head="mlp", loss="dcl"),  # has a BatchNorm1d, too
+}
+REQUEST = {"task": "train", "words": "Zervix, шейка матки"}
+
+
+class Exact(nn.Module):
+    """The encoder without its last step to float32."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        f: Tensor = self.encoder.head(self.encoder.features(x))
+        return unit_rows(f)
+
+
+def both_views(pixels: Tensor, packed: Tensor) -> Tensor:
+    """As `views.views`, in float64."""
+    originals, packed = to_input(pixels).double(), packed.double()
+    if len(packed) == len(pixels):
+        return standardise(torch.cat([originals, apply(originals, packed)]))
+    return standardise(apply(torch.cat([originals, originals]), packed))
+
+
+def train(recipe: Recipe, team: Team) -> dict[str, Tensor]:
+    """Take the steps; return the losses, the weights, and the representations of the last joint batch."""
+    pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, PX, PX, 3), np.uint8)
+    women = [f"w{image // 2}" for image in range(IMAGES)]
+    encoder = build_encoder(recipe, 1).double().train()
+    optimiser = make_optimiser(encoder, recipe)
+    join_batch_norm(encoder, team)
+    network = wrap(Exact(encoder), team, CPU)
+    order = batches(IMAGES, recipe.batch_images, 2, patients=women, avoid_same_patient=recipe.avoid_same_patient)
+    losses, f = [], torch.empty(0)
+    for step, chosen in enumerate(order[:STEPS]):
+        drawn = training_draws(len(chosen), recipe, seed=3, stream="nhs", epoch=1, step=step)
+        x = both_views(torch.from_numpy(pixels[share(chosen, team)]), share_rows(drawn, len(chosen), team))
+        f = gather_views(network(x), team)
+        loss = LOSSES[recipe.loss](f.double(), recipe.temperature)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.detach())
+    weights = {f"model.{name}": tensor.detach().clone() for name, tensor in encoder.state_dict().items()}
+    return {"losses": torch.stack(losses), "f": f.detach(), **weights}
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    team = assemble(CPU)
+    for name, recipe in RECIPES.items():
+        safetensors.torch.save_file(train(recipe, team), Path(sys.argv[1]) / f"{name}-{team.rank}.safetensors")
+    if team.leads:
+        tell(REQUEST, team)
+    else:
+        assert hear(team) == REQUEST
+    assert agreed({"precision": f"of rank {team.rank}"}, team) == {"precision": "of rank 0"}
+    disband(team)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""The loop around the round machine, with real files: what is averaged from what, and what is kept for it on disk."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coordinator.engine import Engine
+from fedcervix.blobs import BlobStore
+from fedcervix.events import Answer, ScoreReported, SiteAttached, SiteSilent, Task, TaskKind, UpdateStored
+from fedcervix.journal import Journal, RunRecord
+from fedcervix.plan import Plan, Recipe, Terms
+from fedcervix.rounds import Aggregate, Phase, duty
+from fedcervix.weights import read_tensors, write_tensors
+
+SITES = ("ada", "bob")
+PULL = {"ada": 1.0, "bob": 3.0}
+"""how far a site's training moves the weight; so the average of both moves it by 2"""
+
+pytestmark = pytest.mark.timeout(30)
+
+
+class Federation:
+    """A home on disk, the sites' work as arithmetic, and an engine that can be replaced as by a restart."""
+
+    def __init__(self, folder: Path, **terms: Any) -> None:
+        self.blobs = BlobStore(folder / "blobs")
+        first = self.blobs.scratch("first")
+        base = write_tensors(first, model(0.0, steps=0))
+        self.blobs.adopt(first, base)
+        given = Terms(**{"rounds": 9, "patience_rounds": 9, "lease_s": 1e6, **terms})
+        plan = Plan(mode="csfssl", sites=SITES, profile="paper", terms=given, recipe=Recipe())
+        self.record = RunRecord("run", plan, base, 0.0)
+        self.journal = Journal(folder / "journal.db")
+        self.journal.begin(self.record)
+        self.restart()
+
+    def restart(self) -> None:
+        self.engine = Engine(self.journal, self.blobs, self.record, clock_s=lambda: 0.0)
+
+    def weight(self, digest: str) -> float:
+        return float(read_tensors(self.blobs.path(digest))["w"][0])
+
+    def asked(self, site: str) -> Task:
+        """Return the next task of a site; waits until the coordinator has done its own work."""
+        for news in self.engine.instructions(site, lambda: True):
+            if isinstance(news, Task):
+                return news
+        raise AssertionError("the run has ended")
+
+    def attach(self) -> None:
+        for site in SITES:
+            assert self.engine.submit(SiteAttached(site, 0.0)) is Answer.ACCEPTED
+
+    def train(self, site: str) -> None:
+        task = self.asked(site)
+        assert task.kind is TaskKind.TRAIN
+        made = self.blobs.scratch(f"{site}-{task.round}")
+        digest = write_tensors(made, model(self.weight(task.base) + PULL[site], steps=task.round))
+        self.blobs.adopt(made, digest)
+        update = UpdateStored(site, task, digest, 10, 1, 0.5, 1.0, 0.0)
+        assert self.engine.take_update(update) is Answer.ACCEPTED
+
+    def score(self, site: str) -> None:
+        task = self.asked(site)
+        assert task.kind is TaskKind.SCORE
+        assert self.engine.submit(ScoreReported(site, task, task.round, 1, 10, (), 0.0)) is Answer.ACCEPTED
+
+    def round(self, sites: tuple[str, ...] = SITES) -> None:
+        """A whole round: its loss is its number, so that the first one is and stays the best."""
+        with driven(self.engine):
+            for site in sites:
+                self.train(site)
+            for site in sites:
+                self.score(site)
+
+    def published(self) -> list[float]:
+        """The weight that each finished round published, as far as it is still kept."""
+        rounds = [round_ for round_ in self.engine.run.rounds if round_.candidate]
+        return [self.weight(r.candidate) for r in rounds if self.blobs.has(r.candidate)]
+
+
+def model(weight: float, steps: int) -> dict[str, np.ndarray]:
+    return {"w": np.float32([weight]), "bn.num_batches_tracked": np.array(steps, np.int64)}
+
+
+def duty_of(run: Federation) -> Aggregate:
+    work = duty(run.engine.run)
+    assert work is not None
+    return work
+
+
+@contextmanager
+def driven(engine: Engine) -> Iterator[None]:
+    """Let the driving thread do the coordinator's own work meanwhile."""
+    thread = threading.Thread(target=engine.drive, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        engine.stop()
+        thread.join()
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Iterator[Callable[..., Federation]]:
+    with ExitStack() as stack:
+
+        def make(name: str = "home", **terms: Any) -> Federation:
+            (tmp_path / name).mkdir()
+            made = Federation(tmp_path / name, **terms)
+            stack.callback(made.journal.close)
+            made.attach()
+            return made
+
+        yield make
+
+
+def rounds_with_restarts(run: Federation, count: int, sites: tuple[str, ...] = SITES) -> list[float]:
+    """Return what each round published; the coordinator is restarted after each."""
+    found = []
+    for _ in range(count):
+        run.round(sites)
+        found.append(run.weight(run.engine.run.model))
+        run.restart()
+    return found
+
+
+def test_the_plain_mean_moves_the_model_as_far_as_the_sites_do(federation: Callable[..., Federation]) -> None:
+    assert rounds_with_restarts(federation(), 3) == [2, 4, 6]
+
+
+def test_server_momentum_adds_its_share_of_the_last_step(federation: Callable[..., Federation]) -> None:
+    # Each round the sites move the model by 2: 2, 4 + 2 / 2 = 5, 7 + 3 / 2 = 8.5, 10.5 + 3.5 / 2 = 12.25.
+    assert rounds_with_restarts(federation(server_momentum=0.5), 4) == [2, 5, 8.5, 12.25]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_restarts_between_rounds_give_the_same_digests(federation: Callable[..., Federation], share: float) -> None:
+    through, restarted = federation("through", server_momentum=share), federation("restarted", server_momentum=share)
+    rounds_with_restarts(restarted, 4)
+    with driven(through.engine):
+        for _ in range(4):
+            for work in (through.train, through.score):
+                for site in SITES:
+                    work(site)
+    ours, theirs = through.engine.run, restarted.engine.run
+    assert len(ours.rounds) == 5
+    assert [r.candidate for r in ours.rounds] == [r.candidate for r in theirs.rounds]
+
+
+def test_a_restart_before_the_average_averages_from_the_same_models(federation: Callable[..., Federation]) -> None:
+    run = federation(server_momentum=0.5)
+    rounds_with_restarts(run, 2)
+    for site in SITES:
+        run.train(site)
+    run.restart()
+    assert run.engine.run.phase is Phase.AGGREGATING
+    with driven(run.engine):
+        assert run.weight(run.asked("ada").base) == 8.5
+
+
+def test_an_average_that_was_made_but_not_journaled_is_made_again(federation: Callable[..., Federation]) -> None:
+    """Killed between the file and the journal: the same work gives the same file."""
+    run = federation(server_momentum=0.5)
+    rounds_with_restarts(run, 2)
+    for site in SITES:
+        run.train(site)
+    first = run.engine._average(duty_of(run))
+    run.restart()
+    assert run.engine._average(duty_of(run)) == first
+
+
+def test_a_site_that_was_away_joins_a_momentum_that_went_on_without_it(federation: Callable[..., Federation]) -> None:
+    run = federation(server_momentum=0.5, quorum=1, grace_s=0.0)
+    run.engine.submit(SiteSilent("bob", 0.0))
+    # ada alone moves the model by 1: 1, 2 + 1 / 2; then both move it by 2: 4.5 + 1.5 / 2
+    assert rounds_with_restarts(run, 2, sites=("ada",)) == [1, 2.5]
+    run.engine.submit(SiteAttached("bob", 0.0))
+    assert rounds_with_restarts(run, 1) == [5.25]
+
+
+def test_the_disk_keeps_what_the_next_average_needs_and_no_more(federation: Callable[..., Federation]) -> None:
+    """The first model (the layout), the best one, and the last; with momentum also the one before the last."""
+    plain, moved = federation("plain"), federation("moved", server_momentum=0.5)
+    rounds_with_restarts(plain, 4)
+    rounds_with_restarts(moved, 4)
+    assert plain.published() == [2, 8]
+    assert moved.published() == [2, 8.5, 12.25]
+    assert [len(list(home.blobs.path("x").parent.glob("*.safetensors"))) for home in (plain, moved)] == [3, 4]

@@ -1,0 +1,191 @@
+"""Killed at any step and started again, a training ends with the same bits."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from fedcervix.errors import ModelError, TrainingError
+from fedcervix.plan import Recipe
+from site_agent.checkpoints import Checkpoints
+from site_agent.epochs import Images, StepReport, train_epochs
+from site_agent.model import build_encoder
+from site_agent.optimise import make_optimiser
+from site_agent.pretrain import Pretrained, pretrain
+from site_agent.resume import Keeping, unpack
+from site_agent.steps import fits, make_step
+from site_agent.views import views
+
+torch.set_num_threads(1)
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(
+    architecture="resnet18", image_px=32, width=16, batch_images=4, epochs_max=2, schedule="cosine", warmup_epochs=0.5
+)
+
+
+class Killed(Exception):  # noqa: N818 (it is no error)
+    pass
+
+
+def images(count: int, seed: int) -> Images:
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8).repeat(8, axis=1).repeat(8, axis=2)
+    return Images(pixels, tuple(f"woman {i}" for i in range(count)))
+
+
+TRAIN, VALID = images(12, 0), images(5, 1)
+
+
+def run(folder: Path | None, die_at: int | None = None) -> Pretrained:
+    """Pre-train, every step being kept; die after the step of that number (over the whole call)."""
+    numbers = itertools.count(1)
+
+    def on_step(_step: StepReport) -> None:
+        if next(numbers) == die_at:
+            raise Killed
+
+    return pretrain(
+        TRAIN,
+        VALID,
+        RECIPE,
+        seed=3,
+        stream="north",
+        encoder=build_encoder(RECIPE, 0),
+        device=CPU,
+        on_step=on_step,
+        on_epoch=lambda _epoch: None,
+        checkpoints=Checkpoints(folder, "contract", interval_s=0.0) if folder else None,
+        clock=lambda: 0.0,
+    )
+
+
+def same(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> Pretrained:
+    return run(None)
+
+
+@pytest.mark.parametrize("die_at", [1, 2, 3, 4, 5, 6])
+def test_died_after_any_step_it_ends_with_the_same_bits_and_the_same_history(
+    tmp_path: Path, undisturbed: Pretrained, die_at: int
+) -> None:
+    with pytest.raises(Killed):
+        run(tmp_path, die_at)
+    again = run(tmp_path)
+    assert same(again.best_state, undisturbed.best_state)
+    assert again.history == undisturbed.history
+    assert again.best_epoch == undisturbed.best_epoch
+
+
+def test_died_again_and_again_it_ends_with_the_same_bits(tmp_path: Path, undisturbed: Pretrained) -> None:
+    """Every start takes one step of its own before it dies: the step it died in was not kept, the one before was."""
+    for _ in range(5):
+        with pytest.raises(Killed):
+            run(tmp_path, die_at=2)
+    assert same(run(tmp_path).best_state, undisturbed.best_state)
+
+
+def test_a_round_of_several_epochs_goes_on_within_any_of_them(tmp_path: Path) -> None:
+    def round_(keep: Checkpoints | None, die_at: int | None = None) -> tuple[list[float], dict[str, Tensor]]:
+        numbers = itertools.count(1)
+
+        def on_step(_step: StepReport) -> None:
+            if next(numbers) == die_at:
+                raise Killed
+
+        encoder = build_encoder(RECIPE, 0)
+        optimiser = make_optimiser(encoder, RECIPE)
+        kept = keep.latest() if keep else None
+        options = {"keeper": Keeping(keep, encoder, optimiser)} if keep else {}
+        records = train_epochs(
+            encoder,
+            optimiser,
+            TRAIN,
+            RECIPE,
+            seed=0,
+            stream="north",
+            first_epoch=3,
+            epochs=2,
+            device=CPU,
+            on_step=on_step,
+            epochs_total=10,
+            at=unpack(kept, encoder, optimiser).position if kept else None,
+            clock=lambda: 0.0,
+            **options,
+        )
+        return [record.loss for record in records], dict(encoder.state_dict())
+
+    keep = Checkpoints(tmp_path, "round", interval_s=0.0)
+    with pytest.raises(Killed):
+        round_(keep, die_at=5)
+    losses, state = round_(keep)
+    expected_losses, expected = round_(None)
+    assert losses == expected_losses
+    assert same(state, expected)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(tmp_path, die_at=3)
+    kept = Checkpoints(tmp_path, "contract").latest()
+    assert kept is not None
+    wider = dataclasses.replace(RECIPE, width=32)
+    encoder = build_encoder(wider, 0)
+    with pytest.raises(ModelError, match="the checkpoint does not fit"):
+        unpack(kept, encoder, make_optimiser(encoder, wider))
+
+
+def test_a_batch_too_large_for_the_gpu_is_said_with_one_that_fits_and_leaves_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = build_encoder(RECIPE, 0)
+    optimiser = make_optimiser(encoder, RECIPE)
+    step = make_step(encoder, optimiser, RECIPE, CPU)
+    before = encoder.head[0].weight.detach().clone()
+    monkeypatch.setattr("site_agent.steps.views", lambda pixels, packed: _views_if(pixels, packed, images_max=2))
+    with pytest.raises(TrainingError, match="too small for 4 images of 32 px") as caught:
+        train_epochs(
+            encoder,
+            optimiser,
+            TRAIN,
+            RECIPE,
+            seed=0,
+            stream="north",
+            first_epoch=1,
+            epochs=1,
+            device=CPU,
+            on_step=lambda _: None,
+            step=step,
+            keeper=Keeping(Checkpoints(tmp_path, "contract"), encoder, optimiser),
+        )
+    assert "batch_images = 2 fits" in caught.value.next_step
+    assert torch.equal(encoder.head[0].weight, before)
+    kept = Checkpoints(tmp_path, "contract").latest()
+    assert kept is not None
+    assert (kept.facts["epoch"], kept.facts["step"]) == (1, 0)
+
+
+def _views_if(pixels: Tensor, packed: Tensor, *, images_max: int) -> Tensor:
+    if len(pixels) > images_max:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    return views(pixels, packed)
+
+
+def test_the_search_for_a_batch_that_fits_changes_no_weight() -> None:
+    encoder = build_encoder(RECIPE, 0)
+    before = [p.detach().clone() for p in encoder.parameters()]
+    pixels, packed = torch.from_numpy(TRAIN.pixels[np.arange(4)]), torch.zeros(4, 8)
+    packed[:, 0] = packed[:, 4] = packed[:, 6] = packed[:, 7] = 1
+    assert fits(encoder, RECIPE, CPU, pixels, packed)(2)
+    assert all(torch.equal(p, b) for p, b in zip(encoder.parameters(), before, strict=True))
+    assert all(p.grad is None for p in encoder.parameters())
