@@ -32,11 +32,13 @@ from site_agent.contrast import LOSSES
 from site_agent.devices import autocast, place
 from site_agent.feed import Feed
 from site_agent.gauges import IMAGES_MAX, Gauges, gauges
+from site_agent.joint_norm import join_batch_norm
 from site_agent.model import Encoder
 from site_agent.optimise import learning_rate, set_rate
 from site_agent.pixels import Pixels
 from site_agent.readings import Readings
 from site_agent.steps import Step, fits, make_step, out_of_memory
+from site_agent.team import ALONE, Team, share, share_rows
 from site_agent.views import scoring_draws, training_draws, views
 
 
@@ -177,6 +179,7 @@ class _Work:
     stream: str
     device: torch.device
     step: Step
+    team: Team
     epochs_total: int
     on_step: Callable[[StepReport], None]
     keeper: Keeper
@@ -197,6 +200,7 @@ def train_epochs(
     on_step: Callable[[StepReport], None],
     epochs_total: int | None = None,
     step: Step | None = None,
+    team: Team = ALONE,
     at: Position | None = None,
     keeper: Keeper = NEVER,
     clock: Callable[[], float] = time.monotonic,
@@ -211,6 +215,7 @@ def train_epochs(
     """
     _check_size(images, recipe)
     place(encoder, device)
+    join_batch_norm(encoder, team)
     work = _Work(
         encoder=encoder,
         optimiser=optimiser,
@@ -220,7 +225,8 @@ def train_epochs(
         seed=seed,
         stream=stream,
         device=device,
-        step=step or make_step(encoder, optimiser, recipe, device),
+        step=step or make_step(encoder, optimiser, recipe, device, team=team),
+        team=team,
         epochs_total=epochs_total or recipe.epochs_max,
         on_step=on_step,
         keeper=keeper,
@@ -246,7 +252,7 @@ def _train_epoch(work: _Work, begin: Position) -> EpochRecord:
             f, loss = work.step(*inputs)
         except torch.OutOfMemoryError as error:
             work.keeper.keep(tally.position(number - 1))
-            smaller = fits(work.encoder, work.recipe, work.device, *inputs)
+            smaller = fits(work.encoder, work.recipe, work.device, *inputs) if work.team.alone else None
             raise out_of_memory(len(order[number - 1]), work.recipe, smaller) from error
         tally.add(number, f, loss)
         if work.keeper.due():
@@ -345,7 +351,7 @@ def _set_rate(work: _Work, epoch: int, number: int, steps: int) -> None:
 def _inputs(work: _Work, epoch: int, number: int, chosen: Indices) -> tuple[Tensor, Tensor]:
     """Return a step's images and augmentations, on the device."""
     drawn = training_draws(len(chosen), work.recipe, seed=work.seed, stream=work.stream, epoch=epoch, step=number)
-    return work.feed.take(chosen), work.feed.send(drawn)
+    return work.feed.take(share(chosen, work.team)), work.feed.send(share_rows(drawn, len(chosen), work.team))
 
 
 def _both_views(several: Iterable[Tensor]) -> Tensor:

@@ -20,6 +20,7 @@ from site_agent.devices import Acceleration, autocast, place
 from site_agent.graphs import Graphed
 from site_agent.model import Encoder, build_encoder
 from site_agent.optimise import changed_by, make_optimiser, pull_back
+from site_agent.team import ALONE, Team, gather_views, wrap
 from site_agent.views import views
 
 Step = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
@@ -52,16 +53,21 @@ def make_step(
     *,
     anchors: Anchors | None = None,
     acceleration: Acceleration = "eager",
+    team: Team = ALONE,
 ) -> Step:
-    """Return the step. `anchors` is asked for where the recipe is proximal; local training has none."""
+    """Return the step. `anchors` is asked for where the recipe is proximal; local training has none.
+
+    In a team it takes this rank's share of the images and returns the joint batch's representations and loss.
+    """
     pull = anchors.tensors if anchors else []
     parameters = list(encoder.parameters())
-    forward = torch.compile(encoder, dynamic=False) if acceleration == "compile" else encoder
+    forward = torch.compile(encoder, dynamic=False) if acceleration == "compile" else wrap(encoder, team, device)
 
     def step(pixels: Tensor, packed: Tensor) -> tuple[Tensor, ...]:
         x = views(pixels, packed)  # (2N, 3, S, S)
         with autocast(device, recipe.precision):
             f = forward(x)  # (2N, width)
+        f = gather_views(f, team)
         loss = LOSSES[recipe.loss](f, recipe.temperature)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -85,21 +91,26 @@ class Learner:
     step: Step
 
 
-def make_learner(recipe: Recipe, device: torch.device, acceleration: Acceleration) -> Learner:
+def make_learner(recipe: Recipe, device: torch.device, acceleration: Acceleration, team: Team = ALONE) -> Learner:
     """Return a learner on the device; its weights are to be loaded."""
     encoder = build_encoder(recipe, 0)
     place(encoder, device)
     optimiser, anchors = make_optimiser(encoder, recipe), make_anchors(encoder, recipe)
-    step = make_step(encoder, optimiser, recipe, device, anchors=anchors, acceleration=acceleration)
+    step = make_step(encoder, optimiser, recipe, device, anchors=anchors, acceleration=acceleration, team=team)
     return Learner(encoder, optimiser, anchors, step)
 
 
-def out_of_memory(images: int, recipe: Recipe, fits: Callable[[int], bool]) -> TrainingError:
-    """Return what to tell the operator when a batch of `images` does not fit: also which batch would."""
+def out_of_memory(images: int, recipe: Recipe, fits: Callable[[int], bool] | None) -> TrainingError:
+    """Return what to tell the operator when a batch of `images` does not fit: also which batch would.
+
+    `fits` tries one; None where nothing can be tried (in a team the others do not take part).
+    """
     smaller = images // 2
-    while smaller >= 2 and not fits(smaller):
+    while fits and smaller >= 2 and not fits(smaller):
         smaller //= 2
-    advice = f"batch_images = {smaller} fits" if smaller >= 2 else "not even two images fit: free the GPU (nvidia-smi)"
+    advice = f"batch_images = {smaller} {'fits' if fits else 'may fit'}"
+    if smaller < 2:
+        advice = "not even two images fit: free the GPU (nvidia-smi)"
     return TrainingError(
         f"the GPU's memory is too small for {images} images of {recipe.image_px} px in a batch",
         cause="another process uses the GPU, or the recipe is too large for it",

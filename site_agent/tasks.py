@@ -24,7 +24,7 @@ from site_agent import dataset
 from site_agent.checkpoints import Checkpoints
 from site_agent.collection import Collection
 from site_agent.devices import Acceleration
-from site_agent.epochs import Images, StepReport, train_epochs, validation_loss
+from site_agent.epochs import NEVER, Images, StepReport, train_epochs, validation_loss
 from site_agent.home import SiteHome
 from site_agent.model import (
     Encoder,
@@ -40,10 +40,11 @@ from site_agent.optimise import clear, optimiser_state, restore_optimiser
 from site_agent.precision import settled
 from site_agent.resume import Keeping, unpack
 from site_agent.steps import Learner, make_learner
-from site_agent.team import ALONE, Team
+from site_agent.team import ALONE, Team, agreed, check_same, leader_first
 
 OnProgress = Callable[[dict[str, Any]], None]
 ROUNDS_KEPT = 2
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 RUNNING = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -84,7 +85,7 @@ class Bench:
     def learner(self, recipe: Recipe) -> Learner:
         """Return the learner of this recipe; made once, so that nothing is compiled or captured in every round."""
         if self._learner is None or self._learner[0] != recipe:
-            self._learner = (recipe, make_learner(recipe, self.device, self.acceleration))
+            self._learner = (recipe, make_learner(recipe, self.device, self.acceleration, self.team))
         return self._learner[1]
 
     def _counted(self, stage: str) -> Callable[[int, int], None]:
@@ -111,14 +112,19 @@ def first_seed(seed: int) -> int:
 
 def _train(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
     """Train E epochs (paper, II-B: "at every client, the model is fine-tuned for E epochs with local data")."""
-    recipe = settled(plan.recipe, bench.device, bench.home.cache)
-    images = bench.images(recipe, "train")
-    remember_women(bench.home.run_folder(task.run), (*images.patients, *bench.images(recipe, "valid").patients))
+    recipe = _agreed_recipe(bench, plan)
+    with leader_first(bench.team):  # who decodes; the others find the squares in the cache
+        images = bench.images(recipe, "train")
+    if bench.team.leads:
+        remember_women(bench.home.run_folder(task.run), (*images.patients, *bench.images(recipe, "valid").patients))
     bench.on_progress({"stage": "training", "done": 0, "of": 0, "unit": "steps"})
     started = time.monotonic()
     learner = _ready(bench, task, plan, recipe)
     checkpoints = Checkpoints(bench.home.run_folder(task.run), _contract(bench, task, plan))
     kept = checkpoints.latest()
+    at = unpack(kept, learner.encoder, learner.optimiser).position if kept else None
+    check_same(_contract(bench, task, plan), "model, images and plan", bench.team)
+    check_same(f"{at.epoch} {at.step}" if at else "", "checkpoint", bench.team)
     records = train_epochs(
         learner.encoder,
         learner.optimiser,
@@ -132,9 +138,12 @@ def _train(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
         on_step=_step_progress(bench, plan, started),
         epochs_total=plan.rounds_max * plan.terms.epochs_per_round,
         step=learner.step,
-        at=unpack(kept, learner.encoder, learner.optimiser).position if kept else None,
-        keeper=Keeping(checkpoints, learner.encoder, learner.optimiser),
+        at=at,
+        keeper=Keeping(checkpoints, learner.encoder, learner.optimiser) if bench.team.leads else NEVER,
+        team=bench.team,
     )
+    if not bench.team.leads:
+        return {}
     digest = _keep(bench, task, snapshot(learner.encoder))
     _keep_own(bench, task, plan, learner)
     checkpoints.drop()
@@ -147,6 +156,12 @@ def _train(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
         "gauges": dataclasses.asdict(records[-1].gauges),
         "precision": recipe.precision,
     }
+
+
+def _agreed_recipe(bench: Bench, plan: Plan) -> Recipe:
+    """Return the recipe with its precision settled, by the leader for all."""
+    own = settled(plan.recipe, bench.device, bench.home.cache) if bench.team.leads else plan.recipe
+    return dataclasses.replace(own, **agreed({"precision": own.precision}, bench.team))
 
 
 def _ready(bench: Bench, task: Task, plan: Plan, recipe: Recipe) -> Learner:
@@ -252,7 +267,7 @@ def local_names(encoder: nn.Module, rule: BatchNorm) -> list[str]:
     """Return the tensors that stay at the site under a batch-norm rule."""
     if rule not in ("local-statistics", "local"):
         return []
-    norms = [name for name, module in encoder.named_modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
+    norms = [name for name, module in encoder.named_modules() if isinstance(module, NORMS)]
     kept = RUNNING if rule == "local-statistics" else (*RUNNING, "weight", "bias")
     return [f"{norm}.{part}" for norm in norms for part in kept]
 

@@ -187,6 +187,7 @@ def _pooled(home: SiteHome, collections: Sequence[Collection], recipe: Recipe, s
     for number, collection in enumerate(collections):
         images = dataset.contrastive(home, collection, recipe, split, reading(display))
         kept = [k for k, image in enumerate(collection.contrastive(split)) if image.digest not in barred]
-        women = (images.patients[k] if number == 0 else f"{number}:{images.patients[k]}" for k in kept)
-        parts.append(Images(images.pixels[kept], tuple(women)))
+        found = dataset.selected(images, kept)
+        women = found.patients if number == 0 else tuple(f"{number}:{woman}" for woman in found.patients)
+        parts.append(Images(found.pixels, women))
     return dataset.joined(parts)
