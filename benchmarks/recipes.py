@@ -1,27 +1,31 @@
-"""What does each choice of profile `recommended` bring? Every choice by itself, against profile `paper`.
+"""What does each choice of a recipe bring? Every choice by itself, against profile `paper`.
 
-    python benchmarks/recipes.py --collection NAME=FOLDER ... [--phantoms WOMEN] [--seeds 2] [--quick] [--json FILE]
+    python benchmarks/recipes.py --collection NAME=FOLDER ... [--phantoms WOMEN] [--seeds 3] [--quick] [--json FILE]
 
-One encoder is trained per choice and seed on the pooled training women of all collections. Features are then scored on
-the *labelled training and validation women* of each collection, in five folds by woman: a linear probe and nearest
-neighbours (AUC). Test women take no part, so choosing by this table spends nothing. Beside each stands the encoder
-that was not trained at all. Cells are kept in the JSON file: a run that was stopped goes on where it was.
+For every choice and seed one encoder is trained: on the pooled training women of all collections, or (`--each`) one
+per collection. Its features are scored on the *labelled training and validation women* of each collection, by a
+linear probe and by nearest neighbours, in five folds by woman, four times over. Test women take no part: choosing by
+this table spends nothing. `untrained` is the encoder as it was drawn.
+
+A difference is the mean over collections and seeds of the AUC minus that of another choice; its 95 % interval is drawn
+by woman (the same women on both sides). Seeds are few: what another seed would give is in the mean, not in the
+interval. Cells are kept in the JSON file: a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
-import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
@@ -30,22 +34,33 @@ from sklearn.preprocessing import StandardScaler
 
 from fedcervix.metrics import auc
 from fedcervix.plan import Augment, Recipe
-from site_agent import cache
+from fedcervix.seeds import derive
+from site_agent import cache, squares
 from site_agent.collection import Collection, Image, index
 from site_agent.devices import choose, place, prepare
 from site_agent.epochs import Images, train_epochs
 from site_agent.model import Encoder, build_encoder
 from site_agent.neighbours import embed, neighbour_scores
 from site_agent.optimise import make_optimiser
+from site_agent.phantom import INSTITUTIONS, write_institution
+from site_agent.pixels import Pixels
+from site_agent.precision import settled
 
-Pixels = Any
-FOLDS = 5
+Scores = npt.NDArray[np.float64]
+Cells = dict[str, dict[str, Any]]
+Scorer = Callable[[Any, Any, Any], Scores]
+
+FOLDS, TURNS, DRAWS = 5, 4, 400
+
+UNTRAINED = "untrained"
+WIDE = {"rotation_deg": 180.0, "zoom_min": 0.7, "zoom_max": 1.3}
+STRONG = {"gamma_min": 0.5, "gamma_max": 2.0, "brightness": 0.4}
 
 CHOICES: dict[str, dict[str, Any]] = {
     "paper": {},
     "head linear": {"head": "linear"},
     "spare the colours": {"augment": {"gamma_min": 1.0, "gamma_max": 1.0, "brightness": 0.0}},
-    "wide geometry": {"augment": {"rotation_deg": 180.0, "zoom_min": 0.7, "zoom_max": 1.3}},
+    "wide geometry": {"augment": WIDE},
     "both views": {"views": "both-augmented"},
     "crop": {"fit": "crop"},
     "head mlp": {"head": "mlp"},
@@ -55,158 +70,224 @@ CHOICES: dict[str, dict[str, Any]] = {
     "N 32": {"batch_images": 32},
     "lr .03": {"lr": 0.03},
     "tau .3": {"temperature": 0.3},
-    "strong colours": {"augment": {"gamma_min": 0.5, "gamma_max": 2.0, "brightness": 0.4}},
+    "strong colours": {"augment": STRONG},
+    "warm-up, cosine": {"warmup_epochs": 1.0, "schedule": "cosine"},
+    "wide and strong": {"augment": WIDE | STRONG},
+    "wide, strong, both": {"augment": WIDE | STRONG, "views": "both-augmented"},
 }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Site:
+    """A collection, and where its squares are kept."""
+
     name: str
     collection: Collection
+    folder: Path
+
+    def pixels(self, chosen: Sequence[Image], recipe: Recipe) -> Pixels:
+        """Return images as the recipe wants them."""
+        return cache.load(self.collection.folder, chosen, recipe.image_px, recipe.fit, self.folder)
+
+    def train(self, recipe: Recipe) -> Images:
+        """Return all images of the training women."""
+        chosen = self.collection.contrastive("train")
+        return Images(self.pixels(chosen, recipe), tuple(f"{self.name}:{image.woman}" for image in chosen))
+
+    @property
+    def scored(self) -> tuple[Image, ...]:
+        """The labelled images that are scored."""
+        return self.collection.labelled("train") + self.collection.labelled("valid")
 
 
 def main() -> None:
     asked = _arguments()
     device = choose("auto")
-    prepare(device, asked.threads)
-    torch.use_deterministic_algorithms(False)
+    prepare(device, asked.threads, "off")
     file = Path(asked.json)
-    cells: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    kept: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"cells": {}}
+    cells: Cells = kept["cells"]
     with tempfile.TemporaryDirectory() as folder:
         sites = list(_sites(asked, Path(folder)))
+        kept["sites"] = {site.name: _who(site) for site in sites}
         for seed in range(asked.seeds):
-            for name in ["untrained", *(asked.only or CHOICES)]:
+            for name in (UNTRAINED, *(asked.only or CHOICES)):
                 key = f"{name} / seed {seed}"
-                if key in cells:
-                    continue
-                started = time.monotonic()
-                recipe = _recipe(asked, CHOICES.get(name, {}))
-                scores = _cell(
-                    sites, recipe, seed, device, Path(folder), epochs=0 if name == "untrained" else asked.epochs
-                )
-                cells[key] = {"choice": name, "seed": seed, "seconds": round(time.monotonic() - started, 1), **scores}
-                file.write_text(json.dumps(cells, indent=1))
-                print(key, json.dumps(cells[key]), flush=True)
-    _table(cells)
+                if key not in cells:
+                    cells[key] = _cell(asked, sites, name, seed, device)
+                    file.write_text(json.dumps(kept))
+                    print(key, _brief(cells[key], kept["sites"]), flush=True)
+    _print_table(cells, kept["sites"])
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--collection", action="append", default=[], help="NAME=FOLDER with manifest.csv")
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--phantoms", type=int, default=0, help="draw both phantom institutions, of so many women")
+    parser.add_argument("--each", action="store_true", help="one encoder per collection instead of a pooled one")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--architecture", default="resnet18")
     parser.add_argument("--px", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--precision", default="bfloat16")
-    parser.add_argument("--only", action="append")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--only", action="append", choices=CHOICES)
+    parser.add_argument("--quick", action="store_true", help="two choices, one seed, two epochs, phantoms of 20 women")
     parser.add_argument("--json", default="recipes.json")
-    return parser.parse_args()
+    asked = parser.parse_args()
+    if asked.quick:
+        asked.seeds, asked.epochs, asked.only = 1, 2, ["paper", "wide geometry"]
+        asked.phantoms = asked.phantoms or (0 if asked.collection else 20)
+    return asked
 
 
 def _sites(asked: argparse.Namespace, folder: Path) -> Iterator[Site]:
-    for given in asked.collection:
-        name, _, path = given.partition("=")
-        yield Site(
-            name,
-            index(
-                Path(path) / "manifest.csv",
-                splits_file=folder / f"{name}.csv",
-                seed=0,
-                unreadable_max=0.05,
-                cache_folder=folder,
-            ),
-        )
+    given = [entry.partition("=") for entry in asked.collection]
+    folders = {name: Path(path) for name, _, path in given}
+    for name in INSTITUTIONS if asked.phantoms else ():
+        folders[name] = folder / name
+        write_institution(folders[name], INSTITUTIONS[name], women=asked.phantoms, seed=derive(0, "phantom", name))
+    for name, path in folders.items():
+        splits = folder / f"{name}.csv"
+        found = index(path / "manifest.csv", splits_file=splits, seed=0, unreadable_max=0.05, cache_folder=folder)
+        yield Site(name, found, folder)
 
 
-def _recipe(asked: argparse.Namespace, changed: dict[str, Any]) -> Recipe:
-    changed = dict(changed)
-    if "augment" in changed:
-        changed["augment"] = Augment(**changed["augment"])
-    return Recipe(architecture="resnet18", image_px=asked.px, precision=asked.precision, **changed)
+def _who(site: Site) -> dict[str, list[int]]:
+    """Return labels and women of the scored images; women as numbers."""
+    numbers: dict[str, int] = {}
+    women = [numbers.setdefault(image.woman, len(numbers)) for image in site.scored]
+    return {"labels": [int(image.label or 0) for image in site.scored], "women": women}
+
+
+def _recipe(asked: argparse.Namespace, changed: Mapping[str, Any]) -> Recipe:
+    recipe = Recipe(architecture=asked.architecture, image_px=asked.px, epochs_max=asked.epochs)
+    augment = Augment(**changed.get("augment", {}))
+    return replace(recipe, **{**changed, "augment": augment, "precision": asked.precision})
 
 
 def _cell(
-    sites: list[Site], recipe: Recipe, seed: int, device: torch.device, folder: Path, *, epochs: int
+    asked: argparse.Namespace, sites: Sequence[Site], name: str, seed: int, device: torch.device
 ) -> dict[str, Any]:
-    encoder = build_encoder(recipe, seed)
-    losses: list[float] = []
-    if epochs:
-        place(encoder, device)
-        records = train_epochs(
-            encoder,
-            make_optimiser(encoder, recipe),
-            _pooled(sites, recipe, folder),
-            recipe,
-            seed=seed,
-            stream="pooled",
-            first_epoch=1,
-            epochs=epochs,
-            device=device,
-            on_step=lambda step: None,
-        )
-        losses = [record.loss for record in records]
-    return {
-        "losses": [round(x, 4) for x in losses],
-        **{s.name: _scores(s, encoder, recipe, device, folder) for s in sites},
-    }
+    """Train and score one choice with one seed."""
+    started = time.monotonic()
+    recipe = settled(_recipe(asked, CHOICES.get(name, {})), device)
+    cell: dict[str, Any] = {"choice": name, "seed": seed, "precision": recipe.precision, "losses": [], "scores": {}}
+    for together in [[site] for site in sites] if asked.each else [list(sites)]:
+        encoder = build_encoder(recipe, derive(seed, "first-model"))
+        if name != UNTRAINED:
+            cell["losses"].append(_train(encoder, [site.train(recipe) for site in together], recipe, seed, device))
+        for site in together:
+            cell["scores"][site.name] = _scores(site, encoder, recipe, device)
+    return {**cell, "seconds": round(time.monotonic() - started, 1)}
 
 
-def _pooled(sites: list[Site], recipe: Recipe, folder: Path) -> Images:
-    pixels, women = [], []
-    for site in sites:
-        chosen = site.collection.contrastive("train")
-        pixels.append(_pixels(site, chosen, recipe, folder))
-        women += [f"{site.name}:{image.woman}" for image in chosen]
-    return Images(np.concatenate(pixels), tuple(women))
+def _train(encoder: Encoder, parts: Sequence[Images], recipe: Recipe, seed: int, device: torch.device) -> list[float]:
+    place(encoder, device)
+    patients = tuple(patient for part in parts for patient in part.patients)
+    records = train_epochs(
+        encoder,
+        make_optimiser(encoder, recipe),
+        Images(squares.joined([part.pixels for part in parts]), patients),
+        recipe,
+        seed=seed,
+        stream="pooled",
+        first_epoch=1,
+        epochs=recipe.epochs_max,
+        device=device,
+        on_step=lambda _step: None,
+    )
+    return [round(record.loss, 4) for record in records]
 
 
-def _pixels(site: Site, chosen: tuple[Image, ...], recipe: Recipe, folder: Path) -> Pixels:
-    return cache.load(site.collection.folder, chosen, recipe.image_px, recipe.fit, folder)
+def _scores(site: Site, encoder: Encoder, recipe: Recipe, device: torch.device) -> dict[str, list[list[float]]]:
+    """Return, by probe, the scores of all images by every way to fold."""
+    place(encoder, device)
+    features = embed(encoder, site.pixels(site.scored, recipe), device)
+    labels = np.array([image.label for image in site.scored])
+    women = [image.woman for image in site.scored]
+    return {name: _folded(features, labels, women, scorer) for name, scorer in PROBES.items()}
 
 
-def _scores(site: Site, encoder: Encoder, recipe: Recipe, device: torch.device, folder: Path) -> dict[str, float]:
-    chosen = site.collection.labelled("train") + site.collection.labelled("valid")
-    features = embed(encoder, _pixels(site, chosen, recipe, folder), device)
-    labels = np.array([image.label for image in chosen])
-    women = [image.woman for image in chosen]
-    return {
-        "linear": _probe(features, labels, women, _linear),
-        "knn": _probe(features, labels, women, neighbour_scores),
-    }
-
-
-def _linear(known: Pixels, labels: Pixels, asked: Pixels) -> Pixels:
+def _linear(known: Any, labels: Any, asked: Any) -> Scores:
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, class_weight="balanced", max_iter=2000))
-    return model.fit(known, labels).predict_proba(asked)[:, 1]
+    found: Scores = model.fit(known, labels).predict_proba(asked)[:, 1]
+    return found
 
 
-def _probe(features: Pixels, labels: Pixels, women: list[str], scorer: Callable[..., Pixels]) -> float:
-    """Mean over four ways to fold: one way alone moves an AUC of 100 images by .03."""
+PROBES: dict[str, Scorer] = {"linear": _linear, "k-NN": neighbour_scores}
+
+
+def _folded(features: Any, labels: Any, women: list[str], scorer: Scorer) -> list[list[float]]:
     found = []
-    for turn in range(4):
+    for turn in range(TURNS):
         scores = np.zeros(len(labels))
         folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=turn)
         for known, asked in folds.split(features, labels, women):
             scores[asked] = scorer(features[known], labels[known], features[asked])
-        found.append(auc(labels, scores))
-    return round(statistics.mean(found), 4)
+        found.append([round(score, 5) for score in scores.tolist()])
+    return found
 
 
-def _table(cells: dict[str, Any]) -> None:
+# --- the table ----------------------------------------------------------------------------------------------------
+
+
+def _brief(cell: Mapping[str, Any], sites: Mapping[str, Any]) -> str:
+    aucs = [f"{name} {_auc(cell, name, who, 'linear'):.3f}" for name, who in sites.items()]
+    return f"{', '.join(aucs)} (linear), {cell['seconds']:.0f} s, last loss {[x[-1] for x in cell['losses']]}"
+
+
+def _auc(cell: Mapping[str, Any], site: str, who: Mapping[str, Any], probe: str, rows: Any = slice(None)) -> float:
+    """Return the AUC, the mean over the ways to fold."""
+    labels = np.array(who["labels"])[rows]
+    return statistics.mean(auc(labels, np.array(scores)[rows]) for scores in cell["scores"][site][probe])
+
+
+def _print_table(cells: Cells, sites: Mapping[str, Any]) -> None:
     names = list(dict.fromkeys(cell["choice"] for cell in cells.values()))
-    sites = [k for k in next(iter(cells.values())) if k not in ("choice", "seed", "seconds", "losses")]
-    for probe in ("linear", "knn"):
-        print(
-            f"\n{probe}: AUC, mean over seeds; then the mean difference to paper over sites and seeds (standard error)"
-        )
+    for probe in PROBES:
+        print(f"\n{probe} probe, AUC (mean over seeds); difference to paper and to {UNTRAINED}, 95 % by woman")
         for name in names:
-            mine = {c["seed"]: c for c in cells.values() if c["choice"] == name}
-            paper = {c["seed"]: c for c in cells.values() if c["choice"] == "paper"}
-            means = [statistics.mean(c[s][probe] for c in mine.values()) for s in sites]
-            gains = [mine[k][s][probe] - paper[k][s][probe] for k in mine.keys() & paper.keys() for s in sites]
-            error = statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.nan
-            gain = statistics.mean(gains) if gains else math.nan
-            print(f"  {name:20}", *(f"{s} {m:.3f} " for s, m in zip(sites, means)), f"{gain:+.3f} ({error:.3f})")
+            mine = [cell for cell in cells.values() if cell["choice"] == name]
+            aucs = [statistics.mean(_auc(c, site, who, probe) for c in mine) for site, who in sites.items()]
+            by_site = "  ".join(f"{site} {value:.3f}" for site, value in zip(sites, aucs, strict=True))
+            apart = "  ".join(_apart(cells, name, other, sites, probe) for other in ("paper", UNTRAINED))
+            print(f"  {name:20} n={len(mine)}  {by_site}  {apart}")
+
+
+def _apart(cells: Cells, name: str, other: str, sites: Mapping[str, Any], probe: str) -> str:
+    """Return the difference of two choices with its interval, as text."""
+    seeds = _seeds(cells, name) & _seeds(cells, other)
+    if name == other or not seeds:
+        return f"{'':24}"
+    pairs = [(cells[f"{name} / seed {seed}"], cells[f"{other} / seed {seed}"]) for seed in sorted(seeds)]
+    rng = np.random.default_rng(0)
+    drawn = [_difference(pairs, sites, probe, rng) for _ in range(DRAWS)]
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    return f"{_difference(pairs, sites, probe, None):+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def _seeds(cells: Cells, name: str) -> set[int]:
+    return {cell["seed"] for cell in cells.values() if cell["choice"] == name}
+
+
+def _difference(
+    pairs: Sequence[tuple[Any, Any]], sites: Mapping[str, Any], probe: str, rng: np.random.Generator | None
+) -> float:
+    """Return the mean difference over sites and seeds, on all women or on women drawn with replacement."""
+    found = []
+    for site, who in sites.items():
+        rows = slice(None) if rng is None else _draw_women(who, rng)
+        if len(set(np.array(who["labels"])[rows].tolist())) < 2:
+            return float("nan")
+        found += [_auc(one, site, who, probe, rows) - _auc(two, site, who, probe, rows) for one, two in pairs]
+    return statistics.mean(found)
+
+
+def _draw_women(who: Mapping[str, Any], rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    women = np.array(who["women"])
+    rows = [np.flatnonzero(women == woman) for woman in range(women.max() + 1)]
+    return np.concatenate([rows[k] for k in rng.integers(len(rows), size=len(rows))])
 
 
 if __name__ == "__main__":
