@@ -5,7 +5,9 @@ keys/                 the site's key (0600), its certificate, the federation's a
 splits.csv            which woman is in which split; keep it: it makes splits stable as patients are added
 cache/                decoded images
 blobs/                models in use, named by digest
-runs/RUN/             what this site did in a run
+checkpoints/          where an interrupted `pretrain` goes on
+sweeps/NAME/          what was tried out: finished combinations, and the recipe that was chosen
+runs/RUN/             what this site did in a run, and the checkpoint of a round in progress
 models/               cervix models and classifiers
 reports/              HTML pages and results.json; they hold images and stay here
 incidents/            full traces of failures; they stay here
