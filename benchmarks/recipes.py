@@ -108,8 +108,8 @@ def main() -> None:
     kept: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"cells": {}}
     cells: Cells = kept["cells"]
     with tempfile.TemporaryDirectory() as folder:
-        sites = list(_sites(asked, Path(folder)))
-        kept["sites"] = {site.name: _who(site) for site in sites}
+        sites = list(sites_of(asked, Path(folder)))
+        kept["sites"] = {site.name: who(site) for site in sites}
         for seed in range(asked.seeds):
             for name in (UNTRAINED, *(asked.only or CHOICES)):
                 key = f"{name} / seed {seed}"
@@ -117,13 +117,12 @@ def main() -> None:
                     cells[key] = _cell(asked, sites, name, seed, device)
                     file.write_text(json.dumps(kept))
                     print(key, _brief(cells[key], kept["sites"]), flush=True)
-    _print_table(cells, kept["sites"])
+    print_table(cells, kept["sites"], list(PROBES), others=["paper", UNTRAINED])
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--collection", action="append", default=[], help="NAME=FOLDER with manifest.csv")
-    parser.add_argument("--phantoms", type=int, default=0, help="draw both phantom institutions, of so many women")
+    add_collections(parser)
     parser.add_argument("--each", action="store_true", help="one encoder per collection instead of a pooled one")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--architecture", default="resnet18")
@@ -141,7 +140,14 @@ def _arguments() -> argparse.Namespace:
     return asked
 
 
-def _sites(asked: argparse.Namespace, folder: Path) -> Iterator[Site]:
+def add_collections(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say on which images."""
+    parser.add_argument("--collection", action="append", default=[], help="NAME=FOLDER with manifest.csv")
+    parser.add_argument("--phantoms", type=int, default=0, help="draw both phantom institutions, of so many women")
+
+
+def sites_of(asked: argparse.Namespace, folder: Path) -> Iterator[Site]:
+    """Index the collections that were asked for; phantoms are drawn."""
     given = [entry.partition("=") for entry in asked.collection]
     folders = {name: Path(path) for name, _, path in given}
     for name in INSTITUTIONS if asked.phantoms else ():
@@ -153,7 +159,7 @@ def _sites(asked: argparse.Namespace, folder: Path) -> Iterator[Site]:
         yield Site(name, found, folder)
 
 
-def _who(site: Site) -> dict[str, list[int]]:
+def who(site: Site) -> dict[str, list[int]]:
     """Return labels and women of the scored images; women as numbers."""
     numbers: dict[str, int] = {}
     women = [numbers.setdefault(image.woman, len(numbers)) for image in site.scored]
@@ -243,15 +249,16 @@ def _auc(cell: Mapping[str, Any], site: str, who: Mapping[str, Any], probe: str,
     return statistics.mean(auc(labels, np.array(scores)[rows]) for scores in cell["scores"][site][probe])
 
 
-def _print_table(cells: Cells, sites: Mapping[str, Any]) -> None:
+def print_table(cells: Cells, sites: Mapping[str, Any], probes: Sequence[str], *, others: Sequence[str]) -> None:
+    """Print, by probe, every choice's AUC and its differences to the `others`."""
     names = list(dict.fromkeys(cell["choice"] for cell in cells.values()))
-    for probe in PROBES:
-        print(f"\n{probe} probe, AUC (mean over seeds); difference to paper and to {UNTRAINED}, 95 % by woman")
+    for probe in probes:
+        print(f"\n{probe}: AUC (mean over seeds); difference to {' and to '.join(others)}, 95 % by woman")
         for name in names:
             mine = [cell for cell in cells.values() if cell["choice"] == name]
             aucs = [statistics.mean(_auc(c, site, who, probe) for c in mine) for site, who in sites.items()]
             by_site = "  ".join(f"{site} {value:.3f}" for site, value in zip(sites, aucs, strict=True))
-            apart = "  ".join(_apart(cells, name, other, sites, probe) for other in ("paper", UNTRAINED))
+            apart = "  ".join(_apart(cells, name, other, sites, probe) for other in others)
             print(f"  {name:20} n={len(mine)}  {by_site}  {apart}")
 
 
