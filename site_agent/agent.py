@@ -268,6 +268,7 @@ class Agent:
 
     def _work(self, job: Job, task: Task) -> Callable[[session.Session], session.Session]:
         self._show("working", {"task": task})
+        lines: list[str] = []
         if task.base and not self._blobs.has(task.base):
             self._again(
                 job.cancelled,
@@ -281,8 +282,9 @@ class Agent:
             result = _result(self._site, task, numbers)
             if task.kind in (TaskKind.TRAIN, TaskKind.SCORE):
                 job.spool.note(str(task.kind), task.round, numbers)
+                lines = numbers.get("said", [])
         job.spool.put(result)
-        self._show("finished", {"task": task, "result": result})
+        self._show("finished", {"task": task, "lines": lines})
         return lambda s: session.finished(s, result)
 
     def _deliver(self, job: Job, result: session.Result) -> Callable[[session.Session], session.Session]:

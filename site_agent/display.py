@@ -23,7 +23,7 @@ class Display:
         self._lock = threading.Lock()
         self._bar: Progress | None = None
         self._row: TaskID | None = None
-        self._plain_s = 0.0
+        self._plain_s = time.monotonic()  # what is done sooner than PLAIN_S needs no line
 
     def show(self, what: str, values: dict[str, Any]) -> None:
         """Draw one event."""
@@ -68,9 +68,8 @@ class Display:
         self._line(f"asked to {values['task']}")
 
     def _finished(self, values: dict[str, Any]) -> None:
-        result = values["result"]
-        loss = getattr(result, "loss", None)
-        self._line(f"done: {values['task']}" + (f", loss {loss:.4f}" if loss else ""))
+        said = "\n          ".join(values["lines"])
+        self._line(f"done: {values['task']}" + (f": {said}" if said else ""))
 
     def _progress(self, values: dict[str, Any]) -> None:
         if self._console.is_terminal:

@@ -214,18 +214,18 @@ class SiteHome:
             return file.read_bytes()
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the home folder for one agent process. Raises RunError where another one has it."""
+    def locked(self, file: str = "lock", *, who: str = "an agent") -> Iterator[None]:
+        """Hold the home folder for one process of a kind. Raises RunError where another one has it."""
         with disk(self.folder, "write"):
-            lock = (self.folder / "lock").open("w")
+            lock = (self.folder / file).open("w")
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise RunError(
-                    f"an agent is already running on {self.folder}",
+                    f"{who} is already running on {self.folder}",
                     cause="it was started twice, or runs as a service",
-                    next_step="stop the other one first (systemctl status fedcervix-site)",
+                    next_step="wait until the other one has ended, or stop it first: ps aux | grep site-agent",
                 ) from error
             yield
 

@@ -7,11 +7,13 @@ the line log(2N - 1), which representations that tell nothing apart would cost: 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from fedcervix.plan import Recipe
 from site_agent.contrast import collapse_loss
 from site_agent.epochs import Epoch
-from site_agent.gauges import alarms
+from site_agent.gauges import Gauges, alarms
 
 
 def epoch_line(epoch: Epoch, recipe: Recipe, *, seconds: float, timed_epochs: int | None = None) -> list[str]:
@@ -33,6 +35,27 @@ def epoch_line(epoch: Epoch, recipe: Recipe, *, seconds: float, timed_epochs: in
     ]
     line = f"epoch {train.epoch} of {recipe.epochs_max}: {', '.join(said)}"
     return [line, *alarms(gauges, epoch.valid.loss, recipe.batch_images, recipe.loss)]
+
+
+def round_lines(numbers: Mapping[str, Any], recipe: Recipe) -> list[str]:
+    """Return what a federation's task gave at this site, as one line, then one line per alarm of its gauges.
+
+    `numbers` are those of `site_agent.tasks`, of training or of validation.
+    """
+    gauges = Gauges(**numbers["gauges"])
+    trains = "loss" in numbers
+    loss = numbers["loss"] if trains else numbers["loss_sum"] / max(1, numbers["count"])
+    knn = numbers.get("knn_auc")
+    collapse = collapse_loss(recipe.batch_images, recipe.loss)
+    said = [
+        f"{'loss' if trains else 'validation'} {loss:.4f} (collapsed: {collapse:.4f})",
+        f"alignment {gauges.alignment:.3f}",
+        f"uniformity {gauges.uniformity:.3f}",
+        f"effective rank {gauges.effective_rank:.1f}",
+        *([] if knn is None else [f"k-NN AUC {knn:.3f}"]),
+        *([numbers["precision"]] if trains else []),
+    ]
+    return [", ".join(said), *alarms(gauges, loss, recipe.batch_images, recipe.loss)]
 
 
 def images_per_s(epoch: Epoch) -> float:

@@ -9,7 +9,7 @@ Rules
    fine-tuned from the cervix model. Its AUC on the same images is shown and chooses nothing.
 2. Test images are unknown here: `Material` has no place for them, and nothing depends on them.
 3. A cell is named by all that it depends on (recipe, seed, stream, images, software). A finished one is kept and never
-   trained again, so a sweep that was interrupted goes on where it was.
+   trained again, and the contrastive training of an unfinished one goes on from its checkpoint.
 4. E exists in a federation alone. Runs that differ in E and in nothing else have the same N, so there the mean
    validation loss of their rounds is comparable, and chooses.
 """
@@ -22,6 +22,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from fedcervix.files import write_whole
 from fedcervix.metrics import auc
 from fedcervix.plan import Plan, Recipe, canonical_json, check, differences
 from fedcervix.weights import disk
+from site_agent.checkpoints import Checkpoints
 from site_agent.collection import Image
 from site_agent.devices import Machine
 from site_agent.epochs import Images
@@ -44,6 +46,8 @@ from site_agent.pretrain import Pretrained, pretrain
 OnProgress = Callable[[dict[str, Any]], None]
 StartOf = Callable[[Recipe], Encoder]
 """makes the encoder that contrastive learning starts from"""
+Keeping = Callable[[str], AbstractContextManager[Checkpoints | None]]
+"""where the contrastive training of the cell with this key keeps its checkpoints, if anywhere"""
 
 FREE_OF_E = ("terms.epochs_per_round", "terms.rounds")
 """keys of the plan in which runs that are compared for E may differ; the recipe bounds rounds x E for all of them"""
@@ -203,6 +207,7 @@ def sweep(
     on_cell: Callable[[str, Cell], None],
     on_trouble: Callable[[Recipe, TrainingError], None],
     on_progress: OnProgress,
+    keeping: Keeping = lambda _key: nullcontext(),
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[Cell, ...]:
     """Return the cells of all recipes, trained here unless `kept`; `on_cell` is called for each that was trained.
@@ -224,6 +229,7 @@ def sweep(
                     encoder=start_of(recipe),
                     machine=machine,
                     on_progress=on_progress,
+                    checkpoints=keeping(key),
                     clock=clock,
                 )
             except TrainingError as error:
@@ -243,23 +249,26 @@ def train_cell(
     encoder: Encoder,
     machine: Machine,
     on_progress: OnProgress,
+    checkpoints: AbstractContextManager[Checkpoints | None] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Cell:
     """Train a cervix model on the site's own images (SSL), fine-tune the classifier from it, and judge that."""
     started = clock()
     told = _progress(f"N {recipe.batch_images}, width {recipe.width}", on_progress)
-    model = pretrain(
-        material.train,
-        material.valid,
-        recipe,
-        seed=seed,
-        stream=stream,
-        encoder=encoder,
-        device=machine.device,
-        acceleration=machine.acceleration,
-        on_step=lambda step: told("contrastive", step.epoch, step.step, step.steps),
-        on_epoch=lambda _: None,
-    )
+    with checkpoints or nullcontext() as kept:
+        model = pretrain(
+            material.train,
+            material.valid,
+            recipe,
+            seed=seed,
+            stream=stream,
+            encoder=encoder,
+            device=machine.device,
+            acceleration=machine.acceleration,
+            on_step=lambda step: told("contrastive", step.epoch, step.step, step.steps),
+            on_epoch=lambda _: None,
+            checkpoints=kept,
+        )
     classifier, _ = build_classifier(recipe, seed, backbone_state(model.best_state))
     fitted = finetune(
         classifier,

@@ -35,6 +35,7 @@ from site_agent.model import (
     start_encoder,
 )
 from site_agent.models import remember_women
+from site_agent.monitor import round_lines
 from site_agent.neighbours import Probe, label_probe
 from site_agent.optimise import clear, optimiser_state, restore_optimiser
 from site_agent.precision import settled
@@ -93,7 +94,7 @@ class Bench:
 
 
 def do(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
-    """Do a task; return its numbers (the keys of UpdateStored or ScoreReported)."""
+    """Do a task; return its numbers (those of UpdateStored or ScoreReported), and what is said of them at the site."""
     return _DO[task.kind](bench, task, plan)
 
 
@@ -147,7 +148,7 @@ def _train(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
     digest = _keep(bench, task, snapshot(learner.encoder))
     _keep_own(bench, task, plan, learner)
     checkpoints.drop()
-    return {
+    numbers = {
         "digest": digest,
         "images": len(images),
         "steps": sum(record.steps for record in records),
@@ -156,6 +157,7 @@ def _train(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
         "gauges": dataclasses.asdict(records[-1].gauges),
         "precision": recipe.precision,
     }
+    return {**numbers, "said": round_lines(numbers, recipe)}
 
 
 def _agreed_recipe(bench: Bench, plan: Plan) -> Recipe:
@@ -209,13 +211,14 @@ def _score(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
     _load(bench, task, encoder)
     bench.on_progress({"stage": "validating", "done": 0, "of": len(images), "unit": "images"})
     score = validation_loss(encoder, images, recipe, seed=plan.terms.seed, stream=bench.site, device=bench.device)
-    return {
+    numbers = {
         "loss_sum": score.loss_sum,
         "count": score.count,
         "images": len(bench.images(recipe, "train")),
         "gauges": dataclasses.asdict(score.gauges),
         "knn_auc": bench.probe(recipe)(encoder),
     }
+    return {**numbers, "said": round_lines(numbers, recipe)}
 
 
 _DO: dict[TaskKind, Callable[[Bench, Task, Plan], dict[str, Any]]] = {

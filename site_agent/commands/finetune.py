@@ -14,8 +14,8 @@ from fedcervix.metrics import best_threshold
 from fedcervix.plan import Recipe
 from fedcervix.seeds import derive
 from site_agent import classifiers, dataset, models
-from site_agent.commands.setting import reading, recipe_options, setting, site_name
-from site_agent.devices import ready
+from site_agent.commands.setting import Setting, machine_of, reading, recipe_options, setting, site_name
+from site_agent.commands.stopping import command_line, stops
 from site_agent.display import Display
 from site_agent.finetune import build_classifier, predict
 from site_agent.finetune import finetune as fit
@@ -38,7 +38,12 @@ def finetune(
 ) -> None:
     """Fine-tune classifiers on this site's labels, one from each start."""
     used = setting(home, profile, recipe_file, seed)
-    machine, display = ready(home.config().hardware), Display()
+    with home.locked("lock-finetune", who="another finetune"), stops(command_line(home, "finetune")):
+        _finetune(home, used, starts)
+
+
+def _finetune(home: SiteHome, used: Setting, starts: tuple[str, ...]) -> None:
+    machine, display = machine_of(home, used.recipe), Display()
     device, recipe = machine.device, settled(used.recipe, machine.device, home.cache)
     click.echo(f"fine-tuning on {device} in {recipe.precision}, recipe of {used.source}", err=True)
     collection = dataset.open_collection(home, reading(display))

@@ -13,12 +13,20 @@ from typing import Any, Literal
 import click
 
 from fedcervix.plan import Recipe, canonical_json
+from fedcervix.weights import disk
 from site_agent import dataset, models
 from site_agent.assemble import contact_sheet
-from site_agent.checkpoints import Checkpoints
 from site_agent.collection import Collection, index
-from site_agent.commands.setting import Setting, reading, recipe_options, setting, site_name
-from site_agent.devices import ready
+from site_agent.commands.setting import (
+    RECIPE_OPTIONS,
+    Setting,
+    machine_of,
+    reading,
+    recipe_options,
+    setting,
+    site_name,
+)
+from site_agent.commands.stopping import Stop, Stoppable, command_line, stops
 from site_agent.display import Display
 from site_agent.epochs import Epoch, Images, Position, StepReport
 from site_agent.home import SiteHome
@@ -57,41 +65,51 @@ def pretrain(
     What was interrupted goes on from its last checkpoint when the same command is given again.
     """
     used = setting(home, profile, recipe_file, seed)
-    machine, display, site = ready(home.config().hardware), Display(), site_name(home)
+    with home.locked("lock-pretrain", who="another pretrain"), stops(command_line(home, "pretrain")) as stop:
+        _pretrain(home, used, also, tensorboard, stop, restart=restart)
+
+
+def _pretrain(
+    home: SiteHome, used: Setting, also: Sequence[Path], tensorboard: Path | None, stop: Stop, *, restart: bool
+) -> None:
+    machine, display, site = machine_of(home, used.recipe), Display(), site_name(home)
     recipe = settled(used.recipe, machine.device, home.cache)
     click.echo(f"contrastive training on {machine.device} in {recipe.precision}, recipe of {used.source}", err=True)
-    collections = _collections(home, also, display)
-    parts = {split: _pooled(home, collections, recipe, split, display) for split in PARTS}
-    weights = home.config().hardware.imagenet_weights
-    encoder = start_encoder(recipe, first_seed(used.seed), Path(weights) if weights else None)
-    checkpoints = Checkpoints(home.folder / "checkpoints", _contract(recipe, used.seed, site, collections))
-    if restart:
-        checkpoints.drop()
     with contextlib.ExitStack() as stack:
         stack.callback(display.close)
         events = stack.enter_context(Events(tensorboard, recipe)) if tensorboard else None
+        with disk(home.models, "write"):
+            home.models.mkdir(exist_ok=True)  # now, not after days of training
+        collections = _collections(home, also, display)
+        parts = {split: _pooled(home, collections, recipe, split, display) for split in PARTS}
+        weights = home.config().hardware.imagenet_weights
+        encoder = start_encoder(recipe, first_seed(used.seed), Path(weights) if weights else None)
+        checkpoints = Stoppable(home.folder / "checkpoints", _contract(recipe, used.seed, site, collections), stop)
+        if restart:
+            checkpoints.drop()
         if events:
             events.sheet(contact_sheet(home, collections[0], recipe, used.seed))
         watch = Watch(recipe, display, events)
-        trained = train(
-            parts["train"],
-            parts["valid"],
-            recipe,
-            seed=used.seed,
-            stream=site,
-            encoder=encoder,
-            device=machine.device,
-            on_step=watch.step,
-            on_epoch=watch.epoch,
-            on_resume=watch.resumed,
-            probe=label_probe(home, collections[0], recipe, machine.device),
-            checkpoints=checkpoints,
-            acceleration=machine.acceleration,
-        )
+        with stop.waits_for_checkpoint():
+            trained = train(
+                parts["train"],
+                parts["valid"],
+                recipe,
+                seed=used.seed,
+                stream=site,
+                encoder=encoder,
+                device=machine.device,
+                on_step=watch.step,
+                on_epoch=watch.epoch,
+                on_resume=watch.resumed,
+                probe=label_probe(home, collections[0], recipe, machine.device),
+                checkpoints=checkpoints,
+                acceleration=machine.acceleration,
+            )
     kept = _keep(home, used, recipe, trained, parts, pooled=len(collections))
     checkpoints.drop()
     click.echo(f"kept epoch {trained.best_epoch} of {len(trained.history)}: {kept.weights}")
-    click.echo(f"next: site-agent --home {home.folder} finetune")
+    click.echo(f"next: {command_line(home, 'finetune', RECIPE_OPTIONS)}")
 
 
 def _contract(recipe: Recipe, seed: int, site: str, collections: Sequence[Collection]) -> str:
@@ -106,8 +124,10 @@ def _keep(
     """Keep the trained model with its record."""
     start = "CSSL" if pooled > 1 else "SSL"
     making = home.models / f".{start.lower()}.safetensors"
+    with disk(making, "write"):
+        digest = save_weights(making, trained.best_state)
     more = {
-        "digest": save_weights(making, trained.best_state),
+        "digest": digest,
         "best_epoch": trained.best_epoch,
         "collections": pooled,
         "train_images": len(parts["train"]),
@@ -139,9 +159,8 @@ class Watch:
 
     def resumed(self, position: Position) -> None:
         """Say that an interrupted training goes on."""
-        self._display.show(
-            "said", {"text": f"goes on from its checkpoint: epoch {position.epoch}, step {position.step}"}
-        )
+        where = f"epoch {position.epoch} of {self._recipe.epochs_max}, after step {position.step}"
+        self._display.show("said", {"text": f"goes on from its checkpoint: {where}"})
 
     def step(self, step: StepReport) -> None:
         """Draw a step."""

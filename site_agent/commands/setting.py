@@ -10,11 +10,16 @@ from typing import Any
 import click
 
 from fedcervix.config import apply_profile, read_toml
+from fedcervix.errors import ConfigError
 from fedcervix.plan import Plan, Recipe
 from fedcervix.profiles import PROFILES
+from site_agent.devices import Machine, ready
 from site_agent.display import Display
-from site_agent.home import SiteHome
+from site_agent.home import HardwareSection, SiteHome
 from site_agent.runs import last_federation
+
+RECIPE_OPTIONS = ("profile", "recipe_file", "seed")
+"""parameters that say with which recipe a command trains: what one command used, the next one needs"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +32,14 @@ class Setting:
 
 
 def setting(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None) -> Setting:
-    """Return the recipe: of a file, of a profile, of the last run's plan, or the paper's."""
+    """Return the recipe: of a file, of a profile, of the last run's plan, or the paper's. Raises ConfigError."""
+    if not home.config_file.exists():
+        raise ConfigError(
+            f"{home.config_file} does not exist",
+            cause="wrong --home, or not set up yet",
+            next_step=f"site-agent --home {home.folder} join INVITATION.toml; to train without a federation, write "
+            'two lines into that file: [data], and manifest = "/path/of/manifest.csv"',
+        )
     if recipe_file is not None:
         raw = read_toml(recipe_file)
         found = apply_profile(raw.pop("profile", "paper"), raw, {}, source=recipe_file)
@@ -38,6 +50,26 @@ def setting(home: SiteHome, profile: str | None, recipe_file: Path | None, seed:
     if plan is not None:
         return Setting(plan.recipe, plan.terms.seed if seed is None else seed, "the last run's plan")
     return Setting(PROFILES["paper"].recipe, seed or 0, "profile paper")
+
+
+def machine_of(home: SiteHome, recipe: Recipe) -> Machine:
+    """Set this process up, and say what of the configuration does nothing outside a federation."""
+    hardware = home.config().hardware
+    for note in _without_effect(hardware, recipe):
+        click.echo(f"note: {note}", err=True)
+    return ready(hardware)
+
+
+def _without_effect(hardware: HardwareSection, recipe: Recipe) -> list[str]:
+    notes = {
+        f"processes = {hardware.processes} is for federated training; this command uses one process": (
+            hardware.processes != 1 or hardware.launcher
+        ),
+        f"proximal = {recipe.proximal:g} does nothing here: it pulls towards the weights of a federation's round": (
+            recipe.proximal
+        ),
+    }
+    return [note for note, applies in notes.items() if applies]
 
 
 def last_plan(home: SiteHome) -> Plan | None:

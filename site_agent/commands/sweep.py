@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -15,9 +16,10 @@ from fedcervix.files import write_whole
 from fedcervix.plan import SITE_NAME, Recipe
 from fedcervix.process import stdout_console
 from site_agent import dataset
+from site_agent.checkpoints import Checkpoints
 from site_agent.collection import Collection
-from site_agent.commands.setting import Setting, reading, recipe_options, setting, site_name
-from site_agent.devices import ready
+from site_agent.commands.setting import Setting, machine_of, reading, recipe_options, setting, site_name
+from site_agent.commands.stopping import Stop, Stoppable, command_line, stops
 from site_agent.display import Display
 from site_agent.home import SiteHome
 from site_agent.images import Progress
@@ -26,6 +28,7 @@ from site_agent.precision import settled
 from site_agent.sweep import (
     Cell,
     Material,
+    cell_key,
     choose,
     combinations,
     digest_of,
@@ -74,17 +77,26 @@ def sweep(
     E (epochs_per_round) exists in a federation alone: run one with each E, and compare the mean validation losses.
     """
     used = setting(home, profile, recipe_file, seed)
-    machine, display = ready(home.config().hardware), Display()
+    with home.locked(f"lock-sweep-{name}", who=f"another sweep {name}"), stops(command_line(home, "sweep")) as stop:
+        _sweep(home, used, batch_images, width, home.folder / "sweeps" / name, stop)
+
+
+def _sweep(
+    home: SiteHome, used: Setting, batch_images: tuple[int, ...], width: tuple[int, ...], folder: Path, stop: Stop
+) -> None:
+    machine, display = machine_of(home, used.recipe), Display()
     try:
         recipes = combinations(settled(used.recipe, machine.device, home.cache), batch_images, width)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
-    folder = home.folder / "sweeps" / name
     kept = read_cells(folder / CELLS)
     click.echo(f"{len(recipes)} combinations on {machine.device}, recipe of {used.source}", err=True)
     try:
         collection = dataset.open_collection(home, reading(display))
         material = gather(home, collection, used.recipe, reading(display))
+        named = {cell_key(r, seed=used.seed, stream=site_name(home), images=material.digest) for r in recipes}
+        if finished := len(named & kept.keys()):
+            display.show("said", {"text": f"{finished} of them were trained before"})
         cells = train_cells(
             recipes,
             material,
@@ -93,13 +105,22 @@ def sweep(
             stream=site_name(home),
             start_of=_starting(home, used.seed),
             machine=machine,
-            on_cell=_keeper(folder / CELLS, kept, display),
+            on_cell=_keeper(folder, kept, stop, display),
             on_trouble=lambda recipe, error: display.show("said", {"text": f"{_named(recipe)}: {error.explain()}"}),
             on_progress=lambda values: display.show("progress", values),
+            keeping=lambda key: _keeping(folder, key, stop),
         )
     finally:
         display.close()
     _report(home, folder, used, recipes, cells, material)
+
+
+@contextlib.contextmanager
+def _keeping(folder: Path, key: str, stop: Stop) -> Iterator[Checkpoints]:
+    """Keep checkpoints of the contrastive training of a cell."""
+    with stop.waits_for_checkpoint():
+        yield Stoppable(folder, key, stop)
+    stop.end_if_asked()
 
 
 def gather(home: SiteHome, collection: Collection, recipe: Recipe, on_progress: Progress) -> Material:
@@ -144,10 +165,11 @@ def _starting(home: SiteHome, seed: int) -> Callable[[Recipe], Encoder]:
     return lambda recipe: start_encoder(recipe, first_seed(seed), Path(weights) if weights else None)
 
 
-def _keeper(file: Path, kept: dict[str, Cell], display: Display) -> Callable[[str, Cell], None]:
+def _keeper(folder: Path, kept: dict[str, Cell], stop: Stop, display: Display) -> Callable[[str, Cell], None]:
     def keep(key: str, cell: Cell) -> None:
         kept[key] = cell
-        write_cells(file, kept)
+        write_cells(folder / CELLS, kept)
+        Stoppable(folder, key, stop).drop()
         said = f"classifier's validation loss {cell.classifier_loss:.4f}, AUC {cell.classifier_auc:.3f}"
         display.show("said", {"text": f"{_named(cell)}: {said}"})
 
@@ -174,6 +196,8 @@ def _report(
     images, women = len(material.labelled_valid.labels), len(set(material.labelled_valid.patients))
     stdout_console().print(table(cells, f"judged on {images} labelled validation images of {women} women"))
     click.echo(f"chosen: {_named(best)}. One training each: small differences may be chance.")
-    click.echo(f"in a federation's plan: [run.recipe]\n  batch_images = {best.batch_images}\n  width = {best.width}")
+    click.echo(
+        f"in a federation's coordinator.toml:\n  [run.recipe]\n  batch_images = {best.batch_images}\n  width = {best.width}"
+    )
     with_seed = f" --seed {used.seed}" if used.seed else ""
     click.echo(f"next: site-agent --home {home.folder} pretrain --recipe {folder / CHOSEN}{with_seed}")

@@ -9,7 +9,7 @@ import pytest
 from fedcervix.plan import Recipe
 from site_agent.epochs import Epoch, EpochRecord, Score
 from site_agent.gauges import Gauges
-from site_agent.monitor import clock_time, epoch_line, images_per_s
+from site_agent.monitor import clock_time, epoch_line, images_per_s, round_lines
 
 HEALTHY = Gauges(
     zero_rows=0.0, dead_units=0.25, unit_std=0.9, effective_rank=14.26, alignment=0.3111, uniformity=-2.8666
@@ -81,3 +81,17 @@ def test_a_clock_that_stood_still_gives_no_pace() -> None:
 )
 def test_time_is_written_as_hours_minutes_seconds(seconds: float, text: str) -> None:
     assert clock_time(seconds) == text
+
+
+def test_a_round_is_said_like_an_epoch_at_the_site() -> None:
+    gauges = dataclasses.asdict(HEALTHY)
+    trained = {"loss": 1.8321, "gauges": gauges, "precision": "bfloat16"}
+    assert round_lines(trained, Recipe()) == [
+        "loss 1.8321 (collapsed: 2.7081), alignment 0.311, uniformity -2.867, effective rank 14.3, bfloat16"
+    ]
+    scored = {"loss_sum": 19.0, "count": 10, "gauges": gauges, "knn_auc": 0.712}
+    assert round_lines(scored, Recipe()) == [
+        "validation 1.9000 (collapsed: 2.7081), alignment 0.311, uniformity -2.867, effective rank 14.3, k-NN AUC 0.712"
+    ]
+    [_, alarm] = round_lines({**scored, "loss_sum": 27.0}, Recipe())
+    assert "no better than guessing" in alarm

@@ -1,0 +1,114 @@
+"""How a training ends before its time: Ctrl-C and SIGTERM, and the command that goes on.
+
+Rules
+1. Where a checkpoint can be kept, the first signal asks for one at the next step; the training ends with it. A second
+   signal ends it at once.
+2. Where none can be kept (images are being read, a classifier is small), the first signal ends the command.
+3. Either way the command says how to go on, and its exit code is 130.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from site_agent.checkpoints import Checkpoint, Checkpoints
+from site_agent.home import SiteHome
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+EXIT_CODE = 130
+_WAITS = b"\nstopping at the end of this step, with a checkpoint; once more: at once\n"
+
+
+class Stop:
+    """Whether someone has asked the training to end."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._waits = False
+
+    @contextlib.contextmanager
+    def waits_for_checkpoint(self) -> Iterator[None]:
+        """While this holds, the first signal only asks."""
+        self._waits = True
+        try:
+            yield
+        finally:
+            self._waits = False
+
+    def end_if_asked(self) -> None:
+        """Raise KeyboardInterrupt where the training was asked to end."""
+        if self.asked:
+            raise KeyboardInterrupt
+
+    def heard(self, _number: int, _frame: object) -> None:
+        """Take a signal. Raises KeyboardInterrupt where there is nothing to wait for."""
+        if self.asked or not self._waits:
+            raise KeyboardInterrupt
+        self.asked = True
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, _WAITS)  # a handler may take no lock of a stream
+
+
+class Stoppable(Checkpoints):
+    """Checkpoints of a training that may be asked to end: then one is due at once, and is the last."""
+
+    def __init__(self, folder: Path, contract: str, stop: Stop) -> None:
+        super().__init__(folder, contract)
+        self._stop = stop
+
+    def due(self) -> bool:
+        """Return whether it is time to keep another."""
+        return self._stop.asked or super().due()
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint. Raises KeyboardInterrupt where the training was asked to end."""
+        super().keep(checkpoint)
+        self._stop.end_if_asked()
+
+
+@contextlib.contextmanager
+def stops(go_on: str) -> Iterator[Stop]:
+    """Listen to signals; `go_on` is the command that a stopped training goes on with. Raises SystemExit(130)."""
+    stop = Stop()
+    before = {number: signal.signal(number, stop.heard) for number in SIGNALS}
+    try:
+        yield stop
+    except KeyboardInterrupt:
+        click.echo(f"stopped; go on with: {go_on}", err=True)
+        raise SystemExit(EXIT_CODE) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def command_line(home: SiteHome, command: str, options: Collection[str] | None = None) -> str:
+    """Return a command to type, with those of the options of the command now running that were given there.
+
+    `options` are the parameters to take over; default: all but `restart`, which would throw away what is to go on.
+    """
+    context = click.get_current_context()
+    words = ["site-agent", "--home", str(home.folder), command]
+    for option in context.command.params:
+        name = str(option.name)
+        taken = name != "restart" if options is None else name in options
+        if taken and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            words += _given(option, context.params[name])
+    return shlex.join(words)
+
+
+def _given(option: click.Parameter, value: Any) -> list[str]:
+    several = value if option.multiple else [value]
+    return [word for one in several for word in (option.opts[0], _text(one))]
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
