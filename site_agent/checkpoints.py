@@ -8,7 +8,8 @@ Rules
 3. A checkpoint is for one `contract` (recipe, seed, images, base model...) and never used for another. Of other
    contracts the newest few stay: a training that was left for another one can be taken up again.
 4. Keeping costs under one percent of the time: the next one waits at least a hundred times as long as the last one
-   took, and at least a minute. A disk that is full costs the checkpoint, not the run.
+   took, and at least a minute. It takes from `due` on: the GPU catches up and tensors are copied before `keep`.
+   A disk that is full costs the checkpoint, not the run.
 """
 
 from __future__ import annotations
@@ -60,15 +61,16 @@ class Checkpoints:
     ) -> None:
         self._folder, self._clock, self._interval_s = folder, clock, interval_s
         self._stem = f"checkpoint-{hashlib.sha256(contract.encode()).hexdigest()[:16]}"
-        self._next_s = clock() + interval_s
+        self._asked_s = clock()
+        self._next_s = self._asked_s + interval_s
 
     def due(self) -> bool:
         """Return whether it is time to keep another."""
-        return self._clock() >= self._next_s
+        self._asked_s = self._clock()
+        return self._asked_s >= self._next_s
 
     def keep(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, then drop older ones. A disk that does not take it is logged and otherwise ignored."""
-        started = self._clock()
         metadata = {_FACTS: json.dumps(checkpoint.facts, sort_keys=True, allow_nan=False)}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
         content = safetensors.torch.save(tensors, metadata)
@@ -78,12 +80,16 @@ class Checkpoints:
         except OSError as error:
             log.warning("checkpoint_not_kept", reason=error.strerror or type(error).__name__)
         now = self._clock()
-        self._next_s = now + max(self._interval_s, (now - started) / COST_SHARE)
+        self._next_s = now + max(self._interval_s, (now - self._asked_s) / COST_SHARE)
 
     def latest(self) -> Checkpoint | None:
         """Return the newest checkpoint that is whole; None if there is none."""
         for file in _newest_first(self._files()):
-            content = file.read_bytes()
+            try:
+                content = file.read_bytes()
+            except OSError as error:
+                log.warning("checkpoint_unreadable", file=file.name, reason=error.strerror or type(error).__name__)
+                continue
             if file.stem.rpartition("-")[2] == hashlib.sha256(content).hexdigest():
                 return _parsed(content)
             log.warning("checkpoint_damaged", file=file.name)

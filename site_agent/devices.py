@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,8 @@ from site_agent.home import HardwareSection
 Device = Literal["auto", "cpu", "cuda"]
 Acceleration = Literal["eager", "graph", "compile"]
 Deterministic = Literal["auto", "on", "off"]
+_LACKS_MEMORY = ("out of memory", "alloc_failed")
+"""how CUDA, cuBLAS and cuDNN say that the memory they ask for themselves is not there"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +98,30 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(
         device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=device.type == "cpu"
     )
+
+
+def lacks_memory(error: RuntimeError) -> bool:
+    """Say whether an error of torch means that the GPU's memory is too small.
+
+    Torch's allocator has a class for it; CUDA and its libraries only have words. A CUDA graph whose capture broke for
+    want of memory may raise what came of that: hence also the errors before it.
+    """
+    return any(
+        isinstance(one, torch.OutOfMemoryError) or any(word in str(one).lower() for word in _LACKS_MEMORY)
+        for one in _with_those_before(error)
+    )
+
+
+def let_go(error: BaseException) -> None:
+    """Free the tensors a failed step held: an error keeps the variables of all functions it came through."""
+    for one in _with_those_before(error):
+        traceback.clear_frames(one.__traceback__)
+
+
+def _with_those_before(error: BaseException) -> list[BaseException]:
+    found: list[BaseException] = []
+    before: BaseException | None = error
+    while before is not None:
+        found.append(before)
+        before = before.__context__
+    return found

@@ -29,7 +29,7 @@ from fedcervix.plan import Recipe
 from fedcervix.seeds import derive
 from site_agent.batches import Indices, batches, scoring_batches
 from site_agent.contrast import LOSSES
-from site_agent.devices import autocast, place
+from site_agent.devices import autocast, lacks_memory, let_go, place
 from site_agent.feed import Feed
 from site_agent.gauges import IMAGES_MAX, Gauges, gauges
 from site_agent.joint_norm import join_batch_norm
@@ -247,17 +247,28 @@ def _train_epoch(work: _Work, begin: Position) -> EpochRecord:
     tally = _Tally(work, order, begin)
     for number in range(begin.step + 1, len(order) + 1):
         _set_rate(work, begin.epoch, number, len(order))
-        inputs = _inputs(work, begin.epoch, number, order[number - 1])
         try:
-            f, loss = work.step(*inputs)
-        except torch.OutOfMemoryError as error:
-            work.keeper.keep(tally.position(number - 1))
-            smaller = fits(work.encoder, work.recipe, work.device, *inputs) if work.team.alone else None
-            raise out_of_memory(len(order[number - 1]), work.recipe, smaller) from error
+            f, loss = work.step(*_inputs(work, begin.epoch, number, order[number - 1]))
+        except RuntimeError as error:
+            if not lacks_memory(error):
+                raise
+            let_go(error)
+            raise _too_large(work, tally.position(number - 1), order[number - 1]) from error
         tally.add(number, f, loss)
         if work.keeper.due():
             work.keeper.keep(tally.position(number))
     return tally.record()
+
+
+def _too_large(work: _Work, stood: Position, chosen: Indices) -> TrainingError:
+    """Keep where training stood before a batch that does not fit; return what to tell the operator."""
+    work.keeper.keep(stood)
+
+    def inputs(images: int) -> tuple[Tensor, Tensor]:
+        return _inputs(work, stood.epoch, stood.step + 1, chosen[:images])
+
+    try_smaller = fits(work.encoder, work.recipe, work.device, inputs) if work.team.alone else None
+    return out_of_memory(len(chosen), work.recipe, try_smaller)
 
 
 class _Tally:

@@ -1,7 +1,7 @@
 """Where a step's images come from: the GPU's own memory if all fit there, else copied as they are needed.
 
-Gathering a batch on the CPU and copying it run while the GPU works on the step before, because nothing in between
-waits for the GPU.
+A batch is gathered on the CPU while the GPU works on the steps before: nothing in between waits for the GPU, and the
+copy takes its turn there. A pinned buffer may be let go of at once: torch uses it again only after the copy.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Feed:
         """Return the tensor on the device; the copy to a GPU is not waited for."""
         if self._device.type == "cpu":
             return tensor
-        return tensor.pin_memory().to(self._device, non_blocking=True)
+        return tensor.contiguous().pin_memory().to(self._device, non_blocking=True)
 
     def _fits(self) -> bool:
         if self._device.type != "cuda":

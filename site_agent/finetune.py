@@ -29,7 +29,7 @@ from fedcervix.errors import DataError, TrainingError
 from fedcervix.plan import Augment, ClassifierRecipe, Recipe
 from fedcervix.seeds import derive
 from site_agent.augment import apply, draw, pack, standardise, to_input
-from site_agent.devices import Acceleration, autocast, place
+from site_agent.devices import Acceleration, autocast, lacks_memory, place
 from site_agent.feed import Feed
 from site_agent.graphs import Graphed, Step
 from site_agent.model import BACKBONE, Loaded, apply_weights, backbone_state, build_encoder, feature_count, snapshot
@@ -299,11 +299,24 @@ def _train_epoch(
     for number, rows in enumerate(batches, start=1):
         packed = _draws(len(rows), recipe, derive(epoch_seed, "augment", number))
         labels = torch.from_numpy(train.labels[rows])
-        (loss,) = step(feed.take(rows), feed.send(labels), feed.send(packed))
+        try:
+            (loss,) = step(feed.take(rows), feed.send(labels), feed.send(packed))
+        except RuntimeError as error:
+            if not lacks_memory(error):
+                raise
+            raise _too_large(len(rows), recipe) from error
         total = loss if total is None else total + loss
         if on_step is not None:
             on_step(number, len(batches))
     return float(total or 0.0) / len(train.labels)
+
+
+def _too_large(images: int, recipe: Recipe) -> TrainingError:
+    return TrainingError(
+        f"the GPU's memory is too small for {images} images of {recipe.image_px} px in a classifier batch",
+        cause="another process uses the GPU, or the recipe is too large for it",
+        next_step="free the GPU (nvidia-smi), or lower recipe.classifier.batch_images",
+    )
 
 
 def _draws(count: int, recipe: Recipe, seed: int) -> Tensor:

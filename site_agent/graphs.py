@@ -9,7 +9,8 @@ Source: PyTorch's notes on CUDA graphs ("whole-network capture").
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -44,17 +45,31 @@ class Graphed:
 
     def _capture(self, inputs: tuple[Tensor, ...]) -> None:
         self._inputs = tuple(x.clone() for x in inputs)
-        before = [tensor.detach().clone() for tensor in self._changed()]
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP_STEPS):
-                self._step(*self._inputs)
-        torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._outputs = self._step(*self._inputs)
-        with torch.no_grad():
-            for tensor, value in zip(self._changed(), before, strict=True):
-                tensor.copy_(value)
+        with put_back(self._changed()):
+            self._warm_up()
+            with torch.cuda.graph(graph):
+                self._outputs = self._step(*self._inputs)
         self._graph = graph
+
+    def _warm_up(self) -> None:
+        here, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(here)
+        try:
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UP_STEPS):
+                    self._step(*self._inputs)
+        finally:
+            here.wait_stream(side)
+
+
+@contextlib.contextmanager
+def put_back(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Leave the tensors as they were, also where the memory was too small: a checkpoint is kept of them then."""
+    before = [tensor.detach().clone() for tensor in tensors]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, value in zip(tensors, before, strict=True):
+                tensor.copy_(value)

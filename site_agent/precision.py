@@ -38,7 +38,7 @@ def settled(recipe: Recipe, device: torch.device, cache_folder: Path | None = No
 def faster(device: torch.device, clock: Callable[[], float] = time.perf_counter) -> Precision:
     """Time forward and backward of a convolution both ways; return the faster precision (about a third of a second)."""
     if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(8, 64, 32, 32, generator=generator).contiguous(memory_format=torch.channels_last)
     w = torch.randn(64, 64, 3, 3, generator=generator).contiguous(memory_format=torch.channels_last).requires_grad_()
@@ -62,19 +62,25 @@ def _kept(device: torch.device, cache_folder: Path | None) -> Precision:
         return faster(device)
     file = cache_folder / "precision.json"
     where = f"torch {torch.__version__}, {device.type}, {torch.get_num_threads()} threads, {_chip(device)}"
-    try:
-        known: dict[str, Precision] = json.loads(file.read_text())
-        if known[where] in ("float32", "bfloat16"):
-            return known[where]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+    known = _read(file)
+    if where in known:
+        return known[where]
     found = faster(device)
     try:
         cache_folder.mkdir(parents=True, exist_ok=True)
-        write_secret(file, json.dumps({where: found}).encode())
+        write_secret(file, json.dumps({**known, where: found}).encode())
     except (OSError, StorageError):
         return found  # it is measured again next time
     return found
+
+
+def _read(file: Path) -> dict[str, Precision]:
+    """Return what was measured before: in other circumstances (another number of threads) also."""
+    try:
+        raw = json.loads(file.read_text())
+        return {where: found for where, found in raw.items() if found in ("float32", "bfloat16")}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def _chip(device: torch.device) -> str:

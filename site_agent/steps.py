@@ -16,7 +16,7 @@ from torch import Tensor
 from fedcervix.errors import TrainingError
 from fedcervix.plan import Recipe
 from site_agent.contrast import LOSSES
-from site_agent.devices import Acceleration, autocast, place
+from site_agent.devices import Acceleration, autocast, lacks_memory, let_go, place
 from site_agent.graphs import Graphed
 from site_agent.model import Encoder, build_encoder
 from site_agent.optimise import changed_by, make_optimiser, pull_back
@@ -57,8 +57,11 @@ def make_step(
 ) -> Step:
     """Return the step. `anchors` is asked for where the recipe is proximal; local training has none.
 
-    In a team it takes this rank's share of the images and returns the joint batch's representations and loss.
+    In a team it takes this rank's share of the images and returns the joint batch's representations and loss; it is
+    eager there. A step that fails for want of memory leaves all as it was, so that it can be taken again.
     """
+    if acceleration != "eager" and not team.alone:
+        raise ValueError(f"a team steps eagerly; found {acceleration}")
     pull = anchors.tensors if anchors else []
     parameters = list(encoder.parameters())
     forward = torch.compile(encoder, dynamic=False) if acceleration == "compile" else wrap(encoder, team, device)
@@ -76,9 +79,24 @@ def make_step(
         optimiser.step()
         return f.detach(), loss.detach()
 
-    if acceleration != "graph":
-        return step
-    return Graphed(step, lambda: changed_by(encoder, optimiser))
+    if acceleration == "graph":
+        return Graphed(step, lambda: changed_by(encoder, optimiser))
+    return _whole_or_not(step, list(encoder.buffers()))
+
+
+def _whole_or_not(step: Step, statistics: list[Tensor]) -> Step:
+    """Let a step that fails leave running statistics alone: they change layer by layer, weights only at the end."""
+    before = [tensor.clone() for tensor in statistics]
+
+    def careful(pixels: Tensor, packed: Tensor) -> tuple[Tensor, ...]:
+        torch._foreach_copy_(before, statistics)
+        try:
+            return step(pixels, packed)
+        except RuntimeError:
+            torch._foreach_copy_(statistics, before)
+            raise
+
+    return careful
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,26 +129,32 @@ def out_of_memory(images: int, recipe: Recipe, fits: Callable[[int], bool] | Non
     advice = f"batch_images = {smaller} {'fits' if fits else 'may fit'}"
     if smaller < 2:
         advice = "not even two images fit: free the GPU (nvidia-smi)"
+    halved = "; precision = bfloat16 halves what a batch needs" if recipe.precision == "float32" else ""
     return TrainingError(
         f"the GPU's memory is too small for {images} images of {recipe.image_px} px in a batch",
         cause="another process uses the GPU, or the recipe is too large for it",
-        next_step=f"{advice}; precision = bfloat16 halves what a batch needs. Training goes on from its checkpoint",
+        next_step=f"{advice}{halved}. With the same recipe training goes on from its checkpoint",
     )
 
 
 def fits(
-    encoder: Encoder, recipe: Recipe, device: torch.device, pixels: Tensor, packed: Tensor
+    encoder: Encoder, recipe: Recipe, device: torch.device, inputs: Callable[[int], tuple[Tensor, Tensor]]
 ) -> Callable[[int], bool]:
-    """Return a function that tries whether a batch of so many of these images fits; it changes no weight."""
-    per_image = len(packed) // len(pixels)
+    """Return a function that tries whether a batch of so many images fits; it changes no weight.
+
+    `inputs` returns images and packed draws of a batch of that many, on the device.
+    """
 
     def try_it(images: int) -> bool:
         torch.cuda.empty_cache()
         try:
             with autocast(device, recipe.precision):
-                f = encoder(views(pixels[:images], packed[: per_image * images]))
+                f = encoder(views(*inputs(images)))
             LOSSES[recipe.loss](f, recipe.temperature).backward()  # type: ignore[no-untyped-call]
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not lacks_memory(error):
+                raise
+            let_go(error)
             return False
         finally:
             encoder.zero_grad(set_to_none=True)

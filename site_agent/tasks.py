@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ from site_agent.team import ALONE, Team, agreed, check_same, leader_first
 
 OnProgress = Callable[[dict[str, Any]], None]
 ROUNDS_KEPT = 2
+"""of those in which the site took part: the round before may be many rounds ago"""
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 RUNNING = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -121,10 +122,11 @@ def _train(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
     bench.on_progress({"stage": "training", "done": 0, "of": 0, "unit": "steps"})
     started = time.monotonic()
     learner = _ready(bench, task, plan, recipe)
-    checkpoints = Checkpoints(bench.home.run_folder(task.run), _contract(bench, task, plan))
+    contract = _contract(bench, task, plan, recipe)
+    checkpoints = Checkpoints(bench.home.run_folder(task.run), contract)
     kept = checkpoints.latest()
     at = unpack(kept, learner.encoder, learner.optimiser).position if kept else None
-    check_same(_contract(bench, task, plan), "model, images and plan", bench.team)
+    check_same(contract, "model, images and plan", bench.team)
     check_same(f"{at.epoch} {at.step}" if at else "", "checkpoint", bench.team)
     records = train_epochs(
         learner.encoder,
@@ -178,9 +180,10 @@ def _ready(bench: Bench, task: Task, plan: Plan, recipe: Recipe) -> Learner:
     return learner
 
 
-def _contract(bench: Bench, task: Task, plan: Plan) -> str:
-    """Return what a checkpoint within this task depends on."""
-    return f"{task.run} {task.round} {task.base} {plan.digest} {bench.site} {bench.collection().digest}"
+def _contract(bench: Bench, task: Task, plan: Plan, recipe: Recipe) -> str:
+    """Return what a checkpoint within this task depends on; the recipe is the plan's with its precision settled."""
+    images = bench.collection().digest
+    return f"{task.run} {task.round} {task.base} {plan.digest} {recipe.precision} {bench.site} {images}"
 
 
 def _step_progress(bench: Bench, plan: Plan, started: float) -> Callable[[StepReport], None]:
@@ -261,9 +264,8 @@ def _keep_own(bench: Bench, task: Task, plan: Plan, learner: Learner) -> None:
     file = _own_file(bench, task.run, task.round)
     file.parent.mkdir(parents=True, exist_ok=True)
     save_weights(file, kept)
-    for round_, older in _own_files(bench, task.run).items():
-        if round_ <= task.round - ROUNDS_KEPT:
-            older.unlink(missing_ok=True)
+    for older in superseded(_own_files(bench, task.run), task.round):
+        older.unlink(missing_ok=True)
 
 
 def local_names(encoder: nn.Module, rule: BatchNorm) -> list[str]:
@@ -284,6 +286,11 @@ def _own_files(bench: Bench, run: str) -> dict[int, Path]:
     files = bench.home.run_folder(run).glob("own-*.safetensors")
     found = ((int(file.stem.removeprefix("own-")), file) for file in files)
     return dict(sorted(found))
+
+
+def superseded(kept: Mapping[int, Path], last: int) -> list[Path]:
+    """Return the files (by round, in order) that no round done again will ask for, now that round `last` is done."""
+    return [file for round_, file in kept.items() if round_ <= last][:-ROUNDS_KEPT]
 
 
 def _own_latest(bench: Bench, run: str, last: int) -> Path | None:

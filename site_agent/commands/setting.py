@@ -41,7 +41,7 @@ def setting(home: SiteHome, profile: str | None, recipe_file: Path | None, seed:
             'two lines into that file: [data], and manifest = "/path/of/manifest.csv"',
         )
     if recipe_file is not None:
-        raw = read_toml(recipe_file)
+        raw = _recipe_keys(recipe_file)
         found = apply_profile(raw.pop("profile", "paper"), raw, {}, source=recipe_file)
         return Setting(found.recipe, seed or 0, str(recipe_file))
     if profile is not None:
@@ -50,6 +50,25 @@ def setting(home: SiteHome, profile: str | None, recipe_file: Path | None, seed:
     if plan is not None:
         return Setting(plan.recipe, plan.terms.seed if seed is None else seed, "the last run's plan")
     return Setting(PROFILES["paper"].recipe, seed or 0, "profile paper")
+
+
+def _recipe_keys(file: Path) -> dict[str, Any]:
+    """Return what a recipe file holds. Raises ConfigError."""
+    if not file.exists():
+        raise ConfigError(
+            f"there is no recipe file {file}",
+            cause="the path is wrong",
+            next_step="give the path of a TOML file with recipe keys, or --profile NAME",
+        )
+    raw = read_toml(file)
+    for table in ("run", "recipe"):
+        if isinstance(raw.get(table), dict):
+            raise ConfigError(
+                f"{file}: the keys of a recipe file stand at its top, not below [{table}]",
+                cause="they were copied from a coordinator.toml",
+                next_step=f"edit {file}: no line [run.recipe]; [run.recipe.augment] is [augment] here",
+            )
+    return raw
 
 
 def machine_of(home: SiteHome, recipe: Recipe) -> Machine:

@@ -196,8 +196,7 @@ def _report(
     images, women = len(material.labelled_valid.labels), len(set(material.labelled_valid.patients))
     stdout_console().print(table(cells, f"judged on {images} labelled validation images of {women} women"))
     click.echo(f"chosen: {_named(best)}. One training each: small differences may be chance.")
-    click.echo(
-        f"in a federation's coordinator.toml:\n  [run.recipe]\n  batch_images = {best.batch_images}\n  width = {best.width}"
-    )
+    click.echo("in a federation's coordinator.toml:")
+    click.echo(f"  [run.recipe]\n  batch_images = {best.batch_images}\n  width = {best.width}")
     with_seed = f" --seed {used.seed}" if used.seed else ""
     click.echo(f"next: site-agent --home {home.folder} pretrain --recipe {folder / CHOSEN}{with_seed}")

@@ -1,5 +1,6 @@
 """Every image is decoded once, and no harm to what was kept, to the disk or to the images is fatal or believed."""
 
+import json
 import os
 import re
 import resource
@@ -369,26 +370,36 @@ def test_two_processes_add_to_one_file_and_find_what_the_other_has_kept(tmp_path
 
 
 DECODES = """
-import os, sys
+import json, sys
 from pathlib import Path
-from tests.unit.test_cache import Loader, photographs
-folder = Path(sys.argv[1])
-pictures = photographs(folder, 300)
-sys.stdin.readline()
-print(len(Loader(folder, 0)(pictures)))
+from tests.unit.test_cache import Loader, Picture
+from site_agent import records
+records.COMMIT_BYTES = 20 * 8 * 8 * 3
+pictures = [Picture(*fields) for fields in json.load(sys.stdin)]
+print("ready", flush=True)
+Path(sys.argv[2]).read_text()  # a pipe: opens when the other side does
+print(len(Loader(Path(sys.argv[1]), 0)(pictures)))
 """
 
 
 def test_two_real_processes_on_one_home_do_each_other_no_harm(tmp_path: Path) -> None:
+    pictures = photographs(tmp_path, 300)
+    listed = json.dumps([[picture.path, picture.digest] for picture in pictures])
     here = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", DECODES, str(tmp_path)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen(command, cwd=Path(__file__).parents[2], env=here, **pipes) for _ in range(2)]
-    for process in processes:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    assert [process.communicate(timeout=60)[0] for process in processes] == ["300\n", "300\n"]
-    loader, pictures = Loader(tmp_path, ON_DISK), photographs(tmp_path, 300)
+    processes = []
+    for k in range(2):
+        os.mkfifo(tmp_path / f"go{k}")
+        command = [sys.executable, "-c", DECODES, str(tmp_path), str(tmp_path / f"go{k}")]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        processes.append(subprocess.Popen(command, cwd=Path(__file__).parents[2], env=here, **pipes))
+        processes[-1].stdin.write(listed)
+        processes[-1].stdin.close()
+    assert [process.stdout.readline() for process in processes] == ["ready\n", "ready\n"]
+    for k in range(2):
+        (tmp_path / f"go{k}").write_text("go")
+    assert [process.stdout.read() for process in processes] == ["300\n", "300\n"]
+    assert [process.wait(60) for process in processes] == [0, 0]
+    loader = Loader(tmp_path, ON_DISK)
     np.testing.assert_array_equal(loader(pictures)[np.arange(300)], right(tmp_path, pictures))
     assert loader.decoded == 0
     assert loader.squares.stat().st_size == 300 * RECORD_BYTES

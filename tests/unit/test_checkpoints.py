@@ -101,6 +101,29 @@ def test_an_unfinished_file_is_never_taken_for_one(tmp_path: Path) -> None:
     assert found.facts["step"] == 7
 
 
+def test_what_keeping_costs_is_counted_from_asking_whether_it_is_due(tmp_path: Path) -> None:
+    """A GPU catches up, and tensors are copied from it, before `keep` has anything to write."""
+    clock = Clock()
+    kept = Checkpoints(tmp_path, "one", interval_s=60.0, clock=clock)
+    clock.now_s = 60.0
+    assert kept.due()
+    clock.now_s = 64.0
+    kept.keep(checkpoint())
+    clock.now_s = 463.9
+    assert not kept.due()
+    clock.now_s = 464.0
+    assert kept.due()
+
+
+def test_one_that_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
+    kept = Checkpoints(tmp_path, "one")
+    kept.keep(checkpoint())
+    [file] = files(tmp_path)
+    file.unlink()
+    file.mkdir()
+    assert kept.latest() is None
+
+
 def test_keeping_takes_at_most_a_hundredth_of_the_time(tmp_path: Path) -> None:
     clock = Clock()
 

@@ -56,6 +56,20 @@ def test_what_was_measured_is_kept_so_that_an_interrupted_run_goes_on_in_it(
     assert settled(Recipe(precision="auto"), CPU, tmp_path / "cache").precision == "float32"
 
 
+def test_what_was_measured_with_another_number_of_threads_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent's processes and `pretrain` by hand may have different numbers of threads, turn about."""
+    for threads, expected in ((1, "bfloat16"), (2, "float32"), (1, "bfloat16")):
+        monkeypatch.setattr(precision, "faster", lambda _device, found=("bfloat16", "float32")[threads - 1]: found)
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert settled(Recipe(precision="auto"), CPU, tmp_path).precision == expected
+    monkeypatch.setattr(precision, "faster", lambda _device: pytest.fail("measured again"))
+    for threads in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        settled(Recipe(precision="auto"), CPU, tmp_path)
+
+
 def test_auto_is_settled_before_training() -> None:
     with pytest.raises(ValueError, match="settled"):
         autocast(CPU, "auto")

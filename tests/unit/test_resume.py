@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedcervix.errors import ModelError, TrainingError
 from fedcervix.plan import Recipe
@@ -18,9 +21,11 @@ from site_agent.epochs import Images, StepReport, train_epochs
 from site_agent.model import build_encoder
 from site_agent.optimise import make_optimiser
 from site_agent.pretrain import Pretrained, pretrain
+from site_agent.readings import Readings
 from site_agent.resume import Keeping, unpack
 from site_agent.steps import fits, make_step
-from site_agent.views import views
+from site_agent.tasks import superseded
+from site_agent.views import training_draws, views
 
 torch.set_num_threads(1)
 
@@ -151,8 +156,8 @@ def test_a_batch_too_large_for_the_gpu_is_said_with_one_that_fits_and_leaves_a_c
     encoder = build_encoder(RECIPE, 0)
     optimiser = make_optimiser(encoder, RECIPE)
     step = make_step(encoder, optimiser, RECIPE, CPU)
-    before = encoder.head[0].weight.detach().clone()
-    monkeypatch.setattr("site_agent.steps.views", lambda pixels, packed: _views_if(pixels, packed, images_max=2))
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    encoder.head.register_forward_hook(_full_from(images=4))
     with pytest.raises(TrainingError, match="too small for 4 images of 32 px") as caught:
         train_epochs(
             encoder,
@@ -169,23 +174,112 @@ def test_a_batch_too_large_for_the_gpu_is_said_with_one_that_fits_and_leaves_a_c
             keeper=Keeping(Checkpoints(tmp_path, "contract"), encoder, optimiser),
         )
     assert "batch_images = 2 fits" in caught.value.next_step
-    assert torch.equal(encoder.head[0].weight, before)
     kept = Checkpoints(tmp_path, "contract").latest()
     assert kept is not None
     assert (kept.facts["epoch"], kept.facts["step"]) == (1, 0)
+    assert same(kept.part("model."), before), "running statistics had changed when the memory ended"
 
 
-def _views_if(pixels: Tensor, packed: Tensor, *, images_max: int) -> Tensor:
-    if len(pixels) > images_max:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-    return views(pixels, packed)
+def _full_from(images: int) -> Callable[[nn.Module, object, Tensor], None]:
+    """Let the memory end in the last layer, for so many images or more, in words as CUDA's libraries use."""
+
+    def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        if len(output) >= 2 * images:
+            raise RuntimeError("CUDA error: out of memory")
+
+    return hook
+
+
+def _inputs(images: int) -> tuple[Tensor, Tensor]:
+    draws = training_draws(images, RECIPE, seed=0, stream="north", epoch=1, step=1)
+    return torch.from_numpy(TRAIN.pixels[np.arange(images)]), draws
+
+
+def test_what_the_failed_batch_held_is_free_when_a_smaller_one_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error keeps the variables of the functions it came through: a trial beside them would find too little."""
+    held: list[weakref.ref[Tensor]] = []
+
+    def tight(pixels: Tensor, packed: Tensor) -> Tensor:
+        assert not any(ref() is not None for ref in held)
+        activations = views(pixels, packed)
+        held.append(weakref.ref(activations))
+        if len(pixels) > 1:
+            raise torch.OutOfMemoryError
+        return activations
+
+    monkeypatch.setattr("site_agent.steps.views", tight)
+    encoder = build_encoder(RECIPE, 0)
+    optimiser = make_optimiser(encoder, RECIPE)
+    with pytest.raises(TrainingError, match="too small for 4 images"):
+        train_epochs(
+            encoder,
+            optimiser,
+            TRAIN,
+            RECIPE,
+            seed=0,
+            stream="north",
+            first_epoch=1,
+            epochs=1,
+            device=CPU,
+            on_step=lambda _: None,
+        )
+    assert len(held) == 2
+
+
+def test_what_a_site_keeps_between_rounds_is_there_for_a_round_done_again_however_many_it_missed() -> None:
+    """Round 7 is done again from what round 3 left, where the site took part in none between."""
+    kept = {round_: Path(f"own-{round_}") for round_ in (1, 3, 7)}
+    assert superseded(kept, 7) == [Path("own-1")]
+    assert superseded(kept, 3) == []
+
+
+def test_another_error_of_torch_is_not_taken_for_lack_of_memory() -> None:
+    encoder = build_encoder(RECIPE, 0)
+
+    def broken(_images: int) -> tuple[Tensor, Tensor]:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with pytest.raises(RuntimeError, match="illegal"):
+        fits(encoder, RECIPE, CPU, broken)(2)
+
+
+def test_a_loss_that_is_not_finite_is_noticed_before_a_checkpoint_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU losses are read late; what is kept has all of its losses read."""
+    encoder = build_encoder(RECIPE, 0)
+    optimiser = make_optimiser(encoder, RECIPE)
+    keep = Checkpoints(tmp_path, "contract", interval_s=0.0)
+
+    class Late(Readings[int]):
+        def arrived(self) -> Iterator[tuple[int, float]]:
+            return iter(())
+
+    def step(_pixels: Tensor, _packed: Tensor) -> tuple[Tensor, ...]:
+        return torch.zeros(8, 16), torch.tensor(math.nan)
+
+    monkeypatch.setattr("site_agent.epochs.Readings", Late)
+    with pytest.raises(TrainingError, match="diverged"):
+        train_epochs(
+            encoder,
+            optimiser,
+            TRAIN,
+            RECIPE,
+            seed=0,
+            stream="north",
+            first_epoch=1,
+            epochs=1,
+            device=CPU,
+            on_step=lambda _: None,
+            step=step,
+            keeper=Keeping(keep, encoder, optimiser),
+        )
+    assert keep.latest() is None
 
 
 def test_the_search_for_a_batch_that_fits_changes_no_weight() -> None:
     encoder = build_encoder(RECIPE, 0)
     before = [p.detach().clone() for p in encoder.parameters()]
-    pixels, packed = torch.from_numpy(TRAIN.pixels[np.arange(4)]), torch.zeros(4, 8)
-    packed[:, 0] = packed[:, 4] = packed[:, 6] = packed[:, 7] = 1
-    assert fits(encoder, RECIPE, CPU, pixels, packed)(2)
+    assert fits(encoder, RECIPE, CPU, _inputs)(2)
     assert all(torch.equal(p, b) for p, b in zip(encoder.parameters(), before, strict=True))
     assert all(p.grad is None for p in encoder.parameters())

@@ -12,12 +12,14 @@ import pytest
 import torch
 
 from fedcervix.errors import TrainingError
-from fedcervix.plan import Augment, Precision, Recipe
-from site_agent.devices import Acceleration, accelerate
+from fedcervix.plan import Architecture, Augment, Precision, Recipe
+from site_agent.devices import Acceleration, accelerate, place
 from site_agent.epochs import Images, train_epochs
+from site_agent.graphs import put_back
 from site_agent.model import build_encoder
 from site_agent.optimise import make_optimiser
 from site_agent.steps import make_anchors, make_learner, make_step
+from site_agent.team import Team
 
 torch.set_num_threads(1)
 torch.set_flush_denormal(True)
@@ -140,6 +142,38 @@ def test_a_graph_needs_a_gpu_and_auto_never_asks_for_what_is_not_there() -> None
     assert accelerate("auto", CPU) == "eager"
     assert accelerate("auto", torch.device("cuda")) == "graph"
     assert accelerate("compile", CPU) == "compile"
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
+def test_placing_again_moves_nothing(architecture: Architecture) -> None:
+    """Every round places its encoder; a captured graph goes on to write where the weights were when it was captured."""
+    encoder = build_encoder(dataclasses.replace(RECIPE, architecture=architecture), 0)
+    places = []
+    for _ in range(2):
+        place(encoder, CPU)
+        places.append([tensor.data_ptr() for tensor in (*encoder.parameters(), *encoder.buffers())])
+    assert places[0] == places[1]
+
+
+def test_what_a_warm_up_changed_is_put_back_also_where_the_memory_ends() -> None:
+    weight = torch.tensor([1.0, 2.0])
+
+    def warm_up() -> None:
+        with put_back([weight]):
+            weight.add_(1)
+            raise torch.OutOfMemoryError
+
+    with pytest.raises(torch.OutOfMemoryError):
+        warm_up()
+    assert weight.tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("acceleration", ["graph", "compile"])
+def test_a_team_steps_eagerly(acceleration: Acceleration) -> None:
+    """A compiled step would leave out the averaging of gradients, and say nothing."""
+    encoder = build_encoder(RECIPE, 0)
+    with pytest.raises(ValueError, match="eagerly"):
+        make_step(encoder, make_optimiser(encoder, RECIPE), RECIPE, CPU, acceleration=acceleration, team=Team(0, 2))
 
 
 @NEEDS_GPU
