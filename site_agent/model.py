@@ -124,11 +124,15 @@ def save_weights(path: Path, state: Mapping[str, Tensor]) -> str:
     """Write a state as safetensors, all or nothing; return its SHA-256. Equal states make equal bytes."""
     content = safetensors.torch.save({name: _plain(tensor) for name, tensor in state.items()})
     half = path.with_name(path.name + ".part")
-    with half.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    half.replace(path)
+    try:
+        with half.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        half.replace(path)
+    except OSError:
+        half.unlink(missing_ok=True)  # a full disk keeps no rest of it
+        raise
     return hashlib.sha256(content).hexdigest()
 
 

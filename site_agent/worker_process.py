@@ -42,6 +42,8 @@ from site_agent.team import ALONE, STEP_S, Team, assemble, hear, lost, tell
 STAGES = {TaskKind.SEED: "making the first model", TaskKind.TRAIN: "training", TaskKind.SCORE: "validating"}
 TOGETHER = (TaskKind.TRAIN,)
 """the tasks of the whole team; others are the leader's"""
+LACKS_MEMORY = ("out of memory", "can't allocate memory")
+"""what torch says of a GPU, and of a CPU"""
 PROGRESS_S = 0.25
 """at most one progress line in this time"""
 YIELD_S = 2.0
@@ -83,7 +85,7 @@ def _serve(home: SiteHome, site: str, answers: _Answers, place: Team) -> NoRetur
                 tell(request, bench.team)
             answers.say({"done": do(bench, task, plan)})
         except Exception as error:  # noqa: BLE001  (whatever breaks here is reported, with its trace, to the agent)
-            if place.alone:
+            if place.alone and not isinstance(error, torch.AcceleratorError):  # after which the GPU is lost to a process
                 answers.say({"failed": _account(error, stage.name)})
                 continue
             if lost(error):  # the lifeline knows of whom
@@ -234,7 +236,7 @@ def _translated(error: Exception) -> FedcervixError:
         )
     if isinstance(error, OSError):
         return StorageError(str(error), cause="the disk is full or not readable", next_step="df -h")
-    if "out of memory" in str(error).lower() or isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or any(words in str(error).lower() for words in LACKS_MEMORY):
         return TrainingError(
             "not enough memory for this batch", cause=str(error)[:200], next_step="a plan with a smaller batch_images"
         )

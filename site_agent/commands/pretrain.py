@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any, Literal
 
 import click
 
+from fedcervix.errors import StorageError
 from fedcervix.plan import Recipe, canonical_json
 from fedcervix.weights import disk
 from site_agent import dataset, models
 from site_agent.assemble import contact_sheet
-from site_agent.collection import Collection, index
+from site_agent.collection import Collection, can, index
 from site_agent.commands.setting import (
     RECIPE_OPTIONS,
     Setting,
@@ -30,7 +32,7 @@ from site_agent.commands.stopping import Stop, Stoppable, command_line, stops
 from site_agent.display import Display
 from site_agent.epochs import Epoch, Images, Position, StepReport
 from site_agent.home import SiteHome
-from site_agent.model import save_weights, start_encoder
+from site_agent.model import Encoder, save_weights, start_encoder
 from site_agent.monitor import epoch_line, images_per_s
 from site_agent.neighbours import label_probe
 from site_agent.precision import settled
@@ -40,6 +42,8 @@ from site_agent.tasks import first_seed
 from site_agent.tensorboard import Events
 
 Part = Literal["train", "valid"]
+COPIES = 2
+"""of the weights that lie on the disk while a model is kept"""
 PARTS: tuple[Part, Part] = ("train", "valid")
 
 
@@ -78,12 +82,11 @@ def _pretrain(
     with contextlib.ExitStack() as stack:
         stack.callback(display.close)
         events = stack.enter_context(Events(tensorboard, recipe)) if tensorboard else None
-        with disk(home.models, "write"):
-            home.models.mkdir(exist_ok=True)  # now, not after days of training
         collections = _collections(home, also, display)
         parts = {split: _pooled(home, collections, recipe, split, display) for split in PARTS}
         weights = home.config().hardware.imagenet_weights
         encoder = start_encoder(recipe, first_seed(used.seed), Path(weights) if weights else None)
+        _check_room(home.models, encoder)
         checkpoints = Stoppable(home.folder / "checkpoints", _contract(recipe, used.seed, site, collections), stop)
         if restart:
             checkpoints.drop()
@@ -109,7 +112,24 @@ def _pretrain(
     kept = _keep(home, used, recipe, trained, parts, pooled=len(collections))
     checkpoints.drop()
     click.echo(f"kept epoch {trained.best_epoch} of {len(trained.history)}: {kept.weights}")
-    click.echo(f"next: {command_line(home, 'finetune', RECIPE_OPTIONS)}")
+    if can(collections[0], "finetune"):
+        click.echo(f"next: {command_line(home, 'finetune', RECIPE_OPTIONS)}")
+    else:
+        click.echo("to fine-tune a classifier, at least 3 labelled women of each class are needed here")
+
+
+def _check_room(folder: Path, encoder: Encoder) -> None:
+    """Raise StorageError where the model will not find room: now, not after days of training."""
+    needed = COPIES * sum(tensor.nbytes for tensor in encoder.state_dict().values())
+    with disk(folder, "write"):
+        folder.mkdir(exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise StorageError(
+            f"{folder} has room for {free:,} bytes; keeping the trained model takes {needed:,}",
+            cause="the disk is full",
+            next_step=f"free some space (df -h {folder}) and start again",
+        )
 
 
 def _contract(recipe: Recipe, seed: int, site: str, collections: Sequence[Collection]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -75,20 +76,30 @@ def test_keys_without_effect_are_named(home: SiteHome, capsys: pytest.CaptureFix
 def test_the_first_signal_asks_for_a_checkpoint_which_ends_the_training(
     tmp_path: Path, number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as ended, stops("site-agent go-on") as stop:
-        kept = Stoppable(tmp_path, "contract", stop)
-        with stop.waits_for_checkpoint():
-            assert not kept.due()
-            os.kill(os.getpid(), number)
-            assert kept.due()
-            kept.keep(SAVED)
+    with pytest.raises(SystemExit) as ended:
+        stopped_with_checkpoint(tmp_path, number)
     assert ended.value.code == EXIT_CODE
-    assert kept.latest() is not None
+    assert Stoppable(tmp_path, "contract", Stop()).latest() is not None
     assert "stopped; go on with: site-agent go-on" in capsys.readouterr().err
 
 
-def test_a_second_signal_waits_for_nothing(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit), stops("") as stop, stop.waits_for_checkpoint():
+def stopped_with_checkpoint(folder: Path, number: signal.Signals) -> None:
+    with stops("site-agent go-on") as stop, stop.waits_for_checkpoint():
+        kept = Stoppable(folder, "contract", stop)
+        assert not kept.due()
+        os.kill(os.getpid(), number)
+        assert kept.due()
+        kept.keep(SAVED)
+        pytest.fail("it went on")
+
+
+def test_a_second_signal_waits_for_nothing() -> None:
+    with pytest.raises(SystemExit):
+        signalled_twice()
+
+
+def signalled_twice() -> None:
+    with stops("") as stop, stop.waits_for_checkpoint():
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.asked
         os.kill(os.getpid(), signal.SIGINT)
@@ -97,10 +108,15 @@ def test_a_second_signal_waits_for_nothing(tmp_path: Path) -> None:
 
 def test_where_no_checkpoint_can_be_kept_the_first_signal_ends() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit), stops(""):
+    with pytest.raises(SystemExit):
+        signalled_while_reading()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def signalled_while_reading() -> None:
+    with stops(""):
         os.kill(os.getpid(), signal.SIGTERM)
         pytest.fail("it went on")
-    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_checkpoint_in_its_turn_ends_nothing(tmp_path: Path) -> None:
@@ -130,9 +146,8 @@ def test_the_command_that_goes_on_has_what_was_given_but_never_begins_anew() -> 
 
 
 def test_two_of_a_kind_do_not_work_in_one_home_and_others_do(home: SiteHome) -> None:
-    with home.locked("lock-pretrain", who="another pretrain"), home.locked("lock-finetune", who="another finetune"):
-        with (
-            pytest.raises(RunError, match="another pretrain is already running"),
-            home.locked("lock-pretrain", who="another pretrain"),
-        ):
-            pytest.fail("it was let in")
+    with contextlib.ExitStack() as held:
+        held.enter_context(home.locked("lock-pretrain", who="another pretrain"))
+        held.enter_context(home.locked("lock-finetune", who="another finetune"))
+        with pytest.raises(RunError, match="another pretrain is already running"):
+            held.enter_context(home.locked("lock-pretrain", who="another pretrain"))
