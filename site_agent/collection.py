@@ -334,7 +334,8 @@ def _check_readable(quarantined: Sequence[Quarantined], rows: int, unreadable_ma
         f"{source}: {count} of {rows} images cannot be read ({count / rows:.1%}; {unreadable_max:.1%} is allowed):\n"
         + "\n".join(f"    {line}" for line in listed),
         cause="the manifest was written for another folder, a disk is not mounted, or an export broke off",
-        next_step="mend the files or remove their rows; a higher unreadable_max ([data] in site.toml) goes on without them",
+        next_step="mend the files or remove their rows; a higher unreadable_max in site.toml (--unreadable-max of data "
+        "check) goes on without them",
     )
 
 

@@ -85,7 +85,7 @@ def _serve(home: SiteHome, site: str, answers: _Answers, place: Team) -> NoRetur
                 tell(request, bench.team)
             answers.say({"done": do(bench, task, plan)})
         except Exception as error:  # noqa: BLE001  (whatever breaks here is reported, with its trace, to the agent)
-            if place.alone and not isinstance(error, torch.AcceleratorError):  # after which the GPU is lost to a process
+            if place.alone and not isinstance(error, torch.AcceleratorError):  # (that GPU is lost)
                 answers.say({"failed": _account(error, stage.name)})
                 continue
             if lost(error):  # the lifeline knows of whom

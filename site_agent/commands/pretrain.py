@@ -32,7 +32,7 @@ from site_agent.commands.stopping import Stop, Stoppable, command_line, stops
 from site_agent.display import Display
 from site_agent.epochs import Epoch, Images, Position, StepReport
 from site_agent.home import SiteHome
-from site_agent.model import Encoder, save_weights, start_encoder
+from site_agent.model import save_weights, start_encoder
 from site_agent.monitor import epoch_line, images_per_s
 from site_agent.neighbours import label_probe
 from site_agent.precision import settled
@@ -86,7 +86,7 @@ def _pretrain(
         parts = {split: _pooled(home, collections, recipe, split, display) for split in PARTS}
         weights = home.config().hardware.imagenet_weights
         encoder = start_encoder(recipe, first_seed(used.seed), Path(weights) if weights else None)
-        _check_room(home.models, encoder)
+        check_room(home.models, COPIES * sum(tensor.nbytes for tensor in encoder.state_dict().values()))
         checkpoints = Stoppable(home.folder / "checkpoints", _contract(recipe, used.seed, site, collections), stop)
         if restart:
             checkpoints.drop()
@@ -118,9 +118,8 @@ def _pretrain(
         click.echo("to fine-tune a classifier, at least 3 labelled women of each class are needed here")
 
 
-def _check_room(folder: Path, encoder: Encoder) -> None:
-    """Raise StorageError where the model will not find room: now, not after days of training."""
-    needed = COPIES * sum(tensor.nbytes for tensor in encoder.state_dict().values())
+def check_room(folder: Path, needed: int) -> None:
+    """Raise StorageError where a model will not find its bytes: now, not after days of training."""
     with disk(folder, "write"):
         folder.mkdir(exist_ok=True)
         free = shutil.disk_usage(folder).free

@@ -12,9 +12,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from fedcervix.errors import ConfigError, RunError
+from fedcervix.errors import ConfigError, RunError, StorageError
 from fedcervix.plan import Recipe
 from site_agent.checkpoints import Checkpoint
+from site_agent.commands.pretrain import check_room
 from site_agent.commands.setting import RECIPE_OPTIONS, machine_of, recipe_options, setting
 from site_agent.commands.stopping import EXIT_CODE, Stop, Stoppable, command_line, stops
 from site_agent.home import SiteHome
@@ -67,6 +68,13 @@ def test_keys_without_effect_are_named(home: SiteHome, capsys: pytest.CaptureFix
     machine_of(home, Recipe(proximal=0.1))
     assert "processes = 2 is for federated training" in (said := capsys.readouterr().err)
     assert "proximal = 0.1 does nothing here" in said
+
+
+def test_a_model_that_will_find_no_room_is_not_trained(tmp_path: Path) -> None:
+    check_room(tmp_path / "models", 1)
+    assert (tmp_path / "models").is_dir()
+    with pytest.raises(StorageError, match="has room for"):
+        check_room(tmp_path / "models", 1 << 60)
 
 
 # --- stopping -----------------------------------------------------------------------------------------------------
