@@ -127,5 +127,7 @@ def _effective_rank(rows: Tensor) -> float:
 
 
 def _uniformity(units: Tensor) -> float:
-    squares = torch.pdist(units).square()  # every pair once
-    return float(squares.mul(-2).exp().mean().log())
+    lengths, n = units.square().sum(dim=1), len(units)
+    squares = (lengths[:, None] + lengths - 2 * units @ units.T).clamp_min(0)  # (n, n); 0 to itself
+    nearness = squares.mul(-2).exp().sum() - n
+    return float((nearness / (n * (n - 1))).log())

@@ -14,6 +14,9 @@ from fedcervix.seeds import derive
 from site_agent.augment import apply, draw, join, pack, standardise, to_input
 from site_agent.batches import Indices
 
+CHUNK_IMAGES = 16
+"""a CPU makes views of so many images at a time: what lies between two passes then stays in its cache"""
+
 
 def views(pixels: Tensor, packed: Tensor) -> Tensor:
     """Turn N images, bytes (N, S, S, 3), into the input (2N, 3, S, S): all first views, then all second views.
@@ -21,12 +24,18 @@ def views(pixels: Tensor, packed: Tensor) -> Tensor:
     `packed` are the augmentations, on the images' device. N of them augment the second views only, the original
     being the first view; 2N augment both.
     """
-    originals = to_input(pixels)  # (N, 3, S, S)
-    if len(packed) == len(pixels):
-        both = torch.cat([originals, apply(originals, packed)])
-    else:
-        both = apply(torch.cat([originals, originals]), packed)
-    return standardise(both).contiguous(memory_format=torch.channels_last)
+    n, side_px = len(pixels), pixels.shape[1]
+    made = torch.empty((2 * n, 3, side_px, side_px), device=pixels.device, memory_format=torch.channels_last)
+    for rows in _chunks(n, CHUNK_IMAGES if pixels.device.type == "cpu" else n):
+        originals = to_input(pixels[rows])  # (n, 3, S, S)
+        first = originals if len(packed) == n else apply(originals, packed[:n][rows])
+        made[:n][rows] = standardise(first)
+        made[n:][rows] = standardise(apply(originals, packed[-n:][rows]))
+    return made
+
+
+def _chunks(count: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, count, size)]
 
 
 def augmented(recipe: Recipe) -> int:
