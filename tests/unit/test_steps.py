@@ -22,7 +22,6 @@ from site_agent.steps import make_anchors, make_learner, make_step
 from site_agent.team import Team
 
 torch.set_num_threads(1)
-torch.set_flush_denormal(True)
 
 CPU = torch.device("cpu")
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch sees")

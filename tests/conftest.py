@@ -1,0 +1,19 @@
+"""What a test sets for its whole process is put back after it: tests share processes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+
+@pytest.fixture(autouse=True)
+def process_as_it_was() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()  # a command that ran in this process logs to a stream that is closed by now
+    if "torch" in sys.modules:  # preparing a process for training makes tiny floats zero, and refuses some operations
+        torch = sys.modules["torch"]
+        torch.set_flush_denormal(False)
+        torch.use_deterministic_algorithms(False)
