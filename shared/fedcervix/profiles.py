@@ -1,7 +1,8 @@
-"""Named starting points: `paper` (the literal reading), `recommended` (today's choice), `demo` (minutes on two cores).
+"""Named starting points: `paper` (to the letter), `recommended` (what measured better), `demo` (quick on two cores).
 
 A profile fills every key; a configuration file then overrides single keys, and the plan records the result in full.
-The paper is silent on many of them: docs/paper-fidelity.md says which, and why each profile chose as it did.
+The paper is silent on many of them: docs/paper-fidelity.md says which, and why each profile chose as it did. A choice
+enters `recommended` by a measurement on real collections (docs/benchmarks.md), and leaves it without one.
 """
 
 from __future__ import annotations
@@ -24,15 +25,11 @@ PROFILES: dict[str, Profile] = {
     "recommended": Profile(
         Recipe(
             head="linear",
-            fit="crop",
             views="both-augmented",
-            start="imagenet",
-            decay_norms_and_biases=False,
-            avoid_same_patient=True,
+            precision="auto",
             augment=Augment(rotation_deg=180.0, zoom_min=0.7, zoom_max=1.3),
-            classifier=ClassifierRecipe(momentum=0.9, augment="light"),
         ),
-        Terms(average="by-images", batch_norm="pooled-variance"),
+        Terms(),
     ),
     "demo": Profile(
         Recipe(
