@@ -58,7 +58,7 @@ STRONG = {"gamma_min": 0.5, "gamma_max": 2.0, "brightness": 0.4}
 
 CHOICES: dict[str, dict[str, Any]] = {
     "paper": {},
-    "recommended": {"head": "linear", "views": "both-augmented", "augment": WIDE},
+    "wide, linear, both": {"head": "linear", "views": "both-augmented", "augment": WIDE},
     "head linear": {"head": "linear"},
     "spare the colours": {"augment": {"gamma_min": 1.0, "gamma_max": 1.0, "brightness": 0.0}},
     "wide geometry": {"augment": WIDE},

@@ -24,8 +24,6 @@ PROFILES: dict[str, Profile] = {
     "paper": Profile(Recipe(), Terms()),
     "recommended": Profile(
         Recipe(
-            head="linear",
-            views="both-augmented",
             precision="auto",
             augment=Augment(rotation_deg=180.0, zoom_min=0.7, zoom_max=1.3),
         ),
