@@ -126,7 +126,8 @@ def test_a_proximal_step_stays_nearer_to_where_the_round_began() -> None:
             on_step=lambda _step: None,
             step=learner.step,
         )
-        return sum(float((p.detach() - s).square().sum()) for p, s in zip(learner.encoder.parameters(), start, strict=True))
+        ended = [p.detach() for p in learner.encoder.parameters()]
+        return sum(float((p - s).square().sum()) for p, s in zip(ended, start, strict=True))
 
     assert distance(10.0) < 0.8 * distance(0.0)
 
