@@ -8,6 +8,7 @@ import math
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from fedcervix.errors import ModelError, TrainingError
 from fedcervix.plan import Recipe
 from site_agent.checkpoints import Checkpoints
 from site_agent.epochs import Images, StepReport, train_epochs
-from site_agent.model import build_encoder
+from site_agent.model import Encoder, build_encoder
 from site_agent.optimise import make_optimiser
 from site_agent.pretrain import Pretrained, pretrain
 from site_agent.readings import Readings
@@ -150,6 +151,22 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
         unpack(kept, encoder, make_optimiser(encoder, wider))
 
 
+def one_epoch(encoder: Encoder, optimiser: torch.optim.SGD, **options: Any) -> None:
+    train_epochs(
+        encoder,
+        optimiser,
+        TRAIN,
+        RECIPE,
+        seed=0,
+        stream="north",
+        first_epoch=1,
+        epochs=1,
+        device=CPU,
+        on_step=lambda _: None,
+        **options,
+    )
+
+
 def test_a_batch_too_large_for_the_gpu_is_said_with_one_that_fits_and_leaves_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,20 +176,7 @@ def test_a_batch_too_large_for_the_gpu_is_said_with_one_that_fits_and_leaves_a_c
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
     encoder.head.register_forward_hook(_full_from(images=4))
     with pytest.raises(TrainingError, match="too small for 4 images of 32 px") as caught:
-        train_epochs(
-            encoder,
-            optimiser,
-            TRAIN,
-            RECIPE,
-            seed=0,
-            stream="north",
-            first_epoch=1,
-            epochs=1,
-            device=CPU,
-            on_step=lambda _: None,
-            step=step,
-            keeper=Keeping(Checkpoints(tmp_path, "contract"), encoder, optimiser),
-        )
+        one_epoch(encoder, optimiser, step=step, keeper=Keeping(Checkpoints(tmp_path, "contract"), encoder, optimiser))
     assert "batch_images = 2 fits" in caught.value.next_step
     kept = Checkpoints(tmp_path, "contract").latest()
     assert kept is not None
@@ -211,18 +215,7 @@ def test_what_the_failed_batch_held_is_free_when_a_smaller_one_is_tried(monkeypa
     encoder = build_encoder(RECIPE, 0)
     optimiser = make_optimiser(encoder, RECIPE)
     with pytest.raises(TrainingError, match="too small for 4 images"):
-        train_epochs(
-            encoder,
-            optimiser,
-            TRAIN,
-            RECIPE,
-            seed=0,
-            stream="north",
-            first_epoch=1,
-            epochs=1,
-            device=CPU,
-            on_step=lambda _: None,
-        )
+        one_epoch(encoder, optimiser)
     assert len(held) == 2
 
 
@@ -260,20 +253,7 @@ def test_a_loss_that_is_not_finite_is_noticed_before_a_checkpoint_is_kept(
 
     monkeypatch.setattr("site_agent.epochs.Readings", Late)
     with pytest.raises(TrainingError, match="diverged"):
-        train_epochs(
-            encoder,
-            optimiser,
-            TRAIN,
-            RECIPE,
-            seed=0,
-            stream="north",
-            first_epoch=1,
-            epochs=1,
-            device=CPU,
-            on_step=lambda _: None,
-            step=step,
-            keeper=Keeping(keep, encoder, optimiser),
-        )
+        one_epoch(encoder, optimiser, step=step, keeper=Keeping(keep, encoder, optimiser))
     assert keep.latest() is None
 
 
