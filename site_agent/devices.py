@@ -12,6 +12,7 @@ from torch import nn
 
 from fedcervix.errors import TrainingError
 from fedcervix.plan import Precision
+from site_agent.allocator import keep_freed_memory
 from site_agent.home import HardwareSection
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -73,6 +74,8 @@ def prepare(device: torch.device, threads: int, deterministic: Deterministic = "
     exact = deterministic == "on" or (deterministic == "auto" and device.type == "cpu")
     if exact and device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
+    if device.type == "cpu":
+        keep_freed_memory()
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # vanishing momentum would otherwise slow the CPU down tenfold
     torch.backends.cuda.matmul.allow_tf32 = False
