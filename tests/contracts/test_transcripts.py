@@ -1,0 +1,237 @@
+"""The whole conversation between a coordinator and its sites is as tests/golden has it, word for word."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from coordinator.registry import Registry
+from fedcervix import codec, identity, rpc
+from fedcervix.blobs import CHUNK_BYTES, BlobStore
+from fedcervix.events import SiteFailed, Task, TaskKind, UpdateStored
+from fedcervix.plan import Mode
+from fedcervix.rounds import Outcome, Phase, Presence
+from fedcervix.wire import federation_pb2 as wire
+from tests.contracts import transcript
+from tests.contracts.stage import FEDERATION, SITES, WAIT_S, Keys, Stage, agent, keep, model_of, stage
+from tests.contracts.transcript import GOLDEN, Transcript, difference, excerpt
+
+pytestmark = pytest.mark.timeout(60)
+
+PAGE = Path(__file__).parents[2] / "docs" / "wire.md"
+EXCERPT = re.compile(r"<!-- (\w+): (.+?)(?: #(\d+))?, (\d+) blocks? -->\n```text\n(.*?)```", re.DOTALL)
+"""an excerpt of a golden file in a page: the file, the title of the first block (its which-th), how many blocks"""
+
+FORMAT = f"""
+Golden transcript of protos/federation.proto as spoken; docs/wire.md explains it. A block is a message: who to whom, the
+method, the message's name, then its fields. In <> stands what is other in each run.
+Renewed by: {transcript.RENEWS}
+"""
+REMARKS = {
+    "csfssl": "Two sites join, and train for two rounds in csfssl: the coordinator averages.",
+    "ppfssl": "Two sites join, and train for two rounds in ppfssl: the model goes round a ring.",
+    "answers": "What is answered to who says a thing twice, comes late, is cut off or may not; and to the operator.",
+}
+
+Settle = Callable[[str, str], None]
+
+
+@pytest.fixture
+def settle(request: pytest.FixtureRequest) -> Settle:
+    """Return what compares a transcript with its golden file, or renews that where --rewrite was given."""
+
+    def compare(name: str, text: str) -> None:
+        golden = GOLDEN / f"{name}.txt"
+        if request.config.getoption("--rewrite"):
+            golden.parent.mkdir(exist_ok=True)
+            golden.write_text(text)
+        elif found := difference(golden, text):
+            pytest.fail(found, pytrace=False)
+
+    return compare
+
+
+def new(name: str) -> Transcript:
+    return Transcript(f"{REMARKS[name]}\n{FORMAT}")
+
+
+# --- a run --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["csfssl", "ppfssl"])
+def test_the_conversation_of_a_run(mode: Mode, tmp_path: Path, settle: Settle) -> None:
+    with stage(tmp_path, mode, new(mode)) as coordinator:
+        pems = {site: coordinator.join(site) for site in SITES}
+        with ExitStack() as agents:
+            ended = []
+            for site in SITES:  # one after the other; that all are there begins the run
+                ended.append(agents.enter_context(agent(coordinator, site, pems[site])))
+                coordinator.until(lambda run, site=site: run.site(site).presence is Presence.PRESENT)  # type: ignore[misc]
+            coordinator.until(lambda run: run.ended)
+        coordinator.until(lambda run: run.phase is Phase.FINISHED)
+        assert [[leave.outcome for leave in each] for each in ended] == [[Outcome.OK]] * len(SITES)
+        settle(mode, coordinator.transcript.text())
+
+
+# --- answers ------------------------------------------------------------------------------------------------------
+
+
+class Caller:
+    """Somebody with keys, who says what no agent says."""
+
+    def __init__(self, stage: Stage, pems: Keys) -> None:
+        self._stage, self._pems = stage, pems
+
+    def ask(self, method: rpc.Method, request: Any, **headers: str | int) -> Any:
+        """Make one call; return its answer, or None where it ended with an error. A header `digest` is ours."""
+        metadata = [(f"fedcervix-{key}", str(value)) for key, value in headers.items()]
+        channel = rpc.channel(self._stage.address, **self._pems, here=True)
+        with channel, contextlib.suppress(grpc.RpcError):
+            answer = rpc.stub(channel, method)(request, timeout=WAIT_S, metadata=metadata)
+            return [*answer] if method.shape == "unary_stream" else answer
+        return None
+
+    def tell(self, report: codec.Report) -> None:
+        self.ask(rpc.REPORT, codec.write_report(report, 0.0))
+
+
+def test_what_is_answered_to_the_late_the_cut_off_and_the_wrong(tmp_path: Path, settle: Settle) -> None:
+    with stage(tmp_path, "csfssl", new("answers"), given=True) as coordinator:
+        nhs, alts = (Caller(coordinator, coordinator.join(site)) for site in SITES)
+        operator = Caller(coordinator, coordinator.operator())
+        who_may_not(coordinator, nhs, operator)
+        who_comes_too_early_or_too_late(coordinator, nhs)
+        for caller in (nhs, nhs, alts):
+            caller.tell(codec.Ready(coordinator.run.run, coordinator.run.plan.digest))
+        task = Task(coordinator.run.run, TaskKind.TRAIN, 1, coordinator.run.model)
+        store = BlobStore(tmp_path / "models")
+        digest = keep(store, model_of(1.0, 5))
+        whose_line_is_cut(nhs, task.base, digest, store.path(digest).read_bytes())
+        who_says_it_twice(nhs, task, digest)
+        who_cannot_go_on(alts, coordinator)
+        what_the_operator_asks(coordinator, operator, alts)
+        nhs.tell(UpdateStored("nhs", task, digest, 10, 5, 2.0, 0.25, 0.0))
+        settle("answers", coordinator.transcript.text())
+
+
+def who_may_not(coordinator: Stage, nhs: Caller, operator: Caller) -> None:
+    """Another version, another's certificate, an invitation that was used."""
+    nhs.ask(rpc.ATTACH, wire.AttachRequest(wire_version=codec.WIRE_VERSION + 98))
+    operator.ask(rpc.OFFER, wire.OfferRequest(digest="0" * 64, size_bytes=1))
+    nhs.ask(rpc.OVERVIEW, wire.OverviewRequest())
+    invited = Caller(coordinator, coordinator.invitation("alts"))
+    for _ in range(2):
+        request = identity.request(identity.new_key(), identity.Identity(FEDERATION, "site", "alts"))
+        invited.ask(rpc.ENROLL, wire.EnrollRequest(request_pem=request))
+
+
+def who_comes_too_early_or_too_late(coordinator: Stage, nhs: Caller) -> None:
+    """Before there is anything to do; with another plan; for a run that is over; with nothing at all."""
+    run = coordinator.run
+    nhs.ask(rpc.FETCH, wire.BlobRequest(digest=run.model))
+    nhs.tell(codec.Ready(run.run, "0" * 64))
+    nhs.tell(codec.Ready("20290101-000000-csfssl-00000000", run.plan.digest))
+    nhs.ask(rpc.REPORT, wire.FromSite())
+
+
+def whose_line_is_cut(nhs: Caller, base: str, digest: str, model: bytes) -> None:
+    """A transfer goes on at the byte, in both directions; what is too long or not what it says it is, is not taken."""
+    size = len(model)
+    nhs.ask(rpc.FETCH, wire.BlobRequest(digest=base, offset=CHUNK_BYTES))
+    nhs.ask(rpc.OFFER, wire.OfferRequest(digest=digest, size_bytes=1 << 30))
+    nhs.ask(rpc.OFFER, wire.OfferRequest(digest=digest, size_bytes=size))
+    nhs.ask(rpc.PUSH, iter([model[:CHUNK_BYTES]]), digest=digest, offset=0, size=size)
+    nhs.ask(rpc.OFFER, wire.OfferRequest(digest=digest, size_bytes=size))
+    nhs.ask(rpc.PUSH, iter([bytes(size - CHUNK_BYTES)]), digest=digest, offset=CHUNK_BYTES, size=size)
+    nhs.ask(rpc.OFFER, wire.OfferRequest(digest=digest, size_bytes=size))
+    nhs.ask(rpc.PUSH, iter([model[:CHUNK_BYTES], model[CHUNK_BYTES:]]), digest=digest, offset=0, size=size)
+    nhs.ask(rpc.OFFER, wire.OfferRequest(digest=digest, size_bytes=size))
+
+
+def who_says_it_twice(nhs: Caller, task: Task, digest: str) -> None:
+    """The same update again, another one for the round, and one for a round that has not begun."""
+    later = Task(task.run, TaskKind.TRAIN, 2, digest)
+    for asked, model in ((task, digest), (task, digest), (task, "0" * 64), (later, digest)):
+        nhs.tell(UpdateStored("nhs", asked, model, 10, 5, 2.0, 0.25, 0.0))
+
+
+def who_cannot_go_on(alts: Caller, coordinator: Stage) -> None:
+    """A site whose work broke, and one whose policy does not allow the plan."""
+    alts.tell(SiteFailed("alts", "training", "the GPU has no memory left", "20300101-000000-abcd", 0.0))
+    alts.tell(codec.Refusal(coordinator.run.run, "rounds: at most 1 here, 2 there"))
+
+
+def what_the_operator_asks(coordinator: Stage, operator: Caller, alts: Caller) -> None:
+    """To look, to revoke (the registry first, as `coordinator revoke` does), to abort, to stop."""
+    operator.ask(rpc.OVERVIEW, wire.OverviewRequest())
+    operator.ask(rpc.COMMAND, wire.CommandRequest(abort="the ethics board asked for it"))
+    Registry(coordinator.home.registry).revoke("alts", datetime.now(UTC))
+    operator.ask(rpc.COMMAND, wire.CommandRequest(revoked="alts"))
+    alts.ask(rpc.ATTACH, wire.AttachRequest(wire_version=codec.WIRE_VERSION))
+    operator.ask(rpc.COMMAND, wire.CommandRequest())
+    operator.ask(rpc.COMMAND, wire.CommandRequest(stop=True))
+
+
+# --- the files ----------------------------------------------------------------------------------------------------
+
+
+def golden_texts() -> str:
+    return "\n".join(file.read_text() for file in sorted(GOLDEN.glob("*.txt")))
+
+
+def test_every_method_and_every_field_occurs() -> None:
+    """So that whoever writes another agent, or guards a line, has seen it all."""
+    text = golden_texts()
+    spoken = set(re.findall(r"^\s*(?:- )?(\w+):", text, re.MULTILINE))
+    messages = [*wire.DESCRIPTOR.message_types_by_name.values()]
+    nested = [kind for message in messages for kind in message.nested_types if not kind.GetOptions().map_entry]
+    assert {field.name for message in [*messages, *nested] for field in message.fields} - spoken == set()
+    for method in rpc.METHODS:
+        assert f"{method.path.removeprefix('/fedcervix.')}: " in text, method.path
+
+
+def test_the_page_quotes_the_golden_files(request: pytest.FixtureRequest) -> None:
+    page = PAGE.read_text()
+
+    def quoted(match: re.Match[str]) -> str:
+        name, title, which, count, kept = match.groups()
+        now = excerpt((GOLDEN / f"{name}.txt").read_text(), title, int(which or 1), int(count))
+        return match[0].replace(kept, now)
+
+    now = EXCERPT.sub(quoted, page)
+    assert len(EXCERPT.findall(page)) == page.count("```text\n=== "), "an excerpt without its remark"
+    if request.config.getoption("--rewrite"):
+        PAGE.write_text(now)
+    else:
+        assert now == page, f"docs/wire.md quotes another wire; renewed by: {transcript.RENEWS}"
+
+
+def test_a_change_is_shown_with_what_renews_it(tmp_path: Path) -> None:
+    golden = tmp_path / "golden.txt"
+    told = Transcript("a remark")
+    told.message("nhs > coordinator  Federation/Offer", wire.OfferRequest(digest="0" * 64, size_bytes=7))
+    golden.write_text(told.text())
+    assert difference(golden, told.text()) == ""
+    found = difference(golden, told.text().replace("size_bytes: 7", "bytes: 7"))
+    assert "-size_bytes: 7\n+bytes: 7" in found
+    assert transcript.RENEWS in found
+
+
+def test_what_varies_is_a_word_and_a_field_that_is_not_known_is_shown() -> None:
+    told = Transcript("")
+    report = wire.FromSite(at=5.0, failure=wire.Failure(stage="reading", incident="1"))
+    told.message("nhs > coordinator  Federation/Report", report)
+    told.message("coordinator > operator  Federation/Overview", wire.OverviewReply(json='{"now": 5.5, "x": [1]}'))
+    told.message("coordinator > operator  Federation/Overview", wire.OverviewReply(json='{"now": 5.5, "x": [1]}'))
+    lines = told.text().splitlines()
+    assert lines[3:8] == ["at: <time>", "failure:", '  stage: "reading"', '  hint: ""', '  incident: "1"']
+    assert '    "now": "<time>",' in lines
+    assert 'json: "<the document above>"' in lines
