@@ -75,6 +75,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "warm-up, cosine": {"warmup_epochs": 1.0, "schedule": "cosine"},
     "wide and strong": {"augment": WIDE | STRONG},
     "wide, strong, both": {"augment": WIDE | STRONG, "views": "both-augmented"},
+    "bfloat16": {"precision": "bfloat16"},
 }
 
 
@@ -170,7 +171,7 @@ def who(site: Site) -> dict[str, list[int]]:
 def _recipe(asked: argparse.Namespace, changed: Mapping[str, Any]) -> Recipe:
     recipe = Recipe(architecture=asked.architecture, image_px=asked.px, epochs_max=asked.epochs)
     augment = Augment(**changed.get("augment", {}))
-    return replace(recipe, **{**changed, "augment": augment, "precision": asked.precision})
+    return replace(recipe, **{"precision": asked.precision, **changed, "augment": augment})
 
 
 def _cell(
