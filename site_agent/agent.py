@@ -298,8 +298,10 @@ class Agent:
             )
         if isinstance(result, ModelAdopted) and reason in list(Outcome):
             self._outcome = Outcome(reason)
-        keep = {result.task.base} | ({result.digest} if isinstance(result, UpdateStored) else set())
-        self._blobs.keep_only(keep)
+        if not isinstance(
+            result, ScoreReported
+        ):  # after it the next training begins at once: that is no time to tidy up
+            self._blobs.keep_only({result.task.base} | ({result.digest} if isinstance(result, UpdateStored) else set()))
         self._show("delivered", {"task": result.task, "answer": answer})
         return lambda s: session.answered(s, result.task)
 
