@@ -103,6 +103,11 @@ class Checkpoints:
         for file in self._files():
             file.unlink(missing_ok=True)
 
+    def drop_others(self) -> None:
+        """No other training in this folder will go on."""
+        for file in set(self._folder.glob("checkpoint-*")) - set(self._files()):
+            file.unlink(missing_ok=True)
+
     def _files(self) -> list[Path]:
         return list(self._folder.glob(f"{self._stem}-*.safetensors"))
 

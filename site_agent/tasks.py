@@ -24,7 +24,7 @@ from site_agent import dataset
 from site_agent.checkpoints import Checkpoints
 from site_agent.collection import Collection
 from site_agent.devices import Acceleration
-from site_agent.epochs import NEVER, Images, StepReport, train_epochs, validation_loss
+from site_agent.epochs import NEVER, Images, Position, StepReport, train_epochs, validation_loss
 from site_agent.home import SiteHome
 from site_agent.model import (
     Encoder,
@@ -123,9 +123,11 @@ def _train(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
     started = time.monotonic()
     learner = _ready(bench, task, plan, recipe)
     contract = _contract(bench, task, plan, recipe)
-    checkpoints = Checkpoints(bench.home.run_folder(task.run), contract)
+    checkpoints = _checkpoints(bench, task, contract)
     kept = checkpoints.latest()
     at = unpack(kept, learner.encoder, learner.optimiser).position if kept else None
+    if at:
+        bench.on_progress({"stage": "resuming", "done": 0, "of": 0, "unit": "steps", "note": _goes_on(at, task, plan)})
     check_same(contract, "model, images and plan", bench.team)
     check_same(f"{at.epoch} {at.step}" if at else "", "checkpoint", bench.team)
     records = train_epochs(
@@ -149,7 +151,6 @@ def _train(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
         return {}
     digest = _keep(bench, task, snapshot(learner.encoder))
     _keep_own(bench, task, plan, learner)
-    checkpoints.drop()
     numbers = {
         "digest": digest,
         "images": len(images),
@@ -186,6 +187,23 @@ def _contract(bench: Bench, task: Task, plan: Plan, recipe: Recipe) -> str:
     return f"{task.run} {task.round} {task.base} {plan.digest} {recipe.precision} {bench.site} {images}"
 
 
+def _goes_on(at: Position, task: Task, plan: Plan) -> str:
+    epochs = plan.terms.epochs_per_round
+    epoch = at.epoch - (task.round - 1) * epochs
+    return f"goes on from its checkpoint: epoch {epoch} of {epochs}, after step {at.step}"
+
+
+def _checkpoints(bench: Bench, task: Task, contract: str) -> Checkpoints:
+    """Return the checkpoints of a task, and drop those of others: they were settled, or there would not be this one.
+
+    Those of the task itself stay until then: its result is not kept by the agent yet.
+    """
+    checkpoints = Checkpoints(bench.home.run_folder(task.run), contract)
+    if bench.team.leads:
+        checkpoints.drop_others()
+    return checkpoints
+
+
 def _step_progress(bench: Bench, plan: Plan, started: float) -> Callable[[StepReport], None]:
     trained = 0
 
@@ -209,6 +227,7 @@ def _step_progress(bench: Bench, plan: Plan, started: float) -> Callable[[StepRe
 
 def _score(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
     """Score the round's model on this site's validation images."""
+    _checkpoints(bench, task, "none: a score is quickly done again")
     recipe = settled(plan.recipe, bench.device, bench.home.cache)
     images, encoder = bench.images(recipe, "valid"), bench.learner(recipe).encoder
     _load(bench, task, encoder)

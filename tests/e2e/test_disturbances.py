@@ -34,7 +34,7 @@ def begin(federation: Federation, mode: str, collections: dict[str, Path]) -> tu
 
 def assert_as_undisturbed(federation: Federation, right: dict[str, Any]) -> None:
     record = federation.record()
-    assert (record["outcome"], [line["missing"] for line in record["ledger"]]) == ("OK", [[], []])
+    assert (record["outcome"], [line["missing"] for line in record["ledger"]]) == ("OK", [[] for _ in right["rounds"]])
     assert [line["model"] for line in record["ledger"]] == [found["digest"] for found in right["rounds"]]
     assert federation.result() == right["digest"]
     for site in federation.sites:
@@ -80,6 +80,29 @@ def test_the_holder_of_a_ring_s_model_and_the_coordinator_killed_together_change
 
     federation.finish(coordinator, *agents.values())
     assert_as_undisturbed(federation, reference(federation.plan("ppfssl")))
+
+
+def test_a_site_that_is_killed_while_its_coordinator_is_away_trains_to_the_end_without_it(
+    federate: Federate, collections: dict[str, Path], reference: Reference
+) -> None:
+    federation = federate(terms={"rounds": 1, "epochs_per_round": 12}, recipe={"epochs_max": 12})
+    coordinator, agents = begin(federation, "csfssl", collections)
+
+    federation.until("nhs trains", lambda seen: seen["sites"][0]["stage"] == "training")
+    coordinator.kill()
+    federation.kill_site(agents["nhs"])
+    assert "done: train in round 1" not in agents["nhs"].text
+    agents["nhs"] = federation.agent("nhs")
+    run = next(folder.name for folder in (federation.site("nhs").folder / "runs").iterdir())
+    agents["nhs"].says(f"goes on with run {run}: train in round 1")
+    agents["nhs"].says("trying again by itself, work goes on meanwhile")
+    for agent in agents.values():
+        agent.says("the coordinator is away; the result of round 1 is kept and will be told")
+    coordinator = federation.coordinate()
+
+    federation.finish(coordinator, *agents.values())
+    assert agents["nhs"].text.count("asked to train in round 1") == 1, agents["nhs"].text
+    assert_as_undisturbed(federation, reference(federation.plan("csfssl")))
 
 
 def test_ctrl_c_ends_either_role_in_order_and_it_goes_on_afterwards(
