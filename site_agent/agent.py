@@ -42,6 +42,8 @@ REMOTE_ERRORS_MAX = 3
 MENDED_BY_TIME = (LinkError, StorageError, RunError, RemoteError)
 PROGRESS_S = 1.0
 """at most one progress report in this time"""
+STOP_S = 60.0
+"""how long an agent that is told to stop waits for the training's checkpoint"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The person or the system wants the agent to end."""
+    """The person or the system wants the agent to end: what can be kept is kept first."""
 
 
 class Agent:
@@ -104,9 +106,11 @@ class Agent:
         worker: Worker,
         show: Callable[[str, dict[str, Any]], None],
         look: Callable[[], object] = lambda: None,
+        *,
+        stop_s: float = STOP_S,
     ) -> None:
         self._home, self._site, self._link, self._worker, self._show = home, site, link, worker, show
-        self._look = look
+        self._look, self._stop_s = look, stop_s
         self._inbox: queue.Queue[Said | LineDown | JobEnded | Broken | Stop] = queue.Queue()
         self._blobs = BlobStore(home.blobs)
         self._session = session.Session(site)
@@ -150,7 +154,7 @@ class Agent:
         return leave
 
     def stop(self) -> None:
-        """End soon; what is finished is kept. Safe in a signal handler's thread."""
+        """End soon; what is finished is kept, and training's checkpoint. Safe in a signal handler's thread."""
         self._inbox.put(Stop())
 
     # --- what outlives the process ---
@@ -211,6 +215,7 @@ class Agent:
             case Broken(error):
                 self._broken(error)
             case Stop():
+                self._drain()
                 raise KeyboardInterrupt
 
     def _welcomed(self, welcome: codec.Welcome) -> None:
@@ -289,6 +294,23 @@ class Agent:
         error.cause = f"{error.cause} (full account: {self._home.incidents / failure.incident}.txt)"
         raise error
 
+    def _drain(self) -> None:
+        """Let training keep a checkpoint, or finish; everything else can be broken off at any moment."""
+        if self._job is None or not self._job.at_work:
+            return
+        self._show("stopping", {"deadline_s": self._stop_s})
+        self._job.cancelled.set()
+        self._worker.stop()
+        ends_s = time.monotonic() + self._stop_s
+        with contextlib.suppress(queue.Empty):
+            while self._job is not None:
+                item = self._inbox.get(timeout=max(0.0, ends_s - time.monotonic()))
+                if isinstance(item, JobEnded):
+                    self._take(item)
+        if self._job is not None:
+            self._show("said", {"text": f"training did not end within {self._stop_s:.0f} s and is killed"})
+        self._remember()
+
     # --- what goes on ---
 
     def _reconcile(self, duty: session.Duty) -> None:
@@ -323,7 +345,9 @@ class Agent:
             duty = job.duty
             then = self._work(job, duty.task) if isinstance(duty, session.Work) else self._deliver(job, duty.result)
             self._inbox.put(JobEnded(job, then))
-        except CancelledError:
+        except CancelledError as cancelled:
+            if text := str(cancelled):
+                self._show("said", {"text": text})
             self._inbox.put(JobEnded(job, lambda s: s))
         except FedcervixError as error:
             done = JobEnded(job, lambda s: s)  # what is no longer wanted may break

@@ -52,6 +52,10 @@ class Display:
     def _resumed(self, values: dict[str, Any]) -> None:
         self._line(f"goes on with run {values['run']}" + (f": {values['task']}" if values["task"] else ""))
 
+    def _stopping(self, values: dict[str, Any]) -> None:
+        within = f"within {values['deadline_s']:.0f} s"
+        self._line(f"stopping: training ends at its next step, with a checkpoint, {within}; once more: at once")
+
     def _said(self, values: dict[str, Any]) -> None:
         self._line(values["text"])
 
@@ -110,6 +114,7 @@ class Display:
     _SHOW: dict[str, Callable[[Display, dict[str, Any]], None]] = {  # noqa: RUF012  (a constant table)
         "attached": _attached,
         "resumed": _resumed,
+        "stopping": _stopping,
         "said": _said,
         "line up": _line_up,
         "line down": _line_down,

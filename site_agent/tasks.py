@@ -21,7 +21,6 @@ from fedcervix.events import Task, TaskKind
 from fedcervix.plan import BatchNorm, Plan, Recipe
 from fedcervix.seeds import derive
 from site_agent import dataset
-from site_agent.checkpoints import Checkpoints
 from site_agent.collection import Collection
 from site_agent.devices import Acceleration
 from site_agent.epochs import NEVER, Images, Position, StepReport, train_epochs, validation_loss
@@ -41,6 +40,7 @@ from site_agent.optimise import clear, optimiser_state, restore_optimiser
 from site_agent.precision import settled
 from site_agent.resume import Keeping, unpack
 from site_agent.steps import Learner, make_learner
+from site_agent.stopping import Stop, Stoppable
 from site_agent.team import ALONE, Team, agreed, check_same, leader_first
 
 OnProgress = Callable[[dict[str, Any]], None]
@@ -60,6 +60,7 @@ class Bench:
     on_progress: OnProgress
     acceleration: Acceleration = "eager"
     team: Team = ALONE
+    stop: Stop = field(default_factory=Stop)
     _collection: Collection | None = None
     _images: dict[tuple[str, Recipe], Images] = field(default_factory=dict)
     _probes: dict[Recipe, Probe] = field(default_factory=dict)
@@ -130,27 +131,28 @@ def _train(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
         bench.on_progress({"stage": "resuming", "done": 0, "of": 0, "unit": "steps", "note": _goes_on(at, task, plan)})
     check_same(contract, "model, images and plan", bench.team)
     check_same(f"{at.epoch} {at.step}" if at else "", "checkpoint", bench.team)
-    records = train_epochs(
-        learner.encoder,
-        learner.optimiser,
-        images,
-        recipe,
-        seed=plan.terms.seed,
-        stream=bench.site,
-        first_epoch=(task.round - 1) * plan.terms.epochs_per_round + 1,
-        epochs=plan.terms.epochs_per_round,
-        device=bench.device,
-        on_step=_step_progress(bench, plan, started),
-        epochs_total=plan.rounds_max * plan.terms.epochs_per_round,
-        step=learner.step,
-        at=at,
-        keeper=Keeping(checkpoints, learner.encoder, learner.optimiser) if bench.team.leads else NEVER,
-        team=bench.team,
-    )
-    if not bench.team.leads:
-        return {}
-    digest = _keep(bench, task, snapshot(learner.encoder))
-    _keep_own(bench, task, plan, learner)
+    with bench.stop.waits_for_checkpoint():
+        records = train_epochs(
+            learner.encoder,
+            learner.optimiser,
+            images,
+            recipe,
+            seed=plan.terms.seed,
+            stream=bench.site,
+            first_epoch=(task.round - 1) * plan.terms.epochs_per_round + 1,
+            epochs=plan.terms.epochs_per_round,
+            device=bench.device,
+            on_step=_step_progress(bench, plan, started),
+            epochs_total=plan.rounds_max * plan.terms.epochs_per_round,
+            step=learner.step,
+            at=at,
+            keeper=Keeping(checkpoints, learner.encoder, learner.optimiser) if bench.team.leads else NEVER,
+            team=bench.team,
+        )
+        if not bench.team.leads:
+            return {}
+        digest = _keep(bench, task, snapshot(learner.encoder))
+        _keep_own(bench, task, plan, learner)
     numbers = {
         "digest": digest,
         "images": len(images),
@@ -193,12 +195,12 @@ def _goes_on(at: Position, task: Task, plan: Plan) -> str:
     return f"goes on from its checkpoint: epoch {epoch} of {epochs}, after step {at.step}"
 
 
-def _checkpoints(bench: Bench, task: Task, contract: str) -> Checkpoints:
+def _checkpoints(bench: Bench, task: Task, contract: str) -> Stoppable:
     """Return the checkpoints of a task, and drop those of others: they were settled, or there would not be this one.
 
     Those of the task itself stay until then: its result is not kept by the agent yet.
     """
-    checkpoints = Checkpoints(bench.home.run_folder(task.run), contract)
+    checkpoints = Stoppable(bench.home.run_folder(task.run), contract, bench.stop)
     if bench.team.leads:
         checkpoints.drop_others()
     return checkpoints

@@ -87,8 +87,10 @@ class Kept:
 
 
 def kept(session: Session) -> Kept:
-    """Return what must outlive the process."""
+    """Return what must outlive the process: nothing once the run is over."""
     wanted = session.instruction
+    if isinstance(wanted, Leave):
+        return Kept()
     return Kept(wanted if isinstance(wanted, Task) and wanted != session.settled else None, session.result)
 
 

@@ -130,7 +130,8 @@ class FakeWorker:
         self.ends_with: Exception | None = None
         self._killed = threading.Event()
         self._changed = threading.Condition()
-        self.cancels = 0
+        self.cancels = self.stops = 0
+        self.on_stop: Callable[[], None] = self._killed.set
 
     def do(
         self, task: Task, _plan: Plan, on_progress: Callable[[dict[str, Any]], None], cancelled: threading.Event
@@ -154,6 +155,10 @@ class FakeWorker:
         self._blobs.adopt(making, digest(TRAINED))
         return {"digest": digest(TRAINED), "images": 9, "steps": 3, "loss": 1.5, "seconds": 0.1, "patient": 4711}
 
+    def stop(self) -> None:
+        self.stops += 1
+        self.on_stop()
+
     def cancel(self) -> None:
         self.cancels += 1
         self._killed.set()
@@ -172,7 +177,7 @@ class Site:
         create_home(self.home)
         self.begin()
 
-    def begin(self) -> None:
+    def begin(self, **options: Any) -> None:
         """Start an agent on this home, as after a restart of the process."""
         self.link, self.worker = FakeLink(), FakeWorker(self.home)
         self.shown: list[tuple[str, dict[str, Any]]] = []
@@ -183,6 +188,7 @@ class Site:
             self.link,
             self.worker,  # type: ignore[arg-type]
             self._show,
+            **options,
         )
         self._ended: list[Leave | BaseException] = []
         self._thread = threading.Thread(target=self._run)
@@ -601,14 +607,47 @@ def test_a_journal_that_cannot_be_written_is_said_once_and_the_run_goes_on(site:
     assert [what for what, _ in site.shown].count("trouble") == 1
 
 
-def test_stopping_kills_the_work_and_keeps_nothing_half_done(site: Site) -> None:
+# --- the end -----------------------------------------------------------------------------------------------------
+
+
+def test_stopping_lets_the_worker_end_in_order_and_keeps_nothing_half_done(site: Site) -> None:
     site.worker.go.clear()
     site.attach(TRAIN)
     site.worker.begins(1)
     site.agent.stop()
     assert isinstance(site.end(), KeyboardInterrupt)
-    assert site.worker.cancels == 1
+    assert (site.worker.stops, site.worker.cancels) == (1, 1)  # the process itself ends at the end
     assert site.spool().kept() == Kept(TRAIN)
+
+
+def test_work_that_is_nearly_done_when_the_agent_is_stopped_is_finished_and_kept(site: Site) -> None:
+    site.worker.go.clear()
+    site.worker.on_stop = site.worker.go.set
+    site.attach(TRAIN)
+    site.worker.begins(1)
+    site.agent.stop()
+    assert isinstance(site.end(), KeyboardInterrupt)
+    assert isinstance(site.spool().kept().result, UpdateStored)
+
+
+def test_a_worker_that_does_not_end_in_time_is_killed_and_that_is_said(site: Site) -> None:
+    site.begin(stop_s=0.1)
+    site.worker.go.clear()
+    site.worker.on_stop = lambda: None
+    site.attach(TRAIN)
+    site.worker.begins(1)
+    site.agent.stop()
+    assert isinstance(site.end(), KeyboardInterrupt)
+    site.shows("said", text="training did not end within 0 s and is killed")
+    assert site.worker.cancels == 1
+
+
+def test_a_site_at_rest_leaves_at_once(site: Site) -> None:
+    site.attach(Stand("waiting"))
+    site.shows("resting", reason="waiting")
+    site.agent.stop()
+    assert isinstance(site.end(), KeyboardInterrupt)
+    assert site.worker.stops == 0
 
 
 # --- what ends it ------------------------------------------------------------------------------------------------

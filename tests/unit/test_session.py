@@ -157,7 +157,9 @@ def test_a_task_that_is_asked_for_again_is_done_again() -> None:
 
 def test_leaving_ends_everything() -> None:
     leave = Leave(Outcome.OK, "all 3 rounds done")
-    assert duty(instructed(finished(Session("ada"), UPDATE), leave)) == Done(leave)
+    left = instructed(finished(Session("ada"), UPDATE), leave)
+    assert duty(left) == Done(leave)
+    assert kept(left) == Kept()
 
 
 def test_an_adopted_model_is_reported_like_any_result() -> None:
