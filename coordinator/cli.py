@@ -221,10 +221,14 @@ def _serve(home: Home, engine: Engine, blobs: BlobStore, bind: str) -> None:
 def _on_signals(stop: Callable[[], None]) -> None:
     """The first signal drains; a second one leaves at once (everything acknowledged is on disk)."""
 
+    def in_order() -> None:
+        logger().info("stopping", calls_end_within_s=STOP_GRACE.total_seconds(), again="ends it at once")
+        stop()
+
     def handle(_number: int, _frame: object) -> None:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(130))
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-        threading.Thread(target=stop, name="stop").start()
+        threading.Thread(target=in_order, name="stop").start()
 
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)

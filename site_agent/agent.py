@@ -4,7 +4,8 @@ Rules
 1. One thread decides; everything that can block (listening, work, delivery, progress reports) is a thread of its own
    that puts what happened into the inbox. The loop takes one thing from the inbox, updates the session, and compares
    `session.duty` with what is running.
-2. Training does not need the line: a result waits in the spool until it can be told.
+2. Training does not need the line. What the site was asked and what it has finished lies in the run's journal
+   (`spool`), written before anything follows from it; so a restarted agent goes on at once, and delivers when it can.
 3. An error that another try may mend (LinkError, StorageError at the coordinator) is tried again after a growing
    pause; any other ends the agent with its three lines and its exit code.
 """
@@ -33,6 +34,7 @@ from site_agent.home import SiteHome
 from site_agent.link import Link, Pauses
 from site_agent.models import adopt
 from site_agent.policy import objections
+from site_agent.runs import last_federation
 from site_agent.spool import Spool
 from site_agent.worker import CancelledError, Worker
 
@@ -40,6 +42,8 @@ REMOTE_ERRORS_MAX = 3
 MENDED_BY_TIME = (LinkError, StorageError, RunError, RemoteError)
 PROGRESS_S = 1.0
 """at most one progress report in this time"""
+STOP_S = 60.0
+"""how long an agent that is told to stop waits for the training's checkpoint"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,8 @@ class Job:
     plan: Plan
     spool: Spool
     cancelled: threading.Event
+    at_work: bool = False
+    """the worker has it, not the line: giving it up is a kill"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +89,7 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The person or the system wants the agent to end."""
+    """The person or the system wants the agent to end: what can be kept is kept first."""
 
 
 class Agent:
@@ -100,38 +106,47 @@ class Agent:
         worker: Worker,
         show: Callable[[str, dict[str, Any]], None],
         look: Callable[[], object] = lambda: None,
+        *,
+        stop_s: float = STOP_S,
     ) -> None:
         self._home, self._site, self._link, self._worker, self._show = home, site, link, worker, show
-        self._look = look
+        self._look, self._stop_s = look, stop_s
         self._inbox: queue.Queue[Said | LineDown | JobEnded | Broken | Stop] = queue.Queue()
         self._blobs = BlobStore(home.blobs)
         self._session = session.Session(site)
         self._log = logger(site=site)
         self._spool: Spool | None = None
         self._plan: Plan | None = None
+        self._kept = session.Kept()
         self._job: Job | None = None
         self._stopping = threading.Event()
+        self._was_attached = False
         self._down_because = ""
+        self._disk_because = ""
         self._outcome: Outcome | None = None
         self._resting_because = ""
         self._reporter = _Reporter(link, self._stopping)
 
     def run(self) -> Leave:
         """Take part until the run is over. Raises what stopped the agent before that."""
+        self._resume()
         self._thread("listener", self._listen)
         self._thread("reporter", self._reporter.run)
         try:
-            while True:
-                self._take(self._inbox.get())
-                duty = session.duty(self._session)
-                if isinstance(duty, session.Done):
-                    return self._leave(duty.leave)
+            while not isinstance(duty := self._duty(), session.Done):
+                self._remember()
                 self._reconcile(duty)
+                self._take(self._inbox.get())
+            self._remember()
+            return self._leave(duty.leave)
         finally:
             self._stopping.set()
             if self._job is not None:
                 self._job.cancelled.set()
             self._worker.cancel()
+
+    def _duty(self) -> session.Duty:
+        return session.duty(self._session, self._blobs.has)
 
     def _leave(self, leave: Leave) -> Leave:
         if self._spool is not None:
@@ -139,8 +154,45 @@ class Agent:
         return leave
 
     def stop(self) -> None:
-        """End soon; what is finished is kept. Safe in a signal handler's thread."""
+        """End soon; what is finished is kept, and training's checkpoint. Safe in a signal handler's thread."""
         self._inbox.put(Stop())
+
+    # --- what outlives the process ---
+
+    def _resume(self) -> None:
+        """Go on as this site was told last: the coordinator may be away for long."""
+        try:
+            last = last_federation(self._home)
+        except StorageError as error:
+            self._show("said", {"text": f"{error.explain()}\nthe coordinator will say how to go on"})
+            return
+        if last is None or last.spool.ended() or last.spool.kept() == session.Kept():
+            return
+        if against := objections(self._home.config().policy, last.plan, self._site):
+            self._show("said", {"text": f"run {last.run} does not go on here, by this site's policy: {against[0]}"})
+            return
+        self._enter(last.plan, last.spool)
+        duty = self._duty()
+        self._show("resumed", {"run": last.run, "task": duty.task if isinstance(duty, session.Work) else None})
+
+    def _remember(self) -> None:
+        """Write down what has changed. A full disk costs the memory, not the run; the next event tries again."""
+        kept = session.kept(self._session)
+        if self._spool is None or kept == self._kept:
+            return
+        try:
+            self._spool.keep(kept)
+        except StorageError as error:
+            if error.what != self._disk_because:
+                self._show("trouble", {"error": error})
+            self._disk_because = error.what
+        else:
+            self._kept, self._disk_because = kept, ""
+
+    def _remember_elsewhere(self, spool: Spool, then: Callable[[session.Session], session.Session]) -> None:
+        """Write down what came of a run that was abandoned meanwhile: its coordinator may come back."""
+        with contextlib.suppress(StorageError):
+            spool.keep(session.kept(then(session.resumed(self._site, spool.kept()))))
 
     # --- what comes in ---
 
@@ -153,28 +205,35 @@ class Agent:
             case LineDown(error):
                 self._line_down(error)
             case JobEnded(job, then):
-                self._job = None
-                self._reporter.put(None)
+                if self._job is job:
+                    self._job = None
+                    self._reporter.put(None)
                 if job.spool == self._spool:
                     self._session = then(self._session)
+                else:
+                    self._remember_elsewhere(job.spool, then)
             case Broken(error):
                 self._broken(error)
             case Stop():
+                self._drain()
                 raise KeyboardInterrupt
 
     def _welcomed(self, welcome: codec.Welcome) -> None:
-        self._down_because = ""
-        if self._plan is None or self._spool is None or self._spool.folder.name != welcome.run:
+        new = self._plan is None or self._spool is None or self._spool.folder.name != welcome.run
+        if new:
             self._begin(welcome)
-            self._show("attached", {"run": welcome.run, "plan": welcome.plan})
         elif welcome.plan != self._plan:
             raise RemoteError(
                 f"run {welcome.run} has another plan than before",
                 cause="the coordinator's home was made anew or tampered with",
                 next_step="ask the coordinator's operator",
             )
+        if new or not self._was_attached:
+            self._show("attached", {"run": welcome.run, "plan": welcome.plan})
         else:
             self._show("line up", {})
+        self._was_attached, self._down_because = True, ""
+        self._session = session.attached(self._session)
         ready = codec.Ready(welcome.run, welcome.plan.digest)
         self._thread("ready", lambda: self._tell_ready(ready))
 
@@ -189,10 +248,15 @@ class Agent:
                 cause=f"[policy] in {self._home.config_file}",
                 next_step="agree with the coordinator's operator, then change the policy or the plan",
             )
-        self._reporter.beat_s = welcome.plan.terms.lease_s / 4
-        self._plan, self._spool = welcome.plan, Spool(self._home.run_folder(welcome.run))
-        self._spool.open(welcome.plan)
-        self._session = session.Session(self._site, result=self._spool.waiting())
+        spool = Spool(self._home.run_folder(welcome.run))
+        spool.open(welcome.plan)
+        self._enter(welcome.plan, spool)
+
+    def _enter(self, plan: Plan, spool: Spool) -> None:
+        """Take part in a run, from where its journal here says that this site stands."""
+        self._reporter.beat_s = plan.terms.lease_s / 4
+        self._plan, self._spool, self._kept = plan, spool, spool.kept()
+        self._session = session.resumed(self._site, self._kept)
 
     def _instructed(self, instruction: Instruction) -> None:
         if isinstance(instruction, Task):
@@ -213,8 +277,10 @@ class Agent:
         if self._outcome is not None and settled is not None and settled.kind is TaskKind.ADOPT:
             over = Leave(self._outcome, "the model is here; the coordinator closed the line before it told more")
             self._session = session.instructed(self._session, over)
-        elif error.what != self._down_because:
-            self._show("line down", {"error": error})
+            return
+        self._session = session.cut(self._session)
+        if error.what != self._down_because:
+            self._show("line down", {"error": error, "works": isinstance(self._duty(), session.Work)})
         self._down_because = error.what
 
     def _broken(self, error: FedcervixError) -> None:
@@ -228,6 +294,23 @@ class Agent:
         error.cause = f"{error.cause} (full account: {self._home.incidents / failure.incident}.txt)"
         raise error
 
+    def _drain(self) -> None:
+        """Let training keep a checkpoint, or finish; everything else can be broken off at any moment."""
+        if self._job is None or not self._job.at_work:
+            return
+        self._show("stopping", {"deadline_s": self._stop_s})
+        self._job.cancelled.set()
+        self._worker.stop()
+        ends_s = time.monotonic() + self._stop_s
+        with contextlib.suppress(queue.Empty):
+            while self._job is not None:
+                item = self._inbox.get(timeout=max(0.0, ends_s - time.monotonic()))
+                if isinstance(item, JobEnded):
+                    self._take(item)
+        if self._job is not None:
+            self._show("said", {"text": f"training did not end within {self._stop_s:.0f} s and is killed"})
+        self._remember()
+
     # --- what goes on ---
 
     def _reconcile(self, duty: session.Duty) -> None:
@@ -235,7 +318,7 @@ class Agent:
         if self._job is not None:
             if self._job.duty != duty and not self._job.cancelled.is_set():
                 self._job.cancelled.set()
-                if isinstance(self._job.duty, session.Work):
+                if self._job.at_work:
                     self._worker.cancel()
             return
         if isinstance(duty, session.Rest):
@@ -250,6 +333,8 @@ class Agent:
         self._thread("job", lambda: self._run_job(job))
 
     def _rest(self, rest: session.Rest) -> None:
+        if self._session.away and not self._down_because:
+            return  # it is not known yet whether the coordinator is there
         if rest.reason not in (self._resting_because, session.NOT_ATTACHED.reason):
             self._show("resting", {"reason": rest.reason})
         self._resting_because = rest.reason
@@ -260,7 +345,9 @@ class Agent:
             duty = job.duty
             then = self._work(job, duty.task) if isinstance(duty, session.Work) else self._deliver(job, duty.result)
             self._inbox.put(JobEnded(job, then))
-        except CancelledError:
+        except CancelledError as cancelled:
+            if text := str(cancelled):
+                self._show("said", {"text": text})
             self._inbox.put(JobEnded(job, lambda s: s))
         except FedcervixError as error:
             done = JobEnded(job, lambda s: s)  # what is no longer wanted may break
@@ -278,19 +365,23 @@ class Agent:
             adopt(self._home, task, job.plan, self._blobs)
             result: session.Result = ModelAdopted(self._site, task, time.time())
         else:
+            job.at_work = True
             numbers = self._worker.do(task, job.plan, self._on_progress(task), job.cancelled)
             result = _result(self._site, task, numbers)
             if task.kind in (TaskKind.TRAIN, TaskKind.SCORE):
                 job.spool.note(str(task.kind), task.round, numbers)
                 lines = numbers.get("said", [])
-        job.spool.put(result)
         self._show("finished", {"task": task, "lines": lines})
         return lambda s: session.finished(s, result)
 
     def _deliver(self, job: Job, result: session.Result) -> Callable[[session.Session], session.Session]:
         answer, reason = self._again(job.cancelled, lambda: self._deliver_once(job, result))
-        job.spool.clear()
+
+        def answered(s: session.Session) -> session.Session:
+            return session.answered(s, result.task)
+
         if answer is Answer.REFUSED:
+            self._inbox.put(JobEnded(job, answered))  # it is not told again by the next process
             raise RunError(
                 f"the coordinator refused the result of {result.task}{': ' if reason else ''}{reason}",
                 cause="it does not fit the run",
@@ -303,7 +394,7 @@ class Agent:
         ):  # after it the next training begins at once: that is no time to tidy up
             self._blobs.keep_only({result.task.base} | ({result.digest} if isinstance(result, UpdateStored) else set()))
         self._show("delivered", {"task": result.task, "answer": answer})
-        return lambda s: session.answered(s, result.task)
+        return answered
 
     def _deliver_once(self, job: Job, result: session.Result) -> tuple[Answer, str]:
         if isinstance(result, UpdateStored):
@@ -337,6 +428,8 @@ class Agent:
 
     def _on_progress(self, task: Task) -> Callable[[dict[str, Any]], None]:
         def on_progress(values: dict[str, Any]) -> None:
+            if note := values.pop("note", ""):
+                self._show("said", {"text": note})
             self._show("progress", {"task": task, **values})
             numbers = (values.get("loss", 0.0), values.get("images_per_s", 0.0))
             self._reporter.put(

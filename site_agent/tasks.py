@@ -21,10 +21,9 @@ from fedcervix.events import Task, TaskKind
 from fedcervix.plan import BatchNorm, Plan, Recipe
 from fedcervix.seeds import derive
 from site_agent import dataset
-from site_agent.checkpoints import Checkpoints
 from site_agent.collection import Collection
 from site_agent.devices import Acceleration
-from site_agent.epochs import NEVER, Images, StepReport, train_epochs, validation_loss
+from site_agent.epochs import NEVER, Images, Position, StepReport, train_epochs, validation_loss
 from site_agent.home import SiteHome
 from site_agent.model import (
     Encoder,
@@ -41,6 +40,7 @@ from site_agent.optimise import clear, optimiser_state, restore_optimiser
 from site_agent.precision import settled
 from site_agent.resume import Keeping, unpack
 from site_agent.steps import Learner, make_learner
+from site_agent.stopping import Stop, Stoppable
 from site_agent.team import ALONE, Team, agreed, check_same, leader_first
 
 OnProgress = Callable[[dict[str, Any]], None]
@@ -60,6 +60,7 @@ class Bench:
     on_progress: OnProgress
     acceleration: Acceleration = "eager"
     team: Team = ALONE
+    stop: Stop = field(default_factory=Stop)
     _collection: Collection | None = None
     _images: dict[tuple[str, Recipe], Images] = field(default_factory=dict)
     _probes: dict[Recipe, Probe] = field(default_factory=dict)
@@ -123,33 +124,35 @@ def _train(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
     started = time.monotonic()
     learner = _ready(bench, task, plan, recipe)
     contract = _contract(bench, task, plan, recipe)
-    checkpoints = Checkpoints(bench.home.run_folder(task.run), contract)
+    checkpoints = _checkpoints(bench, task, contract)
     kept = checkpoints.latest()
     at = unpack(kept, learner.encoder, learner.optimiser).position if kept else None
+    if at:
+        bench.on_progress({"stage": "resuming", "done": 0, "of": 0, "unit": "steps", "note": _goes_on(at, task, plan)})
     check_same(contract, "model, images and plan", bench.team)
     check_same(f"{at.epoch} {at.step}" if at else "", "checkpoint", bench.team)
-    records = train_epochs(
-        learner.encoder,
-        learner.optimiser,
-        images,
-        recipe,
-        seed=plan.terms.seed,
-        stream=bench.site,
-        first_epoch=(task.round - 1) * plan.terms.epochs_per_round + 1,
-        epochs=plan.terms.epochs_per_round,
-        device=bench.device,
-        on_step=_step_progress(bench, plan, started),
-        epochs_total=plan.rounds_max * plan.terms.epochs_per_round,
-        step=learner.step,
-        at=at,
-        keeper=Keeping(checkpoints, learner.encoder, learner.optimiser) if bench.team.leads else NEVER,
-        team=bench.team,
-    )
-    if not bench.team.leads:
-        return {}
-    digest = _keep(bench, task, snapshot(learner.encoder))
-    _keep_own(bench, task, plan, learner)
-    checkpoints.drop()
+    with bench.stop.waits_for_checkpoint():
+        records = train_epochs(
+            learner.encoder,
+            learner.optimiser,
+            images,
+            recipe,
+            seed=plan.terms.seed,
+            stream=bench.site,
+            first_epoch=(task.round - 1) * plan.terms.epochs_per_round + 1,
+            epochs=plan.terms.epochs_per_round,
+            device=bench.device,
+            on_step=_step_progress(bench, plan, started),
+            epochs_total=plan.rounds_max * plan.terms.epochs_per_round,
+            step=learner.step,
+            at=at,
+            keeper=Keeping(checkpoints, learner.encoder, learner.optimiser) if bench.team.leads else NEVER,
+            team=bench.team,
+        )
+        if not bench.team.leads:
+            return {}
+        digest = _keep(bench, task, snapshot(learner.encoder))
+        _keep_own(bench, task, plan, learner)
     numbers = {
         "digest": digest,
         "images": len(images),
@@ -186,6 +189,23 @@ def _contract(bench: Bench, task: Task, plan: Plan, recipe: Recipe) -> str:
     return f"{task.run} {task.round} {task.base} {plan.digest} {recipe.precision} {bench.site} {images}"
 
 
+def _goes_on(at: Position, task: Task, plan: Plan) -> str:
+    epochs = plan.terms.epochs_per_round
+    epoch = at.epoch - (task.round - 1) * epochs
+    return f"goes on from its checkpoint: epoch {epoch} of {epochs}, after step {at.step}"
+
+
+def _checkpoints(bench: Bench, task: Task, contract: str) -> Stoppable:
+    """Return the checkpoints of a task, and drop those of others: they were settled, or there would not be this one.
+
+    Those of the task itself stay until then: its result is not kept by the agent yet.
+    """
+    checkpoints = Stoppable(bench.home.run_folder(task.run), contract, bench.stop)
+    if bench.team.leads:
+        checkpoints.drop_others()
+    return checkpoints
+
+
 def _step_progress(bench: Bench, plan: Plan, started: float) -> Callable[[StepReport], None]:
     trained = 0
 
@@ -209,6 +229,7 @@ def _step_progress(bench: Bench, plan: Plan, started: float) -> Callable[[StepRe
 
 def _score(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
     """Score the round's model on this site's validation images."""
+    _checkpoints(bench, task, "none: a score is quickly done again")
     recipe = settled(plan.recipe, bench.device, bench.home.cache)
     images, encoder = bench.images(recipe, "valid"), bench.learner(recipe).encoder
     _load(bench, task, encoder)

@@ -24,6 +24,7 @@ from site_agent.home import HardwareSection, SiteHome
 
 OnProgress = Callable[[dict[str, Any]], None]
 PROGRAM = "site_agent.worker_process"
+STOP_LINE = "stop\n"
 THIS_HOST = ("--standalone", "--local-addr=127.0.0.1")
 LOOPBACK = ("lo", "lo0")
 GPU_COUNT_S = 120.0
@@ -39,7 +40,7 @@ class WorkFailedError(errors.FedcervixError):
 
 
 class CancelledError(Exception):
-    """The worker was killed because its task is no longer wanted."""
+    """The task is not wanted now: the worker was killed, or has ended as it was asked, and says what it kept."""
 
 
 class Worker:
@@ -59,11 +60,9 @@ class Worker:
         """
         process = self._started(cancelled)
         request = {"task": dataclasses.asdict(task), "plan": plan.canonical()}
-        assert process.stdin is not None
         assert process.stdout is not None
         try:
-            process.stdin.write(json.dumps(request) + "\n")
-            process.stdin.flush()
+            self._tell(process, json.dumps(request) + "\n")
         except BrokenPipeError:
             raise self._died(process) from None
         for line in process.stdout:
@@ -73,16 +72,42 @@ class Worker:
             elif "done" in message:
                 done: dict[str, Any] = message["done"]
                 return done
+            elif "stopped" in message:
+                self._end()
+                kept = "is kept" if message["stopped"]["kept"] else "could not be kept; the one before it counts"
+                raise CancelledError(f"a checkpoint {kept}")
             else:
-                self._failed()
+                if self._team:  # a single worker is ready for the next task
+                    self._end()
                 raise _failure(message["failed"])
         raise self._died(process)
+
+    def stop(self) -> None:
+        """Ask the process to end at its next step, with a checkpoint; `do` then raises CancelledError.
+
+        A task that is nearly done is finished instead. What cannot be kept ends at once.
+        """
+        self._cancelled = True
+        if self._process is not None:
+            with contextlib.suppress(OSError, ValueError):  # it has ended, and its pipe is closed
+                self._tell(self._process, STOP_LINE)
 
     def cancel(self) -> None:
         """Kill the process; `do`, if it is waiting, raises CancelledError. The next `do` starts another."""
         with self._lock:
             self._cancelled = True
             self._kill()
+
+    def kill(self) -> None:
+        """Kill the process, for good: for a signal's handler, which may wait for no lock."""
+        if self._process is not None:
+            self._process.kill()
+
+    def _tell(self, process: subprocess.Popen[str], line: str) -> None:
+        assert process.stdin is not None
+        with self._lock:
+            process.stdin.write(line)
+            process.stdin.flush()
 
     def _started(self, cancelled: threading.Event) -> subprocess.Popen[str]:
         with self._lock:
@@ -102,6 +127,8 @@ class Worker:
                     env=surroundings(os.environ, hardware) if launcher else None,
                     start_new_session=True,  # Ctrl-C is for the agent, which then tells the worker
                 )
+            if cancelled.is_set():
+                raise CancelledError
             return self._process
 
     def _kill(self) -> None:
@@ -113,11 +140,10 @@ class Worker:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
 
-    def _failed(self) -> None:
-        """A team that failed ends; a single worker is ready for the next task."""
+    def _end(self) -> None:
+        """The process has said its last word."""
         with self._lock:
-            if self._team:
-                self._kill()
+            self._kill()
 
     def _died(self, process: subprocess.Popen[str]) -> Exception:
         code = process.wait()

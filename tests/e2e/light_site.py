@@ -59,6 +59,9 @@ class LightWorker:
         state = seed_model(plan, self._numbers) if task.kind is TaskKind.SEED else self._trained(task, plan)
         return {"digest": self._keep(task, state), "images": 10, "steps": STEPS, "loss": 1.0, "seconds": 0.1}
 
+    def stop(self) -> None:
+        """The same."""
+
     def cancel(self) -> None:
         """Nothing: `do` watches its own event."""
 

@@ -198,6 +198,17 @@ def test_a_cancelled_task_ends_all_processes(site: Callable[..., Site]) -> None:
     nothing_is_left(team)
 
 
+def test_a_team_that_is_asked_to_stop_keeps_a_checkpoint_and_ends(site: Callable[..., Site]) -> None:
+    team = site(2)
+    end = team.begin_training()
+    team.worker.stop()
+    stopped = end()
+    assert isinstance(stopped, CancelledError)
+    assert str(stopped) == "a checkpoint is kept"
+    assert len(list(team.home.run_folder(RUN).glob("checkpoint-*"))) == 1
+    nothing_is_left(team)
+
+
 AGENT = f"""
 import sys, threading
 from pathlib import Path

@@ -105,6 +105,28 @@ def test_a_coordinator_that_crashes_at_every_position_in_one_run(mode: str, term
     assert (found.run.outcome, result(found)) == (Outcome.OK, undisturbed(plan, ""))
 
 
+@pytest.mark.parametrize(("mode", "terms"), FEDERATIONS)
+def test_a_crash_of_a_site_at_every_position_of_its_journal(mode: str, terms: dict[str, Any]) -> None:
+    """The design: "The agent keeps a smaller journal of its own"; nobody's lease runs out before a site is back."""
+    plan = small(mode, lease_s=300.0, **terms)
+    undisturbed_run = simulate(plan, SOUND, 0)
+    for site, positions in undisturbed_run.site_positions:
+        assert positions >= 3 * 5, "asked, finished and answered: two trainings, two scores, the adoption"
+        for position in range(positions):
+            for written in (False, True):
+                found = simulate(plan, replace(SOUND, site_crash_at=frozenset({(site, position, written)})), 0)
+                assert sum(line.endswith("crashes at its journal") for line in found.trace) == 1
+                assert (found.run.outcome, result(found)) == (Outcome.OK, undisturbed(plan, ""))
+
+
+@pytest.mark.parametrize(("mode", "terms"), FEDERATIONS)
+def test_a_site_that_crashes_at_every_position_in_one_run(mode: str, terms: dict[str, Any]) -> None:
+    plan = small(mode, lease_s=300.0, **terms)
+    everywhere = frozenset((site, position, True) for site in plan.sites for position in range(200))
+    found = simulate(plan, replace(SOUND, site_crash_at=everywhere), 0)
+    assert (found.run.outcome, result(found)) == (Outcome.OK, undisturbed(plan, ""))
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_site_that_never_comes_leaves_a_degraded_run_with_its_name(mode: str) -> None:
     """The design: "a run that finished without a declared site's contribution ends `DEGRADED` with the list"."""

@@ -6,7 +6,7 @@ the invariants of `oracle` are checked; what breaks one is raised as `ViolationE
 
 Time is in seconds. Requests may be lost, doubled, delayed past their time-out (so that they arrive out of order); a
 stream keeps its order but can be cut, and each end notices in its own time. A crash of the coordinator leaves it its
-journal and its blobs; a crash of a site leaves it its spool.
+journal and its blobs; a crash of a site leaves it its journal (`session.Kept`) and the models that are there.
 """
 
 from __future__ import annotations
@@ -105,7 +105,9 @@ class Faults:
     """sites that are gone for good, and from when"""
     revoked: tuple[tuple[str, float], ...] = ()
     crash_at: frozenset[tuple[int, bool]] = frozenset()
-    """(journal position, whether the event is written): crash exactly there"""
+    """(journal position, whether the event is written): the coordinator crashes exactly there"""
+    site_crash_at: frozenset[tuple[str, int, bool]] = frozenset()
+    """(site, position of its journal, whether that is written): the site crashes exactly there"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,8 @@ class World:
         self.faults, self.dice, self.now = faults, random.Random(seed), 0.0
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
-        self.crashes_due = set(faults.crash_at)
+        self.crashes_due: set[tuple[int, bool]] = set(faults.crash_at)
+        self.site_crashes_due = set(faults.site_crash_at)
         self.trace: list[str] = []
         self.coordinator = Coordinator(self, plan, base, rules or Rules())
         self.sites = {name: Site(self, name, self.dice.choice([3.0, 20.0, 150.0])) for name in plan.sites}
@@ -427,7 +430,13 @@ class Site:
 
     def __init__(self, world: World, name: str, work_s: float) -> None:
         self.world, self.name, self.work_s = world, name, work_s
-        self.spool: session.Result | None = None
+        self.journal = session.Kept()
+        self.position = 0
+        """of the journal: how often it was written"""
+        self.models: set[str] = set()
+        self.session = session.resumed(name, self.journal)
+        self.stream: Stream | None = None
+        self.job: Job | None = None
         self.up = self.lost = self.done = False
         self.outcome: Leave | None = None
         self.life = 0
@@ -436,13 +445,12 @@ class Site:
     # --- life and death ---
 
     def start(self) -> None:
-        """Start the process; what it knows is what lies in its spool."""
+        """Start the process; what it knows is what lies in its journal, and with that it goes on at once."""
         if self.up or self.lost or self.done:
             return
         self.up, self.life = True, self.life + 1
-        self.session: session.Session | None = None
-        self.stream: Stream | None = None
-        self.job: Job | None = None
+        self.session, self.stream, self.job = session.resumed(self.name, self.journal), None, None
+        self._change(lambda s: s)
         self._attach()
         for rate, happens in (
             (self.world.faults.site_crashes_per_hour, self.crash),
@@ -520,9 +528,8 @@ class Site:
     def _attach(self) -> None:
         if self._reaches():
             self.stream = self.world.coordinator.attach(self)
-            if self.session is None:
-                self.session = session.Session(self.name, result=self.spool)
             self._call_again("ready", lambda _: None)
+            self._change(session.attached)
         else:
             self._later(self.world.dice.uniform(0.2, PAUSE_S), self._attach)
 
@@ -535,10 +542,10 @@ class Site:
         if not self.up or self.stream is not stream:
             return
         self.stream = None
-        assert self.session is not None
         if self.session.settled is not None and self.session.settled.kind is TaskKind.ADOPT:
             self._leave(Leave(self.world.coordinator.run.outcome, "the coordinator has closed the line"))
             return
+        self._change(session.cut)
         self._later(self.world.dice.uniform(0.2, PAUSE_S), self._attach)
 
     def _call(self, request: object, then: Callable[[object], None]) -> None:
@@ -602,19 +609,39 @@ class Site:
         """The stream says something."""
         if self.world.now < self.frozen_until:
             self.world.at(self.frozen_until, lambda: self.instructed(stream, news))
-        elif self.up and stream is self.stream and stream.open_there and self.session is not None:
+        elif self.up and stream is self.stream and stream.open_there:
             self._change(lambda s: session.instructed(s, news))
 
     def _change(self, change: Callable[[session.Session], session.Session]) -> None:
-        assert self.session is not None
         self.session = change(self.session)
-        wanted = session.duty(self.session)
+        if not self._remember():
+            return
+        wanted = session.duty(self.session, self.models.__contains__)
         if isinstance(wanted, session.Done):
             self._leave(wanted.leave)
         elif self.job is not None:
             self._maybe_cancel(self.job, wanted)
         elif not isinstance(wanted, session.Rest):
             self._begin(Job(wanted))
+
+    def _remember(self) -> bool:
+        """Write the journal where it has changed; returns whether the process has survived that."""
+        kept = session.kept(self.session)
+        if kept == self.journal:
+            return True
+        if self._crashes(written=False):
+            return False
+        self.journal, self.position = kept, self.position + 1
+        return not self._crashes(written=True)
+
+    def _crashes(self, *, written: bool) -> bool:
+        place = (self.name, self.position - written, written)
+        due = place in self.world.site_crashes_due
+        self.world.site_crashes_due.discard(place)
+        if due:
+            self.world.say(f"{self.name} crashes at its journal")
+            self._die(self.world.dice.uniform(1, 120))
+        return due
 
     def _maybe_cancel(self, job: Job, wanted: session.Duty) -> None:
         if job.duty != wanted and not job.cancelled:
@@ -632,7 +659,7 @@ class Site:
         match job.duty:
             case session.Work(task):
                 self._beat(job)
-                if task.base:
+                if task.base and task.base not in self.models:
                     self._call_again(("fetch", task.base), lambda found: self._fetched(job, task, found), job)
                 else:
                     self._later(self._time_s(), lambda: self._work(job, task))
@@ -652,6 +679,7 @@ class Site:
 
     def _fetched(self, job: Job, task: Task, found: object) -> None:
         if found:
+            self.models.add(task.base)
             self._later(self._time_s(), lambda: self._work(job, task))
         else:  # the run has moved on: something else will be asked
             self._later(PAUSE_S, lambda: self._end(job, lambda s: s))
@@ -665,14 +693,16 @@ class Site:
             self._tell(SiteFailed(self.name, "training", "out of memory", incident, 0.0))
             self._die(self.world.dice.uniform(1, 300))
             return
-        self.spool = _result(self.name, task, self.world.coordinator.plan)
-        self._end(job, lambda s: session.finished(s, self.spool))
+        result = _result(self.name, task, self.world.coordinator.plan)
+        if isinstance(result, UpdateStored):
+            self.models.add(result.digest)
+        self._end(job, lambda s: session.finished(s, result))
 
     def _report(self, job: Job, result: session.Result) -> None:
         def answered(answer: object) -> None:
             if answer is Answer.REFUSED:
                 raise ViolationError(f"{result.task} of {self.name} is refused: a correct site taken for a wrong one")
-            self.spool = None
+            self.models &= {result.task.base} | ({result.digest} if isinstance(result, UpdateStored) else set())
             self._end(job, lambda s: session.answered(s, result.task))
 
         self._call_again(result, answered, job)
@@ -708,6 +738,8 @@ class History:
     base: str
     run: Run
     journal: tuple[str, ...]
+    site_positions: tuple[tuple[str, int], ...]
+    """how often each site's journal was written"""
     trace: tuple[str, ...] = field(repr=False)
 
 
@@ -721,7 +753,8 @@ def simulate(plan: Plan, faults: Faults, seed: int, *, base: str = "", rules: Ru
     except ViolationError as violation:
         violation.add_note("\n".join([str(plan), str(faults), *world.trace[-60:]]))
         raise
-    return History(plan, faults, base, run, tuple(world.coordinator.journal), tuple(world.trace))
+    positions = tuple((site.name, site.position) for site in world.sites.values())
+    return History(plan, faults, base, run, tuple(world.coordinator.journal), positions, tuple(world.trace))
 
 
 def _check(found: list[str]) -> None:
