@@ -168,6 +168,8 @@ class Federation:
     recipe: dict[str, Any] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
     """further keys of table [run]"""
+    hardware: dict[str, Any] = field(default_factory=dict)
+    """further keys of the sites' table [hardware]"""
     processes: list[Process] = field(default_factory=list)
     port: int = 0
 
@@ -281,7 +283,7 @@ class Federation:
             {
                 "link": {"coordinator": f"localhost:{port or self.port}"},
                 "data": {"manifest": str(manifest or "none.csv"), "unreadable_max": 0.2},
-                "hardware": {"device": "cpu", "threads": 1},
+                "hardware": {"device": "cpu", "threads": 1, **self.hardware},
                 "policy": policy,
             }
         )

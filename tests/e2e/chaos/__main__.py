@@ -71,8 +71,10 @@ def line(story: Story) -> str:
     blows = ", ".join(f"{fault} {by_fault[fault]}" for fault in Fault if by_fault[fault])
     setting = story.schedule.setting
     return (
-        f"{setting!s:17} no. {story.schedule.number:<3} {story.seconds:5.1f} s  kills {story.kills:2}  ok   {blows}"
-        f"   (longest wait {story.still_s:.1f} s)" + "".join(f"\n    {note}" for note in story.notes)
+        f"{setting!s:17} no. {story.schedule.number:<3} {story.seconds:5.1f} s  kills {story.kills:2}  ok  "
+        f"longest wait {story.still_s:4.1f} s  {blows}"
+        + (f"; {story.resumed} trainings went on from a checkpoint" if story.resumed else "")
+        + "".join(f"\n    {note}" for note in story.notes)
     )
 
 

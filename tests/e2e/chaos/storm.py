@@ -26,8 +26,16 @@ VICTIM_S = 5.0
 """how long a blow waits for its victim to be there"""
 END_S = 20.0
 
-TERMS = {"rounds": 4, "epochs_per_round": 1, "patience_rounds": 4, "lease_s": 60.0, "grace_s": 60.0}
-"""leases longer than any fault: a holder of the ring's model that is started again keeps its hop"""
+LEASES = {"lease_s": 60.0, "grace_s": 60.0}
+"""longer than any fault: a holder of the ring's model that is started again keeps its hop"""
+PLANS: dict[str, dict[str, Any]] = {
+    "light": {"terms": {"rounds": 4, "epochs_per_round": 1, "patience_rounds": 4, **LEASES}},
+    "training": {
+        "terms": {"rounds": 3, "epochs_per_round": 4, "patience_rounds": 3, **LEASES},
+        "recipe": {"epochs_max": 12},
+        "hardware": {"checkpoint_s": 0.0},
+    },
+}
 LIGHT = ("--worker", "--pace-s", "0.04", "--numbers", "300000")
 DISK_BYTES = {"light": 100 << 20, "training": 700 << 20}
 
@@ -46,6 +54,8 @@ class Story:
     seconds: float = 0.0
     still_s: float = 0.0
     """the longest time without a new event in the journal, while no fault lasted"""
+    resumed: int = 0
+    """trainings that went on from a checkpoint"""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -64,7 +74,7 @@ class Ground:
 
 def undisturbed(setting: Setting, ground: Ground) -> Right:
     """Return what a federation of this setting gives when nothing happens to it."""
-    with federation(ground.folder / "undisturbed", sites=setting.sites, terms=TERMS) as made:
+    with federation(ground.folder, sites=setting.sites, **PLANS[setting.work]) as made:
         coordinator = made.coordinate("--mode", setting.mode)
         starts = [_site(made, setting, site, ground) for site in setting.sites]
         made.finish(coordinator, *[start() for start in starts])
@@ -85,13 +95,15 @@ def weather(schedule: Schedule, right: Right, ground: Ground) -> Story:
     story, begun_s = Story(schedule), time.monotonic()
     with contextlib.ExitStack() as stack:
         disks = _disks(schedule, ground, stack, story)
-        made = stack.enter_context(federation(ground.folder, sites=schedule.setting.sites, terms=TERMS))
+        setting = schedule.setting
+        made = stack.enter_context(federation(ground.folder, sites=setting.sites, **PLANS[setting.work]))
         storm = Storm(made, schedule, disks, story)
         stack.callback(storm.close)
         storm.begin(ground)
         storm.pass_over()
         if broken := list(violations(made, right)):
             raise ViolationError("\n".join(broken))
+        story.resumed = made.texts().count("goes on from its checkpoint")
     story.seconds = time.monotonic() - begun_s
     return story
 
