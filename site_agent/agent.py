@@ -31,8 +31,9 @@ from fedcervix.privacy import outward
 from fedcervix.rounds import Instruction, Leave, Outcome
 from site_agent import incidents
 from site_agent.home import SiteHome
-from site_agent.link import Link, Pauses
+from site_agent.link import Link
 from site_agent.models import adopt
+from site_agent.pauses import Pauses, with_room
 from site_agent.policy import objections
 from site_agent.runs import last_federation
 from site_agent.spool import Spool
@@ -362,17 +363,26 @@ class Agent:
                 lambda: self._link.fetch(task.base, self._blobs, self._on_bytes(job, task, "downloading")),
             )
         if task.kind is TaskKind.ADOPT:
-            adopt(self._home, task, job.plan, self._blobs)
+            self._with_room(job, task, lambda: adopt(self._home, task, job.plan, self._blobs))
             result: session.Result = ModelAdopted(self._site, task, time.time())
         else:
             job.at_work = True
             numbers = self._worker.do(task, job.plan, self._on_progress(task), job.cancelled)
             result = _result(self._site, task, numbers)
             if task.kind in (TaskKind.TRAIN, TaskKind.SCORE):
-                job.spool.note(str(task.kind), task.round, numbers)
+                self._with_room(job, task, lambda: job.spool.note(str(task.kind), task.round, numbers))
                 lines = numbers.get("said", [])
         self._show("finished", {"task": task, "lines": lines})
         return lambda s: session.finished(s, result)
+
+    def _with_room(self, job: Job, task: Task, act: Callable[[], None]) -> None:
+        """Write something to this site's disk; a full one is waited for, and the coordinator is told so."""
+
+        def wait(pause_s: float) -> None:
+            if job.cancelled.wait(pause_s) or self._stopping.is_set():
+                raise CancelledError
+
+        with_room(act, self._on_progress(task), wait)
 
     def _deliver(self, job: Job, result: session.Result) -> Callable[[session.Session], session.Session]:
         answer, reason = self._again(job.cancelled, lambda: self._deliver_once(job, result))
@@ -430,6 +440,9 @@ class Agent:
         def on_progress(values: dict[str, Any]) -> None:
             if note := values.pop("note", ""):
                 self._show("said", {"text": note})
+            if trouble := values.get("trouble"):
+                what, cause, next_step = trouble
+                self._show("trouble", {"error": FedcervixError(what, cause=cause, next_step=next_step)})
             self._show("progress", {"task": task, **values})
             numbers = (values.get("loss", 0.0), values.get("images_per_s", 0.0))
             self._reporter.put(

@@ -45,6 +45,7 @@ manifest = {manifest}         # CSV: image, patient, label (0 control, 1 case, e
 {threads}                   # 0: all cores
 # processes = 1               # training processes; 0: one per GPU
 # launcher = []               # how several hosts train together: docs/running.md
+# checkpoint_s = 60.0         # at least so long between two checkpoints of a round in progress
 # images_in_memory_gib = 4.0  # decoded images of one part (train, valid, test); more than that stay on the disk
 # imagenet_weights = ""       # file with ImageNet weights; empty: torchvision's own download
 # acceleration = "auto"       # auto (graph on a GPU), eager, graph or compile
@@ -96,6 +97,8 @@ class HardwareSection:
     processes: int = 1
     launcher: tuple[str, ...] = ()
     """arguments of torch's launcher for several hosts; empty: this host alone"""
+    checkpoint_s: float = 60.0
+    """at least so long between two checkpoints of a round in progress; more where writing one is slow"""
     images_in_memory_gib: float = 4.0
     """decoded images of one part; more than that stay on the disk"""
     imagenet_weights: str = ""
@@ -107,6 +110,7 @@ class HardwareSection:
         found = self.images_in_memory_gib
         check(0 <= found <= 4096, f"images_in_memory_gib is 0 to 4096; found {found}")
         check(0 <= self.processes <= 64, f"processes is 0 to 64; found {self.processes}")
+        check(0 <= self.checkpoint_s <= 86_400, f"checkpoint_s is 0 to 86400; found {self.checkpoint_s}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

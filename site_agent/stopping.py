@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from site_agent.checkpoints import Checkpoint, Checkpoints
+from site_agent.checkpoints import INTERVAL_S, Checkpoint, Checkpoints
 
 
 class Stop:
@@ -45,8 +45,8 @@ class Stop:
 class Stoppable(Checkpoints):
     """Checkpoints of a training that may be asked to end: then one is due at once, and is the last."""
 
-    def __init__(self, folder: Path, contract: str, stop: Stop) -> None:
-        super().__init__(folder, contract)
+    def __init__(self, folder: Path, contract: str, stop: Stop, *, interval_s: float = INTERVAL_S) -> None:
+        super().__init__(folder, contract, interval_s=interval_s)
         self._stop = stop
 
     def due(self) -> bool:

@@ -7,6 +7,7 @@ lies in one file per round: a round that is done again after a crash starts from
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ from site_agent.models import remember_women
 from site_agent.monitor import round_lines
 from site_agent.neighbours import Probe, label_probe
 from site_agent.optimise import clear, optimiser_state, restore_optimiser
+from site_agent.pauses import with_room
 from site_agent.precision import settled
 from site_agent.resume import Keeping, unpack
 from site_agent.steps import Learner, make_learner
@@ -152,7 +154,7 @@ def _train(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
         if not bench.team.leads:
             return {}
         digest = _keep(bench, task, snapshot(learner.encoder))
-        _keep_own(bench, task, plan, learner)
+        with_room(lambda: _keep_own(bench, task, plan, learner), bench.on_progress, threading.Event().wait)
     numbers = {
         "digest": digest,
         "images": len(images),
@@ -200,7 +202,8 @@ def _checkpoints(bench: Bench, task: Task, contract: str) -> Stoppable:
 
     Those of the task itself stay until then: its result is not kept by the agent yet.
     """
-    checkpoints = Stoppable(bench.home.run_folder(task.run), contract, bench.stop)
+    interval_s = bench.home.config().hardware.checkpoint_s
+    checkpoints = Stoppable(bench.home.run_folder(task.run), contract, bench.stop, interval_s=interval_s)
     if bench.team.leads:
         checkpoints.drop_others()
     return checkpoints
@@ -266,6 +269,11 @@ def _load(bench: Bench, task: Task, encoder: Encoder) -> None:
 
 
 def _keep(bench: Bench, task: Task, state: dict[str, Tensor]) -> str:
+    """Keep a model that was made. Until then it is in memory alone, so a full disk is waited for, here."""
+    return with_room(lambda: _write(bench, task, state), bench.on_progress, threading.Event().wait)
+
+
+def _write(bench: Bench, task: Task, state: dict[str, Tensor]) -> str:
     blobs = BlobStore(bench.home.blobs)
     making = blobs.scratch(f"{task.kind}-{task.round}")
     digest = save_weights(making, state)

@@ -21,12 +21,18 @@ from fedcervix import errors
 from fedcervix.events import Task
 from fedcervix.plan import Plan
 from site_agent.home import HardwareSection, SiteHome
+from site_agent.pauses import trouble, with_room
 
 OnProgress = Callable[[dict[str, Any]], None]
 PROGRAM = "site_agent.worker_process"
 STOP_LINE = "stop\n"
+AGAIN = {"stage": "starting again", "done": 0, "of": 0, "unit": ""}
 THIS_HOST = ("--standalone", "--local-addr=127.0.0.1")
 LOOPBACK = ("lo", "lo0")
+GONE = "GoneError"
+"""the kind of failure that says: one process of a team ended by itself (see worker_process)"""
+DEATHS_MAX = 3
+"""of the process within one task: at the next one the task has failed. It may be the task that kills it"""
 GPU_COUNT_S = 120.0
 """how long torch may take to say how many GPUs there are"""
 
@@ -39,15 +45,23 @@ class WorkFailedError(errors.FedcervixError):
         self.stage, self.trace, self.work_exit_code = stage, trace, exit_code
 
 
+class WorkerDiedError(WorkFailedError):
+    """The worker ended without a word."""
+
+
 class CancelledError(Exception):
     """The task is not wanted now: the worker was killed, or has ended as it was asked, and says what it kept."""
 
 
 class Worker:
-    """One worker process, started when first needed and kept: its images stay decoded, its libraries loaded."""
+    """One worker process, started when first needed and kept: its images stay decoded, its libraries loaded.
 
-    def __init__(self, home: SiteHome, site: str) -> None:
-        self._home, self._site = home, site
+    Killed from outside (out of memory, often) it is started again and goes on from its last checkpoint; but not more
+    than `deaths_max` times within one task.
+    """
+
+    def __init__(self, home: SiteHome, site: str, *, program: str = PROGRAM, deaths_max: int = DEATHS_MAX) -> None:
+        self._home, self._site, self._program, self._deaths_max = home, site, program, deaths_max
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._team = False
@@ -58,6 +72,22 @@ class Worker:
 
         `cancelled` is set before `cancel` is called: a task that was given up before it came here never begins.
         """
+
+        def wait(pause_s: float) -> None:
+            if cancelled.wait(pause_s):
+                raise CancelledError
+
+        return with_room(lambda: self._survive(task, plan, on_progress, cancelled), on_progress, wait)
+
+    def _survive(self, task: Task, plan: Plan, on_progress: OnProgress, cancelled: threading.Event) -> dict[str, Any]:
+        for _ in range(self._deaths_max):
+            try:
+                return self._do_once(task, plan, on_progress, cancelled)
+            except WorkerDiedError as error:
+                on_progress({**AGAIN, "trouble": trouble(error)})
+        return self._do_once(task, plan, on_progress, cancelled)
+
+    def _do_once(self, task: Task, plan: Plan, on_progress: OnProgress, cancelled: threading.Event) -> dict[str, Any]:
         process = self._started(cancelled)
         request = {"task": dataclasses.asdict(task), "plan": plan.canonical()}
         assert process.stdout is not None
@@ -66,6 +96,8 @@ class Worker:
         except BrokenPipeError:
             raise self._died(process) from None
         for line in process.stdout:
+            if not line.endswith("\n"):  # it was killed while it spoke
+                break
             message = json.loads(line)
             if "progress" in message:
                 on_progress(message["progress"])
@@ -120,7 +152,7 @@ class Worker:
                 launcher = launch(hardware, gpus)
                 self._team = bool(launcher)
                 self._process = subprocess.Popen(
-                    [sys.executable, *launcher, "-m", PROGRAM, str(self._home.folder), self._site],
+                    [sys.executable, *launcher, "-m", self._program, str(self._home.folder), self._site],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,
@@ -152,7 +184,7 @@ class Worker:
         cause = "it was killed, often because the machine ran out of memory" if code < 0 else "a crash in a library"
         if self._team:
             cause = "one of its processes was killed or crashed; the launcher's lines on this screen say which"
-        return WorkFailedError(
+        return WorkerDiedError(
             f"the training process ended by itself (status {code})",
             cause=cause,
             next_step="look at the system's log (dmesg | tail); start site-agent again to go on",
@@ -200,8 +232,12 @@ def gpus() -> int:
         ) from error
 
 
-def _failure(account: dict[str, Any]) -> WorkFailedError:
-    return WorkFailedError(
+def _failure(account: dict[str, Any]) -> errors.FedcervixError:
+    """Return what broke in the worker, as an error; of a full disk there is no more to be said than its three lines."""
+    if account["kind"] == errors.FullDiskError.__name__:
+        return errors.FullDiskError(account["what"], cause=account["cause"], next_step=account["next_step"])
+    kind = WorkerDiedError if account["kind"] == GONE else WorkFailedError
+    return kind(
         account["what"],
         cause=account["cause"],
         next_step=account["next_step"],

@@ -32,9 +32,10 @@ from typing import Any, NoReturn, TextIO
 import torch
 import torch.distributed as dist
 
-from fedcervix.errors import FedcervixError, StorageError, TrainingError
+from fedcervix.errors import FedcervixError, FullDiskError, StorageError, TrainingError
 from fedcervix.events import TaskKind, task_from_dict
 from fedcervix.plan import Plan
+from fedcervix.weights import FULL
 from site_agent.devices import accelerate, choose, prepare
 from site_agent.home import SiteHome
 from site_agent.lifeline import Lifeline, end_with_input, end_with_parent
@@ -130,8 +131,12 @@ def _leaders_bench(home: SiteHome, site: str, place: Team, stage: _Stage, stop: 
     return bench
 
 
-def _gone(rank: int, place: Team) -> TrainingError:
-    return TrainingError(
+class GoneError(TrainingError):
+    """A process of the team ended by itself; the others were in order, and can begin again."""
+
+
+def _gone(rank: int, place: Team) -> GoneError:
+    return GoneError(
         f"training process {rank + 1} of {place.size} ended by itself",
         cause="it was killed, often because the machine ran out of memory, or it crashed",
         next_step="look at the system's log (dmesg | tail); start site-agent again to go on",
@@ -213,8 +218,11 @@ class _Answers:
                 os._exit(status)
 
     def _write(self, message: dict[str, Any]) -> None:
-        self._lines.write(json.dumps(message) + "\n")
-        self._lines.flush()
+        try:
+            self._lines.write(json.dumps(message) + "\n")
+            self._lines.flush()
+        except BrokenPipeError:  # the agent was killed; our input has ended too, or is about to
+            os._exit(0)
 
 
 class _Stage:
@@ -245,8 +253,10 @@ def _translated(error: Exception) -> FedcervixError:
             cause=f"one of them hangs, or the network between their hosts is cut: {str(error)[:200]}",
             next_step="look at the hosts' logs; start site-agent again to go on",
         )
+    if isinstance(error, OSError) and error.errno in FULL:
+        return FullDiskError(str(error), cause="the disk is full", next_step="df -h")
     if isinstance(error, OSError):
-        return StorageError(str(error), cause="the disk is full or not readable", next_step="df -h")
+        return StorageError(str(error), cause="a disk that is damaged, or may not be used", next_step="df -h")
     if isinstance(error, MemoryError) or any(words in str(error).lower() for words in LACKS_MEMORY):
         return TrainingError(
             "not enough memory for this batch", cause=str(error)[:200], next_step="a plan with a smaller batch_images"

@@ -7,6 +7,7 @@
     ├── PolicyError      the plan asks what this site forbids    (the two sides talk)
     ├── LinkError        the other side cannot be reached        (the network mends itself, or IT does)
     ├── StorageError     the disk is full or holds damaged files (IT mends it; nothing was lost)
+    │   └── FullDiskError    it is full: worth another try, when there is room
     ├── TrainingError    the trainer cannot go on                (recipe or hardware)
     ├── ModelError       a weights file is not what was asked for
     ├── RunError         the request does not fit the state of the run
@@ -76,6 +77,10 @@ class StorageError(FedcervixError):
     """The disk is full, not writable, or holds a file whose content does not match its digest."""
 
     exit_code = 8
+
+
+class FullDiskError(StorageError):
+    """The disk is full."""
 
 
 class TrainingError(FedcervixError):

@@ -145,8 +145,13 @@ _ERRORS = {code: error for error, code in _CODES.items()}
 def abort(context: grpc.ServicerContext, error: FedcervixError) -> NoReturn:
     """End a call with an error of ours: its class by the status code, its three lines as JSON."""
     details = json.dumps([_bounded(text) for text in (error.what, error.cause, error.next_step)])
-    context.abort(_CODES.get(type(error), grpc.StatusCode.INTERNAL), details)
+    context.abort(_code(error), details)
     raise AssertionError("abort raises")
+
+
+def _code(error: FedcervixError) -> grpc.StatusCode:
+    """Return the status code of an error's class, or of the class above it."""
+    return next((code for kind, code in _CODES.items() if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
 
 
 def _bounded(text: str) -> str:

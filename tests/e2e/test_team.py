@@ -45,7 +45,7 @@ class Site:
         data = {"manifest": str(manifest), "unreadable_max": 0.2}
         hardware = {"device": "cpu", "threads": 1, "processes": processes, "launcher": launcher}
         self.home.config_file.write_text(toml({"data": data, "hardware": hardware}))
-        self.worker = Worker(self.home, "nhs")
+        self.worker = Worker(self.home, "nhs", deaths_max=0)
         self.cancelled = threading.Event()
         self.trains = threading.Event()
 
