@@ -17,8 +17,10 @@ class Sign:
     """The last that was heard of a site."""
 
     at_s: float
-    streams: int = 0
-    """open Attach streams: 0 or 1, briefly 2 while one replaces the other"""
+    connected: bool = False
+    """its Attach stream is open"""
+    cut_s: float | None = None
+    """when its stream ended; None where it is open, or there was none yet"""
     progress: Progress | None = None
 
 
@@ -37,9 +39,23 @@ class Liveness:
         if progress is not None:
             sign.progress = progress
 
+    def opened(self, site: str) -> None:
+        """A site listens."""
+        self.heard(site)
+        self.signs[site].connected, self.signs[site].cut_s = True, None
+
+    def closed(self, site: str) -> None:
+        """A site's line was cut."""
+        self.heard(site)
+        self.signs[site].connected, self.signs[site].cut_s = False, self._clock_s()
+
+    def alive(self, site: str) -> bool:
+        """Say whether a site's stream is open, or something was heard of it within its lease."""
+        return self.signs[site].connected or self.signs[site].at_s + self._lease_s > self._clock_s()
+
     def lease_ends_in_s(self, site: str, *, working: bool) -> float | None:
         """Return the seconds left of a site's lease; None while an idle site keeps its stream open."""
         sign = self.signs[site]
-        if sign.streams and not working:
+        if sign.connected and not working:
             return None
         return sign.at_s + self._lease_s - self._clock_s()

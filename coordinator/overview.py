@@ -51,7 +51,7 @@ def _site(run: Run, name: str, signs: Mapping[str, tuple[Sign, float | None]], n
         "presence": site.presence.value,
         "since": site.since,
         "reason": site.reason,
-        "connected": bool(sign and sign.streams),
+        "connected": bool(sign and sign.connected),
         "doing": str(asked) if asked is not None else "",
         "stage": progress.stage if current and progress else "",
         "done": progress.done if current and progress else 0,

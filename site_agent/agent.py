@@ -22,7 +22,16 @@ from typing import Any
 
 from fedcervix import codec, session
 from fedcervix.blobs import BlobStore
-from fedcervix.errors import FedcervixError, IdentityError, LinkError, PolicyError, RemoteError, RunError, StorageError
+from fedcervix.errors import (
+    FedcervixError,
+    IdentityError,
+    LinkError,
+    PolicyError,
+    RemoteError,
+    RunError,
+    StorageError,
+    TwinError,
+)
 from fedcervix.events import Answer, ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
 from fedcervix.log import logger
 from fedcervix.plan import Plan
@@ -37,7 +46,8 @@ from site_agent.spool import Spool
 from site_agent.worker import CancelledError, Worker
 
 REMOTE_ERRORS_MAX = 3
-MENDED_BY_TIME = (LinkError, StorageError, RunError, RemoteError)
+MENDED_BY_TIME = (LinkError, StorageError, RunError, RemoteError, TwinError)
+"""TwinError: whether this agent is the one too many, the listener is told when it attaches"""
 PROGRESS_S = 1.0
 """at most one progress report in this time"""
 
@@ -219,7 +229,7 @@ class Agent:
 
     def _broken(self, error: FedcervixError) -> None:
         self._job = None
-        if isinstance(error, IdentityError | PolicyError | RunError):
+        if isinstance(error, IdentityError | PolicyError | RunError | TwinError):
             raise error
         failure = incidents.record(self._home, self._site, error, secrets=incidents.secrets(self._home), at=time.time())
         self._log.error("failed", incident=failure.incident, stage=failure.stage)
@@ -388,7 +398,7 @@ class Agent:
     def _tell_ready(self, ready: codec.Ready) -> None:
         """Accept the plan."""
         try:
-            self._again(self._stopping, lambda: self._link.report(ready), (LinkError, StorageError))
+            self._again(self._stopping, lambda: self._link.report(ready), (LinkError, StorageError, TwinError))
         except CancelledError:
             return
         except FedcervixError as error:

@@ -7,6 +7,7 @@ tries again with the pauses of `Pauses`.
 from __future__ import annotations
 
 import random
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -46,8 +47,19 @@ class Link(Protocol):
 class GrpcLink:
     """The link over mutually authenticated TLS."""
 
-    def __init__(self, address: str, *, authority_pem: bytes, certificate_pem: bytes, key_pem: bytes) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        authority_pem: bytes,
+        certificate_pem: bytes,
+        key_pem: bytes,
+        claim: codec.Claim | None = None,
+    ) -> None:
+        """`claim`: which process of the site's agent speaks; left out, one that succeeds nobody."""
         self._address = address
+        self._claim = claim or codec.Claim(secrets.token_hex(16))
+        self._who = ((rpc.INSTANCE_KEY, self._claim.instance),)
         self._channel = rpc.channel(
             address, authority_pem=authority_pem, certificate_pem=certificate_pem, key_pem=key_pem
         )
@@ -61,7 +73,14 @@ class GrpcLink:
 
     def attach(self) -> Iterator[codec.Welcome | Instruction]:
         """Listen; ends or raises LinkError when the line is cut."""
-        request = wire.AttachRequest(wire_version=codec.WIRE_VERSION, software_version=__version__)
+        return self._attach(instance=self._claim.instance, succeeds=self._claim.succeeds)
+
+    def welcome(self) -> codec.Welcome | Instruction:
+        """Hear what an agent would hear first, beside the agent that may be at work."""
+        return next(self._attach(look=True))
+
+    def _attach(self, **who: Any) -> Iterator[codec.Welcome | Instruction]:
+        request = wire.AttachRequest(wire_version=codec.WIRE_VERSION, software_version=__version__, **who)
         stream = rpc.stub(self._channel, rpc.ATTACH)(request)
         self._streams.add(stream)
         try:
@@ -78,7 +97,8 @@ class GrpcLink:
     def fetch(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
         """Bring a model here; goes on where an earlier try ended."""
         have = blobs.resume_at(digest, SENDER)
-        stream = rpc.stub(self._channel, rpc.FETCH)(wire.BlobRequest(digest=digest, offset=have))
+        request = wire.BlobRequest(digest=digest, offset=have)
+        stream = rpc.stub(self._channel, rpc.FETCH)(request, metadata=self._who)
         self._streams.add(stream)
         try:
             chunks = _counted(rpc.calls(stream, self._address), have, 0, on_bytes)
@@ -93,10 +113,10 @@ class GrpcLink:
         offset = self._call(rpc.OFFER, wire.OfferRequest(digest=digest, size_bytes=size_bytes)).offset
         if offset >= size_bytes:
             return
-        metadata = ((rpc.DIGEST_KEY, digest), (rpc.OFFSET_KEY, str(offset)), (rpc.SIZE_KEY, str(size_bytes)))
+        place = ((rpc.DIGEST_KEY, digest), (rpc.OFFSET_KEY, str(offset)), (rpc.SIZE_KEY, str(size_bytes)))
         chunks = _counted(blobs.chunks(digest, offset), offset, size_bytes, on_bytes)
         try:
-            rpc.stub(self._channel, rpc.PUSH)(chunks, metadata=metadata)
+            rpc.stub(self._channel, rpc.PUSH)(chunks, metadata=(*self._who, *place))
         except grpc.RpcError as error:
             raise rpc.translate(error, self._address) from error
 
@@ -108,7 +128,7 @@ class GrpcLink:
 
     def _call(self, method: rpc.Method, request: Any) -> Any:
         try:
-            return rpc.stub(self._channel, method)(request, timeout=CALL_S)
+            return rpc.stub(self._channel, method)(request, timeout=CALL_S, metadata=self._who)
         except grpc.RpcError as error:
             raise rpc.translate(error, self._address) from error
         except ValueError as error:  # the channel was closed under the call

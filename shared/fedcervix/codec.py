@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
@@ -30,12 +31,14 @@ from fedcervix.plan import Plan, check
 from fedcervix.rounds import Instruction, Leave, Outcome, Stand
 from fedcervix.wire import federation_pb2 as wire
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 PLAN_CHARS_MAX = 256 * 1024
 STAGE_CHARS_MAX = 40
 UNIT_CHARS_MAX = 16
 RECORD_CHARS_MAX = 3 * 2**20
 MODEL_BYTES_MAX = 64 * 2**30
+INSTANCE = re.compile(r"[0-9a-f]{32}")
+SUCCEEDS_MAX = 16
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -67,6 +70,28 @@ def _run(value: str) -> str:
 def _finite(value: float, name: str) -> float:
     check(math.isfinite(value), f"{name} is a finite number; found {value}")
     return value
+
+
+# --- who speaks ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Which process of a site's agent wants to act for it, and which ones ran on its home folder before."""
+
+    instance: str
+    succeeds: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check(len(self.succeeds) <= SUCCEEDS_MAX, f"an agent succeeds at most {SUCCEEDS_MAX} others")
+        for instance in (self.instance, *self.succeeds):
+            check(INSTANCE.fullmatch(instance) is not None, "an instance is 32 lower-case hexadecimal digits")
+
+
+@_reads
+def read_claim(instance: str, succeeds: Iterable[str] = ()) -> Claim:
+    """Return who speaks, by an AttachRequest's fields or by the header of another call."""
+    return Claim(instance, tuple(succeeds))
 
 
 # --- tasks and instructions ---------------------------------------------------------------------------------------

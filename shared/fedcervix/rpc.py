@@ -30,6 +30,7 @@ from fedcervix.errors import (
     RemoteError,
     RunError,
     StorageError,
+    TwinError,
 )
 from fedcervix.wire import federation_pb2 as wire
 
@@ -37,6 +38,7 @@ MESSAGE_BYTES_MAX = 4 << 20
 DIGEST_KEY = "fedcervix-digest"
 OFFSET_KEY = "fedcervix-offset"
 SIZE_KEY = "fedcervix-size"
+INSTANCE_KEY = "fedcervix-instance"
 
 _BOUNDS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
@@ -138,6 +140,7 @@ _CODES: dict[type[FedcervixError], grpc.StatusCode] = {
     RunError: grpc.StatusCode.FAILED_PRECONDITION,
     StorageError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     RemoteError: grpc.StatusCode.INVALID_ARGUMENT,
+    TwinError: grpc.StatusCode.ALREADY_EXISTS,
 }
 _ERRORS = {code: error for error, code in _CODES.items()}
 

@@ -29,6 +29,7 @@ from fedcervix.weights import read_tensors, write_tensors
 from site_agent.agent import Agent
 from site_agent.display import Display
 from site_agent.home import SiteHome
+from site_agent.instances import succeed
 from site_agent.link import GrpcLink
 from site_agent.worker import CancelledError
 
@@ -99,7 +100,7 @@ def main() -> None:
     with home.locked():
         keys = {"authority_pem": "authority.crt", "certificate_pem": "site.crt", "key_pem": "site.key"}
         pems = {part: home.pem(file) for part, file in keys.items()}
-        link = GrpcLink(home.config().link.coordinator, **pems)
+        link = GrpcLink(home.config().link.coordinator, claim=succeed(home), **pems)
         worker = LightWorker(home, site, pace_s=given.pace_s, numbers=given.numbers)
         agent = Agent(home, site, link, worker, display.show)  # type: ignore[arg-type]
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=agent.stop).start())
