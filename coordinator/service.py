@@ -45,9 +45,6 @@ from fedcervix.log import logger
 from fedcervix.rounds import Instruction, Leave, instruction
 from fedcervix.wire import federation_pb2 as wire
 
-SEED_BYTES_MAX = 8 * 2**30
-"""of a first model made by a site; later models have the length of the first one"""
-
 identify = lru_cache(maxsize=1024)(identity.identify)
 
 
@@ -205,7 +202,7 @@ class Service:
 
     def _check_size(self, size_bytes: int) -> None:
         layout = self._engine.run.layout
-        bound = 2 * self._blobs.size_bytes(layout) if layout else SEED_BYTES_MAX
+        bound = codec.model_bytes_max(self._blobs.size_bytes(layout) if layout else 0)
         if size_bytes > bound:
             raise RemoteError(f"a model of {size_bytes:,} bytes is not this run's (at most {bound:,})")
 
@@ -223,11 +220,12 @@ class Service:
         return wire.PushReply(size_bytes=size_bytes)
 
     def fetch(self, request: wire.BlobRequest, context: grpc.ServicerContext) -> Iterator[bytes]:
-        """Send a model from an offset."""
+        """Send a model from an offset; its size goes before it."""
         site, instance = self._agent(context)
         digest = codec.read_digest(request.digest)
         if digest != self._task(site).base or not self._blobs.has(digest):
             raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run has moved on")
+        context.send_initial_metadata(((rpc.SIZE_KEY, str(self._blobs.size_bytes(digest))),))
         yield from self._signs_of(site, instance, self._blobs.chunks(digest, request.offset))
 
     def _task(self, site: str) -> Task:

@@ -282,8 +282,15 @@ class Agent:
         if task.base and not self._blobs.has(task.base):
             self._again(
                 job.cancelled,
-                lambda: self._link.fetch(task.base, self._blobs, self._on_bytes(job, task, "downloading")),
+                lambda: self._link.fetch(
+                    task.base,
+                    self._blobs,
+                    self._on_bytes(job, task, "downloading"),
+                    bytes_max=codec.model_bytes_max(job.spool.model_bytes()),
+                ),
             )
+        if task.base:
+            job.spool.note_model(self._blobs.size_bytes(task.base))
         if task.kind is TaskKind.ADOPT:
             adopt(self._home, task, job.plan, self._blobs)
             result: session.Result = ModelAdopted(self._site, task, time.time())

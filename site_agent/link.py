@@ -16,7 +16,8 @@ import grpc
 
 from fedcervix import __version__, codec, rpc
 from fedcervix.blobs import BlobStore
-from fedcervix.errors import LinkError
+from fedcervix.codec import FIRST_MODEL_BYTES_MAX
+from fedcervix.errors import LinkError, RemoteError
 from fedcervix.events import Answer
 from fedcervix.rounds import Instruction
 from fedcervix.wire import federation_pb2 as wire
@@ -37,8 +38,10 @@ class Link(Protocol):
     def report(self, report: codec.Report) -> tuple[Answer, str]:
         """Tell; returns the answer and, where it refuses, why."""
 
-    def fetch(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
-        """Bring a model here; goes on where an earlier try ended."""
+    def fetch(
+        self, digest: str, blobs: BlobStore, on_bytes: OnBytes, *, bytes_max: int = FIRST_MODEL_BYTES_MAX
+    ) -> None:
+        """Bring a model here; goes on where an earlier try ended. Refuses one that is longer."""
 
     def push(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
         """Bring a model there; goes on where an earlier try ended."""
@@ -94,18 +97,30 @@ class GrpcLink:
         """Tell; returns the answer and, where it refuses, why."""
         return codec.read_answer(self._call(rpc.REPORT, codec.write_report(report, time.time())))
 
-    def fetch(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
-        """Bring a model here; goes on where an earlier try ended."""
-        have = blobs.resume_at(digest, SENDER)
-        request = wire.BlobRequest(digest=digest, offset=have)
-        stream = rpc.stub(self._channel, rpc.FETCH)(request, metadata=self._who)
-        self._streams.add(stream)
-        try:
-            chunks = _counted(rpc.calls(stream, self._address), have, 0, on_bytes)
-            blobs.receive_all(digest, SENDER, chunks, offset=have)
-        finally:
-            self._streams.discard(stream)
-            stream.cancel()
+    def fetch(
+        self, digest: str, blobs: BlobStore, on_bytes: OnBytes, *, bytes_max: int = FIRST_MODEL_BYTES_MAX
+    ) -> None:
+        """Bring a model here; goes on where an earlier try ended. Nothing is written before its size is known."""
+        while not blobs.has(digest):  # twice where what an earlier try has left turns out to be wrong
+            have = blobs.resume_at(digest, SENDER)
+            request = wire.BlobRequest(digest=digest, offset=have)
+            stream = rpc.stub(self._channel, rpc.FETCH)(request, metadata=self._who)
+            self._streams.add(stream)
+            try:
+                size_bytes = self._announced(stream, bytes_max)
+                if blobs.expect(digest, SENDER, size_bytes=size_bytes) == have < size_bytes:
+                    chunks = _counted(rpc.calls(stream, self._address), have, size_bytes, on_bytes)
+                    _receive(blobs, digest, chunks, have, size_bytes)
+            finally:
+                self._streams.discard(stream)
+                stream.cancel()
+
+    def _announced(self, stream: Any, bytes_max: int) -> int:
+        """Return the size that goes before a model. Raises RemoteError, or the error that came in its place."""
+        headers = dict(stream.initial_metadata() or ())
+        if rpc.SIZE_KEY not in headers:
+            next(rpc.calls(stream, self._address), b"")
+        return codec.read_size(str(headers.get(rpc.SIZE_KEY, "")), bytes_max)
 
     def push(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
         """Bring a model there; goes on where an earlier try ended."""
@@ -136,6 +151,11 @@ class GrpcLink:
 
 
 SENDER = "coordinator"
+
+
+def _receive(blobs: BlobStore, digest: str, chunks: Iterator[bytes], offset: int, size_bytes: int) -> None:
+    if not blobs.receive(digest, SENDER, chunks, offset=offset, size_bytes=size_bytes):
+        raise RemoteError(f"the coordinator announced {size_bytes:,} bytes and sent fewer")
 
 
 def _counted(chunks: Iterator[bytes], start: int, of: int, on_bytes: OnBytes) -> Iterator[bytes]:

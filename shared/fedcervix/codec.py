@@ -37,6 +37,8 @@ STAGE_CHARS_MAX = 40
 UNIT_CHARS_MAX = 16
 RECORD_CHARS_MAX = 3 * 2**20
 MODEL_BYTES_MAX = 64 * 2**30
+FIRST_MODEL_BYTES_MAX = 8 * 2**30
+"""of a run; later models have the length of the first one"""
 INSTANCE = re.compile(r"[0-9a-f]{32}")
 SUCCEEDS_MAX = 16
 
@@ -347,6 +349,19 @@ def read_digest(digest: str) -> str:
     """Return a blob's name."""
     check(bool(DIGEST.fullmatch(digest)), "not a digest")
     return digest
+
+
+def model_bytes_max(first_bytes: int) -> int:
+    """Return how long a run's model may be on the wire; `first_bytes`: of its first one, 0 where that is not known."""
+    return 2 * first_bytes or FIRST_MODEL_BYTES_MAX
+
+
+@_reads
+def read_size(text: str, bytes_max: int) -> int:
+    """Return the length in bytes that the header of a Fetch announces."""
+    check(text.isascii() and text.isdigit() and len(text) < 19, "a model comes with its size")
+    check(0 < int(text) <= bytes_max, f"a model of {int(text):,} bytes is not this run's (at most {bytes_max:,})")
+    return int(text)
 
 
 @_reads
