@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from coordinator.instances import Acting, admit, heeded, refusal
-from coordinator.liveness import Liveness, Sign
+from coordinator.liveness import Line, Liveness
 from fedcervix.aggregate import Momentum, aggregate
 from fedcervix.blobs import BlobStore
 from fedcervix.codec import Claim, Progress
@@ -80,13 +80,10 @@ class Engine:
         """What keeps the coordinator from its own work, in words; empty where nothing does."""
         return self._trouble
 
-    def signs(self) -> dict[str, tuple[Sign, float | None]]:
-        """Return what was last heard of each site, and the seconds left of its lease."""
+    def lines(self) -> dict[str, Line]:
+        """Return how each site's line is now."""
         with self._changed:
-            return {
-                site: (sign, self._liveness.lease_ends_in_s(site, working=self._working(site)))
-                for site, sign in self._liveness.signs.items()
-            }
+            return {site: self._liveness.line(site, working=self._working(site)) for site in self._run.plan.sites}
 
     # --- events ---
 
@@ -200,6 +197,7 @@ class Engine:
         """The site's stream was cut, or another process acts for it now. Called under the lock."""
         if self._streams.pop(site, None) is not None:
             self._liveness.closed(site)
+            self._log.info("line closed", site=site)
             self._changed.notify_all()
 
     def _await_news(self, site: str, last: Instruction | None, is_active: Callable[[], bool]) -> Instruction | None:

@@ -24,6 +24,18 @@ class Sign:
     progress: Progress | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """How a site's line is at a moment; durations in seconds."""
+
+    connected: bool
+    cut_for_s: float | None
+    """since its stream ended; None while it is open, and before the first one since this process began"""
+    lease_ends_in_s: float | None
+    """None: no lease runs"""
+    progress: Progress | None
+
+
 class Liveness:
     """The table of signs. Not thread-safe: its owner holds a lock."""
 
@@ -48,6 +60,12 @@ class Liveness:
         """A site's line was cut."""
         self.heard(site)
         self.signs[site].connected, self.signs[site].cut_s = False, self._clock_s()
+
+    def line(self, site: str, *, working: bool) -> Line:
+        """Return how a site's line is now."""
+        sign = self.signs[site]
+        cut_for_s = None if sign.cut_s is None else self._clock_s() - sign.cut_s
+        return Line(sign.connected, cut_for_s, self.lease_ends_in_s(site, working=working), sign.progress)
 
     def alive(self, site: str) -> bool:
         """Say whether a site's stream is open, or something was heard of it within its lease."""

@@ -247,7 +247,7 @@ class Service:
         """Say how things stand."""
         self._caller(context, "operator")
         now = datetime.now(UTC).timestamp()
-        document = overview(self._engine.run, self._engine.signs(), now=now, trouble=self._engine.trouble)
+        document = overview(self._engine.run, self._engine.lines(), now=now, trouble=self._engine.trouble)
         return wire.OverviewReply(json=json.dumps(document))
 
     def command(self, request: wire.CommandRequest, context: grpc.ServicerContext) -> wire.CommandReply:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -34,12 +33,13 @@ from fedcervix.errors import (
 )
 from fedcervix.events import Answer, ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
 from fedcervix.log import logger
+from fedcervix.pauses import Pauses
 from fedcervix.plan import Plan
 from fedcervix.privacy import outward
 from fedcervix.rounds import Instruction, Leave, Outcome
 from site_agent import incidents
 from site_agent.home import SiteHome
-from site_agent.link import Link, Pauses
+from site_agent.link import Link
 from site_agent.models import adopt
 from site_agent.policy import objections
 from site_agent.spool import Spool
@@ -185,6 +185,7 @@ class Agent:
             )
         else:
             self._show("line up", {})
+            self._reporter.again()
         ready = codec.Ready(welcome.run, welcome.plan.digest)
         self._thread("ready", lambda: self._tell_ready(ready))
 
@@ -336,7 +337,7 @@ class Agent:
         A line comes back, a full disk is emptied, a model that is no longer there is asked for under a new task; bytes
         that arrived wrong are sent once more or twice, but not for ever.
         """
-        pauses = Pauses(random.Random())  # noqa: S311  (jitter, not a secret, and no result depends on it)
+        pauses = Pauses()
         arrived_wrong = 0
         while True:
             try:
@@ -374,7 +375,7 @@ class Agent:
 
     def _listen(self) -> None:
         """Listen to the coordinator; when the line is cut, come back with growing pauses."""
-        pauses = Pauses(random.Random())  # noqa: S311  (jitter)
+        pauses = Pauses()
         while not self._stopping.is_set():
             try:
                 for what in self._link.attach():
@@ -439,6 +440,12 @@ class _Reporter:
         """Say how far the work is; None: nothing is being done."""
         with self._changed:
             self._progress, self._news = progress, progress is not None
+            self._changed.notify()
+
+    def again(self) -> None:
+        """Say what was last known once more: a coordinator that was restarted knows nothing of it."""
+        with self._changed:
+            self._news = self._progress is not None
             self._changed.notify()
 
     def run(self) -> None:

@@ -1,12 +1,11 @@
 """The site's narrow seam to the coordinator. Every call is begun here; every error is one of ours.
 
 `Link` is what the agent needs; `GrpcLink` is the real one. A line that fails raises LinkError, after which the caller
-tries again with the pauses of `Pauses`.
+tries again after a while (`fedcervix.pauses`).
 """
 
 from __future__ import annotations
 
-import random
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -164,25 +163,3 @@ def _counted(chunks: Iterator[bytes], start: int, of: int, on_bytes: OnBytes) ->
         done += len(chunk)
         on_bytes(done, of)
         yield chunk
-
-
-class Pauses:
-    """Jittered, growing pauses between tries: 0.2 s at first, 5 s at most.
-
-    A returning coordinator finds its sites within seconds, and is not met by all of them at once.
-    """
-
-    FIRST_S = 0.2
-    MOST_S = 5.0
-
-    def __init__(self, chance: random.Random) -> None:
-        self._chance, self._next_s = chance, self.FIRST_S
-
-    def reset(self) -> None:
-        """The line is up."""
-        self._next_s = self.FIRST_S
-
-    def next_s(self) -> float:
-        """Return the next pause, in seconds."""
-        pause_s, self._next_s = self._next_s, min(self.MOST_S, 2 * self._next_s)
-        return pause_s * self._chance.uniform(0.5, 1.0)

@@ -52,10 +52,13 @@ CLIENT_OPTIONS: list[tuple[str, int]] = [
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    # Jittered back-off while the coordinator is away.
+    # Dialling again while the coordinator is away: jittered by a fifth, and a second apart at most, for a site is to be
+    # back within five seconds of the coordinator, and pauses of its own as well (see fedcervix.pauses).
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # What is called the least back-off is the time that a connection may take to be made: a handshake through a proxy
+    # and over a slow line takes more than a moment.
+    ("grpc.min_reconnect_backoff_ms", 10_000),
 ]
 
 SERVER_OPTIONS: list[tuple[str, int]] = [

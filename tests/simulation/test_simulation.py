@@ -173,7 +173,8 @@ def test_a_step_that_forgets_who_is_missing_is_found() -> None:
             return None
         return replace(after, rounds=tuple(replace(round_, missing=()) for round_ in after.rounds)), answer
 
-    assert "neither counted nor missing" in found_by(planted(forgets), range(300))
+    found = found_by(planted(forgets), range(300))  # where the ring waits for the forgotten one, that shows first
+    assert "neither counted nor missing" in found or "does not end" in found
 
 
 def test_a_step_that_averages_in_the_order_of_arrival_is_found() -> None:
