@@ -14,11 +14,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from coordinator.liveness import Liveness, Sign
+from coordinator.instances import Acting, admit, heeded, refusal
+from coordinator.liveness import Line, Liveness
 from fedcervix.aggregate import Momentum, aggregate
 from fedcervix.blobs import BlobStore
-from fedcervix.codec import Progress
-from fedcervix.errors import ModelError, RemoteError, RunError, StorageError
+from fedcervix.codec import Claim, Progress
+from fedcervix.errors import ModelError, RemoteError, RunError, StorageError, TwinError
 from fedcervix.events import (
     AggregateStored,
     Answer,
@@ -50,8 +51,6 @@ from fedcervix.weights import read_layout, vet, vet_base
 
 STORAGE_RETRY_S = 5.0
 """how long the coordinator leaves a full disk alone before it tries again"""
-STREAMS_MAX = 2
-"""of a site; a further one ends the oldest. That a line was cut is noticed late, and each stream holds a thread"""
 
 
 class Engine:
@@ -66,7 +65,8 @@ class Engine:
         self._stopping = False
         self._trouble = ""
         self._run = replay(begin_of(record), journal.events(record.run))
-        self._open: dict[str, list[object]] = {site: [] for site in record.plan.sites}
+        self._acting: dict[str, Acting] = {}
+        self._streams: dict[str, object] = {}
         self._liveness = Liveness(record.plan.sites, record.plan.terms.lease_s, time.monotonic)
 
     @property
@@ -80,13 +80,10 @@ class Engine:
         """What keeps the coordinator from its own work, in words; empty where nothing does."""
         return self._trouble
 
-    def signs(self) -> dict[str, tuple[Sign, float | None]]:
-        """Return what was last heard of each site, and the seconds left of its lease."""
+    def lines(self) -> dict[str, Line]:
+        """Return how each site's line is now."""
         with self._changed:
-            return {
-                site: (sign, self._liveness.lease_ends_in_s(site, working=self._working(site)))
-                for site, sign in self._liveness.signs.items()
-            }
+            return {site: self._liveness.line(site, working=self._working(site)) for site in self._run.plan.sites}
 
     # --- events ---
 
@@ -146,25 +143,62 @@ class Engine:
             with contextlib.suppress(OSError, StorageError):  # what cannot be deleted now can be at the next round
                 self._blobs.keep_only(needed(after))
 
+    # --- who acts for a site ---
+
+    def admit(self, site: str, claim: Claim) -> None:
+        """Let a process of a site's agent act for it. Raises TwinError where another one does."""
+        with self._changed:
+            acting = self._acting.get(site)
+            admitted = admit(acting, claim, alive=self._liveness.alive(site), at=self._clock_s())
+            if admitted is None:
+                raise self._refusal(site)
+            if admitted is not acting:
+                self._acting[site] = admitted
+                self._stream_ended(site)
+            self.heard(site)
+
+    def heed(self, site: str, instance: str) -> None:
+        """Note a sign of life of the process that acts for a site. Raises TwinError where another one does."""
+        with self._changed:
+            if not heeded(self._acting.get(site), instance):
+                raise self._refusal(site)
+            self.heard(site)
+
+    def _refusal(self, site: str) -> TwinError:
+        return refusal(site, self._acting[site], self._run.plan.terms.lease_s)
+
     # --- streams ---
 
-    def instructions(self, site: str, is_active: Callable[[], bool]) -> Iterator[Instruction]:
-        """Yield what the site should be doing, each time that changes, until its stream or the process ends."""
+    def instructions(self, site: str, instance: str, is_active: Callable[[], bool]) -> Iterator[Instruction]:
+        """Yield what the site should be doing, each time that changes, until its stream or the process ends.
+
+        A newer stream of the site ends an older one: that a line was cut is noticed late. Raises TwinError.
+        """
         last: Instruction | None = None
         me = object()
+
+        def listens() -> bool:
+            return self._streams.get(site) is me and is_active()
+
         with self._changed:
-            self._liveness.signs[site].streams += 1
-            self._open[site] = [*self._open[site], me][-STREAMS_MAX:]
+            self.heed(site, instance)
+            self._streams[site] = me
+            self._liveness.opened(site)
             self._changed.notify_all()
         try:
-            while (news := self._await_news(site, last, lambda: me in self._open[site] and is_active())) is not None:
+            while (news := self._await_news(site, last, listens)) is not None:
                 yield (last := news)
         finally:
             with self._changed:
-                self._liveness.signs[site].streams -= 1
-                self._open[site] = [stream for stream in self._open[site] if stream is not me]
-                self._liveness.heard(site)
-                self._changed.notify_all()
+                if self._streams.get(site) is me:
+                    self._stream_ended(site)
+
+    def _stream_ended(self, site: str) -> None:
+        """The site's stream was cut, or another process acts for it now. Called under the lock."""
+        if self._streams.pop(site, None) is not None:
+            self._liveness.closed(site)
+            self._log.info("line closed", site=site)
+            self._changed.notify_all()
 
     def _await_news(self, site: str, last: Instruction | None, is_active: Callable[[], bool]) -> Instruction | None:
         """Return the site's next instruction; None when its stream, the run or the process has ended."""

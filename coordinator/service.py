@@ -45,9 +45,6 @@ from fedcervix.log import logger
 from fedcervix.rounds import Instruction, Leave, instruction
 from fedcervix.wire import federation_pb2 as wire
 
-SEED_BYTES_MAX = 8 * 2**30
-"""of a first model made by a site; later models have the length of the first one"""
-
 identify = lru_cache(maxsize=1024)(identity.identify)
 
 
@@ -98,6 +95,13 @@ class Service:
             )
         return site
 
+    def _agent(self, context: grpc.ServicerContext) -> tuple[str, str]:
+        """Return the calling site, and which process of its agent calls: the one that acts for it."""
+        site = self._site(context)
+        instance = codec.read_claim(_headers(context).get(rpc.INSTANCE_KEY, "")).instance
+        self._engine.heed(site, instance)
+        return site, instance
+
     # --- enrolment ---
 
     def enroll(self, request: wire.EnrollRequest, context: grpc.ServicerContext) -> wire.EnrollReply:
@@ -126,11 +130,17 @@ class Service:
                 f"site {site} speaks version {request.wire_version} of the wire, this coordinator {codec.WIRE_VERSION}",
                 next_step="install the same version of fedcervix on both sides",
             )
-        context.add_callback(self._engine.wake)
         run = self._engine.run
+        welcome = codec.write_welcome(codec.Welcome(self._federation, run.run, run.plan))
+        if request.look:
+            yield welcome
+            return
+        claim = codec.read_claim(request.instance, request.succeeds)
+        self._engine.admit(site, claim)
+        context.add_callback(self._engine.wake)
         self._log.info("line open", site=site, software=request.software_version[:64])
-        yield codec.write_welcome(codec.Welcome(self._federation, run.run, run.plan))
-        for news in self._engine.instructions(site, lambda: self._may_listen(context)):
+        yield welcome
+        for news in self._engine.instructions(site, claim.instance, lambda: self._may_listen(context)):
             yield codec.write_instruction(self._with_record(news))
 
     def _with_record(self, news: Instruction) -> Instruction:
@@ -146,10 +156,11 @@ class Service:
 
     def report(self, message: wire.FromSite, context: grpc.ServicerContext) -> wire.ReportReply:
         """Take in what a site has done."""
-        site = self._site(context)
+        site, _ = self._agent(context)
         at = datetime.now(UTC).timestamp()
         report = codec.read_report(message, site=site, at=at)
-        self._engine.heard(site, report if isinstance(report, codec.Progress) else None)
+        if isinstance(report, codec.Progress):
+            self._engine.heard(site, report)
         answer = self._take(report, site, at)
         outcome = self._engine.run.outcome if isinstance(report, ModelAdopted) else None
         return codec.write_answer(answer, outcome.value if outcome and answer in KNOWN else "")
@@ -182,40 +193,40 @@ class Service:
 
     def offer(self, request: wire.OfferRequest, context: grpc.ServicerContext) -> wire.OfferReply:
         """Say from which byte a model is wanted."""
-        site = self._site(context)
+        site, _ = self._agent(context)
         digest, size_bytes = codec.read_offer(request)
         self._check_size(size_bytes)
-        self._engine.heard(site)
         if not self._blobs.has(digest) and self._task(site).kind not in (TaskKind.SEED, TaskKind.TRAIN):
             raise RunError("no model is wanted from this site now", cause="the run has moved on")
         return wire.OfferReply(offset=self._blobs.expect(digest, site, size_bytes=size_bytes))
 
     def _check_size(self, size_bytes: int) -> None:
         layout = self._engine.run.layout
-        bound = 2 * self._blobs.size_bytes(layout) if layout else SEED_BYTES_MAX
+        bound = codec.model_bytes_max(self._blobs.size_bytes(layout) if layout else 0)
         if size_bytes > bound:
             raise RemoteError(f"a model of {size_bytes:,} bytes is not this run's (at most {bound:,})")
 
     def push(self, chunks: Iterator[bytes], context: grpc.ServicerContext) -> wire.PushReply:
         """Take in a model, from the offset that `offer` gave."""
-        site = self._site(context)
-        metadata = {key: str(value) for key, value in context.invocation_metadata()}
-        digest = codec.read_digest(metadata.get(rpc.DIGEST_KEY, ""))
-        offset, size_bytes = (_natural(metadata.get(key, "")) for key in (rpc.OFFSET_KEY, rpc.SIZE_KEY))
+        site, instance = self._agent(context)
+        headers = _headers(context)
+        digest = codec.read_digest(headers.get(rpc.DIGEST_KEY, ""))
+        offset, size_bytes = (_natural(headers.get(key, "")) for key in (rpc.OFFSET_KEY, rpc.SIZE_KEY))
         self._check_size(size_bytes)
-        arriving = self._signs_of(site, _until_cut(chunks))
+        arriving = self._signs_of(site, instance, _until_cut(chunks))
         whole = self._blobs.receive(digest, site, arriving, offset=offset, size_bytes=size_bytes)
         if not whole:
             raise RunError("the transfer ended early", next_step="offer it again, and go on from the offset given")
         return wire.PushReply(size_bytes=size_bytes)
 
     def fetch(self, request: wire.BlobRequest, context: grpc.ServicerContext) -> Iterator[bytes]:
-        """Send a model from an offset."""
-        site = self._site(context)
+        """Send a model from an offset; its size goes before it."""
+        site, instance = self._agent(context)
         digest = codec.read_digest(request.digest)
         if digest != self._task(site).base or not self._blobs.has(digest):
             raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run has moved on")
-        yield from self._signs_of(site, self._blobs.chunks(digest, request.offset))
+        context.send_initial_metadata(((rpc.SIZE_KEY, str(self._blobs.size_bytes(digest))),))
+        yield from self._signs_of(site, instance, self._blobs.chunks(digest, request.offset))
 
     def _task(self, site: str) -> Task:
         """Return what the site is asked to do: it sends and fetches only the models of that. Raises RunError."""
@@ -224,9 +235,10 @@ class Service:
             raise RunError("this site is asked for nothing now", cause="the run has moved on")
         return asked
 
-    def _signs_of(self, site: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def _signs_of(self, site: str, instance: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Each chunk is a sign of life; what is left is not sent or taken once another process acts for the site."""
         for chunk in chunks:
-            self._engine.heard(site)
+            self._engine.heed(site, instance)
             yield chunk
 
     # --- the operator ---
@@ -235,7 +247,7 @@ class Service:
         """Say how things stand."""
         self._caller(context, "operator")
         now = datetime.now(UTC).timestamp()
-        document = overview(self._engine.run, self._engine.signs(), now=now, trouble=self._engine.trouble)
+        document = overview(self._engine.run, self._engine.lines(), now=now, trouble=self._engine.trouble)
         return wire.OverviewReply(json=json.dumps(document))
 
     def command(self, request: wire.CommandRequest, context: grpc.ServicerContext) -> wire.CommandReply:
@@ -261,6 +273,10 @@ def _until_cut(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Yield what arrives; a cut line ends it early, and what has arrived is kept."""
     with contextlib.suppress(grpc.RpcError):
         yield from chunks
+
+
+def _headers(context: grpc.ServicerContext) -> dict[str, str]:
+    return {key: str(value) for key, value in context.invocation_metadata()}
 
 
 def _natural(text: str) -> int:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -23,9 +22,19 @@ from typing import Any
 
 from fedcervix import codec, session
 from fedcervix.blobs import BlobStore
-from fedcervix.errors import FedcervixError, IdentityError, LinkError, PolicyError, RemoteError, RunError, StorageError
+from fedcervix.errors import (
+    FedcervixError,
+    IdentityError,
+    LinkError,
+    PolicyError,
+    RemoteError,
+    RunError,
+    StorageError,
+    TwinError,
+)
 from fedcervix.events import Answer, ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
 from fedcervix.log import logger
+from fedcervix.pauses import Pauses
 from fedcervix.plan import Plan
 from fedcervix.privacy import outward
 from fedcervix.rounds import Instruction, Leave, Outcome
@@ -33,14 +42,15 @@ from site_agent import incidents
 from site_agent.home import SiteHome
 from site_agent.link import Link
 from site_agent.models import adopt
-from site_agent.pauses import Pauses, with_room
 from site_agent.policy import objections
+from site_agent.room import with_room
 from site_agent.runs import last_federation
 from site_agent.spool import Spool
 from site_agent.worker import CancelledError, Worker
 
 REMOTE_ERRORS_MAX = 3
-MENDED_BY_TIME = (LinkError, StorageError, RunError, RemoteError)
+MENDED_BY_TIME = (LinkError, StorageError, RunError, RemoteError, TwinError)
+"""TwinError: whether this agent is the one too many, the listener is told when it attaches"""
 PROGRESS_S = 1.0
 """at most one progress report in this time"""
 STOP_S = 60.0
@@ -233,6 +243,7 @@ class Agent:
             self._show("attached", {"run": welcome.run, "plan": welcome.plan})
         else:
             self._show("line up", {})
+            self._reporter.again()
         self._was_attached, self._down_because = True, ""
         self._session = session.attached(self._session)
         ready = codec.Ready(welcome.run, welcome.plan.digest)
@@ -286,7 +297,7 @@ class Agent:
 
     def _broken(self, error: FedcervixError) -> None:
         self._job = None
-        if isinstance(error, IdentityError | PolicyError | RunError):
+        if isinstance(error, IdentityError | PolicyError | RunError | TwinError):
             raise error
         failure = incidents.record(self._home, self._site, error, secrets=incidents.secrets(self._home), at=time.time())
         self._log.error("failed", incident=failure.incident, stage=failure.stage)
@@ -360,8 +371,15 @@ class Agent:
         if task.base and not self._blobs.has(task.base):
             self._again(
                 job.cancelled,
-                lambda: self._link.fetch(task.base, self._blobs, self._on_bytes(job, task, "downloading")),
+                lambda: self._link.fetch(
+                    task.base,
+                    self._blobs,
+                    self._on_bytes(job, task, "downloading"),
+                    bytes_max=codec.model_bytes_max(job.spool.model_bytes()),
+                ),
             )
+        if task.base:
+            job.spool.note_model(self._blobs.size_bytes(task.base))
         if task.kind is TaskKind.ADOPT:
             self._with_room(job, task, lambda: adopt(self._home, task, job.plan, self._blobs))
             result: session.Result = ModelAdopted(self._site, task, time.time())
@@ -422,7 +440,7 @@ class Agent:
         A line comes back, a full disk is emptied, a model that is no longer there is asked for under a new task; bytes
         that arrived wrong are sent once more or twice, but not for ever.
         """
-        pauses = Pauses(random.Random())  # noqa: S311  (jitter, not a secret, and no result depends on it)
+        pauses = Pauses()
         arrived_wrong = 0
         while True:
             try:
@@ -465,7 +483,7 @@ class Agent:
 
     def _listen(self) -> None:
         """Listen to the coordinator; when the line is cut, come back with growing pauses."""
-        pauses = Pauses(random.Random())  # noqa: S311  (jitter)
+        pauses = Pauses()
         while not self._stopping.is_set():
             try:
                 for what in self._link.attach():
@@ -496,7 +514,7 @@ class Agent:
     def _tell_ready(self, ready: codec.Ready) -> None:
         """Accept the plan."""
         try:
-            self._again(self._stopping, lambda: self._link.report(ready), (LinkError, StorageError))
+            self._again(self._stopping, lambda: self._link.report(ready), (LinkError, StorageError, TwinError))
         except CancelledError:
             return
         except FedcervixError as error:
@@ -530,6 +548,12 @@ class _Reporter:
         """Say how far the work is; None: nothing is being done."""
         with self._changed:
             self._progress, self._news = progress, progress is not None
+            self._changed.notify()
+
+    def again(self) -> None:
+        """Say what was last known once more: a coordinator that was restarted knows nothing of it."""
+        with self._changed:
+            self._news = self._progress is not None
             self._changed.notify()
 
     def run(self) -> None:

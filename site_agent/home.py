@@ -10,6 +10,7 @@ sweeps/NAME/          what was tried out: finished combinations, and the recipe 
 runs/RUN/             what this site did in a run, and the checkpoint of a round in progress
 models/               cervix models and classifiers
 reports/              HTML pages and results.json; they hold images and stay here
+instances.json        which processes of the agent ran here last
 incidents/            full traces of failures; they stay here
 """
 
@@ -171,6 +172,11 @@ class SiteHome:
     def reports(self) -> Path:
         """HTML pages and results."""
         return self.folder / "reports"
+
+    @property
+    def instances(self) -> Path:
+        """The processes of the agent that ran here, newest first (see site_agent.instances)."""
+        return self.folder / "instances.json"
 
     @property
     def incidents(self) -> Path:

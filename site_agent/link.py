@@ -1,11 +1,12 @@
 """The site's narrow seam to the coordinator. Every call is begun here; every error is one of ours.
 
 `Link` is what the agent needs; `GrpcLink` is the real one. A line that fails raises LinkError, after which the caller
-tries again with the pauses of `Pauses`.
+tries again after a while (`fedcervix.pauses`).
 """
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -14,7 +15,8 @@ import grpc
 
 from fedcervix import __version__, codec, rpc
 from fedcervix.blobs import BlobStore
-from fedcervix.errors import LinkError
+from fedcervix.codec import FIRST_MODEL_BYTES_MAX
+from fedcervix.errors import LinkError, RemoteError
 from fedcervix.events import Answer
 from fedcervix.rounds import Instruction
 from fedcervix.wire import federation_pb2 as wire
@@ -35,8 +37,10 @@ class Link(Protocol):
     def report(self, report: codec.Report) -> tuple[Answer, str]:
         """Tell; returns the answer and, where it refuses, why."""
 
-    def fetch(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
-        """Bring a model here; goes on where an earlier try ended."""
+    def fetch(
+        self, digest: str, blobs: BlobStore, on_bytes: OnBytes, *, bytes_max: int = FIRST_MODEL_BYTES_MAX
+    ) -> None:
+        """Bring a model here; goes on where an earlier try ended. Refuses one that is longer."""
 
     def push(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
         """Bring a model there; goes on where an earlier try ended."""
@@ -45,8 +49,19 @@ class Link(Protocol):
 class GrpcLink:
     """The link over mutually authenticated TLS."""
 
-    def __init__(self, address: str, *, authority_pem: bytes, certificate_pem: bytes, key_pem: bytes) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        authority_pem: bytes,
+        certificate_pem: bytes,
+        key_pem: bytes,
+        claim: codec.Claim | None = None,
+    ) -> None:
+        """`claim`: which process of the site's agent speaks; left out, one that succeeds nobody."""
         self._address = address
+        self._claim = claim or codec.Claim(secrets.token_hex(16))
+        self._who = ((rpc.INSTANCE_KEY, self._claim.instance),)
         self._channel = rpc.channel(
             address, authority_pem=authority_pem, certificate_pem=certificate_pem, key_pem=key_pem
         )
@@ -60,7 +75,14 @@ class GrpcLink:
 
     def attach(self) -> Iterator[codec.Welcome | Instruction]:
         """Listen; ends or raises LinkError when the line is cut."""
-        request = wire.AttachRequest(wire_version=codec.WIRE_VERSION, software_version=__version__)
+        return self._attach(instance=self._claim.instance, succeeds=self._claim.succeeds)
+
+    def welcome(self) -> codec.Welcome | Instruction:
+        """Hear what an agent would hear first, beside the agent that may be at work."""
+        return next(self._attach(look=True))
+
+    def _attach(self, **who: Any) -> Iterator[codec.Welcome | Instruction]:
+        request = wire.AttachRequest(wire_version=codec.WIRE_VERSION, software_version=__version__, **who)
         stream = rpc.stub(self._channel, rpc.ATTACH)(request)
         self._streams.add(stream)
         try:
@@ -74,17 +96,30 @@ class GrpcLink:
         """Tell; returns the answer and, where it refuses, why."""
         return codec.read_answer(self._call(rpc.REPORT, codec.write_report(report, time.time())))
 
-    def fetch(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
-        """Bring a model here; goes on where an earlier try ended."""
-        have = blobs.resume_at(digest, SENDER)
-        stream = rpc.stub(self._channel, rpc.FETCH)(wire.BlobRequest(digest=digest, offset=have))
-        self._streams.add(stream)
-        try:
-            chunks = _counted(rpc.calls(stream, self._address), have, 0, on_bytes)
-            blobs.receive_all(digest, SENDER, chunks, offset=have)
-        finally:
-            self._streams.discard(stream)
-            stream.cancel()
+    def fetch(
+        self, digest: str, blobs: BlobStore, on_bytes: OnBytes, *, bytes_max: int = FIRST_MODEL_BYTES_MAX
+    ) -> None:
+        """Bring a model here; goes on where an earlier try ended. Nothing is written before its size is known."""
+        while not blobs.has(digest):  # twice where what an earlier try has left turns out to be wrong
+            have = blobs.resume_at(digest, SENDER)
+            request = wire.BlobRequest(digest=digest, offset=have)
+            stream = rpc.stub(self._channel, rpc.FETCH)(request, metadata=self._who)
+            self._streams.add(stream)
+            try:
+                size_bytes = self._announced(stream, bytes_max)
+                if blobs.expect(digest, SENDER, size_bytes=size_bytes) == have < size_bytes:
+                    chunks = _counted(rpc.calls(stream, self._address), have, size_bytes, on_bytes)
+                    _receive(blobs, digest, chunks, have, size_bytes)
+            finally:
+                self._streams.discard(stream)
+                stream.cancel()
+
+    def _announced(self, stream: Any, bytes_max: int) -> int:
+        """Return the size that goes before a model. Raises RemoteError, or the error that came in its place."""
+        headers = dict(stream.initial_metadata() or ())
+        if rpc.SIZE_KEY not in headers:
+            next(rpc.calls(stream, self._address), b"")
+        return codec.read_size(str(headers.get(rpc.SIZE_KEY, "")), bytes_max)
 
     def push(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
         """Bring a model there; goes on where an earlier try ended."""
@@ -92,10 +127,10 @@ class GrpcLink:
         offset = self._call(rpc.OFFER, wire.OfferRequest(digest=digest, size_bytes=size_bytes)).offset
         if offset >= size_bytes:
             return
-        metadata = ((rpc.DIGEST_KEY, digest), (rpc.OFFSET_KEY, str(offset)), (rpc.SIZE_KEY, str(size_bytes)))
+        place = ((rpc.DIGEST_KEY, digest), (rpc.OFFSET_KEY, str(offset)), (rpc.SIZE_KEY, str(size_bytes)))
         chunks = _counted(blobs.chunks(digest, offset), offset, size_bytes, on_bytes)
         try:
-            rpc.stub(self._channel, rpc.PUSH)(chunks, metadata=metadata)
+            rpc.stub(self._channel, rpc.PUSH)(chunks, metadata=(*self._who, *place))
         except grpc.RpcError as error:
             raise rpc.translate(error, self._address) from error
 
@@ -107,7 +142,7 @@ class GrpcLink:
 
     def _call(self, method: rpc.Method, request: Any) -> Any:
         try:
-            return rpc.stub(self._channel, method)(request, timeout=CALL_S)
+            return rpc.stub(self._channel, method)(request, timeout=CALL_S, metadata=self._who)
         except grpc.RpcError as error:
             raise rpc.translate(error, self._address) from error
         except ValueError as error:  # the channel was closed under the call
@@ -115,6 +150,11 @@ class GrpcLink:
 
 
 SENDER = "coordinator"
+
+
+def _receive(blobs: BlobStore, digest: str, chunks: Iterator[bytes], offset: int, size_bytes: int) -> None:
+    if not blobs.receive(digest, SENDER, chunks, offset=offset, size_bytes=size_bytes):
+        raise RemoteError(f"the coordinator announced {size_bytes:,} bytes and sent fewer")
 
 
 def _counted(chunks: Iterator[bytes], start: int, of: int, on_bytes: OnBytes) -> Iterator[bytes]:

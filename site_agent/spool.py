@@ -74,6 +74,25 @@ class Spool:
     def _journal(self) -> Path:
         return self.folder / "journal.json"
 
+    def note_model(self, size_bytes: int) -> None:
+        """Write down how long this run's models are; the first one counts."""
+        if not self._model.exists():
+            write_whole(self._model, str(size_bytes).encode())
+
+    def model_bytes(self) -> int:
+        """Return how long this run's models are; 0 before the first one was here. Raises StorageError."""
+        if not self._model.exists():
+            return 0
+        with disk(self._model, "read"):
+            text = self._model.read_text()
+        if not text.isdecimal():
+            raise StorageError(f"{self._model} is damaged", next_step="delete it: the next model writes it anew")
+        return int(text)
+
+    @property
+    def _model(self) -> Path:
+        return self.folder / "model-bytes.txt"
+
     def note(self, part: str, round_: int, values: dict[str, Any]) -> None:
         """Write down what a round gave at this site; written twice, it says the same."""
         history = self.history()

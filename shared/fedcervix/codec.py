@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
@@ -30,12 +31,16 @@ from fedcervix.plan import Plan, check
 from fedcervix.rounds import Instruction, Leave, Outcome, Stand
 from fedcervix.wire import federation_pb2 as wire
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 PLAN_CHARS_MAX = 256 * 1024
 STAGE_CHARS_MAX = 40
 UNIT_CHARS_MAX = 16
 RECORD_CHARS_MAX = 3 * 2**20
 MODEL_BYTES_MAX = 64 * 2**30
+FIRST_MODEL_BYTES_MAX = 8 * 2**30
+"""of a run; later models have the length of the first one"""
+INSTANCE = re.compile(r"[0-9a-f]{32}")
+SUCCEEDS_MAX = 16
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -67,6 +72,28 @@ def _run(value: str) -> str:
 def _finite(value: float, name: str) -> float:
     check(math.isfinite(value), f"{name} is a finite number; found {value}")
     return value
+
+
+# --- who speaks ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Which process of a site's agent wants to act for it, and which ones ran on its home folder before."""
+
+    instance: str
+    succeeds: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check(len(self.succeeds) <= SUCCEEDS_MAX, f"an agent succeeds at most {SUCCEEDS_MAX} others")
+        for instance in (self.instance, *self.succeeds):
+            check(INSTANCE.fullmatch(instance) is not None, "an instance is 32 lower-case hexadecimal digits")
+
+
+@_reads
+def read_claim(instance: str, succeeds: Iterable[str] = ()) -> Claim:
+    """Return who speaks, by an AttachRequest's fields or by the header of another call."""
+    return Claim(instance, tuple(succeeds))
 
 
 # --- tasks and instructions ---------------------------------------------------------------------------------------
@@ -322,6 +349,19 @@ def read_digest(digest: str) -> str:
     """Return a blob's name."""
     check(bool(DIGEST.fullmatch(digest)), "not a digest")
     return digest
+
+
+def model_bytes_max(first_bytes: int) -> int:
+    """Return how long a run's model may be on the wire; `first_bytes`: of its first one, 0 where that is not known."""
+    return 2 * first_bytes or FIRST_MODEL_BYTES_MAX
+
+
+@_reads
+def read_size(text: str, bytes_max: int) -> int:
+    """Return the length in bytes that the header of a Fetch announces."""
+    check(text.isascii() and text.isdigit() and len(text) < 19, "a model comes with its size")
+    check(0 < int(text) <= bytes_max, f"a model of {int(text):,} bytes is not this run's (at most {bytes_max:,})")
+    return int(text)
 
 
 @_reads

@@ -11,7 +11,8 @@
     ├── TrainingError    the trainer cannot go on                (recipe or hardware)
     ├── ModelError       a weights file is not what was asked for
     ├── RunError         the request does not fit the state of the run
-    └── RemoteError      the other side sent something invalid   (never our caller's fault)
+    ├── RemoteError      the other side sent something invalid   (never our caller's fault)
+    └── TwinError        another agent acts for this site        (the site's engineer ends one of the two)
 
 Each carries the three things an operator needs: what happened, the likely cause, the next command to try.
 The exit code of a process is the `exit_code` of the error that stopped it.
@@ -107,6 +108,12 @@ class RemoteError(FedcervixError):
     exit_code = 12
 
 
+class TwinError(FedcervixError):
+    """Another agent acts for this site: it runs twice, on two machines or from a copied home folder."""
+
+    exit_code = 13
+
+
 EXIT_CODES: dict[int, str] = {
     0: "finished, every declared site contributed (OK)",
     1: "unexpected error (a bug: please report the incident)",
@@ -124,6 +131,7 @@ EXIT_CODES: dict[int, str] = {
             ModelError,
             RunError,
             RemoteError,
+            TwinError,
         )
     },
     20: "finished, but a declared site is missing from at least one round (DEGRADED)",

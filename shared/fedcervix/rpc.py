@@ -30,6 +30,7 @@ from fedcervix.errors import (
     RemoteError,
     RunError,
     StorageError,
+    TwinError,
 )
 from fedcervix.wire import federation_pb2 as wire
 
@@ -37,6 +38,7 @@ MESSAGE_BYTES_MAX = 4 << 20
 DIGEST_KEY = "fedcervix-digest"
 OFFSET_KEY = "fedcervix-offset"
 SIZE_KEY = "fedcervix-size"
+INSTANCE_KEY = "fedcervix-instance"
 
 _BOUNDS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
@@ -50,10 +52,13 @@ CLIENT_OPTIONS: list[tuple[str, int]] = [
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    # Jittered back-off while the coordinator is away.
+    # Dialling again while the coordinator is away: jittered by a fifth, and a second apart at most, for a site is to be
+    # back within five seconds of the coordinator, and pauses of its own as well (see fedcervix.pauses).
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # What is called the least back-off is the time that a connection may take to be made: a handshake through a proxy
+    # and over a slow line takes more than a moment.
+    ("grpc.min_reconnect_backoff_ms", 10_000),
 ]
 
 SERVER_OPTIONS: list[tuple[str, int]] = [
@@ -138,6 +143,7 @@ _CODES: dict[type[FedcervixError], grpc.StatusCode] = {
     RunError: grpc.StatusCode.FAILED_PRECONDITION,
     StorageError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     RemoteError: grpc.StatusCode.INVALID_ARGUMENT,
+    TwinError: grpc.StatusCode.ALREADY_EXISTS,
 }
 _ERRORS = {code: error for error, code in _CODES.items()}
 

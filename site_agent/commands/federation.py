@@ -20,6 +20,7 @@ from site_agent import tls
 from site_agent.agent import Agent
 from site_agent.display import Display
 from site_agent.home import SiteHome, create
+from site_agent.instances import succeed
 from site_agent.link import GrpcLink
 from site_agent.worker import Worker, WorkFailedError
 
@@ -111,6 +112,7 @@ def run(home: SiteHome) -> None:
     with home.locked():
         link = GrpcLink(
             address,
+            claim=succeed(home),
             authority_pem=home.pem("authority.crt"),
             certificate_pem=home.pem("site.crt"),
             key_pem=home.pem("site.key"),

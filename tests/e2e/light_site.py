@@ -25,6 +25,7 @@ from fedcervix.rounds import Outcome
 from site_agent.agent import Agent
 from site_agent.display import Display
 from site_agent.home import SiteHome
+from site_agent.instances import succeed
 from site_agent.link import GrpcLink
 from site_agent.worker import CancelledError, Worker
 from tests.e2e.light_worker import NUMBERS, LightWork, surroundings
@@ -76,7 +77,7 @@ def main() -> None:
     with home.locked():
         keys = {"authority_pem": "authority.crt", "certificate_pem": "site.crt", "key_pem": "site.key"}
         pems = {part: home.pem(file) for part, file in keys.items()}
-        link = GrpcLink(home.config().link.coordinator, **pems)
+        link = GrpcLink(home.config().link.coordinator, claim=succeed(home), **pems)
         work = LightWork(home, site, given.pace_s, given.numbers, given.diary)
         worker = in_a_process(work) if given.worker else LightWorker(work)
         agent = Agent(home, site, link, worker, display.show)  # type: ignore[arg-type]

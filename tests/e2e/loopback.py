@@ -28,6 +28,7 @@ from coordinator.home import Home
 from coordinator.home import create as create_home
 from coordinator.registry import Registry
 from fedcervix import identity, rpc
+from fedcervix.codec import Claim
 from fedcervix.plan import Plan
 from fedcervix.weights import digest_file
 from fedcervix.wire import federation_pb2 as wire
@@ -311,12 +312,12 @@ class Federation:
         """Start the real agent with arithmetic in place of training (see light_site.py)."""
         return self._start(name, [sys.executable, "-m", "tests.e2e.light_site", self.site(name).folder, *options])
 
-    def link(self, name: str, *, port: int = 0) -> GrpcLink:
+    def link(self, name: str, *, port: int = 0, claim: Claim | None = None) -> GrpcLink:
         """Return a line with a site's certificate."""
         home = self.site(name)
         keys = {"authority_pem": "authority.crt", "certificate_pem": "site.crt", "key_pem": "site.key"}
         pems = {part: home.pem(file) for part, file in keys.items()}
-        return GrpcLink(f"localhost:{port or self.port}", **pems)
+        return GrpcLink(f"localhost:{port or self.port}", claim=claim, **pems)
 
     def adopted(self, name: str) -> list[str]:
         """Return the digests of the cervix models that a site holds."""

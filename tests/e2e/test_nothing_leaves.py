@@ -56,8 +56,8 @@ class RecordingLink:
         self.sent += codec.write_report(report, time.time()).SerializeToString()
         return self._link.report(report)
 
-    def fetch(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
-        self._link.fetch(digest, blobs, on_bytes)
+    def fetch(self, digest: str, blobs: BlobStore, on_bytes: OnBytes, *, bytes_max: int) -> None:
+        self._link.fetch(digest, blobs, on_bytes, bytes_max=bytes_max)
 
     def push(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
         self.sent += digest.encode() + blobs.path(digest).read_bytes()

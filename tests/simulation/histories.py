@@ -64,6 +64,11 @@ def draw_faults(dice: random.Random, plan: Plan) -> Faults:
     return faults
 
 
+def draw_twins(dice: random.Random, faults: Faults) -> Faults:
+    """Let somebody start second agents in a third of the worlds."""
+    return replace(faults, twins_per_hour=dice.choice([0.0, 0.0, dice.uniform(0, 20)]))
+
+
 def faults_in(faults: Faults) -> bool:
     return faults != Faults(delay_s=faults.delay_s)
 
@@ -74,7 +79,8 @@ def history(seed: int, rules: Rules | None = None) -> History:
     plan = draw_plan(dice)
     faults = draw_faults(dice, plan)
     base = dice.choice(["", digest_of("a model given by the operator")])
-    plan = draw_momentum(dice, plan)  # drawn last: a number stands for the same plan and faults as without momentum
+    plan = draw_momentum(dice, plan)  # drawn last, as twins are: a number stands for the same plan and other faults
+    faults = draw_twins(dice, faults)
     try:
         found = simulate(plan, faults, seed, base=base, rules=rules)
         _check_end(found)

@@ -18,8 +18,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from coordinator.engine import needed
+from coordinator.instances import Acting, admit, heeded
 from coordinator.liveness import Liveness
 from fedcervix import session
+from fedcervix.codec import SUCCEEDS_MAX, Claim
 from fedcervix.events import (
     AggregateStored,
     Answer,
@@ -70,6 +72,8 @@ FORGOTTEN_S = 400.0
 CALL_S = 30.0
 KEEPALIVE_S = 30.0
 PAUSE_S = 5.0
+RESTART_S = 60.0
+"""after which the service starts an agent again that was refused as a twin"""
 STEPS_MAX = 50_000
 
 
@@ -99,6 +103,8 @@ class Faults:
     """a site's machine stands still for up to two minutes, and then goes on as if nothing had been"""
     work_failure: float = 0.0
     """work at a site breaks; it says so and stops, and its engineer starts it again"""
+    twins_per_hour: float = 0.0
+    """of a site: somebody starts a second agent on a copy of its home folder, and ends it by `until_s`"""
     until_s: float = 1800.0
     """from then on the world is sound: all faults above are transient"""
     lost: tuple[tuple[str, float], ...] = ()
@@ -115,6 +121,7 @@ class Rules:
     """The parts under test; a test plants a bug by replacing one."""
 
     step: Callable[[Run, Event], tuple[Run, Answer]] = step
+    admit: Callable[..., Acting | None] = admit
     duty: Callable[[Run], Aggregate | None] = duty
     needed: Callable[[Run], set[str]] = needed
     append: Callable[[list[str], Event], None] = lambda journal, event: journal.append(event_to_json(event))
@@ -163,15 +170,37 @@ class World:
         self.site_crashes_due = set(faults.site_crash_at)
         self.trace: list[str] = []
         self.coordinator = Coordinator(self, plan, base, rules or Rules())
+        self.processes = 0
         self.sites = {name: Site(self, name, self.dice.choice([3.0, 20.0, 150.0])) for name in plan.sites}
+        self.twins: list[Site] = []
         gone = dict(faults.lost)
         for site in self.sites.values():
             if gone.get(site.name, 1.0) > 0:
                 self.after(self.dice.uniform(0, 30), site.start)
             if site.name in gone:
                 self.at(gone[site.name], site.lose)
+            if faults.twins_per_hour > 0:
+                self._twin_later(site)
         for name, at in faults.revoked:
             self.at(at, lambda name=name: self.coordinator.revoke(name))
+
+    def _twin_later(self, site: Site) -> None:
+        """Somebody sets up a second machine for a site, from a copy of the first one's home folder."""
+
+        def start() -> None:
+            if self.now < self.faults.until_s and not site.done:
+                self.twins.append(twin := site.copied())
+                self.say(f"a twin of {site.name} is started")
+                twin.start()
+                self.at(self.faults.until_s, twin.lose)
+                self._twin_later(site)
+
+        self.after(self.dice.expovariate(self.faults.twins_per_hour / 3600), start)
+
+    def instance(self) -> str:
+        """Return a token for a process."""
+        self.processes += 1
+        return f"{self.processes:032x}"
 
     def clock(self) -> float:
         return self.now
@@ -227,6 +256,7 @@ class Coordinator:
         self._become(self.replayed())
         self.liveness = Liveness(self.plan.sites, self.plan.terms.lease_s, self.world.clock)
         self.streams: list[Stream] = []
+        self.acting: dict[str, Acting] = {}
         self._drive_at = float("inf")
         self._look()
 
@@ -303,13 +333,11 @@ class Coordinator:
 
     # --- calls ---
 
-    def handle(self, site: Site, request: object) -> object:
+    def handle(self, site: Site, instance: str, request: object) -> object:
         """Answer a unary call; may raise CrashedError."""
-        if self.run.site(site.name).presence is Presence.REVOKED:
-            return None
-        self.liveness.heard(site.name)  # the lease runs out later than the driving thread thinks: it will see
-        if self.run.site(site.name).presence is Presence.SILENT and not self.run.ended:
-            self.submit(SiteAttached(site.name, self.world.now))
+        if self.run.site(site.name).presence is Presence.REVOKED or not heeded(self.acting.get(site.name), instance):
+            return None  # either is tried again, until the stream says more
+        self._heard(site.name)
         match request:
             case "ready":
                 return self.submit(SiteAttached(site.name, self.world.now))
@@ -323,6 +351,11 @@ class Coordinator:
             case _:
                 return True
 
+    def _heard(self, name: str) -> None:
+        self.liveness.heard(name)  # the lease runs out later than the driving thread thinks: it will see
+        if self.run.site(name).presence is Presence.SILENT and not self.run.ended:
+            self.submit(SiteAttached(name, self.world.now))
+
     def _take(self, report: Event) -> Answer:
         if isinstance(report, UpdateStored) and not self.run.ended:
             expected = self.wanted[report.site] == report.task
@@ -332,7 +365,9 @@ class Coordinator:
 
     def revoke(self, name: str) -> None:
         self.world.say(f"operator revokes {name}")
-        self.world.sites[name].lose()
+        for site in (self.world.sites[name], *self.world.twins):
+            if site.name == name:
+                site.lose()
         if not self.up:
             self.world.after(10, lambda: self.revoke(name))
             return
@@ -346,10 +381,26 @@ class Coordinator:
 
     # --- streams ---
 
-    def attach(self, site: Site) -> Stream:
+    def attach(self, site: Site) -> Stream | None:
+        """Open a stream, and end an older one of the site; None for a twin. May raise CrashedError."""
+        name = site.name
+        alive, acting = self.liveness.alive(name), self.acting.get(name)
+        admitted = self.rules.admit(acting, site.claim, alive=alive, at=self.world.now)
+        if admitted is None:
+            return None
+        sound = [
+            s.site for s in self.streams if s.site.name == name and s.site is not site and s.site.up and s.open_there
+        ]
+        if sound:
+            raise ViolationError(f"a second agent of {name} was let in beside one that is connected")
+        self.acting[name] = admitted
+        self._heard(name)
+        for older in [stream for stream in self.streams if stream.site.name == name]:
+            self.notice_cut(older)
+            self.world.after(self.world.latency_s(), lambda older=older: older.site.line_down(older))
         stream = Stream(site, self.world.now)
         self.streams.append(stream)
-        self.liveness.signs[site.name].streams += 1
+        self.liveness.opened(name)
         self.world.after(0, self._look)
         return stream
 
@@ -357,8 +408,7 @@ class Coordinator:
         stream.open_there = False
         if self.up and stream.open_here and stream in self.streams:
             self.streams.remove(stream)
-            self.liveness.signs[stream.site.name].streams -= 1
-            self.liveness.heard(stream.site.name)
+            self.liveness.closed(stream.site.name)
             self._look()
         stream.open_here = False
 
@@ -437,8 +487,11 @@ class Site:
         self.session = session.resumed(name, self.journal)
         self.stream: Stream | None = None
         self.job: Job | None = None
+        self.ran: list[str] = []
+        """instances on this home folder, newest first"""
         self.up = self.lost = self.done = False
         self.outcome: Leave | None = None
+        self.is_copy = False
         self.life = 0
         self.cut_until = self.frozen_until = 0.0
 
@@ -449,6 +502,8 @@ class Site:
         if self.up or self.lost or self.done:
             return
         self.up, self.life = True, self.life + 1
+        self.claim = Claim(self.world.instance(), tuple(self.ran[:SUCCEEDS_MAX]))
+        self.ran.insert(0, self.claim.instance)
         self.session, self.stream, self.job = session.resumed(self.name, self.journal), None, None
         self._change(lambda s: s)
         self._attach()
@@ -472,6 +527,22 @@ class Site:
         if self.up:
             self.world.say(f"{self.name} is lost")
             self._die(None)
+
+    def copied(self) -> Site:
+        """Return a site with what lies in this one's home folder, which may be a result that waits to be told."""
+        twin = Site(self.world, self.name, self.work_s)
+        twin.journal, twin.models, twin.is_copy = self.journal, set(self.models), True
+        return twin
+
+    def _refused(self) -> None:
+        """Another agent acts for the site. A service tries again later; whoever started a second one thinks again."""
+        if self.is_copy:
+            self.lose()
+            return
+        if self.world.coordinator.acting[self.name].instance in self.ran:
+            raise ViolationError(f"{self.name} was refused because of its own earlier process")
+        self.world.say(f"{self.name} is refused")
+        self._die(RESTART_S)
 
     def _die(self, back_in_s: float | None) -> None:
         self.up, self.life = False, self.life + 1
@@ -527,7 +598,15 @@ class Site:
 
     def _attach(self) -> None:
         if self._reaches():
-            self.stream = self.world.coordinator.attach(self)
+            try:
+                self.stream = self.world.coordinator.attach(self)
+            except CrashedError:
+                self.world.coordinator.crash()
+                self._later(self.world.dice.uniform(0.2, PAUSE_S), self._attach)
+                return
+            if self.stream is None:
+                self._refused()
+                return
             self._call_again("ready", lambda _: None)
             self._change(session.attached)
         else:
@@ -573,13 +652,13 @@ class Site:
             self._send(request, lambda _: None)
 
     def _send(self, request: object, answer: Callable[[object], None]) -> None:
-        coordinator = self.world.coordinator
+        coordinator, instance = self.world.coordinator, self.claim.instance
 
         def arrive() -> None:
             if not coordinator.up:
                 return
             try:
-                said = coordinator.handle(self, request)
+                said = coordinator.handle(self, instance, request)
             except CrashedError:
                 coordinator.crash()
                 return

@@ -68,6 +68,8 @@ class FakeLink:
     def __init__(self) -> None:
         self._said: queue.Queue[codec.Welcome | Instruction | Cut | FedcervixError] = queue.Queue()
         self.told: list[Any] = []
+        self.bounds: list[int] = []
+        """how long a model might be, at each fetch"""
         self.models = {digest(content): content for content in (BASE, TRAINED)}
         self.answers: Callable[[codec.Report], tuple[Answer, str]] = lambda _report: (Answer.ACCEPTED, "")
         self.before_fetch: Callable[[], None] = lambda: None
@@ -88,16 +90,22 @@ class FakeLink:
         self._tell(report)
         return self.answers(report)
 
-    def fetch(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
+    def fetch(self, digest: str, blobs: BlobStore, on_bytes: OnBytes, *, bytes_max: int = 8 * 2**30) -> None:
         self._tell(("fetch", digest))
         self.before_fetch()
-        blobs.receive_all(digest, "coordinator", self._chunks(digest, on_bytes), offset=0)
+        self.bounds.append(bytes_max)
+        if digest not in self.models:
+            raise RunError("the model is not for this site now")
+        size, have = len(self.models[digest]), blobs.resume_at(digest, "coordinator")
+        assert blobs.expect(digest, "coordinator", size_bytes=size) == have
+        blobs.receive(digest, "coordinator", self._chunks(digest, have, on_bytes), offset=have, size_bytes=size)
 
-    def _chunks(self, digest: str, on_bytes: OnBytes) -> Iterator[bytes]:
+    def _chunks(self, digest: str, have: int, on_bytes: OnBytes) -> Iterator[bytes]:
         content = self.models[digest]
-        for start in range(0, len(content), self.chunk_bytes):
-            on_bytes(start, len(content))
-            yield content[start : start + self.chunk_bytes]
+        for start in range(have, len(content), self.chunk_bytes):
+            chunk = content[start : start + self.chunk_bytes]
+            on_bytes(start + len(chunk), len(content))
+            yield chunk
 
     def push(self, digest: str, blobs: BlobStore, _on_bytes: OnBytes) -> None:
         self._tell(("push", digest))
@@ -388,6 +396,18 @@ def test_a_line_that_closes_after_the_model_was_adopted_is_the_end(site: Site, o
     site.link.hears(lambda told: any(isinstance(what, ModelAdopted) for what in told))
     site.link.say(Cut(), LinkError("nobody there"), LinkError("nobody there"))
     assert site.end().outcome == outcome
+
+
+def test_a_model_may_be_twice_as_long_as_the_run_s_first_one_and_no_longer(site: Site) -> None:
+    site.link.models[TRAIN_2.base] = TRAINED
+    site.attach(TRAIN)
+    site.link.hears(update(TRAIN))
+    site.link.say(SCORE, dataclasses.replace(TRAIN_2, base=digest(b"third")))
+    site.link.models[digest(b"third")] = b"third"
+    site.link.hears(lambda told: any(isinstance(what, UpdateStored) and what.task.round == 2 for what in told))
+    site.link.say(OVER)
+    site.end()
+    assert site.link.bounds == [8 * 2**30, 2 * len(BASE)]  # what it made itself it did not fetch
 
 
 # --- changes of mind ---------------------------------------------------------------------------------------------

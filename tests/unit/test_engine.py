@@ -20,6 +20,7 @@ from fedcervix.rounds import Aggregate, Phase, duty
 from fedcervix.weights import read_tensors, write_tensors
 
 SITES = ("ada", "bob")
+INSTANCE = "0" * 32
 PULL = {"ada": 1.0, "bob": 3.0}
 """how far a site's training moves the weight; so the average of both moves it by 2"""
 
@@ -49,7 +50,7 @@ class Federation:
 
     def asked(self, site: str) -> Task:
         """Return the next task of a site; waits until the coordinator has done its own work."""
-        for news in self.engine.instructions(site, lambda: True):
+        for news in self.engine.instructions(site, INSTANCE, lambda: True):
             if isinstance(news, Task):
                 return news
         raise AssertionError("the run has ended")

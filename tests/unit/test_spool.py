@@ -99,3 +99,16 @@ def test_a_spool_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> No
         Spool(tmp_path / "file" / "run").open(PLAN)
     with pytest.raises(StorageError):
         Spool(tmp_path / "nowhere").keep(Kept(None, UPDATE))
+
+
+def test_the_length_of_the_first_model_is_kept(spool: Spool) -> None:
+    assert spool.model_bytes() == 0
+    spool.note_model(1234)
+    spool.note_model(99)
+    assert Spool(spool.folder).model_bytes() == 1234
+
+
+def test_a_length_that_is_damaged_is_said_as_such(spool: Spool) -> None:
+    (spool.folder / "model-bytes.txt").write_text("")
+    with pytest.raises(StorageError, match="is damaged"):
+        spool.model_bytes()
