@@ -27,8 +27,9 @@ from fedcervix.events import Answer, ModelAdopted, ScoreReported, Task, TaskKind
 from fedcervix.log import logger
 from fedcervix.plan import Plan
 from fedcervix.privacy import outward
+from fedcervix.rounding import Rounded
 from fedcervix.rounds import Instruction, Leave, Outcome
-from site_agent import incidents
+from site_agent import economy, incidents
 from site_agent.home import SiteHome
 from site_agent.link import Link, Pauses
 from site_agent.models import adopt
@@ -272,14 +273,19 @@ class Agent:
         if task.base and not self._blobs.has(task.base):
             self._again(
                 job.cancelled,
-                lambda: self._link.fetch(task.base, self._blobs, self._on_bytes(job, task, "downloading")),
+                lambda: economy.bring(
+                    self._link, self._blobs, task.base, job.plan, self._on_bytes(job, task, "downloading")
+                ),
             )
         if task.kind is TaskKind.ADOPT:
             adopt(self._home, task, job.plan, self._blobs)
             result: session.Result = ModelAdopted(self._site, task, time.time())
         else:
+            if task.kind is TaskKind.TRAIN:
+                folder, report = job.spool.folder, self._link.report
+                self._again(job.cancelled, lambda: economy.settle_earlier(folder, task, report))
             numbers = self._worker.do(task, job.plan, self._on_progress(task), job.cancelled)
-            result = _result(self._site, task, numbers)
+            result = self._result(job, task, numbers)
             if task.kind in (TaskKind.TRAIN, TaskKind.SCORE):
                 job.spool.note(str(task.kind), task.round, numbers)
                 lines = numbers.get("said", [])
@@ -287,8 +293,19 @@ class Agent:
         self._show("finished", {"task": task, "lines": lines})
         return lambda s: session.finished(s, result)
 
+    def _result(self, job: Job, task: Task, numbers: dict[str, Any]) -> session.Result:
+        """Return what a worker has done as the report it makes."""
+        if task.kind is TaskKind.SCORE:
+            return _score(self._site, task, numbers)
+        made = economy.rounded(self._blobs, job.spool.folder, task, job.plan, numbers["digest"])
+        update = _update(self._site, task, numbers, made)
+        economy.keep(job.spool.folder, update, made.residual)
+        return update
+
     def _deliver(self, job: Job, result: session.Result) -> Callable[[session.Session], session.Session]:
         answer, reason = self._again(job.cancelled, lambda: self._deliver_once(job, result))
+        if isinstance(result, UpdateStored):
+            economy.settle(job.spool.folder, result, answer)
         job.spool.clear()
         if answer is Answer.REFUSED:
             raise RunError(
@@ -299,13 +316,13 @@ class Agent:
         if isinstance(result, ModelAdopted) and reason in list(Outcome):
             self._outcome = Outcome(reason)
         keep = {result.task.base} | ({result.digest} if isinstance(result, UpdateStored) else set())
-        self._blobs.keep_only(keep)
+        self._blobs.keep_only(keep | economy.carried(job.spool.folder).residuals)
         self._show("delivered", {"task": result.task, "answer": answer})
         return lambda s: session.answered(s, result.task)
 
     def _deliver_once(self, job: Job, result: session.Result) -> tuple[Answer, str]:
         if isinstance(result, UpdateStored):
-            self._link.push(result.digest, self._blobs, self._on_bytes(job, result.task, "uploading"))
+            self._link.push(result.packed or result.digest, self._blobs, self._on_bytes(job, result.task, "uploading"))
         return self._link.report(result)
 
     def _again(
@@ -435,20 +452,25 @@ class _Reporter:
                     self._link.report(progress)
 
 
-def _result(site: str, task: Task, numbers: dict[str, Any]) -> session.Result:
+def _score(site: str, task: Task, numbers: dict[str, Any]) -> ScoreReported:
     """Return a worker's numbers as the report they make; nothing else of them leaves the site."""
-    at = time.time()
     told = outward(numbers)
-    if task.kind is TaskKind.SCORE:
-        gauges = tuple(sorted((name, float(value)) for name, value in outward(numbers["gauges"]).items()))
-        return ScoreReported(site, task, float(told["loss_sum"]), int(told["count"]), int(told["images"]), gauges, at)
+    gauges = tuple(sorted((name, float(value)) for name, value in outward(numbers["gauges"]).items()))
+    loss_sum, count, images = float(told["loss_sum"]), int(told["count"]), int(told["images"])
+    return ScoreReported(site, task, loss_sum, count, images, gauges, time.time())
+
+
+def _update(site: str, task: Task, numbers: dict[str, Any], made: Rounded) -> UpdateStored:
+    """The same for a model, which was rounded if the plan says so."""
+    told = outward(numbers)
     return UpdateStored(
         site,
         task,
-        numbers["digest"],
+        made.digest,
         int(told["images"]),
         int(told["steps"]),
         float(told["loss"]),
         float(told["seconds"]),
-        at,
+        time.time(),
+        made.packed,
     )

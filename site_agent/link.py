@@ -15,6 +15,7 @@ import grpc
 
 from fedcervix import __version__, codec, rpc
 from fedcervix.blobs import BlobStore
+from fedcervix.economy import Packed
 from fedcervix.errors import LinkError
 from fedcervix.events import Answer
 from fedcervix.rounds import Instruction
@@ -41,6 +42,9 @@ class Link(Protocol):
 
     def push(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
         """Bring a model there; goes on where an earlier try ended."""
+
+    def packed(self, digest: str) -> Packed | None:
+        """Return the packed form in which the task's model is to be had; None: it travels itself."""
 
 
 class GrpcLink:
@@ -99,6 +103,10 @@ class GrpcLink:
             rpc.stub(self._channel, rpc.PUSH)(chunks, metadata=metadata)
         except grpc.RpcError as error:
             raise rpc.translate(error, self._address) from error
+
+    def packed(self, digest: str) -> Packed | None:
+        """Return the packed form in which the task's model is to be had; None: it travels itself."""
+        return codec.read_packed(self._call(rpc.PACKED, wire.PackedRequest(digest=digest)))
 
     def close(self) -> None:
         """Cut the line; whoever listens on it gets a LinkError."""

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x66\x65\x64\x63\x65rvix/wire/federation.proto\x12\tfedcervix\"$\n\rEnrollRequest\x12\x13\n\x0brequest_pem\x18\x01 \x01(\x0c\"&\n\x0b\x45nrollReply\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\x0c\"?\n\rAttachRequest\x12\x14\n\x0cwire_version\x18\x01 \x01(\r\x12\x18\n\x10software_version\x18\x02 \x01(\t\"\xa7\x01\n\x0f\x46romCoordinator\x12%\n\x07welcome\x18\x01 \x01(\x0b\x32\x12.fedcervix.WelcomeH\x00\x12\x1f\n\x04task\x18\x02 \x01(\x0b\x32\x0f.fedcervix.TaskH\x00\x12!\n\x05stand\x18\x03 \x01(\x0b\x32\x10.fedcervix.StandH\x00\x12!\n\x05leave\x18\x04 \x01(\x0b\x32\x10.fedcervix.LeaveH\x00\x42\x06\n\x04what\"8\n\x07Welcome\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x0c\n\x04plan\x18\x03 \x01(\t\"\xb1\x01\n\x04Task\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\"\n\x04kind\x18\x02 \x01(\x0e\x32\x14.fedcervix.Task.Kind\x12\r\n\x05round\x18\x03 \x01(\r\x12\x0c\n\x04\x62\x61se\x18\x04 \x01(\t\"[\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\r\n\tKIND_SEED\x10\x01\x12\x0e\n\nKIND_TRAIN\x10\x02\x12\x0e\n\nKIND_SCORE\x10\x03\x12\x0e\n\nKIND_ADOPT\x10\x04\"\x17\n\x05Stand\x12\x0e\n\x06reason\x18\x01 \x01(\t\"8\n\x05Leave\x12\x0f\n\x07outcome\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06record\x18\x03 \x01(\t\"\xa7\x02\n\x08\x46romSite\x12\n\n\x02\x61t\x18\x01 \x01(\x01\x12!\n\x05ready\x18\x02 \x01(\x0b\x32\x10.fedcervix.ReadyH\x00\x12%\n\x07refusal\x18\x03 \x01(\x0b\x32\x12.fedcervix.RefusalH\x00\x12\'\n\x08progress\x18\x04 \x01(\x0b\x32\x13.fedcervix.ProgressH\x00\x12#\n\x06update\x18\x05 \x01(\x0b\x32\x11.fedcervix.UpdateH\x00\x12!\n\x05score\x18\x06 \x01(\x0b\x32\x10.fedcervix.ScoreH\x00\x12%\n\x07\x61\x64opted\x18\x07 \x01(\x0b\x32\x12.fedcervix.AdoptedH\x00\x12%\n\x07\x66\x61ilure\x18\x08 \x01(\x0b\x32\x12.fedcervix.FailureH\x00\x42\x06\n\x04what\")\n\x05Ready\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x13\n\x0bplan_digest\x18\x02 \x01(\t\"&\n\x07Refusal\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x84\x01\n\x08Progress\x12\x1d\n\x04task\x18\x01 \x01(\x0b\x32\x0f.fedcervix.Task\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x0c\n\x04\x64one\x18\x03 \x01(\x04\x12\n\n\x02of\x18\x04 \x01(\x04\x12\x0c\n\x04unit\x18\x05 \x01(\t\x12\x0c\n\x04loss\x18\x06 \x01(\x01\x12\x14\n\x0cimages_per_s\x18\x07 \x01(\x01\"u\n\x06Update\x12\x1d\n\x04task\x18\x01 \x01(\x0b\x32\x0f.fedcervix.Task\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0e\n\x06images\x18\x03 \x01(\x04\x12\r\n\x05steps\x18\x04 \x01(\x04\x12\x0c\n\x04loss\x18\x05 \x01(\x01\x12\x0f\n\x07seconds\x18\x06 \x01(\x01\"\xb4\x01\n\x05Score\x12\x1d\n\x04task\x18\x01 \x01(\x0b\x32\x0f.fedcervix.Task\x12\x10\n\x08loss_sum\x18\x02 \x01(\x01\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\x12\x0e\n\x06images\x18\x04 \x01(\x04\x12,\n\x06gauges\x18\x05 \x03(\x0b\x32\x1c.fedcervix.Score.GaugesEntry\x1a-\n\x0bGaugesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"(\n\x07\x41\x64opted\x12\x1d\n\x04task\x18\x01 \x01(\x0b\x32\x0f.fedcervix.Task\"8\n\x07\x46\x61ilure\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0c\n\x04hint\x18\x02 \x01(\t\x12\x10\n\x08incident\x18\x03 \x01(\t\"\xbf\x01\n\x0bReportReply\x12-\n\x06\x61nswer\x18\x01 \x01(\x0e\x32\x1d.fedcervix.ReportReply.Answer\x12\x0e\n\x06reason\x18\x02 \x01(\t\"q\n\x06\x41nswer\x12\x16\n\x12\x41NSWER_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41NSWER_ACCEPTED\x10\x01\x12\x14\n\x10\x41NSWER_DUPLICATE\x10\x02\x12\x10\n\x0c\x41NSWER_STALE\x10\x03\x12\x12\n\x0e\x41NSWER_REFUSED\x10\x04\"-\n\x0b\x42lobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"2\n\x0cOfferRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"\x1c\n\nOfferReply\x12\x0e\n\x06offset\x18\x01 \x01(\x04\"\x1f\n\tPushReply\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\"\x11\n\x0fOverviewRequest\"\x1d\n\rOverviewReply\x12\x0c\n\x04json\x18\x01 \x01(\t\"L\n\x0e\x43ommandRequest\x12\x0e\n\x04stop\x18\x01 \x01(\x08H\x00\x12\x0f\n\x05\x61\x62ort\x18\x02 \x01(\tH\x00\x12\x11\n\x07revoked\x18\x03 \x01(\tH\x00\x42\x06\n\x04what\"\x1c\n\x0c\x43ommandReply\x12\x0c\n\x04text\x18\x01 \x01(\t2\xfb\x02\n\nFederation\x12:\n\x06\x45nroll\x12\x18.fedcervix.EnrollRequest\x1a\x16.fedcervix.EnrollReply\x12@\n\x06\x41ttach\x12\x18.fedcervix.AttachRequest\x1a\x1a.fedcervix.FromCoordinator0\x01\x12\x35\n\x06Report\x12\x13.fedcervix.FromSite\x1a\x16.fedcervix.ReportReply\x12\x37\n\x05Offer\x12\x17.fedcervix.OfferRequest\x1a\x15.fedcervix.OfferReply\x12@\n\x08Overview\x12\x1a.fedcervix.OverviewRequest\x1a\x18.fedcervix.OverviewReply\x12=\n\x07\x43ommand\x12\x19.fedcervix.CommandRequest\x1a\x17.fedcervix.CommandReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x66\x65\x64\x63\x65rvix/wire/federation.proto\x12\tfedcervix\"$\n\rEnrollRequest\x12\x13\n\x0brequest_pem\x18\x01 \x01(\x0c\"&\n\x0b\x45nrollReply\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\x0c\"?\n\rAttachRequest\x12\x14\n\x0cwire_version\x18\x01 \x01(\r\x12\x18\n\x10software_version\x18\x02 \x01(\t\"\xa7\x01\n\x0f\x46romCoordinator\x12%\n\x07welcome\x18\x01 \x01(\x0b\x32\x12.fedcervix.WelcomeH\x00\x12\x1f\n\x04task\x18\x02 \x01(\x0b\x32\x0f.fedcervix.TaskH\x00\x12!\n\x05stand\x18\x03 \x01(\x0b\x32\x10.fedcervix.StandH\x00\x12!\n\x05leave\x18\x04 \x01(\x0b\x32\x10.fedcervix.LeaveH\x00\x42\x06\n\x04what\"8\n\x07Welcome\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x0c\n\x04plan\x18\x03 \x01(\t\"\xb1\x01\n\x04Task\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\"\n\x04kind\x18\x02 \x01(\x0e\x32\x14.fedcervix.Task.Kind\x12\r\n\x05round\x18\x03 \x01(\r\x12\x0c\n\x04\x62\x61se\x18\x04 \x01(\t\"[\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\r\n\tKIND_SEED\x10\x01\x12\x0e\n\nKIND_TRAIN\x10\x02\x12\x0e\n\nKIND_SCORE\x10\x03\x12\x0e\n\nKIND_ADOPT\x10\x04\"\x17\n\x05Stand\x12\x0e\n\x06reason\x18\x01 \x01(\t\"8\n\x05Leave\x12\x0f\n\x07outcome\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06record\x18\x03 \x01(\t\"\xa7\x02\n\x08\x46romSite\x12\n\n\x02\x61t\x18\x01 \x01(\x01\x12!\n\x05ready\x18\x02 \x01(\x0b\x32\x10.fedcervix.ReadyH\x00\x12%\n\x07refusal\x18\x03 \x01(\x0b\x32\x12.fedcervix.RefusalH\x00\x12\'\n\x08progress\x18\x04 \x01(\x0b\x32\x13.fedcervix.ProgressH\x00\x12#\n\x06update\x18\x05 \x01(\x0b\x32\x11.fedcervix.UpdateH\x00\x12!\n\x05score\x18\x06 \x01(\x0b\x32\x10.fedcervix.ScoreH\x00\x12%\n\x07\x61\x64opted\x18\x07 \x01(\x0b\x32\x12.fedcervix.AdoptedH\x00\x12%\n\x07\x66\x61ilure\x18\x08 \x01(\x0b\x32\x12.fedcervix.FailureH\x00\x42\x06\n\x04what\")\n\x05Ready\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x13\n\x0bplan_digest\x18\x02 \x01(\t\"&\n\x07Refusal\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x84\x01\n\x08Progress\x12\x1d\n\x04task\x18\x01 \x01(\x0b\x32\x0f.fedcervix.Task\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x0c\n\x04\x64one\x18\x03 \x01(\x04\x12\n\n\x02of\x18\x04 \x01(\x04\x12\x0c\n\x04unit\x18\x05 \x01(\t\x12\x0c\n\x04loss\x18\x06 \x01(\x01\x12\x14\n\x0cimages_per_s\x18\x07 \x01(\x01\"\x85\x01\n\x06Update\x12\x1d\n\x04task\x18\x01 \x01(\x0b\x32\x0f.fedcervix.Task\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0e\n\x06images\x18\x03 \x01(\x04\x12\r\n\x05steps\x18\x04 \x01(\x04\x12\x0c\n\x04loss\x18\x05 \x01(\x01\x12\x0f\n\x07seconds\x18\x06 \x01(\x01\x12\x0e\n\x06packed\x18\x07 \x01(\t\"\xb4\x01\n\x05Score\x12\x1d\n\x04task\x18\x01 \x01(\x0b\x32\x0f.fedcervix.Task\x12\x10\n\x08loss_sum\x18\x02 \x01(\x01\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\x12\x0e\n\x06images\x18\x04 \x01(\x04\x12,\n\x06gauges\x18\x05 \x03(\x0b\x32\x1c.fedcervix.Score.GaugesEntry\x1a-\n\x0bGaugesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"(\n\x07\x41\x64opted\x12\x1d\n\x04task\x18\x01 \x01(\x0b\x32\x0f.fedcervix.Task\"8\n\x07\x46\x61ilure\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0c\n\x04hint\x18\x02 \x01(\t\x12\x10\n\x08incident\x18\x03 \x01(\t\"\xbf\x01\n\x0bReportReply\x12-\n\x06\x61nswer\x18\x01 \x01(\x0e\x32\x1d.fedcervix.ReportReply.Answer\x12\x0e\n\x06reason\x18\x02 \x01(\t\"q\n\x06\x41nswer\x12\x16\n\x12\x41NSWER_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41NSWER_ACCEPTED\x10\x01\x12\x14\n\x10\x41NSWER_DUPLICATE\x10\x02\x12\x10\n\x0c\x41NSWER_STALE\x10\x03\x12\x12\n\x0e\x41NSWER_REFUSED\x10\x04\"-\n\x0b\x42lobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"2\n\x0cOfferRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"\x1c\n\nOfferReply\x12\x0e\n\x06offset\x18\x01 \x01(\x04\"\x1f\n\rPackedRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"+\n\x0bPackedReply\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x02 \x01(\t\"\x1f\n\tPushReply\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\"\x11\n\x0fOverviewRequest\"\x1d\n\rOverviewReply\x12\x0c\n\x04json\x18\x01 \x01(\t\"L\n\x0e\x43ommandRequest\x12\x0e\n\x04stop\x18\x01 \x01(\x08H\x00\x12\x0f\n\x05\x61\x62ort\x18\x02 \x01(\tH\x00\x12\x11\n\x07revoked\x18\x03 \x01(\tH\x00\x42\x06\n\x04what\"\x1c\n\x0c\x43ommandReply\x12\x0c\n\x04text\x18\x01 \x01(\t2\xb7\x03\n\nFederation\x12:\n\x06\x45nroll\x12\x18.fedcervix.EnrollRequest\x1a\x16.fedcervix.EnrollReply\x12@\n\x06\x41ttach\x12\x18.fedcervix.AttachRequest\x1a\x1a.fedcervix.FromCoordinator0\x01\x12\x35\n\x06Report\x12\x13.fedcervix.FromSite\x1a\x16.fedcervix.ReportReply\x12\x37\n\x05Offer\x12\x17.fedcervix.OfferRequest\x1a\x15.fedcervix.OfferReply\x12:\n\x06Packed\x12\x18.fedcervix.PackedRequest\x1a\x16.fedcervix.PackedReply\x12@\n\x08Overview\x12\x1a.fedcervix.OverviewRequest\x1a\x18.fedcervix.OverviewReply\x12=\n\x07\x43ommand\x12\x19.fedcervix.CommandRequest\x1a\x17.fedcervix.CommandReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -59,36 +59,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REFUSAL']._serialized_end=1059
   _globals['_PROGRESS']._serialized_start=1062
   _globals['_PROGRESS']._serialized_end=1194
-  _globals['_UPDATE']._serialized_start=1196
-  _globals['_UPDATE']._serialized_end=1313
-  _globals['_SCORE']._serialized_start=1316
-  _globals['_SCORE']._serialized_end=1496
-  _globals['_SCORE_GAUGESENTRY']._serialized_start=1451
-  _globals['_SCORE_GAUGESENTRY']._serialized_end=1496
-  _globals['_ADOPTED']._serialized_start=1498
-  _globals['_ADOPTED']._serialized_end=1538
-  _globals['_FAILURE']._serialized_start=1540
-  _globals['_FAILURE']._serialized_end=1596
-  _globals['_REPORTREPLY']._serialized_start=1599
-  _globals['_REPORTREPLY']._serialized_end=1790
-  _globals['_REPORTREPLY_ANSWER']._serialized_start=1677
-  _globals['_REPORTREPLY_ANSWER']._serialized_end=1790
-  _globals['_BLOBREQUEST']._serialized_start=1792
-  _globals['_BLOBREQUEST']._serialized_end=1837
-  _globals['_OFFERREQUEST']._serialized_start=1839
-  _globals['_OFFERREQUEST']._serialized_end=1889
-  _globals['_OFFERREPLY']._serialized_start=1891
-  _globals['_OFFERREPLY']._serialized_end=1919
-  _globals['_PUSHREPLY']._serialized_start=1921
-  _globals['_PUSHREPLY']._serialized_end=1952
-  _globals['_OVERVIEWREQUEST']._serialized_start=1954
-  _globals['_OVERVIEWREQUEST']._serialized_end=1971
-  _globals['_OVERVIEWREPLY']._serialized_start=1973
-  _globals['_OVERVIEWREPLY']._serialized_end=2002
-  _globals['_COMMANDREQUEST']._serialized_start=2004
-  _globals['_COMMANDREQUEST']._serialized_end=2080
-  _globals['_COMMANDREPLY']._serialized_start=2082
-  _globals['_COMMANDREPLY']._serialized_end=2110
-  _globals['_FEDERATION']._serialized_start=2113
-  _globals['_FEDERATION']._serialized_end=2492
+  _globals['_UPDATE']._serialized_start=1197
+  _globals['_UPDATE']._serialized_end=1330
+  _globals['_SCORE']._serialized_start=1333
+  _globals['_SCORE']._serialized_end=1513
+  _globals['_SCORE_GAUGESENTRY']._serialized_start=1468
+  _globals['_SCORE_GAUGESENTRY']._serialized_end=1513
+  _globals['_ADOPTED']._serialized_start=1515
+  _globals['_ADOPTED']._serialized_end=1555
+  _globals['_FAILURE']._serialized_start=1557
+  _globals['_FAILURE']._serialized_end=1613
+  _globals['_REPORTREPLY']._serialized_start=1616
+  _globals['_REPORTREPLY']._serialized_end=1807
+  _globals['_REPORTREPLY_ANSWER']._serialized_start=1694
+  _globals['_REPORTREPLY_ANSWER']._serialized_end=1807
+  _globals['_BLOBREQUEST']._serialized_start=1809
+  _globals['_BLOBREQUEST']._serialized_end=1854
+  _globals['_OFFERREQUEST']._serialized_start=1856
+  _globals['_OFFERREQUEST']._serialized_end=1906
+  _globals['_OFFERREPLY']._serialized_start=1908
+  _globals['_OFFERREPLY']._serialized_end=1936
+  _globals['_PACKEDREQUEST']._serialized_start=1938
+  _globals['_PACKEDREQUEST']._serialized_end=1969
+  _globals['_PACKEDREPLY']._serialized_start=1971
+  _globals['_PACKEDREPLY']._serialized_end=2014
+  _globals['_PUSHREPLY']._serialized_start=2016
+  _globals['_PUSHREPLY']._serialized_end=2047
+  _globals['_OVERVIEWREQUEST']._serialized_start=2049
+  _globals['_OVERVIEWREQUEST']._serialized_end=2066
+  _globals['_OVERVIEWREPLY']._serialized_start=2068
+  _globals['_OVERVIEWREPLY']._serialized_end=2097
+  _globals['_COMMANDREQUEST']._serialized_start=2099
+  _globals['_COMMANDREQUEST']._serialized_end=2175
+  _globals['_COMMANDREPLY']._serialized_start=2177
+  _globals['_COMMANDREPLY']._serialized_end=2205
+  _globals['_FEDERATION']._serialized_start=2208
+  _globals['_FEDERATION']._serialized_end=2647
 # @@protoc_insertion_point(module_scope)
