@@ -1,4 +1,4 @@
-"""Bytes into the reader of packed models: the announced model or a RemoteError, nothing else, and nothing left behind."""
+"""Bytes into the reader of packed models: the announced model or a RemoteError, and nothing is left behind."""
 
 from __future__ import annotations
 
