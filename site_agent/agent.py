@@ -271,19 +271,13 @@ class Agent:
         self._show("working", {"task": task})
         lines: list[str] = []
         if task.base and not self._blobs.has(task.base):
-            self._again(
-                job.cancelled,
-                lambda: economy.bring(
-                    self._link, self._blobs, task.base, job.plan, self._on_bytes(job, task, "downloading")
-                ),
-            )
+            self._again(job.cancelled, lambda: self._bring(job, task))
         if task.kind is TaskKind.ADOPT:
             adopt(self._home, task, job.plan, self._blobs)
             result: session.Result = ModelAdopted(self._site, task, time.time())
         else:
             if task.kind is TaskKind.TRAIN:
-                folder, report = job.spool.folder, self._link.report
-                self._again(job.cancelled, lambda: economy.settle_earlier(folder, task, report))
+                self._again(job.cancelled, lambda: economy.settle_earlier(job.spool.folder, task, self._link.report))
             numbers = self._worker.do(task, job.plan, self._on_progress(task), job.cancelled)
             result = self._result(job, task, numbers)
             if task.kind in (TaskKind.TRAIN, TaskKind.SCORE):
@@ -292,6 +286,15 @@ class Agent:
         job.spool.put(result)
         self._show("finished", {"task": task, "lines": lines})
         return lambda s: session.finished(s, result)
+
+    def _bring(self, job: Job, task: Task) -> None:
+        """Bring a task's model here."""
+        on_bytes = self._on_bytes(job, task, "downloading")
+
+        def fetch(digest: str) -> None:
+            self._link.fetch(digest, self._blobs, on_bytes)
+
+        economy.bring(self._link, self._blobs, task.base, job.plan, fetch)
 
     def _result(self, job: Job, task: Task, numbers: dict[str, Any]) -> session.Result:
         """Return what a worker has done as the report it makes."""

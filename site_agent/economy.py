@@ -19,20 +19,20 @@ from fedcervix.files import write_whole
 from fedcervix.plan import Plan
 from fedcervix.rounding import Rounded, rebuild, round_model
 from fedcervix.weights import disk
-from site_agent.link import Link, OnBytes
+from site_agent.link import Link
 
 FILE = "carried.json"
 
 
-def bring(link: Link, blobs: BlobStore, model: str, plan: Plan, on_bytes: OnBytes) -> None:
+def bring(link: Link, blobs: BlobStore, model: str, plan: Plan, fetch: Callable[[str], None]) -> None:
     """Bring a task's model here: packed, where the coordinator has it packed and this site can unpack it."""
     packing = plan.terms.compression
     form = None if packing == "none" else link.packed(model)
     if packing == "none" or form is None or (form.base and not blobs.has(form.base)):
-        link.fetch(model, blobs, on_bytes)
+        fetch(model)
         return
     if not blobs.has(form.digest):
-        link.fetch(form.digest, blobs, on_bytes)
+        fetch(form.digest)
     rebuild(blobs, form.digest, model, packing, form.base, name="unpacked")
 
 
