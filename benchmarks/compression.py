@@ -35,6 +35,7 @@ import torch
 from scipy import stats
 
 from benchmarks.command_line import command
+from benchmarks.payloads import RESNET50, changed
 from benchmarks.recipes import PROBES, Cells, Site, probe_auc, scores, sites_of, who
 from benchmarks.sides import machine, table, write
 from fedcervix.aggregate import aggregate
@@ -53,6 +54,8 @@ NONE = "none"
 CHOICES = (NONE, "bfloat16", "int8", "int8 without feedback")
 COORDINATOR = "coordinator"
 MINUS = "minus none (95 %)"
+TURNS = 5
+ROUNDING = ("choice", "MB a model", "share", "s to round and pack", "s to unpack")
 HEAD = ("choice", "MB a model", "share", "validation loss", MINUS, "linear probe AUC", MINUS, "k-NN AUC", MINUS)
 
 
@@ -164,6 +167,28 @@ def cell(plan: Plan, choice: str, among: Sequence[Part]) -> dict[str, Any]:
     return {**made, "scores": found, "seconds": seconds}
 
 
+# --- what rounding takes -------------------------------------------------------------------------------------------
+
+
+def rounding(folder: Path) -> Iterator[list[str]]:
+    """Yield, by choice, a ResNet-50's bytes on the line, and the seconds to round and pack it and to unpack it."""
+    base, exact, packed, model = (folder / name for name in ("base", "exact", "packed", "model"))
+    RESNET50.write(base)
+    changed(base, exact, 1.0)
+    for choice, origin in (("bfloat16", None), ("int8", Origin(digest_file(base), base))):
+        packs, unpacks = [], []
+        for _ in range(TURNS):
+            began_s = time.perf_counter()
+            pack(exact, packed, choice, origin, Feedback(None, folder / "left") if origin else None)
+            packed_s = time.perf_counter()
+            unpack(packed, model, choice, origin)
+            packs.append(packed_s - began_s)
+            unpacks.append(time.perf_counter() - packed_s)
+        sizes = packed.stat().st_size, base.stat().st_size
+        seconds = [f"{statistics.median(times):.2f}" for times in (packs, unpacks)]
+        yield [choice, f"{sizes[0] / 1e6:.1f}", f"{sizes[0] / sizes[1]:.1%}", *seconds]
+
+
 # --- the table ----------------------------------------------------------------------------------------------------
 
 
@@ -250,6 +275,7 @@ def main() -> None:
                     cells[key] = cell(plan_of(asked, sites, seed), choice, among)
                     write(asked.json, kept)
                     print(f"{key}: loss {cells[key]['losses'][-1]:.4f}, {cells[key]['seconds']} s", flush=True)
+        print(f"\nResNet-50\n{table(ROUNDING, list(rounding(Path(folder))))}")
     print(f"\n{command()}\n")
     print(table(HEAD, [line(cells, kept["sites"], choice) for choice in asked.only or CHOICES]))
 

@@ -8,7 +8,7 @@ so a model arrives with the digest under which it was made.
     int8       u = base + dequantised(quantised(trained - base + residual)); both ends hold the base. A block of 256
                differences has one float32 scale, a 127th of its largest magnitude, and a signed byte for each
     exact      in both: running statistics of batch normalisation, counters, and whatever is not float32. They are
-               .2 % of the bytes; a variance that is rounded to zero would be divided by
+               .2 % of the bytes, and a rounded step could make a variance negative
 
 What int8 rounds away is the *residual*; its maker adds it to the next difference (error feedback: Seide et al. 2014,
 Karimireddy et al. 2019). So it is late, not lost.
