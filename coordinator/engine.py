@@ -19,6 +19,7 @@ from coordinator.liveness import Line, Liveness
 from fedcervix.aggregate import Momentum, aggregate
 from fedcervix.blobs import BlobStore
 from fedcervix.codec import Claim, Progress
+from fedcervix.economy import kept_form
 from fedcervix.errors import ModelError, RemoteError, RunError, StorageError, TwinError
 from fedcervix.events import (
     AggregateStored,
@@ -34,6 +35,7 @@ from fedcervix.events import (
 )
 from fedcervix.journal import Journal, RunRecord
 from fedcervix.log import logger
+from fedcervix.rounding import Rounded, rebuild, round_model
 from fedcervix.rounds import (
     Aggregate,
     Instruction,
@@ -67,6 +69,7 @@ class Engine:
         self._run = replay(begin_of(record), journal.events(record.run))
         self._acting: dict[str, Acting] = {}
         self._streams: dict[str, object] = {}
+        self._unpacking = {site: threading.Lock() for site in record.plan.sites}
         self._liveness = Liveness(record.plan.sites, record.plan.terms.lease_s, time.monotonic)
 
     @property
@@ -114,14 +117,31 @@ class Engine:
         _, answer = step(run, update)
         if answer is not Answer.ACCEPTED:
             return answer  # a later state does not accept it either
-        if not self._blobs.has(update.digest):
-            raise RunError(f"the model {update.digest[:12]} of {update.task} is not here", next_step="send it again")
+        there = update.packed or update.digest
+        if not self._blobs.has(there):
+            raise RunError(f"the model {there[:12]} of {update.task} is not here", next_step="send it again")
+        if update.packed:
+            self._unpack(run, update)
         path = self._blobs.path(update.digest)
         if update.task.kind is TaskKind.SEED:
             vet_base(path)
         else:
             vet(path, read_layout(self._blobs.path(run.layout)))
         return self.submit(update)
+
+    def _unpack(self, run: Run, update: UpdateStored) -> None:
+        """Make a model that came packed. Raises RemoteError where this is not its packed form."""
+        packing, seeds = run.plan.terms.compression, update.task.kind is TaskKind.SEED
+        if packing == "none" or (seeds and packing == "int8"):
+            raise RemoteError(
+                "a packed model came where the plan has none", next_step="compare the two sides' versions"
+            )
+        like = None if seeds else read_layout(self._blobs.path(run.layout))
+        with self._unpacking[update.site]:  # the same report may come again before the first one is answered
+            name = f"unpacked-{update.site}"
+            rebuild(self._blobs, update.packed, update.digest, packing, update.task.base, name=name, like=like)
+        sizes = {"bytes": self._blobs.size_bytes(update.packed), "of": self._blobs.size_bytes(update.digest)}
+        self._log.info("update unpacked", site=update.site, **sizes)
 
     def abort(self, reason: str) -> None:
         """End the run before its time."""
@@ -249,20 +269,26 @@ class Engine:
 
     def _act(self, work: Aggregate | None) -> None:
         if work is not None:
-            self.submit(AggregateStored(work.round, self._average(work), self._clock_s()))
+            made = self._average(work)
+            self.submit(AggregateStored(work.round, made.digest, self._clock_s(), made.packed, made.residual))
             return
         for site in self._silent_sites():
             self.submit(SiteSilent(site, self._clock_s()))
         self.submit(Tick(self._clock_s()))
 
-    def _average(self, work: Aggregate) -> str:
+    def _average(self, work: Aggregate) -> Rounded:
         """Average the round's updates (paper, II-B: "we use weight averaging for model aggregation")."""
         updates = [(self._blobs.path(digest), weight) for digest, weight in work.updates]
         output = self._blobs.scratch(f"aggregate-{work.round}")
         layout = read_layout(self._blobs.path(work.layout))
         digest = aggregate(updates, layout, output, self._run.plan.terms.batch_norm, self._momentum(work))
-        self._blobs.adopt(output, digest)
-        return digest
+        if work.compression == "none":
+            self._blobs.adopt(output, digest)
+            return Rounded(digest)
+        name = f"average-{work.round}"
+        made = round_model(self._blobs, output, work.compression, work.base, work.residual, name=name)
+        output.unlink()
+        return made
 
     def _momentum(self, work: Aggregate) -> Momentum | None:
         if work.last_step is None:
@@ -307,4 +333,6 @@ def needed(run: Run) -> set[str]:
         kept |= {update.digest for update in run.current.contributions} | {run.current.candidate}
     if run.best_round:
         kept.add(run.best.candidate)
+    kept |= {form.digest for form in (kept_form(run, model) for model in kept) if form}
+    kept |= {round_.residual for round_ in run.rounds[-2:]}
     return kept - {""}

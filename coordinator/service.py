@@ -28,6 +28,7 @@ from coordinator.registry import Registry
 from coordinator.results import record
 from fedcervix import codec, identity, rpc
 from fedcervix.blobs import BlobStore
+from fedcervix.economy import Packed, packed_form
 from fedcervix.errors import FedcervixError, IdentityError, RemoteError, RunError, StorageError
 from fedcervix.events import (
     Answer,
@@ -63,6 +64,7 @@ class Service:
             rpc.ATTACH: _guarded_stream(self.attach),
             rpc.REPORT: _guarded(self.report),
             rpc.OFFER: _guarded(self.offer),
+            rpc.PACKED: _guarded(self.packed),
             rpc.FETCH: _guarded_stream(self.fetch),
             rpc.PUSH: _guarded(self.push),
             rpc.OVERVIEW: _guarded(self.overview),
@@ -219,11 +221,25 @@ class Service:
             raise RunError("the transfer ended early", next_step="offer it again, and go on from the offset given")
         return wire.PushReply(size_bytes=size_bytes)
 
+    def packed(self, request: wire.PackedRequest, context: grpc.ServicerContext) -> wire.PackedReply:
+        """Say in which packed form a site may have the model of its task."""
+        site = self._site(context)
+        digest = codec.read_digest(request.digest)
+        if digest != self._task(site).base:
+            raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run has moved on")
+        return codec.write_packed(self._form(site, digest))
+
+    def _form(self, site: str, model: str) -> Packed | None:
+        form = packed_form(self._engine.run, site, model)
+        return form if form and self._blobs.has(form.digest) else None
+
     def fetch(self, request: wire.BlobRequest, context: grpc.ServicerContext) -> Iterator[bytes]:
         """Send a model from an offset; its size goes before it."""
         site, instance = self._agent(context)
         digest = codec.read_digest(request.digest)
-        if digest != self._task(site).base or not self._blobs.has(digest):
+        base = self._task(site).base
+        form = self._form(site, base)
+        if digest not in (base, form.digest if form else base) or not self._blobs.has(digest):
             raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run has moved on")
         context.send_initial_metadata(((rpc.SIZE_KEY, str(self._blobs.size_bytes(digest))),))
         yield from self._signs_of(site, instance, self._blobs.chunks(digest, request.offset))

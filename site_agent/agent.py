@@ -37,8 +37,9 @@ from fedcervix.log import logger
 from fedcervix.pauses import Pauses
 from fedcervix.plan import Plan
 from fedcervix.privacy import outward
+from fedcervix.rounding import Rounded
 from fedcervix.rounds import Instruction, Leave, Outcome
-from site_agent import incidents
+from site_agent import economy, incidents
 from site_agent.home import SiteHome
 from site_agent.link import Link
 from site_agent.models import adopt
@@ -369,24 +370,18 @@ class Agent:
         self._show("working", {"task": task})
         lines: list[str] = []
         if task.base and not self._blobs.has(task.base):
-            self._again(
-                job.cancelled,
-                lambda: self._link.fetch(
-                    task.base,
-                    self._blobs,
-                    self._on_bytes(job, task, "downloading"),
-                    bytes_max=codec.model_bytes_max(job.spool.model_bytes()),
-                ),
-            )
+            self._again(job.cancelled, lambda: self._bring(job, task))
         if task.base:
             job.spool.note_model(self._blobs.size_bytes(task.base))
         if task.kind is TaskKind.ADOPT:
             self._with_room(job, task, lambda: adopt(self._home, task, job.plan, self._blobs))
             result: session.Result = ModelAdopted(self._site, task, time.time())
         else:
+            if task.kind is TaskKind.TRAIN:
+                self._again(job.cancelled, lambda: economy.settle_earlier(job.spool.folder, task, self._link.report))
             job.at_work = True
             numbers = self._worker.do(task, job.plan, self._on_progress(task), job.cancelled)
-            result = _result(self._site, task, numbers)
+            result = self._result(job, task, numbers)
             if task.kind in (TaskKind.TRAIN, TaskKind.SCORE):
                 self._with_room(job, task, lambda: job.spool.note(str(task.kind), task.round, numbers))
                 lines = numbers.get("said", [])
@@ -402,8 +397,29 @@ class Agent:
 
         with_room(act, self._on_progress(task), wait)
 
+    def _bring(self, job: Job, task: Task) -> None:
+        """Bring a task's model here."""
+        on_bytes = self._on_bytes(job, task, "downloading")
+        bytes_max = codec.model_bytes_max(job.spool.model_bytes())
+
+        def fetch(digest: str) -> None:
+            self._link.fetch(digest, self._blobs, on_bytes, bytes_max=bytes_max)
+
+        economy.bring(self._link, self._blobs, task.base, job.plan, fetch)
+
+    def _result(self, job: Job, task: Task, numbers: dict[str, Any]) -> session.Result:
+        """Return what a worker has done as the report it makes."""
+        if task.kind is TaskKind.SCORE:
+            return _score(self._site, task, numbers)
+        made = economy.rounded(self._blobs, job.spool.folder, task, job.plan, numbers["digest"])
+        update = _update(self._site, task, numbers, made)
+        economy.keep(job.spool.folder, update, made.residual)
+        return update
+
     def _deliver(self, job: Job, result: session.Result) -> Callable[[session.Session], session.Session]:
         answer, reason = self._again(job.cancelled, lambda: self._deliver_once(job, result))
+        if isinstance(result, UpdateStored):
+            economy.settle(job.spool.folder, result, answer)
 
         def answered(s: session.Session) -> session.Session:
             return session.answered(s, result.task)
@@ -417,16 +433,15 @@ class Agent:
             )
         if isinstance(result, ModelAdopted) and reason in list(Outcome):
             self._outcome = Outcome(reason)
-        if not isinstance(
-            result, ScoreReported
-        ):  # after it the next training begins at once: that is no time to tidy up
-            self._blobs.keep_only({result.task.base} | ({result.digest} if isinstance(result, UpdateStored) else set()))
+        if not isinstance(result, ScoreReported):  # after a score the next training begins at once: no time to tidy up
+            keep = {result.task.base} | ({result.digest} if isinstance(result, UpdateStored) else set())
+            self._blobs.keep_only(keep | economy.carried(job.spool.folder).residuals)
         self._show("delivered", {"task": result.task, "answer": answer})
         return answered
 
     def _deliver_once(self, job: Job, result: session.Result) -> tuple[Answer, str]:
         if isinstance(result, UpdateStored):
-            self._link.push(result.digest, self._blobs, self._on_bytes(job, result.task, "uploading"))
+            self._link.push(result.packed or result.digest, self._blobs, self._on_bytes(job, result.task, "uploading"))
         return self._link.report(result)
 
     def _again(
@@ -567,20 +582,25 @@ class _Reporter:
                     self._link.report(progress)
 
 
-def _result(site: str, task: Task, numbers: dict[str, Any]) -> session.Result:
+def _score(site: str, task: Task, numbers: dict[str, Any]) -> ScoreReported:
     """Return a worker's numbers as the report they make; nothing else of them leaves the site."""
-    at = time.time()
     told = outward(numbers)
-    if task.kind is TaskKind.SCORE:
-        gauges = tuple(sorted((name, float(value)) for name, value in outward(numbers["gauges"]).items()))
-        return ScoreReported(site, task, float(told["loss_sum"]), int(told["count"]), int(told["images"]), gauges, at)
+    gauges = tuple(sorted((name, float(value)) for name, value in outward(numbers["gauges"]).items()))
+    loss_sum, count, images = float(told["loss_sum"]), int(told["count"]), int(told["images"])
+    return ScoreReported(site, task, loss_sum, count, images, gauges, time.time())
+
+
+def _update(site: str, task: Task, numbers: dict[str, Any], made: Rounded) -> UpdateStored:
+    """The same for a model, which was rounded if the plan says so."""
+    told = outward(numbers)
     return UpdateStored(
         site,
         task,
-        numbers["digest"],
+        made.digest,
         int(told["images"]),
         int(told["steps"]),
         float(told["loss"]),
         float(told["seconds"]),
-        at,
+        time.time(),
+        made.packed,
     )

@@ -16,6 +16,7 @@ import grpc
 from fedcervix import __version__, codec, rpc
 from fedcervix.blobs import BlobStore
 from fedcervix.codec import FIRST_MODEL_BYTES_MAX
+from fedcervix.economy import Packed
 from fedcervix.errors import LinkError, RemoteError
 from fedcervix.events import Answer
 from fedcervix.rounds import Instruction
@@ -44,6 +45,9 @@ class Link(Protocol):
 
     def push(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
         """Bring a model there; goes on where an earlier try ended."""
+
+    def packed(self, digest: str) -> Packed | None:
+        """Return the packed form in which the task's model is to be had; None: it travels itself."""
 
 
 class GrpcLink:
@@ -133,6 +137,10 @@ class GrpcLink:
             rpc.stub(self._channel, rpc.PUSH)(chunks, metadata=(*self._who, *place))
         except grpc.RpcError as error:
             raise rpc.translate(error, self._address) from error
+
+    def packed(self, digest: str) -> Packed | None:
+        """Return the packed form in which the task's model is to be had; None: it travels itself."""
+        return codec.read_packed(self._call(rpc.PACKED, wire.PackedRequest(digest=digest)))
 
     def close(self) -> None:
         """Cut the line; whoever listens on it gets a LinkError."""

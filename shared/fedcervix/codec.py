@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
+from fedcervix.economy import Packed
 from fedcervix.errors import RemoteError
 from fedcervix.events import (
     DIGEST,
@@ -251,6 +252,7 @@ def _write_update(report: UpdateStored) -> wire.Update:
         steps=report.steps,
         loss=report.loss,
         seconds=report.seconds,
+        packed=report.packed,
     )
 
 
@@ -300,7 +302,9 @@ def _read_progress(message: wire.FromSite, _site: str, _at: float) -> Progress:
 
 def _read_update(message: wire.FromSite, site: str, at: float) -> UpdateStored:
     said = message.update
-    return UpdateStored(site, _task(said.task), said.digest, said.images, said.steps, said.loss, said.seconds, at)
+    return UpdateStored(
+        site, _task(said.task), said.digest, said.images, said.steps, said.loss, said.seconds, at, said.packed
+    )
 
 
 def _read_score(message: wire.FromSite, site: str, at: float) -> ScoreReported:
@@ -362,6 +366,19 @@ def read_size(text: str, bytes_max: int) -> int:
     check(text.isascii() and text.isdigit() and len(text) < 19, "a model comes with its size")
     check(0 < int(text) <= bytes_max, f"a model of {int(text):,} bytes is not this run's (at most {bytes_max:,})")
     return int(text)
+
+
+def write_packed(form: Packed | None) -> wire.PackedReply:
+    """Return the message of a packed form, or of none."""
+    return wire.PackedReply(digest=form.digest, base=form.base) if form else wire.PackedReply()
+
+
+@_reads
+def read_packed(message: wire.PackedReply) -> Packed | None:
+    """Return the packed form in which a model is to be had; None: it travels itself."""
+    if not message.digest and not message.base:
+        return None
+    return Packed(read_digest(message.digest), read_digest(message.base) if message.base else "")
 
 
 @_reads

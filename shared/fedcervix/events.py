@@ -79,6 +79,10 @@ def _check_measure(name: str, value: float) -> None:
     check(math.isfinite(value), f"{name} is a finite number; found {value}")
 
 
+def _check_optional(digest: str) -> None:
+    check(digest == "" or bool(DIGEST.fullmatch(digest)), f"neither a digest nor empty: {digest!r}")
+
+
 @dataclass(frozen=True, slots=True)
 class SiteAttached:
     """A site has accepted the plan and is ready to be asked."""
@@ -137,9 +141,12 @@ class UpdateStored:
     """mean training loss of the last epoch"""
     seconds: float
     at: float
+    packed: str = ""
+    """digest of the packed form in which the model travelled; empty where it travelled itself"""
 
     def __post_init__(self) -> None:
         check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {self.digest!r}")
+        _check_optional(self.packed)
         check(self.task.kind in (TaskKind.SEED, TaskKind.TRAIN), f"{self.task.kind} makes no model")
         check(0 <= self.images <= 2**40, f"images is 0 to 2^40; found {self.images}")
         check(self.images > 0 or self.task.kind == TaskKind.SEED, "an update counts at least one image")
@@ -155,9 +162,15 @@ class AggregateStored:
     round: int
     digest: str
     at: float
+    packed: str = ""
+    """digest of the average's packed form; empty where the average itself travels"""
+    residual: str = ""
+    """digest of what was rounded away, which is added to the next average"""
 
     def __post_init__(self) -> None:
         check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {self.digest!r}")
+        _check_optional(self.packed)
+        _check_optional(self.residual)
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,12 +86,13 @@ ENROLL = Method("/fedcervix.Federation/Enroll", wire.EnrollRequest, wire.EnrollR
 ATTACH = Method("/fedcervix.Federation/Attach", wire.AttachRequest, wire.FromCoordinator, "unary_stream")
 REPORT = Method("/fedcervix.Federation/Report", wire.FromSite, wire.ReportReply)
 OFFER = Method("/fedcervix.Federation/Offer", wire.OfferRequest, wire.OfferReply)
+PACKED = Method("/fedcervix.Federation/Packed", wire.PackedRequest, wire.PackedReply)
 OVERVIEW = Method("/fedcervix.Federation/Overview", wire.OverviewRequest, wire.OverviewReply)
 COMMAND = Method("/fedcervix.Federation/Command", wire.CommandRequest, wire.CommandReply)
 FETCH = Method("/fedcervix.Blobs/Fetch", wire.BlobRequest, None, "unary_stream")
 PUSH = Method("/fedcervix.Blobs/Push", None, wire.PushReply, "stream_unary")
 
-METHODS = (ENROLL, ATTACH, REPORT, OFFER, OVERVIEW, COMMAND, FETCH, PUSH)
+METHODS = (ENROLL, ATTACH, REPORT, OFFER, PACKED, OVERVIEW, COMMAND, FETCH, PUSH)
 
 
 def _to_bytes(message: Any) -> bytes:

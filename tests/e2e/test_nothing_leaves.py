@@ -21,6 +21,7 @@ from PIL import Image
 
 from fedcervix import codec
 from fedcervix.blobs import BlobStore
+from fedcervix.economy import Packed
 from fedcervix.errors import FedcervixError
 from fedcervix.events import Answer
 from fedcervix.rounds import Instruction
@@ -62,6 +63,9 @@ class RecordingLink:
     def push(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
         self.sent += digest.encode() + blobs.path(digest).read_bytes()
         self._link.push(digest, blobs, on_bytes)
+
+    def packed(self, digest: str) -> Packed | None:
+        return self._link.packed(digest)
 
 
 @pytest.fixture

@@ -37,6 +37,12 @@ def draw_momentum(dice: random.Random, plan: Plan) -> Plan:
     return plan if plan.mode == "ppfssl" else replace(plan, terms=replace(plan.terms, server_momentum=share))
 
 
+def draw_compression(dice: random.Random, plan: Plan) -> Plan:
+    """Let half of the federations save bytes."""
+    compression = dice.choice(["none", "none", "bfloat16", "int8"])
+    return replace(plan, terms=replace(plan.terms, compression=compression))
+
+
 def draw_faults(dice: random.Random, plan: Plan) -> Faults:
     """Draw a world; each kind of fault is absent from half of the histories."""
 
@@ -79,7 +85,8 @@ def history(seed: int, rules: Rules | None = None) -> History:
     plan = draw_plan(dice)
     faults = draw_faults(dice, plan)
     base = dice.choice(["", digest_of("a model given by the operator")])
-    plan = draw_momentum(dice, plan)  # drawn last, as twins are: a number stands for the same plan and other faults
+    # Drawn last: a number stands for the same plan and faults as without them.
+    plan = draw_compression(dice, draw_momentum(dice, plan))
     faults = draw_twins(dice, faults)
     try:
         found = simulate(plan, faults, seed, base=base, rules=rules)

@@ -13,9 +13,9 @@ import pytest
 
 from coordinator.engine import needed
 from coordinator.instances import Acting, admit
-from fedcervix import rounds
+from fedcervix import economy, rounds
 from fedcervix.codec import Claim
-from fedcervix.events import AggregateStored, Answer, Event, event_from_json, event_to_json
+from fedcervix.events import AggregateStored, Answer, Event, UpdateStored, event_from_json, event_to_json
 from fedcervix.plan import Plan, Recipe, Terms
 from fedcervix.rounds import Aggregate, Outcome, Round, Run
 from tests.simulation.histories import history
@@ -26,7 +26,9 @@ SHARES, SHARE = 10, 150
 MODES = ("csfssl", "ppfssl")
 MOMENTUM = {"server_momentum": 0.5, "rounds": 3}
 """the third round is the first whose step lies between two averages"""
-FEDERATIONS = [("csfssl", {}), ("csfssl", MOMENTUM), ("ppfssl", {})]
+INT8 = {"compression": "int8", "rounds": 3}
+"""the second round's update carries on what the first one's rounding left over, and so does the average"""
+FEDERATIONS = [("csfssl", {}), ("csfssl", MOMENTUM), ("ppfssl", {}), ("csfssl", INT8), ("ppfssl", INT8)]
 SOUND = Faults()
 GIVEN = "5" * 64
 
@@ -84,6 +86,18 @@ def test_server_momentum_goes_on_through_rounds_without_a_site() -> None:
     _, second, third = found.run.rounds
     updates = [(trained(third.base, site, 3), 1.0) for site in ("ada", "cleo")]
     assert third.candidate == averaged(updates, (third.base, second.base))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("ring_result", ["last", "cycle-average"])
+@pytest.mark.parametrize("compression", ["bfloat16", "int8"])
+def test_a_run_that_saves_bytes_ends_with_the_model_that_arithmetic_gives(
+    mode: str, ring_result: str, compression: str
+) -> None:
+    plan = small(mode, ring_result=ring_result, compression=compression, rounds=3)
+    found = simulate(plan, SOUND, 0)
+    assert (found.run.outcome, result(found)) == (Outcome.OK, undisturbed(plan, ""))
+    assert result(found)[0] != undisturbed(small(mode, ring_result=ring_result, rounds=3), "")[0]
 
 
 @pytest.mark.parametrize(("mode", "terms"), FEDERATIONS)
@@ -235,6 +249,30 @@ def test_a_coordinator_that_forgets_the_model_before_the_last_is_found() -> None
         return needed(replace(run, plan=plain))
 
     assert "a model to be averaged is gone" in found_by(Rules(needed=forgets), range(300))
+
+
+def test_a_site_that_carries_on_what_an_update_left_over_that_did_not_count_is_found() -> None:
+    def always(carried: economy.Carried, update: UpdateStored, _: Answer) -> economy.Carried:
+        return economy.answered(carried, update, Answer.ACCEPTED)
+
+    assert "its last one that counted" in found_by(Rules(answered=always), range(1500))
+
+
+def test_a_site_that_forgets_an_update_whose_answer_was_lost_is_found() -> None:
+    assert "its last one that counted" in found_by(Rules(undecided=lambda _carried, _task: None), range(1500))
+
+
+def test_a_coordinator_that_forgets_what_its_rounding_left_over_is_found() -> None:
+    def forgets(run: Run) -> set[str]:
+        return needed(run) - {round_.residual for round_ in run.rounds}
+
+    assert "what the average is rounded with is gone" in found_by(Rules(needed=forgets), range(300))
+
+
+def test_a_coordinator_that_gives_away_the_difference_between_two_sites_models_is_found() -> None:
+    """A packed form is of use to a site that held its base; to another one it would tell what a site has learnt."""
+    anyone = Rules(packed_form=lambda run, _site, model: economy.kept_form(run, model))
+    assert "the difference to a model that it never held" in found_by(anyone, range(300))
 
 
 def test_a_step_that_waits_for_nobody_is_found() -> None:

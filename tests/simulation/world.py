@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from coordinator.engine import needed
 from coordinator.instances import Acting, admit, heeded
 from coordinator.liveness import Liveness
-from fedcervix import session
+from fedcervix import economy, session
 from fedcervix.codec import SUCCEEDS_MAX, Claim
 from fedcervix.events import (
     AggregateStored,
@@ -59,7 +59,10 @@ from tests.simulation.oracle import (
     faults_of_ledger,
     faults_of_outcome,
     images_of,
+    left_of,
     loss_of,
+    packed_of,
+    rounded,
     seeded,
     trained,
 )
@@ -125,6 +128,9 @@ class Rules:
     duty: Callable[[Run], Aggregate | None] = duty
     needed: Callable[[Run], set[str]] = needed
     append: Callable[[list[str], Event], None] = lambda journal, event: journal.append(event_to_json(event))
+    answered: Callable[[economy.Carried, UpdateStored, Answer], economy.Carried] = economy.answered
+    undecided: Callable[[economy.Carried, Task], UpdateStored | None] = economy.undecided
+    packed_form: Callable[[Run, str, str], economy.Packed | None] = economy.packed_form
     lease_begins_when_asked: bool = True
     listens: frozenset[Presence] = frozenset({Presence.PRESENT, Presence.REVOKED})
     """A silent site is told nothing: it goes on with what it does, and its next word brings it back. Were it told to
@@ -323,6 +329,7 @@ class Coordinator:
         wanted = {task.base for task in self.wanted.values() if isinstance(task, Task)} - {""}
         if not wanted <= self.blobs:
             found.append(f"sites are asked for models that are not kept: {wanted - self.blobs}")
+        found.extend(self._faults_of_forms(after))
         if not after.ended and not waits(after) and self.duty is None:
             found.append(f"{after.phase}: nothing is waited for and nothing is to be done")
         for stream in self.streams:
@@ -330,6 +337,15 @@ class Coordinator:
             if known.presence is Presence.SILENT and stream.sound_for_s(known.since) > FORGOTTEN_S:
                 found.append(f"{known.name} listens, but is taken for silent since {known.since:.0f}")
         _check(found)
+
+    def _faults_of_forms(self, run: Run) -> Iterator[str]:
+        """Yield what is wrong with the packed forms that sites may have of the models they are asked to work on."""
+        for site, task in self.wanted.items():
+            form = self.rules.packed_form(run, site, task.base) if isinstance(task, Task) and task.base else None
+            if form is not None and form.digest not in self.blobs:
+                yield f"{site} may have a packed form that is not kept"
+            if form is not None and form.base and form.base not in self.world.sites[site].held:
+                yield f"{site} may have the difference to a model that it never held"
 
     # --- calls ---
 
@@ -359,8 +375,9 @@ class Coordinator:
     def _take(self, report: Event) -> Answer:
         if isinstance(report, UpdateStored) and not self.run.ended:
             expected = self.wanted[report.site] == report.task
-            if expected and report.digest not in self.blobs:
+            if expected and (report.packed or report.digest) not in self.blobs:
                 raise ViolationError(f"{report.task} of {report.site}: the model pushed before the report is gone")
+            self.blobs.add(report.digest)
         return self.submit(report)
 
     def revoke(self, name: str) -> None:
@@ -455,9 +472,12 @@ class Coordinator:
             step = work.last_step or ()
             if not {*step, *(digest for digest, _ in work.updates)} <= self.blobs:
                 raise ViolationError(f"round {work.round}: a model to be averaged is gone")
-            digest = averaged(work.updates, step)
-            self.blobs.add(digest)
-            self.submit(AggregateStored(work.round, digest, self.world.now))
+            if work.compression == "int8" and not {work.base, work.residual} - {""} <= self.blobs:
+                raise ViolationError(f"round {work.round}: what the average is rounded with is gone")
+            digest = rounded(work.compression, averaged(work.updates, step), work.residual)
+            packed, left = packed_of(work.compression, digest), left_of(work.compression, digest)
+            self.blobs |= {digest, packed, left} - {""}
+            self.submit(AggregateStored(work.round, digest, self.world.now, packed, left))
             return
         for site in self.run.sites:
             if site.presence is Presence.PRESENT and self._lease_left_s(site.name) <= 0:
@@ -489,6 +509,9 @@ class Site:
         self.job: Job | None = None
         self.ran: list[str] = []
         """instances on this home folder, newest first"""
+        self.carried = economy.Carried()
+        self.held: set[str] = set()
+        """the models that ever were here"""
         self.up = self.lost = self.done = False
         self.outcome: Leave | None = None
         self.is_copy = False
@@ -531,7 +554,8 @@ class Site:
     def copied(self) -> Site:
         """Return a site with what lies in this one's home folder, which may be a result that waits to be told."""
         twin = Site(self.world, self.name, self.work_s)
-        twin.journal, twin.models, twin.is_copy = self.journal, set(self.models), True
+        twin.journal, twin.carried, twin.is_copy = self.journal, self.carried, True
+        twin.models, twin.held = set(self.models), set(self.held)
         return twin
 
     def _refused(self) -> None:
@@ -741,9 +765,10 @@ class Site:
                 if task.base and task.base not in self.models:
                     self._call_again(("fetch", task.base), lambda found: self._fetched(job, task, found), job)
                 else:
-                    self._later(self._time_s(), lambda: self._work(job, task))
+                    self._settle_earlier(job, task)
             case session.Deliver(UpdateStored() as update):
-                self._call_again(("push", update.digest), lambda _: self._report(job, update), job)
+                pushed = ("push", update.packed or update.digest)
+                self._call_again(pushed, lambda _: self._report(job, update), job)
             case session.Deliver(result):
                 self._report(job, result)
 
@@ -759,9 +784,27 @@ class Site:
     def _fetched(self, job: Job, task: Task, found: object) -> None:
         if found:
             self.models.add(task.base)
-            self._later(self._time_s(), lambda: self._work(job, task))
+            self.held.add(task.base)
+            self._settle_earlier(job, task)
         else:  # the run has moved on: something else will be asked
             self._later(PAUSE_S, lambda: self._end(job, lambda s: s))
+
+    def _settle_earlier(self, job: Job, task: Task) -> None:
+        """Ask whether the last update counted, where its answer was lost."""
+        update = self.world.coordinator.rules.undecided(self.carried, task) if task.kind is TaskKind.TRAIN else None
+        if update is None:
+            self._later(self._time_s(), lambda: self._work(job, task))
+            return
+
+        def got(answer: object) -> None:
+            self._settle(update, answer)
+            self._later(self._time_s(), lambda: self._work(job, task))
+
+        self._call_again(update, got, job)
+
+    def _settle(self, update: UpdateStored, answer: object) -> None:
+        assert isinstance(answer, Answer)
+        self.carried = self.world.coordinator.rules.answered(self.carried, update, answer)
 
     def _work(self, job: Job, task: Task) -> None:
         if self.job is not job or job.cancelled:
@@ -772,28 +815,39 @@ class Site:
             self._tell(SiteFailed(self.name, "training", "out of memory", incident, 0.0))
             self._die(self.world.dice.uniform(1, 300))
             return
-        result = _result(self.name, task, self.world.coordinator.plan)
+        result = _result(self.name, task, self.world.coordinator.plan, self.carried)
         if isinstance(result, UpdateStored):
             self.models.add(result.digest)
+            self.held.add(result.digest)
+            left = left_of(self.world.coordinator.plan.terms.compression, result.digest)
+            self.carried = economy.made(self.carried, result, left) if left and task.round else self.carried
         self._end(job, lambda s: session.finished(s, result))
 
     def _report(self, job: Job, result: session.Result) -> None:
         def answered(answer: object) -> None:
             if answer is Answer.REFUSED:
                 raise ViolationError(f"{result.task} of {self.name} is refused: a correct site taken for a wrong one")
-            self.models &= {result.task.base} | ({result.digest} if isinstance(result, UpdateStored) else set())
+            if not isinstance(result, ScoreReported):
+                self.models &= {result.task.base} | ({result.digest} if isinstance(result, UpdateStored) else set())
+            if isinstance(result, UpdateStored):
+                self._settle(result, answer)
             self._end(job, lambda s: session.answered(s, result.task))
 
         self._call_again(result, answered, job)
 
 
-def _result(site: str, task: Task, plan: Plan) -> session.Result:
-    """Do a task: a pure function of task and site."""
+def _result(site: str, task: Task, plan: Plan, carried: economy.Carried) -> session.Result:
+    """Do a task: a pure function of task, site, and what the site carries on."""
+    compression = plan.terms.compression
     match task.kind:
         case TaskKind.SEED:
-            return UpdateStored(site, task, seeded(plan), 0, 0, 0.0, 1.0, 0.0)
+            packed = "" if compression == "int8" else packed_of(compression, seeded(plan))
+            return UpdateStored(site, task, seeded(plan), 0, 0, 0.0, 1.0, 0.0, packed)
         case TaskKind.TRAIN:
-            return UpdateStored(site, task, trained(task.base, site, task.round), images_of(site), 1, 0.5, 1.0, 0.0)
+            residual = economy.residual_for(carried, task.round)
+            model = rounded(compression, trained(task.base, site, task.round), residual)
+            packed = packed_of(compression, model)
+            return UpdateStored(site, task, model, images_of(site), 1, 0.5, 1.0, 0.0, packed)
         case TaskKind.SCORE:
             return ScoreReported(site, task, 8 * loss_of(task.base, site), 8, images_of(site), (), 0.0)
         case TaskKind.ADOPT:

@@ -14,6 +14,7 @@ import pytest
 
 from fedcervix import codec
 from fedcervix.blobs import BlobStore
+from fedcervix.economy import Packed
 from fedcervix.errors import (
     DataError,
     FedcervixError,
@@ -71,6 +72,7 @@ class FakeLink:
         self.bounds: list[int] = []
         """how long a model might be, at each fetch"""
         self.models = {digest(content): content for content in (BASE, TRAINED)}
+        self.forms: dict[str, Packed] = {}
         self.answers: Callable[[codec.Report], tuple[Answer, str]] = lambda _report: (Answer.ACCEPTED, "")
         self.before_fetch: Callable[[], None] = lambda: None
         self.chunk_bytes = 1 << 20
@@ -110,6 +112,9 @@ class FakeLink:
     def push(self, digest: str, blobs: BlobStore, _on_bytes: OnBytes) -> None:
         self._tell(("push", digest))
         assert hashlib.sha256(blobs.path(digest).read_bytes()).hexdigest() == digest
+
+    def packed(self, digest: str) -> Packed | None:
+        return self.forms.get(digest)
 
     def _tell(self, what: Any) -> None:
         with self._changed:

@@ -150,7 +150,7 @@ def reach(edges: dict[str, set[str]], start: set[str]) -> set[str]:
     return seen
 
 
-PURE = ("errors", "plan", "profiles", "events", "quorum", "rounds", "session", "seeds")
+PURE = ("errors", "plan", "profiles", "events", "quorum", "rounds", "economy", "session", "seeds")
 OUTSIDE = {
     "os",
     "pathlib",

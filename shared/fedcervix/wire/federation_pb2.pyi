@@ -150,20 +150,22 @@ class Progress(_message.Message):
     def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ..., stage: _Optional[str] = ..., done: _Optional[int] = ..., of: _Optional[int] = ..., unit: _Optional[str] = ..., loss: _Optional[float] = ..., images_per_s: _Optional[float] = ...) -> None: ...
 
 class Update(_message.Message):
-    __slots__ = ("task", "digest", "images", "steps", "loss", "seconds")
+    __slots__ = ("task", "digest", "images", "steps", "loss", "seconds", "packed")
     TASK_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
+    PACKED_FIELD_NUMBER: _ClassVar[int]
     task: Task
     digest: str
     images: int
     steps: int
     loss: float
     seconds: float
-    def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ..., digest: _Optional[str] = ..., images: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., seconds: _Optional[float] = ...) -> None: ...
+    packed: str
+    def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ..., digest: _Optional[str] = ..., images: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., seconds: _Optional[float] = ..., packed: _Optional[str] = ...) -> None: ...
 
 class Score(_message.Message):
     __slots__ = ("task", "loss_sum", "count", "images", "gauges")
@@ -243,6 +245,20 @@ class OfferReply(_message.Message):
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     offset: int
     def __init__(self, offset: _Optional[int] = ...) -> None: ...
+
+class PackedRequest(_message.Message):
+    __slots__ = ("digest",)
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    def __init__(self, digest: _Optional[str] = ...) -> None: ...
+
+class PackedReply(_message.Message):
+    __slots__ = ("digest", "base")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    base: str
+    def __init__(self, digest: _Optional[str] = ..., base: _Optional[str] = ...) -> None: ...
 
 class PushReply(_message.Message):
     __slots__ = ("size_bytes",)
