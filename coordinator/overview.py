@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,9 +37,7 @@ def overview(run: Run, lines: Mapping[str, Line], *, now: float, trouble: str = 
         "sites": sites,
         "waits": [_wait(wait, site) for wait in waits(run) for site in sites if site["site"] == wait.site],
         "ledger": [ledger_line(run, round_) for round_ in run.rounds],
-        "failures": [
-            {"site": f.site, "stage": f.stage, "hint": f.hint, "incident": f.incident, "at": f.at} for f in run.failures
-        ],
+        "failures": [dataclasses.asdict(failure) for failure in run.failures],
     }
 
 

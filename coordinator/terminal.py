@@ -106,11 +106,14 @@ def _ledger(d: dict[str, Any]) -> RenderableType:
 
 
 def _notes(d: dict[str, Any]) -> list[Text]:
-    failures = [
-        Text(f"{_clock(f['at'])} {f['site']} failed while {f['stage']}: {f['hint']} ({f['incident']})", "red")
-        for f in d["failures"][-5:]
-    ]
+    failures = [Text(_failure(f), "yellow" if f["goes_on"] else "red") for f in d["failures"][-5:]]
     return [*failures, *([Text(d["trouble"], "bold red")] if d["trouble"] else [])]
+
+
+def _failure(f: dict[str, Any]) -> str:
+    how = "had trouble and goes on" if f["goes_on"] else "failed"
+    kind = f", {f['kind']}" if f["kind"] else ""
+    return f"{_clock(f['at'])} {f['site']} {how} while {f['stage']}: {f['hint']} ({f['incident']}{kind})"
 
 
 def _clock(at: float) -> str:

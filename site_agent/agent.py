@@ -33,29 +33,31 @@ from fedcervix.errors import (
     TwinError,
 )
 from fedcervix.events import Answer, ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
-from fedcervix.log import logger
 from fedcervix.pauses import Pauses
 from fedcervix.plan import Plan
 from fedcervix.privacy import outward
 from fedcervix.rounding import Rounded
 from fedcervix.rounds import Instruction, Leave, Outcome
-from site_agent import economy, incidents
+from site_agent import economy
+from site_agent.failures import TELL_S, Failures
 from site_agent.home import SiteHome
 from site_agent.link import Link
 from site_agent.models import adopt
 from site_agent.policy import objections
+from site_agent.reporter import Hung, Reporter
 from site_agent.room import with_room
 from site_agent.runs import last_federation
+from site_agent.silence import FLOOR_S
 from site_agent.spool import Spool
-from site_agent.worker import CancelledError, Worker
+from site_agent.worker import CancelledError, Worker, WorkFailedError
 
 REMOTE_ERRORS_MAX = 3
 MENDED_BY_TIME = (LinkError, StorageError, RunError, RemoteError, TwinError)
 """TwinError: whether this agent is the one too many, the listener is told when it attaches"""
-PROGRESS_S = 1.0
-"""at most one progress report in this time"""
 STOP_S = 60.0
 """how long an agent that is told to stop waits for the training's checkpoint"""
+NOT_TOLD = (IdentityError, PolicyError, RunError, TwinError)
+"""ends of which the coordinator knows, or does not listen to this site"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,13 @@ class Broken:
 
 
 @dataclass(frozen=True, slots=True)
+class Silent:
+    """The worker has been silent for so long that it must have hung."""
+
+    hung: Hung
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """The person or the system wants the agent to end: what can be kept is kept first."""
 
@@ -120,39 +129,51 @@ class Agent:
         look: Callable[[], object] = lambda: None,
         *,
         stop_s: float = STOP_S,
+        tell_s: float = TELL_S,
+        silence_s: float = FLOOR_S,
     ) -> None:
         self._home, self._site, self._link, self._worker, self._show = home, site, link, worker, show
         self._look, self._stop_s = look, stop_s
-        self._inbox: queue.Queue[Said | LineDown | JobEnded | Broken | Stop] = queue.Queue()
+        self._inbox: queue.Queue[Said | LineDown | JobEnded | Broken | Silent | Stop] = queue.Queue()
         self._blobs = BlobStore(home.blobs)
         self._session = session.Session(site)
-        self._log = logger(site=site)
         self._spool: Spool | None = None
         self._plan: Plan | None = None
         self._kept = session.Kept()
         self._job: Job | None = None
+        self._hung: Task | None = None
+        self._failures = Failures(home, site, link, tell_s=tell_s)
         self._stopping = threading.Event()
         self._was_attached = False
         self._down_because = ""
         self._disk_because = ""
         self._outcome: Outcome | None = None
         self._resting_because = ""
-        self._reporter = _Reporter(link, self._stopping)
+        self._reporter = Reporter(link.report, lambda hung: self._inbox.put(Silent(hung)), floor_s=silence_s)
 
     def run(self) -> Leave:
         """Take part until the run is over. Raises what stopped the agent before that."""
-        self._resume()
-        self._thread("listener", self._listen)
-        self._thread("reporter", self._reporter.run)
         try:
+            return self._leave(self._take_part())
+        except FedcervixError as error:
+            self._fail(error)
+            raise
+        finally:
+            self._stopping.set()
+            self._reporter.close()
+
+    def _take_part(self) -> Leave:
+        try:
+            self._resume()
+            self._thread("listener", self._listen)
+            self._thread("reporter", self._reporter.run)
             while not isinstance(duty := self._duty(), session.Done):
                 self._remember()
                 self._reconcile(duty)
                 self._take(self._inbox.get())
             self._remember()
-            return self._leave(duty.leave)
+            return duty.leave
         finally:
-            self._stopping.set()
             if self._job is not None:
                 self._job.cancelled.set()
             self._worker.cancel()
@@ -167,6 +188,7 @@ class Agent:
 
     def stop(self) -> None:
         """End soon; what is finished is kept, and training's checkpoint. Safe in a signal handler's thread."""
+        self._failures.hurry.set()
         self._inbox.put(Stop())
 
     # --- what outlives the process ---
@@ -208,7 +230,7 @@ class Agent:
 
     # --- what comes in ---
 
-    def _take(self, item: Said | LineDown | JobEnded | Broken | Stop) -> None:
+    def _take(self, item: Said | LineDown | JobEnded | Broken | Silent | Stop) -> None:
         match item:
             case Said(codec.Welcome() as welcome):
                 self._welcomed(welcome)
@@ -219,13 +241,15 @@ class Agent:
             case JobEnded(job, then):
                 if self._job is job:
                     self._job = None
-                    self._reporter.put(None)
+                    self._reporter.end()
                 if job.spool == self._spool:
                     self._session = then(self._session)
                 else:
                     self._remember_elsewhere(job.spool, then)
             case Broken(error):
-                self._broken(error)
+                raise error
+            case Silent(hung):
+                self._restart_hung(hung)
             case Stop():
                 self._drain()
                 raise KeyboardInterrupt
@@ -296,17 +320,6 @@ class Agent:
             self._show("line down", {"error": error, "works": isinstance(self._duty(), session.Work)})
         self._down_because = error.what
 
-    def _broken(self, error: FedcervixError) -> None:
-        self._job = None
-        if isinstance(error, IdentityError | PolicyError | RunError | TwinError):
-            raise error
-        failure = incidents.record(self._home, self._site, error, secrets=incidents.secrets(self._home), at=time.time())
-        self._log.error("failed", incident=failure.incident, stage=failure.stage)
-        with contextlib.suppress(FedcervixError):
-            self._link.report(failure)
-        error.cause = f"{error.cause} (full account: {self._home.incidents / failure.incident}.txt)"
-        raise error
-
     def _drain(self) -> None:
         """Let training keep a checkpoint, or finish; everything else can be broken off at any moment."""
         if self._job is None or not self._job.at_work:
@@ -323,6 +336,33 @@ class Agent:
         if self._job is not None:
             self._show("said", {"text": f"training did not end within {self._stop_s:.0f} s and is killed"})
         self._remember()
+
+    # --- what breaks ---
+
+    def _fail(self, error: FedcervixError) -> None:
+        """Write down what ends the agent, and tell it: now, or by the next process."""
+        if isinstance(error, NOT_TOLD):
+            return
+        failure = self._failures.record(error)
+        error.cause = f"{error.cause} (full account: {self._home.incidents / failure.incident}.txt)"
+        if not self._failures.tell_soon():
+            self._show("said", {"text": f"the coordinator cannot be told now; it hears of {failure.incident} later"})
+
+    def _restart_hung(self, hung: Hung) -> None:
+        """Kill a worker that hangs; its task goes on from its checkpoint. Raises WorkFailedError the second time."""
+        job, task = self._job, hung.said.task
+        if job is None or job.duty != session.Work(task) or job.cancelled.is_set():
+            return
+        job.cancelled.set()
+        self._worker.cancel()
+        self._job = None  # whatever its thread still waits for
+        error = _hangs(hung)
+        if self._hung == task:
+            raise error
+        self._hung = task
+        self._failures.record(error, goes_on=True)
+        self._show("trouble", {"error": error})
+        self._thread("failures", self._failures.tell_soon)
 
     # --- what goes on ---
 
@@ -342,7 +382,7 @@ class Agent:
         assert self._spool is not None
         self._job = job = Job(duty, self._plan, self._spool, threading.Event())
         if isinstance(duty, session.Work):
-            self._reporter.put(codec.Progress(duty.task, "starting", 0, 0, "", 0.0, 0.0))
+            self._reporter.begin(codec.Progress(duty.task, "starting", 0, 0, "", 0.0, 0.0))
         self._thread("job", lambda: self._run_job(job))
 
     def _rest(self, rest: session.Rest) -> None:
@@ -380,7 +420,9 @@ class Agent:
             if task.kind is TaskKind.TRAIN:
                 self._again(job.cancelled, lambda: economy.settle_earlier(job.spool.folder, task, self._link.report))
             job.at_work = True
+            self._reporter.hand_over()
             numbers = self._worker.do(task, job.plan, self._on_progress(task), job.cancelled)
+            self._reporter.take_back()
             result = self._result(job, task, numbers)
             if task.kind in (TaskKind.TRAIN, TaskKind.SCORE):
                 self._with_room(job, task, lambda: job.spool.note(str(task.kind), task.round, numbers))
@@ -478,7 +520,7 @@ class Agent:
                 self._show("trouble", {"error": FedcervixError(what, cause=cause, next_step=next_step)})
             self._show("progress", {"task": task, **values})
             numbers = (values.get("loss", 0.0), values.get("images_per_s", 0.0))
-            self._reporter.put(
+            self._reporter.heard(
                 codec.Progress(task, values["stage"], values["done"], values["of"], values["unit"], *numbers)
             )
 
@@ -527,7 +569,9 @@ class Agent:
         return LineDown(error)
 
     def _tell_ready(self, ready: codec.Ready) -> None:
-        """Accept the plan."""
+        """Accept the plan, and make good what an earlier process could not tell."""
+        with contextlib.suppress(FedcervixError):
+            self._failures.tell(late=True)
         try:
             self._again(self._stopping, lambda: self._link.report(ready), (LinkError, StorageError, TwinError))
         except CancelledError:
@@ -535,7 +579,7 @@ class Agent:
         except FedcervixError as error:
             self._inbox.put(Broken(error))
 
-    def _thread(self, name: str, target: Callable[[], None]) -> None:
+    def _thread(self, name: str, target: Callable[[], object]) -> None:
         def guarded() -> None:
             try:
                 target()
@@ -545,41 +589,17 @@ class Agent:
         threading.Thread(target=guarded, name=name, daemon=True).start()
 
 
-class _Reporter:
-    """Tells the coordinator how far the work is, so that the lease holds.
-
-    Sends news at most once in `PROGRESS_S`, and what was last known once in a quarter of the lease: a single step may
-    take longer than a lease. What cannot be sent is dropped; the next one says more.
-    """
-
-    def __init__(self, link: Link, stopping: threading.Event) -> None:
-        self._link, self._stopping = link, stopping
-        self._changed = threading.Condition()
-        self._progress: codec.Progress | None = None
-        self._news = False
-        self.beat_s = 10.0
-
-    def put(self, progress: codec.Progress | None) -> None:
-        """Say how far the work is; None: nothing is being done."""
-        with self._changed:
-            self._progress, self._news = progress, progress is not None
-            self._changed.notify()
-
-    def again(self) -> None:
-        """Say what was last known once more: a coordinator that was restarted knows nothing of it."""
-        with self._changed:
-            self._news = self._progress is not None
-            self._changed.notify()
-
-    def run(self) -> None:
-        """Send until the agent stops."""
-        while not self._stopping.wait(PROGRESS_S):
-            with self._changed:
-                self._changed.wait_for(lambda: self._news, timeout=self.beat_s)
-                progress, self._news = self._progress, False
-            if progress is not None:
-                with contextlib.suppress(FedcervixError):
-                    self._link.report(progress)
+def _hangs(hung: Hung) -> WorkFailedError:
+    """Return what a hung worker is called."""
+    silent_min = (hung.silence.ends_at_s - hung.silence.since_s) / 60
+    return WorkFailedError(
+        f"the training process has said nothing for {silent_min:.1f} min; "
+        f"within this task it was never silent for more than {hung.silence.longest_s:.0f} s",
+        cause="a GPU or its driver hangs, a disk or share does not answer, or other hosts that train with it do not",
+        next_step="look at nvidia-smi, and at the system's log (dmesg | tail)",
+        stage=hung.said.stage,
+        trace="",
+    )
 
 
 def _score(site: str, task: Task, numbers: dict[str, Any]) -> ScoreReported:

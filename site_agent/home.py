@@ -12,6 +12,7 @@ models/               cervix models and classifiers
 reports/              HTML pages and results.json; they hold images and stay here
 instances.json        which processes of the agent ran here last
 incidents/            full traces of failures; they stay here
+untold/               scrubbed reports of failures that the coordinator has not heard yet
 """
 
 from __future__ import annotations
@@ -182,6 +183,11 @@ class SiteHome:
     def incidents(self) -> Path:
         """Full traces of failures."""
         return self.folder / "incidents"
+
+    @property
+    def untold(self) -> Path:
+        """Reports of failures that the coordinator has not heard yet."""
+        return self.folder / "untold"
 
     def run_folder(self, run: str) -> Path:
         """Return where this site keeps what it did in a run."""

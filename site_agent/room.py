@@ -18,15 +18,15 @@ NO_ROOM = {"stage": "waiting for room on the disk", "done": 0, "of": 0, "unit": 
 def with_room(act: Callable[[], T], on_progress: Callable[[dict[str, Any]], None], wait: Callable[[float], Any]) -> T:
     """Do something that writes to the disk; where that is full, say so once and try again until there is room.
 
-    What is to be written may be the work of hours, and in memory alone. `wait` may raise, to give up.
+    What is to be written may be the work of hours, and in memory alone. Every try is a sign of life. `wait` may raise,
+    to give up.
     """
     pauses, told = Pauses(random.Random()), ""  # noqa: S311  (jitter, not a secret, and no result depends on it)
     while True:
         try:
             return act()
         except FullDiskError as error:
-            if error.what != told:
-                on_progress({**NO_ROOM, "trouble": trouble(error)})
+            on_progress({**NO_ROOM, "trouble": trouble(error)} if error.what != told else NO_ROOM.copy())
             told = error.what
         wait(pauses.next_s())
 

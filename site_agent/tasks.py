@@ -71,20 +71,22 @@ class Bench:
     def collection(self) -> Collection:
         """Return the site's collection; indexed at most once per process."""
         if self._collection is None:
-            self._collection = dataset.open_collection(self.home, self._counted("reading images"))
+            counted = (self.counted("reading images"), self.counted("comparing images"))
+            self._collection = dataset.open_collection(self.home, *counted)
         return self._collection
 
     def images(self, recipe: Recipe, split: str) -> Images:
         """Return the site's images for contrastive learning; decoded at most once per process."""
         if (split, recipe) not in self._images:
-            counted = self._counted("decoding")
+            counted = self.counted("decoding")
             self._images[split, recipe] = dataset.contrastive(self.home, self.collection(), recipe, split, counted)
         return self._images[split, recipe]
 
     def probe(self, recipe: Recipe) -> Probe:
         """Return what scores an encoder by the site's labels; their images are decoded at most once per process."""
         if recipe not in self._probes:
-            self._probes[recipe] = label_probe(self.home, self.collection(), recipe, self.device)
+            counted = (self.counted("decoding"), self.counted("comparing neighbours"))
+            self._probes[recipe] = label_probe(self.home, self.collection(), recipe, self.device, *counted)
         return self._probes[recipe]
 
     def learner(self, recipe: Recipe) -> Learner:
@@ -93,7 +95,8 @@ class Bench:
             self._learner = (recipe, make_learner(recipe, self.device, self.acceleration, self.team))
         return self._learner[1]
 
-    def _counted(self, stage: str) -> Callable[[int, int], None]:
+    def counted(self, stage: str) -> Callable[[int, int], None]:
+        """Return what says, at this stage, how many images are done. No stage is silent: see site_agent.silence."""
         return lambda done, of: self.on_progress({"stage": stage, "done": done, "of": of, "unit": "images"})
 
 
@@ -236,8 +239,15 @@ def _score(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
     recipe = settled(plan.recipe, bench.device, bench.home.cache)
     images, encoder = bench.images(recipe, "valid"), bench.learner(recipe).encoder
     _load(bench, task, encoder)
-    bench.on_progress({"stage": "validating", "done": 0, "of": len(images), "unit": "images"})
-    score = validation_loss(encoder, images, recipe, seed=plan.terms.seed, stream=bench.site, device=bench.device)
+    score = validation_loss(
+        encoder,
+        images,
+        recipe,
+        seed=plan.terms.seed,
+        stream=bench.site,
+        device=bench.device,
+        on_progress=bench.counted("validating"),
+    )
     numbers = {
         "loss_sum": score.loss_sum,
         "count": score.count,

@@ -33,6 +33,8 @@ GONE = "GoneError"
 """the kind of failure that says: one process of a team ended by itself (see worker_process)"""
 DEATHS_MAX = 3
 """of the process within one task: at the next one the task has failed. It may be the task that kills it"""
+KILLED_S = 10.0
+"""how long a killed process may take to be gone"""
 GPU_COUNT_S = 120.0
 """how long torch may take to say how many GPUs there are"""
 
@@ -40,9 +42,19 @@ GPU_COUNT_S = 120.0
 class WorkFailedError(errors.FedcervixError):
     """Work broke in the worker; `stage` is what it was doing, `trace` the whole account (it stays at the site)."""
 
-    def __init__(self, what: str, *, cause: str, next_step: str, stage: str, trace: str, exit_code: int) -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        cause: str,
+        next_step: str,
+        stage: str,
+        trace: str,
+        exit_code: int = errors.TrainingError.exit_code,
+        kind: str = errors.TrainingError.__name__,
+    ) -> None:
         super().__init__(what, cause=cause, next_step=next_step)
-        self.stage, self.trace, self.work_exit_code = stage, trace, exit_code
+        self.stage, self.trace, self.work_exit_code, self.kind = stage, trace, exit_code, kind
 
 
 class WorkerDiedError(WorkFailedError):
@@ -165,12 +177,14 @@ class Worker:
 
     def _kill(self) -> None:
         """End the process and let go of it. What it started ends with it, or when its input is closed."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            assert self._process.stdin is not None
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # a call to a lost device does not even end then
+                process.wait(KILLED_S)
+            assert process.stdin is not None
             with contextlib.suppress(BrokenPipeError):
-                self._process.stdin.close()
+                process.stdin.close()
 
     def _end(self) -> None:
         """The process has said its last word."""
@@ -190,7 +204,6 @@ class Worker:
             next_step="look at the system's log (dmesg | tail); start site-agent again to go on",
             stage="training",
             trace=f"status {code}",
-            exit_code=errors.TrainingError.exit_code,
         )
 
 
@@ -244,4 +257,5 @@ def _failure(account: dict[str, Any]) -> errors.FedcervixError:
         stage=account["stage"],
         trace=account["trace"],
         exit_code=account["exit_code"],
+        kind=account["kind"],
     )

@@ -96,9 +96,14 @@ def _serve(home: SiteHome, site: str, answers: _Answers, place: Team) -> NoRetur
             if place.alone and not isinstance(error, torch.AcceleratorError):  # (that GPU is lost)
                 answers.say({"failed": _account(error, stage.name)})
                 continue
-            if lost(error):  # the lifeline knows of whom
-                threading.Event().wait(END_S)
+            if lost(error):
+                _wait_for_the_lifeline()
             answers.last({"failed": _account(error, stage.name)})
+
+
+def _wait_for_the_lifeline() -> None:
+    """It knows who was lost, says so, and ends this process."""
+    threading.Event().wait(END_S)
 
 
 def _listen(lines: TextIO, stop: Stop) -> Queue[str]:

@@ -35,6 +35,7 @@ from fedcervix.wire import federation_pb2 as wire
 WIRE_VERSION = 2
 PLAN_CHARS_MAX = 256 * 1024
 STAGE_CHARS_MAX = 40
+KIND_CHARS_MAX = 40
 UNIT_CHARS_MAX = 16
 RECORD_CHARS_MAX = 3 * 2**20
 MODEL_BYTES_MAX = 64 * 2**30
@@ -227,8 +228,7 @@ def write_report(report: Report, at: float) -> wire.FromSite:
         case ModelAdopted(_, task):
             return wire.FromSite(at=at, adopted=wire.Adopted(task=write_task(task)))
         case SiteFailed():
-            stage, hint = report.stage[:REASON_CHARS_MAX], report.hint[:REASON_CHARS_MAX]
-            return wire.FromSite(at=at, failure=wire.Failure(stage=stage, hint=hint, incident=report.incident))
+            return wire.FromSite(at=at, failure=_write_failure(report))
 
 
 def _write_progress(report: Progress) -> wire.Progress:
@@ -241,6 +241,16 @@ def _write_progress(report: Progress) -> wire.Progress:
         unit=report.unit[:UNIT_CHARS_MAX],
         loss=report.loss if math.isfinite(report.loss) else 0.0,
         images_per_s=report.images_per_s if math.isfinite(report.images_per_s) else 0.0,
+    )
+
+
+def _write_failure(report: SiteFailed) -> wire.Failure:
+    return wire.Failure(
+        stage=report.stage[:REASON_CHARS_MAX],
+        hint=report.hint[:REASON_CHARS_MAX],
+        incident=report.incident,
+        kind=report.kind[:KIND_CHARS_MAX],
+        goes_on=report.goes_on,
     )
 
 
@@ -319,7 +329,8 @@ def _read_adopted(message: wire.FromSite, site: str, at: float) -> ModelAdopted:
 
 def _read_failure(message: wire.FromSite, site: str, at: float) -> SiteFailed:
     said = message.failure
-    return SiteFailed(site, said.stage, said.hint, said.incident, at)
+    kind = _text(said.kind, KIND_CHARS_MAX, "kind")
+    return SiteFailed(site, said.stage, said.hint, said.incident, at, kind, said.goes_on)
 
 
 _READ: dict[str, Callable[[wire.FromSite, str, float], Report]] = {

@@ -125,6 +125,10 @@ class SiteFailed:
     hint: str
     incident: str
     at: float
+    kind: str = ""
+    """of error: the name of its class"""
+    goes_on: bool = False
+    """the site goes on by itself; the report is for the operator to know"""
 
 
 @dataclass(frozen=True, slots=True)

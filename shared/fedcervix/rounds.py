@@ -225,7 +225,11 @@ def _presence(presence: Presence, reason: Callable[[Any], str]) -> Callable[[Run
 def _failed(run: Run, event: SiteFailed) -> tuple[Run, Answer]:
     if any(failure.site == event.site and failure.incident == event.incident for failure in run.failures):
         return run, Answer.DUPLICATE
-    run, answer = _presence(Presence.FAILED, lambda e: f"{e.stage}: {e.hint} ({e.incident})")(run, event)
+    if event.goes_on:  # it is as present as before
+        known = event.site in run.plan.sites and run.site(event.site).presence is not Presence.REVOKED
+        answer = Answer.ACCEPTED if known else Answer.REFUSED
+    else:
+        run, answer = _presence(Presence.FAILED, lambda e: f"{e.stage}: {e.hint} ({e.incident})")(run, event)
     if answer is Answer.ACCEPTED:
         run = replace(run, failures=(*run.failures, event)[-FAILURES_KEPT_MAX:])
     return run, answer

@@ -164,8 +164,10 @@ def who_says_it_twice(nhs: Caller, task: Task, digest: str) -> None:
 
 
 def who_cannot_go_on(alts: Caller, coordinator: Stage) -> None:
-    """A site whose work broke, and one whose policy does not allow the plan."""
-    alts.tell(SiteFailed("alts", "training", "the GPU has no memory left", "20300101-000000-abcd", 0.0))
+    """A site whose work broke, first so that it goes on by itself; and one whose policy does not allow the plan."""
+    for number, goes_on in ((1, True), (2, False)):
+        told = ("training", "the GPU has no memory left", f"INC-7F3A-000{number}", 0.0, "TrainingError", goes_on)
+        alts.tell(SiteFailed("alts", *told))
     alts.tell(codec.Refusal(coordinator.run.run, "rounds: at most 1 here, 2 there"))
 
 

@@ -1,6 +1,6 @@
 """A site without images: the real agent on the real line, with arithmetic in place of training.
 
-    python -m tests.e2e.light_site HOME [--pace-s SECONDS] [--numbers COUNT] [--worker] [--diary FILE]
+    python -m tests.e2e.light_site HOME [--pace-s SECONDS] [--numbers COUNT] [--worker] [--diary FILE] [--silence-s S]
 
 A task takes milliseconds instead of seconds, and no torch is loaded; so a test can kill this process at many moments.
 With `--worker` the arithmetic is done by a process of its own, as training is (see light_worker.py).
@@ -27,6 +27,7 @@ from site_agent.display import Display
 from site_agent.home import SiteHome
 from site_agent.instances import succeed
 from site_agent.link import GrpcLink
+from site_agent.silence import FLOOR_S
 from site_agent.worker import CancelledError, Worker
 from tests.e2e.light_worker import NUMBERS, LightWork, surroundings
 
@@ -71,6 +72,7 @@ def main() -> None:
     options.add_argument("--numbers", type=int, default=NUMBERS)
     options.add_argument("--worker", action="store_true")
     options.add_argument("--diary", default="")
+    options.add_argument("--silence-s", type=float, default=FLOOR_S)
     given = options.parse_args()
     home, display = SiteHome(given.home), Display()
     site = home.certificate().identity.name
@@ -80,7 +82,7 @@ def main() -> None:
         link = GrpcLink(home.config().link.coordinator, claim=succeed(home), **pems)
         work = LightWork(home, site, given.pace_s, given.numbers, given.diary)
         worker = in_a_process(work) if given.worker else LightWorker(work)
-        agent = Agent(home, site, link, worker, display.show)  # type: ignore[arg-type]
+        agent = Agent(home, site, link, worker, display.show, silence_s=given.silence_s)  # type: ignore[arg-type]
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=agent.stop).start())
         try:
             leave = agent.run()

@@ -105,7 +105,8 @@ class Faults:
     freezes_per_hour: float = 0.0
     """a site's machine stands still for up to two minutes, and then goes on as if nothing had been"""
     work_failure: float = 0.0
-    """work at a site breaks; it says so and stops, and its engineer starts it again"""
+    """work at a site breaks; it says so and stops, and its engineer starts it again; or it hangs, and the site says so
+    and begins it again by itself"""
     twins_per_hour: float = 0.0
     """of a site: somebody starts a second agent on a copy of its home folder, and ends it by `until_s`"""
     until_s: float = 1800.0
@@ -810,10 +811,7 @@ class Site:
         if self.job is not job or job.cancelled:
             return
         if self.world.chance(self.world.faults.work_failure):
-            incident = f"INC-{self.life}-{self.world.now}"
-            self.world.say(f"{self.name} breaks at {task}")
-            self._tell(SiteFailed(self.name, "training", "out of memory", incident, 0.0))
-            self._die(self.world.dice.uniform(1, 300))
+            self._break(job, task)
             return
         result = _result(self.name, task, self.world.coordinator.plan, self.carried)
         if isinstance(result, UpdateStored):
@@ -822,6 +820,15 @@ class Site:
             left = left_of(self.world.coordinator.plan.terms.compression, result.digest)
             self.carried = economy.made(self.carried, result, left) if left and task.round else self.carried
         self._end(job, lambda s: session.finished(s, result))
+
+    def _break(self, job: Job, task: Task) -> None:
+        incident, hangs = f"INC-{self.life}-{self.world.now}", self.world.dice.random() < 0.5
+        self.world.say(f"{self.name} {'hangs' if hangs else 'breaks'} at {task}")
+        self._tell(SiteFailed(self.name, "training", "out of memory", incident, 0.0, "TrainingError", hangs))
+        if hangs:
+            self._end(job, lambda s: s)
+        else:
+            self._die(self.world.dice.uniform(1, 300))
 
     def _report(self, job: Job, result: session.Result) -> None:
         def answered(answer: object) -> None:

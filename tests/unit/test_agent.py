@@ -714,6 +714,7 @@ def test_a_failure_that_cannot_be_told_ends_the_agent_all_the_same(site: Site) -
     def cut(_report: codec.Report) -> tuple[Answer, str]:
         raise LinkError("cut")
 
+    site.begin(tell_s=0.1)
     site.link.answers = cut
     site.worker.ends_with = StorageError("the disk is full")
     site.attach(TRAIN)
@@ -747,10 +748,7 @@ def test_a_revoked_site_leaves_as_aborted(site: Site) -> None:
 # --- signs of life -----------------------------------------------------------------------------------------------
 
 
-def test_a_step_longer_than_a_lease_is_bridged_by_repeated_progress(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("site_agent.agent.PROGRESS_S", 0.01)
+def test_a_step_longer_than_a_lease_is_bridged_by_repeated_progress(site: Site) -> None:
     site.worker.go.clear()
     site.attach(TRAIN, lease_s=0.2)
     site.link.hears(lambda told: sum(isinstance(what, codec.Progress) for what in told) >= 4)
@@ -761,3 +759,110 @@ def test_a_step_longer_than_a_lease_is_bridged_by_repeated_progress(
     progress = [what for what in site.link.told if isinstance(what, codec.Progress)]
     assert {what.task for what in progress} == {TRAIN}
     assert progress[-1].stage == "training"
+
+
+def failures(told: list[Any]) -> list[SiteFailed]:
+    return [what for what in told if isinstance(what, SiteFailed)]
+
+
+def test_a_worker_that_hangs_is_killed_told_of_and_begun_again(site: Site) -> None:
+    site.begin(silence_s=0.3)
+    site.worker.go.clear()
+    site.attach(TRAIN)
+    site.worker.begins(1)
+    site.worker.begins(2)
+    site.worker.go.set()
+    site.link.hears(update(TRAIN))
+    site.link.hears(failures)
+    site.link.say(OVER)
+    assert site.end() == OVER
+    assert site.worker.begun == [TRAIN, TRAIN]
+    [failure] = failures(site.link.told)
+    assert (failure.stage, failure.kind, failure.goes_on) == ("training", "TrainingError", True)
+    assert "has said nothing for" in failure.hint
+    site.shows("trouble")
+    assert (site.home.incidents / f"{failure.incident}.txt").exists()
+
+
+def test_a_worker_that_hangs_at_the_same_task_again_ends_the_agent(site: Site) -> None:
+    site.begin(silence_s=0.2)
+    site.worker.go.clear()
+    site.attach(TRAIN)
+    error = site.end()
+    assert isinstance(error, WorkFailedError)
+    assert error.work_exit_code == 9
+    assert all(
+        words in error.explain() for words in ("said nothing for", "likely cause: a GPU", "next: look at nvidia")
+    )
+    assert site.worker.begun == [TRAIN, TRAIN]
+    assert [failure.goes_on for failure in failures(site.link.told)] == [True, False]
+
+
+def test_a_slow_line_is_no_hung_worker(site: Site) -> None:
+    """A large model may take long to come; that is no business of the worker's."""
+    fetched = threading.Event()
+    site.begin(silence_s=0.05)
+    site.link.before_fetch = lambda: fetched.wait(0.5) and None  # type: ignore[func-returns-value]
+    site.attach(TRAIN)
+    site.link.hears(update(TRAIN))
+    site.link.say(OVER)
+    assert site.end() == OVER
+    assert site.worker.begun == [TRAIN]
+
+
+# --- failures are told -------------------------------------------------------------------------------------------
+
+
+def test_a_failure_that_cannot_be_told_is_told_by_the_next_process_before_it_is_ready(site: Site) -> None:
+    site.begin(tell_s=0.3)
+
+    def cut(_report: codec.Report) -> tuple[Answer, str]:
+        raise LinkError("cut")
+
+    site.link.answers = cut
+    site.worker.ends_with = WorkFailedError("broken", cause="", next_step="", stage="training", trace="t")
+    site.attach(TRAIN)
+    assert isinstance(site.end(), WorkFailedError)
+    assert len(failures(site.link.told)) > 1, "it was not tried again"
+    said = failures(site.link.told)[-1]
+    site.shows("said", text=f"the coordinator cannot be told now; it hears of {said.incident} later")
+
+    for expected in (dataclasses.replace(said, goes_on=True), None):
+        site.begin()
+        site.attach(Stand("waiting"))
+        site.link.hears(lambda told: codec.Ready(RUN, plan().digest) in told)
+        told = [what for what in site.link.told if isinstance(what, SiteFailed | codec.Ready)]
+        assert told == [*([expected] if expected else []), codec.Ready(RUN, plan().digest)]
+        site.agent.stop()
+        site.end()
+
+
+def test_a_failure_is_told_as_soon_as_the_line_is_back(site: Site) -> None:
+    lost = [LinkError("cut"), StorageError("the coordinator's disk is full")]
+
+    def answer(report: codec.Report) -> tuple[Answer, str]:
+        if isinstance(report, SiteFailed) and lost:
+            raise lost.pop(0)
+        return Answer.ACCEPTED, ""
+
+    site.link.answers = answer
+    site.worker.ends_with = StorageError("the disk is full")
+    site.attach(TRAIN)
+    assert isinstance(site.end(), StorageError)
+    assert {(failure.kind, failure.goes_on) for failure in failures(site.link.told)} == {("StorageError", False)}
+    assert not list(site.home.untold.iterdir())
+
+
+def test_a_failure_that_cannot_even_be_written_down_is_told(site: Site) -> None:
+    site.home.incidents.rmdir()
+    site.home.incidents.write_text("a full disk does not take it")
+    site.worker.ends_with = StorageError("the disk is full")
+    site.attach(TRAIN)
+    assert isinstance(site.end(), StorageError)
+    assert len(failures(site.link.told)) == 1
+
+
+def test_what_breaks_in_the_agent_itself_is_told_as_well(site: Site) -> None:
+    site.attach(dataclasses.replace(TRAIN, round=1000))
+    assert isinstance(site.end(), RemoteError)
+    assert [failure.kind for failure in failures(site.link.told)] == ["RemoteError"]

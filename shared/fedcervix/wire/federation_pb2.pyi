@@ -195,14 +195,18 @@ class Adopted(_message.Message):
     def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ...) -> None: ...
 
 class Failure(_message.Message):
-    __slots__ = ("stage", "hint", "incident")
+    __slots__ = ("stage", "hint", "incident", "kind", "goes_on")
     STAGE_FIELD_NUMBER: _ClassVar[int]
     HINT_FIELD_NUMBER: _ClassVar[int]
     INCIDENT_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    GOES_ON_FIELD_NUMBER: _ClassVar[int]
     stage: str
     hint: str
     incident: str
-    def __init__(self, stage: _Optional[str] = ..., hint: _Optional[str] = ..., incident: _Optional[str] = ...) -> None: ...
+    kind: str
+    goes_on: bool
+    def __init__(self, stage: _Optional[str] = ..., hint: _Optional[str] = ..., incident: _Optional[str] = ..., kind: _Optional[str] = ..., goes_on: _Optional[bool] = ...) -> None: ...
 
 class ReportReply(_message.Message):
     __slots__ = ("answer", "reason")
