@@ -113,8 +113,8 @@ class Reporter:
     def _await_due(self) -> Progress | Hung | None:
         """Return the next report when it is due; None when there will be none."""
         with self._changed:
-            while not self._closed and (left_s := self._due_s() - self._clock_s()) > 0:
-                self._changed.wait(None if math.isinf(left_s) else left_s)
+            while not self._closed and (due_s := self._due_s()) > self._clock_s():
+                self._sleep_until(due_s)
             if self._closed or self._said is None:
                 return None
             said, silence, now_s = self._said, self._silence, self._clock_s()
@@ -123,6 +123,12 @@ class Reporter:
                 self._said = self._silence = None
                 return Hung(said, silence)
             return said
+
+    def _sleep_until(self, due_s: float) -> None:
+        """Sleep until a moment, or until something has changed."""
+        self._changed.wait(None if math.isinf(due_s) else max(0.0, due_s - self._clock_s()))
+        if self._silence is not None:
+            self._silence = self._silence.woke(self._clock_s(), due_s)
 
     def _due_s(self) -> float:
         """Return when the next report is due, by the clock."""

@@ -8,7 +8,8 @@ worker itself shows it.
     A worker hangs when it has been silent TIMES as long as its longest silence within this task, and at least FLOOR_S.
 
 The silence before its first word (libraries load, perhaps on a slow disk) counts against the floor alone, and so does
-nearly always the first step, which may have to be compiled.
+nearly always the first step, which may have to be compiled. While the whole machine stood still (a virtual machine that
+was moved, a container that was paused) nobody could have spoken: the silence begins anew.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from dataclasses import dataclass, replace
 
 FLOOR_S = 600.0
 TIMES = 10
+STOOD_STILL_S = 60.0
+"""whoever wakes so much later than it meant to was not slow: the machine stood still"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,10 @@ class Silence:
         """It has said something."""
         silent_s = now_s - self.since_s if self.spoke else 0.0
         return replace(self, since_s=now_s, longest_s=max(self.longest_s, silent_s), spoke=True)
+
+    def woke(self, now_s: float, meant_s: float) -> Silence:
+        """Whoever listens has woken, and meant to at `meant_s`: did the machine stand still."""
+        return replace(self, since_s=now_s) if now_s - meant_s > STOOD_STILL_S else self
 
     def hangs(self, now_s: float) -> bool:
         """Say whether it counts as hung."""

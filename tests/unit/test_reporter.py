@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -64,7 +65,7 @@ def start(heard: Heard) -> Iterator[Start]:
     """Return a starter of reporters, which end with the test."""
     started: list[tuple[Reporter, threading.Thread]] = []
 
-    def make(*, beat_s: float, **options: float) -> Reporter:
+    def make(*, beat_s: float, **options: Any) -> Reporter:
         reporter = Reporter(heard.report, heard.on_hung, **options)
         reporter.beat_s = beat_s
         thread = threading.Thread(target=reporter.run)
@@ -143,6 +144,19 @@ def test_a_worker_that_hangs_is_vouched_for_no_longer(heard: Heard, start: Start
     heard.until(lambda: 8 in heard.done)
     assert 7 not in heard.done[count:], "it was vouched for after all"
     assert len(heard.hung) == 1
+
+
+def test_a_machine_that_stood_still_does_not_make_its_worker_a_hung_one(heard: Heard, start: Start) -> None:
+    ahead_s = [0.0]
+    reporter = start(beat_s=0.05, progress_s=0.01, floor_s=60.0, clock_s=lambda: time.monotonic() + ahead_s[0])
+    reporter.begin(progress(0))
+    reporter.hand_over()
+    reporter.heard(progress(7))
+    heard.until(lambda: 7 in heard.done)
+    ahead_s[0] = 3600.0
+    count = len(heard.told)
+    heard.until(lambda: len(heard.told) > count + 3)
+    assert heard.hung == []
 
 
 def test_what_the_agent_does_itself_does_not_hang(heard: Heard, start: Start) -> None:

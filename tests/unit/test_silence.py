@@ -43,5 +43,11 @@ def test_every_word_begins_a_new_silence() -> None:
     assert not silence.hangs(599.0 * 5 + 5989.9)
 
 
+def test_a_machine_that_stood_still_has_not_hung() -> None:
+    silence = after(1.0, 2.0)
+    assert silence.woke(2.0 + 659.0, 2.0 + 600.0).hangs(661.0), "a busy machine wakes late"
+    assert silence.woke(7200.0, 2.0 + 600.0).ends_at_s == 7200.0 + FLOOR_S
+
+
 def test_the_floor_is_an_argument() -> None:
     assert after(1.0, 1.1, floor_s=5.0).hangs(6.1)
