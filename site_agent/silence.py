@@ -44,7 +44,7 @@ class Silence:
         return replace(self, since_s=now_s, longest_s=max(self.longest_s, silent_s), spoke=True)
 
     def woke(self, now_s: float, meant_s: float) -> Silence:
-        """Whoever listens has woken, and meant to at `meant_s`: did the machine stand still."""
+        """Whoever listens has woken, which it meant to do at `meant_s`: much later if the machine stood still."""
         return replace(self, since_s=now_s) if now_s - meant_s > STOOD_STILL_S else self
 
     def hangs(self, now_s: float) -> bool:
