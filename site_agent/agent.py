@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from fedcervix.blobs import BlobStore
 from fedcervix.errors import FedcervixError, IdentityError, LinkError, PolicyError, RemoteError, RunError, StorageError
 from fedcervix.events import Answer, ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
 from fedcervix.log import logger
+from fedcervix.pauses import Pauses
 from fedcervix.plan import Plan
 from fedcervix.privacy import outward
 from fedcervix.rounds import Instruction, Leave, Outcome
@@ -32,8 +32,8 @@ from site_agent import incidents
 from site_agent.home import SiteHome
 from site_agent.link import Link
 from site_agent.models import adopt
-from site_agent.pauses import Pauses, with_room
 from site_agent.policy import objections
+from site_agent.room import with_room
 from site_agent.spool import Spool
 from site_agent.worker import CancelledError, Worker
 
@@ -329,7 +329,7 @@ class Agent:
         A line comes back, a full disk is emptied, a model that is no longer there is asked for under a new task; bytes
         that arrived wrong are sent once more or twice, but not for ever.
         """
-        pauses = Pauses(random.Random())  # noqa: S311  (jitter, not a secret, and no result depends on it)
+        pauses = Pauses()
         arrived_wrong = 0
         while True:
             try:
@@ -370,7 +370,7 @@ class Agent:
 
     def _listen(self) -> None:
         """Listen to the coordinator; when the line is cut, come back with growing pauses."""
-        pauses = Pauses(random.Random())  # noqa: S311  (jitter)
+        pauses = Pauses()
         while not self._stopping.is_set():
             try:
                 for what in self._link.attach():

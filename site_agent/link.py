@@ -1,7 +1,7 @@
 """The site's narrow seam to the coordinator. Every call is begun here; every error is one of ours.
 
 `Link` is what the agent needs; `GrpcLink` is the real one. A line that fails raises LinkError, after which the caller
-tries again with the pauses of `Pauses`.
+tries again after a while (`fedcervix.pauses`).
 """
 
 from __future__ import annotations

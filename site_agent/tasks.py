@@ -39,9 +39,9 @@ from site_agent.models import remember_women
 from site_agent.monitor import round_lines
 from site_agent.neighbours import Probe, label_probe
 from site_agent.optimise import clear, optimiser_state, restore_optimiser
-from site_agent.pauses import with_room
 from site_agent.precision import settled
 from site_agent.resume import Keeping, unpack
+from site_agent.room import with_room
 from site_agent.steps import Learner, make_learner
 from site_agent.team import ALONE, Team, agreed, check_same, leader_first
 

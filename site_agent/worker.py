@@ -21,7 +21,7 @@ from fedcervix import errors
 from fedcervix.events import Task
 from fedcervix.plan import Plan
 from site_agent.home import HardwareSection, SiteHome
-from site_agent.pauses import trouble, with_room
+from site_agent.room import trouble, with_room
 
 OnProgress = Callable[[dict[str, Any]], None]
 PROGRAM = "site_agent.worker_process"

@@ -31,7 +31,7 @@ from fedcervix.plan import Plan
 from fedcervix.seeds import derive
 from fedcervix.weights import read_tensors, write_tensors
 from site_agent.home import SiteHome
-from site_agent.pauses import with_room
+from site_agent.room import with_room
 
 NUMBERS = 700_000
 """of the model: 2.8 MB, three chunks on the wire"""
