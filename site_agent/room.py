@@ -1,8 +1,7 @@
-"""What is done for as long as a disk is full."""
+"""A full disk at the site is waited for: what is to be written may be the work of hours, and in memory alone."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -18,10 +17,9 @@ NO_ROOM = {"stage": "waiting for room on the disk", "done": 0, "of": 0, "unit": 
 def with_room(act: Callable[[], T], on_progress: Callable[[dict[str, Any]], None], wait: Callable[[float], Any]) -> T:
     """Do something that writes to the disk; where that is full, say so once and try again until there is room.
 
-    What is to be written may be the work of hours, and in memory alone. Every try is a sign of life. `wait` may raise,
-    to give up.
+    Every try is a sign of life. `wait` may raise, to give up.
     """
-    pauses, told = Pauses(random.Random()), ""  # noqa: S311  (jitter, not a secret, and no result depends on it)
+    pauses, told = Pauses(), ""
     while True:
         try:
             return act()

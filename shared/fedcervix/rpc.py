@@ -175,7 +175,7 @@ def translate(error: grpc.RpcError, address: str) -> FedcervixError:
         except (ValueError, TypeError):
             what, cause, next_step = details, "", ""
         return _ERRORS[code](str(what), cause=str(cause), next_step=str(next_step))
-    if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN):
+    if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and details.startswith(_BUGS):
         return RemoteError(
             f"the coordinator at {address} failed at this call ({_in_short(details)})",
             cause="a bug there, or a home folder in disorder",
@@ -198,6 +198,10 @@ def _in_short(details: str) -> str:
     return details.split("; last error: ")[-1][:200] or "the line was cut"
 
 
+_BUGS = ("[", "Exception ", "Failed to serialize")
+"""how the other side's own failures begin: an error of ours without a code, or gRPC's words for a bug. Everything else
+with their codes is a line that broke in the middle of a call, also where bytes arrived that were not those sent"""
+
 _SIGNS = {
     "CERTIFICATE_VERIFY_FAILED": "its certificate is not of this federation",
     "Connection refused": "connection refused",
@@ -205,6 +209,7 @@ _SIGNS = {
     "certificate unknown": "it does not accept this certificate",
     "Socket closed": "the line was cut",
     "Connection reset": "the line was cut",
+    "TSI_DATA_CORRUPTED": "the line was cut, for bytes arrived damaged",
 }
 
 

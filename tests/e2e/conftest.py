@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fedcervix.plan import Plan
-from tests.e2e.collections import draw_collections
+from tests.e2e.institutions import draw_collections
 from tests.e2e.loopback import HERE, Federation, federation
 
 Once = Callable[[str, Callable[[Path], None]], Path]

@@ -67,6 +67,11 @@ class Line:
         """Let everything pass again."""
         self._speaks.set()
 
+    @property
+    def silent(self) -> bool:
+        """Say whether nothing passes."""
+        return not self._speaks.is_set()
+
     def flip(self, way: Way) -> None:
         """Turn one bit round in the next bytes that pass this way."""
         with self._lock:

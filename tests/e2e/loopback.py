@@ -237,11 +237,12 @@ class Federation:
         """Wait until the overview shows something."""
         return until(what, lambda: condition(self.overview()), timeout_s=timeout_s, seen=self.texts)
 
-    def events(self) -> int:
-        """Return how many events the journal holds; read beside the coordinator, whether that runs or not."""
+    def events(self, kind: str = "") -> int:
+        """Return how many events (of a kind) the journal holds; read beside the coordinator, whether it runs or not."""
         try:
             with contextlib.closing(sqlite3.connect(f"file:{self.home.journal}?mode=ro", uri=True)) as journal:
-                [(count,)] = journal.execute("SELECT COUNT(*) FROM events")
+                like = f'%"event":"{kind}%'
+                [(count,)] = journal.execute("SELECT COUNT(*) FROM events WHERE event LIKE ?", (like,))
         except sqlite3.OperationalError:  # it is not there yet, or is being recovered
             return 0
         return int(count)

@@ -1,12 +1,13 @@
-"""Federations that are disturbed: whatever is killed, cut or corrupted, the run ends with the same weights."""
+"""Federations that are disturbed: whatever is killed, cut or corrupted, the run ends with the same weights.
+
+Each test has its moment. Random moments, and many of them: `tests.e2e.chaos`.
+"""
 
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,6 @@ Federate = Callable[..., Federation]
 Reference = Callable[..., dict[str, Any]]
 
 pytestmark = pytest.mark.timeout(120)
-
-LIGHT = {"rounds": 4, "epochs_per_round": 1, "patience_rounds": 4}
 
 
 def begin(federation: Federation, mode: str, collections: dict[str, Path]) -> tuple[Process, dict[str, Process]]:
@@ -166,40 +165,7 @@ def test_a_second_signal_ends_an_agent_at_once_and_its_hung_worker_with_it(
     assert "stopping" in coordinator.text
 
 
-# --- many kills, with sites that compute instead of train (see light_site.py) ------------------------------------
-
-
-@pytest.mark.parametrize(("mode", "seed"), [("csfssl", 1), ("csfssl", 2), ("ppfssl", 3), ("ppfssl", 4)])
-def test_kills_at_any_moment_change_nothing(
-    federate: Federate, light_right: Callable[..., str], mode: str, seed: int
-) -> None:
-    federation, dice = federate(terms=LIGHT), random.Random(seed)
-    coordinator = federation.coordinate("--mode", mode)
-    for site in federation.sites:
-        federation.enrol(site)
-    sites = {site: federation.light(site, "--pace-s", "0.02") for site in federation.sites}
-    for _ in range(14):
-        time.sleep(dice.uniform(0.0, 1.0))  # the moment of the fault; nothing is waited for
-        victim = dice.choice(["coordinator", *sites])
-        if victim == "coordinator":
-            coordinator.kill()
-            if federation.stored():
-                break
-            coordinator = federation.coordinate(listening=False)
-        else:
-            sites[victim].kill()
-            sites[victim] = federation.light(victim, "--pace-s", "0.02")
-        if coordinator.popen.poll() == 0:
-            break
-    if not federation.stored():
-        federation.finish(coordinator)
-
-    record = federation.record()
-    assert (record["outcome"], [line["missing"] for line in record["ledger"]]) == ("OK", [[]] * 4)
-    assert federation.result() == light_right(mode, **LIGHT)
-    for site in federation.sites:
-        assert federation.adopted(site) == [federation.result()]
-        assert "Traceback" not in federation.texts()
+# --- bad lines, with sites that compute instead of train (see light_worker.py) ------------------------------------
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 python -m tests.e2e.chaos --kills 200 --mode both --seed 0
 python -m tests.e2e.chaos --mode ppfssl --seed 0 --only 7 --show     one federation again
+python -m tests.e2e.chaos --scenario cut --seconds 360               a network cut for six minutes, with bytes
+python -m tests.e2e.chaos --scenario recovery                        how long it takes to be back
 """
 
 from __future__ import annotations
@@ -10,57 +12,20 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
 import click
 
-from fedcervix.plan import Mode
-from tests.e2e.chaos.schedule import KILLS, MEANING, Fault, Setting, draw
-from tests.e2e.chaos.storm import Ground, Story, undisturbed, weather
-from tests.e2e.chaos.verdict import Right
-from tests.e2e.collections import draw_collections
+from tests.e2e.chaos import cuts, recovery
+from tests.e2e.chaos.campaign import MODES, Campaign
+from tests.e2e.chaos.schedule import KILLS, MEANING, Fault
+from tests.e2e.chaos.storm import Story
 
-MODES: dict[str, tuple[Mode, ...]] = {"csfssl": ("csfssl",), "ppfssl": ("ppfssl",), "both": ("csfssl", "ppfssl")}
-
-
-@dataclass
-class Chaos:
-    """Federations one after the other, and what became of them."""
-
-    folder: Path
-    seed: int
-    rights: dict[Setting, Right] = field(default_factory=dict)
-    stories: list[Story] = field(default_factory=list)
-
-    def go(self, mode: Mode, number: int, *, show: bool) -> Story:
-        """Let one federation happen. Raises ViolationError."""
-        schedule = draw(self.seed, number, mode)
-        if show:
-            click.echo(schedule)
-        right = self._right(schedule.setting)
-        try:
-            story = weather(schedule, right, self._ground(f"{mode}-{number}"))
-        except AssertionError as violation:  # of the storm, or of a wait that was too long
-            violation.add_note(f"{schedule}\nlogs: {self.folder / f'{mode}-{number}' / 'logs'}")
-            violation.add_note(
-                f"again: python -m tests.e2e.chaos --mode {mode} --seed {self.seed} --only {number} --show"
-            )
-            raise
-        self.stories.append(story)
-        return story
-
-    def _ground(self, name: str) -> Ground:
-        collections = self.folder / "collections"
-        if not collections.exists():
-            draw_collections(collections)
-        return Ground(self.folder / name, {site.name: site for site in collections.iterdir()})
-
-    def _right(self, setting: Setting) -> Right:
-        if setting not in self.rights:
-            self.rights[setting] = undisturbed(setting, self._ground(f"right {setting}".replace(" ", "-")))
-        return self.rights[setting]
+CUT_LEASE_S = 60.0
+"""the default: within six minutes the site is given up as silent, and comes back"""
+CUT_NUMBERS = 25_000_000
+"""a model of 100 MB"""
 
 
 def line(story: Story) -> str:
@@ -69,16 +34,15 @@ def line(story: Story) -> str:
     for (fault, _), count in story.struck.items():
         by_fault[fault] += count
     blows = ", ".join(f"{fault} {by_fault[fault]}" for fault in Fault if by_fault[fault])
-    setting = story.schedule.setting
     return (
-        f"{setting!s:17} no. {story.schedule.number:<3} {story.seconds:5.1f} s  kills {story.kills:2}  ok  "
-        f"longest wait {story.still_s:4.1f} s  {blows}"
+        f"{story.schedule.setting!s:17} no. {story.schedule.number:<3} {story.seconds:5.1f} s  "
+        f"kills {story.kills:2}  ok  longest wait {story.still_s:4.1f} s  {blows}"
         + (f"; {story.resumed} trainings went on from a checkpoint" if story.resumed else "")
         + "".join(f"\n    {note}" for note in story.notes)
     )
 
 
-def table(stories: list[Story]) -> str:
+def table(stories: Iterable[Story]) -> str:
     """Return how often what was done to whom."""
     struck: Counter[tuple[Fault, str]] = Counter()
     for story in stories:
@@ -95,32 +59,64 @@ def table(stories: list[Story]) -> str:
 @click.option("--seed", default=0, show_default=True, help="Of the schedules.")
 @click.option("--only", type=int, help="This one federation, by its number.")
 @click.option("--show", is_flag=True, help="Print each schedule.")
-@click.option("--folder", type=click.Path(path_type=Path), help="Where to work; kept. Default: a temporary folder.")
+@click.option("--scenario", type=click.Choice(["chaos", "cut", "recovery"]), default="chaos", show_default=True)
+@click.option("--seconds", default=360.0, show_default=True, help="How long the network is cut.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Where to work. Default: a temporary folder, kept.")
 def main(
-    kills: int, mode: Literal["csfssl", "ppfssl", "both"], seed: int, only: int | None, show: bool, folder: Path | None
+    kills: int,
+    mode: str,
+    seed: int,
+    only: int | None,
+    show: bool,
+    scenario: str,
+    seconds: float,
+    folder: Path | None,
 ) -> None:
-    """Federations under faults; the first violation ends the program with exit code 1, and its logs are kept."""
-    made = Path(tempfile.mkdtemp(prefix="chaos-")) if folder is None else folder
-    chaos, begun_s = Chaos(made.absolute(), seed), time.monotonic()
+    """Federations under faults; the first thing that must not be ends the program with exit code 1."""
+    here, begun_s = (folder or Path(tempfile.mkdtemp(prefix="chaos-"))).absolute(), time.monotonic()
+    if scenario == "cut":
+        kept = _cut(here, seconds)
+    elif scenario == "recovery":
+        kept = _recover(here)
+    else:
+        kept = _storm(Campaign(here, seed, show=click.echo if show else None), mode, kills, only)
+    click.echo(f"{time.monotonic() - begun_s:.0f} s in all")
+    sys.exit(0 if kept else 1)
+
+
+def _storm(campaign: Campaign, mode: str, kills: int, only: int | None) -> bool:
     try:
         for each in MODES[mode]:
-            _federate(chaos, each, kills, only, show=show)
+            for story in campaign.stories_of(each, kills) if only is None else [campaign.story(each, only)]:
+                click.echo(line(story))
     except AssertionError as violation:
         click.echo("\n".join(["VIOLATION", str(violation), *getattr(violation, "__notes__", [])]))
-        sys.exit(1)
-    finally:
-        click.echo(table(chaos.stories))
-        click.echo(f"{len(chaos.stories)} federations, {time.monotonic() - begun_s:.0f} s")
+    else:
+        campaign.kept = True
+    click.echo(table(campaign.told))
+    rounds = sum(story.rounds for story in campaign.told)
+    click.echo(
+        f"{len(campaign.told)} federations, {rounds} rounds, each with every site and the undisturbed run's digest"
+    )
+    return campaign.kept
 
 
-def _federate(chaos: Chaos, mode: Mode, kills: int, only: int | None, *, show: bool) -> None:
-    done = number = 0
-    while done < kills:
-        story = chaos.go(mode, number if only is None else only, show=show)
-        click.echo(line(story))
-        done, number = done + story.kills, number + 1
-        if only is not None:
-            return
+def _cut(folder: Path, seconds: float) -> bool:
+    kept = True
+    for cut in cuts.cut_all(folder, seconds, numbers=CUT_NUMBERS, lease_s=CUT_LEASE_S):
+        click.echo(cut)
+        for complaint in cuts.complaints(cut):
+            click.echo(f"  VIOLATION: {complaint}")
+            kept = False
+    return kept
+
+
+def _recover(folder: Path) -> bool:
+    kept = True
+    for finding in recovery.measure(folder):
+        click.echo(finding)
+        kept = kept and finding.kept
+    return kept
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ class Story:
     seconds: float = 0.0
     still_s: float = 0.0
     """the longest time without a new event in the journal, while no fault lasted"""
+    rounds: int = 0
     resumed: int = 0
     """trainings that went on from a checkpoint"""
     notes: list[str] = field(default_factory=list)
@@ -103,6 +104,7 @@ def weather(schedule: Schedule, right: Right, ground: Ground) -> Story:
         storm.pass_over()
         if broken := list(violations(made, right)):
             raise ViolationError("\n".join(broken))
+        story.rounds = len(right.rounds)
         story.resumed = made.texts().count("goes on from its checkpoint")
     story.seconds = time.monotonic() - begun_s
     return story
