@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -45,6 +46,9 @@ from fedcervix.log import logger
 from fedcervix.rounds import Instruction, Leave, instruction
 from fedcervix.wire import federation_pb2 as wire
 
+WATCHERS_MAX = 8
+"""each holds a thread"""
+
 identify = lru_cache(maxsize=1024)(identity.identify)
 
 
@@ -54,6 +58,7 @@ class Service:
     def __init__(self, home: Home, registry: Registry, engine: Engine, blobs: BlobStore) -> None:
         self._home, self._registry, self._engine, self._blobs = home, registry, engine, blobs
         self._federation = home.config().federation.name
+        self._watchers = threading.BoundedSemaphore(WATCHERS_MAX)
         self._log = logger(run=engine.run.run)
 
     def behaviours(self) -> dict[rpc.Method, Callable[..., Any]]:
@@ -66,6 +71,7 @@ class Service:
             rpc.FETCH: _guarded_stream(self.fetch),
             rpc.PUSH: _guarded(self.push),
             rpc.OVERVIEW: _guarded(self.overview),
+            rpc.WATCH: _guarded_stream(self.watch),
             rpc.COMMAND: _guarded(self.command),
         }
 
@@ -246,6 +252,21 @@ class Service:
     def overview(self, _request: wire.OverviewRequest, context: grpc.ServicerContext) -> wire.OverviewReply:
         """Say how things stand."""
         self._caller(context, "operator")
+        return self._picture()
+
+    def watch(self, _request: wire.OverviewRequest, context: grpc.ServicerContext) -> Iterator[wire.OverviewReply]:
+        """Say how things stand, each time that something has changed."""
+        self._caller(context, "operator")
+        if not self._watchers.acquire(blocking=False):
+            raise RunError(f"{WATCHERS_MAX} are watching already", next_step="coordinator status, without --watch")
+        try:
+            context.add_callback(self._engine.wake)
+            for _ in self._engine.changes(context.is_active):
+                yield self._picture()
+        finally:
+            self._watchers.release()
+
+    def _picture(self) -> wire.OverviewReply:
         now = datetime.now(UTC).timestamp()
         document = overview(self._engine.run, self._engine.lines(), now=now, trouble=self._engine.trouble)
         return wire.OverviewReply(json=json.dumps(document))
@@ -328,7 +349,7 @@ STOP_GRACE = timedelta(seconds=5)
 def serve(home: Home, service: Service, *, bind: str, sites: int) -> tuple[grpc.Server, int]:
     """Start listening; return the server and its port. Raises RunError where the port is taken."""
     # A site holds one stream and makes at most two calls beside it.
-    workers = ThreadPoolExecutor(max_workers=3 * sites + CALLS_BESIDE_STREAMS, thread_name_prefix="rpc")
+    workers = ThreadPoolExecutor(max_workers=3 * sites + WATCHERS_MAX + CALLS_BESIDE_STREAMS, thread_name_prefix="rpc")
     server = grpc.server(workers, options=rpc.SERVER_OPTIONS)
     server.add_generic_rpc_handlers(rpc.handlers(service.behaviours()))
     credentials = rpc.server_credentials(

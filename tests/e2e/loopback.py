@@ -234,6 +234,10 @@ class Federation:
         """Wait until the overview shows something."""
         return until(what, lambda: condition(self.overview()), timeout_s=timeout_s, seen=self.texts)
 
+    def watch(self) -> Process:
+        """Start `coordinator status --watch`: one document a line."""
+        return self._start("watch", [BIN / "coordinator", "--home", self.home.folder, "status", "--watch", "--json"])
+
     def stored(self) -> bool:
         """Say whether the run has ended and its record is written."""
         return bool(list(self.home.results.glob("*/record.json")))
@@ -296,9 +300,10 @@ class Federation:
         """Start the real agent."""
         return self._start(name, [BIN / "site-agent", "--home", self.site(name).folder, *options])
 
-    def light(self, name: str, *options: str) -> Process:
+    def light(self, name: str, *options: str, home: SiteHome | None = None) -> Process:
         """Start the real agent with arithmetic in place of training (see light_site.py)."""
-        return self._start(name, [sys.executable, HERE / "light_site.py", self.site(name).folder, *options])
+        folder = (home or self.site(name)).folder
+        return self._start(name, [sys.executable, HERE / "light_site.py", folder, *options])
 
     def link(self, name: str, *, port: int = 0, claim: Claim | None = None) -> GrpcLink:
         """Return a line with a site's certificate."""
