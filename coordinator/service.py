@@ -201,10 +201,14 @@ class Service:
         """Say from which byte a model is wanted."""
         site, _ = self._agent(context)
         digest, size_bytes = codec.read_offer(request)
+        return wire.OfferReply(offset=self._wanted_from(site, digest, size_bytes))
+
+    def _wanted_from(self, site: str, digest: str, size_bytes: int) -> int:
+        """Return from which byte a model is wanted. Raises RunError where none is, RemoteError, StorageError."""
         self._check_size(size_bytes)
         if not self._blobs.has(digest) and self._task(site).kind not in (TaskKind.SEED, TaskKind.TRAIN):
             raise RunError("no model is wanted from this site now", cause="the run has moved on")
-        return wire.OfferReply(offset=self._blobs.expect(digest, site, size_bytes=size_bytes))
+        return self._blobs.expect(digest, site, size_bytes=size_bytes)
 
     def _check_size(self, size_bytes: int) -> None:
         layout = self._engine.run.layout
@@ -218,10 +222,10 @@ class Service:
         headers = _headers(context)
         digest = codec.read_digest(headers.get(rpc.DIGEST_KEY, ""))
         offset, size_bytes = (_natural(headers.get(key, "")) for key in (rpc.OFFSET_KEY, rpc.SIZE_KEY))
-        self._check_size(size_bytes)
         arriving = self._signs_of(site, instance, _until_cut(chunks))
-        whole = self._blobs.receive(digest, site, arriving, offset=offset, size_bytes=size_bytes)
-        if not whole:
+        # Whoever pushes without having asked is held to the same.
+        here = self._wanted_from(site, digest, size_bytes) == size_bytes
+        if not here and not self._blobs.receive(digest, site, arriving, offset=offset, size_bytes=size_bytes):
             raise RunError("the transfer ended early", next_step="offer it again, and go on from the offset given")
         return wire.PushReply(size_bytes=size_bytes)
 
