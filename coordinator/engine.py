@@ -35,6 +35,7 @@ from fedcervix.events import (
 )
 from fedcervix.journal import Journal, RunRecord
 from fedcervix.log import logger
+from fedcervix.pauses import Pauses
 from fedcervix.rounding import Rounded, rebuild, round_model
 from fedcervix.rounds import (
     Aggregate,
@@ -51,8 +52,10 @@ from fedcervix.rounds import (
 )
 from fedcervix.weights import read_layout, vet, vet_base
 
-STORAGE_RETRY_S = 5.0
-"""how long the coordinator leaves a full disk alone before it tries again"""
+STORAGE_PAUSE_MOST_S = 10.0
+"""how long the coordinator leaves a full disk alone, at most, before it tries again"""
+PICTURE_S = 1.0
+"""after which whoever watches is shown how things stand though nothing was journaled: progress is not"""
 
 
 class Engine:
@@ -65,6 +68,8 @@ class Engine:
         self._log = logger(run=record.run)
         self._changed = threading.Condition()
         self._stopping = False
+        self._version = 0
+        """counts changes, for those who watch"""
         self._trouble = ""
         self._run = replay(begin_of(record), journal.events(record.run))
         self._acting: dict[str, Acting] = {}
@@ -98,7 +103,7 @@ class Engine:
             if after is not before:
                 self._journal.append(before.run, event)
                 self._run = after
-                self._changed.notify_all()
+                self._tell()
                 self._begin_leases(before, after)
                 self._told(before, after, event)
             return answer
@@ -163,6 +168,28 @@ class Engine:
             with contextlib.suppress(OSError, StorageError):  # what cannot be deleted now can be at the next round
                 self._blobs.keep_only(needed(after))
 
+    # --- who watches ---
+
+    def changes(self, is_active: Callable[[], bool]) -> Iterator[None]:
+        """Yield at once, then each time that something has changed or a second has passed, until either side ends."""
+        seen = -1
+
+        def moved() -> bool:
+            return self._version != seen or self._stopping or not is_active()
+
+        while True:
+            with self._changed:
+                self._changed.wait_for(moved, timeout=PICTURE_S)
+                if not is_active() or (self._stopping and self._version == seen):
+                    return
+                seen = self._version
+            yield
+
+    def _tell(self) -> None:
+        """Let every waiting thread see a change. Called under the lock."""
+        self._version += 1
+        self._changed.notify_all()
+
     # --- who acts for a site ---
 
     def admit(self, site: str, claim: Claim) -> None:
@@ -204,7 +231,7 @@ class Engine:
             self.heed(site, instance)
             self._streams[site] = me
             self._liveness.opened(site)
-            self._changed.notify_all()
+            self._tell()
         try:
             while (news := self._await_news(site, last, listens)) is not None:
                 yield (last := news)
@@ -218,7 +245,7 @@ class Engine:
         if self._streams.pop(site, None) is not None:
             self._liveness.closed(site)
             self._log.info("line closed", site=site)
-            self._changed.notify_all()
+            self._tell()
 
     def _await_news(self, site: str, last: Instruction | None, is_active: Callable[[], bool]) -> Instruction | None:
         """Return the site's next instruction; None when its stream, the run or the process has ended."""
@@ -242,6 +269,7 @@ class Engine:
 
     def drive(self) -> None:
         """Do the coordinator's own work until the run has ended or `stop` was called."""
+        pauses = Pauses(most_s=STORAGE_PAUSE_MOST_S)
         while True:
             with self._changed:
                 if self._stopping or self._run.ended:
@@ -253,19 +281,28 @@ class Engine:
             try:
                 self._act(work)
                 self._trouble = ""
+                pauses.reset()
             except StorageError as error:
-                self._trouble = error.explain()
-                self._log.error("cannot go on yet", what=error.what, cause=error.cause, next_step=error.next_step)
+                self._is_in_trouble(error)
                 with self._changed:
-                    self._changed.wait_for(lambda: self._stopping, timeout=STORAGE_RETRY_S)
+                    self._changed.wait_for(lambda: self._stopping, timeout=pauses.next_s())
             except (ModelError, RemoteError) as error:  # time does not mend these: a restart would end here again
                 self.abort(f"the round cannot be averaged: {error.what[:400]}")
+
+    def _is_in_trouble(self, error: StorageError) -> None:
+        """Let the operator know, once."""
+        trouble = error.explain()
+        if trouble != self._trouble:
+            self._log.error("cannot go on yet", what=error.what, cause=error.cause, next_step=error.next_step)
+            with self._changed:
+                self._trouble = trouble
+                self._tell()
 
     def stop(self) -> None:
         """Let `drive` and all streams end; the run goes on at the next start."""
         with self._changed:
             self._stopping = True
-            self._changed.notify_all()
+            self._tell()
 
     def _act(self, work: Aggregate | None) -> None:
         if work is not None:

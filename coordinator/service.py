@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -46,6 +47,9 @@ from fedcervix.log import logger
 from fedcervix.rounds import Instruction, Leave, instruction
 from fedcervix.wire import federation_pb2 as wire
 
+WATCHERS_MAX = 8
+"""each holds a thread"""
+
 identify = lru_cache(maxsize=1024)(identity.identify)
 
 
@@ -55,6 +59,7 @@ class Service:
     def __init__(self, home: Home, registry: Registry, engine: Engine, blobs: BlobStore) -> None:
         self._home, self._registry, self._engine, self._blobs = home, registry, engine, blobs
         self._federation = home.config().federation.name
+        self._watchers = threading.BoundedSemaphore(WATCHERS_MAX)
         self._log = logger(run=engine.run.run)
 
     def behaviours(self) -> dict[rpc.Method, Callable[..., Any]]:
@@ -68,6 +73,7 @@ class Service:
             rpc.FETCH: _guarded_stream(self.fetch),
             rpc.PUSH: _guarded(self.push),
             rpc.OVERVIEW: _guarded(self.overview),
+            rpc.WATCH: _guarded_stream(self.watch),
             rpc.COMMAND: _guarded(self.command),
         }
 
@@ -197,10 +203,14 @@ class Service:
         """Say from which byte a model is wanted."""
         site, _ = self._agent(context)
         digest, size_bytes = codec.read_offer(request)
+        return wire.OfferReply(offset=self._wanted_from(site, digest, size_bytes))
+
+    def _wanted_from(self, site: str, digest: str, size_bytes: int) -> int:
+        """Return from which byte a model is wanted. Raises RunError where none is, RemoteError, StorageError."""
         self._check_size(size_bytes)
         if not self._blobs.has(digest) and self._task(site).kind not in (TaskKind.SEED, TaskKind.TRAIN):
             raise RunError("no model is wanted from this site now", cause="the run has moved on")
-        return wire.OfferReply(offset=self._blobs.expect(digest, site, size_bytes=size_bytes))
+        return self._blobs.expect(digest, site, size_bytes=size_bytes)
 
     def _check_size(self, size_bytes: int) -> None:
         layout = self._engine.run.layout
@@ -214,10 +224,10 @@ class Service:
         headers = _headers(context)
         digest = codec.read_digest(headers.get(rpc.DIGEST_KEY, ""))
         offset, size_bytes = (_natural(headers.get(key, "")) for key in (rpc.OFFSET_KEY, rpc.SIZE_KEY))
-        self._check_size(size_bytes)
         arriving = self._signs_of(site, instance, _until_cut(chunks))
-        whole = self._blobs.receive(digest, site, arriving, offset=offset, size_bytes=size_bytes)
-        if not whole:
+        # Whoever pushes without having asked is held to the same.
+        here = self._wanted_from(site, digest, size_bytes) == size_bytes
+        if not here and not self._blobs.receive(digest, site, arriving, offset=offset, size_bytes=size_bytes):
             raise RunError("the transfer ended early", next_step="offer it again, and go on from the offset given")
         return wire.PushReply(size_bytes=size_bytes)
 
@@ -262,6 +272,21 @@ class Service:
     def overview(self, _request: wire.OverviewRequest, context: grpc.ServicerContext) -> wire.OverviewReply:
         """Say how things stand."""
         self._caller(context, "operator")
+        return self._picture()
+
+    def watch(self, _request: wire.OverviewRequest, context: grpc.ServicerContext) -> Iterator[wire.OverviewReply]:
+        """Say how things stand, each time that something has changed."""
+        self._caller(context, "operator")
+        if not self._watchers.acquire(blocking=False):
+            raise RunError(f"{WATCHERS_MAX} are watching already", next_step="coordinator status, without --watch")
+        try:
+            context.add_callback(self._engine.wake)
+            for _ in self._engine.changes(context.is_active):
+                yield self._picture()
+        finally:
+            self._watchers.release()
+
+    def _picture(self) -> wire.OverviewReply:
         now = datetime.now(UTC).timestamp()
         document = overview(self._engine.run, self._engine.lines(), now=now, trouble=self._engine.trouble)
         return wire.OverviewReply(json=json.dumps(document))
@@ -344,7 +369,7 @@ STOP_GRACE = timedelta(seconds=5)
 def serve(home: Home, service: Service, *, bind: str, sites: int) -> tuple[grpc.Server, int]:
     """Start listening; return the server and its port. Raises RunError where the port is taken."""
     # A site holds one stream and makes at most two calls beside it.
-    workers = ThreadPoolExecutor(max_workers=3 * sites + CALLS_BESIDE_STREAMS, thread_name_prefix="rpc")
+    workers = ThreadPoolExecutor(max_workers=3 * sites + WATCHERS_MAX + CALLS_BESIDE_STREAMS, thread_name_prefix="rpc")
     server = grpc.server(workers, options=rpc.SERVER_OPTIONS)
     server.add_generic_rpc_handlers(rpc.handlers(service.behaviours()))
     credentials = rpc.server_credentials(

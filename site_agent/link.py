@@ -73,7 +73,7 @@ class GrpcLink:
 
     def enroll(self, request_pem: bytes) -> bytes:
         """Trade a certificate signing request (PEM) for a certificate (PEM); needs an invitation's certificate."""
-        reply = self._call(rpc.ENROLL, wire.EnrollRequest(request_pem=request_pem))
+        reply = self._call(rpc.ENROLL, wire.EnrollRequest(request_pem=request_pem), headers=())
         pem: bytes = reply.certificate_pem
         return pem
 
@@ -148,9 +148,10 @@ class GrpcLink:
             stream.cancel()
         self._channel.close()
 
-    def _call(self, method: rpc.Method, request: Any) -> Any:
+    def _call(self, method: rpc.Method, request: Any, *, headers: tuple[tuple[str, str], ...] | None = None) -> Any:
+        metadata = self._who if headers is None else headers
         try:
-            return rpc.stub(self._channel, method)(request, timeout=CALL_S, metadata=self._who)
+            return rpc.stub(self._channel, method)(request, timeout=CALL_S, metadata=metadata)
         except grpc.RpcError as error:
             raise rpc.translate(error, self._address) from error
         except ValueError as error:  # the channel was closed under the call

@@ -24,6 +24,7 @@ RUN_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 """A run is named like a site, with one character more; both sides call folders after it."""
 
 ROUND_MAX = 1_000_000
+GAUGES_MAX = 32
 REASON_CHARS_MAX = 600
 
 
@@ -196,7 +197,7 @@ class ScoreReported:
         check(self.task.kind == TaskKind.SCORE, f"{self.task.kind} gives no score")
         check(0 < self.count <= 2**40, f"count is 1 to 2^40; found {self.count}")
         check(0 < self.images <= 2**40, f"images is 1 to 2^40; found {self.images}")
-        check(len(self.gauges) <= 32, "at most 32 gauges")
+        check(len(self.gauges) <= GAUGES_MAX, f"at most {GAUGES_MAX} gauges")
         _check_measure("loss_sum", self.loss_sum)
         for name, value in self.gauges:
             _check_measure(name, value)

@@ -88,11 +88,12 @@ REPORT = Method("/fedcervix.Federation/Report", wire.FromSite, wire.ReportReply)
 OFFER = Method("/fedcervix.Federation/Offer", wire.OfferRequest, wire.OfferReply)
 PACKED = Method("/fedcervix.Federation/Packed", wire.PackedRequest, wire.PackedReply)
 OVERVIEW = Method("/fedcervix.Federation/Overview", wire.OverviewRequest, wire.OverviewReply)
+WATCH = Method("/fedcervix.Federation/Watch", wire.OverviewRequest, wire.OverviewReply, "unary_stream")
 COMMAND = Method("/fedcervix.Federation/Command", wire.CommandRequest, wire.CommandReply)
 FETCH = Method("/fedcervix.Blobs/Fetch", wire.BlobRequest, None, "unary_stream")
 PUSH = Method("/fedcervix.Blobs/Push", None, wire.PushReply, "stream_unary")
 
-METHODS = (ENROLL, ATTACH, REPORT, OFFER, PACKED, OVERVIEW, COMMAND, FETCH, PUSH)
+METHODS = (ENROLL, ATTACH, REPORT, OFFER, PACKED, OVERVIEW, WATCH, COMMAND, FETCH, PUSH)
 
 
 def _to_bytes(message: Any) -> bytes:

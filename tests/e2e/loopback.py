@@ -247,6 +247,10 @@ class Federation:
             return 0
         return int(count)
 
+    def watch(self) -> Process:
+        """Start `coordinator status --watch`: one document a line."""
+        return self._start("watch", [BIN / "coordinator", "--home", self.home.folder, "status", "--watch", "--json"])
+
     def stored(self) -> bool:
         """Say whether the run has ended and its record is written."""
         return bool(list(self.home.results.glob("*/record.json")))
@@ -309,9 +313,10 @@ class Federation:
         """Start the real agent."""
         return self._start(name, [BIN / "site-agent", "--home", self.site(name).folder, *options])
 
-    def light(self, name: str, *options: str) -> Process:
+    def light(self, name: str, *options: str, home: SiteHome | None = None) -> Process:
         """Start the real agent with arithmetic in place of training (see light_site.py)."""
-        return self._start(name, [sys.executable, "-m", "tests.e2e.light_site", self.site(name).folder, *options])
+        folder = (home or self.site(name)).folder
+        return self._start(name, [sys.executable, "-m", "tests.e2e.light_site", folder, *options])
 
     def link(self, name: str, *, port: int = 0, claim: Claim | None = None) -> GrpcLink:
         """Return a line with a site's certificate."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -44,6 +45,26 @@ def test_status_names_a_killed_site_and_since_when(federate: Federate) -> None:
 
     code, text = call("coordinator", "--home", federation.home.folder, "status", cwd=federation.folder)
     assert (code, text.count("its line is cut since ")) == (0, 2), text
+
+
+def test_watching_goes_on_through_a_restart_and_ends_with_the_run(federate: Federate) -> None:
+    federation = federate(terms={"rounds": 1})
+    coordinator = federation.coordinate("--mode", "csfssl")
+    for site in federation.sites:
+        federation.enrol(site)
+    agents = [federation.light(site, "--pace-s", "0.2") for site in federation.sites]
+    watching = federation.watch()
+    watching.says('"presence": "present"')
+    coordinator.kill()
+    watching.says("the coordinator is not running; go on with: coordinator --home")
+    coordinator = federation.coordinate()
+    federation.finish(coordinator, *agents, watching)
+    pictures = [json.loads(line) for line in watching.text.splitlines()]
+    phases = [phase for phase, _ in itertools.groupby(picture["phase"] for picture in pictures)]
+    assert [*dict.fromkeys(phases)][-4:] == ["training", "scoring", "publishing", "finished"], phases
+    assert pictures[-1]["outcome"] == "OK"
+    now = [picture["now"] for picture in pictures]
+    assert now == sorted(now)
 
 
 def moments(coordinator: Process) -> dict[str, float]:

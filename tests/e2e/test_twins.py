@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from fedcervix import codec
 from fedcervix.errors import TwinError
 from site_agent.home import SiteHome
-from tests.e2e.loopback import HERE, Federation, Process
+from tests.e2e.loopback import Federation, Process
 from tests.e2e.relays import Relay
 
 Federate = Callable[..., Federation]
@@ -53,7 +52,7 @@ def copied(federation: Federation, name: str) -> SiteHome:
 
 def twin(federation: Federation, home: SiteHome) -> Process:
     """Start an agent on a copied home folder."""
-    return federation._start("twin", [sys.executable, HERE / "light_site.py", home.folder, *PACE])
+    return federation.light("twin", *PACE, home=home)
 
 
 def assert_refused(agent: Process) -> None:
