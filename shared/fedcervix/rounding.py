@@ -51,7 +51,7 @@ def _kept(blobs: BlobStore, residual: str) -> Path | None:
         raise StorageError(
             f"{blobs.path(residual)} is gone: what the rounding of the last model left over",
             cause="it was deleted, or the folder comes from an older backup",
-            next_step="restore it from a backup, or begin the run anew",
+            next_step="restore it from a backup; a site may delete carried.json in runs/RUN instead, and go on without",
         )
     return blobs.path(residual) if residual else None
 
