@@ -280,18 +280,8 @@ class Agent:
     def _work(self, job: Job, task: Task) -> Callable[[session.Session], session.Session]:
         self._show("working", {"task": task})
         lines: list[str] = []
-        if task.base and not self._blobs.has(task.base):
-            self._again(
-                job.cancelled,
-                lambda: self._link.fetch(
-                    task.base,
-                    self._blobs,
-                    self._on_bytes(job, task, "downloading"),
-                    bytes_max=codec.model_bytes_max(job.spool.model_bytes()),
-                ),
-            )
         if task.base:
-            job.spool.note_model(self._blobs.size_bytes(task.base))
+            self._again(job.cancelled, lambda: self._bring(job, task))
         if task.kind is TaskKind.ADOPT:
             adopt(self._home, task, job.plan, self._blobs)
             result: session.Result = ModelAdopted(self._site, task, time.time())
@@ -304,6 +294,13 @@ class Agent:
         job.spool.put(result)
         self._show("finished", {"task": task, "lines": lines})
         return lambda s: session.finished(s, result)
+
+    def _bring(self, job: Job, task: Task) -> None:
+        """Have the task's model here; it is no longer than this run's models may be."""
+        if not self._blobs.has(task.base):
+            bytes_max = codec.model_bytes_max(job.spool.model_bytes())
+            self._link.fetch(task.base, self._blobs, self._on_bytes(job, task, "downloading"), bytes_max=bytes_max)
+        job.spool.note_model(self._blobs.size_bytes(task.base))
 
     def _deliver(self, job: Job, result: session.Result) -> Callable[[session.Session], session.Session]:
         answer, reason = self._again(job.cancelled, lambda: self._deliver_once(job, result))
