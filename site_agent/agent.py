@@ -409,10 +409,8 @@ class Agent:
     def _work(self, job: Job, task: Task) -> Callable[[session.Session], session.Session]:
         self._show("working", {"task": task})
         lines: list[str] = []
-        if task.base and not self._blobs.has(task.base):
-            self._again(job.cancelled, lambda: self._bring(job, task))
         if task.base:
-            job.spool.note_model(self._blobs.size_bytes(task.base))
+            self._again(job.cancelled, lambda: self._bring(job, task))
         if task.kind is TaskKind.ADOPT:
             self._with_room(job, task, lambda: adopt(self._home, task, job.plan, self._blobs))
             result: session.Result = ModelAdopted(self._site, task, time.time())
@@ -440,14 +438,16 @@ class Agent:
         with_room(act, self._on_progress(task), wait)
 
     def _bring(self, job: Job, task: Task) -> None:
-        """Bring a task's model here."""
+        """Have the task's model here; neither it nor its packed form is longer than this run's models may be."""
         on_bytes = self._on_bytes(job, task, "downloading")
         bytes_max = codec.model_bytes_max(job.spool.model_bytes())
 
         def fetch(digest: str) -> None:
             self._link.fetch(digest, self._blobs, on_bytes, bytes_max=bytes_max)
 
-        economy.bring(self._link, self._blobs, task.base, job.plan, fetch)
+        if not self._blobs.has(task.base):
+            economy.bring(self._link, self._blobs, task.base, job.plan, fetch)
+        job.spool.note_model(self._blobs.size_bytes(task.base))
 
     def _result(self, job: Job, task: Task, numbers: dict[str, Any]) -> session.Result:
         """Return what a worker has done as the report it makes."""

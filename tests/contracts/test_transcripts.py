@@ -278,7 +278,7 @@ def test_what_varies_is_a_word_and_a_field_that_is_not_known_is_shown() -> None:
     told.message("coordinator > operator  Federation/Overview", wire.OverviewReply(json='{"now": 5.5, "x": [1]}'))
     told.message("coordinator > operator  Federation/Overview", wire.OverviewReply(json='{"now": 5.5, "x": [1]}'))
     lines = told.text().splitlines()
-    assert lines[3:8] == ["at: <time>", "failure:", '  stage: "reading"', '  hint: ""', '  incident: "1"']
+    assert lines[2:7] == ["at: <time>", "failure:", '  stage: "reading"', '  hint: ""', '  incident: "1"']
     assert '    "now": "<time>",' in lines
     assert 'json: "<the document above>"' in lines
 

@@ -24,6 +24,7 @@ from fedcervix.errors import (
     RemoteError,
     RunError,
     StorageError,
+    TwinError,
 )
 from fedcervix.events import Answer, ModelAdopted, ScoreReported, SiteFailed, Task, TaskKind, UpdateStored
 from fedcervix.plan import Plan, Recipe, Terms
@@ -389,6 +390,48 @@ def test_a_refused_certificate_ends_the_agent_at_once(site: Site) -> None:
     site.link.say(IdentityError("the certificate of site nhs is revoked"))
     assert isinstance(site.end(), IdentityError)
     assert site.worker.cancels == 1
+
+
+def test_an_agent_that_is_one_too_many_ends_and_reports_no_failure(site: Site) -> None:
+    site.worker.go.clear()
+    site.attach(TRAIN)
+    site.worker.begins(1)
+    site.link.say(Cut(), TwinError("another agent of site nhs is connected"))
+    assert isinstance(site.end(), TwinError)
+    assert site.worker.cancels == 1
+    assert kinds(site.link.reports) == ["fetch"]
+    assert list(site.home.incidents.iterdir()) == []
+
+
+def test_a_call_that_is_taken_for_a_twin_s_is_tried_again(site: Site) -> None:
+    """Whether this agent is the one too many is said when it attaches."""
+    refused = [TwinError("another agent of site nhs is connected")] * 2
+
+    def answer(report: codec.Report) -> tuple[Answer, str]:
+        if refused and not isinstance(report, codec.Progress):
+            raise refused.pop()
+        return Answer.ACCEPTED, ""
+
+    site.link.answers = answer
+    site.attach(TRAIN)
+    site.link.hears(update(TRAIN))
+    site.link.hears(lambda told: codec.Ready(RUN, plan().digest) in told)
+    site.link.say(OVER)
+    assert site.end() == OVER
+
+
+def test_a_coordinator_that_is_back_is_told_how_far_the_work_is(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("site_agent.agent.PROGRESS_S", 0.01)
+    site.worker.go.clear()
+    site.attach(TRAIN, lease_s=3600.0)
+    site.link.hears(lambda told: any(isinstance(what, codec.Progress) and what.stage == "training" for what in told))
+    before = len(site.link.told)
+    site.link.say(Cut(), codec.Welcome("cervix", RUN, plan(lease_s=3600.0)), TRAIN)
+    site.link.hears(lambda told: any(isinstance(what, codec.Progress) for what in told[before:]))
+    site.worker.go.set()
+    site.link.hears(update(TRAIN))
+    site.link.say(OVER)
+    site.end()
 
 
 @pytest.mark.parametrize("outcome", ["OK", "DEGRADED"])
