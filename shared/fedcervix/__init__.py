@@ -6,7 +6,7 @@ Bottom to top (a module imports only from its own line and the lines above it):
     manifest  splits                                                             standard library only
     weights  aggregate  metrics  identity  privacy                               + numpy, cryptography
     wire (generated)  codec                                                      protobuf <-> events
-    files  journal  blobs  config  log  rpc  process                             disk, terminal, network
+    files  journal  blobs  config  log  pauses  rpc  process                     disk, terminal, network
 
 `tests/unit/test_architecture.py` holds this table against the imports.
 """
