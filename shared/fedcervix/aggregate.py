@@ -70,7 +70,7 @@ SUFFIX_KINDS: dict[str, Kind] = {
 }
 
 BLOCK_ELEMENTS = 65_536
-BEHIND_BYTES = 4 << 20
+BEHIND_BYTES = 1 << 20
 ITEM_BYTES_MAX = max(dtype.itemsize for dtype in DTYPES.values())
 
 
