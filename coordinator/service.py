@@ -233,7 +233,7 @@ class Service:
 
     def packed(self, request: wire.PackedRequest, context: grpc.ServicerContext) -> wire.PackedReply:
         """Say in which packed form a site may have the model of its task."""
-        site = self._agent(context)
+        site, _ = self._agent(context)
         digest = codec.read_digest(request.digest)
         if digest != self._task(site).base:
             raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run has moved on")

@@ -70,7 +70,8 @@ SUFFIX_KINDS: dict[str, Kind] = {
 }
 
 BLOCK_ELEMENTS = 65_536
-BEHIND_BYTES = 1 << 20
+BEHIND_BYTES = 1 << 19
+"""holds the largest block there is"""
 ITEM_BYTES_MAX = max(dtype.itemsize for dtype in DTYPES.values())
 
 

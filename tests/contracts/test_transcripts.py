@@ -186,6 +186,7 @@ def who_comes_too_early_or_too_late(coordinator: Stage, nhs: Caller) -> None:
 def whose_line_is_cut(nhs: Caller, base: str, digest: str, model: bytes) -> None:
     """A transfer goes on at the byte, in both directions; what is too long or not what it says it is, is not taken."""
     size = len(model)
+    nhs.ask(rpc.PACKED, wire.PackedRequest(digest=base))
     nhs.ask(rpc.FETCH, wire.BlobRequest(digest=base, offset=CHUNK_BYTES))
     nhs.ask(rpc.OFFER, wire.OfferRequest(digest=digest, size_bytes=1 << 30))
     nhs.ask(rpc.OFFER, wire.OfferRequest(digest=digest, size_bytes=size))

@@ -420,8 +420,7 @@ def test_a_call_that_is_taken_for_a_twin_s_is_tried_again(site: Site) -> None:
     assert site.end() == OVER
 
 
-def test_a_coordinator_that_is_back_is_told_how_far_the_work_is(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("site_agent.agent.PROGRESS_S", 0.01)
+def test_a_coordinator_that_is_back_is_told_how_far_the_work_is(site: Site) -> None:
     site.worker.go.clear()
     site.attach(TRAIN, lease_s=3600.0)
     site.link.hears(lambda told: any(isinstance(what, codec.Progress) and what.stage == "training" for what in told))

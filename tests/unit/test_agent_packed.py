@@ -18,6 +18,7 @@ from fedcervix.packing import Origin, Packing, unpack
 from fedcervix.plan import Plan
 from fedcervix.rounding import Rounded, round_model
 from fedcervix.rounds import Stand
+from fedcervix.session import Kept
 from fedcervix.weights import write_tensors
 from site_agent.economy import FILE, carried
 from tests.unit.test_agent import OVER, RUN, FakeLink, FakeWorker, Site, plan, update
@@ -286,7 +287,7 @@ def test_a_site_killed_between_training_and_delivery_ends_with_the_same_updates(
     first = int8.finished(train(2, bases[1])).digest
     int8.site.agent.stop()
     int8.site.end()
-    int8.site.spool().clear()  # as if it had died before it kept the update there: the round is trained again
+    int8.site.spool().keep(Kept())  # as if it had died before it kept the update there: the round is trained again
 
     int8.restart()
     int8.attach(train(2, bases[1]))
@@ -308,7 +309,7 @@ def test_files_that_are_carried_on_outlive_a_delivery_and_no_others_do(int8: Fed
     files = {file.stem for file in here.path("x").parent.glob("*.safetensors")}
     assert [round_ for round_, _ in found.counted] == [2, 3]
     assert found.residuals <= files
-    assert len(files) == 3  # and the model that was scored last
+    assert len(files) == 4  # and the model that was trained last, and what became of it
 
 
 def test_a_damaged_note_says_what_to_do(int8: Federation) -> None:
