@@ -475,9 +475,8 @@ class Agent:
             )
         if isinstance(result, ModelAdopted) and reason in list(Outcome):
             self._outcome = Outcome(reason)
-        if not isinstance(result, ScoreReported):  # after a score the next training begins at once: no time to tidy up
-            keep = {result.task.base} | ({result.digest} if isinstance(result, UpdateStored) else set())
-            self._blobs.keep_only(keep | economy.carried(job.spool.folder).residuals)
+        keep = {result.task.base} | ({result.digest} if isinstance(result, UpdateStored) else set())
+        self._blobs.keep_only(keep | economy.carried(job.spool.folder).residuals)
         self._show("delivered", {"task": result.task, "answer": answer})
         return answered
 

@@ -8,11 +8,12 @@ Rules
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 
 from fedcervix.codec import SUCCEEDS_MAX, Claim
-from fedcervix.errors import StorageError
+from fedcervix.errors import FullDiskError, StorageError
 from fedcervix.files import write_whole
 from fedcervix.weights import disk
 from site_agent.home import SiteHome
@@ -28,7 +29,8 @@ def succeed(home: SiteHome) -> Claim:
             next_step=f"rm {home.instances}; the coordinator lets this agent in once the one before it is gone",
         ) from error
     known = {"folder": home.folder.stat().st_ino, "instances": [claim.instance, *claim.succeeds][:SUCCEEDS_MAX]}
-    write_whole(home.instances, json.dumps(known).encode())
+    with contextlib.suppress(FullDiskError):  # the process after this one may then have to wait for a lease
+        write_whole(home.instances, json.dumps(known).encode())
     return claim
 
 

@@ -834,8 +834,7 @@ class Site:
         def answered(answer: object) -> None:
             if answer is Answer.REFUSED:
                 raise ViolationError(f"{result.task} of {self.name} is refused: a correct site taken for a wrong one")
-            if not isinstance(result, ScoreReported):
-                self.models &= {result.task.base} | ({result.digest} if isinstance(result, UpdateStored) else set())
+            self.models &= {result.task.base} | ({result.digest} if isinstance(result, UpdateStored) else set())
             if isinstance(result, UpdateStored):
                 self._settle(result, answer)
             self._end(job, lambda s: session.answered(s, result.task))

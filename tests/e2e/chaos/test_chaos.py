@@ -34,7 +34,7 @@ def cuts(tmp_path_factory: pytest.TempPathFactory) -> list[Cut]:
 def test_a_cut_network_costs_neither_a_step_nor_a_byte_that_had_arrived(cuts: list[Cut]) -> None:
     for cut in cuts:
         assert complaints(cut) == [], str(cut)
-        assert cut.presence == "silent, not connected", str(cut)
+        assert cut.presence.startswith("silent"), str(cut)
     in_training, in_upload, in_download = cuts
     half = in_training.model_bytes // 2
     assert in_training.before.up < half < in_upload.before.up < in_upload.undisturbed.up
