@@ -7,8 +7,8 @@ Rules
    interval then holds what another training would do. Of k seeds k - 1 are drawn, because k would make the variance
    of their mean too small by (k - 1) / k (McCarthy and Snowden 1985); with 3 seeds that matters.
 3. Two starts are compared in the same draws, so a difference is a difference on the same women and the same seeds.
-4. Over the folds of one seed counts are added (every woman is tested once) and AUCs are averaged, because the scores of
-   two networks have no common scale. Over seeds every measure is averaged.
+4. Over the folds of one repetition counts are added (every woman is tested once) and AUCs are averaged, because the
+   scores of two networks have no common scale. Over repetitions and seeds every measure is averaged.
 
 The draws are numbers of copies, one column per woman. Counts of a draw are then a product of matrices, and the AUC of
 a draw is a bilinear form of the women's own wins, ties counting half: exact, and fast enough for 10,000 draws.
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -51,6 +52,8 @@ class Scored:
     """(n,), probability of case"""
     women: tuple[str, ...]
     """whose image it is"""
+    threshold: float = THRESHOLD_FIXED
+    """from which on an image is called a case"""
 
     def __post_init__(self) -> None:
         sizes = {self.labels.shape, self.scores.shape, (len(self.women),)}
@@ -68,13 +71,20 @@ class Scored:
             )
 
     @classmethod
-    def of(cls, labels: ArrayLike, scores: ArrayLike, women: Sequence[str]) -> Scored:
+    def of(
+        cls, labels: ArrayLike, scores: ArrayLike, women: Sequence[str], threshold: float = THRESHOLD_FIXED
+    ) -> Scored:
         """Return the checked arrays of lists."""
-        return cls(np.asarray(labels, np.bool_), np.asarray(scores, np.float64), tuple(women))
+        return cls(np.asarray(labels, np.bool_), np.asarray(scores, np.float64), tuple(women), threshold)
 
 
-Part = tuple[int, int]
-"""(seed, fold) of a training"""
+class Part(NamedTuple):
+    """Which training of a start: draws take seeds; repetitions (classifiers on one encoder) are averaged within."""
+
+    seed: int
+    repetition: int = 0
+    fold: int = 0
+
 
 Trials = Mapping[Part, Scored]
 """every training of one start at one site"""
@@ -109,8 +119,8 @@ def roster(starts: Iterable[Trials]) -> Roster:
     parts: dict[str, set[int]] = {}
     seeds: set[int] = set()
     for trials in starts:
-        for (seed, fold), scored in trials.items():
-            seeds.add(seed)
+        for part, scored in trials.items():
+            seeds.add(part.seed)
             for woman, case in _classes(scored).items():
                 if cases.setdefault(woman, case) != case:
                     raise DataError(
@@ -118,7 +128,7 @@ def roster(starts: Iterable[Trials]) -> Roster:
                         cause="cells of different data in one study folder",
                         next_step="cervix-study run with an empty study folder",
                     )
-                parts.setdefault(woman, set()).add(fold)
+                parts.setdefault(woman, set()).add(part.fold)
     women = tuple(sorted(cases))
     strata: dict[tuple[bool, tuple[int, ...]], list[int]] = {}
     for place, woman in enumerate(women):
@@ -149,32 +159,40 @@ def draw(women: Roster, *, seed: int, draws: int = DRAWS) -> Draws:
     return Draws(women, copies, shares)
 
 
-def sample(trials: Trials, drawn: Draws, threshold: float = THRESHOLD_FIXED) -> Sampled:
+def sample(trials: Trials, drawn: Draws) -> Sampled:
     """Return every measure of one start, on all women and in every draw (rule 4).
 
     Raises DataError where the start lacks a seed of the roster: its draws would not be those of the others.
     """
-    folds_of: dict[int, list[Scored]] = {}
-    for (seed, _), scored in sorted(trials.items()):
-        folds_of.setdefault(seed, []).append(scored)
-    if tuple(sorted(folds_of)) != drawn.roster.seeds:
+    seeds = tuple(sorted({part.seed for part in trials}))
+    if seeds != drawn.roster.seeds:
         raise DataError(
-            f"a start has the seeds {sorted(folds_of)}, others {list(drawn.roster.seeds)}",
+            f"a start has the seeds {list(seeds)}, others {list(drawn.roster.seeds)}",
             cause="the study is not finished",
             next_step="cervix-study run, which goes on where it stopped",
         )
-    by_seed = [_one_seed(folds_of[seed], drawn, threshold) for seed in drawn.roster.seeds]
+    by_seed = [_one_seed(trials, seed, drawn) for seed in seeds]
     return {
         name: np.einsum("ds,sd->d", drawn.shares, np.stack([found[name] for found in by_seed])) for name in ALL_MEASURES
     }
 
 
-def _one_seed(folds: Sequence[Scored], drawn: Draws, threshold: float) -> Sampled:
+def _one_seed(trials: Trials, seed: int, drawn: Draws) -> Sampled:
+    """Return the mean over the repetitions of one seed."""
+    folds_of: dict[int, list[Scored]] = {}
+    for part, scored in sorted(trials.items()):
+        if part.seed == seed:
+            folds_of.setdefault(part.repetition, []).append(scored)
+    repetitions = [_one_repetition(folds, drawn) for folds in folds_of.values()]
+    return {name: np.mean([found[name] for found in repetitions], axis=0) for name in ALL_MEASURES}
+
+
+def _one_repetition(folds: Sequence[Scored], drawn: Draws) -> Sampled:
     counts = np.zeros((len(drawn.copies), 4))
     areas = []
     for scored in folds:
         places = _places(scored, drawn.roster)
-        counts += drawn.copies @ _counts_by_woman(scored, places, len(drawn.roster.women), threshold)
+        counts += drawn.copies @ _counts_by_woman(scored, places, len(drawn.roster.women))
         areas.append(_areas(scored, places, drawn.copies))
     return {**rates(counts), "auc": np.mean(areas, axis=0)}
 
@@ -200,9 +218,9 @@ def _places(scored: Scored, women: Roster) -> NDArray[np.intp]:
     return np.array([column[woman] for woman in scored.women], np.intp)
 
 
-def _counts_by_woman(scored: Scored, places: NDArray[np.intp], women: int, threshold: float) -> Floats:
+def _counts_by_woman(scored: Scored, places: NDArray[np.intp], women: int) -> Floats:
     """Return (women, 4): her images that are TP, FN, FP, TN."""
-    called = scored.scores >= threshold
+    called = scored.scores >= scored.threshold
     kind = np.where(scored.labels, np.where(called, 0, 1), np.where(called, 2, 3))
     counts = np.zeros((women, 4))
     np.add.at(counts, (places, kind), 1)

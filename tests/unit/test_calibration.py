@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss
 
 from cervix_study.evidence.calibration import BINS, Calibration, bin_of, calibration
-from cervix_study.evidence.resampling import Scored, draw, roster
+from cervix_study.evidence.resampling import Part, Scored, draw, roster
 
 
 def measured(scored: Scored, draws: int = 50) -> Calibration:
-    return calibration([scored], draw(roster([{(1, 0): scored}]), seed=0, draws=draws))
+    return calibration([scored], draw(roster([{Part(1, 0, 0): scored}]), seed=0, draws=draws))
 
 
 def each_her_own(labels, scores) -> Scored:
@@ -74,7 +74,7 @@ def test_the_parts_add_up_and_the_whole_is_scikit_learns(images):
 
 def test_the_images_of_all_seeds_are_taken_together():
     one, two = each_her_own([1, 0], [0.9, 0.1]), each_her_own([1, 0], [0.6, 0.4])
-    drawn = draw(roster([{(1, 0): one, (2, 0): two}]), seed=0, draws=5)
+    drawn = draw(roster([{Part(1, 0, 0): one, Part(2, 0, 0): two}]), seed=0, draws=5)
     found = calibration([one, two], drawn)
     assert found.images == 4
     assert found.brier.value == pytest.approx((0.01 + 0.01 + 0.16 + 0.16) / 4)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cervix_study.evidence.delong import Contrast, clustered, contrast, delong, mean_of_folds, placements
-from cervix_study.evidence.resampling import Scored, draw, roster, sample
+from cervix_study.evidence.resampling import Part, Scored, draw, roster, sample
 from fedcervix.errors import DataError
 from fedcervix.metrics import auc
 
@@ -88,7 +88,7 @@ def test_the_variance_is_that_of_the_bootstrap():
     """An independent road to the same number: draw women of one image each, 20,000 times."""
     labels, scores = some(5, cases=40, controls=60, k=2)
     women = [f"{place:03d}" for place in range(100)]
-    starts = [{(1, 0): Scored.of(labels, row, women)} for row in scores]
+    starts = [{Part(1, 0, 0): Scored.of(labels, row, women)} for row in scores]
     drawn = draw(roster(starts), seed=0, draws=20_000)
     difference = np.subtract(*(sample(start, drawn)["auc"][1:] for start in starts))
     assert contrast(delong(labels, scores), [1, -1]).variance == pytest.approx(np.var(difference), rel=0.06)
@@ -118,7 +118,7 @@ def test_the_variance_by_woman_is_that_of_drawing_women():
     skill = rng.normal(size=(2, 120))[:, owner]
     scores = skill + 0.3 * rng.normal(size=skill.shape) + labels
     women = [f"{place:03d}" for place in owner]
-    starts = [{(1, 0): Scored.of(labels, row, women)} for row in scores]
+    starts = [{Part(1, 0, 0): Scored.of(labels, row, women)} for row in scores]
     drawn = draw(roster(starts), seed=0, draws=20_000)
     difference = np.subtract(*(sample(start, drawn)["auc"][1:] for start in starts))
     by_woman = contrast(clustered(labels, scores, women), [1, -1]).variance

@@ -11,6 +11,7 @@ from cervix_study.evidence.paper import TABLE_TWO
 from cervix_study.evidence.resampling import (
     ALL_MEASURES,
     Draws,
+    Part,
     Scored,
     draw,
     estimate,
@@ -47,7 +48,7 @@ def by_hand(scored: Scored, copies: dict[str, int]) -> dict[str, float]:
 
 def test_the_value_is_that_of_the_images_as_they_are():
     """At .5: 3 of 4 cases found, 1 of 4 controls alarmed; 13 of 16 pairs ranked right."""
-    found = sample({(1, 0): EIGHT}, draw(roster([{(1, 0): EIGHT}]), seed=0, draws=3))
+    found = sample({Part(1, 0, 0): EIGHT}, draw(roster([{Part(1, 0, 0): EIGHT}]), seed=0, draws=3))
     assert {name: found[name][0] for name in ALL_MEASURES} == {
         "accuracy": 0.75,
         "recall": 0.75,
@@ -60,8 +61,8 @@ def test_the_value_is_that_of_the_images_as_they_are():
 @pytest.mark.parametrize("seed", range(3))
 def test_every_draw_is_what_copying_the_images_gives(seed):
     scored = crowd(seed)
-    drawn = draw(roster([{(1, 0): scored}]), seed=seed, draws=25)
-    found = sample({(1, 0): scored}, drawn)
+    drawn = draw(roster([{Part(1, 0, 0): scored}]), seed=seed, draws=25)
+    found = sample({Part(1, 0, 0): scored}, drawn)
     for number in range(26):
         expected = by_hand(scored, dict(zip(drawn.roster.women, drawn.copies[number].astype(int), strict=True)))
         for name in ALL_MEASURES:
@@ -70,8 +71,8 @@ def test_every_draw_is_what_copying_the_images_gives(seed):
 
 def test_a_woman_with_images_of_both_classes_is_drawn_with_all_of_them():
     scored = Scored.of([1, 0, 1, 0, 0], [0.9, 0.8, 0.4, 0.5, 0.2], ["a", "a", "b", "c", "c"])
-    drawn = draw(roster([{(1, 0): scored}]), seed=4, draws=40)
-    found = sample({(1, 0): scored}, drawn)
+    drawn = draw(roster([{Part(1, 0, 0): scored}]), seed=4, draws=40)
+    found = sample({Part(1, 0, 0): scored}, drawn)
     for number in range(41):
         expected = by_hand(scored, dict(zip(drawn.roster.women, drawn.copies[number].astype(int), strict=True)))
         assert found["auc"][number] == pytest.approx(expected["auc"], abs=1e-12)
@@ -89,7 +90,7 @@ def test_the_papers_table_is_the_value_of_its_counts(row, site):
 
 def test_a_draw_takes_as_many_cases_and_controls_as_there_are():
     scored = crowd(1)
-    drawn = draw(roster([{(1, 0): scored}]), seed=0, draws=200)
+    drawn = draw(roster([{Part(1, 0, 0): scored}]), seed=0, draws=200)
     cases = sorted({woman for woman, case in zip(scored.women, scored.labels, strict=True) if case})
     places = [drawn.roster.women.index(woman) for woman in cases]
     assert (drawn.copies[:, places].sum(axis=1) == len(cases)).all()
@@ -100,7 +101,7 @@ def test_a_draw_takes_as_many_cases_and_controls_as_there_are():
 def test_folds_are_strata_their_counts_are_added_and_their_areas_averaged():
     one = Scored.of([1, 0, 0], [0.9, 0.6, 0.1], ["a", "b", "c"])  # TP, FP, TN; AUC 1
     two = Scored.of([1, 0], [0.2, 0.3], ["d", "e"])  # FN, TN; AUC 0
-    trials = {(1, 0): one, (1, 1): two}
+    trials = {Part(1, 0, 0): one, Part(1, 0, 1): two}
     drawn = draw(roster([trials]), seed=0, draws=50)
     found = sample(trials, drawn)
     assert (found["accuracy"][0], found["recall"][0], found["precision"][0]) == (3 / 5, 1 / 2, 1 / 2)
@@ -112,7 +113,7 @@ def test_folds_are_strata_their_counts_are_added_and_their_areas_averaged():
 
 def test_seeds_are_averaged_and_all_but_one_are_drawn():
     worse = Scored.of(LABELS, [0.1, *SCORES[1:]], WOMEN)
-    trials = {(1, 0): EIGHT, (2, 0): worse, (3, 0): EIGHT}
+    trials = {Part(1, 0, 0): EIGHT, Part(2, 0, 0): worse, Part(3, 0, 0): EIGHT}
     drawn = draw(roster([trials]), seed=0, draws=300)
     assert set(np.unique(drawn.shares[1:])) == {0.0, 0.5, 1.0}, "two of three, with replacement"
     np.testing.assert_allclose(drawn.shares.sum(axis=1), 1)
@@ -123,26 +124,42 @@ def test_drawing_seeds_gives_the_variance_of_their_mean():
     """Of k seeds k - 1: the variance over draws is s^2 / k. Drawing k would give (k - 1) / k of that."""
     rng = np.random.default_rng(7)
     values = rng.normal(size=4)
-    trials = {(seed, 0): EIGHT for seed in range(4)}
+    trials = {Part(seed, 0, 0): EIGHT for seed in range(4)}
     shares = draw(roster([trials]), seed=3, draws=40_000).shares[1:]
     assert np.var(shares @ values) == pytest.approx(np.var(values, ddof=1) / 4, rel=0.03)
 
 
+def test_classifiers_on_one_encoder_are_averaged_and_not_drawn():
+    """Two encoders, two classifiers each: the draws take encoders."""
+    worse = Scored.of(LABELS, [0.1, *SCORES[1:]], WOMEN)
+    trials = {Part(1, 0): EIGHT, Part(1, 1): worse, Part(2, 0): EIGHT, Part(2, 1): EIGHT}
+    drawn = draw(roster([trials]), seed=0, draws=300)
+    assert drawn.roster.seeds == (1, 2)
+    assert set(np.unique(drawn.shares[1:])) == {0.0, 1.0}
+    assert sample(trials, drawn)["accuracy"][0] == pytest.approx(((6 + 5) / 2 + 6) / 2 / 8)
+
+
+def test_each_training_has_its_own_threshold():
+    low = Scored.of(LABELS, SCORES, WOMEN, threshold=0.25)
+    drawn = draw(roster([{Part(1): low}]), seed=0, draws=3)
+    assert sample({Part(1): low}, drawn)["recall"][0] == 1.0
+
+
 def test_one_seed_is_taken_as_given():
-    drawn = draw(roster([{(5, 0): EIGHT}]), seed=0, draws=10)
+    drawn = draw(roster([{Part(5, 0, 0): EIGHT}]), seed=0, draws=10)
     assert (drawn.shares == 1).all()
 
 
 def test_a_start_that_lacks_a_seed_is_refused():
-    drawn = draw(roster([{(1, 0): EIGHT, (2, 0): EIGHT}]), seed=0, draws=5)
+    drawn = draw(roster([{Part(1, 0, 0): EIGHT, Part(2, 0, 0): EIGHT}]), seed=0, draws=5)
     with pytest.raises(DataError, match=r"seeds \[1\], others \[1, 2\]"):
-        sample({(1, 0): EIGHT}, drawn)
+        sample({Part(1, 0, 0): EIGHT}, drawn)
 
 
 def test_a_woman_who_changes_class_is_refused():
     other = Scored.of([0, 1], [0.1, 0.9], ["a", "c"])
     with pytest.raises(DataError, match="case in one test part and a control in another"):
-        roster([{(1, 0): EIGHT}, {(1, 0): other}])
+        roster([{Part(1, 0, 0): EIGHT}, {Part(1, 0, 0): other}])
 
 
 @pytest.mark.parametrize(
@@ -158,8 +175,8 @@ def test_two_starts_are_compared_in_the_same_draws():
     labels = [1, 1, 1, 0, 0, 0]
     women = list("abcdef")
     less, more = Scored.of(labels, [0.4] * 6, women), Scored.of(labels, [0.6] * 3 + [0.4] * 3, women)
-    drawn = draw(roster([{(1, 0): less}, {(1, 0): more}]), seed=0, draws=100)
-    difference = sample({(1, 0): more}, drawn)["recall"] - sample({(1, 0): less}, drawn)["recall"]
+    drawn = draw(roster([{Part(1, 0, 0): less}, {Part(1, 0, 0): more}]), seed=0, draws=100)
+    difference = sample({Part(1, 0, 0): more}, drawn)["recall"] - sample({Part(1, 0, 0): less}, drawn)["recall"]
     assert (difference == 1).all()
 
 
@@ -169,8 +186,8 @@ def test_the_interval_is_as_wide_as_theory_says():
     labels = np.arange(women) % 2 == 0
     scores = np.where(np.arange(women) % 10 < 8, 0.9, 0.1)  # 80 of 100 cases found
     scored = Scored.of(labels, scores, [f"{place:03d}" for place in range(women)])
-    drawn = draw(roster([{(1, 0): scored}]), seed=0, draws=20_000)
-    recall = sample({(1, 0): scored}, drawn)["recall"]
+    drawn = draw(roster([{Part(1, 0, 0): scored}]), seed=0, draws=20_000)
+    recall = sample({Part(1, 0, 0): scored}, drawn)["recall"]
     assert recall[0] == 0.8
     assert np.var(recall[1:]) == pytest.approx(0.8 * 0.2 / 100, rel=0.05)
     found = estimate(recall)
@@ -201,7 +218,7 @@ def test_of_no_difference_five_in_a_hundred_are_called_one():
         labels = np.repeat([1, 0], [30, 45])
         women = [f"{place:02d}" for place in range(75)]
         both = rng.normal(labels * 1.2)
-        starts = [{(1, 0): Scored.of(labels, both + rng.normal(size=75), women)} for _ in range(2)]
+        starts = [{Part(1, 0, 0): Scored.of(labels, both + rng.normal(size=75), women)} for _ in range(2)]
         drawn = draw(roster(starts), seed=trial, draws=400)
         called += p_value(sample(starts[0], drawn)["auc"] - sample(starts[1], drawn)["auc"]) < 0.05
     assert 2 <= called <= 22, called
@@ -210,7 +227,7 @@ def test_of_no_difference_five_in_a_hundred_are_called_one():
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**20), st.integers(2, 12), st.integers(1, 3))
 def test_any_start_minus_itself_is_nothing(seed, women, seeds):
-    trials = {(number, 0): crowd(seed, women + 2) for number in range(seeds)}
+    trials = {Part(number, 0, 0): crowd(seed, women + 2) for number in range(seeds)}
     drawn: Draws = draw(roster([trials]), seed=seed, draws=20)
     first, again = sample(trials, drawn), sample(trials, drawn)
     for name in ALL_MEASURES:

@@ -1,0 +1,189 @@
+"""What the report says first: what is shown and what is not, in plain words, made from the verdicts and nothing else."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+
+from cervix_study.comparing import Comparison, Verdict
+from cervix_study.findings import Findings, SiteFindings
+from cervix_study.report.document import Answer, Block, Bullets, Heading, Text, Tone
+from cervix_study.report.wording import counted, difference, difference_interval, listed, p_value
+from site_agent.report.answer import percent
+from site_agent.report.page import three
+
+QUESTION = "Does learning without labels at several institutions give a better start than random weights?"
+MAIN = "federated beats Random"
+"""the question that the headline answers"""
+SECOND = ("CSSL beats Random", "SSL beats Random")
+"""what stands in where nothing was federated"""
+
+STARTS = {MAIN: "a federated start", "CSSL beats Random": "a pooled start", "SSL beats Random": "a start of its own"}
+
+
+def answer(findings: Findings) -> Answer:
+    """Return the box at the top of the page."""
+    profile = findings.study.axes.profiles[0]
+    question, asked = _main(findings, profile)
+    tone, headline = _headline(question, asked)
+    blocks: list[Block] = [Bullets(tuple(_main_lines(findings, asked)))] if asked else []
+    for name in findings.study.axes.profiles:
+        several = len(findings.study.axes.profiles) > 1
+        blocks += _lists(findings, name, f" (profile {name})" if several else "")
+    caveats = tuple(_caveats(findings))
+    if caveats:
+        blocks += [Heading("What weakens or limits this", 3), Bullets(caveats)]
+    return Answer(tone, QUESTION, headline, tuple(blocks))
+
+
+def _main(findings: Findings, profile: str) -> tuple[str, list[Comparison]]:
+    """Return the first question that this study can answer, and its comparisons."""
+    for question in (MAIN, *SECOND):
+        found = [c for c in findings.comparisons if (c.profile, c.question) == (profile, question)]
+        if found:
+            return question, found
+    return MAIN, []
+
+
+def _headline(question: str, asked: Sequence[Comparison]) -> tuple[Tone, str]:
+    start = STARTS[question]
+    if not asked:
+        return "unknown", "Not measured: there is nothing to compare yet."
+    sites = list(dict.fromkeys(found.site for found in asked))
+    worse = _sites(asked, "opposite")
+    if worse:
+        return "harmed", f"The opposite is shown at {listed(worse)}: {start} does worse than random weights."
+    shown = _sites(asked, "shown")
+    if not shown:
+        return "not shown", f"Not shown: these test women cannot tell whether {start} beats random weights."
+    if len(shown) < len(sites):
+        missing = [site for site in sites if site not in shown]
+        return "not shown", f"Shown at {listed(shown)}, not shown at {listed(missing)}: {start} beats random weights."
+    every = all(found.effects["auc"].verdict == "shown" for found in asked)
+    at = "at every site" if len(sites) > 1 else f"at {sites[0]}"
+    which = {True: start, False: f"{start}, if not every one,"}[every]
+    return "helped", f"Shown {at}: {which} beats random weights."
+
+
+def _sites(asked: Iterable[Comparison], verdict: Verdict) -> list[str]:
+    return list(dict.fromkeys(found.site for found in asked if found.effects["auc"].verdict == verdict))
+
+
+def _main_lines(findings: Findings, asked: Sequence[Comparison]) -> Iterable[str]:
+    """Yield one sentence per site, on the first pair that was asked there: no pair is picked by its result."""
+    for site in dict.fromkeys(found.site for found in asked):
+        found = next(c for c in asked if c.site == site)
+        auc = found.effects["auc"]
+        tested = next(s for s in findings.of_profile(found.profile) if s.site == site)
+        yield (
+            f"**{site}** ({counted(tested.women, 'test woman', 'test women')}): the classifier that starts from "
+            f"{found.first} ranks a case above a control {percent(auc.first)} of the time, the one that starts from "
+            f"{found.second} {percent(auc.second)}. The difference in AUC is {difference('auc', auc.difference.value)} "
+            f"(95 % interval {difference_interval('auc', auc.difference)}; corrected p {p_value(auc.corrected)}): "
+            f"**{auc.verdict}**."
+        )
+
+
+def _lists(findings: Findings, profile: str, suffix: str) -> Iterable[Block]:
+    """Yield what is shown, what is not, and what is shown to be the other way round, by question and site."""
+    own = [found for found in findings.comparisons if found.profile == profile]
+    for verdict, title in (
+        ("shown", "What is shown"),
+        ("not shown", "What is not shown"),
+        ("opposite", "Where the opposite is shown"),
+    ):
+        lines = tuple(_lines(own, verdict))
+        if lines:
+            yield Heading(f"{title}{suffix}", 3)
+            yield Bullets(lines)
+
+
+def _lines(comparisons: Sequence[Comparison], verdict: str) -> Iterable[str]:
+    for question in dict.fromkeys(found.question for found in comparisons):
+        parts = []
+        for found in comparisons:
+            auc = found.effects["auc"]
+            if found.question == question and auc.verdict == verdict:
+                size = f" ({difference('auc', auc.difference.value)})" if verdict != "not shown" else ""
+                parts.append(f"{found.first} over {found.second} at {found.site}{size}")
+        if parts:
+            yield f"**{question[0].upper()}{question[1:]}**: {'; '.join(parts)}."
+
+
+def _caveats(findings: Findings) -> Iterable[str]:
+    yield from _power(findings)
+    yield _trainings(findings)
+    yield from _unfinished(findings)
+    yield from _alarms(findings)
+    yield from _leaks(findings)
+
+
+def _power(findings: Findings) -> Iterable[str]:
+    """Say what this test could have found."""
+    sizes = []
+    for site in dict.fromkeys(found.site for found in findings.comparisons):
+        detectable = [found.effects["auc"].detectable for found in findings.comparisons if found.site == site]
+        sizes.append(f"{three(statistics.median(detectable))} at {site}")
+    if sizes:
+        yield (
+            f"“Not shown” is not “no difference”. A single comparison would find a difference in AUC of about {listed(sizes)} "
+            "four times in five; a smaller one is more likely missed than found."
+        )
+
+
+def _trainings(findings: Findings) -> str:
+    axes = findings.study.axes
+    seeds, classifiers = len(axes.seeds), len(axes.classifier_seeds)
+    folds = f", in each of {axes.folds} folds" if axes.folds else ""
+    if seeds * classifiers == 1:
+        return (
+            f"Every start was trained once{folds}: the intervals hold what other women would do, not what another "
+            "training would do. Small differences should be repeated before they are believed."
+        )
+    what = counted(seeds, "seed") if classifiers == 1 else f"{counted(seeds, 'seed')}, {classifiers} classifiers each"
+    return f"Every number is the mean over {what}{folds}; the intervals hold other women and other trainings."
+
+
+def _unfinished(findings: Findings) -> Iterable[str]:
+    if findings.missing:
+        yield f"The study is not finished: {counted(findings.missing, 'cell')} of {len(findings.study.cells)} to come."
+    if findings.study.failed:
+        yield f"{counted(len(findings.study.failed), 'cell')} could not be trained; why stands under provenance."
+    if findings.degraded:
+        yield f"{counted(findings.degraded, 'federation')} ended DEGRADED: a site is missing from a round."
+    for found in findings.sites:
+        if found.unfinished:
+            yield f"Not in the tables of {found.site} (profile {found.profile}): {listed(found.unfinished)}."
+
+
+def _alarms(findings: Findings) -> Iterable[str]:
+    for found in findings.sites:
+        for shuffled in found.shuffled:
+            if not shuffled.as_expected:
+                yield (
+                    f"**Alarm.** At {found.site} a classifier that learnt from shuffled labels ({shuffled.label}) has an "
+                    f"AUC of {three(shuffled.auc.value)}, and its interval does not hold .5: labels or splits leak."
+                )
+
+
+def _leaks(findings: Findings) -> Iterable[str]:
+    pictures = sum(found.pictures for found in findings.leakage)
+    if pictures:
+        yield (
+            f"{counted(pictures, 'picture')} stood under more than one patient. Such patients count as one woman and "
+            "share a split."
+        )
+    crossing = sum(found.pairs for found in findings.alike if found.sites[0] == found.sites[1] and "test" in found.splits)
+    if crossing:
+        yield (
+            f"{counted(crossing, 'pair')} of look-alike images of different women touch a test part. "
+            "A person must judge them (data.json in the study's folder names them)."
+        )
+
+
+def tested(found: SiteFindings) -> str:
+    """Say how much a site was tested on."""
+    return (
+        f"{counted(found.women, 'woman', 'women')} ({found.case_women} cases, {found.women - found.case_women} controls), "
+        f"{counted(found.images, 'image')}"
+    )
