@@ -230,8 +230,8 @@ class Costs:
     """resident, of the largest process"""
     energy_j: float | None = None
     """of the whole processor package while the cell ran, with whatever else ran; None where it cannot be read"""
-    resumed: int = 0
-    """times that it went on after an interruption: then only the last part is counted"""
+    interruptions: int = 0
+    """times that it was stopped and went on; what was lost when a process was killed is not counted"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
