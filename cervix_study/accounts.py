@@ -57,7 +57,7 @@ def costs(finished: Finished) -> Iterable[CostLine]:
             wire_bytes=sum(wire) if wire else None,
             peak_memory_bytes=max(memory) if memory else None,
             energy_j=sum(energy) if len(energy) == len(spent) else None,
-            resumed=sum(cost.resumed for cost in spent),
+            interruptions=sum(cost.interruptions for cost in spent),
         )
 
 

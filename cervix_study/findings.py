@@ -170,7 +170,7 @@ class CostLine:
     """the largest"""
     energy_j: float | None
     """None where any of the cells has none"""
-    resumed: int
+    interruptions: int
 
 
 @dataclass(frozen=True, slots=True)

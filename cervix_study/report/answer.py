@@ -1,4 +1,4 @@
-"""What the report says first: what is shown and what is not, in plain words, made from the verdicts and nothing else."""
+"""What the report says first: what is shown and what is not, in plain words, from the verdicts and nothing else."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from cervix_study.comparing import Comparison, Verdict
 from cervix_study.findings import Findings, SiteFindings
-from cervix_study.report.document import Answer, Block, Bullets, Heading, Text, Tone
+from cervix_study.report.document import Answer, Block, Bullets, Heading, Tone
 from cervix_study.report.wording import counted, difference, difference_interval, listed, p_value
 from site_agent.report.answer import percent
 from site_agent.report.page import three
@@ -78,7 +78,7 @@ def _main_lines(findings: Findings, asked: Sequence[Comparison]) -> Iterable[str
         yield (
             f"**{site}** ({counted(tested.women, 'test woman', 'test women')}): the classifier that starts from "
             f"{found.first} ranks a case above a control {percent(auc.first)} of the time, the one that starts from "
-            f"{found.second} {percent(auc.second)}. The difference in AUC is {difference('auc', auc.difference.value)} "
+            f"random weights {percent(auc.second)}. The difference in AUC is {difference('auc', auc.difference.value)} "
             f"(95 % interval {difference_interval('auc', auc.difference)}; corrected p {p_value(auc.corrected)}): "
             f"**{auc.verdict}**."
         )
@@ -99,15 +99,25 @@ def _lists(findings: Findings, profile: str, suffix: str) -> Iterable[Block]:
 
 
 def _lines(comparisons: Sequence[Comparison], verdict: str) -> Iterable[str]:
+    """Yield one line per question: where, and for which starts."""
     for question in dict.fromkeys(found.question for found in comparisons):
-        parts = []
-        for found in comparisons:
-            auc = found.effects["auc"]
-            if found.question == question and auc.verdict == verdict:
-                size = f" ({difference('auc', auc.difference.value)})" if verdict != "not shown" else ""
-                parts.append(f"{found.first} over {found.second} at {found.site}{size}")
-        if parts:
-            yield f"**{question[0].upper()}{question[1:]}**: {'; '.join(parts)}."
+        own = [found for found in comparisons if found.question == question and found.effects["auc"].verdict == verdict]
+        if own:
+            places = [
+                _place(site, [c for c in own if c.site == site], verdict) for site in dict.fromkeys(c.site for c in own)
+            ]
+            yield f"**{question[0].upper()}{question[1:]}**: {'; '.join(places)}."
+
+
+def _place(site: str, found: Sequence[Comparison], verdict: str) -> str:
+    """Return `nhs (CSFSSL +0.154, PPFSSL_NHS +0.125)`."""
+    same_second = len({c.second for c in found}) == 1
+    parts = []
+    for c in found:
+        name = c.first if same_second else f"{c.first} over {c.second}"
+        size = difference("auc", c.effects["auc"].difference.value)
+        parts.append(name if verdict == "not shown" else f"{name} {size}")
+    return f"{site} ({', '.join(parts)})"
 
 
 def _caveats(findings: Findings) -> Iterable[str]:
@@ -126,8 +136,8 @@ def _power(findings: Findings) -> Iterable[str]:
         sizes.append(f"{three(statistics.median(detectable))} at {site}")
     if sizes:
         yield (
-            f"“Not shown” is not “no difference”. A single comparison would find a difference in AUC of about {listed(sizes)} "
-            "four times in five; a smaller one is more likely missed than found."
+            "“Not shown” is not “no difference”. A single comparison would find a difference in AUC of about "
+            f"{listed(sizes)} four times in five; a smaller one is more likely missed than found."
         )
 
 
@@ -161,8 +171,8 @@ def _alarms(findings: Findings) -> Iterable[str]:
         for shuffled in found.shuffled:
             if not shuffled.as_expected:
                 yield (
-                    f"**Alarm.** At {found.site} a classifier that learnt from shuffled labels ({shuffled.label}) has an "
-                    f"AUC of {three(shuffled.auc.value)}, and its interval does not hold .5: labels or splits leak."
+                    f"**Alarm.** At {found.site} a classifier that learnt from shuffled labels ({shuffled.label}) has "
+                    f"an AUC of {three(shuffled.auc.value)}, and its interval does not hold .5: labels or splits leak."
                 )
 
 
@@ -173,7 +183,9 @@ def _leaks(findings: Findings) -> Iterable[str]:
             f"{counted(pictures, 'picture')} stood under more than one patient. Such patients count as one woman and "
             "share a split."
         )
-    crossing = sum(found.pairs for found in findings.alike if found.sites[0] == found.sites[1] and "test" in found.splits)
+    crossing = sum(
+        found.pairs for found in findings.alike if found.sites[0] == found.sites[1] and "test" in found.splits
+    )
     if crossing:
         yield (
             f"{counted(crossing, 'pair')} of look-alike images of different women touch a test part. "
@@ -184,6 +196,6 @@ def _leaks(findings: Findings) -> Iterable[str]:
 def tested(found: SiteFindings) -> str:
     """Say how much a site was tested on."""
     return (
-        f"{counted(found.women, 'woman', 'women')} ({found.case_women} cases, {found.women - found.case_women} controls), "
-        f"{counted(found.images, 'image')}"
+        f"{counted(found.women, 'woman', 'women')} ({found.case_women} cases, {found.women - found.case_women} "
+        f"controls), {counted(found.images, 'image')}"
     )

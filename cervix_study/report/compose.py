@@ -53,13 +53,13 @@ def compose(findings: Findings) -> Document:
 
 
 def _facts(findings: Findings) -> tuple[str, ...]:
-    axes = findings.study.axes
-    sites = [site.name for site in findings.study.sites]
+    study = findings.study
+    when = f"ended **{study.ended_at[:10]}**" if study.ended_at else f"begun **{study.begun_at[:10]}**"
     return (
-        f"sites **{listed(sites)}**",
-        f"profile **{listed(axes.profiles)}**",
-        f"**{counted(len(findings.cells), 'training')}** ({findings.study.state})",
-        f"{'ended' if findings.study.ended_at else 'begun'} **{(findings.study.ended_at or findings.study.begun_at)[:10]}**",
+        f"sites **{listed([site.name for site in study.sites])}**",
+        f"profile **{listed(study.axes.profiles)}**",
+        f"**{counted(len(findings.cells), 'training')}** ({study.state})",
+        when,
     )
 
 
@@ -67,7 +67,8 @@ def _notice(findings: Findings) -> str:
     phantoms = [site.name for site in findings.study.sites if site.phantom]
     drawn = f"**{listed(phantoms)}: drawn pictures, no patients.** " if phantoms else ""
     return (
-        f"{drawn}This page names no patient and no image. The study's folder beside it does: that stays where the images are."
+        f"{drawn}This page names no patient and no image. The study's folder beside it does: that stays where the "
+        "images are."
     )
 
 

@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from cervix_study.findings import Findings
 from cervix_study.records import DataRow
 from cervix_study.report.document import Block, Column, Details, Heading, Table, Text, cells
+from fedcervix.manifest import SPLITS
+from fedcervix.splits import STRATA
 from site_agent.report.page import three
-
-SPLITS = ("train", "valid", "test")
-STRATA = ("case", "control", "unlabelled")
 
 
 def table_one(findings: Findings) -> Iterable[Block]:
@@ -22,8 +21,8 @@ def table_one(findings: Findings) -> Iterable[Block]:
         yield Text(f"Cross-validation of {len(folds)} folds: every woman is tested once. Shown is the first fold.")
     yield _census(first, findings, "Women and images by split and class")
     yield Text(
-        "Women, and labelled images, of each site. Learning without labels uses all images of train and valid (last row); "
-        "classifiers use labelled images. All images of a woman are in one split.",
+        "Women, and labelled images, of each site. Learning without labels uses all images of train and valid (last "
+        "row); classifiers use labelled images. All images of a woman are in one split.",
         quiet=True,
     )
     rows = tuple(
@@ -67,8 +66,8 @@ def leaks(findings: Findings) -> Iterable[Block]:
     """Yield what is shared between patients, and what only looks alike."""
     yield Heading("Leakage and near-duplicates")
     yield Text(
-        "No woman is in two splits: a study where one is does not start. Pictures that stand under several patients bind "
-        "these patients together: they count as one woman, share a split, and are resampled as one."
+        "No woman is in two splits: a study where one is does not start. Pictures that stand under several patients "
+        "bind these patients together: they count as one woman, share a split, and are resampled as one."
     )
     columns = (
         Column("site", left=True),
@@ -78,7 +77,9 @@ def leaks(findings: Findings) -> Iterable[Block]:
         Column("patients bound"),
     )
     rows = tuple(
-        cells(found.site, f"{found.pictures:,}", f"{found.identical:,}", f"{found.conflicting:,}", f"{found.patients:,}")
+        cells(
+            found.site, f"{found.pictures:,}", f"{found.identical:,}", f"{found.conflicting:,}", f"{found.patients:,}"
+        )
         for found in findings.leakage
     )
     yield Table(columns, rows, "Pictures under several patients")
@@ -86,11 +87,11 @@ def leaks(findings: Findings) -> Iterable[Block]:
         yield Text("No two images of different women look alike enough to ask a person.")
         return
     yield Text(
-        "Images of **different** women that look alike, too little to count as one picture. They may be one woman under "
-        "two names, or two women under one lamp: a person must judge. `data.json` in the study's folder names them; this page "
-        "does not, so that it may leave the institution."
+        "Images of **different** women that look alike, too little to count as one picture. They may be one woman "
+        "under two names, or two women under one lamp: a person must judge. `data.json` in the study's folder names "
+        "them; this page does not, so that it may leave the institution."
     )
-    columns = (
+    heads = (
         Column("sites", left=True),
         Column("splits", left=True),
         Column("pairs"),
@@ -105,4 +106,4 @@ def leaks(findings: Findings) -> Iterable[Block]:
         )
         for found in findings.alike
     )
-    yield Table(columns, rows, "Look-alikes of different women")
+    yield Table(heads, rows, "Look-alikes of different women")

@@ -29,15 +29,19 @@ def costs(findings: Findings) -> Iterable[Block]:
     yield Table(columns, rows, "Time, bytes, memory and energy")
     total = sum(line.seconds for line in findings.costs)
     yield Text(
-        f"{counted(sum(line.cells for line in findings.costs), 'cell')}, {seconds(total)} in all (cells may have run beside "
-        "one another). Energy is that of the whole processor package while a cell ran, with whatever else ran; "
-        f"{NOTHING}: it could not be read.",
+        f"{counted(sum(line.cells for line in findings.costs), 'cell')}, {seconds(total)} in all (cells may have run "
+        "beside one another). Energy is that of the whole processor package while a cell ran, with whatever else "
+        f"ran; {NOTHING}: it could not be read.",
         quiet=True,
     )
 
 
 def _cost(line: CostLine) -> tuple[Cell, ...]:
-    what = {"encoder": f"learning without labels: {line.start}", "classifier": "classifiers", "site-probe": "site probes"}
+    what = {
+        "encoder": f"learning without labels: {line.start}",
+        "classifier": "classifiers",
+        "site-probe": "site probes",
+    }
     return cells(
         what[line.kind],
         line.profile,
@@ -50,32 +54,30 @@ def _cost(line: CostLine) -> tuple[Cell, ...]:
     )
 
 
+WORDS = {
+    "start": "The weights from which a classifier is fine-tuned. **Random**: none learned. **ImageNet**: learned on "
+    "everyday photographs. **SSL**: learned without labels on the site's own images. **CSSL**: the same on images "
+    "pooled from all sites. **CSFSSL**: learned by all sites, each on its own images, weights averaged by a "
+    "coordinator. **PPFSSL**: the same, the model handed from site to site, beginning at the one named.",
+    "case, control": "A woman with, or without, the disease by her site's own criterion; sites may differ in it.",
+    "AUC": "How often a classifier gives a case a higher probability than a control, one of each drawn at random.",
+    "accuracy": "The share of images called right. With two controls per case, calling nobody a case gives two thirds.",
+    "recall": "The share of case images that were called case; also sensitivity.",
+    "precision": "The share of case calls that were right. It falls where the disease is rarer than in this test.",
+    "F1": "One number between recall and precision: their harmonic mean.",
+    "95 % interval": "How far a number might move with other women of the same kind, and with other seeds.",
+    "corrected p": "The chance of so large a difference if there were none, raised for the number of comparisons made.",
+    "shown, not shown": "See “The paper's claims in this data”. Not shown is never “no difference”.",
+    "detectable": "A difference of this size would have been found four times in five.",
+    "cell": "One training: a cervix model or a classifier. Named by the digest of all that it depends on.",
+    "train, valid, test": "Women to learn from, to make choices on, to score on. Nobody is in two of them.",
+}
+
+
 def glossary() -> Iterable[Block]:
     """Yield the words of the page."""
     yield Heading("Words on this page")
-    yield Terms(
-        (
-            (
-                "start",
-                "The weights from which a classifier is fine-tuned. **Random**: none learned. **ImageNet**: learned on everyday "
-                "photographs. **SSL**: learned without labels on the site's own images. **CSSL**: the same on images pooled from "
-                "all sites. **CSFSSL**: learned by all sites, each on its own images, weights averaged by a coordinator. "
-                "**PPFSSL**: the same, the model handed from site to site, beginning at the one named.",
-            ),
-            ("case, control", "A woman with, or without, the disease by her site's own criterion; sites may differ in it."),
-            ("AUC", "How often a classifier gives a case a higher probability than a control, one of each drawn at random."),
-            ("accuracy", "The share of images called right. With two controls per case, calling nobody a case gives two thirds."),
-            ("recall", "The share of case images that were called case; also sensitivity."),
-            ("precision", "The share of case calls that were right. It falls where the disease is rarer than in this test."),
-            ("F1", "One number between recall and precision: their harmonic mean."),
-            ("95 % interval", "How far a number might move with other women of the same kind, and with other seeds."),
-            ("corrected p", "The chance of so large a difference if there were none, raised for the number of comparisons made."),
-            ("shown, not shown", "See “The paper's claims in this data”. Not shown is never “no difference”."),
-            ("detectable", "A difference of this size would have been found four times in five."),
-            ("cell", "One training: a cervix model or a classifier. Named by the digest of all that it depends on."),
-            ("train, valid, test", "Women to learn from, to make choices on, to score on. Nobody is in two of them."),
-        )
-    )
+    yield Terms(tuple(WORDS.items()))
     yield Text("For research. No classifier here is a medical device, and nothing here is a diagnosis.", quiet=True)
 
 
@@ -95,7 +97,10 @@ def provenance(findings: Findings) -> Iterable[Block]:
         ("trained with", versions),
         ("judged with", f"{judged}; {findings.draws:,} draws, seed {findings.seed}"),
         ("begun on", f"{study.host}: {study.machine}, {counted(study.cores, 'core')}"),
-        *(("cells made on", f"{host}: {machine} ({counted(cells_, 'cell')})") for host, machine, cells_ in findings.machines),
+        *(
+            ("cells made on", f"{host}: {machine} ({counted(cells_, 'cell')})")
+            for host, machine, cells_ in findings.machines
+        ),
     ]
     yield Table(
         (Column("what", left=True), Column("value", left=True, wrap=True)),
@@ -103,7 +108,11 @@ def provenance(findings: Findings) -> Iterable[Block]:
         "Versions, seeds and machines",
     )
     yield Table(
-        (Column("site", left=True), Column("fold"), Column("SHA-256 of images, women, labels and splits", left=True, wrap=True)),
+        (
+            Column("site", left=True),
+            Column("fold"),
+            Column("SHA-256 of images, women, labels and splits", left=True, wrap=True),
+        ),
         tuple(
             cells(f"{site.name}{' (phantom)' if site.phantom else ''}", "" if fold == "-" else fold, f"`{digest}`")
             for site in study.sites
@@ -137,7 +146,9 @@ def _cells(found: tuple[CellLine, ...]) -> Table:
 
 
 def _cell(line: CellLine) -> tuple[Cell, ...]:
-    setting = ", ".join(NOTHING if v is None else str(v) for v in (line.batch_images, line.epochs_per_round, line.width))
+    setting = ", ".join(
+        NOTHING if v is None else str(v) for v in (line.batch_images, line.epochs_per_round, line.width)
+    )
     seed = f"{line.seed}" if line.classifier_seed is None else f"{line.seed}.{line.classifier_seed}"
     control = () if line.control == "none" else (line.control,)
     return cells(

@@ -24,6 +24,7 @@ from cervix_study.report.document import (
 )
 from cervix_study.report.wording import NOTHING, measure, with_interval
 from site_agent.evaluate import Estimate
+from site_agent.report.answer import signed
 from site_agent.report.figures import Stroke
 from site_agent.report.page import three
 
@@ -48,9 +49,9 @@ def table_two(findings: Findings) -> Iterable[Block]:
     yield Heading("How well each start does (Table II)")
     yield Text(
         "Every row is the same classifier, fine-tuned on the site's labelled training images from another start, then "
-        "scored once on its test images. Below each number its 95 % interval; below that, where the paper has this row, "
-        f"its printed numbers for {' / '.join(SITES)} (other women, other cameras, other criteria: to be looked at, not to "
-        "be compared). Coloured rows are what validation chose."
+        "scored once on its test images. Below each number its 95 % interval; below that, where the paper has this "
+        f"row, its printed numbers for {' / '.join(SITES)} (other women, other cameras, other criteria: to be looked "
+        "at, not to be compared). Coloured rows are what validation chose."
     )
     for found in findings.sites:
         yield Heading(f"{named(found, findings)}: {tested(found)}", 3)
@@ -70,9 +71,9 @@ def _interval_words(findings: Findings) -> str:
     drawn = "women and of seeds" if seeds > 1 else "women"
     return (
         f"Intervals: {findings.draws:,} bootstrap draws of {drawn} (not of images: two images of one woman are not two "
-        "witnesses), cases and controls apart, 2.5th to 97.5th percentile. A start's trainings are averaged; over the folds "
-        "of one training counts are added and AUCs averaged. Scatter: standard deviation over seeds (with one seed, over "
-        "folds). Images are called case from a probability of .5, as in the paper, unless said otherwise."
+        "witnesses), cases and controls apart, 2.5th to 97.5th percentile. A start's trainings are averaged; over the "
+        "folds of one training counts are added and AUCs averaged. Scatter: standard deviation over seeds (with one "
+        "seed, over folds). Images are called case from a probability of .5, as in the paper, unless said otherwise."
     )
 
 
@@ -113,8 +114,9 @@ def figure_two(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Bloc
     """Yield one ROC panel per institution, one curve per initialisation, and the AUCs with their intervals."""
     yield Heading("ROC curves (Fig. 2)")
     yield Text(
-        "One curve per start, as validation chose it: what finding more cases costs in false alarms. The nearer to the top "
-        "left corner, the better; the dotted diagonal is guessing. Of several trainings the mean curve is drawn."
+        "One curve per start, as validation chose it: what finding more cases costs in false alarms. The nearer to "
+        "the top left corner, the better; the dotted diagonal is guessing. Of several trainings the mean curve is "
+        "drawn."
     )
     for found in findings.sites:
         chosen = [scores for scores in found.scores if scores.chosen]
@@ -126,8 +128,8 @@ def figure_two(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Bloc
                     Picture(
                         figures.auc_dots(chosen, by_start),
                         f"AUC of each start at {name} with intervals",
-                        f"**{name}.** AUC with 95 % interval; small marks: single trainings. Overlapping intervals do not "
-                        "settle a comparison: the next section does.",
+                        f"**{name}.** AUC with 95 % interval; small marks: single trainings. Overlapping intervals do "
+                        "not settle a comparison: the next section does.",
                     ),
                 )
             )
@@ -137,12 +139,13 @@ def calibrations(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Bl
     """Yield Brier scores, their parts, ECE, and reliability diagrams."""
     yield Heading("Calibration")
     yield Text(
-        "Does a probability of .8 mean that eight of ten such images are cases? **Brier score**: mean squared distance of "
-        "probability and truth, 0 is best; it is reliability (0 is best) − resolution (more is better) + uncertainty (what the "
-        f"data impose) + what the bins blur. **ECE**: mean distance of a bin's share of cases from its mean probability, over "
-        f"{BINS} bins of equal width; with few images it is above 0 even for a perfect classifier. Classifiers here are trained "
-        "with reverse class weights (as in the paper): they learn the probability of a case where cases and controls are "
-        "equally many, so that where cases are rarer, probabilities come out too high by construction."
+        "Does a probability of .8 mean that eight of ten such images are cases? **Brier score**: mean squared "
+        "distance of probability and truth, 0 is best; it is reliability (0 is best) − resolution (more is better) + "
+        "uncertainty (what the data impose) + what the bins blur. **ECE**: mean distance of a bin's share of cases "
+        f"from its mean probability, over {BINS} bins of equal width; with few images it is above 0 even for a perfect "
+        "classifier. Classifiers here are trained with reverse class weights (as in the paper): they learn the "
+        "probability of a case where cases and controls are equally many, so that where cases are rarer, "
+        "probabilities come out too high by construction."
     )
     for found in findings.sites:
         chosen = [scores for scores in found.scores if scores.chosen]
@@ -155,8 +158,8 @@ def calibrations(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Bl
             [(scores.label, scores.calibration) for scores in chosen], [by_start[title(s.start)] for s in chosen]
         )
         caption = (
-            f"**{name}.** Share of cases over mean probability, one dot per bin, larger with more images; upright lines: 95 % "
-            "intervals by woman. On the dotted line probabilities mean what they say."
+            f"**{name}.** Share of cases over mean probability, one dot per bin, larger with more images; upright "
+            "lines: 95 % intervals by woman. On the dotted line probabilities mean what they say."
         )
         yield Pictures((Picture(drawn, f"Reliability diagrams at {name}", caption),))
 
@@ -177,7 +180,7 @@ def _calibration_table(chosen: list[Scores], name: str) -> Table:
             with_interval("brier", scores.calibration.brier),
             with_interval("ece", scores.calibration.ece),
             *(three(getattr(scores.calibration, part)) for part in ("reliability", "resolution", "uncertainty")),
-            f"{scores.calibration.within:+.3f}".replace("-", "−"),
+            signed(scores.calibration.within),
         )
         for scores in chosen
     ]

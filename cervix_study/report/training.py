@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from cervix_study.findings import Chosen, Curve, EqualUpdates, Findings, SideBySide
+from cervix_study.findings import Chosen, Curve, EqualUpdates, Findings, SideBySide, SiteFindings
 from cervix_study.records import title
 from cervix_study.report import figures
 from cervix_study.report.document import (
@@ -23,10 +23,7 @@ from cervix_study.report.document import (
 from cervix_study.report.scores import named
 from cervix_study.report.wording import (
     NOTHING,
-    counted,
     difference_cell,
-    difference_interval,
-    difference,
     measure,
     p_value,
     with_interval,
@@ -40,9 +37,10 @@ def choices(findings: Findings) -> Iterable[Block]:
     """Yield what was chosen where, by validation alone."""
     yield Heading("What was chosen, and by what")
     yield Text(
-        "N (images per mini-batch of learning without labels), E (epochs per round) and the width of the dense layer are chosen "
-        "for each start and site by the validation loss of its classifiers, averaged over seeds; nothing else chooses. Only then "
-        "were test images opened, once: of the chosen classifiers, of those named in advance, and of controls."
+        "N (images per mini-batch of learning without labels), E (epochs per round) and the width of the dense layer "
+        "are chosen for each start and site by the validation loss of its classifiers, averaged over seeds; nothing "
+        "else chooses. Only then were test images opened, once: of the chosen classifiers, of those named in advance, "
+        "and of controls."
     )
     for found in findings.sites:
         if found.choices:
@@ -82,9 +80,10 @@ def curves(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Block]:
     """Yield the learning curves of the chosen starts."""
     yield Heading("Learning curves")
     yield Text(
-        "Validation losses of the chosen starts: thick, the first training; thin, the others; dot: the epoch that was kept. "
-        "Contrastive losses are drawn as a share of that of a model that tells no image from another, log(2N − 1), so that "
-        "different N can be seen together: at 1 a model has collapsed. A federation's rounds are counted in epochs."
+        "Validation losses of the chosen starts: thick, the first training; thin, the others; dot: the epoch that was "
+        "kept. Contrastive losses are drawn as a share of that of a model that tells no image from another, log(2N − "
+        "1), so that different N can be seen together: at 1 a model has collapsed. A federation's rounds are counted "
+        "in epochs."
     )
     for found in findings.sites:
         name = named(found, findings)
@@ -97,12 +96,14 @@ def curves(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Block]:
             pictures.append(Picture(drawn, f"Classifier losses at {name}", f"**{name}.** Learning from labels."))
         if pictures:
             yield Pictures(tuple(pictures))
-            yield _kept(found.encoder_curves, found.classifier_curves, name)
+            yield _kept(found, name, list(by_start))
 
 
-def _kept(encoders: tuple[Curve, ...], classifiers: tuple[Curve, ...], name: str) -> Table:
+def _kept(found: SiteFindings, name: str, order: list[str]) -> Table:
     """Return what the curves say in numbers: the loss and epoch that were kept, of each start's first training."""
-    starts = list(dict.fromkeys(curve.name for curve in (*encoders, *classifiers)))
+    encoders, classifiers = found.encoder_curves, found.classifier_curves
+    there = {curve.name for curve in (*encoders, *classifiers)}
+    starts = [start for start in order if start in there]
     columns = (
         Column("start", left=True),
         Column("contrastive loss kept", "share of collapsed"),
@@ -128,8 +129,9 @@ def fractions(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Block
         return
     yield Heading("With fewer labels")
     yield Text(
-        "The same classifiers, fine-tuned on a share of the labelled training women; smaller shares are parts of larger ones. "
-        "Validation and test images stay the same. What learning without labels is worth shows where labels are few."
+        "The same classifiers, fine-tuned on a share of the labelled training women; smaller shares are parts of "
+        "larger ones. Validation and test images stay the same. What learning without labels is worth shows where "
+        "labels are few."
     )
     for found in findings.sites:
         if not found.fractions:
@@ -138,7 +140,11 @@ def fractions(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Block
         picture = figures.fraction_curves(found.fractions, by_start)
         yield Heading(name, 3)
         yield Pictures(
-            (Picture(picture, f"AUC over the share of labels at {name}", f"**{name}.** AUC with 95 % intervals by woman."),)
+            (
+                Picture(
+                    picture, f"AUC over the share of labels at {name}", f"**{name}.** AUC with 95 % intervals by woman."
+                ),
+            )
         )
         shares = sorted({point.label_fraction for point in found.fractions})
         columns = [Column("start", left=True)]
@@ -155,47 +161,71 @@ def fractions(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Block
 
 def controls(findings: Findings) -> Iterable[Block]:
     """Yield equal updates, shuffled labels, site predictability."""
-    held = [(found, control) for found in findings.sites for control in found.equal_updates]
-    shuffled = [(found, control) for found in findings.sites for control in found.shuffled]
-    probes = [(profile, probe) for profile, found in findings.probes.items() for probe in found]
-    if not (held or shuffled or probes):
-        return
-    yield Heading("Controls")
+    parts = (*_equal_updates(findings), *_shuffled_labels(findings), *_site_predictability(findings))
+    if parts:
+        yield Heading("Controls")
+        yield from parts
+
+
+def _equal_updates(findings: Findings) -> Iterable[Block]:
+    held = [(named(found, findings), control) for found in findings.sites for control in found.equal_updates]
     if held:
         yield Heading("Equal updates", 3)
         yield Text(
-            "Pooled learning (CSSL) sees more images per epoch and so takes more steps than SSL. Here it was stopped at the "
-            "number of updates that SSL took. If it still does better, more images helped, and not merely more steps."
+            "Pooled learning (CSSL) sees more images per epoch and so takes more steps than SSL. Here it was stopped "
+            "at the number of updates that SSL took. If it still does better, more images helped, and not merely more "
+            "steps."
         )
-        yield _held([(named(found, findings), control) for found, control in held])
-    if shuffled:
+        yield _held(held)
+
+
+def _shuffled_labels(findings: Findings) -> Iterable[Block]:
+    rows = tuple(
+        cells(
+            named(found, findings),
+            control.label,
+            with_interval("auc", control.auc),
+            "yes" if control.as_expected else "no: ALARM",
+        )
+        for found in findings.sites
+        for control in found.shuffled
+    )
+    if rows:
         yield Heading("Shuffled labels", 3)
         yield Text(
-            "The training and validation labels were dealt out anew among women. Such a classifier must be guessing: an interval "
-            "of its AUC without .5 would mean that labels leak."
+            "The training and validation labels were dealt out anew among women. Such a classifier must be guessing: "
+            "an interval of its AUC without .5 would mean that labels leak."
         )
-        columns = (Column("site", left=True), Column("start", left=True), Column("AUC"), Column("as it must be", left=True))
-        rows = tuple(
-            cells(named(found, findings), control.label, with_interval("auc", control.auc), "yes" if control.as_expected else "no: ALARM")
-            for found, control in shuffled
-        )
+        heads = ("site", "start", "AUC", "as it must be")
+        columns = tuple(Column(head, left=head != "AUC") for head in heads)
         yield Table(columns, rows, "Shuffled labels")
-    if probes:
+
+
+def _site_predictability(findings: Findings) -> Iterable[Block]:
+    rows = tuple(
+        cells(
+            probe.label,
+            profile,
+            Cell(measure("accuracy", probe.balanced_accuracy), (_range(probe.lowest, probe.highest),)),
+            measure("accuracy", probe.chance),
+            str(probe.trainings),
+        )
+        for profile, probes in findings.probes.items()
+        for probe in probes
+    )
+    if rows:
         yield Heading("Can the site be told from the representation?", 3)
         yield Text(
-            "A linear probe on each start's features tells validation images of one site from those of the others. Near chance, "
-            "the representation does not know the camera; near 100 %, it does, and a difference between sites may be one of cameras."
+            "A linear probe on each start's features tells validation images of one site from those of the others. "
+            "Near chance, the representation does not know the camera; near 100 %, it does, and a difference between "
+            "sites may be one of cameras."
         )
-        columns = (Column("start", left=True), Column("profile", left=True), Column("told right", "balanced over sites"), Column("chance"), Column("trainings"))
-        rows = tuple(
-            cells(
-                probe.label,
-                profile,
-                Cell(measure("accuracy", probe.balanced_accuracy), (_range(probe.lowest, probe.highest),)),
-                measure("accuracy", probe.chance),
-                str(probe.trainings),
-            )
-            for profile, probe in probes
+        columns = (
+            Column("start", left=True),
+            Column("profile", left=True),
+            Column("told right", "balanced over sites"),
+            Column("chance"),
+            Column("trainings"),
         )
         yield Table(columns, rows, "Site predictability")
 
@@ -240,7 +270,8 @@ def profiles(findings: Findings) -> Iterable[Block]:
     if len(names) > 1:
         yield Heading(f"Profiles side by side: {' and '.join(names)}")
         yield Text(
-            "The same start under both profiles, on the same test women; right of zero the second does better. Not corrected."
+            "The same start under both profiles, on the same test women; right of zero the second does better. Not "
+            "corrected."
         )
         yield _side_by_side(findings.side_by_side)
     yield Heading("Settings")
@@ -252,7 +283,9 @@ def profiles(findings: Findings) -> Iterable[Block]:
             columns = (Column("setting", left=True), Column("this study", left=True), Column("published", left=True))
             rows = tuple(cells(f"`{key}`", value, printed) for key, value, printed in differing)
             yield Table(columns, rows, f"Settings of profile {name} that differ from the published ones")
-            yield Text(f"All other of {len(dataclasses.fields(Recipe))} groups of settings are the published ones.", quiet=True)
+            yield Text(
+                f"All other of {len(dataclasses.fields(Recipe))} groups of settings are the published ones.", quiet=True
+            )
         else:
             yield Text("Every setting is the published one, or, where the paper is silent, the literal reading of it.")
         terms = dataclasses.asdict(used.terms)

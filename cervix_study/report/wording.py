@@ -52,7 +52,7 @@ def p_value(p: float | None) -> str:
 
 def verdict_cell(effect: Effect) -> Cell:
     """Return the verdict, with the corrected p value below it."""
-    p = () if effect.corrected is None else (f"p {p_value(effect.corrected)}",)
+    p = () if effect.corrected is None else (p_value(effect.corrected),)
     return Cell(effect.verdict, p, verdict=effect.verdict)
 
 
