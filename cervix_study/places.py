@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cervix_study.records import Cell, cell_folder, from_json, write
+from cervix_study.records import CELLS_FOLDER, Cell, cell_folder, from_json, write
 from fedcervix.errors import RunError
 from fedcervix.weights import disk
 from site_agent.home import SiteHome
@@ -78,6 +79,11 @@ class Places:
         with disk(file, "read"):
             text = file.read_bytes()
         return from_json(Cell, text, file)
+
+    def tidy(self) -> None:
+        """Remove what processes that were killed left half-written. Call it while nothing is being made."""
+        for rest in (self.folder / CELLS_FOLDER).glob(".*"):
+            shutil.rmtree(rest, ignore_errors=True)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
