@@ -127,7 +127,7 @@ def _time(bench: Bench, _stop: Stop, key: str) -> None:
     cell = bench.places.planned(key)
     recipe = bench.settled(cell.recipe, cell.sites[0], cell.fold)
     timed = dataclasses.replace(cell, recipe=recipe)
-    time_cell(timed, bench.machine(cell.sites[0], cell.fold), bench.places.work)
+    time_cell(timed, bench.machine(cell.sites[0], cell.fold), bench.places)
 
 
 _WORK: dict[str, Callable[[Bench, Stop, str], None]] = {

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,6 +45,19 @@ class Places:
     def logs(self) -> Path:
         """What the workers print."""
         return self.work / "logs"
+
+    @property
+    def paces_file(self) -> Path:
+        """How long the network takes on this machine: kind of cell -> seconds per pass of one image."""
+        return self.work / "paces.json"
+
+    def timed(self) -> dict[str, float]:
+        """Return the paces that were timed; none where none were."""
+        try:
+            found: dict[str, float] = json.loads(self.paces_file.read_text())
+        except (OSError, ValueError):
+            return {}
+        return found
 
     def phantom(self, site: str) -> Path:
         """Return where a site's phantoms are drawn."""

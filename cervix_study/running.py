@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cervix_study import host, tasks, timing
+from cervix_study import host, tasks
 from cervix_study.estimate import kind_of, paces, seconds_left
 from cervix_study.executors import Executor
 from cervix_study.ground import Ground
@@ -104,7 +104,7 @@ class Running:
 
     def _paces(self) -> dict[str, float]:
         workers = self.asked.settings.machine.workers
-        return {**timing.read(self.places.work), **paces(self.finished.values(), self.ground, workers)}
+        return {**self.places.timed(), **paces(self.finished.values(), self.ground, workers)}
 
     def _plan(self, cells: Iterable[Cell]) -> None:
         """Add cells to the study, and take up those that are there."""

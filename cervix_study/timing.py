@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 
 import numpy as np
 
 from cervix_study.estimate import FORWARD_SHARE, kind_of
+from cervix_study.places import Places
 from cervix_study.records import Cell
 from fedcervix.files import write_whole
 from fedcervix.plan import Recipe
@@ -20,23 +20,13 @@ from site_agent.optimise import make_optimiser
 
 STEPS = 2
 """of an epoch; there are two epochs, and the second is timed"""
-FILE = "paces.json"
-"""in the study's work folder: kind of cell -> seconds per pass of one image"""
 
 
-def time_cell(cell: Cell, machine: Machine, folder: Path) -> None:
+def time_cell(cell: Cell, machine: Machine, places: Places) -> None:
     """Time what a cell of this kind is made of, and write down its pace."""
     timed = _classifier_pace if cell.kind == "classifier" else _encoder_pace
-    write_whole(folder / FILE, json.dumps({**read(folder), kind_of(cell): timed(cell.recipe, machine)}).encode())
-
-
-def read(folder: Path) -> dict[str, float]:
-    """Return the paces that were timed; none where none were."""
-    try:
-        found: dict[str, float] = json.loads((folder / FILE).read_text())
-    except (OSError, ValueError):
-        return {}
-    return found
+    known = {**places.timed(), kind_of(cell): timed(cell.recipe, machine)}
+    write_whole(places.paces_file, json.dumps(known).encode())
 
 
 def _encoder_pace(recipe: Recipe, machine: Machine) -> float:
