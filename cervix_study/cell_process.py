@@ -3,7 +3,7 @@
     python -m cervix_study.cell_process STUDY                serves: reads tasks, one JSON object per line
     python -m cervix_study.cell_process STUDY WORK KEY       does one task and ends (SLURM)
 
-A task is {"work": "make" | "open", "key": KEY}. The answers are lines of its own:
+A task is {"work": "make" | "open" | "open and drop weights" | "time", "key": KEY}. The answers are lines of its own:
 
     {"progress": {...}}   now and then
     {"done": KEY}
@@ -15,6 +15,7 @@ It ends when its standard input ends, and so never outlives the study. SIGTERM l
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -31,6 +32,7 @@ from cervix_study.bench import Bench
 from cervix_study.classifiers import open_test
 from cervix_study.making import make
 from cervix_study.places import Places
+from cervix_study.timing import time_cell
 from fedcervix.errors import FedcervixError
 from fedcervix.log import configure
 from site_agent.checkpoints import Checkpoints
@@ -114,10 +116,26 @@ def _make(bench: Bench, stop: Stop, key: str) -> None:
 
 
 def _open(bench: Bench, _stop: Stop, key: str) -> None:
-    open_test(bench, bench.places.planned(key), bench.places.cell(key))
+    open_test(bench, bench.places.planned(key), bench.places.cell(key), keep_weights=True)
 
 
-_WORK: dict[str, Callable[[Bench, Stop, str], None]] = {"make": _make, "open": _open}
+def _open_and_drop(bench: Bench, _stop: Stop, key: str) -> None:
+    open_test(bench, bench.places.planned(key), bench.places.cell(key), keep_weights=False)
+
+
+def _time(bench: Bench, _stop: Stop, key: str) -> None:
+    cell = bench.places.planned(key)
+    recipe = bench.settled(cell.recipe, cell.sites[0], cell.fold)
+    timed = dataclasses.replace(cell, recipe=recipe)
+    time_cell(timed, bench.machine(cell.sites[0], cell.fold), bench.places)
+
+
+_WORK: dict[str, Callable[[Bench, Stop, str], None]] = {
+    "make": _make,
+    "open": _open,
+    "open and drop weights": _open_and_drop,
+    "time": _time,
+}
 
 
 def account(error: Exception) -> dict[str, str]:

@@ -81,8 +81,8 @@ def train(bench: Bench, cell: Cell, folder: Path) -> ClassifierResults:
     return _results(fitted, learnt, judged, scores, recipe, loaded, digest)
 
 
-def open_test(bench: Bench, cell: Cell, folder: Path) -> None:
-    """Score a finished classifier on its test images, and add them to its predictions. Done twice, it does the same."""
+def open_test(bench: Bench, cell: Cell, folder: Path, *, keep_weights: bool) -> None:
+    """Score a finished classifier on its test images, and add them to its predictions."""
     machine = bench.machine(cell.site, cell.fold)
     test = bench.labelled(cell.site, cell.fold, cell.recipe, "test")
     classifier, _ = build_classifier(cell.recipe, seed_of(cell), None)
@@ -92,6 +92,8 @@ def open_test(bench: Bench, cell: Cell, folder: Path) -> None:
     kept = [row for row in read_predictions(folder.parent.parent, cell.key) if row.split == "valid"]
     rows = [*kept, *predictions("test", images, test.labels, scores)]
     write_whole(folder / PREDICTIONS_FILE, predictions_text(rows))
+    if not keep_weights:
+        (folder / MODEL_FILE).unlink()
 
 
 def seed_of(cell: Cell) -> int:

@@ -1,6 +1,7 @@
 """How long will it take? Cells are sized by the images that pass the network; those that are finished give the pace.
 
-Sizes are upper bounds: patience may end a training earlier. Until a cell of a kind is finished nothing is known of it.
+Sizes are upper bounds: patience may end a training earlier. Before the first cell, paces are timed on noise (`timing`).
+Times are those of one place to work (`machine.workers`); a federation takes one for every site.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from collections.abc import Iterable, Mapping
 
 from cervix_study.ground import Ground
 from cervix_study.records import Cell, CellRecord
+from cervix_study.tasks import make
 
 FORWARD_SHARE = 1 / 3
 """of a training pass: what scoring an image costs"""
-
-Sizes = Mapping[str, float]
+FEDERATION_S = 15.0
+"""how long the processes of a federation take to start and to enrol, on a slow core"""
 
 
 def size(cell: Cell, ground: Ground) -> float:
@@ -35,32 +37,31 @@ def size(cell: Cell, ground: Ground) -> float:
 
 def kind_of(cell: Cell) -> str:
     """Return what cells a pace is good for: those of one kind, network and size of image."""
-    federated = "federated " if cell.terms else ""
-    return f"{federated}{cell.kind} {cell.recipe.architecture} {cell.recipe.image_px}"
+    return f"{cell.kind} {cell.recipe.architecture} {cell.recipe.image_px}"
 
 
-def paces(finished: Iterable[CellRecord], ground: Ground) -> dict[str, float]:
+def paces(finished: Iterable[CellRecord], ground: Ground, workers: int) -> dict[str, float]:
     """Return seconds per pass, by kind."""
     seconds: dict[str, float] = {}
     passes: dict[str, float] = {}
     for record in finished:
-        kind = kind_of(record.cell)
-        seconds[kind] = seconds.get(kind, 0.0) + record.costs.seconds
+        kind, places = kind_of(record.cell), min(make(record.cell).processes, workers)
+        spent = max(0.0, record.costs.seconds - (FEDERATION_S if record.cell.terms else 0.0))
+        seconds[kind] = seconds.get(kind, 0.0) + spent * places
         passes[kind] = passes.get(kind, 0.0) + size(record.cell, ground)
     return {kind: seconds[kind] / passes[kind] for kind in seconds if passes[kind]}
 
 
-def seconds_left(
-    waiting: Iterable[Cell], paces: Mapping[str, float], ground: Ground, side_by_side: int
-) -> float | None:
-    """Return how long the cells will take; None where nothing is known of one of them."""
+def seconds_left(waiting: Iterable[Cell], paces: Mapping[str, float], ground: Ground, workers: int) -> float | None:
+    """Return how long the cells will take; None where nothing is known of a kind that takes long."""
     total = 0.0
     for cell in waiting:
-        pace = paces.get(kind_of(cell))
+        pace = paces.get(kind_of(cell), 0.0 if cell.kind == "site-probe" else None)
         if pace is None:
             return None
-        total += pace * size(cell, ground)
-    return total / side_by_side
+        started = FEDERATION_S * make(cell).processes if cell.terms else 0.0
+        total += pace * size(cell, ground) + started
+    return total / workers
 
 
 def duration(seconds: float) -> str:

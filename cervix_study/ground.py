@@ -26,11 +26,10 @@ from fedcervix.errors import ConfigError, DataError
 from fedcervix.files import write_secret
 from fedcervix.manifest import Split
 from fedcervix.splits import Stratum, format_splits, stratum
-from site_agent.collection import Collection, Image, index, require
+from site_agent.collection import Collection, Image, digest_of, index, require
 from site_agent.home import SiteHome
 from site_agent.images import PIXELS_MAX, decode, thumbnail
 from site_agent.looks import Look, read_looks
-from site_agent.sweep import digest_of
 
 Collections = Mapping[tuple[str, Fold], Collection]
 

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cervix_study.records import Cell, cell_folder, from_json, write
+from cervix_study.records import CELLS_FOLDER, Cell, cell_folder, from_json, write
 from fedcervix.errors import RunError
 from fedcervix.weights import disk
 from site_agent.home import SiteHome
@@ -43,6 +45,19 @@ class Places:
     def logs(self) -> Path:
         """What the workers print."""
         return self.work / "logs"
+
+    @property
+    def paces_file(self) -> Path:
+        """How long the network takes on this machine: kind of cell -> seconds per pass of one image."""
+        return self.work / "paces.json"
+
+    def timed(self) -> dict[str, float]:
+        """Return the paces that were timed; none where none were."""
+        try:
+            found: dict[str, float] = json.loads(self.paces_file.read_text())
+        except (OSError, ValueError):
+            return {}
+        return found
 
     def phantom(self, site: str) -> Path:
         """Return where a site's phantoms are drawn."""
@@ -78,6 +93,11 @@ class Places:
         with disk(file, "read"):
             text = file.read_bytes()
         return from_json(Cell, text, file)
+
+    def tidy(self) -> None:
+        """Remove what processes that were killed left half-written. Call it while nothing is being made."""
+        for rest in (self.folder / CELLS_FOLDER).glob(".*"):
+            shutil.rmtree(rest, ignore_errors=True)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

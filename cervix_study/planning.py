@@ -235,7 +235,7 @@ def _site_probe(asked: Asked, ground: Ground, chosen: Cell) -> Cell:
 
 
 def expected_followers(asked: Asked, ground: Ground) -> int:
-    """Return how many cells will follow: as many whatever is chosen."""
+    """Return how many cells will follow. It depends little on what is chosen: sites may choose one encoder, or two."""
     cells = {cell.key: cell for cell in grid(asked, ground)}
     first: dict[tuple[str, str, str, Fold], Setting] = {}
     choices = []

@@ -11,7 +11,8 @@ Rules
 1. Only the cells that study.json lists belong to the study. A folder may hold others: of an earlier version of the
    same STUDY.toml, or of one that is not finished.
 2. Every file is canonical JSON (sorted keys, no NaN) or CSV, and is there whole or not at all.
-3. A cell is never changed once it is there. Opening its test part adds rows to predictions.csv and nothing else.
+3. A cell is never changed once it is there. Opening its test part adds rows to predictions.csv and nothing else, but
+   that it drops a classifier's weights where STUDY.toml says so (`keep_weights = false`).
 4. The folder names women and images. It stays where the images are.
 """
 
@@ -416,6 +417,9 @@ class Selection:
 
     choices: tuple[Choice, ...]
     opened: tuple[Opened, ...]
+    opened_before: tuple[str, ...] = ()
+    """keys of classifiers whose test part an earlier version of STUDY.toml opened and this one would not have: whoever
+    changes a study after its test parts were opened has seen these"""
 
 
 # --- the data -----------------------------------------------------------------------------------------------------

@@ -45,19 +45,30 @@ class Relay:
                     continue
                 with self._lock:
                     self._open += [near, far]
-                for one, other in ((near, far), (far, near)):
-                    one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
+                threading.Thread(target=self._serve, args=(near, far), daemon=True).start()
+
+    def _serve(self, near: socket.socket, far: socket.socket) -> None:
+        """Pass both ways until both have said their last."""
+        back = threading.Thread(target=self._pass, args=(far, near), daemon=True)
+        back.start()
+        self._pass(near, far)
+        back.join()
+        for end in (near, far):
+            _hang_up(end)
 
     def _pass(self, one: socket.socket, other: socket.socket) -> None:
+        """Pass on what one end says; its end as well, for the other may have more to say."""
         buffer = memoryview(bytearray(CHUNK_BYTES))
-        with contextlib.suppress(OSError):
+        try:
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while count := one.recv_into(buffer):
                 other.sendall(buffer[:count])
                 with self._lock:
                     self._passed_bytes += count
-        for end in (one, other):
-            _hang_up(end)
+            other.shutdown(socket.SHUT_WR)
+        except OSError:  # the line is cut: at the other end as well
+            for end in (one, other):
+                _hang_up(end)
 
 
 def _hang_up(end: socket.socket) -> None:

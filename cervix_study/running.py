@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cervix_study import host, tasks
-from cervix_study.estimate import paces, seconds_left
+from cervix_study.estimate import kind_of, paces, seconds_left
 from cervix_study.executors import Executor
 from cervix_study.ground import Ground
 from cervix_study.naming import matches, named
@@ -38,7 +38,7 @@ from cervix_study.records import (
 from cervix_study.screen import Screen
 from cervix_study.selection import choose, to_open
 from cervix_study.settings import Asked
-from cervix_study.tasks import Done, Failed, Progress, Task
+from cervix_study.tasks import Done, Failed, Progress, Task, Work
 
 NO_FOLD = "-"
 
@@ -52,10 +52,10 @@ class Running:
     ground: Ground
     executor: Executor
     screen: Screen
-    side_by_side: int
-    """cells that can be made at the same time, for the estimate"""
     pattern: str = "*"
     """which cells are to be made; the others wait for another time"""
+    expected: int = 0
+    """cells that the study will have"""
     cells: dict[str, Cell] = field(default_factory=dict)
     finished: dict[str, CellRecord] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
@@ -64,17 +64,47 @@ class Running:
     def run(self) -> State:
         """Run to the end, or to where the pattern allows. Raises what stops a study."""
         write(self.places.folder / DATA_FILE, self.ground.data)
-        self._plan(grid(self.asked, self.ground))
+        self.plan_grid()
+        self._note("running")
+        self.time()
         self._make(self.cells.values())
         if self._lacking():
             return self._leave("stopped")
         choices = choose(self.cells.values(), self.finished)
         self._plan(followers(self.asked, self.ground, choices, self.cells))
+        self._note("running")
         self._make(self.cells.values())
         opened = to_open(choices, self.cells, self.asked.settings.named)
-        write(self.places.folder / SELECTION_FILE, Selection(choices=choices, opened=opened))
+        before = self._opened_before({one.key for one in opened})
+        write(self.places.folder / SELECTION_FILE, Selection(choices=choices, opened=opened, opened_before=before))
         self._open([one.key for one in opened if one.key in self.finished])
         return self._leave("stopped" if self._lacking() else "finished")
+
+    def plan_grid(self) -> None:
+        """Take up the grid, and what is there of it."""
+        self._plan(grid(self.asked, self.ground))
+        self.expected = len(self.cells) + expected_followers(self.asked, self.ground)
+
+    def time(self) -> None:
+        """Time what the cells are made of, for the estimate: one cell of each kind of which nothing is known."""
+        if self.asked.settings.machine.executor != "here":
+            return  # other machines will make them
+        known, kinds = self._paces(), dict[str, Cell]()
+        for key in self._lacking():
+            kinds.setdefault(kind_of(self.cells[key]), self.cells[key])
+        unknown = [cell for kind, cell in kinds.items() if kind not in known]
+        for cell in unknown:
+            self.places.put_plan(cell)
+        self._carry_out([Task("time", cell, cell.key) for cell in unknown], self.screen.ended)
+
+    def seconds_left(self) -> float | None:
+        """Return how long the cells that are planned and not made will take."""
+        cells = [self.cells[key] for key in self._lacking()]
+        return seconds_left(cells, self._paces(), self.ground, self.asked.settings.machine.workers)
+
+    def _paces(self) -> dict[str, float]:
+        workers = self.asked.settings.machine.workers
+        return {**self.places.timed(), **paces(self.finished.values(), self.ground, workers)}
 
     def _plan(self, cells: Iterable[Cell]) -> None:
         """Add cells to the study, and take up those that are there."""
@@ -84,7 +114,6 @@ class Running:
             record = read_cell(self.places.folder, key)
             if record is not None:
                 self.finished[key] = record
-        self._note("running")
 
     def _lacking(self) -> list[str]:
         return [key for key in self.cells if key not in self.finished and key not in self.failed]
@@ -105,7 +134,12 @@ class Running:
         shut = [key for key in keys if not is_open(self.places, key)]
         if shut:
             self.screen.say(f"opening the test part of {len(shut)} classifiers, chosen by validation")
-        self._carry_out([Task("open", self.cells[key], key) for key in shut], self.screen.ended)
+        work: Work = "open" if self.asked.settings.machine.keep_weights else "open and drop weights"
+        self._carry_out([Task(work, self.cells[key], key) for key in shut], self.screen.ended)
+
+    def _opened_before(self, now: set[str]) -> tuple[str, ...]:
+        others = (key for key, record in self.finished.items() if record.classifier and key not in now)
+        return tuple(key for key in others if is_open(self.places, key))
 
     def _carry_out(self, waiting: list[Task], on_done: Callable[[Task], None]) -> None:
         """Do the tasks, as many at a time as there is room for, each when its inputs are there."""
@@ -162,14 +196,7 @@ class Running:
     # --- telling ---
 
     def _stand(self) -> None:
-        known = paces(self.finished.values(), self.ground)
-        left = seconds_left([self.cells[key] for key in self._lacking()], known, self.ground, self.side_by_side)
-        self.screen.stand(len(self.finished), self.expected(), left)
-
-    def expected(self) -> int:
-        """Return how many cells the study will have."""
-        grid_size = len(grid(self.asked, self.ground))
-        return max(len(self.cells), grid_size + expected_followers(self.asked, self.ground))
+        self.screen.stand(len(self.finished), max(len(self.cells), self.expected), self.seconds_left())
 
     def _leave(self, state: State) -> State:
         self._note(state)

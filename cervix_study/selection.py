@@ -26,7 +26,6 @@ from collections.abc import Iterable, Mapping
 from cervix_study.planning import Setting, counterpart, setting_of
 from cervix_study.records import Candidate, Cell, CellRecord, Choice, Opened
 from cervix_study.settings import NamedSection
-from fedcervix.errors import TrainingError
 
 Group = tuple[str, str, str, int | None]
 """(profile, site, start, fold): within it one combination is chosen"""
@@ -43,12 +42,13 @@ def competes(cell: Cell) -> bool:
 
 
 def choose(cells: Iterable[Cell], finished: Mapping[str, CellRecord]) -> tuple[Choice, ...]:
-    """Return the choice of every group, in the order of the cells. Raises TrainingError where nothing can be chosen."""
+    """Return the choice of every group that has a candidate, in the order of the cells."""
     groups: dict[Group, dict[Setting, list[Cell]]] = {}
     for cell in cells:
         if competes(cell):
             groups.setdefault(group_of(cell), {}).setdefault(setting_of(cell), []).append(cell)
-    return tuple(_choice(group, [_candidate(s, c, finished) for s, c in by.items()]) for group, by in groups.items())
+    choices = (_choice(group, [_candidate(s, c, finished) for s, c in by.items()]) for group, by in groups.items())
+    return tuple(choice for choice in choices if choice is not None)
 
 
 def _candidate(setting: Setting, cells: list[Cell], finished: Mapping[str, CellRecord]) -> Candidate:
@@ -65,19 +65,16 @@ def _candidate(setting: Setting, cells: list[Cell], finished: Mapping[str, CellR
     )
 
 
-def _choice(group: Group, candidates: list[Candidate]) -> Choice:
-    profile, site, start, fold = group
+def _choice(group: Group, candidates: list[Candidate]) -> Choice | None:
+    """Return the choice; None where no combination could be trained with every seed."""
     ranked = sorted(
         (c.validation_loss, c.width or 0, c.batch_images or 0, c.epochs_per_round or 0, place)
         for place, c in enumerate(candidates)
         if c.validation_loss is not None
     )
     if not ranked:
-        raise TrainingError(
-            f"no combination of {start} at {site} (profile {profile}) could be trained with every seed",
-            cause="the reason of each stands in study.json under `failed`",
-            next_step="other values of [axes], or another recipe; what is finished is kept",
-        )
+        return None
+    profile, site, start, fold = group
     return Choice(
         profile=profile, site=site, start=start, fold=fold, candidates=tuple(candidates), chosen=ranked[0][-1]
     )

@@ -123,6 +123,8 @@ class MachineSection:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     images_in_memory_gib: float = 4.0
     imagenet_weights: str = ""
+    keep_weights: bool = True
+    """of classifiers whose test part was opened; without them they cannot be exported"""
 
     def __post_init__(self) -> None:
         check(1 <= self.workers <= 10_000, f"workers is 1 to 10000; found {self.workers}")

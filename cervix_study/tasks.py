@@ -9,12 +9,12 @@ from typing import Any, Literal
 from cervix_study.records import RING, Cell
 from fedcervix.errors import ConfigError, DataError, FedcervixError, ModelError, StorageError, TrainingError
 
-Work = Literal["make", "open"]
+Work = Literal["make", "open", "open and drop weights", "time"]
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A cell to be made, or its test part to be opened."""
+    """A cell to be made, its test part to be opened, or what it is made of to be timed."""
 
     work: Work
     cell: Cell
@@ -57,9 +57,9 @@ def make(cell: Cell) -> Task:
 
 
 def ready(waiting: Sequence[Task], done: Iterable[str]) -> list[Task]:
-    """Return the tasks all of whose inputs are there."""
+    """Return the tasks all of whose inputs are there; what does not make a cell needs none."""
     there = set(done)
-    return [task for task in waiting if there.issuperset(task.cell.inputs)]
+    return [task for task in waiting if task.work != "make" or there.issuperset(task.cell.inputs)]
 
 
 def hopeless(waiting: Sequence[Task], failed: Mapping[str, str]) -> dict[str, str]:

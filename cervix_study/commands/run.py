@@ -10,13 +10,11 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from cervix_study.estimate import duration, paces, seconds_left
+from cervix_study.estimate import duration
 from cervix_study.executors import Executor, Here, Slurm
-from cervix_study.ground import Ground, prepare
+from cervix_study.ground import prepare
 from cervix_study.naming import named
 from cervix_study.places import Places
-from cervix_study.planning import expected_followers, grid
-from cervix_study.records import read_cell
 from cervix_study.running import Running
 from cervix_study.screen import Screen
 from cervix_study.settings import Asked, read
@@ -36,37 +34,36 @@ def run(study: Path, out: Path | None, pattern: str, *, dry_run: bool) -> None:
     places = Places((out or Path(asked.settings.name)).absolute())
     screen = Screen()
     with places.locked():
+        places.tidy()
         ground = prepare(asked, places, screen.reading)
         screen.close()
-        if dry_run:
-            show_plan(asked, places, ground)
-            return
-        _run(asked, places, ground, screen, pattern)
+        executor = executor_of(asked, places)
+        running = Running(asked, places, ground, executor, screen, pattern)
+        signal.signal(signal.SIGTERM, _as_interrupt)
+        try:
+            _show_plan(running) if dry_run else _run(running)
+        except KeyboardInterrupt:
+            screen.close()
+            click.echo("stopping: cells at work keep a checkpoint", err=True)
+            executor.close()
+            running.stopped()
+            click.echo(f"stopped; {len(running.finished)} cells are finished; go on with: {_again()}", err=True)
+            sys.exit(INTERRUPTED)
+        finally:
+            screen.close()
+            executor.close()
 
 
-def _run(asked: Asked, places: Places, ground: Ground, screen: Screen, pattern: str) -> None:
-    executor = executor_of(asked, places)
-    running = Running(asked, places, ground, executor, screen, asked.settings.machine.workers, pattern)
-    signal.signal(signal.SIGTERM, _as_interrupt)
-    try:
-        state = running.run()
-    except KeyboardInterrupt:
-        screen.close()
-        click.echo("stopping: cells at work keep a checkpoint", err=True)
-        executor.close()
-        running.stopped()
-        click.echo(f"stopped; {len(running.finished)} cells are finished; go on with: {_again()}", err=True)
-        sys.exit(INTERRUPTED)
-    finally:
-        screen.close()
-        executor.close()
-    click.echo(f"{state}: {len(running.finished)} cells in {places.folder}")
+def _run(running: Running) -> None:
+    state, folder = running.run(), running.places.folder
+    running.screen.close()
+    click.echo(f"{state}: {len(running.finished)} cells in {folder}")
     for key, why in running.failed.items():
         click.echo(f"not made: {named(running.cells[key])}: {why}")
     if state == "finished":
-        click.echo(f"next: cervix-study report {shlex.quote(str(places.folder))}")
+        click.echo(f"next: cervix-study report {shlex.quote(str(folder))}")
     else:
-        click.echo("cells are left; run it again without --cells")
+        click.echo("cells are left: run it again, with another --cells or without")
 
 
 def _as_interrupt(_number: int, _frame: object) -> None:
@@ -85,21 +82,20 @@ def executor_of(asked: Asked, places: Places) -> Executor:
     return Here(places, machine.workers)
 
 
-def show_plan(asked: Asked, places: Places, ground: Ground) -> None:
+def _show_plan(running: Running) -> None:
     """Print every cell of the grid, how many follow, and how long it may take."""
-    cells = grid(asked, ground)
-    records = {cell.key: read_cell(places.folder, cell.key) for cell in cells}
-    table = Table("key", "cell", "", title=f"study {asked.settings.name}", title_justify="left")
-    for cell in cells:
-        table.add_row(cell.key[:12], named(cell), "finished" if records[cell.key] else "")
+    running.plan_grid()
+    running.time()
+    running.screen.close()
+    table = Table("key", "cell", "", title=f"study {running.asked.settings.name}", title_justify="left")
+    for key, cell in running.cells.items():
+        table.add_row(key[:12], named(cell), "finished" if key in running.finished else "")
     stdout_console().print(table)
-    finished = [record for record in records.values() if record]
-    later = expected_followers(asked, ground)
-    click.echo(f"{len(cells)} cells, {len(finished)} of them finished; {later} more follow from what is chosen")
-    left = seconds_left(
-        [cell for cell in cells if not records[cell.key]],
-        paces(finished, ground),
-        ground,
-        asked.settings.machine.workers,
+    later, left = running.expected - len(running.cells), running.seconds_left()
+    click.echo(
+        f"{len(running.cells)} cells, {len(running.finished)} finished; about {later} more follow what is chosen"
     )
-    click.echo(f"at most {duration(left)} for the grid" if left is not None else "no estimate yet")
+    if left:
+        click.echo(
+            f"the grid takes at most {duration(left)} more, with {running.asked.settings.machine.workers} workers"
+        )
