@@ -12,6 +12,8 @@ from fedcervix.process import exits
 
 COMMANDS = {
     "run": ("run", "run"),
+    "report": ("report", "report"),
+    "export": ("export", "export"),
 }
 
 

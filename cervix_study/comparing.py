@@ -8,6 +8,7 @@ Rules
    else is `not shown`, which is never `no difference`.
 3. That two starts are close is shown only by an interval that lies within a margin fixed here.
 4. What could have been shown is said as well: the difference that would have been found four times in five.
+5. With fewer than eight women of a class nothing can be shown: p is then 1, whatever the difference.
 """
 
 from __future__ import annotations
@@ -24,7 +25,18 @@ from cervix_study.evidence import mcnemar
 from cervix_study.evidence.delong import Contrast, clustered, contrast, delong, mean_of_folds
 from cervix_study.evidence.holm import holm
 from cervix_study.evidence.paper import Kind
-from cervix_study.evidence.resampling import ALL_MEASURES, Floats, Part, Sampled, Scored, Trials, estimate, p_value
+from cervix_study.evidence.resampling import (
+    ALL_MEASURES,
+    WOMEN_MIN,
+    Floats,
+    Part,
+    Sampled,
+    Scored,
+    Trials,
+    estimate,
+    p_value,
+    women_of_class,
+)
 from cervix_study.tested import Row
 from fedcervix.errors import DataError
 from site_agent.evaluate import LEVEL, Estimate
@@ -92,7 +104,7 @@ def compare(question: str, kind: Kind, first: Row, second: Row, sampled: Mapping
         kind=kind,
         first=first.label,
         second=second.label,
-        effects={name: effect(one[name], two[name], kind) for name in TESTED},
+        effects={name: effect(one[name], two[name], kind, enough=enough_women(first.trials)) for name in TESTED},
         others={name: estimate(one[name] - two[name]) for name in ALL_MEASURES if name not in TESTED},
         mcnemar_images=mcnemar_of(pairs, women=False),
         mcnemar_women=mcnemar_of(pairs, women=True),
@@ -110,7 +122,12 @@ def _where_defined(pairs: Mapping[Part, Pair], *, women: bool) -> Contrast | Non
         return None
 
 
-def effect(first: Floats, second: Floats, kind: Kind) -> Effect:
+def enough_women(trials: Trials) -> bool:
+    """Whether there are women enough for a verdict (rule 5)."""
+    return min(women_of_class(trials)) >= WOMEN_MIN
+
+
+def effect(first: Floats, second: Floats, kind: Kind, *, enough: bool) -> Effect:
     """Return the effect of one measure from its draws; the verdict on `better` waits for the correction."""
     difference = first - second
     found = estimate(difference)
@@ -119,10 +136,10 @@ def effect(first: Floats, second: Floats, kind: Kind) -> Effect:
         first=float(first[0]),
         second=float(second[0]),
         difference=found,
-        p=p_value(difference),
+        p=p_value(difference) if enough else 1.0,
         corrected=None,
         detectable=float(np.std(difference[1:]) * (norm.ppf((1 + LEVEL) / 2) + norm.ppf(POWER))),
-        verdict="shown" if kind == "close" and close else "not shown",
+        verdict="shown" if kind == "close" and close and enough else "not shown",
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import scipy
 
 from cervix_study.accounts import alike, cell_line, costs, leakage, machines
-from cervix_study.comparing import TESTED, Comparison, Effect, aligned, compare, corrected, effect
+from cervix_study.comparing import TESTED, Comparison, Effect, aligned, compare, corrected, effect, enough_women
 from cervix_study.evidence.calibration import calibration
 from cervix_study.evidence.paper import TABLE_TWO, printed_tests
 from cervix_study.evidence.resampling import (
@@ -331,7 +331,7 @@ def _held(finished: Finished, row: Row, other: Row, draws: int) -> Iterable[Equa
             updates=_updates(finished, row),
             versus=other.label,
             versus_updates=_updates(finished, other),
-            effects={name: effect(sampled[0][name], sampled[1][name], "better") for name in TESTED},
+            effects=_effects(sampled[0], sampled[1], row.trials),
         )
 
 
@@ -351,10 +351,13 @@ def _side_by_side(tables: Sequence[Bench], draws: int) -> Iterable[SideBySide]:
             one, two = first.chosen(start), second.chosen(start)
             if one and two and _same_images(one, two):
                 sampled = _together([one.trials, two.trials], draws)
-                found: dict[str, Effect] = {
-                    name: effect(sampled[1][name], sampled[0][name], "better") for name in TESTED
-                }
+                found = _effects(sampled[1], sampled[0], one.trials)
                 yield SideBySide(first.site, title(start), first.profile, second.profile, found)
+
+
+def _effects(first: Sampled, second: Sampled, trials: Trials) -> dict[str, Effect]:
+    enough = enough_women(trials)
+    return {name: effect(first[name], second[name], "better", enough=enough) for name in TESTED}
 
 
 def _same_images(first: Row, second: Row) -> bool:

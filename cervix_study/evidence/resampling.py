@@ -34,6 +34,10 @@ from site_agent.evaluate import LEVEL, MEASURES, THRESHOLD_FIXED, Estimate
 DRAWS = 10_000
 """The smallest p value they can give is 2 / 10,001: small enough for Holm's correction over a hundred comparisons."""
 
+WOMEN_MIN = 8
+"""of each class. Of n women there are (2n - 1)! / n! (n - 1)! different draws, 1716 of 7 and 6435 of 8: with fewer the
+draws are always the same few, and their share on one side of zero is no p value"""
+
 ALL_MEASURES = (*MEASURES, "auc")
 
 Floats = NDArray[np.float64]
@@ -134,6 +138,14 @@ def roster(starts: Iterable[Trials]) -> Roster:
     for place, woman in enumerate(women):
         strata.setdefault((cases[woman], tuple(sorted(parts[woman]))), []).append(place)
     return Roster(women, tuple(tuple(places) for _, places in sorted(strata.items())), tuple(sorted(seeds)))
+
+
+def women_of_class(trials: Trials) -> tuple[int, int]:
+    """Return (women who are cases, women who are controls) of a start's test parts."""
+    classes: dict[str, bool] = {}
+    for scored in trials.values():
+        classes.update(_classes(scored))
+    return sum(classes.values()), len(classes) - sum(classes.values())
 
 
 def _classes(scored: Scored) -> dict[str, bool]:

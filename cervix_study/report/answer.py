@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from cervix_study.comparing import Comparison, Verdict
+from cervix_study.evidence.resampling import WOMEN_MIN
 from cervix_study.findings import Findings, SiteFindings
 from cervix_study.report.document import Answer, Block, Bullets, Heading, Tone
 from cervix_study.report.wording import counted, difference, difference_interval, listed, p_value
@@ -171,9 +172,18 @@ def _alarms(findings: Findings) -> Iterable[str]:
         for shuffled in found.shuffled:
             if not shuffled.as_expected:
                 yield (
-                    f"**Alarm.** At {found.site} a classifier that learnt from shuffled labels ({shuffled.label}) has "
-                    f"an AUC of {three(shuffled.auc.value)}, and its interval does not hold .5: labels or splits leak."
+                    f"**Look into it**: at {found.site} a classifier that learnt from shuffled labels "
+                    f"({shuffled.label}) has an AUC of {three(shuffled.auc.value)}, its interval above .5. Labels or "
+                    "splits may leak."
                 )
+    few = [site for site in dict.fromkeys(found.site for found in findings.sites) if _few(findings, site)]
+    if few:
+        yield f"At {listed(few)} fewer than {WOMEN_MIN} women of a class were tested: nothing can be shown there."
+
+
+def _few(findings: Findings, site: str) -> bool:
+    own = [found for found in findings.sites if found.site == site and found.scores]
+    return any(min(found.case_women, found.women - found.case_women) < WOMEN_MIN for found in own)
 
 
 def _leaks(findings: Findings) -> Iterable[str]:

@@ -38,6 +38,11 @@ def markdown(document: Document) -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(parts))
 
 
+def blocks_text(blocks: Iterable[Block]) -> str:
+    """Return some blocks as a text of their own."""
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(_blocks(blocks))).strip() + "\n"
+
+
 def words(text: str) -> str:
     """Return text with what Markdown would take for markup made plain; `**bold**` and code stay."""
     parts = CODE.split(text)

@@ -185,7 +185,7 @@ def _shuffled_labels(findings: Findings) -> Iterable[Block]:
             named(found, findings),
             control.label,
             with_interval("auc", control.auc),
-            "yes" if control.as_expected else "no: ALARM",
+            "yes" if control.as_expected else "no: look into it",
         )
         for found in findings.sites
         for control in found.shuffled
@@ -193,8 +193,9 @@ def _shuffled_labels(findings: Findings) -> Iterable[Block]:
     if rows:
         yield Heading("Shuffled labels", 3)
         yield Text(
-            "The training and validation labels were dealt out anew among women. Such a classifier must be guessing: "
-            "an interval of its AUC without .5 would mean that labels leak."
+            "The training and validation labels were dealt out anew among women. Such a classifier should be "
+            "guessing: an interval of its AUC above .5 would mean that labels leak. (One shuffling can favour the "
+            "truth by chance; several seeds, shuffled anew each, should not.)"
         )
         heads = ("site", "start", "AUC", "as it must be")
         columns = tuple(Column(head, left=head != "AUC") for head in heads)
