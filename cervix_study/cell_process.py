@@ -30,6 +30,7 @@ from typing import Any, TextIO
 
 from cervix_study.bench import Bench
 from cervix_study.classifiers import open_test
+from cervix_study.leash import end_with_parent
 from cervix_study.making import make
 from cervix_study.places import Places
 from cervix_study.timing import time_cell
@@ -73,6 +74,7 @@ def main() -> None:
     bench = Bench(places, (lambda _values: None) if task else answers.progress)
     try:
         if task:
+            end_with_parent()
             do(bench, stop, answers, {"work": task[0], "key": task[1]})
             return
         asked = _listen(sys.stdin)

@@ -29,6 +29,23 @@ def describe(found: Mapping[tuple[str, Fold], Collection], seen: Sequence[Seen])
     )
 
 
+def remarks(data: Data) -> list[str]:
+    """Return what a person should know of the images before the study begins."""
+    found = []
+    for site in dict.fromkeys(picture.site for picture in data.shared):
+        pairs = {picture.patients for picture in data.shared if picture.site == site}
+        found.append(f"{site}: {len(pairs)} women have several identifiers; they count as one woman each (data.json)")
+    if data.near_duplicates:
+        count, most = (
+            len(data.near_duplicates),
+            " (those are listed)" if len(data.near_duplicates) == JUDGED_MAX else "",
+        )
+        found.append(
+            f"{count} pairs of pictures of different women{most} look alike: judge them, they are in data.json"
+        )
+    return found
+
+
 def _rows(site: str, fold: Fold, collection: Collection) -> list[DataRow]:
     return [
         DataRow(

@@ -155,15 +155,15 @@ POLL_S = 1.0
 
 @dataclass(slots=True)
 class Slurm:
-    """Up to `jobs` jobs of a cluster, by way of submitit; `cluster="local"` runs the same jobs on this machine.
+    """Up to `jobs` jobs of a cluster, by way of submitit.
 
-    The study's folder lies where every node finds it under the same path.
+    The study's folder lies where every node finds it under the same path. `options` are submitit's own; one more of
+    them, `cluster = "local"`, runs the jobs as processes of this machine: to try a study out before it is sent.
     """
 
     places: Places
     jobs: int
     options: dict[str, Any]
-    cluster: str | None = None
     poll_s: float = POLL_S
     _running: dict[str, tuple[Task, Any]] = field(default_factory=dict)
     _executor: Any = None
@@ -222,6 +222,14 @@ class Slurm:
                 cause="the extra is not installed",
                 next_step="pip install 'fedcervix[slurm]'",
             ) from error
-        executor = submitit.AutoExecutor(folder=self.places.work / "slurm", cluster=self.cluster)
-        executor.update_parameters(**self.options)
+        options = {"cluster": "slurm", **self.options}
+        try:
+            executor = submitit.AutoExecutor(folder=self.places.work / "slurm", cluster=options.pop("cluster"))
+            executor.update_parameters(**options)
+        except (RuntimeError, ValueError, TypeError, AssertionError, NameError) as error:
+            raise ConfigError(
+                f"submitit does not take these [slurm] options: {error}",
+                cause="a misspelt option, or no SLURM on this machine (`sinfo` says so)",
+                next_step='edit [slurm]; `cluster = "local"` there runs the jobs on this machine',
+            ) from error
         return executor

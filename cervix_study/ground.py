@@ -26,6 +26,7 @@ from fedcervix.errors import ConfigError, DataError
 from fedcervix.files import write_secret
 from fedcervix.manifest import Split
 from fedcervix.splits import Stratum, format_splits, stratum
+from fedcervix.weights import digest_file, disk
 from site_agent.collection import Collection, Image, digest_of, index, require
 from site_agent.home import SiteHome
 from site_agent.images import PIXELS_MAX, decode, thumbnail
@@ -56,6 +57,8 @@ class Ground:
     lots: Mapping[tuple[str, Fold], Lot]
     data: Data
     manifests: Mapping[str, Path]
+    imagenet: str = ""
+    """SHA-256 of the file with ImageNet's weights, where the study names one"""
 
     @property
     def folds(self) -> tuple[Fold, ...]:
@@ -79,7 +82,16 @@ def prepare(asked: Asked, places: Places, on_progress: OnProgress) -> Ground:
         _check_enough(collection, site)
     first = {site: next(c for (name, _), c in found.items() if name == site) for site in whole}
     lots = {place: _lot(collection) for place, collection in found.items()}
-    return Ground(lots=lots, data=describe(found, _seen(first, places)), manifests=manifests)
+    data, weights = describe(found, _seen(first, places)), _imagenet(asked)
+    return Ground(lots=lots, data=data, manifests=manifests, imagenet=weights)
+
+
+def _imagenet(asked: Asked) -> str:
+    named = asked.settings.machine.imagenet_weights
+    if not named:
+        return ""
+    with disk(asked.path(named), "read"):
+        return digest_file(asked.path(named))
 
 
 def _index(asked: Asked, places: Places, site: str, fold: Fold, on_progress: OnProgress) -> Collection:

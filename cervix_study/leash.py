@@ -16,11 +16,16 @@ PR_SET_PDEATHSIG = 1
 """of Linux's prctl(2); it outlasts exec"""
 
 
+def end_with_parent() -> None:
+    """Have this process told to end when the one that started it dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def main() -> None:
     """Become the program."""
     parent, program = int(sys.argv[1]), sys.argv[2:]
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    end_with_parent()
     if os.getppid() != parent:
         sys.exit(f"{program[0]}: whoever wanted it is gone")
     os.execv(program[0], program)  # noqa: S606  (no shell: an argument list of ours)

@@ -131,9 +131,15 @@ def _encoder(
         # The classifier's part does not touch an encoder: with its defaults, equal encoders have equal keys.
         recipe=dataclasses.replace(recipe_of(asked, profile, setting), classifier=ClassifierRecipe()),
         terms=_terms(asked, profile, setting, seed),
-        data={site: ground.lots[site, fold].contrastive for site in roster},
+        data={site: ground.lots[site, fold].contrastive for site in roster} | weights_of(start, asked, profile, ground),
         software=software(),
     )
+
+
+def weights_of(start: str, asked: Asked, profile: str, ground: Ground) -> dict[str, str]:
+    """Return what a cell depends on that begins from ImageNet's weights; a site cannot have this name."""
+    contrastive = start not in UNTRAINED and asked.profiles[profile].recipe.start == "imagenet"
+    return {"ImageNet": ground.imagenet} if start == "imagenet" or contrastive else {}
 
 
 def recipe_of(asked: Asked, profile: str, setting: Setting) -> Recipe:
@@ -176,7 +182,7 @@ def _classifier(
         fold=fold,
         recipe=recipe_of(asked, profile, setting),
         inputs=(encoder.key,) if encoder else (),
-        data={site: ground.lots[site, fold].whole},
+        data={site: ground.lots[site, fold].whole} | (weights_of(start, asked, profile, ground) if not encoder else {}),
         software=software(),
     )
 

@@ -104,7 +104,8 @@ class Cell:
     inputs: tuple[str, ...] = ()
     """keys of the cells whose results this one begins from"""
     data: dict[str, str]
-    """site -> SHA-256 of the images, women, labels and splits that it depends on"""
+    """site -> SHA-256 of the images, women, labels and splits that it depends on; `ImageNet` -> of the weights that it
+    begins from"""
     software: str
     """versions that its bits depend on"""
 

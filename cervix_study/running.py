@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cervix_study import host, tasks
+from cervix_study.census import remarks
 from cervix_study.estimate import kind_of, paces, seconds_left
 from cervix_study.executors import Executor
 from cervix_study.ground import Ground
@@ -64,6 +65,8 @@ class Running:
     def run(self) -> State:
         """Run to the end, or to where the pattern allows. Raises what stops a study."""
         write(self.places.folder / DATA_FILE, self.ground.data)
+        for line in remarks(self.ground.data):
+            self.screen.say(line)
         self.plan_grid()
         self._note("running")
         self.time()

@@ -128,6 +128,19 @@ def check_records(out: Path, run: str) -> None:
     assert rows >= {(site, split) for site in ("nhs", "alts") for split in ("train", "valid", "test")}
 
 
+def test_a_cluster_s_jobs_make_a_study(tmp_path: Path, study: Callable[..., Process]) -> None:
+    """The local cluster of submitit: the jobs are what they are on SLURM, only here."""
+    pytest.importorskip("submitit", reason="the extra slurm is not installed")
+    file = tmp_path / "study.toml"
+    machine = '[machine]\nexecutor = "slurm"\n[slurm]\ncluster = "local"\ntimeout_min = 5\n'
+    file.write_text(STUDY.replace('"random", "ssl", "csfssl"', '"random"') + machine)
+    process = study()
+    assert process.ended() == 0, process.text
+    assert read_study(tmp_path / "out").state == "finished"
+    for key in read_cells(tmp_path / "out"):
+        assert {row.split for row in read_predictions(tmp_path / "out", key)} == {"valid", "test"}
+
+
 def test_a_mistake_is_told_in_three_lines(tmp_path: Path) -> None:
     file = tmp_path / "study.toml"
     file.write_text(STUDY.replace("starts", "startz"))

@@ -107,6 +107,14 @@ def test_everything_that_a_cell_is_enters_its_key(tmp_path: Path, change: dict[s
     assert dataclasses.replace(cell, **change).key != cell.key
 
 
+def test_imagenet_s_weights_are_part_of_what_begins_from_them(tmp_path: Path) -> None:
+    more = '[machine]\nimagenet_weights = "weights.pth"'
+    study = asked(tmp_path, 'starts = ["random", "imagenet"]', more)
+    one, other = (grid(study, dataclasses.replace(ground(), imagenet=digest)) for digest in ("1", "2"))
+    assert keys(one, "classifier", "random") == keys(other, "classifier", "random")
+    assert not keys(one, "classifier", "imagenet") & keys(other, "classifier", "imagenet")
+
+
 # --- followers ----------------------------------------------------------------------------------------------------
 
 CONTROLS = """\

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,7 +23,7 @@ from cervix_study.planning import grid
 from cervix_study.records import Costs
 from cervix_study.relay import Relay
 from cervix_study.tasks import Failed, Task, make, passed_by
-from fedcervix.errors import StorageError, TrainingError
+from fedcervix.errors import ConfigError, StorageError, TrainingError
 from tests.unit.study_cases import asked, ground
 
 
@@ -174,7 +175,7 @@ def test_a_cluster_s_job_answers_like_a_process_of_this_machine(lost: tuple[Plac
     pytest.importorskip("submitit", reason="the extra slurm is not installed")
     places, task = lost
     told = []
-    for executor in (Here(places, 1), Slurm(places, 1, {"timeout_min": 2}, cluster="local", poll_s=0.1)):
+    for executor in (Here(places, 1), Slurm(places, 1, {"cluster": "local", "timeout_min": 2}, poll_s=0.1)):
         assert executor.has_room(task)
         executor.begin(task)
         assert not executor.has_room(task)
@@ -183,6 +184,15 @@ def test_a_cluster_s_job_answers_like_a_process_of_this_machine(lost: tuple[Plac
     assert all(isinstance(one, Failed) for one in told)
     assert len({one.error.what for one in told if isinstance(one, Failed)}) == 1
     assert "site.toml does not exist" in told[0].error.what
+
+
+def test_a_machine_without_slurm_is_told_apart_from_one_with(lost: tuple[Places, Task]) -> None:
+    pytest.importorskip("submitit", reason="the extra slurm is not installed")
+    places, task = lost
+    for options in ({}, {"cluster": "local", "timeout_mim": 2}):
+        if options or not shutil.which("srun"):
+            with pytest.raises(ConfigError, match="submitit does not take these"):
+                Slurm(places, 1, options).begin(task)
 
 
 def test_a_worker_that_dies_is_told_with_its_last_lines(tmp_path: Path) -> None:
