@@ -231,6 +231,8 @@ class Findings:
     """by profile, then site"""
     comparisons: tuple[Comparison, ...]
     side_by_side: tuple[SideBySide, ...]
+    seen_before: int
+    """classifiers whose test part an earlier version of the study opened and this one would not have"""
     probes: Mapping[str, tuple[Probe, ...]]
     """profile -> starts"""
     printed: tuple[PrintedTest, ...]

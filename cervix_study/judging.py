@@ -72,6 +72,7 @@ def judge(finished: Finished, *, draws: int = DRAWS) -> Findings:
         sites=tuple(site for site, _ in judged),
         comparisons=tuple(found for family in families for found in corrected(family)),
         side_by_side=tuple(_side_by_side(tables, draws)),
+        seen_before=len(finished.selection.opened_before),
         probes={profile: _probes(finished, profile) for profile in finished.study.axes.profiles},
         printed=printed_tests(),
         costs=tuple(costs(finished)),

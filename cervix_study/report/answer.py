@@ -124,6 +124,7 @@ def _place(site: str, found: Sequence[Comparison], verdict: str) -> str:
 def _caveats(findings: Findings) -> Iterable[str]:
     yield from _power(findings)
     yield _trainings(findings)
+    yield from _seen(findings)
     yield from _unfinished(findings)
     yield from _alarms(findings)
     yield from _leaks(findings)
@@ -153,6 +154,14 @@ def _trainings(findings: Findings) -> str:
         )
     what = counted(seeds, "seed") if classifiers == 1 else f"{counted(seeds, 'seed')}, {classifiers} classifiers each"
     return f"Every number is the mean over {what}{folds}; the intervals hold other women and other trainings."
+
+
+def _seen(findings: Findings) -> Iterable[str]:
+    if findings.seen_before:
+        yield (
+            f"The study was changed after test parts were opened: {counted(findings.seen_before, 'classifier')} of an "
+            "earlier version had theirs opened as well. What was changed since may have been chosen by test results."
+        )
 
 
 def _unfinished(findings: Findings) -> Iterable[str]:
