@@ -31,8 +31,9 @@ from cervix_study.records import RING, Cell, EncoderResults, Turn
 from cervix_study.relay import Relay
 from coordinator.home import Home
 from coordinator.results import MODEL_FILE, RECORD_FILE
-from fedcervix.errors import EXIT_CODES, TrainingError
+from fedcervix.errors import EXIT_CODES, DataError, FedcervixError, StorageError, TrainingError
 from fedcervix.files import write_whole
+from fedcervix.rounds import Outcome
 from fedcervix.weights import digest_file, disk
 from site_agent.home import SiteHome
 from site_agent.spool import Spool
@@ -44,6 +45,10 @@ ENDS_WITHIN_S = 20.0
 LAST_LINES = 12
 DONE = (0, 20)
 """exit codes of a run with a result: OK, DEGRADED"""
+NOT_OF_ONE_CELL: tuple[type[FedcervixError], ...] = (StorageError, DataError)
+"""what stops the study, other than a recipe that cannot be trained"""
+
+ABORTED = Outcome.ABORTED.value
 
 OnProgress = Callable[[dict[str, Any]], None]
 
@@ -66,11 +71,12 @@ class Program:
             self.popen.kill()
             self.popen.wait()
 
-    def broke(self) -> TrainingError:
+    def broke(self) -> FedcervixError:
         """Return what to tell of a process that ended in another way than it should have."""
         code = int(self.popen.returncode)
         meaning = EXIT_CODES.get(code, "killed by a signal")
-        return TrainingError(
+        kind = next((kind for kind in NOT_OF_ONE_CELL if kind.exit_code == code), TrainingError)
+        return kind(
             f"{self.name} ended with exit code {code} ({meaning}):\n{_tail(self.log)}",
             cause="its last lines are above",
             next_step=f"read {self.log}; run the study again to go on",
@@ -166,7 +172,7 @@ class Federation:
         self._start(name, "site_agent.cli", "--home", str(self.site(name).folder))
 
     def wait(self, meter: Meter, on_progress: OnProgress) -> None:
-        """Wait until all have ended. Raises TrainingError where one ends without a result."""
+        """Wait until all have ended. Raises FedcervixError where one ends without a result."""
         waiting = list(self.programs)
         while waiting:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -180,16 +186,16 @@ class Federation:
             on_progress(self._progress())
 
     def _progress(self) -> dict[str, Any]:
-        rounds = len(self._ledgers())
+        rounds = self._rounds_scored()
         assert self.cell.terms is not None
         epochs = self.cell.recipe.epochs_max // self.cell.terms.epochs_per_round
         of = max(1, min(self.cell.terms.rounds, epochs))
         return {"stage": f"round {rounds + 1}", "done": rounds, "of": of, "unit": "rounds"}
 
-    def _ledgers(self) -> dict[str, Any]:
-        """Return the rounds that the first site has scored so far."""
+    def _rounds_scored(self) -> int:
+        """Return how many rounds the first site has scored so far."""
         runs = sorted((self.site(self.cell.sites[0]).folder / "runs").glob("*"))
-        return Spool(runs[-1]).history().get("score", {}) if runs else {}
+        return len(Spool(runs[-1]).history().get("score", {})) if runs else 0
 
     # --- processes ---
 
@@ -257,6 +263,8 @@ def train(
     folder: Path, cell: Cell, homes: Mapping[str, SiteHome], weights: Path, meter: Meter, on_progress: OnProgress
 ) -> Federated:
     """Federate the encoder of a cell in `folder` and write its weights. Raises TrainingError, StorageError."""
+    if _outcome(folder) == ABORTED:
+        shutil.rmtree(folder)  # nothing in it would go on
     with disk(folder, "write"):
         folder.mkdir(parents=True, exist_ok=True)
     if not _record_file(folder):
@@ -269,6 +277,11 @@ def train(
 
 def _record_file(folder: Path) -> Path | None:
     return next(iter(Home(folder / "coordinator").results.glob(f"*/{RECORD_FILE}")), None)
+
+
+def _outcome(folder: Path) -> str:
+    file = _record_file(folder)
+    return str(json.loads(file.read_text())["outcome"]) if file else ""
 
 
 def _taken(federation: Federation, weights: Path) -> Federated:

@@ -40,6 +40,7 @@ from cervix_study.screen import Screen
 from cervix_study.selection import choose, to_open
 from cervix_study.settings import Asked
 from cervix_study.tasks import Done, Failed, Progress, Task, Work
+from fedcervix.errors import FedcervixError
 
 NO_FOLD = "-"
 
@@ -64,6 +65,13 @@ class Running:
 
     def run(self) -> State:
         """Run to the end, or to where the pattern allows. Raises what stops a study."""
+        try:
+            return self._run()
+        except FedcervixError:
+            self.stopped()
+            raise
+
+    def _run(self) -> State:
         write(self.places.folder / DATA_FILE, self.ground.data)
         for line in remarks(self.ground.data):
             self.screen.say(line)
@@ -177,10 +185,11 @@ class Running:
     def _take_failure(self, told: Failed) -> None:
         """Go on without a cell that cannot be trained. Raises anything else."""
         self.screen.ended(told.task)
-        if not tasks.passed_by(told.error):
-            self._log(told)
-            raise told.error
         self._log(told)
+        if not tasks.passed_by(told.error):
+            raise told.error
+        if told.task.work == "time":
+            return  # then there is no estimate; whether the cell can be made is seen when it is made
         self.failed[told.task.key] = told.error.what
         self.screen.say(f"{named(told.task.cell)} cannot be made: {told.error.explain()}")
         self._note("running")
