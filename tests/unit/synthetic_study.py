@@ -124,7 +124,7 @@ def _cells_of(
                     encoder = _encoder(drawn, profile, start, site, variant, seed, fold)
                     encoders[place] = encoder.key
                     cells.append((encoder, ()))
-                    if "site-probe" in drawn.controls and start != "ssl" and fold in (None, 0):
+                    if "site-predictability" in drawn.controls and start != "ssl" and fold in (None, 0):
                         cells.append((_probe(drawn, profile, start, variant, seed, encoder.key), ()))
                 inputs = (encoders[place],) if place in encoders else ()
                 extras = [(1.0, "none", "named in advance")]
