@@ -83,10 +83,11 @@ class Watch:
             self.readings.append(self._read())
 
     def _read(self) -> Reading:
-        cpu_s, anonymous = {}, {}
+        cpu_s = dict(self.readings[-1].cpu_s) if self.readings else {}  # who has ended keeps what it used
+        anonymous = {}
         for name, pid in self._pids.items():
             with contextlib.suppress(OSError, ValueError):  # it has ended
-                cpu_s[name], anonymous[name] = cpu_seconds(pid), anonymous_bytes(pid)
+                anonymous[name], cpu_s[name] = anonymous_bytes(pid), cpu_seconds(pid)
         self._carried |= carried_bytes(self._port)  # a connection that has ended keeps its last count
         return Reading(time.time(), cpu_s, anonymous, sum(self._carried.values()))
 

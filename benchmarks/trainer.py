@@ -15,7 +15,8 @@ The sides, which take turns in one process, with the same threads, network, head
 
 A turn of `ours` holds all that an epoch does, also its gauges. A row is ARCHITECTURE/PX/N; a batch has 2N views.
 On CUDA ours and the bare step run eager and as a graph, ours also compiled, and arithmetic and memory traffic are
-told (an estimate: see limits.py). `--paper` instead runs the paper's whole contrastive training on generated images.
+told (an estimate: see limits.py). A second table holds what one gets without touching anything against each other.
+`--paper` instead runs the paper's whole contrastive training on generated images.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ from fedcervix.errors import TrainingError
 from fedcervix.plan import Architecture
 from site_agent.devices import Acceleration, choose, place
 from site_agent.model import build_encoder
+from site_agent.precision import FASTER_FROM
 
 SHAPES: tuple[tuple[Architecture, int], ...] = (("resnet18", 64), ("resnet18", 128), ("resnet50", 224))
 BATCHES = (8, 32, 256)
@@ -302,6 +304,23 @@ def head(bench: Bench) -> list[str]:
     return titles + (["TFLOP/s", "GB/s"] if bench.device.type == "cuda" else [])
 
 
+def as_they_come(rows: Sequence[dict[str, Any]], mine: str) -> list[list[str]]:
+    """Return lines of the second table: ours in the precision that `auto` takes here, lightly as documented.
+
+    `rows` are what `measure` found; those measured in one precision only tell nothing of that.
+    """
+    lines = []
+    for name in dict.fromkeys(row["row"] for row in rows):
+        found = {row["precision"]: row for row in rows if row["row"] == name and not row["skipped"]}
+        if len(found) < len(PRECISIONS):
+            continue
+        rate = {precision: row["views_per_s"][mine] for precision, row in found.items()}
+        precision = "bfloat16" if rate["bfloat16"] >= FASTER_FROM * rate["float32"] else "float32"
+        theirs = found["float32"]["lightly"]["as_documented"]
+        lines.append([name, f"{rate[precision]:.1f} ({precision})", f"{theirs:.1f}", f"{rate[precision] / theirs:.2f}"])
+    return lines
+
+
 def _shown(bench: Bench) -> list[str]:
     return [f"{kind} {acceleration}" for kind, acceleration in own_sides(bench)]
 
@@ -371,6 +390,11 @@ def _rows(bench: Bench, rows: list[Row], file: Path | None, found: dict[str, Any
         _free(bench.device)
     print(f"\nViews per second, medians over turns; {command()}\n")
     print(table(head(bench), [columns(row, bench) for row in found["rows"]]))
+    if both := as_they_come(found["rows"], f"ours {bench.headline}"):
+        print(
+            "\nEither as it comes: ours with precision = auto; lightly in float32, contiguous, its best worker count\n"
+        )
+        print(table(["row", "ours", LIGHTLY, "ours / lightly"], both))
     for left_out in (row for row in found["rows"] if row["skipped"]):
         print(f"\n{left_out['row']} {left_out['precision']} was not run: {left_out['skipped']}")
 

@@ -164,6 +164,7 @@ def index(
     pixels_max: int = PIXELS_MAX,
     cache_folder: Path | None = None,
     on_progress: Progress = silent,
+    on_compared: Progress = silent,
 ) -> Collection:
     """Read a manifest, decode every image once, and decide what each is used for.
 
@@ -184,7 +185,7 @@ def index(
     _check_readable(quarantined, len(rows), unreadable_max, manifest.name)
 
     seen = [_sighting(row, look) for row, look in looks if isinstance(look, Look)]
-    found = compare(seen)
+    found = compare(seen, on_compared)
     strata = _strata(seen, found.disputed)
     women = {patient: group[0] for group in groups(strata, found.links) for patient in group}
     _check_placeholders(women, found.leaks, manifest.name)

@@ -18,7 +18,7 @@ from site_agent.images import Progress, silent
 from site_agent.pixels import Pixels
 
 
-def open_collection(home: SiteHome, on_progress: Progress = silent) -> Collection:
+def open_collection(home: SiteHome, on_progress: Progress = silent, on_compared: Progress = silent) -> Collection:
     """Index the manifest that the site's configuration names. Raises ConfigError, DataError, StorageError."""
     data = home.config().data
     return index(
@@ -28,6 +28,7 @@ def open_collection(home: SiteHome, on_progress: Progress = silent) -> Collectio
         unreadable_max=data.unreadable_max,
         cache_folder=home.cache,
         on_progress=on_progress,
+        on_compared=on_compared,
     )
 
 

@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedcervix.errors import DataError
+from site_agent.images import Progress, silent
 
 ALIKE_FROM = 0.96
 """correlation of two thumbnails from which on two pictures count as one"""
@@ -82,7 +83,7 @@ class Comparison:
         return [pair for leak in self.leaks for pair in itertools.pairwise(leak.patients)]
 
 
-def compare(seen: Sequence[Sighting]) -> Comparison:
+def compare(seen: Sequence[Sighting], on_progress: Progress = silent) -> Comparison:
     """Find copies, leaks and disputed labels. `used` and `copies` keep the order of `seen`."""
     same: dict[str, list[Sighting]] = {}
     for one in seen:
@@ -90,13 +91,15 @@ def compare(seen: Sequence[Sighting]) -> Comparison:
     kept = {digest: min(group, key=lambda one: one.label is None) for digest, group in same.items()}
     used = tuple(one for one in seen if kept[one.digest] is one)
     copies = tuple(Copy(one.image, kept[one.digest].image) for one in seen if kept[one.digest] is not one)
-    leaks = (*_identical(same.values()), *_alike(used))
+    leaks = (*_identical(same.values()), *_alike(used, on_progress))
     disputed = {one.image for group in same.values() if _conflicting(group) for one in group}
     disputed |= {image for leak in leaks if leak.conflicting for image in leak.images}
     return Comparison(used, copies, leaks, frozenset(disputed))
 
 
-def alike(thumbnails: Sequence[bytes], patients: Sequence[str]) -> tuple[tuple[int, int], ...]:
+def alike(
+    thumbnails: Sequence[bytes], patients: Sequence[str], on_progress: Progress = silent
+) -> tuple[tuple[int, int], ...]:
     """Return the pairs (i, j), i < j, of pictures of different patients that are nearly the same.
 
     Empty thumbnails are like nothing. Raises DataError above PAIRS_MAX pairs: those are not photographs of women.
@@ -116,6 +119,7 @@ def likenesses(
     patient = np.unique(np.array([patients[k] for k in seen], str), return_inverse=True)[1]
     pairs: list[tuple[int, int, float]] = []
     for above, left in itertools.combinations_with_replacement(range(0, len(seen), _BLOCK), 2):
+        on_progress(above, len(seen))
         likeness = rows[above : above + _BLOCK] @ rows[left : left + _BLOCK].T  # (block, block)
         if likeness.max() < at_least:
             continue
@@ -149,8 +153,8 @@ def _identical(same: Iterable[Sequence[Sighting]]) -> Iterator[Leak]:
             yield _leak(group, identical=True)
 
 
-def _alike(used: Sequence[Sighting]) -> Iterator[Leak]:
-    for i, j in alike([one.thumbnail for one in used], [one.patient for one in used]):
+def _alike(used: Sequence[Sighting], on_progress: Progress) -> Iterator[Leak]:
+    for i, j in alike([one.thumbnail for one in used], [one.patient for one in used], on_progress):
         yield _leak((used[i], used[j]), identical=False)
 
 

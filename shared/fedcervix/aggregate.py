@@ -30,8 +30,10 @@ A ring's `cycle-average` uses the same function: its updates are the models that
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import FileIO
@@ -47,6 +49,7 @@ from fedcervix.weights import (
     DTYPES,
     FLOATS,
     Layout,
+    Sink,
     Tensor,
     check_same,
     decode,
@@ -67,6 +70,8 @@ SUFFIX_KINDS: dict[str, Kind] = {
 }
 
 BLOCK_ELEMENTS = 65_536
+BEHIND_BYTES = 1 << 19
+"""holds the largest block there is"""
 ITEM_BYTES_MAX = max(dtype.itemsize for dtype in DTYPES.values())
 
 
@@ -116,12 +121,44 @@ def aggregate(
         average = _Average(sources, base, ends)
         positions = {tensor.name: position for position, tensor in enumerate(base.tensors)}
         sink.write_header(base.header)
-        for position, tensor in enumerate(base.tensors):
-            mean = _sibling_mean(tensor, base, positions) if batch_norm == "pooled-variance" else None
-            share = momentum.share if momentum and _moves(tensor, batch_norm, positions) else 0.0
-            for span in _spans(tensor):
-                sink.write(_checked(average.block(position, mean, share, span), tensor))
+        with _behind(sink) as write:
+            for position, tensor in enumerate(base.tensors):
+                mean = _sibling_mean(tensor, base, positions) if batch_norm == "pooled-variance" else None
+                share = momentum.share if momentum and _moves(tensor, batch_norm, positions) else 0.0
+                for span in _spans(tensor):
+                    write(_checked(average.block(position, mean, share, span), tensor))
     return sink.digest
+
+
+@contextmanager
+def _behind(sink: Sink) -> Iterator[Callable[[memoryview], None]]:
+    """Hash and write on a thread what was averaged, a buffer at a time, while the next one is filled.
+
+    A buffer holds many blocks: to wake a thread takes as long as to average a small one.
+    """
+    buffers = itertools.cycle(memoryview(bytearray(BEHIND_BYTES)) for _ in range(2))
+    with ThreadPoolExecutor(1) as thread:
+        buffer, filled = next(buffers), 0
+        on_its_way: Future[None] | None = None
+
+        def hand_over() -> None:
+            nonlocal buffer, filled, on_its_way
+            if on_its_way is not None:
+                on_its_way.result()
+            on_its_way = thread.submit(sink.write, buffer[:filled])
+            buffer, filled = next(buffers), 0
+
+        def write(block: memoryview) -> None:
+            nonlocal filled
+            if filled + len(block) > BEHIND_BYTES:
+                hand_over()
+            buffer[filled : filled + len(block)] = block
+            filled += len(block)
+
+        yield write
+        hand_over()
+        assert on_its_way is not None
+        on_its_way.result()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,21 +5,24 @@ Rules
 2. A transfer in progress is a `.part` file per sender; its length is the offset from which the transfer goes on, after
    a cut line as after a killed process. A sender's newest transfer is the only one that writes: on a line that was
    cut, an older one may not have noticed yet.
-3. Nobody deletes a blob but `keep_only`, which is told what the run still needs.
+3. Nobody deletes a blob but `keep_only`, which is told what the run still needs. It is gone at once; its bytes are
+   given back to the disk behind everybody's back, for that takes as long as writing them did.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import threading
+import time
 from collections.abc import Collection, Iterator
 from io import FileIO
 from pathlib import Path
 
 from fedcervix.errors import RemoteError, StorageError
-from fedcervix.weights import disk
+from fedcervix.weights import WriteAhead, disk
 
 CHUNK_BYTES = 1 << 20
 FREE_BYTES_MIN = 64 * 2**20
@@ -31,11 +34,13 @@ class BlobStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._incoming = folder / "incoming"
+        self._incoming, self._trash = folder / "incoming", folder / "trash"
         self._turn = threading.Lock()
         self._newest: dict[Path, object] = {}
         with disk(folder, "write"):
             self._incoming.mkdir(parents=True, exist_ok=True)
+            self._trash.mkdir(exist_ok=True)
+        self._empty()
 
     def path(self, digest: str) -> Path:
         """Return where a blob lies (or would lie)."""
@@ -107,14 +112,6 @@ class BlobStore:
         self._verify(part, digest, hasher)
         return True
 
-    def receive_all(self, digest: str, sender: str, chunks: Iterator[bytes], *, offset: int) -> None:
-        """The same where the sender ends the stream when all is sent: a line that is cut raises in `chunks`."""
-        part, hasher = self._part(digest, sender), hashlib.sha256()
-        with disk(part, "write"):
-            part.parent.mkdir(exist_ok=True)
-        self._append(part, hasher, chunks, offset)
-        self._verify(part, digest, hasher)
-
     def _append(self, part: Path, hasher: hashlib._Hash, chunks: Iterator[bytes], offset: int) -> int:
         """Write chunks to the part's end, hashing what was and what comes; return its new length."""
         me = object()
@@ -126,10 +123,12 @@ class BlobStore:
         with disk(part, "write"), part.open("ab", buffering=0) as out:
             if offset:
                 _hash_into(hasher, part)
+            ahead = WriteAhead(out.fileno(), written_bytes=offset)
             for chunk in chunks:
                 self._write(out, chunk, part, me)
                 have += len(chunk)
                 hasher.update(chunk)
+                ahead.wrote(len(chunk))
             os.fsync(out.fileno())
         return have
 
@@ -170,7 +169,15 @@ class BlobStore:
         with disk(self._folder, "write"):
             for blob in self._folder.glob("*.safetensors"):
                 if blob.name.removesuffix(".safetensors") not in kept:
-                    blob.unlink(missing_ok=True)
+                    with contextlib.suppress(FileNotFoundError):  # another thread was quicker
+                        blob.replace(self._trash / f"{blob.name}.{time.monotonic_ns()}")
+        threading.Thread(target=self._empty, name="trash").start()
+
+    def _empty(self) -> None:
+        """Delete what is in the trash; what cannot be deleted now is at the next time."""
+        with contextlib.suppress(OSError):
+            for blob in self._trash.iterdir():
+                blob.unlink(missing_ok=True)
 
     def _part(self, digest: str, sender: str) -> Path:
         return self._incoming / sender / f"{digest}.part"

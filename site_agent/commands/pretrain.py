@@ -28,7 +28,7 @@ from site_agent.commands.setting import (
     setting,
     site_name,
 )
-from site_agent.commands.stopping import Stop, Stoppable, command_line, stops
+from site_agent.commands.stopping import command_line, stops
 from site_agent.display import Display
 from site_agent.epochs import Epoch, Images, Position, StepReport
 from site_agent.home import SiteHome
@@ -38,6 +38,7 @@ from site_agent.neighbours import label_probe
 from site_agent.precision import settled
 from site_agent.pretrain import Pretrained
 from site_agent.pretrain import pretrain as train
+from site_agent.stopping import Stop, Stoppable
 from site_agent.tasks import first_seed
 from site_agent.tensorboard import Events
 

@@ -113,9 +113,9 @@ class PacedEngine(Engine):
             self.floor.wait(lambda: not any(map(self._owed, self.run.plan.sites)))
             return answer
 
-    def instructions(self, site: str, is_active: Callable[[], bool]) -> Iterator[Instruction]:
+    def instructions(self, site: str, instance: str, is_active: Callable[[], bool]) -> Iterator[Instruction]:
         before = self.run.plan.sites[: self.run.plan.sites.index(site)]
-        for news in super().instructions(site, is_active):
+        for news in super().instructions(site, instance, is_active):
             self.floor.wait(lambda: not any(map(self._owed, before)))
             yield news
             self.floor.change(lambda news=news: self._last_told.update({site: news}))  # type: ignore[misc]
@@ -172,6 +172,8 @@ class RecordedService(Service):
     def _recorded(self, method: rpc.Method, behaviour: Callable[..., Any]) -> Callable[..., Any]:
         if method is rpc.ATTACH:
             return lambda request, context: self._stream(behaviour, request, context)
+        if method is rpc.WATCH:
+            return lambda request, context: self._first(behaviour, request, context)
         if method.shape == "unary_stream":
             return lambda request, context: iter(self._call(method, behaviour, request, context))
         return lambda request, context: self._call(method, behaviour, request, context)
@@ -201,11 +203,24 @@ class RecordedService(Service):
             self._note(f"{_name(who)} > coordinator  {_short(rpc.ATTACH)}", request, metadata)
             welcome = next(said)
             self._note(head, welcome, watched.metadata)
-            self._pace.floor.change(lambda: self._pace.listening.add(who.name))
-        yield welcome
-        for message in said:
-            self._note(head, message, {})
-            yield message
+            if not request.look:
+                self._pace.floor.change(lambda: self._pace.listening.add(who.name))
+        try:
+            yield welcome
+            for message in said:
+                self._note(head, message, {})
+                yield message
+        finally:
+            self._pace.floor.change(lambda: self._pace.listening.discard(who.name))
+
+    def _first(self, behaviour: Callable[..., Any], request: Any, context: Any) -> Iterator[Any]:
+        """Answer a Watch; what is shown after the first picture depends on the moment, and is not written down."""
+        head = _name(caller(context)), _short(rpc.WATCH)
+        pictures = behaviour(request, context)
+        self._note(f"{head[0]} > coordinator  {head[1]}", request, {})
+        self._note(f"coordinator > {head[0]}  {head[1]}", picture := next(pictures), {})
+        yield picture
+        yield from pictures
 
     @contextlib.contextmanager
     def _ending(self, who: identity.Identity, method: rpc.Method, watched: WatchedContext) -> Iterator[None]:
@@ -218,12 +233,9 @@ class RecordedService(Service):
 
     def _note(self, head: str, said: Any, metadata: dict[str, str]) -> None:
         """Write down one message, or one stream of chunks, and the headers of ours with it."""
-        if ours := {key: value for key, value in metadata.items() if key.startswith(OURS)}:
-            self.transcript.metadata(head, ours)
-        if isinstance(said, list):
-            self.transcript.chunks(head, said)
-        else:
-            self.transcript.message(head, said)
+        ours = {key: value for key, value in metadata.items() if key.startswith(OURS)}
+        write = self.transcript.chunks if isinstance(said, list) else self.transcript.message
+        write(head, said, ours)
 
 
 def caller(context: grpc.ServicerContext) -> identity.Identity:
@@ -329,6 +341,10 @@ class Stage:
             yield link
         finally:
             link.close()
+
+    def wait_quiet(self) -> None:
+        """Wait until no site listens: that a stream was given up is noticed in the coordinator's own time."""
+        self.engine.floor.wait(lambda: not self.engine.listening)
 
     def until(self, condition: Callable[[Run], bool]) -> None:
         """Wait until the run is so, and nobody is speaking."""

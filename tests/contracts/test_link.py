@@ -140,6 +140,10 @@ def test_a_model_that_is_not_for_this_site_is_an_error_of_ours(line: Line, blobs
         line.link.fetch("0" * 64, blobs, Counts())
 
 
+def test_where_nothing_is_compressed_a_model_has_no_packed_form(line: Line) -> None:
+    assert line.link.packed(line.base) is None
+
+
 def test_a_model_is_pushed_and_pushed_again(line: Line, blobs: BlobStore) -> None:
     digest = keep(blobs, model_of(1.0, 5))
     for _ in range(2):

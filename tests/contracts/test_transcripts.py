@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,14 +14,16 @@ import grpc
 import pytest
 
 from coordinator.registry import Registry
+from coordinator.service import WATCHERS_MAX
 from fedcervix import codec, identity, rpc
 from fedcervix.blobs import CHUNK_BYTES, BlobStore
-from fedcervix.events import SiteFailed, Task, TaskKind, UpdateStored
+from fedcervix.events import GAUGES_MAX, REASON_CHARS_MAX, SiteFailed, Task, TaskKind, UpdateStored
+from fedcervix.identity import REQUEST_BYTES_MAX
 from fedcervix.plan import Mode
 from fedcervix.rounds import Outcome, Phase, Presence
 from fedcervix.wire import federation_pb2 as wire
 from tests.contracts import transcript
-from tests.contracts.stage import FEDERATION, SITES, WAIT_S, Keys, Stage, agent, keep, model_of, stage
+from tests.contracts.stage import FEDERATION, SITES, WAIT_S, Keys, Stage, agent, keep, keys, model_of, stage
 from tests.contracts.transcript import GOLDEN, Transcript, difference, excerpt
 
 pytestmark = pytest.mark.timeout(60)
@@ -42,6 +44,10 @@ REMARKS = {
 }
 
 Settle = Callable[[str, str], None]
+
+FIRST, SECOND, THIRD = (digit * 32 for digit in "123")
+"""instances"""
+ALTS = identity.Identity(FEDERATION, "site", "alts")
 
 
 @pytest.fixture
@@ -87,17 +93,29 @@ def test_the_conversation_of_a_run(mode: Mode, tmp_path: Path, settle: Settle) -
 class Caller:
     """Somebody with keys, who says what no agent says."""
 
-    def __init__(self, stage: Stage, pems: Keys) -> None:
+    def __init__(self, stage: Stage, pems: Keys, instance: str = "") -> None:
         self._stage, self._pems = stage, pems
+        self._who: dict[str, str | int] = {"instance": instance} if instance else {}
 
     def ask(self, method: rpc.Method, request: Any, **headers: str | int) -> Any:
         """Make one call; return its answer, or None where it ended with an error. A header `digest` is ours."""
-        metadata = [(f"fedcervix-{key}", str(value)) for key, value in headers.items()]
+        sent = headers if method is rpc.ATTACH else self._who | headers  # there it is said in the message
+        metadata = [(f"fedcervix-{key}", str(value)) for key, value in sent.items()]
         channel = rpc.channel(self._stage.address, **self._pems, here=True)
         with channel, contextlib.suppress(grpc.RpcError):
             answer = rpc.stub(channel, method)(request, timeout=WAIT_S, metadata=metadata)
             return [*answer] if method.shape == "unary_stream" else answer
         return None
+
+    @contextlib.contextmanager
+    def hearing(self, method: rpc.Method, request: Any) -> Iterator[None]:
+        """Keep a stream open, from its first word on."""
+        with rpc.channel(self._stage.address, **self._pems, here=True) as channel:
+            stream = rpc.stub(channel, method)(request, timeout=WAIT_S)
+            next(stream)
+            yield
+            stream.cancel()
+        self._stage.wait_quiet()
 
     def tell(self, report: codec.Report) -> None:
         self.ask(rpc.REPORT, codec.write_report(report, 0.0))
@@ -105,9 +123,12 @@ class Caller:
 
 def test_what_is_answered_to_the_late_the_cut_off_and_the_wrong(tmp_path: Path, settle: Settle) -> None:
     with stage(tmp_path, "csfssl", new("answers"), given=True) as coordinator:
-        nhs, alts = (Caller(coordinator, coordinator.join(site)) for site in SITES)
+        pems = coordinator.join("nhs")
+        nhs, twin = (Caller(coordinator, pems, instance) for instance in (FIRST, SECOND))
+        alts = Caller(coordinator, who_joins_twice(coordinator), FIRST)
         operator = Caller(coordinator, coordinator.operator())
-        who_may_not(coordinator, nhs, operator)
+        who_may_not(nhs, operator)
+        who_is_one_too_many(nhs, twin)
         who_comes_too_early_or_too_late(coordinator, nhs)
         for caller in (nhs, nhs, alts):
             caller.tell(codec.Ready(coordinator.run.run, coordinator.run.plan.digest))
@@ -122,15 +143,35 @@ def test_what_is_answered_to_the_late_the_cut_off_and_the_wrong(tmp_path: Path, 
         settle("answers", coordinator.transcript.text())
 
 
-def who_may_not(coordinator: Stage, nhs: Caller, operator: Caller) -> None:
-    """Another version, another's certificate, an invitation that was used."""
+def who_joins_twice(coordinator: Stage) -> Keys:
+    """Whose answer was lost is given it again; somebody else with another key is not. Return the site's keys."""
+    key, invitation = identity.new_key(), coordinator.invitation("alts")
+    invited = Caller(coordinator, invitation)
+    answers = [
+        invited.ask(rpc.ENROLL, wire.EnrollRequest(request_pem=identity.request(asking, ALTS)))
+        for asking in (key, key, identity.new_key())
+    ]
+    assert [answer is not None for answer in answers] == [True, True, False]
+    return keys(invitation["authority_pem"], answers[0].certificate_pem, key)
+
+
+def who_may_not(nhs: Caller, operator: Caller) -> None:
+    """Another version of the wire, another's role."""
     nhs.ask(rpc.ATTACH, wire.AttachRequest(wire_version=codec.WIRE_VERSION + 98))
     operator.ask(rpc.OFFER, wire.OfferRequest(digest="0" * 64, size_bytes=1))
     nhs.ask(rpc.OVERVIEW, wire.OverviewRequest())
-    invited = Caller(coordinator, coordinator.invitation("alts"))
-    for _ in range(2):
-        request = identity.request(identity.new_key(), identity.Identity(FEDERATION, "site", "alts"))
-        invited.ask(rpc.ENROLL, wire.EnrollRequest(request_pem=request))
+
+
+def who_is_one_too_many(nhs: Caller, twin: Caller) -> None:
+    """A second agent under the same certificate, beside the first one; and `site-agent check`, which only looks."""
+    with nhs.hearing(rpc.ATTACH, attach(instance=FIRST)):
+        twin.ask(rpc.ATTACH, attach(instance=SECOND, succeeds=[THIRD]))
+        twin.ask(rpc.OFFER, wire.OfferRequest(digest="0" * 64, size_bytes=1))
+        twin.ask(rpc.ATTACH, attach(look=True))
+
+
+def attach(**who: Any) -> wire.AttachRequest:
+    return wire.AttachRequest(wire_version=codec.WIRE_VERSION, **who)
 
 
 def who_comes_too_early_or_too_late(coordinator: Stage, nhs: Caller) -> None:
@@ -145,6 +186,7 @@ def who_comes_too_early_or_too_late(coordinator: Stage, nhs: Caller) -> None:
 def whose_line_is_cut(nhs: Caller, base: str, digest: str, model: bytes) -> None:
     """A transfer goes on at the byte, in both directions; what is too long or not what it says it is, is not taken."""
     size = len(model)
+    nhs.ask(rpc.PACKED, wire.PackedRequest(digest=base))
     nhs.ask(rpc.FETCH, wire.BlobRequest(digest=base, offset=CHUNK_BYTES))
     nhs.ask(rpc.OFFER, wire.OfferRequest(digest=digest, size_bytes=1 << 30))
     nhs.ask(rpc.OFFER, wire.OfferRequest(digest=digest, size_bytes=size))
@@ -152,7 +194,8 @@ def whose_line_is_cut(nhs: Caller, base: str, digest: str, model: bytes) -> None
     nhs.ask(rpc.OFFER, wire.OfferRequest(digest=digest, size_bytes=size))
     nhs.ask(rpc.PUSH, iter([bytes(size - CHUNK_BYTES)]), digest=digest, offset=CHUNK_BYTES, size=size)
     nhs.ask(rpc.OFFER, wire.OfferRequest(digest=digest, size_bytes=size))
-    nhs.ask(rpc.PUSH, iter([model[:CHUNK_BYTES], model[CHUNK_BYTES:]]), digest=digest, offset=0, size=size)
+    nhs.ask(rpc.PUSH, iter([model[:CHUNK_BYTES], model[CHUNK_BYTES:] + b"x"]), digest=digest, offset=0, size=size)
+    nhs.ask(rpc.PUSH, iter([model[CHUNK_BYTES:]]), digest=digest, offset=CHUNK_BYTES, size=size)
     nhs.ask(rpc.OFFER, wire.OfferRequest(digest=digest, size_bytes=size))
 
 
@@ -164,18 +207,22 @@ def who_says_it_twice(nhs: Caller, task: Task, digest: str) -> None:
 
 
 def who_cannot_go_on(alts: Caller, coordinator: Stage) -> None:
-    """A site whose work broke, and one whose policy does not allow the plan."""
-    alts.tell(SiteFailed("alts", "training", "the GPU has no memory left", "20300101-000000-abcd", 0.0))
+    """A site whose work broke, first so that it goes on by itself; and one whose policy does not allow the plan."""
+    for number, goes_on in ((1, True), (2, False)):
+        told = ("training", "the GPU has no memory left", f"INC-7F3A-000{number}", 0.0, "TrainingError", goes_on)
+        alts.tell(SiteFailed("alts", *told))
     alts.tell(codec.Refusal(coordinator.run.run, "rounds: at most 1 here, 2 there"))
 
 
 def what_the_operator_asks(coordinator: Stage, operator: Caller, alts: Caller) -> None:
     """To look, to revoke (the registry first, as `coordinator revoke` does), to abort, to stop."""
     operator.ask(rpc.OVERVIEW, wire.OverviewRequest())
+    with operator.hearing(rpc.WATCH, wire.OverviewRequest()):
+        pass
     operator.ask(rpc.COMMAND, wire.CommandRequest(abort="the ethics board asked for it"))
     Registry(coordinator.home.registry).revoke("alts", datetime.now(UTC))
     operator.ask(rpc.COMMAND, wire.CommandRequest(revoked="alts"))
-    alts.ask(rpc.ATTACH, wire.AttachRequest(wire_version=codec.WIRE_VERSION))
+    alts.ask(rpc.ATTACH, attach(instance=FIRST))
     operator.ask(rpc.COMMAND, wire.CommandRequest())
     operator.ask(rpc.COMMAND, wire.CommandRequest(stop=True))
 
@@ -232,6 +279,62 @@ def test_what_varies_is_a_word_and_a_field_that_is_not_known_is_shown() -> None:
     told.message("coordinator > operator  Federation/Overview", wire.OverviewReply(json='{"now": 5.5, "x": [1]}'))
     told.message("coordinator > operator  Federation/Overview", wire.OverviewReply(json='{"now": 5.5, "x": [1]}'))
     lines = told.text().splitlines()
-    assert lines[3:8] == ["at: <time>", "failure:", '  stage: "reading"', '  hint: ""', '  incident: "1"']
+    assert lines[2:7] == ["at: <time>", "failure:", '  stage: "reading"', '  hint: ""', '  incident: "1"']
     assert '    "now": "<time>",' in lines
     assert 'json: "<the document above>"' in lines
+
+
+# --- the page -----------------------------------------------------------------------------------------------------
+
+
+def rows(heading: str) -> list[list[str]]:
+    """Return the cells of the first table below a heading of the page, without its head."""
+    section = PAGE.read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_the_page_lists_every_method_with_its_messages() -> None:
+    listed = {cells[0].strip("`"): re.findall(r"`(\w+)`|(raw chunks)", cells[1]) for cells in rows("Methods")}
+    declared = {
+        method.path: [
+            (kind.DESCRIPTOR.name, "") if kind else ("", "raw chunks") for kind in (method.request, method.reply)
+        ]
+        for method in rpc.METHODS
+    }
+    assert listed == declared
+
+
+def test_the_page_lists_every_header() -> None:
+    named = set(re.findall(r"`(fedcervix-\w+)`", PAGE.read_text()))
+    assert named == {rpc.DIGEST_KEY, rpc.OFFSET_KEY, rpc.SIZE_KEY, rpc.INSTANCE_KEY}
+
+
+def test_the_page_lists_every_status_that_stands_for_an_error_of_ours() -> None:
+    page = PAGE.read_text()
+    for code in rpc._CODES.values():
+        assert f"| `{code.name}` |" in page
+
+
+@pytest.mark.parametrize(
+    ("what", "bound"),
+    [
+        ("a message, a chunk", f"{rpc.MESSAGE_BYTES_MAX // 2**20} MiB"),
+        ("the plan", f"{codec.PLAN_CHARS_MAX // 1024} Ki characters"),
+        ("the record in `Leave`", f"{codec.RECORD_CHARS_MAX // 2**20} Mi characters; left out where it is longer"),
+        ("a reason, a hint, the stage of a failure", f"{REASON_CHARS_MAX} characters"),
+        ("stage and unit of progress", f"{codec.STAGE_CHARS_MAX} and {codec.UNIT_CHARS_MAX} characters"),
+        ("gauges of a score", str(GAUGES_MAX)),
+        ("names in `succeeds`", str(codec.SUCCEEDS_MAX)),
+        ("a run's first model", f"{codec.FIRST_MODEL_BYTES_MAX // 2**30} GiB"),
+        ("a signing request", f"{REQUEST_BYTES_MAX // 1024} KiB"),
+        ("those who watch", str(WATCHERS_MAX)),
+    ],
+)
+def test_the_page_s_bounds_are_those_of_the_code(what: str, bound: str) -> None:
+    assert [what, bound] in rows("Bounds")
+
+
+def test_the_page_names_the_version_that_is_spoken() -> None:
+    assert rows("Versions")[-1][0] == str(codec.WIRE_VERSION)
+    assert f"at present {codec.WIRE_VERSION}." in PAGE.read_text()

@@ -5,6 +5,7 @@ Rules
 2. What varies and says nothing (times, versions, tokens, the ports of this machine) is replaced by a word in `<>`.
 3. Of keys and certificates, whose they are; of models, how many bytes, in which chunks, and their SHA-256.
 4. A JSON document within a message is laid out over lines; said again, it is `<the document above>`.
+5. Headers that are ours stand above the fields, as `header NAME: VALUE`.
 """
 
 from __future__ import annotations
@@ -22,18 +23,22 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-RENEWS = "pytest tests/contracts/test_transcripts.py --rewrite"
+RENEWS = "python -m pytest tests/contracts --rewrite"
 MARK = "=== "
 """begins a block"""
 INDENT = "  "
 
 VARYING = {
-    **dict.fromkeys(("at", "since", "until", "now", "begun_at", "ended_at", "lease_ends_at"), "<time>"),
+    **dict.fromkeys(("at", "since", "until", "now", "begun_at", "ended_at", "lease_ends_at", "cut_at"), "<time>"),
     **dict.fromkeys(("software", "software_version"), "<version>"),
-    "instance": "<token>",
+    **dict.fromkeys(("instance", "fedcervix-instance"), "<token>"),
 }
-"""fields (and keys of JSON documents) that are other in each run, and what stands in their place"""
-HERE = re.compile(r"localhost:\d+")
+"""fields, headers and keys of JSON documents that are other in each run, and what stands in their place"""
+WITHIN = {re.compile(r"localhost:\d+"): "<here>", re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"): "<time>"}
+"""the same for what stands within a text"""
+
+
+NONE: Mapping[str, str] = {}
 
 
 class Transcript:
@@ -47,20 +52,16 @@ class Transcript:
         """Return the whole file."""
         return "\n".join(self._lines) + "\n"
 
-    def message(self, head: str, message: Message) -> None:
+    def message(self, head: str, message: Message, headers: Mapping[str, str] = NONE) -> None:
         """Add a message."""
-        self._block(f"{head}: {message.DESCRIPTOR.name}", list(self._fields(message)))
+        self._block(f"{head}: {message.DESCRIPTOR.name}", [*_headers(headers), *self._fields(message)])
 
-    def chunks(self, head: str, chunks: Sequence[bytes]) -> None:
+    def chunks(self, head: str, chunks: Sequence[bytes], headers: Mapping[str, str] = NONE) -> None:
         """Add a stream of raw chunks, as it arrived."""
         whole = b"".join(chunks)
         sizes = " + ".join(str(len(chunk)) for chunk in chunks) or "none"
         lines = [f"chunks: {sizes}", f"bytes: {len(whole)}", f"sha256: {hashlib.sha256(whole).hexdigest()}"]
-        self._block(f"{head}: raw chunks", lines)
-
-    def metadata(self, head: str, metadata: Mapping[str, str]) -> None:
-        """Add what travels as headers of a call."""
-        self._block(f"{head}: metadata", [f"{key}: {metadata[key]}" for key in sorted(metadata)])
+        self._block(f"{head}: raw chunks", [*_headers(headers), *lines])
 
     def refusal(self, head: str, code: str, details: str) -> None:
         """Add a call that ended with an error: its status code, and its details (what, cause, next step)."""
@@ -79,7 +80,7 @@ class Transcript:
                 yield from self._field(field, getattr(message, field.name))
 
     def _field(self, field: FieldDescriptor, value: Any) -> Iterator[str]:
-        if field.name in VARYING:
+        if field.name in VARYING and value:
             yield f"{field.name}: {VARYING[field.name]}"
         elif field.is_repeated:
             yield from self._several(field, value)
@@ -122,19 +123,29 @@ class Transcript:
             return [self._settled(each, depth + 1) for each in value]
         if not isinstance(value, dict):
             return _masked(value) if isinstance(value, str) else value
-        if value in self._said:
+        settled = {
+            key: VARYING[key] if key in VARYING and each is not None else self._settled(each, depth + 1)
+            for key, each in value.items()
+        }
+        if settled in self._said:
             return "<the document above>"
         if depth == 0:
-            self._said.append(value)
-        return {key: VARYING.get(key) or self._settled(each, depth + 1) for key, each in value.items()}
+            self._said.append(settled)
+        return settled
 
 
 def _first(lines: Iterator[str] | list[str]) -> Iterator[tuple[bool, str]]:
     return ((number == 0, line) for number, line in enumerate(lines))
 
 
+def _headers(headers: Mapping[str, str]) -> list[str]:
+    return [f"header {name}: {VARYING.get(name, headers[name])}" for name in sorted(headers)]
+
+
 def _masked(text: str) -> str:
-    return HERE.sub("<here>", text)
+    for varies, word in WITHIN.items():
+        text = varies.sub(word, text)
+    return text
 
 
 def whose(content: bytes) -> str:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from benchmarks.command_line import begins_with
+from benchmarks.compression import apart
 from benchmarks.limits import kept_bytes, work
 from benchmarks.loaders import Batches, Choice, as_it_comes, best_choice, worker_counts
 from benchmarks.photographs import repeated
@@ -32,7 +33,7 @@ from benchmarks.sides import (
     why_not,
 )
 from benchmarks.simclr_sides import Row, images_of, our_trainer, paper_training
-from benchmarks.trainer import Bench, arguments, rows_asked
+from benchmarks.trainer import Bench, arguments, as_they_come, rows_asked
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -112,6 +113,32 @@ def test_dear_rows_get_the_fewest_turns_and_cheap_rows_the_most():
     assert turns_for(20.0, 45.0, 3, 7) == 3
     assert turns_for(9.0, 45.0, 3, 7) == 5
     assert turns_for(0.1, 45.0, 3, 7) == 7
+
+
+def measured(name: str, precision: str, ours: float, documented: float) -> dict:
+    lightly = {"as_documented": documented}
+    return {
+        "row": name,
+        "precision": precision,
+        "skipped": None,
+        "views_per_s": {"ours eager": ours},
+        "lightly": lightly,
+    }
+
+
+def test_either_as_it_comes_is_our_faster_precision_and_their_documented_loop():
+    rows = [
+        measured("resnet18/64/8", "float32", 100.0, 40.0),
+        measured("resnet18/64/8", "bfloat16", 120.0, 60.0),
+        measured("resnet18/64/32", "float32", 100.0, 40.0),
+        measured("resnet18/64/32", "bfloat16", 105.0, 60.0),  # less than a tenth faster: not taken
+        measured("resnet50/224/8", "float32", 100.0, 40.0),  # measured in one precision
+        {"row": "resnet50/224/8", "precision": "bfloat16", "skipped": "needs about 45 GB of memory"},
+    ]
+    assert as_they_come(rows, "ours eager") == [
+        ["resnet18/64/8", "120.0 (bfloat16)", "40.0", "3.00"],
+        ["resnet18/64/32", "100.0 (float32)", "40.0", "2.50"],
+    ]
 
 
 def test_a_row_that_is_left_out_says_why():
@@ -282,3 +309,8 @@ def test_a_captured_step_does_what_the_step_does():
     before = float(total)
     replay()
     assert float(total) == before + 1
+
+
+def test_differences_over_seeds_have_student_s_interval():
+    assert apart([1.0, 2.0, 3.0]) == "+2.0000 (-0.4841 to +4.4841)"  # 2 +- 4.3027 * 1 / sqrt(3)
+    assert apart([-0.5]) == "-0.5000"
