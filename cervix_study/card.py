@@ -203,8 +203,7 @@ def _training(model: Released) -> Iterable[Block]:
                 "share a split."
             )
     yield Heading("Training record", 3)
-    rows = [(f"`{key}`", value) for key, value, _ in recipe_rows(model.recipe)]
-    yield _pairs(rows, "Recipe")
+    yield _pairs([(f"`{key}`", value) for key, value, _ in recipe_rows(model.recipe)], "Recipe")
     if model.rounds:
         yield Heading("Ledger of the federation", 3)
         yield _ledger(model.rounds)

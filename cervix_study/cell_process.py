@@ -37,7 +37,8 @@ from cervix_study.timing import time_cell
 from fedcervix.errors import FedcervixError
 from fedcervix.log import configure
 from site_agent.checkpoints import Checkpoints
-from site_agent.commands.stopping import EXIT_CODE, SIGNALS, Stop, Stoppable
+from site_agent.commands.stopping import EXIT_CODE, SIGNALS
+from site_agent.stopping import Stop, Stoppable
 
 PROGRESS_S = 0.5
 """at most one progress line in this time"""

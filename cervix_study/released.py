@@ -104,7 +104,7 @@ def _folder(path: Path) -> Path:
 def _of_cell(folder: Path) -> Released:
     study = folder.parent.parent
     record = records.read_cell(study, folder.name)
-    results = record and (record.encoder or record.classifier)
+    results = (record.encoder or record.classifier) if record is not None else None
     if record is None or results is None:
         raise ModelError(f"{folder} is a site probe, which leaves no model", next_step="name another cell")
     weights = folder / MODEL_FILE

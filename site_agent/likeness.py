@@ -104,11 +104,11 @@ def alike(
 
     Empty thumbnails are like nothing. Raises DataError above PAIRS_MAX pairs: those are not photographs of women.
     """
-    return tuple((i, j) for i, j, _ in likenesses(thumbnails, patients, ALIKE_FROM))
+    return tuple((i, j) for i, j, _ in likenesses(thumbnails, patients, ALIKE_FROM, on_progress))
 
 
 def likenesses(
-    thumbnails: Sequence[bytes], patients: Sequence[str], at_least: float
+    thumbnails: Sequence[bytes], patients: Sequence[str], at_least: float, on_progress: Progress = silent
 ) -> tuple[tuple[int, int, float], ...]:
     """Return (i, j, likeness), i < j, of pictures of different patients that are at least so much alike.
 

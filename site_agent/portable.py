@@ -78,7 +78,7 @@ def to_onnx(network: Encoder | Classifier, image_px: int, notes: Mapping[str, st
 
     Raises ModelError where the file's answers differ, ConfigError where the programs for it are not installed.
     """
-    whole = _Answers(network).eval().to("cpu", memory_format=torch.contiguous_format)
+    whole = _Answers(network).eval().cpu().to(memory_format=torch.contiguous_format)
     outputs = OUTPUTS[type(network)]
     content = _exported(whole, image_px, outputs, notes)
     found = parity(whole, content, image_px, outputs)
