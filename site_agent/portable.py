@@ -101,6 +101,8 @@ def _exported(whole: _Answers, image_px: int, outputs: tuple[str, ...], notes: M
             f"{error.name} is not installed", cause="it comes with the extra `export`", next_step=EXTRA
         ) from error
     pixels = torch.from_numpy(fixed_pixels(image_px))
+    with torch.no_grad():
+        whole(pixels)  # makes what is kept for later (mean and deviation of the colours): traced, it would be no tensor
     shapes = ({0: torch.export.Dim("images", min=1, max=65536)},)
     with warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")
