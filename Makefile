@@ -6,10 +6,11 @@ WORKERS ?= 2
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 
-.PHONY: help setup demo test lint proto soak chaos bench clean
+.PHONY: help setup demo study test lint proto soak chaos bench clean
 
 help:
 	@echo "make demo    two institutions federate over TLS on this machine, with reports (MODE=, START=, SITES=, WOMEN=)"
+	@echo "make study   the paper's comparison in miniature, on phantoms"
 	@echo "make test    all tests"
 	@echo "make lint    ruff, mypy, and a check that the generated code fits protos/"
 	@echo "make proto   generate shared/fedcervix/wire from protos/"
@@ -27,6 +28,9 @@ setup: $(READY)
 
 demo: $(READY)
 	PATH="$(abspath $(BIN)):$$PATH" deploy/demo.sh
+
+study: $(READY)
+	$(BIN)/cervix-study run studies/phantom-mini.toml
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal

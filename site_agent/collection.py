@@ -16,7 +16,7 @@ import hashlib
 import itertools
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -147,6 +147,12 @@ class Collection:
             for split, name in itertools.product(SPLITS, STRATA)
             if (split, name) in cells
         )
+
+
+def digest_of(images: Iterable[Image]) -> str:
+    """Return the SHA-256 of pictures, women, labels and splits, in order, test images left out."""
+    lines = (f"{i.digest} {i.woman} {i.label} {i.split}\n" for i in images if i.split != "test")
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def index(

@@ -104,25 +104,36 @@ def alike(
 
     Empty thumbnails are like nothing. Raises DataError above PAIRS_MAX pairs: those are not photographs of women.
     """
+    return tuple((i, j) for i, j, _ in likenesses(thumbnails, patients, ALIKE_FROM, on_progress))
+
+
+def likenesses(
+    thumbnails: Sequence[bytes], patients: Sequence[str], at_least: float, on_progress: Progress = silent
+) -> tuple[tuple[int, int, float], ...]:
+    """Return (i, j, likeness), i < j, of pictures of different patients that are at least so much alike.
+
+    Raises DataError as `alike` does.
+    """
     seen = np.array([k for k, thumbnail in enumerate(thumbnails) if thumbnail], np.int64)
     rows = _unit_rows([thumbnails[k] for k in seen])  # (n, 256)
     patient = np.unique(np.array([patients[k] for k in seen], str), return_inverse=True)[1]
-    pairs: list[tuple[int, int]] = []
+    pairs: list[tuple[int, int, float]] = []
     for above, left in itertools.combinations_with_replacement(range(0, len(seen), _BLOCK), 2):
         on_progress(above, len(seen))
         likeness = rows[above : above + _BLOCK] @ rows[left : left + _BLOCK].T  # (block, block)
-        if likeness.max() < ALIKE_FROM:
+        if likeness.max() < at_least:
             continue
-        i, j = np.nonzero(likeness >= ALIKE_FROM)
-        i, j = i + above, j + left
-        found = (i < j) & (patient[i] != patient[j])
-        if len(pairs) + np.count_nonzero(found) > PAIRS_MAX:
+        i, j = np.nonzero(likeness >= at_least)
+        found = (i + above < j + left) & (patient[i + above] != patient[j + left])
+        i, j = i[found], j[found]
+        if len(pairs) + len(i) > PAIRS_MAX:
             raise DataError(
                 f"more than {PAIRS_MAX:,} pairs of patients share nearly the same picture",
                 cause="test cards, forms or placeholders among the images",
                 next_step="remove their rows from the manifest",
             )
-        pairs += zip(seen[i[found]].tolist(), seen[j[found]].tolist(), strict=True)
+        alike_by = likeness[i, j].tolist()
+        pairs += zip(seen[i + above].tolist(), seen[j + left].tolist(), alike_by, strict=True)
     return tuple(sorted(pairs))
 
 

@@ -15,7 +15,9 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import torch
+from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from fedcervix.manifest import Split
@@ -63,6 +65,17 @@ def neighbour_scores(known: Features, labels: npt.NDArray[np.int64], asked: Feat
     probe = KNeighborsClassifier(n_neighbors=min(NEIGHBOURS, len(known)), metric="cosine", weights="distance")
     probe.fit(known, labels)
     return np.asarray(probe.predict_proba(asked)[:, 1], np.float64)
+
+
+def linear_predictions(known: Features, classes: npt.NDArray[np.int64], asked: Features) -> npt.NDArray[np.int64]:
+    """Return the class that a linear probe gives each of the `asked` images: (m,). In fitting it, classes count alike.
+
+    Features are scaled to unit variance; the penalty is strong, because there are more of them than women.
+    """
+    scale = StandardScaler().fit(known)
+    probe = LogisticRegression(C=0.01, class_weight="balanced", max_iter=2000)
+    probe.fit(scale.transform(known), classes)
+    return np.asarray(probe.predict(scale.transform(asked)), np.int64)
 
 
 def label_probe(

@@ -36,6 +36,11 @@ class Stop:
         self.asked = True
         return self._waits
 
+    def heard(self, _number: int, _frame: object) -> None:
+        """Answer a signal: the first one asks; where nothing waits, and the second time, it interrupts at once."""
+        if self.asked or not self.ask():
+            raise KeyboardInterrupt
+
     def end_if_asked(self) -> None:
         """Raise KeyboardInterrupt where the training was asked to end."""
         if self.asked:

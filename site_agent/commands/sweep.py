@@ -17,7 +17,7 @@ from fedcervix.plan import SITE_NAME, Recipe
 from fedcervix.process import stdout_console
 from site_agent import dataset
 from site_agent.checkpoints import Checkpoints
-from site_agent.collection import Collection
+from site_agent.collection import Collection, digest_of
 from site_agent.commands.setting import Setting, machine_of, reading, recipe_options, setting, site_name
 from site_agent.commands.stopping import command_line, stops
 from site_agent.display import Display
@@ -32,7 +32,6 @@ from site_agent.sweep import (
     cell_key,
     choose,
     combinations,
-    digest_of,
     read_cells,
     write_cells,
 )

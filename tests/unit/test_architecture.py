@@ -18,6 +18,7 @@ SOURCES = {
     "fedcervix": ROOT / "shared" / "fedcervix",
     "coordinator": ROOT / "coordinator",
     "site_agent": ROOT / "site_agent",
+    "cervix_study": ROOT / "cervix_study",
 }
 STDLIB = sys.stdlib_module_names
 
@@ -178,13 +179,16 @@ def test_the_core_knows_no_network_clock_disk_or_tensor() -> None:
 
 # --- the two roles ------------------------------------------------------------------------------------------------
 
-HEAVY = {"torch", "torchvision", "sklearn", "PIL", "matplotlib", "jinja2"}
+TORCH = {"torch", "torchvision"}
+HEAVY = TORCH | {"sklearn", "PIL", "matplotlib", "jinja2"}
 
 
 def test_torch_lives_in_site_agent_only() -> None:
     for found in ALL:
-        if found.by.partition(".")[0] != "site_agent":
-            assert found.top not in HEAVY, f'{found}. The design: "Torch lives in `site_agent/` only."'
+        package = found.by.partition(".")[0]
+        if package != "site_agent":
+            absent = TORCH if package == "cervix_study" else HEAVY
+            assert found.top not in absent, f'{found}. The design: "Torch lives in `site_agent/` only."'
 
 
 def test_the_two_roles_never_import_each_other() -> None:
@@ -192,6 +196,14 @@ def test_the_two_roles_never_import_each_other() -> None:
     assert not [str(found) for found in of("coordinator") if found.top == "site_agent"], sentence
     assert not [str(found) for found in of("site_agent") if found.top == "coordinator"], sentence
     assert not [str(found) for found in of("fedcervix") if found.top in ("coordinator", "site_agent")], sentence
+
+
+def test_nobody_knows_the_study() -> None:
+    """It stands on all others: what hospitals run does not depend on it."""
+    for found in ALL:
+        assert found.top != "cervix_study" or found.by.startswith("cervix_study"), f"{found}. " + str(
+            test_nobody_knows_the_study.__doc__
+        )
 
 
 def test_shared_is_a_source_root() -> None:
@@ -211,6 +223,7 @@ def test_the_worker_process_never_imports_grpc() -> None:
     ("statement", "absent"),
     [
         ("import coordinator.cli", sorted(HEAVY)),
+        ("import cervix_study.commands.run", [*sorted(TORCH), "sklearn", "grpc", "submitit"]),
         (
             "import fedcervix.rounds, fedcervix.session",
             [*sorted(HEAVY), "numpy", "grpc", "google.protobuf", "pydantic"],
@@ -284,7 +297,8 @@ def naps(tree: ast.Module, constants: set[str]) -> Iterator[str]:
 def test_nobody_naps() -> None:
     """The design: "no fixed-interval polling anywhere". Who waits is woken, or waits longer each time."""
     constants = set().union(*map(number_names, MODULES.values()))
-    found = {(name, text) for name, tree in MODULES.items() for text in naps(tree, constants)}
+    roles = {name: tree for name, tree in MODULES.items() if not name.startswith("cervix_study")}
+    found = {(name, text) for name, tree in roles.items() for text in naps(tree, constants)}
     assert found == NAPS_ALLOWED.keys(), f"{sorted(found ^ NAPS_ALLOWED.keys())}. {test_nobody_naps.__doc__}"
 
 
