@@ -18,7 +18,6 @@ from fedcervix.events import Task, TaskKind
 from fedcervix.plan import Plan
 from site_agent.agent import Agent
 from site_agent.home import SiteHome
-from site_agent.instances import succeed
 from site_agent.link import GrpcLink
 
 PEMS = {"authority_pem": "authority.crt", "certificate_pem": "site.crt", "key_pem": "site.key"}
@@ -45,17 +44,12 @@ class LightWorker:
         """Nothing: no task takes long."""
 
 
-def line(home: SiteHome) -> GrpcLink:
-    """Return a line as the agent has it."""
-    pems = {part: home.pem(file) for part, file in PEMS.items()}
-    return GrpcLink(home.config().link.coordinator, claim=succeed(home), **pems)
-
-
 def main() -> None:
     """Run one agent until its run is over."""
     home = SiteHome(Path(sys.argv[1]))
     site = home.certificate().identity.name
-    with home.locked(), contextlib.closing(line(home)) as link:
+    pems = {part: home.pem(file) for part, file in PEMS.items()}
+    with home.locked(), contextlib.closing(GrpcLink(home.config().link.coordinator, **pems)) as link:
         worker = LightWorker(BlobStore(home.blobs), site)
         agent = Agent(home, site, link, worker, lambda _what, _values: None)  # type: ignore[arg-type]
         print(agent.run())

@@ -53,7 +53,7 @@ def _line(home: SiteHome) -> str:
 
 
 def _coordinator(home: SiteHome) -> str:
-    """Hear the welcome as the agent does, and compare the plan with the policy."""
+    """Attach like the agent does, hear the welcome, compare the plan with the policy, and leave."""
     link = GrpcLink(
         home.config().link.coordinator,
         authority_pem=home.pem("authority.crt"),
@@ -61,7 +61,7 @@ def _coordinator(home: SiteHome) -> str:
         key_pem=home.pem("site.key"),
     )
     try:
-        welcome = link.welcome()
+        welcome = next(iter(link.attach()))
     finally:
         link.close()
     assert isinstance(welcome, codec.Welcome)

@@ -30,7 +30,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcervix.errors import FullDiskError, RemoteError, StorageError
+from fedcervix.errors import RemoteError, StorageError
 from fedcervix.plan import check
 
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -434,7 +434,7 @@ def opened(path: Path) -> Iterator[FileIO]:
 
 def read_at(file: FileIO, start: int, into: memoryview) -> None:
     """Fill `into` with the bytes of `file` from offset `start`. Raises StorageError."""
-    with disk(str(file.name), "read"):
+    with disk(file.name, "read"):
         file.seek(start)
         filled = 0
         while filled < len(into):
@@ -452,20 +452,16 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def disk(path: Path | str, verb: Literal["read", "write"]) -> Iterator[None]:
-    """Translate an OSError into a StorageError that says what to do: a FullDiskError where there is no room."""
+def disk(path: Path | str | int, verb: Literal["read", "write"]) -> Iterator[None]:
+    """Translate an OSError into a StorageError that says what to do."""
     try:
         yield
     except OSError as error:
-        what = f"cannot {verb} {path}: {error.strerror or error}"
-        if error.errno in FULL:
-            raise FullDiskError(
-                what,
-                cause="the disk is full",
-                next_step=f"free some space (df -h {Path(path).parent}); nothing was lost",
-            ) from error
+        full = error.errno in FULL
         raise StorageError(
-            what,
-            cause="the file is missing, or this account may not use its folder",
-            next_step="check the path and its permissions",
+            f"cannot {verb} {path}: {error.strerror or error}",
+            cause="the disk is full" if full else "the file is missing, or this account may not use its folder",
+            next_step="free some space and start again; nothing was lost"
+            if full
+            else "check the path and its permissions",
         ) from error

@@ -1,1 +1,0 @@
-"""The commands of `cervix-study`, each loaded when it is called."""
