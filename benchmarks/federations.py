@@ -35,6 +35,19 @@ LISTEN_POLL_S = 0.02
 END_S = 10.0
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is measured: a federation of so many sites, for so many rounds."""
+
+    payload: Payload
+    sites: int
+    rounds: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.payload.name}/{self.sites}"
+
+
 @dataclass
 class Processes:
     """What was started, by the name of its role; all of it ends with the block."""

@@ -31,8 +31,8 @@ from typing import Any
 import torch
 
 from benchmarks.command_line import begins_with, command
-from benchmarks.federations import Federation, Processes, federation, intervals_s
-from benchmarks.payloads import RESNET50, SMALL, Payload
+from benchmarks.federations import Federation, Processes, Row, federation, intervals_s
+from benchmarks.payloads import RESNET50, SMALL
 from benchmarks.readings import Watch, use
 from benchmarks.sides import machine, table, write
 
@@ -41,19 +41,6 @@ LIMIT_S = 600.0
 SIDES = ("ours", "grpc", "tls")
 HEAD = ("row", "side", "s a round", "x grpc", "CPU s: coordinator", "a site", "MB: coordinator", "a site", "wire")
 DISK_BYTES = 256 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What is compared on."""
-
-    payload: Payload
-    sites: int
-    rounds: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.payload.name}/{self.sites}"
 
 
 ROWS = (Row(RESNET50, 2, 9), Row(RESNET50, 8, 6), Row(SMALL, 2, 60), Row(SMALL, 8, 40))

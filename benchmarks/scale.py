@@ -23,8 +23,8 @@ from typing import Any
 import torch
 
 from benchmarks.command_line import begins_with, command
-from benchmarks.federations import Federation, Processes, federation, intervals_s
-from benchmarks.payloads import LARGE, RESNET50, Payload
+from benchmarks.federations import Federation, Processes, Row, federation, intervals_s
+from benchmarks.payloads import LARGE, RESNET50
 from benchmarks.readings import Watch, use
 from benchmarks.sides import machine, table, write
 
@@ -33,19 +33,6 @@ MODELS_BESIDE_UPDATES = 12
 """on the disk: first model, base, layout, average, best, and what the sites share"""
 LIMIT_S = 1800.0
 HEAD = ("row", "s a round", "s a site", "coordinator: MB", "CPU s a round")
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What is measured."""
-
-    payload: Payload
-    sites: int
-    rounds: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.payload.name}/{self.sites}"
 
 
 ROWS = (*(Row(RESNET50, sites, 4) for sites in (2, 4, 8, 16, 32, 64)), Row(LARGE, 2, 3))

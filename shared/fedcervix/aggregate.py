@@ -70,9 +70,9 @@ SUFFIX_KINDS: dict[str, Kind] = {
 }
 
 BLOCK_ELEMENTS = 65_536
-BEHIND_BYTES = 1 << 19
-"""holds the largest block there is"""
 ITEM_BYTES_MAX = max(dtype.itemsize for dtype in DTYPES.values())
+BEHIND_BYTES = BLOCK_ELEMENTS * ITEM_BYTES_MAX
+"""of a buffer that is hashed and written behind the arithmetic: it holds any block"""
 
 
 def kind(name: str, dtype: str) -> Kind:

@@ -5,18 +5,15 @@ Rules
 2. A transfer in progress is a `.part` file per sender; its length is the offset from which the transfer goes on, after
    a cut line as after a killed process. A sender's newest transfer is the only one that writes: on a line that was
    cut, an older one may not have noticed yet.
-3. Nobody deletes a blob but `keep_only`, which is told what the run still needs. It is gone at once; its bytes are
-   given back to the disk behind everybody's back, for that takes as long as writing them did.
+3. Nobody deletes a blob but `keep_only`, which is told what the run still needs.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
 import threading
-import time
 from collections.abc import Collection, Iterator
 from io import FileIO
 from pathlib import Path
@@ -34,13 +31,11 @@ class BlobStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._incoming, self._trash = folder / "incoming", folder / "trash"
+        self._incoming = folder / "incoming"
         self._turn = threading.Lock()
         self._newest: dict[Path, object] = {}
         with disk(folder, "write"):
             self._incoming.mkdir(parents=True, exist_ok=True)
-            self._trash.mkdir(exist_ok=True)
-        self._empty()
 
     def path(self, digest: str) -> Path:
         """Return where a blob lies (or would lie)."""
@@ -177,15 +172,7 @@ class BlobStore:
         with disk(self._folder, "write"):
             for blob in self._folder.glob("*.safetensors"):
                 if blob.name.removesuffix(".safetensors") not in kept:
-                    with contextlib.suppress(FileNotFoundError):  # another thread was quicker
-                        blob.replace(self._trash / f"{blob.name}.{time.monotonic_ns()}")
-        threading.Thread(target=self._empty, name="trash").start()
-
-    def _empty(self) -> None:
-        """Delete what is in the trash; what cannot be deleted now is at the next time."""
-        with contextlib.suppress(OSError):
-            for blob in self._trash.iterdir():
-                blob.unlink(missing_ok=True)
+                    blob.unlink(missing_ok=True)
 
     def _part(self, digest: str, sender: str) -> Path:
         return self._incoming / sender / f"{digest}.part"

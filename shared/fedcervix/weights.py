@@ -434,7 +434,7 @@ def opened(path: Path) -> Iterator[FileIO]:
 
 def read_at(file: FileIO, start: int, into: memoryview) -> None:
     """Fill `into` with the bytes of `file` from offset `start`. Raises StorageError."""
-    with disk(file.name, "read"):
+    with disk(str(file.name), "read"):
         file.seek(start)
         filled = 0
         while filled < len(into):
@@ -452,7 +452,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def disk(path: Path | str | int, verb: Literal["read", "write"]) -> Iterator[None]:
+def disk(path: Path | str, verb: Literal["read", "write"]) -> Iterator[None]:
     """Translate an OSError into a StorageError that says what to do."""
     try:
         yield
