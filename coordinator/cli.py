@@ -26,6 +26,7 @@ from coordinator.registry import Registry
 from coordinator.service import STOP_GRACE, Service, check_free, serve
 from coordinator.terminal import render
 from fedcervix import __version__, identity, rpc
+from fedcervix.allocator import share_memory_among_threads
 from fedcervix.blobs import BlobStore
 from fedcervix.errors import ConfigError, RunError
 from fedcervix.events import SiteRevoked
@@ -126,6 +127,7 @@ def invite(home: Home, site: str, out: Path | None) -> None:
 @pass_home
 def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
     """Run the federation; goes on by itself with an unfinished run."""
+    share_memory_among_threads()
     bind = bind or home.config().listen.bind
     with home.locked():
         check_free(bind, home.config_file)

@@ -12,7 +12,7 @@ from torch import nn
 
 from fedcervix.errors import TrainingError
 from fedcervix.plan import Precision
-from site_agent.allocator import keep_freed_memory
+from fedcervix.allocator import keep_freed_memory
 from site_agent.home import HardwareSection
 
 Device = Literal["auto", "cpu", "cuda"]

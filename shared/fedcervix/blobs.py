@@ -21,7 +21,8 @@ from pathlib import Path
 from fedcervix.errors import RemoteError, StorageError
 from fedcervix.weights import WriteAhead, disk
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 19
+"""of a message; a coordinator holds about five for each site that sends at the same moment"""
 FREE_BYTES_MIN = 64 * 2**20
 """left free on the disk by incoming transfers, for the journal and the logs"""
 

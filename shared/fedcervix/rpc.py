@@ -63,6 +63,9 @@ SERVER_OPTIONS: list[tuple[str, int]] = [
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # A line's window must not grow with its speed: 64 sites that upload at once would fill the memory. Within a chunk
+    # it is opened as far as the chunk needs.
+    ("grpc.http2.bdp_probe", 0),
 ]
 
 
