@@ -6,14 +6,16 @@ WORKERS ?= 2
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 
-.PHONY: help setup demo test lint proto soak bench clean
+.PHONY: help setup demo study test lint proto soak chaos bench clean
 
 help:
 	@echo "make demo    two institutions federate over TLS on this machine, with reports (MODE=, START=, SITES=, WOMEN=)"
+	@echo "make study   the paper's comparison in miniature, on phantoms"
 	@echo "make test    all tests"
 	@echo "make lint    ruff, mypy, and a check that the generated code fits protos/"
 	@echo "make proto   generate shared/fedcervix/wire from protos/"
 	@echo "make soak    100,000 simulated federations (HISTORIES=, SEED=)"
+	@echo "make chaos   real federations whose processes are killed, frozen, cut off and filled up (KILLS=, SEED=, MODE=)"
 	@echo "make bench   speed of training against lightly, torchvision and the bare step, briefly; JSON=FOLDER keeps the figures"
 
 $(READY): pyproject.toml
@@ -26,6 +28,9 @@ setup: $(READY)
 
 demo: $(READY)
 	PATH="$(abspath $(BIN)):$$PATH" deploy/demo.sh
+
+study: $(READY)
+	$(BIN)/cervix-study run studies/phantom-mini.toml
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
@@ -42,6 +47,10 @@ HISTORIES ?= 100000
 SEED      ?= 0
 soak: $(READY)
 	$(BIN)/python -m tests.simulation.soak --histories $(HISTORIES) --seed $(SEED)
+
+KILLS ?= 200
+chaos: $(READY)
+	$(BIN)/python -m tests.e2e.chaos --kills $(KILLS) --seed $(SEED) --mode $(or $(MODE),both)
 
 JSON ?=
 bench: $(READY)

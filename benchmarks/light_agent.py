@@ -18,6 +18,7 @@ from fedcervix.events import Task, TaskKind
 from fedcervix.plan import Plan
 from site_agent.agent import Agent
 from site_agent.home import SiteHome
+from site_agent.instances import succeed
 from site_agent.link import GrpcLink
 
 PEMS = {"authority_pem": "authority.crt", "certificate_pem": "site.crt", "key_pem": "site.key"}
@@ -44,12 +45,17 @@ class LightWorker:
         """Nothing: no task takes long."""
 
 
+def line(home: SiteHome) -> GrpcLink:
+    """Return a line as the agent has it."""
+    pems = {part: home.pem(file) for part, file in PEMS.items()}
+    return GrpcLink(home.config().link.coordinator, claim=succeed(home), **pems)
+
+
 def main() -> None:
     """Run one agent until its run is over."""
     home = SiteHome(Path(sys.argv[1]))
     site = home.certificate().identity.name
-    pems = {part: home.pem(file) for part, file in PEMS.items()}
-    with home.locked(), contextlib.closing(GrpcLink(home.config().link.coordinator, **pems)) as link:
+    with home.locked(), contextlib.closing(line(home)) as link:
         worker = LightWorker(BlobStore(home.blobs), site)
         agent = Agent(home, site, link, worker, lambda _what, _values: None)  # type: ignore[arg-type]
         print(agent.run())

@@ -70,11 +70,19 @@ class Blobs:
         self.held = ""
         self._base, self._number = Path(), b""
 
+    def has(self, digest: str) -> bool:
+        """Say whether this site fetched the model last."""
+        return digest == self.held
+
+    def expect(self, _digest: str, _sender: str, *, size_bytes: int) -> int:
+        """All of it is wanted, whatever its size."""
+        return 0 * size_bytes
+
     def resume_at(self, _digest: str, _sender: str) -> int:
         """Nothing is left over from an earlier try."""
         return 0
 
-    def receive_all(self, digest: str, _sender: str, chunks: Iterator[bytes], *, offset: int) -> None:
+    def receive(self, digest: str, _sender: str, chunks: Iterator[bytes], *, offset: int, size_bytes: int) -> bool:
         """Hash what arrives; keep it where this site is the first."""
         assert offset == 0
         hasher, keeps = hashlib.sha256(), self._kept.claim(digest)
@@ -88,6 +96,7 @@ class Blobs:
         if keeps:
             self._kept.settle(digest)
         self.held = digest
+        return self._kept.path(digest).stat().st_size == size_bytes
 
     def train(self, base: str, round_: int) -> str:
         """Make this site's update of a model; return its digest."""

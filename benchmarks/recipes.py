@@ -186,7 +186,7 @@ def _cell(
         if name != UNTRAINED:
             cell["losses"].append(_train(encoder, [site.train(recipe) for site in together], recipe, seed, device))
         for site in together:
-            cell["scores"][site.name] = _scores(site, encoder, recipe, device)
+            cell["scores"][site.name] = scores(site, encoder, recipe, device)
     return {**cell, "seconds": round(time.monotonic() - started, 1)}
 
 
@@ -208,7 +208,7 @@ def _train(encoder: Encoder, parts: Sequence[Images], recipe: Recipe, seed: int,
     return [round(record.loss, 4) for record in records]
 
 
-def _scores(site: Site, encoder: Encoder, recipe: Recipe, device: torch.device) -> dict[str, list[list[float]]]:
+def scores(site: Site, encoder: Encoder, recipe: Recipe, device: torch.device) -> dict[str, list[list[float]]]:
     """Return, by probe, the scores of all images by every way to fold."""
     place(encoder, device)
     features = embed(encoder, site.pixels(site.scored, recipe), device)
@@ -241,11 +241,11 @@ def _folded(features: Any, labels: Any, women: list[str], scorer: Scorer) -> lis
 
 
 def _brief(cell: Mapping[str, Any], sites: Mapping[str, Any]) -> str:
-    aucs = [f"{name} {_auc(cell, name, who, 'linear'):.3f}" for name, who in sites.items()]
+    aucs = [f"{name} {probe_auc(cell, name, who, 'linear'):.3f}" for name, who in sites.items()]
     return f"{', '.join(aucs)} (linear), {cell['seconds']:.0f} s, last loss {[x[-1] for x in cell['losses']]}"
 
 
-def _auc(cell: Mapping[str, Any], site: str, who: Mapping[str, Any], probe: str, rows: Any = slice(None)) -> float:
+def probe_auc(cell: Mapping[str, Any], site: str, who: Mapping[str, Any], probe: str, rows: Any = slice(None)) -> float:
     """Return the AUC, the mean over the ways to fold."""
     labels = np.array(who["labels"])[rows]
     return statistics.mean(auc(labels, np.array(scores)[rows]) for scores in cell["scores"][site][probe])
@@ -258,7 +258,7 @@ def print_table(cells: Cells, sites: Mapping[str, Any], probes: Sequence[str], *
         print(f"\n{probe}: AUC (mean over seeds); difference to {' and to '.join(others)}, 95 % by woman")
         for name in names:
             mine = [cell for cell in cells.values() if cell["choice"] == name]
-            aucs = [statistics.mean(_auc(c, site, who, probe) for c in mine) for site, who in sites.items()]
+            aucs = [statistics.mean(probe_auc(c, site, who, probe) for c in mine) for site, who in sites.items()]
             by_site = "  ".join(f"{site} {value:.3f}" for site, value in zip(sites, aucs, strict=True))
             apart = "  ".join(_apart(cells, name, other, sites, probe) for other in others)
             print(f"  {name:20} n={len(mine)}  {by_site}  {apart}")
@@ -289,7 +289,7 @@ def _difference(
         rows = slice(None) if rng is None else _draw_women(who, rng)
         if len(set(np.array(who["labels"])[rows].tolist())) < 2:
             return float("nan")
-        found += [_auc(one, site, who, probe, rows) - _auc(two, site, who, probe, rows) for one, two in pairs]
+        found += [probe_auc(one, site, who, probe, rows) - probe_auc(two, site, who, probe, rows) for one, two in pairs]
     return statistics.mean(found)
 
 

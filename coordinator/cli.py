@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,12 @@ from coordinator.terminal import render
 from fedcervix import __version__, identity, rpc
 from fedcervix.allocator import share_memory_among_threads
 from fedcervix.blobs import BlobStore
-from fedcervix.errors import ConfigError, RunError
+from fedcervix.errors import ConfigError, LinkError, RunError
 from fedcervix.events import SiteRevoked
 from fedcervix.files import write_secret, write_whole
 from fedcervix.journal import Journal, RunRecord
 from fedcervix.log import configure, logger
+from fedcervix.pauses import Pauses
 from fedcervix.plan import Mode, differences
 from fedcervix.process import exits, stdout_console
 from fedcervix.rounds import Outcome, replay
@@ -41,7 +43,6 @@ from fedcervix.wire import federation_pb2 as wire
 
 DEFAULT_HOME = Path.home() / ".fedcervix" / "coordinator"
 EXIT_OF = {Outcome.OK: 0, Outcome.DEGRADED: 20, Outcome.ABORTED: 21}
-WATCH_S = 0.5
 
 pass_home = click.make_pass_decorator(Home)
 
@@ -223,10 +224,14 @@ def _serve(home: Home, engine: Engine, blobs: BlobStore, bind: str) -> None:
 def _on_signals(stop: Callable[[], None]) -> None:
     """The first signal drains; a second one leaves at once (everything acknowledged is on disk)."""
 
+    def in_order() -> None:
+        logger().info("stopping", calls_end_within_s=STOP_GRACE.total_seconds(), again="ends it at once")
+        stop()
+
     def handle(_number: int, _frame: object) -> None:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(130))
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-        threading.Thread(target=stop, name="stop").start()
+        threading.Thread(target=in_order, name="stop").start()
 
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
@@ -250,11 +255,40 @@ def status(home: Home, *, watch: bool, as_json: bool) -> None:
     if not watch:
         document = _overview(home)
         click.echo(json.dumps(document, indent=2)) if as_json else console.print(render(document))
+    elif as_json:
+        for document in _pictures(home):
+            click.echo(json.dumps(document))
+    else:
+        with Live(console=console, auto_refresh=False) as live:
+            for document in _pictures(home):
+                live.update(render(document), refresh=True)
+
+
+def _pictures(home: Home) -> Iterator[dict[str, Any]]:
+    """Yield how things stand as it changes, until the run has ended; while no coordinator runs, by the journal."""
+    pauses, awhile = Pauses(), threading.Event()
+    while True:
+        for document in _watched(home):
+            pauses.reset()
+            yield document
+        document = _from_journal(home)
+        yield document
+        if document["outcome"] and home.read_running() is None:
+            return
+        awhile.wait(pauses.next_s())
+
+
+def _watched(home: Home) -> Iterator[dict[str, Any]]:
+    """Yield what the running coordinator says, until it ends; nothing where none is running."""
+    running = home.read_running()
+    if running is None:
         return
-    with Live(render(_overview(home)), console=console, auto_refresh=False) as live:
-        while not (document := _overview(home))["outcome"] or home.read_running():
-            live.update(render(document), refresh=True)
-            time.sleep(WATCH_S)
+    with _operators_line(home, running) as channel:
+        try:
+            for reply in rpc.calls(rpc.stub(channel, rpc.WATCH)(wire.OverviewRequest()), _address(running)):
+                yield json.loads(reply.json)
+        except LinkError:  # it was stopped or killed
+            return
 
 
 def _overview(home: Home) -> dict[str, Any]:
@@ -267,11 +301,14 @@ def _overview(home: Home) -> dict[str, Any]:
 
 
 def _from_journal(home: Home) -> dict[str, Any]:
-    journal = Journal(home.journal) if home.journal.exists() else None
-    last = next(reversed(journal.runs()), None) if journal else None
-    if journal is None or last is None:
-        raise RunError("no run has begun here yet", next_step=_command(home, "start --mode csfssl"))
-    run = replay(begin_of(last), journal.events(last.run))
+    nothing = RunError("no run has begun here yet", next_step=_command(home, "start --mode csfssl"))
+    if not home.journal.exists():
+        raise nothing
+    with contextlib.closing(Journal(home.journal)) as journal:
+        last = next(reversed(journal.runs()), None)
+        if last is None:
+            raise nothing
+        run = replay(begin_of(last), journal.events(last.run))
     trouble = "" if run.ended else f"the coordinator is not running; go on with: {_command(home, 'start')}"
     return overview(run, {}, now=time.time(), trouble=trouble)
 
@@ -281,13 +318,20 @@ def _ask(home: Home, method: rpc.Method, request: Any) -> Any | None:
     running = home.read_running()
     if running is None:
         return None
-    address = f"localhost:{running['port']}"
-    keys = {f"{part}_pem": home.pem(file) for part, file in _OPERATOR.items()}
-    with rpc.channel(address, **keys, here=True) as channel:
+    with _operators_line(home, running) as channel:
         try:
             return rpc.stub(channel, method)(request, timeout=10, wait_for_ready=True)
         except grpc.RpcError as error:
-            raise rpc.translate(error, address) from error
+            raise rpc.translate(error, _address(running)) from error
+
+
+def _operators_line(home: Home, running: dict[str, Any]) -> grpc.Channel:
+    keys = {f"{part}_pem": home.pem(file) for part, file in _OPERATOR.items()}
+    return rpc.channel(_address(running), **keys, here=True)
+
+
+def _address(running: dict[str, Any]) -> str:
+    return f"localhost:{running['port']}"
 
 
 _OPERATOR = {"authority": "authority.crt", "certificate": "operator.crt", "key": "operator.key"}

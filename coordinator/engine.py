@@ -14,11 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from coordinator.liveness import Liveness, Sign
+from coordinator.instances import Acting, admit, heeded, refusal
+from coordinator.liveness import Line, Liveness
 from fedcervix.aggregate import Momentum, aggregate
 from fedcervix.blobs import BlobStore
-from fedcervix.codec import Progress
-from fedcervix.errors import ModelError, RemoteError, RunError, StorageError
+from fedcervix.codec import Claim, Progress
+from fedcervix.economy import kept_form
+from fedcervix.errors import ModelError, RemoteError, RunError, StorageError, TwinError
 from fedcervix.events import (
     AggregateStored,
     Answer,
@@ -33,6 +35,8 @@ from fedcervix.events import (
 )
 from fedcervix.journal import Journal, RunRecord
 from fedcervix.log import logger
+from fedcervix.pauses import Pauses
+from fedcervix.rounding import Rounded, rebuild, round_model
 from fedcervix.rounds import (
     Aggregate,
     Instruction,
@@ -48,10 +52,10 @@ from fedcervix.rounds import (
 )
 from fedcervix.weights import read_layout, vet, vet_base
 
-STORAGE_RETRY_S = 5.0
-"""how long the coordinator leaves a full disk alone before it tries again"""
-STREAMS_MAX = 2
-"""of a site; a further one ends the oldest. That a line was cut is noticed late, and each stream holds a thread"""
+STORAGE_PAUSE_MOST_S = 10.0
+"""how long the coordinator leaves a full disk alone, at most, before it tries again"""
+PICTURE_S = 1.0
+"""after which whoever watches is shown how things stand though nothing was journaled: progress is not"""
 
 
 class Engine:
@@ -64,9 +68,13 @@ class Engine:
         self._log = logger(run=record.run)
         self._changed = threading.Condition()
         self._stopping = False
+        self._version = 0
+        """counts changes, for those who watch"""
         self._trouble = ""
         self._run = replay(begin_of(record), journal.events(record.run))
-        self._open: dict[str, list[object]] = {site: [] for site in record.plan.sites}
+        self._acting: dict[str, Acting] = {}
+        self._streams: dict[str, object] = {}
+        self._unpacking = {site: threading.Lock() for site in record.plan.sites}
         self._liveness = Liveness(record.plan.sites, record.plan.terms.lease_s, time.monotonic)
 
     @property
@@ -80,13 +88,10 @@ class Engine:
         """What keeps the coordinator from its own work, in words; empty where nothing does."""
         return self._trouble
 
-    def signs(self) -> dict[str, tuple[Sign, float | None]]:
-        """Return what was last heard of each site, and the seconds left of its lease."""
+    def lines(self) -> dict[str, Line]:
+        """Return how each site's line is now."""
         with self._changed:
-            return {
-                site: (sign, self._liveness.lease_ends_in_s(site, working=self._working(site)))
-                for site, sign in self._liveness.signs.items()
-            }
+            return {site: self._liveness.line(site, working=self._working(site)) for site in self._run.plan.sites}
 
     # --- events ---
 
@@ -98,7 +103,7 @@ class Engine:
             if after is not before:
                 self._journal.append(before.run, event)
                 self._run = after
-                self._changed.notify_all()
+                self._tell()
                 self._begin_leases(before, after)
                 self._told(before, after, event)
             return answer
@@ -117,14 +122,31 @@ class Engine:
         _, answer = step(run, update)
         if answer is not Answer.ACCEPTED:
             return answer  # a later state does not accept it either
-        if not self._blobs.has(update.digest):
-            raise RunError(f"the model {update.digest[:12]} of {update.task} is not here", next_step="send it again")
+        there = update.packed or update.digest
+        if not self._blobs.has(there):
+            raise RunError(f"the model {there[:12]} of {update.task} is not here", next_step="send it again")
+        if update.packed:
+            self._unpack(run, update)
         path = self._blobs.path(update.digest)
         if update.task.kind is TaskKind.SEED:
             vet_base(path)
         else:
             vet(path, read_layout(self._blobs.path(run.layout)))
         return self.submit(update)
+
+    def _unpack(self, run: Run, update: UpdateStored) -> None:
+        """Make a model that came packed. Raises RemoteError where this is not its packed form."""
+        packing, seeds = run.plan.terms.compression, update.task.kind is TaskKind.SEED
+        if packing == "none" or (seeds and packing == "int8"):
+            raise RemoteError(
+                "a packed model came where the plan has none", next_step="compare the two sides' versions"
+            )
+        like = None if seeds else read_layout(self._blobs.path(run.layout))
+        with self._unpacking[update.site]:  # the same report may come again before the first one is answered
+            name = f"unpacked-{update.site}"
+            rebuild(self._blobs, update.packed, update.digest, packing, update.task.base, name=name, like=like)
+        sizes = {"bytes": self._blobs.size_bytes(update.packed), "of": self._blobs.size_bytes(update.digest)}
+        self._log.info("update unpacked", site=update.site, **sizes)
 
     def abort(self, reason: str) -> None:
         """End the run before its time."""
@@ -146,25 +168,84 @@ class Engine:
             with contextlib.suppress(OSError, StorageError):  # what cannot be deleted now can be at the next round
                 self._blobs.keep_only(needed(after))
 
+    # --- who watches ---
+
+    def changes(self, is_active: Callable[[], bool]) -> Iterator[None]:
+        """Yield at once, then each time that something has changed or a second has passed, until either side ends."""
+        seen = -1
+
+        def moved() -> bool:
+            return self._version != seen or self._stopping or not is_active()
+
+        while True:
+            with self._changed:
+                self._changed.wait_for(moved, timeout=PICTURE_S)
+                if not is_active() or (self._stopping and self._version == seen):
+                    return
+                seen = self._version
+            yield
+
+    def _tell(self) -> None:
+        """Let every waiting thread see a change. Called under the lock."""
+        self._version += 1
+        self._changed.notify_all()
+
+    # --- who acts for a site ---
+
+    def admit(self, site: str, claim: Claim) -> None:
+        """Let a process of a site's agent act for it. Raises TwinError where another one does."""
+        with self._changed:
+            acting = self._acting.get(site)
+            admitted = admit(acting, claim, alive=self._liveness.alive(site), at=self._clock_s())
+            if admitted is None:
+                raise self._refusal(site)
+            if admitted is not acting:
+                self._acting[site] = admitted
+                self._stream_ended(site)
+            self.heard(site)
+
+    def heed(self, site: str, instance: str) -> None:
+        """Note a sign of life of the process that acts for a site. Raises TwinError where another one does."""
+        with self._changed:
+            if not heeded(self._acting.get(site), instance):
+                raise self._refusal(site)
+            self.heard(site)
+
+    def _refusal(self, site: str) -> TwinError:
+        return refusal(site, self._acting[site], self._run.plan.terms.lease_s)
+
     # --- streams ---
 
-    def instructions(self, site: str, is_active: Callable[[], bool]) -> Iterator[Instruction]:
-        """Yield what the site should be doing, each time that changes, until its stream or the process ends."""
+    def instructions(self, site: str, instance: str, is_active: Callable[[], bool]) -> Iterator[Instruction]:
+        """Yield what the site should be doing, each time that changes, until its stream or the process ends.
+
+        A newer stream of the site ends an older one: that a line was cut is noticed late. Raises TwinError.
+        """
         last: Instruction | None = None
         me = object()
+
+        def listens() -> bool:
+            return self._streams.get(site) is me and is_active()
+
         with self._changed:
-            self._liveness.signs[site].streams += 1
-            self._open[site] = [*self._open[site], me][-STREAMS_MAX:]
-            self._changed.notify_all()
+            self.heed(site, instance)
+            self._streams[site] = me
+            self._liveness.opened(site)
+            self._tell()
         try:
-            while (news := self._await_news(site, last, lambda: me in self._open[site] and is_active())) is not None:
+            while (news := self._await_news(site, last, listens)) is not None:
                 yield (last := news)
         finally:
             with self._changed:
-                self._liveness.signs[site].streams -= 1
-                self._open[site] = [stream for stream in self._open[site] if stream is not me]
-                self._liveness.heard(site)
-                self._changed.notify_all()
+                if self._streams.get(site) is me:
+                    self._stream_ended(site)
+
+    def _stream_ended(self, site: str) -> None:
+        """The site's stream was cut, or another process acts for it now. Called under the lock."""
+        if self._streams.pop(site, None) is not None:
+            self._liveness.closed(site)
+            self._log.info("line closed", site=site)
+            self._tell()
 
     def _await_news(self, site: str, last: Instruction | None, is_active: Callable[[], bool]) -> Instruction | None:
         """Return the site's next instruction; None when its stream, the run or the process has ended."""
@@ -188,6 +269,7 @@ class Engine:
 
     def drive(self) -> None:
         """Do the coordinator's own work until the run has ended or `stop` was called."""
+        pauses = Pauses(most_s=STORAGE_PAUSE_MOST_S)
         while True:
             with self._changed:
                 if self._stopping or self._run.ended:
@@ -199,36 +281,51 @@ class Engine:
             try:
                 self._act(work)
                 self._trouble = ""
+                pauses.reset()
             except StorageError as error:
-                self._trouble = error.explain()
-                self._log.error("cannot go on yet", what=error.what, cause=error.cause, next_step=error.next_step)
+                self._is_in_trouble(error)
                 with self._changed:
-                    self._changed.wait_for(lambda: self._stopping, timeout=STORAGE_RETRY_S)
+                    self._changed.wait_for(lambda: self._stopping, timeout=pauses.next_s())
             except (ModelError, RemoteError) as error:  # time does not mend these: a restart would end here again
                 self.abort(f"the round cannot be averaged: {error.what[:400]}")
+
+    def _is_in_trouble(self, error: StorageError) -> None:
+        """Let the operator know, once."""
+        trouble = error.explain()
+        if trouble != self._trouble:
+            self._log.error("cannot go on yet", what=error.what, cause=error.cause, next_step=error.next_step)
+            with self._changed:
+                self._trouble = trouble
+                self._tell()
 
     def stop(self) -> None:
         """Let `drive` and all streams end; the run goes on at the next start."""
         with self._changed:
             self._stopping = True
-            self._changed.notify_all()
+            self._tell()
 
     def _act(self, work: Aggregate | None) -> None:
         if work is not None:
-            self.submit(AggregateStored(work.round, self._average(work), self._clock_s()))
+            made = self._average(work)
+            self.submit(AggregateStored(work.round, made.digest, self._clock_s(), made.packed, made.residual))
             return
         for site in self._silent_sites():
             self.submit(SiteSilent(site, self._clock_s()))
         self.submit(Tick(self._clock_s()))
 
-    def _average(self, work: Aggregate) -> str:
+    def _average(self, work: Aggregate) -> Rounded:
         """Average the round's updates (paper, II-B: "we use weight averaging for model aggregation")."""
         updates = [(self._blobs.path(digest), weight) for digest, weight in work.updates]
         output = self._blobs.scratch(f"aggregate-{work.round}")
         layout = read_layout(self._blobs.path(work.layout))
         digest = aggregate(updates, layout, output, self._run.plan.terms.batch_norm, self._momentum(work))
-        self._blobs.adopt(output, digest)
-        return digest
+        if work.compression == "none":
+            self._blobs.adopt(output, digest)
+            return Rounded(digest)
+        name = f"average-{work.round}"
+        made = round_model(self._blobs, output, work.compression, work.base, work.residual, name=name)
+        output.unlink()
+        return made
 
     def _momentum(self, work: Aggregate) -> Momentum | None:
         if work.last_step is None:
@@ -273,4 +370,6 @@ def needed(run: Run) -> set[str]:
         kept |= {update.digest for update in run.current.contributions} | {run.current.candidate}
     if run.best_round:
         kept.add(run.best.candidate)
+    kept |= {form.digest for form in (kept_form(run, model) for model in kept) if form}
+    kept |= {round_.residual for round_ in run.rounds[-2:]}
     return kept - {""}

@@ -6,7 +6,7 @@ registry.db           who may connect
 journal.db            the events of all runs
 blobs/                models in use, named by digest
 results/RUN/          finished models, each with its record
-running.json          address and process of the running coordinator
+running.json          address and process of the running coordinator; it holds `lock`, and `running.lock`
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ class Home:
         try:
             found: dict[str, Any] = json.loads(self.running.read_text())
             os.kill(found["pid"], 0)
-            with (self.folder / "lock").open("a") as lock:  # in a container the pid may be another process's by now
+            with self._running_lock.open("a") as lock:  # the pid may be another process's by now
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return found
@@ -198,10 +198,14 @@ class Home:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the home folder for one coordinator process. Raises RunError where another one has it."""
+        """Hold the home folder for one coordinator process. Raises RunError where another one has it.
+
+        The system lets go of it when the process ends, however it ends. Whoever only wants to know whether a
+        coordinator runs takes another lock for that instant: so asking never gets into the way of a start.
+        """
         with disk(self.folder, "write"):
-            lock = (self.folder / "lock").open("w")
-        with lock:
+            lock, running = (self.folder / "lock").open("w"), self._running_lock.open("w")
+        with lock, running:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -211,7 +215,12 @@ class Home:
                     cause="it was started twice, or runs as a service",
                     next_step=f"coordinator --home {self.folder} status",
                 ) from error
+            fcntl.flock(running, fcntl.LOCK_EX)  # held by others for an instant at most
             yield
+
+    @property
+    def _running_lock(self) -> Path:
+        return self.folder / "running.lock"
 
 
 def create(

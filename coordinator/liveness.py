@@ -17,9 +17,23 @@ class Sign:
     """The last that was heard of a site."""
 
     at_s: float
-    streams: int = 0
-    """open Attach streams: 0 or 1, briefly 2 while one replaces the other"""
+    connected: bool = False
+    """its Attach stream is open"""
+    cut_s: float | None = None
+    """when its stream ended; None where it is open, or there was none yet"""
     progress: Progress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """How a site's line is at a moment; durations in seconds."""
+
+    connected: bool
+    cut_for_s: float | None
+    """since its stream ended; None while it is open, and before the first one since this process began"""
+    lease_ends_in_s: float | None
+    """None: no lease runs"""
+    progress: Progress | None
 
 
 class Liveness:
@@ -37,9 +51,29 @@ class Liveness:
         if progress is not None:
             sign.progress = progress
 
+    def opened(self, site: str) -> None:
+        """A site listens."""
+        self.heard(site)
+        self.signs[site].connected, self.signs[site].cut_s = True, None
+
+    def closed(self, site: str) -> None:
+        """A site's line was cut."""
+        self.heard(site)
+        self.signs[site].connected, self.signs[site].cut_s = False, self._clock_s()
+
+    def line(self, site: str, *, working: bool) -> Line:
+        """Return how a site's line is now."""
+        sign = self.signs[site]
+        cut_for_s = None if sign.cut_s is None else self._clock_s() - sign.cut_s
+        return Line(sign.connected, cut_for_s, self.lease_ends_in_s(site, working=working), sign.progress)
+
+    def alive(self, site: str) -> bool:
+        """Say whether a site's stream is open, or something was heard of it within its lease."""
+        return self.signs[site].connected or self.signs[site].at_s + self._lease_s > self._clock_s()
+
     def lease_ends_in_s(self, site: str, *, working: bool) -> float | None:
         """Return the seconds left of a site's lease; None while an idle site keeps its stream open."""
         sign = self.signs[site]
-        if sign.streams and not working:
+        if sign.connected and not working:
             return None
         return sign.at_s + self._lease_s - self._clock_s()

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from coordinator.liveness import Sign
+from coordinator.liveness import Line
 from fedcervix.plan import Plan
-from fedcervix.rounds import Phase, Round, Run, instruction, mean_loss, waits, weights
+from fedcervix.rounds import Phase, Presence, Round, Run, Site, Then, Wait, instruction, mean_loss, waits, weights
+
+LINE_CUT = "its line is cut"
+NOT_BACK = "it has not connected since the coordinator was started"
 
 
-def overview(
-    run: Run, signs: Mapping[str, tuple[Sign, float | None]], *, now: float, trouble: str = ""
-) -> dict[str, Any]:
-    """Return the document. Times are Unix seconds; `*_s` are durations in seconds."""
+def overview(run: Run, lines: Mapping[str, Line], *, now: float, trouble: str = "") -> dict[str, Any]:
+    """Return the document. Times are Unix seconds; `*_s` are durations in seconds.
+
+    `lines`: how each site's line is; empty where no coordinator is running.
+    """
+    sites = [_site(run, name, lines.get(name), now) for name in run.plan.sites]
     return {
         "run": run.run,
         "mode": run.plan.mode,
@@ -28,22 +34,16 @@ def overview(
         "outcome": run.outcome.value if run.outcome else None,
         "reason": run.reason,
         "trouble": trouble,
-        "sites": [_site(run, name, signs, now) for name in run.plan.sites],
-        "waits": [
-            {"site": w.site, "reason": w.reason, "since": w.since, "until": w.until, "then": w.then.value}
-            for w in waits(run)
-        ],
+        "sites": sites,
+        "waits": [_wait(wait, site) for wait in waits(run) for site in sites if site["site"] == wait.site],
         "ledger": [ledger_line(run, round_) for round_ in run.rounds],
-        "failures": [
-            {"site": f.site, "stage": f.stage, "hint": f.hint, "incident": f.incident, "at": f.at} for f in run.failures
-        ],
+        "failures": [dataclasses.asdict(failure) for failure in run.failures],
     }
 
 
-def _site(run: Run, name: str, signs: Mapping[str, tuple[Sign, float | None]], now: float) -> dict[str, Any]:
+def _site(run: Run, name: str, line: Line | None, now: float) -> dict[str, Any]:
     site = run.site(name)
-    sign, lease_s = signs.get(name, (None, None))
-    progress = sign.progress if sign else None
+    progress = line.progress if line else None
     asked = instruction(run, name) if run.phase is not Phase.ABORTED else None
     current = progress is not None and progress.task == asked
     return {
@@ -51,7 +51,9 @@ def _site(run: Run, name: str, signs: Mapping[str, tuple[Sign, float | None]], n
         "presence": site.presence.value,
         "since": site.since,
         "reason": site.reason,
-        "connected": bool(sign and sign.streams),
+        "connected": bool(line and line.connected),
+        "cut_at": now - line.cut_for_s if line and line.cut_for_s is not None else None,
+        "line": _words(site, line),
         "doing": str(asked) if asked is not None else "",
         "stage": progress.stage if current and progress else "",
         "done": progress.done if current and progress else 0,
@@ -59,7 +61,27 @@ def _site(run: Run, name: str, signs: Mapping[str, tuple[Sign, float | None]], n
         "unit": progress.unit if current and progress else "",
         "loss": progress.loss if current and progress else 0.0,
         "images_per_s": progress.images_per_s if current and progress else 0.0,
-        "lease_ends_at": None if lease_s is None else now + lease_s,
+        "lease_ends_at": now + line.lease_ends_in_s if line and line.lease_ends_in_s is not None else None,
+    }
+
+
+def _words(site: Site, line: Line | None) -> str:
+    """Say what is wrong with the line of a site that takes part or did; empty where nothing is."""
+    if line is None or line.connected or site.presence not in (Presence.PRESENT, Presence.SILENT):
+        return ""
+    return NOT_BACK if line.cut_for_s is None else LINE_CUT
+
+
+def _wait(wait: Wait, site: dict[str, Any]) -> dict[str, Any]:
+    """Who is waited for; one that works, but whose line is cut, for no longer than its lease."""
+    down = bool(site["line"])
+    return {
+        "site": wait.site,
+        "reason": f"{wait.reason}; {site['line']}" if down else wait.reason,
+        "since": wait.since,
+        "cut_at": site["cut_at"] if down else None,
+        "until": site["lease_ends_at"] if down and wait.then is Then.LEASE else wait.until,
+        "then": wait.then.value,
     }
 
 

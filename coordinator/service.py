@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -28,6 +29,7 @@ from coordinator.registry import Registry
 from coordinator.results import record
 from fedcervix import codec, identity, rpc
 from fedcervix.blobs import BlobStore
+from fedcervix.economy import Packed, packed_form
 from fedcervix.errors import FedcervixError, IdentityError, RemoteError, RunError, StorageError
 from fedcervix.events import (
     Answer,
@@ -45,8 +47,8 @@ from fedcervix.log import logger
 from fedcervix.rounds import Instruction, Leave, instruction
 from fedcervix.wire import federation_pb2 as wire
 
-SEED_BYTES_MAX = 8 * 2**30
-"""of a first model made by a site; later models have the length of the first one"""
+WATCHERS_MAX = 8
+"""each holds a thread"""
 
 identify = lru_cache(maxsize=1024)(identity.identify)
 
@@ -57,6 +59,7 @@ class Service:
     def __init__(self, home: Home, registry: Registry, engine: Engine, blobs: BlobStore) -> None:
         self._home, self._registry, self._engine, self._blobs = home, registry, engine, blobs
         self._federation = home.config().federation.name
+        self._watchers = threading.BoundedSemaphore(WATCHERS_MAX)
         self._log = logger(run=engine.run.run)
 
     def behaviours(self) -> dict[rpc.Method, Callable[..., Any]]:
@@ -66,9 +69,11 @@ class Service:
             rpc.ATTACH: _guarded_stream(self.attach),
             rpc.REPORT: _guarded(self.report),
             rpc.OFFER: _guarded(self.offer),
+            rpc.PACKED: _guarded(self.packed),
             rpc.FETCH: _guarded_stream(self.fetch),
             rpc.PUSH: _guarded(self.push),
             rpc.OVERVIEW: _guarded(self.overview),
+            rpc.WATCH: _guarded_stream(self.watch),
             rpc.COMMAND: _guarded(self.command),
         }
 
@@ -98,6 +103,13 @@ class Service:
             )
         return site
 
+    def _agent(self, context: grpc.ServicerContext) -> tuple[str, str]:
+        """Return the calling site, and which process of its agent calls: the one that acts for it."""
+        site = self._site(context)
+        instance = codec.read_claim(_headers(context).get(rpc.INSTANCE_KEY, "")).instance
+        self._engine.heed(site, instance)
+        return site, instance
+
     # --- enrolment ---
 
     def enroll(self, request: wire.EnrollRequest, context: grpc.ServicerContext) -> wire.EnrollReply:
@@ -126,11 +138,17 @@ class Service:
                 f"site {site} speaks version {request.wire_version} of the wire, this coordinator {codec.WIRE_VERSION}",
                 next_step="install the same version of fedcervix on both sides",
             )
-        context.add_callback(self._engine.wake)
         run = self._engine.run
+        welcome = codec.write_welcome(codec.Welcome(self._federation, run.run, run.plan))
+        if request.look:
+            yield welcome
+            return
+        claim = codec.read_claim(request.instance, request.succeeds)
+        self._engine.admit(site, claim)
+        context.add_callback(self._engine.wake)
         self._log.info("line open", site=site, software=request.software_version[:64])
-        yield codec.write_welcome(codec.Welcome(self._federation, run.run, run.plan))
-        for news in self._engine.instructions(site, lambda: self._may_listen(context)):
+        yield welcome
+        for news in self._engine.instructions(site, claim.instance, lambda: self._may_listen(context)):
             yield codec.write_instruction(self._with_record(news))
 
     def _with_record(self, news: Instruction) -> Instruction:
@@ -146,10 +164,11 @@ class Service:
 
     def report(self, message: wire.FromSite, context: grpc.ServicerContext) -> wire.ReportReply:
         """Take in what a site has done."""
-        site = self._site(context)
+        site, _ = self._agent(context)
         at = datetime.now(UTC).timestamp()
         report = codec.read_report(message, site=site, at=at)
-        self._engine.heard(site, report if isinstance(report, codec.Progress) else None)
+        if isinstance(report, codec.Progress):
+            self._engine.heard(site, report)
         answer = self._take(report, site, at)
         outcome = self._engine.run.outcome if isinstance(report, ModelAdopted) else None
         return codec.write_answer(answer, outcome.value if outcome and answer in KNOWN else "")
@@ -182,40 +201,58 @@ class Service:
 
     def offer(self, request: wire.OfferRequest, context: grpc.ServicerContext) -> wire.OfferReply:
         """Say from which byte a model is wanted."""
-        site = self._site(context)
+        site, _ = self._agent(context)
         digest, size_bytes = codec.read_offer(request)
+        return wire.OfferReply(offset=self._wanted_from(site, digest, size_bytes))
+
+    def _wanted_from(self, site: str, digest: str, size_bytes: int) -> int:
+        """Return from which byte a model is wanted. Raises RunError where none is, RemoteError, StorageError."""
         self._check_size(size_bytes)
-        self._engine.heard(site)
         if not self._blobs.has(digest) and self._task(site).kind not in (TaskKind.SEED, TaskKind.TRAIN):
             raise RunError("no model is wanted from this site now", cause="the run has moved on")
-        return wire.OfferReply(offset=self._blobs.expect(digest, site, size_bytes=size_bytes))
+        return self._blobs.expect(digest, site, size_bytes=size_bytes)
 
     def _check_size(self, size_bytes: int) -> None:
         layout = self._engine.run.layout
-        bound = 2 * self._blobs.size_bytes(layout) if layout else SEED_BYTES_MAX
+        bound = codec.model_bytes_max(self._blobs.size_bytes(layout) if layout else 0)
         if size_bytes > bound:
             raise RemoteError(f"a model of {size_bytes:,} bytes is not this run's (at most {bound:,})")
 
     def push(self, chunks: Iterator[bytes], context: grpc.ServicerContext) -> wire.PushReply:
         """Take in a model, from the offset that `offer` gave."""
-        site = self._site(context)
-        metadata = {key: str(value) for key, value in context.invocation_metadata()}
-        digest = codec.read_digest(metadata.get(rpc.DIGEST_KEY, ""))
-        offset, size_bytes = (_natural(metadata.get(key, "")) for key in (rpc.OFFSET_KEY, rpc.SIZE_KEY))
-        self._check_size(size_bytes)
-        arriving = self._signs_of(site, _until_cut(chunks))
-        whole = self._blobs.receive(digest, site, arriving, offset=offset, size_bytes=size_bytes)
-        if not whole:
+        site, instance = self._agent(context)
+        headers = _headers(context)
+        digest = codec.read_digest(headers.get(rpc.DIGEST_KEY, ""))
+        offset, size_bytes = (_natural(headers.get(key, "")) for key in (rpc.OFFSET_KEY, rpc.SIZE_KEY))
+        arriving = self._signs_of(site, instance, _until_cut(chunks))
+        # Whoever pushes without having asked is held to the same.
+        here = self._wanted_from(site, digest, size_bytes) == size_bytes
+        if not here and not self._blobs.receive(digest, site, arriving, offset=offset, size_bytes=size_bytes):
             raise RunError("the transfer ended early", next_step="offer it again, and go on from the offset given")
         return wire.PushReply(size_bytes=size_bytes)
 
-    def fetch(self, request: wire.BlobRequest, context: grpc.ServicerContext) -> Iterator[bytes]:
-        """Send a model from an offset."""
-        site = self._site(context)
+    def packed(self, request: wire.PackedRequest, context: grpc.ServicerContext) -> wire.PackedReply:
+        """Say in which packed form a site may have the model of its task."""
+        site, _ = self._agent(context)
         digest = codec.read_digest(request.digest)
-        if digest != self._task(site).base or not self._blobs.has(digest):
+        if digest != self._task(site).base:
             raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run has moved on")
-        yield from self._signs_of(site, self._blobs.chunks(digest, request.offset))
+        return codec.write_packed(self._form(site, digest))
+
+    def _form(self, site: str, model: str) -> Packed | None:
+        form = packed_form(self._engine.run, site, model)
+        return form if form and self._blobs.has(form.digest) else None
+
+    def fetch(self, request: wire.BlobRequest, context: grpc.ServicerContext) -> Iterator[bytes]:
+        """Send a model from an offset; its size goes before it."""
+        site, instance = self._agent(context)
+        digest = codec.read_digest(request.digest)
+        base = self._task(site).base
+        form = self._form(site, base)
+        if digest not in (base, form.digest if form else base) or not self._blobs.has(digest):
+            raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run has moved on")
+        context.send_initial_metadata(((rpc.SIZE_KEY, str(self._blobs.size_bytes(digest))),))
+        yield from self._signs_of(site, instance, self._blobs.chunks(digest, request.offset))
 
     def _task(self, site: str) -> Task:
         """Return what the site is asked to do: it sends and fetches only the models of that. Raises RunError."""
@@ -224,9 +261,10 @@ class Service:
             raise RunError("this site is asked for nothing now", cause="the run has moved on")
         return asked
 
-    def _signs_of(self, site: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def _signs_of(self, site: str, instance: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Each chunk is a sign of life; what is left is not sent or taken once another process acts for the site."""
         for chunk in chunks:
-            self._engine.heard(site)
+            self._engine.heed(site, instance)
             yield chunk
 
     # --- the operator ---
@@ -234,8 +272,23 @@ class Service:
     def overview(self, _request: wire.OverviewRequest, context: grpc.ServicerContext) -> wire.OverviewReply:
         """Say how things stand."""
         self._caller(context, "operator")
+        return self._picture()
+
+    def watch(self, _request: wire.OverviewRequest, context: grpc.ServicerContext) -> Iterator[wire.OverviewReply]:
+        """Say how things stand, each time that something has changed."""
+        self._caller(context, "operator")
+        if not self._watchers.acquire(blocking=False):
+            raise RunError(f"{WATCHERS_MAX} are watching already", next_step="coordinator status, without --watch")
+        try:
+            context.add_callback(self._engine.wake)
+            for _ in self._engine.changes(context.is_active):
+                yield self._picture()
+        finally:
+            self._watchers.release()
+
+    def _picture(self) -> wire.OverviewReply:
         now = datetime.now(UTC).timestamp()
-        document = overview(self._engine.run, self._engine.signs(), now=now, trouble=self._engine.trouble)
+        document = overview(self._engine.run, self._engine.lines(), now=now, trouble=self._engine.trouble)
         return wire.OverviewReply(json=json.dumps(document))
 
     def command(self, request: wire.CommandRequest, context: grpc.ServicerContext) -> wire.CommandReply:
@@ -261,6 +314,10 @@ def _until_cut(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Yield what arrives; a cut line ends it early, and what has arrived is kept."""
     with contextlib.suppress(grpc.RpcError):
         yield from chunks
+
+
+def _headers(context: grpc.ServicerContext) -> dict[str, str]:
+    return {key: str(value) for key, value in context.invocation_metadata()}
 
 
 def _natural(text: str) -> int:
@@ -312,7 +369,7 @@ STOP_GRACE = timedelta(seconds=5)
 def serve(home: Home, service: Service, *, bind: str, sites: int) -> tuple[grpc.Server, int]:
     """Start listening; return the server and its port. Raises RunError where the port is taken."""
     # A site holds one stream and makes at most two calls beside it.
-    workers = ThreadPoolExecutor(max_workers=3 * sites + CALLS_BESIDE_STREAMS, thread_name_prefix="rpc")
+    workers = ThreadPoolExecutor(max_workers=3 * sites + WATCHERS_MAX + CALLS_BESIDE_STREAMS, thread_name_prefix="rpc")
     server = grpc.server(workers, options=rpc.SERVER_OPTIONS)
     server.add_generic_rpc_handlers(rpc.handlers(service.behaviours()))
     credentials = rpc.server_credentials(

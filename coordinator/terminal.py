@@ -43,10 +43,10 @@ def _headline(d: dict[str, Any]) -> Text:
 def _sites(d: dict[str, Any]) -> Table:
     table = Table("site", "is", "since", "asked to", "progress", "lease until", title="Sites", title_justify="left")
     for site in d["sites"]:
-        link = "" if site["connected"] or site["presence"] != "present" else " (line down)"
+        line = f" ({_cut(site['line'], site)})" if site["line"] else ""
         table.add_row(
             site["site"],
-            Text(f"{site['presence']}{link}", COLOURS[site["presence"]]),
+            Text(f"{site['presence']}{line}", COLOURS["silent" if line else site["presence"]]),
             _clock(site["since"]),
             site["doing"] if site["presence"] == "present" else "",
             _progress(site),
@@ -71,8 +71,13 @@ def _waits(d: dict[str, Any]) -> RenderableType:
     for wait in d["waits"]:
         until = "it reports" if wait["until"] is None else _clock(wait["until"])
         then = "a silent site loses its lease" if wait["until"] is None else wait["then"]
-        table.add_row(wait["site"], wait["reason"], _clock(wait["since"]), until, then)
+        table.add_row(wait["site"], _cut(wait["reason"], wait), _clock(wait["since"]), until, then)
     return table
+
+
+def _cut(words: str, d: dict[str, Any]) -> str:
+    """Words that end with what is wrong with a line, and since when."""
+    return words if d["cut_at"] is None else f"{words} since {_clock(d['cut_at'])}"
 
 
 def _ledger(d: dict[str, Any]) -> RenderableType:
@@ -101,11 +106,14 @@ def _ledger(d: dict[str, Any]) -> RenderableType:
 
 
 def _notes(d: dict[str, Any]) -> list[Text]:
-    failures = [
-        Text(f"{_clock(f['at'])} {f['site']} failed while {f['stage']}: {f['hint']} ({f['incident']})", "red")
-        for f in d["failures"][-5:]
-    ]
+    failures = [Text(_failure(f), "yellow" if f["goes_on"] else "red") for f in d["failures"][-5:]]
     return [*failures, *([Text(d["trouble"], "bold red")] if d["trouble"] else [])]
+
+
+def _failure(f: dict[str, Any]) -> str:
+    how = "had trouble and goes on" if f["goes_on"] else "failed"
+    kind = f", {f['kind']}" if f["kind"] else ""
+    return f"{_clock(f['at'])} {f['site']} {how} while {f['stage']}: {f['hint']} ({f['incident']}{kind})"
 
 
 def _clock(at: float) -> str:

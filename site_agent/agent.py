@@ -4,7 +4,8 @@ Rules
 1. One thread decides; everything that can block (listening, work, delivery, progress reports) is a thread of its own
    that puts what happened into the inbox. The loop takes one thing from the inbox, updates the session, and compares
    `session.duty` with what is running.
-2. Training does not need the line: a result waits in the spool until it can be told.
+2. Training does not need the line. What the site was asked and what it has finished lies in the run's journal
+   (`spool`), written before anything follows from it; so a restarted agent goes on at once, and delivers when it can.
 3. An error that another try may mend (LinkError, StorageError at the coordinator) is tried again after a growing
    pause; any other ends the agent with its three lines and its exit code.
 """
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -22,24 +22,42 @@ from typing import Any
 
 from fedcervix import codec, session
 from fedcervix.blobs import BlobStore
-from fedcervix.errors import FedcervixError, IdentityError, LinkError, PolicyError, RemoteError, RunError, StorageError
+from fedcervix.errors import (
+    FedcervixError,
+    IdentityError,
+    LinkError,
+    PolicyError,
+    RemoteError,
+    RunError,
+    StorageError,
+    TwinError,
+)
 from fedcervix.events import Answer, ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
-from fedcervix.log import logger
+from fedcervix.pauses import Pauses
 from fedcervix.plan import Plan
 from fedcervix.privacy import outward
+from fedcervix.rounding import Rounded
 from fedcervix.rounds import Instruction, Leave, Outcome
-from site_agent import incidents
+from site_agent import economy
+from site_agent.failures import TELL_S, Failures
 from site_agent.home import SiteHome
-from site_agent.link import Link, Pauses
+from site_agent.link import Link
 from site_agent.models import adopt
 from site_agent.policy import objections
+from site_agent.reporter import Hung, Reporter
+from site_agent.room import with_room
+from site_agent.runs import last_federation
+from site_agent.silence import FLOOR_S
 from site_agent.spool import Spool
-from site_agent.worker import CancelledError, Worker
+from site_agent.worker import CancelledError, Worker, WorkFailedError
 
 REMOTE_ERRORS_MAX = 3
-MENDED_BY_TIME = (LinkError, StorageError, RunError, RemoteError)
-PROGRESS_S = 1.0
-"""at most one progress report in this time"""
+MENDED_BY_TIME = (LinkError, StorageError, RunError, RemoteError, TwinError)
+"""TwinError: whether this agent is the one too many, the listener is told when it attaches"""
+STOP_S = 60.0
+"""how long an agent that is told to stop waits for the training's checkpoint"""
+NOT_TOLD = (IdentityError, PolicyError, RunError, TwinError)
+"""ends of which the coordinator knows, or does not listen to this site"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +82,8 @@ class Job:
     plan: Plan
     spool: Spool
     cancelled: threading.Event
+    at_work: bool = False
+    """the worker has it, not the line: giving it up is a kill"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +102,15 @@ class Broken:
 
 
 @dataclass(frozen=True, slots=True)
+class Silent:
+    """The worker has been silent for so long that it must have hung."""
+
+    hung: Hung
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
-    """The person or the system wants the agent to end."""
+    """The person or the system wants the agent to end: what can be kept is kept first."""
 
 
 class Agent:
@@ -100,38 +127,59 @@ class Agent:
         worker: Worker,
         show: Callable[[str, dict[str, Any]], None],
         look: Callable[[], object] = lambda: None,
+        *,
+        stop_s: float = STOP_S,
+        tell_s: float = TELL_S,
+        silence_s: float = FLOOR_S,
     ) -> None:
         self._home, self._site, self._link, self._worker, self._show = home, site, link, worker, show
-        self._look = look
-        self._inbox: queue.Queue[Said | LineDown | JobEnded | Broken | Stop] = queue.Queue()
+        self._look, self._stop_s = look, stop_s
+        self._inbox: queue.Queue[Said | LineDown | JobEnded | Broken | Silent | Stop] = queue.Queue()
         self._blobs = BlobStore(home.blobs)
         self._session = session.Session(site)
-        self._log = logger(site=site)
         self._spool: Spool | None = None
         self._plan: Plan | None = None
+        self._kept = session.Kept()
         self._job: Job | None = None
+        self._hung: Task | None = None
+        self._failures = Failures(home, site, link, tell_s=tell_s)
         self._stopping = threading.Event()
+        self._was_attached = False
         self._down_because = ""
+        self._disk_because = ""
         self._outcome: Outcome | None = None
         self._resting_because = ""
-        self._reporter = _Reporter(link, self._stopping)
+        self._reporter = Reporter(link.report, lambda hung: self._inbox.put(Silent(hung)), floor_s=silence_s)
 
     def run(self) -> Leave:
         """Take part until the run is over. Raises what stopped the agent before that."""
-        self._thread("listener", self._listen)
-        self._thread("reporter", self._reporter.run)
         try:
-            while True:
-                self._take(self._inbox.get())
-                duty = session.duty(self._session)
-                if isinstance(duty, session.Done):
-                    return self._leave(duty.leave)
-                self._reconcile(duty)
+            return self._leave(self._take_part())
+        except FedcervixError as error:
+            self._fail(error)
+            raise
         finally:
             self._stopping.set()
+            self._reporter.close()
+
+    def _take_part(self) -> Leave:
+        try:
+            self._resume()
+            self._thread("listener", self._listen)
+            self._thread("reporter", self._reporter.run)
+            while not isinstance(duty := self._duty(), session.Done):
+                self._remember()
+                self._reconcile(duty)
+                self._take(self._inbox.get())
+            self._remember()
+            return duty.leave
+        finally:
             if self._job is not None:
                 self._job.cancelled.set()
             self._worker.cancel()
+
+    def _duty(self) -> session.Duty:
+        return session.duty(self._session, self._blobs.has)
 
     def _leave(self, leave: Leave) -> Leave:
         if self._spool is not None:
@@ -139,12 +187,50 @@ class Agent:
         return leave
 
     def stop(self) -> None:
-        """End soon; what is finished is kept. Safe in a signal handler's thread."""
+        """End soon; what is finished is kept, and training's checkpoint. Safe in a signal handler's thread."""
+        self._failures.hurry.set()
         self._inbox.put(Stop())
+
+    # --- what outlives the process ---
+
+    def _resume(self) -> None:
+        """Go on as this site was told last: the coordinator may be away for long."""
+        try:
+            last = last_federation(self._home)
+        except StorageError as error:
+            self._show("said", {"text": f"{error.explain()}\nthe coordinator will say how to go on"})
+            return
+        if last is None or last.spool.ended() or last.spool.kept() == session.Kept():
+            return
+        if against := objections(self._home.config().policy, last.plan, self._site):
+            self._show("said", {"text": f"run {last.run} does not go on here, by this site's policy: {against[0]}"})
+            return
+        self._enter(last.plan, last.spool)
+        duty = self._duty()
+        self._show("resumed", {"run": last.run, "task": duty.task if isinstance(duty, session.Work) else None})
+
+    def _remember(self) -> None:
+        """Write down what has changed. A full disk costs the memory, not the run; the next event tries again."""
+        kept = session.kept(self._session)
+        if self._spool is None or kept == self._kept:
+            return
+        try:
+            self._spool.keep(kept)
+        except StorageError as error:
+            if error.what != self._disk_because:
+                self._show("trouble", {"error": error})
+            self._disk_because = error.what
+        else:
+            self._kept, self._disk_because = kept, ""
+
+    def _remember_elsewhere(self, spool: Spool, then: Callable[[session.Session], session.Session]) -> None:
+        """Write down what came of a run that was abandoned meanwhile: its coordinator may come back."""
+        with contextlib.suppress(StorageError):
+            spool.keep(session.kept(then(session.resumed(self._site, spool.kept()))))
 
     # --- what comes in ---
 
-    def _take(self, item: Said | LineDown | JobEnded | Broken | Stop) -> None:
+    def _take(self, item: Said | LineDown | JobEnded | Broken | Silent | Stop) -> None:
         match item:
             case Said(codec.Welcome() as welcome):
                 self._welcomed(welcome)
@@ -153,28 +239,38 @@ class Agent:
             case LineDown(error):
                 self._line_down(error)
             case JobEnded(job, then):
-                self._job = None
-                self._reporter.put(None)
+                if self._job is job:
+                    self._job = None
+                    self._reporter.end()
                 if job.spool == self._spool:
                     self._session = then(self._session)
+                else:
+                    self._remember_elsewhere(job.spool, then)
             case Broken(error):
-                self._broken(error)
+                raise error
+            case Silent(hung):
+                self._restart_hung(hung)
             case Stop():
+                self._drain()
                 raise KeyboardInterrupt
 
     def _welcomed(self, welcome: codec.Welcome) -> None:
-        self._down_because = ""
-        if self._plan is None or self._spool is None or self._spool.folder.name != welcome.run:
+        new = self._plan is None or self._spool is None or self._spool.folder.name != welcome.run
+        if new:
             self._begin(welcome)
-            self._show("attached", {"run": welcome.run, "plan": welcome.plan})
         elif welcome.plan != self._plan:
             raise RemoteError(
                 f"run {welcome.run} has another plan than before",
                 cause="the coordinator's home was made anew or tampered with",
                 next_step="ask the coordinator's operator",
             )
+        if new or not self._was_attached:
+            self._show("attached", {"run": welcome.run, "plan": welcome.plan})
         else:
             self._show("line up", {})
+            self._reporter.again()
+        self._was_attached, self._down_because = True, ""
+        self._session = session.attached(self._session)
         ready = codec.Ready(welcome.run, welcome.plan.digest)
         self._thread("ready", lambda: self._tell_ready(ready))
 
@@ -189,10 +285,15 @@ class Agent:
                 cause=f"[policy] in {self._home.config_file}",
                 next_step="agree with the coordinator's operator, then change the policy or the plan",
             )
-        self._reporter.beat_s = welcome.plan.terms.lease_s / 4
-        self._plan, self._spool = welcome.plan, Spool(self._home.run_folder(welcome.run))
-        self._spool.open(welcome.plan)
-        self._session = session.Session(self._site, result=self._spool.waiting())
+        spool = Spool(self._home.run_folder(welcome.run))
+        spool.open(welcome.plan)
+        self._enter(welcome.plan, spool)
+
+    def _enter(self, plan: Plan, spool: Spool) -> None:
+        """Take part in a run, from where its journal here says that this site stands."""
+        self._reporter.beat_s = plan.terms.lease_s / 4
+        self._plan, self._spool, self._kept = plan, spool, spool.kept()
+        self._session = session.resumed(self._site, self._kept)
 
     def _instructed(self, instruction: Instruction) -> None:
         if isinstance(instruction, Task):
@@ -213,20 +314,55 @@ class Agent:
         if self._outcome is not None and settled is not None and settled.kind is TaskKind.ADOPT:
             over = Leave(self._outcome, "the model is here; the coordinator closed the line before it told more")
             self._session = session.instructed(self._session, over)
-        elif error.what != self._down_because:
-            self._show("line down", {"error": error})
+            return
+        self._session = session.cut(self._session)
+        if error.what != self._down_because:
+            self._show("line down", {"error": error, "works": isinstance(self._duty(), session.Work)})
         self._down_because = error.what
 
-    def _broken(self, error: FedcervixError) -> None:
-        self._job = None
-        if isinstance(error, IdentityError | PolicyError | RunError):
-            raise error
-        failure = incidents.record(self._home, self._site, error, secrets=incidents.secrets(self._home), at=time.time())
-        self._log.error("failed", incident=failure.incident, stage=failure.stage)
-        with contextlib.suppress(FedcervixError):
-            self._link.report(failure)
+    def _drain(self) -> None:
+        """Let training keep a checkpoint, or finish; everything else can be broken off at any moment."""
+        if self._job is None or not self._job.at_work:
+            return
+        self._show("stopping", {"deadline_s": self._stop_s})
+        self._job.cancelled.set()
+        self._worker.stop()
+        ends_s = time.monotonic() + self._stop_s
+        with contextlib.suppress(queue.Empty):
+            while self._job is not None:
+                item = self._inbox.get(timeout=max(0.0, ends_s - time.monotonic()))
+                if isinstance(item, JobEnded):
+                    self._take(item)
+        if self._job is not None:
+            self._show("said", {"text": f"training did not end within {self._stop_s:.0f} s and is killed"})
+        self._remember()
+
+    # --- what breaks ---
+
+    def _fail(self, error: FedcervixError) -> None:
+        """Write down what ends the agent, and tell it: now, or by the next process."""
+        if isinstance(error, NOT_TOLD):
+            return
+        failure = self._failures.record(error)
         error.cause = f"{error.cause} (full account: {self._home.incidents / failure.incident}.txt)"
-        raise error
+        if not self._failures.tell_soon():
+            self._show("said", {"text": f"the coordinator cannot be told now; it hears of {failure.incident} later"})
+
+    def _restart_hung(self, hung: Hung) -> None:
+        """Kill a worker that hangs; its task goes on from its checkpoint. Raises WorkFailedError the second time."""
+        job, task = self._job, hung.said.task
+        if job is None or job.duty != session.Work(task) or job.cancelled.is_set():
+            return
+        job.cancelled.set()
+        self._worker.cancel()
+        self._job = None  # whatever its thread still waits for
+        error = _hangs(hung)
+        if self._hung == task:
+            raise error
+        self._hung = task
+        self._failures.record(error, goes_on=True)
+        self._show("trouble", {"error": error})
+        self._thread("failures", self._failures.tell_soon)
 
     # --- what goes on ---
 
@@ -235,7 +371,7 @@ class Agent:
         if self._job is not None:
             if self._job.duty != duty and not self._job.cancelled.is_set():
                 self._job.cancelled.set()
-                if isinstance(self._job.duty, session.Work):
+                if self._job.at_work:
                     self._worker.cancel()
             return
         if isinstance(duty, session.Rest):
@@ -246,10 +382,12 @@ class Agent:
         assert self._spool is not None
         self._job = job = Job(duty, self._plan, self._spool, threading.Event())
         if isinstance(duty, session.Work):
-            self._reporter.put(codec.Progress(duty.task, "starting", 0, 0, "", 0.0, 0.0))
+            self._reporter.begin(codec.Progress(duty.task, "starting", 0, 0, "", 0.0, 0.0))
         self._thread("job", lambda: self._run_job(job))
 
     def _rest(self, rest: session.Rest) -> None:
+        if self._session.away and not self._down_because:
+            return  # it is not known yet whether the coordinator is there
         if rest.reason not in (self._resting_because, session.NOT_ATTACHED.reason):
             self._show("resting", {"reason": rest.reason})
         self._resting_because = rest.reason
@@ -260,7 +398,9 @@ class Agent:
             duty = job.duty
             then = self._work(job, duty.task) if isinstance(duty, session.Work) else self._deliver(job, duty.result)
             self._inbox.put(JobEnded(job, then))
-        except CancelledError:
+        except CancelledError as cancelled:
+            if text := str(cancelled):
+                self._show("said", {"text": text})
             self._inbox.put(JobEnded(job, lambda s: s))
         except FedcervixError as error:
             done = JobEnded(job, lambda s: s)  # what is no longer wanted may break
@@ -269,28 +409,65 @@ class Agent:
     def _work(self, job: Job, task: Task) -> Callable[[session.Session], session.Session]:
         self._show("working", {"task": task})
         lines: list[str] = []
-        if task.base and not self._blobs.has(task.base):
-            self._again(
-                job.cancelled,
-                lambda: self._link.fetch(task.base, self._blobs, self._on_bytes(job, task, "downloading")),
-            )
+        if task.base:
+            self._again(job.cancelled, lambda: self._bring(job, task))
         if task.kind is TaskKind.ADOPT:
-            adopt(self._home, task, job.plan, self._blobs)
+            self._with_room(job, task, lambda: adopt(self._home, task, job.plan, self._blobs))
             result: session.Result = ModelAdopted(self._site, task, time.time())
         else:
+            if task.kind is TaskKind.TRAIN:
+                self._again(job.cancelled, lambda: economy.settle_earlier(job.spool.folder, task, self._link.report))
+            job.at_work = True
+            self._reporter.hand_over()
             numbers = self._worker.do(task, job.plan, self._on_progress(task), job.cancelled)
-            result = _result(self._site, task, numbers)
+            self._reporter.take_back()
+            result = self._result(job, task, numbers)
             if task.kind in (TaskKind.TRAIN, TaskKind.SCORE):
-                job.spool.note(str(task.kind), task.round, numbers)
+                self._with_room(job, task, lambda: job.spool.note(str(task.kind), task.round, numbers))
                 lines = numbers.get("said", [])
-        job.spool.put(result)
         self._show("finished", {"task": task, "lines": lines})
         return lambda s: session.finished(s, result)
 
+    def _with_room(self, job: Job, task: Task, act: Callable[[], None]) -> None:
+        """Write something to this site's disk; a full one is waited for, and the coordinator is told so."""
+
+        def wait(pause_s: float) -> None:
+            if job.cancelled.wait(pause_s) or self._stopping.is_set():
+                raise CancelledError
+
+        with_room(act, self._on_progress(task), wait)
+
+    def _bring(self, job: Job, task: Task) -> None:
+        """Have the task's model here; neither it nor its packed form is longer than this run's models may be."""
+        on_bytes = self._on_bytes(job, task, "downloading")
+        bytes_max = codec.model_bytes_max(job.spool.model_bytes())
+
+        def fetch(digest: str) -> None:
+            self._link.fetch(digest, self._blobs, on_bytes, bytes_max=bytes_max)
+
+        if not self._blobs.has(task.base):
+            economy.bring(self._link, self._blobs, task.base, job.plan, fetch)
+        job.spool.note_model(self._blobs.size_bytes(task.base))
+
+    def _result(self, job: Job, task: Task, numbers: dict[str, Any]) -> session.Result:
+        """Return what a worker has done as the report it makes."""
+        if task.kind is TaskKind.SCORE:
+            return _score(self._site, task, numbers)
+        made = economy.rounded(self._blobs, job.spool.folder, task, job.plan, numbers["digest"])
+        update = _update(self._site, task, numbers, made)
+        economy.keep(job.spool.folder, update, made.residual)
+        return update
+
     def _deliver(self, job: Job, result: session.Result) -> Callable[[session.Session], session.Session]:
         answer, reason = self._again(job.cancelled, lambda: self._deliver_once(job, result))
-        job.spool.clear()
+        if isinstance(result, UpdateStored):
+            economy.settle(job.spool.folder, result, answer)
+
+        def answered(s: session.Session) -> session.Session:
+            return session.answered(s, result.task)
+
         if answer is Answer.REFUSED:
+            self._inbox.put(JobEnded(job, answered))  # it is not told again by the next process
             raise RunError(
                 f"the coordinator refused the result of {result.task}{': ' if reason else ''}{reason}",
                 cause="it does not fit the run",
@@ -299,13 +476,13 @@ class Agent:
         if isinstance(result, ModelAdopted) and reason in list(Outcome):
             self._outcome = Outcome(reason)
         keep = {result.task.base} | ({result.digest} if isinstance(result, UpdateStored) else set())
-        self._blobs.keep_only(keep)
+        self._blobs.keep_only(keep | economy.carried(job.spool.folder).residuals)
         self._show("delivered", {"task": result.task, "answer": answer})
-        return lambda s: session.answered(s, result.task)
+        return answered
 
     def _deliver_once(self, job: Job, result: session.Result) -> tuple[Answer, str]:
         if isinstance(result, UpdateStored):
-            self._link.push(result.digest, self._blobs, self._on_bytes(job, result.task, "uploading"))
+            self._link.push(result.packed or result.digest, self._blobs, self._on_bytes(job, result.task, "uploading"))
         return self._link.report(result)
 
     def _again(
@@ -319,7 +496,7 @@ class Agent:
         A line comes back, a full disk is emptied, a model that is no longer there is asked for under a new task; bytes
         that arrived wrong are sent once more or twice, but not for ever.
         """
-        pauses = Pauses(random.Random())  # noqa: S311  (jitter, not a secret, and no result depends on it)
+        pauses = Pauses()
         arrived_wrong = 0
         while True:
             try:
@@ -335,9 +512,14 @@ class Agent:
 
     def _on_progress(self, task: Task) -> Callable[[dict[str, Any]], None]:
         def on_progress(values: dict[str, Any]) -> None:
+            if note := values.pop("note", ""):
+                self._show("said", {"text": note})
+            if trouble := values.get("trouble"):
+                what, cause, next_step = trouble
+                self._show("trouble", {"error": FedcervixError(what, cause=cause, next_step=next_step)})
             self._show("progress", {"task": task, **values})
             numbers = (values.get("loss", 0.0), values.get("images_per_s", 0.0))
-            self._reporter.put(
+            self._reporter.heard(
                 codec.Progress(task, values["stage"], values["done"], values["of"], values["unit"], *numbers)
             )
 
@@ -357,7 +539,7 @@ class Agent:
 
     def _listen(self) -> None:
         """Listen to the coordinator; when the line is cut, come back with growing pauses."""
-        pauses = Pauses(random.Random())  # noqa: S311  (jitter)
+        pauses = Pauses()
         while not self._stopping.is_set():
             try:
                 for what in self._link.attach():
@@ -386,15 +568,17 @@ class Agent:
         return LineDown(error)
 
     def _tell_ready(self, ready: codec.Ready) -> None:
-        """Accept the plan."""
+        """Accept the plan, and make good what an earlier process could not tell."""
+        with contextlib.suppress(FedcervixError):
+            self._failures.tell(late=True)
         try:
-            self._again(self._stopping, lambda: self._link.report(ready), (LinkError, StorageError))
+            self._again(self._stopping, lambda: self._link.report(ready), (LinkError, StorageError, TwinError))
         except CancelledError:
             return
         except FedcervixError as error:
             self._inbox.put(Broken(error))
 
-    def _thread(self, name: str, target: Callable[[], None]) -> None:
+    def _thread(self, name: str, target: Callable[[], object]) -> None:
         def guarded() -> None:
             try:
                 target()
@@ -404,51 +588,38 @@ class Agent:
         threading.Thread(target=guarded, name=name, daemon=True).start()
 
 
-class _Reporter:
-    """Tells the coordinator how far the work is, so that the lease holds.
-
-    Sends news at most once in `PROGRESS_S`, and what was last known once in a quarter of the lease: a single step may
-    take longer than a lease. What cannot be sent is dropped; the next one says more.
-    """
-
-    def __init__(self, link: Link, stopping: threading.Event) -> None:
-        self._link, self._stopping = link, stopping
-        self._changed = threading.Condition()
-        self._progress: codec.Progress | None = None
-        self._news = False
-        self.beat_s = 10.0
-
-    def put(self, progress: codec.Progress | None) -> None:
-        """Say how far the work is; None: nothing is being done."""
-        with self._changed:
-            self._progress, self._news = progress, progress is not None
-            self._changed.notify()
-
-    def run(self) -> None:
-        """Send until the agent stops."""
-        while not self._stopping.wait(PROGRESS_S):
-            with self._changed:
-                self._changed.wait_for(lambda: self._news, timeout=self.beat_s)
-                progress, self._news = self._progress, False
-            if progress is not None:
-                with contextlib.suppress(FedcervixError):
-                    self._link.report(progress)
+def _hangs(hung: Hung) -> WorkFailedError:
+    """Return what a hung worker is called."""
+    silent_min = (hung.silence.ends_at_s - hung.silence.since_s) / 60
+    return WorkFailedError(
+        f"the training process has said nothing for {silent_min:.1f} min; "
+        f"within this task it was never silent for more than {hung.silence.longest_s:.0f} s",
+        cause="a GPU or its driver hangs, a disk or share does not answer, or other hosts that train with it do not",
+        next_step="look at nvidia-smi, and at the system's log (dmesg | tail)",
+        stage=hung.said.stage,
+        trace="",
+    )
 
 
-def _result(site: str, task: Task, numbers: dict[str, Any]) -> session.Result:
+def _score(site: str, task: Task, numbers: dict[str, Any]) -> ScoreReported:
     """Return a worker's numbers as the report they make; nothing else of them leaves the site."""
-    at = time.time()
     told = outward(numbers)
-    if task.kind is TaskKind.SCORE:
-        gauges = tuple(sorted((name, float(value)) for name, value in outward(numbers["gauges"]).items()))
-        return ScoreReported(site, task, float(told["loss_sum"]), int(told["count"]), int(told["images"]), gauges, at)
+    gauges = tuple(sorted((name, float(value)) for name, value in outward(numbers["gauges"]).items()))
+    loss_sum, count, images = float(told["loss_sum"]), int(told["count"]), int(told["images"])
+    return ScoreReported(site, task, loss_sum, count, images, gauges, time.time())
+
+
+def _update(site: str, task: Task, numbers: dict[str, Any], made: Rounded) -> UpdateStored:
+    """The same for a model, which was rounded if the plan says so."""
+    told = outward(numbers)
     return UpdateStored(
         site,
         task,
-        numbers["digest"],
+        made.digest,
         int(told["images"]),
         int(told["steps"]),
         float(told["loss"]),
         float(told["seconds"]),
-        at,
+        time.time(),
+        made.packed,
     )

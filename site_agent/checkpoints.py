@@ -72,18 +72,16 @@ class Checkpoints:
         self._asked_s = self._clock()
         return self._asked_s >= self._next_s
 
-    def keep(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint, then drop older ones. A disk that does not take it is logged and otherwise ignored."""
+    def keep(self, checkpoint: Checkpoint) -> bool:
+        """Write a checkpoint, then drop older ones. A disk that does not take it is logged; then it returns False."""
         metadata = {_FACTS: json.dumps(checkpoint.facts, sort_keys=True, allow_nan=False)}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
         content = safetensors.torch.save(tensors, metadata)
         file = self._folder / f"{self._stem}-{hashlib.sha256(content).hexdigest()}.safetensors"
-        try:
-            self._put(file, content)
-        except OSError as error:
-            log.warning("checkpoint_not_kept", reason=error.strerror or type(error).__name__)
+        kept = self._put(file, content)
         now = self._clock()
         self._next_s = now + max(self._interval_s, (now - self._asked_s) / COST_SHARE)
+        return kept
 
     def latest(self) -> Checkpoint | None:
         """Return the newest checkpoint that is whole; None if there is none."""
@@ -103,10 +101,23 @@ class Checkpoints:
         for file in self._files():
             file.unlink(missing_ok=True)
 
+    def drop_others(self) -> None:
+        """No other training in this folder will go on."""
+        for file in set(self._folder.glob("checkpoint-*")) - set(self._files()):
+            file.unlink(missing_ok=True)
+
     def _files(self) -> list[Path]:
         return list(self._folder.glob(f"{self._stem}-*.safetensors"))
 
-    def _put(self, file: Path, content: bytes) -> None:
+    def _put(self, file: Path, content: bytes) -> bool:
+        try:
+            self._replace(file, content)
+        except OSError as error:
+            log.warning("checkpoint_not_kept", reason=error.strerror or type(error).__name__)
+            return False
+        return True
+
+    def _replace(self, file: Path, content: bytes) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         older = [found for found in self._files() if found != file]
         others = [found for found in _newest_first(self._folder.glob("checkpoint-*")) if found not in (file, *older)]

@@ -16,7 +16,7 @@ import hashlib
 import itertools
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -149,6 +149,12 @@ class Collection:
         )
 
 
+def digest_of(images: Iterable[Image]) -> str:
+    """Return the SHA-256 of pictures, women, labels and splits, in order, test images left out."""
+    lines = (f"{i.digest} {i.woman} {i.label} {i.split}\n" for i in images if i.split != "test")
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 def index(
     manifest: Path,
     *,
@@ -158,6 +164,7 @@ def index(
     pixels_max: int = PIXELS_MAX,
     cache_folder: Path | None = None,
     on_progress: Progress = silent,
+    on_compared: Progress = silent,
 ) -> Collection:
     """Read a manifest, decode every image once, and decide what each is used for.
 
@@ -178,7 +185,7 @@ def index(
     _check_readable(quarantined, len(rows), unreadable_max, manifest.name)
 
     seen = [_sighting(row, look) for row, look in looks if isinstance(look, Look)]
-    found = compare(seen)
+    found = compare(seen, on_compared)
     strata = _strata(seen, found.disputed)
     women = {patient: group[0] for group in groups(strata, found.links) for patient in group}
     _check_placeholders(women, found.leaks, manifest.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from site_agent.images import Progress, silent
 from site_agent.pixels import Pixels
 
 
-def open_collection(home: SiteHome, on_progress: Progress = silent) -> Collection:
+def open_collection(home: SiteHome, on_progress: Progress = silent, on_compared: Progress = silent) -> Collection:
     """Index the manifest that the site's configuration names. Raises ConfigError, DataError, StorageError."""
     data = home.config().data
     return index(
@@ -27,6 +28,7 @@ def open_collection(home: SiteHome, on_progress: Progress = silent) -> Collectio
         unreadable_max=data.unreadable_max,
         cache_folder=home.cache,
         on_progress=on_progress,
+        on_compared=on_compared,
     )
 
 
@@ -48,6 +50,28 @@ def joined(parts: Sequence[Images]) -> Images:
 def selected(images: Images, rows: Sequence[int]) -> Images:
     """Return some of the images, in the order of `rows`; no pixel is copied."""
     return Images(squares.selected(images.pixels, rows), tuple(images.patients[row] for row in rows))
+
+
+def pooled(
+    home: SiteHome,
+    collections: Sequence[Collection],
+    recipe: Recipe,
+    split: Literal["train", "valid"],
+    on_progress: Progress = silent,
+) -> Images:
+    """Return the images of a split of all collections (the paper's CSSL), the site's own collection first.
+
+    A picture that is in another part of any of the collections is left out: no test woman trains under another name.
+    """
+    barred = {image.digest for collection in collections for image in collection.images if image.split != split}
+    parts = []
+    for number, collection in enumerate(collections):
+        images = contrastive(home, collection, recipe, split, on_progress)
+        kept = [k for k, image in enumerate(collection.contrastive(split)) if image.digest not in barred]
+        found = selected(images, kept)
+        women = found.patients if number == 0 else tuple(f"{number}:{woman}" for woman in found.patients)
+        parts.append(Images(found.pixels, women))
+    return joined(parts)
 
 
 def labelled(

@@ -49,6 +49,11 @@ def choose(device: Device) -> torch.device:
     return torch.device("cuda" if present and device != "cpu" else "cpu")
 
 
+def name_of(device: torch.device) -> str:
+    """Return what a GPU calls itself."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def accelerate(asked: Literal["auto"] | Acceleration, device: torch.device) -> Acceleration:
     """Return how a training step runs: `auto` is a CUDA graph on a GPU, and plain calls on a CPU.
 

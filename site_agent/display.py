@@ -49,6 +49,13 @@ class Display:
         )
         self._line(f"the plan is allowed by this site's policy (contract {plan.digest[:12]})")
 
+    def _resumed(self, values: dict[str, Any]) -> None:
+        self._line(f"goes on with run {values['run']}" + (f": {values['task']}" if values["task"] else ""))
+
+    def _stopping(self, values: dict[str, Any]) -> None:
+        within = f"within {values['deadline_s']:.0f} s"
+        self._line(f"stopping: training ends at its next step, with a checkpoint, {within}; once more: at once")
+
     def _said(self, values: dict[str, Any]) -> None:
         self._line(values["text"])
 
@@ -56,7 +63,8 @@ class Display:
         self._line("the coordinator is back")
 
     def _line_down(self, values: dict[str, Any]) -> None:
-        self._line(f"{values['error'].what}; trying again by itself, work goes on meanwhile")
+        works = ", work goes on meanwhile" if values["works"] else ""
+        self._line(f"{values['error'].what}; trying again by itself{works}")
 
     def _trouble(self, values: dict[str, Any]) -> None:
         self._line(f"{values['error'].explain()}\n          trying again by itself")
@@ -105,6 +113,8 @@ class Display:
 
     _SHOW: dict[str, Callable[[Display, dict[str, Any]], None]] = {  # noqa: RUF012  (a constant table)
         "attached": _attached,
+        "resumed": _resumed,
+        "stopping": _stopping,
         "said": _said,
         "line up": _line_up,
         "line down": _line_down,

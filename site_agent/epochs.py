@@ -32,6 +32,7 @@ from site_agent.contrast import LOSSES
 from site_agent.devices import autocast, lacks_memory, let_go, place
 from site_agent.feed import Feed
 from site_agent.gauges import IMAGES_MAX, Gauges, gauges
+from site_agent.images import Progress, silent
 from site_agent.joint_norm import join_batch_norm
 from site_agent.model import Encoder
 from site_agent.optimise import learning_rate, set_rate
@@ -309,7 +310,14 @@ class _Tally:
 
 
 def validation_loss(
-    encoder: Encoder, images: Images, recipe: Recipe, *, seed: int, stream: str, device: torch.device
+    encoder: Encoder,
+    images: Images,
+    recipe: Recipe,
+    *,
+    seed: int,
+    stream: str,
+    device: torch.device,
+    on_progress: Progress = silent,
 ) -> Score:
     """Score the encoder on `images`; the same weights get the same score whenever they are asked.
 
@@ -329,7 +337,7 @@ def validation_loss(
     feed = images.on(device)
     was_training = encoder.training
     encoder.eval()
-    loss_sum, seen = 0.0, []
+    loss_sum, scored, seen = 0.0, 0, []
     with torch.no_grad():
         for chosen in order:
             packed = scoring_draws(chosen, recipe, seed=seed, stream=stream)
@@ -338,6 +346,8 @@ def validation_loss(
                 f = encoder(x)
             loss_sum += float(LOSSES[recipe.loss](f, recipe.temperature)) * len(chosen)
             seen.append(f)
+            scored += len(chosen)
+            on_progress(scored, len(images))
     encoder.train(was_training)
     _check_finite(loss_sum, recipe, "on the validation images")
     return Score(loss_sum=loss_sum, count=len(images), gauges=gauges(_both_views(seen)))

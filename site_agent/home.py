@@ -10,7 +10,9 @@ sweeps/NAME/          what was tried out: finished combinations, and the recipe 
 runs/RUN/             what this site did in a run, and the checkpoint of a round in progress
 models/               cervix models and classifiers
 reports/              HTML pages and results.json; they hold images and stay here
+instances.json        which processes of the agent ran here last
 incidents/            full traces of failures; they stay here
+untold/               scrubbed reports of failures that the coordinator has not heard yet
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ manifest = {manifest}         # CSV: image, patient, label (0 control, 1 case, e
 {threads}                   # 0: all cores
 # processes = 1               # training processes; 0: one per GPU
 # launcher = []               # how several hosts train together: docs/running.md
+# checkpoint_s = 60.0         # at least so long between two checkpoints of a round in progress
 # images_in_memory_gib = 4.0  # decoded images of one part (train, valid, test); more than that stay on the disk
 # imagenet_weights = ""       # file with ImageNet weights; empty: torchvision's own download
 # acceleration = "auto"       # auto (graph on a GPU), eager, graph or compile
@@ -96,6 +99,8 @@ class HardwareSection:
     processes: int = 1
     launcher: tuple[str, ...] = ()
     """arguments of torch's launcher for several hosts; empty: this host alone"""
+    checkpoint_s: float = 60.0
+    """at least so long between two checkpoints of a round in progress; more where writing one is slow"""
     images_in_memory_gib: float = 4.0
     """decoded images of one part; more than that stay on the disk"""
     imagenet_weights: str = ""
@@ -107,6 +112,7 @@ class HardwareSection:
         found = self.images_in_memory_gib
         check(0 <= found <= 4096, f"images_in_memory_gib is 0 to 4096; found {found}")
         check(0 <= self.processes <= 64, f"processes is 0 to 64; found {self.processes}")
+        check(0 <= self.checkpoint_s <= 86_400, f"checkpoint_s is 0 to 86400; found {self.checkpoint_s}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,9 +175,19 @@ class SiteHome:
         return self.folder / "reports"
 
     @property
+    def instances(self) -> Path:
+        """The processes of the agent that ran here, newest first (see site_agent.instances)."""
+        return self.folder / "instances.json"
+
+    @property
     def incidents(self) -> Path:
         """Full traces of failures."""
         return self.folder / "incidents"
+
+    @property
+    def untold(self) -> Path:
+        """Reports of failures that the coordinator has not heard yet."""
+        return self.folder / "untold"
 
     def run_folder(self, run: str) -> Path:
         """Return where this site keeps what it did in a run."""

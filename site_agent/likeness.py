@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedcervix.errors import DataError
+from site_agent.images import Progress, silent
 
 ALIKE_FROM = 0.96
 """correlation of two thumbnails from which on two pictures count as one"""
@@ -82,7 +83,7 @@ class Comparison:
         return [pair for leak in self.leaks for pair in itertools.pairwise(leak.patients)]
 
 
-def compare(seen: Sequence[Sighting]) -> Comparison:
+def compare(seen: Sequence[Sighting], on_progress: Progress = silent) -> Comparison:
     """Find copies, leaks and disputed labels. `used` and `copies` keep the order of `seen`."""
     same: dict[str, list[Sighting]] = {}
     for one in seen:
@@ -90,35 +91,49 @@ def compare(seen: Sequence[Sighting]) -> Comparison:
     kept = {digest: min(group, key=lambda one: one.label is None) for digest, group in same.items()}
     used = tuple(one for one in seen if kept[one.digest] is one)
     copies = tuple(Copy(one.image, kept[one.digest].image) for one in seen if kept[one.digest] is not one)
-    leaks = (*_identical(same.values()), *_alike(used))
+    leaks = (*_identical(same.values()), *_alike(used, on_progress))
     disputed = {one.image for group in same.values() if _conflicting(group) for one in group}
     disputed |= {image for leak in leaks if leak.conflicting for image in leak.images}
     return Comparison(used, copies, leaks, frozenset(disputed))
 
 
-def alike(thumbnails: Sequence[bytes], patients: Sequence[str]) -> tuple[tuple[int, int], ...]:
+def alike(
+    thumbnails: Sequence[bytes], patients: Sequence[str], on_progress: Progress = silent
+) -> tuple[tuple[int, int], ...]:
     """Return the pairs (i, j), i < j, of pictures of different patients that are nearly the same.
 
     Empty thumbnails are like nothing. Raises DataError above PAIRS_MAX pairs: those are not photographs of women.
     """
+    return tuple((i, j) for i, j, _ in likenesses(thumbnails, patients, ALIKE_FROM, on_progress))
+
+
+def likenesses(
+    thumbnails: Sequence[bytes], patients: Sequence[str], at_least: float, on_progress: Progress = silent
+) -> tuple[tuple[int, int, float], ...]:
+    """Return (i, j, likeness), i < j, of pictures of different patients that are at least so much alike.
+
+    Raises DataError as `alike` does.
+    """
     seen = np.array([k for k, thumbnail in enumerate(thumbnails) if thumbnail], np.int64)
     rows = _unit_rows([thumbnails[k] for k in seen])  # (n, 256)
     patient = np.unique(np.array([patients[k] for k in seen], str), return_inverse=True)[1]
-    pairs: list[tuple[int, int]] = []
+    pairs: list[tuple[int, int, float]] = []
     for above, left in itertools.combinations_with_replacement(range(0, len(seen), _BLOCK), 2):
+        on_progress(above, len(seen))
         likeness = rows[above : above + _BLOCK] @ rows[left : left + _BLOCK].T  # (block, block)
-        if likeness.max() < ALIKE_FROM:
+        if likeness.max() < at_least:
             continue
-        i, j = np.nonzero(likeness >= ALIKE_FROM)
-        i, j = i + above, j + left
-        found = (i < j) & (patient[i] != patient[j])
-        if len(pairs) + np.count_nonzero(found) > PAIRS_MAX:
+        i, j = np.nonzero(likeness >= at_least)
+        found = (i + above < j + left) & (patient[i + above] != patient[j + left])
+        i, j = i[found], j[found]
+        if len(pairs) + len(i) > PAIRS_MAX:
             raise DataError(
                 f"more than {PAIRS_MAX:,} pairs of patients share nearly the same picture",
                 cause="test cards, forms or placeholders among the images",
                 next_step="remove their rows from the manifest",
             )
-        pairs += zip(seen[i[found]].tolist(), seen[j[found]].tolist(), strict=True)
+        alike_by = likeness[i, j].tolist()
+        pairs += zip(seen[i + above].tolist(), seen[j + left].tolist(), alike_by, strict=True)
     return tuple(sorted(pairs))
 
 
@@ -138,8 +153,8 @@ def _identical(same: Iterable[Sequence[Sighting]]) -> Iterator[Leak]:
             yield _leak(group, identical=True)
 
 
-def _alike(used: Sequence[Sighting]) -> Iterator[Leak]:
-    for i, j in alike([one.thumbnail for one in used], [one.patient for one in used]):
+def _alike(used: Sequence[Sighting], on_progress: Progress) -> Iterator[Leak]:
+    for i, j in alike([one.thumbnail for one in used], [one.patient for one in used], on_progress):
         yield _leak((used[i], used[j]), identical=False)
 
 

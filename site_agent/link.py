@@ -1,12 +1,12 @@
 """The site's narrow seam to the coordinator. Every call is begun here; every error is one of ours.
 
 `Link` is what the agent needs; `GrpcLink` is the real one. A line that fails raises LinkError, after which the caller
-tries again with the pauses of `Pauses`.
+tries again after a while (`fedcervix.pauses`).
 """
 
 from __future__ import annotations
 
-import random
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -15,7 +15,9 @@ import grpc
 
 from fedcervix import __version__, codec, rpc
 from fedcervix.blobs import BlobStore
-from fedcervix.errors import LinkError
+from fedcervix.codec import FIRST_MODEL_BYTES_MAX
+from fedcervix.economy import Packed
+from fedcervix.errors import LinkError, RemoteError
 from fedcervix.events import Answer
 from fedcervix.rounds import Instruction
 from fedcervix.wire import federation_pb2 as wire
@@ -36,18 +38,34 @@ class Link(Protocol):
     def report(self, report: codec.Report) -> tuple[Answer, str]:
         """Tell; returns the answer and, where it refuses, why."""
 
-    def fetch(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
-        """Bring a model here; goes on where an earlier try ended."""
+    def fetch(
+        self, digest: str, blobs: BlobStore, on_bytes: OnBytes, *, bytes_max: int = FIRST_MODEL_BYTES_MAX
+    ) -> None:
+        """Bring a model here; goes on where an earlier try ended. Refuses one that is longer."""
 
     def push(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
         """Bring a model there; goes on where an earlier try ended."""
+
+    def packed(self, digest: str) -> Packed | None:
+        """Return the packed form in which the task's model is to be had; None: it travels itself."""
 
 
 class GrpcLink:
     """The link over mutually authenticated TLS."""
 
-    def __init__(self, address: str, *, authority_pem: bytes, certificate_pem: bytes, key_pem: bytes) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        authority_pem: bytes,
+        certificate_pem: bytes,
+        key_pem: bytes,
+        claim: codec.Claim | None = None,
+    ) -> None:
+        """`claim`: which process of the site's agent speaks; left out, one that succeeds nobody."""
         self._address = address
+        self._claim = claim or codec.Claim(secrets.token_hex(16))
+        self._who = ((rpc.INSTANCE_KEY, self._claim.instance),)
         self._channel = rpc.channel(
             address, authority_pem=authority_pem, certificate_pem=certificate_pem, key_pem=key_pem
         )
@@ -55,13 +73,20 @@ class GrpcLink:
 
     def enroll(self, request_pem: bytes) -> bytes:
         """Trade a certificate signing request (PEM) for a certificate (PEM); needs an invitation's certificate."""
-        reply = self._call(rpc.ENROLL, wire.EnrollRequest(request_pem=request_pem))
+        reply = self._call(rpc.ENROLL, wire.EnrollRequest(request_pem=request_pem), headers=())
         pem: bytes = reply.certificate_pem
         return pem
 
     def attach(self) -> Iterator[codec.Welcome | Instruction]:
         """Listen; ends or raises LinkError when the line is cut."""
-        request = wire.AttachRequest(wire_version=codec.WIRE_VERSION, software_version=__version__)
+        return self._attach(instance=self._claim.instance, succeeds=self._claim.succeeds)
+
+    def welcome(self) -> codec.Welcome | Instruction:
+        """Hear what an agent would hear first, beside the agent that may be at work."""
+        return next(self._attach(look=True))
+
+    def _attach(self, **who: Any) -> Iterator[codec.Welcome | Instruction]:
+        request = wire.AttachRequest(wire_version=codec.WIRE_VERSION, software_version=__version__, **who)
         stream = rpc.stub(self._channel, rpc.ATTACH)(request)
         self._streams.add(stream)
         try:
@@ -75,17 +100,30 @@ class GrpcLink:
         """Tell; returns the answer and, where it refuses, why."""
         return codec.read_answer(self._call(rpc.REPORT, codec.write_report(report, time.time())))
 
-    def fetch(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
-        """Bring a model here; goes on where an earlier try ended."""
-        have = blobs.resume_at(digest, SENDER)
-        stream = rpc.stub(self._channel, rpc.FETCH)(wire.BlobRequest(digest=digest, offset=have))
-        self._streams.add(stream)
-        try:
-            chunks = _counted(rpc.calls(stream, self._address), have, 0, on_bytes)
-            blobs.receive_all(digest, SENDER, chunks, offset=have)
-        finally:
-            self._streams.discard(stream)
-            stream.cancel()
+    def fetch(
+        self, digest: str, blobs: BlobStore, on_bytes: OnBytes, *, bytes_max: int = FIRST_MODEL_BYTES_MAX
+    ) -> None:
+        """Bring a model here; goes on where an earlier try ended. Nothing is written before its size is known."""
+        while not blobs.has(digest):  # twice where what an earlier try has left turns out to be wrong
+            have = blobs.resume_at(digest, SENDER)
+            request = wire.BlobRequest(digest=digest, offset=have)
+            stream = rpc.stub(self._channel, rpc.FETCH)(request, metadata=self._who)
+            self._streams.add(stream)
+            try:
+                size_bytes = self._announced(stream, bytes_max)
+                if blobs.expect(digest, SENDER, size_bytes=size_bytes) == have < size_bytes:
+                    chunks = _counted(rpc.calls(stream, self._address), have, size_bytes, on_bytes)
+                    _receive(blobs, digest, chunks, have, size_bytes)
+            finally:
+                self._streams.discard(stream)
+                stream.cancel()
+
+    def _announced(self, stream: Any, bytes_max: int) -> int:
+        """Return the size that goes before a model. Raises RemoteError, or the error that came in its place."""
+        headers = dict(stream.initial_metadata() or ())
+        if rpc.SIZE_KEY not in headers:
+            next(rpc.calls(stream, self._address), b"")
+        return codec.read_size(str(headers.get(rpc.SIZE_KEY, "")), bytes_max)
 
     def push(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
         """Bring a model there; goes on where an earlier try ended."""
@@ -93,12 +131,16 @@ class GrpcLink:
         offset = self._call(rpc.OFFER, wire.OfferRequest(digest=digest, size_bytes=size_bytes)).offset
         if offset >= size_bytes:
             return
-        metadata = ((rpc.DIGEST_KEY, digest), (rpc.OFFSET_KEY, str(offset)), (rpc.SIZE_KEY, str(size_bytes)))
+        place = ((rpc.DIGEST_KEY, digest), (rpc.OFFSET_KEY, str(offset)), (rpc.SIZE_KEY, str(size_bytes)))
         chunks = _counted(blobs.chunks(digest, offset), offset, size_bytes, on_bytes)
         try:
-            rpc.stub(self._channel, rpc.PUSH)(chunks, metadata=metadata)
+            rpc.stub(self._channel, rpc.PUSH)(chunks, metadata=(*self._who, *place))
         except grpc.RpcError as error:
             raise rpc.translate(error, self._address) from error
+
+    def packed(self, digest: str) -> Packed | None:
+        """Return the packed form in which the task's model is to be had; None: it travels itself."""
+        return codec.read_packed(self._call(rpc.PACKED, wire.PackedRequest(digest=digest)))
 
     def close(self) -> None:
         """Cut the line; whoever listens on it gets a LinkError."""
@@ -106,9 +148,10 @@ class GrpcLink:
             stream.cancel()
         self._channel.close()
 
-    def _call(self, method: rpc.Method, request: Any) -> Any:
+    def _call(self, method: rpc.Method, request: Any, *, headers: tuple[tuple[str, str], ...] | None = None) -> Any:
+        metadata = self._who if headers is None else headers
         try:
-            return rpc.stub(self._channel, method)(request, timeout=CALL_S)
+            return rpc.stub(self._channel, method)(request, timeout=CALL_S, metadata=metadata)
         except grpc.RpcError as error:
             raise rpc.translate(error, self._address) from error
         except ValueError as error:  # the channel was closed under the call
@@ -118,31 +161,14 @@ class GrpcLink:
 SENDER = "coordinator"
 
 
+def _receive(blobs: BlobStore, digest: str, chunks: Iterator[bytes], offset: int, size_bytes: int) -> None:
+    if not blobs.receive(digest, SENDER, chunks, offset=offset, size_bytes=size_bytes):
+        raise RemoteError(f"the coordinator announced {size_bytes:,} bytes and sent fewer")
+
+
 def _counted(chunks: Iterator[bytes], start: int, of: int, on_bytes: OnBytes) -> Iterator[bytes]:
     done = start
     for chunk in chunks:
         done += len(chunk)
         on_bytes(done, of)
         yield chunk
-
-
-class Pauses:
-    """Jittered, growing pauses between tries: 0.2 s at first, 5 s at most.
-
-    A returning coordinator finds its sites within seconds, and is not met by all of them at once.
-    """
-
-    FIRST_S = 0.2
-    MOST_S = 5.0
-
-    def __init__(self, chance: random.Random) -> None:
-        self._chance, self._next_s = chance, self.FIRST_S
-
-    def reset(self) -> None:
-        """The line is up."""
-        self._next_s = self.FIRST_S
-
-    def next_s(self) -> float:
-        """Return the next pause, in seconds."""
-        pause_s, self._next_s = self._next_s, min(self.MOST_S, 2 * self._next_s)
-        return pause_s * self._chance.uniform(0.5, 1.0)

@@ -15,7 +15,9 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import torch
+from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from fedcervix.manifest import Split
@@ -26,6 +28,7 @@ from site_agent.augment import standardise, to_input
 from site_agent.collection import Collection, can
 from site_agent.finetune import Labelled
 from site_agent.home import SiteHome
+from site_agent.images import Progress, silent
 from site_agent.model import Encoder
 from site_agent.pixels import Pixels
 
@@ -40,11 +43,14 @@ LABELLED: tuple[Split, Split] = ("train", "valid")
 
 
 @torch.no_grad()
-def embed(encoder: Encoder, pixels: Pixels, device: torch.device) -> Features:
+def embed(encoder: Encoder, pixels: Pixels, device: torch.device, on_progress: Progress = silent) -> Features:
     """Return what a classifier starts from: (n, S, S, 3) bytes to (n, 512 or 2048), in eval mode and float32."""
     was_training = encoder.training
     encoder.eval()
-    rows = [_features(encoder, pixels[chosen], device) for chosen in _batches(len(pixels))]
+    rows = []
+    for chosen in _batches(len(pixels)):
+        rows.append(_features(encoder, pixels[chosen], device))
+        on_progress(int(chosen[-1]) + 1, len(pixels))
     encoder.train(was_training)
     return np.asarray(torch.cat(rows).cpu().numpy(), np.float32)
 
@@ -61,22 +67,42 @@ def neighbour_scores(known: Features, labels: npt.NDArray[np.int64], asked: Feat
     return np.asarray(probe.predict_proba(asked)[:, 1], np.float64)
 
 
-def label_probe(home: SiteHome, collection: Collection, recipe: Recipe, device: torch.device) -> Probe:
+def linear_predictions(known: Features, classes: npt.NDArray[np.int64], asked: Features) -> npt.NDArray[np.int64]:
+    """Return the class that a linear probe gives each of the `asked` images: (m,). In fitting it, classes count alike.
+
+    Features are scaled to unit variance; the penalty is strong, because there are more of them than women.
+    """
+    scale = StandardScaler().fit(known)
+    probe = LogisticRegression(C=0.01, class_weight="balanced", max_iter=2000)
+    probe.fit(scale.transform(known), classes)
+    return np.asarray(probe.predict(scale.transform(asked)), np.int64)
+
+
+def label_probe(
+    home: SiteHome,
+    collection: Collection,
+    recipe: Recipe,
+    device: torch.device,
+    on_decoded: Progress = silent,
+    on_progress: Progress = silent,
+) -> Probe:
     """Return what scores an encoder by the site's labels: validation images by training images.
 
     It says None where the site has too few labels. Raises DataError if an image vanished.
     """
     if not can(collection, "finetune"):
         return lambda _encoder: None
-    known, asked = (dataset.labelled(home, collection, recipe, part) for part in LABELLED)
-    return lambda encoder: neighbour_auc(encoder, known, asked, device)
+    known, asked = (dataset.labelled(home, collection, recipe, part, on_decoded) for part in LABELLED)
+    return lambda encoder: neighbour_auc(encoder, known, asked, device, on_progress)
 
 
-def neighbour_auc(encoder: Encoder, known: Labelled, asked: Labelled, device: torch.device) -> float | None:
+def neighbour_auc(
+    encoder: Encoder, known: Labelled, asked: Labelled, device: torch.device, on_progress: Progress = silent
+) -> float | None:
     """Return the AUC of the `asked` images scored by their nearest `known` ones; None where either lacks a class."""
     if any({0, 1} - set(part.labels.tolist()) for part in (known, asked)):
         return None
-    features = [embed(encoder, part.pixels, device) for part in (known, asked)]
+    features = [embed(encoder, part.pixels, device, on_progress) for part in (known, asked)]
     return auc(asked.labels, neighbour_scores(features[0], known.labels, features[1]))
 
 

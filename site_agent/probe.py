@@ -53,7 +53,7 @@ def _line(home: SiteHome) -> str:
 
 
 def _coordinator(home: SiteHome) -> str:
-    """Attach like the agent does, hear the welcome, compare the plan with the policy, and leave."""
+    """Hear the welcome as the agent does, and compare the plan with the policy."""
     link = GrpcLink(
         home.config().link.coordinator,
         authority_pem=home.pem("authority.crt"),
@@ -61,7 +61,7 @@ def _coordinator(home: SiteHome) -> str:
         key_pem=home.pem("site.key"),
     )
     try:
-        welcome = next(iter(link.attach()))
+        welcome = link.welcome()
     finally:
         link.close()
     assert isinstance(welcome, codec.Welcome)

@@ -1,4 +1,9 @@
-"""What the agent remembers across restarts: the finished result that is not acknowledged yet, and the run's history."""
+"""What the agent remembers of a run across restarts: its journal, and what each round gave.
+
+The journal is one small value, `session.Kept`, written whole whenever it changes: what the site was asked to do and has
+not settled, and the finished result that is not acknowledged. The rest of what it goes on with lies beside it: the plan
+here, models in the blob store, the checkpoint of a round in progress (see `site_agent.checkpoints`).
+"""
 
 from __future__ import annotations
 
@@ -8,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from fedcervix.errors import StorageError
-from fedcervix.events import event_from_json, event_to_json
+from fedcervix.events import ModelAdopted, ScoreReported, UpdateStored, event_from_json, event_to_json, task_from_dict
 from fedcervix.files import write_whole
 from fedcervix.plan import Plan
-from fedcervix.session import Result
+from fedcervix.session import Kept, Result
 from fedcervix.weights import disk
 
 
@@ -41,23 +46,52 @@ class Spool:
                 next_step=f"use the version the run was done with, or move {self.folder} away",
             ) from error
 
-    def put(self, result: Result) -> None:
-        """Keep a finished result until it is acknowledged. Raises StorageError."""
-        write_whole(self.folder / "outbox.json", event_to_json(result).encode())
+    def keep(self, kept: Kept) -> None:
+        """Write the journal. Raises StorageError.
 
-    def waiting(self) -> Result | None:
-        """Return the result that is not acknowledged yet."""
-        file = self.folder / "outbox.json"
-        if not file.exists():
-            return None
+        A result may be the work of hours and is synced to the disk. What was asked is not: a power cut within seconds
+        of it costs those seconds, and the site then waits until the coordinator asks again.
+        """
+        task = dataclasses.asdict(kept.task) if kept.task else None
+        result = event_to_json(kept.result) if kept.result else None
+        text = json.dumps({"task": task, "result": result}, indent=1)
+        write_whole(self._journal, text.encode(), sync=result is not None)
+
+    def kept(self) -> Kept:
+        """Return what the journal says. Raises StorageError."""
+        if not self._journal.exists():
+            return Kept()
+        with disk(self._journal, "read"):
+            content = self._journal.read_bytes().strip(b"\0")
         try:
-            return event_from_json(file.read_text())  # type: ignore[return-value]  # only `put` writes it
-        except ValueError as error:
-            raise StorageError(f"{file} is damaged: {error}", next_step="delete it: the work is done again") from error
+            return _kept(content.decode()) if content else Kept()  # empty: the power was cut, see `write_whole`
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageError(
+                f"{self._journal} is damaged: {error}", next_step="delete it: the work is done again"
+            ) from error
 
-    def clear(self) -> None:
-        """The result was acknowledged."""
-        (self.folder / "outbox.json").unlink(missing_ok=True)
+    @property
+    def _journal(self) -> Path:
+        return self.folder / "journal.json"
+
+    def note_model(self, size_bytes: int) -> None:
+        """Write down how long this run's models are; the first one counts."""
+        if not self._model.exists():
+            write_whole(self._model, str(size_bytes).encode())
+
+    def model_bytes(self) -> int:
+        """Return how long this run's models are; 0 before the first one was here. Raises StorageError."""
+        if not self._model.exists():
+            return 0
+        with disk(self._model, "read"):
+            text = self._model.read_text()
+        if not text.isdecimal():
+            raise StorageError(f"{self._model} is damaged", next_step="delete it: the next model writes it anew")
+        return int(text)
+
+    @property
+    def _model(self) -> Path:
+        return self.folder / "model-bytes.txt"
 
     def note(self, part: str, round_: int, values: dict[str, Any]) -> None:
         """Write down what a round gave at this site; written twice, it says the same."""
@@ -81,13 +115,28 @@ class Spool:
         write_whole(self.folder / "outcome.txt", outcome.encode())
         write_whole(self.folder / "record.json", (record or "{}").encode())
 
+    def ended(self) -> bool:
+        """Say whether the coordinator has told how the run ended."""
+        return (self.folder / "outcome.txt").exists()
+
     def outcome(self) -> str:
         """Return how the run ended, or that it has not."""
-        file = self.folder / "outcome.txt"
-        return file.read_text() if file.exists() else "not ended yet"
+        return (self.folder / "outcome.txt").read_text() if self.ended() else "not ended yet"
 
     def ledger(self) -> list[dict[str, Any]]:
         """Return the coordinator's ledger: who counted in each round, and who not; empty until the run has ended."""
         file = self.folder / "record.json"
         lines: list[dict[str, Any]] = json.loads(file.read_text()).get("ledger", []) if file.exists() else []
         return lines
+
+
+def _kept(text: str) -> Kept:
+    raw = json.loads(text)
+    return Kept(task_from_dict(raw["task"]) if raw["task"] else None, _result(raw["result"]) if raw["result"] else None)
+
+
+def _result(text: str) -> Result:
+    found = event_from_json(text)
+    if not isinstance(found, UpdateStored | ScoreReported | ModelAdopted):
+        raise TypeError(f"{type(found).__name__} is no result")
+    return found

@@ -36,7 +36,6 @@ from fedcervix.metrics import auc
 from fedcervix.plan import Plan, Recipe, canonical_json, check, differences
 from fedcervix.weights import disk
 from site_agent.checkpoints import Checkpoints
-from site_agent.collection import Image
 from site_agent.devices import Machine
 from site_agent.epochs import Images
 from site_agent.finetune import Finetuned, Labelled, build_classifier, finetune, predict
@@ -62,7 +61,7 @@ class Material:
     labelled_train: Labelled
     labelled_valid: Labelled
     digest: str
-    """of these images, see `digest_of`"""
+    """of these images, see `site_agent.collection.digest_of`"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,12 +147,6 @@ def combinations(base: Recipe, batch_images: Iterable[int], widths: Iterable[int
         for n in sorted(set(batch_images))
         for width in sorted(set(widths))
     ]
-
-
-def digest_of(images: Iterable[Image]) -> str:
-    """Return the SHA-256 of pictures, women, labels and splits, in order, test images left out."""
-    lines = (f"{i.digest} {i.woman} {i.label} {i.split}\n" for i in images if i.split != "test")
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def cell_key(recipe: Recipe, *, seed: int, stream: str, images: str) -> str:

@@ -7,6 +7,7 @@ lies in one file per round: a round that is done again after a crash starts from
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,10 +22,9 @@ from fedcervix.events import Task, TaskKind
 from fedcervix.plan import BatchNorm, Plan, Recipe
 from fedcervix.seeds import derive
 from site_agent import dataset
-from site_agent.checkpoints import Checkpoints
 from site_agent.collection import Collection
 from site_agent.devices import Acceleration
-from site_agent.epochs import NEVER, Images, StepReport, train_epochs, validation_loss
+from site_agent.epochs import NEVER, Images, Position, StepReport, train_epochs, validation_loss
 from site_agent.home import SiteHome
 from site_agent.model import (
     Encoder,
@@ -40,7 +40,9 @@ from site_agent.neighbours import Probe, label_probe
 from site_agent.optimise import clear, optimiser_state, restore_optimiser
 from site_agent.precision import settled
 from site_agent.resume import Keeping, unpack
+from site_agent.room import with_room
 from site_agent.steps import Learner, make_learner
+from site_agent.stopping import Stop, Stoppable
 from site_agent.team import ALONE, Team, agreed, check_same, leader_first
 
 OnProgress = Callable[[dict[str, Any]], None]
@@ -60,6 +62,7 @@ class Bench:
     on_progress: OnProgress
     acceleration: Acceleration = "eager"
     team: Team = ALONE
+    stop: Stop = field(default_factory=Stop)
     _collection: Collection | None = None
     _images: dict[tuple[str, Recipe], Images] = field(default_factory=dict)
     _probes: dict[Recipe, Probe] = field(default_factory=dict)
@@ -68,20 +71,22 @@ class Bench:
     def collection(self) -> Collection:
         """Return the site's collection; indexed at most once per process."""
         if self._collection is None:
-            self._collection = dataset.open_collection(self.home, self._counted("reading images"))
+            counted = (self.counted("reading images"), self.counted("comparing images"))
+            self._collection = dataset.open_collection(self.home, *counted)
         return self._collection
 
     def images(self, recipe: Recipe, split: str) -> Images:
         """Return the site's images for contrastive learning; decoded at most once per process."""
         if (split, recipe) not in self._images:
-            counted = self._counted("decoding")
+            counted = self.counted("decoding")
             self._images[split, recipe] = dataset.contrastive(self.home, self.collection(), recipe, split, counted)
         return self._images[split, recipe]
 
     def probe(self, recipe: Recipe) -> Probe:
         """Return what scores an encoder by the site's labels; their images are decoded at most once per process."""
         if recipe not in self._probes:
-            self._probes[recipe] = label_probe(self.home, self.collection(), recipe, self.device)
+            counted = (self.counted("decoding"), self.counted("comparing neighbours"))
+            self._probes[recipe] = label_probe(self.home, self.collection(), recipe, self.device, *counted)
         return self._probes[recipe]
 
     def learner(self, recipe: Recipe) -> Learner:
@@ -90,7 +95,8 @@ class Bench:
             self._learner = (recipe, make_learner(recipe, self.device, self.acceleration, self.team))
         return self._learner[1]
 
-    def _counted(self, stage: str) -> Callable[[int, int], None]:
+    def counted(self, stage: str) -> Callable[[int, int], None]:
+        """Return what says, at this stage, how many images are done. No stage is silent: see site_agent.silence."""
         return lambda done, of: self.on_progress({"stage": stage, "done": done, "of": of, "unit": "images"})
 
 
@@ -123,33 +129,35 @@ def _train(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
     started = time.monotonic()
     learner = _ready(bench, task, plan, recipe)
     contract = _contract(bench, task, plan, recipe)
-    checkpoints = Checkpoints(bench.home.run_folder(task.run), contract)
+    checkpoints = _checkpoints(bench, task, contract)
     kept = checkpoints.latest()
     at = unpack(kept, learner.encoder, learner.optimiser).position if kept else None
+    if at:
+        bench.on_progress({"stage": "resuming", "done": 0, "of": 0, "unit": "steps", "note": _goes_on(at, task, plan)})
     check_same(contract, "model, images and plan", bench.team)
     check_same(f"{at.epoch} {at.step}" if at else "", "checkpoint", bench.team)
-    records = train_epochs(
-        learner.encoder,
-        learner.optimiser,
-        images,
-        recipe,
-        seed=plan.terms.seed,
-        stream=bench.site,
-        first_epoch=(task.round - 1) * plan.terms.epochs_per_round + 1,
-        epochs=plan.terms.epochs_per_round,
-        device=bench.device,
-        on_step=_step_progress(bench, plan, started),
-        epochs_total=plan.rounds_max * plan.terms.epochs_per_round,
-        step=learner.step,
-        at=at,
-        keeper=Keeping(checkpoints, learner.encoder, learner.optimiser) if bench.team.leads else NEVER,
-        team=bench.team,
-    )
-    if not bench.team.leads:
-        return {}
-    digest = _keep(bench, task, snapshot(learner.encoder))
-    _keep_own(bench, task, plan, learner)
-    checkpoints.drop()
+    with bench.stop.waits_for_checkpoint():
+        records = train_epochs(
+            learner.encoder,
+            learner.optimiser,
+            images,
+            recipe,
+            seed=plan.terms.seed,
+            stream=bench.site,
+            first_epoch=(task.round - 1) * plan.terms.epochs_per_round + 1,
+            epochs=plan.terms.epochs_per_round,
+            device=bench.device,
+            on_step=_step_progress(bench, plan, started),
+            epochs_total=plan.rounds_max * plan.terms.epochs_per_round,
+            step=learner.step,
+            at=at,
+            keeper=Keeping(checkpoints, learner.encoder, learner.optimiser) if bench.team.leads else NEVER,
+            team=bench.team,
+        )
+        if not bench.team.leads:
+            return {}
+        digest = _keep(bench, task, snapshot(learner.encoder))
+        with_room(lambda: _keep_own(bench, task, plan, learner), bench.on_progress, threading.Event().wait)
     numbers = {
         "digest": digest,
         "images": len(images),
@@ -186,6 +194,24 @@ def _contract(bench: Bench, task: Task, plan: Plan, recipe: Recipe) -> str:
     return f"{task.run} {task.round} {task.base} {plan.digest} {recipe.precision} {bench.site} {images}"
 
 
+def _goes_on(at: Position, task: Task, plan: Plan) -> str:
+    epochs = plan.terms.epochs_per_round
+    epoch = at.epoch - (task.round - 1) * epochs
+    return f"goes on from its checkpoint: epoch {epoch} of {epochs}, after step {at.step}"
+
+
+def _checkpoints(bench: Bench, task: Task, contract: str) -> Stoppable:
+    """Return the checkpoints of a task, and drop those of others: they were settled, or there would not be this one.
+
+    Those of the task itself stay until then: its result is not kept by the agent yet.
+    """
+    interval_s = bench.home.config().hardware.checkpoint_s
+    checkpoints = Stoppable(bench.home.run_folder(task.run), contract, bench.stop, interval_s=interval_s)
+    if bench.team.leads:
+        checkpoints.drop_others()
+    return checkpoints
+
+
 def _step_progress(bench: Bench, plan: Plan, started: float) -> Callable[[StepReport], None]:
     trained = 0
 
@@ -209,11 +235,19 @@ def _step_progress(bench: Bench, plan: Plan, started: float) -> Callable[[StepRe
 
 def _score(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
     """Score the round's model on this site's validation images."""
+    _checkpoints(bench, task, "none: a score is quickly done again")
     recipe = settled(plan.recipe, bench.device, bench.home.cache)
     images, encoder = bench.images(recipe, "valid"), bench.learner(recipe).encoder
     _load(bench, task, encoder)
-    bench.on_progress({"stage": "validating", "done": 0, "of": len(images), "unit": "images"})
-    score = validation_loss(encoder, images, recipe, seed=plan.terms.seed, stream=bench.site, device=bench.device)
+    score = validation_loss(
+        encoder,
+        images,
+        recipe,
+        seed=plan.terms.seed,
+        stream=bench.site,
+        device=bench.device,
+        on_progress=bench.counted("validating"),
+    )
     numbers = {
         "loss_sum": score.loss_sum,
         "count": score.count,
@@ -245,6 +279,11 @@ def _load(bench: Bench, task: Task, encoder: Encoder) -> None:
 
 
 def _keep(bench: Bench, task: Task, state: dict[str, Tensor]) -> str:
+    """Keep a model that was made. Until then it is in memory alone, so a full disk is waited for, here."""
+    return with_room(lambda: _write(bench, task, state), bench.on_progress, threading.Event().wait)
+
+
+def _write(bench: Bench, task: Task, state: dict[str, Tensor]) -> str:
     blobs = BlobStore(bench.home.blobs)
     making = blobs.scratch(f"{task.kind}-{task.round}")
     digest = save_weights(making, state)

@@ -1,52 +1,71 @@
 """A plain look at what answers at the coordinator's address, because gRPC does not say why a handshake failed.
 
 An antivirus or proxy that opens TLS connections shows its own issuer here, and another federation's coordinator its.
+The look goes the way of the agent's line: through an HTTP proxy, where one is set (see `site_agent.proxies`).
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
 
 from fedcervix.errors import IdentityError, LinkError
+from site_agent.proxies import Proxy, proxy_for, remark
 
 CONNECT_S = 10.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How to get to an address."""
+
+    host: str
+    port: int
+    proxy: Proxy | None
+
+    def dial(self) -> socket.socket:
+        """Return a connection. Raises OSError."""
+        if self.proxy is None:
+            return socket.create_connection((self.host, self.port), timeout=CONNECT_S)
+        return self.proxy.connect(self.host, self.port, CONNECT_S)
+
+    def __str__(self) -> str:
+        return f" through the proxy {self.proxy}" if self.proxy else ""
+
+
 def look(address: str, authority: Path, certificate: Path, key: Path) -> str:
-    """Return the TLS version with which the coordinator at HOST:PORT accepts this certificate.
+    """Return the TLS version with which the coordinator at HOST:PORT accepts this certificate, and the way there.
 
     Raises IdentityError where one side does not accept the other's certificate, LinkError where nothing answers.
     """
     host, _, port = address.rpartition(":")
+    way = _Way(host, int(port), proxy_for(host, os.environ))
     context = ssl.create_default_context(cafile=str(authority))
     context.load_cert_chain(certificate, key)
     context.set_alpn_protocols(["h2"])
     try:
         with (
-            socket.create_connection((host, int(port)), timeout=CONNECT_S) as plain,
+            way.dial() as plain,
             context.wrap_socket(plain, server_hostname=host) as line,
         ):
             line.recv(1)  # under TLS 1.3 a server refuses a client's certificate only after the handshake
-            return line.version() or "TLS"
+            return f"{line.version() or 'TLS'}{way}"
     except ssl.SSLCertVerificationError as error:
         raise IdentityError(
             f"what answers at {address} is not this federation's coordinator ({error.verify_message})",
-            cause=f"its certificate was issued by {_issuer(host, int(port))}: another federation's coordinator, or an "
+            cause=f"its certificate was issued by {_issuer(way)}: another federation's coordinator, or an "
             "antivirus or proxy that opens TLS connections, or this site joined another federation",
             next_step="ask IT to let this address through unopened, or the operator for a new invitation",
         ) from error
     except ssl.SSLError as error:
         raise _refused(address, error) from error
     except OSError as error:
-        raise LinkError(
-            f"{address} cannot be reached ({error.strerror or error})",
-            cause="the coordinator is not running, the address is wrong, or a firewall is in the way",
-            next_step=f"ask IT to allow this machine to dial out to {address} (TCP)",
-        ) from error
+        raise _unreachable(address, way, error) from error
 
 
 def _refused(address: str, error: ssl.SSLError) -> IdentityError | LinkError:
@@ -63,9 +82,30 @@ def _refused(address: str, error: ssl.SSLError) -> IdentityError | LinkError:
     )
 
 
-def _issuer(host: str, port: int) -> str:
+def _unreachable(address: str, way: _Way, error: OSError) -> LinkError:
+    what = f"{address} cannot be reached{way} ({error.strerror or error})"
+    if way.proxy is None:
+        return LinkError(
+            what,
+            cause=remark(os.environ)
+            or "the coordinator is not running, the address is wrong, or a firewall is in the way",
+            next_step=f"ask IT to allow this machine to dial out to {address} (TCP), or for its proxy (https_proxy)",
+        )
+    return LinkError(
+        what,
+        cause="the proxy is not there, wants a name and password, or does not let this address through; or the "
+        "coordinator is not running",
+        next_step=f"ask IT to let this machine CONNECT to {address}, or set no_proxy={way.host} to dial without it",
+    )
+
+
+def _issuer(way: _Way) -> str:
+    """Return who issued the certificate that is shown, whoever that is."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
-        pem = ssl.get_server_certificate((host, port), timeout=CONNECT_S)
-        return x509.load_pem_x509_certificate(pem.encode()).issuer.rfc4514_string()
+        with way.dial() as plain, context.wrap_socket(plain, server_hostname=way.host) as line:
+            shown = line.getpeercert(binary_form=True) or b""
+        return x509.load_der_x509_certificate(shown).issuer.rfc4514_string()
     except (OSError, ValueError):
         return "an unknown issuer"

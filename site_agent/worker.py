@@ -21,11 +21,20 @@ from fedcervix import errors
 from fedcervix.events import Task
 from fedcervix.plan import Plan
 from site_agent.home import HardwareSection, SiteHome
+from site_agent.room import trouble, with_room
 
 OnProgress = Callable[[dict[str, Any]], None]
 PROGRAM = "site_agent.worker_process"
+STOP_LINE = "stop\n"
+AGAIN = {"stage": "starting again", "done": 0, "of": 0, "unit": ""}
 THIS_HOST = ("--standalone", "--local-addr=127.0.0.1")
 LOOPBACK = ("lo", "lo0")
+GONE = "GoneError"
+"""the kind of failure that says: one process of a team ended by itself (see worker_process)"""
+DEATHS_MAX = 3
+"""of the process within one task: at the next one the task has failed. It may be the task that kills it"""
+KILLED_S = 10.0
+"""how long a killed process may take to be gone"""
 GPU_COUNT_S = 120.0
 """how long torch may take to say how many GPUs there are"""
 
@@ -33,20 +42,38 @@ GPU_COUNT_S = 120.0
 class WorkFailedError(errors.FedcervixError):
     """Work broke in the worker; `stage` is what it was doing, `trace` the whole account (it stays at the site)."""
 
-    def __init__(self, what: str, *, cause: str, next_step: str, stage: str, trace: str, exit_code: int) -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        cause: str,
+        next_step: str,
+        stage: str,
+        trace: str,
+        exit_code: int = errors.TrainingError.exit_code,
+        kind: str = errors.TrainingError.__name__,
+    ) -> None:
         super().__init__(what, cause=cause, next_step=next_step)
-        self.stage, self.trace, self.work_exit_code = stage, trace, exit_code
+        self.stage, self.trace, self.work_exit_code, self.kind = stage, trace, exit_code, kind
+
+
+class WorkerDiedError(WorkFailedError):
+    """The worker ended without a word."""
 
 
 class CancelledError(Exception):
-    """The worker was killed because its task is no longer wanted."""
+    """The task is not wanted now: the worker was killed, or has ended as it was asked, and says what it kept."""
 
 
 class Worker:
-    """One worker process, started when first needed and kept: its images stay decoded, its libraries loaded."""
+    """One worker process, started when first needed and kept: its images stay decoded, its libraries loaded.
 
-    def __init__(self, home: SiteHome, site: str) -> None:
-        self._home, self._site = home, site
+    Killed from outside (out of memory, often) it is started again and goes on from its last checkpoint; but not more
+    than `deaths_max` times within one task.
+    """
+
+    def __init__(self, home: SiteHome, site: str, *, program: str = PROGRAM, deaths_max: int = DEATHS_MAX) -> None:
+        self._home, self._site, self._program, self._deaths_max = home, site, program, deaths_max
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._team = False
@@ -57,32 +84,74 @@ class Worker:
 
         `cancelled` is set before `cancel` is called: a task that was given up before it came here never begins.
         """
+
+        def wait(pause_s: float) -> None:
+            if cancelled.wait(pause_s):
+                raise CancelledError
+
+        return with_room(lambda: self._survive(task, plan, on_progress, cancelled), on_progress, wait)
+
+    def _survive(self, task: Task, plan: Plan, on_progress: OnProgress, cancelled: threading.Event) -> dict[str, Any]:
+        for _ in range(self._deaths_max):
+            try:
+                return self._do_once(task, plan, on_progress, cancelled)
+            except WorkerDiedError as error:
+                on_progress({**AGAIN, "trouble": trouble(error)})
+        return self._do_once(task, plan, on_progress, cancelled)
+
+    def _do_once(self, task: Task, plan: Plan, on_progress: OnProgress, cancelled: threading.Event) -> dict[str, Any]:
         process = self._started(cancelled)
         request = {"task": dataclasses.asdict(task), "plan": plan.canonical()}
-        assert process.stdin is not None
         assert process.stdout is not None
         try:
-            process.stdin.write(json.dumps(request) + "\n")
-            process.stdin.flush()
+            self._tell(process, json.dumps(request) + "\n")
         except BrokenPipeError:
             raise self._died(process) from None
         for line in process.stdout:
+            if not line.endswith("\n"):  # it was killed while it spoke
+                break
             message = json.loads(line)
             if "progress" in message:
                 on_progress(message["progress"])
             elif "done" in message:
                 done: dict[str, Any] = message["done"]
                 return done
+            elif "stopped" in message:
+                self._end()
+                kept = "is kept" if message["stopped"]["kept"] else "could not be kept; the one before it counts"
+                raise CancelledError(f"a checkpoint {kept}")
             else:
-                self._failed()
+                if self._team:  # a single worker is ready for the next task
+                    self._end()
                 raise _failure(message["failed"])
         raise self._died(process)
+
+    def stop(self) -> None:
+        """Ask the process to end at its next step, with a checkpoint; `do` then raises CancelledError.
+
+        A task that is nearly done is finished instead. What cannot be kept ends at once.
+        """
+        self._cancelled = True
+        if self._process is not None:
+            with contextlib.suppress(OSError, ValueError):  # it has ended, and its pipe is closed
+                self._tell(self._process, STOP_LINE)
 
     def cancel(self) -> None:
         """Kill the process; `do`, if it is waiting, raises CancelledError. The next `do` starts another."""
         with self._lock:
             self._cancelled = True
             self._kill()
+
+    def kill(self) -> None:
+        """Kill the process, for good: for a signal's handler, which may wait for no lock."""
+        if self._process is not None:
+            self._process.kill()
+
+    def _tell(self, process: subprocess.Popen[str], line: str) -> None:
+        assert process.stdin is not None
+        with self._lock:
+            process.stdin.write(line)
+            process.stdin.flush()
 
     def _started(self, cancelled: threading.Event) -> subprocess.Popen[str]:
         with self._lock:
@@ -95,29 +164,32 @@ class Worker:
                 launcher = launch(hardware, gpus)
                 self._team = bool(launcher)
                 self._process = subprocess.Popen(
-                    [sys.executable, *launcher, "-m", PROGRAM, str(self._home.folder), self._site],
+                    [sys.executable, *launcher, "-m", self._program, str(self._home.folder), self._site],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,
                     env=surroundings(os.environ, hardware) if launcher else None,
                     start_new_session=True,  # Ctrl-C is for the agent, which then tells the worker
                 )
+            if cancelled.is_set():
+                raise CancelledError
             return self._process
 
     def _kill(self) -> None:
         """End the process and let go of it. What it started ends with it, or when its input is closed."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            assert self._process.stdin is not None
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # a call to a lost device does not even end then
+                process.wait(KILLED_S)
+            assert process.stdin is not None
             with contextlib.suppress(BrokenPipeError):
-                self._process.stdin.close()
+                process.stdin.close()
 
-    def _failed(self) -> None:
-        """A team that failed ends; a single worker is ready for the next task."""
+    def _end(self) -> None:
+        """The process has said its last word."""
         with self._lock:
-            if self._team:
-                self._kill()
+            self._kill()
 
     def _died(self, process: subprocess.Popen[str]) -> Exception:
         code = process.wait()
@@ -126,13 +198,12 @@ class Worker:
         cause = "it was killed, often because the machine ran out of memory" if code < 0 else "a crash in a library"
         if self._team:
             cause = "one of its processes was killed or crashed; the launcher's lines on this screen say which"
-        return WorkFailedError(
+        return WorkerDiedError(
             f"the training process ended by itself (status {code})",
             cause=cause,
             next_step="look at the system's log (dmesg | tail); start site-agent again to go on",
             stage="training",
             trace=f"status {code}",
-            exit_code=errors.TrainingError.exit_code,
         )
 
 
@@ -174,12 +245,17 @@ def gpus() -> int:
         ) from error
 
 
-def _failure(account: dict[str, Any]) -> WorkFailedError:
-    return WorkFailedError(
+def _failure(account: dict[str, Any]) -> errors.FedcervixError:
+    """Return what broke in the worker, as an error; of a full disk there is no more to be said than its three lines."""
+    if account["kind"] == errors.FullDiskError.__name__:
+        return errors.FullDiskError(account["what"], cause=account["cause"], next_step=account["next_step"])
+    kind = WorkerDiedError if account["kind"] == GONE else WorkFailedError
+    return kind(
         account["what"],
         cause=account["cause"],
         next_step=account["next_step"],
         stage=account["stage"],
         trace=account["trace"],
         exit_code=account["exit_code"],
+        kind=account["kind"],
     )

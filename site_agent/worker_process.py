@@ -5,8 +5,10 @@ It reads one JSON object per line (a task with its plan) and answers with lines 
     {"progress": {...}}   now and then
     {"done": {...}}       the task's numbers
     {"failed": {...}}     what broke: kind, stage, what, cause, next_step, exit_code, trace
+    {"stopped": {...}}    it was asked to stop, and ends: kept (whether training stands in a checkpoint)
 
-It ends when its standard input ends, so it never outlives the agent that started it.
+The line "stop" asks it to end: while it trains at the next step, with a checkpoint, else at once. It ends at once when
+its standard input ends, so it never outlives the agent that started it.
 
 Started by torch's elastic launcher there are several (see `team`). Then the leader alone reads and answers; the others
 do what it broadcasts, silently. Whatever breaks in any of them, the leader says so and all end: processes that do not
@@ -30,14 +32,17 @@ from typing import Any, NoReturn, TextIO
 import torch
 import torch.distributed as dist
 
-from fedcervix.errors import FedcervixError, StorageError, TrainingError
+from fedcervix.errors import FedcervixError, FullDiskError, StorageError, TrainingError
 from fedcervix.events import TaskKind, task_from_dict
 from fedcervix.plan import Plan
+from fedcervix.weights import FULL
 from site_agent.devices import accelerate, choose, prepare
 from site_agent.home import SiteHome
 from site_agent.lifeline import Lifeline, end_with_input, end_with_parent
+from site_agent.stopping import Stop
 from site_agent.tasks import Bench, do
 from site_agent.team import ALONE, STEP_S, Team, assemble, hear, lost, tell
+from site_agent.worker import STOP_LINE
 
 STAGES = {TaskKind.SEED: "making the first model", TaskKind.TRAIN: "training", TaskKind.SCORE: "validating"}
 TOGETHER = (TaskKind.TRAIN,)
@@ -71,43 +76,55 @@ def main() -> None:
 
 
 def _serve(home: SiteHome, site: str, answers: _Answers, place: Team) -> NoReturn:
-    asked = _listen(sys.stdin)
+    stop = Stop()
+    asked = _listen(sys.stdin, stop)
     stage = _Stage(answers)
     bench: Bench | None = None
     while True:
         line = asked.get()
         try:
-            bench = bench or _leaders_bench(home, site, place, stage)
+            bench = bench or _leaders_bench(home, site, place, stage, stop)
             request = json.loads(line)
             plan, task = Plan.parse(request["plan"]), task_from_dict(request["task"])
             stage.begin(STAGES[task.kind])
             if task.kind in TOGETHER:
                 tell(request, bench.team)
             answers.say({"done": do(bench, task, plan)})
+        except KeyboardInterrupt:
+            answers.last({"stopped": {"kept": stop.kept}}, status=0)
         except Exception as error:  # noqa: BLE001  (whatever breaks here is reported, with its trace, to the agent)
             if place.alone and not isinstance(error, torch.AcceleratorError):  # (that GPU is lost)
                 answers.say({"failed": _account(error, stage.name)})
                 continue
-            if lost(error):  # the lifeline knows of whom
-                threading.Event().wait(END_S)
+            if lost(error):
+                _wait_for_the_lifeline()
             answers.last({"failed": _account(error, stage.name)})
 
 
-def _listen(lines: TextIO) -> Queue[str]:
-    """Return a queue of input lines; when they end, so does the process, whatever it is doing."""
+def _wait_for_the_lifeline() -> None:
+    """It knows who was lost, says so, and ends this process."""
+    threading.Event().wait(END_S)
+
+
+def _listen(lines: TextIO, stop: Stop) -> Queue[str]:
+    """Return a queue of tasks; when the input ends, so does the process, whatever it is doing."""
     asked: Queue[str] = Queue()
 
     def read() -> None:
         for line in lines:
-            asked.put(line)
+            if line != STOP_LINE:
+                asked.put(line)
+            elif not stop.ask():
+                break
         os._exit(0)
 
     threading.Thread(target=read, daemon=True, name="input").start()
     return asked
 
 
-def _leaders_bench(home: SiteHome, site: str, place: Team, stage: _Stage) -> Bench:
+def _leaders_bench(home: SiteHome, site: str, place: Team, stage: _Stage, stop: Stop) -> Bench:
     bench = _bench(home, site, place, stage.progress)
+    bench.stop = stop
     if not place.alone:
 
         def on_end(rank: int, account: dict[str, Any] | None) -> None:
@@ -119,8 +136,12 @@ def _leaders_bench(home: SiteHome, site: str, place: Team, stage: _Stage) -> Ben
     return bench
 
 
-def _gone(rank: int, place: Team) -> TrainingError:
-    return TrainingError(
+class GoneError(TrainingError):
+    """A process of the team ended by itself; the others were in order, and can begin again."""
+
+
+def _gone(rank: int, place: Team) -> GoneError:
+    return GoneError(
         f"training process {rank + 1} of {place.size} ended by itself",
         cause="it was killed, often because the machine ran out of memory, or it crashed",
         next_step="look at the system's log (dmesg | tail); start site-agent again to go on",
@@ -193,17 +214,20 @@ class _Answers:
         with self._lock:
             self._write(message)
 
-    def last(self, message: dict[str, Any]) -> NoReturn:
+    def last(self, message: dict[str, Any], *, status: int = 1) -> NoReturn:
         """Answer and end the process: nothing is said after this."""
         with self._lock:
             try:
                 self._write(message)
             finally:
-                os._exit(1)
+                os._exit(status)
 
     def _write(self, message: dict[str, Any]) -> None:
-        self._lines.write(json.dumps(message) + "\n")
-        self._lines.flush()
+        try:
+            self._lines.write(json.dumps(message) + "\n")
+            self._lines.flush()
+        except BrokenPipeError:  # the agent was killed; our input has ended too, or is about to
+            os._exit(0)
 
 
 class _Stage:
@@ -234,8 +258,10 @@ def _translated(error: Exception) -> FedcervixError:
             cause=f"one of them hangs, or the network between their hosts is cut: {str(error)[:200]}",
             next_step="look at the hosts' logs; start site-agent again to go on",
         )
+    if isinstance(error, OSError) and error.errno in FULL:
+        return FullDiskError(str(error), cause="the disk is full", next_step="df -h")
     if isinstance(error, OSError):
-        return StorageError(str(error), cause="the disk is full or not readable", next_step="df -h")
+        return StorageError(str(error), cause="a disk that is damaged, or may not be used", next_step="df -h")
     if isinstance(error, MemoryError) or any(words in str(error).lower() for words in LACKS_MEMORY):
         return TrainingError(
             "not enough memory for this batch", cause=str(error)[:200], next_step="a plan with a smaller batch_images"

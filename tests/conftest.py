@@ -9,6 +9,10 @@ import pytest
 import structlog
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rewrite", action="store_true", help="renew the golden files of tests/contracts")
+
+
 @pytest.fixture(autouse=True)
 def process_as_it_was() -> Iterator[None]:
     yield

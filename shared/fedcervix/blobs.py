@@ -108,14 +108,6 @@ class BlobStore:
         self._verify(part, digest, hasher)
         return True
 
-    def receive_all(self, digest: str, sender: str, chunks: Iterator[bytes], *, offset: int) -> None:
-        """The same where the sender ends the stream when all is sent: a line that is cut raises in `chunks`."""
-        part, hasher = self._part(digest, sender), hashlib.sha256()
-        with disk(part, "write"):
-            part.parent.mkdir(exist_ok=True)
-        self._append(part, hasher, chunks, offset)
-        self._verify(part, digest, hasher)
-
     def _append(self, part: Path, hasher: hashlib._Hash, chunks: Iterator[bytes], offset: int) -> int:
         """Write chunks to the part's end, hashing what was and what comes; return its new length."""
         me = object()

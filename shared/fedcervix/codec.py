@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
+from fedcervix.economy import Packed
 from fedcervix.errors import RemoteError
 from fedcervix.events import (
     DIGEST,
@@ -30,12 +32,17 @@ from fedcervix.plan import Plan, check
 from fedcervix.rounds import Instruction, Leave, Outcome, Stand
 from fedcervix.wire import federation_pb2 as wire
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 PLAN_CHARS_MAX = 256 * 1024
 STAGE_CHARS_MAX = 40
+KIND_CHARS_MAX = 40
 UNIT_CHARS_MAX = 16
 RECORD_CHARS_MAX = 3 * 2**20
 MODEL_BYTES_MAX = 64 * 2**30
+FIRST_MODEL_BYTES_MAX = 8 * 2**30
+"""of a run; later models have the length of the first one"""
+INSTANCE = re.compile(r"[0-9a-f]{32}")
+SUCCEEDS_MAX = 16
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -67,6 +74,28 @@ def _run(value: str) -> str:
 def _finite(value: float, name: str) -> float:
     check(math.isfinite(value), f"{name} is a finite number; found {value}")
     return value
+
+
+# --- who speaks ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Which process of a site's agent wants to act for it, and which ones ran on its home folder before."""
+
+    instance: str
+    succeeds: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check(len(self.succeeds) <= SUCCEEDS_MAX, f"an agent succeeds at most {SUCCEEDS_MAX} others")
+        for instance in (self.instance, *self.succeeds):
+            check(INSTANCE.fullmatch(instance) is not None, "an instance is 32 lower-case hexadecimal digits")
+
+
+@_reads
+def read_claim(instance: str, succeeds: Iterable[str] = ()) -> Claim:
+    """Return who speaks, by an AttachRequest's fields or by the header of another call."""
+    return Claim(instance, tuple(succeeds))
 
 
 # --- tasks and instructions ---------------------------------------------------------------------------------------
@@ -199,8 +228,7 @@ def write_report(report: Report, at: float) -> wire.FromSite:
         case ModelAdopted(_, task):
             return wire.FromSite(at=at, adopted=wire.Adopted(task=write_task(task)))
         case SiteFailed():
-            stage, hint = report.stage[:REASON_CHARS_MAX], report.hint[:REASON_CHARS_MAX]
-            return wire.FromSite(at=at, failure=wire.Failure(stage=stage, hint=hint, incident=report.incident))
+            return wire.FromSite(at=at, failure=_write_failure(report))
 
 
 def _write_progress(report: Progress) -> wire.Progress:
@@ -216,6 +244,16 @@ def _write_progress(report: Progress) -> wire.Progress:
     )
 
 
+def _write_failure(report: SiteFailed) -> wire.Failure:
+    return wire.Failure(
+        stage=report.stage[:REASON_CHARS_MAX],
+        hint=report.hint[:REASON_CHARS_MAX],
+        incident=report.incident,
+        kind=report.kind[:KIND_CHARS_MAX],
+        goes_on=report.goes_on,
+    )
+
+
 def _write_update(report: UpdateStored) -> wire.Update:
     return wire.Update(
         task=write_task(report.task),
@@ -224,6 +262,7 @@ def _write_update(report: UpdateStored) -> wire.Update:
         steps=report.steps,
         loss=report.loss,
         seconds=report.seconds,
+        packed=report.packed,
     )
 
 
@@ -273,7 +312,9 @@ def _read_progress(message: wire.FromSite, _site: str, _at: float) -> Progress:
 
 def _read_update(message: wire.FromSite, site: str, at: float) -> UpdateStored:
     said = message.update
-    return UpdateStored(site, _task(said.task), said.digest, said.images, said.steps, said.loss, said.seconds, at)
+    return UpdateStored(
+        site, _task(said.task), said.digest, said.images, said.steps, said.loss, said.seconds, at, said.packed
+    )
 
 
 def _read_score(message: wire.FromSite, site: str, at: float) -> ScoreReported:
@@ -288,7 +329,8 @@ def _read_adopted(message: wire.FromSite, site: str, at: float) -> ModelAdopted:
 
 def _read_failure(message: wire.FromSite, site: str, at: float) -> SiteFailed:
     said = message.failure
-    return SiteFailed(site, said.stage, said.hint, said.incident, at)
+    kind = _text(said.kind, KIND_CHARS_MAX, "kind")
+    return SiteFailed(site, said.stage, said.hint, said.incident, at, kind, said.goes_on)
 
 
 _READ: dict[str, Callable[[wire.FromSite, str, float], Report]] = {
@@ -322,6 +364,32 @@ def read_digest(digest: str) -> str:
     """Return a blob's name."""
     check(bool(DIGEST.fullmatch(digest)), "not a digest")
     return digest
+
+
+def model_bytes_max(first_bytes: int) -> int:
+    """Return how long a run's model may be on the wire; `first_bytes`: of its first one, 0 where that is not known."""
+    return 2 * first_bytes or FIRST_MODEL_BYTES_MAX
+
+
+@_reads
+def read_size(text: str, bytes_max: int) -> int:
+    """Return the length in bytes that the header of a Fetch announces."""
+    check(text.isascii() and text.isdigit() and len(text) < 19, "a model comes with its size")
+    check(0 < int(text) <= bytes_max, f"a model of {int(text):,} bytes is not this run's (at most {bytes_max:,})")
+    return int(text)
+
+
+def write_packed(form: Packed | None) -> wire.PackedReply:
+    """Return the message of a packed form, or of none."""
+    return wire.PackedReply(digest=form.digest, base=form.base) if form else wire.PackedReply()
+
+
+@_reads
+def read_packed(message: wire.PackedReply) -> Packed | None:
+    """Return the packed form in which a model is to be had; None: it travels itself."""
+    if not message.digest and not message.base:
+        return None
+    return Packed(read_digest(message.digest), read_digest(message.base) if message.base else "")
 
 
 @_reads

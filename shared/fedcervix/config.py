@@ -14,7 +14,7 @@ import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -42,8 +42,13 @@ def read_toml(path: Path, *, hint: str = "") -> dict[str, Any]:
         ) from error
 
 
-def build(schema: type[T], raw: Mapping[str, Any], *, source: Path, section: str = "") -> T:
-    """Return `schema` filled from a TOML table. Raises ConfigError naming file, key, expected, found, nearest key."""
+def build(
+    schema: type[T], raw: Mapping[str, Any], *, source: Path, section: str = "", page: str = "docs/configuration.md"
+) -> T:
+    """Return `schema` filled from a TOML table. Raises ConfigError naming file, key, expected, found, nearest key.
+
+    `page` explains the keys.
+    """
     try:
         # By way of JSON, because strict validation takes tables for dataclasses and arrays for tuples only there.
         return TypeAdapter(schema).validate_json(json.dumps(_finite(raw), default=str))
@@ -52,7 +57,7 @@ def build(schema: type[T], raw: Mapping[str, Any], *, source: Path, section: str
         raise ConfigError(
             "\n".join(f"{source}: {line}" for line in lines),
             cause="a misspelt key or a value of the wrong kind",
-            next_step=f"edit {source} (every key is explained in docs/configuration.md)",
+            next_step=f"edit {source} (every key is explained in {page})",
         ) from error
 
 
@@ -99,8 +104,8 @@ def _explain(schema: type, detail: ErrorDetails, section: str) -> str:
 
 
 def _keys(schema: Any, path: Sequence[int | str]) -> list[str]:
-    for part in path:
-        schema = get_type_hints(schema).get(str(part))
+    for part in path:  # a number leads into an array of tables
+        schema = get_args(schema)[0] if isinstance(part, int) else get_type_hints(schema).get(str(part))
     return [field.name for field in dataclasses.fields(schema)] if dataclasses.is_dataclass(schema) else []
 
 

@@ -7,10 +7,12 @@
     ├── PolicyError      the plan asks what this site forbids    (the two sides talk)
     ├── LinkError        the other side cannot be reached        (the network mends itself, or IT does)
     ├── StorageError     the disk is full or holds damaged files (IT mends it; nothing was lost)
+    │   └── FullDiskError    it is full: worth another try, when there is room
     ├── TrainingError    the trainer cannot go on                (recipe or hardware)
     ├── ModelError       a weights file is not what was asked for
     ├── RunError         the request does not fit the state of the run
-    └── RemoteError      the other side sent something invalid   (never our caller's fault)
+    ├── RemoteError      the other side sent something invalid   (never our caller's fault)
+    └── TwinError        another agent acts for this site        (the site's engineer ends one of the two)
 
 Each carries the three things an operator needs: what happened, the likely cause, the next command to try.
 The exit code of a process is the `exit_code` of the error that stopped it.
@@ -78,6 +80,10 @@ class StorageError(FedcervixError):
     exit_code = 8
 
 
+class FullDiskError(StorageError):
+    """The disk is full."""
+
+
 class TrainingError(FedcervixError):
     """The trainer cannot go on (diverged, out of memory, too few images)."""
 
@@ -102,6 +108,12 @@ class RemoteError(FedcervixError):
     exit_code = 12
 
 
+class TwinError(FedcervixError):
+    """Another agent acts for this site: it runs twice, on two machines or from a copied home folder."""
+
+    exit_code = 13
+
+
 EXIT_CODES: dict[int, str] = {
     0: "finished, every declared site contributed (OK)",
     1: "unexpected error (a bug: please report the incident)",
@@ -119,6 +131,7 @@ EXIT_CODES: dict[int, str] = {
             ModelError,
             RunError,
             RemoteError,
+            TwinError,
         )
     },
     20: "finished, but a declared site is missing from at least one round (DEGRADED)",

@@ -24,6 +24,7 @@ RUN_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 """A run is named like a site, with one character more; both sides call folders after it."""
 
 ROUND_MAX = 1_000_000
+GAUGES_MAX = 32
 REASON_CHARS_MAX = 600
 
 
@@ -79,6 +80,10 @@ def _check_measure(name: str, value: float) -> None:
     check(math.isfinite(value), f"{name} is a finite number; found {value}")
 
 
+def _check_optional(digest: str) -> None:
+    check(digest == "" or bool(DIGEST.fullmatch(digest)), f"neither a digest nor empty: {digest!r}")
+
+
 @dataclass(frozen=True, slots=True)
 class SiteAttached:
     """A site has accepted the plan and is ready to be asked."""
@@ -121,6 +126,10 @@ class SiteFailed:
     hint: str
     incident: str
     at: float
+    kind: str = ""
+    """of error: the name of its class"""
+    goes_on: bool = False
+    """the site goes on by itself; the report is for the operator to know"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +146,12 @@ class UpdateStored:
     """mean training loss of the last epoch"""
     seconds: float
     at: float
+    packed: str = ""
+    """digest of the packed form in which the model travelled; empty where it travelled itself"""
 
     def __post_init__(self) -> None:
         check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {self.digest!r}")
+        _check_optional(self.packed)
         check(self.task.kind in (TaskKind.SEED, TaskKind.TRAIN), f"{self.task.kind} makes no model")
         check(0 <= self.images <= 2**40, f"images is 0 to 2^40; found {self.images}")
         check(self.images > 0 or self.task.kind == TaskKind.SEED, "an update counts at least one image")
@@ -155,9 +167,15 @@ class AggregateStored:
     round: int
     digest: str
     at: float
+    packed: str = ""
+    """digest of the average's packed form; empty where the average itself travels"""
+    residual: str = ""
+    """digest of what was rounded away, which is added to the next average"""
 
     def __post_init__(self) -> None:
         check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {self.digest!r}")
+        _check_optional(self.packed)
+        _check_optional(self.residual)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +197,7 @@ class ScoreReported:
         check(self.task.kind == TaskKind.SCORE, f"{self.task.kind} gives no score")
         check(0 < self.count <= 2**40, f"count is 1 to 2^40; found {self.count}")
         check(0 < self.images <= 2**40, f"images is 1 to 2^40; found {self.images}")
-        check(len(self.gauges) <= 32, "at most 32 gauges")
+        check(len(self.gauges) <= GAUGES_MAX, f"at most {GAUGES_MAX} gauges")
         _check_measure("loss_sum", self.loss_sum)
         for name, value in self.gauges:
             _check_measure(name, value)

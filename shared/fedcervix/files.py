@@ -8,15 +8,20 @@ from pathlib import Path
 from fedcervix.weights import disk
 
 
-def write_whole(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write a file so that, whatever happens, either the old or the new content is there. Raises StorageError."""
+def write_whole(path: Path, data: bytes, *, mode: int = 0o644, sync: bool = True) -> None:
+    """Write a file so that, whatever happens, either the old or the new content is there. Raises StorageError.
+
+    Without `sync` a killed process changes nothing of that; a machine that loses its power within seconds may leave the
+    old content, or on some file systems an empty file or one of zero bytes.
+    """
     making = path.with_name(f".{path.name}.{os.getpid()}")
     with disk(path, "write"):
         descriptor = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         with os.fdopen(descriptor, "wb") as out:
             out.write(data)
             out.flush()
-            os.fsync(out.fileno())
+            if sync:
+                os.fsync(out.fileno())
         making.replace(path)
 
 

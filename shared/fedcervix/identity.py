@@ -50,7 +50,7 @@ CLOCK_SKEW = timedelta(minutes=5)
 """certificates start this long before they are made: a hospital's clock may be a little slow"""
 
 PEM_BYTES_MAX = 64 * 1024
-REQUEST_BYTES_MAX = 16 * 1024
+REQUEST_BYTES_MAX = 8 * 1024
 INVITATION_BYTES_MAX = 64 * 1024
 
 SCHEME = "fedcervix"

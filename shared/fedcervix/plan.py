@@ -31,6 +31,7 @@ BatchNorm = Literal["mean", "pooled-variance", "local-statistics", "local"]
 OptimiserState = Literal["reset", "keep"]
 ClassifierAugment = Literal["none", "light"]
 RingResult = Literal["last", "cycle-average"]
+Compression = Literal["none", "bfloat16", "int8"]
 
 SITE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 """A site is named like one label of a host name: 1-63 of a-z, 0-9 and inner hyphens."""
@@ -195,6 +196,9 @@ class Terms:
     batch_norm: BatchNorm = "mean"
     optimiser_state: OptimiserState = "reset"
     ring_result: RingResult = "last"
+    compression: Compression = "none"
+    """of the models that travel: `bfloat16` halves the bytes, `int8` quarters them; a model is rounded where it is
+    made, and arrives as it was made"""
     quorum: int | None = None
     """sites that a round cannot do without. None: all that are not revoked (csfssl), any one (ppfssl, whose ring passes
     over a site that is away); a run never begins without all of them unless this is set"""

@@ -48,7 +48,7 @@ from fedcervix.events import (
     Tick,
     UpdateStored,
 )
-from fedcervix.plan import Plan
+from fedcervix.plan import Compression, Plan
 from fedcervix.quorum import Quorum, quorum
 
 
@@ -113,6 +113,10 @@ class Round:
     missing: tuple[Missing, ...] = ()
     candidate: str = ""
     """the round's model, scored on every site's validation images"""
+    packed: str = ""
+    """digest of the candidate's packed form, where the coordinator made one"""
+    residual: str = ""
+    """digest of what the coordinator rounded away from the candidate"""
     scores: tuple[ScoreReported, ...] = ()
     ended_at: float = 0.0
 
@@ -143,6 +147,8 @@ class Run:
     """digest of the weights that training goes on from; empty until the model is seeded"""
     layout: str
     """digest of the first model: every update must have its names, shapes and types"""
+    packed: str = ""
+    """digest of the first model's packed form, where it was made by a site and has one"""
     rounds: tuple[Round, ...] = ()
     best_round: int = 0
     adopted: tuple[str, ...] = ()
@@ -219,7 +225,11 @@ def _presence(presence: Presence, reason: Callable[[Any], str]) -> Callable[[Run
 def _failed(run: Run, event: SiteFailed) -> tuple[Run, Answer]:
     if any(failure.site == event.site and failure.incident == event.incident for failure in run.failures):
         return run, Answer.DUPLICATE
-    run, answer = _presence(Presence.FAILED, lambda e: f"{e.stage}: {e.hint} ({e.incident})")(run, event)
+    if event.goes_on:  # it is as present as before
+        known = event.site in run.plan.sites and run.site(event.site).presence is not Presence.REVOKED
+        answer = Answer.ACCEPTED if known else Answer.REFUSED
+    else:
+        run, answer = _presence(Presence.FAILED, lambda e: f"{e.stage}: {e.hint} ({e.incident})")(run, event)
     if answer is Answer.ACCEPTED:
         run = replace(run, failures=(*run.failures, event)[-FAILURES_KEPT_MAX:])
     return run, answer
@@ -253,14 +263,15 @@ def _seeded(run: Run, event: UpdateStored) -> tuple[Run, Answer]:
         return run, Answer.DUPLICATE if event.digest == run.layout else Answer.STALE
     if instruction(run, event.site) != event.task:
         return run, Answer.STALE
-    return replace(run, model=event.digest, layout=event.digest), Answer.ACCEPTED
+    return replace(run, model=event.digest, layout=event.digest, packed=event.packed), Answer.ACCEPTED
 
 
 def _aggregated(run: Run, event: AggregateStored) -> tuple[Run, Answer]:
     if run.phase is not Phase.AGGREGATING or event.round != run.current.number:
         return run, Answer.STALE
     model = event.digest if run.plan.mode == "csfssl" else run.model
-    return _with_round(replace(run, model=model), candidate=event.digest), Answer.ACCEPTED
+    rounded = {"candidate": event.digest, "packed": event.packed, "residual": event.residual}
+    return _with_round(replace(run, model=model), **rounded), Answer.ACCEPTED
 
 
 def _scored(run: Run, event: ScoreReported) -> tuple[Run, Answer]:
@@ -653,6 +664,12 @@ class Aggregate:
     updates: tuple[tuple[str, float], ...]
     last_step: tuple[str, str] | None
     """what server momentum carries on: see the function of this name"""
+    compression: Compression = "none"
+    """how the average is rounded"""
+    base: str = ""
+    """the model that the round began with, which the sites hold"""
+    residual: str = ""
+    """what was rounded away from the average before; empty where there is nothing"""
 
 
 def duty(run: Run) -> Aggregate | None:
@@ -660,7 +677,15 @@ def duty(run: Run) -> Aggregate | None:
     if run.phase is not Phase.AGGREGATING or run.current.candidate:
         return None
     updates = tuple(zip((u.digest for u in run.current.contributions), weights(run.plan, run.current), strict=True))
-    return Aggregate(run.current.number, run.layout, updates, last_step(run))
+    residual = run.rounds[-2].residual if len(run.rounds) > 1 else ""
+    work = Aggregate(run.current.number, run.layout, updates, last_step(run))
+    return replace(work, compression=average_compression(run.plan), base=run.current.base, residual=residual)
+
+
+def average_compression(plan: Plan) -> Compression:
+    """Return how an average is rounded. In a ring no model is at all sites, to which int8 could be the difference."""
+    ring = plan.mode == "ppfssl" and plan.terms.compression == "int8"
+    return "none" if ring else plan.terms.compression
 
 
 def last_step(run: Run) -> tuple[str, str] | None:

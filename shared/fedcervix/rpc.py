@@ -30,6 +30,7 @@ from fedcervix.errors import (
     RemoteError,
     RunError,
     StorageError,
+    TwinError,
 )
 from fedcervix.wire import federation_pb2 as wire
 
@@ -37,6 +38,7 @@ MESSAGE_BYTES_MAX = 4 << 20
 DIGEST_KEY = "fedcervix-digest"
 OFFSET_KEY = "fedcervix-offset"
 SIZE_KEY = "fedcervix-size"
+INSTANCE_KEY = "fedcervix-instance"
 
 _BOUNDS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
@@ -50,10 +52,13 @@ CLIENT_OPTIONS: list[tuple[str, int]] = [
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    # Jittered back-off while the coordinator is away.
+    # Dialling again while the coordinator is away: jittered by a fifth, and a second apart at most, for a site is to be
+    # back within five seconds of the coordinator, and pauses of its own as well (see fedcervix.pauses).
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # What is called the least back-off is the time that a connection may take to be made: a handshake through a proxy
+    # and over a slow line takes more than a moment.
+    ("grpc.min_reconnect_backoff_ms", 10_000),
 ]
 
 SERVER_OPTIONS: list[tuple[str, int]] = [
@@ -84,12 +89,14 @@ ENROLL = Method("/fedcervix.Federation/Enroll", wire.EnrollRequest, wire.EnrollR
 ATTACH = Method("/fedcervix.Federation/Attach", wire.AttachRequest, wire.FromCoordinator, "unary_stream")
 REPORT = Method("/fedcervix.Federation/Report", wire.FromSite, wire.ReportReply)
 OFFER = Method("/fedcervix.Federation/Offer", wire.OfferRequest, wire.OfferReply)
+PACKED = Method("/fedcervix.Federation/Packed", wire.PackedRequest, wire.PackedReply)
 OVERVIEW = Method("/fedcervix.Federation/Overview", wire.OverviewRequest, wire.OverviewReply)
+WATCH = Method("/fedcervix.Federation/Watch", wire.OverviewRequest, wire.OverviewReply, "unary_stream")
 COMMAND = Method("/fedcervix.Federation/Command", wire.CommandRequest, wire.CommandReply)
 FETCH = Method("/fedcervix.Blobs/Fetch", wire.BlobRequest, None, "unary_stream")
 PUSH = Method("/fedcervix.Blobs/Push", None, wire.PushReply, "stream_unary")
 
-METHODS = (ENROLL, ATTACH, REPORT, OFFER, OVERVIEW, COMMAND, FETCH, PUSH)
+METHODS = (ENROLL, ATTACH, REPORT, OFFER, PACKED, OVERVIEW, WATCH, COMMAND, FETCH, PUSH)
 
 
 def _to_bytes(message: Any) -> bytes:
@@ -141,6 +148,7 @@ _CODES: dict[type[FedcervixError], grpc.StatusCode] = {
     RunError: grpc.StatusCode.FAILED_PRECONDITION,
     StorageError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     RemoteError: grpc.StatusCode.INVALID_ARGUMENT,
+    TwinError: grpc.StatusCode.ALREADY_EXISTS,
 }
 _ERRORS = {code: error for error, code in _CODES.items()}
 
@@ -148,8 +156,13 @@ _ERRORS = {code: error for error, code in _CODES.items()}
 def abort(context: grpc.ServicerContext, error: FedcervixError) -> NoReturn:
     """End a call with an error of ours: its class by the status code, its three lines as JSON."""
     details = json.dumps([_bounded(text) for text in (error.what, error.cause, error.next_step)])
-    context.abort(_CODES.get(type(error), grpc.StatusCode.INTERNAL), details)
+    context.abort(_code(error), details)
     raise AssertionError("abort raises")
+
+
+def _code(error: FedcervixError) -> grpc.StatusCode:
+    """Return the status code of an error's class, or of the class above it."""
+    return next((code for kind, code in _CODES.items() if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
 
 
 def _bounded(text: str) -> str:
@@ -166,7 +179,7 @@ def translate(error: grpc.RpcError, address: str) -> FedcervixError:
         except (ValueError, TypeError):
             what, cause, next_step = details, "", ""
         return _ERRORS[code](str(what), cause=str(cause), next_step=str(next_step))
-    if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN):
+    if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and details.startswith(_BUGS):
         return RemoteError(
             f"the coordinator at {address} failed at this call ({_in_short(details)})",
             cause="a bug there, or a home folder in disorder",
@@ -189,6 +202,10 @@ def _in_short(details: str) -> str:
     return details.split("; last error: ")[-1][:200] or "the line was cut"
 
 
+_BUGS = ("[", "Exception ", "Failed to serialize")
+"""how the other side's own failures begin: an error of ours without a code, or gRPC's words for a bug. Everything else
+with their codes is a line that broke in the middle of a call, also where bytes arrived that were not those sent"""
+
 _SIGNS = {
     "CERTIFICATE_VERIFY_FAILED": "its certificate is not of this federation",
     "Connection refused": "connection refused",
@@ -196,6 +213,7 @@ _SIGNS = {
     "certificate unknown": "it does not accept this certificate",
     "Socket closed": "the line was cut",
     "Connection reset": "the line was cut",
+    "TSI_DATA_CORRUPTED": "the line was cut, for bytes arrived damaged",
 }
 
 

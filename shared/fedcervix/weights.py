@@ -30,7 +30,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcervix.errors import RemoteError, StorageError
+from fedcervix.errors import FullDiskError, RemoteError, StorageError
 from fedcervix.plan import check
 
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -453,15 +453,19 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def disk(path: Path | str, verb: Literal["read", "write"]) -> Iterator[None]:
-    """Translate an OSError into a StorageError that says what to do."""
+    """Translate an OSError into a StorageError that says what to do: a FullDiskError where there is no room."""
     try:
         yield
     except OSError as error:
-        full = error.errno in FULL
+        what = f"cannot {verb} {path}: {error.strerror or error}"
+        if error.errno in FULL:
+            raise FullDiskError(
+                what,
+                cause="the disk is full",
+                next_step=f"free some space (df -h {Path(path).parent}); nothing was lost",
+            ) from error
         raise StorageError(
-            f"cannot {verb} {path}: {error.strerror or error}",
-            cause="the disk is full" if full else "the file is missing, or this account may not use its folder",
-            next_step="free some space and start again; nothing was lost"
-            if full
-            else "check the path and its permissions",
+            what,
+            cause="the file is missing, or this account may not use its folder",
+            next_step="check the path and its permissions",
         ) from error

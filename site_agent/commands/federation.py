@@ -20,9 +20,11 @@ from site_agent import tls
 from site_agent.agent import Agent
 from site_agent.display import Display
 from site_agent.home import SiteHome, create
+from site_agent.instances import succeed
 from site_agent.link import GrpcLink
 from site_agent.worker import Worker, WorkFailedError
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 EXIT_OF = {Outcome.OK: 0, Outcome.DEGRADED: 20, Outcome.ABORTED: 21}
 
 
@@ -110,6 +112,7 @@ def run(home: SiteHome) -> None:
     with home.locked():
         link = GrpcLink(
             address,
+            claim=succeed(home),
             authority_pem=home.pem("authority.crt"),
             certificate_pem=home.pem("site.crt"),
             key_pem=home.pem("site.key"),
@@ -117,7 +120,7 @@ def run(home: SiteHome) -> None:
         worker = Worker(home, site)
         key_files = [home.key_file(name) for name in ("authority.crt", "site.crt", "site.key")]
         agent = Agent(home, site, link, worker, display.show, lambda: tls.look(address, *key_files))
-        _on_signals(agent)
+        _on_signals(agent, worker)
         click.echo(f"site {site} of federation {certificate.identity.federation}, coordinator {address}", err=True)
         try:
             leave = agent.run()
@@ -149,13 +152,17 @@ def _address(home: SiteHome) -> str:
     return address
 
 
-def _on_signals(agent: Agent) -> None:
+def _on_signals(agent: Agent, worker: Worker) -> None:
     """The first signal ends the agent in order; a second one at once. Finished work is on disk either way."""
 
-    def handle(_number: int, _frame: object) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: os._exit(130))
+    def at_once(_number: int, _frame: object) -> None:
+        worker.kill()  # it would end with its input, unless it hangs
+        os._exit(130)
+
+    def in_order(_number: int, _frame: object) -> None:
+        for number in SIGNALS:
+            signal.signal(number, at_once)
         threading.Thread(target=agent.stop, name="stop").start()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, handle)
+    for number in SIGNALS:
+        signal.signal(number, in_order)

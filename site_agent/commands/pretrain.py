@@ -28,7 +28,7 @@ from site_agent.commands.setting import (
     setting,
     site_name,
 )
-from site_agent.commands.stopping import Stop, Stoppable, command_line, stops
+from site_agent.commands.stopping import command_line, stops
 from site_agent.display import Display
 from site_agent.epochs import Epoch, Images, Position, StepReport
 from site_agent.home import SiteHome
@@ -38,6 +38,7 @@ from site_agent.neighbours import label_probe
 from site_agent.precision import settled
 from site_agent.pretrain import Pretrained
 from site_agent.pretrain import pretrain as train
+from site_agent.stopping import Stop, Stoppable
 from site_agent.tasks import first_seed
 from site_agent.tensorboard import Events
 
@@ -83,7 +84,7 @@ def _pretrain(
         stack.callback(display.close)
         events = stack.enter_context(Events(tensorboard, recipe)) if tensorboard else None
         collections = _collections(home, also, display)
-        parts = {split: _pooled(home, collections, recipe, split, display) for split in PARTS}
+        parts = {split: dataset.pooled(home, collections, recipe, split, reading(display)) for split in PARTS}
         weights = home.config().hardware.imagenet_weights
         encoder = start_encoder(recipe, first_seed(used.seed), Path(weights) if weights else None)
         check_room(home.models, COPIES * sum(tensor.nbytes for tensor in encoder.state_dict().values()))
@@ -213,19 +214,3 @@ def _collections(home: SiteHome, also: Sequence[Path], display: Display) -> list
             )
         )
     return collections
-
-
-def _pooled(home: SiteHome, collections: Sequence[Collection], recipe: Recipe, split: Part, display: Display) -> Images:
-    """Return the images of a split of all collections.
-
-    A picture that is in another part of any of the collections is left out: no test woman trains under another name.
-    """
-    barred = {image.digest for collection in collections for image in collection.images if image.split != split}
-    parts = []
-    for number, collection in enumerate(collections):
-        images = dataset.contrastive(home, collection, recipe, split, reading(display))
-        kept = [k for k, image in enumerate(collection.contrastive(split)) if image.digest not in barred]
-        found = dataset.selected(images, kept)
-        women = found.patients if number == 0 else tuple(f"{number}:{woman}" for woman in found.patients)
-        parts.append(Images(found.pixels, women))
-    return dataset.joined(parts)

@@ -15,71 +15,31 @@ import shlex
 import signal
 import sys
 from collections.abc import Collection, Iterator
-from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from site_agent.checkpoints import Checkpoint, Checkpoints
 from site_agent.home import SiteHome
+from site_agent.stopping import Stop
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 EXIT_CODE = 130
 _WAITS = b"\nstopping at the end of this step, with a checkpoint; once more: at once\n"
 
 
-class Stop:
-    """Whether someone has asked the training to end."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._waits = False
-
-    @contextlib.contextmanager
-    def waits_for_checkpoint(self) -> Iterator[None]:
-        """While this holds, the first signal only asks."""
-        self._waits = True
-        try:
-            yield
-        finally:
-            self._waits = False
-
-    def end_if_asked(self) -> None:
-        """Raise KeyboardInterrupt where the training was asked to end."""
-        if self.asked:
-            raise KeyboardInterrupt
-
-    def heard(self, _number: int, _frame: object) -> None:
-        """Take a signal. Raises KeyboardInterrupt where there is nothing to wait for."""
-        if self.asked or not self._waits:
-            raise KeyboardInterrupt
-        self.asked = True
-        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, _WAITS)  # a handler may take no lock of a stream
-
-
-class Stoppable(Checkpoints):
-    """Checkpoints of a training that may be asked to end: then one is due at once, and is the last."""
-
-    def __init__(self, folder: Path, contract: str, stop: Stop) -> None:
-        super().__init__(folder, contract)
-        self._stop = stop
-
-    def due(self) -> bool:
-        """Return whether it is time to keep another."""
-        return self._stop.asked or super().due()
-
-    def keep(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint. Raises KeyboardInterrupt where the training was asked to end."""
-        super().keep(checkpoint)
-        self._stop.end_if_asked()
-
-
 @contextlib.contextmanager
 def stops(go_on: str) -> Iterator[Stop]:
     """Listen to signals; `go_on` is the command that a stopped training goes on with. Raises SystemExit(130)."""
     stop = Stop()
-    before = {number: signal.signal(number, stop.heard) for number in SIGNALS}
+
+    def heard(_number: int, _frame: FrameType | None) -> None:
+        if stop.asked or not stop.ask():
+            raise KeyboardInterrupt
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, _WAITS)  # a handler may take no lock of a stream
+
+    before = {number: signal.signal(number, heard) for number in SIGNALS}
     try:
         yield stop
     except KeyboardInterrupt:

@@ -17,21 +17,21 @@ from fedcervix.plan import SITE_NAME, Recipe
 from fedcervix.process import stdout_console
 from site_agent import dataset
 from site_agent.checkpoints import Checkpoints
-from site_agent.collection import Collection
+from site_agent.collection import Collection, digest_of
 from site_agent.commands.setting import Setting, machine_of, reading, recipe_options, setting, site_name
-from site_agent.commands.stopping import Stop, Stoppable, command_line, stops
+from site_agent.commands.stopping import command_line, stops
 from site_agent.display import Display
 from site_agent.home import SiteHome
 from site_agent.images import Progress
 from site_agent.model import Encoder, start_encoder
 from site_agent.precision import settled
+from site_agent.stopping import Stop, Stoppable
 from site_agent.sweep import (
     Cell,
     Material,
     cell_key,
     choose,
     combinations,
-    digest_of,
     read_cells,
     write_cells,
 )

@@ -104,7 +104,7 @@ def roc_curves(evaluations: Sequence[Evaluation]) -> str:
         for found in evaluations:
             drawn = by_name[found.name]
             x, y = zip(*found.roc, strict=True)
-            label = f"{_short(found.name)}  {found.auc.value:.3f}"
+            label = f"{short(found.name)}  {found.auc.value:.3f}"
             axes.plot(x, y, color=drawn.colour, linestyle=drawn.dash, label=label)
             counts = found.fixed.confusion
             controls = counts.fp + counts.tn
@@ -117,7 +117,7 @@ def roc_curves(evaluations: Sequence[Evaluation]) -> str:
             aspect="equal",
         )
         axes.legend(loc="lower right", title="start and AUC", alignment="left")
-        return _svg(figure)
+        return svg(figure)
 
 
 def auc_intervals(evaluations: Sequence[Evaluation]) -> str:
@@ -143,11 +143,11 @@ def _forest(rows: Sequence[tuple[str, Estimate, Stroke]], label: str, reference:
             axes.plot(estimate.value, height, "o", color=drawn.colour, markersize=7.5)
         if reference is not None:
             axes.axvline(reference, color=INK, linewidth=1)
-        axes.set_yticks(range(len(rows)), [_short(name) for name, _, _ in reversed(rows)])
+        axes.set_yticks(range(len(rows)), [short(name) for name, _, _ in reversed(rows)])
         axes.set(xlabel=label, ylim=(-0.6, len(rows) - 0.4))
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
-        return _svg(figure)
+        return svg(figure)
 
 
 def loss_curves(histories: Sequence[Losses], *, title: str, line: float | None = None) -> str:
@@ -162,13 +162,13 @@ def loss_curves(histories: Sequence[Losses], *, title: str, line: float | None =
             style["marker"] = "o" if len(history.train) == 1 else None  # a line needs two points
             for losses, width in ((history.train, 1.1), (history.valid, 2.4)):
                 axes.plot(range(1, len(losses) + 1), losses, linewidth=width, **style)
-            axes.plot([], [], linewidth=2.4, label=_short(history.name), **style)  # one entry in the legend for both
+            axes.plot([], [], linewidth=2.4, label=short(history.name), **style)  # one entry in the legend for both
         if line is not None:
             axes.axhline(line, color=INK, linewidth=1, linestyle=(0, (5, 3)), label=f"collapsed ({line:.2f})")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="epoch", ylabel="loss", title=title)
         figure.legend(loc="outside lower left", ncols=3)
-        return _svg(figure)
+        return svg(figure)
 
 
 def neighbour_curves(histories: Sequence[Neighbours]) -> str:
@@ -181,7 +181,7 @@ def neighbour_curves(histories: Sequence[Neighbours]) -> str:
             drawn = by_name[history.name]
             y = [math.nan if auc is None else auc for auc in history.aucs]
             dots = [history.kept_epoch - 1] if history.kept_epoch else []
-            style: dict[str, Any] = {"color": drawn.colour, "linestyle": drawn.dash, "label": _short(history.name)}
+            style: dict[str, Any] = {"color": drawn.colour, "linestyle": drawn.dash, "label": short(history.name)}
             axes.plot(range(1, len(y) + 1), y, marker="o", markersize=7.5, markevery=dots, **style)
         axes.axhline(0.5, color=INK, linewidth=1, linestyle=(0, (5, 3)), label="guessing (0.50)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -190,7 +190,7 @@ def neighbour_curves(histories: Sequence[Neighbours]) -> str:
             xlabel="epoch", ylabel="AUC", title="Do neighbours share a label?", ylim=(min(low, 0.4), max(high, 0.8))
         )
         figure.legend(loc="outside lower left", ncols=3)
-        return _svg(figure)
+        return svg(figure)
 
 
 def embedding_map(drawn: EmbeddingMap) -> str:
@@ -204,11 +204,11 @@ def embedding_map(drawn: EmbeddingMap) -> str:
             if places:
                 drawn_as = {**style, "s": style["s"] * crowding}
                 axes.scatter(*zip(*places, strict=True), label=f"{name} ({len(places):,})", **drawn_as)
-        axes.set(xticks=[], yticks=[], title=_short(drawn.model[:1].upper() + drawn.model[1:]))
+        axes.set(xticks=[], yticks=[], title=short(drawn.model[:1].upper() + drawn.model[1:]))
         axes.set_aspect("equal", adjustable="datalim")
         axes.margins(0.04)
         figure.legend(loc="outside lower left", ncols=3, handletextpad=0.2, columnspacing=1.2)
-        return _svg(figure)
+        return svg(figure)
 
 
 def round_losses(rounds: Sequence[Round], *, line: float | None) -> str:
@@ -223,7 +223,7 @@ def round_losses(rounds: Sequence[Round], *, line: float | None) -> str:
             axes.legend(loc="best")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="round", ylabel="mean loss of the sites", title="Federated model, validation images")
-        return _svg(figure)
+        return svg(figure)
 
 
 def contact_sheet(sheet: Sequence[Augmented]) -> str:
@@ -246,7 +246,7 @@ def contact_canvas(sheet: Sequence[Augmented]) -> Image.Image:
     return canvas
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
     """Return a name that leaves room for the curves."""
     return name if len(name) <= NAME_CHARS_MAX else f"{name[: NAME_CHARS_MAX - 1]}…"
 
@@ -255,7 +255,8 @@ def _thumbnail(picture: Picture) -> Image.Image:
     return ImageOps.fit(Image.fromarray(np.ascontiguousarray(picture)), (THUMBNAIL_PX, THUMBNAIL_PX))
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """Return a figure as a data URI: the same figure is the same bytes."""
     file = io.BytesIO()
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     return _data_uri("image/svg+xml", file.getvalue())

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from fedcervix.errors import StorageError
 from fedcervix.plan import Recipe
@@ -24,6 +25,7 @@ from site_agent.report.answer import OK, answer, percent, signed
 from site_agent.report.content import CensusRow, Round, SiteReport
 
 TEMPLATE = "page.html.j2"
+STYLE = "style.css"
 PAGE_FILE = "report.html"
 RESULTS_FILE = "results.json"
 LISTED_MAX = 200
@@ -38,6 +40,7 @@ def render(report: SiteReport) -> str:
     environment.filters.update(percent=percent, signed=signed, three=three)
     template = environment.from_string(resources.files(__package__).joinpath(TEMPLATE).read_text("utf-8"))
     return template.render(
+        style=style(),
         report=report,
         answer=answer(report),
         ok=report.final_state == OK,
@@ -56,6 +59,11 @@ def render(report: SiteReport) -> str:
             ("Called a case from the threshold chosen on validation images", _rows(report.evaluations, "chosen")),
         ),
     )
+
+
+def style() -> Markup:
+    """Return the style sheet of every report, for its <style> element."""
+    return Markup(resources.files(__package__).joinpath(STYLE).read_text("utf-8"))  # noqa: S704  (our own file)
 
 
 def write_results(report: SiteReport, folder: Path) -> tuple[Path, Path]:

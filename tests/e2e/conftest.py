@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fedcervix.plan import Plan
-from site_agent.phantom import INSTITUTIONS, write_institution
+from tests.e2e.institutions import draw_collections
 from tests.e2e.loopback import HERE, Federation, federation
 
 Once = Callable[[str, Callable[[Path], None]], Path]
@@ -49,13 +49,7 @@ def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Once:
 @pytest.fixture(scope="session")
 def collections(once: Once) -> dict[str, Path]:
     """Return two tiny institutions of twelve labelled women each: {site: folder with manifest.csv}."""
-
-    def draw(folder: Path) -> None:
-        for name in ("nhs", "alts"):
-            options = {"women": 12, "seed": 1, "unlabelled_per_labelled": 0.5}
-            write_institution(folder / name, INSTITUTIONS[name], **options)
-
-    folder = once("collections", draw)
+    folder = once("collections", draw_collections)
     return {name: folder / name for name in ("nhs", "alts")}
 
 

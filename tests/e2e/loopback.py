@@ -14,10 +14,9 @@ import json
 import os
 import shutil
 import signal
-import socket
+import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -29,17 +28,20 @@ from coordinator.home import Home
 from coordinator.home import create as create_home
 from coordinator.registry import Registry
 from fedcervix import identity, rpc
+from fedcervix.codec import Claim
 from fedcervix.plan import Plan
 from fedcervix.weights import digest_file
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.home import SiteHome
 from site_agent.home import create as create_site
 from site_agent.link import GrpcLink
+from tests.e2e.line import Connection, Line, Way
 
 T = TypeVar("T")
 
 BIN = Path(sys.executable).parent
 HERE = Path(__file__).parent
+PYTHONPATH = os.pathsep.join([str(HERE.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
 FEDERATION = "cervix"
 POLL_S = 0.05
 WAIT_S = 90.0
@@ -112,8 +114,8 @@ class Process:
             self.kill()
 
 
-def start(name: str, arguments: list[str | Path], out: Path, *, environment: dict[str, str] | None = None) -> Process:
-    """Start a program; its output goes to a new file in folder `out`."""
+def start(name: str, arguments: list[str | Path], out: Path) -> Process:
+    """Start a program, which finds these tests too; its output goes to a new file in folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
     log = out / f"{name}-{len(list(out.glob(f'{name}-*')))}.log"
     with log.open("wb") as sink:
@@ -123,7 +125,7 @@ def start(name: str, arguments: list[str | Path], out: Path, *, environment: dic
             stdout=sink,
             stderr=subprocess.STDOUT,
             cwd=out,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, "PYTHONPATH": PYTHONPATH},
         )
     return Process(name, popen, log)
 
@@ -167,6 +169,8 @@ class Federation:
     recipe: dict[str, Any] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
     """further keys of table [run]"""
+    hardware: dict[str, Any] = field(default_factory=dict)
+    """further keys of the sites' table [hardware]"""
     processes: list[Process] = field(default_factory=list)
     port: int = 0
 
@@ -233,6 +237,20 @@ class Federation:
         """Wait until the overview shows something."""
         return until(what, lambda: condition(self.overview()), timeout_s=timeout_s, seen=self.texts)
 
+    def events(self, kind: str = "") -> int:
+        """Return how many events (of a kind) the journal holds; read beside the coordinator, whether it runs or not."""
+        try:
+            with contextlib.closing(sqlite3.connect(f"file:{self.home.journal}?mode=ro", uri=True)) as journal:
+                like = f'%"event":"{kind}%'
+                [(count,)] = journal.execute("SELECT COUNT(*) FROM events WHERE event LIKE ?", (like,))
+        except sqlite3.OperationalError:  # it is not there yet, or is being recovered
+            return 0
+        return int(count)
+
+    def watch(self) -> Process:
+        """Start `coordinator status --watch`: one document a line."""
+        return self._start("watch", [BIN / "coordinator", "--home", self.home.folder, "status", "--watch", "--json"])
+
     def stored(self) -> bool:
         """Say whether the run has ended and its record is written."""
         return bool(list(self.home.results.glob("*/record.json")))
@@ -271,7 +289,7 @@ class Federation:
             {
                 "link": {"coordinator": f"localhost:{port or self.port}"},
                 "data": {"manifest": str(manifest or "none.csv"), "unreadable_max": 0.2},
-                "hardware": {"device": "cpu", "threads": 1},
+                "hardware": {"device": "cpu", "threads": 1, **self.hardware},
                 "policy": policy,
             }
         )
@@ -295,16 +313,17 @@ class Federation:
         """Start the real agent."""
         return self._start(name, [BIN / "site-agent", "--home", self.site(name).folder, *options])
 
-    def light(self, name: str, *options: str) -> Process:
+    def light(self, name: str, *options: str, home: SiteHome | None = None) -> Process:
         """Start the real agent with arithmetic in place of training (see light_site.py)."""
-        return self._start(name, [sys.executable, HERE / "light_site.py", self.site(name).folder, *options])
+        folder = (home or self.site(name)).folder
+        return self._start(name, [sys.executable, "-m", "tests.e2e.light_site", folder, *options])
 
-    def link(self, name: str, *, port: int = 0) -> GrpcLink:
+    def link(self, name: str, *, port: int = 0, claim: Claim | None = None) -> GrpcLink:
         """Return a line with a site's certificate."""
         home = self.site(name)
         keys = {"authority_pem": "authority.crt", "certificate_pem": "site.crt", "key_pem": "site.key"}
         pems = {part: home.pem(file) for part, file in keys.items()}
-        return GrpcLink(f"localhost:{port or self.port}", **pems)
+        return GrpcLink(f"localhost:{port or self.port}", claim=claim, **pems)
 
     def adopted(self, name: str) -> list[str]:
         """Return the digests of the cervix models that a site holds."""
@@ -352,64 +371,28 @@ class Federation:
             model.unlink(missing_ok=True)
 
 
-class Proxy:
-    """A line that misbehaves between a site and its coordinator; it sees nothing but encrypted bytes.
+class Proxy(Line):
+    """A line that misbehaves by itself, after so much of a connection has passed towards the coordinator.
 
-    `up_bytes`: how much of a connection passes towards the coordinator before `fault` happens to it. `cut` closes it
-    as a firewall does, `flip` turns one bit round. The first `faults` connections that carry so much are hit.
+    `cut` closes it as a firewall does, `flip` turns one bit round. The first `faults` connections that carry so much
+    are hit.
     """
 
     def __init__(self, port: int, *, fault: Literal["cut", "flip"], up_bytes: int, faults: int) -> None:
-        self._to, self._fault, self._up_bytes, self._left = port, fault, up_bytes, faults
-        self.passed_bytes = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-        self._open: list[socket.socket] = [self._listener]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._fault, self._up_bytes = fault, up_bytes
+        self._hit: set[Connection] = set()
+        self.hits = faults
+        """faults still to come"""
+        super().__init__(port)
 
-    @property
-    def hits(self) -> int:
-        """Faults still to come."""
-        return self._left
-
-    def close(self) -> None:
-        for each in self._open:
-            each.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                far = socket.create_connection(("127.0.0.1", self._to))
-                self._open += [near, far]
-                threading.Thread(target=self._up, args=(near, far), daemon=True).start()
-                threading.Thread(target=self._pass, args=(far, near), daemon=True).start()
-
-    def _up(self, near: socket.socket, far: socket.socket) -> None:
-        passed = 0
-        with contextlib.suppress(OSError):
-            while data := near.recv(65_536):
-                passed += len(data)
-                if passed > self._up_bytes and self._left > 0:
-                    self._left -= 1
-                    if self._fault == "cut":
-                        break
-                    data, passed = bytes([data[0] ^ 1]) + data[1:], -(1 << 60)
-                far.sendall(data)
-                self.passed_bytes += len(data)
-        self._hang_up(near, far)
-
-    def _pass(self, far: socket.socket, near: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := far.recv(65_536):
-                near.sendall(data)
-        self._hang_up(near, far)
-
-    def _hang_up(self, *sides: socket.socket) -> None:
-        for side in sides:
-            with contextlib.suppress(OSError):
-                side.shutdown(socket.SHUT_RDWR)
-            side.close()
+    def meddle(self, connection: Connection, way: Way, data: bytes) -> bytes | None:
+        """Hit a connection once, when it has carried enough."""
+        full = way == "up" and connection.passed[way] + len(data) > self._up_bytes
+        if not full or connection in self._hit or self.hits <= 0:
+            return super().meddle(connection, way, data)
+        self._hit.add(connection)
+        self.hits -= 1
+        return None if self._fault == "cut" else bytes([data[0] ^ 1]) + data[1:]
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from PIL import Image
 
 from fedcervix import codec
 from fedcervix.blobs import BlobStore
+from fedcervix.economy import Packed
 from fedcervix.errors import FedcervixError
 from fedcervix.events import Answer
 from fedcervix.rounds import Instruction
@@ -56,12 +57,15 @@ class RecordingLink:
         self.sent += codec.write_report(report, time.time()).SerializeToString()
         return self._link.report(report)
 
-    def fetch(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
-        self._link.fetch(digest, blobs, on_bytes)
+    def fetch(self, digest: str, blobs: BlobStore, on_bytes: OnBytes, *, bytes_max: int) -> None:
+        self._link.fetch(digest, blobs, on_bytes, bytes_max=bytes_max)
 
     def push(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
         self.sent += digest.encode() + blobs.path(digest).read_bytes()
         self._link.push(digest, blobs, on_bytes)
+
+    def packed(self, digest: str) -> Packed | None:
+        return self._link.packed(digest)
 
 
 @pytest.fixture

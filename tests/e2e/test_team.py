@@ -45,7 +45,7 @@ class Site:
         data = {"manifest": str(manifest), "unreadable_max": 0.2}
         hardware = {"device": "cpu", "threads": 1, "processes": processes, "launcher": launcher}
         self.home.config_file.write_text(toml({"data": data, "hardware": hardware}))
-        self.worker = Worker(self.home, "nhs")
+        self.worker = Worker(self.home, "nhs", deaths_max=0)
         self.cancelled = threading.Event()
         self.trains = threading.Event()
 
@@ -195,6 +195,17 @@ def test_a_cancelled_task_ends_all_processes(site: Callable[..., Site]) -> None:
     team.cancelled.set()
     team.worker.cancel()
     assert isinstance(end(), CancelledError)
+    nothing_is_left(team)
+
+
+def test_a_team_that_is_asked_to_stop_keeps_a_checkpoint_and_ends(site: Callable[..., Site]) -> None:
+    team = site(2)
+    end = team.begin_training()
+    team.worker.stop()
+    stopped = end()
+    assert isinstance(stopped, CancelledError)
+    assert str(stopped) == "a checkpoint is kept"
+    assert len(list(team.home.run_folder(RUN).glob("checkpoint-*"))) == 1
     nothing_is_left(team)
 
 

@@ -88,6 +88,7 @@ OPTIONS = {
     "terms.server_momentum": 0.0,
     "terms.optimiser_state": "reset",
     "terms.ring_result": "last",
+    "terms.compression": "none",
     "terms.quorum": None,
 }
 
@@ -118,6 +119,7 @@ def test_every_option_is_off_in_the_profile_paper_which_is_the_default(key: str)
         (Terms, "server_momentum", 0.9),
         (Terms, "optimiser_state", "keep"),
         (Terms, "ring_result", "cycle-average"),
+        (Terms, "compression", "int8"),
     ],
 )
 def test_every_option_can_be_switched_on_and_is_then_part_of_the_contract(

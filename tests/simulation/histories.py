@@ -37,6 +37,12 @@ def draw_momentum(dice: random.Random, plan: Plan) -> Plan:
     return plan if plan.mode == "ppfssl" else replace(plan, terms=replace(plan.terms, server_momentum=share))
 
 
+def draw_compression(dice: random.Random, plan: Plan) -> Plan:
+    """Let half of the federations save bytes."""
+    compression = dice.choice(["none", "none", "bfloat16", "int8"])
+    return replace(plan, terms=replace(plan.terms, compression=compression))
+
+
 def draw_faults(dice: random.Random, plan: Plan) -> Faults:
     """Draw a world; each kind of fault is absent from half of the histories."""
 
@@ -64,6 +70,11 @@ def draw_faults(dice: random.Random, plan: Plan) -> Faults:
     return faults
 
 
+def draw_twins(dice: random.Random, faults: Faults) -> Faults:
+    """Let somebody start second agents in a third of the worlds."""
+    return replace(faults, twins_per_hour=dice.choice([0.0, 0.0, dice.uniform(0, 20)]))
+
+
 def faults_in(faults: Faults) -> bool:
     return faults != Faults(delay_s=faults.delay_s)
 
@@ -74,7 +85,10 @@ def history(seed: int, rules: Rules | None = None) -> History:
     plan = draw_plan(dice)
     faults = draw_faults(dice, plan)
     base = dice.choice(["", digest_of("a model given by the operator")])
-    plan = draw_momentum(dice, plan)  # drawn last: a number stands for the same plan and faults as without momentum
+    # Drawn last: a number stands for the same plan and faults as without them.
+    plan = draw_compression(dice, draw_momentum(dice, plan))
+    if plan.terms.compression != "int8":  # a copied home folder carries on what its own agent rounded away, no other's
+        faults = draw_twins(dice, faults)
     try:
         found = simulate(plan, faults, seed, base=base, rules=rules)
         _check_end(found)

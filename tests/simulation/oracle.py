@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from fedcervix.events import Task, TaskKind
-from fedcervix.plan import Plan
+from fedcervix.plan import Compression, Plan
 from fedcervix.rounds import Outcome, Phase, Round, Run
 
 
@@ -19,7 +20,24 @@ def digest_of(*parts: object) -> str:
 
 
 def seeded(plan: Plan) -> str:
-    return digest_of("seed", plan.terms.seed)
+    exact = digest_of("seed", plan.terms.seed)
+    return exact if plan.terms.compression == "int8" else rounded(plan.terms.compression, exact, "")
+
+
+def rounded(compression: Compression, exact: str, residual: str) -> str:
+    """Return the model that a model is rounded to; `residual`: what int8 had rounded away the last time."""
+    if compression == "none":
+        return exact
+    return digest_of("rounded", exact, residual if compression == "int8" else "")
+
+
+def packed_of(compression: Compression, model: str) -> str:
+    return "" if compression == "none" else digest_of("packed", model)
+
+
+def left_of(compression: Compression, model: str) -> str:
+    """Return what int8 rounded away when it made this model."""
+    return digest_of("left", model) if compression == "int8" else ""
 
 
 def trained(base: str, site: str, round_: int) -> str:
@@ -54,18 +72,45 @@ def mean_loss(plan: Plan, model: str) -> float:
     return sum(w * loss_of(model, site) for w, site in zip(weights, plan.sites, strict=True)) / sum(weights)
 
 
+def averages_as(plan: Plan) -> Compression:
+    """Return how the coordinator rounds: in a ring there is no model at all sites to which int8 could be relative."""
+    return "none" if plan.mode == "ppfssl" and plan.terms.compression == "int8" else plan.terms.compression
+
+
+@dataclass(slots=True)
+class Left:
+    """What each maker had rounded away when its model last counted."""
+
+    plan: Plan
+    of: dict[str, str] = field(default_factory=dict)
+
+    def update(self, base: str, site: str, round_: int) -> str:
+        """Return what a site makes of a model."""
+        return rounded(self.plan.terms.compression, trained(base, site, round_), self.of.get(site, ""))
+
+    def average(self, exact: str) -> str:
+        """Return what the coordinator makes of an average."""
+        return rounded(averages_as(self.plan), exact, self.of.get("", ""))
+
+    def counted(self, maker: str, model: str) -> None:
+        """A model counts; the coordinator's name is empty."""
+        self.of[maker] = left_of(self.plan.terms.compression if maker else averages_as(self.plan), model)
+
+
 def undisturbed(plan: Plan, base: str) -> tuple[str, int, int]:
     """Return (final model, best round, number of rounds) of a run in which nothing goes wrong."""
-    model, best, bases, candidates = base or seeded(plan), 0, [], []
+    model, best, bases, candidates, left = base or seeded(plan), 0, [], [], Left(plan)
     for number in range(1, plan.rounds_max + 1):
         bases.append(model)
         hops = []
         for site in plan.sites:
-            hops.append((trained(model, site, number), weight_of(plan, site)))
+            hops.append((left.update(model, site, number), weight_of(plan, site)))
+            left.counted(site, hops[-1][0])
             if plan.mode == "ppfssl":
                 model = hops[-1][0]
         last = plan.mode == "ppfssl" and plan.terms.ring_result == "last"
-        candidates.append(model if last else averaged(hops, step_of(plan, bases)))
+        candidates.append(model if last else left.average(averaged(hops, step_of(plan, bases))))
+        left.counted("", candidates[-1])
         if plan.mode == "csfssl":
             model = candidates[-1]
         if not best or mean_loss(plan, candidates[-1]) < mean_loss(plan, candidates[best - 1]):
@@ -80,10 +125,10 @@ def undisturbed(plan: Plan, base: str) -> tuple[str, int, int]:
 
 def faults_of_ledger(run: Run, first: str) -> Iterator[str]:
     """Yield every sentence of the design that a run's ledger breaks. `first`: digest of the first model."""
-    model, bases = first, []
+    model, bases, left = first, [], Left(run.plan)
     for round_ in run.rounds:
         bases.append(model)
-        yield from _faults_of_round(run, round_, bases)
+        yield from _faults_of_round(run, round_, bases, left)
         if run.plan.mode == "ppfssl" and round_.contributions:
             model = round_.contributions[-1].digest
         elif run.plan.mode == "csfssl":
@@ -92,7 +137,7 @@ def faults_of_ledger(run: Run, first: str) -> Iterator[str]:
         yield f"the model is {run.model[:8]}; the accepted updates give {model[:8]}"
 
 
-def _faults_of_round(run: Run, round_: Round, bases: Sequence[str]) -> Iterator[str]:
+def _faults_of_round(run: Run, round_: Round, bases: Sequence[str], left: Left) -> Iterator[str]:
     model = bases[-1]
     counted = [update.site for update in round_.contributions]
     missing = [missing.site for missing in round_.missing]
@@ -106,17 +151,21 @@ def _faults_of_round(run: Run, round_: Round, bases: Sequence[str]) -> Iterator[
     for update in round_.contributions:
         if update.task != Task(run.run, TaskKind.TRAIN, round_.number, model):
             yield f"{name}: {update.site} trained {update.task} from {update.task.base[:8]}, not {model[:8]}"
+        elif update.digest != left.update(model, update.site, round_.number):
+            yield f"{name}: the update of {update.site} does not follow from its base and its last one that counted"
+        left.counted(update.site, update.digest)
         if run.plan.mode == "ppfssl":
             model = update.digest
-    if round_.candidate and round_.candidate != _candidate(run.plan, round_, bases):
+    if round_.candidate and round_.candidate != _candidate(run.plan, round_, bases, left):
         yield f"{name}: the candidate does not follow from the accepted updates"
+    left.counted("", round_.candidate)
 
 
-def _candidate(plan: Plan, round_: Round, bases: Sequence[str]) -> str:
+def _candidate(plan: Plan, round_: Round, bases: Sequence[str], left: Left) -> str:
     if plan.mode == "ppfssl" and plan.terms.ring_result == "last":
         return round_.contributions[-1].digest
     updates = [(update.digest, weight_of(plan, update.site)) for update in round_.contributions]
-    return averaged(updates, step_of(plan, bases))
+    return left.average(averaged(updates, step_of(plan, bases)))
 
 
 def faults_of_outcome(run: Run) -> Iterator[str]:

@@ -30,7 +30,7 @@ def soak(histories: int, seed: int, trace: bool) -> None:
         if trace:
             click.echo("\n".join(found.trace))
     took_s = time.monotonic() - begun_s
-    click.echo(f"{histories} histories from seed {seed}, {histories / took_s:.0f} a second")
+    click.echo(f"{histories:,} histories from seed {seed} in {took_s:.0f} s, {histories / took_s:.0f} a second")
     click.echo(", ".join(f"{outcome}: {count}" for outcome, count in sorted(outcomes.items())))
 
 

@@ -6,7 +6,7 @@ the invariants of `oracle` are checked; what breaks one is raised as `ViolationE
 
 Time is in seconds. Requests may be lost, doubled, delayed past their time-out (so that they arrive out of order); a
 stream keeps its order but can be cut, and each end notices in its own time. A crash of the coordinator leaves it its
-journal and its blobs; a crash of a site leaves it its spool.
+journal and its blobs; a crash of a site leaves it its journal (`session.Kept`) and the models that are there.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from coordinator.engine import needed
+from coordinator.instances import Acting, admit, heeded
 from coordinator.liveness import Liveness
-from fedcervix import session
+from fedcervix import economy, session
+from fedcervix.codec import SUCCEEDS_MAX, Claim
 from fedcervix.events import (
     AggregateStored,
     Answer,
@@ -57,7 +59,10 @@ from tests.simulation.oracle import (
     faults_of_ledger,
     faults_of_outcome,
     images_of,
+    left_of,
     loss_of,
+    packed_of,
+    rounded,
     seeded,
     trained,
 )
@@ -70,6 +75,8 @@ FORGOTTEN_S = 400.0
 CALL_S = 30.0
 KEEPALIVE_S = 30.0
 PAUSE_S = 5.0
+RESTART_S = 60.0
+"""after which the service starts an agent again that was refused as a twin"""
 STEPS_MAX = 50_000
 
 
@@ -98,14 +105,19 @@ class Faults:
     freezes_per_hour: float = 0.0
     """a site's machine stands still for up to two minutes, and then goes on as if nothing had been"""
     work_failure: float = 0.0
-    """work at a site breaks; it says so and stops, and its engineer starts it again"""
+    """work at a site breaks; it says so and stops, and its engineer starts it again; or it hangs, and the site says so
+    and begins it again by itself"""
+    twins_per_hour: float = 0.0
+    """of a site: somebody starts a second agent on a copy of its home folder, and ends it by `until_s`"""
     until_s: float = 1800.0
     """from then on the world is sound: all faults above are transient"""
     lost: tuple[tuple[str, float], ...] = ()
     """sites that are gone for good, and from when"""
     revoked: tuple[tuple[str, float], ...] = ()
     crash_at: frozenset[tuple[int, bool]] = frozenset()
-    """(journal position, whether the event is written): crash exactly there"""
+    """(journal position, whether the event is written): the coordinator crashes exactly there"""
+    site_crash_at: frozenset[tuple[str, int, bool]] = frozenset()
+    """(site, position of its journal, whether that is written): the site crashes exactly there"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +125,13 @@ class Rules:
     """The parts under test; a test plants a bug by replacing one."""
 
     step: Callable[[Run, Event], tuple[Run, Answer]] = step
+    admit: Callable[..., Acting | None] = admit
     duty: Callable[[Run], Aggregate | None] = duty
     needed: Callable[[Run], set[str]] = needed
     append: Callable[[list[str], Event], None] = lambda journal, event: journal.append(event_to_json(event))
+    answered: Callable[[economy.Carried, UpdateStored, Answer], economy.Carried] = economy.answered
+    undecided: Callable[[economy.Carried, Task], UpdateStored | None] = economy.undecided
+    packed_form: Callable[[Run, str, str], economy.Packed | None] = economy.packed_form
     lease_begins_when_asked: bool = True
     listens: frozenset[Presence] = frozenset({Presence.PRESENT, Presence.REVOKED})
     """A silent site is told nothing: it goes on with what it does, and its next word brings it back. Were it told to
@@ -157,18 +173,41 @@ class World:
         self.faults, self.dice, self.now = faults, random.Random(seed), 0.0
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
-        self.crashes_due = set(faults.crash_at)
+        self.crashes_due: set[tuple[int, bool]] = set(faults.crash_at)
+        self.site_crashes_due = set(faults.site_crash_at)
         self.trace: list[str] = []
         self.coordinator = Coordinator(self, plan, base, rules or Rules())
+        self.processes = 0
         self.sites = {name: Site(self, name, self.dice.choice([3.0, 20.0, 150.0])) for name in plan.sites}
+        self.twins: list[Site] = []
         gone = dict(faults.lost)
         for site in self.sites.values():
             if gone.get(site.name, 1.0) > 0:
                 self.after(self.dice.uniform(0, 30), site.start)
             if site.name in gone:
                 self.at(gone[site.name], site.lose)
+            if faults.twins_per_hour > 0:
+                self._twin_later(site)
         for name, at in faults.revoked:
             self.at(at, lambda name=name: self.coordinator.revoke(name))
+
+    def _twin_later(self, site: Site) -> None:
+        """Somebody sets up a second machine for a site, from a copy of the first one's home folder."""
+
+        def start() -> None:
+            if self.now < self.faults.until_s and not site.done:
+                self.twins.append(twin := site.copied())
+                self.say(f"a twin of {site.name} is started")
+                twin.start()
+                self.at(self.faults.until_s, twin.lose)
+                self._twin_later(site)
+
+        self.after(self.dice.expovariate(self.faults.twins_per_hour / 3600), start)
+
+    def instance(self) -> str:
+        """Return a token for a process."""
+        self.processes += 1
+        return f"{self.processes:032x}"
 
     def clock(self) -> float:
         return self.now
@@ -224,6 +263,7 @@ class Coordinator:
         self._become(self.replayed())
         self.liveness = Liveness(self.plan.sites, self.plan.terms.lease_s, self.world.clock)
         self.streams: list[Stream] = []
+        self.acting: dict[str, Acting] = {}
         self._drive_at = float("inf")
         self._look()
 
@@ -290,6 +330,7 @@ class Coordinator:
         wanted = {task.base for task in self.wanted.values() if isinstance(task, Task)} - {""}
         if not wanted <= self.blobs:
             found.append(f"sites are asked for models that are not kept: {wanted - self.blobs}")
+        found.extend(self._faults_of_forms(after))
         if not after.ended and not waits(after) and self.duty is None:
             found.append(f"{after.phase}: nothing is waited for and nothing is to be done")
         for stream in self.streams:
@@ -298,15 +339,22 @@ class Coordinator:
                 found.append(f"{known.name} listens, but is taken for silent since {known.since:.0f}")
         _check(found)
 
+    def _faults_of_forms(self, run: Run) -> Iterator[str]:
+        """Yield what is wrong with the packed forms that sites may have of the models they are asked to work on."""
+        for site, task in self.wanted.items():
+            form = self.rules.packed_form(run, site, task.base) if isinstance(task, Task) and task.base else None
+            if form is not None and form.digest not in self.blobs:
+                yield f"{site} may have a packed form that is not kept"
+            if form is not None and form.base and form.base not in self.world.sites[site].held:
+                yield f"{site} may have the difference to a model that it never held"
+
     # --- calls ---
 
-    def handle(self, site: Site, request: object) -> object:
+    def handle(self, site: Site, instance: str, request: object) -> object:
         """Answer a unary call; may raise CrashedError."""
-        if self.run.site(site.name).presence is Presence.REVOKED:
-            return None
-        self.liveness.heard(site.name)  # the lease runs out later than the driving thread thinks: it will see
-        if self.run.site(site.name).presence is Presence.SILENT and not self.run.ended:
-            self.submit(SiteAttached(site.name, self.world.now))
+        if self.run.site(site.name).presence is Presence.REVOKED or not heeded(self.acting.get(site.name), instance):
+            return None  # either is tried again, until the stream says more
+        self._heard(site.name)
         match request:
             case "ready":
                 return self.submit(SiteAttached(site.name, self.world.now))
@@ -320,16 +368,24 @@ class Coordinator:
             case _:
                 return True
 
+    def _heard(self, name: str) -> None:
+        self.liveness.heard(name)  # the lease runs out later than the driving thread thinks: it will see
+        if self.run.site(name).presence is Presence.SILENT and not self.run.ended:
+            self.submit(SiteAttached(name, self.world.now))
+
     def _take(self, report: Event) -> Answer:
         if isinstance(report, UpdateStored) and not self.run.ended:
             expected = self.wanted[report.site] == report.task
-            if expected and report.digest not in self.blobs:
+            if expected and (report.packed or report.digest) not in self.blobs:
                 raise ViolationError(f"{report.task} of {report.site}: the model pushed before the report is gone")
+            self.blobs.add(report.digest)
         return self.submit(report)
 
     def revoke(self, name: str) -> None:
         self.world.say(f"operator revokes {name}")
-        self.world.sites[name].lose()
+        for site in (self.world.sites[name], *self.world.twins):
+            if site.name == name:
+                site.lose()
         if not self.up:
             self.world.after(10, lambda: self.revoke(name))
             return
@@ -343,10 +399,26 @@ class Coordinator:
 
     # --- streams ---
 
-    def attach(self, site: Site) -> Stream:
+    def attach(self, site: Site) -> Stream | None:
+        """Open a stream, and end an older one of the site; None for a twin. May raise CrashedError."""
+        name = site.name
+        alive, acting = self.liveness.alive(name), self.acting.get(name)
+        admitted = self.rules.admit(acting, site.claim, alive=alive, at=self.world.now)
+        if admitted is None:
+            return None
+        sound = [
+            s.site for s in self.streams if s.site.name == name and s.site is not site and s.site.up and s.open_there
+        ]
+        if sound:
+            raise ViolationError(f"a second agent of {name} was let in beside one that is connected")
+        self.acting[name] = admitted
+        self._heard(name)
+        for older in [stream for stream in self.streams if stream.site.name == name]:
+            self.notice_cut(older)
+            self.world.after(self.world.latency_s(), lambda older=older: older.site.line_down(older))
         stream = Stream(site, self.world.now)
         self.streams.append(stream)
-        self.liveness.signs[site.name].streams += 1
+        self.liveness.opened(name)
         self.world.after(0, self._look)
         return stream
 
@@ -354,8 +426,7 @@ class Coordinator:
         stream.open_there = False
         if self.up and stream.open_here and stream in self.streams:
             self.streams.remove(stream)
-            self.liveness.signs[stream.site.name].streams -= 1
-            self.liveness.heard(stream.site.name)
+            self.liveness.closed(stream.site.name)
             self._look()
         stream.open_here = False
 
@@ -402,9 +473,12 @@ class Coordinator:
             step = work.last_step or ()
             if not {*step, *(digest for digest, _ in work.updates)} <= self.blobs:
                 raise ViolationError(f"round {work.round}: a model to be averaged is gone")
-            digest = averaged(work.updates, step)
-            self.blobs.add(digest)
-            self.submit(AggregateStored(work.round, digest, self.world.now))
+            if work.compression == "int8" and not {work.base, work.residual} - {""} <= self.blobs:
+                raise ViolationError(f"round {work.round}: what the average is rounded with is gone")
+            digest = rounded(work.compression, averaged(work.updates, step), work.residual)
+            packed, left = packed_of(work.compression, digest), left_of(work.compression, digest)
+            self.blobs |= {digest, packed, left} - {""}
+            self.submit(AggregateStored(work.round, digest, self.world.now, packed, left))
             return
         for site in self.run.sites:
             if site.presence is Presence.PRESENT and self._lease_left_s(site.name) <= 0:
@@ -427,22 +501,35 @@ class Site:
 
     def __init__(self, world: World, name: str, work_s: float) -> None:
         self.world, self.name, self.work_s = world, name, work_s
-        self.spool: session.Result | None = None
+        self.journal = session.Kept()
+        self.position = 0
+        """of the journal: how often it was written"""
+        self.models: set[str] = set()
+        self.session = session.resumed(name, self.journal)
+        self.stream: Stream | None = None
+        self.job: Job | None = None
+        self.ran: list[str] = []
+        """instances on this home folder, newest first"""
+        self.carried = economy.Carried()
+        self.held: set[str] = set()
+        """the models that ever were here"""
         self.up = self.lost = self.done = False
         self.outcome: Leave | None = None
+        self.is_copy = False
         self.life = 0
         self.cut_until = self.frozen_until = 0.0
 
     # --- life and death ---
 
     def start(self) -> None:
-        """Start the process; what it knows is what lies in its spool."""
+        """Start the process; what it knows is what lies in its journal, and with that it goes on at once."""
         if self.up or self.lost or self.done:
             return
         self.up, self.life = True, self.life + 1
-        self.session: session.Session | None = None
-        self.stream: Stream | None = None
-        self.job: Job | None = None
+        self.claim = Claim(self.world.instance(), tuple(self.ran[:SUCCEEDS_MAX]))
+        self.ran.insert(0, self.claim.instance)
+        self.session, self.stream, self.job = session.resumed(self.name, self.journal), None, None
+        self._change(lambda s: s)
         self._attach()
         for rate, happens in (
             (self.world.faults.site_crashes_per_hour, self.crash),
@@ -464,6 +551,23 @@ class Site:
         if self.up:
             self.world.say(f"{self.name} is lost")
             self._die(None)
+
+    def copied(self) -> Site:
+        """Return a site with what lies in this one's home folder, which may be a result that waits to be told."""
+        twin = Site(self.world, self.name, self.work_s)
+        twin.journal, twin.carried, twin.is_copy = self.journal, self.carried, True
+        twin.models, twin.held = set(self.models), set(self.held)
+        return twin
+
+    def _refused(self) -> None:
+        """Another agent acts for the site. A service tries again later; whoever started a second one thinks again."""
+        if self.is_copy:
+            self.lose()
+            return
+        if self.world.coordinator.acting[self.name].instance in self.ran:
+            raise ViolationError(f"{self.name} was refused because of its own earlier process")
+        self.world.say(f"{self.name} is refused")
+        self._die(RESTART_S)
 
     def _die(self, back_in_s: float | None) -> None:
         self.up, self.life = False, self.life + 1
@@ -519,10 +623,17 @@ class Site:
 
     def _attach(self) -> None:
         if self._reaches():
-            self.stream = self.world.coordinator.attach(self)
-            if self.session is None:
-                self.session = session.Session(self.name, result=self.spool)
+            try:
+                self.stream = self.world.coordinator.attach(self)
+            except CrashedError:
+                self.world.coordinator.crash()
+                self._later(self.world.dice.uniform(0.2, PAUSE_S), self._attach)
+                return
+            if self.stream is None:
+                self._refused()
+                return
             self._call_again("ready", lambda _: None)
+            self._change(session.attached)
         else:
             self._later(self.world.dice.uniform(0.2, PAUSE_S), self._attach)
 
@@ -535,10 +646,10 @@ class Site:
         if not self.up or self.stream is not stream:
             return
         self.stream = None
-        assert self.session is not None
         if self.session.settled is not None and self.session.settled.kind is TaskKind.ADOPT:
             self._leave(Leave(self.world.coordinator.run.outcome, "the coordinator has closed the line"))
             return
+        self._change(session.cut)
         self._later(self.world.dice.uniform(0.2, PAUSE_S), self._attach)
 
     def _call(self, request: object, then: Callable[[object], None]) -> None:
@@ -566,13 +677,13 @@ class Site:
             self._send(request, lambda _: None)
 
     def _send(self, request: object, answer: Callable[[object], None]) -> None:
-        coordinator = self.world.coordinator
+        coordinator, instance = self.world.coordinator, self.claim.instance
 
         def arrive() -> None:
             if not coordinator.up:
                 return
             try:
-                said = coordinator.handle(self, request)
+                said = coordinator.handle(self, instance, request)
             except CrashedError:
                 coordinator.crash()
                 return
@@ -602,19 +713,39 @@ class Site:
         """The stream says something."""
         if self.world.now < self.frozen_until:
             self.world.at(self.frozen_until, lambda: self.instructed(stream, news))
-        elif self.up and stream is self.stream and stream.open_there and self.session is not None:
+        elif self.up and stream is self.stream and stream.open_there:
             self._change(lambda s: session.instructed(s, news))
 
     def _change(self, change: Callable[[session.Session], session.Session]) -> None:
-        assert self.session is not None
         self.session = change(self.session)
-        wanted = session.duty(self.session)
+        if not self._remember():
+            return
+        wanted = session.duty(self.session, self.models.__contains__)
         if isinstance(wanted, session.Done):
             self._leave(wanted.leave)
         elif self.job is not None:
             self._maybe_cancel(self.job, wanted)
         elif not isinstance(wanted, session.Rest):
             self._begin(Job(wanted))
+
+    def _remember(self) -> bool:
+        """Write the journal where it has changed; returns whether the process has survived that."""
+        kept = session.kept(self.session)
+        if kept == self.journal:
+            return True
+        if self._crashes(written=False):
+            return False
+        self.journal, self.position = kept, self.position + 1
+        return not self._crashes(written=True)
+
+    def _crashes(self, *, written: bool) -> bool:
+        place = (self.name, self.position - written, written)
+        due = place in self.world.site_crashes_due
+        self.world.site_crashes_due.discard(place)
+        if due:
+            self.world.say(f"{self.name} crashes at its journal")
+            self._die(self.world.dice.uniform(1, 120))
+        return due
 
     def _maybe_cancel(self, job: Job, wanted: session.Duty) -> None:
         if job.duty != wanted and not job.cancelled:
@@ -632,12 +763,13 @@ class Site:
         match job.duty:
             case session.Work(task):
                 self._beat(job)
-                if task.base:
+                if task.base and task.base not in self.models:
                     self._call_again(("fetch", task.base), lambda found: self._fetched(job, task, found), job)
                 else:
-                    self._later(self._time_s(), lambda: self._work(job, task))
+                    self._settle_earlier(job, task)
             case session.Deliver(UpdateStored() as update):
-                self._call_again(("push", update.digest), lambda _: self._report(job, update), job)
+                pushed = ("push", update.packed or update.digest)
+                self._call_again(pushed, lambda _: self._report(job, update), job)
             case session.Deliver(result):
                 self._report(job, result)
 
@@ -652,39 +784,76 @@ class Site:
 
     def _fetched(self, job: Job, task: Task, found: object) -> None:
         if found:
-            self._later(self._time_s(), lambda: self._work(job, task))
+            self.models.add(task.base)
+            self.held.add(task.base)
+            self._settle_earlier(job, task)
         else:  # the run has moved on: something else will be asked
             self._later(PAUSE_S, lambda: self._end(job, lambda s: s))
+
+    def _settle_earlier(self, job: Job, task: Task) -> None:
+        """Ask whether the last update counted, where its answer was lost."""
+        update = self.world.coordinator.rules.undecided(self.carried, task) if task.kind is TaskKind.TRAIN else None
+        if update is None:
+            self._later(self._time_s(), lambda: self._work(job, task))
+            return
+
+        def got(answer: object) -> None:
+            self._settle(update, answer)
+            self._later(self._time_s(), lambda: self._work(job, task))
+
+        self._call_again(update, got, job)
+
+    def _settle(self, update: UpdateStored, answer: object) -> None:
+        assert isinstance(answer, Answer)
+        self.carried = self.world.coordinator.rules.answered(self.carried, update, answer)
 
     def _work(self, job: Job, task: Task) -> None:
         if self.job is not job or job.cancelled:
             return
         if self.world.chance(self.world.faults.work_failure):
-            incident = f"INC-{self.life}-{self.world.now}"
-            self.world.say(f"{self.name} breaks at {task}")
-            self._tell(SiteFailed(self.name, "training", "out of memory", incident, 0.0))
-            self._die(self.world.dice.uniform(1, 300))
+            self._break(job, task)
             return
-        self.spool = _result(self.name, task, self.world.coordinator.plan)
-        self._end(job, lambda s: session.finished(s, self.spool))
+        result = _result(self.name, task, self.world.coordinator.plan, self.carried)
+        if isinstance(result, UpdateStored):
+            self.models.add(result.digest)
+            self.held.add(result.digest)
+            left = left_of(self.world.coordinator.plan.terms.compression, result.digest)
+            self.carried = economy.made(self.carried, result, left) if left and task.round else self.carried
+        self._end(job, lambda s: session.finished(s, result))
+
+    def _break(self, job: Job, task: Task) -> None:
+        incident, hangs = f"INC-{self.life}-{self.world.now}", self.world.dice.random() < 0.5
+        self.world.say(f"{self.name} {'hangs' if hangs else 'breaks'} at {task}")
+        self._tell(SiteFailed(self.name, "training", "out of memory", incident, 0.0, "TrainingError", hangs))
+        if hangs:
+            self._end(job, lambda s: s)
+        else:
+            self._die(self.world.dice.uniform(1, 300))
 
     def _report(self, job: Job, result: session.Result) -> None:
         def answered(answer: object) -> None:
             if answer is Answer.REFUSED:
                 raise ViolationError(f"{result.task} of {self.name} is refused: a correct site taken for a wrong one")
-            self.spool = None
+            self.models &= {result.task.base} | ({result.digest} if isinstance(result, UpdateStored) else set())
+            if isinstance(result, UpdateStored):
+                self._settle(result, answer)
             self._end(job, lambda s: session.answered(s, result.task))
 
         self._call_again(result, answered, job)
 
 
-def _result(site: str, task: Task, plan: Plan) -> session.Result:
-    """Do a task: a pure function of task and site."""
+def _result(site: str, task: Task, plan: Plan, carried: economy.Carried) -> session.Result:
+    """Do a task: a pure function of task, site, and what the site carries on."""
+    compression = plan.terms.compression
     match task.kind:
         case TaskKind.SEED:
-            return UpdateStored(site, task, seeded(plan), 0, 0, 0.0, 1.0, 0.0)
+            packed = "" if compression == "int8" else packed_of(compression, seeded(plan))
+            return UpdateStored(site, task, seeded(plan), 0, 0, 0.0, 1.0, 0.0, packed)
         case TaskKind.TRAIN:
-            return UpdateStored(site, task, trained(task.base, site, task.round), images_of(site), 1, 0.5, 1.0, 0.0)
+            residual = economy.residual_for(carried, task.round)
+            model = rounded(compression, trained(task.base, site, task.round), residual)
+            packed = packed_of(compression, model)
+            return UpdateStored(site, task, model, images_of(site), 1, 0.5, 1.0, 0.0, packed)
         case TaskKind.SCORE:
             return ScoreReported(site, task, 8 * loss_of(task.base, site), 8, images_of(site), (), 0.0)
         case TaskKind.ADOPT:
@@ -708,6 +877,8 @@ class History:
     base: str
     run: Run
     journal: tuple[str, ...]
+    site_positions: tuple[tuple[str, int], ...]
+    """how often each site's journal was written"""
     trace: tuple[str, ...] = field(repr=False)
 
 
@@ -721,7 +892,8 @@ def simulate(plan: Plan, faults: Faults, seed: int, *, base: str = "", rules: Ru
     except ViolationError as violation:
         violation.add_note("\n".join([str(plan), str(faults), *world.trace[-60:]]))
         raise
-    return History(plan, faults, base, run, tuple(world.coordinator.journal), tuple(world.trace))
+    positions = tuple((site.name, site.position) for site in world.sites.values())
+    return History(plan, faults, base, run, tuple(world.coordinator.journal), positions, tuple(world.trace))
 
 
 def _check(found: list[str]) -> None:

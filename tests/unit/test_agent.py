@@ -14,6 +14,7 @@ import pytest
 
 from fedcervix import codec
 from fedcervix.blobs import BlobStore
+from fedcervix.economy import Packed
 from fedcervix.errors import (
     DataError,
     FedcervixError,
@@ -23,10 +24,12 @@ from fedcervix.errors import (
     RemoteError,
     RunError,
     StorageError,
+    TwinError,
 )
 from fedcervix.events import Answer, ModelAdopted, ScoreReported, SiteFailed, Task, TaskKind, UpdateStored
 from fedcervix.plan import Plan, Recipe, Terms
 from fedcervix.rounds import Instruction, Leave, Outcome, Stand
+from fedcervix.session import Kept
 from site_agent.agent import REMOTE_ERRORS_MAX, Agent
 from site_agent.home import SiteHome
 from site_agent.home import create as create_home
@@ -37,6 +40,7 @@ from site_agent.worker import CancelledError, Worker, WorkFailedError
 WAIT_S = 10.0
 RUN = "20300101-000000-csfssl-00000000"
 OVER = Leave(Outcome.OK, "all rounds done")
+KEPT = "the coordinator is away; the result of round 1 is kept and will be told"
 
 
 def digest(content: bytes) -> str:
@@ -66,7 +70,10 @@ class FakeLink:
     def __init__(self) -> None:
         self._said: queue.Queue[codec.Welcome | Instruction | Cut | FedcervixError] = queue.Queue()
         self.told: list[Any] = []
+        self.bounds: list[int] = []
+        """how long a model might be, at each fetch"""
         self.models = {digest(content): content for content in (BASE, TRAINED)}
+        self.forms: dict[str, Packed] = {}
         self.answers: Callable[[codec.Report], tuple[Answer, str]] = lambda _report: (Answer.ACCEPTED, "")
         self.before_fetch: Callable[[], None] = lambda: None
         self.chunk_bytes = 1 << 20
@@ -86,20 +93,29 @@ class FakeLink:
         self._tell(report)
         return self.answers(report)
 
-    def fetch(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
+    def fetch(self, digest: str, blobs: BlobStore, on_bytes: OnBytes, *, bytes_max: int = 8 * 2**30) -> None:
         self._tell(("fetch", digest))
         self.before_fetch()
-        blobs.receive_all(digest, "coordinator", self._chunks(digest, on_bytes), offset=0)
+        self.bounds.append(bytes_max)
+        if digest not in self.models:
+            raise RunError("the model is not for this site now")
+        size, have = len(self.models[digest]), blobs.resume_at(digest, "coordinator")
+        assert blobs.expect(digest, "coordinator", size_bytes=size) == have
+        blobs.receive(digest, "coordinator", self._chunks(digest, have, on_bytes), offset=have, size_bytes=size)
 
-    def _chunks(self, digest: str, on_bytes: OnBytes) -> Iterator[bytes]:
+    def _chunks(self, digest: str, have: int, on_bytes: OnBytes) -> Iterator[bytes]:
         content = self.models[digest]
-        for start in range(0, len(content), self.chunk_bytes):
-            on_bytes(start, len(content))
-            yield content[start : start + self.chunk_bytes]
+        for start in range(have, len(content), self.chunk_bytes):
+            chunk = content[start : start + self.chunk_bytes]
+            on_bytes(start + len(chunk), len(content))
+            yield chunk
 
     def push(self, digest: str, blobs: BlobStore, _on_bytes: OnBytes) -> None:
         self._tell(("push", digest))
         assert hashlib.sha256(blobs.path(digest).read_bytes()).hexdigest() == digest
+
+    def packed(self, digest: str) -> Packed | None:
+        return self.forms.get(digest)
 
     def _tell(self, what: Any) -> None:
         with self._changed:
@@ -128,7 +144,8 @@ class FakeWorker:
         self.ends_with: Exception | None = None
         self._killed = threading.Event()
         self._changed = threading.Condition()
-        self.cancels = 0
+        self.cancels = self.stops = 0
+        self.on_stop: Callable[[], None] = self._killed.set
 
     def do(
         self, task: Task, _plan: Plan, on_progress: Callable[[dict[str, Any]], None], cancelled: threading.Event
@@ -152,6 +169,10 @@ class FakeWorker:
         self._blobs.adopt(making, digest(TRAINED))
         return {"digest": digest(TRAINED), "images": 9, "steps": 3, "loss": 1.5, "seconds": 0.1, "patient": 4711}
 
+    def stop(self) -> None:
+        self.stops += 1
+        self.on_stop()
+
     def cancel(self) -> None:
         self.cancels += 1
         self._killed.set()
@@ -170,16 +191,18 @@ class Site:
         create_home(self.home)
         self.begin()
 
-    def begin(self) -> None:
+    def begin(self, **options: Any) -> None:
         """Start an agent on this home, as after a restart of the process."""
         self.link, self.worker = FakeLink(), FakeWorker(self.home)
         self.shown: list[tuple[str, dict[str, Any]]] = []
+        self._shown = threading.Condition()
         self.agent = Agent(
             self.home,
             "nhs",
             self.link,
             self.worker,  # type: ignore[arg-type]
-            lambda what, values: self.shown.append((what, values)),
+            self._show,
+            **options,
         )
         self._ended: list[Leave | BaseException] = []
         self._thread = threading.Thread(target=self._run)
@@ -190,9 +213,27 @@ class Site:
         except (FedcervixError, KeyboardInterrupt) as error:
             self._ended.append(error)
 
+    def _show(self, what: str, values: dict[str, Any]) -> None:
+        with self._shown:
+            self.shown.append((what, values))
+            self._shown.notify_all()
+
+    def shows(self, what: str, **values: Any) -> None:
+        """Wait until the agent has told a person something."""
+
+        def shown() -> bool:
+            return any(name == what and values.items() <= found.items() for name, found in self.shown)
+
+        with self._shown:
+            assert self._shown.wait_for(shown, WAIT_S), self.shown
+
+    def alone(self) -> None:
+        """Start the thread; what the line does, the test says."""
+        self._thread.start()
+
     def attach(self, *said: Instruction, **terms: Any) -> None:
         """Start the thread; the coordinator says welcome, and then this."""
-        self._thread.start()
+        self.alone()
         self.link.say(codec.Welcome("cervix", RUN, plan(**terms)), *said)
 
     def end(self) -> Any:
@@ -239,7 +280,7 @@ def test_an_agent_does_what_it_is_asked_and_leaves_when_the_run_is_over(site: Si
     model = site.home.models / RUN / "cervix-model.safetensors"
     assert model.read_bytes() == TRAINED
     assert site.spool().outcome() == "OK"
-    assert site.spool().waiting() is None
+    assert site.spool().kept() == Kept()
 
 
 def test_ready_names_the_contract_that_was_accepted(site: Site) -> None:
@@ -291,11 +332,29 @@ def test_work_goes_on_while_the_line_is_down(site: Site) -> None:
     site.worker.begins(1)
     site.link.say(Cut(), LinkError("no line"), StorageError("the coordinator's disk is full"))
     site.worker.go.set()
+    site.shows("resting", reason=KEPT)
+    assert not update(TRAIN)(site.link.told)
+    site.link.say(codec.Welcome("cervix", RUN, plan()), Stand("waiting"))
     site.link.hears(update(TRAIN))
-    site.link.say(codec.Welcome("cervix", RUN, plan()), Stand("waiting"), OVER)
+    site.link.say(OVER)
     site.end()
     assert site.worker.begun == [TRAIN]
     assert [what for what, _ in site.shown].count("line up") == 1
+
+
+def test_a_delivery_that_the_line_cuts_short_is_taken_up_again(site: Site) -> None:
+    site.link.answers = cut_line
+    site.attach(TRAIN)
+    site.link.hears(update(TRAIN))
+    site.link.say(LinkError("no line"))
+    site.shows("resting", reason=KEPT)
+    told = len(site.link.told)
+    site.link.answers = lambda _report: (Answer.ACCEPTED, "")
+    site.link.say(codec.Welcome("cervix", RUN, plan()), TRAIN)
+    site.link.hears(lambda told_now: update(TRAIN)(told_now[told:]))
+    site.link.say(Stand("waiting"), OVER)
+    site.end()
+    assert site.worker.begun == [TRAIN]
 
 
 def test_an_answer_that_was_lost_is_asked_for_again(site: Site) -> None:
@@ -333,6 +392,47 @@ def test_a_refused_certificate_ends_the_agent_at_once(site: Site) -> None:
     assert site.worker.cancels == 1
 
 
+def test_an_agent_that_is_one_too_many_ends_and_reports_no_failure(site: Site) -> None:
+    site.worker.go.clear()
+    site.attach(TRAIN)
+    site.worker.begins(1)
+    site.link.say(Cut(), TwinError("another agent of site nhs is connected"))
+    assert isinstance(site.end(), TwinError)
+    assert site.worker.cancels == 1
+    assert kinds(site.link.reports) == ["fetch"]
+    assert list(site.home.incidents.iterdir()) == []
+
+
+def test_a_call_that_is_taken_for_a_twin_s_is_tried_again(site: Site) -> None:
+    """Whether this agent is the one too many is said when it attaches."""
+    refused = [TwinError("another agent of site nhs is connected")] * 2
+
+    def answer(report: codec.Report) -> tuple[Answer, str]:
+        if refused and not isinstance(report, codec.Progress):
+            raise refused.pop()
+        return Answer.ACCEPTED, ""
+
+    site.link.answers = answer
+    site.attach(TRAIN)
+    site.link.hears(update(TRAIN))
+    site.link.hears(lambda told: codec.Ready(RUN, plan().digest) in told)
+    site.link.say(OVER)
+    assert site.end() == OVER
+
+
+def test_a_coordinator_that_is_back_is_told_how_far_the_work_is(site: Site) -> None:
+    site.worker.go.clear()
+    site.attach(TRAIN, lease_s=3600.0)
+    site.link.hears(lambda told: any(isinstance(what, codec.Progress) and what.stage == "training" for what in told))
+    before = len(site.link.told)
+    site.link.say(Cut(), codec.Welcome("cervix", RUN, plan(lease_s=3600.0)), TRAIN)
+    site.link.hears(lambda told: any(isinstance(what, codec.Progress) for what in told[before:]))
+    site.worker.go.set()
+    site.link.hears(update(TRAIN))
+    site.link.say(OVER)
+    site.end()
+
+
 @pytest.mark.parametrize("outcome", ["OK", "DEGRADED"])
 def test_a_line_that_closes_after_the_model_was_adopted_is_the_end(site: Site, outcome: str) -> None:
     """The answer to the adoption tells how the run ended, so that a lost last word does not read as OK."""
@@ -343,6 +443,18 @@ def test_a_line_that_closes_after_the_model_was_adopted_is_the_end(site: Site, o
     site.link.hears(lambda told: any(isinstance(what, ModelAdopted) for what in told))
     site.link.say(Cut(), LinkError("nobody there"), LinkError("nobody there"))
     assert site.end().outcome == outcome
+
+
+def test_a_model_may_be_twice_as_long_as_the_run_s_first_one_and_no_longer(site: Site) -> None:
+    site.link.models[TRAIN_2.base] = TRAINED
+    site.attach(TRAIN)
+    site.link.hears(update(TRAIN))
+    site.link.say(SCORE, dataclasses.replace(TRAIN_2, base=digest(b"third")))
+    site.link.models[digest(b"third")] = b"third"
+    site.link.hears(lambda told: any(isinstance(what, UpdateStored) and what.task.round == 2 for what in told))
+    site.link.say(OVER)
+    site.end()
+    assert site.link.bounds == [8 * 2**30, 2 * len(BASE)]  # what it made itself it did not fetch
 
 
 # --- changes of mind ---------------------------------------------------------------------------------------------
@@ -376,9 +488,9 @@ def test_a_download_that_is_no_longer_wanted_is_not_finished_and_its_task_never_
     site.attach(TRAIN)
     assert fetching.wait(WAIT_S)
     site.link.say(Stand("round 1 was closed without this site"))
-    cancelled = threading.Event()
-    site.agent._worker.cancel = cancelled.set  # type: ignore[method-assign]
-    assert cancelled.wait(WAIT_S)
+    site.shows("instructed", instruction=Stand("round 1 was closed without this site"))
+    assert site.agent._job is not None
+    assert site.agent._job.cancelled.wait(WAIT_S)
     site.link.before_fetch = lambda: None
     go.set()
     site.link.say(TRAIN_2)
@@ -406,7 +518,7 @@ def test_a_result_of_an_abandoned_run_does_not_get_into_the_next_one(site: Site)
     site.link.say(OVER)
     assert site.end() == OVER
     assert [what.task.run for what in site.link.told if isinstance(what, UpdateStored)] == [other]
-    waiting = site.spool().waiting()
+    waiting = site.spool().kept().result
     assert waiting is not None
     assert waiting.task == TRAIN  # it lies in the folder of its own run
 
@@ -423,13 +535,15 @@ def test_a_task_that_was_given_up_before_its_worker_was_there_starts_none(tmp_pa
 # --- restarts ----------------------------------------------------------------------------------------------------
 
 
-def test_a_finished_result_outlives_the_process_and_is_not_worked_on_again(site: Site) -> None:
-    def cut(report: codec.Report) -> tuple[Answer, str]:
-        if isinstance(report, UpdateStored):
-            raise LinkError("cut")
-        return Answer.ACCEPTED, ""
+def cut_line(report: codec.Report) -> tuple[Answer, str]:
+    """What a line answers on which no result comes through."""
+    if isinstance(report, UpdateStored):
+        raise LinkError("cut")
+    return Answer.ACCEPTED, ""
 
-    site.link.answers = cut
+
+def test_a_finished_result_outlives_the_process_and_is_not_worked_on_again(site: Site) -> None:
+    site.link.answers = cut_line
     site.attach(TRAIN)
     site.link.hears(update(TRAIN))
     site.agent.stop()
@@ -448,23 +562,159 @@ def test_an_acknowledged_result_is_not_told_by_the_next_process(site: Site) -> N
     site.attach(TRAIN)
     site.link.hears(update(TRAIN))
     site.link.say(Stand("waiting"))
+    site.shows("resting", reason="waiting")
     site.agent.stop()
     site.end()
-    site.spool().clear()  # at the latest when the answer came
     site.begin()
     site.attach(Stand("waiting"), OVER)
     site.end()
     assert site.link.reports == []
+    assert site.worker.begun == []
 
 
-def test_stopping_kills_the_work_and_keeps_nothing_half_done(site: Site) -> None:
+def interrupted(site: Site, **terms: Any) -> None:
+    """Let an agent be ended while it trains."""
+    site.worker.go.clear()
+    site.attach(TRAIN, **terms)
+    site.worker.begins(1)
+    site.agent.stop()
+    assert isinstance(site.end(), KeyboardInterrupt)
+    site.begin()
+
+
+def test_a_restarted_agent_trains_before_its_coordinator_is_back_and_keeps_the_result(site: Site) -> None:
+    interrupted(site)
+    site.alone()
+    site.worker.begins(1)
+    site.shows("resumed", run=RUN, task=TRAIN)
+    site.link.say(LinkError("nobody there"))
+    site.shows("resting", reason=KEPT)
+    assert site.link.told == []
+
+    site.link.say(codec.Welcome("cervix", RUN, plan()), Stand("waiting"))
+    site.link.hears(update(TRAIN))
+    site.link.say(OVER)
+    assert site.end() == OVER
+    assert site.worker.begun == [TRAIN]
+    assert [what for what, _ in site.shown].count("attached") == 1
+
+
+def test_a_restarted_agent_that_is_asked_for_something_else_gives_up_what_it_goes_on_with(site: Site) -> None:
+    interrupted(site)
+    site.worker.go.clear()
+    site.link.models[TRAIN_2.base] = TRAINED
+    site.attach(TRAIN_2)
+    site.worker.begins(2)
+    site.worker.go.set()
+    site.link.hears(update(TRAIN_2))
+    site.link.say(OVER)
+    assert site.end() == OVER
+    assert site.worker.begun == [TRAIN, TRAIN_2]
+
+
+def test_a_restarted_agent_whose_model_is_not_here_says_so_and_waits(site: Site) -> None:
+    interrupted(site)
+    BlobStore(site.home.blobs).keep_only(())
+    site.alone()
+    site.link.say(LinkError("nobody there"))
+    site.shows("resting", reason="the coordinator is away, and with it the model needed to train in round 1")
+    assert site.worker.begun == []
+    site.link.say(codec.Welcome("cervix", RUN, plan()), TRAIN)
+    site.link.hears(update(TRAIN))
+    site.link.say(OVER)
+    assert site.end() == OVER
+
+
+def test_a_policy_that_was_tightened_meanwhile_holds_for_what_was_begun(site: Site) -> None:
+    interrupted(site)
+    site.home.config_file.write_text("[policy]\nrounds_max = 1\n")
+    site.alone()
+    site.link.say(LinkError("nobody there"))
+    site.shows("line down")
+    [said] = [values["text"] for what, values in site.shown if what == "said"]
+    assert "[policy] rounds_max is 1" in said
+    assert site.worker.begun == []
+    site.link.say(codec.Welcome("cervix", RUN, plan()))
+    assert isinstance(site.end(), PolicyError)
+    assert [type(what) for what in site.link.told] == [codec.Refusal]
+
+
+def test_a_plan_that_cannot_be_read_any_more_is_told_anew(site: Site) -> None:
+    interrupted(site)
+    (site.home.run_folder(RUN) / "plan.json").write_text("{")
+    site.attach(TRAIN)
+    site.link.hears(update(TRAIN))
+    site.link.say(OVER)
+    assert site.end() == OVER
+
+
+def test_a_run_that_is_over_does_not_go_on(site: Site) -> None:
+    interrupted(site)
+    site.spool().end("OK", "")
+    site.alone()
+    site.link.say(LinkError("nobody there"))
+    site.shows("line down")
+    site.agent.stop()
+    site.end()
+    assert site.worker.begun == []
+
+
+def test_a_journal_that_cannot_be_written_is_said_once_and_the_run_goes_on(site: Site) -> None:
+    """A full disk: what is not remembered would only be done again."""
+    site.worker.go.clear()
+    site.attach(Stand("waiting"))
+    site.shows("resting", reason="waiting")
+    (site.home.run_folder(RUN) / "journal.json").mkdir()
+    site.link.say(TRAIN)
+    site.worker.begins(1)
+    site.worker.go.set()
+    site.link.hears(update(TRAIN))
+    site.link.say(OVER)
+    assert site.end() == OVER
+    assert [what for what, _ in site.shown].count("trouble") == 1
+
+
+# --- the end -----------------------------------------------------------------------------------------------------
+
+
+def test_stopping_lets_the_worker_end_in_order_and_keeps_nothing_half_done(site: Site) -> None:
     site.worker.go.clear()
     site.attach(TRAIN)
     site.worker.begins(1)
     site.agent.stop()
     assert isinstance(site.end(), KeyboardInterrupt)
+    assert (site.worker.stops, site.worker.cancels) == (1, 1)  # the process itself ends at the end
+    assert site.spool().kept() == Kept(TRAIN)
+
+
+def test_work_that_is_nearly_done_when_the_agent_is_stopped_is_finished_and_kept(site: Site) -> None:
+    site.worker.go.clear()
+    site.worker.on_stop = site.worker.go.set
+    site.attach(TRAIN)
+    site.worker.begins(1)
+    site.agent.stop()
+    assert isinstance(site.end(), KeyboardInterrupt)
+    assert isinstance(site.spool().kept().result, UpdateStored)
+
+
+def test_a_worker_that_does_not_end_in_time_is_killed_and_that_is_said(site: Site) -> None:
+    site.begin(stop_s=0.1)
+    site.worker.go.clear()
+    site.worker.on_stop = lambda: None
+    site.attach(TRAIN)
+    site.worker.begins(1)
+    site.agent.stop()
+    assert isinstance(site.end(), KeyboardInterrupt)
+    site.shows("said", text="training did not end within 0 s and is killed")
     assert site.worker.cancels == 1
-    assert site.spool().waiting() is None
+
+
+def test_a_site_at_rest_leaves_at_once(site: Site) -> None:
+    site.attach(Stand("waiting"))
+    site.shows("resting", reason="waiting")
+    site.agent.stop()
+    assert isinstance(site.end(), KeyboardInterrupt)
+    assert site.worker.stops == 0
 
 
 # --- what ends it ------------------------------------------------------------------------------------------------
@@ -506,6 +756,7 @@ def test_a_failure_that_cannot_be_told_ends_the_agent_all_the_same(site: Site) -
     def cut(_report: codec.Report) -> tuple[Answer, str]:
         raise LinkError("cut")
 
+    site.begin(tell_s=0.1)
     site.link.answers = cut
     site.worker.ends_with = StorageError("the disk is full")
     site.attach(TRAIN)
@@ -539,10 +790,7 @@ def test_a_revoked_site_leaves_as_aborted(site: Site) -> None:
 # --- signs of life -----------------------------------------------------------------------------------------------
 
 
-def test_a_step_longer_than_a_lease_is_bridged_by_repeated_progress(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("site_agent.agent.PROGRESS_S", 0.01)
+def test_a_step_longer_than_a_lease_is_bridged_by_repeated_progress(site: Site) -> None:
     site.worker.go.clear()
     site.attach(TRAIN, lease_s=0.2)
     site.link.hears(lambda told: sum(isinstance(what, codec.Progress) for what in told) >= 4)
@@ -553,3 +801,110 @@ def test_a_step_longer_than_a_lease_is_bridged_by_repeated_progress(
     progress = [what for what in site.link.told if isinstance(what, codec.Progress)]
     assert {what.task for what in progress} == {TRAIN}
     assert progress[-1].stage == "training"
+
+
+def failures(told: list[Any]) -> list[SiteFailed]:
+    return [what for what in told if isinstance(what, SiteFailed)]
+
+
+def test_a_worker_that_hangs_is_killed_told_of_and_begun_again(site: Site) -> None:
+    site.begin(silence_s=0.3)
+    site.worker.go.clear()
+    site.attach(TRAIN)
+    site.worker.begins(1)
+    site.worker.begins(2)
+    site.worker.go.set()
+    site.link.hears(update(TRAIN))
+    site.link.hears(failures)
+    site.link.say(OVER)
+    assert site.end() == OVER
+    assert site.worker.begun == [TRAIN, TRAIN]
+    [failure] = failures(site.link.told)
+    assert (failure.stage, failure.kind, failure.goes_on) == ("training", "TrainingError", True)
+    assert "has said nothing for" in failure.hint
+    site.shows("trouble")
+    assert (site.home.incidents / f"{failure.incident}.txt").exists()
+
+
+def test_a_worker_that_hangs_at_the_same_task_again_ends_the_agent(site: Site) -> None:
+    site.begin(silence_s=0.2)
+    site.worker.go.clear()
+    site.attach(TRAIN)
+    error = site.end()
+    assert isinstance(error, WorkFailedError)
+    assert error.work_exit_code == 9
+    assert all(
+        words in error.explain() for words in ("said nothing for", "likely cause: a GPU", "next: look at nvidia")
+    )
+    assert site.worker.begun == [TRAIN, TRAIN]
+    assert [failure.goes_on for failure in failures(site.link.told)] == [True, False]
+
+
+def test_a_slow_line_is_no_hung_worker(site: Site) -> None:
+    """A large model may take long to come; that is no business of the worker's."""
+    fetched = threading.Event()
+    site.begin(silence_s=0.05)
+    site.link.before_fetch = lambda: fetched.wait(0.5) and None  # type: ignore[func-returns-value]
+    site.attach(TRAIN)
+    site.link.hears(update(TRAIN))
+    site.link.say(OVER)
+    assert site.end() == OVER
+    assert site.worker.begun == [TRAIN]
+
+
+# --- failures are told -------------------------------------------------------------------------------------------
+
+
+def test_a_failure_that_cannot_be_told_is_told_by_the_next_process_before_it_is_ready(site: Site) -> None:
+    site.begin(tell_s=0.3)
+
+    def cut(_report: codec.Report) -> tuple[Answer, str]:
+        raise LinkError("cut")
+
+    site.link.answers = cut
+    site.worker.ends_with = WorkFailedError("broken", cause="", next_step="", stage="training", trace="t")
+    site.attach(TRAIN)
+    assert isinstance(site.end(), WorkFailedError)
+    assert len(failures(site.link.told)) > 1, "it was not tried again"
+    said = failures(site.link.told)[-1]
+    site.shows("said", text=f"the coordinator cannot be told now; it hears of {said.incident} later")
+
+    for expected in (dataclasses.replace(said, goes_on=True), None):
+        site.begin()
+        site.attach(Stand("waiting"))
+        site.link.hears(lambda told: codec.Ready(RUN, plan().digest) in told)
+        told = [what for what in site.link.told if isinstance(what, SiteFailed | codec.Ready)]
+        assert told == [*([expected] if expected else []), codec.Ready(RUN, plan().digest)]
+        site.agent.stop()
+        site.end()
+
+
+def test_a_failure_is_told_as_soon_as_the_line_is_back(site: Site) -> None:
+    lost = [LinkError("cut"), StorageError("the coordinator's disk is full")]
+
+    def answer(report: codec.Report) -> tuple[Answer, str]:
+        if isinstance(report, SiteFailed) and lost:
+            raise lost.pop(0)
+        return Answer.ACCEPTED, ""
+
+    site.link.answers = answer
+    site.worker.ends_with = StorageError("the disk is full")
+    site.attach(TRAIN)
+    assert isinstance(site.end(), StorageError)
+    assert {(failure.kind, failure.goes_on) for failure in failures(site.link.told)} == {("StorageError", False)}
+    assert not list(site.home.untold.iterdir())
+
+
+def test_a_failure_that_cannot_even_be_written_down_is_told(site: Site) -> None:
+    site.home.incidents.rmdir()
+    site.home.incidents.write_text("a full disk does not take it")
+    site.worker.ends_with = StorageError("the disk is full")
+    site.attach(TRAIN)
+    assert isinstance(site.end(), StorageError)
+    assert len(failures(site.link.told)) == 1
+
+
+def test_what_breaks_in_the_agent_itself_is_told_as_well(site: Site) -> None:
+    site.attach(dataclasses.replace(TRAIN, round=1000))
+    assert isinstance(site.end(), RemoteError)
+    assert [failure.kind for failure in failures(site.link.told)] == ["RemoteError"]

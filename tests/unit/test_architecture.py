@@ -18,6 +18,7 @@ SOURCES = {
     "fedcervix": ROOT / "shared" / "fedcervix",
     "coordinator": ROOT / "coordinator",
     "site_agent": ROOT / "site_agent",
+    "cervix_study": ROOT / "cervix_study",
 }
 STDLIB = sys.stdlib_module_names
 
@@ -150,7 +151,7 @@ def reach(edges: dict[str, set[str]], start: set[str]) -> set[str]:
     return seen
 
 
-PURE = ("errors", "plan", "profiles", "events", "quorum", "rounds", "session", "seeds")
+PURE = ("errors", "plan", "profiles", "events", "quorum", "rounds", "economy", "session", "seeds")
 OUTSIDE = {
     "os",
     "pathlib",
@@ -178,13 +179,16 @@ def test_the_core_knows_no_network_clock_disk_or_tensor() -> None:
 
 # --- the two roles ------------------------------------------------------------------------------------------------
 
-HEAVY = {"torch", "torchvision", "sklearn", "PIL", "matplotlib", "jinja2"}
+TORCH = {"torch", "torchvision"}
+HEAVY = TORCH | {"sklearn", "PIL", "matplotlib", "jinja2"}
 
 
 def test_torch_lives_in_site_agent_only() -> None:
     for found in ALL:
-        if found.by.partition(".")[0] != "site_agent":
-            assert found.top not in HEAVY, f'{found}. The design: "Torch lives in `site_agent/` only."'
+        package = found.by.partition(".")[0]
+        if package != "site_agent":
+            absent = TORCH if package == "cervix_study" else HEAVY
+            assert found.top not in absent, f'{found}. The design: "Torch lives in `site_agent/` only."'
 
 
 def test_the_two_roles_never_import_each_other() -> None:
@@ -192,6 +196,14 @@ def test_the_two_roles_never_import_each_other() -> None:
     assert not [str(found) for found in of("coordinator") if found.top == "site_agent"], sentence
     assert not [str(found) for found in of("site_agent") if found.top == "coordinator"], sentence
     assert not [str(found) for found in of("fedcervix") if found.top in ("coordinator", "site_agent")], sentence
+
+
+def test_nobody_knows_the_study() -> None:
+    """It stands on all others: what hospitals run does not depend on it."""
+    for found in ALL:
+        assert found.top != "cervix_study" or found.by.startswith("cervix_study"), f"{found}. " + str(
+            test_nobody_knows_the_study.__doc__
+        )
 
 
 def test_shared_is_a_source_root() -> None:
@@ -211,6 +223,7 @@ def test_the_worker_process_never_imports_grpc() -> None:
     ("statement", "absent"),
     [
         ("import coordinator.cli", sorted(HEAVY)),
+        ("import cervix_study.commands.run", [*sorted(TORCH), "sklearn", "grpc", "submitit"]),
         (
             "import fedcervix.rounds, fedcervix.session",
             [*sorted(HEAVY), "numpy", "grpc", "google.protobuf", "pydantic"],
@@ -246,10 +259,47 @@ def test_no_pickle_anywhere() -> None:
     assert "weights_only=True" in loads[0][1], f"{loads[0]}. {sentence}"
 
 
-def test_nobody_sleeps() -> None:
-    """The design: "no fixed-interval polling anywhere"; only a person's `status --watch` looks again and again."""
-    found = [(name, text) for name in MODULES for called, text in calls(name) if called in ("time.sleep", "sleep")]
-    assert found == [("coordinator.cli", "time.sleep(WATCH_S)")], f"{found}. {test_nobody_sleeps.__doc__}"
+WAITS = {"sleep", "wait", "wait_for", "get", "join", "poll", "select", "acquire"}
+NAPS_ALLOWED = {
+    ("coordinator.engine", "self._changed.wait_for(moved, timeout=PICTURE_S)"): "only while an operator watches: "
+    "progress wakes nobody, and a person wants to see it move",
+}
+
+
+def numeric(node: ast.expr | None) -> bool:
+    """Say whether an expression is a number as it stands: 5, -0.5, 60 * 2."""
+    if isinstance(node, ast.UnaryOp):
+        return numeric(node.operand)
+    if isinstance(node, ast.BinOp):
+        return numeric(node.left) and numeric(node.right)
+    return isinstance(node, ast.Constant) and type(node.value) in (int, float)
+
+
+def number_names(tree: ast.Module) -> set[str]:
+    """Return the names that a module gives to numbers: RETRY_S = 5.0."""
+    given = [(node.targets[0], node.value) for node in tree.body if isinstance(node, ast.Assign)]
+    return {name.id for name, value in given if isinstance(name, ast.Name) and numeric(value)}
+
+
+def naps(tree: ast.Module, constants: set[str]) -> Iterator[str]:
+    """Yield every sleep, and every wait in a loop whose bound is a number or a name of one: the text of the call."""
+    looped = {id(inner) for loop in ast.walk(tree) if isinstance(loop, ast.For | ast.While) for inner in ast.walk(loop)}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else dotted(node.func)
+        bounds = [*node.args, *(keyword.value for keyword in node.keywords)]
+        fixed = any(numeric(bound) or dotted(bound).rpartition(".")[2] in constants for bound in bounds)
+        if name == "sleep" or (name in WAITS and fixed and id(node) in looped):
+            yield ast.unparse(node)
+
+
+def test_nobody_naps() -> None:
+    """The design: "no fixed-interval polling anywhere". Who waits is woken, or waits longer each time."""
+    constants = set().union(*map(number_names, MODULES.values()))
+    roles = {name: tree for name, tree in MODULES.items() if not name.startswith("cervix_study")}
+    found = {(name, text) for name, tree in roles.items() for text in naps(tree, constants)}
+    assert found == NAPS_ALLOWED.keys(), f"{sorted(found ^ NAPS_ALLOWED.keys())}. {test_nobody_naps.__doc__}"
 
 
 DRAWING = {"random", "randint", "choice", "shuffle", "sample", "uniform", "gauss", "seed", "manual_seed"} | {
@@ -303,6 +353,22 @@ def test_the_generated_code_is_what_the_proto_gives(tmp_path: Path) -> None:
 def test_imports_are_found_wherever_they_stand() -> None:
     source = "import a.b, c\nfrom d import e as f, g\ndef h():\n    from i.j import k\n    if 1:\n        import l\n"
     assert [found.name for found in imports("x", ast.parse(source))] == ["a.b", "c", "d.e", "d.g", "i.j.k", "l"]
+
+
+def test_naps_are_found() -> None:
+    fixed = ("event.wait(0.5)", "c.wait_for(lambda: x, timeout=RETRY_S)", "q.get(timeout=a.RETRY_S)", "t.join(2 * 3)")
+    free = (
+        "event.wait()",
+        "event.wait(left_s)",
+        "', '.join(PARTS)",
+        "known.get(name, 'x')",
+        "event.wait(pauses.next_s())",
+    )
+    for text in (*fixed, *free):
+        found = list(naps(ast.parse(f"while True:\n    if y:\n        {text}"), {"RETRY_S"}))
+        assert found == ([ast.unparse(ast.parse(text))] if text in fixed else []), text
+    assert list(naps(ast.parse("event.wait(0.5)\ntime.sleep(pause_s)"), set())) == ["time.sleep(pause_s)"]
+    assert number_names(ast.parse("A_S = 5.0\nB = -2 * 3\nC = 'x'\nD = E = 1")) == {"A_S", "B", "D"}
 
 
 def test_the_table_is_read_from_the_docstring() -> None:

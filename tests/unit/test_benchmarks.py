@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from benchmarks.command_line import begins_with
+from benchmarks.compression import apart
 from benchmarks.limits import kept_bytes, work
 from benchmarks.loaders import Batches, Choice, as_it_comes, best_choice, worker_counts
 from benchmarks.photographs import repeated
@@ -308,3 +309,8 @@ def test_a_captured_step_does_what_the_step_does():
     before = float(total)
     replay()
     assert float(total) == before + 1
+
+
+def test_differences_over_seeds_have_student_s_interval():
+    assert apart([1.0, 2.0, 3.0]) == "+2.0000 (-0.4841 to +4.4841)"  # 2 +- 4.3027 * 1 / sqrt(3)
+    assert apart([-0.5]) == "-0.5000"

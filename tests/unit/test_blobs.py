@@ -181,25 +181,7 @@ def test_a_line_that_breaks_keeps_what_has_arrived(store: BlobStore) -> None:
     assert store.resume_at(NAME, "ada") == 3000
 
 
-# --- where the sender ends the stream -----------------------------------------------------------------------------
-
-
-def test_a_site_fetches_until_the_stream_ends(store: BlobStore) -> None:
-    store.receive_all(NAME, "coordinator", cut(BLOB), offset=0)
-    assert store.path(NAME).read_bytes() == BLOB
-
-
-def test_a_site_goes_on_fetching_where_it_was(store: BlobStore) -> None:
-    part(store, sender="coordinator").parent.mkdir()
-    part(store, sender="coordinator").write_bytes(BLOB[:4000])
-    store.receive_all(NAME, "coordinator", cut(BLOB[4000:]), offset=4000)
-    assert store.path(NAME).read_bytes() == BLOB
-
-
-def test_a_stream_that_ends_too_early_is_not_the_blob(store: BlobStore) -> None:
-    with pytest.raises(RemoteError, match="sending it again may help"):
-        store.receive_all(NAME, "coordinator", cut(BLOB[:4000]), offset=0)
-    assert (store.has(NAME), store.resume_at(NAME, "coordinator")) == (False, 0)
+# --- sending, from any byte ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("offset", [0, 1, SIZE - 1, SIZE, SIZE + 5])

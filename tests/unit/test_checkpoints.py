@@ -45,6 +45,14 @@ def test_there_is_none_before_one_was_kept_and_none_after_all_were_dropped(tmp_p
     assert files(tmp_path / "new") == []
 
 
+def test_those_of_other_trainings_can_be_dropped(tmp_path: Path) -> None:
+    for contract in ("one", "two", "three"):
+        Checkpoints(tmp_path, contract).keep(checkpoint())
+    Checkpoints(tmp_path, "two").drop_others()
+    assert Checkpoints(tmp_path, "two").latest() is not None
+    assert len(files(tmp_path)) == 1
+
+
 def test_a_newer_one_replaces_the_older(tmp_path: Path) -> None:
     kept = Checkpoints(tmp_path, "one")
     for value in (1.0, 2.0, 3.0):

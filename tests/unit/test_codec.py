@@ -32,6 +32,7 @@ REPORTS: list[Report] = [
     ScoreReported(SITE, TASKS[2], 8.0, 4, 10, (("alignment", 0.5), ("unit_std", 0.9)), AT),
     ModelAdopted(SITE, TASKS[3], AT),
     SiteFailed(SITE, "training", "diverged", "INC-1", AT),
+    SiteFailed(SITE, "training", "hung", "INC-2", AT, "TrainingError", goes_on=True),
 ]
 
 
@@ -144,6 +145,7 @@ NAN, INF = float("nan"), float("inf")
         (wire.FromSite(failure=wire.Failure(stage="s" * 601)), "stage is longer than 600"),
         (wire.FromSite(failure=wire.Failure(hint="h" * 601)), "hint is longer than 600"),
         (wire.FromSite(failure=wire.Failure(incident="i" * 601)), "incident is longer than 600"),
+        (wire.FromSite(failure=wire.Failure(kind="k" * 41)), "kind is longer than 40"),
         (progress(stage="s" * 41), "stage is longer than 40"),
         (progress(unit="u" * 17), "unit is longer than 16"),
         (progress(loss=NAN), "loss is a finite number"),

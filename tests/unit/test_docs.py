@@ -9,6 +9,8 @@ from pathlib import Path
 import click
 import pytest
 
+from cervix_study import settings as study_settings
+from cervix_study.cli import cli as study_cli
 from coordinator import home as coordinator_home
 from coordinator.cli import cli as coordinator_cli
 from fedcervix.errors import EXIT_CODES
@@ -59,6 +61,28 @@ def test_every_key_is_explained(schema: type) -> None:
     assert missing == []
 
 
+STUDY_SECTIONS = [
+    study_settings.SiteSection,
+    study_settings.AxesSection,
+    study_settings.NamedSection,
+    study_settings.DataSection,
+    study_settings.MachineSection,
+]
+
+
+@pytest.mark.parametrize("schema", STUDY_SECTIONS, ids=lambda s: s.__name__)
+def test_every_key_of_a_study_is_explained(schema: type) -> None:
+    text = (ROOT / "docs" / "study.md").read_text()
+    assert [field.name for field in dataclasses.fields(schema) if f"`{field.name}`" not in text] == []
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "studies").glob("*.toml")), ids=lambda file: file.name)
+def test_the_studies_to_copy_can_be_read(file: Path) -> None:
+    found = study_settings.read(file)
+    assert found.settings.name == file.stem
+    assert f"`{file.name}`" in (ROOT / "docs" / "study.md").read_text() or file.stem == "phantom-mini"
+
+
 def row_of(key: str, section: str) -> list[str]:
     """Return the cells of a key's row in a section of the page of keys."""
     text = (ROOT / "docs" / "configuration.md").read_text()
@@ -93,20 +117,27 @@ def test_the_exit_codes_are_those_of_the_code() -> None:
     assert listed == set(EXIT_CODES)
 
 
+PROGRAMS: dict[str, click.Command] = {
+    "coordinator": coordinator_cli,
+    "site-agent": site_cli,
+    "cervix-study": study_cli,
+}
+
+
 def commands() -> list[tuple[str, str]]:
     return [
         (page.name, line)
         for page in PAGES
         for block in FENCE.findall(page.read_text())
         for line in block.replace("\\\n", " ").splitlines()
-        if line.split(maxsplit=1)[:1] in (["coordinator"], ["site-agent"])
+        if line.split(maxsplit=1)[:1] in (["coordinator"], ["site-agent"], ["cervix-study"])
     ]
 
 
 @pytest.mark.parametrize(("page", "line"), commands(), ids=lambda value: value[:60])
 def test_every_command_exists_with_its_options(page: str, line: str) -> None:
     program, *words = shlex.split(line, comments=True)
-    command: click.Command = coordinator_cli if program == "coordinator" else site_cli
+    command: click.Command = PROGRAMS[program]
     context = click.Context(command, info_name=program)
     while words and isinstance(command, click.Group):
         known = {option for parameter in command.params for option in parameter.opts}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coordinator.engine import Engine
+from coordinator.engine import PICTURE_S, Engine
 from fedcervix.blobs import BlobStore
 from fedcervix.events import Answer, ScoreReported, SiteAttached, SiteSilent, Task, TaskKind, UpdateStored
 from fedcervix.journal import Journal, RunRecord
@@ -20,6 +22,7 @@ from fedcervix.rounds import Aggregate, Phase, duty
 from fedcervix.weights import read_tensors, write_tensors
 
 SITES = ("ada", "bob")
+INSTANCE = "0" * 32
 PULL = {"ada": 1.0, "bob": 3.0}
 """how far a site's training moves the weight; so the average of both moves it by 2"""
 
@@ -49,7 +52,7 @@ class Federation:
 
     def asked(self, site: str) -> Task:
         """Return the next task of a site; waits until the coordinator has done its own work."""
-        for news in self.engine.instructions(site, lambda: True):
+        for news in self.engine.instructions(site, INSTANCE, lambda: True):
             if isinstance(news, Task):
                 return news
         raise AssertionError("the run has ended")
@@ -194,3 +197,49 @@ def test_the_disk_keeps_what_the_next_average_needs_and_no_more(federation: Call
     assert plain.published() == [2, 8]
     assert moved.published() == [2, 8.5, 12.25]
     assert [len(list(home.blobs.path("x").parent.glob("*.safetensors"))) for home in (plain, moved)] == [3, 4]
+
+
+# --- trouble, and who watches ------------------------------------------------------------------------------------
+
+
+def test_a_disk_that_is_full_for_a_while_is_tried_again_and_said_once(federation: Callable[..., Federation]) -> None:
+    run = federation()
+    in_the_way = run.blobs.scratch("aggregate-1")
+    in_the_way.mkdir()  # what is to be written cannot be
+    with driven(run.engine):
+        for site in SITES:
+            run.train(site)
+        changes = run.engine.changes(lambda: True)
+        assert any(run.engine.trouble for _ in itertools.islice(changes, 20))
+        in_the_way.rmdir()
+        assert run.weight(run.asked("ada").base) == 2
+        assert run.engine.trouble == ""
+
+
+def test_a_coordinator_in_trouble_stops_at_once(federation: Callable[..., Federation]) -> None:
+    run = federation()
+    run.blobs.scratch("aggregate-1").mkdir()
+    with driven(run.engine):
+        for site in SITES:
+            run.train(site)
+        assert any(run.engine.trouble for _ in itertools.islice(run.engine.changes(lambda: True), 20))
+        begun_s = time.monotonic()
+    assert time.monotonic() - begun_s < 5, "it waited for its next try"
+
+
+def test_whoever_watches_sees_every_change_and_the_last_one(federation: Callable[..., Federation]) -> None:
+    run = federation()
+    watching = run.engine.changes(lambda: True)
+    next(watching)
+    begun_s = time.monotonic()
+    run.engine.submit(SiteSilent("bob", 0.0))
+    next(watching)
+    assert time.monotonic() - begun_s < PICTURE_S, "it was told when it happened, not when a second was over"
+    next(watching)
+    assert time.monotonic() - begun_s >= PICTURE_S, "nothing has happened since"
+    run.engine.stop()
+    assert len(list(watching)) == 1
+
+
+def test_whoever_has_left_is_shown_nothing(federation: Callable[..., Federation]) -> None:
+    assert list(federation().engine.changes(lambda: False)) == []

@@ -42,7 +42,7 @@ ONE_OF_EACH: list[Event] = [
     SiteSilent("ada", 1.5),
     SiteRefused("ada", "rounds_max is 2", 1.5),
     SiteRevoked("ada", 1.5),
-    SiteFailed("ada", "training", "diverged", "INC-1", 1.5),
+    SiteFailed("ada", "training", "diverged", "INC-1", 1.5, "TrainingError", goes_on=True),
     UpdateStored("ada", TRAIN, MADE, 10, 7, 0.25, 60.0, 1.5),
     UpdateStored("ada", SEED, MADE, 0, 0, 0.0, 1.0, 1.5),
     AggregateStored(3, MADE, 1.5),

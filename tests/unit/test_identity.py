@@ -244,7 +244,7 @@ def test_a_request_for_another_kind_of_key_is_refused(key: rsa.RSAPrivateKey | e
 
 def test_an_oversized_request_is_refused_unread() -> None:
     padded = identity.request(SITE.key, NORTH) + b"\n" * identity.REQUEST_BYTES_MAX
-    with pytest.raises(RemoteError, match="at most 16384"):
+    with pytest.raises(RemoteError, match="at most 8192"):
         identity.check_request(padded)
 
 

@@ -51,12 +51,14 @@ def test_a_lease_that_has_run_out_is_negative(liveness: Liveness, clock: Clock) 
 
 
 @pytest.mark.parametrize(
-    ("streams", "working", "ends_in_s"), [(0, False, 50), (0, True, 50), (1, True, 50), (2, True, 50), (1, False, None)]
+    ("connected", "working", "ends_in_s"),
+    [(False, False, 50), (False, True, 50), (True, True, 50), (True, False, None)],
 )
 def test_an_idle_site_needs_no_more_than_its_open_stream(
-    liveness: Liveness, clock: Clock, streams: int, working: bool, ends_in_s: float | None
+    liveness: Liveness, clock: Clock, connected: bool, working: bool, ends_in_s: float | None
 ) -> None:
-    liveness.signs["ada"].streams = streams
+    if connected:
+        liveness.opened("ada")
     clock.now += 10
     assert liveness.lease_ends_in_s("ada", working=working) == ends_in_s
 
@@ -66,3 +68,26 @@ def test_the_last_progress_is_kept_until_there_is_newer(liveness: Liveness) -> N
     liveness.heard("ada")
     assert liveness.signs["ada"].progress == PROGRESS
     assert liveness.signs["bob"].progress is None
+
+
+def test_a_site_lives_while_its_stream_is_open_and_for_a_lease_after_its_last_word(
+    liveness: Liveness, clock: Clock
+) -> None:
+    liveness.opened("ada")
+    clock.now += 10 * LEASE_S
+    assert (liveness.alive("ada"), liveness.alive("bob")) == (True, False)
+    liveness.closed("ada")
+    clock.now += LEASE_S - 1
+    assert liveness.alive("ada")
+    clock.now += 1
+    assert not liveness.alive("ada")
+
+
+def test_when_a_line_was_cut_is_kept_until_it_is_open_again(liveness: Liveness, clock: Clock) -> None:
+    assert liveness.signs["ada"].cut_s is None
+    liveness.opened("ada")
+    clock.now += 5
+    liveness.closed("ada")
+    assert liveness.signs["ada"].cut_s == 1005
+    liveness.opened("ada")
+    assert liveness.signs["ada"].cut_s is None

@@ -476,6 +476,19 @@ def test_a_site_that_says_the_same_failure_twice_has_failed_once() -> None:
     assert [failure.incident for failure in run.failures] == ["INC-1", "INC-2"]
 
 
+def test_a_failure_from_which_a_site_goes_on_is_written_down_and_changes_nothing_else() -> None:
+    for mode in MODES:
+        before = in_phase(mode, Phase.TRAINING)
+        failure = SiteFailed(A, "training", "the worker hung", "INC-7", 3.0, "TrainingError", goes_on=True)
+        run, answer = step(before, failure)
+        assert answer is ACCEPTED
+        assert run == replace(before, failures=(failure,))
+        assert step(run, failure) == (run, DUPLICATE)
+        assert step(run, replace(failure, site="zoe")) == (run, REFUSED)
+        revoked = after(run, SiteRevoked(A, 4.0))
+        assert step(revoked, replace(failure, incident="INC-8")) == (revoked, REFUSED)
+
+
 def test_two_sites_may_give_their_failures_the_same_number() -> None:
     run = after(in_phase("csfssl", Phase.TRAINING), SAID["failed"], replace(SAID["failed"], site=B))
     assert [failure.site for failure in run.failures] == [A, B]

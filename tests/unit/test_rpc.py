@@ -14,6 +14,7 @@ from fedcervix import rpc
 from fedcervix.errors import (
     ConfigError,
     FedcervixError,
+    FullDiskError,
     IdentityError,
     LinkError,
     RemoteError,
@@ -219,6 +220,34 @@ def test_a_line_that_fails_is_a_link_error_in_plain_words(details: str, words: s
     error = rpc.translate(Ended(grpc.StatusCode.UNAVAILABLE, details), "host:1")
     assert type(error) is LinkError
     assert error.what == f"the coordinator at host:1 cannot be reached ({words})"
+
+
+@pytest.mark.parametrize(
+    ("code", "details"),
+    [
+        (grpc.StatusCode.UNKNOWN, "Stream removed (Unwrap failed (TSI_DATA_CORRUPTED))"),
+        (grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2"),
+        (grpc.StatusCode.UNKNOWN, None),
+    ],
+)
+def test_a_line_that_breaks_in_mid_call_is_no_failure_of_the_coordinator(
+    code: grpc.StatusCode, details: str | None
+) -> None:
+    """A site that took it for one would end, and a ring would pass it over: for one bit that was turned round."""
+    assert type(rpc.translate(Ended(code, details), "host:1")) is LinkError
+
+
+@pytest.mark.parametrize(
+    "details",
+    ["Exception calling application: 'x'", "Exception deserializing response!", "Failed to serialize response!"],
+)
+def test_a_bug_at_either_end_is_no_bad_line(details: str) -> None:
+    assert type(rpc.translate(Ended(grpc.StatusCode.UNKNOWN, details), "host:1")) is RemoteError
+
+
+def test_a_full_disk_there_is_told_as_what_it_is() -> None:
+    error = across(FullDiskError("cannot write x", cause="the disk is full", next_step="df -h"))
+    assert (type(error), error.cause) == (StorageError, "the disk is full")
 
 
 def test_a_stranger_at_the_address_is_named() -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from fedcervix import session as sessions
 from fedcervix.events import ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
 from fedcervix.rounds import Leave, Outcome, Stand
 from fedcervix.session import (
     NOT_ATTACHED,
     Deliver,
     Done,
+    Duty,
+    Kept,
     Rest,
     Session,
     Work,
     answered,
-    duty,
+    attached,
+    cut,
     finished,
     instructed,
+    kept,
+    resumed,
 )
 
 TRAIN = Task("run", TaskKind.TRAIN, 1, "a" * 64)
@@ -22,7 +28,14 @@ SCORE = Task("run", TaskKind.SCORE, 1, "b" * 64)
 SEED = Task("run", TaskKind.SEED, 0, "")
 UPDATE = UpdateStored("ada", TRAIN, "c" * 64, 10, 1, 0.5, 1.0, 0.0)
 FIRST = UpdateStored("ada", SEED, "a" * 64, 0, 0, 0.0, 1.0, 0.0)
+SCORED = ScoreReported("ada", SCORE, 1.0, 1, 1, (), 0.0)
+ADOPT = Task("run", TaskKind.ADOPT, 1, "b" * 64)
 WAIT = Stand("round 1: waiting for bob")
+
+
+def duty(session: Session, *models: str) -> Duty:
+    """With these models on the site's disk."""
+    return sessions.duty(session, models.__contains__)
 
 
 def test_before_anything_was_said_there_is_nothing_to_do() -> None:
@@ -43,27 +56,90 @@ def test_a_task_said_twice_is_the_same_work() -> None:
     session = instructed(Session("ada"), TRAIN)
     assert instructed(session, TRAIN) == session
     done = answered(finished(session, UPDATE), TRAIN)
-    assert duty(instructed(done, TRAIN)) == duty(done), "the line came back before the coordinator had anything new"
+    assert duty(instructed(done, TRAIN)) == duty(done), "said before the result had arrived, heard after it"
 
 
 def test_a_result_that_was_finished_while_the_line_was_down_is_delivered_later() -> None:
-    session = finished(Session("ada"), UPDATE)
-    assert duty(session) == Deliver(UPDATE)
+    session = finished(cut(instructed(Session("ada"), TRAIN)), UPDATE)
+    assert duty(session) == Rest("the coordinator is away; the result of round 1 is kept and will be told")
+    assert duty(attached(session)) == Deliver(UPDATE)
     assert duty(instructed(session, WAIT)) == Deliver(UPDATE)
     assert duty(instructed(session, TRAIN)) == Deliver(UPDATE)
 
 
-def test_a_restarted_site_delivers_what_lies_in_its_spool() -> None:
-    assert duty(instructed(Session("ada", result=UPDATE), TRAIN)) == Deliver(UPDATE)
+def test_what_is_kept_is_named_by_what_it_is() -> None:
+    adopted = ModelAdopted("ada", ADOPT, 0.0)
+    for result, words in ((FIRST, "the first model"), (SCORED, "the score of round 1"), (adopted, "the adoption of")):
+        waits = duty(finished(Session("ada"), result))
+        assert isinstance(waits, Rest)
+        assert words in waits.reason
+
+
+def test_training_goes_on_while_the_line_is_down_where_its_model_is_here() -> None:
+    session = cut(instructed(Session("ada"), TRAIN))
+    assert duty(session, TRAIN.base) == Work(TRAIN)
+    assert duty(session) == Rest("the coordinator is away, and with it the model needed to train in round 1")
+    assert duty(attached(session)) == Work(TRAIN)
+    assert duty(cut(instructed(Session("ada"), SEED))) == Work(SEED)
+
+
+# --- restarts ----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_kept_is_the_open_task_and_the_result() -> None:
+    session = Session("ada")
+    assert kept(session) == Kept()
+    session = instructed(session, TRAIN)
+    assert kept(session) == Kept(TRAIN)
+    session = finished(session, UPDATE)
+    assert kept(session) == kept(cut(session)) == Kept(TRAIN, UPDATE)
+    session = answered(session, TRAIN)
+    assert kept(session) == kept(instructed(session, WAIT)) == Kept()
+
+
+def test_a_restarted_site_works_on_without_its_coordinator() -> None:
+    session = resumed("ada", Kept(TRAIN))
+    assert duty(session, TRAIN.base) == Work(TRAIN)
+    assert duty(session) == Rest("the coordinator is away, and with it the model needed to train in round 1")
+    assert duty(attached(session)) == Work(TRAIN)
+
+
+def test_what_the_coordinator_says_replaces_what_it_said_to_the_process_before() -> None:
+    session = instructed(attached(resumed("ada", Kept(TRAIN))), SCORE)
+    assert duty(session) == Work(SCORE)
+    assert kept(session) == Kept(SCORE)
+    assert duty(instructed(attached(resumed("ada", Kept(TRAIN))), WAIT)) == Rest(WAIT.reason)
+
+
+def test_a_restarted_site_delivers_what_lies_in_its_journal() -> None:
+    session = resumed("ada", Kept(TRAIN, UPDATE))
+    assert isinstance(duty(session), Rest)
+    assert duty(instructed(session, TRAIN)) == Deliver(UPDATE)
+    assert duty(attached(resumed("ada", Kept(None, UPDATE)))) == Deliver(UPDATE)
+
+
+def test_a_restart_changes_nothing_of_what_is_to_be_done() -> None:
+    session = instructed(Session("ada"), TRAIN)
+    for then in (session, finished(session, UPDATE), instructed(finished(session, UPDATE), SCORE)):
+        assert duty(attached(resumed("ada", kept(then)))) == duty(then)
+
+
+def test_a_settled_task_that_is_asked_for_after_a_restart_or_on_a_new_line_is_wanted_anew() -> None:
+    """Its result was answered `stale`: another site had been asked meanwhile, and is gone by now."""
+    done = answered(finished(instructed(Session("ada"), SEED), FIRST), SEED)
+    assert duty(done) == duty(attached(cut(done))) == Rest("told the coordinator: make the first model, done")
+    assert duty(instructed(attached(cut(done)), SEED)) == Work(SEED)
+    assert duty(instructed(resumed("ada", kept(done)), SEED)) == Work(SEED)
+
+
+# --- changes of mind ---------------------------------------------------------------------------------------------
 
 
 def test_work_on_a_new_task_goes_before_the_delivery_of_an_old_one() -> None:
     """The coordinator asks for something else only where the old result would be stale."""
     session = instructed(finished(Session("ada"), UPDATE), SCORE)
     assert duty(session) == Work(SCORE)
-    assert duty(finished(session, ScoreReported("ada", SCORE, 1.0, 1, 1, (), 0.0))) == Deliver(
-        ScoreReported("ada", SCORE, 1.0, 1, 1, (), 0.0)
-    )
+    assert duty(finished(session, SCORED)) == Deliver(SCORED)
 
 
 def test_an_answer_to_something_else_changes_nothing() -> None:
@@ -81,10 +157,11 @@ def test_a_task_that_is_asked_for_again_is_done_again() -> None:
 
 def test_leaving_ends_everything() -> None:
     leave = Leave(Outcome.OK, "all 3 rounds done")
-    assert duty(instructed(finished(Session("ada"), UPDATE), leave)) == Done(leave)
+    left = instructed(finished(Session("ada"), UPDATE), leave)
+    assert duty(left) == Done(leave)
+    assert kept(left) == Kept()
 
 
 def test_an_adopted_model_is_reported_like_any_result() -> None:
-    adopt = Task("run", TaskKind.ADOPT, 1, "b" * 64)
-    session = finished(instructed(Session("ada"), adopt), ModelAdopted("ada", adopt, 0.0))
-    assert duty(session) == Deliver(ModelAdopted("ada", adopt, 0.0))
+    session = finished(instructed(Session("ada"), ADOPT), ModelAdopted("ada", ADOPT, 0.0))
+    assert duty(session) == Deliver(ModelAdopted("ada", ADOPT, 0.0))

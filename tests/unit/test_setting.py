@@ -17,8 +17,9 @@ from fedcervix.plan import Recipe
 from site_agent.checkpoints import Checkpoint
 from site_agent.commands.pretrain import check_room
 from site_agent.commands.setting import RECIPE_OPTIONS, machine_of, recipe_options, setting
-from site_agent.commands.stopping import EXIT_CODE, Stop, Stoppable, command_line, stops
+from site_agent.commands.stopping import EXIT_CODE, command_line, stops
 from site_agent.home import SiteHome
+from site_agent.stopping import Stop, Stoppable
 
 SAVED = Checkpoint({"model.w": torch.ones(1)}, {"step": 1})
 

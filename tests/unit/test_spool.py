@@ -9,12 +9,13 @@ import pytest
 from fedcervix.errors import StorageError
 from fedcervix.events import ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
 from fedcervix.plan import Plan, Recipe, Terms
-from fedcervix.session import Result
+from fedcervix.session import Kept, Result
 from site_agent.spool import Spool
 
 PLAN = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(), recipe=Recipe())
 BASE = "b" * 64
 UPDATE = UpdateStored("ada", Task("run", TaskKind.TRAIN, 3, BASE), "d" * 64, 10, 7, 0.1 + 0.2, 60.0, 1.5)
+SEED = Task("run", TaskKind.SEED, 0, "")
 RESULTS: list[Result] = [
     UPDATE,
     ScoreReported("ada", Task("run", TaskKind.SCORE, 3, BASE), 8.0, 4, 10, (("unit_std", 0.9),), 1.5),
@@ -29,34 +30,45 @@ def spool(tmp_path: Path) -> Spool:
     return spool
 
 
-@pytest.mark.parametrize("result", RESULTS, ids=lambda result: type(result).__name__)
-def test_a_result_waits_until_it_is_acknowledged(spool: Spool, result: Result) -> None:
-    assert spool.waiting() is None
-    spool.put(result)
-    assert Spool(spool.folder).waiting() == result
-    spool.clear()
-    assert Spool(spool.folder).waiting() is None
-    spool.clear()
+@pytest.mark.parametrize("result", [None, *RESULTS], ids=lambda result: type(result).__name__)
+@pytest.mark.parametrize("task", [None, UPDATE.task, SEED])
+def test_what_is_kept_is_there_for_the_next_process(spool: Spool, task: Task | None, result: Result | None) -> None:
+    assert spool.kept() == Kept()
+    spool.keep(Kept(task, result))
+    assert Spool(spool.folder).kept() == Kept(task, result)
+    spool.keep(Kept())
+    assert Spool(spool.folder).kept() == Kept()
 
 
-def test_the_newer_result_is_the_one_that_waits(spool: Spool) -> None:
-    spool.put(RESULTS[0])
-    spool.put(RESULTS[1])
-    assert spool.waiting() == RESULTS[1]
-
-
-@pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b'{"event":"UpdateStored"}', b'{"event":"Tick","at":"x"}'])
-def test_a_damaged_result_is_named(spool: Spool, content: bytes) -> None:
-    (spool.folder / "outbox.json").write_bytes(content)
-    with pytest.raises(StorageError, match=r"outbox\.json is damaged") as caught:
-        spool.waiting()
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{}",
+        b"\xff",
+        b"[]",
+        b'{"task": null, "result": "{}"}',
+        b'{"task": {"run": "r"}, "result": null}',
+        b'{"task": null, "result": "{\\"event\\":\\"Tick\\",\\"at\\":1.0}"}',
+    ],
+)
+def test_a_damaged_journal_is_named(spool: Spool, content: bytes) -> None:
+    (spool.folder / "journal.json").write_bytes(content)
+    with pytest.raises(StorageError, match=r"journal\.json is damaged") as caught:
+        spool.kept()
     assert caught.value.next_step == "delete it: the work is done again"
 
 
+@pytest.mark.parametrize("content", [b"", b"\0" * 80])
+def test_a_power_cut_may_empty_a_journal_that_holds_no_result(spool: Spool, content: bytes) -> None:
+    """What some file systems leave of a file that was replaced and not synced."""
+    (spool.folder / "journal.json").write_bytes(content)
+    assert spool.kept() == Kept()
+
+
 def test_the_plan_is_kept_and_opening_again_keeps_the_rest(spool: Spool) -> None:
-    spool.put(UPDATE)
+    spool.keep(Kept(None, UPDATE))
     spool.open(PLAN)
-    assert (spool.plan(), spool.waiting()) == (PLAN, UPDATE)
+    assert (spool.plan(), spool.kept().result) == (PLAN, UPDATE)
 
 
 def test_a_plan_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
@@ -86,4 +98,17 @@ def test_a_spool_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> No
     with pytest.raises(StorageError):
         Spool(tmp_path / "file" / "run").open(PLAN)
     with pytest.raises(StorageError):
-        Spool(tmp_path / "nowhere").put(UPDATE)
+        Spool(tmp_path / "nowhere").keep(Kept(None, UPDATE))
+
+
+def test_the_length_of_the_first_model_is_kept(spool: Spool) -> None:
+    assert spool.model_bytes() == 0
+    spool.note_model(1234)
+    spool.note_model(99)
+    assert Spool(spool.folder).model_bytes() == 1234
+
+
+def test_a_length_that_is_damaged_is_said_as_such(spool: Spool) -> None:
+    (spool.folder / "model-bytes.txt").write_text("")
+    with pytest.raises(StorageError, match="is damaged"):
+        spool.model_bytes()

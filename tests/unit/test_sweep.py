@@ -23,6 +23,7 @@ from fedcervix.profiles import PROFILES
 from fedcervix.rounds import begin, replay
 from site_agent import dataset
 from site_agent.cli import cli
+from site_agent.collection import digest_of
 from site_agent.commands.sweep import gather, toml
 from site_agent.devices import Machine
 from site_agent.home import SiteHome, create
@@ -35,7 +36,6 @@ from site_agent.sweep import (
     choose,
     choose_run,
     combinations,
-    digest_of,
     read_cells,
     read_run,
     sweep,

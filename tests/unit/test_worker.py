@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fedcervix.errors import ConfigError
+from fedcervix.events import Task, TaskKind
+from fedcervix.plan import Plan, Recipe, Terms
 from site_agent.home import HardwareSection, SiteHome, create
-from site_agent.worker import launch, surroundings
+from site_agent.worker import Worker, WorkFailedError, launch, surroundings
 
 ON_THIS_HOST = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
 TWO_HOSTS = ("--nnodes=2", "--node-rank=0", "--master-addr=gpu1", "--master-port=29400")
@@ -80,3 +83,81 @@ def test_a_new_home_s_file_names_the_keys(tmp_path: Path) -> None:
 def test_the_launcher_leaves_no_folder_behind() -> None:
     """It would make one in the folder for temporary files at every start, and a killed one never removes it."""
     assert launch(HardwareSection(processes=2), never)[-1] == f"--log-dir={os.devnull}"
+
+
+# --- workers that die, or have no room ----------------------------------------------------------------------------
+
+
+PLAN = Plan(mode="csfssl", sites=("nhs",), profile="demo", terms=Terms(rounds=1), recipe=Recipe())
+SEED = Task("20300101-000000-csfssl-00000000", TaskKind.SEED, 0, "")
+
+
+class Site:
+    """A site whose worker is a process of the test's own (see tests/e2e/light_worker.py for a whole one)."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, program: str, **options: Any) -> None:
+        home = SiteHome(folder / "home")
+        create(home)
+        (folder / "stand_in.py").write_text(f"import json, os, sys\n{program}")
+        monkeypatch.setenv("PYTHONPATH", str(folder))
+        self.folder, self.worker = folder, Worker(home, "nhs", program="stand_in", **options)
+        self.progress: list[dict[str, Any]] = []
+
+    def do(self) -> dict[str, Any]:
+        try:
+            return self.worker.do(SEED, PLAN, self.progress.append, threading.Event())
+        finally:
+            self.worker.cancel()
+
+
+DIES_TWICE = """
+lives = sys.argv[1] + "/lives"
+with open(lives, "a") as diary:
+    diary.write("x")
+sys.stdin.readline()
+if len(open(lives).read()) <= 2:
+    sys.stdout.write('{"progress": {"stage": "half a li')
+    sys.stdout.flush()
+    os.kill(os.getpid(), 9)
+print(json.dumps({"done": {"digest": "d"}}), flush=True)
+"""
+
+
+def test_a_worker_that_is_killed_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site(tmp_path, monkeypatch, DIES_TWICE)
+    assert site.do() == {"digest": "d"}
+    assert [values["stage"] for values in site.progress] == ["starting again"] * 2
+    assert "(status -9)" in site.progress[0]["trouble"][0]
+
+
+def test_a_worker_that_is_killed_again_and_again_is_a_task_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(tmp_path, monkeypatch, DIES_TWICE, deaths_max=1)
+    with pytest.raises(WorkFailedError, match="ended by itself") as caught:
+        site.do()
+    assert "out of memory" in caught.value.cause
+    assert len(site.progress) == 1
+
+
+FULL_ONCE = """
+lines = {"what": "cannot write", "cause": "full", "next_step": "df -h"}
+account = {"kind": "FullDiskError", "stage": "", "trace": "", **lines}
+for number, _ in enumerate(sys.stdin):
+    print(json.dumps({"failed": {**account, "exit_code": 8}} if number == 0 else {"done": {}}), flush=True)
+"""
+
+
+def test_a_worker_without_room_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site(tmp_path, monkeypatch, FULL_ONCE)
+    assert site.do() == {}
+    assert [values["trouble"] for values in site.progress] == [["cannot write", "full", "df -h"]]
+
+
+ONE_OF_A_TEAM_GONE_ONCE = FULL_ONCE.replace("FullDiskError", "GoneError")
+
+
+def test_a_team_that_lost_a_process_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site(tmp_path, monkeypatch, ONE_OF_A_TEAM_GONE_ONCE)
+    assert site.do() == {}
+    assert [values["stage"] for values in site.progress] == ["starting again"]

@@ -2,7 +2,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -20,12 +20,18 @@ class EnrollReply(_message.Message):
     def __init__(self, certificate_pem: _Optional[bytes] = ...) -> None: ...
 
 class AttachRequest(_message.Message):
-    __slots__ = ("wire_version", "software_version")
+    __slots__ = ("wire_version", "software_version", "instance", "succeeds", "look")
     WIRE_VERSION_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    SUCCEEDS_FIELD_NUMBER: _ClassVar[int]
+    LOOK_FIELD_NUMBER: _ClassVar[int]
     wire_version: int
     software_version: str
-    def __init__(self, wire_version: _Optional[int] = ..., software_version: _Optional[str] = ...) -> None: ...
+    instance: str
+    succeeds: _containers.RepeatedScalarFieldContainer[str]
+    look: bool
+    def __init__(self, wire_version: _Optional[int] = ..., software_version: _Optional[str] = ..., instance: _Optional[str] = ..., succeeds: _Optional[_Iterable[str]] = ..., look: _Optional[bool] = ...) -> None: ...
 
 class FromCoordinator(_message.Message):
     __slots__ = ("welcome", "task", "stand", "leave")
@@ -144,20 +150,22 @@ class Progress(_message.Message):
     def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ..., stage: _Optional[str] = ..., done: _Optional[int] = ..., of: _Optional[int] = ..., unit: _Optional[str] = ..., loss: _Optional[float] = ..., images_per_s: _Optional[float] = ...) -> None: ...
 
 class Update(_message.Message):
-    __slots__ = ("task", "digest", "images", "steps", "loss", "seconds")
+    __slots__ = ("task", "digest", "images", "steps", "loss", "seconds", "packed")
     TASK_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
+    PACKED_FIELD_NUMBER: _ClassVar[int]
     task: Task
     digest: str
     images: int
     steps: int
     loss: float
     seconds: float
-    def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ..., digest: _Optional[str] = ..., images: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., seconds: _Optional[float] = ...) -> None: ...
+    packed: str
+    def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ..., digest: _Optional[str] = ..., images: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., seconds: _Optional[float] = ..., packed: _Optional[str] = ...) -> None: ...
 
 class Score(_message.Message):
     __slots__ = ("task", "loss_sum", "count", "images", "gauges")
@@ -187,14 +195,18 @@ class Adopted(_message.Message):
     def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ...) -> None: ...
 
 class Failure(_message.Message):
-    __slots__ = ("stage", "hint", "incident")
+    __slots__ = ("stage", "hint", "incident", "kind", "goes_on")
     STAGE_FIELD_NUMBER: _ClassVar[int]
     HINT_FIELD_NUMBER: _ClassVar[int]
     INCIDENT_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    GOES_ON_FIELD_NUMBER: _ClassVar[int]
     stage: str
     hint: str
     incident: str
-    def __init__(self, stage: _Optional[str] = ..., hint: _Optional[str] = ..., incident: _Optional[str] = ...) -> None: ...
+    kind: str
+    goes_on: bool
+    def __init__(self, stage: _Optional[str] = ..., hint: _Optional[str] = ..., incident: _Optional[str] = ..., kind: _Optional[str] = ..., goes_on: _Optional[bool] = ...) -> None: ...
 
 class ReportReply(_message.Message):
     __slots__ = ("answer", "reason")
@@ -237,6 +249,20 @@ class OfferReply(_message.Message):
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     offset: int
     def __init__(self, offset: _Optional[int] = ...) -> None: ...
+
+class PackedRequest(_message.Message):
+    __slots__ = ("digest",)
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    def __init__(self, digest: _Optional[str] = ...) -> None: ...
+
+class PackedReply(_message.Message):
+    __slots__ = ("digest", "base")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    base: str
+    def __init__(self, digest: _Optional[str] = ..., base: _Optional[str] = ...) -> None: ...
 
 class PushReply(_message.Message):
     __slots__ = ("size_bytes",)

@@ -1,0 +1,1 @@
+"""The commands of `cervix-study`, each loaded when it is called."""

@@ -1,0 +1,101 @@
+"""The command `run`: make the cells of a study, choose, open."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from cervix_study.estimate import duration
+from cervix_study.executors import Executor, Here, Slurm
+from cervix_study.ground import prepare
+from cervix_study.naming import named
+from cervix_study.places import Places
+from cervix_study.running import Running
+from cervix_study.screen import Screen
+from cervix_study.settings import Asked, read
+from fedcervix.process import stdout_console
+
+INTERRUPTED = 130
+
+
+@click.command("run")
+@click.argument("study", metavar="STUDY.toml", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="The study's folder; default: the study's name, here.")
+@click.option("--cells", "pattern", default="*", help="Make only these: a name with *, or the beginning of a key.")
+@click.option("--dry-run", is_flag=True, help="Show the cells and how long they may take; make none.")
+def run(study: Path, out: Path | None, pattern: str, *, dry_run: bool) -> None:
+    """Run a study, or go on with it: what is finished is not done again."""
+    asked = read(study)
+    places = Places((out or Path(asked.settings.name)).absolute())
+    screen = Screen()
+    with places.locked():
+        places.tidy()
+        ground = prepare(asked, places, screen.reading)
+        screen.close()
+        executor = executor_of(asked, places)
+        running = Running(asked, places, ground, executor, screen, pattern)
+        signal.signal(signal.SIGTERM, _as_interrupt)
+        try:
+            _show_plan(running) if dry_run else _run(running)
+        except KeyboardInterrupt:
+            screen.close()
+            click.echo("stopping: cells at work keep a checkpoint", err=True)
+            executor.close()
+            running.stopped()
+            click.echo(f"stopped; {len(running.finished)} cells are finished; go on with: {_again()}", err=True)
+            sys.exit(INTERRUPTED)
+        finally:
+            screen.close()
+            executor.close()
+
+
+def _run(running: Running) -> None:
+    state, folder = running.run(), running.places.folder
+    running.screen.close()
+    click.echo(f"{state}: {len(running.finished)} cells in {folder}")
+    for key, why in running.failed.items():
+        click.echo(f"not made: {named(running.cells[key])}: {why}")
+    if state == "finished":
+        click.echo(f"next: cervix-study report {shlex.quote(str(folder))}")
+    else:
+        click.echo("cells are left: run it again, with another --cells or without")
+
+
+def _as_interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _again() -> str:
+    return shlex.join(["cervix-study", *sys.argv[1:]])
+
+
+def executor_of(asked: Asked, places: Places) -> Executor:
+    """Return where the study's cells are made."""
+    machine = asked.settings.machine
+    if machine.executor == "slurm":
+        return Slurm(places, machine.workers, asked.settings.slurm)
+    return Here(places, machine.workers)
+
+
+def _show_plan(running: Running) -> None:
+    """Print every cell of the grid, how many follow, and how long it may take."""
+    running.plan_grid()
+    running.time()
+    running.screen.close()
+    table = Table("key", "cell", "", title=f"study {running.asked.settings.name}", title_justify="left")
+    for key, cell in running.cells.items():
+        table.add_row(key[:12], named(cell), "finished" if key in running.finished else "")
+    stdout_console().print(table)
+    later, left = running.expected - len(running.cells), running.seconds_left()
+    click.echo(
+        f"{len(running.cells)} cells, {len(running.finished)} finished; about {later} more follow what is chosen"
+    )
+    if left:
+        click.echo(
+            f"the grid takes at most {duration(left)} more, with {running.asked.settings.machine.workers} workers"
+        )

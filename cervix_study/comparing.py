@@ -1,0 +1,209 @@
+"""Two starts on the same women: how large the difference is, how sure one may be of it, and what may be said.
+
+Rules
+1. The verdict follows from one test, fixed here before any data were seen: the bootstrap by woman and seed of the
+   difference (`evidence.resampling`), corrected by Holm over all comparisons of one profile and measure. McNemar's and
+   DeLong's tests stand beside it for readers who know them, and decide nothing.
+2. `shown`: corrected p below .05, in the direction of the question. `opposite`: the same against it. Everything
+   else is `not shown`, which is never `no difference`.
+3. That two starts are close is shown only by an interval that lies within a margin fixed here.
+4. What could have been shown is said as well: the difference that would have been found four times in five.
+5. With fewer than eight women of a class nothing can be shown: p is then 1, whatever the difference.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.stats import norm
+
+from cervix_study.evidence import mcnemar
+from cervix_study.evidence.delong import Contrast, clustered, contrast, delong, mean_of_folds
+from cervix_study.evidence.holm import holm
+from cervix_study.evidence.paper import Kind
+from cervix_study.evidence.resampling import (
+    ALL_MEASURES,
+    WOMEN_MIN,
+    Floats,
+    Part,
+    Sampled,
+    Scored,
+    Trials,
+    estimate,
+    p_value,
+    women_of_class,
+)
+from cervix_study.tested import Row
+from fedcervix.errors import DataError
+from site_agent.evaluate import LEVEL, Estimate
+
+Verdict = Literal["shown", "not shown", "opposite"]
+
+MARGIN = 0.05
+"""Two starts are called close when the whole interval of their difference lies within this, either way."""
+
+POWER = 0.8
+
+TESTED = ("auc", "accuracy")
+"""the measures that are tested: the one that needs no threshold, and the paper's"""
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """The difference of one measure: first minus second."""
+
+    first: float
+    second: float
+    difference: Estimate
+    p: float
+    """of no difference, bootstrap by woman and seed, not corrected"""
+    corrected: float | None
+    """by Holm; None where the question is whether two starts are close"""
+    detectable: float
+    """a difference of this size would have been found with probability .8 (uncorrected, 5 %)"""
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One question put to one pair of rows at one site."""
+
+    profile: str
+    site: str
+    question: str
+    kind: Kind
+    first: str
+    second: str
+    effects: Mapping[str, Effect]
+    """measure -> effect, of `TESTED`"""
+    others: Mapping[str, Estimate]
+    """measure -> difference, of the rest: shown, not tested"""
+    mcnemar_images: float
+    """p of accuracy; images taken for independent. Over seeds: twice the median"""
+    mcnemar_women: float
+    delong_images: float | None
+    """p of AUC; images taken for independent, seeds taken as given. None where there is no variance to tell"""
+    delong_women: float | None
+    delong_difference: Estimate | None
+    """by woman"""
+
+
+def compare(question: str, kind: Kind, first: Row, second: Row, sampled: Mapping[str, Sampled]) -> Comparison:
+    """Return one comparison, not yet corrected; `sampled` holds every row's draws by label. Site and profile follow."""
+    one, two = sampled[first.label], sampled[second.label]
+    pairs = aligned(first.trials, second.trials)
+    by_image, by_woman = (_where_defined(pairs, women=women) for women in (False, True))
+    return Comparison(
+        profile="",
+        site="",
+        question=question,
+        kind=kind,
+        first=first.label,
+        second=second.label,
+        effects={name: effect(one[name], two[name], kind, enough=enough_women(first.trials)) for name in TESTED},
+        others={name: estimate(one[name] - two[name]) for name in ALL_MEASURES if name not in TESTED},
+        mcnemar_images=mcnemar_of(pairs, women=False),
+        mcnemar_women=mcnemar_of(pairs, women=True),
+        delong_images=by_image.p if by_image else None,
+        delong_women=by_woman.p if by_woman else None,
+        delong_difference=by_woman.estimate if by_woman else None,
+    )
+
+
+def _where_defined(pairs: Mapping[Part, Pair], *, women: bool) -> Contrast | None:
+    """Return DeLong's difference; None where a class has too few women or images to tell a variance."""
+    try:
+        return delong_of(pairs, women=women)
+    except DataError:
+        return None
+
+
+def enough_women(trials: Trials) -> bool:
+    """Whether there are women enough for a verdict (rule 5)."""
+    return min(women_of_class(trials)) >= WOMEN_MIN
+
+
+def effect(first: Floats, second: Floats, kind: Kind, *, enough: bool) -> Effect:
+    """Return the effect of one measure from its draws; the verdict on `better` waits for the correction."""
+    difference = first - second
+    found = estimate(difference)
+    close = found.low > -MARGIN and found.high < MARGIN
+    return Effect(
+        first=float(first[0]),
+        second=float(second[0]),
+        difference=found,
+        p=p_value(difference) if enough else 1.0,
+        corrected=None,
+        detectable=float(np.std(difference[1:]) * (norm.ppf((1 + LEVEL) / 2) + norm.ppf(POWER))),
+        verdict="shown" if kind == "close" and close and enough else "not shown",
+    )
+
+
+def corrected(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """Correct the comparisons of one profile, measure by measure, and pass the verdicts on `better`."""
+    done = list(comparisons)
+    family = [place for place, found in enumerate(done) if found.kind == "better"]
+    for measure in TESTED:
+        p_values = holm([done[place].effects[measure].p for place in family])
+        for place, p in zip(family, p_values, strict=True):
+            judged = _judged(done[place].effects[measure], p)
+            done[place] = dataclasses.replace(done[place], effects={**done[place].effects, measure: judged})
+    return tuple(done)
+
+
+def _judged(found: Effect, p: float) -> Effect:
+    verdict: Verdict = "not shown"
+    if p < 1 - LEVEL:
+        verdict = "shown" if found.difference.value > 0 else "opposite"
+    return dataclasses.replace(found, corrected=p, verdict=verdict)
+
+
+Pair = tuple[Scored, Scored]
+
+
+def aligned(first: Trials, second: Trials) -> dict[Part, Pair]:
+    """Return both starts' trainings part by part. Raises DataError unless they were tested on the same images."""
+    if set(first) != set(second):
+        raise DataError("two starts have different seeds or folds", cause="the study is not finished")
+    for part, one in first.items():
+        two = second[part]
+        if one.women != two.women or not np.array_equal(one.labels, two.labels):
+            raise DataError(
+                "two starts were tested on different images",
+                cause="cells of different data in one study folder",
+                next_step="cervix-study run with an empty study folder",
+            )
+    return {part: (first[part], second[part]) for part in sorted(first)}
+
+
+def mcnemar_of(pairs: Mapping[Part, Pair], *, women: bool) -> float:
+    """Return McNemar's p of accuracy: folds added, seeds combined."""
+    by_training: dict[tuple[int, int], mcnemar.Discordant] = {}
+    for part, (one, two) in pairs.items():
+        right_one, right_two = ((found.scores >= found.threshold) == found.labels for found in (one, two))
+        found = (
+            mcnemar.by_woman(right_one, right_two, one.women) if women else mcnemar.by_image(right_one, right_two)
+        )  # fmt: skip
+        training = (part.seed, part.repetition)
+        by_training[training] = by_training.get(training, mcnemar.Discordant(0, 0)) + found
+    return mcnemar.of_seeds([found.p for found in by_training.values()])
+
+
+def delong_of(pairs: Mapping[Part, Pair], *, women: bool) -> Contrast:
+    """Return DeLong's difference of the mean AUCs over seeds: fold by fold, then the mean of independent folds."""
+    folds: dict[int, list[Pair]] = {}
+    for part, pair in pairs.items():
+        folds.setdefault(part.fold, []).append(pair)
+    return mean_of_folds([_fold(trainings, women=women) for trainings in folds.values()])
+
+
+def _fold(trainings: Sequence[Pair], *, women: bool) -> Contrast:
+    sample = trainings[0][0]
+    scores = np.stack([one.scores for one, _ in trainings] + [two.scores for _, two in trainings])
+    areas = clustered(sample.labels, scores, sample.women) if women else delong(sample.labels, scores)
+    share = np.full(len(trainings), 1 / len(trainings))
+    return contrast(areas, np.concatenate([share, -share]))

@@ -1,0 +1,93 @@
+"""An encoder that is trained in this process: a site's own images (SSL), or those of all sites pooled (CSSL)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cervix_study.bench import Bench
+from cervix_study.records import Cell, EncoderResults, Turn
+from cervix_study.settings import POOLED
+from fedcervix.plan import Recipe
+from site_agent.checkpoints import Checkpoints
+from site_agent.epochs import Epoch, StepReport
+from site_agent.model import save_weights, start_encoder
+from site_agent.pretrain import Pretrained, pretrain
+from site_agent.tasks import first_seed
+
+
+def train(
+    bench: Bench, cell: Cell, weights: Path, *, checkpoints: Checkpoints, updates_max: int | None
+) -> EncoderResults:
+    """Train the encoder of a cell and write its weights. Raises TrainingError, DataError, StorageError.
+
+    `updates_max` is for the equal-updates control: as many whole epochs are trained as take no more steps, but one at
+    least.
+    """
+    machine = bench.machine(cell.sites[0], cell.fold)
+    recipe = bench.settled(cell.recipe, cell.sites[0], cell.fold)
+    train_part, valid_part = (bench.images(cell.sites, cell.fold, recipe, part) for part in ("train", "valid"))
+    recipe = bounded(recipe, len(train_part), updates_max)
+    encoder = start_encoder(recipe, first_seed(cell.seed), bench.imagenet(cell.sites[0], cell.fold))
+    trained = pretrain(
+        train_part,
+        valid_part,
+        recipe,
+        seed=cell.seed,
+        stream=stream_of(cell),
+        encoder=encoder,
+        device=machine.device,
+        acceleration=machine.acceleration,
+        on_step=_steps(bench.on_progress, recipe),
+        on_epoch=lambda _epoch: None,
+        checkpoints=checkpoints,
+    )
+    counts = {site: len(bench.collection(site, cell.fold).contrastive("train")) for site in cell.sites}
+    return _results(trained, counts, {stream_of(cell): recipe.precision}, save_weights(weights, trained.best_state))
+
+
+def stream_of(cell: Cell) -> str:
+    """Return whose random numbers a training draws: the site's, as there, or those of the pooled collections."""
+    return cell.sites[0] if len(cell.sites) == 1 else POOLED
+
+
+def bounded(recipe: Recipe, images: int, updates_max: int | None) -> Recipe:
+    """Return the recipe with no more epochs than `updates_max` steps allow; one at least."""
+    if updates_max is None:
+        return recipe
+    steps = max(1, images // recipe.batch_images)
+    return dataclasses.replace(recipe, epochs_max=max(1, min(recipe.epochs_max, updates_max // steps)))
+
+
+def _steps(on_progress: Callable[[dict[str, Any]], None], recipe: Recipe) -> Callable[[StepReport], None]:
+    def told(step: StepReport) -> None:
+        done, of = (step.epoch - 1) * step.steps + step.step, step.steps * recipe.epochs_max
+        on_progress({"stage": f"epoch {step.epoch}", "done": done, "of": of, "unit": "steps"})
+
+    return told
+
+
+def _results(trained: Pretrained, images: dict[str, int], precision: Mapping[str, str], digest: str) -> EncoderResults:
+    history, best = trained.history, trained.best_epoch
+    return EncoderResults(
+        validation_loss=history[best - 1].valid.loss,
+        best=best,
+        updates=sum(epoch.train.steps for epoch in history),
+        updates_best=sum(epoch.train.steps for epoch in history[:best]),
+        images=images,
+        precision=dict(precision),
+        outcome="OK",
+        curve=tuple(_turn(epoch) for epoch in history),
+        model=digest,
+    )
+
+
+def _turn(epoch: Epoch) -> Turn:
+    return Turn(
+        number=epoch.train.epoch,
+        train_loss=epoch.train.loss,
+        valid_loss=epoch.valid.loss,
+        seconds=epoch.train.seconds,
+    )

@@ -1,0 +1,117 @@
+"""Where everything of a study lies, beside what `records` describes.
+
+STUDY/phantoms/NAME/           drawn institutions
+STUDY/work/lock                one `cervix-study run` at a time
+STUDY/work/cache/              decoded images of all sites, kept by content
+STUDY/work/sites/NAME/         the site's home folder: site.toml, splits.csv (NAME-fold-K in cross-validation)
+STUDY/work/plan/KEY.json       what a cell is to be
+STUDY/work/scratch/KEY/        a cell that is being made: checkpoints, a federation's homes and logs
+STUDY/work/logs/               what the workers print
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cervix_study.records import CELLS_FOLDER, Cell, cell_folder, from_json, write
+from fedcervix.errors import RunError
+from fedcervix.weights import disk
+from site_agent.home import SiteHome
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Paths below a study's folder."""
+
+    folder: Path
+
+    @property
+    def work(self) -> Path:
+        """What may be thrown away once the study is finished, but for splits.csv."""
+        return self.folder / "work"
+
+    @property
+    def cache(self) -> Path:
+        """Decoded images."""
+        return self.work / "cache"
+
+    @property
+    def logs(self) -> Path:
+        """What the workers print."""
+        return self.work / "logs"
+
+    @property
+    def paces_file(self) -> Path:
+        """How long the network takes on this machine: kind of cell -> seconds per pass of one image."""
+        return self.work / "paces.json"
+
+    def timed(self) -> dict[str, float]:
+        """Return the paces that were timed; none where none were."""
+        try:
+            found: dict[str, float] = json.loads(self.paces_file.read_text())
+        except (OSError, ValueError):
+            return {}
+        return found
+
+    def phantom(self, site: str) -> Path:
+        """Return where a site's phantoms are drawn."""
+        return self.folder / "phantoms" / site
+
+    def home(self, site: str, fold: int | None) -> SiteHome:
+        """Return a site's home folder."""
+        return SiteHome(self.work / "sites" / (site if fold is None else f"{site}-fold-{fold}"))
+
+    def cell(self, key: str) -> Path:
+        """Return where a finished cell lies."""
+        return cell_folder(self.folder, key)
+
+    def scratch(self, key: str) -> Path:
+        """Return where a cell is made."""
+        return self.work / "scratch" / key
+
+    def plan_file(self, key: str) -> Path:
+        """Return where it is written what a cell is to be."""
+        return self.work / "plan" / f"{key}.json"
+
+    def put_plan(self, cell: Cell) -> None:
+        """Write down what a cell is to be, for whichever process makes it. Raises StorageError."""
+        file = self.plan_file(cell.key)
+        if not file.exists():
+            with disk(file, "write"):
+                file.parent.mkdir(parents=True, exist_ok=True)
+            write(file, cell)
+
+    def planned(self, key: str) -> Cell:
+        """Return what a cell is to be. Raises StorageError."""
+        file = self.plan_file(key)
+        with disk(file, "read"):
+            text = file.read_bytes()
+        return from_json(Cell, text, file)
+
+    def tidy(self) -> None:
+        """Remove what processes that were killed left half-written. Call it while nothing is being made."""
+        for rest in (self.folder / CELLS_FOLDER).glob(".*"):
+            shutil.rmtree(rest, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the study's folder for one run. Raises RunError where another one has it."""
+        with disk(self.work, "write"):
+            self.work.mkdir(parents=True, exist_ok=True)
+            lock = (self.work / "lock").open("w")
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunError(
+                    f"a study is already running in {self.folder}",
+                    cause="it was started twice",
+                    next_step="wait until the other one has ended, or give this one another folder: --out FOLDER",
+                ) from error
+            yield

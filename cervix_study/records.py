@@ -1,0 +1,605 @@
+"""What a study leaves on the disk: written by `cervix-study run`, read by `cervix-study report`.
+
+    STUDY/study.json                 `Study`: what was asked for, on what, with what; the keys of its cells
+    STUDY/data.json                  `Data`: the images (Table I), leakage, near-duplicates for a person to judge
+    STUDY/selection.json             `Selection`: what validation chose, and which test parts were opened, and why
+    STUDY/cells/KEY/cell.json        `CellRecord`: one finished cell
+    STUDY/cells/KEY/predictions.csv  classifiers: image by image; `valid` rows always, `test` rows once it was opened
+    STUDY/cells/KEY/model.safetensors  encoders (cervix models) and classifiers: the weights
+
+Rules
+1. Only the cells that study.json lists belong to the study. A folder may hold others: of an earlier version of the
+   same STUDY.toml, or of one that is not finished.
+2. Every file is canonical JSON (sorted keys, no NaN) or CSV, and is there whole or not at all.
+3. A cell is never changed once it is there. Opening its test part adds rows to predictions.csv and nothing else, but
+   that it drops a classifier's weights where STUDY.toml says so (`keep_weights = false`).
+4. The folder names women and images. It stays where the images are.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from fedcervix.errors import StorageError
+from fedcervix.files import write_whole
+from fedcervix.manifest import Split
+from fedcervix.plan import STRICT, Recipe, Terms, canonical_json, check
+from fedcervix.splits import Stratum
+from fedcervix.weights import disk
+
+T = TypeVar("T")
+
+Kind = Literal["encoder", "classifier", "site-probe"]
+Control = Literal["none", "shuffled-labels", "equal-updates"]
+State = Literal["running", "stopped", "finished"]
+
+STUDY_FILE = "study.json"
+DATA_FILE = "data.json"
+SELECTION_FILE = "selection.json"
+CELLS_FOLDER = "cells"
+CELL_FILE = "cell.json"
+PREDICTIONS_FILE = "predictions.csv"
+MODEL_FILE = "model.safetensors"
+
+KEY_DIGITS = 24
+"""of the SHA-256 that names a cell"""
+
+STARTS = ("random", "imagenet", "ssl", "cssl", "csfssl")
+RING = "ppfssl-from-"
+"""a ring is named by the site that begins it: ppfssl-from-nhs"""
+TITLES = {"random": "Random", "imagenet": "ImageNet", "ssl": "SSL", "cssl": "CSSL", "csfssl": "CSFSSL"}
+
+
+def title(start: str) -> str:
+    """Return an initialisation's name as the paper prints it: Random, SSL, PPFSSL_NHS."""
+    return TITLES.get(start) or f"PPFSSL_{start.removeprefix(RING).upper()}"
+
+
+# --- a cell -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """What a cell is. Everything that its result depends on is here; nothing else is."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    kind: Kind
+    profile: str
+    start: str
+    """random, imagenet, ssl, cssl, csfssl, ppfssl-from-SITE"""
+    sites: tuple[str, ...]
+    """an encoder's: whose images trained it, in the order of the roster or ring. A classifier's: the one whose labels
+    it learnt. A site probe's: those that it tells apart"""
+    batch_images: int | None
+    """N of the encoder; None where there was no contrastive training (random, imagenet)"""
+    width: int | None
+    """of the encoder's dense layer; None as above"""
+    epochs_per_round: int | None
+    """E of the federation; None outside of one"""
+    seed: int
+    """of the encoder, and of the classifier as far as `classifier_seed` does not say otherwise"""
+    classifier_seed: int | None = None
+    """which of several classifiers on one encoder, from 0; None for what is no classifier"""
+    fold: int | None = None
+    """of cross-validation, from 0; None: the one division of the women"""
+    label_fraction: float = 1.0
+    """of the labelled training women; smaller fractions are subsets of larger ones"""
+    control: Control = "none"
+    recipe: Recipe
+    """whole, as it was asked for (`precision` may be `auto`)"""
+    terms: Terms | None = None
+    """of the federation"""
+    inputs: tuple[str, ...] = ()
+    """keys of the cells whose results this one begins from"""
+    data: dict[str, str]
+    """site -> SHA-256 of the images, women, labels and splits that it depends on; `ImageNet` -> of the weights that it
+    begins from"""
+    software: str
+    """versions that its bits depend on"""
+
+    def __post_init__(self) -> None:
+        check(bool(self.sites), "a cell is of at least one site")
+        check(0 < self.label_fraction <= 1, f"label_fraction is above 0, 1 at most; found {self.label_fraction}")
+        is_classifier = self.kind == "classifier"
+        check(
+            (self.classifier_seed is not None) == is_classifier, "classifier_seed is for classifiers, and they need it"
+        )
+        check(len(self.sites) == 1 or not is_classifier, "a classifier learns the labels of one site")
+        check(self.start in STARTS or self.start.startswith(RING), f"start {self.start!r} is none of the known ones")
+
+    @property
+    def key(self) -> str:
+        """The cell's name: SHA-256 of its canonical form, shortened."""
+        return hashlib.sha256(canonical_json(dataclasses.asdict(self)).encode()).hexdigest()[:KEY_DIGITS]
+
+    @property
+    def site(self) -> str:
+        """The site of a classifier."""
+        return self.sites[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One epoch of local training, or one round of a federation. Losses are means over images, in nats."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    number: int
+    """from 1"""
+    train_loss: float | None
+    """mean over the sites, weighted as they were averaged"""
+    valid_loss: float | None
+    seconds: float
+    by_site: dict[str, dict[str, float]] = field(default_factory=dict)
+    """federations: site -> what it reported of the round (train_loss, valid_loss, images, steps, seconds)"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderResults:
+    """A cervix model that was trained (or drawn, or loaded) and how."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    validation_loss: float | None
+    """contrastive, of the weights that were kept; compares at the same N only. None: nothing was trained"""
+    best: int | None
+    """epoch (federations: round) of the weights that were kept, from 1"""
+    updates: int
+    """optimiser steps of one model until training stopped; in a federation, of one site and round after the other:
+    csfssl the steps of the site with most, ppfssl those of all hops"""
+    updates_best: int
+    """the same, until the weights that were kept"""
+    images: dict[str, int]
+    """site -> training images"""
+    precision: dict[str, str]
+    """site (or `pooled`) -> what the network computed in"""
+    outcome: str
+    """OK, or DEGRADED where a site is missing from a round"""
+    curve: tuple[Turn, ...]
+    model: str
+    """SHA-256 of model.safetensors"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifierResults:
+    """A classifier, judged on validation images."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    validation_loss: float
+    """unweighted cross-entropy of the epoch that was kept: what chooses N, E and width"""
+    validation_auc: float
+    """shown, chooses nothing"""
+    best: int
+    """epoch that was kept, from 1"""
+    stopped: Literal["patience", "epochs"]
+    threshold: float
+    """chosen on validation images: highest balanced accuracy"""
+    updates: int
+    train_women: int
+    train_images: int
+    train_cases: int
+    """images"""
+    precision: str
+    loaded: str
+    """how much of the start was taken over: `120 of 120 backbone tensors`"""
+    curve: tuple[Turn, ...]
+    model: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeResults:
+    """Can a linear probe tell from the representation which site an image comes from? Test images take no part."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    balanced_accuracy: float
+    """mean over sites of the share of validation women's images that were told right, fitted on training women's"""
+    chance: float
+    """1 / number of sites"""
+    recall: dict[str, float]
+    """site -> share told right"""
+    images: dict[str, int]
+    """site -> validation images"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """What a cell took, with all processes that were started for it."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    seconds: float
+    """on the wall, interruptions not counted"""
+    cpu_s: float
+    """of all processes"""
+    wire_bytes: int | None = None
+    """both directions, all sites, TLS included; None outside a federation"""
+    wire_bytes_by_site: dict[str, int] = field(default_factory=dict)
+    peak_memory_bytes: int | None = None
+    """resident, of the largest process"""
+    energy_j: float | None = None
+    """of the whole processor package while the cell ran, with whatever else ran; None where it cannot be read"""
+    interruptions: int = 0
+    """times that it was stopped and went on; what was lost when a process was killed is not counted"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Where and with what a cell was made."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    begun_at: str
+    """UTC, ISO 8601"""
+    ended_at: str
+    host: str
+    machine: str
+    """processor or GPU"""
+    threads: int
+    """of each process"""
+    versions: dict[str, str]
+    details: dict[str, Any] = field(default_factory=dict)
+    """federations: run, plan_digest, outcome's reason, processes. Other cells: nothing yet"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellRecord:
+    """The file cell.json. Of the three results that of its kind is there."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    key: str
+    cell: Cell
+    encoder: EncoderResults | None = None
+    classifier: ClassifierResults | None = None
+    site_probe: ProbeResults | None = None
+    costs: Costs
+    provenance: Provenance
+
+    def __post_init__(self) -> None:
+        found = {"encoder": self.encoder, "classifier": self.classifier, "site-probe": self.site_probe}
+        there = [kind for kind, results in found.items() if results is not None]
+        check(there == [self.cell.kind], f"a cell of kind {self.cell.kind} has its own results; found {there}")
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One row of predictions.csv."""
+
+    split: Split
+    """valid or test"""
+    image: str
+    """path below the site's folder"""
+    patient: str
+    """the woman: the first of the patients who are linked with this one; intervals resample her"""
+    label: int
+    """the true one, also under the shuffled-label control; 1 case, 0 control"""
+    probability: float
+    """of case"""
+
+
+# --- the study ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudySite:
+    """One institution of the study."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    name: str
+    manifest: str
+    """path of the manifest"""
+    phantom: str = ""
+    """which phantom institution was drawn for it; empty: a collection that was given"""
+    digests: dict[str, str]
+    """fold ("-" without cross-validation) -> SHA-256 of pictures, women, labels and splits"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileUsed:
+    """A profile with what the study overrides."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    recipe: Recipe
+    terms: Terms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axes:
+    """What the study varies."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    profiles: tuple[str, ...]
+    starts: tuple[str, ...]
+    """in the order of the tables"""
+    batch_images: tuple[int, ...]
+    federated_batch_images: tuple[int, ...]
+    width: tuple[int, ...]
+    epochs_per_round: tuple[int, ...]
+    seeds: tuple[int, ...]
+    classifier_seeds: tuple[int, ...]
+    folds: int
+    """0: no cross-validation"""
+    label_fractions: tuple[float, ...]
+    """beside 1, which is always there"""
+    controls: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """The file study.json."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    name: str
+    state: State
+    sites: tuple[StudySite, ...]
+    profiles: dict[str, ProfileUsed]
+    axes: Axes
+    cells: tuple[str, ...]
+    """keys of the cells that belong to the study, in the order of the plan. Some may not be finished yet"""
+    failed: dict[str, str] = field(default_factory=dict)
+    """key -> why it could not be trained"""
+    command: tuple[str, ...]
+    configuration: str
+    """the text of STUDY.toml"""
+    versions: dict[str, str]
+    host: str
+    machine: str
+    cores: int
+    begun_at: str
+    """UTC, ISO 8601: of the first start"""
+    ended_at: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One combination that validation may choose."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    batch_images: int | None
+    epochs_per_round: int | None
+    width: int | None
+    validation_loss: float | None
+    """mean over seeds of the classifier's; None where it could not be trained with every seed"""
+    validation_auc: float | None
+    """the same; chooses nothing"""
+    keys: tuple[str, ...]
+    """of its classifiers, one per seed"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What was chosen for one initialisation at one site (in one fold): of `candidates`, number `chosen`."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    profile: str
+    site: str
+    start: str
+    fold: int | None
+    candidates: tuple[Candidate, ...]
+    chosen: int
+    """index into candidates"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A classifier whose test part was opened."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    key: str
+    why: Literal["chosen", "named in advance", "control", "label fraction", "counterpart of a control"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """The file selection.json."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    choices: tuple[Choice, ...]
+    opened: tuple[Opened, ...]
+    opened_before: tuple[str, ...] = ()
+    """keys of classifiers whose test part an earlier version of STUDY.toml opened and this one would not have: whoever
+    changes a study after its test parts were opened has seen these"""
+
+
+# --- the data -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataRow:
+    """One row of a table like the paper's Table I."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    site: str
+    fold: int | None
+    split: Split
+    stratum: Stratum
+    women: int
+    labelled_images: int
+    images: int
+    """all of these women"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedPicture:
+    """One picture under several patients of a site. They count as one woman, and share a split."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    site: str
+    patients: tuple[str, ...]
+    images: tuple[str, ...]
+    identical: bool
+    """else nearly the same: saved twice"""
+    conflicting: bool
+    """labelled case in one place and control in another: these images count as unlabelled"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NearDuplicate:
+    """Two images of different women that look alike, too little to count as one picture: a person must judge."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    sites: tuple[str, str]
+    patients: tuple[str, str]
+    images: tuple[str, str]
+    splits: tuple[Split, Split]
+    """in the first fold"""
+    likeness: float
+    """correlation of their thumbnails, 0 to 1"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quarantine:
+    """What of a site's manifest is not used."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    site: str
+    rows: int
+    """of the manifest"""
+    copies: int
+    """images that repeat the pixels of another"""
+    unreadable: int
+    disputed: int
+    """images whose label was dropped"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """The file data.json. No woman crosses a split: a study where one does is refused before it begins."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    rows: tuple[DataRow, ...]
+    quarantine: tuple[Quarantine, ...]
+    shared: tuple[SharedPicture, ...]
+    near_duplicates: tuple[NearDuplicate, ...]
+    """the most alike first"""
+
+
+# --- files --------------------------------------------------------------------------------------------------------
+
+
+def to_json(record: Any) -> bytes:
+    """Return a record as canonical JSON, indented for people. Raises ValueError on NaN."""
+    plain = json.loads(canonical_json(dataclasses.asdict(record)))
+    return (json.dumps(plain, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
+
+
+def from_json(schema: type[T], text: bytes, source: Path) -> T:
+    """Undo `to_json`. Raises StorageError."""
+    try:
+        return TypeAdapter(schema).validate_json(text)
+    except ValidationError as error:
+        found = error.errors()[0]
+        raise StorageError(
+            f"{source} is not what it should be: {'.'.join(map(str, found['loc']))}: {found['msg']}",
+            cause="it was edited by hand, or written by another version",
+            next_step=f"move it away and run the study again: what is finished is kept ({source.parent})",
+        ) from error
+
+
+def write(file: Path, record: Any) -> None:
+    """Write a record, whole or not at all. Raises StorageError."""
+    write_whole(file, to_json(record))
+
+
+def _read(schema: type[T], file: Path) -> T:
+    with disk(file, "read"):
+        text = file.read_bytes()
+    return from_json(schema, text, file)
+
+
+def read_study(folder: Path) -> Study:
+    """Return study.json of a study's folder. Raises StorageError."""
+    return _read(Study, folder / STUDY_FILE)
+
+
+def read_data(folder: Path) -> Data:
+    """Return data.json. Raises StorageError."""
+    return _read(Data, folder / DATA_FILE)
+
+
+def read_selection(folder: Path) -> Selection:
+    """Return selection.json; one without choices where nothing was chosen yet. Raises StorageError."""
+    file = folder / SELECTION_FILE
+    return _read(Selection, file) if file.exists() else Selection(choices=(), opened=())
+
+
+def cell_folder(folder: Path, key: str) -> Path:
+    """Return where a cell lies."""
+    return folder / CELLS_FOLDER / key
+
+
+def read_cell(folder: Path, key: str) -> CellRecord | None:
+    """Return a finished cell; None where it is not finished. Raises StorageError."""
+    file = cell_folder(folder, key) / CELL_FILE
+    return _read(CellRecord, file) if file.exists() else None
+
+
+def read_cells(folder: Path) -> dict[str, CellRecord]:
+    """Return the finished cells that belong to the study, by key, in the order of the plan. Raises StorageError."""
+    found = ((key, read_cell(folder, key)) for key in read_study(folder).cells)
+    return {key: record for key, record in found if record is not None}
+
+
+COLUMNS = tuple(column.name for column in dataclasses.fields(Prediction))
+
+
+def predictions_text(rows: Iterable[Prediction]) -> bytes:
+    """Return the text of a predictions.csv; probabilities in full, so that reading them back gives the same floats."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        check(math.isfinite(row.probability), f"a probability is a number; found {row.probability}")
+        writer.writerow([row.split, row.image, row.patient, row.label, repr(row.probability)])
+    return text.getvalue().encode()
+
+
+def read_predictions(folder: Path, key: str) -> tuple[Prediction, ...]:
+    """Return a classifier's predictions: validation images, and test images once they were opened."""
+    file = cell_folder(folder, key) / PREDICTIONS_FILE
+    with disk(file, "read"):
+        text = file.read_text(encoding="utf-8")
+    lines = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        return tuple(_prediction(line) for line in lines)
+    except (KeyError, TypeError, ValueError) as error:
+        raise StorageError(
+            f"{file}, line {lines.line_num}: not a prediction ({error!r})",
+            cause="it was edited by hand, or damaged",
+            next_step=f"delete {file.parent} and run the study again: that one cell is done anew",
+        ) from error
+
+
+def _prediction(line: dict[str, str]) -> Prediction:
+    split = line["split"]
+    if split not in ("valid", "test"):
+        raise ValueError(split)
+    label, probability = int(line["label"]), float(line["probability"])
+    return Prediction("valid" if split == "valid" else "test", line["image"], line["patient"], label, probability)

@@ -1,0 +1,220 @@
+"""What the report says first: what is shown and what is not, in plain words, from the verdicts and nothing else."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+
+from cervix_study.comparing import Comparison, Verdict
+from cervix_study.evidence.resampling import WOMEN_MIN
+from cervix_study.findings import Findings, SiteFindings
+from cervix_study.report.document import Answer, Block, Bullets, Heading, Tone
+from cervix_study.report.wording import counted, difference, difference_interval, listed, p_value
+from site_agent.report.answer import percent
+from site_agent.report.page import three
+
+QUESTION = "Does learning without labels at several institutions give a better start than random weights?"
+MAIN = "federated beats Random"
+"""the question that the headline answers"""
+SECOND = ("CSSL beats Random", "SSL beats Random")
+"""what stands in where nothing was federated"""
+
+STARTS = {MAIN: "a federated start", "CSSL beats Random": "a pooled start", "SSL beats Random": "a start of its own"}
+
+
+def answer(findings: Findings) -> Answer:
+    """Return the box at the top of the page."""
+    profile = findings.study.axes.profiles[0]
+    question, asked = _main(findings, profile)
+    tone, headline = _headline(question, asked)
+    blocks: list[Block] = [Bullets(tuple(_main_lines(findings, asked)))] if asked else []
+    for name in findings.study.axes.profiles:
+        several = len(findings.study.axes.profiles) > 1
+        blocks += _lists(findings, name, f" (profile {name})" if several else "")
+    caveats = tuple(_caveats(findings))
+    if caveats:
+        blocks += [Heading("What weakens or limits this", 3), Bullets(caveats)]
+    return Answer(tone, QUESTION, headline, tuple(blocks))
+
+
+def _main(findings: Findings, profile: str) -> tuple[str, list[Comparison]]:
+    """Return the first question that this study can answer, and its comparisons."""
+    for question in (MAIN, *SECOND):
+        found = [c for c in findings.comparisons if (c.profile, c.question) == (profile, question)]
+        if found:
+            return question, found
+    return MAIN, []
+
+
+def _headline(question: str, asked: Sequence[Comparison]) -> tuple[Tone, str]:
+    start = STARTS[question]
+    if not asked:
+        return "unknown", "Not measured: there is nothing to compare yet."
+    sites = list(dict.fromkeys(found.site for found in asked))
+    worse = _sites(asked, "opposite")
+    if worse:
+        return "harmed", f"The opposite is shown at {listed(worse)}: {start} does worse than random weights."
+    shown = _sites(asked, "shown")
+    if not shown:
+        return "not shown", f"Not shown: these test women cannot tell whether {start} beats random weights."
+    if len(shown) < len(sites):
+        missing = [site for site in sites if site not in shown]
+        return "not shown", f"Shown at {listed(shown)}, not shown at {listed(missing)}: {start} beats random weights."
+    every = all(found.effects["auc"].verdict == "shown" for found in asked)
+    at = "at every site" if len(sites) > 1 else f"at {sites[0]}"
+    which = {True: start, False: f"{start}, if not every one,"}[every]
+    return "helped", f"Shown {at}: {which} beats random weights."
+
+
+def _sites(asked: Iterable[Comparison], verdict: Verdict) -> list[str]:
+    return list(dict.fromkeys(found.site for found in asked if found.effects["auc"].verdict == verdict))
+
+
+def _main_lines(findings: Findings, asked: Sequence[Comparison]) -> Iterable[str]:
+    """Yield one sentence per site, on the first pair that was asked there: no pair is picked by its result."""
+    for site in dict.fromkeys(found.site for found in asked):
+        found = next(c for c in asked if c.site == site)
+        auc = found.effects["auc"]
+        tested = next(s for s in findings.of_profile(found.profile) if s.site == site)
+        yield (
+            f"**{site}** ({counted(tested.women, 'test woman', 'test women')}): the classifier that starts from "
+            f"{found.first} ranks a case above a control {percent(auc.first)} of the time, the one that starts from "
+            f"random weights {percent(auc.second)}. The difference in AUC is {difference('auc', auc.difference.value)} "
+            f"(95 % interval {difference_interval('auc', auc.difference)}; corrected p {p_value(auc.corrected)}): "
+            f"**{auc.verdict}**."
+        )
+
+
+def _lists(findings: Findings, profile: str, suffix: str) -> Iterable[Block]:
+    """Yield what is shown, what is not, and what is shown to be the other way round, by question and site."""
+    own = [found for found in findings.comparisons if found.profile == profile]
+    for verdict, title in (
+        ("shown", "What is shown"),
+        ("not shown", "What is not shown"),
+        ("opposite", "Where the opposite is shown"),
+    ):
+        lines = tuple(_lines(own, verdict))
+        if lines:
+            yield Heading(f"{title}{suffix}", 3)
+            yield Bullets(lines)
+
+
+def _lines(comparisons: Sequence[Comparison], verdict: str) -> Iterable[str]:
+    """Yield one line per question: where, and for which starts."""
+    for question in dict.fromkeys(found.question for found in comparisons):
+        own = [found for found in comparisons if found.question == question and found.effects["auc"].verdict == verdict]
+        if own:
+            places = [
+                _place(site, [c for c in own if c.site == site], verdict) for site in dict.fromkeys(c.site for c in own)
+            ]
+            yield f"**{question[0].upper()}{question[1:]}**: {'; '.join(places)}."
+
+
+def _place(site: str, found: Sequence[Comparison], verdict: str) -> str:
+    """Return `nhs (CSFSSL +0.154, PPFSSL_NHS +0.125)`."""
+    same_second = len({c.second for c in found}) == 1
+    parts = []
+    for c in found:
+        name = c.first if same_second else f"{c.first} over {c.second}"
+        size = difference("auc", c.effects["auc"].difference.value)
+        parts.append(name if verdict == "not shown" else f"{name} {size}")
+    return f"{site} ({', '.join(parts)})"
+
+
+def _caveats(findings: Findings) -> Iterable[str]:
+    yield from _power(findings)
+    yield _trainings(findings)
+    yield from _seen(findings)
+    yield from _unfinished(findings)
+    yield from _alarms(findings)
+    yield from _leaks(findings)
+
+
+def _power(findings: Findings) -> Iterable[str]:
+    """Say what this test could have found."""
+    sizes = []
+    for site in dict.fromkeys(found.site for found in findings.comparisons):
+        detectable = [found.effects["auc"].detectable for found in findings.comparisons if found.site == site]
+        sizes.append(f"{three(statistics.median(detectable))} at {site}")
+    if sizes:
+        yield (
+            "“Not shown” is not “no difference”. A single comparison would find a difference in AUC of about "
+            f"{listed(sizes)} four times in five; a smaller one is more likely missed than found."
+        )
+
+
+def _trainings(findings: Findings) -> str:
+    axes = findings.study.axes
+    seeds, classifiers = len(axes.seeds), len(axes.classifier_seeds)
+    folds = f", in each of {axes.folds} folds" if axes.folds else ""
+    if seeds * classifiers == 1:
+        return (
+            f"Every start was trained once{folds}: the intervals hold what other women would do, not what another "
+            "training would do. Small differences should be repeated before they are believed."
+        )
+    what = counted(seeds, "seed") if classifiers == 1 else f"{counted(seeds, 'seed')}, {classifiers} classifiers each"
+    return f"Every number is the mean over {what}{folds}; the intervals hold other women and other trainings."
+
+
+def _seen(findings: Findings) -> Iterable[str]:
+    if findings.seen_before:
+        yield (
+            f"The study was changed after test parts were opened: {counted(findings.seen_before, 'classifier')} of an "
+            "earlier version had theirs opened as well. What was changed since may have been chosen by test results."
+        )
+
+
+def _unfinished(findings: Findings) -> Iterable[str]:
+    if findings.missing:
+        yield f"The study is not finished: {counted(findings.missing, 'cell')} of {len(findings.study.cells)} to come."
+    if findings.study.failed:
+        yield f"{counted(len(findings.study.failed), 'cell')} could not be trained; why stands under provenance."
+    if findings.degraded:
+        yield f"{counted(findings.degraded, 'federation')} ended DEGRADED: a site is missing from a round."
+    for found in findings.sites:
+        if found.unfinished:
+            yield f"Not in the tables of {found.site} (profile {found.profile}): {listed(found.unfinished)}."
+
+
+def _alarms(findings: Findings) -> Iterable[str]:
+    for found in findings.sites:
+        for shuffled in found.shuffled:
+            if not shuffled.as_expected:
+                yield (
+                    f"**Look into it**: at {found.site} a classifier that learnt from shuffled labels "
+                    f"({shuffled.label}) has an AUC of {three(shuffled.auc.value)}, its interval above .5. Labels or "
+                    "splits may leak."
+                )
+    few = [site for site in dict.fromkeys(found.site for found in findings.sites) if _few(findings, site)]
+    if few:
+        yield f"At {listed(few)} fewer than {WOMEN_MIN} women of a class were tested: nothing can be shown there."
+
+
+def _few(findings: Findings, site: str) -> bool:
+    own = [found for found in findings.sites if found.site == site and found.scores]
+    return any(min(found.case_women, found.women - found.case_women) < WOMEN_MIN for found in own)
+
+
+def _leaks(findings: Findings) -> Iterable[str]:
+    pictures = sum(found.pictures for found in findings.leakage)
+    if pictures:
+        yield (
+            f"{counted(pictures, 'picture')} stood under more than one patient. Such patients count as one woman and "
+            "share a split."
+        )
+    crossing = sum(
+        found.pairs for found in findings.alike if found.sites[0] == found.sites[1] and "test" in found.splits
+    )
+    if crossing:
+        yield (
+            f"{counted(crossing, 'pair')} of look-alike images of different women touch a test part. "
+            "A person must judge them (data.json in the study's folder names them)."
+        )
+
+
+def tested(found: SiteFindings) -> str:
+    """Say how much a site was tested on."""
+    return (
+        f"{counted(found.women, 'woman', 'women')} ({found.case_women} cases, {found.women - found.case_women} "
+        f"controls), {counted(found.images, 'image')}"
+    )

@@ -1,0 +1,190 @@
+"""The sections on claims: put to this study's data, and to the paper's own printed numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cervix_study.comparing import MARGIN, TESTED, Comparison
+from cervix_study.evidence.paper import CLAIMS, TEST_WOMEN, PrintedTest, kind_of
+from cervix_study.findings import Findings
+from cervix_study.questions import QUESTIONS, Question
+from cervix_study.report import figures
+from cervix_study.report.document import (
+    Block,
+    Cell,
+    Column,
+    Details,
+    Heading,
+    Picture,
+    Pictures,
+    Table,
+    Text,
+    cells,
+)
+from cervix_study.report.scores import named
+from cervix_study.report.wording import (
+    difference_cell,
+    listed,
+    measure,
+    p_value,
+    verdict_cell,
+)
+
+LEVEL_P = 0.05
+
+
+def ours(findings: Findings) -> Iterable[Block]:
+    """Yield every question with its comparisons in this data."""
+    yield Heading("The paper's claims in this data")
+    family = sum(found.kind == "better" for found in findings.comparisons)
+    profiles = len(findings.study.axes.profiles)
+    yield Text(
+        "Each start as validation chose it, two at a time on the same women and seeds. **Shown** means: the "
+        "difference points the way of the claim, and p is below .05 after Holm's correction over all comparisons of "
+        f"one measure{' and profile' if profiles > 1 else ''} ({family // max(1, profiles)} here). **Opposite** means "
+        "the same against the claim. **Not shown** is everything else, and is no proof of equality. That two starts "
+        f"are close is shown if the whole interval of their difference lies within ±{MARGIN:g}."
+    )
+    yield from _overview(findings)
+    for question in QUESTIONS:
+        yield from _question(question, findings)
+    asked = {found.question for found in findings.comparisons}
+    silent = [question.name for question in QUESTIONS if question.name not in asked]
+    if silent:
+        yield Text(f"Not asked here, where fewer than two such starts were tested: {listed(silent)}.", quiet=True)
+    yield Details("McNemar's and DeLong's tests of every comparison", tuple(_classical(findings)))
+
+
+def _overview(findings: Findings) -> Iterable[Block]:
+    drawn = []
+    for found in findings.sites:
+        own = [c for c in findings.comparisons if (c.profile, c.site, c.kind) == (found.profile, found.site, "better")]
+        unique = list({(c.first, c.second): c for c in own}.values())
+        if unique:
+            picture = figures.effect_dots(unique, "auc", "difference in AUC (95 % interval)")
+            caption = (
+                f"**{named(found, findings)}.** Right of the line: the first start is better. Filled: shown after "
+                "correction."
+            )
+            drawn.append(Picture(picture, f"Differences in AUC at {named(found, findings)}", caption))
+    if drawn:
+        yield Pictures(tuple(drawn))
+
+
+def _question(question: Question, findings: Findings) -> Iterable[Block]:
+    """Yield a question's comparisons; nothing where it was not asked."""
+    found = [c for c in findings.comparisons if c.question == question.name]
+    if not found:
+        return
+    yield Heading(f"{question.name[0].upper()}{question.name[1:]}", 3)
+    if question.quote:
+        yield Text(f"The paper: “{question.quote}”.")
+    columns = [Column("comparison", left=True)]
+    for head in ("AUC", "accuracy"):
+        columns += [
+            Column(f"{head}: verdict", "corrected p" if question.kind == "better" else "", left=True),
+            Column("difference"),
+            Column(head, "first, second"),
+        ]
+    several = len(findings.study.axes.profiles) > 1
+    rows = tuple(_comparison_row(c, several=several) for c in found)
+    strong = frozenset(place for place, c in enumerate(found) if c.effects["auc"].verdict != "not shown")
+    yield Table(tuple(columns), rows, f"{question.name}, in this data", strong)
+
+
+def _comparison_row(found: Comparison, *, several: bool) -> tuple[Cell, ...]:
+    where = f"at {found.site}, {found.profile}" if several else f"at {found.site}"
+    row = [Cell(f"{found.first} − {found.second}", (where,))]
+    for name in TESTED:
+        effect = found.effects[name]
+        both = f"{measure(name, effect.first).removesuffix(' %')}, {measure(name, effect.second)}"
+        row += [verdict_cell(effect), difference_cell(name, effect.difference), Cell(both)]
+    return tuple(row)
+
+
+def _classical(findings: Findings) -> Iterable[Block]:
+    yield Text(
+        "For readers who know them; the verdicts do not rest on them. **By image** a test takes every image for an "
+        "independent witness, which two images of one woman are not: its p is then too small. **By woman** she counts "
+        "once (McNemar: she votes for the start that called more of her images right; DeLong: Obuchowski's form for "
+        "clusters). Of several seeds McNemar's p is twice the median; DeLong's takes the mean AUC of each start, and "
+        "the seeds as given. None is corrected."
+    )
+    several = len(findings.study.axes.profiles) > 1
+    columns = [Column("comparison", left=True), Column("site", left=True)]
+    columns += [Column("profile", left=True)] if several else []
+    columns += [
+        Column("accuracy: McNemar", "by image"),
+        Column("accuracy: McNemar", "by woman"),
+        Column("AUC: DeLong", "by image"),
+        Column("AUC: DeLong", "by woman"),
+        Column("AUC: bootstrap", "by woman and seed"),
+        Column("detectable", "difference in AUC"),
+    ]
+    unique = {(c.profile, c.site, c.first, c.second): c for c in findings.comparisons}
+    rows = []
+    for found in unique.values():
+        auc = found.effects["auc"]
+        tests = (found.mcnemar_images, found.mcnemar_women, found.delong_images, found.delong_women, auc.p)
+        names = [f"{found.first} − {found.second}", found.site, *([found.profile] if several else [])]
+        rows.append(cells(*names, *map(p_value, tests), measure("auc", auc.detectable)))
+    yield Table(tuple(columns), tuple(rows), "Classical tests of every comparison, p values not corrected")
+
+
+def printed(findings: Findings) -> Iterable[Block]:
+    """Yield the tests that the paper's own numbers would pass or fail."""
+    yield Heading("What the paper's own numbers can carry")
+    tests = findings.printed
+    better = [test for test in tests if kind_of(test.claim) == "better"]
+    images = listed(
+        [f"{test.right[0].whole} images of {TEST_WOMEN[test.site]} women at {test.site}" for test in tests[:2]]
+    )
+    passed = [test for test in better if test.fisher < LEVEL_P]
+    possible = [test for test in better if test.at_best < LEVEL_P]
+    kept = [test for test in better if test.at_best_corrected is not None and test.at_best_corrected < LEVEL_P]
+    yield Text(
+        f"The paper tests {images}, one training per row, and prints no test. Its Table II follows exactly from whole "
+        "numbers of images, so its claims can be tested here, by image (that is, generously). **Unpaired**: Fisher's "
+        "exact test, as if the two rows had seen other images. **Paired at best**: who was right on which image is "
+        "not printed, but the counts say on how many images two rows must differ at least; no images that give these "
+        "counts have a smaller p in McNemar's exact test."
+    )
+    yield Text(
+        f"Of {len(better)} printed comparisons that claim one start to be better, **{len(passed)}** pass the unpaired "
+        f"test; **{len(possible)}** could pass the paired test if the images were as favourable as can be"
+        f"{_which(possible)}; after correction for their number **{len(kept)}** could. The claims may be true; these "
+        "numbers do not show them."
+    )
+    columns = (
+        Column("rows", "and the claim", left=True),
+        Column("institution", left=True),
+        Column("called right", "first, second"),
+        Column("difference"),
+        Column("unpaired", "Fisher's p"),
+        Column("paired at best", "McNemar's p"),
+        Column("cases found", "Fisher's p"),
+    )
+    yield Table(columns, tuple(_printed_row(test) for test in tests), "Tests of the paper's printed numbers")
+    silent = [claim.name for claim in CLAIMS if not claim.printed]
+    yield Text(
+        "Differences with Newcombe's 95 % interval for unpaired proportions. No numbers are printed for: "
+        f"{listed(silent)}.",
+        quiet=True,
+    )
+
+
+def _which(tests: list[PrintedTest]) -> str:
+    return f" ({listed([f'{test.row} over {test.versus} at {test.site}' for test in tests])})" if tests else ""
+
+
+def _printed_row(test: PrintedTest) -> tuple[Cell, ...]:
+    one, two = test.right
+    return cells(
+        Cell(f"{test.row} − {test.versus}", (test.claim,)),
+        test.site,
+        f"{one.part}, {two.part} of {one.whole}",
+        difference_cell("accuracy", test.difference),
+        p_value(test.fisher),
+        Cell(p_value(test.at_best), (f"{test.discordant[0]} against {test.discordant[1]} images",)),
+        p_value(test.recall_fisher),
+    )

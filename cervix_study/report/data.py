@@ -1,0 +1,109 @@
+"""The sections on the data: a Table I of what was given, and what leaks or may leak."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cervix_study.findings import Findings
+from cervix_study.records import DataRow
+from cervix_study.report.document import Block, Column, Details, Heading, Table, Text, cells
+from fedcervix.manifest import SPLITS
+from fedcervix.splits import STRATA
+from site_agent.report.page import three
+
+
+def table_one(findings: Findings) -> Iterable[Block]:
+    """Yield the census in the shape of the paper's Table I; of cross-validation, the first fold."""
+    yield Heading("The data (Table I)")
+    folds = list(dict.fromkeys(row.fold for row in findings.census))
+    first = [row for row in findings.census if row.fold == (folds[0] if folds else None)]
+    if len(folds) > 1:
+        yield Text(f"Cross-validation of {len(folds)} folds: every woman is tested once. Shown is the first fold.")
+    yield _census(first, findings, "Women and images by split and class")
+    yield Text(
+        "Women, and labelled images, of each site. Learning without labels uses all images of train and valid (last "
+        "row); classifiers use labelled images. All images of a woman are in one split.",
+        quiet=True,
+    )
+    rows = tuple(
+        cells(f"{q.site}", f"{q.rows:,}", f"{q.copies:,}", f"{q.unreadable:,}", f"{q.disputed:,}")
+        for q in findings.quarantine
+    )
+    columns = (
+        Column("site", left=True),
+        Column("rows of the manifest"),
+        Column("copies left out"),
+        Column("not readable"),
+        Column("labels dropped", "they contradict"),
+    )
+    yield Table(columns, rows, "What of the manifests was not used")
+    for fold in folds[1:]:
+        own = [row for row in findings.census if row.fold == fold]
+        yield Details(f"Fold {fold}", (_census(own, findings, f"Women and images of fold {fold}"),))
+
+
+def _census(rows: list[DataRow], findings: Findings, label: str) -> Table:
+    sites = [site.name for site in findings.study.sites]
+    found = {(row.site, row.split, row.stratum): row for row in rows}
+    columns = [Column("split", left=True), Column("class", left=True)]
+    columns += [Column(f"women {site}") for site in sites] + [Column(f"labelled images {site}") for site in sites]
+    lines = []
+    for split in SPLITS:
+        for stratum in STRATA:
+            own = [found.get((site, split, stratum)) for site in sites]
+            if any(row is not None and row.women for row in own):
+                women = [f"{row.women:,}" if row else "0" for row in own]
+                images = [f"{row.labelled_images:,}" if row else "0" for row in own]
+                lines.append(cells(split, stratum, *women, *images))
+    everything = [[row for row in rows if row.site == site and row.split != "test"] for site in sites]
+    women = [f"{sum(row.women for row in own):,}" for own in everything]
+    images = [f"{sum(row.images for row in own):,} images" for own in everything]
+    lines.append(cells("train and valid", "all images", *women, *images))
+    return Table(tuple(columns), tuple(lines), label, strong=frozenset({len(lines) - 1}))
+
+
+def leaks(findings: Findings) -> Iterable[Block]:
+    """Yield what is shared between patients, and what only looks alike."""
+    yield Heading("Leakage and near-duplicates")
+    yield Text(
+        "No woman is in two splits: a study where one is does not start. Pictures that stand under several patients "
+        "bind these patients together: they count as one woman, share a split, and are resampled as one."
+    )
+    columns = (
+        Column("site", left=True),
+        Column("pictures under several patients"),
+        Column("of these identical", "the others saved twice"),
+        Column("labels contradict"),
+        Column("patients bound"),
+    )
+    rows = tuple(
+        cells(
+            found.site, f"{found.pictures:,}", f"{found.identical:,}", f"{found.conflicting:,}", f"{found.patients:,}"
+        )
+        for found in findings.leakage
+    )
+    yield Table(columns, rows, "Pictures under several patients")
+    if not findings.alike:
+        yield Text("No two images of different women look alike enough to ask a person.")
+        return
+    yield Text(
+        "Images of **different** women that look alike, too little to count as one picture. They may be one woman "
+        "under two names, or two women under one lamp: a person must judge. `data.json` in the study's folder names "
+        "them; this page does not, so that it may leave the institution."
+    )
+    heads = (
+        Column("sites", left=True),
+        Column("splits", left=True),
+        Column("pairs"),
+        Column("highest likeness", "correlation of thumbnails"),
+    )
+    rows = tuple(
+        cells(
+            " / ".join(dict.fromkeys(found.sites)),
+            " / ".join(dict.fromkeys(found.splits)),
+            f"{found.pairs:,}",
+            three(found.highest_likeness),
+        )
+        for found in findings.alike
+    )
+    yield Table(heads, rows, "Look-alikes of different women")

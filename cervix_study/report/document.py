@@ -1,0 +1,143 @@
+"""A report as a list of blocks: said once, then written as HTML and as Markdown, so that the two cannot disagree.
+
+Words may hold `**bold**` and `` `code` ``; everything else in them is text, whatever it looks like.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Tone = Literal["helped", "not shown", "harmed", "unknown"]
+"""as the site's report colours its answer"""
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """A section (level 2) or a part of one (level 3)."""
+
+    text: str
+    level: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+    quiet: bool = False
+    """small print"""
+
+
+@dataclass(frozen=True, slots=True)
+class Bullets:
+    """A list."""
+
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Words and what they mean."""
+
+    items: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column's head, and how its cells lie."""
+
+    text: str
+    small: str = ""
+    left: bool = False
+    wrap: bool = False
+    """long words may be broken"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What stands in a row, with small print below it."""
+
+    text: str
+    small: tuple[str, ...] = ()
+    verdict: str = ""
+    """shown, not shown, opposite: coloured, and said in words"""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of cells; the first cell of a row is its head."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    label: str
+    """what the table holds, for those who hear the page"""
+    strong: frozenset[int] = frozenset()
+    """rows that are set off"""
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"{self.label}: a row has {len(row)} cells, the table {len(self.columns)} columns")
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A figure as a data URI."""
+
+    uri: str
+    alt: str
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Figures side by side where the window is wide."""
+
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Text as it stands in a file."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What opens when it is asked for."""
+
+    summary: str
+    blocks: tuple[Block, ...]
+    open: bool = False
+
+
+Block = Heading | Text | Bullets | Terms | Table | Pictures | Code | Details
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the page says first."""
+
+    tone: Tone
+    question: str
+    headline: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A whole report."""
+
+    title: str
+    facts: tuple[str, ...]
+    notice: str
+    answer: Answer
+    blocks: tuple[Block, ...]
+    footer: str
+
+
+def cells(*texts: str | Cell) -> tuple[Cell, ...]:
+    """Return a row, text standing for a cell without small print."""
+    return tuple(text if isinstance(text, Cell) else Cell(text) for text in texts)

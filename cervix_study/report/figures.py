@@ -1,0 +1,185 @@
+"""The study's pictures, in the look of the site's report: a start has one colour and one dash in all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from cervix_study.comparing import Comparison
+from cervix_study.evidence.calibration import Calibration
+from cervix_study.findings import Curve, FractionPoint, Scores
+from cervix_study.records import title
+from site_agent.report.figures import INK, QUIET, SETTINGS, Stroke, short, strokes, svg
+
+WIDTH_IN = 5.2
+VERDICT_COLOURS = {"shown": "#00684c", "opposite": "#a84300", "not shown": QUIET}
+
+
+def of_starts(starts: Sequence[str]) -> dict[str, Stroke]:
+    """Return a stroke for each start, by its title; the same in every figure of a report, given the study's starts."""
+    return strokes([title(start) for start in starts])
+
+
+def roc_panel(scores: Sequence[Scores], by_start: dict[str, Stroke]) -> str:
+    """Return Fig. 2 for one institution: a curve per initialisation, its AUC in the legend."""
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(WIDTH_IN, WIDTH_IN), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=(0, (2, 3)))
+        for found in scores:
+            drawn = by_start[title(found.start)]
+            x, y = zip(*found.roc, strict=True)
+            axes.plot(
+                x,
+                y,
+                color=drawn.colour,
+                linestyle=drawn.dash,
+                label=f"{found.measures['auc'].value:.3f}  {short(found.label)}",
+            )
+        axes.set(
+            xlabel="controls called case (1 − specificity)",
+            ylabel="cases found (recall)",
+            xlim=(-0.02, 1.02),
+            ylim=(-0.02, 1.02),
+            aspect="equal",
+        )
+        axes.legend(loc="lower right", title="AUC and start", alignment="left", fontsize=9.5, handlelength=3)
+        return svg(figure)
+
+
+def auc_dots(scores: Sequence[Scores], by_start: dict[str, Stroke]) -> str:
+    """Return every row's AUC as a dot with its interval; single seeds or folds as small marks."""
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(WIDTH_IN, 1.0 + 0.42 * len(scores)), layout="constrained")
+        axes = figure.add_subplot()
+        for height, found in enumerate(reversed(scores)):
+            drawn, auc = by_start[title(found.start)], found.measures["auc"]
+            axes.plot([auc.low, auc.high], [height, height], color=drawn.colour, linewidth=2.5)
+            axes.plot(auc.value, height, "o", color=drawn.colour, markersize=7.5)
+            single = found.spread["auc"].values if found.spread_over != "nothing" else ()
+            axes.plot(single, [height + 0.22] * len(single), "|", color=drawn.colour, markersize=6)
+        axes.axvline(0.5, color=QUIET, linewidth=1, linestyle=(0, (2, 3)))
+        axes.set_yticks(range(len(scores)), [short(found.label) for found in reversed(scores)])
+        axes.set(xlabel="AUC (95 % interval)", ylim=(-0.6, len(scores) - 0.4))
+        _only_upright_lines(axes)
+        return svg(figure)
+
+
+def effect_dots(comparisons: Sequence[Comparison], measure: str, label: str) -> str:
+    """Return differences as dots with intervals; filled and coloured where a difference was shown."""
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(WIDTH_IN, 1.0 + 0.46 * len(comparisons)), layout="constrained")
+        axes = figure.add_subplot()
+        for height, found in enumerate(reversed(comparisons)):
+            effect = found.effects[measure]
+            colour = VERDICT_COLOURS[effect.verdict]
+            filled = colour if effect.verdict != "not shown" else "white"
+            axes.plot([effect.difference.low, effect.difference.high], [height, height], color=colour, linewidth=2.5)
+            axes.plot(effect.difference.value, height, "o", color=colour, markerfacecolor=filled, markersize=7.5)
+        axes.axvline(0, color=INK, linewidth=1)
+        names = [short(f"{found.first} − {found.second}") for found in reversed(comparisons)]
+        axes.set_yticks(range(len(comparisons)), names)
+        axes.set(xlabel=label, ylim=(-0.6, len(comparisons) - 0.4))
+        _only_upright_lines(axes)
+        return svg(figure)
+
+
+def _only_upright_lines(axes: Axes) -> None:
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+
+
+def curves(found: Sequence[Curve], by_start: dict[str, Stroke], *, ylabel: str, line: float | None = None) -> str:
+    """Return validation losses (thick: the first training; thin: the others) with a dot at the epoch that was kept."""
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(WIDTH_IN, 3.9), layout="constrained")
+        axes = figure.add_subplot()
+        named: set[str] = set()
+        for curve in found:
+            if not curve.valid:
+                continue
+            first = curve.name not in named
+            named.add(curve.name)
+            _curve(axes, curve, by_start[curve.name], first=first)
+        if line is not None:
+            axes.axhline(line, color=INK, linewidth=1, linestyle=(0, (5, 3)), label="collapsed")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(xlabel="epoch", ylabel=ylabel)
+        figure.legend(loc="outside lower left", ncols=3, handlelength=2.6)
+        return svg(figure)
+
+
+def _curve(axes: Axes, curve: Curve, drawn: Stroke, *, first: bool) -> None:
+    x, y = zip(*curve.valid, strict=True)
+    style: dict[str, Any] = (
+        {"linewidth": 2.4, "label": short(curve.name)} if first else {"linewidth": 0.9, "alpha": 0.6}
+    )
+    axes.plot(x, y, color=drawn.colour, linestyle=drawn.dash, **style)
+    kept = [(a, b) for a, b in curve.valid if a == curve.kept]
+    if kept and first:
+        axes.plot(*kept[0], "o", color=drawn.colour, markersize=6.5)
+
+
+def fraction_curves(points: Sequence[FractionPoint], by_start: dict[str, Stroke]) -> str:
+    """Return AUC over the share of labels, a line per start with its intervals, each a little aside of the others."""
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(WIDTH_IN, 4.2), layout="constrained")
+        axes = figure.add_subplot()
+        names = list(dict.fromkeys(point.label for point in points))
+        for place, name in enumerate(names):
+            own = [point for point in points if point.label == name]
+            apart = 1.035 ** (place - (len(names) - 1) / 2)
+            x = [100 * point.label_fraction * apart for point in own]
+            low, high = ([abs(getattr(p.auc, side) - p.auc.value) for p in own] for side in ("low", "high"))
+            drawn = by_start[name]
+            axes.errorbar(
+                x,
+                [p.auc.value for p in own],
+                yerr=[low, high],
+                color=drawn.colour,
+                elinewidth=1.2,
+                capsize=2,
+                linestyle=drawn.dash,
+                marker="o",
+                markersize=4.5,
+                label=short(name),
+            )
+        shares = sorted({100 * point.label_fraction for point in points})
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(FixedLocator(shares))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g} %"))
+        axes.axhline(0.5, color=QUIET, linewidth=1, linestyle=(0, (2, 3)))
+        axes.set(xlabel="labelled training women used", ylabel="AUC")
+        figure.legend(loc="outside lower left", ncols=3, handlelength=2.6)
+        return svg(figure)
+
+
+def reliability(found: Sequence[tuple[str, Calibration]], colours: Sequence[Stroke]) -> str:
+    """Return reliability diagrams, two in a row: share of cases over mean probability, a dot per bin."""
+    rows = (len(found) + 1) // 2
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(WIDTH_IN, 0.4 + 2.35 * rows), layout="constrained")
+        for place, ((name, calibration), drawn) in enumerate(zip(found, colours, strict=True)):
+            axes = figure.add_subplot(rows, 2, place + 1)
+            axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=(0, (2, 3)))
+            for bin_ in calibration.bins:
+                share = bin_.share_of_cases
+                axes.plot(
+                    [bin_.mean_probability] * 2, [share.low, share.high], color=drawn.colour, linewidth=1.2, alpha=0.7
+                )
+                size = 12 + 260 * bin_.images / calibration.images
+                axes.scatter(
+                    bin_.mean_probability, share.value, s=size, color=drawn.colour, edgecolors="white", linewidths=0.6
+                )
+            axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+            axes.set_title(short(name), fontsize=10.5)
+            axes.set_aspect("equal")
+        figure.supxlabel("mean probability of case", fontsize=11)
+        figure.supylabel("share of cases", fontsize=11)
+        return svg(figure)

@@ -1,0 +1,164 @@
+"""The last sections: what it cost, what the words mean, and where every number comes from."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+
+from cervix_study.findings import CellLine, CostLine, Findings
+from cervix_study.report.document import Block, Cell, Code, Column, Details, Heading, Table, Terms, Text, cells
+from cervix_study.report.wording import NOTHING, counted, energy, listed, seconds, size
+
+DIGEST_SHOWN = 12
+
+
+def costs(findings: Findings) -> Iterable[Block]:
+    """Yield time, bytes and energy."""
+    yield Heading("What it cost")
+    columns = (
+        Column("what", left=True),
+        Column("profile", left=True),
+        Column("cells"),
+        Column("time", "on the wall, added up"),
+        Column("of all processors"),
+        Column("on the wire", "both ways, all sites"),
+        Column("memory", "largest process"),
+        Column("energy"),
+    )
+    rows = tuple(_cost(line) for line in findings.costs)
+    yield Table(columns, rows, "Time, bytes, memory and energy")
+    total = sum(line.seconds for line in findings.costs)
+    yield Text(
+        f"{counted(sum(line.cells for line in findings.costs), 'cell')}, {seconds(total)} in all (cells may have run "
+        "beside one another). Energy is that of the whole processor package while a cell ran, with whatever else "
+        f"ran; {NOTHING}: it could not be read.",
+        quiet=True,
+    )
+
+
+def _cost(line: CostLine) -> tuple[Cell, ...]:
+    what = {
+        "encoder": f"learning without labels: {line.start}",
+        "classifier": "classifiers",
+        "site-probe": "site probes",
+    }
+    return cells(
+        what[line.kind],
+        line.profile,
+        f"{line.cells:,}",
+        seconds(line.seconds),
+        seconds(line.cpu_s),
+        size(line.wire_bytes),
+        size(line.peak_memory_bytes),
+        energy(line.energy_j),
+    )
+
+
+WORDS = {
+    "start": "The weights from which a classifier is fine-tuned. **Random**: none learned. **ImageNet**: learned on "
+    "everyday photographs. **SSL**: learned without labels on the site's own images. **CSSL**: the same on images "
+    "pooled from all sites. **CSFSSL**: learned by all sites, each on its own images, weights averaged by a "
+    "coordinator. **PPFSSL**: the same, the model handed from site to site, beginning at the one named.",
+    "case, control": "A woman with, or without, the disease by her site's own criterion; sites may differ in it.",
+    "AUC": "How often a classifier gives a case a higher probability than a control, one of each drawn at random.",
+    "accuracy": "The share of images called right. With two controls per case, calling nobody a case gives two thirds.",
+    "recall": "The share of case images that were called case; also sensitivity.",
+    "precision": "The share of case calls that were right. It falls where the disease is rarer than in this test.",
+    "F1": "One number between recall and precision: their harmonic mean.",
+    "95 % interval": "How far a number might move with other women of the same kind, and with other seeds.",
+    "corrected p": "The chance of so large a difference if there were none, raised for the number of comparisons made.",
+    "shown, not shown": "See “The paper's claims in this data”. Not shown is never “no difference”.",
+    "detectable": "A difference of this size would have been found four times in five.",
+    "cell": "One training: a cervix model or a classifier. Named by the digest of all that it depends on.",
+    "train, valid, test": "Women to learn from, to make choices on, to score on. Nobody is in two of them.",
+}
+
+
+def glossary() -> Iterable[Block]:
+    """Yield the words of the page."""
+    yield Heading("Words on this page")
+    yield Terms(tuple(WORDS.items()))
+    yield Text("For research. No classifier here is a medical device, and nothing here is a diagnosis.", quiet=True)
+
+
+def provenance(findings: Findings) -> Iterable[Block]:
+    """Yield versions, machines, digests, seeds, commands and every cell."""
+    study = findings.study
+    yield Heading("Provenance")
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(study.versions.items()))
+    judged = ", ".join(f"{name} {version}" for name, version in sorted(findings.versions.items()))
+    facts = [
+        ("study", f"{study.name}, {study.state}"),
+        ("begun, ended", f"{study.begun_at}, {study.ended_at or NOTHING}"),
+        ("command", f"`{shlex.join(study.command)}`"),
+        ("seeds", ", ".join(map(str, study.axes.seeds))),
+        ("classifiers per encoder", ", ".join(map(str, study.axes.classifier_seeds))),
+        ("folds", str(study.axes.folds) if study.axes.folds else "none: one division of the women"),
+        ("trained with", versions),
+        ("judged with", f"{judged}; {findings.draws:,} draws, seed {findings.seed}"),
+        ("begun on", f"{study.host}: {study.machine}, {counted(study.cores, 'core')}"),
+        *(
+            ("cells made on", f"{host}: {machine} ({counted(cells_, 'cell')})")
+            for host, machine, cells_ in findings.machines
+        ),
+    ]
+    yield Table(
+        (Column("what", left=True), Column("value", left=True, wrap=True)),
+        tuple(cells(name, value) for name, value in facts),
+        "Versions, seeds and machines",
+    )
+    yield Table(
+        (
+            Column("site", left=True),
+            Column("fold"),
+            Column("SHA-256 of images, women, labels and splits", left=True, wrap=True),
+        ),
+        tuple(
+            cells(f"{site.name}{' (phantom)' if site.phantom else ''}", "" if fold == "-" else fold, f"`{digest}`")
+            for site in study.sites
+            for fold, digest in site.digests.items()
+        ),
+        "Digests of the data",
+    )
+    yield Details("STUDY.toml", (Code(study.configuration),))
+    if study.failed:
+        rows = tuple(cells(f"`{key[:DIGEST_SHOWN]}`", why) for key, why in study.failed.items())
+        yield Details(
+            f"{counted(len(rows), 'cell')} could not be trained",
+            (Table((Column("cell", left=True), Column("why", left=True, wrap=True)), rows, "Cells that failed"),),
+        )
+    yield Details(f"Every cell ({len(findings.cells):,})", (_cells(findings.cells),))
+
+
+def _cells(found: tuple[CellLine, ...]) -> Table:
+    columns = (
+        Column("cell", left=True),
+        Column("what", left=True),
+        Column("sites", left=True),
+        Column("N, E, width"),
+        Column("seed, fold"),
+        Column("labels"),
+        Column("test part opened", left=True),
+        Column("time"),
+        Column("weights", "SHA-256", left=True),
+    )
+    return Table(columns, tuple(_cell(line) for line in found), "Every cell")
+
+
+def _cell(line: CellLine) -> tuple[Cell, ...]:
+    setting = ", ".join(
+        NOTHING if v is None else str(v) for v in (line.batch_images, line.epochs_per_round, line.width)
+    )
+    seed = f"{line.seed}" if line.classifier_seed is None else f"{line.seed}.{line.classifier_seed}"
+    control = () if line.control == "none" else (line.control,)
+    return cells(
+        Cell(f"`{line.key[:DIGEST_SHOWN]}`", (line.profile,)),
+        Cell(f"{line.kind} {line.start}", control),
+        listed(line.sites),
+        setting,
+        f"{seed}, {NOTHING if line.fold is None else line.fold}",
+        f"{100 * line.label_fraction:g} %" if line.kind == "classifier" else "",
+        line.opened,
+        seconds(line.seconds),
+        f"`{line.model[:DIGEST_SHOWN]}`" if line.model else "",
+    )

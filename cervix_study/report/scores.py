@@ -1,0 +1,187 @@
+"""The sections on how good classifiers are: Table II, Fig. 2, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from cervix_study.evidence.calibration import BINS
+from cervix_study.evidence.paper import SITES, TABLE_TWO
+from cervix_study.findings import Findings, Scores, SiteFindings
+from cervix_study.records import title
+from cervix_study.report import figures
+from cervix_study.report.answer import tested
+from cervix_study.report.document import (
+    Block,
+    Cell,
+    Column,
+    Details,
+    Heading,
+    Picture,
+    Pictures,
+    Table,
+    Text,
+    cells,
+)
+from cervix_study.report.wording import NOTHING, measure, with_interval
+from site_agent.evaluate import Estimate
+from site_agent.report.answer import signed
+from site_agent.report.figures import Stroke
+from site_agent.report.page import three
+
+MEASURES = ("auc", "accuracy", "recall", "precision", "f1")
+HEADS: Mapping[str, Column] = {
+    "auc": Column("AUC", "needs no threshold"),
+    "accuracy": Column("accuracy", "called right"),
+    "recall": Column("recall", "cases found"),
+    "precision": Column("precision", "case calls right"),
+    "f1": Column("F1"),
+}
+
+
+def named(found: SiteFindings, findings: Findings) -> str:
+    """Return a site's name, with the profile where there are several."""
+    several = len(findings.study.axes.profiles) > 1
+    return f"{found.site}, profile {found.profile}" if several else found.site
+
+
+def table_two(findings: Findings) -> Iterable[Block]:
+    """Yield the scores of every start, in the shape of the paper's Table II, with the paper's numbers beside."""
+    yield Heading("How well each start does (Table II)")
+    yield Text(
+        "Every row is the same classifier, fine-tuned on the site's labelled training images from another start, then "
+        "scored once on its test images. Below each number its 95 % interval; below that, where the paper has this "
+        f"row, its printed numbers for {' / '.join(SITES)} (other women, other cameras, other criteria: to be looked "
+        "at, not to be compared). Coloured rows are what validation chose."
+    )
+    for found in findings.sites:
+        yield Heading(f"{named(found, findings)}: {tested(found)}", 3)
+        if not found.scores:
+            yield Text("No start is finished here.")
+            continue
+        yield _table_two(found, "measures", f"Scores at {named(found, findings)}, called case from .5")
+        yield Details(
+            "Called a case from the threshold that validation images chose",
+            (_table_two(found, "at_validation", f"Scores at {named(found, findings)}, validation thresholds"),),
+        )
+    yield Text(_interval_words(findings), quiet=True)
+
+
+def _interval_words(findings: Findings) -> str:
+    seeds = len(findings.study.axes.seeds) * len(findings.study.axes.classifier_seeds)
+    drawn = "women and of seeds" if seeds > 1 else "women"
+    return (
+        f"Intervals: {findings.draws:,} bootstrap draws of {drawn} (not of images: two images of one woman are not two "
+        "witnesses), cases and controls apart, 2.5th to 97.5th percentile. A start's trainings are averaged; over the "
+        "folds of one training counts are added and AUCs averaged. Scatter: standard deviation over seeds (with one "
+        "seed, over folds). Images are called case from a probability of .5, as in the paper, unless said otherwise."
+    )
+
+
+def _table_two(found: SiteFindings, which: str, label: str) -> Table:
+    heads = [HEADS[name] for name in MEASURES]
+    last = Column("scatter", "of AUC") if which == "measures" else Column("threshold", "lowest to highest")
+    rows = [_row(scores, which) for scores in found.scores]
+    strong = frozenset(place for place, scores in enumerate(found.scores) if scores.chosen)
+    return Table((Column("start", left=True), *heads, last), tuple(rows), label, strong)
+
+
+def _row(scores: Scores, which: str) -> tuple[Cell, ...]:
+    values: Mapping[str, Estimate] = getattr(scores, which)
+    first = Cell(scores.label, ("chosen by validation",) if scores.chosen else ())
+    found = [with_interval(name, values[name], *_printed(scores, name, which)) for name in MEASURES]
+    return (first, *found, _last(scores, which))
+
+
+def _printed(scores: Scores, name: str, which: str) -> tuple[str, ...]:
+    """Return the paper's numbers of this row, both institutions."""
+    if not scores.paper_row or name == "auc" or which != "measures":
+        return ()
+    values = [measure(name, getattr(TABLE_TWO[scores.paper_row][site], name)) for site in SITES]
+    return (f"paper {' / '.join(value.removesuffix(' %') for value in values)}",)
+
+
+def _last(scores: Scores, which: str) -> Cell:
+    if which == "at_validation":
+        low, high = scores.thresholds
+        return Cell(three(low) if low == high else f"{three(low)} to {three(high)}")
+    deviation = scores.spread["auc"].deviation
+    if deviation is None:
+        return Cell(NOTHING, ("one training",))
+    return Cell(three(deviation), (f"{scores.trainings} trainings",))
+
+
+def figure_two(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Block]:
+    """Yield one ROC panel per institution, one curve per initialisation, and the AUCs with their intervals."""
+    yield Heading("ROC curves (Fig. 2)")
+    yield Text(
+        "One curve per start, as validation chose it: what finding more cases costs in false alarms. The nearer to "
+        "the top left corner, the better; the dotted diagonal is guessing. Of several trainings the mean curve is "
+        "drawn."
+    )
+    for found in findings.sites:
+        chosen = [scores for scores in found.scores if scores.chosen]
+        if chosen:
+            name = named(found, findings)
+            yield Pictures(
+                (
+                    Picture(figures.roc_panel(chosen, by_start), f"ROC curves at {name}", f"**{name}.** Legend: AUC."),
+                    Picture(
+                        figures.auc_dots(chosen, by_start),
+                        f"AUC of each start at {name} with intervals",
+                        f"**{name}.** AUC with 95 % interval; small marks: single trainings. Overlapping intervals do "
+                        "not settle a comparison: the next section does.",
+                    ),
+                )
+            )
+
+
+def calibrations(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Block]:
+    """Yield Brier scores, their parts, ECE, and reliability diagrams."""
+    yield Heading("Calibration")
+    yield Text(
+        "Does a probability of .8 mean that eight of ten such images are cases? **Brier score**: mean squared "
+        "distance of probability and truth, 0 is best; it is reliability (0 is best) − resolution (more is better) + "
+        "uncertainty (what the data impose) + what the bins blur. **ECE**: mean distance of a bin's share of cases "
+        f"from its mean probability, over {BINS} bins of equal width; with few images it is above 0 even for a perfect "
+        "classifier. Classifiers here are trained with reverse class weights (as in the paper): they learn the "
+        "probability of a case where cases and controls are equally many, so that where cases are rarer, "
+        "probabilities come out too high by construction."
+    )
+    for found in findings.sites:
+        chosen = [scores for scores in found.scores if scores.chosen]
+        if not chosen:
+            continue
+        name = named(found, findings)
+        yield Heading(name, 3)
+        yield _calibration_table(chosen, name)
+        drawn = figures.reliability(
+            [(scores.label, scores.calibration) for scores in chosen], [by_start[title(s.start)] for s in chosen]
+        )
+        caption = (
+            f"**{name}.** Share of cases over mean probability, one dot per bin, larger with more images; upright "
+            "lines: 95 % intervals by woman. On the dotted line probabilities mean what they say."
+        )
+        yield Pictures((Picture(drawn, f"Reliability diagrams at {name}", caption),))
+
+
+def _calibration_table(chosen: list[Scores], name: str) -> Table:
+    columns = (
+        Column("start", left=True),
+        Column("Brier score"),
+        Column("ECE"),
+        Column("reliability"),
+        Column("resolution"),
+        Column("uncertainty"),
+        Column("within bins"),
+    )
+    rows = [
+        cells(
+            scores.label,
+            with_interval("brier", scores.calibration.brier),
+            with_interval("ece", scores.calibration.ece),
+            *(three(getattr(scores.calibration, part)) for part in ("reliability", "resolution", "uncertainty")),
+            signed(scores.calibration.within),
+        )
+        for scores in chosen
+    ]
+    return Table(columns, tuple(rows), f"Calibration at {name}")

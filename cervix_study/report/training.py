@@ -1,0 +1,322 @@
+"""The sections on how it came about: what validation chose, how training went, fewer labels, controls, two profiles."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from cervix_study.findings import Chosen, Curve, EqualUpdates, Findings, SideBySide, SiteFindings
+from cervix_study.records import title
+from cervix_study.report import figures
+from cervix_study.report.document import (
+    Block,
+    Bullets,
+    Cell,
+    Column,
+    Heading,
+    Picture,
+    Pictures,
+    Table,
+    Text,
+    cells,
+)
+from cervix_study.report.scores import named
+from cervix_study.report.wording import (
+    NOTHING,
+    difference_cell,
+    measure,
+    p_value,
+    with_interval,
+)
+from fedcervix.plan import Recipe
+from site_agent.report.figures import Stroke
+from site_agent.report.page import recipe_rows, three
+
+
+def choices(findings: Findings) -> Iterable[Block]:
+    """Yield what was chosen where, by validation alone."""
+    yield Heading("What was chosen, and by what")
+    yield Text(
+        "N (images per mini-batch of learning without labels), E (epochs per round) and the width of the dense layer "
+        "are chosen for each start and site by the validation loss of its classifiers, averaged over seeds; nothing "
+        "else chooses. Only then were test images opened, once: of the chosen classifiers, of those named in advance, "
+        "and of controls."
+    )
+    for found in findings.sites:
+        if found.choices:
+            yield Heading(named(found, findings), 3)
+            yield _choices(found.choices, f"Choices at {named(found, findings)}")
+
+
+def _choices(found: tuple[Chosen, ...], label: str) -> Table:
+    folds = any(choice.fold is not None for choice in found)
+    columns = [Column("start", left=True), *([Column("fold")] if folds else [])]
+    columns += [
+        Column("N"),
+        Column("E"),
+        Column("width"),
+        Column("of", "combinations"),
+        Column("validation loss"),
+        Column("next best"),
+        Column("validation AUC", "chooses nothing"),
+    ]
+    rows = [_choice(choice, folds=folds) for choice in found]
+    return Table(tuple(columns), tuple(rows), label)
+
+
+def _choice(choice: Chosen, *, folds: bool) -> tuple[Cell, ...]:
+    numbers = [choice.batch_images, choice.epochs_per_round, choice.width]
+    rates = [choice.validation_loss, choice.next_best_loss, choice.validation_auc]
+    return cells(
+        title(choice.start),
+        *([str(choice.fold)] if folds else []),
+        *(NOTHING if number is None else str(number) for number in numbers),
+        str(choice.candidates),
+        *(NOTHING if rate is None else three(rate) for rate in rates),
+    )
+
+
+def curves(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Block]:
+    """Yield the learning curves of the chosen starts."""
+    yield Heading("Learning curves")
+    yield Text(
+        "Validation losses of the chosen starts: thick, the first training; thin, the others; dot: the epoch that was "
+        "kept. Contrastive losses are drawn as a share of that of a model that tells no image from another, log(2N − "
+        "1), so that different N can be seen together: at 1 a model has collapsed. A federation's rounds are counted "
+        "in epochs."
+    )
+    for found in findings.sites:
+        name = named(found, findings)
+        pictures = []
+        if any(curve.valid for curve in found.encoder_curves):
+            drawn = figures.curves(found.encoder_curves, by_start, ylabel="share of a collapsed model's loss", line=1.0)
+            pictures.append(Picture(drawn, f"Contrastive losses at {name}", f"**{name}.** Learning without labels."))
+        if any(curve.valid for curve in found.classifier_curves):
+            drawn = figures.curves(found.classifier_curves, by_start, ylabel="validation loss")
+            pictures.append(Picture(drawn, f"Classifier losses at {name}", f"**{name}.** Learning from labels."))
+        if pictures:
+            yield Pictures(tuple(pictures))
+            yield _kept(found, name, list(by_start))
+
+
+def _kept(found: SiteFindings, name: str, order: list[str]) -> Table:
+    """Return what the curves say in numbers: the loss and epoch that were kept, of each start's first training."""
+    encoders, classifiers = found.encoder_curves, found.classifier_curves
+    there = {curve.name for curve in (*encoders, *classifiers)}
+    starts = [start for start in order if start in there]
+    columns = (
+        Column("start", left=True),
+        Column("contrastive loss kept", "share of collapsed"),
+        Column("at epoch"),
+        Column("classifier loss kept"),
+        Column("at epoch"),
+    )
+    rows = [cells(start, *_kept_of(start, encoders), *_kept_of(start, classifiers)) for start in starts]
+    return Table(columns, tuple(rows), f"Losses that were kept at {name}, first training")
+
+
+def _kept_of(start: str, found: tuple[Curve, ...]) -> tuple[str, str]:
+    curve = next((curve for curve in found if curve.name == start), None)
+    if curve is None or curve.kept is None:
+        return NOTHING, NOTHING
+    loss = dict(curve.valid).get(curve.kept)
+    return NOTHING if loss is None else three(loss), f"{curve.kept:g}"
+
+
+def fractions(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Block]:
+    """Yield the label-fraction curve."""
+    if not any(found.fractions for found in findings.sites):
+        return
+    yield Heading("With fewer labels")
+    yield Text(
+        "The same classifiers, fine-tuned on a share of the labelled training women; smaller shares are parts of "
+        "larger ones. Validation and test images stay the same. What learning without labels is worth shows where "
+        "labels are few."
+    )
+    for found in findings.sites:
+        if not found.fractions:
+            continue
+        name = named(found, findings)
+        picture = figures.fraction_curves(found.fractions, by_start)
+        yield Heading(name, 3)
+        yield Pictures(
+            (
+                Picture(
+                    picture, f"AUC over the share of labels at {name}", f"**{name}.** AUC with 95 % intervals by woman."
+                ),
+            )
+        )
+        shares = sorted({point.label_fraction for point in found.fractions})
+        columns = [Column("start", left=True)]
+        for share in shares:
+            women = next(point.train_women for point in found.fractions if point.label_fraction == share)
+            columns.append(Column(f"AUC, {100 * share:g} % of labels", f"{women:.0f} women"))
+        starts = list(dict.fromkeys(point.label for point in found.fractions))
+        rows = []
+        for start in starts:
+            own = {point.label_fraction: point for point in found.fractions if point.label == start}
+            rows.append(cells(start, *(with_interval("auc", own[s].auc) if s in own else NOTHING for s in shares)))
+        yield Table(tuple(columns), tuple(rows), f"AUC by share of labels at {name}")
+
+
+def controls(findings: Findings) -> Iterable[Block]:
+    """Yield equal updates, shuffled labels, site predictability."""
+    parts = (*_equal_updates(findings), *_shuffled_labels(findings), *_site_predictability(findings))
+    if parts:
+        yield Heading("Controls")
+        yield from parts
+
+
+def _equal_updates(findings: Findings) -> Iterable[Block]:
+    held = [(named(found, findings), control) for found in findings.sites for control in found.equal_updates]
+    if held:
+        yield Heading("Equal updates", 3)
+        yield Text(
+            "Pooled learning (CSSL) sees more images per epoch and so takes more steps than SSL. Here it was stopped "
+            "at the number of updates that SSL took. If it still does better, more images helped, and not merely more "
+            "steps."
+        )
+        yield _held(held)
+
+
+def _shuffled_labels(findings: Findings) -> Iterable[Block]:
+    rows = tuple(
+        cells(
+            named(found, findings),
+            control.label,
+            with_interval("auc", control.auc),
+            "yes" if control.as_expected else "no: look into it",
+        )
+        for found in findings.sites
+        for control in found.shuffled
+    )
+    if rows:
+        yield Heading("Shuffled labels", 3)
+        yield Text(
+            "The training and validation labels were dealt out anew among women. Such a classifier should be "
+            "guessing: an interval of its AUC above .5 would mean that labels leak. (One shuffling can favour the "
+            "truth by chance; several seeds, shuffled anew each, should not.)"
+        )
+        heads = ("site", "start", "AUC", "as it must be")
+        columns = tuple(Column(head, left=head != "AUC") for head in heads)
+        yield Table(columns, rows, "Shuffled labels")
+
+
+def _site_predictability(findings: Findings) -> Iterable[Block]:
+    rows = tuple(
+        cells(
+            probe.label,
+            profile,
+            Cell(measure("accuracy", probe.balanced_accuracy), (_range(probe.lowest, probe.highest),)),
+            measure("accuracy", probe.chance),
+            str(probe.trainings),
+        )
+        for profile, probes in findings.probes.items()
+        for probe in probes
+    )
+    if rows:
+        yield Heading("Can the site be told from the representation?", 3)
+        yield Text(
+            "A linear probe on each start's features tells validation images of one site from those of the others. "
+            "Near chance, the representation does not know the camera; near 100 %, it does, and a difference between "
+            "sites may be one of cameras."
+        )
+        columns = (
+            Column("start", left=True),
+            Column("profile", left=True),
+            Column("told right", "balanced over sites"),
+            Column("chance"),
+            Column("trainings"),
+        )
+        yield Table(columns, rows, "Site predictability")
+
+
+def _range(low: float, high: float) -> str:
+    return f"{measure('accuracy', low).removesuffix(' %')} to {measure('accuracy', high).removesuffix(' %')}"
+
+
+def _held(found: list[tuple[str, EqualUpdates]]) -> Table:
+    columns = (
+        Column("held", left=True),
+        Column("compared with", left=True),
+        Column("site", left=True),
+        Column("updates", "held, other"),
+        Column("difference in AUC"),
+        Column("p", "not corrected"),
+        Column("difference in accuracy"),
+        Column("p", "not corrected"),
+    )
+    rows = []
+    for name, control in found:
+        auc, accuracy = control.effects["auc"], control.effects["accuracy"]
+        same = control.versus.startswith(control.label)
+        rows.append(
+            cells(
+                f"{control.label}, held",
+                f"{control.versus}, not held" if same else control.versus,
+                name,
+                f"{control.updates:,.0f}, {control.versus_updates:,.0f}",
+                difference_cell("auc", auc.difference),
+                p_value(auc.p),
+                difference_cell("accuracy", accuracy.difference),
+                p_value(accuracy.p),
+            )
+        )
+    return Table(columns, tuple(rows), "Equal updates")
+
+
+def profiles(findings: Findings) -> Iterable[Block]:
+    """Yield what each profile sets, and, with several, what each start gains from the other one."""
+    names = findings.study.axes.profiles
+    if len(names) > 1:
+        yield Heading(f"Profiles side by side: {' and '.join(names)}")
+        yield Text(
+            "The same start under both profiles, on the same test women; right of zero the second does better. Not "
+            "corrected."
+        )
+        yield _side_by_side(findings.side_by_side)
+    yield Heading("Settings")
+    for name in names:
+        used = findings.study.profiles[name]
+        differing = [(key, value, printed) for key, value, printed in recipe_rows(used.recipe) if printed]
+        yield Heading(f"Profile {name}", 3)
+        if differing:
+            columns = (Column("setting", left=True), Column("this study", left=True), Column("published", left=True))
+            rows = tuple(cells(f"`{key}`", value, printed) for key, value, printed in differing)
+            yield Table(columns, rows, f"Settings of profile {name} that differ from the published ones")
+            yield Text(
+                f"All other of {len(dataclasses.fields(Recipe))} groups of settings are the published ones.", quiet=True
+            )
+        else:
+            yield Text("Every setting is the published one, or, where the paper is silent, the literal reading of it.")
+        terms = dataclasses.asdict(used.terms)
+        yield Bullets((f"federation: {', '.join(f'`{key} = {value}`' for key, value in terms.items())}",))
+
+
+def _side_by_side(found: tuple[SideBySide, ...]) -> Table:
+    columns = (
+        Column("start", left=True),
+        Column("site", left=True),
+        Column("profiles", "second − first", left=True),
+        Column("AUC", "first, second"),
+        Column("difference in AUC"),
+        Column("p"),
+        Column("difference in accuracy"),
+        Column("p"),
+    )
+    rows = []
+    for pair in found:
+        auc, accuracy = pair.effects["auc"], pair.effects["accuracy"]
+        rows.append(
+            cells(
+                pair.label,
+                pair.site,
+                f"{pair.second_profile} − {pair.first_profile}",
+                f"{measure('auc', auc.second)}, {measure('auc', auc.first)}",
+                difference_cell("auc", auc.difference),
+                p_value(auc.p),
+                difference_cell("accuracy", accuracy.difference),
+                p_value(accuracy.p),
+            )
+        )
+    return Table(columns, tuple(rows), "Profiles side by side")

@@ -1,0 +1,94 @@
+"""How numbers are written: one way for each kind, in the page and in its Markdown twin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cervix_study.comparing import Effect
+from cervix_study.report.document import Cell
+from site_agent.evaluate import Estimate
+from site_agent.report.answer import percent, signed
+from site_agent.report.page import three
+
+NOTHING = "–"
+
+
+def measure(name: str, value: float) -> str:
+    """Return a measure as its table has it: accuracy in per cent, the others as rates."""
+    return percent(value) if name == "accuracy" else three(value)
+
+
+def with_interval(name: str, found: Estimate, *more: str) -> Cell:
+    """Return a measure with its interval below it, and further small print."""
+    low, high = (measure(name, value).removesuffix(" %") for value in (found.low, found.high))
+    return Cell(measure(name, found.value), (f"{low} to {high}", *more))
+
+
+def difference(name: str, value: float) -> str:
+    """Return a difference: of accuracy in points, of the others as rates."""
+    if name != "accuracy":
+        return signed(value)
+    text = f"{100 * value:+.1f}".replace("-", "−")
+    return f"{'0.0' if text[1:] == '0.0' else text} points"
+
+
+def difference_interval(name: str, found: Estimate) -> str:
+    """Return `+0.020 to +0.120`."""
+    low, high = (difference(name, value).removesuffix(" points") for value in (found.low, found.high))
+    return f"{low} to {high}"
+
+
+def difference_cell(name: str, found: Estimate) -> Cell:
+    """Return a difference with its interval below it."""
+    return Cell(difference(name, found.value), (difference_interval(name, found),))
+
+
+def p_value(p: float | None) -> str:
+    """Return a p value with three decimals; one that is smaller than they can say is bounded."""
+    if p is None:
+        return NOTHING
+    return "< 0.001" if p < 0.0005 else f"{p:.3f}"
+
+
+def verdict_cell(effect: Effect) -> Cell:
+    """Return the verdict, with the corrected p value below it."""
+    p = () if effect.corrected is None else (p_value(effect.corrected),)
+    return Cell(effect.verdict, p, verdict=effect.verdict)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return `a`, `a and b`, `a, b and c`."""
+    return " and ".join([*([", ".join(names[:-1])] if len(names) > 1 else []), *names[-1:]])
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return `1 woman`, `2 women`."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def seconds(value: float) -> str:
+    """Return a time as people say it."""
+    if value < 90:
+        return f"{value:.0f} s"
+    if value < 90 * 60:
+        return f"{value / 60:.0f} min"
+    return f"{value / 3600:.1f} h"
+
+
+def size(value: float | None) -> str:
+    """Return bytes in units of 1000."""
+    if value is None:
+        return NOTHING
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 1000 or unit == "TB":
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError  # the last unit always returns
+
+
+def energy(joules: float | None) -> str:
+    """Return energy in kWh or Wh."""
+    if joules is None:
+        return NOTHING
+    watt_hours = joules / 3600
+    return f"{watt_hours / 1000:.2f} kWh" if watt_hours >= 1000 else f"{watt_hours:.1f} Wh"

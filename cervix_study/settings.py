@@ -1,0 +1,210 @@
+"""STUDY.toml: what a study asks for. Errors name file, key, what was found, and the nearest known key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from cervix_study.records import RING, STARTS, ProfileUsed
+from fedcervix.config import apply_profile, build, read_toml
+from fedcervix.errors import ConfigError
+from fedcervix.plan import SITE_NAME, STRICT, check
+
+PAGE = "docs/study.md"
+RING_OF_ALL = "ppfssl"
+"""in `starts`: a ring from each site in turn"""
+CONTROLS = ("shuffled-labels", "equal-updates", "site-predictability")
+FOLDS_MIN = 3
+"""one part to test, one to validate, one at least to train"""
+POOLED = "pooled"
+"""how the pooled collections are called where a site's name is expected"""
+
+Executor = Literal["here", "slurm"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteSection:
+    """One of the tables [[sites]]: a manifest, or a phantom institution that is drawn."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    name: str
+    manifest: str = ""
+    phantom: str = ""
+    women: int = 0
+    unlabelled_per_labelled: float | None = None
+    phantom_seed: int = 0
+
+    def __post_init__(self) -> None:
+        named = SITE_NAME.fullmatch(self.name) is not None and self.name != POOLED
+        check(named, f"name is 1-63 of a-z, 0-9 and inner hyphens, and not `{POOLED}`; found {self.name!r}")
+        check(bool(self.manifest) != bool(self.phantom), f"site {self.name} has a manifest or a phantom, not both")
+        check(not self.phantom or self.women >= 6, f"women is 6 or more for a phantom; found {self.women}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AxesSection:
+    """Table [axes]: what is varied."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    profiles: tuple[str, ...] = ("paper",)
+    starts: tuple[str, ...] = ("random", "ssl", "csfssl")
+    batch_images: tuple[int, ...] = ()
+    federated_batch_images: tuple[int, ...] = ()
+    width: tuple[int, ...] = ()
+    epochs_per_round: tuple[int, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    classifier_seeds: tuple[int, ...] = (0,)
+    folds: int = 0
+    label_fractions: tuple[float, ...] = ()
+    controls: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("profiles", "starts", "seeds", "classifier_seeds"):
+            check(bool(getattr(self, name)), f"{name} is empty")
+        for name in self.__slots__:
+            values = getattr(self, name)
+            check(not isinstance(values, tuple) or len(set(values)) == len(values), f"{name} has a value twice")
+        for name in ("batch_images", "federated_batch_images", "width", "epochs_per_round"):
+            check(
+                all(value >= 1 for value in getattr(self, name)), f"{name} are 1 or more; found {getattr(self, name)}"
+            )
+        for name in ("seeds", "classifier_seeds"):
+            check(all(0 <= value < 2**63 for value in getattr(self, name)), f"{name} are 0 to 2^63 - 1")
+        check(self.folds == 0 or self.folds >= FOLDS_MIN, f"folds is 0, or {FOLDS_MIN} or more; found {self.folds}")
+        ok = all(0 < fraction < 1 for fraction in self.label_fractions)
+        check(ok, f"label_fractions are above 0 and below 1 (1 is always there); found {self.label_fractions}")
+        for control in self.controls:
+            check(control in CONTROLS, f"controls are {', '.join(CONTROLS)}; found {control!r}")
+        both = "equal-updates" not in self.controls or {"ssl", "cssl"} <= set(self.starts)
+        check(both, "control equal-updates compares cssl with ssl: starts must name both")
+
+    @property
+    def federated(self) -> bool:
+        """Whether a start needs a federation."""
+        return any(start == "csfssl" or start.startswith(RING_OF_ALL) for start in self.starts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedSection:
+    """Table [named]: a combination named in advance, whose test part is opened whatever validation chooses."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    batch_images: int
+    width: int
+    epochs_per_round: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSection:
+    """Table [data]."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    split_seed: int = 0
+    unreadable_max: float = 0.05
+    shared_identifiers: bool = False
+    """a patient's identifier at two sites is one woman (a common registry); else every site has its own numbering"""
+
+    def __post_init__(self) -> None:
+        check(self.split_seed >= 0, f"split_seed is 0 or more; found {self.split_seed}")
+        check(0 <= self.unreadable_max < 1, f"unreadable_max is 0 to below 1; found {self.unreadable_max}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineSection:
+    """Table [machine]: where and how wide. Nothing here changes what is computed."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    executor: Executor = "here"
+    workers: int = 1
+    """processes that train at the same time, each with `threads` threads; a federation counts one for each site"""
+    threads: int = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    images_in_memory_gib: float = 4.0
+    imagenet_weights: str = ""
+    keep_weights: bool = True
+    """of classifiers whose test part was opened; without them they cannot be exported"""
+
+    def __post_init__(self) -> None:
+        check(1 <= self.workers <= 10_000, f"workers is 1 to 10000; found {self.workers}")
+        check(1 <= self.threads <= 1024, f"threads is 1 to 1024; found {self.threads}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The file STUDY.toml."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    name: str
+    sites: tuple[SiteSection, ...]
+    axes: AxesSection = field(default_factory=AxesSection)
+    named: NamedSection | None = None
+    data: DataSection = field(default_factory=DataSection)
+    machine: MachineSection = field(default_factory=MachineSection)
+    slurm: dict[str, Any] = field(default_factory=dict)
+    """handed to submitit as it stands: slurm_partition, timeout_min, mem_gb, ..."""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    terms: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check(SITE_NAME.fullmatch(self.name) is not None, f"name is 1-63 of a-z, 0-9 and inner hyphens: {self.name!r}")
+        check(bool(self.sites), "a study has at least one of [[sites]]")
+        check(len(set(self.site_names)) == len(self.sites), "two of [[sites]] have one name")
+        several = len(self.sites) > 1
+        check(several or not self.axes.federated, "csfssl and ppfssl need at least two of [[sites]]")
+        check(several or "cssl" not in self.axes.starts, "cssl needs at least two of [[sites]]")
+        known = (*STARTS, RING_OF_ALL, *(RING + site for site in self.site_names))
+        for start in self.axes.starts:
+            check(start in known, f"axes.starts are {', '.join(known)}; found {start!r}")
+        weights = "imagenet" not in self.axes.starts or bool(self.machine.imagenet_weights)
+        check(weights, "start imagenet needs machine.imagenet_weights, the path of a weights file")
+
+    @property
+    def site_names(self) -> tuple[str, ...]:
+        """The roster."""
+        return tuple(site.name for site in self.sites)
+
+    @property
+    def starts(self) -> tuple[str, ...]:
+        """The initialisations, `ppfssl` written out."""
+        rings = tuple(RING + site for site in self.site_names)
+        found = [one for start in self.axes.starts for one in (rings if start == RING_OF_ALL else (start,))]
+        return tuple(dict.fromkeys(found))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A STUDY.toml that was read and checked, with its profiles resolved."""
+
+    settings: Settings
+    profiles: Mapping[str, ProfileUsed]
+    file: Path
+    text: str
+
+    def path(self, named: str) -> Path:
+        """Return a path that the file names; a relative one begins at the file's folder."""
+        return (self.file.parent / Path(named).expanduser()).resolve()
+
+
+def read(file: Path) -> Asked:
+    """Return what a STUDY.toml asks for. Raises ConfigError."""
+    raw = read_toml(file, hint="cervix-study run STUDY.toml; docs/study.md has one to copy")
+    settings = build(Settings, raw, source=file, page=PAGE)
+    profiles = {}
+    for name in settings.axes.profiles:
+        found = apply_profile(name, settings.recipe, settings.terms, source=file)
+        profiles[name] = ProfileUsed(recipe=found.recipe, terms=found.terms)
+    _check_varied(settings, file)
+    return Asked(settings=settings, profiles=profiles, file=file.resolve(), text=file.read_text(encoding="utf-8"))
+
+
+def _check_varied(settings: Settings, file: Path) -> None:
+    """Refuse what would be said twice: a seed or an E in [terms] beside the axes."""
+    for key, axis in (("seed", "axes.seeds"), ("epochs_per_round", "axes.epochs_per_round")):
+        if key in settings.terms:
+            raise ConfigError(
+                f"{file}: terms.{key} and {axis} say the same thing",
+                cause=f"a study varies it: it stands in {axis} alone",
+                next_step=f"edit {file}: move the value to {axis}",
+            )

@@ -1,0 +1,86 @@
+"""The work of a study as values: what is to be done, what was told of it, and which piece may begin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cervix_study.records import RING, Cell
+from fedcervix.errors import ConfigError, DataError, FedcervixError, ModelError, StorageError, TrainingError
+
+Work = Literal["make", "open", "open and drop weights", "time"]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A cell to be made, its test part to be opened, or what it is made of to be timed."""
+
+    work: Work
+    cell: Cell
+    key: str
+    processes: int = 1
+    """that train at the same time"""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a task is."""
+
+    task: Task
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A task is done."""
+
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A cell cannot be made as it is asked for. Others can."""
+
+    task: Task
+    error: FedcervixError
+    trace: str = ""
+
+
+Told = Progress | Done | Failed
+
+
+def make(cell: Cell) -> Task:
+    """Return the task that makes a cell. In a federation every site trains at the same time; in a ring one does."""
+    federated = cell.kind == "encoder" and cell.terms is not None and not cell.start.startswith(RING)
+    return Task("make", cell, cell.key, len(cell.sites) if federated else 1)
+
+
+def ready(waiting: Sequence[Task], done: Iterable[str]) -> list[Task]:
+    """Return the tasks all of whose inputs are there; what does not make a cell needs none."""
+    there = set(done)
+    return [task for task in waiting if task.work != "make" or there.issuperset(task.cell.inputs)]
+
+
+def hopeless(waiting: Sequence[Task], failed: Mapping[str, str]) -> dict[str, str]:
+    """Return (key -> why) of the tasks that wait for a cell that failed."""
+    found: dict[str, str] = {}
+    for task in waiting:
+        lost = [key for key in task.cell.inputs if key in failed or key in found]
+        if lost:
+            found[task.key] = f"cell {lost[0]}, from which it would begin, could not be made"
+    return found
+
+
+def error_of(account: Mapping[str, str]) -> FedcervixError:
+    """Return the error that another process told of."""
+    kind = _KNOWN.get(account["kind"], FedcervixError)
+    return kind(account["what"], cause=account["cause"], next_step=account["next_step"])
+
+
+_KNOWN = {kind.__name__: kind for kind in (TrainingError, ModelError, DataError, StorageError, ConfigError)}
+
+
+def passed_by(error: FedcervixError) -> bool:
+    """Return whether an error is that of one cell, which others do without; a full disk or a bug stops the study."""
+    return isinstance(error, TrainingError | ModelError)

@@ -1,0 +1,72 @@
+"""How long does the network take on this machine? Timed on noise, before the first cell, for the estimate alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+
+from cervix_study.estimate import FORWARD_SHARE, kind_of
+from cervix_study.places import Places
+from cervix_study.records import Cell
+from fedcervix.files import write_whole
+from fedcervix.plan import Recipe
+from site_agent.devices import Machine, place
+from site_agent.epochs import Images, train_epochs
+from site_agent.finetune import Labelled, build_classifier, finetune
+from site_agent.model import build_encoder
+from site_agent.optimise import make_optimiser
+
+STEPS = 2
+"""of an epoch; there are two epochs, and the second is timed"""
+
+
+def time_cell(cell: Cell, machine: Machine, places: Places) -> None:
+    """Time what a cell of this kind is made of, and write down its pace."""
+    timed = _classifier_pace if cell.kind == "classifier" else _encoder_pace
+    known = {**places.timed(), kind_of(cell): timed(cell.recipe, machine)}
+    write_whole(places.paces_file, json.dumps(known).encode())
+
+
+def _encoder_pace(recipe: Recipe, machine: Machine) -> float:
+    images = _noise(STEPS * recipe.batch_images, recipe.image_px)
+    encoder = build_encoder(recipe, 0)
+    place(encoder, machine.device)
+    records = train_epochs(
+        encoder,
+        make_optimiser(encoder, recipe),
+        Images(images, tuple(map(str, range(len(images))))),
+        recipe,
+        seed=0,
+        stream="timing",
+        first_epoch=1,
+        epochs=2,
+        device=machine.device,
+        on_step=lambda _step: None,
+    )
+    return records[-1].seconds / (2 * records[-1].images)
+
+
+def _classifier_pace(recipe: Recipe, machine: Machine) -> float:
+    count = 2 * STEPS * recipe.classifier.batch_images
+    labelled = Labelled(_noise(count, recipe.image_px), np.arange(count) % 2, tuple(map(str, range(count))))
+    terms = dataclasses.replace(recipe.classifier, epochs_max=2)
+    recipe = dataclasses.replace(recipe, classifier=terms)
+    classifier, _ = build_classifier(recipe, 0, None)
+    fitted = finetune(
+        classifier,
+        labelled,
+        labelled,
+        recipe,
+        seed=0,
+        stream="timing",
+        device=machine.device,
+        on_epoch=lambda _epoch: None,
+    )
+    return fitted.history[-1].seconds / (count * (1 + FORWARD_SHARE))
+
+
+def _noise(count: int, side_px: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    generator = np.random.default_rng(0)
+    return generator.integers(0, 256, (count, side_px, side_px, 3), dtype=np.uint8)

@@ -1,0 +1,43 @@
+"""Which process of this site's agent this is. The coordinator listens to one; see docs/wire.md.
+
+Rules
+1. Each process draws a token and writes it down before it says it; so the next one knows whom it succeeds.
+2. A copied home folder succeeds nobody: the number that the file system gives the folder stands beside the tokens. Or
+   agents on a home folder and on its copy would take turns in fencing each other out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+
+from fedcervix.codec import SUCCEEDS_MAX, Claim
+from fedcervix.errors import FullDiskError, StorageError
+from fedcervix.files import write_whole
+from fedcervix.weights import disk
+from site_agent.home import SiteHome
+
+
+def succeed(home: SiteHome) -> Claim:
+    """Return this process's claim to act for the site. The home folder is locked. Raises StorageError."""
+    try:
+        claim = Claim(secrets.token_hex(16), _before(home))
+    except (ValueError, TypeError, KeyError) as error:
+        raise StorageError(
+            f"{home.instances} is damaged: {error}",
+            next_step=f"rm {home.instances}; the coordinator lets this agent in once the one before it is gone",
+        ) from error
+    known = {"folder": home.folder.stat().st_ino, "instances": [claim.instance, *claim.succeeds][:SUCCEEDS_MAX]}
+    with contextlib.suppress(FullDiskError):  # the process after this one may then have to wait for a lease
+        write_whole(home.instances, json.dumps(known).encode())
+    return claim
+
+
+def _before(home: SiteHome) -> tuple[str, ...]:
+    """The processes that ran on this home folder before, newest first."""
+    if not home.instances.exists():
+        return ()
+    with disk(home.instances, "read"):
+        known = json.loads(home.instances.read_text())
+    return tuple(known["instances"]) if known["folder"] == home.folder.stat().st_ino else ()

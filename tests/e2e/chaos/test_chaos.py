@@ -1,0 +1,60 @@
+"""A slice of `make chaos`: a few federations, and a network that is cut for seconds instead of minutes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fedcervix.plan import Mode
+from tests.e2e.chaos.campaign import Campaign
+from tests.e2e.chaos.cuts import Cut, complaints, cut_all
+from tests.e2e.chaos.schedule import KILLS, Fault, draw
+
+pytestmark = pytest.mark.timeout(180)
+
+CUT_NUMBERS = 3_000_000
+"""a model of 12 MB"""
+
+
+@pytest.mark.parametrize(("mode", "number"), [("csfssl", 0), ("ppfssl", 4)])
+def test_whatever_is_done_to_a_federation_it_ends_as_if_nothing_had_been(
+    tmp_path: Path, mode: Mode, number: int
+) -> None:
+    story = Campaign(tmp_path, seed=0).story(mode, number)
+    assert story.kills >= 5
+
+
+@pytest.fixture(scope="module")
+def cuts(tmp_path_factory: pytest.TempPathFactory) -> list[Cut]:
+    # Leases shorter than the cut: the site is given up as silent, and comes back.
+    return cut_all(tmp_path_factory.mktemp("cuts"), 5.0, numbers=CUT_NUMBERS, lease_s=2.0, forgets=True)
+
+
+def test_a_cut_network_costs_neither_a_step_nor_a_byte_that_had_arrived(cuts: list[Cut]) -> None:
+    for cut in cuts:
+        assert complaints(cut) == [], str(cut)
+        assert cut.presence.startswith("silent"), str(cut)
+    in_training, in_upload, in_download = cuts
+    half = in_training.model_bytes // 2
+    assert in_training.before.up < half < in_upload.before.up < in_upload.undisturbed.up
+    assert in_training.before.down > half
+    assert half < in_download.before.down < in_training.model_bytes
+
+
+# --- schedules ----------------------------------------------------------------------------------------------------
+
+
+def test_one_number_is_one_schedule() -> None:
+    assert draw(3, 4, "csfssl") == draw(3, 4, "csfssl")
+    assert len({draw(seed, number, "csfssl").blows for seed in range(3) for number in range(3)}) == 9
+
+
+@pytest.mark.parametrize("mode", ["csfssl", "ppfssl"])
+def test_two_hundred_kills_meet_every_fault_and_role(mode: Mode) -> None:
+    schedules = [draw(0, number, mode) for number in range(20)]
+    met = {(blow.fault, blow.victim == "coordinator") for schedule in schedules for blow in schedule.blows}
+    assert met >= {(fault, False) for fault in Fault} | {(f, True) for f in (Fault.KILL, Fault.FREEZE, Fault.FULL)}
+    assert {schedule.setting.work for schedule in schedules} == {"light", "training"}
+    kills = sum(blow.fault in KILLS for schedule in schedules for blow in schedule.blows)
+    assert kills / sum(len(schedule.blows) for schedule in schedules) > 0.5

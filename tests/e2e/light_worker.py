@@ -1,0 +1,154 @@
+"""The work of a light site: arithmetic in place of training, which takes milliseconds and loads no torch.
+
+    python -m tests.e2e.light_worker HOME SITE
+
+As a process it speaks with the agent as `site_agent.worker_process` does, so that it can be killed by itself. How fast
+it works and how large its model is, it is told by the environment: `surroundings` says how.
+
+What it "trains" depends on (base, site, round) alone: a federation of such sites has one right result.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import numpy as np
+
+from fedcervix.blobs import BlobStore
+from fedcervix.errors import FedcervixError
+from fedcervix.events import Task, TaskKind, task_from_dict
+from fedcervix.plan import Plan
+from fedcervix.seeds import derive
+from fedcervix.weights import read_tensors, write_tensors
+from site_agent.home import SiteHome
+from site_agent.room import with_room
+from site_agent.worker import STOP_LINE
+
+NUMBERS = 700_000
+"""of the model: 2.8 MB, three chunks on the wire"""
+STEPS = 5
+PACE, SIZE, DIARY = "LIGHT_PACE_S", "LIGHT_NUMBERS", "LIGHT_DIARY"
+
+OnProgress = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LightWork:
+    """What one light site does."""
+
+    home: SiteHome
+    site: str
+    pace_s: float = 0.0
+    numbers: int = NUMBERS
+    diary: str = ""
+    """a file to which every step is added when it is done; none by default"""
+
+    def do(
+        self, task: Task, plan: Plan, on_progress: OnProgress, wait: Callable[[float], Any] = time.sleep
+    ) -> dict[str, Any]:
+        """Return a task's numbers, after a few paced steps."""
+        for step in range(STEPS):
+            on_progress({"stage": "training", "done": step, "of": STEPS, "unit": "steps", "loss": 1.0})
+            wait(self.pace_s)
+            self._note(f"{self.site} {task.kind} {task.round} {step}")
+        if task.kind is TaskKind.SCORE:
+            model = read_tensors(BlobStore(self.home.blobs).path(task.base))
+            loss = float(np.abs(next(iter(model.values()))).mean()) + 1 / task.round
+            return {"loss_sum": 4 * loss, "count": 4, "images": 10, "gauges": {"unit_std": 0.5}}
+        state = seed_model(plan, self.numbers) if task.kind is TaskKind.SEED else self._trained(task, plan)
+        digest = with_room(lambda: self._keep(task, state), on_progress, wait)
+        return {"digest": digest, "images": 10, "steps": STEPS, "loss": 1.0, "seconds": 0.1}
+
+    def _note(self, words: str) -> None:
+        if self.diary:
+            with Path(self.diary).open("a") as diary:
+                diary.write(f"{words}\n")
+
+    def _trained(self, task: Task, plan: Plan) -> dict[str, Any]:
+        base = read_tensors(BlobStore(self.home.blobs).path(task.base))
+        chance = np.random.default_rng(derive(plan.terms.seed, "light", self.site, task.round))
+        moved = {
+            name: (values + chance.standard_normal(values.shape).astype(values.dtype))
+            for name, values in base.items()
+            if values.dtype == np.float32
+        }
+        counted = {name: values + STEPS for name, values in base.items() if values.dtype == np.int64}
+        return {**base, **moved, **counted}
+
+    def _keep(self, task: Task, state: dict[str, Any]) -> str:
+        blobs = BlobStore(self.home.blobs)
+        making = blobs.scratch(f"light-{task.kind}-{task.round}")
+        digest = write_tensors(making, state)
+        blobs.adopt(making, digest)
+        return digest
+
+
+def seed_model(plan: Plan, numbers: int) -> dict[str, Any]:
+    """Return the first model: one float tensor and one counter."""
+    chance = np.random.default_rng(derive(plan.terms.seed, "light-seed"))
+    return {"weight": chance.standard_normal(numbers).astype(np.float32), "steps": np.zeros((), np.int64)}
+
+
+# --- as a process -------------------------------------------------------------------------------------------------
+
+
+def surroundings(work: LightWork) -> dict[str, str]:
+    """Return the environment in which a process does this work."""
+    return {PACE: str(work.pace_s), SIZE: str(work.numbers), DIARY: work.diary}
+
+
+def main() -> None:
+    """Serve tasks until standard input ends."""
+    told = os.environ
+    home, site = SiteHome(Path(sys.argv[1])), sys.argv[2]
+    work = LightWork(home, site, float(told[PACE]), int(told[SIZE]), told[DIARY])
+    asked = _listen()
+    while True:
+        request = json.loads(asked.get())
+        plan, task = Plan.parse(request["plan"]), task_from_dict(request["task"])
+        try:
+            _say({"done": work.do(task, plan, lambda values: _say({"progress": values}))})
+        except FedcervixError as error:
+            _say({"failed": _account(error)})
+
+
+def _listen() -> Queue[str]:
+    asked: Queue[str] = Queue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            if line == STOP_LINE:  # nothing of this is worth a checkpoint
+                break
+            asked.put(line)
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    return asked
+
+
+def _say(message: dict[str, Any]) -> None:
+    try:
+        sys.stdout.write(json.dumps(message) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # the agent was killed
+        os._exit(0)
+
+
+def _account(error: FedcervixError) -> dict[str, Any]:
+    words = {"what": error.what, "cause": error.cause, "next_step": error.next_step}
+    trace = "".join(traceback.format_exception(error))
+    return {"kind": type(error).__name__, "stage": "training", "exit_code": error.exit_code, "trace": trace, **words}
+
+
+if __name__ == "__main__":
+    main()

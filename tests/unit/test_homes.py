@@ -1,0 +1,90 @@
+"""Who holds a home folder: one process at a time, and nobody once it has ended, however it ended."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from coordinator.home import Home
+from fedcervix.errors import RunError
+from site_agent.home import SiteHome
+
+HOLDER = """
+import subprocess, sys
+from pathlib import Path
+from {module} import {name} as Home
+with Home(Path(sys.argv[1])).locked():
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)
+    print(child.pid, flush=True)
+    sys.stdin.read()
+"""
+"""a process that holds a home folder, and has one of its own, as an agent has a worker"""
+ROLES = {"coordinator": Home, "site": SiteHome}
+
+
+@contextmanager
+def holder(home: Home | SiteHome) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Yield a process that holds a home folder, and the number of its child."""
+    script = HOLDER.format(module=type(home).__module__, name=type(home).__name__)
+    command = [sys.executable, "-c", script, str(home.folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process, int(process.stdout.readline())
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_killed_process_holds_nothing_even_while_one_that_it_started_lives(role: str, tmp_path: Path) -> None:
+    home = ROLES[role](tmp_path)
+    with holder(home) as (process, child):
+        with pytest.raises(RunError, match="is already running on"), home.locked():
+            pass
+        os.kill(child, signal.SIGSTOP)  # it hangs, and so outlives its parent
+        process.kill()
+        process.wait()
+        try:
+            with home.locked():
+                pass
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_coordinator_that_was_killed_is_not_taken_for_running_when_its_number_was_given_to_another(
+    tmp_path: Path,
+) -> None:
+    """After a reboot, or in a container, where numbers are few."""
+    home = Home(tmp_path)
+    home.running.write_text(json.dumps({"pid": os.getpid(), "port": 8443}))
+    assert home.read_running() is None
+    with holder(home):
+        home.running.write_text(json.dumps({"pid": os.getpid(), "port": 8443}))
+        assert home.read_running() == {"pid": os.getpid(), "port": 8443}
+
+
+def test_asking_whether_a_coordinator_runs_does_not_get_into_the_way_of_its_start(tmp_path: Path) -> None:
+    home, started = Home(tmp_path), threading.Event()
+
+    def start() -> None:
+        with home.locked():
+            started.set()
+
+    with (tmp_path / "running.lock").open("a") as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)  # as `read_running` does for an instant
+        thread = threading.Thread(target=start)
+        thread.start()
+        assert not started.wait(0.1)
+        fcntl.flock(asking, fcntl.LOCK_UN)
+        assert started.wait(10)
+        thread.join()

@@ -1,0 +1,80 @@
+"""Which proxy counts: gRPC's rules, for whoever dials beside it."""
+
+from __future__ import annotations
+
+import pytest
+
+from site_agent.proxies import Proxy, proxy_for, remark
+
+HOST = "federation.example.org"
+URL = "http://proxy.hospital.example:3128"
+PROXY = Proxy("proxy.hospital.example", 3128)
+
+
+@pytest.mark.parametrize(
+    ("environment", "found"),
+    [
+        ({}, None),
+        ({"https_proxy": URL}, PROXY),
+        ({"http_proxy": URL}, PROXY),
+        ({"http_proxy": "http://other:1", "https_proxy": URL}, PROXY),
+        ({"http_proxy": "http://other:1", "https_proxy": "http://another:1", "grpc_proxy": URL}, PROXY),
+        ({"https_proxy": "", "http_proxy": URL}, None),
+        ({"https_proxy": "http://proxy.hospital.example"}, Proxy("proxy.hospital.example", 443)),
+        ({"https_proxy": "http://[2001:db8::1]:3128"}, Proxy("2001:db8::1", 3128)),
+        ({"https_proxy": "https://proxy.hospital.example:3128"}, None),
+        ({"https_proxy": "proxy.hospital.example:3128"}, None),
+        ({"https_proxy": "http://proxy.hospital.example:many"}, None),
+        ({"HTTPS_PROXY": URL, "HTTP_PROXY": URL}, None),
+    ],
+)
+def test_the_first_that_is_set_counts(environment: dict[str, str], found: Proxy | None) -> None:
+    assert proxy_for(HOST, environment) == found
+
+
+@pytest.mark.parametrize(
+    ("host", "entries", "past"),
+    [
+        (HOST, HOST, True),
+        (HOST, "example.org", True),
+        (HOST, ".example.org", True),
+        (HOST, "localhost, EXAMPLE.org", True),
+        (HOST, "other.org,,", False),
+        (HOST, "", False),
+        (HOST, "federation", False),
+        ("10.1.2.3", "10.0.0.0/8", True),
+        ("10.1.2.3", "192.168.0.0/16,10.1.2.3", True),
+        ("11.1.2.3", "10.0.0.0/8", False),
+        ("[2001:db8::7]", "2001:db8::/32", True),
+        (HOST, "10.0.0.0/8", False),
+        ("10.1.2.3", "10.0.0.0/many", False),
+    ],
+)
+def test_whom_to_dial_without_it(host: str, entries: str, past: bool) -> None:
+    assert (proxy_for(host, {"https_proxy": URL, "no_proxy": entries}) is None) == past
+    assert (proxy_for(host, {"https_proxy": URL, "no_grpc_proxy": entries}) is None) == past
+
+
+def test_grpc_s_own_list_comes_first() -> None:
+    environment = {"https_proxy": URL, "no_proxy": HOST, "no_grpc_proxy": "elsewhere"}
+    assert proxy_for(HOST, environment) == PROXY
+
+
+def test_a_password_is_sent_and_never_shown() -> None:
+    proxy = proxy_for(HOST, {"https_proxy": "http://nhs:p%40ss@proxy:3128"})
+    assert proxy is not None
+    assert proxy._headers() == {"Proxy-Authorization": "Basic bmhzOnBAc3M="}
+    assert "p@ss" not in f"{proxy} {proxy!r}"
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({}, ""),
+        ({"https_proxy": URL, "HTTPS_PROXY": URL}, ""),
+        ({"HTTPS_PROXY": URL}, "HTTPS_PROXY is set, but only https_proxy, in lower case, is heeded"),
+        ({"http_proxy": "socks5://p:1"}, "http_proxy is set, but not to http://HOST:PORT, and is not heeded"),
+    ],
+)
+def test_what_does_not_work_is_remarked_on(environment: dict[str, str], words: str) -> None:
+    assert remark(environment) == words

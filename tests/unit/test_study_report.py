@@ -1,0 +1,260 @@
+"""The study's report: what is shown first, nothing fetched, the same numbers in the page and in its Markdown twin."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import html
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from cervix_study.findings import Findings, Shuffled
+from cervix_study.judging import judge
+from cervix_study.report.answer import answer
+from cervix_study.report.compose import FINDINGS_FILE, MARKDOWN_FILE, PAGE_FILE, compose, write_report
+from cervix_study.report.document import Code, Details, Table, Text, cells
+from cervix_study.report.markdown import blocks_text, words
+from cervix_study.report.page import page as as_page
+from cervix_study.report.page import words as as_html
+from cervix_study.report.wording import difference, energy, listed, p_value, size
+from cervix_study.tested import Finished
+from site_agent.evaluate import Estimate
+from tests.unit.synthetic_study import Synthetic, write
+
+SECTIONS = (
+    "The data (Table I)",
+    "How well each start does (Table II)",
+    "ROC curves (Fig. 2)",
+    "The paper's claims in this data",
+    "What the paper's own numbers can carry",
+    "What was chosen, and by what",
+    "Learning curves",
+    "With fewer labels",
+    "Controls",
+    "Calibration",
+    "Profiles side by side: paper and recommended",
+    "Settings",
+    "Leakage and near-duplicates",
+    "What it cost",
+    "Words on this page",
+    "Provenance",
+)
+WHOLE = Synthetic(
+    profiles=("paper", "recommended"),
+    starts=("random", "ssl", "cssl", "csfssl", "ppfssl-from-nhs"),
+    label_fractions=(0.1,),
+    controls=("shuffled-labels", "equal-updates", "site-predictability"),
+    case_women=12,
+    control_women=20,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("study"), WHOLE)
+
+
+@pytest.fixture(scope="module")
+def findings(folder: Path) -> Findings:
+    return judge(Finished.read(folder), draws=200)
+
+
+@pytest.fixture(scope="module")
+def written(folder: Path, findings: Findings) -> Path:
+    write_report(findings, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(written: Path) -> str:
+    return (written / PAGE_FILE).read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def text(written: Path) -> str:
+    return (written / MARKDOWN_FILE).read_text("utf-8")
+
+
+class Elements(HTMLParser):
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_the_page_fetches_and_runs_nothing(page: str):
+    for tag, attributes in Elements(page).found:
+        assert tag not in {"script", "link", "iframe", "object", "embed", "base", "form"}
+        assert all(not name.startswith("on") for name in attributes)
+        assert attributes.get("src", "data:").startswith("data:")
+        assert attributes.get("href", "#").startswith("#")
+    assert not re.search(r"https?://|@import|url\(", page)
+    policies = [a["content"] for _, a in Elements(page).found if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policies == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
+
+
+def test_the_pictures_fetch_nothing_and_each_is_described(page: str):
+    pictures = [base64.b64decode(found) for found in re.findall(r"svg\+xml;base64,([A-Za-z0-9+/=]+)", page)]
+    assert len(pictures) >= 20
+    for picture in pictures:
+        drawn = picture.decode()
+        assert "<script" not in drawn
+        assert all(target.startswith("#") for target in re.findall(r'href="([^"]*)"', drawn))
+    assert all(a.get("alt") for tag, a in Elements(page).found if tag == "img")
+
+
+def test_every_section_is_there_once_and_in_order(page: str, text: str):
+    heads = [html.unescape(found) for found in re.findall(r'<h2 id="[^"]*">(.*?)</h2>', page)]
+    assert heads == list(SECTIONS)
+    assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == list(SECTIONS)
+    anchors = {a["id"] for tag, a in Elements(page).found if tag == "h2"}
+    assert {str(a["href"])[1:] for tag, a in Elements(page).found if tag == "a"} == anchors
+
+
+def numbers(source: str) -> list[str]:
+    return re.findall(r"[+−]?\d+(?:[.,]\d+)*", source)
+
+
+def test_page_and_markdown_hold_the_same_numbers_in_the_same_order(page: str, text: str):
+    main = page[page.index("<main>") : page.index("</main>")]
+    shown = html.unescape(re.sub(r"<[^>]*>", " ", main))
+    twin = text[text.index(f"## {SECTIONS[0]}") : text.rindex("\n---\n")].replace("\\", "")
+    assert numbers(shown) == numbers(twin)
+
+
+def test_page_and_markdown_name_no_woman_and_no_image(page: str, text: str):
+    for source in (page, text):
+        assert "SECRET" not in source
+        assert "nhs-test-" not in source
+
+
+def test_the_papers_numbers_stand_beside_ours(page: str):
+    assert "paper 83.1 / 79.8" in page, "SSL N=8: accuracy at NHS and ALTS"
+    assert "paper 0.633 / 0.721" in page, "its recall"
+
+
+def test_the_same_study_is_the_same_bytes(page: str, findings: Findings):
+    assert as_page(compose(findings)) == page
+
+
+def test_findings_json_can_be_read(written: Path):
+    raw = json.loads((written / FINDINGS_FILE).read_text("utf-8"))
+    assert raw["study"]["name"] == "synthetic"
+    assert raw["comparisons"]
+
+
+def verdicts(findings: Findings, **by_site: str) -> Findings:
+    """Give every `federated beats Random` at a site this verdict."""
+    changed = []
+    for c in findings.comparisons:
+        if c.question == "federated beats Random":
+            auc = dataclasses.replace(c.effects["auc"], verdict=by_site[c.site])
+            changed.append(dataclasses.replace(c, effects={**c.effects, "auc": auc}))
+        else:
+            changed.append(c)
+    return dataclasses.replace(findings, comparisons=tuple(changed))
+
+
+@pytest.mark.parametrize(
+    ("nhs", "alts", "tone", "headline"),
+    [
+        ("shown", "shown", "helped", "Shown at every site: a federated start beats random weights."),
+        (
+            "shown",
+            "not shown",
+            "not shown",
+            "Shown at nhs, not shown at alts: a federated start beats random weights.",
+        ),
+        (
+            "not shown",
+            "not shown",
+            "not shown",
+            "Not shown: these test women cannot tell whether a federated start beats random weights.",
+        ),
+        (
+            "shown",
+            "opposite",
+            "harmed",
+            "The opposite is shown at alts: a federated start does worse than random weights.",
+        ),
+    ],
+)
+def test_the_headline_says_no_more_than_the_verdicts(findings: Findings, nhs, alts, tone, headline):
+    found = answer(verdicts(findings, nhs=nhs, alts=alts))
+    assert (found.tone, found.headline) == (tone, headline)
+
+
+def test_without_a_comparison_nothing_is_claimed(findings: Findings):
+    found = answer(dataclasses.replace(findings, comparisons=()))
+    assert (found.tone, found.headline) == ("unknown", "Not measured: there is nothing to compare yet.")
+
+
+def test_what_weakens_an_answer_stands_beside_it(findings: Findings):
+    site = dataclasses.replace(
+        findings.sites[0], shuffled=(Shuffled("CSSL", Estimate(0.7, 0.6, 0.8)),), unfinished=("ImageNet",)
+    )
+    weak = dataclasses.replace(findings, sites=(site, *findings.sites[1:]), missing=3, degraded=1, seen_before=2)
+    said = blocks_text(answer(weak).blocks)
+    for words_ in (
+        "Look into it",
+        "3 cells of",
+        "1 federation ended DEGRADED",
+        "2 classifiers of an earlier version",
+        "Not in the tables of nhs (profile paper): ImageNet",
+        "“Not shown” is not “no difference”",
+    ):
+        assert words_ in said, words_
+
+
+def test_a_study_that_has_only_begun_can_be_reported(tmp_path: Path):
+    bare = Synthetic(starts=("random",), seeds=(1,), batch_images=(8,), case_women=2, control_women=3)
+    found = judge(Finished.read(write(tmp_path, bare)), draws=20)
+    assert "Not measured" in as_page(compose(found))
+
+
+ATTACK = '"><script>alert(1)</script><img src=x onerror=alert(1)> | `x` [a](http://evil)'
+
+
+def test_names_from_outside_cannot_become_markup(findings: Findings):
+    study = dataclasses.replace(findings.study, configuration=ATTACK, failed={"k": ATTACK}, host=ATTACK)
+    source = as_page(compose(dataclasses.replace(findings, study=study)))
+    assert "<script" not in source
+    assert "onerror" not in {name for _, attributes in Elements(source).found for name in attributes}
+
+
+def test_words_are_escaped_before_they_are_marked():
+    assert as_html("**<b>** and `a<b`") == "<b>&lt;b&gt;</b> and <code>a&lt;b</code>"
+    assert words("PPFSSL_NHS | <x> `a_b`") == r"PPFSSL\_NHS \| \<x\> `a_b`"
+
+
+def test_blocks_as_markdown():
+    table = Table((), (), "t")
+    assert blocks_text([Text("a"), Details("more", (Code("x = 1\n"),))]) == "a\n\n**more**\n\n```text\nx = 1\n```\n"
+    with pytest.raises(ValueError, match="a row has 1 cells, the table 0 columns"):
+        dataclasses.replace(table, rows=(cells("x"),))
+
+
+@pytest.mark.parametrize(
+    ("made", "text_"),
+    [
+        (p_value(0.0002), "< 0.001"),
+        (p_value(0.0436), "0.044"),
+        (p_value(None), "–"),
+        (difference("accuracy", -0.0135), "−1.4 points"),
+        (difference("auc", 0.07), "+0.070"),
+        (listed(["a", "b", "c"]), "a, b and c"),
+        (listed([]), ""),
+        (size(94_600_000), "94.6 MB"),
+        (size(None), "–"),
+        (energy(3600.0), "1.0 Wh"),
+    ],
+)
+def test_how_numbers_are_written(made, text_):
+    assert made == text_
