@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedcervix.rounds import Phase
 from fedcervix.weights import write_tensors
 from tests.e2e.loopback import Federation, Process, call, until
 
@@ -60,8 +60,11 @@ def test_watching_goes_on_through_a_restart_and_ends_with_the_run(federate: Fede
     coordinator = federation.coordinate()
     federation.finish(coordinator, *agents, watching)
     pictures = [json.loads(line) for line in watching.text.splitlines()]
-    phases = [phase for phase, _ in itertools.groupby(picture["phase"] for picture in pictures)]
-    assert [*dict.fromkeys(phases)][-4:] == ["training", "scoring", "publishing", "finished"], phases
+    # A phase shorter than a look is passed over; none comes twice but by the journal, while no coordinator runs.
+    phases = [*dict.fromkeys(picture["phase"] for picture in pictures)]
+    assert [phase.value for phase in Phase if phase in phases] == phases
+    assert phases[-1] == "finished"
+    assert "training" in phases
     assert pictures[-1]["outcome"] == "OK"
     now = [picture["now"] for picture in pictures]
     assert now == sorted(now)

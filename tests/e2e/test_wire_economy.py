@@ -5,8 +5,6 @@ Sites compute instead of training (see light_site.py); their models are 2.8 MB, 
 
 from __future__ import annotations
 
-import contextlib
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +15,7 @@ import pytest
 from fedcervix.blobs import BlobStore
 from fedcervix.weights import read_tensors, write_tensors
 from tests.e2e.light_site import NUMBERS
+from tests.e2e.line import Line
 from tests.e2e.loopback import Federation, Process, Proxy
 
 Federate = Callable[..., Federation]
@@ -33,21 +32,6 @@ SHARE_MAX = {"bfloat16": 0.51, "int8": 0.27}
 BESIDE = 1.015
 """what TLS and HTTP/2 add; no more than that, and what is told beside the models, is allowed for"""
 TOLD_BYTES = 60_000
-
-
-class Meter(Proxy):
-    """A sound line that counts what passes in either direction."""
-
-    def __init__(self, port: int) -> None:
-        super().__init__(port, fault="cut", up_bytes=1 << 60, faults=0)
-        self.down_bytes = 0
-
-    def _pass(self, far: socket.socket, near: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := far.recv(65_536):
-                self.down_bytes += len(data)
-                near.sendall(data)
-        self._hang_up(near, far)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +58,8 @@ DOWN = {
 
 
 @pytest.fixture
-def proxies() -> Iterator[list[Proxy]]:
-    made: list[Proxy] = []
+def proxies() -> Iterator[list[Line]]:
+    made: list[Line] = []
     yield made
     for proxy in made:
         proxy.close()
@@ -94,25 +78,25 @@ def begin(federate: Federate, mode: str, compression: str) -> tuple[Federation, 
     return federation, coordinator
 
 
-def metered(federate: Federate, proxies: list[Proxy], mode: str, compression: str) -> Federation:
+def metered(federate: Federate, proxies: list[Line], mode: str, compression: str) -> Federation:
     """Let a federation run undisturbed, and check what passed on its lines."""
     federation, coordinator = begin(federate, mode, compression)
-    meters = {site: Meter(federation.port) for site in federation.sites}
+    meters = {site: Line(federation.port) for site in federation.sites}
     proxies.extend(meters.values())
     for site, meter in meters.items():
         federation.settle(site, port=meter.port)
     federation.finish(coordinator, *[federation.light(site) for site in federation.sites])
     for site, meter in meters.items():
-        Passed(0, ROUNDS).check(meter.passed_bytes, compression)
-        DOWN[mode, compression][site].check(meter.down_bytes, compression)
-        assert meter.passed_bytes <= SHARE_MAX[compression] * ROUNDS * MODEL_BYTES
+        Passed(0, ROUNDS).check(meter.passed["up"], compression)
+        DOWN[mode, compression][site].check(meter.passed["down"], compression)
+        assert meter.passed["up"] <= SHARE_MAX[compression] * ROUNDS * MODEL_BYTES
     return federation
 
 
 @pytest.mark.parametrize("compression", ["bfloat16", "int8"])
 @pytest.mark.parametrize("mode", ["csfssl", "ppfssl"])
 def test_packed_models_take_their_share_of_the_line_and_kills_change_nothing(
-    federate: Federate, proxies: list[Proxy], mode: str, compression: str
+    federate: Federate, proxies: list[Line], mode: str, compression: str
 ) -> None:
     right = metered(federate, proxies, mode, compression)
 
