@@ -8,15 +8,19 @@ Rules
 
 from __future__ import annotations
 
-import contextlib
 import json
+import os
 import secrets
+from pathlib import Path
 
 from fedcervix.codec import SUCCEEDS_MAX, Claim
 from fedcervix.errors import FullDiskError, StorageError
 from fedcervix.files import write_whole
 from fedcervix.weights import disk
 from site_agent.home import SiteHome
+
+FILE_BYTES = 1024
+"""of the file, filled up with blanks: more than all tokens take"""
 
 
 def succeed(home: SiteHome) -> Claim:
@@ -29,9 +33,23 @@ def succeed(home: SiteHome) -> Claim:
             next_step=f"rm {home.instances}; the coordinator lets this agent in once the one before it is gone",
         ) from error
     known = {"folder": home.folder.stat().st_ino, "instances": [claim.instance, *claim.succeeds][:SUCCEEDS_MAX]}
-    with contextlib.suppress(FullDiskError):  # the process after this one may then have to wait for a lease
-        write_whole(home.instances, json.dumps(known).encode())
+    _write(home.instances, json.dumps(known).encode())
     return claim
+
+
+def _write(path: Path, known: bytes) -> None:
+    """Write whole; on a full disk in place, where a file of this length needs no room that it does not have.
+
+    Where there was no file yet it stays unwritten: the process after this one then has to wait for a lease.
+    """
+    data = known.ljust(FILE_BYTES)
+    try:
+        write_whole(path, data)
+    except FullDiskError:
+        if path.exists():
+            with disk(path, "write"), path.open("r+b", buffering=0) as file:
+                file.write(data)
+                os.fsync(file.fileno())
 
 
 def _before(home: SiteHome) -> tuple[str, ...]:

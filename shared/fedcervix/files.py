@@ -16,13 +16,17 @@ def write_whole(path: Path, data: bytes, *, mode: int = 0o644, sync: bool = True
     """
     making = path.with_name(f".{path.name}.{os.getpid()}")
     with disk(path, "write"):
-        descriptor = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(descriptor, "wb") as out:
-            out.write(data)
-            out.flush()
-            if sync:
-                os.fsync(out.fileno())
-        making.replace(path)
+        try:
+            descriptor = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+            with os.fdopen(descriptor, "wb") as out:
+                out.write(data)
+                out.flush()
+                if sync:
+                    os.fsync(out.fileno())
+            making.replace(path)
+        except OSError:
+            making.unlink(missing_ok=True)
+            raise
 
 
 def write_secret(path: Path, data: bytes) -> None:

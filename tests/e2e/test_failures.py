@@ -62,6 +62,7 @@ def test_a_failure_while_the_coordinator_is_away_is_heard_when_it_is_back(
     federation.enrol("nhs", collections["nhs"] / "manifest.csv")
     agent = federation.light("nhs", "--pace-s", "60")
     agent.says("asked to train in round 1")
+    federation.until("it trains", lambda seen: seen["sites"][0]["stage"] == "training")  # and so holds the model
     coordinator.kill()
     agent.says("trying again by itself, work goes on meanwhile")
     agent.kill()

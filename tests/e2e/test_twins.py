@@ -130,11 +130,12 @@ def test_an_agent_that_was_replaced_ends_and_says_why(federate: Federate, right:
     clone = copied(federation, "clone")
     known = json.loads(clone.instances.read_text())
     clone.instances.write_text(json.dumps(known | {"folder": clone.folder.stat().st_ino}))
+    alts.kill()  # so that the run does not end before all of this is seen
     replacing = twin(federation, clone)
     replacing.says("attached to run")
     assert_refused(nhs)
     assert_refused(federation.light("nhs"))  # a service that starts it again does not fight
-    federation.finish(coordinator, replacing, alts)
+    federation.finish(coordinator, replacing, federation.light("alts", *PACE))
     assert_right(federation, right)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from coordinator.instances import Acting, admit, heeded, refusal
 from fedcervix.codec import SUCCEEDS_MAX, Claim, read_claim
-from fedcervix.errors import RemoteError, StorageError
+from fedcervix.errors import FullDiskError, RemoteError, StorageError
 from site_agent.home import SiteHome
 from site_agent.home import create as create_home
 from site_agent.instances import succeed
@@ -101,3 +101,21 @@ def test_a_damaged_file_is_said_as_such(home: SiteHome, text: str) -> None:
     home.instances.write_text(text.replace("NUMBER", str(home.folder.stat().st_ino)))
     with pytest.raises(StorageError, match=r"instances\.json is damaged"):
         succeed(home)
+
+
+def test_on_a_full_disk_a_process_writes_itself_over_the_one_before(
+    home: SiteHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = [succeed(home)]
+
+    def full(path: Path, _data: bytes) -> None:
+        raise FullDiskError(f"cannot write {path}")
+
+    monkeypatch.setattr("site_agent.instances.write_whole", full)
+    for _ in range(SUCCEEDS_MAX + 2):
+        claims.append(succeed(home))
+        assert claims[-1].succeeds[0] == claims[-2].instance
+    assert len(claims[-1].succeeds) == SUCCEEDS_MAX
+    home.instances.unlink()
+    assert succeed(home).succeeds == ()
+    assert not home.instances.exists()
