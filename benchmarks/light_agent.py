@@ -1,6 +1,9 @@
-"""One site that trains in no time: the real agent on the real line, whose update is its base with one number changed.
+"""One site that trains in no time: the real agent on the real line, whose updates lie ready before it connects.
 
-python benchmarks/light_agent.py HOME
+    python -m benchmarks.light_agent HOME MODEL ROUNDS
+
+An update is MODEL with one number changed, another one for each site and round: durable files of their own, hashed by
+whoever made them, as a trainer leaves them. So a round moves and averages, and makes nothing.
 """
 
 from __future__ import annotations
@@ -25,24 +28,30 @@ PEMS = {"authority_pem": "authority.crt", "certificate_pem": "site.crt", "key_pe
 
 
 class LightWorker:
-    """Stands in for `site_agent.worker.Worker`: durable files as from a real one, and next to no arithmetic."""
+    """Stands in for `site_agent.worker.Worker`: a round's update is there, to be given its name."""
 
-    def __init__(self, blobs: BlobStore, site: str) -> None:
-        self._blobs, self._site = blobs, site
+    def __init__(self, home: SiteHome, number: int, model: Path, rounds: int) -> None:
+        self._blobs = BlobStore(home.blobs)
+        self._made: list[tuple[Path, str]] = []
+        for round_ in range(rounds):
+            made = home.folder / f"update-{round_}"
+            self._made.append((made, changed(model, made, number + 1 / (round_ + 1))))
 
     def do(
-        self, task: Task, plan: Plan, _on_progress: Callable[[dict[str, Any]], None], _cancelled: threading.Event
+        self, task: Task, _plan: Plan, _on_progress: Callable[[dict[str, Any]], None], _cancelled: threading.Event
     ) -> dict[str, Any]:
         """Return a task's numbers."""
         if task.kind is TaskKind.SCORE:
             return {"loss_sum": 1 / task.round, "count": 1, "images": 1, "gauges": {}}
-        making = self._blobs.scratch(f"light-{task.round}")
-        digest = changed(self._blobs.path(task.base), making, plan.sites.index(self._site) + 1 / task.round)
-        self._blobs.adopt(making, digest)
+        made, digest = self._made[task.round - 1]
+        self._blobs.adopt(made, digest)
         return {"digest": digest, "images": 1, "steps": 1, "loss": 1.0, "seconds": 0.1}
 
-    def cancel(self) -> None:
+    def stop(self) -> None:
         """Nothing: no task takes long."""
+
+    def cancel(self) -> None:
+        """The same."""
 
 
 def line(home: SiteHome) -> GrpcLink:
@@ -53,10 +62,10 @@ def line(home: SiteHome) -> GrpcLink:
 
 def main() -> None:
     """Run one agent until its run is over."""
-    home = SiteHome(Path(sys.argv[1]))
+    home, model, rounds = SiteHome(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3])
     site = home.certificate().identity.name
+    worker = LightWorker(home, int(site.removeprefix("site")) + 1, model, rounds)
     with home.locked(), contextlib.closing(line(home)) as link:
-        worker = LightWorker(BlobStore(home.blobs), site)
         agent = Agent(home, site, link, worker, lambda _what, _values: None)  # type: ignore[arg-type]
         print(agent.run())
 

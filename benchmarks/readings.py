@@ -24,6 +24,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 EVERY_S = 0.025
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -93,13 +95,18 @@ class Watch:
 
 
 def use(readings: Sequence[Reading], begin: float, end: float) -> Use:
-    """Return what was used from `begin` to `end` (seconds since 1970), as the nearest readings tell."""
+    """Return what was used from `begin` to `end` (seconds since 1970), as the nearest readings tell.
+
+    Bytes on the wire are interpolated: a line carries 10 MB between two readings.
+    """
     first, last = (min(readings, key=lambda reading: abs(reading.at - at)) for at in (begin, end))
+    times, carried = ([getattr(reading, part) for reading in readings] for part in ("at", "wire_bytes"))
+    wire_begin, wire_end = np.interp((begin, end), times, carried)
     names = [name for name in first.cpu_s if name in last.cpu_s]
     return Use(
         {name: last.cpu_s[name] - first.cpu_s[name] for name in names},
         {name: max(reading.anonymous_bytes.get(name, 0) for reading in readings) for name in names},
-        last.wire_bytes - first.wire_bytes,
+        round(wire_end - wire_begin),
     )
 
 

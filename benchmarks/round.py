@@ -5,8 +5,8 @@
 The sides, which take turns, each with a process for the coordinator and one for every site, over mutual TLS:
 
     ours   the real coordinator and the real site agents, with everything a run has: models are hashed, checked and
-           fsynced on both ends, every step is journaled. The trainer is replaced by one that writes its base with one
-           number changed, durably; scoring costs nothing. A round is train, average, score.
+           fsynced on both ends, every step is journaled. What the trainers make lies ready before the first round
+           (light_agent.py), and scoring costs nothing. A round is fetch, score, send, average.
     grpc   two streaming calls of gRPC move the same bytes, 1 MiB at a time, and the server averages in memory
     tls    the same over plain sockets
 
@@ -73,7 +73,7 @@ def ours(made: Federation, processes: Processes) -> Turn:
     """Let the federation run to its end."""
     port = made.coordinate(processes)
     for name in made.sites:
-        processes.start(name, "benchmarks.light_agent", made.site(name).folder)
+        processes.start(name, "benchmarks.light_agent", made.site(name).folder, made.base, made.rounds)
     with Watch(processes.pids(), port) as watch:
         for name in ("coordinator", *made.sites):
             processes.finish(name, LIMIT_S)

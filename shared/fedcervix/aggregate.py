@@ -263,8 +263,9 @@ class _Average:
         for index, source in enumerate(self._sources):
             # The first one is not added to zero, or -0.0 would come out as 0.0.
             into = total if index == 0 else term
-            # Without `dtype` numpy would multiply in float32.
-            np.multiply(self._read(source, position, span), source.weight, out=into, dtype=np.float64)
+            np.copyto(into, self._read(source, position, span))
+            if source.weight != 1:
+                into *= source.weight
             if index > 0:
                 total += term
         total /= self._weights_sum

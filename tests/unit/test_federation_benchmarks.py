@@ -36,7 +36,7 @@ def test_what_was_used_is_between_two_moments_and_the_peak_is_of_all_time():
     ]
     found = use(readings, 1.1, 2.2)
     assert found.cpu_s == {"coordinator": 0.5, "site": 0.25}
-    assert found.wire_bytes == 600
+    assert found.wire_bytes == 2020  # 3080 of the second moment, 1060 of the first
     assert found.peak_bytes == {"coordinator": 90, "site": 0}
 
 
