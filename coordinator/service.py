@@ -370,7 +370,7 @@ def serve(home: Home, service: Service, *, bind: str, sites: int) -> tuple[grpc.
     """Start listening; return the server and its port. Raises RunError where the port is taken."""
     # A site holds one stream and makes at most two calls beside it.
     workers = ThreadPoolExecutor(max_workers=3 * sites + WATCHERS_MAX + CALLS_BESIDE_STREAMS, thread_name_prefix="rpc")
-    server = grpc.server(workers, options=rpc.SERVER_OPTIONS)
+    server = grpc.server(workers, options=rpc.server_options(sites))
     server.add_generic_rpc_handlers(rpc.handlers(service.behaviours()))
     credentials = rpc.server_credentials(
         authority_pem=home.pem("authority.crt"),

@@ -61,17 +61,27 @@ CLIENT_OPTIONS: list[tuple[str, int]] = [
     ("grpc.min_reconnect_backoff_ms", 10_000),
 ]
 
-SERVER_OPTIONS: list[tuple[str, int]] = [
+UPLOADS_BYTES = 16 << 20
+"""that may arrive from all sites together before they are asked for"""
+UPLOAD_BYTES_MIN, UPLOAD_BYTES_MAX = 64 << 10, 4 << 20
+"""the same of one site; 4 MiB fill a line of 300 Mbit/s to the other side of the world (100 ms there and back)"""
+
+_SERVER_OPTIONS: list[tuple[str, int]] = [
     *_BOUNDS,
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # the clients' profile is welcome
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    # A line's window must not grow with its speed: 64 sites that upload at once would fill the memory. Within a chunk
-    # it is opened as far as the chunk needs.
+    # A line's window does not grow with its speed, or many sites that upload at once would fill the memory.
     ("grpc.http2.bdp_probe", 0),
 ]
+
+
+def server_options(sites: int) -> list[tuple[str, int]]:
+    """Return what a server needs that so many sites call: the more there are, the less each may send ahead."""
+    ahead_bytes = min(max(UPLOADS_BYTES // sites, UPLOAD_BYTES_MIN), UPLOAD_BYTES_MAX)
+    return [*_SERVER_OPTIONS, ("grpc.http2.lookahead_bytes", ahead_bytes)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ Coordinator = Callable[[Behaviour], GrpcLink]
 def coordinator() -> Iterator[Coordinator]:
     """Return a maker of lines to a coordinator that answers a Fetch like this."""
     behaviours: dict[str, Behaviour] = {}
-    server = grpc.server(ThreadPoolExecutor(4), options=rpc.SERVER_OPTIONS)
+    server = grpc.server(ThreadPoolExecutor(4), options=rpc.server_options(2))
     server.add_generic_rpc_handlers(rpc.handlers({rpc.FETCH: lambda *call: behaviours["fetch"](*call)}))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()

@@ -93,7 +93,7 @@ def line() -> Iterator[tuple[dict[rpc.Method, Any], grpc.Channel]]:
     """A server on loopback whose behaviours the test fills in, and a channel to it."""
     behaviours: dict[rpc.Method, Any] = {}
     table = {method: lambda *call, method=method: behaviours[method](*call) for method in rpc.METHODS}
-    server = grpc.server(ThreadPoolExecutor(4), options=rpc.SERVER_OPTIONS)
+    server = grpc.server(ThreadPoolExecutor(4), options=rpc.server_options(2))
     server.add_generic_rpc_handlers(rpc.handlers(table))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -254,3 +254,10 @@ def test_a_stranger_at_the_address_is_named() -> None:
     error = rpc.translate(Ended(grpc.StatusCode.UNIMPLEMENTED, "unknown service"), "host:1")
     assert type(error) is RemoteError
     assert "what answers at host:1 is not a coordinator of this version" in error.what
+
+
+@pytest.mark.parametrize(
+    ("sites", "ahead"), [(1, 4 << 20), (2, 4 << 20), (8, 2 << 20), (64, 256 << 10), (1000, 64 << 10)]
+)
+def test_many_sites_may_send_less_ahead_each(sites: int, ahead: int) -> None:
+    assert dict(rpc.server_options(sites))["grpc.http2.lookahead_bytes"] == ahead
