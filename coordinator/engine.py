@@ -71,6 +71,7 @@ class Engine:
         self._version = 0
         """counts changes, for those who watch"""
         self._trouble = ""
+        self._litter = True  # the process before this one may have left some
         self._run = replay(begin_of(record), journal.events(record.run))
         self._acting: dict[str, Acting] = {}
         self._streams: dict[str, object] = {}
@@ -166,7 +167,8 @@ class Engine:
         if len(after.rounds) != len(before.rounds):
             self._log.info("round begins", round=after.current.number, base=after.model[:12])
             with contextlib.suppress(OSError, StorageError):  # what cannot be deleted now can be at the next round
-                self._blobs.keep_only(needed(after))
+                self._blobs.put_away(needed(after))
+            self._litter = True
 
     # --- who watches ---
 
@@ -274,10 +276,13 @@ class Engine:
             with self._changed:
                 if self._stopping or self._run.ended:
                     return
-                work, due_s = duty(self._run), self._due_in_s()
-                if work is None and due_s > 0:
+                work, due_s, litter = duty(self._run), self._due_in_s(), self._litter
+                if work is None and due_s > 0 and not litter:
                     self._changed.wait(due_s)
                     continue
+            if litter:
+                self._clear()
+                continue
             try:
                 self._act(work)
                 self._trouble = ""
@@ -288,6 +293,12 @@ class Engine:
                     self._changed.wait_for(lambda: self._stopping, timeout=pauses.next_s())
             except (ModelError, RemoteError) as error:  # time does not mend these: a restart would end here again
                 self.abort(f"the round cannot be averaged: {error.what[:400]}")
+
+    def _clear(self) -> None:
+        """Delete what no round needs any more, while the sites are at work."""
+        self._litter = False
+        with contextlib.suppress(StorageError):  # what cannot be deleted now can be at the next round
+            self._blobs.delete_away()
 
     def _is_in_trouble(self, error: StorageError) -> None:
         """Let the operator know, once."""

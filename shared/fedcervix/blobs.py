@@ -5,7 +5,7 @@ Rules
 2. A transfer in progress is a `.part` file per sender; its length is the offset from which the transfer goes on, after
    a cut line as after a killed process. A sender's newest transfer is the only one that writes: on a line that was
    cut, an older one may not have noticed yet.
-3. Nobody deletes a blob but `keep_only`, which is told what the run still needs.
+3. Nobody takes a blob away but who is told what the run still needs: `keep_only`, `put_away`.
 """
 
 from __future__ import annotations
@@ -33,10 +33,12 @@ class BlobStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._incoming = folder / "incoming"
+        self._away = self._incoming / ".away"
         self._turn = threading.Lock()
         self._newest: dict[Path, object] = {}
         with disk(folder, "write"):
             self._incoming.mkdir(parents=True, exist_ok=True)
+            self._away.mkdir(exist_ok=True)
 
     def path(self, digest: str) -> Path:
         """Return where a blob lies (or would lie)."""
@@ -161,11 +163,25 @@ class BlobStore:
 
     def keep_only(self, digests: Collection[str]) -> None:
         """Delete every finished blob that is not among `digests`."""
+        self.put_away(digests)
+        self.delete_away()
+
+    def put_away(self, digests: Collection[str]) -> None:
+        """Take its name from every finished blob that is not among `digests`: from now on it is not here.
+
+        That is quick; what it occupies is free after `delete_away`, which takes some 25 ms for 100 MB.
+        """
         kept = set(digests)
         with disk(self._folder, "write"):
             for blob in self._folder.glob("*.safetensors"):
                 if blob.name.removesuffix(".safetensors") not in kept:
-                    blob.unlink(missing_ok=True)
+                    blob.replace(self._away / blob.name)
+
+    def delete_away(self) -> None:
+        """Delete what was put away."""
+        with disk(self._folder, "write"):
+            for blob in self._away.iterdir():
+                blob.unlink(missing_ok=True)
 
     def _part(self, digest: str, sender: str) -> Path:
         return self._incoming / sender / f"{digest}.part"
