@@ -40,6 +40,8 @@ from fedcervix.rounding import Rounded, rebuild, round_model
 from fedcervix.rounds import (
     Aggregate,
     Instruction,
+    Leave,
+    Outcome,
     Presence,
     Run,
     begin,
@@ -71,6 +73,7 @@ class Engine:
         self._version = 0
         """counts changes, for those who watch"""
         self._trouble = ""
+        self._dismissed: set[str] = set()
         self._litter = True  # the process before this one may have left some
         self._run = replay(begin_of(record), journal.events(record.run))
         self._acting: dict[str, Acting] = {}
@@ -237,10 +240,18 @@ class Engine:
         try:
             while (news := self._await_news(site, last, listens)) is not None:
                 yield (last := news)
+                if isinstance(news, Leave):
+                    self._dismiss(site)
         finally:
             with self._changed:
                 if self._streams.get(site) is me:
                     self._stream_ended(site)
+
+    def _dismiss(self, site: str) -> None:
+        """The site has been told to leave."""
+        with self._changed:
+            self._dismissed.add(site)
+            self._tell()
 
     def _stream_ended(self, site: str) -> None:
         """The site's stream was cut, or another process acts for it now. Called under the lock."""
@@ -275,6 +286,7 @@ class Engine:
         while True:
             with self._changed:
                 if self._stopping or self._run.ended:
+                    self._changed.wait_for(self._may_go, timeout=self._run.plan.terms.lease_s)
                     return
                 work, due_s, litter = duty(self._run), self._due_in_s(), self._litter
                 if work is None and due_s > 0 and not litter:
@@ -293,6 +305,15 @@ class Engine:
                     self._changed.wait_for(lambda: self._stopping, timeout=pauses.next_s())
             except (ModelError, RemoteError) as error:  # time does not mend these: a restart would end here again
                 self.abort(f"the round cannot be averaged: {error.what[:400]}")
+
+    def _may_go(self) -> bool:
+        """Say whether nobody waits for a last word: a site that does not hear how the run ended waits for ever.
+
+        An aborted run waits for nobody who is not on the line now. Called under the lock.
+        """
+        aborted = self._run.outcome is Outcome.ABORTED
+        heed = self._streams if aborted else {s.name for s in self._run.sites if s.presence is Presence.PRESENT}
+        return self._stopping or self._dismissed.issuperset(heed)
 
     def _clear(self) -> None:
         """Delete what no round needs any more, while the sites are at work."""

@@ -15,10 +15,10 @@ import pytest
 
 from coordinator.engine import PICTURE_S, Engine
 from fedcervix.blobs import BlobStore
-from fedcervix.events import Answer, ScoreReported, SiteAttached, SiteSilent, Task, TaskKind, UpdateStored
+from fedcervix.events import Answer, ModelAdopted, ScoreReported, SiteAttached, SiteSilent, Task, TaskKind, UpdateStored
 from fedcervix.journal import Journal, RunRecord
 from fedcervix.plan import Plan, Recipe, Terms
-from fedcervix.rounds import Aggregate, Phase, duty
+from fedcervix.rounds import Aggregate, Leave, Phase, duty
 from fedcervix.weights import read_tensors, write_tensors
 
 SITES = ("ada", "bob")
@@ -243,3 +243,51 @@ def test_whoever_watches_sees_every_change_and_the_last_one(federation: Callable
 
 def test_whoever_has_left_is_shown_nothing(federation: Callable[..., Federation]) -> None:
     assert list(federation().engine.changes(lambda: False)) == []
+
+
+# --- the end -----------------------------------------------------------------------------------------------------
+
+
+def finished(run: Federation) -> Federation:
+    """Do the only round; both sites take the model."""
+    run.round()
+    with driven(run.engine):
+        for site in SITES:
+            task = run.asked(site)
+            assert task.kind is TaskKind.ADOPT
+            assert run.engine.submit(ModelAdopted(site, task, 0.0)) is Answer.ACCEPTED
+    assert run.engine.run.ended
+    run.restart()  # killed before it had told anybody
+    return run
+
+
+def told(run: Federation, site: str) -> None:
+    """Let a site listen to its end."""
+    *_, last = run.engine.instructions(site, INSTANCE, lambda: True)
+    assert isinstance(last, Leave)
+
+
+def test_a_coordinator_whose_run_is_over_stays_until_everybody_has_been_told(
+    federation: Callable[..., Federation],
+) -> None:
+    run = finished(federation(rounds=1))
+    thread = threading.Thread(target=run.engine.drive, daemon=True)
+    thread.start()
+    told(run, "ada")
+    assert thread.is_alive()
+    told(run, "bob")
+    thread.join()
+
+
+def test_it_waits_a_lease_for_who_does_not_come_and_not_at_all_when_it_is_stopped(
+    federation: Callable[..., Federation],
+) -> None:
+    with driven(finished(federation("long", rounds=1)).engine):
+        pass
+    finished(federation("short", rounds=1, lease_s=1.0)).engine.drive()
+
+
+def test_an_aborted_run_waits_for_nobody_who_is_not_on_the_line(federation: Callable[..., Federation]) -> None:
+    run = federation()
+    run.engine.abort("enough")
+    run.engine.drive()
