@@ -291,8 +291,6 @@ class Engine:
                 self._is_in_trouble(error)
                 with self._changed:
                     self._changed.wait_for(lambda: self._stopping, timeout=pauses.next_s())
-            except (ModelError, RemoteError) as error:  # time does not mend these: a restart would end here again
-                self.abort(f"the round cannot be averaged: {error.what[:400]}")
 
     def _clear(self) -> None:
         """Delete what no round needs any more, while the sites are at work."""
@@ -317,12 +315,19 @@ class Engine:
 
     def _act(self, work: Aggregate | None) -> None:
         if work is not None:
-            made = self._average(work)
-            self.submit(AggregateStored(work.round, made.digest, self._clock_s(), made.packed, made.residual))
+            self._average_or_abort(work)
             return
         for site in self._silent_sites():
             self.submit(SiteSilent(site, self._clock_s()))
         self.submit(Tick(self._clock_s()))
+
+    def _average_or_abort(self, work: Aggregate) -> None:
+        try:
+            made = self._average(work)
+        except (ModelError, RemoteError) as error:  # time does not mend these: a restart would end here again
+            self.abort(f"the round cannot be averaged: {error.what[:400]}")
+            return
+        self.submit(AggregateStored(work.round, made.digest, self._clock_s(), made.packed, made.residual))
 
     def _average(self, work: Aggregate) -> Rounded:
         """Average the round's updates (paper, II-B: "we use weight averaging for model aggregation")."""

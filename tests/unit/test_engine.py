@@ -15,7 +15,8 @@ import pytest
 
 from coordinator.engine import PICTURE_S, Engine
 from fedcervix.blobs import BlobStore
-from fedcervix.events import Answer, ScoreReported, SiteAttached, SiteSilent, Task, TaskKind, UpdateStored
+from fedcervix.errors import FullDiskError, ModelError
+from fedcervix.events import Answer, Event, ScoreReported, SiteAttached, SiteSilent, Task, TaskKind, UpdateStored
 from fedcervix.journal import Journal, RunRecord
 from fedcervix.plan import Plan, Recipe, Terms
 from fedcervix.rounds import Aggregate, Phase, duty
@@ -225,6 +226,28 @@ def test_a_coordinator_in_trouble_stops_at_once(federation: Callable[..., Federa
         assert any(run.engine.trouble for _ in itertools.islice(run.engine.changes(lambda: True), 20))
         begun_s = time.monotonic()
     assert time.monotonic() - begun_s < 5, "it waited for its next try"
+
+
+def test_a_run_that_cannot_be_averaged_is_aborted_once_the_journal_has_room(
+    federation: Callable[..., Federation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, append, full = federation(), Journal.append, threading.Event()
+
+    def averages(_work: Aggregate) -> None:
+        full.set()
+        raise ModelError("the models differ")
+
+    def appends(journal: Journal, name: str, event: Event) -> None:
+        if full.is_set() and not run.engine.trouble:
+            raise FullDiskError("no room for the journal")
+        append(journal, name, event)
+
+    monkeypatch.setattr(run.engine, "_average", averages)
+    monkeypatch.setattr(Journal, "append", appends)
+    for site in SITES:
+        run.train(site)
+    run.engine.drive()
+    assert run.engine.run.reason == "the round cannot be averaged: the models differ"
 
 
 def test_whoever_watches_sees_every_change_and_the_last_one(federation: Callable[..., Federation]) -> None:
