@@ -210,10 +210,10 @@ def _given_base(home: Home, blobs: BlobStore) -> str:
 def _serve(home: Home, engine: Engine, blobs: BlobStore, bind: str) -> None:
     service = Service(home, Registry(home.registry), engine, blobs)
     server, port = serve(home, service, bind=bind, sites=len(engine.run.plan.sites))
-    write_whole(home.running, json.dumps({"pid": os.getpid(), "port": port}).encode())
-    _on_signals(engine.stop)
-    logger(run=engine.run.run).info("listening", bind=f"{bind.rpartition(':')[0]}:{port}")
     try:
+        write_whole(home.running, json.dumps({"pid": os.getpid(), "port": port}).encode())
+        _on_signals(engine.stop)
+        logger(run=engine.run.run).info("listening", bind=f"{bind.rpartition(':')[0]}:{port}")
         engine.drive()
     finally:
         engine.stop()

@@ -56,6 +56,8 @@ from fedcervix.weights import read_layout, vet, vet_base
 
 STORAGE_PAUSE_MOST_S = 10.0
 """how long the coordinator leaves a full disk alone, at most, before it tries again"""
+STOOD_STILL_LEASES = 0.25
+"""if the driving thread looks so much later than it meant to, the coordinator stood still: it has heard nobody"""
 PICTURE_S = 1.0
 """after which whoever watches is shown how things stand though nothing was journaled: progress is not"""
 
@@ -64,9 +66,15 @@ class Engine:
     """One run, from its journal to its end. Thread-safe."""
 
     def __init__(
-        self, journal: Journal, blobs: BlobStore, record: RunRecord, *, clock_s: Callable[[], float] = time.time
+        self,
+        journal: Journal,
+        blobs: BlobStore,
+        record: RunRecord,
+        *,
+        clock_s: Callable[[], float] = time.time,
+        steady_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._journal, self._blobs, self._clock_s = journal, blobs, clock_s
+        self._journal, self._blobs, self._clock_s, self._steady_s = journal, blobs, clock_s, steady_s
         self._log = logger(run=record.run)
         self._changed = threading.Condition()
         self._stopping = False
@@ -79,7 +87,11 @@ class Engine:
         self._acting: dict[str, Acting] = {}
         self._streams: dict[str, object] = {}
         self._unpacking = {site: threading.Lock() for site in record.plan.sites}
-        self._liveness = Liveness(record.plan.sites, record.plan.terms.lease_s, time.monotonic)
+        self._liveness = Liveness(record.plan.sites, record.plan.terms.lease_s, steady_s)
+        self._look_s = min(86_400.0, record.plan.terms.lease_s * STOOD_STILL_LEASES)  # a condition's wait has a bound
+        """the driving thread looks so often, at least"""
+        self._meant_s = steady_s()
+        """when it means to look again"""
 
     @property
     def run(self) -> Run:
@@ -288,8 +300,10 @@ class Engine:
                 if self._stopping or self._run.ended:
                     self._changed.wait_for(self._may_go, timeout=self._run.plan.terms.lease_s)
                     return
+                self._woke()
                 work, due_s, litter = duty(self._run), self._due_in_s(), self._litter
                 if work is None and due_s > 0 and not litter:
+                    self._meant_s += due_s
                     self._changed.wait(due_s)
                     continue
             if litter:
@@ -302,9 +316,22 @@ class Engine:
             except StorageError as error:
                 self._is_in_trouble(error)
                 with self._changed:
-                    self._changed.wait_for(lambda: self._stopping, timeout=pauses.next_s())
-            except (ModelError, RemoteError) as error:  # time does not mend these: a restart would end here again
-                self.abort(f"the round cannot be averaged: {error.what[:400]}")
+                    self._meant_s = self._steady_s() + (pause_s := pauses.next_s())
+                    self._changed.wait_for(lambda: self._stopping, timeout=pause_s)
+
+    def _woke(self) -> None:
+        """Give everyone a new lease, as after a restart, if the coordinator stood still. Called under the lock.
+
+        A process or a machine that was paused, or a disk that did not answer: what the sites said meanwhile waits to be
+        read, and their leases ran out unheard.
+        """
+        late_s = self._steady_s() - self._meant_s
+        if late_s > self._look_s:
+            self._log.warning("stood still", seconds=round(late_s, 1))
+            for site in self._run.sites:
+                if site.presence is Presence.PRESENT:
+                    self._liveness.heard(site.name)
+        self._meant_s = self._steady_s()
 
     def _may_go(self) -> bool:
         """Say whether nobody waits for a last word: a site that does not hear how the run ended waits for ever.
@@ -338,12 +365,22 @@ class Engine:
 
     def _act(self, work: Aggregate | None) -> None:
         if work is not None:
-            made = self._average(work)
-            self.submit(AggregateStored(work.round, made.digest, self._clock_s(), made.packed, made.residual))
+            self._average_or_abort(work)
             return
-        for site in self._silent_sites():
-            self.submit(SiteSilent(site, self._clock_s()))
+        with self._changed:
+            self._woke()
+            for site in self._silent_sites():
+                self.submit(SiteSilent(site, self._clock_s()))
         self.submit(Tick(self._clock_s()))
+
+    def _average_or_abort(self, work: Aggregate) -> None:
+        try:
+            made = self._average(work)
+        except (ModelError, RemoteError) as error:  # time does not mend these: a restart would end here again
+            self.abort(f"the round cannot be averaged: {error.what[:400]}")
+            return
+        self._meant_s = self._steady_s()  # it was at work, however long that took
+        self.submit(AggregateStored(work.round, made.digest, self._clock_s(), made.packed, made.residual))
 
     def _average(self, work: Aggregate) -> Rounded:
         """Average the round's updates (paper, II-B: "we use weight averaging for model aggregation")."""
@@ -369,19 +406,19 @@ class Engine:
         return not self._run.ended and isinstance(instruction(self._run, site), Task)
 
     def _silent_sites(self) -> list[str]:
-        with self._changed:
-            present = [s.name for s in self._run.sites if s.presence is Presence.PRESENT]
-            return [site for site in present if self._lease_left_s(site) <= 0]
+        """Return whose leases have run out. Called under the lock."""
+        present = [s.name for s in self._run.sites if s.presence is Presence.PRESENT]
+        return [site for site in present if self._lease_left_s(site) <= 0]
 
     def _lease_left_s(self, site: str) -> float:
         left = self._liveness.lease_ends_in_s(site, working=self._working(site))
         return float("inf") if left is None else left
 
     def _due_in_s(self) -> float:
-        """Return the seconds until a lease or a wait runs out; at most a day (the condition's wait has a bound)."""
+        """Return the seconds until a lease or a wait runs out; at most until the next look."""
         leases = [self._lease_left_s(s.name) for s in self._run.sites if s.presence is Presence.PRESENT]
         until = deadline(self._run)
-        return min([86_400.0, *leases, *([] if until is None else [until - self._clock_s()])])
+        return min([self._look_s, *leases, *([] if until is None else [until - self._clock_s()])])
 
 
 def _words(event: Event) -> str:

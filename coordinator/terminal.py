@@ -1,4 +1,7 @@
-"""The overview as a person reads it: tables on a terminal, the same lines in a pipe."""
+"""The overview as a person reads it: tables on a terminal, the same lines in a pipe.
+
+What a site has said is shown, never obeyed: neither rich's markup nor a terminal's control characters.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ def _headline(d: dict[str, Any]) -> Text:
     if d["outcome"]:
         text.append("\n")
         text.append(d["outcome"], OUTCOME_COLOURS[d["outcome"]])
-        text.append(f": {d['reason']}")
+        text.append(f": {_shown(d['reason'])}")
     return text
 
 
@@ -55,13 +58,13 @@ def _sites(d: dict[str, Any]) -> Table:
     return table
 
 
-def _progress(site: dict[str, Any]) -> str:
+def _progress(site: dict[str, Any]) -> Text:
     if not site["stage"]:
-        return ""
+        return Text()
     of = f"/{site['of']}" if site["of"] else ""
     loss = f", loss {site['loss']:.3f}" if site["loss"] else ""
     rate = f", {site['images_per_s']:.0f} images/s" if site["images_per_s"] else ""
-    return f"{site['stage']} {site['done']}{of} {site['unit']}{loss}{rate}"
+    return Text(_shown(f"{site['stage']} {site['done']}{of} {site['unit']}{loss}{rate}"))
 
 
 def _waits(d: dict[str, Any]) -> RenderableType:
@@ -71,7 +74,8 @@ def _waits(d: dict[str, Any]) -> RenderableType:
     for wait in d["waits"]:
         until = "it reports" if wait["until"] is None else _clock(wait["until"])
         then = "a silent site loses its lease" if wait["until"] is None else wait["then"]
-        table.add_row(wait["site"], _cut(wait["reason"], wait), _clock(wait["since"]), until, then)
+        because = Text(_cut(_shown(wait["reason"]), wait))
+        table.add_row(wait["site"], because, _clock(wait["since"]), until, then)
     return table
 
 
@@ -98,7 +102,7 @@ def _ledger(d: dict[str, Any]) -> RenderableType:
         counted = "\n".join(
             f"{c['site']} ({c['images']}, {c['steps']}, {c['weight']:.2f})" for c in line["contributions"]
         )
-        missing = "\n".join(f"{m['site']}: {m['reason']}" for m in line["missing"])
+        missing = "\n".join(f"{m['site']}: {_shown(m['reason'])}" for m in line["missing"])
         loss = "" if line["loss"] is None else f"{line['loss']:.4f}"
         best = " *" if line["round"] == d["best_round"] else ""
         table.add_row(f"{line['round']}{best}", counted, Text(missing, "yellow"), loss, line["model"][:12])
@@ -113,7 +117,12 @@ def _notes(d: dict[str, Any]) -> list[Text]:
 def _failure(f: dict[str, Any]) -> str:
     how = "had trouble and goes on" if f["goes_on"] else "failed"
     kind = f", {f['kind']}" if f["kind"] else ""
-    return f"{_clock(f['at'])} {f['site']} {how} while {f['stage']}: {f['hint']} ({f['incident']}{kind})"
+    return _shown(f"{_clock(f['at'])} {f['site']} {how} while {f['stage']}: {f['hint']} ({f['incident']}{kind})")
+
+
+def _shown(words: str) -> str:
+    """A site's words without what would move the cursor, colour the screen or begin a line."""
+    return "".join(letter if letter.isprintable() else "?" for letter in words)
 
 
 def _clock(at: float) -> str:

@@ -82,6 +82,8 @@ class BlobStore:
         hasher = hashlib.sha256()
         with disk(part, "read"):
             _hash_into(hasher, part)
+        with disk(part, "write"):
+            _sync(part)  # the process that wrote it may have been killed before it came to that
         try:
             self._verify(part, digest, hasher)
         except RemoteError:
@@ -146,8 +148,8 @@ class BlobStore:
 
     def adopt(self, file: Path, digest: str) -> None:
         """Give a finished file (same disk, already hashed by its writer) its name."""
-        with disk(file, "write"), file.open("rb") as made:
-            os.fsync(made.fileno())
+        with disk(file, "write"):
+            _sync(file)
         self._name(file, digest)
 
     def scratch(self, name: str) -> Path:
@@ -189,11 +191,16 @@ class BlobStore:
     def _name(self, file: Path, digest: str) -> None:
         with disk(file, "write"):
             file.replace(self.path(digest))
-            folder = os.open(self._folder, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            _sync(self._folder)
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold what was written to a file or a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _bounded(chunks: Iterator[bytes], offset: int, size_bytes: int) -> Iterator[bytes]:

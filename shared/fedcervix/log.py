@@ -1,14 +1,17 @@
 """Logs: one event per thing that happened, values as keys. Console on a terminal, JSON lines otherwise.
 
+A line that cannot be written is lost, and nothing else is: whoever logs never hears of it.
+
 Nothing that may not leave a hospital is ever a key: `FORBIDDEN_KEYS` are dropped, whoever passes them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -19,6 +22,21 @@ def _drop_forbidden(_logger: Any, _method: str, event: MutableMapping[str, Any])
     for key in FORBIDDEN_KEYS & event.keys():
         del event[key]
     return event
+
+
+class _Losable:
+    """A stream that may lose what it is given: its disk is full, or its reader has gone."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 def configure(*, verbose: bool = False) -> None:
@@ -34,7 +52,7 @@ def configure(*, verbose: bool = False) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Losable(sys.stderr))),
         cache_logger_on_first_use=False,
     )
 

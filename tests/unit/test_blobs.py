@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -71,6 +72,23 @@ def test_a_process_killed_between_the_last_byte_and_the_name_loses_nothing(store
     part(store).write_bytes(BLOB)
     assert store.expect(NAME, "ada", size_bytes=SIZE) == SIZE
     assert store.path(NAME).read_bytes() == BLOB
+
+
+def test_what_a_killed_process_left_is_on_the_disk_before_it_has_its_name(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part(store).parent.mkdir()
+    part(store).write_bytes(BLOB)
+    synced: list[tuple[int, bool]] = []
+    sync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_ino, store.has(NAME)))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    store.expect(NAME, "ada", size_bytes=SIZE)
+    assert synced[0] == (store.path(NAME).stat().st_ino, False)
 
 
 def test_the_same_with_wrong_bytes_begins_again(store: BlobStore) -> None:

@@ -15,10 +15,21 @@ import pytest
 
 from coordinator.engine import PICTURE_S, Engine
 from fedcervix.blobs import BlobStore
-from fedcervix.events import Answer, ModelAdopted, ScoreReported, SiteAttached, SiteSilent, Task, TaskKind, UpdateStored
+from fedcervix.errors import FullDiskError, ModelError
+from fedcervix.events import (
+    Answer,
+    Event,
+    ModelAdopted,
+    ScoreReported,
+    SiteAttached,
+    SiteSilent,
+    Task,
+    TaskKind,
+    UpdateStored,
+)
 from fedcervix.journal import Journal, RunRecord
 from fedcervix.plan import Plan, Recipe, Terms
-from fedcervix.rounds import Aggregate, Leave, Phase, duty
+from fedcervix.rounds import Aggregate, Leave, Phase, Presence, duty
 from fedcervix.weights import read_tensors, write_tensors
 
 SITES = ("ada", "bob")
@@ -199,7 +210,7 @@ def test_the_disk_keeps_what_the_next_average_needs_and_no_more(federation: Call
     assert [len(list(home.blobs.path("x").parent.glob("*.safetensors"))) for home in (plain, moved)] == [3, 4]
 
 
-# --- trouble, and who watches ------------------------------------------------------------------------------------
+# --- trouble -----------------------------------------------------------------------------------------------------
 
 
 def test_a_disk_that_is_full_for_a_while_is_tried_again_and_said_once(federation: Callable[..., Federation]) -> None:
@@ -225,6 +236,70 @@ def test_a_coordinator_in_trouble_stops_at_once(federation: Callable[..., Federa
         assert any(run.engine.trouble for _ in itertools.islice(run.engine.changes(lambda: True), 20))
         begun_s = time.monotonic()
     assert time.monotonic() - begun_s < 5, "it waited for its next try"
+
+
+def test_a_run_that_cannot_be_averaged_is_aborted_once_the_journal_has_room(
+    federation: Callable[..., Federation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, append, full = federation(), Journal.append, threading.Event()
+
+    def averages(_work: Aggregate) -> None:
+        full.set()
+        raise ModelError("the models differ")
+
+    def appends(journal: Journal, name: str, event: Event) -> None:
+        if full.is_set() and not run.engine.trouble:
+            raise FullDiskError("no room for the journal")
+        append(journal, name, event)
+
+    monkeypatch.setattr(run.engine, "_average", averages)
+    monkeypatch.setattr(Journal, "append", appends)
+    for site in SITES:
+        run.train(site)
+    run.engine.drive()
+    assert run.engine.run.reason == "the round cannot be averaged: the models differ"
+
+
+# --- a coordinator that stood still -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("paused", [0.3, 1.5, 100])
+def test_a_coordinator_that_stood_still_gives_everyone_a_new_lease(
+    federation: Callable[..., Federation], paused: float
+) -> None:
+    """It was stopped, or its machine was: the sites' reports lie unread."""
+    run, lease_s, now_s = federation(lease_s=1000.0), 1000.0, [0.0]
+    engine = run.engine = Engine(run.journal, run.blobs, run.record, steady_s=lambda: now_s[0])
+    now_s[0] += paused * lease_s
+    with driven(engine):
+        assert waits_for(lambda: engine.lines()["ada"].lease_ends_in_s != (1 - paused) * lease_s)
+        assert [engine.lines()[site].lease_ends_in_s for site in SITES] == [lease_s, lease_s]
+        assert {site.presence for site in engine.run.sites} == {Presence.PRESENT}
+
+
+def test_a_site_is_silent_after_a_lease_for_a_coordinator_that_never_stood_still(
+    federation: Callable[..., Federation],
+) -> None:
+    run, now_s = federation(lease_s=1000.0), [0.0]
+    engine = run.engine = Engine(run.journal, run.blobs, run.record, steady_s=lambda: now_s[0])
+    for _ in range(4):
+        engine._woke()
+        now_s[0] += 250
+        engine.heard("ada")
+    with driven(engine):
+        assert waits_for(lambda: engine.run.site("bob").presence is Presence.SILENT)
+        assert engine.run.site("ada").presence is Presence.PRESENT
+
+
+def waits_for(holds: Callable[[], bool]) -> bool:
+    """Say whether something comes true within some seconds."""
+    until_s = time.monotonic() + 10
+    while not holds() and time.monotonic() < until_s:
+        time.sleep(0.01)
+    return holds()
+
+
+# --- who watches --------------------------------------------------------------------------------------------------
 
 
 def test_whoever_watches_sees_every_change_and_the_last_one(federation: Callable[..., Federation]) -> None:

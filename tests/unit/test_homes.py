@@ -12,11 +12,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
+from coordinator import cli
 from coordinator.home import Home
-from fedcervix.errors import RunError
+from fedcervix.errors import RunError, StorageError
 from site_agent.home import SiteHome
 
 HOLDER = """
@@ -71,6 +73,19 @@ def test_a_coordinator_that_was_killed_is_not_taken_for_running_when_its_number_
     with holder(home):
         home.running.write_text(json.dumps({"pid": os.getpid(), "port": 8443}))
         assert home.read_running() == {"pid": os.getpid(), "port": 8443}
+
+
+def test_a_coordinator_that_cannot_say_where_it_listens_listens_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads of a server that nobody stops would outlive the error that is shown."""
+    server, engine = MagicMock(), MagicMock()
+    for name in ("Service", "Registry"):
+        monkeypatch.setattr(cli, name, MagicMock())
+    monkeypatch.setattr(cli, "serve", lambda *_args, **_more: (server, 8443))
+    with pytest.raises(StorageError):
+        cli._serve(Home(tmp_path / "gone"), engine, MagicMock(), "0.0.0.0:8443")
+    assert (server.stop.called, engine.stop.called, engine.drive.called) == (True, True, False)
 
 
 def test_asking_whether_a_coordinator_runs_does_not_get_into_the_way_of_its_start(tmp_path: Path) -> None:

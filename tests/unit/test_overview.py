@@ -11,7 +11,7 @@ from coordinator.liveness import Line
 from coordinator.overview import overview
 from coordinator.terminal import render
 from fedcervix.codec import Progress
-from fedcervix.events import SiteAttached, SiteSilent, UpdateStored
+from fedcervix.events import SiteAttached, SiteFailed, SiteSilent, UpdateStored
 from fedcervix.plan import Plan, Recipe, Terms
 from fedcervix.rounds import Run, begin, instruction, step
 
@@ -97,3 +97,15 @@ def test_progress_is_shown_while_it_is_of_what_the_site_is_asked() -> None:
     assert seen(run, ada=working, bob=OPEN)["sites"][0]["done"] == 3
     run, _ = step(run, UpdateStored("ada", task, "d" * 64, 1, 1, 1.0, 1.0, NOW))  # type: ignore[arg-type]
     assert seen(run, ada=working, bob=OPEN)["sites"][0]["done"] == 0
+
+
+@pytest.mark.parametrize("words", ["[/x]", "[red]", "\x1b[2J", "\rnothing is wrong", "a\nb"])
+def test_what_a_site_says_is_shown_and_not_obeyed(words: str) -> None:
+    run = training()
+    progress = Progress(instruction(run, "ada"), words, 3, 5, words, 0.5, 9.0)  # type: ignore[arg-type]
+    run, _ = step(run, SiteFailed("bob", words, words, "incident", NOW, words))
+    text = drawn(seen(run, ada=Line(True, None, 40.0, progress), bob=OPEN))
+    safe = "".join(letter if letter.isprintable() else "?" for letter in words)
+    assert f"{safe} 3/5 {safe}" in text
+    assert text.count(safe) > 4, "the failure and the wait for it"
+    assert all(letter.isprintable() for letter in text.replace("\n", ""))
