@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import IO, Any, cast
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -38,6 +39,12 @@ class _Lossy:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a line as `click.echo` does, or lose it."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=err)
 
 
 class Display:

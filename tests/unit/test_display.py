@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from site_agent.display import Display
+from site_agent.display import Display, echo
 
 PROGRESS = {"task": "train", "stage": "training", "done": 1, "of": 2, "unit": "steps"}
 
@@ -42,6 +42,14 @@ def test_a_line_that_cannot_be_shown_is_lost(monkeypatch: pytest.MonkeyPatch, nu
     display.close()
 
 
+@pytest.mark.parametrize("err", [False, True])
+def test_a_line_of_the_command_s_own_is_lost_alike(monkeypatch: pytest.MonkeyPatch, err: bool) -> None:
+    monkeypatch.setattr("sys.stderr" if err else "sys.stdout", Broken(errno.ENOSPC, terminal=False))
+    echo("a line", err=err)
+
+
 def test_what_can_be_shown_is(capsys: pytest.CaptureFixture[str]) -> None:
     Display().show("said", {"text": "a line"})
     assert capsys.readouterr().err.endswith("  a line\n")
+    echo("another")
+    assert capsys.readouterr().out == "another\n"
