@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from fedcervix import codec, session
 from fedcervix.blobs import BlobStore
@@ -50,6 +50,8 @@ from site_agent.runs import last_federation
 from site_agent.silence import FLOOR_S
 from site_agent.spool import Spool
 from site_agent.worker import CancelledError, Worker, WorkFailedError
+
+T = TypeVar("T")
 
 REMOTE_ERRORS_MAX = 3
 MENDED_BY_TIME = (LinkError, StorageError, RunError, RemoteError, TwinError)
@@ -182,8 +184,8 @@ class Agent:
         return session.duty(self._session, self._blobs.has)
 
     def _leave(self, leave: Leave) -> Leave:
-        if self._spool is not None:
-            self._spool.end(leave.outcome.value, leave.record)
+        if (spool := self._spool) is not None:
+            self._when_there_is_room(lambda: spool.end(leave.outcome.value, leave.record))
         return leave
 
     def stop(self) -> None:
@@ -222,6 +224,19 @@ class Agent:
             self._disk_because = error.what
         else:
             self._kept, self._disk_because = kept, ""
+
+    def _when_there_is_room(self, act: Callable[[], None]) -> None:
+        """Write down in the loop what it cannot go on without; whoever wants the agent to end does not wait for room.
+
+        Raises KeyboardInterrupt.
+        """
+
+        def wait(pause_s: float) -> None:
+            if self._failures.hurry.wait(pause_s):
+                self._drain()
+                raise KeyboardInterrupt
+
+        with_room(act, self._show_trouble, wait)
 
     def _remember_elsewhere(self, spool: Spool, then: Callable[[session.Session], session.Session]) -> None:
         """Write down what came of a run that was abandoned meanwhile: its coordinator may come back."""
@@ -286,7 +301,7 @@ class Agent:
                 next_step="agree with the coordinator's operator, then change the policy or the plan",
             )
         spool = Spool(self._home.run_folder(welcome.run))
-        spool.open(welcome.plan)
+        self._when_there_is_room(lambda: spool.open(welcome.plan))
         self._enter(welcome.plan, spool)
 
     def _enter(self, plan: Plan, spool: Spool) -> None:
@@ -428,14 +443,14 @@ class Agent:
         self._show("finished", {"task": task, "lines": lines})
         return lambda s: session.finished(s, result)
 
-    def _with_room(self, job: Job, task: Task, act: Callable[[], None]) -> None:
+    def _with_room(self, job: Job, task: Task, act: Callable[[], T]) -> T:
         """Write something to this site's disk; a full one is waited for, and the coordinator is told so."""
 
         def wait(pause_s: float) -> None:
             if job.cancelled.wait(pause_s) or self._stopping.is_set():
                 raise CancelledError
 
-        with_room(act, self._on_progress(task), wait)
+        return with_room(act, self._on_progress(task), wait)
 
     def _bring(self, job: Job, task: Task) -> None:
         """Have the task's model here; neither it nor its packed form is longer than this run's models may be."""
@@ -453,15 +468,17 @@ class Agent:
         """Return what a worker has done as the report it makes."""
         if task.kind is TaskKind.SCORE:
             return _score(self._site, task, numbers)
-        made = economy.rounded(self._blobs, job.spool.folder, task, job.plan, numbers["digest"])
+        folder, digest = job.spool.folder, numbers["digest"]
+        made = self._with_room(job, task, lambda: economy.rounded(self._blobs, folder, task, job.plan, digest))
         update = _update(self._site, task, numbers, made)
-        economy.keep(job.spool.folder, update, made.residual)
+        self._with_room(job, task, lambda: economy.keep(folder, update, made.residual))
         return update
 
     def _deliver(self, job: Job, result: session.Result) -> Callable[[session.Session], session.Session]:
         answer, reason = self._again(job.cancelled, lambda: self._deliver_once(job, result))
         if isinstance(result, UpdateStored):
-            economy.settle(job.spool.folder, result, answer)
+            update = result
+            self._with_room(job, update.task, lambda: economy.settle(job.spool.folder, update, answer))
 
         def answered(s: session.Session) -> session.Session:
             return session.answered(s, result.task)
@@ -514,9 +531,7 @@ class Agent:
         def on_progress(values: dict[str, Any]) -> None:
             if note := values.pop("note", ""):
                 self._show("said", {"text": note})
-            if trouble := values.get("trouble"):
-                what, cause, next_step = trouble
-                self._show("trouble", {"error": FedcervixError(what, cause=cause, next_step=next_step)})
+            self._show_trouble(values)
             self._show("progress", {"task": task, **values})
             numbers = (values.get("loss", 0.0), values.get("images_per_s", 0.0))
             self._reporter.heard(
@@ -524,6 +539,12 @@ class Agent:
             )
 
         return on_progress
+
+    def _show_trouble(self, values: dict[str, Any]) -> None:
+        """Show what a progress says that is in the way, if anything is."""
+        if trouble := values.get("trouble"):
+            what, cause, next_step = trouble
+            self._show("trouble", {"error": FedcervixError(what, cause=cause, next_step=next_step)})
 
     def _on_bytes(self, job: Job, task: Task, stage: str) -> Callable[[int, int], None]:
         """Show a transfer; it is not brought to its end when its task is no longer wanted."""

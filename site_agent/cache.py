@@ -22,8 +22,9 @@ from typing import Protocol
 
 import numpy as np
 
-from fedcervix.errors import DataError, StorageError
+from fedcervix.errors import DataError, FullDiskError, StorageError
 from fedcervix.plan import Fit
+from fedcervix.weights import FULL
 from site_agent import cachefiles
 from site_agent.images import PIXELS_MAX, Progress, UnreadableError, each, picture, pixel_digest, silent, square
 from site_agent.memory import available_bytes
@@ -67,7 +68,7 @@ def load(
     from the disk. `on_progress` counts what has to be decoded. Every square that was kept is checked as it is loaded;
     what is damaged is decoded again. Afterwards neither image files nor cache are needed (the mapped file may be
     deleted, not shortened: `records`, rule 4). Raises DataError if an image vanished or changed since the collection
-    was indexed, StorageError if squares fit neither in memory nor on the disk.
+    was indexed, StorageError if squares fit neither in memory nor on the disk: FullDiskError if that lacks only room.
     """
     asked = _Asked(collection_folder, images, Kind(side_px, fit), pixels_max)
     digests = [bytes.fromhex(image.digest) for image in images]
@@ -183,9 +184,10 @@ def _new_bytes(store: Store, absent: Mapping[bytes, list[int]]) -> int:
 def _no_room(store: Store, absent: Mapping[bytes, list[int]], cache_folder: Path) -> StorageError:
     needed, why = _new_bytes(store, absent), store.why_not_kept
     missing = max(0, needed - store.free_bytes())
-    return StorageError(
+    full = missing > 0 if why is None else why.errno in FULL
+    return (FullDiskError if full else StorageError)(
         f"decoded images fit neither in memory nor in {cache_folder}: {needed:,} bytes are to be added, "
         f"{missing:,} of them have no room ({'the disk is full' if why is None else cachefiles.reason(why)})",
-        cause="the disk is full" if missing else "this account may not write there, or not as much",
+        cause="the disk is full" if full else "this account may not write there, or not as much",
         next_step=f"make room (df -h {cache_folder}), or let more be held in memory: [hardware] images_in_memory_gib",
     )

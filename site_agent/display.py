@@ -1,13 +1,18 @@
-"""What the agent shows a person: a progress bar on a terminal, plain lines elsewhere."""
+"""What the agent shows a person: a progress bar on a terminal, plain lines elsewhere.
+
+What cannot be shown (a log file on a full disk, a pipe that nobody reads any more) is lost, and the work goes on.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any, cast
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -15,11 +20,38 @@ PLAIN_S = 10.0
 """in a log file, at most one progress line in this time"""
 
 
+class _Lossy:
+    """A text stream that loses what it cannot write."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, or lose the text."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, or let it be."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a line as `click.echo` does, or lose it."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=err)
+
+
 class Display:
     """Draws events; may be called from any thread."""
 
     def __init__(self) -> None:
-        self._console = Console(file=sys.stderr, highlight=False)
+        self._console = Console(file=cast("IO[str]", _Lossy(sys.stderr)), highlight=False)
         self._lock = threading.Lock()
         self._bar: Progress | None = None
         self._row: TaskID | None = None

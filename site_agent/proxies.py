@@ -37,7 +37,11 @@ class Proxy:
         """Return a connection through it. Raises OSError."""
         line = http.client.HTTPConnection(self.host, self.port, timeout=timeout_s)
         line.set_tunnel(host, port, self._headers())
-        line.connect()
+        try:
+            line.connect()
+        except http.client.HTTPException as error:
+            line.close()
+            raise OSError(f"what answers there does not speak HTTP: {type(error).__name__}") from error
         return line.sock
 
     def _headers(self) -> dict[str, str]:

@@ -27,10 +27,14 @@ class Spool:
     folder: Path
 
     def open(self, plan: Plan) -> None:
-        """Make the folder and write down the plan."""
+        """Make the folder and write down the plan, unless it is there. Raises StorageError."""
+        file, text = self.folder / "plan.json", plan.canonical().encode()
         with disk(self.folder, "write"):
             self.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(self.folder / "plan.json", plan.canonical().encode())
+        with disk(file, "read"):
+            known = file.read_bytes() if file.exists() else None
+        if known != text:
+            write_whole(file, text)
 
     def plan(self) -> Plan:
         """Return the run's plan. Raises StorageError."""
@@ -111,9 +115,12 @@ class Spool:
         return found
 
     def end(self, outcome: str, record: str) -> None:
-        """Write down how the run ended, in the coordinator's words."""
-        write_whole(self.folder / "outcome.txt", outcome.encode())
+        """Write down how the run ended, in the coordinator's words. Raises StorageError.
+
+        The outcome comes last: with it the run is over for the next process, which asks for no record any more.
+        """
         write_whole(self.folder / "record.json", (record or "{}").encode())
+        write_whole(self.folder / "outcome.txt", outcome.encode())
 
     def ended(self) -> bool:
         """Say whether the coordinator has told how the run ended."""

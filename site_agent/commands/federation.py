@@ -18,7 +18,7 @@ from fedcervix.rounds import Outcome
 from fedcervix.weights import disk
 from site_agent import tls
 from site_agent.agent import Agent
-from site_agent.display import Display
+from site_agent.display import Display, echo
 from site_agent.home import SiteHome, create
 from site_agent.instances import succeed
 from site_agent.link import GrpcLink
@@ -121,23 +121,23 @@ def run(home: SiteHome) -> None:
         key_files = [home.key_file(name) for name in ("authority.crt", "site.crt", "site.key")]
         agent = Agent(home, site, link, worker, display.show, lambda: tls.look(address, *key_files))
         _on_signals(agent, worker)
-        click.echo(f"site {site} of federation {certificate.identity.federation}, coordinator {address}", err=True)
+        echo(f"site {site} of federation {certificate.identity.federation}, coordinator {address}", err=True)
         try:
             leave = agent.run()
         except KeyboardInterrupt:
             display.close()
-            click.echo(f"stopped; go on with: site-agent --home {home.folder}", err=True)
+            echo(f"stopped; go on with: site-agent --home {home.folder}", err=True)
             sys.exit(130)
         except WorkFailedError as error:
             display.close()
-            click.echo(f"error: {error.explain()}", err=True)
+            echo(f"error: {error.explain()}", err=True)
             sys.exit(error.work_exit_code)
         finally:
             display.close()
             link.close()
-    click.echo(f"{leave.outcome}: {leave.reason}")
+    echo(f"{leave.outcome}: {leave.reason}")
     if leave.outcome is not Outcome.ABORTED:
-        click.echo(f"next: site-agent --home {home.folder} finetune")
+        echo(f"next: site-agent --home {home.folder} finetune")
     sys.exit(EXIT_OF[leave.outcome])
 
 

@@ -18,6 +18,7 @@ from fedcervix.economy import Packed
 from fedcervix.errors import (
     DataError,
     FedcervixError,
+    FullDiskError,
     IdentityError,
     LinkError,
     PolicyError,
@@ -30,6 +31,7 @@ from fedcervix.events import Answer, ModelAdopted, ScoreReported, SiteFailed, Ta
 from fedcervix.plan import Plan, Recipe, Terms
 from fedcervix.rounds import Instruction, Leave, Outcome, Stand
 from fedcervix.session import Kept
+from site_agent import economy
 from site_agent.agent import REMOTE_ERRORS_MAX, Agent
 from site_agent.home import SiteHome
 from site_agent.home import create as create_home
@@ -672,6 +674,64 @@ def test_a_journal_that_cannot_be_written_is_said_once_and_the_run_goes_on(site:
     site.link.say(OVER)
     assert site.end() == OVER
     assert [what for what, _ in site.shown].count("trouble") == 1
+
+
+# --- a full disk -------------------------------------------------------------------------------------------------
+
+
+class FullDisk:
+    """Stands in for what writes to a disk that is full until the test makes room."""
+
+    def __init__(self, write: Callable[..., Any]) -> None:
+        self.write, self.room, self.tried = write, threading.Event(), threading.Event()
+
+    def __call__(self, *given: Any) -> Any:
+        self.tried.set()
+        if not self.room.is_set():
+            raise FullDiskError("cannot write it", cause="the disk is full", next_step="df -h")
+        return self.write(*given)
+
+    def makes_room(self) -> None:
+        """Make room, once it was tried in vain."""
+        assert self.tried.wait(WAIT_S)
+        self.room.set()
+
+
+@pytest.mark.parametrize("name", ["rounded", "keep", "settle"])
+def test_what_is_carried_on_waits_for_room(site: Site, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    disk = FullDisk(getattr(economy, name))
+    monkeypatch.setattr(economy, name, disk)
+    site.attach(TRAIN)
+    site.shows("trouble")
+    disk.makes_room()
+    site.link.hears(update(TRAIN))
+    site.shows("delivered")
+    site.link.say(OVER)
+    assert site.end() == OVER
+    assert site.worker.begun == [TRAIN]
+    assert [what for what, _ in site.shown].count("trouble") == 1
+
+
+@pytest.mark.parametrize("name", ["open", "end"])
+def test_how_a_run_begins_and_ends_waits_for_room(site: Site, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    disk = FullDisk(getattr(Spool, name))
+    monkeypatch.setattr(Spool, name, lambda *given: disk(*given))
+    site.attach(OVER)
+    site.shows("trouble")
+    disk.makes_room()
+    assert site.end() == OVER
+    assert site.spool().outcome() == "OK"
+
+
+@pytest.mark.parametrize("name", ["open", "end"])
+def test_an_agent_that_waits_for_room_can_be_stopped(site: Site, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    disk = FullDisk(getattr(Spool, name))
+    monkeypatch.setattr(Spool, name, lambda *given: disk(*given))
+    site.attach(OVER)
+    site.shows("trouble")
+    site.agent.stop()
+    assert isinstance(site.end(), KeyboardInterrupt)
+    assert not site.spool().ended()
 
 
 # --- the end -----------------------------------------------------------------------------------------------------

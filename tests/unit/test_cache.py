@@ -1,5 +1,6 @@
 """Every image is decoded once, and no harm to what was kept, to the disk or to the images is fatal or believed."""
 
+import errno
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedcervix.errors import DataError, StorageError
+from fedcervix.errors import DataError, FullDiskError, StorageError
 from site_agent.cache import load
 from site_agent.images import PIXELS_MAX, decode, pixel_digest, square
 from site_agent.pixels import Pixels
@@ -448,12 +449,29 @@ def test_a_full_disk_and_too_little_memory_say_how_much_is_missing(on_disk: Load
 
 def test_what_does_not_fit_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     side, absent = 20_000, [Picture("absent.png", f"{k:064x}") for k in range(50_000)]  # 60 TB
-    with pytest.raises(StorageError, match="the disk is full") as caught:
+    with pytest.raises(FullDiskError, match="the disk is full") as caught:
         load(tmp_path, absent, side, "crop", tmp_path / "cache", memory_bytes_max=ON_DISK)
     needed, missing = re.findall(r"([\d,]+) (?:bytes|of them)", caught.value.what)
     assert needed == "60,000,000,000,000"
     assert 0 < int(missing.replace(",", "")) < 60_000_000_000_000
     assert caught.value.cause == "the disk is full"
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(errno.ENOSPC, FullDiskError), (errno.EDQUOT, FullDiskError), (errno.EACCES, StorageError)],
+)
+def test_a_disk_that_becomes_full_is_worth_waiting_for_and_one_that_may_not_be_written_is_not(
+    on_disk: Loader, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch, number: int, kind: type[StorageError]
+) -> None:
+    def refuse(_store: Store, _file: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Store, "_add", refuse)
+    with pytest.raises(StorageError) as caught:
+        on_disk(pictures)
+    assert type(caught.value) is kind
+    assert (caught.value.cause == "the disk is full") == (kind is FullDiskError)
 
 
 def test_squares_on_a_disk_that_became_full_are_still_used(on_disk: Loader, pictures: list[Picture]) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
 from site_agent.proxies import Proxy, proxy_for, remark
@@ -78,3 +83,28 @@ def test_a_password_is_sent_and_never_shown() -> None:
 )
 def test_what_does_not_work_is_remarked_on(environment: dict[str, str], words: str) -> None:
     assert remark(environment) == words
+
+
+@contextmanager
+def answering(answer: bytes) -> Iterator[Proxy]:
+    """Stand in for a proxy that gives this answer to whatever it is asked."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            line, _ = server.accept()
+            with line:
+                line.recv(4096)
+                line.sendall(answer)
+                line.recv(4096)  # until the other side hangs up
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield Proxy("127.0.0.1", server.getsockname()[1])
+        thread.join(10)
+        assert not thread.is_alive(), "the connection was left open"
+
+
+@pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 200 " + b"x" * 70_000 + b"\r\n"])
+def test_what_is_no_http_proxy_cannot_be_connected_through(answer: bytes) -> None:
+    with answering(answer) as proxy, pytest.raises(OSError, match="what answers there does not speak HTTP"):
+        proxy.connect(HOST, 443, 5.0)

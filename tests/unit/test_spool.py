@@ -71,6 +71,16 @@ def test_the_plan_is_kept_and_opening_again_keeps_the_rest(spool: Spool) -> None
     assert (spool.plan(), spool.kept().result) == (PLAN, UPDATE)
 
 
+def test_a_plan_that_is_written_down_already_is_not_written_again(spool: Spool) -> None:
+    """A restart on a full disk shall not fail at what is there."""
+    before = (spool.folder / "plan.json").stat().st_ino
+    spool.open(PLAN)
+    assert (spool.folder / "plan.json").stat().st_ino == before
+    (spool.folder / "plan.json").write_bytes(b"{")
+    spool.open(PLAN)
+    assert spool.plan() == PLAN
+
+
 def test_a_plan_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot read"):
         Spool(tmp_path).plan()
@@ -91,6 +101,13 @@ def test_how_the_run_ended(spool: Spool) -> None:
     assert (spool.outcome(), spool.ledger()) == ("DEGRADED", [{"round": 1}])
     spool.end("OK", "")
     assert spool.ledger() == []
+
+
+def test_a_run_is_not_over_before_its_record_is_there(spool: Spool) -> None:
+    (spool.folder / "record.json").mkdir()
+    with pytest.raises(StorageError):
+        spool.end("OK", '{"ledger": []}')
+    assert not spool.ended()
 
 
 def test_a_spool_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""What a person is shown may be lost; nothing ends because of it."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+
+import pytest
+
+from site_agent.display import Display, echo
+
+PROGRESS = {"task": "train", "stage": "training", "done": 1, "of": 2, "unit": "steps"}
+
+
+class Broken(io.StringIO):
+    """A stream that takes nothing: of a file on a full disk, or of a pipe that nobody reads."""
+
+    def __init__(self, number: int, *, terminal: bool) -> None:
+        super().__init__()
+        self._number, self._terminal = number, terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+    def write(self, _text: str) -> int:
+        raise OSError(self._number, os.strerror(self._number))
+
+    def flush(self) -> None:
+        raise OSError(self._number, os.strerror(self._number))
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EPIPE, errno.EIO])
+def test_a_line_that_cannot_be_shown_is_lost(monkeypatch: pytest.MonkeyPatch, number: int, terminal: bool) -> None:
+    monkeypatch.setattr("sys.stderr", Broken(number, terminal=terminal))
+    monkeypatch.setattr("site_agent.display.PLAIN_S", 0.0)
+    display = Display()
+    display.show("progress", PROGRESS)
+    display.show("said", {"text": "a line"})
+    display.show("progress", PROGRESS)
+    display.close()
+
+
+@pytest.mark.parametrize("err", [False, True])
+def test_a_line_of_the_command_s_own_is_lost_alike(monkeypatch: pytest.MonkeyPatch, err: bool) -> None:
+    monkeypatch.setattr("sys.stderr" if err else "sys.stdout", Broken(errno.ENOSPC, terminal=False))
+    echo("a line", err=err)
+
+
+def test_what_can_be_shown_is(capsys: pytest.CaptureFixture[str]) -> None:
+    Display().show("said", {"text": "a line"})
+    assert capsys.readouterr().err.endswith("  a line\n")
+    echo("another")
+    assert capsys.readouterr().out == "another\n"
