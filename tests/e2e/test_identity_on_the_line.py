@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
 from fedcervix import codec, identity, rpc
 from fedcervix.errors import FedcervixError, IdentityError, LinkError
+from fedcervix.events import Task
+from fedcervix.weights import write_tensors
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.link import GrpcLink
 from tests.e2e.loopback import FEDERATION, Federation, call, federation
@@ -23,6 +26,7 @@ Federate = Callable[..., Federation]
 
 pytestmark = pytest.mark.timeout(120)
 
+MODEL_BYTES = 80_000_000
 ATTACH = wire.AttachRequest(wire_version=codec.WIRE_VERSION, instance="0" * 32)
 
 
@@ -221,6 +225,34 @@ def test_a_revoked_site_is_cut_off_at_once_in_mid_stream(federate: Federate) -> 
     assert "revoked" in text
     again = made.light("nhs")
     assert again.ended() == IdentityError.exit_code
+
+
+def test_a_site_that_is_revoked_in_mid_transfer_is_sent_no_more(federate: Federate) -> None:
+    """Also one whose program does not care that its stream was cut."""
+    made = federate(run={"base": "first.safetensors"})
+    write_tensors(made.home.folder / "first.safetensors", {"weight": np.zeros(MODEL_BYTES // 4, np.float32)})
+    made.coordinate("--mode", "csfssl")
+    for site in made.sites:
+        made.enrol(site)
+    made.light("alts")
+    address, claim = f"localhost:{made.port}", codec.Claim("1" * 32)
+    link = GrpcLink(address, claim=claim, **keys_of(made, "nhs"))
+    said = link.attach()
+    welcome = next(said)
+    assert isinstance(welcome, codec.Welcome)
+    link.report(codec.Ready(welcome.run, welcome.plan.digest))
+    task = next(news for news in said if isinstance(news, Task))
+    with rpc.channel(address, **keys_of(made, "nhs")) as channel:
+        stream = rpc.stub(channel, rpc.FETCH)(
+            wire.BlobRequest(digest=task.base), metadata=((rpc.INSTANCE_KEY, claim.instance),)
+        )
+        arrived = [len(next(stream))]
+        code, text = call("coordinator", "--home", made.home.folder, "revoke", "nhs", cwd=made.folder)
+        assert code == 0, text
+        with pytest.raises(IdentityError, match="the certificate of site nhs is revoked"):
+            arrived.extend(map(len, rpc.calls(stream, address)))
+    assert sum(arrived) < MODEL_BYTES / 2  # what was under way
+    link.close()
 
 
 def test_a_site_that_was_revoked_while_no_coordinator_ran_is_not_waited_for(federate: Federate) -> None:
