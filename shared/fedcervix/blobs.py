@@ -33,7 +33,7 @@ class BlobStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._incoming = folder / "incoming"
-        self._away = self._incoming / ".away"
+        self._away = folder / "away"
         self._turn = threading.Lock()
         self._newest: dict[Path, object] = {}
         with disk(folder, "write"):
