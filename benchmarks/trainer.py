@@ -119,6 +119,7 @@ class Bench:
     workers: list[int]
     timing: Timing
     row_limit_s: float
+    with_lightly: bool = True
 
     @property
     def headline(self) -> Acceleration:
@@ -200,7 +201,7 @@ def makers(row: Row, group: Group, bench: Bench) -> list[Maker]:
         step_s = min(step_s, row.views / group.lightly_views_per_s)
         return Side(LIGHTLY, run, row.views, steps_for(step_s, bench.timing.turn_s, multiple=burst))
 
-    return [*(own(*side) for side in own_sides(bench)), other]
+    return [*(own(*side) for side in own_sides(bench)), *([other] if bench.with_lightly else [])]
 
 
 def measure(row: Row, group: Group, bench: Bench) -> dict[str, Any]:
@@ -211,7 +212,8 @@ def measure(row: Row, group: Group, bench: Bench) -> dict[str, Any]:
     if reason:
         return {**about, "skipped": reason}
     try:
-        tune(row, group, bench)
+        if bench.with_lightly:
+            tune(row, group, bench)
         sides, rates = _rates(row, group, bench, free)
     except (torch.OutOfMemoryError, TrainingError) as error:
         return {**about, "skipped": f"{str(error).splitlines()[0]}"}
@@ -256,16 +258,16 @@ def figures(group: Group, bench: Bench, rates: dict[str, list[float]]) -> dict[s
         "each_turn": rates,
         "turns": len(rates[mine]),
         "data_path": {a: overhead(rates, f"ours {a}", f"bare {a}") for kind, a in own_sides(bench) if kind == "bare"},
-        "times_lightly": ratio(rates, mine, LIGHTLY),
-        "lightly": {
-            "choice": str(group.choice),
-            "as_documented": group.as_documented_views_per_s,
-            "tuned_at_n": group.tuned_at_n,
-            "tried": group.tried,
-        },
+        **(_beside_lightly(group, rates, mine) if bench.with_lightly else {}),
         "flops_per_s": {name: rate * group.work.flops for name, rate in middle.items()},
         "moved_bytes_per_s": {name: rate * group.work.moved_bytes for name, rate in middle.items()},
     }
+
+
+def _beside_lightly(group: Group, rates: dict[str, list[float]], mine: str) -> dict[str, Any]:
+    chosen = {"choice": str(group.choice), "as_documented": group.as_documented_views_per_s}
+    tuned = {"tuned_at_n": group.tuned_at_n, "tried": group.tried}
+    return {"times_lightly": ratio(rates, mine, LIGHTLY), "lightly": chosen | tuned}
 
 
 def rows_asked(patterns: Sequence[str] | None, precision: str | None, *, quick: bool) -> list[Row]:
@@ -286,12 +288,14 @@ def columns(found: dict[str, Any], bench: Bench) -> list[str]:
         return [*start, "not run"]
     middle = found["views_per_s"]
     cells = [f"{middle[name]:.1f}" for name in _shown(bench)]
-    cells += [
-        f"{100 * found['data_path'][_limit(bench)]:+.1f} %",
-        f"{middle[LIGHTLY]:.1f} ({found['lightly']['choice']})",
-        f"{found['lightly']['as_documented']:.1f}",
-    ]
-    cells += [f"{found['times_lightly']:.2f}", str(found["turns"])]
+    cells += [f"{100 * found['data_path'][_limit(bench)]:+.1f} %"]
+    if bench.with_lightly:
+        cells += [
+            f"{middle[LIGHTLY]:.1f} ({found['lightly']['choice']})",
+            f"{found['lightly']['as_documented']:.1f}",
+            f"{found['times_lightly']:.2f}",
+        ]
+    cells += [str(found["turns"])]
     if bench.device.type == "cuda":
         mine = f"ours {bench.headline}"
         cells += [f"{found['flops_per_s'][mine] / 1e12:.1f}", f"{found['moved_bytes_per_s'][mine] / GIGA:.0f}"]
@@ -300,7 +304,8 @@ def columns(found: dict[str, Any], bench: Bench) -> list[str]:
 
 def head(bench: Bench) -> list[str]:
     """Return the table's head; figures are views per second unless it says otherwise."""
-    titles = ["row", "precision", *_shown(bench), "data path costs", LIGHTLY, "contiguous", "ours / lightly", "turns"]
+    beside = [LIGHTLY, "contiguous", "ours / lightly"] if bench.with_lightly else []
+    titles = ["row", "precision", *_shown(bench), "data path costs", *beside, "turns"]
     return titles + (["TFLOP/s", "GB/s"] if bench.device.type == "cuda" else [])
 
 
@@ -334,6 +339,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_line.parser(__doc__)
     parser.add_argument("--accelerations", nargs="+", choices=("eager", "graph", "compile"), help="of our step")
     parser.add_argument("--row-seconds", type=float, default=300.0, help="a row that would take longer is left out")
+    parser.add_argument("--alone", action="store_true", help="ours and the bare step, without lightly")
     parser.add_argument("--paper", action="store_true", help="instead: the paper's whole contrastive training")
     asked = parser.parse_args(given)
     if asked.paper and choose(asked.device).type == "cpu":
@@ -361,6 +367,7 @@ def main() -> None:
             workers=worker_counts(cores()),
             timing=command_line.timing(asked),
             row_limit_s=asked.row_seconds,
+            with_lightly=not asked.alone,
         )
         (_paper if asked.paper else _rows)(bench, rows, asked.json, found)
 
@@ -390,7 +397,7 @@ def _rows(bench: Bench, rows: list[Row], file: Path | None, found: dict[str, Any
         _free(bench.device)
     print(f"\nViews per second, medians over turns; {command()}\n")
     print(table(head(bench), [columns(row, bench) for row in found["rows"]]))
-    if both := as_they_come(found["rows"], f"ours {bench.headline}"):
+    if bench.with_lightly and (both := as_they_come(found["rows"], f"ours {bench.headline}")):
         print(
             "\nEither as it comes: ours with precision = auto; lightly in float32, contiguous, its best worker count\n"
         )
