@@ -126,10 +126,10 @@ def named(folder: Path, *, at_work: bool, vanishes: bool) -> Finding:
         for site in made.sites:
             made.enrol(site)
         made.settle(VICTIM, port=line.port)
-        # A site is at rest while it waits for a slower one.
+        # A site is at rest while a slower one makes the first model.
         paces = {site: 20.0 if (site == VICTIM) == at_work else 0.0 for site in made.sites}
         agents = {site: made.light(site, "--pace-s", str(pace)) for site, pace in paces.items()}
-        agents[VICTIM].says("asked to train in round 1" if at_work else "told the coordinator")
+        agents[VICTIM].says("asked to train in round 1" if at_work else "makes the first model")
         if vanishes:
             line.silence()
         else:
