@@ -224,7 +224,7 @@ class Slurm:
             ) from error
         options = {"cluster": "slurm", **self.options}
         try:
-            executor = submitit.AutoExecutor(folder=self.places.work / "slurm", cluster=options.pop("cluster"))
+            executor = submitit.AutoExecutor(folder=self.places.workshop / "slurm", cluster=options.pop("cluster"))
             executor.update_parameters(**options)
         except (RuntimeError, ValueError, TypeError, AssertionError, NameError) as error:
             raise ConfigError(

@@ -2,7 +2,8 @@
 
 Rules
 1. Results are written to a folder of another name, synced, and renamed: `cells/KEY` is a finished cell.
-2. What is unfinished lies in `work/scratch/KEY`: checkpoints, a federation's homes. Made again, a cell goes on there.
+2. What is unfinished lies in `workshop/scratch/KEY`: checkpoints, a federation's homes. Made again, a cell goes on
+   there.
 3. A cell that is there is not made again, and one that appeared meanwhile is kept.
 """
 
@@ -32,7 +33,7 @@ from cervix_study.records import (
     write,
 )
 from fedcervix.errors import TrainingError
-from fedcervix.weights import disk
+from fedcervix.weights import disk, sync
 from site_agent.checkpoints import Checkpoints
 
 SPENT_FILE = "spent.json"
@@ -155,19 +156,10 @@ def _new_folder(above: Path, key: str) -> Iterator[Path]:
 def _settle(making: Path, cell: Path) -> None:
     """Give a finished cell its name, unless another process was quicker. Raises StorageError."""
     with disk(cell, "write"):
-        _sync(making)
+        sync(making)
         if not cell.exists():
             making.rename(cell)
-            _sync(cell.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Make the names in a folder last (the files' bytes do already)."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            sync(cell.parent)
 
 
 def _remember(scratch: Path, costs: Costs) -> None:

@@ -1,12 +1,12 @@
 """Where everything of a study lies, beside what `records` describes.
 
 STUDY/phantoms/NAME/           drawn institutions
-STUDY/work/lock                one `cervix-study run` at a time
-STUDY/work/cache/              decoded images of all sites, kept by content
-STUDY/work/sites/NAME/         the site's home folder: site.toml, splits.csv (NAME-fold-K in cross-validation)
-STUDY/work/plan/KEY.json       what a cell is to be
-STUDY/work/scratch/KEY/        a cell that is being made: checkpoints, a federation's homes and logs
-STUDY/work/logs/               what the workers print
+STUDY/workshop/lock            one `cervix-study run` at a time
+STUDY/workshop/cache/          decoded images of all sites, kept by content
+STUDY/workshop/sites/NAME/     the site's home folder: site.toml, splits.csv (NAME-fold-K in cross-validation)
+STUDY/workshop/plan/KEY.json   what a cell is to be
+STUDY/workshop/scratch/KEY/    a cell that is being made: checkpoints, a federation's homes and logs
+STUDY/workshop/logs/           what the workers print
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ class Places:
     folder: Path
 
     @property
-    def work(self) -> Path:
+    def workshop(self) -> Path:
         """What may be thrown away once the study is finished, but for splits.csv."""
-        return self.folder / "work"
+        return self.folder / "workshop"
 
     @property
     def cache(self) -> Path:
         """Decoded images."""
-        return self.work / "cache"
+        return self.workshop / "cache"
 
     @property
     def logs(self) -> Path:
         """What the workers print."""
-        return self.work / "logs"
+        return self.workshop / "logs"
 
     @property
     def paces_file(self) -> Path:
         """How long the network takes on this machine: kind of cell -> seconds per pass of one image."""
-        return self.work / "paces.json"
+        return self.workshop / "paces.json"
 
     def timed(self) -> dict[str, float]:
         """Return the paces that were timed; none where none were."""
@@ -65,7 +65,7 @@ class Places:
 
     def home(self, site: str, fold: int | None) -> SiteHome:
         """Return a site's home folder."""
-        return SiteHome(self.work / "sites" / (site if fold is None else f"{site}-fold-{fold}"))
+        return SiteHome(self.workshop / "sites" / (site if fold is None else f"{site}-fold-{fold}"))
 
     def cell(self, key: str) -> Path:
         """Return where a finished cell lies."""
@@ -73,11 +73,11 @@ class Places:
 
     def scratch(self, key: str) -> Path:
         """Return where a cell is made."""
-        return self.work / "scratch" / key
+        return self.workshop / "scratch" / key
 
     def plan_file(self, key: str) -> Path:
         """Return where it is written what a cell is to be."""
-        return self.work / "plan" / f"{key}.json"
+        return self.workshop / "plan" / f"{key}.json"
 
     def put_plan(self, cell: Cell) -> None:
         """Write down what a cell is to be, for whichever process makes it. Raises StorageError."""
@@ -102,9 +102,9 @@ class Places:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the study's folder for one run. Raises RunError where another one has it."""
-        with disk(self.work, "write"):
-            self.work.mkdir(parents=True, exist_ok=True)
-            lock = (self.work / "lock").open("w")
+        with disk(self.workshop, "write"):
+            self.workshop.mkdir(parents=True, exist_ok=True)
+            lock = (self.workshop / "lock").open("w")
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -28,6 +28,7 @@ import structlog
 from torch import Tensor
 
 from fedcervix import __version__
+from fedcervix.weights import sync
 
 INTERVAL_S = 60.0
 COST_SHARE = 0.01
@@ -129,7 +130,7 @@ class Checkpoints:
                 out.flush()
                 os.fsync(out.fileno())
             making.replace(file)
-            _sync_folder(self._folder)
+            sync(self._folder)
         except OSError:
             making.unlink(missing_ok=True)
             raise
@@ -139,15 +140,6 @@ class Checkpoints:
 
 def _newest_first(files: Iterable[Path]) -> list[Path]:
     return sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name last (the file's bytes do already)."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _parsed(content: bytes) -> Checkpoint:

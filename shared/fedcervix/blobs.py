@@ -19,7 +19,7 @@ from io import FileIO
 from pathlib import Path
 
 from fedcervix.errors import RemoteError, StorageError
-from fedcervix.weights import WriteAhead, disk
+from fedcervix.weights import WriteAhead, disk, sync
 
 CHUNK_BYTES = 1 << 19
 """of a message; a coordinator holds about five for each site that sends at the same moment"""
@@ -83,7 +83,7 @@ class BlobStore:
         with disk(part, "read"):
             _hash_into(hasher, part)
         with disk(part, "write"):
-            _sync(part)  # the process that wrote it may have been killed before it came to that
+            sync(part)  # the process that wrote it may have been killed before it came to that
         try:
             self._verify(part, digest, hasher)
         except RemoteError:
@@ -149,7 +149,7 @@ class BlobStore:
     def adopt(self, file: Path, digest: str) -> None:
         """Give a finished file (same disk, already hashed by its writer) its name."""
         with disk(file, "write"):
-            _sync(file)
+            sync(file)
         self._name(file, digest)
 
     def scratch(self, name: str) -> Path:
@@ -191,16 +191,7 @@ class BlobStore:
     def _name(self, file: Path, digest: str) -> None:
         with disk(file, "write"):
             file.replace(self.path(digest))
-            _sync(self._folder)
-
-
-def _sync(path: Path) -> None:
-    """Have the disk hold what was written to a file or a folder."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            sync(self._folder)
 
 
 def _bounded(chunks: Iterator[bytes], offset: int, size_bytes: int) -> Iterator[bytes]:

@@ -410,13 +410,14 @@ def replacing(path: Path) -> Iterator[Sink]:
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(path)
-            _sync_folder(path.parent)
+            sync(path.parent)
         finally:
             part.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)  # without this a power cut may forget the new name
+def sync(path: Path) -> None:
+    """Have the disk hold what was written to a file, or the names in a folder, which a power cut may else forget."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

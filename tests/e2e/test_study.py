@@ -67,8 +67,8 @@ def finished(out: Path) -> dict[str, tuple[int, int]]:
 
 def federation_of(out: Path) -> str:
     """Return the name of the federated run in progress, once its first round was scored; else nothing."""
-    histories = [json.loads(file.read_text()) for file in out.glob("work/scratch/*/site-nhs/runs/*/history.json")]
-    runs = [file.parent.name for file in out.glob("work/scratch/*/site-nhs/runs/*/history.json")]
+    histories = [json.loads(file.read_text()) for file in out.glob("workshop/scratch/*/site-nhs/runs/*/history.json")]
+    runs = [file.parent.name for file in out.glob("workshop/scratch/*/site-nhs/runs/*/history.json")]
     return runs[0] if any(history.get("score") for history in histories) else ""
 
 
@@ -117,7 +117,7 @@ def check_records(out: Path, run: str) -> None:
     assert [turn.number for turn in federated.encoder.curve] == [1, 2]
     assert set(federated.costs.wire_bytes_by_site) == {"nhs", "alts"}
     assert min(federated.costs.wire_bytes_by_site.values()) > 40_000_000  # one ResNet-18 at least
-    assert not list(out.glob("work/scratch/*"))
+    assert not list(out.glob("workshop/scratch/*"))
     opened = {one.key for one in selection.opened}
     classifiers = {key for key, record in cells.items() if record.classifier}
     assert opened == classifiers
