@@ -82,7 +82,9 @@ class Engine:
         """counts changes, for those who watch"""
         self._trouble = ""
         self._dismissed: set[str] = set()
-        self._litter = True  # the process before this one may have left some
+        """sites that were told to leave"""
+        self._litter = True
+        """models may lie there that were put away, also by the process before this one"""
         self._run = replay(begin_of(record), journal.events(record.run))
         self._acting: dict[str, Acting] = {}
         self._streams: dict[str, object] = {}

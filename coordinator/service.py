@@ -220,11 +220,11 @@ class Service:
 
     def push(self, chunks: Iterator[bytes], context: grpc.ServicerContext) -> wire.PushReply:
         """Take in a model, from the offset that `offer` gave."""
-        site, _ = self._agent(context)
+        site, instance = self._agent(context)
         headers = _headers(context)
         digest = codec.read_digest(headers.get(rpc.DIGEST_KEY, ""))
         offset, size_bytes = (_natural(headers.get(key, "")) for key in (rpc.OFFSET_KEY, rpc.SIZE_KEY))
-        arriving = self._signs_of(context, _until_cut(chunks))
+        arriving = self._signs_of(context, site, instance, _until_cut(chunks))
         # Whoever pushes without having asked is held to the same.
         here = self._wanted_from(site, digest, size_bytes) == size_bytes
         if not here and not self._blobs.receive(digest, site, arriving, offset=offset, size_bytes=size_bytes):
@@ -245,14 +245,14 @@ class Service:
 
     def fetch(self, request: wire.BlobRequest, context: grpc.ServicerContext) -> Iterator[bytes]:
         """Send a model from an offset; its size goes before it."""
-        site, _ = self._agent(context)
+        site, instance = self._agent(context)
         digest = codec.read_digest(request.digest)
         base = self._task(site).base
         form = self._form(site, base)
         if digest not in (base, form.digest if form else base) or not self._blobs.has(digest):
             raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run has moved on")
         context.send_initial_metadata(((rpc.SIZE_KEY, str(self._blobs.size_bytes(digest))),))
-        yield from self._signs_of(context, self._blobs.chunks(digest, request.offset))
+        yield from self._signs_of(context, site, instance, self._blobs.chunks(digest, request.offset))
 
     def _task(self, site: str) -> Task:
         """Return what the site is asked to do: it sends and fetches only the models of that. Raises RunError."""
@@ -261,12 +261,13 @@ class Service:
             raise RunError("this site is asked for nothing now", cause="the run has moved on")
         return asked
 
-    def _signs_of(self, context: grpc.ServicerContext, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def _signs_of(
+        self, context: grpc.ServicerContext, site: str, instance: str, chunks: Iterator[bytes]
+    ) -> Iterator[bytes]:
         """Each chunk is a sign of life; what is left is neither sent nor taken once another process acts for the site.
 
         Nor once the site is revoked. Raises TwinError, IdentityError.
         """
-        site, instance = self._agent(context)
         for chunk in chunks:
             self._engine.heed(site, instance)
             if self._engine.run.site(site).presence is Presence.REVOKED:

@@ -10,35 +10,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import IO, Any, cast
+from typing import Any, TextIO, cast
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from fedcervix.log import Losable
+
 PLAIN_S = 10.0
 """in a log file, at most one progress line in this time"""
-
-
-class _Lossy:
-    """A text stream that loses what it cannot write."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        """Write, or lose the text."""
-        with contextlib.suppress(OSError):
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        """Flush, or let it be."""
-        with contextlib.suppress(OSError):
-            self._stream.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
 
 
 def echo(text: str, *, err: bool = False) -> None:
@@ -51,7 +32,7 @@ class Display:
     """Draws events; may be called from any thread."""
 
     def __init__(self) -> None:
-        self._console = Console(file=cast("IO[str]", _Lossy(sys.stderr)), highlight=False)
+        self._console = Console(file=cast(TextIO, Losable(sys.stderr)), highlight=False)
         self._lock = threading.Lock()
         self._bar: Progress | None = None
         self._row: TaskID | None = None

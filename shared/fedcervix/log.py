@@ -24,19 +24,25 @@ def _drop_forbidden(_logger: Any, _method: str, event: MutableMapping[str, Any])
     return event
 
 
-class _Losable:
-    """A stream that may lose what it is given: its disk is full, or its reader has gone."""
+class Losable:
+    """A text stream that loses what it cannot write: its disk is full, or its reader has gone."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
-    def write(self, text: str) -> None:
+    def write(self, text: str) -> int:
+        """Write, or lose the text."""
         with contextlib.suppress(OSError):
             self._stream.write(text)
+        return len(text)
 
     def flush(self) -> None:
+        """Flush, or let it be."""
         with contextlib.suppress(OSError):
             self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def configure(*, verbose: bool = False) -> None:
@@ -52,7 +58,7 @@ def configure(*, verbose: bool = False) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Losable(sys.stderr))),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, Losable(sys.stderr))),
         cache_logger_on_first_use=False,
     )
 
