@@ -712,23 +712,24 @@ def test_what_is_carried_on_waits_for_room(site: Site, monkeypatch: pytest.Monke
     assert [what for what, _ in site.shown].count("trouble") == 1
 
 
-@pytest.mark.parametrize("name", ["open", "end"])
-def test_how_a_run_begins_and_ends_waits_for_room(site: Site, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    disk = FullDisk(getattr(Spool, name))
-    monkeypatch.setattr(Spool, name, lambda *given: disk(*given))
+@pytest.fixture(params=["open", "end"])
+def full_disk(site: Site, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> FullDisk:
+    """Return the disk on which a run cannot be begun, or ended, for want of room; the site is in trouble with it."""
+    disk = FullDisk(getattr(Spool, request.param))
+    monkeypatch.setattr(Spool, request.param, lambda *given: disk(*given))
     site.attach(OVER)
     site.shows("trouble")
-    disk.makes_room()
+    return disk
+
+
+def test_how_a_run_begins_and_ends_waits_for_room(site: Site, full_disk: FullDisk) -> None:
+    full_disk.makes_room()
     assert site.end() == OVER
     assert site.spool().outcome() == "OK"
 
 
-@pytest.mark.parametrize("name", ["open", "end"])
-def test_an_agent_that_waits_for_room_can_be_stopped(site: Site, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    disk = FullDisk(getattr(Spool, name))
-    monkeypatch.setattr(Spool, name, lambda *given: disk(*given))
-    site.attach(OVER)
-    site.shows("trouble")
+@pytest.mark.usefixtures("full_disk")
+def test_an_agent_that_waits_for_room_can_be_stopped(site: Site) -> None:
     site.agent.stop()
     assert isinstance(site.end(), KeyboardInterrupt)
     assert not site.spool().ended()
