@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -114,10 +116,11 @@ def test_a_full_disk_at_a_site_costs_time_and_nothing_else(mount: Mount, light_r
         diary = made.folder / "diary"
         options = ("--worker", "--pace-s", "0.3", "--diary", str(diary))
         nhs = made.light("nhs", *options)
-        alts = made.light("alts")
+        alts = made.light("alts", "--pace-s", "1")
 
         # The worker has trained and cannot write the model: it is kept in memory.
         nhs.says("asked to train in round 1")
+        os.kill(alts.pid, signal.SIGSTOP)  # so that there is no average before the disk is full again
         ballast = fill(disk)
         nhs.says("trying again by itself")
         for words in ("cannot write", "likely cause: the disk is full", "next: free some space (df -h "):
@@ -129,6 +132,7 @@ def test_a_full_disk_at_a_site_costs_time_and_nothing_else(mount: Mount, light_r
         # A download does not fit; the agent is killed meanwhile, and started again as a service.
         nhs.says("done: train in round 1")
         ballast = fill(disk)
+        os.kill(alts.pid, signal.SIGCONT)
         nhs.says("asked to score the model of round 1")
         nhs.says("no room for a model")
         nhs.kill()

@@ -2,13 +2,21 @@
 
 import math
 import re
+import unicodedata
 
 import numpy as np
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from fedcervix.privacy import MESSAGE_CHARACTERS_MAX, OUTWARD_KEYS, incident_number, outward, scrub
+from fedcervix.privacy import (
+    MESSAGE_CHARACTERS_MAX,
+    OUTWARD_KEYS,
+    SHORT_SECRET_CHARACTERS,
+    incident_number,
+    outward,
+    scrub,
+)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +137,10 @@ def test_no_canary_survives_in_any_text(before, planted, after):
 @example(secret="İx", before="", after="")
 def test_no_secret_survives_whatever_its_letters(secret, before, after):
     assume(any(map(str.isalnum, secret)) and "*" not in secret)
-    assume(secret not in f"{before} . {after}")  # short secrets may stay inside other words
+    around = f"{before} . {after}"
+    if len(secret) <= SHORT_SECRET_CHARACTERS:  # may stay inside other words, however those are written: 0² is 02
+        around = unicodedata.normalize("NFKC", around)
+    assume(secret not in around)
     assert secret not in scrub(f"{before} {secret} {after}", [secret])
 
 
