@@ -13,6 +13,7 @@ import pytest
 
 from fedcervix.rounds import Phase
 from fedcervix.weights import write_tensors
+from tests.e2e.line import Line
 from tests.e2e.loopback import Federation, Process, call, until
 
 Federate = Callable[..., Federation]
@@ -26,25 +27,32 @@ DOWN_S = 8.0
 SITES = ("nhs", "alts", "west")
 
 
-def test_status_names_a_killed_site_and_since_when(federate: Federate) -> None:
+@pytest.mark.parametrize("how", ["killed", "out of reach"])
+def test_status_names_a_site_that_is_gone_and_since_when(federate: Federate, how: str) -> None:
     federation = federate(terms={"lease_s": 3600.0})
     federation.coordinate("--mode", "csfssl")
     for site in federation.sites:
         federation.enrol(site)
+    line = Line(federation.port)
+    federation.settle("nhs", port=line.port)
     nhs, _ = (federation.light(site, "--pace-s", "60") for site in federation.sites)
     federation.until("nhs trains", lambda seen: seen["sites"][0]["stage"] == "training")
-    nhs.kill()
-    killed_at = time.time()
+    if how == "killed":
+        nhs.kill()
+    else:
+        line.silence()  # as when its machine loses power, or its network goes: no connection ends
+    gone_at = time.time()
     seen = federation.until("status names nhs", lambda seen: seen if seen["sites"][0]["line"] else None)
-    assert time.time() - killed_at < NAMED_WITHIN_S
+    assert time.time() - gone_at < NAMED_WITHIN_S
     site, wait = seen["sites"][0], seen["waits"][0]
     assert (site["site"], site["presence"], site["line"]) == ("nhs", "present", "its line is cut")
-    assert abs(site["cut_at"] - killed_at) < NAMED_WITHIN_S
+    assert abs(site["cut_at"] - gone_at) < NAMED_WITHIN_S
     assert (wait["site"], wait["reason"]) == ("nhs", f"working: {site['doing']}; its line is cut")
     assert wait["until"] == site["lease_ends_at"]
 
     code, text = call("coordinator", "--home", federation.home.folder, "status", cwd=federation.folder)
     assert (code, text.count("its line is cut since ")) == (0, 2), text
+    line.close()
 
 
 def test_watching_goes_on_through_a_restart_and_ends_with_the_run(federate: Federate) -> None:
