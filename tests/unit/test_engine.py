@@ -354,6 +354,18 @@ def test_a_coordinator_whose_run_is_over_stays_until_everybody_has_been_told(
     thread.join()
 
 
+def test_a_site_that_ends_its_stream_as_soon_as_it_is_told_has_been_told(
+    federation: Callable[..., Federation],
+) -> None:
+    run = finished(federation(rounds=1))
+    for site in SITES:
+        stream = run.engine.instructions(site, INSTANCE, lambda: True)
+        while not isinstance(next(stream), Leave):
+            pass
+        stream.close()
+    run.engine.drive()
+
+
 def test_it_waits_a_lease_for_who_does_not_come_and_not_at_all_when_it_is_stopped(
     federation: Callable[..., Federation],
 ) -> None:
