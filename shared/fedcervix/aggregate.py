@@ -69,7 +69,7 @@ SUFFIX_KINDS: dict[str, Kind] = {
     "running_var": "running_var",
 }
 
-BLOCK_ELEMENTS = 65_536
+BLOCK_ELEMENTS = 131_072
 ITEM_BYTES_MAX = max(dtype.itemsize for dtype in DTYPES.values())
 BEHIND_BYTES = BLOCK_ELEMENTS * ITEM_BYTES_MAX
 """of a buffer that is hashed and written behind the arithmetic: it holds any block"""
@@ -268,7 +268,17 @@ class _Average:
                 into *= source.weight
             if index > 0:
                 total += term
-        total /= self._weights_sum
+        return self._shared_out(total)
+
+    def _shared_out(self, total: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Divide by the sum of the weights, in place.
+
+        By a power of two the product is exactly the quotient, at a quarter of the time.
+        """
+        if math.frexp(self._weights_sum)[0] == 0.5 and self._weights_sum > 2.0**-1000:
+            total *= 1 / self._weights_sum
+        else:
+            total /= self._weights_sum
         return total
 
     def _carried(self, position: int, share: float, span: slice) -> NDArray[np.float64]:
@@ -304,5 +314,4 @@ class _Average:
             term += np.maximum(self._read(source, position, span), 0)
             term *= source.weight
             total += term
-        total /= self._weights_sum
-        return total
+        return self._shared_out(total)

@@ -14,7 +14,9 @@ import hashlib
 import os
 import shutil
 import threading
+from collections import defaultdict
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 
@@ -27,6 +29,23 @@ FREE_BYTES_MIN = 64 * 2**20
 """left free on the disk by incoming transfers, for the journal and the logs"""
 
 
+@dataclass(eq=False, slots=True)
+class _Turn:
+    """Who writes for a sender: its newest transfer."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    newest: object = None
+
+    def write(self, me: object, chunk: bytes, out: FileIO) -> None:
+        """Append a chunk. Raises RemoteError once a newer transfer has begun."""
+        with self.lock:
+            if self.newest is not me:
+                raise RemoteError("a newer transfer of this sender has begun")
+            rest = memoryview(chunk)
+            while rest:
+                rest = rest[out.write(rest) :]
+
+
 class BlobStore:
     """A folder of blobs. Safe for several threads as long as each sender pushes one blob at a time."""
 
@@ -34,8 +53,7 @@ class BlobStore:
         self._folder = folder
         self._incoming = folder / "incoming"
         self._away = folder / "away"
-        self._turn = threading.Lock()
-        self._newest: dict[Path, object] = {}
+        self._turns: defaultdict[Path, _Turn] = defaultdict(_Turn)
         with disk(folder, "write"):
             self._incoming.mkdir(parents=True, exist_ok=True)
             self._away.mkdir(exist_ok=True)
@@ -114,9 +132,9 @@ class BlobStore:
 
     def _append(self, part: Path, hasher: hashlib._Hash, chunks: Iterator[bytes], offset: int) -> int:
         """Write chunks to the part's end, hashing what was and what comes; return its new length."""
-        me = object()
-        with self._turn:
-            self._newest[part.parent] = me
+        turn, me = self._turns[part.parent], object()
+        with turn.lock:
+            turn.newest = me
         have = part.stat().st_size if part.exists() else 0
         if offset != have:
             raise RemoteError(f"the transfer goes on at byte {have}, not at {offset}")
@@ -125,20 +143,12 @@ class BlobStore:
                 _hash_into(hasher, part)
             ahead = WriteAhead(out.fileno(), written_bytes=offset)
             for chunk in chunks:
-                self._write(out, chunk, part, me)
+                turn.write(me, chunk, out)
                 have += len(chunk)
                 hasher.update(chunk)
                 ahead.wrote(len(chunk))
             os.fsync(out.fileno())
         return have
-
-    def _write(self, out: FileIO, chunk: bytes, part: Path, me: object) -> None:
-        with self._turn:
-            if self._newest[part.parent] is not me:
-                raise RemoteError("a newer transfer of this sender has begun")
-            rest = memoryview(chunk)
-            while rest:
-                rest = rest[out.write(rest) :]
 
     def _verify(self, part: Path, digest: str, hasher: hashlib._Hash) -> None:
         if hasher.hexdigest() != digest:
