@@ -27,6 +27,7 @@ from coordinator.home import Home
 from coordinator.overview import overview
 from coordinator.registry import Registry
 from coordinator.results import record
+from coordinator.transfers import Transfers
 from fedcervix import codec, identity, rpc
 from fedcervix.blobs import BlobStore
 from fedcervix.economy import Packed, packed_form
@@ -59,6 +60,7 @@ class Service:
     def __init__(self, home: Home, registry: Registry, engine: Engine, blobs: BlobStore) -> None:
         self._home, self._registry, self._engine, self._blobs = home, registry, engine, blobs
         self._federation = home.config().federation.name
+        self._transfers = Transfers()
         self._watchers = threading.BoundedSemaphore(WATCHERS_MAX)
         self._log = logger(run=engine.run.run)
 
@@ -225,10 +227,11 @@ class Service:
         digest = codec.read_digest(headers.get(rpc.DIGEST_KEY, ""))
         offset, size_bytes = (_natural(headers.get(key, "")) for key in (rpc.OFFSET_KEY, rpc.SIZE_KEY))
         arriving = self._signs_of(context, site, instance, _until_cut(chunks))
-        # Whoever pushes without having asked is held to the same.
-        here = self._wanted_from(site, digest, size_bytes) == size_bytes
-        if not here and not self._blobs.receive(digest, site, arriving, offset=offset, size_bytes=size_bytes):
-            raise RunError("the transfer ended early", next_step="offer it again, and go on from the offset given")
+        with self._transfers.newest(site, "push", context):
+            # Whoever pushes without having asked is held to the same.
+            here = self._wanted_from(site, digest, size_bytes) == size_bytes
+            if not here and not self._blobs.receive(digest, site, arriving, offset=offset, size_bytes=size_bytes):
+                raise RunError("the transfer ended early", next_step="offer it again, and go on from the offset given")
         return wire.PushReply(size_bytes=size_bytes)
 
     def packed(self, request: wire.PackedRequest, context: grpc.ServicerContext) -> wire.PackedReply:
@@ -252,7 +255,8 @@ class Service:
         if digest not in (base, form.digest if form else base) or not self._blobs.has(digest):
             raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run has moved on")
         context.send_initial_metadata(((rpc.SIZE_KEY, str(self._blobs.size_bytes(digest))),))
-        yield from self._signs_of(context, site, instance, self._blobs.chunks(digest, request.offset))
+        with self._transfers.newest(site, "fetch", context):
+            yield from self._signs_of(context, site, instance, self._blobs.chunks(digest, request.offset))
 
     def _task(self, site: str) -> Task:
         """Return what the site is asked to do: it sends and fetches only the models of that. Raises RunError."""

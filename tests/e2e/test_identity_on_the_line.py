@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -293,6 +294,39 @@ def test_a_site_that_comes_back_again_and_again_holds_one_stream(federate: Feder
     assert str(next(streams[-1])) == "make the first model"
     for line in lines:
         line.close()
+
+
+def test_a_site_that_opens_many_transfers_and_sends_nothing_keeps_nobody_waiting(federate: Federate) -> None:
+    made = federate()
+    made.coordinate("--mode", "csfssl")
+    made.enrol("nhs")
+    made.enrol("alts")
+    claim = codec.Claim("b" * 32)
+    link = made.link("nhs", claim=claim)
+    said = link.attach()
+    welcome = next(said)
+    assert isinstance(welcome, codec.Welcome)
+    link.report(codec.Ready(welcome.run, welcome.plan.digest))
+    made.light("alts")
+    next(news for news in said if isinstance(news, Task))  # to make the first model: it may be sent
+    never = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        never.wait()
+        yield b""
+
+    keys = keys_of(made, "nhs")
+    headers = {rpc.INSTANCE_KEY: claim.instance, rpc.DIGEST_KEY: "c" * 64, rpc.OFFSET_KEY: "0", rpc.SIZE_KEY: "100"}
+    with rpc.channel(f"localhost:{made.port}", **keys) as channel:
+        push = rpc.stub(channel, rpc.PUSH)
+        calls = [push.future(nothing(), metadata=tuple(headers.items())) for _ in range(60)]
+        assert made.overview()["sites"][1]["presence"] == "present"
+        code, text = call("coordinator", "--home", made.home.folder, "revoke", "nhs", cwd=made.folder)
+        assert code == 0, text
+        never.set()
+        for one in calls:
+            one.cancel()
+    link.close()
 
 
 # --- what the port negotiates ------------------------------------------------------------------------------------

@@ -1,0 +1,33 @@
+"""One transfer of a kind for each site: its newest. Whoever opens many holds one thread, as whoever's line flaps does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+
+
+class Transfers:
+    """The calls in progress that move models, by site and kind."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._newest: dict[tuple[str, str], grpc.ServicerContext] = {}
+
+    @contextmanager
+    def newest(self, site: str, kind: str, context: grpc.ServicerContext) -> Iterator[None]:
+        """End the site's older call of this kind, if there is one; it may wait for bytes that never come."""
+        key = (site, kind)
+        with self._lock:
+            older = self._newest.get(key)
+            self._newest[key] = context
+        if older is not None:
+            older.cancel()
+        try:
+            yield
+        finally:
+            with self._lock:
+                if self._newest[key] is context:
+                    del self._newest[key]
