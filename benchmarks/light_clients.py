@@ -111,12 +111,12 @@ class Blobs:
         """Return the update's length."""
         return self._base.stat().st_size
 
-    def chunks(self, _digest: str, offset: int) -> Iterator[bytes]:
+    def chunks(self, _digest: str, offset: int, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
         """Yield the update."""
         place = number_at(self._base)
         with self._base.open("rb") as file:
             file.seek(offset)
-            while chunk := file.read(CHUNK_BYTES):
+            while chunk := file.read(chunk_bytes):
                 inside = place - offset
                 if 0 <= inside < len(chunk):
                     chunk = chunk[:inside] + self._number + chunk[inside + 4 :]

@@ -61,6 +61,7 @@ class Service:
         self._home, self._registry, self._engine, self._blobs = home, registry, engine, blobs
         self._federation = home.config().federation.name
         self._transfers = Transfers()
+        self._chunk_bytes = rpc.chunk_bytes(len(engine.run.plan.sites))
         self._watchers = threading.BoundedSemaphore(WATCHERS_MAX)
         self._log = logger(run=engine.run.run)
 
@@ -205,7 +206,7 @@ class Service:
         """Say from which byte a model is wanted."""
         site, _ = self._agent(context)
         digest, size_bytes = codec.read_offer(request)
-        return wire.OfferReply(offset=self._wanted_from(site, digest, size_bytes))
+        return wire.OfferReply(offset=self._wanted_from(site, digest, size_bytes), chunk_bytes=self._chunk_bytes)
 
     def _wanted_from(self, site: str, digest: str, size_bytes: int) -> int:
         """Return from which byte a model is wanted. Raises RunError where none is, RemoteError, StorageError."""
@@ -255,8 +256,9 @@ class Service:
         if digest not in (base, form.digest if form else base) or not self._blobs.has(digest):
             raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run has moved on")
         context.send_initial_metadata(((rpc.SIZE_KEY, str(self._blobs.size_bytes(digest))),))
+        chunks = self._blobs.chunks(digest, request.offset, self._chunk_bytes)
         with self._transfers.newest(site, "fetch", context):
-            yield from self._signs_of(context, site, instance, self._blobs.chunks(digest, request.offset))
+            yield from self._signs_of(context, site, instance, chunks)
 
     def _task(self, site: str) -> Task:
         """Return what the site is asked to do: it sends and fetches only the models of that. Raises RunError."""

@@ -1,4 +1,4 @@
-"""One transfer of a kind for each site: its newest. Whoever opens many holds one thread, as whoever's line flaps does."""
+"""One transfer of a kind for each site, its newest: who opens many holds one thread, and so does a line that flaps."""
 
 from __future__ import annotations
 

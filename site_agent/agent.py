@@ -169,6 +169,7 @@ class Agent:
             self._resume()
             self._thread("listener", self._listen)
             self._thread("reporter", self._reporter.run)
+            self._thread("litter", self._clear)
             while not isinstance(duty := self._duty(), session.Done):
                 self._remember()
                 self._reconcile(duty)
@@ -186,6 +187,7 @@ class Agent:
     def _leave(self, leave: Leave) -> Leave:
         if (spool := self._spool) is not None:
             self._when_there_is_room(lambda: spool.end(leave.outcome.value, leave.record))
+        self._clear()
         return leave
 
     def stop(self) -> None:
@@ -493,7 +495,9 @@ class Agent:
         if isinstance(result, ModelAdopted) and reason in list(Outcome):
             self._outcome = Outcome(reason)
         keep = {result.task.base} | ({result.digest} if isinstance(result, UpdateStored) else set())
-        self._blobs.keep_only(keep | economy.carried(job.spool.folder).residuals)
+        with contextlib.suppress(StorageError):  # what cannot be deleted now can be at the next delivery
+            self._blobs.put_away(keep | economy.carried(job.spool.folder).residuals)
+        self._thread("litter", self._clear)
         self._show("delivered", {"task": result.task, "answer": answer})
         return answered
 
@@ -587,6 +591,11 @@ class Agent:
         except LinkError as found:
             return LineDown(found)
         return LineDown(error)
+
+    def _clear(self) -> None:
+        """Delete the models that nothing needs any more, beside the work: it takes as long as a short task."""
+        with contextlib.suppress(StorageError):
+            self._blobs.delete_away()
 
     def _tell_ready(self, ready: codec.Ready) -> None:
         """Accept the plan, and make good what an earlier process could not tell."""

@@ -128,11 +128,12 @@ class GrpcLink:
     def push(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
         """Bring a model there; goes on where an earlier try ended."""
         size_bytes = blobs.size_bytes(digest)
-        offset = self._call(rpc.OFFER, wire.OfferRequest(digest=digest, size_bytes=size_bytes)).offset
+        reply = self._call(rpc.OFFER, wire.OfferRequest(digest=digest, size_bytes=size_bytes))
+        offset, chunk_bytes = codec.read_wanted(reply)
         if offset >= size_bytes:
             return
         place = ((rpc.DIGEST_KEY, digest), (rpc.OFFSET_KEY, str(offset)), (rpc.SIZE_KEY, str(size_bytes)))
-        chunks = _counted(blobs.chunks(digest, offset), offset, size_bytes, on_bytes)
+        chunks = _counted(blobs.chunks(digest, offset, chunk_bytes), offset, size_bytes, on_bytes)
         try:
             rpc.stub(self._channel, rpc.PUSH)(chunks, metadata=(*self._who, *place))
         except grpc.RpcError as error:

@@ -5,7 +5,7 @@ Rules
 2. A transfer in progress is a `.part` file per sender; its length is the offset from which the transfer goes on, after
    a cut line as after a killed process. A sender's newest transfer is the only one that writes: on a line that was
    cut, an older one may not have noticed yet.
-3. Nobody takes a blob away but who is told what the run still needs: `keep_only`, `put_away`.
+3. Nobody takes a blob away but who is told what the run still needs: `put_away`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fedcervix.errors import RemoteError, StorageError
 from fedcervix.weights import WriteAhead, disk, sync
 
 CHUNK_BYTES = 1 << 19
-"""of a message; a coordinator holds about five for each site that sends at the same moment"""
+"""read at once, and sent in one message where nothing else was agreed"""
 FREE_BYTES_MIN = 64 * 2**20
 """left free on the disk by incoming transfers, for the journal and the logs"""
 
@@ -166,17 +166,12 @@ class BlobStore:
         """Return a place for a file in the making, on the same disk (no sender's name begins with a dot)."""
         return self._incoming / f".{name}"
 
-    def chunks(self, digest: str, offset: int) -> Iterator[bytes]:
+    def chunks(self, digest: str, offset: int, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
         """Yield a blob's bytes from `offset`, in chunks. Raises FileNotFoundError."""
         with self.path(digest).open("rb") as blob:
             blob.seek(offset)
-            while chunk := blob.read(CHUNK_BYTES):
+            while chunk := blob.read(chunk_bytes):
                 yield chunk
-
-    def keep_only(self, digests: Collection[str]) -> None:
-        """Delete every finished blob that is not among `digests`."""
-        self.put_away(digests)
-        self.delete_away()
 
     def put_away(self, digests: Collection[str]) -> None:
         """Take its name from every finished blob that is not among `digests`: from now on it is not here.

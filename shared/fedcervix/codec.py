@@ -40,6 +40,7 @@ UNIT_CHARS_MAX = 16
 RECORD_CHARS_MAX = 3 * 2**20
 MODEL_BYTES_MAX = 64 * 2**30
 FIRST_MODEL_BYTES_MAX = 8 * 2**30
+CHUNK_BYTES_BOUNDS = (64 * 2**10, 2 * 2**20)
 """of a run; later models have the length of the first one"""
 INSTANCE = re.compile(r"[0-9a-f]{32}")
 SUCCEEDS_MAX = 16
@@ -390,6 +391,14 @@ def read_packed(message: wire.PackedReply) -> Packed | None:
     if not message.digest and not message.base:
         return None
     return Packed(read_digest(message.digest), read_digest(message.base) if message.base else "")
+
+
+@_reads
+def read_wanted(message: wire.OfferReply) -> tuple[int, int]:
+    """Return from which byte a model is wanted, and how many bytes go into a message."""
+    least, most = CHUNK_BYTES_BOUNDS
+    check(least <= message.chunk_bytes <= most, f"a message carries {least} to {most} bytes of a model")
+    return message.offset, message.chunk_bytes
 
 
 @_reads

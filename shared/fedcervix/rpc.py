@@ -65,6 +65,8 @@ UPLOADS_BYTES = 16 << 20
 """that may arrive from all sites together before they are asked for"""
 UPLOAD_BYTES_MIN, UPLOAD_BYTES_MAX = 64 << 10, 4 << 20
 """the same of one site; 4 MiB fill a line of 300 Mbit/s to the other side of the world (100 ms there and back)"""
+CHUNK_BYTES_MIN, CHUNK_BYTES_MAX = 1 << 19, 1 << 20
+"""of a model in one message; the coordinator holds about five for each site that sends at the same moment"""
 
 _SERVER_OPTIONS: list[tuple[str, int]] = [
     *_BOUNDS,
@@ -85,6 +87,11 @@ def server_options(sites: int) -> list[tuple[str, int]]:
     """Return what a server needs that so many sites call: the more there are, the less each may send ahead."""
     ahead_bytes = min(max(UPLOADS_BYTES // sites, UPLOAD_BYTES_MIN), UPLOAD_BYTES_MAX)
     return [*_SERVER_OPTIONS, ("grpc.http2.lookahead_bytes", ahead_bytes)]
+
+
+def chunk_bytes(sites: int) -> int:
+    """Return how much of a model goes into one message where so many sites may send at once."""
+    return min(max(UPLOADS_BYTES // sites, CHUNK_BYTES_MIN), CHUNK_BYTES_MAX)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,7 @@ READERS: dict[type[Any], Callable[[Any], object]] = {
     wire.FromCoordinator: read_from_coordinator,
     wire.ReportReply: codec.read_answer,
     wire.OfferRequest: codec.read_offer,
+    wire.OfferReply: codec.read_wanted,
 }
 
 VALID: list[Any] = [
@@ -74,6 +75,7 @@ VALID: list[Any] = [
     codec.write_welcome(codec.Welcome("federation", "run", PLAN)),
     codec.write_answer(Answer.STALE, "why"),
     wire.OfferRequest(digest=BASE, size_bytes=5),
+    wire.OfferReply(offset=5, chunk_bytes=1 << 20),
 ]
 
 
@@ -146,6 +148,7 @@ def test_well_formed_messages_with_any_values(
         wire.FromCoordinator(leave=wire.Leave(outcome=text, reason=digest)),
         wire.FromCoordinator(welcome=wire.Welcome(federation=text, run=digest, plan=text)),
         wire.OfferRequest(digest=digest, size_bytes=one),
+        wire.OfferReply(offset=one, chunk_bytes=two % (1 << 32)),
     ):
         with contextlib.suppress(RemoteError):
             READERS[type(message)](message)

@@ -616,7 +616,7 @@ def test_a_restarted_agent_that_is_asked_for_something_else_gives_up_what_it_goe
 
 def test_a_restarted_agent_whose_model_is_not_here_says_so_and_waits(site: Site) -> None:
     interrupted(site)
-    BlobStore(site.home.blobs).keep_only(())
+    BlobStore(site.home.blobs).put_away(())
     site.alone()
     site.link.say(LinkError("nobody there"))
     site.shows("resting", reason="the coordinator is away, and with it the model needed to train in round 1")

@@ -230,11 +230,15 @@ def test_only_what_is_needed_is_kept(store: BlobStore) -> None:
     push(store, b"other", name=OTHER, size=5)
     store.expect("5" * 64, "bob", size_bytes=9)
     store.receive("5" * 64, "bob", cut(b"1234"), offset=0, size_bytes=9)
-    store.keep_only({NAME, "7" * 64})
+    store.put_away({NAME, "7" * 64})
     assert (store.has(NAME), store.has(OTHER)) == (True, False)
     assert store.resume_at("5" * 64, "bob") == 4, "a transfer in progress is nobody's to delete"
-    store.keep_only(())
+    store.put_away(())
     assert not store.has(NAME)
+    away = store.path(NAME).parent / "away"
+    assert len(list(away.iterdir())) == 2
+    store.delete_away()
+    assert not list(away.iterdir())
 
 
 def test_a_finished_file_is_adopted(store: BlobStore) -> None:

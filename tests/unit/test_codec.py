@@ -198,6 +198,13 @@ def test_a_blob_s_name_is_a_digest_and_nothing_else(digest: str) -> None:
         codec.read_digest(digest)
 
 
+def test_a_wanted_model_travels_in_messages_of_a_sensible_size() -> None:
+    assert codec.read_wanted(wire.OfferReply(offset=7, chunk_bytes=1 << 20)) == (7, 1 << 20)
+    for chunk_bytes in (0, (64 << 10) - 1, (2 << 20) + 1):
+        with pytest.raises(RemoteError, match="a message carries"):
+            codec.read_wanted(wire.OfferReply(offset=7, chunk_bytes=chunk_bytes))
+
+
 def test_an_offer_has_a_size() -> None:
     assert codec.read_offer(wire.OfferRequest(digest=MADE, size_bytes=1)) == (MADE, 1)
     for size_bytes in (0, codec.MODEL_BYTES_MAX + 1):

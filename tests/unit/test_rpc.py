@@ -261,3 +261,10 @@ def test_a_stranger_at_the_address_is_named() -> None:
 )
 def test_many_sites_may_send_less_ahead_each(sites: int, ahead: int) -> None:
     assert dict(rpc.server_options(sites))["grpc.http2.lookahead_bytes"] == ahead
+
+
+@pytest.mark.parametrize(
+    ("sites", "chunk"), [(1, 1 << 20), (16, 1 << 20), (17, (16 << 20) // 17), (32, 1 << 19), (64, 1 << 19)]
+)
+def test_the_more_sites_there_are_the_less_goes_into_a_message(sites: int, chunk: int) -> None:
+    assert rpc.chunk_bytes(sites) == chunk

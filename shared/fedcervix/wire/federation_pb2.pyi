@@ -245,10 +245,12 @@ class OfferRequest(_message.Message):
     def __init__(self, digest: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class OfferReply(_message.Message):
-    __slots__ = ("offset",)
+    __slots__ = ("offset", "chunk_bytes")
     OFFSET_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
     offset: int
-    def __init__(self, offset: _Optional[int] = ...) -> None: ...
+    chunk_bytes: int
+    def __init__(self, offset: _Optional[int] = ..., chunk_bytes: _Optional[int] = ...) -> None: ...
 
 class PackedRequest(_message.Message):
     __slots__ = ("digest",)
