@@ -73,20 +73,24 @@ _SERVER_OPTIONS: list[tuple[str, int]] = [
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # the clients' profile is welcome
     ("grpc.keepalive_permit_without_calls", 1),
-    # A site that says nothing for 4 s has 5 s to answer a ping: one that vanishes without a word is named within 10 s.
-    # That only ends its line, not its lease. "keepalive_timeout_ms" would be the setting's public name, but no timer
-    # obeys it in the releases there are (seen up to 1.85): a ping then waits for a minute.
-    ("grpc.keepalive_time_ms", 4_000),
-    ("grpc.http2.ping_timeout_ms", 5_000),
+    ("grpc.keepalive_time_ms", 4_000),  # a site is pinged that has said nothing for so long
     # A line's window does not grow with its speed, or many sites that upload at once would fill the memory.
     ("grpc.http2.bdp_probe", 0),
 ]
 
 
+PING_MS_MIN, PING_MS_A_SITE, PING_MS_MAX = 5_000, 500, 30_000
+"""in which a ping is to be answered: up to ten sites, one that vanishes without a word is named within 10 s. Where many
+send at once, an answer waits its turn. Only a line is ended so, not a lease, and a transfer goes on where it was"""
+
+
 def server_options(sites: int) -> list[tuple[str, int]]:
     """Return what a server needs that so many sites call: the more there are, the less each may send ahead."""
     ahead_bytes = min(max(UPLOADS_BYTES // sites, UPLOAD_BYTES_MIN), UPLOAD_BYTES_MAX)
-    return [*_SERVER_OPTIONS, ("grpc.http2.lookahead_bytes", ahead_bytes)]
+    ping_ms = min(max(PING_MS_A_SITE * sites, PING_MS_MIN), PING_MS_MAX)
+    # "grpc.keepalive_timeout_ms" would be the public name of a ping's patience, but no timer obeys it in the releases
+    # there are (seen up to 1.85): a ping would wait for a minute.
+    return [*_SERVER_OPTIONS, ("grpc.http2.lookahead_bytes", ahead_bytes), ("grpc.http2.ping_timeout_ms", ping_ms)]
 
 
 def chunk_bytes(sites: int) -> int:

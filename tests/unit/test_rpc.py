@@ -256,6 +256,11 @@ def test_a_stranger_at_the_address_is_named() -> None:
     assert "what answers at host:1 is not a coordinator of this version" in error.what
 
 
+@pytest.mark.parametrize(("sites", "patience_s"), [(1, 5), (10, 5), (20, 10), (64, 30)])
+def test_the_more_sites_there_are_the_longer_an_answer_may_take(sites: int, patience_s: int) -> None:
+    assert dict(rpc.server_options(sites))["grpc.http2.ping_timeout_ms"] == 1000 * patience_s
+
+
 @pytest.mark.parametrize(
     ("sites", "ahead"), [(1, 4 << 20), (2, 4 << 20), (8, 2 << 20), (64, 256 << 10), (1000, 64 << 10)]
 )
