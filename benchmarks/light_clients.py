@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import struct
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +87,11 @@ class Blobs:
     def receive(self, digest: str, _sender: str, chunks: Iterator[bytes], *, offset: int, size_bytes: int) -> bool:
         """Hash what arrives; keep it where this site is the first."""
         assert offset == 0
-        hasher, keeps = hashlib.sha256(), self._kept.claim(digest)
+        hasher, keeps, have = hashlib.sha256(), self._kept.claim(digest), 0
         with self._kept.path(digest).open("wb") if keeps else contextlib.nullcontext() as out:
             for chunk in chunks:
                 hasher.update(chunk)
+                have += len(chunk)
                 if out is not None:
                     out.write(chunk)
         if hasher.hexdigest() != digest:
@@ -96,7 +99,7 @@ class Blobs:
         if keeps:
             self._kept.settle(digest)
         self.held = digest
-        return self._kept.path(digest).stat().st_size == size_bytes
+        return have == size_bytes
 
     def train(self, base: str, round_: int) -> str:
         """Make this site's update of a model; return its digest."""
@@ -166,7 +169,12 @@ def main() -> None:
             return take_part(site, link, Blobs(kept, int(site.removeprefix("site"))))
 
     with ThreadPoolExecutor(len(sites)) as pool:
-        print(list(pool.map(one, sites)))
+        for done in as_completed([pool.submit(one, site) for site in sites]):
+            if error := done.exception():
+                traceback.print_exception(error, file=sys.stdout)
+                sys.stdout.flush()
+                os._exit(1)  # the others would wait for this one
+            print(done.result())
 
 
 if __name__ == "__main__":

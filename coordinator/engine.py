@@ -254,13 +254,21 @@ class Engine:
         try:
             while (news := self._await_news(site, last, listens)) is not None:
                 yield (last := news)
+                if isinstance(news, Leave):
+                    self._dismiss(site)
         finally:
             with self._changed:
-                if isinstance(last, Leave):  # a site that leaves at once ends its stream: the yield never returns then
-                    self._dismissed.add(site)
-                    self._tell()
+                if isinstance(last, Leave) and site in self._run.adopted:
+                    # Who has the model leaves at once, or as soon as its line ends: the yield does not return then.
+                    self._dismiss(site)
                 if self._streams.get(site) is me:
                     self._stream_ended(site)
+
+    def _dismiss(self, site: str) -> None:
+        """The site has been told to leave."""
+        with self._changed:
+            self._dismissed.add(site)
+            self._tell()
 
     def _stream_ended(self, site: str) -> None:
         """The site's stream was cut, or another process acts for it now. Called under the lock."""

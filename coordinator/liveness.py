@@ -1,7 +1,8 @@
 """Who shows signs of life. Not journaled, on purpose: a restarted coordinator gives everyone a new lease.
 
-A site shows a sign of life by reporting, and by every chunk of a model it sends or fetches. A site that has nothing to
-do needs no more than its open stream, which keepalive pings watch. Times are of a monotonic clock, in seconds.
+A site shows a sign of life by reporting, every few seconds (`rpc.SIGN_S`), and by every chunk of a model it sends or
+fetches. One that is quiet is named long before anything follows from it: while it works its lease runs, at rest its
+open stream is enough, which pings watch. Times are of a monotonic clock, in seconds.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ class Line:
     connected: bool
     cut_for_s: float | None
     """since its stream ended; None while it is open, and before the first one since this process began"""
+    unheard_for_s: float
+    """since its last sign of life"""
     lease_ends_in_s: float | None
     """None: no lease runs"""
     progress: Progress | None
@@ -65,7 +68,8 @@ class Liveness:
         """Return how a site's line is now."""
         sign = self.signs[site]
         cut_for_s = None if sign.cut_s is None else self._clock_s() - sign.cut_s
-        return Line(sign.connected, cut_for_s, self.lease_ends_in_s(site, working=working), sign.progress)
+        lease_s, unheard_for_s = self.lease_ends_in_s(site, working=working), self._clock_s() - sign.at_s
+        return Line(sign.connected, cut_for_s, unheard_for_s, lease_s, sign.progress)
 
     def alive(self, site: str) -> bool:
         """Say whether a site's stream is open, or something was heard of it within its lease."""

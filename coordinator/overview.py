@@ -9,8 +9,12 @@ from typing import Any
 from coordinator.liveness import Line
 from fedcervix.plan import Plan
 from fedcervix.rounds import Phase, Presence, Round, Run, Site, Then, Wait, instruction, mean_loss, waits, weights
+from fedcervix.rpc import SIGN_S
 
 LINE_CUT = "its line is cut"
+UNHEARD = "nothing is heard of it"
+UNHEARD_S = 2 * SIGN_S
+"""two signs of life that did not come"""
 NOT_BACK = "it has not connected since the coordinator was started"
 
 
@@ -52,7 +56,7 @@ def _site(run: Run, name: str, line: Line | None, now: float) -> dict[str, Any]:
         "since": site.since,
         "reason": site.reason,
         "connected": bool(line and line.connected),
-        "cut_at": now - line.cut_for_s if line and line.cut_for_s is not None else None,
+        "cut_at": _since(line, now),
         "line": _words(site, line),
         "doing": str(asked) if asked is not None else "",
         "stage": progress.stage if current and progress else "",
@@ -67,9 +71,20 @@ def _site(run: Run, name: str, line: Line | None, now: float) -> dict[str, Any]:
 
 def _words(site: Site, line: Line | None) -> str:
     """Say what is wrong with the line of a site that takes part or did; empty where nothing is."""
-    if line is None or line.connected or site.presence not in (Presence.PRESENT, Presence.SILENT):
+    if line is None or site.presence not in (Presence.PRESENT, Presence.SILENT):
         return ""
+    if line.connected:
+        return UNHEARD if line.unheard_for_s > UNHEARD_S else ""
     return NOT_BACK if line.cut_for_s is None else LINE_CUT
+
+
+def _since(line: Line | None, now: float) -> float | None:
+    """Return since when a line is cut, or nothing is heard on it; None where it is well, or was not there yet."""
+    if line is None:
+        return None
+    if line.connected:
+        return now - line.unheard_for_s if line.unheard_for_s > UNHEARD_S else None
+    return None if line.cut_for_s is None else now - line.cut_for_s
 
 
 def _wait(wait: Wait, site: dict[str, Any]) -> dict[str, Any]:

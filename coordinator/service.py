@@ -231,6 +231,8 @@ class Service:
         with self._transfers.newest(site, "push", context):
             # Whoever pushes without having asked is held to the same.
             here = self._wanted_from(site, digest, size_bytes) == size_bytes
+            if not here and not context.is_active():
+                raise RunError("a newer transfer of this site has begun")
             if not here and not self._blobs.receive(digest, site, arriving, offset=offset, size_bytes=size_bytes):
                 raise RunError("the transfer ended early", next_step="offer it again, and go on from the offset given")
         return wire.PushReply(size_bytes=size_bytes)
@@ -256,7 +258,8 @@ class Service:
         if digest not in (base, form.digest if form else base) or not self._blobs.has(digest):
             raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run has moved on")
         context.send_initial_metadata(((rpc.SIZE_KEY, str(self._blobs.size_bytes(digest))),))
-        chunks = self._blobs.chunks(digest, request.offset, self._chunk_bytes)
+        chunk_bytes = codec.read_chunk_bytes(request.chunk_bytes, self._chunk_bytes)
+        chunks = self._blobs.chunks(digest, request.offset, chunk_bytes)
         with self._transfers.newest(site, "fetch", context):
             yield from self._signs_of(context, site, instance, chunks)
 

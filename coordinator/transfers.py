@@ -1,4 +1,4 @@
-"""One transfer of a kind for each site, its newest: who opens many holds one thread, and so does a line that flaps."""
+"""One transfer of a kind for each site, its newest: an older one, of a line that was cut, may wait for long."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Transfers:
 
     @contextmanager
     def newest(self, site: str, kind: str, context: grpc.ServicerContext) -> Iterator[None]:
-        """End the site's older call of this kind, if there is one; it may wait for bytes that never come."""
+        """End the site's older call of this kind, if there is one; whoever opens many holds one waiting thread."""
         key = (site, kind)
         with self._lock:
             older = self._newest.get(key)
@@ -29,5 +29,5 @@ class Transfers:
             yield
         finally:
             with self._lock:
-                if self._newest[key] is context:
+                if self._newest.get(key) is context:  # a newer one may have come and gone
                     del self._newest[key]

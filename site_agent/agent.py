@@ -38,6 +38,7 @@ from fedcervix.plan import Plan
 from fedcervix.privacy import outward
 from fedcervix.rounding import Rounded
 from fedcervix.rounds import Instruction, Leave, Outcome
+from fedcervix.rpc import SIGN_S
 from site_agent import economy
 from site_agent.failures import TELL_S, Failures
 from site_agent.home import SiteHome
@@ -133,9 +134,10 @@ class Agent:
         stop_s: float = STOP_S,
         tell_s: float = TELL_S,
         silence_s: float = FLOOR_S,
+        sign_s: float = SIGN_S,
     ) -> None:
         self._home, self._site, self._link, self._worker, self._show = home, site, link, worker, show
-        self._look, self._stop_s = look, stop_s
+        self._look, self._stop_s, self._sign_s = look, stop_s, sign_s
         self._inbox: queue.Queue[Said | LineDown | JobEnded | Broken | Silent | Stop] = queue.Queue()
         self._blobs = BlobStore(home.blobs)
         self._session = session.Session(site)
@@ -289,6 +291,7 @@ class Agent:
         self._was_attached, self._down_because = True, ""
         self._session = session.attached(self._session)
         ready = codec.Ready(welcome.run, welcome.plan.digest)
+        self._reporter.rests(ready)
         self._thread("ready", lambda: self._tell_ready(ready))
 
     def _begin(self, welcome: codec.Welcome) -> None:
@@ -308,7 +311,7 @@ class Agent:
 
     def _enter(self, plan: Plan, spool: Spool) -> None:
         """Take part in a run, from where its journal here says that this site stands."""
-        self._reporter.beat_s = plan.terms.lease_s / 4
+        self._reporter.beat_s = min(plan.terms.lease_s / 4, self._sign_s)
         self._plan, self._spool, self._kept = plan, spool, spool.kept()
         self._session = session.resumed(self._site, self._kept)
 
@@ -494,9 +497,10 @@ class Agent:
             )
         if isinstance(result, ModelAdopted) and reason in list(Outcome):
             self._outcome = Outcome(reason)
-        keep = {result.task.base} | ({result.digest} if isinstance(result, UpdateStored) else set())
+        keep = {result.task.base} | ({result.digest, result.packed} if isinstance(result, UpdateStored) else set())
+        keep |= economy.carried(job.spool.folder).residuals
         with contextlib.suppress(StorageError):  # what cannot be deleted now can be at the next delivery
-            self._blobs.put_away(keep | economy.carried(job.spool.folder).residuals)
+            self._blobs.put_away(keep)
         self._thread("litter", self._clear)
         self._show("delivered", {"task": result.task, "answer": answer})
         return answered

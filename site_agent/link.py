@@ -70,6 +70,8 @@ class GrpcLink:
             address, authority_pem=authority_pem, certificate_pem=certificate_pem, key_pem=key_pem
         )
         self._streams: set[Any] = set()
+        self._last: dict[str, str] = {}
+        """the model of the last transfer, by kind"""
 
     def enroll(self, request_pem: bytes) -> bytes:
         """Trade a certificate signing request (PEM) for a certificate (PEM); needs an invitation's certificate."""
@@ -106,7 +108,8 @@ class GrpcLink:
         """Bring a model here; goes on where an earlier try ended. Nothing is written before its size is known."""
         while not blobs.has(digest):  # twice where what an earlier try has left turns out to be wrong
             have = blobs.resume_at(digest, SENDER)
-            request = wire.BlobRequest(digest=digest, offset=have)
+            chunk_bytes = rpc.CHUNK_BYTES_AGAIN if self._is_again("fetch", digest) else 0
+            request = wire.BlobRequest(digest=digest, offset=have, chunk_bytes=chunk_bytes)
             stream = rpc.stub(self._channel, rpc.FETCH)(request, metadata=self._who)
             self._streams.add(stream)
             try:
@@ -130,6 +133,8 @@ class GrpcLink:
         size_bytes = blobs.size_bytes(digest)
         reply = self._call(rpc.OFFER, wire.OfferRequest(digest=digest, size_bytes=size_bytes))
         offset, chunk_bytes = codec.read_wanted(reply)
+        if self._is_again("push", digest):
+            chunk_bytes = rpc.CHUNK_BYTES_AGAIN
         if offset >= size_bytes:
             return
         place = ((rpc.DIGEST_KEY, digest), (rpc.OFFSET_KEY, str(offset)), (rpc.SIZE_KEY, str(size_bytes)))
@@ -138,6 +143,12 @@ class GrpcLink:
             rpc.stub(self._channel, rpc.PUSH)(chunks, metadata=(*self._who, *place))
         except grpc.RpcError as error:
             raise rpc.translate(error, self._address) from error
+
+    def _is_again(self, kind: str, digest: str) -> bool:
+        """Say whether the last transfer of this kind was the same one: it was cut, so small messages are better."""
+        again = self._last.get(kind) == digest
+        self._last[kind] = digest
+        return again
 
     def packed(self, digest: str) -> Packed | None:
         """Return the packed form in which the task's model is to be had; None: it travels itself."""

@@ -1,8 +1,8 @@
 """Tells the coordinator how far the work is, so that the lease holds, and vouches for the worker while it shows life.
 
 Rules
-1. At most one report goes out in `PROGRESS_S`; what takes less time needs none. What was last said is repeated once in
-   a quarter of the lease: a single step may take longer than a lease.
+1. At most one report goes out in `PROGRESS_S`; what takes less time needs none. What was last said is repeated beat by
+   beat (see `rpc.SIGN_S`): a single step may take longer than a lease. At rest, too, a site says that it is there.
 2. For a worker that hangs (see `silence`) nothing is repeated: whoever is told of it decides, and the lease runs out.
 3. It sleeps until there is news or a beat is due; there is no interval.
 4. What cannot be sent is dropped; the next report says more.
@@ -17,8 +17,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fedcervix.codec import Progress
+from fedcervix.codec import Progress, Ready
 from fedcervix.errors import FedcervixError
+from fedcervix.rpc import SIGN_S
 from site_agent.silence import FLOOR_S, Silence
 
 PROGRESS_S = 1.0
@@ -37,7 +38,7 @@ class Reporter:
 
     def __init__(
         self,
-        report: Callable[[Progress], object],
+        report: Callable[[Progress | Ready], object],
         on_hung: Callable[[Hung], None],
         *,
         floor_s: float = FLOOR_S,
@@ -46,10 +47,11 @@ class Reporter:
     ) -> None:
         self._report, self._on_hung, self._clock_s = report, on_hung, clock_s
         self._floor_s, self._progress_s = floor_s, progress_s
-        self.beat_s = 10.0
+        self.beat_s = SIGN_S
         self._changed = threading.Condition()
         self._closed = False
         self._said: Progress | None = None
+        self._at_rest: Ready | None = None
         self._news = False
         self._sent_s = -math.inf
         self._silence: Silence | None = None
@@ -89,6 +91,12 @@ class Reporter:
         with self._changed:
             self._said, self._silence, self._news = None, None, False
 
+    def rests(self, ready: Ready) -> None:
+        """Say this, beat by beat, where nothing is being done."""
+        with self._changed:
+            self._at_rest, self._sent_s = ready, self._clock_s()
+            self._changed.notify()
+
     def close(self) -> None:
         """Let `run` end."""
         with self._changed:
@@ -110,15 +118,17 @@ class Reporter:
             self._news = True
             self._changed.notify()
 
-    def _await_due(self) -> Progress | Hung | None:
+    def _await_due(self) -> Progress | Ready | Hung | None:
         """Return the next report when it is due; None when there will be none."""
         with self._changed:
             while not self._closed and (due_s := self._due_s()) > self._clock_s():
                 self._sleep_until(due_s)
-            if self._closed or self._said is None:
+            if self._closed:
                 return None
             said, silence, now_s = self._said, self._silence, self._clock_s()
             self._news, self._sent_s = False, now_s
+            if said is None:
+                return self._at_rest
             if silence is not None and silence.hangs(now_s):
                 self._said = self._silence = None
                 return Hung(said, silence)
@@ -133,6 +143,6 @@ class Reporter:
     def _due_s(self) -> float:
         """Return when the next report is due, by the clock."""
         if self._said is None:
-            return math.inf
+            return math.inf if self._at_rest is None else self._sent_s + self.beat_s
         next_s = self._sent_s + (min(self._progress_s, self.beat_s) if self._news else self.beat_s)
         return next_s if self._silence is None else min(next_s, self._silence.ends_at_s)

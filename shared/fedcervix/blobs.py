@@ -14,7 +14,6 @@ import hashlib
 import os
 import shutil
 import threading
-from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from io import FileIO
@@ -53,7 +52,7 @@ class BlobStore:
         self._folder = folder
         self._incoming = folder / "incoming"
         self._away = folder / "away"
-        self._turns: defaultdict[Path, _Turn] = defaultdict(_Turn)
+        self._turns: dict[Path, _Turn] = {}
         with disk(folder, "write"):
             self._incoming.mkdir(parents=True, exist_ok=True)
             self._away.mkdir(exist_ok=True)
@@ -111,6 +110,9 @@ class BlobStore:
     def _check_room(self, size_bytes: int, *, have_bytes: int) -> None:
         free = shutil.disk_usage(self._folder).free
         if free < size_bytes - have_bytes + FREE_BYTES_MIN:
+            self.delete_away()
+            free = shutil.disk_usage(self._folder).free
+        if free < size_bytes - have_bytes + FREE_BYTES_MIN:
             raise StorageError(
                 f"no room for a model of {size_bytes:,} bytes in {self._folder}: {free:,} bytes are free",
                 cause="the disk is (nearly) full",
@@ -132,7 +134,7 @@ class BlobStore:
 
     def _append(self, part: Path, hasher: hashlib._Hash, chunks: Iterator[bytes], offset: int) -> int:
         """Write chunks to the part's end, hashing what was and what comes; return its new length."""
-        turn, me = self._turns[part.parent], object()
+        turn, me = self._turns.setdefault(part.parent, _Turn()), object()
         with turn.lock:
             turn.newest = me
         have = part.stat().st_size if part.exists() else 0

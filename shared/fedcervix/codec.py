@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
+from fedcervix.blobs import CHUNK_BYTES
 from fedcervix.economy import Packed
 from fedcervix.errors import RemoteError
 from fedcervix.events import (
@@ -40,8 +41,8 @@ UNIT_CHARS_MAX = 16
 RECORD_CHARS_MAX = 3 * 2**20
 MODEL_BYTES_MAX = 64 * 2**30
 FIRST_MODEL_BYTES_MAX = 8 * 2**30
-CHUNK_BYTES_BOUNDS = (64 * 2**10, 2 * 2**20)
 """of a run; later models have the length of the first one"""
+CHUNK_BYTES_BOUNDS = (64 * 2**10, 2 * 2**20)
 INSTANCE = re.compile(r"[0-9a-f]{32}")
 SUCCEEDS_MAX = 16
 
@@ -396,9 +397,15 @@ def read_packed(message: wire.PackedReply) -> Packed | None:
 @_reads
 def read_wanted(message: wire.OfferReply) -> tuple[int, int]:
     """Return from which byte a model is wanted, and how many bytes go into a message."""
+    return message.offset, read_chunk_bytes(message.chunk_bytes, CHUNK_BYTES)
+
+
+def read_chunk_bytes(found: int, otherwise: int) -> int:
+    """Return how many bytes of a model go into a message; 0: `otherwise`. Raises RemoteError."""
     least, most = CHUNK_BYTES_BOUNDS
-    check(least <= message.chunk_bytes <= most, f"a message carries {least} to {most} bytes of a model")
-    return message.offset, message.chunk_bytes
+    if found and not least <= found <= most:
+        raise RemoteError(f"a message carries {least} to {most} bytes of a model")
+    return found or otherwise
 
 
 @_reads

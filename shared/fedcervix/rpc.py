@@ -45,12 +45,22 @@ _BOUNDS: list[tuple[str, int]] = [
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
 ]
 
-CLIENT_OPTIONS: list[tuple[str, int]] = [
-    *_BOUNDS,
-    # A ping every 20 s keeps NATs and idle firewalls open; its answer may have to wait behind an upload on a slow line.
+SIGN_S = 4.0
+"""A site says that it is there so often, at work and at rest: who has fallen silent is named within seconds. Its line
+is cut much later, by pings: an answer may have to stand behind a model on a slow line."""
+
+_PINGS: list[tuple[str, int]] = [
+    # Sent where nothing has arrived for 20 s: that keeps NATs and idle firewalls open.
     ("grpc.keepalive_time_ms", 20_000),
+    # "grpc.keepalive_timeout_ms" would be the public name of a ping's patience, but no timer obeys it in the releases
+    # there are (seen up to 1.85): a ping would wait for a minute.
     ("grpc.http2.ping_timeout_ms", 30_000),
     ("grpc.keepalive_permit_without_calls", 1),
+]
+
+CLIENT_OPTIONS: list[tuple[str, int]] = [
+    *_BOUNDS,
+    *_PINGS,
     ("grpc.http2.max_pings_without_data", 0),
     # Dialling again while the coordinator is away: jittered by a fifth, and a second apart at most, for a site is to be
     # back within five seconds of the coordinator, and pauses of its own as well (see fedcervix.pauses).
@@ -65,32 +75,25 @@ UPLOADS_BYTES = 16 << 20
 """that may arrive from all sites together before they are asked for"""
 UPLOAD_BYTES_MIN, UPLOAD_BYTES_MAX = 64 << 10, 4 << 20
 """the same of one site; 4 MiB fill a line of 300 Mbit/s to the other side of the world (100 ms there and back)"""
-CHUNK_BYTES_MIN, CHUNK_BYTES_MAX = 1 << 19, 1 << 20
+CHUNK_BYTES_MIN, CHUNK_BYTES_MAX = 1 << 18, 1 << 20
 """of a model in one message; the coordinator holds about five for each site that sends at the same moment"""
+CHUNK_BYTES_AGAIN = 1 << 16
+"""the same of a transfer that was cut: what is under way of a message is lost when it is cut again"""
 
 _SERVER_OPTIONS: list[tuple[str, int]] = [
     *_BOUNDS,
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # the clients' profile is welcome
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.keepalive_time_ms", 4_000),  # a site is pinged that has said nothing for so long
+    *_PINGS,
     # A line's window does not grow with its speed, or many sites that upload at once would fill the memory.
     ("grpc.http2.bdp_probe", 0),
 ]
 
 
-PING_MS_MIN, PING_MS_A_SITE, PING_MS_MAX = 5_000, 500, 30_000
-"""in which a ping is to be answered: up to ten sites, one that vanishes without a word is named within 10 s. Where many
-send at once, an answer waits its turn. Only a line is ended so, not a lease, and a transfer goes on where it was"""
-
-
 def server_options(sites: int) -> list[tuple[str, int]]:
     """Return what a server needs that so many sites call: the more there are, the less each may send ahead."""
     ahead_bytes = min(max(UPLOADS_BYTES // sites, UPLOAD_BYTES_MIN), UPLOAD_BYTES_MAX)
-    ping_ms = min(max(PING_MS_A_SITE * sites, PING_MS_MIN), PING_MS_MAX)
-    # "grpc.keepalive_timeout_ms" would be the public name of a ping's patience, but no timer obeys it in the releases
-    # there are (seen up to 1.85): a ping would wait for a minute.
-    return [*_SERVER_OPTIONS, ("grpc.http2.lookahead_bytes", ahead_bytes), ("grpc.http2.ping_timeout_ms", ping_ms)]
+    return [*_SERVER_OPTIONS, ("grpc.http2.lookahead_bytes", ahead_bytes)]
 
 
 def chunk_bytes(sites: int) -> int:

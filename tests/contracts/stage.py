@@ -15,6 +15,7 @@ What is free in reality is settled here, so that the same conversation comes out
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -388,7 +389,7 @@ def agent(stage: Stage, site: str, pems: Keys) -> Iterator[list[Leave]]:
     create_site(home)
     worker = ArithmeticWorker(home, site, stage.service.reported[site])
     with stage.link(pems) as link:
-        made = Agent(home, site, link, worker, lambda *_: None)  # type: ignore[arg-type]
+        made = Agent(home, site, link, worker, lambda *_: None, sign_s=math.inf)  # type: ignore[arg-type]
         thread = threading.Thread(target=lambda: ended.append(made.run()))
         thread.start()
         try:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fedcervix import codec
+from fedcervix.blobs import CHUNK_BYTES
 from fedcervix.codec import Progress, Ready, Refusal, Report, Welcome
 from fedcervix.errors import RemoteError
 from fedcervix.events import Answer, ModelAdopted, ScoreReported, SiteFailed, Task, TaskKind, UpdateStored
@@ -200,7 +201,8 @@ def test_a_blob_s_name_is_a_digest_and_nothing_else(digest: str) -> None:
 
 def test_a_wanted_model_travels_in_messages_of_a_sensible_size() -> None:
     assert codec.read_wanted(wire.OfferReply(offset=7, chunk_bytes=1 << 20)) == (7, 1 << 20)
-    for chunk_bytes in (0, (64 << 10) - 1, (2 << 20) + 1):
+    assert codec.read_wanted(wire.OfferReply(offset=7)) == (7, CHUNK_BYTES)
+    for chunk_bytes in (1, (64 << 10) - 1, (2 << 20) + 1):
         with pytest.raises(RemoteError, match="a message carries"):
             codec.read_wanted(wire.OfferReply(offset=7, chunk_bytes=chunk_bytes))
 

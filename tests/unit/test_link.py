@@ -155,3 +155,17 @@ def test_an_error_in_place_of_a_model_is_the_coordinator_s(coordinator: Coordina
 
     with pytest.raises(RunError, match="not for this site now"):
         coordinator(refuses).fetch(NAME, blobs, Seen())
+
+
+def test_a_fetch_that_was_cut_goes_on_in_small_messages(coordinator: Coordinator, blobs: BlobStore) -> None:
+    """What is under way of a message is lost with its line: one that is cut again and again would get nowhere."""
+    asked: list[tuple[int, int]] = []
+
+    def breaks_off(request: wire.BlobRequest, context: grpc.ServicerContext) -> Iterator[bytes]:
+        asked.append((request.offset, request.chunk_bytes))
+        yield from sends(MODEL[: request.offset + CHUNK])(request, context)
+
+    for _ in range(2):
+        with pytest.raises(RemoteError, match="sent fewer"):
+            coordinator(breaks_off).fetch(NAME, blobs, Seen())
+    assert asked == [(0, 0), (CHUNK, rpc.CHUNK_BYTES_AGAIN)]

@@ -17,9 +17,10 @@ from fedcervix.rounds import Run, begin, instruction, step
 
 NOW = 1_893_456_000.0
 SITES = ("ada", "bob")
-OPEN = Line(True, None, 40.0, None)
-CUT = Line(False, 7.0, 40.0, None)
-NEVER = Line(False, None, 40.0, None)
+OPEN = Line(True, None, 1.0, 40.0, None)
+CUT = Line(False, 7.0, 7.0, 40.0, None)
+NEVER = Line(False, None, 7.0, 40.0, None)
+UNHEARD = Line(True, None, 8.5, 40.0, None)
 
 
 def training() -> Run:
@@ -69,6 +70,20 @@ def test_a_line_that_was_cut_is_named_with_its_time_and_its_lease() -> None:
     assert text.count("its line is cut since 2029-12-31") + text.count("its line is cut since 2030-01-01") == 2
 
 
+def test_a_site_of_which_nothing_is_heard_is_named_before_its_line_is_cut() -> None:
+    document = seen(training(), ada=UNHEARD, bob=OPEN)
+    ada, bob = document["sites"]
+    assert (ada["presence"], ada["connected"], ada["cut_at"], ada["line"]) == (
+        "present",
+        True,
+        NOW - 8.5,
+        "nothing is heard of it",
+    )
+    assert bob["line"] == ""
+    assert document["waits"][0]["until"] == NOW + 40
+    assert drawn(document).count("nothing is heard of it since 20") == 2
+
+
 def test_a_site_that_has_not_come_back_to_a_restarted_coordinator_is_said_as_such() -> None:
     document = seen(training(), ada=NEVER, bob=OPEN)
     assert document["sites"][0]["line"] == "it has not connected since the coordinator was started"
@@ -93,7 +108,7 @@ def test_progress_is_shown_while_it_is_of_what_the_site_is_asked() -> None:
     run = training()
     task = instruction(run, "ada")
     progress = Progress(task, "training", 3, 5, "steps", 0.5, 9.0)  # type: ignore[arg-type]
-    working = Line(True, None, 40.0, progress)
+    working = Line(True, None, 1.0, 40.0, progress)
     assert seen(run, ada=working, bob=OPEN)["sites"][0]["done"] == 3
     run, _ = step(run, UpdateStored("ada", task, "d" * 64, 1, 1, 1.0, 1.0, NOW))  # type: ignore[arg-type]
     assert seen(run, ada=working, bob=OPEN)["sites"][0]["done"] == 0
@@ -104,7 +119,7 @@ def test_what_a_site_says_is_shown_and_not_obeyed(words: str) -> None:
     run = training()
     progress = Progress(instruction(run, "ada"), words, 3, 5, words, 0.5, 9.0)  # type: ignore[arg-type]
     run, _ = step(run, SiteFailed("bob", words, words, "incident", NOW, words))
-    text = drawn(seen(run, ada=Line(True, None, 40.0, progress), bob=OPEN))
+    text = drawn(seen(run, ada=Line(True, None, 1.0, 40.0, progress), bob=OPEN))
     safe = "".join(letter if letter.isprintable() else "?" for letter in words)
     assert f"{safe} 3/5 {safe}" in text
     assert text.count(safe) > 4, "the failure and the wait for it"

@@ -256,11 +256,6 @@ def test_a_stranger_at_the_address_is_named() -> None:
     assert "what answers at host:1 is not a coordinator of this version" in error.what
 
 
-@pytest.mark.parametrize(("sites", "patience_s"), [(1, 5), (10, 5), (20, 10), (64, 30)])
-def test_the_more_sites_there_are_the_longer_an_answer_may_take(sites: int, patience_s: int) -> None:
-    assert dict(rpc.server_options(sites))["grpc.http2.ping_timeout_ms"] == 1000 * patience_s
-
-
 @pytest.mark.parametrize(
     ("sites", "ahead"), [(1, 4 << 20), (2, 4 << 20), (8, 2 << 20), (64, 256 << 10), (1000, 64 << 10)]
 )
@@ -269,7 +264,7 @@ def test_many_sites_may_send_less_ahead_each(sites: int, ahead: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sites", "chunk"), [(1, 1 << 20), (16, 1 << 20), (17, (16 << 20) // 17), (32, 1 << 19), (64, 1 << 19)]
+    ("sites", "chunk"), [(1, 1 << 20), (16, 1 << 20), (32, 1 << 19), (64, 1 << 18), (1000, 1 << 18)]
 )
 def test_the_more_sites_there_are_the_less_goes_into_a_message(sites: int, chunk: int) -> None:
     assert rpc.chunk_bytes(sites) == chunk

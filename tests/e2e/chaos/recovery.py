@@ -137,7 +137,7 @@ def named(folder: Path, *, at_work: bool, vanishes: bool) -> Finding:
 
         def seen() -> bool:
             site = _site(made, VICTIM)
-            return not site["connected"] or site["presence"] != "present"
+            return bool(site["line"]) or site["presence"] != "present"
 
         seconds = _until("status names it", seen)
         line.close()
