@@ -21,7 +21,7 @@ from fedcervix.events import Task
 from fedcervix.weights import write_tensors
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.link import GrpcLink
-from tests.e2e.loopback import FEDERATION, Federation, call, federation
+from tests.e2e.loopback import FEDERATION, Federation, call, federation, until
 
 Federate = Callable[..., Federation]
 
@@ -321,6 +321,8 @@ def test_a_site_that_opens_many_transfers_and_sends_nothing_keeps_nobody_waiting
         push = rpc.stub(channel, rpc.PUSH)
         calls = [push.future(nothing(), metadata=tuple(headers.items())) for _ in range(60)]
         assert made.overview()["sites"][1]["presence"] == "present"
+        until("all but the newest are ended", lambda: sum(one.done() for one in calls) == len(calls) - 1)
+        assert {one.code() for one in calls if one.done()} == {grpc.StatusCode.CANCELLED}
         code, text = call("coordinator", "--home", made.home.folder, "revoke", "nhs", cwd=made.folder)
         assert code == 0, text
         never.set()
