@@ -178,7 +178,7 @@ class Service:
 
     def _take(self, report: codec.Report, site: str, at: float) -> Answer:
         match report:
-            case codec.Progress():
+            case codec.Here() | codec.Progress():
                 return Answer.ACCEPTED
             case codec.Ready():
                 return self._take_ready(report, site, at)

@@ -291,7 +291,7 @@ class Agent:
         self._was_attached, self._down_because = True, ""
         self._session = session.attached(self._session)
         ready = codec.Ready(welcome.run, welcome.plan.digest)
-        self._reporter.rests(ready)
+        self._reporter.attached()
         self._thread("ready", lambda: self._tell_ready(ready))
 
     def _begin(self, welcome: codec.Welcome) -> None:

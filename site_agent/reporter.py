@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fedcervix.codec import Progress, Ready
+from fedcervix.codec import Here, Progress
 from fedcervix.errors import FedcervixError
 from fedcervix.rpc import SIGN_S
 from site_agent.silence import FLOOR_S, Silence
@@ -38,7 +38,7 @@ class Reporter:
 
     def __init__(
         self,
-        report: Callable[[Progress | Ready], object],
+        report: Callable[[Progress | Here], object],
         on_hung: Callable[[Hung], None],
         *,
         floor_s: float = FLOOR_S,
@@ -51,7 +51,7 @@ class Reporter:
         self._changed = threading.Condition()
         self._closed = False
         self._said: Progress | None = None
-        self._at_rest: Ready | None = None
+        self._attached = False
         self._news = False
         self._sent_s = -math.inf
         self._silence: Silence | None = None
@@ -91,10 +91,10 @@ class Reporter:
         with self._changed:
             self._said, self._silence, self._news = None, None, False
 
-    def rests(self, ready: Ready) -> None:
-        """Say this, beat by beat, where nothing is being done."""
+    def attached(self) -> None:
+        """A coordinator listens: from here on it is told, where nothing is being done, that the site is there."""
         with self._changed:
-            self._at_rest, self._sent_s = ready, self._clock_s()
+            self._attached, self._sent_s = True, self._clock_s()
             self._changed.notify()
 
     def close(self) -> None:
@@ -118,7 +118,7 @@ class Reporter:
             self._news = True
             self._changed.notify()
 
-    def _await_due(self) -> Progress | Ready | Hung | None:
+    def _await_due(self) -> Progress | Here | Hung | None:
         """Return the next report when it is due; None when there will be none."""
         with self._changed:
             while not self._closed and (due_s := self._due_s()) > self._clock_s():
@@ -128,7 +128,7 @@ class Reporter:
             said, silence, now_s = self._said, self._silence, self._clock_s()
             self._news, self._sent_s = False, now_s
             if said is None:
-                return self._at_rest
+                return Here()
             if silence is not None and silence.hangs(now_s):
                 self._said = self._silence = None
                 return Hung(said, silence)
@@ -143,6 +143,6 @@ class Reporter:
     def _due_s(self) -> float:
         """Return when the next report is due, by the clock."""
         if self._said is None:
-            return math.inf if self._at_rest is None else self._sent_s + self.beat_s
+            return self._sent_s + self.beat_s if self._attached else math.inf
         next_s = self._sent_s + (min(self._progress_s, self.beat_s) if self._news else self.beat_s)
         return next_s if self._silence is None else min(next_s, self._silence.ends_at_s)

@@ -211,12 +211,19 @@ class Progress:
     images_per_s: float
 
 
-Report = Ready | Refusal | Progress | UpdateStored | ScoreReported | ModelAdopted | SiteFailed
+@dataclass(frozen=True, slots=True)
+class Here:
+    """A sign of life of a site that has nothing to do; not journaled."""
+
+
+Report = Here | Ready | Refusal | Progress | UpdateStored | ScoreReported | ModelAdopted | SiteFailed
 
 
 def write_report(report: Report, at: float) -> wire.FromSite:
     """Return the message of a report; `at`: Unix seconds by the site's clock."""
     match report:
+        case Here():
+            return wire.FromSite(at=at, here=wire.Here())
         case Ready(run, plan_digest):
             return wire.FromSite(at=at, ready=wire.Ready(run=run, plan_digest=plan_digest))
         case Refusal(run, reason):
@@ -294,6 +301,10 @@ def _read_ready(message: wire.FromSite, _site: str, _at: float) -> Ready:
     return Ready(_run(message.ready.run), message.ready.plan_digest)
 
 
+def _read_here(_message: wire.FromSite, _site: str, _at: float) -> Here:
+    return Here()
+
+
 def _read_refusal(message: wire.FromSite, _site: str, _at: float) -> Refusal:
     said = message.refusal
     return Refusal(_run(said.run), _text(said.reason, REASON_CHARS_MAX, "reason"))
@@ -337,6 +348,7 @@ def _read_failure(message: wire.FromSite, site: str, at: float) -> SiteFailed:
 
 _READ: dict[str, Callable[[wire.FromSite, str, float], Report]] = {
     "ready": _read_ready,
+    "here": _read_here,
     "refusal": _read_refusal,
     "progress": _read_progress,
     "update": _read_update,

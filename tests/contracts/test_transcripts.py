@@ -175,11 +175,12 @@ def attach(**who: Any) -> wire.AttachRequest:
 
 
 def who_comes_too_early_or_too_late(coordinator: Stage, nhs: Caller) -> None:
-    """Before there is anything to do; with another plan; for a run that is over; with nothing at all."""
+    """Before there is anything to do; with another plan; for a run that is over; with a sign of life; with nothing."""
     run = coordinator.run
     nhs.ask(rpc.FETCH, wire.BlobRequest(digest=run.model))
     nhs.tell(codec.Ready(run.run, "0" * 64))
     nhs.tell(codec.Ready("20290101-000000-csfssl-00000000", run.plan.digest))
+    nhs.tell(codec.Here())
     nhs.ask(rpc.REPORT, wire.FromSite())
 
 

@@ -64,6 +64,7 @@ VALID: list[Any] = [
         for report in (
             codec.Ready("run", BASE),
             codec.Refusal("run", "no"),
+            codec.Here(),
             codec.Progress(TRAIN, "training", 1, 2, "steps", 0.5, 1.5),
             UpdateStored("ada", TRAIN, BASE, 1, 1, 0.5, 1.0, 1.0),
             ScoreReported("ada", SCORE, 1.0, 1, 1, (("rank", 1.5),), 1.0),

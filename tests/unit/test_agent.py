@@ -605,7 +605,9 @@ def test_a_restarted_agent_that_is_asked_for_something_else_gives_up_what_it_goe
     interrupted(site)
     site.worker.go.clear()
     site.link.models[TRAIN_2.base] = TRAINED
-    site.attach(TRAIN_2)
+    site.alone()
+    site.worker.begins(1)
+    site.link.say(codec.Welcome("cervix", RUN, plan()), TRAIN_2)
     site.worker.begins(2)
     site.worker.go.set()
     site.link.hears(update(TRAIN_2))
@@ -869,7 +871,7 @@ def failures(told: list[Any]) -> list[SiteFailed]:
 
 
 def test_a_worker_that_hangs_is_killed_told_of_and_begun_again(site: Site) -> None:
-    site.begin(silence_s=0.3)
+    site.begin(silence_s=1.0)
     site.worker.go.clear()
     site.attach(TRAIN)
     site.worker.begins(1)

@@ -9,7 +9,7 @@ import pytest
 
 from fedcervix import codec
 from fedcervix.blobs import CHUNK_BYTES
-from fedcervix.codec import Progress, Ready, Refusal, Report, Welcome
+from fedcervix.codec import Here, Progress, Ready, Refusal, Report, Welcome
 from fedcervix.errors import RemoteError
 from fedcervix.events import Answer, ModelAdopted, ScoreReported, SiteFailed, Task, TaskKind, UpdateStored
 from fedcervix.plan import Plan, Recipe, Terms
@@ -27,6 +27,7 @@ SITE, AT = "ada", 12.5
 REPORTS: list[Report] = [
     Ready("run", MADE),
     Refusal("run", "rounds_max is 2"),
+    Here(),
     Progress(TRAIN, "training", 3, 40, "steps", 0.25, 12.5),
     UpdateStored(SITE, TRAIN, MADE, 10, 7, 0.25, 60.0, AT),
     UpdateStored(SITE, TASKS[0], MADE, 0, 0, 0.0, 1.0, AT),
@@ -72,7 +73,7 @@ def test_an_answer_arrives_as_it_was_said(answer: Answer) -> None:
 
 def test_who_speaks_and_when_is_never_read_from_a_message() -> None:
     """The design: "the servicer takes the site's name from the verified certificate and never from a message"."""
-    message = codec.write_report(replace(REPORTS[3], site="mallory", at=5.0), 7.0)
+    message = codec.write_report(replace(REPORTS[4], site="mallory", at=5.0), 7.0)
     found = codec.read_report(message, site="ada", at=AT)
     assert isinstance(found, UpdateStored)
     assert (found.site, found.at) == ("ada", AT)

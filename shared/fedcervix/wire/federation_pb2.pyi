@@ -96,7 +96,7 @@ class Leave(_message.Message):
     def __init__(self, outcome: _Optional[str] = ..., reason: _Optional[str] = ..., record: _Optional[str] = ...) -> None: ...
 
 class FromSite(_message.Message):
-    __slots__ = ("at", "ready", "refusal", "progress", "update", "score", "adopted", "failure")
+    __slots__ = ("at", "ready", "refusal", "progress", "update", "score", "adopted", "failure", "here")
     AT_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
@@ -105,6 +105,7 @@ class FromSite(_message.Message):
     SCORE_FIELD_NUMBER: _ClassVar[int]
     ADOPTED_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
+    HERE_FIELD_NUMBER: _ClassVar[int]
     at: float
     ready: Ready
     refusal: Refusal
@@ -113,7 +114,12 @@ class FromSite(_message.Message):
     score: Score
     adopted: Adopted
     failure: Failure
-    def __init__(self, at: _Optional[float] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., score: _Optional[_Union[Score, _Mapping]] = ..., adopted: _Optional[_Union[Adopted, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
+    here: Here
+    def __init__(self, at: _Optional[float] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., score: _Optional[_Union[Score, _Mapping]] = ..., adopted: _Optional[_Union[Adopted, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., here: _Optional[_Union[Here, _Mapping]] = ...) -> None: ...
+
+class Here(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class Ready(_message.Message):
     __slots__ = ("run", "plan_digest")
