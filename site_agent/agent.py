@@ -153,7 +153,7 @@ class Agent:
         self._disk_because = ""
         self._outcome: Outcome | None = None
         self._resting_because = ""
-        self._reporter = Reporter(link.report, lambda hung: self._inbox.put(Silent(hung)), floor_s=silence_s)
+        self._reporter = Reporter(link.sign, lambda hung: self._inbox.put(Silent(hung)), floor_s=silence_s)
 
     def run(self) -> Leave:
         """Take part until the run is over. Raises what stopped the agent before that."""

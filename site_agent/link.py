@@ -6,6 +6,7 @@ tries again after a while (`fedcervix.pauses`).
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -37,6 +38,9 @@ class Link(Protocol):
 
     def report(self, report: codec.Report) -> tuple[Answer, str]:
         """Tell; returns the answer and, where it refuses, why."""
+
+    def sign(self, report: codec.Sign) -> None:
+        """Show a sign of life. Nobody waits for its answer, which may stand behind a model on a slow line."""
 
     def fetch(
         self, digest: str, blobs: BlobStore, on_bytes: OnBytes, *, bytes_max: int = FIRST_MODEL_BYTES_MAX
@@ -70,6 +74,7 @@ class GrpcLink:
             address, authority_pem=authority_pem, certificate_pem=certificate_pem, key_pem=key_pem
         )
         self._streams: set[Any] = set()
+        self._signs: set[Any] = set()
         self._last: dict[str, str] = {}
         """the model of the last transfer, by kind"""
 
@@ -101,6 +106,14 @@ class GrpcLink:
     def report(self, report: codec.Report) -> tuple[Answer, str]:
         """Tell; returns the answer and, where it refuses, why."""
         return codec.read_answer(self._call(rpc.REPORT, codec.write_report(report, time.time())))
+
+    def sign(self, report: codec.Sign) -> None:
+        """Show a sign of life. Nobody waits for its answer, which may stand behind a model on a slow line."""
+        with contextlib.suppress(ValueError):  # the channel was closed under the call
+            message = codec.write_report(report, time.time())
+            call = rpc.stub(self._channel, rpc.REPORT).future(message, timeout=CALL_S, metadata=self._who)
+            self._signs.add(call)  # a call that nobody holds is cancelled
+            call.add_done_callback(self._signs.discard)
 
     def fetch(
         self, digest: str, blobs: BlobStore, on_bytes: OnBytes, *, bytes_max: int = FIRST_MODEL_BYTES_MAX

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fedcervix.codec import Here, Progress
+from fedcervix.codec import Here, Progress, Sign
 from fedcervix.errors import FedcervixError
 from fedcervix.rpc import SIGN_S
 from site_agent.silence import FLOOR_S, Silence
@@ -38,14 +38,14 @@ class Reporter:
 
     def __init__(
         self,
-        report: Callable[[Progress | Here], object],
+        sign: Callable[[Sign], object],
         on_hung: Callable[[Hung], None],
         *,
         floor_s: float = FLOOR_S,
         progress_s: float = PROGRESS_S,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._report, self._on_hung, self._clock_s = report, on_hung, clock_s
+        self._sign, self._on_hung, self._clock_s = sign, on_hung, clock_s
         self._floor_s, self._progress_s = floor_s, progress_s
         self.beat_s = SIGN_S
         self._changed = threading.Condition()
@@ -110,7 +110,7 @@ class Reporter:
                 self._on_hung(due)
                 continue
             with contextlib.suppress(FedcervixError):
-                self._report(due)
+                self._sign(due)
 
     def _put(self, progress: Progress) -> None:
         self._said = progress
@@ -118,7 +118,7 @@ class Reporter:
             self._news = True
             self._changed.notify()
 
-    def _await_due(self) -> Progress | Here | Hung | None:
+    def _await_due(self) -> Sign | Hung | None:
         """Return the next report when it is due; None when there will be none."""
         with self._changed:
             while not self._closed and (due_s := self._due_s()) > self._clock_s():

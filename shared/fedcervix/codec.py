@@ -216,7 +216,8 @@ class Here:
     """A sign of life of a site that has nothing to do; not journaled."""
 
 
-Report = Here | Ready | Refusal | Progress | UpdateStored | ScoreReported | ModelAdopted | SiteFailed
+Sign = Here | Progress
+Report = Sign | Ready | Refusal | UpdateStored | ScoreReported | ModelAdopted | SiteFailed
 
 
 def write_report(report: Report, at: float) -> wire.FromSite:

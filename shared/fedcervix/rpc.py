@@ -52,15 +52,18 @@ is cut much later, by pings: an answer may have to stand behind a model on a slo
 _PINGS: list[tuple[str, int]] = [
     # Sent where nothing has arrived for 20 s: that keeps NATs and idle firewalls open.
     ("grpc.keepalive_time_ms", 20_000),
-    # "grpc.keepalive_timeout_ms" would be the public name of a ping's patience, but no timer obeys it in the releases
-    # there are (seen up to 1.85): a ping would wait for a minute.
-    ("grpc.http2.ping_timeout_ms", 30_000),
     ("grpc.keepalive_permit_without_calls", 1),
 ]
+
+# "grpc.keepalive_timeout_ms" would be the public name of this, but no timer obeys it in the releases there are (seen up
+# to 1.85). It holds for every ping, also for those by which a client measures a line that brings it a model: their
+# answers stand behind that model.
+_PING_PATIENCE = "grpc.http2.ping_timeout_ms"
 
 CLIENT_OPTIONS: list[tuple[str, int]] = [
     *_BOUNDS,
     *_PINGS,
+    (_PING_PATIENCE, 60_000),
     ("grpc.http2.max_pings_without_data", 0),
     # Dialling again while the coordinator is away: jittered by a fifth, and a second apart at most, for a site is to be
     # back within five seconds of the coordinator, and pauses of its own as well (see fedcervix.pauses).
@@ -85,6 +88,7 @@ _SERVER_OPTIONS: list[tuple[str, int]] = [
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # the clients' profile is welcome
     *_PINGS,
+    (_PING_PATIENCE, 30_000),
     # A line's window does not grow with its speed, or many sites that upload at once would fill the memory.
     ("grpc.http2.bdp_probe", 0),
 ]

@@ -57,6 +57,10 @@ class RecordingLink:
         self.sent += codec.write_report(report, time.time()).SerializeToString()
         return self._link.report(report)
 
+    def sign(self, report: codec.Sign) -> None:
+        self.sent += codec.write_report(report, time.time()).SerializeToString()
+        self._link.sign(report)
+
     def fetch(self, digest: str, blobs: BlobStore, on_bytes: OnBytes, *, bytes_max: int) -> None:
         self._link.fetch(digest, blobs, on_bytes, bytes_max=bytes_max)
 

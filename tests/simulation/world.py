@@ -633,6 +633,7 @@ class Site:
                 self._refused()
                 return
             self._call_again("ready", lambda _: None)
+            self._rest(self.stream)
             self._change(session.attached)
         else:
             self._later(self.world.dice.uniform(0.2, PAUSE_S), self._attach)
@@ -781,6 +782,13 @@ class Site:
         if self.job is job and not job.cancelled:
             self._tell("progress")
             self._later(self.world.coordinator.plan.terms.lease_s / 4, lambda: self._beat(job))
+
+    def _rest(self, stream: Stream) -> None:
+        """Say at rest, too, that it is there; once in a lease is less often than in truth."""
+        if self.stream is stream:
+            if self.job is None:
+                self._tell("progress")
+            self._later(self.world.coordinator.plan.terms.lease_s, lambda: self._rest(stream))
 
     def _fetched(self, job: Job, task: Task, found: object) -> None:
         if found:

@@ -95,6 +95,9 @@ class FakeLink:
         self._tell(report)
         return self.answers(report)
 
+    def sign(self, report: codec.Sign) -> None:
+        self.report(report)
+
     def fetch(self, digest: str, blobs: BlobStore, on_bytes: OnBytes, *, bytes_max: int = 8 * 2**30) -> None:
         self._tell(("fetch", digest))
         self.before_fetch()
