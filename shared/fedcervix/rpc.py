@@ -56,12 +56,21 @@ _PINGS: list[tuple[str, int]] = [
 ]
 
 # "grpc.keepalive_timeout_ms" would be the public name of this, but no timer obeys it in the releases there are (seen up
-# to 1.85). It holds for every ping, also for those by which a client measures a line that brings it a model: their
-# answers stand behind that model.
+# to 1.85). The answer to a ping may stand behind the part of a model that is under way.
 _PING_PATIENCE = "grpc.http2.ping_timeout_ms"
+
+# How much may be under way does not grow with a line's speed. At a coordinator, many sites that send at once would fill
+# the memory; at a site, it would be measured by pings, whose answers stand behind the model that is arriving: after a
+# minute of that, on a slow line, the library cuts it.
+_FIXED_WINDOW: list[tuple[str, int]] = [("grpc.http2.bdp_probe", 0)]
+_WINDOW = "grpc.http2.lookahead_bytes"
+WINDOW_BYTES_MAX = 4 << 20
+"""fills a line of 300 Mbit/s to the other side of the world (100 ms there and back)"""
 
 CLIENT_OPTIONS: list[tuple[str, int]] = [
     *_BOUNDS,
+    *_FIXED_WINDOW,
+    (_WINDOW, WINDOW_BYTES_MAX),
     *_PINGS,
     (_PING_PATIENCE, 60_000),
     ("grpc.http2.max_pings_without_data", 0),
@@ -76,8 +85,8 @@ CLIENT_OPTIONS: list[tuple[str, int]] = [
 
 UPLOADS_BYTES = 16 << 20
 """that may arrive from all sites together before they are asked for"""
-UPLOAD_BYTES_MIN, UPLOAD_BYTES_MAX = 64 << 10, 4 << 20
-"""the same of one site; 4 MiB fill a line of 300 Mbit/s to the other side of the world (100 ms there and back)"""
+WINDOW_BYTES_MIN = 64 << 10
+"""the same of one site"""
 CHUNK_BYTES_MIN, CHUNK_BYTES_MAX = 1 << 18, 1 << 20
 """of a model in one message; the coordinator holds about five for each site that sends at the same moment"""
 CHUNK_BYTES_AGAIN = 1 << 16
@@ -89,15 +98,13 @@ _SERVER_OPTIONS: list[tuple[str, int]] = [
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # the clients' profile is welcome
     *_PINGS,
     (_PING_PATIENCE, 30_000),
-    # A line's window does not grow with its speed, or many sites that upload at once would fill the memory.
-    ("grpc.http2.bdp_probe", 0),
+    *_FIXED_WINDOW,
 ]
 
 
 def server_options(sites: int) -> list[tuple[str, int]]:
     """Return what a server needs that so many sites call: the more there are, the less each may send ahead."""
-    ahead_bytes = min(max(UPLOADS_BYTES // sites, UPLOAD_BYTES_MIN), UPLOAD_BYTES_MAX)
-    return [*_SERVER_OPTIONS, ("grpc.http2.lookahead_bytes", ahead_bytes)]
+    return [*_SERVER_OPTIONS, (_WINDOW, min(max(UPLOADS_BYTES // sites, WINDOW_BYTES_MIN), WINDOW_BYTES_MAX))]
 
 
 def chunk_bytes(sites: int) -> int:

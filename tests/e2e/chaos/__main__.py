@@ -4,6 +4,7 @@ python -m tests.e2e.chaos --kills 200 --mode both --seed 0
 python -m tests.e2e.chaos --mode ppfssl --seed 0 --only 7 --show     one federation again
 python -m tests.e2e.chaos --scenario cut --seconds 360               a network cut for six minutes, with bytes
 python -m tests.e2e.chaos --scenario recovery                        how long it takes to be back
+python -m tests.e2e.chaos --scenario slow                            a line of 60 KB/s
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import click
 
-from tests.e2e.chaos import cuts, recovery
+from tests.e2e.chaos import cuts, recovery, slow
 from tests.e2e.chaos.campaign import MODES, Campaign
 from tests.e2e.chaos.schedule import KILLS, MEANING, Fault
 from tests.e2e.chaos.storm import Story
@@ -26,6 +27,8 @@ CUT_LEASE_S = 60.0
 """the default: within six minutes the site is given up as silent, and comes back"""
 CUT_NUMBERS = 25_000_000
 """a model of 100 MB"""
+SLOW_BYTES_A_S, SLOW_NUMBERS = 60e3, 1_250_000
+"""a model of 5 MB: 83 s"""
 
 
 def line(story: Story) -> str:
@@ -59,7 +62,7 @@ def table(stories: Iterable[Story]) -> str:
 @click.option("--seed", default=0, show_default=True, help="Of the schedules.")
 @click.option("--only", type=int, help="This one federation, by its number.")
 @click.option("--show", is_flag=True, help="Print each schedule.")
-@click.option("--scenario", type=click.Choice(["chaos", "cut", "recovery"]), default="chaos", show_default=True)
+@click.option("--scenario", type=click.Choice(["chaos", "cut", "recovery", "slow"]), default="chaos", show_default=True)
 @click.option("--seconds", default=360.0, show_default=True, help="How long the network is cut.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where to work. Default: a temporary folder, kept.")
 def main(
@@ -78,6 +81,10 @@ def main(
         kept = _cut(here, seconds)
     elif scenario == "recovery":
         kept = _recover(here)
+    elif scenario == "slow":
+        found = slow.passage(here, bytes_a_s=SLOW_BYTES_A_S, numbers=SLOW_NUMBERS)
+        click.echo(found)
+        kept = found.kept
     else:
         kept = _storm(Campaign(here, seed, show=click.echo if show else None), mode, kills, only)
     click.echo(f"{time.monotonic() - begun_s:.0f} s in all")
