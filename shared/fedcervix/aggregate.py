@@ -261,12 +261,13 @@ class _Average:
     def _mean(self, position: int, span: slice) -> NDArray[np.float64]:
         total, term = self._sum[: span.stop - span.start], self._term[: span.stop - span.start]
         for index, source in enumerate(self._sources):
-            # The first one is not added to zero, or -0.0 would come out as 0.0.
-            into = total if index == 0 else term
-            np.copyto(into, self._read(source, position, span))
-            if source.weight != 1:
-                into *= source.weight
-            if index > 0:
+            values = self._read(source, position, span)
+            if index == 0:  # not added to zero, or -0.0 would come out as 0.0
+                np.multiply(values, source.weight, out=total, dtype=np.float64)
+            elif source.weight == 1:
+                total += values
+            else:
+                np.multiply(values, source.weight, out=term, dtype=np.float64)
                 total += term
         return self._shared_out(total)
 
