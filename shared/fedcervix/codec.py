@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
-from fedcervix.blobs import CHUNK_BYTES
 from fedcervix.economy import Packed
 from fedcervix.errors import RemoteError
 from fedcervix.events import (
@@ -43,6 +42,7 @@ MODEL_BYTES_MAX = 64 * 2**30
 FIRST_MODEL_BYTES_MAX = 8 * 2**30
 """of a run; later models have the length of the first one"""
 CHUNK_BYTES_BOUNDS = (64 * 2**10, 2 * 2**20)
+CHUNK_BYTES_UNSAID = 512 * 2**10
 INSTANCE = re.compile(r"[0-9a-f]{32}")
 SUCCEEDS_MAX = 16
 
@@ -410,7 +410,7 @@ def read_packed(message: wire.PackedReply) -> Packed | None:
 @_reads
 def read_wanted(message: wire.OfferReply) -> tuple[int, int]:
     """Return from which byte a model is wanted, and how many bytes go into a message."""
-    return message.offset, read_chunk_bytes(message.chunk_bytes, CHUNK_BYTES)
+    return message.offset, read_chunk_bytes(message.chunk_bytes, CHUNK_BYTES_UNSAID)
 
 
 def read_chunk_bytes(found: int, otherwise: int) -> int:

@@ -784,11 +784,11 @@ class Site:
             self._later(self.world.coordinator.plan.terms.lease_s / 4, lambda: self._beat(job))
 
     def _rest(self, stream: Stream) -> None:
-        """Say at rest, too, that it is there; once in a lease is less often than in truth."""
+        """Say at rest, too, that it is there; less often than in truth, for nothing may hang on its being often."""
         if self.stream is stream:
             if self.job is None:
                 self._tell("progress")
-            self._later(self.world.coordinator.plan.terms.lease_s, lambda: self._rest(stream))
+            self._later(3 * self.world.coordinator.plan.terms.lease_s, lambda: self._rest(stream))
 
     def _fetched(self, job: Job, task: Task, found: object) -> None:
         if found:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from fedcervix import codec
-from fedcervix.blobs import CHUNK_BYTES
 from fedcervix.codec import Here, Progress, Ready, Refusal, Report, Welcome
 from fedcervix.errors import RemoteError
 from fedcervix.events import Answer, ModelAdopted, ScoreReported, SiteFailed, Task, TaskKind, UpdateStored
@@ -202,7 +201,7 @@ def test_a_blob_s_name_is_a_digest_and_nothing_else(digest: str) -> None:
 
 def test_a_wanted_model_travels_in_messages_of_a_sensible_size() -> None:
     assert codec.read_wanted(wire.OfferReply(offset=7, chunk_bytes=1 << 20)) == (7, 1 << 20)
-    assert codec.read_wanted(wire.OfferReply(offset=7)) == (7, CHUNK_BYTES)
+    assert codec.read_wanted(wire.OfferReply(offset=7)) == (7, codec.CHUNK_BYTES_UNSAID)
     for chunk_bytes in (1, (64 << 10) - 1, (2 << 20) + 1):
         with pytest.raises(RemoteError, match="a message carries"):
             codec.read_wanted(wire.OfferReply(offset=7, chunk_bytes=chunk_bytes))
