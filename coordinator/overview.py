@@ -8,7 +8,7 @@ from typing import Any
 
 from coordinator.liveness import Line
 from fedcervix.plan import Plan
-from fedcervix.rounds import Phase, Presence, Round, Run, Site, Then, Wait, instruction, mean_loss, waits, weights
+from fedcervix.rounds import Phase, Presence, Round, Run, Then, Wait, instruction, mean_loss, waits, weights
 from fedcervix.rpc import SIGN_S
 
 LINE_CUT = "its line is cut"
@@ -47,6 +47,7 @@ def overview(run: Run, lines: Mapping[str, Line], *, now: float, trouble: str = 
 
 def _site(run: Run, name: str, line: Line | None, now: float) -> dict[str, Any]:
     site = run.site(name)
+    lost, lost_for_s = _lost(line)
     progress = line.progress if line else None
     asked = instruction(run, name) if run.phase is not Phase.ABORTED else None
     current = progress is not None and progress.task == asked
@@ -56,8 +57,8 @@ def _site(run: Run, name: str, line: Line | None, now: float) -> dict[str, Any]:
         "since": site.since,
         "reason": site.reason,
         "connected": bool(line and line.connected),
-        "cut_at": _since(line, now),
-        "line": _words(site, line),
+        "cut_at": now - lost_for_s if lost_for_s is not None else None,
+        "line": lost if site.presence in (Presence.PRESENT, Presence.SILENT) else "",
         "doing": str(asked) if asked is not None else "",
         "stage": progress.stage if current and progress else "",
         "done": progress.done if current and progress else 0,
@@ -69,22 +70,13 @@ def _site(run: Run, name: str, line: Line | None, now: float) -> dict[str, Any]:
     }
 
 
-def _words(site: Site, line: Line | None) -> str:
-    """Say what is wrong with the line of a site that takes part or did; empty where nothing is."""
-    if line is None or site.presence not in (Presence.PRESENT, Presence.SILENT):
-        return ""
-    if line.connected:
-        return UNHEARD if line.unheard_for_s > UNHEARD_S else ""
-    return NOT_BACK if line.cut_for_s is None else LINE_CUT
-
-
-def _since(line: Line | None, now: float) -> float | None:
-    """Return since when a line is cut, or nothing is heard on it; None where it is well, or was not there yet."""
+def _lost(line: Line | None) -> tuple[str, float | None]:
+    """Say what is wrong with a line, and for how many seconds; ("", None) where nothing is."""
     if line is None:
-        return None
+        return "", None
     if line.connected:
-        return now - line.unheard_for_s if line.unheard_for_s > UNHEARD_S else None
-    return None if line.cut_for_s is None else now - line.cut_for_s
+        return (UNHEARD, line.unheard_for_s) if line.unheard_for_s > UNHEARD_S else ("", None)
+    return NOT_BACK if line.cut_for_s is None else LINE_CUT, line.cut_for_s
 
 
 def _wait(wait: Wait, site: dict[str, Any]) -> dict[str, Any]:

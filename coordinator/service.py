@@ -231,10 +231,10 @@ class Service:
         with self._transfers.newest(site, "push", context):
             # Whoever pushes without having asked is held to the same.
             here = self._wanted_from(site, digest, size_bytes) == size_bytes
-            if not here and not context.is_active():
-                raise RunError("a newer transfer of this site has begun")
-            if not here and not self._blobs.receive(digest, site, arriving, offset=offset, size_bytes=size_bytes):
-                raise RunError("the transfer ended early", next_step="offer it again, and go on from the offset given")
+            if not here and context.is_active():  # else a newer one has begun
+                here = self._blobs.receive(digest, site, arriving, offset=offset, size_bytes=size_bytes)
+        if not here:
+            raise RunError("the transfer ended early", next_step="offer it again, and go on from the offset given")
         return wire.PushReply(size_bytes=size_bytes)
 
     def packed(self, request: wire.PackedRequest, context: grpc.ServicerContext) -> wire.PackedReply:

@@ -274,7 +274,8 @@ class _Average:
     def _shared_out(self, total: NDArray[np.float64]) -> NDArray[np.float64]:
         """Divide by the sum of the weights, in place.
 
-        By a power of two the product is exactly the quotient, at a quarter of the time.
+        By a power of two the product is exactly the quotient, at a quarter of the time. (Its reciprocal has to be a
+        number: that of the smallest ones is infinite.)
         """
         if math.frexp(self._weights_sum)[0] == 0.5 and self._weights_sum > 2.0**-1000:
             total *= 1 / self._weights_sum

@@ -23,7 +23,7 @@ from fedcervix.errors import RemoteError, StorageError
 from fedcervix.weights import WriteAhead, disk, sync
 
 CHUNK_BYTES = 1 << 19
-"""read at once, and sent in one message where nothing else was agreed"""
+"""read at once"""
 FREE_BYTES_MIN = 64 * 2**20
 """left free on the disk by incoming transfers, for the journal and the logs"""
 

@@ -42,7 +42,9 @@ MODEL_BYTES_MAX = 64 * 2**30
 FIRST_MODEL_BYTES_MAX = 8 * 2**30
 """of a run; later models have the length of the first one"""
 CHUNK_BYTES_BOUNDS = (64 * 2**10, 2 * 2**20)
+"""of a model in one message: the least and the most that one side may ask of the other"""
 CHUNK_BYTES_UNSAID = 512 * 2**10
+"""the same where it asks for nothing"""
 INSTANCE = re.compile(r"[0-9a-f]{32}")
 SUCCEEDS_MAX = 16
 
