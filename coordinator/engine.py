@@ -52,7 +52,7 @@ from fedcervix.rounds import (
     replay,
     step,
 )
-from fedcervix.weights import read_layout, vet, vet_base
+from fedcervix.weights import read_layout, vet, vet_base, vet_layout
 
 STORAGE_PAUSE_MOST_S = 10.0
 """how long the coordinator leaves a full disk alone, at most, before it tries again"""
@@ -88,6 +88,8 @@ class Engine:
         self._run = replay(begin_of(record), journal.events(record.run))
         self._acting: dict[str, Acting] = {}
         self._streams: dict[str, object] = {}
+        self._sound: dict[str, str] = {}
+        """by site, its model whose values were checked while it arrived"""
         self._unpacking = {site: threading.Lock() for site in record.plan.sites}
         self._liveness = Liveness(record.plan.sites, record.plan.terms.lease_s, steady_s)
         self._look_s = min(86_400.0, record.plan.terms.lease_s * STOOD_STILL_LEASES)  # a condition's wait has a bound
@@ -148,9 +150,15 @@ class Engine:
         path = self._blobs.path(update.digest)
         if update.task.kind is TaskKind.SEED:
             vet_base(path)
+        elif self._sound.get(update.site) == update.digest:
+            vet_layout(path, read_layout(self._blobs.path(run.layout)))
         else:
             vet(path, read_layout(self._blobs.path(run.layout)))
         return self.submit(update)
+
+    def arrived_sound(self, site: str, digest: str) -> None:
+        """Note that the values of a site's model were checked while it arrived."""
+        self._sound[site] = digest
 
     def _unpack(self, run: Run, update: UpdateStored) -> None:
         """Make a model that came packed. Raises RemoteError where this is not its packed form."""

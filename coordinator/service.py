@@ -29,6 +29,7 @@ from coordinator.registry import Registry
 from coordinator.results import record
 from coordinator.transfers import Transfers
 from fedcervix import codec, identity, rpc
+from fedcervix.arriving import Arriving
 from fedcervix.blobs import BlobStore
 from fedcervix.economy import Packed, packed_form
 from fedcervix.errors import FedcervixError, IdentityError, RemoteError, RunError, StorageError
@@ -232,7 +233,10 @@ class Service:
             # Whoever pushes without having asked is held to the same.
             here = self._wanted_from(site, digest, size_bytes) == size_bytes
             if not here and context.is_active():  # else a newer one has begun
-                here = self._blobs.receive(digest, site, arriving, offset=offset, size_bytes=size_bytes)
+                seen = Arriving(size_bytes)
+                here = self._blobs.receive(digest, site, seen.watch(arriving), offset=offset, size_bytes=size_bytes)
+                if here and seen.sound:
+                    self._engine.arrived_sound(site, digest)
         if not here:
             raise RunError("the transfer ended early", next_step="offer it again, and go on from the offset given")
         return wire.PushReply(size_bytes=size_bytes)

@@ -7,6 +7,7 @@ here, models in the blob store, the checkpoint of a round in progress (see `site
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -53,13 +54,14 @@ class Spool:
     def keep(self, kept: Kept) -> None:
         """Write the journal. Raises StorageError.
 
-        A result may be the work of hours and is synced to the disk. What was asked is not: a power cut within seconds
-        of it costs those seconds, and the site then waits until the coordinator asks again.
+        A trained model may be the work of hours, and that it is finished is synced to the disk. What was asked is not,
+        and no score: a power cut within seconds of it costs those seconds, or scoring once more, when the coordinator
+        asks again.
         """
         task = dataclasses.asdict(kept.task) if kept.task else None
         result = event_to_json(kept.result) if kept.result else None
         text = json.dumps({"task": task, "result": result}, indent=1)
-        write_whole(self._journal, text.encode(), sync=result is not None)
+        write_whole(self._journal, text.encode(), sync=isinstance(kept.result, UpdateStored))
 
     def kept(self) -> Kept:
         """Return what the journal says. Raises StorageError."""
@@ -98,21 +100,28 @@ class Spool:
         return self.folder / "model-bytes.txt"
 
     def note(self, part: str, round_: int, values: dict[str, Any]) -> None:
-        """Write down what a round gave at this site; written twice, it says the same."""
-        history = self.history()
-        history.setdefault(part, {})[str(round_)] = values
-        write_whole(self.folder / "history.json", json.dumps(history, indent=1, sort_keys=True).encode())
+        """Write down what a round gave at this site; written twice, it says the same. Raises StorageError.
+
+        It is not waited for until the disk has it: a power cut within seconds costs a point of a curve.
+        """
+        line = json.dumps({"part": part, "round": round_, "values": values})
+        with disk(self._history, "write"), self._history.open("ab", buffering=0) as out:
+            out.write(f"\n{line}".encode())  # the line break goes before it: the last line may have been torn
 
     def history(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Return {"train" | "score": {round: numbers}}."""
-        file = self.folder / "history.json"
-        if not file.exists():
-            return {}
-        try:
-            found: dict[str, dict[str, dict[str, Any]]] = json.loads(file.read_text())
-        except ValueError as error:
-            raise StorageError(f"{file} is damaged: {error}", next_step=f"move {file} away") from error
+        """Return {"train" | "score": {round: numbers}}. Raises StorageError."""
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        with disk(self._history, "read"):
+            lines = self._history.read_bytes().splitlines() if self._history.exists() else []
+        for line in lines:
+            with contextlib.suppress(ValueError):  # torn by a power cut or a full disk
+                noted = json.loads(line)
+                found.setdefault(noted["part"], {})[str(noted["round"])] = noted["values"]
         return found
+
+    @property
+    def _history(self) -> Path:
+        return self.folder / "history.jsonl"
 
     def end(self, outcome: str, record: str) -> None:
         """Write down how the run ended, in the coordinator's words. Raises StorageError.

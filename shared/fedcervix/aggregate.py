@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -114,51 +114,61 @@ def aggregate(
     check(len(updates) > 0, "an average needs at least one update")
     for _, weight in updates:
         check(0 < weight < math.inf, f"the weight of an update is a positive number; found {weight}")
-    # An overflow is not a warning on the operator's screen but an error: `_checked` names the tensor.
+    # An overflow is not a warning on the operator's screen but an error: `_check` names the tensor.
     silent = np.errstate(over="ignore", invalid="ignore")
     step = [(momentum.base, 1.0), (momentum.before, 1.0)] if momentum else []
     with _opened(updates, base) as sources, _opened(step, base) as ends, replacing(output) as sink, silent:
         average = _Average(sources, base, ends)
         positions = {tensor.name: position for position, tensor in enumerate(base.tensors)}
         sink.write_header(base.header)
-        with _behind(sink) as write:
+        with _behind(sink) as behind:
             for position, tensor in enumerate(base.tensors):
                 mean = _sibling_mean(tensor, base, positions) if batch_norm == "pooled-variance" else None
                 share = momentum.share if momentum and _moves(tensor, batch_norm, positions) else 0.0
                 for span in _spans(tensor):
-                    write(_checked(average.block(position, mean, share, span), tensor))
+                    out = behind.room((span.stop - span.start) * DTYPES[tensor.dtype].itemsize)
+                    _check(average.block(position, mean, share, span, out), tensor)
     return sink.digest
 
 
-@contextmanager
-def _behind(sink: Sink) -> Iterator[Callable[[memoryview], None]]:
-    """Hash and write on a thread what was averaged, a buffer at a time, while the next one is filled.
+class _Behind:
+    """Hashes and writes on a thread what was averaged, a buffer at a time, while the next one is filled.
 
     A buffer holds many blocks: to wake a thread takes as long as to average a small one.
     """
-    buffers = itertools.cycle(memoryview(bytearray(BEHIND_BYTES)) for _ in range(2))
+
+    def __init__(self, sink: Sink, thread: ThreadPoolExecutor) -> None:
+        self._sink, self._thread = sink, thread
+        self._buffers = itertools.cycle(memoryview(bytearray(BEHIND_BYTES)) for _ in range(2))
+        self._buffer, self._filled = next(self._buffers), 0
+        self._on_its_way: Future[None] | None = None
+
+    def room(self, count_bytes: int) -> memoryview:
+        """Return where the next bytes go; they are to be there before more room is asked for."""
+        if self._filled + count_bytes > BEHIND_BYTES:
+            self.hand_over()
+        start, self._filled = self._filled, self._filled + count_bytes
+        return self._buffer[start : self._filled]
+
+    def hand_over(self) -> None:
+        """Let the thread take what was filled. Raises what it met with the buffer before."""
+        self.finish()
+        self._on_its_way = self._thread.submit(self._sink.write, self._buffer[: self._filled])
+        self._buffer, self._filled = next(self._buffers), 0
+
+    def finish(self) -> None:
+        """Wait for the thread. Raises what it met."""
+        if self._on_its_way is not None:
+            self._on_its_way.result()
+
+
+@contextmanager
+def _behind(sink: Sink) -> Iterator[_Behind]:
     with ThreadPoolExecutor(1) as thread:
-        buffer, filled = next(buffers), 0
-        on_its_way: Future[None] | None = None
-
-        def hand_over() -> None:
-            nonlocal buffer, filled, on_its_way
-            if on_its_way is not None:
-                on_its_way.result()
-            on_its_way = thread.submit(sink.write, buffer[:filled])
-            buffer, filled = next(buffers), 0
-
-        def write(block: memoryview) -> None:
-            nonlocal filled
-            if filled + len(block) > BEHIND_BYTES:
-                hand_over()
-            buffer[filled : filled + len(block)] = block
-            filled += len(block)
-
-        yield write
-        hand_over()
-        assert on_its_way is not None
-        on_its_way.result()
+        behind = _Behind(sink, thread)
+        yield behind
+        behind.hand_over()
+        behind.finish()
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,14 +220,13 @@ def _moves(tensor: Tensor, batch_norm: BatchNorm, positions: dict[str, int]) -> 
     return kind(tensor.name, tensor.dtype) == "float" and not (batch_norm == "local" and normalises)
 
 
-def _checked(raw: memoryview, tensor: Tensor) -> memoryview:
+def _check(raw: memoryview, tensor: Tensor) -> None:
     if not sound(raw, tensor.dtype):
         raise RemoteError(
             f"the average of {tensor.name} is not finite",
             cause="a site sent values near the largest number of their type: its training diverged",
             next_step="see the sites' losses of this round; a lower learning rate usually helps",
         )
-    return raw
 
 
 class _Average:
@@ -232,24 +241,24 @@ class _Average:
         self._tensors = base.tensors
         self._weights_sum = math.fsum(source.weight for source in sources)
         self._raw = memoryview(bytearray(BLOCK_ELEMENTS * ITEM_BYTES_MAX))
-        self._out = memoryview(bytearray(BLOCK_ELEMENTS * ITEM_BYTES_MAX))
+        self._rounded = memoryview(bytearray(BLOCK_ELEMENTS * ITEM_BYTES_MAX))
         self._sum, self._term, self._centre = np.empty((3, BLOCK_ELEMENTS))
 
-    def block(self, position: int, mean: int | None, share: float, span: slice) -> memoryview:
-        """Return the bytes of one averaged block; they are valid until the next call.
+    def block(self, position: int, mean: int | None, share: float, span: slice, out: memoryview) -> memoryview:
+        """Write the bytes of one averaged block into `out`, which they fill, and return it.
 
         `mean` is the position of the running mean if this is a running variance to be pooled; `share` that of the last
         step which is added to a trained tensor.
         """
         tensor = self._tensors[position]
         if mean is not None:
-            return encode(self._pooled_variance(position, mean, span), tensor.dtype, self._out)
+            return encode(self._pooled_variance(position, mean, span), tensor.dtype, out)
         if kind(tensor.name, tensor.dtype) == "counter":
-            return self._maximum(position, span)
+            return self._maximum(position, span, out)
         average = self._mean(position, span)
         if share > 0:
             average += self._carried(position, share, span)
-        return encode(average, tensor.dtype, self._out)
+        return encode(average, tensor.dtype, out)
 
     def _read(self, source: _Source, position: int, span: slice) -> NDArray[Any]:
         dtype = self._tensors[position].dtype
@@ -292,13 +301,12 @@ class _Average:
         term *= share
         return term
 
-    def _maximum(self, position: int, span: slice) -> memoryview:
+    def _maximum(self, position: int, span: slice, out: memoryview) -> memoryview:
         dtype = self._tensors[position].dtype
-        view = self._out[: (span.stop - span.start) * DTYPES[dtype].itemsize]
         for index, source in enumerate(self._sources):
             values = self._read(source, position, span)
-            encode(values if index == 0 else np.maximum(values, decode(view, dtype)), dtype, view)
-        return view
+            encode(values if index == 0 else np.maximum(values, decode(out, dtype)), dtype, out)
+        return out
 
     def _pooled_variance(self, position: int, mean: int, span: slice) -> NDArray[np.float64]:
         """Sum w (var_k + (mean_k - mean)^2) / sum w: the rule above, arranged so that nothing cancels.
@@ -308,7 +316,7 @@ class _Average:
         total, term = self._sum[: span.stop - span.start], self._term[: span.stop - span.start]
         centre = self._centre[: span.stop - span.start]
         mean_dtype = self._tensors[mean].dtype
-        centre[:] = decode(encode(self._mean(mean, span), mean_dtype, self._out), mean_dtype)
+        centre[:] = decode(encode(self._mean(mean, span), mean_dtype, self._rounded), mean_dtype)
         total.fill(0)
         for source in self._sources:
             np.subtract(self._read(source, mean, span), centre, out=term)

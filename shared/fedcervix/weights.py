@@ -201,9 +201,14 @@ def vet(path: Path, base: Layout) -> None:
 
     Raises RemoteError naming the tensor, StorageError if the file cannot be read.
     """
+    _check_values(path, vet_layout(path, base))
+
+
+def vet_layout(path: Path, base: Layout) -> Layout:
+    """Check all of `vet` but the values; return what the file holds. Errors as `vet`."""
     layout = read_layout(path)
     check_same(layout, base)
-    _check_values(path, layout)
+    return layout
 
 
 def vet_base(path: Path) -> None:

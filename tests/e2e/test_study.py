@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cervix_study.records import read_cells, read_data, read_predictions, read_selection, read_study
+from site_agent.spool import Spool
 from tests.e2e.loopback import Process, processes_of, start, until
 
 PROGRAM = [sys.executable, "-m", "cervix_study.cli"]
@@ -67,9 +67,8 @@ def finished(out: Path) -> dict[str, tuple[int, int]]:
 
 def federation_of(out: Path) -> str:
     """Return the name of the federated run in progress, once its first round was scored; else nothing."""
-    histories = [json.loads(file.read_text()) for file in out.glob("workshop/scratch/*/site-nhs/runs/*/history.json")]
-    runs = [file.parent.name for file in out.glob("workshop/scratch/*/site-nhs/runs/*/history.json")]
-    return runs[0] if any(history.get("score") for history in histories) else ""
+    runs = [file.parent for file in out.glob("workshop/scratch/*/site-nhs/runs/*/history.jsonl")]
+    return runs[0].name if any("score" in Spool(run).history() for run in runs) else ""
 
 
 @pytest.mark.timeout(300)

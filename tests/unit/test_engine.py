@@ -15,7 +15,7 @@ import pytest
 
 from coordinator.engine import PICTURE_S, Engine
 from fedcervix.blobs import BlobStore
-from fedcervix.errors import FullDiskError, ModelError
+from fedcervix.errors import FullDiskError, ModelError, RemoteError
 from fedcervix.events import (
     Answer,
     Event,
@@ -198,6 +198,31 @@ def test_a_site_that_was_away_joins_a_momentum_that_went_on_without_it(federatio
     assert rounds_with_restarts(run, 2, sites=("ada",)) == [1, 2.5]
     run.engine.submit(SiteAttached("bob", 0.0))
     assert rounds_with_restarts(run, 1) == [5.25]
+
+
+def test_values_that_were_checked_on_arrival_are_not_read_again_and_all_else_is_checked(
+    federation: Callable[..., Federation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = federation()
+
+    def arrives(site: str, tensors: dict[str, np.ndarray]) -> UpdateStored:
+        made = run.blobs.scratch(site)
+        run.blobs.adopt(made, digest := write_tensors(made, tensors))
+        return UpdateStored(site, run.asked(site), digest, 10, 1, 0.5, 1.0, 0.0)
+
+    looked: list[Path] = []
+    monkeypatch.setattr("fedcervix.weights._check_values", lambda path, _layout: looked.append(path))
+    ada = arrives("ada", {"other": np.float32([1.0])})
+    run.engine.arrived_sound("ada", ada.digest)
+    with pytest.raises(RemoteError, match="other is not in the base"):
+        run.engine.take_update(ada)
+    ada = arrives("ada", model(1.0, steps=1))
+    run.engine.arrived_sound("ada", ada.digest)
+    assert run.engine.take_update(ada) is Answer.ACCEPTED
+    assert not looked
+    bob = arrives("bob", model(2.0, steps=1))
+    assert run.engine.take_update(bob) is Answer.ACCEPTED
+    assert looked == [run.blobs.path(bob.digest)]
 
 
 def test_the_disk_keeps_what_the_next_average_needs_and_no_more(federation: Callable[..., Federation]) -> None:

@@ -16,9 +16,10 @@ PLAN = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(),
 BASE = "b" * 64
 UPDATE = UpdateStored("ada", Task("run", TaskKind.TRAIN, 3, BASE), "d" * 64, 10, 7, 0.1 + 0.2, 60.0, 1.5)
 SEED = Task("run", TaskKind.SEED, 0, "")
+SCORE = ScoreReported("ada", Task("run", TaskKind.SCORE, 3, BASE), 8.0, 4, 10, (("unit_std", 0.9),), 1.5)
 RESULTS: list[Result] = [
     UPDATE,
-    ScoreReported("ada", Task("run", TaskKind.SCORE, 3, BASE), 8.0, 4, 10, (("unit_std", 0.9),), 1.5),
+    SCORE,
     ModelAdopted("ada", Task("run", TaskKind.ADOPT, 3, BASE), 1.5),
 ]
 
@@ -93,6 +94,28 @@ def test_what_a_round_gave_is_noted_once_however_often_it_is_written(spool: Spoo
         spool.note("score", 1, {"loss_sum": 4.0})
     spool.note("train", 2, {"loss": 0.25})
     assert spool.history() == {"train": {"1": {"loss": 0.5}, "2": {"loss": 0.25}}, "score": {"1": {"loss_sum": 4.0}}}
+
+
+def test_a_line_that_a_power_cut_has_torn_costs_itself_alone(spool: Spool) -> None:
+    spool.note("train", 1, {"loss": 0.5})
+    spool.note("train", 2, {"loss": 0.25})
+    file = spool.folder / "history.jsonl"
+    file.write_bytes(file.read_bytes()[:-9] + b"\0" * 20)
+    spool.note("train", 3, {"loss": 0.125})
+    assert spool.history() == {"train": {"1": {"loss": 0.5}, "3": {"loss": 0.125}}}
+
+
+def test_only_a_trained_model_is_waited_for_until_the_disk_has_it(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr("os.fsync", synced.append)
+    spool.note("score", 1, {"loss_sum": 4.0})
+    spool.keep(Kept(None, SCORE))
+    spool.keep(Kept())
+    assert not synced
+    spool.keep(Kept(None, UPDATE))
+    assert len(synced) == 1
 
 
 def test_how_the_run_ended(spool: Spool) -> None:

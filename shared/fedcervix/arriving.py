@@ -1,0 +1,80 @@
+"""The values of a model, checked while it arrives: what the processor has in its cache is not read from the disk again.
+
+Only a shortcut to what `weights.vet` finds. `sound` is True if the whole file passed by and every number in it is
+finite; where anything is out of the ordinary (a damaged header, a transfer that goes on in the middle, a number cut in
+two by a message) it is False, and `vet` reads the file and says in words what is wrong.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from fedcervix import weights
+from fedcervix.errors import RemoteError
+from fedcervix.weights import DTYPES, PREFIX_BYTES, Tensor
+
+HEAD_BYTES_MAX = 2**20
+"""of a header that is waited for in memory: a ResNet-50's has 40 KB"""
+
+
+class Arriving:
+    """Watches the chunks of one file go by, from its first byte on."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._size_bytes = size_bytes
+        self._at = 0
+        """bytes that went by"""
+        self._head: bytearray | None = bytearray()
+        """what has arrived of the header; None once that is read"""
+        self._left: list[Tensor] = []
+        """tensors that are not whole yet, the next one last"""
+        self._doubt = False
+
+    @property
+    def sound(self) -> bool:
+        """Whether all of it went by and was found to be good."""
+        return not self._doubt and self._head is None and self._at == self._size_bytes
+
+    def watch(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield the chunks as they come, and look at each."""
+        for chunk in chunks:
+            self._doubt = self._doubt or not self._look(chunk)
+            yield chunk
+
+    def _look(self, chunk: bytes) -> bool:
+        """Return whether nothing is wrong so far."""
+        start, self._at = self._at, self._at + len(chunk)
+        if self._head is None:
+            return self._check(memoryview(chunk), start)
+        self._head += chunk
+        if len(self._head) < PREFIX_BYTES:
+            return True
+        data_start = PREFIX_BYTES + struct.unpack_from("<Q", self._head)[0]
+        if data_start > HEAD_BYTES_MAX:
+            return False
+        if len(self._head) < data_start:
+            return True
+        try:
+            layout = weights.parse_layout(bytes(self._head[PREFIX_BYTES:data_start]), self._size_bytes)
+        except RemoteError:
+            return False
+        self._left = [tensor for tensor in reversed(layout.tensors) if tensor.count]
+        values, self._head = memoryview(bytes(self._head[data_start:])), None
+        return self._check(values, data_start)
+
+    def _check(self, values: memoryview, start: int) -> bool:
+        """Check bytes that begin at `start` of the file, where a number begins, or it is given up."""
+        end = start + len(values)
+        while self._left and self._left[-1].start < end:
+            tensor = self._left[-1]
+            first, last = max(tensor.start, start), min(tensor.end, end)
+            item_bytes = DTYPES[tensor.dtype].itemsize
+            if (first - tensor.start) % item_bytes or (last - tensor.start) % item_bytes:
+                return False
+            if not weights.sound(values[first - start : last - start], tensor.dtype):
+                return False
+            if last < tensor.end:
+                break
+            self._left.pop()
+        return True
