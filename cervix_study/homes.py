@@ -48,6 +48,7 @@ def _wanted(asked: Asked, site: SiteSection) -> dict[str, Any]:
     return {
         "institution": site.phantom,
         "women": site.women,
+        "test_women": site.test_women,
         "seed": site.phantom_seed,
         "unlabelled_per_labelled": site.unlabelled_per_labelled,
     }
@@ -63,6 +64,7 @@ def _draw(folder: Path, site: SiteSection, wanted: dict[str, Any], on_progress: 
         women=site.women,
         seed=derive(site.phantom_seed, "study-phantom", site.name),
         unlabelled_per_labelled=site.unlabelled_per_labelled,
+        test_women=site.test_women,
         on_progress=lambda done, of: on_progress(f"drawing the images of {site.name}", done, of),
     )
     with disk(folder, "write"):

@@ -33,6 +33,7 @@ class SiteSection:
     manifest: str = ""
     phantom: str = ""
     women: int = 0
+    test_women: int = 0
     unlabelled_per_labelled: float | None = None
     phantom_seed: int = 0
 
@@ -41,6 +42,10 @@ class SiteSection:
         check(named, f"name is 1-63 of a-z, 0-9 and inner hyphens, and not `{POOLED}`; found {self.name!r}")
         check(bool(self.manifest) != bool(self.phantom), f"site {self.name} has a manifest or a phantom, not both")
         check(not self.phantom or self.women >= 6, f"women is 6 or more for a phantom; found {self.women}")
+        check(
+            self.test_women == 0 or bool(self.phantom), f"test_women is for a phantom; site {self.name} has a manifest"
+        )
+        check(self.test_women == 0 or self.test_women >= 2, f"test_women is 0, or 2 or more; found {self.test_women}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,10 @@ PLAIN_LINES = 10
     default=None,
     help="Unlabelled visits per labelled woman.  [default: the paper's, Table I: nhs 2.26, alts 2.72]",
 )
-def phantom(folder: Path, institution: str, women: int, seed: int, unlabelled_per_labelled: float | None) -> None:
+@click.option("--test-women", type=click.IntRange(min=0), default=0, help="Labelled women on top, only to be tested.")
+def phantom(
+    folder: Path, institution: str, women: int, seed: int, unlabelled_per_labelled: float | None, test_women: int
+) -> None:
     """Draw a phantom institution into FOLDER (new or empty): images and manifest.csv."""
     with _progress(Console(stderr=True)) as report:
         write_institution(
@@ -37,6 +40,7 @@ def phantom(folder: Path, institution: str, women: int, seed: int, unlabelled_pe
             women=women,
             seed=seed,
             unlabelled_per_labelled=unlabelled_per_labelled,
+            test_women=test_women,
             on_progress=report,
         )
     manifest = folder / "manifest.csv"

@@ -14,18 +14,25 @@ without any label, some of whom come twice.
 
 Cases and controls are filled to Table I's numbers, as in a case-control study: women are examined in turn, and one
 whose group is full already stays unlabelled.
+
+A drawn collection can have more test women than Table I (`test_women`): 75 and 99 leave a difference of AUC uncertain
+by a tenth, and phantoms cost nothing. They are further women, labelled and tested, with nothing trained on them; the
+manifest then gives the splits, and four fifths of the others train, as in Table I.
 """
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedcervix.errors import DataError, StorageError
+from fedcervix.manifest import Split
 from fedcervix.seeds import derive
+from fedcervix.splits import Stratum, stratum
 from site_agent.phantom.anatomy import Woman, draw_woman
 from site_agent.phantom.camera import CERVIGRAPH, COLPOSCOPE, Camera, photograph
 from site_agent.phantom.labels import MOSTLY_DENSITY, MOSTLY_EXTENT, Criterion
@@ -38,6 +45,8 @@ RETURNING_SHARE = 0.25
 """of the unlabelled visits: further visits of labelled women"""
 SECOND_VISIT_CHANCE = 0.3
 """that an unlabelled woman comes twice"""
+ONE_VALIDATES_OF = 5
+"""women of a stratum, where the manifest gives the splits"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +98,8 @@ class Visit:
     visit: int
     label: bool | None
     """True case, False control, None unlabelled"""
+    split: Split | None = None
+    """None: not given"""
 
 
 def woman_of(institution: Institution, number: int, seed: int) -> Woman:
@@ -103,15 +114,21 @@ def diagnose(institution: Institution, criterion: Criterion, number: int, seed: 
 
 
 def attendance(
-    institution: Institution, *, women: int, seed: int, unlabelled_per_labelled: float | None = None
+    institution: Institution,
+    *,
+    women: int,
+    seed: int,
+    unlabelled_per_labelled: float | None = None,
+    test_women: int = 0,
 ) -> list[Visit]:
     """Return every visit, by woman and date: `women` labelled ones and the unlabelled visits on top.
 
-    Raises ValueError for fewer than two women (there must be a case and a control) or a negative proportion.
+    With `test_women` there are so many labelled women more, and every visit has a split. Raises ValueError for fewer
+    than two women (there must be a case and a control; no test women at all are fine) or a negative proportion.
     """
     ratio = institution.unlabelled_per_labelled if unlabelled_per_labelled is None else unlabelled_per_labelled
-    if women < 2 or ratio < 0:
-        raise ValueError(f"at least 2 women and a proportion of 0 or more; found {women} and {ratio}")
+    if women < 2 or test_women == 1 or test_women < 0 or ratio < 0:
+        raise ValueError(f"at least 2 women and a proportion of 0 or more; found {women}, {test_women} and {ratio}")
     labels, passed_over = _labelled(institution, women, seed)
     visits = [Visit(number, 1, label) for number, label in labels.items()]
     unlabelled = round(women * ratio)
@@ -120,16 +137,31 @@ def attendance(
     examined = max(labels)
     others = itertools.chain(passed_over, itertools.count(examined + 1))
     visits += itertools.islice(_unlabelled(institution, others, seed), unlabelled - returning)
+    if test_women:
+        tested, _ = _labelled(institution, test_women, seed, first=max(visit.woman for visit in visits) + 1)
+        visits = [*_divided(visits), *(Visit(number, 1, label, "test") for number, label in tested.items())]
     return sorted(visits, key=lambda visit: (visit.woman, visit.visit))
 
 
-def _labelled(institution: Institution, women: int, seed: int) -> tuple[dict[int, bool], list[int]]:
+def _divided(visits: list[Visit]) -> list[Visit]:
+    """Let every fifth woman of a stratum validate and the others train."""
+    labels: dict[int, list[int | None]] = {}
+    for visit in visits:
+        labels.setdefault(visit.woman, []).append(visit.label)
+    strata: dict[Stratum, list[int]] = {}
+    for woman in sorted(labels):
+        strata.setdefault(stratum(labels[woman]), []).append(woman)
+    valid = {woman for women in strata.values() for woman in women[1::ONE_VALIDATES_OF]}
+    return [dataclasses.replace(visit, split="valid" if visit.woman in valid else "train") for visit in visits]
+
+
+def _labelled(institution: Institution, women: int, seed: int, first: int = 1) -> tuple[dict[int, bool], list[int]]:
     """Examine women in turn until both groups are full; return the labels and the women passed over."""
     cases = institution.cases(women)
     wanted = {True: cases, False: women - cases}
     labels: dict[int, bool] = {}
     passed_over: list[int] = []
-    for number in itertools.count(1):
+    for number in itertools.count(first):
         if not any(wanted.values()):
             break
         label = diagnose(institution, institution.criterion, number, seed)
@@ -165,16 +197,24 @@ def write_institution(
     women: int,
     seed: int,
     unlabelled_per_labelled: float | None = None,
+    test_women: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Draw and photograph every visit and write the collection; the manifest is written last.
 
     `women` is the number of labelled women; `unlabelled_per_labelled` the number of unlabelled visits for each
-    (default: Table I's). `on_progress` receives (images written, images in all). Equal arguments, equal bytes.
+    (default: Table I's); `test_women` that of labelled women on top, with whom the manifest gives every woman's split.
+    `on_progress` receives (images written, images in all). Equal arguments, equal bytes.
     Raises DataError where the folder holds anything already, StorageError where it cannot be written, and
     ValueError as `attendance` does.
     """
-    visits = attendance(institution, women=women, seed=seed, unlabelled_per_labelled=unlabelled_per_labelled)
+    visits = attendance(
+        institution,
+        women=women,
+        seed=seed,
+        unlabelled_per_labelled=unlabelled_per_labelled,
+        test_women=test_women,
+    )
     try:
         _refuse_occupied(folder)
         _write(folder, institution, visits, seed, on_progress or (lambda _done, _all: None))
@@ -199,14 +239,16 @@ def _write(
     folder: Path, institution: Institution, visits: list[Visit], seed: int, on_progress: Callable[[int, int], None]
 ) -> None:
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    rows: list[tuple[str, str, str]] = []
+    columns = ("image", "patient", "label", "split")[: 4 if visits[0].split else 3]
+    rows: list[tuple[str, ...]] = []
     for visit in visits:
         for name in _photograph_visit(folder, institution, visit, seed):
             label = "" if visit.label is None else str(int(visit.label))
-            rows.append((name, f"{institution.name}-{visit.woman:04}", label))
+            row = (name, f"{institution.name}-{visit.woman:04}", label, visit.split or "")
+            rows.append(row[: len(columns)])
         on_progress(len(rows), len(visits) * IMAGES_PER_VISIT)
     with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([("image", "patient", "label"), *rows])
+        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
 
 
 def _photograph_visit(folder: Path, institution: Institution, visit: Visit, seed: int) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 from collections import Counter
 from pathlib import Path
@@ -94,10 +95,36 @@ class TestAttendance:
         visits = attendance(NHS, women=2, seed=0, unlabelled_per_labelled=0)
         assert sorted(visit.label for visit in visits) == [False, True]
 
+    def test_test_women_come_on_top_and_nothing_of_theirs_trains(self):
+        before = attendance(NHS, women=30, seed=5)
+        visits = attendance(NHS, women=30, seed=5, test_women=60)
+
+        assert [dataclasses.replace(v, split=None) for v in visits if v.split != "test"] == before
+        tested = [visit for visit in visits if visit.split == "test"]
+        assert Counter(visit.label for visit in tested) == {True: 20, False: 40}
+        assert not {visit.woman for visit in tested} & {visit.woman for visit in before}
+        by_woman = {visit.woman: visit.split for visit in visits}
+        assert all(by_woman[visit.woman] == visit.split for visit in visits)
+        labelled = {visit.woman: visit.label for visit in before if visit.label is not None}
+        cases = Counter(by_woman[woman] for woman, label in labelled.items() if label)
+        assert cases == {"train": 8, "valid": 2}
+        assert Counter(by_woman[woman] for woman in labelled) == {"train": 24, "valid": 6}
+
+    def test_a_test_woman_alone_is_refused(self):
+        with pytest.raises(ValueError, match="at least 2 women"):
+            attendance(NHS, women=10, seed=0, test_women=1)
+
     @pytest.mark.parametrize(("women", "ratio"), [(1, 0.0), (10, -0.1)])
     def test_impossible_sizes_are_refused(self, women, ratio):
         with pytest.raises(ValueError, match="at least 2 women"):
             attendance(NHS, women=women, seed=0, unlabelled_per_labelled=ratio)
+
+
+def test_a_manifest_with_test_women_gives_every_split(tmp_path):
+    write_institution(tmp_path, ALTS, women=6, seed=1, unlabelled_per_labelled=1.5, test_women=4)
+    rows = read(tmp_path)
+    assert Counter(row["split"] for row in rows if row["label"]) == {"train": 8, "valid": 4, "test": 8}
+    assert {row["split"] for row in rows if not row["label"]} == {"train", "valid"}
 
 
 class TestCriteria:
