@@ -215,6 +215,6 @@ def _leaks(findings: Findings) -> Iterable[str]:
 def tested(found: SiteFindings) -> str:
     """Say how much a site was tested on."""
     return (
-        f"{counted(found.women, 'woman', 'women')} ({found.case_women} cases, {found.women - found.case_women} "
-        f"controls), {counted(found.images, 'image')}"
+        f"{counted(found.women, 'woman', 'women')} ({counted(found.case_women, 'case')}, "
+        f"{counted(found.women - found.case_women, 'control')}), {counted(found.images, 'image')}"
     )
