@@ -33,6 +33,8 @@ def phantom(
     folder: Path, institution: str, women: int, seed: int, unlabelled_per_labelled: float | None, test_women: int
 ) -> None:
     """Draw a phantom institution into FOLDER (new or empty): images and manifest.csv."""
+    if test_women == 1:
+        raise click.BadParameter("0, or 2 and more: a case and a control", param_hint="--test-women")
     with _progress(Console(stderr=True)) as report:
         write_institution(
             folder,
@@ -44,8 +46,9 @@ def phantom(
             on_progress=report,
         )
     manifest = folder / "manifest.csv"
+    more = f" and {test_women} to test" if test_women else ""
     images = sum(1 for _ in (folder / "images").iterdir())
-    click.echo(f"wrote {images} images and {manifest}: phantom {institution}, {women} labelled women, seed {seed}")
+    click.echo(f"wrote {images} images and {manifest}: phantom {institution}, {women} labelled women{more}, seed {seed}")
     click.echo(f"  next: site-agent data check {shlex.quote(str(manifest))}")
 
 

@@ -259,3 +259,12 @@ class TestCommand:
         (tmp_path / "something").write_text("")
         result = CliRunner().invoke(phantom, [str(tmp_path), "--institution", "alts", "--women", "2"])
         assert isinstance(result.exception, DataError)
+
+    def test_test_women_are_counted_apart_and_one_alone_is_refused(self, tmp_path):
+        asked = ["--institution", "nhs", "--women", "2", "--unlabelled-per-labelled", "0", "--test-women"]
+        result = CliRunner().invoke(phantom, [str(tmp_path / "site"), *asked, "2"])
+        assert "2 labelled women and 2 to test, seed 0" in result.stdout
+        result = CliRunner().invoke(phantom, [str(tmp_path / "other"), *asked, "1"])
+        assert result.exit_code == 2
+        assert "0, or 2 and more: a case and a control" in result.stderr
+        assert not (tmp_path / "other").exists()
