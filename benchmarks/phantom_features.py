@@ -1,18 +1,22 @@
 """What do an encoder's features know of a phantom woman? Random weights, then every encoder that is given.
 
-    python benchmarks/phantom_features.py [--women 400] [--px 64] [--encoder NAME=MODEL.safetensors ...]
+    python benchmarks/phantom_features.py [--women 400] [--px 64] [--encoder NAME=MODEL.safetensors ...] [--json FILE]
 
 Phantoms have what no collection has: the disease behind the label. Women whom no study of `studies/` has drawn (another
-seed) are embedded, two images of each, and ridge regression in four folds by woman asks the features for the disease's
-extent and density, for anatomy that is no disease, and for the label (AUC). Correlations are those of held-out women.
-So a study that shows nothing can be told apart: features that know nothing of disease, or too few labels to use them.
+seed) are embedded, the mean of two images of each, and ridge regression asks the features of held-out women for the
+disease's extent and density, for anatomy that is no disease, and for the label. A number is the correlation (of the
+label: the AUC) within a fold, the mean over four folds; beside it the range over four ways to fold. Features that know
+nothing give 0 (.5). So a study that shows nothing can be told apart: features that know nothing of disease, or too few
+labels and test women to see what they know.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import statistics
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.linear_model import RidgeCV
-from sklearn.model_selection import GroupKFold
+from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -40,8 +44,11 @@ from site_agent.phantom.collection import woman_of
 from site_agent.pixels import Pixels
 
 Numbers = npt.NDArray[np.float64]
+Judge = Callable[[Numbers, Numbers], float]
 
-SEED, FOLDS = 1_000_003, 4
+SEED, FOLDS, TURNS = 1_000_003, 4, 4
+IMAGES = 2
+"""of a woman"""
 PENALTIES = np.logspace(0, 5, 11)
 ASKED: dict[str, Callable[[Woman], float]] = {
     "extent": lambda woman: woman.disease.extent,
@@ -55,12 +62,11 @@ HEAD = ("encoder", "institution", *ASKED, "label (AUC)")
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """One institution's labelled images, and the woman behind each."""
+    """One institution's labelled women, and two images of each, one woman's after another's."""
 
     pixels: Pixels
     labels: npt.NDArray[np.int64]
     women: tuple[Woman, ...]
-    numbers: npt.NDArray[np.int64]
 
 
 def main() -> None:
@@ -70,13 +76,18 @@ def main() -> None:
     recipe = Recipe(architecture=asked.architecture, image_px=asked.px)
     with tempfile.TemporaryDirectory() as folder:
         drawn = {name: _draw(name, asked.women, recipe, Path(folder)) for name in INSTITUTIONS}
-        lines = []
+        found: dict[str, dict[str, list[list[float]]]] = {}
         for name, encoder in _encoders(asked, recipe):
             place(encoder, device)
-            for institution, images in drawn.items():
-                found = _known(embed(encoder, images.pixels, device), images)
-                lines.append([name, institution, *(f"{value:.2f}" for value in found)])
-    print(table(HEAD, lines))
+            found[name] = {site: _known(embed(encoder, d.pixels, device), d) for site, d in drawn.items()}
+    rows = [(name, site, turns) for name, sites in found.items() for site, turns in sites.items()]
+    print(table(HEAD, [[name, site, *map(_cell, turns)] for name, site, turns in rows]))
+    if asked.json:
+        Path(asked.json).write_text(json.dumps({"women": asked.women, "asked": HEAD[2:], "turns": found}))
+
+
+def _cell(turns: Sequence[float]) -> str:
+    return f"{statistics.mean(turns):.2f} ({min(turns):.2f} to {max(turns):.2f})"
 
 
 def _arguments() -> argparse.Namespace:
@@ -88,6 +99,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--architecture", default="resnet18")
     parser.add_argument("--px", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", help="write all figures here")
     return parser.parse_args()
 
 
@@ -106,31 +118,41 @@ def _draw(name: str, women: int, recipe: Recipe, folder: Path) -> Drawn:
     write_institution(folder / name, institution, women=women, seed=SEED, unlabelled_per_labelled=0)
     manifest, splits = folder / name / "manifest.csv", folder / f"{name}.csv"
     found = index(manifest, splits_file=splits, seed=0, unreadable_max=0, cache_folder=folder)
-    images = [image for image in found.images if image.label is not None]
-    numbers = [int(image.patient.removeprefix(f"{name}-")) for image in images]
+    images = sorted((image for image in found.images if image.label is not None), key=lambda image: image.patient)
+    firsts = images[::IMAGES]
+    numbers = [int(image.patient.removeprefix(f"{name}-")) for image in firsts]
     return Drawn(
         cache.load(found.folder, images, recipe.image_px, recipe.fit, folder),
-        np.array([image.label for image in images]),
+        np.array([image.label for image in firsts]),
         tuple(woman_of(institution, number, SEED) for number in numbers),
-        np.array(numbers),
     )
 
 
-def _known(features: Any, images: Drawn) -> list[float]:
-    """Return the correlations of what is asked for, then the AUC of the label."""
+def _known(features: Any, drawn: Drawn) -> list[list[float]]:
+    """Return what the features know of each thing that is asked for, once for each way to fold."""
+    known = np.asarray(features).reshape(len(drawn.women), IMAGES, -1).mean(axis=1)
+    truths = [np.array([value(woman) for woman in drawn.women]) for value in ASKED.values()]
+    found = [[_folded(known, truth, drawn.labels, turn, _correlation) for turn in range(TURNS)] for truth in truths]
+    label = drawn.labels.astype(float)
+    return [*found, [_folded(known, label, drawn.labels, turn, _auc) for turn in range(TURNS)]]
+
+
+def _folded(known: Numbers, truth: Numbers, labels: Any, turn: int, judged: Judge) -> float:
+    """Return how well held-out women are guessed, judged within each fold."""
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=turn).split(known, labels)
     found = []
-    for value in ASKED.values():
-        truth = np.array([value(woman) for woman in images.women])
-        found.append(float(np.corrcoef(_guessed(features, truth, images.numbers), truth)[0, 1]))
-    return [*found, auc(images.labels, _guessed(features, images.labels.astype(float), images.numbers))]
+    for seen, asked in folds:
+        model = make_pipeline(StandardScaler(), RidgeCV(PENALTIES)).fit(known[seen], truth[seen])
+        found.append(judged(truth[asked], model.predict(known[asked])))
+    return statistics.mean(found)
 
 
-def _guessed(features: Any, truth: Numbers, women: npt.NDArray[np.int64]) -> Numbers:
-    guessed = np.zeros(len(truth))
-    for known, asked in GroupKFold(FOLDS).split(features, truth, women):
-        model = make_pipeline(StandardScaler(), RidgeCV(PENALTIES)).fit(features[known], truth[known])
-        guessed[asked] = model.predict(features[asked])
-    return guessed
+def _correlation(truth: Numbers, guessed: Numbers) -> float:
+    return float(np.corrcoef(truth, guessed)[0, 1])
+
+
+def _auc(truth: Numbers, guessed: Numbers) -> float:
+    return auc(truth.astype(int), guessed)
 
 
 if __name__ == "__main__":

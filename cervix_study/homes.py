@@ -20,6 +20,8 @@ OnProgress = Callable[[str, int, int], None]
 """called as on_progress(what, done, of)"""
 DRAWN = "drawn.json"
 """beside a phantom manifest: what it was drawn from"""
+UNSAID = {"test_women": 0}
+"""what older ones do not say"""
 
 
 def manifest_of(asked: Asked, places: Places, site: SiteSection, on_progress: OnProgress) -> Path:
@@ -29,10 +31,10 @@ def manifest_of(asked: Asked, places: Places, site: SiteSection, on_progress: On
     folder, wanted = places.phantom(site.name), _wanted(asked, site)
     if not folder.exists():
         _draw(folder, site, wanted, on_progress)
-    elif json.loads((folder / DRAWN).read_text()) != wanted:
+    elif UNSAID | json.loads((folder / DRAWN).read_text()) != wanted:
         raise ConfigError(
             f"{folder} holds other phantoms than {asked.file} asks for",
-            cause="the number of women, the seed or the institution was changed since",
+            cause="the number of women or test women, the seed or the institution was changed since",
             next_step=f"give the study another folder (--out FOLDER), or delete {folder}",
         )
     return folder / "manifest.csv"

@@ -156,6 +156,8 @@ class Settings:
         check(SITE_NAME.fullmatch(self.name) is not None, f"name is 1-63 of a-z, 0-9 and inner hyphens: {self.name!r}")
         check(bool(self.sites), "a study has at least one of [[sites]]")
         check(len(set(self.site_names)) == len(self.sites), "two of [[sites]] have one name")
+        divided = not self.axes.folds or not any(site.test_women for site in self.sites)
+        check(divided, "folds tests every labelled woman: with them test_women is 0")
         several = len(self.sites) > 1
         check(several or not self.axes.federated, "csfssl and ppfssl need at least two of [[sites]]")
         check(several or "cssl" not in self.axes.starts, "cssl needs at least two of [[sites]]")

@@ -55,8 +55,8 @@ class Spool:
         """Write the journal. Raises StorageError.
 
         A trained model may be the work of hours, and that it is finished is synced to the disk. What was asked is not,
-        and no score: a power cut within seconds of it costs those seconds, or scoring once more, when the coordinator
-        asks again.
+        nor scores and adoptions: a power cut soon after costs that time, or scoring and adopting once more, when the
+        coordinator asks again.
         """
         task = dataclasses.asdict(kept.task) if kept.task else None
         result = event_to_json(kept.result) if kept.result else None
@@ -102,11 +102,13 @@ class Spool:
     def note(self, part: str, round_: int, values: dict[str, Any]) -> None:
         """Write down what a round gave at this site; written twice, it says the same. Raises StorageError.
 
-        It is not waited for until the disk has it: a power cut within seconds costs a point of a curve.
+        It is not waited for until the disk has it: a power cut costs the last half minute's points of a curve.
         """
         line = json.dumps({"part": part, "round": round_, "values": values})
+        rest = memoryview(f"\n{line}".encode())  # the line break goes before it: the last line may have been torn
         with disk(self._history, "write"), self._history.open("ab", buffering=0) as out:
-            out.write(f"\n{line}".encode())  # the line break goes before it: the last line may have been torn
+            while rest:  # a disk that has room for a part takes that part
+                rest = rest[out.write(rest) :]
 
     def history(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Return {"train" | "score": {round: numbers}}. Raises StorageError."""
@@ -114,7 +116,7 @@ class Spool:
         with disk(self._history, "read"):
             lines = self._history.read_bytes().splitlines() if self._history.exists() else []
         for line in lines:
-            with contextlib.suppress(ValueError):  # torn by a power cut or a full disk
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # torn by a power cut or a full disk
                 noted = json.loads(line)
                 found.setdefault(noted["part"], {})[str(noted["round"])] = noted["values"]
         return found

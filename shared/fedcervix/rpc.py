@@ -89,6 +89,8 @@ WINDOW_BYTES_MIN = 64 << 10
 """the same of one site"""
 CHUNK_BYTES_MIN, CHUNK_BYTES_MAX = 1 << 18, 1 << 20
 """of a model in one message; the coordinator holds about five for each site that sends at the same moment"""
+CHUNK_BYTES_STEP = 1 << 16
+"""so that a message cuts no number in two: see fedcervix.arriving"""
 CHUNK_BYTES_AGAIN = 1 << 16
 """the same of a transfer that was cut: what is under way of a message is lost when it is cut again"""
 
@@ -109,7 +111,8 @@ def server_options(sites: int) -> list[tuple[str, int]]:
 
 def chunk_bytes(sites: int) -> int:
     """Return how much of a model goes into one message where so many sites may send at once."""
-    return min(max(UPLOADS_BYTES // sites, CHUNK_BYTES_MIN), CHUNK_BYTES_MAX)
+    fair_share = UPLOADS_BYTES // sites // CHUNK_BYTES_STEP * CHUNK_BYTES_STEP
+    return min(max(fair_share, CHUNK_BYTES_MIN), CHUNK_BYTES_MAX)
 
 
 @dataclass(frozen=True, slots=True)

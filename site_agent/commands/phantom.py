@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from site_agent.phantom import INSTITUTIONS, write_institution
+from site_agent.phantom.collection import WOMEN_TO_DIVIDE_MIN
 
+TEST_WOMEN = "Labelled women on top, only to be tested; manifest.csv then gives all splits."
 PLAIN_LINES = 10
 """how many progress lines are printed where there is no terminal"""
 
@@ -28,13 +30,14 @@ PLAIN_LINES = 10
     default=None,
     help="Unlabelled visits per labelled woman.  [default: the paper's, Table I: nhs 2.26, alts 2.72]",
 )
-@click.option("--test-women", type=click.IntRange(min=0), default=0, help="Labelled women on top, only to be tested.")
+@click.option("--test-women", type=click.IntRange(min=0), default=0, show_default=True, help=TEST_WOMEN)
 def phantom(
     folder: Path, institution: str, women: int, seed: int, unlabelled_per_labelled: float | None, test_women: int
 ) -> None:
     """Draw a phantom institution into FOLDER (new or empty): images and manifest.csv."""
-    if test_women == 1:
-        raise click.BadParameter("0, or 2 and more: a case and a control", param_hint="--test-women")
+    if test_women and (test_women < 2 or women < WOMEN_TO_DIVIDE_MIN):
+        needs = f"2 and more, with {WOMEN_TO_DIVIDE_MIN} and more --women: cases and controls in every part"
+        raise click.BadParameter(needs, param_hint="--test-women")
     with _progress(Console(stderr=True)) as report:
         write_institution(
             folder,
@@ -48,7 +51,9 @@ def phantom(
     manifest = folder / "manifest.csv"
     more = f" and {test_women} to test" if test_women else ""
     images = sum(1 for _ in (folder / "images").iterdir())
-    click.echo(f"wrote {images} images and {manifest}: phantom {institution}, {women} labelled women{more}, seed {seed}")
+    click.echo(
+        f"wrote {images} images and {manifest}: phantom {institution}, {women} labelled women{more}, seed {seed}"
+    )
     click.echo(f"  next: site-agent data check {shlex.quote(str(manifest))}")
 
 

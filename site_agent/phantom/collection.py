@@ -16,8 +16,8 @@ Cases and controls are filled to Table I's numbers, as in a case-control study: 
 whose group is full already stays unlabelled.
 
 A drawn collection can have more test women than Table I (`test_women`): 75 and 99 leave a difference of AUC uncertain
-by a tenth, and phantoms cost nothing. They are further women, labelled and tested, with nothing trained on them; the
-manifest then gives the splits, and four fifths of the others train, as in Table I.
+by a tenth, and drawing costs no training. They are further women, labelled and tested, with nothing trained on them;
+the manifest then gives the splits, and four fifths of the others train, as in Table I.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ SECOND_VISIT_CHANCE = 0.3
 """that an unlabelled woman comes twice"""
 ONE_VALIDATES_OF = 5
 """women of a stratum, where the manifest gives the splits"""
+WOMEN_TO_DIVIDE_MIN = 6
+"""so that two are cases, of whom one validates"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,11 +126,14 @@ def attendance(
     """Return every visit, by woman and date: `women` labelled ones and the unlabelled visits on top.
 
     With `test_women` there are so many labelled women more, and every visit has a split. Raises ValueError for fewer
-    than two women (there must be a case and a control; no test women at all are fine) or a negative proportion.
+    than two women (there must be a case and a control), a negative proportion, or too few to divide.
     """
     ratio = institution.unlabelled_per_labelled if unlabelled_per_labelled is None else unlabelled_per_labelled
-    if women < 2 or test_women == 1 or test_women < 0 or ratio < 0:
-        raise ValueError(f"at least 2 women and a proportion of 0 or more; found {women}, {test_women} and {ratio}")
+    if women < 2 or ratio < 0:
+        raise ValueError(f"at least 2 women and a proportion of 0 or more; found {women} and {ratio}")
+    if test_women and (test_women < 2 or women < WOMEN_TO_DIVIDE_MIN):
+        least = f"at least 2 to test, and {WOMEN_TO_DIVIDE_MIN} to train and validate"
+        raise ValueError(f"{least}; found {test_women} and {women}")
     labels, passed_over = _labelled(institution, women, seed)
     visits = [Visit(number, 1, label) for number, label in labels.items()]
     unlabelled = round(women * ratio)

@@ -73,7 +73,10 @@ def new(name: str) -> Transcript:
 
 
 @pytest.mark.parametrize("mode", ["csfssl", "ppfssl"])
-def test_the_conversation_of_a_run(mode: Mode, tmp_path: Path, settle: Settle) -> None:
+def test_the_conversation_of_a_run(mode: Mode, tmp_path: Path, settle: Settle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was checked while it arrived, so no update is read again before it is taken in."""
+    read_again: list[Path] = []
+    monkeypatch.setattr("coordinator.engine.vet", lambda path, _base: read_again.append(path))
     with stage(tmp_path, mode, new(mode)) as coordinator:
         pems = {site: coordinator.join(site) for site in SITES}
         with ExitStack() as agents:
@@ -85,6 +88,7 @@ def test_the_conversation_of_a_run(mode: Mode, tmp_path: Path, settle: Settle) -
         coordinator.until(lambda run: run.phase is Phase.FINISHED)
         assert [[leave.outcome for leave in each] for each in ended] == [[Outcome.OK]] * len(SITES)
         settle(mode, coordinator.transcript.text())
+    assert not read_again
 
 
 # --- answers ------------------------------------------------------------------------------------------------------

@@ -111,7 +111,7 @@ class TestAttendance:
         assert Counter(by_woman[woman] for woman in labelled) == {"train": 24, "valid": 6}
 
     def test_a_test_woman_alone_is_refused(self):
-        with pytest.raises(ValueError, match="at least 2 women"):
+        with pytest.raises(ValueError, match="at least 2 to test, and 6 to train and validate; found 1 and 10"):
             attendance(NHS, women=10, seed=0, test_women=1)
 
     @pytest.mark.parametrize(("women", "ratio"), [(1, 0.0), (10, -0.1)])
@@ -261,10 +261,10 @@ class TestCommand:
         assert isinstance(result.exception, DataError)
 
     def test_test_women_are_counted_apart_and_one_alone_is_refused(self, tmp_path):
-        asked = ["--institution", "nhs", "--women", "2", "--unlabelled-per-labelled", "0", "--test-women"]
+        asked = ["--institution", "nhs", "--women", "6", "--unlabelled-per-labelled", "0", "--test-women"]
         result = CliRunner().invoke(phantom, [str(tmp_path / "site"), *asked, "2"])
-        assert "2 labelled women and 2 to test, seed 0" in result.stdout
+        assert "6 labelled women and 2 to test, seed 0" in result.stdout
         result = CliRunner().invoke(phantom, [str(tmp_path / "other"), *asked, "1"])
         assert result.exit_code == 2
-        assert "0, or 2 and more: a case and a control" in result.stderr
+        assert "2 and more, with 6 and more --women" in result.stderr
         assert not (tmp_path / "other").exists()

@@ -268,3 +268,7 @@ def test_many_sites_may_send_less_ahead_each(sites: int, ahead: int) -> None:
 )
 def test_the_more_sites_there_are_the_less_goes_into_a_message(sites: int, chunk: int) -> None:
     assert rpc.chunk_bytes(sites) == chunk
+
+
+def test_no_message_of_a_model_cuts_a_number_however_many_sites_there_are() -> None:
+    assert not any(rpc.chunk_bytes(sites) % 8 for sites in range(1, 1000))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,31 @@ def test_a_line_that_a_power_cut_has_torn_costs_itself_alone(spool: Spool) -> No
     file.write_bytes(file.read_bytes()[:-9] + b"\0" * 20)
     spool.note("train", 3, {"loss": 0.125})
     assert spool.history() == {"train": {"1": {"loss": 0.5}, "3": {"loss": 0.125}}}
+
+
+def test_a_disk_that_takes_a_part_of_a_line_is_a_full_disk_and_costs_no_other_line(tmp_path: Path) -> None:
+    """In a process of its own, which may write ten bytes beyond what is there."""
+    program = """
+import resource, signal, sys
+from pathlib import Path
+from fedcervix.errors import StorageError
+from site_agent.spool import Spool
+spool = Spool(Path(sys.argv[1]))
+spool.note("train", 1, {"loss": 0.5})
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+size = (spool.folder / "history.jsonl").stat().st_size
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, limits[1]))
+try:
+    spool.note("train", 2, {"loss": 0.25})
+except StorageError:
+    print("refused")
+resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+spool.note("train", 2, {"loss": 0.25})
+print(sorted(spool.history()["train"]))
+"""
+    said = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == ["refused", "['1', '2']"]
 
 
 def test_only_a_trained_model_is_waited_for_until_the_disk_has_it(

@@ -63,6 +63,12 @@ def test_what_is_wrong_is_named(tmp_path: Path, axes: str, more: str, said: str)
         (SITES.replace('"alts"', '"nhs"', 1), "two of [[sites]] have one name"),
         (SITES.replace('manifest = "alts/manifest.csv"', ""), "has a manifest or a phantom, not both"),
         (SITES.replace('"alts"', '"pooled"', 1), "not `pooled`"),
+        (SITES.replace('manifest = "alts/manifest.csv"', 'phantom = "alts"\nwomen = 6\ntest_women = 1'), "found 1"),
+        (f"{SITES}test_women = 9\n", "test_women is for a phantom"),
+        (
+            SITES.replace("women = 12", "women = 12\ntest_women = 9") + "[axes]\nfolds = 3\n",
+            "with them test_women is 0",
+        ),
         (SITES.partition('[[sites]]\nname = "alts"')[0], "csfssl and ppfssl need at least two"),
     ],
 )

@@ -148,7 +148,7 @@ def named(folder: Path, *, at_work: bool, vanishes: bool) -> Finding:
 
 def returns(folder: Path, mode: Mode) -> Return:
     """A site is killed, missed by a round, and started again."""
-    terms = {"rounds": 5, "patience_rounds": 5, "lease_s": 2.0, "grace_s": 0.0, "quorum": 1}
+    terms = {"rounds": 4, "epochs_per_round": 1, "patience_rounds": 4, "lease_s": 2.0, "grace_s": 0.0, "quorum": 1}
     with federation(folder, terms=terms) as made:
         coordinator, agents = _begin(made, mode, 0.3)
         agents[VICTIM].says("asked to train in round 1")
