@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 
 from benchmarks.federations import Federation, Processes, free_ports, listening, toml
-from benchmarks.peers import all_averages, variables
+from benchmarks.peers import averaged_at, variables
 from benchmarks.readings import Watch
 
 APP = Path(__file__).with_name("peer_flower")
@@ -47,4 +47,4 @@ def flower(made: Federation, processes: Processes, installed: Path) -> tuple[lis
     with Watch(processes.pids(), port) as watch:
         processes.run("submission", programs / "flwr", "run", folder / "app", "-c", asked, variables=own)
         processes.finish("submission", SUBMIT_S)
-        return all_averages(times, made.rounds, processes, "coordinator"), watch
+        return averaged_at(times, made.rounds, processes, "coordinator"), watch

@@ -9,6 +9,8 @@ the framework alone.
 from __future__ import annotations
 
 import argparse
+import itertools
+import math
 import os
 import subprocess
 import time
@@ -17,8 +19,8 @@ from pathlib import Path
 
 from benchmarks.federations import Processes
 
-PACKAGES = {"flower": "flwr==1.42.0"}
-NO_AVERAGE_S = 240.0
+PACKAGES = {"flower": "flwr==1.42.0", "nvflare": "nvflare==2.9.0"}
+NO_AVERAGE_S = 600.0
 """without an average a peer is taken for stuck"""
 POLL_S = 0.1
 OURS_ALONE = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
@@ -52,25 +54,32 @@ def variables(installed: Path, **more: str) -> dict[str, str]:
     return {**ours, "PATH": f"{installed / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}", **more}
 
 
-def averaged_at(file: Path) -> list[float]:
-    """Return when each round was averaged: a line for each, the last of which may be half written."""
+def averages(file: Path) -> list[tuple[float, float]]:
+    """Return when each round was averaged, and a number of it: a line for each, the last of which may be half written.
+
+    Every site adds one to that number in every round. Raises RuntimeError if an average is not one more than the last.
+    """
     try:
         lines = file.read_text().split("\n")[:-1]
     except FileNotFoundError:
         return []
-    return [float(line) for line in lines]
+    found = [(float(at), float(number)) for at, number in map(str.split, lines)]
+    for (_, earlier), (_, later) in itertools.pairwise(found):
+        if not math.isclose(later - earlier, 1, abs_tol=0.01):
+            raise RuntimeError(f"a number was {earlier} in one average and {later} in the next, which is not one more")
+    return found
 
 
-def all_averages(file: Path, count: int, processes: Processes, server: str) -> list[float]:
+def averaged_at(file: Path, count: int, processes: Processes, server: str) -> list[float]:
     """Wait for so many averages; return when they were. Raises RuntimeError with what the server printed."""
     seen, since = 0, time.monotonic()
-    while len(times := averaged_at(file)) < count:
-        if len(times) > seen:
-            seen, since = len(times), time.monotonic()
+    while len(found := averages(file)) < count:
+        if len(found) > seen:
+            seen, since = len(found), time.monotonic()
         if processes.running[server].poll() is not None or time.monotonic() - since > NO_AVERAGE_S:
             raise RuntimeError(f"no average after {seen} of {count}:\n{processes.said(server)[-3000:]}")
         time.sleep(POLL_S)
-    return times
+    return [at for at, _ in found]
 
 
 def main() -> None:

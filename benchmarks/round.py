@@ -14,6 +14,7 @@ The sides, which take turns, each with a process for the coordinator and one for
 and, where asked for, the frameworks of the field, each installed in an environment of its own (peers.py, --peers):
 
     flower  Flower as deployed: SuperLink, SuperNodes, its own FedAvg (flower.py)
+    nvflare NVIDIA FLARE as provisioned: a server, clients, a job with its own FedAvg (nvflare.py)
 
 Their clients give back what they got with one number changed, and nothing is evaluated. They have PEER_ROUNDS at most.
 
@@ -41,6 +42,7 @@ import torch
 from benchmarks.command_line import begins_with, command
 from benchmarks.federations import Federation, Processes, Row, federation, intervals_s
 from benchmarks.flower import flower
+from benchmarks.nvflare import nvflare
 from benchmarks.payloads import RESNET50, SMALL
 from benchmarks.peers import PeerMissing, environment
 from benchmarks.readings import Watch, use
@@ -49,7 +51,10 @@ from benchmarks.sides import machine, table, write
 LIMIT_S = 600.0
 """of one side's turn"""
 SIDES = ("ours", "grpc", "tls")
-PEERS: dict[str, Callable[[Federation, Processes, Path], tuple[list[float], Watch]]] = {"flower": flower}
+PEERS: dict[str, Callable[[Federation, Processes, Path], tuple[list[float], Watch]]] = {
+    "flower": flower,
+    "nvflare": nvflare,
+}
 PEER_ROUNDS = 6
 """a peer's round takes many seconds, most of them the same whatever is sent"""
 HEAD = ("row", "side", "s a round", "x grpc", "CPU s: coordinator", "a site", "MB: coordinator", "a site", "wire")

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.federations import Processes, Row, intervals_s
 from benchmarks.payloads import RESNET50, SMALL, changed
-from benchmarks.peers import PACKAGES, PeerMissing, all_averages, averaged_at, environment, variables
+from benchmarks.peers import PACKAGES, PeerMissing, averaged_at, averages, environment, variables
 from benchmarks.readings import Reading, anonymous_bytes, cpu_seconds, families, parent_of, readable, use
 from benchmarks.scale import no_room
 from fedcervix.weights import differences, digest_file, read_layout, read_tensors
@@ -93,18 +93,24 @@ def test_a_framework_finds_its_own_programs_and_nothing_of_ours(tmp_path, monkey
 
 
 def test_averages_are_whole_lines(tmp_path):
-    assert averaged_at(tmp_path / "averaged") == []
-    (tmp_path / "averaged").write_text("10.5\n12.25\n17.")
-    assert averaged_at(tmp_path / "averaged") == [10.5, 12.25]
+    assert averages(tmp_path / "averaged") == []
+    (tmp_path / "averaged").write_text("10.5 0.25\n12.25 1.25\n17.")
+    assert averages(tmp_path / "averaged") == [(10.5, 0.25), (12.25, 1.25)]
+
+
+def test_an_average_in_which_an_update_is_missing_is_an_error(tmp_path):
+    (tmp_path / "averaged").write_text("10.5 0.25\n12.25 0.75\n")
+    with pytest.raises(RuntimeError, match="not one more"):
+        averages(tmp_path / "averaged")
 
 
 def test_a_server_that_ends_before_its_last_average_is_an_error_with_what_it_said(tmp_path):
-    (tmp_path / "averaged").write_text("10.5\n")
+    (tmp_path / "averaged").write_text("10.5 0.25\n")
     with Processes(tmp_path) as processes:
         processes.run("coordinator", sys.executable, "-c", "print('no more')").wait()
-        assert all_averages(tmp_path / "averaged", 1, processes, "coordinator") == [10.5]
+        assert averaged_at(tmp_path / "averaged", 1, processes, "coordinator") == [10.5]
         with pytest.raises(RuntimeError, match="no average after 1 of 2:\nno more"):
-            all_averages(tmp_path / "averaged", 2, processes, "coordinator")
+            averaged_at(tmp_path / "averaged", 2, processes, "coordinator")
 
 
 def test_a_round_is_from_one_average_to_the_next():

@@ -18,7 +18,7 @@ app = ServerApp()
 
 
 class Noting(FedAvg):
-    """FedAvg that writes the time of each average on a line of its own."""
+    """FedAvg that writes the time of each average, and its first number, on a line of its own."""
 
     def __init__(self, times: Path, **options: Any) -> None:
         super().__init__(**options)
@@ -26,10 +26,11 @@ class Noting(FedAvg):
 
     def aggregate_train(self, server_round: int, replies: Any) -> Any:
         """Average, and note when."""
-        averaged = super().aggregate_train(server_round, replies)
+        averaged, metrics = super().aggregate_train(server_round, replies)
+        at, first = time.time(), next(iter(averaged.values())).numpy()
         with self._times.open("a") as file:
-            file.write(f"{time.time()}\n")
-        return averaged
+            file.write(f"{at} {first.flat[0]}\n")
+        return averaged, metrics
 
 
 def arrays(model: Path) -> list[Any]:
