@@ -2,9 +2,8 @@
 
 `nvflare provision` makes a startup kit for the server, every site and an administrator, with certificates of its own:
 all lines are mutual TLS. Every participant is started by its kit's script; the administrator submits the job of
-peer_nvflare/, and each participant runs it as a process of its own. No model is written to the disk. How often anybody
-looks for work is left as it comes. Names and numbers of the kits are the defaults, but for the folder of the server's
-storage.
+peer_nvflare/, and each participant runs it as a process of its own. The job has no persistor: no model is stored. How
+often anybody looks for work is left as it comes. The kits are the defaults, but for the folder of the server's storage.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long is a round that only moves and averages? Ours, durable and verified, beside the bare wire.
+"""How long is a round that only moves and averages? Ours, durable and verified, beside the bare wire and others.
 
     python benchmarks/round.py [--quick] [--json FILE] [--rows ResNet-50/2 ...] [--folder FOLDER]
                                [--sides ours grpc flower --peers FOLDER]
@@ -13,10 +13,12 @@ The sides, which take turns, each with a process for the coordinator and one for
 
 and, where asked for, the frameworks of the field, each installed in an environment of its own (peers.py, --peers):
 
-    flower  Flower as deployed: SuperLink, SuperNodes, its own FedAvg (flower.py)
-    nvflare NVIDIA FLARE as provisioned: a server, clients, a job with its own FedAvg (nvflare.py)
+    flower   Flower as deployed: SuperLink, SuperNodes, its own FedAvg (flower.py)
+    nvflare  NVIDIA FLARE as provisioned: a server, clients, a job with its own FedAvg (nvflare.py)
 
-Their clients give back what they got with one number changed, and nothing is evaluated. They have PEER_ROUNDS at most.
+Their clients give back what they got with one number changed, nothing is evaluated and no model stored. A role is
+the sum of its processes. Most of a small round is the waits between their looks for work, which are left as they
+come; so they have PEER_ROUNDS at most. Flower's "wire" holds also what its ServerApp carries over the same port.
 
 A row is PAYLOAD/SITES. Seconds are from one average to the next, the median over rounds; the first round of a turn does
 not count. CPU is of a round, memory the most that was seen (anonymous: what the process itself fills). "Wire" is what
