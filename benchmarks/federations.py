@@ -9,17 +9,21 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from benchmarks.payloads import Payload
+from benchmarks.readings import families, started_at
 from coordinator.home import Home
 from coordinator.home import create as create_home
 from coordinator.registry import Registry
@@ -59,6 +63,7 @@ class Processes:
         return self
 
     def __exit__(self, *_: object) -> None:
+        started = self._below()
         for process in self.running.values():
             if process.poll() is None:
                 process.terminate()
@@ -67,12 +72,38 @@ class Processes:
                 process.wait(END_S)
             process.kill()
             process.wait()
+        for pid, at in started.items():
+            with contextlib.suppress(OSError):
+                if started_at(pid) == at:
+                    os.kill(pid, signal.SIGKILL)
+
+    def _below(self) -> dict[int, int]:
+        """Return what the running processes have started, and when: a number alone may be another's by now."""
+        running = {name: process.pid for name, process in self.running.items() if process.poll() is None}
+        found = {}
+        for family in families(running).values():
+            for pid in family[1:]:
+                with contextlib.suppress(OSError):
+                    found[pid] = started_at(pid)
+        return found
 
     def start(self, name: str, module: str, *arguments: str | Path) -> subprocess.Popen[bytes]:
         """Start a module as a program; what it prints goes to a file."""
+        return self.run(name, sys.executable, "-m", module, *arguments)
+
+    def run(
+        self, name: str, *command: str | Path, variables: Mapping[str, str] | None = None, folder: Path | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start any program, if need be with an environment and a folder of its own; what it prints goes to a file."""
         with (self.logs / f"{name}.log").open("wb") as sink:
-            command = [sys.executable, "-m", module, *map(str, arguments)]
-            made = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT)
+            made = subprocess.Popen(
+                list(map(str, command)),
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                env=variables,
+                cwd=folder,
+            )
         self.running[name] = made
         return made
 
@@ -186,6 +217,19 @@ def federation(below: Path | None, sites: int, payload: Payload, rounds: int) ->
         made = Federation(Path(folder), names, payload, rounds)
         made.create()
         yield made
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens at, for programs that cannot be given one by the system themselves."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(each.getsockname()[1]) for each in sockets]
+
+
+def listening(port: int) -> bool:
+    """Return whether somebody listens at a port of this machine."""
+    with socket.socket() as line:
+        return line.connect_ex(("127.0.0.1", port)) == 0
 
 
 def intervals_s(times: Sequence[float]) -> list[float]:

@@ -1,14 +1,15 @@
 """What processes use while something runs, read from Linux from outside of them: CPU, memory, bytes on the wire.
 
-    CPU        user and system time of all threads, /proc/PID/stat
+    CPU        user and system time of all threads, and of children that have ended, /proc/PID/stat
     memory     anonymous resident memory, RssAnon of /proc/PID/status: what the process itself fills. Pages of files
                count for nobody: the system takes them back as it likes.
     wire       what TCP carried, both ways, between a listening port and all its peers: bytes_acked and bytes_received
                of the kernel's tcp_info, asked for by NETLINK_SOCK_DIAG (man 7 sock_diag). TLS, HTTP/2 and every small
                message are in it; headers of TCP and IP are not.
 
-A `Watch` reads all that many times a second; which of its readings count is decided afterwards, by the times of the
-rounds. It costs a few per cent of one core, which every side pays alike.
+A role is a process with all that it started, and is the sum of them. A `Watch` reads all that many times a second;
+which of its readings count is decided afterwards, by the times of the rounds. It costs a few per cent of one core,
+which every side pays alike.
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
+Number = TypeVar("Number", int, float)
 EVERY_S = 0.025
+FAMILY_EVERY = 10
+"""readings from one look for new processes to the next"""
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 NETLINK_SOCK_DIAG = 4
@@ -67,6 +72,7 @@ class Watch:
 
     def __init__(self, pids: Mapping[str, int], port: int) -> None:
         self._pids, self._port = pids, port
+        self._families: dict[str, list[int]] = {}
         self._carried: dict[tuple[int, int], int] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._read_on, name="watch")
@@ -85,11 +91,13 @@ class Watch:
             self.readings.append(self._read())
 
     def _read(self) -> Reading:
+        if len(self.readings) % FAMILY_EVERY == 0:
+            self._families = families(self._pids)
         cpu_s = dict(self.readings[-1].cpu_s) if self.readings else {}  # who has ended keeps what it used
         anonymous = {}
-        for name, pid in self._pids.items():
-            with contextlib.suppress(OSError, ValueError):  # it has ended
-                anonymous[name], cpu_s[name] = anonymous_bytes(pid), cpu_seconds(pid)
+        for name, pids in self._families.items():
+            if used := readable(cpu_seconds, pids):
+                anonymous[name], cpu_s[name] = sum(readable(anonymous_bytes, pids)), sum(used)
         self._carried |= carried_bytes(self._port)  # a connection that has ended keeps its last count
         return Reading(time.time(), cpu_s, anonymous, sum(self._carried.values()))
 
@@ -110,10 +118,47 @@ def use(readings: Sequence[Reading], begin: float, end: float) -> Use:
     )
 
 
+def readable(read: Callable[[int], Number], pids: Iterable[int]) -> list[Number]:
+    """Return what can be read of those processes that have not ended."""
+    values = []
+    for pid in pids:
+        with contextlib.suppress(OSError, ValueError):
+            values.append(read(pid))
+    return values
+
+
+def families(pids: Mapping[str, int]) -> dict[str, list[int]]:
+    """Return each process with all its descendants; a process that has ended has none, not even itself."""
+    children: dict[int, list[int]] = {}
+    for file in Path("/proc").glob("[0-9]*"):
+        for parent in readable(parent_of, [pid := int(file.name)]):
+            children.setdefault(parent, []).append(pid)
+    alive = {pid for pids_below in children.values() for pid in pids_below}
+
+    def family(pid: int) -> list[int]:
+        return [pid, *(member for child in children.get(pid, []) for member in family(child))]
+
+    return {name: family(pid) if pid in alive else [] for name, pid in pids.items()}
+
+
+def parent_of(pid: int) -> int:
+    """Return the number of the process that started another one."""
+    return int(_stat(pid)[1])
+
+
+def started_at(pid: int) -> int:
+    """Return when a process was started, in ticks since the system's start: it tells it from a later namesake."""
+    return int(_stat(pid)[19])
+
+
 def cpu_seconds(pid: int) -> float:
-    """Return user and system time of a process and all its threads."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+    """Return user and system time of a process, all its threads, and those children for whose end it has waited."""
+    return sum(map(int, _stat(pid)[11:15])) / TICKS_PER_S
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat after the name: state, parent, ... (man 5 proc, from the third on)."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def anonymous_bytes(pid: int) -> int:

@@ -1,6 +1,7 @@
-"""How long is a round that only moves and averages? Ours, durable and verified, beside the bare wire.
+"""How long is a round that only moves and averages? Ours, durable and verified, beside the bare wire and others.
 
     python benchmarks/round.py [--quick] [--json FILE] [--rows ResNet-50/2 ...] [--folder FOLDER]
+                               [--sides ours grpc flower --peers FOLDER]
 
 The sides, which take turns, each with a process for the coordinator and one for every site, over mutual TLS:
 
@@ -9,6 +10,15 @@ The sides, which take turns, each with a process for the coordinator and one for
            (light_agent.py), and scoring costs nothing. A round is fetch, score, send, average.
     grpc   two streaming calls of gRPC move the same bytes, 1 MiB at a time, and the server averages in memory
     tls    the same over plain sockets
+
+and, where asked for, the frameworks of the field, each installed in an environment of its own (peers.py, --peers):
+
+    flower   Flower as deployed: SuperLink, SuperNodes, its own FedAvg (flower.py)
+    nvflare  NVIDIA FLARE as provisioned: a server, clients, a job with its own FedAvg (nvflare.py)
+
+Their clients give back what they got with one number changed, nothing is evaluated and no model stored. A role is
+the sum of its processes. Most of a small round is the waits between their looks for work, which are left as they
+come; so they have PEER_ROUNDS at most. Flower's "wire" holds also what its ServerApp carries over the same port.
 
 A row is PAYLOAD/SITES. Seconds are from one average to the next, the median over rounds; the first round of a turn does
 not count. CPU is of a round, memory the most that was seen (anonymous: what the process itself fills). "Wire" is what
@@ -21,6 +31,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -32,13 +43,22 @@ import torch
 
 from benchmarks.command_line import begins_with, command
 from benchmarks.federations import Federation, Processes, Row, federation, intervals_s
+from benchmarks.flower import flower
+from benchmarks.nvflare import nvflare
 from benchmarks.payloads import RESNET50, SMALL
+from benchmarks.peers import PeerMissing, environment
 from benchmarks.readings import Watch, use
 from benchmarks.sides import machine, table, write
 
 LIMIT_S = 600.0
 """of one side's turn"""
 SIDES = ("ours", "grpc", "tls")
+PEERS: dict[str, Callable[[Federation, Processes, Path], tuple[list[float], Watch]]] = {
+    "flower": flower,
+    "nvflare": nvflare,
+}
+PEER_ROUNDS = 6
+"""a peer's round takes many seconds, most of them the same whatever is sent"""
 HEAD = ("row", "side", "s a round", "x grpc", "CPU s: coordinator", "a site", "MB: coordinator", "a site", "wire")
 DISK_BYTES = 256 << 20
 
@@ -103,7 +123,21 @@ def bare(kind: str) -> Callable[[Federation, Processes], Turn]:
     return run
 
 
+def framework(name: str, installed: Path) -> Callable[[Federation, Processes], Turn]:
+    """Return the side of a framework of the field, which is installed there."""
+
+    def run(made: Federation, processes: Processes) -> Turn:
+        return summed(made, *PEERS[name](made, processes, installed))
+
+    return run
+
+
 RUN: dict[str, Callable[[Federation, Processes], Turn]] = {"ours": ours, "grpc": bare("grpc"), "tls": bare("tls")}
+
+
+def runs(sides: Sequence[str], peers: Path | None) -> dict[str, Callable[[Federation, Processes], Turn]]:
+    """Return how each side is run. Raises PeerMissing, before anything is measured."""
+    return {side: RUN[side] if side in RUN else framework(side, environment(side, peers)) for side in sides}
 
 
 def summed(made: Federation, times: Sequence[float], watch: Watch) -> Turn:
@@ -120,13 +154,16 @@ def summed(made: Federation, times: Sequence[float], watch: Watch) -> Turn:
     )
 
 
-def measure(row: Row, sides: Sequence[str], turns: int, below: Path | None) -> dict[str, list[Turn]]:
+def measure(
+    row: Row, sides: dict[str, Callable[[Federation, Processes], Turn]], turns: int, below: Path | None
+) -> dict[str, list[Turn]]:
     """Let the sides take turns."""
     found: dict[str, list[Turn]] = {side: [] for side in sides}
     for _ in range(turns):
-        for side in sides:
-            with federation(below, row.sites, row.payload, row.rounds) as made, Processes(made.folder) as processes:
-                found[side].append(RUN[side](made, processes))
+        for side, run in sides.items():
+            rounds = min(row.rounds, PEER_ROUNDS) if side in PEERS else row.rounds
+            with federation(below, row.sites, row.payload, rounds) as made, Processes(made.folder) as processes:
+                found[side].append(run(made, processes))
     return found
 
 
@@ -169,7 +206,8 @@ def arguments() -> argparse.Namespace:
     made.add_argument("--quick", action="store_true", help="two rows, one turn")
     made.add_argument("--json", type=Path, metavar="FILE", help="write all figures here, after every row")
     made.add_argument("--rows", nargs="+", metavar="ROW", help="rows by the beginning of their name: ResNet-50")
-    made.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
+    made.add_argument("--sides", nargs="+", choices=(*SIDES, *PEERS), default=SIDES)
+    made.add_argument("--peers", type=Path, metavar="FOLDER", help="what `python -m benchmarks.peers` made")
     made.add_argument("--turns", type=int, help="of every side")
     made.add_argument("--folder", type=Path, help="where models lie; default: the system's temporary folder")
     return made.parse_args()
@@ -178,13 +216,17 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure row by row, and print the table."""
     asked = arguments()
+    try:
+        sides = runs(asked.sides, asked.peers)
+    except PeerMissing as missing:
+        sys.exit(str(missing))
     found: dict[str, Any] = {"program": "round", "arguments": command(), "machine": machine(torch.device("cpu"))}
     found["disk_bytes_per_s"] = disk_bytes_per_s(asked.folder)
     found["rows"] = []
     print(f"{found['machine']}\nthe disk takes {found['disk_bytes_per_s'] / 1e6:.0f} MB/s, written and fsynced")
     lines = []
     for row in (row for row in (QUICK if asked.quick else ROWS) if begins_with(row.name, asked.rows)):
-        turns = measure(row, asked.sides, asked.turns or (1 if asked.quick else 3), asked.folder)
+        turns = measure(row, sides, asked.turns or (1 if asked.quick else 3), asked.folder)
         found["rows"].append({"row": row.name, "sides": {s: [asdict(turn) for turn in turns[s]] for s in turns}})
         write(asked.json, found)
         lines += [columns(row.name, side, turns) for side in asked.sides]
