@@ -102,23 +102,26 @@ def _lists(findings: Findings, profile: str, suffix: str) -> Iterable[Block]:
 def _lines(comparisons: Sequence[Comparison], verdict: str) -> Iterable[str]:
     """Yield one line per question: where, and for which starts."""
     for question in dict.fromkeys(found.question for found in comparisons):
-        own = [found for found in comparisons if found.question == question and found.effects["auc"].verdict == verdict]
+        asked = [found for found in comparisons if found.question == question]
+        own = [found for found in asked if found.effects["auc"].verdict == verdict]
         if own:
-            places = [
-                _place(site, [c for c in own if c.site == site], verdict) for site in dict.fromkeys(c.site for c in own)
-            ]
-            yield f"**{question[0].upper()}{question[1:]}**: {'; '.join(places)}."
+            sites = dict.fromkeys(found.site for found in own)
+            starts = {site: _place([found for found in own if found.site == site], verdict) for site in sites}
+            where = "; ".join(f"{site} {names}" for site, names in starts.items())
+            if verdict == "not shown" and len(own) == len(asked) and len(set(starts.values())) == 1 < len(starts):
+                where = f"at no site {starts[own[0].site]}"
+            yield f"**{question[0].upper()}{question[1:]}**: {where}."
 
 
-def _place(site: str, found: Sequence[Comparison], verdict: str) -> str:
-    """Return `nhs (CSFSSL +0.154, PPFSSL_NHS +0.125)`."""
+def _place(found: Sequence[Comparison], verdict: str) -> str:
+    """Return what stands behind a site's name: `(CSFSSL +0.154, PPFSSL_NHS +0.125)`."""
     same_second = len({c.second for c in found}) == 1
     parts = []
     for c in found:
         name = c.first if same_second else f"{c.first} over {c.second}"
         size = difference("auc", c.effects["auc"].difference.value)
         parts.append(name if verdict == "not shown" else f"{name} {size}")
-    return f"{site} ({', '.join(parts)})"
+    return f"({', '.join(parts)})"
 
 
 def _caveats(findings: Findings) -> Iterable[str]:

@@ -191,6 +191,14 @@ def test_the_headline_says_no_more_than_the_verdicts(findings: Findings, nhs, al
     assert (found.tone, found.headline) == (tone, headline)
 
 
+def test_what_is_shown_nowhere_is_said_once_and_not_of_every_site(findings: Findings):
+    nowhere = blocks_text(answer(verdicts(findings, nhs="not shown", alts="not shown")).blocks)
+    assert "**Federated beats Random**: at no site (" in nowhere
+    somewhere = blocks_text(answer(verdicts(findings, nhs="shown", alts="not shown")).blocks)
+    assert "**Federated beats Random**: alts (" in somewhere
+    assert "at no site (CSFSSL" not in somewhere.partition("Federated beats SSL")[0]
+
+
 def test_without_a_comparison_nothing_is_claimed(findings: Findings):
     found = answer(dataclasses.replace(findings, comparisons=()))
     assert (found.tone, found.headline) == ("unknown", "Not measured: there is nothing to compare yet.")
