@@ -336,6 +336,7 @@ def test_work_goes_on_while_the_line_is_down(site: Site) -> None:
     site.attach(TRAIN)
     site.worker.begins(1)
     site.link.say(Cut(), LinkError("no line"), StorageError("the coordinator's disk is full"))
+    site.shows("line down", works=True)
     site.worker.go.set()
     site.shows("resting", reason=KEPT)
     assert not update(TRAIN)(site.link.told)
