@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from site_agent.phantom import INSTITUTIONS, write_institution
-from site_agent.phantom.collection import WOMEN_TO_DIVIDE_MIN
 
 TEST_WOMEN = "Labelled women on top, only to be tested; manifest.csv then gives all splits."
 PLAIN_LINES = 10
@@ -35,19 +34,19 @@ def phantom(
     folder: Path, institution: str, women: int, seed: int, unlabelled_per_labelled: float | None, test_women: int
 ) -> None:
     """Draw a phantom institution into FOLDER (new or empty): images and manifest.csv."""
-    if test_women and (test_women < 2 or women < WOMEN_TO_DIVIDE_MIN):
-        needs = f"2 and more, with {WOMEN_TO_DIVIDE_MIN} and more --women: cases and controls in every part"
-        raise click.BadParameter(needs, param_hint="--test-women")
     with _progress(Console(stderr=True)) as report:
-        write_institution(
-            folder,
-            INSTITUTIONS[institution],
-            women=women,
-            seed=seed,
-            unlabelled_per_labelled=unlabelled_per_labelled,
-            test_women=test_women,
-            on_progress=report,
-        )
+        try:
+            write_institution(
+                folder,
+                INSTITUTIONS[institution],
+                women=women,
+                seed=seed,
+                unlabelled_per_labelled=unlabelled_per_labelled,
+                test_women=test_women,
+                on_progress=report,
+            )
+        except ValueError as error:
+            raise click.UsageError(f"too few women: {error}") from error
     manifest = folder / "manifest.csv"
     more = f" and {test_women} to test" if test_women else ""
     images = sum(1 for _ in (folder / "images").iterdir())

@@ -266,5 +266,5 @@ class TestCommand:
         assert "6 labelled women and 2 to test, seed 0" in result.stdout
         result = CliRunner().invoke(phantom, [str(tmp_path / "other"), *asked, "1"])
         assert result.exit_code == 2
-        assert "2 and more, with 6 and more --women" in result.stderr
+        assert "too few women: at least 2 to test, and 6 to train and validate; found 1 and 6" in result.stderr
         assert not (tmp_path / "other").exists()
