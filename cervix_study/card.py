@@ -294,6 +294,8 @@ def _loading(model: Released, files: Files) -> Iterable[Block]:
     yield Text("With onnxruntime alone; pixels are bytes (B, S, S, 3), RGB:")
     outputs = ", ".join(files.onnx_differences)
     yield Code(
+        "import os\n"
+        'os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # or onnxruntime reports its use to its maker\n'
         "import numpy as np, onnxruntime\n"
         f'session = onnxruntime.InferenceSession("{files.onnx}")\n'
         f"pixels = np.zeros((1, {model.recipe.image_px}, {model.recipe.image_px}, 3), np.uint8)\n"

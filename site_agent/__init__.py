@@ -1,1 +1,9 @@
-"""The process that runs at a hospital: it owns the images, the labels and the trainer."""
+"""The process that runs at a hospital: it owns the images, the labels and the trainer.
+
+Nothing but its own line to the coordinator leaves a hospital. onnxruntime, which tests the networks that are exported,
+reports its use to its maker from version 1.29 on; it reads when it is loaded that it must not.
+"""
+
+import os
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"

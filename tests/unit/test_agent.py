@@ -150,20 +150,20 @@ class FakeWorker:
         self._killed = threading.Event()
         self._changed = threading.Condition()
         self.cancels = self.stops = 0
-        self.on_stop: Callable[[], None] = self._killed.set
+        self.on_stop: Callable[[], None] = lambda: self._killed.set()
 
     def do(
         self, task: Task, _plan: Plan, on_progress: Callable[[dict[str, Any]], None], cancelled: threading.Event
     ) -> dict[str, Any]:
         if cancelled.is_set():
             raise CancelledError
-        self._killed.clear()
+        killed = self._killed = threading.Event()  # its own: one that was killed must not live on with the next
         with self._changed:
             self.begun.append(task)
             self._changed.notify_all()
         on_progress({"stage": "training", "done": 1, "of": 2, "unit": "steps"})
         while not self.go.wait(0.01):
-            if self._killed.is_set():
+            if killed.is_set():
                 raise CancelledError
         if self.ends_with is not None:
             raise self.ends_with

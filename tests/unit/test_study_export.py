@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +78,20 @@ def test_the_files_answer_as_the_network_does(exported: Path):
     assert probability.shape == (3,)
 
     np.testing.assert_allclose(probability, predict(built, pixels, device=torch.device("cpu")), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("module", ["site_agent.portable", "site_agent.cli", "cervix_study.export"])
+def test_onnxruntime_is_told_to_report_to_nobody_before_it_can_be_loaded(module: str):
+    """A process of its own: in this one somebody may have loaded it."""
+    told = f"import os, sys, {module}; print(os.environ.get('ORT_DISABLE_TELEMETRY'), 'onnxruntime' in sys.modules)"
+    silent = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    done = subprocess.run([sys.executable, "-c", told], env=silent, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "False"]
+
+
+def test_whoever_follows_the_card_reports_to_nobody(exported: Path):
+    text = (exported / CARD_FILE).read_text()
+    assert text.index('os.environ["ORT_DISABLE_TELEMETRY"] = "1"') < text.index("import numpy as np, onnxruntime")
 
 
 def test_the_onnx_file_says_nothing_of_the_machine_that_made_it(exported: Path):

@@ -127,7 +127,7 @@ class Storm:
 
     def __init__(self, made: Federation, schedule: Schedule, disks: dict[str, Path], story: Story) -> None:
         self._made, self._schedule, self._disks, self._story = made, schedule, disks, story
-        self._services: dict[str, Service] = {}
+        self.services: dict[str, Service] = {}
         self._lines: dict[str, Line] = {}
         self._agenda: list[tuple[float, Callable[[], None]]] = []
         self._events = 0
@@ -136,14 +136,14 @@ class Storm:
     def begin(self, ground: Ground) -> None:
         """Start everything."""
         made, setting = self._made, self._schedule.setting
-        self._services[COORDINATOR] = Service(COORDINATOR, lambda: self._coordinate(setting.mode))
-        made.port = made.listening(self._services[COORDINATOR].process)
+        self.services[COORDINATOR] = Service(COORDINATOR, lambda: self._coordinate(setting.mode))
+        made.port = made.listening(self.services[COORDINATOR].process)
         for site in setting.sites:
             start = _site(made, setting, site, ground)
             if self._schedule.lines:
                 self._lines[site] = Line(made.port)
                 made.settle(site, _manifest(setting, site, ground), port=self._lines[site].port)
-            self._services[site] = Service(site, start)
+            self.services[site] = Service(site, start)
 
     def _coordinate(self, mode: str) -> Any:
         # As a person begins a run, and as a service manager goes on with it.
@@ -151,10 +151,15 @@ class Storm:
 
     def close(self) -> None:
         """Leave no fault behind."""
-        for _, end in self._agenda:
-            end()
+        self._lift()
         for line in self._lines.values():
             line.close()
+
+    def _lift(self) -> None:
+        """Let every fault that lasts end now."""
+        while self._agenda:
+            _, end = self._agenda.pop()
+            end()
 
     # --- time passes ---
 
@@ -163,20 +168,20 @@ class Storm:
         for blow in self._schedule.blows:
             if not self._moment(blow):
                 break
-            self._strike(blow)
-        while not self._services[COORDINATOR].over:
+            self.strike(blow)
+        while not self.services[COORDINATOR].over:
             self._look()
-        self._leave()
+        self.leave()
 
     def _moment(self, blow: Blow) -> bool:
         """Wait for the moment of a blow; False: the run was over before."""
         since = self._events
-        while self._events < since + blow.events and not self._services[COORDINATOR].over:
+        while self._events < since + blow.events and not self.services[COORDINATOR].over:
             self._look()
         due_s = time.monotonic() + blow.after_s
-        while time.monotonic() < due_s and not self._services[COORDINATOR].over:
+        while time.monotonic() < due_s and not self.services[COORDINATOR].over:
             self._look()
-        return not self._services[COORDINATOR].over
+        return not self.services[COORDINATOR].over
 
     def _look(self) -> None:
         """Do what is due, then let a moment pass."""
@@ -185,7 +190,7 @@ class Storm:
         for entry in due:
             self._agenda.remove(entry)
             entry[1]()
-        for service in self._services.values():
+        for service in self.services.values():
             service.tend()
             if service.trouble:
                 raise ViolationError(service.trouble)
@@ -202,10 +207,14 @@ class Storm:
         if now_s - self._moved_s > STUCK_S:
             raise ViolationError(f"for {STUCK_S:.0f} s the run has not gone on\n{self._made.overview()}")
 
-    def _leave(self) -> None:
-        """A site that was started again after the run's end waits for the next one: end it, in order."""
+    def leave(self) -> None:
+        """A site that was started again after the run's end waits for the next one: end it, in order.
+
+        Nothing lasts beyond the run: a site that is frozen in the very moment of its end could not end.
+        """
+        self._lift()
         for site in self._schedule.setting.sites:
-            service = self._services[site]
+            service = self.services[site]
             if service.running:
                 with contextlib.suppress(AssertionError):
                     service.process.ended(timeout_s=1.0)
@@ -218,11 +227,11 @@ class Storm:
 
     # --- blows ---
 
-    def _strike(self, blow: Blow) -> None:
+    def strike(self, blow: Blow) -> None:
         """Let a blow fall, if its victim is there."""
         victims = list(self._victims(blow))
         deadline_s = time.monotonic() + VICTIM_S
-        while not victims and time.monotonic() < deadline_s and not self._services[blow.victim].over:
+        while not victims and time.monotonic() < deadline_s and not self.services[blow.victim].over:
             self._look()
             victims = list(self._victims(blow))
         if victims and self._DO[blow.fault](self, blow, victims):
@@ -232,7 +241,7 @@ class Storm:
 
     def _victims(self, blow: Blow) -> Iterator[int]:
         """Yield the processes that a blow is for."""
-        service = self._services[blow.victim]
+        service = self.services[blow.victim]
         if not service.running:
             return
         if blow.fault is not Fault.WORKER:
@@ -244,8 +253,8 @@ class Storm:
     def _kill(self, blow: Blow, victims: list[int]) -> bool:
         _signal(victims, signal.SIGKILL)
         if blow.fault is not Fault.WORKER:
-            self._services[blow.victim].process.popen.wait(END_S)
-            self._services[blow.victim].back_in(blow.lasts_s)
+            self.services[blow.victim].process.popen.wait(END_S)
+            self.services[blow.victim].back_in(blow.lasts_s)
         return True
 
     def _freeze(self, blow: Blow, victims: list[int]) -> bool:

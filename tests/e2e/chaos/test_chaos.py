@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,10 @@ import pytest
 from fedcervix.plan import Mode
 from tests.e2e.chaos.campaign import Campaign
 from tests.e2e.chaos.cuts import Cut, complaints, cut_all
-from tests.e2e.chaos.schedule import KILLS, Fault, draw
+from tests.e2e.chaos.schedule import KILLS, Blow, Fault, Schedule, Setting, draw
+from tests.e2e.chaos.service import Service
+from tests.e2e.chaos.storm import Storm, Story
+from tests.e2e.loopback import federation, start
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -40,6 +44,22 @@ def test_a_cut_network_costs_neither_a_step_nor_a_byte_that_had_arrived(cuts: li
     assert in_training.before.up < half < in_upload.before.up < in_upload.undisturbed.up
     assert in_training.before.down > half
     assert half < in_download.before.down < in_training.model_bytes
+
+
+PAUSES = "import signal, sys; signal.signal(15, lambda *_: sys.exit(130)); print('here', flush=True); signal.pause()"
+
+
+def test_a_freeze_does_not_outlast_the_run(tmp_path: Path) -> None:
+    """It may fall in the moment in which a site ends, after all that the coordinator waits for."""
+    schedule = Schedule(0, 0, Setting("csfssl", ("nhs",), "light"), lines=False, disks=False, blows=())
+    with federation(tmp_path, sites=("nhs",)) as made:
+        storm = Storm(made, schedule, {}, Story(schedule))
+        site = Service("nhs", lambda: start("nhs", [sys.executable, "-c", PAUSES], tmp_path / "logs"))
+        site.process.says("here")
+        storm.services["nhs"] = site
+        storm.strike(Blow(0, 0.0, Fault.FREEZE, "nhs", lasts_s=3600.0, way="up"))
+        storm.leave()
+        assert site.process.popen.returncode == 130
 
 
 # --- schedules ----------------------------------------------------------------------------------------------------
