@@ -28,7 +28,10 @@ def train(
     """
     machine = bench.machine(cell.sites[0], cell.fold)
     recipe = bench.settled(cell.recipe, cell.sites[0], cell.fold)
-    train_part, valid_part = (bench.images(cell.sites, cell.fold, recipe, part) for part in ("train", "valid"))
+    apart = cell.control == "one-site-batches"
+    train_part, valid_part = (
+        bench.images(cell.sites, cell.fold, recipe, part, apart=apart) for part in ("train", "valid")
+    )
     recipe = bounded(recipe, len(train_part), updates_max)
     encoder = start_encoder(recipe, first_seed(cell.seed), bench.imagenet(cell.sites[0], cell.fold))
     trained = pretrain(

@@ -69,8 +69,8 @@ class Shuffled:
 
 
 @dataclass(frozen=True, slots=True)
-class EqualUpdates:
-    """A start held to another's number of updates, beside itself as it was and beside SSL."""
+class Controlled:
+    """A start that was trained in another way, as a control, beside itself as it was or beside another start."""
 
     label: str
     updates: float
@@ -140,7 +140,8 @@ class SiteFindings:
     classifier_curves: tuple[Curve, ...]
     fractions: tuple[FractionPoint, ...]
     shuffled: tuple[Shuffled, ...]
-    equal_updates: tuple[EqualUpdates, ...]
+    equal_updates: tuple[Controlled, ...]
+    one_site_batches: tuple[Controlled, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,8 @@ from cervix_study.evidence.resampling import (
 from cervix_study.evidence.spread import Spread, over_folds, over_seeds
 from cervix_study.findings import (
     Chosen,
+    Controlled,
     Curve,
-    EqualUpdates,
     Findings,
     FractionPoint,
     Probe,
@@ -116,6 +116,7 @@ def _judge_bench(finished: Finished, bench: Bench, draws: int) -> tuple[SiteFind
         fractions=tuple(_fractions(bench, draws)),
         shuffled=tuple(_shuffled(bench, draws)),
         equal_updates=tuple(_equal_updates(finished, bench, draws)),
+        one_site_batches=tuple(_one_site_batches(finished, bench, draws)),
     )
     return found, comparisons
 
@@ -315,19 +316,29 @@ def _shuffled(bench: Bench, draws: int) -> Iterable[Shuffled]:
             yield Shuffled(found.row.label, estimate(sampled["auc"]))
 
 
-def _equal_updates(finished: Finished, bench: Bench, draws: int) -> Iterable[EqualUpdates]:
+def _equal_updates(finished: Finished, bench: Bench, draws: int) -> Iterable[Controlled]:
     """Yield the start that was held to SSL's number of updates: beside SSL, and beside itself without the hold."""
     for found in bench.followers:
         if found.control == "equal-updates":
             for other in (found.rival, bench.chosen(found.start)):
                 if other is not None:
-                    yield from _held(finished, found.row, other, draws)
+                    yield from _controlled(finished, found.row, other, draws)
 
 
-def _held(finished: Finished, row: Row, other: Row, draws: int) -> Iterable[EqualUpdates]:
+def _one_site_batches(finished: Finished, bench: Bench, draws: int) -> Iterable[Controlled]:
+    """Yield pooled training in mini-batches of one site each: beside the mixed one, random weights, a federation."""
+    for found in bench.followers:
+        if found.control == "one-site-batches":
+            for start in (found.start, "random", "csfssl"):
+                other = bench.chosen(start)
+                if other is not None:
+                    yield from _controlled(finished, found.row, other, draws)
+
+
+def _controlled(finished: Finished, row: Row, other: Row, draws: int) -> Iterable[Controlled]:
     sampled = _together([row.trials, other.trials], draws)
     if sampled:
-        yield EqualUpdates(
+        yield Controlled(
             label=row.label,
             updates=_updates(finished, row),
             versus=other.label,

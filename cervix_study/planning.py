@@ -210,6 +210,11 @@ def _following(asked: Asked, ground: Ground, chosen: Cell, cells: Mapping[str, C
         encoder = _equal_updates(chosen, cells)
         yield encoder
         yield dataclasses.replace(chosen, control="equal-updates", inputs=(encoder.key,))
+    if "one-site-batches" in axes.controls and chosen.start == "cssl":
+        [own] = chosen.inputs
+        encoder = dataclasses.replace(cells[own], control="one-site-batches")
+        yield encoder
+        yield dataclasses.replace(chosen, control="one-site-batches", inputs=(encoder.key,))
     if "site-predictability" in axes.controls and len(asked.settings.sites) > 1:
         yield _site_probe(asked, ground, chosen)
 

@@ -41,7 +41,7 @@ from fedcervix.weights import disk
 T = TypeVar("T")
 
 Kind = Literal["encoder", "classifier", "site-probe"]
-Control = Literal["none", "shuffled-labels", "equal-updates"]
+Control = Literal["none", "shuffled-labels", "equal-updates", "one-site-batches"]
 State = Literal["running", "stopped", "finished"]
 
 STUDY_FILE = "study.json"

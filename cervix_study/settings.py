@@ -15,7 +15,7 @@ from fedcervix.plan import SITE_NAME, STRICT, check
 PAGE = "docs/study.md"
 RING_OF_ALL = "ppfssl"
 """in `starts`: a ring from each site in turn"""
-CONTROLS = ("shuffled-labels", "equal-updates", "site-predictability")
+CONTROLS = ("shuffled-labels", "equal-updates", "one-site-batches", "site-predictability")
 FOLDS_MIN = 3
 """one part to test, one to validate, one at least to train"""
 POOLED = "pooled"
@@ -84,6 +84,8 @@ class AxesSection:
             check(control in CONTROLS, f"controls are {', '.join(CONTROLS)}; found {control!r}")
         both = "equal-updates" not in self.controls or {"ssl", "cssl"} <= set(self.starts)
         check(both, "control equal-updates compares cssl with ssl: starts must name both")
+        pooled = "one-site-batches" not in self.controls or "cssl" in self.starts
+        check(pooled, "control one-site-batches trains cssl in another way: starts must name it")
 
     @property
     def federated(self) -> bool:

@@ -50,6 +50,8 @@ class Images:
     pixels: Pixels
     """(n, S, S, 3) bytes, RGB; in memory or mapped from a file"""
     patients: tuple[str, ...]
+    parts: tuple[int, ...] = ()
+    """sizes of runs of images that no mini-batch mixes; none: any images may meet"""
     _feeds: dict[torch.device, Feed] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -58,6 +60,8 @@ class Images:
             raise ValueError(f"images are bytes (n, S, S, 3); found {self.pixels.dtype} {shape}")
         if len(self.patients) != len(self.pixels):
             raise ValueError(f"{len(self.patients)} patients for {len(self.pixels)} images")
+        if self.parts and sum(self.parts) != len(self.pixels):
+            raise ValueError(f"parts of {self.parts} images are not {len(self.pixels)} images")
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -333,6 +337,7 @@ def validation_loss(
         derive(seed, "validation-order", stream),
         patients=images.patients,
         avoid_same_patient=recipe.avoid_same_patient,
+        parts=images.parts,
     )
     feed = images.on(device)
     was_training = encoder.training
@@ -361,6 +366,7 @@ def _order(work: _Work, epoch: int) -> list[Indices]:
         derive(work.seed, "order", work.stream, epoch),
         patients=work.images.patients,
         avoid_same_patient=work.recipe.avoid_same_patient,
+        parts=work.images.parts,
     )
 
 

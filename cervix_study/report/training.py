@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from cervix_study.findings import Chosen, Curve, EqualUpdates, Findings, SideBySide, SiteFindings
+from cervix_study.findings import Chosen, Controlled, Curve, Findings, SideBySide, SiteFindings
 from cervix_study.records import title
 from cervix_study.report import figures
 from cervix_study.report.document import (
@@ -160,8 +160,9 @@ def fractions(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Block
 
 
 def controls(findings: Findings) -> Iterable[Block]:
-    """Yield equal updates, shuffled labels, site predictability."""
-    parts = (*_equal_updates(findings), *_shuffled_labels(findings), *_site_predictability(findings))
+    """Yield equal updates, mini-batches of one site, shuffled labels, site predictability."""
+    made = (_equal_updates, _one_site_batches, _shuffled_labels, _site_predictability)
+    parts = [block for make in made for block in make(findings)]
     if parts:
         yield Heading("Controls")
         yield from parts
@@ -176,7 +177,19 @@ def _equal_updates(findings: Findings) -> Iterable[Block]:
             "at the number of updates that SSL took. If it still does better, more images helped, and not merely more "
             "steps."
         )
-        yield _held(held)
+        yield _controlled(held, ("held", "not held"), "Equal updates")
+
+
+def _one_site_batches(findings: Findings) -> Iterable[Block]:
+    found_ = [(named(found, findings), control) for found in findings.sites for control in found.one_site_batches]
+    if found_:
+        yield Heading("Mini-batches of one site each", 3)
+        yield Text(
+            "In pooled learning (CSSL) a mini-batch mixes the sites, and an image of another camera is told apart by "
+            "its camera alone. Here every mini-batch was of one site; the images were the same. If this does better, "
+            "mixing cameras was in the way of learning what is in the picture."
+        )
+        yield _controlled(found_, ("one site each", "mixed"), "Mini-batches of one site each")
 
 
 def _shuffled_labels(findings: Findings) -> Iterable[Block]:
@@ -235,12 +248,13 @@ def _range(low: float, high: float) -> str:
     return f"{measure('accuracy', low).removesuffix(' %')} to {measure('accuracy', high).removesuffix(' %')}"
 
 
-def _held(found: list[tuple[str, EqualUpdates]]) -> Table:
+def _controlled(found: list[tuple[str, Controlled]], how: tuple[str, str], label: str) -> Table:
+    """`how`: in a word or two, how the controlled start was trained, and how the same start without the control."""
     columns = (
-        Column("held", left=True),
+        Column("control", left=True),
         Column("compared with", left=True),
         Column("site", left=True),
-        Column("updates", "held, other"),
+        Column("updates", "control, other"),
         Column("difference in AUC"),
         Column("p", "not corrected"),
         Column("difference in accuracy"),
@@ -252,8 +266,8 @@ def _held(found: list[tuple[str, EqualUpdates]]) -> Table:
         same = control.versus.startswith(control.label)
         rows.append(
             cells(
-                f"{control.label}, held",
-                f"{control.versus}, not held" if same else control.versus,
+                f"{control.label}, {how[0]}",
+                f"{control.versus}, {how[1]}" if same else control.versus,
                 name,
                 f"{control.updates:,.0f}, {control.versus_updates:,.0f}",
                 difference_cell("auc", auc.difference),
@@ -262,7 +276,7 @@ def _held(found: list[tuple[str, EqualUpdates]]) -> Table:
                 p_value(accuracy.p),
             )
         )
-    return Table(columns, tuple(rows), "Equal updates")
+    return Table(columns, tuple(rows), label)
 
 
 def profiles(findings: Findings) -> Iterable[Block]:

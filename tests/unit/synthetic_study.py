@@ -132,8 +132,7 @@ def _cells_of(
                 extras += [
                     (1.0, control, "control")
                     for control in drawn.controls
-                    if (control, start) in {("shuffled-labels", "cssl"), ("equal-updates", "cssl")}
-                    and variant[0] == drawn.batch_images[0]
+                    if control != "site-predictability" and start == "cssl" and variant[0] == drawn.batch_images[0]
                 ]
                 for fraction, control, why in extras:
                     record, rows = _classifier(
@@ -260,7 +259,7 @@ def _classifier(
         software="synthetic",
     )
     gain = GAINS[start] * (1.15 if profile == "recommended" else 1.0) * (0.35 + 0.65 * (1 + math.log10(fraction) / 2))
-    gain = 0.0 if control == "shuffled-labels" else gain * (0.9 if control == "equal-updates" else 1.0)
+    gain *= {"shuffled-labels": 0.0, "equal-updates": 0.9, "one-site-batches": 1.1}.get(control, 1.0)
     curve = tuple(
         Turn(number=i, train_loss=0.7 / i**0.4, valid_loss=0.68 - 0.04 * min(i, 6) + 0.03 * max(0, i - 6), seconds=4.0)
         for i in range(1, 12)

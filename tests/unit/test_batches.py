@@ -110,6 +110,41 @@ def test_scoring_shows_every_image_exactly_once(per_woman: list[int], size: int,
         assert meetings(found, women) == 0
 
 
+@given(
+    counts=st.lists(st.integers(2, 30), min_size=2, max_size=4),
+    size=st.integers(2, 6),
+    seed=st.integers(0, 2**63 - 1),
+    apart=st.booleans(),
+)
+def test_parts_never_meet(counts: list[int], size: int, seed: int, apart: bool) -> None:
+    part_of = [part for part, count in enumerate(counts) for _ in range(count)]
+    women = [f"woman {i // 2}" for i in range(len(part_of))]
+    for sampler in (batches, scoring_batches):
+        found = sampler(len(part_of), size, seed, patients=women, avoid_same_patient=apart, parts=counts)
+        assert all(len({part_of[i] for i in batch}) == 1 for batch in found)
+        shown = [image for batch in found for image in batch.tolist()]
+        assert len(set(shown)) == len(shown)
+    assert sorted(shown) == list(range(len(part_of)))  # in scoring, every one
+
+
+def test_the_batches_of_parts_take_turns() -> None:
+    found = batches(80, 4, 0, patients=None, avoid_same_patient=False, parts=(40, 40))
+    assert [len(batch) for batch in found] == [4] * 20
+    of_first = [batch[0] < 40 for batch in found]
+    assert of_first != sorted(of_first)
+    assert of_first != sorted(of_first, reverse=True)
+
+
+def test_one_part_is_dealt_as_if_nothing_were_said_of_parts() -> None:
+    found = batches(40, 4, 5, patients=None, avoid_same_patient=False, parts=(40,))
+    assert [batch.tolist() for batch in found] == epoch(40, 4, 5)
+
+
+def test_a_part_of_one_image_cannot_be_contrasted() -> None:
+    with pytest.raises(TrainingError, match="at least two images; found 1"):
+        batches(41, 4, 0, patients=None, avoid_same_patient=False, parts=(40, 1))
+
+
 def test_a_woman_with_more_images_than_batches_meets_herself_as_seldom_as_possible() -> None:
     """10 of her 12 images among 3 batches of 4: 4, 3 and 3 of hers, if all 12 are shown."""
     women = ["she"] * 10 + ["another", "a third"]

@@ -68,6 +68,8 @@ def test_pooled_sites_are_one_collection_and_no_picture_is_copied(tmp_path: Path
     pictures = np.concatenate([part.pixels[np.arange(len(part))] for part in parts])
     np.testing.assert_array_equal(whole.pixels[everything], pictures)
     assert whole.patients == parts[0].patients + parts[1].patients
+    assert whole.parts == ()
+    assert dataset.joined(parts, apart=True).parts == (len(parts[0]), len(parts[1]))
 
     some = dataset.selected(whole, [len(whole) - 1, 0])
     np.testing.assert_array_equal(some.pixels[np.arange(2)], pictures[[-1, 0]])

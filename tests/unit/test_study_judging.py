@@ -21,7 +21,7 @@ WHOLE = Synthetic(
     profiles=("paper", "recommended"),
     starts=("random", "ssl", "cssl", "csfssl", "ppfssl-from-nhs"),
     label_fractions=(0.1,),
-    controls=("shuffled-labels", "equal-updates", "site-predictability"),
+    controls=("shuffled-labels", "equal-updates", "one-site-batches", "site-predictability"),
     case_women=12,
     control_women=20,
 )
@@ -96,6 +96,13 @@ def test_the_held_start_stands_beside_ssl_and_beside_itself(findings: Findings):
     held = findings.sites[0].equal_updates
     assert [(h.label, h.versus) for h in held] == [("CSSL", "SSL"), ("CSSL", "CSSL N=8")]
     assert held[0].versus_updates == 1200
+
+
+def test_mini_batches_of_one_site_stand_beside_mixed_ones_random_weights_and_the_federation(findings: Findings):
+    found = findings.sites[0].one_site_batches
+    assert [(one.label, one.versus) for one in found] == [("CSSL", "CSSL N=8"), ("CSSL", "Random"), ("CSSL", "CSFSSL")]
+    mixed, random, _ = (one.effects["auc"].difference.value for one in found)
+    assert 0 < mixed < random
 
 
 def test_shuffled_labels_and_probes_are_told(findings: Findings):

@@ -38,7 +38,7 @@ manifest = "alts/manifest.csv"
 [axes]
 starts = ["random", "ssl", "cssl"]
 label_fractions = [0.1]
-controls = ["shuffled-labels", "equal-updates", "site-predictability"]
+controls = ["shuffled-labels", "equal-updates", "one-site-batches", "site-predictability"]
 [recipe]
 architecture = "resnet18"
 image_px = 32
@@ -107,6 +107,7 @@ def test_a_study_s_cells_follow_one_another(small: Small) -> None:
     later = followers(small.asked, small.ground, choose(cells.values(), records), cells)
     records |= {cell.key: small.make(cell) for cell in later}
     _equal_updates(records)
+    _one_site_batches(small, records)
     _shuffled(small, records)
     _shares(records)
     _probes(records)
@@ -125,6 +126,21 @@ def _equal_updates(records: dict[str, CellRecord]) -> None:
         assert pooled.encoder is not None
         assert record.encoder.updates <= rival.encoder.updates < pooled.encoder.updates
         assert record.encoder.images == pooled.encoder.images
+
+
+def _one_site_batches(small: Small, records: dict[str, CellRecord]) -> None:
+    """The same images, in mini-batches of one site each: another encoder, and classifiers that begin from it."""
+    pooled = {r.cell.control: r.encoder for r in records.values() if r.encoder and r.cell.start == "cssl"}
+    mixed, own = pooled["none"], pooled["one-site-batches"]
+    assert own.images == mixed.images
+    assert own.model != mixed.model
+    assert 0 <= mixed.updates - own.updates <= 2  # a site's last partial batch is its own
+    [encoder] = [key for key, r in records.items() if r.encoder and r.cell.control == "one-site-batches"]
+    learners = [r.cell for r in records.values() if r.classifier and r.cell.control == "one-site-batches"]
+    assert [(cell.site, cell.inputs) for cell in learners] == [("nhs", (encoder,)), ("alts", (encoder,))]
+    cell = records[encoder].cell
+    images = small.bench.images(cell.sites, None, cell.recipe, "train", apart=True)
+    assert images.parts == tuple(own.images.values())
 
 
 def _shuffled(small: Small, records: dict[str, CellRecord]) -> None:

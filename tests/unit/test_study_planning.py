@@ -121,7 +121,7 @@ CONTROLS = """\
 starts = ["random", "ssl", "cssl"]
 batch_images = [8, 16]
 label_fractions = [0.01, 0.1]
-controls = ["shuffled-labels", "equal-updates", "site-predictability"]
+controls = ["shuffled-labels", "equal-updates", "one-site-batches", "site-predictability"]
 """
 
 
@@ -142,13 +142,14 @@ def test_the_chosen_ones_are_followed(tmp_path: Path) -> None:
     assert what["classifier", "none", 0.01] == what["classifier", "none", 0.1] == 3 * 2
     assert what["classifier", "shuffled-labels", 1.0] == 3 * 2
     assert what["classifier", "equal-updates", 1.0] == what["encoder", "equal-updates", 1.0] == 2
+    assert (what["classifier", "one-site-batches", 1.0], what["encoder", "one-site-batches", 1.0]) == (2, 1)
     assert what["site-probe", "none", 1.0] == 1 + 2 + 1  # random weights, SSL of either site, pooled
 
 
 def test_the_equal_updates_control_knows_whose_updates(tmp_path: Path) -> None:
     cells, found = chosen(tmp_path)
     by_key = {cell.key: cell for cell in cells}
-    encoders = [cell for cell in found if cell.kind == "encoder"]
+    encoders = [cell for cell in found if (cell.kind, cell.control) == ("encoder", "equal-updates")]
     assert {by_key[cell.inputs[0]].sites for cell in encoders} == {("nhs",), ("alts",)}
     for cell in encoders:
         rival = by_key[cell.inputs[0]]

@@ -47,7 +47,7 @@ WHOLE = Synthetic(
     profiles=("paper", "recommended"),
     starts=("random", "ssl", "cssl", "csfssl", "ppfssl-from-nhs"),
     label_fractions=(0.1,),
-    controls=("shuffled-labels", "equal-updates", "site-predictability"),
+    controls=("shuffled-labels", "equal-updates", "one-site-batches", "site-predictability"),
     case_women=12,
     control_women=20,
 )
@@ -98,6 +98,19 @@ def test_the_page_fetches_and_runs_nothing(page: str):
     assert not re.search(r"https?://|@import|url\(", page)
     policies = [a["content"] for _, a in Elements(page).found if a.get("http-equiv") == "Content-Security-Policy"]
     assert policies == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
+
+
+def test_every_control_that_was_asked_for_is_told(text: str):
+    controls = text[text.index("## Controls") : text.index("## Calibration")]
+    heads = [line.removeprefix("### ") for line in controls.splitlines() if line.startswith("### ")]
+    assert heads == [
+        "Equal updates",
+        "Mini-batches of one site each",
+        "Shuffled labels",
+        "Can the site be told from the representation?",
+    ]
+    assert "CSSL, one site each" in controls
+    assert "CSSL N=8, mixed" in controls
 
 
 def test_the_pictures_fetch_nothing_and_each_is_described(page: str):

@@ -42,6 +42,7 @@ def test_a_relative_path_begins_at_the_file(tmp_path: Path) -> None:
         ("folds = 2", "", "folds is 0, or 3 or more; found 2"),
         ("label_fractions = [1.0]", "", "below 1 (1 is always there)"),
         ('controls = ["equal-updates"]', "", "compares cssl with ssl"),
+        ('controls = ["one-site-batches"]', "", "trains cssl in another way"),
         ('controls = ["shufled-labels"]', "", "found 'shufled-labels'"),
         ('starts = ["imagenet"]', "", "needs machine.imagenet_weights"),
         ("", "[terms]\nseed = 3", "terms.seed and axes.seeds say the same thing"),
