@@ -181,15 +181,15 @@ def _equal_updates(findings: Findings) -> Iterable[Block]:
 
 
 def _one_site_batches(findings: Findings) -> Iterable[Block]:
-    found_ = [(named(found, findings), control) for found in findings.sites for control in found.one_site_batches]
-    if found_:
+    tried = [(named(found, findings), control) for found in findings.sites for control in found.one_site_batches]
+    if tried:
         yield Heading("Mini-batches of one site each", 3)
         yield Text(
             "In pooled learning (CSSL) a mini-batch mixes the sites, and an image of another camera is told apart by "
             "its camera alone. Here every mini-batch was of one site; the images were the same. If this does better, "
             "mixing cameras was in the way of learning what is in the picture."
         )
-        yield _controlled(found_, ("one site each", "mixed"), "Mini-batches of one site each")
+        yield _controlled(tried, ("one site each", "mixed"), "Mini-batches of one site each")
 
 
 def _shuffled_labels(findings: Findings) -> Iterable[Block]:
