@@ -64,14 +64,14 @@ class Bench:
             self._collections[site] = dataset.open_collection(home, self._counted("looking at images"))
         return self._collections[site]
 
-    def images(self, sites: tuple[str, ...], fold: Fold, recipe: Recipe, part: Part, *, apart: bool = False) -> Images:
-        """Return a site's images for contrastive learning, or the pooled ones of several, mixed in batches or not."""
+    def images(self, sites: tuple[str, ...], fold: Fold, recipe: Recipe, part: Part) -> Images:
+        """Return a site's images for contrastive learning, or the pooled ones of several."""
         self._turn_to(fold)
-        name = (sites, part, recipe.image_px, recipe.fit, apart)
+        name = (sites, part, recipe.image_px, recipe.fit)
         if name not in self._images:
             collections = [self.collection(site, fold) for site in sites]
             home, counted = self._home(sites[0]), self._counted("decoding")
-            self._images[name] = dataset.pooled(home, collections, recipe, part, counted, apart=apart)
+            self._images[name] = dataset.pooled(home, collections, recipe, part, counted)
         return self._images[name]
 
     def labelled(self, site: str, fold: Fold, recipe: Recipe, split: Split) -> Labelled:

@@ -28,10 +28,7 @@ def train(
     """
     machine = bench.machine(cell.sites[0], cell.fold)
     recipe = bench.settled(cell.recipe, cell.sites[0], cell.fold)
-    apart = cell.control == "one-site-batches"
-    train_part, valid_part = (
-        bench.images(cell.sites, cell.fold, recipe, part, apart=apart) for part in ("train", "valid")
-    )
+    train_part, valid_part = (bench.images(cell.sites, cell.fold, recipe, part) for part in ("train", "valid"))
     recipe = bounded(recipe, len(train_part), updates_max)
     encoder = start_encoder(recipe, first_seed(cell.seed), bench.imagenet(cell.sites[0], cell.fold))
     trained = pretrain(
@@ -46,6 +43,7 @@ def train(
         on_step=_steps(bench.on_progress, recipe),
         on_epoch=lambda _epoch: None,
         checkpoints=checkpoints,
+        one_site_batches=cell.control == "one-site-batches",
     )
     counts = {site: len(bench.collection(site, cell.fold).contrastive("train")) for site in cell.sites}
     return _results(trained, counts, {stream_of(cell): recipe.precision}, save_weights(weights, trained.best_state))

@@ -12,7 +12,7 @@ from cervix_study.comparing import Comparison, Effect
 from cervix_study.evidence.calibration import Calibration
 from cervix_study.evidence.paper import PrintedTest
 from cervix_study.evidence.spread import Spread
-from cervix_study.records import DataRow, Quarantine, Study
+from cervix_study.records import Control, DataRow, Quarantine, Study
 from site_agent.evaluate import Estimate
 
 
@@ -66,6 +66,13 @@ class Shuffled:
     def as_expected(self) -> bool:
         """Whether it may be guessing. Below .5 is chance too: a shuffling may happen to turn against the truth."""
         return self.auc.low <= 0.5
+
+
+HOW: dict[Control, tuple[str, str]] = {
+    "equal-updates": ("held", "not held"),
+    "one-site-batches": ("one site each", "mixed"),
+}
+"""in a word or two, how a controlled start was trained, and how the same start without the control"""
 
 
 @dataclass(frozen=True, slots=True)

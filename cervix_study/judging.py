@@ -34,6 +34,7 @@ from cervix_study.evidence.resampling import (
 )
 from cervix_study.evidence.spread import Spread, over_folds, over_seeds
 from cervix_study.findings import (
+    HOW,
     Chosen,
     Controlled,
     Curve,
@@ -45,9 +46,9 @@ from cervix_study.findings import (
     SideBySide,
     SiteFindings,
 )
-from cervix_study.questions import asked
-from cervix_study.records import CellRecord, Turn, title
-from cervix_study.tested import Bench, Finished, Row, Variant, benches, labels
+from cervix_study.questions import FEDERATED, asked, starts_of
+from cervix_study.records import CellRecord, Control, Turn, title
+from cervix_study.tested import Bench, Finished, Row, Variant, benches, labels, variant_of
 from fedcervix import __version__
 from fedcervix.errors import DataError
 from fedcervix.metrics import roc
@@ -326,10 +327,10 @@ def _equal_updates(finished: Finished, bench: Bench, draws: int) -> Iterable[Con
 
 
 def _one_site_batches(finished: Finished, bench: Bench, draws: int) -> Iterable[Controlled]:
-    """Yield pooled training in mini-batches of one site each: beside the mixed one, random weights, a federation."""
+    """Yield pooled training in mini-batches of one site each: beside the mixed one, random weights, federations."""
     for found in bench.followers:
         if found.control == "one-site-batches":
-            for start in (found.start, "random", "csfssl"):
+            for start in (found.start, "random", *starts_of(bench, FEDERATED)):
                 other = bench.chosen(start)
                 if other is not None:
                     yield from _controlled(finished, found.row, other, draws)
@@ -381,14 +382,17 @@ def _same_images(first: Row, second: Row) -> bool:
 
 
 def _probes(finished: Finished, profile: str) -> tuple[Probe, ...]:
-    groups: dict[Variant, list[CellRecord]] = {}
+    groups: dict[tuple[Variant, Control], list[CellRecord]] = {}
     for record in finished.cells.values():
         cell = record.cell
         if cell.kind == "site-probe" and cell.profile == profile:
-            variant = Variant(cell.start, cell.batch_images, cell.epochs_per_round, cell.width)
-            groups.setdefault(variant, []).append(record)
-    names = labels(groups)
-    return tuple(_probe(names[variant], found) for variant, found in groups.items())
+            groups.setdefault((variant_of(cell), cell.control), []).append(record)
+    names = labels({variant for variant, _ in groups})
+    return tuple(_probe(_named(names[variant], control), found) for (variant, control), found in groups.items())
+
+
+def _named(label: str, control: Control) -> str:
+    return label if control == "none" else f"{label}, {HOW[control][0]}"
 
 
 def _probe(label: str, found: Sequence[CellRecord]) -> Probe:

@@ -213,8 +213,10 @@ def _following(asked: Asked, ground: Ground, chosen: Cell, cells: Mapping[str, C
     if "one-site-batches" in axes.controls and chosen.start == "cssl":
         [own] = chosen.inputs
         encoder = dataclasses.replace(cells[own], control="one-site-batches")
-        yield encoder
-        yield dataclasses.replace(chosen, control="one-site-batches", inputs=(encoder.key,))
+        unmixed = dataclasses.replace(chosen, control="one-site-batches", inputs=(encoder.key,))
+        yield from (encoder, unmixed)
+        if "site-predictability" in axes.controls:
+            yield _site_probe(asked, ground, unmixed)
     if "site-predictability" in axes.controls and len(asked.settings.sites) > 1:
         yield _site_probe(asked, ground, chosen)
 

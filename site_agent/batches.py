@@ -8,12 +8,13 @@ are put in order woman by woman and dealt round the batches like cards, so that 
 That keeps apart all images of every woman who has no more of them than there are full batches; a woman with more
 meets herself as seldom as possible.
 
-`parts` divides the images into runs, one behind the other, that no batch mixes: each is dealt by itself.
+`runs` divides the images into runs, one behind the other, that no batch mixes: each is dealt by itself, as if it were
+alone (so one that is shorter than a batch makes a batch of its own, of all its images), and the batches are shuffled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -32,7 +33,7 @@ def batches(
     *,
     patients: Sequence[str] | None,
     avoid_same_patient: bool,
-    parts: Sequence[int] = (),
+    runs: Sequence[int] = (),
 ) -> list[Indices]:
     """Return one shuffled epoch: full batches only, or one batch of all if there are fewer images than a batch.
 
@@ -40,33 +41,37 @@ def batches(
     images can be made: without a negative there is nothing to contrast.
     """
     women = patients if avoid_same_patient else None
-    return _each(parts or (count,), seed, women, lambda images: _full(images, batch_images))
+    if runs:
+        return _deal_runs(count, batch_images, seed, women, runs)
+    return _deal_full(count, batch_images, seed, women)
 
 
-def _full(count: int, batch_images: int) -> list[int]:
+def _deal_full(count: int, batch_images: int, seed: int, women: Sequence[str] | None) -> list[Indices]:
     _check(count, batch_images)
     size = min(count, batch_images)
-    return [size] * (count // size)
+    return _deal(count, [size] * (count // size), seed, women)
+
+
+def _deal_runs(
+    count: int, batch_images: int, seed: int, women: Sequence[str] | None, runs: Sequence[int]
+) -> list[Indices]:
+    if sum(runs) != count:
+        raise ValueError(f"runs of {tuple(runs)} images are not {count} images")
+    found = []
+    for number, (first, end) in enumerate(pairwise(accumulate(runs, initial=0))):
+        whose = women[first:end] if women is not None else None
+        dealt = _deal_full(end - first, batch_images, derive(seed, "run", number), whose)
+        found += [chosen + first for chosen in dealt]
+    return [found[k] for k in np.random.Generator(np.random.PCG64(seed)).permutation(len(found))]
 
 
 def scoring_batches(
-    count: int,
-    batch_images: int,
-    seed: int,
-    *,
-    patients: Sequence[str] | None,
-    avoid_same_patient: bool,
-    parts: Sequence[int] = (),
+    count: int, batch_images: int, seed: int, *, patients: Sequence[str] | None, avoid_same_patient: bool
 ) -> list[Indices]:
     """Return every image exactly once, shuffled, the last batch partial; raises TrainingError as `batches` does.
 
     A lone last image joins another batch: by itself it would cost exactly 0 and flatter the model.
     """
-    women = patients if avoid_same_patient else None
-    return _each(parts or (count,), seed, women, lambda images: _all(images, batch_images))
-
-
-def _all(count: int, batch_images: int) -> list[int]:
     _check(count, batch_images)
     full, rest = divmod(count, batch_images)
     sizes = [batch_images] * full
@@ -74,7 +79,7 @@ def _all(count: int, batch_images: int) -> list[int]:
         sizes[0] += 1
     elif rest:
         sizes.append(rest)
-    return sizes
+    return _deal(count, sizes, seed, patients if avoid_same_patient else None)
 
 
 def _check(count: int, batch_images: int) -> None:
@@ -90,20 +95,6 @@ def _check(count: int, batch_images: int) -> None:
             cause="a part of the split is (almost) empty",
             next_step="add images to the manifest, or change its split",
         )
-
-
-def _each(
-    parts: Sequence[int], seed: int, women: Sequence[str] | None, sizes: Callable[[int], list[int]]
-) -> list[Indices]:
-    """Deal each part to batches of its own; the batches of several are shuffled."""
-    if len(parts) == 1:
-        return _deal(parts[0], sizes(parts[0]), seed, women)
-    found = []
-    for first, end in pairwise(accumulate(parts, initial=0)):
-        whose = women[first:end] if women is not None else None
-        dealt = _deal(end - first, sizes(end - first), derive(seed, "part", first), whose)
-        found += [chosen + first for chosen in dealt]
-    return [found[k] for k in np.random.Generator(np.random.PCG64(seed)).permutation(len(found))]
 
 
 def _deal(count: int, sizes: list[int], seed: int, women: Sequence[str] | None) -> list[Indices]:

@@ -41,17 +41,15 @@ def contrastive(
     return Images(_pixels(home, collection, chosen, recipe, on_progress), tuple(image.woman for image in chosen))
 
 
-def joined(parts: Sequence[Images], *, apart: bool = False) -> Images:
-    """Return several sites' images as one (the paper's CSSL, where pooling is allowed); no pixel is copied.
-
-    `apart`: no mini-batch will mix them.
-    """
+def joined(parts: Sequence[Images]) -> Images:
+    """Return several sites' images as one (the paper's CSSL, where pooling is allowed); no pixel is copied."""
     patients = tuple(patient for part in parts for patient in part.patients)
-    return Images(squares.joined([part.pixels for part in parts]), patients, tuple(map(len, parts)) if apart else ())
+    runs = tuple(run for part in parts for run in part.runs or (len(part),)) if len(parts) > 1 else parts[0].runs
+    return Images(squares.joined([part.pixels for part in parts]), patients, runs)
 
 
 def selected(images: Images, rows: Sequence[int]) -> Images:
-    """Return some of the images, in the order of `rows`; no pixel is copied."""
+    """Return some of one site's images, in the order of `rows`; no pixel is copied."""
     return Images(squares.selected(images.pixels, rows), tuple(images.patients[row] for row in rows))
 
 
@@ -61,13 +59,10 @@ def pooled(
     recipe: Recipe,
     split: Literal["train", "valid"],
     on_progress: Progress = silent,
-    *,
-    apart: bool = False,
 ) -> Images:
     """Return the images of a split of all collections (the paper's CSSL), the site's own collection first.
 
     A picture that is in another part of any of the collections is left out: no test woman trains under another name.
-    `apart`: no mini-batch will mix the sites.
     """
     barred = {image.digest for collection in collections for image in collection.images if image.split != split}
     parts = []
@@ -77,7 +72,7 @@ def pooled(
         found = selected(images, kept)
         women = found.patients if number == 0 else tuple(f"{number}:{woman}" for woman in found.patients)
         parts.append(Images(found.pixels, women))
-    return joined(parts, apart=apart)
+    return joined(parts)
 
 
 def labelled(

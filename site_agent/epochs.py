@@ -50,8 +50,8 @@ class Images:
     pixels: Pixels
     """(n, S, S, 3) bytes, RGB; in memory or mapped from a file"""
     patients: tuple[str, ...]
-    parts: tuple[int, ...] = ()
-    """sizes of runs of images that no mini-batch mixes; none: any images may meet"""
+    runs: tuple[int, ...] = ()
+    """of pooled images: how many of them, one behind the other, are of one site each; none: all are of one site"""
     _feeds: dict[torch.device, Feed] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -60,8 +60,8 @@ class Images:
             raise ValueError(f"images are bytes (n, S, S, 3); found {self.pixels.dtype} {shape}")
         if len(self.patients) != len(self.pixels):
             raise ValueError(f"{len(self.patients)} patients for {len(self.pixels)} images")
-        if self.parts and sum(self.parts) != len(self.pixels):
-            raise ValueError(f"parts of {self.parts} images are not {len(self.pixels)} images")
+        if self.runs and sum(self.runs) != len(self.pixels):
+            raise ValueError(f"runs of {self.runs} images are not {len(self.pixels)} images")
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -186,6 +186,7 @@ class _Work:
     step: Step
     team: Team
     epochs_total: int
+    one_site_batches: bool
     on_step: Callable[[StepReport], None]
     keeper: Keeper
     clock: Callable[[], float]
@@ -204,6 +205,7 @@ def train_epochs(
     device: torch.device,
     on_step: Callable[[StepReport], None],
     epochs_total: int | None = None,
+    one_site_batches: bool = False,
     step: Step | None = None,
     team: Team = ALONE,
     at: Position | None = None,
@@ -213,6 +215,7 @@ def train_epochs(
     """Train the encoder in place for `epochs` epochs, the first of which has number `first_epoch` in the run.
 
     `epochs_total` are those of the whole run, over which the learning rate is scheduled (default: the recipe's).
+    With `one_site_batches` no mini-batch of pooled images mixes the sites.
     `step` is the step to take, of this encoder and optimiser, where it was made before; `at` is where a checkpoint
     had stood: training goes on from there, to the same weights and records (but for `seconds`), bit for bit.
     Raises TrainingError if the loss is not finite, the memory is too small, or the images are too few or not of the
@@ -233,6 +236,7 @@ def train_epochs(
         step=step or make_step(encoder, optimiser, recipe, device, team=team),
         team=team,
         epochs_total=epochs_total or recipe.epochs_max,
+        one_site_batches=one_site_batches,
         on_step=on_step,
         keeper=keeper,
         clock=clock,
@@ -337,7 +341,6 @@ def validation_loss(
         derive(seed, "validation-order", stream),
         patients=images.patients,
         avoid_same_patient=recipe.avoid_same_patient,
-        parts=images.parts,
     )
     feed = images.on(device)
     was_training = encoder.training
@@ -366,7 +369,7 @@ def _order(work: _Work, epoch: int) -> list[Indices]:
         derive(work.seed, "order", work.stream, epoch),
         patients=work.images.patients,
         avoid_same_patient=work.recipe.avoid_same_patient,
-        parts=work.images.parts,
+        runs=work.images.runs if work.one_site_batches else (),
     )
 
 

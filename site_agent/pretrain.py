@@ -47,13 +47,15 @@ def pretrain(
     probe: Probe = lambda _encoder: None,
     checkpoints: Checkpoints | None = None,
     acceleration: Acceleration = "eager",
+    one_site_batches: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> Pretrained:
     """Train until the validation loss has not fallen for `patience_epochs`; return the weights of the best epoch.
 
     With `checkpoints` an interrupted training goes on from the last one, to the same bits. `probe` scores the
-    encoder after each epoch. The encoder is left with the weights of the last epoch. Raises TrainingError as
-    `train_epochs` does, then leaving a checkpoint behind where the memory was too small.
+    encoder after each epoch. `one_site_batches` is as for `train_epochs`; validation mixes the sites all the same.
+    The encoder is left with the weights of the last epoch. Raises TrainingError as `train_epochs` does, then leaving
+    a checkpoint behind where the memory was too small.
     """
     place(encoder, device)
     optimiser = make_optimiser(encoder, recipe)
@@ -76,6 +78,7 @@ def pretrain(
             epochs=1,
             device=device,
             on_step=on_step,
+            one_site_batches=one_site_batches,
             step=step,
             at=at,
             keeper=keeper,

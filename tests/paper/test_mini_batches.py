@@ -208,6 +208,27 @@ def test_option_never_two_images_of_one_woman_in_a_batch() -> None:
     assert met == {False: True, True: False}
 
 
+def test_control_of_pooled_training_in_mini_batches_of_one_site() -> None:
+    """IV pools at random ("CSSL"); the control keeps the sites apart in training, and validates as CSSL does."""
+    recipe = dataclasses.replace(SMALL, epochs_max=4, patience_epochs=4)
+    images = Images(pixels(16), tuple(f"woman {k}" for k in range(16)), runs=(8, 8))
+    mixed = {}
+    for control in (False, True):
+        encoder = build_encoder(recipe, seed=0)
+        watched = watch(encoder)
+        pretrain(
+            images, images, recipe, seed=0, stream="pooled", encoder=encoder, device=CPU, one_site_batches=control,
+            on_step=lambda _: None, on_epoch=lambda _: None,
+        )  # fmt: skip
+        batches = {"training": watched.training, "scoring": watched.scoring}
+        mixed[control] = {
+            what: any(len({view.image < 8 for view in batch}) == 2 for batch in found)
+            for what, found in batches.items()
+        }
+        assert len(watched.training) == 4 * 4
+    assert mixed == {False: {"training": True, "scoring": True}, True: {"training": False, "scoring": True}}
+
+
 # The classifier
 
 

@@ -125,7 +125,12 @@ def _cells_of(
                     encoders[place] = encoder.key
                     cells.append((encoder, ()))
                     if "site-predictability" in drawn.controls and start != "ssl" and fold in (None, 0):
-                        cells.append((_probe(drawn, profile, start, variant, seed, encoder.key), ()))
+                        unmixed = start == "cssl" and "one-site-batches" in drawn.controls
+                        probed = ("none", "one-site-batches") if unmixed else ("none",)
+                        cells += [
+                            (_probe(drawn, profile, start, variant, seed, encoder.key, control), ())
+                            for control in probed
+                        ]
                 inputs = (encoders[place],) if place in encoders else ()
                 extras = [(1.0, "none", "named in advance")]
                 extras += [(f, "none", "label fraction") for f in drawn.label_fractions if variant[0] in (None, 8)]
@@ -209,7 +214,7 @@ def _encoder(drawn, profile, start, site, variant, seed, fold) -> CellRecord:
     return CellRecord(key=cell.key, cell=cell, encoder=results, costs=costs, provenance=_provenance(federated))
 
 
-def _probe(drawn, profile, start, variant, seed, encoder) -> CellRecord:
+def _probe(drawn, profile, start, variant, seed, encoder, control) -> CellRecord:
     recipe, _ = _recipe(profile, start, variant)
     cell = Cell(
         kind="site-probe",
@@ -220,6 +225,7 @@ def _probe(drawn, profile, start, variant, seed, encoder) -> CellRecord:
         width=variant[2],
         epochs_per_round=variant[1],
         seed=seed,
+        control=control,
         recipe=recipe,
         inputs=(encoder,),
         data={name: _digest(name, None) for name in drawn.sites},

@@ -110,39 +110,57 @@ def test_scoring_shows_every_image_exactly_once(per_woman: list[int], size: int,
         assert meetings(found, women) == 0
 
 
+def of_runs(runs: tuple[int, ...], size: int, seed: int = 0, women: list[str] | None = None) -> list[list[int]]:
+    found = batches(sum(runs), size, seed, patients=women, avoid_same_patient=women is not None, runs=runs)
+    return [batch.tolist() for batch in found]
+
+
 @given(
-    counts=st.lists(st.integers(2, 30), min_size=2, max_size=4),
+    per_woman=st.lists(st.lists(st.integers(1, 3), min_size=3, max_size=12), min_size=2, max_size=4),
     size=st.integers(2, 6),
     seed=st.integers(0, 2**63 - 1),
-    apart=st.booleans(),
 )
-def test_parts_never_meet(counts: list[int], size: int, seed: int, apart: bool) -> None:
-    part_of = [part for part, count in enumerate(counts) for _ in range(count)]
-    women = [f"woman {i // 2}" for i in range(len(part_of))]
-    for sampler in (batches, scoring_batches):
-        found = sampler(len(part_of), size, seed, patients=women, avoid_same_patient=apart, parts=counts)
-        assert all(len({part_of[i] for i in batch}) == 1 for batch in found)
-        shown = [image for batch in found for image in batch.tolist()]
-        assert len(set(shown)) == len(shown)
-    assert sorted(shown) == list(range(len(part_of)))  # in scoring, every one
+def test_runs_never_meet_and_each_is_dealt_as_if_it_were_alone(
+    per_woman: list[list[int]], size: int, seed: int
+) -> None:
+    runs = tuple(sum(images) for images in per_woman)
+    run_of = [run for run, count in enumerate(runs) for _ in range(count)]
+    women = [
+        f"{w} at {run}" for run, hers in enumerate(per_woman) for w, images in enumerate(hers) for _ in range(images)
+    ]
+    found = of_runs(runs, size, seed, women)
+    assert len({image for batch in found for image in batch}) == sum(map(len, found))
+    for run, (count, hers) in enumerate(zip(runs, per_woman, strict=True)):
+        own = [batch for batch in found if run_of[batch[0]] == run]
+        assert all(run_of[image] == run for batch in own for image in batch)
+        assert [len(batch) for batch in own] == [min(size, count)] * (count // min(size, count))
+        if max(hers) <= len(own):
+            assert meetings(own, women) == 0
 
 
-def test_the_batches_of_parts_take_turns() -> None:
-    found = batches(80, 4, 0, patients=None, avoid_same_patient=False, parts=(40, 40))
-    assert [len(batch) for batch in found] == [4] * 20
+def test_the_batches_of_runs_take_turns_and_runs_of_one_size_are_dealt_apart() -> None:
+    found = of_runs((40, 40), 4)
     of_first = [batch[0] < 40 for batch in found]
-    assert of_first != sorted(of_first)
-    assert of_first != sorted(of_first, reverse=True)
+    assert of_first not in (sorted(of_first), sorted(of_first, reverse=True))
+    firsts = sorted(sorted(batch) for batch in found if batch[0] < 40)
+    seconds = sorted(sorted(image - 40 for image in batch) for batch in found if batch[0] >= 40)
+    assert firsts != seconds
 
 
-def test_one_part_is_dealt_as_if_nothing_were_said_of_parts() -> None:
-    found = batches(40, 4, 5, patients=None, avoid_same_patient=False, parts=(40,))
-    assert [batch.tolist() for batch in found] == epoch(40, 4, 5)
+def test_runs_are_all_the_images_there_are() -> None:
+    with pytest.raises(ValueError, match="are not 80 images"):
+        batches(80, 4, 0, patients=None, avoid_same_patient=False, runs=(40,))
 
 
-def test_a_part_of_one_image_cannot_be_contrasted() -> None:
+def test_a_run_of_one_image_cannot_be_contrasted() -> None:
     with pytest.raises(TrainingError, match="at least two images; found 1"):
-        batches(41, 4, 0, patients=None, avoid_same_patient=False, parts=(40, 1))
+        of_runs((40, 1), 4)
+
+
+def test_the_order_of_an_epoch_is_what_it_has_always_been() -> None:
+    """Studies and runs that were begun with an earlier version go on to the same bits."""
+    assert epoch(9, 4, seed=7) == [[8, 0, 7, 1], [3, 6, 2, 4]]
+    assert epoch(8, 4, seed=7, women=list("aabbccdd")) == [[0, 6, 2, 4], [1, 7, 3, 5]]
 
 
 def test_a_woman_with_more_images_than_batches_meets_herself_as_seldom_as_possible() -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 from fedcervix.errors import ConfigError
 from fedcervix.plan import Recipe
 from site_agent import dataset
+from site_agent.epochs import Images
 from site_agent.home import SiteHome, create
 from site_agent.squares import Gathered
 
@@ -68,8 +69,8 @@ def test_pooled_sites_are_one_collection_and_no_picture_is_copied(tmp_path: Path
     pictures = np.concatenate([part.pixels[np.arange(len(part))] for part in parts])
     np.testing.assert_array_equal(whole.pixels[everything], pictures)
     assert whole.patients == parts[0].patients + parts[1].patients
-    assert whole.parts == ()
-    assert dataset.joined(parts, apart=True).parts == (len(parts[0]), len(parts[1]))
+    assert whole.runs == (len(parts[0]), len(parts[1]))
+    assert dataset.joined([whole, parts[0]]).runs == (*whole.runs, len(parts[0]))
 
     some = dataset.selected(whole, [len(whole) - 1, 0])
     np.testing.assert_array_equal(some.pixels[np.arange(2)], pictures[[-1, 0]])
@@ -80,3 +81,6 @@ def test_one_site_is_what_it_is(tmp_path: Path) -> None:
     home = site(tmp_path / "a", 4.0)
     images = dataset.contrastive(home, dataset.open_collection(home), RECIPE, "valid")
     assert dataset.joined([images]) == images
+    assert images.runs == ()
+    with pytest.raises(ValueError, match="runs of"):
+        Images(images.pixels, images.patients, runs=(1,))

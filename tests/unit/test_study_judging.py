@@ -98,10 +98,11 @@ def test_the_held_start_stands_beside_ssl_and_beside_itself(findings: Findings):
     assert held[0].versus_updates == 1200
 
 
-def test_mini_batches_of_one_site_stand_beside_mixed_ones_random_weights_and_the_federation(findings: Findings):
+def test_mini_batches_of_one_site_stand_beside_mixed_ones_random_weights_and_federations(findings: Findings):
     found = findings.sites[0].one_site_batches
-    assert [(one.label, one.versus) for one in found] == [("CSSL", "CSSL N=8"), ("CSSL", "Random"), ("CSSL", "CSFSSL")]
-    mixed, random, _ = (one.effects["auc"].difference.value for one in found)
+    assert {one.label for one in found} == {"CSSL"}
+    assert [one.versus for one in found] == ["CSSL N=8", "Random", "CSFSSL", "PPFSSL_NHS"]
+    mixed, random, *_ = (one.effects["auc"].difference.value for one in found)
     assert 0 < mixed < random
 
 
@@ -110,6 +111,9 @@ def test_shuffled_labels_and_probes_are_told(findings: Findings):
     probe = findings.probes["paper"][0]
     assert (probe.chance, probe.trainings) == (0.5, 2)
     assert probe.balanced_accuracy == pytest.approx(0.915)
+    told = [probe.label for probe in findings.probes["paper"]]
+    assert "CSSL N=8" in told
+    assert "CSSL N=8, one site each" in told
 
 
 def test_costs_are_added_up_and_an_unread_energy_is_no_zero(findings: Findings):

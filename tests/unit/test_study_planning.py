@@ -144,6 +144,7 @@ def test_the_chosen_ones_are_followed(tmp_path: Path) -> None:
     assert what["classifier", "equal-updates", 1.0] == what["encoder", "equal-updates", 1.0] == 2
     assert (what["classifier", "one-site-batches", 1.0], what["encoder", "one-site-batches", 1.0]) == (2, 1)
     assert what["site-probe", "none", 1.0] == 1 + 2 + 1  # random weights, SSL of either site, pooled
+    assert what["site-probe", "one-site-batches", 1.0] == 1
 
 
 def test_the_equal_updates_control_knows_whose_updates(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ def test_a_freeze_does_not_outlast_the_run(tmp_path: Path) -> None:
     with federation(tmp_path, sites=("nhs",)) as made:
         storm = Storm(made, schedule, {}, Story(schedule))
         site = Service("nhs", lambda: start("nhs", [sys.executable, "-c", PAUSES], tmp_path / "logs"))
+        made.processes.append(site.process)
         site.process.says("here")
         storm.services["nhs"] = site
         storm.strike(Blow(0, 0.0, Fault.FREEZE, "nhs", lasts_s=3600.0, way="up"))
