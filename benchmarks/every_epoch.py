@@ -1,0 +1,85 @@
+"""What does an encoder know after each epoch? Train one of a finished study again, and keep all that it was.
+
+    python benchmarks/every_epoch.py STUDY CELL [--lr .005] [--out FOLDER]
+
+STUDY is the folder of `cervix-study run`, CELL the beginning of the name of an encoder that was trained in one process
+(SSL or CSSL). It is trained as there, from the same random numbers; `--lr` changes its learning rate. FOLDER then holds
+epoch0.safetensors (random weights), epoch1.safetensors and so on, for benchmarks/phantom_features.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from cervix_study.bench import Bench
+from cervix_study.encoders import stream_of
+from cervix_study.places import Places
+from cervix_study.records import CELLS_FOLDER, Cell, read_cell
+from site_agent.epochs import Epoch
+from site_agent.model import Encoder, save_weights, snapshot, start_encoder
+from site_agent.pretrain import pretrain
+from site_agent.tasks import first_seed
+
+
+def main() -> None:
+    asked = _arguments()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    places = Places(asked.study.absolute())
+    train(Bench(places, lambda _values: None), _cell(places.folder, asked.cell), asked.lr, asked.out)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path)
+    parser.add_argument("cell")
+    parser.add_argument("--lr", type=float, help="in place of the recipe's")
+    parser.add_argument("--out", type=Path, default=Path("epochs"))
+    return parser.parse_args()
+
+
+def _cell(study: Path, named: str) -> Cell:
+    [folder] = (study / CELLS_FOLDER).glob(f"{named}*")
+    record = read_cell(study, folder.name)
+    if record is None or record.encoder is None or record.cell.terms is not None:
+        raise SystemExit(f"{named} is no encoder that was trained in one process")
+    return record.cell
+
+
+def train(bench: Bench, cell: Cell, lr: float | None, out: Path) -> None:
+    """Train an encoder as its cell says; write its weights before the first epoch and after each."""
+    site, fold = cell.sites[0], cell.fold
+    machine, recipe = bench.machine(site, fold), bench.settled(cell.recipe, site, fold)
+    recipe = dataclasses.replace(recipe, lr=lr or recipe.lr, patience_epochs=recipe.epochs_max)
+    encoder = start_encoder(recipe, first_seed(cell.seed), bench.imagenet(site, fold))
+    kept = 0
+
+    def keep(trained: Encoder) -> None:
+        nonlocal kept
+        save_weights(out / f"epoch{kept}.safetensors", snapshot(trained))
+        kept += 1
+
+    keep(encoder)
+    pretrain(
+        bench.images(cell.sites, fold, recipe, "train"),
+        bench.images(cell.sites, fold, recipe, "valid"),
+        recipe,
+        seed=cell.seed,
+        stream=stream_of(cell),
+        encoder=encoder,
+        device=machine.device,
+        acceleration=machine.acceleration,
+        one_site_batches=cell.control == "one-site-batches",
+        on_step=lambda _step: None,
+        on_epoch=_tell,
+        probe=keep,
+    )
+
+
+def _tell(epoch: Epoch) -> None:
+    print(f"epoch {epoch.train.epoch}: loss {epoch.train.loss:.3f}, validation {epoch.valid.loss:.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
