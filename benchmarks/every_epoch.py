@@ -25,7 +25,6 @@ from site_agent.tasks import first_seed
 
 def main() -> None:
     asked = _arguments()
-    asked.out.mkdir(parents=True, exist_ok=True)
     places = Places(asked.study.absolute())
     train(Bench(places, lambda _values: None), _cell(places.folder, asked.cell), asked.lr, asked.out)
 
@@ -49,6 +48,7 @@ def _cell(study: Path, named: str) -> Cell:
 
 def train(bench: Bench, cell: Cell, lr: float | None, out: Path) -> None:
     """Train an encoder as its cell says; write its weights before the first epoch and after each."""
+    out.mkdir(parents=True, exist_ok=True)
     site, fold = cell.sites[0], cell.fold
     machine, recipe = bench.machine(site, fold), bench.settled(cell.recipe, site, fold)
     recipe = dataclasses.replace(recipe, lr=lr or recipe.lr, patience_epochs=recipe.epochs_max)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.every_epoch import train
 from cervix_study.bench import Bench
 from cervix_study.classifiers import open_test
 from cervix_study.encoders import bounded
@@ -22,6 +23,7 @@ from cervix_study.records import Cell, CellRecord, read_predictions
 from cervix_study.selection import choose
 from cervix_study.settings import Asked, read
 from fedcervix.plan import Recipe
+from fedcervix.weights import digest_file
 from site_agent.checkpoints import Checkpoints
 from site_agent.finetune import build_classifier
 from site_agent.model import load_weights
@@ -100,7 +102,7 @@ def small(collections: Path) -> Small:
     return Small(asked, prepare(asked, places, SILENT), Bench(places, told.append), told)
 
 
-def test_a_study_s_cells_follow_one_another(small: Small) -> None:
+def test_a_study_s_cells_follow_one_another(small: Small, tmp_path: Path) -> None:
     """One after the other, as a study makes them: encoders, classifiers, controls; then the test part."""
     cells = small.cells()
     records = {key: small.make(cell) for key, cell in cells.items()}
@@ -108,6 +110,7 @@ def test_a_study_s_cells_follow_one_another(small: Small) -> None:
     records |= {cell.key: small.make(cell) for cell in later}
     _equal_updates(records)
     _one_site_batches(small, records)
+    _epoch_by_epoch(small, records, tmp_path)
     _shuffled(small, records)
     _shares(records)
     _probes(records)
@@ -139,6 +142,18 @@ def _one_site_batches(small: Small, records: dict[str, CellRecord]) -> None:
     learners = [r.cell for r in records.values() if r.classifier and r.cell.control == "one-site-batches"]
     assert [(cell.site, cell.inputs) for cell in learners] == [("nhs", (encoder,)), ("alts", (encoder,))]
     assert [r.cell.inputs for r in records.values() if r.site_probe and r.cell.control != "none"] == [(encoder,)]
+
+
+def _epoch_by_epoch(small: Small, records: dict[str, CellRecord], folder: Path) -> None:
+    """The benchmark that keeps an encoder after every epoch trains the study's own one again, to the same bits."""
+    for key, record in records.items():
+        if record.encoder and record.cell.start == "cssl" and record.cell.control != "equal-updates":
+            train(small.bench, record.cell, None, folder / key)
+            assert digest_file(folder / key / f"epoch{record.encoder.best}.safetensors") == record.encoder.model
+            train(small.bench, record.cell, 0.1, folder / "faster")
+            assert digest_file(folder / "faster" / "epoch1.safetensors") != digest_file(
+                folder / key / "epoch1.safetensors"
+            )
 
 
 def _shuffled(small: Small, records: dict[str, CellRecord]) -> None:
