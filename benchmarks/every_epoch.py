@@ -39,11 +39,11 @@ def _arguments() -> argparse.Namespace:
 
 
 def _cell(study: Path, named: str) -> Cell:
-    [folder] = (study / CELLS_FOLDER).glob(f"{named}*")
-    record = read_cell(study, folder.name)
-    if record is None or record.encoder is None or record.cell.terms is not None:
-        raise SystemExit(f"{named} is no encoder that was trained in one process")
-    return record.cell
+    found = [read_cell(study, folder.name) for folder in (study / CELLS_FOLDER).glob(f"{named}*")]
+    cells = [one.cell for one in found if one and one.encoder and not one.cell.terms]
+    if len(cells) != 1:
+        raise SystemExit(f"{named} names {len(cells)} encoders of {study} that were trained in one process, not one")
+    return cells[0]
 
 
 def train(bench: Bench, cell: Cell, lr: float | None, out: Path) -> None:

@@ -186,8 +186,8 @@ def _one_site_batches(findings: Findings) -> Iterable[Block]:
         yield Heading("Mini-batches of one site each", 3)
         yield Text(
             "In pooled learning (CSSL) a mini-batch mixes the sites, and an image of another camera may be told apart "
-            "by its camera alone. Here every training mini-batch was of one site; images, validation and the number of "
-            "steps were the same. A difference to the mixed one that is more than chance says that mixing matters: by "
+            "by its camera alone. Here every training mini-batch was of one site; images and validation were the "
+            "same. A difference to the mixed one that is more than chance says that mixing matters: by "
             "the negatives, or by batch norm, which then sees one camera at a time. Random weights and the federated "
             "starts stand beside it to show how much that is. The p values are not corrected; what is shown is decided "
             "above."

@@ -109,7 +109,7 @@ def test_a_study_s_cells_follow_one_another(small: Small, tmp_path: Path) -> Non
     later = followers(small.asked, small.ground, choose(cells.values(), records), cells)
     records |= {cell.key: small.make(cell) for cell in later}
     _equal_updates(records)
-    _one_site_batches(small, records)
+    _one_site_batches(records)
     _epoch_by_epoch(small, records, tmp_path)
     _shuffled(small, records)
     _shares(records)
@@ -131,7 +131,7 @@ def _equal_updates(records: dict[str, CellRecord]) -> None:
         assert record.encoder.images == pooled.encoder.images
 
 
-def _one_site_batches(small: Small, records: dict[str, CellRecord]) -> None:
+def _one_site_batches(records: dict[str, CellRecord]) -> None:
     """The same images, in mini-batches of one site each: another encoder, and classifiers that begin from it."""
     pooled = {r.cell.control: r.encoder for r in records.values() if r.encoder and r.cell.start == "cssl"}
     mixed, own = pooled["none"], pooled["one-site-batches"]
