@@ -14,13 +14,11 @@ import dataclasses
 from pathlib import Path
 
 from cervix_study.bench import Bench
-from cervix_study.encoders import stream_of
+from cervix_study.encoders import pretrained, started
 from cervix_study.places import Places
 from cervix_study.records import CELLS_FOLDER, Cell, read_cell
 from site_agent.epochs import Epoch
-from site_agent.model import Encoder, save_weights, snapshot, start_encoder
-from site_agent.pretrain import pretrain
-from site_agent.tasks import first_seed
+from site_agent.model import Encoder, save_weights, snapshot
 
 
 def main() -> None:
@@ -49,10 +47,9 @@ def _cell(study: Path, named: str) -> Cell:
 def train(bench: Bench, cell: Cell, lr: float | None, out: Path) -> None:
     """Train an encoder as its cell says; write its weights before the first epoch and after each."""
     out.mkdir(parents=True, exist_ok=True)
-    site, fold = cell.sites[0], cell.fold
-    machine, recipe = bench.machine(site, fold), bench.settled(cell.recipe, site, fold)
+    recipe = bench.settled(cell.recipe, cell.sites[0], cell.fold)
     recipe = dataclasses.replace(recipe, lr=lr or recipe.lr, patience_epochs=recipe.epochs_max)
-    encoder = start_encoder(recipe, first_seed(cell.seed), bench.imagenet(site, fold))
+    encoder = started(bench, cell, recipe)
     kept = 0
 
     def keep(trained: Encoder) -> None:
@@ -61,20 +58,7 @@ def train(bench: Bench, cell: Cell, lr: float | None, out: Path) -> None:
         kept += 1
 
     keep(encoder)
-    pretrain(
-        bench.images(cell.sites, fold, recipe, "train"),
-        bench.images(cell.sites, fold, recipe, "valid"),
-        recipe,
-        seed=cell.seed,
-        stream=stream_of(cell),
-        encoder=encoder,
-        device=machine.device,
-        acceleration=machine.acceleration,
-        one_site_batches=cell.control == "one-site-batches",
-        on_step=lambda _step: None,
-        on_epoch=_tell,
-        probe=keep,
-    )
+    pretrained(bench, cell, recipe, encoder, on_step=lambda _step: None, on_epoch=_tell, probe=keep)
 
 
 def _tell(epoch: Epoch) -> None:

@@ -13,7 +13,8 @@ from cervix_study.settings import POOLED
 from fedcervix.plan import Recipe
 from site_agent.checkpoints import Checkpoints
 from site_agent.epochs import Epoch, StepReport
-from site_agent.model import save_weights, start_encoder
+from site_agent.model import Encoder, save_weights, start_encoder
+from site_agent.neighbours import Probe
 from site_agent.pretrain import Pretrained, pretrain
 from site_agent.tasks import first_seed
 
@@ -26,27 +27,50 @@ def train(
     `updates_max` is for the equal-updates control: as many whole epochs are trained as take no more steps, but one at
     least.
     """
-    machine = bench.machine(cell.sites[0], cell.fold)
     recipe = bench.settled(cell.recipe, cell.sites[0], cell.fold)
-    train_part, valid_part = (bench.images(cell.sites, cell.fold, recipe, part) for part in ("train", "valid"))
-    recipe = bounded(recipe, len(train_part), updates_max)
-    encoder = start_encoder(recipe, first_seed(cell.seed), bench.imagenet(cell.sites[0], cell.fold))
-    trained = pretrain(
-        train_part,
-        valid_part,
+    recipe = bounded(recipe, len(bench.images(cell.sites, cell.fold, recipe, "train")), updates_max)
+    on_step = _steps(bench.on_progress, recipe)
+    trained = pretrained(bench, cell, recipe, started(bench, cell, recipe), on_step=on_step, checkpoints=checkpoints)
+    counts = {site: len(bench.collection(site, cell.fold).contrastive("train")) for site in cell.sites}
+    return _results(trained, counts, {stream_of(cell): recipe.precision}, save_weights(weights, trained.best_state))
+
+
+def started(bench: Bench, cell: Cell, recipe: Recipe) -> Encoder:
+    """Return the encoder of a cell before its training. Raises ModelError where ImageNet's cannot be had."""
+    return start_encoder(recipe, first_seed(cell.seed), bench.imagenet(cell.sites[0], cell.fold))
+
+
+def pretrained(
+    bench: Bench,
+    cell: Cell,
+    recipe: Recipe,
+    encoder: Encoder,
+    *,
+    on_step: Callable[[StepReport], None],
+    on_epoch: Callable[[Epoch], None] = lambda _epoch: None,
+    probe: Probe = lambda _encoder: None,
+    checkpoints: Checkpoints | None = None,
+) -> Pretrained:
+    """Train an encoder by a recipe, in all else as its cell says: images, mini-batches, random numbers, hardware.
+
+    Raises as `pretrain` does.
+    """
+    machine = bench.machine(cell.sites[0], cell.fold)
+    return pretrain(
+        bench.images(cell.sites, cell.fold, recipe, "train"),
+        bench.images(cell.sites, cell.fold, recipe, "valid"),
         recipe,
         seed=cell.seed,
         stream=stream_of(cell),
         encoder=encoder,
         device=machine.device,
         acceleration=machine.acceleration,
-        on_step=_steps(bench.on_progress, recipe),
-        on_epoch=lambda _epoch: None,
-        checkpoints=checkpoints,
         one_site_batches=cell.control == "one-site-batches",
+        on_step=on_step,
+        on_epoch=on_epoch,
+        probe=probe,
+        checkpoints=checkpoints,
     )
-    counts = {site: len(bench.collection(site, cell.fold).contrastive("train")) for site in cell.sites}
-    return _results(trained, counts, {stream_of(cell): recipe.precision}, save_weights(weights, trained.best_state))
 
 
 def stream_of(cell: Cell) -> str:

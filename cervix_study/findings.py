@@ -84,6 +84,8 @@ class Controlled:
     """of its encoder until it stopped, mean over trainings"""
     versus: str
     versus_updates: float
+    itself: bool
+    """beside the same start, without the control"""
     effects: Mapping[str, Effect]
     """measure -> controlled start minus the other"""
 

@@ -344,6 +344,7 @@ def _controlled(finished: Finished, row: Row, other: Row, draws: int) -> Iterabl
             updates=_updates(finished, row),
             versus=other.label,
             versus_updates=_updates(finished, other),
+            itself=other.start == row.start,
             effects=_effects(sampled[0], sampled[1], row.trials),
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from cervix_study.findings import HOW, Chosen, Controlled, Curve, Findings, SideBySide, SiteFindings
 from cervix_study.records import title
@@ -169,30 +169,44 @@ def controls(findings: Findings) -> Iterable[Block]:
 
 
 def _equal_updates(findings: Findings) -> Iterable[Block]:
-    held = [(named(found, findings), control) for found in findings.sites for control in found.equal_updates]
-    if held:
-        yield Heading("Equal updates", 3)
-        yield Text(
-            "Pooled learning (CSSL) sees more images per epoch and so takes more steps than SSL. Here it was stopped "
-            "at the number of updates that SSL took. If it still does better, more images helped, and not merely more "
-            "steps."
-        )
-        yield _controlled(held, HOW["equal-updates"], "Equal updates")
+    return _controlled(
+        findings,
+        lambda site: site.equal_updates,
+        HOW["equal-updates"],
+        "Equal updates",
+        "Pooled learning (CSSL) sees more images per epoch and so takes more steps than SSL. Here it was stopped "
+        "at the number of updates that SSL took. If it still does better, more images helped, and not merely more "
+        "steps.",
+    )
 
 
 def _one_site_batches(findings: Findings) -> Iterable[Block]:
-    tried = [(named(found, findings), control) for found in findings.sites for control in found.one_site_batches]
-    if tried:
-        yield Heading("Mini-batches of one site each", 3)
-        yield Text(
-            "In pooled learning (CSSL) a mini-batch mixes the sites, and an image of another camera may be told apart "
-            "by its camera alone. Here every training mini-batch was of one site; images and validation were the "
-            "same. A difference to the mixed one that is more than chance says that mixing matters: by "
-            "the negatives, or by batch norm, which then sees one camera at a time. Random weights and the federated "
-            "starts stand beside it to show how much that is. The p values are not corrected; what is shown is decided "
-            "above."
-        )
-        yield _controlled(tried, HOW["one-site-batches"], "Mini-batches of one site each")
+    return _controlled(
+        findings,
+        lambda site: site.one_site_batches,
+        HOW["one-site-batches"],
+        "Mini-batches of one site each",
+        "In pooled learning (CSSL) a mini-batch mixes the sites, and an image of another camera may be told apart "
+        "by its camera alone. Here every training mini-batch was of one site; images and validation were the "
+        "same. A difference to the mixed one that is more than chance says that mixing matters: by "
+        "the negatives, or by batch norm, which then sees one camera at a time. Random weights and the federated "
+        "starts stand beside it to show how much that is. The p values are not corrected; what is shown is decided "
+        "above.",
+    )
+
+
+def _controlled(
+    findings: Findings,
+    of: Callable[[SiteFindings], tuple[Controlled, ...]],
+    how: tuple[str, str],
+    heading: str,
+    said: str,
+) -> Iterable[Block]:
+    found = [(named(site, findings), control) for site in findings.sites for control in of(site)]
+    if found:
+        yield Heading(heading, 3)
+        yield Text(said)
+        yield _beside(found, how, heading)
 
 
 def _shuffled_labels(findings: Findings) -> Iterable[Block]:
@@ -251,7 +265,7 @@ def _range(low: float, high: float) -> str:
     return f"{measure('accuracy', low).removesuffix(' %')} to {measure('accuracy', high).removesuffix(' %')}"
 
 
-def _controlled(found: list[tuple[str, Controlled]], how: tuple[str, str], label: str) -> Table:
+def _beside(found: list[tuple[str, Controlled]], how: tuple[str, str], label: str) -> Table:
     columns = (
         Column("control", left=True),
         Column("compared with", left=True),
@@ -265,11 +279,10 @@ def _controlled(found: list[tuple[str, Controlled]], how: tuple[str, str], label
     rows = []
     for name, control in found:
         auc, accuracy = control.effects["auc"], control.effects["accuracy"]
-        same = control.versus.startswith(control.label)
         rows.append(
             cells(
                 f"{control.label}, {how[0]}",
-                f"{control.versus}, {how[1]}" if same else control.versus,
+                f"{control.versus}, {how[1]}" if control.itself else control.versus,
                 name,
                 f"{control.updates:,.0f}, {control.versus_updates:,.0f}",
                 difference_cell("auc", auc.difference),

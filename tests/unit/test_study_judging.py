@@ -94,7 +94,7 @@ def test_fewer_labels_and_all_of_them_are_points_of_one_curve(findings: Findings
 
 def test_the_held_start_stands_beside_ssl_and_beside_itself(findings: Findings):
     held = findings.sites[0].equal_updates
-    assert [(h.label, h.versus) for h in held] == [("CSSL", "SSL"), ("CSSL", "CSSL N=8")]
+    assert [(h.label, h.versus, h.itself) for h in held] == [("CSSL", "SSL", False), ("CSSL", "CSSL N=8", True)]
     assert held[0].versus_updates == 1200
 
 
@@ -102,6 +102,7 @@ def test_mini_batches_of_one_site_stand_beside_mixed_ones_random_weights_and_fed
     found = findings.sites[0].one_site_batches
     assert {one.label for one in found} == {"CSSL"}
     assert [one.versus for one in found] == ["CSSL N=8", "Random", "CSFSSL", "PPFSSL_NHS"]
+    assert [one.itself for one in found] == [True, False, False, False]
     mixed, random, *_ = (one.effects["auc"].difference.value for one in found)
     assert 0 < mixed < random
 
