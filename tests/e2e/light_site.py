@@ -20,7 +20,7 @@ from typing import Any
 from fedcervix.errors import FedcervixError
 from fedcervix.events import Task
 from fedcervix.plan import Plan
-from fedcervix.process import fail
+from fedcervix.process import ends_whole, fail
 from fedcervix.rounds import Outcome
 from site_agent.agent import Agent
 from site_agent.display import Display
@@ -97,4 +97,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with ends_whole():
+        main()
