@@ -43,7 +43,7 @@ def ends_whole() -> Iterator[None]:
     try:
         yield
     except SystemExit as done:
-        ending.status = done.code
+        ending.status = 0 if done.code is None else done.code
         raise
     ending.status = 0
 
@@ -56,8 +56,9 @@ class _Ending:
         if not isinstance(self.status, int):
             return  # the interpreter has something to say
         try:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:  # it was closed before the program began
+                    stream.flush()
         except (OSError, ValueError):
             return  # the same
         os._exit(self.status)

@@ -25,19 +25,24 @@ held = Global()
 @click.argument("how")
 def command(how):
     atexit.register(print, "a library ends")
-    threading.Timer(0.05, print, ["a thread ends"]).start()
     print("said", end=" ")
+    threading.Timer(0.05, print, ["a thread ends"]).start()
     if how == "sys.exit":
         sys.exit(20)
     if how == "error":
         raise ConfigError("wrong", cause="a test", next_step="none")
     if how == "bug":
         raise ZeroDivisionError
+    if how == "nothing":
+        sys.exit()
     if how == "text":
         sys.exit("some text")
 
 exits(command)
 """
+
+
+ENDINGS = {"well": 0, "nothing": 0, "sys.exit": 20, "error": 3, "bug": 1, "--help": 0}
 
 
 def run(how: str, *, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
@@ -52,7 +57,7 @@ def run(how: str, *, stdout: int = subprocess.PIPE) -> subprocess.CompletedProce
     )
 
 
-@pytest.mark.parametrize(("how", "code"), [("well", 0), ("sys.exit", 20), ("error", 3), ("bug", 1), ("--help", 0)])
+@pytest.mark.parametrize(("how", "code"), ENDINGS.items())
 def test_a_program_ends_before_the_interpreter_is_taken_apart(how: str, code: int) -> None:
     done = run(how)
     assert done.returncode == code
@@ -71,3 +76,9 @@ def test_words_that_found_no_room_are_no_success() -> None:
         done = run("well", stdout=full.fileno())
     assert done.returncode == 120
     assert "No space left on device" in done.stderr
+
+
+def test_a_program_whose_output_was_closed_before_it_began_ends_as_well() -> None:
+    shell = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", PROGRAM, "sys.exit"]
+    done = subprocess.run(shell, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (20, "")
