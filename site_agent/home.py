@@ -41,6 +41,7 @@ coordinator = {coordinator}   # HOST:PORT; the one address this machine dials
 manifest = {manifest}         # CSV: image, patient, label (0 control, 1 case, empty), optionally split
 # unreadable_max = 0.05       # refuse the collection when more than this share of images cannot be read
 # split_seed = 0              # decides which women are in train, valid and test
+# ignore_columns = []         # columns of the manifest that only look like label or split
 
 [hardware]
 # device = "auto"             # auto, cpu or cuda
@@ -83,6 +84,8 @@ class DataSection:
     manifest: str = ""
     unreadable_max: float = 0.05
     split_seed: int = 0
+    ignore_columns: tuple[str, ...] = ()
+    """columns of the manifest that are meant to be ignored, although they look like known ones"""
 
     def __post_init__(self) -> None:
         check(0 <= self.unreadable_max < 1, f"unreadable_max is 0 to below 1; found {self.unreadable_max}")

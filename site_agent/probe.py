@@ -13,6 +13,7 @@ from site_agent.collection import require
 from site_agent.home import SiteHome
 from site_agent.link import GrpcLink
 from site_agent.policy import objections
+from site_agent.remarks import remarks
 
 FREE_BYTES_WANTED = 2 * 2**30
 
@@ -81,7 +82,9 @@ def _images(home: SiteHome) -> str:
     women = len({image.woman for image in collection.images})
     unread = f", {len(collection.quarantined)} unreadable" if collection.quarantined else ""
     leaks = f", {len(collection.leaks)} pictures under several patients" if collection.leaks else ""
-    return f"{len(collection.images)} images of {women} women{unread}{leaks} (details: site-agent data check MANIFEST)"
+    found = "".join(f"\n        note: {remark.short()}" for remark in remarks(collection))
+    counts = f"{len(collection.images)} images of {women} women{unread}{leaks}"
+    return f"{counts} (details: site-agent data check MANIFEST){found}"
 
 
 def _hardware(home: SiteHome) -> str:

@@ -30,6 +30,7 @@ from site_agent.collection import UNREADABLE_MAX, Collection, Image, Purpose, in
 from site_agent.commands.phantom import phantom
 from site_agent.images import PIXELS_MAX, Progress, decode, each, square
 from site_agent.likeness import Leak
+from site_agent.remarks import remarks
 
 LISTED_MAX = 10
 TILE_PX = 128
@@ -63,6 +64,13 @@ def _collection_options(command: Command) -> Command:
                 default=UNREADABLE_MAX,
                 show_default=True,
                 help="Share of unreadable images above which the collection is refused.",
+            ),
+            click.option(
+                "--ignore-column",
+                "ignore_columns",
+                multiple=True,
+                metavar="NAME",
+                help="A column that is to be ignored, although it looks like one that is read. May be repeated.",
             ),
             click.option(
                 "--cache",
@@ -149,7 +157,7 @@ def _plain(what: str) -> Progress:
 
 
 def _census_table(collection: Collection) -> Table:
-    named = {image.patient for image in collection.images}
+    named = {image.patient for image in collection.images}.union(*collection.spellings)
     patients = len(named.union(*(leak.patients for leak in collection.leaks)))
     women = len({image.woman for image in collection.images})
     table = Table(
@@ -183,9 +191,10 @@ def _findings(collection: Collection) -> Iterator[tuple[str, Sequence[str]]]:
     reasons = Counter(one.reason for one in collection.quarantined)
     unreadable = ", ".join(f"{count}: {reason}" for reason, count in reasons.most_common())
     kinds: tuple[tuple[str, Sequence[str]], ...] = (
+        *((remark.heading, remark.items) for remark in remarks(collection)),
         (
             f"{len(collection.quarantined)} unreadable, left out ({unreadable})",
-            [f"{one.image}: {one.reason}" for one in collection.quarantined],
+            [one.told for one in collection.quarantined],
         ),
         (
             "pictures that several patients share; these stay in one split (if they are one woman, give her one name)",
