@@ -31,6 +31,7 @@ from site_agent.collection import Collection, Image, digest_of, index, require
 from site_agent.home import SiteHome
 from site_agent.images import PIXELS_MAX, decode, thumbnail
 from site_agent.looks import Look, read_looks
+from site_agent.remarks import remarks
 
 Collections = Mapping[tuple[str, Fold], Collection]
 
@@ -57,6 +58,8 @@ class Ground:
     lots: Mapping[tuple[str, Fold], Lot]
     data: Data
     manifests: Mapping[str, Path]
+    notes: tuple[str, ...] = ()
+    """what a person should know of the manifests' columns and identifiers"""
     imagenet: str = ""
     """SHA-256 of the file with ImageNet's weights, where the study names one"""
 
@@ -83,7 +86,8 @@ def prepare(asked: Asked, places: Places, on_progress: OnProgress) -> Ground:
     first = {site: next(c for (name, _), c in found.items() if name == site) for site in whole}
     lots = {place: _lot(collection) for place, collection in found.items()}
     data, weights = describe(found, _seen(first, places)), _imagenet(asked)
-    return Ground(lots=lots, data=data, manifests=manifests, imagenet=weights)
+    notes = tuple(f"{site}: {remark.short()}" for site, c in first.items() for remark in remarks(c))
+    return Ground(lots=lots, data=data, manifests=manifests, notes=notes, imagenet=weights)
 
 
 def _imagenet(asked: Asked) -> str:
