@@ -141,7 +141,7 @@ class Collection:
     doubts: tuple[Doubt, ...] = ()
     """identifiers that may be wrong"""
     renamed: tuple[tuple[str, str], ...] = ()
-    """(identifier now, in splits.csv) of those who were known there under another identifier only"""
+    """(identifier now, identifier then) of those whom splits.csv knows under an earlier one"""
     absent_patients: int = 0
     """of splits.csv, whose identifiers are not in the manifest"""
     earlier_patients: int = 0

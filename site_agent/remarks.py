@@ -19,13 +19,12 @@ class Remark:
 
     def short(self) -> str:
         """Return heading and first items on one line."""
-        return f"{self.heading}: {', '.join(at_most(self.items))}"
+        return f"{self.heading}: {', '.join(at_most(self.items))}" if self.items else self.heading
 
 
 def remarks(collection: Collection) -> tuple[Remark, ...]:
     """Return what was found, the gravest first."""
     found = (
-        Remark(_renamed(collection), tuple(f"{now} was {then}" for now, then in collection.renamed)),
         Remark(
             f"{_count(collection.spellings, 'identifier')} written in several ways, each taken for one woman (write it "
             "in one way; two women need identifiers that differ in more than zeros, case, blanks, hyphens and dots)",
@@ -37,16 +36,20 @@ def remarks(collection: Collection) -> tuple[Remark, ...]:
         ),
         Remark(f"{_count(collection.ignored_columns, 'column')} of the manifest not read", collection.ignored_columns),
     )
-    return tuple(remark for remark in found if remark.items)
+    return (*_absent(collection), *(remark for remark in found if remark.items))
 
 
-def _renamed(collection: Collection) -> str:
-    recognised = len({now for now, _ in collection.renamed})
-    return (
-        f"{collection.absent_patients} of {collection.earlier_patients} patients of splits.csv are not in the manifest;"
-        f" {recognised} of its patients were recognised by their pictures, or by an identifier that is written in "
-        "another way, and keep their split"
+def _absent(collection: Collection) -> list[Remark]:
+    """Say who of splits.csv is gone, and who was recognised although her identifier changed."""
+    absent, renamed = collection.absent_patients, collection.renamed
+    if not absent and not renamed:
+        return []
+    heading = f"{absent} of {collection.earlier_patients} patients of splits.csv are not in the manifest"
+    recognised = (
+        f"; {len({now for now, _ in renamed})} patients of the manifest were recognised by their pictures, or by an "
+        "identifier that is written in another way: they keep the split they had"
     )
+    return [Remark(heading + (recognised if renamed else ""), tuple(f"{now} was {then}" for now, then in renamed))]
 
 
 def _count(items: Sequence[object], noun: str) -> str:

@@ -125,7 +125,7 @@ class Recognised:
     splits: Mapping[str, Split]
     """the earlier split of those who were"""
     renamed: tuple[tuple[str, str], ...]
-    """(identifier now, identifier then) of those who were known under another one only"""
+    """(identifier now, identifier then) of those who were known under one that is gone, or under another woman's"""
     absent: int
     """patients of splits.csv whose identifiers are not in the manifest"""
     earlier: int
@@ -149,8 +149,13 @@ def recognise(now: Mapping[str, Set[str]], earlier: Mapping[str, Kept], named: I
     spellings = {one: alike for alike in written_alike({*now, *earlier}) for one in alike}
     known = {one: _known_as(now[one], spellings.get(one, (one,)), earlier, owners) for one in now}
     splits = {one: _protected(earlier[name].split for name in names) for one, names in known.items() if names}
-    renamed = tuple((one, name) for one, names in sorted(known.items()) if one not in names for name in names)
     absent = set(earlier) - set(now) - set(named)
+    renamed = tuple(
+        (one, name)
+        for one, names in sorted(known.items())
+        for name in names
+        if name in absent or (name != one and one not in names)
+    )
     lost = absent - {name for names in known.values() for name in names}
     strangers = len(now) - len(splits)
     if len(lost) * 2 > len(earlier) and strangers > len(splits):
