@@ -191,7 +191,6 @@ def _findings(collection: Collection) -> Iterator[tuple[str, Sequence[str]]]:
     reasons = Counter(one.reason for one in collection.quarantined)
     unreadable = ", ".join(f"{count}: {reason}" for reason, count in reasons.most_common())
     kinds: tuple[tuple[str, Sequence[str]], ...] = (
-        *((remark.heading, remark.items) for remark in remarks(collection)),
         (
             f"{len(collection.quarantined)} unreadable, left out ({unreadable})",
             [one.told for one in collection.quarantined],
@@ -210,6 +209,7 @@ def _findings(collection: Collection) -> Iterator[tuple[str, Sequence[str]]]:
         ),
         ("patients who changed their split, to follow one they share a picture with", collection.moved),
     )
+    yield from ((remark.heading, remark.items) for remark in remarks(collection))
     yield from ((heading, items) for heading, items in kinds if items)
 
 
