@@ -21,6 +21,7 @@ from site_agent.agent import Agent
 from site_agent.display import Display, echo
 from site_agent.home import SiteHome, create
 from site_agent.instances import succeed
+from site_agent.joining import check_home, check_manifest
 from site_agent.link import GrpcLink
 from site_agent.worker import Worker, WorkFailedError
 
@@ -31,14 +32,20 @@ EXIT_OF = {Outcome.OK: 0, Outcome.DEGRADED: 20, Outcome.ABORTED: 21}
 @click.command("join")
 @click.argument("invitation", type=click.Path(path_type=Path))
 @click.option("--manifest", type=click.Path(path_type=Path), help="The site's manifest; written into site.toml.")
-@click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads to train with; 0: all cores.")
+@click.option("--threads", type=click.IntRange(min=0), help="CPU threads to train with; 0: all cores.")
 @click.pass_obj
-def join(home: SiteHome, invitation: Path, manifest: Path | None, threads: int) -> None:
-    """Join a federation: make this site's key here, obtain its certificate, write site.toml."""
+def join(home: SiteHome, invitation: Path, manifest: Path | None, threads: int | None) -> None:
+    """Join a federation: make this site's key here, obtain its certificate, write site.toml.
+
+    Everything is checked before the invitation is used up.
+    """
     with disk(invitation, "read"):
         invited = identity.Invitation.parse(invitation.read_bytes())
     now = datetime.now(UTC)
     identity.check_validity(identity.identify(invited.certificate_pem), now)
+    check_home(home, invited)
+    if manifest is not None:
+        check_manifest(manifest)
     create(home, coordinator=invited.address, manifest=manifest, threads=threads)
     who = identity.Identity(invited.federation, "site", invited.site)
     key = _new_key(home)
@@ -52,7 +59,9 @@ def join(home: SiteHome, invitation: Path, manifest: Path | None, threads: int) 
     write_whole(home.key_file("authority.crt"), invited.authority_pem)
     click.echo(f"joined federation {who.federation} as site {who.name}; certificate until {found.not_after:%Y-%m-%d}")
     click.echo(f"the invitation is used up: delete {invitation}")
-    click.echo(f"next: look at {home.config_file}, then site-agent --home {home.folder} check")
+    if not home.config().data.manifest:
+        click.echo(f"no manifest is named yet: write its path into {home.config_file}, [data] manifest")
+    click.echo(f"next: site-agent --home {home.folder} check")
 
 
 NEW_KEY = "site.key.new"
