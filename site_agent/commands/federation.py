@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
@@ -23,7 +24,8 @@ from site_agent.home import SiteHome, create
 from site_agent.instances import succeed
 from site_agent.joining import check_home, check_manifest
 from site_agent.link import GrpcLink
-from site_agent.worker import Worker, WorkFailedError
+from site_agent.probe import examine
+from site_agent.worker import Worker
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 EXIT_OF = {Outcome.OK: 0, Outcome.DEGRADED: 20, Outcome.ABORTED: 21}
@@ -95,11 +97,9 @@ def _enroll(invited: identity.Invitation, request_pem: bytes) -> bytes:
 @click.pass_obj
 def check(home: SiteHome) -> None:
     """Try everything a run needs: configuration, certificate, clock, line, images, hardware."""
-    from site_agent.probe import examine  # it loads torch, for which neither joining nor the agent shall wait
-
     home.config()
     problems: list[FedcervixError] = []
-    for name, result in examine(home, datetime.now(UTC)):
+    for name, result in examine(home, datetime.now(UTC), Display().show):
         if isinstance(result, FedcervixError):
             problems.append(result)
             click.echo(f"FAILED  {name}: {result.explain()}")
@@ -116,7 +116,7 @@ def run(home: SiteHome) -> None:
     certificate = home.certificate()
     identity.check_validity(certificate, datetime.now(UTC))
     address = _address(home)
-    home.manifest()
+    check_manifest(home.manifest())
     site, display = certificate.identity.name, Display()
     with home.locked():
         link = GrpcLink(
@@ -128,7 +128,8 @@ def run(home: SiteHome) -> None:
         )
         worker = Worker(home, site)
         key_files = [home.key_file(name) for name in ("authority.crt", "site.crt", "site.key")]
-        agent = Agent(home, site, link, worker, display.show, lambda: tls.look(address, *key_files))
+        look = functools.partial(tls.look, address, *key_files)
+        agent = Agent(home, site, link, worker, display.show, look, examine=worker.examine)
         _on_signals(agent, worker)
         echo(f"site {site} of federation {certificate.identity.federation}, coordinator {address}", err=True)
         try:
@@ -137,10 +138,6 @@ def run(home: SiteHome) -> None:
             display.close()
             echo(f"stopped; go on with: site-agent --home {home.folder}", err=True)
             sys.exit(130)
-        except WorkFailedError as error:
-            display.close()
-            echo(f"error: {error.explain()}", err=True)
-            sys.exit(error.work_exit_code)
         finally:
             display.close()
             link.close()
