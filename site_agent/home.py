@@ -18,7 +18,6 @@ untold/               scrubbed reports of failures that the coordinator has not 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,8 +25,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from fedcervix import identity
+from fedcervix.address import check_address
 from fedcervix.config import build, read_toml
 from fedcervix.errors import ConfigError, RunError
+from fedcervix.locks import held
 from fedcervix.plan import STRICT, Mode, check
 from fedcervix.weights import disk
 
@@ -70,9 +71,8 @@ class LinkSection:
     coordinator: str = ""
 
     def __post_init__(self) -> None:
-        host, _, port = self.coordinator.rpartition(":")
-        ok = not self.coordinator or (bool(host) and port.isdigit() and 0 < int(port) < 65_536)
-        check(ok, f"coordinator is HOST:PORT; found {self.coordinator!r}")
+        if self.coordinator:
+            check_address("coordinator", self.coordinator)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,17 +232,12 @@ class SiteHome:
     @contextlib.contextmanager
     def locked(self, file: str = "lock", *, who: str = "an agent") -> Iterator[None]:
         """Hold the home folder for one process of a kind. Raises RunError where another one has it."""
-        with disk(self.folder, "write"):
-            lock = (self.folder / file).open("w")
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunError(
-                    f"{who} is already running on {self.folder}",
-                    cause="it was started twice, or runs as a service",
-                    next_step="wait until the other one has ended, or stop it first: ps aux | grep site-agent",
-                ) from error
+        busy = RunError(
+            f"{who} is already running on {self.folder}",
+            cause="it was started twice, or runs as a service",
+            next_step="wait until the other one has ended, or stop it first: ps aux | grep site-agent",
+        )
+        with held(self.folder / file, busy=busy):
             yield
 
 
