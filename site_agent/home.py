@@ -28,9 +28,10 @@ from fedcervix import identity
 from fedcervix.address import check_address
 from fedcervix.config import build, read_toml
 from fedcervix.errors import ConfigError, RunError
+from fedcervix.files import make_folder, write_whole
 from fedcervix.locks import held
 from fedcervix.plan import STRICT, Mode, check
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 
 CONFIG_TEMPLATE = """\
 # Configuration of a fedcervix site. Every key is explained in docs/configuration.md.
@@ -243,15 +244,13 @@ class SiteHome:
 
 def create(home: SiteHome, *, coordinator: str = "", manifest: Path | None = None, threads: int = 0) -> None:
     """Make a home folder with a commented configuration; an existing configuration is kept."""
-    with disk(home.folder, "write"):
-        for folder in (home.folder, home.blobs, home.models, home.reports, home.incidents):
-            folder.mkdir(parents=True, exist_ok=True)
-        home.key_file("").mkdir(mode=0o700, exist_ok=True)
-        if not home.config_file.exists():
-            named = str(manifest.absolute()) if manifest else ""
-            text = CONFIG_TEMPLATE.format(
-                coordinator=json.dumps(coordinator),
-                manifest=json.dumps(named),
-                threads=f"threads = {threads}" if threads else "# threads = 0",
-            )
-            home.config_file.write_text(text)
+    for folder in (home.folder, home.blobs, home.models, home.reports, home.incidents, home.key_file("")):
+        make_folder(folder)
+    if not home.config_file.exists():
+        named = str(manifest.absolute()) if manifest else ""
+        text = CONFIG_TEMPLATE.format(
+            coordinator=json.dumps(coordinator),
+            manifest=json.dumps(named),
+            threads=f"threads = {threads}" if threads else "# threads = 0",
+        )
+        write_whole(home.config_file, text.encode())

@@ -35,7 +35,7 @@ import torch.distributed as dist
 from fedcervix.errors import FedcervixError, FullDiskError, StorageError, TrainingError
 from fedcervix.events import TaskKind, task_from_dict
 from fedcervix.plan import Plan
-from fedcervix.weights import FULL
+from fedcervix.storage import FULL
 from site_agent.devices import accelerate, choose, prepare
 from site_agent.home import SiteHome
 from site_agent.lifeline import Lifeline, end_with_input, end_with_parent

@@ -3,10 +3,10 @@
 Bottom to top (a module imports only from its own line and the lines above it):
 
     errors  plan  profiles  events  quorum  rounds  economy  session  seeds         standard library only
-    manifest  splits  address  ownership                                            standard library only
+    manifest  splits  address  ownership  storage  locks                            standard library only
     weights  arriving  aggregate  packing  metrics  identity  privacy               + numpy, cryptography
     wire (generated)  codec                                                         protobuf <-> events
-    files  locks  journal  blobs  rounding  config  log  pauses  rpc  process  allocator   disk, terminal, network
+    files  journal  blobs  rounding  config  log  pauses  rpc  process  allocator   disk, terminal, network, memory
 
 `tests/unit/test_architecture.py` holds this table against the imports.
 """

@@ -14,7 +14,6 @@ Rules
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import math
@@ -25,14 +24,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedWriter, FileIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcervix.errors import FullDiskError, RemoteError, StorageError
-from fedcervix.ownership import denied
+from fedcervix.errors import RemoteError, StorageError
 from fedcervix.plan import check
+from fedcervix.storage import disk as disk  # it is read from here as well
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "I64": np.dtype("<i8"),
@@ -453,29 +452,3 @@ def read_at(file: FileIO, start: int, into: memoryview) -> None:
                     next_step="check the disk and start again; the file is fetched anew",
                 )
             filled += count
-
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-@contextmanager
-def disk(path: Path | str, verb: Literal["read", "write"]) -> Iterator[None]:
-    """Translate an OSError into a StorageError that says what to do: a FullDiskError where there is no room."""
-    try:
-        yield
-    except OSError as error:
-        what = f"cannot {verb} {path}: {error.strerror or error}"
-        if error.errno in FULL:
-            raise FullDiskError(
-                what,
-                cause="the disk is full",
-                next_step=f"free some space (df -h {Path(path).parent}); nothing was lost",
-            ) from error
-        if isinstance(error, PermissionError):
-            cause, next_step = denied(Path(error.filename if isinstance(error.filename, str) else path))
-            raise StorageError(what, cause=cause, next_step=next_step) from error
-        raise StorageError(
-            what,
-            cause="the file or its folder is missing, or the disk does not answer",
-            next_step=f"check the path: ls -ld {path}",
-        ) from error

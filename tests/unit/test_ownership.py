@@ -13,7 +13,7 @@ import pytest
 from fedcervix.config import read_toml
 from fedcervix.errors import ConfigError, StorageError
 from fedcervix.ownership import denied, user_name
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 
 NOBODY = 65_534
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
