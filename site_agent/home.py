@@ -18,7 +18,6 @@ untold/               scrubbed reports of failures that the coordinator has not 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,11 +25,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from fedcervix import identity
+from fedcervix.address import check_address
 from fedcervix.config import build, read_toml
 from fedcervix.errors import ConfigError, RunError
-from fedcervix.files import write_secret
+from fedcervix.files import make_folder, write_whole
+from fedcervix.locks import held
 from fedcervix.plan import STRICT, Mode, check
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 from site_agent import site_toml
 
 
@@ -42,9 +43,8 @@ class LinkSection:
     coordinator: str = ""
 
     def __post_init__(self) -> None:
-        host, _, port = self.coordinator.rpartition(":")
-        ok = not self.coordinator or (bool(host) and port.isdigit() and 0 < int(port) < 65_536)
-        check(ok, f"coordinator is HOST:PORT; found {self.coordinator!r}")
+        if self.coordinator:
+            check_address("coordinator", self.coordinator)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,17 +204,12 @@ class SiteHome:
     @contextlib.contextmanager
     def locked(self, file: str = "lock", *, who: str = "an agent") -> Iterator[None]:
         """Hold the home folder for one process of a kind. Raises RunError where another one has it."""
-        with disk(self.folder, "write"):
-            lock = (self.folder / file).open("w")
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunError(
-                    f"{who} is already running on {self.folder}",
-                    cause="it was started twice, or runs as a service",
-                    next_step="wait until the other one has ended, or stop it first: ps aux | grep site-agent",
-                ) from error
+        busy = RunError(
+            f"{who} is already running on {self.folder}",
+            cause="it was started twice, or runs as a service",
+            next_step="wait until the other one has ended, or stop it first: ps aux | grep site-agent",
+        )
+        with held(self.folder / file, busy=busy):
             yield
 
 
@@ -230,11 +225,10 @@ def create(home: SiteHome, *, coordinator: str = "", manifest: Path | None = Non
     before = _text(home.config_file)
     after = site_toml.with_values(before or site_toml.TEMPLATE, values, source=home.config_file)
     build(SiteConfig, tomllib.loads(after), source=home.config_file)
-    with disk(home.folder, "write"):
-        for folder in (home.folder, home.key_file(""), home.blobs, home.models, home.reports, home.incidents):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in (home.key_file(""), home.blobs, home.models, home.reports, home.incidents):
+        make_folder(folder)
     if after != before:
-        write_secret(home.config_file, after.encode())
+        write_whole(home.config_file, after.encode())
 
 
 def _text(file: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from fedcervix import identity
 from fedcervix.errors import ConfigError, DataError, RunError
 from fedcervix.manifest import decode_text, parse
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 from site_agent.home import SiteHome
 
 OF_A_COORDINATOR = "coordinator.toml"

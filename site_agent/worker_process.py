@@ -36,7 +36,7 @@ import torch.distributed as dist
 from fedcervix.errors import FedcervixError, FullDiskError, StorageError, TrainingError
 from fedcervix.events import TaskKind, task_from_dict
 from fedcervix.plan import Plan
-from fedcervix.weights import FULL
+from fedcervix.storage import FULL
 from site_agent.devices import accelerate, choose, prepare
 from site_agent.examining import examine
 from site_agent.home import SiteHome

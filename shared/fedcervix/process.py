@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 
 from fedcervix.errors import FedcervixError
+from fedcervix.files import keep_private
 
 PIPE_COLUMNS = 140
 """width of tables where there is no terminal to ask"""
@@ -26,6 +27,7 @@ def stdout_console() -> Console:
 
 def exits(command: click.Command) -> None:
     """Run a command line; print errors of ours as three lines and exit with their code (see errors.EXIT_CODES)."""
+    keep_private()
     with ends_whole():
         _run(command)
 

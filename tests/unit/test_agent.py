@@ -988,7 +988,7 @@ class Examined:
         self.go = threading.Event()
         self.asked = 0
 
-    def __call__(self, _plan: Plan, _on_progress: object, cancelled: threading.Event) -> None:
+    def __call__(self, _plan: Plan, _on_progress: object, _cancelled: threading.Event) -> None:
         self.asked += 1
         assert self.go.wait(WAIT_S)
         if self._answers and (answer := self._answers.pop(0)) is not None:
