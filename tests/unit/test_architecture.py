@@ -222,7 +222,7 @@ def test_the_worker_process_never_imports_grpc() -> None:
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [
-        ("import coordinator.cli", sorted(HEAVY)),
+        ("import coordinator.commands", sorted(HEAVY)),
         ("import cervix_study.commands.run", [*sorted(TORCH), "sklearn", "grpc", "submitit"]),
         (
             "import fedcervix.rounds, fedcervix.session",
