@@ -186,7 +186,7 @@ class Federation:
     def coordinate(self, processes: Processes) -> int:
         """Start the real coordinator; return its port, which the sites' configurations now name."""
         arguments = ("--home", self.home.folder, "start", "--mode", "csfssl")
-        process = processes.start("coordinator", "coordinator.commands", *arguments)
+        process = processes.start("coordinator", "coordinator.cli", *arguments)
 
         def port() -> int:
             found = self.home.read_running() or {}

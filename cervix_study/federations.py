@@ -116,7 +116,7 @@ class Federation:
         if not home.config_file.exists():
             roster = ",".join(self.cell.sites)
             addresses = ("--advertise", "localhost:0", "--bind", "127.0.0.1:0")
-            self._call("coordinator.commands", "init", str(home.folder), "--sites", roster, *addresses)
+            self._call("coordinator.cli", "init", str(home.folder), "--sites", roster, *addresses)
         assert self.cell.terms is not None
         tables: dict[str, dict[str, Any]] = {
             "federation": {"name": "cervix"},
@@ -133,7 +133,7 @@ class Federation:
         """`coordinator start`; return its port."""
         home = self.coordinator
         program = self._start(
-            "coordinator", "coordinator.commands", "--home", str(home.folder), "start", "--mode", self.mode
+            "coordinator", "coordinator.cli", "--home", str(home.folder), "start", "--mode", self.mode
         )
         for _ in range(int(LISTENS_WITHIN_S / LOOK_S)):
             running = home.read_running()
@@ -162,7 +162,7 @@ class Federation:
         if not home.key_file("site.crt").exists():
             invitation = self.folder / f"{name}.invitation.toml"
             self._call(
-                "coordinator.commands", "--home", str(self.coordinator.folder), "invite", name, "--out", str(invitation)
+                "coordinator.cli", "--home", str(self.coordinator.folder), "invite", name, "--out", str(invitation)
             )
             self._call("site_agent.cli", "--home", str(home.folder), "join", str(invitation))
             invitation.unlink()

@@ -1,10 +1,11 @@
-"""The command `coordinator`: init, invite, start, status, revoke, abort, stop, export."""
+"""What the commands of `coordinator` do; which options they have says `coordinator.cli`."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -26,58 +27,24 @@ from coordinator.overview import overview
 from coordinator.registry import Registry
 from coordinator.service import STOP_GRACE, Service, check_free, serve
 from coordinator.terminal import render
-from fedcervix import __version__, identity, rpc
+from fedcervix import identity, rpc
 from fedcervix.allocator import share_memory_among_threads
 from fedcervix.blobs import BlobStore
 from fedcervix.errors import ConfigError, LinkError, RunError
 from fedcervix.events import SiteRevoked
 from fedcervix.files import write_secret, write_whole
 from fedcervix.journal import Journal, RunRecord
-from fedcervix.log import configure, logger
+from fedcervix.log import logger
 from fedcervix.pauses import Pauses
 from fedcervix.plan import Mode, differences
-from fedcervix.process import exits, stdout_console
+from fedcervix.process import stdout_console
 from fedcervix.rounds import Outcome, replay
 from fedcervix.weights import digest_file, disk, vet_base
 from fedcervix.wire import federation_pb2 as wire
 
-DEFAULT_HOME = Path.home() / ".fedcervix" / "coordinator"
 EXIT_OF = {Outcome.OK: 0, Outcome.DEGRADED: 20, Outcome.ABORTED: 21}
 
-pass_home = click.make_pass_decorator(Home)
 
-
-@click.group()
-@click.version_option(__version__)
-@click.option(
-    "--home",
-    type=click.Path(path_type=Path),
-    default=DEFAULT_HOME,
-    envvar="FEDCERVIX_COORDINATOR_HOME",
-    show_default=True,
-    help="The coordinator's home folder.",
-)
-@click.option("--verbose", is_flag=True, help="Log more.")
-@click.pass_context
-def cli(context: click.Context, home: Path, *, verbose: bool) -> None:
-    """Coordinate a federation: no image and no patient ever comes here."""
-    configure(verbose=verbose)
-    context.obj = Home(home.absolute())
-
-
-def main() -> None:
-    """Run the command line; an error prints what happened, the likely cause, the next command."""
-    exits(cli)
-
-
-@cli.command()
-@click.argument("folder", type=click.Path(path_type=Path), required=False)
-@click.option("--name", default="cervix", show_default=True, help="The federation's name.")
-@click.option("--advertise", default="localhost:8443", show_default=True, help="HOST:PORT at which sites reach it.")
-@click.option("--bind", default="", help="Address to listen on; default: all interfaces, advertised port.")
-@click.option("--sites", default="nhs,alts", show_default=True, help="The declared roster, with commas.")
-@click.option("--profile", default="paper", show_default=True, help="paper, recommended or demo.")
-@pass_home
 def init(home: Home, folder: Path | None, name: str, advertise: str, bind: str, sites: str, profile: str) -> None:
     """Make a home folder: authority, certificates, commented configuration."""
     home = Home(folder.absolute()) if folder else home
@@ -90,10 +57,6 @@ def init(home: Home, folder: Path | None, name: str, advertise: str, bind: str, 
     click.echo(f"next: look at {home.config_file}, then {_command(home, 'start --mode csfssl')}")
 
 
-@cli.command()
-@click.argument("site")
-@click.option("--out", type=click.Path(path_type=Path), help="Where to write it; default: SITE.invitation.toml")
-@pass_home
 def invite(home: Home, site: str, out: Path | None) -> None:
     """Make a one-time invitation file for a site."""
     config = home.config()
@@ -119,13 +82,6 @@ def invite(home: Home, site: str, out: Path | None) -> None:
     click.echo(f"next, at the site: site-agent join {out.name} --manifest MANIFEST.csv")
 
 
-@cli.command()
-@click.option(
-    "--mode", type=click.Choice(["csfssl", "ppfssl"]), help="How to federate; default: that of the unfinished run."
-)
-@click.option("--bind", default="", help="Listen here instead of [listen] bind.")
-@click.option("--new", is_flag=True, help="Abandon an unfinished run and begin another.")
-@pass_home
 def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
     """Run the federation; goes on by itself with an unfinished run."""
     share_memory_among_threads()
@@ -245,10 +201,6 @@ def _announce(home: Home, outcome: Outcome, reason: str, folder: Path) -> None:
     sys.exit(EXIT_OF[outcome])
 
 
-@cli.command()
-@click.option("--watch", is_flag=True, help="Keep the picture up to date; Ctrl-C leaves.")
-@click.option("--json", "as_json", is_flag=True, help="Print the document for programs.")
-@pass_home
 def status(home: Home, *, watch: bool, as_json: bool) -> None:
     """Show who does what, since when, until when."""
     console = stdout_console()
@@ -337,9 +289,6 @@ def _address(running: dict[str, Any]) -> str:
 _OPERATOR = {"authority": "authority.crt", "certificate": "operator.crt", "key": "operator.key"}
 
 
-@cli.command()
-@click.argument("site")
-@pass_home
 def revoke(home: Home, site: str) -> None:
     """Withdraw a site's certificates and invitations; its open connections are cut at once."""
     count = Registry(home.registry).revoke(site, datetime.now(UTC))
@@ -348,16 +297,11 @@ def revoke(home: Home, site: str) -> None:
     click.echo(reply.text if reply else "no coordinator is running; it will not be let in at the next start")
 
 
-@cli.command()
-@click.option("--reason", default="no reason given", help="Goes into the record.")
-@pass_home
 def abort(home: Home, reason: str) -> None:
     """End the run before its time."""
     _command_running(home, wire.CommandRequest(abort=reason))
 
 
-@cli.command()
-@pass_home
 def stop(home: Home) -> None:
     """Stop the coordinator; the run goes on at the next start."""
     _command_running(home, wire.CommandRequest(stop=True))
@@ -370,10 +314,6 @@ def _command_running(home: Home, request: wire.CommandRequest) -> None:
     click.echo(reply.text)
 
 
-@cli.command()
-@click.argument("run", required=False)
-@click.argument("folder", type=click.Path(path_type=Path), required=False)
-@pass_home
 def export(home: Home, run: str | None, folder: Path | None) -> None:
     """Copy a finished run's model and record to FOLDER; without RUN, list what there is."""
     there = sorted(path.name for path in home.results.glob("*") if path.is_dir())
@@ -388,8 +328,5 @@ def export(home: Home, run: str | None, folder: Path | None) -> None:
 
 
 def _command(home: Home, rest: str) -> str:
-    return f"coordinator {'' if home.folder == DEFAULT_HOME else f'--home {home.folder} '}{rest}"
-
-
-if __name__ == "__main__":
-    main()
+    """Return a command to type that means this home."""
+    return f"coordinator --home {shlex.quote(str(home.folder))} {rest}"

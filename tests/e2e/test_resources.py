@@ -28,7 +28,7 @@ class Absent:
             raise ModuleNotFoundError(f"{name} is not installed here")
 
 sys.meta_path.insert(0, Absent())
-from coordinator.commands import main
+from coordinator.cli import main
 main()
 """
 

@@ -16,7 +16,7 @@ from typing import Any
 import click
 import pytest
 
-from coordinator.commands import cli as coordinator
+from coordinator.cli import cli as coordinator
 from coordinator.home import Home
 from fedcervix.errors import EXIT_CODES
 from fedcervix.plan import Augment, ClassifierRecipe, Recipe, Terms

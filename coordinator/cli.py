@@ -1,0 +1,151 @@
+"""The command `coordinator`: every command and option that can be typed, and the function that does the work.
+
+This file imports nothing that takes time. What a command does stands in `coordinator.commands`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from fedcervix import __version__
+from fedcervix.commandline import Everywhere, Program, default_home, given
+from fedcervix.process import exits
+
+if TYPE_CHECKING:
+    from coordinator.home import Home
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+ANY_PATH = click.Path(path_type=Path)
+MODES = click.Choice(["csfssl", "ppfssl"])
+
+
+@click.group("coordinator", cls=Program)
+@click.version_option(__version__)
+@click.option(
+    "--home",
+    cls=Everywhere,
+    type=ANY_PATH,
+    default=functools.partial(default_home, "coordinator"),
+    envvar="FEDCERVIX_COORDINATOR_HOME",
+    show_default="~/.fedcervix/coordinator",
+    help="The coordinator's home folder.",
+)
+@click.option("--verbose", cls=Everywhere, is_flag=True, help="Log more.")
+def cli() -> None:
+    """Coordinate a federation: no image and no patient ever comes here."""
+
+
+def with_home(function: Function) -> Function:
+    """Call a command's function with the coordinator's home."""
+
+    @functools.wraps(function)
+    def called(**options: Any) -> None:
+        from coordinator.home import Home
+
+        function(Home(given("home").absolute()), **options)
+
+    return called  # type: ignore[return-value]
+
+
+@cli.command()
+@click.argument("folder", type=ANY_PATH, required=False)
+@click.option("--name", default="cervix", show_default=True, help="The federation's name.")
+@click.option("--advertise", default="localhost:8443", show_default=True, help="HOST:PORT at which sites reach it.")
+@click.option("--bind", default="", help="Address to listen on; default: all interfaces, advertised port.")
+@click.option("--sites", default="nhs,alts", show_default=True, help="The declared roster, with commas.")
+@click.option("--profile", default="paper", show_default=True, help="paper, recommended or demo.")
+@with_home
+def init(home: Home, **options: Any) -> None:
+    """Make a home folder: authority, certificates, commented configuration."""
+    from coordinator.commands import init as work
+
+    work(home, **options)
+
+
+@cli.command()
+@click.argument("site")
+@click.option("--out", "-o", type=ANY_PATH, help="Where to write it; default: SITE.invitation.toml")
+@with_home
+def invite(home: Home, **options: Any) -> None:
+    """Make a one-time invitation file for a site."""
+    from coordinator.commands import invite as work
+
+    work(home, **options)
+
+
+@cli.command()
+@click.option("--mode", type=MODES, help="How to federate; default: that of the unfinished run.")
+@click.option("--bind", default="", help="Listen here instead of [listen] bind.")
+@click.option("--new", is_flag=True, help="Abandon an unfinished run and begin another.")
+@with_home
+def start(home: Home, **options: Any) -> None:
+    """Run the federation; goes on by itself with an unfinished run."""
+    from coordinator.commands import start as work
+
+    work(home, **options)
+
+
+@cli.command()
+@click.option("--watch", is_flag=True, help="Keep the picture up to date; Ctrl-C leaves.")
+@click.option("--json", "as_json", is_flag=True, help="Print the document for programs.")
+@with_home
+def status(home: Home, **options: Any) -> None:
+    """Show who does what, since when, until when."""
+    from coordinator.commands import status as work
+
+    work(home, **options)
+
+
+@cli.command()
+@click.argument("site")
+@with_home
+def revoke(home: Home, **options: Any) -> None:
+    """Withdraw a site's certificates and invitations; its open connections are cut at once."""
+    from coordinator.commands import revoke as work
+
+    work(home, **options)
+
+
+@cli.command()
+@click.option("--reason", default="no reason given", help="Goes into the record.")
+@with_home
+def abort(home: Home, **options: Any) -> None:
+    """End the run before its time."""
+    from coordinator.commands import abort as work
+
+    work(home, **options)
+
+
+@cli.command()
+@with_home
+def stop(home: Home, **options: Any) -> None:
+    """Stop the coordinator; the run goes on at the next start."""
+    from coordinator.commands import stop as work
+
+    work(home, **options)
+
+
+@cli.command()
+@click.argument("run", required=False)
+@click.argument("folder", type=ANY_PATH, required=False)
+@with_home
+def export(home: Home, **options: Any) -> None:
+    """Copy a finished run's model and record to FOLDER; without RUN, list what there is."""
+    from coordinator.commands import export as work
+
+    work(home, **options)
+
+
+def main() -> None:
+    """Run the command line; an error prints what happened, the likely cause, the next command."""
+    exits(cli)
+
+
+if __name__ == "__main__":
+    main()
