@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from fedcervix.errors import TrainingError
-from fedcervix.extras import lacking
+from fedcervix.extras import missing
 from site_agent.home import HardwareSection
 
 GPU_FILES = ("nvidia[0-9]*", "dxg")
@@ -66,9 +66,7 @@ def _torch_version(name: str) -> str | None:
 def _torch_file() -> Path:
     found = importlib.util.find_spec("torch")
     if found is None or found.origin is None:
-        known = lacking(ModuleNotFoundError("no torch", name="torch"))
-        assert known is not None
-        raise known
+        raise missing("torch")
     return Path(found.origin).with_name("version.py")
 
 

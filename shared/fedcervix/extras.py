@@ -24,10 +24,12 @@ EXTRA_OF = {
 def lacking(error: ImportError) -> ConfigError | None:
     """Return what to tell of an import that failed; None where no extra would mend it."""
     package = (error.name or "").partition(".")[0]
-    extra = EXTRA_OF.get(package)
-    if extra is None or not isinstance(error, ModuleNotFoundError):
-        return None
-    return ConfigError(f"{package} is not installed; install it with: {install(extra)}")
+    return missing(package) if package in EXTRA_OF and isinstance(error, ModuleNotFoundError) else None
+
+
+def missing(package: str) -> ConfigError:
+    """Return what to tell where a package of `EXTRA_OF` is not installed: one line."""
+    return ConfigError(f"{package} is not installed; next: {install(EXTRA_OF[package])}")
 
 
 def install(extra: str) -> str:
