@@ -14,7 +14,7 @@ from typing import Any
 from fedcervix import codec, identity
 from fedcervix.errors import FedcervixError, PolicyError
 from fedcervix.plan import Plan
-from site_agent import tls
+from site_agent import hardware, tls
 from site_agent.home import SiteHome
 from site_agent.joining import check_manifest
 from site_agent.link import GrpcLink
@@ -24,6 +24,8 @@ from site_agent.worker import Worker
 Show = Callable[[str, dict[str, Any]], None]
 Row = tuple[str, str | FedcervixError]
 """what was tried, and what was found or what is wrong"""
+NEEDED_TO_TRAIN = {"configuration", "manifest", "hardware"}
+"""without these, nothing more can be said of training; a line that is down does not hinder it"""
 
 
 def examine(home: SiteHome, now: datetime, show: Show) -> Iterator[Row]:
@@ -35,13 +37,17 @@ def examine(home: SiteHome, now: datetime, show: Show) -> Iterator[Row]:
         ("certificate", lambda: _certificate(home, now)),
         ("line", lambda: _line(home)),
         ("coordinator", lambda: _coordinator(home, plans.append)),
+        ("hardware", lambda: hardware.look(home.config().hardware)),
     )
+    failed = set()
     for name, attempt in tried:
         try:
             yield name, attempt()
         except FedcervixError as error:
+            failed.add(name)
             yield name, error
-    yield from _training(home, plans[0] if plans else None, show)
+    if not failed & NEEDED_TO_TRAIN:
+        yield from _training(home, plans[0] if plans else None, show)
 
 
 def _configuration(home: SiteHome) -> str:

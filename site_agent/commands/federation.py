@@ -17,25 +17,19 @@ from fedcervix.errors import ConfigError, FedcervixError, IdentityError
 from fedcervix.files import write_secret, write_whole
 from fedcervix.rounds import Outcome
 from fedcervix.weights import disk
-from site_agent import tls
+from site_agent import hardware, tls
 from site_agent.agent import Agent
 from site_agent.display import Display, echo
 from site_agent.home import SiteHome, create
 from site_agent.instances import succeed
 from site_agent.joining import check_home, check_manifest
 from site_agent.link import GrpcLink
-from site_agent.probe import examine
 from site_agent.worker import Worker
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 EXIT_OF = {Outcome.OK: 0, Outcome.DEGRADED: 20, Outcome.ABORTED: 21}
 
 
-@click.command("join")
-@click.argument("invitation", type=click.Path(path_type=Path))
-@click.option("--manifest", type=click.Path(path_type=Path), help="The site's manifest; written into site.toml.")
-@click.option("--threads", type=click.IntRange(min=0), help="CPU threads to train with; 0: all cores.")
-@click.pass_obj
 def join(home: SiteHome, invitation: Path, manifest: Path | None, threads: int | None) -> None:
     """Join a federation: make this site's key here, obtain its certificate, write site.toml.
 
@@ -93,10 +87,10 @@ def _enroll(invited: identity.Invitation, request_pem: bytes) -> bytes:
         link.close()
 
 
-@click.command("check")
-@click.pass_obj
 def check(home: SiteHome) -> None:
-    """Try everything a run needs: configuration, certificate, clock, line, images, hardware."""
+    """Try everything that can be known before round 1: certificate, line, images, time, memory, disk."""
+    from site_agent.probe import examine
+
     home.config()
     problems: list[FedcervixError] = []
     for name, result in examine(home, datetime.now(UTC), Display().show):
@@ -117,6 +111,7 @@ def run(home: SiteHome) -> None:
     identity.check_validity(certificate, datetime.now(UTC))
     address = _address(home)
     check_manifest(home.manifest())
+    hardware.look(home.config().hardware)
     site, display = certificate.identity.name, Display()
     with home.locked():
         link = GrpcLink(
