@@ -128,7 +128,8 @@ class Agent:
     """One site's agent for one run.
 
     `show` is told what is worth telling a person; `look` says why a line cannot be had (see `site_agent.tls`);
-    `examine` finds out whether this site can do what a plan asks, before the site says that it is ready.
+    `check` finds out at the start what is wrong here whatever the plan says; `examine`, whether this site can do what
+    the plan asks, before the site says that it is ready.
     """
 
     def __init__(
@@ -140,6 +141,7 @@ class Agent:
         show: Callable[[str, dict[str, Any]], None],
         look: Callable[[], object] = lambda: None,
         *,
+        check: Callable[[], object] = lambda: None,
         examine: Examine = _nothing_to_examine,
         stop_s: float = STOP_S,
         tell_s: float = TELL_S,
@@ -158,7 +160,8 @@ class Agent:
         self._hung: Task | None = None
         self._failures = Failures(home, site, link, tell_s=tell_s)
         self._stopping = threading.Event()
-        self._examine, self._examining, self._abandoned = examine, threading.Lock(), threading.Event()
+        self._check, self._examine = check, examine
+        self._examining, self._abandoned = threading.Lock(), threading.Event()
         self._examined: set[str] = set()
         """runs whose plan is known to be feasible here"""
         self._was_attached = False
@@ -171,6 +174,7 @@ class Agent:
     def run(self) -> Leave:
         """Take part until the run is over. Raises what stopped the agent before that."""
         try:
+            self._check()
             return self._leave(self._take_part())
         except FedcervixError as error:
             self._fail(error)

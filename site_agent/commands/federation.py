@@ -110,8 +110,6 @@ def run(home: SiteHome) -> None:
     certificate = home.certificate()
     identity.check_validity(certificate, datetime.now(UTC))
     address = _address(home)
-    check_manifest(home.manifest())
-    hardware.look(home.config().hardware)
     site, display = certificate.identity.name, Display()
     with home.locked():
         link = GrpcLink(
@@ -124,7 +122,9 @@ def run(home: SiteHome) -> None:
         worker = Worker(home, site)
         key_files = [home.key_file(name) for name in ("authority.crt", "site.crt", "site.key")]
         look = functools.partial(tls.look, address, *key_files)
-        agent = Agent(home, site, link, worker, display.show, look, examine=worker.examine)
+        agent = Agent(
+            home, site, link, worker, display.show, look, check=lambda: _check_here(home), examine=worker.examine
+        )
         _on_signals(agent, worker)
         echo(f"site {site} of federation {certificate.identity.federation}, coordinator {address}", err=True)
         try:
@@ -140,6 +140,12 @@ def run(home: SiteHome) -> None:
     if leave.outcome is not Outcome.ABORTED:
         echo(f"next: site-agent --home {home.folder} finetune")
     sys.exit(EXIT_OF[leave.outcome])
+
+
+def _check_here(home: SiteHome) -> None:
+    """Raise what can be known without the coordinator and without opening an image."""
+    check_manifest(home.manifest())
+    hardware.look(home.config().hardware)
 
 
 def _address(home: SiteHome) -> str:

@@ -110,7 +110,7 @@ def test_two_agents_on_one_home(federate: Federate) -> None:
     federation = federate()
     federation.coordinate("--mode", "csfssl")
     federation.enrol("nhs")
-    first = federation.agent("nhs")
+    first = federation.light("nhs")
     first.says("attached to run")
     assert_ends(federation.agent("nhs"), RunError, "an agent is already running")
     assert first.running()
@@ -225,7 +225,7 @@ def test_bad_data_stops_a_site_until_it_is_mended_and_a_corrupt_image_does_not(
     [incident] = federation.site("nhs").incidents.iterdir()
     assert incident.name == f"{failure['incident']}.txt"
     assert incident.stat().st_mode & 0o777 == 0o600
-    assert "manifest.py" in incident.read_text()  # the whole trace, for the site's eyes
+    assert "manifest.csv" in incident.read_text()  # the full account, for the site's eyes
 
     manifest.write_text(good)
     broken = folder / good.splitlines()[1].split(",")[0]
