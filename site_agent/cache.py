@@ -24,7 +24,7 @@ import numpy as np
 
 from fedcervix.errors import DataError, FullDiskError, StorageError
 from fedcervix.plan import Fit
-from fedcervix.weights import FULL
+from fedcervix.storage import FULL
 from site_agent import cachefiles
 from site_agent.images import PIXELS_MAX, Progress, UnreadableError, each, picture, pixel_digest, silent, square
 from site_agent.memory import available_bytes

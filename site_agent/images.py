@@ -32,7 +32,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -86,8 +86,6 @@ _OPEN_FAILED = {
 
 class UnreadableError(DataError):
     """An image cannot be used. The reason names no path: it may be counted, logged and shown."""
-
-    exit_code: ClassVar[int] = DataError.exit_code
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

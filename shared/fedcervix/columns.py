@@ -123,12 +123,12 @@ def _check_meant(table: Table, names: Sequence[str], unread: Sequence[int], sour
         return
     listed = [f"{_named(table.header[k], k)} may be meant as {what!r}: {why}" for k, (what, why) in meant.items()]
     first = next(iter(meant))
-    name, known = table.header[first], meant[first][0]
+    name, known = table.header[first] or "NAME", meant[first][0]
     raise DataError(
         f"{source}: column {'; column '.join(listed)}",
         cause=f"fedcervix reads {', '.join(KNOWN)} and no other column; {known!r} is missing or empty",
         next_step=f"rename the column to {known!r} in {source}; if it is something else, say so: --ignore-column "
-        f"{name or 'NAME'} with data check, ignore_columns = [{_quoted(name or 'NAME')}] below [data] in site.toml",
+        f"{name} with data check or join, ignore_columns = [{_quoted(name)}] below [data] in site.toml",
     )
 
 
