@@ -15,6 +15,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -142,6 +143,10 @@ class Home:
         """Address and process of the running coordinator."""
         return self.folder / "running.json"
 
+    def command(self, words: str) -> str:
+        """Return a command to type that means this home, whatever is in its path."""
+        return f"coordinator --home {shlex.quote(str(self.folder))} {words}"
+
     def key_file(self, name: str) -> Path:
         """Return where the key or certificate `name` lies."""
         return self.folder / "keys" / name
@@ -153,7 +158,7 @@ class Home:
 
     def config(self) -> Config:
         """Return the configuration. Raises ConfigError."""
-        raw = read_toml(self.config_file, hint=f"coordinator init {self.folder}")
+        raw = read_toml(self.config_file, hint=self.command("init"))
         return build(Config, raw, source=self.config_file)
 
     def plan(self, mode: Mode) -> Plan:
@@ -179,7 +184,7 @@ class Home:
         if now_running is None:
             raise RunError(
                 "the coordinator's port is chosen when it starts (advertise ends in :0), and it is not running",
-                next_step="start it first: coordinator start --mode csfssl",
+                next_step=f"start it first: {self.command('start --mode csfssl')}",
             )
         return f"{host}:{now_running['port']}"
 
@@ -213,7 +218,7 @@ class Home:
                 raise RunError(
                     f"a coordinator is already running on {self.folder}" + (f" (pid {other['pid']})" if other else ""),
                     cause="it was started twice, or runs as a service",
-                    next_step=f"coordinator --home {self.folder} status",
+                    next_step=self.command("status"),
                 ) from error
             fcntl.flock(running, fcntl.LOCK_EX)  # held by others for an instant at most
             yield
