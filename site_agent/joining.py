@@ -5,6 +5,7 @@ A home folder belongs to one site of one federation. To join again as the same s
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from fedcervix import identity
@@ -19,7 +20,8 @@ OF_A_COORDINATOR = "coordinator.toml"
 def check_home(home: SiteHome, invited: identity.Invitation) -> None:
     """Raise RunError or ConfigError unless the folder is free, or the home of the invited site."""
     folder = home.folder
-    other = f"choose another folder: site-agent --home {folder}-{invited.site} join INVITATION.toml"
+    free = SiteHome(folder.with_name(f"{folder.name}-{invited.site}"))
+    other = f"choose another folder: {free.command('join INVITATION.toml')}"
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file, not a folder", cause="a wrong --home", next_step=other)
     if (folder / OF_A_COORDINATOR).exists():
@@ -39,7 +41,7 @@ def check_home(home: SiteHome, invited: identity.Invitation) -> None:
         raise RunError(
             f"{folder} belongs to another federation of the same name",
             cause="the coordinator was set up anew, or the invitation comes from somebody else",
-            next_step=f"ask the coordinator's operator; if it was set up anew: mv {keys} {keys}.old, then join again",
+            next_step=f"ask the coordinator's operator; if it was set up anew: mv {shlex.quote(str(keys))} {shlex.quote(str(keys) + '.old')}, then join again",
         )
 
 

@@ -40,7 +40,7 @@ def evaluate(home: SiteHome) -> None:
         raise ModelError(
             f"the images have changed since {', '.join(stale)} was fine-tuned",
             cause="images, labels or splits were added or changed: a test woman might have been trained on",
-            next_step=f"site-agent --home {home.folder} finetune",
+            next_step=home.command("finetune"),
         )
     inputs = {c.start: (c.recipe.image_px, c.recipe.fit) for c in stored}
     if len(set(inputs.values())) > 1:
@@ -48,7 +48,7 @@ def evaluate(home: SiteHome) -> None:
         raise ModelError(
             f"the classifiers take different input: {named}",
             cause="they were fine-tuned with different recipes, and cannot be compared",
-            next_step=f"site-agent --home {home.folder} finetune (with one recipe for all)",
+            next_step=f"{home.command('finetune')} (with one recipe for all)",
         )
     test = dataset.labelled(home, collection, stored[0].recipe, "test")
     now = datetime.now(UTC)
