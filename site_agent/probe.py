@@ -1,4 +1,7 @@
-"""What `site-agent check` tries, one after the other: each gives a finding, or an error that says what to do."""
+"""What `site-agent check` tries, one after the other: each gives a finding, or an error that says what to do.
+
+Nothing here loads torch.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from datetime import datetime
 
 from fedcervix import codec, identity
 from fedcervix.errors import FedcervixError, PolicyError, StorageError
-from site_agent import dataset, tls
+from site_agent import dataset, hardware, tls
 from site_agent.collection import require
 from site_agent.home import SiteHome
 from site_agent.link import GrpcLink
@@ -17,7 +20,9 @@ from site_agent.policy import objections
 FREE_BYTES_WANTED = 2 * 2**30
 
 
-def examine(home: SiteHome, now: datetime) -> Iterator[tuple[str, str | FedcervixError]]:
+def examine(
+    home: SiteHome, now: datetime, *, start_trainer: bool = False
+) -> Iterator[tuple[str, str | FedcervixError]]:
     """Yield (what was tried, what was found or what is wrong)."""
     checks: tuple[tuple[str, Callable[[], str]], ...] = (
         ("configuration", lambda: _configuration(home)),
@@ -25,7 +30,7 @@ def examine(home: SiteHome, now: datetime) -> Iterator[tuple[str, str | Fedcervi
         ("line", lambda: _line(home)),
         ("coordinator", lambda: _coordinator(home)),
         ("images", lambda: _images(home)),
-        ("hardware", lambda: _hardware(home)),
+        ("hardware", lambda: _hardware(home, start_trainer=start_trainer)),
         ("disk", lambda: _disk(home)),
     )
     for name, check in checks:
@@ -84,11 +89,8 @@ def _images(home: SiteHome) -> str:
     return f"{len(collection.images)} images of {women} women{unread}{leaks} (details: site-agent data check MANIFEST)"
 
 
-def _hardware(home: SiteHome) -> str:
-    from site_agent.devices import choose
-
-    device = choose(home.config().hardware.device)
-    return f"trains on {device}"
+def _hardware(home: SiteHome, *, start_trainer: bool) -> str:
+    return (hardware.start if start_trainer else hardware.look)(home.config().hardware)
 
 
 def _disk(home: SiteHome) -> str:

@@ -34,6 +34,7 @@ import torch.distributed as dist
 
 from fedcervix.errors import FedcervixError, FullDiskError, StorageError, TrainingError
 from fedcervix.events import TaskKind, task_from_dict
+from fedcervix.files import keep_private
 from fedcervix.plan import Plan
 from fedcervix.storage import FULL
 from site_agent.devices import accelerate, choose, prepare
@@ -59,6 +60,7 @@ END_S = 10.0
 
 def main() -> None:
     """Serve tasks until standard input ends: `python -m site_agent.worker_process HOME SITE`."""
+    keep_private()
     home, site = SiteHome(Path(sys.argv[1])), sys.argv[2]
     # Followers keep the agent's pipe open too: it ends when the last process has.
     answers = _Answers(os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1))

@@ -12,8 +12,6 @@ from cervix_study.report.compose import write_report
 from cervix_study.tested import Finished
 
 
-@click.command("report")
-@click.argument("folder", type=click.Path(path_type=Path))
 def report(folder: Path) -> None:
     """Judge a study and write report.html, report.md and findings.json into its FOLDER."""
     findings = judge(Finished.read(folder))

@@ -114,6 +114,9 @@ class TwinError(FedcervixError):
     exit_code = 13
 
 
+OUTPUT_CLOSED = 141
+"""as a shell reports a program that SIGPIPE ended"""
+
 EXIT_CODES: dict[int, str] = {
     0: "finished, every declared site contributed (OK)",
     1: "unexpected error (a bug: please report the incident)",
@@ -137,4 +140,5 @@ EXIT_CODES: dict[int, str] = {
     20: "finished, but a declared site is missing from at least one round (DEGRADED)",
     21: "the run was aborted",
     130: "interrupted (Ctrl-C or SIGTERM); start again to go on",
+    OUTPUT_CLOSED: "whoever read the output closed it (`| head`)",
 }

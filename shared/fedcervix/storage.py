@@ -15,7 +15,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def disk(path: Path | str, verb: Literal["read", "write"]) -> Iterator[None]:
+def disk(path: Path | str, verb: Literal["read", "write", "use"]) -> Iterator[None]:
     """Translate an OSError into a StorageError that says what to do: a FullDiskError where there is no room."""
     try:
         yield

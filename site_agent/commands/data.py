@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 import click
 import numpy as np
@@ -26,8 +26,7 @@ from rich.table import Table
 from fedcervix.errors import DataError
 from fedcervix.manifest import SPLITS, at_most
 from fedcervix.weights import disk
-from site_agent.collection import UNREADABLE_MAX, Collection, Image, Purpose, index, require
-from site_agent.commands.phantom import phantom
+from site_agent.collection import Collection, Image, Purpose, index, require
 from site_agent.images import PIXELS_MAX, Progress, decode, each, square
 from site_agent.likeness import Leak
 
@@ -40,45 +39,7 @@ PLAIN_REPORTS = 10
 LABEL_COLOURS = {1: (214, 60, 60), 0: (60, 150, 90), None: (130, 130, 130)}
 LABEL_NAMES = {1: "case", 0: "control", None: "unlabelled"}
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 
-data = click.Group("data", help="Look at a collection of images before anything is trained.")
-
-
-def _collection_options(command: Command) -> Command:
-    """Add the options that decide how a collection is indexed."""
-    for option in reversed(
-        (
-            click.argument("manifest", type=click.Path(path_type=Path)),
-            click.option(
-                "--splits",
-                "splits_file",
-                type=click.Path(path_type=Path, dir_okay=False),
-                help="Where this site keeps which patient is in which split; drawn and written if it is new.",
-            ),
-            click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the splits."),
-            click.option(
-                "--unreadable-max",
-                type=click.FloatRange(0, 1),
-                default=UNREADABLE_MAX,
-                show_default=True,
-                help="Share of unreadable images above which the collection is refused.",
-            ),
-            click.option(
-                "--cache",
-                "cache_folder",
-                type=click.Path(path_type=Path, file_okay=False),
-                help="Folder that remembers what was seen, so that a second look is quick.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
-
-
-@data.command("check")
-@_collection_options
-@click.option("--full", is_flag=True, help=f"List every finding, not the first {LISTED_MAX} of each kind.")
 def check(manifest: Path, full: bool, **options: Any) -> None:
     """Say what MANIFEST holds: women and images by split and class, unreadable files, copies, leaks."""
     with progress("looking at images") as report:
@@ -93,10 +54,6 @@ def check(manifest: Path, full: bool, **options: Any) -> None:
     console.print(f"\nnext: look at them: site-agent data sheet {escape(str(manifest))} sheet.png")
 
 
-@data.command("sheet")
-@_collection_options
-@click.argument("picture", metavar="OUT.png", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--images", "count", type=click.IntRange(1, 200), default=16, show_default=True, help="Per split.")
 def sheet(manifest: Path, picture: Path, count: int, seed: int, **options: Any) -> None:
     """Draw a contact sheet of MANIFEST's images to OUT.png. It shows patients: it must not leave the site."""
     with progress("looking at images") as report:
@@ -254,6 +211,3 @@ def _draw_tile(canvas: Pillow.Image, tile: Pillow.Image, image: Image, left: int
     canvas.paste(tile, (left + MARGIN_PX, top + MARGIN_PX))
     caption = f"{image.patient[:14]} {LABEL_NAMES[image.label]}"
     pen.text((left + MARGIN_PX, top + edge), caption, fill=LABEL_COLOURS[image.label])
-
-
-data.add_command(phantom)

@@ -28,11 +28,6 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 EXIT_OF = {Outcome.OK: 0, Outcome.DEGRADED: 20, Outcome.ABORTED: 21}
 
 
-@click.command("join")
-@click.argument("invitation", type=click.Path(path_type=Path))
-@click.option("--manifest", type=click.Path(path_type=Path), help="The site's manifest; written into site.toml.")
-@click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads to train with; 0: all cores.")
-@click.pass_obj
 def join(home: SiteHome, invitation: Path, manifest: Path | None, threads: int) -> None:
     """Join a federation: make this site's key here, obtain its certificate, write site.toml."""
     with disk(invitation, "read"):
@@ -82,15 +77,13 @@ def _enroll(invited: identity.Invitation, request_pem: bytes) -> bytes:
         link.close()
 
 
-@click.command("check")
-@click.pass_obj
-def check(home: SiteHome) -> None:
+def check(home: SiteHome, hardware: bool) -> None:
     """Try everything a run needs: configuration, certificate, clock, line, images, hardware."""
-    from site_agent.probe import examine  # it loads torch, for which neither joining nor the agent shall wait
+    from site_agent.probe import examine  # it loads what reads images, for which neither joining nor the agent waits
 
     home.config()
     problems: list[FedcervixError] = []
-    for name, result in examine(home, datetime.now(UTC)):
+    for name, result in examine(home, datetime.now(UTC), start_trainer=hardware):
         if isinstance(result, FedcervixError):
             problems.append(result)
             click.echo(f"FAILED  {name}: {result.explain()}")

@@ -14,7 +14,7 @@ from fedcervix.metrics import best_threshold
 from fedcervix.plan import Recipe
 from fedcervix.seeds import derive
 from site_agent import classifiers, dataset, models
-from site_agent.commands.setting import Setting, machine_of, reading, recipe_options, setting, site_name
+from site_agent.commands.setting import Setting, machine_of, reading, site_name
 from site_agent.commands.stopping import command_line, stops
 from site_agent.display import Display
 from site_agent.finetune import build_classifier, predict
@@ -24,20 +24,8 @@ from site_agent.model import backbone_state, build_encoder, load_imagenet, load_
 from site_agent.precision import settled
 
 
-@click.command("finetune")
-@recipe_options
-@click.option(
-    "--start",
-    "starts",
-    multiple=True,
-    help="random, imagenet, or the name of a model below models/. Default: random and every model there.",
-)
-@click.pass_obj
-def finetune(
-    home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None, starts: tuple[str, ...]
-) -> None:
+def finetune(home: SiteHome, used: Setting, starts: tuple[str, ...]) -> None:
     """Fine-tune classifiers on this site's labels, one from each start."""
-    used = setting(home, profile, recipe_file, seed)
     with home.locked("lock-finetune", who="another finetune"), stops(command_line(home, "finetune")):
         _finetune(home, used, starts)
 

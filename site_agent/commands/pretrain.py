@@ -24,8 +24,6 @@ from site_agent.commands.setting import (
     Setting,
     machine_of,
     reading,
-    recipe_options,
-    setting,
     site_name,
 )
 from site_agent.commands.stopping import command_line, stops
@@ -48,28 +46,11 @@ COPIES = 2
 PARTS: tuple[Part, Part] = ("train", "valid")
 
 
-@click.command("pretrain")
-@recipe_options
-@click.option(
-    "--also", type=click.Path(path_type=Path), multiple=True, help="Further manifests to pool (CSSL), where allowed."
-)
-@click.option("--tensorboard", type=click.Path(path_type=Path), help="Folder for TensorBoard's event files.")
-@click.option("--restart", is_flag=True, help="Begin anew, even where an interrupted training could go on.")
-@click.pass_obj
-def pretrain(
-    home: SiteHome,
-    profile: str | None,
-    recipe_file: Path | None,
-    seed: int | None,
-    also: tuple[Path, ...],
-    tensorboard: Path | None,
-    restart: bool,
-) -> None:
+def pretrain(home: SiteHome, used: Setting, also: tuple[Path, ...], tensorboard: Path | None, restart: bool) -> None:
     """Train a cervix model on this site's images alone (SSL), or on pooled manifests (CSSL).
 
     What was interrupted goes on from its last checkpoint when the same command is given again.
     """
-    used = setting(home, profile, recipe_file, seed)
     with home.locked("lock-pretrain", who="another pretrain"), stops(command_line(home, "pretrain")) as stop:
         _pretrain(home, used, also, tensorboard, stop, restart=restart)
 

@@ -27,8 +27,6 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"}
 BATCH_FILES = 64
 
 
-@click.command("evaluate")
-@click.pass_obj
 def evaluate(home: SiteHome) -> None:
     """Score every classifier on the test women's images; write the report and results.json."""
     stored = classifiers.all_classifiers(home)
@@ -79,11 +77,6 @@ def _interval(estimate: Estimate) -> str:
     return f"{estimate.value:.2f} ({estimate.low:.2f}–{estimate.high:.2f})"
 
 
-@click.command("predict")
-@click.argument("classifier")
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), default=Path("predictions.csv"), show_default=True)
-@click.pass_obj
 def predict(home: SiteHome, classifier: str, images: tuple[Path, ...], out: Path) -> None:
     """Write the probability of case of new images (files or folders) to a CSV file.
 

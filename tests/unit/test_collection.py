@@ -17,8 +17,8 @@ from fedcervix.errors import DataError, StorageError
 from fedcervix.manifest import SPLITS
 from site_agent import collection as collections
 from site_agent.cache import load
+from site_agent.cli import data
 from site_agent.collection import CensusRow, Collection, Image, Quarantined, index, require
-from site_agent.commands.data import data
 from site_agent.images import Pixels
 from site_agent.likeness import Copy
 
