@@ -241,6 +241,13 @@ def _collection_options(function: Function) -> Function:
                 help="Share of unreadable images above which the collection is refused.",
             ),
             click.option(
+                "--ignore-column",
+                "ignore_columns",
+                multiple=True,
+                metavar="NAME",
+                help="A column that is to be ignored, although it looks like one that is read. May be repeated.",
+            ),
+            click.option(
                 "--cache",
                 "cache_folder",
                 type=FOLDER,

@@ -20,6 +20,7 @@ from site_agent.model import build_encoder
 from site_agent.precision import settled
 from site_agent.preflight import Cost, Findings
 from site_agent.records import Kind, opened
+from site_agent.remarks import remarks
 from site_agent.tasks import Bench
 
 MODELS_AT_ONCE = 8
@@ -44,6 +45,7 @@ def examine(bench: Bench, plan: Plan | None) -> Findings:
         women=len({image.woman for image in collection.images}),
         unreadable=len(collection.quarantined),
         leaks=len(collection.leaks),
+        remarks=tuple(remark.short() for remark in remarks(collection)),
         cost=cost,
     )
 

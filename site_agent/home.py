@@ -56,6 +56,8 @@ class DataSection:
     manifest: str = ""
     unreadable_max: float = 0.05
     split_seed: int = 0
+    ignore_columns: tuple[str, ...] = ()
+    """columns of the manifest that are meant to be ignored, although they look like known ones"""
 
     def __post_init__(self) -> None:
         check(0 <= self.unreadable_max < 1, f"unreadable_max is 0 to below 1; found {self.unreadable_max}")

@@ -6,6 +6,7 @@ A home folder belongs to one site of one federation. To join again as the same s
 from __future__ import annotations
 
 import shlex
+from collections.abc import Collection
 from pathlib import Path
 
 from fedcervix import identity
@@ -37,7 +38,7 @@ def check_home(home: SiteHome, invited: identity.Invitation) -> None:
             next_step=other,
         )
     if home.pem("authority.crt").strip() != invited.authority_pem.strip():
-        keys = home.key_file("")
+        old = shlex.quote(str(home.key_file("")))
         raise RunError(
             f"{folder} belongs to another federation of the same name",
             cause="the coordinator was set up anew, or the invitation comes from somebody else",
@@ -45,10 +46,10 @@ def check_home(home: SiteHome, invited: identity.Invitation) -> None:
         )
 
 
-def check_manifest(manifest: Path) -> None:
+def check_manifest(manifest: Path, ignore_columns: Collection[str] = ()) -> None:
     """Raise DataError unless the file can be read as a manifest. No image is opened."""
     if not manifest.is_file():
         raise DataError(f"there is no file {manifest}", cause="a misspelt path", next_step=f"ls {manifest.parent}")
     with disk(manifest, "read"):
         content = manifest.read_bytes()
-    parse(decode_text(content, manifest.name), manifest.name)
+    parse(decode_text(content, manifest.name), manifest.name, ignore_columns)

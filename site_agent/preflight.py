@@ -71,6 +71,8 @@ class Findings:
     women: int
     unreadable: int
     leaks: int
+    remarks: tuple[str, ...]
+    """what the site should know of its manifest, a line each"""
     cost: Cost | None
 
     def lines(self) -> tuple[tuple[str, str], ...]:
@@ -78,7 +80,8 @@ class Findings:
         unread = f", {self.unreadable} unreadable" if self.unreadable else ""
         leaks = f", {self.leaks} pictures under several patients" if self.leaks else ""
         images = f"{self.images} images of {self.women} women{unread}{leaks} (details: site-agent data check MANIFEST)"
-        return (("images", images), *(self.cost.lines() if self.cost else ()))
+        notes = (("note", remark) for remark in self.remarks)
+        return (("images", images), *notes, *(self.cost.lines() if self.cost else ()))
 
     def to_json(self) -> dict[str, Any]:
         """Return values JSON can hold."""
@@ -87,7 +90,8 @@ class Findings:
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Self:
         """Undo `to_json`."""
-        return cls(**{**raw, "cost": Cost(**raw["cost"]) if raw["cost"] else None})
+        cost = Cost(**raw["cost"]) if raw["cost"] else None
+        return cls(**{**raw, "remarks": tuple(raw["remarks"]), "cost": cost})
 
 
 def _size(count_bytes: int) -> str:

@@ -56,7 +56,7 @@ def _configuration(home: SiteHome) -> str:
 
 
 def _manifest(home: SiteHome) -> str:
-    check_manifest(home.manifest())
+    check_manifest(home.manifest(), home.config().data.ignore_columns)
     return str(home.manifest())
 
 

@@ -151,7 +151,7 @@ def run(home: SiteHome) -> None:
 
 def _check_here(home: SiteHome) -> None:
     """Raise what can be known without the coordinator and without opening an image."""
-    check_manifest(home.manifest())
+    check_manifest(home.manifest(), home.config().data.ignore_columns)
     hardware.look(home.config().hardware)
 
 
