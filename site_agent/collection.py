@@ -37,9 +37,10 @@ from fedcervix.splits import (
     stratum,
 )
 from fedcervix.weights import disk
-from site_agent.images import PIXELS_MAX, Progress, UnreadableError, each, picture, pixel_digest, silent, thumbnail
+from site_agent.images import PIXELS_MAX, Progress, UnreadableError, each, opened, pixel_digest, silent, thumbnail
 from site_agent.likeness import Copy, Leak, Sighting, compare
 from site_agent.looks import Look, read_looks, write_looks
+from site_agent.quality import remarks
 
 Purpose = Literal["pretrain", "finetune", "evaluate"]
 
@@ -112,6 +113,8 @@ class Collection:
     """patients who changed their split, because a new link joined them with patients of a more protected one"""
     splits_given: bool
     """by the manifest, not drawn"""
+    remarks: Mapping[str, tuple[str, ...]]
+    """name of a check of `quality` -> the images for which it holds"""
 
     @property
     def rows(self) -> int:
@@ -205,6 +208,7 @@ def index(
         disputed=tuple(sorted(found.disputed)),
         moved=moved(earlier, splits),
         splits_given=given_splits is not None,
+        remarks=_remarks(looks),
     )
 
 
@@ -324,12 +328,21 @@ def _look(path: Path, known: Look | None, pixels_max: int) -> Look | str:
         now = path.stat()
         if known is not None and (known.size_bytes, known.mtime_ns) == (now.st_size, now.st_mtime_ns):
             return known
-        with picture(path, pixels_max=pixels_max) as pixels:
-            return Look(now.st_size, now.st_mtime_ns, pixel_digest(pixels), thumbnail(pixels))
+        with opened(path, pixels_max=pixels_max) as found:
+            digest, small = pixel_digest(found.pixels), thumbnail(found.pixels)
+            return Look(now.st_size, now.st_mtime_ns, digest, small, remarks(found))
     except UnreadableError as error:
         return error.reason
     except OSError:
         return "no such file"
+
+
+def _remarks(looks: Sequence[tuple[Row, Look | str]]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = {}
+    for row, look in looks:
+        for name in look.remarks if isinstance(look, Look) else ():
+            found.setdefault(name, []).append(row.image)
+    return {name: tuple(images) for name, images in found.items()}
 
 
 def _check_readable(quarantined: Sequence[Quarantined], rows: int, unreadable_max: float, source: str) -> None:

@@ -30,6 +30,7 @@ from site_agent.collection import UNREADABLE_MAX, Collection, Image, Purpose, in
 from site_agent.commands.phantom import phantom
 from site_agent.images import PIXELS_MAX, Progress, decode, each, square
 from site_agent.likeness import Leak
+from site_agent.quality import CHECKS
 
 LISTED_MAX = 10
 TILE_PX = 128
@@ -202,6 +203,14 @@ def _findings(collection: Collection) -> Iterator[tuple[str, Sequence[str]]]:
         ("patients who changed their split, to follow one they share a picture with", collection.moved),
     )
     yield from ((heading, items) for heading, items in kinds if items)
+    yield from _remarks(collection)
+
+
+def _remarks(collection: Collection) -> Iterator[tuple[str, Sequence[str]]]:
+    """Yield a heading and the images for every kind of odd picture that is used all the same."""
+    for check in CHECKS:
+        if images := collection.remarks.get(check.name):
+            yield f"{len(images)} {check.heading}", images
 
 
 def _pairs(collection: Collection) -> list[str]:
