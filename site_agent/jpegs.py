@@ -5,7 +5,10 @@ over; restart markers that are missing; scans of a progressive file that are mis
 bits that happen to be valid codes, as JPEG has no checksum.
 
 libjpeg-turbo is used through simplejpeg, because Pillow drops the warnings. Where simplejpeg cannot tell how colour is
-sampled (factors of 3), Pillow decodes, unheard.
+sampled (factors of 3; CMYK with black sampled otherwise than cyan), Pillow decodes, and no warning is heard.
+
+Measured on 22 photographs, 264 damages of each kind: a cut with an end marker and a hole of 4096 zeros (a sector) are
+always noticed, one of 800 in 93 to 100 of 100, one of 64 in 42 to 82 of 100, one changed bit in 13 to 31 of 100.
 """
 
 from __future__ import annotations

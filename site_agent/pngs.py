@@ -21,7 +21,7 @@ from site_agent.unreadable import UnreadableError
 _SIGNATURE_BYTES: Final = 8
 _PIECE_BYTES: Final = 1 << 20
 _CHECKED: Final = (b"IHDR", b"PLTE", b"IDAT", b"tRNS")
-"""what the picture is made of; damage elsewhere does not matter"""
+"""what the picture is made of; of other chunks Pillow compares those before the pixels"""
 _GREY: Final = 0
 _RGB: Final = 2
 _RGB_ALPHA: Final = 6

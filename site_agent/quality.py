@@ -58,7 +58,8 @@ def _is_black(seen: _Seen) -> bool:
 def _is_half_empty(seen: _Seen) -> bool:
     pixels = seen.picture.pixels
     rows = -(-len(pixels) // EMPTY_ROWS)
-    return not _is_flat(seen) and (_is_one_value(pixels[-rows:]) or _is_one_value(pixels[:rows]))
+    dark = seen.picture.narrow or _is_flat(seen)
+    return not dark and (_is_one_value(pixels[-rows:]) or _is_one_value(pixels[:rows]))
 
 
 def _is_one_value(rows: Pixels) -> bool:

@@ -18,7 +18,13 @@ from site_agent.samples import Decoded, eight_bits, of_image, sixteen_bits, whol
 from site_agent.unreadable import DAMAGE, UnreadableError
 
 TiffImagePlugin.READ_LIBTIFF = True
-TiffImagePlugin.OPEN_INFO[b"MM", 0, (1,), 1, (16,), ()] = ("I;16B", "I;16B")  # Pillow has it for the other byte order
+_OPEN_INFO = TiffImagePlugin.OPEN_INFO
+# what Pillow has for the other byte order or bit order only
+_OPEN_INFO[b"MM", 0, (1,), 1, (16,), ()] = ("I;16B", "I;16B")
+_OPEN_INFO[b"MM", 1, (1,), 1, (12,), ()] = ("I;16", "I;12")
+_OPEN_INFO[b"MM", 1, (1,), 1, (32,), ()] = ("I", "I;32N")
+for _key, _modes in tuple(_OPEN_INFO.items()):
+    _OPEN_INFO.setdefault((*_key[:3], 2, *_key[4:]), _modes)
 
 Tags = Mapping[int, Any]
 
@@ -56,6 +62,10 @@ def _formats(tags: Tags) -> set[int]:
     return set(tags.get(_FORMAT, (1,)))
 
 
+def _has_grey_and_alpha(tags: Tags) -> bool:
+    return tags.get(_SAMPLES, 1) == 2 and any(tags.get(_EXTRA, ()))
+
+
 def _parts_needed(tags: Tags) -> int:
     width: int = tags[_WIDTH]
     length: int = tags[_LENGTH]
@@ -82,7 +92,7 @@ _REFUSED: Final[tuple[tuple[str, Callable[[Tags], bool]], ...]] = (
     ("a TIFF that does not say how its samples are meant", lambda tags: _PHOTOMETRIC not in tags),
     ("inks other than CMYK", lambda tags: tags.get(_INK_SET, 1) != 1),
     ("a TIFF whose first page is a preview", lambda tags: bool(tags.get(_NEW_SUBFILE_TYPE, 0) & 1)),
-    ("grey in one plane and alpha in another", lambda tags: tags.get(_PLANAR, 1) == 2 and tags.get(_SAMPLES) == 2),
+    ("grey in one plane and alpha in another", lambda tags: tags.get(_PLANAR, 1) == 2 and _has_grey_and_alpha(tags)),
     ("damaged or cut short: the TIFF lacks strips or tiles", _parts_absent),
 )
 

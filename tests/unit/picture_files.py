@@ -96,8 +96,7 @@ class Tiff:
     def of(self, samples: Samples) -> bytes:
         """Return the file."""
         height, width, channels = samples.shape
-        planes = np.split(samples, channels, 2) if self.planar else [samples]
-        parts = [self._part(part) for plane in planes for part in self._parts(plane)]
+        parts = self.parts(samples)
         tags: dict[int, tuple[str, tuple[int, ...]]] = {
             256: ("long", (width,)),
             257: ("long", (height,)),
@@ -116,6 +115,11 @@ class Tiff:
         else:
             tags |= {278: ("long", (self.rows_per_strip,))}
         return self._file(tags, parts)
+
+    def parts(self, samples: Samples) -> list[bytes]:
+        """Return what strips or tiles hold."""
+        planes = np.split(samples, samples.shape[2], 2) if self.planar else [samples]
+        return [self._part(part) for plane in planes for part in self._parts(plane)]
 
     def _parts(self, plane: Samples) -> list[Samples]:
         height, width, channels = plane.shape
