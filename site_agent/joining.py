@@ -11,7 +11,8 @@ from pathlib import Path
 
 from fedcervix import identity
 from fedcervix.errors import ConfigError, DataError, RunError
-from fedcervix.manifest import decode_text, parse
+from fedcervix.manifest import parse
+from fedcervix.spreadsheet import decode_text
 from fedcervix.storage import disk
 from site_agent.home import SiteHome
 
@@ -42,7 +43,7 @@ def check_home(home: SiteHome, invited: identity.Invitation) -> None:
         raise RunError(
             f"{folder} belongs to another federation of the same name",
             cause="the coordinator was set up anew, or the invitation comes from somebody else",
-            next_step=f"ask the coordinator's operator; if it was set up anew: mv {shlex.quote(str(keys))} {shlex.quote(str(keys) + '.old')}, then join again",
+            next_step=f"ask the coordinator's operator; if it was set up anew: mv {old} {old}.old, then join again",
         )
 
 
