@@ -54,7 +54,7 @@ def init(home: Home, folder: Path | None, name: str, advertise: str, bind: str, 
     home.plan("csfssl")
     click.echo(f"made {home.folder}: federation {name}, sites {', '.join(roster)}, profile {profile}")
     click.echo(f"back up {home.key_file('authority.key')}: it signs every certificate of this federation")
-    click.echo(f"next: look at {home.config_file}, then {_command(home, 'start --mode csfssl')}")
+    click.echo(f"next: look at {home.config_file}, then {home.command('start --mode csfssl')}")
 
 
 def invite(home: Home, site: str, out: Path | None) -> None:
@@ -79,7 +79,7 @@ def invite(home: Home, site: str, out: Path | None) -> None:
     click.echo(
         f"wrote {out}: works once, until {made.not_after:%Y-%m-%d %H:%M} UTC; whoever holds it can join as {site}"
     )
-    click.echo(f"next, at the site: site-agent join {out.name} --manifest MANIFEST.csv")
+    click.echo(f"next, at the site: site-agent join {shlex.quote(out.name)} --manifest MANIFEST.csv")
 
 
 def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
@@ -97,7 +97,7 @@ def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
         journal.close()
         run = engine.run
     if not run.ended:
-        click.echo(f"stopped; the run goes on with: {_command(home, 'start')}", err=True)
+        click.echo(f"stopped; the run goes on with: {home.command('start')}", err=True)
         sys.exit(130)
     _announce(home, run.outcome or Outcome.ABORTED, run.reason, results.store(run, blobs, home.results))
 
@@ -113,7 +113,7 @@ def _run_to_do(home: Home, journal: Journal, blobs: BlobStore, mode: Mode | None
         if run.ended:
             results.store(run, blobs, home.results)
     if mode is None:
-        raise RunError("no unfinished run to go on with", next_step=_command(home, "start --mode csfssl (or ppfssl)"))
+        raise RunError("no unfinished run to go on with", next_step=home.command("start --mode csfssl (or ppfssl)"))
     plan, now = home.plan(mode), time.time()
     name = f"{datetime.fromtimestamp(now, UTC):%Y%m%d-%H%M%S}-{mode}-{plan.digest[:8]}"
     record = RunRecord(name, plan, _given_base(home, blobs), now)
@@ -134,7 +134,7 @@ def _resumed(home: Home, record: RunRecord, mode: Mode | None) -> RunRecord:
         raise RunError(
             f"run {record.run} is unfinished, and its mode is {record.plan.mode}",
             cause="the coordinator was stopped before the run's end",
-            next_step=f"{_command(home, 'start')} to go on with it, or --new to abandon it",
+            next_step=f"`{home.command('start')}` goes on with it; with --new it is abandoned",
         )
     changed = differences(record.plan, home.plan(record.plan.mode))
     if changed:
@@ -197,7 +197,7 @@ def _announce(home: Home, outcome: Outcome, reason: str, folder: Path) -> None:
     click.echo(f"{outcome.value}: {reason}")
     click.echo(f"model and record: {folder}")
     if outcome is not Outcome.OK:
-        click.echo(f"see who was missing, when and why: {_command(home, 'status')}")
+        click.echo(f"see who was missing, when and why: {home.command('status')}")
     sys.exit(EXIT_OF[outcome])
 
 
@@ -253,7 +253,7 @@ def _overview(home: Home) -> dict[str, Any]:
 
 
 def _from_journal(home: Home) -> dict[str, Any]:
-    nothing = RunError("no run has begun here yet", next_step=_command(home, "start --mode csfssl"))
+    nothing = RunError("no run has begun here yet", next_step=home.command("start --mode csfssl"))
     if not home.journal.exists():
         raise nothing
     with contextlib.closing(Journal(home.journal)) as journal:
@@ -261,7 +261,7 @@ def _from_journal(home: Home) -> dict[str, Any]:
         if last is None:
             raise nothing
         run = replay(begin_of(last), journal.events(last.run))
-    trouble = "" if run.ended else f"the coordinator is not running; go on with: {_command(home, 'start')}"
+    trouble = "" if run.ended else f"the coordinator is not running; go on with: {home.command('start')}"
     return overview(run, {}, now=time.time(), trouble=trouble)
 
 
@@ -274,7 +274,7 @@ def _ask(home: Home, method: rpc.Method, request: Any) -> Any | None:
         try:
             return rpc.stub(channel, method)(request, timeout=10, wait_for_ready=True)
         except grpc.RpcError as error:
-            raise rpc.translate(error, _address(running)) from error
+            raise rpc.translate(error, _address(running), next_step=home.command("status")) from error
 
 
 def _operators_line(home: Home, running: dict[str, Any]) -> grpc.Channel:
@@ -310,7 +310,7 @@ def stop(home: Home) -> None:
 def _command_running(home: Home, request: wire.CommandRequest) -> None:
     reply = _ask(home, rpc.COMMAND, request)
     if reply is None:
-        raise RunError("no coordinator is running", next_step=_command(home, "start"))
+        raise RunError("no coordinator is running", next_step=home.command("start"))
     click.echo(reply.text)
 
 
@@ -325,8 +325,3 @@ def export(home: Home, run: str | None, folder: Path | None) -> None:
     with disk(folder, "write"):
         shutil.copytree(home.results / run, folder, dirs_exist_ok=True)
     click.echo(f"wrote {folder / results.MODEL_FILE} and {folder / results.RECORD_FILE}")
-
-
-def _command(home: Home, rest: str) -> str:
-    """Return a command to type that means this home."""
-    return f"coordinator --home {shlex.quote(str(home.folder))} {rest}"

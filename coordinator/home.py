@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -139,6 +140,10 @@ class Home:
         """Address and process of the running coordinator."""
         return self.folder / "running.json"
 
+    def command(self, words: str) -> str:
+        """Return a command to type that means this home, whatever is in its path."""
+        return f"coordinator --home {shlex.quote(str(self.folder))} {words}"
+
     def key_file(self, name: str) -> Path:
         """Return where the key or certificate `name` lies."""
         return self.folder / "keys" / name
@@ -150,7 +155,7 @@ class Home:
 
     def config(self) -> Config:
         """Return the configuration. Raises ConfigError."""
-        raw = read_toml(self.config_file, hint=f"coordinator init {self.folder}")
+        raw = read_toml(self.config_file, hint=self.command("init"))
         return build(Config, raw, source=self.config_file)
 
     def plan(self, mode: Mode) -> Plan:
@@ -175,7 +180,7 @@ class Home:
         if now_running is None:
             raise RunError(
                 "the coordinator's port is chosen when it starts (advertise ends in :0), and it is not running",
-                next_step="start it first: coordinator start --mode csfssl",
+                next_step=f"start it first: {self.command('start --mode csfssl')}",
             )
         return str(Address(advertise.host, now_running["port"]))
 
@@ -205,13 +210,11 @@ class Home:
         busy = RunError(
             f"a coordinator is already running on {self.folder}" + (f" (pid {other['pid']})" if other else ""),
             cause="it was started twice, or runs as a service",
-            next_step=f"coordinator --home {self.folder} status",
+            next_step=self.command("status"),
         )
         with held(self.folder / "lock", busy=busy):
             with disk(self.running, "write"):
-                self.running.unlink(
-                    missing_ok=True
-                )  # what a killed one left: nobody reads it once the next lock is held
+                self.running.unlink(missing_ok=True)  # what a killed one left
             with held(self._running_lock, busy=None):  # held by others for an instant at most
                 yield
 

@@ -19,7 +19,7 @@ import itertools
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -48,9 +48,10 @@ from fedcervix.splits import (
 from fedcervix.spreadsheet import decode_text
 from fedcervix.weights import disk
 from site_agent.filenames import FileNames
-from site_agent.images import PIXELS_MAX, Progress, UnreadableError, each, picture, pixel_digest, silent, thumbnail
+from site_agent.images import PIXELS_MAX, Progress, UnreadableError, each, opened, pixel_digest, silent, thumbnail
 from site_agent.likeness import Copy, Leak, Sighting, compare
 from site_agent.looks import Look, read_looks, write_looks
+from site_agent.quality import remarks
 
 Purpose = Literal["pretrain", "finetune", "evaluate"]
 
@@ -146,6 +147,8 @@ class Collection:
     """of splits.csv, whose identifiers are not in the manifest"""
     earlier_patients: int = 0
     """of splits.csv"""
+    odd_images: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """name of a check of `quality` -> the images for which it holds; they are used all the same"""
 
     @property
     def rows(self) -> int:
@@ -255,6 +258,7 @@ def index(
         renamed=before.renamed,
         absent_patients=before.absent,
         earlier_patients=before.earlier,
+        odd_images=_odd_images(looks),
     )
 
 
@@ -423,12 +427,21 @@ def _look(path: Path, known: Look | None, pixels_max: int) -> Look | str:
         now = path.stat()
         if known is not None and (known.size_bytes, known.mtime_ns) == (now.st_size, now.st_mtime_ns):
             return known
-        with picture(path, pixels_max=pixels_max) as pixels:
-            return Look(now.st_size, now.st_mtime_ns, pixel_digest(pixels), thumbnail(pixels))
+        with opened(path, pixels_max=pixels_max) as found:
+            digest, small = pixel_digest(found.pixels), thumbnail(found.pixels)
+            return Look(now.st_size, now.st_mtime_ns, digest, small, remarks(found))
     except UnreadableError as error:
         return error.reason
     except (OSError, ValueError):  # ValueError: a name that the machine's locale cannot write
         return NO_SUCH_FILE
+
+
+def _odd_images(looks: Sequence[tuple[Row, Look | str]]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = {}
+    for row, look in looks:
+        for name in look.remarks if isinstance(look, Look) else ():
+            found.setdefault(name, []).append(row.image)
+    return {name: tuple(images) for name, images in found.items()}
 
 
 def _check_readable(quarantined: Sequence[Quarantined], rows: int, unreadable_max: float, source: str) -> None:

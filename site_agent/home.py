@@ -18,6 +18,7 @@ untold/               scrubbed reports of failures that the coordinator has not 
 from __future__ import annotations
 
 import contextlib
+import shlex
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -163,6 +164,10 @@ class SiteHome:
         """Reports of failures that the coordinator has not heard yet."""
         return self.folder / "untold"
 
+    def command(self, words: str = "") -> str:
+        """Return a command to type that means this home, whatever is in its path."""
+        return f"site-agent --home {shlex.quote(str(self.folder))} {words}".rstrip()
+
     def run_folder(self, run: str) -> Path:
         """Return where this site keeps what it did in a run."""
         return self.folder / "runs" / run
@@ -173,7 +178,7 @@ class SiteHome:
 
     def config(self) -> SiteConfig:
         """Return the configuration. Raises ConfigError."""
-        raw = read_toml(self.config_file, hint=f"site-agent join INVITATION.toml --home {self.folder}")
+        raw = read_toml(self.config_file, hint=self.command("join INVITATION.toml"))
         return build(SiteConfig, raw, source=self.config_file)
 
     def manifest(self) -> Path:
@@ -198,7 +203,7 @@ class SiteHome:
             raise ConfigError(
                 f"{self.folder} holds no {name}: this site has not joined a federation",
                 cause="wrong --home, or the invitation was not used yet",
-                next_step=f"site-agent --home {self.folder} join INVITATION.toml",
+                next_step=self.command("join INVITATION.toml"),
             )
         with disk(file, "read"):
             return file.read_bytes()

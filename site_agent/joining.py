@@ -5,7 +5,8 @@ A home folder belongs to one site of one federation. To join again as the same s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Collection
 from pathlib import Path
 
 from fedcervix import identity
@@ -21,7 +22,8 @@ OF_A_COORDINATOR = "coordinator.toml"
 def check_home(home: SiteHome, invited: identity.Invitation) -> None:
     """Raise RunError or ConfigError unless the folder is free, or the home of the invited site."""
     folder = home.folder
-    other = f"choose another folder: site-agent --home {folder}-{invited.site} join INVITATION.toml"
+    free = SiteHome(folder.with_name(f"{folder.name}-{invited.site}"))
+    other = f"choose another folder: {free.command('join INVITATION.toml')}"
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file, not a folder", cause="a wrong --home", next_step=other)
     if (folder / OF_A_COORDINATOR).exists():
@@ -37,15 +39,15 @@ def check_home(home: SiteHome, invited: identity.Invitation) -> None:
             next_step=other,
         )
     if home.pem("authority.crt").strip() != invited.authority_pem.strip():
-        keys = home.key_file("")
+        old = shlex.quote(str(home.key_file("")))
         raise RunError(
             f"{folder} belongs to another federation of the same name",
             cause="the coordinator was set up anew, or the invitation comes from somebody else",
-            next_step=f"ask the coordinator's operator; if it was set up anew: mv {keys} {keys}.old, then join again",
+            next_step=f"ask the coordinator's operator; if it was set up anew: mv {old} {old}.old, then join again",
         )
 
 
-def check_manifest(manifest: Path, ignore_columns: Sequence[str] = ()) -> None:
+def check_manifest(manifest: Path, ignore_columns: Collection[str] = ()) -> None:
     """Raise DataError unless the file can be read as a manifest. No image is opened."""
     if not manifest.is_file():
         raise DataError(f"there is no file {manifest}", cause="a misspelt path", next_step=f"ls {manifest.parent}")

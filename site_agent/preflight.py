@@ -72,7 +72,7 @@ class Findings:
     unreadable: int
     leaks: int
     remarks: tuple[str, ...]
-    """of columns and identifiers, a line each"""
+    """what the site should know of its manifest, a line each"""
     cost: Cost | None
 
     def lines(self) -> tuple[tuple[str, str], ...]:
@@ -80,8 +80,8 @@ class Findings:
         unread = f", {self.unreadable} unreadable" if self.unreadable else ""
         leaks = f", {self.leaks} pictures under several patients" if self.leaks else ""
         images = f"{self.images} images of {self.women} women{unread}{leaks} (details: site-agent data check MANIFEST)"
-        images += "".join(f"\n        note: {remark}" for remark in self.remarks)
-        return (("images", images), *(self.cost.lines() if self.cost else ()))
+        notes = (("note", remark) for remark in self.remarks)
+        return (("images", images), *notes, *(self.cost.lines() if self.cost else ()))
 
     def to_json(self) -> dict[str, Any]:
         """Return values JSON can hold."""

@@ -68,6 +68,7 @@ def _certificate(home: SiteHome, now: datetime) -> str:
 
 def _line(home: SiteHome) -> str:
     address = home.config().link.coordinator
+    home.certificate()
     key_files = (home.key_file(name) for name in ("authority.crt", "site.crt", "site.key"))
     return f"{address} answers, {tls.look(address, *key_files)}"
 

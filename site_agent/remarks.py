@@ -1,4 +1,4 @@
-"""What a site should know of its manifest's columns and identifiers: nothing of it stops the work."""
+"""What a site should know of its manifest and its pictures: nothing of it stops the work."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fedcervix.manifest import at_most
 from site_agent.collection import Collection
+from site_agent.quality import CHECKS, Check
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,13 @@ def remarks(collection: Collection) -> tuple[Remark, ...]:
         ),
         Remark(f"{_count(collection.ignored_columns, 'column')} of the manifest not read", collection.ignored_columns),
     )
-    return (*_absent(collection), *(remark for remark in found if remark.items))
+    odd = (Remark(f"{len(images)} {check.heading}", images) for check, images in _odd_images(collection))
+    return (*_absent(collection), *(remark for remark in found if remark.items), *odd)
+
+
+def _odd_images(collection: Collection) -> list[tuple[Check, tuple[str, ...]]]:
+    """Return the checks that hold for some images, and which: these are used all the same."""
+    return [(check, images) for check in CHECKS if (images := collection.odd_images.get(check.name))]
 
 
 def _absent(collection: Collection) -> list[Remark]:

@@ -6,6 +6,7 @@ Everything printed here stays at the site: it names files and patients.
 from __future__ import annotations
 
 import hashlib
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -52,7 +53,7 @@ def check(manifest: Path, full: bool, **options: Any) -> None:
         listed = at_most(items, len(items) if full else LISTED_MAX)
         console.print("\n" + escape("\n".join([heading, *(f"  {item}" for item in listed)])))
     console.print(f"\n{escape(_readiness(collection))}")
-    console.print(f"\nnext: look at them: site-agent data sheet {escape(str(manifest))} sheet.png")
+    console.print(f"\nnext: look at them: site-agent data sheet {escape(shlex.quote(str(manifest)))} sheet.png")
 
 
 def sheet(manifest: Path, picture: Path, count: int, seed: int, **options: Any) -> None:

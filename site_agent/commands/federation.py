@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -14,7 +15,8 @@ from pathlib import Path
 import click
 
 from fedcervix import identity
-from fedcervix.errors import ConfigError, FedcervixError, IdentityError
+from fedcervix.commandline import meant_here
+from fedcervix.errors import ConfigError, FedcervixError, IdentityError, LinkError
 from fedcervix.files import write_secret, write_whole
 from fedcervix.rounds import Outcome
 from fedcervix.weights import disk
@@ -48,7 +50,12 @@ def join(
     create(home, coordinator=invited.address, manifest=manifest, threads=threads, ignore_columns=ignore_columns)
     who = identity.Identity(invited.federation, "site", invited.site)
     key = _new_key(home)
-    certificate = _enroll(invited, identity.request(key, who))
+    try:
+        certificate = _enroll(invited, identity.request(key, who))
+    except LinkError as error:  # `check` needs the certificate that is not here yet
+        again = home.command(f"join {shlex.quote(str(invitation))}")
+        error.next_step = f"ask the coordinator's operator whether it runs; then again: {again}"
+        raise
     identity.check_issuer(certificate, invited.authority_pem)
     found = identity.identify(certificate)
     if not identity.matches(key, certificate) or found.identity != who:
@@ -60,7 +67,7 @@ def join(
     click.echo(f"the invitation is used up: delete {invitation}")
     if not home.config().data.manifest:
         click.echo(f"no manifest is named yet: write its path into {home.config_file}, [data] manifest")
-    click.echo(f"next: site-agent --home {home.folder} check")
+    click.echo(f"next: {home.command('check')}")
 
 
 def _ignored(home: SiteHome) -> Sequence[str]:
@@ -103,13 +110,13 @@ def check(home: SiteHome) -> None:
     for name, result in examine(home, datetime.now(UTC), Display().show):
         if isinstance(result, FedcervixError):
             problems.append(result)
-            click.echo(f"FAILED  {name}: {result.explain()}")
+            click.echo(f"FAILED  {name}: {meant_here(result.explain())}")
         else:
             click.echo(f"ok      {name}: {result}")
     if problems:
         click.echo(f"{len(problems)} check(s) failed; mend the first one, then check again", err=True)
         sys.exit(problems[0].exit_code)
-    click.echo(f"everything a run needs is there; next: site-agent --home {home.folder}")
+    click.echo(f"everything a run needs is there; next: {home.command()}")
 
 
 def run(home: SiteHome) -> None:
@@ -138,14 +145,14 @@ def run(home: SiteHome) -> None:
             leave = agent.run()
         except KeyboardInterrupt:
             display.close()
-            echo(f"stopped; go on with: site-agent --home {home.folder}", err=True)
+            echo(f"stopped; go on with: {home.command()}", err=True)
             sys.exit(130)
         finally:
             display.close()
             link.close()
     echo(f"{leave.outcome}: {leave.reason}")
     if leave.outcome is not Outcome.ABORTED:
-        echo(f"next: site-agent --home {home.folder} finetune")
+        echo(f"next: {home.command('finetune')}")
     sys.exit(EXIT_OF[leave.outcome])
 
 
@@ -161,7 +168,7 @@ def _address(home: SiteHome) -> str:
         raise ConfigError(
             f"{home.config_file} names no coordinator",
             cause="[link] coordinator is empty",
-            next_step="site-agent join INVITATION.toml writes it",
+            next_step=home.command("join INVITATION.toml"),
         )
     return address
 
