@@ -26,7 +26,9 @@ KNOWN = (*REQUIRED, *OPTIONAL)
 
 NAMES: Mapping[str, re.Pattern[str]] = {
     "image": re.compile("image|file|filename|path|filepath|picture|photo|img|bild|datei|imagen|archivo|fichier"),
-    "patient": re.compile("patient|pid|subject|woman|case|person|study|participant|patientin|paciente"),
+    "patient": re.compile(
+        "patient|pid|id|identifier|mrn|subject|woman|case|person|study|participant|patientin|paciente"
+    ),
     "label": re.compile(
         "label|class|target|diagnos[ei]s?|diagn[oó]stic[oa]?|truth|groundtruth|gt|annotation|outcome|result|category|"
         "y|ytrue|iscase|casecontrol|casestatus|pathology|histology|etikett|klasse|befund|clase|classe|etiqueta|étiquette"
