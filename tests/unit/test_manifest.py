@@ -224,7 +224,8 @@ def test_the_words_that_ignore_a_column_can_be_typed() -> None:
     error = refusal('image,patient,"true ""label"""\n1.jpg,P1,A\n')
     typed = re.search(r"--ignore-column (.*) with", error.next_step)
     written = re.search(r"ignore_columns = .*?]", error.next_step)
-    assert typed and written
+    assert typed
+    assert written
     assert shlex.split(typed[1]) == tomllib.loads(written[0])["ignore_columns"] == ['true "label"']
 
 
