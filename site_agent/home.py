@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -220,7 +220,14 @@ class SiteHome:
             yield
 
 
-def create(home: SiteHome, *, coordinator: str = "", manifest: Path | None = None, threads: int | None = None) -> None:
+def create(
+    home: SiteHome,
+    *,
+    coordinator: str = "",
+    manifest: Path | None = None,
+    threads: int | None = None,
+    ignore_columns: Sequence[str] = (),
+) -> None:
     """Make a home folder with a commented configuration; in an existing one, the values that are given are set.
 
     Raises ConfigError, before anything is written, where `site.toml` cannot hold a value or cannot be read.
@@ -229,6 +236,8 @@ def create(home: SiteHome, *, coordinator: str = "", manifest: Path | None = Non
     values: dict[site_toml.Key, site_toml.Value] = {key: value for key, value in given.items() if value}
     if threads is not None:
         values["hardware", "threads"] = threads
+    if ignore_columns:
+        values["data", "ignore_columns"] = list(ignore_columns)
     before = _text(home.config_file)
     after = site_toml.with_values(before or site_toml.TEMPLATE, values, source=home.config_file)
     build(SiteConfig, tomllib.loads(after), source=home.config_file)

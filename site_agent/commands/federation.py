@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,7 +33,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 EXIT_OF = {Outcome.OK: 0, Outcome.DEGRADED: 20, Outcome.ABORTED: 21}
 
 
-def join(home: SiteHome, invitation: Path, manifest: Path | None, threads: int | None) -> None:
+def join(
+    home: SiteHome, invitation: Path, manifest: Path | None, threads: int | None, ignore_columns: Sequence[str]
+) -> None:
     """Join a federation: make this site's key here, obtain its certificate, write site.toml.
 
     Everything is checked before the invitation is used up.
@@ -43,8 +46,8 @@ def join(home: SiteHome, invitation: Path, manifest: Path | None, threads: int |
     identity.check_validity(identity.identify(invited.certificate_pem), now)
     check_home(home, invited)
     if manifest is not None:
-        check_manifest(manifest)
-    create(home, coordinator=invited.address, manifest=manifest, threads=threads)
+        check_manifest(manifest, ignore_columns or _ignored(home))
+    create(home, coordinator=invited.address, manifest=manifest, threads=threads, ignore_columns=ignore_columns)
     who = identity.Identity(invited.federation, "site", invited.site)
     key = _new_key(home)
     try:
@@ -65,6 +68,10 @@ def join(home: SiteHome, invitation: Path, manifest: Path | None, threads: int |
     if not home.config().data.manifest:
         click.echo(f"no manifest is named yet: write its path into {home.config_file}, [data] manifest")
     click.echo(f"next: {home.command('check')}")
+
+
+def _ignored(home: SiteHome) -> Sequence[str]:
+    return home.config().data.ignore_columns if home.config_file.exists() else ()
 
 
 NEW_KEY = "site.key.new"

@@ -14,6 +14,7 @@ from fedcervix.metrics import best_threshold
 from fedcervix.plan import Recipe
 from fedcervix.seeds import derive
 from site_agent import classifiers, dataset, models
+from site_agent.commands.collection import open_images
 from site_agent.commands.setting import Setting, machine_of, reading, site_name
 from site_agent.commands.stopping import command_line, stops
 from site_agent.display import Display
@@ -34,7 +35,7 @@ def _finetune(home: SiteHome, used: Setting, starts: tuple[str, ...]) -> None:
     machine, display = machine_of(home, used.recipe), Display()
     device, recipe = machine.device, settled(used.recipe, machine.device, home.cache)
     click.echo(f"fine-tuning on {device} in {recipe.precision}, recipe of {used.source}", err=True)
-    collection = dataset.open_collection(home, reading(display))
+    collection = open_images(home, display)
     train_part, valid_part = (
         dataset.labelled(home, collection, recipe, split, reading(display)) for split in ("train", "valid")
     )

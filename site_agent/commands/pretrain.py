@@ -19,6 +19,7 @@ from fedcervix.weights import disk
 from site_agent import dataset, models
 from site_agent.assemble import contact_sheet
 from site_agent.collection import Collection, can, index
+from site_agent.commands.collection import open_images
 from site_agent.commands.setting import (
     RECIPE_OPTIONS,
     Setting,
@@ -182,7 +183,7 @@ class Watch:
 
 def _collections(home: SiteHome, also: Sequence[Path], display: Display) -> list[Collection]:
     """Return this site's collection, and those of further manifests behind it."""
-    data, collections = home.config().data, [dataset.open_collection(home, reading(display))]
+    data, collections = home.config().data, [open_images(home, display)]
     for manifest in also:
         name = hashlib.sha256(str(manifest.resolve()).encode()).hexdigest()[:12]
         collections.append(
