@@ -13,6 +13,7 @@ always noticed, one of 800 in 93 to 100 of 100, one of 64 in 42 to 82 of 100, on
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from typing import BinaryIO, Final
@@ -43,8 +44,7 @@ _COEFFICIENTS: Final = 64
 
 def reason(file: BinaryIO) -> str | None:
     """Return why a file that Pillow cannot open is not read, if it is a whole JPEG header; else None."""
-    file.seek(0)
-    data = file.read(_BYTES_BESIDE_PIXELS)
+    data = _read(file, _BYTES_BESIDE_PIXELS)
     if not data.startswith(b"\xff\xd8\xff"):
         return None
     frames = (data[begin + 2 : end] for marker, begin, end in _segments(data) if marker in _FRAMES)
@@ -54,8 +54,7 @@ def reason(file: BinaryIO) -> str | None:
 
 def load(image: Image.Image, file: BinaryIO) -> Decoded:
     """Decode an opened JPEG. Raises UnreadableError, and what the decoders raise on damaged bytes."""
-    file.seek(0)
-    data = file.read(_BYTES_BESIDE_PIXELS + _BYTES_A_PIXEL * image.width * image.height)
+    data = _read(file, _BYTES_BESIDE_PIXELS + _BYTES_A_PIXEL * image.width * image.height)
     _check_scans(data)
     colours = decoded(data, image)
     if colours is None:
@@ -92,6 +91,12 @@ def check(data: bytes, pixels_max: int) -> None:
         simplejpeg.decode_jpeg(data, "CMYK" if colours in ("CMYK", "YCCK") else "RGB")
     except ValueError as error:
         raise _damaged(str(error)) from error
+
+
+def _read(file: BinaryIO, bytes_max: int) -> bytes:
+    """Return the beginning of a file; no more is asked for than there is, because that would be reserved."""
+    file.seek(0)
+    return file.read(min(bytes_max, os.fstat(file.fileno()).st_size))
 
 
 def _decode(data: bytes, colours: str, buffer: Pixels, *, strict: bool = True) -> Pixels:
