@@ -61,7 +61,8 @@ def load(image: Image.Image, file: BinaryIO) -> Decoded:
         image.load()
         return of_image(image)
     if image.mode == "CMYK":
-        return of_image(Image.frombytes("CMYK", image.size, (255 - colours).data))  # stored as Adobe does: inverted
+        np.bitwise_not(colours, out=colours)  # stored as Adobe does: inverted
+        return of_image(Image.frombytes("CMYK", image.size, colours.data))
     return Decoded(colours if image.mode == "RGB" else np.repeat(colours, 3, axis=2))
 
 
@@ -116,7 +117,7 @@ def _otherwise(data: bytes, colours: str, buffer: Pixels, warning: str) -> Pixel
 
 
 def _damaged(warning: str) -> UnreadableError:
-    return UnreadableError(f"damaged ({warning.removeprefix('Corrupt JPEG data: ')})")
+    return UnreadableError(f"damaged: {warning.removeprefix('Corrupt JPEG data: ')}")
 
 
 def _is_padding(data: bytes, count: int) -> bool:

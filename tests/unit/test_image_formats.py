@@ -205,6 +205,15 @@ def test_strips_that_were_never_written_make_a_tiff_unreadable(tmp_path: Path, c
         assert reason == "damaged or cut short: the TIFF lacks strips or tiles"
 
 
+@pytest.mark.parametrize("compression", ["lzw", "deflate"])
+def test_a_strip_that_does_not_unpack_makes_a_tiff_unreadable(tmp_path: Path, compression: str) -> None:
+    samples = scene(HEIGHT, WIDTH, 3, 8)
+    whole = Tiff(compression=compression).of(samples)
+    middle = 8 + sum(map(len, Tiff(compression=compression).parts(samples))) // 2
+    damaged = whole[:middle] + b"\xff" * 400 + whole[middle + 400 :]
+    assert refused(tmp_path, damaged) == "damaged or cut short"
+
+
 def test_of_several_pages_the_first_is_taken_and_that_is_said(tmp_path: Path) -> None:
     pages = [Image.fromarray(scene(HEIGHT, WIDTH, 3, 8)[::step].copy()) for step in (1, -1)]
     for options in ({}, {"compression": "tiff_lzw"}, {"big_tiff": True}):
@@ -345,6 +354,13 @@ def test_a_bmp_is_what_its_writer_says(tmp_path: Path, header_bytes: int, top_do
     found = decoded(tmp_path, Bmp(header_bytes=header_bytes, top_down=top_down).of(samples))
     want = samples[:, :, :3] if header_bytes == 40 else on_black(samples, 8)
     np.testing.assert_allclose(found.pixels, want, atol=2)
+
+
+def test_a_bmp_of_another_kind_is_refused_by_its_name(tmp_path: Path) -> None:
+    """Ten bits a channel."""
+    whole = bytearray(Bmp(header_bytes=108).of(scene(HEIGHT, WIDTH, 4, 8)))
+    whole[54:66] = struct.pack("<3I", 0x3FF00000, 0xFFC00, 0x3FF)
+    assert refused(tmp_path, whole) == "a BMP of a kind that is not read"
 
 
 @pytest.mark.parametrize(
