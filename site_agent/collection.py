@@ -209,7 +209,7 @@ def index(
     `splits_file` holds the splits that were drawn earlier and receives those drawn now; it is not written where the
     manifest gives the splits itself. With a `cache_folder`, files that did not change are not decoded again, and a
     process that was killed goes on where it was. It takes some 3 KB of memory per image (0.3 GB for 100,000), and what
-    the pictures that are open take (`images.picture`).
+    the pictures that are open take (`images.opened`).
     `ignore_columns` are columns of the manifest that are meant to be ignored, although they look like known ones.
     Raises DataError (manifest, images or splits cannot be used) and StorageError (splits_file cannot be written).
     """

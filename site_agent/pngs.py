@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import BinaryIO, Final
 
 import numpy as np
 from PIL import Image
 
-from site_agent.samples import Decoded, eight_bits, of_image, of_key, sixteen_bits
+from site_agent.samples import Decoded, eight_bits, of_alpha, of_image, of_key, sixteen_bits
 from site_agent.unreadable import UnreadableError
 
 _SIGNATURE_BYTES: Final = 8
@@ -45,11 +45,12 @@ def load(image: Image.Image, file: BinaryIO) -> Decoded:
     image.load()
     if chunks.bits == 16:
         return _deep(image, file, chunks)
-    if chunks.key:
-        unit = 255 // (2**chunks.bits - 1)
-        samples = np.atleast_3d(np.asarray(image.convert("L" if chunks.colour == _GREY else "RGB")))
-        return of_key(image, samples, np.array(chunks.key) * unit)
-    return of_image(image)
+    if not chunks.key:
+        return of_image(image)
+    image.info.pop("transparency", None)
+    rgb = of_image(image).pixels
+    unit = 255 // (2**chunks.bits - 1)
+    return of_key(rgb, rgb, np.resize(np.array(chunks.key) * unit, 3))
 
 
 def _deep(image: Image.Image, file: BinaryIO, chunks: _Chunks) -> Decoded:
@@ -61,11 +62,13 @@ def _deep(image: Image.Image, file: BinaryIO, chunks: _Chunks) -> Decoded:
     else:
         return of_image(image, deep=True)
     colours, narrow = eight_bits(samples[:, :, :3], chunks.significant_bits)
-    rgb = Image.fromarray(np.repeat(colours, 3, axis=2) if chunks.colour == _GREY else colours)
+    if chunks.colour == _GREY:
+        colours = np.repeat(colours, 3, axis=2)
+    if chunks.key:
+        return of_key(colours, samples, np.array(chunks.key), narrow=narrow)
     if chunks.colour == _RGB_ALPHA:
-        rgb.putalpha(image.getchannel("A"))
-    found = of_key(rgb, samples, np.array(chunks.key)) if chunks.key else of_image(rgb)
-    return replace(found, narrow=narrow)
+        return of_alpha(colours, np.asarray(image.getchannel("A")), narrow=narrow)
+    return Decoded(colours, narrow=narrow)
 
 
 def _chunks(file: BinaryIO) -> _Chunks:

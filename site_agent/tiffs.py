@@ -32,7 +32,7 @@ _NEW_SUBFILE_TYPE: Final = 254
 _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIPS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_BYTES, _MAX_SAMPLE = 273, 277, 278, 279, 281
 _PLANAR, _COLOUR_MAP, _TILE_WIDTH, _TILE_LENGTH, _TILES, _TILE_BYTES = 284, 320, 322, 323, 324, 325
-_INK_SET, _EXTRA, _FORMAT, _S_MAX_SAMPLE, _JPEG_TABLES = 332, 338, 339, 341, 347
+_INK_SET, _FORMAT, _S_MAX_SAMPLE, _JPEG_TABLES = 332, 339, 341, 347
 
 _WHITE_IS_ZERO: Final = 0
 _JPEG: Final = 7
@@ -62,10 +62,6 @@ def _formats(tags: Tags) -> set[int]:
     return set(tags.get(_FORMAT, (1,)))
 
 
-def _has_grey_and_alpha(tags: Tags) -> bool:
-    return tags.get(_SAMPLES, 1) == 2 and any(tags.get(_EXTRA, ()))
-
-
 def _parts_needed(tags: Tags) -> int:
     width: int = tags[_WIDTH]
     length: int = tags[_LENGTH]
@@ -92,7 +88,7 @@ _REFUSED: Final[tuple[tuple[str, Callable[[Tags], bool]], ...]] = (
     ("a TIFF that does not say how its samples are meant", lambda tags: _PHOTOMETRIC not in tags),
     ("inks other than CMYK", lambda tags: tags.get(_INK_SET, 1) != 1),
     ("a TIFF whose first page is a preview", lambda tags: bool(tags.get(_NEW_SUBFILE_TYPE, 0) & 1)),
-    ("grey in one plane and alpha in another", lambda tags: tags.get(_PLANAR, 1) == 2 and _has_grey_and_alpha(tags)),
+    ("two planes", lambda tags: tags.get(_PLANAR, 1) == 2 and tags.get(_SAMPLES) == 2),
     ("damaged or cut short: the TIFF lacks strips or tiles", _parts_absent),
 )
 
