@@ -18,12 +18,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import PIL
-import structlog
+
+from fedcervix.log import logger
 
 VERSION = f"2 pillow {PIL.__version__}"
 """of what is stored: another decoder may decode to other pixels"""
-
-log = structlog.get_logger(__name__)
 
 
 def put(path: Path, parts: Iterable[bytes]) -> None:
@@ -64,4 +63,4 @@ def reason(error: OSError) -> str:
 
 def not_kept(error: OSError) -> None:
     """Log that the work goes on without keeping what it made."""
-    log.warning("cache_not_kept", reason=reason(error))
+    logger().warning("cache_not_kept", reason=reason(error))

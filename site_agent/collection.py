@@ -36,7 +36,7 @@ from fedcervix.splits import (
     parse_splits,
     stratum,
 )
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 from site_agent.images import PIXELS_MAX, Progress, UnreadableError, each, picture, pixel_digest, silent, thumbnail
 from site_agent.likeness import Copy, Leak, Sighting, compare
 from site_agent.looks import Look, read_looks, write_looks

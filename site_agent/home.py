@@ -24,14 +24,16 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from fedcervix import identity
 from fedcervix.config import build, read_toml
 from fedcervix.errors import ConfigError, RunError
 from fedcervix.files import make_folder, write_whole
 from fedcervix.plan import STRICT, Mode, check
 from fedcervix.storage import disk
+
+if TYPE_CHECKING:
+    from fedcervix.identity import Certificate
 
 CONFIG_TEMPLATE = """\
 # Configuration of a fedcervix site. Every key is explained in docs/configuration.md.
@@ -219,8 +221,10 @@ class SiteHome:
             )
         return (self.folder / named).resolve()
 
-    def certificate(self) -> identity.Certificate:
+    def certificate(self) -> Certificate:
         """Return the site's certificate. Raises StorageError where the site has not joined, IdentityError."""
+        from fedcervix import identity  # most commands need no certificate
+
         return identity.identify(self.pem("site.crt"))
 
     def pem(self, name: str) -> bytes:

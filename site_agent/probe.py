@@ -1,6 +1,7 @@
 """What `site-agent check` tries, one after the other: each gives a finding, or an error that says what to do.
 
-Nothing here loads torch.
+Nothing here loads torch, and what a check needs is loaded when its turn has come: a home that is not set up is seen at
+once.
 """
 
 from __future__ import annotations
@@ -9,12 +10,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from datetime import datetime
 
-from fedcervix import codec, identity
+from fedcervix import identity
 from fedcervix.errors import FedcervixError, PolicyError, StorageError
-from site_agent import dataset, hardware, tls
-from site_agent.collection import require
+from site_agent import hardware
 from site_agent.home import SiteHome
-from site_agent.link import GrpcLink
 from site_agent.policy import objections
 
 FREE_BYTES_WANTED = 2 * 2**30
@@ -52,6 +51,8 @@ def _certificate(home: SiteHome, now: datetime) -> str:
 
 
 def _line(home: SiteHome) -> str:
+    from site_agent import tls
+
     address = home.config().link.coordinator
     home.certificate()
     key_files = (home.key_file(name) for name in ("authority.crt", "site.crt", "site.key"))
@@ -60,6 +61,9 @@ def _line(home: SiteHome) -> str:
 
 def _coordinator(home: SiteHome) -> str:
     """Hear the welcome as the agent does, and compare the plan with the policy."""
+    from fedcervix import codec
+    from site_agent.link import GrpcLink
+
     link = GrpcLink(
         home.config().link.coordinator,
         authority_pem=home.pem("authority.crt"),
@@ -82,6 +86,9 @@ def _coordinator(home: SiteHome) -> str:
 
 
 def _images(home: SiteHome) -> str:
+    from site_agent import dataset
+    from site_agent.collection import require
+
     collection = dataset.open_collection(home)
     require(collection, "pretrain")
     women = len({image.woman for image in collection.images})

@@ -21,6 +21,7 @@ import click
 from click.core import ParameterSource
 
 from fedcervix.errors import ConfigError, FedcervixError
+from fedcervix.log import configure
 
 HELP = {"help_option_names": ["-h", "--help"]}
 _GIVEN = "fedcervix.commandline"
@@ -57,8 +58,6 @@ def given(name: str) -> Any:
 
 def set_up() -> None:
     """Set up the logging of a command that is about to work."""
-    from fedcervix.log import configure
-
     configure(verbose=bool(given("verbose")))
 
 

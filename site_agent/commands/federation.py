@@ -9,6 +9,7 @@ import sys
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,14 +18,12 @@ from fedcervix.commandline import meant_here
 from fedcervix.errors import ConfigError, FedcervixError, IdentityError, LinkError
 from fedcervix.files import write_secret, write_whole
 from fedcervix.rounds import Outcome
-from fedcervix.weights import disk
-from site_agent import tls
-from site_agent.agent import Agent
-from site_agent.display import Display, echo
+from fedcervix.storage import disk
 from site_agent.home import SiteHome, create
-from site_agent.instances import succeed
-from site_agent.link import GrpcLink
-from site_agent.worker import Worker, WorkFailedError
+
+if TYPE_CHECKING:
+    from site_agent.agent import Agent
+    from site_agent.worker import Worker
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 EXIT_OF = {Outcome.OK: 0, Outcome.DEGRADED: 20, Outcome.ABORTED: 21}
@@ -72,6 +71,8 @@ def _new_key(home: SiteHome) -> bytes:
 
 
 def _enroll(invited: identity.Invitation, request_pem: bytes) -> bytes:
+    from site_agent.link import GrpcLink
+
     link = GrpcLink(
         invited.address,
         authority_pem=invited.authority_pem,
@@ -108,6 +109,13 @@ def run(home: SiteHome) -> None:
     identity.check_validity(certificate, datetime.now(UTC))
     address = _address(home)
     home.manifest()
+    from site_agent import tls
+    from site_agent.agent import Agent
+    from site_agent.display import Display, echo
+    from site_agent.instances import succeed
+    from site_agent.link import GrpcLink
+    from site_agent.worker import Worker, WorkFailedError
+
     site, display = certificate.identity.name, Display()
     with home.locked():
         link = GrpcLink(

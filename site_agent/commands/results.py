@@ -13,7 +13,7 @@ from rich.table import Table
 from fedcervix.errors import DataError, ModelError
 from fedcervix.plan import Recipe
 from fedcervix.process import stdout_console
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 from site_agent import classifiers, dataset, report
 from site_agent.assemble import site_report
 from site_agent.commands.setting import site_name
