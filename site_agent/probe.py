@@ -12,6 +12,7 @@ from datetime import datetime
 
 from fedcervix import identity
 from fedcervix.errors import FedcervixError, PolicyError, StorageError
+from fedcervix.extras import lacking
 from site_agent import hardware
 from site_agent.home import SiteHome
 from site_agent.policy import objections
@@ -37,6 +38,8 @@ def examine(
             yield name, check()
         except FedcervixError as error:
             yield name, error
+        except ImportError as error:
+            yield name, lacking(error) or FedcervixError(str(error), cause="a package is damaged")
 
 
 def _configuration(home: SiteHome) -> str:
