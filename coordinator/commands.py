@@ -1,4 +1,8 @@
-"""What the commands of `coordinator` do; which options they have says `coordinator.cli`."""
+"""What the commands of `coordinator` do; which options they have says `coordinator.cli`.
+
+The line, the engine and what handles models are imported where they are used: `status` is asked often, and shall answer
+at once.
+"""
 
 from __future__ import annotations
 
@@ -14,33 +18,29 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
-import grpc
-from rich.live import Live
 
-from coordinator import results
-from coordinator.engine import Engine, begin_of
 from coordinator.home import Home, certify_self, create
-from coordinator.overview import overview
 from coordinator.registry import Registry
-from coordinator.service import STOP_GRACE, Service, check_free, serve
-from coordinator.terminal import render
-from fedcervix import identity, rpc
-from fedcervix.allocator import share_memory_among_threads
-from fedcervix.blobs import BlobStore
 from fedcervix.errors import ConfigError, LinkError, RunError
 from fedcervix.events import SiteRevoked
 from fedcervix.files import write_secret, write_whole
-from fedcervix.journal import Journal, RunRecord
+from fedcervix.journal import Journal, RunRecord, begin_of
 from fedcervix.log import logger
 from fedcervix.pauses import Pauses
 from fedcervix.plan import Mode, differences
 from fedcervix.process import stdout_console
 from fedcervix.rounds import Outcome, replay
-from fedcervix.weights import digest_file, disk, vet_base
+from fedcervix.storage import disk
 from fedcervix.wire import federation_pb2 as wire
+
+if TYPE_CHECKING:
+    import grpc
+
+    from coordinator.engine import Engine
+    from fedcervix.blobs import BlobStore
 
 EXIT_OF = {Outcome.OK: 0, Outcome.DEGRADED: 20, Outcome.ABORTED: 21}
 
@@ -59,6 +59,8 @@ def init(home: Home, folder: Path | None, name: str, advertise: str, bind: str, 
 
 def invite(home: Home, site: str, out: Path | None) -> None:
     """Make a one-time invitation file for a site."""
+    from fedcervix import identity
+
     config = home.config()
     if site not in config.run.sites:
         raise ConfigError(
@@ -84,6 +86,12 @@ def invite(home: Home, site: str, out: Path | None) -> None:
 
 def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
     """Run the federation; goes on by itself with an unfinished run."""
+    from coordinator import results
+    from coordinator.engine import Engine
+    from coordinator.service import check_free
+    from fedcervix.allocator import share_memory_among_threads
+    from fedcervix.blobs import BlobStore
+
     share_memory_among_threads()
     bind = bind or home.config().listen.bind
     with home.locked():
@@ -104,6 +112,8 @@ def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
 
 def _run_to_do(home: Home, journal: Journal, blobs: BlobStore, mode: Mode | None, *, new: bool) -> RunRecord:
     """Return the unfinished run, or begin one."""
+    from coordinator import results
+
     last = next(reversed(journal.runs()), None)
     if last is not None:
         run = replay(begin_of(last), journal.events(last.run))
@@ -148,6 +158,8 @@ def _resumed(home: Home, record: RunRecord, mode: Mode | None) -> RunRecord:
 
 def _given_base(home: Home, blobs: BlobStore) -> str:
     """Take in the first model that the configuration names; return its digest, or nothing."""
+    from fedcervix.weights import digest_file, vet_base
+
     given = home.config().run.base
     if not given:
         return ""
@@ -164,11 +176,13 @@ def _given_base(home: Home, blobs: BlobStore) -> str:
 
 
 def _serve(home: Home, engine: Engine, blobs: BlobStore, bind: str) -> None:
+    from coordinator.service import STOP_GRACE, Service, serve
+
     service = Service(home, Registry(home.registry), engine, blobs)
     server, port = serve(home, service, bind=bind, sites=len(engine.run.plan.sites))
     try:
         write_whole(home.running, json.dumps({"pid": os.getpid(), "port": port}).encode())
-        _on_signals(engine.stop)
+        _on_signals(engine.stop, STOP_GRACE.total_seconds())
         logger(run=engine.run.run).info("listening", bind=f"{bind.rpartition(':')[0]}:{port}")
         engine.drive()
     finally:
@@ -177,11 +191,11 @@ def _serve(home: Home, engine: Engine, blobs: BlobStore, bind: str) -> None:
         home.running.unlink(missing_ok=True)
 
 
-def _on_signals(stop: Callable[[], None]) -> None:
+def _on_signals(stop: Callable[[], None], grace_s: float) -> None:
     """The first signal drains; a second one leaves at once (everything acknowledged is on disk)."""
 
     def in_order() -> None:
-        logger().info("stopping", calls_end_within_s=STOP_GRACE.total_seconds(), again="ends it at once")
+        logger().info("stopping", calls_end_within_s=grace_s, again="ends it at once")
         stop()
 
     def handle(_number: int, _frame: object) -> None:
@@ -203,6 +217,8 @@ def _announce(home: Home, outcome: Outcome, reason: str, folder: Path) -> None:
 
 def status(home: Home, *, watch: bool, as_json: bool) -> None:
     """Show who does what, since when, until when."""
+    from coordinator.terminal import render
+
     console = stdout_console()
     if not watch:
         document = _overview(home)
@@ -211,6 +227,8 @@ def status(home: Home, *, watch: bool, as_json: bool) -> None:
         for document in _pictures(home):
             click.echo(json.dumps(document))
     else:
+        from rich.live import Live
+
         with Live(console=console, auto_refresh=False) as live:
             for document in _pictures(home):
                 live.update(render(document), refresh=True)
@@ -235,6 +253,8 @@ def _watched(home: Home) -> Iterator[dict[str, Any]]:
     running = home.read_running()
     if running is None:
         return
+    from fedcervix import rpc
+
     with _operators_line(home, running) as channel:
         try:
             for reply in rpc.calls(rpc.stub(channel, rpc.WATCH)(wire.OverviewRequest()), _address(running)):
@@ -245,7 +265,7 @@ def _watched(home: Home) -> Iterator[dict[str, Any]]:
 
 def _overview(home: Home) -> dict[str, Any]:
     """Ask the running coordinator; where none runs, read the journal."""
-    reply = _ask(home, rpc.OVERVIEW, wire.OverviewRequest())
+    reply = _ask(home, "OVERVIEW", wire.OverviewRequest())
     if reply is not None:
         document: dict[str, Any] = json.loads(reply.json)
         return document
@@ -261,23 +281,31 @@ def _from_journal(home: Home) -> dict[str, Any]:
         if last is None:
             raise nothing
         run = replay(begin_of(last), journal.events(last.run))
+    from coordinator.overview import overview
+
     trouble = "" if run.ended else f"the coordinator is not running; go on with: {home.command('start')}"
     return overview(run, {}, now=time.time(), trouble=trouble)
 
 
-def _ask(home: Home, method: rpc.Method, request: Any) -> Any | None:
-    """Call the running coordinator as its operator; None where none is running."""
+def _ask(home: Home, method: Literal["OVERVIEW", "COMMAND"], request: Any) -> Any | None:
+    """Call a method of `fedcervix.rpc` as the running coordinator's operator; None where none is running."""
     running = home.read_running()
     if running is None:
         return None
+    import grpc
+
+    from fedcervix import rpc
+
     with _operators_line(home, running) as channel:
         try:
-            return rpc.stub(channel, method)(request, timeout=10, wait_for_ready=True)
+            return rpc.stub(channel, getattr(rpc, method))(request, timeout=10, wait_for_ready=True)
         except grpc.RpcError as error:
             raise rpc.translate(error, _address(running), next_step=home.command("status")) from error
 
 
 def _operators_line(home: Home, running: dict[str, Any]) -> grpc.Channel:
+    from fedcervix import rpc
+
     keys = {f"{part}_pem": home.pem(file) for part, file in _OPERATOR.items()}
     return rpc.channel(_address(running), **keys, here=True)
 
@@ -293,7 +321,7 @@ def revoke(home: Home, site: str) -> None:
     """Withdraw a site's certificates and invitations; its open connections are cut at once."""
     count = Registry(home.registry).revoke(site, datetime.now(UTC))
     click.echo(f"revoked {count} certificate(s) and invitation(s) of {site}")
-    reply = _ask(home, rpc.COMMAND, wire.CommandRequest(revoked=site))
+    reply = _ask(home, "COMMAND", wire.CommandRequest(revoked=site))
     click.echo(reply.text if reply else "no coordinator is running; it will not be let in at the next start")
 
 
@@ -308,7 +336,7 @@ def stop(home: Home) -> None:
 
 
 def _command_running(home: Home, request: wire.CommandRequest) -> None:
-    reply = _ask(home, rpc.COMMAND, request)
+    reply = _ask(home, "COMMAND", request)
     if reply is None:
         raise RunError("no coordinator is running", next_step=home.command("start"))
     click.echo(reply.text)
@@ -316,6 +344,8 @@ def _command_running(home: Home, request: wire.CommandRequest) -> None:
 
 def export(home: Home, run: str | None, folder: Path | None) -> None:
     """Copy a finished run's model and record to FOLDER; without RUN, list what there is."""
+    from coordinator import results
+
     there = sorted(path.name for path in home.results.glob("*") if path.is_dir())
     if run is None or folder is None:
         click.echo("\n".join(there) or "no run has finished yet")

@@ -18,16 +18,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedcervix import identity
 from fedcervix.address import Address, check_address
 from fedcervix.config import apply_profile, build, read_toml
 from fedcervix.errors import ConfigError, RunError
 from fedcervix.files import write_secret
 from fedcervix.locks import held, is_held
 from fedcervix.plan import SITE_NAME, STRICT, Mode, Plan, check
-from fedcervix.weights import disk
+from fedcervix.storage import disk
+
+if TYPE_CHECKING:
+    from fedcervix.identity import Authority
 
 CONFIG_TEMPLATE = """\
 # Configuration of a fedcervix coordinator. Every key is explained in docs/configuration.md.
@@ -167,8 +169,10 @@ class Home:
         except ValueError as error:
             raise ConfigError(f"{self.config_file}: {error}", next_step=f"edit {self.config_file}") from error
 
-    def authority(self) -> identity.Authority:
+    def authority(self) -> Authority:
         """Return what signs certificates."""
+        from fedcervix import identity
+
         return identity.Authority(self.pem("authority.crt"), self.pem("authority.key"))
 
     def address(self) -> str:
@@ -229,6 +233,8 @@ def create(
     """Make a home folder with authority, certificates and a commented configuration. Raises RunError, IdentityError."""
     if home.config_file.exists():
         raise RunError(f"{home.folder} is already a coordinator's home", next_step=f"edit {home.config_file}")
+    from fedcervix import identity
+
     authority_key = identity.new_key()
     authority = identity.Authority(identity.new_authority(name, authority_key, now), authority_key)
     text = CONFIG_TEMPLATE.format(
@@ -247,6 +253,8 @@ def create(
 
 def certify_self(home: Home, now: datetime) -> None:
     """Make the server's and the operator's keys and certificates anew; done at init and at every start."""
+    from fedcervix import identity
+
     authority, config = home.authority(), home.config()
     hosts = {config.listen.advertise.rpartition(":")[0], "localhost", "127.0.0.1"}
     for name, role, lifetime, named in (

@@ -46,7 +46,7 @@ from fedcervix.splits import (
     stratum,
 )
 from fedcervix.spreadsheet import decode_text
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 from site_agent.filenames import FileNames
 from site_agent.images import PIXELS_MAX, Progress, UnreadableError, each, opened, pixel_digest, silent, thumbnail
 from site_agent.likeness import Copy, Leak, Sighting, compare

@@ -23,9 +23,8 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from fedcervix import identity
 from fedcervix.address import check_address
 from fedcervix.config import build, read_toml
 from fedcervix.errors import ConfigError, RunError
@@ -34,6 +33,9 @@ from fedcervix.locks import held
 from fedcervix.plan import STRICT, Mode, check
 from fedcervix.storage import disk
 from site_agent import site_toml
+
+if TYPE_CHECKING:
+    from fedcervix.identity import Certificate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,8 +194,10 @@ class SiteHome:
             )
         return (self.folder / named).resolve()
 
-    def certificate(self) -> identity.Certificate:
+    def certificate(self) -> Certificate:
         """Return the site's certificate. Raises StorageError where the site has not joined, IdentityError."""
+        from fedcervix import identity  # most commands need no certificate
+
         return identity.identify(self.pem("site.crt"))
 
     def pem(self, name: str) -> bytes:

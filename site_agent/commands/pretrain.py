@@ -15,7 +15,7 @@ import click
 
 from fedcervix.errors import StorageError
 from fedcervix.plan import Recipe, canonical_json
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 from site_agent import dataset, models
 from site_agent.assemble import contact_sheet
 from site_agent.collection import Collection, can, index

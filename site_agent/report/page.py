@@ -19,7 +19,6 @@ from markupsafe import Markup
 from fedcervix.files import make_folder, write_whole
 from fedcervix.plan import Recipe
 from site_agent.evaluate import DRAWS, Evaluation
-from site_agent.neighbours import NEIGHBOURS
 from site_agent.report import figures, results
 from site_agent.report.answer import OK, answer, percent, signed
 from site_agent.report.content import CensusRow, Round, SiteReport
@@ -34,6 +33,8 @@ LISTED_MAX = 200
 
 def render(report: SiteReport) -> str:
     """Return the page: self-contained HTML."""
+    from site_agent.neighbours import NEIGHBOURS  # with torch, which the study's report does without
+
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
