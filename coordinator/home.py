@@ -12,49 +12,28 @@ running.json          address and process of the running coordinator; it holds `
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
+import os
+import re
+import shlex
+import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
+from coordinator.template import coordinator_toml
 from fedcervix import identity
 from fedcervix.address import Address, check_address
 from fedcervix.config import apply_profile, build, read_toml
 from fedcervix.errors import ConfigError, RunError
-from fedcervix.files import write_secret
+from fedcervix.files import make_folder, write_secret, write_whole
 from fedcervix.locks import held, is_held
-from fedcervix.plan import SITE_NAME, STRICT, Mode, Plan, check
-from fedcervix.weights import disk
-
-CONFIG_TEMPLATE = """\
-# Configuration of a fedcervix coordinator. Every key is explained in docs/configuration.md.
-
-[federation]
-name = "{name}"
-
-[listen]
-bind = "{bind}"            # the one port; sites dial in to it, the coordinator never dials out
-advertise = "{advertise}"  # how sites reach it, from where they are: HOST:PORT, written into invitations
-
-[run]
-sites = {sites}            # the declared roster, in the order of averaging and of the ring
-profile = "{profile}"      # paper, recommended or demo; the tables below override single keys
-# base = "first.safetensors"  # a first model made elsewhere; without it a site makes one from the seed
-
-[run.terms]                # how the sites federate
-# rounds = 50              # at most
-# epochs_per_round = 1     # E of the paper
-# seed = 0
-
-[run.recipe]               # how a site trains
-# architecture = "resnet50"
-# batch_images = 8         # N of the paper
-
-[run.recipe.augment]
-# rotation_deg = 20.0
-"""
+from fedcervix.plan import SITE_NAME, SITES_MAX, STRICT, Mode, Plan, check
+from fedcervix.profiles import PROFILES
+from fedcervix.storage import disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +127,46 @@ class Home:
         with disk(self.key_file(name), "read"):
             return self.key_file(name).read_bytes()
 
+    def command(self, words: str) -> str:
+        """Return a command to type that means this home, whatever is in its path."""
+        return f"coordinator --home {shlex.quote(str(self.folder))} {words}"
+
+    def has(self, path: Path) -> bool:
+        """Say whether a file of the home is there. Raises StorageError where this user may not know."""
+        with disk(path, "read"):
+            try:
+                path.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+        return True
+
+    def insist(self) -> None:
+        """Raise ConfigError unless this is a coordinator's home, StorageError where this user may not know."""
+        if self.has(self.config_file):
+            return
+        if self.has(self.folder / "site.toml"):
+            raise ConfigError(
+                f"{self.folder} is a site's home, not a coordinator's",
+                cause="wrong --home, or the wrong program",
+                next_step=f"site-agent --home {shlex.quote(str(self.folder))} check, or give --home another folder",
+            )
+        if self.has(self.key_file("authority.key")):
+            raise ConfigError(
+                f"{self.folder} holds a federation's keys, but no {self.config_file.name}",
+                cause="the file was deleted, or the folder was restored in part",
+                next_step=f"restore {self.config_file} from a backup; a new federation needs another folder",
+            )
+        missing = "holds no coordinator.toml" if self.has(self.folder) else "does not exist"
+        raise ConfigError(
+            f"{self.folder} is not a coordinator's home: it {missing}",
+            cause="wrong --home, or not set up yet",
+            next_step=f"coordinator init {shlex.quote(str(self.folder))}",
+        )
+
     def config(self) -> Config:
-        """Return the configuration. Raises ConfigError."""
-        raw = read_toml(self.config_file, hint=f"coordinator init {self.folder}")
-        return build(Config, raw, source=self.config_file)
+        """Return the configuration. Raises ConfigError, StorageError."""
+        self.insist()
+        return build(Config, read_toml(self.config_file), source=self.config_file)
 
     def plan(self, mode: Mode) -> Plan:
         """Return the plan that the configuration describes. Raises ConfigError."""
@@ -175,16 +190,20 @@ class Home:
         if now_running is None:
             raise RunError(
                 "the coordinator's port is chosen when it starts (advertise ends in :0), and it is not running",
-                next_step="start it first: coordinator start --mode csfssl",
+                next_step=f"start it first: {self.command('start --mode csfssl')}",
             )
         return str(Address(advertise.host, now_running["port"]))
+
+    def is_running(self) -> bool:
+        """Say whether a coordinator holds this home, also while it is only starting. Raises StorageError."""
+        return is_held(self._running_lock)
 
     def read_running(self) -> dict[str, Any] | None:
         """Return address and process of the running coordinator; None where none runs, or one is only starting.
 
         Raises StorageError where this user may not know.
         """
-        if not is_held(self._running_lock):
+        if not self.is_running():
             return None
         with disk(self.running, "read"):
             try:
@@ -193,6 +212,12 @@ class Home:
                 return None
         found: dict[str, Any] = json.loads(text)
         return found
+
+    def write_running(self, pid: int, bound: Address) -> None:
+        """Let commands on this machine know where the coordinator listens. Raises StorageError."""
+        host = "localhost" if bound.is_everywhere else bound.host
+        running = {"pid": pid, "port": bound.port, "address": str(Address(host, bound.port))}
+        write_whole(self.running, json.dumps(running).encode())
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -205,7 +230,7 @@ class Home:
         busy = RunError(
             f"a coordinator is already running on {self.folder}" + (f" (pid {other['pid']})" if other else ""),
             cause="it was started twice, or runs as a service",
-            next_step=f"coordinator --home {self.folder} status",
+            next_step=self.command("status"),
         )
         with held(self.folder / "lock", busy=busy):
             with disk(self.running, "write"):
@@ -220,32 +245,123 @@ class Home:
         return self.folder / "running.lock"
 
 
-def create(
-    home: Home, *, name: str, bind: str, advertise: str, sites: tuple[str, ...], profile: str, now: datetime
-) -> None:
-    """Make a home folder with authority, certificates and a commented configuration. Raises RunError, IdentityError."""
-    if home.config_file.exists():
-        raise RunError(f"{home.folder} is already a coordinator's home", next_step=f"edit {home.config_file}")
-    authority_key = identity.new_key()
-    authority = identity.Authority(identity.new_authority(name, authority_key, now), authority_key)
-    text = CONFIG_TEMPLATE.format(
-        name=name, bind=bind, advertise=advertise, sites=json.dumps(list(sites)), profile=profile
-    )
-    with disk(home.folder, "write"):
-        home.key_file("").mkdir(parents=True, mode=0o700)
-        home.blobs.mkdir()
-        home.results.mkdir()
-        write_secret(home.key_file("authority.key"), authority.key_pem)
-        home.key_file("authority.crt").write_bytes(authority.certificate_pem)
-        home.config_file.write_text(text)
-    home.config()
-    certify_self(home, now)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Founding:
+    """What `coordinator init` is told. Raises ConfigError where a value cannot be used: before anything is written."""
+
+    name: str
+    advertise: str
+    bind: str
+    sites: tuple[str, ...]
+    profile: str
+
+    def __post_init__(self) -> None:
+        for option, problem, mended in self._problems():
+            raise ConfigError(
+                f"--{option} {problem}",
+                cause="a value that the configuration does not take; nothing was written",
+                next_step=f"give the command again{f' with --{option} {mended}' if mended else ''}",
+            )
+
+    def _problems(self) -> Iterator[tuple[str, str, str]]:
+        """Yield (option, what is wrong with it, a value that would do, or nothing)."""
+        if not SITE_NAME.fullmatch(self.name):
+            yield "name", f"is a federation's name, {NAMED}; found {self.name!r}", _spelt(self.name)
+        yield from _wrong_address("advertise", self.advertise)
+        yield from _wrong_address("bind", self.bind)
+        wrong = [site for site in self.sites if not SITE_NAME.fullmatch(site)]
+        if wrong:
+            yield "sites", f"lists names of {NAMED}; found {wrong[0]!r}", ",".join(map(_spelt, self.sites))
+        if not self.sites or len(set(self.sites)) < len(self.sites) or len(self.sites) > SITES_MAX:
+            yield "sites", f"lists 1 to {SITES_MAX} sites, each once; found {', '.join(self.sites)!r}", ""
+        if self.profile not in PROFILES:
+            near = difflib.get_close_matches(self.profile, PROFILES, n=1)
+            yield "profile", f"is one of {', '.join(PROFILES)}; found {self.profile!r}", "".join(near)
+
+
+NAMED = "1-63 of a-z, 0-9 and inner hyphens"
+
+
+def _spelt(name: str) -> str:
+    """Return a name as near to the one given as names may be; empty where nothing is left of it."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower())[:63].strip("-")
+
+
+def _wrong_address(option: str, text: str) -> Iterator[tuple[str, str, str]]:
+    try:
+        Address.parse(text, port_min=0)
+    except ValueError as error:
+        yield option, str(error), ""
+
+
+def create(home: Home, told: Founding, now: datetime) -> None:
+    """Make a home folder with authority, certificates and a commented configuration; all of it or nothing.
+
+    Raises RunError where the folder holds something, ConfigError, StorageError.
+    """
+    _check_free(home)
+    with _filled(home.folder) as making:
+        new = Home(making)
+        authority_key = identity.new_key()
+        certificate = identity.new_authority(told.name, authority_key, now)
+        make_folder(new.key_file(""))
+        write_secret(new.key_file("authority.key"), authority_key)
+        write_whole(new.key_file("authority.crt"), certificate)
+        write_whole(new.config_file, coordinator_toml(**asdict(told)).encode())
+        certify_self(new, now)  # reads back what was written
+        new.plan("csfssl")
+
+
+def _check_free(home: Home) -> None:
+    """Raise RunError unless a home can be made here: the folder is missing or empty."""
+    if home.has(home.config_file):
+        raise RunError(
+            f"{home.folder} is already a coordinator's home",
+            cause="`init` was given before",
+            next_step=f"look at {home.config_file}; another federation: coordinator init ANOTHER-FOLDER",
+        )
+    with disk(home.folder, "read"):
+        there = sorted(path.name for path in home.folder.iterdir()) if home.folder.exists() else []
+    if there:
+        raise RunError(
+            f"{home.folder} is not empty: {', '.join(there[:5])}{', ...' if len(there) > 5 else ''}",
+            cause="it is a site's home, or holds other files; a home has a folder of its own",
+            next_step="name a folder that does not exist yet: coordinator init ANOTHER-FOLDER",
+        )
+
+
+@contextlib.contextmanager
+def _filled(folder: Path) -> Iterator[Path]:
+    """Yield a folder to fill. It becomes `folder` when the block ends well, and leaves no trace when it does not.
+
+    A folder that is there (and empty) may be a mount point, which cannot be replaced: it is filled. Its last file to
+    appear is the configuration, by which a home is known.
+    """
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    making = folder.with_name(f".{folder.name}.{os.getpid()}") if new else folder / f".making-{os.getpid()}"
+    try:
+        make_folder(making)
+        yield making
+        with disk(folder, "write"):
+            if new:
+                making.replace(folder)
+            else:
+                for child in sorted(making.iterdir(), key=lambda child: child.is_file()):
+                    child.replace(folder / child.name)
+                making.rmdir()
+    except BaseException:
+        shutil.rmtree(making, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for place in new[1:]:  # folders above it that were made for it
+                place.rmdir()
+        raise
 
 
 def certify_self(home: Home, now: datetime) -> None:
     """Make the server's and the operator's keys and certificates anew; done at init and at every start."""
     authority, config = home.authority(), home.config()
-    hosts = {config.listen.advertise.rpartition(":")[0], "localhost", "127.0.0.1"}
+    advertised, bound = (Address.parse(text, port_min=0) for text in (config.listen.advertise, config.listen.bind))
+    hosts = {advertised.host, "localhost", "127.0.0.1", "::1", *([] if bound.is_everywhere else [bound.host])}
     for name, role, lifetime, named in (
         ("server", "coordinator", identity.SERVER_LIFETIME, tuple(sorted(hosts))),
         ("operator", "operator", identity.OPERATOR_LIFETIME, ()),
@@ -253,6 +369,5 @@ def certify_self(home: Home, now: datetime) -> None:
         key = identity.new_key()
         who = identity.Identity(config.federation.name, role)  # type: ignore[arg-type]
         certificate = identity.issue(authority, identity.public_key(key), who, now, lifetime, named)
-        with disk(home.key_file(name), "write"):
-            write_secret(home.key_file(f"{name}.key"), key)
-            home.key_file(f"{name}.crt").write_bytes(certificate)
+        write_secret(home.key_file(f"{name}.key"), key)
+        write_whole(home.key_file(f"{name}.crt"), certificate)

@@ -1,0 +1,16 @@
+"""Homes of coordinators, for tests of what is done with them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from coordinator.home import Founding, Home, create
+
+
+def made(folder: Path, **told: str | tuple[str, ...]) -> Home:
+    """Make a home and return it."""
+    values = {"name": "cervix", "advertise": "localhost:8443", "bind": "127.0.0.1:8443", "profile": "paper"}
+    home = Home(folder)
+    create(home, Founding(**{**values, "sites": ("nhs", "alts"), **told}), datetime.now(UTC))  # type: ignore[arg-type]
+    return home
