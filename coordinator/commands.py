@@ -97,13 +97,20 @@ def _invitation_file(site: str, out: Path | None) -> Path:
     out = out or Path(f"{site}.invitation.toml")
     with disk(out, "read"):
         out = out / f"{site}.invitation.toml" if out.is_dir() else out
-        if out.exists() and not out.read_bytes().startswith(INVITATION_HEAD):
+        if out.exists() and not _is_invitation(out):
             raise RunError(
                 f"{out} is there already, and is no invitation: nothing was written",
                 cause="--out names a file that holds something else",
                 next_step="name another file with --out",
             )
     return out
+
+
+def _is_invitation(file: Path) -> bool:
+    if not file.is_file():
+        return False
+    with file.open("rb") as content:
+        return content.read(len(INVITATION_HEAD)) == INVITATION_HEAD
 
 
 def begin(home: Home, mode: Mode, *, new: bool) -> None:
@@ -146,7 +153,11 @@ def _bound(option: str, configured: str) -> Address:
     try:
         return Address.parse(option or configured, port_min=0)
     except ValueError as error:
-        raise ConfigError(f"--bind {error}", next_step="give the command again with --bind HOST:PORT") from error
+        raise ConfigError(
+            f"--bind {error}",
+            cause="the address to listen on is written as [listen] bind is",
+            next_step="give the command again with --bind HOST:PORT",
+        ) from error
 
 
 def _run_to_do(home: Home, journal: Journal, blobs: BlobStore, mode: Mode | None, *, new: bool) -> RunRecord:

@@ -123,7 +123,11 @@ def stands(home: Home, name: str = "", *, whole: bool = True) -> Document:
     with _journal(home) as journal:
         records = [] if journal is None else journal.runs()
         if journal is None or not records:
-            raise RunError("no run has begun here yet", next_step=home.command("start --mode csfssl"))
+            raise RunError(
+                "no run has begun here yet",
+                cause="a run begins when its mode is named",
+                next_step=home.command("start --mode csfssl"),
+            )
         record = found(records, name, home) if name else records[-1]
         run = replayed(journal, record)
     is_last = record.run == records[-1].run

@@ -46,10 +46,14 @@ class Journal:
         """Open the file; made if it is missing, unless `read_only`. Raises StorageError."""
         self._path = path
         self._lock = threading.Lock()
+        self._is_empty = False
         uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
         with _translated(path):
             self._db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=30)
             if read_only:
+                # A process that found no room may have left a file without tables.
+                found = self._db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'runs'").fetchone()
+                self._is_empty = found == (0,)
                 return
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
@@ -69,6 +73,8 @@ class Journal:
 
     def runs(self) -> list[RunRecord]:
         """Return all runs, oldest first."""
+        if self._is_empty:
+            return []
         with self._lock, _translated(self._path):
             rows = self._db.execute("SELECT run, plan, base, begun_at FROM runs ORDER BY rowid").fetchall()
             return [RunRecord(run, Plan.parse(plan), base, begun_at) for run, plan, base, begun_at in rows]
