@@ -213,7 +213,7 @@ def _is_unfinished(home: Home, record: RunRecord) -> RunError:
     return RunError(
         f"run {record.run} is unfinished, and its mode is {record.plan.mode}",
         cause="the coordinator was stopped before the run's end",
-        next_step=f"`{home.command('start')}` to go on with it, or --new to abandon it",
+        next_step=f"`{home.command('start')}` goes on with it; with --new it is abandoned",
     )
 
 

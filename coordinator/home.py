@@ -160,7 +160,7 @@ class Home:
         raise ConfigError(
             f"{self.folder} is not a coordinator's home: it {missing}",
             cause="wrong --home, or not set up yet",
-            next_step=f"coordinator init {shlex.quote(str(self.folder))}",
+            next_step=self.command("init"),
         )
 
     def config(self) -> Config:

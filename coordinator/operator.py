@@ -30,7 +30,7 @@ def ask(home: Home, method: rpc.Method, request: Any) -> Any | None:
         try:
             return rpc.stub(channel, method)(request, timeout=ANSWER_S, wait_for_ready=True)
         except grpc.RpcError as error:
-            raise rpc.translate(error, running["address"]) from error
+            raise rpc.translate(error, running["address"], next_step=home.command("status")) from error
 
 
 def picture(home: Home, *, whole: bool) -> Document | None:

@@ -17,11 +17,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import PIL
+import simplejpeg
 import structlog
 
 from fedcervix import locks
 
-VERSION = f"2 pillow {PIL.__version__}"
+VERSION = f"3 pillow {PIL.__version__} simplejpeg {simplejpeg.__version__}"
 """of what is stored: another decoder may decode to other pixels"""
 
 log = structlog.get_logger(__name__)

@@ -91,23 +91,25 @@ def recipe_options(function: Function) -> Function:
 @cli.command()
 @click.argument("invitation", type=ANY_PATH)
 @click.option("--manifest", type=ANY_PATH, help="The site's manifest; written into site.toml.")
-@click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads to train with; 0: all cores.")
+@click.option("--threads", type=click.IntRange(min=0), help="CPU threads to train with; 0: all cores.")
 @with_home
 def join(home: SiteHome, **options: Any) -> None:
-    """Join a federation: make this site's key here, obtain its certificate, write site.toml."""
+    """Join a federation: make this site's key here, obtain its certificate, write site.toml.
+
+    Everything is checked before the invitation is used up.
+    """
     from site_agent.commands.federation import join as work
 
     work(home, **options)
 
 
 @cli.command()
-@click.option("--hardware", is_flag=True, help="Also start the trainer, to see what it trains on: some seconds.")
 @with_home
-def check(home: SiteHome, **options: Any) -> None:
-    """Try everything a run needs: configuration, certificate, clock, line, images, hardware."""
+def check(home: SiteHome) -> None:
+    """Try everything that can be known before round 1: certificate, line, images, time, memory, disk."""
     from site_agent.commands.federation import check as work
 
-    work(home, **options)
+    work(home)
 
 
 # --- training and results -----------------------------------------------------------------------------------------
@@ -237,6 +239,13 @@ def _collection_options(function: Function) -> Function:
                 default=UNREADABLE_MAX,
                 show_default=True,
                 help="Share of unreadable images above which the collection is refused.",
+            ),
+            click.option(
+                "--ignore-column",
+                "ignore_columns",
+                multiple=True,
+                metavar="NAME",
+                help="A column that is to be ignored, although it looks like one that is read. May be repeated.",
             ),
             click.option(
                 "--cache",

@@ -18,5 +18,5 @@ def report(folder: Path) -> None:
     written = write_report(findings, folder)
     click.echo(answer(findings).headline)
     if findings.missing:
-        click.echo(f"{findings.missing} cells are not finished; go on with: cervix-study run", err=True)
+        click.echo(f"{findings.missing} cells are not finished; go on with: cervix-study run STUDY.toml", err=True)
     click.echo(f"wrote {', '.join(map(str, written))}")

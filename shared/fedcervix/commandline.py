@@ -3,13 +3,16 @@
 Rules
 1. A declaration is light: which commands and options there are is said with click alone. The work of a command is
    imported when it is called; so help, completion and a wrong argument wait for no library.
-2. `--home` and `--verbose` may stand before the command or behind it.
+2. `--home` and `--verbose` may stand before the command or behind it. The commands that an error names are printed with
+   the home that was given.
 3. `-h` is `--help`.
 """
 
 from __future__ import annotations
 
 import copy
+import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from fedcervix.errors import ConfigError
+from fedcervix.errors import ConfigError, FedcervixError
 
 HELP = {"help_option_names": ["-h", "--help"]}
 _GIVEN = "fedcervix.commandline"
@@ -59,13 +62,32 @@ def set_up() -> None:
     configure(verbose=bool(given("verbose")))
 
 
+def meant_here(text: str) -> str:
+    """Return a hint whose commands of this program mean the home that was named on the command line.
+
+    Most errors are raised where nothing is known of a home: `site-agent finetune` is all that they can say.
+    """
+    context = click.get_current_context()
+    home, explicit = context.meta.get(_GIVEN, {}).get("home", (None, False))
+    root = context.find_root().command
+    if not explicit or "--home" in text or not isinstance(root, click.Group):
+        return text
+    names = "|".join(name for name, command in root.commands.items() if not isinstance(command, click.Group))
+    with_home = f"{root.name} --home {shlex.quote(str(home))} "
+    return re.sub(rf"(?<!the )\b{root.name} (?=(?:{names})\b)", lambda _: with_home, text)
+
+
 class Work(click.Command):
-    """A command whose logging is set up when it is called."""
+    """A command whose logging is set up when it is called, and whose hints mean the home that it was called with."""
 
     def invoke(self, context: click.Context) -> Any:
         """Do the work."""
         set_up()
-        return super().invoke(context)
+        try:
+            return super().invoke(context)
+        except FedcervixError as error:
+            error.next_step = meant_here(error.next_step)
+            raise
 
 
 class Program(click.Group):

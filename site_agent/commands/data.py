@@ -6,6 +6,7 @@ Everything printed here stays at the site: it names files and patients.
 from __future__ import annotations
 
 import hashlib
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,7 @@ from fedcervix.weights import disk
 from site_agent.collection import Collection, Image, Purpose, index, require
 from site_agent.images import PIXELS_MAX, Progress, decode, each, square
 from site_agent.likeness import Leak
+from site_agent.remarks import remarks
 
 LISTED_MAX = 10
 TILE_PX = 128
@@ -51,7 +53,7 @@ def check(manifest: Path, full: bool, **options: Any) -> None:
         listed = at_most(items, len(items) if full else LISTED_MAX)
         console.print("\n" + escape("\n".join([heading, *(f"  {item}" for item in listed)])))
     console.print(f"\n{escape(_readiness(collection))}")
-    console.print(f"\nnext: look at them: site-agent data sheet {escape(str(manifest))} sheet.png")
+    console.print(f"\nnext: look at them: site-agent data sheet {escape(shlex.quote(str(manifest)))} sheet.png")
 
 
 def sheet(manifest: Path, picture: Path, count: int, seed: int, **options: Any) -> None:
@@ -106,7 +108,7 @@ def _plain(what: str) -> Progress:
 
 
 def _census_table(collection: Collection) -> Table:
-    named = {image.patient for image in collection.images}
+    named = {image.patient for image in collection.images}.union(*collection.spellings)
     patients = len(named.union(*(leak.patients for leak in collection.leaks)))
     women = len({image.woman for image in collection.images})
     table = Table(
@@ -142,7 +144,7 @@ def _findings(collection: Collection) -> Iterator[tuple[str, Sequence[str]]]:
     kinds: tuple[tuple[str, Sequence[str]], ...] = (
         (
             f"{len(collection.quarantined)} unreadable, left out ({unreadable})",
-            [f"{one.image}: {one.reason}" for one in collection.quarantined],
+            [one.told for one in collection.quarantined],
         ),
         (
             "pictures that several patients share; these stay in one split (if they are one woman, give her one name)",
@@ -158,6 +160,7 @@ def _findings(collection: Collection) -> Iterator[tuple[str, Sequence[str]]]:
         ),
         ("patients who changed their split, to follow one they share a picture with", collection.moved),
     )
+    yield from ((remark.heading, remark.items) for remark in remarks(collection))
     yield from ((heading, items) for heading, items in kinds if items)
 
 

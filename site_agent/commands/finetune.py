@@ -76,7 +76,7 @@ def _finetune(home: SiteHome, used: Setting, starts: tuple[str, ...]) -> None:
             f"{label}: kept epoch {fitted.best_epoch} of {len(fitted.history)}, validation loss {best.valid_loss:.4f}, "
             f"threshold {threshold:.3f}: {kept.folder}"
         )
-    click.echo(f"next: site-agent --home {home.folder} evaluate")
+    click.echo(f"next: {home.command('evaluate')}")
 
 
 def _steps(display: Display, label: str) -> Callable[[int, int, int], None]:

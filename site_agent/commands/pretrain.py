@@ -192,6 +192,7 @@ def _collections(home: SiteHome, also: Sequence[Path], display: Display) -> list
                 seed=data.split_seed,
                 unreadable_max=data.unreadable_max,
                 cache_folder=home.cache,
+                ignore_columns=data.ignore_columns,
             )
         )
     return collections

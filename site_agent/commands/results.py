@@ -18,10 +18,11 @@ from site_agent import classifiers, dataset, report
 from site_agent.assemble import site_report
 from site_agent.commands.setting import site_name
 from site_agent.devices import ready
-from site_agent.evaluate import Estimate, Evaluation
+from site_agent.evaluate import Evaluation
 from site_agent.finetune import predict as score
 from site_agent.home import SiteHome
 from site_agent.images import UnreadableError, decode, square
+from site_agent.intervals import Estimate
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"}
 BATCH_FILES = 64
@@ -40,7 +41,7 @@ def evaluate(home: SiteHome) -> None:
         raise ModelError(
             f"the images have changed since {', '.join(stale)} was fine-tuned",
             cause="images, labels or splits were added or changed: a test woman might have been trained on",
-            next_step=f"site-agent --home {home.folder} finetune",
+            next_step=home.command("finetune"),
         )
     inputs = {c.start: (c.recipe.image_px, c.recipe.fit) for c in stored}
     if len(set(inputs.values())) > 1:
@@ -48,7 +49,7 @@ def evaluate(home: SiteHome) -> None:
         raise ModelError(
             f"the classifiers take different input: {named}",
             cause="they were fine-tuned with different recipes, and cannot be compared",
-            next_step=f"site-agent --home {home.folder} finetune (with one recipe for all)",
+            next_step=f"{home.command('finetune')} (with one recipe for all)",
         )
     test = dataset.labelled(home, collection, stored[0].recipe, "test")
     now = datetime.now(UTC)
@@ -58,7 +59,8 @@ def evaluate(home: SiteHome) -> None:
     console.print(table(content.evaluations, f"site {content.site}: {len(test.labels)} test images"))
     for comparison in content.comparisons:
         found = comparison.difference
-        difference = f"{found.value:+.2f} ({found.low:+.2f} to {found.high:+.2f})"
+        interval = "{:+.2f} to {:+.2f}".format(*found.interval) if found.interval else f"no interval: {found.why}"
+        difference = f"{found.value:+.2f} ({interval})"
         console.print(f"AUC of {comparison.name} minus {comparison.versus}: {difference}: {comparison.verdict}")
     click.echo(f"report: {page}\nnumbers: {results}")
 
@@ -74,7 +76,8 @@ def table(evaluations: tuple[Evaluation, ...], title: str) -> Table:
 
 
 def _interval(estimate: Estimate) -> str:
-    return f"{estimate.value:.2f} ({estimate.low:.2f}–{estimate.high:.2f})"
+    interval = "{:.2f}–{:.2f}".format(*estimate.interval) if estimate.interval else "no interval"
+    return f"{estimate.value:.2f} ({interval})"
 
 
 def predict(home: SiteHome, classifier: str, images: tuple[Path, ...], out: Path) -> None:

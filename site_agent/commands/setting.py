@@ -39,7 +39,7 @@ def setting(home: SiteHome, profile: str | None, recipe_file: Path | None, seed:
         raise ConfigError(
             f"{home.config_file} does not exist",
             cause="wrong --home, or not set up yet",
-            next_step=f"site-agent --home {home.folder} join INVITATION.toml; to train without a federation, write "
+            next_step=f"{home.command('join INVITATION.toml')}; to train without a federation, write "
             'two lines into that file: [data], and manifest = "/path/of/manifest.csv"',
         )
     if recipe_file is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -177,4 +178,5 @@ def _report(
     click.echo("in a federation's coordinator.toml:")
     click.echo(f"  [run.recipe]\n  batch_images = {best.batch_images}\n  width = {best.width}")
     with_seed = f" --seed {used.seed}" if used.seed else ""
-    click.echo(f"next: site-agent --home {home.folder} pretrain --recipe {folder / CHOSEN}{with_seed}")
+    recipe_words = f"--recipe {shlex.quote(str(folder / CHOSEN))}{with_seed}"
+    click.echo(f"next: {home.command(f'pretrain {recipe_words}')}")
