@@ -14,9 +14,10 @@ from cervix_study.tested import Finished
 
 @click.command("report")
 @click.argument("folder", type=click.Path(path_type=Path))
-def report(folder: Path) -> None:
+@click.option("--paper-audit", is_flag=True, help="Also test the numbers that the paper itself prints.")
+def report(folder: Path, *, paper_audit: bool) -> None:
     """Judge a study and write report.html, report.md and findings.json into its FOLDER."""
-    findings = judge(Finished.read(folder))
+    findings = judge(Finished.read(folder), paper_audit=paper_audit)
     written = write_report(findings, folder)
     click.echo(answer(findings).headline)
     if findings.missing:
