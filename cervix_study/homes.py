@@ -12,7 +12,7 @@ from cervix_study.places import Places
 from cervix_study.settings import Asked, SiteSection
 from fedcervix.errors import ConfigError
 from fedcervix.seeds import derive
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 from site_agent.home import SiteHome
 from site_agent.phantom import INSTITUTIONS, write_institution
 
@@ -90,7 +90,12 @@ def site_toml(asked: Asked, manifest: Path) -> str:
     weights = str(asked.path(machine.imagenet_weights)) if machine.imagenet_weights else ""
     return toml(
         {
-            "data": {"manifest": str(manifest), "unreadable_max": data.unreadable_max, "split_seed": data.split_seed},
+            "data": {
+                "manifest": str(manifest),
+                "unreadable_max": data.unreadable_max,
+                "split_seed": data.split_seed,
+                "ignore_columns": list(data.ignore_columns),
+            },
             "hardware": {
                 "device": machine.device,
                 "threads": machine.threads,

@@ -25,7 +25,6 @@ from fedcervix.weights import digest_file
 from site_agent import classifiers, models
 from site_agent.evaluate import Evaluation, evaluate
 from site_agent.home import SiteHome
-from site_agent.report import parse
 
 ModelKind = Literal["cervix model", "classifier"]
 
@@ -263,6 +262,8 @@ def _site_results(home: SiteHome, start: str) -> Iterable[Judged]:
     file = home.reports / "results.json"
     if not file.exists():
         return
+    from site_agent.report import parse  # with what draws figures
+
     try:
         found = parse(file.read_text("utf-8"))
     except FedcervixError:

@@ -33,7 +33,7 @@ from fedcervix.events import (
     Tick,
     UpdateStored,
 )
-from fedcervix.journal import Journal, RunRecord
+from fedcervix.journal import Journal, RunRecord, begin_of
 from fedcervix.log import logger
 from fedcervix.pauses import Pauses
 from fedcervix.rounding import Rounded, rebuild, round_model
@@ -44,7 +44,6 @@ from fedcervix.rounds import (
     Outcome,
     Presence,
     Run,
-    begin,
     deadline,
     duty,
     instruction,
@@ -437,11 +436,6 @@ class Engine:
 def _words(event: Event) -> str:
     """Return an event's name as words: UpdateStored is "update stored"."""
     return re.sub(r"(?<!^)(?=[A-Z])", " ", type(event).__name__).lower()
-
-
-def begin_of(record: RunRecord) -> Run:
-    """Return a run as it stood before its first event."""
-    return begin(record.run, record.plan, base=record.base, at=record.begun_at)
 
 
 def needed(run: Run) -> set[str]:

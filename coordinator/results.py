@@ -13,7 +13,7 @@ from fedcervix import __version__
 from fedcervix.blobs import BlobStore
 from fedcervix.files import write_whole
 from fedcervix.rounds import Run
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 
 MODEL_FILE = "cervix-model.safetensors"
 RECORD_FILE = "record.json"

@@ -7,18 +7,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from fedcervix import __version__
 from fedcervix.errors import ModelError
 from fedcervix.files import write_whole
 from fedcervix.plan import Recipe, parse_recipe
-from fedcervix.weights import disk
-from site_agent.finetune import Classifier, EpochRecord, Finetuned, build_classifier
+from fedcervix.storage import disk
 from site_agent.home import SiteHome
-from site_agent.model import apply_weights, load_weights, save_weights
+
+if TYPE_CHECKING:
+    from site_agent.finetune import Classifier, EpochRecord, Finetuned
 
 WEIGHTS = "classifier.safetensors"
 RECORD = "record.json"
@@ -43,6 +42,9 @@ class StoredClassifier:
 
     def build(self) -> Classifier:
         """Return the network with its weights. Raises ModelError."""
+        from site_agent.finetune import build_classifier
+        from site_agent.model import apply_weights, load_weights
+
         classifier, _ = build_classifier(self.recipe, self.seed, None)
         apply_weights(classifier, load_weights(self.folder / WEIGHTS), what=f"classifier {self.start}")
         return classifier
@@ -50,6 +52,8 @@ class StoredClassifier:
     @property
     def history(self) -> tuple[EpochRecord, ...]:
         """Its training curve."""
+        from site_agent.finetune import EpochRecord
+
         return tuple(EpochRecord(**epoch) for epoch in self.record["history"])
 
 
@@ -65,6 +69,10 @@ def keep(
     origin: dict[str, Any],
 ) -> StoredClassifier:
     """Write a classifier with its record. Raises StorageError."""
+    import torch
+
+    from site_agent.model import save_weights
+
     folder = home.folder / "classifiers" / start.lower()
     record = {
         "start": start,

@@ -17,7 +17,7 @@ from fedcervix.errors import ModelError
 from fedcervix.events import Task
 from fedcervix.files import write_whole
 from fedcervix.plan import Plan, Recipe, parse_recipe
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 from site_agent.home import SiteHome
 
 WEIGHTS = "cervix-model.safetensors"

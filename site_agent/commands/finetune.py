@@ -14,7 +14,8 @@ from fedcervix.metrics import best_threshold
 from fedcervix.plan import Recipe
 from fedcervix.seeds import derive
 from site_agent import classifiers, dataset, models
-from site_agent.commands.setting import Setting, machine_of, reading, recipe_options, setting, site_name
+from site_agent.commands.collection import open_images
+from site_agent.commands.setting import Setting, machine_of, reading, site_name
 from site_agent.commands.stopping import command_line, stops
 from site_agent.display import Display
 from site_agent.finetune import build_classifier, predict
@@ -24,20 +25,8 @@ from site_agent.model import backbone_state, build_encoder, load_imagenet, load_
 from site_agent.precision import settled
 
 
-@click.command("finetune")
-@recipe_options
-@click.option(
-    "--start",
-    "starts",
-    multiple=True,
-    help="random, imagenet, or the name of a model below models/. Default: random and every model there.",
-)
-@click.pass_obj
-def finetune(
-    home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None, starts: tuple[str, ...]
-) -> None:
+def finetune(home: SiteHome, used: Setting, starts: tuple[str, ...]) -> None:
     """Fine-tune classifiers on this site's labels, one from each start."""
-    used = setting(home, profile, recipe_file, seed)
     with home.locked("lock-finetune", who="another finetune"), stops(command_line(home, "finetune")):
         _finetune(home, used, starts)
 
@@ -46,7 +35,7 @@ def _finetune(home: SiteHome, used: Setting, starts: tuple[str, ...]) -> None:
     machine, display = machine_of(home, used.recipe), Display()
     device, recipe = machine.device, settled(used.recipe, machine.device, home.cache)
     click.echo(f"fine-tuning on {device} in {recipe.precision}, recipe of {used.source}", err=True)
-    collection = dataset.open_collection(home, reading(display))
+    collection = open_images(home, display)
     train_part, valid_part = (
         dataset.labelled(home, collection, recipe, split, reading(display)) for split in ("train", "valid")
     )
@@ -88,7 +77,7 @@ def _finetune(home: SiteHome, used: Setting, starts: tuple[str, ...]) -> None:
             f"{label}: kept epoch {fitted.best_epoch} of {len(fitted.history)}, validation loss {best.valid_loss:.4f}, "
             f"threshold {threshold:.3f}: {kept.folder}"
         )
-    click.echo(f"next: site-agent --home {home.folder} evaluate")
+    click.echo(f"next: {home.command('evaluate')}")
 
 
 def _steps(display: Display, label: str) -> Callable[[int, int, int], None]:

@@ -1,35 +1,36 @@
-"""The commands that use classifiers: evaluate (report and results.json) and predict."""
+"""The commands that use classifiers: evaluate (report and results.json) and predict.
+
+torch is imported when it is known that there is a classifier.
+"""
 
 from __future__ import annotations
 
 import csv
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-import numpy as np
-from rich.table import Table
 
 from fedcervix.errors import DataError, ModelError
 from fedcervix.plan import Recipe
 from fedcervix.process import stdout_console
-from fedcervix.weights import disk
-from site_agent import classifiers, dataset, report
-from site_agent.assemble import site_report
+from fedcervix.storage import disk
+from site_agent import classifiers
 from site_agent.commands.setting import site_name
-from site_agent.devices import ready
-from site_agent.evaluate import Evaluation
-from site_agent.finetune import predict as score
 from site_agent.home import SiteHome
-from site_agent.images import UnreadableError, decode, square
-from site_agent.intervals import Estimate
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.table import Table
+
+    from site_agent.evaluate import Evaluation
+    from site_agent.intervals import Estimate
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"}
 BATCH_FILES = 64
 
 
-@click.command("evaluate")
-@click.pass_obj
 def evaluate(home: SiteHome) -> None:
     """Score every classifier on the test women's images; write the report and results.json."""
     stored = classifiers.all_classifiers(home)
@@ -37,13 +38,17 @@ def evaluate(home: SiteHome) -> None:
         raise ModelError(
             "there is no classifier to evaluate", cause="none was fine-tuned yet", next_step="site-agent finetune"
         )
+    from site_agent import dataset, report
+    from site_agent.assemble import site_report
+    from site_agent.devices import ready
+
     device, collection = ready(home.config().hardware).device, dataset.open_collection(home)
     stale = [c.start for c in stored if c.collection != collection.digest]
     if stale:
         raise ModelError(
             f"the images have changed since {', '.join(stale)} was fine-tuned",
             cause="images, labels or splits were added or changed: a test woman might have been trained on",
-            next_step=f"site-agent --home {home.folder} finetune",
+            next_step=home.command("finetune"),
         )
     inputs = {c.start: (c.recipe.image_px, c.recipe.fit) for c in stored}
     if len(set(inputs.values())) > 1:
@@ -51,7 +56,7 @@ def evaluate(home: SiteHome) -> None:
         raise ModelError(
             f"the classifiers take different input: {named}",
             cause="they were fine-tuned with different recipes, and cannot be compared",
-            next_step=f"site-agent --home {home.folder} finetune (with one recipe for all)",
+            next_step=f"{home.command('finetune')} (with one recipe for all)",
         )
     test = dataset.labelled(home, collection, stored[0].recipe, "test")
     now = datetime.now(UTC)
@@ -69,6 +74,8 @@ def evaluate(home: SiteHome) -> None:
 
 def table(evaluations: tuple[Evaluation, ...], title: str) -> Table:
     """Return the table of initialisations, in the shape of the paper's Table II with 95 % intervals."""
+    from rich.table import Table
+
     columns = ("start", "AUC", "accuracy", "recall", "precision", "F1", "F1, chosen threshold")
     drawn = Table(*columns, title=title, title_justify="left")
     for e in evaluations:
@@ -82,11 +89,6 @@ def _interval(estimate: Estimate) -> str:
     return f"{estimate.value:.2f} ({interval})"
 
 
-@click.command("predict")
-@click.argument("classifier")
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), default=Path("predictions.csv"), show_default=True)
-@click.pass_obj
 def predict(home: SiteHome, classifier: str, images: tuple[Path, ...], out: Path) -> None:
     """Write the probability of case of new images (files or folders) to a CSV file.
 
@@ -95,6 +97,11 @@ def predict(home: SiteHome, classifier: str, images: tuple[Path, ...], out: Path
     folder = home.folder / "classifiers" / classifier
     stored = classifiers.read(folder if folder.is_dir() else Path(classifier))
     files = _files(images)
+    import numpy as np
+
+    from site_agent.devices import ready
+    from site_agent.finetune import predict as score
+
     device, network = ready(home.config().hardware).device, stored.build()
     unreadable = 0
     with disk(out, "write"), out.open("w", newline="") as handle:
@@ -130,6 +137,8 @@ def _files(named: tuple[Path, ...]) -> list[Path]:
 
 
 def _read(file: Path, recipe: Recipe) -> np.ndarray | str:
+    from site_agent.images import UnreadableError, decode, square
+
     try:
         return square(decode(file), recipe.image_px, recipe.fit)
     except UnreadableError as error:
