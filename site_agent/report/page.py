@@ -18,10 +18,11 @@ from markupsafe import Markup
 
 from fedcervix.files import make_folder, write_whole
 from fedcervix.plan import Recipe
-from site_agent.evaluate import DRAWS, Evaluation
+from site_agent.evaluate import Evaluation
 from site_agent.report import figures, results
 from site_agent.report.answer import OK, answer, percent, signed
 from site_agent.report.content import CensusRow, Round, SiteReport
+from site_agent.resampling import DRAWS
 
 TEMPLATE = "page.html.j2"
 STYLE = "style.css"

