@@ -144,7 +144,7 @@ def _resumed(home: Home, record: RunRecord, mode: Mode | None) -> RunRecord:
         raise RunError(
             f"run {record.run} is unfinished, and its mode is {record.plan.mode}",
             cause="the coordinator was stopped before the run's end",
-            next_step=f"`{home.command('start')}` goes on with it; with --new it is abandoned",
+            next_step=f"`{home.command('start')}` to go on with it, or --new to abandon it",
         )
     changed = differences(record.plan, home.plan(record.plan.mode))
     if changed:
