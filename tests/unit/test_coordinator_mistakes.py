@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from coordinator import commands, history, results
+from coordinator import commands, history, looking, results
 from coordinator.cli import cli
 from coordinator.home import Home
 from coordinator.registry import Registry
