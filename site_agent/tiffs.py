@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from site_agent import jpegs
-from site_agent.samples import Decoded, eight_bits, of_image, sixteen_bits, whole_numbers
+from site_agent.samples import Decoded, eight_bits, of_deep, of_image, sixteen_bits, whole_numbers
 from site_agent.unreadable import DAMAGE, UnreadableError
 
 TiffImagePlugin.READ_LIBTIFF = True
@@ -34,7 +34,7 @@ _NEW_SUBFILE_TYPE: Final = 254
 _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIPS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_BYTES, _MAX_SAMPLE = 273, 277, 278, 279, 281
 _PLANAR, _COLOUR_MAP, _TILE_WIDTH, _TILE_LENGTH, _TILES, _TILE_BYTES = 284, 320, 322, 323, 324, 325
-_INK_SET, _FORMAT, _S_MAX_SAMPLE, _JPEG_TABLES = 332, 339, 341, 347
+_INK_SET, _EXTRA, _FORMAT, _S_MAX_SAMPLE, _JPEG_TABLES = 332, 338, 339, 341, 347
 
 _WHITE_IS_ZERO: Final = 0
 _JPEG: Final = 7
@@ -66,6 +66,14 @@ def _formats(tags: Tags) -> set[int]:
     return set(tags.get(_FORMAT, (1,)))
 
 
+def _is_planar(tags: Tags) -> bool:
+    return bool(tags.get(_PLANAR, 1) == 2)
+
+
+def _is_premultiplied(tags: Tags) -> bool:
+    return 1 in tags.get(_EXTRA, ())
+
+
 def _part_size(tags: Tags) -> tuple[int, int]:
     """Return width and length of a strip or tile, in pixels."""
     if _TILES in tags:
@@ -75,7 +83,7 @@ def _part_size(tags: Tags) -> tuple[int, int]:
 
 def _parts_needed(tags: Tags) -> int:
     width, length = _part_size(tags)
-    planes: int = tags.get(_SAMPLES, 1) if tags.get(_PLANAR, 1) == 2 else 1
+    planes: int = tags.get(_SAMPLES, 1) if _is_planar(tags) else 1
     return -(-int(tags[_WIDTH]) // width) * -(-int(tags[_LENGTH]) // length) * planes
 
 
@@ -97,7 +105,7 @@ _REFUSED: Final[tuple[tuple[str, Callable[[Tags], bool]], ...]] = (
     ("a TIFF that does not say how its samples are meant", lambda tags: _PHOTOMETRIC not in tags),
     ("inks other than CMYK", lambda tags: tags.get(_INK_SET, 1) != 1),
     ("a TIFF whose first page is a preview", lambda tags: bool(tags.get(_NEW_SUBFILE_TYPE, 0) & 1)),
-    ("grey and another sample in separate planes", lambda tags: tags.get(_PLANAR, 1) == 2 and tags.get(_SAMPLES) == 2),
+    ("grey and another sample in separate planes", lambda tags: _is_planar(tags) and tags.get(_SAMPLES) == 2),
     ("damaged or cut short: the TIFF lacks strips or tiles", _parts_absent),
 )
 
@@ -145,9 +153,8 @@ def _decoded(image: TiffImagePlugin.TiffImageFile, tags: Tags, file: BinaryIO) -
     if image.mode.startswith("I"):
         return _grey(image, tags)
     stated = _stated_bits(tags)
-    if _bits(tags) == 16 and stated < 16 and image.mode == "RGB" and tags.get(_PLANAR, 1) == 1:
-        colours, narrow = eight_bits(sixteen_bits(image, file), stated)
-        return Decoded(colours, narrow=narrow)
+    if stated < 16 and image.mode in ("RGB", "RGBA") and not _is_planar(tags) and not _is_premultiplied(tags):
+        return of_deep(sixteen_bits(image, file), stated)
     if image.mode == "P":
         _mend_colour_map(image, tags)
     return of_image(image, deep=_bits(tags) == 16)
