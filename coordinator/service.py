@@ -52,6 +52,8 @@ from fedcervix.log import logger
 from fedcervix.rounds import Instruction, Leave, Presence, instruction
 from fedcervix.wire import federation_pb2 as wire
 
+RECORD_LINE_CHARS_MIN = 150
+"""of one contribution in a record: one that is sure to be too long is not written out for every site"""
 WATCHERS_MAX = 8
 """each holds a thread"""
 
@@ -160,9 +162,11 @@ class Service:
 
     def _with_record(self, news: Instruction) -> Instruction:
         """Let a site that leaves know who counted in each round: its own report says so."""
-        if not isinstance(news, Leave):
+        run = self._engine.run
+        lines = sum(len(round_.contributions) for round_ in run.rounds)
+        if not isinstance(news, Leave) or lines * RECORD_LINE_CHARS_MIN > codec.RECORD_CHARS_MAX:
             return news
-        text = json.dumps(record(self._engine.run))
+        text = json.dumps(record(run))
         return replace(news, record=text if len(text) <= codec.RECORD_CHARS_MAX else "")
 
     def _may_listen(self, context: grpc.ServicerContext) -> bool:
