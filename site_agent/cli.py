@@ -21,7 +21,7 @@ COMMANDS = {
     "finetune": ("finetune", "finetune"),
     "sweep": ("sweep", "sweep"),
     "evaluate": ("results", "evaluate"),
-    "predict": ("results", "predict"),
+    "predict": ("predict", "predict"),
     "data": ("data", "data"),
 }
 
