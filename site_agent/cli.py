@@ -20,7 +20,7 @@ COMMANDS = {
     "pretrain": ("pretrain", "pretrain"),
     "finetune": ("finetune", "finetune"),
     "sweep": ("sweep", "sweep"),
-    "evaluate": ("results", "evaluate"),
+    "evaluate": ("evaluate", "evaluate"),
     "predict": ("predict", "predict"),
     "data": ("data", "data"),
 }

@@ -1,4 +1,4 @@
-"""The command `evaluate`: every classifier scored on the test women's images (report and results.json)."""
+"""The command `evaluate`: every classifier on the test images; the report, its numbers and the predictions."""
 
 from __future__ import annotations
 
