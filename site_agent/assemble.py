@@ -1,11 +1,16 @@
-"""Everything the site's report says, gathered from what the commands left in the home folder."""
+"""Everything the site's report says, gathered from what the commands left in the home folder.
+
+What cannot be read (a ledger, a history, a plan) costs its section of the report, which says so, and not the report.
+"""
 
 from __future__ import annotations
 
+import functools
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import sklearn
@@ -14,42 +19,104 @@ import torchvision
 from numpy.typing import NDArray
 
 from fedcervix import __version__
+from fedcervix.errors import DataError, FedcervixError
 from fedcervix.plan import Augment, Recipe
 from fedcervix.seeds import derive
-from site_agent import dataset, models, report
+from fedcervix.weights import digest_file
+from site_agent import classifiers, dataset, models, report
 from site_agent.augment import augment, draw, to_input
 from site_agent.classifiers import StoredClassifier
 from site_agent.collection import Collection
 from site_agent.contrast import collapse_loss
 from site_agent.devices import place
 from site_agent.embedding_map import IMAGES_MIN, choose, lay_out
-from site_agent.evaluate import Evaluation, compare, evaluate
+from site_agent.evaluate import Comparison, Evaluation, compare, evaluate
 from site_agent.finetune import Labelled, predict
 from site_agent.gauges import Gauges, alarms
 from site_agent.home import SiteHome
 from site_agent.model import Encoder, apply_weights, build_encoder, load_weights
 from site_agent.models import CervixModel
 from site_agent.neighbours import embed
+from site_agent.report.predictions import Predictions, Scored, TestImage, women
 from site_agent.runs import Federation, last_federation
 from site_agent.tasks import first_seed
+
+Tell = Callable[[str, int, int], None]
+"""Called as tell(stage, done, of) while the report is made."""
+Part = TypeVar("Part")
 
 SHEET_IMAGES = 5
 SHEET_VERSIONS = 5
 FEDERATED = ("CSFSSL", "PPFSSL")
 PARTS: tuple[Literal["train", "valid"], ...] = ("train", "valid")
 """whose women are on the maps"""
+UNREADABLE = (FedcervixError, OSError, ValueError, KeyError, TypeError, AttributeError)
+"""what reading a damaged record raises"""
+
+
+def silent(_stage: str, _done: int, _of: int) -> None:
+    """Tell nobody."""
+
+
+@dataclass(slots=True)
+class Unread:
+    """What could not be read while a report was gathered."""
+
+    said: list[str] = field(default_factory=list)
+
+    def part(self, what: str, read: Callable[[], Part], otherwise: Part) -> Part:
+        """Return what `read` gives; where it fails, `otherwise`, and note that `what` is missing."""
+        try:
+            return read()
+        except UNREADABLE as error:
+            why = error.what if isinstance(error, FedcervixError) else f"{type(error).__name__}: {error}"
+            self.said.append(f"{what} cannot be read and is not in this report ({why}).")
+            return otherwise
+
+
+def predictions(
+    collection: Collection, stored: Sequence[StoredClassifier], test: Labelled, device: torch.device, tell: Tell = silent
+) -> Predictions:
+    """Score every test image with every classifier. `test` holds the collection's labelled test images, in order."""
+    images = tuple(
+        TestImage(image.path, image.patient, image.woman, int(label))
+        for image, label in zip(collection.labelled("test"), test.labels, strict=True)
+    )
+    if tuple(image.woman for image in images) != test.patients:
+        raise DataError("the test images are not those of the collection", cause="the manifest changed meanwhile")
+    scored = []
+    for number, one in enumerate(stored, 1):
+        scores = predict(one.build(), test.pixels, device=device)
+        scored.append(Scored(one.start, digest_file(one.folder / classifiers.WEIGHTS), one.threshold, scores))
+        tell("scoring test images: classifiers", number, len(stored))
+    return Predictions(images, tuple(scored))
 
 
 def evaluations(
-    stored: Sequence[StoredClassifier], test: Labelled, device: torch.device, seed: int
-) -> tuple[tuple[Evaluation, ...], dict[str, Any]]:
-    """Score every classifier on the test images; return the evaluations and the scores they are of."""
-    scores = {c.start: predict(c.build(), test.pixels, device=device) for c in stored}
-    evaluated = tuple(
-        evaluate(c.start, test.labels, scores[c.start], test.patients, threshold_validation=c.threshold, seed=seed)
-        for c in stored
-    )
-    return evaluated, scores
+    found: Predictions, seed: int, tell: Tell = silent
+) -> tuple[tuple[Evaluation, ...], tuple[Evaluation, ...]]:
+    """Return every classifier's evaluation on images, and on women."""
+    labels, names = [image.label for image in found.images], [image.woman for image in found.images]
+    by_image, by_woman = [], []
+    for number, one in enumerate(found.classifiers, 1):
+        judge = functools.partial(evaluate, one.start, threshold_validation=one.threshold, seed=seed)
+        by_image.append(judge(labels, one.scores, names))
+        own = women(found.images, one.scores)
+        by_woman.append(judge([w.label for w in own], [w.score for w in own], [w.name for w in own]))
+        tell("intervals: classifiers", number, len(found.classifiers))
+    return tuple(by_image), tuple(by_woman)
+
+
+def comparisons(found: Predictions, federated: str, seed: int, tell: Tell = silent) -> tuple[Comparison, ...]:
+    """Compare the federated start with every other one, on images."""
+    others = [one.start for one in found.classifiers if one.start != federated] if federated else []
+    labels, names = [image.label for image in found.images], [image.woman for image in found.images]
+    scores = {one.start: one.scores for one in found.classifiers}
+    made = []
+    for number, other in enumerate(others, 1):
+        made.append(compare(federated, other, labels, scores, names, seed=seed))
+        tell("comparisons with the federated start", number, len(others))
+    return tuple(made)
 
 
 def site_report(
@@ -60,44 +127,71 @@ def site_report(
     test: Labelled,
     device: torch.device,
     now: datetime,
+    tell: Tell = silent,
 ) -> report.SiteReport:
     """Evaluate and gather; the one place where the test images are opened."""
-    federation = last_federation(home)
+    unread = Unread()
+    federation = unread.part("The plan of the last run", lambda: last_federation(home), None)
+    kept = unread.part("The list of cervix models", lambda: models.all_models(home), [])
     recipe, seed = stored[0].recipe, stored[0].seed
-    evaluated, scores = evaluations(stored, test, device, seed)
-    maps, no_map = embedding_maps(home, collection, mapped_model(models.all_models(home), stored), device)
     federated = next((c.start for c in reversed(stored) if c.start.startswith(FEDERATED)), "")
-    others = [c.start for c in stored if c.start != federated] if federated else []
+    scored = predictions(collection, stored, test, device, tell)
+    by_image, by_woman = evaluations(scored, seed, tell)
+    maps, no_map = _maps(home, collection, mapped_model(kept, stored), device, tell)
     return report.SiteReport(
         site=site,
         federation=home.certificate().identity.federation if home.key_file("site.crt").exists() else "",
-        run=federation.run if federation else "",
-        mode=federation.plan.mode if federation else "csfssl",
-        plan_digest=federation.plan.digest if federation else "",
+        **_of_run(federation, unread),
         recipe=recipe,
         when=f"{now:%Y-%m-%d %H:%M} UTC",
         versions=versions(),
-        final_state=federation.spool.outcome() if federation else "no federation yet",
         federated=federated,
         census=tuple(
             report.CensusRow(row.split, row.stratum, row.women, row.labelled, row.images) for row in collection.census()
         ),
         set_aside=_set_aside(collection),
-        evaluations=evaluated,
-        comparisons=tuple(compare(federated, other, test.labels, scores, test.patients, seed=seed) for other in others),
-        contrastive_history=_contrastive(home, federation),
+        evaluations=by_image,
+        by_woman=by_woman,
+        comparisons=comparisons(scored, federated, seed, tell),
+        predictions=scored,
+        made_of=_made_of(collection, stored, scored),
+        contrastive_history=_contrastive(kept, federation, unread),
         collapse_line=collapse_loss(recipe.batch_images, recipe.loss),
-        neighbour_history=neighbours(models.all_models(home)),
+        neighbour_history=unread.part("The history of the neighbour probe", lambda: neighbours(kept), ()),
         classifier_history=tuple(
             report.Losses(c.start, tuple(e.train_loss for e in c.history), tuple(e.valid_loss for e in c.history))
             for c in stored
         ),
-        rounds=_rounds(federation),
-        alarms=_alarms(federation, recipe),
+        alarms=unread.part("The gauges of the last run", lambda: _alarms(federation, recipe), ()),
         contact_sheet=contact_sheet(home, collection, recipe, seed),
         maps=maps,
         no_map=no_map,
+        unread=tuple(unread.said),
     )
+
+
+def _of_run(federation: Federation | None, unread: Unread) -> dict[str, Any]:
+    """Return what the report says of the last run; of none where there was none or its plan cannot be read."""
+    if federation is None:
+        state = "not known" if unread.said else "no federation yet"
+        return {"run": "", "mode": "", "plan_digest": "", "final_state": state, "rounds": ()}
+    spool, run = federation.spool, federation.run
+    return {
+        "run": run,
+        "mode": federation.plan.mode,
+        "plan_digest": federation.plan.digest,
+        "final_state": unread.part(f"How run {run} ended (outcome.txt)", spool.outcome, "not known"),
+        "rounds": unread.part(f"The ledger of run {run} (record.json)", lambda: _rounds(federation), ()),
+    }
+
+
+def _made_of(
+    collection: Collection, stored: Sequence[StoredClassifier], scored: Predictions
+) -> tuple[report.MadeOf, ...]:
+    """Return the digests of what the numbers are of."""
+    digests = [report.MadeOf("classifier", one.start, one.digest) for one in scored.classifiers]
+    starts = [report.MadeOf("its start", c.start, str(c.record.get("origin", {}).get("digest", ""))) for c in stored]
+    return (*digests, *starts, report.MadeOf("images, women, labels and splits", collection.manifest, collection.digest))
 
 
 def versions() -> dict[str, str]:
@@ -120,20 +214,34 @@ def _set_aside(collection: Collection) -> report.SetAside:
     )
 
 
-def _contrastive(home: SiteHome, federation: Federation | None) -> tuple[report.Losses, ...]:
+def _contrastive(
+    kept: Sequence[CervixModel], federation: Federation | None, unread: Unread
+) -> tuple[report.Losses, ...]:
     """Return the curves of local training, and of the federation as this site saw it."""
-    curves = []
-    for model in models.all_models(home):
-        if "history" in model.record:
-            history = model.record["history"]
-            train, valid = (tuple(e[key] for e in history) for key in ("train_loss", "valid_loss"))
-            curves.append(report.Losses(model.start, train, valid))
-    if federation:
-        history = federation.spool.history()
-        train = tuple(values["loss"] for values in _by_round(history.get("train", {})))
-        valid = tuple(v["loss_sum"] / v["count"] for v in _by_round(history.get("score", {})))
-        curves.append(report.Losses(f"{federation.plan.mode.upper()} (this site's images)", train, valid))
-    return tuple(curves)
+    own = [
+        unread.part(f"The history of model {model.folder.name}", functools.partial(_curve, model), None)
+        for model in kept
+        if "history" in model.record
+    ]
+    joint = (
+        unread.part("The history of the last run", functools.partial(_federated_curve, federation), None)
+        if federation
+        else None
+    )
+    return tuple(curve for curve in (*own, joint) if curve)
+
+
+def _curve(model: CervixModel) -> report.Losses:
+    history = model.record["history"]
+    train, valid = (tuple(epoch[key] for epoch in history) for key in ("train_loss", "valid_loss"))
+    return report.Losses(model.start, train, valid)
+
+
+def _federated_curve(federation: Federation) -> report.Losses:
+    history = federation.spool.history()
+    train = tuple(values["loss"] for values in _by_round(history.get("train", {})))
+    valid = tuple(v["loss_sum"] / v["count"] for v in _by_round(history.get("score", {})))
+    return report.Losses(f"{federation.plan.mode.upper()} (this site's images)", train, valid)
 
 
 def neighbours(kept: Sequence[CervixModel]) -> tuple[report.Neighbours, ...]:
@@ -150,10 +258,8 @@ def _by_round(rounds: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
     return [rounds[number] for number in sorted(rounds, key=int)]
 
 
-def _rounds(federation: Federation | None) -> tuple[report.Round, ...]:
+def _rounds(federation: Federation) -> tuple[report.Round, ...]:
     """Return who gave what to each round, by the coordinator's ledger."""
-    if federation is None:
-        return ()
     return tuple(
         report.Round(line["round"], line["loss"], (*map(_gave, line["contributions"]), *map(_missed, line["missing"])))
         for line in federation.spool.ledger()
@@ -205,8 +311,18 @@ def mapped_model(kept: Sequence[CervixModel], stored: Sequence[StoredClassifier]
     return found[-1] if found else None
 
 
+def _maps(
+    home: SiteHome, collection: Collection, model: CervixModel | None, device: torch.device, tell: Tell
+) -> tuple[tuple[report.EmbeddingMap, ...], str]:
+    """Return the maps; a model whose weights cannot be read costs them, and says why."""
+    try:
+        return embedding_maps(home, collection, model, device, tell)
+    except FedcervixError as error:
+        return (), f"There is no map: {error.what}."
+
+
 def embedding_maps(
-    home: SiteHome, collection: Collection, model: CervixModel | None, device: torch.device
+    home: SiteHome, collection: Collection, model: CervixModel | None, device: torch.device, tell: Tell = silent
 ) -> tuple[tuple[report.EmbeddingMap, ...], str]:
     """Return how random weights and the model arrange the site's images; where there is no map, why."""
     if model is None:
@@ -220,10 +336,10 @@ def embedding_maps(
     apply_weights(trained, load_weights(model.weights), what=f"cervix model {model.folder.name}")
     whose = "the federated model" if model.start.startswith(FEDERATED) else "the model"
     named = {"random weights": untrained, f"{whose} ({model.start})": trained}
-    maps = (
-        report.EmbeddingMap(name, _places(encoder, pixels, device, model.seed), shown, len(labels))
-        for name, encoder in named.items()
-    )
+    maps = []
+    for number, (name, encoder) in enumerate(named.items(), 1):
+        maps.append(report.EmbeddingMap(name, _places(encoder, pixels, device, model.seed), shown, len(labels)))
+        tell("maps of the images", number, len(named))
     return tuple(maps), ""
 
 

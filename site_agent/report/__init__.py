@@ -1,4 +1,4 @@
-"""The site's report: `SiteReport` says what, `render` draws the page, `write_results` writes page and numbers."""
+"""The site's report: `SiteReport` says what, `render` draws the page, `write_report` writes page, numbers and rows."""
 
 from site_agent.report.content import (
     Augmented,
@@ -7,13 +7,16 @@ from site_agent.report.content import (
     EmbeddingMap,
     Leak,
     Losses,
+    MadeOf,
     Neighbours,
     Round,
     SetAside,
     SiteReport,
 )
-from site_agent.report.page import render, write_results
+from site_agent.report.page import render
+from site_agent.report.predictions import Predictions, Scored, TestImage
 from site_agent.report.results import Results, parse
+from site_agent.report.writing import write_report
 
 __all__ = [
     "Augmented",
@@ -22,12 +25,16 @@ __all__ = [
     "EmbeddingMap",
     "Leak",
     "Losses",
+    "MadeOf",
     "Neighbours",
+    "Predictions",
     "Results",
     "Round",
+    "Scored",
     "SetAside",
     "SiteReport",
+    "TestImage",
     "parse",
     "render",
-    "write_results",
+    "write_report",
 ]
