@@ -37,7 +37,7 @@ from site_agent.home import SiteHome
 from site_agent.model import Encoder, apply_weights, build_encoder, load_weights
 from site_agent.models import CervixModel
 from site_agent.neighbours import embed
-from site_agent.report.predictions import Predictions, Scored, TestImage, women
+from site_agent.report.predictions import Predictions, Scored, ScoredImage, women
 from site_agent.runs import Federation, last_federation
 from site_agent.tasks import first_seed
 
@@ -75,11 +75,15 @@ class Unread:
 
 
 def predictions(
-    collection: Collection, stored: Sequence[StoredClassifier], test: Labelled, device: torch.device, tell: Tell = silent
+    collection: Collection,
+    stored: Sequence[StoredClassifier],
+    test: Labelled,
+    device: torch.device,
+    tell: Tell = silent,
 ) -> Predictions:
     """Score every test image with every classifier. `test` holds the collection's labelled test images, in order."""
     images = tuple(
-        TestImage(image.path, image.patient, image.woman, int(label))
+        ScoredImage(image.path, image.patient, image.woman, int(label))
         for image, label in zip(collection.labelled("test"), test.labels, strict=True)
     )
     if tuple(image.woman for image in images) != test.patients:
@@ -132,7 +136,8 @@ def site_report(
     """Evaluate and gather; the one place where the test images are opened."""
     unread = Unread()
     federation = unread.part("The plan of the last run", lambda: last_federation(home), None)
-    kept = unread.part("The list of cervix models", lambda: models.all_models(home), [])
+    no_models: list[CervixModel] = []
+    kept = unread.part("The list of cervix models", lambda: models.all_models(home), no_models)
     recipe, seed = stored[0].recipe, stored[0].seed
     federated = next((c.start for c in reversed(stored) if c.start.startswith(FEDERATED)), "")
     scored = predictions(collection, stored, test, device, tell)
@@ -176,12 +181,13 @@ def _of_run(federation: Federation | None, unread: Unread) -> dict[str, Any]:
         state = "not known" if unread.said else "no federation yet"
         return {"run": "", "mode": "", "plan_digest": "", "final_state": state, "rounds": ()}
     spool, run = federation.spool, federation.run
+    no_rounds: tuple[report.Round, ...] = ()
     return {
         "run": run,
         "mode": federation.plan.mode,
         "plan_digest": federation.plan.digest,
         "final_state": unread.part(f"How run {run} ended (outcome.txt)", spool.outcome, "not known"),
-        "rounds": unread.part(f"The ledger of run {run} (record.json)", lambda: _rounds(federation), ()),
+        "rounds": unread.part(f"The ledger of run {run} (record.json)", lambda: _rounds(federation), no_rounds),
     }
 
 
@@ -191,7 +197,11 @@ def _made_of(
     """Return the digests of what the numbers are of."""
     digests = [report.MadeOf("classifier", one.start, one.digest) for one in scored.classifiers]
     starts = [report.MadeOf("its start", c.start, str(c.record.get("origin", {}).get("digest", ""))) for c in stored]
-    return (*digests, *starts, report.MadeOf("images, women, labels and splits", collection.manifest, collection.digest))
+    return (
+        *digests,
+        *starts,
+        report.MadeOf("images, women, labels and splits", "all parts", collection.digest),
+    )
 
 
 def versions() -> dict[str, str]:

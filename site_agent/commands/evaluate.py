@@ -3,37 +3,87 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import click
-from rich.table import Table
 
 from fedcervix.errors import ModelError
 from fedcervix.process import stdout_console
-from site_agent import classifiers, dataset, report
-from site_agent.assemble import site_report
-from site_agent.commands.setting import site_name
-from site_agent.devices import ready
-from site_agent.evaluate import Estimate, Evaluation
+from site_agent.display import Display
 from site_agent.home import SiteHome
+from site_agent.report_store import LATEST, check_name
+
+if TYPE_CHECKING:  # the report stands on torch and matplotlib, which help does not wait for
+    from site_agent.classifiers import StoredClassifier
+    from site_agent.report import SiteReport
 
 
 @click.command("evaluate")
+@click.option("--name", help="How the report's folder is called behind its date. Default: the federated start.")
 @click.pass_obj
-def evaluate(home: SiteHome) -> None:
-    """Score every classifier on the test women's images; write the report and results.json."""
+def evaluate(home: SiteHome, name: str | None) -> None:
+    """Score every classifier on the test women's images, and write a report.
+
+    The report has a new folder below reports/, named by the date: report.html, results.json, predictions.csv and
+    women.csv. It holds images and names patients, and stays at this site.
+    """
+    if name is not None:
+        check_name(name)
+    click.echo("evaluate: reading the records (the software takes some seconds to load)", err=True)
+    from site_agent.report import printed, write_report
+
+    now, display = datetime.now(UTC), Display()
+    try:
+        content = _made(home, now, display)
+    finally:
+        display.close()
+    folder = write_report(content, home.reports, name or content.federated.lower() or "site", now)
+    console = stdout_console()
+    for part in printed(content):
+        console.print(part, markup=False)
+    click.echo(f"report: {folder / 'report.html'}\nfolder: {folder} (also reports/{LATEST}); it stays at this site")
+
+
+def _made(home: SiteHome, now: datetime, display: Display) -> SiteReport:
+    """Return the report. Raises ModelError where there is nothing to compare, DataError, StorageError."""
+    from site_agent import classifiers, dataset
+    from site_agent.assemble import site_report
+    from site_agent.commands.setting import site_name
+    from site_agent.devices import ready
+
+    def tell(stage: str, done: int, of: int) -> None:
+        display.show("progress", {"task": "evaluate", "stage": stage, "done": done, "of": of, "unit": ""})
+
     stored = classifiers.all_classifiers(home)
+    _check_some(stored)
+    device = ready(home.config().hardware).device
+    collection = dataset.open_collection(home, lambda done, of: tell("looking at the images", done, of))
+    _check_unchanged(home, stored, collection.digest)
+    _check_alike(home, stored)
+    test = dataset.labelled(
+        home, collection, stored[0].recipe, "test", lambda done, of: tell("decoding the test images", done, of)
+    )
+    return site_report(home, site_name(home), collection, stored, test, device, now, tell)
+
+
+def _check_some(stored: list[StoredClassifier]) -> None:
     if not stored:
         raise ModelError(
             "there is no classifier to evaluate", cause="none was fine-tuned yet", next_step="site-agent finetune"
         )
-    device, collection = ready(home.config().hardware).device, dataset.open_collection(home)
-    stale = [c.start for c in stored if c.collection != collection.digest]
+
+
+def _check_unchanged(home: SiteHome, stored: list[StoredClassifier], digest: str) -> None:
+    stale = [c.start for c in stored if c.collection != digest]
     if stale:
         raise ModelError(
             f"the images have changed since {', '.join(stale)} was fine-tuned",
             cause="images, labels or splits were added or changed: a test woman might have been trained on",
             next_step=f"site-agent --home {home.folder} finetune",
         )
+
+
+def _check_alike(home: SiteHome, stored: list[StoredClassifier]) -> None:
     inputs = {c.start: (c.recipe.image_px, c.recipe.fit) for c in stored}
     if len(set(inputs.values())) > 1:
         named = ", ".join(f"{start} {px} px {fit}" for start, (px, fit) in inputs.items())
@@ -42,28 +92,3 @@ def evaluate(home: SiteHome) -> None:
             cause="they were fine-tuned with different recipes, and cannot be compared",
             next_step=f"site-agent --home {home.folder} finetune (with one recipe for all)",
         )
-    test = dataset.labelled(home, collection, stored[0].recipe, "test")
-    now = datetime.now(UTC)
-    content = site_report(home, site_name(home), collection, stored, test, device, now)
-    page, results = report.write_results(content, home.reports)
-    console = stdout_console()
-    console.print(table(content.evaluations, f"site {content.site}: {len(test.labels)} test images"))
-    for comparison in content.comparisons:
-        found = comparison.difference
-        difference = f"{found.value:+.2f} ({found.low:+.2f} to {found.high:+.2f})"
-        console.print(f"AUC of {comparison.name} minus {comparison.versus}: {difference}: {comparison.verdict}")
-    click.echo(f"report: {page}\nnumbers: {results}")
-
-
-def table(evaluations: tuple[Evaluation, ...], title: str) -> Table:
-    """Return the table of initialisations, in the shape of the paper's Table II with 95 % intervals."""
-    columns = ("start", "AUC", "accuracy", "recall", "precision", "F1", "F1, chosen threshold")
-    drawn = Table(*columns, title=title, title_justify="left")
-    for e in evaluations:
-        fixed = (_interval(value) for value in (e.fixed.accuracy, e.fixed.recall, e.fixed.precision, e.fixed.f1))
-        drawn.add_row(e.name, _interval(e.auc), *fixed, _interval(e.chosen.f1))
-    return drawn
-
-
-def _interval(estimate: Estimate) -> str:
-    return f"{estimate.value:.2f} ({estimate.low:.2f}–{estimate.high:.2f})"

@@ -14,7 +14,8 @@ from site_agent.report.content import (
     SiteReport,
 )
 from site_agent.report.page import render
-from site_agent.report.predictions import Predictions, Scored, TestImage
+from site_agent.report.predictions import Predictions, Scored, ScoredImage
+from site_agent.report.printed import printed
 from site_agent.report.results import Results, parse
 from site_agent.report.writing import write_report
 
@@ -31,10 +32,11 @@ __all__ = [
     "Results",
     "Round",
     "Scored",
+    "ScoredImage",
     "SetAside",
     "SiteReport",
-    "TestImage",
     "parse",
+    "printed",
     "render",
     "write_report",
 ]

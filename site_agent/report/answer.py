@@ -43,15 +43,26 @@ WORDS: dict[Verdict, str] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Number:
+    """A number as it is printed, and its 95 % interval; empty where there is none."""
+
+    value: str = ""
+    interval: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.value} ({self.interval})" if self.interval else self.value
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """One start in the table of the answer."""
 
     name: str
-    auc: str
-    by_woman: str
+    auc: Number
+    by_woman: Number
     """the AUC of the women's scores; empty where it was not measured"""
-    difference: str
-    """of the federated start's AUC minus this one; empty for the federated start itself"""
+    difference: Number
+    """the federated start's AUC minus this one; empty for the federated start itself"""
     says: str
     """what the difference shows"""
     joined: bool
@@ -217,9 +228,9 @@ def _standing(report: SiteReport, found: Evaluation) -> Standing:
     compared, women = report.comparison(found.name), _by_woman(report, found.name)
     return Standing(
         name=found.name,
-        auc=with_interval(found.auc, found.women),
-        by_woman=with_interval(women.auc, women.women) if women else "",
-        difference=signed_interval(compared.difference, found.women) if compared else "",
+        auc=shown(found.auc, found.women),
+        by_woman=shown(women.auc, women.women) if women else Number(),
+        difference=shown_difference(compared.difference, found.women) if compared else Number(),
         says=(WORDS[compared.verdict] + (f": {compared.why}" if compared.why else "")) if compared else "",
         joined=found.name == report.federated,
     )
@@ -261,7 +272,8 @@ def _missed(name: str, called: str, images: AtThreshold, women: AtThreshold | No
 def _contradictions(report: SiteReport) -> Iterable[str]:
     ahead = _ahead_by_woman(report)
     if ahead and report.federated:
-        yield f"By woman, {ahead.name} has a higher AUC ({number(ahead.auc.value, ahead.women)}) than the federated start."
+        score = number(ahead.auc.value, ahead.women)
+        yield f"By woman, {ahead.name} has a higher AUC ({score}) than the federated start."
 
 
 def _run_caveats(report: SiteReport) -> tuple[str, ...]:
@@ -286,18 +298,15 @@ def _digits(women: int) -> int:
     return 3 if women >= WOMEN_FOR_THIRD_DIGIT else 2
 
 
-def with_interval(estimate: Estimate, women: int) -> str:
-    """Return 0.87 (95 % interval 0.71 to 0.97), or 0.87 where there is no interval."""
-    if estimate.interval is None:
-        return number(estimate.value, women)
-    low, high = (number(end, women) for end in estimate.interval)
-    return f"{number(estimate.value, women)} (95 % interval {low} to {high})"
+def shown(estimate: Estimate, women: int) -> Number:
+    """Return a rate or an AUC with its interval."""
+    return Number(number(estimate.value, women), " to ".join(number(end, women) for end in estimate.interval or ()))
 
 
-def signed_interval(estimate: Estimate, women: int = WOMEN_FOR_THIRD_DIGIT) -> str:
-    """Return a difference as +0.070 (95 % interval +0.020 to +0.120), or as +0.07 where there is no interval."""
-    value, *ends = (signed(end, _digits(women)) for end in (estimate.value, *(estimate.interval or ())))
-    return f"{value} (95 % interval {' to '.join(ends)})" if ends else value
+def shown_difference(estimate: Estimate, women: int) -> Number:
+    """Return a difference with its interval."""
+    digits = _digits(women)
+    return Number(signed(estimate.value, digits), " to ".join(signed(end, digits) for end in estimate.interval or ()))
 
 
 def signed(number: float, digits: int = 3) -> str:

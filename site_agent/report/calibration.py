@@ -1,4 +1,4 @@
-"""Reliability: of the test images with a probability near .8, how many are images of cases?
+"""Reliability: how many of the test images with a probability near .8 are images of cases.
 
 The classifier's probabilities are shown as they are; nothing is fitted here. A calibration would have to be chosen on
 validation images, of which a site often has a few dozen women: too few to fit one and to know that it holds. It would
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from site_agent.report.predictions import TestImage
+from site_agent.report.predictions import ScoredImage
 
 EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """of the groups of probabilities; a group holds its lower edge"""
@@ -35,14 +35,14 @@ class Reliability:
     """images of cases"""
 
 
-def reliability(images: Sequence[TestImage], scores: NDArray[np.float64]) -> tuple[Reliability, ...]:
+def reliability(images: Sequence[ScoredImage], scores: NDArray[np.float64]) -> tuple[Reliability, ...]:
     """Return the groups of probabilities in ascending order: scores (n,) of the images, each from 0 to 1."""
     group = np.minimum(np.searchsorted(EDGES, scores, side="right") - 1, len(EDGES) - 2)  # 1.0 is in the last group
     return tuple(_group(number, images, scores, np.flatnonzero(group == number)) for number in range(len(EDGES) - 1))
 
 
 def _group(
-    number: int, images: Sequence[TestImage], scores: NDArray[np.float64], rows: NDArray[np.intp]
+    number: int, images: Sequence[ScoredImage], scores: NDArray[np.float64], rows: NDArray[np.intp]
 ) -> Reliability:
     own = [images[row] for row in rows]
     return Reliability(

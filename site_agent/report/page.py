@@ -17,12 +17,12 @@ import jinja2
 from markupsafe import Markup
 
 from fedcervix.plan import Recipe
-from site_agent.evaluate import DRAWS, AtThreshold, Evaluation
+from site_agent.evaluate import AtThreshold, Evaluation
 from site_agent.intervals import Estimate, Women
 from site_agent.neighbours import NEIGHBOURS
 from site_agent.notices import NOT_CALIBRATED, RESEARCH_ONLY
 from site_agent.report import figures
-from site_agent.report.answer import answer, counted, number, share
+from site_agent.report.answer import answer, counted, number, share, shown
 from site_agent.report.calibration import Reliability, reliability
 from site_agent.report.content import CensusRow, Round, SiteReport
 from site_agent.report.predictions import Woman, missed_women
@@ -82,7 +82,8 @@ def render(report: SiteReport) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(three=three, number=number, counted=counted)
+    environment.filters.update(three=three)
+    environment.globals.update(number=number, counted=counted)
     template = environment.from_string(resources.files(__package__).joinpath(TEMPLATE).read_text("utf-8"))
     return template.render(
         style=style(),
@@ -100,7 +101,6 @@ def render(report: SiteReport) -> str:
         wide_from_sites=WIDE_FROM_SITES,
         absences=_absences(report.rounds),
         recipe=recipe_rows(report.recipe),
-        draws=DRAWS,
         heads=[(HEADS.get(measure, measure), small) for measure, small in COLUMNS.items()],
         tables=(
             ("Called a case from a probability of .5, the published threshold", _score_rows(report, "fixed")),
@@ -186,12 +186,8 @@ def _cell(measure: str, label: str, counts: tuple[int, int] | None, estimate: Es
     head = HEADS.get(measure, measure) + (f" ({label})" if label else "")
     if counts and not counts[1]:
         return Cell(head, "no such call")
-    return Cell(head, share(*counts) if counts else number(estimate.value, women), interval(estimate, women))
-
-
-def interval(estimate: Estimate, women: int) -> str:
-    """Return 0.71 to 0.97; empty where there is no interval."""
-    return " to ".join(number(end, women) for end in estimate.interval or ())
+    found = shown(estimate, women)
+    return Cell(head, share(*counts) if counts else found.value, found.interval)
 
 
 def _no_intervals(report: SiteReport) -> str:

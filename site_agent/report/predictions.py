@@ -54,7 +54,7 @@ WOMAN_COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class TestImage:
+class ScoredImage:
     """One labelled test image."""
 
     path: str
@@ -96,7 +96,7 @@ class Woman:
 class Predictions:
     """Every test image under every classifier."""
 
-    images: tuple[TestImage, ...]
+    images: tuple[ScoredImage, ...]
     classifiers: tuple[Scored, ...]
 
     def __post_init__(self) -> None:
@@ -109,7 +109,7 @@ class Predictions:
         return {found.start: found for found in self.classifiers}[start]
 
 
-def women(images: Sequence[TestImage], scores: NDArray[np.float64]) -> tuple[Woman, ...]:
+def women(images: Sequence[ScoredImage], scores: NDArray[np.float64]) -> tuple[Woman, ...]:
     """Return every woman with her highest score, in order of first appearance: scores (n,) of the images."""
     rows: dict[str, list[int]] = {}
     for row, image in enumerate(images):
@@ -117,7 +117,7 @@ def women(images: Sequence[TestImage], scores: NDArray[np.float64]) -> tuple[Wom
     return tuple(_woman(name, [images[row] for row in own], scores[own]) for name, own in rows.items())
 
 
-def _woman(name: str, own: Sequence[TestImage], scores: NDArray[np.float64]) -> Woman:
+def _woman(name: str, own: Sequence[ScoredImage], scores: NDArray[np.float64]) -> Woman:
     return Woman(
         name=name,
         patients=tuple(dict.fromkeys(image.patient for image in own)),
