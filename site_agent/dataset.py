@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -10,12 +11,13 @@ import numpy as np
 from fedcervix.manifest import Split
 from fedcervix.plan import Recipe
 from site_agent import cache, squares
-from site_agent.collection import Collection, Image, index, require
+from site_agent.collection import Collection, Image, digest_of, index, require
 from site_agent.epochs import Images
 from site_agent.finetune import Labelled
 from site_agent.home import SiteHome
 from site_agent.images import Progress, silent
 from site_agent.pixels import Pixels
+from site_agent.provenance import Data
 
 
 def open_collection(home: SiteHome, on_progress: Progress = silent, on_compared: Progress = silent) -> Collection:
@@ -100,3 +102,19 @@ def _pixels(
         on_progress,
         memory_bytes_max=int(in_memory_gib * 2**30),
     )
+
+
+def data_of(collection: Collection) -> Data:
+    """Return the digests of a collection."""
+    splits = sorted({f"{image.woman}\x1f{image.split}" for image in collection.images})
+    test = sorted(image.digest for image in collection.labelled("test"))
+    return Data(
+        collection=collection.digest,
+        learning=digest_of(collection.images),
+        splits=_sha256(splits),
+        test_images=_sha256(test),
+    )
+
+
+def _sha256(lines: Iterable[str]) -> str:
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
