@@ -66,7 +66,7 @@ def pooled(
 
     A picture that is in another part of any of the collections is left out: no test woman trains under another name.
     """
-    barred = {image.digest for collection in collections for image in collection.images if image.split != split}
+    barred = _barred(collections, split)
     parts = []
     for number, collection in enumerate(collections):
         images = contrastive(home, collection, recipe, split, on_progress)
@@ -75,6 +75,19 @@ def pooled(
         women = found.patients if number == 0 else tuple(f"{number}:{woman}" for woman in found.patients)
         parts.append(Images(found.pixels, women))
     return joined(parts)
+
+
+def pooled_images(
+    collections: Sequence[Collection], split: Literal["train", "valid"]
+) -> tuple[list[Image], list[Image]]:
+    """Return the images that `pooled` uses: of the site's own collection, and of the further ones."""
+    barred = _barred(collections, split)
+    own, *others = ([i for i in found.contrastive(split) if i.digest not in barred] for found in collections)
+    return own, [image for found in others for image in found]
+
+
+def _barred(collections: Sequence[Collection], split: str) -> set[str]:
+    return {image.digest for collection in collections for image in collection.images if image.split != split}
 
 
 def labelled(

@@ -10,13 +10,15 @@ import click
 import numpy as np
 from rich.table import Table
 
-from fedcervix.errors import DataError, ModelError
+from fedcervix.errors import DataError
 from fedcervix.plan import Recipe
 from fedcervix.process import stdout_console
 from fedcervix.weights import disk
 from site_agent import classifiers, dataset, report
 from site_agent.assemble import site_report
+from site_agent.commands.naming import set_name
 from site_agent.commands.setting import site_name
+from site_agent.comparable import comparable
 from site_agent.devices import ready
 from site_agent.evaluate import Estimate, Evaluation
 from site_agent.finetune import predict as score
@@ -28,40 +30,25 @@ BATCH_FILES = 64
 
 
 @click.command("evaluate")
+@click.option("--set", "name", callback=set_name, help="Of `finetune --name`. Default: the set without a name.")
+@click.option("--run", default="", help="About this run of the federation. Default: the newest one.")
 @click.pass_obj
-def evaluate(home: SiteHome) -> None:
+def evaluate(home: SiteHome, name: str, run: str) -> None:
     """Score every classifier on the test women's images; write the report and results.json."""
-    stored = classifiers.all_classifiers(home)
-    if not stored:
-        raise ModelError(
-            "there is no classifier to evaluate", cause="none was fine-tuned yet", next_step="site-agent finetune"
-        )
     device, collection = ready(home.config().hardware).device, dataset.open_collection(home)
-    stale = [c.start for c in stored if c.collection != collection.digest]
-    if stale:
-        raise ModelError(
-            f"the images have changed since {', '.join(stale)} was fine-tuned",
-            cause="images, labels or splits were added or changed: a test woman might have been trained on",
-            next_step=f"site-agent --home {home.folder} finetune",
-        )
-    inputs = {c.start: (c.recipe.image_px, c.recipe.fit) for c in stored}
-    if len(set(inputs.values())) > 1:
-        named = ", ".join(f"{start} {px} px {fit}" for start, (px, fit) in inputs.items())
-        raise ModelError(
-            f"the classifiers take different input: {named}",
-            cause="they were fine-tuned with different recipes, and cannot be compared",
-            next_step=f"site-agent --home {home.folder} finetune (with one recipe for all)",
-        )
-    test = dataset.labelled(home, collection, stored[0].recipe, "test")
+    found = comparable(home, collection, name=name, run=run)
+    test = dataset.labelled(home, collection, found.stored[0].recipe, "test")
     now = datetime.now(UTC)
-    content = site_report(home, site_name(home), collection, stored, test, device, now)
+    content = site_report(home, site_name(home), collection, found, test, device, now)
     page, results = report.write_results(content, home.reports)
     console = stdout_console()
     console.print(table(content.evaluations, f"site {content.site}: {len(test.labels)} test images"))
     for comparison in content.comparisons:
-        found = comparison.difference
-        difference = f"{found.value:+.2f} ({found.low:+.2f} to {found.high:+.2f})"
-        console.print(f"AUC of {comparison.name} minus {comparison.versus}: {difference}: {comparison.verdict}")
+        difference = comparison.difference
+        told = f"{difference.value:+.2f} ({difference.low:+.2f} to {difference.high:+.2f})"
+        console.print(f"AUC of {comparison.name} minus {comparison.versus}: {told}: {comparison.verdict}")
+    for said in found.differences:
+        console.print(said)
     click.echo(f"report: {page}\nnumbers: {results}")
 
 
