@@ -20,8 +20,8 @@ COMMANDS = {
     "pretrain": ("pretrain", "pretrain"),
     "finetune": ("finetune", "finetune"),
     "sweep": ("sweep", "sweep"),
-    "evaluate": ("results", "evaluate"),
-    "predict": ("results", "predict"),
+    "evaluate": ("evaluate", "evaluate"),
+    "predict": ("predict", "predict"),
     "data": ("data", "data"),
 }
 
