@@ -5,12 +5,13 @@ What cannot be read (a ledger, a history, a plan) costs its section of the repor
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import math
 import platform
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import sklearn
@@ -19,135 +20,56 @@ import torchvision
 from numpy.typing import NDArray
 
 from fedcervix import __version__
-from fedcervix.errors import DataError, FedcervixError
+from fedcervix.errors import FedcervixError
 from fedcervix.plan import Augment, Recipe
 from fedcervix.seeds import derive
-from fedcervix.weights import digest_file
-from site_agent import classifiers, dataset, models, report
+from site_agent import dataset, report, scoring
 from site_agent.augment import augment, draw, to_input
-from site_agent.classifiers import StoredClassifier
 from site_agent.collection import Collection
+from site_agent.comparable import Comparable
 from site_agent.contrast import collapse_loss
 from site_agent.devices import place
 from site_agent.embedding_map import IMAGES_MIN, choose, lay_out
-from site_agent.evaluate import Comparison, Evaluation, compare, evaluate
-from site_agent.finetune import Labelled, predict
+from site_agent.finetune import Labelled
 from site_agent.gauges import Gauges, alarms
 from site_agent.home import SiteHome
 from site_agent.model import Encoder, apply_weights, build_encoder, load_weights
 from site_agent.models import CervixModel
 from site_agent.neighbours import embed
-from site_agent.report.predictions import Predictions, Scored, ScoredImage, women
-from site_agent.runs import Federation, last_federation
+from site_agent.runs import Federation, federation_of, last_federation
+from site_agent.scoring import Tell, silent
 from site_agent.tasks import first_seed
-
-Tell = Callable[[str, int, int], None]
-"""Called as tell(stage, done, of) while the report is made."""
-Part = TypeVar("Part")
+from site_agent.unread import Unread
 
 SHEET_IMAGES = 5
 SHEET_VERSIONS = 5
 FEDERATED = ("CSFSSL", "PPFSSL")
 PARTS: tuple[Literal["train", "valid"], ...] = ("train", "valid")
 """whose women are on the maps"""
-UNREADABLE = (FedcervixError, OSError, ValueError, KeyError, TypeError, AttributeError)
-"""what reading a damaged record raises"""
-
-
-def silent(_stage: str, _done: int, _of: int) -> None:
-    """Tell nobody."""
-
-
-@dataclass(slots=True)
-class Unread:
-    """What could not be read while a report was gathered."""
-
-    said: list[str] = field(default_factory=list)
-
-    def part(self, what: str, read: Callable[[], Part], otherwise: Part) -> Part:
-        """Return what `read` gives; where it fails, `otherwise`, and note that `what` is missing."""
-        try:
-            return read()
-        except UNREADABLE as error:
-            why = error.what if isinstance(error, FedcervixError) else f"{type(error).__name__}: {error}"
-            self.said.append(f"{what} cannot be read and is not in this report ({why}).")
-            return otherwise
-
-
-def predictions(
-    collection: Collection,
-    stored: Sequence[StoredClassifier],
-    test: Labelled,
-    device: torch.device,
-    tell: Tell = silent,
-) -> Predictions:
-    """Score every test image with every classifier. `test` holds the collection's labelled test images, in order."""
-    images = tuple(
-        ScoredImage(image.path, image.patient, image.woman, int(label))
-        for image, label in zip(collection.labelled("test"), test.labels, strict=True)
-    )
-    if tuple(image.woman for image in images) != test.patients:
-        raise DataError("the test images are not those of the collection", cause="the manifest changed meanwhile")
-    scored = []
-    for number, one in enumerate(stored, 1):
-        scores = predict(one.build(), test.pixels, device=device)
-        scored.append(Scored(one.start, digest_file(one.folder / classifiers.WEIGHTS), one.threshold, scores))
-        tell("scoring test images: classifiers", number, len(stored))
-    return Predictions(images, tuple(scored))
-
-
-def evaluations(
-    found: Predictions, seed: int, tell: Tell = silent
-) -> tuple[tuple[Evaluation, ...], tuple[Evaluation, ...]]:
-    """Return every classifier's evaluation on images, and on women."""
-    labels, names = [image.label for image in found.images], [image.woman for image in found.images]
-    by_image, by_woman = [], []
-    for number, one in enumerate(found.classifiers, 1):
-        judge = functools.partial(evaluate, one.start, threshold_validation=one.threshold, seed=seed)
-        by_image.append(judge(labels, one.scores, names))
-        own = women(found.images, one.scores)
-        by_woman.append(judge([w.label for w in own], [w.score for w in own], [w.name for w in own]))
-        tell("intervals: classifiers", number, len(found.classifiers))
-    return tuple(by_image), tuple(by_woman)
-
-
-def comparisons(found: Predictions, federated: str, seed: int, tell: Tell = silent) -> tuple[Comparison, ...]:
-    """Compare the federated start with every other one, on images."""
-    others = [one.start for one in found.classifiers if one.start != federated] if federated else []
-    labels, names = [image.label for image in found.images], [image.woman for image in found.images]
-    scores = {one.start: one.scores for one in found.classifiers}
-    made = []
-    for number, other in enumerate(others, 1):
-        made.append(compare(federated, other, labels, scores, names, seed=seed))
-        tell("comparisons with the federated start", number, len(others))
-    return tuple(made)
 
 
 def site_report(
     home: SiteHome,
     site: str,
     collection: Collection,
-    stored: Sequence[StoredClassifier],
+    found: Comparable,
     test: Labelled,
     device: torch.device,
     now: datetime,
     tell: Tell = silent,
 ) -> report.SiteReport:
-    """Evaluate and gather; the one place where the test images are opened."""
-    unread = Unread()
-    federation = unread.part("The plan of the last run", lambda: last_federation(home), None)
-    no_models: list[CervixModel] = []
-    kept = unread.part("The list of cervix models", lambda: models.all_models(home), no_models)
-    recipe, seed = stored[0].recipe, stored[0].seed
-    federated = next((c.start for c in reversed(stored) if c.start.startswith(FEDERATED)), "")
-    scored = predictions(collection, stored, test, device, tell)
-    by_image, by_woman = evaluations(scored, seed, tell)
-    maps, no_map = _maps(home, collection, mapped_model(kept, stored), device, tell)
+    """Score, evaluate and gather; the one place where the test images are opened."""
+    unread, seed = Unread(), found.stored[0].seed
+    federation = unread.part("The plan of the federation's run", lambda: _federation(home, found), None)
+    federated = found.federated.start if found.federated else ""
+    scored = scoring.predictions(collection, found.stored, test, device, tell)
+    by_image, by_woman = scoring.evaluations(scored, seed, tell)
+    maps, no_map = _maps(home, collection, mapped_model(found), device, tell)
     return report.SiteReport(
         site=site,
         federation=home.certificate().identity.federation if home.key_file("site.crt").exists() else "",
-        **_of_run(federation, unread),
-        recipe=recipe,
+        **_of_run(found, federation, unread),
+        recipe=_recipe(found),
         when=f"{now:%Y-%m-%d %H:%M} UTC",
         versions=versions(),
         federated=federated,
@@ -157,51 +79,58 @@ def site_report(
         set_aside=_set_aside(collection),
         evaluations=by_image,
         by_woman=by_woman,
-        comparisons=comparisons(scored, federated, seed, tell),
+        comparisons=scoring.comparisons(scored, federated, seed, tell),
         predictions=scored,
-        made_of=_made_of(collection, stored, scored),
-        contrastive_history=_contrastive(kept, federation, unread),
-        collapse_line=collapse_loss(recipe.batch_images, recipe.loss),
-        neighbour_history=unread.part("The history of the neighbour probe", lambda: neighbours(kept), ()),
+        differences=found.differences,
+        provenance=tuple(one.provenance for one in found.stored),
+        contrastive_history=_contrastive(found.starts, federation, unread),
+        collapse_line=_collapse_line(found.starts, federation),
+        neighbour_history=unread.part("The history of the neighbour probe", lambda: neighbours(found.starts), ()),
         classifier_history=tuple(
             report.Losses(c.start, tuple(e.train_loss for e in c.history), tuple(e.valid_loss for e in c.history))
-            for c in stored
+            for c in found.stored
         ),
-        alarms=unread.part("The gauges of the last run", lambda: _alarms(federation, recipe), ()),
-        contact_sheet=contact_sheet(home, collection, recipe, seed),
+        alarms=unread.part("The gauges of the federation's run", lambda: _alarms(federation), ()),
+        contact_sheet=contact_sheet(home, collection, _recipe(found), seed),
         maps=maps,
         no_map=no_map,
         unread=tuple(unread.said),
     )
 
 
-def _of_run(federation: Federation | None, unread: Unread) -> dict[str, Any]:
-    """Return what the report says of the last run; of none where there was none or its plan cannot be read."""
+def _federation(home: SiteHome, found: Comparable) -> Federation | None:
+    """Return the run that the numbers are about; without a federated classifier, the last one."""
+    return federation_of(home, found.run) if found.run else last_federation(home)
+
+
+def _recipe(found: Comparable) -> Recipe:
+    """Return the recipe of the model that is in question, with the terms under which classifiers were fine-tuned."""
+    model, tuned = mapped_model(found), found.stored[0].recipe
+    return dataclasses.replace(model.recipe, classifier=tuned.classifier) if model else tuned
+
+
+def _of_run(found: Comparable, federation: Federation | None, unread: Unread) -> dict[str, Any]:
+    """Return what the report says of the run; of none where there was none, or where its records cannot be read."""
+    plan = found.federated.provenance.start.plan if found.federated else ""
     if federation is None:
-        state = "not known" if unread.said else "no federation yet"
-        return {"run": "", "mode": "", "plan_digest": "", "final_state": state, "rounds": ()}
+        state = "not known" if unread.said or found.run else "no federation yet"
+        return {"run": found.run, "mode": "", "plan_digest": plan, "final_state": state, "rounds": ()}
     spool, run = federation.spool, federation.run
     no_rounds: tuple[report.Round, ...] = ()
     return {
         "run": run,
         "mode": federation.plan.mode,
-        "plan_digest": federation.plan.digest,
+        "plan_digest": plan or federation.plan.digest,
         "final_state": unread.part(f"How run {run} ended (outcome.txt)", spool.outcome, "not known"),
         "rounds": unread.part(f"The ledger of run {run} (record.json)", lambda: _rounds(federation), no_rounds),
     }
 
 
-def _made_of(
-    collection: Collection, stored: Sequence[StoredClassifier], scored: Predictions
-) -> tuple[report.MadeOf, ...]:
-    """Return the digests of what the numbers are of."""
-    digests = [report.MadeOf("classifier", one.start, one.digest) for one in scored.classifiers]
-    starts = [report.MadeOf("its start", c.start, str(c.record.get("origin", {}).get("digest", ""))) for c in stored]
-    return (
-        *digests,
-        *starts,
-        report.MadeOf("images, women, labels and splits", "all parts", collection.digest),
-    )
+def _collapse_line(starts: Sequence[CervixModel], federation: Federation | None) -> float | None:
+    """Return the loss of a collapsed model; None where the curves that are drawn have several such lines."""
+    recipes = [model.recipe for model in starts] + ([federation.plan.recipe] if federation else [])
+    lines = {collapse_loss(recipe.batch_images, recipe.loss) for recipe in recipes}
+    return lines.pop() if len(lines) == 1 else None
 
 
 def versions() -> dict[str, str]:
@@ -269,30 +198,37 @@ def _by_round(rounds: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _rounds(federation: Federation) -> tuple[report.Round, ...]:
-    """Return who gave what to each round, by the coordinator's ledger."""
+    """Return who gave what to each round, by the coordinator's ledger. Raises whatever a damaged one raises."""
     return tuple(
-        report.Round(line["round"], line["loss"], (*map(_gave, line["contributions"]), *map(_missed, line["missing"])))
+        report.Round(
+            int(line["round"]),
+            _loss(line["loss"]),
+            (*map(_gave, line["contributions"]), *map(_missed, line["missing"])),
+        )
         for line in federation.spool.ledger()
     )
 
 
+def _loss(loss: Any) -> float | None:
+    if loss is not None and not math.isfinite(loss):
+        raise ValueError(f"a mean loss is {loss}")
+    return loss if loss is None else float(loss)
+
+
 def _gave(line: dict[str, Any]) -> report.Contribution:
-    return report.Contribution(line["site"], line["images"], line["steps"])
+    return report.Contribution(str(line["site"]), int(line["images"]), int(line["steps"]))
 
 
 def _missed(line: dict[str, Any]) -> report.Contribution:
-    return report.Contribution(line["site"], why_not=line["reason"])
+    return report.Contribution(str(line["site"]), why_not=str(line["reason"]))
 
 
-def _alarms(federation: Federation | None, recipe: Recipe) -> tuple[str, ...]:
-    if federation is None:
+def _alarms(federation: Federation | None) -> tuple[str, ...]:
+    scored = _by_round(federation.spool.history().get("score", {})) if federation else []
+    if federation is None or not scored:
         return ()
-    scored = _by_round(federation.spool.history().get("score", {}))
-    if not scored:
-        return ()
-    last = scored[-1]
-    gauges = Gauges(**last["gauges"])
-    return tuple(alarms(gauges, last["loss_sum"] / last["count"], recipe.batch_images, recipe.loss))
+    last, recipe = scored[-1], federation.plan.recipe
+    return tuple(alarms(Gauges(**last["gauges"]), last["loss_sum"] / last["count"], recipe.batch_images, recipe.loss))
 
 
 def contact_sheet(home: SiteHome, collection: Collection, recipe: Recipe, seed: int) -> tuple[report.Augmented, ...]:
@@ -313,12 +249,11 @@ def _augmented(pixels: Any, settings: Augment, seed: int) -> Any:
     return (views.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
 
 
-def mapped_model(kept: Sequence[CervixModel], stored: Sequence[StoredClassifier]) -> CervixModel | None:
-    """Return the model whose map is shown: the federation's that was fine-tuned last, else the newest of the site."""
-    tuned = {c.record["origin"].get("digest") for c in stored if c.start.startswith(FEDERATED)}
-    federated = [model for model in kept if model.start.startswith(FEDERATED)]
-    found = [model for model in federated if model.record.get("digest") in tuned] or federated or list(kept)
-    return found[-1] if found else None
+def mapped_model(found: Comparable) -> CervixModel | None:
+    """Return the model whose map is shown: the federation's that is evaluated, else the last one of the starts."""
+    federated = found.federated.provenance.start.weights if found.federated else ""
+    mapped = [model for model in found.starts if model.digest == federated] or found.starts
+    return mapped[-1] if mapped else None
 
 
 def _maps(
@@ -343,13 +278,14 @@ def embedding_maps(
     chosen = choose(len(labels), model.seed)
     pixels, shown = _mapped_pixels(home, collection, model.recipe, chosen), tuple(labels[k] for k in chosen)
     untrained, trained = (build_encoder(model.recipe, first_seed(model.seed)) for _ in range(2))
+    model.check()
     apply_weights(trained, load_weights(model.weights), what=f"cervix model {model.folder.name}")
     whose = "the federated model" if model.start.startswith(FEDERATED) else "the model"
     named = {"random weights": untrained, f"{whose} ({model.start})": trained}
     maps = []
     for number, (name, encoder) in enumerate(named.items(), 1):
+        tell("map of the images", number, len(named))
         maps.append(report.EmbeddingMap(name, _places(encoder, pixels, device, model.seed), shown, len(labels)))
-        tell("maps of the images", number, len(named))
     return tuple(maps), ""
 
 

@@ -15,6 +15,7 @@ from fedcervix.errors import DataError
 from fedcervix.manifest import Split
 from fedcervix.plan import Recipe
 from site_agent.evaluate import Comparison, Evaluation
+from site_agent.provenance import Provenance
 from site_agent.report.predictions import Predictions
 
 Picture = NDArray[np.uint8]
@@ -131,17 +132,6 @@ class EmbeddingMap:
             raise ValueError(f"{len(self.points)} points, {len(self.labels)} labels, of {self.images} images")
 
 
-@dataclass(frozen=True, slots=True)
-class MadeOf:
-    """One thing that the numbers of a report are of."""
-
-    what: str
-    """classifier, start, recipe, splits, test images ..."""
-    name: str
-    digest: str
-    """SHA-256; empty where there is none, as for random weights"""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SiteReport:
     """Everything that one site's report says."""
@@ -176,7 +166,8 @@ class SiteReport:
     predictions: Predictions | None = None
     differences: tuple[str, ...] = ()
     """in what the compared classifiers differ beside their starts, one sentence each"""
-    made_of: tuple[MadeOf, ...] = ()
+    provenance: tuple[Provenance, ...] = ()
+    """to what the numbers of each evaluation belong"""
     unread: tuple[str, ...] = ()
     """what of the site's records could not be read, and so is missing from this report, one sentence each"""
     contrastive_history: tuple[Losses, ...] = ()

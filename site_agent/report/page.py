@@ -8,7 +8,7 @@ forbids the browser to load anything.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -21,6 +21,7 @@ from site_agent.evaluate import AtThreshold, Evaluation
 from site_agent.intervals import Estimate, Women
 from site_agent.neighbours import NEIGHBOURS
 from site_agent.notices import NOT_CALIBRATED, RESEARCH_ONLY
+from site_agent.provenance import Provenance, recipe_digest
 from site_agent.report import figures
 from site_agent.report.answer import answer, counted, number, share, shown
 from site_agent.report.calibration import Reliability, reliability
@@ -110,7 +111,38 @@ def render(report: SiteReport) -> str:
         missed=_missed(report),
         reliability=_reliability(report),
         judged=_judged(report),
+        made_of=_made_of(report.provenance),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class MadeOf:
+    """One thing that the numbers of a report are of."""
+
+    what: str
+    name: str
+    digest: str
+    """SHA-256; empty where there is none, as for random weights"""
+
+
+def _made_of(provenance: Sequence[Provenance]) -> list[MadeOf]:
+    """Return digests of what the numbers are of; what is the same for several classifiers stands once."""
+    rows = [row for found in provenance for row in _own_digests(found)] + [
+        row for found in provenance for row in _shared_digests(found)
+    ]
+    return list(dict.fromkeys(rows))
+
+
+def _own_digests(found: Provenance) -> Iterable[MadeOf]:
+    yield MadeOf("classifier", f"{found.label}, made {found.made_at}", found.weights)
+    yield MadeOf("its start", found.start.origin, found.start.weights)
+
+
+def _shared_digests(found: Provenance) -> Iterable[MadeOf]:
+    yield MadeOf("recipe of fine-tuning", f"seed {found.seed}", recipe_digest(found.recipe))
+    yield MadeOf("images, women, labels and splits", "all parts", found.data.collection)
+    yield MadeOf("splits", "which woman is in which part", found.data.splits)
+    yield MadeOf("test images", "the labelled ones", found.data.test_images)
 
 
 def style() -> Markup:

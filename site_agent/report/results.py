@@ -16,6 +16,7 @@ from fedcervix.errors import DataError
 from site_agent.evaluate import Comparison, Evaluation
 from site_agent.intervals import LEVEL
 from site_agent.notices import NOT_CALIBRATED, RESEARCH_ONLY
+from site_agent.provenance import Provenance
 from site_agent.report.answer import answer
 from site_agent.report.content import SetAside, SiteReport
 
@@ -29,6 +30,8 @@ class Results:
     evaluations: tuple[Evaluation, ...]
     by_woman: tuple[Evaluation, ...]
     comparisons: tuple[Comparison, ...]
+    provenance: tuple[Provenance, ...]
+    """to what the numbers of each evaluation belong"""
     everything: dict[str, Any]
 
 
@@ -46,7 +49,7 @@ def to_json(report: SiteReport) -> dict[str, Any]:
         "headline": found.headline,
         "missed": list(found.missed),
         "differences": list(report.differences),
-        "made_of": [dataclasses.asdict(one) for one in report.made_of],
+        "provenance": [one.to_json() for one in report.provenance],
         "interval_level": LEVEL,
         "versions": dict(report.versions),
         "recipe": dataclasses.asdict(report.recipe),
@@ -99,9 +102,10 @@ def parse(text: str) -> Results:
     try:
         evaluations, by_woman = (tuple(map(Evaluation.from_json, raw[key])) for key in ("evaluations", "by_woman"))
         comparisons = tuple(map(Comparison.from_json, raw["comparisons"]))
-    except (KeyError, TypeError) as error:
+        provenance = tuple(map(Provenance.from_json, raw["provenance"]))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _foreign(f"{error!r}") from error
-    return Results(evaluations, by_woman, comparisons, raw)
+    return Results(evaluations, by_woman, comparisons, provenance, raw)
 
 
 def _foreign(why: str) -> DataError:

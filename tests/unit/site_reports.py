@@ -17,7 +17,6 @@ from site_agent.report import (
     EmbeddingMap,
     Leak,
     Losses,
-    MadeOf,
     Neighbours,
     Predictions,
     Round,
@@ -84,7 +83,7 @@ def report(**changes: object) -> SiteReport:
         "by_woman": (evaluation("Random", 0.7), evaluation("SSL", 0.8), evaluation("CSFSSL", 0.9)),
         "comparisons": (comparison("SSL", 0.02, 0.13), comparison("Random", 0.05, 0.3)),
         "predictions": predictions(),
-        "made_of": (MadeOf("classifier", "CSFSSL", "cd" * 32),),
+        "provenance": (),
         "contrastive_history": (Losses("SSL", (2.7, 1.5), (2.6, 1.6)),),
         "collapse_line": 2.7080502011,
         "neighbour_history": (Neighbours("SSL", (None, 0.6, 0.7), 3),),
@@ -98,7 +97,7 @@ def report(**changes: object) -> SiteReport:
 
 def bare(**changes: object) -> SiteReport:
     """A report of nothing but a plan."""
-    parts = ("census", "evaluations", "by_woman", "comparisons", "made_of", "rounds", "contact_sheet", "maps")
+    parts = ("census", "evaluations", "by_woman", "comparisons", "provenance", "rounds", "contact_sheet", "maps")
     histories = ("contrastive_history", "neighbour_history", "classifier_history")
     nothing = {**dict.fromkeys((*parts, *histories), ()), "federated": "", "set_aside": SetAside(), "predictions": None}
     return report(**{**nothing, "collapse_line": None, **changes})

@@ -15,12 +15,12 @@ import pytest
 
 from fedcervix.errors import DataError, StorageError
 from fedcervix.plan import Recipe
+from site_agent.provenance import Start
 from site_agent.report import (
     Contribution,
     EmbeddingMap,
     Leak,
     Losses,
-    MadeOf,
     Neighbours,
     Predictions,
     Round,
@@ -35,6 +35,7 @@ from site_agent.report.answer import answer, signed
 from site_agent.report.figures import MARKS, STROKES, strokes
 from site_agent.report.figures import embedding_map as draw_map
 from site_agent.report.page import recipe_rows
+from tests.unit.provenances import provenance
 from tests.unit.site_reports import bare, comparison, embedding_map, evaluation, predictions, report
 
 NOW = datetime(2026, 11, 29, 17, 27, 55, tzinfo=UTC)
@@ -109,7 +110,7 @@ def test_every_picture_has_a_description(page):
         "map",
         "difference",
         "unread",
-        "made of",
+        "start",
         "missed woman",
     ],
 )
@@ -125,7 +126,7 @@ def test_names_from_outside_cannot_become_markup(where):
         "map": {"maps": (embedding_map(ATTACK),)},
         "difference": {"differences": (ATTACK,)},
         "unread": {"unread": (ATTACK,)},
-        "made of": {"made_of": (MadeOf(ATTACK, ATTACK, ATTACK),)},
+        "start": {"provenance": (provenance(ATTACK, Start(name=ATTACK)),)},
         "missed woman": {
             "evaluations": (evaluation("SSL", 0.7),),
             "predictions": Predictions(
@@ -391,3 +392,19 @@ def test_a_name_that_is_no_unicode_does_not_cost_the_report(tmp_path):
     images = (dataclasses.replace(found.images[0], path="M\udcfcller.jpg"), *found.images[1:])
     folder = write_report(report(predictions=dataclasses.replace(found, images=images)), tmp_path, "csfssl", NOW)
     assert "M\\udcfcller.jpg" in (folder / "predictions.csv").read_text("utf-8")
+
+
+def test_the_page_names_by_digest_what_its_numbers_are_of():
+    found = (provenance("Random", Start(name="random")), provenance("SSL", Start(name="ssl", weights="5e" * 32)))
+    written = report(provenance=found)
+    words = visible(render(written))
+    table = words[words.index("What these numbers are of") : words.index("Plan and software")]
+    for digest in ("w" * 64, "5e" * 32, "c" * 64, "5" * 64, "7" * 64):
+        assert digest in table
+    assert table.count("7" * 64) == 1, "what is the same for all stands once"
+
+
+def test_the_numbers_are_read_back_with_what_they_are_of(tmp_path):
+    found = (provenance("SSL", Start(name="ssl", weights="5e" * 32)),)
+    folder = write_report(report(provenance=found), tmp_path, "csfssl", NOW)
+    assert parse((folder / "results.json").read_text("utf-8")).provenance == found
