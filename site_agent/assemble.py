@@ -89,6 +89,7 @@ def site_report(
             report.CensusRow(row.split, row.stratum, row.women, row.labelled, row.images) for row in collection.census()
         ),
         set_aside=_set_aside(collection),
+        provenance=tuple(c.provenance for c in stored),
         evaluations=evaluated,
         comparisons=tuple(compare(federated, other, test.labels, scores, test.patients, seed=seed) for other in others),
         contrastive_history=_contrastive(found.starts, federation),

@@ -16,6 +16,8 @@ from site_agent.comparable import comparable
 from site_agent.devices import ready
 from site_agent.evaluate import Estimate, Evaluation
 from site_agent.home import SiteHome
+from site_agent.report.results import dump
+from site_agent.report_store import PAGE_FILE, RESULTS_FILE, publish
 
 
 @click.command("evaluate")
@@ -29,7 +31,8 @@ def evaluate(home: SiteHome, name: str, run: str) -> None:
     test = dataset.labelled(home, collection, found.stored[0].recipe, "test")
     now = datetime.now(UTC)
     content = site_report(home, site_name(home), collection, found, test, device, now)
-    page, results = report.write_results(content, home.reports)
+    files = {PAGE_FILE: report.render(content).encode("utf-8"), RESULTS_FILE: dump(content).encode()}
+    folder = publish(home.reports, found.run or name or "report", now, files)
     console = stdout_console()
     console.print(table(content.evaluations, f"site {content.site}: {len(test.labels)} test images"))
     for comparison in content.comparisons:
@@ -38,7 +41,7 @@ def evaluate(home: SiteHome, name: str, run: str) -> None:
         console.print(f"AUC of {comparison.name} minus {comparison.versus}: {told}: {comparison.verdict}")
     for said in found.differences:
         console.print(said)
-    click.echo(f"report: {page}\nnumbers: {results}")
+    click.echo(f"report: {folder / PAGE_FILE}\nnumbers: {folder / RESULTS_FILE}")
 
 
 def table(evaluations: tuple[Evaluation, ...], title: str) -> Table:
