@@ -22,6 +22,7 @@ COMMANDS = {
     "sweep": ("sweep", "sweep"),
     "evaluate": ("evaluate", "evaluate"),
     "predict": ("predict", "predict"),
+    "history": ("history", "history"),
     "data": ("data", "data"),
 }
 

@@ -72,6 +72,7 @@ class CervixModel:
             images=str(self.record.get("images", "")),
             run=self.run,
             plan=str(self.record.get("plan_digest", "")),
+            sites=tuple(self.record.get("sites", ())),
         )
 
     def check(self) -> None:
@@ -99,7 +100,14 @@ def adopt(home: SiteHome, task: Task, plan: Plan, blobs: BlobStore, clock: Calla
         return
     start = "CSFSSL" if plan.mode == "csfssl" else f"PPFSSL_{plan.sites[0].upper()}"
     seen = _seen_in_run(home, task.run, plan)
-    more = {"run": task.run, "round": task.round, "plan_digest": plan.digest, "mode": plan.mode, "images": seen.images}
+    more = {
+        "run": task.run,
+        "round": task.round,
+        "plan_digest": plan.digest,
+        "mode": plan.mode,
+        "sites": list(plan.sites),
+        "images": seen.images,
+    }
     keep(home, task.run, start, plan.recipe, plan.terms.seed, blobs.path(task.base), more, seen, clock())
 
 

@@ -61,6 +61,8 @@ class Start:
     """of a federation; empty for what the site made itself"""
     plan: str = ""
     """digest of the run's plan"""
+    sites: tuple[str, ...] = ()
+    """that took part in the run"""
 
     @property
     def origin(self) -> str:
@@ -92,12 +94,17 @@ class Provenance:
     def to_json(self) -> dict[str, Any]:
         """Return the provenance as values JSON can hold, with digests of the recipes."""
         start_digest = recipe_digest(self.start.recipe) if self.start.recipe else ""
-        return {**dataclasses.asdict(self), "recipe_sha256": recipe_digest(self.recipe), "start_sha256": start_digest}
+        made = {
+            **dataclasses.asdict(self),
+            "recipe_sha256": recipe_digest(self.recipe),
+            "start_recipe_sha256": start_digest,
+        }
+        return {**made, "start": {**made["start"], "sites": list(self.start.sites)}}
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Provenance:
         """Rebuild what `to_json` returned. Raises ValueError, KeyError, TypeError on anything else."""
-        fields = {key: value for key, value in raw.items() if key not in ("recipe_sha256", "start_sha256")}
+        fields = {key: value for key, value in raw.items() if key not in ("recipe_sha256", "start_recipe_sha256")}
         made = cls(
             **{
                 **fields,
@@ -127,7 +134,8 @@ class KeptModel:
 
 
 def _start(raw: Mapping[str, Any]) -> Start:
-    return Start(**{**raw, "recipe": parse_recipe(raw["recipe"]) if raw["recipe"] else None})
+    recipe = parse_recipe(raw["recipe"]) if raw["recipe"] else None
+    return Start(**{**raw, "recipe": recipe, "sites": tuple(raw["sites"])})
 
 
 def recipe_digest(recipe: Recipe) -> str:

@@ -32,6 +32,9 @@ from site_agent.model import backbone_state, build_encoder, load_imagenet, load_
 from site_agent.precision import settled
 from site_agent.provenance import Provenance, Start
 
+SET_CHARS = 63
+"""of the name of a set, at most"""
+
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
@@ -166,8 +169,13 @@ def _check_labels(home: SiteHome, starts: Sequence[str]) -> None:
         raise ModelError(
             f"{' and '.join(twice)} are both {label}: they would be the same classifier",
             cause="a set holds one classifier of each kind",
-            next_step=f"site-agent --home {home.folder} finetune --start {twice[0]} --name {twice[0]}",
+            next_step=f"site-agent --home {home.folder} finetune --start {twice[0]} --name {_set_for(twice[0])}",
         )
+
+
+def _set_for(model: str) -> str:
+    """Return a name for a set that holds the classifier of a model."""
+    return f"from-{model}"[:SET_CHARS].strip("-")
 
 
 def _beginning(home: SiteHome, name: str, recipe: Recipe, collection: Collection) -> Beginning:
