@@ -18,7 +18,7 @@ from site_agent.finetune import Labelled, predict
 from site_agent.report.predictions import Predictions, Scored, ScoredImage, women
 
 Tell = Callable[[str, int, int], None]
-"""Called as tell(stage, done, of) while there is something to wait for."""
+"""Called as tell(stage, number, of) before each step that there is to wait for; numbers count from 1."""
 
 
 def silent(_stage: str, _done: int, _of: int) -> None:
@@ -44,7 +44,7 @@ def predictions(
         raise DataError("the test images are not those of the collection", cause="the manifest changed meanwhile")
     scored = []
     for number, one in enumerate(stored, 1):
-        tell(f"scoring test images by {one.start}, classifier", number, len(stored))
+        tell(f"scoring test images by {one.start}: classifier", number, len(stored))
         scores = predict(one.build(), test.pixels, device=device)
         scored.append(Scored(one.start, one.provenance.weights, one.threshold, scores))
     return Predictions(images, tuple(scored))
@@ -57,7 +57,7 @@ def evaluations(
     labels, names = [image.label for image in found.images], [image.woman for image in found.images]
     by_image, by_woman = [], []
     for number, one in enumerate(found.classifiers, 1):
-        tell(f"intervals of {one.start}, classifier", number, len(found.classifiers))
+        tell(f"intervals of {one.start}: classifier", number, len(found.classifiers))
         judge = functools.partial(evaluate, one.start, threshold_validation=one.threshold, seed=seed)
         by_image.append(judge(labels, one.scores, names))
         own = women(found.images, one.scores)
@@ -72,6 +72,6 @@ def comparisons(found: Predictions, federated: str, seed: int, tell: Tell = sile
     scores = {one.start: one.scores for one in found.classifiers}
     made = []
     for number, other in enumerate(others, 1):
-        tell(f"{federated} beside {other}, comparison", number, len(others))
+        tell(f"{federated} beside {other}: comparison", number, len(others))
         made.append(compare(federated, other, labels, scores, names, seed=seed))
     return tuple(made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -38,9 +39,10 @@ def evaluate(home: SiteHome, name: str, run: str, title: str | None) -> None:
     now, display = datetime.now(UTC), Display()
     try:
         content = _made(home, name, run, now, display)
+        display.show("said", {"text": "evaluate: drawing the page"})
+        folder = write_report(content, home.reports, title or content.run or name or "site", now)
     finally:
         display.close()
-    folder = write_report(content, home.reports, title or content.run or name or "site", now)
     console = stdout_console()
     for part in printed(content):
         console.print(part, markup=False)
@@ -55,14 +57,16 @@ def _made(home: SiteHome, name: str, run: str, now: datetime, display: Display) 
     from site_agent.comparable import comparable
     from site_agent.devices import ready
 
-    def tell(stage: str, done: int, of: int, unit: str = "") -> None:
-        display.show("progress", {"task": "evaluate", "stage": stage, "done": done, "of": of, "unit": unit})
-
+    display.show("said", {"text": "evaluate: looking at the images"})
     device = ready(home.config().hardware).device
-    collection = dataset.open_collection(home, lambda done, of: tell("looking at images", done, of, "images"))
+    collection = dataset.open_collection(home, functools.partial(_show, display, "progress", "looking at images"))
     found = comparable(home, collection, name=name, run=run)
     recipe = found.stored[0].recipe
-    test = dataset.labelled(
-        home, collection, recipe, "test", lambda done, of: tell("decoding test images", done, of, "images")
-    )
+    reading = functools.partial(_show, display, "progress", "decoding test images")
+    test = dataset.labelled(home, collection, recipe, "test", reading)
+    tell = functools.partial(_show, display, "step")
     return site_report(home, site_name(home), collection, found, test, device, now, tell)
+
+
+def _show(display: Display, event: str, stage: str, done: int, of: int) -> None:
+    display.show(event, {"task": "evaluate", "stage": stage, "done": done, "of": of, "unit": ""})

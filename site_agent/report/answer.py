@@ -248,11 +248,12 @@ def _told(report: SiteReport) -> tuple[Evaluation, ...]:
 
 def missed(images: Evaluation, women: Evaluation | None) -> tuple[str, ...]:
     """Say in counts what one classifier misses and calls wrongly, a sentence for each threshold."""
-    thresholds = {
-        ".5, the published threshold": (images.fixed, women.fixed if women else None),
-        f"{images.chosen.threshold:.3f}, chosen on validation images": (images.chosen, women.chosen if women else None),
-    }
-    return tuple(_missed(images.name, called, *found) for called, found in thresholds.items())
+    fixed, chosen = (women.fixed, women.chosen) if women else (None, None)
+    called = f"{threshold(images.chosen.threshold)}, chosen on validation images"
+    return (
+        _missed(images.name, ".5, the published threshold", images.fixed, fixed),
+        _missed(images.name, called, images.chosen, chosen),
+    )
 
 
 def _missed(name: str, called: str, images: AtThreshold, women: AtThreshold | None) -> str:
@@ -307,6 +308,11 @@ def shown_difference(estimate: Estimate, women: int) -> Number:
     """Return a difference with its interval."""
     digits = _digits(women)
     return Number(signed(estimate.value, digits), " to ".join(signed(end, digits) for end in estimate.interval or ()))
+
+
+def threshold(value: float) -> str:
+    """Return a threshold: 0.412, and 1.2e-05 where three decimals would hide it."""
+    return f"{value:.3f}" if 0.001 <= value <= 0.999 else f"{value:.3g}"
 
 
 def signed(number: float, digits: int = 3) -> str:

@@ -23,7 +23,7 @@ from site_agent.neighbours import NEIGHBOURS
 from site_agent.notices import NOT_CALIBRATED, RESEARCH_ONLY
 from site_agent.provenance import Provenance, recipe_digest
 from site_agent.report import figures
-from site_agent.report.answer import answer, counted, number, share, shown
+from site_agent.report.answer import answer, counted, number, share, shown, threshold
 from site_agent.report.calibration import Reliability, reliability
 from site_agent.report.content import CensusRow, Round, SiteReport
 from site_agent.report.predictions import Woman, missed_women
@@ -84,7 +84,7 @@ def render(report: SiteReport) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(three=three)
-    environment.globals.update(number=number, counted=counted)
+    environment.globals.update(number=number, counted=counted, threshold=threshold)
     template = environment.from_string(resources.files(__package__).joinpath(TEMPLATE).read_text("utf-8"))
     return template.render(
         style=style(),
@@ -243,7 +243,7 @@ def _missed(report: SiteReport) -> list[Missed]:
     return [
         Missed(
             judged.name,
-            three(at.threshold),
+            threshold(at.threshold),
             missed_women(report.predictions, judged.name, at.threshold),
             judged.case_women,
         )

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from site_agent.evaluate import AtThreshold
-from site_agent.report.answer import Answer, answer, share
+from site_agent.report.answer import Answer, answer, share, threshold
 from site_agent.report.content import SiteReport
 
 
@@ -48,7 +48,7 @@ def _counts(report: SiteReport) -> Table:
     for found in report.evaluations:
         for unit, own in (("images", found), ("women", women.get(found.name))):
             for at in dict.fromkeys((own.fixed, own.chosen)) if own else ():
-                table.add_row(*map(Text, (found.name, f"{at.threshold:.3f}", unit, *_shares(at))))
+                table.add_row(*map(Text, (found.name, threshold(at.threshold), unit, *_shares(at))))
     return table
 
 
