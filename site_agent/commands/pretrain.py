@@ -43,7 +43,7 @@ from site_agent.pretrain import Pretrained
 from site_agent.pretrain import pretrain as train
 from site_agent.stopping import Stop, Stoppable
 from site_agent.tasks import first_seed
-from site_agent.tensorboard import Events
+from site_agent.tensorboard import Events, require_tensorboard
 
 Part = Literal["train", "valid"]
 COPIES = 2
@@ -109,13 +109,15 @@ def _pretrain(
     click.echo(f"contrastive training on {machine.device} in {recipe.precision}, recipe of {used.source}", err=True)
     with contextlib.ExitStack() as stack:
         stack.callback(display.close)
-        events = stack.enter_context(Events(tensorboard, recipe)) if tensorboard else None
+        require_tensorboard(tensorboard)
         collections = _collections(home, also, display)
+        contract = _contract(recipe, used.seed, site, collections)
+        events = _events(stack, tensorboard, recipe, folder.name, contract)
         parts = {split: dataset.pooled(home, collections, recipe, split, reading(display)) for split in PARTS}
         weights = home.config().hardware.imagenet_weights
         encoder = start_encoder(recipe, first_seed(used.seed), Path(weights) if weights else None)
         check_room(home.models, COPIES * sum(tensor.nbytes for tensor in encoder.state_dict().values()))
-        checkpoints = Stoppable(home.folder / "checkpoints", _contract(recipe, used.seed, site, collections), stop)
+        checkpoints = Stoppable(home.folder / "checkpoints", contract, stop)
         if restart:
             checkpoints.drop()
         if events:
@@ -157,6 +159,16 @@ def check_room(folder: Path, needed: int) -> None:
             cause="the disk is full",
             next_step=f"free some space (df -h {folder}) and start again",
         )
+
+
+def _events(
+    stack: contextlib.ExitStack, folder: Path | None, recipe: Recipe, name: str, contract: str
+) -> Events | None:
+    """Open the event files of a training: in a folder of its own, or the curves of two trainings would be one."""
+    if folder is None:
+        return None
+    of_training = hashlib.sha256(contract.encode()).hexdigest()[:8]
+    return stack.enter_context(Events(folder / f"{name}-{of_training}", recipe))
 
 
 def _contract(recipe: Recipe, seed: int, site: str, collections: Sequence[Collection]) -> str:
