@@ -237,7 +237,7 @@ def _site_predictability(findings: Findings) -> Iterable[Block]:
         cells(
             probe.label,
             profile,
-            Cell(measure("accuracy", probe.balanced_accuracy), (_range(probe.lowest, probe.highest),)),
+            Cell(measure("accuracy", probe.balanced_accuracy), _range(probe.lowest, probe.highest)),
             measure("accuracy", probe.chance),
             str(probe.trainings),
         )
@@ -261,8 +261,10 @@ def _site_predictability(findings: Findings) -> Iterable[Block]:
         yield Table(columns, rows, "Site predictability")
 
 
-def _range(low: float, high: float) -> str:
-    return f"{measure('accuracy', low).removesuffix(' %')} to {measure('accuracy', high).removesuffix(' %')}"
+def _range(low: float, high: float) -> tuple[str, ...]:
+    """Return the lowest and the highest of several trainings; nothing where they are the same."""
+    ends = [measure("accuracy", end).removesuffix(" %") for end in (low, high)]
+    return (" to ".join(ends),) if ends[0] != ends[1] else ()
 
 
 def _beside(found: list[tuple[str, Controlled]], how: tuple[str, str], label: str) -> Table:
