@@ -19,7 +19,7 @@ from site_agent.evaluate import AtThreshold
 from site_agent.model import feature_count
 from site_agent.report.page import recipe_rows, three
 
-FORMAT = "fedcervix model card 1"
+FORMAT = "fedcervix model card 2"
 CODE_LICENCE = "Apache-2.0"
 CITATION = (
     "Pal, Xue, Antani: Deep Cervix Model Development from Heterogeneous and Partially Labeled Image Datasets (method); "
@@ -279,11 +279,12 @@ def limitations(model: Released) -> Iterable[str]:
     if not model.judged:
         yield "No test of these very weights is recorded: nothing is known of how well they do."
     for test in model.judged:
-        width = test.evaluation.auc.high - test.evaluation.auc.low
-        yield (
-            f"At {test.site} it was tested on {counted(test.evaluation.women, 'woman', 'women')}: the interval of the "
-            f"AUC is {width:.2f} wide."
-        )
+        tested = f"At {test.site} it was tested on {counted(test.evaluation.women, 'woman', 'women')}"
+        auc = test.evaluation.auc
+        if auc.interval is None:
+            yield f"{tested}: {auc.why}, so there is no interval. It decides nothing."
+        else:
+            yield f"{tested}: the interval of the AUC is {auc.interval[1] - auc.interval[0]:.2f} wide."
     if model.kind == "classifier":
         yield (
             "Trained with reverse class weights, it gives the probability of a case where cases and controls are "

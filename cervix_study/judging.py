@@ -17,7 +17,7 @@ import numpy as np
 import scipy
 
 from cervix_study.accounts import alike, cell_line, costs, leakage, machines
-from cervix_study.comparing import TESTED, Comparison, Effect, aligned, compare, corrected, effect, enough_women
+from cervix_study.comparing import TESTED, Comparison, Effect, aligned, compare, corrected, effect
 from cervix_study.evidence.calibration import calibration
 from cervix_study.evidence.paper import TABLE_TWO, printed_tests
 from cervix_study.evidence.resampling import (
@@ -52,6 +52,7 @@ from cervix_study.tested import Bench, Finished, Row, Variant, benches, labels, 
 from fedcervix import __version__
 from fedcervix.errors import DataError
 from fedcervix.metrics import roc
+from site_agent.intervals import Women
 
 OK = "OK"
 SEED = 0
@@ -95,18 +96,21 @@ def _judge_bench(finished: Finished, bench: Bench, draws: int) -> tuple[SiteFind
     trials = [row.trials for row in rows]
     drawn = draw(roster(trials), seed=SEED, draws=draws) if rows else None
     sampled = {row.label: sample(row.trials, drawn) for row in rows} if drawn else {}
+    tested = drawn.roster.tested if drawn else Women(0, 0)
     comparisons = tuple(
         dataclasses.replace(
-            compare(question.name, question.kind, first, second, sampled), profile=bench.profile, site=bench.site
+            compare(question.name, question.kind, first, second, sampled, tested),
+            profile=bench.profile,
+            site=bench.site,
         )
         for question, first, second in asked(bench)
     )
-    women, case_women, images, cases = _tested(trials[0]) if trials else (0, 0, 0, 0)
+    images, cases = _images_tested(trials[0]) if trials else (0, 0)
     found = SiteFindings(
         profile=bench.profile,
         site=bench.site,
-        women=women,
-        case_women=case_women,
+        women=tested.case + tested.control,
+        case_women=tested.case,
         images=images,
         cases=cases,
         scores=tuple(_scores(row, sampled[row.label], drawn) for row in rows) if drawn else (),
@@ -122,18 +126,15 @@ def _judge_bench(finished: Finished, bench: Bench, draws: int) -> tuple[SiteFind
     return found, comparisons
 
 
-def _tested(trials: Trials) -> tuple[int, int, int, int]:
-    """Return (women, women who are cases, images, images of cases) of one repetition."""
+def _images_tested(trials: Trials) -> tuple[int, int]:
+    """Return (images, images of cases) of one repetition."""
     first = min(trials)
     own = [scored for part, scored in trials.items() if part[:2] == first[:2]]
-    women = {woman for scored in own for woman in scored.women}
-    case_women = {
-        woman for scored in own for woman, case in zip(scored.women, scored.labels.tolist(), strict=True) if case
-    }
-    return len(women), len(case_women), sum(len(s.labels) for s in own), sum(int(s.labels.sum()) for s in own)
+    return sum(len(s.labels) for s in own), sum(int(s.labels.sum()) for s in own)
 
 
 def _scores(row: Row, sampled: Sampled, drawn: Draws) -> Scores:
+    tested = drawn.roster.tested
     at_validation = row.at_validation_thresholds()
     thresholds = [scored.threshold for scored in at_validation.values()]
     spread, over = _spread(row)
@@ -142,8 +143,8 @@ def _scores(row: Row, sampled: Sampled, drawn: Draws) -> Scores:
         start=row.start,
         chosen=row.chosen,
         trainings=len(row.trials),
-        measures={name: estimate(sampled[name]) for name in ALL_MEASURES},
-        at_validation={name: estimate(found) for name, found in sample(at_validation, drawn).items()},
+        measures={name: estimate(sampled[name], tested) for name in ALL_MEASURES},
+        at_validation={name: estimate(found, tested) for name, found in sample(at_validation, drawn).items()},
         thresholds=(min(thresholds), max(thresholds)),
         spread=spread,
         spread_over=over,
@@ -281,14 +282,14 @@ def _curve(name: str, turns: Sequence[Turn], epochs: int, unit: float, best: int
 # --- fewer labels and controls ------------------------------------------------------------------------------------
 
 
-def _together(rows: Sequence[Trials], draws: int) -> list[Sampled]:
-    """Return the draws of some rows, over the trainings that all of them have (rule 2)."""
+def _together(rows: Sequence[Trials], draws: int) -> tuple[list[Sampled], Women]:
+    """Return the draws of some rows, over the trainings that all of them have (rule 2), and the women tested."""
     parts = set.intersection(*(set(trials) for trials in rows))
     kept = [{part: scored for part, scored in trials.items() if part in parts} for trials in rows]
     if not parts:
-        return []
+        return [], Women(0, 0)
     drawn = draw(roster(kept), seed=SEED, draws=draws)
-    return [sample(trials, drawn) for trials in kept]
+    return [sample(trials, drawn) for trials in kept], drawn.roster.tested
 
 
 def _fractions(bench: Bench, draws: int) -> Iterable[FractionPoint]:
@@ -298,23 +299,24 @@ def _fractions(bench: Bench, draws: int) -> Iterable[FractionPoint]:
         rows = [(found.label_fraction, found.row) for found in fewer if found.start == start]
         full = bench.chosen(start)
         rows = sorted([*rows, *([(1.0, full)] if full else [])], key=lambda pair: pair[0])
-        for (fraction, row), sampled in zip(rows, _together([row.trials for _, row in rows], draws), strict=False):
+        together, tested = _together([row.trials for _, row in rows], draws)
+        for (fraction, row), sampled in zip(rows, together, strict=False):
             trained = [record.classifier.train_women for record in row.cells.values() if record.classifier]
             yield FractionPoint(
                 start=start,
                 label=title(start),
                 label_fraction=fraction,
                 train_women=float(np.mean(trained)),
-                auc=estimate(sampled["auc"]),
-                accuracy=estimate(sampled["accuracy"]),
+                auc=estimate(sampled["auc"], tested),
+                accuracy=estimate(sampled["accuracy"], tested),
             )
 
 
 def _shuffled(bench: Bench, draws: int) -> Iterable[Shuffled]:
     for found in bench.followers:
         if found.control == "shuffled-labels":
-            (sampled,) = _together([found.row.trials], draws)
-            yield Shuffled(found.row.label, estimate(sampled["auc"]))
+            (sampled,), tested = _together([found.row.trials], draws)
+            yield Shuffled(found.row.label, estimate(sampled["auc"], tested))
 
 
 def _equal_updates(finished: Finished, bench: Bench, draws: int) -> Iterable[Controlled]:
@@ -337,7 +339,7 @@ def _one_site_batches(finished: Finished, bench: Bench, draws: int) -> Iterable[
 
 
 def _controlled(finished: Finished, row: Row, other: Row, draws: int) -> Iterable[Controlled]:
-    sampled = _together([row.trials, other.trials], draws)
+    sampled, tested = _together([row.trials, other.trials], draws)
     if sampled:
         yield Controlled(
             label=row.label,
@@ -345,7 +347,7 @@ def _controlled(finished: Finished, row: Row, other: Row, draws: int) -> Iterabl
             versus=other.label,
             versus_updates=_updates(finished, other),
             itself=other.start == row.start,
-            effects=_effects(sampled[0], sampled[1], row.trials),
+            effects=_effects(sampled[0], sampled[1], tested),
         )
 
 
@@ -364,14 +366,13 @@ def _side_by_side(tables: Sequence[Bench], draws: int) -> Iterable[SideBySide]:
         for start in dict.fromkeys(row.start for row in first.rows):
             one, two = first.chosen(start), second.chosen(start)
             if one and two and _same_images(one, two):
-                sampled = _together([one.trials, two.trials], draws)
-                found = _effects(sampled[1], sampled[0], one.trials)
+                sampled, tested = _together([one.trials, two.trials], draws)
+                found = _effects(sampled[1], sampled[0], tested)
                 yield SideBySide(first.site, title(start), first.profile, second.profile, found)
 
 
-def _effects(first: Sampled, second: Sampled, trials: Trials) -> dict[str, Effect]:
-    enough = enough_women(trials)
-    return {name: effect(first[name], second[name], "better", enough=enough) for name in TESTED}
+def _effects(first: Sampled, second: Sampled, tested: Women) -> dict[str, Effect]:
+    return {name: effect(first[name], second[name], "better", tested) for name in TESTED}
 
 
 def _same_images(first: Row, second: Row) -> bool:

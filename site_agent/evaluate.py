@@ -13,11 +13,10 @@ An interval tells how far other women would move a number. It does not hold what
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,39 +24,19 @@ from numpy.typing import ArrayLike, NDArray
 from fedcervix.errors import DataError
 from fedcervix.metrics import Confusion, auc, bootstrap, roc
 from fedcervix.seeds import derive
+from site_agent.intervals import DRAWS_AGREE, LEVEL, TOO_FEW_WOMEN, Estimate, Verdict, Women, verdict, why_not_shown
 
 THRESHOLD_FIXED = 0.5
 """The paper's threshold: an image is called a case when its probability of case reaches it."""
 
 DRAWS = 2000
-LEVEL = 0.95
 
-Verdict = Literal["helped", "not shown", "harmed"]
 Labels = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Statistic = Callable[[Labels, Floats], float]
 
 MEASURES = ("accuracy", "recall", "precision", "f1")
 """Properties of a Confusion, in the order of the paper's Table II."""
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A number and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def to_json(self) -> list[float]:
-        """Return [value, low, high]."""
-        return [self.value, self.low, self.high]
-
-    @classmethod
-    def from_json(cls, raw: Sequence[float]) -> Self:
-        """Undo `to_json`."""
-        value, low, high = map(float, raw)
-        return cls(value, low, high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +70,8 @@ class Evaluation:
     name: str
     images: int
     women: int
+    case_women: int
+    """women with an image of a case; the others are controls"""
     cases: int
     """images of the class case; the others are controls"""
     auc: Estimate
@@ -103,7 +84,7 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Return values JSON can hold."""
-        plain = {name: getattr(self, name) for name in ("name", "images", "women", "cases")}
+        plain = {name: getattr(self, name) for name in ("name", "images", "women", "case_women", "cases")}
         return {
             **plain,
             "auc": self.auc.to_json(),
@@ -117,7 +98,7 @@ class Evaluation:
         """Undo `to_json`. Raises DataError on anything else."""
         try:
             return cls(
-                **{name: raw[name] for name in ("name", "images", "women", "cases")},
+                **{name: raw[name] for name in ("name", "images", "women", "case_women", "cases")},
                 auc=Estimate.from_json(raw["auc"]),
                 fixed=AtThreshold.from_json(raw["fixed"]),
                 chosen=AtThreshold.from_json(raw["chosen"]),
@@ -137,14 +118,18 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """`not shown` wherever the interval includes zero: that is no proof of equality."""
-        if self.difference.low > 0:
-            return "helped"
-        return "harmed" if self.difference.high < 0 else "not shown"
+        """What the difference shows: `better` means that `name` does better than `versus`."""
+        return verdict(self.difference)
+
+    @property
+    def why(self) -> str:
+        """Why nothing is shown; empty where something is."""
+        return why_not_shown(self.difference)
 
     def to_json(self) -> dict[str, Any]:
-        """Return values JSON can hold; the verdict is there for readers and not read back."""
-        return {**dataclasses.asdict(self), "difference": self.difference.to_json(), "verdict": self.verdict}
+        """Return values JSON can hold; verdict and reason are there for readers and not read back."""
+        own = {"name": self.name, "versus": self.versus, "difference": self.difference.to_json()}
+        return {**own, "verdict": self.verdict, "why": self.why}
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Self:
@@ -174,16 +159,24 @@ def evaluate(
         _estimate, labels, scores, patients, draws=draws, seed=derive(seed, "evaluation-bootstrap")
     )
     false_rate, true_rate, _ = roc(labels, scores)
+    women = women_tested(labels, patients)
     return Evaluation(
         name=name,
         images=len(patients),
-        women=len(set(patients)),
+        women=women.case + women.control,
+        case_women=women.case,
         cases=int(np.count_nonzero(labels)),
         auc=interval(auc),
         fixed=_at(THRESHOLD_FIXED, Confusion.at(labels, scores, THRESHOLD_FIXED), interval),
         chosen=_at(threshold_validation, Confusion.at(labels, scores, threshold_validation), interval),
         roc=tuple(zip(false_rate.tolist(), true_rate.tolist(), strict=True)),
     )
+
+
+def women_tested(labels: ArrayLike, patients: Sequence[str]) -> Women:
+    """Count the women of each class: labels (n,) of 0 and 1, the woman of each image."""
+    cases = {woman for woman, case in zip(patients, np.asarray(labels).tolist(), strict=True) if case}
+    return Women(len(cases), len(set(patients) - cases))
 
 
 def paired_difference(
@@ -228,9 +221,11 @@ def _estimate(
     labels: ArrayLike, scores: ArrayLike, patients: Sequence[str], statistic: Statistic, *, draws: int, seed: int
 ) -> Estimate:
     """Return the statistic on all images, and its interval by resampling women."""
-    value = statistic(np.asarray(labels).astype(np.bool_), np.asarray(scores, np.float64))
-    interval = bootstrap(labels, scores, patients, statistic, draws=draws, seed=seed, level=LEVEL)
-    return Estimate(float(value), interval.low, interval.high)
+    value = float(statistic(np.asarray(labels).astype(np.bool_), np.asarray(scores, np.float64)))
+    if women_tested(labels, patients).too_few:
+        return Estimate.alone(value, TOO_FEW_WOMEN)
+    found = bootstrap(labels, scores, patients, statistic, draws=draws, seed=seed, level=LEVEL)
+    return Estimate.alone(value, DRAWS_AGREE) if found.low == found.high else Estimate(value, found.low, found.high)
 
 
 def _at(threshold: float, confusion: Confusion, interval: Callable[[Statistic], Estimate]) -> AtThreshold:

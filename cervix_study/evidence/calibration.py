@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cervix_study.evidence.resampling import Draws, Scored, estimate
-from site_agent.evaluate import LEVEL, Estimate
+from site_agent.intervals import Estimate, Women
 
 BINS = 10
 
@@ -69,11 +69,11 @@ def calibration(trainings: Sequence[Scored], drawn: Draws) -> Calibration:
     parts = murphy(images[0], probability[0], cases[0])
     return Calibration(
         images=int(everyone[0]),
-        brier=estimate(brier),
-        ece=estimate(gap),
+        brier=estimate(brier, drawn.roster.tested),
+        ece=estimate(gap, drawn.roster.tested),
         **parts,
         within=float(brier[0]) - parts["reliability"] + parts["resolution"] - parts["uncertainty"],
-        bins=tuple(_bins(images, probability, cases)),
+        bins=tuple(_bins(images, probability, cases, drawn.roster.tested)),
     )
 
 
@@ -105,15 +105,14 @@ def murphy(images: Floats, probability: Floats, cases: Floats) -> dict[str, floa
     }
 
 
-def _bins(images: Floats, probability: Floats, cases: Floats) -> Iterable[Bin]:
+def _bins(images: Floats, probability: Floats, cases: Floats, tested: Women) -> Iterable[Bin]:
     for place in np.flatnonzero(images[0] > 0):
         count, drawn = images[0, place], images[:, place] > 0  # a draw may hold none of its women
         shares = cases[drawn, place] / images[drawn, place]
-        low, high = np.quantile(shares, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         yield Bin(
             low=place / BINS,
             high=(place + 1) / BINS,
             images=int(count),
             mean_probability=float(probability[0, place] / count),
-            share_of_cases=Estimate(float(shares[0]), float(low), float(high)),
+            share_of_cases=estimate(shares, tested),
         )

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm, rankdata
 
 from fedcervix.errors import DataError
-from site_agent.evaluate import LEVEL, Estimate
+from site_agent.intervals import DRAWS_AGREE, LEVEL, Estimate
 
 Floats = NDArray[np.float64]
 
@@ -57,7 +57,9 @@ class Contrast:
     @property
     def estimate(self) -> Estimate:
         """The difference with its interval."""
-        half = float(norm.ppf((1 + LEVEL) / 2)) * max(0.0, self.variance) ** 0.5
+        if self.variance <= ROUNDING:
+            return Estimate.alone(self.value, DRAWS_AGREE)
+        half = float(norm.ppf((1 + LEVEL) / 2)) * self.variance**0.5
         return Estimate(self.value, self.value - half, self.value + half)
 
 

@@ -29,14 +29,11 @@ from numpy.typing import ArrayLike, NDArray
 from fedcervix.errors import DataError
 from fedcervix.plan import check
 from fedcervix.seeds import derive
-from site_agent.evaluate import LEVEL, MEASURES, THRESHOLD_FIXED, Estimate
+from site_agent.evaluate import MEASURES, THRESHOLD_FIXED
+from site_agent.intervals import DRAWS_AGREE, LEVEL, TOO_FEW_WOMEN, Estimate, Women
 
 DRAWS = 10_000
 """The smallest p value they can give is 2 / 10,001: small enough for Holm's correction over a hundred comparisons."""
-
-WOMEN_MIN = 8
-"""of each class. Of n women there are (2n - 1)! / n! (n - 1)! different draws, 1716 of 7 and 6435 of 8: with fewer the
-draws are always the same few, and their share on one side of zero is no p value"""
 
 ALL_MEASURES = (*MEASURES, "auc")
 
@@ -65,7 +62,7 @@ class Scored:
             raise DataError(
                 f"labels, scores and women differ in number: {', '.join(map(str, sorted(sizes)))}",
                 cause="a file of predictions that was changed by hand",
-                next_step="cervix-study run, which writes it again",
+                next_step="cervix-study run STUDY.toml, which writes it again",
             )
         if not (self.labels.any() and not self.labels.all()):
             raise DataError(
@@ -101,6 +98,8 @@ class Roster:
     women: tuple[str, ...]
     strata: tuple[tuple[int, ...], ...]
     seeds: tuple[int, ...]
+    tested: Women
+    """how many of each class"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,22 +129,15 @@ def roster(starts: Iterable[Trials]) -> Roster:
                     raise DataError(
                         "a woman is a case in one test part and a control in another",
                         cause="cells of different data in one study folder",
-                        next_step="cervix-study run with an empty study folder",
+                        next_step="cervix-study run STUDY.toml --out FOLDER, with a new folder",
                     )
                 parts.setdefault(woman, set()).add(part.fold)
     women = tuple(sorted(cases))
     strata: dict[tuple[bool, tuple[int, ...]], list[int]] = {}
     for place, woman in enumerate(women):
         strata.setdefault((cases[woman], tuple(sorted(parts[woman]))), []).append(place)
-    return Roster(women, tuple(tuple(places) for _, places in sorted(strata.items())), tuple(sorted(seeds)))
-
-
-def women_of_class(trials: Trials) -> tuple[int, int]:
-    """Return (women who are cases, women who are controls) of a start's test parts."""
-    classes: dict[str, bool] = {}
-    for scored in trials.values():
-        classes.update(_classes(scored))
-    return sum(classes.values()), len(classes) - sum(classes.values())
+    tested = Women(sum(cases.values()), len(cases) - sum(cases.values()))
+    return Roster(women, tuple(tuple(places) for _, places in sorted(strata.items())), tuple(sorted(seeds)), tested)
 
 
 def _classes(scored: Scored) -> dict[str, bool]:
@@ -181,7 +173,7 @@ def sample(trials: Trials, drawn: Draws) -> Sampled:
         raise DataError(
             f"a start has the seeds {list(seeds)}, others {list(drawn.roster.seeds)}",
             cause="the study is not finished",
-            next_step="cervix-study run, which goes on where it stopped",
+            next_step="cervix-study run STUDY.toml, which goes on where it stopped",
         )
     by_seed = [_one_seed(trials, seed, drawn) for seed in seeds]
     return {
@@ -261,10 +253,15 @@ def victories(case_scores: Floats, control_scores: Floats) -> Floats:
     return np.asarray(higher + 0.5 * tied, np.float64)
 
 
-def estimate(sampled: Floats) -> Estimate:
+def estimate(sampled: Floats, tested: Women) -> Estimate:
     """Return the value and its percentile interval."""
+    value = float(sampled[0])
+    if tested.too_few:
+        return Estimate.alone(value, TOO_FEW_WOMEN)
+    if len(sampled) == 1:
+        return Estimate.alone(value, DRAWS_AGREE)
     low, high = np.quantile(sampled[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(float(sampled[0]), float(low), float(high))
+    return Estimate(value, float(low), float(high)) if low < high else Estimate.alone(value, DRAWS_AGREE)
 
 
 def p_value(difference: Floats) -> float:

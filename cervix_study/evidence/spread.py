@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import t
 
 from fedcervix.plan import check
-from site_agent.evaluate import LEVEL, Estimate
+from site_agent.intervals import LEVEL, Estimate
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from cervix_study.report.document import (
 )
 from cervix_study.report.scores import named
 from cervix_study.report.wording import (
+    NOTHING,
     difference_cell,
     listed,
     measure,
@@ -39,11 +40,11 @@ def ours(findings: Findings) -> Iterable[Block]:
     family = sum(found.kind == "better" for found in findings.comparisons)
     profiles = len(findings.study.axes.profiles)
     yield Text(
-        "Each start as validation chose it, two at a time on the same women and seeds. **Shown** means: the "
+        "Each start as validation chose it, two at a time on the same women and seeds. **Better** means: the "
         "difference points the way of the claim, and p is below .05 after Holm's correction over all comparisons of "
-        f"one measure{' and profile' if profiles > 1 else ''} ({family // max(1, profiles)} here). **Opposite** means "
-        "the same against the claim. **Not shown** is everything else, and is no proof of equality. That two starts "
-        f"are close is shown if the whole interval of their difference lies within ±{MARGIN:g}."
+        f"one measure{' and profile' if profiles > 1 else ''} ({family // max(1, profiles)} here). **Worse** means "
+        "the same against the claim. **Close** means: the whole interval of the difference lies within "
+        f"±{MARGIN:g}. **Not shown** is everything else, and is no proof of equality."
     )
     yield from _overview(findings)
     for question in QUESTIONS:
@@ -127,7 +128,9 @@ def _classical(findings: Findings) -> Iterable[Block]:
         auc = found.effects["auc"]
         tests = (found.mcnemar_images, found.mcnemar_women, found.delong_images, found.delong_women, auc.p)
         names = [f"{found.first} − {found.second}", found.site, *([found.profile] if several else [])]
-        rows.append(cells(*names, *map(p_value, tests), measure("auc", auc.detectable)))
+        rows.append(
+            cells(*names, *map(p_value, tests), NOTHING if auc.detectable is None else measure("auc", auc.detectable))
+        )
     yield Table(tuple(columns), tuple(rows), "Classical tests of every comparison, p values not corrected")
 
 

@@ -67,7 +67,7 @@ WORDS = {
     "F1": "One number between recall and precision: their harmonic mean.",
     "95 % interval": "How far a number might move with other women of the same kind, and with other seeds.",
     "corrected p": "The chance of so large a difference if there were none, raised for the number of comparisons made.",
-    "shown, not shown": "See “The paper's claims in this data”. Not shown is never “no difference”.",
+    "better, worse, close, not shown": "See “The paper's claims in this data”. Not shown is never “no difference”.",
     "detectable": "A difference of this size would have been found four times in five.",
     "cell": "One training: a cervix model or a classifier. Named by the digest of all that it depends on.",
     "train, valid, test": "Women to learn from, to make choices on, to score on. Nobody is in two of them.",

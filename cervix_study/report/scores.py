@@ -23,7 +23,7 @@ from cervix_study.report.document import (
     cells,
 )
 from cervix_study.report.wording import NOTHING, measure, with_interval
-from site_agent.evaluate import Estimate
+from site_agent.intervals import Estimate
 from site_agent.report.answer import signed
 from site_agent.report.figures import Stroke
 from site_agent.report.page import three

@@ -10,20 +10,16 @@ from rich.table import Table
 from fedcervix.process import stdout_console
 from site_agent import dataset, report
 from site_agent.assemble import site_report
-from site_agent.commands.naming import set_name
 from site_agent.commands.setting import site_name
 from site_agent.comparable import comparable
 from site_agent.devices import ready
-from site_agent.evaluate import Estimate, Evaluation
+from site_agent.evaluate import Evaluation
 from site_agent.home import SiteHome
+from site_agent.intervals import Estimate
 from site_agent.report.results import dump
 from site_agent.report_store import PAGE_FILE, RESULTS_FILE, publish
 
 
-@click.command("evaluate")
-@click.option("--set", "name", callback=set_name, help="Of `finetune --name`. Default: the set without a name.")
-@click.option("--run", default="", help="About this run of the federation. Default: the newest one.")
-@click.pass_obj
 def evaluate(home: SiteHome, name: str, run: str) -> None:
     """Score every classifier on the test women's images; write the report and results.json."""
     device, collection = ready(home.config().hardware).device, dataset.open_collection(home)
@@ -37,7 +33,10 @@ def evaluate(home: SiteHome, name: str, run: str) -> None:
     console.print(table(content.evaluations, f"site {content.site}: {len(test.labels)} test images"))
     for comparison in content.comparisons:
         difference = comparison.difference
-        told = f"{difference.value:+.2f} ({difference.low:+.2f} to {difference.high:+.2f})"
+        interval = f"{difference.value:+.2f}"
+        if difference.interval:
+            interval += " ({:+.2f} to {:+.2f})".format(*difference.interval)
+        told = interval if difference.interval else f"{interval} (no interval: {difference.why})"
         console.print(f"AUC of {comparison.name} minus {comparison.versus}: {told}: {comparison.verdict}")
     for said in found.differences:
         console.print(said)
@@ -55,4 +54,5 @@ def table(evaluations: tuple[Evaluation, ...], title: str) -> Table:
 
 
 def _interval(estimate: Estimate) -> str:
-    return f"{estimate.value:.2f} ({estimate.low:.2f}–{estimate.high:.2f})"
+    interval = "{:.2f}–{:.2f}".format(*estimate.interval) if estimate.interval else "no interval"
+    return f"{estimate.value:.2f} ({interval})"

@@ -10,10 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from site_agent.evaluate import Comparison, Estimate, Verdict
+from site_agent.evaluate import Comparison
+from site_agent.intervals import Estimate, Verdict
 from site_agent.report.content import SiteReport
 
-Tone = Verdict | Literal["unknown"]
+Tone = Literal["helped", "not shown", "harmed", "unknown"]
+
+TONES: dict[Verdict, Tone] = {"better": "helped", "not shown": "not shown", "worse": "harmed"}
+"""A comparison asks whether the federated start is better; it is never asked whether two are close."""
 
 HEADLINES: dict[Tone, str] = {
     "helped": "Yes: on these test women, joining helped.",
@@ -44,14 +48,15 @@ def answer(report: SiteReport) -> Answer:
             "It needs labelled test images of cases and controls, and both classifiers."
         )
         return Answer("unknown", HEADLINES["unknown"], why, _run_caveats(report))
-    sentence = f"{_scores(report, found)} {MEANINGS[found.verdict]}"
-    return Answer(found.verdict, HEADLINES[found.verdict], sentence, (*_other(report, found), *_run_caveats(report)))
+    meaning = MEANINGS[found.verdict] if found.difference.interval else f"No interval: {found.why}."
+    sentence, tone = f"{_scores(report, found)} {meaning}", TONES[found.verdict]
+    return Answer(tone, HEADLINES[tone], sentence, (*_other(report, found), *_run_caveats(report)))
 
 
 MEANINGS: dict[Verdict, str] = {
-    "helped": "The whole interval lies above zero.",
+    "better": "The whole interval lies above zero.",
     "not shown": "That interval includes zero: the difference may be chance; more test women could tell.",
-    "harmed": "The whole interval lies below zero.",
+    "worse": "The whole interval lies below zero.",
 }
 
 
@@ -80,9 +85,9 @@ def _other(report: SiteReport, found: Comparison) -> tuple[str, ...]:
     if other is None or other is found:
         return ()
     words: dict[Verdict, str] = {
-        "helped": "is better than",
+        "better": "is better than",
         "not shown": "is not shown to differ from",
-        "harmed": "is worse than",
+        "worse": "is worse than",
     }
     difference = signed_interval(other.difference)
     return (f"The federated start {words[other.verdict]} random weights: difference in AUC {difference}.",)
@@ -99,9 +104,11 @@ def _run_caveats(report: SiteReport) -> tuple[str, ...]:
 
 
 def signed_interval(estimate: Estimate) -> str:
-    """Return a difference as +0.070 (95 % interval +0.020 to +0.120)."""
-    value, low, high = (signed(number) for number in (estimate.value, estimate.low, estimate.high))
-    return f"{value} (95 % interval {low} to {high})"
+    """Return a difference as +0.070 (95 % interval +0.020 to +0.120), or as +0.250 (no interval: why)."""
+    if estimate.interval is None:
+        return f"{signed(estimate.value)} (no interval: {estimate.why})"
+    low, high = map(signed, estimate.interval)
+    return f"{signed(estimate.value)} (95 % interval {low} to {high})"
 
 
 def signed(number: float) -> str:

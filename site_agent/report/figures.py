@@ -21,7 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageOps
 
-from site_agent.evaluate import Comparison, Estimate, Evaluation
+from site_agent.evaluate import Comparison, Evaluation
+from site_agent.intervals import Estimate
 from site_agent.report.content import Augmented, EmbeddingMap, Losses, Neighbours, Picture, Round
 
 INK = "#1f2933"
@@ -139,7 +140,8 @@ def _forest(rows: Sequence[tuple[str, Estimate, Stroke]], label: str, reference:
         figure = Figure(figsize=(5.2, 0.9 + 0.42 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
         for height, (_, estimate, drawn) in enumerate(reversed(rows)):
-            axes.plot([estimate.low, estimate.high], [height, height], color=drawn.colour, linewidth=2.5)
+            if estimate.interval:
+                axes.plot(estimate.interval, [height, height], color=drawn.colour, linewidth=2.5)
             axes.plot(estimate.value, height, "o", color=drawn.colour, markersize=7.5)
         if reference is not None:
             axes.axvline(reference, color=INK, linewidth=1)

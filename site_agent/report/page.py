@@ -16,7 +16,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from fedcervix.errors import StorageError
+from fedcervix.files import make_folder, write_whole
 from fedcervix.plan import Recipe
 from site_agent.evaluate import DRAWS, Evaluation
 from site_agent.neighbours import NEIGHBOURS
@@ -69,16 +69,9 @@ def style() -> Markup:
 def write_results(report: SiteReport, folder: Path) -> tuple[Path, Path]:
     """Write report.html and results.json into `folder`; return their paths. Raises StorageError."""
     page, numbers = folder / PAGE_FILE, folder / RESULTS_FILE
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        page.write_text(render(report), encoding="utf-8")
-        numbers.write_text(results.dump(report), encoding="utf-8")
-    except OSError as error:
-        raise StorageError(
-            f"cannot write the report: {error.strerror or error}",
-            cause="the disk is full, or the folder is not writable by this user",
-            next_step="free space or choose another folder, then: site-agent evaluate",
-        ) from error
+    make_folder(folder)
+    write_whole(page, render(report).encode())
+    write_whole(numbers, results.dump(report).encode())
     return page, numbers
 
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedcervix.errors import DataError
-from site_agent.evaluate import LEVEL, Comparison, Evaluation
+from site_agent.evaluate import Comparison, Evaluation
+from site_agent.intervals import LEVEL
 from site_agent.provenance import Provenance
 from site_agent.report.answer import answer
 from site_agent.report.content import SetAside, SiteReport
 
-FORMAT = "fedcervix site results 1"
+FORMAT = "fedcervix site results 2"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ import pytest
 from fedcervix.errors import DataError, StorageError
 from fedcervix.metrics import Confusion
 from fedcervix.plan import Recipe
-from site_agent.evaluate import AtThreshold, Comparison, Estimate, Evaluation
+from site_agent.evaluate import AtThreshold, Comparison, Evaluation
+from site_agent.intervals import Estimate
 from site_agent.report import (
     Augmented,
     CensusRow,
@@ -46,6 +47,7 @@ def evaluation(name: str, auc: float) -> Evaluation:
         name=name,
         images=8,
         women=4,
+        case_women=2,
         cases=4,
         auc=Estimate(auc, auc - 0.1, min(1.0, auc + 0.1)),
         fixed=at,

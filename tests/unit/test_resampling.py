@@ -22,6 +22,7 @@ from cervix_study.evidence.resampling import (
 )
 from fedcervix.errors import DataError
 from fedcervix.metrics import Confusion, auc
+from site_agent.intervals import Women
 
 LABELS = [1, 1, 1, 1, 0, 0, 0, 0]
 SCORES = [0.9, 0.8, 0.6, 0.3, 0.7, 0.4, 0.2, 0.1]
@@ -190,7 +191,7 @@ def test_the_interval_is_as_wide_as_theory_says():
     recall = sample({Part(1, 0, 0): scored}, drawn)["recall"]
     assert recall[0] == 0.8
     assert np.var(recall[1:]) == pytest.approx(0.8 * 0.2 / 100, rel=0.05)
-    found = estimate(recall)
+    found = estimate(recall, drawn.roster.tested)
     assert (found.low, found.high) == pytest.approx((0.8 - 1.96 * 0.04, 0.8 + 1.96 * 0.04), abs=0.011)  # steps of .01
 
 
@@ -206,7 +207,7 @@ def test_the_p_value_agrees_with_the_interval():
     rng = np.random.default_rng(0)
     for shift in (0.1, 1.0, 1.8, 2.2, 3.0):
         drawn = np.concatenate([[shift], rng.normal(shift, 1, 10_000)])
-        low, high = estimate(drawn).low, estimate(drawn).high
+        low, high = estimate(drawn, Women(100, 100)).interval
         assert (p_value(drawn) < 0.05) == (low > 0 or high < 0), shift
 
 

@@ -22,7 +22,7 @@ from cervix_study.report.page import page as as_page
 from cervix_study.report.page import words as as_html
 from cervix_study.report.wording import difference, energy, listed, p_value, size
 from cervix_study.tested import Finished
-from site_agent.evaluate import Estimate
+from site_agent.intervals import Estimate
 from tests.unit.synthetic_study import Synthetic, write
 
 SECTIONS = (
@@ -178,9 +178,9 @@ def verdicts(findings: Findings, **by_site: str) -> Findings:
 @pytest.mark.parametrize(
     ("nhs", "alts", "tone", "headline"),
     [
-        ("shown", "shown", "helped", "Shown at every site: a federated start beats random weights."),
+        ("better", "better", "helped", "Shown at every site: a federated start beats random weights."),
         (
-            "shown",
+            "better",
             "not shown",
             "not shown",
             "Shown at nhs, not shown at alts: a federated start beats random weights.",
@@ -192,8 +192,8 @@ def verdicts(findings: Findings, **by_site: str) -> Findings:
             "Not shown: these test women cannot tell whether a federated start beats random weights.",
         ),
         (
-            "shown",
-            "opposite",
+            "better",
+            "worse",
             "harmed",
             "The opposite is shown at alts: a federated start does worse than random weights.",
         ),
@@ -207,7 +207,7 @@ def test_the_headline_says_no_more_than_the_verdicts(findings: Findings, nhs, al
 def test_what_is_shown_nowhere_is_said_once_and_not_of_every_site(findings: Findings):
     nowhere = blocks_text(answer(verdicts(findings, nhs="not shown", alts="not shown")).blocks)
     assert "**Federated beats Random**: at no site (" in nowhere
-    somewhere = blocks_text(answer(verdicts(findings, nhs="shown", alts="not shown")).blocks)
+    somewhere = blocks_text(answer(verdicts(findings, nhs="better", alts="not shown")).blocks)
     assert "**Federated beats Random**: alts (" in somewhere
     assert "at no site (CSFSSL" not in somewhere.partition("Federated beats SSL")[0]
 

@@ -1,0 +1,102 @@
+"""A number from test women, its 95 % interval where one can be told, and what may be said of a difference.
+
+Site report, printed table, results.json, study and model card all use this module. It knows no page and no file.
+
+Rules
+1. Fewer than eight test women of a class decide nothing: no interval, no verdict other than `not shown`.
+2. Where all draws of women give the same number, there is no interval: the draws cannot tell how far it would move.
+3. A number without an interval says why it has none (`Estimate.why`). It is printed with these words.
+4. A verdict follows from the interval of the difference and from nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from fedcervix.plan import check
+
+LEVEL = 0.95
+"""of every interval; a verdict has 1 - LEVEL risk of being chance"""
+
+WOMEN_MIN = 8
+"""Test women of each class below which nothing is decided. Of n women there are (2n - 1)! / n! (n - 1)! different
+draws, 1716 of 7 and 6435 of 8; the simulation in `benchmarks/coverage.py` begins at 8."""
+
+TOO_FEW_WOMEN = f"fewer than {WOMEN_MIN} test women of a class"
+DRAWS_AGREE = "every draw of test women gives the same number"
+
+Verdict = Literal["better", "close", "worse", "not shown"]
+"""What is said of a first start beside a second. `close`: the whole interval of the difference lies within a margin,
+which only a question for closeness can find. `not shown` is everything else, and no proof of equality."""
+
+
+@dataclass(frozen=True, slots=True)
+class Women:
+    """How many women of each class were tested. A woman with an image of a case is a case."""
+
+    case: int
+    control: int
+
+    @property
+    def too_few(self) -> bool:
+        """Whether they decide nothing (rule 1)."""
+        return min(self.case, self.control) < WOMEN_MIN
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number and its 95 % interval; where there is none, `low` and `high` are None and `why` says the reason."""
+
+    value: float
+    low: float | None
+    high: float | None
+    why: str = ""
+
+    def __post_init__(self) -> None:
+        absent = self.low is None and self.high is None
+        check(absent or (self.low is not None and self.high is not None), "an interval has two ends or none")
+        check(absent == bool(self.why), "an estimate without an interval, and no other, says why")
+
+    @classmethod
+    def alone(cls, value: float, why: str) -> Self:
+        """Return a number without an interval."""
+        return cls(value, None, None, why)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Both ends; None where there is no interval."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return values JSON can hold."""
+        return {"value": self.value, "low": self.low, "high": self.high, "why": self.why}
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> Self:
+        """Undo `to_json`. Raises KeyError, TypeError or ValueError on anything else."""
+        low, high = (None if raw[end] is None else float(raw[end]) for end in ("low", "high"))
+        return cls(float(raw["value"]), low, high, str(raw["why"]))
+
+
+def verdict(difference: Estimate) -> Verdict:
+    """Return what a difference (first minus second) shows. `not shown` where its interval is absent or holds zero."""
+    if difference.low is None or difference.high is None:
+        return "not shown"
+    if difference.low > 0:
+        return "better"
+    return "worse" if difference.high < 0 else "not shown"
+
+
+def is_close(difference: Estimate, margin: float) -> bool:
+    """Return whether a whole interval lies within the margin, either way."""
+    found = difference.interval
+    return found is not None and found[0] > -margin and found[1] < margin
+
+
+HOLDS_ZERO = "the interval of the difference includes zero"
+
+
+def why_not_shown(difference: Estimate) -> str:
+    """Return the reason of the verdict `not shown`; empty for any other verdict."""
+    return (difference.why or HOLDS_ZERO) if verdict(difference) == "not shown" else ""
