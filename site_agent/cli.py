@@ -200,9 +200,16 @@ def sweep(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: i
 @cli.command()
 @click.option("--set", "name", callback=set_name, help="Of `finetune --name`. Default: the set without a name.")
 @click.option("--run", default="", help="About this run of the federation. Default: the newest one.")
+@click.option(
+    "--name", "title", help="How the report's folder is called behind its date. Default: the run, or the set."
+)
 @with_home
 def evaluate(home: SiteHome, **options: Any) -> None:
-    """Score every classifier on the test women's images; write the report and results.json."""
+    """Score every classifier on the test women's images, and write a report.
+
+    The report has a new folder below reports/, named by the date: report.html, results.json, predictions.csv and
+    women.csv. It holds images and names patients, and stays at this site.
+    """
     home.config()
     from site_agent.commands.evaluate import evaluate as work
 

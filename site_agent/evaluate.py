@@ -37,6 +37,8 @@ Statistic = Callable[[Labels, Floats], float]
 
 MEASURES = ("accuracy", "recall", "precision", "f1")
 """Properties of a Confusion, in the order of the paper's Table II."""
+RATES = (*MEASURES, "specificity", "npv")
+"""Every rate at a threshold; the paper does not print the last two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +51,19 @@ class AtThreshold:
     recall: Estimate
     precision: Estimate
     f1: Estimate
+    specificity: Estimate
+    npv: Estimate
 
     def to_json(self) -> dict[str, Any]:
         """Return values JSON can hold."""
         counts = {name: int(getattr(self.confusion, name)) for name in ("tp", "fn", "fp", "tn")}
-        estimates = {name: getattr(self, name).to_json() for name in MEASURES}
+        estimates = {name: getattr(self, name).to_json() for name in RATES}
         return {"threshold": self.threshold, "confusion": counts, **estimates}
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Self:
         """Undo `to_json`."""
-        estimates = {name: Estimate.from_json(raw[name]) for name in MEASURES}
+        estimates = {name: Estimate.from_json(raw[name]) for name in RATES}
         return cls(threshold=float(raw["threshold"]), confusion=Confusion(**raw["confusion"]), **estimates)
 
 
@@ -230,7 +234,7 @@ def _estimate(
 
 def _at(threshold: float, confusion: Confusion, interval: Callable[[Statistic], Estimate]) -> AtThreshold:
     """Return every measure at one threshold."""
-    estimates = {measure: interval(_measure(measure, threshold)) for measure in MEASURES}
+    estimates = {measure: interval(_measure(measure, threshold)) for measure in RATES}
     return AtThreshold(threshold=float(threshold), confusion=confusion, **estimates)
 
 

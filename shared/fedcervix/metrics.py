@@ -69,6 +69,16 @@ class Confusion:
         return _ratio(self.tp, self.tp + self.fp)
 
     @property
+    def specificity(self) -> float:
+        """Share of controls that were cleared."""
+        return _ratio(self.tn, self.tn + self.fp)
+
+    @property
+    def npv(self) -> float:
+        """Share of the images not called case that are controls (negative predictive value)."""
+        return _ratio(self.tn, self.tn + self.fn)
+
+    @property
     def f1(self) -> float:
         """Harmonic mean of recall and precision."""
         return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
