@@ -174,7 +174,7 @@ def aligned(first: Trials, second: Trials) -> dict[Part, Pair]:
             raise DataError(
                 "two starts were tested on different images",
                 cause="cells of different data in one study folder",
-                next_step="cervix-study run with an empty study folder",
+                next_step="cervix-study run STUDY.toml --out FOLDER, with a new folder",
             )
     return {part: (first[part], second[part]) for part in sorted(first)}
 

@@ -12,9 +12,8 @@ running.json          address and process of the running coordinator; it holds `
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,9 +21,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fedcervix import identity
+from fedcervix.address import Address, check_address
 from fedcervix.config import apply_profile, build, read_toml
 from fedcervix.errors import ConfigError, RunError
 from fedcervix.files import write_secret
+from fedcervix.locks import held, is_held
 from fedcervix.plan import SITE_NAME, STRICT, Mode, Plan, check
 from fedcervix.weights import disk
 
@@ -78,10 +79,7 @@ class ListenSection:
 
     def __post_init__(self) -> None:
         for key in ("bind", "advertise"):
-            value = getattr(self, key)
-            host, _, port = value.rpartition(":")
-            ok = bool(host) and port.isdigit() and int(port) < 65_536
-            check(ok, f"{key} is HOST:PORT; found {value!r}")
+            check_address(key, getattr(self, key), port_min=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +140,10 @@ class Home:
         """Address and process of the running coordinator."""
         return self.folder / "running.json"
 
+    def command(self, words: str) -> str:
+        """Return a command to type that means this home, whatever is in its path."""
+        return f"coordinator --home {shlex.quote(str(self.folder))} {words}"
+
     def key_file(self, name: str) -> Path:
         """Return where the key or certificate `name` lies."""
         return self.folder / "keys" / name
@@ -153,7 +155,7 @@ class Home:
 
     def config(self) -> Config:
         """Return the configuration. Raises ConfigError."""
-        raw = read_toml(self.config_file, hint=f"coordinator init {self.folder}")
+        raw = read_toml(self.config_file, hint=self.command("init"))
         return build(Config, raw, source=self.config_file)
 
     def plan(self, mode: Mode) -> Plan:
@@ -171,52 +173,50 @@ class Home:
 
     def address(self) -> str:
         """Return how sites reach the coordinator: as advertised, with the port that the system chose where it is 0."""
-        advertise = self.config().listen.advertise
-        host, _, port = advertise.rpartition(":")
-        if port != "0":
-            return advertise
+        advertise = Address.parse(self.config().listen.advertise, port_min=0)
+        if advertise.port:
+            return str(advertise)
         now_running = self.read_running()
         if now_running is None:
             raise RunError(
                 "the coordinator's port is chosen when it starts (advertise ends in :0), and it is not running",
-                next_step="start it first: coordinator start --mode csfssl",
+                next_step=f"start it first: {self.command('start --mode csfssl')}",
             )
-        return f"{host}:{now_running['port']}"
+        return str(Address(advertise.host, now_running["port"]))
 
     def read_running(self) -> dict[str, Any] | None:
-        """Return address and process of the running coordinator, or None."""
-        try:
-            found: dict[str, Any] = json.loads(self.running.read_text())
-            os.kill(found["pid"], 0)
-            with self._running_lock.open("a") as lock:  # the pid may be another process's by now
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return found
-        except (OSError, ValueError, KeyError):
+        """Return address and process of the running coordinator; None where none runs, or one is only starting.
+
+        Raises StorageError where this user may not know.
+        """
+        if not is_held(self._running_lock):
             return None
-        return None
+        with disk(self.running, "read"):
+            try:
+                text = self.running.read_text()
+            except FileNotFoundError:
+                return None
+        found: dict[str, Any] = json.loads(text)
+        return found
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the home folder for one coordinator process. Raises RunError where another one has it.
+        """Hold the home folder for one coordinator process. Raises RunError where another one has it, StorageError.
 
         The system lets go of it when the process ends, however it ends. Whoever only wants to know whether a
         coordinator runs takes another lock for that instant: so asking never gets into the way of a start.
         """
-        with disk(self.folder, "write"):
-            lock, running = (self.folder / "lock").open("w"), self._running_lock.open("w")
-        with lock, running:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                other = self.read_running()
-                raise RunError(
-                    f"a coordinator is already running on {self.folder}" + (f" (pid {other['pid']})" if other else ""),
-                    cause="it was started twice, or runs as a service",
-                    next_step=f"coordinator --home {self.folder} status",
-                ) from error
-            fcntl.flock(running, fcntl.LOCK_EX)  # held by others for an instant at most
-            yield
+        other = self.read_running()
+        busy = RunError(
+            f"a coordinator is already running on {self.folder}" + (f" (pid {other['pid']})" if other else ""),
+            cause="it was started twice, or runs as a service",
+            next_step=self.command("status"),
+        )
+        with held(self.folder / "lock", busy=busy):
+            with disk(self.running, "write"):
+                self.running.unlink(missing_ok=True)  # what a killed one left
+            with held(self._running_lock, busy=None):  # held by others for an instant at most
+                yield
 
     @property
     def _running_lock(self) -> Path:

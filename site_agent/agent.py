@@ -45,6 +45,7 @@ from site_agent.home import SiteHome
 from site_agent.link import Link
 from site_agent.models import adopt
 from site_agent.policy import objections
+from site_agent.preflight import Findings
 from site_agent.reporter import Hung, Reporter
 from site_agent.room import with_room
 from site_agent.runs import last_federation
@@ -116,10 +117,19 @@ class Stop:
     """The person or the system wants the agent to end: what can be kept is kept first."""
 
 
+Examine = Callable[[Plan, Callable[[dict[str, Any]], None], threading.Event], Findings | None]
+
+
+def _nothing_to_examine(*_: object) -> None:
+    """For a worker that does not train."""
+
+
 class Agent:
     """One site's agent for one run.
 
-    `show` is told what is worth telling a person; `look` says why a line cannot be had (see `site_agent.tls`).
+    `show` is told what is worth telling a person; `look` says why a line cannot be had (see `site_agent.tls`);
+    `check` finds out at the start what is wrong here whatever the plan says; `examine`, whether this site can do what
+    the plan asks, before the site says that it is ready.
     """
 
     def __init__(
@@ -131,6 +141,8 @@ class Agent:
         show: Callable[[str, dict[str, Any]], None],
         look: Callable[[], object] = lambda: None,
         *,
+        check: Callable[[], object] = lambda: None,
+        examine: Examine = _nothing_to_examine,
         stop_s: float = STOP_S,
         tell_s: float = TELL_S,
         silence_s: float = FLOOR_S,
@@ -148,6 +160,10 @@ class Agent:
         self._hung: Task | None = None
         self._failures = Failures(home, site, link, tell_s=tell_s)
         self._stopping = threading.Event()
+        self._check, self._examine = check, examine
+        self._examining, self._abandoned = threading.Lock(), threading.Event()
+        self._examined: set[str] = set()
+        """runs whose plan is known to be feasible here"""
         self._was_attached = False
         self._down_because = ""
         self._disk_because = ""
@@ -158,6 +174,7 @@ class Agent:
     def run(self) -> Leave:
         """Take part until the run is over. Raises what stopped the agent before that."""
         try:
+            self._check()
             return self._leave(self._take_part())
         except FedcervixError as error:
             self._fail(error)
@@ -179,6 +196,7 @@ class Agent:
             self._remember()
             return duty.leave
         finally:
+            self._abandoned.set()
             if self._job is not None:
                 self._job.cancelled.set()
             self._worker.cancel()
@@ -292,7 +310,8 @@ class Agent:
         self._session = session.attached(self._session)
         ready = codec.Ready(welcome.run, welcome.plan.digest)
         self._reporter.attached()
-        self._thread("ready", lambda: self._tell_ready(ready))
+        plan, abandoned = welcome.plan, self._abandoned
+        self._thread("ready", lambda: self._get_ready(ready, plan, abandoned))
 
     def _begin(self, welcome: codec.Welcome) -> None:
         """Check the plan against the policy and open (or find again) the run's folder."""
@@ -313,6 +332,10 @@ class Agent:
         """Take part in a run, from where its journal here says that this site stands."""
         self._reporter.beat_s = min(plan.terms.lease_s / 4, self._sign_s)
         self._plan, self._spool, self._kept = plan, spool, spool.kept()
+        self._abandoned.set()
+        self._abandoned = threading.Event()
+        if self._kept != session.Kept():  # it has worked for this run
+            self._examined.add(spool.folder.name)
         self._session = session.resumed(self._site, self._kept)
 
     def _instructed(self, instruction: Instruction) -> None:
@@ -600,6 +623,28 @@ class Agent:
         """Delete the models that nothing needs any more, beside the work: it takes as long as a short task."""
         with contextlib.suppress(StorageError):
             self._blobs.delete_away()
+
+    def _get_ready(self, ready: codec.Ready, plan: Plan, abandoned: threading.Event) -> None:
+        """Find out whether this site can do what the plan asks, and only then say that it is ready."""
+        with self._examining:  # a line that was cut meanwhile and comes back waits for the same answer
+            while ready.run not in self._examined:
+                if abandoned.is_set():
+                    return
+                try:
+                    findings = self._examine(plan, self._on_examining, abandoned)
+                except CancelledError:  # the process was killed because of work that is no longer wanted
+                    continue
+                except FedcervixError as error:
+                    if not abandoned.is_set():
+                        self._inbox.put(Broken(error))
+                    return
+                self._examined.add(ready.run)
+                self._show("examined", {"findings": findings})
+        self._tell_ready(ready)
+
+    def _on_examining(self, values: dict[str, Any]) -> None:
+        self._show_trouble(values)
+        self._show("progress", {"task": "before round 1", **values})
 
     def _tell_ready(self, ready: codec.Ready) -> None:
         """Accept the plan, and make good what an earlier process could not tell."""

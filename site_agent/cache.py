@@ -24,7 +24,7 @@ import numpy as np
 
 from fedcervix.errors import DataError, FullDiskError, StorageError
 from fedcervix.plan import Fit
-from fedcervix.weights import FULL
+from fedcervix.storage import FULL
 from site_agent import cachefiles
 from site_agent.images import PIXELS_MAX, Progress, UnreadableError, each, picture, pixel_digest, silent, square
 from site_agent.memory import available_bytes
@@ -160,7 +160,7 @@ def _changed(image: Picture, reason: str) -> DataError:
     return DataError(
         f"{image.path} is no longer what it was when the collection was indexed: {reason}",
         cause="the image folder was edited, or its disk is not mounted any more",
-        next_step="put the file back, or check the manifest again: site-agent data check",
+        next_step="put the file back, or check the manifest again: site-agent data check MANIFEST",
     )
 
 

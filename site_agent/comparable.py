@@ -38,7 +38,7 @@ def comparable(home: SiteHome, collection: Collection, *, name: str = "", run: s
     Raises ModelError where there are none, or where they cannot be compared on these images.
     """
     stored, broken = classifiers.found(home, name)
-    finetune = f"site-agent --home {home.folder} finetune{f' --name {name}' if name else ''}"
+    finetune = home.command(f"finetune --name {name}" if name else "finetune")
     if not stored:
         raise broken[0] if broken else _nothing(home, name, finetune)
     kept, lost = models.found(home)

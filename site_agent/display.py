@@ -62,6 +62,11 @@ class Display:
         )
         self._line(f"the plan is allowed by this site's policy (contract {plan.digest[:12]})")
 
+    def _examined(self, values: dict[str, Any]) -> None:
+        findings = values["findings"]
+        for subject, finding in findings.lines() if findings else ():
+            self._line(f"{subject}: {finding}")
+
     def _resumed(self, values: dict[str, Any]) -> None:
         self._line(f"goes on with run {values['run']}" + (f": {values['task']}" if values["task"] else ""))
 
@@ -133,6 +138,7 @@ class Display:
 
     _SHOW: dict[str, Callable[[Display, dict[str, Any]], None]] = {  # noqa: RUF012  (a constant table)
         "attached": _attached,
+        "examined": _examined,
         "resumed": _resumed,
         "stopping": _stopping,
         "said": _said,

@@ -89,9 +89,9 @@ def again(folder: Path, start: str = "SSL") -> str:
     """Return how a model is made again, as a command."""
     home = SiteHome(folder.parent.parent)
     if home.run_folder(folder.name).exists():
-        return f"take part in another run; until then: site-agent --home {home.folder} finetune --start random"
-    pooled = " and --also MANIFEST, as before" if start == "CSSL" else ""
-    return f"make it again: site-agent --home {home.folder} pretrain --name {folder.name}{pooled}"
+        return f"take part in another run; until then: {home.command('finetune --start random')}"
+    pooled = " --also MANIFEST" if start == "CSSL" else ""
+    return f"make it again: {home.command(f'pretrain --name {folder.name}{pooled}')}"
 
 
 def adopt(home: SiteHome, task: Task, plan: Plan, blobs: BlobStore, clock: Callable[[], datetime] = utc_now) -> None:

@@ -72,7 +72,7 @@ class Scored:
             raise DataError(
                 f"labels, scores and women differ in number: {', '.join(map(str, sorted(sizes)))}",
                 cause="a file of predictions that was changed by hand",
-                next_step="cervix-study run, which writes it again",
+                next_step="cervix-study run STUDY.toml, which writes it again",
             )
         if not np.isfinite(self.scores).all():
             raise DataError(
@@ -164,7 +164,7 @@ def roster(starts: Iterable[Trials]) -> Roster:
                     raise DataError(
                         "a woman is a case in one test part and a control in another",
                         cause="cells of different data in one study folder",
-                        next_step="cervix-study run with an empty study folder",
+                        next_step="cervix-study run STUDY.toml --out FOLDER, with a new folder",
                     )
                 parts.setdefault(woman, set()).add(part.fold)
     women = tuple(sorted(cases))
@@ -210,7 +210,7 @@ def sample(trials: Trials, drawn: Draws) -> Sampled:
         raise DataError(
             f"a start has the seeds {list(seeds)}, others {list(drawn.roster.seeds)}",
             cause="the study is not finished",
-            next_step="cervix-study run, which goes on where it stopped",
+            next_step="cervix-study run STUDY.toml, which goes on where it stopped",
         )
     by_seed = [_one_seed(trials, seed, drawn) for seed in seeds]
     return {

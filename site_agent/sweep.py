@@ -122,7 +122,7 @@ def read_run(record: Mapping[str, Any]) -> FederatedRun:
         raise RunError(
             f"not the record of a run: {error!r}",
             cause="another file, or written by another version",
-            next_step="coordinator export RUN",
+            next_step="coordinator export RUN FOLDER",
         ) from error
     return FederatedRun(plan, losses)
 

@@ -18,7 +18,7 @@ from typing import Any, Self
 import numpy as np
 import structlog
 
-from fedcervix.errors import ConfigError
+from fedcervix.extras import missing
 from fedcervix.plan import Recipe
 from fedcervix.weights import disk
 from site_agent.contrast import collapse_loss
@@ -101,8 +101,4 @@ def _summary_writer() -> Any:
     try:
         return importlib.import_module("torch.utils.tensorboard").SummaryWriter
     except ImportError as error:
-        raise ConfigError(
-            "TensorBoard files need the package tensorboard",
-            cause="it is not part of the site's software, and is installed where it is wanted",
-            next_step="pip install 'tensorboard>=2.18'",
-        ) from error
+        raise missing("tensorboard") from error

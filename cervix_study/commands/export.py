@@ -11,9 +11,6 @@ from cervix_study.released import find
 from site_agent.portable import TOLERANCE
 
 
-@click.command("export")
-@click.argument("model", metavar="CELL|MODEL", type=click.Path(path_type=Path))
-@click.option("--to", "folder", type=click.Path(path_type=Path), required=True, help="Where the files go.")
 def export(model: Path, folder: Path) -> None:
     """Write a model as safetensors and ONNX with a model card.
 

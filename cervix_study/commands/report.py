@@ -12,13 +12,11 @@ from cervix_study.report.compose import write_report
 from cervix_study.tested import Finished
 
 
-@click.command("report")
-@click.argument("folder", type=click.Path(path_type=Path))
 def report(folder: Path) -> None:
     """Judge a study and write report.html, report.md and findings.json into its FOLDER."""
     findings = judge(Finished.read(folder))
     written = write_report(findings, folder)
     click.echo(answer(findings).headline)
     if findings.missing:
-        click.echo(f"{findings.missing} cells are not finished; go on with: cervix-study run", err=True)
+        click.echo(f"{findings.missing} cells are not finished; go on with: cervix-study run STUDY.toml", err=True)
     click.echo(f"wrote {', '.join(map(str, written))}")

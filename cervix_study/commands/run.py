@@ -23,11 +23,6 @@ from fedcervix.process import stdout_console
 INTERRUPTED = 130
 
 
-@click.command("run")
-@click.argument("study", metavar="STUDY.toml", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="The study's folder; default: the study's name, here.")
-@click.option("--cells", "pattern", default="*", help="Make only these: a name with *, or the beginning of a key.")
-@click.option("--dry-run", is_flag=True, help="Show the cells and how long they may take; make none.")
 def run(study: Path, out: Path | None, pattern: str, *, dry_run: bool) -> None:
     """Run a study, or go on with it: what is finished is not done again."""
     asked = read(study)

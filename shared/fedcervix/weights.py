@@ -14,7 +14,6 @@ Rules
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import math
@@ -25,13 +24,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedWriter, FileIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcervix.errors import FullDiskError, RemoteError, StorageError
+from fedcervix.errors import RemoteError, StorageError
 from fedcervix.plan import check
+from fedcervix.storage import disk as disk  # it is read from here as well
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "I64": np.dtype("<i8"),
@@ -452,26 +452,3 @@ def read_at(file: FileIO, start: int, into: memoryview) -> None:
                     next_step="check the disk and start again; the file is fetched anew",
                 )
             filled += count
-
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-@contextmanager
-def disk(path: Path | str, verb: Literal["read", "write"]) -> Iterator[None]:
-    """Translate an OSError into a StorageError that says what to do: a FullDiskError where there is no room."""
-    try:
-        yield
-    except OSError as error:
-        what = f"cannot {verb} {path}: {error.strerror or error}"
-        if error.errno in FULL:
-            raise FullDiskError(
-                what,
-                cause="the disk is full",
-                next_step=f"free some space (df -h {Path(path).parent}); nothing was lost",
-            ) from error
-        raise StorageError(
-            what,
-            cause="the file is missing, or this account may not use its folder",
-            next_step="check the path and its permissions",
-        ) from error

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from fedcervix.process import stdout_console
-from site_agent.commands.naming import set_name
 from site_agent.display import Display
 from site_agent.home import SiteHome
 from site_agent.report_store import LATEST, PAGE_FILE, check_name
@@ -18,13 +17,6 @@ if TYPE_CHECKING:  # the report stands on torch and matplotlib, which help does 
     from site_agent.report import SiteReport
 
 
-@click.command("evaluate")
-@click.option("--set", "name", callback=set_name, help="Of `finetune --name`. Default: the set without a name.")
-@click.option("--run", default="", help="About this run of the federation. Default: the newest one.")
-@click.option(
-    "--name", "title", help="How the report's folder is called behind its date. Default: the run, or the set."
-)
-@click.pass_obj
 def evaluate(home: SiteHome, name: str, run: str, title: str | None) -> None:
     """Score every classifier on the test women's images, and write a report.
 

@@ -21,11 +21,6 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"}
 BATCH_FILES = 64
 
 
-@click.command("predict")
-@click.argument("classifier")
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), default=Path("predictions.csv"), show_default=True)
-@click.pass_obj
 def predict(home: SiteHome, classifier: str, images: tuple[Path, ...], out: Path) -> None:
     """Write the probability of case of new images (files or folders) to a CSV file.
 

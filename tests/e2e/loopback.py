@@ -284,11 +284,14 @@ class Federation:
         return home
 
     def settle(self, name: str, manifest: Path | None = None, *, port: int = 0, **policy: Any) -> None:
-        """Write site.toml; `port` is that of a proxy."""
+        """Write site.toml; `port` is that of a proxy. Without a manifest, one is named whose image is not there."""
+        if manifest is None:
+            manifest = self.site(name).folder / "none.csv"
+            manifest.write_text("image,patient,label\nnone.png,nobody,\n")
         text = toml(
             {
                 "link": {"coordinator": f"localhost:{port or self.port}"},
-                "data": {"manifest": str(manifest or "none.csv"), "unreadable_max": 0.2},
+                "data": {"manifest": str(manifest), "unreadable_max": 0.2},
                 "hardware": {"device": "cpu", "threads": 1, **self.hardware},
                 "policy": policy,
             }

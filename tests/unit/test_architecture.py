@@ -102,6 +102,7 @@ FOREIGN = [
     frozenset({"numpy", "cryptography", "safetensors"}),
     frozenset({"google"}),
     frozenset({"grpc", "pydantic", "pydantic_core", "structlog", "click", "rich"}),
+    frozenset[str](),
 ]
 """What each line of the table may import from outside the standard library, beside nothing of the lines below it."""
 
