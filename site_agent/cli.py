@@ -18,7 +18,7 @@ from fedcervix.commandline import Everywhere, Program, default_home, given, set_
 from fedcervix.plan import SITE_NAME
 from fedcervix.process import exits
 from fedcervix.profiles import PROFILES
-from site_agent.commands.naming import model_name, set_name
+from site_agent.commands.naming import model_name, report_name, set_name
 
 if TYPE_CHECKING:
     from site_agent.home import SiteHome
@@ -201,7 +201,7 @@ def sweep(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: i
 @click.option("--set", "name", callback=set_name, help="Of `finetune --name`. Default: the set without a name.")
 @click.option("--run", default="", help="About this run of the federation. Default: the newest one.")
 @click.option(
-    "--name", "title", help="How the report's folder is called behind its date. Default: the run, or the set."
+    "--name", "title", callback=report_name, help="The report's name behind its date. Default: the run, or the set."
 )
 @with_home
 def evaluate(home: SiteHome, **options: Any) -> None:

@@ -9,22 +9,18 @@ from typing import TYPE_CHECKING
 import click
 
 from fedcervix.process import stdout_console
+from site_agent.comparable import tuned
 from site_agent.display import Display
 from site_agent.home import SiteHome
-from site_agent.report_store import LATEST, PAGE_FILE, check_name
+from site_agent.report_store import LATEST, PAGE_FILE
 
 if TYPE_CHECKING:  # the report stands on torch and matplotlib, which help does not wait for
     from site_agent.report import SiteReport
 
 
-def evaluate(home: SiteHome, name: str, run: str, title: str | None) -> None:
-    """Score every classifier on the test women's images, and write a report.
-
-    The report has a new folder below reports/, named by the date: report.html, results.json, predictions.csv and
-    women.csv. It holds images and names patients, and stays at this site.
-    """
-    if title is not None:
-        check_name(title)
+def evaluate(home: SiteHome, name: str, run: str, title: str) -> None:
+    """Score the classifiers of the set `name` and write a report called `title`."""
+    tuned(home, name)
     click.echo("evaluate: loading the software, which takes some seconds", err=True)
     from site_agent.report import printed, write_report
 
