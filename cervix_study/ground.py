@@ -29,8 +29,9 @@ from fedcervix.splits import Stratum, format_splits, stratum
 from fedcervix.weights import digest_file, disk
 from site_agent.collection import Collection, Image, digest_of, index, require
 from site_agent.home import SiteHome
-from site_agent.images import PIXELS_MAX, decode, thumbnail
+from site_agent.images import PIXELS_MAX, decode
 from site_agent.looks import Look, read_looks
+from site_agent.thumbnails import thumbnail
 
 Collections = Mapping[tuple[str, Fold], Collection]
 

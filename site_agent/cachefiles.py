@@ -20,7 +20,7 @@ from pathlib import Path
 import PIL
 import structlog
 
-VERSION = f"2 pillow {PIL.__version__}"
+VERSION = f"3 pillow {PIL.__version__}"
 """of what is stored: another decoder may decode to other pixels"""
 
 log = structlog.get_logger(__name__)

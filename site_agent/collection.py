@@ -37,9 +37,10 @@ from fedcervix.splits import (
     stratum,
 )
 from fedcervix.weights import disk
-from site_agent.images import PIXELS_MAX, Progress, UnreadableError, each, picture, pixel_digest, silent, thumbnail
+from site_agent.images import PIXELS_MAX, Progress, UnreadableError, each, picture, pixel_digest, silent
 from site_agent.likeness import Copy, Leak, Sighting, compare
 from site_agent.looks import Look, read_looks, write_looks
+from site_agent.thumbnails import thumbnail
 
 Purpose = Literal["pretrain", "finetune", "evaluate"]
 

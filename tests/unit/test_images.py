@@ -22,7 +22,6 @@ from site_agent.images import (
     picture,
     pixel_digest,
     square,
-    thumbnail,
 )
 
 RED, BLACK, WHITE = (255, 0, 0), (0, 0, 0), (255, 255, 255)
@@ -300,11 +299,6 @@ def test_the_digest_tells_pixels_and_shape_apart() -> None:
     assert pixel_digest(pixels) != pixel_digest(pixels.reshape(3, 4, 3))
     assert pixel_digest(pixels) != pixel_digest(pixels + np.uint8(1))
     assert len(pixel_digest(pixels)) == 64
-
-
-def test_a_thumbnail_has_256_bytes_and_a_picture_that_shows_nothing_has_none() -> None:
-    assert len(thumbnail(np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8))) == 256
-    assert thumbnail(np.full((50, 60, 3), 90, np.uint8)) == b""
 
 
 def test_each_takes_items_only_as_fast_as_they_are_done() -> None:
