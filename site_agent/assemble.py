@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from fedcervix import __version__
 from fedcervix.plan import Augment, Recipe
 from fedcervix.seeds import derive
-from site_agent import dataset, models, report
+from site_agent import dataset, report
 from site_agent.augment import augment, draw, to_input
 from site_agent.classifiers import StoredClassifier
 from site_agent.collection import Collection
+from site_agent.comparable import Comparable
 from site_agent.contrast import collapse_loss
 from site_agent.devices import place
 from site_agent.embedding_map import IMAGES_MIN, choose, lay_out
@@ -30,7 +31,7 @@ from site_agent.home import SiteHome
 from site_agent.model import Encoder, apply_weights, build_encoder, load_weights
 from site_agent.models import CervixModel
 from site_agent.neighbours import embed
-from site_agent.runs import Federation, last_federation
+from site_agent.runs import Federation, federation_of, last_federation
 from site_agent.tasks import first_seed
 
 SHEET_IMAGES = 5
@@ -56,24 +57,29 @@ def site_report(
     home: SiteHome,
     site: str,
     collection: Collection,
-    stored: Sequence[StoredClassifier],
+    found: Comparable,
     test: Labelled,
     device: torch.device,
     now: datetime,
 ) -> report.SiteReport:
     """Evaluate and gather; the one place where the test images are opened."""
-    federation = last_federation(home)
+    stored = found.stored
+    federation = federation_of(home, found.run) if found.run else last_federation(home)
     recipe, seed = stored[0].recipe, stored[0].seed
     evaluated, scores = evaluations(stored, test, device, seed)
-    maps, no_map = embedding_maps(home, collection, mapped_model(models.all_models(home), stored), device)
-    federated = next((c.start for c in reversed(stored) if c.start.startswith(FEDERATED)), "")
+    maps, no_map = embedding_maps(home, collection, mapped_model(found), device)
+    federated = found.federated.start if found.federated else ""
     others = [c.start for c in stored if c.start != federated] if federated else []
     return report.SiteReport(
         site=site,
         federation=home.certificate().identity.federation if home.key_file("site.crt").exists() else "",
-        run=federation.run if federation else "",
+        run=found.run or (federation.run if federation else ""),
         mode=federation.plan.mode if federation else "csfssl",
-        plan_digest=federation.plan.digest if federation else "",
+        plan_digest=found.federated.provenance.start.plan
+        if found.federated
+        else federation.plan.digest
+        if federation
+        else "",
         recipe=recipe,
         when=f"{now:%Y-%m-%d %H:%M} UTC",
         versions=versions(),
@@ -83,11 +89,12 @@ def site_report(
             report.CensusRow(row.split, row.stratum, row.women, row.labelled, row.images) for row in collection.census()
         ),
         set_aside=_set_aside(collection),
+        provenance=tuple(c.provenance for c in stored),
         evaluations=evaluated,
         comparisons=tuple(compare(federated, other, test.labels, scores, test.patients, seed=seed) for other in others),
-        contrastive_history=_contrastive(home, federation),
+        contrastive_history=_contrastive(found.starts, federation),
         collapse_line=collapse_loss(recipe.batch_images, recipe.loss),
-        neighbour_history=neighbours(models.all_models(home)),
+        neighbour_history=neighbours(found.starts),
         classifier_history=tuple(
             report.Losses(c.start, tuple(e.train_loss for e in c.history), tuple(e.valid_loss for e in c.history))
             for c in stored
@@ -120,10 +127,10 @@ def _set_aside(collection: Collection) -> report.SetAside:
     )
 
 
-def _contrastive(home: SiteHome, federation: Federation | None) -> tuple[report.Losses, ...]:
+def _contrastive(kept: Sequence[CervixModel], federation: Federation | None) -> tuple[report.Losses, ...]:
     """Return the curves of local training, and of the federation as this site saw it."""
     curves = []
-    for model in models.all_models(home):
+    for model in kept:
         if "history" in model.record:
             history = model.record["history"]
             train, valid = (tuple(e[key] for e in history) for key in ("train_loss", "valid_loss"))
@@ -197,12 +204,11 @@ def _augmented(pixels: Any, settings: Augment, seed: int) -> Any:
     return (views.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
 
 
-def mapped_model(kept: Sequence[CervixModel], stored: Sequence[StoredClassifier]) -> CervixModel | None:
-    """Return the model whose map is shown: the federation's that was fine-tuned last, else the newest of the site."""
-    tuned = {c.record["origin"].get("digest") for c in stored if c.start.startswith(FEDERATED)}
-    federated = [model for model in kept if model.start.startswith(FEDERATED)]
-    found = [model for model in federated if model.record.get("digest") in tuned] or federated or list(kept)
-    return found[-1] if found else None
+def mapped_model(found: Comparable) -> CervixModel | None:
+    """Return the model whose map is shown: the federation's that is evaluated, else the last one of the starts."""
+    federated = found.federated.provenance.start.weights if found.federated else ""
+    mapped = [model for model in found.starts if model.digest == federated] or found.starts
+    return mapped[-1] if mapped else None
 
 
 def embedding_maps(
@@ -217,6 +223,7 @@ def embedding_maps(
     chosen = choose(len(labels), model.seed)
     pixels, shown = _mapped_pixels(home, collection, model.recipe, chosen), tuple(labels[k] for k in chosen)
     untrained, trained = (build_encoder(model.recipe, first_seed(model.seed)) for _ in range(2))
+    model.check()
     apply_weights(trained, load_weights(model.weights), what=f"cervix model {model.folder.name}")
     whose = "the federated model" if model.start.startswith(FEDERATED) else "the model"
     named = {"random weights": untrained, f"{whose} ({model.start})": trained}

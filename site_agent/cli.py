@@ -20,8 +20,9 @@ COMMANDS = {
     "pretrain": ("pretrain", "pretrain"),
     "finetune": ("finetune", "finetune"),
     "sweep": ("sweep", "sweep"),
-    "evaluate": ("results", "evaluate"),
+    "evaluate": ("evaluate", "evaluate"),
     "predict": ("predict", "predict"),
+    "history": ("history", "history"),
     "data": ("data", "data"),
 }
 

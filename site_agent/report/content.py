@@ -15,6 +15,7 @@ from fedcervix.errors import DataError
 from fedcervix.manifest import Split
 from fedcervix.plan import Mode, Recipe
 from site_agent.evaluate import Comparison, Evaluation
+from site_agent.provenance import Provenance
 
 Picture = NDArray[np.uint8]
 """(S, S, 3), RGB"""
@@ -153,6 +154,8 @@ class SiteReport:
     untrained: str = "Random"
     census: tuple[CensusRow, ...] = ()
     set_aside: SetAside = field(default_factory=SetAside)
+    provenance: tuple[Provenance, ...] = ()
+    """to what the numbers of each evaluation belong"""
     evaluations: tuple[Evaluation, ...] = ()
     """in the order in which they are shown: Random, ImageNet, SSL, CSSL, CSFSSL, PPFSSL"""
     comparisons: tuple[Comparison, ...] = ()

@@ -13,6 +13,7 @@ from typing import Any
 
 from fedcervix.errors import DataError
 from site_agent.evaluate import LEVEL, Comparison, Evaluation
+from site_agent.provenance import Provenance
 from site_agent.report.answer import answer
 from site_agent.report.content import SetAside, SiteReport
 
@@ -25,6 +26,8 @@ class Results:
 
     evaluations: tuple[Evaluation, ...]
     comparisons: tuple[Comparison, ...]
+    provenance: tuple[Provenance, ...]
+    """to what the numbers of each evaluation belong"""
     everything: dict[str, Any]
 
 
@@ -40,6 +43,7 @@ def to_json(report: SiteReport) -> dict[str, Any]:
         "recipe": dataclasses.asdict(report.recipe),
         "census": [dataclasses.asdict(row) for row in report.census],
         "set_aside": _counts(report.set_aside),
+        "provenance": [found.to_json() for found in report.provenance],
         "evaluations": [found.to_json() for found in report.evaluations],
         "comparisons": [found.to_json() for found in report.comparisons],
         "contrastive_history": [dataclasses.asdict(losses) for losses in report.contrastive_history],
@@ -75,9 +79,10 @@ def parse(text: str) -> Results:
     try:
         evaluations = tuple(map(Evaluation.from_json, raw["evaluations"]))
         comparisons = tuple(map(Comparison.from_json, raw["comparisons"]))
-    except (KeyError, TypeError) as error:
+        provenance = tuple(map(Provenance.from_json, raw["provenance"]))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _foreign(f"{error!r}") from error
-    return Results(evaluations, comparisons, raw)
+    return Results(evaluations, comparisons, provenance, raw)
 
 
 def _foreign(why: str) -> DataError:
