@@ -230,6 +230,13 @@ def require(collection: Collection, purpose: Purpose) -> None:
     )
 
 
+def patients_of(manifest: Path) -> dict[Path, str]:
+    """Return whose image every file is that a manifest names (files by their real paths). Raises DataError."""
+    folder = manifest.resolve().parent
+    rows = parse(decode_text(_read(manifest), manifest.name), manifest.name)
+    return {Path(os.path.realpath(folder / row.image)): row.patient for row in rows}
+
+
 def can(collection: Collection, purpose: Purpose) -> bool:
     """Return whether the collection holds what the purpose needs."""
     return not _missing(collection, purpose)
