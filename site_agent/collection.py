@@ -15,8 +15,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -38,8 +39,9 @@ from fedcervix.splits import (
 )
 from fedcervix.weights import disk
 from site_agent.images import PIXELS_MAX, Progress, UnreadableError, each, picture, pixel_digest, silent
-from site_agent.likeness import Copy, Leak, Sighting, compare
+from site_agent.likeness import Comparison, Copy, Leak, Sighting, compare
 from site_agent.looks import Look, read_looks, write_looks
+from site_agent.not_same import read_pairs
 from site_agent.thumbnails import thumbnail
 
 Purpose = Literal["pretrain", "finetune", "evaluate"]
@@ -113,6 +115,10 @@ class Collection:
     """patients who changed their split, because a new link joined them with patients of a more protected one"""
     splits_given: bool
     """by the manifest, not drawn"""
+    told_apart: tuple[Leak, ...] = ()
+    """pictures that look alike, but are declared to be of two women"""
+    without_effect: tuple[str, ...] = ()
+    """declared pairs that change nothing, and why"""
 
     @property
     def rows(self) -> int:
@@ -166,13 +172,16 @@ def index(
     cache_folder: Path | None = None,
     on_progress: Progress = silent,
     on_compared: Progress = silent,
+    not_same: Path | None = None,
+    on_found: Callable[[Comparison], None] = lambda _: None,
 ) -> Collection:
     """Read a manifest, decode every image once, and decide what each is used for.
 
     `splits_file` holds the splits that were drawn earlier and receives those drawn now; it is not written where the
     manifest gives the splits itself. With a `cache_folder`, files that did not change are not decoded again, and a
     process that was killed goes on where it was. It takes some 3 KB of memory per image (0.3 GB for 100,000), and what
-    the pictures that are open take (`images.picture`).
+    the pictures that are open take (`images.picture`). `not_same` is a file of pairs of images that show two women
+    (see `not_same`). `on_found` is told what the pictures showed before anything is refused for it.
     Raises DataError (manifest, images or splits cannot be used) and StorageError (splits_file cannot be written).
     """
     rows = parse(decode_text(_read(manifest), manifest.name), manifest.name)
@@ -186,15 +195,16 @@ def index(
     _check_readable(quarantined, len(rows), unreadable_max, manifest.name)
 
     seen = [_sighting(row, look) for row, look in looks if isinstance(look, Look)]
-    found = compare(seen, on_compared)
+    found = compare(seen, on_compared, frozenset() if not_same is None else read_pairs(not_same))
+    on_found(found)
     strata = _strata(seen, found.disputed)
     women = {patient: group[0] for group in groups(strata, found.links) for patient in group}
-    _check_placeholders(women, found.leaks, manifest.name)
+    _check_placeholders(women, found.leaks, manifest)
     if given_splits is None:
         splits = assign(strata, found.links, earlier, seed)
         _write_splits(splits_file, earlier, splits)
     else:
-        check_links(given_splits, found.links, manifest.name)
+        check_links(given_splits, found.links, manifest.name, way_out=_way_out(manifest))
         splits = given_splits
     return Collection(
         folder=folder,
@@ -206,6 +216,8 @@ def index(
         disputed=tuple(sorted(found.disputed)),
         moved=moved(earlier, splits),
         splits_given=given_splits is not None,
+        told_apart=found.told_apart,
+        without_effect=found.without_effect,
     )
 
 
@@ -361,16 +373,27 @@ def _strata(seen: Sequence[Sighting], disputed: frozenset[str]) -> dict[str, Str
     return {patient: stratum(known) for patient, known in labels.items()}
 
 
-def _check_placeholders(women: Mapping[str, str], leaks: Sequence[Leak], source: str) -> None:
+def _check_placeholders(women: Mapping[str, str], leaks: Sequence[Leak], manifest: Path) -> None:
     identifiers = Counter(women.values())
     woman, count = max(identifiers.items(), key=lambda item: item[1])
     if count <= ONE_WOMAN_PATIENTS_MAX:
         return
-    shared = [leak.images[0] for leak in leaks if women[leak.patients[0]] == woman]
+    theirs = [leak for leak in leaks if women[leak.patients[0]] == woman]
+    shared = [leak.images[0] for leak in theirs]
+    alike = any(not leak.identical for leak in theirs)
     raise DataError(
-        f"{source}: the same pictures stand under {count} patients: {', '.join(at_most(shared))}",
+        f"{manifest.name}: the same pictures stand under {count} patients: {', '.join(at_most(shared))}",
         cause="test cards, forms or placeholders among the images, or an export that repeated files",
-        next_step=f"remove the rows of these pictures from {source}",
+        next_step=f"remove the rows of these pictures from {manifest.name}"
+        + (f"; {_way_out(manifest)}" if alike else ""),
+    )
+
+
+def _way_out(manifest: Path) -> str:
+    """Return what to do where pictures only look alike."""
+    return (
+        f"if they show different women: site-agent data check {shlex.quote(str(manifest))} --write-pairs pairs.csv, "
+        "judge the pairs, then name that file: not_same below [data] in site.toml (--not-same of data check)"
     )
 
 

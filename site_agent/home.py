@@ -41,6 +41,7 @@ coordinator = {coordinator}   # HOST:PORT; the one address this machine dials
 manifest = {manifest}         # CSV: image, patient, label (0 control, 1 case, empty), optionally split
 # unreadable_max = 0.05       # refuse the collection when more than this share of images cannot be read
 # split_seed = 0              # decides which women are in train, valid and test
+# not_same = ""               # CSV: pairs of images that look alike and show two women (data check --write-pairs)
 
 [hardware]
 # device = "auto"             # auto, cpu or cuda
@@ -83,6 +84,8 @@ class DataSection:
     manifest: str = ""
     unreadable_max: float = 0.05
     split_seed: int = 0
+    not_same: str = ""
+    """file of pairs of images that look alike and show two women"""
 
     def __post_init__(self) -> None:
         check(0 <= self.unreadable_max < 1, f"unreadable_max is 0 to below 1; found {self.unreadable_max}")
@@ -212,6 +215,11 @@ class SiteHome:
                 next_step=f"write the path of your manifest there: edit {self.config_file}",
             )
         return (self.folder / named).resolve()
+
+    def not_same(self) -> Path | None:
+        """Return the path of the file of pairs that show two women, where one is named. Raises ConfigError."""
+        named = self.config().data.not_same
+        return (self.folder / named).resolve() if named else None
 
     def certificate(self) -> identity.Certificate:
         """Return the site's certificate. Raises StorageError where the site has not joined, IdentityError."""
