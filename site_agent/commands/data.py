@@ -6,6 +6,7 @@ Everything printed here stays at the site: it names files and patients.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shlex
 import sys
@@ -28,7 +29,6 @@ from rich.table import Table
 from fedcervix.errors import DataError, StorageError
 from fedcervix.files import write_secret
 from fedcervix.manifest import SPLITS, at_most
-from fedcervix.weights import disk
 from site_agent.collection import UNREADABLE_MAX, Collection, Image, Purpose, index, require
 from site_agent.commands.phantom import phantom
 from site_agent.images import PIXELS_MAX, Progress, decode, each, square
@@ -150,8 +150,9 @@ def sheet(manifest: Path, picture: Path, count: int, seed: int, **options: Any) 
     with progress("looking at images") as report:
         collection = index(manifest, seed=seed, on_progress=report, **options)
     drawn = contact_sheet(collection, count, seed)
-    with disk(picture, "write"):
-        drawn.save(picture, format="PNG")
+    encoded = io.BytesIO()
+    drawn.save(encoded, format="PNG")
+    write_secret(picture, encoded.getvalue())
     click.echo(f"{picture} shows up to {count} images of each split; it shows patients, keep it at this site")
 
 
