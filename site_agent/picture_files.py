@@ -11,6 +11,7 @@ Rules
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedcervix.errors import DataError
+from site_agent.cells import path_cell
 from site_agent.foreign import head_of, looks_like_a_picture
 
 NO_PICTURES = frozenset(
@@ -54,14 +56,33 @@ def list_files(named: Iterable[Path]) -> Listing:
     walk = _Walk()
     files: dict[Path, Found] = {}
     for path in named:
-        for found in walk.below(path) if path.is_dir() else [_named(path)]:
+        for found in walk.below(path) if _is_folder(path) else [_named(path)]:
             files.setdefault(found.path, found)
     return Listing(tuple(files.values()), dict(walk.passed_over))
 
 
+def is_file(path: Path) -> bool:
+    """Return whether this is a file with content: to open a pipe would wait for ever."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except OSError:
+        return False
+
+
 def _named(path: Path) -> Found:
     if not os.path.lexists(path):
-        raise DataError(f"{path} does not exist", cause="a misspelt path", next_step=f"ls {path.parent}")
+        raise DataError(
+            f"{path_cell(path)} does not exist",
+            cause="a misspelt path, or this user may not enter its folder",
+            next_step=f"ls {shlex.quote(path_cell(path.parent))}",
+        )
     return Found(path)
 
 
@@ -107,17 +128,9 @@ class _Walk:
         if self._hidden(path.name):
             return False
         ending = path.suffix.casefold().removeprefix(".")
-        if ending not in NO_PICTURES or (_is_file(path) and looks_like_a_picture(head_of(path))):
+        if ending not in NO_PICTURES or (is_file(path) and looks_like_a_picture(head_of(path))):
             return True
         self.passed_over[f".{ending}"] += 1
-        return False
-
-
-def _is_file(path: Path) -> bool:
-    """Return whether this is a file with content: to open a pipe would wait for ever."""
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except OSError:
         return False
 
 

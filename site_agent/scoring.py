@@ -23,7 +23,7 @@ from site_agent.foreign import foreign_kind, head_of
 from site_agent.home import SiteHome
 from site_agent.images import Progress, UnreadableError, decode, each, pixel_digest, square
 from site_agent.leak_guard import Seen, SiteKey
-from site_agent.picture_files import Found
+from site_agent.picture_files import Found, is_file
 
 BATCH_FILES = 64
 NOT_A_DEVICE = "research only, not a medical device"
@@ -107,7 +107,7 @@ def _reader(recipe: Recipe) -> Callable[[Found], Picture]:
         try:
             pixels = decode(found.path)
         except UnreadableError as error:
-            known = foreign_kind(head_of(found.path)) if found.path.is_file() else ""
+            known = foreign_kind(head_of(found.path)) if is_file(found.path) else ""
             return Picture(found.path, known or error.reason)
         return Picture(found.path, "", pixel_digest(pixels), square(pixels, recipe.image_px, recipe.fit))
 
