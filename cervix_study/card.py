@@ -16,10 +16,11 @@ from cervix_study.report.markdown import blocks_text
 from cervix_study.report.wording import NOTHING, counted, listed, with_interval
 from fedcervix import __version__
 from site_agent.evaluate import AtThreshold
+from site_agent.intervals import WOMEN_MIN
 from site_agent.model import feature_count
 from site_agent.report.page import recipe_rows, three
 
-FORMAT = "fedcervix model card 1"
+FORMAT = "fedcervix model card 2"
 CODE_LICENCE = "Apache-2.0"
 CITATION = (
     "Pal, Xue, Antani: Deep Cervix Model Development from Heterogeneous and Partially Labeled Image Datasets (method); "
@@ -165,8 +166,9 @@ def _metrics(model: Released) -> Iterable[Block]:
     chosen = "" if model.threshold is None else f", and from {three(model.threshold)}, chosen on validation images"
     yield Text(
         f"AUC; accuracy, recall, precision and F1 of images called case from a probability of .5{chosen}. 95 % "
-        "intervals by bootstrap over women (two images of one woman are not two witnesses); they hold what other "
-        "women would do, not what another training would do."
+        "intervals by woman (two images of one woman are not independent), as in the reports; they hold what other "
+        f"women would do, not what another training would do. With fewer than {WOMEN_MIN} test women of a class there "
+        "is none, and nothing is decided."
     )
 
 
@@ -252,7 +254,7 @@ def _analyses(model: Released) -> Iterable[Block]:
         for test in model.judged
         for at in dict.fromkeys((test.evaluation.fixed, test.evaluation.chosen))
     ]
-    yield Table(columns, tuple(rows), "Test results with 95 % intervals")
+    yield Table(columns, tuple(rows), "Test results")
 
 
 def _at(at: AtThreshold) -> list[Any]:
@@ -279,11 +281,12 @@ def limitations(model: Released) -> Iterable[str]:
     if not model.judged:
         yield "No test of these very weights is recorded: nothing is known of how well they do."
     for test in model.judged:
-        width = test.evaluation.auc.high - test.evaluation.auc.low
-        yield (
-            f"At {test.site} it was tested on {counted(test.evaluation.women, 'woman', 'women')}: the interval of the "
-            f"AUC is {width:.2f} wide."
-        )
+        tested = f"At {test.site} it was tested on {counted(test.evaluation.women, 'woman', 'women')}"
+        auc = test.evaluation.auc
+        if auc.interval is None:
+            yield f"{tested}: {auc.why}, so there is no interval. It decides nothing."
+        else:
+            yield f"{tested}: the interval of the AUC is {auc.interval[1] - auc.interval[0]:.2f} wide."
     if model.kind == "classifier":
         yield (
             "Trained with reverse class weights, it gives the probability of a case where cases and controls are "

@@ -35,6 +35,7 @@ from cervix_study.making import make
 from cervix_study.places import Places
 from cervix_study.timing import time_cell
 from fedcervix.errors import FedcervixError
+from fedcervix.files import keep_private
 from fedcervix.log import configure
 from site_agent.checkpoints import Checkpoints
 from site_agent.commands.stopping import EXIT_CODE, SIGNALS
@@ -65,6 +66,7 @@ class Answers:
 
 def main() -> None:
     """Serve tasks, or do the one that the command line names."""
+    keep_private()
     places, task = Places(Path(sys.argv[1])), sys.argv[2:]
     configure()
     answers = Answers(os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1))

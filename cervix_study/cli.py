@@ -1,42 +1,64 @@
-"""The command `cervix-study`. Commands are loaded when they are called."""
+"""The command `cervix-study`: every command and option that can be typed, and the function that does the work.
+
+This file imports nothing that takes time. What a command does stands in the module of `cervix_study.commands` that its
+function imports.
+"""
 
 from __future__ import annotations
 
-import importlib
+from pathlib import Path
+from typing import Any
 
 import click
 
 from fedcervix import __version__
-from fedcervix.log import configure
+from fedcervix.commandline import Everywhere, Program
 from fedcervix.process import exits
 
-COMMANDS = {
-    "run": ("run", "run"),
-    "report": ("report", "report"),
-    "export": ("export", "export"),
-}
+ANY_PATH = click.Path(path_type=Path)
 
 
-class _Lazy(click.Group):
-    """A group whose commands live in modules below `cervix_study.commands`."""
-
-    def list_commands(self, _context: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
-            return None
-        module, attribute = COMMANDS[name]
-        command: click.Command = getattr(importlib.import_module(f"cervix_study.commands.{module}"), attribute)
-        return command
-
-
-@click.group(cls=_Lazy)
+@click.group("cervix-study", cls=Program)
 @click.version_option(__version__)
-@click.option("--verbose", is_flag=True, help="Log more.")
-def cli(*, verbose: bool) -> None:
+@click.option("--verbose", cls=Everywhere, is_flag=True, help="Log more.")
+def cli() -> None:
     """Compare ways to start a classifier on collections of your own: the paper's study, with statistics."""
-    configure(verbose=verbose)
+
+
+@cli.command()
+@click.argument("study", metavar="STUDY.toml", type=ANY_PATH)
+@click.option("--out", "-o", type=ANY_PATH, help="The study's folder; default: the study's name, here.")
+@click.option("--cells", "pattern", default="*", help="Make only these: a name with *, or the beginning of a key.")
+@click.option("--dry-run", is_flag=True, help="Show the cells and how long they may take; make none.")
+def run(**options: Any) -> None:
+    """Run a study, or go on with it: what is finished is not done again."""
+    from cervix_study.commands.run import run as work
+
+    work(**options)
+
+
+@cli.command()
+@click.argument("folder", type=ANY_PATH)
+@click.option("--paper-audit", is_flag=True, help="Also test the numbers that the paper itself prints.")
+def report(**options: Any) -> None:
+    """Judge a study and write report.html, report.md and findings.json into its FOLDER."""
+    from cervix_study.commands.report import report as work
+
+    work(**options)
+
+
+@cli.command()
+@click.argument("model", metavar="CELL|MODEL", type=ANY_PATH)
+@click.option("--to", "--out", "-o", "folder", type=ANY_PATH, required=True, help="Where the files go.")
+def export(**options: Any) -> None:
+    """Write a model as safetensors and ONNX with a model card.
+
+    CELL is STUDY/cells/KEY (KEY may be shortened); MODEL is HOME/models/NAME, HOME/classifiers/NAME, or what
+    `coordinator export` wrote.
+    """
+    from cervix_study.commands.export import export as work
+
+    work(**options)
 
 
 def main() -> None:

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 from cervix_study.places import Places
 from cervix_study.tasks import Done, Failed, Progress, Task, Told, error_of
 from fedcervix.errors import ConfigError, TrainingError
-from fedcervix.weights import disk
+from fedcervix.extras import missing
+from fedcervix.storage import disk
 
 MODULE = "cervix_study.cell_process"
 ENDS_WITHIN_S = 60.0
@@ -217,11 +218,7 @@ class Slurm:
         try:
             import submitit
         except ImportError as error:
-            raise ConfigError(
-                'executor = "slurm" needs the package submitit',
-                cause="the extra is not installed",
-                next_step="pip install 'fedcervix[slurm]'",
-            ) from error
+            raise missing("submitit") from error
         options = {"cluster": "slurm", **self.options}
         try:
             executor = submitit.AutoExecutor(folder=self.places.workshop / "slurm", cluster=options.pop("cluster"))

@@ -12,7 +12,7 @@ from cervix_study.places import Places
 from cervix_study.settings import Asked, SiteSection
 from fedcervix.errors import ConfigError
 from fedcervix.seeds import derive
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 from site_agent.home import SiteHome
 from site_agent.phantom import INSTITUTIONS, write_institution
 
@@ -96,6 +96,7 @@ def site_toml(asked: Asked, site: str, manifest: Path) -> str:
                 "unreadable_max": data.unreadable_max,
                 "split_seed": data.split_seed,
                 "not_same": str(asked.path(pairs)) if pairs else "",
+                "ignore_columns": list(data.ignore_columns),
             },
             "hardware": {
                 "device": machine.device,

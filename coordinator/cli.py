@@ -1,394 +1,174 @@
-"""The command `coordinator`: init, invite, start, status, revoke, abort, stop, export."""
+"""The command `coordinator`: every command and option that can be typed, and the function that does the work.
+
+This file imports nothing that takes time. What a command does stands in `coordinator.commands`.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import shutil
-import signal
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-import grpc
-from rich.live import Live
 
-from coordinator import results
-from coordinator.engine import Engine, begin_of
-from coordinator.home import Home, certify_self, create
-from coordinator.overview import overview
-from coordinator.registry import Registry
-from coordinator.service import STOP_GRACE, Service, check_free, serve
-from coordinator.terminal import render
-from fedcervix import __version__, identity, rpc
-from fedcervix.allocator import share_memory_among_threads
-from fedcervix.blobs import BlobStore
-from fedcervix.errors import ConfigError, LinkError, RunError
-from fedcervix.events import SiteRevoked
-from fedcervix.files import write_secret, write_whole
-from fedcervix.journal import Journal, RunRecord
-from fedcervix.log import configure, logger
-from fedcervix.pauses import Pauses
-from fedcervix.plan import Mode, differences
-from fedcervix.process import exits, stdout_console
-from fedcervix.rounds import Outcome, replay
-from fedcervix.weights import digest_file, disk, vet_base
-from fedcervix.wire import federation_pb2 as wire
+from fedcervix import __version__
+from fedcervix.commandline import Everywhere, Program, default_home, given
+from fedcervix.process import exits
 
-DEFAULT_HOME = Path.home() / ".fedcervix" / "coordinator"
-EXIT_OF = {Outcome.OK: 0, Outcome.DEGRADED: 20, Outcome.ABORTED: 21}
+if TYPE_CHECKING:
+    from coordinator.home import Home
 
-pass_home = click.make_pass_decorator(Home)
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+ANY_PATH = click.Path(path_type=Path)
+MODES = click.Choice(["csfssl", "ppfssl"])
 
 
-@click.group()
+@click.group("coordinator", cls=Program)
 @click.version_option(__version__)
 @click.option(
     "--home",
-    type=click.Path(path_type=Path),
-    default=DEFAULT_HOME,
+    cls=Everywhere,
+    type=ANY_PATH,
+    default=functools.partial(default_home, "coordinator"),
     envvar="FEDCERVIX_COORDINATOR_HOME",
-    show_default=True,
+    show_default="~/.fedcervix/coordinator",
     help="The coordinator's home folder.",
 )
-@click.option("--verbose", is_flag=True, help="Log more.")
-@click.pass_context
-def cli(context: click.Context, home: Path, *, verbose: bool) -> None:
+@click.option("--verbose", cls=Everywhere, is_flag=True, help="Log more.")
+def cli() -> None:
     """Coordinate a federation: no image and no patient ever comes here."""
-    configure(verbose=verbose)
-    context.obj = Home(home.absolute())
 
 
-def main() -> None:
-    """Run the command line; an error prints what happened, the likely cause, the next command."""
-    exits(cli)
+def with_home(function: Function) -> Function:
+    """Call a command's function with the coordinator's home."""
+
+    @functools.wraps(function)
+    def called(**options: Any) -> None:
+        from coordinator.home import Home
+
+        function(Home(given("home").absolute()), **options)
+
+    return called  # type: ignore[return-value]
 
 
 @cli.command()
-@click.argument("folder", type=click.Path(path_type=Path), required=False)
+@click.argument("folder", type=ANY_PATH, required=False)
 @click.option("--name", default="cervix", show_default=True, help="The federation's name.")
 @click.option("--advertise", default="localhost:8443", show_default=True, help="HOST:PORT at which sites reach it.")
 @click.option("--bind", default="", help="Address to listen on; default: all interfaces, advertised port.")
 @click.option("--sites", default="nhs,alts", show_default=True, help="The declared roster, with commas.")
 @click.option("--profile", default="paper", show_default=True, help="paper, recommended or demo.")
-@pass_home
-def init(home: Home, folder: Path | None, name: str, advertise: str, bind: str, sites: str, profile: str) -> None:
+@with_home
+def init(home: Home, **options: Any) -> None:
     """Make a home folder: authority, certificates, commented configuration."""
-    home = Home(folder.absolute()) if folder else home
-    roster = tuple(site.strip() for site in sites.split(",") if site.strip())
-    bind = bind or f"0.0.0.0:{advertise.rpartition(':')[2]}"
-    create(home, name=name, bind=bind, advertise=advertise, sites=roster, profile=profile, now=datetime.now(UTC))
-    home.plan("csfssl")
-    click.echo(f"made {home.folder}: federation {name}, sites {', '.join(roster)}, profile {profile}")
-    click.echo(f"back up {home.key_file('authority.key')}: it signs every certificate of this federation")
-    click.echo(f"next: look at {home.config_file}, then {_command(home, 'start --mode csfssl')}")
+    from coordinator.commands import init as work
+
+    work(home, **options)
 
 
 @cli.command()
 @click.argument("site")
-@click.option("--out", type=click.Path(path_type=Path), help="Where to write it; default: SITE.invitation.toml")
-@pass_home
-def invite(home: Home, site: str, out: Path | None) -> None:
+@click.option("--out", "-o", type=ANY_PATH, help="Where to write it; default: SITE.invitation.toml")
+@with_home
+def invite(home: Home, **options: Any) -> None:
     """Make a one-time invitation file for a site."""
-    config = home.config()
-    if site not in config.run.sites:
-        raise ConfigError(
-            f"site {site!r} is not in the roster: {', '.join(config.run.sites)}",
-            cause="[run] sites does not name it",
-            next_step=f"add it in {home.config_file}, then invite it",
-        )
-    now, key = datetime.now(UTC), identity.new_key()
-    who = identity.Identity(config.federation.name, "enroll", site)
-    lifetime = identity.INVITATION_LIFETIME
-    authority = home.authority()
-    certificate = identity.issue(authority, identity.public_key(key), who, now, lifetime)
-    invitation = identity.Invitation(who.federation, site, home.address(), authority.certificate_pem, certificate, key)
-    made = identity.identify(certificate)
-    out = out or Path(f"{site}.invitation.toml")
-    Registry(home.registry).invite(site, made.serial, made.not_after, now)
-    write_secret(out, invitation.to_toml().encode())
-    click.echo(
-        f"wrote {out}: works once, until {made.not_after:%Y-%m-%d %H:%M} UTC; whoever holds it can join as {site}"
-    )
-    click.echo(f"next, at the site: site-agent join {out.name} --manifest MANIFEST.csv")
+    from coordinator.commands import invite as work
+
+    work(home, **options)
 
 
 @cli.command()
-@click.option(
-    "--mode", type=click.Choice(["csfssl", "ppfssl"]), help="How to federate; default: that of the unfinished run."
-)
+@click.option("--mode", type=MODES, required=True, help="How to federate.")
+@click.option("--new", is_flag=True, help="Abandon an unfinished run for it.")
+@with_home
+def begin(home: Home, **options: Any) -> None:
+    """Begin a run without listening; the service, or `start`, goes on with it."""
+    from coordinator.commands import begin as work
+
+    work(home, **options)
+
+
+@cli.command()
+@click.option("--mode", type=MODES, help="How to federate; default: that of the unfinished run.")
 @click.option("--bind", default="", help="Listen here instead of [listen] bind.")
 @click.option("--new", is_flag=True, help="Abandon an unfinished run and begin another.")
-@pass_home
-def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
+@with_home
+def start(home: Home, **options: Any) -> None:
     """Run the federation; goes on by itself with an unfinished run."""
-    share_memory_among_threads()
-    bind = bind or home.config().listen.bind
-    with home.locked():
-        check_free(bind, home.config_file)
-        certify_self(home, datetime.now(UTC))
-        journal, blobs = Journal(home.journal), BlobStore(home.blobs)
-        record = _run_to_do(home, journal, blobs, mode, new=new)
-        engine = Engine(journal, blobs, record)
-        _heed_revocations(home, engine)
-        _serve(home, engine, blobs, bind)
-        journal.close()
-        run = engine.run
-    if not run.ended:
-        click.echo(f"stopped; the run goes on with: {_command(home, 'start')}", err=True)
-        sys.exit(130)
-    _announce(home, run.outcome or Outcome.ABORTED, run.reason, results.store(run, blobs, home.results))
+    from coordinator.commands import start as work
 
-
-def _run_to_do(home: Home, journal: Journal, blobs: BlobStore, mode: Mode | None, *, new: bool) -> RunRecord:
-    """Return the unfinished run, or begin one."""
-    last = next(reversed(journal.runs()), None)
-    if last is not None:
-        run = replay(begin_of(last), journal.events(last.run))
-        stored = (home.results / last.run / results.RECORD_FILE).exists()
-        if not new and not (run.ended and stored):  # not stored: the process was killed at the very end
-            return _resumed(home, last, mode)
-        if run.ended:
-            results.store(run, blobs, home.results)
-    if mode is None:
-        raise RunError("no unfinished run to go on with", next_step=_command(home, "start --mode csfssl (or ppfssl)"))
-    plan, now = home.plan(mode), time.time()
-    name = f"{datetime.fromtimestamp(now, UTC):%Y%m%d-%H%M%S}-{mode}-{plan.digest[:8]}"
-    record = RunRecord(name, plan, _given_base(home, blobs), now)
-    journal.begin(record)
-    logger(run=name).info("run begins", mode=mode, sites=",".join(plan.sites), plan=plan.digest)
-    return record
-
-
-def _heed_revocations(home: Home, engine: Engine) -> None:
-    """Let the run know of sites that were revoked while no coordinator was running: they are not waited for."""
-    for entry in Registry(home.registry).sites():
-        if entry.state == "revoked" and entry.site in engine.run.plan.sites:
-            engine.submit(SiteRevoked(entry.site, time.time()))
-
-
-def _resumed(home: Home, record: RunRecord, mode: Mode | None) -> RunRecord:
-    if mode is not None and mode != record.plan.mode:
-        raise RunError(
-            f"run {record.run} is unfinished, and its mode is {record.plan.mode}",
-            cause="the coordinator was stopped before the run's end",
-            next_step=f"{_command(home, 'start')} to go on with it, or --new to abandon it",
-        )
-    changed = differences(record.plan, home.plan(record.plan.mode))
-    if changed:
-        logger(run=record.run).warning(
-            "coordinator.toml was changed since this run began; the run keeps its own plan",
-            changed="; ".join(changed[:5]),
-        )
-    logger(run=record.run).info("run goes on", mode=record.plan.mode)
-    return record
-
-
-def _given_base(home: Home, blobs: BlobStore) -> str:
-    """Take in the first model that the configuration names; return its digest, or nothing."""
-    given = home.config().run.base
-    if not given:
-        return ""
-    file = home.folder / given
-    with disk(file, "read"):
-        digest = digest_file(file)
-    vet_base(file)
-    if not blobs.has(digest):
-        scratch = blobs.scratch("base")
-        with disk(scratch, "write"):
-            shutil.copyfile(file, scratch)
-        blobs.adopt(scratch, digest)
-    return digest
-
-
-def _serve(home: Home, engine: Engine, blobs: BlobStore, bind: str) -> None:
-    service = Service(home, Registry(home.registry), engine, blobs)
-    server, port = serve(home, service, bind=bind, sites=len(engine.run.plan.sites))
-    try:
-        write_whole(home.running, json.dumps({"pid": os.getpid(), "port": port}).encode())
-        _on_signals(engine.stop)
-        logger(run=engine.run.run).info("listening", bind=f"{bind.rpartition(':')[0]}:{port}")
-        engine.drive()
-    finally:
-        engine.stop()
-        server.stop(STOP_GRACE.total_seconds()).wait()
-        home.running.unlink(missing_ok=True)
-
-
-def _on_signals(stop: Callable[[], None]) -> None:
-    """The first signal drains; a second one leaves at once (everything acknowledged is on disk)."""
-
-    def in_order() -> None:
-        logger().info("stopping", calls_end_within_s=STOP_GRACE.total_seconds(), again="ends it at once")
-        stop()
-
-    def handle(_number: int, _frame: object) -> None:
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(130))
-        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-        threading.Thread(target=in_order, name="stop").start()
-
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)
-
-
-def _announce(home: Home, outcome: Outcome, reason: str, folder: Path) -> None:
-    click.echo(f"{outcome.value}: {reason}")
-    click.echo(f"model and record: {folder}")
-    if outcome is not Outcome.OK:
-        click.echo(f"see who was missing, when and why: {_command(home, 'status')}")
-    sys.exit(EXIT_OF[outcome])
+    work(home, **options)
 
 
 @cli.command()
-@click.option("--watch", is_flag=True, help="Keep the picture up to date; Ctrl-C leaves.")
-@click.option("--json", "as_json", is_flag=True, help="Print the document for programs.")
-@pass_home
-def status(home: Home, *, watch: bool, as_json: bool) -> None:
-    """Show who does what, since when, until when."""
-    console = stdout_console()
-    if not watch:
-        document = _overview(home)
-        click.echo(json.dumps(document, indent=2)) if as_json else console.print(render(document))
-    elif as_json:
-        for document in _pictures(home):
-            click.echo(json.dumps(document))
-    else:
-        with Live(console=console, auto_refresh=False) as live:
-            for document in _pictures(home):
-                live.update(render(document), refresh=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the list for programs.")
+@with_home
+def runs(home: Home, **options: Any) -> None:
+    """List all runs of this home, with mode and outcome."""
+    home.insist()
+    from coordinator.looking import runs as work
 
-
-def _pictures(home: Home) -> Iterator[dict[str, Any]]:
-    """Yield how things stand as it changes, until the run has ended; while no coordinator runs, by the journal."""
-    pauses, awhile = Pauses(), threading.Event()
-    while True:
-        for document in _watched(home):
-            pauses.reset()
-            yield document
-        document = _from_journal(home)
-        yield document
-        if document["outcome"] and home.read_running() is None:
-            return
-        awhile.wait(pauses.next_s())
-
-
-def _watched(home: Home) -> Iterator[dict[str, Any]]:
-    """Yield what the running coordinator says, until it ends; nothing where none is running."""
-    running = home.read_running()
-    if running is None:
-        return
-    with _operators_line(home, running) as channel:
-        try:
-            for reply in rpc.calls(rpc.stub(channel, rpc.WATCH)(wire.OverviewRequest()), _address(running)):
-                yield json.loads(reply.json)
-        except LinkError:  # it was stopped or killed
-            return
-
-
-def _overview(home: Home) -> dict[str, Any]:
-    """Ask the running coordinator; where none runs, read the journal."""
-    reply = _ask(home, rpc.OVERVIEW, wire.OverviewRequest())
-    if reply is not None:
-        document: dict[str, Any] = json.loads(reply.json)
-        return document
-    return _from_journal(home)
-
-
-def _from_journal(home: Home) -> dict[str, Any]:
-    nothing = RunError("no run has begun here yet", next_step=_command(home, "start --mode csfssl"))
-    if not home.journal.exists():
-        raise nothing
-    with contextlib.closing(Journal(home.journal)) as journal:
-        last = next(reversed(journal.runs()), None)
-        if last is None:
-            raise nothing
-        run = replay(begin_of(last), journal.events(last.run))
-    trouble = "" if run.ended else f"the coordinator is not running; go on with: {_command(home, 'start')}"
-    return overview(run, {}, now=time.time(), trouble=trouble)
-
-
-def _ask(home: Home, method: rpc.Method, request: Any) -> Any | None:
-    """Call the running coordinator as its operator; None where none is running."""
-    running = home.read_running()
-    if running is None:
-        return None
-    with _operators_line(home, running) as channel:
-        try:
-            return rpc.stub(channel, method)(request, timeout=10, wait_for_ready=True)
-        except grpc.RpcError as error:
-            raise rpc.translate(error, _address(running)) from error
-
-
-def _operators_line(home: Home, running: dict[str, Any]) -> grpc.Channel:
-    keys = {f"{part}_pem": home.pem(file) for part, file in _OPERATOR.items()}
-    return rpc.channel(_address(running), **keys, here=True)
-
-
-def _address(running: dict[str, Any]) -> str:
-    return f"localhost:{running['port']}"
-
-
-_OPERATOR = {"authority": "authority.crt", "certificate": "operator.crt", "key": "operator.key"}
-
-
-@cli.command()
-@click.argument("site")
-@pass_home
-def revoke(home: Home, site: str) -> None:
-    """Withdraw a site's certificates and invitations; its open connections are cut at once."""
-    count = Registry(home.registry).revoke(site, datetime.now(UTC))
-    click.echo(f"revoked {count} certificate(s) and invitation(s) of {site}")
-    reply = _ask(home, rpc.COMMAND, wire.CommandRequest(revoked=site))
-    click.echo(reply.text if reply else "no coordinator is running; it will not be let in at the next start")
-
-
-@cli.command()
-@click.option("--reason", default="no reason given", help="Goes into the record.")
-@pass_home
-def abort(home: Home, reason: str) -> None:
-    """End the run before its time."""
-    _command_running(home, wire.CommandRequest(abort=reason))
-
-
-@cli.command()
-@pass_home
-def stop(home: Home) -> None:
-    """Stop the coordinator; the run goes on at the next start."""
-    _command_running(home, wire.CommandRequest(stop=True))
-
-
-def _command_running(home: Home, request: wire.CommandRequest) -> None:
-    reply = _ask(home, rpc.COMMAND, request)
-    if reply is None:
-        raise RunError("no coordinator is running", next_step=_command(home, "start"))
-    click.echo(reply.text)
+    work(home, **options)
 
 
 @cli.command()
 @click.argument("run", required=False)
-@click.argument("folder", type=click.Path(path_type=Path), required=False)
-@pass_home
-def export(home: Home, run: str | None, folder: Path | None) -> None:
+@click.option("--watch", is_flag=True, help="Keep the picture up to date; Ctrl-C leaves.")
+@click.option("--json", "as_json", is_flag=True, help="Print the document for programs.")
+@with_home
+def status(home: Home, **options: Any) -> None:
+    """Show who does what, since when, until when; with RUN, how that run ended."""
+    home.insist()
+    from coordinator.looking import status as work
+
+    work(home, **options)
+
+
+@cli.command()
+@click.argument("site")
+@with_home
+def revoke(home: Home, **options: Any) -> None:
+    """Withdraw a site's certificates and invitations; its open connections are cut at once."""
+    from coordinator.commands import revoke as work
+
+    work(home, **options)
+
+
+@cli.command()
+@click.option("--reason", default="no reason given", help="Goes into the record.")
+@with_home
+def abort(home: Home, **options: Any) -> None:
+    """End the run before its time."""
+    from coordinator.commands import abort as work
+
+    work(home, **options)
+
+
+@cli.command()
+@with_home
+def stop(home: Home, **options: Any) -> None:
+    """Stop the coordinator; the run goes on at the next start."""
+    from coordinator.commands import stop as work
+
+    work(home, **options)
+
+
+@cli.command()
+@click.argument("run", required=False)
+@click.argument("folder", type=ANY_PATH, required=False)
+@with_home
+def export(home: Home, **options: Any) -> None:
     """Copy a finished run's model and record to FOLDER; without RUN, list what there is."""
-    there = sorted(path.name for path in home.results.glob("*") if path.is_dir())
-    if run is None or folder is None:
-        click.echo("\n".join(there) or "no run has finished yet")
-        return
-    if run not in there:
-        raise RunError(f"no finished run {run!r}", cause=f"finished: {', '.join(there) or 'none'}")
-    with disk(folder, "write"):
-        shutil.copytree(home.results / run, folder, dirs_exist_ok=True)
-    click.echo(f"wrote {folder / results.MODEL_FILE} and {folder / results.RECORD_FILE}")
+    from coordinator.commands import export as work
+
+    work(home, **options)
 
 
-def _command(home: Home, rest: str) -> str:
-    return f"coordinator {'' if home.folder == DEFAULT_HOME else f'--home {home.folder} '}{rest}"
+def main() -> None:
+    """Run the command line; an error prints what happened, the likely cause, the next command."""
+    exits(cli)
 
 
 if __name__ == "__main__":

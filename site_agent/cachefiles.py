@@ -11,19 +11,19 @@ Rules
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import PIL
-import structlog
+import simplejpeg
 
-VERSION = f"3 pillow {PIL.__version__}"
+from fedcervix import locks
+from fedcervix.log import logger
+
+VERSION = f"3 pillow {PIL.__version__} simplejpeg {simplejpeg.__version__}"
 """of what is stored: another decoder may decode to other pixels"""
-
-log = structlog.get_logger(__name__)
 
 
 def put(path: Path, parts: Iterable[bytes]) -> None:
@@ -49,12 +49,8 @@ def locked(path: Path) -> Iterator[None]:
     the system lets go of it when a process dies.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with locks.locked(path, wait=True):
         yield
-    finally:
-        os.close(handle)
 
 
 def reason(error: OSError) -> str:
@@ -64,4 +60,4 @@ def reason(error: OSError) -> str:
 
 def not_kept(error: OSError) -> None:
     """Log that the work goes on without keeping what it made."""
-    log.warning("cache_not_kept", reason=reason(error))
+    logger().warning("cache_not_kept", reason=reason(error))

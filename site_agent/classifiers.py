@@ -157,7 +157,7 @@ def _again(folder: Path, start: str) -> str:
     home = next((above for above in folder.parents if (above / "site.toml").exists()), None)
     if home is None:
         return "site-agent finetune"
-    words = [f"site-agent --home {home} finetune"]
+    words = [SiteHome(home).command("finetune")]
     words += [f"--name {folder.parent.name}"] if folder.parent.parent.name == "classifiers" else []
     words += [f"--start {start}"] if start else []
     return " ".join(words)

@@ -1,69 +1,379 @@
-"""The command `site-agent`. Commands are loaded when they are called: joining does not wait for torch."""
+"""The command `site-agent`: every command and option that can be typed, and the function that does the work.
+
+This file is read to print help, to complete a command at the TAB key and to find a mistake in one. It imports nothing
+that takes time. What a command does stands in the module of `site_agent.commands` that its function imports.
+"""
 
 from __future__ import annotations
 
-import importlib
+import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from fedcervix import __version__
-from fedcervix.log import configure
+from fedcervix.commandline import Everywhere, Program, default_home, given, set_up
+from fedcervix.plan import SITE_NAME
 from fedcervix.process import exits
-from site_agent.home import SiteHome
+from fedcervix.profiles import PROFILES
+from site_agent.commands.naming import model_name, report_name, set_name
 
-DEFAULT_HOME = Path.home() / ".fedcervix" / "site"
+if TYPE_CHECKING:
+    from site_agent.home import SiteHome
 
-COMMANDS = {
-    "join": ("federation", "join"),
-    "check": ("federation", "check"),
-    "pretrain": ("pretrain", "pretrain"),
-    "finetune": ("finetune", "finetune"),
-    "sweep": ("sweep", "sweep"),
-    "evaluate": ("evaluate", "evaluate"),
-    "predict": ("predict", "predict"),
-    "history": ("history", "history"),
-    "data": ("data", "data"),
-}
+Function = TypeVar("Function", bound=Callable[..., Any])
 
-
-class _Lazy(click.Group):
-    """A group whose commands live in modules below `site_agent.commands`."""
-
-    def list_commands(self, _context: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
-            return None
-        module, attribute = COMMANDS[name]
-        command: click.Command = getattr(importlib.import_module(f"site_agent.commands.{module}"), attribute)
-        return command
+UNREADABLE_MAX = 0.05
+"""as site.toml has it where it says nothing"""
+INSTITUTIONS = ("alts", "nhs")
+"""that `data phantom` can draw"""
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+ANY_PATH = click.Path(path_type=Path)
 
 
-@click.group(cls=_Lazy, invoke_without_command=True)
+@click.group("site-agent", cls=Program, invoke_without_command=True)
 @click.version_option(__version__)
 @click.option(
     "--home",
-    type=click.Path(path_type=Path),
-    default=DEFAULT_HOME,
+    cls=Everywhere,
+    type=ANY_PATH,
+    default=functools.partial(default_home, "site"),
     envvar="FEDCERVIX_SITE_HOME",
-    show_default=True,
+    show_default="~/.fedcervix/site",
     help="The site's home folder.",
 )
-@click.option("--verbose", is_flag=True, help="Log more.")
+@click.option("--verbose", cls=Everywhere, is_flag=True, help="Log more.")
 @click.pass_context
-def cli(context: click.Context, home: Path, *, verbose: bool) -> None:
+def cli(context: click.Context) -> None:
     """Take part in a federation with this site's images; they never leave this machine.
 
     Without a command: run the agent until the federation's run is over.
     """
-    configure(verbose=verbose)
-    context.obj = SiteHome(home.absolute())
     if context.invoked_subcommand is None:
+        set_up()
         from site_agent.commands.federation import run
 
-        run(context.obj)
+        run(_home())
+
+
+def _home() -> SiteHome:
+    from site_agent.home import SiteHome
+
+    return SiteHome(given("home").absolute())
+
+
+def with_home(function: Function) -> Function:
+    """Call a command's function with the site's home."""
+
+    @functools.wraps(function)
+    def called(**options: Any) -> None:
+        function(_home(), **options)
+
+    return called  # type: ignore[return-value]
+
+
+def recipe_options(function: Function) -> Function:
+    """Give a command the options that say with which recipe it trains."""
+    for option in (
+        click.option("--seed", type=click.IntRange(min=0), help="Default: that of the last run, or 0."),
+        click.option("--recipe", "recipe_file", type=ANY_PATH, help="TOML file with recipe keys."),
+        click.option("--profile", type=click.Choice(list(PROFILES)), help="Default: the last run's recipe, or paper."),
+    ):
+        function = option(function)
+    return function
+
+
+def ignore_column_option(function: Function) -> Function:
+    """Give a command the option that says which columns of the manifest only look like known ones."""
+    return click.option(
+        "--ignore-column",
+        "ignore_columns",
+        multiple=True,
+        metavar="NAME",
+        help="A column of the manifest that only looks like label or split. May be repeated.",
+    )(function)
+
+
+# --- the federation -----------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("invitation", type=ANY_PATH)
+@click.option("--manifest", type=ANY_PATH, help="The site's manifest; written into site.toml.")
+@click.option("--threads", type=click.IntRange(min=0), help="CPU threads to train with; 0: all cores.")
+@ignore_column_option
+@with_home
+def join(home: SiteHome, **options: Any) -> None:
+    """Join a federation: make this site's key here, obtain its certificate, write site.toml.
+
+    Everything is checked before the invitation is used up.
+    """
+    from site_agent.commands.federation import join as work
+
+    work(home, **options)
+
+
+@cli.command()
+@with_home
+def check(home: SiteHome) -> None:
+    """Try everything that can be known before round 1: certificate, line, images, time, memory, disk."""
+    from site_agent.commands.federation import check as work
+
+    work(home)
+
+
+# --- training and results -----------------------------------------------------------------------------------------
+
+
+@cli.command()
+@recipe_options
+@click.option("--also", type=ANY_PATH, multiple=True, help="Further manifests to pool (CSSL), where allowed.")
+@click.option("--tensorboard", type=ANY_PATH, help="Folder for TensorBoard's event files.")
+@click.option(
+    "--name", callback=model_name, help="Folder below models/. Default: ssl, or cssl where manifests are pooled."
+)
+@click.option("--restart", is_flag=True, help="Begin anew, even where an interrupted training could go on.")
+@with_home
+def pretrain(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None, **options: Any) -> None:
+    """Train a cervix model on this site's images alone (SSL), or on pooled manifests (CSSL).
+
+    What was interrupted goes on from its last checkpoint when the same command is given again. A model that stands in
+    the folder goes into the history (site-agent history).
+    """
+    from site_agent.commands.setting import setting
+
+    used = setting(home, profile, recipe_file, seed)
+    from site_agent.commands.pretrain import pretrain as work
+
+    work(home, used, **options)
+
+
+@cli.command()
+@recipe_options
+@click.option(
+    "--start",
+    "starts",
+    multiple=True,
+    help="random, imagenet, or the name of a model below models/. Default: random and the newest model of each kind.",
+)
+@click.option("--name", callback=set_name, help="A set of its own: classifiers/NAME/. Default: classifiers/.")
+@with_home
+def finetune(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None, **options: Any) -> None:
+    """Fine-tune classifiers on this site's labels, one from each start.
+
+    Classifiers of one set are compared with each other, so make them with one recipe. An earlier classifier from the
+    same start goes into the history (site-agent history).
+    """
+    from site_agent.commands.setting import setting
+
+    used = setting(home, profile, recipe_file, seed)
+    from site_agent.commands.finetune import finetune as work
+
+    work(home, used, **options)
+
+
+def _numbers(_context: click.Context, parameter: click.Parameter, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"whole numbers with commas between them, as {parameter.default}") from None
+
+
+def _folder_name(_context: click.Context, _parameter: click.Parameter, text: str) -> str:
+    if SITE_NAME.fullmatch(text) is None:
+        raise click.BadParameter("a-z, 0-9 and inner hyphens")
+    return text
+
+
+@cli.command()
+@recipe_options
+@click.option("--batch-images", default="8,16,32", show_default=True, callback=_numbers, help="N to try.")
+@click.option("--width", default="64,128,256", show_default=True, callback=_numbers, help="Dense widths to try.")
+@click.option("--name", default="sweep", show_default=True, callback=_folder_name, help="Folder below sweeps/.")
+@with_home
+def sweep(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None, **options: Any) -> None:
+    """Try out N and the dense width on this site's images; choose by the classifier's validation loss alone.
+
+    Test images take no part. Finished combinations are kept: started again, an interrupted sweep goes on.
+
+    E (epochs_per_round) exists in a federation alone: run one with each E, and compare the mean validation losses.
+    """
+    from site_agent.commands.setting import setting
+
+    used = setting(home, profile, recipe_file, seed)
+    from site_agent.commands.sweep import sweep as work
+
+    work(home, used, **options)
+
+
+@cli.command()
+@click.option("--set", "name", callback=set_name, help="Of `finetune --name`. Default: the set without a name.")
+@click.option("--run", default="", help="About this run of the federation. Default: the newest one.")
+@click.option(
+    "--name", "title", callback=report_name, help="The report's name behind its date. Default: the run, or the set."
+)
+@with_home
+def evaluate(home: SiteHome, **options: Any) -> None:
+    """Score every classifier on the test women's images, and write a report.
+
+    The report has a new folder below reports/, named by the date: report.html, results.json, predictions.csv and
+    women.csv. It holds images and names patients, and stays at this site.
+    """
+    home.config()
+    from site_agent.commands.evaluate import evaluate as work
+
+    work(home, **options)
+
+
+PREDICT_EXIT_CODES = """\b
+Exit codes
+  0   the file is written and an image is scored; column `problem` says what is wrong with others
+  4   no image is scored: there is none, or none can be read (then the file is written all the same)
+  8   the file cannot be written, or is there already (--force)
+  10  there is no such classifier, or it is damaged
+"""
+
+
+@cli.command(epilog=PREDICT_EXIT_CODES)
+@click.argument("classifier")
+@click.argument("images", nargs=-1, required=True, type=ANY_PATH)
+@click.option("--out", "-o", type=FILE, default=Path("predictions.csv"), show_default=True, help="The file to write.")
+@click.option("--force", is_flag=True, help="Replace the file if it is there already.")
+@click.option("--manifest", type=FILE, help="Manifest that names the patients of the images. Default: the site's own.")
+@with_home
+def predict(home: SiteHome, **options: Any) -> None:
+    """Write the probability of case of new images (files or folders) to a CSV file. Not a medical device.
+
+    CLASSIFIER is the name of a folder below classifiers/ (random, ssl, csfssl, ...), or a path to one.
+
+    The file has a row for every file below IMAGES, linked folders included: its probability, or why it has none. Hidden
+    files, tables and text are passed over and counted. What an image is, its content says, not its name.
+    """
+    home.config()
+    from site_agent.commands.predict import predict as work
+
+    work(home, **options)
+
+
+@cli.group("history", invoke_without_command=True)
+@click.pass_context
+def history(context: click.Context) -> None:
+    """List models, classifiers and reports of this site, with earlier ones, their digests and dates.
+
+    What was made anew has not overwritten what was there before: it lies below history/.
+    """
+    if context.invoked_subcommand is None:
+        set_up()
+        from site_agent.commands.history import history as work
+
+        work(_home())
+
+
+@history.command("compare")
+@click.argument("report")
+@click.argument("other")
+@with_home
+def history_compare(home: SiteHome, **options: Any) -> None:
+    """Lay the scores of two reports side by side, and say whether they can be compared.
+
+    REPORT and OTHER are names of folders below reports/, or paths.
+    """
+    from site_agent.commands.history import compare_reports as work
+
+    work(home, **options)
+
+
+# --- images -------------------------------------------------------------------------------------------------------
+
+
+@cli.group()
+def data() -> None:
+    """Look at a collection of images before anything is trained."""
+
+
+def _collection_options(function: Function) -> Function:
+    """Add the options that decide how a collection is indexed."""
+    for option in reversed(
+        (
+            click.argument("manifest", type=ANY_PATH),
+            click.option(
+                "--splits",
+                "splits_file",
+                type=FILE,
+                help="Where this site keeps which patient is in which split; drawn and written if it is new.",
+            ),
+            click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the splits."),
+            click.option(
+                "--unreadable-max",
+                type=click.FloatRange(0, 1),
+                default=UNREADABLE_MAX,
+                show_default=True,
+                help="Share of unreadable images above which the collection is refused.",
+            ),
+            ignore_column_option,
+            click.option("--not-same", type=FILE, help="CSV of pairs of images that look alike and show two women."),
+            click.option(
+                "--cache",
+                "cache_folder",
+                type=FOLDER,
+                help="Folder that remembers what was seen, so that a second look is quick.",
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+@data.command("check")
+@_collection_options
+@click.option("--full", is_flag=True, help="List every finding, not the first ten of each kind.")
+@click.option(
+    "--write-pairs", type=FILE, help="Write the pairs of images that look alike to this CSV file, to be judged."
+)
+def data_check(**options: Any) -> None:
+    """Say what MANIFEST holds: women and images by split and class, unreadable files, copies, leaks."""
+    from site_agent.commands.data import check as work
+
+    work(**options)
+
+
+@data.command("sheet")
+@_collection_options
+@click.argument("picture", metavar="OUT.png", type=FILE)
+@click.option("--images", "count", type=click.IntRange(1, 200), default=16, show_default=True, help="Per split.")
+def data_sheet(**options: Any) -> None:
+    """Draw a contact sheet of MANIFEST's images to OUT.png. It shows patients: it must not leave the site."""
+    from site_agent.commands.data import sheet as work
+
+    work(**options)
+
+
+@data.command("phantom")
+@click.argument("folder", type=ANY_PATH)
+@click.option("--institution", type=click.Choice(INSTITUTIONS), required=True, help="Whose camera and labels.")
+@click.option("--women", type=click.IntRange(min=2), required=True, help="Labelled women; unlabelled ones come on top.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Equal seeds, equal bytes.")
+@click.option(
+    "--unlabelled-per-labelled",
+    type=click.FloatRange(min=0, max=1000),
+    default=None,
+    help="Unlabelled visits per labelled woman.  [default: the paper's, Table I: nhs 2.26, alts 2.72]",
+)
+@click.option(
+    "--test-women",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Labelled women on top, only to be tested; manifest.csv then gives all splits.",
+)
+def data_phantom(**options: Any) -> None:
+    """Draw a phantom institution into FOLDER (new or empty): images and manifest.csv."""
+    from site_agent.commands.phantom import phantom as work
+
+    work(**options)
 
 
 def main() -> None:

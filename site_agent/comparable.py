@@ -37,10 +37,8 @@ def comparable(home: SiteHome, collection: Collection, *, name: str = "", run: s
 
     Raises ModelError where there are none, or where they cannot be compared on these images.
     """
-    stored, broken = classifiers.found(home, name)
-    finetune = f"site-agent --home {home.folder} finetune{f' --name {name}' if name else ''}"
-    if not stored:
-        raise broken[0] if broken else _nothing(home, name, finetune)
+    stored, broken = tuned(home, name)
+    finetune = _finetune(home, name)
     kept, lost = models.found(home)
     told, known = [one.provenance for one in stored], [model.kept for model in kept]
     provenance.check(told, known, data_of(collection), finetune=finetune, run=run)
@@ -55,6 +53,21 @@ def comparable(home: SiteHome, collection: Collection, *, name: str = "", run: s
             *(f"Not compared: {error.what}." for error in (*broken, *lost)),
         ),
     )
+
+
+def tuned(home: SiteHome, name: str = "") -> tuple[list[StoredClassifier], list[ModelError]]:
+    """Return the classifiers of the set `name`, and what is wrong with those that cannot be read.
+
+    No image is looked at. Raises ModelError where there are none.
+    """
+    stored, broken = classifiers.found(home, name)
+    if not stored:
+        raise broken[0] if broken else _nothing(home, name, _finetune(home, name))
+    return stored, broken
+
+
+def _finetune(home: SiteHome, name: str) -> str:
+    return home.command(f"finetune --name {name}" if name else "finetune")
 
 
 def _nothing(home: SiteHome, name: str, finetune: str) -> ModelError:

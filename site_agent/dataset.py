@@ -1,10 +1,14 @@
-"""The site's images as the trainer takes them: arrays, by split and purpose."""
+"""The site's images as the trainer takes them: arrays, by split and purpose.
+
+The trainer itself, and torch with it, is imported where arrays are made: whoever only looks at a collection needs
+neither.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -12,12 +16,14 @@ from fedcervix.manifest import Split
 from fedcervix.plan import Recipe
 from site_agent import cache, squares
 from site_agent.collection import Collection, Image, digest_of, index, require
-from site_agent.epochs import Images
-from site_agent.finetune import Labelled
 from site_agent.home import SiteHome
 from site_agent.images import Progress, silent
 from site_agent.pixels import Pixels
 from site_agent.provenance import Data
+
+if TYPE_CHECKING:
+    from site_agent.epochs import Images
+    from site_agent.finetune import Labelled
 
 
 def open_collection(home: SiteHome, on_progress: Progress = silent, on_compared: Progress = silent) -> Collection:
@@ -30,6 +36,7 @@ def open_collection(home: SiteHome, on_progress: Progress = silent, on_compared:
         unreadable_max=data.unreadable_max,
         cache_folder=home.cache,
         not_same=home.not_same(),
+        ignore_columns=data.ignore_columns,
         on_progress=on_progress,
         on_compared=on_compared,
     )
@@ -39,6 +46,8 @@ def contrastive(
     home: SiteHome, collection: Collection, recipe: Recipe, split: str, on_progress: Progress = silent
 ) -> Images:
     """Return all images of the training (or validation) women, labelled or not."""
+    from site_agent.epochs import Images
+
     require(collection, "pretrain")
     chosen = collection.contrastive("train" if split == "train" else "valid")
     return Images(_pixels(home, collection, chosen, recipe, on_progress), tuple(image.woman for image in chosen))
@@ -46,6 +55,8 @@ def contrastive(
 
 def joined(parts: Sequence[Images]) -> Images:
     """Return several sites' images as one (the paper's CSSL, where pooling is allowed); no pixel is copied."""
+    from site_agent.epochs import Images
+
     patients = tuple(patient for part in parts for patient in part.patients)
     runs = tuple(run for part in parts for run in part.runs or (len(part),)) if len(parts) > 1 else parts[0].runs
     return Images(squares.joined([part.pixels for part in parts]), patients, runs)
@@ -53,6 +64,8 @@ def joined(parts: Sequence[Images]) -> Images:
 
 def selected(images: Images, rows: Sequence[int]) -> Images:
     """Return some of one site's images, in the order of `rows`; no pixel is copied."""
+    from site_agent.epochs import Images
+
     return Images(squares.selected(images.pixels, rows), tuple(images.patients[row] for row in rows))
 
 
@@ -67,6 +80,8 @@ def pooled(
 
     A picture that is in another part of any of the collections is left out: no test woman trains under another name.
     """
+    from site_agent.epochs import Images
+
     barred = _barred(collections, split)
     parts = []
     for number, collection in enumerate(collections):
@@ -95,6 +110,8 @@ def labelled(
     home: SiteHome, collection: Collection, recipe: Recipe, split: Split, on_progress: Progress = silent
 ) -> Labelled:
     """Return the labelled images of a split."""
+    from site_agent.finetune import Labelled
+
     require(collection, "evaluate" if split == "test" else "finetune")
     chosen = collection.labelled(split)
     labels = np.array([image.label for image in chosen], dtype=np.int64)

@@ -119,7 +119,7 @@ def _unreadable(place: Path, why: str) -> DataError:
     return DataError(
         f"{place / RESULTS_FILE} cannot be read: {why:.200}",
         cause="it was damaged, edited by hand, or written by another version",
-        next_step="site-agent evaluate writes a new report beside it",
+        next_step="site-agent evaluate; it writes a new report beside this one",
     )
 
 
@@ -201,5 +201,5 @@ def find_report(home: SiteHome, name: str) -> Path:
     raise ModelError(
         f"there is no report {name}",
         cause=f"the newest ones are {', '.join(known[-3:])}" if known else "none was written yet",
-        next_step=f"site-agent --home {home.folder} history",
+        next_step=home.command("history"),
     )

@@ -15,7 +15,8 @@ from fedcervix.blobs import BlobStore
 from fedcervix.errors import ModelError
 from fedcervix.events import Task
 from fedcervix.plan import Plan, Recipe, parse_recipe
-from fedcervix.weights import digest_file, disk
+from fedcervix.storage import disk
+from fedcervix.weights import digest_file
 from site_agent import archive, leak_guard
 from site_agent.archive import utc_now
 from site_agent.home import SiteHome
@@ -89,9 +90,9 @@ def again(folder: Path, start: str = "SSL") -> str:
     """Return how a model is made again, as a command."""
     home = SiteHome(folder.parent.parent)
     if home.run_folder(folder.name).exists():
-        return f"take part in another run; until then: site-agent --home {home.folder} finetune --start random"
-    pooled = " and --also MANIFEST, as before" if start == "CSSL" else ""
-    return f"make it again: site-agent --home {home.folder} pretrain --name {folder.name}{pooled}"
+        return f"take part in another run; until then: {home.command('finetune --start random')}"
+    pooled = " --also MANIFEST" if start == "CSSL" else ""
+    return f"make it again: {home.command(f'pretrain --name {folder.name}{pooled}')}"
 
 
 def adopt(home: SiteHome, task: Task, plan: Plan, blobs: BlobStore, clock: Callable[[], datetime] = utc_now) -> None:

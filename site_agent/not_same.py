@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from fedcervix.errors import DataError
-from fedcervix.manifest import at_most, decode_text
+from fedcervix.manifest import at_most
+from fedcervix.spreadsheet import decode_text
 
 Pair = frozenset[str]
 """two images"""

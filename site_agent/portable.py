@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedcervix.errors import ConfigError, ModelError
+from fedcervix.errors import ModelError
 from fedcervix.seeds import derive
 from site_agent.augment import standardise, to_input
 from site_agent.finetune import Classifier
@@ -39,7 +39,6 @@ OUTPUTS: dict[type[nn.Module], tuple[str, ...]] = {
     Classifier: ("probability",),
 }
 OPSET = 18
-EXTRA = "pip install 'fedcervix[export]'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +92,9 @@ def to_onnx(network: Encoder | Classifier, image_px: int, notes: Mapping[str, st
 
 
 def _exported(whole: _Answers, image_px: int, outputs: tuple[str, ...], notes: Mapping[str, str]) -> bytes:
-    try:
-        import onnx
-        import onnxscript  # noqa: F401  (torch's exporter needs it, and says so only by a traceback)
-    except ImportError as error:
-        raise ConfigError(
-            f"{error.name} is not installed", cause="it comes with the extra `export`", next_step=EXTRA
-        ) from error
+    import onnx
+    import onnxscript  # noqa: F401  (torch's exporter needs it, and says so only by a traceback)
+
     pixels = torch.from_numpy(fixed_pixels(image_px))
     with torch.no_grad():
         whole(pixels)  # makes what is kept for later (mean and deviation of the colours): traced, it would be no tensor

@@ -23,10 +23,10 @@ from site_agent.foreign import foreign_kind, head_of
 from site_agent.home import SiteHome
 from site_agent.images import Progress, UnreadableError, decode, each, pixel_digest, square
 from site_agent.leak_guard import Seen, SiteKey
+from site_agent.notices import CSV_NOTE
 from site_agent.picture_files import Found, is_file
 
 BATCH_FILES = 64
-NOT_A_DEVICE = "research only, not a medical device"
 COLUMNS = (
     *("image", "patient", "probability_of_case", "case_at_0.5", "case_at_validation_threshold", "validation_threshold"),
     *("seen_in_training", "problem", "classifier", "classifier_sha256", "note"),
@@ -120,7 +120,7 @@ def _real(path: Path) -> Path:
 
 def csv_text(stored: StoredClassifier, rows: Iterable[Row]) -> str:
     """Return the file's text."""
-    made_by = (stored.start, digest_file(stored.folder / WEIGHTS), NOT_A_DEVICE)
+    made_by = (stored.start, digest_file(stored.folder / WEIGHTS), CSV_NOTE)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)

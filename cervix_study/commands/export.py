@@ -6,21 +6,20 @@ from pathlib import Path
 
 import click
 
-from cervix_study import export as files
 from cervix_study.released import find
-from site_agent.portable import TOLERANCE
 
 
-@click.command("export")
-@click.argument("model", metavar="CELL|MODEL", type=click.Path(path_type=Path))
-@click.option("--to", "folder", type=click.Path(path_type=Path), required=True, help="Where the files go.")
 def export(model: Path, folder: Path) -> None:
     """Write a model as safetensors and ONNX with a model card.
 
     CELL is STUDY/cells/KEY (KEY may be shortened); MODEL is HOME/models/NAME, HOME/classifiers/NAME, or what
     `coordinator export` wrote.
     """
-    written, parity = files.export(find(model), folder)
+    found = find(model)
+    from cervix_study import export as files  # torch is loaded when there is a model to export
+    from site_agent.portable import TOLERANCE
+
+    written, parity = files.export(found, folder)
     for name, difference in parity.differences.items():
         click.echo(
             f"parity with {parity.evaluator}: {name} differs by {difference:.2e} at most ({TOLERANCE:g} allowed)"

@@ -6,31 +6,29 @@ import shlex
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from rich.table import Table
 
-from cervix_study.estimate import duration
 from cervix_study.executors import Executor, Here, Slurm
-from cervix_study.ground import prepare
 from cervix_study.naming import named
 from cervix_study.places import Places
-from cervix_study.running import Running
-from cervix_study.screen import Screen
 from cervix_study.settings import Asked, read
 from fedcervix.process import stdout_console
+
+if TYPE_CHECKING:
+    from cervix_study.running import Running
 
 INTERRUPTED = 130
 
 
-@click.command("run")
-@click.argument("study", metavar="STUDY.toml", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="The study's folder; default: the study's name, here.")
-@click.option("--cells", "pattern", default="*", help="Make only these: a name with *, or the beginning of a key.")
-@click.option("--dry-run", is_flag=True, help="Show the cells and how long they may take; make none.")
 def run(study: Path, out: Path | None, pattern: str, *, dry_run: bool) -> None:
     """Run a study, or go on with it: what is finished is not done again."""
     asked = read(study)
+    from cervix_study.ground import prepare  # what reads images is loaded when the study is known to be a right one
+    from cervix_study.running import Running
+    from cervix_study.screen import Screen
+
     places = Places((out or Path(asked.settings.name)).absolute())
     screen = Screen()
     with places.locked():
@@ -84,6 +82,10 @@ def executor_of(asked: Asked, places: Places) -> Executor:
 
 def _show_plan(running: Running) -> None:
     """Print every cell of the grid, how many follow, and how long it may take."""
+    from rich.table import Table
+
+    from cervix_study.estimate import duration
+
     running.plan_grid()
     running.time()
     running.screen.close()

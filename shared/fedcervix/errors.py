@@ -20,13 +20,11 @@ The exit code of a process is the `exit_code` of the error that stopped it.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 
 class FedcervixError(Exception):
     """What happened; `cause` is the likely reason, `next_step` the command or action to try."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
     def __init__(self, what: str, *, cause: str = "", next_step: str = "") -> None:
         super().__init__(what)
@@ -114,6 +112,9 @@ class TwinError(FedcervixError):
     exit_code = 13
 
 
+OUTPUT_CLOSED = 141
+"""as a shell reports a program that SIGPIPE ended"""
+
 EXIT_CODES: dict[int, str] = {
     0: "finished, every declared site contributed (OK)",
     1: "unexpected error (a bug: please report the incident)",
@@ -137,4 +138,5 @@ EXIT_CODES: dict[int, str] = {
     20: "finished, but a declared site is missing from at least one round (DEGRADED)",
     21: "the run was aborted",
     130: "interrupted (Ctrl-C or SIGTERM); start again to go on",
+    OUTPUT_CLOSED: "whoever read the output closed it (`| head`)",
 }

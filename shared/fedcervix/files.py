@@ -1,34 +1,78 @@
-"""How small files are written: whole or not at all, and secrets readable by their owner alone."""
+"""How files and folders are made: readable by their owner alone, and a file whole or not at all.
+
+Rules
+1. Files are made with mode 0600 and folders with 0700, whatever the umask is. What is shared is copied or given free by
+   hand.
+2. A file appears under its name when it is complete. Until then the old file, if any, stays as it was.
+3. A program says `keep_private` when it starts: this covers the files that libraries make (SQLite, Matplotlib, ONNX),
+   and the processes that it starts.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedWriter
 from pathlib import Path
 
-from fedcervix.weights import disk
+from fedcervix.storage import disk
+
+FILE_MODE = 0o600
+FOLDER_MODE = 0o700
 
 
-def write_whole(path: Path, data: bytes, *, mode: int = 0o644, sync: bool = True) -> None:
-    """Write a file so that, whatever happens, either the old or the new content is there. Raises StorageError.
+def keep_private() -> None:
+    """Let this process, and those that it starts, make files and folders that only their owner may use."""
+    os.umask(0o777 & ~FOLDER_MODE)
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder, and those above it that are missing, each 0700; return its path. Raises StorageError.
+
+    A folder that is there keeps its mode.
+    """
+    with disk(path, "write"):
+        missing = [path, *path.parents]
+        for folder in reversed([folder for folder in missing if not folder.is_dir()]):
+            folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
+    return path
+
+
+def private(path: str, flags: int) -> int:
+    """Open a file for `open(path, mode, opener=private)`: where it is new, it is made with mode 0600."""
+    return os.open(path, flags, FILE_MODE)
+
+
+@contextmanager
+def writing(path: Path, *, sync: bool = True) -> Iterator[BufferedWriter]:
+    """Write a file that takes the place of `path` when the block ends well, and leaves no trace when it does not.
 
     Without `sync` a killed process changes nothing of that; a machine that loses its power within seconds may leave the
-    old content, or on some file systems an empty file or one of zero bytes.
+    old content, or on some file systems an empty file or one of zero bytes. Raises StorageError.
     """
     making = path.with_name(f".{path.name}.{os.getpid()}")
     with disk(path, "write"):
         try:
-            descriptor = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-            with os.fdopen(descriptor, "wb") as out:
-                out.write(data)
+            with open(making, "wb", opener=private) as out:
+                yield out
                 out.flush()
                 if sync:
                     os.fsync(out.fileno())
             making.replace(path)
-        except OSError:
+        finally:
             making.unlink(missing_ok=True)
-            raise
+
+
+def write_whole(path: Path, data: bytes, *, sync: bool = True) -> None:
+    """Write a file: whatever happens, either the old or the new content is there (see `writing`). Raises StorageError.
+
+    Its mode is 0600.
+    """
+    with writing(path, sync=sync) as out:
+        out.write(data)
 
 
 def write_secret(path: Path, data: bytes) -> None:
-    """Write a file that only its owner may read (0600). Raises StorageError."""
-    write_whole(path, data, mode=0o600)
+    """Write a key, or a file that is as secret as one. Raises StorageError."""
+    write_whole(path, data)

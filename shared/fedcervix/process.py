@@ -1,33 +1,97 @@
-"""How a command talks and ends: tables, three lines and a documented exit code, never a bare traceback."""
+"""How a command talks and ends: tables, three lines and a documented exit code, never a bare traceback.
+
+Rules
+1. Files are read and written as UTF-8, and what is printed has the terminal's encoding. A character that it does not
+   have is replaced: no output ends in an error.
+2. An error of ours is three lines and its exit code. So is a file that cannot be used. A package that is missing is one
+   line: the command that installs it.
+3. Whoever closes the output (`| head`) has read enough: the program ends without a word.
+"""
 
 from __future__ import annotations
 
 import atexit
+import codecs
+import io
+import locale
 import os
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
-from fedcervix.errors import FedcervixError
+from fedcervix.errors import OUTPUT_CLOSED, FedcervixError
+from fedcervix.extras import lacking
+from fedcervix.files import keep_private
+from fedcervix.storage import disk
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 PIPE_COLUMNS = 140
 """width of tables where there is no terminal to ask"""
+INTERRUPTED = 130
+PLAIN = {"–": "-", "—": "-", "−": "-", "‑": "-", "…": "...", "“": '"', "”": '"', "’": "'", "≤": "<=", "≥": ">="}
+"""what stands for a character that a terminal's encoding does not have"""
 
 
 def stdout_console() -> Console:
     """Return where tables are printed: as wide as the terminal, or wide enough for a log."""
-    console = Console()
-    return console if console.is_terminal else Console(width=PIPE_COLUMNS)
+    from rich.console import Console
+
+    class Tables(Console):
+        def on_broken_pipe(self) -> None:
+            sys.exit(OUTPUT_CLOSED)
+
+    console = Tables()
+    return console if console.is_terminal else Tables(width=PIPE_COLUMNS)
 
 
 def exits(command: click.Command) -> None:
     """Run a command line; print errors of ours as three lines and exit with their code (see errors.EXIT_CODES)."""
+    _use_utf8()
+    _print_anything()
+    keep_private()
     with ends_whole():
         _run(command)
+
+
+def _use_utf8() -> None:
+    """Start this program again in Python's UTF-8 mode where the locale would have it read files as something else.
+
+    It is what Python does for the locales C and POSIX, and from version 3.15 on for all (PEP 540, PEP 686): manifests,
+    recipes and the names in them are UTF-8, whatever the terminal is. Processes that this one starts inherit it.
+    """
+    if not sys.flags.utf8_mode and not _is_utf8(locale.getencoding()):
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606  (ourselves)
+
+
+def _print_anything() -> None:
+    """Let the standard streams replace what they cannot encode; they have the encoding that the terminal has."""
+    codecs.register_error("plain", _in_plain_characters)
+    terminal = locale.getencoding()
+    foreign = not _is_utf8(terminal) and codecs.lookup(terminal).name != "ascii"  # C says ASCII, and shows UTF-8
+    encoding = terminal if foreign and "PYTHONIOENCODING" not in os.environ else None
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding=encoding or stream.encoding, errors="plain")
+
+
+def _is_utf8(encoding: str) -> bool:
+    return codecs.lookup(encoding).name == "utf-8"
+
+
+def _in_plain_characters(error: UnicodeError) -> tuple[str, int]:
+    """Replace what an encoding does not have: a hyphen for a dash, and a number for what has no like."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    found = error.object[error.start : error.end]
+    plain = (PLAIN.get(character, character.encode("ascii", "backslashreplace").decode()) for character in found)
+    return "".join(plain), error.end
 
 
 @contextmanager
@@ -59,28 +123,46 @@ class _Ending:
             for stream in (sys.stdout, sys.stderr):
                 if stream is not None:  # it was closed before the program began
                     stream.flush()
+        except BrokenPipeError:
+            os._exit(self.status or OUTPUT_CLOSED)
         except (OSError, ValueError):
             return  # the same
         os._exit(self.status)
 
 
 def _run(command: click.Command) -> None:
+    stdout = sys.stdout
     try:
         command(standalone_mode=False)
     except FedcervixError as error:
         fail(error)
-    except click.exceptions.Abort:
-        sys.exit(130)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as wrong:
         wrong.show()
         sys.exit(wrong.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception:  # noqa: BLE001  (the last line of defence of a process)
-        traceback.print_exc()
-        fail(FedcervixError("this should not happen", cause="a bug", next_step="report the lines above"))
+    except SystemExit:
+        if sys.stdout is not stdout:  # click puts another one there when nobody reads what is printed
+            sys.exit(OUTPUT_CLOSED)
+        raise
+    except Exception as error:  # noqa: BLE001  (the last line of defence of a process)
+        _fail_of(error)
+
+
+def _fail_of(error: Exception) -> None:
+    """Print an error that is not ours, and exit."""
+    if isinstance(error, ImportError) and (known := lacking(error)):
+        fail(known)
+    if isinstance(error, OSError) and error.filename is not None:
+        try:
+            with disk(str(error.filename), "use"):
+                raise error
+        except FedcervixError as known:
+            fail(known)
+    traceback.print_exception(error)
+    fail(FedcervixError("this should not happen", cause="a bug", next_step="report the lines above"))
 
 
 def fail(error: FedcervixError) -> None:

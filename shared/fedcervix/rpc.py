@@ -211,15 +211,15 @@ def _bounded(text: str) -> str:
     return text if len(json.dumps(text)) <= 1500 else text.encode("ascii", "replace")[:1200].decode()
 
 
-def translate(error: grpc.RpcError, address: str) -> FedcervixError:
+def translate(error: grpc.RpcError, address: str, *, next_step: str = "site-agent check") -> FedcervixError:
     """Return the error that the other side raised, or LinkError where the line failed."""
     code, details = error.code(), error.details() or ""
     if code in _ERRORS:
         try:
-            what, cause, next_step = json.loads(details)
+            what, cause, said = json.loads(details)
         except (ValueError, TypeError):
-            what, cause, next_step = details, "", ""
-        return _ERRORS[code](str(what), cause=str(cause), next_step=str(next_step))
+            what, cause, said = details, "", ""
+        return _ERRORS[code](str(what), cause=str(cause), next_step=str(said))
     if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and details.startswith(_BUGS):
         return RemoteError(
             f"the coordinator at {address} failed at this call ({_in_short(details)})",
@@ -231,7 +231,7 @@ def translate(error: grpc.RpcError, address: str) -> FedcervixError:
     return LinkError(
         f"the coordinator at {address} cannot be reached ({_in_short(details)})",
         cause="it is not running, the address is wrong, or a firewall or proxy is in the way",
-        next_step="site-agent check",
+        next_step=next_step,
     )
 
 

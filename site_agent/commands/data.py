@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 import click
 import numpy as np
@@ -29,11 +29,11 @@ from rich.table import Table
 from fedcervix.errors import DataError, StorageError
 from fedcervix.files import write_secret
 from fedcervix.manifest import SPLITS, at_most
-from site_agent.collection import UNREADABLE_MAX, Collection, Image, Purpose, index, require
-from site_agent.commands.phantom import phantom
+from site_agent.collection import Collection, Image, Purpose, index, require
 from site_agent.images import PIXELS_MAX, Progress, decode, each, square
 from site_agent.likeness import Comparison, Leak
 from site_agent.not_same import DECLARED, Candidate, format_pairs
+from site_agent.remarks import remarks
 
 LISTED_MAX = 10
 TILE_PX = 128
@@ -44,55 +44,7 @@ PLAIN_REPORTS = 10
 LABEL_COLOURS = {1: (214, 60, 60), 0: (60, 150, 90), None: (130, 130, 130)}
 LABEL_NAMES = {1: "case", 0: "control", None: "unlabelled"}
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 
-data = click.Group("data", help="Look at a collection of images before anything is trained.")
-
-
-def _collection_options(command: Command) -> Command:
-    """Add the options that decide how a collection is indexed."""
-    for option in reversed(
-        (
-            click.argument("manifest", type=click.Path(path_type=Path)),
-            click.option(
-                "--splits",
-                "splits_file",
-                type=click.Path(path_type=Path, dir_okay=False),
-                help="Where this site keeps which patient is in which split; drawn and written if it is new.",
-            ),
-            click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the splits."),
-            click.option(
-                "--unreadable-max",
-                type=click.FloatRange(0, 1),
-                default=UNREADABLE_MAX,
-                show_default=True,
-                help="Share of unreadable images above which the collection is refused.",
-            ),
-            click.option(
-                "--not-same",
-                type=click.Path(path_type=Path, dir_okay=False),
-                help="CSV file of pairs of images that look alike and show two women.",
-            ),
-            click.option(
-                "--cache",
-                "cache_folder",
-                type=click.Path(path_type=Path, file_okay=False),
-                help="Folder that remembers what was seen, so that a second look is quick.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
-
-
-@data.command("check")
-@_collection_options
-@click.option("--full", is_flag=True, help=f"List every finding, not the first {LISTED_MAX} of each kind.")
-@click.option(
-    "--write-pairs",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the pairs of images of two patients that look alike to this CSV file, to be judged.",
-)
 def check(manifest: Path, full: bool, write_pairs: Path | None, **options: Any) -> None:
     """Say what MANIFEST holds: women and images by split and class, unreadable files, copies, leaks."""
     if write_pairs is not None:
@@ -106,7 +58,7 @@ def check(manifest: Path, full: bool, write_pairs: Path | None, **options: Any) 
         listed = at_most(items, len(items) if full else LISTED_MAX)
         console.print("\n" + escape("\n".join([heading, *(f"  {item}" for item in listed)])))
     console.print(f"\n{escape(_readiness(collection))}")
-    console.print(f"\nnext: look at them: site-agent data sheet {escape(str(manifest))} sheet.png")
+    console.print(f"\nnext: look at them: site-agent data sheet {escape(shlex.quote(str(manifest)))} sheet.png")
 
 
 def _check_new(pairs: Path) -> None:
@@ -141,10 +93,6 @@ def _pair_writer(pairs: Path | None) -> Callable[[Comparison], None]:
     return write
 
 
-@data.command("sheet")
-@_collection_options
-@click.argument("picture", metavar="OUT.png", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--images", "count", type=click.IntRange(1, 200), default=16, show_default=True, help="Per split.")
 def sheet(manifest: Path, picture: Path, count: int, seed: int, **options: Any) -> None:
     """Draw a contact sheet of MANIFEST's images to OUT.png. It shows patients: it must not leave the site."""
     with progress("looking at images") as report:
@@ -198,7 +146,7 @@ def _plain(what: str) -> Progress:
 
 
 def _census_table(collection: Collection) -> Table:
-    named = {image.patient for image in collection.images}
+    named = {image.patient for image in collection.images}.union(*collection.spellings)
     patients = len(named.union(*(leak.patients for leak in collection.leaks)))
     women = len({image.woman for image in collection.images})
     table = Table(
@@ -234,7 +182,7 @@ def _findings(collection: Collection) -> Iterator[tuple[str, Sequence[str]]]:
     kinds: tuple[tuple[str, Sequence[str]], ...] = (
         (
             f"{len(collection.quarantined)} unreadable, left out ({unreadable})",
-            [f"{one.image}: {one.reason}" for one in collection.quarantined],
+            [one.told for one in collection.quarantined],
         ),
         (
             f"pictures that several patients share; these stay in one split ({_advice(collection)})",
@@ -258,6 +206,7 @@ def _findings(collection: Collection) -> Iterator[tuple[str, Sequence[str]]]:
         ),
         ("patients who changed their split, to follow one they share a picture with", collection.moved),
     )
+    yield from ((remark.heading, remark.items) for remark in remarks(collection))
     yield from ((heading, items) for heading, items in kinds if items)
 
 
@@ -320,6 +269,3 @@ def _draw_tile(canvas: Pillow.Image, tile: Pillow.Image, image: Image, left: int
     canvas.paste(tile, (left + MARGIN_PX, top + MARGIN_PX))
     caption = f"{image.patient[:14]} {LABEL_NAMES[image.label]}"
     pen.text((left + MARGIN_PX, top + edge), caption, fill=LABEL_COLOURS[image.label])
-
-
-data.add_command(phantom)

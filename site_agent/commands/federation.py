@@ -2,47 +2,59 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import shlex
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from fedcervix import identity
-from fedcervix.errors import ConfigError, FedcervixError, IdentityError
+from fedcervix.commandline import meant_here
+from fedcervix.errors import ConfigError, FedcervixError, IdentityError, LinkError
 from fedcervix.files import write_secret, write_whole
 from fedcervix.rounds import Outcome
-from fedcervix.weights import disk
-from site_agent import tls
-from site_agent.agent import Agent
-from site_agent.display import Display, echo
+from fedcervix.storage import disk
 from site_agent.home import SiteHome, create
-from site_agent.instances import succeed
-from site_agent.link import GrpcLink
-from site_agent.worker import Worker, WorkFailedError
+from site_agent.joining import check_home, check_manifest
+
+if TYPE_CHECKING:
+    from site_agent.agent import Agent
+    from site_agent.worker import Worker
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 EXIT_OF = {Outcome.OK: 0, Outcome.DEGRADED: 20, Outcome.ABORTED: 21}
 
 
-@click.command("join")
-@click.argument("invitation", type=click.Path(path_type=Path))
-@click.option("--manifest", type=click.Path(path_type=Path), help="The site's manifest; written into site.toml.")
-@click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads to train with; 0: all cores.")
-@click.pass_obj
-def join(home: SiteHome, invitation: Path, manifest: Path | None, threads: int) -> None:
-    """Join a federation: make this site's key here, obtain its certificate, write site.toml."""
+def join(
+    home: SiteHome, invitation: Path, manifest: Path | None, threads: int | None, ignore_columns: Sequence[str]
+) -> None:
+    """Join a federation: make this site's key here, obtain its certificate, write site.toml.
+
+    Everything is checked before the invitation is used up.
+    """
     with disk(invitation, "read"):
         invited = identity.Invitation.parse(invitation.read_bytes())
     now = datetime.now(UTC)
     identity.check_validity(identity.identify(invited.certificate_pem), now)
-    create(home, coordinator=invited.address, manifest=manifest, threads=threads)
+    check_home(home, invited)
+    if manifest is not None:
+        check_manifest(manifest, ignore_columns or _ignored(home))
+    create(home, coordinator=invited.address, manifest=manifest, threads=threads, ignore_columns=ignore_columns)
     who = identity.Identity(invited.federation, "site", invited.site)
     key = _new_key(home)
-    certificate = _enroll(invited, identity.request(key, who))
+    try:
+        certificate = _enroll(invited, identity.request(key, who))
+    except LinkError as error:  # `check` needs the certificate that is not here yet
+        again = home.command(f"join {shlex.quote(str(invitation))}")
+        error.next_step = f"ask the coordinator's operator whether it runs; then again: {again}"
+        raise
     identity.check_issuer(certificate, invited.authority_pem)
     found = identity.identify(certificate)
     if not identity.matches(key, certificate) or found.identity != who:
@@ -52,7 +64,13 @@ def join(home: SiteHome, invitation: Path, manifest: Path | None, threads: int) 
     write_whole(home.key_file("authority.crt"), invited.authority_pem)
     click.echo(f"joined federation {who.federation} as site {who.name}; certificate until {found.not_after:%Y-%m-%d}")
     click.echo(f"the invitation is used up: delete {invitation}")
-    click.echo(f"next: look at {home.config_file}, then site-agent --home {home.folder} check")
+    if not home.config().data.manifest:
+        click.echo(f"no manifest is named yet: write its path into {home.config_file}, [data] manifest")
+    click.echo(f"next: {home.command('check')}")
+
+
+def _ignored(home: SiteHome) -> Sequence[str]:
+    return home.config().data.ignore_columns if home.config_file.exists() else ()
 
 
 NEW_KEY = "site.key.new"
@@ -70,6 +88,8 @@ def _new_key(home: SiteHome) -> bytes:
 
 
 def _enroll(invited: identity.Invitation, request_pem: bytes) -> bytes:
+    from site_agent.link import GrpcLink
+
     link = GrpcLink(
         invited.address,
         authority_pem=invited.authority_pem,
@@ -82,24 +102,23 @@ def _enroll(invited: identity.Invitation, request_pem: bytes) -> bytes:
         link.close()
 
 
-@click.command("check")
-@click.pass_obj
 def check(home: SiteHome) -> None:
-    """Try everything a run needs: configuration, certificate, clock, line, images, hardware."""
-    from site_agent.probe import examine  # it loads torch, for which neither joining nor the agent shall wait
+    """Try everything that can be known before round 1: certificate, line, images, time, memory, disk."""
+    from site_agent.display import Display
+    from site_agent.probe import examine
 
     home.config()
     problems: list[FedcervixError] = []
-    for name, result in examine(home, datetime.now(UTC)):
+    for name, result in examine(home, datetime.now(UTC), Display().show):
         if isinstance(result, FedcervixError):
             problems.append(result)
-            click.echo(f"FAILED  {name}: {result.explain()}")
+            click.echo(f"FAILED  {name}: {meant_here(result.explain())}")
         else:
             click.echo(f"ok      {name}: {result}")
     if problems:
         click.echo(f"{len(problems)} check(s) failed; mend the first one, then check again", err=True)
         sys.exit(problems[0].exit_code)
-    click.echo(f"everything a run needs is there; next: site-agent --home {home.folder}")
+    click.echo(f"everything a run needs is there; next: {home.command()}")
 
 
 def run(home: SiteHome) -> None:
@@ -107,7 +126,13 @@ def run(home: SiteHome) -> None:
     certificate = home.certificate()
     identity.check_validity(certificate, datetime.now(UTC))
     address = _address(home)
-    home.manifest()
+    from site_agent import tls
+    from site_agent.agent import Agent
+    from site_agent.display import Display, echo
+    from site_agent.instances import succeed
+    from site_agent.link import GrpcLink
+    from site_agent.worker import Worker
+
     site, display = certificate.identity.name, Display()
     with home.locked():
         link = GrpcLink(
@@ -119,26 +144,33 @@ def run(home: SiteHome) -> None:
         )
         worker = Worker(home, site)
         key_files = [home.key_file(name) for name in ("authority.crt", "site.crt", "site.key")]
-        agent = Agent(home, site, link, worker, display.show, lambda: tls.look(address, *key_files))
+        look = functools.partial(tls.look, address, *key_files)
+        agent = Agent(
+            home, site, link, worker, display.show, look, check=lambda: _check_here(home), examine=worker.examine
+        )
         _on_signals(agent, worker)
         echo(f"site {site} of federation {certificate.identity.federation}, coordinator {address}", err=True)
         try:
             leave = agent.run()
         except KeyboardInterrupt:
             display.close()
-            echo(f"stopped; go on with: site-agent --home {home.folder}", err=True)
+            echo(f"stopped; go on with: {home.command()}", err=True)
             sys.exit(130)
-        except WorkFailedError as error:
-            display.close()
-            echo(f"error: {error.explain()}", err=True)
-            sys.exit(error.work_exit_code)
         finally:
             display.close()
             link.close()
     echo(f"{leave.outcome}: {leave.reason}")
     if leave.outcome is not Outcome.ABORTED:
-        echo(f"next: site-agent --home {home.folder} finetune")
+        echo(f"next: {home.command('finetune')}")
     sys.exit(EXIT_OF[leave.outcome])
+
+
+def _check_here(home: SiteHome) -> None:
+    """Raise what can be known without the coordinator and without opening an image."""
+    from site_agent import hardware
+
+    check_manifest(home.manifest(), home.config().data.ignore_columns)
+    hardware.look(home.config().hardware)
 
 
 def _address(home: SiteHome) -> str:
@@ -147,7 +179,7 @@ def _address(home: SiteHome) -> str:
         raise ConfigError(
             f"{home.config_file} names no coordinator",
             cause="[link] coordinator is empty",
-            next_step="site-agent join INVITATION.toml writes it",
+            next_step=home.command("join INVITATION.toml"),
         )
     return address
 

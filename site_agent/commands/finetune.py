@@ -19,8 +19,8 @@ from fedcervix.seeds import derive
 from site_agent import classifiers, dataset, leak_guard, models
 from site_agent.archive import utc_now
 from site_agent.collection import Collection
-from site_agent.commands.naming import set_name
-from site_agent.commands.setting import Setting, machine_of, reading, recipe_options, setting, site_name
+from site_agent.commands.collection import open_images
+from site_agent.commands.setting import Setting, machine_of, reading, site_name
 from site_agent.commands.stopping import command_line, stops
 from site_agent.devices import Machine
 from site_agent.display import Display
@@ -64,25 +64,8 @@ class Workplace:
     display: Display
 
 
-@click.command("finetune")
-@recipe_options
-@click.option(
-    "--start",
-    "starts",
-    multiple=True,
-    help="random, imagenet, or the name of a model below models/. Default: random and the newest model of each kind.",
-)
-@click.option("--name", callback=set_name, help="A set of its own: classifiers/NAME/. Default: classifiers/.")
-@click.pass_obj
-def finetune(
-    home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None, starts: tuple[str, ...], name: str
-) -> None:
-    """Fine-tune classifiers on this site's labels, one from each start.
-
-    Classifiers of one set are compared with each other, so make them with one recipe. An earlier classifier from the
-    same start goes into the history (site-agent history).
-    """
-    used = setting(home, profile, recipe_file, seed)
+def finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str) -> None:
+    """Fine-tune classifiers on this site's labels, one from each start, in the set `name`."""
     with home.locked("lock-finetune", who="another finetune"), stops(command_line(home, "finetune")):
         _finetune(home, used, starts, name)
 
@@ -91,14 +74,14 @@ def _finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str)
     machine, display = machine_of(home, used.recipe), Display()
     recipe = settled(used.recipe, machine.device, home.cache)
     click.echo(f"fine-tuning on {machine.device} in {recipe.precision}, recipe of {used.source}", err=True)
-    collection = dataset.open_collection(home, reading(display))
+    collection = open_images(home, display)
     train, valid = (dataset.labelled(home, collection, recipe, split, reading(display)) for split in ("train", "valid"))
     place = Workplace(home, name, used, recipe, machine, collection, train, valid, display)
     chosen = starts or ("random", *_newest(home))
     _check_labels(home, chosen)
     for start in chosen:
         _one(place, _beginning(home, start, recipe, collection))
-    click.echo(f"next: site-agent --home {home.folder} evaluate{f' --name {name}' if name else ''}")
+    click.echo(f"next: {home.command('evaluate')}{f' --set {name}' if name else ''}")
 
 
 def _one(place: Workplace, beginning: Beginning) -> None:
@@ -169,7 +152,7 @@ def _check_labels(home: SiteHome, starts: Sequence[str]) -> None:
         raise ModelError(
             f"{' and '.join(twice)} are both {label}: they would be the same classifier",
             cause="a set holds one classifier of each kind",
-            next_step=f"site-agent --home {home.folder} finetune --start {twice[0]} --name {_set_for(twice[0])}",
+            next_step=home.command(f"finetune --start {twice[0]} --name {_set_for(twice[0])}"),
         )
 
 

@@ -11,23 +11,15 @@ from site_agent.home import SiteHome
 from site_agent.report_store import RESULTS_FILE
 
 
-@click.group("history", invoke_without_command=True)
-@click.pass_context
-def history(context: click.Context) -> None:
-    """List models, classifiers and reports of this site, with earlier ones, their digests and dates.
-
-    What was made anew has not overwritten what was there before: it lies below history/.
-    """
-    if context.invoked_subcommand is not None:
-        return
-    home: SiteHome = context.obj
+def history(home: SiteHome) -> None:
+    """List what this site has made; what cannot be read is named with the reason."""
     found = entries(home)
     stdout_console().print(table([entry for entry in found if not entry.trouble]))
     for entry in found:
         if entry.trouble:
             click.echo(f"{entry.kind} {entry.place} cannot be read:\n{entry.trouble}")
     if not found:
-        click.echo(f"nothing was made here yet; next: site-agent --home {home.folder} finetune")
+        click.echo(f"nothing was made here yet; next: {home.command('finetune')}")
 
 
 def table(found: list[Entry]) -> Table:
@@ -41,15 +33,8 @@ def table(found: list[Entry]) -> Table:
     return drawn
 
 
-@history.command("compare")
-@click.argument("report")
-@click.argument("other")
-@click.pass_obj
 def compare_reports(home: SiteHome, report: str, other: str) -> None:
-    """Lay the scores of two reports side by side, and say whether they can be compared.
-
-    REPORT and OTHER are names of folders below reports/, or paths.
-    """
+    """Print the scores of two reports side by side, and whether they can be compared."""
     one, two = (_told(home, name) for name in (report, other))
     said, rows = compare(one, two)
     for line in said:

@@ -13,23 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from site_agent.phantom import INSTITUTIONS, write_institution
 
-TEST_WOMEN = "Labelled women on top, only to be tested; manifest.csv then gives all splits."
 PLAIN_LINES = 10
 """how many progress lines are printed where there is no terminal"""
 
 
-@click.command("phantom")
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--institution", type=click.Choice(sorted(INSTITUTIONS)), required=True, help="Whose camera and labels.")
-@click.option("--women", type=click.IntRange(min=2), required=True, help="Labelled women; unlabelled ones come on top.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Equal seeds, equal bytes.")
-@click.option(
-    "--unlabelled-per-labelled",
-    type=click.FloatRange(min=0, max=1000),
-    default=None,
-    help="Unlabelled visits per labelled woman.  [default: the paper's, Table I: nhs 2.26, alts 2.72]",
-)
-@click.option("--test-women", type=click.IntRange(min=0), default=0, show_default=True, help=TEST_WOMEN)
 def phantom(
     folder: Path, institution: str, women: int, seed: int, unlabelled_per_labelled: float | None, test_women: int
 ) -> None:

@@ -17,45 +17,15 @@ from site_agent.classifiers import StoredClassifier
 from site_agent.collection import patients_of
 from site_agent.commands.data import progress
 from site_agent.home import SiteHome
+from site_agent.notices import CSV_NOTE
 from site_agent.picture_files import Listing, list_files
-from site_agent.scoring import NOT_A_DEVICE, Row, Training, csv_text, score_files
-
-EXIT_CODES = """\b
-Exit codes
-  0   the file is written and an image is scored; column `problem` says what is wrong with others
-  4   no image is scored: there is none, or none can be read (then the file is written all the same)
-  8   the file cannot be written, or is there already (--force)
-  10  there is no such classifier, or it is damaged
-"""
+from site_agent.scoring import Row, Training, csv_text, score_files
 
 
-@click.command("predict", epilog=EXIT_CODES)
-@click.argument("classifier")
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    *("--out", "-o"),
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("predictions.csv"),
-    show_default=True,
-    help="The CSV file to write.",
-)
-@click.option("--force", is_flag=True, help="Replace the file if it is there already.")
-@click.option(
-    "--manifest",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Manifest that names the patients of the images. Default: the site's own.",
-)
-@click.pass_obj
 def predict(
     home: SiteHome, classifier: str, images: tuple[Path, ...], out: Path, manifest: Path | None, *, force: bool
 ) -> None:
-    """Write the probability of case of new images (files or folders) to a CSV file. Not a medical device.
-
-    CLASSIFIER is the name of a folder below classifiers/ (random, ssl, csfssl, ...), or a path to one.
-
-    The file has a row for every file below IMAGES, linked folders included: its probability, or why it has none. Hidden
-    files, tables and text are passed over and counted. What an image is, its content says, not its name.
-    """
+    """Write the probability of case of every file named or below a named folder to `out`."""
     _check_free(out, force=force)
     folder = home.folder / "classifiers" / classifier
     stored = classifiers.read(folder if folder.is_dir() else Path(classifier))
@@ -68,7 +38,7 @@ def predict(
     write_secret(out, csv_text(stored, rows).encode("utf-8"))
     for line in _summary(stored, rows, listing.passed_over):
         click.echo(line)
-    click.echo(f"{NOT_A_DEVICE}: these probabilities are no diagnosis\nwrote {path_cell(out)}")
+    click.echo(f"{CSV_NOTE}\nwrote {path_cell(out)}")
     if all(row.probability is None for row in rows):
         raise _none_readable(rows, out)
 
@@ -95,7 +65,7 @@ def _patients(home: SiteHome, manifest: Path | None) -> Mapping[Path, str]:
     if manifest is not None:
         return patients_of(manifest)
     try:
-        return patients_of(home.manifest())
+        return patients_of(home.manifest(), home.config().data.ignore_columns)
     except (ConfigError, DataError) as error:
         click.echo(f"column patient is empty: {error.what}", err=True)
         return {}

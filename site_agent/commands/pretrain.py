@@ -15,19 +15,17 @@ import click
 
 from fedcervix.errors import ModelError, StorageError
 from fedcervix.plan import Recipe, canonical_json
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 from site_agent import dataset, leak_guard, models
 from site_agent.archive import utc_now
 from site_agent.assemble import contact_sheet
 from site_agent.collection import Collection, can, digest_of, index
-from site_agent.commands.naming import model_name
+from site_agent.commands.collection import open_images
 from site_agent.commands.setting import (
     RECIPE_OPTIONS,
     Setting,
     machine_of,
     reading,
-    recipe_options,
-    setting,
     site_name,
 )
 from site_agent.commands.stopping import command_line, stops
@@ -51,33 +49,14 @@ COPIES = 2
 PARTS: tuple[Part, Part] = ("train", "valid")
 
 
-@click.command("pretrain")
-@recipe_options
-@click.option(
-    "--also", type=click.Path(path_type=Path), multiple=True, help="Further manifests to pool (CSSL), where allowed."
-)
-@click.option("--tensorboard", type=click.Path(path_type=Path), help="Folder for TensorBoard's event files.")
-@click.option(
-    "--name", callback=model_name, help="Folder below models/. Default: ssl, or cssl where manifests are pooled."
-)
-@click.option("--restart", is_flag=True, help="Begin anew, even where an interrupted training could go on.")
-@click.pass_obj
 def pretrain(
-    home: SiteHome,
-    profile: str | None,
-    recipe_file: Path | None,
-    seed: int | None,
-    also: tuple[Path, ...],
-    tensorboard: Path | None,
-    name: str,
-    restart: bool,
+    home: SiteHome, used: Setting, also: tuple[Path, ...], tensorboard: Path | None, name: str, restart: bool
 ) -> None:
     """Train a cervix model on this site's images alone (SSL), or on pooled manifests (CSSL).
 
     What was interrupted goes on from its last checkpoint when the same command is given again. A model that stands in
     the folder goes into the history (site-agent history).
     """
-    used = setting(home, profile, recipe_file, seed)
     folder = home.models / (name or ("cssl" if also else "ssl"))
     _check_place(home, folder)
     with home.locked("lock-pretrain", who="another pretrain"), stops(command_line(home, "pretrain")) as stop:
@@ -251,7 +230,7 @@ class Watch:
 
 def _collections(home: SiteHome, also: Sequence[Path], display: Display) -> list[Collection]:
     """Return this site's collection, and those of further manifests behind it."""
-    data, collections = home.config().data, [dataset.open_collection(home, reading(display))]
+    data, collections = home.config().data, [open_images(home, display)]
     for manifest in also:
         name = hashlib.sha256(str(manifest.resolve()).encode()).hexdigest()[:12]
         collections.append(
@@ -261,6 +240,7 @@ def _collections(home: SiteHome, also: Sequence[Path], display: Display) -> list
                 seed=data.split_seed,
                 unreadable_max=data.unreadable_max,
                 cache_folder=home.cache,
+                ignore_columns=data.ignore_columns,
             )
         )
     return collections

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,10 +13,12 @@ from fedcervix.config import apply_profile, read_toml
 from fedcervix.errors import ConfigError
 from fedcervix.plan import Plan, Recipe
 from fedcervix.profiles import PROFILES
-from site_agent.devices import Machine, ready
 from site_agent.display import Display
 from site_agent.home import HardwareSection, SiteHome
 from site_agent.runs import last_federation
+
+if TYPE_CHECKING:
+    from site_agent.devices import Machine
 
 RECIPE_OPTIONS = ("profile", "recipe_file", "seed")
 """parameters that say with which recipe a command trains: what one command used, the next one needs"""
@@ -37,7 +39,7 @@ def setting(home: SiteHome, profile: str | None, recipe_file: Path | None, seed:
         raise ConfigError(
             f"{home.config_file} does not exist",
             cause="wrong --home, or not set up yet",
-            next_step=f"site-agent --home {home.folder} join INVITATION.toml; to train without a federation, write "
+            next_step=f"{home.command('join INVITATION.toml')}; to train without a federation, write "
             'two lines into that file: [data], and manifest = "/path/of/manifest.csv"',
         )
     if recipe_file is not None:
@@ -76,6 +78,8 @@ def machine_of(home: SiteHome, recipe: Recipe) -> Machine:
     hardware = home.config().hardware
     for note in _without_effect(hardware, recipe):
         click.echo(f"note: {note}", err=True)
+    from site_agent.devices import ready  # it loads torch, and a mistake in a recipe is found without
+
     return ready(hardware)
 
 
@@ -100,17 +104,6 @@ def last_plan(home: SiteHome) -> Plan | None:
 def site_name(home: SiteHome) -> str:
     """Return the site's name; a site that has not joined a federation is called `site`."""
     return home.certificate().identity.name if home.key_file("site.crt").exists() else "site"
-
-
-def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that say with which recipe it trains."""
-    for option in (
-        click.option("--seed", type=click.IntRange(min=0), help="Default: that of the last run, or 0."),
-        click.option("--recipe", "recipe_file", type=click.Path(path_type=Path), help="TOML file with recipe keys."),
-        click.option("--profile", type=click.Choice(list(PROFILES)), help="Default: the last run's recipe, or paper."),
-    ):
-        command = option(command)
-    return command
 
 
 def reading(display: Display) -> Callable[[int, int], None]:

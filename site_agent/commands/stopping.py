@@ -60,7 +60,7 @@ def command_line(home: SiteHome, command: str, options: Collection[str] | None =
     for option in context.command.params:
         name = str(option.name)
         taken = name != "restart" if options is None else name in options
-        if taken and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        if taken and name in context.params and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             words += _given(option, context.params[name])
     return shlex.join(words)
 

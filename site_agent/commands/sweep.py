@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -14,13 +15,14 @@ from rich.table import Table
 
 from fedcervix.errors import TrainingError
 from fedcervix.files import write_whole
-from fedcervix.plan import SITE_NAME, Recipe
+from fedcervix.plan import Recipe
 from fedcervix.process import stdout_console
 from site_agent import dataset
 from site_agent.archive import put_away, utc_now
 from site_agent.checkpoints import Checkpoints
 from site_agent.collection import Collection, digest_of
-from site_agent.commands.setting import Setting, machine_of, reading, recipe_options, setting, site_name
+from site_agent.commands.collection import open_images
+from site_agent.commands.setting import Setting, machine_of, reading, site_name
 from site_agent.commands.stopping import command_line, stops
 from site_agent.display import Display
 from site_agent.home import SiteHome
@@ -44,30 +46,9 @@ CELLS = "cells.json"
 CHOSEN = "chosen.toml"
 
 
-def _numbers(_context: click.Context, parameter: click.Parameter, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in text.split(","))
-    except ValueError:
-        raise click.BadParameter(f"whole numbers with commas between them, as {parameter.default}") from None
-
-
-def _folder_name(_context: click.Context, _parameter: click.Parameter, text: str) -> str:
-    if SITE_NAME.fullmatch(text) is None:
-        raise click.BadParameter("a-z, 0-9 and inner hyphens")
-    return text
-
-
-@click.command("sweep")
-@recipe_options
-@click.option("--batch-images", default="8,16,32", show_default=True, callback=_numbers, help="N to try.")
-@click.option("--width", default="64,128,256", show_default=True, callback=_numbers, help="Dense widths to try.")
-@click.option("--name", default="sweep", show_default=True, callback=_folder_name, help="Folder below sweeps/.")
-@click.pass_obj
 def sweep(
     home: SiteHome,
-    profile: str | None,
-    recipe_file: Path | None,
-    seed: int | None,
+    used: Setting,
     batch_images: tuple[int, ...],
     width: tuple[int, ...],
     name: str,
@@ -78,7 +59,6 @@ def sweep(
 
     E (epochs_per_round) exists in a federation alone: run one with each E, and compare the mean validation losses.
     """
-    used = setting(home, profile, recipe_file, seed)
     with home.locked(f"lock-sweep-{name}", who=f"another sweep {name}"), stops(command_line(home, "sweep")) as stop:
         _sweep(home, used, batch_images, width, home.folder / "sweeps" / name, stop)
 
@@ -94,7 +74,7 @@ def _sweep(
     kept = read_cells(folder / CELLS)
     click.echo(f"{len(recipes)} combinations on {machine.device}, recipe of {used.source}", err=True)
     try:
-        collection = dataset.open_collection(home, reading(display))
+        collection = open_images(home, display)
         material = gather(home, collection, used.recipe, reading(display))
         named = {cell_key(r, seed=used.seed, stream=site_name(home), images=material.digest) for r in recipes}
         if finished := len(named & kept.keys()):
@@ -229,4 +209,5 @@ def _report(
     click.echo("in a federation's coordinator.toml:")
     click.echo(f"  [run.recipe]\n  batch_images = {best.batch_images}\n  width = {best.width}")
     with_seed = f" --seed {used.seed}" if used.seed else ""
-    click.echo(f"next: site-agent --home {home.folder} pretrain --recipe {folder / CHOSEN}{with_seed}")
+    recipe_words = f"--recipe {shlex.quote(str(folder / CHOSEN))}{with_seed}"
+    click.echo(f"next: {home.command(f'pretrain {recipe_words}')}")

@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from fedcervix.errors import DataError, StorageError
-from site_agent.commands.phantom import phantom
+from site_agent.cli import data_phantom as phantom
 from site_agent.phantom import INSTITUTIONS, write_institution
 from site_agent.phantom.anatomy import Disease
 from site_agent.phantom.collection import attendance, diagnose, woman_of

@@ -1,0 +1,5 @@
+"""`python -m cervix_study`."""
+
+from cervix_study.cli import main
+
+main()

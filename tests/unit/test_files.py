@@ -1,0 +1,92 @@
+"""Files and folders are their owner's alone, and a file is there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fedcervix.errors import StorageError
+from fedcervix.files import make_folder, private, write_whole, writing
+
+
+@pytest.fixture(autouse=True, params=[0o000, 0o022, 0o077], ids=oct)
+def umask(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = os.umask(request.param)
+    yield
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_files_are_their_owners_whatever_the_umask_is(tmp_path: Path) -> None:
+    write_whole(tmp_path / "report.html", b"a page")
+    with writing(tmp_path / "rows.csv") as out:
+        out.write(b"a,b\n")
+    with open(tmp_path / "log", "ab", opener=private) as out:
+        out.write(b"a line\n")
+    assert {path.name: mode(path) for path in tmp_path.iterdir()} == {
+        "report.html": 0o600,
+        "rows.csv": 0o600,
+        "log": 0o600,
+    }
+
+
+def test_a_file_that_others_could_read_is_replaced_by_one_that_they_cannot(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    file.write_text("old")
+    file.chmod(0o644)
+    write_whole(file, b"new")
+    assert (file.read_text(), mode(file)) == ("new", 0o600)
+
+
+def test_folders_are_their_owners_and_those_that_were_there_stay_as_they_are(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    there.chmod(0o755)
+    assert make_folder(there / "home" / "reports") == there / "home" / "reports"
+    make_folder(there)
+    assert [mode(path) for path in (there, there / "home", there / "home" / "reports")] == [0o755, 0o700, 0o700]
+
+
+def write_half(file: Path) -> None:
+    with writing(file) as out:
+        out.write(b"half")
+        out.flush()
+        raise ZeroDivisionError
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    write_whole(file, b"old")
+    with pytest.raises(ZeroDivisionError):
+        write_half(file)
+    assert (file.read_bytes(), list(tmp_path.iterdir())) == (b"old", [file])
+
+
+def test_what_cannot_be_written_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "a file").touch()
+    for wrong in (lambda: make_folder(tmp_path / "a file" / "home"), lambda: write_whole(tmp_path / "no" / "x", b"")):
+        with pytest.raises(StorageError, match="cannot write") as raised:
+            wrong()
+        assert raised.value.next_step
+
+
+def test_a_program_keeps_private_what_libraries_and_its_processes_write(tmp_path: Path) -> None:
+    program = (
+        "import click, sqlite3, subprocess, pathlib; from fedcervix.process import exits\n"
+        "@click.command()\n"
+        "def command():\n"
+        "    sqlite3.connect('a.db').execute('create table t (x)'); pathlib.Path('b').mkdir()\n"
+        "    subprocess.run(['touch', 'c'], check=True)\n"
+        "exits(command)"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=60)
+    assert {path.name: mode(path) for path in tmp_path.iterdir()} == {"a.db": 0o600, "b": 0o700, "c": 0o600}
