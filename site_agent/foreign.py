@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 HEAD_BYTES = 512
 
@@ -31,8 +32,10 @@ _KINDS: tuple[tuple[int, bytes, str], ...] = (
 """(offset, bytes found there, what the file is and what to do)"""
 
 
-def foreign_kind(head: bytes) -> str:
-    """Return what a file is that begins with these HEAD_BYTES, and what to do; empty where that is not known."""
+def reason(file: BinaryIO) -> str:
+    """Return what a file is, and what to do; empty where that is not known."""
+    file.seek(0)
+    head = file.read(HEAD_BYTES)
     return next((kind for offset, magic, kind in _KINDS if head[offset : offset + len(magic)] == magic), "")
 
 

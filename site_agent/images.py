@@ -37,7 +37,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from fedcervix.plan import Fit
-from site_agent import jpegs, pngs, tiffs
+from site_agent import foreign, jpegs, pngs, tiffs
 from site_agent.samples import Decoded, of_image
 from site_agent.samples import Pixels as Pixels
 from site_agent.unreadable import DAMAGE, OPEN_FAILED, translated
@@ -146,7 +146,7 @@ def _open(file: BinaryIO) -> Image.Image:
     try:
         return Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
-        if reason := tiffs.reason(file) or jpegs.reason(file):
+        if reason := tiffs.reason(file) or jpegs.reason(file) or foreign.reason(file):
             raise UnreadableError(reason) from None
         raise
     except Image.DecompressionBombError as error:

@@ -61,7 +61,7 @@ def list_files(named: Iterable[Path]) -> Listing:
     return Listing(tuple(files.values()), dict(walk.passed_over))
 
 
-def is_file(path: Path) -> bool:
+def _is_file(path: Path) -> bool:
     """Return whether this is a file with content: to open a pipe would wait for ever."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
@@ -128,7 +128,7 @@ class _Walk:
         if self._hidden(path.name):
             return False
         ending = path.suffix.casefold().removeprefix(".")
-        if ending not in NO_PICTURES or (is_file(path) and looks_like_a_picture(head_of(path))):
+        if ending not in NO_PICTURES or (_is_file(path) and looks_like_a_picture(head_of(path))):
             return True
         self.passed_over[f".{ending}"] += 1
         return False

@@ -19,12 +19,11 @@ from site_agent.classifiers import WEIGHTS, StoredClassifier
 from site_agent.collection import Image
 from site_agent.devices import ready
 from site_agent.finetune import predict
-from site_agent.foreign import foreign_kind, head_of
 from site_agent.home import SiteHome
 from site_agent.images import Progress, UnreadableError, decode, each, pixel_digest, square
 from site_agent.leak_guard import Seen, SiteKey
 from site_agent.notices import CSV_NOTE
-from site_agent.picture_files import Found, is_file
+from site_agent.picture_files import Found
 
 BATCH_FILES = 64
 COLUMNS = (
@@ -107,8 +106,7 @@ def _reader(recipe: Recipe) -> Callable[[Found], Picture]:
         try:
             pixels = decode(found.path)
         except UnreadableError as error:
-            known = foreign_kind(head_of(found.path)) if is_file(found.path) else ""
-            return Picture(found.path, known or error.reason)
+            return Picture(found.path, error.reason)
         return Picture(found.path, "", pixel_digest(pixels), square(pixels, recipe.image_px, recipe.fit))
 
     return read

@@ -205,7 +205,7 @@ def test_what_is_not_an_image_file_is_unreadable(tmp_path: Path) -> None:
     assert found == {
         "empty.jpg": "an empty file",
         "text.jpg": "not a JPEG, PNG, TIFF or BMP image, or damaged at its beginning",
-        "other.gif": "not a JPEG, PNG, TIFF or BMP image, or damaged at its beginning",
+        "other.gif": "a GIF picture: save it as PNG",
         "folder.jpg": "not a file",
         "pipe.jpg": "not a file",
         "absent.jpg": "no such file",
