@@ -1,4 +1,4 @@
-"""What an operator sees and does from the first command to the last: begin, start, watch, a stopped site, runs, export."""
+"""What an operator sees and does: begin, start, watch, a stopped site, runs, export; and all of it over IPv6."""
 
 from __future__ import annotations
 
