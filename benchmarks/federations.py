@@ -24,8 +24,9 @@ from typing import Any
 
 from benchmarks.payloads import Payload
 from benchmarks.readings import families, started_at
-from coordinator.home import Founding, Home
-from coordinator.home import create as create_home
+from coordinator.founding import Founding
+from coordinator.founding import create as create_home
+from coordinator.home import Home
 from coordinator.registry import Registry
 from fedcervix import identity
 from fedcervix.events import AggregateStored

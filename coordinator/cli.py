@@ -107,7 +107,8 @@ def start(home: Home, **options: Any) -> None:
 @with_home
 def runs(home: Home, **options: Any) -> None:
     """List all runs of this home, with mode and outcome."""
-    from coordinator.commands import runs as work
+    home.insist()
+    from coordinator.looking import runs as work
 
     work(home, **options)
 
@@ -119,7 +120,8 @@ def runs(home: Home, **options: Any) -> None:
 @with_home
 def status(home: Home, **options: Any) -> None:
     """Show who does what, since when, until when; with RUN, how that run ended."""
-    from coordinator.commands import status as work
+    home.insist()
+    from coordinator.looking import status as work
 
     work(home, **options)
 

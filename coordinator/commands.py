@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import shlex
 import signal
@@ -15,26 +15,26 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.live import Live
 
 from coordinator import first_model, history, results
 from coordinator.engine import Engine
-from coordinator.home import Founding, Home, certify_self, create
-from coordinator.operator import ask, picture, pictures
+from coordinator.founding import Founding, certify_self, create
+from coordinator.home import Home
+from coordinator.looking import runs
+from coordinator.operator import ask
 from coordinator.registry import Registry
 from coordinator.service import STOP_GRACE, Service, check_free, serve
-from coordinator.terminal import render, runs_table
 from fedcervix import identity, rpc
 from fedcervix.address import Address
 from fedcervix.allocator import share_memory_among_threads
 from fedcervix.blobs import BlobStore
+from fedcervix.commandline import is_named
 from fedcervix.errors import ConfigError, RunError
 from fedcervix.events import SiteRevoked
 from fedcervix.files import write_secret
 from fedcervix.journal import Journal, RunRecord
 from fedcervix.log import logger
 from fedcervix.plan import Mode, differences
-from fedcervix.process import stdout_console
 from fedcervix.rounds import Outcome
 from fedcervix.storage import disk
 from fedcervix.wire import federation_pb2 as wire
@@ -44,6 +44,8 @@ EXIT_OF = {Outcome.OK: 0, Outcome.DEGRADED: 20, Outcome.ABORTED: 21}
 
 def init(home: Home, folder: Path | None, name: str, advertise: str, bind: str, sites: str, profile: str) -> None:
     """Make a home folder: authority, certificates, commented configuration."""
+    if folder and is_named("home") and folder.absolute() != home.folder:
+        raise click.UsageError(f"two folders are named, {folder} and {home.folder} (by --home): give one")
     home = Home(folder.absolute()) if folder else home
     roster = tuple(site.strip() for site in sites.split(",") if site.strip())
     told = Founding(name=name, advertise=advertise, bind=bind or _bind(advertise), sites=roster, profile=profile)
@@ -116,13 +118,11 @@ def _is_invitation(file: Path) -> bool:
 def begin(home: Home, mode: Mode, *, new: bool) -> None:
     """Begin a run without listening: whatever starts the coordinator next, goes on with it."""
     home.config()
-    with home.locked():
-        journal, blobs = Journal(home.journal), BlobStore(home.blobs)
+    with home.locked(), contextlib.closing(Journal(home.journal)) as journal:
         last = history.unfinished(home, journal)
         if last is not None and not new:
             raise _is_unfinished(home, last)
-        record = _begun(home, journal, blobs, mode, instead_of=last)
-        journal.close()
+        record = _begun(home, journal, BlobStore(home.blobs), mode, instead_of=last)
     click.echo(f"begun: run {record.run}, sites {', '.join(record.plan.sites)}")
     click.echo(f"next: start the service, or {home.command('start')}")
 
@@ -257,42 +257,6 @@ def _announce(home: Home, run: str, outcome: Outcome, reason: str) -> None:
     sys.exit(EXIT_OF[outcome])
 
 
-def status(home: Home, run: str | None, *, watch: bool, as_json: bool) -> None:
-    """Show who does what, since when, until when."""
-    home.insist()
-    if watch and run is None:
-        _watch(home, as_json=as_json)
-        return
-    document = picture(home, whole=as_json)
-    if document is None or run not in (None, document["run"]):
-        document = history.stands(home, run or "", whole=as_json)
-    if as_json:
-        click.echo(json.dumps(document, indent=2))
-    else:
-        stdout_console().print(render(document))
-
-
-def _watch(home: Home, *, as_json: bool) -> None:
-    if as_json:
-        for document in pictures(home):
-            click.echo(json.dumps(document))
-        return
-    with Live(console=stdout_console(), auto_refresh=False) as live:
-        for document in pictures(home):
-            live.update(render(document), refresh=True)
-
-
-def runs(home: Home, *, as_json: bool) -> None:
-    """List all runs of this home, with mode and outcome."""
-    found = history.entries(home)
-    if as_json:
-        click.echo(json.dumps([entry.document() for entry in found], indent=2))
-    elif not found:
-        click.echo(f"no run has begun here yet; next: {home.command('start --mode csfssl')}")
-    else:
-        stdout_console().print(runs_table(found))
-
-
 def revoke(home: Home, site: str) -> None:
     """Withdraw a site's certificates and invitations; its open connections are cut at once."""
     home.insist()
@@ -308,8 +272,7 @@ def abort(home: Home, reason: str) -> None:
     if reply is not None:
         click.echo(reply.text)
         return
-    with home.locked():
-        journal, blobs = Journal(home.journal), BlobStore(home.blobs)
+    with home.locked(), contextlib.closing(Journal(home.journal)) as journal:
         last = history.unfinished(home, journal)
         if last is None:
             raise RunError(
@@ -317,8 +280,8 @@ def abort(home: Home, reason: str) -> None:
                 cause="the last run has ended, or none has begun",
                 next_step=home.command("runs"),
             )
-        history.abandon(home, journal, blobs, last, time.time(), reason=f"aborted by the operator: {reason[:400]}")
-        journal.close()
+        words = f"aborted by the operator: {reason[:400]}"
+        history.abandon(home, journal, BlobStore(home.blobs), last, time.time(), reason=words)
     click.echo(f"run {last.run} is aborted; the sites hear of it when the next run begins")
 
 

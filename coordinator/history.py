@@ -157,7 +157,8 @@ def no_such_run(name: str, known: list[str], home: Home) -> RunError:
 
 def _not_running(home: Home) -> str:
     if home.is_running():
-        return "the coordinator is starting"
+        known = home.read_running()
+        return f"the coordinator (pid {known['pid']}) does not answer" if known else "the coordinator is starting"
     return f"the coordinator is not running; go on with: {home.command('start')}"
 
 

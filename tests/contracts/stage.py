@@ -28,8 +28,9 @@ import grpc
 import numpy as np
 
 from coordinator.engine import Engine
-from coordinator.home import Founding, Home
-from coordinator.home import create as create_home
+from coordinator.founding import Founding
+from coordinator.founding import create as create_home
+from coordinator.home import Home
 from coordinator.registry import Registry
 from coordinator.service import Service, serve
 from fedcervix import identity, rpc

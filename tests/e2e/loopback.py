@@ -24,8 +24,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from coordinator.home import Founding, Home
-from coordinator.home import create as create_home
+from coordinator.founding import Founding
+from coordinator.founding import create as create_home
+from coordinator.home import Home
 from coordinator.registry import Registry
 from fedcervix import identity, rpc
 from fedcervix.codec import Claim

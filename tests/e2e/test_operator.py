@@ -1,4 +1,4 @@
-"""What an operator sees and does: begin, start, watch, a stopped site, runs, export; and all of it over IPv6."""
+"""What an operator sees and does: begin, start, watch, a stopped site, runs, export."""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from coordinator.home import Founding, Home, create
+from coordinator.founding import Founding, create
+from coordinator.home import Home
 
 
 def made(folder: Path, **told: str | tuple[str, ...]) -> Home:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from coordinator import home as home_module
-from coordinator.home import Founding, Home
+from coordinator import founding
+from coordinator.founding import Founding
+from coordinator.home import Home
 from coordinator.template import REMARKS, coordinator_toml
 from fedcervix.errors import ConfigError, FedcervixError, RunError, StorageError
 from fedcervix.plan import Augment, ClassifierRecipe, Recipe, Terms
@@ -86,7 +87,7 @@ def test_what_breaks_while_it_is_written_leaves_no_trace(
     def full(*_: object) -> None:
         raise StorageError("the disk is full")
 
-    monkeypatch.setattr(home_module, "certify_self", full)
+    monkeypatch.setattr(founding, "certify_self", full)
     with pytest.raises(StorageError):
         made(home)
     assert [path.name for path in tmp_path.rglob("*")] == (["above", "home"] if there else [])

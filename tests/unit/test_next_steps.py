@@ -32,7 +32,10 @@ PROGRAMS: dict[str, click.Group] = {
     "coordinator": coordinator.cli.cli,
     "cervix-study": cervix_study.cli.cli,
 }
-VALUES = {"recipe_words": "--recipe chosen.toml --seed 3"}
+VALUES = {
+    "recipe_words": "--recipe chosen.toml --seed 3",
+    **dict.fromkeys(("name", "folder.name", "_set_for(twice[0])"), "second"),
+}
 """what stands for a placeholder, by its expression; any other one is the word X"""
 INSTALLS = "shared/fedcervix/extras.py"
 """the one file that may say how to install something: it knows where the project lies"""
