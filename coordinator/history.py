@@ -150,7 +150,7 @@ def no_such_run(name: str, known: list[str], home: Home) -> RunError:
     near = begun or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return RunError(
         f"no run is named {name!r}" + (f"; did you mean {near[-1]}?" if near else ""),
-        cause=f"of the runs there are ({len(known)}), the last one is {known[-1]}" if known else "no run has begun here yet",
+        cause=f"runs of this home: {len(known)}, the last one {known[-1]}" if known else "no run has begun here yet",
         next_step=home.command("runs"),
     )
 
