@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from cervix_study.folds import Patient
 from fedcervix.errors import DataError
+from fedcervix.identifiers import written_alike
 from fedcervix.manifest import Split, at_most
 from fedcervix.splits import MOST_PROTECTED_FIRST, groups
 from site_agent.collection import Collection, Image
@@ -51,13 +52,14 @@ def shared_pictures(seen: Sequence[Seen]) -> list[Link]:
 
 
 def shared_names(collections: Mapping[str, Collection]) -> list[Link]:
-    """Return the patients that several sites know under one identifier."""
-    sites: dict[str, set[str]] = {}
-    for site, collection in collections.items():
-        for image in collection.images:
-            sites.setdefault(image.patient, set()).add(site)
-    known = ((patient, sorted(where)) for patient, where in sorted(sites.items()))
-    return [((one, patient), (other, patient)) for patient, where in known for one, other in itertools.pairwise(where)]
+    """Return the patients that several sites know under one identifier, in whatever way each of them writes it."""
+    patients = {(site, image.patient) for site, collection in collections.items() for image in collection.images}
+    spellings = {one: names[0] for names in written_alike(patient for _, patient in patients) for one in names}
+    known: dict[str, list[Patient]] = {}
+    for site, patient in sorted(patients):
+        known.setdefault(spellings.get(patient, patient), []).append((site, patient))
+    pairs = (pair for _, same in sorted(known.items()) for pair in itertools.pairwise(same))
+    return [(one, other) for one, other in pairs if one[0] != other[0]]
 
 
 def together(splits: Mapping[Patient, Split], links: Sequence[Link]) -> dict[Patient, Split]:

@@ -16,10 +16,11 @@ from cervix_study.report.markdown import blocks_text
 from cervix_study.report.wording import NOTHING, counted, listed, with_interval
 from fedcervix import __version__
 from site_agent.evaluate import AtThreshold
+from site_agent.intervals import WOMEN_MIN
 from site_agent.model import feature_count
 from site_agent.report.page import recipe_rows, three
 
-FORMAT = "fedcervix model card 1"
+FORMAT = "fedcervix model card 2"
 CODE_LICENCE = "Apache-2.0"
 CITATION = (
     "Pal, Xue, Antani: Deep Cervix Model Development from Heterogeneous and Partially Labeled Image Datasets (method); "
@@ -71,6 +72,7 @@ def to_json(model: Released, files: Files) -> dict[str, Any]:
         "training": {
             "sites": list(model.sites),
             "origin": dict(model.origin),
+            "provenance": model.provenance.to_json() if model.provenance else None,
             "counts": [dataclasses.asdict(row) for row in model.data],
             "pictures_under_several_patients": dict(model.leaks),
             "rounds": [dict(line) for line in model.rounds],
@@ -164,15 +166,16 @@ def _metrics(model: Released) -> Iterable[Block]:
     chosen = "" if model.threshold is None else f", and from {three(model.threshold)}, chosen on validation images"
     yield Text(
         f"AUC; accuracy, recall, precision and F1 of images called case from a probability of .5{chosen}. 95 % "
-        "intervals by bootstrap over women (two images of one woman are not two witnesses); they hold what other "
-        "women would do, not what another training would do."
+        "intervals by woman (two images of one woman are not independent), as in the reports; they hold what other "
+        f"women would do, not what another training would do. With fewer than {WOMEN_MIN} test women of a class there "
+        "is none, and nothing is decided."
     )
 
 
 def _evaluation(model: Released) -> Iterable[Block]:
     yield Heading("Evaluation data")
     if not model.judged:
-        yield Text("No test of this model is recorded where it was exported from.")
+        yield Text("No test of these very weights is recorded where they were exported from.")
         return
     yield Bullets(
         tuple(
@@ -186,7 +189,7 @@ def _evaluation(model: Released) -> Iterable[Block]:
 
 def _training(model: Released) -> Iterable[Block]:
     yield Heading("Training data")
-    yield Text(f"Images of {listed(model.sites)}." if model.sites else "Images of the site that made it.")
+    yield Text(_learnt_from(model))
     if model.data:
         columns = ("site", "split", "class", "women", "labelled images", "all images")
         rows = tuple(
@@ -207,6 +210,16 @@ def _training(model: Released) -> Iterable[Block]:
     if model.rounds:
         yield Heading("Ledger of the federation", 3)
         yield _ledger(model.rounds)
+
+
+def _learnt_from(model: Released) -> str:
+    """Return whose images the weights were learnt from."""
+    pooled = model.origin.get("collections", 1)
+    own = "Images of the site that made it"
+    if model.sites:
+        tuned = ", and labelled images of the site that fine-tuned it" if model.provenance else ""
+        return f"Images of {listed(model.sites)}{tuned}."
+    return f"{own}, pooled with {counted(pooled - 1, 'further collection')}." if pooled > 1 else f"{own}."
 
 
 def _ledger(rounds: Iterable[Mapping[str, Any]]) -> Table:
@@ -241,7 +254,7 @@ def _analyses(model: Released) -> Iterable[Block]:
         for test in model.judged
         for at in dict.fromkeys((test.evaluation.fixed, test.evaluation.chosen))
     ]
-    yield Table(columns, tuple(rows), "Test results with 95 % intervals")
+    yield Table(columns, tuple(rows), "Test results")
 
 
 def _at(at: AtThreshold) -> list[Any]:
@@ -266,13 +279,14 @@ def _ethics(model: Released) -> Iterable[Block]:
 def limitations(model: Released) -> Iterable[str]:
     """Yield what to bear in mind, as far as the record tells it."""
     if not model.judged:
-        yield "It was exported without a test: nothing is known of how well it does."
+        yield "No test of these very weights is recorded: nothing is known of how well they do."
     for test in model.judged:
-        width = test.evaluation.auc.high - test.evaluation.auc.low
-        yield (
-            f"At {test.site} it was tested on {counted(test.evaluation.women, 'woman', 'women')}: the interval of the "
-            f"AUC is {width:.2f} wide."
-        )
+        tested = f"At {test.site} it was tested on {counted(test.evaluation.women, 'woman', 'women')}"
+        auc = test.evaluation.auc
+        if auc.interval is None:
+            yield f"{tested}: {auc.why}, so there is no interval. It decides nothing."
+        else:
+            yield f"{tested}: the interval of the AUC is {auc.interval[1] - auc.interval[0]:.2f} wide."
     if model.kind == "classifier":
         yield (
             "Trained with reverse class weights, it gives the probability of a case where cases and controls are "

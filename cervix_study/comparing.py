@@ -1,14 +1,16 @@
 """Two starts on the same women: how large the difference is, how sure one may be of it, and what may be said.
 
 Rules
-1. The verdict follows from one test, fixed here before any data were seen: the bootstrap by woman and seed of the
-   difference (`evidence.resampling`), corrected by Holm over all comparisons of one profile and measure. McNemar's and
-   DeLong's tests stand beside it for readers who know them, and decide nothing.
-2. `shown`: corrected p below .05, in the direction of the question. `opposite`: the same against it. Everything
+1. The verdict follows from one test: how far the difference scatters over draws of women and seeds
+   (`site_agent.resampling`), judged by the p value that goes with its interval (`site_agent.intervals`), corrected by
+   Holm over all comparisons of one profile and measure. McNemar's and DeLong's tests stand beside it for readers who
+   know them, and decide nothing.
+2. `better`: corrected p below .05, in the direction of the question. `worse`: the same against it. Everything
    else is `not shown`, which is never `no difference`.
-3. That two starts are close is shown only by an interval that lies within a margin fixed here.
+3. That two starts are `close` is shown only by an interval that lies within a margin fixed here.
 4. What could have been shown is said as well: the difference that would have been found four times in five.
-5. With fewer than eight women of a class nothing can be shown: p is then 1, whatever the difference.
+5. Where there is no interval (`site_agent.intervals`: too few women, draws that agree) there is no p value and no
+   detectable difference either, and the verdict is `not shown`. In the correction it counts as one comparison.
 """
 
 from __future__ import annotations
@@ -16,37 +18,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from scipy.stats import norm
 
 from cervix_study.evidence import mcnemar
 from cervix_study.evidence.delong import Contrast, clustered, contrast, delong, mean_of_folds
 from cervix_study.evidence.holm import holm
 from cervix_study.evidence.paper import Kind
-from cervix_study.evidence.resampling import (
-    ALL_MEASURES,
-    WOMEN_MIN,
-    Floats,
-    Part,
-    Sampled,
-    Scored,
-    Trials,
-    estimate,
-    p_value,
-    women_of_class,
-)
 from cervix_study.tested import Row
 from fedcervix.errors import DataError
-from site_agent.evaluate import LEVEL, Estimate
-
-Verdict = Literal["shown", "not shown", "opposite"]
+from site_agent.intervals import DIFFERENCE, LEVEL, Estimate, Verdict, detectable, is_close, p_value
+from site_agent.resampling import Draws, Floats, Part, Sampled, Scored, Trials
 
 MARGIN = 0.05
 """Two starts are called close when the whole interval of their difference lies within this, either way."""
 
-POWER = 0.8
+TABLE = ("auc", "accuracy", "recall", "precision", "f1")
+"""the measures of the study's tables: the paper's, and the AUC"""
 
 TESTED = ("auc", "accuracy")
 """the measures that are tested: the one that needs no threshold, and the paper's"""
@@ -59,12 +47,12 @@ class Effect:
     first: float
     second: float
     difference: Estimate
-    p: float
-    """of no difference, bootstrap by woman and seed, not corrected"""
+    p: float | None
+    """of no difference, by woman and seed, not corrected; None where nothing is decided"""
     corrected: float | None
-    """by Holm; None where the question is whether two starts are close"""
-    detectable: float
-    """a difference of this size would have been found with probability .8 (uncorrected, 5 %)"""
+    """by Holm; None where nothing is decided, or where the question is whether two starts are close"""
+    detectable: float | None
+    """a difference of this size would have been found with probability .8 (uncorrected, 5 %); None as p is"""
     verdict: Verdict
 
 
@@ -82,21 +70,21 @@ class Comparison:
     """measure -> effect, of `TESTED`"""
     others: Mapping[str, Estimate]
     """measure -> difference, of the rest: shown, not tested"""
-    mcnemar_images: float
-    """p of accuracy; images taken for independent. Over seeds: twice the median"""
-    mcnemar_women: float
+    mcnemar_images: float | None
+    """p of accuracy; images taken for independent. Over seeds: twice the median. None with too few women"""
+    mcnemar_women: float | None
     delong_images: float | None
-    """p of AUC; images taken for independent, seeds taken as given. None where there is no variance to tell"""
+    """p of AUC; images taken for independent, seeds taken as given. None as well where no variance can be told"""
     delong_women: float | None
-    delong_difference: Estimate | None
-    """by woman"""
 
 
-def compare(question: str, kind: Kind, first: Row, second: Row, sampled: Mapping[str, Sampled]) -> Comparison:
-    """Return one comparison, not yet corrected; `sampled` holds every row's draws by label. Site and profile follow."""
+def compare(
+    question: str, kind: Kind, first: Row, second: Row, sampled: Mapping[str, Sampled], drawn: Draws
+) -> Comparison:
+    """Return one comparison, not yet corrected; `sampled` holds every row by label. Site and profile follow."""
     one, two = sampled[first.label], sampled[second.label]
     pairs = aligned(first.trials, second.trials)
-    by_image, by_woman = (_where_defined(pairs, women=women) for women in (False, True))
+    classical = {} if drawn.roster.tested.too_few else _classical(pairs)
     return Comparison(
         profile="",
         site="",
@@ -104,14 +92,24 @@ def compare(question: str, kind: Kind, first: Row, second: Row, sampled: Mapping
         kind=kind,
         first=first.label,
         second=second.label,
-        effects={name: effect(one[name], two[name], kind, enough=enough_women(first.trials)) for name in TESTED},
-        others={name: estimate(one[name] - two[name]) for name in ALL_MEASURES if name not in TESTED},
-        mcnemar_images=mcnemar_of(pairs, women=False),
-        mcnemar_women=mcnemar_of(pairs, women=True),
-        delong_images=by_image.p if by_image else None,
-        delong_women=by_woman.p if by_woman else None,
-        delong_difference=by_woman.estimate if by_woman else None,
+        effects={name: effect(one[name], two[name], kind, drawn) for name in TESTED},
+        others={name: drawn.estimate(one[name] - two[name], DIFFERENCE) for name in TABLE if name not in TESTED},
+        mcnemar_images=classical.get("mcnemar_images"),
+        mcnemar_women=classical.get("mcnemar_women"),
+        delong_images=classical.get("delong_images"),
+        delong_women=classical.get("delong_women"),
     )
+
+
+def _classical(pairs: Mapping[Part, Pair]) -> dict[str, float | None]:
+    """Return the p values that stand beside the verdict."""
+    by_image, by_woman = (_where_defined(pairs, women=women) for women in (False, True))
+    return {
+        "mcnemar_images": mcnemar_of(pairs, women=False),
+        "mcnemar_women": mcnemar_of(pairs, women=True),
+        "delong_images": by_image.p if by_image else None,
+        "delong_women": by_woman.p if by_woman else None,
+    }
 
 
 def _where_defined(pairs: Mapping[Part, Pair], *, women: bool) -> Contrast | None:
@@ -122,24 +120,18 @@ def _where_defined(pairs: Mapping[Part, Pair], *, women: bool) -> Contrast | Non
         return None
 
 
-def enough_women(trials: Trials) -> bool:
-    """Whether there are women enough for a verdict (rule 5)."""
-    return min(women_of_class(trials)) >= WOMEN_MIN
-
-
-def effect(first: Floats, second: Floats, kind: Kind, *, enough: bool) -> Effect:
+def effect(first: Floats, second: Floats, kind: Kind, drawn: Draws) -> Effect:
     """Return the effect of one measure from its draws; the verdict on `better` waits for the correction."""
-    difference = first - second
-    found = estimate(difference)
-    close = found.low > -MARGIN and found.high < MARGIN
+    scatter = drawn.scatter(first - second)
+    difference = drawn.estimate(first - second, DIFFERENCE)
     return Effect(
         first=float(first[0]),
         second=float(second[0]),
-        difference=found,
-        p=p_value(difference) if enough else 1.0,
+        difference=difference,
+        p=p_value(difference, scatter),
         corrected=None,
-        detectable=float(np.std(difference[1:]) * (norm.ppf((1 + LEVEL) / 2) + norm.ppf(POWER))),
-        verdict="shown" if kind == "close" and close and enough else "not shown",
+        detectable=detectable(difference, scatter),
+        verdict="close" if kind == "close" and is_close(difference, MARGIN) else "not shown",
     )
 
 
@@ -148,17 +140,24 @@ def corrected(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
     done = list(comparisons)
     family = [place for place, found in enumerate(done) if found.kind == "better"]
     for measure in TESTED:
-        p_values = holm([done[place].effects[measure].p for place in family])
+        p_values = holm([_counted(done[place].effects[measure]) for place in family])
         for place, p in zip(family, p_values, strict=True):
             judged = _judged(done[place].effects[measure], p)
             done[place] = dataclasses.replace(done[place], effects={**done[place].effects, measure: judged})
     return tuple(done)
 
 
+def _counted(found: Effect) -> float:
+    """Return the p value with which an effect counts in the correction: 1 where nothing is decided."""
+    return 1.0 if found.p is None else found.p
+
+
 def _judged(found: Effect, p: float) -> Effect:
+    if found.p is None:
+        return found
     verdict: Verdict = "not shown"
     if p < 1 - LEVEL:
-        verdict = "shown" if found.difference.value > 0 else "opposite"
+        verdict = "better" if found.difference.value > 0 else "worse"
     return dataclasses.replace(found, corrected=p, verdict=verdict)
 
 

@@ -13,7 +13,7 @@ from cervix_study.evidence.calibration import Calibration
 from cervix_study.evidence.paper import PrintedTest
 from cervix_study.evidence.spread import Spread
 from cervix_study.records import Control, DataRow, Quarantine, Study
-from site_agent.evaluate import Estimate
+from site_agent.intervals import Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,11 @@ class Shuffled:
 
     @property
     def as_expected(self) -> bool:
-        """Whether it may be guessing. Below .5 is chance too: a shuffling may happen to turn against the truth."""
-        return self.auc.low <= 0.5
+        """Whether it may be guessing. Below .5 is chance too: a shuffling may happen to turn against the truth.
+
+        Without an interval nobody can tell: it may.
+        """
+        return self.auc.low is None or self.auc.low <= 0.5
 
 
 HOW: dict[Control, tuple[str, str]] = {
@@ -246,6 +249,7 @@ class Findings:
     probes: Mapping[str, tuple[Probe, ...]]
     """profile -> starts"""
     printed: tuple[PrintedTest, ...]
+    """tests of the paper's own numbers; empty unless they were asked for"""
     costs: tuple[CostLine, ...]
     cells: tuple[CellLine, ...]
     missing: int

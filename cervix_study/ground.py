@@ -25,12 +25,13 @@ from cervix_study.settings import Asked
 from fedcervix.errors import ConfigError, DataError
 from fedcervix.files import write_secret
 from fedcervix.manifest import Split
-from fedcervix.splits import Stratum, format_splits, stratum
+from fedcervix.splits import Kept, Stratum, format_splits, stratum
 from fedcervix.weights import digest_file, disk
 from site_agent.collection import Collection, Image, digest_of, index, require
 from site_agent.home import SiteHome
 from site_agent.images import PIXELS_MAX, decode, thumbnail
 from site_agent.looks import Look, read_looks
+from site_agent.remarks import remarks
 
 Collections = Mapping[tuple[str, Fold], Collection]
 
@@ -57,6 +58,8 @@ class Ground:
     lots: Mapping[tuple[str, Fold], Lot]
     data: Data
     manifests: Mapping[str, Path]
+    notes: tuple[str, ...] = ()
+    """what a person should know of the manifests' columns and identifiers"""
     imagenet: str = ""
     """SHA-256 of the file with ImageNet's weights, where the study names one"""
 
@@ -83,7 +86,8 @@ def prepare(asked: Asked, places: Places, on_progress: OnProgress) -> Ground:
     first = {site: next(c for (name, _), c in found.items() if name == site) for site in whole}
     lots = {place: _lot(collection) for place, collection in found.items()}
     data, weights = describe(found, _seen(first, places)), _imagenet(asked)
-    return Ground(lots=lots, data=data, manifests=manifests, imagenet=weights)
+    notes = tuple(f"{site}: {remark.short()}" for site, c in first.items() for remark in remarks(c))
+    return Ground(lots=lots, data=data, manifests=manifests, notes=notes, imagenet=weights)
 
 
 def _imagenet(asked: Asked) -> str:
@@ -102,6 +106,7 @@ def _index(asked: Asked, places: Places, site: str, fold: Fold, on_progress: OnP
         seed=data.split_seed,
         unreadable_max=data.unreadable_max,
         cache_folder=home.cache,
+        ignore_columns=data.ignore_columns,
         on_progress=lambda done, of: on_progress(f"looking at the images of {site}", done, of),
     )
 
@@ -149,7 +154,7 @@ def _as_drawn(
 ) -> Collections:
     """Return the collections as given or drawn, women of two sites moved to the most protected of their splits."""
     splits = {(site, image.patient): image.split for site, c in whole.items() for image in c.images}
-    settled = together(splits, links)
+    settled = together(splits, [*links, *_linked(whole)])
     moved = {site for (site, patient), split in settled.items() if split != splits[site, patient]}
     for site in moved:
         if not whole[site].splits_given:  # what is given is not changed, and refused afterwards
@@ -183,7 +188,7 @@ def _in_folds(
 
 
 def _put_splits(home: SiteHome, splits: Mapping[Patient, Split], site: str) -> None:
-    mine = {patient: split for (where, patient), split in splits.items() if where == site}
+    mine = {patient: Kept(split) for (where, patient), split in splits.items() if where == site}
     write_secret(home.splits, format_splits(mine).encode())
 
 
@@ -197,5 +202,9 @@ def _strata(whole: Mapping[str, Collection]) -> dict[Patient, Stratum]:
 
 def _linked(whole: Mapping[str, Collection]) -> list[Link]:
     """Return pairs of a site's patients who are one woman."""
-    pairs = {((s, i.woman), (s, i.patient)) for s, c in whole.items() for i in c.images if i.patient != i.woman}
-    return sorted(pairs)
+    patients: dict[Patient, set[str]] = {}
+    for site, collection in whole.items():
+        for image in collection.images:
+            patients.setdefault((site, image.woman), set()).add(image.patient)
+    named = (((site, name) for name in sorted(names)) for (site, _), names in sorted(patients.items()))
+    return [pair for hers in named for pair in itertools.pairwise(hers)]

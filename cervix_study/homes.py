@@ -90,7 +90,12 @@ def site_toml(asked: Asked, manifest: Path) -> str:
     weights = str(asked.path(machine.imagenet_weights)) if machine.imagenet_weights else ""
     return toml(
         {
-            "data": {"manifest": str(manifest), "unreadable_max": data.unreadable_max, "split_seed": data.split_seed},
+            "data": {
+                "manifest": str(manifest),
+                "unreadable_max": data.unreadable_max,
+                "split_seed": data.split_seed,
+                "ignore_columns": list(data.ignore_columns),
+            },
             "hardware": {
                 "device": machine.device,
                 "threads": machine.threads,

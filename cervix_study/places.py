@@ -12,7 +12,6 @@ STUDY/workshop/logs/           what the workers print
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from cervix_study.records import CELLS_FOLDER, Cell, cell_folder, from_json, write
 from fedcervix.errors import RunError
+from fedcervix.locks import held
 from fedcervix.storage import disk
 from site_agent.home import SiteHome
 
@@ -104,14 +104,10 @@ class Places:
         """Hold the study's folder for one run. Raises RunError where another one has it."""
         with disk(self.workshop, "write"):
             self.workshop.mkdir(parents=True, exist_ok=True)
-            lock = (self.workshop / "lock").open("w")
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunError(
-                    f"a study is already running in {self.folder}",
-                    cause="it was started twice",
-                    next_step="wait until the other one has ended, or give this one another folder: --out FOLDER",
-                ) from error
+        busy = RunError(
+            f"a study is already running in {self.folder}",
+            cause="it was started twice",
+            next_step="wait until the other one has ended, or give this one another folder: --out FOLDER",
+        )
+        with held(self.workshop / "lock", busy=busy):
             yield

@@ -73,7 +73,7 @@ class Running:
 
     def _run(self) -> State:
         write(self.places.folder / DATA_FILE, self.ground.data)
-        for line in remarks(self.ground.data):
+        for line in (*self.ground.notes, *remarks(self.ground.data)):
             self.screen.say(line)
         self.plan_grid()
         self._note("running")

@@ -110,6 +110,8 @@ class DataSection:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     split_seed: int = 0
     unreadable_max: float = 0.05
+    ignore_columns: tuple[str, ...] = ()
+    """columns of the manifests that are meant to be ignored, although they look like known ones"""
     shared_identifiers: bool = False
     """a patient's identifier at two sites is one woman (a common registry); else every site has its own numbering"""
 

@@ -12,14 +12,9 @@ from cervix_study.places import Places
 from cervix_study.records import Cell
 from fedcervix.files import write_whole
 from fedcervix.plan import Recipe
-from site_agent.devices import Machine, place
-from site_agent.epochs import Images, train_epochs
+from site_agent.devices import Machine
 from site_agent.finetune import Labelled, build_classifier, finetune
-from site_agent.model import build_encoder
-from site_agent.optimise import make_optimiser
-
-STEPS = 2
-"""of an epoch; there are two epochs, and the second is timed"""
+from site_agent.timing import STEPS, encoder_pace, noise
 
 
 def time_cell(cell: Cell, machine: Machine, places: Places) -> None:
@@ -30,27 +25,12 @@ def time_cell(cell: Cell, machine: Machine, places: Places) -> None:
 
 
 def _encoder_pace(recipe: Recipe, machine: Machine) -> float:
-    images = _noise(STEPS * recipe.batch_images, recipe.image_px)
-    encoder = build_encoder(recipe, 0)
-    place(encoder, machine.device)
-    records = train_epochs(
-        encoder,
-        make_optimiser(encoder, recipe),
-        Images(images, tuple(map(str, range(len(images))))),
-        recipe,
-        seed=0,
-        stream="timing",
-        first_epoch=1,
-        epochs=2,
-        device=machine.device,
-        on_step=lambda _step: None,
-    )
-    return records[-1].seconds / (2 * records[-1].images)
+    return encoder_pace(recipe, machine.device) / 2  # an image passes the network twice
 
 
 def _classifier_pace(recipe: Recipe, machine: Machine) -> float:
     count = 2 * STEPS * recipe.classifier.batch_images
-    labelled = Labelled(_noise(count, recipe.image_px), np.arange(count) % 2, tuple(map(str, range(count))))
+    labelled = Labelled(noise(count, recipe.image_px), np.arange(count) % 2, tuple(map(str, range(count))))
     terms = dataclasses.replace(recipe.classifier, epochs_max=2)
     recipe = dataclasses.replace(recipe, classifier=terms)
     classifier, _ = build_classifier(recipe, 0, None)
@@ -65,8 +45,3 @@ def _classifier_pace(recipe: Recipe, machine: Machine) -> float:
         on_epoch=lambda _epoch: None,
     )
     return fitted.history[-1].seconds / (count * (1 + FORWARD_SHARE))
-
-
-def _noise(count: int, side_px: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    generator = np.random.default_rng(0)
-    return generator.integers(0, 256, (count, side_px, side_px, 3), dtype=np.uint8)

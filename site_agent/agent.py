@@ -45,6 +45,7 @@ from site_agent.home import SiteHome
 from site_agent.link import Link
 from site_agent.models import adopt
 from site_agent.policy import objections
+from site_agent.preflight import Findings
 from site_agent.reporter import Hung, Reporter
 from site_agent.room import with_room
 from site_agent.runs import last_federation
@@ -59,6 +60,8 @@ MENDED_BY_TIME = (LinkError, StorageError, RunError, RemoteError, TwinError)
 """TwinError: whether this agent is the one too many, the listener is told when it attaches"""
 STOP_S = 60.0
 """how long an agent that is told to stop waits for the training's checkpoint"""
+STOPPED_S = 2.0
+"""how long it tries to tell the coordinator that it was stopped"""
 NOT_TOLD = (IdentityError, PolicyError, RunError, TwinError)
 """ends of which the coordinator knows, or does not listen to this site"""
 
@@ -116,10 +119,19 @@ class Stop:
     """The person or the system wants the agent to end: what can be kept is kept first."""
 
 
+Examine = Callable[[Plan, Callable[[dict[str, Any]], None], threading.Event], Findings | None]
+
+
+def _nothing_to_examine(*_: object) -> None:
+    """For a worker that does not train."""
+
+
 class Agent:
     """One site's agent for one run.
 
-    `show` is told what is worth telling a person; `look` says why a line cannot be had (see `site_agent.tls`).
+    `show` is told what is worth telling a person; `look` says why a line cannot be had (see `site_agent.tls`);
+    `check` finds out at the start what is wrong here whatever the plan says; `examine`, whether this site can do what
+    the plan asks, before the site says that it is ready.
     """
 
     def __init__(
@@ -131,6 +143,8 @@ class Agent:
         show: Callable[[str, dict[str, Any]], None],
         look: Callable[[], object] = lambda: None,
         *,
+        check: Callable[[], object] = lambda: None,
+        examine: Examine = _nothing_to_examine,
         stop_s: float = STOP_S,
         tell_s: float = TELL_S,
         silence_s: float = FLOOR_S,
@@ -148,6 +162,10 @@ class Agent:
         self._hung: Task | None = None
         self._failures = Failures(home, site, link, tell_s=tell_s)
         self._stopping = threading.Event()
+        self._check, self._examine = check, examine
+        self._examining, self._abandoned = threading.Lock(), threading.Event()
+        self._examined: set[str] = set()
+        """runs whose plan is known to be feasible here"""
         self._was_attached = False
         self._down_because = ""
         self._disk_because = ""
@@ -158,9 +176,13 @@ class Agent:
     def run(self) -> Leave:
         """Take part until the run is over. Raises what stopped the agent before that."""
         try:
+            self._check()
             return self._leave(self._take_part())
         except FedcervixError as error:
             self._fail(error)
+            raise
+        except KeyboardInterrupt:
+            self._say_stopped()
             raise
         finally:
             self._stopping.set()
@@ -179,6 +201,7 @@ class Agent:
             self._remember()
             return duty.leave
         finally:
+            self._abandoned.set()
             if self._job is not None:
                 self._job.cancelled.set()
             self._worker.cancel()
@@ -196,6 +219,16 @@ class Agent:
         """End soon; what is finished is kept, and training's checkpoint. Safe in a signal handler's thread."""
         self._failures.hurry.set()
         self._inbox.put(Stop())
+
+    def _say_stopped(self) -> None:
+        """Let the coordinator know that a person stopped this agent; a line that is cut or slow is not waited for."""
+
+        def tell() -> None:
+            with contextlib.suppress(FedcervixError):
+                self._link.report(codec.Stopped())
+
+        if self._was_attached and not self._session.away:
+            self._thread("stopped", tell).join(STOPPED_S)
 
     # --- what outlives the process ---
 
@@ -292,7 +325,8 @@ class Agent:
         self._session = session.attached(self._session)
         ready = codec.Ready(welcome.run, welcome.plan.digest)
         self._reporter.attached()
-        self._thread("ready", lambda: self._tell_ready(ready))
+        plan, abandoned = welcome.plan, self._abandoned
+        self._thread("ready", lambda: self._get_ready(ready, plan, abandoned))
 
     def _begin(self, welcome: codec.Welcome) -> None:
         """Check the plan against the policy and open (or find again) the run's folder."""
@@ -313,6 +347,10 @@ class Agent:
         """Take part in a run, from where its journal here says that this site stands."""
         self._reporter.beat_s = min(plan.terms.lease_s / 4, self._sign_s)
         self._plan, self._spool, self._kept = plan, spool, spool.kept()
+        self._abandoned.set()
+        self._abandoned = threading.Event()
+        if self._kept != session.Kept():  # it has worked for this run
+            self._examined.add(spool.folder.name)
         self._session = session.resumed(self._site, self._kept)
 
     def _instructed(self, instruction: Instruction) -> None:
@@ -601,6 +639,28 @@ class Agent:
         with contextlib.suppress(StorageError):
             self._blobs.delete_away()
 
+    def _get_ready(self, ready: codec.Ready, plan: Plan, abandoned: threading.Event) -> None:
+        """Find out whether this site can do what the plan asks, and only then say that it is ready."""
+        with self._examining:  # a line that was cut meanwhile and comes back waits for the same answer
+            while ready.run not in self._examined:
+                if abandoned.is_set():
+                    return
+                try:
+                    findings = self._examine(plan, self._on_examining, abandoned)
+                except CancelledError:  # the process was killed because of work that is no longer wanted
+                    continue
+                except FedcervixError as error:
+                    if not abandoned.is_set():
+                        self._inbox.put(Broken(error))
+                    return
+                self._examined.add(ready.run)
+                self._show("examined", {"findings": findings})
+        self._tell_ready(ready)
+
+    def _on_examining(self, values: dict[str, Any]) -> None:
+        self._show_trouble(values)
+        self._show("progress", {"task": "before round 1", **values})
+
     def _tell_ready(self, ready: codec.Ready) -> None:
         """Accept the plan, and make good what an earlier process could not tell."""
         with contextlib.suppress(FedcervixError):
@@ -612,14 +672,16 @@ class Agent:
         except FedcervixError as error:
             self._inbox.put(Broken(error))
 
-    def _thread(self, name: str, target: Callable[[], object]) -> None:
+    def _thread(self, name: str, target: Callable[[], object]) -> threading.Thread:
         def guarded() -> None:
             try:
                 target()
             except Exception as error:  # noqa: BLE001  (a thread that ends unheard would leave the agent waiting)
                 self._inbox.put(Broken(FedcervixError(f"{name}: {error!r}", cause="a bug", next_step="report it")))
 
-        threading.Thread(target=guarded, name=name, daemon=True).start()
+        thread = threading.Thread(target=guarded, name=name, daemon=True)
+        thread.start()
+        return thread
 
 
 def _hangs(hung: Hung) -> WorkFailedError:

@@ -11,17 +11,18 @@ Rules
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import PIL
+import simplejpeg
 
+from fedcervix import locks
 from fedcervix.log import logger
 
-VERSION = f"2 pillow {PIL.__version__}"
+VERSION = f"3 pillow {PIL.__version__} simplejpeg {simplejpeg.__version__}"
 """of what is stored: another decoder may decode to other pixels"""
 
 
@@ -48,12 +49,8 @@ def locked(path: Path) -> Iterator[None]:
     the system lets go of it when a process dies.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with locks.locked(path, wait=True):
         yield
-    finally:
-        os.close(handle)
 
 
 def reason(error: OSError) -> str:

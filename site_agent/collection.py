@@ -8,6 +8,8 @@ Rules
    bad files, it is the wrong folder, disk or export.
 4. Patients who share a picture are one woman (`likeness`): they share a split, and `Image.woman`.
 5. A picture under a great many patients is a placeholder or a test card, and is refused.
+6. Identifiers that are one, written in several ways, are one woman too (`identifiers`): to take two women for one costs
+   little, to take one for two spoils the test score. They are named.
 """
 
 from __future__ import annotations
@@ -16,30 +18,40 @@ import hashlib
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from fedcervix.errors import DataError
 from fedcervix.files import write_secret
-from fedcervix.manifest import SPLITS, Row, Split, at_most, decode_text, parse
+from fedcervix.identifiers import Doubt, doubts, written_alike
+from fedcervix.manifest import SPLITS, Manifest, Row, Split, at_most, parse, refused, repeated
 from fedcervix.splits import (
+    NOBODY,
     STRATA,
+    Kept,
     Stratum,
     assign,
     check_links,
+    check_spellings,
     format_splits,
     given,
     groups,
+    kept,
     moved,
     parse_splits,
+    recognise,
+    short,
     stratum,
 )
+from fedcervix.spreadsheet import decode_text
 from fedcervix.storage import disk
-from site_agent.images import PIXELS_MAX, Progress, UnreadableError, each, picture, pixel_digest, silent, thumbnail
+from site_agent.filenames import FileNames
+from site_agent.images import PIXELS_MAX, Progress, UnreadableError, each, opened, pixel_digest, silent, thumbnail
 from site_agent.likeness import Copy, Leak, Sighting, compare
 from site_agent.looks import Look, read_looks, write_looks
+from site_agent.quality import remarks
 
 Purpose = Literal["pretrain", "finetune", "evaluate"]
 
@@ -47,13 +59,17 @@ UNREADABLE_MAX = 0.05
 """share of unreadable images above which a collection is refused"""
 LOOKS_KEPT_EVERY = 4096
 """images: what a process that is killed while it looks at them has to look at again, at most"""
+NO_SUCH_FILE = "no such file"
 ONE_WOMAN_PATIENTS_MAX = 10
 """identifiers that one woman may plausibly have"""
 
-_REQUIRED: Mapping[Purpose, tuple[tuple[Split, Stratum | None], ...]] = {
-    "pretrain": (("train", None), ("valid", None)),
-    "finetune": (("train", "case"), ("train", "control"), ("valid", "case"), ("valid", "control")),
-    "evaluate": (("test", "case"), ("test", "control")),
+Need = tuple[Split, Stratum | None, int]
+"""a split, whose images of it (None: all), how many at least"""
+
+_REQUIRED: Mapping[Purpose, tuple[Need, ...]] = {
+    "pretrain": (("train", None, 2), ("valid", None, 2)),  # an image alone has nothing to be told apart from
+    "finetune": (("train", "case", 1), ("train", "control", 1), ("valid", "case", 1), ("valid", "control", 1)),
+    "evaluate": (("test", "case", 1), ("test", "control", 1)),
 }
 
 
@@ -65,7 +81,7 @@ class Image:
     """below the collection's folder"""
     patient: str
     woman: str
-    """the first of the patients who are linked with this one; mostly the patient herself"""
+    """the first of the patients who are linked with this one, or of her identifiers; mostly the patient herself"""
     label: int | None
     """0 = control, 1 = case, None = unlabelled"""
     split: Split
@@ -79,6 +95,13 @@ class Quarantined:
 
     image: str
     reason: str
+    similar: str = ""
+    """the name of a file that may be meant by one that is not there"""
+
+    @property
+    def told(self) -> str:
+        """The image, what is wrong with it, and which file may be meant."""
+        return f"{self.image}: {self.reason}" + (f"; there is {self.similar}" if self.similar else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +135,20 @@ class Collection:
     """patients who changed their split, because a new link joined them with patients of a more protected one"""
     splits_given: bool
     """by the manifest, not drawn"""
+    ignored_columns: tuple[str, ...] = ()
+    """of the manifest"""
+    spellings: tuple[tuple[str, ...], ...] = ()
+    """identifiers that are one, written in several ways; each set counts as one woman"""
+    doubts: tuple[Doubt, ...] = ()
+    """identifiers that may be wrong"""
+    renamed: tuple[tuple[str, str], ...] = ()
+    """(identifier now, identifier then) of those whom splits.csv knows under an earlier one"""
+    absent_patients: int = 0
+    """of splits.csv, whose identifiers are not in the manifest"""
+    earlier_patients: int = 0
+    """of splits.csv"""
+    odd_images: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """name of a check of `quality` -> the images for which it holds; they are used all the same"""
 
     @property
     def rows(self) -> int:
@@ -163,6 +200,7 @@ def index(
     unreadable_max: float = UNREADABLE_MAX,
     pixels_max: int = PIXELS_MAX,
     cache_folder: Path | None = None,
+    ignore_columns: Sequence[str] = (),
     on_progress: Progress = silent,
     on_compared: Progress = silent,
 ) -> Collection:
@@ -171,56 +209,71 @@ def index(
     `splits_file` holds the splits that were drawn earlier and receives those drawn now; it is not written where the
     manifest gives the splits itself. With a `cache_folder`, files that did not change are not decoded again, and a
     process that was killed goes on where it was. It takes some 3 KB of memory per image (0.3 GB for 100,000), and what
-    the pictures that are open take (`images.picture`).
+    the pictures that are open take (`images.opened`).
+    `ignore_columns` are columns of the manifest that are meant to be ignored, although they look like known ones.
     Raises DataError (manifest, images or splits cannot be used) and StorageError (splits_file cannot be written).
     """
-    rows = parse(decode_text(_read(manifest), manifest.name), manifest.name)
-    given_splits = given(rows, manifest.name)
+    read = parse(decode_text(_read(manifest), manifest.name), manifest.name, ignore_columns)
+    given_splits = _given_splits(read, manifest.name)
     earlier = {} if splits_file is None else _read_splits(splits_file)
     folder = manifest.resolve().parent
+    names = FileNames(folder)
+    rows = _as_on_disk(read, names, manifest.name)
     _check_inside(folder, rows, manifest.name)
 
     looks = _look_at(folder, rows, pixels_max, cache_folder, on_progress)
-    quarantined = tuple(Quarantined(row.image, look) for row, look in looks if isinstance(look, str))
+    quarantined = tuple(_quarantined(row, look, names) for row, look in looks if isinstance(look, str))
     _check_readable(quarantined, len(rows), unreadable_max, manifest.name)
 
-    seen = [_sighting(row, look) for row, look in looks if isinstance(look, Look)]
-    found = compare(seen, on_compared)
+    seen = [(row, look) for row, look in looks if isinstance(look, Look)]
+    spellings = written_alike(row.patient for row, _ in seen)
+    found = compare(_sightings(seen, spellings), on_compared)
     strata = _strata(seen, found.disputed)
-    women = {patient: group[0] for group in groups(strata, found.links) for patient in group}
-    _check_placeholders(women, found.leaks, manifest.name)
+    links = [*found.links, *(pair for alike in spellings for pair in itertools.pairwise(alike))]
+    women = {patient: group[0] for group in groups(strata, links) for patient in group}
+    _check_placeholders(women, spellings, found.leaks, manifest.name)
     if given_splits is None:
-        splits = assign(strata, found.links, earlier, seed)
-        _write_splits(splits_file, earlier, splits)
+        pictures = _pictures(seen)
+        before = recognise(pictures, earlier, (row.patient for row in rows))
+        splits = assign(strata, links, before.splits, seed)
+        _write_splits(splits_file, earlier, kept(splits, pictures, earlier))
     else:
         check_links(given_splits, found.links, manifest.name)
-        splits = given_splits
+        before, splits = NOBODY, given_splits
+    whose = {row.image: row.patient for row, _ in seen}
     return Collection(
         folder=folder,
         manifest=manifest.name,
-        images=tuple(_image(one, women, splits, found.disputed) for one in found.used),
+        images=tuple(_image(one, whose[one.image], women, splits, found.disputed) for one in found.used),
         quarantined=quarantined,
         copies=found.copies,
         leaks=found.leaks,
         disputed=tuple(sorted(found.disputed)),
-        moved=moved(earlier, splits),
+        moved=moved({patient: known.split for patient, known in earlier.items()}, splits),
         splits_given=given_splits is not None,
+        ignored_columns=read.ignored,
+        spellings=spellings,
+        doubts=doubts(_labels(seen, women)),
+        renamed=before.renamed,
+        absent_patients=before.absent,
+        earlier_patients=before.earlier,
+        odd_images=_odd_images(looks),
     )
 
 
 def require(collection: Collection, purpose: Purpose) -> None:
     """Raise DataError unless the collection holds what the purpose needs.
 
-    pretrain: images of training and of validation women. finetune: labelled cases and controls in both.
+    pretrain: two images of training and two of validation women. finetune: labelled cases and controls in both.
     evaluate: labelled cases and controls of test women.
     """
     missing = _missing(collection, purpose)
     if not missing:
         return
-    what = ", ".join(f"no {kind or 'image'} in {split}" for split, kind in missing)
+    what = ", ".join(_lacks(count, need) for need, count in missing.items())
     labelled = {image.woman: image.label for image in collection.images if image.label is not None}
     cases = len({image.woman for image in collection.images if image.label == 1})
-    needed = "women" if purpose == "pretrain" else "labelled women, at least 3 cases and 3 controls"
+    needed = "images of other women" if purpose == "pretrain" else "labelled women, at least 3 cases and 3 controls"
     raise DataError(
         f"{collection.manifest} cannot be used to {purpose}: {what}",
         cause=f"{len({image.woman for image in collection.images})} women, {len(labelled)} of them labelled, "
@@ -234,28 +287,61 @@ def can(collection: Collection, purpose: Purpose) -> bool:
     return not _missing(collection, purpose)
 
 
-def _missing(collection: Collection, purpose: Purpose) -> list[tuple[Split, Stratum | None]]:
-    return [(split, kind) for split, kind in _REQUIRED[purpose] if not _has(collection, split, kind)]
+def _missing(collection: Collection, purpose: Purpose) -> dict[Need, int]:
+    """Return the needs that are not met, and how many images there are."""
+    counts = {need: _count(collection, need[0], need[1]) for need in _REQUIRED[purpose]}
+    return {need: count for need, count in counts.items() if count < need[2]}
 
 
-def _has(collection: Collection, split: Split, kind: Stratum | None) -> bool:
+def _count(collection: Collection, split: Split, kind: Stratum | None) -> int:
     images = (image for image in collection.images if image.split == split)
-    return any(kind is None or stratum([image.label]) == kind for image in images)
+    return sum(kind is None or stratum([image.label]) == kind for image in images)
 
 
-def _sighting(row: Row, look: Look) -> Sighting:
-    return Sighting(row.image, row.patient, row.label, look.digest, look.thumbnail)
+def _lacks(count: int, need: Need) -> str:
+    split, kind, at_least = need
+    return (
+        f"only {count} {kind or 'image'} in {split} ({at_least} needed)"
+        if count
+        else f"no {kind or 'image'} in {split}"
+    )
 
 
-def _image(one: Sighting, women: Mapping[str, str], splits: Mapping[str, Split], disputed: frozenset[str]) -> Image:
+def _sightings(seen: Sequence[tuple[Row, Look]], spellings: Iterable[Sequence[str]]) -> list[Sighting]:
+    """Return what was seen, every patient under the first way of writing her identifier."""
+    first = {name: names[0] for names in spellings for name in names}
+    return [
+        Sighting(row.image, first.get(row.patient, row.patient), row.label, look.digest, look.thumbnail)
+        for row, look in seen
+    ]
+
+
+def _image(
+    one: Sighting, patient: str, women: Mapping[str, str], splits: Mapping[str, Split], disputed: frozenset[str]
+) -> Image:
     return Image(
         path=one.image,
-        patient=one.patient,
-        woman=women[one.patient],
+        patient=patient,
+        woman=women[patient],
         label=None if one.image in disputed else one.label,
-        split=splits[one.patient],
+        split=splits[patient],
         digest=one.digest,
     )
+
+
+def _pictures(seen: Iterable[tuple[Row, Look]]) -> dict[str, Set[str]]:
+    """Return the pictures of every patient, as splits.csv keeps them."""
+    found: dict[str, set[str]] = {}
+    for row, look in seen:
+        found.setdefault(row.patient, set()).add(short(look.digest))
+    return {patient: frozenset(pictures) for patient, pictures in found.items()}
+
+
+def _labels(seen: Iterable[tuple[Row, Look]], women: Mapping[str, str]) -> dict[str, list[int | None]]:
+    found: dict[str, list[int | None]] = {}
+    for row, _ in seen:
+        found.setdefault(women[row.patient], []).append(row.label)
+    return found
 
 
 def _census_row(split: Split, name: Stratum, women: Sequence[Sequence[Image]]) -> CensusRow:
@@ -277,19 +363,42 @@ def _read(manifest: Path) -> bytes:
         ) from error
 
 
+def _given_splits(manifest: Manifest, source: str) -> dict[str, Split] | None:
+    splits = given(manifest.rows, source)
+    if splits is not None:
+        check_spellings(splits, written_alike(splits), source)
+    return splits
+
+
+def _as_on_disk(manifest: Manifest, names: FileNames, source: str) -> tuple[Row, ...]:
+    """Return the rows with the files' names as the disk has them. Raises DataError where two rows name one file."""
+    rows = tuple(replace(row, image=names.found(row.image)) for row in manifest.rows)
+    twice = repeated(rows)
+    if twice:
+        raise refused(twice, source)
+    return rows
+
+
+def _quarantined(row: Row, reason: str, names: FileNames) -> Quarantined:
+    return Quarantined(row.image, reason, names.similar(row.image) if reason == NO_SUCH_FILE else "")
+
+
 def _check_inside(folder: Path, rows: Sequence[Row], source: str) -> None:
     """Raise DataError if a link leads out of the collection's folder: nothing else on this machine is ours to read."""
-    outside = [
-        f"line {row.line} ({row.image})"
-        for row in rows
-        if not Path(os.path.realpath(folder / row.image)).is_relative_to(folder)
-    ]
+    outside = [f"line {row.line} ({row.image})" for row in rows if not _inside(folder, row.image)]
     if outside:
         raise DataError(
             f"{source}: images outside its folder: {', '.join(at_most(outside))}",
             cause="symbolic links that lead out of the folder",
             next_step="copy or mount these images below the folder that holds the manifest",
         )
+
+
+def _inside(folder: Path, image: str) -> bool:
+    try:
+        return Path(os.path.realpath(folder / image)).is_relative_to(folder)
+    except ValueError:  # the machine's locale cannot write this name, so it is not there
+        return True
 
 
 def _look_at(
@@ -324,19 +433,28 @@ def _look(path: Path, known: Look | None, pixels_max: int) -> Look | str:
         now = path.stat()
         if known is not None and (known.size_bytes, known.mtime_ns) == (now.st_size, now.st_mtime_ns):
             return known
-        with picture(path, pixels_max=pixels_max) as pixels:
-            return Look(now.st_size, now.st_mtime_ns, pixel_digest(pixels), thumbnail(pixels))
+        with opened(path, pixels_max=pixels_max) as found:
+            digest, small = pixel_digest(found.pixels), thumbnail(found.pixels)
+            return Look(now.st_size, now.st_mtime_ns, digest, small, remarks(found))
     except UnreadableError as error:
         return error.reason
-    except OSError:
-        return "no such file"
+    except (OSError, ValueError):  # ValueError: a name that the machine's locale cannot write
+        return NO_SUCH_FILE
+
+
+def _odd_images(looks: Sequence[tuple[Row, Look | str]]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = {}
+    for row, look in looks:
+        for name in look.remarks if isinstance(look, Look) else ():
+            found.setdefault(name, []).append(row.image)
+    return {name: tuple(images) for name, images in found.items()}
 
 
 def _check_readable(quarantined: Sequence[Quarantined], rows: int, unreadable_max: float, source: str) -> None:
     count = len(quarantined)
     if count <= unreadable_max * rows and count < rows:
         return
-    listed = at_most([f"{one.image}: {one.reason}" for one in quarantined])
+    listed = at_most([one.told for one in quarantined])
     raise DataError(
         f"{source}: {count} of {rows} images cannot be read ({count / rows:.1%}; {unreadable_max:.1%} is allowed):\n"
         + "\n".join(f"    {line}" for line in listed),
@@ -346,15 +464,18 @@ def _check_readable(quarantined: Sequence[Quarantined], rows: int, unreadable_ma
     )
 
 
-def _strata(seen: Sequence[Sighting], disputed: frozenset[str]) -> dict[str, Stratum]:
+def _strata(seen: Sequence[tuple[Row, Look]], disputed: frozenset[str]) -> dict[str, Stratum]:
     labels: dict[str, list[int | None]] = {}
-    for one in seen:
-        labels.setdefault(one.patient, []).append(None if one.image in disputed else one.label)
+    for row, _ in seen:
+        labels.setdefault(row.patient, []).append(None if row.image in disputed else row.label)
     return {patient: stratum(known) for patient, known in labels.items()}
 
 
-def _check_placeholders(women: Mapping[str, str], leaks: Sequence[Leak], source: str) -> None:
-    identifiers = Counter(women.values())
+def _check_placeholders(
+    women: Mapping[str, str], spellings: Iterable[Sequence[str]], leaks: Sequence[Leak], source: str
+) -> None:
+    respelt = {name for names in spellings for name in names[1:]}
+    identifiers = Counter(woman for patient, woman in women.items() if patient not in respelt)
     woman, count = max(identifiers.items(), key=lambda item: item[1])
     if count <= ONE_WOMAN_PATIENTS_MAX:
         return
@@ -369,7 +490,7 @@ def _check_placeholders(women: Mapping[str, str], leaks: Sequence[Leak], source:
 # The splits that were drawn earlier
 
 
-def _read_splits(splits_file: Path) -> dict[str, Split]:
+def _read_splits(splits_file: Path) -> dict[str, Kept]:
     if not splits_file.exists():
         return {}
     with disk(splits_file, "read"):
@@ -377,10 +498,8 @@ def _read_splits(splits_file: Path) -> dict[str, Split]:
     return parse_splits(decode_text(raw, splits_file.name), splits_file.name)
 
 
-def _write_splits(splits_file: Path | None, earlier: Mapping[str, Split], splits: Mapping[str, Split]) -> None:
-    """Keep what was drawn, along with patients who are not in the collection at the moment."""
-    kept = {**earlier, **splits}
-    if splits_file is not None and kept != earlier:
+def _write_splits(splits_file: Path | None, earlier: Mapping[str, Kept], now: Mapping[str, Kept]) -> None:
+    if splits_file is not None and now != earlier:
         with disk(splits_file, "write"):
             splits_file.parent.mkdir(parents=True, exist_ok=True)
-        write_secret(splits_file, format_splits(kept).encode())
+        write_secret(splits_file, format_splits(now).encode())

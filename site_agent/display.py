@@ -62,6 +62,11 @@ class Display:
         )
         self._line(f"the plan is allowed by this site's policy (contract {plan.digest[:12]})")
 
+    def _examined(self, values: dict[str, Any]) -> None:
+        findings = values["findings"]
+        for subject, finding in findings.lines() if findings else ():
+            self._line(f"{subject}: {finding}")
+
     def _resumed(self, values: dict[str, Any]) -> None:
         self._line(f"goes on with run {values['run']}" + (f": {values['task']}" if values["task"] else ""))
 
@@ -99,6 +104,13 @@ class Display:
             self._plain_s = time.monotonic()
             self._line(f"{_described(values)} {_count(values)}")
 
+    def _step(self, values: dict[str, Any]) -> None:
+        """Show one of a few steps: each is a line where there is no terminal."""
+        if self._console.is_terminal:
+            self._draw_bar(values)
+        else:
+            self._line(f"{_described(values)} {_count(values)}")
+
     def _draw_bar(self, values: dict[str, Any]) -> None:
         if self._bar is None:
             columns = (
@@ -126,6 +138,7 @@ class Display:
 
     _SHOW: dict[str, Callable[[Display, dict[str, Any]], None]] = {  # noqa: RUF012  (a constant table)
         "attached": _attached,
+        "examined": _examined,
         "resumed": _resumed,
         "stopping": _stopping,
         "said": _said,
@@ -136,6 +149,7 @@ class Display:
         "working": _working,
         "finished": _finished,
         "progress": _progress,
+        "step": _step,
     }
 
 

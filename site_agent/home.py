@@ -18,52 +18,24 @@ untold/               scrubbed reports of failures that the coordinator has not 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import shlex
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from fedcervix.address import check_address
 from fedcervix.config import build, read_toml
 from fedcervix.errors import ConfigError, RunError
 from fedcervix.files import make_folder, write_whole
+from fedcervix.locks import held
 from fedcervix.plan import STRICT, Mode, check
 from fedcervix.storage import disk
+from site_agent import site_toml
 
 if TYPE_CHECKING:
     from fedcervix.identity import Certificate
-
-CONFIG_TEMPLATE = """\
-# Configuration of a fedcervix site. Every key is explained in docs/configuration.md.
-
-[link]
-coordinator = {coordinator}   # HOST:PORT; the one address this machine dials
-
-[data]
-manifest = {manifest}         # CSV: image, patient, label (0 control, 1 case, empty), optionally split
-# unreadable_max = 0.05       # refuse the collection when more than this share of images cannot be read
-# split_seed = 0              # decides which women are in train, valid and test
-
-[hardware]
-# device = "auto"             # auto, cpu or cuda
-{threads}                   # 0: all cores
-# processes = 1               # training processes; 0: one per GPU
-# launcher = []               # how several hosts train together: docs/running.md
-# checkpoint_s = 60.0         # at least so long between two checkpoints of a round in progress
-# images_in_memory_gib = 4.0  # decoded images of one part (train, valid, test); more than that stay on the disk
-# imagenet_weights = ""       # file with ImageNet weights; empty: torchvision's own download
-# acceleration = "auto"       # auto (graph on a GPU), eager, graph or compile
-# deterministic = "auto"      # auto (on for the CPU), on or off: equal runs give equal bits
-
-[policy]                      # what this site lets a federation ask of it; anything else is refused
-# modes = ["csfssl", "ppfssl"]
-# sites = []                  # partners allowed in the roster; empty: any
-# rounds_max = 1000
-# epochs_max = 10000
-# plan = ""                   # SHA-256 of the one plan allowed; empty: any that fits the rest
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +46,8 @@ class LinkSection:
     coordinator: str = ""
 
     def __post_init__(self) -> None:
-        host, _, port = self.coordinator.rpartition(":")
-        ok = not self.coordinator or (bool(host) and port.isdigit() and 0 < int(port) < 65_536)
-        check(ok, f"coordinator is HOST:PORT; found {self.coordinator!r}")
+        if self.coordinator:
+            check_address("coordinator", self.coordinator)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +58,8 @@ class DataSection:
     manifest: str = ""
     unreadable_max: float = 0.05
     split_seed: int = 0
+    ignore_columns: tuple[str, ...] = ()
+    """columns of the manifest that are meant to be ignored, although they look like known ones"""
 
     def __post_init__(self) -> None:
         check(0 <= self.unreadable_max < 1, f"unreadable_max is 0 to below 1; found {self.unreadable_max}")
@@ -242,29 +215,45 @@ class SiteHome:
     @contextlib.contextmanager
     def locked(self, file: str = "lock", *, who: str = "an agent") -> Iterator[None]:
         """Hold the home folder for one process of a kind. Raises RunError where another one has it."""
-        with disk(self.folder, "write"):
-            lock = (self.folder / file).open("w")
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunError(
-                    f"{who} is already running on {self.folder}",
-                    cause="it was started twice, or runs as a service",
-                    next_step="wait until the other one has ended, or stop it first: ps aux | grep site-agent",
-                ) from error
+        busy = RunError(
+            f"{who} is already running on {self.folder}",
+            cause="it was started twice, or runs as a service",
+            next_step="wait until the other one has ended, or stop it first: ps aux | grep site-agent",
+        )
+        with held(self.folder / file, busy=busy):
             yield
 
 
-def create(home: SiteHome, *, coordinator: str = "", manifest: Path | None = None, threads: int = 0) -> None:
-    """Make a home folder with a commented configuration; an existing configuration is kept."""
-    for folder in (home.folder, home.blobs, home.models, home.reports, home.incidents, home.key_file("")):
+def create(
+    home: SiteHome,
+    *,
+    coordinator: str = "",
+    manifest: Path | None = None,
+    threads: int | None = None,
+    ignore_columns: Sequence[str] = (),
+) -> None:
+    """Make a home folder with a commented configuration; in an existing one, the values that are given are set.
+
+    Raises ConfigError, before anything is written, where `site.toml` cannot hold a value or cannot be read.
+    """
+    given = {("link", "coordinator"): coordinator, ("data", "manifest"): str(manifest.absolute()) if manifest else ""}
+    values: dict[site_toml.Key, site_toml.Value] = {key: value for key, value in given.items() if value}
+    if threads is not None:
+        values["hardware", "threads"] = threads
+    if ignore_columns:
+        values["data", "ignore_columns"] = list(ignore_columns)
+    before = _text(home.config_file)
+    after = site_toml.with_values(before or site_toml.TEMPLATE, values, source=home.config_file)
+    build(SiteConfig, tomllib.loads(after), source=home.config_file)
+    for folder in (home.key_file(""), home.blobs, home.models, home.reports, home.incidents):
         make_folder(folder)
-    if not home.config_file.exists():
-        named = str(manifest.absolute()) if manifest else ""
-        text = CONFIG_TEMPLATE.format(
-            coordinator=json.dumps(coordinator),
-            manifest=json.dumps(named),
-            threads=f"threads = {threads}" if threads else "# threads = 0",
-        )
-        write_whole(home.config_file, text.encode())
+    if after != before:
+        write_whole(home.config_file, after.encode())
+
+
+def _text(file: Path) -> str:
+    """Return the text of a file, or nothing where there is none yet."""
+    if not file.exists():
+        return ""
+    with disk(file, "read"):
+        return file.read_bytes().decode("utf-8-sig", errors="surrogateescape")

@@ -2,46 +2,47 @@
 
 What is done, on purpose, with
 - EXIF orientation   applied, so that up is up (a damaged EXIF block counts as none)
-- grey, 1 bit        copied to all three channels
-- alpha              composited on black, the surround of a cervigram
+- grey, 1 bit        copied to all three channels; white-is-zero is turned
+- alpha              composited on black, the surround of a cervigram; 0 in every pixel counts as no alpha
 - palette            looked up, its transparency as alpha
-- CMYK               converted to RGB; Adobe's inverted kind is recognised
-- 16-bit grey        the whole range 0..65535 divided by 257 and rounded, never clipped
-- 16-bit colour      the high byte of each channel
+- CMYK               converted to RGB; a JPEG's is inverted, as Adobe writes it
+- 16 bits            the whole range 0..65535 becomes 0..255, never clipped; grey is rounded, colour keeps its high byte
+- 9 to 15 bits in 16 scaled by their own range where the file states it: PNG's sBIT, TIFF's MaxSampleValue
 - several pages      the first
 - colour profiles    ignored: the network sees the device's own colours
-- float, 32-bit grey above 65535, LAB: refused, there is no agreed scale
+- signed, float, 32-bit grey above 65535, LAB, sensor data, other inks than CMYK: refused, there is no agreed scale
+- damage             refused wherever it can be noticed: libjpeg's warnings, checksums of PNG, absent strips of TIFF
 
-Only JPEG, PNG, TIFF and BMP are opened. The size is read from the header before anything is decoded: more than
-PIXELS_MAX pixels are refused, and so is a side below SIDE_MIN_PX, on which nothing can be recognised. The threads of a
-process have PIXELS_MAX pixels open together, so that many cores do not take much memory.
+Only JPEG, PNG, TIFF and BMP are opened (`jpegs`, `pngs`, `tiffs`). The size is read from the header before anything is
+decoded: more than PIXELS_MAX pixels are refused, and so is a side below SIDE_MIN_PX, on which nothing can be
+recognised. The threads of a process have PIXELS_MAX pixels open together, so that many cores do not take much memory.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import stat
-import struct
 import threading
 import warnings
-import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, BinaryIO, Final, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageFilter, UnidentifiedImageError
 
-from fedcervix.errors import DataError
 from fedcervix.plan import Fit
+from site_agent import jpegs, pngs, tiffs
+from site_agent.samples import Decoded, of_image
+from site_agent.samples import Pixels as Pixels
+from site_agent.unreadable import DAMAGE, OPEN_FAILED, translated
+from site_agent.unreadable import UnreadableError as UnreadableError
 
-Pixels = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 """called with (done, total) after every image"""
 
@@ -70,28 +71,6 @@ _TURNS: dict[int, Image.Transpose] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_DAMAGE = (
-    *(OSError, EOFError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError),
-    *(OverflowError, RuntimeError, struct.error, zlib.error, MemoryError),
-)
-"""what Pillow's decoders raise on damaged bytes (found by feeding them damaged bytes)"""
-_OPEN_FAILED = {
-    errno.ENOENT: "no such file",
-    errno.ENOTDIR: "no such file",
-    errno.ENAMETOOLONG: "no such file (its name is too long)",
-    errno.EACCES: "this user may not read it",
-    errno.EPERM: "this user may not read it",
-}
-
-
-class UnreadableError(DataError):
-    """An image cannot be used. The reason names no path: it may be counted, logged and shown."""
-
-    exit_code: ClassVar[int] = DataError.exit_code
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class _Room:
@@ -119,23 +98,45 @@ class _Room:
 _ROOM = _Room(PIXELS_MAX)
 
 
-@contextlib.contextmanager
-def picture(path: Path, *, pixels_max: int = PIXELS_MAX, side_min_px: int = SIDE_MIN_PX) -> Iterator[Pixels]:
-    """Open an image as (H, W, 3) 8-bit RGB, upright, for as long as it is looked at. Raises UnreadableError.
+def _load_bmp(image: Image.Image, _: BinaryIO) -> Decoded:
+    image.load()
+    return of_image(image)
 
-    All pictures open in this process, and what decoding them takes, stay within 16 bytes x PIXELS_MAX.
+
+_LOADERS: Final[Mapping[str, Callable[[Any, BinaryIO], Decoded]]] = {
+    "JPEG": jpegs.load,
+    "MPO": jpegs.load,  # a JPEG that is followed by others; Pillow names it so
+    "PNG": pngs.load,
+    "TIFF": tiffs.load,
+    "BMP": _load_bmp,
+}
+
+
+@contextlib.contextmanager
+def opened(path: Path, *, pixels_max: int = PIXELS_MAX, side_min_px: int = SIDE_MIN_PX) -> Iterator[Decoded]:
+    """Open an image, upright, for as long as it is looked at. Raises UnreadableError.
+
+    All pictures open in this process, and what decoding them takes, stay within 24 bytes x PIXELS_MAX; 24 are taken by
+    16-bit colour whose used bits are stated, 4 by a JPEG.
     """
     _check_file(path)
-    with _translated():
-        image = Image.open(path, formats=FORMATS)
-    with contextlib.closing(image):
+    with contextlib.ExitStack() as closing:
+        with translated():
+            file = closing.enter_context(path.open("rb"))
+            image = closing.enter_context(contextlib.closing(_open(file)))
         _check_size(image, pixels_max, side_min_px)
-        with _ROOM.of(image.width * image.height):
-            with _translated():
-                image.load()
-                pixels = _upright(image)
-            image.close()  # its own copy
-            yield pixels
+        closing.enter_context(_ROOM.of(image.width * image.height))
+        with translated():
+            found = _upright(image, file)
+        image.close()  # `found` is a copy
+        yield found
+
+
+@contextlib.contextmanager
+def picture(path: Path, *, pixels_max: int = PIXELS_MAX, side_min_px: int = SIDE_MIN_PX) -> Iterator[Pixels]:
+    """Open an image as (H, W, 3) 8-bit RGB, as `opened` does. Raises UnreadableError."""
+    with opened(path, pixels_max=pixels_max, side_min_px=side_min_px) as found:
+        yield found.pixels
 
 
 def decode(path: Path, *, pixels_max: int = PIXELS_MAX, side_min_px: int = SIDE_MIN_PX) -> Pixels:
@@ -144,20 +145,19 @@ def decode(path: Path, *, pixels_max: int = PIXELS_MAX, side_min_px: int = SIDE_
         return pixels
 
 
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def _open(file: BinaryIO) -> Image.Image:
     try:
-        yield
-    except UnreadableError:
+        return Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError:
+        if reason := tiffs.reason(file) or jpegs.reason(file):
+            raise UnreadableError(reason) from None
         raise
-    except UnidentifiedImageError as error:
-        raise UnreadableError("not a JPEG, PNG, TIFF or BMP image, or damaged at its beginning") from error
     except Image.DecompressionBombError as error:
         raise UnreadableError(f"larger than {PIXELS_MAX:,} pixels") from error
     except OSError as error:
-        raise UnreadableError(_OPEN_FAILED.get(error.errno or 0, "damaged or cut short")) from error
-    except _DAMAGE as error:
-        raise UnreadableError(f"damaged ({type(error).__name__})") from error
+        if str(error).startswith("Unsupported BMP"):
+            raise UnreadableError("a BMP of a kind that is not read") from error
+        raise
 
 
 def square(pixels: Pixels, side_px: int, fit: Fit) -> Pixels:
@@ -234,7 +234,7 @@ def _check_file(path: Path) -> None:
     try:
         found = path.stat()
     except OSError as error:
-        raise UnreadableError(_OPEN_FAILED.get(error.errno or 0, "cannot be opened")) from error
+        raise UnreadableError(OPEN_FAILED.get(error.errno or 0, "cannot be opened")) from error
     if not stat.S_ISREG(found.st_mode):
         raise UnreadableError("not a file")
     if found.st_size == 0:
@@ -251,35 +251,16 @@ def _check_size(image: Image.Image, pixels_max: int, side_min_px: int) -> None:
         raise UnreadableError(f"larger than {pixels_max:,} pixels")
 
 
-def _upright(image: Image.Image) -> Pixels:
-    turn = _TURNS.get(_orientation(image))
-    rgb = _rgb(image)
-    return np.asarray(rgb if turn is None else rgb.transpose(turn))
+def _upright(image: Image.Image, file: BinaryIO) -> Decoded:
+    found = _LOADERS[image.format or ""](image, file)
+    turn = None if image.format == "TIFF" else _TURNS.get(_orientation(image))  # Pillow turns a TIFF itself
+    return found if turn is None else replace(found, pixels=np.asarray(Image.fromarray(found.pixels).transpose(turn)))
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 where there is none that can be read (Pillow turns TIFF itself)."""
+    """Return the EXIF orientation, 1 where there is none that can be read."""
     try:
         found: Any = image.getexif().get(_ORIENTATION, 1)
-    except _DAMAGE:
+    except DAMAGE:
         return 1  # the picture itself is fine
     return found if isinstance(found, int) else 1
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
-    if image.mode in ("F", "LAB"):
-        raise UnreadableError("floating-point pixels" if image.mode == "F" else "colour space LAB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _eight_bits(grey: npt.NDArray[Any]) -> Pixels:
-    """Scale 16-bit grey to 8 bits: 65535 / 257 = 255 exactly."""
-    if grey.min() < 0 or grey.max() > 65_535:
-        raise UnreadableError("32-bit grey values beyond 16 bits")
-    scaled: Pixels = ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return scaled

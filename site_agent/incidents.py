@@ -9,11 +9,12 @@ import contextlib
 import re
 from pathlib import Path
 
-from fedcervix.errors import FedcervixError, StorageError
+from fedcervix.errors import DataError, FedcervixError, StorageError
 from fedcervix.events import SiteFailed, event_from_json, event_to_json
 from fedcervix.files import write_secret
 from fedcervix.manifest import SPLITS
 from fedcervix.privacy import incident_number, scrub
+from fedcervix.spreadsheet import decode_text
 from site_agent.home import SiteHome
 from site_agent.worker import WorkFailedError
 
@@ -29,12 +30,19 @@ def secrets(home: SiteHome) -> frozenset[str]:
     """
     try:
         manifest = home.manifest()
-        text = manifest.read_text(encoding="utf-8", errors="replace")
+        raw = manifest.read_bytes()
     except (FedcervixError, OSError):
         return frozenset()
-    words = {word.strip() for word in APART.split(text)} | set(manifest.parts)
+    words = {word.strip() for word in APART.split(_text(raw))} | set(manifest.parts)
     stems = {word.rpartition(".")[0] for word in words}
     return frozenset(word for word in words | stems if len(word) > 1) - HARMLESS
+
+
+def _text(raw: bytes) -> str:
+    try:
+        return decode_text(raw, "the manifest")
+    except DataError:
+        return raw.decode(errors="replace")
 
 
 def record(

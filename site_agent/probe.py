@@ -1,50 +1,67 @@
 """What `site-agent check` tries, one after the other: each gives a finding, or an error that says what to do.
 
-Nothing here loads torch, and what a check needs is loaded when its turn has come: a home that is not set up is seen at
-once.
+What needs torch is found out by a worker process, as before a run (`site_agent.preflight`).
+Nothing here loads torch, and what a check needs is loaded when its turn has come.
 """
 
 from __future__ import annotations
 
-import shutil
+import functools
+import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from typing import Any
 
 from fedcervix import identity
-from fedcervix.errors import FedcervixError, PolicyError, StorageError
+from fedcervix.errors import FedcervixError, PolicyError
 from fedcervix.extras import lacking
+from fedcervix.plan import Plan
 from site_agent import hardware
 from site_agent.home import SiteHome
+from site_agent.joining import check_manifest
 from site_agent.policy import objections
+from site_agent.worker import Worker
 
-FREE_BYTES_WANTED = 2 * 2**30
+Show = Callable[[str, dict[str, Any]], None]
+Row = tuple[str, str | FedcervixError]
+"""what was tried, and what was found or what is wrong"""
+NEEDED_TO_TRAIN = {"configuration", "manifest", "hardware"}
+"""without these, nothing more can be said of training; a line that is down does not hinder it"""
 
 
-def examine(
-    home: SiteHome, now: datetime, *, start_trainer: bool = False
-) -> Iterator[tuple[str, str | FedcervixError]]:
-    """Yield (what was tried, what was found or what is wrong)."""
-    checks: tuple[tuple[str, Callable[[], str]], ...] = (
+def examine(home: SiteHome, now: datetime, show: Show) -> Iterator[Row]:
+    """Yield what was tried. The plan of the coordinator's run decides what training costs; without it, images alone."""
+    plans: list[Plan] = []
+    tried: tuple[tuple[str, Callable[[], str]], ...] = (
         ("configuration", lambda: _configuration(home)),
+        ("manifest", lambda: _manifest(home)),
         ("certificate", lambda: _certificate(home, now)),
         ("line", lambda: _line(home)),
-        ("coordinator", lambda: _coordinator(home)),
-        ("images", lambda: _images(home)),
-        ("hardware", lambda: _hardware(home, start_trainer=start_trainer)),
-        ("disk", lambda: _disk(home)),
+        ("coordinator", lambda: _coordinator(home, plans.append)),
+        ("hardware", lambda: hardware.look(home.config().hardware)),
     )
-    for name, check in checks:
+    failed = set()
+    for name, attempt in tried:
         try:
-            yield name, check()
+            yield name, attempt()
         except FedcervixError as error:
+            failed.add(name)
             yield name, error
         except ImportError as error:
+            failed.add(name)
             yield name, lacking(error) or FedcervixError(str(error), cause="a package is damaged")
+    if not failed & NEEDED_TO_TRAIN:
+        yield from _training(home, plans[0] if plans else None, show)
 
 
 def _configuration(home: SiteHome) -> str:
     home.config()
     return str(home.config_file)
+
+
+def _manifest(home: SiteHome) -> str:
+    check_manifest(home.manifest(), home.config().data.ignore_columns)
+    return str(home.manifest())
 
 
 def _certificate(home: SiteHome, now: datetime) -> str:
@@ -62,7 +79,7 @@ def _line(home: SiteHome) -> str:
     return f"{address} answers, {tls.look(address, *key_files)}"
 
 
-def _coordinator(home: SiteHome) -> str:
+def _coordinator(home: SiteHome, on_plan: Callable[[Plan], None]) -> str:
     """Hear the welcome as the agent does, and compare the plan with the policy."""
     from fedcervix import codec
     from site_agent.link import GrpcLink
@@ -78,6 +95,7 @@ def _coordinator(home: SiteHome) -> str:
     finally:
         link.close()
     assert isinstance(welcome, codec.Welcome)
+    on_plan(welcome.plan)
     against = objections(home.config().policy, welcome.plan, home.certificate().identity.name)
     if against:
         raise PolicyError(
@@ -88,28 +106,17 @@ def _coordinator(home: SiteHome) -> str:
     return f"accepts this site; run {welcome.run}, {welcome.plan.mode}; the policy allows its plan"
 
 
-def _images(home: SiteHome) -> str:
-    from site_agent import dataset
-    from site_agent.collection import require
-
-    collection = dataset.open_collection(home)
-    require(collection, "pretrain")
-    women = len({image.woman for image in collection.images})
-    unread = f", {len(collection.quarantined)} unreadable" if collection.quarantined else ""
-    leaks = f", {len(collection.leaks)} pictures under several patients" if collection.leaks else ""
-    return f"{len(collection.images)} images of {women} women{unread}{leaks} (details: site-agent data check MANIFEST)"
-
-
-def _hardware(home: SiteHome, *, start_trainer: bool) -> str:
-    return (hardware.start if start_trainer else hardware.look)(home.config().hardware)
+def _training(home: SiteHome, plan: Plan | None, show: Show) -> Iterator[Row]:
+    """Look at the images, and try a step of the plan, in a worker process that ends with this."""
+    worker = Worker(home, "site")
+    on_progress = functools.partial(_show_progress, show)
+    try:
+        yield from worker.examine(plan, on_progress, threading.Event()).lines()
+    except FedcervixError as error:
+        yield "training", error
+    finally:
+        worker.cancel()
 
 
-def _disk(home: SiteHome) -> str:
-    free = shutil.disk_usage(home.folder).free
-    if free < FREE_BYTES_WANTED:
-        raise StorageError(
-            f"{free / 2**30:.1f} GiB are free at {home.folder}; a run wants {FREE_BYTES_WANTED / 2**30:.0f}",
-            cause="the disk is nearly full",
-            next_step="make room, or move the home folder",
-        )
-    return f"{free / 2**30:.0f} GiB free"
+def _show_progress(show: Show, values: dict[str, Any]) -> None:
+    show("progress", {"task": "check", **values})

@@ -36,7 +36,7 @@ class Proxy:
     def connect(self, host: str, port: int, timeout_s: float) -> socket.socket:
         """Return a connection through it. Raises OSError."""
         line = http.client.HTTPConnection(self.host, self.port, timeout=timeout_s)
-        line.set_tunnel(host, port, self._headers())
+        line.set_tunnel(f"[{host}]" if ":" in host else host, port, self._headers())
         try:
             line.connect()
         except http.client.HTTPException as error:

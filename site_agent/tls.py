@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from fedcervix.address import Address
 from fedcervix.errors import IdentityError, LinkError
 from site_agent.proxies import Proxy, proxy_for, remark
 
@@ -43,15 +44,15 @@ def look(address: str, authority: Path, certificate: Path, key: Path) -> str:
 
     Raises IdentityError where one side does not accept the other's certificate, LinkError where nothing answers.
     """
-    host, _, port = address.rpartition(":")
-    way = _Way(host, int(port), proxy_for(host, os.environ))
+    to = Address.parse(address)
+    way = _Way(to.host, to.port, proxy_for(to.host, os.environ))
     context = ssl.create_default_context(cafile=str(authority))
     context.load_cert_chain(certificate, key)
     context.set_alpn_protocols(["h2"])
     try:
         with (
             way.dial() as plain,
-            context.wrap_socket(plain, server_hostname=host) as line,
+            context.wrap_socket(plain, server_hostname=to.host) as line,
         ):
             line.recv(1)  # under TLS 1.3 a server refuses a client's certificate only after the handshake
             return f"{line.version() or 'TLS'}{way}"

@@ -21,6 +21,7 @@ from fedcervix import errors
 from fedcervix.events import Task
 from fedcervix.plan import Plan
 from site_agent.home import HardwareSection, SiteHome
+from site_agent.preflight import Findings
 from site_agent.room import trouble, with_room
 
 OnProgress = Callable[[dict[str, Any]], None]
@@ -54,7 +55,7 @@ class WorkFailedError(errors.FedcervixError):
         kind: str = errors.TrainingError.__name__,
     ) -> None:
         super().__init__(what, cause=cause, next_step=next_step)
-        self.stage, self.trace, self.work_exit_code, self.kind = stage, trace, exit_code, kind
+        self.stage, self.trace, self.exit_code, self.kind = stage, trace, exit_code, kind
 
 
 class WorkerDiedError(WorkFailedError):
@@ -76,6 +77,8 @@ class Worker:
         self._home, self._site, self._program, self._deaths_max = home, site, program, deaths_max
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
+        self._turn = threading.Lock()
+        """one request at a time: the process answers them in order"""
         self._team = False
         self._cancelled = False
 
@@ -84,24 +87,35 @@ class Worker:
 
         `cancelled` is set before `cancel` is called: a task that was given up before it came here never begins.
         """
+        request = {"task": dataclasses.asdict(task), "plan": plan.canonical()}
+        return self._ask(lambda: self._survive(request, on_progress, cancelled), on_progress, cancelled)
 
+    def examine(self, plan: Plan | None, on_progress: OnProgress, cancelled: threading.Event) -> Findings:
+        """Return what can be known before round 1. Raises as `do`, at the first death of the process."""
+        request = {"examine": plan.canonical() if plan else ""}
+        found = self._ask(lambda: self._do_once(request, on_progress, cancelled), on_progress, cancelled)
+        return Findings.from_json(found)
+
+    def _ask(
+        self, attempt: Callable[[], dict[str, Any]], on_progress: OnProgress, cancelled: threading.Event
+    ) -> dict[str, Any]:
         def wait(pause_s: float) -> None:
             if cancelled.wait(pause_s):
                 raise CancelledError
 
-        return with_room(lambda: self._survive(task, plan, on_progress, cancelled), on_progress, wait)
+        with self._turn:
+            return with_room(attempt, on_progress, wait)
 
-    def _survive(self, task: Task, plan: Plan, on_progress: OnProgress, cancelled: threading.Event) -> dict[str, Any]:
+    def _survive(self, request: dict[str, Any], on_progress: OnProgress, cancelled: threading.Event) -> dict[str, Any]:
         for _ in range(self._deaths_max):
             try:
-                return self._do_once(task, plan, on_progress, cancelled)
+                return self._do_once(request, on_progress, cancelled)
             except WorkerDiedError as error:
                 on_progress({**AGAIN, "trouble": trouble(error)})
-        return self._do_once(task, plan, on_progress, cancelled)
+        return self._do_once(request, on_progress, cancelled)
 
-    def _do_once(self, task: Task, plan: Plan, on_progress: OnProgress, cancelled: threading.Event) -> dict[str, Any]:
+    def _do_once(self, request: dict[str, Any], on_progress: OnProgress, cancelled: threading.Event) -> dict[str, Any]:
         process = self._started(cancelled)
-        request = {"task": dataclasses.asdict(task), "plan": plan.canonical()}
         assert process.stdout is not None
         try:
             self._tell(process, json.dumps(request) + "\n")

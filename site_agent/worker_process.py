@@ -1,6 +1,7 @@
 """The worker: a process of its own that trains, and never imports grpc.
 
-It reads one JSON object per line (a task with its plan) and answers with lines of its own:
+It reads one JSON object per line (a task with its plan; or a plan alone, to say what it would cost here: see
+`preflight`) and answers with lines of its own:
 
     {"progress": {...}}   now and then
     {"done": {...}}       the task's numbers
@@ -38,6 +39,7 @@ from fedcervix.files import keep_private
 from fedcervix.plan import Plan
 from fedcervix.storage import FULL
 from site_agent.devices import accelerate, choose, prepare
+from site_agent.examining import examine
 from site_agent.home import SiteHome
 from site_agent.lifeline import Lifeline, end_with_input, end_with_parent
 from site_agent.stopping import Stop
@@ -86,12 +88,7 @@ def _serve(home: SiteHome, site: str, answers: _Answers, place: Team) -> NoRetur
         line = asked.get()
         try:
             bench = bench or _leaders_bench(home, site, place, stage, stop)
-            request = json.loads(line)
-            plan, task = Plan.parse(request["plan"]), task_from_dict(request["task"])
-            stage.begin(STAGES[task.kind])
-            if task.kind in TOGETHER:
-                tell(request, bench.team)
-            answers.say({"done": do(bench, task, plan)})
+            answers.say({"done": _answer(bench, stage, json.loads(line))})
         except KeyboardInterrupt:
             answers.last({"stopped": {"kept": stop.kept}}, status=0)
         except Exception as error:  # noqa: BLE001  (whatever breaks here is reported, with its trace, to the agent)
@@ -101,6 +98,18 @@ def _serve(home: SiteHome, site: str, answers: _Answers, place: Team) -> NoRetur
             if lost(error):
                 _wait_for_the_lifeline()
             answers.last({"failed": _account(error, stage.name)})
+
+
+def _answer(bench: Bench, stage: _Stage, request: dict[str, Any]) -> dict[str, Any]:
+    """Do what was asked: a task, or a look at what can be known before round 1."""
+    if "examine" in request:
+        stage.begin("checking what the plan needs")
+        return examine(bench, Plan.parse(request["examine"]) if request["examine"] else None).to_json()
+    plan, task = Plan.parse(request["plan"]), task_from_dict(request["task"])
+    stage.begin(STAGES[task.kind])
+    if task.kind in TOGETHER:
+        tell(request, bench.team)
+    return do(bench, task, plan)
 
 
 def _wait_for_the_lifeline() -> None:

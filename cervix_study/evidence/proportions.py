@@ -15,14 +15,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scipy.stats import fisher_exact, norm
+from scipy.stats import binomtest, fisher_exact, norm
 
 from cervix_study.evidence.mcnemar import Discordant
 from fedcervix.metrics import Confusion
 from fedcervix.plan import check
-from site_agent.evaluate import LEVEL, Estimate
-
-Z = float(norm.ppf((1 + LEVEL) / 2))
+from site_agent.intervals import LEVEL, Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +39,10 @@ class Proportion:
         return self.part / self.whole
 
     @property
-    def wilson(self) -> Estimate:
-        """The share with Wilson's interval."""
-        n, p = self.whole, self.share
-        middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
-        half = Z / (1 + Z**2 / n) * (p * (1 - p) / n + Z**2 / (4 * n**2)) ** 0.5
-        return Estimate(p, middle - half, middle + half)
+    def wilson(self) -> tuple[float, float]:
+        """Both ends of Wilson's interval of the share."""
+        found = binomtest(self.part, self.whole).proportion_ci(LEVEL, "wilson")
+        return float(found.low), float(found.high)
 
 
 def fisher_p(first: Proportion, second: Proportion) -> float:
@@ -66,10 +62,10 @@ def two_proportion_p(first: Proportion, second: Proportion) -> float:
 
 def newcombe(first: Proportion, second: Proportion) -> Estimate:
     """Return first - second with Newcombe's interval, from both Wilson intervals."""
-    one, two = first.wilson, second.wilson
+    (one_low, one_high), (two_low, two_high) = first.wilson, second.wilson
     difference = first.share - second.share
-    below = ((one.value - one.low) ** 2 + (two.high - two.value) ** 2) ** 0.5
-    above = ((one.high - one.value) ** 2 + (two.value - two.low) ** 2) ** 0.5
+    below = ((first.share - one_low) ** 2 + (two_high - second.share) ** 2) ** 0.5
+    above = ((one_high - first.share) ** 2 + (second.share - two_low) ** 2) ** 0.5
     return Estimate(difference, difference - below, difference + above)
 
 

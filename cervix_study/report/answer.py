@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 
-from cervix_study.comparing import Comparison, Verdict
-from cervix_study.evidence.resampling import WOMEN_MIN
+from cervix_study.comparing import Comparison, Effect
 from cervix_study.findings import Findings, SiteFindings
 from cervix_study.report.document import Answer, Block, Bullets, Heading, Tone
 from cervix_study.report.wording import counted, difference, difference_interval, listed, p_value
+from site_agent.intervals import WOMEN_MIN, Verdict, Women
 from site_agent.report.answer import percent
 from site_agent.report.page import three
 
@@ -51,16 +51,16 @@ def _headline(question: str, asked: Sequence[Comparison]) -> tuple[Tone, str]:
     if not asked:
         return "unknown", "Not measured: there is nothing to compare yet."
     sites = list(dict.fromkeys(found.site for found in asked))
-    worse = _sites(asked, "opposite")
+    worse = _sites(asked, "worse")
     if worse:
         return "harmed", f"The opposite is shown at {listed(worse)}: {start} does worse than random weights."
-    shown = _sites(asked, "shown")
+    shown = _sites(asked, "better")
     if not shown:
         return "not shown", f"Not shown: these test women cannot tell whether {start} beats random weights."
     if len(shown) < len(sites):
         missing = [site for site in sites if site not in shown]
         return "not shown", f"Shown at {listed(shown)}, not shown at {listed(missing)}: {start} beats random weights."
-    every = all(found.effects["auc"].verdict == "shown" for found in asked)
+    every = all(found.effects["auc"].verdict == "better" for found in asked)
     at = "at every site" if len(sites) > 1 else f"at {sites[0]}"
     which = {True: start, False: f"{start}, if not every one,"}[every]
     return "helped", f"Shown {at}: {which} beats random weights."
@@ -80,47 +80,53 @@ def _main_lines(findings: Findings, asked: Sequence[Comparison]) -> Iterable[str
             f"**{site}** ({counted(tested.women, 'test woman', 'test women')}): the classifier that starts from "
             f"{found.first} ranks a case above a control {percent(auc.first)} of the time, the one that starts from "
             f"random weights {percent(auc.second)}. The difference in AUC is {difference('auc', auc.difference.value)} "
-            f"(95 % interval {difference_interval('auc', auc.difference)}; corrected p {p_value(auc.corrected)}): "
-            f"**{auc.verdict}**."
+            f"({_certainty(auc)}): **{auc.verdict}**."
         )
+
+
+def _certainty(found: Effect) -> str:
+    """Return interval and p value, or why there are none."""
+    if found.difference.interval is None:
+        return f"no interval and no test: {found.difference.why}"
+    return f"95 % interval {difference_interval('auc', found.difference)}; corrected p {p_value(found.corrected)}"
 
 
 def _lists(findings: Findings, profile: str, suffix: str) -> Iterable[Block]:
     """Yield what is shown, what is not, and what is shown to be the other way round, by question and site."""
     own = [found for found in findings.comparisons if found.profile == profile]
-    for verdict, title in (
-        ("shown", "What is shown"),
-        ("not shown", "What is not shown"),
-        ("opposite", "Where the opposite is shown"),
+    for verdicts, title in (
+        (("better", "close"), "What is shown"),
+        (("not shown",), "What is not shown"),
+        (("worse",), "Where the opposite is shown"),
     ):
-        lines = tuple(_lines(own, verdict))
+        lines = tuple(_lines(own, verdicts))
         if lines:
             yield Heading(f"{title}{suffix}", 3)
             yield Bullets(lines)
 
 
-def _lines(comparisons: Sequence[Comparison], verdict: str) -> Iterable[str]:
+def _lines(comparisons: Sequence[Comparison], verdicts: Sequence[str]) -> Iterable[str]:
     """Yield one line per question: where, and for which starts."""
     for question in dict.fromkeys(found.question for found in comparisons):
         asked = [found for found in comparisons if found.question == question]
-        own = [found for found in asked if found.effects["auc"].verdict == verdict]
+        own = [found for found in asked if found.effects["auc"].verdict in verdicts]
         if own:
             sites = dict.fromkeys(found.site for found in own)
-            starts = {site: _place([found for found in own if found.site == site], verdict) for site in sites}
+            starts = {site: _place([found for found in own if found.site == site]) for site in sites}
             where = "; ".join(f"{site} {names}" for site, names in starts.items())
-            if verdict == "not shown" and len(own) == len(asked) and len(set(starts.values())) == 1 < len(starts):
+            if verdicts == ("not shown",) and len(own) == len(asked) and len(set(starts.values())) == 1 < len(starts):
                 where = f"at no site {starts[own[0].site]}"
             yield f"**{question[0].upper()}{question[1:]}**: {where}."
 
 
-def _place(found: Sequence[Comparison], verdict: str) -> str:
+def _place(found: Sequence[Comparison]) -> str:
     """Return what stands behind a site's name: `(CSFSSL +0.154, PPFSSL_NHS +0.125)`."""
     same_second = len({c.second for c in found}) == 1
     parts = []
     for c in found:
         name = c.first if same_second else f"{c.first} over {c.second}"
-        size = difference("auc", c.effects["auc"].difference.value)
-        parts.append(name if verdict == "not shown" else f"{name} {size}")
+        auc = c.effects["auc"]
+        parts.append(name if auc.verdict == "not shown" else f"{name} {difference('auc', auc.difference.value)}")
     return f"({', '.join(parts)})"
 
 
@@ -137,8 +143,10 @@ def _power(findings: Findings) -> Iterable[str]:
     """Say what this test could have found."""
     sizes = []
     for site in dict.fromkeys(found.site for found in findings.comparisons):
-        detectable = [found.effects["auc"].detectable for found in findings.comparisons if found.site == site]
-        sizes.append(f"{three(statistics.median(detectable))} at {site}")
+        found = [c.effects["auc"].detectable for c in findings.comparisons if c.site == site]
+        detectable = [size for size in found if size is not None]
+        if detectable:
+            sizes.append(f"{three(statistics.median(detectable))} at {site}")
     if sizes:
         yield (
             "“Not shown” is not “no difference”. A single comparison would find a difference in AUC of about "
@@ -152,11 +160,11 @@ def _trainings(findings: Findings) -> str:
     folds = f", in each of {axes.folds} folds" if axes.folds else ""
     if seeds * classifiers == 1:
         return (
-            f"Every start was trained once{folds}: the intervals hold what other women would do, not what another "
-            "training would do. Small differences should be repeated before they are believed."
+            f"Every start was trained once{folds}: nothing here says what another training would do. Small differences "
+            "should be repeated before they are believed."
         )
     what = counted(seeds, "seed") if classifiers == 1 else f"{counted(seeds, 'seed')}, {classifiers} classifiers each"
-    return f"Every number is the mean over {what}{folds}; the intervals hold other women and other trainings."
+    return f"Every number is the mean over {what}{folds}; intervals hold other women and other trainings."
 
 
 def _seen(findings: Findings) -> Iterable[str]:
@@ -190,12 +198,15 @@ def _alarms(findings: Findings) -> Iterable[str]:
                 )
     few = [site for site in dict.fromkeys(found.site for found in findings.sites) if _few(findings, site)]
     if few:
-        yield f"At {listed(few)} fewer than {WOMEN_MIN} women of a class were tested: nothing can be shown there."
+        yield (
+            f"At {listed(few)} fewer than {WOMEN_MIN} women of a class were tested: nothing can be shown there, and no "
+            "interval is printed."
+        )
 
 
 def _few(findings: Findings, site: str) -> bool:
     own = [found for found in findings.sites if found.site == site and found.scores]
-    return any(min(found.case_women, found.women - found.case_women) < WOMEN_MIN for found in own)
+    return any(Women(found.case_women, found.women - found.case_women).too_few for found in own)
 
 
 def _leaks(findings: Findings) -> Iterable[str]:

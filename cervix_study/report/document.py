@@ -61,7 +61,7 @@ class Cell:
     text: str
     small: tuple[str, ...] = ()
     verdict: str = ""
-    """shown, not shown, opposite: coloured, and said in words"""
+    """better, close, worse, not shown: coloured, and said in words"""
 
 
 @dataclass(frozen=True, slots=True)

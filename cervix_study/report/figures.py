@@ -14,10 +14,11 @@ from cervix_study.comparing import Comparison
 from cervix_study.evidence.calibration import Calibration
 from cervix_study.findings import Curve, FractionPoint, Scores
 from cervix_study.records import title
+from cervix_study.report.wording import interval_label
 from site_agent.report.figures import INK, QUIET, SETTINGS, Stroke, short, strokes, svg
 
 WIDTH_IN = 5.2
-VERDICT_COLOURS = {"shown": "#00684c", "opposite": "#a84300", "not shown": QUIET}
+VERDICT_COLOURS = {"better": "#00684c", "close": "#00684c", "worse": "#a84300", "not shown": QUIET}
 
 
 def of_starts(starts: Sequence[str]) -> dict[str, Stroke]:
@@ -59,13 +60,15 @@ def auc_dots(scores: Sequence[Scores], by_start: dict[str, Stroke]) -> str:
         axes = figure.add_subplot()
         for height, found in enumerate(reversed(scores)):
             drawn, auc = by_start[title(found.start)], found.measures["auc"]
-            axes.plot([auc.low, auc.high], [height, height], color=drawn.colour, linewidth=2.5)
+            if auc.interval:
+                axes.plot(auc.interval, [height, height], color=drawn.colour, linewidth=2.5)
             axes.plot(auc.value, height, "o", color=drawn.colour, markersize=7.5)
             single = found.spread["auc"].values if found.spread_over != "nothing" else ()
             axes.plot(single, [height + 0.22] * len(single), "|", color=drawn.colour, markersize=6)
         axes.axvline(0.5, color=QUIET, linewidth=1, linestyle=(0, (2, 3)))
         axes.set_yticks(range(len(scores)), [short(found.label) for found in reversed(scores)])
-        axes.set(xlabel="AUC (95 % interval)", ylim=(-0.6, len(scores) - 0.4))
+        label = interval_label(found.measures["auc"] for found in scores)
+        axes.set(xlabel=f"AUC{label}", ylim=(-0.6, len(scores) - 0.4))
         _only_upright_lines(axes)
         return svg(figure)
 
@@ -79,7 +82,8 @@ def effect_dots(comparisons: Sequence[Comparison], measure: str, label: str) -> 
             effect = found.effects[measure]
             colour = VERDICT_COLOURS[effect.verdict]
             filled = colour if effect.verdict != "not shown" else "white"
-            axes.plot([effect.difference.low, effect.difference.high], [height, height], color=colour, linewidth=2.5)
+            if effect.difference.interval:
+                axes.plot(effect.difference.interval, [height, height], color=colour, linewidth=2.5)
             axes.plot(effect.difference.value, height, "o", color=colour, markerfacecolor=filled, markersize=7.5)
         axes.axvline(0, color=INK, linewidth=1)
         names = [short(f"{found.first} − {found.second}") for found in reversed(comparisons)]
@@ -135,12 +139,14 @@ def fraction_curves(points: Sequence[FractionPoint], by_start: dict[str, Stroke]
             own = [point for point in points if point.label == name]
             apart = 1.035 ** (place - (len(names) - 1) / 2)
             x = [100 * point.label_fraction * apart for point in own]
-            low, high = ([abs(getattr(p.auc, side) - p.auc.value) for p in own] for side in ("low", "high"))
+            ends = [p.auc.interval or (p.auc.value, p.auc.value) for p in own]
+            below = [p.auc.value - low for p, (low, _) in zip(own, ends, strict=True)]
+            above = [high - p.auc.value for p, (_, high) in zip(own, ends, strict=True)]
             drawn = by_start[name]
             axes.errorbar(
                 x,
                 [p.auc.value for p in own],
-                yerr=[low, high],
+                yerr=[below, above],
                 color=drawn.colour,
                 elinewidth=1.2,
                 capsize=2,
@@ -170,9 +176,8 @@ def reliability(found: Sequence[tuple[str, Calibration]], colours: Sequence[Stro
             axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=(0, (2, 3)))
             for bin_ in calibration.bins:
                 share = bin_.share_of_cases
-                axes.plot(
-                    [bin_.mean_probability] * 2, [share.low, share.high], color=drawn.colour, linewidth=1.2, alpha=0.7
-                )
+                if share.interval:
+                    axes.plot([bin_.mean_probability] * 2, share.interval, color=drawn.colour, linewidth=1.2, alpha=0.7)
                 size = 12 + 260 * bin_.images / calibration.images
                 axes.scatter(
                     bin_.mean_probability, share.value, s=size, color=drawn.colour, edgecolors="white", linewidths=0.6

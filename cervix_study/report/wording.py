@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cervix_study.comparing import Effect
 from cervix_study.report.document import Cell
-from site_agent.evaluate import Estimate
+from site_agent.intervals import Estimate
 from site_agent.report.answer import percent, signed
 from site_agent.report.page import three
 
 NOTHING = "–"
+NO_INTERVAL = "no interval"
 
 
 def measure(name: str, value: float) -> str:
@@ -20,8 +21,20 @@ def measure(name: str, value: float) -> str:
 
 def with_interval(name: str, found: Estimate, *more: str) -> Cell:
     """Return a measure with its interval below it, and further small print."""
-    low, high = (measure(name, value).removesuffix(" %") for value in (found.low, found.high))
-    return Cell(measure(name, found.value), (f"{low} to {high}", *more))
+    return Cell(measure(name, found.value), (interval(name, found), *more))
+
+
+def interval(name: str, found: Estimate) -> str:
+    """Return `0.700 to 0.912`, or that there is no interval."""
+    if found.interval is None:
+        return NO_INTERVAL
+    low, high = (measure(name, value).removesuffix(" %") for value in found.interval)
+    return f"{low} to {high}"
+
+
+def interval_label(found: Iterable[Estimate]) -> str:
+    """Return what the axis of a figure says of its intervals: nothing where there is none."""
+    return " (95 % interval)" if any(estimate.interval for estimate in found) else ""
 
 
 def difference(name: str, value: float) -> str:
@@ -33,8 +46,10 @@ def difference(name: str, value: float) -> str:
 
 
 def difference_interval(name: str, found: Estimate) -> str:
-    """Return `+0.020 to +0.120`."""
-    low, high = (difference(name, value).removesuffix(" points") for value in (found.low, found.high))
+    """Return `+0.020 to +0.120`, or that there is no interval."""
+    if found.interval is None:
+        return NO_INTERVAL
+    low, high = (difference(name, value).removesuffix(" points") for value in found.interval)
     return f"{low} to {high}"
 
 
@@ -51,9 +66,9 @@ def p_value(p: float | None) -> str:
 
 
 def verdict_cell(effect: Effect) -> Cell:
-    """Return the verdict, with the corrected p value below it."""
-    p = () if effect.corrected is None else (p_value(effect.corrected),)
-    return Cell(effect.verdict, p, verdict=effect.verdict)
+    """Return the verdict, with the corrected p value below it, or why there is none."""
+    p = (effect.difference.why,) if effect.corrected is None else (p_value(effect.corrected),)
+    return Cell(effect.verdict, tuple(filter(None, p)), verdict=effect.verdict)
 
 
 def listed(names: Sequence[str]) -> str:

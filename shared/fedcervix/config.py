@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 from fedcervix.errors import ConfigError
+from fedcervix.ownership import denied
 from fedcervix.plan import Recipe, Terms
 from fedcervix.profiles import PROFILES, Profile
 
@@ -27,18 +28,42 @@ T = TypeVar("T")
 
 
 def read_toml(path: Path, *, hint: str = "") -> dict[str, Any]:
-    """Return the content of a TOML file. Raises ConfigError; `hint` is the next command where the file is missing."""
+    """Return the content of a TOML file. Raises ConfigError; `hint` is the next command where the file is missing.
+
+    Editors of Windows put a byte order mark before the text: it is dropped.
+    """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+        return tomllib.loads(_text(path, path.read_bytes()))
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(f"{path} does not exist", cause="wrong --home, or not set up yet", next_step=hint) from error
+    except PermissionError as error:
+        cause, next_step = denied(path)
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", cause=cause, next_step=next_step) from error
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", next_step=f"ls -l {path}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(
-            f"{path} is not valid TOML: {error}",
+            f"{path} is not valid TOML: {str(error)[:200]}",
             cause="a missing quote, bracket or equals sign at that place",
             next_step=f"edit {path}",
+        ) from error
+
+
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+"""how a file begins that Windows calls Unicode"""
+
+
+def _text(path: Path, content: bytes) -> str:
+    """Return a configuration file's text. Raises ConfigError where it is not UTF-8."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        found = "UTF-16" if content.startswith(UTF_16) else "an encoding that is not UTF-8"
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"{path} is written in {found} (line {line})",
+            cause="an editor or a shell of Windows saved it in its own encoding",
+            next_step=f"save it as UTF-8 (in Notepad: Save as, Encoding: UTF-8), then try again: {path}",
         ) from error
 
 

@@ -20,13 +20,11 @@ The exit code of a process is the `exit_code` of the error that stopped it.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 
 class FedcervixError(Exception):
     """What happened; `cause` is the likely reason, `next_step` the command or action to try."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
     def __init__(self, what: str, *, cause: str = "", next_step: str = "") -> None:
         super().__init__(what)

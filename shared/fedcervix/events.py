@@ -98,6 +98,8 @@ class SiteSilent:
 
     site: str
     at: float
+    reason: str = ""
+    """what is known of it, such as that its engineer stopped it; empty where nothing is"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,15 +269,18 @@ EVENTS: Mapping[str, type[Event]] = {
 }
 
 
+_FIELDS = {kind: tuple(field.name for field in dataclasses.fields(kind)) for kind in EVENTS.values()}
+
+
 def check_event(event: Event) -> None:
     """Check what all events share: site names, times, lengths of text. Raises ValueError."""
     _check_measure("at", event.at)
-    for field in dataclasses.fields(event):
-        value = getattr(event, field.name)
-        if field.name == "site":
+    for name in _FIELDS[type(event)]:
+        value = getattr(event, name)
+        if name == "site":
             check(SITE_NAME.fullmatch(value) is not None, f"not a site name: {value!r}")
         elif isinstance(value, str):
-            check(len(value) <= REASON_CHARS_MAX, f"{field.name} is longer than {REASON_CHARS_MAX} characters")
+            check(len(value) <= REASON_CHARS_MAX, f"{name} is longer than {REASON_CHARS_MAX} characters")
 
 
 def task_from_dict(raw: Mapping[str, Any]) -> Task:

@@ -37,6 +37,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
+from fedcervix.address import EXAMPLES, HOST_NAME, Address
 from fedcervix.errors import IdentityError, RemoteError
 from fedcervix.plan import SITE_NAME
 
@@ -80,8 +81,6 @@ USAGE: dict[Role, ObjectIdentifier] = {
 """What the authority certifies, and for which end of a connection: no site can pose as the coordinator."""
 
 URI = re.compile(SCHEME + r"://([^/]*)/([^/]*)(?:/([^/]*))?")
-HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*")
-ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253}):([0-9]{1,5})")
 
 # What reading a foreign certificate or request can raise (seam: nothing of it leaves this module).
 UNREADABLE = (
@@ -555,13 +554,14 @@ class Invitation:
 
 
 def _check_address(address: str) -> None:
-    match = ADDRESS.fullmatch(address)
-    if match is None or not 1 <= int(match[2]) <= 65_535:
+    try:
+        Address.parse(address)
+    except ValueError as error:
         raise IdentityError(
             f"not an address: {address[:100]!r}",
-            cause="an address is HOST:PORT with a port from 1 to 65535",
-            next_step="write it as the sites reach it, such as `federation.example.org:8443` or `[2001:db8::7]:8443`",
-        )
+            cause=f"an address {error}",
+            next_step=f"write it as the sites reach it, such as {EXAMPLES}",
+        ) from error
 
 
 def _bad_invitation(what: str) -> IdentityError:

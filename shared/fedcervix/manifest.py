@@ -1,38 +1,36 @@
 """The manifest: one line per image, written by the hospital, read with suspicion.
 
-    image,patient,label,split            header; `label` and `split` may be missing, other columns are ignored
+    image,patient,label,split            header; `label` and `split` may be missing, see `columns` for others
     images/0001.jpg,P17,1,train          label: 0 = control, 1 = case, empty = unlabelled
     images/0002.jpg,P17,,train           split: train, valid, test; empty everywhere = drawn by fedcervix
 
 Rules
 1. `image` is a path below the folder that holds the manifest, never absolute and never through `..`.
 2. An image stands in one row. A row belongs to one patient.
-3. Comma, semicolon or tab; UTF-8 with or without a byte-order mark; a Windows path's backslashes are read as `/`.
+3. How the table may be saved: `spreadsheet`. A Windows path's backslashes are read as `/`.
 4. Nothing is guessed: a label `yes` or `1.0` is an error that names the line. Several are reported at once.
+5. A word for a missing identifier (`#N/A`, `unknown`) is refused like an empty cell: all its women would be one.
 
 Pure: text in, values or a DataError out. Whether the images exist is the business of whoever opens them.
 """
 
 from __future__ import annotations
 
-import csv
-import difflib
-import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Literal, cast
 
+from fedcervix import identifiers
+from fedcervix.columns import REQUIRED, read_columns
 from fedcervix.errors import DataError
+from fedcervix.spreadsheet import Record, Table, read_table, shown
 
 Split = Literal["train", "valid", "test"]
 
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
-REQUIRED = ("image", "patient")
-KNOWN = ("image", "patient", "label", "split")
 LABELS: dict[str, int | None] = {"": None, "0": 0, "1": 1}
 OFFENCES_SHOWN = 5
-CELL_SHOWN_CHARS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,42 +47,36 @@ class Row:
     """of the manifest, the header being line 1"""
 
 
-def decode_text(raw: bytes, source: str) -> str:
-    """Return the text of a file. Raises DataError unless it is UTF-8 (a byte-order mark is dropped)."""
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{source} is not UTF-8 text (byte {error.start} is {raw[error.start]:#04x})",
-            cause="it was saved by a spreadsheet in another encoding, or it is not a CSV file",
-            next_step="save it again as 'CSV UTF-8'",
-        ) from error
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a manifest says."""
+
+    rows: tuple[Row, ...]
+    """in file order"""
+    ignored: tuple[str, ...]
+    """the columns that are not read, as the file names them"""
 
 
-def parse(text: str, source: str) -> tuple[Row, ...]:
-    """Return the rows of a manifest in file order. `source` is the name that error messages give it.
+def parse(text: str, source: str, ignore: Collection[str] = ()) -> Manifest:
+    """Return what a manifest says. `source` is the name that error messages give it.
 
+    `ignore` are columns that are meant to be ignored, although they look like known ones (`columns`).
     Raises DataError, naming file, line and column, on anything that the module's rules do not allow.
     """
-    table = _records(text, source)
-    header = [cell.casefold() for cell in next(table, (0, []))[1]]
-    _check_header(header, source)
-    offences: list[str] = []
-    rows: list[Row] = []
-    for line, cells in table:
-        row, wrong = _row(line, cells, header)
-        offences += wrong
-        rows += [] if row is None else [row]
-    offences += _repeated(rows)
+    table = read_table(text, source, REQUIRED)
+    columns = read_columns(table, source, ignore)
+    read = [_row(record, columns.names) for record in table.records]
+    rows = [row for row, _ in read if row is not None]
+    offences = [*(one for _, wrong in read for one in wrong), *_cut_short(table), *repeated(rows)]
     if offences:
-        raise _refused(offences, source)
+        raise refused(offences, source)
     if not rows:
         raise DataError(
             f"{source} lists no image",
             cause="there is a header but no row below it",
-            next_step=f"add one row per image: {', '.join(header)}",
+            next_step=f"add one row per image: {', '.join(filter(None, columns.names))}",
         )
-    return tuple(rows)
+    return Manifest(tuple(rows), columns.ignored)
 
 
 def at_most(items: Sequence[str], shown: int = OFFENCES_SHOWN) -> list[str]:
@@ -93,58 +85,12 @@ def at_most(items: Sequence[str], shown: int = OFFENCES_SHOWN) -> list[str]:
     return [*items[:shown], *([f"and {more} more"] if more > 0 else [])]
 
 
-def _records(text: str, source: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number, stripped cells) of every record that is not blank."""
-    stream = io.StringIO(text.removeprefix("\ufeff"), newline=None)
-    header = next((line for line in stream if line.strip()), "")
-    stream.seek(0)
-    reader = csv.reader(stream, delimiter=max(",;\t", key=header.count), strict=True)
-    end = 0
-    try:
-        for record in reader:
-            begin, end = end + 1, reader.line_num  # a quoted cell may span lines
-            cells = [cell.strip() for cell in record]
-            if any(cells):
-                yield begin, cells
-    except csv.Error as error:
-        raise DataError(
-            f"{source}, line {reader.line_num}: not a CSV file ({error})",
-            cause="a quotation mark that is opened and never closed",
-            next_step=f"mend line {end + 1} of {source}",
-        ) from error
-
-
-def _check_header(header: Sequence[str], source: str) -> None:
-    """Raise DataError unless every required column is there and no known column stands twice."""
-    twice = [name for name in KNOWN if header.count(name) > 1]
-    if twice:
-        raise DataError(
-            f"{source} has two columns named {twice[0]!r}", next_step=f"keep one column {twice[0]!r} in {source}"
-        )
-    missing = [name for name in REQUIRED if name not in header]
-    if not missing:
-        return
-    found = ", ".join(map(_shown, header)) if any(header) else "none: the file is empty"
-    raise DataError(
-        f"{source} has no column {' and no column '.join(map(repr, missing))}; columns found: {found}",
-        cause=_nearest(missing[0], header),
-        next_step=f"the first line of {source} must name image, patient and, where known, label and split",
-    )
-
-
-def _nearest(missing: str, header: Sequence[str]) -> str:
-    """Say which of the columns found was probably meant."""
-    meant = difflib.get_close_matches(missing, [name for name in header if name not in KNOWN], n=1, cutoff=0.5)
-    if meant:
-        return f"column {meant[0]!r} was probably meant to be {missing!r}"
-    return "the columns have other names, or the header line is missing"
-
-
-def _row(line: int, cells: Sequence[str], header: Sequence[str]) -> tuple[Row | None, list[str]]:
+def _row(record: Record, columns: Sequence[str]) -> tuple[Row | None, list[str]]:
     """Return the row, or None and what is wrong with it."""
-    if len(cells) < len(header) or any(cells[len(header) :]):
-        return None, [f"line {line}: {len(cells)} cells, but the header names {len(header)} columns"]
-    cell = dict(zip(header, cells, strict=False))
+    line, cells = record.line, record.cells
+    if any(cells[len(columns) :]):
+        return None, [f"line {line}: {len(cells)} cells, but the header names {len(columns)} columns"]
+    cell = {name: text for name, text in zip(columns, cells, strict=False) if name}
     wrong = [
         f"line {line}, column {column}: {complaint}"
         for column, check in _CHECKS.items()
@@ -157,35 +103,46 @@ def _row(line: int, cells: Sequence[str], header: Sequence[str]) -> tuple[Row | 
     return Row(image, cell["patient"], LABELS[cell.get("label", "")], split, line), []
 
 
+def _cut_short(table: Table) -> list[str]:
+    """Say where the file ends within a line: of the cells that are missing there, nobody knows what they held."""
+    last = next((record for record in table.records if record.line == table.cut_line), None)
+    if last is None or len(last.cells) >= len(table.header):
+        return []
+    return [f"line {last.line}: the file ends within it ({len(last.cells)} of {len(table.header)} cells)"]
+
+
 def _image_complaint(text: str) -> str | None:
     path = text.replace("\\", "/")
     windows = PureWindowsPath(text)
     if not text:
         return "empty; expected the path of an image"
     if not text.isprintable():
-        return f"{_shown(text)} holds characters that cannot be printed"
+        return f"{shown(text)} holds characters that cannot be printed"
     if path.startswith("/") or windows.drive or windows.root:
-        return f"{_shown(text)} is an absolute path; expected one relative to the manifest's folder"
+        return f"{shown(text)} is an absolute path; expected one relative to the manifest's folder"
     if ".." in PurePosixPath(path).parts:
-        return f"{_shown(text)} leaves the manifest's folder"
+        return f"{shown(text)} leaves the manifest's folder"
     if not PurePosixPath(path).parts:
-        return f"{_shown(text)} is the manifest's folder; expected an image in it"
+        return f"{shown(text)} is the manifest's folder; expected an image in it"
     return None
 
 
 def _patient_complaint(text: str) -> str | None:
     if not text:
         return "empty; expected an identifier that all images of this woman share"
-    return None if text.isprintable() else f"{_shown(text)} holds characters that cannot be printed"
+    if not text.isprintable():
+        return f"{shown(text)} holds characters that cannot be printed"
+    complaint = identifiers.complaint(text)
+    return None if complaint is None else f"{shown(text)} {complaint}"
 
 
 def _label_complaint(text: str) -> str | None:
-    return None if text in LABELS else f"found {_shown(text)}; expected 0 = control, 1 = case, empty = unlabelled"
+    return None if text in LABELS else f"found {shown(text)}; expected 0 = control, 1 = case, empty = unlabelled"
 
 
 def _split_complaint(text: str) -> str | None:
     allowed = text == "" or text in SPLITS
-    return None if allowed else f"found {_shown(text)}; expected train, valid, test, or empty"
+    return None if allowed else f"found {shown(text)}; expected train, valid, test, or empty"
 
 
 _CHECKS: Mapping[str, Callable[[str], str | None]] = {
@@ -196,25 +153,23 @@ _CHECKS: Mapping[str, Callable[[str], str | None]] = {
 }
 
 
-def _repeated(rows: Iterable[Row]) -> list[str]:
+def repeated(rows: Iterable[Row]) -> list[str]:
     """Return one complaint per row whose image stood in an earlier row."""
     first: dict[str, int] = {}
     return [
-        f"line {row.line}: image {_shown(row.image)} is already in line {first[row.image]}"
+        f"line {row.line}: image {shown(row.image)} is already in line {first[row.image]}"
         for row in rows
         if first.setdefault(row.image, row.line) != row.line
     ]
 
 
-def _refused(offences: Sequence[str], source: str) -> DataError:
+def refused(offences: Sequence[str], source: str) -> DataError:
+    """Return the error that names what is wrong with lines of a manifest."""
     listed = "\n".join(f"    {offence}" for offence in at_most(offences))
+    nameless = any(", column patient:" in offence for offence in offences)
     return DataError(
         f"{source} cannot be used as it stands:\n{listed}",
         cause="it was written by hand or exported with other conventions",
-        next_step=f"mend these lines of {source} and check it again",
+        next_step=f"mend these lines of {source} and check it again"
+        + ("; take out the rows of women who are not known" if nameless else ""),
     )
-
-
-def _shown(text: str) -> str:
-    """Return a cell as it is safe to print: quoted, escaped, not longer than a line."""
-    return repr(text if len(text) <= CELL_SHOWN_CHARS else f"{text[:CELL_SHOWN_CHARS]}...")

@@ -132,6 +132,20 @@ class Round:
         """Say whether the site has scored the round's model."""
         return any(score.site == site for score in self.scores)
 
+    @property
+    def closed_to(self) -> frozenset[str]:
+        """The sites that have contributed, and those to which the round has been closed."""
+        return frozenset([update.site for update in self.contributions] + [missing.site for missing in self.missing])
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """A failure after which the site attached again."""
+
+    site: str
+    incident: str
+    at: float
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -153,6 +167,8 @@ class Run:
     best_round: int = 0
     adopted: tuple[str, ...] = ()
     failures: tuple[SiteFailed, ...] = ()
+    mended: tuple[Mended, ...] = ()
+    """of `failures`, those after which the site came back"""
     outcome: Outcome | None = None
     reason: str = ""
 
@@ -220,6 +236,20 @@ def _presence(presence: Presence, reason: Callable[[Any], str]) -> Callable[[Run
         return replace(run, sites=tuple(after if s.name == event.site else s for s in run.sites)), Answer.ACCEPTED
 
     return record
+
+
+def _attached(run: Run, event: SiteAttached) -> tuple[Run, Answer]:
+    """A site that comes back has mended what it failed of."""
+    run, answer = _presence(Presence.PRESENT, lambda _: "")(run, event)
+    if answer is not Answer.ACCEPTED or not run.failures:
+        return run, answer
+    known = {(mended.site, mended.incident) for mended in run.mended}
+    fresh = tuple(
+        Mended(failure.site, failure.incident, event.at)
+        for failure in run.failures
+        if failure.site == event.site and not failure.goes_on and (failure.site, failure.incident) not in known
+    )
+    return replace(run, mended=(*run.mended, *fresh)[-FAILURES_KEPT_MAX:]), answer
 
 
 def _failed(run: Run, event: SiteFailed) -> tuple[Run, Answer]:
@@ -310,8 +340,8 @@ def _ticked(run: Run, _event: Tick) -> tuple[Run, Answer]:
 
 
 _RECORD: Mapping[type, Callable[[Run, Any], tuple[Run, Answer]]] = {
-    SiteAttached: _presence(Presence.PRESENT, lambda _: ""),
-    SiteSilent: _presence(Presence.SILENT, lambda _: "no sign of life"),
+    SiteAttached: _attached,
+    SiteSilent: _presence(Presence.SILENT, lambda event: event.reason or "no sign of life"),
     SiteRefused: _presence(Presence.REFUSED, lambda event: event.reason),
     SiteRevoked: _presence(Presence.REVOKED, lambda _: "revoked by the operator"),
     SiteFailed: _failed,
@@ -332,7 +362,8 @@ Report = TypeVar("Report", UpdateStored, ScoreReported)
 
 
 def _in_roster_order(plan: Plan, reports: tuple[Report, ...]) -> tuple[Report, ...]:
-    return tuple(sorted(reports, key=lambda report: plan.sites.index(report.site)))
+    place = {site: number for number, site in enumerate(plan.sites)}
+    return tuple(sorted(reports, key=lambda report: place[report.site]))
 
 
 # --- waiting ------------------------------------------------------------------------------------------------------
@@ -382,37 +413,45 @@ def _open(run: Run) -> tuple[Site, ...]:
     if run.phase is Phase.TRAINING:
         return _untrained(run)[:1] if run.plan.mode == "ppfssl" else _untrained(run)
     if run.phase is Phase.SCORING:
-        return tuple(site for site in run.sites if not run.current.scored(site.name))
+        scorers = frozenset([score.site for score in run.current.scores])
+        return tuple([site for site in run.sites if site.name not in scorers])
     return tuple(site for site in run.sites if site.name not in run.adopted)
 
 
-def _needed(run: Run, answered: tuple[Site, ...] = ()) -> int:
-    """How many sites the phase cannot do without. Who has answered and was revoked then counts on both sides."""
+def _needed(run: Run, gone: int = 0) -> int:
+    """How many sites the phase cannot do without; `gone`: so many were revoked before they answered."""
     if run.phase is Phase.PUBLISHING:
         return 0
     if run.plan.terms.quorum is not None:
         return run.plan.terms.quorum
     if run.plan.mode == "ppfssl" and run.phase is not Phase.GATHERING:
         return 1
-    return max(1, sum(site.presence is not Presence.REVOKED or site in answered for site in run.sites))
+    return max(1, len(run.sites) - gone)
 
 
 def _vote(run: Run, open_: tuple[Site, ...]) -> Quorum:
     """Has the phase its quorum? In the ring, the sites behind the holder may still answer."""
     if run.phase is Phase.TRAINING:
-        answered, open_ = tuple(site for site in run.sites if run.current.has(site.name)), _untrained(run)
+        answered, open_ = frozenset([update.site for update in run.current.contributions]), _untrained(run)
     elif run.phase is Phase.SEEDING:
-        answered = ()
+        answered = frozenset()
     else:
-        answered = tuple(site for site in run.sites if site not in open_)
-    may_come = sum(site.presence is not Presence.REVOKED for site in open_)
-    needed = 1 if run.phase is Phase.SEEDING else _needed(run, answered)
+        answered = frozenset(run.plan.sites) - _names_of(open_)
+    gone_for_good = Presence.REVOKED
+    revoked = frozenset([site.name for site in run.sites if site.presence is gone_for_good])
+    may_come = len(_names_of(open_) - revoked)
+    needed = 1 if run.phase is Phase.SEEDING else _needed(run, len(revoked - answered))
     return quorum(needed=needed, answered=len(answered), open_=may_come)
+
+
+def _names_of(sites: tuple[Site, ...]) -> frozenset[str]:
+    return frozenset([site.name for site in sites])
 
 
 def _untrained(run: Run) -> tuple[Site, ...]:
     """The sites to which the round is still open, in roster order; in the ring the first one holds the model."""
-    return tuple(s for s in run.sites if not run.current.has(s.name) and not run.current.missed(s.name))
+    closed = run.current.closed_to
+    return tuple([site for site in run.sites if site.name not in closed])
 
 
 def _wait(run: Run, site: Site, open_: tuple[Site, ...]) -> Wait:
@@ -463,14 +502,17 @@ def _advance(run: Run, at: float) -> Run:
 
 def _closing(run: Run, at: float, go_on: Callable[[Run, float, tuple[Site, ...]], Run]) -> Run:
     """Let the phase end when nothing is waited for, or all waits have run out."""
-    pending = waits(run)
-    if _vote(run, _open(run)) is Quorum.IMPOSSIBLE:
+    open_ = _open(run)
+    if _vote(run, open_) is Quorum.IMPOSSIBLE:
         return _abort(run, f"too few sites are left for a quorum while {run.phase}: {_away(run)}", at)
+    if any(site.presence is Presence.PRESENT for site in open_):  # it works: `_wait` has no end for it
+        return run
+    pending = waits(run)
     if any(wait.until is None or wait.until > at for wait in pending):
         return run
     if any(wait.then is Then.ABORT for wait in pending):
         return _abort(run, f"no quorum while {run.phase}: waited for {_away(run)}", at)
-    return go_on(run, at, _open(run))
+    return go_on(run, at, open_)
 
 
 def _away(run: Run) -> str:

@@ -4,7 +4,10 @@
 
 Rules
 1. Patients linked by a shared picture are one group and go to one split.
-2. An earlier assignment is kept. So patients who are added later never move the others.
+2. An earlier assignment is kept. So patients who are added later never move the others. A patient is known by her
+   identifier, by another way of writing it (`identifiers`), and by her pictures: a woman who was renamed, or whose
+   picture was put under another identifier, stays where she was. Where most of those who were assigned earlier are
+   not found again, and most of those who are there are new, nothing is drawn: it is the wrong collection or file.
 3. If a new link joins patients who were in different splits, the whole group goes to the most protected of them:
    test before valid before train. Nothing that was ever used to score is then trained on. `moved` reports it.
 4. Everybody else is placed group by group, large groups first, then in the order of SHA-256(seed, patient), each into
@@ -14,6 +17,8 @@ Rules
 6. A stratum of 3 or more patients has at least one in each split, where links and earlier assignments allow it.
 
 Pure: values in, values out. The text of a site's `splits.csv` is read and written here, the file itself elsewhere.
+It has a row per patient: identifier, split, and the digests of her pictures (the first 16 of 64 hexadecimal digits).
+Files of earlier versions have no pictures; they are read as well.
 """
 
 from __future__ import annotations
@@ -22,11 +27,13 @@ import csv
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, cast
 
 from fedcervix.errors import DataError
+from fedcervix.identifiers import written_alike
 from fedcervix.manifest import SPLITS, Row, Split, at_most
 
 Stratum = Literal["case", "control", "unlabelled"]
@@ -41,6 +48,12 @@ SHARES: Mapping[Stratum, Mapping[Split, Fraction]] = {
 MOST_PROTECTED_FIRST: tuple[Split, ...] = ("test", "valid", "train")
 EVERY_SPLIT_FROM = 3
 """patients of a labelled stratum from which on each split gets one"""
+
+HEADER = ["patient", "split", "pictures"]
+HEADERS_READ = (HEADER, HEADER[:2])
+DIGEST_CHARS = 16
+PICTURES_KEPT_MAX = 7000
+"""of one patient; more would not fit into a cell that the csv module reads"""
 
 Group = tuple[str, ...]
 Needs = dict[Stratum, dict[Split, Fraction]]
@@ -69,7 +82,7 @@ def assign(
     for group in groups(patients, links):
         settled = {earlier[patient] for patient in group if patient in earlier}
         if settled:
-            _place(group, next(split for split in MOST_PROTECTED_FIRST if split in settled), patients, needs, result)
+            _place(group, _protected(settled), patients, needs, result)
         else:
             new.append(group)
     for group in sorted(new, key=lambda members: (-len(members), _order(seed, members[0]))):
@@ -94,6 +107,109 @@ def groups(patients: Iterable[str], links: Iterable[tuple[str, str]]) -> tuple[G
     for patient in sorted(parent):
         members.setdefault(root(patient), []).append(patient)
     return tuple(sorted(tuple(group) for group in members.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is kept of one patient."""
+
+    split: Split
+    pictures: frozenset[str] = frozenset()
+    """the first DIGEST_CHARS characters of their digests"""
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """Which patients of a collection were assigned earlier."""
+
+    splits: Mapping[str, Split]
+    """the earlier split of those who were"""
+    renamed: tuple[tuple[str, str], ...]
+    """(identifier now, identifier then) of those who were known under one that is gone, or under another woman's"""
+    absent: int
+    """patients of splits.csv whose identifiers are not in the manifest"""
+    earlier: int
+    """patients of splits.csv"""
+
+
+NOBODY = Recognised({}, (), 0, 0)
+
+
+def short(digest: str) -> str:
+    """Return the part of a picture's digest that splits.csv keeps."""
+    return digest[:DIGEST_CHARS]
+
+
+def recognise(now: Mapping[str, Set[str]], earlier: Mapping[str, Kept], named: Iterable[str] = ()) -> Recognised:
+    """Say who of the patients `now` (patient -> pictures, as `short` gives them) was assigned earlier, and where to.
+
+    `named` are further patients of the manifest, of whom no picture could be read. Raises DataError (rule 2).
+    """
+    owners = _owners(earlier)
+    spellings = {one: alike for alike in written_alike({*now, *earlier}) for one in alike}
+    known = {one: _known_as(now[one], spellings.get(one, (one,)), earlier, owners) for one in now}
+    splits = {one: _protected(earlier[name].split for name in names) for one, names in known.items() if names}
+    absent = set(earlier) - set(now) - set(named)
+    renamed = tuple(
+        (one, name)
+        for one, names in sorted(known.items())
+        for name in names
+        if name in absent or (name != one and one not in names)
+    )
+    lost = absent - {name for names in known.values() for name in names}
+    strangers = len(now) - len(splits)
+    if len(lost) * 2 > len(earlier) and strangers > len(splits):
+        raise _other_patients(len(absent), len(earlier))
+    return Recognised(splits, renamed, len(absent), len(earlier))
+
+
+def _owners(earlier: Mapping[str, Kept]) -> dict[str, list[str]]:
+    """Return the patients of each picture."""
+    owners: dict[str, list[str]] = {}
+    for name, kept in sorted(earlier.items()):
+        for picture in kept.pictures:
+            owners.setdefault(picture, []).append(name)
+    return owners
+
+
+def _known_as(
+    pictures: Set[str], spellings: Iterable[str], earlier: Mapping[str, Kept], owners: Mapping[str, Sequence[str]]
+) -> tuple[str, ...]:
+    """Return the earlier identifiers of a patient.
+
+    One of hers under which only other pictures were kept was given to another woman since: it counts for nothing where
+    her pictures say who she was.
+    """
+    by_pictures = {name for picture in pictures for name in owners.get(picture, ())}
+    by_name = {name for name in spellings if name in earlier}
+    reused = {name for name in by_name - by_pictures if by_pictures and earlier[name].pictures}
+    return tuple(sorted(by_pictures | by_name - reused))
+
+
+def _protected(splits: Iterable[Split]) -> Split:
+    found = set(splits)
+    return next(split for split in MOST_PROTECTED_FIRST if split in found)
+
+
+def _other_patients(absent: int, earlier: int) -> DataError:
+    return DataError(
+        f"{absent} of {earlier} patients of splits.csv are not in the manifest, and most patients of the manifest are "
+        "not in splits.csv",
+        cause="all identifiers were changed (a new pseudonymisation), or this is the manifest of another collection",
+        next_step="use the identifiers that splits.csv has; if these are other women, move splits.csv away, and make "
+        "every model and classifier of this site again",
+    )
+
+
+def kept(splits: Mapping[str, Split], pictures: Mapping[str, Set[str]], earlier: Mapping[str, Kept]) -> dict[str, Kept]:
+    """Return what splits.csv should hold: what was drawn now, and who is not in the collection at the moment."""
+    return {**earlier, **{one: _now_kept(split, pictures[one], earlier.get(one)) for one, split in splits.items()}}
+
+
+def _now_kept(split: Split, pictures: Set[str], before: Kept | None) -> Kept:
+    same = before is not None and (not pictures or not before.pictures.isdisjoint(pictures))
+    known = before.pictures if before is not None and same else frozenset[str]()
+    return Kept(split, known | pictures)
 
 
 def moved(earlier: Mapping[str, Split], now: Mapping[str, Split]) -> tuple[str, ...]:
@@ -155,28 +271,48 @@ def check_links(given_splits: Mapping[str, Split], links: Iterable[tuple[str, st
         )
 
 
-def parse_splits(text: str, source: str) -> dict[str, Split]:
-    """Read the text of a site's splits.csv (`patient,split`). Raises DataError if it was damaged."""
+def check_spellings(given_splits: Mapping[str, Split], alike: Iterable[Sequence[str]], source: str) -> None:
+    """Raise DataError if the manifest gives two splits to one identifier that is written in several ways."""
+    crossing = [
+        " and ".join(f"{one} ({given_splits[one]})" for one in names)
+        for names in alike
+        if len({given_splits[one] for one in names}) > 1
+    ]
+    if crossing:
+        raise DataError(
+            f"{source}: one identifier, written in two ways, is in two splits: {'; '.join(at_most(crossing))}",
+            cause="a spreadsheet dropped zeros, or somebody typed the identifiers: these are probably one woman",
+            next_step=f"write every woman's identifier in one way in {source}; two women need identifiers that differ "
+            "in more than zeros, case, blanks, hyphens and dots",
+        )
+
+
+def parse_splits(text: str, source: str) -> dict[str, Kept]:
+    """Read the text of a site's splits.csv. Raises DataError if it was damaged."""
     table = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=None))
-    result: dict[str, Split] = {}
+    result: dict[str, Kept] = {}
     try:
-        if next(table, None) != ["patient", "split"]:
+        header = next(table, None)
+        if header not in HEADERS_READ:
             raise _damaged(source, 1)
         for cells in table:
-            if len(cells) != 2 or cells[1] not in SPLITS or cells[0] in result:
+            if len(cells) != len(header) or cells[1] not in SPLITS or cells[0] in result:
                 raise _damaged(source, table.line_num)
-            result[cells[0]] = cells[1]
+            result[cells[0]] = Kept(cells[1], frozenset(" ".join(cells[2:]).split()))
     except csv.Error as error:
         raise _damaged(source, table.line_num) from error
     return result
 
 
-def format_splits(assigned: Mapping[str, Split]) -> str:
+def format_splits(patients: Mapping[str, Kept]) -> str:
     """Return the text of a splits.csv that `parse_splits` reads back."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["patient", "split"])
-    writer.writerows(sorted(assigned.items()))
+    writer.writerow(HEADER)
+    writer.writerows(
+        (patient, kept.split, " ".join(sorted(kept.pictures)[:PICTURES_KEPT_MAX]))
+        for patient, kept in sorted(patients.items())
+    )
     return text.getvalue()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from fedcervix.errors import FullDiskError, StorageError
+from fedcervix.ownership import denied
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -26,8 +27,11 @@ def disk(path: Path | str, verb: Literal["read", "write", "use"]) -> Iterator[No
                 cause="the disk is full",
                 next_step=f"free some space (df -h {Path(path).parent}); nothing was lost",
             ) from error
+        if isinstance(error, PermissionError):
+            cause, next_step = denied(Path(error.filename if isinstance(error.filename, str) else path))
+            raise StorageError(what, cause=cause, next_step=next_step) from error
         raise StorageError(
             what,
-            cause="the file is missing, or this account may not use its folder",
-            next_step="check the path and its permissions",
+            cause="the file or its folder is missing, or the disk does not answer",
+            next_step=f"check the path: ls -ld {path}",
         ) from error

@@ -30,6 +30,7 @@ from fedcervix.storage import disk
 from site_agent.collection import Collection, Image, Purpose, index, require
 from site_agent.images import PIXELS_MAX, Progress, decode, each, square
 from site_agent.likeness import Leak
+from site_agent.remarks import remarks
 
 LISTED_MAX = 10
 TILE_PX = 128
@@ -107,7 +108,7 @@ def _plain(what: str) -> Progress:
 
 
 def _census_table(collection: Collection) -> Table:
-    named = {image.patient for image in collection.images}
+    named = {image.patient for image in collection.images}.union(*collection.spellings)
     patients = len(named.union(*(leak.patients for leak in collection.leaks)))
     women = len({image.woman for image in collection.images})
     table = Table(
@@ -143,7 +144,7 @@ def _findings(collection: Collection) -> Iterator[tuple[str, Sequence[str]]]:
     kinds: tuple[tuple[str, Sequence[str]], ...] = (
         (
             f"{len(collection.quarantined)} unreadable, left out ({unreadable})",
-            [f"{one.image}: {one.reason}" for one in collection.quarantined],
+            [one.told for one in collection.quarantined],
         ),
         (
             "pictures that several patients share; these stay in one split (if they are one woman, give her one name)",
@@ -159,6 +160,7 @@ def _findings(collection: Collection) -> Iterator[tuple[str, Sequence[str]]]:
         ),
         ("patients who changed their split, to follow one they share a picture with", collection.moved),
     )
+    yield from ((remark.heading, remark.items) for remark in remarks(collection))
     yield from ((heading, items) for heading, items in kinds if items)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +22,7 @@ from fedcervix.files import write_secret, write_whole
 from fedcervix.rounds import Outcome
 from fedcervix.storage import disk
 from site_agent.home import SiteHome, create
+from site_agent.joining import check_home, check_manifest
 
 if TYPE_CHECKING:
     from site_agent.agent import Agent
@@ -29,13 +32,21 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 EXIT_OF = {Outcome.OK: 0, Outcome.DEGRADED: 20, Outcome.ABORTED: 21}
 
 
-def join(home: SiteHome, invitation: Path, manifest: Path | None, threads: int) -> None:
-    """Join a federation: make this site's key here, obtain its certificate, write site.toml."""
+def join(
+    home: SiteHome, invitation: Path, manifest: Path | None, threads: int | None, ignore_columns: Sequence[str]
+) -> None:
+    """Join a federation: make this site's key here, obtain its certificate, write site.toml.
+
+    Everything is checked before the invitation is used up.
+    """
     with disk(invitation, "read"):
         invited = identity.Invitation.parse(invitation.read_bytes())
     now = datetime.now(UTC)
     identity.check_validity(identity.identify(invited.certificate_pem), now)
-    create(home, coordinator=invited.address, manifest=manifest, threads=threads)
+    check_home(home, invited)
+    if manifest is not None:
+        check_manifest(manifest, ignore_columns or _ignored(home))
+    create(home, coordinator=invited.address, manifest=manifest, threads=threads, ignore_columns=ignore_columns)
     who = identity.Identity(invited.federation, "site", invited.site)
     key = _new_key(home)
     try:
@@ -53,7 +64,13 @@ def join(home: SiteHome, invitation: Path, manifest: Path | None, threads: int) 
     write_whole(home.key_file("authority.crt"), invited.authority_pem)
     click.echo(f"joined federation {who.federation} as site {who.name}; certificate until {found.not_after:%Y-%m-%d}")
     click.echo(f"the invitation is used up: delete {invitation}")
-    click.echo(f"next: look at {home.config_file}, then {home.command('check')}")
+    if not home.config().data.manifest:
+        click.echo(f"no manifest is named yet: write its path into {home.config_file}, [data] manifest")
+    click.echo(f"next: {home.command('check')}")
+
+
+def _ignored(home: SiteHome) -> Sequence[str]:
+    return home.config().data.ignore_columns if home.config_file.exists() else ()
 
 
 NEW_KEY = "site.key.new"
@@ -85,13 +102,14 @@ def _enroll(invited: identity.Invitation, request_pem: bytes) -> bytes:
         link.close()
 
 
-def check(home: SiteHome, hardware: bool) -> None:
-    """Try everything a run needs: configuration, certificate, clock, line, images, hardware."""
-    from site_agent.probe import examine  # it loads what reads images, for which neither joining nor the agent waits
+def check(home: SiteHome) -> None:
+    """Try everything that can be known before round 1: certificate, line, images, time, memory, disk."""
+    from site_agent.display import Display
+    from site_agent.probe import examine
 
     home.config()
     problems: list[FedcervixError] = []
-    for name, result in examine(home, datetime.now(UTC), start_trainer=hardware):
+    for name, result in examine(home, datetime.now(UTC), Display().show):
         if isinstance(result, FedcervixError):
             problems.append(result)
             click.echo(f"FAILED  {name}: {meant_here(result.explain())}")
@@ -108,13 +126,12 @@ def run(home: SiteHome) -> None:
     certificate = home.certificate()
     identity.check_validity(certificate, datetime.now(UTC))
     address = _address(home)
-    home.manifest()
     from site_agent import tls
     from site_agent.agent import Agent
     from site_agent.display import Display, echo
     from site_agent.instances import succeed
     from site_agent.link import GrpcLink
-    from site_agent.worker import Worker, WorkFailedError
+    from site_agent.worker import Worker
 
     site, display = certificate.identity.name, Display()
     with home.locked():
@@ -127,7 +144,10 @@ def run(home: SiteHome) -> None:
         )
         worker = Worker(home, site)
         key_files = [home.key_file(name) for name in ("authority.crt", "site.crt", "site.key")]
-        agent = Agent(home, site, link, worker, display.show, lambda: tls.look(address, *key_files))
+        look = functools.partial(tls.look, address, *key_files)
+        agent = Agent(
+            home, site, link, worker, display.show, look, check=lambda: _check_here(home), examine=worker.examine
+        )
         _on_signals(agent, worker)
         echo(f"site {site} of federation {certificate.identity.federation}, coordinator {address}", err=True)
         try:
@@ -136,10 +156,6 @@ def run(home: SiteHome) -> None:
             display.close()
             echo(f"stopped; go on with: {home.command()}", err=True)
             sys.exit(130)
-        except WorkFailedError as error:
-            display.close()
-            echo(f"error: {error.explain()}", err=True)
-            sys.exit(error.work_exit_code)
         finally:
             display.close()
             link.close()
@@ -147,6 +163,14 @@ def run(home: SiteHome) -> None:
     if leave.outcome is not Outcome.ABORTED:
         echo(f"next: {home.command('finetune')}")
     sys.exit(EXIT_OF[leave.outcome])
+
+
+def _check_here(home: SiteHome) -> None:
+    """Raise what can be known without the coordinator and without opening an image."""
+    from site_agent import hardware
+
+    check_manifest(home.manifest(), home.config().data.ignore_columns)
+    hardware.look(home.config().hardware)
 
 
 def _address(home: SiteHome) -> str:

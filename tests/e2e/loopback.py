@@ -24,8 +24,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from coordinator.founding import Founding
+from coordinator.founding import create as create_home
 from coordinator.home import Home
-from coordinator.home import create as create_home
 from coordinator.registry import Registry
 from fedcervix import identity, rpc
 from fedcervix.codec import Claim
@@ -177,7 +178,7 @@ class Federation:
     def __post_init__(self) -> None:
         now = datetime.now(UTC)
         options = {"name": FEDERATION, "bind": "127.0.0.1:0", "advertise": "localhost:0"}
-        create_home(self.home, **options, sites=self.sites, profile="demo", now=now)
+        create_home(self.home, Founding(**options, sites=self.sites, profile="demo"), now)
         self.configure()
 
     # --- the coordinator ---
@@ -284,11 +285,14 @@ class Federation:
         return home
 
     def settle(self, name: str, manifest: Path | None = None, *, port: int = 0, **policy: Any) -> None:
-        """Write site.toml; `port` is that of a proxy."""
+        """Write site.toml; `port` is that of a proxy. Without a manifest, one is named whose image is not there."""
+        if manifest is None:
+            manifest = self.site(name).folder / "none.csv"
+            manifest.write_text("image,patient,label\nnone.png,nobody,\n")
         text = toml(
             {
                 "link": {"coordinator": f"localhost:{port or self.port}"},
-                "data": {"manifest": str(manifest or "none.csv"), "unreadable_max": 0.2},
+                "data": {"manifest": str(manifest), "unreadable_max": 0.2},
                 "hardware": {"device": "cpu", "threads": 1, **self.hardware},
                 "policy": policy,
             }

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fedcervix import identity
 from fedcervix.errors import (
@@ -81,7 +82,7 @@ def test_a_mode_that_differs_from_the_unfinished_run_s_is_no_new_run(federate: F
     federation = federate()
     federation.coordinate("--mode", "csfssl").kill()
     process = federation.coordinate("--mode", "ppfssl", listening=False)
-    assert_ends(process, RunError, "its mode is csfssl", "--new to abandon it")
+    assert_ends(process, RunError, "its mode is csfssl", "with --new it is abandoned")
 
 
 # --- at a site ---------------------------------------------------------------------------------------------------
@@ -109,7 +110,7 @@ def test_two_agents_on_one_home(federate: Federate) -> None:
     federation = federate()
     federation.coordinate("--mode", "csfssl")
     federation.enrol("nhs")
-    first = federation.agent("nhs")
+    first = federation.light("nhs")
     first.says("attached to run")
     assert_ends(federation.agent("nhs"), RunError, "an agent is already running")
     assert first.running()
@@ -224,7 +225,7 @@ def test_bad_data_stops_a_site_until_it_is_mended_and_a_corrupt_image_does_not(
     [incident] = federation.site("nhs").incidents.iterdir()
     assert incident.name == f"{failure['incident']}.txt"
     assert incident.stat().st_mode & 0o777 == 0o600
-    assert "manifest.py" in incident.read_text()  # the whole trace, for the site's eyes
+    assert "manifest.csv" in incident.read_text()  # the full account, for the site's eyes
 
     manifest.write_text(good)
     broken = folder / good.splitlines()[1].split(",")[0]
@@ -250,3 +251,35 @@ def test_a_model_that_cannot_be_averaged_as_the_plan_says_ends_the_run_in_words(
     federation.finish(coordinator, *sites, code=21)
     assert "norm.running_var has no norm.running_mean" in coordinator.text
     assert federation.record()["outcome"] == "ABORTED"
+
+
+# --- before round 1 ----------------------------------------------------------------------------------------------
+
+
+def test_a_site_without_enough_images_ends_before_the_others_wait_for_it(federate: Federate, tmp_path: Path) -> None:
+    """Three women with a picture each: one to validate on, which contrastive learning cannot."""
+    federation = federate(terms={"rounds": 1})
+    federation.coordinate("--mode", "csfssl")
+    lines = ["image,patient,label"]
+    for number in range(3):
+        noise = np.random.default_rng(number).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,woman-{number},")
+    (tmp_path / "manifest.csv").write_text("\n".join(lines))
+    home = federation.enrol("nhs", tmp_path / "manifest.csv")
+    code, text = call("site-agent", "--home", home.folder, "check", cwd=tmp_path)
+    assert code == DataError.exit_code, text
+    assert "FAILED  training" in text
+    assert_ends(federation.agent("nhs"), DataError, "valid")
+    [site] = [site for site in federation.overview()["sites"] if site["site"] == "nhs"]
+    assert site["presence"] == "failed"
+
+
+def test_check_says_what_a_round_costs_here(federate: Federate, collections: dict[str, Path]) -> None:
+    federation = federate(terms={"rounds": 1})
+    federation.coordinate("--mode", "csfssl")
+    home = federation.enrol("nhs", collections["nhs"] / "manifest.csv")
+    code, text = call("site-agent", "--home", home.folder, "check", cwd=federation.folder)
+    assert code == 0, text
+    for subject in ("time: a round is about", "memory: ", "disk: "):
+        assert f"ok      {subject}" in text

@@ -206,6 +206,22 @@ def _absent(lines: list[list[str]]) -> list[list[str]]:
     return [lines[0], *([row[0].replace(".jpg", ".png"), row[1], row[2]] for row in lines[1:])]
 
 
+def _other_case(lines: list[list[str]]) -> list[list[str]]:
+    return [lines[0], *([row[0].upper(), row[1], row[2]] for row in lines[1:])]
+
+
+def _two_spellings(lines: list[list[str]]) -> list[list[str]]:
+    """Give every second picture of a woman to her other spelling, and the two spellings to two splits."""
+    spelled = [
+        [row[0], row[1].upper().replace(" ", "-") if k % 2 else row[1], row[2]] for k, row in enumerate(lines[1:])
+    ]
+    return [[*lines[0], "split"], *([*row, "train" if row[1].isupper() else "test"] for row in spelled)]
+
+
+def _misnamed(lines: list[list[str]]) -> list[list[str]]:
+    return [["image", "patient", f"{WOMEN[0]} label"], *lines[1:]]
+
+
 def _twice(lines: list[list[str]]) -> list[list[str]]:
     return [*lines, *lines[1:]]
 
@@ -220,7 +236,20 @@ def _one_placeholder(lines: list[list[str]]) -> list[list[str]]:
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize(
-    "damage", [_two_splits, _some_splits, _wrong_labels, _shifted, _absent, _twice, _no_header, _one_placeholder]
+    "damage",
+    [
+        _two_splits,
+        _some_splits,
+        _wrong_labels,
+        _shifted,
+        _absent,
+        _other_case,
+        _two_spellings,
+        _misnamed,
+        _twice,
+        _no_header,
+        _one_placeholder,
+    ],
 )
 def test_no_name_leaves_a_site_with_the_report_of_its_failure(
     clinic: Path, tmp_path: Path, damage: Callable[[list[list[str]]], list[list[str]]], delimiter: str

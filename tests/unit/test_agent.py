@@ -750,6 +750,7 @@ def test_stopping_lets_the_worker_end_in_order_and_keeps_nothing_half_done(site:
     site.worker.begins(1)
     site.agent.stop()
     assert isinstance(site.end(), KeyboardInterrupt)
+    assert site.link.told[-1] == codec.Stopped()
     assert (site.worker.stops, site.worker.cancels) == (1, 1)  # the process itself ends at the end
     assert site.spool().kept() == Kept(TRAIN)
 
@@ -899,7 +900,7 @@ def test_a_worker_that_hangs_at_the_same_task_again_ends_the_agent(site: Site) -
     site.attach(TRAIN)
     error = site.end()
     assert isinstance(error, WorkFailedError)
-    assert error.work_exit_code == 9
+    assert error.exit_code == 9
     assert all(
         words in error.explain() for words in ("said nothing for", "likely cause: a GPU", "next: look at nvidia")
     )
@@ -975,3 +976,83 @@ def test_what_breaks_in_the_agent_itself_is_told_as_well(site: Site) -> None:
     site.attach(dataclasses.replace(TRAIN, round=1000))
     assert isinstance(site.end(), RemoteError)
     assert [failure.kind for failure in failures(site.link.told)] == ["RemoteError"]
+
+
+# --- before round 1 ----------------------------------------------------------------------------------------------
+
+
+class Examined:
+    """What an agent asks before it says that it is ready; the test answers."""
+
+    def __init__(self, *answers: Exception | None) -> None:
+        self._answers = list(answers)
+        self.go = threading.Event()
+        self.asked = 0
+
+    def __call__(self, _plan: Plan, _on_progress: object, _cancelled: threading.Event) -> None:
+        self.asked += 1
+        assert self.go.wait(WAIT_S)
+        if self._answers and (answer := self._answers.pop(0)) is not None:
+            raise answer
+
+
+def test_ready_is_said_only_when_the_plan_is_known_to_be_feasible(tmp_path: Path) -> None:
+    site, examined = Site(tmp_path), Examined()
+    site.begin(examine=examined)
+    site.attach(Stand("waiting"))
+    site.shows("attached")
+    assert not any(isinstance(what, codec.Ready) for what in site.link.told)
+    examined.go.set()
+    site.link.hears(lambda told: codec.Ready(RUN, plan().digest) in told)
+    site.link.say(OVER)
+    site.end()
+
+
+def test_a_site_that_cannot_train_ends_before_it_is_waited_for_and_says_why(tmp_path: Path) -> None:
+    site, examined = Site(tmp_path), Examined(DataError("one picture to validate on"))
+    examined.go.set()
+    site.begin(examine=examined)
+    site.attach(Stand("waiting"))
+    assert isinstance(site.end(), DataError)
+    assert kinds(site.link.reports) == ["SiteFailed"]
+    assert not any(isinstance(what, codec.Ready) for what in site.link.told)
+
+
+def test_a_line_that_comes_back_does_not_ask_twice(tmp_path: Path) -> None:
+    site, examined = Site(tmp_path), Examined()
+    site.begin(examine=examined)
+    site.attach(Cut())
+    site.shows("line down")
+    site.link.say(codec.Welcome("cervix", RUN, plan()), Stand("waiting"))
+    site.shows("line up")
+    examined.go.set()
+    site.link.hears(lambda told: sum(isinstance(what, codec.Ready) for what in told) == 2)
+    assert examined.asked == 1
+    site.link.say(OVER)
+    site.end()
+
+
+def test_a_process_that_was_killed_for_another_reason_is_asked_again(tmp_path: Path) -> None:
+    site, examined = Site(tmp_path), Examined(CancelledError())
+    examined.go.set()
+    site.begin(examine=examined)
+    site.attach(Stand("waiting"))
+    site.link.hears(lambda told: codec.Ready(RUN, plan().digest) in told)
+    assert examined.asked == 2
+    site.link.say(OVER)
+    site.end()
+
+
+def test_a_site_that_goes_on_with_work_asks_nothing(tmp_path: Path) -> None:
+    site, examined = Site(tmp_path), Examined()
+    site.worker.go.clear()
+    site.attach(TRAIN)
+    site.worker.begins(1)
+    site.agent.stop()
+    assert isinstance(site.end(), KeyboardInterrupt)
+    site.begin(examine=examined)
+    site.attach(TRAIN)
+    site.link.hears(lambda told: codec.Ready(RUN, plan().digest) in told)
+    assert examined.asked == 0
+    site.link.say(OVER)
+    site.end()

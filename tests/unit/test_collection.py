@@ -6,6 +6,7 @@ import os
 import shutil
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,14 @@ from PIL import Image as Pillow
 
 from fedcervix.errors import DataError, StorageError
 from fedcervix.manifest import SPLITS
+from fedcervix.splits import parse_splits
 from site_agent import collection as collections
 from site_agent.cache import load
 from site_agent.cli import data
 from site_agent.collection import CensusRow, Collection, Image, Quarantined, index, require
+from site_agent.commands.collection import open_images
+from site_agent.display import Display
+from site_agent.home import SiteHome, create
 from site_agent.images import Pixels
 from site_agent.likeness import Copy
 
@@ -214,7 +219,8 @@ def test_a_link_found_later_moves_a_patient_out_of_training_and_is_reported(tmp_
     collection = index(path, splits_file=splits)
     assert {image.split for image in collection.images} == {"test"}
     assert collection.moved == ("A",)
-    assert splits.read_text() == "patient,split\nA,test\nB,test\nC,train\n"  # C may come back
+    kept = parse_splits(splits.read_text(), "splits.csv")
+    assert {patient: one.split for patient, one in kept.items()} == {"A": "test", "B": "test", "C": "train"}
 
 
 def test_a_damaged_splits_file_stops_before_an_image_is_opened(tmp_path: Path) -> None:
@@ -382,3 +388,158 @@ def test_sheet_draws_images_of_every_split(tmp_path: Path) -> None:
 def test_a_sheet_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
     result = run("sheet", clinic(tmp_path), tmp_path / "no" / "sheet.png")
     assert isinstance(result.exception, StorageError)
+
+
+# --- identifiers, columns, names: what misled in the field ----------------------------------------------------------
+
+
+def respelt(folder: Path, spell: Callable[[str], str], *, women: int = 18, shots: int = 2, alter: int = 1) -> Path:
+    """Write a collection whose identifiers are spelled otherwise from picture number `alter` of a woman on."""
+    rows: list[Entry] = []
+    for number in range(women):
+        name, label = f"p{number:03}", ("1", "0", "")[number % 3]
+        rows += [(f"{number}-{k}.png", spell(name) if k >= alter else name, label) for k in range(shots)]
+    return manifest(folder, *rows)
+
+
+def without_zeros(name: str) -> str:
+    return f"P{int(name[1:])}"
+
+
+def test_one_identifier_written_in_two_ways_is_one_woman_and_is_named(tmp_path: Path) -> None:
+    collection = index(respelt(tmp_path, without_zeros))
+    assert collection.spellings[1] == ("P1", "p001")
+    assert len(collection.spellings) == len({image.woman for image in collection.images}) == 18
+    for number in range(18):
+        assert len({image.split for image in collection.images if image.path.startswith(f"{number}-")}) == 1
+    assert collection.leaks == ()
+    output = run("check", tmp_path / "manifest.csv").stdout
+    assert "36 patients, probably 18 women" in output
+    assert "18 identifiers written in several ways" in output
+    assert "P1 = p001" in output
+
+
+def test_a_womans_own_pictures_are_not_taken_for_a_leak_because_her_identifier_is_written_in_two_ways(
+    tmp_path: Path,
+) -> None:
+    """The same scene twice, once healthy and once not: her own photographs may be alike."""
+    for name, seed in (("1.png", 1), ("2.png", 1)):
+        photograph(tmp_path, name, seed)
+    pixels = np.asarray(Pillow.open(tmp_path / "2.png")).copy()
+    pixels[0, 0] ^= 1
+    Pillow.fromarray(pixels).save(tmp_path / "2.png")
+    collection = index(manifest(tmp_path, ("1.png", "p1", "0"), ("2.png", "P01", "1"), ("3.png", "B", "1")))
+    assert collection.leaks == collection.disputed == ()
+    assert [(doubt.patient, doubt.why) for doubt in collection.doubts] == [
+        ("P01", "has pictures labelled case and pictures labelled control")
+    ]
+
+
+def test_given_splits_that_cut_a_woman_who_is_written_in_two_ways_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"001 \(test\) and 1 \(train\)"):
+        index(manifest(tmp_path, ("1.png", "001", "0", "test"), ("2.png", "1", "1", "train")))
+
+
+def test_an_identifier_with_a_large_share_is_named(tmp_path: Path) -> None:
+    rows = [(f"{k}.png", f"W{k}" if k % 2 else "rest", "") for k in range(24)]
+    assert "rest holds 12 of 24 pictures" in run("check", manifest(tmp_path, *rows)).stdout
+
+
+@pytest.mark.parametrize("rename", [without_zeros, lambda name: f"new-{name[::-1]}"], ids=["zeros", "pseudonyms"])
+def test_women_who_were_all_renamed_keep_their_splits(tmp_path: Path, rename: Callable[[str], str]) -> None:
+    splits = tmp_path / "splits.csv"
+    path = respelt(tmp_path, rename, alter=2)
+    before = {image.path: image.split for image in index(path, splits_file=splits).images}
+    respelt(tmp_path, rename, alter=0)
+    output = run("check", path, "--splits", splits).stdout
+    assert (
+        "18 of 18 patients of splits.csv are not in the manifest; 18 patients of the manifest were recognised" in output
+    )
+    assert f"{rename('p001')} was p001" in output
+    again = index(path, splits_file=splits)
+    assert {image.path: image.split for image in again.images} == before
+    assert len(again.renamed) == 18  # it is said again, whoever asked first
+    assert splits.stat().st_mode & 0o077 == 0
+
+
+def test_renamed_women_of_whom_no_pictures_were_kept_are_refused(tmp_path: Path) -> None:
+    splits = tmp_path / "splits.csv"
+    path = respelt(tmp_path, str, alter=2)
+    index(path, splits_file=splits)
+    old = "".join(f"{patient},{one.split}\n" for patient, one in parse_splits(splits.read_text(), "splits.csv").items())
+    splits.write_text(f"patient,split\n{old}")
+    respelt(tmp_path, lambda name: f"new-{name[::-1]}", alter=0)
+    with pytest.raises(DataError, match=r"18 of 18 patients of splits.csv are not in the manifest"):
+        index(path, splits_file=splits)
+    assert splits.read_text() == f"patient,split\n{old}"
+
+
+def test_a_training_says_first_what_should_be_known_of_the_manifest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    respelt(tmp_path, without_zeros, alter=2)
+    home = SiteHome(tmp_path / "home")
+    create(home, manifest=tmp_path / "manifest.csv")
+    open_images(home, Display())
+    assert "note:" not in capsys.readouterr().err
+    respelt(tmp_path, without_zeros, alter=0)
+    open_images(home, Display())
+    assert "note: 18 of 18 patients of splits.csv are not in the manifest" in capsys.readouterr().err
+
+
+def test_ignored_columns_are_listed_and_a_misnamed_one_stops(tmp_path: Path) -> None:
+    path = clinic(tmp_path)
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    rows = [[*cells, extra, ""] for cells, extra in zip(lines, ["age", *["51"] * (len(lines) - 1)], strict=True)]
+    path.write_text("\n".join(",".join(cells) for cells in rows) + "\n")
+    output = run("check", path).stdout
+    assert "1 column of the manifest not read\n  'age'" in output
+    path.write_text(path.read_text().replace("image,patient,label", "image,patient,labels"))
+    error = run("check", path).exception
+    assert isinstance(error, DataError)
+    assert "column 'labels' may be meant as 'label'" in error.what
+    ignored = run("check", path, "--ignore-column", "labels")
+    assert "2 columns of the manifest not read" in ignored.stdout
+    assert "finetune: not possible" in ignored.stdout
+
+
+def test_a_name_in_the_other_unicode_form_is_found_and_two_rows_of_one_file_are_refused(tmp_path: Path) -> None:
+    path = clinic(tmp_path)
+    (tmp_path / "0a.png").rename(tmp_path / "\u00e4.png")
+    text = path.read_text()
+    path.write_text(text.replace("0a.png", "a\u0308.png", 1))
+    collection = index(path)
+    assert collection.images[0].path == "\u00e4.png"
+    assert collection.quarantined == ()
+    assert len(load(tmp_path, collection.images[:2], 16, "crop", tmp_path / "cache")) == 2
+    path.write_text(text.replace("0a.png", "a\u0308.png", 1) + "\u00e4.png,case-0,\n")
+    with pytest.raises(DataError, match=r"line 32: image 'ä.png' is already in line 2"):
+        index(path)
+
+
+def test_a_file_that_may_be_meant_by_one_that_is_not_there_is_named(tmp_path: Path) -> None:
+    path = clinic(tmp_path)
+    (tmp_path / "0a.png").rename(tmp_path / "0A.PNG")
+    with pytest.raises(DataError, match=r"0a.png: no such file; there is 0A.PNG"):
+        index(path, unreadable_max=0)
+    assert "0a.png: no such file; there is 0A.PNG" in run("check", path).stdout
+
+
+def test_one_validation_image_is_not_enough_to_pretrain(tmp_path: Path) -> None:
+    rows = [(f"{k}.png", f"W{k}", "") for k in range(3)]
+    collection = index(manifest(tmp_path, *rows))
+    with pytest.raises(DataError, match=r"cannot be used to pretrain: only 1 image in valid \(2 needed\)"):
+        require(collection, "pretrain")
+    assert "pretrain: not possible" in run("check", tmp_path / "manifest.csv").stdout
+    require(
+        index(
+            manifest(
+                tmp_path,
+                *rows,
+                ("3.png", "W3", ""),
+                ("4.png", "W4", ""),
+                *[(f"{k}.png", f"W{k}", "") for k in range(5, 10)],
+            )
+        ),
+        "pretrain",
+    )

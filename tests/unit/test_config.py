@@ -112,7 +112,7 @@ def test_a_missing_file_names_the_next_command(tmp_path: Path) -> None:
     assert caught.value.next_step == "coordinator init HOME"
 
 
-@pytest.mark.parametrize("content", [b"[listen\n", b"a = \n", b"a = 1\na = 2\n", b"\xff\xfe", b"a = 'x\n"])
+@pytest.mark.parametrize("content", [b"[listen\n", b"a = \n", b"a = 1\na = 2\n", b"a = 'x\n"])
 def test_a_file_that_is_not_toml_names_the_place(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.toml").write_bytes(content)
     with pytest.raises(ConfigError, match=r"x\.toml is not valid TOML: ") as caught:
@@ -184,3 +184,31 @@ def test_every_plan_that_a_configuration_gives_has_a_contract() -> None:
     found = profile("demo")
     assert isinstance(found.terms, Terms)
     assert Plan(mode="csfssl", sites=("ada",), profile="demo", terms=found.terms, recipe=found.recipe).digest
+
+
+def test_a_byte_order_mark_is_dropped(tmp_path: Path) -> None:
+    """Notepad and PowerShell write one."""
+    (tmp_path / "x.toml").write_bytes(b"\xef\xbb\xbf[listen]\r\nbind = '\xc3\xa9'\r\n")
+    assert read_toml(tmp_path / "x.toml") == {"listen": {"bind": "é"}}
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("[a]\nb = 'é'\n".encode("utf-16"), "UTF-16 (line 1)"),
+        ("[a]\nb = 'é'\n".encode("cp1252"), "an encoding that is not UTF-8 (line 2)"),
+    ],
+)
+def test_another_encoding_is_named(tmp_path: Path, content: bytes, found: str) -> None:
+    (tmp_path / "x.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match="is written in") as caught:
+        read_toml(tmp_path / "x.toml")
+    assert found in caught.value.what
+    assert "UTF-8" in caught.value.next_step
+
+
+@pytest.mark.parametrize("content", ["a = " + "[" * 5000, "a = " + "9" * 5000, "a = 1\x00"])
+def test_no_content_is_too_strange_for_words(tmp_path: Path, content: str) -> None:
+    (tmp_path / "x.toml").write_text(content)
+    with pytest.raises(ConfigError, match="is not valid TOML"):
+        read_toml(tmp_path / "x.toml")

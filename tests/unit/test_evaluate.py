@@ -9,7 +9,8 @@ import pytest
 
 from fedcervix.errors import DataError
 from fedcervix.metrics import Confusion
-from site_agent.evaluate import Comparison, Estimate, Evaluation, compare, evaluate, paired_difference
+from site_agent.evaluate import Comparison, Evaluation, compare, evaluate, paired_difference
+from site_agent.intervals import DRAWS_AGREE, TOO_FEW_WOMEN, Estimate
 
 DRAWS = 200
 LABELS = np.array([1, 1, 1, 1, 0, 0, 0, 0])
@@ -83,7 +84,7 @@ def test_one_class_alone_is_refused():
 
 def test_the_difference_of_a_classifier_with_itself_is_exactly_zero():
     labels, scores, women = crowd(20, 0.5)
-    assert paired_difference(labels, scores, scores, women, seed=1, draws=DRAWS) == Estimate(0.0, 0.0, 0.0)
+    assert paired_difference(labels, scores, scores, women, seed=1, draws=DRAWS) == Estimate.alone(0.0, DRAWS_AGREE)
 
 
 def test_the_difference_is_that_of_the_two_aucs_and_changes_sign_with_the_order():
@@ -115,11 +116,11 @@ def test_classifiers_that_scored_different_images_cannot_be_compared():
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [
-        (0.01, 0.2, "helped"),
+        (0.01, 0.2, "better"),
         (-0.01, 0.2, "not shown"),
         (0.0, 0.2, "not shown"),
         (-0.2, 0.0, "not shown"),
-        (-0.2, -0.01, "harmed"),
+        (-0.2, -0.01, "worse"),
     ],
 )
 def test_a_verdict_needs_an_interval_without_zero(low, high, verdict):
@@ -129,7 +130,7 @@ def test_a_verdict_needs_an_interval_without_zero(low, high, verdict):
 def test_compare_picks_two_starts_by_name():
     labels, scores, women = crowd(40, 0.5)
     found = compare("CSFSSL", "SSL", labels, {"SSL": scores, "CSFSSL": scores + labels}, women, seed=1, draws=DRAWS)
-    assert (found.name, found.versus, found.verdict) == ("CSFSSL", "SSL", "helped")
+    assert (found.name, found.versus, found.verdict) == ("CSFSSL", "SSL", "better")
 
 
 def test_an_evaluation_survives_json():
@@ -142,6 +143,17 @@ def test_a_comparison_survives_json():
     raw = json.loads(json.dumps(found.to_json()))
     assert raw["verdict"] == "not shown"
     assert Comparison.from_json(raw) == found
+
+
+def test_one_test_woman_of_each_class_shows_nothing_whatever_the_scores():
+    """The case that was found in the field: +1.00 (+1.00 to +1.00) was called `helped`."""
+    found = compare("A", "B", [1, 0], {"A": [0.9, 0.1], "B": [0.1, 0.9]}, ["x", "y"], seed=0)
+    assert (found.difference, found.verdict, found.why) == (
+        Estimate.alone(1.0, TOO_FEW_WOMEN),
+        "not shown",
+        "fewer than 8 test women of a class",
+    )
+    assert Comparison.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
 @pytest.mark.parametrize("change", [{"auc": [1, 2]}, {"fixed": {}}, {"roc": 3}, {"chosen": None}])

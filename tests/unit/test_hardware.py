@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fedcervix.errors import TrainingError
-from site_agent.hardware import look, start
+from site_agent.hardware import look
 from site_agent.home import HardwareSection
 
 
@@ -44,7 +44,3 @@ def test_looking_starts_no_torch() -> None:
     program = "import sys; from site_agent import hardware, home; hardware.look(home.HardwareSection())"
     done = subprocess.run([sys.executable, "-c", f"{program}; print('torch' in sys.modules)"], capture_output=True)
     assert done.stdout.split() == [b"False"]
-
-
-def test_starting_asks_torch_itself() -> None:
-    assert start(HardwareSection(device="cpu")) == "trains on cpu"

@@ -10,15 +10,20 @@ from hypothesis import strategies as st
 from fedcervix.errors import DataError
 from fedcervix.manifest import SPLITS, Row, Split
 from fedcervix.splits import (
+    PICTURES_KEPT_MAX,
     STRATA,
+    Kept,
     Stratum,
     assign,
     check_links,
+    check_spellings,
     format_splits,
     given,
     groups,
+    kept,
     moved,
     parse_splits,
+    recognise,
     stratum,
 )
 
@@ -149,9 +154,14 @@ def test_given_splits_that_a_shared_picture_crosses_are_refused() -> None:
 
 
 def test_the_splits_file_is_sorted_and_reads_back() -> None:
-    text = format_splits({"P2": "test", "P,1": "train"})
-    assert text == 'patient,split\n"P,1",train\nP2,test\n'
-    assert parse_splits(text, "splits.csv") == {"P2": "test", "P,1": "train"}
+    women = {"P2": Kept("test"), "P,1": Kept("train", frozenset({"b2", "a1"}))}
+    text = format_splits(women)
+    assert text == 'patient,split,pictures\n"P,1",train,a1 b2\nP2,test,\n'
+    assert parse_splits(text, "splits.csv") == women
+
+
+def test_a_splits_file_of_an_earlier_version_is_read() -> None:
+    assert parse_splits("patient,split\nA,train\n", "splits.csv") == {"A": Kept("train")}
 
 
 @pytest.mark.parametrize(
@@ -162,3 +172,75 @@ def test_a_damaged_splits_file_is_refused_because_test_scores_depend_on_it(text:
     with pytest.raises(DataError, match=rf"splits.csv, line {line}: expected a patient") as caught:
         parse_splits(text, "splits.csv")
     assert "restore splits.csv from a backup" in caught.value.next_step
+
+
+# --- who is known from splits.csv -----------------------------------------------------------------------------------
+
+
+def had(**women: str) -> dict[str, Kept]:
+    """Return what splits.csv holds, `A="test 1 2"`: A is in test, with pictures 1 and 2."""
+    return {name: Kept(said.split()[0], frozenset(said.split()[1:])) for name, said in women.items()}  # type: ignore[arg-type]
+
+
+def have(**women: str) -> dict[str, frozenset[str]]:
+    return {name: frozenset(pictures.split()) for name, pictures in women.items()}
+
+
+def test_a_woman_who_was_renamed_is_known_by_her_pictures() -> None:
+    found = recognise(have(X="1 9", Y="2", N="8"), had(A="test 1", B="train 2"))
+    assert found.splits == {"X": "test", "Y": "train"}
+    assert found.renamed == (("X", "A"), ("Y", "B"))
+    assert (found.absent, found.earlier) == (2, 2)
+
+
+def test_a_woman_whose_identifier_lost_its_zeros_is_known_without_pictures() -> None:
+    found = recognise(have(**{"1": "7", "2": "8"}), {"001": Kept("test"), "002": Kept("train")})
+    assert found.splits == {"1": "test", "2": "train"}
+    assert found.renamed == (("1", "001"), ("2", "002"))
+
+
+def test_a_picture_that_was_put_under_another_known_woman_takes_her_to_the_more_protected_split() -> None:
+    found = recognise(have(A="1", B="2 3"), had(A="test 1 2", B="train 3"))
+    assert found.splits == {"A": "test", "B": "test"}
+    assert found.renamed == ()
+
+
+def test_identifiers_that_were_given_to_other_women_count_for_nothing() -> None:
+    """A new pseudonymisation uses the old names again."""
+    found = recognise(have(A="2", B="3", C="1"), had(A="test 1", B="train 2", C="valid 3"))
+    assert found.splits == {"A": "train", "B": "valid", "C": "test"}
+    assert found.renamed == (("A", "B"), ("B", "C"), ("C", "A"))
+
+
+def test_pictures_that_were_exported_anew_leave_a_woman_where_she_was() -> None:
+    assert recognise(have(A="7"), had(A="test 1")).splits == {"A": "test"}
+
+
+def test_the_manifest_of_other_women_is_refused() -> None:
+    earlier = had(A="test 1", B="train 2", C="valid 3")
+    with pytest.raises(DataError, match=r"3 of 3 patients of splits.csv are not in the manifest") as caught:
+        recognise(have(X="7", Y="8", Z="9"), earlier)
+    assert "move splits.csv away" in caught.value.next_step
+    recognise(have(A="1"), earlier)  # fewer women, no other ones
+    recognise(have(A="1", X="7"), earlier)
+    recognise(have(X="7", Y="8", Z="9"), had(A="test 1"), named=["A"])  # not one of hers can be read at the moment
+
+
+def test_what_is_kept_of_a_woman_grows_and_is_begun_anew_under_a_name_that_was_used_before() -> None:
+    earlier = had(A="test 1", B="train 2", gone="valid 3")
+    now = kept({"A": "test", "B": "test"}, have(A="1 9", B="8"), earlier)
+    assert now == had(A="test 1 9", B="test 8", gone="valid 3")
+    assert kept({"B": "test"}, have(B=""), earlier)["B"] == Kept("test", frozenset({"2"}))
+
+
+def test_more_pictures_than_a_cell_holds_are_written_and_read() -> None:
+    many = frozenset(f"{k:016x}" for k in range(PICTURES_KEPT_MAX + 10))
+    read = parse_splits(format_splits({"A": Kept("test", many)}), "splits.csv")
+    assert len(read["A"].pictures) == PICTURES_KEPT_MAX
+
+
+def test_given_splits_that_cut_one_identifier_in_two_are_refused() -> None:
+    check_spellings({"1": "train", "001": "train"}, [("001", "1")], "images.csv")
+    with pytest.raises(DataError, match=r"images.csv: .* 001 \(test\) and 1 \(train\)") as caught:
+        check_spellings({"1": "train", "001": "test"}, [("001", "1")], "images.csv")
+    assert "in one way" in caught.value.next_step

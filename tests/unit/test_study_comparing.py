@@ -16,26 +16,38 @@ from cervix_study.comparing import (
     corrected,
     delong_of,
     effect,
-    enough_women,
     mcnemar_of,
 )
 from cervix_study.evidence.delong import contrast, delong
 from cervix_study.evidence.mcnemar import Discordant
-from cervix_study.evidence.resampling import Part, Scored, draw, roster, sample
 from cervix_study.tested import Row
 from fedcervix.errors import DataError
-from site_agent.evaluate import Estimate
+from site_agent.intervals import DRAWS_AGREE, TOO_FEW_WOMEN, Estimate, Women
+from site_agent.resampling import Draws, Part, Scored, draw, roster, sample
+
+MANY = Women(100, 100)
 
 
-def draws(value: float, spread: float, count: int = 4000) -> np.ndarray:
-    return np.concatenate([[value], np.random.default_rng(0).normal(value, spread, count)])
+LABELS = np.arange(400) % 2 == 0
+
+
+def many(spread: float = 1.0) -> Draws:
+    """Four hundred women of one image each."""
+    scored = Scored.of(LABELS, 0.5 + 0.1 * spread * LABELS, [f"{place:03d}" for place in range(400)])
+    return draw(roster([{Part(0): scored}]), seed=0, draws=2000)
+
+
+def moved(drawn: Draws, value: float, deviation: float) -> np.ndarray:
+    """A difference that scatters with the women: the mean of something of theirs."""
+    own = np.random.default_rng(0).normal(size=400)
+    mean = (drawn.copies - 1) @ own / 400
+    return value + deviation * mean / np.std(mean[1:])
 
 
 def judged(value: float, p: float, kind: str = "better") -> Comparison:
     found = Effect(0.8, 0.8 - value, Estimate(value, value - 0.1, value + 0.1), p, None, 0.1, "not shown")
     effects = {"auc": found, "accuracy": dataclasses.replace(found, p=1.0)}
-    nothing = Estimate(0, 0, 0)
-    return Comparison("paper", "nhs", "q", kind, "a", "b", effects, {}, 1, 1, 1, 1, nothing)  # type: ignore[arg-type]
+    return Comparison("paper", "nhs", "q", kind, "a", "b", effects, {}, 1, 1, 1, 1)  # type: ignore[arg-type]
 
 
 def row(label: str, *trials: Scored) -> Row:
@@ -57,7 +69,7 @@ def test_the_correction_counts_the_questions_of_better_and_no_others():
     found = corrected([judged(0.1, 0.01), judged(0.1, 0.04), judged(-0.1, 0.02), judged(0.0, 0.9, "close")])
     auc = [c.effects["auc"] for c in found]
     assert [e.corrected for e in auc] == [pytest.approx(0.03), pytest.approx(0.04), pytest.approx(0.04), None]
-    assert [e.verdict for e in auc] == ["shown", "shown", "opposite", "not shown"]
+    assert [e.verdict for e in auc] == ["better", "better", "worse", "not shown"]
     assert [c.effects["accuracy"].verdict for c in found] == ["not shown"] * 4
 
 
@@ -68,48 +80,58 @@ def test_a_p_value_that_correction_lifts_above_five_in_a_hundred_shows_nothing()
 
 @pytest.mark.parametrize(
     ("value", "spread", "verdict"),
-    [(0.0, 0.01, "shown"), (0.0, 0.04, "not shown"), (0.04, 0.01, "not shown"), (-0.1, 0.01, "not shown")],
+    [(0.0, 0.01, "close"), (0.0, 0.04, "not shown"), (0.04, 0.01, "not shown"), (-0.1, 0.01, "not shown")],
 )
 def test_closeness_needs_a_whole_interval_within_the_margin(value, spread, verdict):
     """A difference that is merely not significant shows nothing: the second interval is wide and holds zero."""
-    found = effect(draws(value, spread), np.zeros(4001), "close", enough=True)
+    drawn = many()
+    found = effect(moved(drawn, value, spread), np.zeros(2001), "close", drawn)
     assert found.verdict == verdict
     assert MARGIN == 0.05
 
 
 def test_what_could_have_been_found():
-    """(1.96 + .84) standard errors."""
-    assert effect(draws(0, 0.05, 40_000), np.zeros(40_001), "better", enough=True).detectable == pytest.approx(
-        2.8016 * 0.05, rel=0.02
-    )
+    """(1.96 + .84) standard errors, a little more for Student's t."""
+    drawn = many()
+    found = effect(moved(drawn, 0.0, 0.05), np.zeros(2001), "better", drawn)
+    assert found.detectable == pytest.approx(2.8016 * 0.05, rel=0.01)
+
+
+def test_two_starts_that_score_alike_are_not_called_close_without_an_interval():
+    """The same classifier twice: every draw gives 0. Nothing can be told of how far the difference would move."""
+    first = row("a", crowd(1, 2.0))
+    drawn = draw(roster([first.trials]), seed=0, draws=100)
+    sampled = sample(first.trials, drawn)
+    found = effect(sampled["auc"], sampled["auc"], "close", drawn)
+    assert (found.difference, found.verdict, found.p) == (Estimate.alone(0.0, DRAWS_AGREE), "not shown", None)
 
 
 def test_with_seven_women_of_a_class_nothing_is_shown_however_large_the_difference():
     labels, women = [1] * 7 + [0] * 9, [f"{place:02d}" for place in range(16)]
     good, bad = Scored.of(labels, [0.9] * 7 + [0.1] * 9, women), Scored.of(labels, [0.1] * 7 + [0.9] * 9, women)
-    assert not enough_women({Part(0): good})
     first, second = row("good", good), row("bad", bad)
     drawn = draw(roster([first.trials, second.trials]), seed=0, draws=200)
     sampled = {r.label: sample(r.trials, drawn) for r in (first, second)}
-    found = corrected([compare("q", "better", first, second, sampled)])[0].effects["auc"]
-    assert (found.difference.value, found.p, found.verdict) == (1.0, 1.0, "not shown")
-    more = Scored.of([1] * 8 + [0] * 8, [0.9] * 8 + [0.1] * 8, women)
-    assert enough_women({Part(0): more})
+    found = corrected([compare("q", "better", first, second, sampled, drawn)])[0]
+    auc = found.effects["auc"]
+    assert (auc.difference, auc.verdict) == (Estimate.alone(1.0, TOO_FEW_WOMEN), "not shown")
+    assert (auc.p, auc.corrected, auc.detectable) == (None, None, None)
+    assert (found.mcnemar_images, found.mcnemar_women, found.delong_images, found.delong_women) == (None,) * 4
+    assert all(other.interval is None for other in found.others.values())
 
 
 def test_a_comparison_holds_the_classical_tests_beside_the_bootstrap():
     first, second = row("a", crowd(1, 2.0), crowd(2, 2.0)), row("b", crowd(3, 0.5), crowd(4, 0.5))
     drawn = draw(roster([first.trials, second.trials]), seed=0, draws=4000)
     sampled = {r.label: sample(r.trials, drawn) for r in (first, second)}
-    found = corrected([compare("q", "better", first, second, sampled)])[0]
+    found = corrected([compare("q", "better", first, second, sampled, drawn)])[0]
     auc = found.effects["auc"]
-    assert auc.verdict == "shown"
+    assert auc.verdict == "better"
     assert found.delong_images is not None
     assert found.delong_women is not None
     assert found.delong_women > found.delong_images, "two images of one woman are not two witnesses"
-    assert found.delong_difference is not None
-    assert found.delong_difference.value == pytest.approx(auc.difference.value)
-    assert found.delong_difference.low == pytest.approx(auc.difference.low, abs=0.03)
+    by_woman = delong_of(aligned(first.trials, second.trials), women=True)
+    assert by_woman.value == pytest.approx(auc.difference.value)
     assert set(found.others) == {"recall", "precision", "f1"}
     assert 0 <= found.mcnemar_images <= 1
 

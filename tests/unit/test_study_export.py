@@ -144,7 +144,7 @@ def test_the_card_for_programs_holds_the_same(classifier: Released, exported: Pa
     assert told["training"]["sites"] == ["nhs", "alts"], "those of the encoder as well"
     assert told["files"]["weights_sha256"] == classifier.digest
     assert told["tests"][0]["site"] == "nhs"
-    assert told["tests"][0]["auc"][0] == classifier.judged[0].evaluation.auc.value
+    assert told["tests"][0]["auc"]["value"] == classifier.judged[0].evaluation.auc.value
     assert told["training"]["pictures_under_several_patients"] == {"nhs": 1, "alts": 0}
 
 

@@ -155,6 +155,34 @@ def test_identifiers_are_each_site_s_own_unless_they_are_shared(tmp_path: Path, 
     }
 
 
+def test_women_whom_a_registry_names_may_be_written_in_two_ways(tmp_path: Path, ground: Callable[..., Ground]) -> None:
+    collect(tmp_path / "nhs", names="P{number:02}")
+    collect(tmp_path / "alts", names="p-{number}")
+    ground(shared=True)
+    nhs, alts = ({i.patient: i.split for i in found(tmp_path, site).images} for site in SITES)
+    assert list(nhs.values()) == list(alts.values())
+
+
+def test_a_womans_two_identifiers_at_one_site_keep_those_of_another_together(
+    tmp_path: Path, ground: Callable[..., Ground]
+) -> None:
+    """A of nhs is B of alts; B is written in another way as well, and that is C of nhs: all of them are one woman."""
+    for site in SITES:
+        collect(tmp_path / site)
+    for number in range(0, WOMEN - 4, 2):
+        replace(tmp_path / "alts", f"alts-{number:02}-0.png", picture(f"nhs {number} 0"))
+        replace(tmp_path / "alts", f"alts-{number:02}-1.png", picture(f"nhs {number + 1} 0"))
+    manifest = tmp_path / "alts" / "manifest.csv"
+    lines = manifest.read_text().splitlines()
+    respelt = [line.replace(",alts-0", ",ALTS ") if "-1.png" in line else line for line in lines]
+    manifest.write_text("\n".join(respelt) + "\n")
+    [note] = ground().notes
+    assert note.startswith("alts: 10 identifiers written in several ways")
+    assert "ALTS 0 = alts-00" in note
+    nhs = {i.patient: i.split for i in found(tmp_path, "nhs").images}
+    assert all(nhs[f"nhs-{number:02}"] == nhs[f"nhs-{number + 1:02}"] for number in range(0, WOMEN - 4, 2))
+
+
 def test_folds_test_every_labelled_woman_once(tmp_path: Path, ground: Callable[..., Ground]) -> None:
     for site in SITES:
         collect(tmp_path / site)

@@ -1,0 +1,138 @@
+"""Women's identifiers as spreadsheets, exports and people write them.
+
+Rules
+1. Two identifiers are *one, written in two ways*, if they are equal once this is left aside: zeros in front of a
+   number, a `.0` behind it, upper and lower case, the Unicode form, invisible characters, a spreadsheet's `'` or `=""`,
+   and blanks, hyphens, underscores and dots. A separator between two digits counts where the other identifier has one
+   elsewhere: 1-11 and 11-1 are two women.
+2. A word for a missing value (NA, #N/A, unknown, -) is no identifier, and a number that a spreadsheet shortened
+   (1.2E+14) is none: several women would become one.
+3. What may be right and looks wrong is a doubt, for a person to judge: one identifier with a large share of all
+   pictures, one with both labels, a date, a code for a missing value.
+
+Pure: values in, values out.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from fedcervix.spreadsheet import plain
+
+MISSING = re.compile(
+    "na|nan|nat|null|none|nil|nv|unk|unknown|unbekannt|inconnue?|desconocid[oa]|desconhecid[oa]|sconosciut[oa]|missing|"
+    "fehlt|empty|blank|undefined|notavailable|notapplicable|notknown|notgiven|anon|anonym|anonymous|anonymi[sz]ed|"
+    "tb[ad]|todo|noid|noname|nopatient|nopatientid"
+)
+"""words for a missing value, letters only"""
+SHARE_FROM = 0.05
+"""of all pictures"""
+PICTURES_FROM = 10
+TIMES_MEDIAN_FROM = 5
+
+_SHEET_ERROR = re.compile(r"#[^\W\d]+(/0)?[!?]|#+")
+_SHORTENED = re.compile(r"\d([.,]\d+)?e\+\d{2,3}")
+_AS_TEXT = re.compile(r"=\"(.*)\"|'(.*)")
+_WHOLE_NUMBER = re.compile(r"(\d+)[.,]0+")
+_MONTHS = "jan|feb|mar|mär|mrz|apr|may|mai|jun|jul|aug|sept?|oct|okt|nov|dec|dez"
+_MONTH_DATE = re.compile(rf"(\d{{1,4}}[-. ]+)?({_MONTHS})\.?[-. ]+\d{{1,4}}|\d{{1,2}}[-. ]+({_MONTHS})\.?")
+_DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}( .*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}( .*)?")
+_CODE = re.compile(r"0+|9{3,}|-\d+|x+|test|dummy|sample|other|default")
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """An identifier that may be wrong, and why."""
+
+    patient: str
+    why: str
+
+
+def complaint(identifier: str) -> str | None:
+    """Return why a text is no woman's identifier, or None."""
+    text = plain(identifier)
+    letters = "".join(c for c in text if c.isalnum())
+    if not letters or MISSING.fullmatch(letters) or _SHEET_ERROR.fullmatch(text):
+        return "stands for a missing identifier"
+    return "is a number that a spreadsheet shortened: its digits are lost" if _SHORTENED.fullmatch(text) else None
+
+
+def written_alike(identifiers: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """Return the sets of identifiers that are one, written in several ways (rule 1); sorted, two or more in each."""
+    sets: dict[str, set[str]] = {}
+    parted_as: dict[str, set[str]] = {}
+    for identifier in sorted(set(identifiers)):
+        parted, joined = _forms(identifier)
+        sets.setdefault(parted, set()).add(identifier)
+        if "-" in parted:
+            parted_as.setdefault(joined, set()).add(parted)
+    for joined, ways in parted_as.items():
+        if joined in sets and len(ways) == 1:
+            sets[next(iter(ways))] |= sets.pop(joined)
+    return tuple(sorted(tuple(sorted(alike)) for alike in sets.values() if len(alike) > 1))
+
+
+def _forms(identifier: str) -> tuple[str, str]:
+    """Return an identifier with a hyphen for each separator between digits, and without any separator."""
+    text = plain(identifier)
+    as_text = _AS_TEXT.fullmatch(text)
+    text = (as_text[1] or as_text[2] or "") if as_text else text
+    number = _WHOLE_NUMBER.fullmatch(text)
+    text = "".join(map(_character, number[1] if number else text))
+    parted = re.sub(r"(?<=\d)-+(?=\d)", "\x1f", text).replace("-", "").replace("\x1f", "-")
+    return _without_zeros(parted), _without_zeros(text.replace("-", ""))
+
+
+def _character(character: str) -> str:
+    """Return a digit of any script as one of ours, a separator as a hyphen, anything else as it is."""
+    if character.isdecimal():
+        return str(unicodedata.decimal(character))
+    separates = character == "." or unicodedata.category(character) in ("Zs", "Pd", "Pc")
+    return "-" if separates else character
+
+
+def _without_zeros(text: str) -> str:
+    return re.sub(r"(?<!\d)0+(?=\d)", "", text)
+
+
+def doubts(labels: Mapping[str, Sequence[int | None]]) -> tuple[Doubt, ...]:
+    """Return the identifiers that may be wrong. `labels` are those of every identifier's pictures."""
+    found = [*_large(labels), *_of_both_labels(labels), *_dates(labels), *_codes(labels)]
+    return tuple(sorted(found, key=lambda doubt: (doubt.patient, doubt.why)))
+
+
+def _large(labels: Mapping[str, Sequence[int | None]]) -> Iterator[Doubt]:
+    pictures = [len(its) for its in labels.values()]
+    total, usual = sum(pictures), statistics.median(pictures or [0])
+    at_least = max(PICTURES_FROM, SHARE_FROM * total, TIMES_MEDIAN_FROM * usual)
+    for patient, its in labels.items():
+        if len(its) >= at_least:
+            yield Doubt(patient, f"holds {len(its)} of {total} pictures; {usual:g} are usual")
+
+
+def _of_both_labels(labels: Mapping[str, Sequence[int | None]]) -> Iterator[Doubt]:
+    for patient, its in labels.items():
+        if {0, 1} <= set(its):
+            yield Doubt(patient, "has pictures labelled case and pictures labelled control")
+
+
+def _dates(patients: Iterable[str]) -> Iterator[Doubt]:
+    named = {patient: plain(patient) for patient in patients}
+    dates = [patient for patient, text in named.items() if _DATE.fullmatch(text)]
+    if len(dates) * 2 < len(named):
+        yield from (Doubt(patient, "is a date, and most identifiers are not") for patient in dates)
+    for patient, text in named.items():
+        if _MONTH_DATE.fullmatch(text):
+            yield Doubt(patient, "is a date that a spreadsheet may have made of an identifier such as 3-1")
+
+
+def _codes(patients: Iterable[str]) -> Iterator[Doubt]:
+    named = {patient: plain(patient) for patient in patients}
+    from_0 = {"1", "2"} <= {_forms(patient)[0] for patient in named}
+    for patient, text in named.items():
+        if _CODE.fullmatch(text) and not (from_0 and not text.strip("0")):
+            yield Doubt(patient, "is a usual code for a missing value")

@@ -1,0 +1,49 @@
+"""Why an image file cannot be used, in words that name no path; and what decoders raise on damaged bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import struct
+import zlib
+from collections.abc import Iterator
+
+from PIL import UnidentifiedImageError
+
+from fedcervix.errors import DataError
+
+DAMAGE = (
+    *(OSError, EOFError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError),
+    *(OverflowError, RuntimeError, ZeroDivisionError, struct.error, zlib.error, MemoryError),
+)
+"""what Pillow's decoders raise on damaged bytes (found by feeding them damaged bytes)"""
+OPEN_FAILED = {
+    errno.ENOENT: "no such file",
+    errno.ENOTDIR: "no such file",
+    errno.ENAMETOOLONG: "no such file (its name is too long)",
+    errno.EACCES: "this user may not read it",
+    errno.EPERM: "this user may not read it",
+}
+
+
+class UnreadableError(DataError):
+    """An image cannot be used. The reason names no path: it may be counted, logged and shown."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Turn what decoders raise on damaged bytes into UnreadableError."""
+    try:
+        yield
+    except UnreadableError:
+        raise
+    except UnidentifiedImageError as error:
+        raise UnreadableError("not a JPEG, PNG, TIFF or BMP image, or damaged at its beginning") from error
+    except OSError as error:
+        raise UnreadableError(OPEN_FAILED.get(error.errno or 0, "damaged or cut short")) from error
+    except DAMAGE as error:
+        raise UnreadableError(f"damaged ({type(error).__name__})") from error

@@ -1,0 +1,59 @@
+"""A wrong user is told who owns what, and as whom to give the command. Needs root, to be somebody else for a moment."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fedcervix.config import read_toml
+from fedcervix.errors import ConfigError, StorageError
+from fedcervix.ownership import denied, user_name
+from fedcervix.storage import disk
+from tests.unit.coordinator_homes import let_in
+
+NOBODY = 65_534
+root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+
+
+@contextmanager
+def somebody_else() -> Iterator[str]:
+    """Be a user who owns nothing; yield the name."""
+    os.seteuid(NOBODY)
+    try:
+        yield pwd.getpwuid(NOBODY).pw_name
+    finally:
+        os.seteuid(0)
+
+
+@root
+def test_a_closed_folder_is_named_with_its_owner_and_the_user_who_asks(tmp_path: Path) -> None:
+    let_in(tmp_path)
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    (home / "file").write_text("x")
+    with somebody_else() as me:
+        with pytest.raises(StorageError) as caught, disk(home / "file", "read"):
+            (home / "file").read_text()
+        with pytest.raises(ConfigError) as configured:
+            read_toml(home / "file")
+    for error in (caught.value, configured.value):
+        assert error.cause == f"{home} belongs to user root; this command runs as user {me}"
+        assert error.next_step == "give the same command as root, in a shell from: sudo -H -u root bash"
+
+
+@root
+def test_a_closed_file_is_named_itself(tmp_path: Path) -> None:
+    let_in(tmp_path)
+    (tmp_path / "file").touch(mode=0o600)
+    with somebody_else():
+        cause, _ = denied(tmp_path / "file")
+    assert cause.startswith(f"{tmp_path / 'file'} belongs to user root")
+
+
+def test_a_user_without_a_name_has_a_number() -> None:
+    assert user_name(4_000_000_000) == "4000000000"
