@@ -12,18 +12,20 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coordinator import results
 from coordinator.changes import BRIEF_ROUNDS, Document
 from coordinator.home import Home
 from coordinator.overview import overview
-from fedcervix.blobs import BlobStore
 from fedcervix.errors import RunError
 from fedcervix.events import RunAborted
 from fedcervix.journal import Journal, RunRecord
 from fedcervix.plan import Plan
 from fedcervix.rounds import Run, begin, replay, step
+
+if TYPE_CHECKING:
+    from fedcervix.blobs import BlobStore
 
 UNFINISHED = "unfinished"
 ABANDONED = "abandoned by the operator: another run was begun in its place"

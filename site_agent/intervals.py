@@ -16,8 +16,6 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from scipy.special import stdtr, stdtrit
-
 from fedcervix.plan import check
 
 LEVEL = 0.95
@@ -162,6 +160,8 @@ def _votes(share: float, scatter: Scatter, tested: Women, scale: Scale) -> float
 
 def quantile(freedom: float, level: float = (1 + LEVEL) / 2) -> float:
     """Return Student's t quantile."""
+    from scipy.special import stdtrit  # scipy is loaded where there is something to compute
+
     return float(stdtrit(freedom, level))
 
 
@@ -173,6 +173,8 @@ def p_value(difference: Estimate, scatter: Scatter) -> float | None:
     if difference.interval is None:
         return None
     statistic = abs(difference.value) * math.sqrt(1 - difference.value**2) / scatter.deviation
+    from scipy.special import stdtr
+
     return float(2 * stdtr(scatter.freedom, -statistic))
 
 
