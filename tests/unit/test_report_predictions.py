@@ -60,7 +60,7 @@ def test_every_image_has_a_row_for_every_classifier() -> None:
         "start": "SSL",
         "classifier_sha256": "ab" * 32,
         "probability_of_case": "0.3",
-        "threshold_validation": "0.4",
+        "validation_threshold": "0.4",
         "result_at_0.5": "missed",
         "result_at_validation_threshold": "missed",
         "note": "research only, not a medical device; probabilities are not calibrated",
