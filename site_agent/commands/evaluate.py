@@ -46,9 +46,10 @@ def _made(home: SiteHome, name: str, run: str, now: datetime, display: Display) 
     from site_agent import dataset
     from site_agent.assemble import site_report
     from site_agent.commands.setting import site_name
-    from site_agent.comparable import comparable
+    from site_agent.comparable import comparable, require_classifiers
     from site_agent.devices import ready
 
+    require_classifiers(home, name)
     display.show("said", {"text": "evaluate: looking at the images"})
     device = ready(home.config().hardware).device
     collection = dataset.open_collection(home, functools.partial(_show, display, "progress", "looking at images"))
