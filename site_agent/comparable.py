@@ -32,16 +32,27 @@ class Comparable:
         return self.federated.provenance.start.run if self.federated else ""
 
 
+def require_classifiers(home: SiteHome, name: str = "") -> None:
+    """Raise ModelError where the set `name` holds no classifier that can be read. No image is looked at."""
+    _stored(home, name)
+
+
+def _stored(home: SiteHome, name: str) -> tuple[list[StoredClassifier], list[ModelError]]:
+    stored, broken = classifiers.found(home, name)
+    if not stored:
+        raise broken[0] if broken else _nothing(home, name)
+    return stored, broken
+
+
 def comparable(home: SiteHome, collection: Collection, *, name: str = "", run: str = "") -> Comparable:
     """Return the classifiers of the set `name` that are compared, about `run` or the newest run.
 
     Raises ModelError where there are none, or where they cannot be compared on these images.
     """
-    stored, broken = tuned(home, name)
-    finetune = _finetune(home, name)
+    stored, broken = _stored(home, name)
     kept, lost = models.found(home)
     told, known = [one.provenance for one in stored], [model.kept for model in kept]
-    provenance.check(told, known, data_of(collection), finetune=finetune, run=run)
+    provenance.check(told, known, data_of(collection), finetune=_finetune(home, name), run=run)
     classifiers.check_unseen(home, stored, (image for image in collection.images if image.split == "test"))
     about = provenance.headline(told, known, run)
     return Comparable(
@@ -55,25 +66,15 @@ def comparable(home: SiteHome, collection: Collection, *, name: str = "", run: s
     )
 
 
-def tuned(home: SiteHome, name: str = "") -> tuple[list[StoredClassifier], list[ModelError]]:
-    """Return the classifiers of the set `name`, and what is wrong with those that cannot be read.
-
-    No image is looked at. Raises ModelError where there are none.
-    """
-    stored, broken = classifiers.found(home, name)
-    if not stored:
-        raise broken[0] if broken else _nothing(home, name, _finetune(home, name))
-    return stored, broken
-
-
 def _finetune(home: SiteHome, name: str) -> str:
-    return home.command(f"finetune --name {name}" if name else "finetune")
+    """Return the command that makes the classifiers of a set."""
+    return home.command(f"finetune --name {name}") if name else home.command("finetune")
 
 
-def _nothing(home: SiteHome, name: str, finetune: str) -> ModelError:
+def _nothing(home: SiteHome, name: str) -> ModelError:
     sets = ", ".join(found or "the one without a name" for found in classifiers.names(home))
     return ModelError(
         f"there is no classifier to evaluate{f' in the set {name}' if name else ''}",
         cause=f"the sets here: {sets}" if sets else "none was fine-tuned yet",
-        next_step=finetune,
+        next_step=_finetune(home, name),
     )

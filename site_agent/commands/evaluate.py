@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedcervix.process import stdout_console
-from site_agent.comparable import tuned
+from site_agent.comparable import require_classifiers
 from site_agent.display import Display
 from site_agent.home import SiteHome
 from site_agent.report_store import LATEST, PAGE_FILE
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # the report stands on torch and matplotlib, which help does 
 
 def evaluate(home: SiteHome, name: str, run: str, title: str) -> None:
     """Score the classifiers of the set `name` and write a report called `title`."""
-    tuned(home, name)
+    require_classifiers(home, name)
     click.echo("evaluate: loading the software, which takes some seconds", err=True)
     from site_agent.report import printed, write_report
 
