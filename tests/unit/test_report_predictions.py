@@ -88,6 +88,12 @@ def test_every_woman_has_a_row_for_every_classifier() -> None:
     )
 
 
+def test_no_name_is_calculated_by_a_spreadsheet() -> None:
+    found = Predictions((ScoredImage("=1.jpg", "=1+1", "=1+1", 1),), (Scored("SSL", "", 0.5, np.zeros(1)),))
+    [image], [woman] = rows(images_csv(found)), rows(women_csv(found))
+    assert (image["image"], image["patient"], woman["woman"]) == ("./=1.jpg", "'=1+1", "'=1+1")
+
+
 def test_scores_of_other_images_are_refused() -> None:
     with pytest.raises(DataError, match="of 4 test images"):
         Predictions(IMAGES, (Scored("SSL", "", 0.5, np.zeros(3)),))
