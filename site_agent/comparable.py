@@ -11,6 +11,7 @@ from site_agent.collection import Collection
 from site_agent.dataset import data_of
 from site_agent.home import SiteHome
 from site_agent.models import CervixModel
+from site_agent.provenance import Again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,9 @@ class Comparable:
     starts: tuple[CervixModel, ...]
     """the models that they started from, in the same order; not Random, not ImageNet"""
     differences: tuple[str, ...]
-    """in what they differ beside their starts, a sentence each"""
+    """in what they differ beside their starts, a sentence each: then nothing is shown of the starts"""
+    remarks: tuple[str, ...] = ()
+    """what is not compared, and why, a sentence each"""
 
     @property
     def run(self) -> str:
@@ -52,23 +55,19 @@ def comparable(home: SiteHome, collection: Collection, *, name: str = "", run: s
     stored, broken = _stored(home, name)
     kept, lost = models.found(home)
     told, known = [one.provenance for one in stored], [model.kept for model in kept]
-    provenance.check(told, known, data_of(collection), finetune=_finetune(home, name), run=run)
+    provenance.check(told, known, data_of(collection), again=Again(home.command(), name), run=run)
     classifiers.check_unseen(home, stored, (image for image in collection.images if image.split == "test"))
     about = provenance.headline(told, known, run)
     return Comparable(
         stored=tuple(stored),
         federated=next((one for one in stored if one.provenance is about), None),
         starts=tuple(model for one in stored for model in kept if model.digest == one.provenance.start.weights),
-        differences=(
-            *provenance.differences(told, known, run),
+        differences=provenance.differences(told, known, run),
+        remarks=(
+            *provenance.remarks(told, known, run),
             *(f"Not compared: {error.what}." for error in (*broken, *lost)),
         ),
     )
-
-
-def _finetune(home: SiteHome, name: str) -> str:
-    """Return the command that makes the classifiers of a set."""
-    return home.command(f"finetune --name {name}") if name else home.command("finetune")
 
 
 def _nothing(home: SiteHome, name: str) -> ModelError:
@@ -76,5 +75,5 @@ def _nothing(home: SiteHome, name: str) -> ModelError:
     return ModelError(
         f"there is no classifier to evaluate{f' in the set {name}' if name else ''}",
         cause=f"the sets here: {sets}" if sets else "none was fine-tuned yet",
-        next_step=_finetune(home, name),
+        next_step=home.command(f"finetune --name {name}" if name else "finetune"),
     )
