@@ -1,9 +1,10 @@
 """Two starts on the same women: how large the difference is, how sure one may be of it, and what may be said.
 
 Rules
-1. The verdict follows from one test, fixed here before any data were seen: the bootstrap by woman and seed of the
-   difference (`evidence.resampling`), corrected by Holm over all comparisons of one profile and measure. McNemar's and
-   DeLong's tests stand beside it for readers who know them, and decide nothing.
+1. The verdict follows from one test: how far the difference scatters over draws of women and seeds
+   (`site_agent.resampling`), judged by the p value that goes with its interval (`site_agent.intervals`), corrected by
+   Holm over all comparisons of one profile and measure. McNemar's and DeLong's tests stand beside it for readers who
+   know them, and decide nothing.
 2. `better`: corrected p below .05, in the direction of the question. `worse`: the same against it. Everything
    else is `not shown`, which is never `no difference`.
 3. That two starts are `close` is shown only by an interval that lies within a margin fixed here.
@@ -19,32 +20,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
 
 from cervix_study.evidence import mcnemar
 from cervix_study.evidence.delong import Contrast, clustered, contrast, delong, mean_of_folds
 from cervix_study.evidence.holm import holm
 from cervix_study.evidence.paper import Kind
-from cervix_study.evidence.resampling import (
-    ALL_MEASURES,
-    Floats,
-    Part,
-    Sampled,
-    Scored,
-    Trials,
-    estimate,
-    p_value,
-)
 from cervix_study.tested import Row
 from fedcervix.errors import DataError
-from site_agent.intervals import LEVEL, Estimate, Verdict, Women, is_close
+from site_agent.intervals import DIFFERENCE, LEVEL, Estimate, Verdict, detectable, is_close, p_value
+from site_agent.resampling import Draws, Floats, Part, Sampled, Scored, Trials
 
 MARGIN = 0.05
 """Two starts are called close when the whole interval of their difference lies within this, either way."""
 
-POWER = 0.8
-POWERED = float(norm.ppf((1 + LEVEL) / 2) + norm.ppf(POWER))
-"""standard errors that a difference must be large to be found with that probability"""
+TABLE = ("auc", "accuracy", "recall", "precision", "f1")
+"""the measures of the study's tables: the paper's, and the AUC"""
 
 TESTED = ("auc", "accuracy")
 """the measures that are tested: the one that needs no threshold, and the paper's"""
@@ -58,7 +48,7 @@ class Effect:
     second: float
     difference: Estimate
     p: float | None
-    """of no difference, bootstrap by woman and seed, not corrected; None where nothing is decided"""
+    """of no difference, by woman and seed, not corrected; None where nothing is decided"""
     corrected: float | None
     """by Holm; None where nothing is decided, or where the question is whether two starts are close"""
     detectable: float | None
@@ -89,12 +79,12 @@ class Comparison:
 
 
 def compare(
-    question: str, kind: Kind, first: Row, second: Row, sampled: Mapping[str, Sampled], tested: Women
+    question: str, kind: Kind, first: Row, second: Row, sampled: Mapping[str, Sampled], drawn: Draws
 ) -> Comparison:
-    """Return one comparison, not yet corrected; `sampled` holds every row's draws by label. Site and profile follow."""
+    """Return one comparison, not yet corrected; `sampled` holds every row by label. Site and profile follow."""
     one, two = sampled[first.label], sampled[second.label]
     pairs = aligned(first.trials, second.trials)
-    classical = {} if tested.too_few else _classical(pairs)
+    classical = {} if drawn.roster.tested.too_few else _classical(pairs)
     return Comparison(
         profile="",
         site="",
@@ -102,8 +92,8 @@ def compare(
         kind=kind,
         first=first.label,
         second=second.label,
-        effects={name: effect(one[name], two[name], kind, tested) for name in TESTED},
-        others={name: estimate(one[name] - two[name], tested) for name in ALL_MEASURES if name not in TESTED},
+        effects={name: effect(one[name], two[name], kind, drawn) for name in TESTED},
+        others={name: drawn.estimate(one[name] - two[name], DIFFERENCE) for name in TABLE if name not in TESTED},
         mcnemar_images=classical.get("mcnemar_images"),
         mcnemar_women=classical.get("mcnemar_women"),
         delong_images=classical.get("delong_images"),
@@ -130,19 +120,18 @@ def _where_defined(pairs: Mapping[Part, Pair], *, women: bool) -> Contrast | Non
         return None
 
 
-def effect(first: Floats, second: Floats, kind: Kind, tested: Women) -> Effect:
+def effect(first: Floats, second: Floats, kind: Kind, drawn: Draws) -> Effect:
     """Return the effect of one measure from its draws; the verdict on `better` waits for the correction."""
-    difference = first - second
-    found = estimate(difference, tested)
-    decided = found.interval is not None
+    scatter = drawn.scatter(first - second)
+    difference = drawn.estimate(first - second, DIFFERENCE)
     return Effect(
         first=float(first[0]),
         second=float(second[0]),
-        difference=found,
-        p=p_value(difference) if decided else None,
+        difference=difference,
+        p=p_value(difference, scatter),
         corrected=None,
-        detectable=float(np.std(difference[1:])) * POWERED if decided else None,
-        verdict="close" if kind == "close" and is_close(found, MARGIN) else "not shown",
+        detectable=detectable(difference, scatter),
+        verdict="close" if kind == "close" and is_close(difference, MARGIN) else "not shown",
     )
 
 

@@ -11,28 +11,16 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import scipy
 
 from cervix_study.accounts import alike, cell_line, costs, leakage, machines
-from cervix_study.comparing import TESTED, Comparison, Effect, aligned, compare, corrected, effect
+from cervix_study.comparing import TABLE, TESTED, Comparison, Effect, aligned, compare, corrected, effect
 from cervix_study.evidence.calibration import calibration
 from cervix_study.evidence.paper import TABLE_TWO, printed_tests
-from cervix_study.evidence.resampling import (
-    ALL_MEASURES,
-    DRAWS,
-    Draws,
-    Floats,
-    Sampled,
-    Trials,
-    draw,
-    estimate,
-    roster,
-    sample,
-)
-from cervix_study.evidence.spread import Spread, over_folds, over_seeds
+from cervix_study.evidence.spread import Spread, spread
 from cervix_study.findings import (
     HOW,
     Chosen,
@@ -52,15 +40,28 @@ from cervix_study.tested import Bench, Finished, Row, Variant, benches, labels, 
 from fedcervix import __version__
 from fedcervix.errors import DataError
 from fedcervix.metrics import roc
-from site_agent.intervals import Women
+from site_agent.intervals import RATE, Women
+from site_agent.resampling import (
+    DRAWS,
+    Draws,
+    Floats,
+    Sampled,
+    Trials,
+    draw,
+    roster,
+    sample,
+)
 
 OK = "OK"
 SEED = 0
 """of the draws: nobody's choice, so nobody's luck"""
 
 
-def judge(finished: Finished, *, draws: int = DRAWS) -> Findings:
-    """Return a study's findings. Raises DataError where its cells do not fit together."""
+def judge(finished: Finished, *, draws: int = DRAWS, paper_audit: bool = False) -> Findings:
+    """Return a study's findings, and on request what the paper's printed numbers can carry.
+
+    Raises DataError where its cells do not fit together.
+    """
     tables = benches(finished)
     judged = [_judge_bench(finished, bench, draws) for bench in tables]
     comparisons = [found for _, found in judged]
@@ -76,7 +77,7 @@ def judge(finished: Finished, *, draws: int = DRAWS) -> Findings:
         side_by_side=tuple(_side_by_side(tables, draws)),
         seen_before=len(finished.selection.opened_before),
         probes={profile: _probes(finished, profile) for profile in finished.study.axes.profiles},
-        printed=printed_tests(),
+        printed=printed_tests() if paper_audit else (),
         costs=tuple(costs(finished)),
         cells=tuple(cell_line(finished, record) for record in finished.cells.values()),
         missing=len(finished.study.cells) - len(finished.cells),
@@ -99,11 +100,12 @@ def _judge_bench(finished: Finished, bench: Bench, draws: int) -> tuple[SiteFind
     tested = drawn.roster.tested if drawn else Women(0, 0)
     comparisons = tuple(
         dataclasses.replace(
-            compare(question.name, question.kind, first, second, sampled, tested),
+            compare(question.name, question.kind, first, second, sampled, drawn),
             profile=bench.profile,
             site=bench.site,
         )
         for question, first, second in asked(bench)
+        if drawn
     )
     images, cases = _images_tested(trials[0]) if trials else (0, 0)
     found = SiteFindings(
@@ -134,19 +136,19 @@ def _images_tested(trials: Trials) -> tuple[int, int]:
 
 
 def _scores(row: Row, sampled: Sampled, drawn: Draws) -> Scores:
-    tested = drawn.roster.tested
     at_validation = row.at_validation_thresholds()
+    found = sample(at_validation, drawn)
     thresholds = [scored.threshold for scored in at_validation.values()]
-    spread, over = _spread(row)
+    scattered, over = _spread(row)
     return Scores(
         label=row.label,
         start=row.start,
         chosen=row.chosen,
         trainings=len(row.trials),
-        measures={name: estimate(sampled[name], tested) for name in ALL_MEASURES},
-        at_validation={name: estimate(found, tested) for name, found in sample(at_validation, drawn).items()},
+        measures={name: drawn.estimate(sampled[name], RATE) for name in TABLE},
+        at_validation={name: drawn.estimate(found[name], RATE) for name in TABLE},
         thresholds=(min(thresholds), max(thresholds)),
-        spread=spread,
+        spread=scattered,
         spread_over=over,
         calibration=calibration(list(row.trials.values()), drawn),
         roc=mean_roc(row.trials),
@@ -160,24 +162,19 @@ def _spread(row: Row) -> tuple[dict[str, Spread], str]:
     folds = sorted({part.fold for part in row.trials})
     if len(seeds) > 1 or len(folds) == 1:
         own = [_alone({part: s for part, s in row.trials.items() if part.seed == seed}) for seed in seeds]
-        found = {name: over_seeds([values[name] for values in own]) for name in TESTED}
-        return found, "seeds" if len(seeds) > 1 else "nothing"
+        return _spreads(own), "seeds" if len(seeds) > 1 else "nothing"
     own = [_alone({part: s for part, s in row.trials.items() if part.fold == fold}) for fold in folds]
-    ratio = _test_to_train(row)
-    return {name: over_folds([values[name] for values in own], test_to_train=ratio) for name in TESTED}, "folds"
+    return _spreads(own), "folds"
+
+
+def _spreads(trainings: Sequence[Mapping[str, float]]) -> dict[str, Spread]:
+    return {name: spread([values[name] for values in trainings]) for name in TESTED}
 
 
 def _alone(trials: Trials) -> dict[str, float]:
     """Return the measures of some trainings, without draws."""
     drawn = draw(roster([trials]), seed=SEED, draws=1)
     return {name: float(values[0]) for name, values in sample(trials, drawn).items()}
-
-
-def _test_to_train(row: Row) -> float:
-    """Return test women over labelled training women, mean over folds."""
-    tested = [len(set(scored.women)) for scored in row.trials.values()]
-    trained = [record.classifier.train_women for record in row.cells.values() if record.classifier]
-    return float(np.mean(tested) / np.mean(trained))
 
 
 def _paper_row(row: Row) -> str:
@@ -282,14 +279,14 @@ def _curve(name: str, turns: Sequence[Turn], epochs: int, unit: float, best: int
 # --- fewer labels and controls ------------------------------------------------------------------------------------
 
 
-def _together(rows: Sequence[Trials], draws: int) -> tuple[list[Sampled], Women]:
-    """Return the draws of some rows, over the trainings that all of them have (rule 2), and the women tested."""
+def _together(rows: Sequence[Trials], draws: int) -> list[tuple[Sampled, Draws]]:
+    """Return some rows in the same draws, over the trainings that all of them have (rule 2); none without any."""
     parts = set.intersection(*(set(trials) for trials in rows))
     kept = [{part: scored for part, scored in trials.items() if part in parts} for trials in rows]
     if not parts:
-        return [], Women(0, 0)
+        return []
     drawn = draw(roster(kept), seed=SEED, draws=draws)
-    return [sample(trials, drawn) for trials in kept], drawn.roster.tested
+    return [(sample(trials, drawn), drawn) for trials in kept]
 
 
 def _fractions(bench: Bench, draws: int) -> Iterable[FractionPoint]:
@@ -299,24 +296,24 @@ def _fractions(bench: Bench, draws: int) -> Iterable[FractionPoint]:
         rows = [(found.label_fraction, found.row) for found in fewer if found.start == start]
         full = bench.chosen(start)
         rows = sorted([*rows, *([(1.0, full)] if full else [])], key=lambda pair: pair[0])
-        together, tested = _together([row.trials for _, row in rows], draws)
-        for (fraction, row), sampled in zip(rows, together, strict=False):
+        together = _together([row.trials for _, row in rows], draws)
+        for (fraction, row), (sampled, drawn) in zip(rows, together, strict=False):
             trained = [record.classifier.train_women for record in row.cells.values() if record.classifier]
             yield FractionPoint(
                 start=start,
                 label=title(start),
                 label_fraction=fraction,
                 train_women=float(np.mean(trained)),
-                auc=estimate(sampled["auc"], tested),
-                accuracy=estimate(sampled["accuracy"], tested),
+                auc=drawn.estimate(sampled["auc"], RATE),
+                accuracy=drawn.estimate(sampled["accuracy"], RATE),
             )
 
 
 def _shuffled(bench: Bench, draws: int) -> Iterable[Shuffled]:
     for found in bench.followers:
         if found.control == "shuffled-labels":
-            (sampled,), tested = _together([found.row.trials], draws)
-            yield Shuffled(found.row.label, estimate(sampled["auc"], tested))
+            ((sampled, drawn),) = _together([found.row.trials], draws)
+            yield Shuffled(found.row.label, drawn.estimate(sampled["auc"], RATE))
 
 
 def _equal_updates(finished: Finished, bench: Bench, draws: int) -> Iterable[Controlled]:
@@ -339,15 +336,15 @@ def _one_site_batches(finished: Finished, bench: Bench, draws: int) -> Iterable[
 
 
 def _controlled(finished: Finished, row: Row, other: Row, draws: int) -> Iterable[Controlled]:
-    sampled, tested = _together([row.trials, other.trials], draws)
-    if sampled:
+    together = _together([row.trials, other.trials], draws)
+    if together:
         yield Controlled(
             label=row.label,
             updates=_updates(finished, row),
             versus=other.label,
             versus_updates=_updates(finished, other),
             itself=other.start == row.start,
-            effects=_effects(sampled[0], sampled[1], tested),
+            effects=_effects(together),
         )
 
 
@@ -366,13 +363,14 @@ def _side_by_side(tables: Sequence[Bench], draws: int) -> Iterable[SideBySide]:
         for start in dict.fromkeys(row.start for row in first.rows):
             one, two = first.chosen(start), second.chosen(start)
             if one and two and _same_images(one, two):
-                sampled, tested = _together([one.trials, two.trials], draws)
-                found = _effects(sampled[1], sampled[0], tested)
+                found = _effects(_together([two.trials, one.trials], draws))
                 yield SideBySide(first.site, title(start), first.profile, second.profile, found)
 
 
-def _effects(first: Sampled, second: Sampled, tested: Women) -> dict[str, Effect]:
-    return {name: effect(first[name], second[name], "better", tested) for name in TESTED}
+def _effects(together: Sequence[tuple[Sampled, Draws]]) -> dict[str, Effect]:
+    """Return what the first of two rows does better than the second."""
+    (first, drawn), (second, _) = together
+    return {name: effect(first[name], second[name], "better", drawn) for name in TESTED}
 
 
 def _same_images(first: Row, second: Row) -> bool:

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cervix_study import records
-from cervix_study.evidence.resampling import Part, Scored, Trials
 from cervix_study.records import Cell, CellRecord, Choice, Control, Data, Prediction, Selection, Study, title
 from fedcervix.errors import DataError
+from site_agent.resampling import Part, Scored, Trials
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,7 +23,7 @@ from fedcervix import __version__
 from fedcervix.errors import FedcervixError
 from fedcervix.plan import Augment, Recipe
 from fedcervix.seeds import derive
-from site_agent import dataset, report, scoring
+from site_agent import dataset, report
 from site_agent.augment import augment, draw, to_input
 from site_agent.collection import Collection
 from site_agent.comparable import Comparable
@@ -36,8 +36,9 @@ from site_agent.home import SiteHome
 from site_agent.model import Encoder, apply_weights, build_encoder, load_weights
 from site_agent.models import CervixModel
 from site_agent.neighbours import embed
+from site_agent.report import scores
+from site_agent.report.scores import Tell, silent
 from site_agent.runs import Federation, federation_of, last_federation
-from site_agent.scoring import Tell, silent
 from site_agent.tasks import first_seed
 from site_agent.unread import Unread
 
@@ -62,9 +63,10 @@ def site_report(
     unread, seed = Unread(), found.stored[0].seed
     federation = unread.part("The plan of the federation's run", lambda: _federation(home, found), None)
     federated = found.federated.start if found.federated else ""
-    scored = scoring.predictions(collection, found.stored, test, device, tell)
-    by_image, by_woman = scoring.evaluations(scored, seed, tell)
+    scored = scores.predictions(collection, found.stored, test, device, tell)
+    by_image, by_woman = scores.evaluations(scored, seed, tell)
     maps, no_map = _maps(home, collection, mapped_model(found), device, tell)
+    no_losses: tuple[report.Losses, ...] = ()
     return report.SiteReport(
         site=site,
         federation=home.certificate().identity.federation if home.key_file("site.crt").exists() else "",
@@ -79,7 +81,7 @@ def site_report(
         set_aside=_set_aside(collection),
         evaluations=by_image,
         by_woman=by_woman,
-        comparisons=scoring.comparisons(scored, federated, seed, tell),
+        comparisons=scores.comparisons(scored, federated, seed, tell),
         predictions=scored,
         differences=found.differences,
         remarks=found.remarks,
@@ -87,15 +89,20 @@ def site_report(
         contrastive_history=_contrastive(found.starts, federation, unread),
         collapse_line=_collapse_line(found.starts, federation),
         neighbour_history=unread.part("The history of the neighbour probe", lambda: neighbours(found.starts), ()),
-        classifier_history=tuple(
-            report.Losses(c.start, tuple(e.train_loss for e in c.history), tuple(e.valid_loss for e in c.history))
-            for c in found.stored
-        ),
+        classifier_history=unread.part("The history of fine-tuning", lambda: _fine_tuning(found), no_losses),
         alarms=unread.part("The gauges of the federation's run", lambda: _alarms(federation), ()),
         contact_sheet=contact_sheet(home, collection, _recipe(found), seed),
         maps=maps,
         no_map=no_map,
         unread=tuple(unread.said),
+    )
+
+
+def _fine_tuning(found: Comparable) -> tuple[report.Losses, ...]:
+    """Return the curves of fine-tuning, one for each classifier."""
+    return tuple(
+        report.Losses(c.start, tuple(e.train_loss for e in c.history), tuple(e.valid_loss for e in c.history))
+        for c in found.stored
     )
 
 

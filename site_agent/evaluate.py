@@ -4,41 +4,35 @@ Rules
 1. Nothing is chosen here. The classifier and `threshold_validation` were chosen on validation images; test labels
    only score.
 2. Scored per image, as in the paper (its Table II follows from per-image counts), but every interval is drawn by
-   *woman*: two images of one woman are not two independent witnesses.
+   *woman* (`site_agent.resampling`): two images of one woman are not independent.
 3. Two initialisations are compared on the same women, in the same draws: the interval of the difference, not the
    overlap of two intervals, says whether a difference was shown.
+4. Where there is no interval, nothing is shown, and the reason is said (`site_agent.intervals`).
 
 An interval tells how far other women would move a number. It does not hold what another seed of training would do.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fedcervix.errors import DataError
-from fedcervix.metrics import Confusion, auc, bootstrap, roc
-from fedcervix.seeds import derive
-from site_agent.intervals import DRAWS_AGREE, LEVEL, TOO_FEW_WOMEN, Estimate, Verdict, Women, verdict, why_not_shown
-
-THRESHOLD_FIXED = 0.5
-"""The paper's threshold: an image is called a case when its probability of case reaches it."""
-
-DRAWS = 2000
-
-Labels = NDArray[np.bool_]
-Floats = NDArray[np.float64]
-Statistic = Callable[[Labels, Floats], float]
+from fedcervix.metrics import THRESHOLD_FIXED, Confusion, roc
+from site_agent.intervals import DIFFERENCE, RATE, Estimate, Verdict, verdict, why_not_shown
+from site_agent.resampling import DRAWS, Draws, Part, Sampled, Scored, draw, roster, sample
 
 MEASURES = ("accuracy", "recall", "precision", "f1")
 """Properties of a Confusion, in the order of the paper's Table II."""
 RATES = (*MEASURES, "specificity", "npv")
 """Every rate at a threshold; the paper does not print the last two."""
+
+ONLY = Part(0)
+"""one training and one test part"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,28 +153,22 @@ def evaluate(
     `threshold_validation` comes from `fedcervix.metrics.best_threshold` on *validation* scores. The intervals draw
     the same women for every name, given one seed. Raises DataError unless both classes are there.
     """
-    interval = functools.partial(
-        _estimate, labels, scores, patients, draws=draws, seed=derive(seed, "evaluation-bootstrap")
-    )
     false_rate, true_rate, _ = roc(labels, scores)
-    women = women_tested(labels, patients)
+    trials = {t: {ONLY: Scored.of(labels, scores, patients, t)} for t in (THRESHOLD_FIXED, threshold_validation)}
+    drawn = draw(roster(trials.values()), seed=seed, draws=draws)
+    sampled = {threshold: sample(own, drawn) for threshold, own in trials.items()}
+    women = drawn.roster.tested
     return Evaluation(
         name=name,
         images=len(patients),
         women=women.case + women.control,
         case_women=women.case,
         cases=int(np.count_nonzero(labels)),
-        auc=interval(auc),
-        fixed=_at(THRESHOLD_FIXED, Confusion.at(labels, scores, THRESHOLD_FIXED), interval),
-        chosen=_at(threshold_validation, Confusion.at(labels, scores, threshold_validation), interval),
+        auc=drawn.estimate(sampled[THRESHOLD_FIXED]["auc"], RATE),
+        fixed=_at(trials[THRESHOLD_FIXED][ONLY], sampled[THRESHOLD_FIXED], drawn),
+        chosen=_at(trials[threshold_validation][ONLY], sampled[threshold_validation], drawn),
         roc=tuple(zip(false_rate.tolist(), true_rate.tolist(), strict=True)),
     )
-
-
-def women_tested(labels: ArrayLike, patients: Sequence[str]) -> Women:
-    """Count the women of each class: labels (n,) of 0 and 1, the woman of each image."""
-    cases = {woman for woman, case in zip(patients, np.asarray(labels).tolist(), strict=True) if case}
-    return Women(len(cases), len(set(patients) - cases))
 
 
 def paired_difference(
@@ -196,14 +184,10 @@ def paired_difference(
     a, b = np.asarray(scores_a, np.float64), np.asarray(scores_b, np.float64)
     if a.shape != b.shape:
         raise DataError(f"two classifiers scored {len(a)} and {len(b)} images", cause="they scored different splits")
-
-    def difference(case: Labels, rows: Floats) -> float:
-        chosen = rows.astype(np.intp)
-        return auc(case, a[chosen]) - auc(case, b[chosen])
-
-    # What is drawn here is row numbers: both classifiers are then scored on the images of the same women.
-    rows = np.arange(len(a), dtype=np.float64)
-    return _estimate(labels, rows, patients, difference, draws=draws, seed=derive(seed, "comparison-bootstrap"))
+    both = [{ONLY: Scored.of(labels, scores, patients)} for scores in (a, b)]
+    drawn = draw(roster(both), seed=seed, draws=draws)
+    one, two = (sample(trials, drawn)["auc"] for trials in both)
+    return drawn.estimate(one - two, DIFFERENCE)
 
 
 def compare(
@@ -221,23 +205,8 @@ def compare(
     return Comparison(name, versus, difference)
 
 
-def _estimate(
-    labels: ArrayLike, scores: ArrayLike, patients: Sequence[str], statistic: Statistic, *, draws: int, seed: int
-) -> Estimate:
-    """Return the statistic on all images, and its interval by resampling women."""
-    value = float(statistic(np.asarray(labels).astype(np.bool_), np.asarray(scores, np.float64)))
-    if women_tested(labels, patients).too_few:
-        return Estimate.alone(value, TOO_FEW_WOMEN)
-    found = bootstrap(labels, scores, patients, statistic, draws=draws, seed=seed, level=LEVEL)
-    return Estimate.alone(value, DRAWS_AGREE) if found.low == found.high else Estimate(value, found.low, found.high)
-
-
-def _at(threshold: float, confusion: Confusion, interval: Callable[[Statistic], Estimate]) -> AtThreshold:
-    """Return every measure at one threshold."""
-    estimates = {measure: interval(_measure(measure, threshold)) for measure in RATES}
-    return AtThreshold(threshold=float(threshold), confusion=confusion, **estimates)
-
-
-def _measure(measure: str, threshold: float) -> Statistic:
-    """Return the statistic that calls images at `threshold` and reads one property of the counts."""
-    return lambda case, score: float(getattr(Confusion.at(case, score, threshold), measure))
+def _at(scored: Scored, sampled: Sampled, drawn: Draws) -> AtThreshold:
+    """Return every rate at one threshold."""
+    confusion = Confusion.at(scored.labels, scored.scores, scored.threshold)
+    estimates = {rate: drawn.estimate(sampled[rate], RATE) for rate in RATES}
+    return AtThreshold(threshold=float(scored.threshold), confusion=confusion, **estimates)

@@ -22,7 +22,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-from fedcervix.errors import ConfigError
 from fedcervix.files import write_secret
 from fedcervix.weights import disk
 
@@ -33,26 +32,13 @@ WOMEN_FILE = "women.csv"
 LATEST = "latest"
 
 FOLDER_MODE = 0o700
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-FOLDER = re.compile(rf"\d{{8}}-\d{{6}}-{NAME.pattern}")
+FOLDER = re.compile(r"\d{8}-\d{6}-.+")
 TIME_CHARS = len("20261129-172755")
 MAKING = ".making-"
 TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 """what a system says where a folder of that name is there already"""
 SAME_SECOND_MAX = 1000
 """reports of one name within one second"""
-
-
-def check_name(name: str) -> str:
-    """Return the name if it can be a report's. Raises ConfigError."""
-    if not NAME.fullmatch(name):
-        raise ConfigError(
-            f"a report cannot be called {name!r}",
-            cause="a name has 1 to 63 letters (a-z), digits, dots, hyphens and underscores, and begins with a letter "
-            "or a digit",
-            next_step="site-agent evaluate --name second-try",
-        )
-    return name
 
 
 def publish(reports: Path, name: str, now: datetime, files: Mapping[str, bytes]) -> Path:

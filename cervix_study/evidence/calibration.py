@@ -21,12 +21,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cervix_study.evidence.resampling import Draws, Scored, estimate
-from site_agent.intervals import Estimate, Women
+from site_agent.intervals import DISTANCE, RATE, WOMEN_MIN, Estimate
+from site_agent.resampling import Draws, Floats, Roster, Scored
 
 BINS = 10
-
-Floats = NDArray[np.float64]
+TOO_FEW_IN_BIN = f"fewer than {WOMEN_MIN} test women in this bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,9 @@ class Calibration:
 
 def calibration(trainings: Sequence[Scored], drawn: Draws) -> Calibration:
     """Return the calibration of a start, the images of all its seeds and folds taken together."""
-    sums = sum((_sums(scored, drawn) for scored in trainings), np.zeros((len(drawn.copies), BINS, 4)))
+    women = drawn.roster
+    own = sum((_sums(scored, women) for scored in trainings), np.zeros((len(women.women), BINS, 4)))
+    sums = np.tensordot(drawn.copies, own, axes=1)
     images, probability, cases, squares = np.moveaxis(sums, 2, 0)  # (1 + draws, BINS) each
     everyone = images.sum(axis=1)
     gap = np.abs(probability - cases).sum(axis=1) / everyone
@@ -69,23 +70,23 @@ def calibration(trainings: Sequence[Scored], drawn: Draws) -> Calibration:
     parts = murphy(images[0], probability[0], cases[0])
     return Calibration(
         images=int(everyone[0]),
-        brier=estimate(brier, drawn.roster.tested),
-        ece=estimate(gap, drawn.roster.tested),
+        brier=drawn.estimate(brier, DISTANCE),
+        ece=drawn.estimate(gap, DISTANCE),
         **parts,
         within=float(brier[0]) - parts["reliability"] + parts["resolution"] - parts["uncertainty"],
-        bins=tuple(_bins(images, probability, cases, drawn.roster.tested)),
+        bins=tuple(_bins(images, probability, cases, own[:, :, 0], drawn)),
     )
 
 
-def _sums(scored: Scored, drawn: Draws) -> Floats:
-    """Return (1 + draws, BINS, 4): images, sum of probabilities, cases, sum of (p - y)^2."""
-    column = {woman: place for place, woman in enumerate(drawn.roster.women)}
+def _sums(scored: Scored, women: Roster) -> Floats:
+    """Return (women, BINS, 4) of each woman: images, sum of probabilities, cases, sum of (p - y)^2."""
+    column = {woman: place for place, woman in enumerate(women.women)}
     places = np.array([column[woman] for woman in scored.women], np.intp)
     case = scored.labels.astype(np.float64)
     values = np.stack([np.ones_like(case), scored.scores, case, (scored.scores - case) ** 2], axis=1)
-    own = np.zeros((len(drawn.roster.women), BINS, 4))
+    own = np.zeros((len(women.women), BINS, 4))
     np.add.at(own, (places, bin_of(scored.scores)), values)
-    return np.asarray(np.tensordot(drawn.copies, own, axes=1))
+    return own
 
 
 def bin_of(scores: Floats) -> NDArray[np.intp]:
@@ -105,14 +106,17 @@ def murphy(images: Floats, probability: Floats, cases: Floats) -> dict[str, floa
     }
 
 
-def _bins(images: Floats, probability: Floats, cases: Floats, tested: Women) -> Iterable[Bin]:
+def _bins(images: Floats, probability: Floats, cases: Floats, by_woman: Floats, drawn: Draws) -> Iterable[Bin]:
+    """Yield the bins that hold images: sums of every draw (1 + draws, BINS), images of each woman (women, BINS)."""
     for place in np.flatnonzero(images[0] > 0):
-        count, drawn = images[0, place], images[:, place] > 0  # a draw may hold none of its women
-        shares = cases[drawn, place] / images[drawn, place]
+        value = cases[0, place] / images[0, place]
+        shares = np.full(len(images), value)  # a draw may hold none of the bin's women
+        np.divide(cases[:, place], images[:, place], out=shares, where=images[:, place] > 0)
+        few = np.count_nonzero(by_woman[:, place]) < WOMEN_MIN
         yield Bin(
             low=place / BINS,
             high=(place + 1) / BINS,
-            images=int(count),
-            mean_probability=float(probability[0, place] / count),
-            share_of_cases=estimate(shares, tested),
+            images=int(images[0, place]),
+            mean_probability=float(probability[0, place] / images[0, place]),
+            share_of_cases=Estimate.alone(float(value), TOO_FEW_IN_BIN) if few else drawn.estimate(shares, RATE),
         )

@@ -24,7 +24,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm, rankdata
 
 from fedcervix.errors import DataError
-from site_agent.intervals import DRAWS_AGREE, LEVEL, Estimate
 
 Floats = NDArray[np.float64]
 
@@ -53,14 +52,6 @@ class Contrast:
         if self.variance > ROUNDING:
             return float(2 * norm.sf(abs(self.value) / self.variance**0.5))
         return 1.0 if abs(self.value) < ROUNDING**0.5 else None
-
-    @property
-    def estimate(self) -> Estimate:
-        """The difference with its interval."""
-        if self.variance <= ROUNDING:
-            return Estimate.alone(self.value, DRAWS_AGREE)
-        half = float(norm.ppf((1 + LEVEL) / 2)) * self.variance**0.5
-        return Estimate(self.value, self.value - half, self.value + half)
 
 
 def delong(labels: ArrayLike, scores: ArrayLike) -> Areas:

@@ -1,11 +1,10 @@
-"""How good a classifier is (section III-F): counts, rates, ROC curve, threshold, and how sure one may be of them.
+"""How good a classifier is (section III-F): counts, rates, ROC curve, threshold.
 
 Rules
 1. Label 1 is *case*, label 0 is *control*; a score is the probability of case; an image is called case if its score
    reaches the threshold.
-2. The paper scores images. Two images of one woman are not independent, so intervals resample women.
-3. A threshold is chosen on validation images and then applied to test images, never chosen on these.
-4. A rate with nothing to divide by is 0, as in scikit-learn with `zero_division=0`; no result is NaN. An AUC of one
+2. A threshold is chosen on validation images and then applied to test images, never chosen on these.
+3. A rate with nothing to divide by is 0, as in scikit-learn with `zero_division=0`; no result is NaN. An AUC of one
    class alone is no number at all: it raises DataError.
 
 Labels and scores are flat arrays of the same length, one entry per image.
@@ -13,8 +12,6 @@ Labels and scores are flat arrays of the same length, one entry per image.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -25,6 +22,9 @@ from fedcervix.plan import check
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.bool_]
+
+THRESHOLD_FIXED = 0.5
+"""The paper's threshold: an image is called a case when its probability of case reaches it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def best_threshold(labels: ArrayLike, scores: ArrayLike) -> float:
 
     Candidates lie midway between neighbouring scores, so that unseen images close to either fall on its side; calling
     all images case, or none, is a candidate as well. Of equally good ones the nearest to .5 is taken. For validation
-    images (rule 3). Raises DataError if there are not images of both classes.
+    images (rule 2). Raises DataError if there are not images of both classes.
     """
     false_rate, true_rate, thresholds = roc(labels, scores)
     higher, lower = thresholds[1:-1], thresholds[2:]
@@ -129,68 +129,6 @@ def best_threshold(labels: ArrayLike, scores: ArrayLike) -> float:
     youden = np.round(true_rate - false_rate, 12)  # equal fractions differ in their last bits
     best = candidates[youden == youden.max()]
     return float(best[np.argmin(np.abs(best - 0.5))])
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """Where a statistic lies, by bootstrap. `skipped` draws left it undefined (e.g. women of one class only)."""
-
-    low: float
-    high: float
-    skipped: int = 0
-
-
-def bootstrap(
-    labels: ArrayLike,
-    scores: ArrayLike,
-    patients: Sequence[Hashable],
-    statistic: Callable[[Labels, Floats], float],
-    *,
-    draws: int = 2000,
-    seed: int,
-    level: float = 0.95,
-) -> Interval:
-    """Return the percentile interval of `statistic(labels, scores)` over resampled patients.
-
-    Each draw takes as many women as there are, with replacement, each with all her images (rule 2). A draw for which
-    `statistic` raises DataError or returns NaN is skipped and counted. `patients` names each image's woman; `seed`
-    comes from `fedcervix.seeds`. Raises DataError if every draw is skipped, ValueError for draws or level out of range.
-    """
-    check(draws >= 1, f"draws is 1 or more; found {draws}")
-    check(0 < level < 1, f"level is between 0 and 1; found {level}")
-    case, score = _images(labels, scores)
-    women = _rows_by_patient(patients, len(case))
-    generator = np.random.Generator(np.random.PCG64(seed))
-    values = []
-    for _ in range(draws):
-        rows = np.concatenate([women[woman] for woman in generator.integers(len(women), size=len(women))])
-        value = _value_or_nan(statistic, case[rows], score[rows])
-        if not math.isnan(value):
-            values.append(value)
-    if not values:
-        raise DataError(
-            f"none of {draws} draws of {len(women)} patients defines the statistic",
-            cause="the images are all of one class",
-            next_step="score a split that has patients of both classes",
-        )
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), draws - len(values))
-
-
-def _value_or_nan(statistic: Callable[[Labels, Floats], float], case: Labels, score: Floats) -> float:
-    try:
-        return float(statistic(case, score))
-    except DataError:
-        return math.nan
-
-
-def _rows_by_patient(patients: Sequence[Hashable], images: int) -> list[NDArray[np.intp]]:
-    """Return the rows of each woman, in order of first appearance."""
-    _insist(len(patients) == images, f"{len(patients)} patients are named for {images} images")
-    rows: dict[Hashable, list[int]] = {}
-    for row, patient in enumerate(patients):
-        rows.setdefault(patient, []).append(row)
-    return [np.array(own, np.intp) for own in rows.values()]
 
 
 def _steps(case: Labels, score: Floats) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:

@@ -9,22 +9,18 @@ from typing import TYPE_CHECKING
 import click
 
 from fedcervix.process import stdout_console
+from site_agent.comparable import comparable, tuned
 from site_agent.display import Display
 from site_agent.home import SiteHome
-from site_agent.report_store import LATEST, PAGE_FILE, check_name
+from site_agent.report_store import LATEST, PAGE_FILE
 
 if TYPE_CHECKING:  # the report stands on torch and matplotlib, which help does not wait for
     from site_agent.report import SiteReport
 
 
-def evaluate(home: SiteHome, name: str, run: str, title: str | None) -> None:
-    """Score every classifier on the test women's images, and write a report.
-
-    The report has a new folder below reports/, named by the date: report.html, results.json, predictions.csv and
-    women.csv. It holds images and names patients, and stays at this site.
-    """
-    if title is not None:
-        check_name(title)
+def evaluate(home: SiteHome, name: str, run: str, title: str) -> None:
+    """Score the classifiers of the set `name` and write a report called `title`."""
+    tuned(home, name)
     click.echo("evaluate: loading the software, which takes some seconds", err=True)
     from site_agent.report import printed, write_report
 
@@ -46,10 +42,8 @@ def _made(home: SiteHome, name: str, run: str, now: datetime, display: Display) 
     from site_agent import dataset
     from site_agent.assemble import site_report
     from site_agent.commands.setting import site_name
-    from site_agent.comparable import comparable, require_classifiers
     from site_agent.devices import ready
 
-    require_classifiers(home, name)
     display.show("said", {"text": "evaluate: looking at the images"})
     device = ready(home.config().hardware).device
     collection = dataset.open_collection(home, functools.partial(_show, display, "progress", "looking at images"))

@@ -22,6 +22,11 @@ def set_name(_context: click.Context, _parameter: click.Parameter, text: str | N
     return _name(text, NOT_SETS)
 
 
+def report_name(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str:
+    """Return the name of a report, empty where none is given. Raises BadParameter."""
+    return _name(text, ())
+
+
 def _name(text: str | None, taken: tuple[str, ...]) -> str:
     if text is None:
         return ""

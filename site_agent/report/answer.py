@@ -281,10 +281,8 @@ def _run_caveats(report: SiteReport) -> tuple[str, ...]:
     """Say what in the run itself weakens any answer."""
     missing = sorted({part.site for turn in report.rounds for part in turn.contributions if part.why_not})
     names = f" Missing from at least one round: {', '.join(missing)}." if missing else ""
-    state = (
-        () if report.final_state == OK or not report.run else (f"The run ended {report.final_state}, not OK.{names}",)
-    )
-    return (*state, *report.alarms)
+    fine = report.final_state == OK or not report.run
+    return (*(() if fine else (f"Outcome of the run: {report.final_state}.{names}",)), *report.alarms)
 
 
 # --- numbers, no more precise than what they rest on ---------------------------------------------------------------

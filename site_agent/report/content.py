@@ -154,7 +154,6 @@ class SiteReport:
     """the evaluation that starts from the federation's model; empty where there is none"""
     alone: str = "SSL"
     """the evaluation that starts from contrastive learning on this site's images alone"""
-    untrained: str = "Random"
     census: tuple[CensusRow, ...] = ()
     set_aside: SetAside = field(default_factory=SetAside)
     evaluations: tuple[Evaluation, ...] = ()

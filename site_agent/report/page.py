@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from fedcervix.plan import Recipe
 from site_agent.evaluate import AtThreshold, Evaluation
-from site_agent.intervals import Estimate, Women
+from site_agent.intervals import TOO_FEW_WOMEN, Estimate, Women
 from site_agent.neighbours import NEIGHBOURS
 from site_agent.notices import NOT_CALIBRATED, RESEARCH_ONLY
 from site_agent.provenance import Provenance, recipe_digest
@@ -107,7 +107,7 @@ def render(report: SiteReport) -> str:
             ("Called a case from a probability of .5, the published threshold", _score_rows(report, "fixed")),
             ("Called a case from the threshold chosen on validation images", _score_rows(report, "chosen")),
         ),
-        no_intervals=_no_intervals(report),
+        no_intervals=TOO_FEW_WOMEN if _too_few(report) else "",
         missed=_missed(report),
         reliability=_reliability(report),
         judged=_judged(report),
@@ -222,9 +222,13 @@ def _cell(measure: str, label: str, counts: tuple[int, int] | None, estimate: Es
     return Cell(head, share(*counts) if counts else found.value, found.interval)
 
 
-def _no_intervals(report: SiteReport) -> str:
-    """Return why there is no interval on the whole page; empty where there are."""
-    return report.evaluations[0].auc.why if report.evaluations else ""
+def _too_few(report: SiteReport) -> bool:
+    """Return whether there are too few test women for any interval."""
+    return bool(report.evaluations) and _women(report.evaluations[0]).too_few
+
+
+def _women(found: Evaluation) -> Women:
+    return Women(found.case_women, found.women - found.case_women)
 
 
 # --- whom it misses, and what its probabilities are worth ---------------------------------------------------------
@@ -256,7 +260,7 @@ def _reliability(report: SiteReport) -> tuple[Reliability, ...]:
     judged = _judged(report)
     if judged is None or report.predictions is None:
         return ()
-    if Women(judged.case_women, judged.women - judged.case_women).too_few:
+    if _women(judged).too_few:
         return ()
     return reliability(report.predictions.images, report.predictions.of(judged.name).scores)
 

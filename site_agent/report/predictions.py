@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcervix.errors import DataError
-from site_agent.evaluate import THRESHOLD_FIXED
+from fedcervix.metrics import THRESHOLD_FIXED
 from site_agent.notices import CSV_NOTE
 
 RESULTS = {(1, True): "found", (1, False): "missed", (0, True): "false alarm", (0, False): "cleared"}

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cervix_study.evidence.delong import Contrast, clustered, contrast, delong, mean_of_folds, placements
-from cervix_study.evidence.resampling import Part, Scored, draw, roster, sample
 from fedcervix.errors import DataError
 from fedcervix.metrics import auc
+from site_agent.resampling import Part, Scored, draw, roster, sample
 
 
 def psi(case: float, control: float) -> float:
@@ -149,11 +149,9 @@ def test_a_woman_with_both_classes_has_a_cross_term():
     assert clustered(labels, scores, women).covariance[0, 0] == pytest.approx(expected, rel=1e-12)
 
 
-def test_a_difference_has_its_p_value_and_interval():
+def test_a_difference_has_its_p_value():
     """Difference .1, standard error .05: z = 2, p = .0455."""
-    found = Contrast(0.1, 0.0025)
-    assert found.p == pytest.approx(0.0455, abs=5e-5)
-    assert (found.estimate.low, found.estimate.high) == pytest.approx((0.1 - 0.098, 0.1 + 0.098), abs=1e-4)
+    assert Contrast(0.1, 0.0025).p == pytest.approx(0.0455, abs=5e-5)
 
 
 def test_where_there_is_no_variance_there_is_no_test():

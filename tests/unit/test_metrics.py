@@ -1,15 +1,13 @@
 """Metrics: numbers by hand, and agreement with scikit-learn."""
 
-import time
-
 import numpy as np
 import pytest
 import sklearn.metrics
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedcervix.errors import DataError
-from fedcervix.metrics import Confusion, Interval, auc, best_threshold, bootstrap, roc
+from fedcervix.metrics import Confusion, auc, best_threshold, roc
 
 # Few distinct scores, so that ties are common.
 IMAGES = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 6)), min_size=2, max_size=30).filter(
@@ -25,12 +23,13 @@ def arrays(images):
 def test_rates_by_hand():
     found = Confusion(tp=3, fn=1, fp=2, tn=4)
     assert (found.accuracy, found.recall, found.precision) == (0.7, 0.75, 0.6)
+    assert (found.specificity, found.npv) == (pytest.approx(4 / 6), 0.8)
     assert found.f1 == pytest.approx(2 * 0.75 * 0.6 / (0.75 + 0.6))
 
 
 def test_a_rate_with_nothing_to_divide_by_is_zero():
     empty = Confusion(tp=0, fn=0, fp=0, tn=0)
-    assert (empty.accuracy, empty.recall, empty.precision, empty.f1) == (0, 0, 0, 0)
+    assert (empty.accuracy, empty.recall, empty.precision, empty.f1, empty.specificity, empty.npv) == (0,) * 6
 
 
 def test_counts_are_not_negative():
@@ -127,81 +126,3 @@ def test_one_class_alone_has_no_auc():
 def test_images_that_cannot_be_scored_are_refused(labels, scores, message):
     with pytest.raises(DataError, match=message):
         Confusion.at(labels, scores, 0.5)
-
-
-def test_bootstrap_draws_women_with_all_their_images():
-    # Ten women with twenty images each, all of a woman alike: resampling images would give a far narrower interval.
-    labels = np.repeat([0, 1] * 5, 20)
-    right = np.repeat([1, 1, 1, 1, 1, 1, 1, 1, 0, 0], 20)
-    scores = np.where(right == 1, labels, 1 - labels)
-    seen = []
-
-    def accuracy(case, score):
-        seen.append(len(case))
-        return Confusion.at(case, score, 0.5).accuracy
-
-    women = np.repeat(np.arange(10), 20).tolist()
-    by_woman = bootstrap(labels, scores, women, accuracy, seed=1, draws=400)
-    by_image = bootstrap(labels, scores, list(range(200)), accuracy, seed=1, draws=400)
-    assert by_woman.high - by_woman.low >= 0.4  # binomial of 10 at .8: .5 to 1
-    assert by_image.high - by_image.low <= 0.15
-    assert by_woman.low < 0.8 < by_woman.high
-    assert set(seen) == {200}
-
-
-def test_bootstrap_interval_by_hand():
-    # Two women, one right and one wrong: a draw is right in 0, 1/2 or 1 of its images with chance 1/4, 1/2, 1/4.
-    def accuracy(case, score):
-        return Confusion.at(case, score, 0.5).accuracy
-
-    arguments = ([1, 0], [1, 1], ["a", "b"], accuracy)
-    assert bootstrap(*arguments, seed=0) == Interval(0, 1)
-    assert bootstrap(*arguments, seed=0, level=0.2) == Interval(0.5, 0.5)
-
-
-def test_draws_that_leave_the_statistic_undefined_are_skipped_and_counted():
-    # Two women, one of each class: half of the draws hold one woman twice.
-    found = bootstrap([1, 0], [0.9, 0.1], ["a", "b"], auc, seed=0, draws=1000)
-    assert (found.low, found.high) == (1, 1)
-    assert 400 < found.skipped < 600
-
-
-def test_a_statistic_that_is_never_defined_is_an_error():
-    with pytest.raises(DataError, match="none of 10 draws of 2 patients"):
-        bootstrap([1, 1], [0.9, 0.1], ["a", "b"], auc, seed=0, draws=10)
-
-
-def test_bootstrap_depends_on_its_seed_only():
-    generator = np.random.default_rng(0)
-    labels, scores = generator.integers(0, 2, 60), generator.random(60)
-    first, again, other = (bootstrap(labels, scores, range(60), auc, seed=seed, draws=50) for seed in (1, 1, 2))
-    assert first == again
-    assert first != other
-
-
-def test_bootstrap_checks_its_arguments():
-    with pytest.raises(DataError, match="1 patients are named for 2 images"):
-        bootstrap([1, 0], [0.9, 0.1], ["a"], auc, seed=0)
-    with pytest.raises(ValueError, match="draws"):
-        bootstrap([1, 0], [0.9, 0.1], ["a", "b"], auc, seed=0, draws=0)
-    with pytest.raises(ValueError, match="level"):
-        bootstrap([1, 0], [0.9, 0.1], ["a", "b"], auc, seed=0, level=1)
-
-
-def test_2000_draws_of_200_images_take_less_than_two_seconds_of_processor_time():
-    generator = np.random.default_rng(0)
-    labels, scores = generator.integers(0, 2, 200), generator.random(200)
-    start = time.process_time()
-    bootstrap(labels, scores, [image // 2 for image in range(200)], auc, seed=0)
-    assert time.process_time() - start < 2
-
-
-@settings(max_examples=50)
-@given(images=IMAGES, seed=st.integers(0, 2**63 - 1))
-def test_an_interval_lies_within_the_range_of_the_statistic(images, seed):
-    labels, scores = arrays(images)
-    try:
-        found = bootstrap(labels, scores, range(len(labels)), auc, seed=seed, draws=20)
-    except DataError:  # few images: all draws may be of one class
-        return
-    assert 0 <= found.low <= found.high <= 1

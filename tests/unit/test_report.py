@@ -161,7 +161,7 @@ def test_the_first_thing_said_is_whether_joining_helped(low, high, tone, headlin
 def test_a_degraded_run_says_who_was_missing_beside_the_answer():
     turns = (Round(1, 2.0, (Contribution("nhs", 190, 23), Contribution("alts", why_not="silent for 60 s"))),)
     written = report(final_state="DEGRADED", rounds=turns)
-    assert "The run ended DEGRADED, not OK. Missing from at least one round: alts." in answer(written).caveats
+    assert "Outcome of the run: DEGRADED. Missing from at least one round: alts." in answer(written).caveats
     words = visible(render(written))
     assert "Missing contributions: 1." in words
     assert "silent for 60 s" in words
@@ -408,3 +408,14 @@ def test_the_numbers_are_read_back_with_what_they_are_of(tmp_path):
     found = (provenance("SSL", Start(name="ssl", weights="5e" * 32)),)
     folder = write_report(report(provenance=found), tmp_path, "csfssl", NOW)
     assert parse((folder / "results.json").read_text("utf-8")).provenance == found
+
+
+def test_a_site_that_was_stopped_by_its_engineer_is_named_with_these_words():
+    turns = (Round(1, 2.0, (Contribution("alts", why_not="silent: stopped by its engineer"),)),)
+    assert "1 alts silent: stopped by its engineer" in visible(render(report(rounds=turns, final_state="DEGRADED")))
+
+
+def test_a_run_that_has_not_ended_is_not_said_to_have_ended():
+    words = visible(render(report(final_state="not ended yet")))
+    assert "outcome not ended yet" in words
+    assert "Outcome of the run: not ended yet." in words

@@ -108,7 +108,7 @@ def test_a_yes_beside_an_alarm_is_not_green(more: dict[str, object]) -> None:
 def test_the_run_says_who_was_missing() -> None:
     turns = (Round(1, 2.0, (Contribution("nhs", 190, 23), Contribution("alts", why_not="silent"))),)
     found = answer(report(final_state="DEGRADED", rounds=turns))
-    assert "The run ended DEGRADED, not OK. Missing from at least one round: alts." in found.caveats
+    assert "Outcome of the run: DEGRADED. Missing from at least one round: alts." in found.caveats
 
 
 def test_without_a_comparison_nothing_is_claimed() -> None:

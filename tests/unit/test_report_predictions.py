@@ -19,6 +19,7 @@ from site_agent.report.predictions import (
     women,
     women_csv,
 )
+from site_agent.report.scores import comparisons, evaluations
 
 IMAGES = (
     ScoredImage("a1.jpg", "7", "007", 1),
@@ -101,3 +102,21 @@ def test_every_image_is_in_one_group_of_probabilities() -> None:
     assert [group.cases for group in found] == [1, 0, 0, 0, 2]
     assert found[0].mean == pytest.approx(0.095)
     assert found[2].mean is None
+
+
+def test_where_every_woman_is_a_case_there_are_no_scores_by_woman_and_still_those_of_images() -> None:
+    """Each woman has an image of a lesion and one beside it."""
+    images = tuple(ScoredImage(f"{k}.jpg", f"P{k // 2}", f"P{k // 2}", k % 2) for k in range(8))
+    found = Predictions(images, (Scored("SSL", "", 0.5, np.linspace(0.1, 0.9, 8)),))
+    by_image, by_woman = evaluations(found, seed=0)
+    assert [one.images for one in by_image] == [8]
+    assert by_woman == ()
+
+
+def test_the_federated_start_is_compared_with_each_other_one() -> None:
+    found = Predictions(IMAGES, tuple(Scored(name, "", 0.5, SCORES) for name in ("Random", "SSL", "CSFSSL")))
+    assert [(one.name, one.versus) for one in comparisons(found, "CSFSSL", seed=0)] == [
+        ("CSFSSL", "Random"),
+        ("CSFSSL", "SSL"),
+    ]
+    assert comparisons(found, "", seed=0) == ()

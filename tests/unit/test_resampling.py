@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cervix_study.evidence.paper import TABLE_TWO
-from cervix_study.evidence.resampling import (
-    ALL_MEASURES,
+from fedcervix.errors import DataError
+from fedcervix.metrics import Confusion, auc
+from site_agent.intervals import DIFFERENCE
+from site_agent.resampling import (
     Draws,
     Part,
     Scored,
     draw,
-    estimate,
-    p_value,
     rates,
     roster,
     sample,
 )
-from fedcervix.errors import DataError
-from fedcervix.metrics import Confusion, auc
-from site_agent.intervals import Women
 
+RATES = ("accuracy", "recall", "precision", "f1", "specificity", "npv")
 LABELS = [1, 1, 1, 1, 0, 0, 0, 0]
 SCORES = [0.9, 0.8, 0.6, 0.3, 0.7, 0.4, 0.2, 0.1]
 WOMEN = ["a", "a", "b", "b", "c", "c", "d", "d"]
@@ -39,24 +39,29 @@ def crowd(seed: int, women: int = 30, gap: float = 1.0, levels: int = 12) -> Sco
     return Scored.of(labels, scores, [f"W{place:03d}" for place in owner])
 
 
-def by_hand(scored: Scored, copies: dict[str, int]) -> dict[str, float]:
-    """Score a draw by laying out every copied image, with the library's own measures."""
-    rows = [row for row, woman in enumerate(scored.women) for _ in range(copies[woman])]
+def each_her_own(labels, scores) -> Scored:
+    return Scored.of(labels, scores, [f"{place:03d}" for place in range(len(labels))])
+
+
+def by_hand(scored: Scored, drawn: Draws, number: int) -> dict[str, float]:
+    """Score a draw by laying out every copied image, with the library's own measures.
+
+    Of n women n - 1 are drawn, each counting n / (n - 1) times: copies are whole numbers after multiplication.
+    """
+    whole = np.prod([len(stratum) - 1 for stratum in drawn.roster.strata if len(stratum) > 1])
+    copies = np.rint(drawn.copies[number] * whole).astype(int)
+    np.testing.assert_allclose(copies, drawn.copies[number] * whole, atol=1e-6)
+    times = dict(zip(drawn.roster.women, copies.tolist(), strict=True))
+    rows = [row for row, woman in enumerate(scored.women) for _ in range(times[woman])]
     labels, scores = scored.labels[rows], scored.scores[rows]
     counts = Confusion.at(labels, scores, 0.5)
-    return {**{name: getattr(counts, name) for name in ALL_MEASURES if name != "auc"}, "auc": auc(labels, scores)}
+    return {**{name: getattr(counts, name) for name in RATES}, "auc": auc(labels, scores)}
 
 
 def test_the_value_is_that_of_the_images_as_they_are():
     """At .5: 3 of 4 cases found, 1 of 4 controls alarmed; 13 of 16 pairs ranked right."""
     found = sample({Part(1, 0, 0): EIGHT}, draw(roster([{Part(1, 0, 0): EIGHT}]), seed=0, draws=3))
-    assert {name: found[name][0] for name in ALL_MEASURES} == {
-        "accuracy": 0.75,
-        "recall": 0.75,
-        "precision": 0.75,
-        "f1": 0.75,
-        "auc": 13 / 16,
-    }
+    assert {name: values[0] for name, values in found.items()} == {**dict.fromkeys(RATES, 0.75), "auc": 13 / 16}
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -65,8 +70,8 @@ def test_every_draw_is_what_copying_the_images_gives(seed):
     drawn = draw(roster([{Part(1, 0, 0): scored}]), seed=seed, draws=25)
     found = sample({Part(1, 0, 0): scored}, drawn)
     for number in range(26):
-        expected = by_hand(scored, dict(zip(drawn.roster.women, drawn.copies[number].astype(int), strict=True)))
-        for name in ALL_MEASURES:
+        expected = by_hand(scored, drawn, number)
+        for name in (*RATES, "auc"):
             assert found[name][number] == pytest.approx(expected[name], abs=1e-12), (name, number)
 
 
@@ -75,7 +80,7 @@ def test_a_woman_with_images_of_both_classes_is_drawn_with_all_of_them():
     drawn = draw(roster([{Part(1, 0, 0): scored}]), seed=4, draws=40)
     found = sample({Part(1, 0, 0): scored}, drawn)
     for number in range(41):
-        expected = by_hand(scored, dict(zip(drawn.roster.women, drawn.copies[number].astype(int), strict=True)))
+        expected = by_hand(scored, drawn, number)
         assert found["auc"][number] == pytest.approx(expected["auc"], abs=1e-12)
 
 
@@ -94,9 +99,9 @@ def test_a_draw_takes_as_many_cases_and_controls_as_there_are():
     drawn = draw(roster([{Part(1, 0, 0): scored}]), seed=0, draws=200)
     cases = sorted({woman for woman, case in zip(scored.women, scored.labels, strict=True) if case})
     places = [drawn.roster.women.index(woman) for woman in cases]
-    assert (drawn.copies[:, places].sum(axis=1) == len(cases)).all()
-    assert (drawn.copies.sum(axis=1) == len(drawn.roster.women)).all()
-    assert drawn.copies[1:].max() > 1
+    np.testing.assert_allclose(drawn.copies[:, places].sum(axis=1), len(cases))
+    np.testing.assert_allclose(drawn.copies.sum(axis=1), len(drawn.roster.women))
+    assert drawn.copies[1:].max() > 2
 
 
 def test_folds_are_strata_their_counts_are_added_and_their_areas_averaged():
@@ -171,6 +176,11 @@ def test_what_cannot_be_scored_is_refused(labels, scores, women):
         Scored.of(labels, scores, women)
 
 
+def test_a_score_that_is_no_number_is_refused():
+    with pytest.raises(DataError, match="not a finite number"):
+        Scored.of([1, 0], [0.1, float("nan")], ["a", "b"])
+
+
 def test_two_starts_are_compared_in_the_same_draws():
     """A steady gain on every image: the difference is the same in every draw, whatever the women."""
     labels = [1, 1, 1, 0, 0, 0]
@@ -181,48 +191,40 @@ def test_two_starts_are_compared_in_the_same_draws():
     assert (difference == 1).all()
 
 
-def test_the_interval_is_as_wide_as_theory_says():
-    """Women of one image each: the share of right calls of a class of m has variance p (1 - p) / m."""
-    women = 200
-    labels = np.arange(women) % 2 == 0
-    scores = np.where(np.arange(women) % 10 < 8, 0.9, 0.1)  # 80 of 100 cases found
-    scored = Scored.of(labels, scores, [f"{place:03d}" for place in range(women)])
-    drawn = draw(roster([{Part(1, 0, 0): scored}]), seed=0, draws=20_000)
-    recall = sample({Part(1, 0, 0): scored}, drawn)["recall"]
-    assert recall[0] == 0.8
-    assert np.var(recall[1:]) == pytest.approx(0.8 * 0.2 / 100, rel=0.05)
-    found = estimate(recall, drawn.roster.tested)
-    assert (found.low, found.high) == pytest.approx((0.8 - 1.96 * 0.04, 0.8 + 1.96 * 0.04), abs=0.011)  # steps of .01
+def test_the_scatter_is_what_theory_says():
+    """Women of one image each: the share of right calls of a class of m has variance p (1 - p) / (m - 1), unbiased."""
+    labels = np.arange(20) % 2 == 0
+    scores = np.where(np.arange(20) % 10 < 8, 0.9, 0.1)  # 8 of 10 cases found
+    scored = each_her_own(labels, scores)
+    drawn = draw(roster([{Part(1, 0, 0): scored}]), seed=0, draws=40_000)
+    found = drawn.scatter(sample({Part(1, 0, 0): scored}, drawn)["recall"])
+    assert found.variance == pytest.approx(0.8 * 0.2 / 9, rel=0.03)
+    assert found.freedom == math.inf, "one training"
 
 
-def test_the_p_value_by_counting():
-    """Of 99 draws 2 are at or below zero: p = 2 * (1 + 2) / 100."""
-    assert p_value(np.array([1.0, *[-1.0], *[0.0], *[1.0] * 97])) == 0.06
-    assert p_value(np.zeros(100)) == 1.0
-    assert p_value(np.ones(100)) == 0.02
-    assert p_value(-np.ones(100)) == 0.02
+def test_three_seeds_that_differ_leave_two_degrees_of_freedom():
+    """All women alike, so that only the training matters: one of three seeds finds no case."""
+    labels, women = [1] * 8 + [0] * 8, [f"{place:02d}" for place in range(16)]
+    right, wrong = Scored.of(labels, [0.9] * 8 + [0.1] * 8, women), Scored.of(labels, [0.1] * 16, women)
+    trials = {Part(1): right, Part(2): right, Part(3): wrong}
+    drawn = draw(roster([trials]), seed=0, draws=40_000)
+    found = drawn.scatter(sample(trials, drawn)["recall"])
+    assert found.variance == pytest.approx(np.var([1, 1, 0], ddof=1) / 3, rel=0.03)
+    assert found.freedom == pytest.approx(2, rel=0.02)
 
 
-def test_the_p_value_agrees_with_the_interval():
-    rng = np.random.default_rng(0)
-    for shift in (0.1, 1.0, 1.8, 2.2, 3.0):
-        drawn = np.concatenate([[shift], rng.normal(shift, 1, 10_000)])
-        low, high = estimate(drawn, Women(100, 100)).interval
-        assert (p_value(drawn) < 0.05) == (low > 0 or high < 0), shift
+def test_seeds_that_matter_little_leave_many_degrees_of_freedom():
+    """Two seeds, one image called differently, among women who differ much."""
+    scored = crowd(3)
+    again = Scored.of(scored.labels, np.where(np.arange(len(scored.labels)) == 0, 0.99, scored.scores), scored.women)
+    trials = {Part(1): scored, Part(2): again}
+    drawn = draw(roster([trials]), seed=0, draws=2000)
+    assert drawn.scatter(sample(trials, drawn)["accuracy"]).freedom > 100
 
 
-def test_of_no_difference_five_in_a_hundred_are_called_one():
-    """Two starts that are equally good, 200 times over: the test's size is near its level."""
-    called = 0
-    for trial in range(200):
-        rng = np.random.default_rng([11, trial])
-        labels = np.repeat([1, 0], [30, 45])
-        women = [f"{place:02d}" for place in range(75)]
-        both = rng.normal(labels * 1.2)
-        starts = [{Part(1, 0, 0): Scored.of(labels, both + rng.normal(size=75), women)} for _ in range(2)]
-        drawn = draw(roster(starts), seed=trial, draws=400)
-        called += p_value(sample(starts[0], drawn)["auc"] - sample(starts[1], drawn)["auc"]) < 0.05
-    assert 2 <= called <= 22, called
+def test_draws_that_agree_scatter_by_nothing():
+    drawn = draw(roster([{Part(1, 0, 0): EIGHT}]), seed=0, draws=10)
+    assert drawn.scatter(np.full(11, 0.3)).variance == 0
 
 
 @settings(max_examples=40, deadline=None)
@@ -231,6 +233,6 @@ def test_any_start_minus_itself_is_nothing(seed, women, seeds):
     trials = {Part(number, 0, 0): crowd(seed, women + 2) for number in range(seeds)}
     drawn: Draws = draw(roster([trials]), seed=seed, draws=20)
     first, again = sample(trials, drawn), sample(trials, drawn)
-    for name in ALL_MEASURES:
-        assert p_value(first[name] - again[name]) == 1.0
+    for name in (*RATES, "auc"):
+        assert drawn.estimate(first[name] - again[name], DIFFERENCE).interval is None
         assert ((first[name] >= -1e-12) & (first[name] <= 1 + 1e-12)).all()

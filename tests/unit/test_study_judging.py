@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from cervix_study.comparing import TESTED
-from cervix_study.evidence.resampling import Part, Scored
 from cervix_study.findings import Findings
 from cervix_study.judging import judge, mean_roc
 from cervix_study.tested import Finished, benches
 from fedcervix.metrics import Confusion, auc
+from site_agent.resampling import Part, Scored
 from tests.unit.synthetic_study import Synthetic, write
 
 DRAWS = 300

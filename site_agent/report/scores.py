@@ -53,7 +53,7 @@ def predictions(
 def evaluations(
     found: Predictions, seed: int, tell: Tell = silent
 ) -> tuple[tuple[Evaluation, ...], tuple[Evaluation, ...]]:
-    """Return every classifier's evaluation on images, and on women."""
+    """Return every classifier's evaluation on images, and on women; none on women where all of them are cases."""
     labels, names = [image.label for image in found.images], [image.woman for image in found.images]
     by_image, by_woman = [], []
     for number, one in enumerate(found.classifiers, 1):
@@ -61,7 +61,8 @@ def evaluations(
         judge = functools.partial(evaluate, one.start, threshold_validation=one.threshold, seed=seed)
         by_image.append(judge(labels, one.scores, names))
         own = women(found.images, one.scores)
-        by_woman.append(judge([w.label for w in own], [w.score for w in own], [w.name for w in own]))
+        if len({woman.label for woman in own}) > 1:
+            by_woman.append(judge([w.label for w in own], [w.score for w in own], [w.name for w in own]))
     return tuple(by_image), tuple(by_woman)
 
 

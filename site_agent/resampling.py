@@ -1,24 +1,33 @@
 """What a number would do with other women and other trainings: bootstrap draws, made once and used for every start.
 
 Rules
-1. A draw takes women, each with all her images: two images of one woman are not two witnesses. It takes as many women
-   of each stratum as there are (cases, controls, per test part), so that no draw lacks a class.
-2. Where a start was trained with several seeds, a draw takes seeds as well (the pigeonhole bootstrap, Owen 2007): the
-   interval then holds what another training would do. Of k seeds k - 1 are drawn, because k would make the variance
-   of their mean too small by (k - 1) / k (McCarthy and Snowden 1985); with 3 seeds that matters.
+1. A draw takes women, each with all her images: two images of one woman are not independent. It takes them stratum by
+   stratum (cases, controls, per test part), so that no draw lacks a class. Of n women n - 1 are drawn, each counting
+   n / (n - 1) times: n would make the variance too small by (n - 1) / n (McCarthy and Snowden 1985). With 8 women
+   that matters.
+2. Where a start was trained with several seeds, a draw takes seeds as well, k - 1 of k (the pigeonhole bootstrap, Owen
+   2007): the interval then holds what another training would do.
 3. Two starts are compared in the same draws, so a difference is a difference on the same women and the same seeds.
-4. Over the folds of one repetition counts are added (every woman is tested once) and AUCs are averaged, because the
+4. The draws give one thing: how far a number scatters (`Draws.scatter`). What follows from that, interval, p value
+   and verdict, is in `site_agent.intervals`.
+5. Over the folds of one repetition counts are added (every woman is tested once) and AUCs are averaged, because the
    scores of two networks have no common scale. Over repetitions and seeds every measure is averaged.
 
 The draws are numbers of copies, one column per woman. Counts of a draw are then a product of matrices, and the AUC of
 a draw is a bilinear form of the women's own wins, ties counting half: exact, and fast enough for 10,000 draws.
 
+Few seeds tell little of what another training would do. The degrees of freedom of a scatter are therefore
+Satterthwaite's, of the part of the variance that comes from the seeds. That part is Efron's infinitesimal jackknife:
+the covariance, over the draws, of the number with each seed's share. Women are many enough (`benchmarks/coverage.py`).
+
 Owen, The pigeonhole bootstrap, Ann Appl Stat 1:386 (2007). McCarthy and Snowden, The bootstrap and finite population
-sampling, Vital Health Stat 2(95) (1985). Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+sampling, Vital Health Stat 2(95) (1985). Satterthwaite, An approximate distribution of estimates of variance
+components, Biometrics Bull 2:110 (1946). Efron, Estimation and accuracy after model selection, JASA 109:991 (2014).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -27,15 +36,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedcervix.errors import DataError
+from fedcervix.metrics import THRESHOLD_FIXED
 from fedcervix.plan import check
 from fedcervix.seeds import derive
-from site_agent.evaluate import MEASURES, THRESHOLD_FIXED
-from site_agent.intervals import DRAWS_AGREE, LEVEL, TOO_FEW_WOMEN, Estimate, Women
+from site_agent.intervals import Estimate, Scale, Scatter, Women, estimate
 
 DRAWS = 10_000
-"""The smallest p value they can give is 2 / 10,001: small enough for Holm's correction over a hundred comparisons."""
+"""They give a standard error to within .7 %."""
 
-ALL_MEASURES = (*MEASURES, "auc")
+ROUNDING = 1e-20
+"""a variance below this is rounding: the numbers are of order 1"""
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.bool_]
@@ -63,6 +73,12 @@ class Scored:
                 f"labels, scores and women differ in number: {', '.join(map(str, sorted(sizes)))}",
                 cause="a file of predictions that was changed by hand",
                 next_step="cervix-study run STUDY.toml, which writes it again",
+            )
+        if not np.isfinite(self.scores).all():
+            raise DataError(
+                "a score is not a finite number",
+                cause="a file of predictions that was changed by hand, or a classifier whose training diverged",
+                next_step="make the predictions again",
             )
         if not (self.labels.any() and not self.labels.all()):
             raise DataError(
@@ -112,6 +128,25 @@ class Draws:
     shares: Floats
     """(1 + draws, seeds), each row adding up to 1"""
 
+    def scatter(self, sampled: Floats) -> Scatter:
+        """Return how far a number moves over the draws: sampled (1 + draws,), as `sample` gives it."""
+        variance = float(np.var(sampled[1:]))
+        if variance < ROUNDING:
+            return Scatter(0.0)
+        of_seeds = self._of_seeds(sampled[1:] - np.mean(sampled[1:]))
+        free = len(self.roster.seeds) - 1
+        return Scatter(variance, free * max(1.0, variance / of_seeds) ** 2 if of_seeds > 0 else math.inf)
+
+    def _of_seeds(self, deviations: Floats) -> float:
+        """Return the part of the variance that comes from the seeds."""
+        many = len(self.roster.seeds)
+        by_seed = (self.shares[1:] - 1 / many).T @ deviations / len(deviations)
+        return float(np.sum(by_seed**2)) * many * (many - 1)
+
+    def estimate(self, sampled: Floats, scale: Scale) -> Estimate:
+        """Return the number on all women with its interval."""
+        return estimate(float(sampled[0]), self.scatter(sampled), self.roster.tested, scale)
+
 
 def roster(starts: Iterable[Trials]) -> Roster:
     """Return the women and seeds that some start was tested on, women in strata of class and test parts.
@@ -151,11 +186,13 @@ def _classes(scored: Scored) -> dict[str, bool]:
 def draw(women: Roster, *, seed: int, draws: int = DRAWS) -> Draws:
     """Return the draws of a site: the same for every start, given one `seed`."""
     check(draws >= 1, f"draws is 1 or more; found {draws}")
-    generator = np.random.Generator(np.random.PCG64(derive(seed, "study-bootstrap")))
+    generator = np.random.Generator(np.random.PCG64(derive(seed, "test-women")))
     copies = np.ones((1 + draws, len(women.women)))
     for stratum in women.strata:
         size = len(stratum)
-        copies[1:, stratum] = generator.multinomial(size, np.full(size, 1 / size), size=draws)
+        if size > 1:  # a woman who is alone in her stratum is in every draw
+            taken = generator.multinomial(size - 1, np.full(size, 1 / size), size=draws)
+            copies[1:, stratum] = taken * (size / (size - 1))
     many = len(women.seeds)
     shares = np.full((1 + draws, many), 1 / many)
     if many > 1:
@@ -177,7 +214,7 @@ def sample(trials: Trials, drawn: Draws) -> Sampled:
         )
     by_seed = [_one_seed(trials, seed, drawn) for seed in seeds]
     return {
-        name: np.einsum("ds,sd->d", drawn.shares, np.stack([found[name] for found in by_seed])) for name in ALL_MEASURES
+        name: np.einsum("ds,sd->d", drawn.shares, np.stack([found[name] for found in by_seed])) for name in by_seed[0]
     }
 
 
@@ -188,7 +225,7 @@ def _one_seed(trials: Trials, seed: int, drawn: Draws) -> Sampled:
         if part.seed == seed:
             folds_of.setdefault(part.repetition, []).append(scored)
     repetitions = [_one_repetition(folds, drawn) for folds in folds_of.values()]
-    return {name: np.mean([found[name] for found in repetitions], axis=0) for name in ALL_MEASURES}
+    return {name: np.mean([found[name] for found in repetitions], axis=0) for name in repetitions[0]}
 
 
 def _one_repetition(folds: Sequence[Scored], drawn: Draws) -> Sampled:
@@ -202,13 +239,15 @@ def _one_repetition(folds: Sequence[Scored], drawn: Draws) -> Sampled:
 
 
 def rates(counts: Floats) -> Sampled:
-    """Return accuracy, recall, precision and F1 of rows of TP, FN, FP, TN; with nothing to divide by, 0."""
+    """Return every rate at a threshold, of rows of TP, FN, FP, TN; with nothing to divide by, 0."""
     tp, fn, fp, tn = counts.T
     return {
         "accuracy": _ratio(tp + tn, tp + fn + fp + tn),
         "recall": _ratio(tp, tp + fn),
         "precision": _ratio(tp, tp + fp),
         "f1": _ratio(2 * tp, 2 * tp + fp + fn),
+        "specificity": _ratio(tn, tn + fp),
+        "npv": _ratio(tn, tn + fn),
     }
 
 
@@ -251,25 +290,3 @@ def victories(case_scores: Floats, control_scores: Floats) -> Floats:
     higher = case_scores[:, None] > control_scores[None, :]
     tied = case_scores[:, None] == control_scores[None, :]
     return np.asarray(higher + 0.5 * tied, np.float64)
-
-
-def estimate(sampled: Floats, tested: Women) -> Estimate:
-    """Return the value and its percentile interval."""
-    value = float(sampled[0])
-    if tested.too_few:
-        return Estimate.alone(value, TOO_FEW_WOMEN)
-    if len(sampled) == 1:
-        return Estimate.alone(value, DRAWS_AGREE)
-    low, high = np.quantile(sampled[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(value, float(low), float(high)) if low < high else Estimate.alone(value, DRAWS_AGREE)
-
-
-def p_value(difference: Floats) -> float:
-    """Return the two-sided p value of no difference: the level at which the percentile interval just touches zero.
-
-    A draw that gives exactly zero speaks for both sides; one is added to both counts, so that p is never 0 (Davison
-    and Hinkley, Bootstrap Methods and their Application, 1997, section 4.4).
-    """
-    drawn = np.round(difference[1:], 12)  # equal fractions, added in another order, differ in their last bits
-    below, above = int(np.sum(drawn <= 0)), int(np.sum(drawn >= 0))
-    return min(1.0, 2 * (1 + min(below, above)) / (1 + len(drawn)))
