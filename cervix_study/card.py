@@ -16,6 +16,7 @@ from cervix_study.report.markdown import blocks_text
 from cervix_study.report.wording import NOTHING, counted, listed, with_interval
 from fedcervix import __version__
 from site_agent.evaluate import AtThreshold
+from site_agent.intervals import WOMEN_MIN
 from site_agent.model import feature_count
 from site_agent.report.page import recipe_rows, three
 
@@ -165,8 +166,9 @@ def _metrics(model: Released) -> Iterable[Block]:
     chosen = "" if model.threshold is None else f", and from {three(model.threshold)}, chosen on validation images"
     yield Text(
         f"AUC; accuracy, recall, precision and F1 of images called case from a probability of .5{chosen}. 95 % "
-        "intervals by bootstrap over women (two images of one woman are not two witnesses); they hold what other "
-        "women would do, not what another training would do."
+        "intervals by woman (two images of one woman are not independent), as in the reports; they hold what other "
+        f"women would do, not what another training would do. With fewer than {WOMEN_MIN} test women of a class there "
+        "is none, and nothing is decided."
     )
 
 
@@ -252,7 +254,7 @@ def _analyses(model: Released) -> Iterable[Block]:
         for test in model.judged
         for at in dict.fromkeys((test.evaluation.fixed, test.evaluation.chosen))
     ]
-    yield Table(columns, tuple(rows), "Test results with 95 % intervals")
+    yield Table(columns, tuple(rows), "Test results")
 
 
 def _at(at: AtThreshold) -> list[Any]:

@@ -39,6 +39,7 @@ def run(**options: Any) -> None:
 
 @cli.command()
 @click.argument("folder", type=ANY_PATH)
+@click.option("--paper-audit", is_flag=True, help="Also test the numbers that the paper itself prints.")
 def report(**options: Any) -> None:
     """Judge a study and write report.html, report.md and findings.json into its FOLDER."""
     from cervix_study.commands.report import report as work

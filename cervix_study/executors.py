@@ -16,7 +16,7 @@ from cervix_study.places import Places
 from cervix_study.tasks import Done, Failed, Progress, Task, Told, error_of
 from fedcervix.errors import ConfigError, TrainingError
 from fedcervix.extras import missing
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 
 MODULE = "cervix_study.cell_process"
 ENDS_WITHIN_S = 60.0

@@ -13,7 +13,7 @@ from cervix_study import card
 from cervix_study.released import Released
 from fedcervix.errors import ModelError
 from fedcervix.files import write_whole
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 from site_agent.finetune import Classifier, build_classifier
 from site_agent.model import Encoder, apply_weights, build_encoder, load_weights
 from site_agent.portable import TOLERANCE, Parity, to_onnx

@@ -249,6 +249,7 @@ class Findings:
     probes: Mapping[str, tuple[Probe, ...]]
     """profile -> starts"""
     printed: tuple[PrintedTest, ...]
+    """tests of the paper's own numbers; empty unless they were asked for"""
     costs: tuple[CostLine, ...]
     cells: tuple[CellLine, ...]
     missing: int

@@ -12,7 +12,7 @@ from cervix_study.places import Places
 from cervix_study.settings import Asked, SiteSection
 from fedcervix.errors import ConfigError
 from fedcervix.seeds import derive
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 from site_agent.home import SiteHome
 from site_agent.phantom import INSTITUTIONS, write_institution
 

@@ -57,8 +57,11 @@ SEED = 0
 """of the draws: nobody's choice, so nobody's luck"""
 
 
-def judge(finished: Finished, *, draws: int = DRAWS) -> Findings:
-    """Return a study's findings. Raises DataError where its cells do not fit together."""
+def judge(finished: Finished, *, draws: int = DRAWS, paper_audit: bool = False) -> Findings:
+    """Return a study's findings, and on request what the paper's printed numbers can carry.
+
+    Raises DataError where its cells do not fit together.
+    """
     tables = benches(finished)
     judged = [_judge_bench(finished, bench, draws) for bench in tables]
     comparisons = [found for _, found in judged]
@@ -74,7 +77,7 @@ def judge(finished: Finished, *, draws: int = DRAWS) -> Findings:
         side_by_side=tuple(_side_by_side(tables, draws)),
         seen_before=len(finished.selection.opened_before),
         probes={profile: _probes(finished, profile) for profile in finished.study.axes.profiles},
-        printed=printed_tests(),
+        printed=printed_tests() if paper_audit else (),
         costs=tuple(costs(finished)),
         cells=tuple(cell_line(finished, record) for record in finished.cells.values()),
         missing=len(finished.study.cells) - len(finished.cells),

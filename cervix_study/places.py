@@ -21,7 +21,7 @@ from pathlib import Path
 from cervix_study.records import CELLS_FOLDER, Cell, cell_folder, from_json, write
 from fedcervix.errors import RunError
 from fedcervix.locks import held
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 from site_agent.home import SiteHome
 
 

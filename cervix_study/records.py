@@ -36,7 +36,7 @@ from fedcervix.files import write_whole
 from fedcervix.manifest import Split
 from fedcervix.plan import STRICT, Recipe, Terms, canonical_json, check
 from fedcervix.splits import Stratum
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 
 T = TypeVar("T")
 

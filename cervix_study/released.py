@@ -28,7 +28,6 @@ from site_agent.evaluate import Evaluation, evaluate
 from site_agent.home import SiteHome
 from site_agent.models import CervixModel
 from site_agent.provenance import Provenance, recipe_digest
-from site_agent.report import parse
 from site_agent.report_store import RESULTS_FILE, all_reports
 from site_agent.runs import federation_of
 
@@ -334,6 +333,8 @@ def _site_results(folder: Path, belongs: Callable[[Provenance], bool]) -> Iterab
 
     A report that cannot be read, or does not say what its numbers belong to, counts for nothing.
     """
+    from site_agent.report import parse  # with what draws figures
+
     home, told = _home_of(folder), set[str]()
     for place in reversed(all_reports(home.reports) if home else []):
         with contextlib.suppress(FedcervixError, OSError, ValueError):

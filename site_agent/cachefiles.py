@@ -18,14 +18,12 @@ from pathlib import Path
 
 import PIL
 import simplejpeg
-import structlog
 
 from fedcervix import locks
+from fedcervix.log import logger
 
 VERSION = f"3 pillow {PIL.__version__} simplejpeg {simplejpeg.__version__}"
 """of what is stored: another decoder may decode to other pixels"""
-
-log = structlog.get_logger(__name__)
 
 
 def put(path: Path, parts: Iterable[bytes]) -> None:
@@ -62,4 +60,4 @@ def reason(error: OSError) -> str:
 
 def not_kept(error: OSError) -> None:
     """Log that the work goes on without keeping what it made."""
-    log.warning("cache_not_kept", reason=reason(error))
+    logger().warning("cache_not_kept", reason=reason(error))

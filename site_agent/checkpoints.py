@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import structlog
 from torch import Tensor
 
 from fedcervix import __version__
+from fedcervix.log import logger
 from fedcervix.weights import sync
 
 INTERVAL_S = 60.0
@@ -35,8 +35,6 @@ COST_SHARE = 0.01
 FILES_MAX = 3
 """in one folder: one for each of the contracts that were last worked on"""
 _FACTS = "facts"
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +88,11 @@ class Checkpoints:
             try:
                 content = file.read_bytes()
             except OSError as error:
-                log.warning("checkpoint_unreadable", file=file.name, reason=error.strerror or type(error).__name__)
+                logger().warning("checkpoint_unreadable", file=file.name, reason=error.strerror or type(error).__name__)
                 continue
             if file.stem.rpartition("-")[2] == hashlib.sha256(content).hexdigest():
                 return _parsed(content)
-            log.warning("checkpoint_damaged", file=file.name)
+            logger().warning("checkpoint_damaged", file=file.name)
         return None
 
     def drop(self) -> None:
@@ -114,7 +112,7 @@ class Checkpoints:
         try:
             self._replace(file, content)
         except OSError as error:
-            log.warning("checkpoint_not_kept", reason=error.strerror or type(error).__name__)
+            logger().warning("checkpoint_not_kept", reason=error.strerror or type(error).__name__)
             return False
         return True
 

@@ -86,6 +86,17 @@ def recipe_options(function: Function) -> Function:
     return function
 
 
+def ignore_column_option(function: Function) -> Function:
+    """Give a command the option that says which columns of the manifest only look like known ones."""
+    return click.option(
+        "--ignore-column",
+        "ignore_columns",
+        multiple=True,
+        metavar="NAME",
+        help="A column of the manifest that only looks like label or split. May be repeated.",
+    )(function)
+
+
 # --- the federation -----------------------------------------------------------------------------------------------
 
 
@@ -93,6 +104,7 @@ def recipe_options(function: Function) -> Function:
 @click.argument("invitation", type=ANY_PATH)
 @click.option("--manifest", type=ANY_PATH, help="The site's manifest; written into site.toml.")
 @click.option("--threads", type=click.IntRange(min=0), help="CPU threads to train with; 0: all cores.")
+@ignore_column_option
 @with_home
 def join(home: SiteHome, **options: Any) -> None:
     """Join a federation: make this site's key here, obtain its certificate, write site.toml.
@@ -287,13 +299,7 @@ def _collection_options(function: Function) -> Function:
                 show_default=True,
                 help="Share of unreadable images above which the collection is refused.",
             ),
-            click.option(
-                "--ignore-column",
-                "ignore_columns",
-                multiple=True,
-                metavar="NAME",
-                help="A column that is to be ignored, although it looks like one that is read. May be repeated.",
-            ),
+            ignore_column_option,
             click.option(
                 "--cache",
                 "cache_folder",

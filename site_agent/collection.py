@@ -46,7 +46,7 @@ from fedcervix.splits import (
     stratum,
 )
 from fedcervix.spreadsheet import decode_text
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 from site_agent.filenames import FileNames
 from site_agent.images import PIXELS_MAX, Progress, UnreadableError, each, opened, pixel_digest, silent, thumbnail
 from site_agent.likeness import Copy, Leak, Sighting, compare
@@ -209,14 +209,12 @@ def index(
     `splits_file` holds the splits that were drawn earlier and receives those drawn now; it is not written where the
     manifest gives the splits itself. With a `cache_folder`, files that did not change are not decoded again, and a
     process that was killed goes on where it was. It takes some 3 KB of memory per image (0.3 GB for 100,000), and what
-    the pictures that are open take (`images.picture`).
+    the pictures that are open take (`images.opened`).
     `ignore_columns` are columns of the manifest that are meant to be ignored, although they look like known ones.
     Raises DataError (manifest, images or splits cannot be used) and StorageError (splits_file cannot be written).
     """
     read = parse(decode_text(_read(manifest), manifest.name), manifest.name, ignore_columns)
-    given_splits = given(read.rows, manifest.name)
-    if given_splits is not None:
-        check_spellings(given_splits, written_alike(given_splits), manifest.name)
+    given_splits = _given_splits(read, manifest.name)
     earlier = {} if splits_file is None else _read_splits(splits_file)
     folder = manifest.resolve().parent
     names = FileNames(folder)
@@ -231,13 +229,14 @@ def index(
     spellings = written_alike(row.patient for row, _ in seen)
     found = compare(_sightings(seen, spellings), on_compared)
     strata = _strata(seen, found.disputed)
-    links = [*found.links, *(pair for names in spellings for pair in itertools.pairwise(names))]
+    links = [*found.links, *(pair for alike in spellings for pair in itertools.pairwise(alike))]
     women = {patient: group[0] for group in groups(strata, links) for patient in group}
     _check_placeholders(women, spellings, found.leaks, manifest.name)
     if given_splits is None:
-        before = recognise(_pictures(seen), earlier, (row.patient for row in rows))
+        pictures = _pictures(seen)
+        before = recognise(pictures, earlier, (row.patient for row in rows))
         splits = assign(strata, links, before.splits, seed)
-        _write_splits(splits_file, earlier, kept(splits, _pictures(seen), earlier))
+        _write_splits(splits_file, earlier, kept(splits, pictures, earlier))
     else:
         check_links(given_splits, found.links, manifest.name)
         before, splits = NOBODY, given_splits
@@ -362,6 +361,13 @@ def _read(manifest: Path) -> bytes:
             cause="the path is wrong, or its disk is not mounted" if isinstance(error, FileNotFoundError) else "",
             next_step="give the path of the CSV file that lists the images",
         ) from error
+
+
+def _given_splits(manifest: Manifest, source: str) -> dict[str, Split] | None:
+    splits = given(manifest.rows, source)
+    if splits is not None:
+        check_spellings(splits, written_alike(splits), source)
+    return splits
 
 
 def _as_on_disk(manifest: Manifest, names: FileNames, source: str) -> tuple[Row, ...]:

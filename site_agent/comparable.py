@@ -35,24 +35,12 @@ class Comparable:
         return self.federated.provenance.start.run if self.federated else ""
 
 
-def require_classifiers(home: SiteHome, name: str = "") -> None:
-    """Raise ModelError where the set `name` holds no classifier that can be read. No image is looked at."""
-    _stored(home, name)
-
-
-def _stored(home: SiteHome, name: str) -> tuple[list[StoredClassifier], list[ModelError]]:
-    stored, broken = classifiers.found(home, name)
-    if not stored:
-        raise broken[0] if broken else _nothing(home, name)
-    return stored, broken
-
-
 def comparable(home: SiteHome, collection: Collection, *, name: str = "", run: str = "") -> Comparable:
     """Return the classifiers of the set `name` that are compared, about `run` or the newest run.
 
     Raises ModelError where there are none, or where they cannot be compared on these images.
     """
-    stored, broken = _stored(home, name)
+    stored, broken = tuned(home, name)
     kept, lost = models.found(home)
     told, known = [one.provenance for one in stored], [model.kept for model in kept]
     provenance.check(told, known, data_of(collection), again=Again(home.command(), name), run=run)
@@ -68,6 +56,17 @@ def comparable(home: SiteHome, collection: Collection, *, name: str = "", run: s
             *(f"Not compared: {error.what}." for error in (*broken, *lost)),
         ),
     )
+
+
+def tuned(home: SiteHome, name: str = "") -> tuple[list[StoredClassifier], list[ModelError]]:
+    """Return the classifiers of the set `name`, and what is wrong with those that cannot be read.
+
+    No image is looked at. Raises ModelError where there are none.
+    """
+    stored, broken = classifiers.found(home, name)
+    if not stored:
+        raise broken[0] if broken else _nothing(home, name)
+    return stored, broken
 
 
 def _nothing(home: SiteHome, name: str) -> ModelError:

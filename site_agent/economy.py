@@ -18,7 +18,7 @@ from fedcervix.events import Answer, Task, TaskKind, UpdateStored
 from fedcervix.files import write_whole
 from fedcervix.plan import Plan
 from fedcervix.rounding import Rounded, rebuild, round_model
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 from site_agent.link import Link
 
 FILE = "carried.json"

@@ -59,7 +59,10 @@ def _torch_version(name: str) -> str | None:
 
 
 def _torch_file() -> Path:
-    found = importlib.util.find_spec("torch")
+    try:
+        found = importlib.util.find_spec("torch")
+    except ModuleNotFoundError:
+        found = None
     if found is None or found.origin is None:
         raise missing("torch")
     return Path(found.origin).with_name("version.py")

@@ -22,12 +22,11 @@ from __future__ import annotations
 import contextlib
 import shlex
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from fedcervix import identity
 from fedcervix.address import check_address
 from fedcervix.config import build, read_toml
 from fedcervix.errors import ConfigError, RunError
@@ -36,6 +35,9 @@ from fedcervix.locks import held
 from fedcervix.plan import STRICT, Mode, check
 from fedcervix.storage import disk
 from site_agent import site_toml
+
+if TYPE_CHECKING:
+    from fedcervix.identity import Certificate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,8 +196,10 @@ class SiteHome:
             )
         return (self.folder / named).resolve()
 
-    def certificate(self) -> identity.Certificate:
+    def certificate(self) -> Certificate:
         """Return the site's certificate. Raises StorageError where the site has not joined, IdentityError."""
+        from fedcervix import identity  # most commands need no certificate
+
         return identity.identify(self.pem("site.crt"))
 
     def pem(self, name: str) -> bytes:
@@ -222,7 +226,14 @@ class SiteHome:
             yield
 
 
-def create(home: SiteHome, *, coordinator: str = "", manifest: Path | None = None, threads: int | None = None) -> None:
+def create(
+    home: SiteHome,
+    *,
+    coordinator: str = "",
+    manifest: Path | None = None,
+    threads: int | None = None,
+    ignore_columns: Sequence[str] = (),
+) -> None:
     """Make a home folder with a commented configuration; in an existing one, the values that are given are set.
 
     Raises ConfigError, before anything is written, where `site.toml` cannot hold a value or cannot be read.
@@ -231,6 +242,8 @@ def create(home: SiteHome, *, coordinator: str = "", manifest: Path | None = Non
     values: dict[site_toml.Key, site_toml.Value] = {key: value for key, value in given.items() if value}
     if threads is not None:
         values["hardware", "threads"] = threads
+    if ignore_columns:
+        values["data", "ignore_columns"] = list(ignore_columns)
     before = _text(home.config_file)
     after = site_toml.with_values(before or site_toml.TEMPLATE, values, source=home.config_file)
     build(SiteConfig, tomllib.loads(after), source=home.config_file)

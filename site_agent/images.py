@@ -116,7 +116,8 @@ _LOADERS: Final[Mapping[str, Callable[[Any, BinaryIO], Decoded]]] = {
 def opened(path: Path, *, pixels_max: int = PIXELS_MAX, side_min_px: int = SIDE_MIN_PX) -> Iterator[Decoded]:
     """Open an image, upright, for as long as it is looked at. Raises UnreadableError.
 
-    All pictures open in this process, and what decoding them takes, stay within 16 bytes x PIXELS_MAX.
+    All pictures open in this process, and what decoding them takes, stay within 24 bytes x PIXELS_MAX; 24 are taken by
+    16-bit colour whose used bits are stated, 4 by a JPEG.
     """
     _check_file(path)
     with contextlib.ExitStack() as closing:
@@ -153,6 +154,10 @@ def _open(file: BinaryIO) -> Image.Image:
         raise
     except Image.DecompressionBombError as error:
         raise UnreadableError(f"larger than {PIXELS_MAX:,} pixels") from error
+    except OSError as error:
+        if str(error).startswith("Unsupported BMP"):
+            raise UnreadableError("a BMP of a kind that is not read") from error
+        raise
 
 
 def square(pixels: Pixels, side_px: int, fit: Fit) -> Pixels:
@@ -247,8 +252,8 @@ def _check_size(image: Image.Image, pixels_max: int, side_min_px: int) -> None:
 
 
 def _upright(image: Image.Image, file: BinaryIO) -> Decoded:
-    turn = None if image.format == "TIFF" else _TURNS.get(_orientation(image))  # Pillow turns a TIFF itself
     found = _LOADERS[image.format or ""](image, file)
+    turn = None if image.format == "TIFF" else _TURNS.get(_orientation(image))  # Pillow turns a TIFF itself
     return found if turn is None else replace(found, pixels=np.asarray(Image.fromarray(found.pixels).transpose(turn)))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from fedcervix.codec import SUCCEEDS_MAX, Claim
 from fedcervix.errors import FullDiskError, StorageError
 from fedcervix.files import write_whole
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 from site_agent.home import SiteHome
 
 FILE_BYTES = 1024

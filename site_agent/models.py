@@ -15,7 +15,8 @@ from fedcervix.blobs import BlobStore
 from fedcervix.errors import ModelError
 from fedcervix.events import Task
 from fedcervix.plan import Plan, Recipe, parse_recipe
-from fedcervix.weights import digest_file, disk
+from fedcervix.storage import disk
+from fedcervix.weights import digest_file
 from site_agent import archive, leak_guard
 from site_agent.archive import utc_now
 from site_agent.home import SiteHome

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import BinaryIO, Final
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
-from site_agent.samples import Decoded, eight_bits, of_image, of_key, sixteen_bits
+from site_agent.samples import Decoded, eight_bits, of_deep, of_image, of_key, sixteen_bits
 from site_agent.unreadable import UnreadableError
 
 _SIGNATURE_BYTES: Final = 8
@@ -45,27 +46,32 @@ def load(image: Image.Image, file: BinaryIO) -> Decoded:
     image.load()
     if chunks.bits == 16:
         return _deep(image, file, chunks)
-    if chunks.key:
-        unit = 255 // (2**chunks.bits - 1)
-        samples = np.atleast_3d(np.asarray(image.convert("L" if chunks.colour == _GREY else "RGB")))
-        return of_key(image, samples, np.array(chunks.key) * unit)
-    return of_image(image)
+    if not chunks.key:
+        return of_image(image)
+    image.info.pop("transparency", None)
+    rgb = of_image(image).pixels
+    unit = 255 // (2**chunks.bits - 1)
+    return of_key(rgb, rgb, np.resize(np.array(chunks.key) * unit, 3))
 
 
 def _deep(image: Image.Image, file: BinaryIO, chunks: _Chunks) -> Decoded:
     """Decode 16 bits: by their high bytes where that is enough, else by all of them."""
     if chunks.colour == _GREY:
         samples = np.asarray(image)[:, :, None]
+        found = _of_grey(samples, chunks.significant_bits)
     elif chunks.key or (chunks.significant_bits < 16 and chunks.colour in (_RGB, _RGB_ALPHA)):
         samples = sixteen_bits(image, file)
+        found = of_deep(samples, chunks.significant_bits)
     else:
         return of_image(image, deep=True)
-    colours, narrow = eight_bits(samples[:, :, :3], chunks.significant_bits)
-    rgb = Image.fromarray(np.repeat(colours, 3, axis=2) if chunks.colour == _GREY else colours)
-    if chunks.colour == _RGB_ALPHA:
-        rgb.putalpha(image.getchannel("A"))
-    found = of_key(rgb, samples, np.array(chunks.key)) if chunks.key else of_image(rgb)
-    return replace(found, narrow=narrow)
+    if not chunks.key:
+        return found
+    return of_key(found.pixels, samples, np.array(chunks.key), narrow=found.narrow)
+
+
+def _of_grey(samples: npt.NDArray[np.uint16], stated_bits: int) -> Decoded:
+    grey, narrow = eight_bits(samples, stated_bits)
+    return Decoded(np.repeat(grey, 3, axis=2), narrow=narrow)
 
 
 def _chunks(file: BinaryIO) -> _Chunks:

@@ -1,6 +1,7 @@
 """What `site-agent check` tries, one after the other: each gives a finding, or an error that says what to do.
 
 What needs torch is found out by a worker process, as before a run (`site_agent.preflight`).
+Nothing here loads torch, and what a check needs is loaded when its turn has come.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
-from fedcervix import codec, identity
+from fedcervix import identity
 from fedcervix.errors import FedcervixError, PolicyError
+from fedcervix.extras import lacking
 from fedcervix.plan import Plan
-from site_agent import hardware, tls
+from site_agent import hardware
 from site_agent.home import SiteHome
 from site_agent.joining import check_manifest
-from site_agent.link import GrpcLink
 from site_agent.policy import objections
 from site_agent.worker import Worker
 
@@ -46,6 +47,9 @@ def examine(home: SiteHome, now: datetime, show: Show) -> Iterator[Row]:
         except FedcervixError as error:
             failed.add(name)
             yield name, error
+        except ImportError as error:
+            failed.add(name)
+            yield name, lacking(error) or FedcervixError(str(error), cause="a package is damaged")
     if not failed & NEEDED_TO_TRAIN:
         yield from _training(home, plans[0] if plans else None, show)
 
@@ -67,6 +71,8 @@ def _certificate(home: SiteHome, now: datetime) -> str:
 
 
 def _line(home: SiteHome) -> str:
+    from site_agent import tls
+
     address = home.config().link.coordinator
     home.certificate()
     key_files = (home.key_file(name) for name in ("authority.crt", "site.crt", "site.key"))
@@ -75,6 +81,9 @@ def _line(home: SiteHome) -> str:
 
 def _coordinator(home: SiteHome, on_plan: Callable[[Plan], None]) -> str:
     """Hear the welcome as the agent does, and compare the plan with the policy."""
+    from fedcervix import codec
+    from site_agent.link import GrpcLink
+
     link = GrpcLink(
         home.config().link.coordinator,
         authority_pem=home.pem("authority.crt"),

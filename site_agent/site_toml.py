@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fedcervix.errors import ConfigError
 
-Value = str | int
+Value = str | int | list[str]
 Key = tuple[str, str]
 """table and key"""
 
@@ -66,6 +66,8 @@ def with_values(text: str, values: Mapping[Key, Value], *, source: Path) -> str:
 
 def literal(value: Value) -> str:
     """Return a value as TOML writes it (TOML 1.0, basic strings)."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(literal, value))}]"
     return f'"{"".join(map(_escaped, value))}"' if isinstance(value, str) else str(value)
 
 

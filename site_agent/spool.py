@@ -18,7 +18,7 @@ from fedcervix.events import ModelAdopted, ScoreReported, UpdateStored, event_fr
 from fedcervix.files import write_whole
 from fedcervix.plan import Plan
 from fedcervix.session import Kept, Result
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

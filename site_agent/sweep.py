@@ -34,7 +34,7 @@ from fedcervix.errors import RunError, StorageError, TrainingError
 from fedcervix.files import write_whole
 from fedcervix.metrics import auc
 from fedcervix.plan import Plan, Recipe, canonical_json, check, differences
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 from site_agent.checkpoints import Checkpoints
 from site_agent.devices import Machine
 from site_agent.epochs import Images

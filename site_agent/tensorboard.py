@@ -16,11 +16,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import structlog
 
 from fedcervix.extras import missing
+from fedcervix.log import logger
 from fedcervix.plan import Recipe
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 from site_agent.contrast import collapse_loss
 from site_agent.epochs import Epoch, StepReport
 from site_agent.monitor import images_per_s
@@ -28,8 +28,6 @@ from site_agent.report import Augmented
 from site_agent.report.figures import contact_canvas
 
 STEPS_BETWEEN = 20
-
-log = structlog.get_logger(__name__)
 
 
 class Events:
@@ -75,7 +73,7 @@ class Events:
             write(self._writer)
         except OSError as error:
             self._writer = None
-            log.warning("tensorboard_events_ended", reason=error.strerror or str(error))
+            logger().warning("tensorboard_events_ended", reason=error.strerror or str(error))
 
 
 def scalars(epoch: Epoch, collapse: float) -> dict[str, float]:

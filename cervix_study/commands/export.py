@@ -6,9 +6,7 @@ from pathlib import Path
 
 import click
 
-from cervix_study import export as files
 from cervix_study.released import find
-from site_agent.portable import TOLERANCE
 
 
 def export(model: Path, folder: Path) -> None:
@@ -17,7 +15,11 @@ def export(model: Path, folder: Path) -> None:
     CELL is STUDY/cells/KEY (KEY may be shortened); MODEL is HOME/models/NAME, HOME/classifiers/NAME, or what
     `coordinator export` wrote.
     """
-    written, parity = files.export(find(model), folder)
+    found = find(model)
+    from cervix_study import export as files  # torch is loaded when there is a model to export
+    from site_agent.portable import TOLERANCE
+
+    written, parity = files.export(found, folder)
     for name, difference in parity.differences.items():
         click.echo(
             f"parity with {parity.evaluator}: {name} differs by {difference:.2e} at most ({TOLERANCE:g} allowed)"

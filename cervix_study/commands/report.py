@@ -6,15 +6,17 @@ from pathlib import Path
 
 import click
 
-from cervix_study.judging import judge
-from cervix_study.report.answer import answer
-from cervix_study.report.compose import write_report
 from cervix_study.tested import Finished
 
 
-def report(folder: Path) -> None:
+def report(folder: Path, *, paper_audit: bool) -> None:
     """Judge a study and write report.html, report.md and findings.json into its FOLDER."""
-    findings = judge(Finished.read(folder))
+    finished = Finished.read(folder)
+    from cervix_study.judging import judge  # what draws figures is loaded when there is a study to judge
+    from cervix_study.report.answer import answer
+    from cervix_study.report.compose import write_report
+
+    findings = judge(finished, paper_audit=paper_audit)
     written = write_report(findings, folder)
     click.echo(answer(findings).headline)
     if findings.missing:

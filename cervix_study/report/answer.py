@@ -160,11 +160,11 @@ def _trainings(findings: Findings) -> str:
     folds = f", in each of {axes.folds} folds" if axes.folds else ""
     if seeds * classifiers == 1:
         return (
-            f"Every start was trained once{folds}: the intervals hold what other women would do, not what another "
-            "training would do. Small differences should be repeated before they are believed."
+            f"Every start was trained once{folds}: nothing here says what another training would do. Small differences "
+            "should be repeated before they are believed."
         )
     what = counted(seeds, "seed") if classifiers == 1 else f"{counted(seeds, 'seed')}, {classifiers} classifiers each"
-    return f"Every number is the mean over {what}{folds}; the intervals hold other women and other trainings."
+    return f"Every number is the mean over {what}{folds}; intervals hold other women and other trainings."
 
 
 def _seen(findings: Findings) -> Iterable[str]:
@@ -198,7 +198,10 @@ def _alarms(findings: Findings) -> Iterable[str]:
                 )
     few = [site for site in dict.fromkeys(found.site for found in findings.sites) if _few(findings, site)]
     if few:
-        yield f"At {listed(few)} fewer than {WOMEN_MIN} women of a class were tested: nothing can be shown there."
+        yield (
+            f"At {listed(few)} fewer than {WOMEN_MIN} women of a class were tested: nothing can be shown there, and no "
+            "interval is printed."
+        )
 
 
 def _few(findings: Findings, site: str) -> bool:

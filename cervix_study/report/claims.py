@@ -25,11 +25,13 @@ from cervix_study.report.scores import named
 from cervix_study.report.wording import (
     NOTHING,
     difference_cell,
+    interval_label,
     listed,
     measure,
     p_value,
     verdict_cell,
 )
+from site_agent.intervals import WOMEN_MIN
 
 LEVEL_P = 0.05
 
@@ -62,7 +64,8 @@ def _overview(findings: Findings) -> Iterable[Block]:
         own = [c for c in findings.comparisons if (c.profile, c.site, c.kind) == (found.profile, found.site, "better")]
         unique = list({(c.first, c.second): c for c in own}.values())
         if unique:
-            picture = figures.effect_dots(unique, "auc", "difference in AUC (95 % interval)")
+            intervals = [c.effects["auc"].difference for c in unique]
+            picture = figures.effect_dots(unique, "auc", f"difference in AUC{interval_label(intervals)}")
             caption = (
                 f"**{named(found, findings)}.** Right of the line: the first start is better. Filled: shown after "
                 "correction."
@@ -109,7 +112,8 @@ def _classical(findings: Findings) -> Iterable[Block]:
         "independent witness, which two images of one woman are not: its p is then too small. **By woman** she counts "
         "once (McNemar: she votes for the start that called more of her images right; DeLong: Obuchowski's form for "
         "clusters). Of several seeds McNemar's p is twice the median; DeLong's takes the mean AUC of each start, and "
-        "the seeds as given. None is corrected."
+        "the seeds as given. None is corrected. With fewer than "
+        f"{WOMEN_MIN} test women of a class none is made."
     )
     several = len(findings.study.axes.profiles) > 1
     columns = [Column("comparison", left=True), Column("site", left=True)]
@@ -119,7 +123,7 @@ def _classical(findings: Findings) -> Iterable[Block]:
         Column("accuracy: McNemar", "by woman"),
         Column("AUC: DeLong", "by image"),
         Column("AUC: DeLong", "by woman"),
-        Column("AUC: bootstrap", "by woman and seed"),
+        Column("AUC: this report's test", "by woman and seed"),
         Column("detectable", "difference in AUC"),
     ]
     unique = {(c.profile, c.site, c.first, c.second): c for c in findings.comparisons}
@@ -135,7 +139,9 @@ def _classical(findings: Findings) -> Iterable[Block]:
 
 
 def printed(findings: Findings) -> Iterable[Block]:
-    """Yield the tests that the paper's own numbers would pass or fail."""
+    """Yield the tests that the paper's own numbers would pass or fail; nothing unless they were asked for."""
+    if not findings.printed:
+        return
     yield Heading("What the paper's own numbers can carry")
     tests = findings.printed
     better = [test for test in tests if kind_of(test.claim) == "better"]

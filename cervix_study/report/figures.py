@@ -14,6 +14,7 @@ from cervix_study.comparing import Comparison
 from cervix_study.evidence.calibration import Calibration
 from cervix_study.findings import Curve, FractionPoint, Scores
 from cervix_study.records import title
+from cervix_study.report.wording import interval_label
 from site_agent.report.figures import INK, QUIET, SETTINGS, Stroke, short, strokes, svg
 
 WIDTH_IN = 5.2
@@ -66,7 +67,8 @@ def auc_dots(scores: Sequence[Scores], by_start: dict[str, Stroke]) -> str:
             axes.plot(single, [height + 0.22] * len(single), "|", color=drawn.colour, markersize=6)
         axes.axvline(0.5, color=QUIET, linewidth=1, linestyle=(0, (2, 3)))
         axes.set_yticks(range(len(scores)), [short(found.label) for found in reversed(scores)])
-        axes.set(xlabel="AUC (95 % interval)", ylim=(-0.6, len(scores) - 0.4))
+        label = interval_label(found.measures["auc"] for found in scores)
+        axes.set(xlabel=f"AUC{label}", ylim=(-0.6, len(scores) - 0.4))
         _only_upright_lines(axes)
         return svg(figure)
 

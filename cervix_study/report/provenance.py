@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from cervix_study.findings import CellLine, CostLine, Findings
 from cervix_study.report.document import Block, Cell, Code, Column, Details, Heading, Table, Terms, Text, cells
 from cervix_study.report.wording import NOTHING, counted, energy, listed, seconds, size
+from site_agent.intervals import WOMEN_MIN
 
 DIGEST_SHOWN = 12
 
@@ -65,7 +66,8 @@ WORDS = {
     "recall": "The share of case images that were called case; also sensitivity.",
     "precision": "The share of case calls that were right. It falls where the disease is rarer than in this test.",
     "F1": "One number between recall and precision: their harmonic mean.",
-    "95 % interval": "How far a number might move with other women of the same kind, and with other seeds.",
+    "95 % interval": "How far a number might move with other women of the same kind, and with other seeds. With "
+    f"fewer than {WOMEN_MIN} test women of a class there is none.",
     "corrected p": "The chance of so large a difference if there were none, raised for the number of comparisons made.",
     "better, worse, close, not shown": "See “The paper's claims in this data”. Not shown is never “no difference”.",
     "detectable": "A difference of this size would have been found four times in five.",

@@ -23,7 +23,7 @@ from cervix_study.report.document import (
     cells,
 )
 from cervix_study.report.wording import NOTHING, measure, with_interval
-from site_agent.intervals import Estimate
+from site_agent.intervals import TOO_FEW_WOMEN, WOMEN_MIN, Estimate, Women
 from site_agent.report.answer import signed
 from site_agent.report.figures import Stroke
 from site_agent.report.page import three
@@ -49,15 +49,17 @@ def table_two(findings: Findings) -> Iterable[Block]:
     yield Heading("How well each start does (Table II)")
     yield Text(
         "Every row is the same classifier, fine-tuned on the site's labelled training images from another start, then "
-        "scored once on its test images. Below each number its 95 % interval; below that, where the paper has this "
-        f"row, its printed numbers for {' / '.join(SITES)} (other women, other cameras, other criteria: to be looked "
-        "at, not to be compared). Coloured rows are what validation chose."
+        "scored once on its test images. Below each number its 95 % interval, if it has one; below that, where the "
+        f"paper has this row, its printed numbers for {' / '.join(SITES)} (other women, other cameras, other criteria: "
+        "to be looked at, not to be compared). Coloured rows are what validation chose."
     )
     for found in findings.sites:
         yield Heading(f"{named(found, findings)}: {tested(found)}", 3)
         if not found.scores:
             yield Text("No start is finished here.")
             continue
+        if Women(found.case_women, found.women - found.case_women).too_few:
+            yield Text(f"No intervals and no tests: {TOO_FEW_WOMEN}. These numbers decide nothing.")
         yield _table_two(found, "measures", f"Scores at {named(found, findings)}, called case from .5")
         yield Details(
             "Called a case from the threshold that validation images chose",
@@ -70,10 +72,12 @@ def _interval_words(findings: Findings) -> str:
     seeds = len(findings.study.axes.seeds) * len(findings.study.axes.classifier_seeds)
     drawn = "women and of seeds" if seeds > 1 else "women"
     return (
-        f"Intervals: {findings.draws:,} bootstrap draws of {drawn} (not of images: two images of one woman are not two "
-        "witnesses), cases and controls apart, 2.5th to 97.5th percentile. A start's trainings are averaged; over the "
-        "folds of one training counts are added and AUCs averaged. Scatter: standard deviation over seeds (with one "
-        "seed, over folds). Images are called case from a probability of .5, as in the paper, unless said otherwise."
+        f"Intervals: {findings.draws:,} draws of {drawn} (not of images: two images of one woman are not independent), "
+        "cases and controls apart, tell how far a number scatters; Wilson's interval follows from that. There is none "
+        f"with fewer than {WOMEN_MIN} test women of a class, where all draws agree, and at the end of a scale (an AUC "
+        "of 1). A start's trainings are averaged; over the folds of one training counts are added and AUCs averaged. "
+        "Scatter: standard deviation over seeds (with one seed, over folds). Images are called case from a probability "
+        "of .5, as in the paper, unless said otherwise."
     )
 
 
@@ -127,9 +131,9 @@ def figure_two(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Bloc
                     Picture(figures.roc_panel(chosen, by_start), f"ROC curves at {name}", f"**{name}.** Legend: AUC."),
                     Picture(
                         figures.auc_dots(chosen, by_start),
-                        f"AUC of each start at {name} with intervals",
-                        f"**{name}.** AUC with 95 % interval; small marks: single trainings. Overlapping intervals do "
-                        "not settle a comparison: the next section does.",
+                        f"AUC of each start at {name}",
+                        f"**{name}.** AUC of each start, with its interval if it has one; small marks: single "
+                        "trainings. Overlapping intervals do not settle a comparison: the next section does.",
                     ),
                 )
             )
@@ -159,7 +163,8 @@ def calibrations(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Bl
         )
         caption = (
             f"**{name}.** Share of cases over mean probability, one dot per bin, larger with more images; upright "
-            "lines: 95 % intervals by woman. On the dotted line probabilities mean what they say."
+            f"lines: 95 % intervals by woman, of bins with {WOMEN_MIN} women or more. On the dotted line "
+            "probabilities mean what they say."
         )
         yield Pictures((Picture(drawn, f"Reliability diagrams at {name}", caption),))
 

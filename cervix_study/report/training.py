@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 
-from cervix_study.findings import HOW, Chosen, Controlled, Curve, Findings, SideBySide, SiteFindings
+from cervix_study.findings import HOW, Chosen, Controlled, Curve, Findings, Shuffled, SideBySide, SiteFindings
 from cervix_study.records import title
 from cervix_study.report import figures
 from cervix_study.report.document import (
@@ -24,6 +24,7 @@ from cervix_study.report.scores import named
 from cervix_study.report.wording import (
     NOTHING,
     difference_cell,
+    interval_label,
     measure,
     p_value,
     with_interval,
@@ -139,13 +140,8 @@ def fractions(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Block
         name = named(found, findings)
         picture = figures.fraction_curves(found.fractions, by_start)
         yield Heading(name, 3)
-        yield Pictures(
-            (
-                Picture(
-                    picture, f"AUC over the share of labels at {name}", f"**{name}.** AUC with 95 % intervals by woman."
-                ),
-            )
-        )
+        caption = f"**{name}.** AUC{interval_label(point.auc for point in found.fractions)}."
+        yield Pictures((Picture(picture, f"AUC over the share of labels at {name}", caption),))
         shares = sorted({point.label_fraction for point in found.fractions})
         columns = [Column("start", left=True)]
         for share in shares:
@@ -209,13 +205,19 @@ def _controlled(
         yield _beside(found, how, heading)
 
 
+def _as_it_must_be(control: Shuffled) -> str:
+    if control.auc.interval is None:
+        return f"cannot be told: {control.auc.why}"
+    return "yes" if control.as_expected else "no: look into it"
+
+
 def _shuffled_labels(findings: Findings) -> Iterable[Block]:
     rows = tuple(
         cells(
             named(found, findings),
             control.label,
             with_interval("auc", control.auc),
-            "yes" if control.as_expected else "no: look into it",
+            _as_it_must_be(control),
         )
         for found in findings.sites
         for control in found.shuffled

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cervix_study.comparing import Effect
 from cervix_study.report.document import Cell
@@ -30,6 +30,11 @@ def interval(name: str, found: Estimate) -> str:
         return NO_INTERVAL
     low, high = (measure(name, value).removesuffix(" %") for value in found.interval)
     return f"{low} to {high}"
+
+
+def interval_label(found: Iterable[Estimate]) -> str:
+    """Return what the axis of a figure says of its intervals: nothing where there is none."""
+    return " (95 % interval)" if any(estimate.interval for estimate in found) else ""
 
 
 def difference(name: str, value: float) -> str:

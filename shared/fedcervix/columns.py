@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,9 @@ KNOWN = (*REQUIRED, *OPTIONAL)
 
 NAMES: Mapping[str, re.Pattern[str]] = {
     "image": re.compile("image|file|filename|path|filepath|picture|photo|img|bild|datei|imagen|archivo|fichier"),
-    "patient": re.compile("patient|pid|subject|woman|case|person|study|participant|patientin|paciente"),
+    "patient": re.compile(
+        "patient|pid|id|identifier|mrn|subject|woman|case|person|study|participant|patientin|paciente"
+    ),
     "label": re.compile(
         "label|class|target|diagnos[ei]s?|diagn[oó]stic[oa]?|truth|groundtruth|gt|annotation|outcome|result|category|"
         "y|ytrue|iscase|casecontrol|casestatus|pathology|histology|etikett|klasse|befund|clase|classe|etiqueta|étiquette"
@@ -71,7 +74,8 @@ def read_columns(table: Table, source: str, ignore: Collection[str] = ()) -> Col
     _check_once(names, source)
     _check_required(table.header, names, source)
     unread = [k for k, name in enumerate(names) if not name]
-    _check_meant(table, names, [k for k in unread if plainly[k] not in passed], source)
+    wanted = [name for name in OPTIONAL if name not in passed and not _filled(table, names, name)]
+    _check_meant(table, wanted, [k for k in unread if plainly[k] not in passed], source)
     return Columns(names, tuple(_named(table.header[k], k) for k in unread if table.header[k] or _values(table, k)))
 
 
@@ -114,21 +118,24 @@ def _why_missing(missing: str, others: Sequence[str]) -> str:
     return "the columns have other names, or the header line is missing"
 
 
-def _check_meant(table: Table, names: Sequence[str], unread: Sequence[int], source: str) -> None:
-    """Raise DataError where an unread column was probably meant to be an optional one that is missing or empty."""
-    wanted = [name for name in OPTIONAL if name not in names or not _values(table, names.index(name))]
+def _filled(table: Table, names: Sequence[str], name: str) -> bool:
+    return name in names and bool(_values(table, names.index(name)))
+
+
+def _check_meant(table: Table, wanted: Sequence[str], unread: Sequence[int], source: str) -> None:
+    """Raise DataError where an unread column was probably meant to be one of the wanted ones."""
     filled = {k: values for k in unread if (values := _values(table, k))}
     meant = {k: found for k, values in filled.items() if (found := _meant(table.header[k], values, wanted))}
     if not meant:
         return
     listed = [f"{_named(table.header[k], k)} may be meant as {what!r}: {why}" for k, (what, why) in meant.items()]
     first = next(iter(meant))
-    name, known = table.header[first], meant[first][0]
+    name, known = table.header[first] or "NAME", meant[first][0]
     raise DataError(
         f"{source}: column {'; column '.join(listed)}",
         cause=f"fedcervix reads {', '.join(KNOWN)} and no other column; {known!r} is missing or empty",
         next_step=f"rename the column to {known!r} in {source}; if it is something else, say so: --ignore-column "
-        f"{name or 'NAME'} with data check, ignore_columns = [{_quoted(name or 'NAME')}] below [data] in site.toml",
+        f"{shlex.quote(name)} with data check or join, ignore_columns = [{_quoted(name)}] below [data] in site.toml",
     )
 
 

@@ -11,6 +11,7 @@ Rules
 from __future__ import annotations
 
 import copy
+import difflib
 import re
 import shlex
 from collections.abc import Sequence
@@ -21,8 +22,11 @@ import click
 from click.core import ParameterSource
 
 from fedcervix.errors import ConfigError, FedcervixError
+from fedcervix.log import configure
 
 HELP = {"help_option_names": ["-h", "--help"]}
+LIKENESS_MIN = 0.5
+"""of a command that is suggested, by difflib's measure: `cheque` is like `check`"""
 _GIVEN = "fedcervix.commandline"
 
 
@@ -57,8 +61,6 @@ def given(name: str) -> Any:
 
 def set_up() -> None:
     """Set up the logging of a command that is about to work."""
-    from fedcervix.log import configure
-
     configure(verbose=bool(given("verbose")))
 
 
@@ -98,6 +100,15 @@ class Program(click.Group):
 
     def __init__(self, *positional: Any, **named: Any) -> None:
         super().__init__(*positional, **{"context_settings": HELP, **named})
+
+    def resolve_command(
+        self, context: click.Context, words: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that is called. Raises click.UsageError, with a name that is near."""
+        near = difflib.get_close_matches(words[0], self.commands, n=1, cutoff=LIKENESS_MIN)
+        if words[0] in self.commands or not near or context.resilient_parsing:
+            return super().resolve_command(context, words)
+        raise click.UsageError(f"No such command '{words[0]}'. Did you mean '{near[0]}'?", context)
 
     def add_command(self, command: click.Command, name: str | None = None) -> None:
         """Add a command; it takes the options that may stand everywhere."""

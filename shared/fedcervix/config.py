@@ -14,15 +14,15 @@ import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
-
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 from fedcervix.errors import ConfigError
 from fedcervix.ownership import denied
 from fedcervix.plan import Recipe, Terms
 from fedcervix.profiles import PROFILES, Profile
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 T = TypeVar("T")
 
@@ -74,6 +74,8 @@ def build(
 
     `page` explains the keys.
     """
+    from pydantic import TypeAdapter, ValidationError  # a file that is not there is complained of without
+
     try:
         # By way of JSON, because strict validation takes tables for dataclasses and arrays for tuples only there.
         return TypeAdapter(schema).validate_json(json.dumps(_finite(raw), default=str))

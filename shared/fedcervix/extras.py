@@ -13,7 +13,7 @@ from fedcervix.errors import ConfigError
 
 DISTRIBUTION = "fedcervix"
 EXTRA_OF = {
-    **dict.fromkeys(("jinja2", "markupsafe", "matplotlib", "PIL", "sklearn", "scipy", "torch", "torchvision"), "site"),
+    **dict.fromkeys(("jinja2", "matplotlib", "PIL", "sklearn", "scipy", "torch", "torchvision"), "site"),
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
     "submitit": "slurm",
     "tensorboard": "tensorboard",

@@ -11,9 +11,10 @@ import contextlib
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
-import structlog
+if TYPE_CHECKING:
+    import structlog
 
 FORBIDDEN_KEYS = frozenset({"patient", "patients", "image", "path", "file", "label", "pixels"})
 
@@ -45,8 +46,22 @@ class Losable:
         return getattr(self._stream, name)
 
 
+class _Wanted:
+    verbose: bool | None = None
+    """what a command line asked for and was not set up yet; None where there is nothing to set up"""
+
+
 def configure(*, verbose: bool = False) -> None:
-    """Set the process's logging up; called once, by the command line."""
+    """Have the process's logging set up when something is logged; called once, by the command line.
+
+    Most commands log nothing, and structlog takes a tenth of a second to load.
+    """
+    _Wanted.verbose = verbose
+
+
+def _set_up(*, verbose: bool) -> None:
+    import structlog
+
     console = sys.stderr.isatty()
     renderer: Any = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
     structlog.configure(
@@ -65,5 +80,10 @@ def configure(*, verbose: bool = False) -> None:
 
 def logger(**context: Any) -> structlog.typing.FilteringBoundLogger:
     """Return a logger with run, round, site, ... bound to every event."""
+    import structlog
+
+    if _Wanted.verbose is not None:
+        _set_up(verbose=_Wanted.verbose)
+        _Wanted.verbose = None
     log: structlog.typing.FilteringBoundLogger = structlog.get_logger().bind(**context)
     return log

@@ -42,8 +42,12 @@ def stdout_console() -> Console:
     """Return where tables are printed: as wide as the terminal, or wide enough for a log."""
     from rich.console import Console
 
-    console = Console()
-    return console if console.is_terminal else Console(width=PIPE_COLUMNS)
+    class Tables(Console):
+        def on_broken_pipe(self) -> None:
+            sys.exit(OUTPUT_CLOSED)
+
+    console = Tables()
+    return console if console.is_terminal else Tables(width=PIPE_COLUMNS)
 
 
 def exits(command: click.Command) -> None:
@@ -127,6 +131,7 @@ class _Ending:
 
 
 def _run(command: click.Command) -> None:
+    stdout = sys.stdout
     try:
         command(standalone_mode=False)
     except FedcervixError as error:
@@ -138,34 +143,26 @@ def _run(command: click.Command) -> None:
     except click.ClickException as wrong:
         wrong.show()
         sys.exit(wrong.exit_code)
+    except SystemExit:
+        if sys.stdout is not stdout:  # click puts another one there when nobody reads what is printed
+            sys.exit(OUTPUT_CLOSED)
+        raise
     except Exception as error:  # noqa: BLE001  (the last line of defence of a process)
         _fail_of(error)
 
 
 def _fail_of(error: Exception) -> None:
     """Print an error that is not ours, and exit."""
-    if isinstance(error, BrokenPipeError) and _output_closed():
-        sys.exit(OUTPUT_CLOSED)
     if isinstance(error, ImportError) and (known := lacking(error)):
         fail(known)
     if isinstance(error, OSError) and error.filename is not None:
         try:
-            with disk(os.fsdecode(error.filename), "use"):
+            with disk(str(error.filename), "use"):
                 raise error
         except FedcervixError as known:
             fail(known)
     traceback.print_exception(error)
     fail(FedcervixError("this should not happen", cause="a bug", next_step="report the lines above"))
-
-
-def _output_closed() -> bool:
-    """Say whether nobody reads what this process prints; then let the rest of it go nowhere."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
 
 
 def fail(error: FedcervixError) -> None:

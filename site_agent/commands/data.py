@@ -26,7 +26,7 @@ from rich.table import Table
 
 from fedcervix.errors import DataError
 from fedcervix.manifest import SPLITS, at_most
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 from site_agent.collection import Collection, Image, Purpose, index, require
 from site_agent.images import PIXELS_MAX, Progress, decode, each, square
 from site_agent.likeness import Leak

@@ -8,8 +8,10 @@ import shlex
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,21 +20,21 @@ from fedcervix.commandline import meant_here
 from fedcervix.errors import ConfigError, FedcervixError, IdentityError, LinkError
 from fedcervix.files import write_secret, write_whole
 from fedcervix.rounds import Outcome
-from fedcervix.weights import disk
-from site_agent import hardware, tls
-from site_agent.agent import Agent
-from site_agent.display import Display, echo
+from fedcervix.storage import disk
 from site_agent.home import SiteHome, create
-from site_agent.instances import succeed
 from site_agent.joining import check_home, check_manifest
-from site_agent.link import GrpcLink
-from site_agent.worker import Worker
+
+if TYPE_CHECKING:
+    from site_agent.agent import Agent
+    from site_agent.worker import Worker
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 EXIT_OF = {Outcome.OK: 0, Outcome.DEGRADED: 20, Outcome.ABORTED: 21}
 
 
-def join(home: SiteHome, invitation: Path, manifest: Path | None, threads: int | None) -> None:
+def join(
+    home: SiteHome, invitation: Path, manifest: Path | None, threads: int | None, ignore_columns: Sequence[str]
+) -> None:
     """Join a federation: make this site's key here, obtain its certificate, write site.toml.
 
     Everything is checked before the invitation is used up.
@@ -43,8 +45,8 @@ def join(home: SiteHome, invitation: Path, manifest: Path | None, threads: int |
     identity.check_validity(identity.identify(invited.certificate_pem), now)
     check_home(home, invited)
     if manifest is not None:
-        check_manifest(manifest)
-    create(home, coordinator=invited.address, manifest=manifest, threads=threads)
+        check_manifest(manifest, ignore_columns or _ignored(home))
+    create(home, coordinator=invited.address, manifest=manifest, threads=threads, ignore_columns=ignore_columns)
     who = identity.Identity(invited.federation, "site", invited.site)
     key = _new_key(home)
     try:
@@ -67,6 +69,10 @@ def join(home: SiteHome, invitation: Path, manifest: Path | None, threads: int |
     click.echo(f"next: {home.command('check')}")
 
 
+def _ignored(home: SiteHome) -> Sequence[str]:
+    return home.config().data.ignore_columns if home.config_file.exists() else ()
+
+
 NEW_KEY = "site.key.new"
 
 
@@ -82,6 +88,8 @@ def _new_key(home: SiteHome) -> bytes:
 
 
 def _enroll(invited: identity.Invitation, request_pem: bytes) -> bytes:
+    from site_agent.link import GrpcLink
+
     link = GrpcLink(
         invited.address,
         authority_pem=invited.authority_pem,
@@ -96,6 +104,7 @@ def _enroll(invited: identity.Invitation, request_pem: bytes) -> bytes:
 
 def check(home: SiteHome) -> None:
     """Try everything that can be known before round 1: certificate, line, images, time, memory, disk."""
+    from site_agent.display import Display
     from site_agent.probe import examine
 
     home.config()
@@ -117,6 +126,13 @@ def run(home: SiteHome) -> None:
     certificate = home.certificate()
     identity.check_validity(certificate, datetime.now(UTC))
     address = _address(home)
+    from site_agent import tls
+    from site_agent.agent import Agent
+    from site_agent.display import Display, echo
+    from site_agent.instances import succeed
+    from site_agent.link import GrpcLink
+    from site_agent.worker import Worker
+
     site, display = certificate.identity.name, Display()
     with home.locked():
         link = GrpcLink(
@@ -151,6 +167,8 @@ def run(home: SiteHome) -> None:
 
 def _check_here(home: SiteHome) -> None:
     """Raise what can be known without the coordinator and without opening an image."""
+    from site_agent import hardware
+
     check_manifest(home.manifest(), home.config().data.ignore_columns)
     hardware.look(home.config().hardware)
 

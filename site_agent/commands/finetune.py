@@ -19,6 +19,7 @@ from fedcervix.seeds import derive
 from site_agent import classifiers, dataset, leak_guard, models
 from site_agent.archive import utc_now
 from site_agent.collection import Collection
+from site_agent.commands.collection import open_images
 from site_agent.commands.setting import Setting, machine_of, reading, site_name
 from site_agent.commands.stopping import command_line, stops
 from site_agent.devices import Machine
@@ -73,7 +74,7 @@ def _finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str)
     machine, display = machine_of(home, used.recipe), Display()
     recipe = settled(used.recipe, machine.device, home.cache)
     click.echo(f"fine-tuning on {machine.device} in {recipe.precision}, recipe of {used.source}", err=True)
-    collection = dataset.open_collection(home, reading(display))
+    collection = open_images(home, display)
     train, valid = (dataset.labelled(home, collection, recipe, split, reading(display)) for split in ("train", "valid"))
     place = Workplace(home, name, used, recipe, machine, collection, train, valid, display)
     chosen = starts or ("random", *_newest(home))

@@ -15,11 +15,12 @@ import click
 
 from fedcervix.errors import ModelError, StorageError
 from fedcervix.plan import Recipe, canonical_json
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 from site_agent import dataset, leak_guard, models
 from site_agent.archive import utc_now
 from site_agent.assemble import contact_sheet
 from site_agent.collection import Collection, can, digest_of, index
+from site_agent.commands.collection import open_images
 from site_agent.commands.setting import (
     RECIPE_OPTIONS,
     Setting,
@@ -229,7 +230,7 @@ class Watch:
 
 def _collections(home: SiteHome, also: Sequence[Path], display: Display) -> list[Collection]:
     """Return this site's collection, and those of further manifests behind it."""
-    data, collections = home.config().data, [dataset.open_collection(home, reading(display))]
+    data, collections = home.config().data, [open_images(home, display)]
     for manifest in also:
         name = hashlib.sha256(str(manifest.resolve()).encode()).hexdigest()[:12]
         collections.append(

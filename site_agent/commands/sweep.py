@@ -21,6 +21,7 @@ from site_agent import dataset
 from site_agent.archive import put_away, utc_now
 from site_agent.checkpoints import Checkpoints
 from site_agent.collection import Collection, digest_of
+from site_agent.commands.collection import open_images
 from site_agent.commands.setting import Setting, machine_of, reading, site_name
 from site_agent.commands.stopping import command_line, stops
 from site_agent.display import Display
@@ -73,7 +74,7 @@ def _sweep(
     kept = read_cells(folder / CELLS)
     click.echo(f"{len(recipes)} combinations on {machine.device}, recipe of {used.source}", err=True)
     try:
-        collection = dataset.open_collection(home, reading(display))
+        collection = open_images(home, display)
         material = gather(home, collection, used.recipe, reading(display))
         named = {cell_key(r, seed=used.seed, stream=site_name(home), images=material.digest) for r in recipes}
         if finished := len(named & kept.keys()):

@@ -21,6 +21,9 @@ from site_agent import collection as collections
 from site_agent.cache import load
 from site_agent.cli import data
 from site_agent.collection import CensusRow, Collection, Image, Quarantined, index, require
+from site_agent.commands.collection import open_images
+from site_agent.display import Display
+from site_agent.home import SiteHome, create
 from site_agent.images import Pixels
 from site_agent.likeness import Copy
 
@@ -469,6 +472,19 @@ def test_renamed_women_of_whom_no_pictures_were_kept_are_refused(tmp_path: Path)
     with pytest.raises(DataError, match=r"18 of 18 patients of splits.csv are not in the manifest"):
         index(path, splits_file=splits)
     assert splits.read_text() == f"patient,split\n{old}"
+
+
+def test_a_training_says_first_what_should_be_known_of_the_manifest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    respelt(tmp_path, without_zeros, alter=2)
+    home = SiteHome(tmp_path / "home")
+    create(home, manifest=tmp_path / "manifest.csv")
+    open_images(home, Display())
+    assert "note:" not in capsys.readouterr().err
+    respelt(tmp_path, without_zeros, alter=0)
+    open_images(home, Display())
+    assert "note: 18 of 18 patients of splits.csv are not in the manifest" in capsys.readouterr().err
 
 
 def test_ignored_columns_are_listed_and_a_misnamed_one_stops(tmp_path: Path) -> None:

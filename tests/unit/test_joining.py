@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fedcervix import identity
-from fedcervix.errors import ConfigError, DataError, FedcervixError, RunError
+from fedcervix.errors import ConfigError, DataError, FedcervixError, LinkError, RunError
 from fedcervix.identity import Identity, Invitation
 from site_agent import site_toml
 from site_agent.cli import cli
@@ -213,6 +213,22 @@ def test_a_home_is_its_owner_s_alone_whatever_the_umask(tmp_path: Path) -> None:
     modes = {stat.S_IMODE(found.stat().st_mode) for found in (tmp_path / "home").rglob("*") if found.is_dir()}
     assert modes | {stat.S_IMODE((tmp_path / "home").stat().st_mode)} == {0o700}
     assert stat.S_IMODE((tmp_path / "home" / "site.toml").stat().st_mode) == 0o600
+
+
+def test_a_column_that_only_looks_like_a_label_is_named_before_the_invitation_is_used_and_can_be_ignored(
+    tmp_path: Path,
+) -> None:
+    home, invitation = SiteHome(tmp_path / "home"), Federation().invite("aa")
+    named = manifest(tmp_path / "data", "image,patient,hpv,smoker\na.png,p1,0,1\n")
+    refused = join(home, invitation, "--manifest", named)
+    assert isinstance(refused.exception, DataError)
+    assert "--ignore-column hpv" in refused.exception.next_step
+    assert not home.folder.exists()
+    tried = join(home, invitation, "--manifest", named, "--ignore-column", "hpv", "--ignore-column", "smoker")
+    assert isinstance(tried.exception, LinkError)  # nobody listens: the manifest has passed
+    assert home.config().data.ignore_columns == ("hpv", "smoker")
+    again = join(home, invitation, "--manifest", named)  # what the home knows is not asked again
+    assert isinstance(again.exception, LinkError)
 
 
 def test_a_manifest_that_can_be_read_passes(tmp_path: Path) -> None:

@@ -7,7 +7,10 @@ import pytest
 
 from site_agent.looks import Look, read_looks, write_looks
 
-LOOKS = {"a.png": Look(10, 20, "0" * 64, bytes(range(256))), "b,\n\u00fc.png": Look(1, 2, "f" * 64, b"")}
+LOOKS = {
+    "a.png": Look(10, 20, "0" * 64, bytes(range(256)), ("flat", "black")),
+    "b,\n\u00fc.png": Look(1, 2, "f" * 64, b""),
+}
 
 
 def kept(folder: Path) -> Path:
@@ -31,9 +34,13 @@ def test_a_damaged_or_older_file_is_ignored(tmp_path: Path, damaged: bytes) -> N
     assert read_looks(tmp_path, "key") == {}
 
 
-def test_lines_of_an_older_version_are_ignored(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "of_another"), [("pillow", "pillow 0"), ("simplejpeg", "simplejpeg 0"), ('"3 ', '"2 ')]
+)
+def test_lines_of_another_version_or_decoder_are_ignored(tmp_path: Path, name: str, of_another: str) -> None:
     write_looks(tmp_path, "key", LOOKS)
-    kept(tmp_path).write_text(kept(tmp_path).read_text().replace("pillow", "pillow 0"))
+    assert name in kept(tmp_path).read_text()
+    kept(tmp_path).write_text(kept(tmp_path).read_text().replace(name, of_another))
     assert read_looks(tmp_path, "key") == {}
 
 

@@ -1,5 +1,9 @@
 """The manifest a hospital writes: what is accepted, and what every refusal says."""
 
+import re
+import shlex
+import tomllib
+
 import pytest
 
 from fedcervix.errors import DataError
@@ -216,6 +220,15 @@ def test_a_column_that_was_probably_meant_to_be_read_stops_and_can_be_ignored(
         assert {row.label for row in found.rows} == {row.split for row in found.rows} == {None}
 
 
+def test_the_words_that_ignore_a_column_can_be_typed() -> None:
+    error = refusal('image,patient,"true ""label"""\n1.jpg,P1,A\n')
+    typed = re.search(r"--ignore-column (.*) with", error.next_step)
+    written = re.search(r"ignore_columns = .*?]", error.next_step)
+    assert typed
+    assert written
+    assert shlex.split(typed[1]) == tomllib.loads(written[0])["ignore_columns"] == ['true "label"']
+
+
 def test_where_the_known_column_is_empty_another_one_is_suspected() -> None:
     assert "'set' may be meant as 'split'" in refusal("image,patient,split,set\n1.jpg,P1,,train\n").what
 
@@ -235,7 +248,7 @@ def test_a_column_with_a_near_name_and_nothing_in_it_is_ignored() -> None:
 
 
 def test_a_known_column_may_be_ignored_but_for_the_required_ones() -> None:
-    assert parse("image,patient,label\n1.jpg,P1,1\n", "images.csv", ["label"]).rows[0].label is None
+    assert parse("image,patient,label,hpv\n1.jpg,P1,1,0\n", "images.csv", ["label"]).rows[0].label is None
     with pytest.raises(DataError, match="column 'patient' cannot be ignored"):
         parse("image,patient\n1.jpg,P1\n", "images.csv", ["Patient"])
 

@@ -82,3 +82,116 @@ def test_a_program_whose_output_was_closed_before_it_began_ends_as_well() -> Non
     shell = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", PROGRAM, "sys.exit"]
     done = subprocess.run(shell, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (20, "")
+
+
+# --- terminals, files and readers ---------------------------------------------------------------------------------
+
+TALK = """
+import pathlib, sys
+import click
+from fedcervix.process import exits, stdout_console
+
+@click.command()
+@click.argument("what")
+def command(what):
+    if what == "dashes":
+        click.echo("0.76–0.91, ü, 宮\\udcfc ≥ 1")
+        from rich.table import Table
+        table = Table("AUC")
+        table.add_row("0.76–0.91")
+        stdout_console().print(table)
+    if what == "files":
+        pathlib.Path("ü.txt").write_text("ü")
+        click.echo(sys.getfilesystemencoding())
+    if what == "much":
+        for number in range(100_000):
+            click.echo(f"line {number}")
+    if what == "tables":
+        for number in range(10_000):
+            stdout_console().print(f"line {number}")
+    if what == "forbidden":
+        pathlib.Path("none/here").read_bytes()
+
+exits(command)
+"""
+
+
+def talk(what: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    variables = {
+        name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "PYTHONUTF8"))
+    }
+    return subprocess.run(
+        [sys.executable, "-c", TALK, what],
+        cwd=folder,
+        env={**variables, **environment},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def latin(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Make a locale of eight bits."""
+    folder = tmp_path_factory.mktemp("locales")
+    make = ["localedef", "-i", "de_DE", "-f", "ISO-8859-1", folder / "de_DE.ISO-8859-1"]
+    try:
+        subprocess.run(make, check=True, capture_output=True, timeout=60)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this machine cannot make a locale")
+    return {"LOCPATH": str(folder), "LC_ALL": "de_DE.ISO-8859-1"}
+
+
+def test_a_latin_terminal_has_hyphens_for_dashes_and_its_own_letters(tmp_path: Path, latin: dict[str, str]) -> None:
+    done = talk("dashes", tmp_path, **latin)
+    assert (done.returncode, done.stderr) == (0, b"")
+    said = done.stdout.decode("latin-1")
+    assert said.startswith("0.76-0.91, ü, \\u5bae\\udcfc >= 1\n")
+    assert said.count("0.76-0.91") == 2
+
+
+def test_files_are_utf_8_whatever_the_terminal_is(tmp_path: Path, latin: dict[str, str]) -> None:
+    done = talk("files", tmp_path, **latin)
+    assert (done.returncode, done.stdout) == (0, b"utf-8\n")
+    assert {os.fsencode(path.name): path.read_bytes() for path in tmp_path.iterdir()} == {
+        "ü.txt".encode(): "ü".encode()
+    }
+
+
+@pytest.mark.parametrize(
+    ("environment", "dash"),
+    [
+        ({"LC_ALL": "C"}, "–"),
+        ({"LC_ALL": "POSIX"}, "–"),
+        ({"LC_ALL": "C.UTF-8"}, "–"),
+        ({}, "–"),
+        ({"PYTHONIOENCODING": "latin-1"}, "-"),
+    ],
+)
+def test_no_locale_ends_in_a_traceback(environment: dict[str, str], dash: str, tmp_path: Path) -> None:
+    done = talk("dashes", tmp_path, **environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+    encoding = environment.get("PYTHONIOENCODING", "utf-8")
+    assert done.stdout.decode(encoding).startswith(f"0.76{dash}0.91, ")
+    assert rb"\udcfc" in done.stdout
+
+
+@pytest.mark.parametrize("what", ["much", "tables"])
+def test_whoever_has_read_enough_hears_no_more(what: str, tmp_path: Path) -> None:
+    shell = f'{{ "$0" -c "$1" {what}; echo $? >code; }} | head -n 1'
+    done = subprocess.run(
+        ["bash", "-c", shell, sys.executable, TALK],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")
+    assert (tmp_path / "code").read_text().strip() == "141"
+
+
+def test_a_file_that_cannot_be_used_is_no_bug(tmp_path: Path) -> None:
+    done = talk("forbidden", tmp_path)
+    assert done.returncode == 8
+    assert done.stderr.decode().splitlines()[0] == "error: cannot use none/here: No such file or directory"

@@ -7,6 +7,7 @@ import dataclasses
 import html
 import json
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def findings(folder: Path) -> Findings:
-    return judge(Finished.read(folder), draws=200)
+    return judge(Finished.read(folder), draws=200, paper_audit=True)
 
 
 @pytest.fixture(scope="module")
@@ -238,6 +239,50 @@ def test_a_study_that_has_only_begun_can_be_reported(tmp_path: Path):
     bare = Synthetic(starts=("random",), seeds=(1,), batch_images=(8,), case_women=2, control_women=3)
     found = judge(Finished.read(write(tmp_path, bare)), draws=20)
     assert "Not measured" in as_page(compose(found))
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Findings:
+    """Everything a study can ask, of three women who are cases and four who are not."""
+    small = dataclasses.replace(WHOLE, profiles=("paper",), case_women=3, control_women=4)
+    return judge(Finished.read(write(tmp_path_factory.mktemp("few"), small)), draws=50)
+
+
+def estimates(found: object) -> Iterator[dict[str, object]]:
+    """Yield every estimate below a value of findings.json."""
+    if isinstance(found, dict):
+        if found.keys() == {"value", "low", "high", "why"}:
+            yield found
+        found = list(found.values())
+    if isinstance(found, list):
+        for part in found:
+            yield from estimates(part)
+
+
+def test_a_study_of_fewer_than_eight_women_prints_no_interval_no_test_and_no_detectable_difference(
+    few: Findings, tmp_path: Path
+):
+    page, text, findings = (path.read_text("utf-8") for path in write_report(few, tmp_path))
+    kept = json.loads(findings)
+    own = list(estimates(kept))
+    assert len(own) > 100
+    assert {(each["low"], each["high"]) for each in own} == {(None, None)}
+    assert all(each["why"] for each in own)
+    effects = [effect for c in kept["comparisons"] for effect in c["effects"].values()]
+    assert {(e["p"], e["corrected"], e["detectable"], e["verdict"]) for e in effects} == {
+        (None, None, None, "not shown")
+    }
+    for source in (page, text):
+        plain = html.unescape(re.sub(r"<[^>]*>", " ", source))
+        tables = plain[plain.rindex(SECTIONS[1]) : plain.rindex("What was chosen, and by what")]
+        assert not re.search(r"\d to [+−]?\d", tables), "an interval"
+        assert "No intervals and no tests: fewer than 8 test women of a class" in tables
+        assert "would find a difference in AUC of about" not in plain
+        assert "nan" not in plain.split()
+
+
+def test_the_papers_own_numbers_are_tested_only_on_request(few: Findings):
+    assert "What the paper's own numbers can carry" not in as_page(compose(few))
 
 
 ATTACK = '"><script>alert(1)</script><img src=x onerror=alert(1)> | `x` [a](http://evil)'

@@ -1,0 +1,21 @@
+"""The site's images, as the commands that train open them."""
+
+from __future__ import annotations
+
+from site_agent import dataset
+from site_agent.collection import Collection
+from site_agent.commands.setting import reading
+from site_agent.display import Display
+from site_agent.home import SiteHome
+from site_agent.remarks import remarks
+
+
+def open_images(home: SiteHome, display: Display) -> Collection:
+    """Return the site's images, and say what should be known of their manifest before anything is trained.
+
+    Raises ConfigError, DataError and StorageError, as `dataset.open_collection` does.
+    """
+    collection = dataset.open_collection(home, reading(display))
+    for remark in remarks(collection):
+        display.show("said", {"text": f"note: {remark.short()}"})
+    return collection
