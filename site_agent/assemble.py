@@ -84,6 +84,7 @@ def site_report(
         comparisons=scores.comparisons(scored, federated, seed, tell),
         predictions=scored,
         differences=found.differences,
+        remarks=found.remarks,
         provenance=tuple(one.provenance for one in found.stored),
         contrastive_history=_contrastive(found.starts, federation, unread),
         collapse_line=_collapse_line(found.starts, federation),

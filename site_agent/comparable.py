@@ -11,6 +11,7 @@ from site_agent.collection import Collection
 from site_agent.dataset import data_of
 from site_agent.home import SiteHome
 from site_agent.models import CervixModel
+from site_agent.provenance import Again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,9 @@ class Comparable:
     starts: tuple[CervixModel, ...]
     """the models that they started from, in the same order; not Random, not ImageNet"""
     differences: tuple[str, ...]
-    """in what they differ beside their starts, a sentence each"""
+    """in what they differ beside their starts, a sentence each: then nothing is shown of the starts"""
+    remarks: tuple[str, ...] = ()
+    """what is not compared, and why, a sentence each"""
 
     @property
     def run(self) -> str:
@@ -38,18 +41,18 @@ def comparable(home: SiteHome, collection: Collection, *, name: str = "", run: s
     Raises ModelError where there are none, or where they cannot be compared on these images.
     """
     stored, broken = tuned(home, name)
-    finetune = _finetune(home, name)
     kept, lost = models.found(home)
     told, known = [one.provenance for one in stored], [model.kept for model in kept]
-    provenance.check(told, known, data_of(collection), finetune=finetune, run=run)
+    provenance.check(told, known, data_of(collection), again=Again(home.command(), name), run=run)
     classifiers.check_unseen(home, stored, (image for image in collection.images if image.split == "test"))
     about = provenance.headline(told, known, run)
     return Comparable(
         stored=tuple(stored),
         federated=next((one for one in stored if one.provenance is about), None),
         starts=tuple(model for one in stored for model in kept if model.digest == one.provenance.start.weights),
-        differences=(
-            *provenance.differences(told, known, run),
+        differences=provenance.differences(told, known, run),
+        remarks=(
+            *provenance.remarks(told, known, run),
             *(f"Not compared: {error.what}." for error in (*broken, *lost)),
         ),
     )
@@ -62,18 +65,14 @@ def tuned(home: SiteHome, name: str = "") -> tuple[list[StoredClassifier], list[
     """
     stored, broken = classifiers.found(home, name)
     if not stored:
-        raise broken[0] if broken else _nothing(home, name, _finetune(home, name))
+        raise broken[0] if broken else _nothing(home, name)
     return stored, broken
 
 
-def _finetune(home: SiteHome, name: str) -> str:
-    return home.command(f"finetune --name {name}" if name else "finetune")
-
-
-def _nothing(home: SiteHome, name: str, finetune: str) -> ModelError:
+def _nothing(home: SiteHome, name: str) -> ModelError:
     sets = ", ".join(found or "the one without a name" for found in classifiers.names(home))
     return ModelError(
         f"there is no classifier to evaluate{f' in the set {name}' if name else ''}",
         cause=f"the sets here: {sets}" if sets else "none was fine-tuned yet",
-        next_step=finetune,
+        next_step=home.command(f"finetune --name {name}" if name else "finetune"),
     )

@@ -8,7 +8,9 @@ blobs/                models in use, named by digest
 checkpoints/          where an interrupted `pretrain` goes on
 sweeps/NAME/          what was tried out: finished combinations, and the recipe that was chosen
 runs/RUN/             what this site did in a run, and the checkpoint of a round in progress
-models/               cervix models and classifiers
+models/               cervix models, each with whose images made it
+classifiers/          fine-tuned classifiers, each with its provenance
+history/              earlier models, classifiers and choices: nothing is overwritten
 reports/              HTML pages and results.json; they hold images and stay here
 instances.json        which processes of the agent ran here last
 incidents/            full traces of failures; they stay here
@@ -145,7 +147,7 @@ class SiteHome:
 
     @property
     def models(self) -> Path:
-        """Cervix models and classifiers."""
+        """Cervix models."""
         return self.folder / "models"
 
     @property

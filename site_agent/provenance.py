@@ -3,7 +3,7 @@
 Rules
 1. A number is tied to digests. Names (`csfssl`, `the newest`) are only how people find a folder.
 2. Classifiers are compared as "the same classifier from another start". So everything but the start must be equal:
-   `check` refuses what is not. What may differ between the starts themselves is said in sentences: `differences`.
+   `check` refuses what is not. In what the starts themselves were made differently is said: `differences`.
 3. A federated classifier is judged against the newest federated model of the site. A report about an older run is
    possible, on request, and then names that run.
 
@@ -151,42 +151,83 @@ def headline(tuned: Sequence[Provenance], kept: Sequence[KeptModel], run: str = 
 
     `kept` stands oldest first. None where there is no such classifier.
     """
-    wanted = _newest(kept, FEDERATED)
+    wanted = _newest_federated(kept)
     for found in tuned:
         if found.federated and (found.start.run == run if run else wanted and found.start.weights == wanted.digest):
             return found
     return None
 
 
-def _newest(kept: Sequence[KeptModel], families: tuple[str, ...]) -> KeptModel | None:
-    return next((model for model in reversed(kept) if model.label.startswith(families)), None)
+def _newest_federated(kept: Sequence[KeptModel]) -> KeptModel | None:
+    return next((model for model in reversed(kept) if model.label.startswith(FEDERATED)), None)
 
 
 # --- what is refused ----------------------------------------------------------------------------------------------
 
 
-def check(tuned: Sequence[Provenance], kept: Sequence[KeptModel], data: Data, *, finetune: str, run: str = "") -> None:
+@dataclass(frozen=True, slots=True)
+class Again:
+    """How the classifiers of a set are made again: in words that are a command."""
+
+    program: str
+    """`site-agent --home HOME`"""
+    name: str = ""
+    """of the set; empty for the one without a name"""
+
+    def of(self, starts: Iterable[str], *, anew: bool = False) -> str:
+        """Return the command for these starts; `anew` in another set, beside this one."""
+        name = (f"{self.name}-anew" if self.name else "anew") if anew else self.name
+        words = [
+            self.program,
+            "finetune",
+            *([f"--name {name}"] if name else []),
+            *(f"--start {start}" for start in starts),
+        ]
+        return " ".join(words)
+
+    def all(self, tuned: Sequence[Provenance], kept: Sequence[KeptModel], run: str = "") -> str:
+        """Return the command that makes all of them again, each from the newest model of its kind.
+
+        One whose model is no longer kept cannot be made again. Then the others go into another set.
+        """
+        names = [_start_now(found, kept, run) for found in tuned]
+        newest = _newest_federated(kept)
+        named = [name for name in names if name] + ([newest.name] if newest and not run else [])
+        return self.of(dict.fromkeys(named), anew=not all(names))
+
+
+def _start_now(found: Provenance, kept: Sequence[KeptModel], run: str) -> str:
+    """Return the start that a classifier would be made from today; empty where its model is no longer kept."""
+    if found.start.recipe is None:
+        return found.start.name
+    names = [model.name for model in kept if model.label == found.label]
+    own = found.start.name in names and (not found.federated or bool(run))
+    return found.start.name if own else next(reversed(names), "")
+
+
+def check(tuned: Sequence[Provenance], kept: Sequence[KeptModel], data: Data, *, again: Again, run: str = "") -> None:
     """Raise ModelError where the classifiers cannot be compared on these images.
 
-    `kept` are the site's models, oldest first; `finetune` is the command that fine-tunes anew; with `run` the report
-    is about that run, whether or not it is the newest.
+    `kept` are the site's models, oldest first; with `run` the report is about that run, whether or not it is the
+    newest.
     """
-    _check_data(tuned, data, finetune)
-    _check_equal(tuned, finetune)
-    _check_newest(tuned, kept, finetune, run)
+    _check_data(tuned, kept, data, again, run)
+    _check_equal(tuned, kept, again, run)
+    _check_run(tuned, kept, again, run)
+    _check_newest(tuned, kept, again, run)
 
 
-def _check_data(tuned: Sequence[Provenance], data: Data, finetune: str) -> None:
+def _check_data(tuned: Sequence[Provenance], kept: Sequence[KeptModel], data: Data, again: Again, run: str) -> None:
     stale = [found.label for found in tuned if found.data != data]
     if stale:
         raise ModelError(
             f"the images have changed since {', '.join(stale)} was fine-tuned",
             cause="images, labels or splits were added or changed: a test woman might have been trained on",
-            next_step=_again(tuned, finetune),
+            next_step=again.all(tuned, kept, run),
         )
 
 
-def _check_equal(tuned: Sequence[Provenance], finetune: str) -> None:
+def _check_equal(tuned: Sequence[Provenance], kept: Sequence[KeptModel], again: Again, run: str) -> None:
     for one, other in itertools.pairwise(tuned):
         found = _recipe_differences(one.recipe, other.recipe, EQUAL_KEYS)
         found += [] if one.seed == other.seed else [f"seed {one.seed} and {other.seed}"]
@@ -194,57 +235,63 @@ def _check_equal(tuned: Sequence[Provenance], finetune: str) -> None:
             raise ModelError(
                 f"{one.label} and {other.label} were not fine-tuned alike: {', '.join(found)}",
                 cause="they were fine-tuned by commands with different recipes; only the start may differ",
-                next_step=_again(tuned, finetune),
+                next_step=again.all(tuned, kept, run),
             )
 
 
-def _again(tuned: Sequence[Provenance], finetune: str) -> str:
-    return f"{finetune} {' '.join(f'--start {found.start.name}' for found in tuned)}"
-
-
-def _check_newest(tuned: Sequence[Provenance], kept: Sequence[KeptModel], finetune: str, run: str) -> None:
+def _check_run(tuned: Sequence[Provenance], kept: Sequence[KeptModel], again: Again, run: str) -> None:
     if run and headline(tuned, kept, run) is None:
+        known = [model.name for model in kept if model.run == run]
+        others = ", ".join(dict.fromkeys(model.run for model in kept if model.run))
         raise ModelError(
             f"no classifier here was fine-tuned from run {run}",
-            cause="the run gave no model, or a later run's classifier took its place",
-            next_step=f"{finetune} --start {run}",
+            cause="a later run's classifier took its place" if known else f"runs with a model here: {others or 'none'}",
+            next_step=again.of(known) if known else f"{again.program} history",
         )
+
+
+def _check_newest(tuned: Sequence[Provenance], kept: Sequence[KeptModel], again: Again, run: str) -> None:
+    """A federation's model is the newest of its kind; one that the site made itself is the one of its name today."""
     for found in tuned:
-        newest = _newest(kept, (found.label,))
-        if newest and newest.digest != found.start.weights and not (run and found.federated):
-            raise _older(newest, found, finetune)
-    federated = _newest(kept, FEDERATED)
+        alike = [model for model in kept if model.label == found.label]
+        rivals = [model for model in alike if found.federated or model.name == found.start.name]
+        newest = rivals[-1] if rivals and not (run and found.federated) else None
+        if newest and newest.digest != found.start.weights:
+            raise ModelError(
+                f"the newest {found.label} model is of {newest.origin}, "
+                f"the classifier was fine-tuned from {_before(found, newest)}",
+                cause="the model was made or adopted after the classifier",
+                next_step=again.all(tuned, kept, run),
+            )
+    federated = _newest_federated(kept)
     if federated and not run and headline(tuned, kept) is None:
         raise ModelError(
             f"the newest model is of {federated.origin}, and no classifier was fine-tuned from it",
             cause="a federation ended after the classifiers were made",
-            next_step=finetune,
+            next_step=again.all(tuned, kept),
         )
 
 
-def _older(newest: KeptModel, found: Provenance, finetune: str) -> ModelError:
-    return ModelError(
-        f"the newest {found.label} model is of {newest.origin}, "
-        f"the classifier was fine-tuned from {found.start.origin}",
-        cause="the model was made or adopted after the classifier",
-        next_step=finetune,
-    )
+def _before(found: Provenance, newest: KeptModel) -> str:
+    return "an earlier one of that name" if found.start.name == newest.name else found.start.origin
 
 
 # --- what is said -------------------------------------------------------------------------------------------------
 
 
 def differences(tuned: Sequence[Provenance], kept: Sequence[KeptModel] = (), run: str = "") -> tuple[str, ...]:
-    """Return, in sentences, in what the compared classifiers differ beside their starts."""
+    """Return, in sentences, in what the classifiers differ beside their starts: then nothing is shown of the starts."""
     with_recipe = [found for found in tuned if found.start.recipe]
-    about = headline(tuned, kept, run)
-    reference = about or next(iter(with_recipe), None)
+    reference = headline(tuned, kept, run) or next(iter(with_recipe), None)
     others = [found for found in with_recipe if found is not reference]
     said = [line for other in others if reference for line in _start_differences(other, reference)]
-    said += [line for found in with_recipe for line in _input_difference(found)]
-    said += _precisions(tuned)
-    said += _left_out(tuned, kept)
-    return (*said, *_newer_run(about, kept))
+    return (*said, *_precisions(tuned))
+
+
+def remarks(tuned: Sequence[Provenance], kept: Sequence[KeptModel] = (), run: str = "") -> tuple[str, ...]:
+    """Return, in sentences, what a reader should know of the choice of classifiers; it makes no score wrong."""
+    inputs = [line for found in tuned for line in _input_difference(found)]
+    return (*inputs, *_left_out(tuned, kept), *_newer_run(headline(tuned, kept, run), kept))
 
 
 def _start_differences(one: Provenance, other: Provenance) -> Iterable[str]:
@@ -291,13 +338,13 @@ def _precisions(tuned: Sequence[Provenance]) -> Iterable[str]:
 
 
 def _left_out(tuned: Sequence[Provenance], kept: Sequence[KeptModel]) -> Iterable[str]:
-    labels = {found.label for found in tuned}
-    for label in dict.fromkeys(model.label for model in kept if model.label not in labels):
-        if not label.startswith(FEDERATED):
-            yield f"The model {label} of this site is not compared: no classifier was fine-tuned from it."
+    used = {found.start.weights for found in tuned}
+    for model in kept:
+        if model.digest not in used and not model.run:
+            yield f"The model {model.name} ({model.label}) of this site is not compared here."
 
 
 def _newer_run(about: Provenance | None, kept: Sequence[KeptModel]) -> Iterable[str]:
-    newest = _newest(kept, FEDERATED)
+    newest = _newest_federated(kept)
     if about and newest and newest.digest != about.start.weights:
         yield f"This report is about {about.start.origin}. The model of {newest.origin} is newer and is not in it."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedcervix.process import stdout_console
-from site_agent.comparable import tuned
+from site_agent.comparable import comparable, tuned
 from site_agent.display import Display
 from site_agent.home import SiteHome
 from site_agent.report_store import LATEST, PAGE_FILE
@@ -42,7 +42,6 @@ def _made(home: SiteHome, name: str, run: str, now: datetime, display: Display) 
     from site_agent import dataset
     from site_agent.assemble import site_report
     from site_agent.commands.setting import site_name
-    from site_agent.comparable import comparable
     from site_agent.devices import ready
 
     display.show("said", {"text": "evaluate: looking at the images"})

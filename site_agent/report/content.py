@@ -165,6 +165,8 @@ class SiteReport:
     predictions: Predictions | None = None
     differences: tuple[str, ...] = ()
     """in what the compared classifiers differ beside their starts, one sentence each"""
+    remarks: tuple[str, ...] = ()
+    """what of this site is not compared here, one sentence each"""
     provenance: tuple[Provenance, ...] = ()
     """to what the numbers of each evaluation belong"""
     unread: tuple[str, ...] = ()

@@ -136,7 +136,7 @@ def _made_of(provenance: Sequence[Provenance]) -> list[MadeOf]:
 
 def _own_digests(found: Provenance) -> Iterable[MadeOf]:
     yield MadeOf("classifier", f"{found.label}, made {found.made_at}", found.weights)
-    yield MadeOf("its start", found.start.origin, found.start.weights)
+    yield MadeOf("its start", found.start.origin if found.start.weights else "random weights", found.start.weights)
 
 
 def _shared_digests(found: Provenance) -> Iterable[MadeOf]:

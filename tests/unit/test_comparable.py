@@ -54,9 +54,8 @@ def test_on_request_the_report_is_about_the_older_run_and_says_so(clinic: Site) 
     clinic.federate("run-two", 2)
     told = comparable(clinic.home, collection_of(clinic), run="run-one")
     assert told.run == "run-one"
-    assert told.differences == (
-        "This report is about run run-one. The model of run run-two is newer and is not in it.",
-    )
+    assert told.differences == ()
+    assert told.remarks == ("This report is about run run-one. The model of run run-two is newer and is not in it.",)
     with pytest.raises(ModelError, match="no classifier here was fine-tuned from run run-two") as refused:
         comparable(clinic.home, collection_of(clinic), run="run-two")
     clinic.train(*refused.value.next_step.split()[3:])
@@ -124,7 +123,7 @@ def test_pretraining_again_is_noticed_and_loses_nothing(clinic: Site) -> None:
     assert models.read(clinic.home.models / "ssl").digest != before
     [earlier] = (clinic.home.folder / "history" / "models").iterdir()
     assert models.read(earlier).digest == before
-    with pytest.raises(ModelError, match="the newest SSL model is of model ssl, the classifier was fine-tuned from"):
+    with pytest.raises(ModelError, match="the newest SSL model is of model ssl, the classifier was fine-tuned from an"):
         comparable(clinic.home, collection_of(clinic))
 
 
@@ -173,7 +172,7 @@ def test_a_damaged_record_costs_one_entry_and_says_how_to_mend_it(clinic: Site, 
     assert [c.start for c in found] == ["Random"]
     assert str(file) in broken.what
     told = comparable(clinic.home, collection_of(clinic))
-    assert any(str(file) in line for line in told.differences)
+    assert any(str(file) in line for line in told.remarks)
     clinic.train(*broken.next_step.split()[3:])
     assert [c.start for c in classifiers.all_classifiers(clinic.home)] == ["Random", "SSL"]
 
@@ -185,7 +184,7 @@ def test_a_damaged_model_costs_one_entry(clinic: Site) -> None:
     [found], [broken] = models.found(clinic.home)
     assert (found.folder.name, "run-two/record.json" in broken.what) == ("run-one", True)
     assert "left out" in clinic.train("finetune").output
-    assert any("run-two/record.json" in line for line in comparable(clinic.home, collection_of(clinic)).differences)
+    assert any("run-two/record.json" in line for line in comparable(clinic.home, collection_of(clinic)).remarks)
 
 
 def test_results_name_the_digests_of_what_they_belong_to(clinic: Site) -> None:

@@ -10,10 +10,10 @@ import pytest
 
 from fedcervix.errors import ModelError
 from fedcervix.plan import ClassifierRecipe, Recipe
-from site_agent.provenance import KeptModel, Provenance, Start, check, differences, headline
+from site_agent.provenance import Again, KeptModel, Provenance, Start, check, differences, headline, remarks
 from tests.unit.provenances import DATA, SMALL, provenance
 
-FINETUNE = "site-agent finetune"
+AGAIN = Again("site-agent")
 OTHER = dataclasses.replace(SMALL, batch_images=16)
 
 
@@ -34,20 +34,20 @@ MODELS = [kept("SSL", "ssl"), kept("CSFSSL", "one", "one")]
 
 def refused(*tuned: Provenance, models: list[KeptModel] | None = None, data: Any = DATA, run: str = "") -> ModelError:
     with pytest.raises(ModelError) as found:
-        check(tuned, models or [], data, finetune=FINETUNE, run=run)
+        check(tuned, models or [], data, again=AGAIN, run=run)
     return found.value
 
 
 def test_what_fits_is_not_refused_and_needs_no_word() -> None:
-    check([RANDOM, SSL, ONE], MODELS, DATA, finetune=FINETUNE)
+    check([RANDOM, SSL, ONE], MODELS, DATA, again=AGAIN)
     assert differences([RANDOM, SSL, ONE], MODELS) == ()
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(DATA)])
 def test_other_images_labels_splits_or_test_images_are_refused(name: str) -> None:
-    error = refused(RANDOM, SSL, data=dataclasses.replace(DATA, **{name: "0" * 64}))
+    error = refused(RANDOM, SSL, models=MODELS[:1], data=dataclasses.replace(DATA, **{name: "0" * 64}))
     assert error.what == "the images have changed since Random, SSL was fine-tuned"
-    assert error.next_step == f"{FINETUNE} --start random --start ssl"
+    assert error.next_step == "site-agent finetune --start random --start ssl"
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_third_one_that_differs_is_found() -> None:
 
 
 def test_keys_of_contrastive_learning_alone_do_not_matter_when_fine_tuning() -> None:
-    check([RANDOM, provenance("SSL", start("ssl"), recipe=OTHER)], [], DATA, finetune=FINETUNE)
+    check([RANDOM, provenance("SSL", start("ssl"), recipe=OTHER)], [], DATA, again=AGAIN)
 
 
 def test_a_newer_model_of_the_same_kind_is_refused() -> None:
@@ -99,11 +99,13 @@ def test_the_headline_is_of_the_newest_run_and_not_of_the_last_in_the_table() ->
 
 def test_on_request_an_older_run_is_evaluated_and_the_newer_one_named() -> None:
     models = [*MODELS, kept("CSFSSL", "two", "two")]
-    check([RANDOM, ONE], models, DATA, finetune=FINETUNE, run="one")
-    assert differences([RANDOM, ONE, SSL], models, run="one") == (
+    check([RANDOM, ONE], models, DATA, again=AGAIN, run="one")
+    assert differences([RANDOM, ONE, SSL], models, run="one") == ()
+    assert remarks([RANDOM, ONE, SSL], models, run="one") == (
         "This report is about run one. The model of run two is newer and is not in it.",
     )
-    assert refused(RANDOM, ONE, models=models, run="two").next_step == f"{FINETUNE} --start two"
+    assert refused(RANDOM, ONE, models=models, run="two").next_step == "site-agent finetune --start two"
+    assert refused(RANDOM, ONE, models=models, run="three").next_step == "site-agent history"
 
 
 def test_starts_of_different_recipes_seeds_and_images_are_said() -> None:
@@ -123,17 +125,54 @@ def test_a_federation_that_pulls_towards_its_model_is_no_other_recipe() -> None:
 
 def test_another_input_or_arithmetic_than_in_pretraining_is_said() -> None:
     tuned = dataclasses.replace(SMALL, image_px=64, precision="bfloat16")
-    told = differences([RANDOM, provenance("SSL", start("ssl"), recipe=tuned)])
-    assert told == (
-        "SSL was pretrained on images of 32 px (squash) and fine-tuned on 64 px (squash).",
+    compared = [RANDOM, provenance("SSL", start("ssl"), recipe=tuned)]
+    assert differences(compared) == (
         "The classifiers were fine-tuned in different arithmetic: Random float32, SSL bfloat16.",
     )
+    assert remarks(compared) == ("SSL was pretrained on images of 32 px (squash) and fine-tuned on 64 px (squash).",)
 
 
 def test_a_model_without_a_classifier_is_named() -> None:
-    assert differences([RANDOM], [kept("SSL", "ssl")]) == (
-        "The model SSL of this site is not compared: no classifier was fine-tuned from it.",
+    assert remarks([RANDOM], [kept("SSL", "ssl")]) == ("The model ssl (SSL) of this site is not compared here.",)
+
+
+def test_what_the_site_made_is_stale_where_its_name_holds_another_model() -> None:
+    """A model of another name beside it is another trial: it is named, and refuses nothing."""
+    check([SSL], [kept("SSL", "ssl"), kept("SSL", "trial")], DATA, again=AGAIN)
+    remade = KeptModel(label="SSL", name="ssl", digest="another")
+    error = refused(SSL, models=[remade])
+    assert (
+        error.what
+        == "the newest SSL model is of model ssl, the classifier was fine-tuned from an earlier one of that name"
     )
+    check([SSL], [], DATA, again=AGAIN)
+
+
+def test_a_rings_first_site_is_told_from_another_whose_name_begins_alike() -> None:
+    check([provenance("PPFSSL_A", start("a", "a"))], [kept("PPFSSL_A", "a", "a")], DATA, again=AGAIN)
+    models = [kept("PPFSSL_AB", "ab", "ab"), kept("PPFSSL_A", "a", "a")]
+    check([provenance("PPFSSL_A", start("a", "a"))], models, DATA, again=AGAIN)
+
+
+@pytest.mark.parametrize(
+    ("tuned", "models", "run", "command"),
+    [
+        ([RANDOM, ONE], MODELS, "", "finetune --name set --start random --start one"),
+        ([RANDOM, ONE], [*MODELS, kept("CSFSSL", "two", "two")], "", "finetune --name set --start random --start two"),
+        (
+            [RANDOM, ONE],
+            [*MODELS, kept("CSFSSL", "two", "two")],
+            "one",
+            "finetune --name set --start random --start one",
+        ),
+        ([RANDOM], MODELS, "", "finetune --name set --start random --start one"),
+        ([SSL], [kept("SSL", "ssl"), kept("SSL", "trial")], "", "finetune --name set --start ssl"),
+        ([RANDOM, SSL], [], "", "finetune --name set-anew --start random"),
+    ],
+)
+def test_what_makes_a_set_again(tuned: list[Provenance], models: list[KeptModel], run: str, command: str) -> None:
+    """One whose model is not kept any more cannot be made again: the others are compared in a set of their own."""
+    assert Again("site-agent", "set").all(tuned, models, run) == f"site-agent {command}"
 
 
 @pytest.mark.parametrize("one", [RANDOM, ONE, provenance("CSFSSL", start("one", "one", sites=("nhs", "alts")))])
