@@ -24,8 +24,9 @@ from typing import Any
 
 from benchmarks.payloads import Payload
 from benchmarks.readings import families, started_at
+from coordinator.founding import Founding
+from coordinator.founding import create as create_home
 from coordinator.home import Home
-from coordinator.home import create as create_home
 from coordinator.registry import Registry
 from fedcervix import identity
 from fedcervix.events import AggregateStored
@@ -155,7 +156,7 @@ class Federation:
         """Make all homes, certificates and the first model."""
         now = datetime.now(UTC)
         listen = {"bind": "127.0.0.1:0", "advertise": "localhost:0"}
-        create_home(self.home, name=FEDERATION, **listen, sites=self.sites, profile="demo", now=now)
+        create_home(self.home, Founding(name=FEDERATION, **listen, sites=self.sites, profile="demo"), now)
         self.payload.write(self.base)
         run = {"sites": list(self.sites), "profile": "demo", "base": self.base.name}
         terms = {"rounds": self.rounds, "epochs_per_round": 1, "patience_rounds": self.rounds, "lease_s": 600.0}

@@ -9,3 +9,8 @@ Rules
 2. A cell is one training. It is named by all that it depends on, and written whole or not at all.
 3. Validation images choose. Which test parts are opened is decided in `opening`, and nowhere else.
 """
+
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036  (a checkout is run without pip, which would refuse)
+    sys.exit("error: cervix-study needs Python 3.11 or newer; next: run it with a newer one, such as python3.11")

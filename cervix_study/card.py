@@ -72,6 +72,7 @@ def to_json(model: Released, files: Files) -> dict[str, Any]:
         "training": {
             "sites": list(model.sites),
             "origin": dict(model.origin),
+            "provenance": model.provenance.to_json() if model.provenance else None,
             "counts": [dataclasses.asdict(row) for row in model.data],
             "pictures_under_several_patients": dict(model.leaks),
             "rounds": [dict(line) for line in model.rounds],
@@ -174,7 +175,7 @@ def _metrics(model: Released) -> Iterable[Block]:
 def _evaluation(model: Released) -> Iterable[Block]:
     yield Heading("Evaluation data")
     if not model.judged:
-        yield Text("No test of this model is recorded where it was exported from.")
+        yield Text("No test of these very weights is recorded where they were exported from.")
         return
     yield Bullets(
         tuple(
@@ -188,7 +189,7 @@ def _evaluation(model: Released) -> Iterable[Block]:
 
 def _training(model: Released) -> Iterable[Block]:
     yield Heading("Training data")
-    yield Text(f"Images of {listed(model.sites)}." if model.sites else "Images of the site that made it.")
+    yield Text(_learnt_from(model))
     if model.data:
         columns = ("site", "split", "class", "women", "labelled images", "all images")
         rows = tuple(
@@ -209,6 +210,16 @@ def _training(model: Released) -> Iterable[Block]:
     if model.rounds:
         yield Heading("Ledger of the federation", 3)
         yield _ledger(model.rounds)
+
+
+def _learnt_from(model: Released) -> str:
+    """Return whose images the weights were learnt from."""
+    pooled = model.origin.get("collections", 1)
+    own = "Images of the site that made it"
+    if model.sites:
+        tuned = ", and labelled images of the site that fine-tuned it" if model.provenance else ""
+        return f"Images of {listed(model.sites)}{tuned}."
+    return f"{own}, pooled with {counted(pooled - 1, 'further collection')}." if pooled > 1 else f"{own}."
 
 
 def _ledger(rounds: Iterable[Mapping[str, Any]]) -> Table:
@@ -268,7 +279,7 @@ def _ethics(model: Released) -> Iterable[Block]:
 def limitations(model: Released) -> Iterable[str]:
     """Yield what to bear in mind, as far as the record tells it."""
     if not model.judged:
-        yield "It was exported without a test: nothing is known of how well it does."
+        yield "No test of these very weights is recorded: nothing is known of how well they do."
     for test in model.judged:
         tested = f"At {test.site} it was tested on {counted(test.evaluation.women, 'woman', 'women')}"
         auc = test.evaluation.auc

@@ -10,8 +10,9 @@ Whatever names a woman stays behind: of her, only counts are read.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,10 +22,14 @@ from cervix_study.records import CELL_FILE, MODEL_FILE, CellRecord, Data, DataRo
 from cervix_study.tested import scored
 from fedcervix.errors import FedcervixError, ModelError
 from fedcervix.plan import Recipe, parse_recipe
-from fedcervix.weights import digest_file
 from site_agent import classifiers, models
+from site_agent.archive import HISTORY
 from site_agent.evaluate import Evaluation, evaluate
 from site_agent.home import SiteHome
+from site_agent.models import CervixModel
+from site_agent.provenance import Provenance, recipe_digest
+from site_agent.report_store import RESULTS_FILE, all_reports
+from site_agent.runs import federation_of
 
 ModelKind = Literal["cervix model", "classifier"]
 
@@ -53,6 +58,8 @@ class Released:
     """whose images it learnt from"""
     origin: Mapping[str, Any]
     """study, cell, run, plan digest, outcome ... as far as known"""
+    provenance: Provenance | None = None
+    """of a site's classifier: the digests that its numbers belong to"""
     rounds: tuple[Mapping[str, Any], ...] = ()
     """of a federation: round -> who contributed what"""
     data: tuple[DataRow, ...] = ()
@@ -204,50 +211,108 @@ def _predictability(record: CellRecord, cells: Mapping[str, CellRecord]) -> floa
 
 def _of_site_classifier(folder: Path) -> Released:
     stored = classifiers.read(folder)
-    home = SiteHome(folder.parent.parent)
-    origin = {key: value for key, value in stored.record.get("origin", {}).items() if isinstance(value, (str, int))}
+    stored.check()
+    provenance = stored.provenance
     return Released(
         kind="classifier",
         start=stored.start,
         recipe=stored.recipe,
         seed=stored.seed,
-        weights=folder / classifiers.WEIGHTS,
-        digest=digest_file(folder / classifiers.WEIGHTS),
-        sites=(),
-        origin=origin,
+        weights=stored.weights,
+        digest=provenance.weights,
+        sites=provenance.start.sites,
+        origin=_origin_of(provenance),
+        provenance=provenance,
         threshold=stored.threshold,
-        judged=tuple(_site_results(home, stored.start)),
+        judged=tuple(_site_results(folder, lambda found: found.weights == provenance.weights)),
         software=str(stored.record.get("software", "")),
     )
 
 
+def _origin_of(provenance: Provenance) -> dict[str, Any]:
+    """Return what a card says of a site's classifier: names and digests."""
+    start = provenance.start
+    found = {
+        "run": start.run,
+        "plan_digest": start.plan,
+        "started_from": start.name,
+        "weights_it_started_from": start.weights,
+        "fine_tuned_by_recipe": recipe_digest(provenance.recipe),
+        "splits": provenance.data.splits,
+        "test_images": provenance.data.test_images,
+        "made": provenance.made_at,
+    }
+    return {key: value for key, value in found.items() if value}
+
+
 def _of_model(folder: Path) -> Released:
     """Read a site's cervix model, or a run that the coordinator exported."""
+    home = _home_of(folder)
+    kept = home and any(folder.resolve().is_relative_to(p.resolve()) for p in (home.models, home.folder / HISTORY))
+    return _of_site_model(folder) if kept else _of_export(folder)
+
+
+def _of_site_model(folder: Path) -> Released:
+    model = models.read(folder)
+    model.check()
+    keys = ("run", "plan_digest", "mode", "round", "best_epoch", "collections", "made_at")
+    ended = _ended(folder, model)
+    return Released(
+        kind="cervix model",
+        start=model.start,
+        recipe=model.recipe,
+        seed=model.seed,
+        weights=model.weights,
+        digest=model.digest,
+        sites=model.as_start.sites,
+        origin={key: model.record[key] for key in keys if model.record.get(key) not in (None, "")} | ended.origin,
+        rounds=ended.rounds,
+        judged=tuple(_site_results(folder, lambda found: found.start.weights == model.digest)),
+        software=str(model.record.get("software", "")),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """What the coordinator told a site of the run that made a model."""
+
+    origin: dict[str, Any] = field(default_factory=dict)
+    rounds: tuple[Mapping[str, Any], ...] = ()
+
+
+def _ended(folder: Path, model: CervixModel) -> _Ended:
+    """Return how the run of a model ended, where this home still has the record of that very plan."""
+    home = _home_of(folder)
+    with contextlib.suppress(FedcervixError, OSError, ValueError):
+        run = federation_of(home, model.run) if home and model.run else None
+        if run and run.plan.digest == model.record.get("plan_digest"):
+            return _Ended({"outcome": run.spool.outcome()}, tuple(run.spool.ledger()))
+    return _Ended()
+
+
+def _of_export(folder: Path) -> Released:
     try:
-        raw: dict[str, Any] = json.loads((folder / models.RECORD).read_text())
-        plan = raw.get("plan", raw)
+        raw: dict[str, Any] = json.loads((folder / models.RECORD).read_text("utf-8"))
+        plan = raw["plan"]
         recipe = parse_recipe(plan["recipe"])
-        seed = int(plan["terms"]["seed"] if "terms" in plan else raw["seed"])
+        seed, digest = int(plan["terms"]["seed"]), str(raw["model"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{folder} holds no record of its model ({error!r})",
             cause="not a model's folder, or written by another version",
             next_step="coordinator export RUN FOLDER, or site-agent pretrain",
         ) from error
-    start = raw.get("start") or _start_of(plan)
     keys = ("run", "plan_digest", "mode", "round", "best_round", "outcome", "reason")
-    home = SiteHome(folder.parent.parent)
     return Released(
         kind="cervix model",
-        start=start,
+        start=_start_of(plan),
         recipe=recipe,
         seed=seed,
         weights=folder / models.WEIGHTS,
-        digest=digest_file(folder / models.WEIGHTS),
+        digest=digest,
         sites=tuple(plan.get("sites", ())),
         origin={key: raw[key] for key in keys if raw.get(key) not in (None, "")},
         rounds=tuple(raw.get("ledger", ())),
-        judged=tuple(_site_results(home, start)) if folder.parent == home.models else (),
         software=str(raw.get("software", "")),
     )
 
@@ -257,15 +322,25 @@ def _start_of(plan: Mapping[str, Any]) -> str:
     return f"PPFSSL_{sites[0].upper()}" if plan.get("mode") == "ppfssl" and sites else "CSFSSL"
 
 
-def _site_results(home: SiteHome, start: str) -> Iterable[Judged]:
-    """Yield the site's own test of a start, where its results.json holds one."""
-    file = home.reports / "results.json"
-    if not file.exists():
-        return
+def _home_of(folder: Path) -> SiteHome | None:
+    """Return the home that a model lies in: in models/, classifiers/ or the history."""
+    found = (above for above in folder.resolve().parents if SiteHome(above).config_file.exists())
+    return next(map(SiteHome, found), None)
+
+
+def _site_results(folder: Path, belongs: Callable[[Provenance], bool]) -> Iterable[Judged]:
+    """Yield the newest test of every classifier whose provenance `belongs`; one for each classifier's weights.
+
+    A report that cannot be read, or does not say what its numbers belong to, counts for nothing.
+    """
     from site_agent.report import parse  # with what draws figures
 
-    try:
-        found = parse(file.read_text("utf-8"))
-    except FedcervixError:
-        return  # of another version: the card then says that no test is recorded
-    yield from (Judged(str(found.everything["site"]), e) for e in found.evaluations if e.name == start)
+    home, told = _home_of(folder), set[str]()
+    for place in reversed(all_reports(home.reports) if home else []):
+        with contextlib.suppress(FedcervixError, OSError, ValueError):
+            found = parse((place / RESULTS_FILE).read_text("utf-8"))
+            scores = {evaluation.name: evaluation for evaluation in found.evaluations}
+            for one in found.provenance:
+                if belongs(one) and one.weights not in told and one.label in scores:
+                    told.add(one.weights)
+                    yield Judged(str(found.everything["site"]), scores[one.label])

@@ -80,6 +80,17 @@ def invite(home: Home, **options: Any) -> None:
 
 
 @cli.command()
+@click.option("--mode", type=MODES, required=True, help="How to federate.")
+@click.option("--new", is_flag=True, help="Abandon an unfinished run for it.")
+@with_home
+def begin(home: Home, **options: Any) -> None:
+    """Begin a run without listening; the service, or `start`, goes on with it."""
+    from coordinator.commands import begin as work
+
+    work(home, **options)
+
+
+@cli.command()
 @click.option("--mode", type=MODES, help="How to federate; default: that of the unfinished run.")
 @click.option("--bind", default="", help="Listen here instead of [listen] bind.")
 @click.option("--new", is_flag=True, help="Abandon an unfinished run and begin another.")
@@ -92,12 +103,25 @@ def start(home: Home, **options: Any) -> None:
 
 
 @cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the list for programs.")
+@with_home
+def runs(home: Home, **options: Any) -> None:
+    """List all runs of this home, with mode and outcome."""
+    home.insist()
+    from coordinator.looking import runs as work
+
+    work(home, **options)
+
+
+@cli.command()
+@click.argument("run", required=False)
 @click.option("--watch", is_flag=True, help="Keep the picture up to date; Ctrl-C leaves.")
 @click.option("--json", "as_json", is_flag=True, help="Print the document for programs.")
 @with_home
 def status(home: Home, **options: Any) -> None:
-    """Show who does what, since when, until when."""
-    from coordinator.commands import status as work
+    """Show who does what, since when, until when; with RUN, how that run ended."""
+    home.insist()
+    from coordinator.looking import status as work
 
     work(home, **options)
 

@@ -1,46 +1,41 @@
-"""What the commands of `coordinator` do; which options they have says `coordinator.cli`.
-
-The line, the engine and what handles models are imported where they are used: `status` is asked often, and shall answer
-at once.
-"""
+"""What the commands of `coordinator` do; which options they have says `coordinator.cli`."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import shlex
-import shutil
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import click
 
-from coordinator.home import Home, certify_self, create
+from coordinator import first_model, history, results
+from coordinator.engine import Engine
+from coordinator.founding import Founding, certify_self, create
+from coordinator.home import Home
+from coordinator.looking import runs
+from coordinator.operator import ask
 from coordinator.registry import Registry
-from fedcervix.errors import ConfigError, LinkError, RunError
+from coordinator.service import STOP_GRACE, Service, check_free, serve
+from fedcervix import identity, rpc
+from fedcervix.address import Address
+from fedcervix.allocator import share_memory_among_threads
+from fedcervix.blobs import BlobStore
+from fedcervix.errors import ConfigError, RunError
 from fedcervix.events import SiteRevoked
-from fedcervix.files import write_secret, write_whole
-from fedcervix.journal import Journal, RunRecord, begin_of
+from fedcervix.files import write_secret
+from fedcervix.journal import Journal, RunRecord
 from fedcervix.log import logger
-from fedcervix.pauses import Pauses
 from fedcervix.plan import Mode, differences
-from fedcervix.process import stdout_console
-from fedcervix.rounds import Outcome, replay
+from fedcervix.rounds import Outcome
 from fedcervix.storage import disk
 from fedcervix.wire import federation_pb2 as wire
-
-if TYPE_CHECKING:
-    import grpc
-
-    from coordinator.engine import Engine
-    from fedcervix.blobs import BlobStore
 
 EXIT_OF = {Outcome.OK: 0, Outcome.DEGRADED: 20, Outcome.ABORTED: 21}
 
@@ -49,18 +44,21 @@ def init(home: Home, folder: Path | None, name: str, advertise: str, bind: str, 
     """Make a home folder: authority, certificates, commented configuration."""
     home = Home(folder.absolute()) if folder else home
     roster = tuple(site.strip() for site in sites.split(",") if site.strip())
-    bind = bind or f"0.0.0.0:{advertise.rpartition(':')[2]}"
-    create(home, name=name, bind=bind, advertise=advertise, sites=roster, profile=profile, now=datetime.now(UTC))
-    home.plan("csfssl")
+    told = Founding(name=name, advertise=advertise, bind=bind or _bind(advertise), sites=roster, profile=profile)
+    create(home, told, datetime.now(UTC))
     click.echo(f"made {home.folder}: federation {name}, sites {', '.join(roster)}, profile {profile}")
     click.echo(f"back up {home.key_file('authority.key')}: it signs every certificate of this federation")
     click.echo(f"next: look at {home.config_file}, then {home.command('start --mode csfssl')}")
 
 
+def _bind(advertise: str) -> str:
+    """Return where to listen if nothing is said: at all interfaces, at the advertised port."""
+    everywhere = "[::]" if advertise.startswith("[") else "0.0.0.0"  # noqa: S104  (the operator chose to be reached)
+    return f"{everywhere}:{advertise.rpartition(':')[2]}"
+
+
 def invite(home: Home, site: str, out: Path | None) -> None:
     """Make a one-time invitation file for a site."""
-    from fedcervix import identity
-
     config = home.config()
     if site not in config.run.sites:
         raise ConfigError(
@@ -68,67 +66,124 @@ def invite(home: Home, site: str, out: Path | None) -> None:
             cause="[run] sites does not name it",
             next_step=f"add it in {home.config_file}, then invite it",
         )
+    out = _invitation_file(site, out)
     now, key = datetime.now(UTC), identity.new_key()
     who = identity.Identity(config.federation.name, "enroll", site)
-    lifetime = identity.INVITATION_LIFETIME
     authority = home.authority()
-    certificate = identity.issue(authority, identity.public_key(key), who, now, lifetime)
+    certificate = identity.issue(authority, identity.public_key(key), who, now, identity.INVITATION_LIFETIME)
     invitation = identity.Invitation(who.federation, site, home.address(), authority.certificate_pem, certificate, key)
     made = identity.identify(certificate)
-    out = out or Path(f"{site}.invitation.toml")
-    Registry(home.registry).invite(site, made.serial, made.not_after, now)
     write_secret(out, invitation.to_toml().encode())
+    try:
+        Registry(home.registry).invite(site, made.serial, made.not_after, now)
+    except BaseException:
+        out.unlink(missing_ok=True)  # it would not work
+        raise
     click.echo(
         f"wrote {out}: works once, until {made.not_after:%Y-%m-%d %H:%M} UTC; whoever holds it can join as {site}"
     )
+    if out.stat().st_mode & 0o077:
+        click.echo(f"warning: others on this machine can read {out}: its file system keeps no permissions", err=True)
     click.echo(f"next, at the site: site-agent join {shlex.quote(out.name)} --manifest MANIFEST.csv")
+
+
+INVITATION_HEAD = b"# Invitation of site "
+
+
+def _invitation_file(site: str, out: Path | None) -> Path:
+    """Return where to write an invitation. Raises RunError where a file lies there that is none, StorageError."""
+    out = out or Path(f"{site}.invitation.toml")
+    with disk(out, "read"):
+        out = out / f"{site}.invitation.toml" if out.is_dir() else out
+        if out.exists() and not _is_invitation(out):
+            raise RunError(
+                f"{out} is there already, and is no invitation: nothing was written",
+                cause="--out names a file that holds something else",
+                next_step="name another file with --out",
+            )
+    return out
+
+
+def _is_invitation(file: Path) -> bool:
+    if not file.is_file():
+        return False
+    with file.open("rb") as content:
+        return content.read(len(INVITATION_HEAD)) == INVITATION_HEAD
+
+
+def begin(home: Home, mode: Mode, *, new: bool) -> None:
+    """Begin a run without listening: whatever starts the coordinator next, goes on with it."""
+    home.config()
+    with home.locked():
+        journal, blobs = Journal(home.journal), BlobStore(home.blobs)
+        last = history.unfinished(home, journal)
+        if last is not None and not new:
+            raise _is_unfinished(home, last)
+        record = _begun(home, journal, blobs, mode, instead_of=last)
+        journal.close()
+    click.echo(f"begun: run {record.run}, sites {', '.join(record.plan.sites)}")
+    click.echo(f"next: start the service, or {home.command('start')}")
 
 
 def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
     """Run the federation; goes on by itself with an unfinished run."""
-    from coordinator import results
-    from coordinator.engine import Engine
-    from coordinator.service import check_free
-    from fedcervix.allocator import share_memory_among_threads
-    from fedcervix.blobs import BlobStore
-
     share_memory_among_threads()
-    bind = bind or home.config().listen.bind
+    to = _bound(bind, home.config().listen.bind)
     with home.locked():
-        check_free(bind, home.config_file)
+        check_free(to, home.config_file)
         certify_self(home, datetime.now(UTC))
         journal, blobs = Journal(home.journal), BlobStore(home.blobs)
         record = _run_to_do(home, journal, blobs, mode, new=new)
         engine = Engine(journal, blobs, record)
         _heed_revocations(home, engine)
-        _serve(home, engine, blobs, bind)
+        _serve(home, engine, blobs, to)
         journal.close()
         run = engine.run
     if not run.ended:
         click.echo(f"stopped; the run goes on with: {home.command('start')}", err=True)
         sys.exit(130)
-    _announce(home, run.outcome or Outcome.ABORTED, run.reason, results.store(run, blobs, home.results))
+    results.store(run, blobs, home.results)
+    _announce(home, run.run, run.outcome or Outcome.ABORTED, run.reason)
+
+
+def _bound(option: str, configured: str) -> Address:
+    """Return where to listen. Raises ConfigError."""
+    try:
+        return Address.parse(option or configured, port_min=0)
+    except ValueError as error:
+        raise ConfigError(
+            f"--bind {error}",
+            cause="the address to listen on is written as [listen] bind is",
+            next_step="give the command again with --bind HOST:PORT",
+        ) from error
 
 
 def _run_to_do(home: Home, journal: Journal, blobs: BlobStore, mode: Mode | None, *, new: bool) -> RunRecord:
     """Return the unfinished run, or begin one."""
-    from coordinator import results
-
-    last = next(reversed(journal.runs()), None)
-    if last is not None:
-        run = replay(begin_of(last), journal.events(last.run))
-        stored = (home.results / last.run / results.RECORD_FILE).exists()
-        if not new and not (run.ended and stored):  # not stored: the process was killed at the very end
-            return _resumed(home, last, mode)
-        if run.ended:
-            results.store(run, blobs, home.results)
+    last = history.unfinished(home, journal)
+    if last is not None and not new:
+        return _resumed(home, last, mode)
     if mode is None:
-        raise RunError("no unfinished run to go on with", next_step=home.command("start --mode csfssl (or ppfssl)"))
+        raise RunError(
+            "no unfinished run to go on with",
+            cause="the last run has ended, or none has begun; a run begins when its mode is named",
+            next_step=f"{home.command('start --mode csfssl')} (or ppfssl)",
+        )
+    return _begun(home, journal, blobs, mode, instead_of=last)
+
+
+def _begun(home: Home, journal: Journal, blobs: BlobStore, mode: Mode, *, instead_of: RunRecord | None) -> RunRecord:
+    """Begin a run, and abandon an unfinished one for it. What is wrong with the plan or its first model, is said first.
+
+    Raises ConfigError, ModelError, StorageError.
+    """
     plan, now = home.plan(mode), time.time()
-    name = f"{datetime.fromtimestamp(now, UTC):%Y%m%d-%H%M%S}-{mode}-{plan.digest[:8]}"
-    record = RunRecord(name, plan, _given_base(home, blobs), now)
+    base = first_model.taken_in(home, blobs, plan)
+    if instead_of is not None:
+        history.abandon(home, journal, blobs, instead_of, now)
+    record = history.new_record(plan, base, now)
     journal.begin(record)
-    logger(run=name).info("run begins", mode=mode, sites=",".join(plan.sites), plan=plan.digest)
+    logger(run=record.run).info("run begins", mode=mode, sites=",".join(plan.sites), plan=plan.digest)
     return record
 
 
@@ -141,11 +196,7 @@ def _heed_revocations(home: Home, engine: Engine) -> None:
 
 def _resumed(home: Home, record: RunRecord, mode: Mode | None) -> RunRecord:
     if mode is not None and mode != record.plan.mode:
-        raise RunError(
-            f"run {record.run} is unfinished, and its mode is {record.plan.mode}",
-            cause="the coordinator was stopped before the run's end",
-            next_step=f"`{home.command('start')}` goes on with it; with --new it is abandoned",
-        )
+        raise _is_unfinished(home, record)
     changed = differences(record.plan, home.plan(record.plan.mode))
     if changed:
         logger(run=record.run).warning(
@@ -156,34 +207,22 @@ def _resumed(home: Home, record: RunRecord, mode: Mode | None) -> RunRecord:
     return record
 
 
-def _given_base(home: Home, blobs: BlobStore) -> str:
-    """Take in the first model that the configuration names; return its digest, or nothing."""
-    from fedcervix.weights import digest_file, vet_base
-
-    given = home.config().run.base
-    if not given:
-        return ""
-    file = home.folder / given
-    with disk(file, "read"):
-        digest = digest_file(file)
-    vet_base(file)
-    if not blobs.has(digest):
-        scratch = blobs.scratch("base")
-        with disk(scratch, "write"):
-            shutil.copyfile(file, scratch)
-        blobs.adopt(scratch, digest)
-    return digest
+def _is_unfinished(home: Home, record: RunRecord) -> RunError:
+    return RunError(
+        f"run {record.run} is unfinished, and its mode is {record.plan.mode}",
+        cause="the coordinator was stopped before the run's end",
+        next_step=f"`{home.command('start')}` goes on with it; with --new it is abandoned",
+    )
 
 
-def _serve(home: Home, engine: Engine, blobs: BlobStore, bind: str) -> None:
-    from coordinator.service import STOP_GRACE, Service, serve
-
+def _serve(home: Home, engine: Engine, blobs: BlobStore, to: Address) -> None:
     service = Service(home, Registry(home.registry), engine, blobs)
-    server, port = serve(home, service, bind=bind, sites=len(engine.run.plan.sites))
+    server, port = serve(home, service, to=to, sites=len(engine.run.plan.sites))
+    bound = Address(to.host, port)
     try:
-        write_whole(home.running, json.dumps({"pid": os.getpid(), "port": port}).encode())
-        _on_signals(engine.stop, STOP_GRACE.total_seconds())
-        logger(run=engine.run.run).info("listening", bind=f"{bind.rpartition(':')[0]}:{port}")
+        home.write_running(os.getpid(), bound)
+        _on_signals(engine.stop)
+        logger(run=engine.run.run).info("listening", bind=str(bound))
         engine.drive()
     finally:
         engine.stop()
@@ -191,11 +230,11 @@ def _serve(home: Home, engine: Engine, blobs: BlobStore, bind: str) -> None:
         home.running.unlink(missing_ok=True)
 
 
-def _on_signals(stop: Callable[[], None], grace_s: float) -> None:
+def _on_signals(stop: Callable[[], None]) -> None:
     """The first signal drains; a second one leaves at once (everything acknowledged is on disk)."""
 
     def in_order() -> None:
-        logger().info("stopping", calls_end_within_s=grace_s, again="ends it at once")
+        logger().info("stopping", calls_end_within_s=STOP_GRACE.total_seconds(), again="ends it at once")
         stop()
 
     def handle(_number: int, _frame: object) -> None:
@@ -207,151 +246,83 @@ def _on_signals(stop: Callable[[], None], grace_s: float) -> None:
     signal.signal(signal.SIGINT, handle)
 
 
-def _announce(home: Home, outcome: Outcome, reason: str, folder: Path) -> None:
+def _announce(home: Home, run: str, outcome: Outcome, reason: str) -> None:
+    has_model = results.model_of(home.results, run).exists()
     click.echo(f"{outcome.value}: {reason}")
-    click.echo(f"model and record: {folder}")
+    click.echo(f"{'model and record' if has_model else 'record (there is no model)'}: {home.results / run}")
     if outcome is not Outcome.OK:
         click.echo(f"see who was missing, when and why: {home.command('status')}")
     sys.exit(EXIT_OF[outcome])
 
 
-def status(home: Home, *, watch: bool, as_json: bool) -> None:
-    """Show who does what, since when, until when."""
-    from coordinator.terminal import render
-
-    console = stdout_console()
-    if not watch:
-        document = _overview(home)
-        click.echo(json.dumps(document, indent=2)) if as_json else console.print(render(document))
-    elif as_json:
-        for document in _pictures(home):
-            click.echo(json.dumps(document))
-    else:
-        from rich.live import Live
-
-        with Live(console=console, auto_refresh=False) as live:
-            for document in _pictures(home):
-                live.update(render(document), refresh=True)
-
-
-def _pictures(home: Home) -> Iterator[dict[str, Any]]:
-    """Yield how things stand as it changes, until the run has ended; while no coordinator runs, by the journal."""
-    pauses, awhile = Pauses(), threading.Event()
-    while True:
-        for document in _watched(home):
-            pauses.reset()
-            yield document
-        document = _from_journal(home)
-        yield document
-        if document["outcome"] and home.read_running() is None:
-            return
-        awhile.wait(pauses.next_s())
-
-
-def _watched(home: Home) -> Iterator[dict[str, Any]]:
-    """Yield what the running coordinator says, until it ends; nothing where none is running."""
-    running = home.read_running()
-    if running is None:
-        return
-    from fedcervix import rpc
-
-    with _operators_line(home, running) as channel:
-        try:
-            for reply in rpc.calls(rpc.stub(channel, rpc.WATCH)(wire.OverviewRequest()), _address(running)):
-                yield json.loads(reply.json)
-        except LinkError:  # it was stopped or killed
-            return
-
-
-def _overview(home: Home) -> dict[str, Any]:
-    """Ask the running coordinator; where none runs, read the journal."""
-    reply = _ask(home, "OVERVIEW", wire.OverviewRequest())
-    if reply is not None:
-        document: dict[str, Any] = json.loads(reply.json)
-        return document
-    return _from_journal(home)
-
-
-def _from_journal(home: Home) -> dict[str, Any]:
-    nothing = RunError("no run has begun here yet", next_step=home.command("start --mode csfssl"))
-    if not home.journal.exists():
-        raise nothing
-    with contextlib.closing(Journal(home.journal)) as journal:
-        last = next(reversed(journal.runs()), None)
-        if last is None:
-            raise nothing
-        run = replay(begin_of(last), journal.events(last.run))
-    from coordinator.overview import overview
-
-    trouble = "" if run.ended else f"the coordinator is not running; go on with: {home.command('start')}"
-    return overview(run, {}, now=time.time(), trouble=trouble)
-
-
-def _ask(home: Home, method: Literal["OVERVIEW", "COMMAND"], request: Any) -> Any | None:
-    """Call a method of `fedcervix.rpc` as the running coordinator's operator; None where none is running."""
-    running = home.read_running()
-    if running is None:
-        return None
-    import grpc
-
-    from fedcervix import rpc
-
-    with _operators_line(home, running) as channel:
-        try:
-            return rpc.stub(channel, getattr(rpc, method))(request, timeout=10, wait_for_ready=True)
-        except grpc.RpcError as error:
-            raise rpc.translate(error, _address(running), next_step=home.command("status")) from error
-
-
-def _operators_line(home: Home, running: dict[str, Any]) -> grpc.Channel:
-    from fedcervix import rpc
-
-    keys = {f"{part}_pem": home.pem(file) for part, file in _OPERATOR.items()}
-    return rpc.channel(_address(running), **keys, here=True)
-
-
-def _address(running: dict[str, Any]) -> str:
-    return f"localhost:{running['port']}"
-
-
-_OPERATOR = {"authority": "authority.crt", "certificate": "operator.crt", "key": "operator.key"}
-
-
 def revoke(home: Home, site: str) -> None:
     """Withdraw a site's certificates and invitations; its open connections are cut at once."""
+    home.insist()
     count = Registry(home.registry).revoke(site, datetime.now(UTC))
     click.echo(f"revoked {count} certificate(s) and invitation(s) of {site}")
-    reply = _ask(home, "COMMAND", wire.CommandRequest(revoked=site))
+    reply = ask(home, rpc.COMMAND, wire.CommandRequest(revoked=site))
     click.echo(reply.text if reply else "no coordinator is running; it will not be let in at the next start")
 
 
 def abort(home: Home, reason: str) -> None:
-    """End the run before its time."""
-    _command_running(home, wire.CommandRequest(abort=reason))
+    """End the run before its time, also while no coordinator is running."""
+    reply = _asked(home, wire.CommandRequest(abort=reason))
+    if reply is not None:
+        click.echo(reply.text)
+        return
+    with home.locked():
+        journal, blobs = Journal(home.journal), BlobStore(home.blobs)
+        last = history.unfinished(home, journal)
+        if last is None:
+            raise RunError(
+                "there is no unfinished run to abort",
+                cause="the last run has ended, or none has begun",
+                next_step=home.command("runs"),
+            )
+        history.abandon(home, journal, blobs, last, time.time(), reason=f"aborted by the operator: {reason[:400]}")
+        journal.close()
+    click.echo(f"run {last.run} is aborted; the sites hear of it when the next run begins")
 
 
 def stop(home: Home) -> None:
     """Stop the coordinator; the run goes on at the next start."""
-    _command_running(home, wire.CommandRequest(stop=True))
-
-
-def _command_running(home: Home, request: wire.CommandRequest) -> None:
-    reply = _ask(home, "COMMAND", request)
+    reply = _asked(home, wire.CommandRequest(stop=True))
     if reply is None:
-        raise RunError("no coordinator is running", next_step=home.command("start"))
+        raise RunError(
+            "no coordinator is running",
+            cause="it has ended already, or another home was meant",
+            next_step=home.command("status"),
+        )
     click.echo(reply.text)
 
 
-def export(home: Home, run: str | None, folder: Path | None) -> None:
-    """Copy a finished run's model and record to FOLDER; without RUN, list what there is."""
-    from coordinator import results
+def _asked(home: Home, request: wire.CommandRequest) -> Any | None:
+    home.insist()
+    return ask(home, rpc.COMMAND, request)
 
-    there = sorted(path.name for path in home.results.glob("*") if path.is_dir())
-    if run is None or folder is None:
-        click.echo("\n".join(there) or "no run has finished yet")
+
+def export(home: Home, run: str | None, folder: Path | None) -> None:
+    """Copy an ended run's model and record to FOLDER; without RUN, list the runs."""
+    if run is None:
+        runs(home, as_json=False)
         return
+    home.insist()
+    there = results.names(home.results)
     if run not in there:
-        raise RunError(f"no finished run {run!r}", cause=f"finished: {', '.join(there) or 'none'}")
-    with disk(folder, "write"):
-        shutil.copytree(home.results / run, folder, dirs_exist_ok=True)
-    click.echo(f"wrote {folder / results.MODEL_FILE} and {folder / results.RECORD_FILE}")
+        raise _not_to_export(home, run, there)
+    folder = folder or Path(run)
+    files = results.export(home.results, run, folder)
+    click.echo(f"wrote {' and '.join(map(str, files))}")
+    if not results.model_of(home.results, run).exists():
+        click.echo(f"run {run} has no model: it was aborted before a round was completed")
+
+
+def _not_to_export(home: Home, run: str, there: list[str]) -> RunError:
+    known = {entry.run: entry for entry in history.entries(home)}
+    if run not in known:
+        return history.no_such_run(run, [*known], home)
+    return RunError(
+        f"run {run} is unfinished: there is nothing to export yet",
+        cause=f"runs that have ended: {', '.join(there) or 'none'}",
+        next_step=home.command(f"status {run}"),
+    )

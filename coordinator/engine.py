@@ -14,8 +14,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from coordinator.history import replayed
 from coordinator.instances import Acting, admit, heeded, refusal
-from coordinator.liveness import Line, Liveness
+from coordinator.liveness import STOPPED, Line, Liveness
 from fedcervix.aggregate import Momentum, aggregate
 from fedcervix.blobs import BlobStore
 from fedcervix.codec import Claim, Progress
@@ -33,7 +34,7 @@ from fedcervix.events import (
     Tick,
     UpdateStored,
 )
-from fedcervix.journal import Journal, RunRecord, begin_of
+from fedcervix.journal import Journal, RunRecord
 from fedcervix.log import logger
 from fedcervix.pauses import Pauses
 from fedcervix.rounding import Rounded, rebuild, round_model
@@ -48,7 +49,6 @@ from fedcervix.rounds import (
     duty,
     instruction,
     last_step,
-    replay,
     step,
 )
 from fedcervix.weights import read_layout, vet, vet_base, vet_layout
@@ -84,7 +84,7 @@ class Engine:
         """sites that were told to leave"""
         self._litter = True
         """models may lie there that were put away, also by the process before this one"""
-        self._run = replay(begin_of(record), journal.events(record.run))
+        self._run = replayed(journal, record)
         self._acting: dict[str, Acting] = {}
         self._streams: dict[str, object] = {}
         self._sound: dict[str, str] = {}
@@ -134,6 +134,12 @@ class Engine:
             self._liveness.heard(site, progress)
             if self._run.site(site).presence is Presence.SILENT and not self._run.ended:
                 self.submit(SiteAttached(site, self._clock_s()))
+
+    def stopped(self, site: str) -> None:
+        """Note that a site's engineer has stopped its agent: its lease runs on, and what is said of it is true."""
+        with self._changed:
+            self._liveness.stopped(site)
+            self._tell()
 
     def take_update(self, update: UpdateStored) -> Answer:
         """Vet a model that has arrived, then submit it. Raises RemoteError where it is not fit to be averaged."""
@@ -382,7 +388,8 @@ class Engine:
         with self._changed:
             self._woke()
             for site in self._silent_sites():
-                self.submit(SiteSilent(site, self._clock_s()))
+                reason = STOPPED if self._liveness.signs[site].stopped else ""
+                self.submit(SiteSilent(site, self._clock_s(), reason))
         self.submit(Tick(self._clock_s()))
 
     def _average_or_abort(self, work: Aggregate) -> None:

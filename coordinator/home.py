@@ -16,48 +16,19 @@ import json
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedcervix.address import Address, check_address
 from fedcervix.config import apply_profile, build, read_toml
 from fedcervix.errors import ConfigError, RunError
-from fedcervix.files import write_secret
+from fedcervix.files import write_whole
 from fedcervix.locks import held, is_held
 from fedcervix.plan import SITE_NAME, STRICT, Mode, Plan, check
 from fedcervix.storage import disk
 
 if TYPE_CHECKING:
     from fedcervix.identity import Authority
-
-CONFIG_TEMPLATE = """\
-# Configuration of a fedcervix coordinator. Every key is explained in docs/configuration.md.
-
-[federation]
-name = "{name}"
-
-[listen]
-bind = "{bind}"            # the one port; sites dial in to it, the coordinator never dials out
-advertise = "{advertise}"  # how sites reach it, from where they are: HOST:PORT, written into invitations
-
-[run]
-sites = {sites}            # the declared roster, in the order of averaging and of the ring
-profile = "{profile}"      # paper, recommended or demo; the tables below override single keys
-# base = "first.safetensors"  # a first model made elsewhere; without it a site makes one from the seed
-
-[run.terms]                # how the sites federate
-# rounds = 50              # at most
-# epochs_per_round = 1     # E of the paper
-# seed = 0
-
-[run.recipe]               # how a site trains
-# architecture = "resnet50"
-# batch_images = 8         # N of the paper
-
-[run.recipe.augment]
-# rotation_deg = 20.0
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +113,6 @@ class Home:
         """Address and process of the running coordinator."""
         return self.folder / "running.json"
 
-    def command(self, words: str) -> str:
-        """Return a command to type that means this home, whatever is in its path."""
-        return f"coordinator --home {shlex.quote(str(self.folder))} {words}"
-
     def key_file(self, name: str) -> Path:
         """Return where the key or certificate `name` lies."""
         return self.folder / "keys" / name
@@ -155,10 +122,46 @@ class Home:
         with disk(self.key_file(name), "read"):
             return self.key_file(name).read_bytes()
 
+    def command(self, words: str) -> str:
+        """Return a command to type that means this home, whatever is in its path."""
+        return f"coordinator --home {shlex.quote(str(self.folder))} {words}"
+
+    def has(self, path: Path) -> bool:
+        """Say whether a file of the home is there. Raises StorageError where this user may not know."""
+        with disk(path, "read"):
+            try:
+                path.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+        return True
+
+    def insist(self) -> None:
+        """Raise ConfigError unless this is a coordinator's home, StorageError where this user may not know."""
+        if self.has(self.config_file):
+            return
+        if self.has(self.folder / "site.toml"):
+            raise ConfigError(
+                f"{self.folder} is a site's home, not a coordinator's",
+                cause="wrong --home, or the wrong program",
+                next_step=f"site-agent --home {shlex.quote(str(self.folder))} check, or give --home another folder",
+            )
+        if self.has(self.key_file("authority.key")):
+            raise ConfigError(
+                f"{self.folder} holds a federation's keys, but no {self.config_file.name}",
+                cause="the file was deleted, or the folder was restored in part",
+                next_step=f"restore {self.config_file} from a backup; a new federation needs another folder",
+            )
+        missing = "holds no coordinator.toml" if self.has(self.folder) else "does not exist"
+        raise ConfigError(
+            f"{self.folder} is not a coordinator's home: it {missing}",
+            cause="wrong --home, or not set up yet",
+            next_step=self.command("init"),
+        )
+
     def config(self) -> Config:
-        """Return the configuration. Raises ConfigError."""
-        raw = read_toml(self.config_file, hint=self.command("init"))
-        return build(Config, raw, source=self.config_file)
+        """Return the configuration. Raises ConfigError, StorageError."""
+        self.insist()
+        return build(Config, read_toml(self.config_file), source=self.config_file)
 
     def plan(self, mode: Mode) -> Plan:
         """Return the plan that the configuration describes. Raises ConfigError."""
@@ -188,12 +191,16 @@ class Home:
             )
         return str(Address(advertise.host, now_running["port"]))
 
+    def is_running(self) -> bool:
+        """Say whether a coordinator holds this home, also while it is only starting. Raises StorageError."""
+        return is_held(self._running_lock)
+
     def read_running(self) -> dict[str, Any] | None:
         """Return address and process of the running coordinator; None where none runs, or one is only starting.
 
         Raises StorageError where this user may not know.
         """
-        if not is_held(self._running_lock):
+        if not self.is_running():
             return None
         with disk(self.running, "read"):
             try:
@@ -202,6 +209,12 @@ class Home:
                 return None
         found: dict[str, Any] = json.loads(text)
         return found
+
+    def write_running(self, pid: int, bound: Address) -> None:
+        """Let commands on this machine know where the coordinator listens. Raises StorageError."""
+        host = "localhost" if bound.is_everywhere else bound.host
+        running = {"pid": pid, "port": bound.port, "address": str(Address(host, bound.port))}
+        write_whole(self.running, json.dumps(running).encode())
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -218,52 +231,12 @@ class Home:
         )
         with held(self.folder / "lock", busy=busy):
             with disk(self.running, "write"):
-                self.running.unlink(missing_ok=True)  # what a killed one left
+                self.running.unlink(
+                    missing_ok=True
+                )  # what a killed one left: nobody reads it once the next lock is held
             with held(self._running_lock, busy=None):  # held by others for an instant at most
                 yield
 
     @property
     def _running_lock(self) -> Path:
         return self.folder / "running.lock"
-
-
-def create(
-    home: Home, *, name: str, bind: str, advertise: str, sites: tuple[str, ...], profile: str, now: datetime
-) -> None:
-    """Make a home folder with authority, certificates and a commented configuration. Raises RunError, IdentityError."""
-    if home.config_file.exists():
-        raise RunError(f"{home.folder} is already a coordinator's home", next_step=f"edit {home.config_file}")
-    from fedcervix import identity
-
-    authority_key = identity.new_key()
-    authority = identity.Authority(identity.new_authority(name, authority_key, now), authority_key)
-    text = CONFIG_TEMPLATE.format(
-        name=name, bind=bind, advertise=advertise, sites=json.dumps(list(sites)), profile=profile
-    )
-    with disk(home.folder, "write"):
-        home.key_file("").mkdir(parents=True, mode=0o700)
-        home.blobs.mkdir()
-        home.results.mkdir()
-        write_secret(home.key_file("authority.key"), authority.key_pem)
-        home.key_file("authority.crt").write_bytes(authority.certificate_pem)
-        home.config_file.write_text(text)
-    home.config()
-    certify_self(home, now)
-
-
-def certify_self(home: Home, now: datetime) -> None:
-    """Make the server's and the operator's keys and certificates anew; done at init and at every start."""
-    from fedcervix import identity
-
-    authority, config = home.authority(), home.config()
-    hosts = {config.listen.advertise.rpartition(":")[0], "localhost", "127.0.0.1"}
-    for name, role, lifetime, named in (
-        ("server", "coordinator", identity.SERVER_LIFETIME, tuple(sorted(hosts))),
-        ("operator", "operator", identity.OPERATOR_LIFETIME, ()),
-    ):
-        key = identity.new_key()
-        who = identity.Identity(config.federation.name, role)  # type: ignore[arg-type]
-        certificate = identity.issue(authority, identity.public_key(key), who, now, lifetime, named)
-        with disk(home.key_file(name), "write"):
-            write_secret(home.key_file(f"{name}.key"), key)
-            home.key_file(f"{name}.crt").write_bytes(certificate)

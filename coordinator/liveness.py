@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from fedcervix.codec import Progress
 
+STOPPED = "stopped by its engineer"
+
 
 @dataclass(slots=True)
 class Sign:
@@ -23,6 +25,8 @@ class Sign:
     cut_s: float | None = None
     """when its stream ended; None where it is open, or there was none yet"""
     progress: Progress | None = None
+    stopped: bool = False
+    """its engineer has stopped it, and it has not come back"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,8 @@ class Line:
     lease_ends_in_s: float | None
     """None: no lease runs"""
     progress: Progress | None
+    stopped: bool = False
+    """the site's engineer has stopped its agent"""
 
 
 class Liveness:
@@ -57,7 +63,12 @@ class Liveness:
     def opened(self, site: str) -> None:
         """A site listens."""
         self.heard(site)
-        self.signs[site].connected, self.signs[site].cut_s = True, None
+        self.signs[site].connected, self.signs[site].cut_s, self.signs[site].stopped = True, None, False
+
+    def stopped(self, site: str) -> None:
+        """A site's engineer has stopped its agent."""
+        self.heard(site)
+        self.signs[site].stopped = True
 
     def closed(self, site: str) -> None:
         """A site's line was cut."""
@@ -69,7 +80,7 @@ class Liveness:
         sign = self.signs[site]
         cut_for_s = None if sign.cut_s is None else self._clock_s() - sign.cut_s
         lease_s, unheard_for_s = self.lease_ends_in_s(site, working=working), self._clock_s() - sign.at_s
-        return Line(sign.connected, cut_for_s, unheard_for_s, lease_s, sign.progress)
+        return Line(sign.connected, cut_for_s, unheard_for_s, lease_s, sign.progress, sign.stopped)
 
     def alive(self, site: str) -> bool:
         """Say whether a site's stream is open, or something was heard of it within its lease."""

@@ -1,4 +1,8 @@
-"""How things stand, as one JSON-able document: what `coordinator status --json` prints and `--watch` draws."""
+"""How things stand, as one JSON-able document: what `coordinator status --json` prints and `--watch` draws.
+
+Texts that sites have said are cut to a length and freed of control characters, so that the document without its ledger
+has a bound (see `coordinator.changes`).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from coordinator.liveness import Line
+from coordinator.liveness import STOPPED, Line
+from fedcervix.events import SiteFailed
 from fedcervix.plan import Plan
 from fedcervix.rounds import Phase, Presence, Round, Run, Then, Wait, instruction, mean_loss, waits, weights
 from fedcervix.rpc import SIGN_S
@@ -16,12 +21,17 @@ UNHEARD = "nothing is heard of it"
 UNHEARD_S = 2 * SIGN_S
 """two signs of life that did not come"""
 NOT_BACK = "it has not connected since the coordinator was started"
+REASON_CHARS_MAX = 700
+"""of a site's reason; the whole of a failure stands under `failures`"""
+WAIT_CHARS_MAX = 300
+"""of the reason of a wait, or of a site's absence from a round"""
 
 
-def overview(run: Run, lines: Mapping[str, Line], *, now: float, trouble: str = "") -> dict[str, Any]:
+def overview(run: Run, lines: Mapping[str, Line], *, now: float, trouble: str = "", since: int = 0) -> dict[str, Any]:
     """Return the document. Times are Unix seconds; `*_s` are durations in seconds.
 
-    `lines`: how each site's line is; empty where no coordinator is running.
+    `lines`: how each site's line is; empty where no coordinator is running. `since`: the ledger begins with the round
+    after this one.
     """
     sites = [_site(run, name, lines.get(name), now) for name in run.plan.sites]
     return {
@@ -40,9 +50,30 @@ def overview(run: Run, lines: Mapping[str, Line], *, now: float, trouble: str = 
         "trouble": trouble,
         "sites": sites,
         "waits": [_wait(wait, site) for wait in waits(run) for site in sites if site["site"] == wait.site],
-        "ledger": [ledger_line(run, round_) for round_ in run.rounds],
-        "failures": [dataclasses.asdict(failure) for failure in run.failures],
+        "ledger": [_shortened(ledger_line(run, round_)) for round_ in run.rounds[since:]],
+        "failures": _failures(run),
     }
+
+
+def _failures(run: Run) -> list[dict[str, Any]]:
+    mended = {(mended.site, mended.incident): mended.at for mended in run.mended}
+    return [_failure(failure, mended.get((failure.site, failure.incident))) for failure in run.failures]
+
+
+def _failure(failure: SiteFailed, mended_at: float | None) -> dict[str, Any]:
+    texts = {key: shown(value) for key, value in dataclasses.asdict(failure).items() if isinstance(value, str)}
+    return {**dataclasses.asdict(failure), **texts, "mended_at": mended_at}
+
+
+def _shortened(line: dict[str, Any]) -> dict[str, Any]:
+    missing = [{**one, "reason": shown(one["reason"], WAIT_CHARS_MAX)} for one in line["missing"]]
+    return {**line, "missing": missing}
+
+
+def shown(words: str, chars_max: int = REASON_CHARS_MAX) -> str:
+    """Return what a site said, cut to a length, without what would move the cursor or begin a line."""
+    plain = "".join(letter if letter.isprintable() else "?" for letter in words)
+    return plain if len(plain) <= chars_max else f"{plain[: chars_max - 3]}..."
 
 
 def _site(run: Run, name: str, line: Line | None, now: float) -> dict[str, Any]:
@@ -55,15 +86,15 @@ def _site(run: Run, name: str, line: Line | None, now: float) -> dict[str, Any]:
         "site": name,
         "presence": site.presence.value,
         "since": site.since,
-        "reason": site.reason,
+        "reason": shown(site.reason),
         "connected": bool(line and line.connected),
         "cut_at": now - lost_for_s if lost_for_s is not None else None,
         "line": lost if site.presence in (Presence.PRESENT, Presence.SILENT) else "",
         "doing": str(asked) if asked is not None else "",
-        "stage": progress.stage if current and progress else "",
+        "stage": shown(progress.stage) if current and progress else "",
         "done": progress.done if current and progress else 0,
         "of": progress.of if current and progress else 0,
-        "unit": progress.unit if current and progress else "",
+        "unit": shown(progress.unit) if current and progress else "",
         "loss": progress.loss if current and progress else 0.0,
         "images_per_s": progress.images_per_s if current and progress else 0.0,
         "lease_ends_at": now + line.lease_ends_in_s if line and line.lease_ends_in_s is not None else None,
@@ -74,6 +105,8 @@ def _lost(line: Line | None) -> tuple[str, float | None]:
     """Say what is wrong with a line, and for how many seconds; ("", None) where nothing is."""
     if line is None:
         return "", None
+    if line.stopped:
+        return STOPPED, line.cut_for_s or line.unheard_for_s
     if line.connected:
         return (UNHEARD, line.unheard_for_s) if line.unheard_for_s > UNHEARD_S else ("", None)
     return NOT_BACK if line.cut_for_s is None else LINE_CUT, line.cut_for_s
@@ -81,10 +114,10 @@ def _lost(line: Line | None) -> tuple[str, float | None]:
 
 def _wait(wait: Wait, site: dict[str, Any]) -> dict[str, Any]:
     """Who is waited for; one that works, but whose line is cut, for no longer than its lease."""
-    down = bool(site["line"])
+    down, reason = bool(site["line"]), shown(wait.reason, WAIT_CHARS_MAX)
     return {
         "site": wait.site,
-        "reason": f"{wait.reason}; {site['line']}" if down else wait.reason,
+        "reason": f"{reason}; {site['line']}" if down else reason,
         "since": wait.since,
         "cut_at": site["cut_at"] if down else None,
         "until": site["lease_ends_at"] if down and wait.then is Then.LEASE else wait.until,

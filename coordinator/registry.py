@@ -28,7 +28,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from fedcervix.databases import translated
 from fedcervix.errors import IdentityError, StorageError
+from fedcervix.storage import disk
 
 BUSY_TIMEOUT_S = 10.0
 """how long a call waits while another process writes; a write takes milliseconds"""
@@ -67,22 +69,6 @@ CLOSED_CERTIFICATE = {
     "revoked": "the operator revoked this site",
 }
 
-# primary SQLite result code -> (likely cause, next step)
-FAULTS: dict[int, tuple[str, str]] = {
-    sqlite3.SQLITE_FULL: ("the disk is full", "free some space (`df -h`) and try again; nothing was lost"),
-    sqlite3.SQLITE_IOERR: ("the disk is full or failing", "look at `df -h` and `dmesg`, then try again"),
-    sqlite3.SQLITE_READONLY: ("this user may not write the file", "run as the user who owns the home folder (`ls -l`)"),
-    sqlite3.SQLITE_PERM: ("this user may not use the file", "run as the user who owns the home folder (`ls -l`)"),
-    sqlite3.SQLITE_CANTOPEN: (
-        "the home folder is missing or not accessible",
-        "check its path; a new one: `coordinator init HOME`",
-    ),
-    sqlite3.SQLITE_BUSY: ("another process holds the file", "end other `coordinator` commands and try again"),
-    sqlite3.SQLITE_NOTADB: ("the file is damaged, or is another one", "restore the home folder from a backup"),
-    sqlite3.SQLITE_CORRUPT: ("the file is damaged", "restore the home folder from a backup"),
-}
-UNKNOWN_FAULT = ("the file does not have the expected form", "restore the home folder from a backup")
-
 
 @dataclass(frozen=True, slots=True)
 class SiteEntry:
@@ -103,11 +89,8 @@ class Registry:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
+        with disk(path, "write"):
             path.touch(mode=0o600)  # SQLite's side files take the same mode
-        except OSError as error:
-            cause, next_step = FAULTS[sqlite3.SQLITE_CANTOPEN]
-            raise StorageError(f"cannot open {path}: {error.strerror}", cause=cause, next_step=next_step) from error
         with self._connection() as connection:
             # A reader of a write-ahead log needs room on the disk; of a file with a rollback journal it needs none,
             # so a full disk does not lock the sites out.
@@ -198,7 +181,7 @@ class Registry:
     def _connection(self) -> Iterator[sqlite3.Connection]:
         # mode=rw: a file that vanished under a running coordinator is an error, not an empty registry.
         uri = f"{self._path.absolute().as_uri()}?mode=rw"
-        with _translated(self._path):
+        with translated(self._path, "the registry"):
             opened = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
             with closing(opened) as connection:
                 connection.execute("PRAGMA synchronous = FULL")
@@ -210,16 +193,6 @@ class Registry:
         with self._connection() as connection, connection:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-        cause, next_step = FAULTS.get(code & 0xFF, UNKNOWN_FAULT)  # the low byte is the primary code
-        raise StorageError(f"the registry {path} cannot be used: {error}", cause=cause, next_step=next_step) from error
 
 
 def _create(connection: sqlite3.Connection, path: Path) -> None:

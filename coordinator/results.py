@@ -1,4 +1,4 @@
-"""What a finished run leaves behind: the cervix model, and the record of how it came about."""
+"""What an ended run leaves behind: the cervix model where there is one, and the record of how it came about."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 from coordinator.overview import ledger_line
 from fedcervix import __version__
 from fedcervix.blobs import BlobStore
-from fedcervix.files import write_whole
+from fedcervix.errors import RunError, StorageError
+from fedcervix.files import make_folder, write_whole
 from fedcervix.rounds import Run
 from fedcervix.storage import disk
 
@@ -37,12 +38,82 @@ def record(run: Run) -> dict[str, Any]:
 
 def store(run: Run, blobs: BlobStore, results: Path) -> Path:
     """Write model and record of an ended run to its folder; done twice, it does the same. Raises StorageError."""
-    folder = results / run.run
-    with disk(folder, "write"):
-        folder.mkdir(parents=True, exist_ok=True)
-        if run.best_round:
-            making = folder / f".{MODEL_FILE}"
-            shutil.copyfile(blobs.path(run.best.candidate), making)
-            making.replace(folder / MODEL_FILE)
+    folder = make_folder(results / run.run)
+    if run.best_round:
+        _copy(blobs.path(run.best.candidate), folder / MODEL_FILE)
     write_whole(folder / RECORD_FILE, json.dumps(record(run), indent=2).encode())
     return folder
+
+
+def is_stored(results: Path, run: str) -> bool:
+    """Say whether a run has ended and left its record. Raises StorageError."""
+    with disk(results, "read"):
+        return (results / run / RECORD_FILE).is_file()
+
+
+def read(results: Path, run: str) -> dict[str, Any]:
+    """Return the record of an ended run. Raises StorageError."""
+    file = results / run / RECORD_FILE
+    with disk(file, "read"):
+        text = file.read_bytes()
+    try:
+        found: dict[str, Any] = json.loads(text)
+    except ValueError as error:
+        raise StorageError(
+            f"{file} is damaged: {error}",
+            cause="it was edited, or the disk is failing",
+            next_step=f"delete it; the next `coordinator start` writes it anew from the journal: rm {file}",
+        ) from error
+    return found
+
+
+def names(results: Path) -> list[str]:
+    """Return the runs that have left a record, oldest first. Raises StorageError."""
+    with disk(results, "read"):
+        return sorted(file.parent.name for file in results.glob(f"*/{RECORD_FILE}"))
+
+
+def model_of(results: Path, run: str) -> Path:
+    """Return where a run's model lies (or would lie: an aborted run may have none)."""
+    return results / run / MODEL_FILE
+
+
+def export(results: Path, run: str, folder: Path) -> list[Path]:
+    """Copy an ended run's model, where it has one, and its record to a folder; return the files written.
+
+    Raises RunError where other files of these names lie there, StorageError.
+    """
+    copies = {
+        file: folder / file.name for file in (results / run / MODEL_FILE, results / run / RECORD_FILE) if file.exists()
+    }
+    with disk(folder, "read"):
+        other = [to for file, to in copies.items() if to.exists() and not _same(file, to)]
+    if other:
+        raise RunError(
+            f"{other[0]} is there already, and is another file: nothing was written",
+            cause="the folder holds the export of another run, or files of your own",
+            next_step="name another folder, or move that file away",
+        )
+    make_folder(folder)
+    for file, to in copies.items():
+        _copy(file, to)
+    return [*copies.values()]
+
+
+def _copy(file: Path, to: Path) -> None:
+    """Copy a file, whole or not at all. Raises StorageError."""
+    making = to.with_name(f".{to.name}.part")
+    with disk(to, "write"):
+        try:
+            shutil.copyfile(file, making)
+            making.replace(to)
+        finally:
+            making.unlink(missing_ok=True)
+
+
+def _same(one: Path, other: Path) -> bool:
+    with one.open("rb") as first, other.open("rb") as second:
+        while chunk := first.read(1 << 20):
+            if chunk != second.read(len(chunk)):
+                return False
+        return not second.read(1)

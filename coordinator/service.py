@@ -9,6 +9,7 @@ Rules
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import socket
 import threading
@@ -22,6 +23,7 @@ from typing import Any
 
 import grpc
 
+from coordinator.changes import BRIEF_ROUNDS, Document, brief, changes, ended_rounds, parts
 from coordinator.engine import Engine
 from coordinator.home import Home
 from coordinator.overview import overview
@@ -29,6 +31,7 @@ from coordinator.registry import Registry
 from coordinator.results import record
 from coordinator.transfers import Transfers
 from fedcervix import codec, identity, rpc
+from fedcervix.address import Address
 from fedcervix.arriving import Arriving
 from fedcervix.blobs import BlobStore
 from fedcervix.economy import Packed, packed_form
@@ -49,6 +52,8 @@ from fedcervix.log import logger
 from fedcervix.rounds import Instruction, Leave, Presence, instruction
 from fedcervix.wire import federation_pb2 as wire
 
+RECORD_LINE_CHARS_MIN = 150
+"""of one contribution in a record: one that is sure to be too long is not written out for every site"""
 WATCHERS_MAX = 8
 """each holds a thread"""
 
@@ -157,9 +162,11 @@ class Service:
 
     def _with_record(self, news: Instruction) -> Instruction:
         """Let a site that leaves know who counted in each round: its own report says so."""
-        if not isinstance(news, Leave):
+        run = self._engine.run
+        lines = sum(len(round_.contributions) for round_ in run.rounds)
+        if not isinstance(news, Leave) or lines * RECORD_LINE_CHARS_MIN > codec.RECORD_CHARS_MAX:
             return news
-        text = json.dumps(record(self._engine.run))
+        text = json.dumps(record(run))
         return replace(news, record=text if len(text) <= codec.RECORD_CHARS_MAX else "")
 
     def _may_listen(self, context: grpc.ServicerContext) -> bool:
@@ -180,6 +187,9 @@ class Service:
     def _take(self, report: codec.Report, site: str, at: float) -> Answer:
         match report:
             case codec.Here() | codec.Progress():
+                return Answer.ACCEPTED
+            case codec.Stopped():
+                self._engine.stopped(site)
                 return Answer.ACCEPTED
             case codec.Ready():
                 return self._take_ready(report, site, at)
@@ -290,26 +300,31 @@ class Service:
     # --- the operator ---
 
     def overview(self, _request: wire.OverviewRequest, context: grpc.ServicerContext) -> wire.OverviewReply:
-        """Say how things stand."""
+        """Say how things stand, with the last rounds."""
         self._caller(context, "operator")
-        return self._picture()
+        rounds = len(self._engine.run.rounds)
+        return wire.OverviewReply(json=brief(self._picture(since=max(0, rounds - BRIEF_ROUNDS))))
 
-    def watch(self, _request: wire.OverviewRequest, context: grpc.ServicerContext) -> Iterator[wire.OverviewReply]:
-        """Say how things stand, each time that something has changed."""
+    def watch(self, request: wire.OverviewRequest, context: grpc.ServicerContext) -> Iterator[wire.OverviewReply]:
+        """Say how things stand, with the rounds that the operator does not know; then what changes."""
         self._caller(context, "operator")
         if not self._watchers.acquire(blocking=False):
             raise RunError(f"{WATCHERS_MAX} are watching already", next_step="coordinator status, without --watch")
         try:
             context.add_callback(self._engine.wake)
+            before: Document = {}
+            since = request.known_rounds if request.run == self._engine.run.run else 0
             for _ in self._engine.changes(context.is_active):
-                yield self._picture()
+                after = self._picture(since=since)
+                for text, more in parts(changes(before, after)):
+                    yield wire.OverviewReply(json=text, more=more)
+                before, since = after, max(since, ended_rounds(after))
         finally:
             self._watchers.release()
 
-    def _picture(self) -> wire.OverviewReply:
-        now = datetime.now(UTC).timestamp()
-        document = overview(self._engine.run, self._engine.lines(), now=now, trouble=self._engine.trouble)
-        return wire.OverviewReply(json=json.dumps(document))
+    def _picture(self, *, since: int) -> Document:
+        now, engine = datetime.now(UTC).timestamp(), self._engine
+        return overview(engine.run, engine.lines(), now=now, trouble=engine.trouble, since=since)
 
     def command(self, request: wire.CommandRequest, context: grpc.ServicerContext) -> wire.CommandReply:
         """Do what the operator asks."""
@@ -386,7 +401,7 @@ CALLS_BESIDE_STREAMS = 16
 STOP_GRACE = timedelta(seconds=5)
 
 
-def serve(home: Home, service: Service, *, bind: str, sites: int) -> tuple[grpc.Server, int]:
+def serve(home: Home, service: Service, *, to: Address, sites: int) -> tuple[grpc.Server, int]:
     """Start listening; return the server and its port. Raises RunError where the port is taken."""
     # A site holds one stream and makes at most two calls beside it.
     workers = ThreadPoolExecutor(max_workers=3 * sites + WATCHERS_MAX + CALLS_BESIDE_STREAMS, thread_name_prefix="rpc")
@@ -398,28 +413,37 @@ def serve(home: Home, service: Service, *, bind: str, sites: int) -> tuple[grpc.
         key_pem=home.pem("server.key"),
     )
     try:
-        port = server.add_secure_port(bind, credentials)
+        port = server.add_secure_port(str(to), credentials)
     except RuntimeError as error:
-        raise _taken(bind, home.config_file) from error
+        raise _taken(to, home.config_file, 0) from error
     server.start()
     return server, port
 
 
-def check_free(bind: str, config_file: Path) -> None:
+def check_free(to: Address, config_file: Path) -> None:
     """Raise RunError where the port is taken: before a run is begun, not after."""
-    host, _, port = bind.rpartition(":")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    family = socket.AF_INET6 if ":" in to.host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host.strip("[]"), int(port)))
+            probe.bind((to.host, to.port))
     except OSError as error:
-        raise _taken(bind, config_file) from error
+        raise _taken(to, config_file, error.errno or 0) from error
 
 
-def _taken(bind: str, config_file: Path) -> RunError:
+CANNOT_LISTEN = {
+    errno.EADDRINUSE: ("another program uses this port", "see who does (ss -ltnp)"),
+    errno.EADDRNOTAVAIL: ("the address is not this machine's", "see which are (ip address)"),
+    errno.EACCES: ("ports below 1024 are for root alone", "take a port above 1023"),
+    errno.EAFNOSUPPORT: ("this machine has no IPv6", "take an IPv4 address, such as 0.0.0.0"),
+}
+UNKNOWN_CAUSE = ("another program uses this port, or the address is not this machine's", "see who does (ss -ltnp)")
+
+
+def _taken(to: Address, config_file: Path, number: int) -> RunError:
+    cause, look = CANNOT_LISTEN.get(number, UNKNOWN_CAUSE)
     return RunError(
-        f"cannot listen on {bind}",
-        cause="another program uses this port, or the address is not this machine's",
-        next_step=f"see who does (ss -ltnp), or set [listen] bind in {config_file} and start again",
+        f"cannot listen on {to}",
+        cause=cause,
+        next_step=f"{look}, or set [listen] bind in {config_file}; then start again",
     )

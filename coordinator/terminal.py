@@ -1,16 +1,20 @@
 """The overview as a person reads it: tables on a terminal, the same lines in a pipe.
 
-What a site has said is shown, never obeyed: neither rich's markup nor a terminal's control characters.
+What a site has said is shown, never obeyed: neither rich's markup nor a terminal's control characters (see `shown`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from coordinator.history import Entry
+from coordinator.overview import shown
 
 COLOURS = {
     "present": "green",
@@ -22,11 +26,31 @@ COLOURS = {
 }
 OUTCOME_COLOURS = {"OK": "bold green", "DEGRADED": "bold yellow", "ABORTED": "bold red"}
 LEDGER_ROWS_MAX = 12
+FAILURE_CHARS_MAX = 2000
+RUN_REASON_CHARS_MAX = 200
 
 
 def render(document: dict[str, Any]) -> RenderableType:
     """Return the overview, drawn."""
     return Group(_headline(document), _sites(document), _waits(document), _ledger(document), *_notes(document))
+
+
+def runs_table(entries: Sequence[Entry]) -> Table:
+    """Return the runs of a home, drawn."""
+    table = Table("run", "mode", "profile", "begun", "rounds", "best", "outcome", "model", "reason")
+    for entry in entries:
+        table.add_row(
+            Text(entry.run, no_wrap=True),
+            entry.mode,
+            entry.profile,
+            f"{datetime.fromtimestamp(entry.begun_at).astimezone():%Y-%m-%d %H:%M}",
+            str(entry.rounds),
+            str(entry.best_round or ""),
+            Text(entry.outcome, OUTCOME_COLOURS.get(entry.outcome, "")),
+            "yes" if entry.model else "no",
+            Text(shown(entry.reason, RUN_REASON_CHARS_MAX)),
+        )
+    return table
 
 
 def _headline(d: dict[str, Any]) -> Text:
@@ -39,7 +63,7 @@ def _headline(d: dict[str, Any]) -> Text:
     if d["outcome"]:
         text.append("\n")
         text.append(d["outcome"], OUTCOME_COLOURS[d["outcome"]])
-        text.append(f": {_shown(d['reason'])}")
+        text.append(f": {shown(d['reason'])}")
     return text
 
 
@@ -64,7 +88,7 @@ def _progress(site: dict[str, Any]) -> Text:
     of = f"/{site['of']}" if site["of"] else ""
     loss = f", loss {site['loss']:.3f}" if site["loss"] else ""
     rate = f", {site['images_per_s']:.0f} images/s" if site["images_per_s"] else ""
-    return Text(_shown(f"{site['stage']} {site['done']}{of} {site['unit']}{loss}{rate}"))
+    return Text(shown(f"{site['stage']} {site['done']}{of} {site['unit']}{loss}{rate}"))
 
 
 def _waits(d: dict[str, Any]) -> RenderableType:
@@ -74,7 +98,7 @@ def _waits(d: dict[str, Any]) -> RenderableType:
     for wait in d["waits"]:
         until = "it reports" if wait["until"] is None else _clock(wait["until"])
         then = "a silent site loses its lease" if wait["until"] is None else wait["then"]
-        because = Text(_cut(_shown(wait["reason"]), wait))
+        because = Text(_cut(shown(wait["reason"]), wait))
         table.add_row(wait["site"], because, _clock(wait["since"]), until, then)
     return table
 
@@ -87,7 +111,7 @@ def _cut(words: str, d: dict[str, Any]) -> str:
 def _ledger(d: dict[str, Any]) -> RenderableType:
     if not d["ledger"]:
         return Text("")
-    hidden = len(d["ledger"]) - LEDGER_ROWS_MAX
+    hidden = d["ledger"][-LEDGER_ROWS_MAX:][0]["round"] - 1
     title = "Rounds" + (f" (the last {LEDGER_ROWS_MAX}; {hidden} earlier ones in --json)" if hidden > 0 else "")
     table = Table(
         "round",
@@ -102,7 +126,7 @@ def _ledger(d: dict[str, Any]) -> RenderableType:
         counted = "\n".join(
             f"{c['site']} ({c['images']}, {c['steps']}, {c['weight']:.2f})" for c in line["contributions"]
         )
-        missing = "\n".join(f"{m['site']}: {_shown(m['reason'])}" for m in line["missing"])
+        missing = "\n".join(f"{m['site']}: {shown(m['reason'])}" for m in line["missing"])
         loss = "" if line["loss"] is None else f"{line['loss']:.4f}"
         best = " *" if line["round"] == d["best_round"] else ""
         table.add_row(f"{line['round']}{best}", counted, Text(missing, "yellow"), loss, line["model"][:12])
@@ -110,19 +134,20 @@ def _ledger(d: dict[str, Any]) -> RenderableType:
 
 
 def _notes(d: dict[str, Any]) -> list[Text]:
-    failures = [Text(_failure(f), "yellow" if f["goes_on"] else "red") for f in d["failures"][-5:]]
+    failures = [Text(_failure(f), "red" if _is_open(f) else "yellow") for f in d["failures"][-5:]]
     return [*failures, *([Text(d["trouble"], "bold red")] if d["trouble"] else [])]
+
+
+def _is_open(f: dict[str, Any]) -> bool:
+    return not f["goes_on"] and f["mended_at"] is None
 
 
 def _failure(f: dict[str, Any]) -> str:
     how = "had trouble and goes on" if f["goes_on"] else "failed"
     kind = f", {f['kind']}" if f["kind"] else ""
-    return _shown(f"{_clock(f['at'])} {f['site']} {how} while {f['stage']}: {f['hint']} ({f['incident']}{kind})")
-
-
-def _shown(words: str) -> str:
-    """A site's words without what would move the cursor, colour the screen or begin a line."""
-    return "".join(letter if letter.isprintable() else "?" for letter in words)
+    mended = "" if f["mended_at"] is None else f"; mended at {_clock(f['mended_at'])}"
+    words = f"{_clock(f['at'])} {f['site']} {how} while {f['stage']}: {f['hint']} ({f['incident']}{kind}){mended}"
+    return shown(words, FAILURE_CHARS_MAX)
 
 
 def _clock(at: float) -> str:

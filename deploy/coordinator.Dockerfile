@@ -36,5 +36,5 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=60s --timeout=20s --start-period=30s --retries=3 \
     CMD coordinator --home /var/lib/fedcervix status --json | grep --quiet '"trouble": ""'
 ENTRYPOINT ["coordinator"]
-# Goes on with the unfinished run. It never begins one: that is a person's decision (`start --mode ...`).
+# Goes on with the unfinished run. It never begins one: that is a person's decision (`begin --mode ...`).
 CMD ["start"]

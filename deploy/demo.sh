@@ -154,5 +154,5 @@ for name in "${names[@]}"; do
 done
 
 say "Done. The reports (they hold images and stay at the site):"
-for name in "${names[@]}"; do echo "  $FOLDER/$name/reports/report.html"; done
+for name in "${names[@]}"; do echo "  $FOLDER/$name/reports/latest/report.html"; done
 echo "The federated model with its record: $(echo "$home"/results/*)"

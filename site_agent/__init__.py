@@ -5,5 +5,9 @@ reports its use to its maker from version 1.29 on; it reads when it is loaded th
 """
 
 import os
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036  (a checkout is run without pip, which would refuse)
+    sys.exit("error: site-agent needs Python 3.11 or newer; next: run it with a newer one, such as python3.11")
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"

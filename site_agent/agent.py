@@ -60,6 +60,8 @@ MENDED_BY_TIME = (LinkError, StorageError, RunError, RemoteError, TwinError)
 """TwinError: whether this agent is the one too many, the listener is told when it attaches"""
 STOP_S = 60.0
 """how long an agent that is told to stop waits for the training's checkpoint"""
+STOPPED_S = 2.0
+"""how long it tries to tell the coordinator that it was stopped"""
 NOT_TOLD = (IdentityError, PolicyError, RunError, TwinError)
 """ends of which the coordinator knows, or does not listen to this site"""
 
@@ -179,6 +181,9 @@ class Agent:
         except FedcervixError as error:
             self._fail(error)
             raise
+        except KeyboardInterrupt:
+            self._say_stopped()
+            raise
         finally:
             self._stopping.set()
             self._reporter.close()
@@ -214,6 +219,16 @@ class Agent:
         """End soon; what is finished is kept, and training's checkpoint. Safe in a signal handler's thread."""
         self._failures.hurry.set()
         self._inbox.put(Stop())
+
+    def _say_stopped(self) -> None:
+        """Let the coordinator know that a person stopped this agent; a line that is cut or slow is not waited for."""
+
+        def tell() -> None:
+            with contextlib.suppress(FedcervixError):
+                self._link.report(codec.Stopped())
+
+        if self._was_attached and not self._session.away:
+            self._thread("stopped", tell).join(STOPPED_S)
 
     # --- what outlives the process ---
 
@@ -657,14 +672,16 @@ class Agent:
         except FedcervixError as error:
             self._inbox.put(Broken(error))
 
-    def _thread(self, name: str, target: Callable[[], object]) -> None:
+    def _thread(self, name: str, target: Callable[[], object]) -> threading.Thread:
         def guarded() -> None:
             try:
                 target()
             except Exception as error:  # noqa: BLE001  (a thread that ends unheard would leave the agent waiting)
                 self._inbox.put(Broken(FedcervixError(f"{name}: {error!r}", cause="a bug", next_step="report it")))
 
-        threading.Thread(target=guarded, name=name, daemon=True).start()
+        thread = threading.Thread(target=guarded, name=name, daemon=True)
+        thread.start()
+        return thread
 
 
 def _hangs(hung: Hung) -> WorkFailedError:

@@ -1,7 +1,13 @@
-"""Everything the site's report says, gathered from what the commands left in the home folder."""
+"""Everything the site's report says, gathered from what the commands left in the home folder.
+
+What cannot be read (a ledger, a history, a plan) costs its section of the report, which says so, and not the report.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -14,24 +20,27 @@ import torchvision
 from numpy.typing import NDArray
 
 from fedcervix import __version__
+from fedcervix.errors import FedcervixError
 from fedcervix.plan import Augment, Recipe
 from fedcervix.seeds import derive
-from site_agent import dataset, models, report
+from site_agent import dataset, report
 from site_agent.augment import augment, draw, to_input
-from site_agent.classifiers import StoredClassifier
 from site_agent.collection import Collection
+from site_agent.comparable import Comparable
 from site_agent.contrast import collapse_loss
 from site_agent.devices import place
 from site_agent.embedding_map import IMAGES_MIN, choose, lay_out
-from site_agent.evaluate import Evaluation, compare, evaluate
-from site_agent.finetune import Labelled, predict
+from site_agent.finetune import Labelled
 from site_agent.gauges import Gauges, alarms
 from site_agent.home import SiteHome
 from site_agent.model import Encoder, apply_weights, build_encoder, load_weights
 from site_agent.models import CervixModel
 from site_agent.neighbours import embed
-from site_agent.runs import Federation, last_federation
+from site_agent.report import scores
+from site_agent.report.scores import Tell, silent
+from site_agent.runs import Federation, federation_of, last_federation
 from site_agent.tasks import first_seed
+from site_agent.unread import Unread
 
 SHEET_IMAGES = 5
 SHEET_VERSIONS = 5
@@ -40,64 +49,95 @@ PARTS: tuple[Literal["train", "valid"], ...] = ("train", "valid")
 """whose women are on the maps"""
 
 
-def evaluations(
-    stored: Sequence[StoredClassifier], test: Labelled, device: torch.device, seed: int
-) -> tuple[tuple[Evaluation, ...], dict[str, Any]]:
-    """Score every classifier on the test images; return the evaluations and the scores they are of."""
-    scores = {c.start: predict(c.build(), test.pixels, device=device) for c in stored}
-    evaluated = tuple(
-        evaluate(c.start, test.labels, scores[c.start], test.patients, threshold_validation=c.threshold, seed=seed)
-        for c in stored
-    )
-    return evaluated, scores
-
-
 def site_report(
     home: SiteHome,
     site: str,
     collection: Collection,
-    stored: Sequence[StoredClassifier],
+    found: Comparable,
     test: Labelled,
     device: torch.device,
     now: datetime,
+    tell: Tell = silent,
 ) -> report.SiteReport:
-    """Evaluate and gather; the one place where the test images are opened."""
-    federation = last_federation(home)
-    recipe, seed = stored[0].recipe, stored[0].seed
-    evaluated, scores = evaluations(stored, test, device, seed)
-    maps, no_map = embedding_maps(home, collection, mapped_model(models.all_models(home), stored), device)
-    federated = next((c.start for c in reversed(stored) if c.start.startswith(FEDERATED)), "")
-    others = [c.start for c in stored if c.start != federated] if federated else []
+    """Score, evaluate and gather; the one place where the test images are opened."""
+    unread, seed = Unread(), found.stored[0].seed
+    federation = unread.part("The plan of the federation's run", lambda: _federation(home, found), None)
+    federated = found.federated.start if found.federated else ""
+    scored = scores.predictions(collection, found.stored, test, device, tell)
+    by_image, by_woman = scores.evaluations(scored, seed, tell)
+    maps, no_map = _maps(home, collection, mapped_model(found), device, tell)
+    no_losses: tuple[report.Losses, ...] = ()
     return report.SiteReport(
         site=site,
         federation=home.certificate().identity.federation if home.key_file("site.crt").exists() else "",
-        run=federation.run if federation else "",
-        mode=federation.plan.mode if federation else "csfssl",
-        plan_digest=federation.plan.digest if federation else "",
-        recipe=recipe,
+        **_of_run(found, federation, unread),
+        recipe=_recipe(found),
         when=f"{now:%Y-%m-%d %H:%M} UTC",
         versions=versions(),
-        final_state=federation.spool.outcome() if federation else "no federation yet",
         federated=federated,
         census=tuple(
             report.CensusRow(row.split, row.stratum, row.women, row.labelled, row.images) for row in collection.census()
         ),
         set_aside=_set_aside(collection),
-        evaluations=evaluated,
-        comparisons=tuple(compare(federated, other, test.labels, scores, test.patients, seed=seed) for other in others),
-        contrastive_history=_contrastive(home, federation),
-        collapse_line=collapse_loss(recipe.batch_images, recipe.loss),
-        neighbour_history=neighbours(models.all_models(home)),
-        classifier_history=tuple(
-            report.Losses(c.start, tuple(e.train_loss for e in c.history), tuple(e.valid_loss for e in c.history))
-            for c in stored
-        ),
-        rounds=_rounds(federation),
-        alarms=_alarms(federation, recipe),
-        contact_sheet=contact_sheet(home, collection, recipe, seed),
+        evaluations=by_image,
+        by_woman=by_woman,
+        comparisons=scores.comparisons(scored, federated, seed, tell),
+        predictions=scored,
+        differences=found.differences,
+        provenance=tuple(one.provenance for one in found.stored),
+        contrastive_history=_contrastive(found.starts, federation, unread),
+        collapse_line=_collapse_line(found.starts, federation),
+        neighbour_history=unread.part("The history of the neighbour probe", lambda: neighbours(found.starts), ()),
+        classifier_history=unread.part("The history of fine-tuning", lambda: _fine_tuning(found), no_losses),
+        alarms=unread.part("The gauges of the federation's run", lambda: _alarms(federation), ()),
+        contact_sheet=contact_sheet(home, collection, _recipe(found), seed),
         maps=maps,
         no_map=no_map,
+        unread=tuple(unread.said),
     )
+
+
+def _fine_tuning(found: Comparable) -> tuple[report.Losses, ...]:
+    """Return the curves of fine-tuning, one for each classifier."""
+    return tuple(
+        report.Losses(c.start, tuple(e.train_loss for e in c.history), tuple(e.valid_loss for e in c.history))
+        for c in found.stored
+    )
+
+
+def _federation(home: SiteHome, found: Comparable) -> Federation | None:
+    """Return the run that the numbers are about; without a federated classifier, the last one."""
+    return federation_of(home, found.run) if found.run else last_federation(home)
+
+
+def _recipe(found: Comparable) -> Recipe:
+    """Return the recipe of the model that is in question, with the terms under which classifiers were fine-tuned."""
+    model, tuned = mapped_model(found), found.stored[0].recipe
+    return dataclasses.replace(model.recipe, classifier=tuned.classifier) if model else tuned
+
+
+def _of_run(found: Comparable, federation: Federation | None, unread: Unread) -> dict[str, Any]:
+    """Return what the report says of the run; of none where there was none, or where its records cannot be read."""
+    plan = found.federated.provenance.start.plan if found.federated else ""
+    if federation is None:
+        state = "not known" if unread.said or found.run else "no federation yet"
+        return {"run": found.run, "mode": "", "plan_digest": plan, "final_state": state, "rounds": ()}
+    spool, run = federation.spool, federation.run
+    no_rounds: tuple[report.Round, ...] = ()
+    return {
+        "run": run,
+        "mode": federation.plan.mode,
+        "plan_digest": plan or federation.plan.digest,
+        "final_state": unread.part(f"How run {run} ended (outcome.txt)", spool.outcome, "not known"),
+        "rounds": unread.part(f"The ledger of run {run} (record.json)", lambda: _rounds(federation), no_rounds),
+    }
+
+
+def _collapse_line(starts: Sequence[CervixModel], federation: Federation | None) -> float | None:
+    """Return the loss of a collapsed model; None where the curves that are drawn have several such lines."""
+    recipes = [model.recipe for model in starts] + ([federation.plan.recipe] if federation else [])
+    lines = {collapse_loss(recipe.batch_images, recipe.loss) for recipe in recipes}
+    return lines.pop() if len(lines) == 1 else None
 
 
 def versions() -> dict[str, str]:
@@ -120,20 +160,34 @@ def _set_aside(collection: Collection) -> report.SetAside:
     )
 
 
-def _contrastive(home: SiteHome, federation: Federation | None) -> tuple[report.Losses, ...]:
+def _contrastive(
+    kept: Sequence[CervixModel], federation: Federation | None, unread: Unread
+) -> tuple[report.Losses, ...]:
     """Return the curves of local training, and of the federation as this site saw it."""
-    curves = []
-    for model in models.all_models(home):
-        if "history" in model.record:
-            history = model.record["history"]
-            train, valid = (tuple(e[key] for e in history) for key in ("train_loss", "valid_loss"))
-            curves.append(report.Losses(model.start, train, valid))
-    if federation:
-        history = federation.spool.history()
-        train = tuple(values["loss"] for values in _by_round(history.get("train", {})))
-        valid = tuple(v["loss_sum"] / v["count"] for v in _by_round(history.get("score", {})))
-        curves.append(report.Losses(f"{federation.plan.mode.upper()} (this site's images)", train, valid))
-    return tuple(curves)
+    own = [
+        unread.part(f"The history of model {model.folder.name}", functools.partial(_curve, model), None)
+        for model in kept
+        if "history" in model.record
+    ]
+    joint = (
+        unread.part("The history of the last run", functools.partial(_federated_curve, federation), None)
+        if federation
+        else None
+    )
+    return tuple(curve for curve in (*own, joint) if curve)
+
+
+def _curve(model: CervixModel) -> report.Losses:
+    history = model.record["history"]
+    train, valid = (tuple(epoch[key] for epoch in history) for key in ("train_loss", "valid_loss"))
+    return report.Losses(model.start, train, valid)
+
+
+def _federated_curve(federation: Federation) -> report.Losses:
+    history = federation.spool.history()
+    train = tuple(values["loss"] for values in _by_round(history.get("train", {})))
+    valid = tuple(v["loss_sum"] / v["count"] for v in _by_round(history.get("score", {})))
+    return report.Losses(f"{federation.plan.mode.upper()} (this site's images)", train, valid)
 
 
 def neighbours(kept: Sequence[CervixModel]) -> tuple[report.Neighbours, ...]:
@@ -150,33 +204,38 @@ def _by_round(rounds: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
     return [rounds[number] for number in sorted(rounds, key=int)]
 
 
-def _rounds(federation: Federation | None) -> tuple[report.Round, ...]:
-    """Return who gave what to each round, by the coordinator's ledger."""
-    if federation is None:
-        return ()
+def _rounds(federation: Federation) -> tuple[report.Round, ...]:
+    """Return who gave what to each round, by the coordinator's ledger. Raises whatever a damaged one raises."""
     return tuple(
-        report.Round(line["round"], line["loss"], (*map(_gave, line["contributions"]), *map(_missed, line["missing"])))
+        report.Round(
+            int(line["round"]),
+            _loss(line["loss"]),
+            (*map(_gave, line["contributions"]), *map(_missed, line["missing"])),
+        )
         for line in federation.spool.ledger()
     )
 
 
+def _loss(loss: Any) -> float | None:
+    if loss is not None and not math.isfinite(loss):
+        raise ValueError(f"a mean loss is {loss}")
+    return loss if loss is None else float(loss)
+
+
 def _gave(line: dict[str, Any]) -> report.Contribution:
-    return report.Contribution(line["site"], line["images"], line["steps"])
+    return report.Contribution(str(line["site"]), int(line["images"]), int(line["steps"]))
 
 
 def _missed(line: dict[str, Any]) -> report.Contribution:
-    return report.Contribution(line["site"], why_not=line["reason"])
+    return report.Contribution(str(line["site"]), why_not=str(line["reason"]))
 
 
-def _alarms(federation: Federation | None, recipe: Recipe) -> tuple[str, ...]:
-    if federation is None:
+def _alarms(federation: Federation | None) -> tuple[str, ...]:
+    scored = _by_round(federation.spool.history().get("score", {})) if federation else []
+    if federation is None or not scored:
         return ()
-    scored = _by_round(federation.spool.history().get("score", {}))
-    if not scored:
-        return ()
-    last = scored[-1]
-    gauges = Gauges(**last["gauges"])
-    return tuple(alarms(gauges, last["loss_sum"] / last["count"], recipe.batch_images, recipe.loss))
+    last, recipe = scored[-1], federation.plan.recipe
+    return tuple(alarms(Gauges(**last["gauges"]), last["loss_sum"] / last["count"], recipe.batch_images, recipe.loss))
 
 
 def contact_sheet(home: SiteHome, collection: Collection, recipe: Recipe, seed: int) -> tuple[report.Augmented, ...]:
@@ -197,16 +256,25 @@ def _augmented(pixels: Any, settings: Augment, seed: int) -> Any:
     return (views.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
 
 
-def mapped_model(kept: Sequence[CervixModel], stored: Sequence[StoredClassifier]) -> CervixModel | None:
-    """Return the model whose map is shown: the federation's that was fine-tuned last, else the newest of the site."""
-    tuned = {c.record["origin"].get("digest") for c in stored if c.start.startswith(FEDERATED)}
-    federated = [model for model in kept if model.start.startswith(FEDERATED)]
-    found = [model for model in federated if model.record.get("digest") in tuned] or federated or list(kept)
-    return found[-1] if found else None
+def mapped_model(found: Comparable) -> CervixModel | None:
+    """Return the model whose map is shown: the federation's that is evaluated, else the last one of the starts."""
+    federated = found.federated.provenance.start.weights if found.federated else ""
+    mapped = [model for model in found.starts if model.digest == federated] or found.starts
+    return mapped[-1] if mapped else None
+
+
+def _maps(
+    home: SiteHome, collection: Collection, model: CervixModel | None, device: torch.device, tell: Tell
+) -> tuple[tuple[report.EmbeddingMap, ...], str]:
+    """Return the maps; a model whose weights cannot be read costs them, and says why."""
+    try:
+        return embedding_maps(home, collection, model, device, tell)
+    except FedcervixError as error:
+        return (), f"There is no map: {error.what}."
 
 
 def embedding_maps(
-    home: SiteHome, collection: Collection, model: CervixModel | None, device: torch.device
+    home: SiteHome, collection: Collection, model: CervixModel | None, device: torch.device, tell: Tell = silent
 ) -> tuple[tuple[report.EmbeddingMap, ...], str]:
     """Return how random weights and the model arrange the site's images; where there is no map, why."""
     if model is None:
@@ -217,13 +285,14 @@ def embedding_maps(
     chosen = choose(len(labels), model.seed)
     pixels, shown = _mapped_pixels(home, collection, model.recipe, chosen), tuple(labels[k] for k in chosen)
     untrained, trained = (build_encoder(model.recipe, first_seed(model.seed)) for _ in range(2))
+    model.check()
     apply_weights(trained, load_weights(model.weights), what=f"cervix model {model.folder.name}")
     whose = "the federated model" if model.start.startswith(FEDERATED) else "the model"
     named = {"random weights": untrained, f"{whose} ({model.start})": trained}
-    maps = (
-        report.EmbeddingMap(name, _places(encoder, pixels, device, model.seed), shown, len(labels))
-        for name, encoder in named.items()
-    )
+    maps = []
+    for number, (name, encoder) in enumerate(named.items(), 1):
+        tell("map of the images", number, len(named))
+        maps.append(report.EmbeddingMap(name, _places(encoder, pixels, device, model.seed), shown, len(labels)))
     return tuple(maps), ""
 
 

@@ -1,22 +1,32 @@
-"""The classifiers a site has fine-tuned, each in a folder of its own below classifiers/, with how it came about."""
+"""The classifiers a site has fine-tuned: sets of them, each classifier in a folder with how it came about.
+
+    classifiers/csfssl/          a classifier of the site's first set, which has no name: one folder for each start
+    classifiers/NAME/csfssl/     a classifier of the set NAME (`finetune --name NAME`)
+
+Only the classifiers of one set are compared. One that is made anew takes the place of the one before it, which goes
+into the history (see `archive`).
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedcervix import __version__
 from fedcervix.errors import ModelError
-from fedcervix.files import write_whole
-from fedcervix.plan import Recipe, parse_recipe
-from fedcervix.storage import disk
+from fedcervix.plan import Recipe
+from fedcervix.weights import digest_file
+from site_agent import archive, leak_guard
 from site_agent.home import SiteHome
+from site_agent.leak_guard import Seen
+from site_agent.provenance import Provenance
+from site_agent.sealed import damaged, read_record, write_record
 
 if TYPE_CHECKING:
+    from site_agent.collection import Image
     from site_agent.finetune import Classifier, EpochRecord, Finetuned
 
 WEIGHTS = "classifier.safetensors"
@@ -30,23 +40,48 @@ class StoredClassifier:
     """One fine-tuned classifier."""
 
     folder: Path
-    start: str
-    """the initialisation: Random, ImageNet, SSL, CSSL, CSFSSL, PPFSSL_..."""
-    recipe: Recipe
-    seed: int
     threshold: float
     """chosen on validation images"""
-    collection: str
-    """digest of the collection it was trained on"""
+    provenance: Provenance
     record: dict[str, Any]
 
+    @property
+    def start(self) -> str:
+        """The initialisation: Random, ImageNet, SSL, CSSL, CSFSSL, PPFSSL_..."""
+        return self.provenance.label
+
+    @property
+    def recipe(self) -> Recipe:
+        """With which it was fine-tuned."""
+        return self.provenance.recipe
+
+    @property
+    def seed(self) -> int:
+        """Of its random numbers."""
+        return self.provenance.seed
+
+    @property
+    def weights(self) -> Path:
+        """The weights file."""
+        return self.folder / WEIGHTS
+
+    def check(self) -> None:
+        """Raise ModelError where the weights file is no longer the one that was kept."""
+        if digest_file(self.weights) != self.provenance.weights:
+            raise ModelError(
+                f"{self.weights} is not the file that its record names",
+                cause="it was changed or damaged after it was kept",
+                next_step=_again(self.folder, self.provenance.start.name),
+            )
+
     def build(self) -> Classifier:
-        """Return the network with its weights. Raises ModelError."""
+        """Return the network with its weights. Raises ModelError, also where the file was changed."""
         from site_agent.finetune import build_classifier
         from site_agent.model import apply_weights, load_weights
 
+        self.check()
         classifier, _ = build_classifier(self.recipe, self.seed, None)
-        apply_weights(classifier, load_weights(self.folder / WEIGHTS), what=f"classifier {self.start}")
+        apply_weights(classifier, load_weights(self.weights), what=f"classifier {self.start}")
         return classifier
 
     @property
@@ -57,67 +92,108 @@ class StoredClassifier:
         return tuple(EpochRecord(**epoch) for epoch in self.record["history"])
 
 
+def folder_of(home: SiteHome, name: str = "") -> Path:
+    """Return the folder of a set of classifiers; of the first one without a name."""
+    return home.folder / "classifiers" / name
+
+
 def keep(
     home: SiteHome,
-    start: str,
+    name: str,
     fitted: Finetuned,
-    recipe: Recipe,
+    provenance: Provenance,
     *,
-    seed: int,
     threshold: float,
-    collection: str,
-    origin: dict[str, Any],
+    seen: Seen,
 ) -> StoredClassifier:
-    """Write a classifier with its record. Raises StorageError."""
+    """Write a classifier of the set `name` with its record and the women it was made with.
+
+    `provenance` has no digest of weights yet. A classifier that stood there goes into the history. Raises StorageError.
+    """
     import torch
 
     from site_agent.model import save_weights
 
-    folder = home.folder / "classifiers" / start.lower()
-    record = {
-        "start": start,
-        "recipe": dataclasses.asdict(recipe),
-        "seed": seed,
-        "threshold": threshold,
-        "collection": collection,
-        "origin": origin,
-        "best_epoch": fitted.best_epoch,
-        "stopped": fitted.stopped,
-        "history": [dataclasses.asdict(epoch) for epoch in fitted.history],
-        "software": f"fedcervix {__version__}, torch {torch.__version__}",
-    }
-    with disk(folder, "write"):
-        folder.mkdir(parents=True, exist_ok=True)
-        save_weights(folder / WEIGHTS, fitted.best_state)
-    write_whole(folder / RECORD, json.dumps(record, indent=1).encode())
+    folder = folder_of(home, name) / provenance.label.lower()
+
+    def fill(making: Path) -> str:
+        digest = save_weights(making / WEIGHTS, fitted.best_state)
+        (making / WEIGHTS).chmod(0o600)
+        leak_guard.write(making, leak_guard.site_key(home), seen)
+        record = {
+            "provenance": dataclasses.replace(provenance, weights=digest).to_json(),
+            "threshold": threshold,
+            "best_epoch": fitted.best_epoch,
+            "stopped": fitted.stopped,
+            "history": [dataclasses.asdict(epoch) for epoch in fitted.history],
+            "software": f"fedcervix {__version__}, torch {torch.__version__}",
+        }
+        write_record(making / RECORD, record)
+        return digest
+
+    archive.install(home.folder, folder, fill, _digest_at)
     return read(folder)
+
+
+def _digest_at(folder: Path) -> str:
+    """Return the digest of the weights that lie in a folder; empty where there are none."""
+    return digest_file(folder / WEIGHTS) if (folder / WEIGHTS).exists() else ""
 
 
 def read(folder: Path) -> StoredClassifier:
     """Return the classifier in a folder. Raises ModelError."""
+    file = folder / RECORD
+    next_step = _again(folder, folder.name if folder.name in ("random", "imagenet") else "")
+    record = read_record(file, what="classifier", next_step=next_step)
     try:
-        record = json.loads((folder / RECORD).read_text())
-        return StoredClassifier(
-            folder,
-            record["start"],
-            parse_recipe(record["recipe"]),
-            record["seed"],
-            record["threshold"],
-            record["collection"],
-            record,
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{folder} holds no classifier ({error})",
-            cause="not a classifier's folder, or written by another version",
-            next_step="site-agent finetune",
-        ) from error
+        provenance = Provenance.from_json(record["provenance"])
+        return StoredClassifier(folder, float(record["threshold"]), provenance, record)
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(file, error, what="classifier", next_step=next_step) from error
 
 
-def all_classifiers(home: SiteHome) -> list[StoredClassifier]:
-    """Return the site's classifiers in the paper's order."""
-    found = [read(record.parent) for record in (home.folder / "classifiers").glob(f"*/{RECORD}")]
-    return sorted(found, key=lambda c: (_rank(c.start, ORDER), c.start))
+def _again(folder: Path, start: str) -> str:
+    """Return the command that makes a classifier again, in the set that the folder lies in."""
+    home = next((above for above in folder.parents if (above / "site.toml").exists()), None)
+    if home is None:
+        return "site-agent finetune"
+    words = [SiteHome(home).command("finetune")]
+    words += [f"--name {folder.parent.name}"] if folder.parent.parent.name == "classifiers" else []
+    words += [f"--start {start}"] if start else []
+    return " ".join(words)
+
+
+def found(home: SiteHome, name: str = "") -> tuple[list[StoredClassifier], list[ModelError]]:
+    """Return the classifiers of a set in the paper's order, and what is wrong with those that cannot be read."""
+    whole, broken = [], []
+    for file in sorted(folder_of(home, name).glob(f"*/{RECORD}")):
+        try:
+            if not file.parent.name.startswith("."):
+                whole.append(read(file.parent))
+        except ModelError as error:
+            broken.append(error)
+    return sorted(whole, key=lambda c: (_rank(c.start, ORDER), c.start)), broken
+
+
+def all_classifiers(home: SiteHome, name: str = "") -> list[StoredClassifier]:
+    """Return the classifiers of a set that can be read, in the paper's order."""
+    return found(home, name)[0]
+
+
+def names(home: SiteHome) -> list[str]:
+    """Return the names of the site's sets; the first one's is empty."""
+    folder = folder_of(home)
+    sets = (place.parent for place in archive.entries(folder, RECORD))
+    return sorted({str(place.relative_to(folder)).removeprefix(".") for place in sets})
+
+
+def check_unseen(home: SiteHome, stored: Sequence[StoredClassifier], test: Iterable[Image]) -> None:
+    """Raise ModelError where a woman of the test images took part in making a classifier, or nobody can tell."""
+    key, images = leak_guard.site_key(home), tuple(test)
+    for one in stored:
+        next_step = _again(one.folder, one.provenance.start.name)
+        seen = leak_guard.read(one.folder, key, next_step=next_step)
+        leak_guard.check_unseen(seen, key, images, what=f"classifier {one.start}", next_step=next_step)
 
 
 def _rank(start: str, order: Sequence[str]) -> int:

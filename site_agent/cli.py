@@ -18,6 +18,7 @@ from fedcervix.commandline import Everywhere, Program, default_home, given, set_
 from fedcervix.plan import SITE_NAME
 from fedcervix.process import exits
 from fedcervix.profiles import PROFILES
+from site_agent.commands.naming import model_name, report_name, set_name
 
 if TYPE_CHECKING:
     from site_agent.home import SiteHome
@@ -131,12 +132,16 @@ def check(home: SiteHome) -> None:
 @recipe_options
 @click.option("--also", type=ANY_PATH, multiple=True, help="Further manifests to pool (CSSL), where allowed.")
 @click.option("--tensorboard", type=ANY_PATH, help="Folder for TensorBoard's event files.")
+@click.option(
+    "--name", callback=model_name, help="Folder below models/. Default: ssl, or cssl where manifests are pooled."
+)
 @click.option("--restart", is_flag=True, help="Begin anew, even where an interrupted training could go on.")
 @with_home
 def pretrain(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None, **options: Any) -> None:
     """Train a cervix model on this site's images alone (SSL), or on pooled manifests (CSSL).
 
-    What was interrupted goes on from its last checkpoint when the same command is given again.
+    What was interrupted goes on from its last checkpoint when the same command is given again. A model that stands in
+    the folder goes into the history (site-agent history).
     """
     from site_agent.commands.setting import setting
 
@@ -152,11 +157,16 @@ def pretrain(home: SiteHome, profile: str | None, recipe_file: Path | None, seed
     "--start",
     "starts",
     multiple=True,
-    help="random, imagenet, or the name of a model below models/. Default: random and every model there.",
+    help="random, imagenet, or the name of a model below models/. Default: random and the newest model of each kind.",
 )
+@click.option("--name", callback=set_name, help="A set of its own: classifiers/NAME/. Default: classifiers/.")
 @with_home
 def finetune(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None, **options: Any) -> None:
-    """Fine-tune classifiers on this site's labels, one from each start."""
+    """Fine-tune classifiers on this site's labels, one from each start.
+
+    Classifiers of one set are compared with each other, so make them with one recipe. An earlier classifier from the
+    same start goes into the history (site-agent history).
+    """
     from site_agent.commands.setting import setting
 
     used = setting(home, profile, recipe_file, seed)
@@ -200,11 +210,20 @@ def sweep(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: i
 
 
 @cli.command()
+@click.option("--set", "name", callback=set_name, help="Of `finetune --name`. Default: the set without a name.")
+@click.option("--run", default="", help="About this run of the federation. Default: the newest one.")
+@click.option(
+    "--name", "title", callback=report_name, help="The report's name behind its date. Default: the run, or the set."
+)
 @with_home
 def evaluate(home: SiteHome, **options: Any) -> None:
-    """Score every classifier on the test women's images; write the report and results.json."""
+    """Score every classifier on the test women's images, and write a report.
+
+    The report has a new folder below reports/, named by the date: report.html, results.json, predictions.csv and
+    women.csv. It holds images and names patients, and stays at this site.
+    """
     home.config()
-    from site_agent.commands.results import evaluate as work
+    from site_agent.commands.evaluate import evaluate as work
 
     work(home, **options)
 
@@ -220,7 +239,35 @@ def predict(home: SiteHome, **options: Any) -> None:
     CLASSIFIER is the name of a folder below classifiers/ (random, ssl, csfssl, ...), or a path to one.
     """
     home.config()
-    from site_agent.commands.results import predict as work
+    from site_agent.commands.predict import predict as work
+
+    work(home, **options)
+
+
+@cli.group("history", invoke_without_command=True)
+@click.pass_context
+def history(context: click.Context) -> None:
+    """List models, classifiers and reports of this site, with earlier ones, their digests and dates.
+
+    What was made anew has not overwritten what was there before: it lies below history/.
+    """
+    if context.invoked_subcommand is None:
+        set_up()
+        from site_agent.commands.history import history as work
+
+        work(_home())
+
+
+@history.command("compare")
+@click.argument("report")
+@click.argument("other")
+@with_home
+def history_compare(home: SiteHome, **options: Any) -> None:
+    """Lay the scores of two reports side by side, and say whether they can be compared.
+
+    REPORT and OTHER are names of folders below reports/, or paths.
+    """
+    from site_agent.commands.history import compare_reports as work
 
     work(home, **options)
 

@@ -6,7 +6,8 @@ neither.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,10 +15,11 @@ import numpy as np
 from fedcervix.manifest import Split
 from fedcervix.plan import Recipe
 from site_agent import cache, squares
-from site_agent.collection import Collection, Image, index, require
+from site_agent.collection import Collection, Image, digest_of, index, require
 from site_agent.home import SiteHome
 from site_agent.images import Progress, silent
 from site_agent.pixels import Pixels
+from site_agent.provenance import Data
 
 if TYPE_CHECKING:
     from site_agent.epochs import Images
@@ -79,7 +81,7 @@ def pooled(
     """
     from site_agent.epochs import Images
 
-    barred = {image.digest for collection in collections for image in collection.images if image.split != split}
+    barred = _barred(collections, split)
     parts = []
     for number, collection in enumerate(collections):
         images = contrastive(home, collection, recipe, split, on_progress)
@@ -88,6 +90,19 @@ def pooled(
         women = found.patients if number == 0 else tuple(f"{number}:{woman}" for woman in found.patients)
         parts.append(Images(found.pixels, women))
     return joined(parts)
+
+
+def pooled_images(
+    collections: Sequence[Collection], split: Literal["train", "valid"]
+) -> tuple[list[Image], list[Image]]:
+    """Return the images that `pooled` uses: of the site's own collection, and of the further ones."""
+    barred = _barred(collections, split)
+    own, *others = ([i for i in found.contrastive(split) if i.digest not in barred] for found in collections)
+    return own, [image for found in others for image in found]
+
+
+def _barred(collections: Sequence[Collection], split: str) -> set[str]:
+    return {image.digest for collection in collections for image in collection.images if image.split != split}
 
 
 def labelled(
@@ -117,3 +132,19 @@ def _pixels(
         on_progress,
         memory_bytes_max=int(in_memory_gib * 2**30),
     )
+
+
+def data_of(collection: Collection) -> Data:
+    """Return the digests of a collection."""
+    splits = sorted({f"{image.woman}\x1f{image.split}" for image in collection.images})
+    test = sorted(image.digest for image in collection.labelled("test"))
+    return Data(
+        collection=collection.digest,
+        learning=digest_of(collection.images),
+        splits=_sha256(splits),
+        test_images=_sha256(test),
+    )
+
+
+def _sha256(lines: Iterable[str]) -> str:
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()

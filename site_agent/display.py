@@ -104,6 +104,13 @@ class Display:
             self._plain_s = time.monotonic()
             self._line(f"{_described(values)} {_count(values)}")
 
+    def _step(self, values: dict[str, Any]) -> None:
+        """Show one of a few steps: each is a line where there is no terminal."""
+        if self._console.is_terminal:
+            self._draw_bar(values)
+        else:
+            self._line(f"{_described(values)} {_count(values)}")
+
     def _draw_bar(self, values: dict[str, Any]) -> None:
         if self._bar is None:
             columns = (
@@ -142,6 +149,7 @@ class Display:
         "working": _working,
         "finished": _finished,
         "progress": _progress,
+        "step": _step,
     }
 
 

@@ -252,8 +252,8 @@ def _check_size(image: Image.Image, pixels_max: int, side_min_px: int) -> None:
 
 
 def _upright(image: Image.Image, file: BinaryIO) -> Decoded:
-    turn = None if image.format == "TIFF" else _TURNS.get(_orientation(image))  # Pillow turns a TIFF itself
     found = _LOADERS[image.format or ""](image, file)
+    turn = None if image.format == "TIFF" else _TURNS.get(_orientation(image))  # Pillow turns a TIFF itself
     return found if turn is None else replace(found, pixels=np.asarray(Image.fromarray(found.pixels).transpose(turn)))
 
 

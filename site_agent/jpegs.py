@@ -40,6 +40,8 @@ _START_OF_SCAN: Final = 0xDA
 _END: Final = 0xD9
 _PROFILE: Final = 0xE2
 _COEFFICIENTS: Final = 64
+_SCANS_MAX: Final = 500
+"""a progressive file has some ten; each takes as long as the whole picture"""
 
 
 def reason(file: BinaryIO) -> str | None:
@@ -56,7 +58,8 @@ def load(image: Image.Image, file: BinaryIO) -> Decoded:
     """Decode an opened JPEG. Raises UnreadableError, and what the decoders raise on damaged bytes."""
     data = _read(file, _BYTES_BESIDE_PIXELS + _BYTES_A_PIXEL * image.width * image.height)
     _check_scans(data)
-    colours = decoded(data, image)
+    buffer = np.empty((image.height, image.width, len(image.getbands())), np.uint8)
+    colours = _samples(data, _COLOURS[image.mode], buffer)
     if colours is None:
         image.load()
         return of_image(image)
@@ -66,20 +69,16 @@ def load(image: Image.Image, file: BinaryIO) -> Decoded:
     return Decoded(colours if image.mode == "RGB" else np.repeat(colours, 3, axis=2))
 
 
-def decoded(data: bytes, image: Image.Image) -> Pixels | None:
-    """Return the samples (H, W, C) of a JPEG of an image's size and mode; None where this decoder knows no way.
+def _samples(data: bytes, colours: str, buffer: Pixels) -> Pixels | None:
+    """Return the samples of a JPEG in a buffer (H, W, C) of its size; None where this decoder knows no way.
 
     Raises UnreadableError where libjpeg warns.
     """
-    colours = _COLOURS[image.mode]
-    buffer = np.empty((image.height, image.width, len(image.getbands())), np.uint8)
-    for attempt in (data, _without_profiles(data)):
-        try:
-            return _decode(attempt, colours, buffer)
-        except ValueError as error:
-            if "ICC" not in str(error):
-                return _otherwise(attempt, colours, buffer, str(error))
-    raise UnreadableError("damaged or cut short")
+    try:
+        return _decode(data, colours, buffer)
+    except ValueError as error:
+        warning = str(error)
+    return _otherwise(data, colours, buffer, warning)
 
 
 def check(data: bytes, pixels_max: int) -> None:
@@ -111,6 +110,8 @@ def _otherwise(data: bytes, colours: str, buffer: Pixels, warning: str) -> Pixel
     """Return what is to be done about a warning: the picture, None for another decoder, or UnreadableError."""
     if "subsampling" in warning:
         return None
+    if "ICC" in warning and len(smaller := _without_profiles(data)) < len(data):
+        return _samples(smaller, colours, buffer)
     if (left := _LEFT_OVER.search(warning)) and _is_padding(data, int(left[1])):
         return _decode(data, colours, buffer, strict=False)
     raise _damaged(warning)
@@ -122,8 +123,8 @@ def _damaged(warning: str) -> UnreadableError:
 
 def _is_padding(data: bytes, count: int) -> bool:
     """Say whether the bytes left over before the end are zeros, with which some cameras fill a block."""
-    end = data.rfind(b"\xff\xd9")
-    return not data[max(0, end - count) : end].strip(b"\0")
+    end = next((begin for marker, begin, _ in _segments(data) if marker == _END), 0)
+    return count < end and not data[end - count : end].strip(b"\0\xff\xd9")
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
@@ -132,6 +133,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     while found := _MARKER.match(data, place):
         marker, begin = found[1][0], found.end()
         if marker == _END:
+            yield marker, begin, begin
             return
         end = begin + int.from_bytes(data[begin : begin + 2], "big")
         yield marker, begin, end
@@ -154,13 +156,16 @@ def _without_profiles(data: bytes) -> bytes:
 def _check_scans(data: bytes) -> None:
     """Raise UnreadableError if scans are missing; libjpeg shows such a picture blurred or without a colour."""
     left: dict[tuple[int, int], int] = {}
-    progressive = False
+    progressive, scans = False, 0
     for marker, begin, end in _segments(data):
         if marker in (*_SEQUENTIAL, *_PROGRESSIVE):
             progressive = marker in _PROGRESSIVE
             components = data[begin + 8 : end : 3]
             left = {(name, k): 1 for name in components for k in range(_COEFFICIENTS if progressive else 1)}
         elif marker == _START_OF_SCAN:
+            scans += 1
+            if scans > _SCANS_MAX:
+                raise UnreadableError(f"a JPEG of more than {_SCANS_MAX} scans")
             _strike(left, data[begin + 2 : end], progressive)
             if not any(left.values()):
                 return

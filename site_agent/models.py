@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedcervix import __version__
 from fedcervix.blobs import BlobStore
 from fedcervix.errors import ModelError
 from fedcervix.events import Task
-from fedcervix.files import write_whole
 from fedcervix.plan import Plan, Recipe, parse_recipe
 from fedcervix.storage import disk
+from fedcervix.weights import digest_file
+from site_agent import archive, leak_guard
+from site_agent.archive import utc_now
 from site_agent.home import SiteHome
+from site_agent.leak_guard import Seen
+from site_agent.provenance import KeptModel, Start
+from site_agent.sealed import damaged, read_record, write_record
+from site_agent.spool import Spool
+
+if TYPE_CHECKING:
+    from site_agent.collection import Image
 
 WEIGHTS = "cervix-model.safetensors"
 RECORD = "record.json"
-WOMEN = "women.json"
-"""SHA-256 of every woman whose images trained or stopped a model: she must never be in its test part"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,10 @@ class CervixModel:
     """how the classifier's start is called in the tables: SSL, CSSL, CSFSSL, PPFSSL_NHS ..."""
     recipe: Recipe
     seed: int
+    digest: str
+    """SHA-256 of its weights file when it was kept"""
+    made_at: str
+    """UTC, ISO 8601"""
     record: dict[str, Any]
 
     @property
@@ -42,73 +52,161 @@ class CervixModel:
         """The weights file."""
         return self.folder / WEIGHTS
 
+    @property
+    def run(self) -> str:
+        """The federation's run; empty for what the site made itself."""
+        return str(self.record.get("run", ""))
 
-def adopt(home: SiteHome, task: Task, plan: Plan, blobs: BlobStore) -> None:
+    @property
+    def kept(self) -> KeptModel:
+        """What provenance needs of it."""
+        return KeptModel(label=self.start, name=self.folder.name, digest=self.digest, run=self.run)
+
+    @property
+    def as_start(self) -> Start:
+        """What a classifier's provenance says of it."""
+        return Start(
+            name=self.folder.name,
+            weights=self.digest,
+            recipe=self.recipe,
+            seed=self.seed,
+            images=str(self.record.get("images", "")),
+            run=self.run,
+            plan=str(self.record.get("plan_digest", "")),
+            sites=tuple(self.record.get("sites", ())),
+        )
+
+    def check(self) -> None:
+        """Raise ModelError where the weights file is no longer the one that was kept."""
+        if digest_file(self.weights) != self.digest:
+            raise ModelError(
+                f"{self.weights} is not the file that its record names",
+                cause="it was changed or damaged after it was kept",
+                next_step=f"restore it from a backup, or {again(self.folder, self.start)}",
+            )
+
+
+def again(folder: Path, start: str = "SSL") -> str:
+    """Return how a model is made again, as a command."""
+    home = SiteHome(folder.parent.parent)
+    if home.run_folder(folder.name).exists():
+        return f"take part in another run; until then: {home.command('finetune --start random')}"
+    pooled = " --also MANIFEST" if start == "CSSL" else ""
+    return f"make it again: {home.command(f'pretrain --name {folder.name}{pooled}')}"
+
+
+def adopt(home: SiteHome, task: Task, plan: Plan, blobs: BlobStore, clock: Callable[[], datetime] = utc_now) -> None:
     """Keep the result of a run. Done twice, it does the same. Raises StorageError."""
+    if _adopted(home.models / task.run, task, plan):
+        return
     start = "CSFSSL" if plan.mode == "csfssl" else f"PPFSSL_{plan.sites[0].upper()}"
-    more = {"run": task.run, "round": task.round, "plan_digest": plan.digest, "mode": plan.mode, "digest": task.base}
-    keep(home, task.run, start, plan.recipe, plan.terms.seed, blobs.path(task.base), more)
+    seen = _seen_in_run(home, task.run, plan)
+    more = {
+        "run": task.run,
+        "round": task.round,
+        "plan_digest": plan.digest,
+        "mode": plan.mode,
+        "sites": list(plan.sites),
+        "images": seen.images,
+    }
+    keep(home, task.run, start, plan.recipe, plan.terms.seed, blobs.path(task.base), more, seen, clock())
+
+
+def _adopted(folder: Path, task: Task, plan: Plan) -> bool:
+    try:
+        known = read(folder)
+        known.check()
+    except ModelError:
+        return False
+    return (known.digest, known.record.get("plan_digest")) == (task.base, plan.digest)
+
+
+def _seen_in_run(home: SiteHome, run: str, plan: Plan) -> Seen:
+    """Return the women of all rounds of a run here; of a site that took part in no round, nobody."""
+    folder = home.run_folder(run)
+    took_part = Spool(folder).history()
+    try:
+        seen = leak_guard.read(folder, leak_guard.site_key(home), next_step="")
+    except ModelError:
+        return Seen(run=plan.digest, whole=not took_part)
+    return seen if seen.run == plan.digest else Seen(run=plan.digest, whole=not took_part)
 
 
 def keep(
-    home: SiteHome, name: str, start: str, recipe: Recipe, seed: int, weights: Path, more: dict[str, Any]
+    home: SiteHome,
+    name: str,
+    start: str,
+    recipe: Recipe,
+    seed: int,
+    weights: Path,
+    more: dict[str, Any],
+    seen: Seen,
+    now: datetime,
 ) -> CervixModel:
-    """Copy a weights file into models/NAME with its record."""
-    folder = home.models / name
-    if folder.exists() and read(folder).record.get("run") != more.get("run"):
-        raise ModelError(f"{folder} holds another model", cause="a run of that name", next_step=f"move {folder} away")
+    """Copy a weights file into models/NAME with its record and the women it was made with.
+
+    A model that stood there goes into the history. Raises StorageError.
+    """
+    folder, digest = home.models / name, digest_file(weights)
     record = {
         "start": start,
         "recipe": dataclasses.asdict(recipe),
         "seed": seed,
         "software": f"fedcervix {__version__}",
         **more,
+        "digest": digest,
+        "made_at": now.isoformat(timespec="seconds"),
     }
-    with disk(folder, "write"):
-        folder.mkdir(parents=True, exist_ok=True)
-        making = folder / f".{WEIGHTS}"
-        shutil.copyfile(weights, making)
-        making.replace(folder / WEIGHTS)
-    write_whole(folder / RECORD, json.dumps(record, indent=2).encode())
-    return CervixModel(folder, start, recipe, seed, record)
+
+    def fill(making: Path) -> str:
+        with disk(making / WEIGHTS, "write"):
+            shutil.copyfile(weights, making / WEIGHTS)
+            (making / WEIGHTS).chmod(0o600)
+        leak_guard.write(making, leak_guard.site_key(home), seen)
+        write_record(making / RECORD, record)
+        return digest
+
+    archive.install(home.folder, folder, fill, _digest_at)
+    return read(folder)
 
 
-def remember_women(folder: Path, women: Iterable[str]) -> None:
-    """Add women to those whose images a model was made with."""
-    file = folder / WOMEN
-    known = set(json.loads(file.read_text())) if file.exists() else set()
-    named = {hashlib.sha256(woman.encode()).hexdigest() for woman in women}
-    if not named <= known:
-        write_whole(file, json.dumps(sorted(known | named)).encode())
-
-
-def check_unseen(folder: Path, test_women: Iterable[str], *, what: str) -> None:
-    """Raise ModelError where a woman who is now in the test part took part in making the model."""
-    file = folder / WOMEN
-    known = set(json.loads(file.read_text())) if file.exists() else set()
-    seen = [woman for woman in test_women if hashlib.sha256(woman.encode()).hexdigest() in known]
-    if seen:
-        raise ModelError(
-            f"{len(set(seen))} women who are now in the test part took part in making {what}",
-            cause="splits have changed since: a new picture linked them with test women, or splits.csv was lost",
-            next_step="make the model again (site-agent pretrain, or another run), then finetune",
-        )
+def _digest_at(folder: Path) -> str:
+    """Return the digest of the weights that lie in a folder; empty where there are none."""
+    return digest_file(folder / WEIGHTS) if (folder / WEIGHTS).exists() else ""
 
 
 def read(folder: Path) -> CervixModel:
     """Return the cervix model in a folder. Raises ModelError."""
+    file = folder / RECORD
+    next_step = f"restore it from a backup, or {again(folder)}" if file.exists() else f"ls {folder.parent}"
+    record = read_record(file, what="cervix model", next_step=next_step)
     try:
-        record = json.loads((folder / RECORD).read_text())
-        return CervixModel(folder, record["start"], parse_recipe(record["recipe"]), record["seed"], record)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{folder} holds no cervix model ({error})",
-            cause="not a model's folder, or written by another version",
-            next_step=f"ls {folder.parent}",
-        ) from error
+        recipe = parse_recipe(record["recipe"])
+        return CervixModel(folder, record["start"], recipe, record["seed"], record["digest"], record["made_at"], record)
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(file, error, what="cervix model", next_step=next_step) from error
+
+
+def found(home: SiteHome) -> tuple[list[CervixModel], list[ModelError]]:
+    """Return the site's cervix models, oldest first, and what is wrong with those that cannot be read."""
+    whole, broken = [], []
+    for folder in archive.entries(home.models, RECORD):
+        try:
+            whole.append(read(folder))
+        except ModelError as error:
+            broken.append(error)
+    return sorted(whole, key=lambda model: model.made_at), broken
 
 
 def all_models(home: SiteHome) -> list[CervixModel]:
-    """Return the site's cervix models, oldest first."""
-    folders = sorted(home.models.glob(f"*/{RECORD}"), key=lambda record: record.stat().st_mtime)
-    return [read(record.parent) for record in folders]
+    """Return the site's cervix models that can be read, oldest first."""
+    return found(home)[0]
+
+
+def check_unseen(home: SiteHome, model: CervixModel, test: Iterable[Image]) -> Seen:
+    """Return who made a model. Raises ModelError where a woman of the test images did, or nobody can tell."""
+    key = leak_guard.site_key(home)
+    what, next_step = f"model {model.folder.name}", again(model.folder, model.start)
+    seen = leak_guard.read(model.folder, key, next_step=next_step)
+    leak_guard.check_unseen(seen, key, test, what=what, next_step=next_step)
+    return seen

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import BinaryIO, Final
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
-from site_agent.samples import Decoded, eight_bits, of_alpha, of_image, of_key, sixteen_bits
+from site_agent.samples import Decoded, eight_bits, of_deep, of_image, of_key, sixteen_bits
 from site_agent.unreadable import UnreadableError
 
 _SIGNATURE_BYTES: Final = 8
@@ -57,18 +58,20 @@ def _deep(image: Image.Image, file: BinaryIO, chunks: _Chunks) -> Decoded:
     """Decode 16 bits: by their high bytes where that is enough, else by all of them."""
     if chunks.colour == _GREY:
         samples = np.asarray(image)[:, :, None]
+        found = _of_grey(samples, chunks.significant_bits)
     elif chunks.key or (chunks.significant_bits < 16 and chunks.colour in (_RGB, _RGB_ALPHA)):
         samples = sixteen_bits(image, file)
+        found = of_deep(samples, chunks.significant_bits)
     else:
         return of_image(image, deep=True)
-    colours, narrow = eight_bits(samples[:, :, :3], chunks.significant_bits)
-    if chunks.colour == _GREY:
-        colours = np.repeat(colours, 3, axis=2)
-    if chunks.key:
-        return of_key(colours, samples, np.array(chunks.key), narrow=narrow)
-    if chunks.colour == _RGB_ALPHA:
-        return of_alpha(colours, np.asarray(image.getchannel("A")), narrow=narrow)
-    return Decoded(colours, narrow=narrow)
+    if not chunks.key:
+        return found
+    return of_key(found.pixels, samples, np.array(chunks.key), narrow=found.narrow)
+
+
+def _of_grey(samples: npt.NDArray[np.uint16], stated_bits: int) -> Decoded:
+    grey, narrow = eight_bits(samples, stated_bits)
+    return Decoded(np.repeat(grey, 3, axis=2), narrow=narrow)
 
 
 def _chunks(file: BinaryIO) -> _Chunks:

@@ -11,7 +11,7 @@ from site_agent.spool import Spool
 
 @dataclass(frozen=True, slots=True)
 class Federation:
-    """The last run this site took part in."""
+    """A run this site took part in."""
 
     run: str
     plan: Plan
@@ -25,3 +25,9 @@ def last_federation(home: SiteHome) -> Federation | None:
         return None
     spool = Spool(found[-1].parent)
     return Federation(spool.folder.name, spool.plan(), spool)
+
+
+def federation_of(home: SiteHome, run: str) -> Federation | None:
+    """Return a run by its name; None where this site has no record of it. Raises StorageError."""
+    spool = Spool(home.run_folder(run))
+    return Federation(run, spool.plan(), spool) if (spool.folder / "plan.json").exists() else None

@@ -64,6 +64,14 @@ def of_alpha(rgb: Pixels, alpha: Pixels, *, narrow: bool = False) -> Decoded:
     return Decoded(pixels, transparent, narrow)
 
 
+def of_deep(samples: npt.NDArray[np.uint16], stated_bits: int) -> Decoded:
+    """Return 16-bit colours (H, W, 3), or colours and alpha (H, W, 4), of which so many bits are used."""
+    colours, narrow = eight_bits(samples[:, :, :3], stated_bits)
+    if samples.shape[2] == 3:
+        return Decoded(colours, narrow=narrow)
+    return of_alpha(colours, eight_bits(samples[:, :, 3], stated_bits)[0], narrow=narrow)
+
+
 def of_key(rgb: Pixels, samples: npt.NDArray[Any], key: npt.NDArray[Any], *, narrow: bool = False) -> Decoded:
     """Return colours in which pixels whose samples (H, W, C) are the key (C,) are transparent."""
     hidden = np.logical_and.reduce([samples[:, :, channel] == value for channel, value in enumerate(key)])

@@ -21,8 +21,8 @@ from fedcervix.blobs import BlobStore
 from fedcervix.events import Task, TaskKind
 from fedcervix.plan import BatchNorm, Plan, Recipe
 from fedcervix.seeds import derive
-from site_agent import dataset
-from site_agent.collection import Collection
+from site_agent import dataset, leak_guard
+from site_agent.collection import Collection, digest_of
 from site_agent.devices import Acceleration
 from site_agent.epochs import NEVER, Images, Position, StepReport, train_epochs, validation_loss
 from site_agent.home import SiteHome
@@ -34,7 +34,6 @@ from site_agent.model import (
     snapshot,
     start_encoder,
 )
-from site_agent.models import remember_women
 from site_agent.monitor import round_lines
 from site_agent.neighbours import Probe, label_probe
 from site_agent.optimise import clear, optimiser_state, restore_optimiser
@@ -124,7 +123,7 @@ def _train(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
     with leader_first(bench.team):  # who decodes; the others find the squares in the cache
         images = bench.images(recipe, "train")
     if bench.team.leads:
-        remember_women(bench.home.run_folder(task.run), (*images.patients, *bench.images(recipe, "valid").patients))
+        _remember(bench, task, plan)
     bench.on_progress({"stage": "training", "done": 0, "of": 0, "unit": "steps"})
     started = time.monotonic()
     learner = _ready(bench, task, plan, recipe)
@@ -168,6 +167,14 @@ def _train(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
         "precision": recipe.precision,
     }
     return {**numbers, "said": round_lines(numbers, recipe)}
+
+
+def _remember(bench: Bench, task: Task, plan: Plan) -> None:
+    """Write down whose images this round of the run uses, before it uses them."""
+    collection, key = bench.collection(), leak_guard.site_key(bench.home)
+    used = (image for split in ("train", "valid") for image in collection.contrastive(split))
+    seen = key.seen(used, digest=digest_of(collection.images), run=plan.digest)
+    leak_guard.remember(bench.home.run_folder(task.run), key, seen)
 
 
 def _agreed_recipe(bench: Bench, plan: Plan) -> Recipe:
@@ -238,6 +245,7 @@ def _score(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
     _checkpoints(bench, task, "none: a score is quickly done again")
     recipe = settled(plan.recipe, bench.device, bench.home.cache)
     images, encoder = bench.images(recipe, "valid"), bench.learner(recipe).encoder
+    _remember(bench, task, plan)
     _load(bench, task, encoder)
     score = validation_loss(
         encoder,

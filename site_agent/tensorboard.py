@@ -89,6 +89,12 @@ def scalars(epoch: Epoch, collapse: float) -> dict[str, float]:
     }
 
 
+def require_tensorboard(folder: Path | None) -> None:
+    """Raise ConfigError where event files are asked for and tensorboard is not installed."""
+    if folder is not None:
+        _summary_writer()
+
+
 def _summary_writer() -> Any:
     try:
         return importlib.import_module("torch.utils.tensorboard").SummaryWriter

@@ -7,14 +7,16 @@ named.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+import os
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, Final
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from site_agent import jpegs
-from site_agent.samples import Decoded, eight_bits, of_image, sixteen_bits, whole_numbers
+from site_agent.samples import Decoded, eight_bits, of_deep, of_image, sixteen_bits, whole_numbers
 from site_agent.unreadable import DAMAGE, UnreadableError
 
 TiffImagePlugin.READ_LIBTIFF = True
@@ -32,12 +34,14 @@ _NEW_SUBFILE_TYPE: Final = 254
 _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIPS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_BYTES, _MAX_SAMPLE = 273, 277, 278, 279, 281
 _PLANAR, _COLOUR_MAP, _TILE_WIDTH, _TILE_LENGTH, _TILES, _TILE_BYTES = 284, 320, 322, 323, 324, 325
-_INK_SET, _FORMAT, _S_MAX_SAMPLE, _JPEG_TABLES = 332, 339, 341, 347
+_INK_SET, _EXTRA, _FORMAT, _S_MAX_SAMPLE, _JPEG_TABLES = 332, 338, 339, 341, 347
 
 _WHITE_IS_ZERO: Final = 0
 _JPEG: Final = 7
 _JPEG_TILE_PIXELS_MAX: Final = 1 << 20
 """beyond those of the picture: a tile may be larger than it"""
+_MCU_PX: Final = 16
+"""a JPEG may be that much larger than what it shows"""
 _COMPRESSIONS: Final = frozenset({1, 2, 3, 4, 5, _JPEG, 8, 32773, 32946})
 """none, fax (of 1 bit), LZW, JPEG, Deflate, PackBits, Deflate under its old number"""
 _COLOUR_SPACES: Final = {
@@ -62,23 +66,36 @@ def _formats(tags: Tags) -> set[int]:
     return set(tags.get(_FORMAT, (1,)))
 
 
-def _parts_needed(tags: Tags) -> int:
-    width: int = tags[_WIDTH]
-    length: int = tags[_LENGTH]
-    planes: int = tags.get(_SAMPLES, 1) if tags.get(_PLANAR, 1) == 2 else 1
+def _is_planar(tags: Tags) -> bool:
+    return bool(tags.get(_PLANAR, 1) == 2)
+
+
+def _is_premultiplied(tags: Tags) -> bool:
+    return 1 in tags.get(_EXTRA, ())
+
+
+def _part_size(tags: Tags) -> tuple[int, int]:
+    """Return width and length of a strip or tile, in pixels."""
     if _TILES in tags:
-        tile_width: int = tags[_TILE_WIDTH]
-        tile_length: int = tags[_TILE_LENGTH]
-        return -(-width // tile_width) * -(-length // tile_length) * planes
-    rows: int = min(length, tags.get(_ROWS_PER_STRIP, length))
-    return -(-length // rows) * planes
+        return tags[_TILE_WIDTH], tags[_TILE_LENGTH]
+    return tags[_WIDTH], min(tags[_LENGTH], tags.get(_ROWS_PER_STRIP, tags[_LENGTH]))
+
+
+def _parts_needed(tags: Tags) -> int:
+    width, length = _part_size(tags)
+    planes: int = tags.get(_SAMPLES, 1) if _is_planar(tags) else 1
+    return -(-int(tags[_WIDTH]) // width) * -(-int(tags[_LENGTH]) // length) * planes
+
+
+def _parts(tags: Tags) -> Iterator[tuple[int, int]]:
+    """Yield where strips or tiles begin, and how many bytes they have."""
+    places = tags.get(_TILES, tags.get(_STRIPS, ()))
+    return zip(places, tags.get(_TILE_BYTES, tags.get(_STRIP_BYTES, ())), strict=False)
 
 
 def _parts_absent(tags: Tags) -> bool:
-    """Say whether strips or tiles were never written: too few, or at no place."""
-    places = tags.get(_TILES, tags.get(_STRIPS, ()))
-    sizes = tags.get(_TILE_BYTES, tags.get(_STRIP_BYTES, places))
-    return min(len(places), len(sizes)) < _parts_needed(tags) or 0 in places or 0 in sizes
+    """Say whether strips or tiles were never written: too few, at no place, or of no size."""
+    return sum(place > 0 and size > 0 for place, size in _parts(tags)) < _parts_needed(tags)
 
 
 _REFUSED: Final[tuple[tuple[str, Callable[[Tags], bool]], ...]] = (
@@ -88,7 +105,7 @@ _REFUSED: Final[tuple[tuple[str, Callable[[Tags], bool]], ...]] = (
     ("a TIFF that does not say how its samples are meant", lambda tags: _PHOTOMETRIC not in tags),
     ("inks other than CMYK", lambda tags: tags.get(_INK_SET, 1) != 1),
     ("a TIFF whose first page is a preview", lambda tags: bool(tags.get(_NEW_SUBFILE_TYPE, 0) & 1)),
-    ("two planes", lambda tags: tags.get(_PLANAR, 1) == 2 and tags.get(_SAMPLES) == 2),
+    ("grey and another sample in separate planes", lambda tags: _is_planar(tags) and tags.get(_SAMPLES) == 2),
     ("damaged or cut short: the TIFF lacks strips or tiles", _parts_absent),
 )
 
@@ -136,10 +153,9 @@ def _decoded(image: TiffImagePlugin.TiffImageFile, tags: Tags, file: BinaryIO) -
     if image.mode.startswith("I"):
         return _grey(image, tags)
     stated = _stated_bits(tags)
-    if _bits(tags) == 16 and stated < 16 and image.mode == "RGB" and tags.get(_PLANAR, 1) == 1:
-        colours, narrow = eight_bits(sixteen_bits(image, file), stated)
-        return Decoded(colours, narrow=narrow)
-    if image.mode in ("P", "PA"):
+    if stated < 16 and image.mode in ("RGB", "RGBA") and not _is_planar(tags) and not _is_premultiplied(tags):
+        return of_deep(sixteen_bits(image, file), stated)
+    if image.mode == "P":
         _mend_colour_map(image, tags)
     return of_image(image, deep=_bits(tags) == 16)
 
@@ -160,6 +176,8 @@ def _stated_bits(tags: Tags) -> int:
     A largest value of another form is a measurement of one picture. Scaling by it would change pictures by what they
     show; TIFF 6.0 forbids that.
     """
+    if _bits(tags) != 16:
+        return 16
     top = max(np.atleast_1d(tags.get(_S_MAX_SAMPLE, tags.get(_MAX_SAMPLE, 65_535))))
     bits = int(top).bit_length()
     return bits if top == 2**bits - 1 and 9 <= bits < 16 else 16
@@ -168,15 +186,18 @@ def _stated_bits(tags: Tags) -> int:
 def _mend_colour_map(image: Image.Image, tags: Tags) -> None:
     """Take a colour map of 8-bit values as what it is; TIFF asks for 16 bits, and some programs did not know."""
     values = tags[_COLOUR_MAP]
-    if max(values) < 256 and image.mode == "P":
+    if max(values) < 256:
         image.putpalette(bytes(values), "RGB;L")
 
 
 def _check_jpegs(tags: Tags, image: Image.Image, file: BinaryIO) -> None:
     """Raise UnreadableError if libjpeg warns of a strip or tile: libtiff drops its warnings."""
     tables = bytes(tags.get(_JPEG_TABLES, b""))[:-2]
-    places, sizes = (tags[_TILES], tags[_TILE_BYTES]) if _TILES in tags else (tags[_STRIPS], tags[_STRIP_BYTES])
-    for place, size in zip(places, sizes, strict=True):
+    file_bytes = os.fstat(file.fileno()).st_size
+    width, rows = _part_size(tags)
+    if width * rows > _JPEG_TILE_PIXELS_MAX + image.width * image.height:
+        raise UnreadableError("damaged: a part is larger than the picture")
+    for place, size in itertools.islice(_parts(tags), _parts_needed(tags)):
         file.seek(place)
-        data = file.read(size)
-        jpegs.check(tables + data[2:] if tables else data, _JPEG_TILE_PIXELS_MAX + image.width * image.height)
+        data = file.read(min(size, file_bytes))
+        jpegs.check(tables + data[2:] if tables else data, (width + _MCU_PX) * (rows + _MCU_PX))

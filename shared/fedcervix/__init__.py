@@ -3,7 +3,8 @@
 Bottom to top (a module imports only from its own line and the lines above it):
 
     errors  plan  profiles  events  quorum  rounds  economy  session  seeds         standard library only
-    spreadsheet  columns  identifiers  manifest  splits  address  ownership  storage  locks   standard library only
+    spreadsheet  columns  identifiers  manifest  splits                             standard library only
+    address  ownership  storage  locks  databases                                   standard library only
     weights  arriving  aggregate  packing  metrics  identity  privacy               + numpy, cryptography
     wire (generated)  codec                                                         protobuf <-> events
     files  journal  blobs  rounding  config  log  pauses  rpc                        disk, terminal, network

@@ -218,8 +218,13 @@ class Here:
     """A sign of life of a site that has nothing to do; not journaled."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The site's engineer has stopped the agent (Ctrl-C, SIGTERM); not journaled."""
+
+
 Sign = Here | Progress
-Report = Sign | Ready | Refusal | UpdateStored | ScoreReported | ModelAdopted | SiteFailed
+Report = Sign | Stopped | Ready | Refusal | UpdateStored | ScoreReported | ModelAdopted | SiteFailed
 
 
 def write_report(report: Report, at: float) -> wire.FromSite:
@@ -227,6 +232,8 @@ def write_report(report: Report, at: float) -> wire.FromSite:
     match report:
         case Here():
             return wire.FromSite(at=at, here=wire.Here())
+        case Stopped():
+            return wire.FromSite(at=at, stopped=wire.Stopped())
         case Ready(run, plan_digest):
             return wire.FromSite(at=at, ready=wire.Ready(run=run, plan_digest=plan_digest))
         case Refusal(run, reason):
@@ -308,6 +315,10 @@ def _read_here(_message: wire.FromSite, _site: str, _at: float) -> Here:
     return Here()
 
 
+def _read_stopped(_message: wire.FromSite, _site: str, _at: float) -> Stopped:
+    return Stopped()
+
+
 def _read_refusal(message: wire.FromSite, _site: str, _at: float) -> Refusal:
     said = message.refusal
     return Refusal(_run(said.run), _text(said.reason, REASON_CHARS_MAX, "reason"))
@@ -352,6 +363,7 @@ def _read_failure(message: wire.FromSite, site: str, at: float) -> SiteFailed:
 _READ: dict[str, Callable[[wire.FromSite, str, float], Report]] = {
     "ready": _read_ready,
     "here": _read_here,
+    "stopped": _read_stopped,
     "refusal": _read_refusal,
     "progress": _read_progress,
     "update": _read_update,

@@ -98,6 +98,8 @@ class SiteSilent:
 
     site: str
     at: float
+    reason: str = ""
+    """what is known of it, such as that its engineer stopped it; empty where nothing is"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedcervix.databases import translated
 from fedcervix.errors import StorageError
 from fedcervix.events import Event, event_from_json, event_to_json
 from fedcervix.plan import Plan
@@ -47,11 +48,19 @@ def begin_of(record: RunRecord) -> Run:
 class Journal:
     """One SQLite file; safe for several threads of one process."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Open the file; made if it is missing, unless `read_only`. Raises StorageError."""
         self._path = path
         self._lock = threading.Lock()
+        self._is_empty = False
+        uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
         with _translated(path):
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+            self._db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=30)
+            if read_only:
+                # A process that found no room may have left a file without tables.
+                found = self._db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'runs'").fetchone()
+                self._is_empty = found == (0,)
+                return
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.executescript(_SCHEMA)
@@ -70,6 +79,8 @@ class Journal:
 
     def runs(self) -> list[RunRecord]:
         """Return all runs, oldest first."""
+        if self._is_empty:
+            return []
         with self._lock, _translated(self._path):
             rows = self._db.execute("SELECT run, plan, base, begun_at FROM runs ORDER BY rowid").fetchall()
             return [RunRecord(run, Plan.parse(plan), base, begun_at) for run, plan, base, begun_at in rows]
@@ -90,13 +101,8 @@ class Journal:
 def _translated(path: Path) -> Iterator[None]:
     """Translate SQLite's errors, here at the seam."""
     try:
-        yield
-    except sqlite3.Error as error:
-        raise StorageError(
-            f"the journal {path} cannot be used: {error}",
-            cause="the disk is full or read-only, or the file is damaged",
-            next_step=f"make room (df -h {path.parent}) and start again; nothing that was acknowledged is lost",
-        ) from error
+        with translated(path, "the journal"):
+            yield
     except ValueError as error:
         raise StorageError(
             f"the journal {path} holds an entry that this version cannot read: {error}",

@@ -23,21 +23,21 @@ Flock = Callable[[int, int], None]
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, wait: bool, flock: Flock = fcntl.flock) -> Iterator[None]:
+def locked(path: Path, *, wait: bool, flock: Flock | None = None) -> Iterator[None]:
     """Hold the lock file `path` (made if it is missing, 0600) for the block.
 
     Raises OSError where that is not possible: BlockingIOError where another process holds it and `wait` is not set.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)  # to write as well: NFS gives no lock otherwise
     try:
-        flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        (flock or fcntl.flock)(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(descriptor)
 
 
 @contextlib.contextmanager
-def held(path: Path, *, busy: FedcervixError | None, flock: Flock = fcntl.flock) -> Iterator[None]:
+def held(path: Path, *, busy: FedcervixError | None, flock: Flock | None = None) -> Iterator[None]:
     """Hold the lock file `path` for the block, as `locked` does.
 
     Raises `busy` where another process holds it (None: waits for that one), StorageError where the file cannot be
@@ -54,7 +54,7 @@ def held(path: Path, *, busy: FedcervixError | None, flock: Flock = fcntl.flock)
         yield
 
 
-def is_held(path: Path, *, flock: Flock = fcntl.flock) -> bool:
+def is_held(path: Path, *, flock: Flock | None = None) -> bool:
     """Say whether a process holds the lock file `path`; a file that is missing is held by nobody.
 
     Raises StorageError where this user may not ask, or the file system gives no locks.
@@ -65,7 +65,7 @@ def is_held(path: Path, *, flock: Flock = fcntl.flock) -> bool:
         except (FileNotFoundError, NotADirectoryError):
             return False
         try:
-            flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            (flock or fcntl.flock)(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
         finally:

@@ -139,6 +139,15 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True)
+class Mended:
+    """A failure after which the site attached again."""
+
+    site: str
+    incident: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """The whole truth about a run."""
 
@@ -158,6 +167,8 @@ class Run:
     best_round: int = 0
     adopted: tuple[str, ...] = ()
     failures: tuple[SiteFailed, ...] = ()
+    mended: tuple[Mended, ...] = ()
+    """of `failures`, those after which the site came back"""
     outcome: Outcome | None = None
     reason: str = ""
 
@@ -225,6 +236,20 @@ def _presence(presence: Presence, reason: Callable[[Any], str]) -> Callable[[Run
         return replace(run, sites=tuple(after if s.name == event.site else s for s in run.sites)), Answer.ACCEPTED
 
     return record
+
+
+def _attached(run: Run, event: SiteAttached) -> tuple[Run, Answer]:
+    """A site that comes back has mended what it failed of."""
+    run, answer = _presence(Presence.PRESENT, lambda _: "")(run, event)
+    if answer is not Answer.ACCEPTED or not run.failures:
+        return run, answer
+    known = {(mended.site, mended.incident) for mended in run.mended}
+    fresh = tuple(
+        Mended(failure.site, failure.incident, event.at)
+        for failure in run.failures
+        if failure.site == event.site and not failure.goes_on and (failure.site, failure.incident) not in known
+    )
+    return replace(run, mended=(*run.mended, *fresh)[-FAILURES_KEPT_MAX:]), answer
 
 
 def _failed(run: Run, event: SiteFailed) -> tuple[Run, Answer]:
@@ -315,8 +340,8 @@ def _ticked(run: Run, _event: Tick) -> tuple[Run, Answer]:
 
 
 _RECORD: Mapping[type, Callable[[Run, Any], tuple[Run, Answer]]] = {
-    SiteAttached: _presence(Presence.PRESENT, lambda _: ""),
-    SiteSilent: _presence(Presence.SILENT, lambda _: "no sign of life"),
+    SiteAttached: _attached,
+    SiteSilent: _presence(Presence.SILENT, lambda event: event.reason or "no sign of life"),
     SiteRefused: _presence(Presence.REFUSED, lambda event: event.reason),
     SiteRevoked: _presence(Presence.REVOKED, lambda _: "revoked by the operator"),
     SiteFailed: _failed,

@@ -245,12 +245,9 @@ def differences(layout: Layout, base: Layout) -> list[str]:
 
 
 def _check_values(path: Path, layout: Layout) -> None:
-    block = memoryview(bytearray(BLOCK_BYTES))
     with opened(path) as file:
         for tensor in layout.tensors:
-            for start in range(tensor.start, tensor.end, BLOCK_BYTES):
-                view = block[: min(BLOCK_BYTES, tensor.end - start)]
-                read_at(file, start, view)
+            for view in _blocks(file, tensor):
                 if not sound(view, tensor.dtype):
                     raise RemoteError(
                         f"{tensor.name} holds values that are not finite numbers",
@@ -327,6 +324,47 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Map
     return sink.digest
 
 
+NAMES = {"F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+
+
+def wide_floats(layout: Layout) -> list[str]:
+    """Return which types other than float32 the file's numbers have, by the names that torch gives them."""
+    return sorted({NAMES[tensor.dtype] for tensor in layout.tensors if tensor.dtype in NAMES})
+
+
+def as_float32(path: Path, to: Path) -> str:
+    """Write a weights file again with every floating-point tensor as float32; return the SHA-256 of its bytes.
+
+    It is read in blocks. A number beyond float32 becomes infinite: `vet_base` tells. Errors as `read_layout`.
+    """
+    layout = read_layout(path)
+    dtypes = {tensor.name: "F32" if tensor.dtype in FLOATS else tensor.dtype for tensor in layout.tensors}
+    rank = {dtype: position for position, dtype in enumerate(DTYPES)}
+    order = sorted(layout.tensors, key=lambda tensor: (rank[dtypes[tensor.name]], tensor.name))
+    sizes = {tensor.name: (tensor.shape, tensor.count * DTYPES[dtypes[tensor.name]].itemsize) for tensor in order}
+    with replacing(to) as sink, opened(path) as file:
+        sink.write_header(_header([tensor.name for tensor in order], sizes, dtypes, {}))
+        for tensor in order:
+            for raw in _blocks(file, tensor):
+                sink.write(_converted(raw, tensor.dtype, dtypes[tensor.name]))
+    return sink.digest
+
+
+def _blocks(file: FileIO, tensor: Tensor) -> Iterator[memoryview]:
+    block = memoryview(bytearray(BLOCK_BYTES))
+    for start in range(tensor.start, tensor.end, BLOCK_BYTES):
+        view = block[: min(BLOCK_BYTES, tensor.end - start)]
+        read_at(file, start, view)
+        yield view
+
+
+def _converted(raw: memoryview, dtype: str, wanted: str) -> memoryview:
+    if dtype == wanted:
+        return raw
+    values = decode(raw, dtype)
+    return encode(values, wanted, memoryview(bytearray(values.size * DTYPES[wanted].itemsize)))
+
+
 def _dtype_of(name: str, array: NDArray[Any]) -> str:
     check(name != "__metadata__", "a tensor cannot be called __metadata__")
     for dtype, stored in DTYPES.items():
@@ -338,12 +376,22 @@ def _dtype_of(name: str, array: NDArray[Any]) -> str:
 def _build_header(
     order: list[str], tensors: Mapping[str, NDArray[Any]], dtypes: Mapping[str, str], metadata: Mapping[str, str]
 ) -> bytes:
+    return _header(order, {name: (array.shape, array.nbytes) for name, array in tensors.items()}, dtypes, metadata)
+
+
+def _header(
+    order: list[str],
+    sizes: Mapping[str, tuple[tuple[int, ...], int]],
+    dtypes: Mapping[str, str],
+    metadata: Mapping[str, str],
+) -> bytes:
+    """Return the header of a file with these tensors, by name: shape and length in bytes."""
     entries: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     start = 0
     for name in order:
-        end = start + tensors[name].nbytes
-        entries[name] = {"dtype": dtypes[name], "shape": list(tensors[name].shape), "data_offsets": [start, end]}
-        start = end
+        shape, length = sizes[name]
+        entries[name] = {"dtype": dtypes[name], "shape": list(shape), "data_offsets": [start, start + length]}
+        start += length
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     return text + b" " * (-len(text) % 8)
 

@@ -2,82 +2,131 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
+import safetensors.torch
 import torch
 
 from fedcervix.errors import ModelError
 from fedcervix.metrics import best_threshold
 from fedcervix.plan import Recipe
 from fedcervix.seeds import derive
-from site_agent import classifiers, dataset, models
+from site_agent import classifiers, dataset, leak_guard, models
+from site_agent.archive import utc_now
+from site_agent.collection import Collection
 from site_agent.commands.collection import open_images
 from site_agent.commands.setting import Setting, machine_of, reading, site_name
 from site_agent.commands.stopping import command_line, stops
+from site_agent.devices import Machine
 from site_agent.display import Display
-from site_agent.finetune import build_classifier, predict
+from site_agent.finetune import Finetuned, Labelled, build_classifier, predict
 from site_agent.finetune import finetune as fit
 from site_agent.home import SiteHome
+from site_agent.leak_guard import Seen
 from site_agent.model import backbone_state, build_encoder, load_imagenet, load_weights
 from site_agent.precision import settled
+from site_agent.provenance import Provenance, Start
+
+SET_CHARS = 63
+"""of the name of a set, at most"""
 
 
-def finetune(home: SiteHome, used: Setting, starts: tuple[str, ...]) -> None:
-    """Fine-tune classifiers on this site's labels, one from each start."""
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What a classifier starts from."""
+
+    label: str
+    start: Start
+    state: dict[str, torch.Tensor] | None
+    """weights of an encoder; None: random ones"""
+    seen: Seen
+    """the women whose images made these weights"""
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """What all classifiers of one command share."""
+
+    home: SiteHome
+    name: str
+    """of the set; empty for the first one"""
+    used: Setting
+    recipe: Recipe
+    machine: Machine
+    collection: Collection
+    train: Labelled
+    valid: Labelled
+    display: Display
+
+
+def finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str) -> None:
+    """Fine-tune classifiers on this site's labels, one from each start, in the set `name`."""
     with home.locked("lock-finetune", who="another finetune"), stops(command_line(home, "finetune")):
-        _finetune(home, used, starts)
+        _finetune(home, used, starts, name)
 
 
-def _finetune(home: SiteHome, used: Setting, starts: tuple[str, ...]) -> None:
+def _finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str) -> None:
     machine, display = machine_of(home, used.recipe), Display()
-    device, recipe = machine.device, settled(used.recipe, machine.device, home.cache)
-    click.echo(f"fine-tuning on {device} in {recipe.precision}, recipe of {used.source}", err=True)
+    recipe = settled(used.recipe, machine.device, home.cache)
+    click.echo(f"fine-tuning on {machine.device} in {recipe.precision}, recipe of {used.source}", err=True)
     collection = open_images(home, display)
-    train_part, valid_part = (
-        dataset.labelled(home, collection, recipe, split, reading(display)) for split in ("train", "valid")
+    train, valid = (dataset.labelled(home, collection, recipe, split, reading(display)) for split in ("train", "valid"))
+    place = Workplace(home, name, used, recipe, machine, collection, train, valid, display)
+    chosen = starts or ("random", *_newest(home))
+    _check_labels(home, chosen)
+    for start in chosen:
+        _one(place, _beginning(home, start, recipe, collection))
+    click.echo(f"next: {home.command('evaluate')}{f' --set {name}' if name else ''}")
+
+
+def _one(place: Workplace, beginning: Beginning) -> None:
+    """Fine-tune and keep one classifier."""
+    classifier, loaded = build_classifier(place.recipe, place.used.seed, beginning.state)
+    taken = f"{loaded.tensors} of {loaded.of} backbone tensors" if loaded else "no tensors: random weights"
+    place.display.show("said", {"text": f"start {beginning.label}: loaded {taken}"})
+    try:
+        fitted = fit(
+            classifier,
+            place.train,
+            place.valid,
+            place.recipe,
+            seed=place.used.seed,
+            stream=site_name(place.home),
+            device=place.machine.device,
+            on_epoch=lambda _epoch: None,
+            on_step=_steps(place.display, beginning.label),
+            acceleration=place.machine.acceleration,
+        )
+    finally:
+        place.display.close()
+    scores = predict(classifier, place.valid.pixels, device=place.machine.device)
+    kept = _keep(place, beginning, fitted, float(best_threshold(place.valid.labels, scores)))
+    best = fitted.history[fitted.best_epoch - 1]
+    click.echo(
+        f"{beginning.label}: kept epoch {fitted.best_epoch} of {len(fitted.history)}, "
+        f"validation loss {best.valid_loss:.4f}, threshold {kept.threshold:.3f}: {kept.folder}"
     )
-    test_women = {image.woman for image in collection.images if image.split == "test"}
-    names = starts or ("random", *(model.folder.name for model in _newest(home)))
-    for name in names:
-        label, state, origin = _start(home, name, recipe, test_women)
-        classifier, loaded = build_classifier(recipe, used.seed, state)
-        taken = f"{loaded.tensors} of {loaded.of} backbone tensors" if loaded else "no tensors: random weights"
-        display.show("said", {"text": f"start {label}: loaded {taken}"})
-        try:
-            fitted = fit(
-                classifier,
-                train_part,
-                valid_part,
-                recipe,
-                seed=used.seed,
-                stream=site_name(home),
-                device=device,
-                on_epoch=lambda _epoch: None,
-                on_step=_steps(display, label),
-                acceleration=machine.acceleration,
-            )
-        finally:
-            display.close()
-        threshold = best_threshold(valid_part.labels, predict(classifier, valid_part.pixels, device=device))
-        kept = classifiers.keep(
-            home,
-            label,
-            fitted,
-            recipe,
-            seed=used.seed,
-            threshold=float(threshold),
-            collection=collection.digest,
-            origin=origin,
-        )
-        best = fitted.history[fitted.best_epoch - 1]
-        click.echo(
-            f"{label}: kept epoch {fitted.best_epoch} of {len(fitted.history)}, validation loss {best.valid_loss:.4f}, "
-            f"threshold {threshold:.3f}: {kept.folder}"
-        )
-    click.echo(f"next: {home.command('evaluate')}")
+
+
+def _keep(place: Workplace, beginning: Beginning, fitted: Finetuned, threshold: float) -> classifiers.StoredClassifier:
+    data = dataset.data_of(place.collection)
+    provenance = Provenance(
+        label=beginning.label,
+        weights="",
+        start=beginning.start,
+        recipe=place.recipe,
+        seed=place.used.seed,
+        data=data,
+        made_at=utc_now().isoformat(timespec="seconds"),
+    )
+    labelled = (image for split in ("train", "valid") for image in place.collection.labelled(split))
+    seen = beginning.seen | leak_guard.site_key(place.home).seen(labelled, digest=data.learning)
+    return classifiers.keep(place.home, place.name, fitted, provenance, threshold=threshold, seen=seen)
 
 
 def _steps(display: Display, label: str) -> Callable[[int, int, int], None]:
@@ -86,33 +135,61 @@ def _steps(display: Display, label: str) -> Callable[[int, int, int], None]:
     )
 
 
-def _newest(home: SiteHome) -> list[models.CervixModel]:
+def _newest(home: SiteHome) -> list[str]:
     """Return the newest model of each kind: an older federation's result is not fine-tuned again by default."""
-    by_start = {model.start: model for model in models.all_models(home)}
-    return list(by_start.values())
+    found, broken = models.found(home)
+    for error in broken:
+        click.echo(f"left out: {error.explain()}", err=True)
+    return [model.folder.name for model in {model.start: model for model in found}.values()]
 
 
-def _start(
-    home: SiteHome, name: str, recipe: Recipe, test_women: set[str]
-) -> tuple[str, dict[str, torch.Tensor] | None, dict[str, Any]]:
-    """Return (label, weights to start from, where they come from). Raises ModelError."""
+def _check_labels(home: SiteHome, starts: Sequence[str]) -> None:
+    """Raise ModelError where two starts would make one classifier: a set holds one of each kind."""
+    own = {name: models.read(home.models / name).start for name in starts if name not in ("random", "imagenet")}
+    label, count = max(Counter(own.values()).items(), key=lambda item: item[1], default=("", 0))
+    if count > 1:
+        twice = [name for name, found in own.items() if found == label]
+        raise ModelError(
+            f"{' and '.join(twice)} are both {label}: they would be the same classifier",
+            cause="a set holds one classifier of each kind",
+            next_step=home.command(f"finetune --start {twice[0]} --name {_set_for(twice[0])}"),
+        )
+
+
+def _set_for(model: str) -> str:
+    """Return a name for a set that holds the classifier of a model."""
+    return f"from-{model}"[:SET_CHARS].strip("-")
+
+
+def _beginning(home: SiteHome, name: str, recipe: Recipe, collection: Collection) -> Beginning:
+    """Return what a start named on the command line is. Raises ModelError."""
     if name == "random":
-        return "Random", None, {}
+        return Beginning("Random", Start(name=name), None, Seen())
     if name == "imagenet":
-        weights = home.config().hardware.imagenet_weights
-        encoder = build_encoder(recipe, derive(0, "imagenet-head"))
-        load_imagenet(encoder, Path(weights) if weights else None)
-        return "ImageNet", backbone_state(encoder.state_dict()), {"weights": weights or "torchvision"}
-    model = models.read(home.models / name)
-    made_in = home.run_folder(model.record["run"]) if "run" in model.record else model.folder
-    models.check_unseen(made_in, test_women, what=f"model {name}")
+        state = _imagenet(home, recipe)
+        return Beginning("ImageNet", Start(name=name, weights=_digest(state)), state, Seen())
+    return _from_model(home, models.read(home.models / name), recipe, collection)
+
+
+def _imagenet(home: SiteHome, recipe: Recipe) -> dict[str, torch.Tensor]:
+    weights = home.config().hardware.imagenet_weights
+    encoder = build_encoder(recipe, derive(0, "imagenet-head"))
+    load_imagenet(encoder, Path(weights) if weights else None)
+    return backbone_state(encoder.state_dict())
+
+
+def _digest(state: dict[str, torch.Tensor]) -> str:
+    return hashlib.sha256(safetensors.torch.save({name: t.contiguous() for name, t in state.items()})).hexdigest()
+
+
+def _from_model(home: SiteHome, model: models.CervixModel, recipe: Recipe, collection: Collection) -> Beginning:
+    test = (image for image in collection.images if image.split == "test")
+    seen = models.check_unseen(home, model, test)
     if model.recipe.architecture != recipe.architecture:
         raise ModelError(
-            f"model {name} is a {model.recipe.architecture}, the recipe wants a {recipe.architecture}",
+            f"model {model.folder.name} is a {model.recipe.architecture}, the recipe wants a {recipe.architecture}",
             cause="it was trained with another recipe",
             next_step="give the recipe it was trained with: --recipe FILE or --profile NAME",
         )
-    origin: dict[str, Any] = {
-        key: model.record[key] for key in ("run", "round", "digest", "plan_digest") if key in model.record
-    }
-    return model.start, load_weights(model.weights), origin
+    model.check()
+    return Beginning(model.start, model.as_start, load_weights(model.weights), seen)

@@ -13,12 +13,13 @@ from typing import Any, Literal
 
 import click
 
-from fedcervix.errors import StorageError
+from fedcervix.errors import ModelError, StorageError
 from fedcervix.plan import Recipe, canonical_json
 from fedcervix.storage import disk
-from site_agent import dataset, models
+from site_agent import dataset, leak_guard, models
+from site_agent.archive import utc_now
 from site_agent.assemble import contact_sheet
-from site_agent.collection import Collection, can, index
+from site_agent.collection import Collection, can, digest_of, index
 from site_agent.commands.collection import open_images
 from site_agent.commands.setting import (
     RECIPE_OPTIONS,
@@ -29,8 +30,9 @@ from site_agent.commands.setting import (
 )
 from site_agent.commands.stopping import command_line, stops
 from site_agent.display import Display
-from site_agent.epochs import Epoch, Images, Position, StepReport
+from site_agent.epochs import Epoch, Position, StepReport
 from site_agent.home import SiteHome
+from site_agent.leak_guard import Seen
 from site_agent.model import save_weights, start_encoder
 from site_agent.monitor import epoch_line, images_per_s
 from site_agent.neighbours import label_probe
@@ -39,7 +41,7 @@ from site_agent.pretrain import Pretrained
 from site_agent.pretrain import pretrain as train
 from site_agent.stopping import Stop, Stoppable
 from site_agent.tasks import first_seed
-from site_agent.tensorboard import Events
+from site_agent.tensorboard import Events, require_tensorboard
 
 Part = Literal["train", "valid"]
 COPIES = 2
@@ -47,30 +49,54 @@ COPIES = 2
 PARTS: tuple[Part, Part] = ("train", "valid")
 
 
-def pretrain(home: SiteHome, used: Setting, also: tuple[Path, ...], tensorboard: Path | None, restart: bool) -> None:
+def pretrain(
+    home: SiteHome, used: Setting, also: tuple[Path, ...], tensorboard: Path | None, name: str, restart: bool
+) -> None:
     """Train a cervix model on this site's images alone (SSL), or on pooled manifests (CSSL).
 
-    What was interrupted goes on from its last checkpoint when the same command is given again.
+    What was interrupted goes on from its last checkpoint when the same command is given again. A model that stands in
+    the folder goes into the history (site-agent history).
     """
+    folder = home.models / (name or ("cssl" if also else "ssl"))
+    _check_place(home, folder)
     with home.locked("lock-pretrain", who="another pretrain"), stops(command_line(home, "pretrain")) as stop:
-        _pretrain(home, used, also, tensorboard, stop, restart=restart)
+        _pretrain(home, used, folder, also, tensorboard, stop, restart=restart)
+
+
+def _check_place(home: SiteHome, folder: Path) -> None:
+    """Raise ModelError where the folder holds a federation's model."""
+    if home.run_folder(folder.name).exists():
+        raise ModelError(
+            f"{folder} is for the model of run {folder.name}",
+            cause="a run of this federation has the name",
+            next_step=f"{command_line(home, 'pretrain', RECIPE_OPTIONS)} --name {folder.name}-local",
+        )
 
 
 def _pretrain(
-    home: SiteHome, used: Setting, also: Sequence[Path], tensorboard: Path | None, stop: Stop, *, restart: bool
+    home: SiteHome,
+    used: Setting,
+    folder: Path,
+    also: Sequence[Path],
+    tensorboard: Path | None,
+    stop: Stop,
+    *,
+    restart: bool,
 ) -> None:
     machine, display, site = machine_of(home, used.recipe), Display(), site_name(home)
     recipe = settled(used.recipe, machine.device, home.cache)
     click.echo(f"contrastive training on {machine.device} in {recipe.precision}, recipe of {used.source}", err=True)
     with contextlib.ExitStack() as stack:
         stack.callback(display.close)
-        events = stack.enter_context(Events(tensorboard, recipe)) if tensorboard else None
+        require_tensorboard(tensorboard)
         collections = _collections(home, also, display)
+        contract = _contract(recipe, used.seed, site, collections)
+        events = _events(stack, tensorboard, recipe, folder.name, contract)
         parts = {split: dataset.pooled(home, collections, recipe, split, reading(display)) for split in PARTS}
         weights = home.config().hardware.imagenet_weights
         encoder = start_encoder(recipe, first_seed(used.seed), Path(weights) if weights else None)
         check_room(home.models, COPIES * sum(tensor.nbytes for tensor in encoder.state_dict().values()))
-        checkpoints = Stoppable(home.folder / "checkpoints", _contract(recipe, used.seed, site, collections), stop)
+        checkpoints = Stoppable(home.folder / "checkpoints", contract, stop)
         if restart:
             checkpoints.drop()
         if events:
@@ -92,7 +118,7 @@ def _pretrain(
                 checkpoints=checkpoints,
                 acceleration=machine.acceleration,
             )
-    kept = _keep(home, used, recipe, trained, parts, pooled=len(collections))
+    kept = _keep(home, used, folder.name, recipe, trained, collections)
     checkpoints.drop()
     click.echo(f"kept epoch {trained.best_epoch} of {len(trained.history)}: {kept.weights}")
     if can(collections[0], "finetune"):
@@ -114,6 +140,16 @@ def check_room(folder: Path, needed: int) -> None:
         )
 
 
+def _events(
+    stack: contextlib.ExitStack, folder: Path | None, recipe: Recipe, name: str, contract: str
+) -> Events | None:
+    """Open the event files of a training: in a folder of its own, or the curves of two trainings would be one."""
+    if folder is None:
+        return None
+    of_training = hashlib.sha256(contract.encode()).hexdigest()[:8]
+    return stack.enter_context(Events(folder / f"{name}-{of_training}", recipe))
+
+
 def _contract(recipe: Recipe, seed: int, site: str, collections: Sequence[Collection]) -> str:
     """Return what a checkpoint of this training depends on."""
     images = " ".join(collection.digest for collection in collections)
@@ -121,24 +157,35 @@ def _contract(recipe: Recipe, seed: int, site: str, collections: Sequence[Collec
 
 
 def _keep(
-    home: SiteHome, used: Setting, recipe: Recipe, trained: Pretrained, parts: dict[Part, Images], *, pooled: int
+    home: SiteHome, used: Setting, name: str, recipe: Recipe, trained: Pretrained, collections: Sequence[Collection]
 ) -> models.CervixModel:
     """Keep the trained model with its record."""
-    start = "CSSL" if pooled > 1 else "SSL"
-    making = home.models / f".{start.lower()}.safetensors"
+    start = "CSSL" if len(collections) > 1 else "SSL"
+    making = home.models / f".{name}.safetensors"
     with disk(making, "write"):
-        digest = save_weights(making, trained.best_state)
+        save_weights(making, trained.best_state)
     more = {
-        "digest": digest,
         "best_epoch": trained.best_epoch,
-        "collections": pooled,
-        "train_images": len(parts["train"]),
+        "collections": len(collections),
+        "train_images": sum(map(len, dataset.pooled_images(collections, "train"))),
+        "images": digest_of(collections[0].images),
         "history": [_history(epoch) for epoch in trained.history],
     }
-    kept = models.keep(home, start.lower(), start, recipe, used.seed, making, more)
-    models.remember_women(kept.folder, (*parts["train"].patients, *parts["valid"].patients))
+    seen = seen_by(leak_guard.site_key(home), collections)
+    kept = models.keep(home, name, start, recipe, used.seed, making, more, seen, utc_now())
     making.unlink()
     return kept
+
+
+def seen_by(key: leak_guard.SiteKey, collections: Sequence[Collection]) -> Seen:
+    """Return whose images a training on these collections uses.
+
+    Of women in other hospitals' manifests the pictures are remembered: their identifiers may be those of others here.
+    """
+    parts = [dataset.pooled_images(collections, split) for split in PARTS]
+    own, others = ([image for part in parts for image in part[place]] for place in (0, 1))
+    seen = key.seen(own, digest=digest_of(collections[0].images))
+    return dataclasses.replace(seen, pictures=seen.pictures | key.pictures(image.digest for image in others))
 
 
 def _history(epoch: Epoch) -> dict[str, Any]:

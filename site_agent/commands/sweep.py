@@ -7,6 +7,7 @@ import dataclasses
 import json
 import shlex
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ from fedcervix.files import write_whole
 from fedcervix.plan import Recipe
 from fedcervix.process import stdout_console
 from site_agent import dataset
+from site_agent.archive import put_away, utc_now
 from site_agent.checkpoints import Checkpoints
 from site_agent.collection import Collection, digest_of
 from site_agent.commands.collection import open_images
@@ -140,6 +142,30 @@ def toml(recipe: Recipe) -> str:
     return "\n".join([*lines, *tables, ""])
 
 
+def said_of(recipes: Sequence[Recipe], seed: int, images: str, now: datetime) -> str:
+    """Return the comment at the head of a choice: among what, on which images, when."""
+    tried = ", ".join(_named(recipe) for recipe in recipes)
+    lines = (
+        f"chosen by `site-agent sweep` on validation images, {now:%Y-%m-%d %H:%M} UTC",
+        f"among {tried}; seed {seed}",
+        f"images and splits: SHA-256 {images}",
+    )
+    return "".join(f"# {line}\n" for line in lines)
+
+
+def write_choice(home: SiteHome, file: Path, text: str) -> Path | None:
+    """Write a choice; return where the earlier one was moved, if there was another one. Raises StorageError."""
+    before = file.read_text("utf-8", "replace") if file.exists() else ""
+    same = _settings(before) == _settings(text)
+    earlier = put_away(home.folder, file) if before and not same else None
+    write_whole(file, text.encode())
+    return earlier
+
+
+def _settings(text: str) -> list[str]:
+    return [line for line in text.splitlines() if not line.startswith("#")]
+
+
 def _starting(home: SiteHome, seed: int) -> Callable[[Recipe], Encoder]:
     weights = home.config().hardware.imagenet_weights
     return lambda recipe: start_encoder(recipe, first_seed(seed), Path(weights) if weights else None)
@@ -172,7 +198,11 @@ def _report(
         )
     best = choose(cells)
     [recipe] = [r for r in recipes if (r.batch_images, r.width) == (best.batch_images, best.width)]
-    write_whole(folder / CHOSEN, f"# chosen by `site-agent sweep` on validation images\n{toml(recipe)}".encode())
+    earlier = write_choice(
+        home, folder / CHOSEN, said_of(recipes, used.seed, material.digest, utc_now()) + toml(recipe)
+    )
+    if earlier:
+        click.echo(f"an earlier choice was another one; it is kept: {earlier}")
     images, women = len(material.labelled_valid.labels), len(set(material.labelled_valid.patients))
     stdout_console().print(table(cells, f"judged on {images} labelled validation images of {women} women"))
     click.echo(f"chosen: {_named(best)}. One training each: small differences may be chance.")

@@ -1,4 +1,4 @@
-"""The site's report: `SiteReport` says what, `render` draws the page, `write_results` writes page and numbers."""
+"""The site's report: `SiteReport` says what, `render` draws the page, `write_report` writes page, numbers and rows."""
 
 from site_agent.report.content import (
     Augmented,
@@ -12,8 +12,11 @@ from site_agent.report.content import (
     SetAside,
     SiteReport,
 )
-from site_agent.report.page import render, write_results
+from site_agent.report.page import render
+from site_agent.report.predictions import Predictions, Scored, ScoredImage
+from site_agent.report.printed import printed
 from site_agent.report.results import Results, parse
+from site_agent.report.writing import write_report
 
 __all__ = [
     "Augmented",
@@ -23,11 +26,15 @@ __all__ = [
     "Leak",
     "Losses",
     "Neighbours",
+    "Predictions",
     "Results",
     "Round",
+    "Scored",
+    "ScoredImage",
     "SetAside",
     "SiteReport",
     "parse",
+    "printed",
     "render",
-    "write_results",
+    "write_report",
 ]

@@ -1,122 +1,334 @@
-"""The first line of the report: did joining help this hospital? In plain words, and no stronger than the numbers.
+"""The first thing the report says: did joining help this hospital? In plain words, and no stronger than the numbers.
 
-The question is put to one comparison: the classifier that starts from the federation's model against the one that
-starts from this hospital's images alone, on the same test women. Where the hospital trained none alone, the random
-start stands in, and the sentence says so. An interval that includes zero is answered "not shown", never "no".
+Rules
+1. The federated start is compared with every start that this hospital can have without a federation: random weights,
+   ImageNet weights, contrastive learning on its own images (SSL). "Yes" needs all of these comparisons to be decided
+   for the federated start, SSL among them. One that is decided against it is a "No". Everything else is "not shown".
+2. A "Yes" to all needs no correction for the number of comparisons (an intersection-union test: Berger, Technometrics
+   24:295, 1982). A "No" is the strictest of several looks, which the page says.
+3. The headline names the start with the highest AUC wherever that is not the federated one.
+4. Nothing positive is said beside what contradicts it: starts that differ in more than their weights, another start
+   that is ahead by woman, a run that did not end OK, an alarm of the trainer.
+5. What is missed at each threshold is said in counts, of images and of women.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from site_agent.evaluate import Comparison
+from site_agent.evaluate import AtThreshold, Comparison, Evaluation
 from site_agent.intervals import Estimate, Verdict
+from site_agent.notices import NOT_CALIBRATED, RESEARCH_ONLY
 from site_agent.report.content import SiteReport
 
 Tone = Literal["helped", "not shown", "harmed", "unknown"]
 
-TONES: dict[Verdict, Tone] = {"better": "helped", "not shown": "not shown", "worse": "harmed"}
-"""A comparison asks whether the federated start is better; it is never asked whether two are close."""
-
-HEADLINES: dict[Tone, str] = {
-    "helped": "Yes: on these test women, joining helped.",
-    "not shown": "Not shown: these test women cannot tell whether joining helped.",
-    "harmed": "No: on these test women, the federated model did worse.",
-    "unknown": "Not measured: there is nothing to compare yet.",
-}
+NOT_ALONE = ("CSSL", "CSFSSL", "PPFSSL")
+"""families of starts that take images or weights of other hospitals"""
+WOMEN_FOR_THIRD_DIGIT = 100
+"""With fewer women the third digit of a rate says nothing: one woman moves the second."""
+PERCENT_FROM = 100
+"""A share of fewer is given as a count: 9 of 11."""
 
 OK = "OK"
+
+WORDS: dict[Verdict, str] = {
+    "better": "shown: the federated start is better",
+    "worse": "shown: the federated start is worse",
+    "close": "shown: close to each other",
+    "not shown": "not shown",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number as it is printed, and its 95 % interval; empty where there is none."""
+
+    value: str = ""
+    interval: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.value} ({self.interval})" if self.interval else self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One start in the table of the answer."""
+
+    name: str
+    auc: Number
+    by_woman: Number
+    """the AUC of the women's scores; empty where it was not measured"""
+    difference: Number
+    """the federated start's AUC minus this one; empty for the federated start itself"""
+    says: str
+    """what the difference shows"""
+    joined: bool
+    """this is the federated start"""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer, its reason in a sentence, and what qualifies it."""
+    """The answer, its reason in sentences, and what qualifies it."""
 
     tone: Tone
     headline: str
-    sentence: str
+    sentences: tuple[str, ...]
+    standings: tuple[Standing, ...]
+    """every start, the highest AUC first"""
+    missed: tuple[str, ...]
     caveats: tuple[str, ...]
+    notices: tuple[str, ...] = (RESEARCH_ONLY, NOT_CALIBRATED)
+
+    @property
+    def guarded(self) -> bool:
+        """Whether something qualifies a positive answer: it is then not shown in green."""
+        return self.tone == "helped" and bool(self.caveats)
 
 
 def answer(report: SiteReport) -> Answer:
     """Return what the page says first."""
-    found = report.comparison(report.alone) or report.comparison(report.untrained)
-    if found is None:
-        why = (
-            "This page holds no test score of a federated model beside one that this hospital made alone. "
-            "It needs labelled test images of cases and controls, and both classifiers."
-        )
-        return Answer("unknown", HEADLINES["unknown"], why, _run_caveats(report))
-    meaning = MEANINGS[found.verdict] if found.difference.interval else f"No interval: {found.why}."
-    sentence, tone = f"{_scores(report, found)} {meaning}", TONES[found.verdict]
-    return Answer(tone, HEADLINES[tone], sentence, (*_other(report, found), *_run_caveats(report)))
-
-
-MEANINGS: dict[Verdict, str] = {
-    "better": "The whole interval lies above zero.",
-    "not shown": "That interval includes zero: the difference may be chance; more test women could tell.",
-    "worse": "The whole interval lies below zero.",
-}
-
-
-def _scores(report: SiteReport, found: Comparison) -> str:
-    """Say both scores and their difference."""
-    joint, other = report.evaluation(found.name), report.evaluation(found.versus)
-    assert joint is not None  # SiteReport checks that both were evaluated
-    assert other is not None
-    return (
-        f"On {joint.images} test images of {joint.women} women, the classifier that starts from the federated model "
-        f"({found.name}) ranks a case above a control {percent(joint.auc.value)} of the time; {_start(report, found)} "
-        f"({found.versus}) does so {percent(other.auc.value)} of the time. The difference in AUC is "
-        f"{signed_interval(found.difference)}."
+    tone = _tone(report)
+    return Answer(
+        tone=tone,
+        headline=_headline(report, tone),
+        sentences=tuple(_sentences(report, tone)),
+        standings=_standings(report),
+        missed=tuple(line for found in _told(report) for line in missed(found, _by_woman(report, found.name))),
+        caveats=(*_contradictions(report), *report.differences, *_run_caveats(report)),
     )
 
 
-def _start(report: SiteReport, found: Comparison) -> str:
-    if found.versus == report.alone:
-        return "the one that starts from our own images alone"
-    return "the one that starts from random weights (no model was trained on our own images alone)"
+# --- which answer -------------------------------------------------------------------------------------------------
 
 
-def _other(report: SiteReport, found: Comparison) -> tuple[str, ...]:
-    """Say how the federated model compares with the random start, if that is not the answer itself."""
-    other = report.comparison(report.untrained)
-    if other is None or other is found:
+def _tone(report: SiteReport) -> Tone:
+    """Return the answer by rules 1 and 4."""
+    own = _own(report)
+    verdicts = [found.verdict for found in own]
+    if not own:
+        return "unknown"
+    if "worse" in verdicts:
+        return "harmed"
+    decided = all(verdict == "better" for verdict in verdicts) and report.comparison(report.alone) is not None
+    return "helped" if decided and not report.differences and not _ahead_by_woman(report) else "not shown"
+
+
+def _own(report: SiteReport) -> tuple[Comparison, ...]:
+    """Return the comparisons of the federated start with what this hospital can have without a federation."""
+    return tuple(
+        found
+        for found in report.comparisons
+        if found.name == report.federated and not found.versus.startswith(NOT_ALONE)
+    )
+
+
+def _highest(found: Sequence[Evaluation], federated: str) -> Evaluation | None:
+    """Return the evaluation with the highest AUC; of equal ones the federated start."""
+    return max(found, key=lambda e: (e.auc.value, e.name == federated), default=None)
+
+
+def _ahead(report: SiteReport) -> Evaluation | None:
+    """Return the evaluation with the highest AUC, unless it is the federated one."""
+    best = _highest(report.evaluations, report.federated)
+    return None if best is None or best.name == report.federated else best
+
+
+def _ahead_by_woman(report: SiteReport) -> Evaluation | None:
+    """Return the start without a federation that is ahead of the federated one by woman."""
+    own = [found for found in report.by_woman if not found.name.startswith(NOT_ALONE) or found.name == report.federated]
+    best = _highest(own, report.federated)
+    return None if best is None or best.name == report.federated else best
+
+
+# --- the headline -------------------------------------------------------------------------------------------------
+
+
+def _headline(report: SiteReport, tone: Tone) -> str:
+    worse = [found.versus for found in _own(report) if found.verdict == "worse"]
+    says = {
+        "helped": "Yes: on these test women, joining helped.",
+        "harmed": f"No: on these test women, the federated start did worse than {_named(worse)}.",
+        "not shown": _not_shown(report),
+        "unknown": "Not measured: there is nothing to compare yet.",
+    }[tone]
+    return " ".join([says, *_winner(report)])
+
+
+def _not_shown(report: SiteReport) -> str:
+    own = _own(report)
+    reasons = {found.difference.why for found in own}
+    if len(reasons) == 1 and "" not in reasons:
+        return f"Nothing is decided: {reasons.pop()}."
+    if all(found.verdict == "better" for found in own):
+        return f"Not shown that joining helped: {_why_not_yes(report)}."
+    return "Not shown: these test women cannot tell whether joining helped."
+
+
+def _why_not_yes(report: SiteReport) -> str:
+    """Return why comparisons that were all decided for the federated start are no "Yes"."""
+    if report.differences:
+        return "the starts differ in more than their weights"
+    if report.comparison(report.alone) is None:
+        return f"there is no start from our own images alone ({report.alone}) to compare with"
+    ahead = _ahead_by_woman(report)
+    return f"{ahead.name} is ahead when women are counted, not images" if ahead else "see below"
+
+
+def _winner(report: SiteReport) -> tuple[str, ...]:
+    """Say which start has the highest AUC, where it is not the federated one."""
+    ahead, joined = _ahead(report), report.evaluation(report.federated)
+    if ahead is None:
         return ()
-    words: dict[Verdict, str] = {
-        "better": "is better than",
-        "not shown": "is not shown to differ from",
-        "worse": "is worse than",
-    }
-    difference = signed_interval(other.difference)
-    return (f"The federated start {words[other.verdict]} random weights: difference in AUC {difference}.",)
+    score = number(ahead.auc.value, ahead.women)
+    against = f"; the federated start ({joined.name}) has {number(joined.auc.value, joined.women)}" if joined else ""
+    return (f"{ahead.name} has the highest AUC here: {score}{against}.",)
+
+
+def _named(names: Sequence[str]) -> str:
+    return " and ".join(names)
+
+
+# --- what it rests on ---------------------------------------------------------------------------------------------
+
+
+def _sentences(report: SiteReport, tone: Tone) -> Iterable[str]:
+    if report.evaluations:
+        yield _tested(report.evaluations[0])
+    if tone == "unknown":
+        yield (
+            "This page holds no test score of a federated model beside one of another start. It needs labelled test "
+            "images of cases and controls, and both classifiers: site-agent finetune, then site-agent evaluate."
+        )
+    elif report.comparison(report.alone) is None:
+        yield (
+            f"No model was trained on our own images alone ({report.alone}), so nothing tells what this hospital "
+            "could do by itself: site-agent pretrain, then finetune and evaluate."
+        )
+
+
+def _tested(found: Evaluation) -> str:
+    controls = found.women - found.case_women
+    return (
+        f"Tested on {counted(found.women, 'woman', 'women')}: {counted(found.case_women, 'case')} and "
+        f"{counted(controls, 'control')}, with {counted(found.images, 'image')}. The AUC says how often an image of a "
+        "case gets a higher probability than an image of a control: 1 is perfect, .5 is guessing."
+    )
+
+
+def _standings(report: SiteReport) -> tuple[Standing, ...]:
+    """Return every start, the highest AUC first; of equal ones the federated start last."""
+    order = sorted(report.evaluations, key=lambda e: (-e.auc.value, e.name == report.federated))
+    return tuple(_standing(report, found) for found in order)
+
+
+def _standing(report: SiteReport, found: Evaluation) -> Standing:
+    compared, women = report.comparison(found.name), _by_woman(report, found.name)
+    return Standing(
+        name=found.name,
+        auc=shown(found.auc, found.women),
+        by_woman=shown(women.auc, women.women) if women else Number(),
+        difference=shown_difference(compared.difference, found.women) if compared else Number(),
+        says=(WORDS[compared.verdict] + (f": {compared.why}" if compared.why else "")) if compared else "",
+        joined=found.name == report.federated,
+    )
+
+
+def _by_woman(report: SiteReport, name: str) -> Evaluation | None:
+    return next((found for found in report.by_woman if found.name == name), None)
+
+
+def _told(report: SiteReport) -> tuple[Evaluation, ...]:
+    """Return the classifiers whose misses stand in the answer: the federated one, and the one that is ahead."""
+    found = (report.evaluation(report.federated), _ahead(report))
+    return tuple(one for one in found if one is not None)
+
+
+def missed(images: Evaluation, women: Evaluation | None) -> tuple[str, ...]:
+    """Say in counts what one classifier misses and calls wrongly, a sentence for each threshold."""
+    fixed, chosen = (women.fixed, women.chosen) if women else (None, None)
+    called = f"{threshold(images.chosen.threshold)}, chosen on validation images"
+    return (
+        _missed(images.name, ".5, the published threshold", images.fixed, fixed),
+        _missed(images.name, called, images.chosen, chosen),
+    )
+
+
+def _missed(name: str, called: str, images: AtThreshold, women: AtThreshold | None) -> str:
+    i = images.confusion
+    cases = [f"{i.fn} of {counted(i.tp + i.fn, 'case image')}"]
+    controls = [f"{i.fp} of {counted(i.fp + i.tn, 'control image')}"]
+    if women:
+        w = women.confusion
+        cases.append(f"{w.fn} of {counted(w.tp + w.fn, 'case woman', 'case women')}")
+        controls.append(f"{w.fp} of {counted(w.fp + w.tn, 'control woman', 'control women')}")
+    return f"At {called}, {name} misses {_named(cases)}. It raises a false alarm for {_named(controls)}."
+
+
+# --- what qualifies it --------------------------------------------------------------------------------------------
+
+
+def _contradictions(report: SiteReport) -> Iterable[str]:
+    ahead = _ahead_by_woman(report)
+    if ahead and report.federated:
+        score = number(ahead.auc.value, ahead.women)
+        yield f"By woman, {ahead.name} has a higher AUC ({score}) than the federated start."
 
 
 def _run_caveats(report: SiteReport) -> tuple[str, ...]:
     """Say what in the run itself weakens any answer."""
     missing = sorted({part.site for turn in report.rounds for part in turn.contributions if part.why_not})
     names = f" Missing from at least one round: {', '.join(missing)}." if missing else ""
-    state = (
-        () if report.final_state == OK or not report.run else (f"The run ended {report.final_state}, not OK.{names}",)
-    )
-    return (*state, *report.alarms)
+    fine = report.final_state == OK or not report.run
+    return (*(() if fine else (f"Outcome of the run: {report.final_state}.{names}",)), *report.alarms)
 
 
-def signed_interval(estimate: Estimate) -> str:
-    """Return a difference as +0.070 (95 % interval +0.020 to +0.120), or as +0.250 (no interval: why)."""
-    if estimate.interval is None:
-        return f"{signed(estimate.value)} (no interval: {estimate.why})"
-    low, high = map(signed, estimate.interval)
-    return f"{signed(estimate.value)} (95 % interval {low} to {high})"
+# --- numbers, no more precise than what they rest on ---------------------------------------------------------------
 
 
-def signed(number: float) -> str:
-    """Return a difference with three decimals and a sign: a real minus, and no sign on zero."""
-    text = f"{number:+.3f}".replace("-", "−")
-    return "0.000" if text[1:] == "0.000" else text
+def number(value: float, women: int) -> str:
+    """Return a rate or an AUC: 0.871, with two decimals where fewer than a hundred women were tested."""
+    return f"{value:.{_digits(women)}f}"
+
+
+def _digits(women: int) -> int:
+    return 3 if women >= WOMEN_FOR_THIRD_DIGIT else 2
+
+
+def shown(estimate: Estimate, women: int) -> Number:
+    """Return a rate or an AUC with its interval."""
+    return Number(number(estimate.value, women), " to ".join(number(end, women) for end in estimate.interval or ()))
+
+
+def shown_difference(estimate: Estimate, women: int) -> Number:
+    """Return a difference with its interval."""
+    digits = _digits(women)
+    return Number(signed(estimate.value, digits), " to ".join(signed(end, digits) for end in estimate.interval or ()))
+
+
+def threshold(value: float) -> str:
+    """Return a threshold: 0.412, and 1.2e-05 where three decimals would hide it."""
+    return f"{value:.3f}" if 0.001 <= value <= 0.999 else f"{value:.3g}"
+
+
+def signed(number: float, digits: int = 3) -> str:
+    """Return a difference with a sign: a real minus, and no sign on zero."""
+    text = f"{number:+.{digits}f}".replace("-", "−")
+    return text[1:] if float(text[1:]) == 0 else text
+
+
+def share(part: int, whole: int) -> str:
+    """Return a share as a count, with a percentage where it is of a hundred or more: 9 of 11; 84 of 120 (70 %)."""
+    return f"{part} of {whole}" + (f" ({100 * part / whole:.0f} %)" if whole >= PERCENT_FROM else "")
 
 
 def percent(share: float) -> str:
     """Return a share as a percentage with one decimal."""
     return f"{100 * share:.1f} %"
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """Return 1 woman, 2 women."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from fedcervix.errors import DataError
 from fedcervix.manifest import Split
-from fedcervix.plan import Mode, Recipe
+from fedcervix.plan import Recipe
 from site_agent.evaluate import Comparison, Evaluation
+from site_agent.provenance import Provenance
+from site_agent.report.predictions import Predictions
 
 Picture = NDArray[np.uint8]
 """(S, S, 3), RGB"""
@@ -137,7 +139,9 @@ class SiteReport:
     site: str
     federation: str
     run: str
-    mode: Mode
+    """empty where the site took part in none"""
+    mode: str
+    """of the run: csfssl or ppfssl; empty without one"""
     plan_digest: str
     recipe: Recipe
     when: str
@@ -150,13 +154,21 @@ class SiteReport:
     """the evaluation that starts from the federation's model; empty where there is none"""
     alone: str = "SSL"
     """the evaluation that starts from contrastive learning on this site's images alone"""
-    untrained: str = "Random"
     census: tuple[CensusRow, ...] = ()
     set_aside: SetAside = field(default_factory=SetAside)
     evaluations: tuple[Evaluation, ...] = ()
     """in the order in which they are shown: Random, ImageNet, SSL, CSSL, CSFSSL, PPFSSL"""
+    by_woman: tuple[Evaluation, ...] = ()
+    """the same classifiers on women: a woman's score is the highest of her images' (see `predictions`)"""
     comparisons: tuple[Comparison, ...] = ()
-    """of `federated` with the others"""
+    """of `federated` with the others, on images"""
+    predictions: Predictions | None = None
+    differences: tuple[str, ...] = ()
+    """in what the compared classifiers differ beside their starts, one sentence each"""
+    provenance: tuple[Provenance, ...] = ()
+    """to what the numbers of each evaluation belong"""
+    unread: tuple[str, ...] = ()
+    """what of the site's records could not be read, and so is missing from this report, one sentence each"""
     contrastive_history: tuple[Losses, ...] = ()
     collapse_line: float | None = None
     """the contrastive loss of representations that tell nothing apart, log(2N - 1)"""
@@ -175,6 +187,8 @@ class SiteReport:
         names = [evaluation.name for evaluation in self.evaluations]
         if len(set(names)) != len(names):
             raise DataError(f"a report shows each initialisation once; found {', '.join(names)}")
+        if not {evaluation.name for evaluation in self.by_woman} <= set(names):
+            raise DataError("a start was evaluated by woman and not by image")
         if self.federated and self.federated not in names:
             raise DataError(f"the report has no evaluation of {self.federated}; it has {', '.join(names) or 'none'}")
         for comparison in self.comparisons:

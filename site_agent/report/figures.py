@@ -23,6 +23,7 @@ from PIL import Image, ImageOps
 
 from site_agent.evaluate import Comparison, Evaluation
 from site_agent.intervals import Estimate
+from site_agent.report.answer import number
 from site_agent.report.content import Augmented, EmbeddingMap, Losses, Neighbours, Picture, Round
 
 INK = "#1f2933"
@@ -105,7 +106,7 @@ def roc_curves(evaluations: Sequence[Evaluation]) -> str:
         for found in evaluations:
             drawn = by_name[found.name]
             x, y = zip(*found.roc, strict=True)
-            label = f"{short(found.name)}  {found.auc.value:.3f}"
+            label = f"{short(found.name)}  {number(found.auc.value, found.women)}"
             axes.plot(x, y, color=drawn.colour, linestyle=drawn.dash, label=label)
             counts = found.fixed.confusion
             controls = counts.fp + counts.tn
@@ -125,14 +126,14 @@ def auc_intervals(evaluations: Sequence[Evaluation]) -> str:
     """Return every AUC as a dot with its 95 % interval."""
     by_name = strokes([found.name for found in evaluations])
     rows = [(found.name, found.auc, by_name[found.name]) for found in evaluations]
-    return _forest(rows, "AUC (95 % interval)", reference=None)
+    return _forest(rows, "AUC", reference=None)
 
 
 def differences(comparisons: Sequence[Comparison]) -> str:
     """Return every difference of AUC as a dot with its 95 % interval, beside the line of no difference."""
     by_name = strokes([found.versus for found in comparisons])
     rows = [(f"{found.name} − {found.versus}", found.difference, by_name[found.versus]) for found in comparisons]
-    return _forest(rows, "difference in AUC (95 % interval)", reference=0.0)
+    return _forest(rows, "difference in AUC", reference=0.0)
 
 
 def _forest(rows: Sequence[tuple[str, Estimate, Stroke]], label: str, reference: float | None) -> str:
@@ -146,7 +147,8 @@ def _forest(rows: Sequence[tuple[str, Estimate, Stroke]], label: str, reference:
         if reference is not None:
             axes.axvline(reference, color=INK, linewidth=1)
         axes.set_yticks(range(len(rows)), [short(name) for name, _, _ in reversed(rows)])
-        axes.set(xlabel=label, ylim=(-0.6, len(rows) - 0.4))
+        drawn_intervals = " (95 % interval)" if any(estimate.interval for _, estimate, _ in rows) else ""
+        axes.set(xlabel=f"{label}{drawn_intervals}", ylim=(-0.6, len(rows) - 0.4))
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
         return svg(figure)

@@ -8,44 +8,90 @@ forbids the browser to load anything.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from fedcervix.files import make_folder, write_whole
 from fedcervix.plan import Recipe
-from site_agent.evaluate import Evaluation
-from site_agent.report import figures, results
-from site_agent.report.answer import OK, answer, percent, signed
+from site_agent.evaluate import AtThreshold, Evaluation
+from site_agent.intervals import TOO_FEW_WOMEN, Estimate, Women
+from site_agent.neighbours import NEIGHBOURS
+from site_agent.notices import NOT_CALIBRATED, RESEARCH_ONLY
+from site_agent.provenance import Provenance, recipe_digest
+from site_agent.report import figures
+from site_agent.report.answer import answer, counted, number, share, shown, threshold
+from site_agent.report.calibration import Reliability, reliability
 from site_agent.report.content import CensusRow, Round, SiteReport
-from site_agent.resampling import DRAWS
+from site_agent.report.predictions import Woman, missed_women
 
 TEMPLATE = "page.html.j2"
 STYLE = "style.css"
-PAGE_FILE = "report.html"
-RESULTS_FILE = "results.json"
 LISTED_MAX = 200
-"""At most so many set-aside images are named on the page; the rest are counted."""
+"""At most so many set-aside images or missed women are named on the page; the rest are counted."""
+WIDE_FROM_SITES = 4
+"""From so many sites on, the table of rounds is wider than a small screen: it says so."""
+COLUMNS = {
+    "recall": "cases found",
+    "specificity": "controls cleared",
+    "precision": "case calls right",
+    "npv": "control calls right",
+    "accuracy": "all calls right",
+    "f1": "",
+}
+"""of the tables at a threshold: measure -> what it counts"""
+HEADS = {"npv": "NPV", "f1": "F1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One number of a table: in counts where there are any, and its interval."""
+
+    label: str
+    """of its column, for screens on which the head is not beside it"""
+    main: str
+    small: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRow:
+    """One classifier at one threshold, counted in images or in women."""
+
+    start: str
+    unit: str
+    """images or women"""
+    kind: str
+    """joined, alone, or empty"""
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """Whom one classifier misses at one threshold."""
+
+    start: str
+    threshold: str
+    women: tuple[Woman, ...]
+    of: int
 
 
 def render(report: SiteReport) -> str:
     """Return the page: self-contained HTML."""
-    from site_agent.neighbours import NEIGHBOURS  # with torch, which the study's report does without
-
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(percent=percent, signed=signed, three=three)
+    environment.filters.update(three=three)
+    environment.globals.update(number=number, counted=counted, threshold=threshold)
     template = environment.from_string(resources.files(__package__).joinpath(TEMPLATE).read_text("utf-8"))
     return template.render(
         style=style(),
         report=report,
         answer=answer(report),
-        ok=report.final_state == OK,
+        research_only=RESEARCH_ONLY,
+        not_calibrated=NOT_CALIBRATED,
         figures=_figures(report),
         maps=[(drawn.model, figures.embedding_map(drawn)) for drawn in report.maps],
         neighbours_asked=NEIGHBOURS,
@@ -53,28 +99,55 @@ def render(report: SiteReport) -> str:
         census_total=_total(report.census),
         listed_max=LISTED_MAX,
         roster=_roster(report.rounds),
+        wide_from_sites=WIDE_FROM_SITES,
         absences=_absences(report.rounds),
         recipe=recipe_rows(report.recipe),
-        draws=DRAWS,
+        heads=[(HEADS.get(measure, measure), small) for measure, small in COLUMNS.items()],
         tables=(
-            ("Called a case from a probability of .5, the published threshold", _rows(report.evaluations, "fixed")),
-            ("Called a case from the threshold chosen on validation images", _rows(report.evaluations, "chosen")),
+            ("Called a case from a probability of .5, the published threshold", _score_rows(report, "fixed")),
+            ("Called a case from the threshold chosen on validation images", _score_rows(report, "chosen")),
         ),
+        no_intervals=TOO_FEW_WOMEN if _too_few(report) else "",
+        missed=_missed(report),
+        reliability=_reliability(report),
+        judged=_judged(report),
+        made_of=_made_of(report.provenance),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class MadeOf:
+    """One thing that the numbers of a report are of."""
+
+    what: str
+    name: str
+    digest: str
+    """SHA-256; empty where there is none, as for random weights"""
+
+
+def _made_of(provenance: Sequence[Provenance]) -> list[MadeOf]:
+    """Return digests of what the numbers are of; what is the same for several classifiers stands once."""
+    rows = [row for found in provenance for row in _own_digests(found)] + [
+        row for found in provenance for row in _shared_digests(found)
+    ]
+    return list(dict.fromkeys(rows))
+
+
+def _own_digests(found: Provenance) -> Iterable[MadeOf]:
+    yield MadeOf("classifier", f"{found.label}, made {found.made_at}", found.weights)
+    yield MadeOf("its start", found.start.origin, found.start.weights)
+
+
+def _shared_digests(found: Provenance) -> Iterable[MadeOf]:
+    yield MadeOf("recipe of fine-tuning", f"seed {found.seed}", recipe_digest(found.recipe))
+    yield MadeOf("images, women, labels and splits", "all parts", found.data.collection)
+    yield MadeOf("splits", "which woman is in which part", found.data.splits)
+    yield MadeOf("test images", "the labelled ones", found.data.test_images)
 
 
 def style() -> Markup:
     """Return the style sheet of every report, for its <style> element."""
     return Markup(resources.files(__package__).joinpath(STYLE).read_text("utf-8"))  # noqa: S704  (our own file)
-
-
-def write_results(report: SiteReport, folder: Path) -> tuple[Path, Path]:
-    """Write report.html and results.json into `folder`; return their paths. Raises StorageError."""
-    page, numbers = folder / PAGE_FILE, folder / RESULTS_FILE
-    make_folder(folder)
-    write_whole(page, render(report).encode())
-    write_whole(numbers, results.dump(report).encode())
-    return page, numbers
 
 
 def three(number: float) -> str:
@@ -105,8 +178,91 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _rows(evaluations: Iterable[Evaluation], which: str) -> list[tuple[Evaluation, Any]]:
-    return [(found, getattr(found, which)) for found in evaluations]
+# --- scores at a threshold ----------------------------------------------------------------------------------------
+
+
+def _score_rows(report: SiteReport, which: str) -> list[ScoreRow]:
+    """Return the rows of one table: every classifier, counted in images and in women."""
+    women = {found.name: found for found in report.by_woman}
+    rows = []
+    for found in report.evaluations:
+        rows.append(_score_row(report, found, "images", getattr(found, which)))
+        if found.name in women:
+            rows.append(_score_row(report, women[found.name], "women", getattr(women[found.name], which)))
+    return rows
+
+
+def _score_row(report: SiteReport, found: Evaluation, unit: str, at: AtThreshold) -> ScoreRow:
+    kinds = {report.federated: "joined", report.alone: "alone"}
+    counts = _counts(at)
+    cells = (
+        _cell(measure, label, counts.get(measure), getattr(at, measure), found.women)
+        for measure, label in COLUMNS.items()
+    )
+    return ScoreRow(found.name, unit, kinds.get(found.name, ""), tuple(cells))
+
+
+def _counts(at: AtThreshold) -> dict[str, tuple[int, int]]:
+    """Return (right, of) for every measure that counts."""
+    c = at.confusion
+    return {
+        "recall": (c.tp, c.tp + c.fn),
+        "specificity": (c.tn, c.tn + c.fp),
+        "precision": (c.tp, c.tp + c.fp),
+        "npv": (c.tn, c.tn + c.fn),
+        "accuracy": (c.tp + c.tn, c.tp + c.fn + c.fp + c.tn),
+    }
+
+
+def _cell(measure: str, label: str, counts: tuple[int, int] | None, estimate: Estimate, women: int) -> Cell:
+    head = HEADS.get(measure, measure) + (f" ({label})" if label else "")
+    if counts and not counts[1]:
+        return Cell(head, "no such call")
+    found = shown(estimate, women)
+    return Cell(head, share(*counts) if counts else found.value, found.interval)
+
+
+def _too_few(report: SiteReport) -> bool:
+    """Return whether there are too few test women for any interval."""
+    return bool(report.evaluations) and _women(report.evaluations[0]).too_few
+
+
+def _women(found: Evaluation) -> Women:
+    return Women(found.case_women, found.women - found.case_women)
+
+
+# --- whom it misses, and what its probabilities are worth ---------------------------------------------------------
+
+
+def _judged(report: SiteReport) -> Evaluation | None:
+    """Return the classifier whose women and probabilities are shown: the federated one, else the last."""
+    return report.evaluation(report.federated) or next(reversed(report.evaluations), None)
+
+
+def _missed(report: SiteReport) -> list[Missed]:
+    """Return whom the judged classifier misses, at each threshold."""
+    judged = _judged(report)
+    if judged is None or report.predictions is None:
+        return []
+    return [
+        Missed(
+            judged.name,
+            threshold(at.threshold),
+            missed_women(report.predictions, judged.name, at.threshold),
+            judged.case_women,
+        )
+        for at in dict.fromkeys((judged.fixed, judged.chosen))
+    ]
+
+
+def _reliability(report: SiteReport) -> tuple[Reliability, ...]:
+    """Return the groups of probabilities of the judged classifier; none with too few women."""
+    judged = _judged(report)
+    if judged is None or report.predictions is None:
+        return ()
+    if _women(judged).too_few:
+        return ()
+    return reliability(report.predictions.images, report.predictions.of(judged.name).scores)
 
 
 def _figures(report: SiteReport) -> dict[str, str]:

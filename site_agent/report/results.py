@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from fedcervix.errors import DataError
 from site_agent.evaluate import Comparison, Evaluation
 from site_agent.intervals import LEVEL
+from site_agent.notices import NOT_CALIBRATED, RESEARCH_ONLY
+from site_agent.provenance import Provenance
 from site_agent.report.answer import answer
 from site_agent.report.content import SetAside, SiteReport
 
@@ -25,30 +28,53 @@ class Results:
     """What a results file says: the scores as values, everything as plain JSON."""
 
     evaluations: tuple[Evaluation, ...]
+    by_woman: tuple[Evaluation, ...]
     comparisons: tuple[Comparison, ...]
+    provenance: tuple[Provenance, ...]
+    """to what the numbers of each evaluation belong"""
     everything: dict[str, Any]
 
 
 def to_json(report: SiteReport) -> dict[str, Any]:
-    """Return every number of the report as values JSON can hold."""
+    """Return every number of the report as values JSON can hold: a number that is not finite is null."""
+    found = answer(report)
     plain = ("site", "federation", "run", "mode", "plan_digest", "when", "final_state", "federated", "collapse_line")
-    return {
+    everything = {
         "format": FORMAT,
+        "notice": RESEARCH_ONLY,
+        "calibrated": False,
+        "calibration": NOT_CALIBRATED,
         **{name: getattr(report, name) for name in plain},
-        "answer": answer(report).tone,
+        "answer": found.tone,
+        "headline": found.headline,
+        "missed": list(found.missed),
+        "differences": list(report.differences),
+        "provenance": [one.to_json() for one in report.provenance],
         "interval_level": LEVEL,
         "versions": dict(report.versions),
         "recipe": dataclasses.asdict(report.recipe),
         "census": [dataclasses.asdict(row) for row in report.census],
         "set_aside": _counts(report.set_aside),
-        "evaluations": [found.to_json() for found in report.evaluations],
-        "comparisons": [found.to_json() for found in report.comparisons],
+        "evaluations": [one.to_json() for one in report.evaluations],
+        "by_woman": [one.to_json() for one in report.by_woman],
+        "comparisons": [one.to_json() for one in report.comparisons],
         "contrastive_history": [dataclasses.asdict(losses) for losses in report.contrastive_history],
         "neighbour_history": [dataclasses.asdict(neighbours) for neighbours in report.neighbour_history],
         "classifier_history": [dataclasses.asdict(losses) for losses in report.classifier_history],
         "rounds": [dataclasses.asdict(turn) for turn in report.rounds],
         "alarms": list(report.alarms),
+        "unread_sections": len(report.unread),
     }
+    return {key: _finite(value) for key, value in everything.items()}
+
+
+def _finite(value: Any) -> Any:
+    """Return the value with null for every number that JSON does not know."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(own) for key, own in value.items()}
+    return [_finite(own) for own in value] if isinstance(value, (list, tuple)) else value
 
 
 def _counts(aside: SetAside) -> dict[str, int]:
@@ -74,11 +100,12 @@ def parse(text: str) -> Results:
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         raise _foreign(f"its format is not {FORMAT!r}")
     try:
-        evaluations = tuple(map(Evaluation.from_json, raw["evaluations"]))
+        evaluations, by_woman = (tuple(map(Evaluation.from_json, raw[key])) for key in ("evaluations", "by_woman"))
         comparisons = tuple(map(Comparison.from_json, raw["comparisons"]))
-    except (KeyError, TypeError) as error:
+        provenance = tuple(map(Provenance.from_json, raw["provenance"]))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _foreign(f"{error!r}") from error
-    return Results(evaluations, comparisons, raw)
+    return Results(evaluations, by_woman, comparisons, provenance, raw)
 
 
 def _foreign(why: str) -> DataError:

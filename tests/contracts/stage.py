@@ -28,11 +28,13 @@ import grpc
 import numpy as np
 
 from coordinator.engine import Engine
+from coordinator.founding import Founding
+from coordinator.founding import create as create_home
 from coordinator.home import Home
-from coordinator.home import create as create_home
 from coordinator.registry import Registry
 from coordinator.service import Service, serve
 from fedcervix import identity, rpc
+from fedcervix.address import Address
 from fedcervix.blobs import BlobStore
 from fedcervix.events import Answer, Event, Task, TaskKind
 from fedcervix.journal import Journal, RunRecord
@@ -362,7 +364,7 @@ def stage(folder: Path, mode: Mode, transcript: Transcript, *, given: bool = Fal
     """Yield a coordinator that listens, and leave nothing of it running. `given`: with a first model made elsewhere."""
     home, now = Home(folder / "coordinator"), time.time()
     options = {"name": FEDERATION, "bind": "127.0.0.1:0", "advertise": "localhost:0"}
-    create_home(home, **options, sites=SITES, profile="paper", now=datetime.fromtimestamp(now, UTC))
+    create_home(home, Founding(**options, sites=SITES, profile="paper"), datetime.fromtimestamp(now, UTC))
     plan = Plan(mode=mode, sites=SITES, profile="paper", terms=Terms(rounds=2, lease_s=3600.0), recipe=Recipe())
     journal, blobs = Journal(home.journal), BlobStore(home.blobs)
     base = keep(blobs, model_of(0.0, 0)) if given else ""
@@ -370,7 +372,7 @@ def stage(folder: Path, mode: Mode, transcript: Transcript, *, given: bool = Fal
     journal.begin(record)
     engine = PacedEngine(Floor(), journal, blobs, record)
     service = RecordedService(home, engine, blobs, transcript)
-    server, port = serve(home, service, bind="127.0.0.1:0", sites=len(SITES))
+    server, port = serve(home, service, to=Address("127.0.0.1", 0), sites=len(SITES))
     driver = threading.Thread(target=engine.drive)
     driver.start()
     try:

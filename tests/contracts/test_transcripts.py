@@ -185,6 +185,7 @@ def who_comes_too_early_or_too_late(coordinator: Stage, nhs: Caller) -> None:
     nhs.tell(codec.Ready(run.run, "0" * 64))
     nhs.tell(codec.Ready("20290101-000000-csfssl-00000000", run.plan.digest))
     nhs.tell(codec.Here())
+    nhs.tell(codec.Stopped())
     nhs.ask(rpc.REPORT, wire.FromSite())
 
 
@@ -222,7 +223,7 @@ def who_cannot_go_on(alts: Caller, coordinator: Stage) -> None:
 def what_the_operator_asks(coordinator: Stage, operator: Caller, alts: Caller) -> None:
     """To look, to revoke (the registry first, as `coordinator revoke` does), to abort, to stop."""
     operator.ask(rpc.OVERVIEW, wire.OverviewRequest())
-    with operator.hearing(rpc.WATCH, wire.OverviewRequest()):
+    with operator.hearing(rpc.WATCH, wire.OverviewRequest(run=coordinator.run.run, known_rounds=0)):
         pass
     operator.ask(rpc.COMMAND, wire.CommandRequest(abort="the ethics board asked for it"))
     Registry(coordinator.home.registry).revoke("alts", datetime.now(UTC))

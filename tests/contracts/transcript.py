@@ -29,7 +29,9 @@ MARK = "=== "
 INDENT = "  "
 
 VARYING = {
-    **dict.fromkeys(("at", "since", "until", "now", "begun_at", "ended_at", "lease_ends_at", "cut_at"), "<time>"),
+    **dict.fromkeys(
+        ("at", "since", "until", "now", "begun_at", "ended_at", "lease_ends_at", "cut_at", "mended_at"), "<time>"
+    ),
     **dict.fromkeys(("software", "software_version"), "<version>"),
     **dict.fromkeys(("instance", "fedcervix-instance"), "<token>"),
 }

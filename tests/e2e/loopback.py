@@ -24,8 +24,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from coordinator.founding import Founding
+from coordinator.founding import create as create_home
 from coordinator.home import Home
-from coordinator.home import create as create_home
 from coordinator.registry import Registry
 from fedcervix import identity, rpc
 from fedcervix.codec import Claim
@@ -177,7 +178,7 @@ class Federation:
     def __post_init__(self) -> None:
         now = datetime.now(UTC)
         options = {"name": FEDERATION, "bind": "127.0.0.1:0", "advertise": "localhost:0"}
-        create_home(self.home, **options, sites=self.sites, profile="demo", now=now)
+        create_home(self.home, Founding(**options, sites=self.sites, profile="demo"), now)
         self.configure()
 
     # --- the coordinator ---

@@ -28,7 +28,8 @@ from fedcervix.plan import Plan, Recipe, Terms
 from fedcervix.profiles import PROFILES
 from fedcervix.rounds import Phase, Run, begin, duty, instruction, step
 from fedcervix.weights import read_layout
-from site_agent import models
+from site_agent import dataset, leak_guard, models
+from site_agent.collection import digest_of
 from site_agent.home import SiteHome, create
 from site_agent.model import build_encoder, load_weights
 from site_agent.spool import Spool
@@ -399,3 +400,16 @@ def test_federated_runs_are_at_n_8_and_e_1() -> None:
     ring = plan_of("ppfssl", NHS, ALTS, recipe=paper.recipe, **dataclasses.asdict(paper.terms))
     server = dataclasses.replace(ring, mode="csfssl")
     assert ring.rounds_max == server.rounds_max == 50
+
+
+@pytest.mark.parametrize("mode", ["csfssl", "ppfssl"])
+def test_a_result_remembers_whose_images_this_site_gave(mode: str, request: pytest.FixtureRequest) -> None:
+    """They trained it, or chose among its rounds: none of them may be a test woman of its classifiers."""
+    federation: Federation = request.getfixturevalue(mode)
+    for name in (NHS, ALTS):
+        home = SiteHome(federation.folder / name)
+        images = dataset.open_collection(home).images
+        key = leak_guard.site_key(home)
+        seen = leak_guard.read(home.models / "run", key, next_step="")
+        used = [image for image in images if image.split != "test"]
+        assert seen == key.seen(used, digest=digest_of(images), run=federation.run.plan.digest)

@@ -750,6 +750,7 @@ def test_stopping_lets_the_worker_end_in_order_and_keeps_nothing_half_done(site:
     site.worker.begins(1)
     site.agent.stop()
     assert isinstance(site.end(), KeyboardInterrupt)
+    assert site.link.told[-1] == codec.Stopped()
     assert (site.worker.stops, site.worker.cancels) == (1, 1)  # the process itself ends at the end
     assert site.spool().kept() == Kept(TRAIN)
 

@@ -16,9 +16,13 @@ from site_agent import dataset, models
 from site_agent.assemble import contact_sheet, embedding_maps, mapped_model, neighbours
 from site_agent.classifiers import StoredClassifier
 from site_agent.collection import Collection
+from site_agent.comparable import Comparable
 from site_agent.home import SiteHome, create
+from site_agent.leak_guard import Seen
 from site_agent.model import build_encoder, save_weights, snapshot
 from site_agent.models import CervixModel
+from site_agent.provenance import Start
+from tests.unit.provenances import NOW, provenance
 
 torch.set_num_threads(1)
 
@@ -45,12 +49,16 @@ def site(folder: Path, images: int = len(SPLITS)) -> tuple[SiteHome, Collection]
 def keep(home: SiteHome, start: str, **record: Any) -> CervixModel:
     """Put a model into the home, its weights drawn by another seed than its record names."""
     weights = home.folder / "weights.safetensors"
-    save_weights(weights, snapshot(build_encoder(SMALL, seed=99)))
-    return models.keep(home, start.lower(), start, SMALL, 0, weights, record)
+    save_weights(weights, snapshot(build_encoder(SMALL, seed=99 + len(start))))
+    return models.keep(home, start.lower(), start, SMALL, 0, weights, record, Seen(), NOW)
 
 
-def classifier(start: str, digest: str) -> StoredClassifier:
-    return StoredClassifier(Path("absent"), start, SMALL, 0, 0.5, "", {"origin": {"digest": digest}})
+def classifier(label: str, digest: str) -> StoredClassifier:
+    return StoredClassifier(Path("absent"), 0.5, provenance(label, Start(name=label.lower(), weights=digest)), {})
+
+
+def compared(federated: StoredClassifier | None, *starts: CervixModel) -> Comparable:
+    return Comparable(stored=(), federated=federated, starts=starts, differences=())
 
 
 def history(*aucs: float | None) -> list[dict[str, Any]]:
@@ -108,24 +116,20 @@ def test_the_contact_sheet_shows_training_images_only(tmp_path: Path) -> None:
 def kept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, CervixModel]:
     home, _ = site(tmp_path_factory.mktemp("site"))
     return {
-        "ssl": keep(home, "SSL", digest="s"),
-        "ring": keep(home, "PPFSSL_NHS", digest="p"),
-        "server": keep(home, "CSFSSL", digest="c"),
+        "ssl": keep(home, "SSL"),
+        "ring": keep(home, "PPFSSL_NHS"),
     }
 
 
 def test_the_federated_model_that_was_fine_tuned_is_mapped(kept: dict[str, CervixModel]) -> None:
-    tuned = [classifier("Random", ""), classifier("SSL", "s"), classifier("PPFSSL_NHS", "p")]
-    assert mapped_model(list(kept.values()), tuned) is kept["ring"]
-
-
-def test_without_a_tuned_one_the_newest_federated_model_is_mapped(kept: dict[str, CervixModel]) -> None:
-    assert mapped_model(list(kept.values()), [classifier("CSFSSL", "of an older run")]) is kept["server"]
+    ring = classifier("PPFSSL_NHS", kept["ring"].digest)
+    assert mapped_model(compared(ring, kept["ssl"], kept["ring"])) is kept["ring"]
+    assert mapped_model(compared(ring, kept["ring"], kept["ssl"])) is kept["ring"]
 
 
 def test_without_a_federation_the_sites_own_model_is_mapped(kept: dict[str, CervixModel]) -> None:
-    assert mapped_model([kept["ssl"]], []) is kept["ssl"]
-    assert mapped_model([], []) is None
+    assert mapped_model(compared(None, kept["ssl"])) is kept["ssl"]
+    assert mapped_model(compared(None)) is None
 
 
 def test_the_probe_of_a_local_training_is_its_curve(tmp_path: Path) -> None:

@@ -297,7 +297,8 @@ def test_the_runbook_shows_every_step_of_a_federation() -> None:
 
     for command in (
         "coordinator init",
-        "coordinator start",
+        "coordinator begin",
+        "coordinator runs",
         "coordinator invite",
         "site-agent join",
         "site-agent check",
@@ -322,7 +323,7 @@ def test_every_command_of_the_runbook_exists(line: str) -> None:
 
 
 def test_a_wrong_command_would_be_noticed() -> None:
-    for wrong in (["begin"], ["start", "--mod", "csfssl"], ["start", "--mode", "fedavg"], ["invite"]):
+    for wrong in (["begins"], ["begin"], ["start", "--mod", "csfssl"], ["start", "--mode", "fedavg"], ["invite"]):
         with pytest.raises((click.UsageError, AssertionError)):
             parse(coordinator, wrong)
 

@@ -16,8 +16,9 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from coordinator import cli
+from coordinator import commands
 from coordinator.home import Home
+from fedcervix.address import Address
 from fedcervix.errors import RunError, StorageError
 from site_agent.home import SiteHome
 
@@ -81,10 +82,10 @@ def test_a_coordinator_that_cannot_say_where_it_listens_listens_no_more(
     """Threads of a server that nobody stops would outlive the error that is shown."""
     server, engine = MagicMock(), MagicMock()
     for name in ("Service", "Registry"):
-        monkeypatch.setattr(cli, name, MagicMock())
-    monkeypatch.setattr(cli, "serve", lambda *_args, **_more: (server, 8443))
+        monkeypatch.setattr(commands, name, MagicMock())
+    monkeypatch.setattr(commands, "serve", lambda *_args, **_more: (server, 8443))
     with pytest.raises(StorageError):
-        cli._serve(Home(tmp_path / "gone"), engine, MagicMock(), "0.0.0.0:8443")
+        commands._serve(Home(tmp_path / "gone"), engine, MagicMock(), Address("0.0.0.0", 8443))
     assert (server.stop.called, engine.stop.called, engine.drive.called) == (True, True, False)
 
 

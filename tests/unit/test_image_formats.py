@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from site_agent import quality
 from site_agent.images import UnreadableError, opened
 from site_agent.samples import Decoded
-from tests.unit.picture_files import Bmp, Png, Samples, Tiff, scene
+from tests.unit.picture_files import Bmp, Png, Samples, Tiff, chunk, scene
 
 HEIGHT, WIDTH = 37, 53
 
@@ -130,7 +130,7 @@ def test_a_tiff_is_what_its_writer_and_a_second_decoder_say_or_unreadable(
         if second is not None:
             np.testing.assert_array_equal(second, samples, str(way))
         if samples.shape[2] == 2 and way.planar:
-            assert refused(tmp_path, data) == "two planes"
+            assert refused(tmp_path, data) == "grey and another sample in separate planes"
         else:
             found = decoded(tmp_path, data)
             np.testing.assert_allclose(found.pixels, meant(samples, way), atol=2, err_msg=str(way))
@@ -249,9 +249,11 @@ def test_a_png_is_what_its_writer_says(
 ) -> None:
     samples = scene(HEIGHT, WIDTH, PNG_KINDS[colour, bits], bits)
     exif = struct.pack("<2sHIHHHIHHI", b"II", 42, 8, 1, 0x0112, 3, 1, orientation, 0, 0)
-    data = Png(bits=bits, colour=colour, interlaced=interlaced, chunks=((b"eXIf", exif),)).of(samples)
-    found = decoded(tmp_path, data)
-    np.testing.assert_allclose(found.pixels, TURNS[orientation](on_black(samples, bits)), atol=2)
+    before = Png(bits=bits, colour=colour, interlaced=interlaced, chunks=((b"eXIf", exif),)).of(samples)
+    whole = Png(bits=bits, colour=colour, interlaced=interlaced).of(samples)
+    for data in (before, whole[:-12] + chunk(b"eXIf", exif) + whole[-12:]):
+        found = decoded(tmp_path, data)
+        np.testing.assert_allclose(found.pixels, TURNS[orientation](on_black(samples, bits)), atol=2)
 
 
 @pytest.mark.parametrize(("colour", "bits"), [kind for kind in PNG_KINDS if "alpha" not in kind[0]])
@@ -297,29 +299,41 @@ def test_a_png_that_states_its_bits_is_scaled_by_them(tmp_path: Path, bits: int,
     """PNG asks for samples at the upper end of 16 bits; cameras leave them at the lower."""
     samples = scene(HEIGHT, WIDTH, PNG_KINDS[colour, 16], bits)
     stated = ((b"sBIT", bytes([bits] * samples.shape[2])),)
-    if colour == "rgb alpha":
-        samples[:, :, 3] = 2**16 - 1
     filled = samples << (16 - bits) | samples >> (2 * bits - 16)
-    for stored in (samples, samples << (16 - bits), filled) if colour != "rgb alpha" else (samples,):
+    for stored in (samples, samples << (16 - bits), filled):
         found = decoded(tmp_path, Png(bits=16, colour=colour, chunks=stated).of(stored.astype(np.uint16)))
-        want = samples[:, :, :3] / (2**bits - 1) * 255
-        np.testing.assert_allclose(found.pixels, np.broadcast_to(want, found.pixels.shape), atol=1.5)
+        np.testing.assert_allclose(found.pixels, on_black(samples, bits), atol=2)
         assert quality.remarks(found) == ()
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize("kind", [Tiff(bits=16), Tiff(bits=16, photometric=GREY), Tiff(bits=16, photometric=0)])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Tiff(bits=16),
+        Tiff(bits=16, extra=(2,)),
+        Tiff(bits=16, extra=(0,)),
+        Tiff(bits=16, photometric=GREY),
+        Tiff(bits=16, photometric=WHITE_IS_ZERO),
+    ],
+)
 @pytest.mark.parametrize("tag", [281, 341])
 def test_a_tiff_whose_largest_value_is_a_number_of_bits_is_scaled_by_it(
     tmp_path: Path, kind: Tiff, order: str, tag: int
 ) -> None:
-    channels = COLOURS[kind.photometric]
+    channels = COLOURS[kind.photometric] + len(kind.extra)
     for bits in (10, 12, 14):
         samples = scene(HEIGHT, WIDTH, channels, bits).astype(np.uint16)
         stated = replace(kind, order=order, tags={tag: ("short", (2**bits - 1,) * channels)})
         for way in (stated, replace(stated, compression="lzw", tile_px=16, orientation=6)):
             found = decoded(tmp_path, way.of(samples))
-            np.testing.assert_allclose(found.pixels, meant(samples, replace(way, bits=bits)), atol=1.5)
+            np.testing.assert_allclose(found.pixels, meant(samples, replace(way, bits=bits)), atol=2)
+
+
+def test_packed_12_bits_that_say_so_are_not_scaled_twice(tmp_path: Path) -> None:
+    samples = scene(HEIGHT, WIDTH, 1, 12) // 20  # a dark picture
+    kind = Tiff(bits=12, photometric=GREY, tags={281: ("short", (4095,))})
+    np.testing.assert_allclose(decoded(tmp_path, kind.of(samples)).pixels, meant(samples, kind), atol=1)
 
 
 def test_a_largest_value_that_was_measured_changes_nothing(tmp_path: Path) -> None:

@@ -32,7 +32,10 @@ PROGRAMS: dict[str, click.Group] = {
     "coordinator": coordinator.cli.cli,
     "cervix-study": cervix_study.cli.cli,
 }
-VALUES = {"recipe_words": "--recipe chosen.toml --seed 3"}
+VALUES = {
+    "recipe_words": "--recipe chosen.toml --seed 3",
+    **dict.fromkeys(("name", "folder.name", "_set_for(twice[0])"), "second"),
+}
 """what stands for a placeholder, by its expression; any other one is the word X"""
 INSTALLS = "shared/fedcervix/extras.py"
 """the one file that may say how to install something: it knows where the project lies"""
@@ -217,10 +220,10 @@ def test_whoever_follows_the_coordinators_hints_gets_there(home: Path) -> None:
         ["coordinator", "--home", str(home), "init"],
     ]
     assert follow(["coordinator", "--home", str(home), "invite", "nhs"])[1:] == []
-    for words in (["status"], ["abort"], ["stop"], ["start"]):
-        code, said = said_by(["coordinator", "--home", str(home), *words])
+    for command, then in (("status", "start"), ("abort", "runs"), ("stop", "status"), ("start", "start")):
+        code, said = said_by(["coordinator", "--home", str(home), command])
         [following] = commands_in(said)
-        assert (code, following[:4]) == (11, ["coordinator", "--home", str(home), "start"])
+        assert (code, following[:4]) == (11, ["coordinator", "--home", str(home), then])
 
 
 def test_the_invitations_hint_is_taken_at_the_site(home: Path) -> None:
@@ -229,6 +232,7 @@ def test_the_invitations_hint_is_taken_at_the_site(home: Path) -> None:
     said_by(["coordinator", "--home", str(home), "init", "--advertise", "127.0.0.1:1"])
     _, said = said_by(["coordinator", "--home", str(home), "invite", "nhs"])
     [[_, *join]] = [words for words in commands_in(said) if words[0] == "site-agent"]
+    Path("MANIFEST.csv").write_text("image,patient,label\n1.png,1,0\n")
     code, said = said_by(["site-agent", *join, *site])
     assert code == 7, said
     [again] = commands_in(said)

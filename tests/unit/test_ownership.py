@@ -14,6 +14,7 @@ from fedcervix.config import read_toml
 from fedcervix.errors import ConfigError, StorageError
 from fedcervix.ownership import denied, user_name
 from fedcervix.storage import disk
+from tests.unit.coordinator_homes import let_in
 
 NOBODY = 65_534
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
@@ -27,12 +28,6 @@ def somebody_else() -> Iterator[str]:
         yield pwd.getpwuid(NOBODY).pw_name
     finally:
         os.seteuid(0)
-
-
-def let_in(folder: Path) -> None:
-    """Let every user enter a test's folder, which pytest keeps to its own."""
-    for way in (folder, folder.parent, folder.parent.parent):
-        way.chmod(0o711)
 
 
 @root

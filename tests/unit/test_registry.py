@@ -15,7 +15,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from coordinator.registry import Issued, Registry, SiteEntry, _translated
+from coordinator.registry import Issued, Registry, SiteEntry
+from fedcervix.databases import translated
 from fedcervix.errors import IdentityError, StorageError
 
 NOW = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
@@ -270,7 +271,7 @@ def test_another_file_in_its_place_is_reported_and_left_alone(tmp_path: Path) ->
 def test_a_missing_home_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StorageError) as caught:
         Registry(tmp_path / "nowhere" / "registry.db")
-    assert "coordinator init HOME" in caught.value.next_step
+    assert "ls -ld" in caught.value.next_step
 
 
 def test_a_registry_that_vanishes_is_an_error_and_not_an_empty_one(tmp_path: Path, registry: Registry) -> None:
@@ -292,7 +293,7 @@ def test_a_full_disk_is_named_as_the_cause(tmp_path: Path) -> None:
     """A database limited to one page gives the very error that a full disk gives."""
     connection = sqlite3.connect(tmp_path / "small.db")
     connection.execute("PRAGMA max_page_count = 1")
-    with pytest.raises(StorageError, match="is full") as caught, _translated(tmp_path / "small.db"):
+    with pytest.raises(StorageError, match="is full") as caught, translated(tmp_path / "small.db", "the registry"):
         connection.execute("CREATE TABLE one (x)")
     connection.close()
     assert caught.value.cause == "the disk is full"
@@ -301,10 +302,10 @@ def test_a_full_disk_is_named_as_the_cause(tmp_path: Path) -> None:
 
 def test_a_file_that_may_not_be_written_is_reported(tmp_path: Path, registry: Registry) -> None:
     connection = sqlite3.connect(f"{(tmp_path / 'registry.db').as_uri()}?mode=ro", uri=True)
-    with pytest.raises(StorageError, match="readonly") as caught, _translated(tmp_path / "registry.db"):
+    with pytest.raises(StorageError, match="readonly") as caught, translated(tmp_path / "registry.db", "the registry"):
         connection.execute("DELETE FROM credentials")
     connection.close()
-    assert "this user may not write" in caught.value.cause
+    assert "read-only" in caught.value.cause
 
 
 # --- any sequence of calls

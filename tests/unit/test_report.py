@@ -7,97 +7,39 @@ import dataclasses
 import html
 import json
 import re
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
 from fedcervix.errors import DataError, StorageError
-from fedcervix.metrics import Confusion
 from fedcervix.plan import Recipe
-from site_agent.evaluate import AtThreshold, Comparison, Evaluation
-from site_agent.intervals import Estimate
+from site_agent.provenance import Start
 from site_agent.report import (
-    Augmented,
-    CensusRow,
     Contribution,
     EmbeddingMap,
     Leak,
     Losses,
     Neighbours,
+    Predictions,
     Round,
+    Scored,
+    ScoredImage,
     SetAside,
-    SiteReport,
     parse,
     render,
-    write_results,
+    write_report,
 )
 from site_agent.report.answer import answer, signed
 from site_agent.report.figures import MARKS, STROKES, strokes
 from site_agent.report.figures import embedding_map as draw_map
 from site_agent.report.page import recipe_rows
+from tests.unit.provenances import provenance
+from tests.unit.site_reports import bare, comparison, embedding_map, evaluation, predictions, report
 
+NOW = datetime(2026, 11, 29, 17, 27, 55, tzinfo=UTC)
 ATTACK = '"><script src="http://evil.example/x.js"></script><img src=x onerror=alert(1)>'
-
-
-def evaluation(name: str, auc: float) -> Evaluation:
-    level = Estimate(0.75, 0.6, 0.9)
-    at = AtThreshold(0.5, Confusion(tp=3, fn=1, fp=1, tn=3), *[level] * 6)
-    return Evaluation(
-        name=name,
-        images=8,
-        women=4,
-        case_women=2,
-        cases=4,
-        auc=Estimate(auc, auc - 0.1, min(1.0, auc + 0.1)),
-        fixed=at,
-        chosen=dataclasses.replace(at, threshold=0.42),
-        roc=((0.0, 0.0), (0.25, 0.75), (1.0, 1.0)),
-    )
-
-
-def comparison(versus: str, low: float, high: float) -> Comparison:
-    return Comparison("CSFSSL", versus, Estimate((low + high) / 2, low, high))
-
-
-def embedding_map(model: str) -> EmbeddingMap:
-    return EmbeddingMap(model, ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)), (1, 0, None, None), images=4)
-
-
-def report(**changes: object) -> SiteReport:
-    grey = np.full((8, 8, 3), 128, np.uint8)
-    full = {
-        "site": "nhs",
-        "federation": "cervix",
-        "run": "r1",
-        "mode": "csfssl",
-        "plan_digest": "ab" * 32,
-        "recipe": Recipe(),
-        "when": "1 June 2025",
-        "versions": {"fedcervix": "0.1.0"},
-        "final_state": "OK",
-        "federated": "CSFSSL",
-        "census": (CensusRow("train", "case", 91, 182, 190), CensusRow("train", "control", 181, 361, 380)),
-        "set_aside": SetAside((("a/b.jpg", "an empty file"),), 2, (Leak(("P1", "P2"), ("c.jpg", "d.jpg"), True),)),
-        "evaluations": (evaluation("Random", 0.7), evaluation("SSL", 0.8), evaluation("CSFSSL", 0.875)),
-        "comparisons": (comparison("SSL", 0.02, 0.13), comparison("Random", 0.05, 0.3)),
-        "contrastive_history": (Losses("SSL", (2.7, 1.5), (2.6, 1.6)),),
-        "collapse_line": 2.7080502011,
-        "neighbour_history": (Neighbours("SSL", (None, 0.6, 0.7), 3),),
-        "classifier_history": (Losses("SSL", (0.7,), (0.6,)),),
-        "rounds": (Round(1, 2.1, (Contribution("nhs", 190, 23), Contribution("alts", 300, 37))),),
-        "contact_sheet": (Augmented(grey, (grey, grey)),),
-        "maps": (embedding_map("random weights"), embedding_map("the federated model (CSFSSL)")),
-    }
-    return SiteReport(**{**full, **changes})
-
-
-def bare(**changes: object) -> SiteReport:
-    """A report of nothing but a plan."""
-    parts = ("census", "evaluations", "comparisons", "rounds", "contact_sheet", "maps")
-    histories = ("contrastive_history", "neighbour_history", "classifier_history")
-    nothing = {**dict.fromkeys((*parts, *histories), ()), "federated": "", "set_aside": SetAside()}
-    return report(**{**nothing, "collapse_line": None, **changes})
 
 
 class Elements(HTMLParser):
@@ -156,7 +98,21 @@ def test_every_picture_has_a_description(page):
 
 
 @pytest.mark.parametrize(
-    "where", ["patient", "image", "reason", "site of a round", "state", "version", "evaluation", "map"]
+    "where",
+    [
+        "patient",
+        "image",
+        "reason",
+        "site of a round",
+        "state",
+        "version",
+        "evaluation",
+        "map",
+        "difference",
+        "unread",
+        "start",
+        "missed woman",
+    ],
 )
 def test_names_from_outside_cannot_become_markup(where):
     changes: dict[str, object] = {
@@ -168,6 +124,16 @@ def test_names_from_outside_cannot_become_markup(where):
         "version": {"versions": {ATTACK: ATTACK}},
         "evaluation": {"evaluations": (evaluation(ATTACK, 0.7),), "comparisons": (), "federated": ATTACK},
         "map": {"maps": (embedding_map(ATTACK),)},
+        "difference": {"differences": (ATTACK,)},
+        "unread": {"unread": (ATTACK,)},
+        "start": {"provenance": (provenance(ATTACK, Start(name=ATTACK)),)},
+        "missed woman": {
+            "evaluations": (evaluation("SSL", 0.7),),
+            "predictions": Predictions(
+                (ScoredImage(ATTACK, ATTACK, ATTACK, 1),), (Scored("SSL", "ab", 0.4, np.array([0.1])),)
+            ),
+            "comparisons": (),
+        },
     }[where]
     written = render(bare(**changes))
     assert "evil.example" in written, "the name is shown"
@@ -179,55 +145,26 @@ def test_names_from_outside_cannot_become_markup(where):
     ("low", "high", "tone", "headline"),
     [
         (0.02, 0.13, "helped", "Yes: on these test women, joining helped."),
-        (-0.02, 0.13, "not shown", "Not shown: these test women cannot tell whether joining helped."),
-        (-0.13, -0.02, "harmed", "No: on these test women, the federated model did worse."),
+        (-0.02, 0.13, "not-shown", "Not shown: these test women cannot tell whether joining helped."),
+        (-0.13, -0.02, "harmed", "No: on these test women, the federated start did worse than SSL."),
     ],
 )
 def test_the_first_thing_said_is_whether_joining_helped(low, high, tone, headline):
     written = report(comparisons=(comparison("SSL", low, high), comparison("Random", 0.05, 0.3)))
-    assert answer(written).tone == tone
-    words = visible(render(written))
+    drawn = render(written)
+    words = visible(drawn)
+    assert f'class="answer {tone}"' in drawn
     assert words.index(headline) < words.index("How well each start does")
-    assert f"95 % interval {signed(low)} to {signed(high)}" in words
-
-
-def test_the_sentence_says_both_scores_in_plain_words():
-    assert answer(report()).sentence == (
-        "On 8 test images of 4 women, the classifier that starts from the federated model (CSFSSL) ranks a case above "
-        "a control 87.5 % of the time; the one that starts from our own images alone (SSL) does so 80.0 % of the "
-        "time. The difference in AUC is +0.075 (95 % interval +0.020 to +0.130). The whole interval lies above zero."
-    )
-
-
-def test_working_alone_is_the_comparison_that_counts():
-    """Better than random weights is not yet a reason to have joined."""
-    found = answer(report(comparisons=(comparison("Random", 0.05, 0.3), comparison("SSL", -0.1, 0.1))))
-    assert found.tone == "not shown"
-    assert "is better than random weights" in found.caveats[0]
-
-
-def test_without_a_model_of_its_own_the_site_is_told_what_stood_in():
-    found = answer(report(comparisons=(comparison("Random", 0.05, 0.3),)))
-    assert found.tone == "helped"
-    assert "no model was trained on our own images alone" in found.sentence
-
-
-def test_without_a_comparison_nothing_is_claimed():
-    found = answer(report(comparisons=()))
-    assert (found.tone, found.headline) == ("unknown", "Not measured: there is nothing to compare yet.")
+    assert f"{signed(low, 2)} to {signed(high, 2)}" in words
 
 
 def test_a_degraded_run_says_who_was_missing_beside_the_answer():
     turns = (Round(1, 2.0, (Contribution("nhs", 190, 23), Contribution("alts", why_not="silent for 60 s"))),)
     written = report(final_state="DEGRADED", rounds=turns)
-    assert "The run ended DEGRADED, not OK. Missing from at least one round: alts." in answer(written).caveats
+    assert "Outcome of the run: DEGRADED. Missing from at least one round: alts." in answer(written).caveats
     words = visible(render(written))
     assert "Missing contributions: 1." in words
     assert "silent for 60 s" in words
-
-
-def test_an_alarm_of_the_trainer_stands_beside_the_answer():
-    assert "all zero" in answer(report(alarms=("90% of the representations are all zero.",))).caveats[-1]
 
 
 def test_a_report_of_nothing_but_a_plan_can_be_drawn():
@@ -328,10 +265,11 @@ def test_differences_carry_a_sign_unless_they_are_nothing(number, text):
 
 def test_numbers_are_written_and_read_back(tmp_path):
     written = report()
-    page_path, numbers_path = write_results(written, tmp_path / "out")
-    assert page_path.read_text("utf-8") == render(written)
-    found = parse(numbers_path.read_text("utf-8"))
+    folder = write_report(written, tmp_path / "out", "csfssl", NOW)
+    assert (folder / "report.html").read_text("utf-8") == render(written)
+    found = parse((folder / "results.json").read_text("utf-8"))
     assert found.evaluations == written.evaluations
+    assert found.by_woman == written.by_woman
     assert found.comparisons == written.comparisons
     assert found.everything["answer"] == "helped"
     assert found.everything["rounds"][0]["contributions"][1] == {
@@ -346,8 +284,8 @@ def test_numbers_are_written_and_read_back(tmp_path):
 
 def test_the_numbers_name_no_file_and_no_patient(tmp_path):
     """They may be laid beside those of other hospitals."""
-    _, numbers_path = write_results(report(), tmp_path)
-    raw = json.loads(numbers_path.read_text("utf-8"))
+    folder = write_report(report(), tmp_path, "csfssl", NOW)
+    raw = json.loads((folder / "results.json").read_text("utf-8"))
     assert raw["set_aside"] == {
         "quarantined_images": 1,
         "duplicate_images": 2,
@@ -368,7 +306,7 @@ def test_a_file_that_is_no_results_file_is_refused(text):
 def test_a_folder_that_cannot_be_written_is_an_error_with_a_next_step(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError) as raised:
-        write_results(report(), tmp_path / "file")
+        write_report(report(), tmp_path / "file", "csfssl", NOW)
     assert raised.value.next_step
 
 
@@ -377,10 +315,107 @@ def test_a_folder_that_cannot_be_written_is_an_error_with_a_next_step(tmp_path):
     [
         {"federated": "PPFSSL"},
         {"evaluations": (evaluation("SSL", 0.7), evaluation("SSL", 0.8)), "federated": "SSL", "comparisons": ()},
+        {"by_woman": (evaluation("ImageNet", 0.7),)},
         {"comparisons": (comparison("ImageNet", 0.1, 0.2),)},
     ],
-    ids=["federated start not evaluated", "a start twice", "compared with what was not evaluated"],
+    ids=["federated start not evaluated", "a start twice", "by woman only", "compared with what was not evaluated"],
 )
 def test_a_report_that_contradicts_itself_cannot_be_built(changes):
     with pytest.raises(DataError):
         report(**changes)
+
+
+# --- what a reader must not overlook -------------------------------------------------------------------------------
+
+
+def test_every_table_says_in_each_cell_what_it_is(page):
+    """On a small screen the heads are not beside the numbers: each cell names its column, and none is cut."""
+    for table in re.findall(r'<table class="[^"]*stack.*?</table>', page, re.DOTALL):
+        cells = re.findall(r"<td[^>]*>", table)
+        assert all("data-label" in cell or cell == "<td>" for cell in cells), table[:200]
+
+
+def test_the_one_table_that_may_be_wider_than_the_screen_says_so():
+    turns = (Round(1, 2.0, tuple(Contribution(f"site-{k}", 10, 2) for k in range(9))),)
+    written = render(report(rounds=turns))
+    assert written.count('<div class="scroll">') == 1
+    assert "The table has a column for each of 9 sites. It scrolls sideways" in visible(written)
+
+
+def test_not_a_medical_device_is_said_in_the_answer_and_at_every_table_of_scores(page):
+    start = page.index('<section class="answer')
+    assert "Not a medical device." in page[start : page.index("</section>", start)]
+    assert page.count("<caption>For research only. Not a medical device.</caption>") == 2
+
+
+def test_the_page_names_who_was_missed_at_each_threshold(page):
+    """P1 has .2 and .45: missed at .5, found at .42, the threshold of the validation images."""
+    words = visible(page)
+    assert "At threshold 0.500: misses 1 of 2 case women" in words
+    assert "P1 0.450 c1/a.jpg, c1/b.jpg" in words
+    assert "At threshold 0.420: misses 0 of 2 case women" in words
+
+
+def test_probabilities_are_said_not_to_be_calibrated(page):
+    assert page.count("The probabilities are not calibrated") == 2
+
+
+def test_few_are_counted_and_not_given_in_percent(page):
+    words = visible(page)
+    scores = words[words.index("Called a case from") : words.index("What was used")]
+    assert "3 of 4" in scores
+    assert not re.search(r"\d %", scores.replace("95 %", ""))
+
+
+def test_without_a_federation_the_page_names_no_mode_and_no_plan():
+    written = bare(run="", mode="", plan_digest="", final_state="no federation yet", federation="")
+    words = visible(render(written))
+    assert "csfssl" not in words.split("Words on this page")[0]
+    assert "none: no federation yet" in words
+    assert "run ," not in words
+
+
+def test_what_could_not_be_read_is_said_on_the_page():
+    assert "The ledger is missing." in visible(render(report(unread=("The ledger is missing.",))))
+
+
+def test_a_number_that_is_none_is_null_and_not_nan(tmp_path):
+    history = (Losses("SSL", (float("nan"), 1.5), (float("inf"), 1.6)),)
+    folder = write_report(report(contrastive_history=history), tmp_path, "csfssl", NOW)
+    raw = json.loads((folder / "results.json").read_text("utf-8"), parse_constant=pytest.fail)
+    assert raw["contrastive_history"][0]["train"] == [None, 1.5]
+
+
+def test_a_name_that_is_no_unicode_does_not_cost_the_report(tmp_path):
+    """A file name in Latin-1, as Python reads it under UTF-8."""
+    found = predictions()
+    images = (dataclasses.replace(found.images[0], path="M\udcfcller.jpg"), *found.images[1:])
+    folder = write_report(report(predictions=dataclasses.replace(found, images=images)), tmp_path, "csfssl", NOW)
+    assert "M\\udcfcller.jpg" in (folder / "predictions.csv").read_text("utf-8")
+
+
+def test_the_page_names_by_digest_what_its_numbers_are_of():
+    found = (provenance("Random", Start(name="random")), provenance("SSL", Start(name="ssl", weights="5e" * 32)))
+    written = report(provenance=found)
+    words = visible(render(written))
+    table = words[words.index("What these numbers are of") : words.index("Plan and software")]
+    for digest in ("w" * 64, "5e" * 32, "c" * 64, "5" * 64, "7" * 64):
+        assert digest in table
+    assert table.count("7" * 64) == 1, "what is the same for all stands once"
+
+
+def test_the_numbers_are_read_back_with_what_they_are_of(tmp_path):
+    found = (provenance("SSL", Start(name="ssl", weights="5e" * 32)),)
+    folder = write_report(report(provenance=found), tmp_path, "csfssl", NOW)
+    assert parse((folder / "results.json").read_text("utf-8")).provenance == found
+
+
+def test_a_site_that_was_stopped_by_its_engineer_is_named_with_these_words():
+    turns = (Round(1, 2.0, (Contribution("alts", why_not="silent: stopped by its engineer"),)),)
+    assert "1 alts silent: stopped by its engineer" in visible(render(report(rounds=turns, final_state="DEGRADED")))
+
+
+def test_a_run_that_has_not_ended_is_not_said_to_have_ended():
+    words = visible(render(report(final_state="not ended yet")))
+    assert "outcome not ended yet" in words
+    assert "Outcome of the run: not ended yet." in words

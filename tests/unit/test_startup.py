@@ -5,6 +5,7 @@ Every command of every program is found by itself. `benchmarks/startup.py` measu
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import json
 import os
@@ -244,3 +245,14 @@ def test_a_command_nearly_right_is_told_the_right_one(tmp_path: Path) -> None:
     for program, wrong, right in (("site-agent", "cheque", "check"), ("coordinator", "statsu", "status")):
         [seen] = call(program, [[wrong]], tmp_path)
         assert (seen.code, right in seen.said) == (2, True), seen.said
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_an_older_python_is_told_in_one_line(program: str) -> None:
+    """What it would read first is in no newer syntax, so this one can stand in for it."""
+    package = PROGRAMS[program][0].partition(".")[0]
+    older = f"import sys; sys.version_info = (3, 8, 18); import {package}"
+    done = subprocess.run([sys.executable, "-c", older], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith(f"error: {program} needs Python 3.11 or newer; next: ")
+    ast.parse((ROOT / package / "__init__.py").read_text(), feature_version=(3, 7))

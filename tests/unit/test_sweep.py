@@ -24,7 +24,7 @@ from fedcervix.rounds import begin, replay
 from site_agent import dataset
 from site_agent.cli import cli
 from site_agent.collection import digest_of
-from site_agent.commands.sweep import gather, toml
+from site_agent.commands.sweep import gather, toml, write_choice
 from site_agent.devices import Machine
 from site_agent.home import SiteHome, create
 from site_agent.model import build_encoder
@@ -327,6 +327,10 @@ def test_the_command_sweeps_without_the_test_images_and_says_how_to_go_on(tmp_pa
     chosen = apply_profile("paper", read_toml(folder / "chosen.toml"), {}, source=folder / "chosen.toml").recipe
     assert chosen == dataclasses.replace(TINY, batch_images=best.batch_images)
 
+    head = (folder / "chosen.toml").read_text().partition("architecture")[0]
+    assert "# among N 2, width 8, N 4, width 8; seed 3\n" in head
+    assert f"SHA-256 {digest_of(dataset.open_collection(home).images)}" in head
+
     again = run(home, "--batch-images", "2,4", "--width", "8", "--seed", "3")
     assert read_cells(folder / "cells.json") == cells, "seconds and all: nothing was trained again"
     assert again.stdout == result.stdout
@@ -372,3 +376,15 @@ def test_a_recipe_written_as_toml_reads_back(tmp_path: Path, profile: str) -> No
     (tmp_path / "recipe.toml").write_text(toml(recipe))
     found = apply_profile("demo", read_toml(tmp_path / "recipe.toml"), {}, source=tmp_path / "recipe.toml")
     assert found.recipe == recipe
+
+
+def test_another_choice_does_not_overwrite_the_one_before(tmp_path: Path) -> None:
+    home = SiteHome(tmp_path)
+    file = home.folder / "sweeps" / "sweep" / "chosen.toml"
+    file.parent.mkdir(parents=True)
+    assert write_choice(home, file, "# today\nwidth = 8\n") is None
+    assert write_choice(home, file, "# tomorrow\nwidth = 8\n") is None, "the same choice"
+    earlier = write_choice(home, file, "# tomorrow\nwidth = 16\n")
+    assert earlier is not None
+    assert earlier.parent == home.folder / "history" / "sweeps" / "sweep"
+    assert (earlier.read_text(), file.read_text()) == ("# tomorrow\nwidth = 8\n", "# tomorrow\nwidth = 16\n")

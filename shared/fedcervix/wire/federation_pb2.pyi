@@ -96,7 +96,7 @@ class Leave(_message.Message):
     def __init__(self, outcome: _Optional[str] = ..., reason: _Optional[str] = ..., record: _Optional[str] = ...) -> None: ...
 
 class FromSite(_message.Message):
-    __slots__ = ("at", "ready", "refusal", "progress", "update", "score", "adopted", "failure", "here")
+    __slots__ = ("at", "ready", "refusal", "progress", "update", "score", "adopted", "failure", "here", "stopped")
     AT_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
@@ -106,6 +106,7 @@ class FromSite(_message.Message):
     ADOPTED_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     HERE_FIELD_NUMBER: _ClassVar[int]
+    STOPPED_FIELD_NUMBER: _ClassVar[int]
     at: float
     ready: Ready
     refusal: Refusal
@@ -115,9 +116,14 @@ class FromSite(_message.Message):
     adopted: Adopted
     failure: Failure
     here: Here
-    def __init__(self, at: _Optional[float] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., score: _Optional[_Union[Score, _Mapping]] = ..., adopted: _Optional[_Union[Adopted, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., here: _Optional[_Union[Here, _Mapping]] = ...) -> None: ...
+    stopped: Stopped
+    def __init__(self, at: _Optional[float] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., score: _Optional[_Union[Score, _Mapping]] = ..., adopted: _Optional[_Union[Adopted, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., here: _Optional[_Union[Here, _Mapping]] = ..., stopped: _Optional[_Union[Stopped, _Mapping]] = ...) -> None: ...
 
 class Here(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Stopped(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
@@ -281,14 +287,20 @@ class PushReply(_message.Message):
     def __init__(self, size_bytes: _Optional[int] = ...) -> None: ...
 
 class OverviewRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("run", "known_rounds")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    known_rounds: int
+    def __init__(self, run: _Optional[str] = ..., known_rounds: _Optional[int] = ...) -> None: ...
 
 class OverviewReply(_message.Message):
-    __slots__ = ("json",)
+    __slots__ = ("json", "more")
     JSON_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     json: str
-    def __init__(self, json: _Optional[str] = ...) -> None: ...
+    more: bool
+    def __init__(self, json: _Optional[str] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class CommandRequest(_message.Message):
     __slots__ = ("stop", "abort", "revoked")

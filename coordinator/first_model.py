@@ -1,0 +1,182 @@
+"""The first model that [run] base names: what is checked before a run begins with it, and how it is taken in.
+
+Rules
+1. What can be known here is said here, before the run begins: a site that finds it out has waited for all the others.
+2. A model in float16, bfloat16 or float64 is converted to float32, which is what sites train in.
+3. The names and shapes of the plan's network follow from its recipe, without torch; `network` has them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from coordinator.home import Home
+from fedcervix.blobs import BlobStore
+from fedcervix.errors import ConfigError, ModelError, RemoteError
+from fedcervix.log import logger
+from fedcervix.plan import Architecture, Plan, Recipe
+from fedcervix.storage import disk
+from fedcervix.weights import Layout, as_float32, digest_file, read_layout, vet_base, wide_floats
+
+Shapes = dict[str, tuple[int, ...]]
+
+BLOCKS: dict[Architecture, tuple[int, ...]] = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3)}
+CONVOLUTIONS: dict[Architecture, tuple[int, ...]] = {"resnet18": (3, 3), "resnet50": (1, 3, 1)}
+"""kernel sides of one block, in order"""
+EXPANSION: dict[Architecture, int] = {"resnet18": 1, "resnet50": 4}
+"""channels of a block's last convolution over those of its others"""
+PREFIXES = ("module.", "model.", "encoder.", "network.", "state_dict.", "backbone.")
+"""that other programs put before the names of a network's tensors"""
+SHOWN = 3
+
+
+def taken_in(home: Home, blobs: BlobStore, plan: Plan) -> str:
+    """Put the first model that the configuration names into the store; return its digest, empty where none is named.
+
+    Raises ConfigError, ModelError, StorageError.
+    """
+    named = home.config().run.base
+    if not named:
+        return ""
+    file = home.folder / named
+    if not home.has(file):
+        raise ConfigError(
+            f"[run] base names {file}, which does not exist",
+            cause="a relative path is read from the home folder",
+            next_step=f"correct it in {home.config_file}, or put the file there",
+        )
+    layout = _checked(file, plan)
+    scratch = blobs.scratch("base")
+    found = wide_floats(layout)
+    if found:
+        digest = as_float32(file, scratch)
+        logger().warning("the first model is converted to float32", found=", ".join(found))
+    else:
+        digest = digest_file(file)
+        with disk(scratch, "write"):
+            shutil.copyfile(file, scratch)
+    try:
+        vet_base(scratch)
+    except RemoteError as error:
+        scratch.unlink(missing_ok=True)
+        raise _unfit(file, error) from error
+    blobs.adopt(scratch, digest)
+    return digest
+
+
+def _checked(file: Path, plan: Plan) -> Layout:
+    """Return what the file holds, if that is the plan's network. Raises ModelError, StorageError."""
+    try:
+        layout = read_layout(file)
+    except RemoteError as error:
+        raise _unfit(file, error) from error
+    wanted, found = network(plan.recipe), {tensor.name: tensor.shape for tensor in layout.tensors}
+    if found != wanted:
+        _check_names(file, found, wanted, plan)
+    return layout
+
+
+def _unfit(file: Path, error: RemoteError) -> ModelError:
+    return ModelError(
+        f"the first model {file} cannot be used: {error.what}",
+        cause="it was cut short or damaged, or is of another kind, such as a .pth file",
+        next_step="save the network's state_dict as float32 with safetensors.torch.save_file, and name that file",
+    )
+
+
+def _check_names(file: Path, found: Shapes, wanted: Shapes, plan: Plan) -> None:
+    """Raise ModelError where the file holds a network of this kind, but not the plan's.
+
+    One that has nothing in common with it may be meant for agents that train something else: that is only said.
+    """
+    kin = {_stem(name) for name in found} & {_stem(name) for name in wanted}
+    what = f"the first model {file} is not the plan's network ({_named(plan.recipe)}): {_differences(found, wanted)}"
+    if not kin:
+        logger().warning(what, next_step="a site that trains that network will fail; see [run] base")
+        return
+    raise ModelError(
+        what,
+        cause=_cause(found, wanted),
+        next_step="rename its tensors or take the model that fits, or change [run.recipe] to what the file holds",
+    )
+
+
+def _cause(found: Shapes, wanted: Shapes) -> str:
+    prefix = next((prefix for prefix in PREFIXES[:-1] if all(name.startswith(prefix) for name in found)), "")
+    if prefix:
+        return f"another program put {prefix!r} before every name"
+    if "conv1.weight" in found and "backbone.conv1.weight" in wanted:
+        return "the names are torchvision's: here the network's begin with 'backbone.', and its dense layer is 'head.'"
+    if found.keys() == wanted.keys():
+        return "it is another architecture, or another width of the dense layer"
+    return "it was made for another architecture, head or width"
+
+
+def _differences(found: Shapes, wanted: Shapes) -> str:
+    lines = [f"{name} is missing" for name in wanted if name not in found]
+    lines += [f"{name} is not wanted" for name in found if name not in wanted]
+    lines += [
+        f"{name} is {list(found[name])}, not {list(shape)}"
+        for name, shape in wanted.items()
+        if found.get(name, shape) != shape
+    ]
+    more = f" (and {len(lines) - SHOWN} more)" if len(lines) > SHOWN else ""
+    return "; ".join(lines[:SHOWN]) + more
+
+
+def _named(recipe: Recipe) -> str:
+    return f"{recipe.architecture}, head {recipe.head}, width {recipe.width}"
+
+
+def _stem(name: str) -> str:
+    """Return a tensor's name without what programs put before it."""
+    shorter = next((name.removeprefix(prefix) for prefix in PREFIXES if name.startswith(prefix)), name)
+    return name if shorter == name else _stem(shorter)
+
+
+# --- the plan's network ---------------------------------------------------------------------------------------------
+
+
+def network(recipe: Recipe) -> Shapes:
+    """Return names and shapes of the tensors of a recipe's network, as `site_agent.model` builds it."""
+    features = 512 * EXPANSION[recipe.architecture]
+    shapes: Shapes = {"conv1.weight": (64, 3, 7, 7), **_norm("bn1", 64)}
+    channels = 64
+    for layer, blocks in enumerate(BLOCKS[recipe.architecture]):
+        for block in range(blocks):
+            shapes |= _block(
+                recipe.architecture, f"layer{layer + 1}.{block}", channels, 64 * 2**layer, first=block == 0
+            )
+            channels = 64 * 2**layer * EXPANSION[recipe.architecture]
+    head = _linear("head.0", features, recipe.width)
+    if recipe.head == "mlp":
+        head = {
+            **_linear("head.0", features, features),
+            **_norm("head.1", features),
+            **_linear("head.3", features, recipe.width),
+        }
+    return {f"backbone.{name}": shape for name, shape in shapes.items()} | head
+
+
+def _block(architecture: Architecture, name: str, channels: int, width: int, *, first: bool) -> Shapes:
+    """Return the tensors of a residual block; the first of a layer adapts its shortcut where the channels change."""
+    kernels, out = CONVOLUTIONS[architecture], width * EXPANSION[architecture]
+    shapes: Shapes = {}
+    inside = channels
+    for number, side in enumerate(kernels, 1):
+        after = out if number == len(kernels) else width
+        shapes |= {f"{name}.conv{number}.weight": (after, inside, side, side), **_norm(f"{name}.bn{number}", after)}
+        inside = after
+    if first and channels != out:
+        shapes |= {f"{name}.downsample.0.weight": (out, channels, 1, 1), **_norm(f"{name}.downsample.1", out)}
+    return shapes
+
+
+def _norm(name: str, channels: int) -> Shapes:
+    values = dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (channels,))
+    return {f"{name}.{value}": shape for value, shape in values.items()} | {f"{name}.num_batches_tracked": ()}
+
+
+def _linear(name: str, inputs: int, outputs: int) -> Shapes:
+    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}

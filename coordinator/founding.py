@@ -1,0 +1,151 @@
+"""How a coordinator's home folder is made: all of it or nothing; and how its own certificates are renewed."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+from coordinator.home import Home
+from coordinator.template import coordinator_toml
+from fedcervix import identity
+from fedcervix.address import Address
+from fedcervix.errors import ConfigError, RunError
+from fedcervix.files import make_folder, write_secret, write_whole
+from fedcervix.plan import SITE_NAME, SITES_MAX
+from fedcervix.profiles import PROFILES
+from fedcervix.storage import disk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Founding:
+    """What `coordinator init` is told. Raises ConfigError where a value cannot be used: before anything is written."""
+
+    name: str
+    advertise: str
+    bind: str
+    sites: tuple[str, ...]
+    profile: str
+
+    def __post_init__(self) -> None:
+        for option, problem, mended in self._problems():
+            raise ConfigError(
+                f"--{option} {problem}",
+                cause="a value that the configuration does not take; nothing was written",
+                next_step=f"give the command again{f' with --{option} {mended}' if mended else ''}",
+            )
+
+    def _problems(self) -> Iterator[tuple[str, str, str]]:
+        """Yield (option, what is wrong with it, a value that would do, or nothing)."""
+        if not SITE_NAME.fullmatch(self.name):
+            yield "name", f"is a federation's name, {NAMED}; found {self.name!r}", _spelt(self.name)
+        yield from _wrong_address("advertise", self.advertise)
+        yield from _wrong_address("bind", self.bind)
+        wrong = [site for site in self.sites if not SITE_NAME.fullmatch(site)]
+        if wrong:
+            yield "sites", f"lists names of {NAMED}; found {wrong[0]!r}", ",".join(map(_spelt, self.sites))
+        if not self.sites or len(set(self.sites)) < len(self.sites) or len(self.sites) > SITES_MAX:
+            yield "sites", f"lists 1 to {SITES_MAX} sites, each once; found {', '.join(self.sites)!r}", ""
+        if self.profile not in PROFILES:
+            near = difflib.get_close_matches(self.profile, PROFILES, n=1)
+            yield "profile", f"is one of {', '.join(PROFILES)}; found {self.profile!r}", "".join(near)
+
+
+NAMED = "1-63 of a-z, 0-9 and inner hyphens"
+
+
+def _spelt(name: str) -> str:
+    """Return a name as near to the one given as names may be; empty where nothing is left of it."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower())[:63].strip("-")
+
+
+def _wrong_address(option: str, text: str) -> Iterator[tuple[str, str, str]]:
+    try:
+        Address.parse(text, port_min=0)
+    except ValueError as error:
+        yield option, str(error), ""
+
+
+def create(home: Home, told: Founding, now: datetime) -> None:
+    """Make a home folder with authority, certificates and a commented configuration; all of it or nothing.
+
+    Raises RunError where the folder holds something, ConfigError, StorageError.
+    """
+    _check_free(home)
+    with _filled(home.folder) as making:
+        new = Home(making)
+        authority_key = identity.new_key()
+        certificate = identity.new_authority(told.name, authority_key, now)
+        make_folder(new.key_file(""))
+        write_secret(new.key_file("authority.key"), authority_key)
+        write_whole(new.key_file("authority.crt"), certificate)
+        write_whole(new.config_file, coordinator_toml(**asdict(told)).encode())
+        certify_self(new, now)  # reads back what was written
+        new.plan("csfssl")
+
+
+def _check_free(home: Home) -> None:
+    """Raise RunError unless a home can be made here: the folder is missing or empty."""
+    if home.has(home.config_file):
+        raise RunError(
+            f"{home.folder} is already a coordinator's home",
+            cause="`init` was given before",
+            next_step=f"look at {home.config_file}; another federation: coordinator init ANOTHER-FOLDER",
+        )
+    with disk(home.folder, "read"):
+        there = sorted(path.name for path in home.folder.iterdir()) if home.folder.exists() else []
+    if there:
+        raise RunError(
+            f"{home.folder} is not empty: {', '.join(there[:5])}{', ...' if len(there) > 5 else ''}",
+            cause="it is a site's home, or holds other files; a home has a folder of its own",
+            next_step="name a folder that does not exist yet: coordinator init ANOTHER-FOLDER",
+        )
+
+
+@contextlib.contextmanager
+def _filled(folder: Path) -> Iterator[Path]:
+    """Yield a folder to fill. It becomes `folder` when the block ends well, and leaves no trace when it does not.
+
+    A folder that is there (and empty) may be a mount point, which cannot be replaced: it is filled. Its last file to
+    appear is the configuration, by which a home is known.
+    """
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    making = folder.with_name(f".{folder.name}.{os.getpid()}") if new else folder / f".making-{os.getpid()}"
+    try:
+        make_folder(making)
+        yield making
+        with disk(folder, "write"):
+            if new:
+                making.replace(folder)
+            else:
+                for child in sorted(making.iterdir(), key=lambda child: child.is_file()):
+                    child.replace(folder / child.name)
+                making.rmdir()
+    except BaseException:
+        shutil.rmtree(making, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for place in new[1:]:  # folders above it that were made for it
+                place.rmdir()
+        raise
+
+
+def certify_self(home: Home, now: datetime) -> None:
+    """Make the server's and the operator's keys and certificates anew; done at init and at every start."""
+    authority, config = home.authority(), home.config()
+    advertised, bound = (Address.parse(text, port_min=0) for text in (config.listen.advertise, config.listen.bind))
+    hosts = {advertised.host, "localhost", "127.0.0.1", "::1", *([] if bound.is_everywhere else [bound.host])}
+    for name, role, lifetime, named in (
+        ("server", "coordinator", identity.SERVER_LIFETIME, tuple(sorted(hosts))),
+        ("operator", "operator", identity.OPERATOR_LIFETIME, ()),
+    ):
+        key = identity.new_key()
+        who = identity.Identity(config.federation.name, role)  # type: ignore[arg-type]
+        certificate = identity.issue(authority, identity.public_key(key), who, now, lifetime, named)
+        write_secret(home.key_file(f"{name}.key"), key)
+        write_whole(home.key_file(f"{name}.crt"), certificate)

@@ -1,0 +1,172 @@
+"""The runs of a home, by its journal and its results: which there are, how each stands, how one begins and is given up.
+
+A run that has ended left its record in results/RUN; the journal holds the events of all, from which the state of any is
+made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from coordinator import results
+from coordinator.changes import BRIEF_ROUNDS, Document
+from coordinator.home import Home
+from coordinator.overview import overview
+from fedcervix.blobs import BlobStore
+from fedcervix.errors import RunError
+from fedcervix.events import RunAborted
+from fedcervix.journal import Journal, RunRecord
+from fedcervix.plan import Plan
+from fedcervix.rounds import Run, begin, replay, step
+
+UNFINISHED = "unfinished"
+ABANDONED = "abandoned by the operator: another run was begun in its place"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of `coordinator runs`."""
+
+    run: str
+    mode: str
+    profile: str
+    begun_at: float
+    rounds: int
+    """begun so far"""
+    best_round: int
+    outcome: str
+    """OK, DEGRADED, ABORTED or unfinished"""
+    reason: str
+    model: bool
+    """a model was stored for it: `coordinator export` copies it out"""
+
+    def document(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+
+def begin_of(record: RunRecord) -> Run:
+    """Return a run as it stood before its first event."""
+    return begin(record.run, record.plan, base=record.base, at=record.begun_at)
+
+
+def replayed(journal: Journal, record: RunRecord) -> Run:
+    """Return a run as it stands by its events. Raises StorageError."""
+    return replay(begin_of(record), journal.events(record.run))
+
+
+def new_record(plan: Plan, base: str, at: float) -> RunRecord:
+    """Return how a run begins; it is named after the moment, its mode and its plan."""
+    name = f"{datetime.fromtimestamp(at, UTC):%Y%m%d-%H%M%S}-{plan.mode}-{plan.digest[:8]}"
+    return RunRecord(name, plan, base, at)
+
+
+def last_of(journal: Journal) -> RunRecord | None:
+    """Return the run that began last. Raises StorageError."""
+    return next(reversed(journal.runs()), None)
+
+
+def unfinished(home: Home, journal: Journal) -> RunRecord | None:
+    """Return the last run where it has not ended, or its result was not stored (its process was killed just before).
+
+    Raises StorageError.
+    """
+    last = last_of(journal)
+    return None if last is None or results.is_stored(home.results, last.run) else last
+
+
+def abandon(
+    home: Home, journal: Journal, blobs: BlobStore, record: RunRecord, at: float, *, reason: str = ABANDONED
+) -> None:
+    """End a run for good, and store what it leaves behind. Raises StorageError."""
+    run = replayed(journal, record)
+    if not run.ended:
+        event = RunAborted(reason, at)
+        journal.append(record.run, event)
+        run, _ = step(run, event)
+    results.store(run, blobs, home.results)
+
+
+def entries(home: Home) -> list[Entry]:
+    """Return all runs of a home, oldest first. Raises StorageError."""
+    with _journal(home) as journal:
+        return [] if journal is None else [_entry(home, journal, record) for record in journal.runs()]
+
+
+def _entry(home: Home, journal: Journal, record: RunRecord) -> Entry:
+    stored = results.is_stored(home.results, record.run)
+    found = results.read(home.results, record.run) if stored else results.record(replayed(journal, record))
+    return Entry(
+        run=record.run,
+        mode=record.plan.mode,
+        profile=record.plan.profile,
+        begun_at=record.begun_at,
+        rounds=len(found["ledger"]),
+        best_round=found["best_round"],
+        outcome=found["outcome"] or UNFINISHED,
+        reason=found["reason"],
+        model=results.model_of(home.results, record.run).exists(),
+    )
+
+
+def stands(home: Home, name: str = "", *, whole: bool = True) -> Document:
+    """Return how a run stands by the journal: the last one, or the one of this name.
+
+    `whole`: with all rounds; else with the last ones. Raises RunError, StorageError.
+    """
+    with _journal(home) as journal:
+        records = [] if journal is None else journal.runs()
+        if journal is None or not records:
+            raise RunError(
+                "no run has begun here yet",
+                cause="a run begins when its mode is named",
+                next_step=home.command("start --mode csfssl"),
+            )
+        record = found(records, name, home) if name else records[-1]
+        run = replayed(journal, record)
+    is_last = record.run == records[-1].run
+    trouble = "" if run.ended or not is_last else _not_running(home)
+    since = 0 if whole else max(0, len(run.rounds) - BRIEF_ROUNDS)
+    return overview(run, {}, now=time.time(), trouble=trouble, since=since)
+
+
+def found(records: list[RunRecord], name: str, home: Home) -> RunRecord:
+    """Return the run of this name. Raises RunError that names the nearest one."""
+    by_name = {record.run: record for record in records}
+    if name in by_name:
+        return by_name[name]
+    raise no_such_run(name, [*by_name], home)
+
+
+def no_such_run(name: str, known: list[str], home: Home) -> RunError:
+    """Return what is said of a name that no run has."""
+    begun = [run for run in known if name and run.startswith(name)]
+    near = begun or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return RunError(
+        f"no run is named {name!r}" + (f"; did you mean {near[-1]}?" if near else ""),
+        cause=f"there are {len(known)} runs, the last one is {known[-1]}" if known else "no run has begun here yet",
+        next_step=home.command("runs"),
+    )
+
+
+def _not_running(home: Home) -> str:
+    if home.is_running():
+        return "the coordinator is starting"
+    return f"the coordinator is not running; go on with: {home.command('start')}"
+
+
+@contextlib.contextmanager
+def _journal(home: Home) -> Iterator[Journal | None]:
+    """Open the journal to read; None where there is none yet. Raises StorageError."""
+    home.insist()
+    if not home.has(home.journal):
+        yield None
+        return
+    with contextlib.closing(Journal(home.journal, read_only=True)) as journal:
+        yield journal

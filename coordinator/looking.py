@@ -1,0 +1,49 @@
+"""What the commands of `coordinator` do that only look: `status` and `runs`. They load neither engine nor server."""
+
+from __future__ import annotations
+
+import json
+
+import click
+from rich.live import Live
+
+from coordinator import history
+from coordinator.home import Home
+from coordinator.operator import picture, pictures
+from coordinator.terminal import render, runs_table
+from fedcervix.process import stdout_console
+
+
+def status(home: Home, run: str | None, *, watch: bool, as_json: bool) -> None:
+    """Show who does what, since when, until when."""
+    if watch and run is None:
+        _watch(home, as_json=as_json)
+        return
+    document = picture(home, whole=as_json)
+    if document is None or run not in (None, document["run"]):
+        document = history.stands(home, run or "", whole=as_json)
+    if as_json:
+        click.echo(json.dumps(document, indent=2))
+    else:
+        stdout_console().print(render(document))
+
+
+def _watch(home: Home, *, as_json: bool) -> None:
+    if as_json:
+        for document in pictures(home):
+            click.echo(json.dumps(document))
+        return
+    with Live(console=stdout_console(), auto_refresh=False) as live:
+        for document in pictures(home):
+            live.update(render(document), refresh=True)
+
+
+def runs(home: Home, *, as_json: bool) -> None:
+    """List all runs of this home, with mode and outcome."""
+    found = history.entries(home)
+    if as_json:
+        click.echo(json.dumps([entry.document() for entry in found], indent=2))
+    elif not found:
+        click.echo(f"no run has begun here yet; next: {home.command('start --mode csfssl')}")
+    else:
+        stdout_console().print(runs_table(found))

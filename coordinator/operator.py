@@ -1,0 +1,81 @@
+"""The operator's side of the wire: how a command on this machine speaks with the coordinator that runs here."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+
+from coordinator.changes import Document, applied, ended_rounds, joined
+from coordinator.history import stands
+from coordinator.home import Home
+from fedcervix import rpc
+from fedcervix.errors import LinkError
+from fedcervix.pauses import Pauses
+from fedcervix.wire import federation_pb2 as wire
+
+ANSWER_S = 10.0
+KEYS = {"authority_pem": "authority.crt", "certificate_pem": "operator.crt", "key_pem": "operator.key"}
+
+
+def ask(home: Home, method: rpc.Method, request: Any) -> Any | None:
+    """Call the running coordinator as its operator; None where none is running. Raises a FedcervixError."""
+    running = home.read_running()
+    if running is None:
+        return None
+    with _line(home, running) as channel:
+        try:
+            return rpc.stub(channel, method)(request, timeout=ANSWER_S, wait_for_ready=True)
+        except grpc.RpcError as error:
+            raise rpc.translate(error, running["address"], next_step=home.command("status")) from error
+
+
+def picture(home: Home, *, whole: bool) -> Document | None:
+    """Return how things stand by the running coordinator; None where none is running.
+
+    `whole`: with all rounds; else with the last ones.
+    """
+    if whole:
+        return next(_watched(home, {}), None)
+    reply = ask(home, rpc.OVERVIEW, wire.OverviewRequest())
+    return None if reply is None else json.loads(reply.json)
+
+
+def pictures(home: Home) -> Iterator[Document]:
+    """Yield how things stand as it changes, until the run has ended; while no coordinator runs, by the journal."""
+    pauses, awhile = Pauses(), threading.Event()
+    known: Document = {}
+    while True:
+        for document in _watched(home, known):
+            pauses.reset()
+            known = document
+            yield known
+        known = stands(home)
+        yield known
+        if known["outcome"] and home.read_running() is None:
+            return
+        awhile.wait(pauses.next_s())
+
+
+def _watched(home: Home, known: Document) -> Iterator[Document]:
+    """Yield what the running coordinator says, until it ends; nothing where none is running."""
+    running = home.read_running()
+    if running is None:
+        return
+    request = wire.OverviewRequest(run=known.get("run", ""), known_rounds=ended_rounds(known))
+    with _line(home, running) as channel:
+        replies = rpc.calls(rpc.stub(channel, rpc.WATCH)(request), running["address"])
+        try:
+            for change in joined((reply.json, reply.more) for reply in replies):
+                known = applied(known, change)
+                yield known
+        except LinkError:  # it was stopped or killed
+            return
+
+
+def _line(home: Home, running: dict[str, Any]) -> grpc.Channel:
+    keys = {part: home.pem(file) for part, file in KEYS.items()}
+    return rpc.channel(running["address"], **keys, here=True)

@@ -1,0 +1,112 @@
+"""The text of coordinator.toml, with every key behind a `#` at the default of the profile that was chosen.
+
+Keys and values come from the dataclasses themselves, so that the text cannot be out of date; a test takes away every
+`#` and compares the plan. What a person should know beside name and value is in `REMARKS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any, get_args
+
+from fedcervix import plan
+from fedcervix.profiles import PROFILES
+
+HEAD = """\
+# Configuration of a fedcervix coordinator. Every key is explained in docs/configuration.md.
+# A key behind `#` stands at its default (that of profile "{profile}"); take the `#` away to change it.
+# A run keeps the plan with which it began: what you change here holds for the next run.
+
+[federation]
+name = {name}
+
+[listen]
+"""
+
+REMARKS = {
+    "listen.bind": "the one port; sites dial in to it, the coordinator never dials out",
+    "listen.advertise": "how sites reach it, from where they are: HOST:PORT, written into invitations",
+    "run.sites": "the declared roster, in the order of averaging and of the ring",
+    "run.profile": "paper, recommended or demo; the tables below override single keys",
+    "run.base": "a first model made elsewhere; without it a site makes one from the seed",
+    "run.terms": "how the sites federate",
+    "run.terms.rounds": "at most; in a ring, a round is one cycle through all sites",
+    "run.terms.epochs_per_round": "E of the paper",
+    "run.terms.patience_rounds": "stop after this many rounds without a lower mean validation loss",
+    "run.terms.server_momentum": "csfssl only: share of the last step that is added to the average",
+    "run.terms.ring_result": "ppfssl only",
+    "run.terms.compression": "fewer bytes on the line",
+    "run.terms.quorum": "sites that a round needs; left out: all (csfssl), any one (ppfssl)",
+    "run.terms.lease_s": "a site without a sign of life for this long is silent",
+    "run.terms.grace_s": "how long a round that has its quorum waits for silent sites",
+    "run.terms.give_up_s": "how long a run waits for a quorum before it is aborted",
+    "run.recipe": "how a site trains",
+    "run.recipe.width": "units of the dense layer",
+    "run.recipe.start": "imagenet: the first site then needs its weights",
+    "run.recipe.image_px": "side of the square input",
+    "run.recipe.batch_images": "N of the paper",
+    "run.recipe.schedule": "of the learning rate, over the whole run",
+    "run.recipe.proximal": "mu of FedProx; 0: plain averaging",
+    "run.recipe.epochs_max": "of a whole run; rounds x epochs_per_round is cut to it",
+    "run.recipe.avoid_same_patient": "never two images of one woman in one batch",
+    "run.recipe.precision": "auto: what each site measures as faster",
+    "run.recipe.augment": "each image draws its own values from these ranges",
+    "run.recipe.augment.flip_horizontal": "probability",
+    "run.recipe.augment.flip_vertical": "probability",
+    "run.recipe.augment.shift": "fraction of the side",
+    "run.recipe.classifier": "how a site fine-tunes the shared model on its own labels",
+}
+COLUMN = 45
+"""where remarks begin, if the line is not longer"""
+
+
+def coordinator_toml(*, name: str, bind: str, advertise: str, sites: tuple[str, ...], profile: str) -> str:
+    """Return the text of a new coordinator.toml. Raises KeyError where there is no such profile."""
+    start = PROFILES[profile]
+    lines = [
+        _line(f"bind = {_toml(bind)}", REMARKS["listen.bind"]),
+        _line(f"advertise = {_toml(advertise)}", REMARKS["listen.advertise"]),
+        "",
+        "[run]",
+        _line(f"sites = {_toml(list(sites))}", REMARKS["run.sites"]),
+        _line(f"profile = {_toml(profile)}", REMARKS["run.profile"]),
+        _line('# base = "first.safetensors"', REMARKS["run.base"]),
+        *_table("run.terms", start.terms, sites=len(sites)),
+        *_table("run.recipe", start.recipe, sites=len(sites)),
+    ]
+    return HEAD.format(profile=profile, name=_toml(name)) + "\n".join(lines) + "\n"
+
+
+def _table(name: str, values: Any, *, sites: int) -> Iterator[str]:
+    """Yield the lines of a table and of those below it."""
+    yield ""
+    yield _line(f"[{name}]", REMARKS.get(name, ""))
+    below = []
+    for field in dataclasses.fields(values):
+        value, key = getattr(values, field.name), f"{name}.{field.name}"
+        if dataclasses.is_dataclass(value):
+            below.append((key, value))
+            continue
+        written = sites if value is None else value  # quorum: "left out" cannot be written down
+        remarks = [_choices(str(field.type)), REMARKS.get(key, "")]
+        yield _line(f"# {field.name} = {_toml(written)}", "; ".join(filter(None, remarks)))
+    for key, value in below:
+        yield from _table(key, value, sites=sites)
+
+
+def _line(text: str, remark: str) -> str:
+    return f"{text:<{COLUMN}}  # {remark}" if remark else text
+
+
+def _choices(type_name: str) -> str:
+    """Return "a, b or c" of one of the plan's Literals; empty for other types."""
+    choices = get_args(getattr(plan, type_name, None))
+    return f"{', '.join(choices[:-1])} or {choices[-1]}" if len(choices) > 1 else ""
+
+
+def _toml(value: Any) -> str:
+    """Return a value as TOML; small numbers without an exponent, as people write them."""
+    return f"{Decimal(repr(value)):f}" if isinstance(value, float) else json.dumps(value)

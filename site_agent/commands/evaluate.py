@@ -1,0 +1,60 @@
+"""The command `evaluate`: every classifier on the test images; the report, its numbers and the predictions."""
+
+from __future__ import annotations
+
+import functools
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from fedcervix.process import stdout_console
+from site_agent.comparable import tuned
+from site_agent.display import Display
+from site_agent.home import SiteHome
+from site_agent.report_store import LATEST, PAGE_FILE
+
+if TYPE_CHECKING:  # the report stands on torch and matplotlib, which help does not wait for
+    from site_agent.report import SiteReport
+
+
+def evaluate(home: SiteHome, name: str, run: str, title: str) -> None:
+    """Score the classifiers of the set `name` and write a report called `title`."""
+    tuned(home, name)
+    click.echo("evaluate: loading the software, which takes some seconds", err=True)
+    from site_agent.report import printed, write_report
+
+    now, display = datetime.now(UTC), Display()
+    try:
+        content = _made(home, name, run, now, display)
+        display.show("said", {"text": "evaluate: drawing the page"})
+        folder = write_report(content, home.reports, title or content.run or name or "site", now)
+    finally:
+        display.close()
+    console = stdout_console()
+    for part in printed(content):
+        console.print(part, markup=False)
+    click.echo(f"report: {folder / PAGE_FILE}\nfolder: {folder} (also reports/{LATEST}); it stays at this site")
+
+
+def _made(home: SiteHome, name: str, run: str, now: datetime, display: Display) -> SiteReport:
+    """Return the report. Raises ModelError where there is nothing to compare, DataError, StorageError."""
+    from site_agent import dataset
+    from site_agent.assemble import site_report
+    from site_agent.commands.setting import site_name
+    from site_agent.comparable import comparable
+    from site_agent.devices import ready
+
+    display.show("said", {"text": "evaluate: looking at the images"})
+    device = ready(home.config().hardware).device
+    collection = dataset.open_collection(home, functools.partial(_show, display, "progress", "looking at images"))
+    found = comparable(home, collection, name=name, run=run)
+    recipe = found.stored[0].recipe
+    reading = functools.partial(_show, display, "progress", "decoding test images")
+    test = dataset.labelled(home, collection, recipe, "test", reading)
+    tell = functools.partial(_show, display, "step")
+    return site_report(home, site_name(home), collection, found, test, device, now, tell)
+
+
+def _show(display: Display, event: str, stage: str, done: int, of: int) -> None:
+    display.show(event, {"task": "evaluate", "stage": stage, "done": done, "of": of, "unit": ""})

@@ -1,0 +1,37 @@
+"""Names that a person gives to what a command makes: they become folders below the home folder."""
+
+from __future__ import annotations
+
+import click
+
+from fedcervix.plan import SITE_NAME
+
+NOT_MODELS = ("random", "imagenet")
+"""starts of a classifier that are no folder below models/"""
+NOT_SETS = (*NOT_MODELS, "ssl", "cssl", "csfssl")
+"""folders of classifiers in the set without a name"""
+
+
+def model_name(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str:
+    """Return the name of a model, empty where none is given. Raises BadParameter."""
+    return _name(text, NOT_MODELS)
+
+
+def set_name(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str:
+    """Return the name of a set of classifiers, empty where none is given. Raises BadParameter."""
+    return _name(text, NOT_SETS)
+
+
+def report_name(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str:
+    """Return the name of a report, empty where none is given. Raises BadParameter."""
+    return _name(text, ())
+
+
+def _name(text: str | None, taken: tuple[str, ...]) -> str:
+    if text is None:
+        return ""
+    if SITE_NAME.fullmatch(text) is None:
+        raise click.BadParameter("a name is 1 to 63 of a-z, 0-9 and inner hyphens")
+    if text in taken:
+        raise click.BadParameter(f"{text} is the name of a start; choose another one")
+    return text

@@ -1,0 +1,79 @@
+"""Which classifiers one evaluation compares, and to which run and models its numbers belong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedcervix.errors import ModelError
+from site_agent import classifiers, models, provenance
+from site_agent.classifiers import StoredClassifier
+from site_agent.collection import Collection
+from site_agent.dataset import data_of
+from site_agent.home import SiteHome
+from site_agent.models import CervixModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparable:
+    """Classifiers that may be compared on the test images of today."""
+
+    stored: tuple[StoredClassifier, ...]
+    """in the paper's order"""
+    federated: StoredClassifier | None
+    """the one from the federation's model"""
+    starts: tuple[CervixModel, ...]
+    """the models that they started from, in the same order; not Random, not ImageNet"""
+    differences: tuple[str, ...]
+    """in what they differ beside their starts, a sentence each"""
+
+    @property
+    def run(self) -> str:
+        """The federation's run that the numbers are about; empty where there is none."""
+        return self.federated.provenance.start.run if self.federated else ""
+
+
+def comparable(home: SiteHome, collection: Collection, *, name: str = "", run: str = "") -> Comparable:
+    """Return the classifiers of the set `name` that are compared, about `run` or the newest run.
+
+    Raises ModelError where there are none, or where they cannot be compared on these images.
+    """
+    stored, broken = tuned(home, name)
+    finetune = _finetune(home, name)
+    kept, lost = models.found(home)
+    told, known = [one.provenance for one in stored], [model.kept for model in kept]
+    provenance.check(told, known, data_of(collection), finetune=finetune, run=run)
+    classifiers.check_unseen(home, stored, (image for image in collection.images if image.split == "test"))
+    about = provenance.headline(told, known, run)
+    return Comparable(
+        stored=tuple(stored),
+        federated=next((one for one in stored if one.provenance is about), None),
+        starts=tuple(model for one in stored for model in kept if model.digest == one.provenance.start.weights),
+        differences=(
+            *provenance.differences(told, known, run),
+            *(f"Not compared: {error.what}." for error in (*broken, *lost)),
+        ),
+    )
+
+
+def tuned(home: SiteHome, name: str = "") -> tuple[list[StoredClassifier], list[ModelError]]:
+    """Return the classifiers of the set `name`, and what is wrong with those that cannot be read.
+
+    No image is looked at. Raises ModelError where there are none.
+    """
+    stored, broken = classifiers.found(home, name)
+    if not stored:
+        raise broken[0] if broken else _nothing(home, name, _finetune(home, name))
+    return stored, broken
+
+
+def _finetune(home: SiteHome, name: str) -> str:
+    return home.command(f"finetune --name {name}" if name else "finetune")
+
+
+def _nothing(home: SiteHome, name: str, finetune: str) -> ModelError:
+    sets = ", ".join(found or "the one without a name" for found in classifiers.names(home))
+    return ModelError(
+        f"there is no classifier to evaluate{f' in the set {name}' if name else ''}",
+        cause=f"the sets here: {sets}" if sets else "none was fine-tuned yet",
+        next_step=finetune,
+    )

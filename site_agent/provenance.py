@@ -1,0 +1,303 @@
+"""What a classifier's numbers belong to: these weights, from this start, by this recipe, on these images.
+
+Rules
+1. A number is tied to digests. Names (`csfssl`, `the newest`) are only how people find a folder.
+2. Classifiers are compared as "the same classifier from another start". So everything but the start must be equal:
+   `check` refuses what is not. What may differ between the starts themselves is said in sentences: `differences`.
+3. A federated classifier is judged against the newest federated model of the site. A report about an older run is
+   possible, on request, and then names that run.
+
+Pure: values in, values out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedcervix.errors import ModelError
+from fedcervix.plan import Recipe, canonical_json, parse_recipe
+
+FEDERATED = ("CSFSSL", "PPFSSL")
+"""families of starts that a federation makes"""
+EQUAL_KEYS = ("architecture", "image_px", "fit", "classifier")
+"""of a recipe: what two classifiers must have in common to be compared"""
+START_KEYS_IGNORED = ("classifier", "proximal")
+"""of a start's recipe: used when a classifier is fine-tuned, or in a federation alone"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """The images of a site, as digests. SHA-256 each."""
+
+    collection: str
+    """pictures, women, labels and splits, in order"""
+    learning: str
+    """the same without the test images"""
+    splits: str
+    """which woman is in which part"""
+    test_images: str
+    """the pictures of the labelled test images, sorted"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Where a classifier started from."""
+
+    name: str
+    """random, imagenet, or the model's folder below models/"""
+    weights: str = ""
+    """SHA-256 of the weights; empty for random ones"""
+    recipe: Recipe | None = None
+    """with which it was trained; None for random and ImageNet weights"""
+    seed: int | None = None
+    images: str = ""
+    """`Data.learning` when it was trained here; empty where that is not known"""
+    run: str = ""
+    """of a federation; empty for what the site made itself"""
+    plan: str = ""
+    """digest of the run's plan"""
+    sites: tuple[str, ...] = ()
+    """that took part in the run"""
+
+    @property
+    def origin(self) -> str:
+        """The run or the model, in words."""
+        return f"run {self.run}" if self.run else f"model {self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """What one classifier's numbers belong to."""
+
+    label: str
+    """the start as tables print it: Random, ImageNet, SSL, CSSL, CSFSSL, PPFSSL_NHS ..."""
+    weights: str
+    """SHA-256 of the classifier's weights file"""
+    start: Start
+    recipe: Recipe
+    """with which it was fine-tuned"""
+    seed: int
+    data: Data
+    made_at: str
+    """UTC, ISO 8601"""
+
+    @property
+    def federated(self) -> bool:
+        """Whether its start is a federation's model."""
+        return self.label.startswith(FEDERATED)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the provenance as values JSON can hold, with digests of the recipes."""
+        start_digest = recipe_digest(self.start.recipe) if self.start.recipe else ""
+        made = {
+            **dataclasses.asdict(self),
+            "recipe_sha256": recipe_digest(self.recipe),
+            "start_recipe_sha256": start_digest,
+        }
+        return {**made, "start": {**made["start"], "sites": list(self.start.sites)}}
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Provenance:
+        """Rebuild what `to_json` returned. Raises ValueError, KeyError, TypeError on anything else."""
+        fields = {key: value for key, value in raw.items() if key not in ("recipe_sha256", "start_recipe_sha256")}
+        made = cls(
+            **{
+                **fields,
+                "start": _start(raw["start"]),
+                "recipe": parse_recipe(raw["recipe"]),
+                "data": Data(**raw["data"]),
+            }
+        )
+        if made.to_json() != dict(raw):
+            raise ValueError("a recipe is not the one whose digest is named")
+        return made
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptModel:
+    """A cervix model that the site keeps, as far as it matters here."""
+
+    label: str
+    name: str
+    digest: str
+    run: str = ""
+
+    @property
+    def origin(self) -> str:
+        """The run or the model, in words."""
+        return f"run {self.run}" if self.run else f"model {self.name}"
+
+
+def _start(raw: Mapping[str, Any]) -> Start:
+    recipe = parse_recipe(raw["recipe"]) if raw["recipe"] else None
+    return Start(**{**raw, "recipe": recipe, "sites": tuple(raw["sites"])})
+
+
+def recipe_digest(recipe: Recipe) -> str:
+    """Return the SHA-256 of a recipe's canonical text."""
+    return hashlib.sha256(canonical_json(dataclasses.asdict(recipe)).encode()).hexdigest()
+
+
+# --- which classifier answers the question ------------------------------------------------------------------------
+
+
+def headline(tuned: Sequence[Provenance], kept: Sequence[KeptModel], run: str = "") -> Provenance | None:
+    """Return the federated classifier that the report is about: of `run`, else of the newest federated model.
+
+    `kept` stands oldest first. None where there is no such classifier.
+    """
+    wanted = _newest(kept, FEDERATED)
+    for found in tuned:
+        if found.federated and (found.start.run == run if run else wanted and found.start.weights == wanted.digest):
+            return found
+    return None
+
+
+def _newest(kept: Sequence[KeptModel], families: tuple[str, ...]) -> KeptModel | None:
+    return next((model for model in reversed(kept) if model.label.startswith(families)), None)
+
+
+# --- what is refused ----------------------------------------------------------------------------------------------
+
+
+def check(tuned: Sequence[Provenance], kept: Sequence[KeptModel], data: Data, *, finetune: str, run: str = "") -> None:
+    """Raise ModelError where the classifiers cannot be compared on these images.
+
+    `kept` are the site's models, oldest first; `finetune` is the command that fine-tunes anew; with `run` the report
+    is about that run, whether or not it is the newest.
+    """
+    _check_data(tuned, data, finetune)
+    _check_equal(tuned, finetune)
+    _check_newest(tuned, kept, finetune, run)
+
+
+def _check_data(tuned: Sequence[Provenance], data: Data, finetune: str) -> None:
+    stale = [found.label for found in tuned if found.data != data]
+    if stale:
+        raise ModelError(
+            f"the images have changed since {', '.join(stale)} was fine-tuned",
+            cause="images, labels or splits were added or changed: a test woman might have been trained on",
+            next_step=_again(tuned, finetune),
+        )
+
+
+def _check_equal(tuned: Sequence[Provenance], finetune: str) -> None:
+    for one, other in itertools.pairwise(tuned):
+        found = _recipe_differences(one.recipe, other.recipe, EQUAL_KEYS)
+        found += [] if one.seed == other.seed else [f"seed {one.seed} and {other.seed}"]
+        if found:
+            raise ModelError(
+                f"{one.label} and {other.label} were not fine-tuned alike: {', '.join(found)}",
+                cause="they were fine-tuned by commands with different recipes; only the start may differ",
+                next_step=_again(tuned, finetune),
+            )
+
+
+def _again(tuned: Sequence[Provenance], finetune: str) -> str:
+    return f"{finetune} {' '.join(f'--start {found.start.name}' for found in tuned)}"
+
+
+def _check_newest(tuned: Sequence[Provenance], kept: Sequence[KeptModel], finetune: str, run: str) -> None:
+    if run and headline(tuned, kept, run) is None:
+        raise ModelError(
+            f"no classifier here was fine-tuned from run {run}",
+            cause="the run gave no model, or a later run's classifier took its place",
+            next_step=f"{finetune} --start {run}",
+        )
+    for found in tuned:
+        newest = _newest(kept, (found.label,))
+        if newest and newest.digest != found.start.weights and not (run and found.federated):
+            raise _older(newest, found, finetune)
+    federated = _newest(kept, FEDERATED)
+    if federated and not run and headline(tuned, kept) is None:
+        raise ModelError(
+            f"the newest model is of {federated.origin}, and no classifier was fine-tuned from it",
+            cause="a federation ended after the classifiers were made",
+            next_step=finetune,
+        )
+
+
+def _older(newest: KeptModel, found: Provenance, finetune: str) -> ModelError:
+    return ModelError(
+        f"the newest {found.label} model is of {newest.origin}, "
+        f"the classifier was fine-tuned from {found.start.origin}",
+        cause="the model was made or adopted after the classifier",
+        next_step=finetune,
+    )
+
+
+# --- what is said -------------------------------------------------------------------------------------------------
+
+
+def differences(tuned: Sequence[Provenance], kept: Sequence[KeptModel] = (), run: str = "") -> tuple[str, ...]:
+    """Return, in sentences, in what the compared classifiers differ beside their starts."""
+    with_recipe = [found for found in tuned if found.start.recipe]
+    about = headline(tuned, kept, run)
+    reference = about or next(iter(with_recipe), None)
+    others = [found for found in with_recipe if found is not reference]
+    said = [line for other in others if reference for line in _start_differences(other, reference)]
+    said += [line for found in with_recipe for line in _input_difference(found)]
+    said += _precisions(tuned)
+    said += _left_out(tuned, kept)
+    return (*said, *_newer_run(about, kept))
+
+
+def _start_differences(one: Provenance, other: Provenance) -> Iterable[str]:
+    if one.start.recipe and other.start.recipe:
+        keys = [field.name for field in dataclasses.fields(Recipe) if field.name not in START_KEYS_IGNORED]
+        found = _recipe_differences(one.start.recipe, other.start.recipe, keys)
+        if found:
+            yield f"{one.label} and {other.label} were pretrained with different recipes: {', '.join(found)}."
+    if one.start.seed != other.start.seed:
+        seeds = f"{one.start.seed} and {other.start.seed}"
+        yield f"{one.label} and {other.label} were pretrained with different seeds: {seeds}."
+    if one.start.images and other.start.images and one.start.images != other.start.images:
+        yield f"{one.label} and {other.label} were pretrained on different images or splits of this site."
+
+
+def _recipe_differences(one: Recipe, other: Recipe, keys: Iterable[str]) -> list[str]:
+    """Return `key value and value` for every value in which two recipes differ."""
+    pairs = ((key, getattr(one, key), getattr(other, key)) for key in keys)
+    return [line for key, a, b in pairs for line in _value_differences(key, a, b)]
+
+
+def _value_differences(key: str, one: Any, other: Any) -> list[str]:
+    if one == other:
+        return []
+    if not dataclasses.is_dataclass(one):
+        return [f"{key} {one} and {other}"]
+    names = [field.name for field in dataclasses.fields(one)]
+    return [line for n in names for line in _value_differences(f"{key}.{n}", getattr(one, n), getattr(other, n))]
+
+
+def _input_difference(found: Provenance) -> Iterable[str]:
+    before = found.start.recipe
+    if before and (before.image_px, before.fit) != (found.recipe.image_px, found.recipe.fit):
+        yield (
+            f"{found.label} was pretrained on images of {before.image_px} px ({before.fit}) and fine-tuned on "
+            f"{found.recipe.image_px} px ({found.recipe.fit})."
+        )
+
+
+def _precisions(tuned: Sequence[Provenance]) -> Iterable[str]:
+    if len({found.recipe.precision for found in tuned}) > 1:
+        told = ", ".join(f"{found.label} {found.recipe.precision}" for found in tuned)
+        yield f"The classifiers were fine-tuned in different arithmetic: {told}."
+
+
+def _left_out(tuned: Sequence[Provenance], kept: Sequence[KeptModel]) -> Iterable[str]:
+    labels = {found.label for found in tuned}
+    for label in dict.fromkeys(model.label for model in kept if model.label not in labels):
+        if not label.startswith(FEDERATED):
+            yield f"The model {label} of this site is not compared: no classifier was fine-tuned from it."
+
+
+def _newer_run(about: Provenance | None, kept: Sequence[KeptModel]) -> Iterable[str]:
+    newest = _newest(kept, FEDERATED)
+    if about and newest and newest.digest != about.start.weights:
+        yield f"This report is about {about.start.origin}. The model of {newest.origin} is newer and is not in it."

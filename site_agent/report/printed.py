@@ -1,0 +1,58 @@
+"""The report in short, as `evaluate` prints it: the answer, every start, and what is missed. No column is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from site_agent.evaluate import AtThreshold
+from site_agent.report.answer import Answer, answer, share, threshold
+from site_agent.report.content import SiteReport
+
+
+def printed(report: SiteReport) -> Iterator[RenderableType]:
+    """Yield what the command prints, in order."""
+    found = answer(report)
+    yield Text(found.headline, style="bold")
+    for line in found.sentences:
+        yield Text(line)
+    if report.evaluations:
+        yield _standings(found)
+        yield _counts(report)
+    for line in (*found.missed, *found.caveats, *(f"Missing: {line}" for line in report.unread)):
+        yield Padding(Text(f"- {line}"), (0, 0, 0, 0))
+    for line in found.notices:
+        yield Text(line)
+
+
+def _standings(found: Answer) -> Table:
+    title = "The highest AUC first. Difference: the federated start minus this one. In brackets: 95 % intervals"
+    table = Table(
+        "start", "AUC of images", "AUC of women", "difference", "that shows", title=title, title_justify="left"
+    )
+    for one in found.standings:
+        name = f"{one.name} (joined)" if one.joined else one.name
+        table.add_row(*map(Text, (name, str(one.auc), str(one.by_woman), str(one.difference), one.says)))
+    return table
+
+
+def _counts(report: SiteReport) -> Table:
+    """Return what every classifier gets right at both thresholds, in images and in women."""
+    columns = ("start", "threshold", "counted in", "cases found", "controls cleared", "case calls right")
+    table = Table(*columns, "control calls right", title="Research only. Not a medical device.", title_justify="left")
+    women = {found.name: found for found in report.by_woman}
+    for found in report.evaluations:
+        for unit, own in (("images", found), ("women", women.get(found.name))):
+            for at in dict.fromkeys((own.fixed, own.chosen)) if own else ():
+                table.add_row(*map(Text, (found.name, threshold(at.threshold), unit, *_shares(at))))
+    return table
+
+
+def _shares(at: AtThreshold) -> tuple[str, ...]:
+    c = at.confusion
+    pairs = ((c.tp, c.fn), (c.tn, c.fp), (c.tp, c.fp), (c.tn, c.fn))
+    return tuple(share(right, right + wrong) if right + wrong else "no such call" for right, wrong in pairs)

@@ -1,0 +1,53 @@
+"""Record files of models and classifiers: JSON with a checksum, so that a damaged or edited one is noticed.
+
+The checksum keeps nobody from forging a record. It keeps a wrong number from passing for a measured one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from fedcervix.errors import ModelError
+from fedcervix.files import write_secret
+
+CHECKSUM = "checksum"
+
+
+def write_record(file: Path, record: dict[str, Any]) -> None:
+    """Write a record with its checksum, whole or not at all (0600). Raises StorageError."""
+    plain = json.loads(json.dumps(record))
+    write_secret(file, json.dumps({**plain, CHECKSUM: _checksum(plain)}, indent=1).encode())
+
+
+def read_record(file: Path, *, what: str, next_step: str) -> dict[str, Any]:
+    """Return a record without its checksum. Raises ModelError, naming `what` and the file, where it is not whole."""
+    try:
+        record = json.loads(file.read_text("utf-8"))
+        _check(record)
+    except (OSError, ValueError) as error:
+        raise damaged(file, error, what=what, next_step=next_step) from error
+    return {key: value for key, value in record.items() if key != CHECKSUM}
+
+
+def _check(record: Any) -> None:
+    """Raise ValueError unless a record is the one that was written."""
+    if not isinstance(record, dict) or CHECKSUM not in record:
+        raise ValueError("no checksum: written by an earlier version, or edited")
+    if record[CHECKSUM] != _checksum({key: value for key, value in record.items() if key != CHECKSUM}):
+        raise ValueError("it was changed after it was written")
+
+
+def damaged(file: Path, error: Exception, *, what: str, next_step: str) -> ModelError:
+    """Return the error for a record that does not say what it should."""
+    return ModelError(
+        f"{file} is no record of a {what}: {error!s:.200}",
+        cause="the file was damaged, edited by hand, or written by another version",
+        next_step=next_step,
+    )
+
+
+def _checksum(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,30 @@
+"""What of a site's records could not be read: a damaged record costs its section of the report, not the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from fedcervix.errors import FedcervixError
+
+UNREADABLE = (FedcervixError, OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError)
+"""what reading a damaged record raises"""
+
+Part = TypeVar("Part")
+
+
+@dataclass(slots=True)
+class Unread:
+    """Collects what could not be read, one sentence each."""
+
+    said: list[str] = field(default_factory=list)
+
+    def part(self, what: str, read: Callable[[], Part], otherwise: Part) -> Part:
+        """Return what `read` gives; where it fails, `otherwise`, and note that `what` is missing."""
+        try:
+            return read()
+        except UNREADABLE as error:
+            why = error.what if isinstance(error, FedcervixError) else f"{type(error).__name__}: {error}"
+            self.said.append(f"{what} cannot be read and is not in this report ({why:.300}).")
+            return otherwise

@@ -1,0 +1,210 @@
+"""Numbers belong to weights, not to names: what a person does at a site, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from cervix_study.released import find
+from fedcervix.errors import ModelError
+from site_agent import classifiers, dataset, models
+from site_agent.comparable import comparable
+from tests.unit.sites import Site, site
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def clinic(tmp_path: Path) -> Site:
+    return site(tmp_path)
+
+
+def collection_of(clinic: Site):
+    return dataset.open_collection(clinic.home)
+
+
+def test_a_second_run_without_finetune_is_refused_and_its_next_step_works(clinic: Site) -> None:
+    """Case old-classifier-in-new-report."""
+    first = clinic.federate("run-one", 1)
+    clinic.train("finetune")
+    told = comparable(clinic.home, collection_of(clinic))
+    assert (told.run, told.differences) == ("run-one", ())
+    assert told.federated
+    assert told.federated.provenance.start.plan == first.digest
+
+    clinic.federate("run-two", 2)
+    with pytest.raises(ModelError) as refused:
+        clinic.run("evaluate")
+    assert refused.value.what == (
+        "the newest CSFSSL model is of run run-two, the classifier was fine-tuned from run run-one"
+    )
+    words = refused.value.next_step.split()
+    assert words[:4] == ["site-agent", "--home", str(clinic.home.folder), "finetune"]
+    clinic.train(*words[3:])
+    told = comparable(clinic.home, collection_of(clinic))
+    assert told.run == "run-two"
+
+
+def test_on_request_the_report_is_about_the_older_run_and_says_so(clinic: Site) -> None:
+    clinic.federate("run-one", 1)
+    clinic.train("finetune")
+    clinic.federate("run-two", 2)
+    told = comparable(clinic.home, collection_of(clinic), run="run-one")
+    assert told.run == "run-one"
+    assert told.differences == (
+        "This report is about run run-one. The model of run run-two is newer and is not in it.",
+    )
+    with pytest.raises(ModelError, match="no classifier here was fine-tuned from run run-two") as refused:
+        comparable(clinic.home, collection_of(clinic), run="run-two")
+    clinic.train(*refused.value.next_step.split()[3:])
+    assert comparable(clinic.home, collection_of(clinic), run="run-two").run == "run-two"
+
+
+def test_the_export_of_a_model_claims_no_scores_of_another_ones_classifiers(clinic: Site) -> None:
+    clinic.federate("run-one", 1)
+    clinic.train("finetune")
+    clinic.run("evaluate")
+    clinic.federate("run-two", 2)
+    first, second = (find(clinic.home.models / name) for name in ("run-one", "run-two"))
+    assert [test.evaluation.name for test in first.judged] == ["CSFSSL"]
+    assert second.judged == ()
+    assert (first.sites, second.origin["run"]) == (("nhs", "alts"), "run-two")
+
+
+def test_a_card_shows_scores_of_these_very_weights(clinic: Site) -> None:
+    clinic.train("finetune", "--start", "random")
+    clinic.run("evaluate")
+    folder = clinic.home.folder / "classifiers" / "random"
+    assert [test.evaluation.name for test in find(folder).judged] == ["Random"]
+    clinic.train("finetune", "--start", "random", "--seed", "5")
+    assert find(folder).judged == (), "made anew, and not evaluated"
+    [earlier] = (clinic.home.folder / "history" / "classifiers").iterdir()
+    assert [test.evaluation.name for test in find(earlier).judged] == ["Random"], "its scores stay with it"
+
+
+def test_starts_tuned_by_two_recipes_are_refused_and_the_next_step_works(clinic: Site) -> None:
+    """Case classifiers-of-two-recipes."""
+    clinic.federate("run-one", 1)
+    clinic.train("finetune", "--start", "random", classifier={"epochs_max": 1, "lr": 1e-6})
+    clinic.train("finetune", "--start", "run-one", classifier={"epochs_max": 2, "lr": 0.01})
+    with pytest.raises(ModelError) as refused:
+        clinic.run("evaluate")
+    assert refused.value.what == (
+        "Random and CSFSSL were not fine-tuned alike: classifier.lr 1e-06 and 0.01, classifier.epochs_max 1 and 2"
+    )
+    clinic.train(*refused.value.next_step.split()[3:])
+    assert comparable(clinic.home, collection_of(clinic)).differences == ()
+
+
+def test_another_seed_is_refused(clinic: Site) -> None:
+    clinic.train("finetune", "--start", "random", "--seed", "1")
+    clinic.train("pretrain")
+    clinic.train("finetune", "--start", "ssl")
+    with pytest.raises(ModelError, match="not fine-tuned alike: seed 1 and 0"):
+        comparable(clinic.home, collection_of(clinic))
+
+
+def test_ssl_of_another_recipe_than_the_federations_is_said(clinic: Site) -> None:
+    clinic.federate("run-one", 0, batch_images=5)
+    clinic.train("pretrain")
+    clinic.train("finetune")
+    assert comparable(clinic.home, collection_of(clinic)).differences == (
+        "SSL and CSFSSL were pretrained with different recipes: batch_images 4 and 5.",
+    )
+
+
+def test_pretraining_again_is_noticed_and_loses_nothing(clinic: Site) -> None:
+    clinic.train("pretrain")
+    clinic.train("finetune")
+    before = models.read(clinic.home.models / "ssl").digest
+    clinic.train("pretrain", "--seed", "3")
+    assert models.read(clinic.home.models / "ssl").digest != before
+    [earlier] = (clinic.home.folder / "history" / "models").iterdir()
+    assert models.read(earlier).digest == before
+    with pytest.raises(ModelError, match="the newest SSL model is of model ssl, the classifier was fine-tuned from"):
+        comparable(clinic.home, collection_of(clinic))
+
+
+def test_named_models_and_sets_stand_beside_the_others(clinic: Site) -> None:
+    clinic.train("pretrain")
+    clinic.train("pretrain", "--name", "trial", "--seed", "3")
+    assert sorted(m.folder.name for m in models.all_models(clinic.home)) == ["ssl", "trial"]
+    clinic.train("finetune", "--start", "ssl")
+    clinic.train("finetune", "--start", "trial", "--name", "second")
+    assert classifiers.names(clinic.home) == ["", "second"]
+    assert [c.provenance.start.name for c in classifiers.all_classifiers(clinic.home, "second")] == ["trial"]
+    with pytest.raises(ModelError, match="ssl and trial are both SSL") as refused:
+        clinic.train("finetune", "--start", "ssl", "--start", "trial")
+    clinic.train(*refused.value.next_step.split()[3:])
+
+
+def test_a_run_takes_no_name_of_what_the_site_makes(clinic: Site) -> None:
+    clinic.federate("ssl", 1)
+    with pytest.raises(ModelError, match="is for the model of run ssl") as refused:
+        clinic.train("pretrain")
+    clinic.run(*refused.value.next_step.split()[3:])
+    assert sorted(m.folder.name for m in models.all_models(clinic.home)) == ["ssl", "ssl-local"]
+
+
+@pytest.mark.parametrize("part", ["classifiers/random/classifier.safetensors", "models/ssl/cervix-model.safetensors"])
+def test_weights_that_were_changed_are_noticed(clinic: Site, part: str) -> None:
+    clinic.train("pretrain")
+    clinic.train("finetune")
+    file = clinic.home.folder / part
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(ModelError, match="is not the file that its record names") as refused:
+        clinic.run("evaluate") if "classifiers" in part else clinic.train("finetune")
+    words = refused.value.next_step.rpartition("site-agent ")[2].split()
+    clinic.train(*words[2:])
+    clinic.train("finetune")
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", "{}", '{"start": 1}', "edited"])
+def test_a_damaged_record_costs_one_entry_and_says_how_to_mend_it(clinic: Site, damage: str) -> None:
+    clinic.train("pretrain")
+    clinic.train("finetune")
+    file = clinic.home.folder / "classifiers" / "ssl" / "record.json"
+    text = file.read_text()
+    file.write_text(text.replace('"seed": 0', '"seed": 8') if damage == "edited" else damage)
+    found, [broken] = classifiers.found(clinic.home)
+    assert [c.start for c in found] == ["Random"]
+    assert str(file) in broken.what
+    told = comparable(clinic.home, collection_of(clinic))
+    assert any(str(file) in line for line in told.differences)
+    clinic.train(*broken.next_step.split()[3:])
+    assert [c.start for c in classifiers.all_classifiers(clinic.home)] == ["Random", "SSL"]
+
+
+def test_a_damaged_model_costs_one_entry(clinic: Site) -> None:
+    clinic.federate("run-one", 1)
+    clinic.federate("run-two", 2)
+    (clinic.home.models / "run-two" / "record.json").write_text("{}")
+    [found], [broken] = models.found(clinic.home)
+    assert (found.folder.name, "run-two/record.json" in broken.what) == ("run-one", True)
+    assert "left out" in clinic.train("finetune").output
+    assert any("run-two/record.json" in line for line in comparable(clinic.home, collection_of(clinic)).differences)
+
+
+def test_results_name_the_digests_of_what_they_belong_to(clinic: Site) -> None:
+    clinic.federate("run-one", 1)
+    clinic.train("finetune")
+    clinic.run("evaluate")
+    [file] = clinic.home.reports.rglob("results.json")
+    told = json.loads(file.read_text())["provenance"]
+    stored = classifiers.all_classifiers(clinic.home)
+    assert [one["weights"] for one in told] == [c.provenance.weights for c in stored]
+    assert told[1]["start"]["run"] == "run-one"
+    assert told[1]["start"]["weights"] == models.read(clinic.home.models / "run-one").digest
+    assert told[0]["data"] == told[1]["data"]
+
+
+def test_a_result_adopted_twice_stands_once(clinic: Site) -> None:
+    clinic.federate("run-one", 1)
+    before = (clinic.home.models / "run-one" / "record.json").read_bytes()
+    clinic.federate("run-one", 1)
+    assert (clinic.home.models / "run-one" / "record.json").read_bytes() == before
+    clinic.federate("run-one", 2)
+    assert len(list((clinic.home.folder / "history" / "models").iterdir())) == 1, "another model of the same name"
