@@ -28,6 +28,7 @@ draws, 1716 of 7 and 6435 of 8; the simulation in `benchmarks/coverage.py` begin
 TOO_FEW_WOMEN = f"fewer than {WOMEN_MIN} test women of a class"
 DRAWS_AGREE = "every draw of test women gives the same number"
 AT_THE_END = "the number lies at the end of its scale"
+HOLDS_ZERO = "the interval of the difference includes zero"
 
 POWER = 0.8
 """of `detectable`"""
@@ -60,9 +61,9 @@ class Estimate:
     why: str = ""
 
     def __post_init__(self) -> None:
-        absent = self.low is None and self.high is None
-        check(absent or (self.low is not None and self.high is not None), "an interval has two ends or none")
-        check(absent == bool(self.why), "an estimate without an interval, and no other, says why")
+        check((self.low is None) == (self.high is None), "an interval has two ends or none")
+        check((self.low is None) == bool(self.why), "an estimate without an interval, and no other, says why")
+        check(self.interval is None or self.interval[0] < self.interval[1], "an interval has a width")
 
     @classmethod
     def alone(cls, value: float, why: str) -> Self:
@@ -198,9 +199,6 @@ def is_close(difference: Estimate, margin: float) -> bool:
     """Return whether a whole interval lies within the margin, either way."""
     found = difference.interval
     return found is not None and found[0] > -margin and found[1] < margin
-
-
-HOLDS_ZERO = "the interval of the difference includes zero"
 
 
 def why_not_shown(difference: Estimate) -> str:
