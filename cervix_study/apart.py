@@ -44,7 +44,8 @@ def shared_pictures(seen: Sequence[Seen]) -> list[Link]:
     """Return pairs of patients of two sites who share a picture, to the pixel or nearly."""
     by_digest: dict[str, list[Patient]] = {}
     for one in seen:
-        by_digest.setdefault(one.image.digest, []).append(one.patient)
+        if one.thumbnail:  # a picture that shows nothing is a picture of nobody
+            by_digest.setdefault(one.image.digest, []).append(one.patient)
     links = {pair for same in by_digest.values() for pair in itertools.pairwise(same)}
     alike = likenesses([one.thumbnail for one in seen], [one.owner for one in seen], ALIKE_FROM)
     links |= {(seen[i].patient, seen[j].patient) for i, j, _ in alike}

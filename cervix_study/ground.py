@@ -29,9 +29,10 @@ from fedcervix.splits import Kept, Stratum, format_splits, stratum
 from fedcervix.weights import digest_file, disk
 from site_agent.collection import Collection, Image, digest_of, index, require
 from site_agent.home import SiteHome
-from site_agent.images import PIXELS_MAX, decode, thumbnail
+from site_agent.images import PIXELS_MAX, decode
 from site_agent.looks import Look, read_looks
 from site_agent.remarks import remarks
+from site_agent.thumbnails import thumbnail
 
 Collections = Mapping[tuple[str, Fold], Collection]
 
@@ -73,7 +74,7 @@ def prepare(asked: Asked, places: Places, on_progress: OnProgress) -> Ground:
     """Draw phantoms, index every collection, divide the women, check. Raises ConfigError, DataError, StorageError."""
     manifests = {site.name: manifest_of(asked, places, site, on_progress) for site in asked.settings.sites}
     for site, manifest in manifests.items():
-        make_home(asked, places.home(site, None), manifest, places.cache)
+        make_home(asked, site, places.home(site, None), manifest, places.cache)
     whole = {site: _index(asked, places, site, None, on_progress) for site in manifests}
     links = shared_pictures(_seen(whole, places))
     links += shared_names(whole) if asked.settings.data.shared_identifiers else []
@@ -106,6 +107,7 @@ def _index(asked: Asked, places: Places, site: str, fold: Fold, on_progress: OnP
         seed=data.split_seed,
         unreadable_max=data.unreadable_max,
         cache_folder=home.cache,
+        not_same=home.not_same(),
         ignore_columns=data.ignore_columns,
         on_progress=lambda done, of: on_progress(f"looking at the images of {site}", done, of),
     )
@@ -181,7 +183,7 @@ def _in_folds(
     found: dict[tuple[str, Fold], Collection] = {}
     for fold, site in itertools.product(range(folds), whole):
         home = places.home(site, fold)
-        make_home(asked, home, places.home(site, None).manifest(), places.cache)
+        make_home(asked, site, home, places.home(site, None).manifest(), places.cache)
         _put_splits(home, {who: split_in(part, strata[who], fold, folds) for who, part in parts.items()}, site)
         found[site, fold] = _index(asked, places, site, fold, on_progress)
     return found

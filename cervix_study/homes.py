@@ -74,19 +74,20 @@ def _draw(folder: Path, site: SiteSection, wanted: dict[str, Any], on_progress: 
         making.rename(folder)
 
 
-def make_home(asked: Asked, home: SiteHome, manifest: Path, cache: Path) -> None:
+def make_home(asked: Asked, site: str, home: SiteHome, manifest: Path, cache: Path) -> None:
     """Make a home folder, or bring its configuration up to date. All of them keep decoded images in one cache."""
     with disk(home.folder, "write"):
         home.folder.mkdir(parents=True, exist_ok=True)
         cache.mkdir(parents=True, exist_ok=True)
         if not home.cache.is_symlink():
             home.cache.symlink_to(cache.resolve())
-        home.config_file.write_text(site_toml(asked, manifest))
+        home.config_file.write_text(site_toml(asked, site, manifest))
 
 
-def site_toml(asked: Asked, manifest: Path) -> str:
+def site_toml(asked: Asked, site: str, manifest: Path) -> str:
     """Return the configuration of a site of the study."""
     machine, data = asked.settings.machine, asked.settings.data
+    pairs = next(section.not_same for section in asked.settings.sites if section.name == site)
     weights = str(asked.path(machine.imagenet_weights)) if machine.imagenet_weights else ""
     return toml(
         {
@@ -94,6 +95,7 @@ def site_toml(asked: Asked, manifest: Path) -> str:
                 "manifest": str(manifest),
                 "unreadable_max": data.unreadable_max,
                 "split_seed": data.split_seed,
+                "not_same": str(asked.path(pairs)) if pairs else "",
                 "ignore_columns": list(data.ignore_columns),
             },
             "hardware": {

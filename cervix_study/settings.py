@@ -31,6 +31,8 @@ class SiteSection:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     name: str
     manifest: str = ""
+    not_same: str = ""
+    """file of pairs of images that look alike and show two women"""
     phantom: str = ""
     women: int = 0
     test_women: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -27,6 +28,7 @@ from fedcervix import identity, rpc
 from fedcervix.address import Address
 from fedcervix.allocator import share_memory_among_threads
 from fedcervix.blobs import BlobStore
+from fedcervix.commandline import is_named
 from fedcervix.errors import ConfigError, RunError
 from fedcervix.events import SiteRevoked
 from fedcervix.files import write_secret
@@ -42,6 +44,8 @@ EXIT_OF = {Outcome.OK: 0, Outcome.DEGRADED: 20, Outcome.ABORTED: 21}
 
 def init(home: Home, folder: Path | None, name: str, advertise: str, bind: str, sites: str, profile: str) -> None:
     """Make a home folder: authority, certificates, commented configuration."""
+    if folder and is_named("home") and folder.absolute() != home.folder:
+        raise click.UsageError(f"two folders are named, {folder} and {home.folder} (by --home): give one")
     home = Home(folder.absolute()) if folder else home
     roster = tuple(site.strip() for site in sites.split(",") if site.strip())
     told = Founding(name=name, advertise=advertise, bind=bind or _bind(advertise), sites=roster, profile=profile)
@@ -114,13 +118,11 @@ def _is_invitation(file: Path) -> bool:
 def begin(home: Home, mode: Mode, *, new: bool) -> None:
     """Begin a run without listening: whatever starts the coordinator next, goes on with it."""
     home.config()
-    with home.locked():
-        journal, blobs = Journal(home.journal), BlobStore(home.blobs)
+    with home.locked(), contextlib.closing(Journal(home.journal)) as journal:
         last = history.unfinished(home, journal)
         if last is not None and not new:
             raise _is_unfinished(home, last)
-        record = _begun(home, journal, blobs, mode, instead_of=last)
-        journal.close()
+        record = _begun(home, journal, BlobStore(home.blobs), mode, instead_of=last)
     click.echo(f"begun: run {record.run}, sites {', '.join(record.plan.sites)}")
     click.echo(f"next: start the service, or {home.command('start')}")
 
@@ -270,8 +272,7 @@ def abort(home: Home, reason: str) -> None:
     if reply is not None:
         click.echo(reply.text)
         return
-    with home.locked():
-        journal, blobs = Journal(home.journal), BlobStore(home.blobs)
+    with home.locked(), contextlib.closing(Journal(home.journal)) as journal:
         last = history.unfinished(home, journal)
         if last is None:
             raise RunError(
@@ -279,8 +280,8 @@ def abort(home: Home, reason: str) -> None:
                 cause="the last run has ended, or none has begun",
                 next_step=home.command("runs"),
             )
-        history.abandon(home, journal, blobs, last, time.time(), reason=f"aborted by the operator: {reason[:400]}")
-        journal.close()
+        words = f"aborted by the operator: {reason[:400]}"
+        history.abandon(home, journal, BlobStore(home.blobs), last, time.time(), reason=words)
     click.echo(f"run {last.run} is aborted; the sites hear of it when the next run begins")
 
 

@@ -12,18 +12,20 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coordinator import results
 from coordinator.changes import BRIEF_ROUNDS, Document
 from coordinator.home import Home
 from coordinator.overview import overview
-from fedcervix.blobs import BlobStore
 from fedcervix.errors import RunError
 from fedcervix.events import RunAborted
 from fedcervix.journal import Journal, RunRecord
 from fedcervix.plan import Plan
 from fedcervix.rounds import Run, begin, replay, step
+
+if TYPE_CHECKING:
+    from fedcervix.blobs import BlobStore
 
 UNFINISHED = "unfinished"
 ABANDONED = "abandoned by the operator: another run was begun in its place"
@@ -150,14 +152,15 @@ def no_such_run(name: str, known: list[str], home: Home) -> RunError:
     near = begun or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return RunError(
         f"no run is named {name!r}" + (f"; did you mean {near[-1]}?" if near else ""),
-        cause=f"there are {len(known)} runs, the last one is {known[-1]}" if known else "no run has begun here yet",
+        cause=f"runs of this home: {len(known)}, the last one {known[-1]}" if known else "no run has begun here yet",
         next_step=home.command("runs"),
     )
 
 
 def _not_running(home: Home) -> str:
     if home.is_running():
-        return "the coordinator is starting"
+        known = home.read_running()
+        return f"the coordinator (pid {known['pid']}) does not answer" if known else "the coordinator is starting"
     return f"the coordinator is not running; go on with: {home.command('start')}"
 
 

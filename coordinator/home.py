@@ -231,9 +231,7 @@ class Home:
         )
         with held(self.folder / "lock", busy=busy):
             with disk(self.running, "write"):
-                self.running.unlink(
-                    missing_ok=True
-                )  # what a killed one left: nobody reads it once the next lock is held
+                self.running.unlink(missing_ok=True)  # a killed one's: nobody may read it once the next lock is held
             with held(self._running_lock, busy=None):  # held by others for an instant at most
                 yield
 

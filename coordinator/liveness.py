@@ -1,6 +1,6 @@
 """Who shows signs of life. Not journaled, on purpose: a restarted coordinator gives everyone a new lease.
 
-A site shows a sign of life by reporting, every few seconds (`rpc.SIGN_S`), and by every chunk of a model it sends or
+A site shows a sign of life by reporting, every few seconds (`pauses.SIGN_S`), and by every chunk of a model it sends or
 fetches. One that is quiet is named long before anything follows from it: while it works its lease runs, at rest its
 open stream is enough, which pings watch. Times are of a monotonic clock, in seconds.
 """

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 
 import click
-from rich.live import Live
 
 from coordinator import history
 from coordinator.home import Home
-from coordinator.operator import picture, pictures
 from coordinator.terminal import render, runs_table
 from fedcervix.process import stdout_console
 
@@ -19,7 +17,11 @@ def status(home: Home, run: str | None, *, watch: bool, as_json: bool) -> None:
     if watch and run is None:
         _watch(home, as_json=as_json)
         return
-    document = picture(home, whole=as_json)
+    document = None
+    if home.read_running() is not None:
+        from coordinator.operator import picture  # with gRPC
+
+        document = picture(home, whole=as_json)
     if document is None or run not in (None, document["run"]):
         document = history.stands(home, run or "", whole=as_json)
     if as_json:
@@ -29,6 +31,10 @@ def status(home: Home, run: str | None, *, watch: bool, as_json: bool) -> None:
 
 
 def _watch(home: Home, *, as_json: bool) -> None:
+    from rich.live import Live
+
+    from coordinator.operator import pictures
+
     if as_json:
         for document in pictures(home):
             click.echo(json.dumps(document))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from fedcervix.pauses import Pauses
 from fedcervix.wire import federation_pb2 as wire
 
 ANSWER_S = 10.0
+WHOLE_S = 60.0
+"""for all rounds of a long run"""
 KEYS = {"authority_pem": "authority.crt", "certificate_pem": "operator.crt", "key_pem": "operator.key"}
 
 
@@ -39,7 +42,8 @@ def picture(home: Home, *, whole: bool) -> Document | None:
     `whole`: with all rounds; else with the last ones.
     """
     if whole:
-        return next(_watched(home, {}), None)
+        running = home.read_running()
+        return None if running is None else next(_told(home, running, {}, WHOLE_S), None)
     reply = ask(home, rpc.OVERVIEW, wire.OverviewRequest())
     return None if reply is None else json.loads(reply.json)
 
@@ -65,15 +69,18 @@ def _watched(home: Home, known: Document) -> Iterator[Document]:
     running = home.read_running()
     if running is None:
         return
+    with contextlib.suppress(LinkError):  # it was stopped or killed
+        yield from _told(home, running, known, None)
+
+
+def _told(home: Home, running: dict[str, Any], known: Document, timeout_s: float | None) -> Iterator[Document]:
+    """Yield what is known after each change that a running coordinator tells. Raises a FedcervixError."""
     request = wire.OverviewRequest(run=known.get("run", ""), known_rounds=ended_rounds(known))
     with _line(home, running) as channel:
-        replies = rpc.calls(rpc.stub(channel, rpc.WATCH)(request), running["address"])
-        try:
-            for change in joined((reply.json, reply.more) for reply in replies):
-                known = applied(known, change)
-                yield known
-        except LinkError:  # it was stopped or killed
-            return
+        replies = rpc.calls(rpc.stub(channel, rpc.WATCH)(request, timeout=timeout_s), running["address"])
+        for change in joined((reply.json, reply.more) for reply in replies):
+            known = applied(known, change)
+            yield known
 
 
 def _line(home: Home, running: dict[str, Any]) -> grpc.Channel:

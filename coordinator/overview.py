@@ -12,9 +12,9 @@ from typing import Any
 
 from coordinator.liveness import STOPPED, Line
 from fedcervix.events import SiteFailed
+from fedcervix.pauses import SIGN_S
 from fedcervix.plan import Plan
 from fedcervix.rounds import Phase, Presence, Round, Run, Then, Wait, instruction, mean_loss, waits, weights
-from fedcervix.rpc import SIGN_S
 
 LINE_CUT = "its line is cut"
 UNHEARD = "nothing is heard of it"

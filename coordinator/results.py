@@ -6,15 +6,17 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coordinator.overview import ledger_line
 from fedcervix import __version__
-from fedcervix.blobs import BlobStore
 from fedcervix.errors import RunError, StorageError
 from fedcervix.files import make_folder, write_whole
 from fedcervix.rounds import Run
 from fedcervix.storage import disk
+
+if TYPE_CHECKING:
+    from fedcervix.blobs import BlobStore
 
 MODEL_FILE = "cervix-model.safetensors"
 RECORD_FILE = "record.json"

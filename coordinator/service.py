@@ -309,7 +309,9 @@ class Service:
         """Say how things stand, with the rounds that the operator does not know; then what changes."""
         self._caller(context, "operator")
         if not self._watchers.acquire(blocking=False):
-            raise RunError(f"{WATCHERS_MAX} are watching already", next_step="coordinator status, without --watch")
+            raise RunError(
+                f"{WATCHERS_MAX} are watching already", next_step="coordinator status, without --watch and --json"
+            )
         try:
             context.add_callback(self._engine.wake)
             before: Document = {}

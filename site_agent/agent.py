@@ -33,12 +33,11 @@ from fedcervix.errors import (
     TwinError,
 )
 from fedcervix.events import Answer, ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
-from fedcervix.pauses import Pauses
+from fedcervix.pauses import SIGN_S, Pauses
 from fedcervix.plan import Plan
 from fedcervix.privacy import outward
 from fedcervix.rounding import Rounded
 from fedcervix.rounds import Instruction, Leave, Outcome
-from fedcervix.rpc import SIGN_S
 from site_agent import economy
 from site_agent.failures import TELL_S, Failures
 from site_agent.home import SiteHome

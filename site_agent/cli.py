@@ -228,15 +228,29 @@ def evaluate(home: SiteHome, **options: Any) -> None:
     work(home, **options)
 
 
-@cli.command()
+PREDICT_EXIT_CODES = """\b
+Exit codes
+  0   the file is written and an image is scored; column `problem` says what is wrong with others
+  4   no image is scored: there is none, or none can be read (then the file is written all the same)
+  8   the file cannot be written, or is there already (--force)
+  10  there is no such classifier, or it is damaged
+"""
+
+
+@cli.command(epilog=PREDICT_EXIT_CODES)
 @click.argument("classifier")
 @click.argument("images", nargs=-1, required=True, type=ANY_PATH)
-@click.option("--out", "-o", type=ANY_PATH, default=Path("predictions.csv"), show_default=True)
+@click.option("--out", "-o", type=FILE, default=Path("predictions.csv"), show_default=True, help="The file to write.")
+@click.option("--force", is_flag=True, help="Replace the file if it is there already.")
+@click.option("--manifest", type=FILE, help="Manifest that names the patients of the images. Default: the site's own.")
 @with_home
 def predict(home: SiteHome, **options: Any) -> None:
-    """Write the probability of case of new images (files or folders) to a CSV file.
+    """Write the probability of case of new images (files or folders) to a CSV file. Not a medical device.
 
     CLASSIFIER is the name of a folder below classifiers/ (random, ssl, csfssl, ...), or a path to one.
+
+    The file has a row for every file below IMAGES, linked folders included: its probability, or why it has none. Hidden
+    files, tables and text are passed over and counted. What an image is, its content says, not its name.
     """
     home.config()
     from site_agent.commands.predict import predict as work
@@ -300,6 +314,7 @@ def _collection_options(function: Function) -> Function:
                 help="Share of unreadable images above which the collection is refused.",
             ),
             ignore_column_option,
+            click.option("--not-same", type=FILE, help="CSV of pairs of images that look alike and show two women."),
             click.option(
                 "--cache",
                 "cache_folder",
@@ -315,6 +330,9 @@ def _collection_options(function: Function) -> Function:
 @data.command("check")
 @_collection_options
 @click.option("--full", is_flag=True, help="List every finding, not the first ten of each kind.")
+@click.option(
+    "--write-pairs", type=FILE, help="Write the pairs of images that look alike to this CSV file, to be judged."
+)
 def data_check(**options: Any) -> None:
     """Say what MANIFEST holds: women and images by split and class, unreadable files, copies, leaks."""
     from site_agent.commands.data import check as work

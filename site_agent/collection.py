@@ -17,8 +17,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -48,10 +49,12 @@ from fedcervix.splits import (
 from fedcervix.spreadsheet import decode_text
 from fedcervix.storage import disk
 from site_agent.filenames import FileNames
-from site_agent.images import PIXELS_MAX, Progress, UnreadableError, each, opened, pixel_digest, silent, thumbnail
-from site_agent.likeness import Copy, Leak, Sighting, compare
+from site_agent.images import PIXELS_MAX, Progress, UnreadableError, each, opened, pixel_digest, silent
+from site_agent.likeness import Comparison, Copy, Leak, Sighting, compare
 from site_agent.looks import Look, read_looks, write_looks
+from site_agent.not_same import read_pairs
 from site_agent.quality import remarks
+from site_agent.thumbnails import thumbnail
 
 Purpose = Literal["pretrain", "finetune", "evaluate"]
 
@@ -135,6 +138,10 @@ class Collection:
     """patients who changed their split, because a new link joined them with patients of a more protected one"""
     splits_given: bool
     """by the manifest, not drawn"""
+    told_apart: tuple[Leak, ...] = ()
+    """pictures that look alike, but are declared to be of two women"""
+    without_effect: tuple[str, ...] = ()
+    """declared pairs that change nothing, and why"""
     ignored_columns: tuple[str, ...] = ()
     """of the manifest"""
     spellings: tuple[tuple[str, ...], ...] = ()
@@ -203,6 +210,8 @@ def index(
     ignore_columns: Sequence[str] = (),
     on_progress: Progress = silent,
     on_compared: Progress = silent,
+    not_same: Path | None = None,
+    on_found: Callable[[Comparison], None] = lambda _: None,
 ) -> Collection:
     """Read a manifest, decode every image once, and decide what each is used for.
 
@@ -211,6 +220,8 @@ def index(
     process that was killed goes on where it was. It takes some 3 KB of memory per image (0.3 GB for 100,000), and what
     the pictures that are open take (`images.opened`).
     `ignore_columns` are columns of the manifest that are meant to be ignored, although they look like known ones.
+    `not_same` is a file of pairs of images that show two women (see `not_same`). `on_found` is told what the pictures
+    showed before anything is refused for it.
     Raises DataError (manifest, images or splits cannot be used) and StorageError (splits_file cannot be written).
     """
     read = parse(decode_text(_read(manifest), manifest.name), manifest.name, ignore_columns)
@@ -227,18 +238,19 @@ def index(
 
     seen = [(row, look) for row, look in looks if isinstance(look, Look)]
     spellings = written_alike(row.patient for row, _ in seen)
-    found = compare(_sightings(seen, spellings), on_compared)
+    found = compare(_sightings(seen, spellings), on_compared, read_pairs(not_same) if not_same else frozenset())
+    on_found(found)
     strata = _strata(seen, found.disputed)
     links = [*found.links, *(pair for alike in spellings for pair in itertools.pairwise(alike))]
     women = {patient: group[0] for group in groups(strata, links) for patient in group}
-    _check_placeholders(women, spellings, found.leaks, manifest.name)
+    _check_placeholders(women, spellings, found.leaks, manifest)
     if given_splits is None:
         pictures = _pictures(seen)
         before = recognise(pictures, earlier, (row.patient for row in rows))
         splits = assign(strata, links, before.splits, seed)
         _write_splits(splits_file, earlier, kept(splits, pictures, earlier))
     else:
-        check_links(given_splits, found.links, manifest.name)
+        check_links(given_splits, found.links, manifest.name, way_out=_way_out(manifest))
         before, splits = NOBODY, given_splits
     whose = {row.image: row.patient for row, _ in seen}
     return Collection(
@@ -251,6 +263,8 @@ def index(
         disputed=tuple(sorted(found.disputed)),
         moved=moved({patient: known.split for patient, known in earlier.items()}, splits),
         splits_given=given_splits is not None,
+        told_apart=found.told_apart,
+        without_effect=found.without_effect,
         ignored_columns=read.ignored,
         spellings=spellings,
         doubts=doubts(_labels(seen, women)),
@@ -280,6 +294,13 @@ def require(collection: Collection, purpose: Purpose) -> None:
         f"{cases} of these cases",
         next_step=f"add {needed}, or mend column split" if collection.splits_given else f"add {needed}",
     )
+
+
+def patients_of(manifest: Path, ignore_columns: Sequence[str] = ()) -> dict[Path, str]:
+    """Return whose image every file is that a manifest names (files by their real paths). Raises DataError."""
+    folder = manifest.resolve().parent
+    rows = parse(decode_text(_read(manifest), manifest.name), manifest.name, ignore_columns).rows
+    return {Path(os.path.realpath(folder / row.image)): row.patient for row in rows}
 
 
 def can(collection: Collection, purpose: Purpose) -> bool:
@@ -472,18 +493,29 @@ def _strata(seen: Sequence[tuple[Row, Look]], disputed: frozenset[str]) -> dict[
 
 
 def _check_placeholders(
-    women: Mapping[str, str], spellings: Iterable[Sequence[str]], leaks: Sequence[Leak], source: str
+    women: Mapping[str, str], spellings: Iterable[Sequence[str]], leaks: Sequence[Leak], manifest: Path
 ) -> None:
     respelt = {name for names in spellings for name in names[1:]}
     identifiers = Counter(woman for patient, woman in women.items() if patient not in respelt)
     woman, count = max(identifiers.items(), key=lambda item: item[1])
     if count <= ONE_WOMAN_PATIENTS_MAX:
         return
-    shared = [leak.images[0] for leak in leaks if women[leak.patients[0]] == woman]
+    theirs = [leak for leak in leaks if women[leak.patients[0]] == woman]
+    shared = [leak.images[0] for leak in theirs]
+    alike = any(not leak.identical for leak in theirs)
     raise DataError(
-        f"{source}: the same pictures stand under {count} patients: {', '.join(at_most(shared))}",
+        f"{manifest.name}: the same pictures stand under {count} patients: {', '.join(at_most(shared))}",
         cause="test cards, forms or placeholders among the images, or an export that repeated files",
-        next_step=f"remove the rows of these pictures from {source}",
+        next_step=f"remove the rows of these pictures from {manifest.name}"
+        + (f"; {_way_out(manifest)}" if alike else ""),
+    )
+
+
+def _way_out(manifest: Path) -> str:
+    """Return what to do where pictures only look alike."""
+    return (
+        f"if they show different women: site-agent data check {shlex.quote(str(manifest))} --write-pairs pairs.csv, "
+        "judge the pairs, then name that file: not_same below [data] in site.toml, or of the site in STUDY.toml"
     )
 
 

@@ -35,6 +35,7 @@ def open_collection(home: SiteHome, on_progress: Progress = silent, on_compared:
         seed=data.split_seed,
         unreadable_max=data.unreadable_max,
         cache_folder=home.cache,
+        not_same=home.not_same(),
         ignore_columns=data.ignore_columns,
         on_progress=on_progress,
         on_compared=on_compared,

@@ -60,6 +60,8 @@ class DataSection:
     manifest: str = ""
     unreadable_max: float = 0.05
     split_seed: int = 0
+    not_same: str = ""
+    """file of pairs of images that look alike and show two women"""
     ignore_columns: tuple[str, ...] = ()
     """columns of the manifest that are meant to be ignored, although they look like known ones"""
 
@@ -195,6 +197,11 @@ class SiteHome:
                 next_step=f"write the path of your manifest there: edit {self.config_file}",
             )
         return (self.folder / named).resolve()
+
+    def not_same(self) -> Path | None:
+        """Return the path of the file of pairs that show two women, where one is named. Raises ConfigError."""
+        named = self.config().data.not_same
+        return (self.folder / named).resolve() if named else None
 
     def certificate(self) -> Certificate:
         """Return the site's certificate. Raises StorageError where the site has not joined, IdentityError."""

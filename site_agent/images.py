@@ -34,10 +34,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
 
 import numpy as np
-from PIL import Image, ImageFilter, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from fedcervix.plan import Fit
-from site_agent import jpegs, pngs, tiffs
+from site_agent import foreign, jpegs, pngs, tiffs
 from site_agent.samples import Decoded, of_image
 from site_agent.samples import Pixels as Pixels
 from site_agent.unreadable import DAMAGE, OPEN_FAILED, translated
@@ -57,9 +57,6 @@ FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 THREADS_MAX = 8
 AHEAD = 64
 """items that `each` has begun or lined up"""
-THUMBNAIL_PX = 16
-FLAT_BELOW = 1.0
-"""mean structure, in grey levels, below which a thumbnail shows nothing that could be recognised"""
 
 _ORIENTATION: Final = 0x0112
 _TURNS: dict[int, Image.Transpose] = {
@@ -149,7 +146,7 @@ def _open(file: BinaryIO) -> Image.Image:
     try:
         return Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
-        if reason := tiffs.reason(file) or jpegs.reason(file):
+        if reason := tiffs.reason(file) or jpegs.reason(file) or foreign.reason(file):
             raise UnreadableError(reason) from None
         raise
     except Image.DecompressionBombError as error:
@@ -180,21 +177,6 @@ def pixel_digest(pixels: Pixels) -> str:
     digest = hashlib.sha256(f"{pixels.shape[0]}x{pixels.shape[1]}:".encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
-
-
-def thumbnail(pixels: Pixels) -> bytes:
-    """Return the structure of a picture as 256 bytes: 16 x 16 grey minus its own blur, around 128.
-
-    Lighting and the round, bright-in-the-middle layout that all cervix images share are blurred away; what is left
-    tells one scene from another and survives new compression, resizing and slight cropping. Empty if nothing is left.
-    """
-    size = (THUMBNAIL_PX, THUMBNAIL_PX)
-    grey = Image.fromarray(pixels).convert("L").resize(size, Image.Resampling.BOX)
-    sharp = np.asarray(grey, np.float32)
-    structure = sharp - np.asarray(grey.filter(ImageFilter.BoxBlur(3)), np.float32)
-    if np.abs(structure).mean() < FLAT_BELOW:
-        return b""
-    return np.clip(np.rint(structure + 128), 0, 255).astype(np.uint8).tobytes()
 
 
 def silent(done: int, total: int) -> None:

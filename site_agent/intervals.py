@@ -16,8 +16,6 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from scipy.special import stdtr, stdtrit
-
 from fedcervix.plan import check
 
 LEVEL = 0.95
@@ -30,6 +28,7 @@ draws, 1716 of 7 and 6435 of 8; the simulation in `benchmarks/coverage.py` begin
 TOO_FEW_WOMEN = f"fewer than {WOMEN_MIN} test women of a class"
 DRAWS_AGREE = "every draw of test women gives the same number"
 AT_THE_END = "the number lies at the end of its scale"
+HOLDS_ZERO = "the interval of the difference includes zero"
 
 POWER = 0.8
 """of `detectable`"""
@@ -62,9 +61,9 @@ class Estimate:
     why: str = ""
 
     def __post_init__(self) -> None:
-        absent = self.low is None and self.high is None
-        check(absent or (self.low is not None and self.high is not None), "an interval has two ends or none")
-        check(absent == bool(self.why), "an estimate without an interval, and no other, says why")
+        check((self.low is None) == (self.high is None), "an interval has two ends or none")
+        check((self.low is None) == bool(self.why), "an estimate without an interval, and no other, says why")
+        check(self.interval is None or self.interval[0] < self.interval[1], "an interval has a width")
 
     @classmethod
     def alone(cls, value: float, why: str) -> Self:
@@ -162,6 +161,8 @@ def _votes(share: float, scatter: Scatter, tested: Women, scale: Scale) -> float
 
 def quantile(freedom: float, level: float = (1 + LEVEL) / 2) -> float:
     """Return Student's t quantile."""
+    from scipy.special import stdtrit  # scipy is loaded where there is something to compute
+
     return float(stdtrit(freedom, level))
 
 
@@ -173,6 +174,8 @@ def p_value(difference: Estimate, scatter: Scatter) -> float | None:
     if difference.interval is None:
         return None
     statistic = abs(difference.value) * math.sqrt(1 - difference.value**2) / scatter.deviation
+    from scipy.special import stdtr
+
     return float(2 * stdtr(scatter.freedom, -statistic))
 
 
@@ -196,9 +199,6 @@ def is_close(difference: Estimate, margin: float) -> bool:
     """Return whether a whole interval lies within the margin, either way."""
     found = difference.interval
     return found is not None and found[0] > -margin and found[1] < margin
-
-
-HOLDS_ZERO = "the interval of the difference includes zero"
 
 
 def why_not_shown(difference: Estimate) -> str:

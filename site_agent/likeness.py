@@ -9,17 +9,19 @@ Rules
 2. One picture under several patients is a leak: these patients are one woman. Alike pictures are looked for between
    patients only; a woman's own photographs are naturally alike.
 3. A picture that is labelled case in one place and control in another has no label: its labels are disputed.
+4. A picture that shows nothing (black, white, a flat grey) is a picture of nobody: it links no patients.
+5. A pair that the site declares to be of two women (`not_same`) links nobody, unless its pixels are identical.
 
-Likeness is the correlation of two thumbnails (`images.thumbnail`). On 1316 photographs of public atlases: compressed
-anew or halved .999, brightened by a fifth .97, every side cropped by 1 % .96; two women .82 at most. So .96 finds one
-photograph saved twice, and not one scene photographed twice. A wrong match costs little (two women share a split); a
-missed one spoils the test score.
+Likeness is the correlation of two thumbnails (`thumbnails`). On 1316 photographs of public atlases: compressed anew or
+halved .999, brightened by a fifth .97, every side cropped by 1 % .96; two women .82 at most, in a dark surround as
+well (docs/decisions.md, 18). So .96 finds one photograph saved twice, and not one scene photographed twice. A wrong
+match costs little (two women share a split); a missed one spoils the test score.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +29,7 @@ import numpy.typing as npt
 
 from fedcervix.errors import DataError
 from site_agent.images import Progress, silent
+from site_agent.not_same import Pair
 
 ALIKE_FROM = 0.96
 """correlation of two thumbnails from which on two pictures count as one"""
@@ -76,6 +79,10 @@ class Comparison:
     leaks: tuple[Leak, ...]
     disputed: frozenset[str]
     """images whose label is dropped"""
+    told_apart: tuple[Leak, ...] = ()
+    """alike, but declared to be of two women"""
+    without_effect: tuple[str, ...] = ()
+    """declared pairs that change nothing, and why"""
 
     @property
     def links(self) -> list[tuple[str, str]]:
@@ -83,18 +90,28 @@ class Comparison:
         return [pair for leak in self.leaks for pair in itertools.pairwise(leak.patients)]
 
 
-def compare(seen: Sequence[Sighting], on_progress: Progress = silent) -> Comparison:
-    """Find copies, leaks and disputed labels. `used` and `copies` keep the order of `seen`."""
+def compare(
+    seen: Sequence[Sighting], on_progress: Progress = silent, declared: frozenset[Pair] = frozenset()
+) -> Comparison:
+    """Find copies, leaks and disputed labels. `used` and `copies` keep the order of `seen`.
+
+    `declared` are pairs of images that show two women. All copies of an image are declared with it.
+    """
     same: dict[str, list[Sighting]] = {}
     for one in seen:
         same.setdefault(one.digest, []).append(one)
     kept = {digest: min(group, key=lambda one: one.label is None) for digest, group in same.items()}
     used = tuple(one for one in seen if kept[one.digest] is one)
     copies = tuple(Copy(one.image, kept[one.digest].image) for one in seen if kept[one.digest] is not one)
-    leaks = (*_identical(same.values()), *_alike(used, on_progress))
+    pictures = {one.image: one.digest for one in seen}
+    apart = {_pictures(pair, pictures) for pair in declared}
+    alike_ones = [(leak, _pictures(leak.images, pictures) in apart) for leak in _alike(used, on_progress)]
+    told_apart = tuple(leak for leak, declared_so in alike_ones if declared_so)
+    leaks = (*_identical(same.values()), *(leak for leak, declared_so in alike_ones if not declared_so))
     disputed = {one.image for group in same.values() if _conflicting(group) for one in group}
     disputed |= {image for leak in leaks if leak.conflicting for image in leak.images}
-    return Comparison(used, copies, leaks, frozenset(disputed))
+    without_effect = tuple(_without_effect(declared, pictures, told_apart))
+    return Comparison(used, copies, leaks, frozenset(disputed), told_apart, without_effect)
 
 
 def alike(
@@ -149,13 +166,31 @@ def _unit_rows(thumbnails: Sequence[bytes]) -> npt.NDArray[np.float32]:
 
 def _identical(same: Iterable[Sequence[Sighting]]) -> Iterator[Leak]:
     for group in same:
-        if len({one.patient for one in group}) > 1:
+        if group[0].thumbnail and len({one.patient for one in group}) > 1:
             yield _leak(group, identical=True)
 
 
 def _alike(used: Sequence[Sighting], on_progress: Progress) -> Iterator[Leak]:
     for i, j in alike([one.thumbnail for one in used], [one.patient for one in used], on_progress):
         yield _leak((used[i], used[j]), identical=False)
+
+
+def _pictures(images: Iterable[str], pictures: Mapping[str, str]) -> frozenset[str]:
+    """Return the digests of images; an image that is not there stands for itself."""
+    return frozenset(pictures.get(image, image) for image in images)
+
+
+def _without_effect(declared: Iterable[Pair], pictures: Mapping[str, str], told_apart: Iterable[Leak]) -> Iterator[str]:
+    met = {_pictures(leak.images, pictures) for leak in told_apart}
+    for pair in sorted(map(sorted, declared)):
+        found, named = _pictures(pair, pictures), " and ".join(pair)
+        absent = [image for image in pair if image not in pictures]
+        if absent:
+            yield f"{named}: {' and '.join(absent)} cannot be read, or the manifest does not name it"
+        elif len(found) == 1:
+            yield f"{named}: the files show the same pixels, so they are one picture; remove the row of one"
+        elif found not in met:
+            yield f"{named}: these pictures do not look alike, or are of one patient"
 
 
 def _leak(group: Sequence[Sighting], *, identical: bool) -> Leak:

@@ -15,9 +15,6 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from fedcervix.manifest import Split
@@ -62,6 +59,8 @@ def neighbour_scores(known: Features, labels: npt.NDArray[np.int64], asked: Feat
     """
     if set(labels.tolist()) != {0, 1}:
         raise ValueError("neighbours of both classes are needed")
+    from sklearn.neighbors import KNeighborsClassifier  # a second to load, and not wanted where there are no labels
+
     probe = KNeighborsClassifier(n_neighbors=min(NEIGHBOURS, len(known)), metric="cosine", weights="distance")
     probe.fit(known, labels)
     return np.asarray(probe.predict_proba(asked)[:, 1], np.float64)
@@ -72,6 +71,9 @@ def linear_predictions(known: Features, classes: npt.NDArray[np.int64], asked: F
 
     Features are scaled to unit variance; the penalty is strong, because there are more of them than women.
     """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
     scale = StandardScaler().fit(known)
     probe = LogisticRegression(C=0.01, class_weight="balanced", max_iter=2000)
     probe.fit(scale.transform(known), classes)

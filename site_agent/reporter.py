@@ -2,7 +2,7 @@
 
 Rules
 1. At most one report goes out in `PROGRESS_S`; what takes less time needs none. What was last said is repeated beat by
-   beat (see `rpc.SIGN_S`): a single step may take longer than a lease. At rest, too, a site says that it is there.
+   beat (see `pauses.SIGN_S`): a single step may take longer than a lease. At rest, too, a site says that it is there.
 2. For a worker that hangs (see `silence`) nothing is repeated: whoever is told of it decides, and the lease runs out.
 3. It sleeps until there is news or a beat is due; there is no interval.
 4. What cannot be sent is dropped; the next report says more.
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from fedcervix.codec import Here, Progress, Sign
 from fedcervix.errors import FedcervixError
-from fedcervix.rpc import SIGN_S
+from fedcervix.pauses import SIGN_S
 from site_agent.silence import FLOOR_S, Silence
 
 PROGRESS_S = 1.0

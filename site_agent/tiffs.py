@@ -8,6 +8,7 @@ named.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, Final
@@ -38,8 +39,8 @@ _INK_SET, _EXTRA, _FORMAT, _S_MAX_SAMPLE, _JPEG_TABLES = 332, 338, 339, 341, 347
 
 _WHITE_IS_ZERO: Final = 0
 _JPEG: Final = 7
-_JPEG_TILE_PIXELS_MAX: Final = 1 << 20
-"""beyond those of the picture: a tile may be larger than it"""
+_TILE_PIXELS_MAX: Final = 1 << 20
+"""beyond those of the picture: a tile may be larger than it, but libtiff makes room for all of it"""
 _MCU_PX: Final = 16
 """a JPEG may be that much larger than what it shows"""
 _COMPRESSIONS: Final = frozenset({1, 2, 3, 4, 5, _JPEG, 8, 32773, 32946})
@@ -93,6 +94,10 @@ def _parts(tags: Tags) -> Iterator[tuple[int, int]]:
     return zip(places, tags.get(_TILE_BYTES, tags.get(_STRIP_BYTES, ())), strict=False)
 
 
+def _is_tile_too_large(tags: Tags) -> bool:
+    return math.prod(_part_size(tags)) > _TILE_PIXELS_MAX + int(tags[_WIDTH] * tags[_LENGTH])
+
+
 def _parts_absent(tags: Tags) -> bool:
     """Say whether strips or tiles were never written: too few, at no place, or of no size."""
     return sum(place > 0 and size > 0 for place, size in _parts(tags)) < _parts_needed(tags)
@@ -106,6 +111,7 @@ _REFUSED: Final[tuple[tuple[str, Callable[[Tags], bool]], ...]] = (
     ("inks other than CMYK", lambda tags: tags.get(_INK_SET, 1) != 1),
     ("a TIFF whose first page is a preview", lambda tags: bool(tags.get(_NEW_SUBFILE_TYPE, 0) & 1)),
     ("grey and another sample in separate planes", lambda tags: _is_planar(tags) and tags.get(_SAMPLES) == 2),
+    ("damaged: a tile of the TIFF is much larger than the picture", _is_tile_too_large),
     ("damaged or cut short: the TIFF lacks strips or tiles", _parts_absent),
 )
 
@@ -143,7 +149,7 @@ def load(image: TiffImagePlugin.TiffImageFile, file: BinaryIO) -> Decoded:
     tags = dict(image.tag_v2)
     check(tags)
     if tags.get(_COMPRESSION, 1) == _JPEG:
-        _check_jpegs(tags, image, file)
+        _check_jpegs(tags, file)
     image.load()
     found = _decoded(image, tags, file)
     return Decoded(found.pixels, found.transparent, found.narrow, pages=bool(image.tag_v2.next))
@@ -190,13 +196,11 @@ def _mend_colour_map(image: Image.Image, tags: Tags) -> None:
         image.putpalette(bytes(values), "RGB;L")
 
 
-def _check_jpegs(tags: Tags, image: Image.Image, file: BinaryIO) -> None:
+def _check_jpegs(tags: Tags, file: BinaryIO) -> None:
     """Raise UnreadableError if libjpeg warns of a strip or tile: libtiff drops its warnings."""
     tables = bytes(tags.get(_JPEG_TABLES, b""))[:-2]
     file_bytes = os.fstat(file.fileno()).st_size
     width, rows = _part_size(tags)
-    if width * rows > _JPEG_TILE_PIXELS_MAX + image.width * image.height:
-        raise UnreadableError("damaged: a part is larger than the picture")
     for place, size in itertools.islice(_parts(tags), _parts_needed(tags)):
         file.seek(place)
         data = file.read(min(size, file_bytes))

@@ -59,6 +59,11 @@ def given(name: str) -> Any:
     return click.get_current_context().meta.get(_GIVEN, {}).get(name, (None, False))[0]
 
 
+def is_named(name: str) -> bool:
+    """Say whether an option that may stand everywhere was written on the command line."""
+    return bool(click.get_current_context().meta.get(_GIVEN, {}).get(name, (None, False))[1])
+
+
 def set_up() -> None:
     """Set up the logging of a command that is about to work."""
     configure(verbose=bool(given("verbose")))

@@ -1,4 +1,4 @@
-"""How long to wait before the next try: growing, jittered, and never for long.
+"""How long to wait before the next try: growing, jittered, never for long. And how often a site shows that it is there.
 
 A coordinator that returns finds its sites within five seconds, and is not met by all of them at once. Two pauses add up
 to that: the one before a site's next call (here), and the one before gRPC dials again (`rpc.CLIENT_OPTIONS`).
@@ -10,6 +10,9 @@ import random
 
 FIRST_S = 0.2
 MOST_S = 2.0
+SIGN_S = 4.0
+"""A site says that it is there so often, at work and at rest: who has fallen silent is named within seconds. Its line
+is cut much later, by pings (`rpc`): an answer may have to stand behind a model on a slow line."""
 
 
 class Pauses:

@@ -45,10 +45,6 @@ _BOUNDS: list[tuple[str, int]] = [
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
 ]
 
-SIGN_S = 4.0
-"""A site says that it is there so often, at work and at rest: who has fallen silent is named within seconds. Its line
-is cut much later, by pings: an answer may have to stand behind a model on a slow line."""
-
 _PINGS: list[tuple[str, int]] = [
     # Sent where nothing has arrived for 20 s: that keeps NATs and idle firewalls open.
     ("grpc.keepalive_time_ms", 20_000),

@@ -254,8 +254,13 @@ def _check_all_given(rows: Sequence[Row], source: str) -> None:
         )
 
 
-def check_links(given_splits: Mapping[str, Split], links: Iterable[tuple[str, str]], source: str) -> None:
-    """Raise DataError if two patients share a picture across the splits that the manifest gives."""
+def check_links(
+    given_splits: Mapping[str, Split], links: Iterable[tuple[str, str]], source: str, way_out: str = ""
+) -> None:
+    """Raise DataError if two patients share a picture across the splits that the manifest gives.
+
+    `way_out` is what else to do, where there is a choice.
+    """
     crossing = sorted(
         {
             f"{one} ({given_splits[one]}) and {other} ({given_splits[other]})"
@@ -267,7 +272,7 @@ def check_links(given_splits: Mapping[str, Split], links: Iterable[tuple[str, st
         raise DataError(
             f"{source}: the same picture is in two splits, under two patients: {'; '.join(at_most(crossing))}",
             cause="one woman has two identifiers, or a file was copied under a wrong one",
-            next_step=f"give both patients one split (or one identifier) in {source}",
+            next_step=f"give both patients one split (or one identifier) in {source}" + (way_out and f"; {way_out}"),
         )
 
 

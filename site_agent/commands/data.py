@@ -6,6 +6,8 @@ Everything printed here stays at the site: it names files and patients.
 from __future__ import annotations
 
 import hashlib
+import io
+import os
 import shlex
 import sys
 from collections import Counter
@@ -24,12 +26,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from fedcervix.errors import DataError
+from fedcervix.errors import DataError, StorageError
+from fedcervix.files import write_secret
 from fedcervix.manifest import SPLITS, at_most
-from fedcervix.storage import disk
 from site_agent.collection import Collection, Image, Purpose, index, require
 from site_agent.images import PIXELS_MAX, Progress, decode, each, square
-from site_agent.likeness import Leak
+from site_agent.likeness import Comparison, Leak
+from site_agent.not_same import DECLARED, Candidate, format_pairs
 from site_agent.remarks import remarks
 
 LISTED_MAX = 10
@@ -42,10 +45,12 @@ LABEL_COLOURS = {1: (214, 60, 60), 0: (60, 150, 90), None: (130, 130, 130)}
 LABEL_NAMES = {1: "case", 0: "control", None: "unlabelled"}
 
 
-def check(manifest: Path, full: bool, **options: Any) -> None:
+def check(manifest: Path, full: bool, write_pairs: Path | None, **options: Any) -> None:
     """Say what MANIFEST holds: women and images by split and class, unreadable files, copies, leaks."""
+    if write_pairs is not None:
+        _check_new(write_pairs)
     with progress("looking at images") as report:
-        collection = index(manifest, on_progress=report, **options)
+        collection = index(manifest, on_progress=report, on_found=_pair_writer(write_pairs), **options)
     console = Console(highlight=False, soft_wrap=True)
     console.print(_census_table(collection))
     console.print(f"\n{escape(_origin(collection, options['splits_file']))}")
@@ -56,13 +61,46 @@ def check(manifest: Path, full: bool, **options: Any) -> None:
     console.print(f"\nnext: look at them: site-agent data sheet {escape(shlex.quote(str(manifest)))} sheet.png")
 
 
+def _check_new(pairs: Path) -> None:
+    """Raise StorageError where the file is there: it may hold somebody's verdicts."""
+    if os.path.lexists(pairs):
+        raise StorageError(
+            f"{pairs} is there already",
+            cause="it may hold verdicts, and nothing is overwritten unasked",
+            next_step="give another name; --not-same with the earlier file carries its verdicts over",
+        )
+
+
+def _pair_writer(pairs: Path | None) -> Callable[[Comparison], None]:
+    def write(found: Comparison) -> None:
+        if pairs is None:
+            return
+        judged = ((False, found.leaks), (True, found.told_apart))
+        candidates = [
+            Candidate(leak.images, leak.patients, declared)
+            for declared, leaks in judged
+            for leak in leaks
+            if not leak.identical
+        ]
+        write_secret(pairs, format_pairs(candidates).encode())
+        click.echo(
+            f"{pairs} holds {len(candidates)} pairs that look alike. Look at the images of each; where they show two "
+            f"women, write `{DECLARED}` into column verdict. Then name the file: --not-same {pairs}, and not_same "
+            "below [data] in site.toml",
+            err=True,
+        )
+
+    return write
+
+
 def sheet(manifest: Path, picture: Path, count: int, seed: int, **options: Any) -> None:
     """Draw a contact sheet of MANIFEST's images to OUT.png. It shows patients: it must not leave the site."""
     with progress("looking at images") as report:
         collection = index(manifest, seed=seed, on_progress=report, **options)
     drawn = contact_sheet(collection, count, seed)
-    with disk(picture, "write"):
-        drawn.save(picture, format="PNG")
+    encoded = io.BytesIO()
+    drawn.save(encoded, format="PNG")
+    write_secret(picture, encoded.getvalue())
     click.echo(f"{picture} shows up to {count} images of each split; it shows patients, keep it at this site")
 
 
@@ -147,8 +185,16 @@ def _findings(collection: Collection) -> Iterator[tuple[str, Sequence[str]]]:
             [one.told for one in collection.quarantined],
         ),
         (
-            "pictures that several patients share; these stay in one split (if they are one woman, give her one name)",
+            f"pictures that several patients share; these stay in one split ({_advice(collection)})",
             _pairs(collection),
+        ),
+        (
+            f"{len(collection.told_apart)} pairs of images look alike and are declared to show two women",
+            [" and ".join(leak.images) for leak in collection.told_apart],
+        ),
+        (
+            f"{len(collection.without_effect)} declared pairs change nothing; remove them from the file of pairs",
+            collection.without_effect,
         ),
         (
             f"{len(collection.disputed)} images show one picture with contradicting labels; they count as unlabelled",
@@ -162,6 +208,15 @@ def _findings(collection: Collection) -> Iterator[tuple[str, Sequence[str]]]:
     )
     yield from ((remark.heading, remark.items) for remark in remarks(collection))
     yield from ((heading, items) for heading, items in kinds if items)
+
+
+def _advice(collection: Collection) -> str:
+    """Return what to do about pictures that several patients share."""
+    manifest = shlex.quote(str(collection.folder / collection.manifest))
+    return (
+        "if they are one woman, give her one name; if pictures of two women look alike: "
+        f"site-agent data check {manifest} --write-pairs pairs.csv"
+    )
 
 
 def _pairs(collection: Collection) -> list[str]:

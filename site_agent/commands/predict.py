@@ -2,69 +2,114 @@
 
 from __future__ import annotations
 
-import csv
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
-import numpy as np
 
-from fedcervix.errors import DataError
-from fedcervix.plan import Recipe
-from fedcervix.weights import disk
-from site_agent import classifiers
-from site_agent.devices import ready
-from site_agent.finetune import predict as score
+from fedcervix.errors import ConfigError, DataError, ModelError, StorageError
+from fedcervix.files import write_secret
+from fedcervix.manifest import at_most
+from site_agent import classifiers, leak_guard
+from site_agent.cells import path_cell
+from site_agent.classifiers import StoredClassifier
+from site_agent.collection import patients_of
+from site_agent.commands.data import progress
 from site_agent.home import SiteHome
-from site_agent.images import UnreadableError, decode, square
+from site_agent.notices import CSV_NOTE
+from site_agent.picture_files import Listing, list_files
+from site_agent.scoring import Row, Training, csv_text, score_files
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"}
-BATCH_FILES = 64
 
-
-def predict(home: SiteHome, classifier: str, images: tuple[Path, ...], out: Path) -> None:
-    """Write the probability of case of new images (files or folders) to a CSV file.
-
-    CLASSIFIER is the name of a folder below classifiers/ (random, ssl, csfssl, ...), or a path to one.
-    """
+def predict(
+    home: SiteHome, classifier: str, images: tuple[Path, ...], out: Path, manifest: Path | None, *, force: bool
+) -> None:
+    """Write the probability of case of every file named or below a named folder to `out`."""
+    _check_free(out, force=force)
     folder = home.folder / "classifiers" / classifier
     stored = classifiers.read(folder if folder.is_dir() else Path(classifier))
-    files = _files(images)
-    device, network = ready(home.config().hardware).device, stored.build()
-    unreadable = 0
-    with disk(out, "write"), out.open("w", newline="") as handle:
-        rows = csv.writer(handle)
-        rows.writerow(["image", "probability_of_case", "case_at_0.5", "case_at_validation_threshold", "problem"])
-        for start in range(0, len(files), BATCH_FILES):
-            batch = [(file, _read(file, stored.recipe)) for file in files[start : start + BATCH_FILES]]
-            good = [pixels for _, pixels in batch if isinstance(pixels, np.ndarray)]
-            found = iter(score(network, np.stack(good), device=device).tolist() if good else [])
-            for file, pixels in batch:
-                if isinstance(pixels, np.ndarray):
-                    p = float(next(found))
-                    rows.writerow([file, f"{p:.6f}", int(p >= 0.5), int(p >= stored.threshold), ""])
-                else:
-                    unreadable += 1
-                    rows.writerow([file, "", "", "", pixels])
-    click.echo(f"wrote {out}: {len(files) - unreadable} images scored, {unreadable} unreadable, by {stored.start}")
-    click.echo("research use only: these probabilities are no diagnosis")
+    listing = list_files(images)
+    if not listing.files:
+        raise _nothing(listing)
+    patients, training = _patients(home, manifest), _training(home, stored)
+    with progress("scoring images") as report:
+        rows = tuple(score_files(home, stored, listing.files, patients, training, report))
+    write_secret(out, csv_text(stored, rows).encode("utf-8"))
+    for line in _summary(stored, rows, listing.passed_over):
+        click.echo(line)
+    click.echo(f"{CSV_NOTE}\nwrote {path_cell(out)}")
+    if all(row.probability is None for row in rows):
+        raise _none_readable(rows, out)
 
 
-def _files(named: tuple[Path, ...]) -> list[Path]:
-    files: list[Path] = []
-    for path in named:
-        if path.is_dir():
-            files += sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise DataError(f"{path} does not exist", cause="a misspelt path", next_step="ls " + str(path.parent))
-    if not files:
-        raise DataError("no images there", cause=f"looked for {', '.join(sorted(SUFFIXES))}", next_step="name a folder")
-    return files
+def _check_free(out: Path, *, force: bool) -> None:
+    """Raise StorageError where the result cannot be written, before hours are spent on it."""
+    if os.path.lexists(out) and not force:
+        raise StorageError(
+            f"{path_cell(out)} is there already",
+            cause="it holds earlier predictions, and nothing is overwritten unasked",
+            next_step="give another name with --out, or --force to replace it",
+        )
+    parent = out.absolute().parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise StorageError(
+            f"{path_cell(out)} cannot be written",
+            cause=f"{path_cell(parent)} is no folder, or this user may not write there",
+            next_step="give a file in a folder of yours with --out",
+        )
 
 
-def _read(file: Path, recipe: Recipe) -> np.ndarray | str:
+def _patients(home: SiteHome, manifest: Path | None) -> Mapping[Path, str]:
+    """Return the patients of the files that a manifest names; that of the site may be missing."""
+    if manifest is not None:
+        return patients_of(manifest)
     try:
-        return square(decode(file), recipe.image_px, recipe.fit)
-    except UnreadableError as error:
-        return error.reason
+        return patients_of(home.manifest(), home.config().data.ignore_columns)
+    except (ConfigError, DataError) as error:
+        click.echo(f"column patient is empty: {error.what}", err=True)
+        return {}
+
+
+def _training(home: SiteHome, stored: StoredClassifier) -> Training | None:
+    """Return what made the classifier, None where it does not tell (it was copied from another site)."""
+    if home.key_file(leak_guard.KEY).exists():
+        key = leak_guard.site_key(home)
+        try:
+            return Training(key, leak_guard.read(stored.folder, key, next_step=""))
+        except ModelError as error:
+            click.echo(f"column seen_in_training is unknown: {error.what}", err=True)
+    return None
+
+
+def _summary(stored: StoredClassifier, rows: Sequence[Row], passed_over: Mapping[str, int]) -> Iterator[str]:
+    """Yield what a person should know of the file."""
+    problems = [f"{path_cell(row.file)}: {row.problem}" for row in rows if row.problem]
+    yield f"{len(rows)} files: {len(rows) - len(problems)} scored by {stored.start}, {len(problems)} not"
+    yield from (f"  {line}" for line in at_most(problems))
+    counted = [f"{count} {kind}" for kind, count in sorted(passed_over.items()) if count]
+    if counted:
+        yield f"passed over: {', '.join(counted)}"
+    pictures, women = (sum(row.seen == kind for row in rows) for kind in ("picture", "woman"))
+    if pictures or women:
+        yield (
+            f"warning: the classifier was made with {pictures} of these pictures, and with other pictures of the women "
+            f"of {women}: their probabilities say nothing of how well it works (column seen_in_training)"
+        )
+
+
+def _nothing(listing: Listing) -> DataError:
+    counted = ", ".join(f"{count} {kind}" for kind, count in sorted(listing.passed_over.items()) if count)
+    return DataError(
+        "no images there",
+        cause=f"only files that are no pictures: {counted}" if counted else "the folder is empty",
+        next_step="name a folder with JPEG, PNG, TIFF or BMP files",
+    )
+
+
+def _none_readable(rows: Sequence[Row], out: Path) -> DataError:
+    return DataError(
+        f"none of {len(rows)} files can be scored",
+        cause=rows[0].problem,
+        next_step=f"see column problem of {path_cell(out)}",
+    )

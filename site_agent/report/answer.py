@@ -3,7 +3,8 @@
 Rules
 1. The federated start is compared with every start that this hospital can have without a federation: random weights,
    ImageNet weights, contrastive learning on its own images (SSL). "Yes" needs all of these comparisons to be decided
-   for the federated start, SSL among them. One that is decided against it is a "No". Everything else is "not shown".
+   for the federated start, random weights and SSL among them. One that is decided against it is a "No". Everything
+   else is "not shown".
 2. A "Yes" to all needs no correction for the number of comparisons (an intersection-union test: Berger, Technometrics
    24:295, 1982). A "No" is the strictest of several looks, which the page says.
 3. The headline names the start with the highest AUC wherever that is not the federated one.
@@ -25,6 +26,7 @@ from site_agent.report.content import SiteReport
 
 Tone = Literal["helped", "not shown", "harmed", "unknown"]
 
+UNTRAINED = "Random"
 NOT_ALONE = ("CSSL", "CSFSSL", "PPFSSL")
 """families of starts that take images or weights of other hospitals"""
 WOMEN_FOR_THIRD_DIGIT = 100
@@ -112,7 +114,7 @@ def _tone(report: SiteReport) -> Tone:
         return "unknown"
     if "worse" in verdicts:
         return "harmed"
-    decided = all(verdict == "better" for verdict in verdicts) and report.comparison(report.alone) is not None
+    decided = all(verdict == "better" for verdict in verdicts) and not _absent(report)
     return "helped" if decided and not report.differences and not _ahead_by_woman(report) else "not shown"
 
 
@@ -123,6 +125,11 @@ def _own(report: SiteReport) -> tuple[Comparison, ...]:
         for found in report.comparisons
         if found.name == report.federated and not found.versus.startswith(NOT_ALONE)
     )
+
+
+def _absent(report: SiteReport) -> list[str]:
+    """Return the starts without which nothing says whether joining helped, and which were not compared."""
+    return [name for name in (UNTRAINED, report.alone) if report.comparison(name) is None]
 
 
 def _highest(found: Sequence[Evaluation], federated: str) -> Evaluation | None:
@@ -171,8 +178,8 @@ def _why_not_yes(report: SiteReport) -> str:
     """Return why comparisons that were all decided for the federated start are no "Yes"."""
     if report.differences:
         return "the starts differ in more than their weights"
-    if report.comparison(report.alone) is None:
-        return f"there is no start from our own images alone ({report.alone}) to compare with"
+    if _absent(report):
+        return f"{_named(_absent(report))} {'was' if len(_absent(report)) == 1 else 'were'} not compared"
     ahead = _ahead_by_woman(report)
     return f"{ahead.name} is ahead when women are counted, not images" if ahead else "see below"
 

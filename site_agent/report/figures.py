@@ -169,7 +169,7 @@ def loss_curves(histories: Sequence[Losses], *, title: str, line: float | None =
             axes.plot([], [], linewidth=2.4, label=short(history.name), **style)  # one entry in the legend for both
         if line is not None:
             axes.axhline(line, color=INK, linewidth=1, linestyle=(0, (5, 3)), label=f"collapsed ({line:.2f})")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set(xlabel="epoch", ylabel="loss", title=title)
         figure.legend(loc="outside lower left", ncols=3)
         return svg(figure)
@@ -188,7 +188,7 @@ def neighbour_curves(histories: Sequence[Neighbours]) -> str:
             style: dict[str, Any] = {"color": drawn.colour, "linestyle": drawn.dash, "label": short(history.name)}
             axes.plot(range(1, len(y) + 1), y, marker="o", markersize=7.5, markevery=dots, **style)
         axes.axhline(0.5, color=INK, linewidth=1, linestyle=(0, (5, 3)), label="guessing (0.50)")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         low, high = axes.get_ylim()  # at least from .4 to .8: a small change is to look small
         axes.set(
             xlabel="epoch", ylabel="AUC", title="Do neighbours share a label?", ylim=(min(low, 0.4), max(high, 0.8))
@@ -225,7 +225,7 @@ def round_losses(rounds: Sequence[Round], *, line: float | None) -> str:
         if line is not None:
             axes.axhline(line, color=INK, linewidth=1, linestyle=(0, (5, 3)), label=f"collapsed ({line:.2f})")
             axes.legend(loc="best")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set(xlabel="round", ylabel="mean loss of the sites", title="Federated model, validation images")
         return svg(figure)
 

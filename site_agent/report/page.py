@@ -19,7 +19,6 @@ from markupsafe import Markup
 from fedcervix.plan import Recipe
 from site_agent.evaluate import AtThreshold, Evaluation
 from site_agent.intervals import TOO_FEW_WOMEN, Estimate, Women
-from site_agent.neighbours import NEIGHBOURS
 from site_agent.notices import NOT_CALIBRATED, RESEARCH_ONLY
 from site_agent.provenance import Provenance, recipe_digest
 from site_agent.report import figures
@@ -80,6 +79,8 @@ class Missed:
 
 def render(report: SiteReport) -> str:
     """Return the page: self-contained HTML."""
+    from site_agent.neighbours import NEIGHBOURS  # with torch, which the study's report does without
+
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -135,7 +136,7 @@ def _made_of(provenance: Sequence[Provenance]) -> list[MadeOf]:
 
 def _own_digests(found: Provenance) -> Iterable[MadeOf]:
     yield MadeOf("classifier", f"{found.label}, made {found.made_at}", found.weights)
-    yield MadeOf("its start", found.start.origin, found.start.weights)
+    yield MadeOf("its start", found.start.origin if found.start.weights else "random weights", found.start.weights)
 
 
 def _shared_digests(found: Provenance) -> Iterable[MadeOf]:

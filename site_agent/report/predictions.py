@@ -14,12 +14,14 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedcervix.errors import DataError
 from fedcervix.metrics import THRESHOLD_FIXED
+from site_agent.cells import path_cell, text_cell
 from site_agent.notices import CSV_NOTE
 
 RESULTS = {(1, True): "found", (1, False): "missed", (0, True): "false alarm", (0, False): "cleared"}
@@ -33,7 +35,7 @@ IMAGE_COLUMNS = (
     "start",
     "classifier_sha256",
     "probability_of_case",
-    "threshold_validation",
+    "validation_threshold",
     "result_at_0.5",
     "result_at_validation_threshold",
     "note",
@@ -46,7 +48,7 @@ WOMAN_COLUMNS = (
     "start",
     "classifier_sha256",
     "highest_probability_of_case",
-    "threshold_validation",
+    "validation_threshold",
     "result_at_0.5",
     "result_at_validation_threshold",
     "note",
@@ -145,14 +147,15 @@ def women_csv(predictions: Predictions) -> bytes:
 
 def _image_rows(predictions: Predictions, found: Scored) -> Iterator[tuple[object, ...]]:
     for image, score in zip(predictions.images, found.scores.tolist(), strict=True):
-        yield (image.path, image.patient, image.woman, image.label, *_judged(found, image.label, score))
+        names = (path_cell(Path(image.path)), text_cell(image.patient), text_cell(image.woman))
+        yield (*names, image.label, *_judged(found, image.label, score))
 
 
 def _woman_rows(predictions: Predictions, found: Scored) -> Iterator[tuple[object, ...]]:
     for woman in women(predictions.images, found.scores):
         yield (
-            woman.name,
-            "; ".join(woman.patients),
+            text_cell(woman.name),
+            text_cell("; ".join(woman.patients)),
             len(woman.images),
             woman.label,
             *_judged(found, woman.label, woman.score),

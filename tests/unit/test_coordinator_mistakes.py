@@ -197,6 +197,7 @@ def test_an_unknown_site_is_named(home: Home) -> None:
     ("words", "said"),
     [
         (("begin",), "--mode"),
+        (("init", "another"), "two folders are named"),
         (("begin", "--mode", "fedavg"), "csfssl"),
         (("invite",), "SITE"),
         (("status", "a", "b"), "unexpected"),

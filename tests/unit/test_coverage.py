@@ -23,10 +23,17 @@ DRAWS = 300
     ids=str,
 )
 def test_intervals_hold_the_truth(crowd: Crowd) -> None:
-    """Nominal 95 %. Of 300 crowds the standard error is 1.3 %: 91 % is three of them below."""
+    """Nominal 95 %. Of 300 crowds the standard error is 1.3 %: 91 % and 99 % are three of them away."""
     for name, tally in measure(crowd, SIMS, draws=DRAWS, seed=1).items():
-        assert tally.coverage >= 0.91, (name, tally.coverage)
+        assert 0.91 <= tally.coverage <= 0.99, (name, tally.coverage)
         assert tally.none <= 0.1 * SIMS, name
+
+
+def test_intervals_of_several_trainings_hold_the_truth() -> None:
+    """Three seeds that are not equally good. Such intervals are too wide rather than too narrow."""
+    crowd = Crowd(20, 60, images_max=2, alike=0.6, auc=0.75, recall=0.7, seeds=3, apart=0.3)
+    for name, tally in measure(crowd, 100, draws=DRAWS, seed=1).items():
+        assert tally.coverage >= 0.9, (name, tally.coverage)
 
 
 @pytest.mark.parametrize("women", [(1, 1), (1, 3), (2, 10), (7, 60)])

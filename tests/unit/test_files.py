@@ -90,3 +90,21 @@ def test_a_program_keeps_private_what_libraries_and_its_processes_write(tmp_path
     )
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=60)
     assert {path.name: mode(path) for path in tmp_path.iterdir()} == {"a.db": 0o600, "b": 0o700, "c": 0o600}
+
+
+COMMANDS = (
+    "coordinator.cli --home coordinator init",
+    "coordinator.cli --home coordinator invite nhs",
+    "site_agent.cli data phantom nhs --institution nhs --women 4",
+    "site_agent.cli data check nhs/manifest.csv --splits splits/nhs.csv --cache cache",
+    "site_agent.cli data sheet nhs/manifest.csv sheet.png --images 1",
+)
+
+
+def test_all_that_commands_leave_is_their_owners(tmp_path: Path) -> None:
+    """The umask of this process, 000 among others, is theirs."""
+    for command in COMMANDS:
+        subprocess.run([sys.executable, "-m", *command.split()], cwd=tmp_path, check=True, capture_output=True)
+    found = {path.relative_to(tmp_path): (path.is_dir(), mode(path)) for path in tmp_path.rglob("*")}
+    assert len(found) > 20
+    assert {path: how for path, how in found.items() if how not in ((True, 0o700), (False, 0o600))} == {}

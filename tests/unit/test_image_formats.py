@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 import tifffile
 from PIL import Image, ImageOps
@@ -62,6 +63,8 @@ TIFF_KINDS = {
     "inks": Tiff(photometric=INKS),
     "inks, 16 bits": Tiff(bits=16, photometric=INKS),
 }
+PILLOW_READS_IT = int(PIL.__version__.partition(".")[0]) >= 13
+"""grey and a sample that means nothing"""
 COLOURS = {GREY: 1, WHITE_IS_ZERO: 1, RGB: 3, INKS: 4}
 TURNS = {
     1: lambda stored: stored,
@@ -129,7 +132,9 @@ def test_a_tiff_is_what_its_writer_and_a_second_decoder_say_or_unreadable(
         assert second is not None or way.compression == "lzw" or way.fill_order == 2 or kind.bits not in (1, 8, 16)
         if second is not None:
             np.testing.assert_array_equal(second, samples, str(way))
-        if samples.shape[2] == 2 and way.planar:
+        if name == "grey and anything" and not PILLOW_READS_IT:
+            assert refused(tmp_path, data).startswith(("a TIFF of 2 x 8 bits", "grey and another sample"))
+        elif samples.shape[2] == 2 and way.planar:
             assert refused(tmp_path, data) == "grey and another sample in separate planes"
         else:
             found = decoded(tmp_path, data)
@@ -178,6 +183,7 @@ REFUSED = {
     "inks other than CMYK": Tiff(photometric=INKS, tags={332: ("short", (2,))}),
     "TIFF compression 6, which is not read": Tiff(tags={259: ("short", (6,))}),
     "damaged or cut short: the TIFF lacks strips or tiles": Tiff(tags={278: ("long", (3,))}),
+    "damaged: a tile of the TIFF is much larger than the picture": Tiff(tile_px=16, tags={322: ("long", (2**25,))}),
     "a TIFF of 3 x 12 bits (PhotometricInterpretation 2), which is not read": Tiff(bits=12),
     "a TIFF of 1 x 10 bits (PhotometricInterpretation 1), which is not read": Tiff(bits=10, photometric=GREY),
     "a TIFF of 2 x 16 bits (PhotometricInterpretation 1), which is not read": Tiff(

@@ -111,9 +111,16 @@ def test_an_estimate_survives_json():
 
 
 @pytest.mark.parametrize(
-    "parts", [(0.5, None, 0.6, ""), (0.5, None, None, ""), (0.5, 0.4, 0.6, DRAWS_AGREE), (0.5, 0.4, None, DRAWS_AGREE)]
+    "parts",
+    [
+        (0.5, None, 0.6, ""),
+        (0.5, None, None, ""),
+        (0.5, 0.4, 0.6, DRAWS_AGREE),
+        (0.5, 0.4, None, DRAWS_AGREE),
+        (0.25, 0.25, 0.25, ""),
+    ],
 )
-def test_half_an_interval_or_one_without_a_reason_is_impossible(parts):
+def test_half_an_interval_or_one_without_width_or_reason_is_impossible(parts):
     with pytest.raises(ValueError, match="interval"):
         Estimate(*parts)
 

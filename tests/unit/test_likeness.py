@@ -7,8 +7,9 @@ import pytest
 from PIL import Image, ImageFilter
 
 from fedcervix.errors import DataError
-from site_agent.images import Pixels, thumbnail
+from site_agent.images import Pixels
 from site_agent.likeness import Copy, Leak, Sighting, alike, compare
+from site_agent.thumbnails import thumbnail
 
 
 def scene(seed: int) -> Pixels:
@@ -23,8 +24,9 @@ def compressed(pixels: Pixels) -> Pixels:
     return np.asarray(Image.open(raw))
 
 
-def seen(image: str, patient: str, label: int | None, digest: str, thumbnail: bytes = b"") -> Sighting:
-    return Sighting(image, patient, label, digest, thumbnail)
+def seen(image: str, patient: str, label: int | None, digest: str, shown: bytes | None = None) -> Sighting:
+    """A picture that was seen; pictures of different digests show different scenes unless `shown` says otherwise."""
+    return Sighting(image, patient, label, digest, thumbnail(scene(ord(digest))) if shown is None else shown)
 
 
 def test_one_photograph_saved_twice_is_alike() -> None:
@@ -106,3 +108,38 @@ def test_a_photograph_saved_twice_is_a_leak_too_and_both_stay_in_use() -> None:
 def test_three_patients_with_one_picture_are_linked_in_a_chain() -> None:
     found = compare([seen(str(k), patient, None, "x") for k, patient in enumerate("ABC")])
     assert found.links == [("A", "B"), ("B", "C")]
+
+
+def test_pictures_that_show_nothing_make_nobody_one_woman() -> None:
+    """All black pictures have the same pixels; they are pictures of nobody."""
+    found = compare([seen("1", "A", 0, "x", b""), seen("2", "B", 1, "x", b""), seen("3", "C", None, "x", b"")])
+    assert found.leaks == ()
+    assert [copy.image for copy in found.copies] == ["2", "3"]
+
+
+def test_a_declared_pair_links_nobody_and_keeps_its_labels() -> None:
+    first, second = thumbnail(scene(1)), thumbnail(compressed(scene(1)))
+    pictures = [seen("1", "A", 0, "x", first), seen("2", "B", 1, "y", second), seen("3", "C", None, "z", first)]
+    found = compare(pictures, declared=frozenset({frozenset("12")}))
+    assert found.disputed == frozenset()
+    assert [leak.images for leak in found.told_apart] == [("1", "2")]
+    assert [leak.images for leak in found.leaks] == [("1", "3"), ("2", "3")]
+    assert found.without_effect == ()
+
+
+def test_a_pair_is_declared_for_all_copies_of_its_images() -> None:
+    first, second = thumbnail(scene(1)), thumbnail(compressed(scene(1)))
+    pictures = [seen("1", "A", 0, "x", first), seen("2", "B", 1, "y", second), seen("3", "A", 0, "x", first)]
+    found = compare(pictures, declared=frozenset({frozenset("32")}))
+    assert (found.leaks, found.disputed, found.without_effect) == ((), frozenset(), ())
+
+
+def test_a_declared_pair_that_changes_nothing_is_said() -> None:
+    pictures = [seen("1", "A", 0, "x"), seen("2", "B", 1, "x"), seen("3", "C", 1, "y")]
+    found = compare(pictures, declared=frozenset({frozenset("12"), frozenset("13"), frozenset("39")}))
+    assert [leak.images for leak in found.leaks] == [("1", "2")]
+    assert [line.partition(": ")[2] for line in found.without_effect] == [
+        "the files show the same pixels, so they are one picture; remove the row of one",
+        "these pictures do not look alike, or are of one patient",
+        "9 cannot be read, or the manifest does not name it",
+    ]

@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from site_agent.cli import data
 from site_agent.collection import index
-from site_agent.commands.data import data
 from site_agent.quality import CHECKS, remarks
 from site_agent.samples import Decoded, Pixels
 from tests.unit.picture_files import Bmp, Png, Tiff, scene

@@ -7,6 +7,10 @@ import pytest
 
 from fedcervix.manifest import SPLITS
 from site_agent.collection import Collection, index, require
+from site_agent.images import decode
+from site_agent.likeness import alike
+from site_agent.thumbnails import thumbnail
+from tests.unit.scenes import field
 
 FOLDER = Path(os.environ.get("FEDCERVIX_REAL_DATA", Path(__file__).parents[3] / "shared" / "data" / "cervix"))
 
@@ -65,3 +69,13 @@ def test_no_woman_crosses_and_every_collection_can_be_used(collections: dict[str
             require(collection, purpose)
         for split in SPLITS:
             assert {image.label for image in collection.labelled(split)} == {0, 1}
+
+
+@pytest.mark.parametrize("percent", [60, 40])
+def test_a_round_field_links_no_other_women(percent: int) -> None:
+    """Women of whom the whole pictures show that they are one are left out."""
+    one = {"annocerv-023", "annocerv-026", "annocerv-028", "annocerv-087", "annocerv-100"}
+    files = [file for file in sorted((FOLDER / "annocerv" / "images").iterdir()) if file.name[:12] not in one]
+    thumbnails = [thumbnail(field(decode(file), percent)) for file in files]
+    assert all(thumbnails)
+    assert alike(thumbnails, [file.name[:12] for file in files]) == ()

@@ -78,8 +78,22 @@ def test_without_a_start_of_our_own_images_there_is_no_yes() -> None:
     """Better than random weights is not yet a reason to have joined."""
     found = answer(judged({"Random": 0.7, "CSFSSL": 0.9}, {"Random": "better"}))
     assert found.tone == "not shown"
-    assert "there is no start from our own images alone (SSL) to compare with" in found.headline
+    assert found.headline == "Not shown that joining helped: SSL was not compared."
     assert "site-agent pretrain" in " ".join(found.sentences)
+
+
+def test_without_random_weights_there_is_no_yes() -> None:
+    """Its classifier may be damaged, or was never made: it might do better."""
+    found = answer(judged({"SSL": 0.7, "CSFSSL": 0.9}, {"SSL": "better"}))
+    assert (found.tone, found.headline) == (
+        "not shown",
+        "Not shown that joining helped: Random was not compared.",
+    )
+
+
+def test_what_is_not_compared_is_said_and_takes_the_green_away() -> None:
+    found = answer(judged(AHEAD, ALL_BETTER, remarks=("The model CSSL of this site is not compared.",)))
+    assert (found.tone, found.guarded) == ("helped", True)
 
 
 def test_starts_that_differ_in_more_than_their_weights_give_no_yes() -> None:

@@ -60,7 +60,7 @@ def test_every_image_has_a_row_for_every_classifier() -> None:
         "start": "SSL",
         "classifier_sha256": "ab" * 32,
         "probability_of_case": "0.3",
-        "threshold_validation": "0.4",
+        "validation_threshold": "0.4",
         "result_at_0.5": "missed",
         "result_at_validation_threshold": "missed",
         "note": "research only, not a medical device; probabilities are not calibrated",
@@ -86,6 +86,12 @@ def test_every_woman_has_a_row_for_every_classifier() -> None:
         "2",
         "found",
     )
+
+
+def test_no_name_is_calculated_by_a_spreadsheet() -> None:
+    found = Predictions((ScoredImage("=1.jpg", "=1+1", "=1+1", 1),), (Scored("SSL", "", 0.5, np.zeros(1)),))
+    [image], [woman] = rows(images_csv(found)), rows(women_csv(found))
+    assert (image["image"], image["patient"], woman["woman"]) == ("./=1.jpg", "'=1+1", "'=1+1")
 
 
 def test_scores_of_other_images_are_refused() -> None:

@@ -16,12 +16,14 @@ import torch
 
 from cervix_study import card, records
 from cervix_study.export import CARD_FILE, CARD_JSON_FILE, export, network
+from cervix_study.judging import judge
 from cervix_study.records import CELL_FILE, MODEL_FILE, CellRecord
 from cervix_study.released import Released, find
 from cervix_study.tested import Finished
 from fedcervix.errors import ModelError
 from fedcervix.plan import Recipe, parse_recipe
 from site_agent.finetune import build_classifier, predict
+from site_agent.intervals import TOO_FEW_WOMEN, Estimate
 from site_agent.model import apply_weights, build_encoder, load_weights, save_weights, snapshot
 from site_agent.portable import TOLERANCE, _Answers, fixed_pixels, parity, to_onnx
 from tests.unit.synthetic_study import Synthetic, write
@@ -35,7 +37,10 @@ RECIPE = dataclasses.replace(Recipe(), architecture="resnet18", image_px=32)
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A synthetic study in which one federated encoder and its classifier at nhs have weights."""
-    folder = write(tmp_path_factory.mktemp("study"), SMALL)
+    return with_weights(write(tmp_path_factory.mktemp("study"), SMALL))
+
+
+def with_weights(folder: Path) -> Path:
     for record in (of(folder, "encoder"), of(folder, "classifier")):
         place = records.cell_folder(folder, record.key)
         built = (
@@ -149,6 +154,31 @@ def test_the_card_says_what_is_known(classifier: Released, exported: Path):
     assert "Apache-2.0" in text
     assert "images/" not in text
     assert "nhs-test-" not in text
+
+
+def test_card_and_report_print_the_same_intervals(tmp_path: Path):
+    """One classifier, one training: the same numbers to the last digit, by whatever road."""
+    folder = with_weights(write(tmp_path, dataclasses.replace(SMALL, case_women=9, control_women=12)))
+    (judged,) = find(records.cell_folder(folder, of(folder, "classifier").key)).judged
+    findings = judge(Finished.read(folder))
+    site = next(found for found in findings.sites if found.site == judged.site)
+    row = next(scores for scores in site.scores if scores.start == "csfssl")
+    assert judged.evaluation.auc.interval is not None
+    assert judged.evaluation.auc == row.measures["auc"]
+    for name in ("accuracy", "recall", "precision", "f1"):
+        assert getattr(judged.evaluation.fixed, name) == row.measures[name]
+        assert getattr(judged.evaluation.chosen, name) == row.at_validation[name]
+
+
+def test_a_card_of_few_test_women_has_no_interval(classifier: Released, exported: Path):
+    """Four women are cases, six are not."""
+    text = (exported / CARD_FILE).read_text()
+    told = json.loads((exported / CARD_JSON_FILE).read_text())
+    assert told["tests"][0]["auc"] == Estimate.alone(classifier.judged[0].evaluation.auc.value, TOO_FEW_WOMEN).to_json()
+    analyses = text[text.index("## Quantitative analyses") : text.index("## Ethical considerations")]
+    assert "no interval" in analyses
+    assert " to " not in analyses
+    assert "10 women: fewer than 8 test women of a class, so there is no interval. It decides nothing." in text
 
 
 def test_the_card_for_programs_holds_the_same(classifier: Released, exported: Path):

@@ -1,0 +1,191 @@
+"""The command `predict`: a row for every file, and a result that is whole."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image as Pillow
+
+from fedcervix.weights import digest_file
+from site_agent import classifiers, dataset, leak_guard
+from site_agent.cells import path_of
+from site_agent.cli import cli
+from site_agent.finetune import Finetuned, build_classifier
+from site_agent.finetune import predict as score
+from site_agent.home import SiteHome
+from site_agent.model import snapshot
+from site_agent.provenance import Start
+from tests.unit.provenances import provenance
+from tests.unit.test_assemble import SMALL, site
+
+torch.set_num_threads(1)
+
+CPU = torch.device("cpu")
+THRESHOLD = 0.25
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> SiteHome:
+    """A home with a classifier of random weights that was made with the images of its training women."""
+    home, collection = site(tmp_path_factory.mktemp("site"))
+    network, _ = build_classifier(SMALL, 3, None)
+    fitted = Finetuned(snapshot(network), (), 1, "epochs")
+    used = provenance("Random", Start(name="random"), recipe=SMALL)
+    seen = leak_guard.site_key(home).seen(collection.labelled("train"))
+    classifiers.keep(home, "", fitted, used, threshold=THRESHOLD, seen=seen)
+    return home
+
+
+def pixels(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (40, 48, 3), np.uint8)
+
+
+def save(path: Path, kind: str = "PNG", seed: int = 7) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Pillow.fromarray(pixels(seed)).save(path, kind)
+    return path
+
+
+def run(home: SiteHome, *arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli, ["--home", str(home.folder), "predict", "random", *map(str, arguments)])
+
+
+def code(done: Result) -> int:
+    """The exit code of the program: that of the error, where it ended with one."""
+    return int(getattr(done.exception, "exit_code", done.exit_code))
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with out.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_file_has_a_row_whatever_its_name(home: SiteHome, tmp_path: Path) -> None:
+    """The case predict-folder."""
+    folder, out = tmp_path / "images", tmp_path / "p.csv"
+    for name, kind in {"a.png": "PNG", "b.jfif": "JPEG", "c.jpe": "JPEG", "d.dib": "BMP", "f": "JPEG"}.items():
+        save(folder / name, kind)
+    save(folder / "e.webp", "WEBP")
+    (folder / "g.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    (folder / "h.dcm").write_bytes(bytes(128) + b"DICM")
+    save(folder / "really.txt", "PNG")
+    for passed in ("notes.txt", "Thumbs.db", "desktop.ini", ".hidden.png", "table.csv"):
+        (folder / passed).write_text("nothing")
+    done = run(home, folder, "--out", out)
+    found = {Path(row["image"]).name: row for row in rows(out)}
+    assert list(found) == ["a.png", "b.jfif", "c.jpe", "d.dib", "e.webp", "f", "g.HEIC", "h.dcm", "really.txt"]
+    assert {name for name, row in found.items() if row["probability_of_case"]} == {
+        *("a.png", "b.jfif", "c.jpe", "d.dib", "f", "really.txt")
+    }
+    assert found["e.webp"]["problem"] == "a WebP picture: save it as PNG"
+    assert found["g.HEIC"]["problem"] == "a HEIC picture: save it as PNG"
+    assert found["h.dcm"]["problem"] == "a DICOM file: export it as PNG or TIFF"
+    assert "9 files: 6 scored by Random, 3 not" in done.stdout
+    assert "passed over: 1 .csv, 1 .db, 1 .ini, 1 .txt, 1 hidden" in done.stdout
+    assert "not a medical device" in done.stdout
+    assert done.exit_code == 0
+
+
+def test_linked_folders_are_followed_and_a_circle_ends(home: SiteHome, tmp_path: Path) -> None:
+    folder, out = tmp_path / "images", tmp_path / "p.csv"
+    save(folder / "a.png")
+    save(tmp_path / "elsewhere" / "deep" / "b.png")
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "deep" / "back").symlink_to(folder)
+    (folder / "broken.png").symlink_to(tmp_path / "absent")
+    done = run(home, folder, "--out", out)
+    names = [str(Path(row["image"]).relative_to(folder)) for row in rows(out)]
+    assert names == ["a.png", "broken.png", "linked/deep/b.png"]
+    assert rows(out)[1]["problem"] == "no such file"
+    assert "1 folders that were listed already" in done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list any folder")
+def test_a_folder_that_may_not_be_listed_has_a_row(home: SiteHome, tmp_path: Path) -> None:
+    save(tmp_path / "images" / "a.png")
+    closed = tmp_path / "images" / "closed"
+    closed.mkdir(mode=0)
+    run(home, tmp_path / "images", "--out", tmp_path / "p.csv")
+    assert {row["problem"] for row in rows(tmp_path / "p.csv")} == {
+        "",
+        "this folder cannot be listed (Permission denied)",
+    }
+
+
+def test_any_name_can_be_read_back_and_none_is_a_formula(
+    home: SiteHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The case predict-name-not-utf8, and names that a spreadsheet would calculate or break."""
+    monkeypatch.chdir(tmp_path)
+    named = [os.fsdecode(b"b_\xe9.png"), "=cmd|' A0.png", "@x.png", "-1.png", "a\nb.png", "back\\x41.png", 'é,".png']
+    for name in named:
+        save(Path(name))
+    done = CliRunner().invoke(cli, ["--home", str(home.folder), "predict", "random", "--", *named])
+    assert done.exit_code == 0, done.output
+    cells = [row["image"] for row in rows(Path("predictions.csv"))]
+    assert [os.path.normpath(path_of(cell)) for cell in cells] == named
+    assert cells[0] == r"b_\xe9.png"
+    assert not [cell for cell in cells if cell[0] in "=+-@" or not cell.isprintable()]
+    assert all(row["probability_of_case"] for row in rows(Path("predictions.csv")))
+
+
+def test_an_earlier_result_is_kept_unless_asked(home: SiteHome, tmp_path: Path) -> None:
+    image, out = save(tmp_path / "a.png"), tmp_path / "p.csv"
+    out.write_text("earlier")
+    refused = run(home, image, "--out", out)
+    assert (code(refused), out.read_text()) == (8, "earlier")
+    assert run(home, image, "--out", out, "--force").exit_code == 0
+    assert len(rows(out)) == 1
+    assert out.stat().st_mode & 0o777 == 0o600
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "p.csv"]
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_scored(home: SiteHome, tmp_path: Path) -> None:
+    done = run(home, save(tmp_path / "a.png"), "--out", tmp_path / "absent" / "p.csv")
+    assert code(done) == 8
+    assert "scoring images" not in done.stderr
+
+
+def test_where_nothing_can_be_scored_the_file_says_why(home: SiteHome, tmp_path: Path) -> None:
+    (tmp_path / "a.dcm").write_bytes(bytes(128) + b"DICM")
+    assert code(run(home, tmp_path / "a.dcm", "--out", tmp_path / "p.csv")) == 4
+    assert [row["problem"] for row in rows(tmp_path / "p.csv")] == ["a DICOM file: export it as PNG or TIFF"]
+    (tmp_path / "empty").mkdir()
+    assert code(run(home, tmp_path / "empty", "--out", tmp_path / "q.csv")) == 4
+    assert not (tmp_path / "q.csv").exists()
+
+
+def test_the_probabilities_are_those_of_evaluate(home: SiteHome, tmp_path: Path) -> None:
+    """And each row says by which classifier and threshold, whose picture it is, and whether it was trained on."""
+    out, collection = tmp_path / "p.csv", dataset.open_collection(home)
+    test = dataset.labelled(home, collection, SMALL, "test")
+    [stored] = classifiers.all_classifiers(home)
+    evaluated = score(stored.build(), test.pixels, device=CPU)
+    done = run(home, collection.folder, "--out", out)
+    found = {Path(row["image"]).name: row for row in rows(out)}
+    for image, p in zip(collection.labelled("test"), evaluated, strict=True):
+        row = found[image.path]
+        assert float(row["probability_of_case"]) == pytest.approx(float(p), abs=2e-6)
+        assert (row["patient"], row["seen_in_training"]) == (image.patient, "no")
+        assert float(row["validation_threshold"]) == THRESHOLD
+        assert row["case_at_validation_threshold"] == str(int(p >= THRESHOLD))
+        assert row["classifier_sha256"] == digest_file(stored.weights)
+    trained = collection.labelled("train")
+    assert {found[image.path]["seen_in_training"] for image in trained} == {"picture"}
+    assert f"warning: the classifier was made with {len(trained)} of these pictures" in done.stdout
+
+
+def test_another_manifest_names_the_patients_and_their_women_are_known(home: SiteHome, tmp_path: Path) -> None:
+    save(tmp_path / "new.png")
+    (tmp_path / "m.csv").write_text("image,patient\nnew.png,woman-0\n")
+    done = run(home, tmp_path / "new.png", "--out", tmp_path / "p.csv", "--manifest", tmp_path / "m.csv")
+    assert done.exit_code == 0
+    [row] = rows(tmp_path / "p.csv")
+    assert (row["patient"], row["seen_in_training"]) == ("woman-0", "woman")
+    assert "patients" not in done.stderr
