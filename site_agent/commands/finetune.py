@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from fedcervix.plan import Recipe
 from fedcervix.seeds import derive
 from site_agent import classifiers, dataset, leak_guard, models
 from site_agent.archive import utc_now
-from site_agent.collection import Collection
+from site_agent.collection import Collection, Image
 from site_agent.commands.collection import open_images
 from site_agent.commands.setting import Setting, machine_of, reading, site_name
 from site_agent.commands.stopping import command_line, stops
@@ -78,7 +78,10 @@ def _finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str)
     train, valid = (dataset.labelled(home, collection, recipe, split, reading(display)) for split in ("train", "valid"))
     place = Workplace(home, name, used, recipe, machine, collection, train, valid, display)
     chosen = starts or ("random", *_newest(home))
-    _check_labels(home, chosen)
+    own = [models.read(home.models / start) for start in chosen if start not in ("random", "imagenet")]
+    _check_labels(home, own)
+    for model in own:  # before the first one is trained
+        models.check_unseen(home, model, _tested(collection))
     for start in chosen:
         _one(place, _beginning(home, start, recipe, collection))
     click.echo(f"next: {home.command('evaluate')}{f' --set {name}' if name else ''}")
@@ -143,12 +146,11 @@ def _newest(home: SiteHome) -> list[str]:
     return [model.folder.name for model in {model.start: model for model in found}.values()]
 
 
-def _check_labels(home: SiteHome, starts: Sequence[str]) -> None:
+def _check_labels(home: SiteHome, own: Sequence[models.CervixModel]) -> None:
     """Raise ModelError where two starts would make one classifier: a set holds one of each kind."""
-    own = {name: models.read(home.models / name).start for name in starts if name not in ("random", "imagenet")}
-    label, count = max(Counter(own.values()).items(), key=lambda item: item[1], default=("", 0))
+    label, count = max(Counter(model.start for model in own).items(), key=lambda item: item[1], default=("", 0))
     if count > 1:
-        twice = [name for name, found in own.items() if found == label]
+        twice = [model.folder.name for model in own if model.start == label]
         raise ModelError(
             f"{' and '.join(twice)} are both {label}: they would be the same classifier",
             cause="a set holds one classifier of each kind",
@@ -182,9 +184,12 @@ def _digest(state: dict[str, torch.Tensor]) -> str:
     return hashlib.sha256(safetensors.torch.save({name: t.contiguous() for name, t in state.items()})).hexdigest()
 
 
+def _tested(collection: Collection) -> Iterator[Image]:
+    return (image for image in collection.images if image.split == "test")
+
+
 def _from_model(home: SiteHome, model: models.CervixModel, recipe: Recipe, collection: Collection) -> Beginning:
-    test = (image for image in collection.images if image.split == "test")
-    seen = models.check_unseen(home, model, test)
+    seen = models.check_unseen(home, model, _tested(collection))
     if model.recipe.architecture != recipe.architecture:
         raise ModelError(
             f"model {model.folder.name} is a {model.recipe.architecture}, the recipe wants a {recipe.architecture}",
