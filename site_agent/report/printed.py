@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich.console import RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -24,7 +23,7 @@ def printed(report: SiteReport) -> Iterator[RenderableType]:
         yield _standings(found)
         yield _counts(report)
     for line in (*found.missed, *found.caveats, *(f"Missing: {line}" for line in report.unread)):
-        yield Padding(Text(f"- {line}"), (0, 0, 0, 0))
+        yield Text(f"- {line}")
     for line in found.notices:
         yield Text(line)
 
