@@ -33,7 +33,8 @@ from cervix_study.records import (
     write,
 )
 from fedcervix.errors import TrainingError
-from fedcervix.weights import digest_file, disk, sync
+from fedcervix.storage import disk
+from fedcervix.weights import digest_file, sync
 from site_agent.checkpoints import Checkpoints
 
 SPENT_FILE = "spent.json"

@@ -23,7 +23,7 @@ from datetime import datetime
 from pathlib import Path
 
 from fedcervix.files import write_secret
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 
 PAGE_FILE = "report.html"
 RESULTS_FILE = "results.json"
