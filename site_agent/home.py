@@ -174,6 +174,11 @@ class SiteHome:
         """Return a command to type that means this home, whatever is in its path."""
         return f"site-agent --home {shlex.quote(str(self.folder))} {words}".rstrip()
 
+    @property
+    def lock(self) -> Path:
+        """Held by the agent that works on this home."""
+        return self.folder / "lock"
+
     def run_folder(self, run: str) -> Path:
         """Return where this site keeps what it did in a run."""
         return self.folder / "runs" / run
