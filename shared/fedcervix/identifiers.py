@@ -91,6 +91,11 @@ def written_alike(identifiers: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     return tuple(sorted(tuple(sorted(alike)) for alike in sets.values() if len(alike) > 1))
 
 
+def spelling(identifier: str) -> str:
+    """Return what most ways of writing an identifier have in common (rule 1), for one that is met alone."""
+    return _forms(identifier)[0]
+
+
 def _forms(identifier: str) -> tuple[str, str]:
     """Return an identifier with a hyphen for each separator between digits, and without any separator."""
     text = plain(identifier)

@@ -333,7 +333,8 @@ def _damaged(source: str, line: int) -> DataError:
     return DataError(
         f"{source}, line {line}: expected a patient, once, and one of train, valid, test",
         cause="the file was edited by hand or damaged",
-        next_step=f"restore {source} from a backup; without it patients change splits, and test scores are spoilt",
+        next_step=f"restore {source} from a backup; without one, move it away and make every model and classifier of "
+        "this site again, because patients change splits",
     )
 
 
