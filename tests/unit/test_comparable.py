@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -177,6 +178,16 @@ def test_a_damaged_record_costs_one_entry_and_says_how_to_mend_it(clinic: Site, 
     assert any(str(file) in line for line in told.reservations)
     clinic.train(*broken.next_step.split()[3:])
     assert [c.start for c in classifiers.all_classifiers(clinic.home)] == ["Random", "SSL"]
+
+
+def test_a_copy_of_a_classifiers_folder_is_no_second_classifier(clinic: Site) -> None:
+    clinic.train("pretrain")
+    clinic.train("finetune")
+    own = clinic.home.folder / "classifiers"
+    shutil.copytree(own / "ssl", own / "ssl-old")
+    told = comparable(clinic.home, collection_of(clinic))
+    assert [c.start for c in told.stored] == ["Random", "SSL"]
+    assert told.remarks == (f"Not compared: {own / 'ssl-old'} holds the classifier SSL, whose folder is ssl.",)
 
 
 def test_a_damaged_model_costs_one_entry(clinic: Site) -> None:
