@@ -29,11 +29,12 @@ from fedcervix.address import Address
 from fedcervix.allocator import share_memory_among_threads
 from fedcervix.blobs import BlobStore
 from fedcervix.commandline import is_named
-from fedcervix.errors import ConfigError, RunError
+from fedcervix.errors import ConfigError, RunError, StorageError
 from fedcervix.events import SiteRevoked
 from fedcervix.files import write_secret
 from fedcervix.journal import Journal, RunRecord
 from fedcervix.log import logger
+from fedcervix.ownership import open_to_others
 from fedcervix.plan import Mode, differences
 from fedcervix.printing import say
 from fedcervix.rounds import Outcome
@@ -72,6 +73,7 @@ def invite(home: Home, site: str, out: Path | None) -> None:
             next_step=f"add it in {home.config_file}, then invite it",
         )
     out = _invitation_file(site, out)
+    _check_ours(home, site, out)
     now, key = datetime.now(UTC), identity.new_key()
     who = identity.Identity(config.federation.name, "enroll", site)
     authority = home.authority()
@@ -105,6 +107,20 @@ def _invitation_file(site: str, out: Path | None) -> Path:
                 next_step="name another file with --out",
             )
     return out
+
+
+def _check_ours(home: Home, site: str, out: Path) -> None:
+    """Raise StorageError where another user could take the invitation's place with one of theirs."""
+    with disk(out, "read"):
+        found = open_to_others(out.parent)
+    if found is not None:
+        folder, who = found
+        raise StorageError(
+            f"{who} may write in {folder}: no invitation was made",
+            cause="they could put an invitation of their own in its place, and the site would join another federation",
+            next_step=f"chmod go-w {shlex.quote(str(folder))}, or name a file in a folder of yours: "
+            + home.command(f"invite {site} --out ~/{site}.invitation.toml"),
+        )
 
 
 def _is_invitation(file: Path) -> bool:
