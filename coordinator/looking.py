@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 
-import click
-
 from coordinator import history
 from coordinator.home import Home
 from coordinator.terminal import render, runs_table
 from fedcervix.errors import RunError
+from fedcervix.printing import say
 from fedcervix.process import stdout_console
 
 
@@ -27,7 +26,7 @@ def status(home: Home, run: str | None, *, watch: bool, as_json: bool) -> None:
     if document is None or run not in (None, document["run"]):
         document = history.stands(home, run or "", whole=as_json)
     if as_json:
-        click.echo(json.dumps(document, indent=2))
+        say(json.dumps(document, indent=2))
     else:
         stdout_console().print(render(document))
 
@@ -50,7 +49,7 @@ def _watch(home: Home, *, as_json: bool) -> None:
 
     if as_json:
         for document in pictures(home):
-            click.echo(json.dumps(document))
+            say(json.dumps(document))
         return
     with Live(console=stdout_console(), auto_refresh=False) as live:
         for document in pictures(home):
@@ -61,8 +60,8 @@ def runs(home: Home, *, as_json: bool) -> None:
     """List all runs of this home, with mode and outcome."""
     found = history.entries(home)
     if as_json:
-        click.echo(json.dumps([entry.document() for entry in found], indent=2))
+        say(json.dumps([entry.document() for entry in found], indent=2))
     elif not found:
-        click.echo(f"no run has begun here yet; next: {home.command('start --mode csfssl')}")
+        say(f"no run has begun here yet; next: {home.command('start --mode csfssl')}")
     else:
         stdout_console().print(runs_table(found))

@@ -14,6 +14,7 @@ from coordinator.liveness import STOPPED, Line
 from fedcervix.events import SiteFailed
 from fedcervix.pauses import SIGN_S
 from fedcervix.plan import Plan
+from fedcervix.printable import printable
 from fedcervix.rounds import Phase, Presence, Round, Run, Then, Wait, instruction, mean_loss, waits, weights
 
 LINE_CUT = "its line is cut"
@@ -72,7 +73,7 @@ def _shortened(line: dict[str, Any]) -> dict[str, Any]:
 
 def shown(words: str, chars_max: int = REASON_CHARS_MAX) -> str:
     """Return what a site said, cut to a length, without what would move the cursor or begin a line."""
-    plain = "".join(letter if letter.isprintable() else "?" for letter in words)
+    plain = printable(words)
     return plain if len(plain) <= chars_max else f"{plain[: chars_max - 3]}..."
 
 

@@ -13,12 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from fedcervix import identity
 from fedcervix.commandline import meant_here
 from fedcervix.errors import ConfigError, FedcervixError, IdentityError, LinkError
 from fedcervix.files import write_secret, write_whole
+from fedcervix.printing import say
 from fedcervix.rounds import Outcome
 from fedcervix.storage import disk
 from site_agent.home import SiteHome, create
@@ -64,11 +63,11 @@ def join(
     write_secret(home.key_file("site.key"), key)
     write_whole(home.key_file("site.crt"), certificate)
     home.key_file(NEW_KEY).unlink()
-    click.echo(f"joined federation {who.federation} as site {who.name}; certificate until {found.not_after:%Y-%m-%d}")
-    click.echo(f"the invitation is used up: delete {invitation}")
+    say(f"joined federation {who.federation} as site {who.name}; certificate until {found.not_after:%Y-%m-%d}")
+    say(f"the invitation is used up: delete {invitation}")
     if not home.config().data.manifest:
-        click.echo(f"no manifest is named yet: write its path into {home.config_file}, [data] manifest")
-    click.echo(f"next: {home.command('check')}")
+        say(f"no manifest is named yet: write its path into {home.config_file}, [data] manifest")
+    say(f"next: {home.command('check')}")
 
 
 def _ignored(home: SiteHome) -> Sequence[str]:
@@ -114,13 +113,13 @@ def check(home: SiteHome) -> None:
     for name, result in examine(home, datetime.now(UTC), Display().show):
         if isinstance(result, FedcervixError):
             problems.append(result)
-            click.echo(f"FAILED  {name}: {meant_here(result.explain())}")
+            say(f"FAILED  {name}: {meant_here(result.explain())}")
         else:
-            click.echo(f"ok      {name}: {result}")
+            say(f"ok      {name}: {result}")
     if problems:
-        click.echo(f"{_failed(len(problems))} and run check again", err=True)
+        say(f"{_failed(len(problems))} and run check again", err=True)
         sys.exit(problems[0].exit_code)
-    click.echo(f"everything a run needs is there; next: {home.command()}")
+    say(f"everything a run needs is there; next: {home.command()}")
 
 
 def _failed(count: int) -> str:
