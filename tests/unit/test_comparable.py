@@ -13,7 +13,7 @@ from cervix_study.released import find
 from fedcervix.errors import ModelError
 from site_agent import classifiers, dataset, models
 from site_agent.comparable import comparable
-from tests.unit.sites import Site, site
+from tests.unit.sites import Site, plan_of, site
 
 torch.set_num_threads(1)
 
@@ -143,9 +143,21 @@ def test_named_models_and_sets_stand_beside_the_others(clinic: Site) -> None:
     clinic.train(*refused.value.next_step.split()[3:])
 
 
+def test_a_run_that_only_has_the_name_of_a_local_model_is_not_in_its_way(clinic: Site) -> None:
+    """A coordinator that called its run `ssl` once kept the site from pretraining."""
+    clinic.take_part("ssl", plan_of(1))
+    clinic.train("pretrain")
+    assert [m.folder.name for m in models.all_models(clinic.home)] == ["ssl"]
+
+
+def test_a_local_model_is_not_named_like_a_run(clinic: Site) -> None:
+    with pytest.raises(AssertionError, match="named like a run"):
+        clinic.train("pretrain", "--name", "20300101-000000-csfssl-00000000")
+
+
 def test_a_run_takes_no_name_of_what_the_site_makes(clinic: Site) -> None:
     clinic.federate("ssl", 1)
-    with pytest.raises(ModelError, match="is for the model of run ssl") as refused:
+    with pytest.raises(ModelError, match="holds the model of run ssl") as refused:
         clinic.train("pretrain")
     clinic.run(*refused.value.next_step.split()[3:])
     assert sorted(m.folder.name for m in models.all_models(clinic.home)) == ["ssl", "ssl-local"]
