@@ -58,7 +58,14 @@ def test_a_clock_that_goes_back_forgives_nothing(tmp_path: Path) -> None:
     assert account.spend(file, POLICY, Spent(runs=1), NOW - timedelta(days=300)) != []
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"yesterday": {}}', '{"2030-03-31": {"runs": -1}}', "[" * 100_000])
+@pytest.mark.parametrize("content", [b"", b"\0\0\0"])
+def test_a_power_cut_costs_the_count_and_not_the_next_run(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "account.json"
+    file.write_bytes(content)
+    assert account.spend(file, POLICY, Spent(runs=1), NOW) == []
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"yesterday": {}}', '{"2030-03-31": {"runs": -1}}', "[" * 100_000])
 def test_a_damaged_account_is_said_as_such(tmp_path: Path, text: str) -> None:
     file = tmp_path / "account.json"
     file.write_text(text)

@@ -245,7 +245,7 @@ def test_a_finished_run_does_not_go_on(site: Site) -> None:
 
 
 def test_an_unfinished_run_keeps_its_plan_over_a_restart(site: Site) -> None:
-    """Before: a restarted agent took the new plan for an old run."""
+    """This held before."""
     interrupted(site)
     site.attach(TRAIN, seed=7)
     assert isinstance(site.end(), RemoteError)
