@@ -31,6 +31,9 @@ TEMPLATE = "page.html.j2"
 STYLE = "style.css"
 LISTED_MAX = 200
 """At most so many set-aside images or missed women are named on the page; the rest are counted."""
+ROUNDS_LISTED_MAX = 200
+SITES_LISTED_MAX = 32
+"""At most so many rounds (the last ones) and sites (the first ones) have a row and a column in the table of rounds."""
 WIDE_FROM_SITES = 4
 """From so many sites on, the table of rounds is wider than a small screen: it says so."""
 COLUMNS = {
@@ -99,7 +102,9 @@ def render(report: SiteReport) -> str:
         census=_census(report.census),
         census_total=_total(report.census),
         listed_max=LISTED_MAX,
-        roster=_roster(report.rounds),
+        roster=(roster := _roster(report.rounds))[:SITES_LISTED_MAX],
+        sites_unlisted=len(roster[SITES_LISTED_MAX:]),
+        rounds_listed_max=ROUNDS_LISTED_MAX,
         wide_from_sites=WIDE_FROM_SITES,
         absences=_absences(report.rounds),
         recipe=recipe_rows(report.recipe),
