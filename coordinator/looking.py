@@ -7,13 +7,15 @@ import json
 from coordinator import history
 from coordinator.home import Home
 from coordinator.terminal import render, runs_table
+from fedcervix.errors import RunError
 from fedcervix.printing import say
 from fedcervix.process import stdout_console
 
 
 def status(home: Home, run: str | None, *, watch: bool, as_json: bool) -> None:
     """Show who does what, since when, until when."""
-    if watch and run is None:
+    if watch:
+        _check_watched(home, run)
         _watch(home, as_json=as_json)
         return
     document = None
@@ -27,6 +29,17 @@ def status(home: Home, run: str | None, *, watch: bool, as_json: bool) -> None:
         say(json.dumps(document, indent=2))
     else:
         stdout_console().print(render(document))
+
+
+def _check_watched(home: Home, run: str | None) -> None:
+    """Raise RunError where the run that is named is not the one that is watched: an ended run does not change."""
+    newest = next(reversed(history.entries(home)), None)
+    if run is not None and (newest is None or newest.run != run):
+        raise RunError(
+            f"run {run} cannot be watched",
+            cause="it has ended, and does not change any more",
+            next_step=home.command(f"status {run}"),
+        )
 
 
 def _watch(home: Home, *, as_json: bool) -> None:

@@ -113,9 +113,14 @@ def _lost(line: Line | None) -> tuple[str, float | None]:
     return NOT_BACK if line.cut_for_s is None else LINE_CUT, line.cut_for_s
 
 
+GETS_READY = "connected, and checks its images and hardware before it is ready"
+
+
 def _wait(wait: Wait, site: dict[str, Any]) -> dict[str, Any]:
     """Who is waited for; one that works, but whose line is cut, for no longer than its lease."""
     down, reason = bool(site["line"]), shown(wait.reason, WAIT_CHARS_MAX)
+    if site["presence"] == Presence.ABSENT.value and site["connected"]:
+        reason = GETS_READY
     return {
         "site": wait.site,
         "reason": f"{reason}; {site['line']}" if down else reason,

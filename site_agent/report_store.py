@@ -22,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 
 from fedcervix.files import aside, write_secret
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 
 PAGE_FILE = "report.html"
 RESULTS_FILE = "results.json"

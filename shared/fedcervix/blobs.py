@@ -22,7 +22,8 @@ from io import FileIO
 from pathlib import Path
 
 from fedcervix.errors import RemoteError, StorageError
-from fedcervix.weights import WriteAhead, disk, sync
+from fedcervix.storage import disk
+from fedcervix.weights import WriteAhead, sync
 
 CHUNK_BYTES = 1 << 19
 """read at once"""

@@ -10,7 +10,7 @@ from fedcervix.errors import ConfigError, DataError, ModelError, StorageError
 from fedcervix.files import write_secret
 from fedcervix.manifest import at_most
 from fedcervix.printing import say
-from site_agent import classifiers, leak_guard
+from site_agent import archive, classifiers, leak_guard
 from site_agent.cells import path_cell
 from site_agent.classifiers import StoredClassifier
 from site_agent.collection import patients_of
@@ -26,11 +26,11 @@ def predict(
 ) -> None:
     """Write the probability of case of every file named or below a named folder to `out`."""
     _check_free(out, force=force)
-    folder = home.folder / "classifiers" / classifier
-    stored = classifiers.read(folder if folder.is_dir() else Path(classifier))
+    stored = _stored(home, classifier)
     listing = list_files(images)
     if not listing.files:
         raise _nothing(listing)
+    _check_no_picture(out, listing)
     patients, training = _patients(home, manifest), _training(home, stored)
     with progress("scoring images") as report:
         rows = tuple(score_files(home, stored, listing.files, patients, training, report))
@@ -44,6 +44,12 @@ def predict(
 
 def _check_free(out: Path, *, force: bool) -> None:
     """Raise StorageError where the result cannot be written, before hours are spent on it."""
+    if out.exists() and not out.is_file():
+        raise StorageError(
+            f"{path_cell(out)} is no file that can be replaced",
+            cause="a device, a pipe or a folder has this name",
+            next_step="give the name of a new file with --out",
+        )
     if os.path.lexists(out) and not force:
         raise StorageError(
             f"{path_cell(out)} is there already",
@@ -56,6 +62,32 @@ def _check_free(out: Path, *, force: bool) -> None:
             f"{path_cell(out)} cannot be written",
             cause=f"{path_cell(parent)} is no folder, or this user may not write there",
             next_step="give a file in a folder of yours with --out",
+        )
+
+
+def _stored(home: SiteHome, classifier: str) -> StoredClassifier:
+    """Return the classifier of a name or path. Raises ModelError."""
+    named = classifiers.folder_of(home) / classifier
+    folder = named if named.is_dir() else Path(classifier)
+    if not (folder / classifiers.RECORD).exists() and not (folder / classifiers.WEIGHTS).exists():
+        records = archive.entries(classifiers.folder_of(home), classifiers.RECORD)
+        here = ", ".join(str(place.relative_to(classifiers.folder_of(home))) for place in records)
+        raise ModelError(
+            f"there is no classifier {path_cell(Path(classifier))}",
+            cause=f"the classifiers here: {here}" if here else "none was fine-tuned yet",
+            next_step=home.command("history" if here else "finetune"),
+        )
+    return classifiers.read(folder)
+
+
+def _check_no_picture(out: Path, listing: Listing) -> None:
+    """Raise StorageError where the result would take the place of a picture that is to be scored."""
+    real = os.path.realpath(out)
+    if out.exists() and any(os.path.realpath(found.path) == real for found in listing.files):
+        raise StorageError(
+            f"{path_cell(out)} is one of the files to be scored: the result would replace it",
+            cause="--out names a file below IMAGES",
+            next_step="give another name with --out",
         )
 
 
