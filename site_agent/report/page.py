@@ -17,6 +17,7 @@ import jinja2
 from markupsafe import Markup
 
 from fedcervix.plan import Recipe
+from fedcervix.printable import on_a_page
 from site_agent.evaluate import AtThreshold, Evaluation
 from site_agent.intervals import TOO_FEW_WOMEN, Estimate, Women
 from site_agent.notices import NOT_CALIBRATED, RESEARCH_ONLY
@@ -85,7 +86,11 @@ def render(report: SiteReport) -> str:
     from site_agent.neighbours import NEIGHBOURS  # with torch, which the study's report does without
 
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=on_a_page,
     )
     environment.filters.update(three=three)
     environment.globals.update(number=number, counted=counted, threshold=threshold)
