@@ -183,7 +183,7 @@ def _leaks(data: Data, sites: Iterable[str]) -> dict[str, int]:
 def _judged(study: Path, record: CellRecord, cells: Mapping[str, CellRecord]) -> Iterable[Judged]:
     """Yield the test of a classifier, or of the opened ones that begin from a cervix model with all labels."""
     opened = {found.key for found in records.read_selection(study).opened}
-    own = [record] if record.classifier else [r for r in cells.values() if record.key in r.cell.inputs]
+    own = [record] if record.classifier else [r for r in cells.values() if _began_from(r, record)]
     for found in own:
         plain = found.cell.control == "none" and found.cell.label_fraction == 1
         if found.classifier and found.key in opened and (plain or found is record):
@@ -199,6 +199,12 @@ def _judged(study: Path, record: CellRecord, cells: Mapping[str, CellRecord]) ->
                     seed=0,
                 ),
             )
+
+
+def _began_from(found: CellRecord, encoder: CellRecord) -> bool:
+    """Say whether a cell began from these very weights: the encoder may have been trained again since."""
+    weights = encoder.encoder.model if encoder.encoder else ""
+    return encoder.key in found.cell.inputs and found.provenance.details.get("start_sha256") == weights
 
 
 def _predictability(record: CellRecord, cells: Mapping[str, CellRecord]) -> float | None:

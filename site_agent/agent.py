@@ -348,7 +348,7 @@ class Agent:
         self._plan, self._spool, self._kept = plan, spool, spool.kept()
         self._abandoned.set()
         self._abandoned = threading.Event()
-        if self._kept != session.Kept():  # it has worked for this run
+        if self._kept != session.Kept() or spool.history():  # it has worked for this run
             self._examined.add(spool.folder.name)
         self._session = session.resumed(self._site, self._kept)
 

@@ -54,7 +54,7 @@ from site_agent.images import PIXELS_MAX, Progress, UnreadableError, each, opene
 from site_agent.likeness import Comparison, Copy, Leak, Sighting, compare
 from site_agent.looks import Look, read_looks, write_looks
 from site_agent.not_same import read_pairs
-from site_agent.quality import remarks
+from site_agent.quality import oddities
 from site_agent.thumbnails import thumbnail
 
 Purpose = Literal["pretrain", "finetune", "evaluate"]
@@ -461,7 +461,7 @@ def _look(path: Path, known: Look | None, pixels_max: int) -> Look | str:
             return known
         with opened(path, pixels_max=pixels_max) as found:
             digest, small = pixel_digest(found.pixels), thumbnail(found.pixels)
-            return Look(now.st_size, now.st_mtime_ns, digest, small, remarks(found))
+            return Look(now.st_size, now.st_mtime_ns, digest, small, oddities(found))
     except UnreadableError as error:
         return error.reason
     except (OSError, ValueError):  # ValueError: a name that the machine's locale cannot write
@@ -471,7 +471,7 @@ def _look(path: Path, known: Look | None, pixels_max: int) -> Look | str:
 def _odd_images(looks: Sequence[tuple[Row, Look | str]]) -> dict[str, tuple[str, ...]]:
     found: dict[str, list[str]] = {}
     for row, look in looks:
-        for name in look.remarks if isinstance(look, Look) else ():
+        for name in look.oddities if isinstance(look, Look) else ():
             found.setdefault(name, []).append(row.image)
     return {name: tuple(images) for name, images in found.items()}
 

@@ -26,7 +26,7 @@ class Comparable:
     """the models that they started from, in the same order; not Random, not ImageNet"""
     differences: tuple[str, ...]
     """in what they differ beside their starts, a sentence each: then nothing is shown of the starts"""
-    remarks: tuple[str, ...] = ()
+    reservations: tuple[str, ...] = ()
     """what is not compared, and why, a sentence each"""
 
     @property
@@ -51,8 +51,8 @@ def comparable(home: SiteHome, collection: Collection, *, name: str = "", run: s
         federated=next((one for one in stored if one.provenance is about), None),
         starts=tuple(model for one in stored for model in kept if model.digest == one.provenance.start.weights),
         differences=provenance.differences(told, known, run),
-        remarks=(
-            *provenance.remarks(told, known, run),
+        reservations=(
+            *provenance.reservations(told, known, run),
             *(f"Not compared: {error.what}." for error in (*broken, *lost)),
         ),
     )

@@ -11,7 +11,7 @@ runs/RUN/             what this site did in a run, and the checkpoint of a round
 models/               cervix models, each with whose images made it
 classifiers/          fine-tuned classifiers, each with its provenance
 history/              earlier models, classifiers and choices: nothing is overwritten
-reports/              HTML pages and results.json; they hold images and stay here
+reports/DATE-NAME/    a report with its numbers and predictions; they hold images, name patients and stay here
 instances.json        which processes of the agent ran here last
 incidents/            full traces of failures; they stay here
 untold/               scrubbed reports of failures that the coordinator has not heard yet
@@ -173,6 +173,11 @@ class SiteHome:
     def command(self, words: str = "") -> str:
         """Return a command to type that means this home, whatever is in its path."""
         return f"site-agent --home {shlex.quote(str(self.folder))} {words}".rstrip()
+
+    @property
+    def lock(self) -> Path:
+        """Held by the agent that works on this home."""
+        return self.folder / "lock"
 
     def run_folder(self, run: str) -> Path:
         """Return where this site keeps what it did in a run."""

@@ -25,7 +25,7 @@ from fedcervix.errors import ModelError, StorageError
 from fedcervix.files import write_secret
 from fedcervix.identifiers import spelling
 from fedcervix.plan import canonical_json
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 
 if TYPE_CHECKING:
     from site_agent.collection import Image

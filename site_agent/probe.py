@@ -15,6 +15,7 @@ from typing import Any
 from fedcervix import identity
 from fedcervix.errors import FedcervixError, PolicyError
 from fedcervix.extras import lacking
+from fedcervix.locks import is_held
 from fedcervix.plan import Plan
 from site_agent import hardware
 from site_agent.home import SiteHome
@@ -110,8 +111,11 @@ def _training(home: SiteHome, plan: Plan | None, show: Show) -> Iterator[Row]:
     """Look at the images, and try a step of the plan, in a worker process that ends with this."""
     worker = Worker(home, "site")
     on_progress = functools.partial(_show_progress, show)
+    if is_held(home.lock):
+        yield "training", "no step was tried: an agent is at work on this home, and needs the memory"
+        plan = None
     try:
-        yield from worker.examine(plan, on_progress, threading.Event()).lines()
+        yield from worker.examine(plan, on_progress, threading.Event(), waits=False).lines()
     except FedcervixError as error:
         yield "training", error
     finally:

@@ -288,7 +288,7 @@ def differences(tuned: Sequence[Provenance], kept: Sequence[KeptModel] = (), run
     return (*said, *_precisions(tuned))
 
 
-def remarks(tuned: Sequence[Provenance], kept: Sequence[KeptModel] = (), run: str = "") -> tuple[str, ...]:
+def reservations(tuned: Sequence[Provenance], kept: Sequence[KeptModel] = (), run: str = "") -> tuple[str, ...]:
     """Return, in sentences, what a reader should know of the choice of classifiers; it makes no score wrong."""
     inputs = [line for found in tuned for line in _input_difference(found)]
     return (*inputs, *_left_out(tuned, kept), *_newer_run(headline(tuned, kept, run), kept))

@@ -93,7 +93,7 @@ CHECKS: Final = (
 )
 
 
-def remarks(picture: Decoded) -> tuple[str, ...]:
+def oddities(picture: Decoded) -> tuple[str, ...]:
     """Return the names of the checks that hold for a picture."""
     step = max(1, min(picture.pixels.shape[:2]) // SAMPLE_PX)
     sample = np.ascontiguousarray(picture.pixels[::step, ::step].transpose(2, 0, 1)).reshape(3, -1)

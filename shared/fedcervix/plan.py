@@ -34,6 +34,7 @@ RingResult = Literal["last", "cycle-average"]
 Compression = Literal["none", "bfloat16", "int8"]
 
 SITE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+PROFILE_NAME = re.compile(r"[a-z0-9_-]{1,40}")
 """A site is named like one label of a host name: 1-63 of a-z, 0-9 and inner hyphens."""
 
 SITES_MAX = 256
@@ -243,6 +244,7 @@ class Plan:
         check(len(self.sites) >= 1, "a plan names at least one site")
         check(len(self.sites) <= SITES_MAX, f"a plan names at most {SITES_MAX} sites; found {len(self.sites)}")
         check(len(set(self.sites)) == len(self.sites), "a plan names each site once")
+        check(PROFILE_NAME.fullmatch(self.profile) is not None, "a profile's name has a-z, 0-9, - and _, at most 40")
         for site in self.sites:
             check(SITE_NAME.fullmatch(site) is not None, f"not a site name: {site!r} (a-z, 0-9, inner hyphens)")
         check(

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import safetensors.torch
 import torch
 
 from fedcervix.errors import ModelError
 from fedcervix.metrics import best_threshold
 from fedcervix.plan import Recipe
+from fedcervix.printing import say
 from fedcervix.seeds import derive
 from site_agent import classifiers, dataset, leak_guard, models
 from site_agent.archive import utc_now
@@ -73,17 +73,18 @@ def finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str) 
 def _finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str) -> None:
     machine, display = machine_of(home, used.recipe), Display()
     recipe = settled(used.recipe, machine.device, home.cache)
-    click.echo(f"fine-tuning on {machine.device} in {recipe.precision}, recipe of {used.source}", err=True)
+    say(f"fine-tuning on {machine.device} in {recipe.precision}, recipe of {used.source}", err=True)
     collection = open_images(home, display)
     train, valid = (dataset.labelled(home, collection, recipe, split, reading(display)) for split in ("train", "valid"))
     place = Workplace(home, name, used, recipe, machine, collection, train, valid, display)
     chosen = starts or ("random", *_newest(home))
-    _check_labels(home, chosen)
-    for model in _models(home, chosen):
+    own = _models(home, chosen)
+    _check_labels(home, own)
+    for model in own:
         _check_start(home, model, recipe, collection)  # before the first classifier takes another's place
     for start in chosen:
         _one(place, _beginning(home, start, recipe, collection))
-    click.echo(f"next: {home.command('evaluate')}{f' --set {name}' if name else ''}")
+    say(f"next: {home.command('evaluate')}{f' --set {name}' if name else ''}")
 
 
 def _one(place: Workplace, beginning: Beginning) -> None:
@@ -109,7 +110,7 @@ def _one(place: Workplace, beginning: Beginning) -> None:
     scores = predict(classifier, place.valid.pixels, device=place.machine.device)
     kept = _keep(place, beginning, fitted, float(best_threshold(place.valid.labels, scores)))
     best = fitted.history[fitted.best_epoch - 1]
-    click.echo(
+    say(
         f"{beginning.label}: kept epoch {fitted.best_epoch} of {len(fitted.history)}, "
         f"validation loss {best.valid_loss:.4f}, threshold {kept.threshold:.3g}: {kept.folder}"
     )
@@ -141,16 +142,15 @@ def _newest(home: SiteHome) -> list[str]:
     """Return the newest model of each kind: an older federation's result is not fine-tuned again by default."""
     found, broken = models.found(home)
     for error in broken:
-        click.echo(f"left out: {error.explain()}", err=True)
+        say(f"left out: {error.explain()}", err=True)
     return [model.folder.name for model in {model.start: model for model in found}.values()]
 
 
-def _check_labels(home: SiteHome, starts: Sequence[str]) -> None:
+def _check_labels(home: SiteHome, own: Sequence[models.CervixModel]) -> None:
     """Raise ModelError where two starts would make one classifier: a set holds one of each kind."""
-    own = {model.folder.name: model.start for model in _models(home, starts)}
-    label, count = max(Counter(own.values()).items(), key=lambda item: item[1], default=("", 0))
+    label, count = max(Counter(model.start for model in own).items(), key=lambda item: item[1], default=("", 0))
     if count > 1:
-        twice = [name for name, found in own.items() if found == label]
+        twice = [model.folder.name for model in own if model.start == label]
         raise ModelError(
             f"{' and '.join(twice)} are both {label}: they would be the same classifier",
             cause="a set holds one classifier of each kind",

@@ -6,11 +6,10 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import click
-
 from fedcervix.errors import ConfigError, DataError, ModelError, StorageError
 from fedcervix.files import write_secret
 from fedcervix.manifest import at_most
+from fedcervix.printing import say
 from site_agent import archive, classifiers, leak_guard
 from site_agent.cells import path_cell
 from site_agent.classifiers import StoredClassifier
@@ -37,8 +36,8 @@ def predict(
         rows = tuple(score_files(home, stored, listing.files, patients, training, report))
     write_secret(out, csv_text(stored, rows).encode("utf-8"))
     for line in _summary(stored, rows, listing.passed_over):
-        click.echo(line)
-    click.echo(f"{CSV_NOTE}\nwrote {path_cell(out)}")
+        say(line)
+    say(f"{CSV_NOTE}\nwrote {path_cell(out)}")
     if all(row.probability is None for row in rows):
         raise _none_readable(rows, out)
 
@@ -99,7 +98,7 @@ def _patients(home: SiteHome, manifest: Path | None) -> Mapping[Path, str]:
     try:
         return patients_of(home.manifest(), home.config().data.ignore_columns)
     except (ConfigError, DataError) as error:
-        click.echo(f"column patient is empty: {error.what}", err=True)
+        say(f"column patient is empty: {error.what}", err=True)
         return {}
 
 
@@ -110,7 +109,7 @@ def _training(home: SiteHome, stored: StoredClassifier) -> Training | None:
         try:
             return Training(key, leak_guard.read(stored.folder, key, next_step=""))
         except ModelError as error:
-            click.echo(f"column seen_in_training is unknown: {error.what}", err=True)
+            say(f"column seen_in_training is unknown: {error.what}", err=True)
     return None
 
 

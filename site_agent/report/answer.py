@@ -99,7 +99,7 @@ def answer(report: SiteReport) -> Answer:
         sentences=tuple(_sentences(report, tone)),
         standings=_standings(report),
         missed=tuple(line for found in _told(report) for line in missed(found, _by_woman(report, found.name))),
-        caveats=(*_contradictions(report), *report.differences, *report.remarks, *_run_caveats(report)),
+        caveats=(*_contradictions(report), *report.differences, *report.reservations, *_run_caveats(report)),
     )
 
 

@@ -55,6 +55,8 @@ class SetAside:
     duplicates: int = 0
     """images that are a copy of another one of the same patient"""
     leaks: tuple[Leak, ...] = ()
+    remarks: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """(what should be known of the manifest or the pictures, the patients, columns or images concerned)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,7 @@ class SiteReport:
     predictions: Predictions | None = None
     differences: tuple[str, ...] = ()
     """in what the compared classifiers differ beside their starts, one sentence each"""
-    remarks: tuple[str, ...] = ()
+    reservations: tuple[str, ...] = ()
     """what of this site is not compared here, one sentence each"""
     provenance: tuple[Provenance, ...] = ()
     """to what the numbers of each evaluation belong"""

@@ -49,6 +49,7 @@ def to_json(report: SiteReport) -> dict[str, Any]:
         "headline": found.headline,
         "missed": list(found.missed),
         "differences": list(report.differences),
+        "reservations": list(report.reservations),
         "provenance": [one.to_json() for one in report.provenance],
         "interval_level": LEVEL,
         "versions": dict(report.versions),

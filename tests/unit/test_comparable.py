@@ -56,7 +56,9 @@ def test_on_request_the_report_is_about_the_older_run_and_says_so(clinic: Site) 
     told = comparable(clinic.home, collection_of(clinic), run="run-one")
     assert told.run == "run-one"
     assert told.differences == ()
-    assert told.remarks == ("This report is about run run-one. The model of run run-two is newer and is not in it.",)
+    assert told.reservations == (
+        "This report is about run run-one. The model of run run-two is newer and is not in it.",
+    )
     with pytest.raises(ModelError, match="no classifier here was fine-tuned from run run-two") as refused:
         comparable(clinic.home, collection_of(clinic), run="run-two")
     clinic.train(*refused.value.next_step.split()[3:])
@@ -173,7 +175,7 @@ def test_a_damaged_record_costs_one_entry_and_says_how_to_mend_it(clinic: Site, 
     assert [c.start for c in found] == ["Random"]
     assert str(file) in broken.what
     told = comparable(clinic.home, collection_of(clinic))
-    assert any(str(file) in line for line in told.remarks)
+    assert any(str(file) in line for line in told.reservations)
     clinic.train(*broken.next_step.split()[3:])
     assert [c.start for c in classifiers.all_classifiers(clinic.home)] == ["Random", "SSL"]
 
@@ -195,7 +197,7 @@ def test_a_damaged_model_costs_one_entry(clinic: Site) -> None:
     [found], [broken] = models.found(clinic.home)
     assert (found.folder.name, "run-two/record.json" in broken.what) == ("run-one", True)
     assert "left out" in clinic.train("finetune").output
-    assert any("run-two/record.json" in line for line in comparable(clinic.home, collection_of(clinic)).remarks)
+    assert any("run-two/record.json" in line for line in comparable(clinic.home, collection_of(clinic)).reservations)
 
 
 def test_results_name_the_digests_of_what_they_belong_to(clinic: Site) -> None:

@@ -139,7 +139,7 @@ def test_a_tiff_is_what_its_writer_and_a_second_decoder_say_or_unreadable(
         else:
             found = decoded(tmp_path, data)
             np.testing.assert_allclose(found.pixels, meant(samples, way), atol=2, err_msg=str(way))
-            assert kind.bits < 8 or not quality.remarks(found)
+            assert kind.bits < 8 or not quality.oddities(found)
 
 
 def test_alpha_that_is_multiplied_already_is_not_multiplied_again(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_of_several_pages_the_first_is_taken_and_that_is_said(tmp_path: Path) ->
         pages[0].save(raw, "TIFF", save_all=True, append_images=pages[1:], **options)
         found = decoded(tmp_path, raw.getvalue())
         np.testing.assert_array_equal(found.pixels, pages[0])
-        assert quality.remarks(found) == ("pages",)
+        assert quality.oddities(found) == ("pages",)
 
 
 # --- PNG -----------------------------------------------------------------------------------------------------------
@@ -321,7 +321,7 @@ def test_a_png_that_states_its_bits_is_scaled_by_them(tmp_path: Path, bits: int,
     for stored in (samples, samples << (16 - bits), filled):
         found = decoded(tmp_path, Png(bits=16, colour=colour, chunks=stated).of(stored.astype(np.uint16)))
         np.testing.assert_allclose(found.pixels, on_black(samples, bits), atol=2)
-        assert quality.remarks(found) == ()
+        assert quality.oddities(found) == ()
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -369,9 +369,9 @@ def test_pictures_that_use_a_sixteenth_of_their_range_are_counted(tmp_path: Path
         extra = (2,) if channels == 4 else ()
         for planar in (False, True)[:channels]:
             tiff = Tiff(bits=16, photometric=photometric, planar=planar, extra=extra).of(samples)
-            assert quality.remarks(decoded(tmp_path, tiff)) == ("narrow",)
+            assert quality.oddities(decoded(tmp_path, tiff)) == ("narrow",)
         png = Png(bits=16, colour={1: "grey", 3: "rgb", 4: "rgb alpha"}[channels]).of(samples)
-        assert quality.remarks(decoded(tmp_path, png)) == ("narrow",)
+        assert quality.oddities(decoded(tmp_path, png)) == ("narrow",)
 
 
 # --- alpha ---------------------------------------------------------------------------------------------------------
@@ -408,9 +408,9 @@ def test_alpha_that_is_0_everywhere_is_no_alpha_and_is_counted(tmp_path: Path, w
     found = decoded(tmp_path, writer.of(samples))
     turn = TURNS[writer.orientation if isinstance(writer, Tiff) else 1]
     np.testing.assert_array_equal(found.pixels, turn(samples[:, :, :3]))
-    assert quality.remarks(found) == ("transparent",)
+    assert quality.oddities(found) == ("transparent",)
     samples[5, 5, 3] = 255  # then it is alpha, and nearly all is black
-    assert quality.remarks(decoded(tmp_path, writer.of(samples))) == ("flat", "black", "transparent")
+    assert quality.oddities(decoded(tmp_path, writer.of(samples))) == ("flat", "black", "transparent")
 
 
 def test_alpha_that_is_0_everywhere_and_multiplied_already_is_no_alpha(tmp_path: Path) -> None:
@@ -458,7 +458,7 @@ def test_a_jpeg_is_what_a_second_decoder_says(tmp_path: Path, way: str, mode: st
     found = decoded(tmp_path, data)
     second = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
     assert np.abs(found.pixels - second).max() <= 2
-    assert quality.remarks(found) == ()
+    assert quality.oddities(found) == ()
 
 
 def test_a_jpeg_whose_inks_are_stored_as_luma_and_chroma_becomes_colour(tmp_path: Path) -> None:
@@ -589,7 +589,7 @@ def decoded_or_refused(folder: Path, data: bytes) -> None:
     try:
         with warnings.catch_warnings(action="ignore"), opened(folder / "a", pixels_max=10**6) as found:
             assert found.pixels.ndim == 3
-            quality.remarks(found)
+            quality.oddities(found)
     except UnreadableError as error:
         assert error.reason  # noqa: PT017 - either outcome is right, a third is not
         assert str(folder) not in error.explain()  # noqa: PT017

@@ -196,7 +196,8 @@ def test_when_splits_change_the_advice_works(clinic: Site) -> None:
     clinic.train("finetune", "--start", "ssl")
     rotated(clinic)
     with pytest.raises(ModelError, match="10 women who are now in the test part") as refused:
-        clinic.train("finetune", "--start", "ssl")
+        clinic.train("finetune", "--start", "random", "--start", "ssl", "--name", "set")
+    assert not (clinic.home.folder / "classifiers" / "set").exists(), "nothing is trained before it is refused"
     words = refused.value.next_step.rpartition("site-agent ")[2].split()
     clinic.train(*words[2:])
     clinic.train("finetune", "--start", "ssl")

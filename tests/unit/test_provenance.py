@@ -10,7 +10,7 @@ import pytest
 
 from fedcervix.errors import ModelError
 from fedcervix.plan import ClassifierRecipe, Recipe
-from site_agent.provenance import Again, KeptModel, Provenance, Start, check, differences, headline, remarks
+from site_agent.provenance import Again, KeptModel, Provenance, Start, check, differences, headline, reservations
 from tests.unit.provenances import DATA, SMALL, provenance
 
 AGAIN = Again("site-agent")
@@ -101,7 +101,7 @@ def test_on_request_an_older_run_is_evaluated_and_the_newer_one_named() -> None:
     models = [*MODELS, kept("CSFSSL", "two", "two")]
     check([RANDOM, ONE], models, DATA, again=AGAIN, run="one")
     assert differences([RANDOM, ONE, SSL], models, run="one") == ()
-    assert remarks([RANDOM, ONE, SSL], models, run="one") == (
+    assert reservations([RANDOM, ONE, SSL], models, run="one") == (
         "This report is about run one. The model of run two is newer and is not in it.",
     )
     assert refused(RANDOM, ONE, models=models, run="two").next_step == "site-agent finetune --start two"
@@ -129,11 +129,13 @@ def test_another_input_or_arithmetic_than_in_pretraining_is_said() -> None:
     assert differences(compared) == (
         "The classifiers were fine-tuned in different arithmetic: Random float32, SSL bfloat16.",
     )
-    assert remarks(compared) == ("SSL was pretrained on images of 32 px (squash) and fine-tuned on 64 px (squash).",)
+    assert reservations(compared) == (
+        "SSL was pretrained on images of 32 px (squash) and fine-tuned on 64 px (squash).",
+    )
 
 
 def test_a_model_without_a_classifier_is_named() -> None:
-    assert remarks([RANDOM], [kept("SSL", "ssl")]) == ("The model ssl (SSL) of this site is not compared here.",)
+    assert reservations([RANDOM], [kept("SSL", "ssl")]) == ("The model ssl (SSL) of this site is not compared here.",)
 
 
 def test_what_the_site_made_is_stale_where_its_name_holds_another_model() -> None:

@@ -119,6 +119,7 @@ def test_names_from_outside_cannot_become_markup(where):
         "patient": {"set_aside": SetAside(leaks=(Leak((ATTACK, "P2"), ("c.jpg",), False),))},
         "image": {"set_aside": SetAside(quarantined=((ATTACK, "an empty file"),))},
         "reason": {"set_aside": SetAside(quarantined=(("a.jpg", ATTACK),))},
+        "remark": {"set_aside": SetAside(remarks=((ATTACK, (ATTACK,)),))},
         "site of a round": {"rounds": (Round(1, 2.0, (Contribution(ATTACK, why_not=ATTACK),)),)},
         "state": {"final_state": ATTACK},
         "version": {"versions": {ATTACK: ATTACK}},
@@ -419,3 +420,10 @@ def test_a_run_that_has_not_ended_is_not_said_to_have_ended():
     words = visible(render(report(final_state="not ended yet")))
     assert "outcome not ended yet" in words
     assert "Outcome of the run: not ended yet." in words
+
+
+def test_what_should_be_known_of_the_manifest_is_on_the_page() -> None:
+    remarks = (("2 identifiers written in several ways", ("001 = 1", "002 = 2")),)
+    drawn = visible(render(report(set_aside=SetAside(remarks=remarks))))
+    assert "2 identifiers written in several ways" in drawn
+    assert "001 = 1, 002 = 2" in drawn

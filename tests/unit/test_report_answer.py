@@ -92,7 +92,7 @@ def test_without_random_weights_there_is_no_yes() -> None:
 
 
 def test_what_is_not_compared_is_said_and_takes_the_green_away() -> None:
-    found = answer(judged(AHEAD, ALL_BETTER, remarks=("The model CSSL of this site is not compared.",)))
+    found = answer(judged(AHEAD, ALL_BETTER, reservations=("The model CSSL of this site is not compared.",)))
     assert (found.tone, found.guarded) == ("helped", True)
 
 
