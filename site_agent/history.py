@@ -134,6 +134,8 @@ class Told:
     scores: Mapping[str, float]
     """start -> AUC"""
     provenance: tuple[Provenance, ...]
+    women: int = 0
+    """that were tested"""
 
     def of(self, label: str) -> Provenance | None:
         """Return to what the score of a start belongs."""

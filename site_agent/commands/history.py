@@ -39,7 +39,7 @@ def compare_reports(home: SiteHome, report: str, other: str) -> None:
     said, rows = compare(one, two)
     for line in said:
         say(line)
-    stdout_console().print(side_by_side(rows, one.name, two.name))
+    stdout_console().print(side_by_side(rows, one, two))
 
 
 def _told(home: SiteHome, name: str) -> Told:
@@ -48,16 +48,19 @@ def _told(home: SiteHome, name: str) -> Told:
     place = find_report(home, name)
     found = parse((place / RESULTS_FILE).read_text("utf-8"))
     scores = {evaluation.name: evaluation.auc.value for evaluation in found.evaluations}
-    return Told(name=place.name, scores=scores, provenance=found.provenance)
+    women = max((evaluation.women for evaluation in found.evaluations), default=0)
+    return Told(name=place.name, scores=scores, provenance=found.provenance, women=women)
 
 
-def side_by_side(rows: list[Row], one: str, other: str) -> Table:
-    """Return the AUCs of two reports as a table."""
-    drawn = Table("start", f"AUC in {one}", f"AUC in {other}", "classifiers")
+def side_by_side(rows: list[Row], one: Told, other: Told) -> Table:
+    """Return the AUCs of two reports as a table, no more precise than their numbers of women allow."""
+    drawn = Table("start", f"AUC in {one.name}", f"AUC in {other.name}", "classifiers")
     for row in rows:
-        drawn.add_row(row.label, _score(row.one), _score(row.other), row.remark)
+        drawn.add_row(row.label, _score(row.one, one.women), _score(row.other, other.women), row.remark)
     return drawn
 
 
-def _score(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+def _score(value: float | None, women: int) -> str:
+    from site_agent.report.answer import number
+
+    return "–" if value is None else number(value, women)

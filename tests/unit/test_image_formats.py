@@ -220,6 +220,12 @@ def test_a_strip_that_does_not_unpack_makes_a_tiff_unreadable(tmp_path: Path, co
     assert refused(tmp_path, damaged) == "damaged or cut short"
 
 
+def test_a_bigtiff_of_the_other_byte_order_is_refused_by_its_name(tmp_path: Path) -> None:
+    raw = io.BytesIO()
+    tifffile.imwrite(raw, scene(HEIGHT, WIDTH, 3, 8), bigtiff=True, byteorder=">", photometric="rgb")
+    assert refused(tmp_path, raw.getvalue()) == "a big-endian BigTIFF, which is not read"
+
+
 def test_of_several_pages_the_first_is_taken_and_that_is_said(tmp_path: Path) -> None:
     pages = [Image.fromarray(scene(HEIGHT, WIDTH, 3, 8)[::step].copy()) for step in (1, -1)]
     for options in ({}, {"compression": "tiff_lzw"}, {"big_tiff": True}):
@@ -281,6 +287,12 @@ def test_a_palette_of_a_png_is_looked_up_with_its_transparency(tmp_path: Path, b
     found = decoded(tmp_path, Png(bits=bits, colour="palette", chunks=chunks).of(indices))
     colours[0] = 0
     np.testing.assert_array_equal(found.pixels, colours[indices[:, :, 0]])
+
+
+@pytest.mark.parametrize(("colours", "reason"), [(0, "no palette"), (9, "shorter than its pixels need")])
+def test_a_palette_that_lacks_colours_is_damage(tmp_path: Path, colours: int, reason: str) -> None:
+    chunks = ((b"PLTE", bytes(3 * colours)),) if colours else ()
+    assert reason in refused(tmp_path, Png(colour="palette", chunks=chunks).of(scene(HEIGHT, WIDTH, 1, 8)))
 
 
 @pytest.mark.parametrize("damage", ["a bit of the pixels", "zeros from the middle on", "the end is missing"])
@@ -384,16 +396,32 @@ def test_a_bmp_of_another_kind_is_refused_by_its_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "writer", [Bmp(header_bytes=108), Bmp(header_bytes=124), Png(colour="rgb alpha"), Tiff(extra=(2,)), Tiff()]
+    "writer",
+    [
+        *(Bmp(header_bytes=108), Bmp(header_bytes=124), Png(colour="rgb alpha")),
+        *(Tiff(extra=(2,)), Tiff(extra=(1,)), Tiff(extra=(1,), orientation=6), Tiff()),
+    ],
 )
 def test_alpha_that_is_0_everywhere_is_no_alpha_and_is_counted(tmp_path: Path, writer: Bmp | Png | Tiff) -> None:
     samples = scene(HEIGHT, WIDTH, 4, 8)
     samples[:, :, 3] = 0
     found = decoded(tmp_path, writer.of(samples))
-    np.testing.assert_array_equal(found.pixels, samples[:, :, :3])
+    turn = TURNS[writer.orientation if isinstance(writer, Tiff) else 1]
+    np.testing.assert_array_equal(found.pixels, turn(samples[:, :, :3]))
     assert quality.oddities(found) == ("transparent",)
     samples[5, 5, 3] = 255  # then it is alpha, and nearly all is black
     assert quality.oddities(decoded(tmp_path, writer.of(samples))) == ("flat", "black", "transparent")
+
+
+def test_alpha_that_is_0_everywhere_and_multiplied_already_is_no_alpha(tmp_path: Path) -> None:
+    deep, grey = scene(HEIGHT, WIDTH, 4, 16), scene(HEIGHT, WIDTH, 2, 8)
+    deep[:, :, 3] = grey[:, :, 1] = 0
+    found = decoded(tmp_path, Tiff(bits=16, extra=(1,)).of(deep))
+    np.testing.assert_allclose(found.pixels, deep[:, :, :3] / 257, atol=1)
+    found = decoded(tmp_path, Tiff(photometric=GREY, extra=(1,)).of(grey))
+    np.testing.assert_array_equal(found.pixels, np.repeat(grey[:, :, :1], 3, 2))
+    planes = Tiff(bits=16, extra=(1,), planar=True).of(deep)
+    assert refused(tmp_path, planes) == "colours in separate planes under an alpha that is 0 everywhere"
 
 
 # --- JPEG ----------------------------------------------------------------------------------------------------------
@@ -507,6 +535,13 @@ def test_a_jpeg_of_12_bits_is_refused_by_its_name(tmp_path: Path) -> None:
     data = bytearray(jpeg(photograph()))
     data[data.index(b"\xff\xc0") + 4] = 12
     assert refused(tmp_path, bytes(data)) == "a JPEG of 3 x 12 bits, which is not read"
+
+
+def test_a_jpeg_that_states_its_height_at_its_end_is_refused_by_its_name(tmp_path: Path) -> None:
+    data = bytearray(jpeg(photograph()))
+    begin = data.index(b"\xff\xc0") + 5
+    data[begin : begin + 2] = b"\0\0"
+    assert "height at its end" in refused(tmp_path, bytes(data))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "YCbCr"])
