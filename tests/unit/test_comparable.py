@@ -183,11 +183,13 @@ def test_a_damaged_record_costs_one_entry_and_says_how_to_mend_it(clinic: Site, 
     file = clinic.home.folder / "classifiers" / "ssl" / "record.json"
     text = file.read_text()
     file.write_text(text.replace('"seed": 0', '"seed": 8') if damage == "edited" else damage)
-    found, [broken] = classifiers.found(clinic.home)
+    found, unread = classifiers.found(clinic.home)
+    broken = unread["ssl"]
     assert [c.start for c in found] == ["Random"]
     assert str(file) in broken.what
     told = comparable(clinic.home, collection_of(clinic))
-    assert any(str(file) in line for line in told.reservations)
+    assert "Not compared: the classifier ssl, which cannot be read." in told.reservations
+    assert not any(str(clinic.home.folder) in line for line in told.reservations), "results.json may be sent"
     clinic.train(*broken.next_step.split()[3:])
     assert [c.start for c in classifiers.all_classifiers(clinic.home)] == ["Random", "SSL"]
 
@@ -206,10 +208,13 @@ def test_a_damaged_model_costs_one_entry(clinic: Site) -> None:
     clinic.federate("run-one", 1)
     clinic.federate("run-two", 2)
     (clinic.home.models / "run-two" / "record.json").write_text("{}")
-    [found], [broken] = models.found(clinic.home)
-    assert (found.folder.name, "run-two/record.json" in broken.what) == ("run-one", True)
+    [found], broken = models.found(clinic.home)
+    assert (found.folder.name, "run-two/record.json" in broken["run-two"].what) == ("run-one", True)
     assert "left out" in clinic.train("finetune").output
-    assert any("run-two/record.json" in line for line in comparable(clinic.home, collection_of(clinic)).reservations)
+    clinic.run("evaluate")
+    [file] = clinic.home.reports.rglob("results.json")
+    assert "Not compared: the model run-two, which cannot be read." in json.loads(file.read_text())["reservations"]
+    assert str(clinic.home.folder) not in file.read_text(), "it may be sent"
 
 
 def test_results_name_the_digests_of_what_they_belong_to(clinic: Site) -> None:
