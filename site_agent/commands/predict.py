@@ -27,8 +27,7 @@ def predict(
 ) -> None:
     """Write the probability of case of every file named or below a named folder to `out`."""
     _check_free(out, force=force)
-    folder = home.folder / "classifiers" / classifier
-    stored = classifiers.read(folder if folder.is_dir() else Path(classifier))
+    stored = classifiers.named(home, classifier)
     listing = list_files(images)
     if not listing.files:
         raise _nothing(listing)
@@ -93,9 +92,13 @@ def _summary(stored: StoredClassifier, rows: Sequence[Row], passed_over: Mapping
     pictures, women = (sum(row.seen == kind for row in rows) for kind in ("picture", "woman"))
     if pictures or women:
         yield (
-            f"warning: the classifier was made with {pictures} of these pictures, and with other pictures of the women "
-            f"of {women}: their probabilities say nothing of how well it works (column seen_in_training)"
+            f"warning: {_pictures(pictures)} used in training; {women} more {'shows' if women == 1 else 'show'} women "
+            "who were. Do not judge the classifier by these rows (column seen_in_training)."
         )
+
+
+def _pictures(count: int) -> str:
+    return "1 picture was" if count == 1 else f"{count} pictures were"
 
 
 def _nothing(listing: Listing) -> DataError:
