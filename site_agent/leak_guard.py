@@ -1,4 +1,4 @@
-"""Which women and pictures made a model, so that no woman of today's test part is among them.
+"""Which women and pictures a model was trained on, so that no woman of today's test part is among them.
 
 Rules
 1. A file women.json lies beside every model and classifier. It is written anew with each of them and never added to
