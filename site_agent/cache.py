@@ -160,7 +160,7 @@ def _changed(image: Picture, reason: str) -> DataError:
     return DataError(
         f"{image.path} is no longer what it was when the collection was indexed: {reason}",
         cause="the image folder was edited, or its disk is not mounted any more",
-        next_step="put the file back, or check the manifest again: site-agent data check MANIFEST",
+        next_step="put the file back, or check the manifest again: site-agent data check",
     )
 
 

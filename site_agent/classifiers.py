@@ -24,7 +24,7 @@ from site_agent import archive, leak_guard
 from site_agent.home import SiteHome
 from site_agent.leak_guard import Seen
 from site_agent.provenance import Provenance
-from site_agent.sealed import damaged, read_record, write_record
+from site_agent.sealed import damaged, read_record, unknown, write_record
 
 if TYPE_CHECKING:
     from site_agent.collection import Image
@@ -151,6 +151,17 @@ def read(folder: Path) -> StoredClassifier:
         return StoredClassifier(folder, float(record["threshold"]), provenance, record)
     except (ValueError, KeyError, TypeError) as error:
         raise damaged(file, error, what="classifier", next_step=next_step) from error
+
+
+def named(home: SiteHome, name: str) -> StoredClassifier:
+    """Return the classifier in a folder below classifiers/, or at a path. Raises ModelError."""
+    below = folder_of(home) / name
+    folder = below if below.is_dir() else Path(name)
+    if not (folder / RECORD).exists() and not (folder / WEIGHTS).exists():
+        existing = [str(place.relative_to(folder_of(home))) for place in archive.entries(folder_of(home), RECORD)]
+        use, make = home.command("predict NAME IMAGES"), home.command("finetune")
+        raise unknown("classifier", name, existing, use=use, make=make)
+    return read(folder)
 
 
 def _again(folder: Path, start: str) -> str:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from fedcervix import __version__
-from fedcervix.commandline import Everywhere, Program, default_home, given, set_up
+from fedcervix.commandline import Everywhere, Program, default_home, given, is_named, set_up
 from fedcervix.plan import SITE_NAME
 from fedcervix.process import exits
 from fedcervix.profiles import PROFILES
@@ -75,6 +76,22 @@ def with_home(function: Function) -> Function:
     return called  # type: ignore[return-value]
 
 
+def _home_meant(*, needed: bool) -> SiteHome | None:
+    """Return the home that a command takes its defaults from: one that is named, or where one is needed, the usual one.
+
+    A home that only the environment names may be one that is still to be made.
+    """
+    if needed or is_named("home"):
+        return _home()
+    if click.get_current_context().find_root().get_parameter_source("home") is not ParameterSource.ENVIRONMENT:
+        return None
+    home = _home()
+    if home.config_file.exists():
+        return home
+    click.echo(f"note: {home.config_file} does not exist; the defaults are used", err=True)
+    return None
+
+
 def recipe_options(function: Function) -> Function:
     """Give a command the options that say with which recipe it trains."""
     for option in (
@@ -93,7 +110,7 @@ def ignore_column_option(function: Function) -> Function:
         "ignore_columns",
         multiple=True,
         metavar="NAME",
-        help="A column of the manifest that only looks like label or split. May be repeated.",
+        help="Do not read this column, although it looks like label or split. May be repeated.",
     )(function)
 
 
@@ -250,7 +267,7 @@ def predict(home: SiteHome, **options: Any) -> None:
     CLASSIFIER is the name of a folder below classifiers/ (random, ssl, csfssl, ...), or a path to one.
 
     The file has a row for every file below IMAGES, linked folders included: its probability, or why it has none. Hidden
-    files, tables and text are passed over and counted. What an image is, its content says, not its name.
+    files, tables and text are passed over and counted. Files are recognised by content, not by name.
     """
     home.config()
     from site_agent.commands.predict import predict as work
@@ -295,23 +312,21 @@ def data() -> None:
 
 
 def _collection_options(function: Function) -> Function:
-    """Add the options that decide how a collection is indexed."""
+    """Add the options that decide how a collection is indexed; defaults are those of the home, where one is named."""
     for option in reversed(
         (
-            click.argument("manifest", type=ANY_PATH),
             click.option(
                 "--splits",
                 "splits_file",
                 type=FILE,
-                help="Where this site keeps which patient is in which split; drawn and written if it is new.",
+                help="File with the split of each patient; splits that are drawn are written there. Default with "
+                "--home: its splits.csv, which is only read.",
             ),
-            click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the splits."),
+            click.option("--seed", type=click.IntRange(min=0), help="Seed for drawing the splits. Default: 0."),
             click.option(
                 "--unreadable-max",
                 type=click.FloatRange(0, 1),
-                default=UNREADABLE_MAX,
-                show_default=True,
-                help="Share of unreadable images above which the collection is refused.",
+                help=f"Share of unreadable images above which the collection is refused. Default: {UNREADABLE_MAX}.",
             ),
             ignore_column_option,
             click.option("--not-same", type=FILE, help="CSV of pairs of images that look alike and show two women."),
@@ -319,7 +334,7 @@ def _collection_options(function: Function) -> Function:
                 "--cache",
                 "cache_folder",
                 type=FOLDER,
-                help="Folder that remembers what was seen, so that a second look is quick.",
+                help="Cache folder: makes the next check faster. Default with --home: its cache.",
             ),
         )
     ):
@@ -328,27 +343,36 @@ def _collection_options(function: Function) -> Function:
 
 
 @data.command("check")
+@click.argument("manifest", type=ANY_PATH, required=False)
 @_collection_options
 @click.option("--full", is_flag=True, help="List every finding, not the first ten of each kind.")
 @click.option(
     "--write-pairs", type=FILE, help="Write the pairs of images that look alike to this CSV file, to be judged."
 )
-def data_check(**options: Any) -> None:
-    """Say what MANIFEST holds: women and images by split and class, unreadable files, copies, leaks."""
+def data_check(manifest: Path | None, **options: Any) -> None:
+    """Say what MANIFEST holds: women and images by split and class, unreadable files, copies, leaks.
+
+    With --home (or FEDCERVIX_SITE_HOME), table [data] of site.toml and the site's splits.csv are used, so that this
+    shows what the site trains on. Nothing in the home but its cache is written. Without MANIFEST: the site's own.
+    """
     from site_agent.commands.data import check as work
 
-    work(**options)
+    work(_home_meant(needed=manifest is None), manifest, **options)
 
 
 @data.command("sheet")
+@click.argument("manifest", type=ANY_PATH)
 @_collection_options
 @click.argument("picture", metavar="OUT.png", type=FILE)
 @click.option("--images", "count", type=click.IntRange(1, 200), default=16, show_default=True, help="Per split.")
-def data_sheet(**options: Any) -> None:
-    """Draw a contact sheet of MANIFEST's images to OUT.png. It shows patients: it must not leave the site."""
+def data_sheet(manifest: Path, **options: Any) -> None:
+    """Draw a contact sheet of MANIFEST's images to OUT.png. It shows patients: it must not leave the site.
+
+    With --home, table [data] of site.toml and the site's splits.csv are used.
+    """
     from site_agent.commands.data import sheet as work
 
-    work(**options)
+    work(_home_meant(needed=False), manifest, **options)
 
 
 @data.command("phantom")

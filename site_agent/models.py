@@ -22,7 +22,7 @@ from site_agent.archive import utc_now
 from site_agent.home import SiteHome
 from site_agent.leak_guard import Seen
 from site_agent.provenance import KeptModel, Start
-from site_agent.sealed import damaged, read_record, write_record
+from site_agent.sealed import damaged, read_record, unknown, write_record
 from site_agent.spool import Spool
 
 if TYPE_CHECKING:
@@ -185,6 +185,16 @@ def read(folder: Path) -> CervixModel:
         return CervixModel(folder, record["start"], recipe, record["seed"], record["digest"], record["made_at"], record)
     except (ValueError, KeyError, TypeError) as error:
         raise damaged(file, error, what="cervix model", next_step=next_step) from error
+
+
+def named(home: SiteHome, name: str, other_starts: Iterable[str]) -> CervixModel:
+    """Return the cervix model that is named as the start of a classifier. Raises ModelError."""
+    folder = home.models / name
+    if not (folder / RECORD).exists() and not (folder / WEIGHTS).exists():
+        made = (str(place.relative_to(home.models)) for place in archive.entries(home.models, RECORD))
+        use, make = home.command("finetune --start NAME"), home.command("pretrain")
+        raise unknown("start", name, [*other_starts, *made], use=use, make=make)
+    return read(folder)
 
 
 def found(home: SiteHome) -> tuple[list[CervixModel], dict[str, ModelError]]:

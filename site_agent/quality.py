@@ -71,10 +71,10 @@ def _spread(values: Pixels) -> int:
 
 CHECKS: Final = (
     Check("flat", "pictures of one colour", lambda seen: seen.flat),
-    Check("black", "pictures that are black: of 100 values, 99 are below 16 of 255", _is_black),
+    Check("black", "black pictures (99 % of the values are below 16)", _is_black),
     Check(
         "transparent",
-        "pictures that are wholly or mostly transparent; where alpha is 0 everywhere it is ignored, else it is black",
+        "mostly transparent pictures (transparent areas become black; alpha 0 everywhere is ignored)",
         lambda seen: seen.picture.transparent > TRANSPARENT_SHARE,
     ),
     Check(

@@ -108,6 +108,11 @@ def plain(text: str) -> str:
     return unicodedata.normalize("NFKC", text).strip()
 
 
+def without_accents(text: str) -> str:
+    """Return a text without the marks on its letters: nao for não."""
+    return "".join(c for c in unicodedata.normalize("NFD", text) if unicodedata.category(c) != "Mn")
+
+
 def shown(text: str) -> str:
     """Return a cell as it is safe to print: quoted, escaped, not longer than a line."""
     return repr(text if len(text) <= CELL_SHOWN_CHARS else f"{text[:CELL_SHOWN_CHARS]}...")

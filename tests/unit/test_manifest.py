@@ -222,7 +222,7 @@ def test_a_column_that_was_probably_meant_to_be_read_stops_and_can_be_ignored(
 
 def test_the_words_that_ignore_a_column_can_be_typed() -> None:
     error = refusal('image,patient,"true ""label"""\n1.jpg,P1,A\n')
-    typed = re.search(r"--ignore-column (.*) with", error.next_step)
+    typed = re.search(r"--ignore-column (.*) \(data check", error.next_step)
     written = re.search(r"ignore_columns = .*?]", error.next_step)
     assert typed
     assert written
@@ -245,12 +245,28 @@ def test_the_words_that_ignore_a_column_can_be_typed() -> None:
         (("train set", "test set"), "split"),
         (("train", "test", "excluded"), "split"),
         (("train", "test", "NA"), "split"),
+        (("s\u00ed", "no"), "label"),
+        (("si", "no", "s/d"), "label"),
+        (("Sim", "N\u00e3o"), "label"),
+        (("positivo", "negativo"), "label"),
+        (("Positif", "N\u00e9gatif"), "label"),
+        (("maligna", "benigna"), "label"),
+        (("malata", "sana"), "label"),
+        (("entrenamiento", "prueba", "excluida"), "split"),
+        (("treino", "valida\u00e7\u00e3o", "teste"), "split"),
+        (("addestramento", "convalida", "prova"), "split"),
+        (("Train", "test1", "test2"), "split"),
     ],
 )
 def test_values_of_a_known_column_in_other_words_stop(values: tuple[str, ...], meant: str) -> None:
     lines = [f"images/{k}.png,P{k},{values[k % len(values)]}" for k in range(6)]
     with pytest.raises(DataError, match=f"'group' may be meant as '{meant}'"):
         parse("\n".join(["image,patient,group", *lines, ""]), "m.csv")
+
+
+def test_one_letter_in_all_rows_is_no_class() -> None:
+    found = parse("image,patient,sex\n1.jpg,P1,F\n2.jpg,P2,F\n3.jpg,P3,\n", "m.csv")
+    assert found.ignored == ("'sex'",)
 
 
 def test_where_the_known_column_is_empty_another_one_is_suspected() -> None:
