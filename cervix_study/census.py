@@ -29,7 +29,7 @@ def describe(found: Mapping[tuple[str, Fold], Collection], seen: Sequence[Seen])
     )
 
 
-def remarks(data: Data) -> list[str]:
+def summary(data: Data) -> list[str]:
     """Return what a person should know of the images before the study begins."""
     found = []
     for site in dict.fromkeys(picture.site for picture in data.shared):

@@ -26,11 +26,12 @@ from fedcervix.errors import DataError, FullDiskError, StorageError
 from fedcervix.plan import Fit
 from fedcervix.storage import FULL
 from site_agent import cachefiles
-from site_agent.images import PIXELS_MAX, Progress, UnreadableError, each, picture, pixel_digest, silent, square
+from site_agent.images import PIXELS_MAX, Progress, each, picture, pixel_digest, silent, square
 from site_agent.memory import available_bytes
 from site_agent.pixels import Pixels
 from site_agent.records import Kind, Store, opened
 from site_agent.squares import Bytes, Gathered
+from site_agent.unreadable import UnreadableError
 
 MEMORY_BYTES_MAX = 4 << 30
 """what `load` returns in memory unless it is told otherwise; never more than half of what is available"""

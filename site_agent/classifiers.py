@@ -131,13 +131,8 @@ def keep(
         write_record(making / RECORD, record)
         return digest
 
-    archive.install(home.folder, folder, fill, _digest_at)
+    archive.install(home.folder, folder, fill, WEIGHTS)
     return read(folder)
-
-
-def _digest_at(folder: Path) -> str:
-    """Return the digest of the weights that lie in a folder; empty where there are none."""
-    return digest_file(folder / WEIGHTS) if (folder / WEIGHTS).exists() else ""
 
 
 def read(folder: Path) -> StoredClassifier:
@@ -173,11 +168,6 @@ def found(home: SiteHome, name: str = "") -> tuple[list[StoredClassifier], list[
         except ModelError as error:
             broken.append(error)
     return sorted(whole, key=lambda c: (_rank(c.start, ORDER), c.start)), broken
-
-
-def all_classifiers(home: SiteHome, name: str = "") -> list[StoredClassifier]:
-    """Return the classifiers of a set that can be read, in the paper's order."""
-    return found(home, name)[0]
 
 
 def names(home: SiteHome) -> list[str]:

@@ -49,12 +49,13 @@ from fedcervix.splits import (
 from fedcervix.spreadsheet import decode_text
 from fedcervix.storage import disk
 from site_agent.filenames import FileNames
-from site_agent.images import PIXELS_MAX, Progress, UnreadableError, each, opened, pixel_digest, silent
+from site_agent.images import PIXELS_MAX, Progress, each, opened, pixel_digest, silent
 from site_agent.likeness import Comparison, Copy, Leak, Sighting, compare
 from site_agent.looks import Look, read_looks, write_looks
 from site_agent.not_same import read_pairs
 from site_agent.quality import oddities
 from site_agent.thumbnails import thumbnail
+from site_agent.unreadable import UnreadableError
 
 Purpose = Literal["pretrain", "finetune", "evaluate"]
 

@@ -38,10 +38,8 @@ from PIL import Image, UnidentifiedImageError
 
 from fedcervix.plan import Fit
 from site_agent import foreign, jpegs, pngs, tiffs
-from site_agent.samples import Decoded, of_image
-from site_agent.samples import Pixels as Pixels
-from site_agent.unreadable import DAMAGE, OPEN_FAILED, translated
-from site_agent.unreadable import UnreadableError as UnreadableError
+from site_agent.samples import Decoded, Pixels, of_image
+from site_agent.unreadable import DAMAGE, OPEN_FAILED, UnreadableError, translated
 
 Progress = Callable[[int, int], None]
 """called with (done, total) after every image"""

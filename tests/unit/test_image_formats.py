@@ -19,8 +19,9 @@ import tifffile
 from PIL import Image, ImageOps
 
 from site_agent import quality
-from site_agent.images import UnreadableError, opened
+from site_agent.images import opened
 from site_agent.samples import Decoded
+from site_agent.unreadable import UnreadableError
 from tests.unit.picture_files import Bmp, Png, Samples, Tiff, chunk, scene
 
 HEIGHT, WIDTH = 37, 53

@@ -176,7 +176,7 @@ def test_a_womans_two_identifiers_at_one_site_keep_those_of_another_together(
     lines = manifest.read_text().splitlines()
     respelt = [line.replace(",alts-0", ",ALTS ") if "-1.png" in line else line for line in lines]
     manifest.write_text("\n".join(respelt) + "\n")
-    [note] = ground().notes
+    [note] = ground().remarks
     assert note.startswith("alts: 10 identifiers written in several ways")
     assert "ALTS 0 = alts-00" in note
     nhs = {i.patient: i.split for i in found(tmp_path, "nhs").images}
