@@ -516,7 +516,7 @@ def _way_out(manifest: Path) -> str:
     """Return what to do where pictures only look alike."""
     return (
         f"if they show different women: site-agent data check {shlex.quote(str(manifest))} --write-pairs pairs.csv, "
-        "judge the pairs, then name that file: not_same below [data] in site.toml, or of the site in STUDY.toml"
+        "fill in column verdict, then set not_same to that file in table [data] of site.toml (or for the site in STUDY.toml)"
     )
 
 

@@ -16,7 +16,7 @@ from site_agent.samples import Decoded, Pixels
 FLAT_BELOW = 1.0
 """standard deviation of every channel, in grey levels"""
 BLACK_BELOW = 16
-"""grey levels that 99 of 100 values of a black picture do not reach"""
+"""99 % of the values of a black picture are below this grey level"""
 EMPTY_ROWS = 8
 """one of so many rows, at the top or at the bottom, is one flat value"""
 EMPTY_RANGE = 4
@@ -65,21 +65,21 @@ def _spread(values: Pixels) -> int:
 
 CHECKS: Final = (
     Check("flat", "pictures of one colour", lambda seen: seen.flat),
-    Check("black", "pictures that are black: of 100 values, 99 are below 16 of 255", _is_black),
+    Check("black", "black pictures (99 % of the values are below 16 of 255)", _is_black),
     Check(
         "transparent",
-        "pictures that are wholly or mostly transparent; where alpha is 0 everywhere it is ignored, else it is black",
+        "mostly transparent pictures (transparent areas become black; alpha that is 0 everywhere is ignored)",
         lambda seen: seen.picture.transparent > TRANSPARENT_SHARE,
     ),
     Check(
         "narrow",
-        "pictures of 16 bits that are nearly black: the brightest value is below a sixteenth of the range "
+        "nearly black 16-bit pictures: the brightest value is below a sixteenth of the range "
         "(a device that uses 10 or 12 of the 16 bits? export these as 8 bits)",
         lambda seen: seen.picture.narrow,
     ),
     Check(
         "half-empty",
-        "pictures whose first or last rows, an eighth or more of all, are one flat value: half-written, or a border",
+        "half-empty pictures: the first or last eighth of the rows, or more, has one flat value (half-written, or a border)",
         _is_half_empty,
     ),
     Check("pages", "files of several pages; the first page is used", lambda seen: seen.picture.pages),
