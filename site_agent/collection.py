@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from fedcervix.columns import OPTIONAL
 from fedcervix.errors import DataError
 from fedcervix.files import write_secret
 from fedcervix.identifiers import Doubt, doubts, written_alike
@@ -298,9 +299,13 @@ def require(collection: Collection, purpose: Purpose) -> None:
 
 
 def patients_of(manifest: Path, ignore_columns: Sequence[str] = ()) -> dict[Path, str]:
-    """Return whose image every file is that a manifest names (files by their real paths). Raises DataError."""
+    """Return whose image every file is that a manifest names (files by their real paths). Raises DataError.
+
+    Labels and splits are not looked at: a manifest of new images may have others, or columns that only look like them.
+    """
     folder = manifest.resolve().parent
-    rows = parse(decode_text(_read(manifest), manifest.name), manifest.name, ignore_columns).rows
+    ignored = (*ignore_columns, *OPTIONAL)
+    rows = parse(decode_text(_read(manifest), manifest.name), manifest.name, ignored).rows
     return {Path(os.path.realpath(folder / row.image)): row.patient for row in rows}
 
 
@@ -516,7 +521,8 @@ def _way_out(manifest: Path) -> str:
     """Return what to do where pictures only look alike."""
     return (
         f"if they show different women: site-agent data check {shlex.quote(str(manifest))} --write-pairs pairs.csv, "
-        "fill in column verdict, then set not_same to that file in table [data] of site.toml (or for the site in STUDY.toml)"
+        "fill in column verdict, then set not_same to that file in table [data] of site.toml (or for the site in "
+        "STUDY.toml)"
     )
 
 

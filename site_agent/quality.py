@@ -79,7 +79,8 @@ CHECKS: Final = (
     ),
     Check(
         "half-empty",
-        "half-empty pictures: the first or last eighth of the rows, or more, has one flat value (half-written, or a border)",
+        "half-empty pictures: the first or last eighth of the rows, or more, has one flat value "
+        "(half-written, or a border)",
         _is_half_empty,
     ),
     Check("pages", "files of several pages; the first page is used", lambda seen: seen.picture.pages),

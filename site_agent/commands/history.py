@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import click
 from rich.table import Table
 
+from fedcervix.printing import say
 from fedcervix.process import stdout_console
 from site_agent.history import SHORT, Entry, Row, Told, compare, entries, find_report
 from site_agent.home import SiteHome
@@ -17,9 +17,9 @@ def history(home: SiteHome) -> None:
     stdout_console().print(table([entry for entry in found if not entry.trouble]))
     for entry in found:
         if entry.trouble:
-            click.echo(f"{entry.kind} {entry.place} cannot be read:\n{entry.trouble}")
+            say(f"{entry.kind} {entry.place} cannot be read:\n{entry.trouble}")
     if not found:
-        click.echo(f"nothing was made here yet; next: {home.command('finetune')}")
+        say(f"nothing was made here yet; next: {home.command('finetune')}")
 
 
 def table(found: list[Entry]) -> Table:
@@ -38,7 +38,7 @@ def compare_reports(home: SiteHome, report: str, other: str) -> None:
     one, two = (_told(home, name) for name in (report, other))
     said, rows = compare(one, two)
     for line in said:
-        click.echo(line)
+        say(line)
     stdout_console().print(side_by_side(rows, one.name, two.name))
 
 

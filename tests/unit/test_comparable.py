@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from cervix_study.released import find
 from fedcervix.errors import ModelError
 from site_agent import classifiers, dataset, models
 from site_agent.comparable import comparable
-from tests.unit.sites import Site, site
+from tests.unit.sites import Site, plan_of, site
 
 torch.set_num_threads(1)
 
@@ -142,9 +143,21 @@ def test_named_models_and_sets_stand_beside_the_others(clinic: Site) -> None:
     clinic.train(*refused.value.next_step.split()[3:])
 
 
+def test_a_run_that_only_has_the_name_of_a_local_model_is_not_in_its_way(clinic: Site) -> None:
+    """A coordinator that called its run `ssl` once kept the site from pretraining."""
+    clinic.take_part("ssl", plan_of(1))
+    clinic.train("pretrain")
+    assert [m.folder.name for m in models.all_models(clinic.home)] == ["ssl"]
+
+
+def test_a_local_model_is_not_named_like_a_run(clinic: Site) -> None:
+    with pytest.raises(AssertionError, match="named like a run"):
+        clinic.train("pretrain", "--name", "20300101-000000-csfssl-00000000")
+
+
 def test_a_run_takes_no_name_of_what_the_site_makes(clinic: Site) -> None:
     clinic.federate("ssl", 1)
-    with pytest.raises(ModelError, match="is for the model of run ssl") as refused:
+    with pytest.raises(ModelError, match="holds the model of run ssl") as refused:
         clinic.train("pretrain")
     clinic.run(*refused.value.next_step.split()[3:])
     assert sorted(m.folder.name for m in models.found(clinic.home)[0]) == ["ssl", "ssl-local"]
@@ -177,6 +190,16 @@ def test_a_damaged_record_costs_one_entry_and_says_how_to_mend_it(clinic: Site, 
     assert any(str(file) in line for line in told.reservations)
     clinic.train(*broken.next_step.split()[3:])
     assert [c.start for c in classifiers.found(clinic.home)[0]] == ["Random", "SSL"]
+
+
+def test_a_copy_of_a_classifiers_folder_is_no_second_classifier(clinic: Site) -> None:
+    clinic.train("pretrain")
+    clinic.train("finetune")
+    own = clinic.home.folder / "classifiers"
+    shutil.copytree(own / "ssl", own / "ssl-old")
+    told = comparable(clinic.home, collection_of(clinic))
+    assert [c.start for c in told.stored] == ["Random", "SSL"]
+    assert told.remarks == (f"Not compared: {own / 'ssl-old'} holds the classifier SSL, whose folder is ssl.",)
 
 
 def test_a_damaged_model_costs_one_entry(clinic: Site) -> None:

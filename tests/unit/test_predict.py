@@ -13,6 +13,7 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image as Pillow
 
+from fedcervix.errors import ModelError
 from fedcervix.weights import digest_file
 from site_agent import classifiers, dataset, leak_guard
 from site_agent.cli import cli
@@ -154,6 +155,29 @@ def test_an_earlier_result_is_kept_unless_asked(home: SiteHome, tmp_path: Path) 
     assert len(rows(out)) == 1
     assert out.stat().st_mode & 0o777 == 0o600
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "p.csv"]
+
+
+def test_no_picture_and_no_device_is_replaced_even_when_asked(home: SiteHome, tmp_path: Path) -> None:
+    picture = save(tmp_path / "in" / "a.png")
+    before = picture.read_bytes()
+    assert code(run(home, tmp_path / "in", "--out", picture, "--force")) == 8
+    assert code(run(home, picture, "--out", os.devnull, "--force")) == 8
+    assert (picture.read_bytes(), Path(os.devnull).is_char_device()) == (before, True)
+
+
+def test_a_classifier_that_is_not_there_is_said_so_with_those_that_are(home: SiteHome, tmp_path: Path) -> None:
+    words = ["--home", str(home.folder), "predict", "rendom", str(save(tmp_path / "a.png"))]
+    error = CliRunner().invoke(cli, words).exception
+    assert isinstance(error, ModelError)
+    assert (error.what, error.cause) == ("there is no classifier rendom", "the classifiers here: random")
+
+
+def test_labels_and_splits_of_a_manifest_of_new_images_are_not_looked_at(home: SiteHome, tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    (tmp_path / "m.csv").write_text("image,patient,label,splits\na.png,P1,unknown,test\n")
+    out = tmp_path / "p.csv"
+    assert code(run(home, tmp_path / "a.png", "--out", out, "--manifest", tmp_path / "m.csv")) == 0
+    assert [row["patient"] for row in csv.DictReader(out.open())] == ["P1"]
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_anything_is_scored(home: SiteHome, tmp_path: Path) -> None:
