@@ -171,8 +171,6 @@ def found(home: SiteHome, name: str = "") -> tuple[list[StoredClassifier], list[
     return sorted(whole, key=lambda c: (_rank(c.start, ORDER), c.start)), broken
 
 
-<<<<<<< HEAD
-=======
 def _in_place(found: StoredClassifier) -> StoredClassifier:
     """Raise ModelError where a classifier lies in another folder than that of its start: a set has one of each."""
     if found.folder.name != found.start.lower():
@@ -184,12 +182,6 @@ def _in_place(found: StoredClassifier) -> StoredClassifier:
     return found
 
 
-def all_classifiers(home: SiteHome, name: str = "") -> list[StoredClassifier]:
-    """Return the classifiers of a set that can be read, in the paper's order."""
-    return found(home, name)[0]
-
-
->>>>>>> main
 def names(home: SiteHome) -> list[str]:
     """Return the names of the site's sets; the first one's is empty."""
     folder = folder_of(home)

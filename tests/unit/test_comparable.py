@@ -147,7 +147,7 @@ def test_a_run_that_only_has_the_name_of_a_local_model_is_not_in_its_way(clinic:
     """A coordinator that called its run `ssl` once kept the site from pretraining."""
     clinic.take_part("ssl", plan_of(1))
     clinic.train("pretrain")
-    assert [m.folder.name for m in models.all_models(clinic.home)] == ["ssl"]
+    assert [m.folder.name for m in models.found(clinic.home)[0]] == ["ssl"]
 
 
 def test_a_local_model_is_not_named_like_a_run(clinic: Site) -> None:
