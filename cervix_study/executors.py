@@ -144,7 +144,7 @@ def died(code: int, log: Path) -> TrainingError:
     return TrainingError(
         f"a process that made a cell ended by itself (status {code})" + "".join(f"\n    {line}" for line in lines),
         cause=killed if code < 0 else "a crash in a library",
-        next_step="look at the system's log (dmesg | tail); run the study again to go on, with fewer workers",
+        next_step="look at the system's log (dmesg | tail); run the study again to continue, with fewer workers",
     )
 
 
@@ -205,7 +205,7 @@ class Slurm:
         raise TrainingError(
             f"job {job.job_id} ended without an answer: {error}",
             cause="the cluster ended it (time, memory), or it could not start",
-            next_step=f"read {job.paths.stderr}; run the study again to go on",
+            next_step=f"read {job.paths.stderr}; run the study again to continue",
         )
 
     def close(self) -> None:

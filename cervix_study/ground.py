@@ -175,7 +175,7 @@ def _in_folds(
     given = [site for site, collection in whole.items() if collection.splits_given]
     if given:
         raise ConfigError(
-            f"{asked.file}: folds divides the women anew, and the manifest of {', '.join(given)} gives their splits",
+            f"{asked.file}: folds divides the women again, but the manifest of {', '.join(given)} gives their splits",
             cause="its column split is filled",
             next_step="folds = 0, or a manifest without the column split",
         )

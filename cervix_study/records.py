@@ -594,7 +594,7 @@ def read_predictions(folder: Path, key: str) -> tuple[Prediction, ...]:
         raise StorageError(
             f"{file}, line {lines.line_num}: not a prediction ({error!r})",
             cause="it was edited by hand, or damaged",
-            next_step=f"delete {file.parent} and run the study again: that one cell is done anew",
+            next_step=f"delete {file.parent} and run the study again: that one cell is computed again",
         ) from error
 
 

@@ -178,7 +178,7 @@ class Running:
 
     def _made(self, task: Task) -> None:
         record = read_cell(self.places.folder, task.key)
-        assert record is not None, f"cell {task.key} was said to be done, and is not there"
+        assert record is not None, f"cell {task.key} was reported as done, but its folder is missing"
         self.finished[task.key] = record
         self._stand()
         self.screen.made(task, record)

@@ -151,7 +151,7 @@ def _open(file: BinaryIO) -> Image.Image:
         raise UnreadableError(f"larger than {PIXELS_MAX:,} pixels") from error
     except OSError as error:
         if str(error).startswith("Unsupported BMP"):
-            raise UnreadableError("a BMP of a kind that is not read") from error
+            raise UnreadableError("an unsupported kind of BMP") from error
         raise
 
 

@@ -176,8 +176,8 @@ def read(folder: Path, key: SiteKey, *, next_step: str) -> Seen:
 
 def _refused(file: Path, why: str, next_step: str) -> ModelError:
     return ModelError(
-        f"{file} {why}: it does not tell which women the model was made with",
-        cause="without it nobody can say that no test woman was among them",
+        f"{file} {why}: the list of training women is not usable",
+        cause="so it cannot be checked that no test woman was used in training",
         next_step=next_step,
     )
 
