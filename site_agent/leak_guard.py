@@ -201,12 +201,12 @@ def remember(folder: Path, key: SiteKey, seen: Seen) -> None:
 
 
 def check_unseen(seen: Seen, key: SiteKey, test: Iterable[Image], *, what: str, next_step: str) -> None:
-    """Raise ModelError where a woman of the test images took part in making `what`."""
+    """Raise ModelError where a woman of the test images was used to train `what`."""
     found = key.known(test, seen)
     if found:
-        count = f"{len(found)} women who are" if len(found) > 1 else "1 woman who is"
+        count = f"{len(found)} women of the test part were" if len(found) > 1 else "1 woman of the test part was"
         raise ModelError(
-            f"{count} now in the test part took part in making {what}",
+            f"{count} used to train {what}",
             cause="the splits or the identifiers have changed since: splits.csv was lost, women were renamed, or a new "
             "picture linked them with test women",
             next_step=next_step,

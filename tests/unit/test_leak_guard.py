@@ -40,7 +40,7 @@ def refuse(seen: Seen, *test: Image) -> str:
 
 
 def test_a_woman_is_known_by_her_identifier_or_by_her_picture() -> None:
-    assert refuse(BOTH, image("anna", "new")) == "1 woman who is now in the test part took part in making model ssl"
+    assert refuse(BOTH, image("anna", "new")) == "1 woman of the test part was used to train model ssl"
     assert refuse(BOTH, image("renamed", "p1"), image("other", "p2")).startswith("2 women who are now in the test part")
     check_unseen(BOTH, KEY, [image("clara", "p3")], what="model ssl", next_step="")
 
@@ -211,7 +211,7 @@ def test_renamed_women_are_known_by_their_pictures(clinic: Site) -> None:
     clinic.train("pretrain")
     rotated(clinic)
     clinic.write_manifest([(i, p.removeprefix("woman-"), label, s) for i, p, label, s in clinic.rows()])
-    with pytest.raises(ModelError, match="10 women who are now in the test part took part in making model ssl"):
+    with pytest.raises(ModelError, match="10 women of the test part were used to train model ssl"):
         clinic.train("finetune", "--start", "ssl")
 
 
@@ -220,7 +220,7 @@ def test_a_start_that_is_refused_costs_no_classifier_of_another_start(clinic: Si
     clinic.train("finetune")
     before = classifiers.read(clinic.home.folder / "classifiers" / "random").provenance
     rotated(clinic)
-    with pytest.raises(ModelError, match="took part in making model ssl"):
+    with pytest.raises(ModelError, match="used to train model ssl"):
         clinic.train("finetune")
     assert classifiers.read(clinic.home.folder / "classifiers" / "random").provenance == before
 
@@ -228,7 +228,7 @@ def test_a_start_that_is_refused_costs_no_classifier_of_another_start(clinic: Si
 def test_a_federations_model_is_guarded_as_well(clinic: Site) -> None:
     clinic.federate("run-one", 1)
     rotated(clinic)
-    with pytest.raises(ModelError, match="took part in making model run-one") as refused:
+    with pytest.raises(ModelError, match="used to train model run-one") as refused:
         clinic.train("finetune")
     words = refused.value.next_step.rpartition("site-agent ")[2].split()
     clinic.train(*words[2:])

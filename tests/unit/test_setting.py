@@ -53,7 +53,7 @@ def test_a_recipe_file_that_is_not_there_is_not_called_a_missing_home(home: Site
 def test_a_table_copied_from_coordinator_toml_is_explained(home: SiteHome, tmp_path: Path, table: str) -> None:
     file = tmp_path / "recipe.toml"
     file.write_text(f"[{table}]\nwidth = 8\n")
-    with pytest.raises(ConfigError, match="stand at its top"):
+    with pytest.raises(ConfigError, match="the keys are at the top"):
         setting(home, None, file, None)
 
 

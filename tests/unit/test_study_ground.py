@@ -195,7 +195,7 @@ def test_folds_test_every_labelled_woman_once(tmp_path: Path, ground: Callable[.
 def test_folds_do_not_divide_what_a_manifest_has_divided(tmp_path: Path, ground: Callable[..., Ground]) -> None:
     for site in SITES:
         collect(tmp_path / site, splits=given(site, "ttttvvvxxxtt"))
-    with pytest.raises(ConfigError, match="folds divides the women anew"):
+    with pytest.raises(ConfigError, match="folds divides the women again"):
         ground(3)
 
 
