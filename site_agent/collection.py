@@ -521,7 +521,7 @@ def _way_out(manifest: Path) -> str:
     """Return what to do where pictures only look alike."""
     return (
         f"if they show different women: site-agent data check {shlex.quote(str(manifest))} --write-pairs pairs.csv, "
-        "fill in column verdict, then set not_same to that file in table [data] of site.toml (or for the site in "
+        'fill in column verdict, then set not_same = "pairs.csv" in table [data] of site.toml (or for the site in '
         "STUDY.toml)"
     )
 

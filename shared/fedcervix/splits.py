@@ -198,8 +198,8 @@ def _other_patients(absent: int, earlier: int) -> DataError:
         f"{absent} of {earlier} patients of splits.csv are not in the manifest, and most patients of the manifest are "
         "not in splits.csv",
         cause="all identifiers were changed (a new pseudonymisation), or this is the manifest of another collection",
-        next_step="if these are the same women: restore their old identifiers; if not: move splits.csv away and "
-        "train all models and classifiers of this site again",
+        next_step="if these are the same women, restore their old identifiers; if not, move splits.csv away and train "
+        "all models again",
     )
 
 

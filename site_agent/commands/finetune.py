@@ -152,8 +152,8 @@ def _check_labels(home: SiteHome, own: Sequence[models.CervixModel]) -> None:
     if count > 1:
         twice = [model.folder.name for model in own if model.start == label]
         raise ModelError(
-            f"{' and '.join(twice)} are both {label} models; a set holds one {label} classifier",
-            cause="one of them was trained under another name (pretrain --name), or is of an earlier run",
+            f"{' and '.join(twice)} are both {label} models",
+            cause=f"a set holds one {label} classifier",
             next_step=home.command(f"finetune --start {twice[0]} --name {_set_for(twice[0])}"),
         )
 
