@@ -41,7 +41,7 @@ def summary(data: Data) -> list[str]:
             " (those are listed)" if len(data.near_duplicates) == JUDGED_MAX else "",
         )
         found.append(
-            f"{count} pairs of pictures of different women{most} look alike: judge them, they are in data.json"
+            f"{count} pairs of pictures of different women{most} look alike: judge the pairs listed in data.json"
         )
     return found
 

@@ -142,7 +142,7 @@ def died(code: int, log: Path) -> TrainingError:
     lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:] if log.exists() else []
     killed = "it was killed, often because the machine ran out of memory"
     return TrainingError(
-        f"a process that made a cell ended by itself (status {code})" + "".join(f"\n    {line}" for line in lines),
+        f"a worker process ended unexpectedly (status {code})" + "".join(f"\n    {line}" for line in lines),
         cause=killed if code < 0 else "a crash in a library",
         next_step="look at the system's log (dmesg | tail); run the study again to continue, with fewer workers",
     )
@@ -226,7 +226,7 @@ class Slurm:
         except (RuntimeError, ValueError, TypeError, AssertionError, NameError) as error:
             raise ConfigError(
                 f"submitit does not take these [slurm] options: {error}",
-                cause="a misspelt option, or no SLURM on this machine (`sinfo` says so)",
+                cause="a misspelt option, or no SLURM on this machine (try `sinfo`)",
                 next_step='edit [slurm]; `cluster = "local"` there runs the jobs on this machine',
             ) from error
         return executor

@@ -207,7 +207,7 @@ class Federation:
         if done.returncode:
             raise TrainingError(
                 f"`{module.partition('.')[0]} {' '.join(arguments)}` failed:\n{done.stderr.strip()}",
-                cause="its own words are above",
+                cause="its messages are above",
                 next_step="correct that, then run the study again to continue",
             )
 
