@@ -69,7 +69,7 @@ def test_keys_without_effect_are_named(home: SiteHome, capsys: pytest.CaptureFix
     home.config_file.write_text(home.config_file.read_text() + "processes = 2\n")
     machine_of(home, Recipe(proximal=0.1))
     assert "processes = 2 is for federated training" in (said := capsys.readouterr().err)
-    assert "proximal = 0.1 does nothing here" in said
+    assert "proximal = 0.1 has no effect here" in said
 
 
 def test_a_model_that_will_find_no_room_is_not_trained(tmp_path: Path) -> None:
