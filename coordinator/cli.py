@@ -62,7 +62,7 @@ def with_home(function: Function) -> Function:
 @click.option("--profile", default="paper", show_default=True, help="paper, recommended or demo.")
 @with_home
 def init(home: Home, **options: Any) -> None:
-    """Make a home folder: authority, certificates, commented configuration."""
+    """Make a home folder: keys, certificates, coordinator.toml."""
     from coordinator.commands import init as work
 
     work(home, **options)
@@ -135,7 +135,10 @@ def status(home: Home, **options: Any) -> None:
 @click.argument("site")
 @with_home
 def revoke(home: Home, **options: Any) -> None:
-    """Revoke a site's certificates and invitations; its open connections are closed at once."""
+    """Revoke a site's certificates and invitations.
+
+    Its open connections are closed at once.
+    """
     from coordinator.commands import revoke as work
 
     work(home, **options)
@@ -165,7 +168,10 @@ def stop(home: Home, **options: Any) -> None:
 @click.argument("folder", type=ANY_PATH, required=False)
 @with_home
 def export(home: Home, **options: Any) -> None:
-    """Copy a finished run's model and record to FOLDER; without RUN, list the runs."""
+    """Copy a finished run's model and record to FOLDER.
+
+    Without RUN: list the runs.
+    """
     from coordinator.commands import export as work
 
     work(home, **options)

@@ -107,9 +107,10 @@ def ignore_column_option(function: Function) -> Function:
 @ignore_column_option
 @with_home
 def join(home: SiteHome, **options: Any) -> None:
-    """Join a federation: make this site's key here, obtain its certificate, write site.toml.
+    """Join a federation.
 
-    Everything is checked before the invitation is used up.
+    Makes this site's key on this machine, obtains its certificate, and writes site.toml. Everything is checked
+    before the invitation is used up.
     """
     from site_agent.commands.federation import join as work
 
@@ -119,7 +120,10 @@ def join(home: SiteHome, **options: Any) -> None:
 @cli.command()
 @with_home
 def check(home: SiteHome) -> None:
-    """Check what a run needs before round 1: certificate, connection, images, time, memory, disk."""
+    """Check everything that a run needs, before round 1.
+
+    Certificate, connection, coordinator, hardware, images, time, memory, disk.
+    """
     from site_agent.commands.federation import check as work
 
     work(home)
@@ -143,10 +147,11 @@ def check(home: SiteHome) -> None:
 @click.option("--restart", is_flag=True, help="Start from the beginning; do not continue an interrupted training.")
 @with_home
 def pretrain(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None, **options: Any) -> None:
-    """Train a cervix model on this site's images alone (SSL), or on pooled manifests (CSSL).
+    """Train a cervix model without a federation.
 
-    An interrupted training continues from its last checkpoint when the same command is given again. An earlier model
-    of the same name is moved to history/ (see site-agent history).
+    On this site's images alone (SSL), or on pooled manifests (CSSL). An interrupted training continues from its
+    last checkpoint when the same command is given again. An earlier model of the same name is moved to history/
+    (see site-agent history).
     """
     from site_agent.commands.setting import setting
 
@@ -169,10 +174,10 @@ def pretrain(home: SiteHome, profile: str | None, recipe_file: Path | None, seed
 )
 @with_home
 def finetune(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None, **options: Any) -> None:
-    """Fine-tune classifiers on this site's labels, one from each start.
+    """Fine-tune classifiers on this site's labels.
 
-    Classifiers of one set are compared with each other, so train them with one recipe. An earlier classifier from the
-    same start is moved to history/ (see site-agent history).
+    One classifier from each start. Classifiers of one set are compared with each other, so train them with one
+    recipe. An earlier classifier from the same start is moved to history/ (see site-agent history).
     """
     from site_agent.commands.setting import setting
 
@@ -202,9 +207,10 @@ def _folder_name(_context: click.Context, _parameter: click.Parameter, text: str
 @click.option("--name", default="sweep", show_default=True, callback=_folder_name, help="Folder below sweeps/.")
 @with_home
 def sweep(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None, **options: Any) -> None:
-    """Try out N and the dense width on this site's images; choose by the classifier's validation loss alone.
+    """Try out N and the dense width on this site's images.
 
-    Test images are not used. Finished combinations are kept: an interrupted sweep continues when started again.
+    The classifier's validation loss decides. Test images are not used. Finished combinations are kept: an
+    interrupted sweep continues when started again.
 
     E (epochs_per_round) exists only in a federation: run one with each E, and compare the mean validation losses.
     """
@@ -232,10 +238,10 @@ def sweep(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: i
 )
 @with_home
 def evaluate(home: SiteHome, **options: Any) -> None:
-    """Score every classifier on the test women's images, and write a report.
+    """Score the classifiers on the test women; write a report.
 
-    Writes a new folder reports/DATE-NAME with report.html, results.json, predictions.csv and women.csv. They hold
-    images and identifiers of patients: they stay at this site.
+    Writes a new folder reports/DATE-NAME with report.html, results.json, predictions.csv and women.csv. The report
+    shows images and names patients: it stays at this site.
     """
     home.config()
     from site_agent.commands.evaluate import evaluate as work
@@ -260,12 +266,13 @@ Exit codes
 @click.option("--manifest", type=FILE, help="Manifest with the patients of the images. Default: the site's own.")
 @with_home
 def predict(home: SiteHome, **options: Any) -> None:
-    """Write the probability of case of new images (files or folders) to a CSV file. Not a medical device.
+    """Score new images; write a CSV file. Not a medical device.
 
     CLASSIFIER is the name of a folder below classifiers/ (random, ssl, csfssl, ...), or a path to one.
 
-    The file has a row for every file below IMAGES, linked folders included: its probability, or why it has none. Hidden
-    files, tables and text are passed over and counted. Files are recognised by content, not by name.
+    IMAGES are files or folders. The result has a row for every file below them, linked folders included: its
+    probability, or why it has none. Hidden files, tables and text are passed over and counted. Files are recognised
+    by content, not by name.
     """
     home.config()
     from site_agent.commands.predict import predict as work
@@ -276,9 +283,9 @@ def predict(home: SiteHome, **options: Any) -> None:
 @cli.group("history", invoke_without_command=True)
 @click.pass_context
 def history(context: click.Context) -> None:
-    """List models, classifiers and reports of this site, with earlier ones, their digests and dates.
+    """List this site's models, classifiers and reports.
 
-    Earlier versions are kept in history/.
+    With digests and dates. Earlier versions are kept in history/ and listed, too.
     """
     if context.invoked_subcommand is None:
         set_up()
