@@ -97,7 +97,7 @@ def _folder(path: Path) -> Path:
     found = sorted(path.parent.glob(f"{path.name}*")) if path.name and path.parent.is_dir() else []
     if len(found) > 1:
         raise ModelError(
-            f"{path.name} is the beginning of {len(found)} folders",
+            f"{path.name} is the beginning of the names of {len(found)} folders",
             cause="the key is too short",
             next_step=f"name one of {', '.join(folder.name for folder in found[:3])}",
         )
@@ -112,11 +112,11 @@ def _of_cell(folder: Path) -> Released:
     record = records.read_cell(study, folder.name)
     results = (record.encoder or record.classifier) if record is not None else None
     if record is None or results is None:
-        raise ModelError(f"{folder} is a site probe, which leaves no model", next_step="name another cell")
+        raise ModelError(f"{folder} is a site probe, which has no model", next_step="name another cell")
     weights = folder / MODEL_FILE
     if not weights.exists():
         raise ModelError(
-            f"cell {folder.name} has no weights any more",
+            f"cell {folder.name} has no weights",
             cause="the study keeps the weights of chosen cells only, or they were moved",
             next_step="name a chosen cell (selection.json), or set the study to keep weights and run it again",
         )

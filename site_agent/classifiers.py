@@ -132,13 +132,8 @@ def keep(
         write_record(making / RECORD, record)
         return digest
 
-    archive.install(home.folder, folder, fill, _digest_at)
+    archive.install(home.folder, folder, fill, WEIGHTS)
     return read(folder)
-
-
-def _digest_at(folder: Path) -> str:
-    """Return the digest of the weights that lie in a folder; empty where there are none."""
-    return digest_file(folder / WEIGHTS) if (folder / WEIGHTS).exists() else ""
 
 
 def read(folder: Path) -> StoredClassifier:
@@ -196,11 +191,6 @@ def _in_place(found: StoredClassifier) -> StoredClassifier:
             next_step=f"mv {shlex.quote(str(found.folder))} to a place outside classifiers",
         )
     return found
-
-
-def all_classifiers(home: SiteHome, name: str = "") -> list[StoredClassifier]:
-    """Return the classifiers of a set that can be read, in the paper's order."""
-    return found(home, name)[0]
 
 
 def names(home: SiteHome) -> list[str]:

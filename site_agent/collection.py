@@ -51,12 +51,13 @@ from fedcervix.splits import (
 from fedcervix.spreadsheet import decode_text
 from fedcervix.storage import disk
 from site_agent.filenames import FileNames
-from site_agent.images import PIXELS_MAX, Progress, UnreadableError, each, opened, pixel_digest, silent
+from site_agent.images import PIXELS_MAX, Progress, each, opened, pixel_digest, silent
 from site_agent.likeness import Comparison, Copy, Leak, Sighting, compare
 from site_agent.looks import Look, read_looks, write_looks
 from site_agent.not_same import Pair, read_pairs
 from site_agent.quality import oddities
 from site_agent.thumbnails import thumbnail
+from site_agent.unreadable import UnreadableError
 
 Purpose = Literal["pretrain", "finetune", "evaluate"]
 
@@ -167,8 +168,7 @@ class Collection:
     @property
     def digest(self) -> str:
         """SHA-256 of everything that training depends on: pictures, women, labels, splits, in order."""
-        lines = (f"{i.digest} {i.woman} {i.label} {i.split}\n" for i in self.images)
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return _digest(self.images)
 
     def contrastive(self, split: Literal["train", "valid"]) -> tuple[Image, ...]:
         """Return all images, labelled or not, of the training women or of the validation women."""
@@ -197,7 +197,11 @@ class Collection:
 
 def digest_of(images: Iterable[Image]) -> str:
     """Return the SHA-256 of pictures, women, labels and splits, in order, test images left out."""
-    lines = (f"{i.digest} {i.woman} {i.label} {i.split}\n" for i in images if i.split != "test")
+    return _digest(image for image in images if image.split != "test")
+
+
+def _digest(images: Iterable[Image]) -> str:
+    lines = (f"{i.digest} {i.woman} {i.label} {i.split}\n" for i in images)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

@@ -166,13 +166,8 @@ def keep(
         write_record(making / RECORD, record)
         return digest
 
-    archive.install(home.folder, folder, fill, _digest_at)
+    archive.install(home.folder, folder, fill, WEIGHTS)
     return read(folder)
-
-
-def _digest_at(folder: Path) -> str:
-    """Return the digest of the weights that lie in a folder; empty where there are none."""
-    return digest_file(folder / WEIGHTS) if (folder / WEIGHTS).exists() else ""
 
 
 def read(folder: Path) -> CervixModel:
@@ -206,11 +201,6 @@ def found(home: SiteHome) -> tuple[list[CervixModel], dict[str, ModelError]]:
         except ModelError as error:
             broken[folder.name] = error
     return sorted(whole, key=lambda model: model.made_at), broken
-
-
-def all_models(home: SiteHome) -> list[CervixModel]:
-    """Return the site's cervix models that can be read, oldest first."""
-    return found(home)[0]
 
 
 def check_unseen(home: SiteHome, model: CervixModel, test: Iterable[Image]) -> Seen:

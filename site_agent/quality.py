@@ -16,7 +16,7 @@ from site_agent.samples import Decoded, Pixels
 FLAT_BELOW = 1.0
 """standard deviation of every channel, in grey levels"""
 BLACK_BELOW = 16
-"""grey levels that 99 of 100 values of a black picture do not reach"""
+"""99 % of the values of a black picture are below this grey level"""
 EMPTY_ROWS = 8
 """one of so many rows, at the top or at the bottom, is one flat value; or of the columns, as a picture may be turned"""
 EMPTY_RANGE = 4
@@ -79,7 +79,7 @@ CHECKS: Final = (
     ),
     Check(
         "narrow",
-        "pictures of 16 bits that are nearly black: the brightest value is below a sixteenth of the range "
+        "nearly black 16-bit pictures: the brightest value is below a sixteenth of the range "
         "(a device that uses 10 or 12 of the 16 bits? export these as 8 bits)",
         lambda seen: seen.picture.narrow,
     ),

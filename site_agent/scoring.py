@@ -20,10 +20,11 @@ from site_agent.collection import Image
 from site_agent.devices import ready
 from site_agent.finetune import predict
 from site_agent.home import SiteHome
-from site_agent.images import Progress, UnreadableError, decode, each, pixel_digest, square
+from site_agent.images import Progress, decode, each, pixel_digest, square
 from site_agent.leak_guard import Seen, SiteKey
 from site_agent.notices import CSV_NOTE
 from site_agent.picture_files import Found
+from site_agent.unreadable import UnreadableError
 
 BATCH_FILES = 64
 COLUMNS = (

@@ -126,7 +126,7 @@ def check(tags: Tags) -> None:
         if applies(tags):
             raise UnreadableError(reason)
     if tags.get(_COMPRESSION, 1) not in _COMPRESSIONS:
-        raise UnreadableError(f"TIFF compression {tags[_COMPRESSION]}, which is not read")
+        raise UnreadableError(f"TIFF compression {tags[_COMPRESSION]}, which is not supported")
 
 
 def reason(file: BinaryIO) -> str | None:
@@ -145,7 +145,7 @@ def reason(file: BinaryIO) -> str | None:
         return error.reason
     except DAMAGE:
         return None
-    return f"a TIFF of {samples} x {bits} bits (PhotometricInterpretation {tags[_PHOTOMETRIC]}), which is not read"
+    return f"a TIFF of {samples} x {bits} bits (PhotometricInterpretation {tags[_PHOTOMETRIC]}), which is not supported"
 
 
 def load(image: TiffImagePlugin.TiffImageFile, file: BinaryIO) -> Decoded:

@@ -19,8 +19,9 @@ import tifffile
 from PIL import Image, ImageOps
 
 from site_agent import quality
-from site_agent.images import UnreadableError, opened
+from site_agent.images import opened
 from site_agent.samples import Decoded
+from site_agent.unreadable import UnreadableError
 from tests.unit.picture_files import Bmp, Png, Samples, Tiff, chunk, scene
 
 HEIGHT, WIDTH = 37, 53
@@ -181,12 +182,12 @@ REFUSED = {
     "a TIFF that does not say how its samples are meant": Tiff(photometric=GREY, tags={262: ("short", ())}),
     "a TIFF whose first page is a preview": Tiff(tags={254: ("long", (1,))}),
     "inks other than CMYK": Tiff(photometric=INKS, tags={332: ("short", (2,))}),
-    "TIFF compression 6, which is not read": Tiff(tags={259: ("short", (6,))}),
+    "TIFF compression 6, which is not supported": Tiff(tags={259: ("short", (6,))}),
     "damaged or cut short: the TIFF lacks strips or tiles": Tiff(tags={278: ("long", (3,))}),
     "damaged: a tile of the TIFF is much larger than the picture": Tiff(tile_px=16, tags={322: ("long", (2**25,))}),
-    "a TIFF of 3 x 12 bits (PhotometricInterpretation 2), which is not read": Tiff(bits=12),
-    "a TIFF of 1 x 10 bits (PhotometricInterpretation 1), which is not read": Tiff(bits=10, photometric=GREY),
-    "a TIFF of 2 x 16 bits (PhotometricInterpretation 1), which is not read": Tiff(
+    "a TIFF of 3 x 12 bits (PhotometricInterpretation 2), which is not supported": Tiff(bits=12),
+    "a TIFF of 1 x 10 bits (PhotometricInterpretation 1), which is not supported": Tiff(bits=10, photometric=GREY),
+    "a TIFF of 2 x 16 bits (PhotometricInterpretation 1), which is not supported": Tiff(
         bits=16, photometric=GREY, extra=(2,)
     ),
 }
@@ -392,7 +393,7 @@ def test_a_bmp_of_another_kind_is_refused_by_its_name(tmp_path: Path) -> None:
     """Ten bits a channel."""
     whole = bytearray(Bmp(header_bytes=108).of(scene(HEIGHT, WIDTH, 4, 8)))
     whole[54:66] = struct.pack("<3I", 0x3FF00000, 0xFFC00, 0x3FF)
-    assert refused(tmp_path, whole) == "a BMP of a kind that is not read"
+    assert refused(tmp_path, whole) == "an unsupported kind of BMP"
 
 
 @pytest.mark.parametrize(
@@ -534,7 +535,7 @@ def test_the_first_picture_of_a_file_of_several_jpegs_is_taken(tmp_path: Path) -
 def test_a_jpeg_of_12_bits_is_refused_by_its_name(tmp_path: Path) -> None:
     data = bytearray(jpeg(photograph()))
     data[data.index(b"\xff\xc0") + 4] = 12
-    assert refused(tmp_path, bytes(data)) == "a JPEG of 3 x 12 bits, which is not read"
+    assert refused(tmp_path, bytes(data)) == "a JPEG of 3 x 12 bits, which is not supported"
 
 
 def test_a_jpeg_that_states_its_height_at_its_end_is_refused_by_its_name(tmp_path: Path) -> None:

@@ -235,7 +235,7 @@ def test_a_start_that_is_refused_costs_no_classifier_of_another_start(clinic: Si
     clinic.train("finetune")
     before = classifiers.read(clinic.home.folder / "classifiers" / "random").provenance
     rotated(clinic)
-    with pytest.raises(ModelError, match="took part in making model ssl"):
+    with pytest.raises(ModelError, match="used to train model ssl"):
         clinic.train("finetune")
     assert classifiers.read(clinic.home.folder / "classifiers" / "random").provenance == before
 
