@@ -143,9 +143,10 @@ def pretrain(home: SiteHome, profile: str | None, recipe_file: Path | None, seed
     What was interrupted goes on from its last checkpoint when the same command is given again. A model that stands in
     the folder goes into the history (site-agent history).
     """
-    from site_agent.commands.setting import setting
+    from site_agent.commands.setting import loading, setting
 
     used = setting(home, profile, recipe_file, seed)
+    loading("pretrain")
     from site_agent.commands.pretrain import pretrain as work
 
     work(home, used, **options)
@@ -167,9 +168,10 @@ def finetune(home: SiteHome, profile: str | None, recipe_file: Path | None, seed
     Classifiers of one set are compared with each other, so make them with one recipe. An earlier classifier from the
     same start goes into the history (site-agent history).
     """
-    from site_agent.commands.setting import setting
+    from site_agent.commands.setting import loading, setting
 
     used = setting(home, profile, recipe_file, seed)
+    loading("finetune")
     from site_agent.commands.finetune import finetune as work
 
     work(home, used, **options)
@@ -201,9 +203,10 @@ def sweep(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: i
 
     E (epochs_per_round) exists in a federation alone: run one with each E, and compare the mean validation losses.
     """
-    from site_agent.commands.setting import setting
+    from site_agent.commands.setting import loading, setting
 
     used = setting(home, profile, recipe_file, seed)
+    loading("sweep")
     from site_agent.commands.sweep import sweep as work
 
     work(home, used, **options)
@@ -344,6 +347,7 @@ def data_check(**options: Any) -> None:
 @_collection_options
 @click.argument("picture", metavar="OUT.png", type=FILE)
 @click.option("--images", "count", type=click.IntRange(1, 200), default=16, show_default=True, help="Per split.")
+@click.option("--force", is_flag=True, help="Replace OUT.png if it is there already.")
 def data_sheet(**options: Any) -> None:
     """Draw a contact sheet of MANIFEST's images to OUT.png. It shows patients: it must not leave the site."""
     from site_agent.commands.data import sheet as work

@@ -38,7 +38,7 @@ def look(hardware: HardwareSection, dev: Path = Path("/dev")) -> str:
 def _cpu(hardware: HardwareSection) -> str:
     _torch_file()
     threads = hardware.threads or len(os.sched_getaffinity(0))
-    return f"trains on the CPU with {threads} threads"
+    return f"trains on the CPU with {threads} thread{'' if threads == 1 else 's'}"
 
 
 def _no_gpu(dev: Path) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedcervix.process import stdout_console
+from site_agent.commands.setting import loading, site_name
 from site_agent.comparable import comparable, tuned
 from site_agent.display import Display
 from site_agent.home import SiteHome
@@ -21,7 +22,7 @@ if TYPE_CHECKING:  # the report stands on torch and matplotlib, which help does 
 def evaluate(home: SiteHome, name: str, run: str, title: str) -> None:
     """Score the classifiers of the set `name` and write a report called `title`."""
     tuned(home, name)
-    click.echo("evaluate: loading the software, which takes some seconds", err=True)
+    loading("evaluate")
     from site_agent.report import printed, write_report
 
     now, display = datetime.now(UTC), Display()
@@ -41,7 +42,6 @@ def _made(home: SiteHome, name: str, run: str, now: datetime, display: Display) 
     """Return the report. Raises ModelError where there is nothing to compare, DataError, StorageError."""
     from site_agent import dataset
     from site_agent.assemble import site_report
-    from site_agent.commands.setting import site_name
     from site_agent.devices import ready
 
     display.show("said", {"text": "evaluate: looking at the images"})

@@ -116,7 +116,8 @@ def check(home: SiteHome) -> None:
         else:
             click.echo(f"ok      {name}: {result}")
     if problems:
-        click.echo(f"{len(problems)} check(s) failed; mend the first one, then check again", err=True)
+        failed = "1 check" if len(problems) == 1 else f"{len(problems)} checks"
+        click.echo(f"{failed} failed; mend the first one, then check again", err=True)
         sys.exit(problems[0].exit_code)
     click.echo(f"everything a run needs is there; next: {home.command()}")
 

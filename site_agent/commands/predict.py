@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,10 +17,13 @@ from site_agent.cells import path_cell
 from site_agent.classifiers import StoredClassifier
 from site_agent.collection import patients_of
 from site_agent.commands.data import progress
+from site_agent.commands.setting import loading
 from site_agent.home import SiteHome
 from site_agent.notices import CSV_NOTE
 from site_agent.picture_files import Listing, list_files
-from site_agent.scoring import Row, Training, csv_text, score_files
+
+if TYPE_CHECKING:  # it stands on torch, which a mistake in an argument does not wait for
+    from site_agent.scoring import Row, Training
 
 
 def predict(
@@ -27,12 +31,15 @@ def predict(
 ) -> None:
     """Write the probability of case of every file named or below a named folder to `out`."""
     _check_free(out, force=force)
-    folder = home.folder / "classifiers" / classifier
-    stored = classifiers.read(folder if folder.is_dir() else Path(classifier))
+    stored = classifiers.read(_folder(home, classifier))
     listing = list_files(images)
     if not listing.files:
         raise _nothing(listing)
-    patients, training = _patients(home, manifest), _training(home, stored)
+    patients = _patients(home, manifest)
+    loading("predict")
+    from site_agent.scoring import csv_text, score_files
+
+    training = _training(home, stored)
     with progress("scoring images") as report:
         rows = tuple(score_files(home, stored, listing.files, patients, training, report))
     write_secret(out, csv_text(stored, rows).encode("utf-8"))
@@ -41,6 +48,12 @@ def predict(
     click.echo(f"{CSV_NOTE}\nwrote {path_cell(out)}")
     if all(row.probability is None for row in rows):
         raise _none_readable(rows, out)
+
+
+def _folder(home: SiteHome, classifier: str) -> Path:
+    """Return the folder of a classifier that is named, or given by a path."""
+    own, path = home.folder / "classifiers" / classifier, Path(classifier)
+    return path if path.is_dir() and not own.is_dir() else own
 
 
 def _check_free(out: Path, *, force: bool) -> None:
@@ -73,6 +86,8 @@ def _patients(home: SiteHome, manifest: Path | None) -> Mapping[Path, str]:
 
 def _training(home: SiteHome, stored: StoredClassifier) -> Training | None:
     """Return what made the classifier, None where it does not tell (it was copied from another site)."""
+    from site_agent.scoring import Training
+
     if home.key_file(leak_guard.KEY).exists():
         key = leak_guard.site_key(home)
         try:
@@ -91,11 +106,13 @@ def _summary(stored: StoredClassifier, rows: Sequence[Row], passed_over: Mapping
     if counted:
         yield f"passed over: {', '.join(counted)}"
     pictures, women = (sum(row.seen == kind for row in rows) for kind in ("picture", "woman"))
-    if pictures or women:
-        yield (
-            f"warning: the classifier was made with {pictures} of these pictures, and with other pictures of the women "
-            f"of {women}: their probabilities say nothing of how well it works (column seen_in_training)"
-        )
+    known = {"were used to make the classifier": pictures, "show women whose other pictures were used": women}
+    for what, count in known.items():
+        if count:
+            yield (
+                f"warning: {count} of these pictures {what}: "
+                "their probabilities do not show how well it works (column seen_in_training)"
+            )
 
 
 def _nothing(listing: Listing) -> DataError:

@@ -35,6 +35,7 @@ class Setting:
 
 def setting(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None) -> Setting:
     """Return the recipe: of a file, of a profile, of the last run's plan, or the paper's. Raises ConfigError."""
+    home.insist()
     if not home.config_file.exists():
         raise ConfigError(
             f"{home.config_file} does not exist",
@@ -93,6 +94,11 @@ def _without_effect(hardware: HardwareSection, recipe: Recipe) -> list[str]:
         ),
     }
     return [note for note, applies in notes.items() if applies]
+
+
+def loading(command: str) -> None:
+    """Say that a command loads torch now: nothing else is to be seen meanwhile."""
+    click.echo(f"{command}: loading the software, which takes some seconds", err=True)
 
 
 def last_plan(home: SiteHome) -> Plan | None:

@@ -12,6 +12,7 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image as Pillow
 
+from fedcervix.errors import ModelError
 from fedcervix.weights import digest_file
 from site_agent import classifiers, dataset, leak_guard
 from site_agent.cells import path_of
@@ -178,7 +179,7 @@ def test_the_probabilities_are_those_of_evaluate(home: SiteHome, tmp_path: Path)
         assert row["classifier_sha256"] == digest_file(stored.weights)
     trained = collection.labelled("train")
     assert {found[image.path]["seen_in_training"] for image in trained} == {"picture"}
-    assert f"warning: the classifier was made with {len(trained)} of these pictures" in done.stdout
+    assert f"warning: {len(trained)} of these pictures were used to make the classifier" in done.stdout
 
 
 def test_another_manifest_names_the_patients_and_their_women_are_known(home: SiteHome, tmp_path: Path) -> None:
@@ -189,3 +190,11 @@ def test_another_manifest_names_the_patients_and_their_women_are_known(home: Sit
     [row] = rows(tmp_path / "p.csv")
     assert (row["patient"], row["seen_in_training"]) == ("woman-0", "woman")
     assert "patients" not in done.stderr
+
+
+def test_a_classifier_that_was_never_made_is_not_called_damaged(home: SiteHome, tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, ["--home", str(home.folder), "predict", "sssl", str(tmp_path)])
+    assert isinstance(result.exception, ModelError)
+    assert result.exception.what.startswith("there is no classifier sssl")
+    assert result.exception.cause == "the name is misspelt, or it was not made yet"
+    assert result.exception.next_step == home.command("history")
