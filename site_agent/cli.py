@@ -29,9 +29,10 @@ UNREADABLE_MAX = 0.05
 """as site.toml has it where it says nothing"""
 INSTITUTIONS = ("alts", "nhs")
 """that `data phantom` can draw"""
-FILE = click.Path(path_type=Path, dir_okay=False)
-FOLDER = click.Path(path_type=Path, file_okay=False)
-ANY_PATH = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, dir_okay=False, readable=False)
+FOLDER = click.Path(path_type=Path, file_okay=False, readable=False)
+ANY_PATH = click.Path(path_type=Path, readable=False)
+"""not looked at by click, which would only say "is not readable": a command says who may read it"""
 
 
 @click.group("site-agent", cls=Program, invoke_without_command=True)
@@ -143,7 +144,8 @@ def pretrain(home: SiteHome, profile: str | None, recipe_file: Path | None, seed
     What was interrupted goes on from its last checkpoint when the same command is given again. A model that stands in
     the folder goes into the history (site-agent history).
     """
-    from site_agent.commands.setting import loading, setting
+    from site_agent.commands.loading import loading
+    from site_agent.commands.setting import setting
 
     used = setting(home, profile, recipe_file, seed)
     loading("pretrain")
@@ -168,7 +170,8 @@ def finetune(home: SiteHome, profile: str | None, recipe_file: Path | None, seed
     Classifiers of one set are compared with each other, so make them with one recipe. An earlier classifier from the
     same start goes into the history (site-agent history).
     """
-    from site_agent.commands.setting import loading, setting
+    from site_agent.commands.loading import loading
+    from site_agent.commands.setting import setting
 
     used = setting(home, profile, recipe_file, seed)
     loading("finetune")
@@ -203,7 +206,8 @@ def sweep(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: i
 
     E (epochs_per_round) exists in a federation alone: run one with each E, and compare the mean validation losses.
     """
-    from site_agent.commands.setting import loading, setting
+    from site_agent.commands.loading import loading
+    from site_agent.commands.setting import setting
 
     used = setting(home, profile, recipe_file, seed)
     loading("sweep")

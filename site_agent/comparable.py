@@ -53,7 +53,8 @@ def comparable(home: SiteHome, collection: Collection, *, name: str = "", run: s
         differences=provenance.differences(told, known, run),
         remarks=(
             *provenance.remarks(told, known, run),
-            *(f"Not compared: {error.what}." for error in (*broken, *lost)),
+            *(f"Not compared: {error.what}." for error in broken),
+            *(f"A model of this site was left out: {error.what}." for error in lost),
         ),
     )
 

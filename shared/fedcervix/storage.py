@@ -60,6 +60,7 @@ def _cause(error: OSError, nearest: Path) -> str:
         errno.ENOENT: "the path is misspelt, a folder of it is missing, or its disk is not mounted",
         errno.EISDIR: "the path names a folder, not a file",
         errno.EEXIST: "a file of this name is there already",
+        errno.EFBIG: "this process or the file system limits the size of files (ulimit -f)",
         errno.EROFS: "the file system is mounted read-only",
         errno.ENAMETOOLONG: "the name is longer than the file system allows",
     }.get(error.errno or 0, "the disk or the network drive does not answer")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedcervix.process import stdout_console
-from site_agent.commands.setting import loading, site_name
+from site_agent.commands.loading import loading
 from site_agent.comparable import comparable, tuned
 from site_agent.display import Display
 from site_agent.home import SiteHome
@@ -42,6 +42,7 @@ def _made(home: SiteHome, name: str, run: str, now: datetime, display: Display) 
     """Return the report. Raises ModelError where there is nothing to compare, DataError, StorageError."""
     from site_agent import dataset
     from site_agent.assemble import site_report
+    from site_agent.commands.setting import site_name
     from site_agent.devices import ready
 
     display.show("said", {"text": "evaluate: looking at the images"})

@@ -17,7 +17,7 @@ from site_agent.cells import path_cell
 from site_agent.classifiers import StoredClassifier
 from site_agent.collection import patients_of
 from site_agent.commands.data import progress
-from site_agent.commands.setting import loading
+from site_agent.commands.loading import loading
 from site_agent.home import SiteHome
 from site_agent.notices import CSV_NOTE
 from site_agent.picture_files import Listing, list_files

@@ -96,11 +96,6 @@ def _without_effect(hardware: HardwareSection, recipe: Recipe) -> list[str]:
     return [note for note, applies in notes.items() if applies]
 
 
-def loading(command: str) -> None:
-    """Say that a command loads torch now: nothing else is to be seen meanwhile."""
-    click.echo(f"{command}: loading the software, which takes some seconds", err=True)
-
-
 def last_plan(home: SiteHome) -> Plan | None:
     """Return the plan of the run that this site took part in last."""
     federation = last_federation(home)
