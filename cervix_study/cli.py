@@ -15,7 +15,8 @@ from fedcervix import __version__
 from fedcervix.commandline import Everywhere, Program
 from fedcervix.process import exits
 
-ANY_PATH = click.Path(path_type=Path)
+ANY_PATH = click.Path(path_type=Path, readable=False)
+"""not looked at by click, which would only say "is not readable": a command says who may read it"""
 
 
 @click.group("cervix-study", cls=Program)

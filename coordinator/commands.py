@@ -183,7 +183,7 @@ def _run_to_do(home: Home, journal: Journal, blobs: BlobStore, mode: Mode | None
     if mode is None:
         raise RunError(
             "no unfinished run to go on with",
-            cause="the last run has ended, or none has begun; a run begins when its mode is named",
+            cause="the last run has ended, or none was begun yet; --mode begins one",
             next_step=f"{home.command('start --mode csfssl')} (or ppfssl)",
         )
     return _begun(home, journal, blobs, mode, instead_of=last)

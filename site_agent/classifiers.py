@@ -139,7 +139,7 @@ def keep(
 def read(folder: Path) -> StoredClassifier:
     """Return the classifier in a folder. Raises ModelError."""
     file = folder / RECORD
-    next_step = _again(folder, folder.name if folder.name in ("random", "imagenet") else "")
+    next_step = _again(folder, folder.name) if folder.is_dir() else _where_to_look(folder)
     record = read_record(file, what="classifier", next_step=next_step)
     try:
         provenance = Provenance.from_json(record["provenance"])
@@ -159,12 +159,25 @@ def named(home: SiteHome, name: str) -> StoredClassifier:
     return read(folder)
 
 
-def _again(folder: Path, start: str) -> str:
-    """Return the command that makes a classifier again, in the set that the folder lies in."""
+def _home_of(folder: Path) -> SiteHome | None:
     home = next((above for above in folder.parents if (above / "site.toml").exists()), None)
+    return SiteHome(home) if home else None
+
+
+def _where_to_look(folder: Path) -> str:
+    """Return the command that helps where there is no such classifier: it lists what there is, or makes the first."""
+    home = _home_of(folder)
+    if home is None:
+        return "site-agent history"
+    return home.command("history" if names(home) else "finetune")
+
+
+def _again(folder: Path, name: str) -> str:
+    """Return the command that makes a classifier again, in the set that the folder lies in."""
+    home, start = _home_of(folder), name if name in ("random", "imagenet") else ""
     if home is None:
         return "site-agent finetune"
-    words = [SiteHome(home).command("finetune")]
+    words = [home.command("finetune")]
     words += [f"--name {folder.parent.name}"] if folder.parent.parent.name == "classifiers" else []
     words += [f"--start {start}"] if start else []
     return " ".join(words)

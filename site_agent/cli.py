@@ -30,9 +30,10 @@ UNREADABLE_MAX = 0.05
 """as site.toml has it where it says nothing"""
 INSTITUTIONS = ("alts", "nhs")
 """that `data phantom` can draw"""
-FILE = click.Path(path_type=Path, dir_okay=False)
-FOLDER = click.Path(path_type=Path, file_okay=False)
-ANY_PATH = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, dir_okay=False, readable=False)
+FOLDER = click.Path(path_type=Path, file_okay=False, readable=False)
+ANY_PATH = click.Path(path_type=Path, readable=False)
+"""not looked at by click, which would only say "is not readable": a command says who may read it"""
 
 
 @click.group("site-agent", cls=Program, invoke_without_command=True)
@@ -88,7 +89,7 @@ def _home_meant(*, needed: bool) -> SiteHome | None:
     home = _home()
     if home.config_file.exists():
         return home
-    click.echo(f"note: {home.config_file} does not exist; the defaults are used", err=True)
+    say(f"note: {home.config_file} does not exist; the defaults are used", err=True)
     return None
 
 
@@ -170,9 +171,11 @@ def pretrain(home: SiteHome, profile: str | None, recipe_file: Path | None, seed
     last checkpoint when the same command is given again. An earlier model of the same name is moved to history/
     (see site-agent history).
     """
+    from site_agent.commands.loading import loading
     from site_agent.commands.setting import setting
 
     used = setting(home, profile, recipe_file, seed)
+    loading("pretrain")
     from site_agent.commands.pretrain import pretrain as work
 
     work(home, used, **options)
@@ -196,9 +199,11 @@ def finetune(home: SiteHome, profile: str | None, recipe_file: Path | None, seed
     One classifier from each start. Classifiers of one set are compared with each other, so train them with one
     recipe. An earlier classifier from the same start is moved to history/ (see site-agent history).
     """
+    from site_agent.commands.loading import loading
     from site_agent.commands.setting import setting
 
     used = setting(home, profile, recipe_file, seed)
+    loading("finetune")
     from site_agent.commands.finetune import finetune as work
 
     work(home, used, **options)
@@ -231,9 +236,11 @@ def sweep(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: i
 
     E (epochs_per_round) exists only in a federation: run one with each E, and compare the mean validation losses.
     """
+    from site_agent.commands.loading import loading
     from site_agent.commands.setting import setting
 
     used = setting(home, profile, recipe_file, seed)
+    loading("sweep")
     from site_agent.commands.sweep import sweep as work
 
     work(home, used, **options)
@@ -387,6 +394,7 @@ def data_check(manifest: Path | None, **options: Any) -> None:
 @_collection_options
 @click.argument("picture", metavar="OUT.png", type=FILE)
 @click.option("--images", "count", type=click.IntRange(1, 200), default=16, show_default=True, help="Per split.")
+@click.option("--force", is_flag=True, help="Replace OUT.png if it exists already.")
 def data_sheet(manifest: Path, **options: Any) -> None:
     """Draw a contact sheet of MANIFEST's images to OUT.png. It shows patients: it must not leave the site.
 

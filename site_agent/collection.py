@@ -30,6 +30,7 @@ from fedcervix.errors import DataError
 from fedcervix.files import write_secret
 from fedcervix.identifiers import Doubt, doubts, written_alike
 from fedcervix.manifest import SPLITS, Manifest, Row, Split, at_most, parse, refused, repeated
+from fedcervix.ownership import denied
 from fedcervix.splits import (
     NOBODY,
     STRATA,
@@ -398,9 +399,18 @@ def _read(manifest: Path) -> bytes:
     except OSError as error:
         raise DataError(
             f"the manifest {manifest} cannot be read: {error.strerror}",
-            cause="the path is wrong, or its disk is not mounted" if isinstance(error, FileNotFoundError) else "",
+            cause=_unread(manifest, error),
             next_step="give the path of the CSV file that lists the images",
         ) from error
+
+
+def _unread(manifest: Path, error: OSError) -> str:
+    """Return the likely cause of a manifest that cannot be read."""
+    if isinstance(error, PermissionError):
+        return denied(manifest)[0]
+    if isinstance(error, IsADirectoryError):
+        return "the path names a folder; the manifest is a file in it"
+    return "the path is wrong, or its disk is not mounted"
 
 
 def _given_splits(manifest: Manifest, source: str) -> dict[str, Split] | None:
@@ -484,6 +494,8 @@ def _look(path: Path, known: Look | None, pixels_max: int) -> Look | str:
             return Look(now.st_size, now.st_mtime_ns, digest, small, oddities(found))
     except UnreadableError as error:
         return error.reason
+    except PermissionError:
+        return "this user may not read it"
     except (OSError, ValueError):  # ValueError: a name that the machine's locale cannot write
         return NO_SUCH_FILE
 

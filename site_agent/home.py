@@ -219,8 +219,19 @@ class SiteHome:
         """Return where the key or certificate `name` lies."""
         return self.folder / "keys" / name
 
+    def insist(self) -> None:
+        """Raise ConfigError where the folder is a coordinator's home."""
+        if self.config_file.exists() or not (self.folder / "coordinator.toml").exists():
+            return
+        raise ConfigError(
+            f"{self.folder} is a coordinator's home, not a site's",
+            cause="wrong --home, or the wrong program",
+            next_step=f"coordinator --home {shlex.quote(str(self.folder))} status, or give --home another folder",
+        )
+
     def config(self) -> SiteConfig:
         """Return the configuration. Raises ConfigError."""
+        self.insist()
         raw = read_toml(self.config_file, hint=self.command("join INVITATION.toml"))
         return build(SiteConfig, raw, source=self.config_file)
 
@@ -247,7 +258,8 @@ class SiteHome:
         return identity.identify(self.pem("site.crt"))
 
     def pem(self, name: str) -> bytes:
-        """Return a key or certificate. Raises StorageError."""
+        """Return a key or certificate. Raises ConfigError, StorageError."""
+        self.insist()
         file = self.key_file(name)
         if not file.exists():
             raise ConfigError(

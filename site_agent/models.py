@@ -173,7 +173,8 @@ def keep(
 def read(folder: Path) -> CervixModel:
     """Return the cervix model in a folder. Raises ModelError."""
     file = folder / RECORD
-    next_step = f"restore it from a backup, or {again(folder)}" if file.exists() else f"ls {folder.parent}"
+    history = SiteHome(folder.parent.parent).command("history")
+    next_step = f"restore it from a backup, or {again(folder)}" if folder.is_dir() else history
     record = read_record(file, what="cervix model", next_step=next_step)
     try:
         recipe = parse_recipe(record["recipe"])

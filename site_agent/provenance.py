@@ -254,7 +254,10 @@ def _check_run(tuned: Sequence[Provenance], kept: Sequence[KeptModel], again: Ag
 
 
 def _check_newest(tuned: Sequence[Provenance], kept: Sequence[KeptModel], again: Again, run: str) -> None:
-    """A federation's model is the newest of its kind; one that the site made itself is the one of its name today."""
+    """A federation's model is the newest of its kind; one that the site made itself is the one of its name today.
+
+    A set with a name of its own may hold none of a federation: then it says nothing of one.
+    """
     for found in tuned:
         alike = [model for model in kept if model.label == found.label]
         rivals = [model for model in alike if found.federated or model.name == found.start.name]
@@ -267,7 +270,8 @@ def _check_newest(tuned: Sequence[Provenance], kept: Sequence[KeptModel], again:
                 next_step=again.all(tuned, kept, run),
             )
     federated = _newest_federated(kept)
-    if federated and not run and headline(tuned, kept) is None:
+    alone = bool(again.name) and not any(found.federated for found in tuned)
+    if federated and not alone and not run and headline(tuned, kept) is None:
         raise ModelError(
             f"the newest model is of {federated.origin}, and no classifier was fine-tuned from it",
             cause="a federation ended after the classifiers were made",

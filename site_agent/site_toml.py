@@ -115,7 +115,8 @@ def _with_comment(setting: str, line: str) -> str:
     value, mark, comment = line.lstrip("# ").partition("#")
     if not mark or value.count('"') % 2:
         return setting
-    return f"{setting:<{line.index('#', len(line) - len(comment) - 1)}}#{comment}" if comment else setting
+    column = line.index("#", len(line) - len(comment) - 1)
+    return f"{f'{setting} ':<{column}}#{comment}" if comment else setting
 
 
 def _check_read_back(text: str, values: Mapping[Key, Value], source: Path) -> None:

@@ -146,8 +146,14 @@ def _pair_writer(pairs: Path | None) -> Callable[[Comparison], None]:
     return write
 
 
-def sheet(home: SiteHome | None, manifest: Path, picture: Path, count: int, **options: Any) -> None:
+def sheet(home: SiteHome | None, manifest: Path, picture: Path, count: int, *, force: bool, **options: Any) -> None:
     """Draw a contact sheet of MANIFEST's images to OUT.png. It shows patients: it must not leave the site."""
+    if os.path.lexists(picture) and not force:
+        raise StorageError(
+            f"{picture} is there already",
+            cause="it holds an earlier sheet, or something else, and nothing is overwritten unasked",
+            next_step="give another name, or --force to replace it",
+        )
     settings = Source(home, options["splits_file"]).settings(options)
     with progress("looking at images") as report:
         collection = index(manifest, on_progress=report, **settings)

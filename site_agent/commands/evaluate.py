@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fedcervix.printing import say
 from fedcervix.process import stdout_console
+from site_agent.commands.loading import loading
 from site_agent.comparable import comparable, tuned
 from site_agent.display import Display
 from site_agent.home import SiteHome
@@ -20,7 +21,7 @@ if TYPE_CHECKING:  # the report stands on torch and matplotlib, which help does 
 def evaluate(home: SiteHome, name: str, run: str, title: str) -> None:
     """Score the classifiers of the set `name` and write a report called `title`."""
     tuned(home, name)
-    say("evaluate: loading the software, which takes some seconds", err=True)
+    loading("evaluate")
     from site_agent.report import printed, write_report
 
     now, display = datetime.now(UTC), Display()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedcervix.errors import ConfigError, DataError, ModelError, StorageError
 from fedcervix.files import write_secret
@@ -15,10 +16,13 @@ from site_agent.cells import path_cell
 from site_agent.classifiers import StoredClassifier
 from site_agent.collection import patients_of
 from site_agent.commands.data import progress
+from site_agent.commands.loading import loading
 from site_agent.home import SiteHome
 from site_agent.notices import CSV_NOTE
 from site_agent.picture_files import Listing, list_files
-from site_agent.scoring import Row, Training, csv_text, score_files
+
+if TYPE_CHECKING:  # it stands on torch, which a mistake in an argument does not wait for
+    from site_agent.scoring import Row, Training
 
 
 def predict(
@@ -31,7 +35,11 @@ def predict(
     if not listing.files:
         raise _nothing(listing)
     _check_no_picture(out, listing)
-    patients, training = _patients(home, manifest), _training(home, stored)
+    patients = _patients(home, manifest)
+    loading("predict")
+    from site_agent.scoring import csv_text, score_files
+
+    training = _training(home, stored)
     with progress("scoring images") as report:
         rows = tuple(score_files(home, stored, listing.files, patients, training, report))
     write_secret(out, csv_text(stored, rows).encode("utf-8"))
@@ -89,6 +97,8 @@ def _patients(home: SiteHome, manifest: Path | None) -> Mapping[Path, str]:
 
 def _training(home: SiteHome, stored: StoredClassifier) -> Training | None:
     """Return what made the classifier, None where it does not tell (it was copied from another site)."""
+    from site_agent.scoring import Training
+
     if home.key_file(leak_guard.KEY).exists():
         key = leak_guard.site_key(home)
         try:

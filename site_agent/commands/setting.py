@@ -34,6 +34,7 @@ class Setting:
 
 def setting(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None) -> Setting:
     """Return the recipe: of a file, of a profile, of the last run's plan, or the paper's. Raises ConfigError."""
+    home.insist()
     if not home.config_file.exists():
         raise ConfigError(
             f"{home.config_file} does not exist",

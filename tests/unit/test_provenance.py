@@ -89,6 +89,15 @@ def test_a_newer_run_of_another_mode_is_refused_as_well() -> None:
     assert error.what == "the newest model is of run ring, and no classifier was fine-tuned from it"
 
 
+def test_a_set_of_its_own_may_be_without_a_federated_classifier() -> None:
+    """`finetune --start trial --name second`, `evaluate --set second`: compared among themselves."""
+    check([RANDOM, SSL], MODELS, DATA, again=dataclasses.replace(AGAIN, name="second"))
+    refused(RANDOM, SSL, models=MODELS)
+    newer = [*MODELS, kept("PPFSSL_NHS", "ring", "ring")]
+    with pytest.raises(ModelError, match="no classifier was fine-tuned from it"):
+        check([RANDOM, ONE], newer, DATA, again=dataclasses.replace(AGAIN, name="second"))
+
+
 def test_the_headline_is_of_the_newest_run_and_not_of_the_last_in_the_table() -> None:
     """Run 1 a ring's, run 2 a server's: PPFSSL stands last in the paper's order, and is the older one."""
     models = [kept("PPFSSL_NHS", "ring", "ring"), kept("CSFSSL", "one", "one")]
