@@ -8,9 +8,8 @@ from collections.abc import Iterable, Sequence
 from cervix_study.comparing import Comparison, Effect
 from cervix_study.findings import Findings, SiteFindings
 from cervix_study.report.document import Answer, Block, Bullets, Heading, Tone
-from cervix_study.report.wording import counted, difference, difference_interval, listed, p_value
+from cervix_study.report.wording import counted, difference, difference_interval, listed, often, p_value
 from site_agent.intervals import Verdict
-from site_agent.report.answer import percent
 from site_agent.report.page import three
 
 QUESTION = "Does learning without labels at several institutions give a better start than random weights?"
@@ -76,10 +75,11 @@ def _main_lines(findings: Findings, asked: Sequence[Comparison]) -> Iterable[str
         found = next(c for c in asked if c.site == site)
         auc = found.effects["auc"]
         tested = next(s for s in findings.of_profile(found.profile) if s.site == site)
+        first, second = (often(value, tested.women) for value in (auc.first, auc.second))
         yield (
             f"**{site}** ({counted(tested.women, 'test woman', 'test women')}): the classifier that starts from "
-            f"{found.first} ranks a case above a control {percent(auc.first)} of the time, the one that starts from "
-            f"random weights {percent(auc.second)}. The difference in AUC is {difference('auc', auc.difference.value)} "
+            f"{found.first} ranks a case above a control {first} of the time, the one that starts from "
+            f"random weights {second}. The difference in AUC is {difference('auc', auc.difference.value)} "
             f"({_certainty(auc)}): **{auc.verdict}**."
         )
 

@@ -322,7 +322,7 @@ def profiles(findings: Findings) -> Iterable[Block]:
             )
         else:
             yield Text("Every setting is the published one, or, where the paper is silent, the literal reading of it.")
-        terms = dataclasses.asdict(used.terms)
+        terms = {key: "unset" if value is None else value for key, value in dataclasses.asdict(used.terms).items()}
         yield Bullets((f"federation: {', '.join(f'`{key} = {value}`' for key, value in terms.items())}",))
 
 
