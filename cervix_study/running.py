@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cervix_study import host, tasks
-from cervix_study.census import remarks
+from cervix_study.census import summary
 from cervix_study.estimate import kind_of, paces, seconds_left
 from cervix_study.executors import Executor
 from cervix_study.ground import Ground
@@ -74,7 +74,7 @@ class Running:
 
     def _run(self) -> State:
         write(self.places.folder / DATA_FILE, self.ground.data)
-        for line in (*self.ground.notes, *remarks(self.ground.data)):
+        for line in (*self.ground.remarks, *summary(self.ground.data)):
             self.screen.say(line)
         self.plan_grid()
         self._note("running")
@@ -178,7 +178,7 @@ class Running:
 
     def _made(self, task: Task) -> None:
         record = read_cell(self.places.folder, task.key)
-        assert record is not None, f"cell {task.key} was said to be done, and is not there"
+        assert record is not None, f"cell {task.key} was reported as done, but its folder is missing"
         self.finished[task.key] = record
         self._stand()
         self.screen.made(task, record)

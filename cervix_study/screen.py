@@ -102,7 +102,7 @@ def outcome(record: CellRecord) -> str:
         return f"validation loss {loss:.4f}, {record.encoder.updates} updates" if loss is not None else "drawn"
     if record.classifier:
         found = record.classifier
-        return f"validation loss {found.validation_loss:.4f}, AUC there {found.validation_auc:.3f}, epoch {found.best}"
+        return f"validation loss {found.validation_loss:.4f}, AUC {found.validation_auc:.3f}, epoch {found.best}"
     assert record.site_probe is not None
     probe = record.site_probe
-    return f"told right {probe.balanced_accuracy:.3f} (chance {probe.chance:.3f})"
+    return f"balanced accuracy {probe.balanced_accuracy:.3f} (chance {probe.chance:.3f})"

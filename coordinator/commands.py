@@ -251,7 +251,9 @@ def _on_signals(stop: Callable[[], None]) -> None:
     """The first signal drains; a second one leaves at once (everything acknowledged is on disk)."""
 
     def in_order() -> None:
-        logger().info("stopping", calls_end_within_s=STOP_GRACE.total_seconds(), again="ends it at once")
+        logger().info(
+            "stopping", calls_end_within_s=STOP_GRACE.total_seconds(), again="press Ctrl-C again to stop at once"
+        )
         stop()
 
     def handle(_number: int, _frame: object) -> None:

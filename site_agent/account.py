@@ -2,7 +2,7 @@
 
 One small file in the home, written whole: for each day the runs that were opened, the rounds and epochs that were
 trained, and the bytes of models that were sent. It is written before the work begins or the bytes leave, so a killed
-process can make the count too high and never too low.
+process can make the count too high and never too low. A power cut may cost the last seconds, or the file.
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ def read(file: Path) -> Days:
     if not file.exists():
         return {}
     with disk(file, "read"):
-        content = file.read_bytes()
+        content = file.read_bytes().strip(b"\0")
     try:
-        return {date.fromisoformat(day): Spent(**spent) for day, spent in json.loads(content).items()}
+        return {date.fromisoformat(day): Spent(**spent) for day, spent in json.loads(content or b"{}").items()}
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise StorageError(
             f"{file} is damaged: {error}",
@@ -96,5 +96,5 @@ def spend(file: Path, policy: Policy, more: Spent, now: datetime | None = None) 
     first = today - timedelta(days=MONTH_DAYS - 1)
     days[today] = days.get(today, NOTHING) + more
     kept = {day.isoformat(): dataclasses.asdict(spent) for day, spent in sorted(days.items()) if day >= first}
-    write_whole(file, json.dumps(kept, indent=1).encode())
+    write_whole(file, json.dumps(kept, indent=1).encode(), sync=False)
     return []

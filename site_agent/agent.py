@@ -153,7 +153,7 @@ class Agent:
         sign_s: float = SIGN_S,
     ) -> None:
         self._home, self._site, self._link, self._worker, self._show = home, site, link, worker, show
-        self._federation, self._accounting = federation, threading.Lock()
+        self._federation, self._accounting = federation, threading.RLock()
         self._look, self._stop_s, self._sign_s = look, stop_s, sign_s
         self._inbox: queue.Queue[Said | LineDown | JobEnded | Broken | Silent | Stop] = queue.Queue()
         self._blobs = BlobStore(home.blobs)
@@ -367,7 +367,9 @@ class Agent:
 
     def _spend(self, run: str, more: account.Spent) -> None:
         """Count what a federation has of this site, before it has it. Raises PolicyError, StorageError."""
-        if against := account.spend(self._home.account, self._home.config().policy, more):
+        with self._accounting:  # work of a run that was abandoned may end beside that of the next one
+            against = account.spend(self._home.account, self._home.config().policy, more)
+        if against:
             self._refuse(run, "this site's policy allows no more", against)
 
     def _begin_work(self, job: Job, task: Task) -> None:

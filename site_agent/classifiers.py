@@ -24,7 +24,7 @@ from site_agent import archive, leak_guard
 from site_agent.home import SiteHome
 from site_agent.leak_guard import Seen
 from site_agent.provenance import Provenance
-from site_agent.sealed import damaged, read_record, write_record
+from site_agent.sealed import damaged, read_record, unknown, write_record
 
 if TYPE_CHECKING:
     from site_agent.collection import Image
@@ -132,13 +132,8 @@ def keep(
         write_record(making / RECORD, record)
         return digest
 
-    archive.install(home.folder, folder, fill, _digest_at)
+    archive.install(home.folder, folder, fill, WEIGHTS)
     return read(folder)
-
-
-def _digest_at(folder: Path) -> str:
-    """Return the digest of the weights that lie in a folder; empty where there are none."""
-    return digest_file(folder / WEIGHTS) if (folder / WEIGHTS).exists() else ""
 
 
 def read(folder: Path) -> StoredClassifier:
@@ -153,6 +148,17 @@ def read(folder: Path) -> StoredClassifier:
         raise damaged(file, error, what="classifier", next_step=next_step) from error
 
 
+def named(home: SiteHome, name: str) -> StoredClassifier:
+    """Return the classifier in a folder below classifiers/, or at a path. Raises ModelError."""
+    below = folder_of(home) / name
+    folder = below if below.is_dir() else Path(name)
+    if not (folder / RECORD).exists() and not (folder / WEIGHTS).exists():
+        existing = [str(place.relative_to(folder_of(home))) for place in archive.entries(folder_of(home), RECORD)]
+        use, make = home.command("predict NAME IMAGES"), home.command("finetune")
+        raise unknown("classifier", name, existing, use=use, make=make)
+    return read(folder)
+
+
 def _again(folder: Path, start: str) -> str:
     """Return the command that makes a classifier again, in the set that the folder lies in."""
     home = next((above for above in folder.parents if (above / "site.toml").exists()), None)
@@ -164,15 +170,15 @@ def _again(folder: Path, start: str) -> str:
     return " ".join(words)
 
 
-def found(home: SiteHome, name: str = "") -> tuple[list[StoredClassifier], list[ModelError]]:
-    """Return the classifiers of a set in the paper's order, and what is wrong with those that cannot be read."""
-    whole, broken = [], []
+def found(home: SiteHome, name: str = "") -> tuple[list[StoredClassifier], dict[str, ModelError]]:
+    """Return the classifiers of a set in the paper's order, and by name what is wrong with the others."""
+    whole, broken = [], dict[str, ModelError]()
     for file in sorted(folder_of(home, name).glob(f"*/{RECORD}")):
         try:
             if not file.parent.name.startswith("."):
                 whole.append(_in_place(read(file.parent)))
         except ModelError as error:
-            broken.append(error)
+            broken[file.parent.name] = error
     return sorted(whole, key=lambda c: (_rank(c.start, ORDER), c.start)), broken
 
 
@@ -185,11 +191,6 @@ def _in_place(found: StoredClassifier) -> StoredClassifier:
             next_step=f"mv {shlex.quote(str(found.folder))} to a place outside classifiers",
         )
     return found
-
-
-def all_classifiers(home: SiteHome, name: str = "") -> list[StoredClassifier]:
-    """Return the classifiers of a set that can be read, in the paper's order."""
-    return found(home, name)[0]
 
 
 def names(home: SiteHome) -> list[str]:

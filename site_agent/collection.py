@@ -14,6 +14,7 @@ Rules
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import os
@@ -50,12 +51,13 @@ from fedcervix.splits import (
 from fedcervix.spreadsheet import decode_text
 from fedcervix.storage import disk
 from site_agent.filenames import FileNames
-from site_agent.images import PIXELS_MAX, Progress, UnreadableError, each, opened, pixel_digest, silent
+from site_agent.images import PIXELS_MAX, Progress, each, opened, pixel_digest, silent
 from site_agent.likeness import Comparison, Copy, Leak, Sighting, compare
 from site_agent.looks import Look, read_looks, write_looks
-from site_agent.not_same import read_pairs
+from site_agent.not_same import Pair, read_pairs
 from site_agent.quality import oddities
 from site_agent.thumbnails import thumbnail
+from site_agent.unreadable import UnreadableError
 
 Purpose = Literal["pretrain", "finetune", "evaluate"]
 
@@ -166,8 +168,7 @@ class Collection:
     @property
     def digest(self) -> str:
         """SHA-256 of everything that training depends on: pictures, women, labels, splits, in order."""
-        lines = (f"{i.digest} {i.woman} {i.label} {i.split}\n" for i in self.images)
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return _digest(self.images)
 
     def contrastive(self, split: Literal["train", "valid"]) -> tuple[Image, ...]:
         """Return all images, labelled or not, of the training women or of the validation women."""
@@ -196,7 +197,11 @@ class Collection:
 
 def digest_of(images: Iterable[Image]) -> str:
     """Return the SHA-256 of pictures, women, labels and splits, in order, test images left out."""
-    lines = (f"{i.digest} {i.woman} {i.label} {i.split}\n" for i in images if i.split != "test")
+    return _digest(image for image in images if image.split != "test")
+
+
+def _digest(images: Iterable[Image]) -> str:
+    lines = (f"{i.digest} {i.woman} {i.label} {i.split}\n" for i in images)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -213,13 +218,14 @@ def index(
     on_compared: Progress = silent,
     not_same: Path | None = None,
     on_found: Callable[[Comparison], None] = lambda _: None,
+    keep_splits: bool = True,
 ) -> Collection:
     """Read a manifest, decode every image once, and decide what each is used for.
 
     `splits_file` holds the splits that were drawn earlier and receives those drawn now; it is not written where the
-    manifest gives the splits itself. With a `cache_folder`, files that did not change are not decoded again, and a
-    process that was killed goes on where it was. It takes some 3 KB of memory per image (0.3 GB for 100,000), and what
-    the pictures that are open take (`images.opened`).
+    manifest gives the splits itself, or without `keep_splits`. With a `cache_folder`, files that did not change are
+    not decoded again, and a process that was killed goes on where it was. It takes some 3 KB of memory per image
+    (0.3 GB for 100,000), and what the pictures that are open take (`images.opened`).
     `ignore_columns` are columns of the manifest that are meant to be ignored, although they look like known ones.
     `not_same` is a file of pairs of images that show two women (see `not_same`). `on_found` is told what the pictures
     showed before anything is refused for it.
@@ -239,7 +245,7 @@ def index(
 
     seen = [(row, look) for row, look in looks if isinstance(look, Look)]
     spellings = written_alike(row.patient for row, _ in seen)
-    found = compare(_sightings(seen, spellings), on_compared, read_pairs(not_same) if not_same else frozenset())
+    found = compare(_sightings(seen, spellings), on_compared, _told_apart(not_same, names))
     on_found(found)
     strata = _strata(seen, found.disputed)
     links = [*found.links, *(pair for alike in spellings for pair in itertools.pairwise(alike))]
@@ -249,7 +255,8 @@ def index(
         pictures = _pictures(seen)
         before = recognise(pictures, earlier, (row.patient for row in rows))
         splits = assign(strata, links, before.splits, seed)
-        _write_splits(splits_file, earlier, kept(splits, pictures, earlier))
+        if keep_splits:
+            _write_splits(splits_file, earlier, kept(splits, pictures, earlier))
     else:
         check_links(given_splits, found.links, manifest.name, way_out=_way_out(manifest))
         before, splits = NOBODY, given_splits
@@ -300,12 +307,19 @@ def require(collection: Collection, purpose: Purpose) -> None:
 def patients_of(manifest: Path, ignore_columns: Sequence[str] = ()) -> dict[Path, str]:
     """Return whose image every file is that a manifest names (files by their real paths). Raises DataError.
 
-    Labels and splits are not looked at: a manifest of new images may have others, or columns that only look like them.
+    Only columns image and patient are read: a list of new pictures has no labels, and its other columns mean nothing.
     """
     folder = manifest.resolve().parent
-    ignored = (*ignore_columns, *OPTIONAL)
-    rows = parse(decode_text(_read(manifest), manifest.name), manifest.name, ignored).rows
-    return {Path(os.path.realpath(folder / row.image)): row.patient for row in rows}
+    read = parse(decode_text(_read(manifest), manifest.name), manifest.name, (*OPTIONAL, *ignore_columns))
+    rows = _as_on_disk(read, FileNames(folder), manifest.name)
+    return {_real(folder / row.image): row.patient for row in rows}
+
+
+def _real(path: Path) -> Path:
+    """Return the path without links; as it is where the machine's locale cannot write it."""
+    with contextlib.suppress(ValueError):
+        return Path(os.path.realpath(path))
+    return path
 
 
 def can(collection: Collection, purpose: Purpose) -> bool:
@@ -403,6 +417,12 @@ def _as_on_disk(manifest: Manifest, names: FileNames, source: str) -> tuple[Row,
     if twice:
         raise refused(twice, source)
     return rows
+
+
+def _told_apart(not_same: Path | None, names: FileNames) -> frozenset[Pair]:
+    """Return the declared pairs with the files' names as the disk has them."""
+    declared = read_pairs(not_same) if not_same else frozenset[Pair]()
+    return frozenset(frozenset(map(names.found, pair)) for pair in declared)
 
 
 def _quarantined(row: Row, reason: str, names: FileNames) -> Quarantined:
@@ -520,7 +540,8 @@ def _way_out(manifest: Path) -> str:
     """Return what to do where pictures only look alike."""
     return (
         f"if they show different women: site-agent data check {shlex.quote(str(manifest))} --write-pairs pairs.csv, "
-        "judge the pairs, then name that file: not_same below [data] in site.toml, or of the site in STUDY.toml"
+        'fill in column verdict, then set not_same = "/path/of/pairs.csv" in table [data] of site.toml (or for the '
+        "site in STUDY.toml)"
     )
 
 

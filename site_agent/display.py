@@ -71,7 +71,10 @@ class Display:
 
     def _stopping(self, values: dict[str, Any]) -> None:
         within = f"within {values['deadline_s']:.0f} s"
-        self._line(f"stopping: training ends at its next step, with a checkpoint, {within}; once more: at once")
+        self._line(
+            f"stopping: training ends at its next step, with a checkpoint, {within}. "
+            "Press Ctrl-C again to stop at once."
+        )
 
     def _said(self, values: dict[str, Any]) -> None:
         self._line(values["text"])

@@ -47,6 +47,7 @@ def examine(bench: Bench, plan: Plan | None) -> Findings:
         leaks=len(collection.leaks),
         remarks=tuple(remark.short() for remark in remarks(collection)),
         cost=cost,
+        details=bench.home.command("data check"),
     )
 
 

@@ -153,7 +153,7 @@ def class_weights(labels: NDArray[np.int64]) -> tuple[float, float]:
         raise DataError(
             f"the training images hold {cases} cases and {controls} controls; a classifier needs both",
             cause="the manifest's split or label column",
-            next_step="site-agent data check MANIFEST",
+            next_step="site-agent data check",
         )
     return len(labels) / (2 * controls), len(labels) / (2 * cases)
 
@@ -333,7 +333,7 @@ def _check(valid: Labelled, terms: ClassifierRecipe) -> None:
         raise DataError(
             "no labelled validation image: the classifier would not know when to stop",
             cause="the manifest's split or label column",
-            next_step="site-agent data check MANIFEST",
+            next_step="site-agent data check",
         )
     if terms.batch_images == 1:
         raise TrainingError(

@@ -1,11 +1,11 @@
-"""Which women and pictures made a model, so that no woman of today's test part is among them.
+"""Which women and pictures a model was trained on, so that no woman of today's test part is among them.
 
 Rules
 1. A file women.json lies beside every model and classifier. It is written anew with each of them and never added to
    afterwards. Within one run of a federation it grows: the run's model learns from the women of every round.
 2. It holds keyed digests (HMAC-SHA256 under a secret of the site in keys/): the file alone tells nobody who they are.
-3. Women are remembered by their identifiers, by what all ways of writing these have in common, and by their pictures.
-   So a woman who was renamed is still known, and so is one with new pictures whose identifier lost its zeros.
+3. Women are remembered by their identifiers, in whatever way these are written (`identifiers`), and by their
+   pictures. So a woman who was renamed, or whose identifier a spreadsheet changed, is still known.
 4. What cannot be read, or was written under another key, proves nothing: the model is refused, with what to do.
 """
 
@@ -16,14 +16,14 @@ import hmac
 import json
 import os
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedcervix.errors import ModelError, StorageError
 from fedcervix.files import write_secret
-from fedcervix.identifiers import spelling
+from fedcervix.identifiers import forms
 from fedcervix.plan import canonical_json
 from fedcervix.storage import disk
 
@@ -78,19 +78,33 @@ class SiteKey:
         return frozenset(self._keyed("picture", digest) for digest in digests)
 
     def _women(self, images: Sequence[Image]) -> frozenset[str]:
-        named = {name for image in images for name in (image.patient, image.woman)}
-        return frozenset(self._keyed("woman", text) for name in named for text in (name, spelling(name)))
+        found = {digest for name in _names(images) for digest in (self._keyed("woman", name), *self._written(name))}
+        return frozenset(found)
+
+    def _written(self, name: str) -> Iterator[str]:
+        """Yield what is kept of an identifier, so that it is known in another spelling."""
+        parted, joined = forms(name)
+        yield self._keyed("parted", parted)
+        if joined != parted:
+            yield self._keyed("joined", joined)
+
+    def _known_by(self, name: str) -> set[str]:
+        """Return the digests by which an identifier is found, one of which must have been kept."""
+        parted, joined = forms(name)
+        other = self._keyed("joined", parted) if joined == parted else self._keyed("parted", joined)
+        return {self._keyed("woman", name), self._keyed("parted", parted), other}
 
     def known(self, images: Iterable[Image], seen: Seen) -> set[str]:
         """Return the women of these images who are among the seen, by an identifier or by a picture."""
         by_woman: dict[str, list[Image]] = {}
         for image in images:
             by_woman.setdefault(image.woman, []).append(image)
-        return {woman for woman, hers in by_woman.items() if self._met(self.seen(hers), seen)}
+        return {woman for woman, hers in by_woman.items() if self._met(hers, seen)}
 
-    @staticmethod
-    def _met(one: Seen, other: Seen) -> bool:
-        return not (one.women.isdisjoint(other.women) and one.pictures.isdisjoint(other.pictures))
+    def _met(self, hers: Sequence[Image], seen: Seen) -> bool:
+        if not seen.pictures.isdisjoint(self.pictures(image.digest for image in hers)):
+            return True
+        return any(not seen.women.isdisjoint(self._known_by(name)) for name in _names(hers))
 
     @property
     def name(self) -> str:
@@ -103,6 +117,10 @@ class SiteKey:
 
     def _keyed(self, kind: str, text: str) -> str:
         return hmac.digest(self.secret, f"{kind}\x1f{text}".encode(), "sha256").hex()[:DIGEST_HEX]
+
+
+def _names(images: Iterable[Image]) -> set[str]:
+    return {name for image in images for name in (image.patient, image.woman)}
 
 
 def site_key(home: SiteHome) -> SiteKey:
@@ -176,8 +194,8 @@ def read(folder: Path, key: SiteKey, *, next_step: str) -> Seen:
 
 def _refused(file: Path, why: str, next_step: str) -> ModelError:
     return ModelError(
-        f"{file} {why}: it does not tell which women the model was made with",
-        cause="without it nobody can say that no test woman was among them",
+        f"{file} {why}: the list of training women is not usable",
+        cause="so it cannot be checked that no test woman was used in training",
         next_step=next_step,
     )
 
@@ -201,12 +219,12 @@ def remember(folder: Path, key: SiteKey, seen: Seen) -> None:
 
 
 def check_unseen(seen: Seen, key: SiteKey, test: Iterable[Image], *, what: str, next_step: str) -> None:
-    """Raise ModelError where a woman of the test images took part in making `what`."""
+    """Raise ModelError where a woman of the test images was used to train `what`."""
     found = key.known(test, seen)
     if found:
-        count = f"{len(found)} women who are" if len(found) > 1 else "1 woman who is"
+        count = f"{len(found)} women of the test part were" if len(found) > 1 else "1 woman of the test part was"
         raise ModelError(
-            f"{count} now in the test part took part in making {what}",
+            f"{count} used to train {what}",
             cause="the splits or the identifiers have changed since: splits.csv was lost, women were renamed, or a new "
             "picture linked them with test women",
             next_step=next_step,

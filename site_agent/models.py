@@ -22,7 +22,7 @@ from site_agent.archive import utc_now
 from site_agent.home import SiteHome
 from site_agent.leak_guard import Seen
 from site_agent.provenance import KeptModel, Start
-from site_agent.sealed import damaged, read_record, write_record
+from site_agent.sealed import damaged, read_record, unknown, write_record
 from site_agent.spool import Spool
 
 if TYPE_CHECKING:
@@ -166,13 +166,8 @@ def keep(
         write_record(making / RECORD, record)
         return digest
 
-    archive.install(home.folder, folder, fill, _digest_at)
+    archive.install(home.folder, folder, fill, WEIGHTS)
     return read(folder)
-
-
-def _digest_at(folder: Path) -> str:
-    """Return the digest of the weights that lie in a folder; empty where there are none."""
-    return digest_file(folder / WEIGHTS) if (folder / WEIGHTS).exists() else ""
 
 
 def read(folder: Path) -> CervixModel:
@@ -187,20 +182,25 @@ def read(folder: Path) -> CervixModel:
         raise damaged(file, error, what="cervix model", next_step=next_step) from error
 
 
-def found(home: SiteHome) -> tuple[list[CervixModel], list[ModelError]]:
-    """Return the site's cervix models, oldest first, and what is wrong with those that cannot be read."""
-    whole, broken = [], []
+def named(home: SiteHome, name: str, other_starts: Iterable[str]) -> CervixModel:
+    """Return the cervix model that is named as the start of a classifier. Raises ModelError."""
+    folder = home.models / name
+    if not (folder / RECORD).exists() and not (folder / WEIGHTS).exists():
+        made = (str(place.relative_to(home.models)) for place in archive.entries(home.models, RECORD))
+        use, make = home.command("finetune --start NAME"), home.command("pretrain")
+        raise unknown("start", name, [*other_starts, *made], use=use, make=make)
+    return read(folder)
+
+
+def found(home: SiteHome) -> tuple[list[CervixModel], dict[str, ModelError]]:
+    """Return the site's cervix models, oldest first, and by name what is wrong with those that cannot be read."""
+    whole, broken = [], dict[str, ModelError]()
     for folder in archive.entries(home.models, RECORD):
         try:
             whole.append(read(folder))
         except ModelError as error:
-            broken.append(error)
+            broken[folder.name] = error
     return sorted(whole, key=lambda model: model.made_at), broken
-
-
-def all_models(home: SiteHome) -> list[CervixModel]:
-    """Return the site's cervix models that can be read, oldest first."""
-    return found(home)[0]
 
 
 def check_unseen(home: SiteHome, model: CervixModel, test: Iterable[Image]) -> Seen:

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from fedcervix.errors import DataError
 from fedcervix.manifest import at_most
-from fedcervix.spreadsheet import decode_text
+from fedcervix.spreadsheet import decode_text, plain, read_table, shown
 
 Pair = frozenset[str]
 """two images"""
@@ -46,18 +47,23 @@ def read_pairs(file: Path) -> frozenset[Pair]:
             cause="not_same in site.toml (or --not-same) names another file",
             next_step="give the path of the file that lists pairs of images, or remove the key",
         ) from error
-    header = next((line for line in text.splitlines() if line.strip()), "")
-    table = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=header.count), restval="")
-    table.fieldnames = [name.strip().casefold() for name in table.fieldnames or ()]
-    rows = list(table)
-    wrong = _wrong(table.fieldnames, rows)
+    table = read_table(text, file.name, COLUMNS[:2])
+    header = [plain(name) for name in table.header]
+    lines = {record.line: _cells(header, record.cells) for record in table.records}
+    wrong = _wrong(header, lines)
     if wrong:
         raise DataError(
             f"{file.name} cannot be used as it stands: {'; '.join(at_most(wrong))}",
             cause="it lists pairs of images: columns image_a, image_b and, if wanted, verdict",
             next_step=f"mend {file.name}",
         )
-    return frozenset(_pair(row) for row in rows if row.get("verdict", DECLARED).strip().casefold() == DECLARED)
+    declared = (cells for cells in lines.values() if plain(cells.get("verdict", DECLARED)) == DECLARED)
+    return frozenset(_pair(cells) for cells in declared)
+
+
+def _cells(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
+    """Return the cells of a line by their columns; those that are missing at its end are empty."""
+    return dict(itertools.zip_longest(header, cells[: len(header)], fillvalue=""))
 
 
 def format_pairs(candidates: Iterable[Candidate]) -> str:
@@ -70,20 +76,20 @@ def format_pairs(candidates: Iterable[Candidate]) -> str:
     return text.getvalue()
 
 
-def _wrong(header: Sequence[str], rows: Sequence[Mapping[str, str]]) -> list[str]:
+def _wrong(header: Sequence[str], lines: Mapping[int, Mapping[str, str]]) -> list[str]:
     missing = [name for name in COLUMNS[:2] if name not in header]
     if missing:
         return [f"there is no column {name}" for name in missing]
-    return [f"row {number}: {why}" for number, row in enumerate(rows, 1) if (why := _complaint(row))]
+    return [f"line {line}: {why}" for line, cells in lines.items() if (why := _complaint(cells))]
 
 
-def _complaint(row: Mapping[str, str]) -> str:
-    if not all(row[name].strip() for name in COLUMNS[:2]):
+def _complaint(cells: Mapping[str, str]) -> str:
+    if not all(cells[name] for name in COLUMNS[:2]):
         return "an image is missing"
-    if row.get("verdict", "").strip().casefold() not in VERDICTS:
-        return f"verdict {row['verdict']!r:.60} is not `different`, `same` or empty"
-    return "" if len(_pair(row)) == 2 else "an image with itself"
+    if plain(cells.get("verdict", "")) not in VERDICTS:
+        return f"verdict {shown(cells['verdict'])} is not `different`, `same` or empty"
+    return "" if len(_pair(cells)) == 2 else "an image with itself"
 
 
-def _pair(row: Mapping[str, str]) -> Pair:
-    return frozenset(str(PurePosixPath(row[name].strip().replace("\\", "/"))) for name in COLUMNS[:2])
+def _pair(cells: Mapping[str, str]) -> Pair:
+    return frozenset(str(PurePosixPath(cells[name].replace("\\", "/"))) for name in COLUMNS[:2])

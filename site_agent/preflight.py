@@ -40,7 +40,7 @@ class Cost:
             raise StorageError(
                 f"a round needs {_size(self.disk_bytes)} at {folder}; {_size(self.disk_free_bytes)} are free",
                 cause="models, checkpoints and decoded images lie in the home folder",
-                next_step=f"make room (df -h {folder}), or move the home folder to a larger disk",
+                next_step=f"free some space (df -h {folder}), or move the home folder to a larger disk",
             )
 
     def lines(self) -> tuple[tuple[str, str], ...]:
@@ -74,12 +74,14 @@ class Findings:
     remarks: tuple[str, ...]
     """what the site should know of its manifest, a line each"""
     cost: Cost | None
+    details: str
+    """the command that says more"""
 
     def lines(self) -> tuple[tuple[str, str], ...]:
         """Return what is worth telling a person: (subject, finding)."""
         unread = f", {self.unreadable} unreadable" if self.unreadable else ""
         leaks = f", {self.leaks} pictures under several patients" if self.leaks else ""
-        images = f"{self.images} images of {self.women} women{unread}{leaks} (details: site-agent data check MANIFEST)"
+        images = f"{self.images} images of {self.women} women{unread}{leaks} (details: {self.details})"
         notes = (("note", remark) for remark in self.remarks)
         return (("images", images), *notes, *(self.cost.lines() if self.cost else ()))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sized
 from dataclasses import dataclass
 
 from fedcervix.manifest import at_most
@@ -25,6 +25,7 @@ class Remark:
 
 def remarks(collection: Collection) -> tuple[Remark, ...]:
     """Return what was found, the gravest first."""
+    doubtful = {doubt.patient for doubt in collection.doubts}
     found = (
         Remark(
             f"{_count(collection.spellings, 'identifier')} written in several ways, each taken for one woman (write it "
@@ -32,7 +33,7 @@ def remarks(collection: Collection) -> tuple[Remark, ...]:
             tuple(" = ".join(names) for names in collection.spellings),
         ),
         Remark(
-            f"{_count(collection.doubts, 'doubt')} about identifiers (look at the pictures of these patients)",
+            f"{_count(doubtful, 'identifier')} that may be wrong (check the pictures)",
             tuple(f"{doubt.patient} {doubt.why}" for doubt in collection.doubts),
         ),
         Remark(f"{_count(collection.ignored_columns, 'column')} of the manifest not read", collection.ignored_columns),
@@ -59,5 +60,5 @@ def _absent(collection: Collection) -> list[Remark]:
     return [Remark(heading + (recognised if renamed else ""), tuple(f"{now} was {then}" for now, then in renamed))]
 
 
-def _count(items: Sequence[object], noun: str) -> str:
+def _count(items: Sized, noun: str) -> str:
     return f"{len(items)} {noun}" + ("" if len(items) == 1 else "s")

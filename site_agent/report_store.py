@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-from fedcervix.files import aside, write_secret
+from fedcervix.files import FOLDER_MODE, aside, write_secret
 from fedcervix.storage import disk
 
 PAGE_FILE = "report.html"
@@ -30,7 +30,6 @@ PREDICTIONS_FILE = "predictions.csv"
 WOMEN_FILE = "women.csv"
 LATEST = "latest"
 
-FOLDER_MODE = 0o700
 FOLDER = re.compile(r"\d{8}-\d{6}-.+")
 TIME_CHARS = len("20261129-172755")
 MAKING = ".making-"

@@ -5,8 +5,10 @@ The checksum keeps nobody from forging a record. It keeps a wrong number from pa
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,19 @@ def _check(record: Any) -> None:
         raise ValueError("no checksum: written by an earlier version, or edited")
     if record[CHECKSUM] != _checksum({key: value for key, value in record.items() if key != CHECKSUM}):
         raise ValueError("it was changed after it was written")
+
+
+def unknown(what: str, name: str, existing: Sequence[str], *, use: str, make: str) -> ModelError:
+    """Return the error for a name of a model or classifier (`what`) that none has.
+
+    `use` is the command with a name that is near in place of NAME, `make` the one that makes it.
+    """
+    near = difflib.get_close_matches(name, existing, n=1)
+    return ModelError(
+        f"there is no {what} {name}",
+        cause=f"a misspelt name; the {what}s here: {', '.join(existing)}" if existing else "none was made here yet",
+        next_step=use.replace("NAME", near[0]) if near else make,
+    )
 
 
 def damaged(file: Path, error: Exception, *, what: str, next_step: str) -> ModelError:

@@ -29,7 +29,7 @@ coordinator = ""            # HOST:PORT; the one address this machine dials
 manifest = ""               # CSV: image, patient, label (0 control, 1 case, empty), optionally split
 # unreadable_max = 0.05       # refuse the collection when more than this share of images cannot be read
 # split_seed = 0              # decides which women are in train, valid and test
-# not_same = ""               # CSV: pairs of images that look alike and show two women (data check --write-pairs)
+# not_same = ""               # CSV: pairs of images that look alike but show two women (data check --write-pairs)
 # ignore_columns = []         # columns of the manifest that only look like label or split
 
 [hardware]

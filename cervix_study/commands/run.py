@@ -41,7 +41,7 @@ def run(study: Path, out: Path | None, pattern: str, *, dry_run: bool) -> None:
             _show_plan(running) if dry_run else _run(running)
         except KeyboardInterrupt:
             screen.close()
-            say("stopping: cells at work keep a checkpoint", err=True)
+            say("stopping: running cells save a checkpoint", err=True)
             executor.close()
             running.stopped()
             say(f"stopped; {len(running.finished)} cells are finished; go on with: {_again()}", err=True)
@@ -60,7 +60,7 @@ def _run(running: Running) -> None:
     if state == "finished":
         say(f"next: cervix-study report {shlex.quote(str(folder))}")
     else:
-        say("cells are left: run it again, with another --cells or without")
+        say("not all cells are finished: run it again with another --cells, or without --cells")
 
 
 def _as_interrupt(_number: int, _frame: object) -> None:

@@ -256,7 +256,7 @@ def _site_predictability(findings: Findings) -> Iterable[Block]:
         columns = (
             Column("start", left=True),
             Column("profile", left=True),
-            Column("told right", "balanced over sites"),
+            Column("balanced accuracy", "of the sites"),
             Column("chance"),
             Column("trainings"),
         )

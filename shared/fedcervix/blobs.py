@@ -131,7 +131,7 @@ class BlobStore:
             raise StorageError(
                 f"no room for a model of {size_bytes:,} bytes in {self._folder}: {free:,} bytes are free",
                 cause="the disk is (nearly) full",
-                next_step=f"make room (df -h {self._folder}); the transfer goes on by itself when it fits",
+                next_step=f"free some space (df -h {self._folder}); the transfer then continues by itself",
             )
 
     def receive(self, digest: str, sender: str, chunks: Iterator[bytes], *, offset: int, size_bytes: int) -> bool:

@@ -158,7 +158,7 @@ class Claim:
     succeeds: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check(len(self.succeeds) <= SUCCEEDS_MAX, f"an agent succeeds at most {SUCCEEDS_MAX} others")
+        check(len(self.succeeds) <= SUCCEEDS_MAX, f"an agent names at most {SUCCEEDS_MAX} others")
         for instance in (self.instance, *self.succeeds):
             check(INSTANCE.fullmatch(instance) is not None, "an instance is 32 lower-case hexadecimal digits")
 

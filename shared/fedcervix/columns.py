@@ -5,7 +5,7 @@ Rules
 2. `label` and `split` may be missing. So a column under another name is not lost without a word: where `label` (or
    `split`) is missing or empty everywhere, a column stops the reading if its name is near that of the missing one, or
    if all its values are those of the missing one.
-3. Whoever means a column to be ignored says so, by its name. What is ignored is listed.
+3. A column to be ignored is named in ignore_columns. What is ignored is listed.
 
 Pure: values in, values or a DataError out.
 """
@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from fedcervix.errors import DataError
-from fedcervix.identifiers import MISSING
-from fedcervix.spreadsheet import DELIMITERS, Table, plain, shown
+from fedcervix.identifiers import is_missing
+from fedcervix.spreadsheet import DELIMITERS, Table, plain, shown, without_accents
 
 REQUIRED = ("image", "patient")
 OPTIONAL = ("label", "split")
@@ -34,30 +34,38 @@ NAMES: Mapping[str, re.Pattern[str]] = {
     ),
     "label": re.compile(
         "label|class|target|diagnos[ei]s?|diagn[oó]stic[oa]?|truth|groundtruth|gt|annotation|outcome|result|category|"
-        "y|ytrue|iscase|casecontrol|casestatus|pathology|histology|etikett|klasse|befund|clase|classe|etiqueta|étiquette"
+        "y|ytrue|iscase|casecontrol|casestatus|pathology|histology|etikett|klasse|befund|ergebnis|clase|classe|etiqueta|"
+        "étiquette|resultado|résultat|risultato|esito|etichetta|rótulo"
     ),
     "split": re.compile(
         "split|partition|fold|subset|dataset|set|phase|train|istrain|istest|trainvalidtest|trainvaltest|traintest|teil|"
-        "aufteilung|partici[oó]n|parti[cç][aã]o|conjunto"
+        "aufteilung|partici[oó]n|parti[cç][aã]o|conjunto|répartition|ensemble|suddivisione|insieme"
     ),
 }
 """names under which other tools keep a column, and what other languages call it"""
+_TRAIN_WORDS: Final = (
+    "tr|trn|train|training|entrainement|apprentissage|entrenamiento|entreno|treinamento|treino|addestramento|"
+    "allenamento"
+)
+_HELD_OUT_WORDS: Final = (
+    "va|val|valid|validation|validate|dev|development|validierung|validacion|validacao|validazione|convalida|"
+    "te|tst|test|testing|teste|tests|eval|evaluation|evaluacion|avaliacao|valutazione|holdout|prueba|essai|prova"
+)
+_NUMBER: Final = r"[ _-]?\d*"
 VALUES: Mapping[str, re.Pattern[str]] = {
     "label": re.compile(
-        r"-?[01]([.,]0)?|[+-]|cases?|controls?|pos|neg|positive?|negative?|positivo|negativo|positiv|negativ|"
-        r"y|n|t|f|yes|no|true|false|ja|nein|oui|non|s[ií]|sim|n[aã]o|wahr|falsch|vrai|faux|verdadero|falso|"
-        r"f[aä]lle?|kontrollen?|cas|t[eé]moins?|casos?|controle?s?|normal|abnormal|benign|malignant|gesund|krank|"
-        r"healthy|diseased"
+        r"-?[01]([.,]0)?|[+-]|cases?|controls?|pos|neg|positi(v|ve?|ves|v[ao]s?|f)|negati(v|ve?|ves|v[ao]s?|f)|"
+        r"y|n|t|f|yes|no|true|false|ja|nein|j|oui|non|o|si|s|sim|nao|wahr|falsch|vrai|faux|verdader[oa]|verdadeir[oa]|"
+        r"vero|fals[oa]|falle?|kontrollen?|cas|temoins?|cas[oi]s?|controle?s?|controll[oi]|"
+        r"normale?|abnormal|anormale?|benign[oaei]?|benin|malign[oaei]?|malignant|malin|gesund|krank|healthy|diseased|"
+        r"san[oa]s?|saine?|enferm[oa]s?|malat[oaie]|malade|saudavel|doente"
     ),
-    "split": re.compile(
-        "(train|trn|tr|valid|val|va|dev|test|tst|te|eval|holdout|training|validation|validate|development|testing|"
-        "evaluation|validierung|entra[iî]nement|entrenamiento|treinamento|treino|addestramento|apprentissage|"
-        "validaci[oó]n|valida[cç][aã]o|validazione|prueba|teste|essai)([ _-]?(set|data|satz|daten))?"
-    ),
+    "split": re.compile(f"(({_TRAIN_WORDS})|({_HELD_OUT_WORDS}))([ _-]?(set|data|satz|daten))?{_NUMBER}"),
 }
-"""how people write the values of an optional column"""
-_TRAIN: Final = re.compile(r"tr(ai)?n|training")
-_HELD_OUT: Final = re.compile("val|valid|validation|test|testing")
+"""how people write the values of an optional column, without accents"""
+_SIGNS: Final = ("+", "-")
+_TRAIN: Final = re.compile(f"(?!tr{_NUMBER}$)({_TRAIN_WORDS}){_NUMBER}")
+_HELD_OUT: Final = re.compile(f"(?!(va|te){_NUMBER}$)({_HELD_OUT_WORDS}){_NUMBER}")
 NEAR_FROM = 0.8
 """likeness of two names (difflib's ratio) from which on one is taken for a slip of the other: `lable`, `spilt`"""
 
@@ -145,8 +153,8 @@ def _check_meant(table: Table, wanted: Sequence[str], unread: Sequence[int], sou
     raise DataError(
         f"{source}: column {'; column '.join(listed)}",
         cause=f"fedcervix reads {', '.join(KNOWN)} and no other column; {known!r} is missing or empty",
-        next_step=f"rename the column to {known!r} in {source}; if it is something else, say so: --ignore-column "
-        f"{shlex.quote(name)} with data check or join, ignore_columns = [{_quoted(name)}] below [data] in site.toml",
+        next_step=f"rename the column to {known!r} in {source}; if it is something else: --ignore-column "
+        f"{shlex.quote(name)} (data check, join), or ignore_columns = [{_quoted(name)}] in table [data] of site.toml",
     )
 
 
@@ -159,9 +167,12 @@ def _meant(name: str, values: Collection[str], wanted: Sequence[str]) -> tuple[s
 
 def _are_of(values: Collection[str], known: str) -> bool:
     """Return whether the values are those of a known column. A split may have further ones: `excluded`."""
-    if known == "split" and any(map(_TRAIN.fullmatch, values)) and any(map(_HELD_OUT.fullmatch, values)):
+    bare = [without_accents(value) for value in values]
+    if known == "split" and any(map(_TRAIN.fullmatch, bare)) and any(map(_HELD_OUT.fullmatch, bare)):
         return True
-    given = [value for value in values if not MISSING.fullmatch(re.sub(r"[\W\d_]", "", value) or value)]
+    given = [value for value in bare if value in _SIGNS or not is_missing(value)]
+    if len(given) == 1 and given[0].isalpha() and len(given[0]) == 1:
+        return False  # F alone is a sex, not a class
     return bool(given) and all(VALUES[known].fullmatch(value) for value in given)
 
 

@@ -79,13 +79,13 @@ def meant_here(text: str) -> str:
     root = context.find_root().command
     if not explicit or "--home" in text or not isinstance(root, click.Group):
         return text
-    names = "|".join(name for name, command in root.commands.items() if not isinstance(command, click.Group))
+    names = "|".join(root.commands)
     with_home = f"{root.name} --home {shlex.quote(str(home))} "
     return re.sub(rf"(?<!the )\b{root.name} (?=(?:{names})\b)", lambda _: with_home, text)
 
 
 class Work(click.Command):
-    """A command whose logging is set up when it is called, and whose hints mean the home that it was called with."""
+    """A command whose logging is set up when it is called, and whose hints contain the --home that was given."""
 
     def invoke(self, context: click.Context) -> Any:
         """Do the work."""

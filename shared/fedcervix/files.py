@@ -1,8 +1,8 @@
 """How files and folders are made: readable by their owner alone, and a file whole or not at all.
 
 Rules
-1. Files are made with mode 0600 and folders with 0700, whatever the umask is. What is shared is copied or given free by
-   hand.
+1. Files are made with mode 0600 and folders with 0700, whatever the umask is. To share a file, copy it or change
+   its mode by hand.
 2. A file appears under its name when it is complete. Until then the old file, if any, stays as it was.
 3. A file or folder in the making has a name that nobody can foresee, is made anew, and is no link: another user of the
    machine cannot lay something in its way, also where all may write (/tmp).

@@ -6,8 +6,9 @@ Rules
    invisible characters, a spreadsheet's `'` or `=""`, and blanks, hyphens, underscores, dots, slashes and quotation
    marks. A separator between two digits counts where the other identifier has one elsewhere: 1-11 and 11-1 are two
    women. 1E5 is 100000 to a spreadsheet.
-2. A word for a missing value (NA, #N/A, unknown, -) is no identifier, and a number that a spreadsheet shortened
-   (1.2E+14) is none: several women would become one.
+2. These are no identifiers, because several women would become one: a word for a missing value (NA, unknown, -), a
+   spreadsheet's error (#N/A, #DIV/0!, in any language: # and no number), a number that a spreadsheet shortened
+   (1.2E+14).
 3. What may be right and looks wrong is a doubt, for a person to judge: one identifier with a large share of all
    pictures, one with both labels, a date, a code for a missing value.
 
@@ -22,21 +23,36 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from fedcervix.spreadsheet import plain
+from fedcervix.spreadsheet import plain, without_accents
 
-MISSING = re.compile(
-    "na|nan|nat|null|none|nil|nv|unk|unknown|unbekannt|inconnue?|desconocid[oa]|desconhecid[oa]|sconosciut[oa]|missing|"
-    "fehlt|leer|vide|vac[ií]o|vazio|empty|blank|undefined|notavailable|notapplicable|notknown|notgiven|notrecorded|"
-    "nichtbekannt|keineangabe|sindatos?|semdados?|nonconnue?|nonnoto|unknownpatient|patientunknown|anon|anonym|"
-    "anonymous|anonymi[sz]ed|deidentified|redacted|removed|withheld|tb[ad]|todo|noid|noname|nopatient|nopatientid|pdna"
-)
-"""words for a missing value, letters only"""
+MISSING_WORDS: Mapping[str, str] = {
+    "programs": "na nan nat nv null nil none undefined pdna",
+    "English": "nd unk unknown unknownpatient patientunknown missing empty blank notavailable notapplicable notknown "
+    "notgiven notrecorded anon anonymous anonymised anonymized deidentified redacted removed withheld tba tbd todo "
+    "noid noname nopatient nopatientid",
+    "German": "ka oa unbek unbekannt nichtbekannt fehlt fehlend leer ohne ohneangabe ohneid keine keineangabe keineid "
+    "namenlos nichtangegeben nichterfasst nichtvorhanden nichtverfugbar nichtverfuegbar anonym anonymisiert",
+    "French": "inconnu inconnue nonconnu nonconnue manquant manquante vide aucun aucune absent absente nr nonrenseigne "
+    "nonrenseignee nonprecise nonspecifie nonapplicable nondisponible indisponible sansid sansnom sansnumero "
+    "sansidentifiant anonyme anonymise anonymisee",
+    "Spanish": "sd desconocido desconocida sindato sindatos sinid sinnombre sinnumero sinidentificar sinidentificador "
+    "sininformacion noinformado noinformada nodisponible noaplica noconsta nosesabe nsnc nulo nula vacio vacia "
+    "faltante ninguno ninguna anonimo anonima",
+    "Portuguese": "desconhecido desconhecida semdado semdados semid semnome semnumero semidentificacao "
+    "seminformacao naoinformado naoinformada naodisponivel naoseaplica naoaplicavel naoconsta ignorado ignorada vazio "
+    "vazia nenhum nenhuma ausente",
+    "Italian": "sconosciuto sconosciuta ignoto ignota nonnoto nonnota mancante vuoto vuota nullo nulla nessuno nessuna "
+    "assente senzaid senzanome senzanumero nondisponibile nonapplicabile nonspecificato nonrilevato",
+    "Dutch": "nb nvt onbekend leeg ontbreekt geen nietbekend nietbeschikbaar anoniem",
+}
+"""how people write that a value is missing: letters only, without accents"""
+_MISSING = frozenset(" ".join(MISSING_WORDS.values()).split())
 SHARE_FROM = 0.05
 """of all pictures"""
 PICTURES_FROM = 10
 TIMES_MEDIAN_FROM = 5
 
-_SHEET_ERROR = re.compile(r"#[¡¿]?[^\W\d]+(/0)?[!?]|#[^\W\d]/[^\W\d]+( n/a)?|#getting_data|#+|err:\d{3}")
+_SHEET_ERROR = re.compile(r"#\D*(/0 ?!?)?|err:\d{3}")
 _SHORTENED = re.compile(r"\d+([.,]\d+)?e\+\d{1,3}|\d[.,]\d+e\d{1,3}")
 _AS_TEXT = re.compile(r"=\"(.*)\"|'(.*)")
 _WHOLE_NUMBER = re.compile(r"(\d+)[.,]0+")
@@ -70,10 +86,15 @@ class Doubt:
 def complaint(identifier: str) -> str | None:
     """Return why a text is no woman's identifier, or None."""
     text = plain(identifier)
-    letters = "".join(c for c in text if c.isalnum())
-    if not letters or MISSING.fullmatch(letters) or _SHEET_ERROR.fullmatch(text):
+    if is_missing(text) or _SHEET_ERROR.fullmatch(text):
         return "stands for a missing identifier"
     return "is a number that a spreadsheet shortened: its digits are lost" if _SHORTENED.fullmatch(text) else None
+
+
+def is_missing(text: str) -> bool:
+    """Return whether a text is a word for a missing value, or holds no letter and no digit."""
+    letters = "".join(c for c in without_accents(plain(text)) if c.isalnum())
+    return not letters or letters in _MISSING
 
 
 def written_alike(identifiers: Iterable[str]) -> tuple[tuple[str, ...], ...]:
@@ -81,7 +102,7 @@ def written_alike(identifiers: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     sets: dict[str, set[str]] = {}
     parted_as: dict[str, set[str]] = {}
     for identifier in sorted(set(identifiers)):
-        parted, joined = _forms(identifier)
+        parted, joined = forms(identifier)
         sets.setdefault(parted, set()).add(identifier)
         if "-" in parted:
             parted_as.setdefault(joined, set()).add(parted)
@@ -91,13 +112,11 @@ def written_alike(identifiers: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     return tuple(sorted(tuple(sorted(alike)) for alike in sets.values() if len(alike) > 1))
 
 
-def spelling(identifier: str) -> str:
-    """Return what most ways of writing an identifier have in common (rule 1), for one that is met alone."""
-    return _forms(identifier)[0]
+def forms(identifier: str) -> tuple[str, str]:
+    """Return what all ways of writing an identifier share: with a hyphen between digits that are apart, and without.
 
-
-def _forms(identifier: str) -> tuple[str, str]:
-    """Return an identifier with a hyphen for each separator between digits, and without any separator."""
+    Two identifiers are one if the first forms are equal, or if the first form of one is the second of the other.
+    """
     text = plain(identifier)
     as_text = _AS_TEXT.fullmatch(text)
     text = (as_text[1] or as_text[2] or "") if as_text else text
@@ -161,7 +180,7 @@ def _dates(patients: Iterable[str]) -> Iterator[Doubt]:
 
 def _codes(patients: Iterable[str]) -> Iterator[Doubt]:
     named = {patient: plain(patient) for patient in patients}
-    from_0 = {"1", "2"} <= {_forms(patient)[0] for patient in named}
+    from_0 = {"1", "2"} <= {forms(patient)[0] for patient in named}
     for patient, text in named.items():
         if _CODE.fullmatch(text) and not (from_0 and not text.strip("0")):
             yield Doubt(patient, "is a usual code for a missing value")

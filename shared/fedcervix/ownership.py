@@ -19,15 +19,15 @@ def denied(path: Path) -> tuple[str, str]:
     try:
         owner = user_name(blocking.stat().st_uid)
     except OSError:
-        return f"user {me} may not use {blocking}", f"give the command as the user who owns it: ls -ld {blocking}"
+        return f"user {me} may not use {blocking}", f"run the command as the user who owns it: ls -ld {blocking}"
     if owner == me:
         return (
-            f"{blocking} is write-protected or closed to its owner {me}",
-            f"look at its permissions (ls -ld {blocking}) and at the file system's (mount)",
+            f"its owner {me} may not read or write {blocking}, or the file system is read-only",
+            f"check its permissions (ls -ld {blocking}), and whether the file system is mounted read-only (mount)",
         )
     return (
         f"{blocking} belongs to user {owner}; this command runs as user {me}",
-        f"give the same command as {owner}, in a shell from: sudo -H -u {owner} bash",
+        f"run the same command as {owner}, in a shell from: sudo -H -u {owner} bash",
     )
 
 

@@ -223,7 +223,7 @@ def translate(error: grpc.RpcError, address: str, *, next_step: str = "site-agen
     if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and details.startswith(_BUGS):
         return RemoteError(
             f"the coordinator at {address} failed at this call ({_in_short(details)})",
-            cause="a bug there, or a home folder in disorder",
+            cause="a bug at the coordinator, or a damaged home folder",
             next_step="ask the coordinator's operator for its log",
         )
     if code is grpc.StatusCode.UNIMPLEMENTED:
@@ -254,7 +254,7 @@ _SIGNS = {
     "certificate unknown": "it does not accept this certificate",
     "Socket closed": "the line was cut",
     "Connection reset": "the line was cut",
-    "TSI_DATA_CORRUPTED": "the line was cut, for bytes arrived damaged",
+    "TSI_DATA_CORRUPTED": "the connection was closed because bytes arrived damaged",
 }
 
 

@@ -28,7 +28,7 @@ import hashlib
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, cast
@@ -149,7 +149,9 @@ def recognise(now: Mapping[str, Set[str]], earlier: Mapping[str, Kept], named: I
     """
     owners = _owners(earlier)
     spellings = {one: alike for alike in written_alike({*now, *earlier}) for one in alike}
-    known = {one: _known_as(now[one], spellings.get(one, (one,)), earlier, owners) for one in now}
+    named_so = {one: [name for name in spellings.get(one, (one,)) if name in earlier] for one in now}
+    holders = _holders(now, owners)
+    known = {one: _known_as(one, now[one], named_so[one], owners, holders) for one in now}
     splits = {one: _protected(earlier[name].split for name in names) for one, names in known.items() if names}
     absent = set(earlier) - set(now) - set(named)
     renamed = tuple(
@@ -174,18 +176,31 @@ def _owners(earlier: Mapping[str, Kept]) -> dict[str, list[str]]:
     return owners
 
 
-def _known_as(
-    pictures: Set[str], spellings: Iterable[str], earlier: Mapping[str, Kept], owners: Mapping[str, Sequence[str]]
-) -> tuple[str, ...]:
-    """Return the earlier identifiers of a patient.
+def _holders(now: Mapping[str, Set[str]], owners: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
+    """Return which patients of today have pictures that were kept under each identifier."""
+    holders: dict[str, set[str]] = {}
+    for one, pictures in now.items():
+        for picture in pictures:
+            for name in owners.get(picture, ()):
+                holders.setdefault(name, set()).add(one)
+    return holders
 
-    One of hers under which only other pictures were kept was given to another woman since: it counts for nothing where
-    her pictures say who she was.
+
+def _known_as(
+    one: str,
+    pictures: Set[str],
+    by_name: Collection[str],
+    owners: Mapping[str, Sequence[str]],
+    holders: Mapping[str, Set[str]],
+) -> tuple[str, ...]:
+    """Return the earlier identifiers of a patient; `by_name` are those that are written like hers.
+
+    An identifier was given to her only now, and counts for nothing, where her own pictures say that she was another
+    one and another patient has the pictures that were kept under it.
     """
     by_pictures = {name for picture in pictures for name in owners.get(picture, ())}
-    by_name = {name for name in spellings if name in earlier}
-    reused = {name for name in by_name - by_pictures if by_pictures and earlier[name].pictures}
-    return tuple(sorted(by_pictures | by_name - reused))
+    reused = {name for name in by_name if by_pictures and holders.get(name, set()) - {one}} - by_pictures
+    return tuple(sorted(by_pictures | set(by_name) - reused))
 
 
 def _protected(splits: Iterable[Split]) -> Split:
@@ -198,8 +213,8 @@ def _other_patients(absent: int, earlier: int) -> DataError:
         f"{absent} of {earlier} patients of splits.csv are not in the manifest, and most patients of the manifest are "
         "not in splits.csv",
         cause="all identifiers were changed (a new pseudonymisation), or this is the manifest of another collection",
-        next_step="use the identifiers that splits.csv has; if these are other women, move splits.csv away, and make "
-        "every model and classifier of this site again",
+        next_step="if these are the same women, restore their old identifiers; if not, move splits.csv away and train "
+        "all models again",
     )
 
 
@@ -240,7 +255,7 @@ def given(rows: Sequence[Row], source: str) -> dict[str, Split] | None:
         raise DataError(
             f"{source}: patients in more than one split: {', '.join(at_most(crossing))}",
             cause="the split was drawn by image; images of one woman on both sides make every score too good",
-            next_step=f"give all images of a patient one split, or empty the column and fedcervix draws it: {source}",
+            next_step=f"give all images of a patient one split, or empty the column, then fedcervix draws it: {source}",
         )
     return {patient: next(iter(splits)) for patient, splits in found.items()}
 
@@ -252,7 +267,7 @@ def _check_all_given(rows: Sequence[Row], source: str) -> None:
             f"{source}: {len(rows) - len(without)} rows give a split and {len(without)} do not "
             f"({', '.join(at_most(without))})",
             cause="rows were added after the split was drawn",
-            next_step=f"fill column split in every row, or empty it in every row and fedcervix draws it: {source}",
+            next_step=f"fill column split in every row, or empty it in every row, then fedcervix draws it: {source}",
         )
 
 

@@ -22,8 +22,6 @@ from fedcervix.errors import DataError
 
 DELIMITERS = (",", ";", "\t")
 CELL_SHOWN_CHARS = 60
-CELL_CHARS_MAX = 131_072
-"""of the csv module, unless a process sets another limit"""
 
 _SEP_LINE = re.compile(r'\s*"?sep=([^\w\s"]|\t)"?[,;\t ]*\n?', re.IGNORECASE)
 _WORKBOOK_CAUSE = "a workbook may hold an identifier as a number (001 becomes 1), so it is not read"
@@ -106,6 +104,11 @@ def plain(text: str) -> str:
         seen = (c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) not in ("Cf", "Cc"))
         text = "".join(c for c in seen if not "\ufe00" <= c <= "\ufe0f").casefold()
     return unicodedata.normalize("NFKC", text).strip()
+
+
+def without_accents(text: str) -> str:
+    """Return a text without the marks on its letters: nao for não."""
+    return "".join(c for c in unicodedata.normalize("NFD", text) if unicodedata.category(c) != "Mn")
 
 
 def shown(text: str) -> str:

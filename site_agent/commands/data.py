@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 from PIL import Image as Pillow
@@ -27,6 +29,7 @@ from fedcervix.files import write_secret
 from fedcervix.manifest import SPLITS, at_most
 from fedcervix.printing import console, say
 from site_agent.collection import Collection, Image, Purpose, index, require
+from site_agent.home import SiteHome
 from site_agent.images import PIXELS_MAX, Progress, decode, each, square
 from site_agent.likeness import Comparison, Leak
 from site_agent.not_same import DECLARED, Candidate, format_pairs
@@ -42,20 +45,73 @@ LABEL_COLOURS = {1: (214, 60, 60), 0: (60, 150, 90), None: (130, 130, 130)}
 LABEL_NAMES = {1: "case", 0: "control", None: "unlabelled"}
 
 
-def check(manifest: Path, full: bool, write_pairs: Path | None, **options: Any) -> None:
-    """Say what MANIFEST holds: women and images by split and class, unreadable files, copies, leaks."""
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the settings of a look come from."""
+
+    home: SiteHome | None
+    splits_file: Path | None
+    """as the command line names it"""
+
+    def command(self, words: str) -> str:
+        """Return a command that looks with the same settings."""
+        return self.home.command(words) if self.home else f"site-agent {words}"
+
+    def settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return how the collection is indexed: as the options say, else as the home has it. Raises ConfigError."""
+        given = {name: value for name, value in options.items() if value is not None}
+        if self.home is None:
+            return given
+        data = self.home.config().data
+        return {
+            "splits_file": self.home.splits,
+            "seed": data.split_seed,
+            "unreadable_max": data.unreadable_max,
+            "not_same": self.home.not_same(),
+            "cache_folder": self.home.cache,
+            "keep_splits": self.splits_file is not None,
+            **given,
+            "ignore_columns": (*data.ignore_columns, *options["ignore_columns"]),
+        }
+
+    def told(self, collection: Collection) -> Iterator[str]:
+        """Yield where settings and splits come from."""
+        if self.home:
+            yield f"settings: table [data] of {self.home.config_file}, and the options of this command"
+        if collection.splits_given:
+            yield "the splits are those of the manifest"
+        elif self.splits_file:
+            yield f"the splits were drawn by woman; they are kept in {self.splits_file}"
+        elif self.home:
+            yield (
+                f"the splits are those that training uses: {self.home.splits}, and for new women those that the next "
+                "training draws (nothing was written there)"
+            )
+        else:
+            yield "the splits were drawn by woman; they are kept only if --splits names a file for them"
+
+
+def check(home: SiteHome | None, manifest: Path | None, full: bool, write_pairs: Path | None, **options: Any) -> None:
+    """Say what MANIFEST holds: women and images by split and class, unreadable files, copies, leaks.
+
+    Without a manifest, that of the home is meant: one of both is given.
+    """
     if write_pairs is not None:
         _check_new(write_pairs)
+    source = Source(home, options["splits_file"])
+    settings = source.settings(options)
+    manifest = manifest or cast("SiteHome", home).manifest()
     with progress("looking at images") as report:
-        collection = index(manifest, on_progress=report, on_found=_pair_writer(write_pairs), **options)
+        collection = index(manifest, on_progress=report, on_found=_pair_writer(write_pairs), **settings)
     screen = console(highlight=False, soft_wrap=True)
     screen.print(_census_table(collection))
-    screen.print(f"\n{_origin(collection, options['splits_file'])}")
-    for heading, items in _findings(collection):
+    screen.print("\n" + "\n".join(source.told(collection)))
+    for heading, items in _findings(collection, source):
         listed = at_most(items, len(items) if full else LISTED_MAX)
         screen.print("\n" + "\n".join([heading, *(f"  {item}" for item in listed)]))
     screen.print(f"\n{_readiness(collection)}")
-    screen.print(f"\nnext: look at them: site-agent data sheet {shlex.quote(str(manifest))} sheet.png")
+    drawn = source.command(f"data sheet {shlex.quote(str(manifest))} sheet.png")
+    screen.print(f"\nnext: look at them: {drawn}")
 
 
 def _check_new(pairs: Path) -> None:
@@ -82,19 +138,20 @@ def _pair_writer(pairs: Path | None) -> Callable[[Comparison], None]:
         write_secret(pairs, format_pairs(candidates).encode())
         say(
             f"{pairs} holds {len(candidates)} pairs that look alike. Look at the images of each; where they show two "
-            f"women, write `{DECLARED}` into column verdict. Then name the file: --not-same {pairs}, and not_same "
-            "below [data] in site.toml",
+            f"women, write `{DECLARED}` into column verdict. Then set not_same = {json.dumps(str(pairs.absolute()))} "
+            f"in table [data] of site.toml; to try it: --not-same {shlex.quote(str(pairs))}",
             err=True,
         )
 
     return write
 
 
-def sheet(manifest: Path, picture: Path, count: int, seed: int, **options: Any) -> None:
+def sheet(home: SiteHome | None, manifest: Path, picture: Path, count: int, **options: Any) -> None:
     """Draw a contact sheet of MANIFEST's images to OUT.png. It shows patients: it must not leave the site."""
+    settings = Source(home, options["splits_file"]).settings(options)
     with progress("looking at images") as report:
-        collection = index(manifest, seed=seed, on_progress=report, **options)
-    drawn = contact_sheet(collection, count, seed)
+        collection = index(manifest, on_progress=report, **settings)
+    drawn = contact_sheet(collection, count, settings.get("seed", 0))
     encoded = io.BytesIO()
     drawn.save(encoded, format="PNG")
     write_secret(picture, encoded.getvalue())
@@ -164,15 +221,7 @@ def _census_table(collection: Collection) -> Table:
     return table
 
 
-def _origin(collection: Collection, splits_file: Path | None) -> str:
-    if collection.splits_given:
-        return "the splits are those of the manifest"
-    return "the splits were drawn by woman; they are kept " + (
-        f"in {splits_file}" if splits_file else "only if --splits names a file for them"
-    )
-
-
-def _findings(collection: Collection) -> Iterator[tuple[str, Sequence[str]]]:
+def _findings(collection: Collection, source: Source) -> Iterator[tuple[str, Sequence[str]]]:
     """Yield a heading and its items per kind of thing that the data manager should know."""
     reasons = Counter(one.reason for one in collection.quarantined)
     unreadable = ", ".join(f"{count}: {reason}" for reason, count in reasons.most_common())
@@ -182,7 +231,7 @@ def _findings(collection: Collection) -> Iterator[tuple[str, Sequence[str]]]:
             [one.told for one in collection.quarantined],
         ),
         (
-            f"pictures that several patients share; these stay in one split ({_advice(collection)})",
+            f"pictures that several patients share; these stay in one split ({_advice(collection, source)})",
             _pairs(collection),
         ),
         (
@@ -207,12 +256,11 @@ def _findings(collection: Collection) -> Iterator[tuple[str, Sequence[str]]]:
     yield from ((heading, items) for heading, items in kinds if items)
 
 
-def _advice(collection: Collection) -> str:
+def _advice(collection: Collection, source: Source) -> str:
     """Return what to do about pictures that several patients share."""
     manifest = shlex.quote(str(collection.folder / collection.manifest))
-    return (
-        "if they are one woman, give her one name; if pictures of two women look alike: "
-        f"site-agent data check {manifest} --write-pairs pairs.csv"
+    return "if they are one woman, give her one name; if pictures of two women look alike: " + source.command(
+        f"data check {manifest} --write-pairs pairs.csv"
     )
 
 

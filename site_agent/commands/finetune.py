@@ -20,6 +20,7 @@ from site_agent import classifiers, dataset, leak_guard, models
 from site_agent.archive import utc_now
 from site_agent.collection import Collection
 from site_agent.commands.collection import open_images
+from site_agent.commands.naming import NOT_MODELS
 from site_agent.commands.setting import Setting, machine_of, reading, site_name
 from site_agent.commands.stopping import command_line, stops
 from site_agent.devices import Machine
@@ -71,15 +72,15 @@ def finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str) 
 
 
 def _finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str) -> None:
+    chosen = starts or ("random", *_newest(home))
+    own = [models.named(home, start, NOT_MODELS) for start in chosen if start not in NOT_MODELS]
+    _check_labels(home, own)
     machine, display = machine_of(home, used.recipe), Display()
     recipe = settled(used.recipe, machine.device, home.cache)
     say(f"fine-tuning on {machine.device} in {recipe.precision}, recipe of {used.source}", err=True)
     collection = open_images(home, display)
     train, valid = (dataset.labelled(home, collection, recipe, split, reading(display)) for split in ("train", "valid"))
     place = Workplace(home, name, used, recipe, machine, collection, train, valid, display)
-    chosen = starts or ("random", *_newest(home))
-    own = _models(home, chosen)
-    _check_labels(home, own)
     for model in own:
         _check_start(home, model, recipe, collection)  # before the first classifier takes another's place
     for start in chosen:
@@ -141,7 +142,7 @@ def _steps(display: Display, label: str) -> Callable[[int, int, int], None]:
 def _newest(home: SiteHome) -> list[str]:
     """Return the newest model of each kind: an older federation's result is not fine-tuned again by default."""
     found, broken = models.found(home)
-    for error in broken:
+    for error in broken.values():
         say(f"left out: {error.explain()}", err=True)
     return [model.folder.name for model in {model.start: model for model in found}.values()]
 
@@ -152,14 +153,10 @@ def _check_labels(home: SiteHome, own: Sequence[models.CervixModel]) -> None:
     if count > 1:
         twice = [model.folder.name for model in own if model.start == label]
         raise ModelError(
-            f"{' and '.join(twice)} are both {label}: they would be the same classifier",
-            cause="a set holds one classifier of each kind",
+            f"{' and '.join(twice)} are both {label} models",
+            cause=f"a set holds one {label} classifier",
             next_step=home.command(f"finetune --start {twice[0]} --name {_set_for(twice[0])}"),
         )
-
-
-def _models(home: SiteHome, starts: Sequence[str]) -> list[models.CervixModel]:
-    return [models.read(home.models / name) for name in dict.fromkeys(starts) if name not in ("random", "imagenet")]
 
 
 def _set_for(model: str) -> str:

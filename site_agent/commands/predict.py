@@ -10,7 +10,7 @@ from fedcervix.errors import ConfigError, DataError, ModelError, StorageError
 from fedcervix.files import write_secret
 from fedcervix.manifest import at_most
 from fedcervix.printing import say
-from site_agent import archive, classifiers, leak_guard
+from site_agent import classifiers, leak_guard
 from site_agent.cells import path_cell
 from site_agent.classifiers import StoredClassifier
 from site_agent.collection import patients_of
@@ -26,7 +26,7 @@ def predict(
 ) -> None:
     """Write the probability of case of every file named or below a named folder to `out`."""
     _check_free(out, force=force)
-    stored = _stored(home, classifier)
+    stored = classifiers.named(home, classifier)
     listing = list_files(images)
     if not listing.files:
         raise _nothing(listing)
@@ -63,21 +63,6 @@ def _check_free(out: Path, *, force: bool) -> None:
             cause=f"{path_cell(parent)} is no folder, or this user may not write there",
             next_step="give a file in a folder of yours with --out",
         )
-
-
-def _stored(home: SiteHome, classifier: str) -> StoredClassifier:
-    """Return the classifier of a name or path. Raises ModelError."""
-    named = classifiers.folder_of(home) / classifier
-    folder = named if named.is_dir() else Path(classifier)
-    if not (folder / classifiers.RECORD).exists() and not (folder / classifiers.WEIGHTS).exists():
-        records = archive.entries(classifiers.folder_of(home), classifiers.RECORD)
-        here = ", ".join(str(place.relative_to(classifiers.folder_of(home))) for place in records)
-        raise ModelError(
-            f"there is no classifier {path_cell(Path(classifier))}",
-            cause=f"the classifiers here: {here}" if here else "none was fine-tuned yet",
-            next_step=home.command("history" if here else "finetune"),
-        )
-    return classifiers.read(folder)
 
 
 def _check_no_picture(out: Path, listing: Listing) -> None:
@@ -124,9 +109,13 @@ def _summary(stored: StoredClassifier, rows: Sequence[Row], passed_over: Mapping
     pictures, women = (sum(row.seen == kind for row in rows) for kind in ("picture", "woman"))
     if pictures or women:
         yield (
-            f"warning: the classifier was made with {pictures} of these pictures, and with other pictures of the women "
-            f"of {women}: their probabilities say nothing of how well it works (column seen_in_training)"
+            f"warning: {_pictures(pictures)} used in training; {women} more {'shows' if women == 1 else 'show'} women "
+            "who were. Do not judge the classifier by these rows (column seen_in_training)."
         )
+
+
+def _pictures(count: int) -> str:
+    return "1 picture was" if count == 1 else f"{count} pictures were"
 
 
 def _nothing(listing: Listing) -> DataError:

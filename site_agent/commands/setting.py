@@ -65,7 +65,7 @@ def _recipe_keys(file: Path) -> dict[str, Any]:
     for table in ("run", "recipe"):
         if isinstance(raw.get(table), dict):
             raise ConfigError(
-                f"{file}: the keys of a recipe file stand at its top, not below [{table}]",
+                f"{file}: in a recipe file the keys are at the top, not in table [{table}]",
                 cause="they were copied from a coordinator.toml",
                 next_step=f"edit {file}: no line [run.recipe]; [run.recipe.augment] is [augment] here",
             )
@@ -87,9 +87,7 @@ def _without_effect(hardware: HardwareSection, recipe: Recipe) -> list[str]:
         f"processes = {hardware.processes} is for federated training; this command uses one process": (
             hardware.processes != 1 or hardware.launcher
         ),
-        f"proximal = {recipe.proximal:g} does nothing here: it pulls towards the weights of a federation's round": (
-            recipe.proximal
-        ),
+        f"proximal = {recipe.proximal:g} has no effect here: it is a term of federated rounds": (recipe.proximal),
     }
     return [note for note, applies in notes.items() if applies]
 

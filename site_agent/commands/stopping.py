@@ -27,7 +27,7 @@ from site_agent.stopping import Stop
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 EXIT_CODE = 130
-_WAITS = b"\nstopping at the end of this step, with a checkpoint; once more: at once\n"
+_WAITS = b"\nstopping at the end of this step, with a checkpoint. Press Ctrl-C again to stop at once.\n"
 
 
 @contextlib.contextmanager

@@ -194,7 +194,7 @@ def _report(
     if not cells:
         raise TrainingError(
             "none of the combinations could be trained",
-            cause="the reason of each stands above",
+            cause="the reasons are printed above",
             next_step="other values of --batch-images, or another recipe",
         )
     best = choose(cells)

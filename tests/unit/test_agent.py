@@ -42,7 +42,7 @@ from site_agent.worker import CancelledError, Worker, WorkFailedError
 WAIT_S = 10.0
 RUN = "20300101-000000-csfssl-00000000"
 OVER = Leave(Outcome.OK, "all rounds done")
-KEPT = "the coordinator is away; the result of round 1 is kept and will be told"
+KEPT = "the coordinator is away; the result of round 1 is kept and will be sent"
 
 
 def digest(content: bytes) -> str:

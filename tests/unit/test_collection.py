@@ -24,8 +24,8 @@ from site_agent.collection import CensusRow, Collection, Image, Quarantined, ind
 from site_agent.commands.collection import open_images
 from site_agent.display import Display
 from site_agent.home import SiteHome, create
-from site_agent.images import Pixels
 from site_agent.likeness import Copy
+from site_agent.samples import Pixels
 
 Entry = tuple[str, str, str] | tuple[str, str, str, str]
 

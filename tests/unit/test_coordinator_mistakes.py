@@ -172,7 +172,7 @@ def test_a_file_system_without_locks_is_named(home: Home, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(locks.fcntl, "flock", none)
     for words in (("start", "--mode", "csfssl"), ("begin", "--mode", "csfssl")):
-        assert "gives no locks" in refused(*words, home=home).what
+        assert "does not support locks" in refused(*words, home=home).what
 
 
 # --- names ----------------------------------------------------------------------------------------------------------

@@ -40,8 +40,8 @@ def refuse(seen: Seen, *test: Image) -> str:
 
 
 def test_a_woman_is_known_by_her_identifier_or_by_her_picture() -> None:
-    assert refuse(BOTH, image("anna", "new")) == "1 woman who is now in the test part took part in making model ssl"
-    assert refuse(BOTH, image("renamed", "p1"), image("other", "p2")).startswith("2 women who are now in the test part")
+    assert refuse(BOTH, image("anna", "new")) == "1 woman of the test part was used to train model ssl"
+    assert refuse(BOTH, image("renamed", "p1"), image("other", "p2")).startswith("2 women of the test part were used")
     check_unseen(BOTH, KEY, [image("clara", "p3")], what="model ssl", next_step="")
 
 
@@ -51,11 +51,26 @@ def test_a_linked_woman_is_known_by_each_of_her_identifiers() -> None:
     assert refuse(KEY.seen([image("aaa", "p9", patient="berta")]), image("berta", "new"))
 
 
-def test_a_woman_with_new_pictures_is_known_by_an_identifier_that_is_written_otherwise() -> None:
-    seen = KEY.seen([image("A-007", "p1"), image("0012", "p2")])
-    assert refuse(seen, image("a7", "new"))
-    assert refuse(seen, image("12.0", "new"))
-    check_unseen(seen, KEY, [image("A70", "new")], what="model ssl", next_step="")
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ("001", "1"),
+        ("1", "001"),
+        ("P-001", "p001"),
+        ("1-11", "1/11"),
+        ("1-11", "111"),
+        ("111", "1-11"),
+        ("1E5", "100000"),
+    ],
+)
+def test_a_woman_whose_identifier_is_written_in_another_way_is_known_without_a_picture(before: str, now: str) -> None:
+    """Trained with the identifier as it was; a spreadsheet saved the manifest, and the pictures were exported anew."""
+    refuse(KEY.seen([image(before, "p8")]), image(now, "p9"))
+
+
+def test_identifiers_that_are_two_womens_are_told_apart() -> None:
+    seen = KEY.seen([image("1-11", "p8"), image("10", "p7")])
+    check_unseen(seen, KEY, [image("11-1", "p9"), image("100", "p6")], what="model ssl", next_step="")
 
 
 def test_an_identifier_that_is_a_pictures_digest_is_no_picture() -> None:
@@ -195,14 +210,14 @@ def test_when_splits_change_the_advice_works(clinic: Site) -> None:
     clinic.train("pretrain")
     clinic.train("finetune", "--start", "ssl")
     rotated(clinic)
-    with pytest.raises(ModelError, match="10 women who are now in the test part") as refused:
+    with pytest.raises(ModelError, match="10 women of the test part") as refused:
         clinic.train("finetune", "--start", "random", "--start", "ssl", "--name", "set")
     assert not (clinic.home.folder / "classifiers" / "set").exists(), "nothing is trained before it is refused"
     words = refused.value.next_step.rpartition("site-agent ")[2].split()
     clinic.train(*words[2:])
     clinic.train("finetune", "--start", "ssl")
     rotated(clinic)
-    with pytest.raises(ModelError, match="4 women who are now in the test part"):
+    with pytest.raises(ModelError, match="4 women of the test part"):
         clinic.train("finetune", "--start", "ssl")  # anew with each model: it knows those of its own training alone
 
 
@@ -211,7 +226,7 @@ def test_renamed_women_are_known_by_their_pictures(clinic: Site) -> None:
     clinic.train("pretrain")
     rotated(clinic)
     clinic.write_manifest([(i, p.removeprefix("woman-"), label, s) for i, p, label, s in clinic.rows()])
-    with pytest.raises(ModelError, match="10 women who are now in the test part took part in making model ssl"):
+    with pytest.raises(ModelError, match="10 women of the test part were used to train model ssl"):
         clinic.train("finetune", "--start", "ssl")
 
 
@@ -220,7 +235,7 @@ def test_a_start_that_is_refused_costs_no_classifier_of_another_start(clinic: Si
     clinic.train("finetune")
     before = classifiers.read(clinic.home.folder / "classifiers" / "random").provenance
     rotated(clinic)
-    with pytest.raises(ModelError, match="took part in making model ssl"):
+    with pytest.raises(ModelError, match="used to train model ssl"):
         clinic.train("finetune")
     assert classifiers.read(clinic.home.folder / "classifiers" / "random").provenance == before
 
@@ -228,7 +243,7 @@ def test_a_start_that_is_refused_costs_no_classifier_of_another_start(clinic: Si
 def test_a_federations_model_is_guarded_as_well(clinic: Site) -> None:
     clinic.federate("run-one", 1)
     rotated(clinic)
-    with pytest.raises(ModelError, match="took part in making model run-one") as refused:
+    with pytest.raises(ModelError, match="used to train model run-one") as refused:
         clinic.train("finetune")
     words = refused.value.next_step.rpartition("site-agent ")[2].split()
     clinic.train(*words[2:])

@@ -157,7 +157,8 @@ def test_the_delimiter_is_the_one_that_makes_the_required_columns_appear() -> No
 
 def test_a_file_that_ends_within_a_line_is_refused_where_cells_are_missing() -> None:
     assert (
-        "line 3: the file ends within it (2 of 3 cells)" in refusal("image,patient,label\n1.jpg,001,1\n2.jpg,00").what
+        "line 3: the file ends in this line (2 of 3 cells)"
+        in refusal("image,patient,label\n1.jpg,001,1\n2.jpg,00").what
     )
     assert parse(PLAIN.rstrip("\n"), "images.csv").rows == ROWS
 
@@ -222,7 +223,7 @@ def test_a_column_that_was_probably_meant_to_be_read_stops_and_can_be_ignored(
 
 def test_the_words_that_ignore_a_column_can_be_typed() -> None:
     error = refusal('image,patient,"true ""label"""\n1.jpg,P1,A\n')
-    typed = re.search(r"--ignore-column (.*) with", error.next_step)
+    typed = re.search(r"--ignore-column (.*) \(data check", error.next_step)
     written = re.search(r"ignore_columns = .*?]", error.next_step)
     assert typed
     assert written
@@ -245,12 +246,28 @@ def test_the_words_that_ignore_a_column_can_be_typed() -> None:
         (("train set", "test set"), "split"),
         (("train", "test", "excluded"), "split"),
         (("train", "test", "NA"), "split"),
+        (("s\u00ed", "no"), "label"),
+        (("si", "no", "s/d"), "label"),
+        (("Sim", "N\u00e3o"), "label"),
+        (("positivo", "negativo"), "label"),
+        (("Positif", "N\u00e9gatif"), "label"),
+        (("maligna", "benigna"), "label"),
+        (("malata", "sana"), "label"),
+        (("entrenamiento", "prueba", "excluida"), "split"),
+        (("treino", "valida\u00e7\u00e3o", "teste"), "split"),
+        (("addestramento", "convalida", "prova"), "split"),
+        (("Train", "test1", "test2"), "split"),
     ],
 )
 def test_values_of_a_known_column_in_other_words_stop(values: tuple[str, ...], meant: str) -> None:
     lines = [f"images/{k}.png,P{k},{values[k % len(values)]}" for k in range(6)]
     with pytest.raises(DataError, match=f"'group' may be meant as '{meant}'"):
         parse("\n".join(["image,patient,group", *lines, ""]), "m.csv")
+
+
+def test_one_letter_in_all_rows_is_no_class() -> None:
+    found = parse("image,patient,sex\n1.jpg,P1,F\n2.jpg,P2,F\n3.jpg,P3,\n", "m.csv")
+    assert found.ignored == ("'sex'",)
 
 
 def test_where_the_known_column_is_empty_another_one_is_suspected() -> None:

@@ -98,6 +98,22 @@ def test_a_file_as_a_spreadsheet_writes_it_is_read(tmp_path: Path) -> None:
     assert read_pairs(file) == {frozenset({"a/1.png", "b/2.png"})}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sep=;\nimage_a;image_b;verdict\na.png;b.png;different\n",
+        "image_a\timage_b\tverdict\na.png\tb.png\tdifferent\n",
+        "why, and more; by whom;image_a;image_b;verdict\nx;y;a.png;b.png;Different\n",
+        "image_a;image_b;verdict\n\na.png;b.png;different\nc.png;d.png\n",
+        '"image_a\u200b",image_b\n a.png ,"b.png"\n',
+    ],
+)
+def test_a_table_is_read_as_a_manifest_is(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "pairs.csv"
+    file.write_text(text)
+    assert read_pairs(file) == {frozenset({"a.png", "b.png"})}
+
+
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     file = tmp_path / "pairs.csv"
     listed = [Candidate(("a,1.png", "b.png"), ("A", "B"), True), Candidate(("c.png", "d.png"), ("C", "D"), False)]
@@ -110,9 +126,9 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     [
         ("", "no column image_a"),
         ("image_a,image\na,b\n", "no column image_b"),
-        ("image_a,image_b\na,\n", "row 1: an image is missing"),
-        ("image_a,image_b\na,a\n", "row 1: an image with itself"),
-        ("image_a,image_b,verdict\na,b,yes\n", "row 1: verdict 'yes' is not `different`, `same` or empty"),
+        ("image_a,image_b\na,\n", "line 2: an image is missing"),
+        ("image_a,image_b\na,a\n", "line 2: an image with itself"),
+        ("image_a,image_b,verdict\na,b,yes\n", "line 2: verdict 'yes' is not `different`, `same` or empty"),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path: Path, text: str, complaint: str) -> None:

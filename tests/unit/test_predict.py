@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,6 @@ from PIL import Image as Pillow
 from fedcervix.errors import ModelError
 from fedcervix.weights import digest_file
 from site_agent import classifiers, dataset, leak_guard
-from site_agent.cells import path_of
 from site_agent.cli import cli
 from site_agent.finetune import Finetuned, build_classifier
 from site_agent.finetune import predict as score
@@ -119,6 +119,16 @@ def test_a_folder_that_may_not_be_listed_has_a_row(home: SiteHome, tmp_path: Pat
     }
 
 
+def named_by(cell: str) -> str:
+    """Return the path that stands in a cell, as a reader of the file would."""
+    raw = re.sub(
+        rb"\\(?:\\|x([0-9a-f]{2}))",
+        lambda found: bytes.fromhex(found[1].decode()) if found[1] else b"\\",
+        cell.encode(),
+    )
+    return os.fsdecode(raw)
+
+
 def test_any_name_can_be_read_back_and_none_is_a_formula(
     home: SiteHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,7 +140,7 @@ def test_any_name_can_be_read_back_and_none_is_a_formula(
     done = CliRunner().invoke(cli, ["--home", str(home.folder), "predict", "random", "--", *named])
     assert done.exit_code == 0, done.output
     cells = [row["image"] for row in rows(Path("predictions.csv"))]
-    assert [os.path.normpath(path_of(cell)) for cell in cells] == named
+    assert [os.path.normpath(named_by(cell)) for cell in cells] == named
     assert cells[0] == r"b_\xe9.png"
     assert not [cell for cell in cells if cell[0] in "=+-@" or not cell.isprintable()]
     assert all(row["probability_of_case"] for row in rows(Path("predictions.csv")))
@@ -189,7 +199,7 @@ def test_the_probabilities_are_those_of_evaluate(home: SiteHome, tmp_path: Path)
     """And each row says by which classifier and threshold, whose picture it is, and whether it was trained on."""
     out, collection = tmp_path / "p.csv", dataset.open_collection(home)
     test = dataset.labelled(home, collection, SMALL, "test")
-    [stored] = classifiers.all_classifiers(home)
+    [stored] = classifiers.found(home)[0]
     evaluated = score(stored.build(), test.pixels, device=CPU)
     done = run(home, collection.folder, "--out", out)
     found = {Path(row["image"]).name: row for row in rows(out)}
@@ -202,7 +212,7 @@ def test_the_probabilities_are_those_of_evaluate(home: SiteHome, tmp_path: Path)
         assert row["classifier_sha256"] == digest_file(stored.weights)
     trained = collection.labelled("train")
     assert {found[image.path]["seen_in_training"] for image in trained} == {"picture"}
-    assert f"warning: the classifier was made with {len(trained)} of these pictures" in done.stdout
+    assert f"warning: {len(trained)} pictures were used in training; 0 more show women who were." in done.stdout
 
 
 def test_another_manifest_names_the_patients_and_their_women_are_known(home: SiteHome, tmp_path: Path) -> None:
@@ -213,3 +223,41 @@ def test_another_manifest_names_the_patients_and_their_women_are_known(home: Sit
     [row] = rows(tmp_path / "p.csv")
     assert (row["patient"], row["seen_in_training"]) == ("woman-0", "woman")
     assert "patients" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image,patient,hpv\nnew.png,woman-0,1\nother.png,P2,0\n",
+        "image,patient,label,split\nnew.png,woman-0,yes,\nother.png,P2,,holdout\n",
+        "image,patient,cohort\nnew.png,woman-0,train\nother.png,P2,test\n",
+    ],
+)
+def test_of_a_manifest_only_the_patients_are_read(home: SiteHome, tmp_path: Path, text: str) -> None:
+    """New pictures have no labels: another column is no reason to stop."""
+    save(tmp_path / "new.png")
+    (tmp_path / "m.csv").write_text(text)
+    done = run(home, tmp_path / "new.png", "--out", tmp_path / "p.csv", "--manifest", tmp_path / "m.csv")
+    assert done.exit_code == 0, done.output
+    assert [row["patient"] for row in rows(tmp_path / "p.csv")] == ["woman-0"]
+
+
+def test_a_patient_is_known_whose_file_has_the_other_unicode_form(home: SiteHome, tmp_path: Path) -> None:
+    file = save(tmp_path / "mu\u0308ller.png")
+    (tmp_path / "m.csv").write_text("image,patient\nm\u00fcller.png,WOMAN-00\n", encoding="utf-8")
+    run(home, file, "--out", tmp_path / "p.csv", "--manifest", tmp_path / "m.csv")
+    [row] = rows(tmp_path / "p.csv")
+    assert (row["patient"], row["seen_in_training"]) == ("WOMAN-00", "woman")
+
+
+def test_a_misspelt_classifier_is_told_from_a_damaged_one(home: SiteHome, tmp_path: Path) -> None:
+    image = save(tmp_path / "a.png")
+    (home.folder / "classifiers" / "emptied").mkdir(exist_ok=True)
+    for name, next_step in (("randon", "random"), ("csfssl", "finetune"), ("emptied", "finetune")):
+        done = CliRunner().invoke(cli, ["--home", str(home.folder), "predict", name, str(image)])
+        error = done.exception
+        assert isinstance(error, ModelError)
+        assert error.exit_code == 10
+        assert error.what == f"there is no classifier {name}"
+        assert error.cause == "a misspelt name; the classifiers here: random"
+        assert next_step in error.next_step

@@ -219,6 +219,16 @@ def test_identifiers_that_were_given_to_other_women_count_for_nothing() -> None:
     assert found.renamed == (("A", "B"), ("B", "C"), ("C", "A"))
 
 
+def test_an_identifier_is_given_to_another_woman_only_where_somebody_has_the_pictures_kept_under_it() -> None:
+    """A test woman is exported anew, and one of her files is a copy of a training woman's: she does not train."""
+    earlier = had(P17="test 1", P5="train 2", P6="valid 3")
+    found = recognise(have(P17="2 9", P5="2", P6="3"), earlier)
+    assert found.splits == {"P17": "test", "P5": "train", "P6": "valid"}
+    assert found.renamed == ()
+    assert recognise(have(P17="2 9", P6="3"), earlier).splits["P17"] == "test"
+    assert recognise(have(P17="2 9", P5="2", X="1"), earlier).splits == {"P17": "train", "P5": "train", "X": "test"}
+
+
 def test_pictures_that_were_exported_anew_leave_a_woman_where_she_was() -> None:
     assert recognise(have(A="7"), had(A="test 1")).splits == {"A": "test"}
 
