@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ParamSpec, TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -91,42 +92,48 @@ def _finite(value: float, name: str) -> float:
 M = TypeVar("M", bound=Message)
 
 
-def received(kind: type[M]) -> Callable[[bytes], M]:
+REQUEST_TEXT_CHARS_MAX = 4096
+"""of any text that a caller sends, looked at: each has a bound of its own below this, and a longer one is refused"""
+
+
+def received(kind: type[M], chars_max: int | None = None) -> Callable[[bytes], M]:
     """Return what parses a message of this kind that arrived: no text in it has a control character.
 
+    `chars_max`: a longer text, or list of texts, is cut to one more than that, so that a hostile one costs no time.
     It raises google.protobuf.message.DecodeError where the bytes are no such message.
     """
+    end = None if chars_max is None else chars_max + 1
 
     def parse(data: bytes) -> M:
         message = kind.FromString(data)
-        _take_out(message)
+        _take_out(message, end)
         return message
 
     return parse
 
 
-def _take_out(message: Message) -> None:
+def _take_out(message: Message, end: int | None) -> None:
     for field, value in message.ListFields():
         if field.message_type is None:
             if field.type == field.TYPE_STRING:
-                _take_out_of_text(message, field, value)
+                _take_out_of_text(message, field, value, end)
         elif field.message_type.GetOptions().map_entry:
-            _take_out_of_map(value)
+            _take_out_of_map(value, end)
         else:
             for inner in value if field.is_repeated else [value]:
-                _take_out(inner)
+                _take_out(inner, end)
 
 
-def _take_out_of_text(message: Message, field: FieldDescriptor, value: Any) -> None:
+def _take_out_of_text(message: Message, field: FieldDescriptor, value: Any, end: int | None) -> None:
     if field.is_repeated:
-        value[:] = [printable(text) for text in value]
+        value[:] = [printable(text[:end]) for text in value[:end]]
     else:
-        setattr(message, field.name, printable(value))
+        setattr(message, field.name, printable(value[:end]))
 
 
-def _take_out_of_map(value: Any) -> None:
-    """Take control characters out of a map's keys and texts; the maps of this protocol hold no messages."""
-    cleaned = printable_values(dict(value))
+def _take_out_of_map(value: Any, end: int | None) -> None:
+    """Take control characters out of a map's keys; the values of this protocol's maps are numbers."""
+    cleaned = {printable(key[:end]): number for key, number in islice(value.items(), end)}
     if cleaned != dict(value):
         value.clear()
         value.update(cleaned)

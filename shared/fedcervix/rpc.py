@@ -23,7 +23,7 @@ os.environ["GRPC_SSL_CIPHER_SUITES"] = ":".join(
 
 import grpc
 
-from fedcervix.codec import received
+from fedcervix.codec import REQUEST_TEXT_CHARS_MAX, received
 from fedcervix.errors import (
     FedcervixError,
     IdentityError,
@@ -160,7 +160,7 @@ def handlers(behaviours: dict[Method, Callable[..., Any]]) -> list[grpc.GenericR
         make = getattr(grpc, f"{method.shape}_rpc_method_handler")
         services.setdefault(service, {})[name] = make(
             behaviour,
-            request_deserializer=received(method.request) if method.request else None,
+            request_deserializer=received(method.request, REQUEST_TEXT_CHARS_MAX) if method.request else None,
             response_serializer=_to_bytes if method.reply else None,
         )
     return [grpc.method_handlers_generic_handler(service, table) for service, table in services.items()]

@@ -73,6 +73,15 @@ def test_what_people_write_stays_as_it_is(words: str) -> None:
     assert printable(words) == words
 
 
+def test_exactly_the_control_characters_of_unicode_are_taken_out() -> None:
+    for letter in map(chr, range(sys.maxunicode + 1)):
+        category = unicodedata.category(letter)
+        if category == "Cn":  # unassigned as far as this version of Python knows
+            continue
+        stays = category not in ("Cc", "Cf", "Zl", "Zp") or letter in "\u200c\u200d"
+        assert (printable(letter) == letter) is stays, hex(ord(letter))
+
+
 def test_values_of_all_depths_are_cleaned() -> None:
     found = printable_values({ALL: [ALL, 1, None, {"a": (ALL, True)}]})
     assert not raw(repr(found))
@@ -144,6 +153,30 @@ def test_every_text_of_the_protocol_is_cleaned_on_receipt(kind: type[Message], w
     assert not raw(clean)
     assert "\n" not in clean
     assert "everything is well" in clean
+
+
+def test_a_text_that_is_far_too_long_costs_a_caller_s_message_and_no_time() -> None:
+    """It is cut before it is cleaned, and still refused: no correct site sends it."""
+    hostile = wire.FromSite(refusal=wire.Refusal(run="run", reason="a\x1b" * 1_500_000))
+    parse = codec.received(wire.FromSite, codec.REQUEST_TEXT_CHARS_MAX)
+    found = parse(hostile.SerializeToString())
+    assert len(found.refusal.reason) == codec.REQUEST_TEXT_CHARS_MAX + 1
+    with pytest.raises(RemoteError, match="longer than 600"):
+        codec.read_report(found, site="ada", at=1.0)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        wire.AttachRequest(succeeds=["\x1b"] * 100_000),
+        wire.FromSite(score=wire.Score(gauges={f"{number}\x1b": 1.0 for number in range(100_000)})),
+    ],
+    ids=["a list", "a map"],
+)
+def test_of_far_too_many_texts_as_many_are_kept_as_are_enough_to_refuse_them(message: Message) -> None:
+    found = codec.received(type(message), codec.REQUEST_TEXT_CHARS_MAX)(message.SerializeToString())
+    assert len([*_texts(found)]) == codec.REQUEST_TEXT_CHARS_MAX + 1
+    assert not raw("".join(_texts(found)))
 
 
 def test_what_arrives_printable_arrives_unchanged() -> None:
