@@ -93,13 +93,18 @@ NOT_A_NUMBER = '{"ledger": [{"round": 1, "loss": NaN, "contributions": [], "miss
     ("damaged", "said"),
     [
         ({"record.json": "{ torn"}, ["The ledger of run run-1 (record.json) cannot be read"]),
+        ({"record.json": "[" * 100_000}, ["The ledger of run run-1 (record.json) cannot be read"]),
+        (
+            {"record.json": NOT_A_NUMBER.replace("NaN", "1").replace('"round": 1', f'"round": {10**400}')},
+            ["The ledger of run run-1 (record.json) cannot be read"],
+        ),
         ({"plan.json": "{ torn"}, ["The plan of the federation's run cannot be read"]),
         (
             {"record.json": NOT_A_NUMBER, "history.jsonl": '{"part": "score", "round": 1, "values": {}}'},
             ["The ledger of run", "The history of the last run cannot", "The gauges of the federation's run cannot"],
         ),
     ],
-    ids=["ledger", "plan", "ledger and history"],
+    ids=["ledger", "deep ledger", "huge round", "plan", "ledger and history"],
 )
 def test_a_damaged_record_costs_its_section_and_not_the_report(
     tuned: Site, tmp_path: Path, damaged: dict[str, str], said: list[str]

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from fedcervix.codec import Welcome
 from fedcervix.plan import Plan, Recipe, Terms
+from fedcervix.profiles import PROFILES
 from site_agent.home import Policy
-from site_agent.policy import objections
+from site_agent.policy import objections, strange
 
 PLAN = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(rounds=20), recipe=Recipe())
 
@@ -21,6 +23,8 @@ def found(asked: Plan = PLAN, site: str = "ada", **policy: Any) -> list[str]:
 def test_the_policy_of_a_new_site_allows_the_profiles() -> None:
     assert found() == []
     assert found(replace(PLAN, mode="ppfssl")) == []
+    for one in PROFILES.values():
+        assert found(replace(PLAN, recipe=one.recipe, terms=one.terms)) == []
 
 
 def test_a_plan_just_within_the_policy_is_allowed() -> None:
@@ -34,6 +38,10 @@ def test_a_plan_just_within_the_policy_is_allowed() -> None:
         ({"modes": ()}, "the plan's mode is csfssl; [policy] modes allows none"),
         ({"sites": ("cleo", "dora")}, "the plan names bob; [policy] sites allows cleo, dora"),
         ({"rounds_max": 19}, "the plan asks up to 20 rounds; [policy] rounds_max is 19"),
+        ({"architectures": ("resnet18",)}, "the plan's network is resnet50; [policy] architectures allows resnet18"),
+        ({"image_px_max": 223}, "the plan's image_px is 224; [policy] image_px_max is 223"),
+        ({"width_max": 63}, "the plan's width is 64; [policy] width_max is 63"),
+        ({"batch_images_max": 7}, "the plan's batch_images is 8; [policy] batch_images_max is 7"),
         ({"epochs_max": 19}, "the plan asks up to 20 epochs; [policy] epochs_max is 19"),
         ({"plan": "5" * 64}, f"the plan's digest is {PLAN.digest}; [policy] plan allows only {'5' * 64}"),
     ],
@@ -58,3 +66,17 @@ def test_the_site_itself_need_not_be_in_its_own_list_of_partners() -> None:
 
 def test_every_objection_is_told_at_once() -> None:
     assert len(found(modes=(), sites=("cleo",), rounds_max=1, epochs_max=1, plan="5" * 64, site="zoe")) == 6
+
+
+@pytest.mark.parametrize("name", ["rounds_max", "width_max", "runs_per_month", "upload_gib_per_month"])
+def test_a_limit_is_not_below_nothing(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is 0 or more; found -1"):
+        Policy(**{name: -1})
+
+
+def test_a_welcome_is_of_this_federation_and_of_a_run_as_coordinators_name_them() -> None:
+    run = "20300101-000000-ppfssl-0123abcd"
+    assert strange(Welcome("cervix", run, PLAN), "cervix") == ""
+    assert "'other'" in strange(Welcome("other", run, PLAN), "cervix")
+    for wrong in ("ssl", f"{run}0", f"x{run}", run.upper()):
+        assert wrong in strange(Welcome("cervix", wrong, PLAN), "cervix")

@@ -429,3 +429,14 @@ def test_what_should_be_known_of_the_manifest_is_on_the_page() -> None:
     drawn = visible(render(report(set_aside=SetAside(remarks=remarks))))
     assert "2 identifiers written in several ways" in drawn
     assert "001 = 1, 002 = 2" in drawn
+
+
+def test_a_run_of_many_rounds_and_sites_makes_no_page_of_many_megabytes() -> None:
+    """1,000 rounds of 1,000 names once made a page of 13 MB."""
+    gave = tuple(Contribution(f"site-{number}", 10, 5) for number in range(255))
+    turns = tuple(Round(number, 0.5, (*gave, Contribution("away", why_not="silent"))) for number in range(1, 1001))
+    small, page = render(report(rounds=turns[:1])), render(report(rounds=turns))
+    assert len(page) - len(small) < 1_000_000
+    words = visible(page)
+    for sentence in ("and 800 earlier rounds", "and 224 more sites", "Missing contributions: 1000.", "and 800 more"):
+        assert sentence in words
