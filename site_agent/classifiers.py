@@ -164,15 +164,15 @@ def _again(folder: Path, start: str) -> str:
     return " ".join(words)
 
 
-def found(home: SiteHome, name: str = "") -> tuple[list[StoredClassifier], list[ModelError]]:
-    """Return the classifiers of a set in the paper's order, and what is wrong with those that cannot be read."""
-    whole, broken = [], []
+def found(home: SiteHome, name: str = "") -> tuple[list[StoredClassifier], dict[str, ModelError]]:
+    """Return the classifiers of a set in the paper's order, and by name what is wrong with the others."""
+    whole, broken = [], dict[str, ModelError]()
     for file in sorted(folder_of(home, name).glob(f"*/{RECORD}")):
         try:
             if not file.parent.name.startswith("."):
                 whole.append(_in_place(read(file.parent)))
         except ModelError as error:
-            broken.append(error)
+            broken[file.parent.name] = error
     return sorted(whole, key=lambda c: (_rank(c.start, ORDER), c.start)), broken
 
 

@@ -7,7 +7,7 @@ to its clipboard, or look like a line that this program has printed. Rules
    writing, or are invisible), and the separators of lines and paragraphs. In their place stands `?`; a space for a line
    feed or a tab.
 2. What the other side sends is cleaned on receipt (`fedcervix.codec.received`), and everything once more where it is
-   printed (`fedcervix.printing`) or logged (`fedcervix.log`).
+   printed (`fedcervix.printing`), logged (`fedcervix.log`) or stands on a page (`on_a_page`).
 3. Half a surrogate pair stays: it is a byte of a file's name, and standard streams write it as `\udc9b`.
 """
 
@@ -46,6 +46,14 @@ def printable_values(value: Any) -> Any:
             return [printable_values(one) for one in value]
         case _:
             return value
+
+
+def on_a_page(value: Any) -> Any:
+    """Return what a page shows of a value: a text without control characters. For `finalize` of a jinja environment.
+
+    What is HTML already (Markup, a kind of str) was made of such texts, and stays as it is.
+    """
+    return printable_lines(value) if type(value) is str else value
 
 
 def _printable(letter: str) -> str:

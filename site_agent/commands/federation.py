@@ -151,7 +151,15 @@ def run(home: SiteHome) -> None:
         key_files = [home.key_file(name) for name in ("authority.crt", "site.crt", "site.key")]
         look = functools.partial(tls.look, address, *key_files)
         agent = Agent(
-            home, site, link, worker, display.show, look, check=lambda: _check_here(home), examine=worker.examine
+            home,
+            site,
+            link,
+            worker,
+            display.show,
+            look,
+            federation=certificate.identity.federation,
+            check=lambda: _check_here(home),
+            examine=worker.examine,
         )
         _on_signals(agent, worker)
         echo(f"site {site} of federation {certificate.identity.federation}, coordinator {address}", err=True)

@@ -141,7 +141,7 @@ def _steps(display: Display, label: str) -> Callable[[int, int, int], None]:
 def _newest(home: SiteHome) -> list[str]:
     """Return the newest model of each kind: an older federation's result is not fine-tuned again by default."""
     found, broken = models.found(home)
-    for error in broken:
+    for error in broken.values():
         say(f"left out: {error.explain()}", err=True)
     return [model.folder.name for model in {model.start: model for model in found}.values()]
 

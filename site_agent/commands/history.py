@@ -8,7 +8,6 @@ from fedcervix.printing import say
 from fedcervix.process import stdout_console
 from site_agent.history import SHORT, Entry, Row, Told, compare, entries, find_report
 from site_agent.home import SiteHome
-from site_agent.report_store import RESULTS_FILE
 
 
 def history(home: SiteHome) -> None:
@@ -24,8 +23,8 @@ def history(home: SiteHome) -> None:
 
 def table(found: list[Entry]) -> Table:
     """Return the entries as a table. Digests are the first 12 digits."""
-    drawn = Table(title="made at this site", title_justify="left")
-    for heading in ("what", "folder", "made (UTC)", "digest", "of"):
+    drawn = Table(title="Models, classifiers and reports", title_justify="left")
+    for heading in ("type", "folder", "made (UTC)", "digest", "source"):
         drawn.add_column(heading, overflow="fold", no_wrap=heading == "digest")
     for entry in found:
         made_at = entry.made_at.removesuffix(" UTC").removesuffix("+00:00").replace("T", " ")
@@ -39,28 +38,22 @@ def compare_reports(home: SiteHome, report: str, other: str) -> None:
     said, rows = compare(one, two)
     for line in said:
         say(line)
-    stdout_console().print(side_by_side(rows, one, two))
+    stdout_console().print(side_by_side(rows, one.name, two.name))
 
 
 def _told(home: SiteHome, name: str) -> Told:
-    from site_agent.report import parse
-
-    place = find_report(home, name)
-    found = parse((place / RESULTS_FILE).read_text("utf-8"))
-    scores = {evaluation.name: evaluation.auc.value for evaluation in found.evaluations}
-    women = max((evaluation.women for evaluation in found.evaluations), default=0)
-    return Told(name=place.name, scores=scores, provenance=found.provenance, women=women)
-
-
-def side_by_side(rows: list[Row], one: Told, other: Told) -> Table:
-    """Return the AUCs of two reports as a table, no more precise than their numbers of women allow."""
-    drawn = Table("start", f"AUC in {one.name}", f"AUC in {other.name}", "classifiers")
-    for row in rows:
-        drawn.add_row(row.label, _score(row.one, one.women), _score(row.other, other.women), row.remark)
-    return drawn
-
-
-def _score(value: float | None, women: int) -> str:
+    from site_agent.report import read
     from site_agent.report.answer import number
 
-    return "–" if value is None else number(value, women)
+    place = find_report(home, name)
+    found = read(place)
+    scores = {evaluation.name: number(evaluation.auc.value, evaluation.women) for evaluation in found.evaluations}
+    return Told(name=place.name, scores=scores, provenance=found.provenance)
+
+
+def side_by_side(rows: list[Row], one: str, other: str) -> Table:
+    """Return the AUCs of two reports as a table."""
+    drawn = Table("start", f"AUC in {one}", f"AUC in {other}", "classifiers")
+    for row in rows:
+        drawn.add_row(row.label, row.one or "–", row.other or "–", row.remark)
+    return drawn

@@ -63,13 +63,19 @@ def pretrain(
 
 
 def _check_place(home: SiteHome, folder: Path) -> None:
-    """Raise ModelError where the folder holds a federation's model."""
-    if home.run_folder(folder.name).exists():
+    """Raise ModelError where the folder holds a federation's model. That a run has the name alone does no harm."""
+    if _holds_model_of_run(folder):
         raise ModelError(
-            f"{folder} is for the model of run {folder.name}",
+            f"{folder} holds the model of run {folder.name}",
             cause="a run of this federation has the name",
             next_step=f"{command_line(home, 'pretrain', RECIPE_OPTIONS)} --name {folder.name}-local",
         )
+
+
+def _holds_model_of_run(folder: Path) -> bool:
+    with contextlib.suppress(ModelError):
+        return bool(models.read(folder).run)
+    return False
 
 
 def _pretrain(

@@ -10,6 +10,7 @@ import pytest
 
 from fedcervix.errors import ModelError
 from fedcervix.plan import ClassifierRecipe, Recipe
+from fedcervix.profiles import PROFILES
 from site_agent.provenance import Again, KeptModel, Provenance, Start, check, differences, headline, reservations
 from tests.unit.provenances import DATA, SMALL, provenance
 
@@ -108,13 +109,29 @@ def test_on_request_an_older_run_is_evaluated_and_the_newer_one_named() -> None:
     assert refused(RANDOM, ONE, models=models, run="three").next_step == "site-agent history"
 
 
-def test_starts_of_different_recipes_seeds_and_images_are_said() -> None:
+def test_starts_of_different_recipes_and_images_are_said() -> None:
     other = Start(name="one", weights="one", recipe=OTHER, seed=5, run="one", images="b")
-    told = differences([provenance("SSL", start("ssl", images="a")), provenance("CSFSSL", other)], MODELS)
-    assert told == (
+    compared = [provenance("SSL", start("ssl", images="a")), provenance("CSFSSL", other)]
+    assert differences(compared, MODELS) == (
         "SSL and CSFSSL were pretrained with different recipes: batch_images 8 and 16.",
-        "SSL and CSFSSL were pretrained with different seeds: 0 and 5.",
         "SSL and CSFSSL were pretrained on different images or splits of this site.",
+    )
+    assert reservations(compared, MODELS) == ("SSL and CSFSSL were pretrained with different seeds: 0 and 5.",)
+
+
+@pytest.mark.parametrize("settled", ["float32", "bfloat16"])
+def test_a_precision_that_the_site_settled_is_no_other_recipe(settled: Any) -> None:
+    """The profile `recommended` says auto. `pretrain` keeps what it settled, a federation's model the plan's word."""
+    planned = PROFILES["recommended"].recipe
+    assert planned.precision == "auto"
+    ours = provenance("SSL", start("ssl", recipe=dataclasses.replace(planned, precision=settled)))
+    assert differences([ours, provenance("CSFSSL", start("one", "one", planned))], MODELS) == ()
+
+
+def test_two_settled_precisions_are_two_recipes() -> None:
+    ours = provenance("SSL", start("ssl", recipe=dataclasses.replace(SMALL, precision="bfloat16")))
+    assert differences([ours, ONE], MODELS) == (
+        "SSL and CSFSSL were pretrained with different recipes: precision bfloat16 and float32.",
     )
 
 
