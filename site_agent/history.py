@@ -112,7 +112,7 @@ class Told:
     provenance: tuple[Provenance, ...]
 
     def of(self, label: str) -> Provenance | None:
-        """Return to what the score of a start belongs."""
+        """Return what the score of a start is based on."""
         return next((one for one in self.provenance if one.label == label), None)
 
 
