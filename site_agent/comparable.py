@@ -1,4 +1,4 @@
-"""Which classifiers one evaluation compares, and to which run and models its numbers belong."""
+"""Which classifiers one evaluation compares, and on which run and models its numbers are based."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ class Told:
     """that were tested"""
 
     def of(self, label: str) -> Provenance | None:
-        """Return to what the score of a start belongs."""
+        """Return what the score of a start is based on."""
         return next((one for one in self.provenance if one.label == label), None)
 
 

@@ -1,4 +1,4 @@
-"""What a classifier's numbers belong to: these weights, from this start, by this recipe, on these images.
+"""What a classifier's numbers are based on: its weights, its start, its recipe and its images.
 
 Rules
 1. A number is tied to digests. Names (`csfssl`, `the newest`) are only how people find a folder.
@@ -75,7 +75,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """What one classifier's numbers belong to."""
+    """What one classifier's numbers are based on."""
 
     label: str
     """the start as tables print it: Random, ImageNet, SSL, CSSL, CSFSSL, PPFSSL_NHS ..."""

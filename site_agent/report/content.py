@@ -173,7 +173,7 @@ class SiteReport:
     reservations: tuple[str, ...] = ()
     """what of this site is not compared here, one sentence each"""
     provenance: tuple[Provenance, ...] = ()
-    """to what the numbers of each evaluation belong"""
+    """what the numbers of each evaluation are based on"""
     unread: tuple[str, ...] = ()
     """what of the site's records could not be read, and so is missing from this report, one sentence each"""
     contrastive_history: tuple[Losses, ...] = ()

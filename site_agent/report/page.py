@@ -38,14 +38,14 @@ SITES_LISTED_MAX = 32
 WIDE_FROM_SITES = 4
 """From so many sites on, the table of rounds is wider than a small screen: it says so."""
 COLUMNS = {
-    "recall": "cases found",
-    "specificity": "controls cleared",
-    "precision": "case calls right",
-    "npv": "control calls right",
+    "recall": "sensitivity",
+    "specificity": "true negative rate",
+    "precision": "PPV",
+    "npv": "negative predictive value",
     "accuracy": "all calls right",
     "f1": "",
 }
-"""of the tables at a threshold: measure -> what it counts"""
+"""of the tables at a threshold: measure -> its other name"""
 HEADS = {"npv": "NPV", "f1": "F1"}
 
 
@@ -67,13 +67,13 @@ class ScoreRow:
     unit: str
     """images or women"""
     kind: str
-    """joined, alone, or empty"""
+    """federated, alone, or empty"""
     cells: tuple[Cell, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """Whom one classifier misses at one threshold."""
+    """The women that one classifier misses at one threshold."""
 
     start: str
     threshold: str
@@ -128,7 +128,7 @@ def render(report: SiteReport) -> str:
 
 @dataclass(frozen=True, slots=True)
 class MadeOf:
-    """One thing that the numbers of a report are of."""
+    """One thing that the numbers of a report are based on."""
 
     what: str
     name: str
@@ -137,7 +137,7 @@ class MadeOf:
 
 
 def _made_of(provenance: Sequence[Provenance]) -> list[MadeOf]:
-    """Return digests of what the numbers are of; what is the same for several classifiers stands once."""
+    """Return digests of what the numbers are based on; what is the same for several classifiers stands once."""
     rows = [row for found in provenance for row in _own_digests(found)] + [
         row for found in provenance for row in _shared_digests(found)
     ]
@@ -204,7 +204,7 @@ def _score_rows(report: SiteReport, which: str) -> list[ScoreRow]:
 
 
 def _score_row(report: SiteReport, found: Evaluation, unit: str, at: AtThreshold) -> ScoreRow:
-    kinds = {report.federated: "joined", report.alone: "alone"}
+    kinds = {report.federated: "federated", report.alone: "alone"}
     counts = _counts(at)
     cells = (
         _cell(measure, label, counts.get(measure), getattr(at, measure), found.women)
@@ -228,7 +228,7 @@ def _counts(at: AtThreshold) -> dict[str, tuple[int, int]]:
 def _cell(measure: str, label: str, counts: tuple[int, int] | None, estimate: Estimate, women: int) -> Cell:
     head = HEADS.get(measure, measure) + (f" ({label})" if label else "")
     if counts and not counts[1]:
-        return Cell(head, "no such call")
+        return Cell(head, "none called")
     found = shown(estimate, women)
     return Cell(head, share(*counts) if counts else found.value, found.interval)
 
@@ -237,7 +237,7 @@ def _women(found: Evaluation) -> Women:
     return Women(found.case_women, found.women - found.case_women)
 
 
-# --- whom it misses, and what its probabilities are worth ---------------------------------------------------------
+# --- women that it misses, and what its probabilities are worth ---------------------------------------------------
 
 
 def _judged(report: SiteReport) -> Evaluation | None:
@@ -246,7 +246,7 @@ def _judged(report: SiteReport) -> Evaluation | None:
 
 
 def _missed(report: SiteReport) -> list[Missed]:
-    """Return whom the judged classifier misses, at each threshold."""
+    """Return the women that the judged classifier misses, at each threshold."""
     judged = _judged(report)
     if judged is None or report.predictions is None:
         return []

@@ -5,7 +5,8 @@ Rules
    be visible in one image of several, and one suspicious image is enough to look at her again. The mean would hide it.
 2. A woman is a case where one of her test images is labelled case.
 3. More images give a woman more chances to be called a case; a comparison of women with many and few images shows that.
-4. A threshold was chosen for images, on validation images. It is applied to a woman's highest image as it is.
+4. A threshold was chosen for images, on validation images. It is applied unchanged to a woman's highest
+   probability.
 """
 
 from __future__ import annotations

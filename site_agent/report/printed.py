@@ -32,18 +32,18 @@ def printed(report: SiteReport) -> Iterator[RenderableType]:
 def _standings(found: Answer) -> Table:
     title = "The highest AUC first. Difference: the federated start minus this one. In brackets: 95 % intervals"
     table = Table(
-        "start", "AUC of images", "AUC of women", "difference", "that shows", title=title, title_justify="left"
+        "start", "AUC of images", "AUC of women", "difference", "conclusion", title=title, title_justify="left"
     )
     for one in found.standings:
-        name = f"{one.name} (joined)" if one.joined else one.name
+        name = f"{one.name} (federated)" if one.joined else one.name
         table.add_row(*map(Text, (name, str(one.auc), str(one.by_woman), str(one.difference), one.says)))
     return table
 
 
 def _counts(report: SiteReport) -> Table:
-    """Return what every classifier gets right at both thresholds, in images and in women."""
-    columns = ("start", "threshold", "counted in", "cases found", "controls cleared", "case calls right")
-    table = Table(*columns, "control calls right", title=RESEARCH_ONLY, title_justify="left")
+    """Return the counts of every classifier at both thresholds, in images and in women."""
+    columns = ("start", "threshold", "counted in", "sensitivity", "specificity", "PPV", "NPV")
+    table = Table(*columns, title=RESEARCH_ONLY, title_justify="left")
     women = {found.name: found for found in report.by_woman}
     for found in report.evaluations:
         for unit, own in (("images", found), ("women", women.get(found.name))):
@@ -55,4 +55,4 @@ def _counts(report: SiteReport) -> Table:
 def _shares(at: AtThreshold) -> tuple[str, ...]:
     c = at.confusion
     pairs = ((c.tp, c.fn), (c.tn, c.fp), (c.tp, c.fp), (c.tn, c.fn))
-    return tuple(share(right, right + wrong) if right + wrong else "no such call" for right, wrong in pairs)
+    return tuple(share(right, right + wrong) if right + wrong else "none called" for right, wrong in pairs)

@@ -33,7 +33,7 @@ class Results:
     by_woman: tuple[Evaluation, ...]
     comparisons: tuple[Comparison, ...]
     provenance: tuple[Provenance, ...]
-    """to what the numbers of each evaluation belong"""
+    """what the numbers of each evaluation are based on"""
     site: str
     run: str
     """empty where the site took part in none"""

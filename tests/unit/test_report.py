@@ -401,7 +401,7 @@ def test_the_page_names_by_digest_what_its_numbers_are_of():
     found = (provenance("Random", Start(name="random")), provenance("SSL", Start(name="ssl", weights="5e" * 32)))
     written = report(provenance=found)
     words = visible(render(written))
-    table = words[words.index("What these numbers are of") : words.index("Plan and software")]
+    table = words[words.index("What these numbers are based on") : words.index("Plan and software")]
     for digest in ("w" * 64, "5e" * 32, "c" * 64, "5" * 64, "7" * 64):
         assert digest in table
     assert table.count("7" * 64) == 1, "what is the same for all stands once"
