@@ -17,6 +17,7 @@ from click.core import ParameterSource
 from fedcervix import __version__
 from fedcervix.commandline import Everywhere, Program, default_home, given, is_named, set_up
 from fedcervix.plan import SITE_NAME
+from fedcervix.printing import say
 from fedcervix.process import exits
 from fedcervix.profiles import PROFILES
 from site_agent.commands.naming import model_name, report_name, set_name
@@ -88,7 +89,7 @@ def _home_meant(*, needed: bool) -> SiteHome | None:
     home = _home()
     if home.config_file.exists():
         return home
-    click.echo(f"note: {home.config_file} does not exist; the defaults are used", err=True)
+    say(f"note: {home.config_file} does not exist; the defaults are used", err=True)
     return None
 
 

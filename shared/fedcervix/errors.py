@@ -64,7 +64,7 @@ class IdentityError(FedcervixError):
 
 
 class PolicyError(FedcervixError):
-    """The federation's plan asks for something that this site's policy does not allow."""
+    """The federation's plan, or its coordinator, asks for something that this site's policy does not allow."""
 
     exit_code = 6
 
