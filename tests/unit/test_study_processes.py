@@ -68,7 +68,7 @@ def test_a_leash_of_somebody_who_is_gone_starts_nothing() -> None:
     command = [sys.executable, "-m", "cervix_study.leash", "1", sys.executable, "-c", "print('started')"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert (done.stdout, "is gone" in done.stderr) == ("", True)
+    assert (done.stdout, "has ended" in done.stderr) == ("", True)
 
 
 # --- the relay ----------------------------------------------------------------------------------------------------
