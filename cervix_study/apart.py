@@ -90,8 +90,8 @@ def check_apart(collections: Mapping[str, Collection], links: Sequence[Link]) ->
     if crossing:
         raise DataError(
             f"women in two splits: {'; '.join(at_most(crossing))}",
-            cause="the manifests give splits that were drawn site by site, or by image",
-            next_step="give these patients one split, or empty the column split everywhere: it is then drawn by woman",
+            cause="the splits in the manifests were drawn at each site alone, or by image",
+            next_step="give these patients one split, or empty column split everywhere: then it is drawn by woman",
         )
 
 

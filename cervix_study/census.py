@@ -29,7 +29,7 @@ def describe(found: Mapping[tuple[str, Fold], Collection], seen: Sequence[Seen])
     )
 
 
-def remarks(data: Data) -> list[str]:
+def summary(data: Data) -> list[str]:
     """Return what a person should know of the images before the study begins."""
     found = []
     for site in dict.fromkeys(picture.site for picture in data.shared):
@@ -41,7 +41,7 @@ def remarks(data: Data) -> list[str]:
             " (those are listed)" if len(data.near_duplicates) == JUDGED_MAX else "",
         )
         found.append(
-            f"{count} pairs of pictures of different women{most} look alike: judge them, they are in data.json"
+            f"{count} pairs of pictures of different women{most} look alike: judge the pairs listed in data.json"
         )
     return found
 

@@ -15,23 +15,29 @@ from fedcervix import __version__
 from fedcervix.commandline import Everywhere, Program
 from fedcervix.process import exits
 
-ANY_PATH = click.Path(path_type=Path)
+ANY_PATH = click.Path(path_type=Path, readable=False)
+"""not looked at by click, which would only say "is not readable": a command says who may read it"""
 
 
 @click.group("cervix-study", cls=Program)
 @click.version_option(__version__)
 @click.option("--verbose", cls=Everywhere, is_flag=True, help="Log more.")
 def cli() -> None:
-    """Compare ways to start a classifier on collections of your own: the paper's study, with statistics."""
+    """Compare starts of a classifier on your own image collections: the paper's study, with statistics."""
 
 
 @cli.command()
 @click.argument("study", metavar="STUDY.toml", type=ANY_PATH)
-@click.option("--out", "-o", type=ANY_PATH, help="The study's folder; default: the study's name, here.")
-@click.option("--cells", "pattern", default="*", help="Make only these: a name with *, or the beginning of a key.")
-@click.option("--dry-run", is_flag=True, help="Show the cells and how long they may take; make none.")
+@click.option("--out", "-o", type=ANY_PATH, help="The study's folder. Default: the study's name, in this folder.")
+@click.option(
+    "--cells",
+    "pattern",
+    default="*",
+    help="Compute only these cells: a name pattern with *, or the beginning of a key.",
+)
+@click.option("--dry-run", is_flag=True, help="Show the cells and the estimated time; compute none.")
 def run(**options: Any) -> None:
-    """Run a study, or go on with it: what is finished is not done again."""
+    """Run a study, or continue it: finished cells are not computed again."""
     from cervix_study.commands.run import run as work
 
     work(**options)
@@ -39,9 +45,9 @@ def run(**options: Any) -> None:
 
 @cli.command()
 @click.argument("folder", type=ANY_PATH)
-@click.option("--paper-audit", is_flag=True, help="Also test the numbers that the paper itself prints.")
+@click.option("--paper-audit", is_flag=True, help="Also test the numbers printed in the paper.")
 def report(**options: Any) -> None:
-    """Judge a study and write report.html, report.md and findings.json into its FOLDER."""
+    """Evaluate a study; write report.html, report.md and findings.json to its FOLDER."""
     from cervix_study.commands.report import report as work
 
     work(**options)
@@ -49,12 +55,12 @@ def report(**options: Any) -> None:
 
 @cli.command()
 @click.argument("model", metavar="CELL|MODEL", type=ANY_PATH)
-@click.option("--to", "--out", "-o", "folder", type=ANY_PATH, required=True, help="Where the files go.")
+@click.option("--to", "--out", "-o", "folder", type=ANY_PATH, required=True, help="Folder to write to.")
 def export(**options: Any) -> None:
     """Write a model as safetensors and ONNX with a model card.
 
-    CELL is STUDY/cells/KEY (KEY may be shortened); MODEL is HOME/models/NAME, HOME/classifiers/NAME, or what
-    `coordinator export` wrote.
+    CELL is STUDY/cells/KEY (KEY may be shortened); MODEL is HOME/models/NAME, HOME/classifiers/NAME, or a folder
+    that `coordinator export` wrote.
     """
     from cervix_study.commands.export import export as work
 

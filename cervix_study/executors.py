@@ -142,9 +142,9 @@ def died(code: int, log: Path) -> TrainingError:
     lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:] if log.exists() else []
     killed = "it was killed, often because the machine ran out of memory"
     return TrainingError(
-        f"a process that made a cell ended by itself (status {code})" + "".join(f"\n    {line}" for line in lines),
+        f"a worker process ended unexpectedly (status {code})" + "".join(f"\n    {line}" for line in lines),
         cause=killed if code < 0 else "a crash in a library",
-        next_step="look at the system's log (dmesg | tail); run the study again to go on, with fewer workers",
+        next_step="look at the system's log (dmesg | tail); run the study again to continue, with fewer workers",
     )
 
 
@@ -205,7 +205,7 @@ class Slurm:
         raise TrainingError(
             f"job {job.job_id} ended without an answer: {error}",
             cause="the cluster ended it (time, memory), or it could not start",
-            next_step=f"read {job.paths.stderr}; run the study again to go on",
+            next_step=f"read {job.paths.stderr}; run the study again to continue",
         )
 
     def close(self) -> None:
@@ -226,7 +226,7 @@ class Slurm:
         except (RuntimeError, ValueError, TypeError, AssertionError, NameError) as error:
             raise ConfigError(
                 f"submitit does not take these [slurm] options: {error}",
-                cause="a misspelt option, or no SLURM on this machine (`sinfo` says so)",
+                cause="a misspelt option, or no SLURM on this machine (try `sinfo`)",
                 next_step='edit [slurm]; `cluster = "local"` there runs the jobs on this machine',
             ) from error
         return executor

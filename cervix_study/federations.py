@@ -80,7 +80,7 @@ class Program:
         return kind(
             f"{self.name} ended with exit code {code} ({meaning}):\n{_tail(self.log)}",
             cause="its last lines are above",
-            next_step=f"read {self.log}; run the study again to go on",
+            next_step=f"read {self.log}; run the study again to continue",
         )
 
 
@@ -207,8 +207,8 @@ class Federation:
         if done.returncode:
             raise TrainingError(
                 f"`{module.partition('.')[0]} {' '.join(arguments)}` failed:\n{done.stderr.strip()}",
-                cause="its own words are above",
-                next_step="mend that, and run the study again to go on",
+                cause="its messages are above",
+                next_step="correct that, then run the study again to continue",
             )
 
     def _start(self, name: str, module: str, *arguments: str) -> Program:
@@ -293,7 +293,7 @@ def _taken(federation: Federation, weights: Path) -> Federated:
         raise TrainingError(
             f"the federation ended without a model: {record.get('reason', 'no record was written')}",
             cause="see the logs of its processes",
-            next_step=f"read {federation.folder / 'logs'}; run the study again to go on",
+            next_step=f"read {federation.folder / 'logs'}; run the study again to continue",
         )
     with disk(weights, "write"):
         shutil.copyfile(file.with_name(MODEL_FILE), weights)

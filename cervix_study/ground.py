@@ -60,7 +60,7 @@ class Ground:
     lots: Mapping[tuple[str, Fold], Lot]
     data: Data
     manifests: Mapping[str, Path]
-    notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     """what a person should know of the manifests' columns and identifiers"""
     imagenet: str = ""
     """SHA-256 of the file with ImageNet's weights, where the study names one"""
@@ -88,8 +88,8 @@ def prepare(asked: Asked, places: Places, on_progress: OnProgress) -> Ground:
     first = {site: next(c for (name, _), c in found.items() if name == site) for site in whole}
     lots = {place: _lot(collection) for place, collection in found.items()}
     data, weights = describe(found, _seen(first, places)), _imagenet(asked)
-    notes = tuple(f"{site}: {remark.short()}" for site, c in first.items() for remark in remarks(c))
-    return Ground(lots=lots, data=data, manifests=manifests, notes=notes, imagenet=weights)
+    said = tuple(f"{site}: {remark.short()}" for site, c in first.items() for remark in remarks(c))
+    return Ground(lots=lots, data=data, manifests=manifests, remarks=said, imagenet=weights)
 
 
 def _imagenet(asked: Asked) -> str:
@@ -175,7 +175,7 @@ def _in_folds(
     given = [site for site, collection in whole.items() if collection.splits_given]
     if given:
         raise ConfigError(
-            f"{asked.file}: folds divides the women anew, and the manifest of {', '.join(given)} gives their splits",
+            f"{asked.file}: folds divides the women again, but the manifest of {', '.join(given)} gives their splits",
             cause="its column split is filled",
             next_step="folds = 0, or a manifest without the column split",
         )

@@ -27,7 +27,7 @@ def main() -> None:
     parent, program = int(sys.argv[1]), sys.argv[2:]
     end_with_parent()
     if os.getppid() != parent:
-        sys.exit(f"{program[0]}: whoever wanted it is gone")
+        sys.exit(f"{program[0]}: the process that started it has ended")
     os.execv(program[0], program)  # noqa: S606  (no shell: an argument list of ours)
 
 

@@ -97,7 +97,7 @@ def _updates_max(bench: Bench, cell: Cell) -> int | None:
     [rival] = cell.inputs
     record = read_cell(bench.places.folder, rival)
     if record is None or record.encoder is None:
-        raise TrainingError(f"cell {rival}, of which {cell.key} is a control, is not there", next_step="run the study")
+        raise TrainingError(f"cell {rival}, whose control is {cell.key}, does not exist", next_step="run the study")
     return record.encoder.updates
 
 

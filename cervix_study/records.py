@@ -518,9 +518,9 @@ def from_json(schema: type[T], text: bytes, source: Path) -> T:
     except ValidationError as error:
         found = error.errors()[0]
         raise StorageError(
-            f"{source} is not what it should be: {'.'.join(map(str, found['loc']))}: {found['msg']}",
+            f"{source} is not valid: {'.'.join(map(str, found['loc']))}: {found['msg']}",
             cause="it was edited by hand, or written by another version",
-            next_step=f"move it away and run the study again: what is finished is kept ({source.parent})",
+            next_step=f"move it away and run the study again: finished cells are kept ({source.parent})",
         ) from error
 
 
@@ -594,7 +594,7 @@ def read_predictions(folder: Path, key: str) -> tuple[Prediction, ...]:
         raise StorageError(
             f"{file}, line {lines.line_num}: not a prediction ({error!r})",
             cause="it was edited by hand, or damaged",
-            next_step=f"delete {file.parent} and run the study again: that one cell is done anew",
+            next_step=f"delete {file.parent} and run the study again: that one cell is computed again",
         ) from error
 
 

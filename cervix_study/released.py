@@ -28,7 +28,7 @@ from site_agent.evaluate import Evaluation, evaluate
 from site_agent.home import SiteHome
 from site_agent.models import CervixModel
 from site_agent.provenance import Provenance, recipe_digest
-from site_agent.report_store import RESULTS_FILE, all_reports
+from site_agent.report_store import all_reports
 from site_agent.runs import federation_of
 
 ModelKind = Literal["cervix model", "classifier"]
@@ -97,7 +97,7 @@ def _folder(path: Path) -> Path:
     found = sorted(path.parent.glob(f"{path.name}*")) if path.name and path.parent.is_dir() else []
     if len(found) > 1:
         raise ModelError(
-            f"{path.name} is the beginning of {len(found)} folders",
+            f"{path.name} is the beginning of the names of {len(found)} folders",
             cause="the key is too short",
             next_step=f"name one of {', '.join(folder.name for folder in found[:3])}",
         )
@@ -112,11 +112,11 @@ def _of_cell(folder: Path) -> Released:
     record = records.read_cell(study, folder.name)
     results = (record.encoder or record.classifier) if record is not None else None
     if record is None or results is None:
-        raise ModelError(f"{folder} is a site probe, which leaves no model", next_step="name another cell")
+        raise ModelError(f"{folder} is a site probe, which has no model", next_step="name another cell")
     weights = folder / MODEL_FILE
     if not weights.exists():
         raise ModelError(
-            f"cell {folder.name} has no weights any more",
+            f"cell {folder.name} has no weights",
             cause="the study keeps the weights of chosen cells only, or they were moved",
             next_step="name a chosen cell (selection.json), or set the study to keep weights and run it again",
         )
@@ -339,14 +339,14 @@ def _site_results(folder: Path, belongs: Callable[[Provenance], bool]) -> Iterab
 
     A report that cannot be read, or does not say what its numbers belong to, counts for nothing.
     """
-    from site_agent.report import parse  # with what draws figures
+    from site_agent.report import read  # with what draws figures
 
     home, told = _home_of(folder), set[str]()
     for place in reversed(all_reports(home.reports) if home else []):
-        with contextlib.suppress(FedcervixError, OSError, ValueError):
-            found = parse((place / RESULTS_FILE).read_text("utf-8"))
+        with contextlib.suppress(FedcervixError):
+            found = read(place)
             scores = {evaluation.name: evaluation for evaluation in found.evaluations}
             for one in found.provenance:
                 if belongs(one) and one.weights not in told and one.label in scores:
                     told.add(one.weights)
-                    yield Judged(str(found.everything["site"]), scores[one.label])
+                    yield Judged(found.site, scores[one.label])

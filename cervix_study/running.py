@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cervix_study import host, tasks
-from cervix_study.census import remarks
+from cervix_study.census import summary
 from cervix_study.estimate import kind_of, paces, seconds_left
 from cervix_study.executors import Executor
 from cervix_study.ground import Ground
@@ -41,6 +41,7 @@ from cervix_study.selection import choose, to_open
 from cervix_study.settings import Asked
 from cervix_study.tasks import Done, Failed, Progress, Task, Work
 from fedcervix.errors import FedcervixError
+from fedcervix.printable import printable_lines
 
 NO_FOLD = "-"
 
@@ -73,7 +74,7 @@ class Running:
 
     def _run(self) -> State:
         write(self.places.folder / DATA_FILE, self.ground.data)
-        for line in (*self.ground.notes, *remarks(self.ground.data)):
+        for line in (*self.ground.remarks, *summary(self.ground.data)):
             self.screen.say(line)
         self.plan_grid()
         self._note("running")
@@ -177,7 +178,7 @@ class Running:
 
     def _made(self, task: Task) -> None:
         record = read_cell(self.places.folder, task.key)
-        assert record is not None, f"cell {task.key} was said to be done, and is not there"
+        assert record is not None, f"cell {task.key} was reported as done, but its folder is missing"
         self.finished[task.key] = record
         self._stand()
         self.screen.made(task, record)
@@ -195,8 +196,8 @@ class Running:
         self._note("running")
 
     def _log(self, told: Failed) -> None:
-        with (self.places.logs / "failures.log").open("a") as out:
-            out.write(f"{host.now()} {told.task.key} {named(told.task.cell)}\n{told.trace}\n")
+        with (self.places.logs / "failures.log").open("a", errors="backslashreplace") as out:
+            out.write(printable_lines(f"{host.now()} {told.task.key} {named(told.task.cell)}\n{told.trace}\n"))
 
     def _give_up(self, waiting: list[Task]) -> None:
         lost = tasks.hopeless(waiting, self.failed)

@@ -217,7 +217,7 @@ def _check_varied(settings: Settings, file: Path) -> None:
     for key, axis in (("seed", "axes.seeds"), ("epochs_per_round", "axes.epochs_per_round")):
         if key in settings.terms:
             raise ConfigError(
-                f"{file}: terms.{key} and {axis} say the same thing",
-                cause=f"a study varies it: it stands in {axis} alone",
+                f"{file}: terms.{key} and {axis} set the same value",
+                cause=f"a study varies this value: set it in {axis} only",
                 next_step=f"edit {file}: move the value to {axis}",
             )

@@ -53,7 +53,7 @@ def _check_apart(key: str, rows: Sequence[Prediction]) -> None:
         raise DataError(
             f"{len(both)} women are in the validation and in the test part of cell {key}",
             cause="predictions.csv was changed by hand",
-            next_step=f"delete cells/{key} and run the study again: that one cell is done anew",
+            next_step=f"delete cells/{key} and run the study again: that one cell is computed again",
         )
 
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-ANY_PATH = click.Path(path_type=Path)
+ANY_PATH = click.Path(path_type=Path, readable=False)
+"""not looked at by click, which would only say "is not readable": a command says who may read it"""
 MODES = click.Choice(["csfssl", "ppfssl"])
 
 
@@ -38,7 +39,7 @@ MODES = click.Choice(["csfssl", "ppfssl"])
 )
 @click.option("--verbose", cls=Everywhere, is_flag=True, help="Log more.")
 def cli() -> None:
-    """Coordinate a federation: no image and no patient ever comes here."""
+    """Coordinate a federation. Images and patient data are never sent here."""
 
 
 def with_home(function: Function) -> Function:
@@ -57,12 +58,12 @@ def with_home(function: Function) -> Function:
 @click.argument("folder", type=ANY_PATH, required=False)
 @click.option("--name", default="cervix", show_default=True, help="The federation's name.")
 @click.option("--advertise", default="localhost:8443", show_default=True, help="HOST:PORT at which sites reach it.")
-@click.option("--bind", default="", help="Address to listen on; default: all interfaces, advertised port.")
-@click.option("--sites", default="nhs,alts", show_default=True, help="The declared roster, with commas.")
+@click.option("--bind", default="", help="HOST:PORT to listen on. Default: all interfaces, at the port of --advertise.")
+@click.option("--sites", default="nhs,alts", show_default=True, help="Names of the sites, separated by commas.")
 @click.option("--profile", default="paper", show_default=True, help="paper, recommended or demo.")
 @with_home
 def init(home: Home, **options: Any) -> None:
-    """Make a home folder: authority, certificates, commented configuration."""
+    """Make a home folder: keys, certificates, coordinator.toml."""
     from coordinator.commands import init as work
 
     work(home, **options)
@@ -70,7 +71,7 @@ def init(home: Home, **options: Any) -> None:
 
 @cli.command()
 @click.argument("site")
-@click.option("--out", "-o", type=ANY_PATH, help="Where to write it; default: SITE.invitation.toml")
+@click.option("--out", "-o", type=ANY_PATH, help="File to write. Default: SITE.invitation.toml.")
 @with_home
 def invite(home: Home, **options: Any) -> None:
     """Make a one-time invitation file for a site."""
@@ -80,30 +81,35 @@ def invite(home: Home, **options: Any) -> None:
 
 
 @cli.command()
-@click.option("--mode", type=MODES, required=True, help="How to federate.")
-@click.option("--new", is_flag=True, help="Abandon an unfinished run for it.")
+@click.option(
+    "--mode",
+    type=MODES,
+    required=True,
+    help="csfssl: average the models of all sites. ppfssl: pass one model around a ring.",
+)
+@click.option("--new", is_flag=True, help="Abandon an unfinished run first.")
 @with_home
 def begin(home: Home, **options: Any) -> None:
-    """Begin a run without listening; the service, or `start`, goes on with it."""
+    """Create a run and exit; the service, or `start`, continues it."""
     from coordinator.commands import begin as work
 
     work(home, **options)
 
 
 @cli.command()
-@click.option("--mode", type=MODES, help="How to federate; default: that of the unfinished run.")
+@click.option("--mode", type=MODES, help="csfssl: average. ppfssl: ring. Default: the mode of the unfinished run.")
 @click.option("--bind", default="", help="Listen here instead of [listen] bind.")
-@click.option("--new", is_flag=True, help="Abandon an unfinished run and begin another.")
+@click.option("--new", is_flag=True, help="Abandon an unfinished run and start a new one.")
 @with_home
 def start(home: Home, **options: Any) -> None:
-    """Run the federation; goes on by itself with an unfinished run."""
+    """Run the federation; an unfinished run is continued."""
     from coordinator.commands import start as work
 
     work(home, **options)
 
 
 @cli.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the list for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 @with_home
 def runs(home: Home, **options: Any) -> None:
     """List all runs of this home, with mode and outcome."""
@@ -115,11 +121,11 @@ def runs(home: Home, **options: Any) -> None:
 
 @cli.command()
 @click.argument("run", required=False)
-@click.option("--watch", is_flag=True, help="Keep the picture up to date; Ctrl-C leaves.")
-@click.option("--json", "as_json", is_flag=True, help="Print the document for programs.")
+@click.option("--watch", is_flag=True, help="Keep the output up to date; Ctrl-C ends it.")
+@click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
 @with_home
 def status(home: Home, **options: Any) -> None:
-    """Show who does what, since when, until when; with RUN, how that run ended."""
+    """Show what each site does, since when and until when. With RUN: how that run ended."""
     home.insist()
     from coordinator.looking import status as work
 
@@ -130,17 +136,20 @@ def status(home: Home, **options: Any) -> None:
 @click.argument("site")
 @with_home
 def revoke(home: Home, **options: Any) -> None:
-    """Withdraw a site's certificates and invitations; its open connections are cut at once."""
+    """Revoke a site's certificates and invitations.
+
+    Its open connections are closed at once.
+    """
     from coordinator.commands import revoke as work
 
     work(home, **options)
 
 
 @cli.command()
-@click.option("--reason", default="no reason given", help="Goes into the record.")
+@click.option("--reason", default="no reason given", help="Reason, written into the record of the run.")
 @with_home
 def abort(home: Home, **options: Any) -> None:
-    """End the run before its time."""
+    """End the run now, for good."""
     from coordinator.commands import abort as work
 
     work(home, **options)
@@ -149,7 +158,7 @@ def abort(home: Home, **options: Any) -> None:
 @cli.command()
 @with_home
 def stop(home: Home, **options: Any) -> None:
-    """Stop the coordinator; the run goes on at the next start."""
+    """Stop the coordinator; the next start continues the run."""
     from coordinator.commands import stop as work
 
     work(home, **options)
@@ -160,7 +169,10 @@ def stop(home: Home, **options: Any) -> None:
 @click.argument("folder", type=ANY_PATH, required=False)
 @with_home
 def export(home: Home, **options: Any) -> None:
-    """Copy a finished run's model and record to FOLDER; without RUN, list what there is."""
+    """Copy a finished run's model and record to FOLDER.
+
+    Without RUN: list the runs.
+    """
     from coordinator.commands import export as work
 
     work(home, **options)

@@ -127,7 +127,7 @@ def stands(home: Home, name: str = "", *, whole: bool = True) -> Document:
         if journal is None or not records:
             raise RunError(
                 "no run has begun here yet",
-                cause="a run begins when its mode is named",
+                cause="no run was begun: `start` needs --mode for that",
                 next_step=home.command("start --mode csfssl"),
             )
         record = found(records, name, home) if name else records[-1]
@@ -152,9 +152,16 @@ def no_such_run(name: str, known: list[str], home: Home) -> RunError:
     near = begun or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return RunError(
         f"no run is named {name!r}" + (f"; did you mean {near[-1]}?" if near else ""),
-        cause=f"runs of this home: {len(known)}, the last one {known[-1]}" if known else "no run has begun here yet",
+        cause=_misnamed(known),
         next_step=home.command("runs"),
     )
+
+
+def _misnamed(known: list[str]) -> str:
+    if not known:
+        return "no run has begun here yet"
+    count = "1 run" if len(known) == 1 else f"{len(known)} runs"
+    return f"the name is misspelt; this home has {count}, the last one is {known[-1]}"
 
 
 def _not_running(home: Home) -> str:

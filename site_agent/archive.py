@@ -1,4 +1,4 @@
-"""How a model, a classifier or a chosen recipe takes its place, and where the one before it goes.
+"""How a model or a classifier takes its place, and where the one before it goes.
 
 Nothing is overwritten: what stood in a folder is moved below history/, under its own path and the time it was made.
 A folder is filled beside its place and renamed into it, so that it is there whole or not at all.
@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fedcervix.storage import disk
+from fedcervix.weights import digest_file
 
 HISTORY = "history"
 STAMP = "%Y%m%dT%H%M%SZ"
@@ -22,18 +23,18 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def install(home: Path, place: Path, fill: Callable[[Path], str], digest_at: Callable[[Path], str]) -> None:
+def install(home: Path, place: Path, fill: Callable[[Path], str], weights: str) -> None:
     """Fill a new folder and put it at `place`, below `home`; the earlier one goes into the history.
 
-    `fill` returns the digest of what it wrote. An earlier folder of that digest (`digest_at`) is not kept: it holds
-    nothing else. Raises StorageError; the earlier one then stands at its place or in the history.
+    `fill` writes a file named `weights`, among others, and returns its digest. An earlier folder with the same weights
+    is not kept. Raises StorageError; the earlier one then stands at its place or in the history.
     """
     making = place.with_name(f".{place.name}.making")
     with disk(place, "write"):
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir(mode=0o700, parents=True)
         digest = fill(making)
-        same = digest_at(place) == digest
+        same = (place / weights).exists() and digest_file(place / weights) == digest
         earlier = put_away(home, place) if place.exists() else None
         making.rename(place)
         if earlier and same:

@@ -36,6 +36,7 @@ from site_agent.home import SiteHome
 from site_agent.model import Encoder, apply_weights, build_encoder, load_weights
 from site_agent.models import CervixModel
 from site_agent.neighbours import embed
+from site_agent.provenance import FEDERATED
 from site_agent.remarks import remarks
 from site_agent.report import scores
 from site_agent.report.scores import Tell, silent
@@ -45,7 +46,6 @@ from site_agent.unread import Unread
 
 SHEET_IMAGES = 5
 SHEET_VERSIONS = 5
-FEDERATED = ("CSFSSL", "PPFSSL")
 PARTS: tuple[Literal["train", "valid"], ...] = ("train", "valid")
 """whose women are on the maps"""
 

@@ -26,11 +26,12 @@ from fedcervix.errors import DataError, FullDiskError, StorageError
 from fedcervix.plan import Fit
 from fedcervix.storage import FULL
 from site_agent import cachefiles
-from site_agent.images import PIXELS_MAX, Progress, UnreadableError, each, picture, pixel_digest, silent, square
+from site_agent.images import PIXELS_MAX, Progress, each, picture, pixel_digest, silent, square
 from site_agent.memory import available_bytes
 from site_agent.pixels import Pixels
 from site_agent.records import Kind, Store, opened
 from site_agent.squares import Bytes, Gathered
+from site_agent.unreadable import UnreadableError
 
 MEMORY_BYTES_MAX = 4 << 30
 """what `load` returns in memory unless it is told otherwise; never more than half of what is available"""
@@ -158,7 +159,7 @@ def _decode_square(asked: _Asked, image: Picture) -> Bytes:
 
 def _changed(image: Picture, reason: str) -> DataError:
     return DataError(
-        f"{image.path} is no longer what it was when the collection was indexed: {reason}",
+        f"{image.path} has changed since the collection was indexed: {reason}",
         cause="the image folder was edited, or its disk is not mounted any more",
         next_step="put the file back, or check the manifest again: site-agent data check",
     )
@@ -189,5 +190,5 @@ def _no_room(store: Store, absent: Mapping[bytes, list[int]], cache_folder: Path
         f"decoded images fit neither in memory nor in {cache_folder}: {needed:,} bytes are to be added, "
         f"{missing:,} of them have no room ({'the disk is full' if why is None else cachefiles.reason(why)})",
         cause="the disk is full" if full else "this account may not write there, or not as much",
-        next_step=f"make room (df -h {cache_folder}), or let more be held in memory: [hardware] images_in_memory_gib",
+        next_step=f"free some space (df -h {cache_folder}), or allow more memory: [hardware] images_in_memory_gib",
     )

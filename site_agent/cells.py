@@ -9,12 +9,10 @@ Rules
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """signs after which a spreadsheet calculates; the last four are the same ones, full-width"""
-_ESCAPED = re.compile(rb"\\(?:\\|x([0-9a-f]{2}))")
 
 
 def path_cell(path: Path) -> str:
@@ -22,12 +20,6 @@ def path_cell(path: Path) -> str:
     text = os.fsencode(path).decode("utf-8", "surrogateescape")
     cell = "".join(map(_written, text))
     return f"./{cell}" if cell.startswith(_FORMULA) else cell
-
-
-def path_of(cell: str) -> Path:
-    """Return the path that `path_cell` wrote."""
-    raw = _ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()) if found[1] else b"\\", cell.encode())
-    return Path(os.fsdecode(raw))
 
 
 def text_cell(text: str) -> str:

@@ -10,6 +10,7 @@ into the history (see `archive`).
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,19 +132,14 @@ def keep(
         write_record(making / RECORD, record)
         return digest
 
-    archive.install(home.folder, folder, fill, _digest_at)
+    archive.install(home.folder, folder, fill, WEIGHTS)
     return read(folder)
-
-
-def _digest_at(folder: Path) -> str:
-    """Return the digest of the weights that lie in a folder; empty where there are none."""
-    return digest_file(folder / WEIGHTS) if (folder / WEIGHTS).exists() else ""
 
 
 def read(folder: Path) -> StoredClassifier:
     """Return the classifier in a folder. Raises ModelError."""
     file = folder / RECORD
-    next_step = _again(folder, folder.name if folder.name in ("random", "imagenet") else "")
+    next_step = _again(folder, folder.name) if folder.is_dir() else _where_to_look(folder)
     record = read_record(file, what="classifier", next_step=next_step)
     try:
         provenance = Provenance.from_json(record["provenance"])
@@ -163,32 +159,51 @@ def named(home: SiteHome, name: str) -> StoredClassifier:
     return read(folder)
 
 
-def _again(folder: Path, start: str) -> str:
-    """Return the command that makes a classifier again, in the set that the folder lies in."""
+def _home_of(folder: Path) -> SiteHome | None:
     home = next((above for above in folder.parents if (above / "site.toml").exists()), None)
+    return SiteHome(home) if home else None
+
+
+def _where_to_look(folder: Path) -> str:
+    """Return the command that helps where there is no such classifier: it lists what there is, or makes the first."""
+    home = _home_of(folder)
+    if home is None:
+        return "site-agent history"
+    return home.command("history" if names(home) else "finetune")
+
+
+def _again(folder: Path, name: str) -> str:
+    """Return the command that makes a classifier again, in the set that the folder lies in."""
+    home, start = _home_of(folder), name if name in ("random", "imagenet") else ""
     if home is None:
         return "site-agent finetune"
-    words = [SiteHome(home).command("finetune")]
+    words = [home.command("finetune")]
     words += [f"--name {folder.parent.name}"] if folder.parent.parent.name == "classifiers" else []
     words += [f"--start {start}"] if start else []
     return " ".join(words)
 
 
-def found(home: SiteHome, name: str = "") -> tuple[list[StoredClassifier], list[ModelError]]:
-    """Return the classifiers of a set in the paper's order, and what is wrong with those that cannot be read."""
-    whole, broken = [], []
+def found(home: SiteHome, name: str = "") -> tuple[list[StoredClassifier], dict[str, ModelError]]:
+    """Return the classifiers of a set in the paper's order, and by name what is wrong with the others."""
+    whole, broken = [], dict[str, ModelError]()
     for file in sorted(folder_of(home, name).glob(f"*/{RECORD}")):
         try:
             if not file.parent.name.startswith("."):
-                whole.append(read(file.parent))
+                whole.append(_in_place(read(file.parent)))
         except ModelError as error:
-            broken.append(error)
+            broken[file.parent.name] = error
     return sorted(whole, key=lambda c: (_rank(c.start, ORDER), c.start)), broken
 
 
-def all_classifiers(home: SiteHome, name: str = "") -> list[StoredClassifier]:
-    """Return the classifiers of a set that can be read, in the paper's order."""
-    return found(home, name)[0]
+def _in_place(found: StoredClassifier) -> StoredClassifier:
+    """Raise ModelError where a classifier lies in another folder than that of its start: a set has one of each."""
+    if found.folder.name != found.start.lower():
+        raise ModelError(
+            f"{found.folder} holds the classifier {found.start}, whose folder is {found.start.lower()}",
+            cause="the folder was copied or renamed by hand",
+            next_step=f"mv {shlex.quote(str(found.folder))} to a place outside classifiers",
+        )
+    return found
 
 
 def names(home: SiteHome) -> list[str]:

@@ -17,6 +17,7 @@ from click.core import ParameterSource
 from fedcervix import __version__
 from fedcervix.commandline import Everywhere, Program, default_home, given, is_named, set_up
 from fedcervix.plan import SITE_NAME
+from fedcervix.printing import say
 from fedcervix.process import exits
 from fedcervix.profiles import PROFILES
 from site_agent.commands.naming import model_name, report_name, set_name
@@ -30,9 +31,10 @@ UNREADABLE_MAX = 0.05
 """as site.toml has it where it says nothing"""
 INSTITUTIONS = ("alts", "nhs")
 """that `data phantom` can draw"""
-FILE = click.Path(path_type=Path, dir_okay=False)
-FOLDER = click.Path(path_type=Path, file_okay=False)
-ANY_PATH = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, dir_okay=False, readable=False)
+FOLDER = click.Path(path_type=Path, file_okay=False, readable=False)
+ANY_PATH = click.Path(path_type=Path, readable=False)
+"""not looked at by click, which would only say "is not readable": a command says who may read it"""
 
 
 @click.group("site-agent", cls=Program, invoke_without_command=True)
@@ -88,7 +90,7 @@ def _home_meant(*, needed: bool) -> SiteHome | None:
     home = _home()
     if home.config_file.exists():
         return home
-    click.echo(f"note: {home.config_file} does not exist; the defaults are used", err=True)
+    say(f"note: {home.config_file} does not exist; the defaults are used", err=True)
     return None
 
 
@@ -104,7 +106,7 @@ def recipe_options(function: Function) -> Function:
 
 
 def ignore_column_option(function: Function) -> Function:
-    """Give a command the option that says which columns of the manifest only look like known ones."""
+    """Give a command the option that names columns of the manifest to be ignored."""
     return click.option(
         "--ignore-column",
         "ignore_columns",
@@ -119,14 +121,15 @@ def ignore_column_option(function: Function) -> Function:
 
 @cli.command()
 @click.argument("invitation", type=ANY_PATH)
-@click.option("--manifest", type=ANY_PATH, help="The site's manifest; written into site.toml.")
+@click.option("--manifest", type=ANY_PATH, help="Path of the site's manifest; written into site.toml.")
 @click.option("--threads", type=click.IntRange(min=0), help="CPU threads to train with; 0: all cores.")
 @ignore_column_option
 @with_home
 def join(home: SiteHome, **options: Any) -> None:
-    """Join a federation: make this site's key here, obtain its certificate, write site.toml.
+    """Join a federation.
 
-    Everything is checked before the invitation is used up.
+    Makes this site's key on this machine, obtains its certificate, and writes site.toml. Everything is checked
+    before the invitation is used up.
     """
     from site_agent.commands.federation import join as work
 
@@ -136,7 +139,10 @@ def join(home: SiteHome, **options: Any) -> None:
 @cli.command()
 @with_home
 def check(home: SiteHome) -> None:
-    """Try everything that can be known before round 1: certificate, line, images, time, memory, disk."""
+    """Check everything that a run needs, before round 1.
+
+    Certificate, connection, coordinator, hardware, images, time, memory, disk.
+    """
     from site_agent.commands.federation import check as work
 
     work(home)
@@ -147,22 +153,30 @@ def check(home: SiteHome) -> None:
 
 @cli.command()
 @recipe_options
-@click.option("--also", type=ANY_PATH, multiple=True, help="Further manifests to pool (CSSL), where allowed.")
-@click.option("--tensorboard", type=ANY_PATH, help="Folder for TensorBoard's event files.")
+@click.option(
+    "--also",
+    type=ANY_PATH,
+    multiple=True,
+    help="Another manifest to pool with (CSSL), where pooling is allowed. May be repeated.",
+)
+@click.option("--tensorboard", type=ANY_PATH, help="Write TensorBoard event files to this folder.")
 @click.option(
     "--name", callback=model_name, help="Folder below models/. Default: ssl, or cssl where manifests are pooled."
 )
-@click.option("--restart", is_flag=True, help="Begin anew, even where an interrupted training could go on.")
+@click.option("--restart", is_flag=True, help="Start from the beginning; do not continue an interrupted training.")
 @with_home
 def pretrain(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None, **options: Any) -> None:
-    """Train a cervix model on this site's images alone (SSL), or on pooled manifests (CSSL).
+    """Train a cervix model without a federation.
 
-    What was interrupted goes on from its last checkpoint when the same command is given again. A model that stands in
-    the folder goes into the history (site-agent history).
+    On this site's images alone (SSL), or on pooled manifests (CSSL). An interrupted training continues from its
+    last checkpoint when the same command is given again. An earlier model of the same name is moved to history/
+    (see site-agent history).
     """
+    from site_agent.commands.loading import loading
     from site_agent.commands.setting import setting
 
     used = setting(home, profile, recipe_file, seed)
+    loading("pretrain")
     from site_agent.commands.pretrain import pretrain as work
 
     work(home, used, **options)
@@ -176,17 +190,21 @@ def pretrain(home: SiteHome, profile: str | None, recipe_file: Path | None, seed
     multiple=True,
     help="random, imagenet, or the name of a model below models/. Default: random and the newest model of each kind.",
 )
-@click.option("--name", callback=set_name, help="A set of its own: classifiers/NAME/. Default: classifiers/.")
+@click.option(
+    "--name", callback=set_name, help="Keep these classifiers together in classifiers/NAME/. Default: classifiers/."
+)
 @with_home
 def finetune(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None, **options: Any) -> None:
-    """Fine-tune classifiers on this site's labels, one from each start.
+    """Fine-tune classifiers on this site's labels.
 
-    Classifiers of one set are compared with each other, so make them with one recipe. An earlier classifier from the
-    same start goes into the history (site-agent history).
+    One classifier from each start. Classifiers of one set are compared with each other, so train them with one
+    recipe. An earlier classifier from the same start is moved to history/ (see site-agent history).
     """
+    from site_agent.commands.loading import loading
     from site_agent.commands.setting import setting
 
     used = setting(home, profile, recipe_file, seed)
+    loading("finetune")
     from site_agent.commands.finetune import finetune as work
 
     work(home, used, **options)
@@ -207,37 +225,48 @@ def _folder_name(_context: click.Context, _parameter: click.Parameter, text: str
 
 @cli.command()
 @recipe_options
-@click.option("--batch-images", default="8,16,32", show_default=True, callback=_numbers, help="N to try.")
+@click.option("--batch-images", default="8,16,32", show_default=True, callback=_numbers, help="Values of N to try.")
 @click.option("--width", default="64,128,256", show_default=True, callback=_numbers, help="Dense widths to try.")
 @click.option("--name", default="sweep", show_default=True, callback=_folder_name, help="Folder below sweeps/.")
 @with_home
 def sweep(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None, **options: Any) -> None:
-    """Try out N and the dense width on this site's images; choose by the classifier's validation loss alone.
+    """Try out N and the dense width on this site's images.
 
-    Test images take no part. Finished combinations are kept: started again, an interrupted sweep goes on.
+    The classifier's validation loss decides. Test images are not used. Finished combinations are kept: an
+    interrupted sweep continues when started again.
 
-    E (epochs_per_round) exists in a federation alone: run one with each E, and compare the mean validation losses.
+    E (epochs_per_round) exists only in a federation: run one with each E, and compare the mean validation losses.
     """
+    from site_agent.commands.loading import loading
     from site_agent.commands.setting import setting
 
     used = setting(home, profile, recipe_file, seed)
+    loading("sweep")
     from site_agent.commands.sweep import sweep as work
 
     work(home, used, **options)
 
 
 @cli.command()
-@click.option("--set", "name", callback=set_name, help="Of `finetune --name`. Default: the set without a name.")
-@click.option("--run", default="", help="About this run of the federation. Default: the newest one.")
 @click.option(
-    "--name", "title", callback=report_name, help="The report's name behind its date. Default: the run, or the set."
+    "--set",
+    "name",
+    callback=set_name,
+    help="Evaluate the classifiers that `finetune --name NAME` made. Default: those made without --name.",
+)
+@click.option("--run", default="", help="Report on this federation run. Default: the newest.")
+@click.option(
+    "--name",
+    "title",
+    callback=report_name,
+    help="Text after the date in the report folder's name. Default: the run, or NAME of --set.",
 )
 @with_home
 def evaluate(home: SiteHome, **options: Any) -> None:
-    """Score every classifier on the test women's images, and write a report.
+    """Score the classifiers on the test women; write a report.
 
-    The report has a new folder below reports/, named by the date: report.html, results.json, predictions.csv and
-    women.csv. It holds images and names patients, and stays at this site.
+    Writes a new folder reports/DATE-NAME with report.html, results.json, predictions.csv and women.csv. The report
+    shows images and names patients: it stays at this site.
     """
     home.config()
     from site_agent.commands.evaluate import evaluate as work
@@ -247,9 +276,9 @@ def evaluate(home: SiteHome, **options: Any) -> None:
 
 PREDICT_EXIT_CODES = """\b
 Exit codes
-  0   the file is written and an image is scored; column `problem` says what is wrong with others
-  4   no image is scored: there is none, or none can be read (then the file is written all the same)
-  8   the file cannot be written, or is there already (--force)
+  0   the file is written and at least one image is scored; column `problem` says what is wrong with the others
+  4   no image is scored: there is none, or none can be read (the file is written)
+  8   the file cannot be written, or exists already (see --force)
   10  there is no such classifier, or it is damaged
 """
 
@@ -258,16 +287,17 @@ Exit codes
 @click.argument("classifier")
 @click.argument("images", nargs=-1, required=True, type=ANY_PATH)
 @click.option("--out", "-o", type=FILE, default=Path("predictions.csv"), show_default=True, help="The file to write.")
-@click.option("--force", is_flag=True, help="Replace the file if it is there already.")
-@click.option("--manifest", type=FILE, help="Manifest that names the patients of the images. Default: the site's own.")
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@click.option("--manifest", type=FILE, help="Manifest with the patients of the images. Default: the site's own.")
 @with_home
 def predict(home: SiteHome, **options: Any) -> None:
-    """Write the probability of case of new images (files or folders) to a CSV file. Not a medical device.
+    """Score new images; write a CSV file. Not a medical device.
 
     CLASSIFIER is the name of a folder below classifiers/ (random, ssl, csfssl, ...), or a path to one.
 
-    The file has a row for every file below IMAGES, linked folders included: its probability, or why it has none. Hidden
-    files, tables and text are passed over and counted. Files are recognised by content, not by name.
+    IMAGES are files or folders. The result has a row for every file below them, linked folders included: its
+    probability, or why it has none. Hidden files, tables and text are passed over and counted. Files are recognised
+    by content, not by name.
     """
     home.config()
     from site_agent.commands.predict import predict as work
@@ -278,9 +308,9 @@ def predict(home: SiteHome, **options: Any) -> None:
 @cli.group("history", invoke_without_command=True)
 @click.pass_context
 def history(context: click.Context) -> None:
-    """List models, classifiers and reports of this site, with earlier ones, their digests and dates.
+    """List this site's models, classifiers and reports.
 
-    What was made anew has not overwritten what was there before: it lies below history/.
+    With digests and dates. Earlier versions are kept in history/ and listed, too.
     """
     if context.invoked_subcommand is None:
         set_up()
@@ -294,7 +324,7 @@ def history(context: click.Context) -> None:
 @click.argument("other")
 @with_home
 def history_compare(home: SiteHome, **options: Any) -> None:
-    """Lay the scores of two reports side by side, and say whether they can be compared.
+    """Print the scores of two reports side by side, and say whether they can be compared.
 
     REPORT and OTHER are names of folders below reports/, or paths.
     """
@@ -308,7 +338,7 @@ def history_compare(home: SiteHome, **options: Any) -> None:
 
 @cli.group()
 def data() -> None:
-    """Look at a collection of images before anything is trained."""
+    """Look at a collection of images before training."""
 
 
 def _collection_options(function: Function) -> Function:
@@ -329,7 +359,7 @@ def _collection_options(function: Function) -> Function:
                 help=f"Share of unreadable images above which the collection is refused. Default: {UNREADABLE_MAX}.",
             ),
             ignore_column_option,
-            click.option("--not-same", type=FILE, help="CSV of pairs of images that look alike and show two women."),
+            click.option("--not-same", type=FILE, help="CSV file of image pairs that look alike but show two women."),
             click.option(
                 "--cache",
                 "cache_folder",
@@ -345,9 +375,9 @@ def _collection_options(function: Function) -> Function:
 @data.command("check")
 @click.argument("manifest", type=ANY_PATH, required=False)
 @_collection_options
-@click.option("--full", is_flag=True, help="List every finding, not the first ten of each kind.")
+@click.option("--full", is_flag=True, help="List every finding, not only the first ten of each kind.")
 @click.option(
-    "--write-pairs", type=FILE, help="Write the pairs of images that look alike to this CSV file, to be judged."
+    "--write-pairs", type=FILE, help="Write the image pairs that look alike to this CSV file, to be judged by a person."
 )
 def data_check(manifest: Path | None, **options: Any) -> None:
     """Say what MANIFEST holds: women and images by split and class, unreadable files, copies, leaks.
@@ -365,6 +395,7 @@ def data_check(manifest: Path | None, **options: Any) -> None:
 @_collection_options
 @click.argument("picture", metavar="OUT.png", type=FILE)
 @click.option("--images", "count", type=click.IntRange(1, 200), default=16, show_default=True, help="Per split.")
+@click.option("--force", is_flag=True, help="Replace OUT.png if it exists already.")
 def data_sheet(manifest: Path, **options: Any) -> None:
     """Draw a contact sheet of MANIFEST's images to OUT.png. It shows patients: it must not leave the site.
 
@@ -377,9 +408,15 @@ def data_sheet(manifest: Path, **options: Any) -> None:
 
 @data.command("phantom")
 @click.argument("folder", type=ANY_PATH)
-@click.option("--institution", type=click.Choice(INSTITUTIONS), required=True, help="Whose camera and labels.")
-@click.option("--women", type=click.IntRange(min=2), required=True, help="Labelled women; unlabelled ones come on top.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Equal seeds, equal bytes.")
+@click.option(
+    "--institution", type=click.Choice(INSTITUTIONS), required=True, help="Whose camera and labels to imitate."
+)
+@click.option(
+    "--women", type=click.IntRange(min=2), required=True, help="Number of labelled women; unlabelled ones are added."
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed gives the same bytes."
+)
 @click.option(
     "--unlabelled-per-labelled",
     type=click.FloatRange(min=0, max=1000),
@@ -391,10 +428,10 @@ def data_sheet(manifest: Path, **options: Any) -> None:
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Labelled women on top, only to be tested; manifest.csv then gives all splits.",
+    help="Additional labelled women, for testing only; manifest.csv then gives all splits.",
 )
 def data_phantom(**options: Any) -> None:
-    """Draw a phantom institution into FOLDER (new or empty): images and manifest.csv."""
+    """Write a phantom institution to FOLDER (new or empty): drawn images and manifest.csv."""
     from site_agent.commands.phantom import phantom as work
 
     work(**options)

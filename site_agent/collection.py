@@ -30,6 +30,7 @@ from fedcervix.errors import DataError
 from fedcervix.files import write_secret
 from fedcervix.identifiers import Doubt, doubts, written_alike
 from fedcervix.manifest import SPLITS, Manifest, Row, Split, at_most, parse, refused, repeated
+from fedcervix.ownership import denied
 from fedcervix.splits import (
     NOBODY,
     STRATA,
@@ -51,12 +52,13 @@ from fedcervix.splits import (
 from fedcervix.spreadsheet import decode_text
 from fedcervix.storage import disk
 from site_agent.filenames import FileNames
-from site_agent.images import PIXELS_MAX, Progress, UnreadableError, each, opened, pixel_digest, silent
+from site_agent.images import PIXELS_MAX, Progress, each, opened, pixel_digest, silent
 from site_agent.likeness import Comparison, Copy, Leak, Sighting, compare
 from site_agent.looks import Look, read_looks, write_looks
 from site_agent.not_same import Pair, read_pairs
 from site_agent.quality import oddities
 from site_agent.thumbnails import thumbnail
+from site_agent.unreadable import UnreadableError
 
 Purpose = Literal["pretrain", "finetune", "evaluate"]
 
@@ -167,8 +169,7 @@ class Collection:
     @property
     def digest(self) -> str:
         """SHA-256 of everything that training depends on: pictures, women, labels, splits, in order."""
-        lines = (f"{i.digest} {i.woman} {i.label} {i.split}\n" for i in self.images)
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return _digest(self.images)
 
     def contrastive(self, split: Literal["train", "valid"]) -> tuple[Image, ...]:
         """Return all images, labelled or not, of the training women or of the validation women."""
@@ -197,7 +198,11 @@ class Collection:
 
 def digest_of(images: Iterable[Image]) -> str:
     """Return the SHA-256 of pictures, women, labels and splits, in order, test images left out."""
-    lines = (f"{i.digest} {i.woman} {i.label} {i.split}\n" for i in images if i.split != "test")
+    return _digest(image for image in images if image.split != "test")
+
+
+def _digest(images: Iterable[Image]) -> str:
+    lines = (f"{i.digest} {i.woman} {i.label} {i.split}\n" for i in images)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -394,9 +399,18 @@ def _read(manifest: Path) -> bytes:
     except OSError as error:
         raise DataError(
             f"the manifest {manifest} cannot be read: {error.strerror}",
-            cause="the path is wrong, or its disk is not mounted" if isinstance(error, FileNotFoundError) else "",
+            cause=_unread(manifest, error),
             next_step="give the path of the CSV file that lists the images",
         ) from error
+
+
+def _unread(manifest: Path, error: OSError) -> str:
+    """Return the likely cause of a manifest that cannot be read."""
+    if isinstance(error, PermissionError):
+        return denied(manifest)[0]
+    if isinstance(error, IsADirectoryError):
+        return "the path names a folder; the manifest is a file in it"
+    return "the path is wrong, or its disk is not mounted"
 
 
 def _given_splits(manifest: Manifest, source: str) -> dict[str, Split] | None:
@@ -480,6 +494,8 @@ def _look(path: Path, known: Look | None, pixels_max: int) -> Look | str:
             return Look(now.st_size, now.st_mtime_ns, digest, small, oddities(found))
     except UnreadableError as error:
         return error.reason
+    except PermissionError:
+        return "this user may not read it"
     except (OSError, ValueError):  # ValueError: a name that the machine's locale cannot write
         return NO_SUCH_FILE
 

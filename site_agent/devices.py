@@ -42,7 +42,7 @@ def choose(device: Device) -> torch.device:
     present = torch.cuda.is_available()
     if device == "cuda" and not present:
         raise TrainingError(
-            "device = cuda was asked for, but torch sees no GPU",
+            "device = cuda is set, but torch finds no GPU",
             cause="no NVIDIA driver, no GPU in this container, or a torch built for the CPU",
             next_step='run nvidia-smi; or set device = "auto" to train on the CPU',
         )
@@ -63,7 +63,7 @@ def accelerate(asked: Literal["auto"] | Acceleration, device: torch.device) -> A
         return "graph" if device.type == "cuda" else "eager"
     if asked == "graph" and device.type != "cuda":
         raise TrainingError(
-            "acceleration = graph was asked for, but training runs on the CPU",
+            "acceleration = graph is set, but training runs on the CPU",
             cause="CUDA graphs need an NVIDIA GPU",
             next_step='set acceleration = "auto"',
         )

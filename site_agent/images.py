@@ -38,10 +38,8 @@ from PIL import Image, UnidentifiedImageError
 
 from fedcervix.plan import Fit
 from site_agent import foreign, jpegs, pngs, tiffs
-from site_agent.samples import Decoded, of_image
-from site_agent.samples import Pixels as Pixels
-from site_agent.unreadable import DAMAGE, OPEN_FAILED, translated
-from site_agent.unreadable import UnreadableError as UnreadableError
+from site_agent.samples import Decoded, Pixels, of_image
+from site_agent.unreadable import DAMAGE, OPEN_FAILED, UnreadableError, translated
 
 Progress = Callable[[int, int], None]
 """called with (done, total) after every image"""
@@ -153,7 +151,7 @@ def _open(file: BinaryIO) -> Image.Image:
         raise UnreadableError(f"larger than {PIXELS_MAX:,} pixels") from error
     except OSError as error:
         if str(error).startswith("Unsupported BMP"):
-            raise UnreadableError("a BMP of a kind that is not read") from error
+            raise UnreadableError("an unsupported kind of BMP") from error
         raise
 
 

@@ -186,7 +186,7 @@ def read(folder: Path, key: SiteKey, *, next_step: str) -> Seen:
     except FileNotFoundError:
         raise _refused(file, "is missing", next_step) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _refused(file, f"is damaged ({error!r:.80})", next_step) from error
+        raise _refused(file, "is damaged", next_step) from error
     if not seen.whole:
         raise _refused(file, "lost the women of some rounds: it was damaged during the run", next_step)
     return seen

@@ -166,19 +166,15 @@ def keep(
         write_record(making / RECORD, record)
         return digest
 
-    archive.install(home.folder, folder, fill, _digest_at)
+    archive.install(home.folder, folder, fill, WEIGHTS)
     return read(folder)
-
-
-def _digest_at(folder: Path) -> str:
-    """Return the digest of the weights that lie in a folder; empty where there are none."""
-    return digest_file(folder / WEIGHTS) if (folder / WEIGHTS).exists() else ""
 
 
 def read(folder: Path) -> CervixModel:
     """Return the cervix model in a folder. Raises ModelError."""
     file = folder / RECORD
-    next_step = f"restore it from a backup, or {again(folder)}" if file.exists() else f"ls {folder.parent}"
+    history = SiteHome(folder.parent.parent).command("history")
+    next_step = f"restore it from a backup, or {again(folder)}" if folder.is_dir() else history
     record = read_record(file, what="cervix model", next_step=next_step)
     try:
         recipe = parse_recipe(record["recipe"])
@@ -197,20 +193,15 @@ def named(home: SiteHome, name: str, other_starts: Iterable[str]) -> CervixModel
     return read(folder)
 
 
-def found(home: SiteHome) -> tuple[list[CervixModel], list[ModelError]]:
-    """Return the site's cervix models, oldest first, and what is wrong with those that cannot be read."""
-    whole, broken = [], []
+def found(home: SiteHome) -> tuple[list[CervixModel], dict[str, ModelError]]:
+    """Return the site's cervix models, oldest first, and by name what is wrong with those that cannot be read."""
+    whole, broken = [], dict[str, ModelError]()
     for folder in archive.entries(home.models, RECORD):
         try:
             whole.append(read(folder))
         except ModelError as error:
-            broken.append(error)
+            broken[folder.name] = error
     return sorted(whole, key=lambda model: model.made_at), broken
-
-
-def all_models(home: SiteHome) -> list[CervixModel]:
-    """Return the site's cervix models that can be read, oldest first."""
-    return found(home)[0]
 
 
 def check_unseen(home: SiteHome, model: CervixModel, test: Iterable[Image]) -> Seen:

@@ -40,7 +40,7 @@ class Cost:
             raise StorageError(
                 f"a round needs {_size(self.disk_bytes)} at {folder}; {_size(self.disk_free_bytes)} are free",
                 cause="models, checkpoints and decoded images lie in the home folder",
-                next_step=f"make room (df -h {folder}), or move the home folder to a larger disk",
+                next_step=f"free some space (df -h {folder}), or move the home folder to a larger disk",
             )
 
     def lines(self) -> tuple[tuple[str, str], ...]:

@@ -16,9 +16,9 @@ from site_agent.samples import Decoded, Pixels
 FLAT_BELOW = 1.0
 """standard deviation of every channel, in grey levels"""
 BLACK_BELOW = 16
-"""grey levels that 99 of 100 values of a black picture do not reach"""
+"""99 % of the values of a black picture are below this grey level"""
 EMPTY_ROWS = 8
-"""one of so many rows, at the top or at the bottom, is one flat value"""
+"""one of so many rows, at the top or at the bottom, is one flat value; or of the columns, as a picture may be turned"""
 EMPTY_RANGE = 4
 """grey levels by which flat rows may differ: JPEG is not exact"""
 TRANSPARENT_SHARE = 1 / 2
@@ -50,9 +50,15 @@ def _is_black(seen: _Seen) -> bool:
 
 
 def _is_half_empty(seen: _Seen) -> bool:
-    pixels = seen.picture.pixels
+    if seen.flat or seen.picture.narrow:
+        return False
+    upright = seen.picture.pixels
+    return any(_is_one_value(part) for pixels in (upright, upright.swapaxes(0, 1)) for part in _ends(pixels))
+
+
+def _ends(pixels: Pixels) -> tuple[Pixels, Pixels]:
     rows = -(-len(pixels) // EMPTY_ROWS)
-    return not (seen.flat or seen.picture.narrow) and (_is_one_value(pixels[-rows:]) or _is_one_value(pixels[:rows]))
+    return pixels[-rows:], pixels[:rows]
 
 
 def _is_one_value(rows: Pixels) -> bool:
@@ -73,13 +79,14 @@ CHECKS: Final = (
     ),
     Check(
         "narrow",
-        "pictures of 16 bits that are nearly black: the brightest value is below a sixteenth of the range "
+        "nearly black 16-bit pictures: the brightest value is below a sixteenth of the range "
         "(a device that uses 10 or 12 of the 16 bits? export these as 8 bits)",
         lambda seen: seen.picture.narrow,
     ),
     Check(
         "half-empty",
-        "pictures whose first or last rows, an eighth or more of all, are one flat value: half-written, or a border",
+        "pictures whose first or last rows or columns, an eighth or more of all, are one flat value: half-written, or "
+        "a border",
         _is_half_empty,
     ),
     Check("pages", "files of several pages; the first page is used", lambda seen: seen.picture.pages),

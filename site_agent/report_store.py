@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
-import os
 import re
 import shutil
 import tempfile
@@ -22,7 +21,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-from fedcervix.files import write_secret
+from fedcervix.files import FOLDER_MODE, aside, write_secret
 from fedcervix.storage import disk
 
 PAGE_FILE = "report.html"
@@ -31,7 +30,6 @@ PREDICTIONS_FILE = "predictions.csv"
 WOMEN_FILE = "women.csv"
 LATEST = "latest"
 
-FOLDER_MODE = 0o700
 FOLDER = re.compile(r"\d{8}-\d{6}-.+")
 TIME_CHARS = len("20261129-172755")
 MAKING = ".making-"
@@ -86,8 +84,7 @@ def _point(link: Path, target: str) -> None:
     """Let the link name the newest report. A file system without links goes without."""
     if link.exists() and not link.is_symlink():
         return  # someone's own file
-    making = link.with_name(f".{link.name}.{os.getpid()}")
+    making = aside(link)
     with contextlib.suppress(OSError):
-        making.unlink(missing_ok=True)
         making.symlink_to(target, target_is_directory=True)
         making.replace(link)

@@ -12,18 +12,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fedcervix.metrics import THRESHOLD_FIXED
 from fedcervix.plan import Recipe
-from fedcervix.weights import digest_file
 from site_agent.cells import path_cell, text_cell
-from site_agent.classifiers import WEIGHTS, StoredClassifier
+from site_agent.classifiers import StoredClassifier
 from site_agent.collection import Image
 from site_agent.devices import ready
 from site_agent.finetune import predict
 from site_agent.home import SiteHome
-from site_agent.images import Progress, UnreadableError, decode, each, pixel_digest, square
+from site_agent.images import Progress, decode, each, pixel_digest, square
 from site_agent.leak_guard import Seen, SiteKey
 from site_agent.notices import CSV_NOTE
 from site_agent.picture_files import Found
+from site_agent.unreadable import UnreadableError
 
 BATCH_FILES = 64
 COLUMNS = (
@@ -118,7 +119,7 @@ def _real(path: Path) -> Path:
 
 def csv_text(stored: StoredClassifier, rows: Iterable[Row]) -> str:
     """Return the file's text."""
-    made_by = (stored.start, digest_file(stored.folder / WEIGHTS), CSV_NOTE)
+    made_by = (stored.start, stored.provenance.weights, CSV_NOTE)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -131,4 +132,4 @@ def csv_text(stored: StoredClassifier, rows: Iterable[Row]) -> str:
 def _calls(p: float | None, threshold: float) -> tuple[str, str, str, str]:
     if p is None:
         return "", "", "", repr(threshold)
-    return f"{p:.6f}", str(int(p >= 0.5)), str(int(p >= threshold)), repr(threshold)
+    return f"{p:.6f}", str(int(p >= THRESHOLD_FIXED)), str(int(p >= threshold)), repr(threshold)

@@ -26,6 +26,12 @@ def write_record(file: Path, record: dict[str, Any]) -> None:
 
 def read_record(file: Path, *, what: str, next_step: str) -> dict[str, Any]:
     """Return a record without its checksum. Raises ModelError, naming `what` and the file, where it is not whole."""
+    if not file.parent.is_dir():
+        raise ModelError(
+            f"there is no {what} {file.parent.name}: {file.parent} is not a folder",
+            cause="the name is misspelt, or it was not made yet",
+            next_step=next_step,
+        )
     try:
         record = json.loads(file.read_text("utf-8"))
         _check(record)

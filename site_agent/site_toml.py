@@ -29,7 +29,7 @@ coordinator = ""            # HOST:PORT; the one address this machine dials
 manifest = ""               # CSV: image, patient, label (0 control, 1 case, empty), optionally split
 # unreadable_max = 0.05       # refuse the collection when more than this share of images cannot be read
 # split_seed = 0              # decides which women are in train, valid and test
-# not_same = ""               # CSV: pairs of images that look alike and show two women (data check --write-pairs)
+# not_same = ""               # CSV: pairs of images that look alike but show two women (data check --write-pairs)
 # ignore_columns = []         # columns of the manifest that only look like label or split
 
 [hardware]
@@ -49,6 +49,14 @@ manifest = ""               # CSV: image, patient, label (0 control, 1 case, emp
 # rounds_max = 1000
 # epochs_max = 10000
 # plan = ""                   # SHA-256 of the one plan allowed; empty: any that fits the rest
+# architectures = ["resnet18", "resnet50"]
+# image_px_max = 512
+# width_max = 1024
+# batch_images_max = 1024
+# runs_per_month = 300        # of all runs together, in 30 days
+# rounds_per_month = 10000
+# epochs_per_month = 30000
+# upload_gib_per_month = 2000
 """
 
 _TABLE = re.compile(r"\s*\[([A-Za-z0-9_.-]+)\]\s*(#.*)?")
@@ -107,7 +115,8 @@ def _with_comment(setting: str, line: str) -> str:
     value, mark, comment = line.lstrip("# ").partition("#")
     if not mark or value.count('"') % 2:
         return setting
-    return f"{setting:<{line.index('#', len(line) - len(comment) - 1)}}#{comment}" if comment else setting
+    column = line.index("#", len(line) - len(comment) - 1)
+    return f"{f'{setting} ':<{column}}#{comment}" if comment else setting
 
 
 def _check_read_back(text: str, values: Mapping[Key, Value], source: Path) -> None:

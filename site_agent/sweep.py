@@ -173,7 +173,7 @@ def read_cells(file: Path) -> dict[str, Cell]:
         raise StorageError(
             f"{file} is damaged: {error}",
             cause="it was edited by hand, or written by another version",
-            next_step="delete it: the sweep begins anew",
+            next_step="delete it: the sweep starts again from the beginning",
         ) from error
 
 

@@ -79,7 +79,7 @@ def assemble(device: torch.device) -> Team:
         control = dist.new_group(backend="gloo", timeout=IDLE)
     except (RuntimeError, ValueError) as error:  # every error of torch.distributed is one of these
         raise TrainingError(
-            "the training processes of this site did not come together",
+            "the training processes of this site could not connect to each other",
             cause=f"one could not be started, or they cannot reach one another: {str(error)[:200]}",
             next_step="look at the launcher's lines above; processes = 1 under [hardware] trains in one process",
         ) from error
@@ -205,7 +205,7 @@ def check_same(own: str, what: str, team: Team) -> None:
     """Raise TrainingError where a follower's value (what it read from its disk) is not the leader's."""
     if agreed({"value": own}, team)["value"] != own:
         raise TrainingError(
-            f"it does not find the leader's {what}",
+            f"it does not see the leader's {what}",
             cause="files changed while training began, or the hosts do not share one home folder and image folder",
             next_step="mount the same folders at the same places on every host; start site-agent again to go on",
         )

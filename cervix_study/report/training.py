@@ -256,7 +256,7 @@ def _site_predictability(findings: Findings) -> Iterable[Block]:
         columns = (
             Column("start", left=True),
             Column("profile", left=True),
-            Column("told right", "balanced over sites"),
+            Column("balanced accuracy", "of the sites"),
             Column("chance"),
             Column("trainings"),
         )
@@ -322,7 +322,7 @@ def profiles(findings: Findings) -> Iterable[Block]:
             )
         else:
             yield Text("Every setting is the published one, or, where the paper is silent, the literal reading of it.")
-        terms = dataclasses.asdict(used.terms)
+        terms = {key: "unset" if value is None else value for key, value in dataclasses.asdict(used.terms).items()}
         yield Bullets((f"federation: {', '.join(f'`{key} = {value}`' for key, value in terms.items())}",))
 
 

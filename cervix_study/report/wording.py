@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from cervix_study.comparing import Effect
 from cervix_study.report.document import Cell
 from site_agent.intervals import Estimate
-from site_agent.report.answer import percent, signed
+from site_agent.report.answer import WOMEN_FOR_THIRD_DIGIT, percent, signed
 from site_agent.report.page import three
 
 NOTHING = "–"
@@ -17,6 +17,11 @@ NO_INTERVAL = "no interval"
 def measure(name: str, value: float) -> str:
     """Return a measure as its table has it: accuracy in per cent, the others as rates."""
     return percent(value) if name == "accuracy" else three(value)
+
+
+def often(share: float, women: int) -> str:
+    """Return a share as a percentage, with a decimal only where a hundred women or more were tested."""
+    return percent(share) if women >= WOMEN_FOR_THIRD_DIGIT else f"{100 * share:.0f} %"
 
 
 def with_interval(name: str, found: Estimate, *more: str) -> Cell:

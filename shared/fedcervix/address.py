@@ -97,7 +97,7 @@ def _hint(host: str, text: str) -> str:
     if "//" in text:
         return "without https://"
     try:
-        return f"an IPv6 address stands in brackets: write [{ipaddress.IPv6Address(host)}]:{text.rpartition(':')[2]}"
+        return f"an IPv6 address needs brackets: write [{ipaddress.IPv6Address(host)}]:{text.rpartition(':')[2]}"
     except ValueError:
         return f"is written such as {EXAMPLES}"
 

@@ -1,16 +1,22 @@
 """Messages of the wire to values of the core, and back. Nothing else, and nothing but `RemoteError` on bad input.
 
 Every bound of protos/federation.proto is enforced here: what comes out of a `read_` function is a checked value.
+Both ends parse every message with `received`, which takes the control characters out of all its texts.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from itertools import islice
+from typing import Any, ParamSpec, TypeVar
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 
 from fedcervix.economy import Packed
 from fedcervix.errors import RemoteError
@@ -29,6 +35,7 @@ from fedcervix.events import (
     check_event,
 )
 from fedcervix.plan import Plan, check
+from fedcervix.printable import printable, printable_values
 from fedcervix.rounds import Instruction, Leave, Outcome, Stand
 from fedcervix.wire import federation_pb2 as wire
 
@@ -80,6 +87,66 @@ def _finite(value: float, name: str) -> float:
     return value
 
 
+# --- on receipt ---------------------------------------------------------------------------------------------------
+
+M = TypeVar("M", bound=Message)
+
+
+REQUEST_TEXT_CHARS_MAX = 4096
+"""of any text that a caller sends, looked at: each has a bound of its own below this, and a longer one is refused"""
+
+
+def received(kind: type[M], chars_max: int | None = None) -> Callable[[bytes], M]:
+    """Return what parses a message of this kind that arrived: no text in it has a control character.
+
+    `chars_max`: a longer text, or list of texts, is cut to one more than that, so that a hostile one costs no time.
+    It raises google.protobuf.message.DecodeError where the bytes are no such message.
+    """
+    end = None if chars_max is None else chars_max + 1
+
+    def parse(data: bytes) -> M:
+        message = kind.FromString(data)
+        _take_out(message, end)
+        return message
+
+    return parse
+
+
+def _take_out(message: Message, end: int | None) -> None:
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            if field.type == field.TYPE_STRING:
+                _take_out_of_text(message, field, value, end)
+        elif field.message_type.GetOptions().map_entry:
+            _take_out_of_map(value, end)
+        else:
+            for inner in value if field.is_repeated else [value]:
+                _take_out(inner, end)
+
+
+def _take_out_of_text(message: Message, field: FieldDescriptor, value: Any, end: int | None) -> None:
+    if field.is_repeated:
+        value[:] = [printable(text[:end]) for text in value[:end]]
+    else:
+        setattr(message, field.name, printable(value[:end]))
+
+
+def _take_out_of_map(value: Any, end: int | None) -> None:
+    """Take control characters out of a map's keys; the values of this protocol's maps are numbers."""
+    cleaned = {printable(key[:end]): number for key, number in islice(value.items(), end)}
+    if cleaned != dict(value):
+        value.clear()
+        value.update(cleaned)
+
+
+def _printable_json(text: str) -> str:
+    """Return a JSON document whose texts are printable, also where they were written as escapes. Raises ValueError."""
+    try:
+        return json.dumps(printable_values(json.loads(text)))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 # --- who speaks ---------------------------------------------------------------------------------------------------
 
 
@@ -91,7 +158,7 @@ class Claim:
     succeeds: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check(len(self.succeeds) <= SUCCEEDS_MAX, f"an agent succeeds at most {SUCCEEDS_MAX} others")
+        check(len(self.succeeds) <= SUCCEEDS_MAX, f"an agent names at most {SUCCEEDS_MAX} others")
         for instance in (self.instance, *self.succeeds):
             check(INSTANCE.fullmatch(instance) is not None, "an instance is 32 lower-case hexadecimal digits")
 
@@ -178,7 +245,15 @@ def read_from_coordinator(message: wire.FromCoordinator) -> Welcome | Instructio
 
 def _leave(said: wire.Leave) -> Leave:
     record = _text(said.record, RECORD_CHARS_MAX, "record")
-    return Leave(Outcome(said.outcome), _text(said.reason, REASON_CHARS_MAX, "reason"), record)
+    return Leave(Outcome(said.outcome), _text(said.reason, REASON_CHARS_MAX, "reason"), _record(record))
+
+
+def _record(text: str) -> str:
+    """Return a run's record, its texts printable; empty where it is no JSON: the run is over all the same."""
+    try:
+        return _printable_json(text) if text else ""
+    except ValueError:
+        return ""
 
 
 # --- reports ------------------------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ def meant_here(text: str) -> str:
 
 
 class Work(click.Command):
-    """A command whose logging is set up when it is called, and whose hints mean the home that it was called with."""
+    """A command whose logging is set up when it is called, and whose hints contain the --home that was given."""
 
     def invoke(self, context: click.Context) -> Any:
         """Do the work."""

@@ -70,7 +70,7 @@ RENEWAL: dict[Role, str] = {
     "enroll": ASK_AGAIN,
     "operator": "restart the coordinator (`coordinator start`): it renews its own certificates",
     "coordinator": "restart the coordinator (`coordinator start`): it renews its own certificates",
-    "authority": "found the federation anew (`coordinator init HOME`) and invite every site again",
+    "authority": "set up the federation again (`coordinator init HOME`) and invite every site again",
 }
 USAGE: dict[Role, ObjectIdentifier] = {
     "site": ExtendedKeyUsageOID.CLIENT_AUTH,
@@ -461,7 +461,7 @@ def check_issuer(cert_pem: bytes, authority_pem: bytes) -> None:
     except (*UNREADABLE, InvalidSignature) as error:
         raise IdentityError(
             "the certificate was issued by another authority",
-            cause="it belongs to another federation, or the federation was founded anew since",
+            cause="it belongs to another federation, or the federation was set up again since",
             next_step="join the federation again with a new invitation: `site-agent join FILE`",
         ) from error
 
@@ -566,7 +566,7 @@ def _check_address(address: str) -> None:
 
 def _bad_invitation(what: str) -> IdentityError:
     return IdentityError(
-        f"this is not a whole invitation: {what}",
+        f"this is not a complete invitation: {what}",
         cause="the file is another one, or was cut short or edited on its way",
         next_step="ask the coordinator's operator to send it again, or for a new one (`coordinator invite SITE`)",
     )

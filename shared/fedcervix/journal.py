@@ -17,7 +17,6 @@ from fedcervix.databases import translated
 from fedcervix.errors import StorageError
 from fedcervix.events import Event, event_from_json, event_to_json
 from fedcervix.plan import Plan
-from fedcervix.rounds import Run, begin
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -38,11 +37,6 @@ class RunRecord:
     plan: Plan
     base: str
     begun_at: float
-
-
-def begin_of(record: RunRecord) -> Run:
-    """Return a run as it stood before its first event."""
-    return begin(record.run, record.plan, base=record.base, at=record.begun_at)
 
 
 class Journal:

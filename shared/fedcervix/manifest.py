@@ -108,7 +108,7 @@ def _cut_short(table: Table) -> list[str]:
     last = next((record for record in table.records if record.line == table.cut_line), None)
     if last is None or len(last.cells) >= len(table.header):
         return []
-    return [f"line {last.line}: the file ends within it ({len(last.cells)} of {len(table.header)} cells)"]
+    return [f"line {last.line}: the file ends in this line ({len(last.cells)} of {len(table.header)} cells)"]
 
 
 def _image_complaint(text: str) -> str | None:
@@ -170,6 +170,6 @@ def refused(offences: Sequence[str], source: str) -> DataError:
     return DataError(
         f"{source} cannot be used as it stands:\n{listed}",
         cause="it was written by hand or exported with other conventions",
-        next_step=f"mend these lines of {source} and check it again"
+        next_step=f"correct these lines of {source} and check it again"
         + ("; take out the rows of women who are not known" if nameless else ""),
     )

@@ -344,9 +344,9 @@ def _residual_start(file: Path, count: int) -> int:
     tensors = read_layout(file).tensors
     if [(tensor.name, tensor.dtype, tensor.shape) for tensor in tensors] != [(RESIDUAL, "F32", (count,))]:
         raise StorageError(
-            f"{file} is not what the rounding of this run's models left over",
+            f"{file} is not the rounding remainder of this run's models",
             cause="it was damaged, or replaced",
-            next_step="restore it from a backup, or begin the run anew",
+            next_step="restore it from a backup, or start a new run",
         )
     return tensors[0].start
 

@@ -49,9 +49,9 @@ def round_model(blobs: BlobStore, exact: Path, packing: Packing, base: str, resi
 def _kept(blobs: BlobStore, residual: str) -> Path | None:
     if residual and not blobs.has(residual):
         raise StorageError(
-            f"{blobs.path(residual)} is gone: what the rounding of the last model left over",
+            f"{blobs.path(residual)} is missing: the rounding remainder of the last model",
             cause="it was deleted, or the folder comes from an older backup",
-            next_step="restore it from a backup; a site may delete carried.json in runs/RUN instead, and go on without",
+            next_step="restore it from a backup; a site may also delete runs/RUN/carried.json and continue",
         )
     return blobs.path(residual) if residual else None
 

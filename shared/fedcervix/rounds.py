@@ -663,7 +663,7 @@ def _instruct_training(run: Run, site: str) -> Instruction:
     if run.current.has(site):
         return Stand(f"round {run.current.number}: waiting for {_names(_open(run))}")
     if run.current.missed(site):
-        return Stand(f"round {run.current.number} was closed without this site; it comes in again in the next")
+        return Stand(f"round {run.current.number} was closed without this site; it takes part again in the next round")
     if run.plan.mode == "ppfssl" and site != _open(run)[0].name:
         return Stand(f"round {run.current.number}: {_names(_open(run))} holds the model")
     return Task(run.run, TaskKind.TRAIN, run.current.number, run.model)

@@ -155,7 +155,7 @@ def _told(task: Task) -> str:
 
 
 def _waiting(task: Task) -> str:
-    return f"the coordinator is away; {_GIVES[task.kind].format(task.round)} is kept and will be told"
+    return f"the coordinator is away; {_GIVES[task.kind].format(task.round)} is kept and will be sent"
 
 
 _GIVES = {

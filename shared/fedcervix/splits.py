@@ -255,7 +255,7 @@ def given(rows: Sequence[Row], source: str) -> dict[str, Split] | None:
         raise DataError(
             f"{source}: patients in more than one split: {', '.join(at_most(crossing))}",
             cause="the split was drawn by image; images of one woman on both sides make every score too good",
-            next_step=f"give all images of a patient one split, or empty the column and fedcervix draws it: {source}",
+            next_step=f"give all images of a patient one split, or empty the column, then fedcervix draws it: {source}",
         )
     return {patient: next(iter(splits)) for patient, splits in found.items()}
 
@@ -267,7 +267,7 @@ def _check_all_given(rows: Sequence[Row], source: str) -> None:
             f"{source}: {len(rows) - len(without)} rows give a split and {len(without)} do not "
             f"({', '.join(at_most(without))})",
             cause="rows were added after the split was drawn",
-            next_step=f"fill column split in every row, or empty it in every row and fedcervix draws it: {source}",
+            next_step=f"fill column split in every row, or empty it in every row, then fedcervix draws it: {source}",
         )
 
 
@@ -348,7 +348,8 @@ def _damaged(source: str, line: int) -> DataError:
     return DataError(
         f"{source}, line {line}: expected a patient, once, and one of train, valid, test",
         cause="the file was edited by hand or damaged",
-        next_step=f"restore {source} from a backup; without it patients change splits, and test scores are spoilt",
+        next_step=f"restore {source} from a backup; without one, move it away and make every model and classifier of "
+        "this site again, because patients change splits",
     )
 
 

@@ -22,8 +22,6 @@ from fedcervix.errors import DataError
 
 DELIMITERS = (",", ";", "\t")
 CELL_SHOWN_CHARS = 60
-CELL_CHARS_MAX = 131_072
-"""of the csv module, unless a process sets another limit"""
 
 _SEP_LINE = re.compile(r'\s*"?sep=([^\w\s"]|\t)"?[,;\t ]*\n?', re.IGNORECASE)
 _WORKBOOK_CAUSE = "a workbook may hold an identifier as a number (001 becomes 1), so it is not read"

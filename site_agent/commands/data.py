@@ -10,7 +10,6 @@ import io
 import json
 import os
 import shlex
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,12 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
-import click
 import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageDraw
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
@@ -31,6 +27,7 @@ from rich.table import Table
 from fedcervix.errors import DataError, StorageError
 from fedcervix.files import write_secret
 from fedcervix.manifest import SPLITS, at_most
+from fedcervix.printing import console, say
 from site_agent.collection import Collection, Image, Purpose, index, require
 from site_agent.home import SiteHome
 from site_agent.images import PIXELS_MAX, Progress, decode, each, square
@@ -106,15 +103,15 @@ def check(home: SiteHome | None, manifest: Path | None, full: bool, write_pairs:
     manifest = manifest or cast("SiteHome", home).manifest()
     with progress("looking at images") as report:
         collection = index(manifest, on_progress=report, on_found=_pair_writer(write_pairs), **settings)
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(_census_table(collection))
-    console.print("\n" + escape("\n".join(source.told(collection))))
+    screen = console(highlight=False, soft_wrap=True)
+    screen.print(_census_table(collection))
+    screen.print("\n" + "\n".join(source.told(collection)))
     for heading, items in _findings(collection, source):
         listed = at_most(items, len(items) if full else LISTED_MAX)
-        console.print("\n" + escape("\n".join([heading, *(f"  {item}" for item in listed)])))
-    console.print(f"\n{escape(_readiness(collection))}")
+        screen.print("\n" + "\n".join([heading, *(f"  {item}" for item in listed)]))
+    screen.print(f"\n{_readiness(collection)}")
     drawn = source.command(f"data sheet {shlex.quote(str(manifest))} sheet.png")
-    console.print(f"\nnext: look at them: {escape(drawn)}")
+    screen.print(f"\nnext: look at them: {drawn}")
 
 
 def _check_new(pairs: Path) -> None:
@@ -139,7 +136,7 @@ def _pair_writer(pairs: Path | None) -> Callable[[Comparison], None]:
             if not leak.identical
         ]
         write_secret(pairs, format_pairs(candidates).encode())
-        click.echo(
+        say(
             f"{pairs} holds {len(candidates)} pairs that look alike. Look at the images of each; where they show two "
             f"women, write `{DECLARED}` into column verdict. Then set not_same = {json.dumps(str(pairs.absolute()))} "
             f"in table [data] of site.toml; to try it: --not-same {shlex.quote(str(pairs))}",
@@ -149,8 +146,14 @@ def _pair_writer(pairs: Path | None) -> Callable[[Comparison], None]:
     return write
 
 
-def sheet(home: SiteHome | None, manifest: Path, picture: Path, count: int, **options: Any) -> None:
+def sheet(home: SiteHome | None, manifest: Path, picture: Path, count: int, *, force: bool, **options: Any) -> None:
     """Draw a contact sheet of MANIFEST's images to OUT.png. It shows patients: it must not leave the site."""
+    if os.path.lexists(picture) and not force:
+        raise StorageError(
+            f"{picture} is there already",
+            cause="it holds an earlier sheet, or something else, and nothing is overwritten unasked",
+            next_step="give another name, or --force to replace it",
+        )
     settings = Source(home, options["splits_file"]).settings(options)
     with progress("looking at images") as report:
         collection = index(manifest, on_progress=report, **settings)
@@ -158,7 +161,7 @@ def sheet(home: SiteHome | None, manifest: Path, picture: Path, count: int, **op
     encoded = io.BytesIO()
     drawn.save(encoded, format="PNG")
     write_secret(picture, encoded.getvalue())
-    click.echo(f"{picture} shows up to {count} images of each split; it shows patients, keep it at this site")
+    say(f"{picture} shows up to {count} images of each split; it shows patients, keep it at this site")
 
 
 def contact_sheet(collection: Collection, count: int, seed: int) -> Pillow.Image:
@@ -184,12 +187,12 @@ def contact_sheet(collection: Collection, count: int, seed: int) -> Pillow.Image
 @contextmanager
 def progress(what: str) -> Iterator[Progress]:
     """Yield a function (done, total) that shows progress on stderr: a bar on a terminal, else a few plain lines."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    screen = console(stderr=True)
+    if not screen.is_terminal:
         yield _plain(what)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=console, transient=True) as bar:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=screen, transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -197,7 +200,7 @@ def progress(what: str) -> Iterator[Progress]:
 def _plain(what: str) -> Progress:
     def report(done: int, total: int) -> None:
         if done * PLAIN_REPORTS // total != (done - 1) * PLAIN_REPORTS // total:
-            print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)  # noqa: T201 - progress is for people
+            say(f"{what}: {done} of {total}", err=True)
 
     return report
 

@@ -6,9 +6,9 @@ import functools
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import click
-
+from fedcervix.printing import say
 from fedcervix.process import stdout_console
+from site_agent.commands.loading import loading
 from site_agent.comparable import comparable, tuned
 from site_agent.display import Display
 from site_agent.home import SiteHome
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # the report stands on torch and matplotlib, which help does 
 def evaluate(home: SiteHome, name: str, run: str, title: str) -> None:
     """Score the classifiers of the set `name` and write a report called `title`."""
     tuned(home, name)
-    click.echo("evaluate: loading the software, which takes some seconds", err=True)
+    loading("evaluate")
     from site_agent.report import printed, write_report
 
     now, display = datetime.now(UTC), Display()
@@ -33,8 +33,8 @@ def evaluate(home: SiteHome, name: str, run: str, title: str) -> None:
         display.close()
     console = stdout_console()
     for part in printed(content):
-        console.print(part, markup=False)
-    click.echo(f"report: {folder / PAGE_FILE}\nfolder: {folder} (also reports/{LATEST}); it stays at this site")
+        console.print(part)
+    say(f"report: {folder / PAGE_FILE}\nfolder: {folder} (also reports/{LATEST}); it stays at this site")
 
 
 def _made(home: SiteHome, name: str, run: str, now: datetime, display: Display) -> SiteReport:

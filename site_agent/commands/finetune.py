@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import safetensors.torch
 import torch
 
 from fedcervix.errors import ModelError
 from fedcervix.metrics import best_threshold
 from fedcervix.plan import Recipe
+from fedcervix.printing import say
 from fedcervix.seeds import derive
 from site_agent import classifiers, dataset, leak_guard, models
 from site_agent.archive import utc_now
-from site_agent.collection import Collection, Image
+from site_agent.collection import Collection
 from site_agent.commands.collection import open_images
 from site_agent.commands.naming import NOT_MODELS
 from site_agent.commands.setting import Setting, machine_of, reading, site_name
@@ -77,15 +77,15 @@ def _finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str)
     _check_labels(home, own)
     machine, display = machine_of(home, used.recipe), Display()
     recipe = settled(used.recipe, machine.device, home.cache)
-    click.echo(f"fine-tuning on {machine.device} in {recipe.precision}, recipe of {used.source}", err=True)
+    say(f"fine-tuning on {machine.device} in {recipe.precision}, recipe of {used.source}", err=True)
     collection = open_images(home, display)
     train, valid = (dataset.labelled(home, collection, recipe, split, reading(display)) for split in ("train", "valid"))
     place = Workplace(home, name, used, recipe, machine, collection, train, valid, display)
-    for model in own:  # before the first one is trained
-        models.check_unseen(home, model, _tested(collection))
+    for model in own:
+        _check_start(home, model, recipe, collection)  # before the first classifier takes another's place
     for start in chosen:
         _one(place, _beginning(home, start, recipe, collection))
-    click.echo(f"next: {home.command('evaluate')}{f' --set {name}' if name else ''}")
+    say(f"next: {home.command('evaluate')}{f' --set {name}' if name else ''}")
 
 
 def _one(place: Workplace, beginning: Beginning) -> None:
@@ -111,9 +111,9 @@ def _one(place: Workplace, beginning: Beginning) -> None:
     scores = predict(classifier, place.valid.pixels, device=place.machine.device)
     kept = _keep(place, beginning, fitted, float(best_threshold(place.valid.labels, scores)))
     best = fitted.history[fitted.best_epoch - 1]
-    click.echo(
+    say(
         f"{beginning.label}: kept epoch {fitted.best_epoch} of {len(fitted.history)}, "
-        f"validation loss {best.valid_loss:.4f}, threshold {kept.threshold:.3f}: {kept.folder}"
+        f"validation loss {best.valid_loss:.4f}, threshold {kept.threshold:.3g}: {kept.folder}"
     )
 
 
@@ -142,8 +142,8 @@ def _steps(display: Display, label: str) -> Callable[[int, int, int], None]:
 def _newest(home: SiteHome) -> list[str]:
     """Return the newest model of each kind: an older federation's result is not fine-tuned again by default."""
     found, broken = models.found(home)
-    for error in broken:
-        click.echo(f"left out: {error.explain()}", err=True)
+    for error in broken.values():
+        say(f"left out: {error.explain()}", err=True)
     return [model.folder.name for model in {model.start: model for model in found}.values()]
 
 
@@ -185,12 +185,15 @@ def _digest(state: dict[str, torch.Tensor]) -> str:
     return hashlib.sha256(safetensors.torch.save({name: t.contiguous() for name, t in state.items()})).hexdigest()
 
 
-def _tested(collection: Collection) -> Iterator[Image]:
-    return (image for image in collection.images if image.split == "test")
-
-
 def _from_model(home: SiteHome, model: models.CervixModel, recipe: Recipe, collection: Collection) -> Beginning:
-    seen = models.check_unseen(home, model, _tested(collection))
+    seen = _check_start(home, model, recipe, collection)
+    return Beginning(model.start, model.as_start, load_weights(model.weights), seen)
+
+
+def _check_start(home: SiteHome, model: models.CervixModel, recipe: Recipe, collection: Collection) -> Seen:
+    """Return who made a model. Raises ModelError where no classifier can be made from it here."""
+    test = (image for image in collection.images if image.split == "test")
+    seen = models.check_unseen(home, model, test)
     if model.recipe.architecture != recipe.architecture:
         raise ModelError(
             f"model {model.folder.name} is a {model.recipe.architecture}, the recipe wants a {recipe.architecture}",
@@ -198,4 +201,4 @@ def _from_model(home: SiteHome, model: models.CervixModel, recipe: Recipe, colle
             next_step="give the recipe it was trained with: --recipe FILE or --profile NAME",
         )
     model.check()
-    return Beginning(model.start, model.as_start, load_weights(model.weights), seen)
+    return seen

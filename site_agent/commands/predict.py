@@ -5,21 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-
-import click
+from typing import TYPE_CHECKING
 
 from fedcervix.errors import ConfigError, DataError, ModelError, StorageError
 from fedcervix.files import write_secret
 from fedcervix.manifest import at_most
+from fedcervix.printing import say
 from site_agent import classifiers, leak_guard
 from site_agent.cells import path_cell
 from site_agent.classifiers import StoredClassifier
 from site_agent.collection import patients_of
 from site_agent.commands.data import progress
+from site_agent.commands.loading import loading
 from site_agent.home import SiteHome
 from site_agent.notices import CSV_NOTE
 from site_agent.picture_files import Listing, list_files
-from site_agent.scoring import Row, Training, csv_text, score_files
+
+if TYPE_CHECKING:  # it stands on torch, which a mistake in an argument does not wait for
+    from site_agent.scoring import Row, Training
 
 
 def predict(
@@ -31,19 +34,30 @@ def predict(
     listing = list_files(images)
     if not listing.files:
         raise _nothing(listing)
-    patients, training = _patients(home, manifest), _training(home, stored)
+    _check_no_picture(out, listing)
+    patients = _patients(home, manifest)
+    loading("predict")
+    from site_agent.scoring import csv_text, score_files
+
+    training = _training(home, stored)
     with progress("scoring images") as report:
         rows = tuple(score_files(home, stored, listing.files, patients, training, report))
     write_secret(out, csv_text(stored, rows).encode("utf-8"))
     for line in _summary(stored, rows, listing.passed_over):
-        click.echo(line)
-    click.echo(f"{CSV_NOTE}\nwrote {path_cell(out)}")
+        say(line)
+    say(f"{CSV_NOTE}\nwrote {path_cell(out)}")
     if all(row.probability is None for row in rows):
         raise _none_readable(rows, out)
 
 
 def _check_free(out: Path, *, force: bool) -> None:
     """Raise StorageError where the result cannot be written, before hours are spent on it."""
+    if out.exists() and not out.is_file():
+        raise StorageError(
+            f"{path_cell(out)} is no file that can be replaced",
+            cause="a device, a pipe or a folder has this name",
+            next_step="give the name of a new file with --out",
+        )
     if os.path.lexists(out) and not force:
         raise StorageError(
             f"{path_cell(out)} is there already",
@@ -59,6 +73,17 @@ def _check_free(out: Path, *, force: bool) -> None:
         )
 
 
+def _check_no_picture(out: Path, listing: Listing) -> None:
+    """Raise StorageError where the result would take the place of a picture that is to be scored."""
+    real = os.path.realpath(out)
+    if out.exists() and any(os.path.realpath(found.path) == real for found in listing.files):
+        raise StorageError(
+            f"{path_cell(out)} is one of the files to be scored: the result would replace it",
+            cause="--out names a file below IMAGES",
+            next_step="give another name with --out",
+        )
+
+
 def _patients(home: SiteHome, manifest: Path | None) -> Mapping[Path, str]:
     """Return the patients of the files that a manifest names; that of the site may be missing."""
     if manifest is not None:
@@ -66,18 +91,20 @@ def _patients(home: SiteHome, manifest: Path | None) -> Mapping[Path, str]:
     try:
         return patients_of(home.manifest(), home.config().data.ignore_columns)
     except (ConfigError, DataError) as error:
-        click.echo(f"column patient is empty: {error.what}", err=True)
+        say(f"column patient is empty: {error.what}", err=True)
         return {}
 
 
 def _training(home: SiteHome, stored: StoredClassifier) -> Training | None:
     """Return what made the classifier, None where it does not tell (it was copied from another site)."""
+    from site_agent.scoring import Training
+
     if home.key_file(leak_guard.KEY).exists():
         key = leak_guard.site_key(home)
         try:
             return Training(key, leak_guard.read(stored.folder, key, next_step=""))
         except ModelError as error:
-            click.echo(f"column seen_in_training is unknown: {error.what}", err=True)
+            say(f"column seen_in_training is unknown: {error.what}", err=True)
     return None
 
 

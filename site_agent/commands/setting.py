@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from fedcervix.config import apply_profile, read_toml
 from fedcervix.errors import ConfigError
 from fedcervix.plan import Plan, Recipe
+from fedcervix.printing import say
 from fedcervix.profiles import PROFILES
 from site_agent.display import Display
 from site_agent.home import HardwareSection, SiteHome
@@ -35,6 +34,7 @@ class Setting:
 
 def setting(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None) -> Setting:
     """Return the recipe: of a file, of a profile, of the last run's plan, or the paper's. Raises ConfigError."""
+    home.insist()
     if not home.config_file.exists():
         raise ConfigError(
             f"{home.config_file} does not exist",
@@ -66,7 +66,7 @@ def _recipe_keys(file: Path) -> dict[str, Any]:
     for table in ("run", "recipe"):
         if isinstance(raw.get(table), dict):
             raise ConfigError(
-                f"{file}: the keys of a recipe file stand at its top, not below [{table}]",
+                f"{file}: in a recipe file the keys are at the top, not in table [{table}]",
                 cause="they were copied from a coordinator.toml",
                 next_step=f"edit {file}: no line [run.recipe]; [run.recipe.augment] is [augment] here",
             )
@@ -77,7 +77,7 @@ def machine_of(home: SiteHome, recipe: Recipe) -> Machine:
     """Set this process up, and say what of the configuration does nothing outside a federation."""
     hardware = home.config().hardware
     for note in _without_effect(hardware, recipe):
-        click.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
     from site_agent.devices import ready  # it loads torch, and a mistake in a recipe is found without
 
     return ready(hardware)
@@ -88,9 +88,7 @@ def _without_effect(hardware: HardwareSection, recipe: Recipe) -> list[str]:
         f"processes = {hardware.processes} is for federated training; this command uses one process": (
             hardware.processes != 1 or hardware.launcher
         ),
-        f"proximal = {recipe.proximal:g} does nothing here: it pulls towards the weights of a federation's round": (
-            recipe.proximal
-        ),
+        f"proximal = {recipe.proximal:g} has no effect here: it is a term of federated rounds": (recipe.proximal),
     }
     return [note for note, applies in notes.items() if applies]
 

@@ -21,12 +21,13 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from fedcervix.printing import say
 from site_agent.home import SiteHome
 from site_agent.stopping import Stop
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 EXIT_CODE = 130
-_WAITS = b"\nstopping at the end of this step, with a checkpoint; once more: at once\n"
+_WAITS = b"\nstopping at the end of this step, with a checkpoint. Press Ctrl-C again to stop at once.\n"
 
 
 @contextlib.contextmanager
@@ -43,7 +44,7 @@ def stops(go_on: str) -> Iterator[Stop]:
     try:
         yield stop
     except KeyboardInterrupt:
-        click.echo(f"stopped; go on with: {go_on}", err=True)
+        say(f"stopped; go on with: {go_on}", err=True)
         raise SystemExit(EXIT_CODE) from None
     finally:
         for number, handler in before.items():

@@ -103,7 +103,7 @@ def test_a_site_that_is_stopped_and_killed_while_its_coordinator_is_away_trains_
     for words in (f"goes on with run {run}: train in round 1", "work goes on meanwhile", "from its checkpoint: epoch "):
         agents["nhs"].says(words)
     for agent in agents.values():
-        agent.says("the coordinator is away; the result of round 1 is kept and will be told")
+        agent.says("the coordinator is away; the result of round 1 is kept and will be sent")
     coordinator = federation.coordinate()
 
     federation.finish(coordinator, *agents.values())

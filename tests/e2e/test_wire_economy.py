@@ -136,7 +136,7 @@ def test_a_site_that_lost_its_disk_fetches_the_whole_model_of_the_same_digest(fe
     code = sites["alts"].ended()
     # What its rounding had left over is gone with the models: it says so rather than go on without it.
     assert code == 8, sites["alts"].text
-    assert "is gone: what the rounding of the last model left over" in sites["alts"].text
+    assert "is missing: the rounding remainder of the last model" in sites["alts"].text
     [note] = federation.site("alts").folder.rglob("carried.json")
     note.unlink()
     sites["alts"] = federation.light("alts")

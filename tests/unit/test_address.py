@@ -31,7 +31,7 @@ def test_an_ip_address_has_one_spelling_because_grpc_compares_it_as_text() -> No
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("::1:18446", r"stands in brackets: write \[::1\]:18446; found '::1:18446'"),
+        ("::1:18446", r"needs brackets: write \[::1\]:18446; found '::1:18446'"),
         ("2001:db8::7:8443", r"write \[2001:db8::7\]:8443"),
         ("https://federation.example.org:8443", "without https://"),
         ("[fe80::1%eth0]:8443", "without a zone"),

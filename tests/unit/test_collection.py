@@ -24,8 +24,9 @@ from site_agent.collection import CensusRow, Collection, Image, Quarantined, ind
 from site_agent.commands.collection import open_images
 from site_agent.display import Display
 from site_agent.home import SiteHome, create
-from site_agent.images import Pixels
 from site_agent.likeness import Copy
+from site_agent.samples import Pixels
+from tests.unit.coordinator_homes import let_in
 
 Entry = tuple[str, str, str] | tuple[str, str, str, str]
 
@@ -543,3 +544,35 @@ def test_one_validation_image_is_not_enough_to_pretrain(tmp_path: Path) -> None:
         ),
         "pretrain",
     )
+
+
+def test_a_sheet_replaces_no_file_unasked(tmp_path: Path) -> None:
+    """A slip of the hand names the manifest, or a picture of a woman, as the file to write."""
+    manifest = clinic(tmp_path)
+    before = manifest.read_bytes()
+    refused = run("sheet", manifest, manifest)
+    assert isinstance(refused.exception, StorageError)
+    assert manifest.read_bytes() == before
+    (tmp_path / "sheet.png").touch()
+    assert run("sheet", manifest, tmp_path / "sheet.png", "--force").exit_code == 0
+    assert (tmp_path / "sheet.png").stat().st_size > 0
+
+
+def test_a_folder_in_place_of_the_manifest_is_called_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read") as refused:
+        index(tmp_path)
+    assert refused.value.cause == "the path names a folder; the manifest is a file in it"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_an_image_that_this_user_may_not_read_is_not_called_missing(tmp_path: Path) -> None:
+    let_in(tmp_path)
+    manifest = clinic(tmp_path)
+    closed = next(path for path in tmp_path.rglob("*") if path.suffix in (".png", ".jpg"))
+    closed.chmod(0)
+    os.seteuid(65_534)
+    try:
+        found = index(manifest, unreadable_max=1)
+    finally:
+        os.seteuid(0)
+    assert [one.reason for one in found.quarantined] == ["this user may not read it"]

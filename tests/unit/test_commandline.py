@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner, Result
 
+import cervix_study.cli
+import coordinator.cli
+import site_agent.cli
 from fedcervix.commandline import Everywhere, Program, given
 from fedcervix.errors import DataError
 
@@ -94,3 +98,17 @@ def test_a_hint_means_the_home_that_was_given() -> None:
 def test_help_has_a_short_name() -> None:
     for words in (("-h",), ("check", "-h"), ("data", "sheet", "-h")):
         assert call(*words).output == call(*words[:-1], "--help").output
+
+
+def _parameters(command: click.Command) -> Iterator[click.Parameter]:
+    yield from command.params
+    for child in command.commands.values() if isinstance(command, click.Group) else ():
+        yield from _parameters(child)
+
+
+@pytest.mark.parametrize("cli", [site_agent.cli.cli, coordinator.cli.cli, cervix_study.cli.cli])
+def test_a_path_that_this_user_may_not_read_reaches_the_command(cli: click.Group) -> None:
+    """The command names the owner and the user who asks; click would say "is not readable" (exit code 2)."""
+    types = [parameter.type for parameter in _parameters(cli) if isinstance(parameter.type, click.Path)]
+    assert types
+    assert not any(found.readable or found.writable or found.executable or found.exists for found in types)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from cervix_study.released import find
 from fedcervix.errors import ModelError
 from site_agent import classifiers, dataset, models
 from site_agent.comparable import comparable
-from tests.unit.sites import Site, site
+from tests.unit.sites import Site, plan_of, site
 
 torch.set_num_threads(1)
 
@@ -132,22 +133,34 @@ def test_pretraining_again_is_noticed_and_loses_nothing(clinic: Site) -> None:
 def test_named_models_and_sets_stand_beside_the_others(clinic: Site) -> None:
     clinic.train("pretrain")
     clinic.train("pretrain", "--name", "trial", "--seed", "3")
-    assert sorted(m.folder.name for m in models.all_models(clinic.home)) == ["ssl", "trial"]
+    assert sorted(m.folder.name for m in models.found(clinic.home)[0]) == ["ssl", "trial"]
     clinic.train("finetune", "--start", "ssl")
     clinic.train("finetune", "--start", "trial", "--name", "second")
     assert classifiers.names(clinic.home) == ["", "second"]
-    assert [c.provenance.start.name for c in classifiers.all_classifiers(clinic.home, "second")] == ["trial"]
+    assert [c.provenance.start.name for c in classifiers.found(clinic.home, "second")[0]] == ["trial"]
     with pytest.raises(ModelError, match="ssl and trial are both SSL") as refused:
         clinic.train("finetune", "--start", "ssl", "--start", "trial")
     clinic.train(*refused.value.next_step.split()[3:])
 
 
+def test_a_run_that_only_has_the_name_of_a_local_model_is_not_in_its_way(clinic: Site) -> None:
+    """A coordinator that called its run `ssl` once kept the site from pretraining."""
+    clinic.take_part("ssl", plan_of(1))
+    clinic.train("pretrain")
+    assert [m.folder.name for m in models.found(clinic.home)[0]] == ["ssl"]
+
+
+def test_a_local_model_is_not_named_like_a_run(clinic: Site) -> None:
+    with pytest.raises(AssertionError, match="named like a run"):
+        clinic.train("pretrain", "--name", "20300101-000000-csfssl-00000000")
+
+
 def test_a_run_takes_no_name_of_what_the_site_makes(clinic: Site) -> None:
     clinic.federate("ssl", 1)
-    with pytest.raises(ModelError, match="is for the model of run ssl") as refused:
+    with pytest.raises(ModelError, match="holds the model of run ssl") as refused:
         clinic.train("pretrain")
     clinic.run(*refused.value.next_step.split()[3:])
-    assert sorted(m.folder.name for m in models.all_models(clinic.home)) == ["ssl", "ssl-local"]
+    assert sorted(m.folder.name for m in models.found(clinic.home)[0]) == ["ssl", "ssl-local"]
 
 
 @pytest.mark.parametrize("part", ["classifiers/random/classifier.safetensors", "models/ssl/cervix-model.safetensors"])
@@ -170,23 +183,38 @@ def test_a_damaged_record_costs_one_entry_and_says_how_to_mend_it(clinic: Site, 
     file = clinic.home.folder / "classifiers" / "ssl" / "record.json"
     text = file.read_text()
     file.write_text(text.replace('"seed": 0', '"seed": 8') if damage == "edited" else damage)
-    found, [broken] = classifiers.found(clinic.home)
+    found, unread = classifiers.found(clinic.home)
+    broken = unread["ssl"]
     assert [c.start for c in found] == ["Random"]
     assert str(file) in broken.what
     told = comparable(clinic.home, collection_of(clinic))
-    assert any(str(file) in line for line in told.reservations)
+    assert "Not compared: the classifier ssl, which cannot be read." in told.reservations
+    assert not any(str(clinic.home.folder) in line for line in told.reservations), "results.json may be sent"
     clinic.train(*broken.next_step.split()[3:])
-    assert [c.start for c in classifiers.all_classifiers(clinic.home)] == ["Random", "SSL"]
+    assert [c.start for c in classifiers.found(clinic.home)[0]] == ["Random", "SSL"]
+
+
+def test_a_copy_of_a_classifiers_folder_is_no_second_classifier(clinic: Site) -> None:
+    clinic.train("pretrain")
+    clinic.train("finetune")
+    own = clinic.home.folder / "classifiers"
+    shutil.copytree(own / "ssl", own / "ssl-old")
+    told = comparable(clinic.home, collection_of(clinic))
+    assert [c.start for c in told.stored] == ["Random", "SSL"]
+    assert told.remarks == (f"Not compared: {own / 'ssl-old'} holds the classifier SSL, whose folder is ssl.",)
 
 
 def test_a_damaged_model_costs_one_entry(clinic: Site) -> None:
     clinic.federate("run-one", 1)
     clinic.federate("run-two", 2)
     (clinic.home.models / "run-two" / "record.json").write_text("{}")
-    [found], [broken] = models.found(clinic.home)
-    assert (found.folder.name, "run-two/record.json" in broken.what) == ("run-one", True)
+    [found], broken = models.found(clinic.home)
+    assert (found.folder.name, "run-two/record.json" in broken["run-two"].what) == ("run-one", True)
     assert "left out" in clinic.train("finetune").output
-    assert any("run-two/record.json" in line for line in comparable(clinic.home, collection_of(clinic)).reservations)
+    clinic.run("evaluate")
+    [file] = clinic.home.reports.rglob("results.json")
+    assert "Not compared: the model run-two, which cannot be read." in json.loads(file.read_text())["reservations"]
+    assert str(clinic.home.folder) not in file.read_text(), "it may be sent"
 
 
 def test_results_name_the_digests_of_what_they_belong_to(clinic: Site) -> None:
@@ -195,7 +223,7 @@ def test_results_name_the_digests_of_what_they_belong_to(clinic: Site) -> None:
     clinic.run("evaluate")
     [file] = clinic.home.reports.rglob("results.json")
     told = json.loads(file.read_text())["provenance"]
-    stored = classifiers.all_classifiers(clinic.home)
+    stored = classifiers.found(clinic.home)[0]
     assert [one["weights"] for one in told] == [c.provenance.weights for c in stored]
     assert told[1]["start"]["run"] == "run-one"
     assert told[1]["start"]["weights"] == models.read(clinic.home.models / "run-one").digest

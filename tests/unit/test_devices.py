@@ -36,7 +36,7 @@ def test_auto_is_the_gpu_where_there_is_one() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there_is_an_error_that_says_what_to_do() -> None:
-    with pytest.raises(TrainingError, match="torch sees no GPU") as caught:
+    with pytest.raises(TrainingError, match="torch finds no GPU") as caught:
         choose("cuda")
     assert "nvidia-smi" in caught.value.next_step
 

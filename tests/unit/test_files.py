@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from fedcervix.errors import StorageError
-from fedcervix.files import make_folder, private, write_whole, writing
+from fedcervix.files import _anew, aside, make_folder, private, write_secret, write_whole, writing
+from fedcervix.storage import disk
 
 
 @pytest.fixture(autouse=True, params=[0o000, 0o022, 0o077], ids=oct)
@@ -54,6 +55,21 @@ def test_folders_are_their_owners_and_those_that_were_there_stay_as_they_are(tmp
     assert make_folder(there / "home" / "reports") == there / "home" / "reports"
     make_folder(there)
     assert [mode(path) for path in (there, there / "home", there / "home" / "reports")] == [0o755, 0o700, 0o700]
+
+
+def test_nobody_can_lay_something_in_the_way_of_a_file_in_the_making(tmp_path: Path) -> None:
+    """In /tmp all may make files: its name cannot be foreseen, it must be new, and no link is followed."""
+    assert aside(tmp_path / "key") != aside(tmp_path / "key")
+    victim = tmp_path / "victim"
+    victim.write_text("as it was")
+    for place in (tmp_path / "link", victim):
+        if place != victim:
+            place.symlink_to(victim)
+        with pytest.raises(FileExistsError):
+            os.close(_anew(str(place), os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
+    write_secret(tmp_path / "link", b"a key")
+    assert (victim.read_text(), (tmp_path / "link").is_symlink()) == ("as it was", False)
+    assert mode(tmp_path / "link") == 0o600
 
 
 def write_half(file: Path) -> None:
@@ -108,3 +124,24 @@ def test_all_that_commands_leave_is_their_owners(tmp_path: Path) -> None:
     found = {path.relative_to(tmp_path): (path.is_dir(), mode(path)) for path in tmp_path.rglob("*")}
     assert len(found) > 20
     assert {path: how for path, how in found.items() if how not in ((True, 0o700), (False, 0o600))} == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest", "cause"),
+    [
+        ("there/none/file", "there", "the path is misspelt"),
+        ("there", "there", "the path names a folder"),
+        ("there/file/below", "there/file", "there/file is a file, not a folder"),
+        ("there/" + 300 * "n", "there", "the name is longer"),
+    ],
+)
+def test_a_path_that_cannot_be_read_is_explained_by_what_is_there(
+    tmp_path: Path, name: str, nearest: str, cause: str
+) -> None:
+    """The next step can be typed: it lists a place that exists."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").touch()
+    with pytest.raises(StorageError) as refused, disk(tmp_path / name, "read"):
+        (tmp_path / name).read_bytes()
+    assert cause in refused.value.cause
+    assert refused.value.next_step == f"look at what is there: ls -la {tmp_path / nearest}"

@@ -19,7 +19,7 @@ import pytest
 from coordinator import commands
 from coordinator.home import Home
 from fedcervix.address import Address
-from fedcervix.errors import RunError, StorageError
+from fedcervix.errors import ConfigError, RunError, StorageError
 from site_agent.home import SiteHome
 
 HOLDER = """
@@ -104,3 +104,11 @@ def test_asking_whether_a_coordinator_runs_does_not_get_into_the_way_of_its_star
         fcntl.flock(asking, fcntl.LOCK_UN)
         assert started.wait(10)
         thread.join()
+
+
+@pytest.mark.parametrize("use", ["config", "certificate"])
+def test_a_coordinators_home_is_not_asked_to_join(use: str, tmp_path: Path) -> None:
+    (tmp_path / "coordinator.toml").touch()
+    with pytest.raises(ConfigError, match="is a coordinator's home, not a site's") as refused:
+        getattr(SiteHome(tmp_path), use)()
+    assert refused.value.next_step.startswith(f"coordinator --home {tmp_path} status")

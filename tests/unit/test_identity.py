@@ -367,9 +367,9 @@ def test_an_invitation_reaches_an_ip_address_too() -> None:
         (b"", "it has no federation, site, address, authority, certificate, key"),
         (b"site = 3", "it has no"),
         (b"\xff\xfe", "decode"),
-        (b"a = " + b"[" * 60_000, "not a whole invitation"),
+        (b"a = " + b"[" * 60_000, "not a complete invitation"),
         (b"#" * (64 * 1024 + 1), "65537 bytes"),
-        (INVITATION.to_toml().encode()[:-200], "not a whole invitation"),
+        (INVITATION.to_toml().encode()[:-200], "not a complete invitation"),
     ],
     ids=["empty", "wrong type", "binary", "nested", "too long", "cut short"],
 )

@@ -19,8 +19,9 @@ import tifffile
 from PIL import Image, ImageOps
 
 from site_agent import quality
-from site_agent.images import UnreadableError, opened
+from site_agent.images import opened
 from site_agent.samples import Decoded
+from site_agent.unreadable import UnreadableError
 from tests.unit.picture_files import Bmp, Png, Samples, Tiff, chunk, scene
 
 HEIGHT, WIDTH = 37, 53
@@ -181,12 +182,12 @@ REFUSED = {
     "a TIFF that does not say how its samples are meant": Tiff(photometric=GREY, tags={262: ("short", ())}),
     "a TIFF whose first page is a preview": Tiff(tags={254: ("long", (1,))}),
     "inks other than CMYK": Tiff(photometric=INKS, tags={332: ("short", (2,))}),
-    "TIFF compression 6, which is not read": Tiff(tags={259: ("short", (6,))}),
+    "TIFF compression 6, which is not supported": Tiff(tags={259: ("short", (6,))}),
     "damaged or cut short: the TIFF lacks strips or tiles": Tiff(tags={278: ("long", (3,))}),
     "damaged: a tile of the TIFF is much larger than the picture": Tiff(tile_px=16, tags={322: ("long", (2**25,))}),
-    "a TIFF of 3 x 12 bits (PhotometricInterpretation 2), which is not read": Tiff(bits=12),
-    "a TIFF of 1 x 10 bits (PhotometricInterpretation 1), which is not read": Tiff(bits=10, photometric=GREY),
-    "a TIFF of 2 x 16 bits (PhotometricInterpretation 1), which is not read": Tiff(
+    "a TIFF of 3 x 12 bits (PhotometricInterpretation 2), which is not supported": Tiff(bits=12),
+    "a TIFF of 1 x 10 bits (PhotometricInterpretation 1), which is not supported": Tiff(bits=10, photometric=GREY),
+    "a TIFF of 2 x 16 bits (PhotometricInterpretation 1), which is not supported": Tiff(
         bits=16, photometric=GREY, extra=(2,)
     ),
 }
@@ -218,6 +219,12 @@ def test_a_strip_that_does_not_unpack_makes_a_tiff_unreadable(tmp_path: Path, co
     middle = 8 + sum(map(len, Tiff(compression=compression).parts(samples))) // 2
     damaged = whole[:middle] + b"\xff" * 400 + whole[middle + 400 :]
     assert refused(tmp_path, damaged) == "damaged or cut short"
+
+
+def test_a_bigtiff_of_the_other_byte_order_is_refused_by_its_name(tmp_path: Path) -> None:
+    raw = io.BytesIO()
+    tifffile.imwrite(raw, scene(HEIGHT, WIDTH, 3, 8), bigtiff=True, byteorder=">", photometric="rgb")
+    assert refused(tmp_path, raw.getvalue()) == "a big-endian BigTIFF, which is not read"
 
 
 def test_of_several_pages_the_first_is_taken_and_that_is_said(tmp_path: Path) -> None:
@@ -281,6 +288,12 @@ def test_a_palette_of_a_png_is_looked_up_with_its_transparency(tmp_path: Path, b
     found = decoded(tmp_path, Png(bits=bits, colour="palette", chunks=chunks).of(indices))
     colours[0] = 0
     np.testing.assert_array_equal(found.pixels, colours[indices[:, :, 0]])
+
+
+@pytest.mark.parametrize(("colours", "reason"), [(0, "no palette"), (9, "shorter than its pixels need")])
+def test_a_palette_that_lacks_colours_is_damage(tmp_path: Path, colours: int, reason: str) -> None:
+    chunks = ((b"PLTE", bytes(3 * colours)),) if colours else ()
+    assert reason in refused(tmp_path, Png(colour="palette", chunks=chunks).of(scene(HEIGHT, WIDTH, 1, 8)))
 
 
 @pytest.mark.parametrize("damage", ["a bit of the pixels", "zeros from the middle on", "the end is missing"])
@@ -380,20 +393,36 @@ def test_a_bmp_of_another_kind_is_refused_by_its_name(tmp_path: Path) -> None:
     """Ten bits a channel."""
     whole = bytearray(Bmp(header_bytes=108).of(scene(HEIGHT, WIDTH, 4, 8)))
     whole[54:66] = struct.pack("<3I", 0x3FF00000, 0xFFC00, 0x3FF)
-    assert refused(tmp_path, whole) == "a BMP of a kind that is not read"
+    assert refused(tmp_path, whole) == "an unsupported kind of BMP"
 
 
 @pytest.mark.parametrize(
-    "writer", [Bmp(header_bytes=108), Bmp(header_bytes=124), Png(colour="rgb alpha"), Tiff(extra=(2,)), Tiff()]
+    "writer",
+    [
+        *(Bmp(header_bytes=108), Bmp(header_bytes=124), Png(colour="rgb alpha")),
+        *(Tiff(extra=(2,)), Tiff(extra=(1,)), Tiff(extra=(1,), orientation=6), Tiff()),
+    ],
 )
 def test_alpha_that_is_0_everywhere_is_no_alpha_and_is_counted(tmp_path: Path, writer: Bmp | Png | Tiff) -> None:
     samples = scene(HEIGHT, WIDTH, 4, 8)
     samples[:, :, 3] = 0
     found = decoded(tmp_path, writer.of(samples))
-    np.testing.assert_array_equal(found.pixels, samples[:, :, :3])
+    turn = TURNS[writer.orientation if isinstance(writer, Tiff) else 1]
+    np.testing.assert_array_equal(found.pixels, turn(samples[:, :, :3]))
     assert quality.oddities(found) == ("transparent",)
     samples[5, 5, 3] = 255  # then it is alpha, and nearly all is black
     assert quality.oddities(decoded(tmp_path, writer.of(samples))) == ("flat", "black", "transparent")
+
+
+def test_alpha_that_is_0_everywhere_and_multiplied_already_is_no_alpha(tmp_path: Path) -> None:
+    deep, grey = scene(HEIGHT, WIDTH, 4, 16), scene(HEIGHT, WIDTH, 2, 8)
+    deep[:, :, 3] = grey[:, :, 1] = 0
+    found = decoded(tmp_path, Tiff(bits=16, extra=(1,)).of(deep))
+    np.testing.assert_allclose(found.pixels, deep[:, :, :3] / 257, atol=1)
+    found = decoded(tmp_path, Tiff(photometric=GREY, extra=(1,)).of(grey))
+    np.testing.assert_array_equal(found.pixels, np.repeat(grey[:, :, :1], 3, 2))
+    planes = Tiff(bits=16, extra=(1,), planar=True).of(deep)
+    assert refused(tmp_path, planes) == "colours in separate planes under an alpha that is 0 everywhere"
 
 
 # --- JPEG ----------------------------------------------------------------------------------------------------------
@@ -506,7 +535,14 @@ def test_the_first_picture_of_a_file_of_several_jpegs_is_taken(tmp_path: Path) -
 def test_a_jpeg_of_12_bits_is_refused_by_its_name(tmp_path: Path) -> None:
     data = bytearray(jpeg(photograph()))
     data[data.index(b"\xff\xc0") + 4] = 12
-    assert refused(tmp_path, bytes(data)) == "a JPEG of 3 x 12 bits, which is not read"
+    assert refused(tmp_path, bytes(data)) == "a JPEG of 3 x 12 bits, which is not supported"
+
+
+def test_a_jpeg_that_states_its_height_at_its_end_is_refused_by_its_name(tmp_path: Path) -> None:
+    data = bytearray(jpeg(photograph()))
+    begin = data.index(b"\xff\xc0") + 5
+    data[begin : begin + 2] = b"\0\0"
+    assert "height at its end" in refused(tmp_path, bytes(data))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "YCbCr"])

@@ -12,17 +12,9 @@ import pytest
 from PIL import Image
 
 from site_agent import images
-from site_agent.images import (
-    AHEAD,
-    PIXELS_MAX,
-    SIDE_MIN_PX,
-    Pixels,
-    UnreadableError,
-    each,
-    picture,
-    pixel_digest,
-    square,
-)
+from site_agent.images import AHEAD, PIXELS_MAX, SIDE_MIN_PX, each, picture, pixel_digest, square
+from site_agent.samples import Pixels
+from site_agent.unreadable import UnreadableError
 
 RED, BLACK, WHITE = (255, 0, 0), (0, 0, 0), (255, 255, 255)
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from fedcervix.errors import ModelError, StorageError
-from site_agent import dataset, leak_guard, models
+from site_agent import classifiers, dataset, leak_guard, models
 from site_agent.collection import Image
 from site_agent.commands.pretrain import seen_by
 from site_agent.comparable import comparable
@@ -228,6 +228,16 @@ def test_renamed_women_are_known_by_their_pictures(clinic: Site) -> None:
     clinic.write_manifest([(i, p.removeprefix("woman-"), label, s) for i, p, label, s in clinic.rows()])
     with pytest.raises(ModelError, match="10 women of the test part were used to train model ssl"):
         clinic.train("finetune", "--start", "ssl")
+
+
+def test_a_start_that_is_refused_costs_no_classifier_of_another_start(clinic: Site) -> None:
+    clinic.train("pretrain")
+    clinic.train("finetune")
+    before = classifiers.read(clinic.home.folder / "classifiers" / "random").provenance
+    rotated(clinic)
+    with pytest.raises(ModelError, match="used to train model ssl"):
+        clinic.train("finetune")
+    assert classifiers.read(clinic.home.folder / "classifiers" / "random").provenance == before
 
 
 def test_a_federations_model_is_guarded_as_well(clinic: Site) -> None:

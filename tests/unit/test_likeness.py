@@ -7,8 +7,8 @@ import pytest
 from PIL import Image, ImageFilter
 
 from fedcervix.errors import DataError
-from site_agent.images import Pixels
 from site_agent.likeness import Copy, Leak, Sighting, alike, compare
+from site_agent.samples import Pixels
 from site_agent.thumbnails import thumbnail
 
 

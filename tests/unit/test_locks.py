@@ -56,7 +56,7 @@ def test_a_file_system_without_locks_is_named(tmp_path: Path, number: int) -> No
     for ask in (lambda: is_held(tmp_path / "lock", flock=refusing(number)), lambda: hold(tmp_path, number)):
         with pytest.raises(StorageError) as caught:
             ask()
-        assert caught.value.what.startswith(f"this file system gives no locks ({os.strerror(number)})")
+        assert caught.value.what.startswith(f"this file system does not support locks ({os.strerror(number)})")
         assert "local disk" in caught.value.next_step
         assert caught.value.exit_code == 8
 
@@ -85,4 +85,4 @@ def test_a_home_on_such_a_file_system_ends_with_eight(tmp_path: Path, home: type
         text=True,
         check=True,
     )
-    assert done.stdout.startswith("this file system gives no locks (No locks available)")
+    assert done.stdout.startswith("this file system does not support locks (No locks available)")

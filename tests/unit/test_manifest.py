@@ -157,7 +157,8 @@ def test_the_delimiter_is_the_one_that_makes_the_required_columns_appear() -> No
 
 def test_a_file_that_ends_within_a_line_is_refused_where_cells_are_missing() -> None:
     assert (
-        "line 3: the file ends within it (2 of 3 cells)" in refusal("image,patient,label\n1.jpg,001,1\n2.jpg,00").what
+        "line 3: the file ends in this line (2 of 3 cells)"
+        in refusal("image,patient,label\n1.jpg,001,1\n2.jpg,00").what
     )
     assert parse(PLAIN.rstrip("\n"), "images.csv").rows == ROWS
 

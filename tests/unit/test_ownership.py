@@ -43,7 +43,7 @@ def test_a_closed_folder_is_named_with_its_owner_and_the_user_who_asks(tmp_path:
             read_toml(home / "file")
     for error in (caught.value, configured.value):
         assert error.cause == f"{home} belongs to user root; this command runs as user {me}"
-        assert error.next_step == "give the same command as root, in a shell from: sudo -H -u root bash"
+        assert error.next_step == "run the same command as root, in a shell from: sudo -H -u root bash"
 
 
 @root

@@ -188,7 +188,7 @@ def test_the_same_residual_gives_the_same_bits_again(tmp_path: Path) -> None:
 def test_a_residual_of_another_model_is_refused(tmp_path: Path) -> None:
     ends = int8(tmp_path, model_of(1.0, 2.0))
     write_tensors(tmp_path / "other", {"residual": np.zeros(3, np.float32)})
-    with pytest.raises(StorageError, match="is not what the rounding"):
+    with pytest.raises(StorageError, match="is not the rounding"):
         ends.send(model_of(1.0, 2.5), Feedback(tmp_path / "other", tmp_path / "after"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,6 @@ from PIL import Image as Pillow
 from fedcervix.errors import ModelError
 from fedcervix.weights import digest_file
 from site_agent import classifiers, dataset, leak_guard
-from site_agent.cells import path_of
 from site_agent.cli import cli
 from site_agent.finetune import Finetuned, build_classifier
 from site_agent.finetune import predict as score
@@ -119,6 +119,16 @@ def test_a_folder_that_may_not_be_listed_has_a_row(home: SiteHome, tmp_path: Pat
     }
 
 
+def named_by(cell: str) -> str:
+    """Return the path that stands in a cell, as a reader of the file would."""
+    raw = re.sub(
+        rb"\\(?:\\|x([0-9a-f]{2}))",
+        lambda found: bytes.fromhex(found[1].decode()) if found[1] else b"\\",
+        cell.encode(),
+    )
+    return os.fsdecode(raw)
+
+
 def test_any_name_can_be_read_back_and_none_is_a_formula(
     home: SiteHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,7 +140,7 @@ def test_any_name_can_be_read_back_and_none_is_a_formula(
     done = CliRunner().invoke(cli, ["--home", str(home.folder), "predict", "random", "--", *named])
     assert done.exit_code == 0, done.output
     cells = [row["image"] for row in rows(Path("predictions.csv"))]
-    assert [os.path.normpath(path_of(cell)) for cell in cells] == named
+    assert [os.path.normpath(named_by(cell)) for cell in cells] == named
     assert cells[0] == r"b_\xe9.png"
     assert not [cell for cell in cells if cell[0] in "=+-@" or not cell.isprintable()]
     assert all(row["probability_of_case"] for row in rows(Path("predictions.csv")))
@@ -145,6 +155,29 @@ def test_an_earlier_result_is_kept_unless_asked(home: SiteHome, tmp_path: Path) 
     assert len(rows(out)) == 1
     assert out.stat().st_mode & 0o777 == 0o600
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "p.csv"]
+
+
+def test_no_picture_and_no_device_is_replaced_even_when_asked(home: SiteHome, tmp_path: Path) -> None:
+    picture = save(tmp_path / "in" / "a.png")
+    before = picture.read_bytes()
+    assert code(run(home, tmp_path / "in", "--out", picture, "--force")) == 8
+    assert code(run(home, picture, "--out", os.devnull, "--force")) == 8
+    assert (picture.read_bytes(), Path(os.devnull).is_char_device()) == (before, True)
+
+
+def test_a_classifier_that_is_not_there_is_said_so_with_those_that_are(home: SiteHome, tmp_path: Path) -> None:
+    words = ["--home", str(home.folder), "predict", "rendom", str(save(tmp_path / "a.png"))]
+    error = CliRunner().invoke(cli, words).exception
+    assert isinstance(error, ModelError)
+    assert (error.what, error.cause) == ("there is no classifier rendom", "the classifiers here: random")
+
+
+def test_labels_and_splits_of_a_manifest_of_new_images_are_not_looked_at(home: SiteHome, tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    (tmp_path / "m.csv").write_text("image,patient,label,splits\na.png,P1,unknown,test\n")
+    out = tmp_path / "p.csv"
+    assert code(run(home, tmp_path / "a.png", "--out", out, "--manifest", tmp_path / "m.csv")) == 0
+    assert [row["patient"] for row in csv.DictReader(out.open())] == ["P1"]
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_anything_is_scored(home: SiteHome, tmp_path: Path) -> None:
@@ -166,7 +199,7 @@ def test_the_probabilities_are_those_of_evaluate(home: SiteHome, tmp_path: Path)
     """And each row says by which classifier and threshold, whose picture it is, and whether it was trained on."""
     out, collection = tmp_path / "p.csv", dataset.open_collection(home)
     test = dataset.labelled(home, collection, SMALL, "test")
-    [stored] = classifiers.all_classifiers(home)
+    [stored] = classifiers.found(home)[0]
     evaluated = score(stored.build(), test.pixels, device=CPU)
     done = run(home, collection.folder, "--out", out)
     found = {Path(row["image"]).name: row for row in rows(out)}

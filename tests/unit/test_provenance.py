@@ -10,6 +10,7 @@ import pytest
 
 from fedcervix.errors import ModelError
 from fedcervix.plan import ClassifierRecipe, Recipe
+from fedcervix.profiles import PROFILES
 from site_agent.provenance import Again, KeptModel, Provenance, Start, check, differences, headline, reservations
 from tests.unit.provenances import DATA, SMALL, provenance
 
@@ -88,6 +89,15 @@ def test_a_newer_run_of_another_mode_is_refused_as_well() -> None:
     assert error.what == "the newest model is of run ring, and no classifier was fine-tuned from it"
 
 
+def test_a_set_of_its_own_may_be_without_a_federated_classifier() -> None:
+    """`finetune --start trial --name second`, `evaluate --set second`: compared among themselves."""
+    check([RANDOM, SSL], MODELS, DATA, again=dataclasses.replace(AGAIN, name="second"))
+    refused(RANDOM, SSL, models=MODELS)
+    newer = [*MODELS, kept("PPFSSL_NHS", "ring", "ring")]
+    with pytest.raises(ModelError, match="no classifier was fine-tuned from it"):
+        check([RANDOM, ONE], newer, DATA, again=dataclasses.replace(AGAIN, name="second"))
+
+
 def test_the_headline_is_of_the_newest_run_and_not_of_the_last_in_the_table() -> None:
     """Run 1 a ring's, run 2 a server's: PPFSSL stands last in the paper's order, and is the older one."""
     models = [kept("PPFSSL_NHS", "ring", "ring"), kept("CSFSSL", "one", "one")]
@@ -108,13 +118,29 @@ def test_on_request_an_older_run_is_evaluated_and_the_newer_one_named() -> None:
     assert refused(RANDOM, ONE, models=models, run="three").next_step == "site-agent history"
 
 
-def test_starts_of_different_recipes_seeds_and_images_are_said() -> None:
+def test_starts_of_different_recipes_and_images_are_said() -> None:
     other = Start(name="one", weights="one", recipe=OTHER, seed=5, run="one", images="b")
-    told = differences([provenance("SSL", start("ssl", images="a")), provenance("CSFSSL", other)], MODELS)
-    assert told == (
+    compared = [provenance("SSL", start("ssl", images="a")), provenance("CSFSSL", other)]
+    assert differences(compared, MODELS) == (
         "SSL and CSFSSL were pretrained with different recipes: batch_images 8 and 16.",
-        "SSL and CSFSSL were pretrained with different seeds: 0 and 5.",
         "SSL and CSFSSL were pretrained on different images or splits of this site.",
+    )
+    assert reservations(compared, MODELS) == ("SSL and CSFSSL were pretrained with different seeds: 0 and 5.",)
+
+
+@pytest.mark.parametrize("settled", ["float32", "bfloat16"])
+def test_a_precision_that_the_site_settled_is_no_other_recipe(settled: Any) -> None:
+    """The profile `recommended` says auto. `pretrain` keeps what it settled, a federation's model the plan's word."""
+    planned = PROFILES["recommended"].recipe
+    assert planned.precision == "auto"
+    ours = provenance("SSL", start("ssl", recipe=dataclasses.replace(planned, precision=settled)))
+    assert differences([ours, provenance("CSFSSL", start("one", "one", planned))], MODELS) == ()
+
+
+def test_two_settled_precisions_are_two_recipes() -> None:
+    ours = provenance("SSL", start("ssl", recipe=dataclasses.replace(SMALL, precision="bfloat16")))
+    assert differences([ours, ONE], MODELS) == (
+        "SSL and CSFSSL were pretrained with different recipes: precision bfloat16 and float32.",
     )
 
 

@@ -48,6 +48,8 @@ def in_the_middle(size: int) -> Pixels:
         (rows_of(0, slice(0, HEIGHT // 2)), ("half-empty",)),  # a BMP is written from its bottom
         (rows_of(128, slice(HEIGHT - HEIGHT // 8 + 1, None)), ()),
         (rows_of(128, slice(100, 200)), ()),
+        (rows_of(128, slice(HEIGHT // 2, None)).transpose(1, 0, 2), ("half-empty",)),  # turned by its orientation
+        (np.rot90(rows_of(0, slice(HEIGHT // 2, None))), ("half-empty",)),
     ],
 )
 def test_flat_black_and_half_empty_pictures_are_told(pixels: Pixels, expected: tuple[str, ...]) -> None:

@@ -39,7 +39,8 @@ from tests.unit.provenances import provenance
 from tests.unit.site_reports import bare, comparison, embedding_map, evaluation, predictions, report
 
 NOW = datetime(2026, 11, 29, 17, 27, 55, tzinfo=UTC)
-ATTACK = '"><script src="http://evil.example/x.js"></script><img src=x onerror=alert(1)>'
+TURNED = "\u202e\x1b[2J\x9b"
+ATTACK = f'{TURNED}"><script src="http://evil.example/x.js"></script><img src=x onerror=alert(1)>'
 
 
 class Elements(HTMLParser):
@@ -138,6 +139,7 @@ def test_names_from_outside_cannot_become_markup(where):
     }[where]
     written = render(bare(**changes))
     assert "evil.example" in written, "the name is shown"
+    assert not {*TURNED} - {*"[2J"} & {*written}, "and turns nothing"
     assert "<script" not in written
     assert "onerror" not in {name for _, attributes in Elements(written).found for name in attributes}
 

@@ -72,7 +72,7 @@ def test_done_again_it_is_the_same(here: BlobStore, packing: Packing) -> None:
 
 def test_a_residual_that_is_gone_is_not_taken_for_none(here: BlobStore) -> None:
     base, exact = keep(here, [1.0]), keep(here, [1.1])
-    with pytest.raises(StorageError, match="is gone"):
+    with pytest.raises(StorageError, match="is missing"):
         rounded(here, "int8", base, exact, "c" * 64)
 
 

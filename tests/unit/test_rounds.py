@@ -654,7 +654,7 @@ def test_ppfssl_a_silent_holder_is_passed_over_and_comes_in_again_in_the_next_cy
     run = after(run, SiteSilent(B, 100.0))
     assert instruction(run, C) == Task("run", TaskKind.TRAIN, 1, digest("ada1"))
     run = after(run, SiteAttached(B, 110.0))
-    assert instruction(run, B) == Stand("round 1 was closed without this site; it comes in again in the next")
+    assert instruction(run, B) == Stand("round 1 was closed without this site; it takes part again in the next round")
     run = all_trained(run, (C,))
     run = all_scored(run, {A: 1.0, B: 1.0, C: 1.0})
     run = all_trained(run, (A,))

@@ -61,7 +61,7 @@ def test_a_task_said_twice_is_the_same_work() -> None:
 
 def test_a_result_that_was_finished_while_the_line_was_down_is_delivered_later() -> None:
     session = finished(cut(instructed(Session("ada"), TRAIN)), UPDATE)
-    assert duty(session) == Rest("the coordinator is away; the result of round 1 is kept and will be told")
+    assert duty(session) == Rest("the coordinator is away; the result of round 1 is kept and will be sent")
     assert duty(attached(session)) == Deliver(UPDATE)
     assert duty(instructed(session, WAIT)) == Deliver(UPDATE)
     assert duty(instructed(session, TRAIN)) == Deliver(UPDATE)

@@ -53,7 +53,7 @@ def test_a_recipe_file_that_is_not_there_is_not_called_a_missing_home(home: Site
 def test_a_table_copied_from_coordinator_toml_is_explained(home: SiteHome, tmp_path: Path, table: str) -> None:
     file = tmp_path / "recipe.toml"
     file.write_text(f"[{table}]\nwidth = 8\n")
-    with pytest.raises(ConfigError, match="stand at its top"):
+    with pytest.raises(ConfigError, match="the keys are at the top"):
         setting(home, None, file, None)
 
 
@@ -69,7 +69,7 @@ def test_keys_without_effect_are_named(home: SiteHome, capsys: pytest.CaptureFix
     home.config_file.write_text(home.config_file.read_text() + "processes = 2\n")
     machine_of(home, Recipe(proximal=0.1))
     assert "processes = 2 is for federated training" in (said := capsys.readouterr().err)
-    assert "proximal = 0.1 does nothing here" in said
+    assert "proximal = 0.1 has no effect here" in said
 
 
 def test_a_model_that_will_find_no_room_is_not_trained(tmp_path: Path) -> None:

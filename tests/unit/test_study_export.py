@@ -228,7 +228,7 @@ def test_what_holds_no_model_says_so(study: Path, tmp_path: Path):
     with pytest.raises(ModelError, match="holds no model"):
         find(tmp_path)
     other = next(r for r in Finished.read(study).cells.values() if r.cell.start == "random")
-    with pytest.raises(ModelError, match="has no weights any more"):
+    with pytest.raises(ModelError, match="has no weights"):
         find(records.cell_folder(study, other.key))
 
 

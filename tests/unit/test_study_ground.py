@@ -176,7 +176,7 @@ def test_a_womans_two_identifiers_at_one_site_keep_those_of_another_together(
     lines = manifest.read_text().splitlines()
     respelt = [line.replace(",alts-0", ",ALTS ") if "-1.png" in line else line for line in lines]
     manifest.write_text("\n".join(respelt) + "\n")
-    [note] = ground().notes
+    [note] = ground().remarks
     assert note.startswith("alts: 10 identifiers written in several ways")
     assert "ALTS 0 = alts-00" in note
     nhs = {i.patient: i.split for i in found(tmp_path, "nhs").images}
@@ -195,7 +195,7 @@ def test_folds_test_every_labelled_woman_once(tmp_path: Path, ground: Callable[.
 def test_folds_do_not_divide_what_a_manifest_has_divided(tmp_path: Path, ground: Callable[..., Ground]) -> None:
     for site in SITES:
         collect(tmp_path / site, splits=given(site, "ttttvvvxxxtt"))
-    with pytest.raises(ConfigError, match="folds divides the women anew"):
+    with pytest.raises(ConfigError, match="folds divides the women again"):
         ground(3)
 
 

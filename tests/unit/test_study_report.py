@@ -21,7 +21,7 @@ from cervix_study.report.document import Code, Details, Table, Text, cells
 from cervix_study.report.markdown import blocks_text, words
 from cervix_study.report.page import page as as_page
 from cervix_study.report.page import words as as_html
-from cervix_study.report.wording import difference, energy, listed, p_value, size
+from cervix_study.report.wording import difference, energy, listed, often, p_value, size
 from cervix_study.tested import Finished
 from site_agent.intervals import Estimate
 from tests.unit.synthetic_study import Synthetic, write
@@ -285,13 +285,14 @@ def test_the_papers_own_numbers_are_tested_only_on_request(few: Findings):
     assert "What the paper's own numbers can carry" not in as_page(compose(few))
 
 
-ATTACK = '"><script>alert(1)</script><img src=x onerror=alert(1)> | `x` [a](http://evil)'
+ATTACK = '\u202e\x1b"><script>alert(1)</script><img src=x onerror=alert(1)> | `x` [a](http://evil)'
 
 
 def test_names_from_outside_cannot_become_markup(findings: Findings):
     study = dataclasses.replace(findings.study, configuration=ATTACK, failed={"k": ATTACK}, host=ATTACK)
     source = as_page(compose(dataclasses.replace(findings, study=study)))
     assert "<script" not in source
+    assert not {"\u202e", "\x1b"} & {*source}
     assert "onerror" not in {name for _, attributes in Elements(source).found for name in attributes}
 
 
@@ -324,3 +325,13 @@ def test_blocks_as_markdown():
 )
 def test_how_numbers_are_written(made, text_):
     assert made == text_
+
+
+def test_a_share_of_few_women_is_no_more_precise_than_they_allow(text: str):
+    assert (often(0.768, 11), often(0.768, 150)) == ("77 %", "76.8 %")
+    assert not re.search(r"\d\.\d % of the time", text)
+
+
+def test_a_setting_without_a_value_is_called_unset(text: str):
+    assert "`quorum = unset`" in text
+    assert "None`" not in text

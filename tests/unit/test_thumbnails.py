@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from site_agent.images import Pixels
 from site_agent.likeness import alike
+from site_agent.samples import Pixels
 from site_agent.surround import scene_box
 from site_agent.thumbnails import thumbnail
 from tests.unit.scenes import compressed, cropped, field, framed, halved, scene

@@ -59,12 +59,12 @@ def table(stories: Iterable[Story]) -> str:
 @click.command()
 @click.option("--kills", default=200, show_default=True, help="How many, in each mode.")
 @click.option("--mode", type=click.Choice(list(MODES)), default="both", show_default=True)
-@click.option("--seed", default=0, show_default=True, help="Of the schedules.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the schedules.")
 @click.option("--only", type=int, help="This one federation, by its number.")
 @click.option("--show", is_flag=True, help="Print each schedule.")
 @click.option("--scenario", type=click.Choice(["chaos", "cut", "recovery", "slow"]), default="chaos", show_default=True)
 @click.option("--seconds", default=360.0, show_default=True, help="How long the network is cut.")
-@click.option("--folder", type=click.Path(path_type=Path), help="Where to work. Default: a temporary folder, kept.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Folder to work in. Default: a temporary folder, kept.")
 def main(
     kills: int,
     mode: str,
