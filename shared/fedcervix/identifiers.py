@@ -53,6 +53,8 @@ PICTURES_FROM = 10
 TIMES_MEDIAN_FROM = 5
 
 _SHEET_ERROR = re.compile(r"#\D*(/0 ?!?)?|err:\d{3}")
+_TWO_LETTERS = re.compile(r"[^\W\d]\s?/\s?[^\W\d]\.?")
+"""N/A, S/N, n/i: a word for a missing value in any language"""
 _SHORTENED = re.compile(r"\d+([.,]\d+)?e\+\d{1,3}|\d[.,]\d+e\d{1,3}")
 _AS_TEXT = re.compile(r"=\"(.*)\"|'(.*)")
 _WHOLE_NUMBER = re.compile(r"(\d+)[.,]0+")
@@ -86,7 +88,7 @@ class Doubt:
 def complaint(identifier: str) -> str | None:
     """Return why a text is no woman's identifier, or None."""
     text = plain(identifier)
-    if is_missing(text) or _SHEET_ERROR.fullmatch(text):
+    if is_missing(text) or _SHEET_ERROR.fullmatch(text) or _TWO_LETTERS.fullmatch(text):
         return "stands for a missing identifier"
     return "is a number that a spreadsheet shortened: its digits are lost" if _SHORTENED.fullmatch(text) else None
 

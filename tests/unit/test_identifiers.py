@@ -59,7 +59,9 @@ def test_every_identifier_is_in_one_set_at_most_and_the_order_is_of_no_account(n
     assert written_alike(reversed(names)) == sets
 
 
-@pytest.mark.parametrize("name", ["P1", "0", "7", "na-12", "#12", "#A1", "12E4", "7e-4", "nhs-0001", "Nana", "1.2"])
+@pytest.mark.parametrize(
+    "name", ["P1", "0", "7", "na-12", "#12", "#A1", "A/1", "AB/C", "12E4", "7e-4", "nhs-0001", "Nana", "1.2"]
+)
 def test_what_is_an_identifier(name: str) -> None:
     assert complaint(name) is None
 
@@ -80,6 +82,7 @@ def test_what_is_an_identifier(name: str) -> None:
         *("#\u00a1DIV/0!", "#DIV/0 !", "# n/a"),
         *("ND", "n.d.", "s/d", "sin dato", "Sin informaci\u00f3n", "n\u00e3o informado", "NAO INFORMADO", "sem id"),
         *("k.A.", "o. A.", "nicht verf\u00fcgbar", "non renseign\u00e9e", "N.R.", "non disponibile", "An\u00f4nimo"),
+        *("S/N", "n/i", "N/C"),
         *("Vac\u00edo", "vuoto", "nvt", "desconhecido", "ignota", "manquant"),
     ],
 )
