@@ -12,7 +12,7 @@ help:
 	@echo "make demo    two institutions federate over TLS on this machine, with reports (MODE=, START=, SITES=, WOMEN=)"
 	@echo "make study   the paper's comparison in miniature, on phantoms"
 	@echo "make test    all tests"
-	@echo "make lint    ruff, mypy, and a check that the generated code fits protos/"
+	@echo "make lint    ruff, mypy, and pip-audit where the network allows"
 	@echo "make proto   generate shared/fedcervix/wire from protos/"
 	@echo "make soak    100,000 simulated federations (HISTORIES=, SEED=)"
 	@echo "make chaos   real federations whose processes are killed, frozen, cut off and filled up (KILLS=, SEED=, MODE=)"
@@ -39,6 +39,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m tests.audit
 
 proto: $(READY)
 	$(BIN)/python -m grpc_tools.protoc -Ifedcervix/wire=protos --python_out=shared --pyi_out=shared protos/federation.proto

@@ -5,7 +5,8 @@
 Women are made up: each sends one image, or one to four. A score is her class, plus something of her own, plus something
 of the image; `alike` is her own part of the variance. The truth is then known in closed form: AUC, and recall,
 precision, F1 and accuracy at a fixed threshold. Two classifiers are equally good; their scores correlate by .6, on the
-woman's part and on the image's. In the last rows each is trained with several seeds, which are not equally good.
+woman's part and on the image's. In later rows each is trained with several seeds, which are not equally good; in the
+last rows the women are tested in folds. Where a fold holds only one woman of a class, no interval is printed.
 
 Three methods are measured on the same women. `ours` is what site report, study and card print
 (`site_agent.intervals`). `percentile` and `unstratified` are percentiles of a bootstrap by woman: with cases and
@@ -53,11 +54,14 @@ class Crowd:
     """trainings of each classifier"""
     apart: float = 0.0
     """standard deviation of the gap between cases and controls over trainings"""
+    folds: int = 1
+    """test parts; the women of a class are dealt to them in turn"""
 
     def __str__(self) -> str:
         images = "1" if self.images_max == 1 else f"1 to {self.images_max}, alike {self.alike:g}"
         seeds = f", {self.seeds} seeds" if self.seeds > 1 else ""
-        return f"{self.case_women} + {self.control_women} | {images}{seeds} | {self.auc:g}"
+        folds = f" in {self.folds} folds" if self.folds > 1 else ""
+        return f"{self.case_women} + {self.control_women}{folds} | {images}{seeds} | {self.auc:g}"
 
     @property
     def gap(self) -> float:
@@ -94,13 +98,31 @@ class Crowd:
         names = [f"{place:04d}" for place in owner]
         shared, alone = (rng.normal(size=(1 + 2 * self.seeds, count)) for count in (women, len(owner)))
         gaps = self.gap + self.apart * rng.normal(size=2 * self.seeds)
-        scored = []
+        scored: list[tuple[Scored, ...]] = []
         for number, gap in enumerate(gaps, 1):
             own, other = (CORRELATION**0.5 * z[0] + (1 - CORRELATION) ** 0.5 * z[number] for z in (shared, alone))
             scores = gap * labels + self.alike**0.5 * own[owner] + (1 - self.alike) ** 0.5 * other
-            scored.append(Scored.of(labels, scores, names, self.threshold))
-        first, second = scored[: self.seeds], scored[self.seeds :]
-        return {Part(seed): s for seed, s in enumerate(first)}, {Part(seed): s for seed, s in enumerate(second)}
+            scored.append(in_parts(Scored.of(labels, scores, names, self.threshold), self.folds))
+        return _trials(scored[: self.seeds]), _trials(scored[self.seeds :])
+
+
+def in_parts(scored: Scored, folds: int) -> tuple[Scored, ...]:
+    """Return the test images fold by fold; the women of each class are dealt to the folds in turn."""
+    part: dict[str, int] = {}
+    for case in (True, False):
+        women = dict.fromkeys(w for w, label in zip(scored.women, scored.labels, strict=True) if label == case)
+        part |= {woman: place % folds for place, woman in enumerate(women)}
+    parts = np.array([part[woman] for woman in scored.women])
+    return tuple(_only(scored, np.flatnonzero(parts == fold)) for fold in range(folds))
+
+
+def _only(scored: Scored, rows: npt.NDArray[np.intp]) -> Scored:
+    women = [scored.women[row] for row in rows]
+    return Scored.of(scored.labels[rows], scored.scores[rows], women, scored.threshold)
+
+
+def _trials(scored: Iterable[tuple[Scored, ...]]) -> Trials:
+    return {Part(seed, 0, fold): part for seed, parts in enumerate(scored) for fold, part in enumerate(parts)}
 
 
 @dataclass(slots=True)
@@ -192,14 +214,15 @@ def measure(crowd: Crowd, sims: int, *, draws: int, seed: int, method: Method = 
     return tallies
 
 
-def false_verdicts(case_women: int, control_women: int, sims: int, *, draws: int, seed: int) -> float:
+def false_verdicts(case_women: int, control_women: int, sims: int, *, draws: int, seed: int, folds: int = 1) -> float:
     """Return how often two classifiers are called different whose scores have nothing to do with anything."""
     called = 0
     for number in range(sims):
         rng = np.random.default_rng(derive(seed, "false-verdicts", number))
         labels = [1] * case_women + [0] * control_women
         women = [f"{place:04d}" for place in range(len(labels))]
-        starts = [{Part(0): Scored.of(labels, rng.normal(size=len(labels)), women)} for _ in range(2)]
+        crowds = (Scored.of(labels, rng.normal(size=len(labels)), women) for _ in range(2))
+        starts = [_trials([in_parts(scored, folds)]) for scored in crowds]
         drawn = draw(roster(starts), seed=number, draws=draws)
         one, two = (sample(start, drawn)["auc"] for start in starts)
         found: Estimate = drawn.estimate(one - two, DIFFERENCE)
@@ -215,6 +238,11 @@ SEEDS = tuple(Crowd(20, 60, 4, 0.6, 0.75, 0.7, seeds, apart) for seeds in (2, 3,
 """several trainings, which differ little, and much"""
 
 
+FOLDED = ((10, 40, 5), (20, 60, 5), (20, 60, 10), (10, 40, 10), (8, 40, 5), (15, 60, 10))
+"""case women, control women, folds: two case women or more in every fold, or in the last three a lone one"""
+FOLDS = tuple(Crowd(cases, controls, 4, 0.6, 0.75, 0.7, folds=folds) for cases, controls, folds in FOLDED)
+
+
 def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -226,7 +254,7 @@ def main() -> None:
     asked = parser.parse_args()
     sims = 50 if asked.quick else asked.sims
     cells = [Crowd(*size, *images, *level) for size, images, level in itertools.product(SIZES, IMAGES, LEVELS)]
-    cells = cells[:1] if asked.quick else [*cells, *SEEDS]
+    cells = cells[:1] if asked.quick else [*cells, *SEEDS, *FOLDS]
     print(f"| case + control women | images of each | AUC | method | {' | '.join(MEASURES)} | none (auc, recall) |")
     print("|" + "---|" * (5 + len(MEASURES)))
     for crowd in cells:
@@ -236,9 +264,9 @@ def main() -> None:
             none = f"{found['auc'].none / sims:.2f}, {found['recall'].none / sims:.2f}"
             print(f"| {crowd} | {title} | {shares} | {none} |", flush=True)
     print("\nVerdicts on scores that have nothing to do with the classes:")
-    for size in ((1, 1), (1, 3), (2, 10), *SIZES):
-        share = false_verdicts(*size, sims, draws=asked.draws, seed=asked.seed)
-        print(f"{size[0]} + {size[1]} women: {100 * share:.1f} %", flush=True)
+    for cases, controls, folds in (*((*size, 1) for size in ((1, 1), (1, 3), (2, 10), *SIZES)), *FOLDED):
+        share = false_verdicts(cases, controls, sims, draws=asked.draws, seed=asked.seed, folds=folds)
+        print(f"{cases} + {controls} women in {folds} test part(s): {100 * share:.1f} %", flush=True)
 
 
 if __name__ == "__main__":

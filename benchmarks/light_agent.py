@@ -63,10 +63,18 @@ def line(home: SiteHome) -> GrpcLink:
 def main() -> None:
     """Run one agent until its run is over."""
     home, model, rounds = SiteHome(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3])
-    site = home.certificate().identity.name
+    who = home.certificate().identity
+    site = who.name
     worker = LightWorker(home, int(site.removeprefix("site")) + 1, model, rounds)
     with home.locked(), contextlib.closing(line(home)) as link:
-        agent = Agent(home, site, link, worker, lambda _what, _values: None)  # type: ignore[arg-type]
+        agent = Agent(
+            home,
+            site,
+            link,
+            worker,  # type: ignore[arg-type]
+            lambda _what, _values: None,
+            federation=who.federation,
+        )
         print(agent.run())
 
 

@@ -71,7 +71,7 @@ class Comparison:
     others: Mapping[str, Estimate]
     """measure -> difference, of the rest: shown, not tested"""
     mcnemar_images: float | None
-    """p of accuracy; images taken for independent. Over seeds: twice the median. None with too few women"""
+    """p of accuracy; images taken for independent. Over seeds: twice the median. None where the women decide nothing"""
     mcnemar_women: float | None
     delong_images: float | None
     """p of AUC; images taken for independent, seeds taken as given. None as well where no variance can be told"""
@@ -84,7 +84,7 @@ def compare(
     """Return one comparison, not yet corrected; `sampled` holds every row by label. Site and profile follow."""
     one, two = sampled[first.label], sampled[second.label]
     pairs = aligned(first.trials, second.trials)
-    classical = {} if drawn.roster.tested.too_few else _classical(pairs)
+    classical = {} if drawn.roster.tested.undecided else _classical(pairs)
     return Comparison(
         profile="",
         site="",

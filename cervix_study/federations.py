@@ -34,7 +34,8 @@ from coordinator.results import MODEL_FILE, RECORD_FILE
 from fedcervix.errors import EXIT_CODES, DataError, FedcervixError, StorageError, TrainingError
 from fedcervix.files import write_whole
 from fedcervix.rounds import Outcome
-from fedcervix.weights import digest_file, disk
+from fedcervix.storage import disk
+from fedcervix.weights import digest_file
 from site_agent.home import SiteHome
 from site_agent.spool import Spool
 

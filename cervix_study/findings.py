@@ -144,6 +144,8 @@ class SiteFindings:
     images: int
     cases: int
     """images of the class case"""
+    undecided: str
+    """why the test women decide nothing; empty where they may"""
     scores: tuple[Scores, ...]
     unfinished: tuple[str, ...]
     choices: tuple[Chosen, ...]

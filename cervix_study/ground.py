@@ -26,7 +26,8 @@ from fedcervix.errors import ConfigError, DataError
 from fedcervix.files import write_secret
 from fedcervix.manifest import Split
 from fedcervix.splits import Kept, Stratum, format_splits, stratum
-from fedcervix.weights import digest_file, disk
+from fedcervix.storage import disk
+from fedcervix.weights import digest_file
 from site_agent.collection import Collection, Image, digest_of, index, require
 from site_agent.home import SiteHome
 from site_agent.images import PIXELS_MAX, decode

@@ -115,6 +115,7 @@ def _judge_bench(finished: Finished, bench: Bench, draws: int) -> tuple[SiteFind
         case_women=tested.case,
         images=images,
         cases=cases,
+        undecided=tested.undecided,
         scores=tuple(_scores(row, sampled[row.label], drawn) for row in rows) if drawn else (),
         unfinished=bench.unfinished,
         choices=_choices(finished, bench),

@@ -33,7 +33,8 @@ from cervix_study.records import (
     write,
 )
 from fedcervix.errors import TrainingError
-from fedcervix.weights import disk, sync
+from fedcervix.storage import disk
+from fedcervix.weights import digest_file, sync
 from site_agent.checkpoints import Checkpoints
 
 SPENT_FILE = "spent.json"
@@ -108,7 +109,9 @@ def _federated(bench: Bench, cell: Cell, making: Path, meter: Meter, _keeping: K
 
 
 def _classifier(bench: Bench, cell: Cell, making: Path, _meter: Meter, _keeping: Keeping) -> Made:
-    return Made({"classifier": classifiers.train(bench, cell, making)})
+    starts = [digest_file(bench.places.cell(key) / MODEL_FILE) for key in cell.inputs]
+    details = {"start_sha256": starts[0]} if starts else {}
+    return Made({"classifier": classifiers.train(bench, cell, making)}, details)
 
 
 def _site_probe(bench: Bench, cell: Cell, _making: Path, _meter: Meter, _keeping: Keeping) -> Made:

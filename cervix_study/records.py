@@ -252,7 +252,8 @@ class Provenance:
     """of each process"""
     versions: dict[str, str]
     details: dict[str, Any] = field(default_factory=dict)
-    """federations: run, plan_digest, outcome's reason, processes. Other cells: nothing yet"""
+    """federations: run, plan_digest, outcome's reason, processes. Classifiers: start_sha256, of the weights that they
+    started from, where these are another cell's"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ from site_agent.evaluate import Evaluation, evaluate
 from site_agent.home import SiteHome
 from site_agent.models import CervixModel
 from site_agent.provenance import Provenance, recipe_digest
-from site_agent.report_store import RESULTS_FILE, all_reports
+from site_agent.report_store import all_reports
 from site_agent.runs import federation_of
 
 ModelKind = Literal["cervix model", "classifier"]
@@ -183,7 +183,7 @@ def _leaks(data: Data, sites: Iterable[str]) -> dict[str, int]:
 def _judged(study: Path, record: CellRecord, cells: Mapping[str, CellRecord]) -> Iterable[Judged]:
     """Yield the test of a classifier, or of the opened ones that begin from a cervix model with all labels."""
     opened = {found.key for found in records.read_selection(study).opened}
-    own = [record] if record.classifier else [r for r in cells.values() if record.key in r.cell.inputs]
+    own = [record] if record.classifier else [r for r in cells.values() if _began_from(r, record)]
     for found in own:
         plain = found.cell.control == "none" and found.cell.label_fraction == 1
         if found.classifier and found.key in opened and (plain or found is record):
@@ -199,6 +199,12 @@ def _judged(study: Path, record: CellRecord, cells: Mapping[str, CellRecord]) ->
                     seed=0,
                 ),
             )
+
+
+def _began_from(found: CellRecord, encoder: CellRecord) -> bool:
+    """Say whether a cell began from these very weights: the encoder may have been trained again since."""
+    weights = encoder.encoder.model if encoder.encoder else ""
+    return encoder.key in found.cell.inputs and found.provenance.details.get("start_sha256") == weights
 
 
 def _predictability(record: CellRecord, cells: Mapping[str, CellRecord]) -> float | None:
@@ -333,14 +339,14 @@ def _site_results(folder: Path, belongs: Callable[[Provenance], bool]) -> Iterab
 
     A report that cannot be read, or does not say what its numbers belong to, counts for nothing.
     """
-    from site_agent.report import parse  # with what draws figures
+    from site_agent.report import read  # with what draws figures
 
     home, told = _home_of(folder), set[str]()
     for place in reversed(all_reports(home.reports) if home else []):
-        with contextlib.suppress(FedcervixError, OSError, ValueError):
-            found = parse((place / RESULTS_FILE).read_text("utf-8"))
+        with contextlib.suppress(FedcervixError):
+            found = read(place)
             scores = {evaluation.name: evaluation for evaluation in found.evaluations}
             for one in found.provenance:
                 if belongs(one) and one.weights not in told and one.label in scores:
                     told.add(one.weights)
-                    yield Judged(str(found.everything["site"]), scores[one.label])
+                    yield Judged(found.site, scores[one.label])

@@ -41,6 +41,7 @@ from cervix_study.selection import choose, to_open
 from cervix_study.settings import Asked
 from cervix_study.tasks import Done, Failed, Progress, Task, Work
 from fedcervix.errors import FedcervixError
+from fedcervix.printable import printable_lines
 
 NO_FOLD = "-"
 
@@ -195,8 +196,8 @@ class Running:
         self._note("running")
 
     def _log(self, told: Failed) -> None:
-        with (self.places.logs / "failures.log").open("a") as out:
-            out.write(f"{host.now()} {told.task.key} {named(told.task.cell)}\n{told.trace}\n")
+        with (self.places.logs / "failures.log").open("a", errors="backslashreplace") as out:
+            out.write(printable_lines(f"{host.now()} {told.task.key} {named(told.task.cell)}\n{told.trace}\n"))
 
     def _give_up(self, waiting: list[Task]) -> None:
         lost = tasks.hopeless(waiting, self.failed)

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from cervix_study.estimate import duration
 from cervix_study.naming import named
 from cervix_study.records import CellRecord
 from cervix_study.tasks import Task
+from fedcervix.printing import console
 
 PLAIN_S = 60.0
 """in a log file, at most one line of progress within a cell in this time"""
@@ -23,7 +23,7 @@ class Screen:
     """Draws what happens. Close it before anything else is printed."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console = Console(file=sys.stderr, highlight=False)
+        self._console = console(file=sys.stderr, highlight=False)
         self._clock = clock
         self._bar: Progress | None = None
         self._rows: dict[str, TaskID] = {}
@@ -32,7 +32,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Print a line."""
-        self._console.print(f"{time.strftime('%H:%M:%S')}  {text}", markup=False, soft_wrap=True)
+        self._console.print(f"{time.strftime('%H:%M:%S')}  {text}", soft_wrap=True)
 
     def reading(self, what: str, done: int, of: int) -> None:
         """Show how far images are read or drawn."""
@@ -82,7 +82,7 @@ class Screen:
 
     def _draw(self, row: str, what: str, done: int, of: int, unit: str) -> None:
         if self._bar is None:
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"))
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[count]}"))
             self._bar = Progress(*columns, console=self._console, transient=True)
             self._bar.start()
         count = f"{done:,}/{of:,} {unit}"

@@ -29,12 +29,14 @@ from fedcervix.address import Address
 from fedcervix.allocator import share_memory_among_threads
 from fedcervix.blobs import BlobStore
 from fedcervix.commandline import is_named
-from fedcervix.errors import ConfigError, RunError
+from fedcervix.errors import ConfigError, RunError, StorageError
 from fedcervix.events import SiteRevoked
 from fedcervix.files import write_secret
 from fedcervix.journal import Journal, RunRecord
 from fedcervix.log import logger
+from fedcervix.ownership import open_to_others
 from fedcervix.plan import Mode, differences
+from fedcervix.printing import say
 from fedcervix.rounds import Outcome
 from fedcervix.storage import disk
 from fedcervix.wire import federation_pb2 as wire
@@ -50,9 +52,9 @@ def init(home: Home, folder: Path | None, name: str, advertise: str, bind: str, 
     roster = tuple(site.strip() for site in sites.split(",") if site.strip())
     told = Founding(name=name, advertise=advertise, bind=bind or _bind(advertise), sites=roster, profile=profile)
     create(home, told, datetime.now(UTC))
-    click.echo(f"made {home.folder}: federation {name}, sites {', '.join(roster)}, profile {profile}")
-    click.echo(f"back up {home.key_file('authority.key')}: it signs every certificate of this federation")
-    click.echo(f"next: look at {home.config_file}, then {home.command('start --mode csfssl')}")
+    say(f"made {home.folder}: federation {name}, sites {', '.join(roster)}, profile {profile}")
+    say(f"back up {home.key_file('authority.key')}: it signs every certificate of this federation")
+    say(f"next: look at {home.config_file}, then {home.command('start --mode csfssl')}")
 
 
 def _bind(advertise: str) -> str:
@@ -71,6 +73,7 @@ def invite(home: Home, site: str, out: Path | None) -> None:
             next_step=f"add it in {home.config_file}, then invite it",
         )
     out = _invitation_file(site, out)
+    _check_ours(home, site, out)
     now, key = datetime.now(UTC), identity.new_key()
     who = identity.Identity(config.federation.name, "enroll", site)
     authority = home.authority()
@@ -83,12 +86,10 @@ def invite(home: Home, site: str, out: Path | None) -> None:
     except BaseException:
         out.unlink(missing_ok=True)  # it would not work
         raise
-    click.echo(
-        f"wrote {out}: works once, until {made.not_after:%Y-%m-%d %H:%M} UTC; whoever holds it can join as {site}"
-    )
+    say(f"wrote {out}: works once, until {made.not_after:%Y-%m-%d %H:%M} UTC; whoever holds it can join as {site}")
     if out.stat().st_mode & 0o077:
-        click.echo(f"warning: others on this machine can read {out}: its file system keeps no permissions", err=True)
-    click.echo(f"next, at the site: site-agent join {shlex.quote(out.name)} --manifest MANIFEST.csv")
+        say(f"warning: others on this machine can read {out}: its file system keeps no permissions", err=True)
+    say(f"next, at the site: site-agent join {shlex.quote(out.name)} --manifest MANIFEST.csv")
 
 
 INVITATION_HEAD = b"# Invitation of site "
@@ -108,6 +109,20 @@ def _invitation_file(site: str, out: Path | None) -> Path:
     return out
 
 
+def _check_ours(home: Home, site: str, out: Path) -> None:
+    """Raise StorageError where another user could take the invitation's place with one of theirs."""
+    with disk(out, "read"):
+        found = open_to_others(out.parent)
+    if found is not None:
+        folder, who = found
+        raise StorageError(
+            f"{who} may write in {folder}: no invitation was made",
+            cause="they could put an invitation of their own in its place, and the site would join another federation",
+            next_step=f"chmod go-w {shlex.quote(str(folder))}, or name a file in a folder of yours: "
+            + home.command(f"invite {site} --out ~/{site}.invitation.toml"),
+        )
+
+
 def _is_invitation(file: Path) -> bool:
     if not file.is_file():
         return False
@@ -123,8 +138,8 @@ def begin(home: Home, mode: Mode, *, new: bool) -> None:
         if last is not None and not new:
             raise _is_unfinished(home, last)
         record = _begun(home, journal, BlobStore(home.blobs), mode, instead_of=last)
-    click.echo(f"begun: run {record.run}, sites {', '.join(record.plan.sites)}")
-    click.echo(f"next: start the service, or {home.command('start')}")
+    say(f"begun: run {record.run}, sites {', '.join(record.plan.sites)}")
+    say(f"next: start the service, or {home.command('start')}")
 
 
 def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
@@ -142,7 +157,7 @@ def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
         journal.close()
         run = engine.run
     if not run.ended:
-        click.echo(f"stopped; the run goes on with: {home.command('start')}", err=True)
+        say(f"stopped; the run goes on with: {home.command('start')}", err=True)
         sys.exit(130)
     results.store(run, blobs, home.results)
     _announce(home, run.run, run.outcome or Outcome.ABORTED, run.reason)
@@ -250,10 +265,10 @@ def _on_signals(stop: Callable[[], None]) -> None:
 
 def _announce(home: Home, run: str, outcome: Outcome, reason: str) -> None:
     has_model = results.model_of(home.results, run).exists()
-    click.echo(f"{outcome.value}: {reason}")
-    click.echo(f"{'model and record' if has_model else 'record (there is no model)'}: {home.results / run}")
+    say(f"{outcome.value}: {reason}")
+    say(f"{'model and record' if has_model else 'record (there is no model)'}: {home.results / run}")
     if outcome is not Outcome.OK:
-        click.echo(f"see who was missing, when and why: {home.command('status')}")
+        say(f"see who was missing, when and why: {home.command('status')}")
     sys.exit(EXIT_OF[outcome])
 
 
@@ -261,16 +276,16 @@ def revoke(home: Home, site: str) -> None:
     """Withdraw a site's certificates and invitations; its open connections are cut at once."""
     home.insist()
     count = Registry(home.registry).revoke(site, datetime.now(UTC))
-    click.echo(f"revoked {count} certificate(s) and invitation(s) of {site}")
+    say(f"revoked {count} certificate(s) and invitation(s) of {site}")
     reply = ask(home, rpc.COMMAND, wire.CommandRequest(revoked=site))
-    click.echo(reply.text if reply else "no coordinator is running; it will not be let in at the next start")
+    say(reply.text if reply else "no coordinator is running; it will not be let in at the next start")
 
 
 def abort(home: Home, reason: str) -> None:
     """End the run before its time, also while no coordinator is running."""
     reply = _asked(home, wire.CommandRequest(abort=reason))
     if reply is not None:
-        click.echo(reply.text)
+        say(reply.text)
         return
     with home.locked(), contextlib.closing(Journal(home.journal)) as journal:
         last = history.unfinished(home, journal)
@@ -282,7 +297,7 @@ def abort(home: Home, reason: str) -> None:
             )
         words = f"aborted by the operator: {reason[:400]}"
         history.abandon(home, journal, BlobStore(home.blobs), last, time.time(), reason=words)
-    click.echo(f"run {last.run} is aborted; the sites hear of it when the next run begins")
+    say(f"run {last.run} is aborted; the sites hear of it when the next run begins")
 
 
 def stop(home: Home) -> None:
@@ -294,7 +309,7 @@ def stop(home: Home) -> None:
             cause="it has ended already, or another home was meant",
             next_step=home.command("status"),
         )
-    click.echo(reply.text)
+    say(reply.text)
 
 
 def _asked(home: Home, request: wire.CommandRequest) -> Any | None:
@@ -313,9 +328,9 @@ def export(home: Home, run: str | None, folder: Path | None) -> None:
         raise _not_to_export(home, run, there)
     folder = folder or Path(run)
     files = results.export(home.results, run, folder)
-    click.echo(f"wrote {' and '.join(map(str, files))}")
+    say(f"wrote {' and '.join(map(str, files))}")
     if not results.model_of(home.results, run).exists():
-        click.echo(f"run {run} has no model: it was aborted before a round was completed")
+        say(f"run {run} has no model: it was aborted before a round was completed")
 
 
 def _not_to_export(home: Home, run: str, there: list[str]) -> RunError:

@@ -148,7 +148,7 @@ class Engine:
         if answer is not Answer.ACCEPTED:
             return answer  # a later state does not accept it either
         there = update.packed or update.digest
-        if not self._blobs.has(there):
+        if not self._blobs.brought(there, update.site):
             raise RunError(f"the model {there[:12]} of {update.task} is not here", next_step="send it again")
         if update.packed:
             self._unpack(run, update)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from coordinator.template import coordinator_toml
 from fedcervix import identity
 from fedcervix.address import Address
 from fedcervix.errors import ConfigError, RunError
-from fedcervix.files import make_folder, write_secret, write_whole
+from fedcervix.files import FOLDER_MODE, aside, make_folder, write_secret, write_whole
 from fedcervix.plan import SITE_NAME, SITES_MAX
 from fedcervix.profiles import PROFILES
 from fedcervix.storage import disk
@@ -116,9 +115,11 @@ def _filled(folder: Path) -> Iterator[Path]:
     appear is the configuration, by which a home is known.
     """
     new = [place for place in (folder, *folder.parents) if not place.exists()]
-    making = folder.with_name(f".{folder.name}.{os.getpid()}") if new else folder / f".making-{os.getpid()}"
+    making = aside(folder if new else folder / "home")
     try:
-        make_folder(making)
+        make_folder(making.parent)
+        with disk(making, "write"):
+            making.mkdir(mode=FOLDER_MODE)  # it must not be there: another user may have made it
         yield making
         with disk(folder, "write"):
             if new:

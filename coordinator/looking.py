@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 
-import click
-
 from coordinator import history
 from coordinator.home import Home
 from coordinator.terminal import render, runs_table
+from fedcervix.errors import RunError
+from fedcervix.printing import say
 from fedcervix.process import stdout_console
 
 
 def status(home: Home, run: str | None, *, watch: bool, as_json: bool) -> None:
     """Show who does what, since when, until when."""
-    if watch and run is None:
+    if watch:
+        _check_watched(home, run)
         _watch(home, as_json=as_json)
         return
     document = None
@@ -25,9 +26,20 @@ def status(home: Home, run: str | None, *, watch: bool, as_json: bool) -> None:
     if document is None or run not in (None, document["run"]):
         document = history.stands(home, run or "", whole=as_json)
     if as_json:
-        click.echo(json.dumps(document, indent=2))
+        say(json.dumps(document, indent=2))
     else:
         stdout_console().print(render(document))
+
+
+def _check_watched(home: Home, run: str | None) -> None:
+    """Raise RunError where the run that is named is not the one that is watched: an ended run does not change."""
+    newest = next(reversed(history.entries(home)), None)
+    if run is not None and (newest is None or newest.run != run):
+        raise RunError(
+            f"run {run} cannot be watched",
+            cause="it has ended, and does not change any more",
+            next_step=home.command(f"status {run}"),
+        )
 
 
 def _watch(home: Home, *, as_json: bool) -> None:
@@ -37,7 +49,7 @@ def _watch(home: Home, *, as_json: bool) -> None:
 
     if as_json:
         for document in pictures(home):
-            click.echo(json.dumps(document))
+            say(json.dumps(document))
         return
     with Live(console=stdout_console(), auto_refresh=False) as live:
         for document in pictures(home):
@@ -48,8 +60,8 @@ def runs(home: Home, *, as_json: bool) -> None:
     """List all runs of this home, with mode and outcome."""
     found = history.entries(home)
     if as_json:
-        click.echo(json.dumps([entry.document() for entry in found], indent=2))
+        say(json.dumps([entry.document() for entry in found], indent=2))
     elif not found:
-        click.echo(f"no run has begun here yet; next: {home.command('start --mode csfssl')}")
+        say(f"no run has begun here yet; next: {home.command('start --mode csfssl')}")
     else:
         stdout_console().print(runs_table(found))

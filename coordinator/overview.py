@@ -14,6 +14,7 @@ from coordinator.liveness import STOPPED, Line
 from fedcervix.events import SiteFailed
 from fedcervix.pauses import SIGN_S
 from fedcervix.plan import Plan
+from fedcervix.printable import printable
 from fedcervix.rounds import Phase, Presence, Round, Run, Then, Wait, instruction, mean_loss, waits, weights
 
 LINE_CUT = "its line is cut"
@@ -72,7 +73,7 @@ def _shortened(line: dict[str, Any]) -> dict[str, Any]:
 
 def shown(words: str, chars_max: int = REASON_CHARS_MAX) -> str:
     """Return what a site said, cut to a length, without what would move the cursor or begin a line."""
-    plain = "".join(letter if letter.isprintable() else "?" for letter in words)
+    plain = printable(words)
     return plain if len(plain) <= chars_max else f"{plain[: chars_max - 3]}..."
 
 
@@ -112,9 +113,14 @@ def _lost(line: Line | None) -> tuple[str, float | None]:
     return NOT_BACK if line.cut_for_s is None else LINE_CUT, line.cut_for_s
 
 
+GETS_READY = "connected, and checks its images and hardware before it is ready"
+
+
 def _wait(wait: Wait, site: dict[str, Any]) -> dict[str, Any]:
     """Who is waited for; one that works, but whose line is cut, for no longer than its lease."""
     down, reason = bool(site["line"]), shown(wait.reason, WAIT_CHARS_MAX)
+    if site["presence"] == Presence.ABSENT.value and site["connected"]:
+        reason = GETS_READY
     return {
         "site": wait.site,
         "reason": f"{reason}; {site['line']}" if down else reason,

@@ -220,9 +220,12 @@ class Service:
         return wire.OfferReply(offset=self._wanted_from(site, digest, size_bytes), chunk_bytes=self._chunk_bytes)
 
     def _wanted_from(self, site: str, digest: str, size_bytes: int) -> int:
-        """Return from which byte a model is wanted. Raises RunError where none is, RemoteError, StorageError."""
+        """Return from which byte a model is wanted. Raises RunError where none is, RemoteError, StorageError.
+
+        The answer does not depend on what other sites have sent (see fedcervix.blobs, rule 3).
+        """
         self._check_size(size_bytes)
-        if not self._blobs.has(digest) and self._task(site).kind not in (TaskKind.SEED, TaskKind.TRAIN):
+        if not self._blobs.brought(digest, site) and self._task(site).kind not in (TaskKind.SEED, TaskKind.TRAIN):
             raise RunError("no model is wanted from this site now", cause="the run has moved on")
         return self._blobs.expect(digest, site, size_bytes=size_bytes)
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from coordinator.history import Entry
@@ -37,10 +37,12 @@ def render(document: dict[str, Any]) -> RenderableType:
 
 def runs_table(entries: Sequence[Entry]) -> Table:
     """Return the runs of a home, drawn."""
-    table = Table("run", "mode", "profile", "begun", "rounds", "best", "outcome", "model", "reason")
+    table = Table(
+        Column("run", no_wrap=True), "mode", "profile", "begun", "rounds", "best", "outcome", "model", "reason"
+    )
     for entry in entries:
         table.add_row(
-            Text(entry.run, no_wrap=True),
+            Text(entry.run),
             entry.mode,
             entry.profile,
             f"{datetime.fromtimestamp(entry.begun_at).astimezone():%Y-%m-%d %H:%M}",
@@ -68,18 +70,23 @@ def _headline(d: dict[str, Any]) -> Text:
 
 
 def _sites(d: dict[str, Any]) -> Table:
-    table = Table("site", "is", "since", "asked to", "progress", "lease until", title="Sites", title_justify="left")
+    table = Table("site", "state", "since", "asked to", "progress", "lease until", title="Sites", title_justify="left")
     for site in d["sites"]:
         line = f" ({_cut(site['line'], site)})" if site["line"] else ""
         table.add_row(
             site["site"],
-            Text(f"{site['presence']}{line}", COLOURS["silent" if line else site["presence"]]),
+            Text(f"{_state(site)}{line}", COLOURS["silent" if line else site["presence"]]),
             _clock(site["since"]),
             site["doing"] if site["presence"] == "present" else "",
             _progress(site),
             _clock(site["lease_ends_at"]) if site["presence"] == "present" and site["lease_ends_at"] else "",
         )
     return table
+
+
+def _state(site: dict[str, Any]) -> str:
+    """A site that is connected looks at its images before it is ready: until then it is not part of the run."""
+    return "connected, not ready yet" if site["presence"] == "absent" and site["connected"] else site["presence"]
 
 
 def _progress(site: dict[str, Any]) -> Text:

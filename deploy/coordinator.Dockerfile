@@ -5,8 +5,12 @@
 # Packages come from wherever pip is configured to look; an own configuration is handed in as a build secret, which
 # leaves no trace in the image:  docker build --secret id=pip,src=pip.conf ...
 ARG PYTHON=3.12
+# A tag can be given to another image at any time. Name the one that you have looked at by its digest:
+#     docker buildx imagetools inspect python:3.12-slim      (the line "Digest:")
+#     docker build --build-arg BASE=python:3.12-slim@sha256:... ...
+ARG BASE=python:${PYTHON}-slim
 
-FROM python:${PYTHON}-slim AS build
+FROM ${BASE} AS build
 WORKDIR /source
 COPY . .
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
@@ -15,7 +19,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     && /opt/fedcervix/bin/pip install --no-cache-dir /wheels/*.whl \
     && /opt/fedcervix/bin/coordinator --version
 
-FROM python:${PYTHON}-slim
+FROM ${BASE}
 # The number is fixed, so that a host folder can be given to it (chown 10001:10001).
 RUN groupadd --gid 10001 fedcervix \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/fedcervix \

@@ -11,8 +11,12 @@
 # where pip.conf names the package index of torch's CPU builds as extra-index-url (torch's installation page gives it).
 # The secret leaves no trace in the image.
 ARG PYTHON=3.12
+# A tag can be given to another image at any time. Name the one that you have looked at by its digest:
+#     docker buildx imagetools inspect python:3.12-slim      (the line "Digest:")
+#     docker build --build-arg BASE=python:3.12-slim@sha256:... ...
+ARG BASE=python:${PYTHON}-slim
 
-FROM python:${PYTHON}-slim AS build
+FROM ${BASE} AS build
 ARG TORCH="torch torchvision"
 WORKDIR /source
 COPY . .
@@ -22,7 +26,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     && /opt/fedcervix/bin/pip install --no-cache-dir ${TORCH} "$(echo /wheels/*.whl)[site]" \
     && /opt/fedcervix/bin/site-agent --version
 
-FROM python:${PYTHON}-slim
+FROM ${BASE}
 # The number is fixed, so that a host folder can be given to it (chown 10001:10001).
 RUN groupadd --gid 10001 fedcervix \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/fedcervix \

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from fedcervix import codec, session
 from fedcervix.blobs import BlobStore
@@ -38,12 +38,12 @@ from fedcervix.plan import Plan
 from fedcervix.privacy import outward
 from fedcervix.rounding import Rounded
 from fedcervix.rounds import Instruction, Leave, Outcome
-from site_agent import economy
+from site_agent import account, asked, economy, ledger
 from site_agent.failures import TELL_S, Failures
 from site_agent.home import SiteHome
 from site_agent.link import Link
 from site_agent.models import adopt
-from site_agent.policy import objections
+from site_agent.policy import objections, strange
 from site_agent.preflight import Findings
 from site_agent.reporter import Hung, Reporter
 from site_agent.room import with_room
@@ -54,6 +54,8 @@ from site_agent.worker import CancelledError, Worker, WorkFailedError
 
 T = TypeVar("T")
 
+BEAT_S_MIN = 0.25
+"""a plan's lease cannot make an agent report more often than this"""
 REMOTE_ERRORS_MAX = 3
 MENDED_BY_TIME = (LinkError, StorageError, RunError, RemoteError, TwinError)
 """TwinError: whether this agent is the one too many, the listener is told when it attaches"""
@@ -128,9 +130,9 @@ def _nothing_to_examine(*_: object) -> None:
 class Agent:
     """One site's agent for one run.
 
-    `show` is told what is worth telling a person; `look` says why a line cannot be had (see `site_agent.tls`);
-    `check` finds out at the start what is wrong here whatever the plan says; `examine`, whether this site can do what
-    the plan asks, before the site says that it is ready.
+    `federation` is the one that the site's certificate names; `show` is told what is worth telling a person; `look`
+    says why a line cannot be had (see `site_agent.tls`); `check` finds out at the start what is wrong here whatever the
+    plan says; `examine`, whether this site can do what the plan asks, before the site says that it is ready.
     """
 
     def __init__(
@@ -142,6 +144,7 @@ class Agent:
         show: Callable[[str, dict[str, Any]], None],
         look: Callable[[], object] = lambda: None,
         *,
+        federation: str,
         check: Callable[[], object] = lambda: None,
         examine: Examine = _nothing_to_examine,
         stop_s: float = STOP_S,
@@ -150,6 +153,7 @@ class Agent:
         sign_s: float = SIGN_S,
     ) -> None:
         self._home, self._site, self._link, self._worker, self._show = home, site, link, worker, show
+        self._federation, self._accounting = federation, threading.RLock()
         self._look, self._stop_s, self._sign_s = look, stop_s, sign_s
         self._inbox: queue.Queue[Said | LineDown | JobEnded | Broken | Silent | Stop] = queue.Queue()
         self._blobs = BlobStore(home.blobs)
@@ -210,9 +214,21 @@ class Agent:
 
     def _leave(self, leave: Leave) -> Leave:
         if (spool := self._spool) is not None:
-            self._when_there_is_room(lambda: spool.end(leave.outcome.value, leave.record))
+            record = self._fitting(leave.record, spool)
+            self._when_there_is_room(lambda: spool.end(leave.outcome.value, record))
         self._clear()
         return leave
+
+    def _fitting(self, record: str, spool: Spool) -> str:
+        """Return a run's record as it came; nothing where it is none, and say so."""
+        if not record or self._plan is None:
+            return ""
+        try:
+            ledger.read(record, self._plan)
+        except ValueError as error:
+            self._show("said", {"text": f"the record of run {spool.folder.name} is not kept, it is no record: {error}"})
+            return ""
+        return record
 
     def stop(self) -> None:
         """End soon; what is finished is kept, and training's checkpoint. Safe in a signal handler's thread."""
@@ -306,15 +322,15 @@ class Agent:
                 raise KeyboardInterrupt
 
     def _welcomed(self, welcome: codec.Welcome) -> None:
+        if why := strange(welcome, self._federation):
+            raise RemoteError(
+                why, cause="it is not this site's coordinator", next_step="ask the coordinator's operator"
+            )
         new = self._plan is None or self._spool is None or self._spool.folder.name != welcome.run
         if new:
             self._begin(welcome)
         elif welcome.plan != self._plan:
-            raise RemoteError(
-                f"run {welcome.run} has another plan than before",
-                cause="the coordinator's home was made anew or tampered with",
-                next_step="ask the coordinator's operator",
-            )
+            raise _another_plan(welcome.run)
         if new or not self._was_attached:
             self._show("attached", {"run": welcome.run, "plan": welcome.plan})
         else:
@@ -328,27 +344,69 @@ class Agent:
         self._thread("ready", lambda: self._get_ready(ready, plan, abandoned))
 
     def _begin(self, welcome: codec.Welcome) -> None:
-        """Check the plan against the policy and open (or find again) the run's folder."""
-        against = objections(self._home.config().policy, welcome.plan, self._site)
-        if against:
-            with contextlib.suppress(FedcervixError):  # if it cannot be told, the operator sees an absent site
-                self._link.report(codec.Refusal(welcome.run, "; ".join(against)))
-            raise PolicyError(
-                "this site's policy does not allow the plan:\n" + "\n".join(f"  - {line}" for line in against),
-                cause=f"[policy] in {self._home.config_file}",
-                next_step="agree with the coordinator's operator, then change the policy or the plan",
-            )
+        """Check the plan against the policy and open (or find again) the run's folder. A run keeps its plan."""
+        if against := objections(self._home.config().policy, welcome.plan, self._site):
+            self._refuse(welcome.run, "this site's policy does not allow the plan", against)
         spool = Spool(self._home.run_folder(welcome.run))
+        if spool.known_plan() not in (None, welcome.plan):
+            raise _another_plan(welcome.run)
+        if not spool.folder.exists():
+            self._when_there_is_room(lambda: self._spend(welcome.run, account.Spent(runs=1)))
         self._when_there_is_room(lambda: spool.open(welcome.plan))
         self._enter(welcome.plan, spool)
 
+    def _refuse(self, run: str, what: str, against: list[str]) -> NoReturn:
+        """End because of the policy, and tell the coordinator why."""
+        with contextlib.suppress(FedcervixError):  # if it cannot be told, the operator sees an absent site
+            self._link.report(codec.Refusal(run, "; ".join(against)))
+        raise PolicyError(
+            f"{what}:\n" + "\n".join(f"  - {line}" for line in against),
+            cause=f"[policy] in {self._home.config_file}",
+            next_step="agree with the coordinator's operator, then change the policy or the plan",
+        )
+
+    def _spend(self, run: str, more: account.Spent) -> None:
+        """Count what a federation has of this site, before it has it. Raises PolicyError, StorageError."""
+        with self._accounting:  # work of a run that was abandoned may end beside that of the next one
+            against = account.spend(self._home.account, self._home.config().policy, more)
+        if against:
+            self._refuse(run, "this site's policy allows no more", against)
+
+    def _begin_work(self, job: Job, task: Task) -> None:
+        """Write down that a task is begun. Raises PolicyError where it is one too many, StorageError."""
+        with self._accounting:
+            noted = asked.Asked(job.spool.folder)
+            turns = noted.turns()
+            turn = turns.get(asked.key(task))
+            if asked.begun(turn, task.base) == turn:
+                return
+            if why := asked.objection(turns, task, job.plan):
+                self._refuse(task.run, "this site does not do what it is asked to", [why])
+            if task.kind is TaskKind.TRAIN:
+                self._spend(task.run, account.Spent(rounds=1, epochs=job.plan.terms.epochs_per_round))
+            noted.begin(task)
+
+    def _begin_answer(self, job: Job, result: session.Result) -> None:
+        """Write down that a task is answered, before anything of it leaves. Raises PolicyError, StorageError."""
+        task = result.task
+        with self._accounting:
+            noted = asked.Asked(job.spool.folder)
+            turn = noted.turns().get(asked.key(task))
+            if asked.answered(turn, task.base) == turn:
+                return
+            if isinstance(result, UpdateStored):
+                digest = result.packed or result.digest
+                size_bytes = self._blobs.size_bytes(digest) if self._blobs.has(digest) else 0
+                self._spend(task.run, account.Spent(bytes=size_bytes))
+            noted.answer(task)
+
     def _enter(self, plan: Plan, spool: Spool) -> None:
         """Take part in a run, from where its journal here says that this site stands."""
-        self._reporter.beat_s = min(plan.terms.lease_s / 4, self._sign_s)
+        self._reporter.beat_s = min(max(BEAT_S_MIN, plan.terms.lease_s / 4), self._sign_s)
         self._plan, self._spool, self._kept = plan, spool, spool.kept()
         self._abandoned.set()
         self._abandoned = threading.Event()
-        if self._kept != session.Kept():  # it has worked for this run
+        if self._kept != session.Kept() or spool.history() or spool.ended():  # it has worked for this run
             self._examined.add(spool.folder.name)
         self._session = session.resumed(self._site, self._kept)
 
@@ -363,8 +421,16 @@ class Agent:
         """Refuse work that the accepted plan does not contain. Raises RemoteError."""
         if self._plan is None or self._spool is None or task.run != self._spool.folder.name:
             raise RemoteError(f"asked to {task} of run {task.run}, which this site was not welcomed to")
+        if self._spool.ended():
+            raise RemoteError(
+                f"asked to {task} of run {task.run}, which has ended here: {self._spool.outcome()}",
+                cause="the coordinator was restored from an old backup, or it is not honest",
+                next_step="ask the coordinator's operator for a new run: coordinator start --new",
+            )
         if task.round > self._plan.rounds_max:
             raise RemoteError(f"asked to {task}, but the plan has at most {self._plan.rounds_max} rounds")
+        if (task.kind is TaskKind.SEED) != (task.round == 0):
+            raise RemoteError(f"asked to {task}: rounds are counted from 1, and the first model is made before them")
 
     def _line_down(self, error: LinkError | StorageError) -> None:
         settled = self._session.settled
@@ -466,6 +532,7 @@ class Agent:
     def _work(self, job: Job, task: Task) -> Callable[[session.Session], session.Session]:
         self._show("working", {"task": task})
         lines: list[str] = []
+        self._with_room(job, task, lambda: self._begin_work(job, task))
         if task.base:
             self._again(job.cancelled, lambda: self._bring(job, task))
         if task.kind is TaskKind.ADOPT:
@@ -517,6 +584,7 @@ class Agent:
         return update
 
     def _deliver(self, job: Job, result: session.Result) -> Callable[[session.Session], session.Session]:
+        self._with_room(job, result.task, lambda: self._begin_answer(job, result))
         answer, reason = self._again(job.cancelled, lambda: self._deliver_once(job, result))
         if isinstance(result, UpdateStored):
             update = result
@@ -681,6 +749,14 @@ class Agent:
         thread = threading.Thread(target=guarded, name=name, daemon=True)
         thread.start()
         return thread
+
+
+def _another_plan(run: str) -> RemoteError:
+    return RemoteError(
+        f"run {run} has another plan than before",
+        cause="the coordinator's home was made anew or tampered with",
+        next_step="ask the coordinator's operator",
+    )
 
 
 def _hangs(hung: Hung) -> WorkFailedError:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 
 HISTORY = "history"
 STAMP = "%Y%m%dT%H%M%SZ"

@@ -36,6 +36,8 @@ from site_agent.home import SiteHome
 from site_agent.model import Encoder, apply_weights, build_encoder, load_weights
 from site_agent.models import CervixModel
 from site_agent.neighbours import embed
+from site_agent.provenance import FEDERATED
+from site_agent.remarks import remarks
 from site_agent.report import scores
 from site_agent.report.scores import Tell, silent
 from site_agent.runs import Federation, federation_of, last_federation
@@ -44,7 +46,6 @@ from site_agent.unread import Unread
 
 SHEET_IMAGES = 5
 SHEET_VERSIONS = 5
-FEDERATED = ("CSFSSL", "PPFSSL")
 PARTS: tuple[Literal["train", "valid"], ...] = ("train", "valid")
 """whose women are on the maps"""
 
@@ -84,7 +85,7 @@ def site_report(
         comparisons=scores.comparisons(scored, federated, seed, tell),
         predictions=scored,
         differences=found.differences,
-        remarks=found.remarks,
+        reservations=found.reservations,
         provenance=tuple(one.provenance for one in found.stored),
         contrastive_history=_contrastive(found.starts, federation, unread),
         collapse_line=_collapse_line(found.starts, federation),
@@ -158,6 +159,7 @@ def _set_aside(collection: Collection) -> report.SetAside:
         quarantined=tuple((item.image, item.reason) for item in collection.quarantined),
         duplicates=len(collection.copies),
         leaks=tuple(report.Leak(leak.patients, leak.images, leak.conflicting) for leak in collection.leaks),
+        remarks=tuple((remark.heading, remark.items) for remark in remarks(collection)),
     )
 
 

@@ -10,6 +10,7 @@ into the history (see `archive`).
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,16 +177,27 @@ def _again(folder: Path, name: str) -> str:
     return " ".join(words)
 
 
-def found(home: SiteHome, name: str = "") -> tuple[list[StoredClassifier], list[ModelError]]:
-    """Return the classifiers of a set in the paper's order, and what is wrong with those that cannot be read."""
-    whole, broken = [], []
+def found(home: SiteHome, name: str = "") -> tuple[list[StoredClassifier], dict[str, ModelError]]:
+    """Return the classifiers of a set in the paper's order, and by name what is wrong with the others."""
+    whole, broken = [], dict[str, ModelError]()
     for file in sorted(folder_of(home, name).glob(f"*/{RECORD}")):
         try:
             if not file.parent.name.startswith("."):
-                whole.append(read(file.parent))
+                whole.append(_in_place(read(file.parent)))
         except ModelError as error:
-            broken.append(error)
+            broken[file.parent.name] = error
     return sorted(whole, key=lambda c: (_rank(c.start, ORDER), c.start)), broken
+
+
+def _in_place(found: StoredClassifier) -> StoredClassifier:
+    """Raise ModelError where a classifier lies in another folder than that of its start: a set has one of each."""
+    if found.folder.name != found.start.lower():
+        raise ModelError(
+            f"{found.folder} holds the classifier {found.start}, whose folder is {found.start.lower()}",
+            cause="the folder was copied or renamed by hand",
+            next_step=f"mv {shlex.quote(str(found.folder))} to a place outside classifiers",
+        )
+    return found
 
 
 def all_classifiers(home: SiteHome, name: str = "") -> list[StoredClassifier]:

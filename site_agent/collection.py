@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from fedcervix.columns import OPTIONAL
 from fedcervix.errors import DataError
 from fedcervix.files import write_secret
 from fedcervix.identifiers import Doubt, doubts, written_alike
@@ -54,7 +55,7 @@ from site_agent.images import PIXELS_MAX, Progress, UnreadableError, each, opene
 from site_agent.likeness import Comparison, Copy, Leak, Sighting, compare
 from site_agent.looks import Look, read_looks, write_looks
 from site_agent.not_same import read_pairs
-from site_agent.quality import remarks
+from site_agent.quality import oddities
 from site_agent.thumbnails import thumbnail
 
 Purpose = Literal["pretrain", "finetune", "evaluate"]
@@ -298,9 +299,13 @@ def require(collection: Collection, purpose: Purpose) -> None:
 
 
 def patients_of(manifest: Path, ignore_columns: Sequence[str] = ()) -> dict[Path, str]:
-    """Return whose image every file is that a manifest names (files by their real paths). Raises DataError."""
+    """Return whose image every file is that a manifest names (files by their real paths). Raises DataError.
+
+    Labels and splits are not looked at: a manifest of new images may have others, or columns that only look like them.
+    """
     folder = manifest.resolve().parent
-    rows = parse(decode_text(_read(manifest), manifest.name), manifest.name, ignore_columns).rows
+    ignored = (*ignore_columns, *OPTIONAL)
+    rows = parse(decode_text(_read(manifest), manifest.name), manifest.name, ignored).rows
     return {Path(os.path.realpath(folder / row.image)): row.patient for row in rows}
 
 
@@ -466,7 +471,7 @@ def _look(path: Path, known: Look | None, pixels_max: int) -> Look | str:
             return known
         with opened(path, pixels_max=pixels_max) as found:
             digest, small = pixel_digest(found.pixels), thumbnail(found.pixels)
-            return Look(now.st_size, now.st_mtime_ns, digest, small, remarks(found))
+            return Look(now.st_size, now.st_mtime_ns, digest, small, oddities(found))
     except UnreadableError as error:
         return error.reason
     except PermissionError:
@@ -478,7 +483,7 @@ def _look(path: Path, known: Look | None, pixels_max: int) -> Look | str:
 def _odd_images(looks: Sequence[tuple[Row, Look | str]]) -> dict[str, tuple[str, ...]]:
     found: dict[str, list[str]] = {}
     for row, look in looks:
-        for name in look.remarks if isinstance(look, Look) else ():
+        for name in look.oddities if isinstance(look, Look) else ():
             found.setdefault(name, []).append(row.image)
     return {name: tuple(images) for name, images in found.items()}
 

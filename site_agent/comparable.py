@@ -25,9 +25,9 @@ class Comparable:
     starts: tuple[CervixModel, ...]
     """the models that they started from, in the same order; not Random, not ImageNet"""
     differences: tuple[str, ...]
-    """in what they differ beside their starts, a sentence each: then nothing is shown of the starts"""
-    remarks: tuple[str, ...] = ()
-    """what is not compared, and why, a sentence each"""
+    """how they were trained differently, a sentence each: then no comparison has a conclusion"""
+    reservations: tuple[str, ...] = ()
+    """what a reader should know of the comparison, a sentence each"""
 
     @property
     def run(self) -> str:
@@ -51,22 +51,22 @@ def comparable(home: SiteHome, collection: Collection, *, name: str = "", run: s
         federated=next((one for one in stored if one.provenance is about), None),
         starts=tuple(model for one in stored for model in kept if model.digest == one.provenance.start.weights),
         differences=provenance.differences(told, known, run),
-        remarks=(
-            *provenance.remarks(told, known, run),
-            *(f"Not compared: {error.what}." for error in broken),
-            *(f"A model of this site was left out: {error.what}." for error in lost),
+        reservations=(
+            *provenance.reservations(told, known, run),
+            *(f"Not compared: the classifier {one}, which cannot be read." for one in broken),
+            *(f"Left out: the model {one}, which cannot be read." for one in lost),
         ),
     )
 
 
-def tuned(home: SiteHome, name: str = "") -> tuple[list[StoredClassifier], list[ModelError]]:
-    """Return the classifiers of the set `name`, and what is wrong with those that cannot be read.
+def tuned(home: SiteHome, name: str = "") -> tuple[list[StoredClassifier], dict[str, ModelError]]:
+    """Return the classifiers of the set `name`, and by name what is wrong with those that cannot be read.
 
     No image is looked at. Raises ModelError where there are none.
     """
     stored, broken = classifiers.found(home, name)
     if not stored:
-        raise broken[0] if broken else _nothing(home, name)
+        raise next(iter(broken.values()), None) or _nothing(home, name)
     return stored, broken
 
 

@@ -12,11 +12,10 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO, cast
 
-import click
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from fedcervix.log import Losable
+from fedcervix.printing import console, say
 
 PLAIN_S = 10.0
 """in a log file, at most one progress line in this time"""
@@ -25,14 +24,14 @@ PLAIN_S = 10.0
 def echo(text: str, *, err: bool = False) -> None:
     """Print a line as `click.echo` does, or lose it."""
     with contextlib.suppress(OSError):
-        click.echo(text, err=err)
+        say(text, err=err)
 
 
 class Display:
     """Draws events; may be called from any thread."""
 
     def __init__(self) -> None:
-        self._console = Console(file=cast(TextIO, Losable(sys.stderr)), highlight=False)
+        self._console = console(file=cast(TextIO, Losable(sys.stderr)), highlight=False)
         self._lock = threading.Lock()
         self._bar: Progress | None = None
         self._row: TaskID | None = None
@@ -50,7 +49,7 @@ class Display:
 
     def _line(self, text: str) -> None:
         self._end_bar()
-        self._console.print(f"{time.strftime('%H:%M:%S')}  {text}", markup=False, soft_wrap=True)
+        self._console.print(f"{time.strftime('%H:%M:%S')}  {text}", soft_wrap=True)
 
     def _ignore(self, _values: dict[str, Any]) -> None:
         return
@@ -114,7 +113,7 @@ class Display:
     def _draw_bar(self, values: dict[str, Any]) -> None:
         if self._bar is None:
             columns = (
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 TextColumn("{task.fields[count]}"),
                 TimeElapsedColumn(),

@@ -36,10 +36,25 @@ class FileNames:
 
     def similar(self, image: str) -> str:
         """Return the name of a file that may be meant by one that is not there; empty where there is none."""
-        folder = PurePosixPath(self.found(str(PurePosixPath(image).parent)))
-        wanted, names = PurePosixPath(image).name, self._names(folder)
-        same = (name for form in (_folded, _in_latin_1, _stem) for name in names if form(name) == form(wanted))
-        return next(map(_printable, same), "")
+        path = PurePosixPath(image)
+        folder = self._similar_folder(path.parent)
+        names = [name for name in self._names(folder) if folder / name != path]
+        same = (name for form in (_folded, _in_latin_1, _stem) for name in names if form(name) == form(path.name))
+        moved = folder != PurePosixPath(self.found(str(path.parent)))
+        return next((_printable(str(folder / name) if moved else name) for name in same), "")
+
+    def _similar_folder(self, path: PurePosixPath) -> PurePosixPath:
+        """Return a folder as the disk has it, upper and lower case aside; the same path where there is none."""
+        found = PurePosixPath(self.found(str(path)))
+        if (self._folder / found).is_dir():
+            return found
+        found = PurePosixPath()
+        for part in path.parts:
+            same = [name for name in self._names(found) if _folded(name) == _folded(part)]
+            if len(same) != 1:
+                return path
+            found /= same[0]
+        return found
 
     def _names(self, below: PurePosixPath) -> tuple[str, ...]:
         key = str(below)

@@ -11,7 +11,6 @@ import os
 import re
 from pathlib import Path
 
-from fedcervix.errors import TrainingError
 from fedcervix.extras import missing
 from site_agent.home import HardwareSection
 
@@ -20,25 +19,21 @@ GPU_FILES = ("nvidia[0-9]*", "dxg")
 
 
 def look(hardware: HardwareSection, dev: Path = Path("/dev")) -> str:
-    """Say what this site will train on. Raises TrainingError if the GPU that it asks for is not there, ConfigError."""
+    """Say what this site will train on, as far as files tell; the worker knows. Raises ConfigError without torch."""
     if hardware.device == "cpu":
         return _cpu(hardware)
     why = _no_gpu(dev)
     if not why:
         return f"trains on a GPU, with torch {_torch_version('__version__')}"
     if hardware.device == "cuda":
-        raise TrainingError(
-            "device = cuda was asked for, but there is no GPU to train on",
-            cause=why,
-            next_step='run nvidia-smi; or set device = "auto" to train on the CPU',
-        )
-    return f"{_cpu(hardware)}: {why}"
+        return f"device = cuda is set, but probably there is no GPU: {why}"
+    return f"{_cpu(hardware)} ({why})"
 
 
 def _cpu(hardware: HardwareSection) -> str:
     _torch_file()
     threads = hardware.threads or len(os.sched_getaffinity(0))
-    return f"trains on the CPU with {threads} thread{'' if threads == 1 else 's'}"
+    return f"trains on the CPU, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def _no_gpu(dev: Path) -> str:

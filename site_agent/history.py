@@ -5,13 +5,11 @@ An entry that cannot be read is listed with what is wrong with it. The others ar
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from fedcervix.errors import DataError, FedcervixError, ModelError
+from fedcervix.errors import FedcervixError, ModelError
 from site_agent import archive, classifiers, models
 from site_agent.home import SiteHome
 from site_agent.models import CervixModel
@@ -92,35 +90,13 @@ def _classifier(home: SiteHome, place: Path) -> Entry:
 
 
 def _report(home: SiteHome, place: Path) -> Entry:
-    raw = read_results(place)
-    try:
-        made = [Provenance.from_json(one) for one in raw["provenance"]]
-        run = f"run {raw['run']}, {raw['final_state']}" if raw["run"] else "no federation"
-        when, answer = str(raw["when"]), str(raw["answer"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise _unreadable(place, repr(error)) from error
-    what = f"{run}; {', '.join(one.label for one in made)}; answer: {answer}"
-    digest = made[0].data.test_images if made else ""
-    return Entry(kind="report", place=_below(home, place), made_at=when, digest=digest, what=what)
+    from site_agent.report import read  # with what draws figures
 
-
-def read_results(place: Path) -> dict[str, Any]:
-    """Return what a report's results.json holds. Raises DataError."""
-    try:
-        raw = json.loads((place / RESULTS_FILE).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise _unreadable(place, str(error)) from error
-    if not isinstance(raw, dict):
-        raise _unreadable(place, "it is not a table of values")
-    return raw
-
-
-def _unreadable(place: Path, why: str) -> DataError:
-    return DataError(
-        f"{place / RESULTS_FILE} cannot be read: {why:.200}",
-        cause="it was damaged, edited by hand, or written by another version",
-        next_step="site-agent evaluate; it writes a new report beside this one",
-    )
+    found = read(place)
+    run = f"run {found.run}, {found.final_state}" if found.run else "no federation"
+    what = f"{run}; {', '.join(one.label for one in found.provenance)}; answer: {found.answer}"
+    digest = found.provenance[0].data.test_images if found.provenance else ""
+    return Entry(kind="report", place=_below(home, place), made_at=found.when, digest=digest, what=what)
 
 
 # --- two reports --------------------------------------------------------------------------------------------------
@@ -131,9 +107,11 @@ class Told:
     """What is compared of one report."""
 
     name: str
-    scores: Mapping[str, float]
-    """start -> AUC"""
+    scores: Mapping[str, str]
+    """start -> AUC, as reports print it"""
     provenance: tuple[Provenance, ...]
+    women: int = 0
+    """that were tested"""
 
     def of(self, label: str) -> Provenance | None:
         """Return to what the score of a start belongs."""
@@ -145,8 +123,9 @@ class Row:
     """One start in two reports."""
 
     label: str
-    one: float | None
-    other: float | None
+    one: str
+    """its AUC; empty where this report lacks the start"""
+    other: str
     remark: str
     """what is the same and what is not"""
 
@@ -157,8 +136,8 @@ def compare(one: Told, other: Told) -> tuple[list[str], list[Row]]:
     rows = [
         Row(
             label=label,
-            one=one.scores.get(label),
-            other=other.scores.get(label),
+            one=one.scores.get(label, ""),
+            other=other.scores.get(label, ""),
             remark=_remark(one.of(label), other.of(label)),
         )
         for label in labels
@@ -168,7 +147,7 @@ def compare(one: Told, other: Told) -> tuple[list[str], list[Row]]:
 
 def _same_data(one: Told, other: Told) -> list[str]:
     if not one.provenance or not other.provenance:
-        return ["One of the reports does not say to what its numbers belong."]
+        return ["One report has no provenance: the two cannot be compared."]
     a, b = one.provenance[0].data, other.provenance[0].data
     if a.test_images != b.test_images:
         return ["The test images are not the same: the scores of the two reports cannot be compared."]

@@ -11,7 +11,8 @@ runs/RUN/             what this site did in a run, and the checkpoint of a round
 models/               cervix models, each with whose images made it
 classifiers/          fine-tuned classifiers, each with its provenance
 history/              earlier models, classifiers and choices: nothing is overwritten
-reports/              HTML pages and results.json; they hold images and stay here
+reports/DATE-NAME/    a report with its numbers and predictions; they hold images, name patients and stay here
+account.json          how much federations have had of this site: runs, rounds, epochs and bytes of the last 30 days
 instances.json        which processes of the agent ran here last
 incidents/            full traces of failures; they stay here
 untold/               scrubbed reports of failures that the coordinator has not heard yet
@@ -32,7 +33,7 @@ from fedcervix.config import build, read_toml
 from fedcervix.errors import ConfigError, RunError
 from fedcervix.files import make_folder, write_whole
 from fedcervix.locks import held
-from fedcervix.plan import STRICT, Mode, check
+from fedcervix.plan import STRICT, Architecture, Mode, check
 from fedcervix.storage import disk
 from site_agent import site_toml
 
@@ -96,6 +97,19 @@ class HardwareSection:
         check(0 <= self.checkpoint_s <= 86_400, f"checkpoint_s is 0 to 86400; found {self.checkpoint_s}")
 
 
+NUMBERS_OF_POLICY = (
+    "rounds_max",
+    "epochs_max",
+    "image_px_max",
+    "width_max",
+    "batch_images_max",
+    "runs_per_month",
+    "rounds_per_month",
+    "epochs_per_month",
+    "upload_gib_per_month",
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """Table [policy]: what this site lets a federation ask of it."""
@@ -106,6 +120,19 @@ class Policy:
     rounds_max: int = 1000
     epochs_max: int = 10_000
     plan: str = ""
+    architectures: tuple[Architecture, ...] = ("resnet18", "resnet50")
+    image_px_max: int = 512
+    width_max: int = 1024
+    batch_images_max: int = 1024
+    runs_per_month: int = 300
+    """of all runs together, in 30 days, as the next three"""
+    rounds_per_month: int = 10_000
+    epochs_per_month: int = 30_000
+    upload_gib_per_month: int = 2000
+
+    def __post_init__(self) -> None:
+        for name in NUMBERS_OF_POLICY:
+            check(getattr(self, name) >= 0, f"{name} is 0 or more; found {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +188,11 @@ class SiteHome:
         return self.folder / "instances.json"
 
     @property
+    def account(self) -> Path:
+        """How much federations have had of this site, day by day (see site_agent.account)."""
+        return self.folder / "account.json"
+
+    @property
     def incidents(self) -> Path:
         """Full traces of failures."""
         return self.folder / "incidents"
@@ -173,6 +205,11 @@ class SiteHome:
     def command(self, words: str = "") -> str:
         """Return a command to type that means this home, whatever is in its path."""
         return f"site-agent --home {shlex.quote(str(self.folder))} {words}".rstrip()
+
+    @property
+    def lock(self) -> Path:
+        """Held by the agent that works on this home."""
+        return self.folder / "lock"
 
     def run_folder(self, run: str) -> Path:
         """Return where this site keeps what it did in a run."""

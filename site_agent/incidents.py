@@ -13,6 +13,7 @@ from fedcervix.errors import DataError, FedcervixError, StorageError
 from fedcervix.events import SiteFailed, event_from_json, event_to_json
 from fedcervix.files import write_secret
 from fedcervix.manifest import SPLITS
+from fedcervix.printable import printable_lines
 from fedcervix.privacy import incident_number, scrub
 from fedcervix.spreadsheet import decode_text
 from site_agent.home import SiteHome
@@ -64,7 +65,8 @@ def record(
     hint = scrub(f"{error.what} ({error.cause})" if error.cause else error.what, secrets)
     failure = SiteFailed(site, scrub(stage, secrets), hint, number, at, kind, goes_on)
     with contextlib.suppress(StorageError, OSError):
-        write_secret(home.incidents / f"{number}.txt", f"{error.explain()}\nwhile: {stage}\n\n{trace}".encode())
+        account = printable_lines(f"{error.explain()}\nwhile: {stage}\n\n{trace}")
+        write_secret(home.incidents / f"{number}.txt", account.encode(errors="backslashreplace"))
         home.untold.mkdir(exist_ok=True)
         write_secret(_untold_file(home, failure), event_to_json(failure).encode())
     return failure

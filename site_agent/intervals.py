@@ -3,7 +3,8 @@
 Site report, printed table, results.json, study and model card all use this module. It knows no page and no file.
 
 Rules
-1. Fewer than eight test women of a class decide nothing: no interval, no verdict other than `not shown`.
+1. Fewer than eight test women of a class decide nothing: no interval, no verdict other than `not shown`. The same
+   holds where a test part (a fold) holds only one woman of a class: no draw tells how far another woman would move it.
 2. Where all draws of women give the same number, or the number lies at an end of its scale, there is no interval:
    these women cannot tell how far it would move.
 3. A number without an interval says why it has none (`Estimate.why`). It is printed with these words.
@@ -26,6 +27,7 @@ WOMEN_MIN = 8
 draws, 1716 of 7 and 6435 of 8; the simulation in `benchmarks/coverage.py` begins at 8."""
 
 TOO_FEW_WOMEN = f"fewer than {WOMEN_MIN} test women of a class"
+LONE_WOMAN = "a test part holds only one woman of a class"
 DRAWS_AGREE = "every draw of test women gives the same number"
 AT_THE_END = "the number lies at the end of its scale"
 HOLDS_ZERO = "the interval of the difference includes zero"
@@ -44,11 +46,15 @@ class Women:
 
     case: int
     control: int
+    lone: int = 0
+    """how many of them are the only woman of their class in their test part"""
 
     @property
-    def too_few(self) -> bool:
-        """Whether they decide nothing (rule 1)."""
-        return min(self.case, self.control) < WOMEN_MIN
+    def undecided(self) -> str:
+        """Why they decide nothing (rule 1); empty where they may."""
+        if min(self.case, self.control) < WOMEN_MIN:
+            return TOO_FEW_WOMEN
+        return LONE_WOMAN if self.lone else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +144,8 @@ def estimate(value: float, scatter: Scatter, tested: Women, scale: Scale) -> Est
 
 
 def _no_interval(share: float, scatter: Scatter, tested: Women) -> str:
-    if tested.too_few:
-        return TOO_FEW_WOMEN
+    if tested.undecided:
+        return tested.undecided
     if scatter.variance == 0:
         return DRAWS_AGREE
     return "" if 0 < share < 1 else AT_THE_END

@@ -39,7 +39,7 @@ def check_home(home: SiteHome, invited: identity.Invitation) -> None:
             next_step=other,
         )
     if home.pem("authority.crt").strip() != invited.authority_pem.strip():
-        old = shlex.quote(str(home.key_file("")))
+        old = shlex.quote(str(home.key_file("site.crt")))
         raise RunError(
             f"{folder} belongs to another federation of the same name",
             cause="the coordinator was set up anew, or the invitation comes from somebody else",

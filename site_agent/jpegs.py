@@ -51,6 +51,8 @@ def reason(file: BinaryIO) -> str | None:
         return None
     frames = (data[begin + 2 : end] for marker, begin, end in _segments(data) if marker in _FRAMES)
     frame = next(frames, b"")
+    if len(frame) > 5 and not any(frame[1:3]):
+        return "a JPEG that states its height at its end (DNL), which is not read"
     return f"a JPEG of {frame[5]} x {frame[0]} bits, which is not read" if len(frame) > 5 else None
 
 

@@ -4,7 +4,8 @@ Rules
 1. A file women.json lies beside every model and classifier. It is written anew with each of them and never added to
    afterwards. Within one run of a federation it grows: the run's model learns from the women of every round.
 2. It holds keyed digests (HMAC-SHA256 under a secret of the site in keys/): the file alone tells nobody who they are.
-3. Women are remembered by their identifiers and by their pictures. So a woman who was renamed is still known.
+3. Women are remembered by their identifiers, by what all ways of writing these have in common, and by their pictures.
+   So a woman who was renamed is still known, and so is one with new pictures whose identifier lost its zeros.
 4. What cannot be read, or was written under another key, proves nothing: the model is refused, with what to do.
 """
 
@@ -22,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from fedcervix.errors import ModelError, StorageError
 from fedcervix.files import write_secret
+from fedcervix.identifiers import spelling
 from fedcervix.plan import canonical_json
-from fedcervix.weights import disk
+from fedcervix.storage import disk
 
 if TYPE_CHECKING:
     from site_agent.collection import Image
@@ -77,7 +79,7 @@ class SiteKey:
 
     def _women(self, images: Sequence[Image]) -> frozenset[str]:
         named = {name for image in images for name in (image.patient, image.woman)}
-        return frozenset(self._keyed("woman", name) for name in named)
+        return frozenset(self._keyed("woman", text) for name in named for text in (name, spelling(name)))
 
     def known(self, images: Iterable[Image], seen: Seen) -> set[str]:
         """Return the women of these images who are among the seen, by an identifier or by a picture."""

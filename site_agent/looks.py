@@ -26,7 +26,7 @@ class Look:
     """SHA-256 of the decoded pixels, 64 hexadecimal digits"""
     thumbnail: bytes
     """256 bytes, or none"""
-    remarks: tuple[str, ...] = ()
+    oddities: tuple[str, ...] = ()
     """names of the checks of `quality` that hold"""
 
 
@@ -60,7 +60,7 @@ def _head() -> bytes:
 def _lines(looks: Mapping[str, Look]) -> Iterator[bytes]:
     yield _head()
     for path, look in looks.items():
-        fields = [path, look.size_bytes, look.mtime_ns, look.digest, look.thumbnail.hex(), look.remarks]
+        fields = [path, look.size_bytes, look.mtime_ns, look.digest, look.thumbnail.hex(), look.oddities]
         text = json.dumps(fields).encode()
         yield _check(text) + b" " + text + b"\n"
 
@@ -69,8 +69,8 @@ def _parsed(line: bytes) -> tuple[str, Look] | None:
     check, _, text = line.removesuffix(b"\n").partition(b" ")
     if check != _check(text):
         return None
-    path, size_bytes, mtime_ns, digest, thumbnail, remarks = json.loads(text)  # the checksum says that we wrote it
-    return path, Look(size_bytes, mtime_ns, digest, bytes.fromhex(thumbnail), tuple(remarks))
+    path, size_bytes, mtime_ns, digest, thumbnail, oddities = json.loads(text)  # the checksum says that we wrote it
+    return path, Look(size_bytes, mtime_ns, digest, bytes.fromhex(thumbnail), tuple(oddities))
 
 
 def _check(text: bytes) -> bytes:

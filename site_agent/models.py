@@ -188,14 +188,14 @@ def read(folder: Path) -> CervixModel:
         raise damaged(file, error, what="cervix model", next_step=next_step) from error
 
 
-def found(home: SiteHome) -> tuple[list[CervixModel], list[ModelError]]:
-    """Return the site's cervix models, oldest first, and what is wrong with those that cannot be read."""
-    whole, broken = [], []
+def found(home: SiteHome) -> tuple[list[CervixModel], dict[str, ModelError]]:
+    """Return the site's cervix models, oldest first, and by name what is wrong with those that cannot be read."""
+    whole, broken = [], dict[str, ModelError]()
     for folder in archive.entries(home.models, RECORD):
         try:
             whole.append(read(folder))
         except ModelError as error:
-            broken.append(error)
+            broken[folder.name] = error
     return sorted(whole, key=lambda model: model.made_at), broken
 
 

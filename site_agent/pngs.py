@@ -25,6 +25,7 @@ _CHECKED: Final = (b"IHDR", b"PLTE", b"IDAT", b"tRNS")
 """what the picture is made of; of other chunks Pillow compares those before the pixels"""
 _GREY: Final = 0
 _RGB: Final = 2
+_PALETTE: Final = 3
 _RGB_ALPHA: Final = 6
 _BITS_USED: Final = (9, 16)
 """of 16, in which a statement makes sense"""
@@ -38,12 +39,16 @@ class _Chunks:
     """the most of any channel"""
     key: tuple[int, ...]
     """the transparent colour; empty if there is none"""
+    colours: int
+    """of the palette"""
 
 
 def load(image: Image.Image, file: BinaryIO) -> Decoded:
     """Decode an opened PNG. Raises UnreadableError, and what Pillow raises on damaged bytes."""
     chunks = _chunks(file)
+    _check_palette(chunks)
     image.load()
+    _check_indices(image, chunks)
     if chunks.bits == 16:
         return _deep(image, file, chunks)
     if not chunks.key:
@@ -52,6 +57,17 @@ def load(image: Image.Image, file: BinaryIO) -> Decoded:
     rgb = of_image(image).pixels
     unit = 255 // (2**chunks.bits - 1)
     return of_key(rgb, rgb, np.resize(np.array(chunks.key) * unit, 3))
+
+
+def _check_palette(chunks: _Chunks) -> None:
+    if chunks.colour == _PALETTE and not chunks.colours:
+        raise UnreadableError("damaged: the PNG has no palette")
+
+
+def _check_indices(image: Image.Image, chunks: _Chunks) -> None:
+    """Raise UnreadableError where pixels name colours that the palette does not have: Pillow shows these black."""
+    if chunks.colour == _PALETTE and int(np.asarray(image).max()) >= chunks.colours:
+        raise UnreadableError("damaged: the palette of the PNG is shorter than its pixels need")
 
 
 def _deep(image: Image.Image, file: BinaryIO, chunks: _Chunks) -> Decoded:
@@ -114,4 +130,5 @@ def _parsed(kept: Mapping[bytes, bytes]) -> _Chunks:
         colour=colour,
         significant_bits=stated if _BITS_USED[0] <= stated <= _BITS_USED[1] else bits,
         key=tuple(int.from_bytes(key[k : k + 2], "big") for k in range(0, len(key), 2)),
+        colours=len(kept.get(b"PLTE", b"")) // 3,
     )

@@ -1,8 +1,10 @@
-"""Does this site's policy allow a plan? A list of objections in words; empty means yes."""
+"""Does this site's policy allow a plan, and can a welcome be of its federation? Objections in words; none: yes."""
 
 from __future__ import annotations
 
-from fedcervix.plan import Plan
+from fedcervix.codec import Welcome
+from fedcervix.events import RUN_OF_COORDINATOR
+from fedcervix.plan import Plan, Recipe
 from site_agent.home import Policy
 
 
@@ -21,6 +23,29 @@ def objections(policy: Policy, plan: Plan, site: str) -> list[str]:
     epochs = plan.rounds_max * plan.terms.epochs_per_round
     if epochs > policy.epochs_max:
         found.append(f"the plan asks up to {epochs} epochs; [policy] epochs_max is {policy.epochs_max}")
+    found += _objections_to_recipe(policy, plan.recipe)
     if policy.plan and policy.plan != plan.digest:
         found.append(f"the plan's digest is {plan.digest}; [policy] plan allows only {policy.plan}")
     return found
+
+
+def _objections_to_recipe(policy: Policy, recipe: Recipe) -> list[str]:
+    allowed = policy.architectures
+    found = []
+    if recipe.architecture not in allowed:
+        names = ", ".join(allowed) or "none"
+        found.append(f"the plan's network is {recipe.architecture}; [policy] architectures allows {names}")
+    for key in ("image_px", "width", "batch_images"):
+        asked, most = getattr(recipe, key), getattr(policy, f"{key}_max")
+        if asked > most:
+            found.append(f"the plan's {key} is {asked}; [policy] {key}_max is {most}")
+    return found
+
+
+def strange(welcome: Welcome, federation: str) -> str:
+    """Return why a welcome cannot be of this site's federation; empty where it can."""
+    if welcome.federation != federation:
+        return f"the coordinator speaks for federation {welcome.federation!r}; this site is in {federation!r}"
+    if RUN_OF_COORDINATOR.fullmatch(welcome.run) is None:
+        return f"the coordinator named a run {welcome.run!r}; runs are named like 20260101-000000-csfssl-0123abcd"
+    return ""

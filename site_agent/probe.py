@@ -13,13 +13,14 @@ from datetime import datetime
 from typing import Any
 
 from fedcervix import identity
-from fedcervix.errors import FedcervixError, PolicyError
+from fedcervix.errors import FedcervixError, PolicyError, RemoteError
 from fedcervix.extras import lacking
+from fedcervix.locks import is_held
 from fedcervix.plan import Plan
 from site_agent import hardware
 from site_agent.home import SiteHome
 from site_agent.joining import check_manifest
-from site_agent.policy import objections
+from site_agent.policy import objections, strange
 from site_agent.worker import Worker
 
 Show = Callable[[str, dict[str, Any]], None]
@@ -95,6 +96,8 @@ def _coordinator(home: SiteHome, on_plan: Callable[[Plan], None]) -> str:
     finally:
         link.close()
     assert isinstance(welcome, codec.Welcome)
+    if why := strange(welcome, home.certificate().identity.federation):
+        raise RemoteError(why, cause="it is not this site's coordinator", next_step="ask the coordinator's operator")
     on_plan(welcome.plan)
     against = objections(home.config().policy, welcome.plan, home.certificate().identity.name)
     if against:
@@ -110,8 +113,11 @@ def _training(home: SiteHome, plan: Plan | None, show: Show) -> Iterator[Row]:
     """Look at the images, and try a step of the plan, in a worker process that ends with this."""
     worker = Worker(home, "site")
     on_progress = functools.partial(_show_progress, show)
+    if is_held(home.lock):
+        yield "training", "no step was tried: an agent is at work on this home, and needs the memory"
+        plan = None
     try:
-        yield from worker.examine(plan, on_progress, threading.Event()).lines()
+        yield from worker.examine(plan, on_progress, threading.Event(), waits=False).lines()
     except FedcervixError as error:
         yield "training", error
     finally:

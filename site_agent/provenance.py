@@ -3,7 +3,8 @@
 Rules
 1. A number is tied to digests. Names (`csfssl`, `the newest`) are only how people find a folder.
 2. Classifiers are compared as "the same classifier from another start". So everything but the start must be equal:
-   `check` refuses what is not. In what the starts themselves were made differently is said: `differences`.
+   `check` refuses what is not. Other differences between the classifiers, or in how the starts were trained, forbid
+   no comparison, but nothing is concluded beside them: `differences`.
 3. A federated classifier is judged against the newest federated model of the site. A report about an older run is
    possible, on request, and then names that run.
 
@@ -28,6 +29,8 @@ EQUAL_KEYS = ("architecture", "image_px", "fit", "classifier")
 """of a recipe: what two classifiers must have in common to be compared"""
 START_KEYS_IGNORED = ("classifier", "proximal")
 """of a start's recipe: used when a classifier is fine-tuned, or in a federation alone"""
+AUTO = "auto"
+"""the precision of a recipe that is settled where it is trained"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,31 +287,48 @@ def _before(found: Provenance, newest: KeptModel) -> str:
 
 
 def differences(tuned: Sequence[Provenance], kept: Sequence[KeptModel] = (), run: str = "") -> tuple[str, ...]:
-    """Return, in sentences, in what the classifiers differ beside their starts: then nothing is shown of the starts."""
-    with_recipe = [found for found in tuned if found.start.recipe]
-    reference = headline(tuned, kept, run) or next(iter(with_recipe), None)
-    others = [found for found in with_recipe if found is not reference]
-    said = [line for other in others if reference for line in _start_differences(other, reference)]
+    """Return, in sentences, how the classifiers were trained differently: then no comparison has a conclusion."""
+    said = [line for one, other in _start_pairs(tuned, kept, run) for line in _start_differences(one, other)]
     return (*said, *_precisions(tuned))
 
 
-def remarks(tuned: Sequence[Provenance], kept: Sequence[KeptModel] = (), run: str = "") -> tuple[str, ...]:
-    """Return, in sentences, what a reader should know of the choice of classifiers; it makes no score wrong."""
+def reservations(tuned: Sequence[Provenance], kept: Sequence[KeptModel] = (), run: str = "") -> tuple[str, ...]:
+    """Return, in sentences, what a reader should know of the compared classifiers; it forbids no conclusion."""
+    seeds = [line for one, other in _start_pairs(tuned, kept, run) for line in _start_seeds(one, other)]
     inputs = [line for found in tuned for line in _input_difference(found)]
-    return (*inputs, *_left_out(tuned, kept), *_newer_run(headline(tuned, kept, run), kept))
+    return (*seeds, *inputs, *_left_out(tuned, kept), *_newer_run(headline(tuned, kept, run), kept))
+
+
+def _start_pairs(
+    tuned: Sequence[Provenance], kept: Sequence[KeptModel], run: str
+) -> Iterable[tuple[Provenance, Provenance]]:
+    """Yield every classifier of a trained start with the federated one, or with the first one where there is none."""
+    trained = [found for found in tuned if found.start.recipe]
+    reference = headline(tuned, kept, run) or next(iter(trained), None)
+    return ((found, reference) for found in trained if reference and found is not reference)
+
+
+def _start_seeds(one: Provenance, other: Provenance) -> Iterable[str]:
+    """Another seed is another draw of the same training: nothing that favours one of the two."""
+    if one.start.seed != other.start.seed:
+        seeds = f"{one.start.seed} and {other.start.seed}"
+        yield f"{one.label} and {other.label} were pretrained with different seeds: {seeds}."
 
 
 def _start_differences(one: Provenance, other: Provenance) -> Iterable[str]:
     if one.start.recipe and other.start.recipe:
-        keys = [field.name for field in dataclasses.fields(Recipe) if field.name not in START_KEYS_IGNORED]
+        ignored = {*START_KEYS_IGNORED, *_unsettled(one.start.recipe, other.start.recipe)}
+        keys = [field.name for field in dataclasses.fields(Recipe) if field.name not in ignored]
         found = _recipe_differences(one.start.recipe, other.start.recipe, keys)
         if found:
             yield f"{one.label} and {other.label} were pretrained with different recipes: {', '.join(found)}."
-    if one.start.seed != other.start.seed:
-        seeds = f"{one.start.seed} and {other.start.seed}"
-        yield f"{one.label} and {other.label} were pretrained with different seeds: {seeds}."
     if one.start.images and other.start.images and one.start.images != other.start.images:
         yield f"{one.label} and {other.label} were pretrained on different images or splits of this site."
+
+
+def _unsettled(*recipes: Recipe) -> tuple[str, ...]:
+    """A federation's plan says precision `auto`, and each site settles it; a model made here says what was settled."""
+    return ("precision",) if any(recipe.precision == AUTO for recipe in recipes) else ()
 
 
 def _recipe_differences(one: Recipe, other: Recipe, keys: Iterable[str]) -> list[str]:
@@ -336,7 +356,7 @@ def _input_difference(found: Provenance) -> Iterable[str]:
 
 
 def _precisions(tuned: Sequence[Provenance]) -> Iterable[str]:
-    if len({found.recipe.precision for found in tuned}) > 1:
+    if len({found.recipe.precision for found in tuned} - {AUTO}) > 1:
         told = ", ".join(f"{found.label} {found.recipe.precision}" for found in tuned)
         yield f"The classifiers were fine-tuned in different arithmetic: {told}."
 

@@ -18,7 +18,7 @@ FLAT_BELOW = 1.0
 BLACK_BELOW = 16
 """grey levels that 99 of 100 values of a black picture do not reach"""
 EMPTY_ROWS = 8
-"""one of so many rows, at the top or at the bottom, is one flat value"""
+"""one of so many rows, at the top or at the bottom, is one flat value; or of the columns, as a picture may be turned"""
 EMPTY_RANGE = 4
 """grey levels by which flat rows may differ: JPEG is not exact"""
 TRANSPARENT_SHARE = 1 / 2
@@ -50,9 +50,15 @@ def _is_black(seen: _Seen) -> bool:
 
 
 def _is_half_empty(seen: _Seen) -> bool:
-    pixels = seen.picture.pixels
+    if seen.flat or seen.picture.narrow:
+        return False
+    upright = seen.picture.pixels
+    return any(_is_one_value(part) for pixels in (upright, upright.swapaxes(0, 1)) for part in _ends(pixels))
+
+
+def _ends(pixels: Pixels) -> tuple[Pixels, Pixels]:
     rows = -(-len(pixels) // EMPTY_ROWS)
-    return not (seen.flat or seen.picture.narrow) and (_is_one_value(pixels[-rows:]) or _is_one_value(pixels[:rows]))
+    return pixels[-rows:], pixels[:rows]
 
 
 def _is_one_value(rows: Pixels) -> bool:
@@ -79,14 +85,15 @@ CHECKS: Final = (
     ),
     Check(
         "half-empty",
-        "pictures whose first or last rows, an eighth or more of all, are one flat value: half-written, or a border",
+        "pictures whose first or last rows or columns, an eighth or more of all, are one flat value: half-written, or "
+        "a border",
         _is_half_empty,
     ),
     Check("pages", "files of several pages; the first page is used", lambda seen: seen.picture.pages),
 )
 
 
-def remarks(picture: Decoded) -> tuple[str, ...]:
+def oddities(picture: Decoded) -> tuple[str, ...]:
     """Return the names of the checks that hold for a picture."""
     step = max(1, min(picture.pixels.shape[:2]) // SAMPLE_PX)
     sample = np.ascontiguousarray(picture.pixels[::step, ::step].transpose(2, 0, 1)).reshape(3, -1)

@@ -28,7 +28,7 @@ def remarks(collection: Collection) -> tuple[Remark, ...]:
     found = (
         Remark(
             f"{_count(collection.spellings, 'identifier')} written in several ways, each taken for one woman (write it "
-            "in one way; two women need identifiers that differ in more than zeros, case, blanks, hyphens and dots)",
+            "in one way; two women need identifiers that differ in more than zeros, case and separators)",
             tuple(" = ".join(names) for names in collection.spellings),
         ),
         Remark(

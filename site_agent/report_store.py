@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
-import os
 import re
 import shutil
 import tempfile
@@ -22,8 +21,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-from fedcervix.files import write_secret
-from fedcervix.weights import disk
+from fedcervix.files import aside, write_secret
+from fedcervix.storage import disk
 
 PAGE_FILE = "report.html"
 RESULTS_FILE = "results.json"
@@ -86,8 +85,7 @@ def _point(link: Path, target: str) -> None:
     """Let the link name the newest report. A file system without links goes without."""
     if link.exists() and not link.is_symlink():
         return  # someone's own file
-    making = link.with_name(f".{link.name}.{os.getpid()}")
+    making = aside(link)
     with contextlib.suppress(OSError):
-        making.unlink(missing_ok=True)
         making.symlink_to(target, target_is_directory=True)
         making.replace(link)

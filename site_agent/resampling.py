@@ -4,7 +4,8 @@ Rules
 1. A draw takes women, each with all her images: two images of one woman are not independent. It takes them stratum by
    stratum (cases, controls, per test part), so that no draw lacks a class. Of n women n - 1 are drawn, each counting
    n / (n - 1) times: n would make the variance too small by (n - 1) / n (McCarthy and Snowden 1985). With 8 women
-   that matters.
+   that matters. A woman who is alone in her stratum is in every draw and adds no variance: then there is no interval
+   (`Women.lone`).
 2. Where a start was trained with several seeds, a draw takes seeds as well, k - 1 of k (the pigeonhole bootstrap, Owen
    2007): the interval then holds what another training would do.
 3. Two starts are compared in the same draws, so a difference is a difference on the same women and the same seeds.
@@ -115,7 +116,7 @@ class Roster:
     strata: tuple[tuple[int, ...], ...]
     seeds: tuple[int, ...]
     tested: Women
-    """how many of each class"""
+    """how many of each class, and how many are alone in their stratum"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,7 +172,8 @@ def roster(starts: Iterable[Trials]) -> Roster:
     strata: dict[tuple[bool, tuple[int, ...]], list[int]] = {}
     for place, woman in enumerate(women):
         strata.setdefault((cases[woman], tuple(sorted(parts[woman]))), []).append(place)
-    tested = Women(sum(cases.values()), len(cases) - sum(cases.values()))
+    lone = sum(len(places) == 1 for places in strata.values())
+    tested = Women(sum(cases.values()), len(cases) - sum(cases.values()), lone)
     return Roster(women, tuple(tuple(places) for _, places in sorted(strata.items())), tuple(sorted(seeds)), tested)
 
 
@@ -190,7 +192,7 @@ def draw(women: Roster, *, seed: int, draws: int = DRAWS) -> Draws:
     copies = np.ones((1 + draws, len(women.women)))
     for stratum in women.strata:
         size = len(stratum)
-        if size > 1:  # a woman who is alone in her stratum is in every draw
+        if size > 1:  # a lone woman is in every draw (rule 1)
             taken = generator.multinomial(size - 1, np.full(size, 1 / size), size=draws)
             copies[1:, stratum] = taken * (size / (size - 1))
     many = len(women.seeds)

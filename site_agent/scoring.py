@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fedcervix.metrics import THRESHOLD_FIXED
 from fedcervix.plan import Recipe
-from fedcervix.weights import digest_file
 from site_agent.cells import path_cell, text_cell
-from site_agent.classifiers import WEIGHTS, StoredClassifier
+from site_agent.classifiers import StoredClassifier
 from site_agent.collection import Image
 from site_agent.devices import ready
 from site_agent.finetune import predict
@@ -118,7 +118,7 @@ def _real(path: Path) -> Path:
 
 def csv_text(stored: StoredClassifier, rows: Iterable[Row]) -> str:
     """Return the file's text."""
-    made_by = (stored.start, digest_file(stored.folder / WEIGHTS), CSV_NOTE)
+    made_by = (stored.start, stored.provenance.weights, CSV_NOTE)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -131,4 +131,4 @@ def csv_text(stored: StoredClassifier, rows: Iterable[Row]) -> str:
 def _calls(p: float | None, threshold: float) -> tuple[str, str, str, str]:
     if p is None:
         return "", "", "", repr(threshold)
-    return f"{p:.6f}", str(int(p >= 0.5)), str(int(p >= threshold)), repr(threshold)
+    return f"{p:.6f}", str(int(p >= THRESHOLD_FIXED)), str(int(p >= threshold)), repr(threshold)

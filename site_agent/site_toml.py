@@ -49,6 +49,14 @@ manifest = ""               # CSV: image, patient, label (0 control, 1 case, emp
 # rounds_max = 1000
 # epochs_max = 10000
 # plan = ""                   # SHA-256 of the one plan allowed; empty: any that fits the rest
+# architectures = ["resnet18", "resnet50"]
+# image_px_max = 512
+# width_max = 1024
+# batch_images_max = 1024
+# runs_per_month = 300        # of all runs together, in 30 days
+# rounds_per_month = 10000
+# epochs_per_month = 30000
+# upload_gib_per_month = 2000
 """
 
 _TABLE = re.compile(r"\s*\[([A-Za-z0-9_.-]+)\]\s*(#.*)?")

@@ -19,6 +19,10 @@ from fedcervix.files import write_whole
 from fedcervix.plan import Plan
 from fedcervix.session import Kept, Result
 from fedcervix.storage import disk
+from site_agent import ledger
+
+NO_RECORD = "{}"
+"""what stands in a record's place where a run ended and the coordinator sent none that could be read"""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,7 +32,9 @@ class Spool:
     folder: Path
 
     def open(self, plan: Plan) -> None:
-        """Make the folder and write down the plan, unless it is there. Raises StorageError."""
+        """Make the folder and write down the plan, unless it is there or the run has ended. Raises StorageError."""
+        if self.ended():
+            return
         file, text = self.folder / "plan.json", plan.canonical().encode()
         with disk(self.folder, "write"):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -50,6 +56,12 @@ class Spool:
                 cause="the run was done with another version of fedcervix, or the file is damaged",
                 next_step=f"use the version the run was done with, or move {self.folder} away",
             ) from error
+
+    def known_plan(self) -> Plan | None:
+        """Return the run's plan; None where it is not here, or cannot be read."""
+        with contextlib.suppress(StorageError):
+            return self.plan()
+        return None
 
     def keep(self, kept: Kept) -> None:
         """Write the journal. Raises StorageError.
@@ -128,10 +140,23 @@ class Spool:
     def end(self, outcome: str, record: str) -> None:
         """Write down how the run ended, in the coordinator's words. Raises StorageError.
 
-        The outcome comes last: with it the run is over for the next process, which asks for no record any more.
+        The outcome comes last: with it the run is over for the next process, which asks for no record any more. What
+        is known of a run that has ended stays as it is; only a record that was missing is added.
         """
-        write_whole(self.folder / "record.json", (record or "{}").encode())
-        write_whole(self.folder / "outcome.txt", outcome.encode())
+        if not self._has_record():
+            write_whole(self._record, (record or NO_RECORD).encode())
+        if not self.ended():
+            write_whole(self.folder / "outcome.txt", outcome.encode())
+
+    def _has_record(self) -> bool:
+        if not (self.ended() and self._record.exists()):
+            return False
+        with disk(self._record, "read"):
+            return self._record.stat().st_size > len(NO_RECORD)
+
+    @property
+    def _record(self) -> Path:
+        return self.folder / "record.json"
 
     def ended(self) -> bool:
         """Say whether the coordinator has told how the run ended."""
@@ -142,10 +167,13 @@ class Spool:
         return (self.folder / "outcome.txt").read_text() if self.ended() else "not ended yet"
 
     def ledger(self) -> list[dict[str, Any]]:
-        """Return the coordinator's ledger: who counted in each round, and who not; empty until the run has ended."""
-        file = self.folder / "record.json"
-        lines: list[dict[str, Any]] = json.loads(file.read_text()).get("ledger", []) if file.exists() else []
-        return lines
+        """Return the coordinator's ledger: who counted in each round, and who not; empty until the run has ended.
+
+        Raises ValueError where what is stored is no record of this run, StorageError.
+        """
+        with disk(self._record, "read"):
+            text = self._record.read_bytes() if self._record.exists() else b""
+        return [] if text.strip() in (b"", NO_RECORD.encode()) else ledger.read(text, self.plan())
 
 
 def _kept(text: str) -> Kept:

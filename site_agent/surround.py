@@ -19,7 +19,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from scipy import ndimage
 
 Box = tuple[float, float, float, float]
 """left, top, right, bottom, in pixels, with fractions"""
@@ -124,6 +123,8 @@ def _away(pixels: npt.NDArray[np.uint8], surround: Surround) -> Grid:
 
 def _around(near: Mask) -> Mask:
     """Return which of the pixels near the surround's colour are connected with the border."""
+    from scipy import ndimage  # loaded where a picture is looked at
+
     regions, count = ndimage.label(near)
     at_border = np.zeros(count + 1, np.bool_)
     for line in (regions[0], regions[-1], regions[:, 0], regions[:, -1]):
@@ -135,6 +136,8 @@ def _around(near: Mask) -> Mask:
 
 def _scene(around: Mask) -> Mask:
     """Return the largest connected part that is not surround, without thin strokes and with its holes filled."""
+    from scipy import ndimage  # loaded where a picture is looked at
+
     regions, count = ndimage.label(_grown(~_grown(around, STROKE), STROKE))
     if not count:
         return np.zeros_like(around)
@@ -173,6 +176,8 @@ def _bounds(scene: Mask, away: Grid) -> Box:
 
 def _highest_near(away: Grid) -> Grid:
     """Return the highest value up to two pixels from each."""
+    from scipy import ndimage  # loaded where a picture is looked at
+
     found: Grid = ndimage.maximum_filter1d(ndimage.maximum_filter1d(away, 5, axis=0), 5, axis=1)
     return found
 

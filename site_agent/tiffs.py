@@ -56,6 +56,7 @@ _COLOUR_SPACES: Final = {
     34892: "unprocessed sensor data",
 }
 _SIGNED, _FLOATING = 2, 3
+_OTHER_BIG_TIFF: Final = b"MM\0+"
 
 
 def _bits(tags: Tags) -> int:
@@ -131,8 +132,11 @@ def check(tags: Tags) -> None:
 def reason(file: BinaryIO) -> str | None:
     """Return why a file that Pillow cannot open is not read, if it is a TIFF; else None."""
     file.seek(0)
+    head = file.read(8)
+    if head.startswith(_OTHER_BIG_TIFF):
+        return "a big-endian BigTIFF, which is not read"  # Pillow takes its tags for damage
     try:
-        tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
+        tags = TiffImagePlugin.ImageFileDirectory_v2(head)
         file.seek(tags.next)
         tags.load(file)
         check(tags)
@@ -163,7 +167,32 @@ def _decoded(image: TiffImagePlugin.TiffImageFile, tags: Tags, file: BinaryIO) -
         return of_deep(sixteen_bits(image, file), stated)
     if image.mode == "P":
         _mend_colour_map(image, tags)
-    return of_image(image, deep=_bits(tags) == 16)
+    found = of_image(image, deep=_bits(tags) == 16)
+    if found.transparent == 1 and _is_premultiplied(tags):
+        if _is_planar(tags):
+            raise UnreadableError("colours in separate planes under an alpha that is 0 everywhere")
+        return of_image(_undivided(image, file), deep=_bits(tags) == 16)
+    return found
+
+
+def _undivided(image: Image.Image, file: BinaryIO) -> Image.Image:
+    """Return a picture whose alpha is 0 everywhere: where colours are multiplied by it, Pillow divides, and loses them.
+
+    Such an alpha is none (`samples`), and the colours are as they stand.
+    """
+    if image.mode == "La":
+        return Image.fromarray(np.ascontiguousarray(np.asarray(image)[:, :, 0]))
+    file.seek(0)
+    again = Image.open(file, formats=("TIFF",))
+    assert isinstance(again, TiffImagePlugin.TiffImageFile)
+    again.tile = [tile._replace(args=_as_they_stand(tile.args)) for tile in again.tile]
+    again.load()
+    return again
+
+
+def _as_they_stand(args: Any) -> tuple[Any, ...]:
+    """Return a decoder's arguments with the raw mode that divides nothing: RGBA instead of RGBa."""
+    return (args[0].replace("a", "A", 1), *args[1:])
 
 
 def _grey(image: Image.Image, tags: Tags) -> Decoded:

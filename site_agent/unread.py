@@ -8,7 +8,16 @@ from typing import TypeVar
 
 from fedcervix.errors import FedcervixError
 
-UNREADABLE = (FedcervixError, OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError)
+UNREADABLE = (
+    FedcervixError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 """what reading a damaged record raises"""
 
 Part = TypeVar("Part")

@@ -90,11 +90,19 @@ class Worker:
         request = {"task": dataclasses.asdict(task), "plan": plan.canonical()}
         return self._ask(lambda: self._survive(request, on_progress, cancelled), on_progress, cancelled)
 
-    def examine(self, plan: Plan | None, on_progress: OnProgress, cancelled: threading.Event) -> Findings:
-        """Return what can be known before round 1. Raises as `do`, at the first death of the process."""
+    def examine(
+        self, plan: Plan | None, on_progress: OnProgress, cancelled: threading.Event, *, waits: bool = True
+    ) -> Findings:
+        """Return what can be known before round 1. Raises as `do`, at the first death of the process.
+
+        A full disk is waited for, or raises FullDiskError unless this `waits`.
+        """
         request = {"examine": plan.canonical() if plan else ""}
-        found = self._ask(lambda: self._do_once(request, on_progress, cancelled), on_progress, cancelled)
-        return Findings.from_json(found)
+
+        def once() -> dict[str, Any]:
+            return self._do_once(request, on_progress, cancelled)
+
+        return Findings.from_json(self._ask(once, on_progress, cancelled) if waits else once())
 
     def _ask(
         self, attempt: Callable[[], dict[str, Any]], on_progress: OnProgress, cancelled: threading.Event

@@ -37,6 +37,7 @@ from fedcervix.errors import FedcervixError, FullDiskError, StorageError, Traini
 from fedcervix.events import TaskKind, task_from_dict
 from fedcervix.files import keep_private
 from fedcervix.plan import Plan
+from fedcervix.printing import say
 from fedcervix.storage import FULL
 from site_agent.devices import accelerate, choose, prepare
 from site_agent.examining import examine
@@ -173,7 +174,7 @@ def _follow(home: SiteHome, site: str, place: Team) -> NoReturn:
             do(bench, task_from_dict(request["task"]), Plan.parse(request["plan"]))
     except Exception as error:  # noqa: BLE001  (as above: reported, with its trace)
         account = _account(error, STAGES[TaskKind.TRAIN])
-        sys.stderr.write(account["trace"])
+        say(account["trace"], err=True)
         threading.Event().wait(YIELD_S)
         if lifeline and not lost(error):
             lifeline.report(

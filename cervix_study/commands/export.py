@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click
-
 from cervix_study.released import find
+from fedcervix.printing import say
 
 
 def export(model: Path, folder: Path) -> None:
@@ -21,7 +20,5 @@ def export(model: Path, folder: Path) -> None:
 
     written, parity = files.export(found, folder)
     for name, difference in parity.differences.items():
-        click.echo(
-            f"parity with {parity.evaluator}: {name} differs by {difference:.2e} at most ({TOLERANCE:g} allowed)"
-        )
-    click.echo(f"wrote {', '.join(map(str, written))}")
+        say(f"parity with {parity.evaluator}: {name} differs by {difference:.2e} at most ({TOLERANCE:g} allowed)")
+    say(f"wrote {', '.join(map(str, written))}")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click
-
 from cervix_study.tested import Finished
+from fedcervix.printing import say
 
 
 def report(folder: Path, *, paper_audit: bool) -> None:
@@ -18,7 +17,7 @@ def report(folder: Path, *, paper_audit: bool) -> None:
 
     findings = judge(finished, paper_audit=paper_audit)
     written = write_report(findings, folder)
-    click.echo(answer(findings).headline)
+    say(answer(findings).headline)
     if findings.missing:
-        click.echo(f"{findings.missing} cells are not finished; go on with: cervix-study run STUDY.toml", err=True)
-    click.echo(f"wrote {', '.join(map(str, written))}")
+        say(f"{findings.missing} cells are not finished; go on with: cervix-study run STUDY.toml", err=True)
+    say(f"wrote {', '.join(map(str, written))}")

@@ -8,12 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from cervix_study.executors import Executor, Here, Slurm
 from cervix_study.naming import named
 from cervix_study.places import Places
 from cervix_study.settings import Asked, read
+from fedcervix.printing import say
 from fedcervix.process import stdout_console
 
 if TYPE_CHECKING:
@@ -42,10 +41,10 @@ def run(study: Path, out: Path | None, pattern: str, *, dry_run: bool) -> None:
             _show_plan(running) if dry_run else _run(running)
         except KeyboardInterrupt:
             screen.close()
-            click.echo("stopping: cells at work keep a checkpoint", err=True)
+            say("stopping: cells at work keep a checkpoint", err=True)
             executor.close()
             running.stopped()
-            click.echo(f"stopped; {len(running.finished)} cells are finished; go on with: {_again()}", err=True)
+            say(f"stopped; {len(running.finished)} cells are finished; go on with: {_again()}", err=True)
             sys.exit(INTERRUPTED)
         finally:
             screen.close()
@@ -55,13 +54,13 @@ def run(study: Path, out: Path | None, pattern: str, *, dry_run: bool) -> None:
 def _run(running: Running) -> None:
     state, folder = running.run(), running.places.folder
     running.screen.close()
-    click.echo(f"{state}: {len(running.finished)} cells in {folder}")
+    say(f"{state}: {len(running.finished)} cells in {folder}")
     for key, why in running.failed.items():
-        click.echo(f"not made: {named(running.cells[key])}: {why}")
+        say(f"not made: {named(running.cells[key])}: {why}")
     if state == "finished":
-        click.echo(f"next: cervix-study report {shlex.quote(str(folder))}")
+        say(f"next: cervix-study report {shlex.quote(str(folder))}")
     else:
-        click.echo("cells are left: run it again, with another --cells or without")
+        say("cells are left: run it again, with another --cells or without")
 
 
 def _as_interrupt(_number: int, _frame: object) -> None:
@@ -94,10 +93,6 @@ def _show_plan(running: Running) -> None:
         table.add_row(key[:12], named(cell), "finished" if key in running.finished else "")
     stdout_console().print(table)
     later, left = running.expected - len(running.cells), running.seconds_left()
-    click.echo(
-        f"{len(running.cells)} cells, {len(running.finished)} finished; about {later} more follow what is chosen"
-    )
+    say(f"{len(running.cells)} cells, {len(running.finished)} finished; about {later} more follow what is chosen")
     if left:
-        click.echo(
-            f"the grid takes at most {duration(left)} more, with {running.asked.settings.machine.workers} workers"
-        )
+        say(f"the grid takes at most {duration(left)} more, with {running.asked.settings.machine.workers} workers")

@@ -9,7 +9,7 @@ from cervix_study.comparing import Comparison, Effect
 from cervix_study.findings import Findings, SiteFindings
 from cervix_study.report.document import Answer, Block, Bullets, Heading, Tone
 from cervix_study.report.wording import counted, difference, difference_interval, listed, p_value
-from site_agent.intervals import WOMEN_MIN, Verdict, Women
+from site_agent.intervals import Verdict
 from site_agent.report.answer import percent
 from site_agent.report.page import three
 
@@ -196,17 +196,10 @@ def _alarms(findings: Findings) -> Iterable[str]:
                     f"({shuffled.label}) has an AUC of {three(shuffled.auc.value)}, its interval above .5. Labels or "
                     "splits may leak."
                 )
-    few = [site for site in dict.fromkeys(found.site for found in findings.sites) if _few(findings, site)]
-    if few:
-        yield (
-            f"At {listed(few)} fewer than {WOMEN_MIN} women of a class were tested: nothing can be shown there, and no "
-            "interval is printed."
-        )
-
-
-def _few(findings: Findings, site: str) -> bool:
-    own = [found for found in findings.sites if found.site == site and found.scores]
-    return any(Women(found.case_women, found.women - found.case_women).too_few for found in own)
+    undecided = [(found.undecided, found.site) for found in findings.sites if found.scores and found.undecided]
+    for reason in dict.fromkeys(reason for reason, _ in undecided):
+        sites = list(dict.fromkeys(site for own, site in undecided if own == reason))
+        yield f"At {listed(sites)}: {reason}. Nothing can be shown there, and no interval is printed."
 
 
 def _leaks(findings: Findings) -> Iterable[str]:

@@ -109,11 +109,11 @@ def _comparison_row(found: Comparison, *, several: bool) -> tuple[Cell, ...]:
 def _classical(findings: Findings) -> Iterable[Block]:
     yield Text(
         "For readers who know them; the verdicts do not rest on them. **By image** a test takes every image for an "
-        "independent witness, which two images of one woman are not: its p is then too small. **By woman** she counts "
+        "independent one, which two images of one woman are not: its p is then too small. **By woman** she counts "
         "once (McNemar: she votes for the start that called more of her images right; DeLong: Obuchowski's form for "
         "clusters). Of several seeds McNemar's p is twice the median; DeLong's takes the mean AUC of each start, and "
         "the seeds as given. None is corrected. With fewer than "
-        f"{WOMEN_MIN} test women of a class none is made."
+        f"{WOMEN_MIN} test women of a class, or where a fold tests only one woman of a class, none is made."
     )
     several = len(findings.study.axes.profiles) > 1
     columns = [Column("comparison", left=True), Column("site", left=True)]

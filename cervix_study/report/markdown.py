@@ -18,6 +18,7 @@ from cervix_study.report.document import (
     Terms,
     Text,
 )
+from fedcervix.printable import printable_lines
 
 CODE = re.compile(r"(`[^`\n]+`)")
 SPECIAL = re.compile(r"([\\<>\[\]#_~|])")
@@ -45,7 +46,7 @@ def blocks_text(blocks: Iterable[Block]) -> str:
 
 def words(text: str) -> str:
     """Return text with what Markdown would take for markup made plain; `**bold**` and code stay."""
-    parts = CODE.split(text)
+    parts = CODE.split(printable_lines(text))
     return "".join(part if place % 2 else SPECIAL.sub(r"\\\1", part) for place, part in enumerate(parts))
 
 

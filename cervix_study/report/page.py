@@ -13,6 +13,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from cervix_study.report.document import Block, Document, Heading
+from fedcervix.printable import on_a_page, printable_lines
 from site_agent.report.page import style
 
 TEMPLATE = "page.html.j2"
@@ -22,7 +23,11 @@ MARKED = re.compile(r"\*\*(?P<bold>.+?)\*\*|`(?P<code>[^`\n]+)`")
 def page(document: Document) -> str:
     """Return the text of report.html."""
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=on_a_page,
     )
     environment.filters.update(words=words, anchor=anchor)
     environment.globals.update(kind_of=kind_of)
@@ -43,7 +48,7 @@ def words(text: str) -> Markup:
         bold, code = found["bold"], found["code"]
         return f"<b>{bold}</b>" if bold is not None else f"<code>{code}</code>"
 
-    return Markup(MARKED.sub(mark, str(escape(text))))  # noqa: S704  (escaped just now; only our two marks are added)
+    return Markup(MARKED.sub(mark, str(escape(printable_lines(text)))))  # noqa: S704  (escaped just now; only our two marks are added)
 
 
 def anchor(heading: str) -> str:

@@ -67,7 +67,7 @@ WORDS = {
     "precision": "The share of case calls that were right. It falls where the disease is rarer than in this test.",
     "F1": "One number between recall and precision: their harmonic mean.",
     "95 % interval": "How far a number might move with other women of the same kind, and with other seeds. With "
-    f"fewer than {WOMEN_MIN} test women of a class there is none.",
+    f"fewer than {WOMEN_MIN} test women of a class, or only one in a fold, there is none.",
     "corrected p": "The chance of so large a difference if there were none, raised for the number of comparisons made.",
     "better, worse, close, not shown": "See “The paper's claims in this data”. Not shown is never “no difference”.",
     "detectable": "A difference of this size would have been found four times in five.",

@@ -23,7 +23,7 @@ from cervix_study.report.document import (
     cells,
 )
 from cervix_study.report.wording import NOTHING, measure, with_interval
-from site_agent.intervals import TOO_FEW_WOMEN, WOMEN_MIN, Estimate, Women
+from site_agent.intervals import WOMEN_MIN, Estimate
 from site_agent.report.answer import signed
 from site_agent.report.figures import Stroke
 from site_agent.report.page import three
@@ -58,8 +58,8 @@ def table_two(findings: Findings) -> Iterable[Block]:
         if not found.scores:
             yield Text("No start is finished here.")
             continue
-        if Women(found.case_women, found.women - found.case_women).too_few:
-            yield Text(f"No intervals and no tests: {TOO_FEW_WOMEN}. These numbers decide nothing.")
+        if found.undecided:
+            yield Text(f"No intervals and no tests: {found.undecided}. These numbers decide nothing.")
         yield _table_two(found, "measures", f"Scores at {named(found, findings)}, called case from .5")
         yield Details(
             "Called a case from the threshold that validation images chose",
@@ -74,8 +74,9 @@ def _interval_words(findings: Findings) -> str:
     return (
         f"Intervals: {findings.draws:,} draws of {drawn} (not of images: two images of one woman are not independent), "
         "cases and controls apart, tell how far a number scatters; Wilson's interval follows from that. There is none "
-        f"with fewer than {WOMEN_MIN} test women of a class, where all draws agree, and at the end of a scale (an AUC "
-        "of 1). A start's trainings are averaged; over the folds of one training counts are added and AUCs averaged. "
+        f"with fewer than {WOMEN_MIN} test women of a class, where a fold tests only one woman of a class, where all "
+        "draws agree, and at the end of a scale (an AUC of 1). A start's trainings are averaged; over the folds of one "
+        "training counts are added and AUCs averaged. "
         "Scatter: standard deviation over seeds (with one seed, over folds). Images are called case from a probability "
         "of .5, as in the paper, unless said otherwise."
     )

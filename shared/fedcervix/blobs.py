@@ -5,7 +5,9 @@ Rules
 2. A transfer in progress is a `.part` file per sender; its length is the offset from which the transfer goes on, after
    a cut line as after a killed process. A sender's newest transfer is the only one that writes: on a line that was
    cut, an older one may not have noticed yet.
-3. Nobody takes a blob away but who is told what the run still needs: `put_away`.
+3. A sender is told that a blob is here only where it brought it itself: to all others it is as if it were not. So no
+   site finds out by its digest whether another one has sent a model. Of each sender the newest blob is remembered.
+4. Nobody takes a blob away but who is told what the run still needs: `put_away`.
 """
 
 from __future__ import annotations
@@ -20,10 +22,12 @@ from io import FileIO
 from pathlib import Path
 
 from fedcervix.errors import RemoteError, StorageError
-from fedcervix.weights import WriteAhead, disk, sync
+from fedcervix.storage import disk
+from fedcervix.weights import WriteAhead, sync
 
 CHUNK_BYTES = 1 << 19
 """read at once"""
+WHOLE = ".whole"
 FREE_BYTES_MIN = 64 * 2**20
 """left free on the disk by incoming transfers, for the journal and the logs"""
 
@@ -65,6 +69,17 @@ class BlobStore:
         """Say whether the blob is here."""
         return self.path(digest).is_file()
 
+    def brought(self, digest: str, sender: str) -> bool:
+        """Say whether the blob is here, and was the newest that this sender brought whole."""
+        return self._whole(digest, sender).exists() and self.has(digest)
+
+    def note_brought(self, digest: str, sender: str) -> None:
+        """Remember that a sender has brought a blob whole. Raises StorageError."""
+        whole = self._whole(digest, sender)
+        with disk(whole, "write"):
+            whole.parent.mkdir(exist_ok=True)
+            whole.touch(mode=0o600)
+
     def size_bytes(self, digest: str) -> int:
         """Return a blob's length. Raises FileNotFoundError."""
         return self.path(digest).stat().st_size
@@ -77,10 +92,10 @@ class BlobStore:
     def expect(self, digest: str, sender: str, *, size_bytes: int) -> int:
         """Make ready for an incoming blob and return the byte from which it is wanted.
 
-        A sender pushes one blob at a time: what is left of an earlier one is thrown away. Raises StorageError unless
-        the rest fits on the disk.
+        That is its end where the sender has brought it whole (rule 3). A sender pushes one blob at a time: what is left
+        of an earlier one is thrown away. Raises StorageError unless the rest fits on the disk.
         """
-        if self.has(digest):
+        if self.brought(digest, sender):
             return size_bytes
         part = self._part(digest, sender)
         with disk(part, "write"):
@@ -156,6 +171,7 @@ class BlobStore:
         if hasher.hexdigest() != digest:
             part.unlink()
             raise RemoteError("the bytes received are not the model that was announced; sending it again may help")
+        self.note_brought(digest, part.parent.name)
         self._name(part, digest)
 
     def adopt(self, file: Path, digest: str) -> None:
@@ -194,6 +210,10 @@ class BlobStore:
 
     def _part(self, digest: str, sender: str) -> Path:
         return self._incoming / sender / f"{digest}.part"
+
+    def _whole(self, digest: str, sender: str) -> Path:
+        """Return the empty file that says that a sender has brought a blob whole."""
+        return self._part(digest, sender).with_suffix(WHOLE)
 
     def _name(self, file: Path, digest: str) -> None:
         with disk(file, "write"):

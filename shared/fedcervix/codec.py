@@ -1,16 +1,21 @@
 """Messages of the wire to values of the core, and back. Nothing else, and nothing but `RemoteError` on bad input.
 
 Every bound of protos/federation.proto is enforced here: what comes out of a `read_` function is a checked value.
+Both ends parse every message with `received`, which takes the control characters out of all its texts.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 
 from fedcervix.economy import Packed
 from fedcervix.errors import RemoteError
@@ -29,6 +34,7 @@ from fedcervix.events import (
     check_event,
 )
 from fedcervix.plan import Plan, check
+from fedcervix.printable import printable, printable_values
 from fedcervix.rounds import Instruction, Leave, Outcome, Stand
 from fedcervix.wire import federation_pb2 as wire
 
@@ -78,6 +84,60 @@ def _run(value: str) -> str:
 def _finite(value: float, name: str) -> float:
     check(math.isfinite(value), f"{name} is a finite number; found {value}")
     return value
+
+
+# --- on receipt ---------------------------------------------------------------------------------------------------
+
+M = TypeVar("M", bound=Message)
+
+
+def received(kind: type[M]) -> Callable[[bytes], M]:
+    """Return what parses a message of this kind that arrived: no text in it has a control character.
+
+    It raises google.protobuf.message.DecodeError where the bytes are no such message.
+    """
+
+    def parse(data: bytes) -> M:
+        message = kind.FromString(data)
+        _take_out(message)
+        return message
+
+    return parse
+
+
+def _take_out(message: Message) -> None:
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            if field.type == field.TYPE_STRING:
+                _take_out_of_text(message, field, value)
+        elif field.message_type.GetOptions().map_entry:
+            _take_out_of_map(value)
+        else:
+            for inner in value if field.is_repeated else [value]:
+                _take_out(inner)
+
+
+def _take_out_of_text(message: Message, field: FieldDescriptor, value: Any) -> None:
+    if field.is_repeated:
+        value[:] = [printable(text) for text in value]
+    else:
+        setattr(message, field.name, printable(value))
+
+
+def _take_out_of_map(value: Any) -> None:
+    """Take control characters out of a map's keys and texts; the maps of this protocol hold no messages."""
+    cleaned = printable_values(dict(value))
+    if cleaned != dict(value):
+        value.clear()
+        value.update(cleaned)
+
+
+def _printable_json(text: str) -> str:
+    """Return a JSON document whose texts are printable, also where they were written as escapes. Raises ValueError."""
+    try:
+        return json.dumps(printable_values(json.loads(text)))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 # --- who speaks ---------------------------------------------------------------------------------------------------
@@ -178,7 +238,15 @@ def read_from_coordinator(message: wire.FromCoordinator) -> Welcome | Instructio
 
 def _leave(said: wire.Leave) -> Leave:
     record = _text(said.record, RECORD_CHARS_MAX, "record")
-    return Leave(Outcome(said.outcome), _text(said.reason, REASON_CHARS_MAX, "reason"), record)
+    return Leave(Outcome(said.outcome), _text(said.reason, REASON_CHARS_MAX, "reason"), _record(record))
+
+
+def _record(text: str) -> str:
+    """Return a run's record, its texts printable; empty where it is no JSON: the run is over all the same."""
+    try:
+        return _printable_json(text) if text else ""
+    except ValueError:
+        return ""
 
 
 # --- reports ------------------------------------------------------------------------------------------------------

@@ -17,8 +17,10 @@ import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from fedcervix.errors import DataError
+from fedcervix.identifiers import MISSING
 from fedcervix.spreadsheet import DELIMITERS, Table, plain, shown
 
 REQUIRED = ("image", "patient")
@@ -42,11 +44,20 @@ NAMES: Mapping[str, re.Pattern[str]] = {
 """names under which other tools keep a column, and what other languages call it"""
 VALUES: Mapping[str, re.Pattern[str]] = {
     "label": re.compile(
-        r"[01](\.0)?|cases?|controls?|pos|neg|positive|negative|yes|no|true|false|normal|abnormal|benign|malignant"
+        r"-?[01]([.,]0)?|[+-]|cases?|controls?|pos|neg|positive?|negative?|positivo|negativo|positiv|negativ|"
+        r"y|n|t|f|yes|no|true|false|ja|nein|oui|non|s[ií]|sim|n[aã]o|wahr|falsch|vrai|faux|verdadero|falso|"
+        r"f[aä]lle?|kontrollen?|cas|t[eé]moins?|casos?|controle?s?|normal|abnormal|benign|malignant|gesund|krank|"
+        r"healthy|diseased"
     ),
-    "split": re.compile("train|training|trn|valid|validation|validate|val|dev|development|test|testing|tst|holdout"),
+    "split": re.compile(
+        "(train|trn|tr|valid|val|va|dev|test|tst|te|eval|holdout|training|validation|validate|development|testing|"
+        "evaluation|validierung|entra[iî]nement|entrenamiento|treinamento|treino|addestramento|apprentissage|"
+        "validaci[oó]n|valida[cç][aã]o|validazione|prueba|teste|essai)([ _-]?(set|data|satz|daten))?"
+    ),
 }
 """how people write the values of an optional column"""
+_TRAIN: Final = re.compile(r"tr(ai)?n|training")
+_HELD_OUT: Final = re.compile("val|valid|validation|test|testing")
 NEAR_FROM = 0.8
 """likeness of two names (difflib's ratio) from which on one is taken for a slip of the other: `lable`, `spilt`"""
 
@@ -147,7 +158,11 @@ def _meant(name: str, values: Collection[str], wanted: Sequence[str]) -> tuple[s
 
 
 def _are_of(values: Collection[str], known: str) -> bool:
-    return all(VALUES[known].fullmatch(value) for value in values)
+    """Return whether the values are those of a known column. A split may have further ones: `excluded`."""
+    if known == "split" and any(map(_TRAIN.fullmatch, values)) and any(map(_HELD_OUT.fullmatch, values)):
+        return True
+    given = [value for value in values if not MISSING.fullmatch(re.sub(r"[\W\d_]", "", value) or value)]
+    return bool(given) and all(VALUES[known].fullmatch(value) for value in given)
 
 
 def _near(name: str, known: str) -> bool:

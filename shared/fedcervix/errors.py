@@ -33,13 +33,16 @@ class FedcervixError(Exception):
         self.next_step = next_step
 
     def explain(self) -> str:
-        """Return the message as it is printed: one to three lines."""
+        """Return the message as it is printed: one to three lines; those within a part are indented.
+
+        So no line of a file's name, or of what the other side said, stands at the margin as if it were ours.
+        """
         lines = [self.what]
         if self.cause:
             lines.append(f"  likely cause: {self.cause}")
         if self.next_step:
             lines.append(f"  next: {self.next_step}")
-        return "\n".join(lines)
+        return "\n".join(line.replace("\n", "\n    ") for line in lines)
 
 
 class ConfigError(FedcervixError):

@@ -23,6 +23,9 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 RUN_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 """A run is named like a site, with one character more; both sides call folders after it."""
 
+RUN_OF_COORDINATOR = re.compile(r"[0-9]{8}-[0-9]{6}-(?:csfssl|ppfssl)-[0-9a-f]{8}")
+"""How a coordinator names its runs: moment, mode and the plan's digest. No model that a site makes has such a name."""
+
 ROUND_MAX = 1_000_000
 GAUGES_MAX = 32
 REASON_CHARS_MAX = 600

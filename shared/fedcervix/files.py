@@ -4,13 +4,16 @@ Rules
 1. Files are made with mode 0600 and folders with 0700, whatever the umask is. What is shared is copied or given free by
    hand.
 2. A file appears under its name when it is complete. Until then the old file, if any, stays as it was.
-3. A program says `keep_private` when it starts: this covers the files that libraries make (SQLite, Matplotlib, ONNX),
+3. A file or folder in the making has a name that nobody can foresee, is made anew, and is no link: another user of the
+   machine cannot lay something in its way, also where all may write (/tmp).
+4. A program says `keep_private` when it starts: this covers the files that libraries make (SQLite, Matplotlib, ONNX),
    and the processes that it starts.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedWriter
@@ -39,9 +42,19 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def aside(path: Path) -> Path:
+    """Return a path beside `path` for what is in the making: hidden, and with a name that nobody can foresee."""
+    return path.with_name(f".{secrets.token_hex(8)}.new")
+
+
 def private(path: str, flags: int) -> int:
     """Open a file for `open(path, mode, opener=private)`: where it is new, it is made with mode 0600."""
     return os.open(path, flags, FILE_MODE)
+
+
+def _anew(path: str, flags: int) -> int:
+    """Open a file that must not be there, 0600; a link is not followed. Raises OSError."""
+    return os.open(path, flags | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
 
 
 @contextmanager
@@ -51,10 +64,10 @@ def writing(path: Path, *, sync: bool = True) -> Iterator[BufferedWriter]:
     Without `sync` a killed process changes nothing of that; a machine that loses its power within seconds may leave the
     old content, or on some file systems an empty file or one of zero bytes. Raises StorageError.
     """
-    making = path.with_name(f".{path.name}.{os.getpid()}")
+    making = aside(path)
     with disk(path, "write"):
         try:
-            with open(making, "wb", opener=private) as out:
+            with open(making, "wb", opener=_anew) as out:
                 yield out
                 out.flush()
                 if sync:
@@ -74,5 +87,5 @@ def write_whole(path: Path, data: bytes, *, sync: bool = True) -> None:
 
 
 def write_secret(path: Path, data: bytes) -> None:
-    """Write a key, or a file that is as secret as one. Raises StorageError."""
+    """Write a key, or a file that is as secret as one: 0600, through no link of another user. Raises StorageError."""
     write_whole(path, data)

@@ -2,9 +2,10 @@
 
 Rules
 1. Two identifiers are *one, written in two ways*, if they are equal once this is left aside: zeros in front of a
-   number, a `.0` behind it, upper and lower case, the Unicode form, invisible characters, a spreadsheet's `'` or `=""`,
-   and blanks, hyphens, underscores and dots. A separator between two digits counts where the other identifier has one
-   elsewhere: 1-11 and 11-1 are two women.
+   number, a `.0` behind it, upper and lower case, the Unicode form, letters of another alphabet that look the same,
+   invisible characters, a spreadsheet's `'` or `=""`, and blanks, hyphens, underscores, dots, slashes and quotation
+   marks. A separator between two digits counts where the other identifier has one elsewhere: 1-11 and 11-1 are two
+   women. 1E5 is 100000 to a spreadsheet.
 2. A word for a missing value (NA, #N/A, unknown, -) is no identifier, and a number that a spreadsheet shortened
    (1.2E+14) is none: several women would become one.
 3. What may be right and looks wrong is a doubt, for a person to judge: one identifier with a large share of all
@@ -25,8 +26,9 @@ from fedcervix.spreadsheet import plain
 
 MISSING = re.compile(
     "na|nan|nat|null|none|nil|nv|unk|unknown|unbekannt|inconnue?|desconocid[oa]|desconhecid[oa]|sconosciut[oa]|missing|"
-    "fehlt|empty|blank|undefined|notavailable|notapplicable|notknown|notgiven|anon|anonym|anonymous|anonymi[sz]ed|"
-    "tb[ad]|todo|noid|noname|nopatient|nopatientid"
+    "fehlt|leer|vide|vac[ií]o|vazio|empty|blank|undefined|notavailable|notapplicable|notknown|notgiven|notrecorded|"
+    "nichtbekannt|keineangabe|sindatos?|semdados?|nonconnue?|nonnoto|unknownpatient|patientunknown|anon|anonym|"
+    "anonymous|anonymi[sz]ed|deidentified|redacted|removed|withheld|tb[ad]|todo|noid|noname|nopatient|nopatientid|pdna"
 )
 """words for a missing value, letters only"""
 SHARE_FROM = 0.05
@@ -34,14 +36,27 @@ SHARE_FROM = 0.05
 PICTURES_FROM = 10
 TIMES_MEDIAN_FROM = 5
 
-_SHEET_ERROR = re.compile(r"#[^\W\d]+(/0)?[!?]|#+")
-_SHORTENED = re.compile(r"\d([.,]\d+)?e\+\d{2,3}")
+_SHEET_ERROR = re.compile(r"#[¡¿]?[^\W\d]+(/0)?[!?]|#[^\W\d]/[^\W\d]+( n/a)?|#getting_data|#+|err:\d{3}")
+_SHORTENED = re.compile(r"\d+([.,]\d+)?e\+\d{1,3}|\d[.,]\d+e\d{1,3}")
 _AS_TEXT = re.compile(r"=\"(.*)\"|'(.*)")
 _WHOLE_NUMBER = re.compile(r"(\d+)[.,]0+")
+_POWER_OF_TEN = re.compile(r"(\d+)e(\d{1,2})")
+_SEPARATORS = frozenset("._-/\\,:;|~·•\u2212\u2043\u2800'\"‘’“”„‚«»‹›`´")
+"""beside blanks and dashes of every kind"""
+_FILLERS = frozenset("\u034f\u115f\u1160")
+"""invisible, although Unicode calls them letters or marks"""
+_LOOK_ALIKES = str.maketrans(
+    "авекмнорстухіјѕαβεζηικμνορτυχı",
+    "abekmhopctyxijsabezhikmnoptyxi",
+)
+"""Cyrillic and Greek letters, lower case, whose capitals look like Latin ones"""
 _MONTHS = "jan|feb|mar|mär|mrz|apr|may|mai|jun|jul|aug|sept?|oct|okt|nov|dec|dez"
 _MONTH_DATE = re.compile(rf"(\d{{1,4}}[-. ]+)?({_MONTHS})\.?[-. ]+\d{{1,4}}|\d{{1,2}}[-. ]+({_MONTHS})\.?")
 _DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}( .*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}( .*)?")
-_CODE = re.compile(r"0+|9{3,}|-\d+|x+|test|dummy|sample|other|default")
+_CODE = re.compile(
+    r"(0+|9{3,}|-\d+)([.,]0+)?|x+|test|dummy|sample|other|default|true|false|wahr|falsch|vrai|faux|"
+    r"patient|patient ?id|id|name"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +91,36 @@ def written_alike(identifiers: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     return tuple(sorted(tuple(sorted(alike)) for alike in sets.values() if len(alike) > 1))
 
 
+def spelling(identifier: str) -> str:
+    """Return what most ways of writing an identifier have in common (rule 1), for one that is met alone."""
+    return _forms(identifier)[0]
+
+
 def _forms(identifier: str) -> tuple[str, str]:
     """Return an identifier with a hyphen for each separator between digits, and without any separator."""
     text = plain(identifier)
     as_text = _AS_TEXT.fullmatch(text)
     text = (as_text[1] or as_text[2] or "") if as_text else text
-    number = _WHOLE_NUMBER.fullmatch(text)
-    text = "".join(map(_character, number[1] if number else text))
+    text = "".join(map(_character, _digits(text).translate(_LOOK_ALIKES)))
     parted = re.sub(r"(?<=\d)-+(?=\d)", "\x1f", text).replace("-", "").replace("\x1f", "-")
     return _without_zeros(parted), _without_zeros(text.replace("-", ""))
+
+
+def _digits(text: str) -> str:
+    """Return a number that a spreadsheet writes in another way (7.0, 1e5) by its digits, any other text as it is."""
+    whole, power = _WHOLE_NUMBER.fullmatch(text), _POWER_OF_TEN.fullmatch(text)
+    if whole:
+        return whole[1]
+    return power[1] + "0" * int(power[2]) if power else text
 
 
 def _character(character: str) -> str:
     """Return a digit of any script as one of ours, a separator as a hyphen, anything else as it is."""
     if character.isdecimal():
         return str(unicodedata.decimal(character))
-    separates = character == "." or unicodedata.category(character) in ("Zs", "Pd", "Pc")
+    if character in _FILLERS:
+        return ""
+    separates = character in _SEPARATORS or unicodedata.category(character) in ("Zs", "Pd", "Pc")
     return "-" if separates else character
 
 

@@ -2,6 +2,8 @@
 
 A line that cannot be written is lost, and nothing else is: whoever logs never hears of it.
 
+What is logged has no control characters in it: neither values, keys nor events (`fedcervix.printable`).
+
 Nothing that may not leave a hospital is ever a key: `FORBIDDEN_KEYS` are dropped, whoever passes them.
 """
 
@@ -13,6 +15,8 @@ import sys
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from fedcervix.printable import printable, printable_values
+
 if TYPE_CHECKING:
     import structlog
 
@@ -23,6 +27,17 @@ def _drop_forbidden(_logger: Any, _method: str, event: MutableMapping[str, Any])
     for key in FORBIDDEN_KEYS & event.keys():
         del event[key]
     return event
+
+
+def _printable(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Take control characters out of all texts; an object that is no text is logged by its own words."""
+    return {printable(str(key)): _printable_value(value) for key, value in event.items()}
+
+
+def _printable_value(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str | dict | list | tuple):
+        return printable_values(value)
+    return printable(str(value))
 
 
 class Losable:
@@ -68,6 +83,7 @@ def _set_up(*, verbose: bool) -> None:
         processors=[
             structlog.contextvars.merge_contextvars,
             _drop_forbidden,
+            _printable,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),
             renderer,

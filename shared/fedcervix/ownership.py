@@ -1,9 +1,12 @@
-"""Why this user may not use a file: who owns it, and who asks. For the three lines of a permission error."""
+"""Who may use a file: why this user may not, for the three lines of a permission error; and who else may write."""
 
 from __future__ import annotations
 
+import contextlib
+import grp
 import os
 import pwd
+import stat
 from pathlib import Path
 
 
@@ -36,6 +39,59 @@ def _blocking(path: Path) -> Path:
         if not os.access(folder, os.X_OK, effective_ids=effective):
             return folder
     return absolute if absolute.exists() else absolute.parent
+
+
+def open_to_others(folder: Path) -> tuple[Path, str] | None:
+    """Return (a folder, who else may put another file in the place of one in `folder`); None where nobody may.
+
+    It looks at the folder and at those above it, links resolved. A sticky folder (/tmp) is no danger: there nobody
+    replaces the file of another. Nor is a group that has no other member, or root. Access lists are not looked at.
+    """
+    place = folder.resolve()
+    for above in (place, *place.parents):
+        if (who := _who_else_writes(above)) is not None:
+            return above, who
+    owner = place.stat().st_uid
+    return None if owner in _trusted() else (place, f"user {user_name(owner)}, whose folder it is,")
+
+
+def _who_else_writes(folder: Path) -> str | None:
+    found = folder.stat()
+    if found.st_mode & stat.S_ISVTX:
+        return None
+    if found.st_mode & stat.S_IWOTH:
+        return "every user of this machine"
+    if found.st_mode & stat.S_IWGRP and found.st_gid != 0 and not _is_own_group(found.st_gid):
+        return f"group {_group_name(found.st_gid)}"
+    return None
+
+
+def _trusted() -> set[int]:
+    """Return whose folder may hold a secret of this user: their own, root's, and that of who called sudo."""
+    called = os.environ.get("SUDO_UID", "") if os.geteuid() == 0 else ""
+    return {0, os.geteuid(), *([int(called)] if called.isdecimal() else [])}
+
+
+def _is_own_group(gid: int) -> bool:
+    """Say whether a group is that of one user alone, one of `_trusted`, as many systems make one for each user."""
+    users = [known for uid in _trusted() if (known := _user(uid)) is not None]
+    with contextlib.suppress(KeyError):
+        own = any(user.pw_gid == gid and user.pw_name == grp.getgrgid(gid).gr_name for user in users)
+        return own and set(grp.getgrgid(gid).gr_mem) <= {user.pw_name for user in users}
+    return False
+
+
+def _user(uid: int) -> pwd.struct_passwd | None:
+    with contextlib.suppress(KeyError):
+        return pwd.getpwuid(uid)
+    return None
+
+
+def _group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
 
 
 def user_name(uid: int) -> str:

@@ -34,9 +34,13 @@ RingResult = Literal["last", "cycle-average"]
 Compression = Literal["none", "bfloat16", "int8"]
 
 SITE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+PROFILE_NAME = re.compile(r"[a-z0-9_-]{1,40}")
 """A site is named like one label of a host name: 1-63 of a-z, 0-9 and inner hyphens."""
 
 SITES_MAX = 256
+
+LEASE_S_MIN = 1.0
+"""A site reports four times per lease: a shorter one would be a flood of reports."""
 
 STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}
 """How `fedcervix.config` reads these dataclasses from TOML: no unknown keys, no silent conversions."""
@@ -220,7 +224,7 @@ class Terms:
         check(self.patience_rounds >= 1, f"patience_rounds is 1 or more; found {self.patience_rounds}")
         check(0 <= self.server_momentum < 1, f"server_momentum is 0 to below 1; found {self.server_momentum}")
         check(self.quorum is None or self.quorum >= 1, f"quorum is 1 or more; found {self.quorum}")
-        check(self.lease_s > 0, f"lease_s is above 0; found {self.lease_s}")
+        check(self.lease_s >= LEASE_S_MIN, f"lease_s is {LEASE_S_MIN:g} or more; found {self.lease_s}")
         check(self.grace_s >= 0, f"grace_s is 0 or more; found {self.grace_s}")
         check(self.give_up_s > 0, f"give_up_s is above 0; found {self.give_up_s}")
         check(0 <= self.seed < 2**63, f"seed is 0 to 2^63 - 1; found {self.seed}")
@@ -243,6 +247,7 @@ class Plan:
         check(len(self.sites) >= 1, "a plan names at least one site")
         check(len(self.sites) <= SITES_MAX, f"a plan names at most {SITES_MAX} sites; found {len(self.sites)}")
         check(len(set(self.sites)) == len(self.sites), "a plan names each site once")
+        check(PROFILE_NAME.fullmatch(self.profile) is not None, "a profile's name has a-z, 0-9, - and _, at most 40")
         for site in self.sites:
             check(SITE_NAME.fullmatch(site) is not None, f"not a site name: {site!r} (a-z, 0-9, inner hyphens)")
         check(

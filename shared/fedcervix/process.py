@@ -5,7 +5,8 @@ Rules
    have is replaced: no output ends in an error.
 2. An error of ours is three lines and its exit code. So is a file that cannot be used. A package that is missing is one
    line: the command that installs it.
-3. Whoever closes the output (`| head`) has read enough: the program ends without a word.
+3. Nothing that is printed has control characters of foreign text in it (`fedcervix.printing`).
+4. Whoever closes the output (`| head`) has read enough: the program ends without a word.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import atexit
 import codecs
 import io
 import locale
+import logging
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -26,6 +29,8 @@ import click
 from fedcervix.errors import OUTPUT_CLOSED, FedcervixError
 from fedcervix.extras import lacking
 from fedcervix.files import keep_private
+from fedcervix.printable import printable_lines
+from fedcervix.printing import console, say
 from fedcervix.storage import disk
 
 if TYPE_CHECKING:
@@ -40,20 +45,15 @@ PLAIN = {"–": "-", "—": "-", "−": "-", "‑": "-", "…": "...", "“": '"
 
 def stdout_console() -> Console:
     """Return where tables are printed: as wide as the terminal, or wide enough for a log."""
-    from rich.console import Console
-
-    class Tables(Console):
-        def on_broken_pipe(self) -> None:
-            sys.exit(OUTPUT_CLOSED)
-
-    console = Tables()
-    return console if console.is_terminal else Tables(width=PIPE_COLUMNS)
+    tables = console()
+    return tables if tables.is_terminal else console(width=PIPE_COLUMNS)
 
 
 def exits(command: click.Command) -> None:
     """Run a command line; print errors of ours as three lines and exit with their code (see errors.EXIT_CODES)."""
     _use_utf8()
     _print_anything()
+    _log_printable()
     keep_private()
     with ends_whole():
         _run(command)
@@ -79,6 +79,27 @@ def _print_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding=encoding or stream.encoding, errors="plain")
+
+
+def _log_printable() -> None:
+    """Let libraries that log, and threads that end by an error, print no control characters either."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Printable())
+    threading.excepthook = _thread_ended
+
+
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines of a record."""
+        return printable_lines(super().format(record))
+
+
+def _thread_ended(found: threading.ExceptHookArgs) -> None:
+    if found.exc_type is SystemExit:
+        return
+    trace = "".join(traceback.format_exception(found.exc_type, found.exc_value, found.exc_traceback))
+    with suppress(OSError):
+        say(f"error in thread {found.thread.name if found.thread else '?'}:\n{trace}", err=True)
 
 
 def _is_utf8(encoding: str) -> bool:
@@ -141,7 +162,9 @@ def _run(command: click.Command) -> None:
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as wrong:
-        wrong.show()
+        said = io.StringIO()
+        wrong.show(said)
+        say(said.getvalue().rstrip("\n"), err=True)
         sys.exit(wrong.exit_code)
     except SystemExit:
         if sys.stdout is not stdout:  # click puts another one there when nobody reads what is printed
@@ -161,11 +184,11 @@ def _fail_of(error: Exception) -> None:
                 raise error
         except FedcervixError as known:
             fail(known)
-    traceback.print_exception(error)
+    say("".join(traceback.format_exception(error)).rstrip("\n"), err=True)
     fail(FedcervixError("this should not happen", cause="a bug", next_step="report the lines above"))
 
 
 def fail(error: FedcervixError) -> None:
     """Print an error's three lines and exit with its code."""
-    click.echo(f"error: {error.explain()}", err=True)
+    say(f"error: {error.explain()}", err=True)
     sys.exit(error.exit_code)

@@ -23,6 +23,7 @@ os.environ["GRPC_SSL_CIPHER_SUITES"] = ":".join(
 
 import grpc
 
+from fedcervix.codec import received
 from fedcervix.errors import (
     FedcervixError,
     IdentityError,
@@ -32,6 +33,7 @@ from fedcervix.errors import (
     StorageError,
     TwinError,
 )
+from fedcervix.printable import printable
 from fedcervix.wire import federation_pb2 as wire
 
 MESSAGE_BYTES_MAX = 4 << 20
@@ -146,7 +148,7 @@ def stub(channel: grpc.Channel, method: Method) -> Any:
     return getattr(channel, method.shape)(
         method.path,
         request_serializer=_to_bytes if method.request else None,
-        response_deserializer=method.reply.FromString if method.reply else None,
+        response_deserializer=received(method.reply) if method.reply else None,
     )
 
 
@@ -158,7 +160,7 @@ def handlers(behaviours: dict[Method, Callable[..., Any]]) -> list[grpc.GenericR
         make = getattr(grpc, f"{method.shape}_rpc_method_handler")
         services.setdefault(service, {})[name] = make(
             behaviour,
-            request_deserializer=method.request.FromString if method.request else None,
+            request_deserializer=received(method.request) if method.request else None,
             response_serializer=_to_bytes if method.reply else None,
         )
     return [grpc.method_handlers_generic_handler(service, table) for service, table in services.items()]
@@ -215,7 +217,9 @@ def translate(error: grpc.RpcError, address: str, *, next_step: str = "site-agen
             what, cause, said = json.loads(details)
         except (ValueError, TypeError):
             what, cause, said = details, "", ""
-        return _ERRORS[code](str(what), cause=str(cause), next_step=str(said))
+        what, cause, said = (printable(str(words)) for words in (what, cause, said))
+        return _ERRORS[code](what, cause=cause, next_step=said)
+    details = printable(details)
     if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and details.startswith(_BUGS):
         return RemoteError(
             f"the coordinator at {address} failed at this call ({_in_short(details)})",

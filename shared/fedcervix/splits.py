@@ -26,6 +26,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ EVERY_SPLIT_FROM = 3
 HEADER = ["patient", "split", "pictures"]
 HEADERS_READ = (HEADER, HEADER[:2])
 DIGEST_CHARS = 16
+_DIGEST = re.compile(f"[0-9a-f]{{1,{DIGEST_CHARS}}}")
 PICTURES_KEPT_MAX = 7000
 """of one patient; more would not fit into a cell that the csv module reads"""
 
@@ -288,7 +290,7 @@ def check_spellings(given_splits: Mapping[str, Split], alike: Iterable[Sequence[
             f"{source}: one identifier, written in two ways, is in two splits: {'; '.join(at_most(crossing))}",
             cause="a spreadsheet dropped zeros, or somebody typed the identifiers: these are probably one woman",
             next_step=f"write every woman's identifier in one way in {source}; two women need identifiers that differ "
-            "in more than zeros, case, blanks, hyphens and dots",
+            "in more than zeros, case and separators",
         )
 
 
@@ -300,13 +302,19 @@ def parse_splits(text: str, source: str) -> dict[str, Kept]:
         header = next(table, None)
         if header not in HEADERS_READ:
             raise _damaged(source, 1)
-        for cells in table:
-            if len(cells) != len(header) or cells[1] not in SPLITS or cells[0] in result:
+        for cells in filter(None, table):
+            if not _is_entry(cells, header) or cells[0] in result:
                 raise _damaged(source, table.line_num)
-            result[cells[0]] = Kept(cells[1], frozenset(" ".join(cells[2:]).split()))
+            result[cells[0]] = Kept(cast("Split", cells[1]), frozenset(" ".join(cells[2:]).split()))
     except csv.Error as error:
         raise _damaged(source, table.line_num) from error
     return result
+
+
+def _is_entry(cells: Sequence[str], header: Sequence[str]) -> bool:
+    """Return whether these cells are a patient's. A digest that a spreadsheet took for a number is none any more."""
+    whole = len(cells) == len(header) and bool(cells[0]) and cells[1] in SPLITS
+    return whole and all(_DIGEST.fullmatch(digest) for digest in " ".join(cells[2:]).split())
 
 
 def format_splits(patients: Mapping[str, Kept]) -> str:
@@ -325,7 +333,8 @@ def _damaged(source: str, line: int) -> DataError:
     return DataError(
         f"{source}, line {line}: expected a patient, once, and one of train, valid, test",
         cause="the file was edited by hand or damaged",
-        next_step=f"restore {source} from a backup; without it patients change splits, and test scores are spoilt",
+        next_step=f"restore {source} from a backup; without one, move it away and make every model and classifier of "
+        "this site again, because patients change splits",
     )
 
 

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from fedcervix.errors import RemoteError, StorageError
 from fedcervix.plan import check
-from fedcervix.storage import disk as disk  # it is read from here as well
+from fedcervix.storage import disk
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "I64": np.dtype("<i8"),

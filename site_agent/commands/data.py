@@ -9,19 +9,15 @@ import hashlib
 import io
 import os
 import shlex
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
-import click
 import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageDraw
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
@@ -29,6 +25,7 @@ from rich.table import Table
 from fedcervix.errors import DataError, StorageError
 from fedcervix.files import write_secret
 from fedcervix.manifest import SPLITS, at_most
+from fedcervix.printing import console, say
 from site_agent.collection import Collection, Image, Purpose, index, require
 from site_agent.images import PIXELS_MAX, Progress, decode, each, square
 from site_agent.likeness import Comparison, Leak
@@ -51,14 +48,14 @@ def check(manifest: Path, full: bool, write_pairs: Path | None, **options: Any) 
         _check_new(write_pairs)
     with progress("looking at images") as report:
         collection = index(manifest, on_progress=report, on_found=_pair_writer(write_pairs), **options)
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(_census_table(collection))
-    console.print(f"\n{escape(_origin(collection, options['splits_file']))}")
+    screen = console(highlight=False, soft_wrap=True)
+    screen.print(_census_table(collection))
+    screen.print(f"\n{_origin(collection, options['splits_file'])}")
     for heading, items in _findings(collection):
         listed = at_most(items, len(items) if full else LISTED_MAX)
-        console.print("\n" + escape("\n".join([heading, *(f"  {item}" for item in listed)])))
-    console.print(f"\n{escape(_readiness(collection))}")
-    console.print(f"\nnext: look at them: site-agent data sheet {escape(shlex.quote(str(manifest)))} sheet.png")
+        screen.print("\n" + "\n".join([heading, *(f"  {item}" for item in listed)]))
+    screen.print(f"\n{_readiness(collection)}")
+    screen.print(f"\nnext: look at them: site-agent data sheet {shlex.quote(str(manifest))} sheet.png")
 
 
 def _check_new(pairs: Path) -> None:
@@ -83,7 +80,7 @@ def _pair_writer(pairs: Path | None) -> Callable[[Comparison], None]:
             if not leak.identical
         ]
         write_secret(pairs, format_pairs(candidates).encode())
-        click.echo(
+        say(
             f"{pairs} holds {len(candidates)} pairs that look alike. Look at the images of each; where they show two "
             f"women, write `{DECLARED}` into column verdict. Then name the file: --not-same {pairs}, and not_same "
             "below [data] in site.toml",
@@ -107,7 +104,7 @@ def sheet(manifest: Path, picture: Path, count: int, seed: int, *, force: bool, 
     encoded = io.BytesIO()
     drawn.save(encoded, format="PNG")
     write_secret(picture, encoded.getvalue())
-    click.echo(f"{picture} shows up to {count} images of each split; it shows patients, keep it at this site")
+    say(f"{picture} shows up to {count} images of each split; it shows patients, keep it at this site")
 
 
 def contact_sheet(collection: Collection, count: int, seed: int) -> Pillow.Image:
@@ -133,12 +130,12 @@ def contact_sheet(collection: Collection, count: int, seed: int) -> Pillow.Image
 @contextmanager
 def progress(what: str) -> Iterator[Progress]:
     """Yield a function (done, total) that shows progress on stderr: a bar on a terminal, else a few plain lines."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    screen = console(stderr=True)
+    if not screen.is_terminal:
         yield _plain(what)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=console, transient=True) as bar:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=screen, transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -146,7 +143,7 @@ def progress(what: str) -> Iterator[Progress]:
 def _plain(what: str) -> Progress:
     def report(done: int, total: int) -> None:
         if done * PLAIN_REPORTS // total != (done - 1) * PLAIN_REPORTS // total:
-            print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)  # noqa: T201 - progress is for people
+            say(f"{what}: {done} of {total}", err=True)
 
     return report
 

@@ -6,8 +6,7 @@ import functools
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import click
-
+from fedcervix.printing import say
 from fedcervix.process import stdout_console
 from site_agent.commands.loading import loading
 from site_agent.comparable import comparable, tuned
@@ -34,8 +33,8 @@ def evaluate(home: SiteHome, name: str, run: str, title: str) -> None:
         display.close()
     console = stdout_console()
     for part in printed(content):
-        console.print(part, markup=False)
-    click.echo(f"report: {folder / PAGE_FILE}\nfolder: {folder} (also reports/{LATEST}); it stays at this site")
+        console.print(part)
+    say(f"report: {folder / PAGE_FILE}\nfolder: {folder} (also reports/{LATEST}); it stays at this site")
 
 
 def _made(home: SiteHome, name: str, run: str, now: datetime, display: Display) -> SiteReport:

@@ -13,12 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from fedcervix import identity
 from fedcervix.commandline import meant_here
 from fedcervix.errors import ConfigError, FedcervixError, IdentityError, LinkError
 from fedcervix.files import write_secret, write_whole
+from fedcervix.printing import say
 from fedcervix.rounds import Outcome
 from fedcervix.storage import disk
 from site_agent.home import SiteHome, create
@@ -59,14 +58,16 @@ def join(
     found = identity.identify(certificate)
     if not identity.matches(key, certificate) or found.identity != who:
         raise IdentityError("the certificate that came back is not for this site's key", cause="a faulty coordinator")
-    home.key_file(NEW_KEY).replace(home.key_file("site.key"))
-    write_whole(home.key_file("site.crt"), certificate)
+    # The certificate comes last and the new key stays until then: a join that is killed here can be repeated.
     write_whole(home.key_file("authority.crt"), invited.authority_pem)
-    click.echo(f"joined federation {who.federation} as site {who.name}; certificate until {found.not_after:%Y-%m-%d}")
-    click.echo(f"the invitation is used up: delete {invitation}")
+    write_secret(home.key_file("site.key"), key)
+    write_whole(home.key_file("site.crt"), certificate)
+    home.key_file(NEW_KEY).unlink()
+    say(f"joined federation {who.federation} as site {who.name}; certificate until {found.not_after:%Y-%m-%d}")
+    say(f"the invitation is used up: delete {invitation}")
     if not home.config().data.manifest:
-        click.echo(f"no manifest is named yet: write its path into {home.config_file}, [data] manifest")
-    click.echo(f"next: {home.command('check')}")
+        say(f"no manifest is named yet: write its path into {home.config_file}, [data] manifest")
+    say(f"next: {home.command('check')}")
 
 
 def _ignored(home: SiteHome) -> Sequence[str]:
@@ -112,14 +113,17 @@ def check(home: SiteHome) -> None:
     for name, result in examine(home, datetime.now(UTC), Display().show):
         if isinstance(result, FedcervixError):
             problems.append(result)
-            click.echo(f"FAILED  {name}: {meant_here(result.explain())}")
+            say(f"FAILED  {name}: {meant_here(result.explain())}")
         else:
-            click.echo(f"ok      {name}: {result}")
+            say(f"ok      {name}: {result}")
     if problems:
-        failed = "1 check" if len(problems) == 1 else f"{len(problems)} checks"
-        click.echo(f"{failed} failed; mend the first one, then check again", err=True)
+        say(f"{_failed(len(problems))} and run check again", err=True)
         sys.exit(problems[0].exit_code)
-    click.echo(f"everything a run needs is there; next: {home.command()}")
+    say(f"everything a run needs is there; next: {home.command()}")
+
+
+def _failed(count: int) -> str:
+    return "1 check failed: mend it" if count == 1 else f"{count} checks failed: mend the first one"
 
 
 def run(home: SiteHome) -> None:
@@ -147,7 +151,15 @@ def run(home: SiteHome) -> None:
         key_files = [home.key_file(name) for name in ("authority.crt", "site.crt", "site.key")]
         look = functools.partial(tls.look, address, *key_files)
         agent = Agent(
-            home, site, link, worker, display.show, look, check=lambda: _check_here(home), examine=worker.examine
+            home,
+            site,
+            link,
+            worker,
+            display.show,
+            look,
+            federation=certificate.identity.federation,
+            check=lambda: _check_here(home),
+            examine=worker.examine,
         )
         _on_signals(agent, worker)
         echo(f"site {site} of federation {certificate.identity.federation}, coordinator {address}", err=True)

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import safetensors.torch
 import torch
 
 from fedcervix.errors import ModelError
 from fedcervix.metrics import best_threshold
 from fedcervix.plan import Recipe
+from fedcervix.printing import say
 from fedcervix.seeds import derive
 from site_agent import classifiers, dataset, leak_guard, models
 from site_agent.archive import utc_now
@@ -73,15 +73,18 @@ def finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str) 
 def _finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str) -> None:
     machine, display = machine_of(home, used.recipe), Display()
     recipe = settled(used.recipe, machine.device, home.cache)
-    click.echo(f"fine-tuning on {machine.device} in {recipe.precision}, recipe of {used.source}", err=True)
+    say(f"fine-tuning on {machine.device} in {recipe.precision}, recipe of {used.source}", err=True)
     collection = open_images(home, display)
     train, valid = (dataset.labelled(home, collection, recipe, split, reading(display)) for split in ("train", "valid"))
     place = Workplace(home, name, used, recipe, machine, collection, train, valid, display)
     chosen = starts or ("random", *_newest(home))
-    _check_labels(home, chosen)
+    own = _models(home, chosen)
+    _check_labels(home, own)
+    for model in own:
+        _check_start(home, model, recipe, collection)  # before the first classifier takes another's place
     for start in chosen:
         _one(place, _beginning(home, start, recipe, collection))
-    click.echo(f"next: {home.command('evaluate')}{f' --set {name}' if name else ''}")
+    say(f"next: {home.command('evaluate')}{f' --set {name}' if name else ''}")
 
 
 def _one(place: Workplace, beginning: Beginning) -> None:
@@ -107,9 +110,9 @@ def _one(place: Workplace, beginning: Beginning) -> None:
     scores = predict(classifier, place.valid.pixels, device=place.machine.device)
     kept = _keep(place, beginning, fitted, float(best_threshold(place.valid.labels, scores)))
     best = fitted.history[fitted.best_epoch - 1]
-    click.echo(
+    say(
         f"{beginning.label}: kept epoch {fitted.best_epoch} of {len(fitted.history)}, "
-        f"validation loss {best.valid_loss:.4f}, threshold {kept.threshold:.3f}: {kept.folder}"
+        f"validation loss {best.valid_loss:.4f}, threshold {kept.threshold:.3g}: {kept.folder}"
     )
 
 
@@ -138,22 +141,25 @@ def _steps(display: Display, label: str) -> Callable[[int, int, int], None]:
 def _newest(home: SiteHome) -> list[str]:
     """Return the newest model of each kind: an older federation's result is not fine-tuned again by default."""
     found, broken = models.found(home)
-    for error in broken:
-        click.echo(f"left out: {error.explain()}", err=True)
+    for error in broken.values():
+        say(f"left out: {error.explain()}", err=True)
     return [model.folder.name for model in {model.start: model for model in found}.values()]
 
 
-def _check_labels(home: SiteHome, starts: Sequence[str]) -> None:
+def _check_labels(home: SiteHome, own: Sequence[models.CervixModel]) -> None:
     """Raise ModelError where two starts would make one classifier: a set holds one of each kind."""
-    own = {name: models.read(home.models / name).start for name in starts if name not in ("random", "imagenet")}
-    label, count = max(Counter(own.values()).items(), key=lambda item: item[1], default=("", 0))
+    label, count = max(Counter(model.start for model in own).items(), key=lambda item: item[1], default=("", 0))
     if count > 1:
-        twice = [name for name, found in own.items() if found == label]
+        twice = [model.folder.name for model in own if model.start == label]
         raise ModelError(
             f"{' and '.join(twice)} are both {label}: they would be the same classifier",
             cause="a set holds one classifier of each kind",
             next_step=home.command(f"finetune --start {twice[0]} --name {_set_for(twice[0])}"),
         )
+
+
+def _models(home: SiteHome, starts: Sequence[str]) -> list[models.CervixModel]:
+    return [models.read(home.models / name) for name in dict.fromkeys(starts) if name not in ("random", "imagenet")]
 
 
 def _set_for(model: str) -> str:
@@ -183,6 +189,12 @@ def _digest(state: dict[str, torch.Tensor]) -> str:
 
 
 def _from_model(home: SiteHome, model: models.CervixModel, recipe: Recipe, collection: Collection) -> Beginning:
+    seen = _check_start(home, model, recipe, collection)
+    return Beginning(model.start, model.as_start, load_weights(model.weights), seen)
+
+
+def _check_start(home: SiteHome, model: models.CervixModel, recipe: Recipe, collection: Collection) -> Seen:
+    """Return who made a model. Raises ModelError where no classifier can be made from it here."""
     test = (image for image in collection.images if image.split == "test")
     seen = models.check_unseen(home, model, test)
     if model.recipe.architecture != recipe.architecture:
@@ -192,4 +204,4 @@ def _from_model(home: SiteHome, model: models.CervixModel, recipe: Recipe, colle
             next_step="give the recipe it was trained with: --recipe FILE or --profile NAME",
         )
     model.check()
-    return Beginning(model.start, model.as_start, load_weights(model.weights), seen)
+    return seen

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import click
 from rich.table import Table
 
+from fedcervix.printing import say
 from fedcervix.process import stdout_console
 from site_agent.history import SHORT, Entry, Row, Told, compare, entries, find_report
 from site_agent.home import SiteHome
-from site_agent.report_store import RESULTS_FILE
 
 
 def history(home: SiteHome) -> None:
@@ -17,15 +16,15 @@ def history(home: SiteHome) -> None:
     stdout_console().print(table([entry for entry in found if not entry.trouble]))
     for entry in found:
         if entry.trouble:
-            click.echo(f"{entry.kind} {entry.place} cannot be read:\n{entry.trouble}")
+            say(f"{entry.kind} {entry.place} cannot be read:\n{entry.trouble}")
     if not found:
-        click.echo(f"nothing was made here yet; next: {home.command('finetune')}")
+        say(f"nothing was made here yet; next: {home.command('finetune')}")
 
 
 def table(found: list[Entry]) -> Table:
     """Return the entries as a table. Digests are the first 12 digits."""
-    drawn = Table(title="made at this site", title_justify="left")
-    for heading in ("what", "folder", "made (UTC)", "digest", "of"):
+    drawn = Table(title="Models, classifiers and reports", title_justify="left")
+    for heading in ("type", "folder", "made (UTC)", "digest", "source"):
         drawn.add_column(heading, overflow="fold", no_wrap=heading == "digest")
     for entry in found:
         made_at = entry.made_at.removesuffix(" UTC").removesuffix("+00:00").replace("T", " ")
@@ -38,16 +37,17 @@ def compare_reports(home: SiteHome, report: str, other: str) -> None:
     one, two = (_told(home, name) for name in (report, other))
     said, rows = compare(one, two)
     for line in said:
-        click.echo(line)
+        say(line)
     stdout_console().print(side_by_side(rows, one.name, two.name))
 
 
 def _told(home: SiteHome, name: str) -> Told:
-    from site_agent.report import parse
+    from site_agent.report import read
+    from site_agent.report.answer import number
 
     place = find_report(home, name)
-    found = parse((place / RESULTS_FILE).read_text("utf-8"))
-    scores = {evaluation.name: evaluation.auc.value for evaluation in found.evaluations}
+    found = read(place)
+    scores = {evaluation.name: number(evaluation.auc.value, evaluation.women) for evaluation in found.evaluations}
     return Told(name=place.name, scores=scores, provenance=found.provenance)
 
 
@@ -55,9 +55,5 @@ def side_by_side(rows: list[Row], one: str, other: str) -> Table:
     """Return the AUCs of two reports as a table."""
     drawn = Table("start", f"AUC in {one}", f"AUC in {other}", "classifiers")
     for row in rows:
-        drawn.add_row(row.label, _score(row.one), _score(row.other), row.remark)
+        drawn.add_row(row.label, row.one or "–", row.other or "–", row.remark)
     return drawn
-
-
-def _score(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"

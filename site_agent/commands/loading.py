@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 
-import click
-
 from fedcervix.extras import missing
+from fedcervix.printing import say
 
 
 def loading(command: str) -> None:
     """Say that a command loads torch now. Raises ConfigError where it is not installed."""
     if not _is_installed("torch"):
         raise missing("torch")
-    click.echo(f"{command}: loading the software, which takes some seconds", err=True)
+    say(f"{command}: loading the software, which takes some seconds", err=True)
 
 
 def _is_installed(package: str) -> bool:

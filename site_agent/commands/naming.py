@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from fedcervix.events import RUN_OF_COORDINATOR
 from fedcervix.plan import SITE_NAME
 
 NOT_MODELS = ("random", "imagenet")
@@ -14,6 +15,8 @@ NOT_SETS = (*NOT_MODELS, "ssl", "cssl", "csfssl")
 
 def model_name(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str:
     """Return the name of a model, empty where none is given. Raises BadParameter."""
+    if text and RUN_OF_COORDINATOR.fullmatch(text):
+        raise click.BadParameter(f"{text} is named like a run of the federation; choose another one")
     return _name(text, NOT_MODELS)
 
 

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fedcervix.printing import console, say
 from site_agent.phantom import INSTITUTIONS, write_institution
 
 PLAIN_LINES = 10
@@ -21,7 +22,7 @@ def phantom(
     folder: Path, institution: str, women: int, seed: int, unlabelled_per_labelled: float | None, test_women: int
 ) -> None:
     """Draw a phantom institution into FOLDER (new or empty): images and manifest.csv."""
-    with _progress(Console(stderr=True)) as report:
+    with _progress(console(stderr=True)) as report:
         try:
             write_institution(
                 folder,
@@ -37,20 +38,18 @@ def phantom(
     manifest = folder / "manifest.csv"
     more = f" and {test_women} to test" if test_women else ""
     images = sum(1 for _ in (folder / "images").iterdir())
-    click.echo(
-        f"wrote {images} images and {manifest}: phantom {institution}, {women} labelled women{more}, seed {seed}"
-    )
-    click.echo(f"  next: site-agent data check {shlex.quote(str(manifest))}")
+    say(f"wrote {images} images and {manifest}: phantom {institution}, {women} labelled women{more}, seed {seed}")
+    say(f"  next: site-agent data check {shlex.quote(str(manifest))}")
 
 
 @contextmanager
-def _progress(console: Console) -> Iterator[Callable[[int, int], None]]:
+def _progress(screen: Console) -> Iterator[Callable[[int, int], None]]:
     """Yield the callback that shows (done, all): a bar on a terminal, a few plain lines elsewhere."""
-    if not console.is_terminal:
+    if not screen.is_terminal:
         yield _plain_lines
         return
     columns = TextColumn("drawing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=screen, transient=True) as bar:
         task = bar.add_task("drawing", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -58,4 +57,4 @@ def _progress(console: Console) -> Iterator[Callable[[int, int], None]]:
 def _plain_lines(done: int, total: int) -> None:
     step = max(2, total // PLAIN_LINES // 2 * 2)  # images come in pairs
     if done % step == 0 or done == total:
-        click.echo(f"drawing: {done} of {total} images", err=True)
+        say(f"drawing: {done} of {total} images", err=True)

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from fedcervix.errors import ConfigError, DataError, ModelError, StorageError
 from fedcervix.files import write_secret
 from fedcervix.manifest import at_most
-from site_agent import classifiers, leak_guard
+from fedcervix.printing import say
+from site_agent import archive, classifiers, leak_guard
 from site_agent.cells import path_cell
 from site_agent.classifiers import StoredClassifier
 from site_agent.collection import patients_of
@@ -31,10 +30,11 @@ def predict(
 ) -> None:
     """Write the probability of case of every file named or below a named folder to `out`."""
     _check_free(out, force=force)
-    stored = classifiers.read(_folder(home, classifier))
+    stored = _stored(home, classifier)
     listing = list_files(images)
     if not listing.files:
         raise _nothing(listing)
+    _check_no_picture(out, listing)
     patients = _patients(home, manifest)
     loading("predict")
     from site_agent.scoring import csv_text, score_files
@@ -44,20 +44,20 @@ def predict(
         rows = tuple(score_files(home, stored, listing.files, patients, training, report))
     write_secret(out, csv_text(stored, rows).encode("utf-8"))
     for line in _summary(stored, rows, listing.passed_over):
-        click.echo(line)
-    click.echo(f"{CSV_NOTE}\nwrote {path_cell(out)}")
+        say(line)
+    say(f"{CSV_NOTE}\nwrote {path_cell(out)}")
     if all(row.probability is None for row in rows):
         raise _none_readable(rows, out)
 
 
-def _folder(home: SiteHome, classifier: str) -> Path:
-    """Return the folder of a classifier that is named, or given by a path."""
-    own, path = home.folder / "classifiers" / classifier, Path(classifier)
-    return path if path.is_dir() and not own.is_dir() else own
-
-
 def _check_free(out: Path, *, force: bool) -> None:
     """Raise StorageError where the result cannot be written, before hours are spent on it."""
+    if out.exists() and not out.is_file():
+        raise StorageError(
+            f"{path_cell(out)} is no file that can be replaced",
+            cause="a device, a pipe or a folder has this name",
+            next_step="give the name of a new file with --out",
+        )
     if os.path.lexists(out) and not force:
         raise StorageError(
             f"{path_cell(out)} is there already",
@@ -73,6 +73,32 @@ def _check_free(out: Path, *, force: bool) -> None:
         )
 
 
+def _stored(home: SiteHome, classifier: str) -> StoredClassifier:
+    """Return the classifier of a name or path. Raises ModelError."""
+    named = classifiers.folder_of(home) / classifier
+    folder = named if named.is_dir() else Path(classifier)
+    if not (folder / classifiers.RECORD).exists() and not (folder / classifiers.WEIGHTS).exists():
+        records = archive.entries(classifiers.folder_of(home), classifiers.RECORD)
+        here = ", ".join(str(place.relative_to(classifiers.folder_of(home))) for place in records)
+        raise ModelError(
+            f"there is no classifier {path_cell(Path(classifier))}",
+            cause=f"the classifiers here: {here}" if here else "none was fine-tuned yet",
+            next_step=home.command("history" if here else "finetune"),
+        )
+    return classifiers.read(folder)
+
+
+def _check_no_picture(out: Path, listing: Listing) -> None:
+    """Raise StorageError where the result would take the place of a picture that is to be scored."""
+    real = os.path.realpath(out)
+    if out.exists() and any(os.path.realpath(found.path) == real for found in listing.files):
+        raise StorageError(
+            f"{path_cell(out)} is one of the files to be scored: the result would replace it",
+            cause="--out names a file below IMAGES",
+            next_step="give another name with --out",
+        )
+
+
 def _patients(home: SiteHome, manifest: Path | None) -> Mapping[Path, str]:
     """Return the patients of the files that a manifest names; that of the site may be missing."""
     if manifest is not None:
@@ -80,7 +106,7 @@ def _patients(home: SiteHome, manifest: Path | None) -> Mapping[Path, str]:
     try:
         return patients_of(home.manifest(), home.config().data.ignore_columns)
     except (ConfigError, DataError) as error:
-        click.echo(f"column patient is empty: {error.what}", err=True)
+        say(f"column patient is empty: {error.what}", err=True)
         return {}
 
 
@@ -93,7 +119,7 @@ def _training(home: SiteHome, stored: StoredClassifier) -> Training | None:
         try:
             return Training(key, leak_guard.read(stored.folder, key, next_step=""))
         except ModelError as error:
-            click.echo(f"column seen_in_training is unknown: {error.what}", err=True)
+            say(f"column seen_in_training is unknown: {error.what}", err=True)
     return None
 
 

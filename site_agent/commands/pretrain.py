@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import click
-
 from fedcervix.errors import ModelError, StorageError
 from fedcervix.plan import Recipe, canonical_json
+from fedcervix.printing import say
 from fedcervix.storage import disk
 from site_agent import dataset, leak_guard, models
 from site_agent.archive import utc_now
@@ -64,13 +63,19 @@ def pretrain(
 
 
 def _check_place(home: SiteHome, folder: Path) -> None:
-    """Raise ModelError where the folder holds a federation's model."""
-    if home.run_folder(folder.name).exists():
+    """Raise ModelError where the folder holds a federation's model. That a run has the name alone does no harm."""
+    if _holds_model_of_run(folder):
         raise ModelError(
-            f"{folder} is for the model of run {folder.name}",
+            f"{folder} holds the model of run {folder.name}",
             cause="a run of this federation has the name",
             next_step=f"{command_line(home, 'pretrain', RECIPE_OPTIONS)} --name {folder.name}-local",
         )
+
+
+def _holds_model_of_run(folder: Path) -> bool:
+    with contextlib.suppress(ModelError):
+        return bool(models.read(folder).run)
+    return False
 
 
 def _pretrain(
@@ -85,7 +90,7 @@ def _pretrain(
 ) -> None:
     machine, display, site = machine_of(home, used.recipe), Display(), site_name(home)
     recipe = settled(used.recipe, machine.device, home.cache)
-    click.echo(f"contrastive training on {machine.device} in {recipe.precision}, recipe of {used.source}", err=True)
+    say(f"contrastive training on {machine.device} in {recipe.precision}, recipe of {used.source}", err=True)
     with contextlib.ExitStack() as stack:
         stack.callback(display.close)
         require_tensorboard(tensorboard)
@@ -120,11 +125,11 @@ def _pretrain(
             )
     kept = _keep(home, used, folder.name, recipe, trained, collections)
     checkpoints.drop()
-    click.echo(f"kept epoch {trained.best_epoch} of {len(trained.history)}: {kept.weights}")
+    say(f"kept epoch {trained.best_epoch} of {len(trained.history)}: {kept.weights}")
     if can(collections[0], "finetune"):
-        click.echo(f"next: {command_line(home, 'finetune', RECIPE_OPTIONS)}")
+        say(f"next: {command_line(home, 'finetune', RECIPE_OPTIONS)}")
     else:
-        click.echo("to fine-tune a classifier, at least 3 labelled women of each class are needed here")
+        say("to fine-tune a classifier, at least 3 labelled women of each class are needed here")
 
 
 def check_room(folder: Path, needed: int) -> None:

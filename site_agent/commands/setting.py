@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from fedcervix.config import apply_profile, read_toml
 from fedcervix.errors import ConfigError
 from fedcervix.plan import Plan, Recipe
+from fedcervix.printing import say
 from fedcervix.profiles import PROFILES
 from site_agent.display import Display
 from site_agent.home import HardwareSection, SiteHome
@@ -78,7 +77,7 @@ def machine_of(home: SiteHome, recipe: Recipe) -> Machine:
     """Set this process up, and say what of the configuration does nothing outside a federation."""
     hardware = home.config().hardware
     for note in _without_effect(hardware, recipe):
-        click.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
     from site_agent.devices import ready  # it loads torch, and a mistake in a recipe is found without
 
     return ready(hardware)

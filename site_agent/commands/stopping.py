@@ -21,6 +21,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from fedcervix.printing import say
 from site_agent.home import SiteHome
 from site_agent.stopping import Stop
 
@@ -43,7 +44,7 @@ def stops(go_on: str) -> Iterator[Stop]:
     try:
         yield stop
     except KeyboardInterrupt:
-        click.echo(f"stopped; go on with: {go_on}", err=True)
+        say(f"stopped; go on with: {go_on}", err=True)
         raise SystemExit(EXIT_CODE) from None
     finally:
         for number, handler in before.items():

@@ -16,6 +16,7 @@ from rich.table import Table
 from fedcervix.errors import TrainingError
 from fedcervix.files import write_whole
 from fedcervix.plan import Recipe
+from fedcervix.printing import say
 from fedcervix.process import stdout_console
 from site_agent import dataset
 from site_agent.archive import put_away, utc_now
@@ -72,7 +73,7 @@ def _sweep(
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
     kept = read_cells(folder / CELLS)
-    click.echo(f"{len(recipes)} combinations on {machine.device}, recipe of {used.source}", err=True)
+    say(f"{len(recipes)} combinations on {machine.device}, recipe of {used.source}", err=True)
     try:
         collection = open_images(home, display)
         material = gather(home, collection, used.recipe, reading(display))
@@ -202,12 +203,12 @@ def _report(
         home, folder / CHOSEN, said_of(recipes, used.seed, material.digest, utc_now()) + toml(recipe)
     )
     if earlier:
-        click.echo(f"an earlier choice was another one; it is kept: {earlier}")
+        say(f"an earlier choice was another one; it is kept: {earlier}")
     images, women = len(material.labelled_valid.labels), len(set(material.labelled_valid.patients))
     stdout_console().print(table(cells, f"judged on {images} labelled validation images of {women} women"))
-    click.echo(f"chosen: {_named(best)}. One training each: small differences may be chance.")
-    click.echo("in a federation's coordinator.toml:")
-    click.echo(f"  [run.recipe]\n  batch_images = {best.batch_images}\n  width = {best.width}")
+    say(f"chosen: {_named(best)}. One training each: small differences may be chance.")
+    say("in a federation's coordinator.toml:")
+    say(f"  [run.recipe]\n  batch_images = {best.batch_images}\n  width = {best.width}")
     with_seed = f" --seed {used.seed}" if used.seed else ""
     recipe_words = f"--recipe {shlex.quote(str(folder / CHOSEN))}{with_seed}"
-    click.echo(f"next: {home.command(f'pretrain {recipe_words}')}")
+    say(f"next: {home.command(f'pretrain {recipe_words}')}")

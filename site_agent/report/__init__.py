@@ -15,7 +15,7 @@ from site_agent.report.content import (
 from site_agent.report.page import render
 from site_agent.report.predictions import Predictions, Scored, ScoredImage
 from site_agent.report.printed import printed
-from site_agent.report.results import Results, parse
+from site_agent.report.results import Results, parse, read
 from site_agent.report.writing import write_report
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "SiteReport",
     "parse",
     "printed",
+    "read",
     "render",
     "write_report",
 ]

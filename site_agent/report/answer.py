@@ -6,11 +6,13 @@ Rules
    for the federated start, random weights and SSL among them. One that is decided against it is a "No". Everything
    else is "not shown".
 2. A "Yes" to all needs no correction for the number of comparisons (an intersection-union test: Berger, Technometrics
-   24:295, 1982). A "No" is the strictest of several looks, which the page says.
+   24:295, 1982). A "No" is the worst of several comparisons, not corrected for their number, which the page says.
 3. The headline names the start with the highest AUC wherever that is not the federated one.
-4. Nothing positive is said beside what contradicts it: starts that differ in more than their weights, another start
-   that is ahead by woman, a run that did not end OK, an alarm of the trainer.
-5. What is missed at each threshold is said in counts, of images and of women.
+4. Where the compared models were trained differently, the answer is neither "yes" nor "no", and no comparison has a
+   conclusion (`SiteReport.conclusion`).
+5. "Yes" is not said where another start is ahead by woman. It is shown with a reservation, not in green, where the run
+   did not end OK, where the trainer gave an alarm, and where the report has any other reservation.
+6. What is missed at each threshold is said in counts, of images and of women.
 """
 
 from __future__ import annotations
@@ -22,12 +24,13 @@ from typing import Literal
 from site_agent.evaluate import AtThreshold, Comparison, Evaluation
 from site_agent.intervals import Estimate, Verdict
 from site_agent.notices import NOT_CALIBRATED, RESEARCH_ONLY
-from site_agent.report.content import SiteReport
+from site_agent.provenance import FEDERATED
+from site_agent.report.content import TRAINED_DIFFERENTLY, SiteReport
 
 Tone = Literal["helped", "not shown", "harmed", "unknown"]
 
 UNTRAINED = "Random"
-NOT_ALONE = ("CSSL", "CSFSSL", "PPFSSL")
+NOT_ALONE = ("CSSL", *FEDERATED)
 """families of starts that take images or weights of other hospitals"""
 WOMEN_FOR_THIRD_DIGIT = 100
 """With fewer women the third digit of a rate says nothing: one woman moves the second."""
@@ -99,7 +102,7 @@ def answer(report: SiteReport) -> Answer:
         sentences=tuple(_sentences(report, tone)),
         standings=_standings(report),
         missed=tuple(line for found in _told(report) for line in missed(found, _by_woman(report, found.name))),
-        caveats=(*_contradictions(report), *report.differences, *report.remarks, *_run_caveats(report)),
+        caveats=(*_contradictions(report), *report.differences, *report.reservations, *_run_caveats(report)),
     )
 
 
@@ -107,15 +110,14 @@ def answer(report: SiteReport) -> Answer:
 
 
 def _tone(report: SiteReport) -> Tone:
-    """Return the answer by rules 1 and 4."""
-    own = _own(report)
-    verdicts = [found.verdict for found in own]
-    if not own:
+    """Return the answer by rules 1, 4 and 5."""
+    verdicts = _verdicts(report)
+    if not verdicts:
         return "unknown"
     if "worse" in verdicts:
         return "harmed"
     decided = all(verdict == "better" for verdict in verdicts) and not _absent(report)
-    return "helped" if decided and not report.differences and not _ahead_by_woman(report) else "not shown"
+    return "helped" if decided and not _ahead_by_woman(report) else "not shown"
 
 
 def _own(report: SiteReport) -> tuple[Comparison, ...]:
@@ -125,6 +127,10 @@ def _own(report: SiteReport) -> tuple[Comparison, ...]:
         for found in report.comparisons
         if found.name == report.federated and not found.versus.startswith(NOT_ALONE)
     )
+
+
+def _verdicts(report: SiteReport) -> list[Verdict]:
+    return [report.conclusion(found)[0] for found in _own(report)]
 
 
 def _absent(report: SiteReport) -> list[str]:
@@ -168,7 +174,9 @@ def _not_shown(report: SiteReport) -> str:
     own = _own(report)
     reasons = {found.difference.why for found in own}
     if len(reasons) == 1 and "" not in reasons:
-        return f"Nothing is decided: {reasons.pop()}."
+        return f"No conclusion: {reasons.pop()}."
+    if report.differences:
+        return f"Not shown whether joining helped: {TRAINED_DIFFERENTLY} (see below)."
     if all(found.verdict == "better" for found in own):
         return f"Not shown that joining helped: {_why_not_yes(report)}."
     return "Not shown: these test women cannot tell whether joining helped."
@@ -176,12 +184,10 @@ def _not_shown(report: SiteReport) -> str:
 
 def _why_not_yes(report: SiteReport) -> str:
     """Return why comparisons that were all decided for the federated start are no "Yes"."""
-    if report.differences:
-        return "the starts differ in more than their weights"
     if _absent(report):
         return f"{_named(_absent(report))} {'was' if len(_absent(report)) == 1 else 'were'} not compared"
     ahead = _ahead_by_woman(report)
-    return f"{ahead.name} is ahead when women are counted, not images" if ahead else "see below"
+    return f"by woman, {ahead.name} has a higher AUC" if ahead else "see below"
 
 
 def _winner(report: SiteReport) -> tuple[str, ...]:
@@ -238,9 +244,13 @@ def _standing(report: SiteReport, found: Evaluation) -> Standing:
         auc=shown(found.auc, found.women),
         by_woman=shown(women.auc, women.women) if women else Number(),
         difference=shown_difference(compared.difference, found.women) if compared else Number(),
-        says=(WORDS[compared.verdict] + (f": {compared.why}" if compared.why else "")) if compared else "",
+        says=_says(*report.conclusion(compared)) if compared else "",
         joined=found.name == report.federated,
     )
+
+
+def _says(verdict: Verdict, why: str) -> str:
+    return WORDS[verdict] + (f": {why}" if why else "")
 
 
 def _by_woman(report: SiteReport, name: str) -> Evaluation | None:

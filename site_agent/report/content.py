@@ -15,8 +15,11 @@ from fedcervix.errors import DataError
 from fedcervix.manifest import Split
 from fedcervix.plan import Recipe
 from site_agent.evaluate import Comparison, Evaluation
+from site_agent.intervals import Verdict
 from site_agent.provenance import Provenance
 from site_agent.report.predictions import Predictions
+
+TRAINED_DIFFERENTLY = "the compared models were trained differently"
 
 Picture = NDArray[np.uint8]
 """(S, S, 3), RGB"""
@@ -55,6 +58,8 @@ class SetAside:
     duplicates: int = 0
     """images that are a copy of another one of the same patient"""
     leaks: tuple[Leak, ...] = ()
+    remarks: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """(what should be known of the manifest or the pictures, the patients, columns or images concerned)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +169,8 @@ class SiteReport:
     """of `federated` with the others, on images"""
     predictions: Predictions | None = None
     differences: tuple[str, ...] = ()
-    """in what the compared classifiers differ beside their starts, one sentence each"""
-    remarks: tuple[str, ...] = ()
+    """how the compared classifiers were trained differently, one sentence each; then no comparison has a conclusion"""
+    reservations: tuple[str, ...] = ()
     """what of this site is not compared here, one sentence each"""
     provenance: tuple[Provenance, ...] = ()
     """to what the numbers of each evaluation belong"""
@@ -200,6 +205,15 @@ class SiteReport:
     def evaluation(self, name: str) -> Evaluation | None:
         """Return the evaluation of that name."""
         return next((found for found in self.evaluations if found.name == name), None)
+
+    def conclusion(self, found: Comparison) -> tuple[Verdict, str]:
+        """Return what a comparison shows and, where it shows nothing, why.
+
+        Where the compared models were trained differently (`differences`), no comparison shows anything, either way.
+        """
+        if found.verdict == "not shown" or not self.differences:
+            return found.verdict, found.why
+        return "not shown", TRAINED_DIFFERENTLY
 
     def comparison(self, versus: str) -> Comparison | None:
         """Return the comparison of the federated model with `versus`."""

@@ -17,8 +17,9 @@ import jinja2
 from markupsafe import Markup
 
 from fedcervix.plan import Recipe
+from fedcervix.printable import on_a_page
 from site_agent.evaluate import AtThreshold, Evaluation
-from site_agent.intervals import TOO_FEW_WOMEN, Estimate, Women
+from site_agent.intervals import Estimate, Women
 from site_agent.notices import NOT_CALIBRATED, RESEARCH_ONLY
 from site_agent.provenance import Provenance, recipe_digest
 from site_agent.report import figures
@@ -31,6 +32,9 @@ TEMPLATE = "page.html.j2"
 STYLE = "style.css"
 LISTED_MAX = 200
 """At most so many set-aside images or missed women are named on the page; the rest are counted."""
+ROUNDS_LISTED_MAX = 200
+SITES_LISTED_MAX = 32
+"""At most so many rounds (the last ones) and sites (the first ones) have a row and a column in the table of rounds."""
 WIDE_FROM_SITES = 4
 """From so many sites on, the table of rounds is wider than a small screen: it says so."""
 COLUMNS = {
@@ -82,7 +86,11 @@ def render(report: SiteReport) -> str:
     from site_agent.neighbours import NEIGHBOURS  # with torch, which the study's report does without
 
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=on_a_page,
     )
     environment.filters.update(three=three)
     environment.globals.update(number=number, counted=counted, threshold=threshold)
@@ -99,7 +107,9 @@ def render(report: SiteReport) -> str:
         census=_census(report.census),
         census_total=_total(report.census),
         listed_max=LISTED_MAX,
-        roster=_roster(report.rounds),
+        roster=(roster := _roster(report.rounds))[:SITES_LISTED_MAX],
+        sites_unlisted=len(roster[SITES_LISTED_MAX:]),
+        rounds_listed_max=ROUNDS_LISTED_MAX,
         wide_from_sites=WIDE_FROM_SITES,
         absences=_absences(report.rounds),
         recipe=recipe_rows(report.recipe),
@@ -108,7 +118,7 @@ def render(report: SiteReport) -> str:
             ("Called a case from a probability of .5, the published threshold", _score_rows(report, "fixed")),
             ("Called a case from the threshold chosen on validation images", _score_rows(report, "chosen")),
         ),
-        no_intervals=TOO_FEW_WOMEN if _too_few(report) else "",
+        no_intervals=_women(report.evaluations[0]).undecided if report.evaluations else "",
         missed=_missed(report),
         reliability=_reliability(report),
         judged=_judged(report),
@@ -223,11 +233,6 @@ def _cell(measure: str, label: str, counts: tuple[int, int] | None, estimate: Es
     return Cell(head, share(*counts) if counts else found.value, found.interval)
 
 
-def _too_few(report: SiteReport) -> bool:
-    """Return whether there are too few test women for any interval."""
-    return bool(report.evaluations) and _women(report.evaluations[0]).too_few
-
-
 def _women(found: Evaluation) -> Women:
     return Women(found.case_women, found.women - found.case_women)
 
@@ -259,9 +264,7 @@ def _missed(report: SiteReport) -> list[Missed]:
 def _reliability(report: SiteReport) -> tuple[Reliability, ...]:
     """Return the groups of probabilities of the judged classifier; none with too few women."""
     judged = _judged(report)
-    if judged is None or report.predictions is None:
-        return ()
-    if _women(judged).too_few:
+    if judged is None or report.predictions is None or _women(judged).undecided:
         return ()
     return reliability(report.predictions.images, report.predictions.of(judged.name).scores)
 

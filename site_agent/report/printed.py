@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich.console import RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from site_agent.evaluate import AtThreshold
+from site_agent.notices import RESEARCH_ONLY
 from site_agent.report.answer import Answer, answer, share, threshold
 from site_agent.report.content import SiteReport
 
@@ -24,7 +24,7 @@ def printed(report: SiteReport) -> Iterator[RenderableType]:
         yield _standings(found)
         yield _counts(report)
     for line in (*found.missed, *found.caveats, *(f"Missing: {line}" for line in report.unread)):
-        yield Padding(Text(f"- {line}"), (0, 0, 0, 0))
+        yield Text(f"- {line}")
     for line in found.notices:
         yield Text(line)
 
@@ -43,7 +43,7 @@ def _standings(found: Answer) -> Table:
 def _counts(report: SiteReport) -> Table:
     """Return what every classifier gets right at both thresholds, in images and in women."""
     columns = ("start", "threshold", "counted in", "cases found", "controls cleared", "case calls right")
-    table = Table(*columns, "control calls right", title="Research only. Not a medical device.", title_justify="left")
+    table = Table(*columns, "control calls right", title=RESEARCH_ONLY, title_justify="left")
     women = {found.name: found for found in report.by_woman}
     for found in report.evaluations:
         for unit, own in (("images", found), ("women", women.get(found.name))):

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fedcervix.errors import DataError
@@ -19,6 +20,7 @@ from site_agent.notices import NOT_CALIBRATED, RESEARCH_ONLY
 from site_agent.provenance import Provenance
 from site_agent.report.answer import answer
 from site_agent.report.content import SetAside, SiteReport
+from site_agent.report_store import RESULTS_FILE
 
 FORMAT = "fedcervix site results 2"
 
@@ -32,6 +34,14 @@ class Results:
     comparisons: tuple[Comparison, ...]
     provenance: tuple[Provenance, ...]
     """to what the numbers of each evaluation belong"""
+    site: str
+    run: str
+    """empty where the site took part in none"""
+    final_state: str
+    """of the run"""
+    when: str
+    answer: str
+    """helped, not shown, harmed or unknown"""
     everything: dict[str, Any]
 
 
@@ -49,6 +59,7 @@ def to_json(report: SiteReport) -> dict[str, Any]:
         "headline": found.headline,
         "missed": list(found.missed),
         "differences": list(report.differences),
+        "reservations": list(report.reservations),
         "provenance": [one.to_json() for one in report.provenance],
         "interval_level": LEVEL,
         "versions": dict(report.versions),
@@ -57,7 +68,7 @@ def to_json(report: SiteReport) -> dict[str, Any]:
         "set_aside": _counts(report.set_aside),
         "evaluations": [one.to_json() for one in report.evaluations],
         "by_woman": [one.to_json() for one in report.by_woman],
-        "comparisons": [one.to_json() for one in report.comparisons],
+        "comparisons": [_comparison(report, one) for one in report.comparisons],
         "contrastive_history": [dataclasses.asdict(losses) for losses in report.contrastive_history],
         "neighbour_history": [dataclasses.asdict(neighbours) for neighbours in report.neighbour_history],
         "classifier_history": [dataclasses.asdict(losses) for losses in report.classifier_history],
@@ -75,6 +86,12 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(own) for key, own in value.items()}
     return [_finite(own) for own in value] if isinstance(value, (list, tuple)) else value
+
+
+def _comparison(report: SiteReport, found: Comparison) -> dict[str, Any]:
+    """Return a comparison with what the report concludes from it, which readers take and `parse` does not."""
+    verdict, why = report.conclusion(found)
+    return {**found.to_json(), "verdict": verdict, "why": why}
 
 
 def _counts(aside: SetAside) -> dict[str, int]:
@@ -103,9 +120,23 @@ def parse(text: str) -> Results:
         evaluations, by_woman = (tuple(map(Evaluation.from_json, raw[key])) for key in ("evaluations", "by_woman"))
         comparisons = tuple(map(Comparison.from_json, raw["comparisons"]))
         provenance = tuple(map(Provenance.from_json, raw["provenance"]))
+        words = {name: str(raw[name]) for name in ("site", "run", "final_state", "when", "answer")}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _foreign(f"{error!r}") from error
-    return Results(evaluations, by_woman, comparisons, provenance, raw)
+    return Results(evaluations, by_woman, comparisons, provenance, **words, everything=raw)
+
+
+def read(folder: Path) -> Results:
+    """Return what the results.json of a report's folder says. Raises DataError, which names the file."""
+    file = folder / RESULTS_FILE
+    try:
+        return parse(file.read_text("utf-8"))
+    except (OSError, ValueError, DataError) as error:
+        raise DataError(
+            f"{file} cannot be read: {getattr(error, 'what', error)!s:.200}",
+            cause="it was damaged, edited by hand, or written by another version",
+            next_step="site-agent evaluate; it writes a new report beside this one",
+        ) from error
 
 
 def _foreign(why: str) -> DataError:

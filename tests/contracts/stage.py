@@ -391,7 +391,15 @@ def agent(stage: Stage, site: str, pems: Keys) -> Iterator[list[Leave]]:
     create_site(home)
     worker = ArithmeticWorker(home, site, stage.service.reported[site])
     with stage.link(pems) as link:
-        made = Agent(home, site, link, worker, lambda *_: None, sign_s=math.inf)  # type: ignore[arg-type]
+        made = Agent(
+            home,
+            site,
+            link,
+            worker,  # type: ignore[arg-type]
+            lambda *_: None,
+            federation="cervix",
+            sign_s=math.inf,
+        )
         thread = threading.Thread(target=lambda: ended.append(made.run()))
         thread.start()
         try:

@@ -82,7 +82,16 @@ def main() -> None:
         link = GrpcLink(home.config().link.coordinator, claim=succeed(home), **pems)
         work = LightWork(home, site, given.pace_s, given.numbers, given.diary)
         worker = in_a_process(work) if given.worker else LightWorker(work)
-        agent = Agent(home, site, link, worker, display.show, silence_s=given.silence_s)  # type: ignore[arg-type]
+        federation = home.certificate().identity.federation
+        agent = Agent(
+            home,
+            site,
+            link,
+            worker,  # type: ignore[arg-type]
+            display.show,
+            federation=federation,
+            silence_s=given.silence_s,
+        )
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=agent.stop).start())
         try:
             leave = agent.run()

@@ -130,7 +130,7 @@ def assert_no_names(text: bytes) -> None:
 
 def take_part(home: SiteHome, link: RecordingLink) -> Exception | None:
     """Run a real agent with a real worker in this process; return what stopped it."""
-    agent = Agent(home, "nhs", link, Worker(home, "nhs"), lambda *_: None)
+    agent = Agent(home, "nhs", link, Worker(home, "nhs"), lambda *_: None, federation="cervix")
     ended: list[Exception] = []
 
     def run() -> None:

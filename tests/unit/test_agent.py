@@ -207,6 +207,7 @@ class Site:
             self.link,
             self.worker,  # type: ignore[arg-type]
             self._show,
+            federation="cervix",
             **options,
         )
         self._ended: list[Leave | BaseException] = []
@@ -860,7 +861,7 @@ def test_a_revoked_site_leaves_as_aborted(site: Site) -> None:
 
 def test_a_step_longer_than_a_lease_is_bridged_by_repeated_progress(site: Site) -> None:
     site.worker.go.clear()
-    site.attach(TRAIN, lease_s=0.2)
+    site.attach(TRAIN, lease_s=1.0)
     site.link.hears(lambda told: sum(isinstance(what, codec.Progress) for what in told) >= 4)
     site.worker.go.set()
     site.link.hears(update(TRAIN))

@@ -51,9 +51,40 @@ def test_what_was_pushed_is_here_under_its_digest(store: BlobStore) -> None:
     assert not part(store).exists()
 
 
-def test_a_blob_that_is_here_is_not_wanted_again(store: BlobStore) -> None:
+def test_a_blob_that_a_sender_has_brought_is_not_wanted_again_from_it(store: BlobStore) -> None:
     push(store)
-    assert store.expect(NAME, "bob", size_bytes=SIZE) == SIZE
+    again = BlobStore(store.path("x").parent)  # another process
+    assert again.expect(NAME, "ada", size_bytes=SIZE) == SIZE
+    assert again.brought(NAME, "ada")
+
+
+def test_nobody_learns_that_another_has_brought_a_blob(store: BlobStore) -> None:
+    """Bob is answered as if the blob were not here, from the first byte to the last."""
+    push(store)
+    assert store.expect(NAME, "bob", size_bytes=SIZE) == store.expect(OTHER, "bob", size_bytes=SIZE) == 0
+    assert not store.brought(NAME, "bob")
+    with pytest.raises(RemoteError, match="not the model that was announced"):
+        push(store, BLOB[::-1], sender="bob")
+    assert store.path(NAME).read_bytes() == BLOB, "what is here stays as it is"
+    store.expect(NAME, "bob", size_bytes=SIZE)
+    assert not store.receive(NAME, "bob", cut(BLOB[:300]), offset=0, size_bytes=SIZE)
+    assert store.expect(NAME, "bob", size_bytes=SIZE) == 300, "and goes on where it was cut"
+    assert push(store, sender="bob")
+    assert (store.brought(NAME, "bob"), store.brought(NAME, "ada")) == (True, True)
+
+
+def test_what_a_sender_has_brought_is_wanted_again_once_it_was_put_away(store: BlobStore) -> None:
+    push(store)
+    store.put_away(())
+    assert not store.brought(NAME, "ada")
+    assert store.expect(NAME, "ada", size_bytes=SIZE) == 0
+    assert push(store)
+
+
+def test_of_each_sender_its_newest_blob_is_remembered(store: BlobStore) -> None:
+    push(store)
+    store.expect(OTHER, "ada", size_bytes=SIZE)
+    assert not store.brought(NAME, "ada")
 
 
 @pytest.mark.parametrize("arrived", [0, 1, 999, 1000, SIZE - 1])

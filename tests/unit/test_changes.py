@@ -131,6 +131,7 @@ def test_a_single_answer_holds_the_last_rounds_that_fit() -> None:
     assert many["ledger"][-1]["round"] == 21
 
 
+@pytest.mark.timeout(400)  # ten seconds on a machine that does nothing else
 def test_a_federation_of_64_sites_and_1000_rounds_is_read_back_and_shown(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

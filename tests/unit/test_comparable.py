@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from cervix_study.released import find
 from fedcervix.errors import ModelError
 from site_agent import classifiers, dataset, models
 from site_agent.comparable import comparable
-from tests.unit.sites import Site, site
+from tests.unit.sites import Site, plan_of, site
 
 torch.set_num_threads(1)
 
@@ -55,7 +56,9 @@ def test_on_request_the_report_is_about_the_older_run_and_says_so(clinic: Site) 
     told = comparable(clinic.home, collection_of(clinic), run="run-one")
     assert told.run == "run-one"
     assert told.differences == ()
-    assert told.remarks == ("This report is about run run-one. The model of run run-two is newer and is not in it.",)
+    assert told.reservations == (
+        "This report is about run run-one. The model of run run-two is newer and is not in it.",
+    )
     with pytest.raises(ModelError, match="no classifier here was fine-tuned from run run-two") as refused:
         comparable(clinic.home, collection_of(clinic), run="run-two")
     clinic.train(*refused.value.next_step.split()[3:])
@@ -140,9 +143,21 @@ def test_named_models_and_sets_stand_beside_the_others(clinic: Site) -> None:
     clinic.train(*refused.value.next_step.split()[3:])
 
 
+def test_a_run_that_only_has_the_name_of_a_local_model_is_not_in_its_way(clinic: Site) -> None:
+    """A coordinator that called its run `ssl` once kept the site from pretraining."""
+    clinic.take_part("ssl", plan_of(1))
+    clinic.train("pretrain")
+    assert [m.folder.name for m in models.all_models(clinic.home)] == ["ssl"]
+
+
+def test_a_local_model_is_not_named_like_a_run(clinic: Site) -> None:
+    with pytest.raises(AssertionError, match="named like a run"):
+        clinic.train("pretrain", "--name", "20300101-000000-csfssl-00000000")
+
+
 def test_a_run_takes_no_name_of_what_the_site_makes(clinic: Site) -> None:
     clinic.federate("ssl", 1)
-    with pytest.raises(ModelError, match="is for the model of run ssl") as refused:
+    with pytest.raises(ModelError, match="holds the model of run ssl") as refused:
         clinic.train("pretrain")
     clinic.run(*refused.value.next_step.split()[3:])
     assert sorted(m.folder.name for m in models.all_models(clinic.home)) == ["ssl", "ssl-local"]
@@ -168,23 +183,38 @@ def test_a_damaged_record_costs_one_entry_and_says_how_to_mend_it(clinic: Site, 
     file = clinic.home.folder / "classifiers" / "ssl" / "record.json"
     text = file.read_text()
     file.write_text(text.replace('"seed": 0', '"seed": 8') if damage == "edited" else damage)
-    found, [broken] = classifiers.found(clinic.home)
+    found, unread = classifiers.found(clinic.home)
+    broken = unread["ssl"]
     assert [c.start for c in found] == ["Random"]
     assert str(file) in broken.what
     told = comparable(clinic.home, collection_of(clinic))
-    assert any(str(file) in line for line in told.remarks)
+    assert "Not compared: the classifier ssl, which cannot be read." in told.reservations
+    assert not any(str(clinic.home.folder) in line for line in told.reservations), "results.json may be sent"
     clinic.train(*broken.next_step.split()[3:])
     assert [c.start for c in classifiers.all_classifiers(clinic.home)] == ["Random", "SSL"]
+
+
+def test_a_copy_of_a_classifiers_folder_is_no_second_classifier(clinic: Site) -> None:
+    clinic.train("pretrain")
+    clinic.train("finetune")
+    own = clinic.home.folder / "classifiers"
+    shutil.copytree(own / "ssl", own / "ssl-old")
+    told = comparable(clinic.home, collection_of(clinic))
+    assert [c.start for c in told.stored] == ["Random", "SSL"]
+    assert told.remarks == (f"Not compared: {own / 'ssl-old'} holds the classifier SSL, whose folder is ssl.",)
 
 
 def test_a_damaged_model_costs_one_entry(clinic: Site) -> None:
     clinic.federate("run-one", 1)
     clinic.federate("run-two", 2)
     (clinic.home.models / "run-two" / "record.json").write_text("{}")
-    [found], [broken] = models.found(clinic.home)
-    assert (found.folder.name, "run-two/record.json" in broken.what) == ("run-one", True)
+    [found], broken = models.found(clinic.home)
+    assert (found.folder.name, "run-two/record.json" in broken["run-two"].what) == ("run-one", True)
     assert "left out" in clinic.train("finetune").output
-    assert any("run-two/record.json" in line for line in comparable(clinic.home, collection_of(clinic)).remarks)
+    clinic.run("evaluate")
+    [file] = clinic.home.reports.rglob("results.json")
+    assert "Left out: the model run-two, which cannot be read." in json.loads(file.read_text())["reservations"]
+    assert str(clinic.home.folder) not in file.read_text(), "it may be sent"
 
 
 def test_results_name_the_digests_of_what_they_belong_to(clinic: Site) -> None:

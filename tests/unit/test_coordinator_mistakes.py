@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import resource
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -331,6 +332,39 @@ def test_an_invitation_is_its_owners_alone_whatever_lay_there(home: Home) -> Non
     assert call("invite", "nhs", "--out", "folder", home=home).exit_code == 0
     for file in (Path("nhs.invitation.toml"), Path("folder/nhs.invitation.toml")):
         assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o707, 0o773])
+@pytest.mark.parametrize("above", ["", "inner"])
+def test_no_invitation_is_laid_where_others_could_replace_it(home: Home, mode: int, above: str) -> None:
+    folder = Path("shared").absolute()
+    (folder / above).mkdir(parents=True)
+    folder.chmod(mode)
+    error = refused("invite", "nhs", "--out", str(folder / above), home=home)
+    assert (error.exit_code, str(folder) in error.what) == (8, True)
+    assert "every user of this machine may write" in error.what
+    assert not [*folder.rglob("*.toml")]
+    assert not home.registry.exists()
+    subprocess.run(error.next_step.partition(", or ")[0], shell=True, check=True)
+    assert call("invite", "nhs", "--out", str(folder / above), home=home).exit_code == 0
+
+
+def test_an_invitation_may_lie_in_a_folder_where_nobody_replaces_the_file_of_another(home: Home) -> None:
+    """As in /tmp: the file is 0600, and the sticky bit keeps others from renaming it."""
+    Path("sticky").mkdir()
+    Path("sticky").chmod(0o1777)
+    assert call("invite", "nhs", "--out", "sticky", home=home).exit_code == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make the folder of another user")
+def test_no_invitation_is_laid_into_the_folder_of_another_user(home: Home) -> None:
+    """In /tmp somebody may have made a folder of the name that was given."""
+    Path("theirs").mkdir()
+    os.chown("theirs", 65_534, 65_534)
+    assert "whose folder it is, may write" in refused("invite", "nhs", "--out", "theirs", home=home).what
+    os.chown("theirs", 0, 65_534)
+    Path("theirs").chmod(0o775)
+    assert "group nogroup may write" in refused("invite", "nhs", "--out", "theirs", home=home).what
 
 
 def test_an_invitation_into_a_folder_that_is_missing_changes_nothing(home: Home) -> None:

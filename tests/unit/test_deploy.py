@@ -172,6 +172,16 @@ def test_systemd_finds_nothing_to_complain_of(unit: Path, tmp_path: Path) -> Non
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_a_unit_bounds_what_a_flood_can_use_up(unit: Path) -> None:
+    found = settings(unit)
+
+    assert int(found["LimitNOFILE"][0]) >= 65_536
+    assert int(found["TasksMax"][0]) >= 2048
+    assert found["MemoryMax"]
+    assert found["LimitCORE"] == ["0"], "memory holds images, weights and keys"
+
+
 # --- images and compose -------------------------------------------------------------------------------------------
 
 
@@ -248,6 +258,23 @@ def test_a_service_is_locked_down_and_keeps_its_state_outside(service: str) -> N
     assert found["profiles"] == [service]
     assert any(volume.endswith(":/var/lib/fedcervix") for volume in found["volumes"])
     assert (DEPLOY.parent / found["build"]["dockerfile"]).is_file()
+
+
+@pytest.mark.parametrize("service", ["coordinator", "site"])
+def test_a_service_is_bounded_in_what_it_can_use_up(service: str) -> None:
+    found = blocks(COMPOSE)["services"][service]
+
+    assert found["mem_limit"] == found["memswap_limit"]
+    assert int(found["pids_limit"]) >= 2048
+    assert found["ulimits"] == {"nofile": "65536", "core": "0"}
+
+
+@pytest.mark.parametrize("role", ["coordinator", "site"])
+def test_the_base_image_can_be_named_by_its_digest(role: str) -> None:
+    text = (DEPLOY / f"{role}.Dockerfile").read_text()
+
+    assert set(re.findall(r"(?m)^FROM (\S+)", text)) == {"${BASE}"}
+    assert "@sha256:" in text
 
 
 def test_a_hospital_opens_no_port_and_its_images_are_read_only() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from coordinator.engine import PICTURE_S, Engine
 from fedcervix.blobs import BlobStore
-from fedcervix.errors import FullDiskError, ModelError, RemoteError
+from fedcervix.errors import FullDiskError, ModelError, RemoteError, RunError
 from fedcervix.events import (
     Answer,
     Event,
@@ -72,6 +72,11 @@ class Federation:
         for site in SITES:
             assert self.engine.submit(SiteAttached(site, 0.0)) is Answer.ACCEPTED
 
+    def take(self, update: UpdateStored) -> Answer:
+        """A site reports the model that it has brought."""
+        self.blobs.note_brought(update.packed or update.digest, update.site)
+        return self.engine.take_update(update)
+
     def train(self, site: str) -> None:
         task = self.asked(site)
         assert task.kind is TaskKind.TRAIN
@@ -79,7 +84,7 @@ class Federation:
         digest = write_tensors(made, model(self.weight(task.base) + PULL[site], steps=task.round))
         self.blobs.adopt(made, digest)
         update = UpdateStored(site, task, digest, 10, 1, 0.5, 1.0, 0.0)
-        assert self.engine.take_update(update) is Answer.ACCEPTED
+        assert self.take(update) is Answer.ACCEPTED
 
     def score(self, site: str) -> None:
         task = self.asked(site)
@@ -215,14 +220,30 @@ def test_values_that_were_checked_on_arrival_are_not_read_again_and_all_else_is_
     ada = arrives("ada", {"other": np.float32([1.0])})
     run.engine.arrived_sound("ada", ada.digest)
     with pytest.raises(RemoteError, match="other is not in the base"):
-        run.engine.take_update(ada)
+        run.take(ada)
     ada = arrives("ada", model(1.0, steps=1))
     run.engine.arrived_sound("ada", ada.digest)
-    assert run.engine.take_update(ada) is Answer.ACCEPTED
+    assert run.take(ada) is Answer.ACCEPTED
     assert not looked
     bob = arrives("bob", model(2.0, steps=1))
-    assert run.engine.take_update(bob) is Answer.ACCEPTED
+    assert run.take(bob) is Answer.ACCEPTED
     assert looked == [run.blobs.path(bob.digest)]
+
+
+def test_a_model_that_another_site_has_brought_is_not_here_for_this_one(
+    federation: Callable[..., Federation],
+) -> None:
+    """Else a site could count without training, and find out by a digest what others have sent."""
+    run = federation()
+    run.train("ada")
+    [ada] = run.engine.run.current.contributions
+    task = run.asked("bob")
+    words = []
+    for digest in (ada.digest, "c" * 64):
+        with pytest.raises(RunError, match="is not here") as refused:
+            run.engine.take_update(UpdateStored("bob", task, digest, 10, 1, 0.5, 1.0, 0.0))
+        words.append(refused.value.explain().replace(digest[:12], "DIGEST"))
+    assert words[0] == words[1], "no word tells the two apart"
 
 
 def test_the_disk_keeps_what_the_next_average_needs_and_no_more(federation: Callable[..., Federation]) -> None:

@@ -64,7 +64,7 @@ class Packing(Federation):
         task = self.asked(site)
         made = self.rounded(site, task)
         self.blobs.path(made.digest).unlink()  # it travels packed; what arrives is made of that
-        assert self.engine.take_update(self.update(site, task, made)) is Answer.ACCEPTED
+        assert self.take(self.update(site, task, made)) is Answer.ACCEPTED
         assert self.blobs.has(made.digest)
 
 
@@ -201,7 +201,7 @@ def arrives(run: Packing, **changes: Any) -> UpdateStored:
 def test_a_packed_form_of_another_model_is_refused(federation: Callable[..., Packing], compression: str) -> None:
     run = federation(compression=compression)
     with pytest.raises(RemoteError, match="does not give the model that was announced"):
-        run.engine.take_update(arrives(run, digest="c" * 64))
+        run.take(arrives(run, digest="c" * 64))
     assert run.engine.run.current.contributions == ()
     assert not run.blobs.has("c" * 64)
 
@@ -212,20 +212,20 @@ def test_a_model_that_is_here_does_not_vouch_for_a_packed_form(federation: Calla
     run.train("bob")
     [other] = run.engine.run.current.contributions
     with pytest.raises(RemoteError, match="does not give the model that was announced"):
-        run.engine.take_update(arrives(run, packed=other.packed))
+        run.take(arrives(run, packed=other.packed))
 
 
 def test_a_packed_form_that_is_not_here_is_asked_for(federation: Callable[..., Packing]) -> None:
     run = federation(compression="int8")
     with pytest.raises(RunError, match="is not here"):
-        run.engine.take_update(arrives(run, packed="c" * 64))
+        run.take(arrives(run, packed="c" * 64))
 
 
 def test_a_packed_form_in_a_run_without_is_refused(federation: Callable[..., Packing]) -> None:
     run = federation()
     run.packing = "int8"
     with pytest.raises(RemoteError, match="where the plan has none"):
-        run.engine.take_update(arrives(run))
+        run.take(arrives(run))
 
 
 def test_int8_has_nothing_to_which_a_first_model_could_be_the_difference(tmp_path: Path) -> None:
@@ -240,8 +240,8 @@ def test_int8_has_nothing_to_which_a_first_model_could_be_the_difference(tmp_pat
     run.blobs.adopt(first, digest)
     seed = UpdateStored("ada", task, digest, 0, 0, 0.0, 1.0, 0.0)
     with pytest.raises(RemoteError, match="where the plan has none"):
-        run.engine.take_update(UpdateStored("ada", task, digest, 0, 0, 0.0, 1.0, 0.0, digest))
-    assert run.engine.take_update(seed) is Answer.ACCEPTED
+        run.take(UpdateStored("ada", task, digest, 0, 0, 0.0, 1.0, 0.0, digest))
+    assert run.take(seed) is Answer.ACCEPTED
     run.journal.close()
 
 
@@ -256,7 +256,7 @@ def test_a_first_model_in_bfloat16_is_unpacked_without_a_base(tmp_path: Path) ->
     made = round_model(run.blobs, exact, "bfloat16", "", "", name="seed")
     run.blobs.path(made.digest).unlink()
     seed = UpdateStored("ada", Task("unseeded", TaskKind.SEED, 0, ""), made.digest, 0, 0, 0.0, 1.0, 0.0, made.packed)
-    assert run.engine.take_update(seed) is Answer.ACCEPTED
+    assert run.take(seed) is Answer.ACCEPTED
     assert (run.engine.run.layout, run.engine.run.packed) == (made.digest, made.packed)
     assert run.blobs.has(made.digest)
     assert made.packed in needed(run.engine.run)

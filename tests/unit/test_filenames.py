@@ -46,6 +46,18 @@ def test_a_similar_name_is_told_and_not_taken(tmp_path: Path, disk: str, named: 
     assert names.similar(f"images/{named}") == disk
 
 
+def test_a_file_in_a_folder_of_another_case_is_told_with_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "Images" / "A").mkdir(parents=True)
+    (tmp_path / "Images" / "A" / "1.png").touch()
+    assert FileNames(tmp_path).similar("images/a/1.PNG") == "Images/A/1.png"
+    assert FileNames(tmp_path).similar("images/b/1.png") == ""
+
+
+def test_a_link_that_leads_nowhere_is_not_told_as_similar_to_itself(tmp_path: Path) -> None:
+    (tmp_path / "1.png").symlink_to("1.png")
+    assert FileNames(tmp_path).similar("1.png") == ""
+
+
 def test_a_name_whose_bytes_are_of_an_older_alphabet_is_told_so_that_it_can_be_printed(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"M\xfcller.png")).write_bytes(b"")
     names = FileNames(tmp_path)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fedcervix.errors import StorageError
-from fedcervix.files import make_folder, private, write_whole, writing
+from fedcervix.files import _anew, aside, make_folder, private, write_secret, write_whole, writing
 from fedcervix.storage import disk
 
 
@@ -55,6 +55,21 @@ def test_folders_are_their_owners_and_those_that_were_there_stay_as_they_are(tmp
     assert make_folder(there / "home" / "reports") == there / "home" / "reports"
     make_folder(there)
     assert [mode(path) for path in (there, there / "home", there / "home" / "reports")] == [0o755, 0o700, 0o700]
+
+
+def test_nobody_can_lay_something_in_the_way_of_a_file_in_the_making(tmp_path: Path) -> None:
+    """In /tmp all may make files: its name cannot be foreseen, it must be new, and no link is followed."""
+    assert aside(tmp_path / "key") != aside(tmp_path / "key")
+    victim = tmp_path / "victim"
+    victim.write_text("as it was")
+    for place in (tmp_path / "link", victim):
+        if place != victim:
+            place.symlink_to(victim)
+        with pytest.raises(FileExistsError):
+            os.close(_anew(str(place), os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
+    write_secret(tmp_path / "link", b"a key")
+    assert (victim.read_text(), (tmp_path / "link").is_symlink()) == ("as it was", False)
+    assert mode(tmp_path / "link") == 0o600
 
 
 def write_half(file: Path) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from fedcervix.errors import TrainingError
 from site_agent.hardware import look
 from site_agent.home import HardwareSection
 
@@ -23,14 +22,13 @@ def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_without_a_driver_training_is_on_the_cpu(tmp_path: Path) -> None:
     found = look(HardwareSection(threads=3), tmp_path)
-    assert found == "trains on the CPU with 3 threads: no NVIDIA driver, or no GPU in this container"
-    assert look(HardwareSection(device="cpu", threads=3), tmp_path) == "trains on the CPU with 3 threads"
+    assert found == "trains on the CPU, 3 threads (no NVIDIA driver, or no GPU in this container)"
+    assert look(HardwareSection(device="cpu", threads=3), tmp_path) == "trains on the CPU, 3 threads"
 
 
-def test_a_gpu_that_is_asked_for_and_not_there_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="there is no GPU") as raised:
-        look(HardwareSection(device="cuda"), tmp_path)
-    assert "no NVIDIA driver" in raised.value.cause
+def test_a_gpu_that_is_asked_for_and_not_seen_is_for_the_worker_to_judge(tmp_path: Path) -> None:
+    """Other drivers have other files: a guess from files must not refuse a machine that can train."""
+    assert "probably there is no GPU: no NVIDIA driver" in look(HardwareSection(device="cuda"), tmp_path)
 
 
 def test_a_gpu_is_used_unless_it_is_hidden(gpu: Path, monkeypatch: pytest.MonkeyPatch) -> None:

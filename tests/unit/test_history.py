@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,7 @@ def test_two_reports_are_laid_side_by_side(clinic: Site) -> None:
     shown = clinic.run("history", "compare", one, other).output
     assert "Images, labels and splits are the same in both reports." in shown
     assert "another seed" in " ".join(shown.split())
+    assert not re.search(r"\d\.\d{3}", shown)  # a handful of women carry no third digit
     with pytest.raises(ModelError, match="there is no report nowhere") as refused:
         clinic.run("history", "compare", one, "nowhere")
     clinic.run(*refused.value.next_step.split()[3:])
@@ -112,7 +114,7 @@ def test_listing_loads_no_torch(clinic: Site) -> None:
 RANDOM = provenance("Random", Start(name="random"))
 
 
-def told(name: str, *found, score: float = 0.5) -> Told:
+def told(name: str, *found, score: str = "0.50") -> Told:
     return Told(name=name, scores={one.label: score for one in found}, provenance=tuple(found))
 
 
@@ -152,6 +154,6 @@ def test_a_start_of_one_report_alone_is_shown() -> None:
     ssl = provenance("SSL", Start(name="ssl", weights="s" * 64, recipe=Recipe()))
     _, rows = compare(told("a", RANDOM), told("b", RANDOM, ssl))
     assert [(row.label, row.one, row.other, row.remark) for row in rows] == [
-        ("Random", 0.5, 0.5, "the same classifier"),
-        ("SSL", None, 0.5, "in one report only"),
+        ("Random", "0.50", "0.50", "the same classifier"),
+        ("SSL", "", "0.50", "in one report only"),
     ]

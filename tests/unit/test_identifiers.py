@@ -20,6 +20,12 @@ from fedcervix.identifiers import Doubt, complaint, doubts, written_alike
         ("P7", "P\u200b7"),
         ("\u0661\u0662", "12"),
         ("stra\u00dfe1", "STRASSE1"),
+        ("\u0410\u0421\u041d7", "ACH7", "\u0391CH7"),
+        ("A\u22127", "A7", "A/7", "A\\7", "A:7", "A\u034f7", "A\u115f7", "A\u00b77"),
+        ("2019/007", "2019-7"),
+        ("1,234", "1234", "1'234", "1 234"),
+        ("\u201c7\u201d", "7", '"7"'),
+        ("1E5", "100000", "100000.0"),
     ],
 )
 def test_identifiers_that_are_one(names: tuple[str, ...]) -> None:
@@ -32,6 +38,7 @@ def test_identifiers_that_are_one(names: tuple[str, ...]) -> None:
         ("1", "10", "100", "11"),
         ("1-11", "11-1"),
         ("1-11", "11-1", "111"),
+        ("1/11", "11/1"),
         ("A1", "B1", "1A", "1"),
         ("P1", "P1+", "P1*"),
         ("a0b", "ab"),
@@ -55,6 +62,29 @@ def test_every_identifier_is_in_one_set_at_most_and_the_order_is_of_no_account(n
 @pytest.mark.parametrize("name", ["P1", "0", "7", "na-12", "#12", "12E4", "7e-4", "nhs-0001", "Nana", "1.2"])
 def test_what_is_an_identifier(name: str) -> None:
     assert complaint(name) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "#VALUE!",
+        "#\u00a1VALOR!",
+        "#\u00bfNOMBRE?",
+        "#N/D",
+        "#\u041d/\u0414",
+        "#GETTING_DATA",
+        "Err:502",
+        "(leer)",
+        "pd.NA",
+    ],
+)
+def test_what_a_spreadsheet_writes_for_an_error_is_no_identifier(name: str) -> None:
+    assert complaint(name) == "stands for a missing identifier"
+
+
+@pytest.mark.parametrize("name", ["1.2E+14", "1,2e+14", "12E+14", "1.2E14", "1e+5"])
+def test_a_number_that_lost_its_digits_is_no_identifier(name: str) -> None:
+    assert "shortened" in str(complaint(name))
 
 
 def told(labels: dict[str, list[int | None]]) -> dict[str, str]:
@@ -84,7 +114,7 @@ def test_dates_are_no_wonder_where_all_identifiers_are_dates() -> None:
     assert told({f"2024-03-{day:02}": [None] for day in range(1, 30)}) == {}
 
 
-@pytest.mark.parametrize("name", ["0", "000", "999", "9999", "-1", "xxx", "test"])
+@pytest.mark.parametrize("name", ["0", "000", "999", "9999", "-1", "xxx", "test", "0.0", "999.0", "TRUE", "Patient"])
 def test_a_code_for_a_missing_value(name: str) -> None:
     assert told({**WOMEN, name: [0]}) == {name: "is a usual code for a missing value"}
 

@@ -139,7 +139,7 @@ def test_a_tiff_is_what_its_writer_and_a_second_decoder_say_or_unreadable(
         else:
             found = decoded(tmp_path, data)
             np.testing.assert_allclose(found.pixels, meant(samples, way), atol=2, err_msg=str(way))
-            assert kind.bits < 8 or not quality.remarks(found)
+            assert kind.bits < 8 or not quality.oddities(found)
 
 
 def test_alpha_that_is_multiplied_already_is_not_multiplied_again(tmp_path: Path) -> None:
@@ -220,6 +220,12 @@ def test_a_strip_that_does_not_unpack_makes_a_tiff_unreadable(tmp_path: Path, co
     assert refused(tmp_path, damaged) == "damaged or cut short"
 
 
+def test_a_bigtiff_of_the_other_byte_order_is_refused_by_its_name(tmp_path: Path) -> None:
+    raw = io.BytesIO()
+    tifffile.imwrite(raw, scene(HEIGHT, WIDTH, 3, 8), bigtiff=True, byteorder=">", photometric="rgb")
+    assert refused(tmp_path, raw.getvalue()) == "a big-endian BigTIFF, which is not read"
+
+
 def test_of_several_pages_the_first_is_taken_and_that_is_said(tmp_path: Path) -> None:
     pages = [Image.fromarray(scene(HEIGHT, WIDTH, 3, 8)[::step].copy()) for step in (1, -1)]
     for options in ({}, {"compression": "tiff_lzw"}, {"big_tiff": True}):
@@ -227,7 +233,7 @@ def test_of_several_pages_the_first_is_taken_and_that_is_said(tmp_path: Path) ->
         pages[0].save(raw, "TIFF", save_all=True, append_images=pages[1:], **options)
         found = decoded(tmp_path, raw.getvalue())
         np.testing.assert_array_equal(found.pixels, pages[0])
-        assert quality.remarks(found) == ("pages",)
+        assert quality.oddities(found) == ("pages",)
 
 
 # --- PNG -----------------------------------------------------------------------------------------------------------
@@ -283,6 +289,12 @@ def test_a_palette_of_a_png_is_looked_up_with_its_transparency(tmp_path: Path, b
     np.testing.assert_array_equal(found.pixels, colours[indices[:, :, 0]])
 
 
+@pytest.mark.parametrize(("colours", "reason"), [(0, "no palette"), (9, "shorter than its pixels need")])
+def test_a_palette_that_lacks_colours_is_damage(tmp_path: Path, colours: int, reason: str) -> None:
+    chunks = ((b"PLTE", bytes(3 * colours)),) if colours else ()
+    assert reason in refused(tmp_path, Png(colour="palette", chunks=chunks).of(scene(HEIGHT, WIDTH, 1, 8)))
+
+
 @pytest.mark.parametrize("damage", ["a bit of the pixels", "zeros from the middle on", "the end is missing"])
 def test_damage_of_a_png_is_found_by_its_checksums(tmp_path: Path, damage: str) -> None:
     whole = Png().of(scene(HEIGHT, WIDTH, 3, 8))
@@ -309,7 +321,7 @@ def test_a_png_that_states_its_bits_is_scaled_by_them(tmp_path: Path, bits: int,
     for stored in (samples, samples << (16 - bits), filled):
         found = decoded(tmp_path, Png(bits=16, colour=colour, chunks=stated).of(stored.astype(np.uint16)))
         np.testing.assert_allclose(found.pixels, on_black(samples, bits), atol=2)
-        assert quality.remarks(found) == ()
+        assert quality.oddities(found) == ()
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -357,9 +369,9 @@ def test_pictures_that_use_a_sixteenth_of_their_range_are_counted(tmp_path: Path
         extra = (2,) if channels == 4 else ()
         for planar in (False, True)[:channels]:
             tiff = Tiff(bits=16, photometric=photometric, planar=planar, extra=extra).of(samples)
-            assert quality.remarks(decoded(tmp_path, tiff)) == ("narrow",)
+            assert quality.oddities(decoded(tmp_path, tiff)) == ("narrow",)
         png = Png(bits=16, colour={1: "grey", 3: "rgb", 4: "rgb alpha"}[channels]).of(samples)
-        assert quality.remarks(decoded(tmp_path, png)) == ("narrow",)
+        assert quality.oddities(decoded(tmp_path, png)) == ("narrow",)
 
 
 # --- alpha ---------------------------------------------------------------------------------------------------------
@@ -384,16 +396,32 @@ def test_a_bmp_of_another_kind_is_refused_by_its_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "writer", [Bmp(header_bytes=108), Bmp(header_bytes=124), Png(colour="rgb alpha"), Tiff(extra=(2,)), Tiff()]
+    "writer",
+    [
+        *(Bmp(header_bytes=108), Bmp(header_bytes=124), Png(colour="rgb alpha")),
+        *(Tiff(extra=(2,)), Tiff(extra=(1,)), Tiff(extra=(1,), orientation=6), Tiff()),
+    ],
 )
 def test_alpha_that_is_0_everywhere_is_no_alpha_and_is_counted(tmp_path: Path, writer: Bmp | Png | Tiff) -> None:
     samples = scene(HEIGHT, WIDTH, 4, 8)
     samples[:, :, 3] = 0
     found = decoded(tmp_path, writer.of(samples))
-    np.testing.assert_array_equal(found.pixels, samples[:, :, :3])
-    assert quality.remarks(found) == ("transparent",)
+    turn = TURNS[writer.orientation if isinstance(writer, Tiff) else 1]
+    np.testing.assert_array_equal(found.pixels, turn(samples[:, :, :3]))
+    assert quality.oddities(found) == ("transparent",)
     samples[5, 5, 3] = 255  # then it is alpha, and nearly all is black
-    assert quality.remarks(decoded(tmp_path, writer.of(samples))) == ("flat", "black", "transparent")
+    assert quality.oddities(decoded(tmp_path, writer.of(samples))) == ("flat", "black", "transparent")
+
+
+def test_alpha_that_is_0_everywhere_and_multiplied_already_is_no_alpha(tmp_path: Path) -> None:
+    deep, grey = scene(HEIGHT, WIDTH, 4, 16), scene(HEIGHT, WIDTH, 2, 8)
+    deep[:, :, 3] = grey[:, :, 1] = 0
+    found = decoded(tmp_path, Tiff(bits=16, extra=(1,)).of(deep))
+    np.testing.assert_allclose(found.pixels, deep[:, :, :3] / 257, atol=1)
+    found = decoded(tmp_path, Tiff(photometric=GREY, extra=(1,)).of(grey))
+    np.testing.assert_array_equal(found.pixels, np.repeat(grey[:, :, :1], 3, 2))
+    planes = Tiff(bits=16, extra=(1,), planar=True).of(deep)
+    assert refused(tmp_path, planes) == "colours in separate planes under an alpha that is 0 everywhere"
 
 
 # --- JPEG ----------------------------------------------------------------------------------------------------------
@@ -430,7 +458,7 @@ def test_a_jpeg_is_what_a_second_decoder_says(tmp_path: Path, way: str, mode: st
     found = decoded(tmp_path, data)
     second = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
     assert np.abs(found.pixels - second).max() <= 2
-    assert quality.remarks(found) == ()
+    assert quality.oddities(found) == ()
 
 
 def test_a_jpeg_whose_inks_are_stored_as_luma_and_chroma_becomes_colour(tmp_path: Path) -> None:
@@ -509,6 +537,13 @@ def test_a_jpeg_of_12_bits_is_refused_by_its_name(tmp_path: Path) -> None:
     assert refused(tmp_path, bytes(data)) == "a JPEG of 3 x 12 bits, which is not read"
 
 
+def test_a_jpeg_that_states_its_height_at_its_end_is_refused_by_its_name(tmp_path: Path) -> None:
+    data = bytearray(jpeg(photograph()))
+    begin = data.index(b"\xff\xc0") + 5
+    data[begin : begin + 2] = b"\0\0"
+    assert "height at its end" in refused(tmp_path, bytes(data))
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB", "YCbCr"])
 def test_a_jpeg_inside_a_tiff_is_read_and_its_damage_is_found(tmp_path: Path, mode: str) -> None:
     """Libtiff drops libjpeg's warnings."""
@@ -554,7 +589,7 @@ def decoded_or_refused(folder: Path, data: bytes) -> None:
     try:
         with warnings.catch_warnings(action="ignore"), opened(folder / "a", pixels_max=10**6) as found:
             assert found.pixels.ndim == 3
-            quality.remarks(found)
+            quality.oddities(found)
     except UnreadableError as error:
         assert error.reason  # noqa: PT017 - either outcome is right, a third is not
         assert str(folder) not in error.explain()  # noqa: PT017

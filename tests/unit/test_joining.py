@@ -93,7 +93,7 @@ def test_a_federation_that_was_made_anew_is_not_taken_for_the_one_before(tmp_pat
     anew = Federation()
     with pytest.raises(RunError, match="another federation of the same name"):
         check_home(home, anew.invite("aa"))
-    home.key_file("").rename(tmp_path / "keys.old")  # what the message advises
+    home.key_file("site.crt").rename(tmp_path / "site.crt.old")  # what the message advises
     check_home(home, anew.invite("aa"))
 
 
@@ -233,3 +233,20 @@ def test_a_column_that_only_looks_like_a_label_is_named_before_the_invitation_is
 
 def test_a_manifest_that_can_be_read_passes(tmp_path: Path) -> None:
     check_manifest(manifest(tmp_path / "data"))
+
+
+def test_a_join_that_was_killed_before_its_last_file_can_be_repeated(tmp_path: Path) -> None:
+    """The certificate is written last: until it is there, the home is free for the same invitation."""
+    federation = Federation()
+    home = federation.joined(tmp_path / "home", "aa")
+    home.key_file("site.crt").unlink()
+    check_home(home, federation.invite("aa"))
+
+
+def test_what_is_advised_for_a_federation_made_anew_keeps_the_key_of_the_women(tmp_path: Path) -> None:
+    """That key says whose pictures made a model: without it, every model of this home would be refused."""
+    home = Federation().joined(tmp_path / "home", "aa")
+    with pytest.raises(RunError) as refused:
+        check_home(home, Federation().invite("aa"))
+    assert str(home.key_file("site.crt")) in refused.value.next_step
+    assert f"mv {home.key_file('')} " not in refused.value.next_step

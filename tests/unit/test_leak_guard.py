@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from fedcervix.errors import ModelError, StorageError
-from site_agent import dataset, leak_guard, models
+from site_agent import classifiers, dataset, leak_guard, models
 from site_agent.collection import Image
 from site_agent.commands.pretrain import seen_by
 from site_agent.comparable import comparable
@@ -49,6 +49,13 @@ def test_a_linked_woman_is_known_by_each_of_her_identifiers() -> None:
     """Linked later with another one, a woman is called after the first of them."""
     assert refuse(BOTH, image("aaa", "new", patient="berta"))
     assert refuse(KEY.seen([image("aaa", "p9", patient="berta")]), image("berta", "new"))
+
+
+def test_a_woman_with_new_pictures_is_known_by_an_identifier_that_is_written_otherwise() -> None:
+    seen = KEY.seen([image("A-007", "p1"), image("0012", "p2")])
+    assert refuse(seen, image("a7", "new"))
+    assert refuse(seen, image("12.0", "new"))
+    check_unseen(seen, KEY, [image("A70", "new")], what="model ssl", next_step="")
 
 
 def test_an_identifier_that_is_a_pictures_digest_is_no_picture() -> None:
@@ -189,7 +196,8 @@ def test_when_splits_change_the_advice_works(clinic: Site) -> None:
     clinic.train("finetune", "--start", "ssl")
     rotated(clinic)
     with pytest.raises(ModelError, match="10 women who are now in the test part") as refused:
-        clinic.train("finetune", "--start", "ssl")
+        clinic.train("finetune", "--start", "random", "--start", "ssl", "--name", "set")
+    assert not (clinic.home.folder / "classifiers" / "set").exists(), "nothing is trained before it is refused"
     words = refused.value.next_step.rpartition("site-agent ")[2].split()
     clinic.train(*words[2:])
     clinic.train("finetune", "--start", "ssl")
@@ -205,6 +213,16 @@ def test_renamed_women_are_known_by_their_pictures(clinic: Site) -> None:
     clinic.write_manifest([(i, p.removeprefix("woman-"), label, s) for i, p, label, s in clinic.rows()])
     with pytest.raises(ModelError, match="10 women who are now in the test part took part in making model ssl"):
         clinic.train("finetune", "--start", "ssl")
+
+
+def test_a_start_that_is_refused_costs_no_classifier_of_another_start(clinic: Site) -> None:
+    clinic.train("pretrain")
+    clinic.train("finetune")
+    before = classifiers.read(clinic.home.folder / "classifiers" / "random").provenance
+    rotated(clinic)
+    with pytest.raises(ModelError, match="took part in making model ssl"):
+        clinic.train("finetune")
+    assert classifiers.read(clinic.home.folder / "classifiers" / "random").provenance == before
 
 
 def test_a_federations_model_is_guarded_as_well(clinic: Site) -> None:

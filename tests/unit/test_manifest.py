@@ -229,6 +229,30 @@ def test_the_words_that_ignore_a_column_can_be_typed() -> None:
     assert shlex.split(typed[1]) == tomllib.loads(written[0])["ignore_columns"] == ['true "label"']
 
 
+@pytest.mark.parametrize(
+    ("values", "meant"),
+    [
+        (("Y", "N"), "label"),
+        (("ja", "nein"), "label"),
+        (("oui", "non"), "label"),
+        (("+", "-"), "label"),
+        (("1", "0", "NA"), "label"),
+        (("1", "0", "-1"), "label"),
+        (("Fall", "Kontrolle"), "label"),
+        (("Training", "Validierung", "Test"), "split"),
+        (("entrenamiento", "validaci\u00f3n", "prueba"), "split"),
+        (("tr", "va", "te"), "split"),
+        (("train set", "test set"), "split"),
+        (("train", "test", "excluded"), "split"),
+        (("train", "test", "NA"), "split"),
+    ],
+)
+def test_values_of_a_known_column_in_other_words_stop(values: tuple[str, ...], meant: str) -> None:
+    lines = [f"images/{k}.png,P{k},{values[k % len(values)]}" for k in range(6)]
+    with pytest.raises(DataError, match=f"'group' may be meant as '{meant}'"):
+        parse("\n".join(["image,patient,group", *lines, ""]), "m.csv")
+
+
 def test_where_the_known_column_is_empty_another_one_is_suspected() -> None:
     assert "'set' may be meant as 'split'" in refusal("image,patient,split,set\n1.jpg,P1,,train\n").what
 

@@ -13,6 +13,7 @@ from coordinator.terminal import render
 from fedcervix.codec import Progress
 from fedcervix.events import SiteAttached, SiteFailed, SiteSilent, UpdateStored
 from fedcervix.plan import Plan, Recipe, Terms
+from fedcervix.printable import printable
 from fedcervix.rounds import Run, begin, instruction, step
 
 NOW = 1_893_456_000.0
@@ -120,7 +121,7 @@ def test_what_a_site_says_is_shown_and_not_obeyed(words: str) -> None:
     progress = Progress(instruction(run, "ada"), words, 3, 5, words, 0.5, 9.0)  # type: ignore[arg-type]
     run, _ = step(run, SiteFailed("bob", words, words, "incident", NOW, words))
     text = drawn(seen(run, ada=Line(True, None, 1.0, 40.0, progress), bob=OPEN))
-    safe = "".join(letter if letter.isprintable() else "?" for letter in words)
+    safe = printable(words)
     assert f"{safe} 3/5 {safe}" in text
     assert text.count(safe) > 4, "the failure and the wait for it"
     assert all(letter.isprintable() for letter in text.replace("\n", ""))

@@ -122,7 +122,7 @@ def test_a_plan_with_any_value_exchanged_is_a_plan_or_a_value_error(data: st.Dat
         (lambda: Terms(rounds=0), "rounds is 1 to 100000; found 0"),
         (lambda: Terms(epochs_per_round=1001), "epochs_per_round is 1 to 1000; found 1001"),
         (lambda: Terms(patience_rounds=0), "patience_rounds is 1 or more"),
-        (lambda: Terms(lease_s=0.0), "lease_s is above 0"),
+        (lambda: Terms(lease_s=0.99), "lease_s is 1 or more"),
         (lambda: Terms(grace_s=-1.0), "grace_s is 0 or more"),
         (lambda: Terms(give_up_s=0.0), "give_up_s is above 0"),
         (lambda: Terms(seed=2**63), "seed is 0 to 2"),

@@ -147,6 +147,29 @@ def test_an_earlier_result_is_kept_unless_asked(home: SiteHome, tmp_path: Path) 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "p.csv"]
 
 
+def test_no_picture_and_no_device_is_replaced_even_when_asked(home: SiteHome, tmp_path: Path) -> None:
+    picture = save(tmp_path / "in" / "a.png")
+    before = picture.read_bytes()
+    assert code(run(home, tmp_path / "in", "--out", picture, "--force")) == 8
+    assert code(run(home, picture, "--out", os.devnull, "--force")) == 8
+    assert (picture.read_bytes(), Path(os.devnull).is_char_device()) == (before, True)
+
+
+def test_a_classifier_that_is_not_there_is_said_so_with_those_that_are(home: SiteHome, tmp_path: Path) -> None:
+    words = ["--home", str(home.folder), "predict", "rendom", str(save(tmp_path / "a.png"))]
+    error = CliRunner().invoke(cli, words).exception
+    assert isinstance(error, ModelError)
+    assert (error.what, error.cause) == ("there is no classifier rendom", "the classifiers here: random")
+
+
+def test_labels_and_splits_of_a_manifest_of_new_images_are_not_looked_at(home: SiteHome, tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    (tmp_path / "m.csv").write_text("image,patient,label,splits\na.png,P1,unknown,test\n")
+    out = tmp_path / "p.csv"
+    assert code(run(home, tmp_path / "a.png", "--out", out, "--manifest", tmp_path / "m.csv")) == 0
+    assert [row["patient"] for row in csv.DictReader(out.open())] == ["P1"]
+
+
 def test_a_place_that_cannot_be_written_is_refused_before_anything_is_scored(home: SiteHome, tmp_path: Path) -> None:
     done = run(home, save(tmp_path / "a.png"), "--out", tmp_path / "absent" / "p.csv")
     assert code(done) == 8
@@ -190,11 +213,3 @@ def test_another_manifest_names_the_patients_and_their_women_are_known(home: Sit
     [row] = rows(tmp_path / "p.csv")
     assert (row["patient"], row["seen_in_training"]) == ("woman-0", "woman")
     assert "patients" not in done.stderr
-
-
-def test_a_classifier_that_was_never_made_is_not_called_damaged(home: SiteHome, tmp_path: Path) -> None:
-    result = CliRunner().invoke(cli, ["--home", str(home.folder), "predict", "sssl", str(tmp_path)])
-    assert isinstance(result.exception, ModelError)
-    assert result.exception.what.startswith("there is no classifier sssl")
-    assert result.exception.cause == "the name is misspelt, or it was not made yet"
-    assert result.exception.next_step == home.command("history")

@@ -10,7 +10,8 @@ import pytest
 
 from fedcervix.errors import ModelError
 from fedcervix.plan import ClassifierRecipe, Recipe
-from site_agent.provenance import Again, KeptModel, Provenance, Start, check, differences, headline, remarks
+from fedcervix.profiles import PROFILES
+from site_agent.provenance import Again, KeptModel, Provenance, Start, check, differences, headline, reservations
 from tests.unit.provenances import DATA, SMALL, provenance
 
 AGAIN = Again("site-agent")
@@ -110,20 +111,36 @@ def test_on_request_an_older_run_is_evaluated_and_the_newer_one_named() -> None:
     models = [*MODELS, kept("CSFSSL", "two", "two")]
     check([RANDOM, ONE], models, DATA, again=AGAIN, run="one")
     assert differences([RANDOM, ONE, SSL], models, run="one") == ()
-    assert remarks([RANDOM, ONE, SSL], models, run="one") == (
+    assert reservations([RANDOM, ONE, SSL], models, run="one") == (
         "This report is about run one. The model of run two is newer and is not in it.",
     )
     assert refused(RANDOM, ONE, models=models, run="two").next_step == "site-agent finetune --start two"
     assert refused(RANDOM, ONE, models=models, run="three").next_step == "site-agent history"
 
 
-def test_starts_of_different_recipes_seeds_and_images_are_said() -> None:
+def test_starts_of_different_recipes_and_images_are_said() -> None:
     other = Start(name="one", weights="one", recipe=OTHER, seed=5, run="one", images="b")
-    told = differences([provenance("SSL", start("ssl", images="a")), provenance("CSFSSL", other)], MODELS)
-    assert told == (
+    compared = [provenance("SSL", start("ssl", images="a")), provenance("CSFSSL", other)]
+    assert differences(compared, MODELS) == (
         "SSL and CSFSSL were pretrained with different recipes: batch_images 8 and 16.",
-        "SSL and CSFSSL were pretrained with different seeds: 0 and 5.",
         "SSL and CSFSSL were pretrained on different images or splits of this site.",
+    )
+    assert reservations(compared, MODELS) == ("SSL and CSFSSL were pretrained with different seeds: 0 and 5.",)
+
+
+@pytest.mark.parametrize("settled", ["float32", "bfloat16"])
+def test_a_precision_that_the_site_settled_is_no_other_recipe(settled: Any) -> None:
+    """The profile `recommended` says auto. `pretrain` keeps what it settled, a federation's model the plan's word."""
+    planned = PROFILES["recommended"].recipe
+    assert planned.precision == "auto"
+    ours = provenance("SSL", start("ssl", recipe=dataclasses.replace(planned, precision=settled)))
+    assert differences([ours, provenance("CSFSSL", start("one", "one", planned))], MODELS) == ()
+
+
+def test_two_settled_precisions_are_two_recipes() -> None:
+    ours = provenance("SSL", start("ssl", recipe=dataclasses.replace(SMALL, precision="bfloat16")))
+    assert differences([ours, ONE], MODELS) == (
+        "SSL and CSFSSL were pretrained with different recipes: precision bfloat16 and float32.",
     )
 
 
@@ -138,11 +155,13 @@ def test_another_input_or_arithmetic_than_in_pretraining_is_said() -> None:
     assert differences(compared) == (
         "The classifiers were fine-tuned in different arithmetic: Random float32, SSL bfloat16.",
     )
-    assert remarks(compared) == ("SSL was pretrained on images of 32 px (squash) and fine-tuned on 64 px (squash).",)
+    assert reservations(compared) == (
+        "SSL was pretrained on images of 32 px (squash) and fine-tuned on 64 px (squash).",
+    )
 
 
 def test_a_model_without_a_classifier_is_named() -> None:
-    assert remarks([RANDOM], [kept("SSL", "ssl")]) == ("The model ssl (SSL) of this site is not compared here.",)
+    assert reservations([RANDOM], [kept("SSL", "ssl")]) == ("The model ssl (SSL) of this site is not compared here.",)
 
 
 def test_what_the_site_made_is_stale_where_its_name_holds_another_model() -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from site_agent.cli import data
 from site_agent.collection import index
-from site_agent.quality import CHECKS, remarks
+from site_agent.quality import CHECKS, oddities
 from site_agent.samples import Decoded, Pixels
 from tests.unit.picture_files import Bmp, Png, Tiff, scene
 
@@ -48,15 +48,17 @@ def in_the_middle(size: int) -> Pixels:
         (rows_of(0, slice(0, HEIGHT // 2)), ("half-empty",)),  # a BMP is written from its bottom
         (rows_of(128, slice(HEIGHT - HEIGHT // 8 + 1, None)), ()),
         (rows_of(128, slice(100, 200)), ()),
+        (rows_of(128, slice(HEIGHT // 2, None)).transpose(1, 0, 2), ("half-empty",)),  # turned by its orientation
+        (np.rot90(rows_of(0, slice(HEIGHT // 2, None))), ("half-empty",)),
     ],
 )
 def test_flat_black_and_half_empty_pictures_are_told(pixels: Pixels, expected: tuple[str, ...]) -> None:
-    assert remarks(Decoded(pixels)) == expected
+    assert oddities(Decoded(pixels)) == expected
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 500, 3), (500, 1, 3), (16, 16, 3)])
 def test_pictures_of_any_size_are_looked_at(shape: tuple[int, int, int]) -> None:
-    assert "flat" in remarks(Decoded(np.full(shape, 77, np.uint8)))
+    assert "flat" in oddities(Decoded(np.full(shape, 77, np.uint8)))
 
 
 def collection(folder: Path) -> Path:
@@ -94,7 +96,7 @@ def test_a_collection_knows_its_odd_pictures_also_when_it_looks_again(tmp_path: 
     manifest = collection(tmp_path)
     for _ in ("decoded", "from the cache"):
         found = index(manifest, cache_folder=tmp_path / "cache")
-        assert (found.remarks, found.quarantined) == (EXPECTED, ())
+        assert (found.odd_images, found.quarantined) == (EXPECTED, ())
     assert len(found.images) == 26  # they stay in use
 
 

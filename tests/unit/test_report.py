@@ -39,7 +39,8 @@ from tests.unit.provenances import provenance
 from tests.unit.site_reports import bare, comparison, embedding_map, evaluation, predictions, report
 
 NOW = datetime(2026, 11, 29, 17, 27, 55, tzinfo=UTC)
-ATTACK = '"><script src="http://evil.example/x.js"></script><img src=x onerror=alert(1)>'
+TURNED = "\u202e\x1b[2J\x9b"
+ATTACK = f'{TURNED}"><script src="http://evil.example/x.js"></script><img src=x onerror=alert(1)>'
 
 
 class Elements(HTMLParser):
@@ -119,6 +120,7 @@ def test_names_from_outside_cannot_become_markup(where):
         "patient": {"set_aside": SetAside(leaks=(Leak((ATTACK, "P2"), ("c.jpg",), False),))},
         "image": {"set_aside": SetAside(quarantined=((ATTACK, "an empty file"),))},
         "reason": {"set_aside": SetAside(quarantined=(("a.jpg", ATTACK),))},
+        "remark": {"set_aside": SetAside(remarks=((ATTACK, (ATTACK,)),))},
         "site of a round": {"rounds": (Round(1, 2.0, (Contribution(ATTACK, why_not=ATTACK),)),)},
         "state": {"final_state": ATTACK},
         "version": {"versions": {ATTACK: ATTACK}},
@@ -137,6 +139,7 @@ def test_names_from_outside_cannot_become_markup(where):
     }[where]
     written = render(bare(**changes))
     assert "evil.example" in written, "the name is shown"
+    assert not {*TURNED} - {*"[2J"} & {*written}, "and turns nothing"
     assert "<script" not in written
     assert "onerror" not in {name for _, attributes in Elements(written).found for name in attributes}
 
@@ -419,3 +422,10 @@ def test_a_run_that_has_not_ended_is_not_said_to_have_ended():
     words = visible(render(report(final_state="not ended yet")))
     assert "outcome not ended yet" in words
     assert "Outcome of the run: not ended yet." in words
+
+
+def test_what_should_be_known_of_the_manifest_is_on_the_page() -> None:
+    remarks = (("2 identifiers written in several ways", ("001 = 1", "002 = 2")),)
+    drawn = visible(render(report(set_aside=SetAside(remarks=remarks))))
+    assert "2 identifiers written in several ways" in drawn
+    assert "001 = 1, 002 = 2" in drawn

@@ -10,6 +10,7 @@ from site_agent.evaluate import Comparison, Evaluation
 from site_agent.intervals import TOO_FEW_WOMEN, Estimate
 from site_agent.report import Contribution, Round, SiteReport
 from site_agent.report.answer import answer, missed, share, shown, shown_difference
+from site_agent.report.results import to_json
 from tests.unit.site_reports import evaluation, report
 
 DECIDED = {"better": (0.02, 0.2), "worse": (-0.2, -0.02), "not shown": (-0.1, 0.1)}
@@ -71,7 +72,7 @@ def test_a_pooled_start_that_is_ahead_is_named_and_forbids_no_yes() -> None:
 def test_too_few_women_decide_nothing_and_the_headline_says_so() -> None:
     few = tuple(Comparison("CSFSSL", name, Estimate.alone(0.25, TOO_FEW_WOMEN)) for name in ("Random", "SSL"))
     found = answer(report(comparisons=few))
-    assert (found.tone, found.headline) == ("not shown", "Nothing is decided: fewer than 8 test women of a class.")
+    assert (found.tone, found.headline) == ("not shown", "No conclusion: fewer than 8 test women of a class.")
 
 
 def test_without_a_start_of_our_own_images_there_is_no_yes() -> None:
@@ -92,22 +93,34 @@ def test_without_random_weights_there_is_no_yes() -> None:
 
 
 def test_what_is_not_compared_is_said_and_takes_the_green_away() -> None:
-    found = answer(judged(AHEAD, ALL_BETTER, remarks=("The model CSSL of this site is not compared.",)))
+    found = answer(judged(AHEAD, ALL_BETTER, reservations=("The model CSSL of this site is not compared.",)))
     assert (found.tone, found.guarded) == ("helped", True)
 
 
-def test_starts_that_differ_in_more_than_their_weights_give_no_yes() -> None:
-    found = answer(judged(AHEAD, ALL_BETTER, differences=("SSL and CSFSSL were pretrained with different recipes.",)))
+@pytest.mark.parametrize("verdict", ["better", "worse"])
+def test_models_that_were_trained_differently_give_neither_yes_nor_no(verdict: str) -> None:
+    """Nor does the table, nor results.json: whatever the intervals are."""
+    line = "SSL and CSFSSL were pretrained with different recipes."
+    content = judged(AHEAD, dict.fromkeys(ALL_BETTER, verdict), differences=(line,))
+    found = answer(content)
     assert found.tone == "not shown"
-    assert "the starts differ in more than their weights" in found.headline
-    assert "SSL and CSFSSL were pretrained with different recipes." in found.caveats
+    assert "Not shown whether joining helped: the compared models were trained differently" in found.headline
+    assert line in found.caveats
+    assert {one.says for one in found.standings if not one.joined} == {
+        "not shown: the compared models were trained differently"
+    }
+    written = to_json(content)
+    assert written["answer"] == "not shown"
+    assert {(one["verdict"], one["why"]) for one in written["comparisons"]} == {
+        ("not shown", "the compared models were trained differently")
+    }
 
 
 def test_a_start_that_is_ahead_by_woman_gives_no_yes() -> None:
     by_woman = tuple(evaluation(name, auc) for name, auc in {**AHEAD, "Random": 0.95}.items())
     found = answer(judged(AHEAD, ALL_BETTER, by_woman=by_woman))
     assert found.tone == "not shown"
-    assert "Random is ahead when women are counted" in found.headline
+    assert "by woman, Random has a higher AUC" in found.headline
     assert "By woman, Random has a higher AUC (0.95) than the federated start." in found.caveats
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cervix_study.evidence.paper import TABLE_TWO
 from fedcervix.errors import DataError
 from fedcervix.metrics import Confusion, auc
-from site_agent.intervals import DIFFERENCE
+from site_agent.intervals import DIFFERENCE, LONE_WOMAN, RATE, Estimate, Women
 from site_agent.resampling import (
     Draws,
     Part,
@@ -149,6 +149,20 @@ def test_each_training_has_its_own_threshold():
     low = Scored.of(LABELS, SCORES, WOMEN, threshold=0.25)
     drawn = draw(roster([{Part(1): low}]), seed=0, draws=3)
     assert sample({Part(1): low}, drawn)["recall"][0] == 1.0
+
+
+def test_a_fold_with_one_woman_of_a_class_has_no_interval_and_says_why():
+    folds = {Part(1, 0, fold): each_her_own([1, 0, 0], [0.8, 0.3, 0.2]) for fold in range(8)}
+    own = {
+        part: Scored.of(found.labels, found.scores + part.fold / 100, [f"{part.fold}-{name}" for name in found.women])
+        for part, found in folds.items()
+    }
+    drawn = draw(roster([own]), seed=0, draws=10)
+    assert drawn.roster.tested == Women(8, 16, lone=8)
+    found = drawn.estimate(np.linspace(0.4, 0.6, 11), RATE)
+    assert found == Estimate.alone(0.4, LONE_WOMAN)
+    pooled = Scored.of([1] * 8 + [0] * 16, np.linspace(0, 1, 24), [f"{place:02d}" for place in range(24)])
+    assert roster([{Part(1): pooled}]).tested == Women(8, 16)
 
 
 def test_one_seed_is_taken_as_given():

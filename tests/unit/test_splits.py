@@ -153,6 +153,13 @@ def test_given_splits_that_a_shared_picture_crosses_are_refused() -> None:
         check_links({"A": "train", "B": "test"}, [("B", "A")], "images.csv")
 
 
+@pytest.mark.parametrize("line", ["P1,train,1.2E+15", "P1,train,AABB", ",train,aa", "P1,train"])
+def test_a_splits_file_that_was_edited_is_damaged_and_blank_lines_are_no_edit(line: str) -> None:
+    with pytest.raises(DataError, match="line 2"):
+        parse_splits(f"patient,split,pictures\n{line}\n", "splits.csv")
+    assert parse_splits("patient,split\nP1,test\n\n", "splits.csv") == {"P1": Kept("test")}
+
+
 def test_the_splits_file_is_sorted_and_reads_back() -> None:
     women = {"P2": Kept("test"), "P,1": Kept("train", frozenset({"b2", "a1"}))}
     text = format_splits(women)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -145,12 +147,23 @@ def test_only_a_trained_model_is_waited_for_until_the_disk_has_it(
     assert len(synced) == 1
 
 
+LINE = {"round": 1, "loss": 0.5, "contributions": [], "missing": []}
+
+
 def test_how_the_run_ended(spool: Spool) -> None:
     assert (spool.outcome(), spool.ledger()) == ("not ended yet", [])
-    spool.end("DEGRADED", '{"ledger": [{"round": 1}]}')
-    assert (spool.outcome(), spool.ledger()) == ("DEGRADED", [{"round": 1}])
+    spool.end("DEGRADED", json.dumps({"ledger": [LINE]}))
+    assert (spool.outcome(), spool.ledger()) == ("DEGRADED", [LINE])
+
+
+def test_what_is_known_of_a_run_that_has_ended_stays(spool: Spool) -> None:
     spool.end("OK", "")
     assert spool.ledger() == []
+    spool.end("ABORTED", json.dumps({"ledger": [LINE]}))
+    assert (spool.outcome(), spool.ledger()) == ("OK", [LINE])  # a record that was missing is added
+    spool.end("ABORTED", json.dumps({"ledger": []}))
+    spool.open(dataclasses.replace(PLAN, sites=("another",)))
+    assert (spool.outcome(), spool.ledger(), spool.plan()) == ("OK", [LINE], PLAN)
 
 
 def test_a_run_is_not_over_before_its_record_is_there(spool: Spool) -> None:

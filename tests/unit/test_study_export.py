@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,7 +50,20 @@ def with_weights(folder: Path) -> Path:
         results = dataclasses.replace(record.encoder or record.classifier, model=digest)
         part = {"encoder": results} if record.encoder else {"classifier": results}
         records.write(place / CELL_FILE, dataclasses.replace(record, **part))
+    started_from(folder, of(folder, "encoder"))
     return folder
+
+
+def started_from(folder: Path, encoder: CellRecord) -> None:
+    """Let the records of an encoder's classifiers say that they started from its weights."""
+    assert encoder.encoder is not None
+    details = {"start_sha256": encoder.encoder.model}
+    for record in Finished.read(folder).cells.values():
+        if encoder.key in record.cell.inputs:
+            provenance = dataclasses.replace(record.provenance, details=details)
+            records.write(
+                records.cell_folder(folder, record.key) / CELL_FILE, dataclasses.replace(record, provenance=provenance)
+            )
 
 
 def of(folder: Path, kind: str) -> CellRecord:
@@ -184,6 +198,17 @@ def test_a_cervix_models_card_shows_the_classifiers_that_start_from_it(study: Pa
     assert sorted(test.site for test in model.judged) == ["alts", "nhs"]
     assert model.origin["plan_digest"] == "ab" * 32
     assert [line["round"] for line in model.rounds] == list(range(1, 13))
+
+
+def test_a_cervix_model_that_was_trained_again_has_no_tests(study: Path, tmp_path: Path):
+    """Its classifiers started from the weights before."""
+    again = tmp_path / "study"
+    shutil.copytree(study, again)
+    record = of(again, "encoder")
+    assert record.encoder is not None
+    trained = dataclasses.replace(record, encoder=dataclasses.replace(record.encoder, model="0" * 64))
+    records.write(records.cell_folder(again, record.key) / CELL_FILE, trained)
+    assert find(records.cell_folder(again, record.key)).judged == ()
 
 
 def test_a_key_may_be_shortened(study: Path):

@@ -285,13 +285,14 @@ def test_the_papers_own_numbers_are_tested_only_on_request(few: Findings):
     assert "What the paper's own numbers can carry" not in as_page(compose(few))
 
 
-ATTACK = '"><script>alert(1)</script><img src=x onerror=alert(1)> | `x` [a](http://evil)'
+ATTACK = '\u202e\x1b"><script>alert(1)</script><img src=x onerror=alert(1)> | `x` [a](http://evil)'
 
 
 def test_names_from_outside_cannot_become_markup(findings: Findings):
     study = dataclasses.replace(findings.study, configuration=ATTACK, failed={"k": ATTACK}, host=ATTACK)
     source = as_page(compose(dataclasses.replace(findings, study=study)))
     assert "<script" not in source
+    assert not {"\u202e", "\x1b"} & {*source}
     assert "onerror" not in {name for _, attributes in Elements(source).found for name in attributes}
 
 

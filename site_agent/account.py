@@ -1,0 +1,100 @@
+"""How much federations have had of this site in the last 30 days, and whether the policy allows more.
+
+One small file in the home, written whole: for each day the runs that were opened, the rounds and epochs that were
+trained, and the bytes of models that were sent. It is written before the work begins or the bytes leave, so a killed
+process can make the count too high and never too low. A power cut may cost the last seconds, or the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+from fedcervix.errors import StorageError
+from fedcervix.files import write_whole
+from fedcervix.storage import disk
+from site_agent.home import Policy
+
+MONTH_DAYS = 30
+GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What federations had of this site."""
+
+    runs: int = 0
+    rounds: int = 0
+    epochs: int = 0
+    bytes: int = 0
+    """of models that were sent"""
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if type(value) is not int or value < 0:
+                raise ValueError(f"{name} is not a count: {value!r}")
+
+    def __add__(self, other: Spent) -> Spent:
+        mine, others = dataclasses.astuple(self), dataclasses.astuple(other)
+        return Spent(*(a + b for a, b in zip(mine, others, strict=True)))
+
+
+NOTHING = Spent()
+Days = dict[date, Spent]
+
+
+def month(days: Days, today: date) -> Spent:
+    """Return what was spent in the last 30 days; a day that lies ahead, by a clock that was wrong, counts too."""
+    first = today - timedelta(days=MONTH_DAYS - 1)
+    return sum((spent for day, spent in days.items() if day >= first), NOTHING)
+
+
+def objections(policy: Policy, so_far: Spent, more: Spent) -> list[str]:
+    """Return which monthly limits would be exceeded if this much more was spent."""
+    after = so_far + more
+    limits = (
+        ("runs", more.runs, after.runs, policy.runs_per_month, "runs_per_month"),
+        ("rounds", more.rounds, after.rounds, policy.rounds_per_month, "rounds_per_month"),
+        ("epochs", more.epochs, after.epochs, policy.epochs_per_month, "epochs_per_month"),
+    )
+    found = [
+        f"it would be {total} {what} in {MONTH_DAYS} days; [policy] {key} is {most}"
+        for what, asked, total, most, key in limits
+        if asked and total > most
+    ]
+    if more.bytes and after.bytes > policy.upload_gib_per_month * GIB:
+        most = policy.upload_gib_per_month
+        total = f"{after.bytes / GIB:.2f} GiB sent in {MONTH_DAYS} days"
+        found.append(f"it would be {total}; [policy] upload_gib_per_month is {most}")
+    return found
+
+
+def read(file: Path) -> Days:
+    """Return what was spent on each day. Raises StorageError."""
+    if not file.exists():
+        return {}
+    with disk(file, "read"):
+        content = file.read_bytes().strip(b"\0")
+    try:
+        return {date.fromisoformat(day): Spent(**spent) for day, spent in json.loads(content or b"{}").items()}
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise StorageError(
+            f"{file} is damaged: {error}",
+            cause="it was edited by hand, or the disk is failing",
+            next_step=f"delete it: rm {file}; the limits of [policy] per month then begin anew",
+        ) from error
+
+
+def spend(file: Path, policy: Policy, more: Spent, now: datetime | None = None) -> list[str]:
+    """Write down that more is spent, or return why the policy does not allow it. Raises StorageError."""
+    days, today = read(file), (now or datetime.now(UTC)).date()
+    if against := objections(policy, month(days, today), more):
+        return against
+    first = today - timedelta(days=MONTH_DAYS - 1)
+    days[today] = days.get(today, NOTHING) + more
+    kept = {day.isoformat(): dataclasses.asdict(spent) for day, spent in sorted(days.items()) if day >= first}
+    write_whole(file, json.dumps(kept, indent=1).encode(), sync=False)
+    return []

@@ -1,0 +1,147 @@
+"""What a coordinator has asked of this site in a run, and what the site has answered: it is asked once.
+
+Rules
+1. What is begun is written down before the work, and what is answered before a byte of the answer leaves.
+2. The base of a trained model stands: once the site has answered `train` in a round, no other model is trained in that
+   round. An honest coordinator never asks for it: its round begins with one model, and in a ring a site that has
+   answered is never asked again in that cycle. `seed` has no base.
+3. A round may be scored again with another model: the coordinator averages again without a site that was revoked.
+4. Work that is begun anew is bounded (`again_max`): after its answer, or from another base. A process that is killed
+   and goes on with the same task begins nothing anew. An honest coordinator asks anew only where it was restored from
+   a backup, or where the memory of this site was lost on a full disk.
+
+The file has a line for each change, and is only appended to.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fedcervix.events import Task, TaskKind
+from fedcervix.files import private
+from fedcervix.plan import Plan
+from fedcervix.storage import disk
+
+AGAIN_MAX = 8
+FILE = "asked.jsonl"
+ONE_BASE = (TaskKind.TRAIN, TaskKind.SEED)
+"""kinds of work of which a model leaves the site"""
+
+Key = tuple[str, int]
+"""kind of work and round"""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What became of one kind of work in one round."""
+
+    base: str
+    tries: int = 0
+    """times that it was begun anew"""
+    open: bool = False
+    """begun, and not answered since"""
+    answered: bool = False
+
+
+Turns = Mapping[Key, Turn]
+
+
+def key(task: Task) -> Key:
+    """Return under what a task is written down."""
+    return str(task.kind), task.round
+
+
+def begun(turn: Turn | None, base: str) -> Turn:
+    """The work begins, or goes on in a new process."""
+    if turn is None:
+        return Turn(base, 1, open=True)
+    if turn.open and turn.base == base:
+        return turn
+    return Turn(base, turn.tries + 1, open=True, answered=turn.answered)
+
+
+def answered(turn: Turn | None, base: str) -> Turn:
+    """The answer is about to leave."""
+    return replace(turn or Turn(base, 1), base=base, open=False, answered=True)
+
+
+_CHANGES = {"begun": begun, "answered": answered}
+
+
+def again_max(plan: Plan) -> int:
+    """Return how often work may be begun anew: a revoked neighbour can change the model that a site is asked for."""
+    return AGAIN_MAX + len(plan.sites)
+
+
+def objection(turns: Turns, task: Task, plan: Plan) -> str:
+    """Return why a task is not begun; empty where it may be."""
+    turn = turns.get(key(task))
+    if turn is None or begun(turn, task.base) == turn:
+        return ""
+    if turn.answered and turn.base != task.base and task.kind in ONE_BASE:
+        return (
+            f"this site has answered '{task}' from model {turn.base[:12]}; "
+            f"it is asked again, from model {task.base[:12]}"
+        )
+    again, most = _again(turns, task), again_max(plan)
+    return f"asked to {task} once more, after {again} repetitions; at most {most} are done" if again >= most else ""
+
+
+def _again(turns: Turns, task: Task) -> int:
+    """Return the repetitions so far: of scores those of the round, else those of the run."""
+    within = [turn for (kind, round_), turn in turns.items() if kind == task.kind and _counts(task, round_)]
+    return sum(max(0, turn.tries - 1) for turn in within)
+
+
+def _counts(task: Task, round_: int) -> bool:
+    return task.kind is not TaskKind.SCORE or round_ == task.round
+
+
+# --- the file -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The file in a run's folder."""
+
+    folder: Path
+
+    def turns(self) -> Turns:
+        """Return what was asked and answered; a line that was torn is left out. Raises StorageError."""
+        found: dict[Key, Turn] = {}
+        file = self.folder / FILE
+        with disk(file, "read"):
+            lines = file.read_bytes().splitlines() if file.exists() else []
+        for change, kind, round_, base in filter(None, map(_line, lines)):
+            found[kind, round_] = _CHANGES[change](found.get((kind, round_)), base)
+        return found
+
+    def begin(self, task: Task) -> None:
+        """Write down that a task is begun. Raises StorageError."""
+        self._append("begun", task, sync=False)
+
+    def answer(self, task: Task) -> None:
+        """Write down that a task is answered; where a model leaves, the disk has it. Raises StorageError."""
+        self._append("answered", task, sync=task.kind in ONE_BASE)
+
+    def _append(self, change: str, task: Task, *, sync: bool) -> None:
+        line = memoryview(f"\n{json.dumps([change, str(task.kind), task.round, task.base])}".encode())
+        file = self.folder / FILE  # the line break goes before the line: the last one may have been torn
+        with disk(file, "write"), open(file, "ab", buffering=0, opener=private) as out:
+            while line:  # a disk that has room for a part takes that part
+                line = line[out.write(line) :]
+            if sync:
+                os.fsync(out.fileno())
+
+
+def _line(content: bytes) -> tuple[str, str, int, str] | None:
+    try:
+        change, kind, round_, base = json.loads(content)
+    except (ValueError, TypeError):
+        return None
+    texts = all(isinstance(part, str) for part in (change, kind, base))
+    return (change, kind, round_, base) if texts and isinstance(round_, int) and change in _CHANGES else None

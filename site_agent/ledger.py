@@ -1,0 +1,79 @@
+"""The ledger in a run's record, which the coordinator sends when a site leaves: read strictly.
+
+A record is written by a machine that this site does not trust. Each value has a type and a range; sites are those of
+the plan, and rounds are in order. What does not fit is no record.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from fedcervix.codec import RECORD_CHARS_MAX
+from fedcervix.events import REASON_CHARS_MAX, ROUND_MAX
+from fedcervix.plan import SITES_MAX, Plan
+
+COUNT_MAX = 2**40
+REASONS_MOST = REASON_CHARS_MAX + 100
+"""characters: a reason with the word for how the site was away before it"""
+
+Site = Annotated[str, StringConstraints(max_length=63)]
+Count = Annotated[int, Field(ge=0, le=COUNT_MAX)]
+Measure = Annotated[float, Field(ge=-1e30, le=1e30)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False, extra="ignore")
+
+
+class _Contribution(_Strict):
+    site: Site
+    images: Count
+    steps: Count
+
+
+class _Missing(_Strict):
+    site: Site
+    reason: Annotated[str, StringConstraints(max_length=REASONS_MOST)]
+
+
+class _Line(_Strict):
+    round: Annotated[int, Field(ge=1, le=ROUND_MAX)]
+    loss: Measure | None
+    contributions: Annotated[list[_Contribution], Field(max_length=SITES_MAX)]
+    missing: Annotated[list[_Missing], Field(max_length=SITES_MAX)]
+
+
+class _Record(_Strict):
+    ledger: Annotated[list[_Line], Field(max_length=ROUND_MAX)]
+
+
+def read(text: str | bytes, plan: Plan) -> list[dict[str, Any]]:
+    """Return the ledger's lines: round, loss, contributions and missing. Raises ValueError where it is none."""
+    if len(text) > 4 * RECORD_CHARS_MAX:
+        raise ValueError(f"it is longer than {RECORD_CHARS_MAX} characters")
+    try:
+        lines = _Record.model_validate_json(text).ledger
+    except ValidationError as error:
+        raise ValueError(_first(error)) from error
+    for number, line in enumerate(lines, 1):
+        _check(line, number, plan)
+    return [line.model_dump() for line in lines]
+
+
+def _check(line: _Line, number: int, plan: Plan) -> None:
+    if line.round != number or number > plan.rounds_max:
+        raise ValueError(f"round {line.round} stands in line {number}; the plan has at most {plan.rounds_max} rounds")
+    named = [part.site for part in line.contributions] + [part.site for part in line.missing]
+    if len(set(named)) != len(named):
+        raise ValueError(f"round {number} names a site twice")
+    if not set(named) <= set(plan.sites):
+        raise ValueError(f"round {number} names a site that is not in the plan")
+
+
+def _first(error: ValidationError) -> str:
+    """Return the first thing that is wrong; what the coordinator wrote is not quoted."""
+    found = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    place = ".".join(map(str, found["loc"][:4]))
+    return f"{place or 'the text'}: {found['type']}"

@@ -1,0 +1,62 @@
+"""A record as the coordinator sends it: what fits is kept, everything else is no record."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from fedcervix.plan import Plan, Recipe, Terms
+from site_agent import ledger
+
+PLAN = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(rounds=2), recipe=Recipe())
+GAVE = {"site": "ada", "images": 9, "steps": 3}
+MISSED = {"site": "bob", "reason": "silent"}
+LINE = {"round": 1, "loss": 0.5, "contributions": [GAVE], "missing": [MISSED]}
+
+
+def record(**changes: Any) -> str:
+    return json.dumps({"ledger": [{**LINE, **changes}]})
+
+
+def test_a_coordinators_record_is_read() -> None:
+    whole = {"run": "r", "ledger": [{**LINE, "scores": [], "contributions": [{**GAVE, "digest": "d" * 64}]}]}
+    assert ledger.read(json.dumps(whole), PLAN) == [LINE]
+    assert ledger.read(record(loss=None, contributions=[]), PLAN)[0]["loss"] is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "null",
+        "{torn",
+        "[" * 100_000,
+        json.dumps({"ledger": {"round": 1}}),
+        json.dumps({"ledger": [[]]}),
+        record(loss=float("nan")),
+        record(loss=float("-inf")),
+        record(loss=-1e308),
+        record(loss="0.5"),
+        record(loss=True),
+        record(round=2),
+        record(round=10**400),
+        record(round=1.5),
+        record(contributions=None),
+        record(contributions=[GAVE, GAVE]),
+        record(contributions=[{**GAVE, "site": "\ud800"}]),
+        record(contributions=[{**GAVE, "site": "mallory"}]),
+        record(contributions=[{**GAVE, "images": -1}]),
+        record(contributions=[{**GAVE, "steps": 1e300}]),
+        record(contributions=[{"site": "ada"}]),
+        record(missing=[{**MISSED, "reason": "x" * 10_000}]),
+        record(missing=[{**MISSED, "reason": {"a": 1}}]),
+        json.dumps({"ledger": [{**LINE, "round": number} for number in (1, 2, 3)]}),
+        json.dumps({"ledger": [], "more": "x" * 20_000_000}),
+    ],
+)
+def test_what_does_not_fit_is_no_record(text: str) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        ledger.read(text, PLAN)
