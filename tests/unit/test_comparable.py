@@ -213,7 +213,7 @@ def test_a_damaged_model_costs_one_entry(clinic: Site) -> None:
     assert "left out" in clinic.train("finetune").output
     clinic.run("evaluate")
     [file] = clinic.home.reports.rglob("results.json")
-    assert "Not compared: the model run-two, which cannot be read." in json.loads(file.read_text())["reservations"]
+    assert "Left out: the model run-two, which cannot be read." in json.loads(file.read_text())["reservations"]
     assert str(clinic.home.folder) not in file.read_text(), "it may be sent"
 
 
