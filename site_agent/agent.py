@@ -59,6 +59,8 @@ BEAT_S_MIN = 0.25
 REMOTE_ERRORS_MAX = 3
 MENDED_BY_TIME = (LinkError, StorageError, RunError, RemoteError, TwinError)
 """TwinError: whether this agent is the one too many, the listener is told when it attaches"""
+NOT_HONEST = "the coordinator was restored from an old backup, or it is not honest"
+NEW_RUN = "ask the coordinator's operator for a new run: coordinator start --new"
 STOP_S = 60.0
 """how long an agent that is told to stop waits for the training's checkpoint"""
 STOPPED_S = 2.0
@@ -355,14 +357,14 @@ class Agent:
         self._when_there_is_room(lambda: spool.open(welcome.plan))
         self._enter(welcome.plan, spool)
 
-    def _refuse(self, run: str, what: str, against: list[str]) -> NoReturn:
+    def _refuse(self, run: str, what: str, against: list[str], *, cause: str = "", next_step: str = "") -> NoReturn:
         """End because of the policy, and tell the coordinator why."""
         with contextlib.suppress(FedcervixError):  # if it cannot be told, the operator sees an absent site
             self._link.report(codec.Refusal(run, "; ".join(against)))
         raise PolicyError(
             f"{what}:\n" + "\n".join(f"  - {line}" for line in against),
-            cause=f"[policy] in {self._home.config_file}",
-            next_step="agree with the coordinator's operator, then change the policy or the plan",
+            cause=cause or f"[policy] in {self._home.config_file}",
+            next_step=next_step or "agree with the coordinator's operator, then change the policy or the plan",
         )
 
     def _spend(self, run: str, more: account.Spent) -> None:
@@ -381,7 +383,9 @@ class Agent:
             if asked.begun(turn, task.base) == turn:
                 return
             if why := asked.objection(turns, task, job.plan):
-                self._refuse(task.run, "this site does not do what it is asked to", [why])
+                self._refuse(
+                    task.run, "this site does not do what it is asked to", [why], cause=NOT_HONEST, next_step=NEW_RUN
+                )
             if task.kind is TaskKind.TRAIN:
                 self._spend(task.run, account.Spent(rounds=1, epochs=job.plan.terms.epochs_per_round))
             noted.begin(task)
@@ -424,8 +428,8 @@ class Agent:
         if self._spool.ended():
             raise RemoteError(
                 f"asked to {task} of run {task.run}, which has ended here: {self._spool.outcome()}",
-                cause="the coordinator was restored from an old backup, or it is not honest",
-                next_step="ask the coordinator's operator for a new run: coordinator start --new",
+                cause=NOT_HONEST,
+                next_step=NEW_RUN,
             )
         if task.round > self._plan.rounds_max:
             raise RemoteError(f"asked to {task}, but the plan has at most {self._plan.rounds_max} rounds")
