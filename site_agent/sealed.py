@@ -56,7 +56,7 @@ def unknown(what: str, name: str, existing: Sequence[str], *, use: str, make: st
     near = difflib.get_close_matches(name, existing, n=1)
     return ModelError(
         f"there is no {what} {name}",
-        cause=f"a misspelt name; the {what}s here: {', '.join(existing)}" if existing else "none was made here yet",
+        cause=f"the {what}s here: {', '.join(existing)}" if existing else "none was made here yet",
         next_step=use.replace("NAME", near[0]) if near else make,
     )
 

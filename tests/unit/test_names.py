@@ -21,7 +21,7 @@ def test_a_misspelt_start_stops_before_an_image_is_opened(tmp_path: Path, name: 
     with pytest.raises(ModelError) as refused:
         clinic.run("finetune", "--profile", "demo", "--start", name)
     assert refused.value.what == f"there is no start {name}"
-    assert refused.value.cause == "a misspelt name; the starts here: random, imagenet"
+    assert refused.value.cause == "the starts here: random, imagenet"
     assert refused.value.next_step == clinic.home.command(next_step)
 
 
