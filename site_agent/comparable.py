@@ -53,8 +53,8 @@ def comparable(home: SiteHome, collection: Collection, *, name: str = "", run: s
         differences=provenance.differences(told, known, run),
         reservations=(
             *provenance.reservations(told, known, run),
-            *(f"Not compared: the classifier {one}, which cannot be read." for one in broken),
-            *(f"Not compared: the model {one}, which cannot be read." for one in lost),
+            *(f"Not compared: the classifier {one}, which cannot be used (why: site-agent history)." for one in broken),
+            *(f"Not compared: the model {one}, which cannot be used (why: site-agent history)." for one in lost),
         ),
     )
 

@@ -188,7 +188,7 @@ def test_a_damaged_record_costs_one_entry_and_says_how_to_mend_it(clinic: Site, 
     assert [c.start for c in found] == ["Random"]
     assert str(file) in broken.what
     told = comparable(clinic.home, collection_of(clinic))
-    assert "Not compared: the classifier ssl, which cannot be read." in told.reservations
+    assert "Not compared: the classifier ssl, which cannot be used (why: site-agent history)." in told.reservations
     assert not any(str(clinic.home.folder) in line for line in told.reservations), "results.json may be sent"
     clinic.train(*broken.next_step.split()[3:])
     assert [c.start for c in classifiers.found(clinic.home)[0]] == ["Random", "SSL"]
@@ -201,7 +201,8 @@ def test_a_copy_of_a_classifiers_folder_is_no_second_classifier(clinic: Site) ->
     shutil.copytree(own / "ssl", own / "ssl-old")
     told = comparable(clinic.home, collection_of(clinic))
     assert [c.start for c in told.stored] == ["Random", "SSL"]
-    assert told.remarks == (f"Not compared: {own / 'ssl-old'} holds the classifier SSL, whose folder is ssl.",)
+    [said] = told.reservations
+    assert said == "Not compared: the classifier ssl-old, which cannot be used (why: site-agent history)."
 
 
 def test_a_damaged_model_costs_one_entry(clinic: Site) -> None:
@@ -213,7 +214,10 @@ def test_a_damaged_model_costs_one_entry(clinic: Site) -> None:
     assert "left out" in clinic.train("finetune").output
     clinic.run("evaluate")
     [file] = clinic.home.reports.rglob("results.json")
-    assert "Left out: the model run-two, which cannot be read." in json.loads(file.read_text())["reservations"]
+    assert (
+        "Not compared: the model run-two, which cannot be used (why: site-agent history)."
+        in json.loads(file.read_text())["reservations"]
+    )
     assert str(clinic.home.folder) not in file.read_text(), "it may be sent"
 
 
