@@ -12,7 +12,7 @@ from coordinator.home import Home
 
 def made(folder: Path, **told: str | tuple[str, ...]) -> Home:
     """Make a home and return it."""
-    values = {"name": "cervix", "advertise": "localhost:8443", "bind": "127.0.0.1:8443", "profile": "paper"}
+    values = {"name": "cervix", "advertise": "localhost:8443", "bind": "127.0.0.1:0", "profile": "paper"}
     home = Home(folder)
     create(home, Founding(**{**values, "sites": ("nhs", "alts"), **told}), datetime.now(UTC))  # type: ignore[arg-type]
     return home
