@@ -59,7 +59,7 @@ class Cost:
         all_rounds = (
             f"; all {self.rounds_max} rounds: {_span(round_s * self.rounds_max)}" if self.rounds_max > 1 else ""
         )
-        steps = f"{self.steps_per_round} steps of {_span(self.step_s)}"
+        steps = f"{self.steps_per_round} step{'' if self.steps_per_round == 1 else 's'} of {_span(self.step_s)}"
         return f"a round is about {_span(round_s)} on {self.device} ({steps}){all_rounds}{decoding}"
 
 
