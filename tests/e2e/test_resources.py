@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fedcervix.plan import Recipe
 from tests.e2e.loopback import Federation, until
 
 Federate = Callable[..., Federation]
@@ -41,7 +42,8 @@ save_weights(__import__("pathlib").Path(sys.argv[1]), snapshot(build_encoder(Rec
 
 
 def test_a_coordinator_without_torch_averages_resnet_50_in_150_mb(federate: Federate) -> None:
-    made = federate(terms=ROUNDS, run={"base": "first.safetensors"})
+    paper = {"architecture": "resnet50", "width": Recipe().width}
+    made = federate(terms=ROUNDS, run={"base": "first.safetensors"}, recipe=paper)
     first = made.home.folder / "first.safetensors"
     subprocess.run([sys.executable, "-c", RESNET50, str(first)], check=True)
     assert first.stat().st_size > 90_000_000

@@ -271,7 +271,7 @@ def test_another_file_in_its_place_is_reported_and_left_alone(tmp_path: Path) ->
 def test_a_missing_home_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StorageError) as caught:
         Registry(tmp_path / "nowhere" / "registry.db")
-    assert "ls -ld" in caught.value.next_step
+    assert f"ls -la {tmp_path}" in caught.value.next_step
 
 
 def test_a_registry_that_vanishes_is_an_error_and_not_an_empty_one(tmp_path: Path, registry: Registry) -> None:
