@@ -202,7 +202,7 @@ class Asked:
 
 def read(file: Path) -> Asked:
     """Return what a STUDY.toml asks for. Raises ConfigError."""
-    raw = read_toml(file, hint="cervix-study run STUDY.toml; docs/study.md has one to copy")
+    raw = read_toml(file, missing="a misspelt path", hint="cervix-study run STUDY.toml; docs/study.md has one to copy")
     settings = build(Settings, raw, source=file, page=PAGE)
     profiles = {}
     for name in settings.axes.profiles:

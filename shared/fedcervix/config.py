@@ -27,15 +27,20 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def read_toml(path: Path, *, hint: str = "") -> dict[str, Any]:
-    """Return the content of a TOML file. Raises ConfigError; `hint` is the next command where the file is missing.
+NOT_SET_UP = "wrong --home, or not set up yet"
+
+
+def read_toml(path: Path, *, hint: str = "", missing: str = NOT_SET_UP) -> dict[str, Any]:
+    """Return the content of a TOML file. Raises ConfigError.
+
+    Where the file does not exist, `missing` is the likely cause and `hint` the next command.
 
     Editors of Windows put a byte order mark before the text: it is dropped.
     """
     try:
         return tomllib.loads(_text(path, path.read_bytes()))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ConfigError(f"{path} does not exist", cause="wrong --home, or not set up yet", next_step=hint) from error
+        raise ConfigError(f"{path} does not exist", cause=missing, next_step=hint) from error
     except PermissionError as error:
         cause, next_step = denied(path)
         raise ConfigError(f"{path} cannot be read: {error.strerror}", cause=cause, next_step=next_step) from error
