@@ -39,7 +39,7 @@ from site_agent.link import OnBytes
 from site_agent.spool import Spool
 from site_agent.worker import CancelledError, Worker, WorkFailedError
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 RUN = "20300101-000000-csfssl-00000000"
 OVER = Leave(Outcome.OK, "all rounds done")
 KEPT = "the coordinator is away; the result of round 1 is kept and will be sent"
@@ -164,7 +164,9 @@ class FakeWorker:
         on_progress({"stage": "training", "done": 1, "of": 2, "unit": "steps"})
         while not self.go.wait(0.01):
             if killed.is_set():
-                raise CancelledError
+                break
+        if killed.is_set():  # also where it was let go after that: the dead make no model
+            raise CancelledError
         if self.ends_with is not None:
             raise self.ends_with
         if task.kind is TaskKind.SCORE:

@@ -15,7 +15,7 @@ from fedcervix.events import Task, TaskKind
 from site_agent.reporter import Hung, Reporter
 
 TASK = Task("run", TaskKind.TRAIN, 1, "a" * 64)
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 def progress(done: int) -> Progress:
