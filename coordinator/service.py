@@ -45,7 +45,6 @@ from fedcervix.events import (
     SiteRefused,
     SiteRevoked,
     Task,
-    TaskKind,
     UpdateStored,
 )
 from fedcervix.log import logger
@@ -225,9 +224,7 @@ class Service:
         The answer does not depend on what other sites have sent (see fedcervix.blobs, rule 3).
         """
         self._check_size(size_bytes)
-        if not self._blobs.brought(digest, site) and self._task(site).kind not in (TaskKind.SEED, TaskKind.TRAIN):
-            raise RunError("no model is wanted from this site now", cause="the run has moved on")
-        return self._blobs.expect(digest, site, size_bytes=size_bytes)
+        return self._engine.expect(site, digest, size_bytes)
 
     def _check_size(self, size_bytes: int) -> None:
         layout = self._engine.run.layout
@@ -342,12 +339,17 @@ class Service:
                 self._engine.abort(f"aborted by the operator: {request.abort[:400]}")
                 return wire.CommandReply(text="the run is aborted")
             case "revoked":
-                if request.revoked in self._engine.run.plan.sites:
-                    self._engine.submit(SiteRevoked(request.revoked, datetime.now(UTC).timestamp()))
-                self._engine.wake()
-                return wire.CommandReply(text=f"the streams of {request.revoked} are cut")
+                return self._revoked(request.revoked)
             case _:
                 raise RemoteError("an empty command")
+
+    def _revoked(self, site: str) -> wire.CommandReply:
+        """Refuse a site and cut its streams, also where that cannot be written down. Raises StorageError."""
+        self._registry.shut_out(site)
+        self._engine.wake()
+        if site in self._engine.run.plan.sites:
+            self._engine.submit(SiteRevoked(site, datetime.now(UTC).timestamp()))
+        return wire.CommandReply(text=f"the streams of {site} are cut")
 
 
 def _until_cut(chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -82,6 +82,7 @@ class Federation:
         assert task.kind is TaskKind.TRAIN
         made = self.blobs.scratch(f"{site}-{task.round}")
         digest = write_tensors(made, model(self.weight(task.base) + PULL[site], steps=task.round))
+        self.blobs.note_brought(digest, site)
         self.blobs.adopt(made, digest)
         update = UpdateStored(site, task, digest, 10, 1, 0.5, 1.0, 0.0)
         assert self.take(update) is Answer.ACCEPTED
@@ -212,7 +213,8 @@ def test_values_that_were_checked_on_arrival_are_not_read_again_and_all_else_is_
 
     def arrives(site: str, tensors: dict[str, np.ndarray]) -> UpdateStored:
         made = run.blobs.scratch(site)
-        run.blobs.adopt(made, digest := write_tensors(made, tensors))
+        run.blobs.note_brought(digest := write_tensors(made, tensors), site)
+        run.blobs.adopt(made, digest)
         return UpdateStored(site, run.asked(site), digest, 10, 1, 0.5, 1.0, 0.0)
 
     looked: list[Path] = []
