@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,19 @@ def append_for_ever(journal: Journal, written: list[Event]) -> None:
         event = RunAborted("x" * 600, float(len(written)))
         journal.append("run", event)
         written.append(event)
+
+
+def test_reading_a_long_journal_takes_no_more_memory_than_a_short_one(path: Path) -> None:
+    journal = begun(path)
+    journal._db.execute("BEGIN")
+    for number in range(20_000):
+        journal.append("run", RunAborted("x" * 500, float(number)))
+    journal._db.execute("COMMIT")
+    tracemalloc.start()
+    assert sum(1 for _ in journal.events("run")) == len(EVENTS) + 20_000
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 4 * 2**20, "all at once are 12 MB"
 
 
 # --- bad disks ----------------------------------------------------------------------------------------------------
