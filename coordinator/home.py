@@ -179,7 +179,10 @@ class Home:
         return identity.Authority(self.pem("authority.crt"), self.pem("authority.key"))
 
     def address(self) -> str:
-        """Return how sites reach the coordinator: as advertised, with the port that the system chose where it is 0."""
+        """Return how sites reach the coordinator: as advertised, with the port that the system chose where it is 0.
+
+        Raises RunError.
+        """
         advertise = Address.parse(self.config().listen.advertise, port_min=0)
         if advertise.port:
             return str(advertise)
