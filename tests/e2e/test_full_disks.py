@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fedcervix.blobs import FREE_BYTES_MIN
+from fedcervix.reserve import FREE_BYTES_MIN
 from tests.e2e.chaos.cuts import Ambush
 from tests.e2e.chaos.service import Service
 from tests.e2e.disks import MayNotMountError, fill, small_disk
