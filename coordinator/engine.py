@@ -29,6 +29,7 @@ from fedcervix.errors import ModelError, RemoteError, RunError, StorageError, Tw
 from fedcervix.events import (
     AggregateStored,
     Answer,
+    AverageUnusable,
     Event,
     RunAborted,
     SiteAttached,
@@ -41,6 +42,7 @@ from fedcervix.events import (
 )
 from fedcervix.journal import Journal, RunRecord
 from fedcervix.log import logger
+from fedcervix.moves import vet_step
 from fedcervix.pauses import Pauses
 from fedcervix.rounding import Rounded, rebuild, round_model
 from fedcervix.rounds import (
@@ -195,6 +197,9 @@ class Engine:
             vet_layout(path, read_layout(self._blobs.path(run.layout)))
         else:
             vet(path, read_layout(self._blobs.path(run.layout)))
+        if update.task.kind is TaskKind.TRAIN:
+            step_max = run.plan.terms.step_max
+            update = replace(update, step=vet_step(path, self._blobs.path(update.task.base), step_max))
         with self._changed:  # no model goes from here on: see `expect`
             if not self._blobs.has(update.digest):
                 raise _not_here(there, update)
@@ -424,11 +429,15 @@ class Engine:
     def _average_or_abort(self, work: Aggregate) -> None:
         try:
             made = self._average(work)
-        except (ModelError, RemoteError) as error:  # time does not mend these: a restart would end here again
+        except RemoteError as error:  # the updates have no average; time does not mend that
+            self._log.warning("no average", round=work.round, what=error.what)
+            self.submit(AverageUnusable(work.round, work.attempt, self._clock_s()))
+            return
+        except ModelError as error:  # nor this: a restart would end here again
             self.abort(f"the round cannot be averaged: {error.what[:400]}")
             return
         self._meant_s = self._steady_s()  # it was at work, however long that took
-        self.submit(AggregateStored(work.round, made.digest, self._clock_s(), made.packed, made.residual))
+        self.submit(AggregateStored(work.round, made.digest, self._clock_s(), made.packed, made.residual, work.attempt))
 
     def _average(self, work: Aggregate) -> Rounded:
         """Average the round's updates (paper, II-B: "we use weight averaging for model aggregation")."""
