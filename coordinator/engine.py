@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from coordinator.history import replayed
 from coordinator.instances import Acting, admit, heeded, refusal
 from coordinator.liveness import STOPPED, Line, Liveness
+from coordinator.refused import Refused
 from fedcervix.aggregate import Momentum, aggregate
 from fedcervix.blobs import BlobStore
 from fedcervix.codec import Claim, Progress
@@ -51,7 +52,7 @@ from fedcervix.rounds import (
     last_step,
     step,
 )
-from fedcervix.weights import read_layout, vet, vet_base, vet_layout
+from fedcervix.weights import Layout, read_layout, vet, vet_base, vet_layout
 
 STORAGE_PAUSE_MOST_S = 10.0
 """how long the coordinator leaves a full disk alone, at most, before it tries again"""
@@ -89,7 +90,10 @@ class Engine:
         self._streams: dict[str, object] = {}
         self._sound: dict[str, str] = {}
         """by site, its model whose values were checked while it arrived"""
-        self._unpacking = {site: threading.Lock() for site in record.plan.sites}
+        self._vetting = {site: threading.Lock() for site in record.plan.sites}
+        self._refused = {site: Refused() for site in record.plan.sites}
+        self._first: tuple[str, Layout] | None = None
+        """the run's first model, and what it holds"""
         self._liveness = Liveness(record.plan.sites, record.plan.terms.lease_s, steady_s)
         self._look_s = min(86_400.0, record.plan.terms.lease_s * STOOD_STILL_LEASES)  # a condition's wait has a bound
         """the driving thread looks so often, at least"""
@@ -150,16 +154,37 @@ class Engine:
         there = update.packed or update.digest
         if not self._blobs.brought(there, update.site):
             raise RunError(f"the model {there[:12]} of {update.task} is not here", next_step="send it again")
+        with self._vetting[update.site]:  # the same report may come again before the first one is answered
+            refused = self._refused[update.site]
+            refused.check(update)
+            try:
+                self._vet(run, update)
+            except RemoteError as error:
+                refused.note(update, error)
+                raise
+        return self.submit(update)
+
+    def _vet(self, run: Run, update: UpdateStored) -> None:
         if update.packed:
             self._unpack(run, update)
         path = self._blobs.path(update.digest)
         if update.task.kind is TaskKind.SEED:
             vet_base(path)
         elif self._sound.get(update.site) == update.digest:
-            vet_layout(path, read_layout(self._blobs.path(run.layout)))
+            vet_layout(path, self._layout(run))
         else:
-            vet(path, read_layout(self._blobs.path(run.layout)))
-        return self.submit(update)
+            vet(path, self._layout(run))
+
+    def _layout(self, run: Run) -> Layout:
+        """Return what the run's first model holds, read once: every update has the same. Raises StorageError."""
+        if self._first is None or self._first[0] != run.layout:
+            self._first = run.layout, read_layout(self._blobs.path(run.layout))
+        return self._first[1]
+
+    def layout(self) -> Layout | None:
+        """Return the same; None while there is no first model."""
+        run = self.run
+        return self._layout(run) if run.layout else None
 
     def arrived_sound(self, site: str, digest: str) -> None:
         """Note that the values of a site's model were checked while it arrived."""
@@ -172,10 +197,8 @@ class Engine:
             raise RemoteError(
                 "a packed model came where the plan has none", next_step="compare the two sides' versions"
             )
-        like = None if seeds else read_layout(self._blobs.path(run.layout))
-        with self._unpacking[update.site]:  # the same report may come again before the first one is answered
-            name = f"unpacked-{update.site}"
-            rebuild(self._blobs, update.packed, update.digest, packing, update.task.base, name=name, like=like)
+        like, name = None if seeds else self._layout(run), f"unpacked-{update.site}"
+        rebuild(self._blobs, update.packed, update.digest, packing, update.task.base, name=name, like=like)
         sizes = {"bytes": self._blobs.size_bytes(update.packed), "of": self._blobs.size_bytes(update.digest)}
         self._log.info("update unpacked", site=update.site, **sizes)
 

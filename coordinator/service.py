@@ -246,7 +246,7 @@ class Service:
             # Whoever pushes without having asked is held to the same.
             here = self._wanted_from(site, digest, size_bytes) == size_bytes
             if not here and context.is_active():  # else a newer one has begun
-                seen = Arriving(size_bytes)
+                seen = Arriving(size_bytes, self._engine.layout())
                 here = self._blobs.receive(digest, site, seen.watch(arriving), offset=offset, size_bytes=size_bytes)
                 if here and seen.sound:
                     self._engine.arrived_sound(site, digest)
