@@ -50,6 +50,7 @@ from fedcervix.rounds import (
     duty,
     instruction,
     last_step,
+    objection,
     step,
 )
 from fedcervix.weights import Layout, read_layout, vet, vet_base, vet_layout
@@ -149,11 +150,13 @@ class Engine:
         """Vet a model that has arrived, then submit it. Raises RemoteError where it is not fit to be averaged."""
         run = self.run
         _, answer = step(run, update)
-        if answer is not Answer.ACCEPTED:
+        if answer is not Answer.ACCEPTED and not objection(run, update):
             return answer  # a later state does not accept it either
         there = update.packed or update.digest
         if not self._blobs.brought(there, update.site):
             raise RunError(f"the model {there[:12]} of {update.task} is not here", next_step="send it again")
+        if answer is Answer.REFUSED:  # only now: whoever has not sent a model is not told whether another site has
+            return answer
         with self._vetting[update.site]:  # the same report may come again before the first one is answered
             refused = self._refused[update.site]
             refused.check(update)

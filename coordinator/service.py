@@ -49,7 +49,7 @@ from fedcervix.events import (
     UpdateStored,
 )
 from fedcervix.log import logger
-from fedcervix.rounds import Instruction, Leave, Presence, instruction
+from fedcervix.rounds import Instruction, Leave, Presence, instruction, objection
 from fedcervix.wire import federation_pb2 as wire
 
 RECORD_LINE_CHARS_MIN = 150
@@ -181,6 +181,8 @@ class Service:
         if isinstance(report, codec.Progress):
             self._engine.heard(site, report)
         answer = self._take(report, site, at)
+        if answer is Answer.REFUSED and isinstance(report, UpdateStored | ScoreReported):
+            return codec.write_answer(answer, objection(self._engine.run, report))
         outcome = self._engine.run.outcome if isinstance(report, ModelAdopted) else None
         return codec.write_answer(answer, outcome.value if outcome and answer in KNOWN else "")
 

@@ -30,6 +30,10 @@ ROUND_MAX = 1_000_000
 GAUGES_MAX = 32
 REASON_CHARS_MAX = 600
 
+RULES = 1
+"""of acceptance, by which `fedcervix.rounds` judges what a site reports. 0: those of journals that name none. A journal
+gives the same state again only by the rules under which it was written"""
+
 
 class TaskKind(StrEnum):
     """What a site can be asked to do."""
@@ -153,6 +157,7 @@ class UpdateStored:
     at: float
     packed: str = ""
     """digest of the packed form in which the model travelled; empty where it travelled itself"""
+    rules: int = RULES
 
     def __post_init__(self) -> None:
         check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {self.digest!r}")
@@ -197,6 +202,7 @@ class ScoreReported:
     gauges: tuple[tuple[str, float], ...]
     """collapse gauges, sorted by name (see site_agent.gauges)"""
     at: float
+    rules: int = RULES
 
     def __post_init__(self) -> None:
         check(self.task.kind == TaskKind.SCORE, f"{self.task.kind} gives no score")
@@ -302,6 +308,8 @@ def event_from_json(text: str) -> Event:
     try:
         raw = json.loads(text)
         kind = EVENTS[raw.pop("event")]
+        if "rules" in _FIELDS[kind]:
+            raw.setdefault("rules", 0)
         if "task" in raw:
             raw["task"] = task_from_dict(raw["task"])
         if "gauges" in raw:
