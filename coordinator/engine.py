@@ -13,6 +13,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from coordinator.history import replayed
 from coordinator.instances import Acting, admit, heeded, refusal
@@ -25,6 +26,7 @@ from fedcervix.errors import ModelError, RemoteError, RunError, StorageError, Tw
 from fedcervix.events import (
     AggregateStored,
     Answer,
+    AverageUnusable,
     Event,
     RunAborted,
     SiteAttached,
@@ -36,6 +38,7 @@ from fedcervix.events import (
 )
 from fedcervix.journal import Journal, RunRecord
 from fedcervix.log import logger
+from fedcervix.moves import vet_step
 from fedcervix.pauses import Pauses
 from fedcervix.rounding import Rounded, rebuild, round_model
 from fedcervix.rounds import (
@@ -47,6 +50,7 @@ from fedcervix.rounds import (
     Run,
     deadline,
     duty,
+    fallback,
     instruction,
     last_step,
     step,
@@ -159,6 +163,9 @@ class Engine:
             vet_layout(path, read_layout(self._blobs.path(run.layout)))
         else:
             vet(path, read_layout(self._blobs.path(run.layout)))
+        if update.task.kind is TaskKind.TRAIN:
+            step_max = run.plan.terms.step_max
+            update = replace(update, step=vet_step(path, self._blobs.path(update.task.base), step_max))
         return self.submit(update)
 
     def arrived_sound(self, site: str, digest: str) -> None:
@@ -395,11 +402,15 @@ class Engine:
     def _average_or_abort(self, work: Aggregate) -> None:
         try:
             made = self._average(work)
-        except (ModelError, RemoteError) as error:  # time does not mend these: a restart would end here again
+        except RemoteError as error:  # the updates have no average; time does not mend that
+            self._log.warning("no average", round=work.round, what=error.what)
+            self.submit(AverageUnusable(work.round, work.attempt, self._clock_s()))
+            return
+        except ModelError as error:  # nor this: a restart would end here again
             self.abort(f"the round cannot be averaged: {error.what[:400]}")
             return
         self._meant_s = self._steady_s()  # it was at work, however long that took
-        self.submit(AggregateStored(work.round, made.digest, self._clock_s(), made.packed, made.residual))
+        self.submit(AggregateStored(work.round, made.digest, self._clock_s(), made.packed, made.residual, work.attempt))
 
     def _average(self, work: Aggregate) -> Rounded:
         """Average the round's updates (paper, II-B: "we use weight averaging for model aggregation")."""
@@ -450,7 +461,8 @@ def needed(run: Run) -> set[str]:
     kept = {run.layout, run.model}
     kept |= set(last_step(run) or ())
     if run.rounds:
-        kept |= {update.digest for update in run.current.contributions} | {run.current.candidate}
+        kept |= {update.digest for update in (*run.current.contributions, *run.current.dropped)}
+        kept |= {run.current.candidate, run.current.base, fallback(run)}
     if run.best_round:
         kept.add(run.best.candidate)
     kept |= {form.digest for form in (kept_form(run, model) for model in kept) if form}
