@@ -14,6 +14,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from coordinator.history import replayed
 from coordinator.instances import Acting, admit, heeded, refusal
@@ -28,6 +29,7 @@ from fedcervix.errors import ModelError, RemoteError, RunError, StorageError, Tw
 from fedcervix.events import (
     AggregateStored,
     Answer,
+    AverageUnusable,
     Event,
     RunAborted,
     SiteAttached,
@@ -39,6 +41,7 @@ from fedcervix.events import (
 )
 from fedcervix.journal import Journal, RunRecord
 from fedcervix.log import logger
+from fedcervix.moves import vet_step
 from fedcervix.pauses import Pauses
 from fedcervix.rounding import Rounded, rebuild, round_model
 from fedcervix.rounds import (
@@ -50,6 +53,7 @@ from fedcervix.rounds import (
     Run,
     deadline,
     duty,
+    fallback,
     instruction,
     last_step,
     objection,
@@ -165,13 +169,14 @@ class Engine:
             refused = self._refused[update.site]
             refused.check(update)
             try:
-                self._vet(run, update)
+                update = self._vet(run, update)
             except RemoteError as error:
                 refused.note(update, error)
                 raise
         return self.submit(update)
 
-    def _vet(self, run: Run, update: UpdateStored) -> None:
+    def _vet(self, run: Run, update: UpdateStored) -> UpdateStored:
+        """Return the update with what was measured of it. Raises RemoteError where its model is not fit."""
         if update.packed:
             self._unpack(run, update)
         path = self._blobs.path(update.digest)
@@ -181,6 +186,10 @@ class Engine:
             vet_layout(path, self._layout(run))
         else:
             vet(path, self._layout(run))
+        if update.task.kind is TaskKind.TRAIN:
+            step_max = run.plan.terms.step_max
+            update = replace(update, step=vet_step(path, self._blobs.path(update.task.base), step_max))
+        return update
 
     def _layout(self, run: Run) -> Layout:
         """Return what the run's first model holds, read once: every update has the same. Raises StorageError."""
@@ -395,11 +404,15 @@ class Engine:
     def _average_or_abort(self, work: Aggregate) -> None:
         try:
             made = self._average(work)
-        except (ModelError, RemoteError) as error:  # time does not mend these: a restart would end here again
+        except RemoteError as error:  # the updates have no average; time does not mend that
+            self._log.warning("no average", round=work.round, what=error.what)
+            self.submit(AverageUnusable(work.round, work.attempt, self._clock_s()))
+            return
+        except ModelError as error:  # nor this: a restart would end here again
             self.abort(f"the round cannot be averaged: {error.what[:400]}")
             return
         self._meant_s = self._steady_s()  # it was at work, however long that took
-        self.submit(AggregateStored(work.round, made.digest, self._clock_s(), made.packed, made.residual))
+        self.submit(AggregateStored(work.round, made.digest, self._clock_s(), made.packed, made.residual, work.attempt))
 
     def _average(self, work: Aggregate) -> Rounded:
         """Average the round's updates (paper, II-B: "we use weight averaging for model aggregation")."""
@@ -450,7 +463,8 @@ def needed(run: Run) -> set[str]:
     kept = {run.layout, run.model}
     kept |= set(last_step(run) or ())
     if run.rounds:
-        kept |= {update.digest for update in run.current.contributions} | {run.current.candidate}
+        kept |= {update.digest for update in (*run.current.contributions, *run.current.dropped)}
+        kept |= {run.current.candidate, run.current.base, fallback(run)}
     if run.best_round:
         kept.add(run.best.candidate)
     kept |= {form.digest for form in (kept_form(run, model) for model in kept) if form}

@@ -30,6 +30,7 @@ from fedcervix.errors import IdentityError, RemoteError, RunError
 from fedcervix.events import (
     Answer,
     ModelAdopted,
+    ModelUnusable,
     ScoreReported,
     SiteAttached,
     SiteFailed,
@@ -170,7 +171,7 @@ class Service:
                 return self._engine.submit(SiteRefused(site, reason, at)) if self._is_current(run) else Answer.STALE
             case UpdateStored():
                 return self._engine.take_update(report)
-            case ScoreReported() | ModelAdopted() | SiteFailed():
+            case ScoreReported() | ModelUnusable() | ModelAdopted() | SiteFailed():
                 return self._engine.submit(report)
 
     def _take_ready(self, ready: codec.Ready, site: str, at: float) -> Answer:

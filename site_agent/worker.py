@@ -137,6 +137,8 @@ class Worker:
                 on_progress(message["progress"])
             elif "done" in message:
                 done: dict[str, Any] = message["done"]
+                if self._team and done.get("unusable"):  # its processes may stand at different steps
+                    self._end()
                 return done
             elif "stopped" in message:
                 self._end()

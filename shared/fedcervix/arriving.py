@@ -1,7 +1,7 @@
 """The values of a model, checked while it arrives: what the processor has in its cache is not read from the disk again.
 
 Only a shortcut to what `weights.vet` finds. `sound` is True if the whole file passed by and every number in it is
-finite; where anything is out of the ordinary (a damaged header, a transfer that goes on in the middle, a number cut in
+one that a model can have; where anything is out of the ordinary (a damaged header, a transfer that goes on in the middle, a number cut in
 two by a message) it is False, and `vet` reads the file and says in words what is wrong.
 """
 
@@ -70,7 +70,7 @@ class Arriving:
             item_bytes = DTYPES[tensor.dtype].itemsize
             if (first - tensor.start) % item_bytes or (last - tensor.start) % item_bytes:
                 return False
-            if not weights.sound(values[first - start : last - start], tensor.dtype):
+            if not weights.sound(values[first - start : last - start], tensor):
                 return False
             if last < tensor.end:
                 break

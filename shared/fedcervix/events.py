@@ -157,11 +157,14 @@ class UpdateStored:
     at: float
     packed: str = ""
     """digest of the packed form in which the model travelled; empty where it travelled itself"""
+    step: float = 0.0
+    """how far the model lies from its base, as the coordinator has measured it (see `fedcervix.moves`)"""
     rules: int = RULES
 
     def __post_init__(self) -> None:
         check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {self.digest!r}")
         _check_optional(self.packed)
+        _check_measure("step", self.step)
         check(self.task.kind in (TaskKind.SEED, TaskKind.TRAIN), f"{self.task.kind} makes no model")
         check(0 <= self.images <= 2**40, f"images is 0 to 2^40; found {self.images}")
         check(self.images > 0 or self.task.kind == TaskKind.SEED, "an update counts at least one image")
@@ -181,11 +184,22 @@ class AggregateStored:
     """digest of the average's packed form; empty where the average itself travels"""
     residual: str = ""
     """digest of what was rounded away, which is added to the next average"""
+    attempt: int = 0
+    """which average of the round this is: it is made again where an update is left out"""
 
     def __post_init__(self) -> None:
         check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {self.digest!r}")
         _check_optional(self.packed)
         _check_optional(self.residual)
+
+
+@dataclass(frozen=True, slots=True)
+class AverageUnusable:
+    """The round's updates have no average that a model could hold: a number in it is not finite."""
+
+    round: int
+    attempt: int
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +231,21 @@ class ScoreReported:
     def loss(self) -> float:
         """Mean loss per validation image."""
         return self.loss_sum / self.count
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUnusable:
+    """A site has no finite loss from the model that it was asked to train from, or to score."""
+
+    site: str
+    task: Task
+    steps: int
+    """that training took before; 0: the model gives no finite loss as it is"""
+    at: float
+
+    def __post_init__(self) -> None:
+        check(self.task.kind in (TaskKind.TRAIN, TaskKind.SCORE), f"{self.task.kind} gives no loss")
+        check(0 <= self.steps <= 2**40, f"steps is 0 to 2^40; found {self.steps}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +283,9 @@ Event = (
     | SiteFailed
     | UpdateStored
     | AggregateStored
+    | AverageUnusable
     | ScoreReported
+    | ModelUnusable
     | ModelAdopted
     | RunAborted
     | Tick
@@ -270,7 +301,9 @@ EVENTS: Mapping[str, type[Event]] = {
         SiteFailed,
         UpdateStored,
         AggregateStored,
+        AverageUnusable,
         ScoreReported,
+        ModelUnusable,
         ModelAdopted,
         RunAborted,
         Tick,

@@ -38,7 +38,6 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcervix.aggregate import kind
 from fedcervix.errors import ModelError, RemoteError, StorageError
 from fedcervix.plan import canonical_json, check
 from fedcervix.weights import (
@@ -50,6 +49,7 @@ from fedcervix.weights import (
     decode,
     encode,
     header_bytes_max,
+    kind,
     opened,
     parse_layout,
     read_at,
