@@ -21,6 +21,7 @@ from coordinator.history import begin_of
 from coordinator.incoming import Incoming, needed
 from coordinator.instances import Acting, admit, heeded, refusal
 from coordinator.liveness import STOPPED, Line, Liveness
+from coordinator.refused import Refused
 from coordinator.streams import Stream
 from fedcervix.aggregate import Momentum, aggregate
 from fedcervix.blobs import BlobStore
@@ -55,9 +56,10 @@ from fedcervix.rounds import (
     deadline,
     duty,
     instruction,
+    objection,
     step,
 )
-from fedcervix.weights import read_layout, vet, vet_base, vet_layout
+from fedcervix.weights import Layout, read_layout, vet, vet_base, vet_layout
 
 STORAGE_PAUSE_MOST_S = 10.0
 """how long the coordinator leaves a full disk alone, at most, before it tries again"""
@@ -96,7 +98,10 @@ class Engine:
         self._streams: dict[str, Stream] = {}
         self._sound: dict[str, str] = {}
         """by site, its model whose values were checked while it arrived"""
-        self._unpacking = {site: threading.Lock() for site in record.plan.sites}
+        self._vetting = {site: threading.Lock() for site in record.plan.sites}
+        self._refused = {site: Refused() for site in record.plan.sites}
+        self._first: tuple[str, Layout] | None = None
+        """the run's first model, and what it holds"""
         self._liveness = Liveness(record.plan.sites, record.plan.terms.lease_s, steady_s)
         self._look_s = min(86_400.0, record.plan.terms.lease_s * STOOD_STILL_LEASES)  # a condition's wait has a bound
         """the driving thread looks so often, at least"""
@@ -183,27 +188,52 @@ class Engine:
         """Vet a model that has arrived, then submit it. Raises RemoteError where it is not fit to be averaged."""
         run = self.run
         _, answer = step(run, update)
-        if answer is not Answer.ACCEPTED:
+        if answer is not Answer.ACCEPTED and not objection(run, update):
             return answer  # a later state does not accept it either
         there = update.packed or update.digest
         if not self._blobs.brought(there, update.site):
             raise _not_here(there, update)
+        if answer is Answer.REFUSED:  # only now: whoever has not sent a model is not told whether another site has
+            return answer
+        with self._vetting[update.site]:  # the same report may come again before the first one is answered
+            refused = self._refused[update.site]
+            refused.check(update)
+            try:
+                update = self._vet(run, update)
+            except RemoteError as error:
+                refused.note(update, error)
+                raise
+        with self._changed:  # no model goes from here on: see `expect`
+            if not self._blobs.has(update.digest):
+                raise _not_here(there, update)
+            return self.submit(update)
+
+    def _vet(self, run: Run, update: UpdateStored) -> UpdateStored:
+        """Return the update with what was measured of it. Raises RemoteError where its model is not fit."""
         if update.packed:
             self._unpack(run, update)
         path = self._blobs.path(update.digest)
         if update.task.kind is TaskKind.SEED:
             vet_base(path)
         elif self._sound.get(update.site) == update.digest:
-            vet_layout(path, read_layout(self._blobs.path(run.layout)))
+            vet_layout(path, self._layout(run))
         else:
-            vet(path, read_layout(self._blobs.path(run.layout)))
+            vet(path, self._layout(run))
         if update.task.kind is TaskKind.TRAIN:
             step_max = run.plan.terms.step_max
             update = replace(update, step=vet_step(path, self._blobs.path(update.task.base), step_max))
-        with self._changed:  # no model goes from here on: see `expect`
-            if not self._blobs.has(update.digest):
-                raise _not_here(there, update)
-            return self.submit(update)
+        return update
+
+    def _layout(self, run: Run) -> Layout:
+        """Return what the run's first model holds, read once: every update has the same. Raises StorageError."""
+        if self._first is None or self._first[0] != run.layout:
+            self._first = run.layout, read_layout(self._blobs.path(run.layout))
+        return self._first[1]
+
+    def layout(self) -> Layout | None:
+        """Return the same; None while there is no first model."""
+        run = self.run
+        return self._layout(run) if run.layout else None
 
     def expect(self, site: str, digest: str, size_bytes: int) -> int:
         """Return from which byte a model is wanted. Raises RunError where none is, StorageError."""
@@ -222,11 +252,9 @@ class Engine:
             raise RemoteError(
                 "a packed model came where the plan has none", next_step="compare the two sides' versions"
             )
-        like = None if seeds else read_layout(self._blobs.path(run.layout))
-        with self._unpacking[update.site]:  # the same report may come again before the first one is answered
-            name = f"unpacked-{update.site}"
-            rebuild(self._blobs, update.packed, update.digest, packing, update.task.base, name=name, like=like)
-            self._blobs.note_brought(update.digest, update.site)
+        like, name = None if seeds else self._layout(run), f"unpacked-{update.site}"
+        rebuild(self._blobs, update.packed, update.digest, packing, update.task.base, name=name, like=like)
+        self._blobs.note_brought(update.digest, update.site)
         sizes = {"bytes": self._blobs.size_bytes(update.packed), "of": self._blobs.size_bytes(update.digest)}
         self._log.info("update unpacked", site=update.site, **sizes)
 

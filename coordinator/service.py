@@ -39,7 +39,7 @@ from fedcervix.events import (
     UpdateStored,
 )
 from fedcervix.log import logger
-from fedcervix.rounds import Instruction, Leave, instruction
+from fedcervix.rounds import Instruction, Leave, instruction, objection
 from fedcervix.wire import federation_pb2 as wire
 
 RECORD_LINE_CHARS_MIN = 150
@@ -152,6 +152,8 @@ class Service:
         if isinstance(report, codec.Progress):
             self._engine.heard(site, report)
         answer = self._take(report, site, at)
+        if answer is Answer.REFUSED and isinstance(report, UpdateStored | ScoreReported):
+            return codec.write_answer(answer, objection(self._engine.run, report))
         outcome = self._engine.run.outcome if isinstance(report, ModelAdopted) else None
         return codec.write_answer(answer, outcome.value if outcome and answer in KNOWN else "")
 
@@ -210,7 +212,7 @@ class Service:
         digest = codec.read_digest(call.headers.get(rpc.DIGEST_KEY, ""))
         offset, size_bytes = (_natural(call.headers.get(key, "")) for key in (rpc.OFFSET_KEY, rpc.SIZE_KEY))
         incoming = self._blobs.incoming(digest, call.site, offset=offset, size_bytes=size_bytes)
-        seen = Arriving(size_bytes)
+        seen = Arriving(size_bytes, await self.work.do(call.serial, self._engine.layout))
 
         def begin() -> bool:
             # Whoever pushes without having asked is held to the same.

@@ -11,17 +11,18 @@ import struct
 
 from fedcervix import weights
 from fedcervix.errors import RemoteError
-from fedcervix.weights import DTYPES, PREFIX_BYTES, Tensor
-
-HEAD_BYTES_MAX = 2**20
-"""of a header that is waited for in memory: a ResNet-50's has 40 KB"""
+from fedcervix.weights import DTYPES, PREFIX_BYTES, Layout, Tensor
 
 
 class Arriving:
-    """Watches the chunks of one file go by, from its first byte on."""
+    """Watches the chunks of one file go by, from its first byte on.
 
-    def __init__(self, size_bytes: int) -> None:
+    `like`: the layout of the model that it should be; a header that is longer than that one allows is not parsed.
+    """
+
+    def __init__(self, size_bytes: int, like: Layout | None = None) -> None:
         self._size_bytes = size_bytes
+        self._head_bytes_max = PREFIX_BYTES + weights.header_bytes_max(like)
         self._at = 0
         """bytes that went by"""
         self._head: bytearray | None = bytearray()
@@ -48,7 +49,7 @@ class Arriving:
         if len(self._head) < PREFIX_BYTES:
             return True
         data_start = PREFIX_BYTES + struct.unpack_from("<Q", self._head)[0]
-        if data_start > HEAD_BYTES_MAX:
+        if data_start > self._head_bytes_max:
             return False
         if len(self._head) < data_start:
             return True

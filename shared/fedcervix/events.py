@@ -33,6 +33,10 @@ FAILURE_STAGE_CHARS_MAX = 120
 """of what a site was doing when it failed"""
 INCIDENT_CHARS_MAX = 40
 
+RULES = 1
+"""of acceptance, by which `fedcervix.rounds` judges what a site reports. 0: those of journals that name none. A journal
+gives the same state again only by the rules under which it was written"""
+
 
 class TaskKind(StrEnum):
     """What a site can be asked to do."""
@@ -158,6 +162,7 @@ class UpdateStored:
     """digest of the packed form in which the model travelled; empty where it travelled itself"""
     step: float = 0.0
     """how far the model lies from its base, as the coordinator has measured it (see `fedcervix.moves`)"""
+    rules: int = RULES
 
     def __post_init__(self) -> None:
         check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {self.digest!r}")
@@ -214,6 +219,7 @@ class ScoreReported:
     gauges: tuple[tuple[str, float], ...]
     """collapse gauges, sorted by name (see site_agent.gauges)"""
     at: float
+    rules: int = RULES
 
     def __post_init__(self) -> None:
         check(self.task.kind == TaskKind.SCORE, f"{self.task.kind} gives no score")
@@ -344,6 +350,8 @@ def event_from_json(text: str) -> Event:
     try:
         raw = json.loads(text)
         kind = EVENTS[raw.pop("event")]
+        if "rules" in _FIELDS[kind]:
+            raw.setdefault("rules", 0)
         if "task" in raw:
             raw["task"] = task_from_dict(raw["task"])
         if "gauges" in raw:

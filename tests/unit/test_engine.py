@@ -234,6 +234,23 @@ def test_values_that_were_checked_on_arrival_are_not_read_again_and_all_else_is_
     assert looked == [run.blobs.path(bob.digest)]
 
 
+def test_a_model_that_was_refused_is_not_looked_at_again(
+    federation: Callable[..., Federation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report of 150 bytes had it parsed and vetted each time."""
+    run = federation()
+    made = run.blobs.scratch("ada")
+    run.blobs.adopt(made, digest := write_tensors(made, {"other": np.float32([1.0])}))
+    ada = UpdateStored("ada", run.asked("ada"), digest, 10, 1, 0.5, 1.0, 0.0)
+    words = []
+    for _ in range(3):
+        with pytest.raises(RemoteError, match="other is not in the base") as error:
+            run.take(ada)
+        words.append(error.value.explain())
+        monkeypatch.setattr("coordinator.engine.vet", lambda *_: pytest.fail("it was looked at again"))
+    assert len({*words}) == 1
+
+
 def test_a_model_that_another_site_has_brought_is_not_here_for_this_one(
     federation: Callable[..., Federation],
 ) -> None:
