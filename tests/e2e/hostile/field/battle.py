@@ -21,7 +21,7 @@ from tests.e2e.disks import small_disk
 from tests.e2e.hostile.field.attacks import ATTACKS, Attack
 from tests.e2e.hostile.field.ground import ASKED, HONEST, MALLORY, Ground, opened
 from tests.e2e.hostile.field.probe import ANSWERED
-from tests.e2e.hostile.field.readings import Reading, connections, quantile, reading, rounds_done
+from tests.e2e.hostile.field.readings import Reading, bytes_below, connections, quantile, reading, rounds_done
 from tests.e2e.loopback import Process, until
 
 ATTACKER = "127.0.0.66"
@@ -69,6 +69,8 @@ class Finding:
     """`status` without and under attack, `revoke`, `stop`, `start`"""
     left: int | None = None
     """connections of the attacker that stay, so long after the revocation; None: nobody was revoked"""
+    left_bytes: int = 0
+    """of models that only the attacker has sent, at the same moment"""
     connections_most: int = 0
     rounds: list[int] = field(default_factory=list)
     """begun in each phase of attack"""
@@ -226,6 +228,7 @@ class _Battle:
         there = watch.attackers()
         time.sleep(STAYS_S)
         self.finding.left = len(there & watch.attackers())
+        self.finding.left_bytes = bytes_below(self.ground.home / "blobs" / "incoming" / MALLORY)
 
     def _command(self, command: str, name: str, *arguments: str) -> None:
         code, words, seconds = self.ground.command(command, *arguments, limit_s=COMMAND_S)

@@ -8,6 +8,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 
+from fedcervix import identity
 from fedcervix.wire import federation_pb2 as wire
 from tests.e2e.hostile.field.attacker import (
     ATTACH,
@@ -27,9 +28,11 @@ from tests.e2e.hostile.field.frames import (
     Headers,
     Kind,
     Line,
+    block,
     frame,
     message,
     request,
+    text,
 )
 
 UNDER_WAY = 40
@@ -130,6 +133,35 @@ def refused_calls(me: Attacker) -> None:
             yield ENROLL, wire.EnrollRequest(request_pem=b"-" * 8000).SerializeToString()
             yield PACKED, wire.PackedRequest(digest="0" * 64).SerializeToString()
             yield ATTACH, wire.AttachRequest(wire_version=99, software_version="\U0001f4a5" * 64).SerializeToString()
+
+    flood(me, calls)
+
+
+def enrolments(me: Attacker) -> None:
+    """Ask for a certificate again and again, each time for another key."""
+    requests = [
+        identity.make_request(identity.new_key(), identity.Identity("cervix", "site", "mallory")) for _ in range(20)
+    ]
+    calls = itertools.cycle((ENROLL, wire.EnrollRequest(request_pem=pem).SerializeToString()) for pem in requests)
+    flood(me, lambda _run: calls, headers=())
+
+
+def tiny_deadlines(me: Attacker) -> None:
+    """Make calls that are over before they have begun."""
+    here = report(here=wire.Here())
+    flood(me, lambda _run: itertools.repeat(here), headers=[*me.who, ("grpc-timeout", "1n")])
+
+
+def other_processes(me: Attacker) -> None:
+    """Attach as a new process of the agent each time, which succeeds the one before."""
+
+    def calls(_run: str) -> Iterator[Call]:
+        before = me.instance
+        while True:
+            now = f"{me.chance.getrandbits(128):032x}"
+            asked = wire.AttachRequest(wire_version=WIRE_VERSION, instance=now, succeeds=[before])
+            yield ATTACH, asked.SerializeToString()
+            before = now
 
     flood(me, calls)
 
@@ -251,6 +283,40 @@ def pings(me: Attacker) -> None:
 def settings(me: Attacker) -> None:
     """Change the settings without end."""
     frames(me, lambda _line: frame(Kind.SETTINGS, Flag.NONE, 0, struct.pack(">HI", 4, WINDOW_FIRST)))
+
+
+def priorities(me: Attacker) -> None:
+    """Change the priority of streams without end."""
+    frames(me, lambda line: frame(Kind.PRIORITY, Flag.NONE, line.next_stream(), b"\0" * 5))
+
+
+def window_updates(me: Attacker) -> None:
+    """Open the window by a byte, without end."""
+    frames(me, lambda _line: frame(Kind.WINDOW_UPDATE, Flag.NONE, 0, struct.pack(">I", 1)))
+
+
+def garbage(me: Attacker) -> None:
+    """Send frames of any kind, on any stream, with any payload."""
+
+    def make(line: Line) -> bytes:
+        size, kind = me.chance.randrange(40), me.chance.randrange(12)
+        data = struct.pack(">I", size)[1:] + struct.pack(">BBI", kind, me.chance.randrange(256), me.chance.randrange(9))
+        return data + me.chance.randbytes(size)
+
+    frames(me, make)
+
+
+def header_bombs(me: Attacker) -> None:
+    """Send one long header once and refer to it thousands of times (CVE-2016-6581)."""
+    long = b"\x40" + text("x") + text("y" * 3900)
+    first = block([(":method", "POST"), (":scheme", "https"), (":path", REPORT), (":authority", "localhost")])
+
+    def make(line: Line) -> bytes:
+        stream = line.next_stream()
+        bomb = first + long + b"\xbe" * 10_000
+        return frame(Kind.HEADERS, Flag.END_HEADERS, stream, bomb[:FRAME_BYTES_MAX])
+
+    frames(me, make)
 
 
 def empty_frames(me: Attacker) -> None:

@@ -92,11 +92,12 @@ def frame(kind: Kind, flags: Flag, stream: int, payload: bytes = b"") -> bytes:
 
 def block(headers: Headers) -> bytes:
     """Return headers as literals that no table remembers."""
-    return b"".join(b"\0" + _text(name) + _text(value) for name, value in headers)
+    return b"".join(b"\0" + text(name) + text(value) for name, value in headers)
 
 
-def _text(text: str) -> bytes:
-    return _number(len(text)) + text.encode("ascii")
+def text(words: str) -> bytes:
+    """Return a text as it stands in a header block."""
+    return _number(len(words)) + words.encode("ascii")
 
 
 def _number(number: int) -> bytes:

@@ -64,6 +64,20 @@ def every_method_without_a_body(me: Attacker) -> None:
     me.persist(hold)
 
 
+def more_streams_than_are_allowed(me: Attacker) -> None:
+    """Begin ten thousand calls on one connection, whatever its settings say."""
+
+    def hold(line: Line) -> None:
+        asked = request(REPORT, me.who)
+        for _ in range(100):
+            line.send(b"".join(frame(Kind.HEADERS, Flag.END_HEADERS, line.next_stream(), asked) for _ in range(100)))
+            me.counts["calls"] += 100
+            line.pump(0.0)
+        me.hold(line)
+
+    me.persist(hold)
+
+
 def _many(me: Attacker, count: int, begin: Callable[[], Line | socket.socket]) -> None:
     """Hold so many connections; those that were cut are made again."""
     held: list[Line | socket.socket] = []

@@ -352,3 +352,28 @@ def slow_pushes(me: Attacker) -> None:
         honest(site, asked)
 
     take_part(me, train)
+
+
+def fetches_that_are_not_read(me: Attacker) -> None:
+    """Ask for the model on many calls, with a window of 0."""
+
+    def work(line: Line) -> None:
+        site = Participant(me, line)
+        site.attach()
+        for asked in site.tasks():
+            if not asked.base:
+                return
+            unread = Line(me.door, window=0)
+            try:
+                for _ in range(40):
+                    unread.call(FETCH, wire.BlobRequest(digest=asked.base).SerializeToString(), me.who)
+                    me.counts["fetches"] += 1
+                unread.pump(0.5)
+            finally:
+                unread.close()
+            if asked.kind == wire.Task.KIND_SCORE:
+                site.score(asked)
+            else:
+                honest(site, asked)
+
+    me.persist(work)

@@ -40,9 +40,14 @@ def reading(pid: int, home: Path, log: Path) -> Reading:
         descriptors=_descriptors(pid),
         journal_bytes=sum(_size(file) for file in home.glob("journal.db*")),
         log_bytes=_size(log),
-        blob_bytes=sum(_size(file) for file in (home / "blobs").rglob("*")),
+        blob_bytes=bytes_below(home / "blobs"),
         free_bytes=shutil.disk_usage(home).free,
     )
+
+
+def bytes_below(folder: Path) -> int:
+    """Return how much the files of a folder hold."""
+    return sum(_size(file) for file in folder.rglob("*"))
 
 
 def _status(pid: int) -> dict[str, str]:

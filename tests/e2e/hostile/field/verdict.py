@@ -58,6 +58,8 @@ def _commands(finding: Finding) -> Iterator[str]:
 def _rest(finding: Finding) -> Iterator[str]:
     if finding.left:
         yield f"{finding.left} connections of the attacker were left"
+    if finding.left_bytes:
+        yield f"{finding.left_bytes:,} bytes of the attacker's models were left"
     if finding.rounds and min(finding.rounds) < 1:
         yield f"no round was begun in a phase of attack: {finding.rounds}"
 
