@@ -19,7 +19,7 @@ from tests.e2e.disks import MayNotMountError
 from tests.e2e.hostile.field.attacks import ATTACKS
 from tests.e2e.hostile.field.battle import Finding, fight
 from tests.e2e.hostile.field.ground import Ground, Programs
-from tests.e2e.hostile.field.verdict import broken, row, table
+from tests.e2e.hostile.field.verdict import HEAD, broken, row, table
 from tests.e2e.loopback import BIN
 
 
@@ -49,7 +49,7 @@ def main(
     findings = [_fought(template, here / name, name, seconds, seed) for name in names]
     click.echo(table([row(finding) for finding in findings]))
     if to is not None:
-        to.write_text(json.dumps([_plain(finding) for finding in findings], indent=1, default=str))
+        to.write_text(json.dumps([_plain(finding) for finding in findings], indent=1))
     sys.exit(1 if any(any(broken(finding)) for finding in findings) else 0)
 
 
@@ -58,12 +58,23 @@ def _fought(template: Ground, folder: Path, name: str, seconds: float, seed: int
         finding = fight(template, folder, name, seconds=seconds, seed=seed)
     except MayNotMountError as error:
         finding = Finding(name, ATTACKS[name], skipped=str(error))
+    except AssertionError as error:  # a process did not begin
+        finding = Finding(name, ATTACKS[name], trouble=str(error))
     click.echo(" ".join(row(finding)), err=True)
     return finding
 
 
 def _plain(finding: Finding) -> dict[str, object]:
-    return {**dataclasses.asdict(finding), "attack": finding.attack.words, "broken": [*broken(finding)]}
+    """Return a finding as JSON has it."""
+    return {
+        "attack": finding.name,
+        "tries": finding.attack.words,
+        "row": dict(zip(HEAD, row(finding), strict=True)),
+        "failures": {"without": finding.quiet.failures, "with": finding.attacked.failures},
+        "commands": {name: dataclasses.asdict(command) for name, command in finding.commands.items()},
+        "counts": finding.counts,
+        "broken": [*broken(finding)],
+    }
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from tests.e2e.hostile.field.attacker import NUMBERS, Attacker
 
 Needs = Literal["certificate", "revoked", "invitation", "nothing"]
 """a site's certificate; one that was revoked; the certificate of an invitation that is used up; no certificate"""
-FEW_DESCRIPTORS = "1024:1048576"
+FEW_DESCRIPTORS = "1024:"
+"""the soft limit that services begin with; the hard one is higher"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Attack:
     takes_part: bool = False
     """it makes the first model, and the rounds wait for it"""
     descriptors: str = ""
-    """SOFT:HARD limit of the coordinator"""
+    """the coordinator's limits, SOFT:HARD"""
     disk_bytes: int = 0
     """the coordinator's home is a disk of this size; 0: an ordinary folder"""
     numbers: int = NUMBERS
@@ -88,7 +89,7 @@ ATTACKS: dict[str, Attack] = {
     "header-bombs": Attack(flooding.header_bombs),
     "empty-frames": Attack(flooding.empty_frames),
     "endless-headers": Attack(flooding.endless_headers),
-    "blobs": Attack(models.blobs_never_reported, takes_part=True, disk_bytes=128 << 20),
+    "blobs": Attack(models.blobs_never_reported, takes_part=True, disk_bytes=160 << 20, numbers=1_000_000),
     "long-headers": Attack(models.long_headers, takes_part=True, numbers=2_000_000),
     "cut-pushes": Attack(models.cut_pushes, takes_part=True),
     "unread-fetches": Attack(models.fetches_that_are_not_read, takes_part=True),

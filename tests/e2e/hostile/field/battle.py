@@ -27,6 +27,7 @@ from tests.e2e.loopback import Process, until
 ATTACKER = "127.0.0.66"
 """an address of this machine that nobody else uses: what comes from there is the attacker's"""
 LEFT_AFTER_S = 5.0
+AFTER_S = 20.0
 STAYS_S = 2.0
 """a connection that is as old as this is one that was let in"""
 COMMAND_S = 30.0
@@ -74,6 +75,8 @@ class Finding:
     connections_most: int = 0
     rounds: list[int] = field(default_factory=list)
     """begun in each phase of attack"""
+    goes_on_after: bool = True
+    """a round was begun soon after the revocation"""
     before: Reading | None = None
     most: Reading | None = None
     counts: Counter[str] = field(default_factory=Counter)
@@ -202,7 +205,7 @@ class _Battle:
 
     def _attack(self, watch: Watch, *, last: bool) -> None:
         """Attack for a phase; in the last one the operator acts, and the attacker goes on for a while."""
-        beyond_s = COMMAND_S + LEFT_AFTER_S + STAYS_S if last else 0.0
+        beyond_s = 2 * COMMAND_S + AFTER_S if last else 0.0
         attacker = self._attacker(self.finding.name, self.phase_s + beyond_s)
         before = self._rounds()
         with self._phase("attack"):
@@ -224,11 +227,15 @@ class _Battle:
             return
         if self.finding.attack.needs == "certificate":
             self._command("revoke", "revoke", MALLORY)
+        rounds, ends_s = self._rounds(), time.monotonic() + AFTER_S
         time.sleep(LEFT_AFTER_S - STAYS_S)
         there = watch.attackers()
         time.sleep(STAYS_S)
         self.finding.left = len(there & watch.attackers())
         self.finding.left_bytes = bytes_below(self.ground.home / "blobs" / "incoming" / MALLORY)
+        while self._rounds() == rounds and time.monotonic() < ends_s:
+            time.sleep(LOOK_S)
+        self.finding.goes_on_after = self._rounds() > rounds
 
     def _command(self, command: str, name: str, *arguments: str) -> None:
         code, words, seconds = self.ground.command(command, *arguments, limit_s=COMMAND_S)
@@ -240,9 +247,12 @@ class _Battle:
         return rounds_done(self.ground.diaries)
 
     def _count(self, attacker: Process) -> None:
-        lines = attacker.text.strip().splitlines()
-        with contextlib.suppress(ValueError, IndexError):
-            self.finding.counts.update(json.loads(lines[-1]))
+        """Add what an attacker has counted: its last line."""
+        text = attacker.text.strip()
+        try:
+            self.finding.counts.update(json.loads(text.rpartition("\n")[2]))
+        except ValueError:
+            self.finding.trouble = f"the attacker failed: {text[-300:]}"
 
     @contextlib.contextmanager
     def _phase(self, kind: str) -> Iterator[None]:

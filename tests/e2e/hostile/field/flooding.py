@@ -139,9 +139,8 @@ def refused_calls(me: Attacker) -> None:
 
 def enrolments(me: Attacker) -> None:
     """Ask for a certificate again and again, each time for another key."""
-    requests = [
-        identity.make_request(identity.new_key(), identity.Identity("cervix", "site", "mallory")) for _ in range(20)
-    ]
+    who = identity.Identity("cervix", "site", "mallory")
+    requests = [identity.request(identity.new_key(), who) for _ in range(20)]
     calls = itertools.cycle((ENROLL, wire.EnrollRequest(request_pem=pem).SerializeToString()) for pem in requests)
     flood(me, lambda _run: calls, headers=())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.e2e.hostile.field.battle import Command, Finding
+from tests.e2e.hostile.field.battle import AFTER_S, Command, Finding
 
 RATIO_MAX = 2.0
 """of what honest calls take at the 95th percentile, with to without"""
@@ -62,6 +62,8 @@ def _rest(finding: Finding) -> Iterator[str]:
         yield f"{finding.left_bytes:,} bytes of the attacker's models were left"
     if finding.rounds and min(finding.rounds) < 1:
         yield f"no round was begun in a phase of attack: {finding.rounds}"
+    if not finding.goes_on_after:
+        yield f"no round was begun within {AFTER_S:.0f} s after the revocation"
 
 
 def _use(finding: Finding) -> Iterator[str]:
