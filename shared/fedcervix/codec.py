@@ -227,7 +227,7 @@ def write_welcome(welcome: Welcome) -> wire.FromCoordinator:
 
 @_reads
 def read_from_coordinator(message: wire.FromCoordinator) -> Welcome | Instruction:
-    """Return what the coordinator says."""
+    """Return what the coordinator says. Raises ValueError."""
     match message.WhichOneof("what"):
         case "welcome":
             said = message.welcome

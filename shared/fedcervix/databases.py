@@ -30,7 +30,7 @@ OF_ACCESS = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PE
 
 @contextmanager
 def translated(path: Path, what: str) -> Iterator[None]:
-    """Translate SQLite's errors into StorageErrors about `what` (such as "the journal")."""
+    """Translate SQLite's errors into StorageErrors about `what` (such as "the journal"). Raises StorageError."""
     try:
         yield
     except sqlite3.Error as error:
