@@ -46,10 +46,12 @@ def main(
     here = (folder or Path(tempfile.mkdtemp(prefix="hostile-"))).absolute()
     template = Ground(here / "enrolled", Programs(programs.absolute()))
     template.enrol()
-    findings = [_fought(template, here / name, name, seconds, seed) for name in names]
+    findings: list[Finding] = []
+    for name in names:
+        findings.append(_fought(template, here / name, name, seconds, seed))
+        if to is not None:  # also where a later one is interrupted
+            to.write_text(json.dumps([_plain(finding) for finding in findings], indent=1))
     click.echo(table([row(finding) for finding in findings]))
-    if to is not None:
-        to.write_text(json.dumps([_plain(finding) for finding in findings], indent=1))
     sys.exit(1 if any(any(broken(finding)) for finding in findings) else 0)
 
 
