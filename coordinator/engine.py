@@ -278,7 +278,7 @@ class Engine:
             with contextlib.suppress(OSError, StorageError):  # what cannot be deleted now can be at the next round
                 self._blobs.put_away(needed(after))
             self._litter = True
-        if isinstance(event, SiteRevoked):
+        if after.ended or isinstance(event, SiteRevoked):
             self._litter = True
 
     # --- who is told ---
@@ -366,19 +366,18 @@ class Engine:
         pauses = Pauses(most_s=STORAGE_PAUSE_MOST_S)
         while True:
             self._look_at_reserve()
+            if self._litter:
+                self._clear()
             with self._changed:
                 if self._stopping or self._run.ended:
                     self._changed.wait_for(self._may_go, timeout=self._run.plan.terms.lease_s)
                     return
                 self._woke()
-                work, due_s, litter = duty(self._run), self._due_in_s(), self._litter
-                if work is None and due_s > 0 and not litter:
+                work, due_s = duty(self._run), self._due_in_s()
+                if work is None and due_s > 0 and not self._litter:
                     self._meant_s += due_s
                     self._changed.wait(due_s)
                     continue
-            if litter:
-                self._clear()
-                continue
             try:
                 self._act(work)
                 self._trouble = ""
