@@ -2,7 +2,8 @@
 
 Every decision is in `fedcervix.rounds`; this file owns the lock, the clock and the order of things:
 1. `submit` journals an event before the new state is visible to anyone.
-2. Whoever waits for a change (open streams, the driving thread) waits on one condition, not on a timer.
+2. Whoever waits for a change is told: the driving thread by one condition, streams by `on_change`. No thread waits for
+   a stream (see `coordinator.streams`).
 3. What the coordinator itself has to do is asked of the state again after every change, and after a restart.
 """
 
@@ -12,7 +13,7 @@ import contextlib
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 from coordinator.allowances import Allowances
@@ -20,13 +21,16 @@ from coordinator.history import begin_of
 from coordinator.incoming import Incoming, needed
 from coordinator.instances import Acting, admit, heeded, refusal
 from coordinator.liveness import STOPPED, Line, Liveness
-from fedcervix.aggregate import Momentum, aggregate
+from coordinator.refused import Refused
+from coordinator.streams import Stream
+from fedcervix.aggregate import Clip, Momentum, aggregate
 from fedcervix.blobs import BlobStore
 from fedcervix.codec import Claim, Progress
 from fedcervix.errors import ModelError, RemoteError, RunError, StorageError, TwinError
 from fedcervix.events import (
     AggregateStored,
     Answer,
+    AverageUnusable,
     Event,
     RunAborted,
     SiteAttached,
@@ -39,6 +43,9 @@ from fedcervix.events import (
 )
 from fedcervix.journal import Journal, RunRecord
 from fedcervix.log import logger
+from fedcervix.measures import Measures, clip_scales
+from fedcervix.measuring import measure
+from fedcervix.moves import vet_step
 from fedcervix.pauses import Pauses
 from fedcervix.rounding import Rounded, rebuild, round_model
 from fedcervix.rounds import (
@@ -51,16 +58,15 @@ from fedcervix.rounds import (
     deadline,
     duty,
     instruction,
+    objection,
     step,
 )
-from fedcervix.weights import read_layout, vet, vet_base, vet_layout
+from fedcervix.weights import Layout, read_layout, vet, vet_base, vet_layout
 
 STORAGE_PAUSE_MOST_S = 10.0
 """how long the coordinator leaves a full disk alone, at most, before it tries again"""
 STOOD_STILL_LEASES = 0.25
 """if the driving thread looks so much later than it meant to, the coordinator stood still: it has heard nobody"""
-PICTURE_S = 1.0
-"""after which whoever watches is shown how things stand though nothing was journaled: progress is not"""
 
 
 class Engine:
@@ -79,8 +85,8 @@ class Engine:
         self._log = logger(run=record.run)
         self._changed = threading.Condition()
         self._stopping = False
-        self._version = 0
-        """counts changes, for those who watch"""
+        self._listeners: list[Callable[[], None]] = []
+        """called after every change"""
         self._trouble = ""
         self._reserve_words = ""
         self._dismissed: set[str] = set()
@@ -91,10 +97,13 @@ class Engine:
         self._run = self._replayed(record)
         self._incoming = Incoming(blobs)
         self._acting: dict[str, Acting] = {}
-        self._streams: dict[str, object] = {}
+        self._streams: dict[str, Stream] = {}
         self._sound: dict[str, str] = {}
         """by site, its model whose values were checked while it arrived"""
-        self._unpacking = {site: threading.Lock() for site in record.plan.sites}
+        self._vetting = {site: threading.Lock() for site in record.plan.sites}
+        self._refused = {site: Refused() for site in record.plan.sites}
+        self._first: tuple[str, Layout] | None = None
+        """the run's first model, and what it holds"""
         self._liveness = Liveness(record.plan.sites, record.plan.terms.lease_s, steady_s)
         self._look_s = min(86_400.0, record.plan.terms.lease_s * STOOD_STILL_LEASES)  # a condition's wait has a bound
         """the driving thread looks so often, at least"""
@@ -104,8 +113,12 @@ class Engine:
     @property
     def run(self) -> Run:
         """The state as it stands."""
-        with self._changed:
-            return self._run
+        return self._run  # a value that is replaced: whoever only looks waits for no one who journals
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the process is to end, though the run has not."""
+        return self._stopping
 
     @property
     def trouble(self) -> str:
@@ -177,24 +190,53 @@ class Engine:
         """Vet a model that has arrived, then submit it. Raises RemoteError where it is not fit to be averaged."""
         run = self.run
         _, answer = step(run, update)
-        if answer is not Answer.ACCEPTED:
+        if answer is not Answer.ACCEPTED and not objection(run, update):
             return answer  # a later state does not accept it either
         there = update.packed or update.digest
         if not self._blobs.brought(there, update.site):
             raise _not_here(there, update)
+        if answer is Answer.REFUSED:  # only now: whoever has not sent a model is not told whether another site has
+            return answer
+        with self._vetting[update.site]:  # the same report may come again before the first one is answered
+            refused = self._refused[update.site]
+            refused.check(update)
+            try:
+                update = self._vet(run, update)
+            except RemoteError as error:
+                refused.note(update, error)
+                raise
+        with self._changed:  # no model goes from here on: see `expect`
+            if not self._blobs.has(update.digest):
+                raise _not_here(there, update)
+            return self.submit(update)
+
+    def _vet(self, run: Run, update: UpdateStored) -> UpdateStored:
+        """Return the update with what was measured of it. Raises RemoteError where its model is not fit."""
         if update.packed:
             self._unpack(run, update)
         path = self._blobs.path(update.digest)
         if update.task.kind is TaskKind.SEED:
             vet_base(path)
         elif self._sound.get(update.site) == update.digest:
-            vet_layout(path, read_layout(self._blobs.path(run.layout)))
+            vet_layout(path, self._layout(run))
         else:
-            vet(path, read_layout(self._blobs.path(run.layout)))
-        with self._changed:  # no model goes from here on: see `expect`
-            if not self._blobs.has(update.digest):
-                raise _not_here(there, update)
-            return self.submit(update)
+            vet(path, self._layout(run))
+        if update.task.kind is TaskKind.TRAIN:
+            step_max = run.plan.terms.step_max
+            moved = vet_step(path, self._blobs.path(update.task.base), step_max)
+            update = replace(update, step=moved, measures=self._hop_measured(run, update))
+        return update
+
+    def _layout(self, run: Run) -> Layout:
+        """Return what the run's first model holds, read once: every update has the same. Raises StorageError."""
+        if self._first is None or self._first[0] != run.layout:
+            self._first = run.layout, read_layout(self._blobs.path(run.layout))
+        return self._first[1]
+
+    def layout(self) -> Layout | None:
+        """Return the same; None while there is no first model."""
+        run = self.run
+        return self._layout(run) if run.layout else None
 
     def expect(self, site: str, digest: str, size_bytes: int) -> int:
         """Return from which byte a model is wanted. Raises RunError where none is, StorageError."""
@@ -213,11 +255,9 @@ class Engine:
             raise RemoteError(
                 "a packed model came where the plan has none", next_step="compare the two sides' versions"
             )
-        like = None if seeds else read_layout(self._blobs.path(run.layout))
-        with self._unpacking[update.site]:  # the same report may come again before the first one is answered
-            name = f"unpacked-{update.site}"
-            rebuild(self._blobs, update.packed, update.digest, packing, update.task.base, name=name, like=like)
-            self._blobs.note_brought(update.digest, update.site)
+        like, name = None if seeds else self._layout(run), f"unpacked-{update.site}"
+        rebuild(self._blobs, update.packed, update.digest, packing, update.task.base, name=name, like=like)
+        self._blobs.note_brought(update.digest, update.site)
         sizes = {"bytes": self._blobs.size_bytes(update.packed), "of": self._blobs.size_bytes(update.digest)}
         self._log.info("update unpacked", site=update.site, **sizes)
 
@@ -244,27 +284,18 @@ class Engine:
         if after.ended or isinstance(event, SiteRevoked):
             self._litter = True
 
-    # --- who watches ---
+    # --- who is told ---
 
-    def changes(self, is_active: Callable[[], bool]) -> Iterator[None]:
-        """Yield at once, then each time that something has changed or a second has passed, until either side ends."""
-        seen = -1
-
-        def moved() -> bool:
-            return self._version != seen or self._stopping or not is_active()
-
-        while True:
-            with self._changed:
-                self._changed.wait_for(moved, timeout=PICTURE_S)
-                if not is_active() or (self._stopping and self._version == seen):
-                    return
-                seen = self._version
-            yield
+    def on_change(self, tell: Callable[[], None]) -> None:
+        """Have `tell` called after every change, from any thread and under the lock: it must be quick."""
+        with self._changed:
+            self._listeners.append(tell)
 
     def _tell(self) -> None:
-        """Let every waiting thread see a change. Called under the lock."""
-        self._version += 1
+        """Let whoever waits see a change. Called under the lock."""
         self._changed.notify_all()
+        for tell in self._listeners:
+            tell()
 
     # --- who acts for a site ---
 
@@ -292,36 +323,33 @@ class Engine:
 
     # --- streams ---
 
-    def instructions(self, site: str, instance: str, is_active: Callable[[], bool]) -> Iterator[Instruction]:
-        """Yield what the site should be doing, each time that changes, until its stream or the process ends.
+    def open_stream(self, stream: Stream) -> None:
+        """Let a stream listen; it ends an older one of its site: that a line was cut is noticed late. Raises TwinError.
 
-        A newer stream of the site ends an older one: that a line was cut is noticed late. Raises TwinError.
+        A stream that was closed before it could be opened stays closed.
         """
-        last: Instruction | None = None
-        me = object()
-
-        def listens() -> bool:
-            return self._streams.get(site) is me and is_active()
-
         with self._changed:
-            self.heed(site, instance)
-            self._streams[site] = me
-            self._liveness.opened(site)
-            self._tell()
-        try:
-            while (news := self._await_news(site, last, listens)) is not None:
-                yield (last := news)
-                if isinstance(news, Leave):
-                    self._dismiss(site)
-        finally:
-            with self._changed:
-                if isinstance(last, Leave) and site in self._run.adopted:
-                    # Who has the model leaves at once, or as soon as its line ends: the yield does not return then.
-                    self._dismiss(site)
-                if self._streams.get(site) is me:
-                    self._stream_ended(site)
+            self.heed(stream.site, stream.instance)
+            if not stream.closed:
+                self._streams[stream.site] = stream
+                self._liveness.opened(stream.site)
+                self._tell()
 
-    def _dismiss(self, site: str) -> None:
+    def close_stream(self, stream: Stream, last: Instruction | None) -> None:
+        """A stream has ended, on which this was sent last."""
+        with self._changed:
+            stream.closed = True
+            if isinstance(last, Leave) and stream.site in self._run.adopted:
+                # Who has the model leaves at once, or as soon as its line ends: it may not be known that it was sent.
+                self.dismiss(stream.site)
+            if self.listens(stream):
+                self._stream_ended(stream.site)
+
+    def listens(self, stream: Stream) -> bool:
+        """Say whether a stream is its site's newest one, and open."""
+        return self._streams.get(stream.site) is stream
+
+    def dismiss(self, site: str) -> None:
         """The site has been told to leave."""
         with self._changed:
             self._dismissed.add(site)
@@ -333,24 +361,6 @@ class Engine:
             self._liveness.closed(site)
             self._log.info("line closed", site=site)
             self._tell()
-
-    def _await_news(self, site: str, last: Instruction | None, is_active: Callable[[], bool]) -> Instruction | None:
-        """Return the site's next instruction; None when its stream, the run or the process has ended."""
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._news(site, last) or not is_active() or self._stopping or self._run.ended
-            )
-            return instruction(self._run, site) if is_active() and self._news(site, last) else None
-
-    def wake(self) -> None:
-        """Let every waiting thread look again."""
-        with self._changed:
-            self._changed.notify_all()
-
-    def _news(self, site: str, last: Instruction | None) -> bool:
-        presence = self._run.site(site).presence
-        listens = presence in (Presence.PRESENT, Presence.REVOKED) or self._run.ended
-        return listens and instruction(self._run, site) != last
 
     # --- the driving thread ---
 
@@ -448,19 +458,45 @@ class Engine:
 
     def _average_or_abort(self, work: Aggregate) -> None:
         try:
-            made = self._average(work)
-        except (ModelError, RemoteError) as error:  # time does not mend these: a restart would end here again
+            measures = self._measured(work)
+            scales = clip_scales([found.norm for _, found in measures], self._run.plan.terms.clip)
+            made = self._average(replace(work, scales=tuple(scales)))
+        except RemoteError as error:  # the updates have no average; time does not mend that
+            self._log.warning("no average", round=work.round, what=error.what)
+            self.submit(AverageUnusable(work.round, work.attempt, self._clock_s()))
+            return
+        except ModelError as error:  # nor this: a restart would end here again
             self.abort(f"the round cannot be averaged: {error.what[:400]}")
             return
         self._meant_s = self._steady_s()  # it was at work, however long that took
-        self.submit(AggregateStored(work.round, made.digest, self._clock_s(), made.packed, made.residual))
+        done = AggregateStored(work.round, made.digest, self._clock_s(), made.packed, made.residual, work.attempt)
+        self.submit(replace(done, measures=measures))
+
+    def _measured(self, work: Aggregate) -> tuple[tuple[str, Measures], ...]:
+        """Return the measures of each site's update; the hops of a ring were measured when they came."""
+        if self._run.plan.mode == "ppfssl":
+            return ()
+        base = self._blobs.path(work.base)
+        updates = [(self._blobs.path(digest), base) for digest, _ in work.updates]
+        measures = measure(updates, read_layout(self._blobs.path(work.layout)), self._run.plan.terms.batch_norm)
+        return tuple(zip(work.sites, measures, strict=True))
+
+    def _hop_measured(self, run: Run, update: UpdateStored) -> Measures | None:
+        """Measure the step of a ring's hop, beside that of the hop before it in this round."""
+        if run.plan.mode == "csfssl":
+            return None
+        hops = [(hop.digest, hop.task.base) for hop in (update, *run.current.contributions[-1:])]
+        steps = [(self._blobs.path(digest), self._blobs.path(base)) for digest, base in hops]
+        return measure(steps, read_layout(self._blobs.path(run.layout)), run.plan.terms.batch_norm)[0]
 
     def _average(self, work: Aggregate) -> Rounded:
         """Average the round's updates (paper, II-B: "we use weight averaging for model aggregation")."""
         updates = [(self._blobs.path(digest), weight) for digest, weight in work.updates]
         output = self._blobs.scratch(f"aggregate-{work.round}")
         layout = read_layout(self._blobs.path(work.layout))
-        digest = aggregate(updates, layout, output, self._run.plan.terms.batch_norm, self._momentum(work))
+        rule, momentum = self._run.plan.terms.batch_norm, self._momentum(work)
+        clip = Clip(self._blobs.path(work.base), work.scales) if work.scales else None
+        digest = aggregate(updates, layout, output, rule, momentum, clip=clip, trimmed=work.trimmed)
         if work.compression == "none":
             self._blobs.adopt(output, digest)
             return Rounded(digest)

@@ -14,7 +14,7 @@ from fedcervix.blobs import BlobStore
 from fedcervix.economy import kept_form
 from fedcervix.errors import FullDiskError, RunError
 from fedcervix.events import Task, TaskKind
-from fedcervix.rounds import Run, instruction, last_step
+from fedcervix.rounds import Run, fallback, instruction, last_step
 
 
 def needed(run: Run) -> set[str]:
@@ -22,7 +22,8 @@ def needed(run: Run) -> set[str]:
     kept = {run.layout, run.model}
     kept |= set(last_step(run) or ())
     if run.rounds:
-        kept |= {update.digest for update in run.current.contributions} | {run.current.candidate}
+        kept |= {update.digest for update in (*run.current.contributions, *run.current.dropped)}
+        kept |= {run.current.candidate, run.current.base, fallback(run)}
     if run.best_round:
         kept.add(run.best.candidate)
     kept |= {form.digest for form in (kept_form(run, model) for model in kept) if form}

@@ -32,7 +32,7 @@ OF_ACCESS = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PE
 
 @contextmanager
 def translated(path: Path, what: str) -> Iterator[None]:
-    """Translate SQLite's errors into StorageErrors about `what` (such as "the journal"): FullDiskErrors for no room."""
+    """Translate SQLite's errors about `what` (such as "the journal"). Raises StorageError, FullDiskError."""
     try:
         yield
     except sqlite3.Error as error:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from fedcervix.measures import Measures
 from fedcervix.plan import SITE_NAME, check
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -32,6 +33,10 @@ REASON_CHARS_MAX = 600
 FAILURE_STAGE_CHARS_MAX = 120
 """of what a site was doing when it failed"""
 INCIDENT_CHARS_MAX = 40
+
+RULES = 1
+"""of acceptance, by which `fedcervix.rounds` judges what a site reports. 0: those of journals that name none. A journal
+gives the same state again only by the rules under which it was written"""
 
 
 class TaskKind(StrEnum):
@@ -156,10 +161,16 @@ class UpdateStored:
     at: float
     packed: str = ""
     """digest of the packed form in which the model travelled; empty where it travelled itself"""
+    step: float = 0.0
+    """how far the model lies from its base, as the coordinator has measured it (see `fedcervix.moves`)"""
+    measures: Measures | None = None
+    """in a ring: of the hop's step. Where updates are averaged, `AggregateStored` has them"""
+    rules: int = RULES
 
     def __post_init__(self) -> None:
         check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {self.digest!r}")
         _check_optional(self.packed)
+        _check_measure("step", self.step)
         check(self.task.kind in (TaskKind.SEED, TaskKind.TRAIN), f"{self.task.kind} makes no model")
         check(0 <= self.images <= 2**40, f"images is 0 to 2^40; found {self.images}")
         check(self.images > 0 or self.task.kind == TaskKind.SEED, "an update counts at least one image")
@@ -179,11 +190,24 @@ class AggregateStored:
     """digest of the average's packed form; empty where the average itself travels"""
     residual: str = ""
     """digest of what was rounded away, which is added to the next average"""
+    attempt: int = 0
+    """which average of the round this is: it is made again where an update is left out"""
+    measures: tuple[tuple[str, Measures], ...] = ()
+    """what was measured of each averaged update, by site in roster order"""
 
     def __post_init__(self) -> None:
         check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {self.digest!r}")
         _check_optional(self.packed)
         _check_optional(self.residual)
+
+
+@dataclass(frozen=True, slots=True)
+class AverageUnusable:
+    """The round's updates have no average that a model could hold: a number in it is not finite."""
+
+    round: int
+    attempt: int
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +224,7 @@ class ScoreReported:
     gauges: tuple[tuple[str, float], ...]
     """collapse gauges, sorted by name (see site_agent.gauges)"""
     at: float
+    rules: int = RULES
 
     def __post_init__(self) -> None:
         check(self.task.kind == TaskKind.SCORE, f"{self.task.kind} gives no score")
@@ -214,6 +239,21 @@ class ScoreReported:
     def loss(self) -> float:
         """Mean loss per validation image."""
         return self.loss_sum / self.count
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUnusable:
+    """A site has no finite loss from the model that it was asked to train from, or to score."""
+
+    site: str
+    task: Task
+    steps: int
+    """that training took before; 0: the model gives no finite loss as it is"""
+    at: float
+
+    def __post_init__(self) -> None:
+        check(self.task.kind in (TaskKind.TRAIN, TaskKind.SCORE), f"{self.task.kind} gives no loss")
+        check(0 <= self.steps <= 2**40, f"steps is 0 to 2^40; found {self.steps}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +291,9 @@ Event = (
     | SiteFailed
     | UpdateStored
     | AggregateStored
+    | AverageUnusable
     | ScoreReported
+    | ModelUnusable
     | ModelAdopted
     | RunAborted
     | Tick
@@ -267,7 +309,9 @@ EVENTS: Mapping[str, type[Event]] = {
         SiteFailed,
         UpdateStored,
         AggregateStored,
+        AverageUnusable,
         ScoreReported,
+        ModelUnusable,
         ModelAdopted,
         RunAborted,
         Tick,
@@ -306,15 +350,26 @@ def event_to_json(event: Event) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def _measures(raw: Any) -> Any:
+    """Rebuild the measures of one hop (an object), or of all updates of a round (pairs of site and object)."""
+    if isinstance(raw, dict):
+        return Measures(**raw)
+    return tuple((site, Measures(**found)) for site, found in raw)
+
+
 def event_from_json(text: str) -> Event:
     """Rebuild an event from the journal. Raises ValueError on anything else."""
     try:
         raw = json.loads(text)
         kind = EVENTS[raw.pop("event")]
+        if "rules" in _FIELDS[kind]:
+            raw.setdefault("rules", 0)
         if "task" in raw:
             raw["task"] = task_from_dict(raw["task"])
         if "gauges" in raw:
             raw["gauges"] = tuple((name, value) for name, value in raw["gauges"])
+        if raw.get("measures") is not None:
+            raw["measures"] = _measures(raw["measures"])
         event: Event = kind(**raw)
         check_event(event)
     except (AttributeError, KeyError, TypeError, OverflowError, RecursionError) as error:

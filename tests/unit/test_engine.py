@@ -50,7 +50,7 @@ class Federation:
         first = self.blobs.scratch("first")
         base = write_tensors(first, model(0.0, steps=0))
         self.blobs.adopt(first, base)
-        given = Terms(**{"rounds": 9, "patience_rounds": 9, "lease_s": 1e6, **terms})
+        given = Terms(**{"rounds": 9, "patience_rounds": 9, "lease_s": 1e6, "step_max": 1e6, **terms})
         plan = Plan(mode="csfssl", sites=SITES, profile="paper", terms=given, recipe=Recipe())
         self.record = RunRecord("run", plan, base, 0.0)
         self.journal = Journal(folder / "journal.db")
@@ -234,6 +234,23 @@ def test_values_that_were_checked_on_arrival_are_not_read_again_and_all_else_is_
     assert looked == [run.blobs.path(bob.digest)]
 
 
+def test_a_model_that_was_refused_is_not_looked_at_again(
+    federation: Callable[..., Federation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report of 150 bytes had it parsed and vetted each time."""
+    run = federation()
+    made = run.blobs.scratch("ada")
+    run.blobs.adopt(made, digest := write_tensors(made, {"other": np.float32([1.0])}))
+    ada = UpdateStored("ada", run.asked("ada"), digest, 10, 1, 0.5, 1.0, 0.0)
+    words = []
+    for _ in range(3):
+        with pytest.raises(RemoteError, match="other is not in the base") as error:
+            run.take(ada)
+        words.append(error.value.explain())
+        monkeypatch.setattr("coordinator.engine.vet", lambda *_: pytest.fail("it was looked at again"))
+    assert len({*words}) == 1
+
+
 def test_a_model_that_another_site_has_brought_is_not_here_for_this_one(
     federation: Callable[..., Federation],
 ) -> None:
@@ -251,13 +268,13 @@ def test_a_model_that_another_site_has_brought_is_not_here_for_this_one(
 
 
 def test_the_disk_keeps_what_the_next_average_needs_and_no_more(federation: Callable[..., Federation]) -> None:
-    """The first model (the layout), the best one, and the last; with momentum also the one before the last."""
+    """The first model (the layout), the best one, the last, and the one before it, which the run may go back to."""
     plain, moved = federation("plain"), federation("moved", server_momentum=0.5)
     rounds_with_restarts(plain, 4)
     rounds_with_restarts(moved, 4)
-    assert plain.published() == [2, 8]
+    assert plain.published() == [2, 6, 8]
     assert moved.published() == [2, 8.5, 12.25]
-    assert [len(list(home.blobs.path("x").parent.glob("*.safetensors"))) for home in (plain, moved)] == [3, 4]
+    assert [len(list(home.blobs.path("x").parent.glob("*.safetensors"))) for home in (plain, moved)] == [4, 4]
 
 
 # --- floods ------------------------------------------------------------------------------------------------------

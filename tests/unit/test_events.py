@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from fedcervix.events import (
     EVENTS,
     AggregateStored,
+    AverageUnusable,
     Event,
     ModelAdopted,
+    ModelUnusable,
     RunAborted,
     ScoreReported,
     SiteAttached,
@@ -30,6 +32,7 @@ from fedcervix.events import (
     event_from_json,
     event_to_json,
 )
+from fedcervix.measures import Measures
 
 BASE, MADE = "b" * 64, "d" * 64
 SEED = Task("run", TaskKind.SEED, 0, "")
@@ -45,7 +48,11 @@ ONE_OF_EACH: list[Event] = [
     SiteFailed("ada", "training", "diverged", "INC-1", 1.5, "TrainingError", goes_on=True),
     UpdateStored("ada", TRAIN, MADE, 10, 7, 0.25, 60.0, 1.5),
     UpdateStored("ada", SEED, MADE, 0, 0, 0.0, 1.0, 1.5),
+    UpdateStored("ada", TRAIN, MADE, 10, 7, 0.25, 60.0, 1.5, measures=Measures(2.5, 0.1)),
     AggregateStored(3, MADE, 1.5),
+    AggregateStored(3, MADE, 1.5, measures=(("ada", Measures(2.5, 0.1, -0.5, 4.0)), ("bob", Measures(2.0)))),
+    AverageUnusable(3, 1, 1.5),
+    ModelUnusable("ada", TRAIN, 7, 1.5),
     ScoreReported("ada", SCORE, 8.0, 4, 10, (("alignment", 0.5), ("unit_std", 0.9)), 1.5),
     ModelAdopted("ada", ADOPT, 1.5),
     RunAborted("the operator’s wish", 1.5),
@@ -64,6 +71,12 @@ def test_an_event_is_read_back_from_the_journal(event: Event) -> None:
 
 def test_the_journal_s_text_is_canonical_json_with_the_event_s_name() -> None:
     assert event_to_json(SiteAttached("ada", 1.5)) == '{"at":1.5,"event":"SiteAttached","site":"ada"}'
+
+
+def test_a_journal_from_before_there_were_measures_is_read() -> None:
+    old = json.loads(event_to_json(AggregateStored(3, MADE, 1.5)))
+    del old["measures"]
+    assert event_from_json(json.dumps(old)) == AggregateStored(3, MADE, 1.5)
 
 
 def test_the_mean_of_a_score() -> None:
@@ -132,7 +145,7 @@ def test_the_largest_numbers_and_texts_that_pass() -> None:
 @pytest.mark.parametrize("field", ["images", "steps", "count"])
 def test_counts_end_at_two_to_the_fortieth(field: str) -> None:
     score = field == "count"
-    event = ONE_OF_EACH[8] if score else ONE_OF_EACH[5]
+    event = next(event for event in ONE_OF_EACH if isinstance(event, ScoreReported if score else UpdateStored))
     with pytest.raises(ValueError, match=f"{field} is . to 2"):
         replace(event, **{field: 2**40 + 1})  # type: ignore[arg-type]
 
