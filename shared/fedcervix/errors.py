@@ -24,7 +24,6 @@ from __future__ import annotations
 
 from fedcervix.printable import shortened
 
-
 PART_CHARS_MAX = 4000
 """of each of the three: what somebody else wrote is part of many of them"""
 

@@ -153,7 +153,19 @@ def reach(edges: dict[str, set[str]], start: set[str]) -> set[str]:
     return seen
 
 
-PURE = ("printable", "errors", "plan", "profiles", "events", "quorum", "rounds", "alarms", "economy", "session", "seeds")
+PURE = (
+    "printable",
+    "errors",
+    "plan",
+    "profiles",
+    "events",
+    "quorum",
+    "rounds",
+    "alarms",
+    "economy",
+    "session",
+    "seeds",
+)
 OUTSIDE = {
     "os",
     "pathlib",
