@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -31,7 +31,7 @@ from fedcervix.address import Address
 from fedcervix.allocator import share_memory_among_threads
 from fedcervix.blobs import BlobStore
 from fedcervix.commandline import is_named
-from fedcervix.errors import ConfigError, RunError, StorageError
+from fedcervix.errors import ConfigError, FullDiskError, RunError, StorageError
 from fedcervix.events import SiteRevoked
 from fedcervix.files import write_secret
 from fedcervix.journal import Journal, RunRecord
@@ -157,7 +157,8 @@ def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
     to = _bound(bind, home.config().listen.bind)
     with home.locked():
         check_free(to, home.config_file)
-        certify_self(home, datetime.now(UTC))
+        home.reserve.make()
+        home.reserve.spend(lambda: certify_self(home, datetime.now(UTC)))
         journal, blobs = Journal(home.journal), BlobStore(home.blobs)
         record = _run_to_do(home, journal, blobs, mode, new=new)
         engine = Engine(journal, blobs, record)
@@ -247,7 +248,7 @@ def _serve(home: Home, engine: Engine, blobs: BlobStore, to: Address) -> None:
     serving.start(to, len(engine.run.plan.sites))
     bound = Address(to.host, serving.port)
     try:
-        home.write_running(os.getpid(), bound, serving.operator)
+        home.reserve.spend(lambda: home.write_running(os.getpid(), bound, serving.operator))
         _on_signals(engine.stop)
         logger(run=engine.run.run).info("listening", bind=str(bound))
         engine.drive()
@@ -287,10 +288,30 @@ def _announce(home: Home, run: str, outcome: Outcome, reason: str) -> None:
 def revoke(home: Home, site: str) -> None:
     """Withdraw a site's certificates and invitations; its open connections are cut at once."""
     home.insist()
-    count = Registry(home.registry).revoke(site, datetime.now(UTC))
+    try:
+        count = Registry(home.registry).revoke(site, datetime.now(UTC))
+    except FullDiskError as error:
+        _refused_for_now(home, site, error)
     say(f"revoked {count} certificate(s) and invitation(s) of {site}")
-    reply = ask(home, rpc.COMMAND, wire.CommandRequest(revoked=site))
+    reply = _told_revoked(home, site)
     say(reply.text if reply else "no coordinator is running; it will not be let in at the next start")
+
+
+def _told_revoked(home: Home, site: str) -> Any | None:
+    return ask(home, rpc.COMMAND, wire.CommandRequest(revoked=site))
+
+
+def _refused_for_now(home: Home, site: str, error: FullDiskError) -> NoReturn:
+    """Have the running coordinator refuse a site though that cannot be written down. Raises FullDiskError."""
+    if home.read_running() is None:
+        raise error
+    with contextlib.suppress(StorageError):  # its journal has no room, either: it refuses the site all the same
+        _told_revoked(home, site)
+    raise FullDiskError(
+        f"the running coordinator refuses {site} from now on, but that is not written down: {error.what}",
+        cause="the disk is full; after a restart the site would be let in again",
+        next_step=f"free some space (df -h {home.folder}), then {home.command(f'revoke {site}')}",
+    ) from error
 
 
 def abort(home: Home, reason: str) -> None:

@@ -67,7 +67,7 @@ class _Outside:
         return self._admission.held(time.monotonic())
 
     async def revoked(self, site: str) -> None:
-        await self._standing.look_anew()
+        await self._standing.shut_out(site)
         for serial in self._standing.roll.closed(site):
             self._lines.cut_serial(serial)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from fedcervix.plan import SITE_NAME, canonical_json, check
+from fedcervix.plan import SITE_NAME, check
 from fedcervix.printable import QUOTED_CHARS_MAX, quoted, shortened
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -30,6 +30,9 @@ RUN_OF_COORDINATOR = re.compile(r"[0-9]{8}-[0-9]{6}-(?:csfssl|ppfssl)-[0-9a-f]{8
 ROUND_MAX = 1_000_000
 GAUGES_MAX = 32
 REASON_CHARS_MAX = 600
+FAILURE_STAGE_CHARS_MAX = 120
+"""of what a site was doing when it failed"""
+INCIDENT_CHARS_MAX = 40
 
 LOSS_MAX = 1e9
 """of one image, either way: with any temperature, normalised features give less than 1e4. Training that comes to more
@@ -336,9 +339,15 @@ def task_from_dict(raw: Mapping[str, Any]) -> Task:
 
 
 def event_to_json(event: Event) -> str:
-    """Return the journal's text of an event. Raises ValueError where `event_from_json` could not read it back."""
+    """Return the journal's text of an event. Raises ValueError where `event_from_json` could not read it back.
+
+    A character takes at most 4 bytes in it. (As an escape it would take up to 12.) Half a surrogate pair, which UTF-8
+    does not have, stands there as its escape.
+    """
     check_event(event)
-    return canonical_json({"event": type(event).__name__, **dataclasses.asdict(event)})
+    raw = {"event": type(event).__name__, **dataclasses.asdict(event)}
+    text = json.dumps(raw, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def event_from_json(text: str) -> Event:

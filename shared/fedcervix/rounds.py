@@ -37,6 +37,7 @@ An update of a site whose certificate is revoked is taken out of the round in pr
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -300,7 +301,7 @@ def _attached(run: Run, event: SiteAttached) -> tuple[Run, Answer]:
         for failure in run.failures
         if failure.site == event.site and not failure.goes_on and (failure.site, failure.incident) not in known
     )
-    return replace(run, mended=(*run.mended, *fresh)[-FAILURES_KEPT_MAX:]), answer
+    return replace(run, mended=(*run.mended, *fresh)), answer
 
 
 def _failed(run: Run, event: SiteFailed) -> tuple[Run, Answer]:
@@ -312,8 +313,21 @@ def _failed(run: Run, event: SiteFailed) -> tuple[Run, Answer]:
     else:
         run, answer = _presence(Presence.FAILED, lambda e: f"{e.stage}: {e.hint} ({e.incident})")(run, event)
     if answer is Answer.ACCEPTED:
-        run = replace(run, failures=(*run.failures, event)[-FAILURES_KEPT_MAX:])
+        failures = _newest_failures((*run.failures, event))
+        kept = {(failure.site, failure.incident) for failure in failures}
+        mended = tuple(mended for mended in run.mended if (mended.site, mended.incident) in kept)
+        run = replace(run, failures=failures, mended=mended)
     return run, answer
+
+
+def _newest_failures(failures: tuple[SiteFailed, ...]) -> tuple[SiteFailed, ...]:
+    """Leave out one where there are too many: the oldest of the site that has most, so no site hides the others'."""
+    if len(failures) <= FAILURES_KEPT_MAX:
+        return failures
+    counts = Counter(failure.site for failure in failures)
+    most = max(counts.values())
+    oldest = next(number for number, failure in enumerate(failures) if counts[failure.site] == most)
+    return failures[:oldest] + failures[oldest + 1 :]
 
 
 def _update(run: Run, event: UpdateStored) -> tuple[Run, Answer]:

@@ -504,6 +504,16 @@ def test_at_most_a_hundred_failures_are_kept() -> None:
     assert [failure.incident for failure in run.failures] == [f"INC-{n}" for n in range(5, 105)]
 
 
+def test_a_site_that_fails_all_the_time_does_not_hide_the_failures_of_the_others() -> None:
+    run = after(in_phase("csfssl", Phase.TRAINING), SiteFailed(B, "training", "a broken disk", "INC-B", 1.0))
+    run = after(run, SiteAttached(B, 1.5))
+    for number in range(300):
+        run = after(run, SiteFailed(A, "training", "again", f"INC-{number}", 2.0), SiteAttached(A, 2.5))
+    assert len(run.failures) == len(run.mended) == 100
+    assert run.failures[0].incident == "INC-B"
+    assert (run.mended[0].site, run.mended[0].at) == (B, 1.5)
+
+
 def test_a_revoked_site_does_not_come_back() -> None:
     run = after(fresh(quorum=1), SiteRevoked(A, 1.0))
     assert step(run, SiteRevoked(A, 2.0)) == (run, DUPLICATE)
