@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from fedcervix.measures import Measures
 from fedcervix.plan import SITE_NAME, check
 from fedcervix.printable import QUOTED_CHARS_MAX, quoted, shortened
 
@@ -167,6 +168,8 @@ class UpdateStored:
     """digest of the packed form in which the model travelled; empty where it travelled itself"""
     step: float = 0.0
     """how far the model lies from its base, as the coordinator has measured it (see `fedcervix.moves`)"""
+    measures: Measures | None = None
+    """in a ring: of the hop's step. Where updates are averaged, `AggregateStored` has them"""
     rules: int = RULES
 
     def __post_init__(self) -> None:
@@ -194,6 +197,8 @@ class AggregateStored:
     """digest of what was rounded away, which is added to the next average"""
     attempt: int = 0
     """which average of the round this is: it is made again where an update is left out"""
+    measures: tuple[tuple[str, Measures], ...] = ()
+    """what was measured of each averaged update, by site in roster order"""
 
     def __post_init__(self) -> None:
         check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {quoted(self.digest)}")
@@ -350,6 +355,13 @@ def event_to_json(event: Event) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def _measures(raw: Any) -> Any:
+    """Rebuild the measures of one hop (an object), or of all updates of a round (pairs of site and object)."""
+    if isinstance(raw, dict):
+        return Measures(**raw)
+    return tuple((site, Measures(**found)) for site, found in raw)
+
+
 def event_from_json(text: str) -> Event:
     """Rebuild an event from the journal. Raises ValueError on anything else."""
     try:
@@ -361,6 +373,8 @@ def event_from_json(text: str) -> Event:
             raw["task"] = task_from_dict(raw["task"])
         if "gauges" in raw:
             raw["gauges"] = tuple((name, value) for name, value in raw["gauges"])
+        if raw.get("measures") is not None:
+            raw["measures"] = _measures(raw["measures"])
         event: Event = kind(**raw)
         check_event(event)
     except (AttributeError, KeyError, TypeError, OverflowError, RecursionError) as error:

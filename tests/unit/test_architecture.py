@@ -158,6 +158,7 @@ PURE = (
     "errors",
     "plan",
     "profiles",
+    "measures",
     "events",
     "quorum",
     "rounds",
