@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from coordinator.count_alarms import count_alarms, share_alarms
 from fedcervix.alarms import Alarm
 from fedcervix.rounds import Round, Run
 
 Source = Callable[[Run, Round], Iterable[Alarm]]
 
-SOURCES: tuple[Source, ...] = ()
+SOURCES: tuple[Source, ...] = (count_alarms, share_alarms)
 
 
 def alarms(run: Run, round_: Round) -> tuple[Alarm, ...]:
