@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from coordinator.unusual_steps import unusual_steps
 from fedcervix.alarms import Alarm
 from fedcervix.rounds import Round, Run
 
 Source = Callable[[Run, Round], Iterable[Alarm]]
 
-SOURCES: tuple[Source, ...] = ()
+SOURCES: tuple[Source, ...] = (unusual_steps,)
 
 
 def alarms(run: Run, round_: Round) -> tuple[Alarm, ...]:

@@ -7,7 +7,7 @@ Bottom to top (a module imports only from its own line and the lines above it):
     address  ownership  storage  locks  databases                                   standard library only
     weights  moves  arriving  aggregate  measuring  packing  metrics  identity  privacy   + numpy, cryptography
     wire (generated)  codec                                                         protobuf <-> events
-    files  journal  blobs  rounding  config  log  pauses  printing  rpc              disk, terminal, network
+    files  reserve  journal  blobs  rounding  config  log  pauses  printing  rpc     disk, terminal, network
     allocator  extras  process  commandline                                         memory, command line
 
 `tests/unit/test_architecture.py` holds this table against the imports.

@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Any
 
 from fedcervix.measures import Measures
-from fedcervix.plan import SITE_NAME, canonical_json, check
+from fedcervix.plan import SITE_NAME, check
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 """SHA-256 in lower-case hexadecimal: the name of a blob."""
@@ -30,6 +30,13 @@ RUN_OF_COORDINATOR = re.compile(r"[0-9]{8}-[0-9]{6}-(?:csfssl|ppfssl)-[0-9a-f]{8
 ROUND_MAX = 1_000_000
 GAUGES_MAX = 32
 REASON_CHARS_MAX = 600
+FAILURE_STAGE_CHARS_MAX = 120
+"""of what a site was doing when it failed"""
+INCIDENT_CHARS_MAX = 40
+
+RULES = 1
+"""of acceptance, by which `fedcervix.rounds` judges what a site reports. 0: those of journals that name none. A journal
+gives the same state again only by the rules under which it was written"""
 
 
 class TaskKind(StrEnum):
@@ -158,6 +165,7 @@ class UpdateStored:
     """how far the model lies from its base, as the coordinator has measured it (see `fedcervix.moves`)"""
     measures: Measures | None = None
     """in a ring: of the hop's step. Where updates are averaged, `AggregateStored` has them"""
+    rules: int = RULES
 
     def __post_init__(self) -> None:
         check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {self.digest!r}")
@@ -216,6 +224,7 @@ class ScoreReported:
     gauges: tuple[tuple[str, float], ...]
     """collapse gauges, sorted by name (see site_agent.gauges)"""
     at: float
+    rules: int = RULES
 
     def __post_init__(self) -> None:
         check(self.task.kind == TaskKind.SCORE, f"{self.task.kind} gives no score")
@@ -330,9 +339,15 @@ def task_from_dict(raw: Mapping[str, Any]) -> Task:
 
 
 def event_to_json(event: Event) -> str:
-    """Return the journal's text of an event. Raises ValueError where `event_from_json` could not read it back."""
+    """Return the journal's text of an event. Raises ValueError where `event_from_json` could not read it back.
+
+    A character takes at most 4 bytes in it. (As an escape it would take up to 12.) Half a surrogate pair, which UTF-8
+    does not have, stands there as its escape.
+    """
     check_event(event)
-    return canonical_json({"event": type(event).__name__, **dataclasses.asdict(event)})
+    raw = {"event": type(event).__name__, **dataclasses.asdict(event)}
+    text = json.dumps(raw, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _measures(raw: Any) -> Any:
@@ -347,6 +362,8 @@ def event_from_json(text: str) -> Event:
     try:
         raw = json.loads(text)
         kind = EVENTS[raw.pop("event")]
+        if "rules" in _FIELDS[kind]:
+            raw.setdefault("rules", 0)
         if "task" in raw:
             raw["task"] = task_from_dict(raw["task"])
         if "gauges" in raw:
