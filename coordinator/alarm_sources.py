@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from coordinator.count_alarms import count_alarms, share_alarms
+from coordinator.unusual_steps import unusual_steps
 from fedcervix.alarms import Alarm
 from fedcervix.rounds import Round, Run
 
 Source = Callable[[Run, Round], Iterable[Alarm]]
 
-SOURCES: tuple[Source, ...] = (count_alarms, share_alarms)
+SOURCES: tuple[Source, ...] = (unusual_steps, count_alarms, share_alarms)
 
 
 def alarms(run: Run, round_: Round) -> tuple[Alarm, ...]:
