@@ -50,7 +50,7 @@ def store(run: Run, blobs: BlobStore, results: Path) -> Path:
     folder = reserve.spend(lambda: make_folder(results / run.run))
     if run.best_round:
         _link(blobs.path(run.best.candidate), folder / MODEL_FILE)
-    text = json.dumps(record(run), indent=2).encode()
+    text = json.dumps(record(run), indent=2, allow_nan=False).encode()
     reserve.spend(lambda: write_whole(folder / RECORD_FILE, text))
     return folder
 
@@ -67,7 +67,8 @@ def read(results: Path, run: str) -> dict[str, Any]:
     with disk(file, "read"):
         text = file.read_bytes()
     try:
-        found: dict[str, Any] = json.loads(text)
+        # A record of an earlier version may hold a mean loss that is no number.
+        found: dict[str, Any] = json.loads(text, parse_constant=lambda _: None)
     except ValueError as error:
         raise StorageError(
             f"{file} is damaged: {error}",

@@ -114,4 +114,4 @@ def _choices(type_name: str) -> str:
 
 def _toml(value: Any) -> str:
     """Return a value as TOML; small numbers without an exponent, as people write them."""
-    return f"{Decimal(repr(value)):f}" if isinstance(value, float) else json.dumps(value)
+    return f"{Decimal(repr(value)):f}" if isinstance(value, float) else json.dumps(value, allow_nan=False)
