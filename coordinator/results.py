@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -31,7 +30,7 @@ def record(run: Run) -> dict[str, Any]:
         "run": run.run,
         "software": f"fedcervix {__version__}",
         "plan_digest": run.plan.digest,
-        "plan": dataclasses.asdict(run.plan),
+        "plan": run.plan.to_dict(),
         "outcome": run.outcome.value if run.outcome else None,
         "reason": run.reason,
         "best_round": run.best_round,

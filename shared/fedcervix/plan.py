@@ -321,9 +321,13 @@ class Plan:
 
     def canonical(self) -> str:
         """Return the one JSON text of this plan: sorted keys, no spaces, shortest floats."""
+        return canonical_json(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values that the canonical form writes."""
         raw = dataclasses.asdict(self)
         terms = {key: value for key, value in raw["terms"].items() if key not in UNSAID or value != UNSAID[key]}
-        return canonical_json({**raw, "terms": terms})
+        return {**raw, "terms": terms}
 
     @property
     def digest(self) -> str:
