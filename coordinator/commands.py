@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from coordinator import first_model, history, results
+from coordinator import descriptors, first_model, history, results
 from coordinator.engine import Engine
 from coordinator.founding import Founding, certify_self, create
 from coordinator.home import Home
@@ -145,7 +145,9 @@ def begin(home: Home, mode: Mode, *, new: bool) -> None:
 def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
     """Run the federation; goes on by itself with an unfinished run."""
     share_memory_among_threads()
-    to = _bound(bind, home.config().listen.bind)
+    config = home.config()
+    to = _bound(bind, config.listen.bind)
+    descriptors.bounds(descriptors.raise_limit(), len(config.run.sites))
     with home.locked():
         check_free(to, home.config_file)
         certify_self(home, datetime.now(UTC))
@@ -244,6 +246,7 @@ def _serve(home: Home, engine: Engine, blobs: BlobStore, to: Address) -> None:
     finally:
         engine.stop()
         server.stop(STOP_GRACE.total_seconds()).wait()
+        service.connections.stop()
         home.running.unlink(missing_ok=True)
 
 

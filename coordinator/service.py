@@ -24,6 +24,8 @@ from typing import Any
 import grpc
 
 from coordinator.changes import BRIEF_ROUNDS, Document, brief, changes, ended_rounds, parts
+from coordinator.connections import Connections
+from coordinator.descriptors import bounds, raise_limit
 from coordinator.engine import Engine
 from coordinator.home import Home
 from coordinator.overview import overview
@@ -70,6 +72,8 @@ class Service:
         self._chunk_bytes = rpc.chunk_bytes(len(engine.run.plan.sites))
         self._watchers = threading.BoundedSemaphore(WATCHERS_MAX)
         self._log = logger(run=engine.run.run)
+        self.bounds = bounds(raise_limit(), len(engine.run.plan.sites))
+        self.connections = Connections(self.bounds)
 
     def behaviours(self) -> dict[rpc.Method, Callable[..., Any]]:
         """Return what answers each method."""
@@ -103,7 +107,8 @@ class Service:
         """Return the name of the calling site: declared in the plan, its certificate not revoked."""
         certificate = self._caller(context, "site")
         site = certificate.identity.name
-        self._registry.admit(certificate.serial, site)
+        with self._known(context, certificate):
+            self._registry.admit(certificate.serial, site)
         if site not in self._engine.run.plan.sites:
             raise IdentityError(
                 f"site {site} is not in the roster of run {self._engine.run.run}",
@@ -112,12 +117,26 @@ class Service:
             )
         return site
 
+    @contextlib.contextmanager
+    def _known(self, context: grpc.ServicerContext, certificate: identity.Certificate) -> Iterator[None]:
+        """Let the connection stay open if the certificate is accepted within; else close it soon."""
+        try:
+            yield
+        except IdentityError:
+            self.connections.refused(context.peer())
+            raise
+        self.connections.authenticated(context.peer(), certificate.identity.name, certificate.serial)
+
     def _agent(self, context: grpc.ServicerContext) -> tuple[str, str]:
         """Return the calling site, and which process of its agent calls: the one that acts for it."""
         site = self._site(context)
         instance = codec.read_claim(_headers(context).get(rpc.INSTANCE_KEY, "")).instance
         self._engine.heed(site, instance)
         return site, instance
+
+    def _operator(self, context: grpc.ServicerContext) -> None:
+        with self._known(context, self._caller(context, "operator")):
+            pass
 
     # --- enrolment ---
 
@@ -133,7 +152,8 @@ class Service:
             made = identity.identify(pem)
             return pem, made.serial, made.not_after
 
-        pem = self._registry.redeem(invitation.serial, identity.key_fingerprint(key), issue, now)
+        with self._known(context, invitation):
+            pem = self._registry.redeem(invitation.serial, identity.key_fingerprint(key), issue, now)
         self._log.info("site joined", site=who.name)
         return wire.EnrollReply(certificate_pem=pem)
 
@@ -304,13 +324,13 @@ class Service:
 
     def overview(self, _request: wire.OverviewRequest, context: grpc.ServicerContext) -> wire.OverviewReply:
         """Say how things stand, with the last rounds."""
-        self._caller(context, "operator")
+        self._operator(context)
         rounds = len(self._engine.run.rounds)
         return wire.OverviewReply(json=brief(self._picture(since=max(0, rounds - BRIEF_ROUNDS))))
 
     def watch(self, request: wire.OverviewRequest, context: grpc.ServicerContext) -> Iterator[wire.OverviewReply]:
         """Say how things stand, with the rounds that the operator does not know; then what changes."""
-        self._caller(context, "operator")
+        self._operator(context)
         if not self._watchers.acquire(blocking=False):
             raise RunError(
                 f"{WATCHERS_MAX} are watching already", next_step="coordinator status, without --watch and --json"
@@ -333,7 +353,7 @@ class Service:
 
     def command(self, request: wire.CommandRequest, context: grpc.ServicerContext) -> wire.CommandReply:
         """Do what the operator asks."""
-        self._caller(context, "operator")
+        self._operator(context)
         match request.WhichOneof("what"):
             case "stop":
                 self._engine.stop()
@@ -410,7 +430,8 @@ def serve(home: Home, service: Service, *, to: Address, sites: int) -> tuple[grp
     """Start listening; return the server and its port. Raises RunError where the port is taken."""
     # A site holds one stream and makes at most two calls beside it.
     workers = ThreadPoolExecutor(max_workers=3 * sites + WATCHERS_MAX + CALLS_BESIDE_STREAMS, thread_name_prefix="rpc")
-    server = grpc.server(workers, options=rpc.server_options(sites))
+    options = [*rpc.server_options(sites), (rpc.CONNECTIONS_MAX, service.bounds.in_all)]
+    server = grpc.server(workers, options=options)
     server.add_generic_rpc_handlers(rpc.handlers(service.behaviours()))
     credentials = rpc.server_credentials(
         authority_pem=home.pem("authority.crt"),
@@ -422,6 +443,7 @@ def serve(home: Home, service: Service, *, to: Address, sites: int) -> tuple[grp
     except RuntimeError as error:
         raise _taken(to, home.config_file, 0) from error
     server.start()
+    service.connections.start(port)
     return server, port
 
 

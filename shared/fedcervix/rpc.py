@@ -92,9 +92,15 @@ CHUNK_BYTES_STEP = 1 << 16
 CHUNK_BYTES_AGAIN = 1 << 16
 """the same of a transfer that was cut: what is under way of a message is lost when it is cut again"""
 
+HANDSHAKE_S = 10
+"""for the TLS handshake and HTTP/2's first words, from the moment when a server accepts a connection"""
+CONNECTIONS_MAX = "grpc.max_allowed_incoming_connections"
+"""of one address that a server listens on; one more is closed as soon as it is accepted"""
+
 _SERVER_OPTIONS: list[tuple[str, int]] = [
     *_BOUNDS,
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_S * 1000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # the clients' profile is welcome
     *_PINGS,
     (_PING_PATIENCE, 30_000),
