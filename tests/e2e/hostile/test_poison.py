@@ -173,7 +173,7 @@ def test_a_site_that_really_trains_goes_on_beside_a_culprit(federate: Federate, 
 
 
 def test_the_default_bound_refuses_an_update_that_lies_too_far(federate: Federate) -> None:
-    federation = federate(terms={**TERMS, "rounds": 1, "step_max": 100.0})
+    federation = federate(terms={**TERMS, "rounds": 1, "step_max": 1000.0})
     coordinator, nhs, alts = begin(federation, "csfssl")
     assert alts.ended() == RemoteError.exit_code, alts.text
     assert "lies too far from the model that it was trained from" in alts.text
