@@ -148,7 +148,10 @@ def _wait(wait: Wait, site: dict[str, Any]) -> dict[str, Any]:
 
 
 def ledger_line(run: Run, round_: Round) -> dict[str, Any]:
-    """Return one round of the roster ledger: who counted, with what, who did not, and why not."""
+    """Return one round of the roster ledger: who counted, with what, who did not, and why not.
+
+    `dropped`: models that were accepted and do not count after all; `unusable`: who could not use the round's model.
+    """
     scorers = [score.site for score in round_.scores]
     return {
         "round": round_.number,
@@ -170,6 +173,9 @@ def ledger_line(run: Run, round_: Round) -> dict[str, Any]:
             for update, weight in zip(round_.contributions, shares(run.plan, round_), strict=True)
         ],
         "missing": [{"site": missing.site, "reason": missing.reason} for missing in round_.missing],
+        "dropped": [{"site": update.site, "digest": update.digest} for update in round_.dropped],
+        "unusable": [said.site for said in round_.unusable],
+        "notes": list(round_.notes),
         "scores": [
             {"site": s.site, "loss": _bounded(s.loss), "count": s.count, "gauges": dict(s.gauges)}
             for s in round_.scores

@@ -222,9 +222,9 @@ class Terms:
     compression: Compression = "none"
     """of the models that travel: `bfloat16` halves the bytes, `int8` quarters them; a model is rounded where it is
     made, and arrives as it was made"""
-    step_max: float = 100.0
+    step_max: float = 1000.0
     """how far an update may lie from the model that it was trained from, relative to that model's size: weights and
-    biases, running means, and running variances, each together (see `fedcervix.moves`)"""
+    biases, running means and running deviations, each together (see `fedcervix.moves`)"""
     quorum: int | None = None
     """sites that a round cannot do without. None: all that are not revoked (csfssl), any one (ppfssl, whose ring passes
     over a site that is away); a run never begins without all of them unless this is set"""

@@ -178,7 +178,7 @@ class Round:
     @property
     def barren(self) -> bool:
         """Say whether the round has ended, and nobody counts in it."""
-        return bool(self.ended_at) and not self.contributions
+        return bool(self.candidate) and not self.contributions
 
     @property
     def models(self) -> frozenset[str]:
