@@ -1,12 +1,14 @@
 """Alarms of steps: whose update is unusually long, short, crooked or far off, compared with peers and with before.
 
 The rule is that of the median and the MAD (median absolute deviation): what lies farther than 3 x 1.4826 MAD from the
-median is unusual, which one of 370 honest values is if they are normally distributed and many. Three things make it hold
-for honest rounds:
-1. *Few values.* The MAD of four values says little: 17 of 100 honest values lie outside. So the band is widened until
-   one of 370 does, whatever the number of values (`WIDER`, by simulation); but no length may be ten times beyond all.
-2. *Values that are almost equal.* A band has a least width: equal values raise no alarm at rounding.
-3. *Rounds and sites that differ.* Steps are long in the first rounds, and a site with more images takes longer ones. So
+median is unusual, which one of 370 values is if they are honest, normally distributed and many. Taken to the letter, it
+raises .64 alarms for each honest update of five sites (simulated: docs/statistics.md). Four things make it one alarm for
+some 370 honest updates:
+1. *Six comparisons.* An update has three quantities, each compared with two groups: a band holds all but one of 2,220.
+2. *Few values.* The MAD of four values says little: 17 of 100 honest values lie outside. So the band is the wider, the
+   fewer there are (`WIDER`, by simulation); but no length may be ten times beyond all others.
+3. *Values that are almost equal.* A band has a least width: equal values raise no alarm at rounding.
+4. *Rounds and sites that differ.* Steps are long in the first rounds, and a site with more images takes longer ones. So
    with its own history a site is compared by how it stood in its round: beside the median of all (from three sites).
    Lengths are compared by their ratio.
 """
@@ -29,13 +31,12 @@ HISTORY_ROUNDS = 20
 """of its own earlier rounds, the last ones that a site is compared with"""
 BESIDE_MIN = 3
 """sites of a round whose median says where a site stands; of two, each would be judged by what the other does"""
-MADS = 3.0
 NORMAL = 1.4826
 """standard deviations of a normal distribution in one MAD"""
-MANY = 21
-WIDER = (31.2, 28.2, 13.0, 12.7, 8.7, 8.6, 6.9, 6.8, 6.0, 5.9, 5.4, 5.3, 5.0, 5.0, 4.7, 4.7, 4.5)
-"""so many MADs instead of 3 beside 4, 5, ... 20 values; beside more, 3 and `BESIDE_FEW` / values"""
-BESIDE_FEW = 30.0
+WIDER = (78.8, 70.6, 24.6, 23.9, 14.5, 14.2, 10.4, 10.4, 8.6, 8.6, 7.6, 7.5, 6.9, 6.8, 6.4, 6.3, 6.0)
+"""so many times 1.4826 MAD reaches the band of 4, 5, ... 20 values; of more, `MADS` + `OF_FEW` / values"""
+MADS = 3.5
+OF_FEW = 44.0
 FARTHEST = 10.0
 """so many times beyond the outermost of the values it is compared with, a length is unusual however wide the band"""
 RATIO_MIN = 1e-12
@@ -116,7 +117,8 @@ def _band(values: Sequence[float], quantity: Quantity, least: int, centre: float
 
 
 def _mads(values: int) -> float:
-    return WIDER[values - PEERS_MIN] if values < MANY else MADS + BESIDE_FEW / values
+    few = values - PEERS_MIN
+    return WIDER[few] if few < len(WIDER) else MADS + OF_FEW / values
 
 
 def _alarm(site: str, round_: Round, quantity: Quantity, value: float, band: tuple[float, float], beside: str) -> Alarm:
