@@ -88,6 +88,11 @@ CLIENT_OPTIONS: list[tuple[str, int]] = [
     ("grpc.min_reconnect_backoff_ms", 10_000),
 ]
 
+HERE_OPTIONS: list[tuple[str, int | str]] = [
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.ssl_target_name_override", "localhost"),  # a Unix socket's path is in no certificate
+]
+
 UPLOADS_BYTES = 16 << 20
 """that may arrive from all sites together before they are asked for"""
 WINDOW_BYTES_MIN = 64 << 10
@@ -99,9 +104,15 @@ CHUNK_BYTES_STEP = 1 << 16
 CHUNK_BYTES_AGAIN = 1 << 16
 """the same of a transfer that was cut: what is under way of a message is lost when it is cut again"""
 
+HANDSHAKE_S = 10
+"""for the TLS handshake and HTTP/2's first words, from the moment when a server accepts a connection"""
+CONNECTIONS_MAX = "grpc.max_allowed_incoming_connections"
+"""of one address that a server listens on; one more is closed as soon as it is accepted"""
+
 _SERVER_OPTIONS: list[tuple[str, int]] = [
     *_BOUNDS,
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_S * 1000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # the clients' profile is welcome
     *_PINGS,
     (_PING_PATIENCE, 30_000),
@@ -216,8 +227,7 @@ def channel(
 ) -> grpc.Channel:
     """Return a channel; nothing is sent before the first call. `here`: to this machine, past any HTTP proxy."""
     credentials = grpc.ssl_channel_credentials(authority_pem, key_pem, certificate_pem)
-    options = [*CLIENT_OPTIONS, ("grpc.enable_http_proxy", 0)] if here else CLIENT_OPTIONS
-    return grpc.secure_channel(address, credentials, options=options)
+    return grpc.secure_channel(address, credentials, options=[*CLIENT_OPTIONS, *(HERE_OPTIONS if here else ())])
 
 
 def server_credentials(*, authority_pem: bytes, certificate_pem: bytes, key_pem: bytes) -> grpc.ServerCredentials:
@@ -296,7 +306,7 @@ def _in_short(details: str) -> str:
     return details.split("; last error: ")[-1][:200] or "the line was cut"
 
 
-_BUGS = ("[", "Unexpected ", "Failed to serialize")
+_BUGS = ("[", "Exception ", "Unexpected ", "Failed to serialize")
 """how the other side's own failures begin: an error of ours without a code, or gRPC's words for a bug. Everything else
 with their codes is a line that broke in the middle of a call, also where bytes arrived that were not those sent"""
 
