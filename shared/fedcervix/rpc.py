@@ -42,6 +42,8 @@ from fedcervix.printable import printable
 from fedcervix.wire import federation_pb2 as wire
 
 MESSAGE_BYTES_MAX = 4 << 20
+REQUEST_BYTES_MAX = 64 << 10
+"""the same of a request that is no part of a model: several times what the longest one has, and read in no time"""
 DIGEST_KEY = "fedcervix-digest"
 OFFSET_KEY = "fedcervix-offset"
 SIZE_KEY = "fedcervix-size"
@@ -200,7 +202,9 @@ class _Served(grpc.GenericRpcHandler):
 
 
 def parse(method: Method, data: bytes) -> Any:
-    """Return the request that a method's bytes are. Raises RemoteError where they are none."""
+    """Return the request that a method's bytes are. Raises RemoteError where they are none, or too many."""
+    if method.request is not None and len(data) > REQUEST_BYTES_MAX:
+        raise RemoteError(f"a request of {len(data):,} bytes; {method.path} takes at most {REQUEST_BYTES_MAX:,}")
     try:
         return _parser(method)(data)
     except DecodeError as error:
