@@ -39,7 +39,7 @@ from fedcervix.address import Address
 from fedcervix.errors import RunError
 
 STOP_GRACE = timedelta(seconds=5)
-WORDS_S = 1.0
+WORDS_S = 2.0
 """from a revocation to the end of the site's connections: its streams end at once, and say why"""
 
 R = TypeVar("R")

@@ -62,6 +62,7 @@ from fedcervix.events import (
     Tick,
     UpdateStored,
 )
+from fedcervix.measures import Measures, trimmed_per_side
 from fedcervix.plan import Compression, Plan
 from fedcervix.quorum import Quorum, quorum
 
@@ -149,6 +150,8 @@ class Round:
     """the sites without whose update the candidate could not be used either"""
     notes: tuple[str, ...] = ()
     """what else is to be known of the round, in words"""
+    measures: tuple[tuple[str, Measures], ...] = ()
+    """by site: of the updates that were averaged, also of those that do not count any more"""
 
     def has(self, site: str) -> bool:
         """Say whether the site has contributed."""
@@ -167,9 +170,15 @@ class Round:
         return self.scored(site) or any(said.site == site for said in self.unusable)
 
     @property
+    def measured(self) -> dict[str, Measures]:
+        """What was measured of the updates, or of the hops, by site."""
+        hops = (*self.dropped, *self.contributions)
+        return {hop.site: hop.measures for hop in hops if hop.measures} | dict(self.measures)
+
+    @property
     def barren(self) -> bool:
         """Say whether the round has ended, and nobody counts in it."""
-        return bool(self.ended_at) and not self.contributions
+        return bool(self.candidate) and not self.contributions
 
     @property
     def models(self) -> frozenset[str]:
@@ -406,7 +415,8 @@ def _aggregated(run: Run, event: AggregateStored) -> tuple[Run, Answer]:
         return run, Answer.STALE
     model = event.digest if run.plan.mode == "csfssl" else run.model
     rounded = {"candidate": event.digest, "packed": event.packed, "residual": event.residual}
-    return _with_round(replace(run, model=model), **rounded), Answer.ACCEPTED
+    measures = tuple({**dict(run.current.measures), **dict(event.measures)}.items())
+    return _with_round(replace(run, model=model), **rounded, measures=measures), Answer.ACCEPTED
 
 
 def _average_unusable(run: Run, event: AverageUnusable) -> tuple[Run, Answer]:
@@ -1005,7 +1015,9 @@ def mean_loss(run: Run, round_: Round, sites: Iterable[str]) -> float:
     """Return the mean validation loss of a round's model over `sites`, with the same weights as the average."""
     wanted = set(sites)
     scores = [score for score in round_.scores if score.site in wanted]
-    weights = [float(score.images) if run.plan.terms.average == "by-images" else 1.0 for score in scores]
+    weights = [1.0 for _ in scores]
+    if run.plan.terms.average == "by-images":
+        weights = capped([float(score.images) for score in scores], run.plan.terms.share_max)
     losses = [max(-MEASURE_MAX, min(score.loss, MEASURE_MAX)) for score in scores]
     return sum(w * loss for w, loss in zip(weights, losses, strict=True)) / sum(weights)
 
@@ -1120,6 +1132,12 @@ class Aggregate:
     """what was rounded away from the average before; empty where there is nothing"""
     attempt: int = 0
     """which average of the round this is"""
+    sites: tuple[str, ...] = ()
+    """whose updates they are"""
+    trimmed: int = 0
+    """how many values of each number are left out at either end"""
+    scales: tuple[float, ...] = ()
+    """by which factor each update's step is shortened; empty where none is. It follows from what is measured first"""
 
 
 def duty(run: Run) -> Aggregate | None:
@@ -1130,7 +1148,8 @@ def duty(run: Run) -> Aggregate | None:
     residual = run.rounds[-2].residual if len(run.rounds) > 1 else ""
     work = Aggregate(run.current.number, run.layout, updates, last_step(run))
     work = replace(work, compression=average_compression(run.plan), base=run.current.base, residual=residual)
-    return replace(work, attempt=run.current.attempt)
+    sites = tuple(update.site for update in run.current.contributions)
+    return replace(work, attempt=run.current.attempt, sites=sites, trimmed=trimmed_per_side(run.plan.terms, len(sites)))
 
 
 def average_compression(plan: Plan) -> Compression:
@@ -1154,8 +1173,32 @@ def last_step(run: Run) -> tuple[str, str] | None:
 def weights(plan: Plan, round_: Round) -> list[float]:
     """Return the weight of each contribution in the round's average; in a ring without one, every hop counts wholly."""
     averaged = plan.mode == "csfssl" or plan.terms.ring_result == "cycle-average"
-    by_images = averaged and plan.terms.average == "by-images"
-    return [float(update.images) if by_images else 1.0 for update in round_.contributions]
+    if not averaged or plan.terms.average == "equal":
+        return [1.0 for _ in round_.contributions]
+    return capped([float(update.images) for update in round_.contributions], plan.terms.share_max)
+
+
+CAPPED_MIN = 3
+"""Of two updates, nothing tells whether one is too large a share or the other too small."""
+
+
+def capped(counts: list[float], share_max: float) -> list[float]:
+    """Return counts of which none is more than `share_max` of their sum; fewer than three stay as they are.
+
+    Only what is too large is made smaller: the others keep their counts, and so their proportions. Where even equal
+    counts would be too large a share (`share_max` below 1 / K), all are equal.
+    """
+    if len(counts) < CAPPED_MIN or max(counts) <= share_max * sum(counts):
+        return counts
+    largest_first = sorted(counts, reverse=True)
+    for large in range(1, len(counts)):
+        left = 1 - large * share_max
+        if left <= 0:
+            break
+        most = share_max * sum(largest_first[large:]) / left
+        if largest_first[large] <= most:
+            return [min(count, most) for count in counts]
+    return [1.0 for _ in counts]
 
 
 def to_dict(run: Run) -> dict[str, Any]:

@@ -258,7 +258,9 @@ _ALSO_THE_LIBRARY_S = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNIMPLEMENTE
 
 def status(error: FedcervixError) -> tuple[grpc.StatusCode, str]:
     """Return with what a call ends for an error of ours: its class by the code, its three lines as JSON."""
-    return _code(error), json.dumps([_bounded(text) for text in (error.what, error.cause, error.next_step)])
+    return _code(error), json.dumps(
+        [_bounded(text) for text in (error.what, error.cause, error.next_step)], allow_nan=False
+    )
 
 
 def _code(error: FedcervixError) -> grpc.StatusCode:
@@ -268,7 +270,7 @@ def _code(error: FedcervixError) -> grpc.StatusCode:
 
 def _bounded(text: str) -> str:
     """Return a text whose JSON fits a header: at most about 1,500 bytes of it."""
-    return text if len(json.dumps(text)) <= 1500 else text.encode("ascii", "replace")[:1200].decode()
+    return text if len(json.dumps(text, allow_nan=False)) <= 1500 else text.encode("ascii", "replace")[:1200].decode()
 
 
 def translate(error: grpc.RpcError, address: str, *, next_step: str = "site-agent check") -> FedcervixError:
