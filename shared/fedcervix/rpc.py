@@ -109,9 +109,14 @@ HANDSHAKE_S = 10
 CONNECTIONS_MAX = "grpc.max_allowed_incoming_connections"
 """of one address that a server listens on; one more is closed as soon as it is accepted"""
 
+STREAMS_MAX = 100
+"""calls at once on a connection. Without a limit, the library lets calls that are cancelled at once (CVE-2023-44487)
+fill the queue in which the calls of all connections wait, and drops those of the others"""
+
 _SERVER_OPTIONS: list[tuple[str, int]] = [
     *_BOUNDS,
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener
+    ("grpc.max_concurrent_streams", STREAMS_MAX),
     ("grpc.server_handshake_timeout_ms", HANDSHAKE_S * 1000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # the clients' profile is welcome
     *_PINGS,
