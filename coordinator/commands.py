@@ -16,7 +16,8 @@ from typing import Any
 
 import click
 
-from coordinator import descriptors, first_model, history, results
+from coordinator import first_model, history, results
+from coordinator.descriptors import bounds
 from coordinator.engine import Engine
 from coordinator.founding import Founding, certify_self, create
 from coordinator.home import Home
@@ -29,6 +30,7 @@ from fedcervix.address import Address
 from fedcervix.allocator import share_memory_among_threads
 from fedcervix.blobs import BlobStore
 from fedcervix.commandline import is_named
+from fedcervix.descriptors import raise_limit
 from fedcervix.errors import ConfigError, RunError, StorageError
 from fedcervix.events import SiteRevoked
 from fedcervix.files import write_secret
@@ -147,7 +149,7 @@ def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
     share_memory_among_threads()
     config = home.config()
     to = _bound(bind, config.listen.bind)
-    descriptors.bounds(descriptors.raise_limit(), len(config.run.sites))
+    bounds(raise_limit(), len(config.run.sites))
     with home.locked():
         check_free(to, home.config_file)
         certify_self(home, datetime.now(UTC))

@@ -6,7 +6,6 @@ connections of the network, so that nobody who connects can take the last one.
 
 from __future__ import annotations
 
-import resource
 from dataclasses import dataclass
 
 from fedcervix.errors import RunError
@@ -39,16 +38,6 @@ class Bounds:
     """the same, from one address"""
     per_certificate: int
     """with admitted calls, of one certificate"""
-
-
-def raise_limit() -> int:
-    """Allow this process as many descriptors as the system lets it have; return how many that is."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (ValueError, OSError):  # macOS: "unlimited" is more than it allows
-        return soft
-    return hard
 
 
 def bounds(limit: int, sites: int) -> Bounds:

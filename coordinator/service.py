@@ -25,7 +25,7 @@ import grpc
 
 from coordinator.changes import BRIEF_ROUNDS, Document, brief, changes, ended_rounds, parts
 from coordinator.connections import Connections
-from coordinator.descriptors import bounds, raise_limit
+from coordinator.descriptors import bounds
 from coordinator.engine import Engine
 from coordinator.home import Home
 from coordinator.overview import overview
@@ -36,6 +36,7 @@ from fedcervix import codec, identity, rpc
 from fedcervix.address import Address
 from fedcervix.arriving import Arriving
 from fedcervix.blobs import BlobStore
+from fedcervix.descriptors import USED_UP, raise_limit
 from fedcervix.economy import Packed, packed_form
 from fedcervix.errors import FedcervixError, IdentityError, RemoteError, RunError, StorageError
 from fedcervix.events import (
@@ -459,6 +460,7 @@ def check_free(to: Address, config_file: Path) -> None:
 
 
 CANNOT_LISTEN = {
+    **USED_UP,
     errno.EADDRINUSE: ("another program uses this port", "see who does (ss -ltnp)"),
     errno.EADDRNOTAVAIL: ("the address is not this machine's", "see which are (ip address)"),
     errno.EACCES: ("ports below 1024 are for root alone", "take a port above 1023"),
