@@ -18,7 +18,7 @@ PER_CERTIFICATE_MAX, PER_CERTIFICATE_MIN = 8, 2
 """an agent has one connection, and `site-agent check` another; one that was cut on its way may still be open here"""
 INVITED = 32
 """connections of sites that are about to join"""
-UNAUTHENTICATED_MAX, BURST_MAX = 512, 1024
+UNAUTHENTICATED_MAX, BURST_MAX = 512, 2048
 """that stay, and that may come beside them until the next look (see coordinator.connections)"""
 STRANGERS_MIN = 48
 """both together"""
