@@ -9,6 +9,7 @@ import pytest
 from coordinator.connections import FIRST_CALL_S, GRACE_S, REFUSAL_S, Connection, Connections, network, to_close
 from coordinator.descriptors import OWN, OWN_PER_SITE, PER_CERTIFICATE_MAX, Bounds, bounds
 from coordinator.sockets import Peer, parse_peer
+from coordinator.throttle import BURST
 from fedcervix.errors import RunError
 
 BOUNDS = Bounds(in_all=100, unauthenticated=20, per_address=6, per_certificate=3)
@@ -109,7 +110,10 @@ class Port:
     def __init__(self, bounds: Bounds = BOUNDS) -> None:
         self.open: dict[Peer, int] = {}
         self.now_s = 0.0
-        self.connections = Connections(bounds, accepted=self._accepted, shut_down=self._shut_down, clock=self.clock)
+        self.slowed = frozenset[str]()
+        self.connections = Connections(
+            bounds, accepted=self._accepted, shut_down=self._shut_down, slow=self._slow, clock=self.clock
+        )
 
     @staticmethod
     def during() -> None:
@@ -125,6 +129,10 @@ class Port:
 
     def _shut_down(self, descriptor: int, peer: Peer) -> bool:
         return self.open.get(peer) == descriptor and bool(self.open.pop(peer))
+
+    def _slow(self, _port: int, networks: frozenset[str]) -> bool:
+        self.slowed = networks
+        return True
 
     def connects(self, port: int, host: str = "10.0.0.1") -> str:
         self.open[Peer(host, port)] = len(self.open) + 10
@@ -210,6 +218,24 @@ def test_a_crowd_is_looked_at_more_often() -> None:
     assert port.sweeps(0.0)
     assert len(port.open) == BOUNDS.unauthenticated
     assert not port.sweeps(0.5)
+
+
+def test_whoever_comes_again_and_again_without_a_call_is_slowed_for_a_while() -> None:
+    port = Port()
+    for number in range(int(BURST) + 10):
+        port.connects(number % 50_000, host="10.0.0.9")
+        port.sweeps(0.0)
+        port.open.clear()
+        caller = port.connects(number % 50_000, host="10.0.0.2")
+        port.sweeps(0.0)
+        port.connections.authenticated(caller, "nhs", "7")
+        port.open.clear()
+        port.now_s = 0.01
+        port.sweeps(0.01)
+        port.now_s = 0.0
+    assert port.slowed == {"10.0.0.9"}
+    port.sweeps(1000.0)
+    assert port.slowed == frozenset()
 
 
 # --- how descriptors are shared out -------------------------------------------------------------------------------
