@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from coordinator import first_model, history, results
+from coordinator.control import Control
 from coordinator.descriptors import bounds
 from coordinator.engine import Engine
 from coordinator.founding import Founding, certify_self, create
@@ -24,7 +25,8 @@ from coordinator.home import Home
 from coordinator.looking import runs
 from coordinator.operator import ask
 from coordinator.registry import Registry
-from coordinator.service import STOP_GRACE, Service, check_free, serve
+from coordinator.service import Service
+from coordinator.serving import STOP_GRACE, Serving, check_free
 from fedcervix import identity, rpc
 from fedcervix.address import Address
 from fedcervix.allocator import share_memory_among_threads
@@ -237,18 +239,18 @@ def _is_unfinished(home: Home, record: RunRecord) -> RunError:
 
 
 def _serve(home: Home, engine: Engine, blobs: BlobStore, to: Address) -> None:
-    service = Service(home, Registry(home.registry), engine, blobs)
-    server, port = serve(home, service, to=to, sites=len(engine.run.plan.sites))
-    bound = Address(to.host, port)
+    registry = Registry(home.registry)
+    serving = Serving(home, registry, engine, Service(home, registry, engine, blobs), Control(engine))
+    serving.start(to)
+    bound = Address(to.host, serving.port)
     try:
-        home.write_running(os.getpid(), bound)
+        home.write_running(os.getpid(), bound, serving.operator)
         _on_signals(engine.stop)
         logger(run=engine.run.run).info("listening", bind=str(bound))
         engine.drive()
     finally:
         engine.stop()
-        server.stop(STOP_GRACE.total_seconds()).wait()
-        service.connections.stop()
+        serving.stop(STOP_GRACE.total_seconds())
         home.running.unlink(missing_ok=True)
 
 

@@ -2,7 +2,8 @@
 
 Every decision is in `fedcervix.rounds`; this file owns the lock, the clock and the order of things:
 1. `submit` journals an event before the new state is visible to anyone.
-2. Whoever waits for a change (open streams, the driving thread) waits on one condition, not on a timer.
+2. Whoever waits for a change is told: the driving thread by one condition, streams by `on_change`. No thread waits for
+   a stream (see `coordinator.streams`).
 3. What the coordinator itself has to do is asked of the state again after every change, and after a restart.
 """
 
@@ -12,11 +13,12 @@ import contextlib
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from coordinator.history import replayed
 from coordinator.instances import Acting, admit, heeded, refusal
 from coordinator.liveness import STOPPED, Line, Liveness
+from coordinator.streams import Stream
 from fedcervix.aggregate import Momentum, aggregate
 from fedcervix.blobs import BlobStore
 from fedcervix.codec import Claim, Progress
@@ -57,8 +59,6 @@ STORAGE_PAUSE_MOST_S = 10.0
 """how long the coordinator leaves a full disk alone, at most, before it tries again"""
 STOOD_STILL_LEASES = 0.25
 """if the driving thread looks so much later than it meant to, the coordinator stood still: it has heard nobody"""
-PICTURE_S = 1.0
-"""after which whoever watches is shown how things stand though nothing was journaled: progress is not"""
 
 
 class Engine:
@@ -77,8 +77,8 @@ class Engine:
         self._log = logger(run=record.run)
         self._changed = threading.Condition()
         self._stopping = False
-        self._version = 0
-        """counts changes, for those who watch"""
+        self._listeners: list[Callable[[], None]] = []
+        """called after every change"""
         self._trouble = ""
         self._dismissed: set[str] = set()
         """sites that were told to leave"""
@@ -86,7 +86,7 @@ class Engine:
         """models may lie there that were put away, also by the process before this one"""
         self._run = replayed(journal, record)
         self._acting: dict[str, Acting] = {}
-        self._streams: dict[str, object] = {}
+        self._streams: dict[str, Stream] = {}
         self._sound: dict[str, str] = {}
         """by site, its model whose values were checked while it arrived"""
         self._unpacking = {site: threading.Lock() for site in record.plan.sites}
@@ -99,8 +99,12 @@ class Engine:
     @property
     def run(self) -> Run:
         """The state as it stands."""
-        with self._changed:
-            return self._run
+        return self._run  # a value that is replaced: whoever only looks waits for no one who journals
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the process is to end, though the run has not."""
+        return self._stopping
 
     @property
     def trouble(self) -> str:
@@ -200,27 +204,18 @@ class Engine:
                 self._blobs.put_away(needed(after))
             self._litter = True
 
-    # --- who watches ---
+    # --- who is told ---
 
-    def changes(self, is_active: Callable[[], bool]) -> Iterator[None]:
-        """Yield at once, then each time that something has changed or a second has passed, until either side ends."""
-        seen = -1
-
-        def moved() -> bool:
-            return self._version != seen or self._stopping or not is_active()
-
-        while True:
-            with self._changed:
-                self._changed.wait_for(moved, timeout=PICTURE_S)
-                if not is_active() or (self._stopping and self._version == seen):
-                    return
-                seen = self._version
-            yield
+    def on_change(self, tell: Callable[[], None]) -> None:
+        """Have `tell` called after every change, from any thread and under the lock: it must be quick."""
+        with self._changed:
+            self._listeners.append(tell)
 
     def _tell(self) -> None:
-        """Let every waiting thread see a change. Called under the lock."""
-        self._version += 1
+        """Let whoever waits see a change. Called under the lock."""
         self._changed.notify_all()
+        for tell in self._listeners:
+            tell()
 
     # --- who acts for a site ---
 
@@ -248,36 +243,33 @@ class Engine:
 
     # --- streams ---
 
-    def instructions(self, site: str, instance: str, is_active: Callable[[], bool]) -> Iterator[Instruction]:
-        """Yield what the site should be doing, each time that changes, until its stream or the process ends.
+    def open_stream(self, stream: Stream) -> None:
+        """Let a stream listen; it ends an older one of its site: that a line was cut is noticed late. Raises TwinError.
 
-        A newer stream of the site ends an older one: that a line was cut is noticed late. Raises TwinError.
+        A stream that was closed before it could be opened stays closed.
         """
-        last: Instruction | None = None
-        me = object()
-
-        def listens() -> bool:
-            return self._streams.get(site) is me and is_active()
-
         with self._changed:
-            self.heed(site, instance)
-            self._streams[site] = me
-            self._liveness.opened(site)
-            self._tell()
-        try:
-            while (news := self._await_news(site, last, listens)) is not None:
-                yield (last := news)
-                if isinstance(news, Leave):
-                    self._dismiss(site)
-        finally:
-            with self._changed:
-                if isinstance(last, Leave) and site in self._run.adopted:
-                    # Who has the model leaves at once, or as soon as its line ends: the yield does not return then.
-                    self._dismiss(site)
-                if self._streams.get(site) is me:
-                    self._stream_ended(site)
+            self.heed(stream.site, stream.instance)
+            if not stream.closed:
+                self._streams[stream.site] = stream
+                self._liveness.opened(stream.site)
+                self._tell()
 
-    def _dismiss(self, site: str) -> None:
+    def close_stream(self, stream: Stream, last: Instruction | None) -> None:
+        """A stream has ended, on which this was sent last."""
+        with self._changed:
+            stream.closed = True
+            if isinstance(last, Leave) and stream.site in self._run.adopted:
+                # Who has the model leaves at once, or as soon as its line ends: it may not be known that it was sent.
+                self.dismiss(stream.site)
+            if self.listens(stream):
+                self._stream_ended(stream.site)
+
+    def listens(self, stream: Stream) -> bool:
+        """Say whether a stream is its site's newest one, and open."""
+        return self._streams.get(stream.site) is stream
+
+    def dismiss(self, site: str) -> None:
         """The site has been told to leave."""
         with self._changed:
             self._dismissed.add(site)
@@ -289,24 +281,6 @@ class Engine:
             self._liveness.closed(site)
             self._log.info("line closed", site=site)
             self._tell()
-
-    def _await_news(self, site: str, last: Instruction | None, is_active: Callable[[], bool]) -> Instruction | None:
-        """Return the site's next instruction; None when its stream, the run or the process has ended."""
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._news(site, last) or not is_active() or self._stopping or self._run.ended
-            )
-            return instruction(self._run, site) if is_active() and self._news(site, last) else None
-
-    def wake(self) -> None:
-        """Let every waiting thread look again."""
-        with self._changed:
-            self._changed.notify_all()
-
-    def _news(self, site: str, last: Instruction | None) -> bool:
-        presence = self._run.site(site).presence
-        listens = presence in (Presence.PRESENT, Presence.REVOKED) or self._run.ended
-        return listens and instruction(self._run, site) != last
 
     # --- the driving thread ---
 

@@ -7,6 +7,7 @@ journal.db            the events of all runs
 blobs/                models in use, named by digest
 results/RUN/          finished models, each with its record
 running.json          address and process of the running coordinator; it holds `lock`, and `running.lock`
+operator.sock         where it listens to the operator
 """
 
 from __future__ import annotations
@@ -113,6 +114,11 @@ class Home:
         """Address and process of the running coordinator."""
         return self.folder / "running.json"
 
+    @property
+    def operator_socket(self) -> Path:
+        """Where the running coordinator listens to the operator's commands, where the file system takes a socket."""
+        return self.folder / "operator.sock"
+
     def key_file(self, name: str) -> Path:
         """Return where the key or certificate `name` lies."""
         return self.folder / "keys" / name
@@ -210,10 +216,10 @@ class Home:
         found: dict[str, Any] = json.loads(text)
         return found
 
-    def write_running(self, pid: int, bound: Address) -> None:
-        """Let commands on this machine know where the coordinator listens. Raises StorageError."""
+    def write_running(self, pid: int, bound: Address, operator: Path) -> None:
+        """Let commands on this machine know where the coordinator listens: to sites, to them. Raises StorageError."""
         host = "localhost" if bound.is_everywhere else bound.host
-        running = {"pid": pid, "port": bound.port, "address": str(Address(host, bound.port))}
+        running = {"pid": pid, "port": bound.port, "address": str(Address(host, bound.port)), "operator": str(operator)}
         write_whole(self.running, json.dumps(running).encode())
 
     @contextlib.contextmanager

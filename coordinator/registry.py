@@ -1,8 +1,8 @@
 """Who may connect: every invitation and every site certificate this coordinator issued, and what became of it.
 
 One SQLite file, used by several processes at once: `coordinator invite` and `coordinator revoke` write it while the
-coordinator runs. So every call opens the file, does one short transaction and closes it; nothing is remembered
-between calls, and a revocation counts from the next call on.
+coordinator runs. So every call opens the file, does one short transaction and closes it. The running coordinator looks
+into a copy (`Roll`), which it makes anew when the file has changed (see `coordinator.standing`).
 
 A credential (an invitation's certificate: role `enroll`; a site's own: role `site`) is in one of four states:
 
@@ -20,8 +20,9 @@ Rules
 from __future__ import annotations
 
 import difflib
+import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,6 +35,9 @@ from fedcervix.storage import disk
 
 BUSY_TIMEOUT_S = 10.0
 """how long a call waits while another process writes; a write takes milliseconds"""
+
+HEADER_BYTES = 100
+"""of an SQLite file; its change counter, which every transaction raises, is among them"""
 
 SCHEMA_VERSION = 1
 SCHEMA = """
@@ -79,6 +83,64 @@ class SiteEntry:
     since: datetime
     not_after: datetime
     """of its certificate, or of its invitation while it has not joined"""
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """One certificate that this coordinator issued: whose, for what, what became of it, until when (aware UTC)."""
+
+    site: str
+    role: str
+    state: str
+    not_after: datetime
+    invitation: str | None
+    """the serial it was redeemed from"""
+
+
+@dataclass(frozen=True, slots=True)
+class Roll:
+    """All credentials at a moment, by serial."""
+
+    credentials: Mapping[str, Credential]
+
+    def __contains__(self, serial: str) -> bool:
+        return serial in self.credentials
+
+    def admit(self, serial: str, site: str) -> None:
+        """Return if the certificate `serial` is the one with which `site` may connect; else raise IdentityError."""
+        found = self.credentials.get(serial)
+        if found is None or (found.site, found.role) != (site, "site"):
+            raise IdentityError(
+                f"the coordinator does not know this certificate of site {site}",
+                cause="its home folder was made anew, or restored from a backup older than the certificate",
+                next_step=ASK_AGAIN.format(site=site),
+            )
+        if found.state != "valid":
+            raise IdentityError(
+                f"the certificate of site {site} is {found.state}",
+                cause=CLOSED_CERTIFICATE[found.state],
+                next_step=ASK_AGAIN.format(site=site),
+            )
+
+    def admit_invitation(self, serial: str, now: datetime) -> str:
+        """Return the serial of the certificate that the invitation `serial` has become already; "" if none yet.
+
+        Raises IdentityError where the invitation cannot become one, nor be answered once more.
+        """
+        found = self.credentials.get(serial)
+        if found is None or found.role != "enroll":
+            raise _unknown_invitation()
+        if found.state != "used":
+            _check_open(found.site, found.state, found.not_after, now)
+            return ""
+        made, certificate = next((s, c) for s, c in self.credentials.items() if c.invitation == serial)
+        if certificate.state != "valid":
+            raise _used_up(found.site, certificate.state)
+        return made
+
+    def closed(self, site: str) -> list[str]:
+        """Return the serials of a site with which nobody may connect."""
+        return [serial for serial, found in self.credentials.items() if found.site == site and found.state != "valid"]
 
 
 class Registry:
@@ -132,24 +194,21 @@ class Registry:
             )
             return certificate
 
-    def admit(self, serial: str, site: str) -> None:
-        """Return if the certificate `serial` is the one with which `site` may connect; else raise IdentityError."""
+    def roll(self) -> Roll:
+        """Return every credential as it stands."""
         with self._connection() as connection:
-            row = connection.execute(
-                "SELECT state FROM credentials WHERE serial = ? AND site = ? AND role = 'site'", (serial, site)
-            ).fetchone()
-        if row is None:
-            raise IdentityError(
-                f"the coordinator does not know this certificate of site {site}",
-                cause="its home folder was made anew, or restored from a backup older than the certificate",
-                next_step=ASK_AGAIN.format(site=site),
+            rows = connection.execute("SELECT serial, site, role, state, not_after, invitation FROM credentials")
+            return Roll(
+                {
+                    serial: Credential(site, role, state, _time(not_after), invitation)
+                    for serial, site, role, state, not_after, invitation in rows
+                }
             )
-        if row[0] != "valid":
-            raise IdentityError(
-                f"the certificate of site {site} is {row[0]}",
-                cause=CLOSED_CERTIFICATE[row[0]],
-                next_step=ASK_AGAIN.format(site=site),
-            )
+
+    def mark(self) -> object:
+        """Return what is another value after every change; cheap."""
+        with disk(self._path, "read"), self._path.open("rb") as file:
+            return os.fstat(file.fileno()).st_ino, file.read(HEADER_BYTES)
 
     def revoke(self, site: str, now: datetime) -> int:
         """Revoke the certificate and the open invitation of `site`; return how many there were (0 to 2).
@@ -225,12 +284,34 @@ def _invitation(connection: sqlite3.Connection, serial: str) -> tuple[str, str, 
         "SELECT site, state, not_after FROM credentials WHERE serial = ? AND role = 'enroll'", (serial,)
     ).fetchone()
     if row is None:
-        raise IdentityError(
-            "the coordinator does not know this invitation",
-            cause="its home folder was made anew, or restored from a backup older than the invitation",
-            next_step=ASK_AGAIN.format(site="SITE"),
-        )
+        raise _unknown_invitation()
     return row[0], row[1], _time(row[2])
+
+
+def _unknown_invitation() -> IdentityError:
+    return IdentityError(
+        "the coordinator does not know this invitation",
+        cause="its home folder was made anew, or restored from a backup older than the invitation",
+        next_step=ASK_AGAIN.format(site="SITE"),
+    )
+
+
+def _used_up(site: str, state: str) -> IdentityError:
+    return IdentityError(
+        f"the invitation of site {site} was already used, and its certificate is {state}",
+        cause=CLOSED_CERTIFICATE[state],
+        next_step=ASK_AGAIN.format(site=site),
+    )
+
+
+def used_by_another(site: str) -> IdentityError:
+    """Return what is said to whoever shows an invitation that its site has used."""
+    return IdentityError(
+        f"the invitation of site {site} was already used",
+        cause="the site has joined already; if nobody there did, somebody else holds the file:"
+        f" `coordinator revoke {site}`",
+        next_step=ASK_AGAIN.format(site=site),
+    )
 
 
 def _check_open(site: str, state: str, not_after: datetime, now: datetime) -> None:
@@ -250,18 +331,9 @@ def _answer_again(connection: sqlite3.Connection, serial: str, key_fingerprint: 
         "SELECT state, key_fingerprint, certificate FROM credentials WHERE invitation = ?", (serial,)
     ).fetchone()
     if fingerprint != key_fingerprint:
-        raise IdentityError(
-            f"the invitation of site {site} was already used",
-            cause="the site has joined already; if nobody there did, somebody else holds the file:"
-            f" `coordinator revoke {site}`",
-            next_step=ASK_AGAIN.format(site=site),
-        )
+        raise used_by_another(site)
     if state != "valid":
-        raise IdentityError(
-            f"the invitation of site {site} was already used, and its certificate is {state}",
-            cause=CLOSED_CERTIFICATE[state],
-            next_step=ASK_AGAIN.format(site=site),
-        )
+        raise _used_up(site, state)
     return bytes(certificate)
 
 

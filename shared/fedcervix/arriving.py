@@ -8,7 +8,6 @@ two by a message) it is False, and `vet` reads the file and says in words what i
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 
 from fedcervix import weights
 from fedcervix.errors import RemoteError
@@ -36,11 +35,9 @@ class Arriving:
         """Whether all of it went by and was found to be good."""
         return not self._doubt and self._head is None and self._at == self._size_bytes
 
-    def watch(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """Yield the chunks as they come, and look at each."""
-        for chunk in chunks:
-            self._doubt = self._doubt or not self._look(chunk)
-            yield chunk
+    def see(self, chunk: bytes) -> None:
+        """Look at the next chunk."""
+        self._doubt = self._doubt or not self._look(chunk)
 
     def _look(self, chunk: bytes) -> bool:
         """Return whether nothing is wrong so far."""
