@@ -210,6 +210,17 @@ def comes_in(port: int) -> bool:
         return made.connect_ex((HERE, port)) == 0
 
 
+def test_a_start_with_too_few_descriptors_says_so(tmp_path: Path) -> None:
+    """Before: it started, and failed when the last one was used."""
+    with federation(tmp_path / "small", sites=SITES) as made:
+        few = ["sh", "-c", 'ulimit -n 150; exec "$0" "$@"', BIN / "coordinator"]
+        process = made.coordinate("--mode", "csfssl", program=few, listening=False)
+        assert process.ended() == 11, process.text
+        assert "a run of 2 sites needs at least 188" in process.text
+        assert "ulimit -n" in process.text
+        assert not made.home.journal.exists()  # no run was begun
+
+
 # --- with one -----------------------------------------------------------------------------------------------------
 
 
