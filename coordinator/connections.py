@@ -36,8 +36,7 @@ GRACE_S = 1.0
 REFUSAL_S = 0.5
 """from a refusal to the end of its connection"""
 SWEEP_S, BUSY_SWEEP_S = 0.5, 0.05
-"""from one look at the connections to the next; and while there are too many, or MANY have come since the last one"""
-MANY = 4
+"""from one look at the connections to the next; and while there are too many, or some have come since the last one"""
 LOG_S = 60.0
 """from one line about closed connections to the next"""
 NAMED_MAX = 10
@@ -220,7 +219,7 @@ class Connections:
         closed = {peer: rule for peer, rule in found.items() if self._close(open_now, peer, rule)}
         self._slow_down()
         self._tally.add(closed, self._clock())
-        return came >= MANY or not CROWDED.isdisjoint(found.values())
+        return came or not CROWDED.isdisjoint(found.values())
 
     def _slow_down(self) -> None:
         slowed = self._throttle.slowed(self._clock())
@@ -254,20 +253,19 @@ class Connections:
         self._wake.set()
         return len(found)
 
-    def _meet(self, open_now: Mapping[Peer, int], began_s: float) -> int:
-        """Take in which connections there are; return how many are new.
+    def _meet(self, open_now: Mapping[Peer, int], began_s: float) -> bool:
+        """Take in which connections there are; say whether some are new.
 
         One that was heard of since the look began may be newer than it.
         """
-        for peer, found in list(self._known.items()):
-            if peer not in open_now and found.heard_s < began_s:
-                del self._known[peer]
-                if not found.serial:
-                    self._throttle.failed(network(peer.host), began_s)
+        ended = {peer for peer, one in self._known.items() if peer not in open_now and one.heard_s < began_s}
+        self._throttle.failed({network(peer.host) for peer in ended if not self._known[peer].serial}, began_s)
+        for peer in ended:
+            del self._known[peer]
         new = open_now.keys() - self._known.keys()
         for peer in new:
             self._known[peer] = Connection(began_s, began_s)
-        return len(new)
+        return bool(new)
 
     def _close(self, open_now: Mapping[Peer, int], peer: Peer, rule: str) -> bool:
         """Close one connection; say whether it is closed for the first time: the library frees it a little later."""

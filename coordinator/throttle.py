@@ -20,10 +20,14 @@ from dataclasses import dataclass, field
 
 from coordinator.budgets import Budget
 
-BURST, PER_S = 2500.0, 20.0
-"""connections without a call that an address may make at once, and then in a second"""
+BURST, PER_S = 40.0, 5.0
+"""looks at which connections of an address had ended without a call: at once, and then in a second
+
+Connections cannot be counted: most are there for milliseconds, between two looks. But an address that is seen at many
+looks in a row makes them all the time; and while some come, there are twenty looks a second (coordinator.connections).
+"""
 SLOWED_S = 10.0
-"""from the last connection above that"""
+"""from the last such look"""
 PASSES = 16
 """one in so many connection requests of a slowed address comes through; a power of 2"""
 NETWORKS_MAX = 256
@@ -37,8 +41,12 @@ class Throttle:
     _budgets: dict[str, Budget] = field(default_factory=dict)
     _until_s: dict[str, float] = field(default_factory=dict)
 
-    def failed(self, network: str, now_s: float) -> None:
-        """A connection of a network has ended without a call."""
+    def failed(self, networks: Iterable[str], now_s: float) -> None:
+        """At a look, connections of these networks had ended without a call."""
+        for network in networks:
+            self._failed(network, now_s)
+
+    def _failed(self, network: str, now_s: float) -> None:
         budget = self._budgets.pop(network, None) or Budget(PER_S, BURST)
         self._budgets[network] = budget  # the last one in the table is the last one heard of
         if len(self._budgets) > NETWORKS_MAX:

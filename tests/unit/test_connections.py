@@ -220,21 +220,26 @@ def test_a_crowd_is_looked_at_more_often() -> None:
     assert not port.sweeps(0.5)
 
 
-def test_whoever_comes_again_and_again_without_a_call_is_slowed_for_a_while() -> None:
+def test_whoever_is_seen_at_every_look_and_never_calls_is_slowed_for_a_while() -> None:
     port = Port()
-    for number in range(int(BURST) + 10):
-        port.connects(number % 50_000, host="10.0.0.9")
-        port.sweeps(0.0)
+    for number in range(int(BURST) + 2):
         port.open.clear()
-        caller = port.connects(number % 50_000, host="10.0.0.2")
-        port.sweeps(0.0)
+        port.connects(number, host="10.0.0.9")
+        caller = port.connects(number, host="10.0.0.2")
+        assert port.sweeps(number / 1000)  # there is more to come
         port.connections.authenticated(caller, "nhs", "7")
-        port.open.clear()
-        port.now_s = 0.01
-        port.sweeps(0.01)
-        port.now_s = 0.0
     assert port.slowed == {"10.0.0.9"}
     port.sweeps(1000.0)
+    assert port.slowed == frozenset()
+
+
+def test_a_flood_at_once_slows_nobody() -> None:
+    port = Port()
+    for number in range(2000):
+        port.connects(number)
+    for look in range(100):
+        port.sweeps(look / 2)
+    assert port.connections.counts().connections == 0
     assert port.slowed == frozenset()
 
 
