@@ -259,7 +259,8 @@ class Connections:
         One that was heard of since the look began may be newer than it.
         """
         ended = {peer for peer, one in self._known.items() if peer not in open_now and one.heard_s < began_s}
-        self._throttle.failed({network(peer.host) for peer in ended if not self._known[peer].serial}, began_s)
+        failed = Counter(network(peer.host) for peer in ended if not self._known[peer].serial)
+        self._throttle.failed(failed, began_s)
         for peer in ended:
             del self._known[peer]
         new = open_now.keys() - self._known.keys()

@@ -15,19 +15,20 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from coordinator.budgets import Budget
 
-BURST, PER_S = 40.0, 5.0
-"""looks at which connections of an address had ended without a call: at once, and then in a second
+BURST, PER_S, LOOK_MAX = 600.0, 5.0, 40
+"""connections of an address that ended without a call: at once, then in a second; and how many count at one look
 
-Connections cannot be counted: most are there for milliseconds, between two looks. But an address that is seen at many
-looks in a row makes them all the time; and while some come, there are twenty looks a second (coordinator.connections).
+One flood is not slowed: its connections end at few looks. An address that makes connections all the time is seen at
+many, and while some come, there are twenty a second (coordinator.connections). They cannot be counted better: most are
+there for milliseconds, between two looks.
 """
 SLOWED_S = 10.0
-"""from the last such look"""
+"""from the last connection above that"""
 PASSES = 16
 """one in so many connection requests of a slowed address comes through; a power of 2"""
 NETWORKS_MAX = 256
@@ -41,17 +42,17 @@ class Throttle:
     _budgets: dict[str, Budget] = field(default_factory=dict)
     _until_s: dict[str, float] = field(default_factory=dict)
 
-    def failed(self, networks: Iterable[str], now_s: float) -> None:
-        """At a look, connections of these networks had ended without a call."""
-        for network in networks:
-            self._failed(network, now_s)
+    def failed(self, networks: Mapping[str, int], now_s: float) -> None:
+        """At a look, so many connections of these networks had ended without a call."""
+        for network, count in networks.items():
+            self._failed(network, min(count, LOOK_MAX), now_s)
 
-    def _failed(self, network: str, now_s: float) -> None:
+    def _failed(self, network: str, count: int, now_s: float) -> None:
         budget = self._budgets.pop(network, None) or Budget(PER_S, BURST)
         self._budgets[network] = budget  # the last one in the table is the last one heard of
         if len(self._budgets) > NETWORKS_MAX:
             del self._budgets[next(iter(self._budgets))]
-        if not budget.take(now_s):
+        if not budget.take(now_s, count):
             self._until_s[network] = now_s + SLOWED_S
 
     def slowed(self, now_s: float) -> frozenset[str]:

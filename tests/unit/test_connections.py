@@ -222,11 +222,11 @@ def test_a_crowd_is_looked_at_more_often() -> None:
 
 def test_whoever_is_seen_at_every_look_and_never_calls_is_slowed_for_a_while() -> None:
     port = Port()
-    for number in range(int(BURST) + 2):
+    for number in range(int(BURST) + 10):
         port.open.clear()
         port.connects(number, host="10.0.0.9")
         caller = port.connects(number, host="10.0.0.2")
-        assert port.sweeps(number / 1000)  # there is more to come
+        assert port.sweeps(number / 10_000)  # there is more to come
         port.connections.authenticated(caller, "nhs", "7")
     assert port.slowed == {"10.0.0.9"}
     port.sweeps(1000.0)

@@ -19,16 +19,16 @@ from coordinator.throttle import BURST, NETWORKS_MAX, PER_S, SLOWED_S, Throttle,
 
 def flooded(throttle: Throttle, network: str, *, now_s: float = 0.0) -> None:
     for _ in range(int(BURST) + 1):
-        throttle.failed([network], now_s)
+        throttle.failed({network: 1}, now_s)
 
 
 def test_only_who_makes_more_than_a_burst_is_slowed_and_only_for_a_while() -> None:
     throttle = Throttle()
     for _ in range(int(BURST)):
-        throttle.failed(["10.0.0.1"], 0.0)
+        throttle.failed({"10.0.0.1": 1}, 0.0)
     assert throttle.slowed(0.0) == frozenset()
-    throttle.failed(["10.0.0.1"], 0.0)
-    throttle.failed(["10.0.0.2"], 0.0)
+    throttle.failed({"10.0.0.1": 1}, 0.0)
+    throttle.failed({"10.0.0.2": 1}, 0.0)
     assert throttle.slowed(SLOWED_S - 0.1) == {"10.0.0.1"}
     assert throttle.slowed(SLOWED_S) == frozenset()
 
@@ -38,7 +38,7 @@ def test_who_goes_on_stays_slowed() -> None:
     flooded(throttle, "10.0.0.1")
     for second in range(1, 60):
         for _ in range(int(PER_S) + 1):
-            throttle.failed(["10.0.0.1"], float(second))
+            throttle.failed({"10.0.0.1": 1}, float(second))
     assert throttle.slowed(59.0 + SLOWED_S - 0.1)
 
 
@@ -46,15 +46,22 @@ def test_a_few_failures_now_and_then_slow_nobody() -> None:
     throttle = Throttle()
     for second in range(3600):
         for _ in range(int(PER_S)):
-            throttle.failed(["10.0.0.1"], float(second))
+            throttle.failed({"10.0.0.1": 1}, float(second))
     assert throttle.slowed(3600.0) == frozenset()
+
+
+def test_one_flood_slows_nobody_however_large_it_is() -> None:
+    throttle = Throttle()
+    for look in range(10):
+        throttle.failed({"10.0.0.1": 1000}, look / 20)
+    assert throttle.slowed(0.5) == frozenset()
 
 
 def test_its_memory_is_bounded_and_the_worst_stay_in_it() -> None:
     throttle = Throttle()
     flooded(throttle, "10.9.9.9")
     for number in range(10 * NETWORKS_MAX):
-        throttle.failed([f"10.0.{number // 256}.{number % 256}"], 0.0)
+        throttle.failed({f"10.0.{number // 256}.{number % 256}": 1}, 0.0)
     assert len(throttle._budgets) == NETWORKS_MAX
     assert throttle.slowed(1.0) == {"10.9.9.9"}
 

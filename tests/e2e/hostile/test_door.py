@@ -6,6 +6,7 @@ The coordinator has 256 descriptors here, so 600 connections are a flood. Each t
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import ssl
 import subprocess
@@ -56,11 +57,15 @@ def line(running: Federation) -> Iterator[GrpcLink]:
 
 
 HERE = "127.0.0.1"
-ELSEWHERE = "127.0.0.2" if sys.platform == "linux" else HERE
-"""another address of this machine, which the attacker has and no site"""
+NUMBERS = itertools.count(2)
 
 
-def dial(port: int, says: bytes = b"", *, by: str = ELSEWHERE) -> socket.socket:
+def elsewhere() -> str:
+    """Return an address of this machine that nobody has used, where it has more than one: an attacker's."""
+    return f"127.0.0.{next(NUMBERS)}" if sys.platform == "linux" else HERE
+
+
+def dial(port: int, says: bytes = b"", *, by: str = HERE) -> socket.socket:
     made = socket.create_connection(("127.0.0.1", port), timeout=60, source_address=(by, 0))
     with contextlib.suppress(OSError):  # it was closed already
         made.sendall(says)
@@ -68,7 +73,7 @@ def dial(port: int, says: bytes = b"", *, by: str = ELSEWHERE) -> socket.socket:
 
 
 @contextlib.contextmanager
-def flood(port: int, says: bytes = b"", *, by: str = ELSEWHERE) -> Iterator[list[socket.socket]]:
+def flood(port: int, says: bytes = b"", *, by: str) -> Iterator[list[socket.socket]]:
     """Open many connections, say the same on each, and keep them."""
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(dial(port, says, by=by)) for _ in range(FLOOD)]
@@ -133,9 +138,9 @@ def test_a_flood_of_connections_that_do_not_call_keeps_nobody_out(
 ) -> None:
     """Before: 2,000 at 1,024 descriptors: no honest call came through, and `status` ended with code 7 after 10 s.
 
-    The sites are behind the attacker's address, here.
+    Here the first attacker has the address of the sites.
     """
-    with flood(running.port, says, by=HERE) as connections:
+    with flood(running.port, says, by=elsewhere() if says else HERE) as connections:
         line.welcome()
         told = status(running)
         assert told.returncode == 0, told.stderr
@@ -150,10 +155,10 @@ def test_a_flood_of_connections_that_do_not_call_keeps_nobody_out(
 
 def test_the_log_says_it_once(running: Federation, line: GrpcLink) -> None:
     """Before: a line a second from the library, and the advice to look at the home folder."""
-    with flood(running.port) as connections:
+    with flood(running.port, by=elsewhere()) as connections:
         until("some are closed", lambda: open_of(connections) < FLOOD)
         line.welcome()
-    with flood(running.port) as connections:
+    with flood(running.port, by=elsewhere()) as connections:
         until("some are closed", lambda: open_of(connections) < FLOOD)
         line.welcome()
     log = running.processes[0].text
@@ -163,9 +168,9 @@ def test_the_log_says_it_once(running: Federation, line: GrpcLink) -> None:
 
 def test_handshakes_that_fail_write_nothing_to_the_log(running: Federation) -> None:
     """Before: 200 bytes each, 1.2 MB a second."""
-    before = len(running.processes[0].text)
+    before, address = len(running.processes[0].text), elsewhere()
     with contextlib.ExitStack() as stack:
-        made = [stack.enter_context(dial(running.port, b"GET / HTTP/1.1\r\n\r\n")) for _ in range(100)]
+        made = [stack.enter_context(dial(running.port, b"GET / HTTP/1.1\r\n\r\n", by=address)) for _ in range(100)]
         until("they are closed", lambda: open_of(made) == 0)
     assert len(running.processes[0].text) - before < 1000
 
@@ -173,11 +178,14 @@ def test_handshakes_that_fail_write_nothing_to_the_log(running: Federation) -> N
 @pytest.mark.skipif(sys.platform != "linux", reason="the system's filter is Linux's")
 def test_whoever_comes_again_and_again_is_slowed_and_nobody_else(running: Federation, line: GrpcLink) -> None:
     """Before: 1,800 handshakes a second, which never ended; an honest call took 2 s in place of 6 ms."""
-    stop = threading.Event()
-    attacker = threading.Thread(target=come_again, args=(running.port, stop))
+    stop, address = threading.Event(), elsewhere()
+    attacker = threading.Thread(target=come_again, args=(running.port, address, stop))
     attacker.start()
     try:
-        until("the attacker's address is slowed", lambda: not (comes_in(running.port) or comes_in(running.port)))
+        until(
+            "the attacker's address is slowed",
+            lambda: not (comes_in(running.port, address) or comes_in(running.port, address)),
+        )
         for _ in range(20):
             line.welcome()
         assert gets_through(running)
@@ -188,12 +196,12 @@ def test_whoever_comes_again_and_again_is_slowed_and_nobody_else(running: Federa
         attacker.join(60)
 
 
-def come_again(port: int, stop: threading.Event) -> None:
+def come_again(port: int, by: str, stop: threading.Event) -> None:
     """Open connections, as fast as possible; keep the last ones."""
     made: deque[socket.socket] = deque()
     while not stop.is_set():
         made.append(socket.socket())
-        made[-1].bind((ELSEWHERE, 0))
+        made[-1].bind((by, 0))
         made[-1].setblocking(False)
         made[-1].connect_ex((HERE, port))
         if len(made) > FLOOD // 2:
@@ -202,10 +210,10 @@ def come_again(port: int, stop: threading.Event) -> None:
         one.close()
 
 
-def comes_in(port: int) -> bool:
+def comes_in(port: int, by: str) -> bool:
     """Say whether a connection of the attacker's address is made within half a second."""
     with socket.socket() as made:
-        made.bind((ELSEWHERE, 0))
+        made.bind((by, 0))
         made.settimeout(0.5)
         return made.connect_ex((HERE, port)) == 0
 
@@ -235,10 +243,10 @@ def certified(running: Federation, site: str) -> ssl.SSLContext:
 
 def test_a_certificate_that_does_not_call_is_anybody(running: Federation, line: GrpcLink) -> None:
     """Before: a certificate could hold all descriptors, without a call that could be counted."""
-    context = certified(running, "nhs")
+    context, address = certified(running, "nhs"), elsewhere()
     with contextlib.ExitStack() as stack:
         made = [
-            stack.enter_context(context.wrap_socket(dial(running.port, by=HERE), server_hostname="localhost"))
+            stack.enter_context(context.wrap_socket(dial(running.port, by=address), server_hostname="localhost"))
             for _ in range(FLOOD // 6)
         ]
         for one in made:
