@@ -14,22 +14,27 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
-from coordinator.history import replayed
+from coordinator.allowances import Allowances
+from coordinator.history import begin_of
+from coordinator.incoming import Incoming, needed
 from coordinator.instances import Acting, admit, heeded, refusal
 from coordinator.liveness import STOPPED, Line, Liveness
+from coordinator.refused import Refused
 from coordinator.streams import Stream
 from fedcervix.aggregate import Momentum, aggregate
 from fedcervix.blobs import BlobStore
 from fedcervix.codec import Claim, Progress
-from fedcervix.economy import kept_form
 from fedcervix.errors import ModelError, RemoteError, RunError, StorageError, TwinError
 from fedcervix.events import (
     AggregateStored,
     Answer,
+    AverageUnusable,
     Event,
     RunAborted,
     SiteAttached,
+    SiteRevoked,
     SiteSilent,
     Task,
     TaskKind,
@@ -38,6 +43,7 @@ from fedcervix.events import (
 )
 from fedcervix.journal import Journal, RunRecord
 from fedcervix.log import logger
+from fedcervix.moves import vet_step
 from fedcervix.pauses import Pauses
 from fedcervix.rounding import Rounded, rebuild, round_model
 from fedcervix.rounds import (
@@ -50,10 +56,10 @@ from fedcervix.rounds import (
     deadline,
     duty,
     instruction,
-    last_step,
+    objection,
     step,
 )
-from fedcervix.weights import read_layout, vet, vet_base, vet_layout
+from fedcervix.weights import Layout, read_layout, vet, vet_base, vet_layout
 
 STORAGE_PAUSE_MOST_S = 10.0
 """how long the coordinator leaves a full disk alone, at most, before it tries again"""
@@ -80,16 +86,22 @@ class Engine:
         self._listeners: list[Callable[[], None]] = []
         """called after every change"""
         self._trouble = ""
+        self._reserve_words = ""
         self._dismissed: set[str] = set()
         """sites that were told to leave"""
         self._litter = True
         """models may lie there that were put away, also by the process before this one"""
-        self._run = replayed(journal, record)
+        self._allowances = Allowances(record.plan.sites)
+        self._run = self._replayed(record)
+        self._incoming = Incoming(blobs)
         self._acting: dict[str, Acting] = {}
         self._streams: dict[str, Stream] = {}
         self._sound: dict[str, str] = {}
         """by site, its model whose values were checked while it arrived"""
-        self._unpacking = {site: threading.Lock() for site in record.plan.sites}
+        self._vetting = {site: threading.Lock() for site in record.plan.sites}
+        self._refused = {site: Refused() for site in record.plan.sites}
+        self._first: tuple[str, Layout] | None = None
+        """the run's first model, and what it holds"""
         self._liveness = Liveness(record.plan.sites, record.plan.terms.lease_s, steady_s)
         self._look_s = min(86_400.0, record.plan.terms.lease_s * STOOD_STILL_LEASES)  # a condition's wait has a bound
         """the driving thread looks so often, at least"""
@@ -108,28 +120,55 @@ class Engine:
 
     @property
     def trouble(self) -> str:
-        """What keeps the coordinator from its own work, in words; empty where nothing does."""
-        return self._trouble
+        """What keeps the coordinator or a site from its work, in words; empty where nothing does."""
+        found = (self._trouble, self._incoming.words(self.run), self._journal.reserve.words())
+        return "\n".join(words for words in found if words)
 
     def lines(self) -> dict[str, Line]:
         """Return how each site's line is now."""
         with self._changed:
-            return {site: self._liveness.line(site, working=self._working(site)) for site in self._run.plan.sites}
+            return {site: self._line(site) for site in self._run.plan.sites}
+
+    def _line(self, site: str) -> Line:
+        line = self._liveness.line(site, working=self._working(site))
+        return replace(line, set_aside=self._allowances.set_aside(site))
+
+    def _replayed(self, record: RunRecord) -> Run:
+        """Return the run as it stands by its journal, and count what the journal holds of each site."""
+        run = begin_of(record)
+        for event in self._journal.events(record.run):
+            self._allowances.count(event, len(run.rounds))
+            run, _ = step(run, event)
+        return run
 
     # --- events ---
 
     def submit(self, event: Event) -> Answer:
-        """Journal an event that changes something, take the step, wake whoever waits. Raises StorageError."""
+        """Journal an event that changes something, take the step, wake whoever waits. Raises StorageError.
+
+        One that is above the allowance of its site is set aside, and answered as if it had been said before.
+        """
         with self._changed:
             before = self._run
             after, answer = step(before, event)
             if after is not before:
+                if not self._allowances.allow(event, len(before.rounds), self._steady_s()):
+                    return self._set_aside(event)
                 self._journal.append(before.run, event)
+                self._allowances.count(event, len(before.rounds))
                 self._run = after
                 self._tell()
                 self._begin_leases(before, after)
                 self._told(before, after, event)
             return answer
+
+    def _set_aside(self, event: Event) -> Answer:
+        """Let the log know now and then. Called under the lock."""
+        site = str(getattr(event, "site", ""))
+        if self._allowances.may_log(site, self._steady_s()):
+            count = self._allowances.set_aside(site)
+            self._log.warning("reports set aside", site=site, last=_words(event), since_start=count)
+        return Answer.DUPLICATE
 
     def heard(self, site: str, progress: Progress | None = None) -> None:
         """Note a sign of life; a site that had fallen silent is back."""
@@ -149,21 +188,58 @@ class Engine:
         """Vet a model that has arrived, then submit it. Raises RemoteError where it is not fit to be averaged."""
         run = self.run
         _, answer = step(run, update)
-        if answer is not Answer.ACCEPTED:
+        if answer is not Answer.ACCEPTED and not objection(run, update):
             return answer  # a later state does not accept it either
         there = update.packed or update.digest
         if not self._blobs.brought(there, update.site):
-            raise RunError(f"the model {there[:12]} of {update.task} is not here", next_step="send it again")
+            raise _not_here(there, update)
+        if answer is Answer.REFUSED:  # only now: whoever has not sent a model is not told whether another site has
+            return answer
+        with self._vetting[update.site]:  # the same report may come again before the first one is answered
+            refused = self._refused[update.site]
+            refused.check(update)
+            try:
+                update = self._vet(run, update)
+            except RemoteError as error:
+                refused.note(update, error)
+                raise
+        with self._changed:  # no model goes from here on: see `expect`
+            if not self._blobs.has(update.digest):
+                raise _not_here(there, update)
+            return self.submit(update)
+
+    def _vet(self, run: Run, update: UpdateStored) -> UpdateStored:
+        """Return the update with what was measured of it. Raises RemoteError where its model is not fit."""
         if update.packed:
             self._unpack(run, update)
         path = self._blobs.path(update.digest)
         if update.task.kind is TaskKind.SEED:
             vet_base(path)
         elif self._sound.get(update.site) == update.digest:
-            vet_layout(path, read_layout(self._blobs.path(run.layout)))
+            vet_layout(path, self._layout(run))
         else:
-            vet(path, read_layout(self._blobs.path(run.layout)))
-        return self.submit(update)
+            vet(path, self._layout(run))
+        if update.task.kind is TaskKind.TRAIN:
+            step_max = run.plan.terms.step_max
+            update = replace(update, step=vet_step(path, self._blobs.path(update.task.base), step_max))
+        return update
+
+    def _layout(self, run: Run) -> Layout:
+        """Return what the run's first model holds, read once: every update has the same. Raises StorageError."""
+        if self._first is None or self._first[0] != run.layout:
+            self._first = run.layout, read_layout(self._blobs.path(run.layout))
+        return self._first[1]
+
+    def layout(self) -> Layout | None:
+        """Return the same; None while there is no first model."""
+        run = self.run
+        return self._layout(run) if run.layout else None
+
+    def expect(self, site: str, digest: str, size_bytes: int) -> int:
+        """Return from which byte a model is wanted. Raises RunError where none is, StorageError."""
+        with self._changed:
+            self._incoming.offered(self._run, site, digest)
+        return self._incoming.expect(site, digest, size_bytes)
 
     def arrived_sound(self, site: str, digest: str) -> None:
         """Note that the values of a site's model were checked while it arrived."""
@@ -176,10 +252,9 @@ class Engine:
             raise RemoteError(
                 "a packed model came where the plan has none", next_step="compare the two sides' versions"
             )
-        like = None if seeds else read_layout(self._blobs.path(run.layout))
-        with self._unpacking[update.site]:  # the same report may come again before the first one is answered
-            name = f"unpacked-{update.site}"
-            rebuild(self._blobs, update.packed, update.digest, packing, update.task.base, name=name, like=like)
+        like, name = None if seeds else self._layout(run), f"unpacked-{update.site}"
+        rebuild(self._blobs, update.packed, update.digest, packing, update.task.base, name=name, like=like)
+        self._blobs.note_brought(update.digest, update.site)
         sizes = {"bytes": self._blobs.size_bytes(update.packed), "of": self._blobs.size_bytes(update.digest)}
         self._log.info("update unpacked", site=update.site, **sizes)
 
@@ -202,6 +277,8 @@ class Engine:
             self._log.info("round begins", round=after.current.number, base=after.model[:12])
             with contextlib.suppress(OSError, StorageError):  # what cannot be deleted now can be at the next round
                 self._blobs.put_away(needed(after))
+            self._litter = True
+        if after.ended or isinstance(event, SiteRevoked):
             self._litter = True
 
     # --- who is told ---
@@ -288,19 +365,19 @@ class Engine:
         """Do the coordinator's own work until the run has ended or `stop` was called."""
         pauses = Pauses(most_s=STORAGE_PAUSE_MOST_S)
         while True:
+            self._look_at_reserve()
+            if self._litter:
+                self._clear()
             with self._changed:
                 if self._stopping or self._run.ended:
                     self._changed.wait_for(self._may_go, timeout=self._run.plan.terms.lease_s)
                     return
                 self._woke()
-                work, due_s, litter = duty(self._run), self._due_in_s(), self._litter
-                if work is None and due_s > 0 and not litter:
+                work, due_s = duty(self._run), self._due_in_s()
+                if work is None and due_s > 0 and not self._litter:
                     self._meant_s += due_s
                     self._changed.wait(due_s)
                     continue
-            if litter:
-                self._clear()
-                continue
             try:
                 self._act(work)
                 self._trouble = ""
@@ -310,6 +387,14 @@ class Engine:
                 with self._changed:
                     self._meant_s = self._steady_s() + (pause_s := pauses.next_s())
                     self._changed.wait_for(lambda: self._stopping, timeout=pause_s)
+
+    def _look_at_reserve(self) -> None:
+        """Make it whole where there is room again; let the log know once while it is not."""
+        reserve = self._journal.reserve
+        reserve.make_whole()
+        was, self._reserve_words = self._reserve_words, reserve.words()
+        if self._reserve_words and not was:
+            self._log.warning("reserve in use", what=self._reserve_words)
 
     def _woke(self) -> None:
         """Give everyone a new lease, as after a restart, if the coordinator stood still. Called under the lock.
@@ -335,9 +420,11 @@ class Engine:
         return self._stopping or self._dismissed.issuperset(heed)
 
     def _clear(self) -> None:
-        """Delete what no round needs any more, while the sites are at work."""
+        """Delete what no round needs and no site is asked for any more, while the sites are at work."""
         self._litter = False
         with contextlib.suppress(StorageError):  # what cannot be deleted now can be at the next round
+            with self._changed:
+                self._incoming.clear(self._run)
             self._blobs.delete_away()
 
     def _is_in_trouble(self, error: StorageError) -> None:
@@ -369,11 +456,15 @@ class Engine:
     def _average_or_abort(self, work: Aggregate) -> None:
         try:
             made = self._average(work)
-        except (ModelError, RemoteError) as error:  # time does not mend these: a restart would end here again
+        except RemoteError as error:  # the updates have no average; time does not mend that
+            self._log.warning("no average", round=work.round, what=error.what)
+            self.submit(AverageUnusable(work.round, work.attempt, self._clock_s()))
+            return
+        except ModelError as error:  # nor this: a restart would end here again
             self.abort(f"the round cannot be averaged: {error.what[:400]}")
             return
         self._meant_s = self._steady_s()  # it was at work, however long that took
-        self.submit(AggregateStored(work.round, made.digest, self._clock_s(), made.packed, made.residual))
+        self.submit(AggregateStored(work.round, made.digest, self._clock_s(), made.packed, made.residual, work.attempt))
 
     def _average(self, work: Aggregate) -> Rounded:
         """Average the round's updates (paper, II-B: "we use weight averaging for model aggregation")."""
@@ -414,19 +505,10 @@ class Engine:
         return min([self._look_s, *leases, *([] if until is None else [until - self._clock_s()])])
 
 
+def _not_here(digest: str, update: UpdateStored) -> RunError:
+    return RunError(f"the model {digest[:12]} of {update.task} is not here", next_step="send it again")
+
+
 def _words(event: Event) -> str:
     """Return an event's name as words: UpdateStored is "update stored"."""
     return re.sub(r"(?<!^)(?=[A-Z])", " ", type(event).__name__).lower()
-
-
-def needed(run: Run) -> set[str]:
-    """Return the digests of the models that a run still needs."""
-    kept = {run.layout, run.model}
-    kept |= set(last_step(run) or ())
-    if run.rounds:
-        kept |= {update.digest for update in run.current.contributions} | {run.current.candidate}
-    if run.best_round:
-        kept.add(run.best.candidate)
-    kept |= {form.digest for form in (kept_form(run, model) for model in kept) if form}
-    kept |= {round_.residual for round_ in run.rounds[-2:]}
-    return kept - {""}

@@ -5,6 +5,7 @@ keys/                 the federation's authority, the server's and the operator'
 registry.db           who may connect
 journal.db            the events of all runs
 blobs/                models in use, named by digest
+reserve               room on the disk for journal and registry when it is full
 results/RUN/          finished models, each with its record
 running.json          address and process of the running coordinator; it holds `lock`, and `running.lock`
 operator.sock         where it listens to the operator
@@ -26,6 +27,7 @@ from fedcervix.errors import ConfigError, RunError
 from fedcervix.files import write_whole
 from fedcervix.locks import held, is_held
 from fedcervix.plan import SITE_NAME, STRICT, Mode, Plan, check
+from fedcervix.reserve import Reserve
 from fedcervix.storage import disk
 
 if TYPE_CHECKING:
@@ -103,6 +105,11 @@ class Home:
     def blobs(self) -> Path:
         """Models in use."""
         return self.folder / "blobs"
+
+    @property
+    def reserve(self) -> Reserve:
+        """Room on the disk for the journal and the registry."""
+        return Reserve.beside(self.journal)
 
     @property
     def results(self) -> Path:
@@ -185,7 +192,10 @@ class Home:
         return identity.Authority(self.pem("authority.crt"), self.pem("authority.key"))
 
     def address(self) -> str:
-        """Return how sites reach the coordinator: as advertised, with the port that the system chose where it is 0."""
+        """Return how sites reach the coordinator: as advertised, with the port that the system chose where it is 0.
+
+        Raises RunError.
+        """
         advertise = Address.parse(self.config().listen.advertise, port_min=0)
         if advertise.port:
             return str(advertise)

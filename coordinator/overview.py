@@ -109,6 +109,7 @@ def _site(run: Run, name: str, line: Line | None, now: float) -> dict[str, Any]:
         "unit": shown(progress.unit) if current and progress else "",
         "loss": progress.loss if current and progress else 0.0,
         "images_per_s": progress.images_per_s if current and progress else 0.0,
+        "set_aside": line.set_aside if line else 0,
         "lease_ends_at": now + line.lease_ends_in_s if line and line.lease_ends_in_s is not None else None,
     }
 

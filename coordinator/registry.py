@@ -15,11 +15,14 @@ Rules
 2. An invitation works once. The same key asking again gets the same certificate again (the first reply was lost);
    another key is refused.
 3. A site that was revoked may be invited again: that is how it comes back.
+4. On a full disk the reserve beside the file is given up (see `fedcervix.reserve`). Where even that is used up,
+   `shut_out` remembers a revocation until this process ends.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
@@ -27,10 +30,11 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Concatenate, Literal, ParamSpec, TypeVar
 
 from fedcervix.databases import translated
 from fedcervix.errors import IdentityError, StorageError
+from fedcervix.reserve import Reserve
 from fedcervix.storage import disk
 
 BUSY_TIMEOUT_S = 10.0
@@ -143,6 +147,22 @@ class Roll:
         return [serial for serial, found in self.credentials.items() if found.site == site and found.state != "valid"]
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _with_room(
+    write: Callable[Concatenate[Registry, P], R],
+) -> Callable[Concatenate[Registry, P], R]:
+    """On a full disk, give up some of the reserve and write again: a transaction that failed has changed nothing."""
+
+    @functools.wraps(write)
+    def spending(registry: Registry, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return registry.reserve.spend(lambda: write(registry, *args, **kwargs))
+
+    return spending
+
+
 class Registry:
     """The file at `path`, made if it is missing. Every method may be called from any thread.
 
@@ -151,8 +171,14 @@ class Registry:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with disk(path, "write"):
-            path.touch(mode=0o600)  # SQLite's side files take the same mode
+        self.reserve = Reserve.beside(path)
+        self._shut_out: set[str] = set()
+        """serials of certificates"""
+        self.reserve.spend(self._prepare)
+
+    def _prepare(self) -> None:
+        with disk(self._path, "write"):
+            self._path.touch(mode=0o600)  # SQLite's side files take the same mode
         with self._connection() as connection:
             # A reader of a write-ahead log needs room on the disk; of a file with a rollback journal it needs none,
             # so a full disk does not lock the sites out.
@@ -160,8 +186,9 @@ class Registry:
                 connection.execute("PRAGMA journal_mode = DELETE")
             with connection:
                 connection.execute("BEGIN IMMEDIATE")
-                _create(connection, path)
+                _create(connection, self._path)
 
+    @_with_room
     def invite(self, site: str, serial: str, expires: datetime, now: datetime) -> None:
         """Record an invitation: its certificate's serial and end. It replaces an earlier one that is still open."""
         with self._transaction() as connection:
@@ -172,6 +199,7 @@ class Registry:
                 (serial, site, _text(now), _text(expires)),
             )
 
+    @_with_room
     def redeem(self, serial: str, key_fingerprint: str, issue: Callable[[], Issued], now: datetime) -> bytes:
         """Turn the invitation `serial` into a site certificate (PEM), made by `issue` for that key; once.
 
@@ -200,16 +228,20 @@ class Registry:
             rows = connection.execute("SELECT serial, site, role, state, not_after, invitation FROM credentials")
             return Roll(
                 {
-                    serial: Credential(site, role, state, _time(not_after), invitation)
+                    serial: Credential(site, role, self._state(serial, state), _time(not_after), invitation)
                     for serial, site, role, state, not_after, invitation in rows
                 }
             )
 
+    def _state(self, serial: str, written: str) -> str:
+        return "revoked" if written == "valid" and serial in self._shut_out else written
+
     def mark(self) -> object:
         """Return what is another value after every change; cheap."""
         with disk(self._path, "read"), self._path.open("rb") as file:
-            return os.fstat(file.fileno()).st_ino, file.read(HEADER_BYTES)
+            return os.fstat(file.fileno()).st_ino, file.read(HEADER_BYTES), frozenset(self._shut_out)
 
+    @_with_room
     def revoke(self, site: str, now: datetime) -> int:
         """Revoke the certificate and the open invitation of `site`; return how many there were (0 to 2).
 
@@ -222,6 +254,12 @@ class Registry:
             return _close(connection, "revoked", now, site=site, role="enroll") + _close(
                 connection, "revoked", now, site=site, role="site"
             )
+
+    def shut_out(self, site: str) -> None:
+        """Refuse the site's present certificate from now on, until this process ends. Nothing is written."""
+        with self._connection() as connection:
+            rows = connection.execute("SELECT serial FROM credentials WHERE site = ? AND role = 'site'", (site,))
+            self._shut_out.update(serial for (serial,) in rows)
 
     def sites(self) -> list[SiteEntry]:
         """Return every site that was ever invited, by name."""

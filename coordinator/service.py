@@ -30,16 +30,16 @@ from fedcervix.errors import IdentityError, RemoteError, RunError
 from fedcervix.events import (
     Answer,
     ModelAdopted,
+    ModelUnusable,
     ScoreReported,
     SiteAttached,
     SiteFailed,
     SiteRefused,
     Task,
-    TaskKind,
     UpdateStored,
 )
 from fedcervix.log import logger
-from fedcervix.rounds import Instruction, Leave, instruction
+from fedcervix.rounds import Instruction, Leave, instruction, objection
 from fedcervix.wire import federation_pb2 as wire
 
 RECORD_LINE_CHARS_MIN = 150
@@ -152,6 +152,8 @@ class Service:
         if isinstance(report, codec.Progress):
             self._engine.heard(site, report)
         answer = self._take(report, site, at)
+        if answer is Answer.REFUSED and isinstance(report, UpdateStored | ScoreReported):
+            return codec.write_answer(answer, objection(self._engine.run, report))
         outcome = self._engine.run.outcome if isinstance(report, ModelAdopted) else None
         return codec.write_answer(answer, outcome.value if outcome and answer in KNOWN else "")
 
@@ -168,7 +170,7 @@ class Service:
                 return self._engine.submit(SiteRefused(site, reason, at)) if self._is_current(run) else Answer.STALE
             case UpdateStored():
                 return self._engine.take_update(report)
-            case ScoreReported() | ModelAdopted() | SiteFailed():
+            case ScoreReported() | ModelUnusable() | ModelAdopted() | SiteFailed():
                 return self._engine.submit(report)
 
     def _take_ready(self, ready: codec.Ready, site: str, at: float) -> Answer:
@@ -196,9 +198,7 @@ class Service:
         The answer does not depend on what other sites have sent (see fedcervix.blobs, rule 3).
         """
         self._check_size(size_bytes)
-        if not self._blobs.brought(digest, site) and self._task(site).kind not in (TaskKind.SEED, TaskKind.TRAIN):
-            raise RunError("no model is wanted from this site now", cause="the run has moved on")
-        return self._blobs.expect(digest, site, size_bytes=size_bytes)
+        return self._engine.expect(site, digest, size_bytes)
 
     def _check_size(self, size_bytes: int) -> None:
         layout = self._engine.run.layout
@@ -212,7 +212,7 @@ class Service:
         digest = codec.read_digest(call.headers.get(rpc.DIGEST_KEY, ""))
         offset, size_bytes = (_natural(call.headers.get(key, "")) for key in (rpc.OFFSET_KEY, rpc.SIZE_KEY))
         incoming = self._blobs.incoming(digest, call.site, offset=offset, size_bytes=size_bytes)
-        seen = Arriving(size_bytes)
+        seen = Arriving(size_bytes, await self.work.do(call.serial, self._engine.layout))
 
         def begin() -> bool:
             # Whoever pushes without having asked is held to the same.

@@ -59,7 +59,7 @@ class _Outside:
         return {site: replace(found.get(site, NOTHING), connections=lines.get(site, 0)) for site in sites}
 
     async def revoked(self, site: str) -> None:
-        await self._standing.look_anew()
+        await self._standing.shut_out(site)
         asyncio.get_running_loop().call_later(WORDS_S, self._cut, self._standing.roll.closed(site))
 
     def _cut(self, serials: list[str]) -> None:

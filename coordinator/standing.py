@@ -65,6 +65,11 @@ class Standing:
                 next_step="look at the system's log (dmesg | tail)",
             ) from error
 
+    async def shut_out(self, site: str) -> None:
+        """Refuse a site from now on, also where its revocation could not be written down. Raises StorageError."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._registry.shut_out, site)
+        await self.look_anew()
+
     async def look_anew(self) -> None:
         """Look at the file as it is now: a look that is under way may have begun before it was written."""
         await self.look()

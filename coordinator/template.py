@@ -39,6 +39,7 @@ REMARKS = {
     "run.terms.server_momentum": "csfssl only: share of the last step that is added to the average",
     "run.terms.ring_result": "ppfssl only",
     "run.terms.compression": "fewer bytes on the line",
+    "run.terms.step_max": "an update is refused that lies farther from its base than so many times the base's size",
     "run.terms.quorum": "sites that a round needs; left out: all (csfssl), any one (ppfssl)",
     "run.terms.lease_s": "a site without a sign of life for this long is silent",
     "run.terms.grace_s": "how long a round that has its quorum waits for silent sites",

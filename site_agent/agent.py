@@ -32,7 +32,7 @@ from fedcervix.errors import (
     StorageError,
     TwinError,
 )
-from fedcervix.events import Answer, ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
+from fedcervix.events import Answer, ModelAdopted, ModelUnusable, ScoreReported, Task, TaskKind, UpdateStored
 from fedcervix.pauses import SIGN_S, Pauses
 from fedcervix.plan import Plan
 from fedcervix.privacy import outward
@@ -391,8 +391,13 @@ class Agent:
             noted.begin(task)
 
     def _begin_answer(self, job: Job, result: session.Result) -> None:
-        """Write down that a task is answered, before anything of it leaves. Raises PolicyError, StorageError."""
+        """Write down that a task is answered, before anything of it leaves. Raises PolicyError, StorageError.
+
+        A site that could not train has given no model: in a ring it may be asked again, from the model before.
+        """
         task = result.task
+        if isinstance(result, ModelUnusable) and task.kind is TaskKind.TRAIN:
+            return
         with self._accounting:
             noted = asked.Asked(job.spool.folder)
             turn = noted.turns().get(asked.key(task))
@@ -550,9 +555,9 @@ class Agent:
             numbers = self._worker.do(task, job.plan, self._on_progress(task), job.cancelled)
             self._reporter.take_back()
             result = self._result(job, task, numbers)
-            if task.kind in (TaskKind.TRAIN, TaskKind.SCORE):
+            lines = numbers.get("said", [])
+            if isinstance(result, UpdateStored | ScoreReported) and task.kind is not TaskKind.SEED:
                 self._with_room(job, task, lambda: job.spool.note(str(task.kind), task.round, numbers))
-                lines = numbers.get("said", [])
         self._show("finished", {"task": task, "lines": lines})
         return lambda s: session.finished(s, result)
 
@@ -579,6 +584,8 @@ class Agent:
 
     def _result(self, job: Job, task: Task, numbers: dict[str, Any]) -> session.Result:
         """Return what a worker has done as the report it makes."""
+        if numbers.get("unusable"):
+            return ModelUnusable(self._site, task, int(outward(numbers)["steps"]), time.time())
         if task.kind is TaskKind.SCORE:
             return _score(self._site, task, numbers)
         folder, digest = job.spool.folder, numbers["digest"]

@@ -43,6 +43,14 @@ from site_agent.team import ALONE, Team, share, share_rows
 from site_agent.views import scoring_draws, training_draws, views
 
 
+class DivergedError(TrainingError):
+    """The loss is not a finite number; `steps` were taken before, since training began with these weights."""
+
+    def __init__(self, what: str, *, cause: str, next_step: str, steps: int) -> None:
+        super().__init__(what, cause=cause, next_step=next_step)
+        self.steps = steps
+
+
 @dataclass(frozen=True, slots=True)
 class Images:
     """Decoded images and whose they are."""
@@ -218,8 +226,8 @@ def train_epochs(
     With `one_site_batches` no mini-batch of pooled images mixes the sites.
     `step` is the step to take, of this encoder and optimiser, where it was made before; `at` is where a checkpoint
     had stood: training goes on from there, to the same weights and records (but for `seconds`), bit for bit.
-    Raises TrainingError if the loss is not finite, the memory is too small, or the images are too few or not of the
-    recipe's size.
+    Raises DivergedError if the loss is not finite, TrainingError if the memory is too small, or the images are too few
+    or not of the recipe's size.
     """
     _check_size(images, recipe)
     place(encoder, device)
@@ -311,7 +319,8 @@ class _Tally:
     def _report(self, read: Iterable[tuple[int, float]]) -> None:
         epoch, steps = self._begin.epoch, len(self._order)
         for number, loss in read:
-            _check_finite(loss, self._work.recipe, f"in epoch {epoch}, step {number}")
+            taken = sum(record.steps for record in self._begin.records) + number - 1
+            _check_finite(loss, self._work.recipe, f"in epoch {epoch}, step {number}", taken)
             self._loss_sum += loss
             images = len(self._order[number - 1])
             self._work.on_step(StepReport(epoch, number, steps, images, loss, self._loss_sum))
@@ -331,7 +340,7 @@ def validation_loss(
 
     Batch norm uses its running statistics. Augmentation is seeded per image and the shuffled order is one and the
     same for the whole run, with the training's N; a partial batch is kept and weighs by its N (section 4 of the
-    fidelity notes). Raises TrainingError if there are fewer than two images or the loss is not finite.
+    fidelity notes). Raises TrainingError if there are fewer than two images, DivergedError if the loss is not finite.
     """
     _check_size(images, recipe)
     place(encoder, device)
@@ -357,7 +366,7 @@ def validation_loss(
             scored += len(chosen)
             on_progress(scored, len(images))
     encoder.train(was_training)
-    _check_finite(loss_sum, recipe, "on the validation images")
+    _check_finite(loss_sum, recipe, "on the validation images", 0)
     return Score(loss_sum=loss_sum, count=len(images), gauges=gauges(_both_views(seen)))
 
 
@@ -399,10 +408,11 @@ def _check_size(images: Images, recipe: Recipe) -> None:
         )
 
 
-def _check_finite(loss: float, recipe: Recipe, where: str) -> None:
+def _check_finite(loss: float, recipe: Recipe, where: str, steps: int) -> None:
     if not math.isfinite(loss):
-        raise TrainingError(
+        raise DivergedError(
             f"the loss is {loss} {where}: training has diverged",
             cause=f"the learning rate {recipe.lr:g} is too high for these images, or the weights received were damaged",
             next_step="lower lr (a tenth is a good try) and start again",
+            steps=steps,
         )

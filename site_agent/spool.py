@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from fedcervix.errors import StorageError
-from fedcervix.events import ModelAdopted, ScoreReported, UpdateStored, event_from_json, event_to_json, task_from_dict
+from fedcervix.events import (
+    ModelAdopted,
+    ModelUnusable,
+    ScoreReported,
+    UpdateStored,
+    event_from_json,
+    event_to_json,
+    task_from_dict,
+)
 from fedcervix.files import write_whole
 from fedcervix.plan import Plan
 from fedcervix.session import Kept, Result
@@ -183,6 +191,6 @@ def _kept(text: str) -> Kept:
 
 def _result(text: str) -> Result:
     found = event_from_json(text)
-    if not isinstance(found, UpdateStored | ScoreReported | ModelAdopted):
+    if not isinstance(found, UpdateStored | ScoreReported | ModelUnusable | ModelAdopted):
         raise TypeError(f"{type(found).__name__} is no result")
     return found

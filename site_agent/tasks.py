@@ -18,13 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from fedcervix.blobs import BlobStore
+from fedcervix.errors import RemoteError
 from fedcervix.events import Task, TaskKind
+from fedcervix.moves import vet_step
 from fedcervix.plan import BatchNorm, Plan, Recipe
 from fedcervix.seeds import derive
+from fedcervix.weights import read_layout, vet, vet_values
 from site_agent import dataset, leak_guard
 from site_agent.collection import Collection, digest_of
 from site_agent.devices import Acceleration
-from site_agent.epochs import NEVER, Images, Position, StepReport, train_epochs, validation_loss
+from site_agent.epochs import NEVER, DivergedError, Images, Position, StepReport, train_epochs, validation_loss
 from site_agent.home import SiteHome
 from site_agent.model import (
     Encoder,
@@ -100,8 +103,24 @@ class Bench:
 
 
 def do(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
-    """Do a task; return its numbers (those of UpdateStored or ScoreReported), and what is said of them at the site."""
-    return _DO[task.kind](bench, task, plan)
+    """Do a task; return its numbers (those of UpdateStored or ScoreReported), and what is said of them at the site.
+
+    A model that gives no finite loss is a result as well, `unusable`: others may have made it, and what follows is
+    decided by what all sites find.
+    """
+    try:
+        return _DO[task.kind](bench, task, plan)
+    except DivergedError as error:
+        return {"unusable": True, "steps": error.steps, "said": unusable_lines(task, error.what, error.steps)}
+
+
+def unusable_lines(task: Task, what: str, steps: int) -> list[str]:
+    """Return what is said at the site of a model that it cannot use."""
+    begun = f" after {steps} steps" if task.kind is TaskKind.TRAIN else ""
+    return [
+        f"  cannot {task}{begun}: {what}",
+        "  the coordinator is told, and decides by what all sites find; there is nothing to do at this site",
+    ]
 
 
 def _seed(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
@@ -155,18 +174,33 @@ def _train(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
         )
         if not bench.team.leads:
             return {}
-        digest = _keep(bench, task, snapshot(learner.encoder))
+        digest, steps = _keep(bench, task, snapshot(learner.encoder)), sum(record.steps for record in records)
+        _check_fit(bench, task, plan, digest, steps)
         with_room(lambda: _keep_own(bench, task, plan, learner), bench.on_progress, threading.Event().wait)
     numbers = {
         "digest": digest,
         "images": len(images),
-        "steps": sum(record.steps for record in records),
+        "steps": steps,
         "loss": records[-1].loss,
         "seconds": time.monotonic() - started,
         "gauges": dataclasses.asdict(records[-1].gauges),
         "precision": recipe.precision,
     }
     return {**numbers, "said": round_lines(numbers, recipe)}
+
+
+def _check_fit(bench: Bench, task: Task, plan: Plan, digest: str, steps: int) -> None:
+    """Check a trained model as the coordinator will: a site is not refused for a model that it was given.
+
+    Raises DivergedError.
+    """
+    blobs = BlobStore(bench.home.blobs)
+    update, base = blobs.path(digest), blobs.path(task.base)
+    try:
+        vet(update, read_layout(base))
+        vet_step(update, base, plan.terms.step_max)
+    except RemoteError as error:
+        raise DivergedError(error.what, cause=error.cause, next_step=error.next_step, steps=steps) from error
 
 
 def _remember(bench: Bench, task: Task, plan: Plan) -> None:
@@ -261,9 +295,17 @@ def _score(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
         "count": score.count,
         "images": len(bench.images(recipe, "train")),
         "gauges": dataclasses.asdict(score.gauges),
-        "knn_auc": bench.probe(recipe)(encoder),
+        "knn_auc": _probed(bench.probe(recipe), encoder),
     }
     return {**numbers, "said": round_lines(numbers, recipe)}
+
+
+def _probed(probe: Probe, encoder: Encoder) -> float | None:
+    """Return the area under the curve of the nearest neighbours; None where features are not finite numbers."""
+    try:
+        return probe(encoder)
+    except ValueError:
+        return None
 
 
 _DO: dict[TaskKind, Callable[[Bench, Task, Plan], dict[str, Any]]] = {
@@ -277,8 +319,13 @@ _DO: dict[TaskKind, Callable[[Bench, Task, Plan], dict[str, Any]]] = {
 
 
 def _load(bench: Bench, task: Task, encoder: Encoder) -> None:
-    """Load the task's base model, with this site's own batch-norm values where the plan keeps them local."""
-    state = load_weights(BlobStore(bench.home.blobs).path(task.base))
+    """Load the task's base model, with this site's own batch-norm values where the plan keeps them local.
+
+    Raises RemoteError where it holds numbers that no model has: an honest coordinator sends none.
+    """
+    file = BlobStore(bench.home.blobs).path(task.base)
+    vet_values(file)
+    state = load_weights(file)
     apply_weights(encoder, state, what=f"the model of {task}")
     last = task.round - (task.kind is TaskKind.TRAIN)
     own = _own_latest(bench, task.run, last)

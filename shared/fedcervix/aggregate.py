@@ -38,7 +38,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,7 @@ from fedcervix.weights import (
     check_same,
     decode,
     encode,
+    kind,
     opened,
     read_at,
     read_layout,
@@ -61,23 +62,10 @@ from fedcervix.weights import (
     sound,
 )
 
-Kind = Literal["float", "counter", "running_mean", "running_var"]
-
-SUFFIX_KINDS: dict[str, Kind] = {
-    "num_batches_tracked": "counter",
-    "running_mean": "running_mean",
-    "running_var": "running_var",
-}
-
 BLOCK_ELEMENTS = 131_072
 ITEM_BYTES_MAX = max(dtype.itemsize for dtype in DTYPES.values())
 BEHIND_BYTES = BLOCK_ELEMENTS * ITEM_BYTES_MAX
 """of a buffer that is hashed and written behind the arithmetic: it holds any block"""
-
-
-def kind(name: str, dtype: str) -> Kind:
-    """Say how a tensor is averaged, from the last part of its name and its type (a key of `weights.DTYPES`)."""
-    return SUFFIX_KINDS.get(name.rpartition(".")[2], "float") if dtype in FLOATS else "counter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,11 +209,11 @@ def _moves(tensor: Tensor, batch_norm: BatchNorm, positions: dict[str, int]) -> 
 
 
 def _check(raw: memoryview, tensor: Tensor) -> None:
-    if not sound(raw, tensor.dtype):
+    if not sound(raw, tensor):
         raise RemoteError(
             f"the average of {tensor.name} is not finite",
-            cause="a site sent values near the largest number of their type: its training diverged",
-            next_step="see the sites' losses of this round; a lower learning rate usually helps",
+            cause="a site sent values near the largest number of their type",
+            next_step="see the sites' losses of this round",
         )
 
 

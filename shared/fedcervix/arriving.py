@@ -1,8 +1,8 @@
 """The values of a model, checked while it arrives: what the processor has in its cache is not read from the disk again.
 
 Only a shortcut to what `weights.vet` finds. `sound` is True if the whole file passed by and every number in it is
-finite; where anything is out of the ordinary (a damaged header, a transfer that goes on in the middle, a number cut in
-two by a message) it is False, and `vet` reads the file and says in words what is wrong.
+one that a model can have; where anything is out of the ordinary (a damaged header, a transfer that goes on in the
+middle, a number cut in two by a message) it is False, and `vet` reads the file and says in words what is wrong.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import struct
 
 from fedcervix import weights
 from fedcervix.errors import RemoteError
-from fedcervix.weights import DTYPES, PREFIX_BYTES, Tensor
-
-HEAD_BYTES_MAX = 2**20
-"""of a header that is waited for in memory: a ResNet-50's has 40 KB"""
+from fedcervix.weights import DTYPES, PREFIX_BYTES, Layout, Tensor
 
 
 class Arriving:
-    """Watches the chunks of one file go by, from its first byte on."""
+    """Watches the chunks of one file go by, from its first byte on.
 
-    def __init__(self, size_bytes: int) -> None:
+    `like`: the layout of the model that it should be; a header that is longer than that one allows is not parsed.
+    """
+
+    def __init__(self, size_bytes: int, like: Layout | None = None) -> None:
         self._size_bytes = size_bytes
+        self._head_bytes_max = PREFIX_BYTES + weights.header_bytes_max(like)
         self._at = 0
         """bytes that went by"""
         self._head: bytearray | None = bytearray()
@@ -48,7 +49,7 @@ class Arriving:
         if len(self._head) < PREFIX_BYTES:
             return True
         data_start = PREFIX_BYTES + struct.unpack_from("<Q", self._head)[0]
-        if data_start > HEAD_BYTES_MAX:
+        if data_start > self._head_bytes_max:
             return False
         if len(self._head) < data_start:
             return True
@@ -69,7 +70,7 @@ class Arriving:
             item_bytes = DTYPES[tensor.dtype].itemsize
             if (first - tensor.start) % item_bytes or (last - tensor.start) % item_bytes:
                 return False
-            if not weights.sound(values[first - start : last - start], tensor.dtype):
+            if not weights.sound(values[first - start : last - start], tensor):
                 return False
             if last < tensor.end:
                 break

@@ -7,7 +7,8 @@ Rules
    cut, an older one may not have noticed yet.
 3. A sender is told that a blob is here only where it brought it itself: to all others it is as if it were not. So no
    site finds out by its digest whether another one has sent a model. Of each sender the newest blob is remembered.
-4. Nobody takes a blob away but who is told what the run still needs: `put_away`.
+4. Nobody takes a blob away but who is told what the run still needs: `put_away`. What a sender has brought is forgotten
+   with `forget`; the blob stays until it is put away, because another sender may have brought it, too.
 """
 
 from __future__ import annotations
@@ -21,15 +22,14 @@ from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 
-from fedcervix.errors import RemoteError, StorageError
+from fedcervix.errors import FullDiskError, RemoteError
+from fedcervix.reserve import FREE_BYTES_MIN
 from fedcervix.storage import disk
 from fedcervix.weights import WriteAhead, sync
 
 CHUNK_BYTES = 1 << 19
 """read at once"""
 WHOLE = ".whole"
-FREE_BYTES_MIN = 64 * 2**20
-"""left free on the disk by incoming transfers, for the journal and the logs"""
 
 
 @dataclass(eq=False, slots=True)
@@ -80,6 +80,42 @@ class BlobStore:
             whole.parent.mkdir(exist_ok=True)
             whole.touch(mode=0o600)
 
+    def forget(self, sender: str, *, part: str = "", whole: Collection[str] = ()) -> None:
+        """Throw away what is on its way from a sender, and forget what it has brought. Raises StorageError.
+
+        But not the part of the digest `part`, nor that the sender has brought blobs of the digests `whole`.
+        """
+        for file in self._files_of(sender):
+            if file.stem not in (whole if file.suffix == WHOLE else (part,)):
+                with disk(file, "write"):
+                    file.unlink(missing_ok=True)
+
+    def senders(self) -> list[str]:
+        """Return those of whom something is remembered or on its way."""
+        return sorted(path.name for path in self._incoming.iterdir() if path.is_dir())
+
+    def brought_by_any(self) -> set[str]:
+        """Return the digests of the blobs that senders have brought and that are not forgotten."""
+        files = (file for sender in self.senders() for file in self._files_of(sender))
+        return {file.stem for file in files if file.suffix == WHOLE}
+
+    def unreported_bytes(self, sender: str, needed: Collection[str]) -> int:
+        """Return what a sender occupies with blobs that it has brought, and with parts, but for the blobs `needed`."""
+        parts = sum(_length(file) for file in self._files_of(sender) if file.suffix != WHOLE)
+        return parts + sum(
+            _length(self.path(file.stem))
+            for file in self._files_of(sender)
+            if file.suffix == WHOLE and file.stem not in needed
+        )
+
+    def occupied_bytes(self, digests: Collection[str]) -> int:
+        """Return what these blobs occupy, as far as they are here."""
+        return sum(_length(self.path(digest)) for digest in digests)
+
+    def _files_of(self, sender: str) -> list[Path]:
+        folder = self._incoming / sender
+        return list(folder.iterdir()) if folder.is_dir() else []
+
     def size_bytes(self, digest: str) -> int:
         """Return a blob's length. Raises FileNotFoundError."""
         return self.path(digest).stat().st_size
@@ -100,9 +136,7 @@ class BlobStore:
         part = self._part(digest, sender)
         with disk(part, "write"):
             part.parent.mkdir(exist_ok=True)
-        for other in part.parent.iterdir():
-            if other != part:
-                other.unlink(missing_ok=True)
+        self.forget(sender, part=digest)
         have_bytes = self.resume_at(digest, sender)
         if have_bytes >= size_bytes:  # this process was killed before it could verify what had arrived
             return size_bytes if self._settle(part, digest) else 0
@@ -128,7 +162,7 @@ class BlobStore:
             self.delete_away()
             free = shutil.disk_usage(self._folder).free
         if free < size_bytes - have_bytes + FREE_BYTES_MIN:
-            raise StorageError(
+            raise FullDiskError(
                 f"no room for a model of {size_bytes:,} bytes in {self._folder}: {free:,} bytes are free",
                 cause="the disk is (nearly) full",
                 next_step=f"free some space (df -h {self._folder}); the transfer then continues by itself",
@@ -268,7 +302,7 @@ class Incoming:
             os.fsync(self._out.fileno())
             self._out.close()
             self._out, self._closed = None, True
-            if self._have < self._size_bytes:
+            if self._have < self._size_bytes or not self._part.exists():  # nobody wants it any more: see `forget`
                 return False
             self._verify(self._part, self._digest, self._hasher)
             return True
@@ -280,6 +314,13 @@ class Incoming:
             if self._out is not None:
                 self._out.close()
                 self._out = None
+
+
+def _length(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _hash_into(hasher: hashlib._Hash, path: Path) -> None:

@@ -22,11 +22,14 @@ from fedcervix.economy import Packed
 from fedcervix.errors import RemoteError
 from fedcervix.events import (
     DIGEST,
+    FAILURE_STAGE_CHARS_MAX,
+    INCIDENT_CHARS_MAX,
     REASON_CHARS_MAX,
     RUN_NAME,
     Answer,
     Event,
     ModelAdopted,
+    ModelUnusable,
     ScoreReported,
     SiteFailed,
     Task,
@@ -227,7 +230,7 @@ def write_welcome(welcome: Welcome) -> wire.FromCoordinator:
 
 @_reads
 def read_from_coordinator(message: wire.FromCoordinator) -> Welcome | Instruction:
-    """Return what the coordinator says."""
+    """Return what the coordinator says. Raises ValueError."""
     match message.WhichOneof("what"):
         case "welcome":
             said = message.welcome
@@ -299,7 +302,7 @@ class Stopped:
 
 
 Sign = Here | Progress
-Report = Sign | Stopped | Ready | Refusal | UpdateStored | ScoreReported | ModelAdopted | SiteFailed
+Report = Sign | Stopped | Ready | Refusal | UpdateStored | ScoreReported | ModelUnusable | ModelAdopted | SiteFailed
 
 
 def write_report(report: Report, at: float) -> wire.FromSite:
@@ -317,12 +320,18 @@ def write_report(report: Report, at: float) -> wire.FromSite:
             return wire.FromSite(at=at, progress=_write_progress(report))
         case UpdateStored():
             return wire.FromSite(at=at, update=_write_update(report))
-        case ScoreReported():
-            return wire.FromSite(at=at, score=_write_score(report))
+        case ScoreReported() | ModelUnusable():
+            return _write_judgement(report, at)
         case ModelAdopted(_, task):
             return wire.FromSite(at=at, adopted=wire.Adopted(task=write_task(task)))
         case SiteFailed():
             return wire.FromSite(at=at, failure=_write_failure(report))
+
+
+def _write_judgement(report: ScoreReported | ModelUnusable, at: float) -> wire.FromSite:
+    if isinstance(report, ScoreReported):
+        return wire.FromSite(at=at, score=_write_score(report))
+    return wire.FromSite(at=at, unusable=wire.Unusable(task=write_task(report.task), steps=report.steps))
 
 
 def _write_progress(report: Progress) -> wire.Progress:
@@ -340,7 +349,7 @@ def _write_progress(report: Progress) -> wire.Progress:
 
 def _write_failure(report: SiteFailed) -> wire.Failure:
     return wire.Failure(
-        stage=report.stage[:REASON_CHARS_MAX],
+        stage=report.stage[:FAILURE_STAGE_CHARS_MAX],
         hint=report.hint[:REASON_CHARS_MAX],
         incident=report.incident,
         kind=report.kind[:KIND_CHARS_MAX],
@@ -425,6 +434,10 @@ def _read_score(message: wire.FromSite, site: str, at: float) -> ScoreReported:
     return ScoreReported(site, _task(said.task), said.loss_sum, said.count, said.images, gauges, at)
 
 
+def _read_unusable(message: wire.FromSite, site: str, at: float) -> ModelUnusable:
+    return ModelUnusable(site, _task(message.unusable.task), message.unusable.steps, at)
+
+
 def _read_adopted(message: wire.FromSite, site: str, at: float) -> ModelAdopted:
     return ModelAdopted(site, _task(message.adopted.task), at)
 
@@ -432,7 +445,9 @@ def _read_adopted(message: wire.FromSite, site: str, at: float) -> ModelAdopted:
 def _read_failure(message: wire.FromSite, site: str, at: float) -> SiteFailed:
     said = message.failure
     kind = _text(said.kind, KIND_CHARS_MAX, "kind")
-    return SiteFailed(site, said.stage, said.hint, said.incident, at, kind, said.goes_on)
+    stage = _text(said.stage, REASON_CHARS_MAX, "stage")[:FAILURE_STAGE_CHARS_MAX]  # earlier versions send more
+    incident = _text(said.incident, INCIDENT_CHARS_MAX, "incident")
+    return SiteFailed(site, stage, said.hint, incident, at, kind, said.goes_on)
 
 
 _READ: dict[str, Callable[[wire.FromSite, str, float], Report]] = {
@@ -443,6 +458,7 @@ _READ: dict[str, Callable[[wire.FromSite, str, float], Report]] = {
     "progress": _read_progress,
     "update": _read_update,
     "score": _read_score,
+    "unusable": _read_unusable,
     "adopted": _read_adopted,
     "failure": _read_failure,
 }

@@ -70,7 +70,9 @@ def _has_held(run: Run, site: str, model: str) -> bool:
 
 def _held_in(round_: Round, site: str) -> set[str]:
     """Return the models that a site is known to have held in a round: what it trained, made or scored."""
-    made = {digest for u in round_.contributions if u.site == site for digest in (u.task.base, u.digest)}
+    made = {
+        digest for u in (*round_.contributions, *round_.dropped) if u.site == site for digest in (u.task.base, u.digest)
+    }
     return made | ({round_.candidate} if round_.scored(site) else set())
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from fedcervix.plan import SITE_NAME, canonical_json, check
+from fedcervix.plan import SITE_NAME, check
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 """SHA-256 in lower-case hexadecimal: the name of a blob."""
@@ -29,6 +29,13 @@ RUN_OF_COORDINATOR = re.compile(r"[0-9]{8}-[0-9]{6}-(?:csfssl|ppfssl)-[0-9a-f]{8
 ROUND_MAX = 1_000_000
 GAUGES_MAX = 32
 REASON_CHARS_MAX = 600
+FAILURE_STAGE_CHARS_MAX = 120
+"""of what a site was doing when it failed"""
+INCIDENT_CHARS_MAX = 40
+
+RULES = 1
+"""of acceptance, by which `fedcervix.rounds` judges what a site reports. 0: those of journals that name none. A journal
+gives the same state again only by the rules under which it was written"""
 
 
 class TaskKind(StrEnum):
@@ -153,10 +160,14 @@ class UpdateStored:
     at: float
     packed: str = ""
     """digest of the packed form in which the model travelled; empty where it travelled itself"""
+    step: float = 0.0
+    """how far the model lies from its base, as the coordinator has measured it (see `fedcervix.moves`)"""
+    rules: int = RULES
 
     def __post_init__(self) -> None:
         check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {self.digest!r}")
         _check_optional(self.packed)
+        _check_measure("step", self.step)
         check(self.task.kind in (TaskKind.SEED, TaskKind.TRAIN), f"{self.task.kind} makes no model")
         check(0 <= self.images <= 2**40, f"images is 0 to 2^40; found {self.images}")
         check(self.images > 0 or self.task.kind == TaskKind.SEED, "an update counts at least one image")
@@ -176,11 +187,22 @@ class AggregateStored:
     """digest of the average's packed form; empty where the average itself travels"""
     residual: str = ""
     """digest of what was rounded away, which is added to the next average"""
+    attempt: int = 0
+    """which average of the round this is: it is made again where an update is left out"""
 
     def __post_init__(self) -> None:
         check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {self.digest!r}")
         _check_optional(self.packed)
         _check_optional(self.residual)
+
+
+@dataclass(frozen=True, slots=True)
+class AverageUnusable:
+    """The round's updates have no average that a model could hold: a number in it is not finite."""
+
+    round: int
+    attempt: int
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +219,7 @@ class ScoreReported:
     gauges: tuple[tuple[str, float], ...]
     """collapse gauges, sorted by name (see site_agent.gauges)"""
     at: float
+    rules: int = RULES
 
     def __post_init__(self) -> None:
         check(self.task.kind == TaskKind.SCORE, f"{self.task.kind} gives no score")
@@ -211,6 +234,21 @@ class ScoreReported:
     def loss(self) -> float:
         """Mean loss per validation image."""
         return self.loss_sum / self.count
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUnusable:
+    """A site has no finite loss from the model that it was asked to train from, or to score."""
+
+    site: str
+    task: Task
+    steps: int
+    """that training took before; 0: the model gives no finite loss as it is"""
+    at: float
+
+    def __post_init__(self) -> None:
+        check(self.task.kind in (TaskKind.TRAIN, TaskKind.SCORE), f"{self.task.kind} gives no loss")
+        check(0 <= self.steps <= 2**40, f"steps is 0 to 2^40; found {self.steps}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +286,9 @@ Event = (
     | SiteFailed
     | UpdateStored
     | AggregateStored
+    | AverageUnusable
     | ScoreReported
+    | ModelUnusable
     | ModelAdopted
     | RunAborted
     | Tick
@@ -264,7 +304,9 @@ EVENTS: Mapping[str, type[Event]] = {
         SiteFailed,
         UpdateStored,
         AggregateStored,
+        AverageUnusable,
         ScoreReported,
+        ModelUnusable,
         ModelAdopted,
         RunAborted,
         Tick,
@@ -292,9 +334,15 @@ def task_from_dict(raw: Mapping[str, Any]) -> Task:
 
 
 def event_to_json(event: Event) -> str:
-    """Return the journal's text of an event. Raises ValueError where `event_from_json` could not read it back."""
+    """Return the journal's text of an event. Raises ValueError where `event_from_json` could not read it back.
+
+    A character takes at most 4 bytes in it. (As an escape it would take up to 12.) Half a surrogate pair, which UTF-8
+    does not have, stands there as its escape.
+    """
     check_event(event)
-    return canonical_json({"event": type(event).__name__, **dataclasses.asdict(event)})
+    raw = {"event": type(event).__name__, **dataclasses.asdict(event)}
+    text = json.dumps(raw, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def event_from_json(text: str) -> Event:
@@ -302,6 +350,8 @@ def event_from_json(text: str) -> Event:
     try:
         raw = json.loads(text)
         kind = EVENTS[raw.pop("event")]
+        if "rules" in _FIELDS[kind]:
+            raw.setdefault("rules", 0)
         if "task" in raw:
             raw["task"] = task_from_dict(raw["task"])
         if "gauges" in raw:

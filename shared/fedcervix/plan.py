@@ -203,6 +203,9 @@ class Terms:
     compression: Compression = "none"
     """of the models that travel: `bfloat16` halves the bytes, `int8` quarters them; a model is rounded where it is
     made, and arrives as it was made"""
+    step_max: float = 100.0
+    """how far an update may lie from the model that it was trained from, relative to that model's size: weights and
+    biases, running means, and running variances, each together (see `fedcervix.moves`)"""
     quorum: int | None = None
     """sites that a round cannot do without. None: all that are not revoked (csfssl), any one (ppfssl, whose ring passes
     over a site that is away); a run never begins without all of them unless this is set"""
@@ -223,6 +226,7 @@ class Terms:
         )
         check(self.patience_rounds >= 1, f"patience_rounds is 1 or more; found {self.patience_rounds}")
         check(0 <= self.server_momentum < 1, f"server_momentum is 0 to below 1; found {self.server_momentum}")
+        check(0 < self.step_max <= 1e36, f"step_max is above 0, at most 1e36; found {self.step_max}")
         check(self.quorum is None or self.quorum >= 1, f"quorum is 1 or more; found {self.quorum}")
         check(self.lease_s >= LEASE_S_MIN, f"lease_s is {LEASE_S_MIN:g} or more; found {self.lease_s}")
         check(self.grace_s >= 0, f"grace_s is 0 or more; found {self.grace_s}")

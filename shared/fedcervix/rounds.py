@@ -21,11 +21,23 @@ hop is a lease, so a site that falls silent is passed over, and comes in again i
 A site whose certificate was revoked is gone for good: the run goes on with the others.
 
 A site that does not contribute to a round is written down with the reason. A run with such a line ends DEGRADED.
+
+A model that gives no finite loss ends its round by rule, and no site's agent. The sites' answers decide: it counts as
+unusable when at least half of those that answered say so. With two sites one is then enough, which the other cannot
+prevent; a site that lies can cost others their place in rounds, and the ledger names it as the one who said so.
+    scored, unusable       the average is made again without the update with the largest step, is scored again, and so
+                           on; the update whose absence helps does not count. In a ring the newest hop is left out,
+                           then the one before it: later hops are built on earlier ones
+    trained, unusable      in a ring the newest hop is left out, and its holder is asked again. Else the model that the
+                           round began with is given up, for the one before it
+    neither helps          nobody counts in the round (it is *barren*), and the run goes on from the last good model
+An update of a site whose certificate is revoked is taken out of the round in progress in the same way.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -34,8 +46,10 @@ from typing import Any, TypeVar
 from fedcervix.events import (
     AggregateStored,
     Answer,
+    AverageUnusable,
     Event,
     ModelAdopted,
+    ModelUnusable,
     RunAborted,
     ScoreReported,
     SiteAttached,
@@ -100,6 +114,10 @@ class Missing:
 
     site: str
     reason: str
+    answered: bool = False
+    """it did what it was asked: that it does not count is not for want of an answer"""
+    alarm: bool = False
+    """with its update the model could not be used"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +137,18 @@ class Round:
     """digest of what the coordinator rounded away from the candidate"""
     scores: tuple[ScoreReported, ...] = ()
     ended_at: float = 0.0
+    dropped: tuple[UpdateStored, ...] = ()
+    """updates that were accepted and do not count"""
+    unusable: tuple[ModelUnusable, ...] = ()
+    """what the sites say that cannot use the base (while training), or the candidate"""
+    attempt: int = 0
+    """how often it was decided anew which updates count"""
+    suspect: str = ""
+    """the site without whose update the candidate was made, to see whether that one can be used"""
+    tried: tuple[str, ...] = ()
+    """the sites without whose update the candidate could not be used either"""
+    notes: tuple[str, ...] = ()
+    """what else is to be known of the round, in words"""
 
     def has(self, site: str) -> bool:
         """Say whether the site has contributed."""
@@ -131,6 +161,20 @@ class Round:
     def scored(self, site: str) -> bool:
         """Say whether the site has scored the round's model."""
         return any(score.site == site for score in self.scores)
+
+    def judged(self, site: str) -> bool:
+        """Say whether the site has scored the round's model, or has said that it cannot be used."""
+        return self.scored(site) or any(said.site == site for said in self.unusable)
+
+    @property
+    def barren(self) -> bool:
+        """Say whether the round has ended, and nobody counts in it."""
+        return bool(self.ended_at) and not self.contributions
+
+    @property
+    def models(self) -> frozenset[str]:
+        """The models that the round began with, was given, and came to."""
+        return frozenset([self.base, self.candidate, *(update.digest for update in self.contributions)]) - {""}
 
     @property
     def closed_to(self) -> frozenset[str]:
@@ -163,12 +207,16 @@ class Run:
     """digest of the first model: every update must have its names, shapes and types"""
     packed: str = ""
     """digest of the first model's packed form, where it was made by a site and has one"""
+    seeded_by: str = ""
+    """the site that made the first model; empty where it was given"""
     rounds: tuple[Round, ...] = ()
     best_round: int = 0
     adopted: tuple[str, ...] = ()
     failures: tuple[SiteFailed, ...] = ()
     mended: tuple[Mended, ...] = ()
     """of `failures`, those after which the site came back"""
+    earlier: tuple[frozenset[str], ...] = dataclasses.field(default=(), repr=False, compare=False)
+    """the models of all rounds before this one, in a few large sets: see `_with`"""
     outcome: Outcome | None = None
     reason: str = ""
 
@@ -193,6 +241,10 @@ class Run:
 
 
 FAILURES_KEPT_MAX = 100
+TRIES_MAX = 5
+"""updates that are left out, one after the other, of a model that cannot be used"""
+BARREN_MAX = 3
+"""rounds in a row in which nobody counts, before the run is aborted"""
 
 
 def begin(run: str, plan: Plan, *, base: str, at: float) -> Run:
@@ -249,7 +301,7 @@ def _attached(run: Run, event: SiteAttached) -> tuple[Run, Answer]:
         for failure in run.failures
         if failure.site == event.site and not failure.goes_on and (failure.site, failure.incident) not in known
     )
-    return replace(run, mended=(*run.mended, *fresh)[-FAILURES_KEPT_MAX:]), answer
+    return replace(run, mended=(*run.mended, *fresh)), answer
 
 
 def _failed(run: Run, event: SiteFailed) -> tuple[Run, Answer]:
@@ -261,8 +313,21 @@ def _failed(run: Run, event: SiteFailed) -> tuple[Run, Answer]:
     else:
         run, answer = _presence(Presence.FAILED, lambda e: f"{e.stage}: {e.hint} ({e.incident})")(run, event)
     if answer is Answer.ACCEPTED:
-        run = replace(run, failures=(*run.failures, event)[-FAILURES_KEPT_MAX:])
+        failures = _newest_failures((*run.failures, event))
+        kept = {(failure.site, failure.incident) for failure in failures}
+        mended = tuple(mended for mended in run.mended if (mended.site, mended.incident) in kept)
+        run = replace(run, failures=failures, mended=mended)
     return run, answer
+
+
+def _newest_failures(failures: tuple[SiteFailed, ...]) -> tuple[SiteFailed, ...]:
+    """Leave out one where there are too many: the oldest of the site that has most, so no site hides the others'."""
+    if len(failures) <= FAILURES_KEPT_MAX:
+        return failures
+    counts = Counter(failure.site for failure in failures)
+    most = max(counts.values())
+    oldest = next(number for number, failure in enumerate(failures) if counts[failure.site] == most)
+    return failures[:oldest] + failures[oldest + 1 :]
 
 
 def _update(run: Run, event: UpdateStored) -> tuple[Run, Answer]:
@@ -278,14 +343,53 @@ def _update(run: Run, event: UpdateStored) -> tuple[Run, Answer]:
     if event.task.round == 0:
         return run, Answer.STALE
     round_ = run.rounds[event.task.round - 1]
-    for earlier in round_.contributions:
+    for earlier in (*round_.contributions, *round_.dropped):
         if earlier.site == event.site:
             return run, Answer.DUPLICATE if earlier.digest == event.digest else Answer.STALE
     if instruction(run, event.site) != event.task:
         return run, Answer.STALE
+    if objection(run, event):
+        return run, Answer.REFUSED
     contributions = _in_roster_order(run.plan, (*round_.contributions, event))
     model = event.digest if run.plan.mode == "ppfssl" else run.model
     return _with_round(replace(run, model=model), contributions=contributions), Answer.ACCEPTED
+
+
+COPIED = "{}. No training leaves every number as it was: look whether a step was made, and at the learning rate"
+NEGATIVE_LOSS = "a loss of {:.3g} an image, but nt-xent is never negative"
+NEGATIVE_LOSS_MAX = 0.1
+"""of nt-xent: what rounding may make of a loss that is 0"""
+
+
+def objection(run: Run, event: Event) -> str:
+    """Say in words why a report that was asked for does not count; empty where it does.
+
+    An update that is a model of this run already was not trained. That is seen by the digest: whoever changes one
+    number is not found out.
+    """
+    if not isinstance(event, UpdateStored | ScoreReported) or event.rules < 1:
+        return ""
+    if event.site not in run.plan.sites or instruction(run, event.site) != event.task:
+        return ""
+    copied = _copied(run, event) if event.task.kind == TaskKind.TRAIN and isinstance(event, UpdateStored) else ""
+    return COPIED.format(copied) if copied else _loss_objection(run, event.loss)
+
+
+def _copied(run: Run, update: UpdateStored) -> str:
+    """Say which model of this run an update is; empty where it is a new one."""
+    if update.digest == update.task.base:
+        return "this is the model that the site was given"
+    if any(update.digest == other.digest for other in run.current.contributions):
+        return "this is the model that another site has sent in this round"
+    if update.digest == run.layout or any(update.digest in some for some in (*run.earlier, run.current.models)):
+        return "this is an earlier model of this run"
+    return ""
+
+
+def _loss_objection(run: Run, loss: float) -> str:
+    """Nt-xent is minus the logarithm of a share; dcl may be negative (see fedcervix.plan)."""
+    negative = run.plan.recipe.loss == "nt-xent" and loss < -NEGATIVE_LOSS_MAX
+    return NEGATIVE_LOSS.format(loss) if negative else ""
 
 
 def _seeded(run: Run, event: UpdateStored) -> tuple[Run, Answer]:
@@ -293,15 +397,29 @@ def _seeded(run: Run, event: UpdateStored) -> tuple[Run, Answer]:
         return run, Answer.DUPLICATE if event.digest == run.layout else Answer.STALE
     if instruction(run, event.site) != event.task:
         return run, Answer.STALE
-    return replace(run, model=event.digest, layout=event.digest, packed=event.packed), Answer.ACCEPTED
+    first = replace(run, model=event.digest, layout=event.digest, packed=event.packed, seeded_by=event.site)
+    return first, Answer.ACCEPTED
 
 
 def _aggregated(run: Run, event: AggregateStored) -> tuple[Run, Answer]:
-    if run.phase is not Phase.AGGREGATING or event.round != run.current.number:
+    if not _is_wanted(run, event):
         return run, Answer.STALE
     model = event.digest if run.plan.mode == "csfssl" else run.model
     rounded = {"candidate": event.digest, "packed": event.packed, "residual": event.residual}
     return _with_round(replace(run, model=model), **rounded), Answer.ACCEPTED
+
+
+def _average_unusable(run: Run, event: AverageUnusable) -> tuple[Run, Answer]:
+    if not _is_wanted(run, event):
+        return run, Answer.STALE
+    return _leave_out(run, event.at, "the average is not finite"), Answer.ACCEPTED
+
+
+def _is_wanted(run: Run, average: AggregateStored | AverageUnusable) -> bool:
+    """Say whether an average is of the updates that count now: meanwhile one of them may have been taken out."""
+    if run.phase is not Phase.AGGREGATING:
+        return False
+    return (average.round, average.attempt) == (run.current.number, run.current.attempt)
 
 
 def _scored(run: Run, event: ScoreReported) -> tuple[Run, Answer]:
@@ -311,12 +429,48 @@ def _scored(run: Run, event: ScoreReported) -> tuple[Run, Answer]:
         return run, Answer.STALE
     if not 1 <= event.task.round <= len(run.rounds):
         return run, Answer.REFUSED
-    if run.rounds[event.task.round - 1].scored(event.site):
+    known = run.rounds[event.task.round - 1].scores
+    if any((score.site, score.task) == (event.site, event.task) for score in known):
         return run, Answer.DUPLICATE
     if instruction(run, event.site) != event.task:
         return run, Answer.STALE
+    if objection(run, event):
+        return run, Answer.REFUSED
     scores = _in_roster_order(run.plan, (*run.current.scores, event))
     return _with_round(run, scores=scores), Answer.ACCEPTED
+
+
+def _unusable(run: Run, event: ModelUnusable) -> tuple[Run, Answer]:
+    """A site cannot use the model that it was given. It has answered; what follows, the sites' answers decide."""
+    if event.site not in run.plan.sites:
+        return run, Answer.REFUSED
+    if event.task.run != run.run:
+        return run, Answer.STALE
+    if not 1 <= event.task.round <= len(run.rounds):
+        return run, Answer.REFUSED
+    known = run.rounds[event.task.round - 1].unusable
+    if any((said.site, said.task) == (event.site, event.task) for said in known):
+        return run, Answer.DUPLICATE
+    if instruction(run, event.site) != event.task:
+        return run, Answer.STALE
+    run = _with_round(run, unusable=_in_roster_order(run.plan, (*run.current.unusable, event)))
+    return (run if event.task.kind == TaskKind.SCORE else _not_trained(run, event)), Answer.ACCEPTED
+
+
+def _not_trained(run: Run, event: ModelUnusable) -> Run:
+    """In a ring the holder's word costs the newest hop, and it is asked again; else it does not count itself."""
+    if _in_ring(run) and run.current.contributions:
+        return _newest_left_out(run, f"so {event.site}")
+    why = f"it has no finite loss from the model that it was to train from (after {event.steps} steps)"
+    return _with_round(run, missing=(*run.current.missing, Missing(event.site, why, answered=True)))
+
+
+def _revoked(run: Run, event: SiteRevoked) -> tuple[Run, Answer]:
+    """What the site did for the round in progress does not count any more."""
+    run, answer = _presence(Presence.REVOKED, lambda _: REVOKED)(run, event)
+    if answer is Answer.ACCEPTED and run.phase in (Phase.TRAINING, Phase.AGGREGATING, Phase.SCORING):
+        run = _withdrawn(run, event.site, event.at)
+    return run, answer
 
 
 def _adopted(run: Run, event: ModelAdopted) -> tuple[Run, Answer]:
@@ -343,11 +497,13 @@ _RECORD: Mapping[type, Callable[[Run, Any], tuple[Run, Answer]]] = {
     SiteAttached: _attached,
     SiteSilent: _presence(Presence.SILENT, lambda event: event.reason or "no sign of life"),
     SiteRefused: _presence(Presence.REFUSED, lambda event: event.reason),
-    SiteRevoked: _presence(Presence.REVOKED, lambda _: "revoked by the operator"),
+    SiteRevoked: _revoked,
     SiteFailed: _failed,
     UpdateStored: _update,
     AggregateStored: _aggregated,
+    AverageUnusable: _average_unusable,
     ScoreReported: _scored,
+    ModelUnusable: _unusable,
     ModelAdopted: _adopted,
     RunAborted: _aborted,
     Tick: _ticked,
@@ -358,7 +514,7 @@ def _with_round(run: Run, **changes: Any) -> Run:
     return replace(run, rounds=(*run.rounds[:-1], replace(run.current, **changes)))
 
 
-Report = TypeVar("Report", UpdateStored, ScoreReported)
+Report = TypeVar("Report", UpdateStored, ScoreReported, ModelUnusable)
 
 
 def _in_roster_order(plan: Plan, reports: tuple[Report, ...]) -> tuple[Report, ...]:
@@ -413,8 +569,7 @@ def _open(run: Run) -> tuple[Site, ...]:
     if run.phase is Phase.TRAINING:
         return _untrained(run)[:1] if run.plan.mode == "ppfssl" else _untrained(run)
     if run.phase is Phase.SCORING:
-        scorers = frozenset([score.site for score in run.current.scores])
-        return tuple([site for site in run.sites if site.name not in scorers])
+        return tuple([site for site in run.sites if not run.current.judged(site.name)])
     return tuple(site for site in run.sites if site.name not in run.adopted)
 
 
@@ -432,7 +587,7 @@ def _needed(run: Run, gone: int = 0) -> int:
 def _vote(run: Run, open_: tuple[Site, ...]) -> Quorum:
     """Has the phase its quorum? In the ring, the sites behind the holder may still answer."""
     if run.phase is Phase.TRAINING:
-        answered, open_ = frozenset([update.site for update in run.current.contributions]), _untrained(run)
+        answered, open_ = _trainers(run.current), _untrained(run)
     elif run.phase is Phase.SEEDING:
         answered = frozenset()
     else:
@@ -442,6 +597,12 @@ def _vote(run: Run, open_: tuple[Site, ...]) -> Quorum:
     may_come = len(_names_of(open_) - revoked)
     needed = 1 if run.phase is Phase.SEEDING else _needed(run, len(revoked - answered))
     return quorum(needed=needed, answered=len(answered), open_=may_come)
+
+
+def _trainers(round_: Round) -> frozenset[str]:
+    """The sites that did what they were asked, whether their updates count or not."""
+    answered = [missing.site for missing in round_.missing if missing.answered]
+    return frozenset([*answered, *(update.site for update in round_.contributions)])
 
 
 def _names_of(sites: tuple[Site, ...]) -> frozenset[str]:
@@ -539,7 +700,15 @@ def _seeding(run: Run, at: float) -> Run:
 
 def _next_round(run: Run, at: float) -> Run:
     round_ = Round(number=len(run.rounds) + 1, base=run.model, begun_at=at)
-    return _enter(replace(run, rounds=(*run.rounds, round_)), Phase.TRAINING, at)
+    earlier = _with(run.earlier, run.current.models) if run.rounds else ()
+    return _enter(replace(run, rounds=(*run.rounds, round_), earlier=earlier), Phase.TRAINING, at)
+
+
+def _with(sets: tuple[frozenset[str], ...], more: frozenset[str]) -> tuple[frozenset[str], ...]:
+    """Add models to sets of models. Each set is larger than the next: of a thousand rounds there are ten."""
+    while sets and len(sets[-1]) <= len(more):
+        sets, more = sets[:-1], sets[-1] | more
+    return (*sets, more)
 
 
 def _trained(run: Run, at: float, missing: tuple[Site, ...]) -> Run:
@@ -549,6 +718,16 @@ def _trained(run: Run, at: float, missing: tuple[Site, ...]) -> Run:
             Missing(site.name, site.presence + (f": {site.reason}" if site.reason else "")) for site in missing
         )
         return _with_round(run, missing=(*run.current.missing, *away))
+    if _base_is_unusable(run):
+        return _fall_back(run, at)
+    if len(run.current.contributions) < _updates_needed(run):
+        return _barren(run, at, "too few updates are left to count")
+    return _made(run, at)
+
+
+def _made(run: Run, at: float) -> Run:
+    """Let the model that follows from the round's updates be made and scored."""
+    run = _with_round(run, unusable=())
     if run.plan.mode == "ppfssl" and run.plan.terms.ring_result == "last":
         return _enter(_with_round(run, candidate=run.model), Phase.SCORING, at)
     return _enter(run, Phase.AGGREGATING, at)
@@ -559,18 +738,27 @@ def _aggregating(run: Run, at: float) -> Run:
 
 
 def _round_ended(run: Run, at: float, _missing: tuple[Site, ...]) -> Run:
+    if _are_half(run.current.unusable, len(run.current.scores)):
+        return _leave_out(run, at, _so(run.current.unusable))
     run = _with_round(run, ended_at=at)
     if improves(run):
         run = replace(run, best_round=run.current.number)
+    return _go_on(run, at)
+
+
+def _go_on(run: Run, at: float) -> Run:
+    """Begin the next round, or end the run."""
     if run.current.number >= run.plan.rounds_max:
         return _publish(run, at, f"all {run.plan.rounds_max} rounds done")
     idle = run.current.number - run.best_round
-    if idle >= run.plan.terms.patience_rounds:
+    if run.best_round and idle >= run.plan.terms.patience_rounds:
         return _publish(run, at, f"no lower validation loss in {idle} rounds")
     return _next_round(run, at)
 
 
 def _publish(run: Run, at: float, reason: str) -> Run:
+    if not run.best_round:
+        return _abort(run, f"{reason}, and none gave a model that can be used", at)
     outcome = Outcome.DEGRADED if any(round_.missing for round_ in run.rounds) else Outcome.OK
     return replace(_enter(run, Phase.PUBLISHING, at), outcome=outcome, reason=reason)
 
@@ -593,7 +781,224 @@ _ADVANCE: Mapping[Phase, Callable[[Run, float], Run]] = {
 }
 
 
+# --- a model that cannot be used ----------------------------------------------------------------------------------
+
+REVOKED = "revoked by the operator"
+NOBODY = "nobody counts in this round"
+NAMES_SHOWN = 3
+
+
+def _are_half(unusable: tuple[ModelUnusable, ...], others: int) -> bool:
+    """Say whether at least half of those that answered say so."""
+    return bool(unusable) and len(unusable) >= others
+
+
+def _so(unusable: tuple[ModelUnusable, ...]) -> str:
+    """Return who says so."""
+    names = list(dict.fromkeys(said.site for said in unusable))
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return f"so {', '.join(names[:NAMES_SHOWN])}{more}"
+
+
+def _updates_needed(run: Run) -> int:
+    return run.plan.terms.quorum or 1
+
+
+def _base_is_unusable(run: Run) -> bool:
+    """Say whether the model that the round began with is to be given up. In a ring one update shows that it is not."""
+    round_ = run.current
+    if run.plan.mode == "ppfssl":
+        made = (*round_.contributions, *round_.dropped)
+        return bool(round_.unusable) and all(update.task.base != round_.base for update in made)
+    return _are_half(round_.unusable, len(round_.contributions))
+
+
+def _fall_back(run: Run, at: float) -> Run:
+    """Go back to the model before the one that the round began with."""
+    model = fallback(run)
+    first = "" if len({round_.base for round_ in run.rounds}) > 1 else _first_model(run)
+    note = f"the model that the round began with{first} gives no finite loss in training ({_so(run.current.unusable)})"
+    if not model:
+        return _abort(run, f"{note}, and there is no other one to go back to", at)
+    return _barren(run, at, note, model)
+
+
+def _first_model(run: Run) -> str:
+    return f" (the first one, {f'made by {run.seeded_by}' if run.seeded_by else 'given by the operator'})"
+
+
+def fallback(run: Run) -> str:
+    """Return the model that the run goes back to if nobody can train from the present round's; empty: there is none.
+
+    It is the base of the last round that began with another one, if an update of that round counted.
+    """
+    for round_ in reversed(run.rounds[:-1]):
+        if round_.base != run.current.base:
+            return round_.base if round_.contributions else ""
+    return ""
+
+
+def _barren(run: Run, at: float, note: str, model: str = "") -> Run:
+    """End a round in which nobody counts; the run goes on from `model`, or else from where the round began.
+
+    Where the round before had begun there as well, and was barren, the run goes on from the model before that one.
+    """
+    round_ = run.current
+    stuck = len(run.rounds) > 1 and run.rounds[-2].barren and run.rounds[-2].base == round_.base
+    model = model or (fallback(run) if stuck else "") or round_.base
+    run = _disqualified(run, good=model)
+    others = tuple(Missing(update.site, NOBODY, answered=True) for update in round_.contributions)
+    dropped = _in_roster_order(run.plan, (*round_.dropped, *round_.contributions))
+    run = replace(_counting(run, (), dropped, (*round_.missing, *others)), model=model)
+    residual = run.rounds[-2].residual if len(run.rounds) > 1 else ""
+    run = _with_round(run, candidate=model, residual=residual, notes=(*round_.notes, note), ended_at=at)
+    if len(run.rounds) >= BARREN_MAX and all(earlier.barren for earlier in run.rounds[-BARREN_MAX:]):
+        return _abort(run, f"nobody has counted in {BARREN_MAX} rounds in a row. In the last one: {note}", at)
+    return _go_on(run, at)
+
+
+def _disqualified(run: Run, *, good: str) -> Run:
+    """Let the model that is given up be no more the best one."""
+    if good == run.current.base or not run.best_round or run.best.candidate != run.current.base:
+        return run
+    scored = [round_.number for round_ in run.rounds[:-1] if round_.scores and round_.candidate == good]
+    return replace(run, best_round=max(scored, default=0))
+
+
+def _counting(
+    run: Run, counted: tuple[UpdateStored, ...], dropped: tuple[UpdateStored, ...], missing: tuple[Missing, ...]
+) -> Run:
+    """Let the round count these updates and no others: its model follows from them, and is not made or scored yet."""
+    hops = run.plan.mode == "ppfssl" and counted
+    run = replace(run, model=counted[-1].digest if hops else run.current.base)
+    attempt = run.current.attempt + 1
+    run = _with_round(run, contributions=counted, dropped=dropped, missing=missing, attempt=attempt)
+    return _with_round(run, candidate="", packed="", residual="", scores=())
+
+
+def _without(run: Run, update: UpdateStored, missing: Missing) -> Run:
+    """Take one update out of those that count."""
+    counted = tuple(other for other in run.current.contributions if other != update)
+    dropped = _in_roster_order(run.plan, (*run.current.dropped, update))
+    return _counting(run, counted, dropped, (*run.current.missing, missing))
+
+
+def _with_again(run: Run) -> Run:
+    """Let the update that was left out for a trial count again."""
+    round_ = run.current
+    if not round_.suspect:
+        return run
+    back = [update for update in round_.dropped if update.site == round_.suspect]
+    counted = _in_roster_order(run.plan, (*round_.contributions, *back))
+    dropped = tuple(update for update in round_.dropped if update not in back)
+    missing = tuple(missing for missing in round_.missing if missing.site != round_.suspect)
+    return _with_round(_counting(run, counted, dropped, missing), suspect="")
+
+
+def _spoils(site: str, why: str) -> Missing:
+    return Missing(site, f"with its update the model could not be used ({why})", answered=True, alarm=True)
+
+
+def _leave_out(run: Run, at: float, why: str) -> Run:
+    """The round's model cannot be used: try it without one of its updates."""
+    return _leave_out_hop(run, at, why) if run.plan.mode == "ppfssl" else _leave_out_suspect(run, at, why)
+
+
+def _leave_out_suspect(run: Run, at: float, why: str) -> Run:
+    tried = run.current.tried + ((run.current.suspect,) if run.current.suspect else ())
+    run = _with_round(_with_again(run), tried=tried)
+    counted = run.current.contributions
+    left = [update for update in counted if update.site not in tried]
+    if not left or len(counted) < 2 or len(tried) >= TRIES_MAX:
+        whichever = ", whichever update was left out" if tried else ""
+        return _barren(run, at, f"the model could not be used ({why}){whichever}")
+    suspect = max(left, key=lambda update: update.step)  # of equals the first in the roster
+    run = _without(run, suspect, _spoils(suspect.site, why))
+    return _made(_with_round(run, suspect=suspect.site), at)
+
+
+def _leave_out_hop(run: Run, at: float, why: str) -> Run:
+    if len(run.current.tried) >= TRIES_MAX:
+        return _barren(_acquitted(run), at, f"the model could not be used ({why})")
+    newest = run.current.contributions[-1]
+    run = _with_round(_newest_left_out(run, why), tried=(*run.current.tried, newest.site))
+    if not run.current.contributions:
+        return _barren(run, at, f"the model of no hop could be used ({why})")
+    return _made(run, at)
+
+
+def _acquitted(run: Run) -> Run:
+    """Blame nobody of those whose hops were left out: the hop that spoils the model was not found."""
+    missing = (Missing(m.site, NOBODY, answered=True) if m.alarm else m for m in run.current.missing)
+    return _with_round(run, missing=tuple(missing))
+
+
+def _newest_left_out(run: Run, why: str) -> Run:
+    """Take the newest hop out of a ring; whoever trained after it was handed a model that could not be used."""
+    newest = run.current.contributions[-1]
+    place = run.plan.sites.index
+    handed = f"it had trained from the model of {newest.site}, which could not be used"
+    missing = (
+        Missing(m.site, handed, answered=True) if m.alarm and place(m.site) > place(newest.site) else m
+        for m in run.current.missing
+    )
+    run = _with_round(run, missing=tuple(missing))
+    if any((said.site, said.task.base) == (newest.site, newest.digest) for said in run.current.unusable):
+        own = "it could not use the model that it had trained itself"
+        return _without(run, newest, Missing(newest.site, own, answered=True))
+    return _without(run, newest, _spoils(newest.site, why))
+
+
+def _withdrawn(run: Run, site: str, at: float) -> Run:
+    """Take a site out of the round in progress: it was revoked."""
+    run = _unsaid(run, site)
+    theirs = next((update for update in run.current.contributions if update.site == site), None)
+    if theirs is None:
+        return run
+    if run.plan.mode == "ppfssl" and theirs != run.current.contributions[-1]:
+        note = f"the hop of {site}, which was revoked since, stays: others had trained from it"
+        return _with_round(run, notes=(*run.current.notes, note))
+    run = _without(_with_again(run), theirs, Missing(site, REVOKED))
+    if run.phase is Phase.TRAINING:
+        return _holder_passed(run, site)
+    if not run.current.contributions or len(_trainers(run.current)) < _updates_needed(run):
+        return _barren(run, at, f"too few updates are left without {site}, which was revoked")
+    return _made(run, at)
+
+
+def _unsaid(run: Run, site: str) -> Run:
+    """Forget what a revoked site has said of the round's model. The one that was left out for a trial stays out."""
+    round_ = run.current
+    on_trial = round_.suspect == site
+    missing = (
+        Missing(site, REVOKED) if m.site == site and m.answered and (on_trial or not m.alarm) else m
+        for m in round_.missing
+    )
+    return _with_round(
+        run,
+        scores=tuple(score for score in round_.scores if score.site != site),
+        unusable=tuple(said for said in round_.unusable if said.site != site),
+        missing=tuple(missing),
+        suspect="" if on_trial else round_.suspect,
+    )
+
+
+def _holder_passed(run: Run, revoked: str) -> Run:
+    """In a ring, pass over the holder of a revoked site's model.
+
+    It may have trained already, and a site trains from one model in a round: it is not asked again before the next.
+    """
+    holder = [site.name for site in _untrained(run)][:1] if run.plan.mode == "ppfssl" else []
+    why = f"it held the model of {revoked}, which was revoked"
+    passed = (Missing(name, why, answered=True) for name in holder)
+    return _with_round(run, missing=(*run.current.missing, *passed))
+
+
 # --- the score ----------------------------------------------------------------------------------------------------
+
+
+MEASURE_MAX = 1e280
+"""of a loss in a mean: old journals hold some that were not bounded on receipt, and a sum of these is no number"""
 
 
 def mean_loss(run: Run, round_: Round, sites: Iterable[str]) -> float:
@@ -601,7 +1006,8 @@ def mean_loss(run: Run, round_: Round, sites: Iterable[str]) -> float:
     wanted = set(sites)
     scores = [score for score in round_.scores if score.site in wanted]
     weights = [float(score.images) if run.plan.terms.average == "by-images" else 1.0 for score in scores]
-    return sum(w * score.loss for w, score in zip(weights, scores, strict=True)) / sum(weights)
+    losses = [max(-MEASURE_MAX, min(score.loss, MEASURE_MAX)) for score in scores]
+    return sum(w * loss for w, loss in zip(weights, losses, strict=True)) / sum(weights)
 
 
 def improves(run: Run) -> bool:
@@ -674,7 +1080,7 @@ def _instruct_aggregating(run: Run, _site: str) -> Instruction:
 
 
 def _instruct_scoring(run: Run, site: str) -> Instruction:
-    if run.current.scored(site):
+    if run.current.judged(site):
         return Stand(f"round {run.current.number}: waiting for the score of {_names(_open(run))}")
     return Task(run.run, TaskKind.SCORE, run.current.number, run.current.candidate)
 
@@ -712,6 +1118,8 @@ class Aggregate:
     """the model that the round began with, which the sites hold"""
     residual: str = ""
     """what was rounded away from the average before; empty where there is nothing"""
+    attempt: int = 0
+    """which average of the round this is"""
 
 
 def duty(run: Run) -> Aggregate | None:
@@ -721,7 +1129,8 @@ def duty(run: Run) -> Aggregate | None:
     updates = tuple(zip((u.digest for u in run.current.contributions), weights(run.plan, run.current), strict=True))
     residual = run.rounds[-2].residual if len(run.rounds) > 1 else ""
     work = Aggregate(run.current.number, run.layout, updates, last_step(run))
-    return replace(work, compression=average_compression(run.plan), base=run.current.base, residual=residual)
+    work = replace(work, compression=average_compression(run.plan), base=run.current.base, residual=residual)
+    return replace(work, attempt=run.current.attempt)
 
 
 def average_compression(plan: Plan) -> Compression:
@@ -733,10 +1142,11 @@ def average_compression(plan: Plan) -> Compression:
 def last_step(run: Run) -> tuple[str, str] | None:
     """Return the models that this round and the one before it began with, w_{t-1} and w_{t-2} of server momentum.
 
-    None in the first round and where the plan has no momentum. It is what was published that counts, not which round
-    was the best, nor who took part: training goes on from the last model, whatever its score.
+    None in the first round, after a round in which nobody counts, and where the plan has no momentum. It is what was
+    published that counts, not which round was the best, nor who took part: training goes on from the last model,
+    whatever its score.
     """
-    if run.plan.terms.server_momentum == 0 or len(run.rounds) < 2:
+    if run.plan.terms.server_momentum == 0 or len(run.rounds) < 2 or run.rounds[-2].barren:
         return None
     return run.current.base, run.rounds[-2].base
 
@@ -750,4 +1160,6 @@ def weights(plan: Plan, round_: Round) -> list[float]:
 
 def to_dict(run: Run) -> dict[str, Any]:
     """Return the state as plain JSON-able values (for `status --json`, tests and bug reports)."""
-    return dataclasses.asdict(run)
+    found = dataclasses.asdict(replace(run, earlier=()))
+    del found["earlier"]  # it says nothing that `rounds` does not
+    return found

@@ -327,7 +327,10 @@ _SIGNS = {
 
 
 def calls(stream: Any, address: str) -> Iterator[Any]:
-    """Iterate over a reply stream, translating its errors."""
+    """Iterate over a reply stream, translating its errors.
+
+    Raises the error that the other side raised, or LinkError.
+    """
     try:
         yield from stream
     except grpc.RpcError as error:

@@ -18,10 +18,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from fedcervix.events import ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
+from fedcervix.events import ModelAdopted, ModelUnusable, ScoreReported, Task, TaskKind, UpdateStored
 from fedcervix.rounds import Instruction, Leave, Stand
 
-Result = UpdateStored | ScoreReported | ModelAdopted
+Result = UpdateStored | ScoreReported | ModelUnusable | ModelAdopted
 """A finished task, in the words in which it is reported (`at`: when it was finished, by the site's clock)."""
 
 

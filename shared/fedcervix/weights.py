@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedWriter, FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,9 +47,25 @@ DTYPES: dict[str, np.dtype[Any]] = {
 
 FLOATS = frozenset({"F64", "F32", "BF16", "F16"})
 
+Kind = Literal["float", "counter", "running_mean", "running_var"]
+
+SUFFIX_KINDS: dict[str, Kind] = {
+    "num_batches_tracked": "counter",
+    "running_mean": "running_mean",
+    "running_var": "running_var",
+}
+NEVER_NEGATIVE = frozenset({"running_var", "num_batches_tracked"})
+"""tensors by the last part of their names: a variance is a mean of squares, and a number of batches a count"""
+FIRST_MAX: dict[Kind, float] = {"float": 1e6, "running_mean": 1e6, "running_var": 1e12, "counter": 2.0**40}
+"""The largest magnitude in a first model, which has no base to be near to: a thousand times what training gives, and a
+forward pass through a hundred layers of such numbers, each normalised, is far from the end of float32."""
+
 PREFIX_BYTES = 8
-HEADER_BYTES_MAX = 16 * 2**20
-TENSORS_MAX = 100_000
+HEADER_BYTES_MAX = 2**20
+"""of any file: the largest network of a plan (ResNet-50, 326 tensors) has a header of 42 KB"""
+HEADER_SLACK_BYTES = 2**16
+"""what the header of an update may have beyond twice its base's: metadata, spaces"""
+TENSORS_MAX = 4096
 DIMENSIONS_MAX = 16
 NAME_CHARACTERS_MAX = 512
 BLOCK_BYTES = 2**20
@@ -57,7 +73,7 @@ WRITE_AHEAD_BYTES = 4 * 2**20
 DIFFERENCES_SHOWN = 3
 
 STRUCTURE_MAX = {b"{": 2 * TENSORS_MAX, b"[": 3 * TENSORS_MAX, b",": 20 * TENSORS_MAX}
-"""Counted before the header is parsed, so that 16 MiB of JSON cannot become gigabytes of objects."""
+"""Counted before the header is parsed, so that a megabyte of JSON cannot become a hundred of objects."""
 
 BFLOAT16_EXPONENT = 0x7F80
 
@@ -91,22 +107,38 @@ class Layout:
 # ------------------------------------------------------------------------------------------------ reading the layout
 
 
-def read_layout(path: Path) -> Layout:
-    """Read and check the header of a weights file.
+def read_layout(path: Path, like: Layout | None = None) -> Layout:
+    """Read and check the header of a weights file. `like`: of the model that it should be, which bounds its length.
 
     Raises RemoteError if the file is not a valid one, StorageError if it cannot be read.
     """
     with opened(path) as file, disk(path, "read"):
         size = os.fstat(file.fileno()).st_size
-        _insist(size >= PREFIX_BYTES, f"it is {size} bytes long, too short for a header")
-        prefix = memoryview(bytearray(PREFIX_BYTES))
-        read_at(file, 0, prefix)
-        (length,) = struct.unpack("<Q", prefix)
-        _insist(length <= HEADER_BYTES_MAX, f"its header claims {length} bytes; at most {HEADER_BYTES_MAX} are allowed")
-        _insist(length <= size - PREFIX_BYTES, f"its header claims {length} bytes, the file has only {size}")
-        header = bytearray(length)
+        header = bytearray(_header_bytes(file, size, header_bytes_max(like)))
         read_at(file, PREFIX_BYTES, memoryview(header))
     return parse_layout(bytes(header), size)
+
+
+def header_bytes_max(like: Layout | None) -> int:
+    """Return how long a header may be: of any file, or of one that has the tensors of `like`."""
+    return HEADER_BYTES_MAX if like is None else min(HEADER_BYTES_MAX, 2 * len(like.header) + HEADER_SLACK_BYTES)
+
+
+def check_header(path: Path) -> None:
+    """Check the length of a header, before another library parses it. Raises RemoteError, OSError."""
+    with path.open("rb", buffering=0) as file:
+        _header_bytes(file, os.fstat(file.fileno()).st_size, HEADER_BYTES_MAX)
+
+
+def _header_bytes(file: FileIO, size: int, bytes_max: int) -> int:
+    """Return the length of a file's header."""
+    _insist(size >= PREFIX_BYTES, f"it is {size} bytes long, too short for a header")
+    prefix = memoryview(bytearray(PREFIX_BYTES))
+    read_at(file, 0, prefix)
+    length: int = struct.unpack("<Q", prefix)[0]
+    _insist(length <= bytes_max, f"its header claims {length} bytes; at most {bytes_max} are allowed")
+    _insist(length <= size - PREFIX_BYTES, f"its header claims {length} bytes, the file has only {size}")
+    return length
 
 
 def parse_layout(header: bytes, file_size: int) -> Layout:
@@ -193,11 +225,16 @@ def _invalid(what: str) -> RemoteError:
     )
 
 
+def kind(name: str, dtype: str) -> Kind:
+    """Say what a tensor holds, from the last part of its name and its type (a key of `DTYPES`)."""
+    return SUFFIX_KINDS.get(name.rpartition(".")[2], "float") if dtype in FLOATS else "counter"
+
+
 # ------------------------------------------------------------------------------------------------ vetting the values
 
 
 def vet(path: Path, base: Layout) -> None:
-    """Check an update before it touches an aggregate: the base's names, shapes and types, and finite values only.
+    """Check an update before it touches an aggregate: the base's names, shapes and types, and sound values only.
 
     Raises RemoteError naming the tensor, StorageError if the file cannot be read.
     """
@@ -206,16 +243,24 @@ def vet(path: Path, base: Layout) -> None:
 
 def vet_layout(path: Path, base: Layout) -> Layout:
     """Check all of `vet` but the values; return what the file holds. Errors as `vet`."""
-    layout = read_layout(path)
+    layout = read_layout(path, base)
     check_same(layout, base)
     return layout
 
 
 def vet_base(path: Path) -> None:
-    """Check a file that a run may start from: at least one float32 tensor, finite values only. Errors as `vet`."""
+    """Check a file that a run may start from: at least one float32 tensor, sound values, none above `FIRST_MAX`.
+
+    Errors as `vet`.
+    """
     layout = read_layout(path)
     _insist(any(tensor.dtype == "F32" and tensor.count for tensor in layout.tensors), "it holds no float32 tensor")
-    _check_values(path, layout)
+    _check_values(path, layout, largest=FIRST_MAX)
+
+
+def vet_values(path: Path) -> None:
+    """Check that a file's values are sound, whatever its tensors are. Errors as `vet`."""
+    _check_values(path, read_layout(path))
 
 
 def check_same(layout: Layout, base: Layout) -> None:
@@ -244,20 +289,57 @@ def differences(layout: Layout, base: Layout) -> list[str]:
     return lines + [f"{name} is not in the base" for name in ours if name not in wanted]
 
 
-def _check_values(path: Path, layout: Layout) -> None:
+def _check_values(path: Path, layout: Layout, *, largest: Mapping[Kind, float] | None = None) -> None:
     with opened(path) as file:
         for tensor in layout.tensors:
+            most = largest[kind(tensor.name, tensor.dtype)] if largest else math.inf
             for view in _blocks(file, tensor):
-                if not sound(view, tensor.dtype):
-                    raise RemoteError(
-                        f"{tensor.name} holds values that are not finite numbers",
-                        cause="training diverged, or the file was damaged on the way",
-                        next_step="see the site's loss of this round; a lower learning rate usually helps",
-                    )
+                if not sound(view, tensor):
+                    raise _unsound(tensor, view)
+                if most < math.inf and tensor.dtype != "BOOL":
+                    _check_size(view, tensor, most)
 
 
-def sound(raw: memoryview, dtype: str) -> bool:
-    """Return whether every float is finite and every truth value is 0 or 1."""
+def _unsound(tensor: Tensor, raw: memoryview) -> RemoteError:
+    if _never_negative(tensor) and _is_sound(raw, tensor.dtype):
+        return RemoteError(
+            f"{tensor.name} holds a negative number, {decode(raw, tensor.dtype).min():.3g}",
+            cause="no training gives one: the file was damaged, or made to harm",
+            next_step="see what the site has sent before; coordinator revoke SITE ends its part",
+        )
+    return RemoteError(
+        f"{tensor.name} holds values that are not finite numbers",
+        cause="training diverged, or the file was damaged on the way",
+        next_step="see the site's loss of this round; a lower learning rate usually helps",
+    )
+
+
+def _check_size(raw: memoryview, tensor: Tensor, most: float) -> None:
+    values = decode(raw, tensor.dtype)
+    found = max(float(values.max()), -float(values.min()))
+    if found > most:
+        raise RemoteError(
+            f"{tensor.name} holds {found:.3g}; in a first model at most {most:.3g} is accepted",
+            cause="it was not made by training, or its training diverged",
+            next_step="begin with another first model",
+        )
+
+
+def sound(raw: memoryview, tensor: Tensor) -> bool:
+    """Return whether numbers of a tensor are ones that a model can have.
+
+    Every float is finite, every truth value 0 or 1, and no variance and no number of batches is negative.
+    """
+    if not _is_sound(raw, tensor.dtype):
+        return False
+    return not (_never_negative(tensor) and bool((decode(raw, tensor.dtype) < 0).any()))
+
+
+def _never_negative(tensor: Tensor) -> bool:
+    return tensor.name.rpartition(".")[2] in NEVER_NEGATIVE and tensor.dtype != "BOOL"
+
+
+def _is_sound(raw: memoryview, dtype: str) -> bool:
     if dtype == "BOOL":
         return bool((np.frombuffer(raw, np.uint8) <= 1).all())
     if dtype not in FLOATS:

@@ -9,15 +9,18 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from coordinator import registry as registry_module
 from coordinator.registry import Issued, Registry, SiteEntry
 from fedcervix.databases import translated
-from fedcervix.errors import IdentityError, StorageError
+from fedcervix.errors import FullDiskError, IdentityError, StorageError
+from fedcervix.reserve import PIECE_BYTES, RESERVE_BYTES, Reserve
 
 NOW = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -357,3 +360,35 @@ class AnySequence(RuleBasedStateMachine):
 def test_the_rules_hold_after_any_sequence_of_calls(tmp_path: Path) -> None:
     AnySequence.folder = tmp_path
     run_state_machine_as_test(AnySequence, settings=settings(max_examples=15, stateful_step_count=15, deadline=None))
+
+
+# --- a full disk --------------------------------------------------------------------------------------------------
+
+
+def test_a_site_that_is_shut_out_is_refused_until_it_has_a_new_certificate(registry: Registry) -> None:
+    join(registry, "north", "i1", "c1")
+    join(registry, "south", "i2", "c2")
+    registry.shut_out("north")
+    with pytest.raises(IdentityError, match="the certificate of site north is revoked"):
+        registry.roll().admit("c1", "north")
+    registry.roll().admit("c2", "south")
+    join(registry, "north", "i3", "c3")
+    registry.roll().admit("c3", "north")
+
+
+def test_a_registry_without_room_takes_of_the_reserve(registry: Registry, tmp_path: Path) -> None:
+    join(registry, "north", "i1", "c1")
+    reserve = Reserve.beside(tmp_path / "registry.db")
+    reserve.make()
+    full = iter([True, True, False])
+    closing = registry_module._close
+
+    def closes(*args: Any, **kwargs: Any) -> int:
+        if next(full, False):
+            raise FullDiskError("no room")
+        return closing(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry_module, "_close", closes)
+        assert registry.revoke("north", NOW) == 1
+    assert reserve.left_bytes() == RESERVE_BYTES - 2 * PIECE_BYTES

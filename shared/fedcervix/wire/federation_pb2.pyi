@@ -96,7 +96,7 @@ class Leave(_message.Message):
     def __init__(self, outcome: _Optional[str] = ..., reason: _Optional[str] = ..., record: _Optional[str] = ...) -> None: ...
 
 class FromSite(_message.Message):
-    __slots__ = ("at", "ready", "refusal", "progress", "update", "score", "adopted", "failure", "here", "stopped")
+    __slots__ = ("at", "ready", "refusal", "progress", "update", "score", "adopted", "failure", "here", "stopped", "unusable")
     AT_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
@@ -107,6 +107,7 @@ class FromSite(_message.Message):
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     HERE_FIELD_NUMBER: _ClassVar[int]
     STOPPED_FIELD_NUMBER: _ClassVar[int]
+    UNUSABLE_FIELD_NUMBER: _ClassVar[int]
     at: float
     ready: Ready
     refusal: Refusal
@@ -117,7 +118,8 @@ class FromSite(_message.Message):
     failure: Failure
     here: Here
     stopped: Stopped
-    def __init__(self, at: _Optional[float] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., score: _Optional[_Union[Score, _Mapping]] = ..., adopted: _Optional[_Union[Adopted, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., here: _Optional[_Union[Here, _Mapping]] = ..., stopped: _Optional[_Union[Stopped, _Mapping]] = ...) -> None: ...
+    unusable: Unusable
+    def __init__(self, at: _Optional[float] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., score: _Optional[_Union[Score, _Mapping]] = ..., adopted: _Optional[_Union[Adopted, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., here: _Optional[_Union[Here, _Mapping]] = ..., stopped: _Optional[_Union[Stopped, _Mapping]] = ..., unusable: _Optional[_Union[Unusable, _Mapping]] = ...) -> None: ...
 
 class Here(_message.Message):
     __slots__ = ()
@@ -199,6 +201,14 @@ class Score(_message.Message):
     images: int
     gauges: _containers.ScalarMap[str, float]
     def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ..., loss_sum: _Optional[float] = ..., count: _Optional[int] = ..., images: _Optional[int] = ..., gauges: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
+class Unusable(_message.Message):
+    __slots__ = ("task", "steps")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    task: Task
+    steps: int
+    def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ..., steps: _Optional[int] = ...) -> None: ...
 
 class Adopted(_message.Message):
     __slots__ = ("task",)
