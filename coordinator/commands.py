@@ -22,6 +22,7 @@ from coordinator.descriptors import bounds
 from coordinator.engine import Engine
 from coordinator.founding import Founding, certify_self, create
 from coordinator.home import Home
+from coordinator.log_budgets import LineBudgets
 from coordinator.looking import runs
 from coordinator.operator import ask
 from coordinator.registry import Registry
@@ -37,7 +38,7 @@ from fedcervix.errors import ConfigError, FullDiskError, RunError, StorageError
 from fedcervix.events import SiteRevoked
 from fedcervix.files import write_secret
 from fedcervix.journal import Journal, RunRecord
-from fedcervix.log import logger
+from fedcervix.log import logger, ration
 from fedcervix.ownership import open_to_others
 from fedcervix.plan import Mode, differences
 from fedcervix.printing import say
@@ -155,6 +156,7 @@ def begin(home: Home, mode: Mode, *, new: bool) -> None:
 def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
     """Run the federation; goes on by itself with an unfinished run."""
     share_memory_among_threads()
+    ration(LineBudgets())
     config = home.config()
     to = _bound(bind, config.listen.bind)
     bounds(raise_limit(), len(config.run.sites))

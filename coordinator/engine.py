@@ -23,7 +23,7 @@ from coordinator.instances import Acting, admit, heeded, refusal
 from coordinator.liveness import STOPPED, Line, Liveness
 from coordinator.refused import Refused
 from coordinator.streams import Stream
-from fedcervix.aggregate import Momentum, aggregate
+from fedcervix.aggregate import Clip, Momentum, aggregate
 from fedcervix.blobs import BlobStore
 from fedcervix.codec import Claim, Progress
 from fedcervix.errors import ModelError, RemoteError, RunError, StorageError, TwinError
@@ -43,6 +43,8 @@ from fedcervix.events import (
 )
 from fedcervix.journal import Journal, RunRecord
 from fedcervix.log import logger
+from fedcervix.measures import Measures, clip_scales
+from fedcervix.measuring import measure
 from fedcervix.moves import vet_step
 from fedcervix.pauses import Pauses
 from fedcervix.rounding import Rounded, rebuild, round_model
@@ -221,7 +223,8 @@ class Engine:
             vet(path, self._layout(run))
         if update.task.kind is TaskKind.TRAIN:
             step_max = run.plan.terms.step_max
-            update = replace(update, step=vet_step(path, self._blobs.path(update.task.base), step_max))
+            moved = vet_step(path, self._blobs.path(update.task.base), step_max)
+            update = replace(update, step=moved, measures=self._hop_measured(run, update))
         return update
 
     def _layout(self, run: Run) -> Layout:
@@ -455,7 +458,9 @@ class Engine:
 
     def _average_or_abort(self, work: Aggregate) -> None:
         try:
-            made = self._average(work)
+            measures = self._measured(work)
+            scales = clip_scales([found.norm for _, found in measures], self._run.plan.terms.clip)
+            made = self._average(replace(work, scales=tuple(scales)))
         except RemoteError as error:  # the updates have no average; time does not mend that
             self._log.warning("no average", round=work.round, what=error.what)
             self.submit(AverageUnusable(work.round, work.attempt, self._clock_s()))
@@ -464,14 +469,34 @@ class Engine:
             self.abort(f"the round cannot be averaged: {error.what[:400]}")
             return
         self._meant_s = self._steady_s()  # it was at work, however long that took
-        self.submit(AggregateStored(work.round, made.digest, self._clock_s(), made.packed, made.residual, work.attempt))
+        done = AggregateStored(work.round, made.digest, self._clock_s(), made.packed, made.residual, work.attempt)
+        self.submit(replace(done, measures=measures))
+
+    def _measured(self, work: Aggregate) -> tuple[tuple[str, Measures], ...]:
+        """Return the measures of each site's update; the hops of a ring were measured when they came."""
+        if self._run.plan.mode == "ppfssl":
+            return ()
+        base = self._blobs.path(work.base)
+        updates = [(self._blobs.path(digest), base) for digest, _ in work.updates]
+        measures = measure(updates, read_layout(self._blobs.path(work.layout)), self._run.plan.terms.batch_norm)
+        return tuple(zip(work.sites, measures, strict=True))
+
+    def _hop_measured(self, run: Run, update: UpdateStored) -> Measures | None:
+        """Measure the step of a ring's hop, beside that of the hop before it in this round."""
+        if run.plan.mode == "csfssl":
+            return None
+        hops = [(hop.digest, hop.task.base) for hop in (update, *run.current.contributions[-1:])]
+        steps = [(self._blobs.path(digest), self._blobs.path(base)) for digest, base in hops]
+        return measure(steps, read_layout(self._blobs.path(run.layout)), run.plan.terms.batch_norm)[0]
 
     def _average(self, work: Aggregate) -> Rounded:
         """Average the round's updates (paper, II-B: "we use weight averaging for model aggregation")."""
         updates = [(self._blobs.path(digest), weight) for digest, weight in work.updates]
         output = self._blobs.scratch(f"aggregate-{work.round}")
         layout = read_layout(self._blobs.path(work.layout))
-        digest = aggregate(updates, layout, output, self._run.plan.terms.batch_norm, self._momentum(work))
+        rule, momentum = self._run.plan.terms.batch_norm, self._momentum(work)
+        clip = Clip(self._blobs.path(work.base), work.scales) if work.scales else None
+        digest = aggregate(updates, layout, output, rule, momentum, clip=clip, trimmed=work.trimmed)
         if work.compression == "none":
             self._blobs.adopt(output, digest)
             return Rounded(digest)

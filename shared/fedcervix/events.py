@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from fedcervix.measures import Measures
 from fedcervix.plan import SITE_NAME, check
+from fedcervix.printable import QUOTED_CHARS_MAX, quoted, shortened
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 """SHA-256 in lower-case hexadecimal: the name of a blob."""
@@ -32,6 +34,10 @@ REASON_CHARS_MAX = 600
 FAILURE_STAGE_CHARS_MAX = 120
 """of what a site was doing when it failed"""
 INCIDENT_CHARS_MAX = 40
+
+LOSS_MAX = 1e9
+"""of one image, either way: with any temperature, normalised features give less than 1e4. Training that comes to more
+has diverged"""
 
 RULES = 1
 """of acceptance, by which `fedcervix.rounds` judges what a site reports. 0: those of journals that name none. A journal
@@ -58,11 +64,11 @@ class Task:
     """digest of the model to work on; empty for `seed`"""
 
     def __post_init__(self) -> None:
-        check(RUN_NAME.fullmatch(self.run) is not None, f"not a run's name: {self.run!r}")
+        check(RUN_NAME.fullmatch(self.run) is not None, f"not a run's name: {quoted(self.run)}")
         check(0 <= self.round <= ROUND_MAX, f"round is 0 to {ROUND_MAX}; found {self.round}")
         check(
             bool(DIGEST.fullmatch(self.base)) != (self.kind == TaskKind.SEED),
-            f"not a base digest: {self.base!r}",
+            f"not a base digest: {quoted(self.base)}",
         )
 
     def __str__(self) -> str:
@@ -91,7 +97,7 @@ def _check_measure(name: str, value: float) -> None:
 
 
 def _check_optional(digest: str) -> None:
-    check(digest == "" or bool(DIGEST.fullmatch(digest)), f"neither a digest nor empty: {digest!r}")
+    check(digest == "" or bool(DIGEST.fullmatch(digest)), f"neither a digest nor empty: {quoted(digest)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +168,12 @@ class UpdateStored:
     """digest of the packed form in which the model travelled; empty where it travelled itself"""
     step: float = 0.0
     """how far the model lies from its base, as the coordinator has measured it (see `fedcervix.moves`)"""
+    measures: Measures | None = None
+    """in a ring: of the hop's step. Where updates are averaged, `AggregateStored` has them"""
     rules: int = RULES
 
     def __post_init__(self) -> None:
-        check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {self.digest!r}")
+        check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {quoted(self.digest)}")
         _check_optional(self.packed)
         _check_measure("step", self.step)
         check(self.task.kind in (TaskKind.SEED, TaskKind.TRAIN), f"{self.task.kind} makes no model")
@@ -189,9 +197,11 @@ class AggregateStored:
     """digest of what was rounded away, which is added to the next average"""
     attempt: int = 0
     """which average of the round this is: it is made again where an update is left out"""
+    measures: tuple[tuple[str, Measures], ...] = ()
+    """what was measured of each averaged update, by site in roster order"""
 
     def __post_init__(self) -> None:
-        check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {self.digest!r}")
+        check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {quoted(self.digest)}")
         _check_optional(self.packed)
         _check_optional(self.residual)
 
@@ -323,7 +333,7 @@ def check_event(event: Event) -> None:
     for name in _FIELDS[type(event)]:
         value = getattr(event, name)
         if name == "site":
-            check(SITE_NAME.fullmatch(value) is not None, f"not a site name: {value!r}")
+            check(SITE_NAME.fullmatch(value) is not None, f"not a site name: {quoted(value)}")
         elif isinstance(value, str):
             check(len(value) <= REASON_CHARS_MAX, f"{name} is longer than {REASON_CHARS_MAX} characters")
 
@@ -345,6 +355,13 @@ def event_to_json(event: Event) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def _measures(raw: Any) -> Any:
+    """Rebuild the measures of one hop (an object), or of all updates of a round (pairs of site and object)."""
+    if isinstance(raw, dict):
+        return Measures(**raw)
+    return tuple((site, Measures(**found)) for site, found in raw)
+
+
 def event_from_json(text: str) -> Event:
     """Rebuild an event from the journal. Raises ValueError on anything else."""
     try:
@@ -356,8 +373,10 @@ def event_from_json(text: str) -> Event:
             raw["task"] = task_from_dict(raw["task"])
         if "gauges" in raw:
             raw["gauges"] = tuple((name, value) for name, value in raw["gauges"])
+        if raw.get("measures") is not None:
+            raw["measures"] = _measures(raw["measures"])
         event: Event = kind(**raw)
         check_event(event)
     except (AttributeError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"not an event: {error}") from error
+        raise ValueError(f"not an event: {shortened(str(error), QUOTED_CHARS_MAX)}") from error
     return event

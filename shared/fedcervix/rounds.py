@@ -62,6 +62,7 @@ from fedcervix.events import (
     Tick,
     UpdateStored,
 )
+from fedcervix.measures import Measures, trimmed_per_side
 from fedcervix.plan import Compression, Plan
 from fedcervix.quorum import Quorum, quorum
 
@@ -149,6 +150,8 @@ class Round:
     """the sites without whose update the candidate could not be used either"""
     notes: tuple[str, ...] = ()
     """what else is to be known of the round, in words"""
+    measures: tuple[tuple[str, Measures], ...] = ()
+    """by site: of the updates that were averaged, also of those that do not count any more"""
 
     def has(self, site: str) -> bool:
         """Say whether the site has contributed."""
@@ -165,6 +168,12 @@ class Round:
     def judged(self, site: str) -> bool:
         """Say whether the site has scored the round's model, or has said that it cannot be used."""
         return self.scored(site) or any(said.site == site for said in self.unusable)
+
+    @property
+    def measured(self) -> dict[str, Measures]:
+        """What was measured of the updates, or of the hops, by site."""
+        hops = (*self.dropped, *self.contributions)
+        return {hop.site: hop.measures for hop in hops if hop.measures} | dict(self.measures)
 
     @property
     def barren(self) -> bool:
@@ -406,7 +415,8 @@ def _aggregated(run: Run, event: AggregateStored) -> tuple[Run, Answer]:
         return run, Answer.STALE
     model = event.digest if run.plan.mode == "csfssl" else run.model
     rounded = {"candidate": event.digest, "packed": event.packed, "residual": event.residual}
-    return _with_round(replace(run, model=model), **rounded), Answer.ACCEPTED
+    measures = tuple({**dict(run.current.measures), **dict(event.measures)}.items())
+    return _with_round(replace(run, model=model), **rounded, measures=measures), Answer.ACCEPTED
 
 
 def _average_unusable(run: Run, event: AverageUnusable) -> tuple[Run, Answer]:
@@ -1120,6 +1130,12 @@ class Aggregate:
     """what was rounded away from the average before; empty where there is nothing"""
     attempt: int = 0
     """which average of the round this is"""
+    sites: tuple[str, ...] = ()
+    """whose updates they are"""
+    trimmed: int = 0
+    """how many values of each number are left out at either end"""
+    scales: tuple[float, ...] = ()
+    """by which factor each update's step is shortened; empty where none is. It follows from what is measured first"""
 
 
 def duty(run: Run) -> Aggregate | None:
@@ -1130,7 +1146,8 @@ def duty(run: Run) -> Aggregate | None:
     residual = run.rounds[-2].residual if len(run.rounds) > 1 else ""
     work = Aggregate(run.current.number, run.layout, updates, last_step(run))
     work = replace(work, compression=average_compression(run.plan), base=run.current.base, residual=residual)
-    return replace(work, attempt=run.current.attempt)
+    sites = tuple(update.site for update in run.current.contributions)
+    return replace(work, attempt=run.current.attempt, sites=sites, trimmed=trimmed_per_side(run.plan.terms, len(sites)))
 
 
 def average_compression(plan: Plan) -> Compression:

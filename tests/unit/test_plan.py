@@ -15,6 +15,7 @@ from fedcervix.plan import (
     SITES_MAX,
     Augment,
     ClassifierRecipe,
+    Mode,
     Plan,
     Recipe,
     Terms,
@@ -44,9 +45,18 @@ def test_the_canonical_form_is_sorted_and_without_spaces() -> None:
         canonical_json(float("nan"))
 
 
+def five(sites: int = 5, mode: Mode = "csfssl", **terms: Any) -> Plan:
+    return replace(PLAN, sites=("ada", "bob", "cyd", "dan", "eva")[:sites], mode=mode, terms=Terms(**terms))
+
+
+def test_the_options_against_single_updates_fit_together() -> None:
+    assert five(aggregation="trimmed-mean", clip=3.0, quorum=3, server_momentum=0.5).terms.trim == 0.2
+    assert five(3, clip=3.0, average="by-images").terms.clip == 3
+
+
 def test_the_paper_s_contract_changes_only_on_purpose() -> None:
     """Two sites whose software gives different digests for the same plan could not train together."""
-    assert PLAN.digest == "48ccc793d78518f1ae205b5c574005fc05ca98dbb1d589302f4a38b7ec2e6595"
+    assert PLAN.digest == "549f3da9d0eeaadada225cc2e1923ff4fffd9aac0aca0d36173d73e55c5ec1fb"
 
 
 @pytest.mark.parametrize(
@@ -138,6 +148,17 @@ def test_a_plan_with_any_value_exchanged_is_a_plan_or_a_value_error(data: st.Dat
             lambda: replace(PLAN, mode="ppfssl", terms=Terms(server_momentum=0.5)),
             "server_momentum is for csfssl: in a ring nobody averages",
         ),
+        (lambda: Terms(aggregation="median"), "aggregation is one of mean, trimmed-mean; found 'median'"),
+        (lambda: Terms(trim=0.5), "trim is above 0 to below .5; found 0.5"),
+        (lambda: Terms(trim=float("nan")), "trim is above 0 to below .5; found nan"),
+        (lambda: Terms(clip=0.5), "clip is 0 or 1 to 1000; found 0.5"),
+        (lambda: Terms(clip=float("nan")), "clip is 0 or 1 to 1000; found nan"),
+        (lambda: Terms(aggregation="trimmed-mean", average="by-images"), 'needs average = "equal"'),
+        (lambda: five(mode="ppfssl", aggregation="trimmed-mean"), "trimmed-mean and clip are for csfssl alone"),
+        (lambda: five(mode="ppfssl", clip=3.0), "trimmed-mean and clip are for csfssl alone"),
+        (lambda: five(4, aggregation="trimmed-mean"), "trimmed-mean needs at least 5 sites; found 4"),
+        (lambda: five(2, clip=3.0), "clip needs at least 3 sites; found 2"),
+        (lambda: five(aggregation="trimmed-mean", quorum=2), "trimmed-mean needs a quorum of at least 3"),
         (lambda: Recipe(precision="float16"), "precision is one of float32, bfloat16, auto; found 'float16'"),
         (lambda: Recipe(schedule="linear"), "schedule is one of constant, cosine; found 'linear'"),
         (lambda: Recipe(warmup_epochs=-1.0), "warmup_epochs is 0 to 1000; found -1.0"),
