@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fedcervix.address import Address
 from fedcervix.errors import RunError
 
 OWN = 96
@@ -38,6 +39,13 @@ class Bounds:
     """the same, from one address"""
     per_certificate: int
     """with admitted calls, of one certificate"""
+
+    def at_one_listener(self, to: Address) -> int:
+        """Return how many of `in_all` there may be at each address that is listened on; the library counts these alone.
+
+        A name may stand for an IPv4 and an IPv6 address.
+        """
+        return self.in_all if to.is_ip else self.in_all // 2
 
 
 def bounds(limit: int, sites: int) -> Bounds:

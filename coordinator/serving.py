@@ -120,7 +120,7 @@ class Serving:
         gate = SitesGate(federation, standing, self._service.check_roster)
         behaviours = self._service.behaviours(bell)
         public = self.dispatcher(behaviours, gate, self._service.work, self._lines, admission)
-        options = [*rpc.server_options(sites), (rpc.CONNECTIONS_MAX, self._bounds.in_all)]
+        options = [*rpc.server_options(sites), (rpc.CONNECTIONS_MAX, self._bounds.at_one_listener(to))]
         self.port = await self._listen(rpc.SITES, public, str(to), options)
         self._lines.start(self.port)
         operator = self.dispatcher(

@@ -10,6 +10,7 @@ from coordinator.connections import FIRST_CALL_S, GRACE_S, REFUSAL_S, Connection
 from coordinator.descriptors import OWN, OWN_PER_SITE, PER_CERTIFICATE_MAX, Bounds, bounds
 from coordinator.sockets import Peer, parse_peer
 from coordinator.throttle import BURST
+from fedcervix.address import Address
 from fedcervix.errors import RunError
 
 BOUNDS = Bounds(in_all=100, unauthenticated=20, per_address=6, per_certificate=3)
@@ -256,6 +257,13 @@ def test_all_connections_together_leave_descriptors_for_the_coordinator(limit: i
     assert found.in_all < 5000  # each costs memory
     assert 2 <= found.per_certificate <= PER_CERTIFICATE_MAX
     assert found.unauthenticated >= 16
+
+
+def test_a_name_may_have_two_addresses_and_both_together_have_no_more_connections() -> None:
+    found = bounds(1024, 2)
+    for host, listeners in (("127.0.0.1", 1), ("::", 1), ("localhost", 2)):
+        assert found.at_one_listener(Address(host, 8443)) * listeners <= found.in_all
+    assert found.at_one_listener(Address("localhost", 8443)) > found.unauthenticated + 2 * found.per_certificate
 
 
 @pytest.mark.parametrize(("limit", "sites"), [(256, 64), (1024, 256)])
