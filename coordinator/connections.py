@@ -5,9 +5,8 @@ Rules
    for its handshake and its call, and the number of such connections is bounded, for each address and in all.
 2. Where there are too many, the address that has most loses its oldest. One address cannot take the place of another.
 3. Authenticated connections are bounded for each certificate; the one that called longest ago is closed first. An
-   honest site stays far below the bound, so rules 1 to 3 never close a connection that it uses.
+   honest site stays far below the bound, so these rules never close a connection on which it has called.
 4. The connection of a refused caller is closed, but only after the refusal can have arrived.
-
 5. An address that keeps making connections without a call is slowed (coordinator.throttle).
 
 `to_close` decides. `Connections` looks at the process's sockets twice a second and closes what is decided; it never
@@ -63,7 +62,6 @@ class Connection:
 class Counts:
     """How many connections are open."""
 
-    connections: int
     unauthenticated: int
     of: dict[str, int]
     """authenticated ones, by who called"""
@@ -207,7 +205,18 @@ class Connections:
         """Return how many connections are open, by the last look."""
         with self._lock:
             of = Counter(found.who for found in self._known.values() if found.serial)
-            return Counts(len(self._known), len(self._known) - of.total(), dict(of))
+            return Counts(len(self._known) - of.total(), dict(of))
+
+    def trouble(self) -> str:
+        """Return what the operator is told while addresses are slowed; empty while none is."""
+        slowed = sorted(self._slowed)
+        if not slowed:
+            return ""
+        more = f" and {len(slowed) - NAMED_MAX} more" if len(slowed) > NAMED_MAX else ""
+        return (
+            f"new connections from {', '.join(slowed[:NAMED_MAX])}{more} are mostly refused: they keep coming, without a "
+            f"call ({self.counts().unauthenticated} are open)"
+        )
 
     def sweep(self) -> bool:
         """Look once, and close what is to be closed; say whether there were too many. Raises OSError."""

@@ -58,6 +58,9 @@ class _Outside:
         sites = found.keys() | lines.keys()
         return {site: replace(found.get(site, NOTHING), connections=lines.get(site, 0)) for site in sites}
 
+    def trouble(self) -> str:
+        return self._lines.trouble()
+
     async def revoked(self, site: str) -> None:
         await self._standing.shut_out(site)
         asyncio.get_running_loop().call_later(WORDS_S, self._cut, self._standing.roll.closed(site))

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from coordinator.connections import FIRST_CALL_S, GRACE_S, REFUSAL_S, Connection, Connections, network, to_close
+from coordinator.connections import FIRST_CALL_S, GRACE_S, REFUSAL_S, Connection, Connections, Counts, network, to_close
 from coordinator.descriptors import OWN, OWN_PER_SITE, PER_CERTIFICATE_MAX, Bounds, bounds
 from coordinator.sockets import Peer, parse_peer
 from coordinator.throttle import BURST
@@ -154,7 +154,7 @@ def test_who_calls_stays_and_who_does_not_goes() -> None:
     assert port.open.keys() == {Peer("10.0.0.1", 1)}
     port.sweeps(1e6)
     counts = port.connections.counts()
-    assert (counts.connections, counts.unauthenticated, counts.of) == (1, 0, {"nhs": 1})
+    assert (counts.unauthenticated, counts.of) == (0, {"nhs": 1})
 
 
 def test_a_call_before_the_first_look_counts() -> None:
@@ -181,7 +181,7 @@ def test_a_connection_that_ended_is_forgotten_and_its_port_may_come_again() -> N
     port.sweeps(1.0)
     port.open.clear()
     port.sweeps(2.0)
-    assert port.connections.counts().connections == 0
+    assert port.connections.counts() == Counts(0, {})
     port.connects(1)
     port.sweeps(3.0)
     assert port.connections.counts().unauthenticated == 1
@@ -230,8 +230,10 @@ def test_whoever_is_seen_at_every_look_and_never_calls_is_slowed_for_a_while() -
         assert port.sweeps(number / 10_000)  # there is more to come
         port.connections.authenticated(caller, "nhs", "7")
     assert port.slowed == {"10.0.0.9"}
+    assert "from 10.0.0.9 are mostly refused" in port.connections.trouble()
     port.sweeps(1000.0)
     assert port.slowed == frozenset()
+    assert port.connections.trouble() == ""
 
 
 def test_a_flood_at_once_slows_nobody() -> None:
@@ -240,7 +242,7 @@ def test_a_flood_at_once_slows_nobody() -> None:
         port.connects(number)
     for look in range(100):
         port.sweeps(look / 2)
-    assert port.connections.counts().connections == 0
+    assert port.connections.counts() == Counts(0, {})
     assert port.slowed == frozenset()
 
 

@@ -191,6 +191,7 @@ def test_whoever_comes_again_and_again_is_slowed_and_nobody_else(running: Federa
         assert gets_through(running)
         told = status(running)
         assert told.returncode == 0, told.stderr
+        assert address in told.stdout
     finally:
         stop.set()
         attacker.join(60)
