@@ -478,7 +478,7 @@ class Engine:
             return ()
         base = self._blobs.path(work.base)
         updates = [(self._blobs.path(digest), base) for digest, _ in work.updates]
-        measures = measure(updates, read_layout(self._blobs.path(work.layout)), self._run.plan.terms.batch_norm)
+        measures = measure(updates, self._layout(self._run), self._run.plan.terms.batch_norm)
         return tuple(zip(work.sites, measures, strict=True))
 
     def _hop_measured(self, run: Run, update: UpdateStored) -> Measures | None:
@@ -487,7 +487,7 @@ class Engine:
             return None
         hops = [(hop.digest, hop.task.base) for hop in (update, *run.current.contributions[-1:])]
         steps = [(self._blobs.path(digest), self._blobs.path(base)) for digest, base in hops]
-        return measure(steps, read_layout(self._blobs.path(run.layout)), run.plan.terms.batch_norm)[0]
+        return measure(steps, self._layout(run), run.plan.terms.batch_norm)[0]
 
     def _average(self, work: Aggregate) -> Rounded:
         """Average the round's updates (paper, II-B: "we use weight averaging for model aggregation")."""

@@ -40,7 +40,7 @@ from fedcervix.descriptors import USED_UP, raise_limit
 from fedcervix.errors import RunError
 
 STOP_GRACE = timedelta(seconds=5)
-WORDS_S = 1.0
+WORDS_S = 2.0
 """from a revocation to the end of the site's connections: its streams end at once, and say why"""
 
 R = TypeVar("R")

@@ -47,6 +47,8 @@ from fedcervix.printable import printable
 from fedcervix.wire import federation_pb2 as wire
 
 MESSAGE_BYTES_MAX = 4 << 20
+REQUEST_BYTES_MAX = 64 << 10
+"""the same of a request that is no part of a model: several times what the longest one has, and read in no time"""
 DIGEST_KEY = "fedcervix-digest"
 OFFSET_KEY = "fedcervix-offset"
 SIZE_KEY = "fedcervix-size"
@@ -112,9 +114,14 @@ HANDSHAKE_S = 10
 CONNECTIONS_MAX = "grpc.max_allowed_incoming_connections"
 """of one address that a server listens on; one more is closed as soon as it is accepted"""
 
+STREAMS_MAX = 100
+"""calls at once on a connection. Without a limit, the library lets calls that are cancelled at once (CVE-2023-44487)
+fill the queue in which the calls of all connections wait, and drops those of the others"""
+
 _SERVER_OPTIONS: list[tuple[str, int]] = [
     *_BOUNDS,
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener
+    ("grpc.max_concurrent_streams", STREAMS_MAX),
     ("grpc.server_handshake_timeout_ms", HANDSHAKE_S * 1000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # the clients' profile is welcome
     *_PINGS,
@@ -205,7 +212,9 @@ class _Served(grpc.GenericRpcHandler):
 
 
 def parse(method: Method, data: bytes) -> Any:
-    """Return the request that a method's bytes are. Raises RemoteError where they are none."""
+    """Return the request that a method's bytes are. Raises RemoteError where they are none, or too many."""
+    if method.request is not None and len(data) > REQUEST_BYTES_MAX:
+        raise RemoteError(f"a request of {len(data):,} bytes; {method.path} takes at most {REQUEST_BYTES_MAX:,}")
     try:
         return _parser(method)(data)
     except DecodeError as error:
@@ -254,7 +263,9 @@ _ALSO_THE_LIBRARY_S = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNIMPLEMENTE
 
 def status(error: FedcervixError) -> tuple[grpc.StatusCode, str]:
     """Return with what a call ends for an error of ours: its class by the code, its three lines as JSON."""
-    return _code(error), json.dumps([_bounded(text) for text in (error.what, error.cause, error.next_step)])
+    return _code(error), json.dumps(
+        [_bounded(text) for text in (error.what, error.cause, error.next_step)], allow_nan=False
+    )
 
 
 def _code(error: FedcervixError) -> grpc.StatusCode:
@@ -264,7 +275,7 @@ def _code(error: FedcervixError) -> grpc.StatusCode:
 
 def _bounded(text: str) -> str:
     """Return a text whose JSON fits a header: at most about 1,500 bytes of it."""
-    return text if len(json.dumps(text)) <= 1500 else text.encode("ascii", "replace")[:1200].decode()
+    return text if len(json.dumps(text, allow_nan=False)) <= 1500 else text.encode("ascii", "replace")[:1200].decode()
 
 
 def translate(error: grpc.RpcError, address: str, *, next_step: str = "site-agent check") -> FedcervixError:
