@@ -6,7 +6,7 @@ WORKERS ?= 2
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 
-.PHONY: help setup demo study test lint proto soak chaos bench clean
+.PHONY: help setup demo study test lint proto soak chaos hostile bench clean
 
 help:
 	@echo "make demo    two institutions federate over TLS on this machine, with reports (MODE=, START=, SITES=, WOMEN=)"
@@ -16,6 +16,7 @@ help:
 	@echo "make proto   generate shared/fedcervix/wire from protos/"
 	@echo "make soak    100,000 simulated federations (HISTORIES=, SEED=)"
 	@echo "make chaos   real federations whose processes are killed, frozen, cut off and filled up (KILLS=, SEED=, MODE=)"
+	@echo "make hostile real federations are attacked; a table says what honest sites saw of it (ATTACKS=, SECONDS=, SEED=, PROGRAMS=)"
 	@echo "make bench   speed of training against lightly, torchvision and the bare step, briefly; JSON=FOLDER keeps the figures"
 
 $(READY): pyproject.toml
@@ -52,6 +53,12 @@ soak: $(READY)
 KILLS ?= 200
 chaos: $(READY)
 	$(BIN)/python -m tests.e2e.chaos --kills $(KILLS) --seed $(SEED) --mode $(or $(MODE),both)
+
+ATTACKS  ?=
+SECONDS  ?= 10
+PROGRAMS ?= $(BIN)
+hostile: $(READY)
+	$(BIN)/python -m tests.e2e.hostile.field --attacks '$(ATTACKS)' --seconds $(SECONDS) --seed $(SEED) --programs $(PROGRAMS)
 
 JSON ?=
 bench: $(READY)

@@ -131,7 +131,7 @@ class Federation:
         write_whole(home.config_file, toml(tables).encode())
 
     def listen(self) -> int:
-        """`coordinator start`; return its port."""
+        """`coordinator start`; return its port. Raises TrainingError."""
         home = self.coordinator
         program = self._start(
             "coordinator", "coordinator.cli", "--home", str(home.folder), "start", "--mode", self.mode

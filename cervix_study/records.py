@@ -583,7 +583,10 @@ def predictions_text(rows: Iterable[Prediction]) -> bytes:
 
 
 def read_predictions(folder: Path, key: str) -> tuple[Prediction, ...]:
-    """Return a classifier's predictions: validation images, and test images once they were opened."""
+    """Return a classifier's predictions: validation images, and test images once they were opened.
+
+    Raises StorageError.
+    """
     file = cell_folder(folder, key) / PREDICTIONS_FILE
     with disk(file, "read"):
         text = file.read_text(encoding="utf-8")

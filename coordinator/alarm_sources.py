@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
-from coordinator.overview import shown
-from fedcervix.alarms import WORDS_CHARS_MAX, Alarm
+from coordinator.unusable_models import contradicted, spoilt
+from coordinator.unusual_steps import unusual_steps
+from fedcervix.alarms import Alarm
 from fedcervix.rounds import Round, Run
 
 Source = Callable[[Run, Round], Iterable[Alarm]]
 
-
-def spoilt(_run: Run, round_: Round) -> Iterator[Alarm]:
-    """With a site's update the model could not be used."""
-    for missing in round_.missing:
-        if missing.alarm:
-            yield Alarm(missing.site, round_.number, "unusable", shown(missing.reason, WORDS_CHARS_MAX))
-
-
-def contradicted(_run: Run, round_: Round) -> Iterator[Alarm]:
-    """A site said of a model that it cannot use it, and most others could."""
-    for said in round_.unusable if round_.ended_at and round_.scores else ():
-        words = "it said that it cannot use the round's model, which the others could"
-        yield Alarm(said.site, round_.number, "contradicted", words)
-
-
-SOURCES: tuple[Source, ...] = (spoilt, contradicted)
+SOURCES: tuple[Source, ...] = (spoilt, contradicted, unusual_steps)
 
 
 def alarms(run: Run, round_: Round) -> tuple[Alarm, ...]:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -23,13 +23,14 @@ from coordinator.home import Home
 from coordinator.looking import runs
 from coordinator.operator import ask
 from coordinator.registry import Registry
-from coordinator.service import STOP_GRACE, Service, check_free, serve
+from coordinator.service import Service
+from coordinator.serving import STOP_GRACE, NoLines, Serving, check_free
 from fedcervix import identity, rpc
 from fedcervix.address import Address
 from fedcervix.allocator import share_memory_among_threads
 from fedcervix.blobs import BlobStore
 from fedcervix.commandline import is_named
-from fedcervix.errors import ConfigError, RunError, StorageError
+from fedcervix.errors import ConfigError, FullDiskError, RunError, StorageError
 from fedcervix.events import SiteRevoked
 from fedcervix.files import write_secret
 from fedcervix.journal import Journal, RunRecord
@@ -45,7 +46,10 @@ EXIT_OF = {Outcome.OK: 0, Outcome.DEGRADED: 20, Outcome.ABORTED: 21}
 
 
 def init(home: Home, folder: Path | None, name: str, advertise: str, bind: str, sites: str, profile: str) -> None:
-    """Make a home folder: authority, certificates, commented configuration."""
+    """Make a home folder: authority, certificates, commented configuration.
+
+    Raises click.UsageError, ConfigError, StorageError.
+    """
     if folder and is_named("home") and folder.absolute() != home.folder:
         raise click.UsageError(f"two folders are named, {folder} and {home.folder} (by --home): give one")
     home = Home(folder.absolute()) if folder else home
@@ -64,7 +68,7 @@ def _bind(advertise: str) -> str:
 
 
 def invite(home: Home, site: str, out: Path | None) -> None:
-    """Make a one-time invitation file for a site."""
+    """Make a one-time invitation file for a site. Raises ConfigError, IdentityError, StorageError."""
     config = home.config()
     if site not in config.run.sites:
         raise ConfigError(
@@ -131,7 +135,10 @@ def _is_invitation(file: Path) -> bool:
 
 
 def begin(home: Home, mode: Mode, *, new: bool) -> None:
-    """Begin a run without listening: whatever starts the coordinator next, goes on with it."""
+    """Begin a run without listening: whatever starts the coordinator next, goes on with it.
+
+    Raises RunError, ConfigError, ModelError, StorageError.
+    """
     home.config()
     with home.locked(), contextlib.closing(Journal(home.journal)) as journal:
         last = history.unfinished(home, journal)
@@ -148,7 +155,8 @@ def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
     to = _bound(bind, home.config().listen.bind)
     with home.locked():
         check_free(to, home.config_file)
-        certify_self(home, datetime.now(UTC))
+        home.reserve.make()
+        home.reserve.spend(lambda: certify_self(home, datetime.now(UTC)))
         journal, blobs = Journal(home.journal), BlobStore(home.blobs)
         record = _run_to_do(home, journal, blobs, mode, new=new)
         engine = Engine(journal, blobs, record)
@@ -233,17 +241,18 @@ def _is_unfinished(home: Home, record: RunRecord) -> RunError:
 
 
 def _serve(home: Home, engine: Engine, blobs: BlobStore, to: Address) -> None:
-    service = Service(home, Registry(home.registry), engine, blobs)
-    server, port = serve(home, service, to=to, sites=len(engine.run.plan.sites))
-    bound = Address(to.host, port)
+    registry = Registry(home.registry)
+    serving = Serving(home, registry, engine, Service(home, registry, engine, blobs), NoLines())
+    serving.start(to, len(engine.run.plan.sites))
+    bound = Address(to.host, serving.port)
     try:
-        home.write_running(os.getpid(), bound)
+        home.reserve.spend(lambda: home.write_running(os.getpid(), bound, serving.operator))
         _on_signals(engine.stop)
         logger(run=engine.run.run).info("listening", bind=str(bound))
         engine.drive()
     finally:
         engine.stop()
-        server.stop(STOP_GRACE.total_seconds()).wait()
+        serving.stop(STOP_GRACE.total_seconds())
         home.running.unlink(missing_ok=True)
 
 
@@ -277,14 +286,34 @@ def _announce(home: Home, run: str, outcome: Outcome, reason: str) -> None:
 def revoke(home: Home, site: str) -> None:
     """Withdraw a site's certificates and invitations; its open connections are cut at once."""
     home.insist()
-    count = Registry(home.registry).revoke(site, datetime.now(UTC))
+    try:
+        count = Registry(home.registry).revoke(site, datetime.now(UTC))
+    except FullDiskError as error:
+        _refused_for_now(home, site, error)
     say(f"revoked {count} certificate(s) and invitation(s) of {site}")
-    reply = ask(home, rpc.COMMAND, wire.CommandRequest(revoked=site))
+    reply = _told_revoked(home, site)
     say(reply.text if reply else "no coordinator is running; it will not be let in at the next start")
 
 
+def _told_revoked(home: Home, site: str) -> Any | None:
+    return ask(home, rpc.COMMAND, wire.CommandRequest(revoked=site))
+
+
+def _refused_for_now(home: Home, site: str, error: FullDiskError) -> NoReturn:
+    """Have the running coordinator refuse a site though that cannot be written down. Raises FullDiskError."""
+    if home.read_running() is None:
+        raise error
+    with contextlib.suppress(StorageError):  # its journal has no room, either: it refuses the site all the same
+        _told_revoked(home, site)
+    raise FullDiskError(
+        f"the running coordinator refuses {site} from now on, but that is not written down: {error.what}",
+        cause="the disk is full; after a restart the site would be let in again",
+        next_step=f"free some space (df -h {home.folder}), then {home.command(f'revoke {site}')}",
+    ) from error
+
+
 def abort(home: Home, reason: str) -> None:
-    """End the run before its time, also while no coordinator is running."""
+    """End the run before its time, also while no coordinator is running. Raises RunError, StorageError."""
     reply = _asked(home, wire.CommandRequest(abort=reason))
     if reply is not None:
         say(reply.text)
@@ -303,7 +332,7 @@ def abort(home: Home, reason: str) -> None:
 
 
 def stop(home: Home) -> None:
-    """Stop the coordinator; the run goes on at the next start."""
+    """Stop the coordinator; the run goes on at the next start. Raises RunError."""
     reply = _asked(home, wire.CommandRequest(stop=True))
     if reply is None:
         raise RunError(
@@ -320,7 +349,7 @@ def _asked(home: Home, request: wire.CommandRequest) -> Any | None:
 
 
 def export(home: Home, run: str | None, folder: Path | None) -> None:
-    """Copy an ended run's model and record to FOLDER; without RUN, list the runs."""
+    """Copy an ended run's model and record to FOLDER; without RUN, list the runs. Raises RunError, StorageError."""
     if run is None:
         runs(home, as_json=False)
         return

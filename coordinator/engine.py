@@ -2,7 +2,8 @@
 
 Every decision is in `fedcervix.rounds`; this file owns the lock, the clock and the order of things:
 1. `submit` journals an event before the new state is visible to anyone.
-2. Whoever waits for a change (open streams, the driving thread) waits on one condition, not on a timer.
+2. Whoever waits for a change is told: the driving thread by one condition, streams by `on_change`. No thread waits for
+   a stream (see `coordinator.streams`).
 3. What the coordinator itself has to do is asked of the state again after every change, and after a restart.
 """
 
@@ -12,16 +13,19 @@ import contextlib
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
-from coordinator.history import replayed
+from coordinator.allowances import Allowances
+from coordinator.history import begin_of
+from coordinator.incoming import Incoming, needed
 from coordinator.instances import Acting, admit, heeded, refusal
 from coordinator.liveness import STOPPED, Line, Liveness
-from fedcervix.aggregate import Momentum, aggregate
+from coordinator.refused import Refused
+from coordinator.streams import Stream
+from fedcervix.aggregate import Clip, Momentum, aggregate
 from fedcervix.blobs import BlobStore
 from fedcervix.codec import Claim, Progress
-from fedcervix.economy import kept_form
 from fedcervix.errors import ModelError, RemoteError, RunError, StorageError, TwinError
 from fedcervix.events import (
     AggregateStored,
@@ -30,6 +34,7 @@ from fedcervix.events import (
     Event,
     RunAborted,
     SiteAttached,
+    SiteRevoked,
     SiteSilent,
     Task,
     TaskKind,
@@ -38,6 +43,8 @@ from fedcervix.events import (
 )
 from fedcervix.journal import Journal, RunRecord
 from fedcervix.log import logger
+from fedcervix.measures import Measures, clip_scales
+from fedcervix.measuring import measure
 from fedcervix.moves import vet_step
 from fedcervix.pauses import Pauses
 from fedcervix.rounding import Rounded, rebuild, round_model
@@ -50,19 +57,16 @@ from fedcervix.rounds import (
     Run,
     deadline,
     duty,
-    fallback,
     instruction,
-    last_step,
+    objection,
     step,
 )
-from fedcervix.weights import read_layout, vet, vet_base, vet_layout
+from fedcervix.weights import Layout, read_layout, vet, vet_base, vet_layout
 
 STORAGE_PAUSE_MOST_S = 10.0
 """how long the coordinator leaves a full disk alone, at most, before it tries again"""
 STOOD_STILL_LEASES = 0.25
 """if the driving thread looks so much later than it meant to, the coordinator stood still: it has heard nobody"""
-PICTURE_S = 1.0
-"""after which whoever watches is shown how things stand though nothing was journaled: progress is not"""
 
 
 class Engine:
@@ -81,19 +85,25 @@ class Engine:
         self._log = logger(run=record.run)
         self._changed = threading.Condition()
         self._stopping = False
-        self._version = 0
-        """counts changes, for those who watch"""
+        self._listeners: list[Callable[[], None]] = []
+        """called after every change"""
         self._trouble = ""
+        self._reserve_words = ""
         self._dismissed: set[str] = set()
         """sites that were told to leave"""
         self._litter = True
         """models may lie there that were put away, also by the process before this one"""
-        self._run = replayed(journal, record)
+        self._allowances = Allowances(record.plan.sites)
+        self._run = self._replayed(record)
+        self._incoming = Incoming(blobs)
         self._acting: dict[str, Acting] = {}
-        self._streams: dict[str, object] = {}
+        self._streams: dict[str, Stream] = {}
         self._sound: dict[str, str] = {}
         """by site, its model whose values were checked while it arrived"""
-        self._unpacking = {site: threading.Lock() for site in record.plan.sites}
+        self._vetting = {site: threading.Lock() for site in record.plan.sites}
+        self._refused = {site: Refused() for site in record.plan.sites}
+        self._first: tuple[str, Layout] | None = None
+        """the run's first model, and what it holds"""
         self._liveness = Liveness(record.plan.sites, record.plan.terms.lease_s, steady_s)
         self._look_s = min(86_400.0, record.plan.terms.lease_s * STOOD_STILL_LEASES)  # a condition's wait has a bound
         """the driving thread looks so often, at least"""
@@ -103,33 +113,64 @@ class Engine:
     @property
     def run(self) -> Run:
         """The state as it stands."""
-        with self._changed:
-            return self._run
+        return self._run  # a value that is replaced: whoever only looks waits for no one who journals
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the process is to end, though the run has not."""
+        return self._stopping
 
     @property
     def trouble(self) -> str:
-        """What keeps the coordinator from its own work, in words; empty where nothing does."""
-        return self._trouble
+        """What keeps the coordinator or a site from its work, in words; empty where nothing does."""
+        found = (self._trouble, self._incoming.words(self.run), self._journal.reserve.words())
+        return "\n".join(words for words in found if words)
 
     def lines(self) -> dict[str, Line]:
         """Return how each site's line is now."""
         with self._changed:
-            return {site: self._liveness.line(site, working=self._working(site)) for site in self._run.plan.sites}
+            return {site: self._line(site) for site in self._run.plan.sites}
+
+    def _line(self, site: str) -> Line:
+        line = self._liveness.line(site, working=self._working(site))
+        return replace(line, set_aside=self._allowances.set_aside(site))
+
+    def _replayed(self, record: RunRecord) -> Run:
+        """Return the run as it stands by its journal, and count what the journal holds of each site."""
+        run = begin_of(record)
+        for event in self._journal.events(record.run):
+            self._allowances.count(event, len(run.rounds))
+            run, _ = step(run, event)
+        return run
 
     # --- events ---
 
     def submit(self, event: Event) -> Answer:
-        """Journal an event that changes something, take the step, wake whoever waits. Raises StorageError."""
+        """Journal an event that changes something, take the step, wake whoever waits. Raises StorageError.
+
+        One that is above the allowance of its site is set aside, and answered as if it had been said before.
+        """
         with self._changed:
             before = self._run
             after, answer = step(before, event)
             if after is not before:
+                if not self._allowances.allow(event, len(before.rounds), self._steady_s()):
+                    return self._set_aside(event)
                 self._journal.append(before.run, event)
+                self._allowances.count(event, len(before.rounds))
                 self._run = after
                 self._tell()
                 self._begin_leases(before, after)
                 self._told(before, after, event)
             return answer
+
+    def _set_aside(self, event: Event) -> Answer:
+        """Let the log know now and then. Called under the lock."""
+        site = str(getattr(event, "site", ""))
+        if self._allowances.may_log(site, self._steady_s()):
+            count = self._allowances.set_aside(site)
+            self._log.warning("reports set aside", site=site, last=_words(event), since_start=count)
+        return Answer.DUPLICATE
 
     def heard(self, site: str, progress: Progress | None = None) -> None:
         """Note a sign of life; a site that had fallen silent is back."""
@@ -149,24 +190,59 @@ class Engine:
         """Vet a model that has arrived, then submit it. Raises RemoteError where it is not fit to be averaged."""
         run = self.run
         _, answer = step(run, update)
-        if answer is not Answer.ACCEPTED:
+        if answer is not Answer.ACCEPTED and not objection(run, update):
             return answer  # a later state does not accept it either
         there = update.packed or update.digest
         if not self._blobs.brought(there, update.site):
-            raise RunError(f"the model {there[:12]} of {update.task} is not here", next_step="send it again")
+            raise _not_here(there, update)
+        if answer is Answer.REFUSED:  # only now: whoever has not sent a model is not told whether another site has
+            return answer
+        with self._vetting[update.site]:  # the same report may come again before the first one is answered
+            refused = self._refused[update.site]
+            refused.check(update)
+            try:
+                update = self._vet(run, update)
+            except RemoteError as error:
+                refused.note(update, error)
+                raise
+        with self._changed:  # no model goes from here on: see `expect`
+            if not self._blobs.has(update.digest):
+                raise _not_here(there, update)
+            return self.submit(update)
+
+    def _vet(self, run: Run, update: UpdateStored) -> UpdateStored:
+        """Return the update with what was measured of it. Raises RemoteError where its model is not fit."""
         if update.packed:
             self._unpack(run, update)
         path = self._blobs.path(update.digest)
         if update.task.kind is TaskKind.SEED:
             vet_base(path)
         elif self._sound.get(update.site) == update.digest:
-            vet_layout(path, read_layout(self._blobs.path(run.layout)))
+            vet_layout(path, self._layout(run))
         else:
-            vet(path, read_layout(self._blobs.path(run.layout)))
+            vet(path, self._layout(run))
         if update.task.kind is TaskKind.TRAIN:
             step_max = run.plan.terms.step_max
-            update = replace(update, step=vet_step(path, self._blobs.path(update.task.base), step_max))
-        return self.submit(update)
+            moved = vet_step(path, self._blobs.path(update.task.base), step_max)
+            update = replace(update, step=moved, measures=self._hop_measured(run, update))
+        return update
+
+    def _layout(self, run: Run) -> Layout:
+        """Return what the run's first model holds, read once: every update has the same. Raises StorageError."""
+        if self._first is None or self._first[0] != run.layout:
+            self._first = run.layout, read_layout(self._blobs.path(run.layout))
+        return self._first[1]
+
+    def layout(self) -> Layout | None:
+        """Return the same; None while there is no first model."""
+        run = self.run
+        return self._layout(run) if run.layout else None
+
+    def expect(self, site: str, digest: str, size_bytes: int) -> int:
+        """Return from which byte a model is wanted. Raises RunError where none is, StorageError."""
+        with self._changed:
+            self._incoming.offered(self._run, site, digest)
+        return self._incoming.expect(site, digest, size_bytes)
 
     def arrived_sound(self, site: str, digest: str) -> None:
         """Note that the values of a site's model were checked while it arrived."""
@@ -179,10 +255,9 @@ class Engine:
             raise RemoteError(
                 "a packed model came where the plan has none", next_step="compare the two sides' versions"
             )
-        like = None if seeds else read_layout(self._blobs.path(run.layout))
-        with self._unpacking[update.site]:  # the same report may come again before the first one is answered
-            name = f"unpacked-{update.site}"
-            rebuild(self._blobs, update.packed, update.digest, packing, update.task.base, name=name, like=like)
+        like, name = None if seeds else self._layout(run), f"unpacked-{update.site}"
+        rebuild(self._blobs, update.packed, update.digest, packing, update.task.base, name=name, like=like)
+        self._blobs.note_brought(update.digest, update.site)
         sizes = {"bytes": self._blobs.size_bytes(update.packed), "of": self._blobs.size_bytes(update.digest)}
         self._log.info("update unpacked", site=update.site, **sizes)
 
@@ -206,28 +281,21 @@ class Engine:
             with contextlib.suppress(OSError, StorageError):  # what cannot be deleted now can be at the next round
                 self._blobs.put_away(needed(after))
             self._litter = True
+        if after.ended or isinstance(event, SiteRevoked):
+            self._litter = True
 
-    # --- who watches ---
+    # --- who is told ---
 
-    def changes(self, is_active: Callable[[], bool]) -> Iterator[None]:
-        """Yield at once, then each time that something has changed or a second has passed, until either side ends."""
-        seen = -1
-
-        def moved() -> bool:
-            return self._version != seen or self._stopping or not is_active()
-
-        while True:
-            with self._changed:
-                self._changed.wait_for(moved, timeout=PICTURE_S)
-                if not is_active() or (self._stopping and self._version == seen):
-                    return
-                seen = self._version
-            yield
+    def on_change(self, tell: Callable[[], None]) -> None:
+        """Have `tell` called after every change, from any thread and under the lock: it must be quick."""
+        with self._changed:
+            self._listeners.append(tell)
 
     def _tell(self) -> None:
-        """Let every waiting thread see a change. Called under the lock."""
-        self._version += 1
+        """Let whoever waits see a change. Called under the lock."""
         self._changed.notify_all()
+        for tell in self._listeners:
+            tell()
 
     # --- who acts for a site ---
 
@@ -255,36 +323,33 @@ class Engine:
 
     # --- streams ---
 
-    def instructions(self, site: str, instance: str, is_active: Callable[[], bool]) -> Iterator[Instruction]:
-        """Yield what the site should be doing, each time that changes, until its stream or the process ends.
+    def open_stream(self, stream: Stream) -> None:
+        """Let a stream listen; it ends an older one of its site: that a line was cut is noticed late. Raises TwinError.
 
-        A newer stream of the site ends an older one: that a line was cut is noticed late. Raises TwinError.
+        A stream that was closed before it could be opened stays closed.
         """
-        last: Instruction | None = None
-        me = object()
-
-        def listens() -> bool:
-            return self._streams.get(site) is me and is_active()
-
         with self._changed:
-            self.heed(site, instance)
-            self._streams[site] = me
-            self._liveness.opened(site)
-            self._tell()
-        try:
-            while (news := self._await_news(site, last, listens)) is not None:
-                yield (last := news)
-                if isinstance(news, Leave):
-                    self._dismiss(site)
-        finally:
-            with self._changed:
-                if isinstance(last, Leave) and site in self._run.adopted:
-                    # Who has the model leaves at once, or as soon as its line ends: the yield does not return then.
-                    self._dismiss(site)
-                if self._streams.get(site) is me:
-                    self._stream_ended(site)
+            self.heed(stream.site, stream.instance)
+            if not stream.closed:
+                self._streams[stream.site] = stream
+                self._liveness.opened(stream.site)
+                self._tell()
 
-    def _dismiss(self, site: str) -> None:
+    def close_stream(self, stream: Stream, last: Instruction | None) -> None:
+        """A stream has ended, on which this was sent last."""
+        with self._changed:
+            stream.closed = True
+            if isinstance(last, Leave) and stream.site in self._run.adopted:
+                # Who has the model leaves at once, or as soon as its line ends: it may not be known that it was sent.
+                self.dismiss(stream.site)
+            if self.listens(stream):
+                self._stream_ended(stream.site)
+
+    def listens(self, stream: Stream) -> bool:
+        """Say whether a stream is its site's newest one, and open."""
+        return self._streams.get(stream.site) is stream
+
+    def dismiss(self, site: str) -> None:
         """The site has been told to leave."""
         with self._changed:
             self._dismissed.add(site)
@@ -297,43 +362,25 @@ class Engine:
             self._log.info("line closed", site=site)
             self._tell()
 
-    def _await_news(self, site: str, last: Instruction | None, is_active: Callable[[], bool]) -> Instruction | None:
-        """Return the site's next instruction; None when its stream, the run or the process has ended."""
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._news(site, last) or not is_active() or self._stopping or self._run.ended
-            )
-            return instruction(self._run, site) if is_active() and self._news(site, last) else None
-
-    def wake(self) -> None:
-        """Let every waiting thread look again."""
-        with self._changed:
-            self._changed.notify_all()
-
-    def _news(self, site: str, last: Instruction | None) -> bool:
-        presence = self._run.site(site).presence
-        listens = presence in (Presence.PRESENT, Presence.REVOKED) or self._run.ended
-        return listens and instruction(self._run, site) != last
-
     # --- the driving thread ---
 
     def drive(self) -> None:
         """Do the coordinator's own work until the run has ended or `stop` was called."""
         pauses = Pauses(most_s=STORAGE_PAUSE_MOST_S)
         while True:
+            self._look_at_reserve()
+            if self._litter:
+                self._clear()
             with self._changed:
                 if self._stopping or self._run.ended:
                     self._changed.wait_for(self._may_go, timeout=self._run.plan.terms.lease_s)
                     return
                 self._woke()
-                work, due_s, litter = duty(self._run), self._due_in_s(), self._litter
-                if work is None and due_s > 0 and not litter:
+                work, due_s = duty(self._run), self._due_in_s()
+                if work is None and due_s > 0 and not self._litter:
                     self._meant_s += due_s
                     self._changed.wait(due_s)
                     continue
-            if litter:
-                self._clear()
-                continue
             try:
                 self._act(work)
                 self._trouble = ""
@@ -343,6 +390,14 @@ class Engine:
                 with self._changed:
                     self._meant_s = self._steady_s() + (pause_s := pauses.next_s())
                     self._changed.wait_for(lambda: self._stopping, timeout=pause_s)
+
+    def _look_at_reserve(self) -> None:
+        """Make it whole where there is room again; let the log know once while it is not."""
+        reserve = self._journal.reserve
+        reserve.make_whole()
+        was, self._reserve_words = self._reserve_words, reserve.words()
+        if self._reserve_words and not was:
+            self._log.warning("reserve in use", what=self._reserve_words)
 
     def _woke(self) -> None:
         """Give everyone a new lease, as after a restart, if the coordinator stood still. Called under the lock.
@@ -368,9 +423,11 @@ class Engine:
         return self._stopping or self._dismissed.issuperset(heed)
 
     def _clear(self) -> None:
-        """Delete what no round needs any more, while the sites are at work."""
+        """Delete what no round needs and no site is asked for any more, while the sites are at work."""
         self._litter = False
         with contextlib.suppress(StorageError):  # what cannot be deleted now can be at the next round
+            with self._changed:
+                self._incoming.clear(self._run)
             self._blobs.delete_away()
 
     def _is_in_trouble(self, error: StorageError) -> None:
@@ -401,7 +458,9 @@ class Engine:
 
     def _average_or_abort(self, work: Aggregate) -> None:
         try:
-            made = self._average(work)
+            measures = self._measured(work)
+            scales = clip_scales([found.norm for _, found in measures], self._run.plan.terms.clip)
+            made = self._average(replace(work, scales=tuple(scales)))
         except RemoteError as error:  # the updates have no average; time does not mend that
             self._log.warning("no average", round=work.round, what=error.what)
             self.submit(AverageUnusable(work.round, work.attempt, self._clock_s()))
@@ -410,14 +469,34 @@ class Engine:
             self.abort(f"the round cannot be averaged: {error.what[:400]}")
             return
         self._meant_s = self._steady_s()  # it was at work, however long that took
-        self.submit(AggregateStored(work.round, made.digest, self._clock_s(), made.packed, made.residual, work.attempt))
+        done = AggregateStored(work.round, made.digest, self._clock_s(), made.packed, made.residual, work.attempt)
+        self.submit(replace(done, measures=measures))
+
+    def _measured(self, work: Aggregate) -> tuple[tuple[str, Measures], ...]:
+        """Return the measures of each site's update; the hops of a ring were measured when they came."""
+        if self._run.plan.mode == "ppfssl":
+            return ()
+        base = self._blobs.path(work.base)
+        updates = [(self._blobs.path(digest), base) for digest, _ in work.updates]
+        measures = measure(updates, self._layout(self._run), self._run.plan.terms.batch_norm)
+        return tuple(zip(work.sites, measures, strict=True))
+
+    def _hop_measured(self, run: Run, update: UpdateStored) -> Measures | None:
+        """Measure the step of a ring's hop, beside that of the hop before it in this round."""
+        if run.plan.mode == "csfssl":
+            return None
+        hops = [(hop.digest, hop.task.base) for hop in (update, *run.current.contributions[-1:])]
+        steps = [(self._blobs.path(digest), self._blobs.path(base)) for digest, base in hops]
+        return measure(steps, self._layout(run), run.plan.terms.batch_norm)[0]
 
     def _average(self, work: Aggregate) -> Rounded:
         """Average the round's updates (paper, II-B: "we use weight averaging for model aggregation")."""
         updates = [(self._blobs.path(digest), weight) for digest, weight in work.updates]
         output = self._blobs.scratch(f"aggregate-{work.round}")
         layout = read_layout(self._blobs.path(work.layout))
-        digest = aggregate(updates, layout, output, self._run.plan.terms.batch_norm, self._momentum(work))
+        rule, momentum = self._run.plan.terms.batch_norm, self._momentum(work)
+        clip = Clip(self._blobs.path(work.base), work.scales) if work.scales else None
+        digest = aggregate(updates, layout, output, rule, momentum, clip=clip, trimmed=work.trimmed)
         if work.compression == "none":
             self._blobs.adopt(output, digest)
             return Rounded(digest)
@@ -451,20 +530,10 @@ class Engine:
         return min([self._look_s, *leases, *([] if until is None else [until - self._clock_s()])])
 
 
+def _not_here(digest: str, update: UpdateStored) -> RunError:
+    return RunError(f"the model {digest[:12]} of {update.task} is not here", next_step="send it again")
+
+
 def _words(event: Event) -> str:
     """Return an event's name as words: UpdateStored is "update stored"."""
     return re.sub(r"(?<!^)(?=[A-Z])", " ", type(event).__name__).lower()
-
-
-def needed(run: Run) -> set[str]:
-    """Return the digests of the models that a run still needs."""
-    kept = {run.layout, run.model}
-    kept |= set(last_step(run) or ())
-    if run.rounds:
-        kept |= {update.digest for update in (*run.current.contributions, *run.current.dropped)}
-        kept |= {run.current.candidate, run.current.base, fallback(run)}
-    if run.best_round:
-        kept.add(run.best.candidate)
-    kept |= {form.digest for form in (kept_form(run, model) for model in kept) if form}
-    kept |= {round_.residual for round_ in run.rounds[-2:]}
-    return kept - {""}

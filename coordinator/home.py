@@ -5,8 +5,10 @@ keys/                 the federation's authority, the server's and the operator'
 registry.db           who may connect
 journal.db            the events of all runs
 blobs/                models in use, named by digest
+reserve               room on the disk for journal and registry when it is full
 results/RUN/          finished models, each with its record
 running.json          address and process of the running coordinator; it holds `lock`, and `running.lock`
+operator.sock         where it listens to the operator
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from fedcervix.errors import ConfigError, RunError
 from fedcervix.files import write_whole
 from fedcervix.locks import held, is_held
 from fedcervix.plan import SITE_NAME, STRICT, Mode, Plan, check
+from fedcervix.reserve import Reserve
 from fedcervix.storage import disk
 
 if TYPE_CHECKING:
@@ -104,6 +107,11 @@ class Home:
         return self.folder / "blobs"
 
     @property
+    def reserve(self) -> Reserve:
+        """Room on the disk for the journal and the registry."""
+        return Reserve.beside(self.journal)
+
+    @property
     def results(self) -> Path:
         """Finished models."""
         return self.folder / "results"
@@ -112,6 +120,11 @@ class Home:
     def running(self) -> Path:
         """Address and process of the running coordinator."""
         return self.folder / "running.json"
+
+    @property
+    def operator_socket(self) -> Path:
+        """Where the running coordinator listens to the operator's commands, where the file system takes a socket."""
+        return self.folder / "operator.sock"
 
     def key_file(self, name: str) -> Path:
         """Return where the key or certificate `name` lies."""
@@ -179,7 +192,10 @@ class Home:
         return identity.Authority(self.pem("authority.crt"), self.pem("authority.key"))
 
     def address(self) -> str:
-        """Return how sites reach the coordinator: as advertised, with the port that the system chose where it is 0."""
+        """Return how sites reach the coordinator: as advertised, with the port that the system chose where it is 0.
+
+        Raises RunError.
+        """
         advertise = Address.parse(self.config().listen.advertise, port_min=0)
         if advertise.port:
             return str(advertise)
@@ -210,10 +226,10 @@ class Home:
         found: dict[str, Any] = json.loads(text)
         return found
 
-    def write_running(self, pid: int, bound: Address) -> None:
-        """Let commands on this machine know where the coordinator listens. Raises StorageError."""
+    def write_running(self, pid: int, bound: Address, operator: Path) -> None:
+        """Let commands on this machine know where the coordinator listens: to sites, to them. Raises StorageError."""
         host = "localhost" if bound.is_everywhere else bound.host
-        running = {"pid": pid, "port": bound.port, "address": str(Address(host, bound.port))}
+        running = {"pid": pid, "port": bound.port, "address": str(Address(host, bound.port)), "operator": str(operator)}
         write_whole(self.running, json.dumps(running).encode())
 
     @contextlib.contextmanager

@@ -43,6 +43,8 @@ class Line:
     progress: Progress | None
     stopped: bool = False
     """the site's engineer has stopped its agent"""
+    set_aside: int = 0
+    """its reports that were not written down since the coordinator was started (see coordinator.allowances)"""
 
 
 class Liveness:

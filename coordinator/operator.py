@@ -6,6 +6,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -13,6 +14,7 @@ import grpc
 from coordinator.changes import Document, applied, ended_rounds, joined
 from coordinator.history import stands
 from coordinator.home import Home
+from coordinator.local_sockets import reachable
 from fedcervix import rpc
 from fedcervix.errors import LinkError
 from fedcervix.pauses import Pauses
@@ -33,7 +35,7 @@ def ask(home: Home, method: rpc.Method, request: Any) -> Any | None:
         try:
             return rpc.stub(channel, method)(request, timeout=ANSWER_S, wait_for_ready=True)
         except grpc.RpcError as error:
-            raise rpc.translate(error, running["address"], next_step=home.command("status")) from error
+            raise rpc.translate(error, running["operator"], next_step=home.command("status")) from error
 
 
 def picture(home: Home, *, whole: bool) -> Document | None:
@@ -77,12 +79,14 @@ def _told(home: Home, running: dict[str, Any], known: Document, timeout_s: float
     """Yield what is known after each change that a running coordinator tells. Raises a FedcervixError."""
     request = wire.OverviewRequest(run=known.get("run", ""), known_rounds=ended_rounds(known))
     with _line(home, running) as channel:
-        replies = rpc.calls(rpc.stub(channel, rpc.WATCH)(request, timeout=timeout_s), running["address"])
+        replies = rpc.calls(rpc.stub(channel, rpc.WATCH)(request, timeout=timeout_s), running["operator"])
         for change in joined((reply.json, reply.more) for reply in replies):
             known = applied(known, change)
             yield known
 
 
-def _line(home: Home, running: dict[str, Any]) -> grpc.Channel:
+@contextlib.contextmanager
+def _line(home: Home, running: dict[str, Any]) -> Iterator[grpc.Channel]:
     keys = {part: home.pem(file) for part, file in KEYS.items()}
-    return rpc.channel(running["address"], **keys, here=True)
+    with reachable(Path(running["operator"])) as name, rpc.channel(f"unix:{name}", **keys, here=True) as channel:
+        yield channel

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
+from coordinator.admission import NOTHING, Held
 from coordinator.liveness import STOPPED, Line
 from fedcervix.events import SiteFailed
 from fedcervix.pauses import SIGN_S
@@ -28,13 +30,22 @@ WAIT_CHARS_MAX = 300
 """of the reason of a wait, or of a site's absence from a round"""
 
 
-def overview(run: Run, lines: Mapping[str, Line], *, now: float, trouble: str = "", since: int = 0) -> dict[str, Any]:
+def overview(
+    run: Run,
+    lines: Mapping[str, Line],
+    held: Mapping[str, Held] = MappingProxyType({}),
+    *,
+    now: float,
+    trouble: str = "",
+    since: int = 0,
+) -> dict[str, Any]:
     """Return the document. Times are Unix seconds; `*_s` are durations in seconds.
 
-    `lines`: how each site's line is; empty where no coordinator is running. `since`: the ledger begins with the round
+    `lines`: how each site's line is, and `held`: what it holds of the listener; empty where no coordinator is running.
+    `since`: the ledger begins with the round
     after this one.
     """
-    sites = [_site(run, name, lines.get(name), now) for name in run.plan.sites]
+    sites = [_site(run, name, lines.get(name), now) | _holds(held.get(name, NOTHING)) for name in run.plan.sites]
     return {
         "run": run.run,
         "mode": run.plan.mode,
@@ -98,8 +109,13 @@ def _site(run: Run, name: str, line: Line | None, now: float) -> dict[str, Any]:
         "unit": shown(progress.unit) if current and progress else "",
         "loss": progress.loss if current and progress else 0.0,
         "images_per_s": progress.images_per_s if current and progress else 0.0,
+        "set_aside": line.set_aside if line else 0,
         "lease_ends_at": now + line.lease_ends_in_s if line and line.lease_ends_in_s is not None else None,
     }
+
+
+def _holds(held: Held) -> dict[str, int]:
+    return {"calls_open": held.open, "calls_refused": held.refused, "connections": held.connections}
 
 
 def _lost(line: Line | None) -> tuple[str, float | None]:

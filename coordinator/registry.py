@@ -1,8 +1,8 @@
 """Who may connect: every invitation and every site certificate this coordinator issued, and what became of it.
 
 One SQLite file, used by several processes at once: `coordinator invite` and `coordinator revoke` write it while the
-coordinator runs. So every call opens the file, does one short transaction and closes it; nothing is remembered
-between calls, and a revocation counts from the next call on.
+coordinator runs. So every call opens the file, does one short transaction and closes it. The running coordinator looks
+into a copy (`Roll`), which it makes anew when the file has changed (see `coordinator.standing`).
 
 A credential (an invitation's certificate: role `enroll`; a site's own: role `site`) is in one of four states:
 
@@ -15,25 +15,33 @@ Rules
 2. An invitation works once. The same key asking again gets the same certificate again (the first reply was lost);
    another key is refused.
 3. A site that was revoked may be invited again: that is how it comes back.
+4. On a full disk the reserve beside the file is given up (see `fedcervix.reserve`). Where even that is used up,
+   `shut_out` remembers a revocation until this process ends.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
+import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Concatenate, Literal, ParamSpec, TypeVar
 
 from fedcervix.databases import translated
 from fedcervix.errors import IdentityError, StorageError
+from fedcervix.reserve import Reserve
 from fedcervix.storage import disk
 
 BUSY_TIMEOUT_S = 10.0
 """how long a call waits while another process writes; a write takes milliseconds"""
+
+HEADER_BYTES = 100
+"""of an SQLite file; its change counter, which every transaction raises, is among them"""
 
 SCHEMA_VERSION = 1
 SCHEMA = """
@@ -81,6 +89,80 @@ class SiteEntry:
     """of its certificate, or of its invitation while it has not joined"""
 
 
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """One certificate that this coordinator issued: whose, for what, what became of it, until when (aware UTC)."""
+
+    site: str
+    role: str
+    state: str
+    not_after: datetime
+    invitation: str | None
+    """the serial it was redeemed from"""
+
+
+@dataclass(frozen=True, slots=True)
+class Roll:
+    """All credentials at a moment, by serial."""
+
+    credentials: Mapping[str, Credential]
+
+    def __contains__(self, serial: str) -> bool:
+        return serial in self.credentials
+
+    def admit(self, serial: str, site: str) -> None:
+        """Return if the certificate `serial` is the one with which `site` may connect; else raise IdentityError."""
+        found = self.credentials.get(serial)
+        if found is None or (found.site, found.role) != (site, "site"):
+            raise IdentityError(
+                f"the coordinator does not know this certificate of site {site}",
+                cause="its home folder was made anew, or restored from a backup older than the certificate",
+                next_step=ASK_AGAIN.format(site=site),
+            )
+        if found.state != "valid":
+            raise IdentityError(
+                f"the certificate of site {site} is {found.state}",
+                cause=CLOSED_CERTIFICATE[found.state],
+                next_step=ASK_AGAIN.format(site=site),
+            )
+
+    def admit_invitation(self, serial: str, now: datetime) -> str:
+        """Return the serial of the certificate that the invitation `serial` has become already; "" if none yet.
+
+        Raises IdentityError where the invitation cannot become one, nor be answered once more.
+        """
+        found = self.credentials.get(serial)
+        if found is None or found.role != "enroll":
+            raise _unknown_invitation()
+        if found.state != "used":
+            _check_open(found.site, found.state, found.not_after, now)
+            return ""
+        made, certificate = next((s, c) for s, c in self.credentials.items() if c.invitation == serial)
+        if certificate.state != "valid":
+            raise _used_up(found.site, certificate.state)
+        return made
+
+    def closed(self, site: str) -> list[str]:
+        """Return the serials of a site with which nobody may connect."""
+        return [serial for serial, found in self.credentials.items() if found.site == site and found.state != "valid"]
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _with_room(
+    write: Callable[Concatenate[Registry, P], R],
+) -> Callable[Concatenate[Registry, P], R]:
+    """On a full disk, give up some of the reserve and write again: a transaction that failed has changed nothing."""
+
+    @functools.wraps(write)
+    def spending(registry: Registry, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return registry.reserve.spend(lambda: write(registry, *args, **kwargs))
+
+    return spending
+
+
 class Registry:
     """The file at `path`, made if it is missing. Every method may be called from any thread.
 
@@ -89,8 +171,14 @@ class Registry:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with disk(path, "write"):
-            path.touch(mode=0o600)  # SQLite's side files take the same mode
+        self.reserve = Reserve.beside(path)
+        self._shut_out: set[str] = set()
+        """serials of certificates"""
+        self.reserve.spend(self._prepare)
+
+    def _prepare(self) -> None:
+        with disk(self._path, "write"):
+            self._path.touch(mode=0o600)  # SQLite's side files take the same mode
         with self._connection() as connection:
             # A reader of a write-ahead log needs room on the disk; of a file with a rollback journal it needs none,
             # so a full disk does not lock the sites out.
@@ -98,8 +186,9 @@ class Registry:
                 connection.execute("PRAGMA journal_mode = DELETE")
             with connection:
                 connection.execute("BEGIN IMMEDIATE")
-                _create(connection, path)
+                _create(connection, self._path)
 
+    @_with_room
     def invite(self, site: str, serial: str, expires: datetime, now: datetime) -> None:
         """Record an invitation: its certificate's serial and end. It replaces an earlier one that is still open."""
         with self._transaction() as connection:
@@ -110,6 +199,7 @@ class Registry:
                 (serial, site, _text(now), _text(expires)),
             )
 
+    @_with_room
     def redeem(self, serial: str, key_fingerprint: str, issue: Callable[[], Issued], now: datetime) -> bytes:
         """Turn the invitation `serial` into a site certificate (PEM), made by `issue` for that key; once.
 
@@ -132,25 +222,26 @@ class Registry:
             )
             return certificate
 
-    def admit(self, serial: str, site: str) -> None:
-        """Return if the certificate `serial` is the one with which `site` may connect; else raise IdentityError."""
+    def roll(self) -> Roll:
+        """Return every credential as it stands."""
         with self._connection() as connection:
-            row = connection.execute(
-                "SELECT state FROM credentials WHERE serial = ? AND site = ? AND role = 'site'", (serial, site)
-            ).fetchone()
-        if row is None:
-            raise IdentityError(
-                f"the coordinator does not know this certificate of site {site}",
-                cause="its home folder was made anew, or restored from a backup older than the certificate",
-                next_step=ASK_AGAIN.format(site=site),
-            )
-        if row[0] != "valid":
-            raise IdentityError(
-                f"the certificate of site {site} is {row[0]}",
-                cause=CLOSED_CERTIFICATE[row[0]],
-                next_step=ASK_AGAIN.format(site=site),
+            rows = connection.execute("SELECT serial, site, role, state, not_after, invitation FROM credentials")
+            return Roll(
+                {
+                    serial: Credential(site, role, self._state(serial, state), _time(not_after), invitation)
+                    for serial, site, role, state, not_after, invitation in rows
+                }
             )
 
+    def _state(self, serial: str, written: str) -> str:
+        return "revoked" if written == "valid" and serial in self._shut_out else written
+
+    def mark(self) -> object:
+        """Return what is another value after every change; cheap."""
+        with disk(self._path, "read"), self._path.open("rb") as file:
+            return os.fstat(file.fileno()).st_ino, file.read(HEADER_BYTES), frozenset(self._shut_out)
+
+    @_with_room
     def revoke(self, site: str, now: datetime) -> int:
         """Revoke the certificate and the open invitation of `site`; return how many there were (0 to 2).
 
@@ -163,6 +254,12 @@ class Registry:
             return _close(connection, "revoked", now, site=site, role="enroll") + _close(
                 connection, "revoked", now, site=site, role="site"
             )
+
+    def shut_out(self, site: str) -> None:
+        """Refuse the site's present certificate from now on, until this process ends. Nothing is written."""
+        with self._connection() as connection:
+            rows = connection.execute("SELECT serial FROM credentials WHERE site = ? AND role = 'site'", (site,))
+            self._shut_out.update(serial for (serial,) in rows)
 
     def sites(self) -> list[SiteEntry]:
         """Return every site that was ever invited, by name."""
@@ -225,12 +322,34 @@ def _invitation(connection: sqlite3.Connection, serial: str) -> tuple[str, str, 
         "SELECT site, state, not_after FROM credentials WHERE serial = ? AND role = 'enroll'", (serial,)
     ).fetchone()
     if row is None:
-        raise IdentityError(
-            "the coordinator does not know this invitation",
-            cause="its home folder was made anew, or restored from a backup older than the invitation",
-            next_step=ASK_AGAIN.format(site="SITE"),
-        )
+        raise _unknown_invitation()
     return row[0], row[1], _time(row[2])
+
+
+def _unknown_invitation() -> IdentityError:
+    return IdentityError(
+        "the coordinator does not know this invitation",
+        cause="its home folder was made anew, or restored from a backup older than the invitation",
+        next_step=ASK_AGAIN.format(site="SITE"),
+    )
+
+
+def _used_up(site: str, state: str) -> IdentityError:
+    return IdentityError(
+        f"the invitation of site {site} was already used, and its certificate is {state}",
+        cause=CLOSED_CERTIFICATE[state],
+        next_step=ASK_AGAIN.format(site=site),
+    )
+
+
+def used_by_another(site: str) -> IdentityError:
+    """Return what is said to whoever shows an invitation that its site has used."""
+    return IdentityError(
+        f"the invitation of site {site} was already used",
+        cause="the site has joined already; if nobody there did, somebody else holds the file:"
+        f" `coordinator revoke {site}`",
+        next_step=ASK_AGAIN.format(site=site),
+    )
 
 
 def _check_open(site: str, state: str, not_after: datetime, now: datetime) -> None:
@@ -250,18 +369,9 @@ def _answer_again(connection: sqlite3.Connection, serial: str, key_fingerprint: 
         "SELECT state, key_fingerprint, certificate FROM credentials WHERE invitation = ?", (serial,)
     ).fetchone()
     if fingerprint != key_fingerprint:
-        raise IdentityError(
-            f"the invitation of site {site} was already used",
-            cause="the site has joined already; if nobody there did, somebody else holds the file:"
-            f" `coordinator revoke {site}`",
-            next_step=ASK_AGAIN.format(site=site),
-        )
+        raise used_by_another(site)
     if state != "valid":
-        raise IdentityError(
-            f"the invitation of site {site} was already used, and its certificate is {state}",
-            cause=CLOSED_CERTIFICATE[state],
-            next_step=ASK_AGAIN.format(site=site),
-        )
+        raise _used_up(site, state)
     return bytes(certificate)
 
 

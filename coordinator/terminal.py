@@ -73,6 +73,7 @@ def _sites(d: dict[str, Any]) -> Table:
     table = Table("site", "state", "since", "asked to", "progress", "lease until", title="Sites", title_justify="left")
     for site in d["sites"]:
         line = f" ({_cut(site['line'], site)})" if site["line"] else ""
+        line += f" ({site['set_aside']} reports set aside)" if site["set_aside"] else ""
         table.add_row(
             site["site"],
             Text(f"{_state(site)}{line}", COLOURS["silent" if line else site["presence"]]),

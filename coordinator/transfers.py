@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
-import grpc
+SUPERSEDED = "a newer transfer has begun"
+"""what an older one is cancelled with"""
+
+
+class Cancels(Protocol):
+    """A call's task, as far as it is needed here."""
+
+    def cancel(self, why: str, /) -> object:
+        """End it."""
 
 
 class Transfers:
-    """The calls in progress that move models, by site and kind."""
+    """The calls in progress that move models, by site and kind. Belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._newest: dict[tuple[str, str], grpc.ServicerContext] = {}
+        self._newest: dict[tuple[str, str], Cancels] = {}
 
     @contextmanager
-    def newest(self, site: str, kind: str, context: grpc.ServicerContext) -> Iterator[None]:
-        """End the site's older call of this kind, if there is one; whoever opens many holds one waiting thread."""
+    def newest(self, site: str, kind: str, call: Cancels) -> Iterator[None]:
+        """End the site's older call of this kind, if there is one: whoever opens many holds one."""
         key = (site, kind)
-        with self._lock:
-            older = self._newest.get(key)
-            self._newest[key] = context
+        older = self._newest.get(key)
+        self._newest[key] = call
         if older is not None:
-            older.cancel()
+            older.cancel(SUPERSEDED)
         try:
             yield
         finally:
-            with self._lock:
-                if self._newest.get(key) is context:  # a newer one may have come and gone
-                    del self._newest[key]
+            if self._newest.get(key) is call:  # a newer one may have come and gone
+                del self._newest[key]

@@ -172,7 +172,7 @@ class Collection:
         return _digest(self.images)
 
     def contrastive(self, split: Literal["train", "valid"]) -> tuple[Image, ...]:
-        """Return all images, labelled or not, of the training women or of the validation women."""
+        """Return all images, labelled or not, of the training women or of the validation women. Raises ValueError."""
         if split not in ("train", "valid"):
             raise ValueError("images of test women take no part in contrastive learning")
         return tuple(image for image in self.images if image.split == split)

@@ -100,6 +100,7 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """Return the context in which the network runs at the recipe's precision (`auto` is settled before).
 
     A weight is used once in a step, so keeping its bfloat16 copy would gain nothing; in a CUDA graph it would be wrong.
+    Raises ValueError.
     """
     if precision == "auto":
         raise ValueError('precision "auto" is settled before training begins: site_agent.precision.settled')

@@ -180,7 +180,7 @@ def paired_difference(
     seed: int,
     draws: int = DRAWS,
 ) -> Estimate:
-    """Return AUC(a) - AUC(b) on the same images; each draw of women scores both classifiers."""
+    """Return AUC(a) - AUC(b) on the same images; each draw of women scores both classifiers. Raises DataError."""
     a, b = np.asarray(scores_a, np.float64), np.asarray(scores_b, np.float64)
     if a.shape != b.shape:
         raise DataError(f"two classifiers scored {len(a)} and {len(b)} images", cause="they scored different splits")

@@ -48,7 +48,10 @@ class Link(Protocol):
         """Bring a model here; goes on where an earlier try ended. Refuses one that is longer."""
 
     def push(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
-        """Bring a model there; goes on where an earlier try ended."""
+        """Bring a model there; goes on where an earlier try ended.
+
+        Raises a FedcervixError; LinkError where the line was cut.
+        """
 
     def packed(self, digest: str) -> Packed | None:
         """Return the packed form in which the task's model is to be had; None: it travels itself."""
@@ -142,7 +145,7 @@ class GrpcLink:
         return codec.read_size(str(headers.get(rpc.SIZE_KEY, "")), bytes_max)
 
     def push(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
-        """Bring a model there; goes on where an earlier try ended."""
+        """Bring a model there; goes on where an earlier try ended. Raises a FedcervixError."""
         size_bytes = blobs.size_bytes(digest)
         reply = self._call(rpc.OFFER, wire.OfferRequest(digest=digest, size_bytes=size_bytes))
         offset, chunk_bytes = codec.read_wanted(reply)

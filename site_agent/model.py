@@ -26,8 +26,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from fedcervix.errors import ModelError
+from fedcervix.errors import ModelError, RemoteError
 from fedcervix.plan import Architecture, Head, Recipe
+from fedcervix.weights import check_header
 
 BACKBONE = "backbone."
 FEATURES: dict[Architecture, int] = {"resnet18": 512, "resnet50": 2048}
@@ -139,6 +140,7 @@ def save_weights(path: Path, state: Mapping[str, Tensor]) -> str:
 def load_weights(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file. Raises ModelError if there is none, or it is not one."""
     try:
+        check_header(path)
         state: dict[str, Tensor] = safetensors.torch.load_file(path)
     except OSError as error:
         raise ModelError(
@@ -146,7 +148,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
             cause="the path is wrong, or the file is not readable by this user",
             next_step="check the path given for the weights",
         ) from error
-    except safetensors.SafetensorError as error:
+    except (RemoteError, safetensors.SafetensorError) as error:
         raise ModelError(
             f"{path.name} is not a safetensors file: {error}",
             cause="an incomplete copy, or weights in another format",

@@ -131,7 +131,10 @@ class Store:
         return max(0, disk.f_bavail * disk.f_frsize - SPARE_BYTES)
 
     def mapped(self) -> Bytes:
-        """Return all squares on the disk as a read-only array (records, S, S, 3) that takes no memory of its own."""
+        """Return all squares on the disk as a read-only array (records, S, S, 3) that takes no memory of its own.
+
+        Raises ValueError.
+        """
         if self._file is None:
             raise ValueError("there is no file to map")
         count = os.fstat(self._file).st_size // self.kind.record_bytes

@@ -59,6 +59,7 @@ def make_step(
 
     In a team it takes this rank's share of the images and returns the joint batch's representations and loss; it is
     eager there. A step that fails for want of memory leaves all as it was, so that it can be taken again.
+    Raises ValueError.
     """
     if acceleration != "eager" and not team.alone:
         raise ValueError(f"a team steps eagerly; found {acceleration}")

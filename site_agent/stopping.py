@@ -37,7 +37,10 @@ class Stop:
         return self._waits
 
     def heard(self, _number: int, _frame: object) -> None:
-        """Answer a signal: the first one asks; where nothing waits, and the second time, it interrupts at once."""
+        """Answer a signal: the first one asks; where nothing waits, and the second time, it interrupts at once.
+
+        Raises KeyboardInterrupt.
+        """
         if self.asked or not self.ask():
             raise KeyboardInterrupt
 

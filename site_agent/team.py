@@ -171,7 +171,7 @@ def wrap(encoder: nn.Module, team: Team, device: torch.device) -> Callable[[Tens
 
 
 def tell(request: dict[str, Any], team: Team) -> None:
-    """Send the leader's request to all others."""
+    """Send the leader's request to all others. Raises ValueError."""
     if team.alone:
         return
     content = json.dumps(request).encode()
@@ -182,7 +182,7 @@ def tell(request: dict[str, Any], team: Team) -> None:
 
 
 def hear(team: Team) -> dict[str, Any]:
-    """Wait for the leader's next request and return it."""
+    """Wait for the leader's next request and return it. Raises ValueError."""
     length = torch.zeros(1, dtype=torch.int64)
     dist.broadcast(length, src=0, group=team.control)
     if not 0 < length.item() <= REQUEST_BYTES_MAX:

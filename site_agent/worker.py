@@ -254,7 +254,10 @@ def surroundings(environment: os._Environ[str] | dict[str, str], hardware: Hardw
 
 
 def gpus() -> int:
-    """Return how many GPUs torch sees. It is asked in a process of its own: the agent does without torch."""
+    """Return how many GPUs torch sees. It is asked in a process of its own: the agent does without torch.
+
+    Raises TrainingError.
+    """
     question = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
     try:
         answer = subprocess.run(

@@ -46,7 +46,7 @@ def by_image(right_first: Bools, right_second: Bools) -> Discordant:
 
 
 def by_woman(right_first: Bools, right_second: Bools, women: Sequence[str]) -> Discordant:
-    """Count over women: each votes for the classifier that called more of her images right."""
+    """Count over women: each votes for the classifier that called more of her images right. Raises DataError."""
     if not len(women) == len(right_first) == len(right_second):
         raise DataError(f"{len(women)} women, {len(right_first)} and {len(right_second)} images differ in number")
     lead: dict[str, int] = {}

@@ -2,12 +2,12 @@
 
 Bottom to top (a module imports only from its own line and the lines above it):
 
-    errors  plan  profiles  events  quorum  rounds  alarms  economy  session  seeds    standard library only
+    errors  plan  profiles  measures  events  quorum  rounds  alarms  economy  session  seeds   standard library only
     printable  spreadsheet  columns  identifiers  manifest  splits                  standard library only
     address  ownership  storage  locks  databases                                   standard library only
-    weights  moves  arriving  aggregate  packing  metrics  identity  privacy        + numpy, cryptography
+    weights  moves  arriving  aggregate  measuring  packing  metrics  identity  privacy   + numpy, cryptography
     wire (generated)  codec                                                         protobuf <-> events
-    files  journal  blobs  rounding  config  log  pauses  printing  rpc              disk, terminal, network
+    files  reserve  journal  blobs  rounding  config  log  pauses  printing  rpc     disk, terminal, network
     allocator  extras  process  commandline                                         memory, command line
 
 `tests/unit/test_architecture.py` holds this table against the imports.

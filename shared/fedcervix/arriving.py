@@ -8,21 +8,21 @@ middle, a number cut in two by a message) it is False, and `vet` reads the file 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 
 from fedcervix import weights
 from fedcervix.errors import RemoteError
-from fedcervix.weights import DTYPES, PREFIX_BYTES, Tensor
-
-HEAD_BYTES_MAX = 2**20
-"""of a header that is waited for in memory: a ResNet-50's has 40 KB"""
+from fedcervix.weights import DTYPES, PREFIX_BYTES, Layout, Tensor
 
 
 class Arriving:
-    """Watches the chunks of one file go by, from its first byte on."""
+    """Watches the chunks of one file go by, from its first byte on.
 
-    def __init__(self, size_bytes: int) -> None:
+    `like`: the layout of the model that it should be; a header that is longer than that one allows is not parsed.
+    """
+
+    def __init__(self, size_bytes: int, like: Layout | None = None) -> None:
         self._size_bytes = size_bytes
+        self._head_bytes_max = PREFIX_BYTES + weights.header_bytes_max(like)
         self._at = 0
         """bytes that went by"""
         self._head: bytearray | None = bytearray()
@@ -36,11 +36,9 @@ class Arriving:
         """Whether all of it went by and was found to be good."""
         return not self._doubt and self._head is None and self._at == self._size_bytes
 
-    def watch(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """Yield the chunks as they come, and look at each."""
-        for chunk in chunks:
-            self._doubt = self._doubt or not self._look(chunk)
-            yield chunk
+    def see(self, chunk: bytes) -> None:
+        """Look at the next chunk."""
+        self._doubt = self._doubt or not self._look(chunk)
 
     def _look(self, chunk: bytes) -> bool:
         """Return whether nothing is wrong so far."""
@@ -51,7 +49,7 @@ class Arriving:
         if len(self._head) < PREFIX_BYTES:
             return True
         data_start = PREFIX_BYTES + struct.unpack_from("<Q", self._head)[0]
-        if data_start > HEAD_BYTES_MAX:
+        if data_start > self._head_bytes_max:
             return False
         if len(self._head) < data_start:
             return True

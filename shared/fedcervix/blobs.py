@@ -7,7 +7,8 @@ Rules
    cut, an older one may not have noticed yet.
 3. A sender is told that a blob is here only where it brought it itself: to all others it is as if it were not. So no
    site finds out by its digest whether another one has sent a model. Of each sender the newest blob is remembered.
-4. Nobody takes a blob away but who is told what the run still needs: `put_away`.
+4. Nobody takes a blob away but who is told what the run still needs: `put_away`. What a sender has brought is forgotten
+   with `forget`; the blob stays until it is put away, because another sender may have brought it, too.
 """
 
 from __future__ import annotations
@@ -16,20 +17,19 @@ import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 
-from fedcervix.errors import RemoteError, StorageError
+from fedcervix.errors import FullDiskError, RemoteError
+from fedcervix.reserve import FREE_BYTES_MIN
 from fedcervix.storage import disk
 from fedcervix.weights import WriteAhead, sync
 
 CHUNK_BYTES = 1 << 19
 """read at once"""
 WHOLE = ".whole"
-FREE_BYTES_MIN = 64 * 2**20
-"""left free on the disk by incoming transfers, for the journal and the logs"""
 
 
 @dataclass(eq=False, slots=True)
@@ -80,6 +80,42 @@ class BlobStore:
             whole.parent.mkdir(exist_ok=True)
             whole.touch(mode=0o600)
 
+    def forget(self, sender: str, *, part: str = "", whole: Collection[str] = ()) -> None:
+        """Throw away what is on its way from a sender, and forget what it has brought. Raises StorageError.
+
+        But not the part of the digest `part`, nor that the sender has brought blobs of the digests `whole`.
+        """
+        for file in self._files_of(sender):
+            if file.stem not in (whole if file.suffix == WHOLE else (part,)):
+                with disk(file, "write"):
+                    file.unlink(missing_ok=True)
+
+    def senders(self) -> list[str]:
+        """Return those of whom something is remembered or on its way."""
+        return sorted(path.name for path in self._incoming.iterdir() if path.is_dir())
+
+    def brought_by_any(self) -> set[str]:
+        """Return the digests of the blobs that senders have brought and that are not forgotten."""
+        files = (file for sender in self.senders() for file in self._files_of(sender))
+        return {file.stem for file in files if file.suffix == WHOLE}
+
+    def unreported_bytes(self, sender: str, needed: Collection[str]) -> int:
+        """Return what a sender occupies with blobs that it has brought, and with parts, but for the blobs `needed`."""
+        parts = sum(_length(file) for file in self._files_of(sender) if file.suffix != WHOLE)
+        return parts + sum(
+            _length(self.path(file.stem))
+            for file in self._files_of(sender)
+            if file.suffix == WHOLE and file.stem not in needed
+        )
+
+    def occupied_bytes(self, digests: Collection[str]) -> int:
+        """Return what these blobs occupy, as far as they are here."""
+        return sum(_length(self.path(digest)) for digest in digests)
+
+    def _files_of(self, sender: str) -> list[Path]:
+        folder = self._incoming / sender
+        return list(folder.iterdir()) if folder.is_dir() else []
+
     def size_bytes(self, digest: str) -> int:
         """Return a blob's length. Raises FileNotFoundError."""
         return self.path(digest).stat().st_size
@@ -100,9 +136,7 @@ class BlobStore:
         part = self._part(digest, sender)
         with disk(part, "write"):
             part.parent.mkdir(exist_ok=True)
-        for other in part.parent.iterdir():
-            if other != part:
-                other.unlink(missing_ok=True)
+        self.forget(sender, part=digest)
         have_bytes = self.resume_at(digest, sender)
         if have_bytes >= size_bytes:  # this process was killed before it could verify what had arrived
             return size_bytes if self._settle(part, digest) else 0
@@ -128,7 +162,7 @@ class BlobStore:
             self.delete_away()
             free = shutil.disk_usage(self._folder).free
         if free < size_bytes - have_bytes + FREE_BYTES_MIN:
-            raise StorageError(
+            raise FullDiskError(
                 f"no room for a model of {size_bytes:,} bytes in {self._folder}: {free:,} bytes are free",
                 cause="the disk is (nearly) full",
                 next_step=f"free some space (df -h {self._folder}); the transfer then continues by itself",
@@ -140,32 +174,20 @@ class BlobStore:
         Returns whether the blob is now here; False: the line ended early, and `resume_at` says where to go on.
         Raises RemoteError where offset, length or digest are wrong (by a wrong digest the part is lost), StorageError.
         """
-        part, hasher = self._part(digest, sender), hashlib.sha256()
-        have = self._append(part, hasher, _bounded(chunks, offset, size_bytes), offset)
-        if have < size_bytes:
-            return False
-        self._verify(part, digest, hasher)
-        return True
-
-    def _append(self, part: Path, hasher: hashlib._Hash, chunks: Iterator[bytes], offset: int) -> int:
-        """Write chunks to the part's end, hashing what was and what comes; return its new length."""
-        turn, me = self._turns.setdefault(part.parent, _Turn()), object()
-        with turn.lock:
-            turn.newest = me
-        have = part.stat().st_size if part.exists() else 0
-        if offset != have:
-            raise RemoteError(f"the transfer goes on at byte {have}, not at {offset}")
-        with disk(part, "write"), part.open("ab", buffering=0) as out:
-            if offset:
-                _hash_into(hasher, part)
-            ahead = WriteAhead(out.fileno(), written_bytes=offset)
+        incoming = self.incoming(digest, sender, offset=offset, size_bytes=size_bytes)
+        try:
+            incoming.open()
             for chunk in chunks:
-                turn.write(me, chunk, out)
-                have += len(chunk)
-                hasher.update(chunk)
-                ahead.wrote(len(chunk))
-            os.fsync(out.fileno())
-        return have
+                incoming.write(chunk)
+            return incoming.settle()
+        finally:
+            incoming.close()
+
+    def incoming(self, digest: str, sender: str, *, offset: int, size_bytes: int) -> Incoming:
+        """Return what takes in a blob chunk by chunk, as `receive` does, from threads that take turns."""
+        part = self._part(digest, sender)
+        turn = self._turns.setdefault(part.parent, _Turn())
+        return Incoming(part, turn, self._verify, digest, offset=offset, size_bytes=size_bytes)
 
     def _verify(self, part: Path, digest: str, hasher: hashlib._Hash) -> None:
         if hasher.hexdigest() != digest:
@@ -221,14 +243,84 @@ class BlobStore:
             sync(self._folder)
 
 
-def _bounded(chunks: Iterator[bytes], offset: int, size_bytes: int) -> Iterator[bytes]:
-    """Yield chunks as long as they fit the announced size. Raises RemoteError at the first byte too many."""
-    have = offset
-    for chunk in chunks:
-        have += len(chunk)
-        if have > size_bytes:
-            raise RemoteError(f"more bytes than the {size_bytes:,} announced")
-        yield chunk
+class Incoming:
+    """A blob on its way in: `open`, `write` each chunk, `settle`; `close` at any time. From any thread."""
+
+    def __init__(
+        self,
+        part: Path,
+        turn: _Turn,
+        verify: Callable[[Path, str, hashlib._Hash], None],
+        digest: str,
+        *,
+        offset: int,
+        size_bytes: int,
+    ) -> None:
+        self._part, self._turn, self._verify, self._digest = part, turn, verify, digest
+        self._have, self._size_bytes = offset, size_bytes
+        self._hasher = hashlib.sha256()
+        self._lock = threading.Lock()
+        """whoever closes waits for a chunk that is being written"""
+        self._closed = False
+        self._out: FileIO | None = None
+
+    def open(self) -> None:
+        """Take over from an older transfer of this sender. Raises RemoteError where the offset is wrong."""
+        with self._lock, disk(self._part, "write"):
+            if self._closed:
+                return
+            with self._turn.lock:
+                self._turn.newest = self
+            have = self._part.stat().st_size if self._part.exists() else 0
+            if self._have != have:
+                raise RemoteError(f"the transfer goes on at byte {have}, not at {self._have}")
+            self._out = self._part.open("ab", buffering=0)
+            if have:
+                _hash_into(self._hasher, self._part)
+            self._ahead = WriteAhead(self._out.fileno(), written_bytes=have)
+
+    def write(self, chunk: bytes) -> None:
+        """Append a chunk, and hash it. Raises RemoteError at the first byte too many or where a newer one has begun."""
+        with self._lock, disk(self._part, "write"):
+            if self._out is None:
+                raise RemoteError("the transfer has ended")
+            if self._have + len(chunk) > self._size_bytes:
+                raise RemoteError(f"more bytes than the {self._size_bytes:,} announced")
+            self._turn.write(self, chunk, self._out)
+            self._have += len(chunk)
+            self._hasher.update(chunk)
+            self._ahead.wrote(len(chunk))
+
+    def settle(self) -> bool:
+        """Give a blob that is whole its name, once it is verified; say whether it is. What is not whole stays a part.
+
+        Raises RemoteError where the digest is another one: then the part is lost.
+        """
+        with self._lock, disk(self._part, "write"):
+            if self._out is None:
+                raise RemoteError("the transfer has ended")
+            os.fsync(self._out.fileno())
+            self._out.close()
+            self._out, self._closed = None, True
+            if self._have < self._size_bytes or not self._part.exists():  # nobody wants it any more: see `forget`
+                return False
+            self._verify(self._part, self._digest, self._hasher)
+            return True
+
+    def close(self) -> None:
+        """Take nothing more; what has arrived stays."""
+        with self._lock:
+            self._closed = True
+            if self._out is not None:
+                self._out.close()
+                self._out = None
+
+
+def _length(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _hash_into(hasher: hashlib._Hash, path: Path) -> None:

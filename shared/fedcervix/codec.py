@@ -22,6 +22,8 @@ from fedcervix.economy import Packed
 from fedcervix.errors import RemoteError
 from fedcervix.events import (
     DIGEST,
+    FAILURE_STAGE_CHARS_MAX,
+    INCIDENT_CHARS_MAX,
     REASON_CHARS_MAX,
     RUN_NAME,
     Answer,
@@ -228,7 +230,7 @@ def write_welcome(welcome: Welcome) -> wire.FromCoordinator:
 
 @_reads
 def read_from_coordinator(message: wire.FromCoordinator) -> Welcome | Instruction:
-    """Return what the coordinator says."""
+    """Return what the coordinator says. Raises ValueError."""
     match message.WhichOneof("what"):
         case "welcome":
             said = message.welcome
@@ -347,7 +349,7 @@ def _write_progress(report: Progress) -> wire.Progress:
 
 def _write_failure(report: SiteFailed) -> wire.Failure:
     return wire.Failure(
-        stage=report.stage[:REASON_CHARS_MAX],
+        stage=report.stage[:FAILURE_STAGE_CHARS_MAX],
         hint=report.hint[:REASON_CHARS_MAX],
         incident=report.incident,
         kind=report.kind[:KIND_CHARS_MAX],
@@ -443,7 +445,9 @@ def _read_adopted(message: wire.FromSite, site: str, at: float) -> ModelAdopted:
 def _read_failure(message: wire.FromSite, site: str, at: float) -> SiteFailed:
     said = message.failure
     kind = _text(said.kind, KIND_CHARS_MAX, "kind")
-    return SiteFailed(site, said.stage, said.hint, said.incident, at, kind, said.goes_on)
+    stage = _text(said.stage, REASON_CHARS_MAX, "stage")[:FAILURE_STAGE_CHARS_MAX]  # earlier versions send more
+    incident = _text(said.incident, INCIDENT_CHARS_MAX, "incident")
+    return SiteFailed(site, stage, said.hint, incident, at, kind, said.goes_on)
 
 
 _READ: dict[str, Callable[[wire.FromSite, str, float], Report]] = {

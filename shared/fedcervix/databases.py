@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fedcervix.errors import StorageError
+from fedcervix.errors import FullDiskError, StorageError
 from fedcervix.ownership import denied
 
 FAULTS: dict[int, tuple[str, str]] = {
@@ -24,18 +24,22 @@ FAULTS: dict[int, tuple[str, str]] = {
     sqlite3.SQLITE_CORRUPT: ("the file is damaged", "restore the home folder from a backup"),
 }
 """primary result code -> (likely cause, next step)"""
+NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_WRITE)
+"""extended result codes of a full disk: of the file itself, of the shared memory beside it, and of a quota"""
 UNKNOWN = ("the file does not have the expected form", "restore the home folder from a backup")
 OF_ACCESS = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH)
 
 
 @contextmanager
 def translated(path: Path, what: str) -> Iterator[None]:
-    """Translate SQLite's errors into StorageErrors about `what` (such as "the journal")."""
+    """Translate SQLite's errors about `what` (such as "the journal"). Raises StorageError, FullDiskError."""
     try:
         yield
     except sqlite3.Error as error:
-        cause, next_step = _explained(path, getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF)
-        raise StorageError(f"{what} {path} cannot be used: {error}", cause=cause, next_step=next_step) from error
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+        cause, next_step = _explained(path, code & 0xFF)
+        kind = FullDiskError if code in NO_ROOM else StorageError
+        raise kind(f"{what} {path} cannot be used: {error}", cause=cause, next_step=next_step) from error
 
 
 def _explained(path: Path, code: int) -> tuple[str, str]:

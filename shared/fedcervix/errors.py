@@ -6,12 +6,14 @@
     ├── IdentityError    a certificate or invitation is wrong    (the operator mends it)
     ├── PolicyError      the plan asks what this site forbids    (the two sides talk)
     ├── LinkError        the other side cannot be reached        (the network mends itself, or IT does)
+    │   └── BusyError        it takes no more calls now: worth another try, in a while
     ├── StorageError     the disk is full or holds damaged files (IT mends it; nothing was lost)
     │   └── FullDiskError    it is full: worth another try, when there is room
     ├── TrainingError    the trainer cannot go on                (recipe or hardware)
     ├── ModelError       a weights file is not what was asked for
     ├── RunError         the request does not fit the state of the run
     ├── RemoteError      the other side sent something invalid   (never our caller's fault)
+    │   └── NoSuchMethodError    it calls what is not there: it has another version
     └── TwinError        another agent acts for this site        (the site's engineer ends one of the two)
 
 Each carries the three things an operator needs: what happened, the likely cause, the next command to try.
@@ -75,6 +77,10 @@ class LinkError(FedcervixError):
     exit_code = 7
 
 
+class BusyError(LinkError):
+    """The other side takes no more calls of this caller now."""
+
+
 class StorageError(FedcervixError):
     """The disk is full, not writable, or holds a file whose content does not match its digest."""
 
@@ -107,6 +113,10 @@ class RemoteError(FedcervixError):
     """The other side sent something that no correct peer sends."""
 
     exit_code = 12
+
+
+class NoSuchMethodError(RemoteError):
+    """The other side calls a method that is not there."""
 
 
 class TwinError(FedcervixError):

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from fedcervix.plan import SITE_NAME, canonical_json, check
+from fedcervix.measures import Measures
+from fedcervix.plan import SITE_NAME, check
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 """SHA-256 in lower-case hexadecimal: the name of a blob."""
@@ -29,6 +30,13 @@ RUN_OF_COORDINATOR = re.compile(r"[0-9]{8}-[0-9]{6}-(?:csfssl|ppfssl)-[0-9a-f]{8
 ROUND_MAX = 1_000_000
 GAUGES_MAX = 32
 REASON_CHARS_MAX = 600
+FAILURE_STAGE_CHARS_MAX = 120
+"""of what a site was doing when it failed"""
+INCIDENT_CHARS_MAX = 40
+
+RULES = 1
+"""of acceptance, by which `fedcervix.rounds` judges what a site reports. 0: those of journals that name none. A journal
+gives the same state again only by the rules under which it was written"""
 
 
 class TaskKind(StrEnum):
@@ -155,6 +163,9 @@ class UpdateStored:
     """digest of the packed form in which the model travelled; empty where it travelled itself"""
     step: float = 0.0
     """how far the model lies from its base, as the coordinator has measured it (see `fedcervix.moves`)"""
+    measures: Measures | None = None
+    """in a ring: of the hop's step. Where updates are averaged, `AggregateStored` has them"""
+    rules: int = RULES
 
     def __post_init__(self) -> None:
         check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {self.digest!r}")
@@ -181,6 +192,8 @@ class AggregateStored:
     """digest of what was rounded away, which is added to the next average"""
     attempt: int = 0
     """which average of the round this is: it is made again where an update is left out"""
+    measures: tuple[tuple[str, Measures], ...] = ()
+    """what was measured of each averaged update, by site in roster order"""
 
     def __post_init__(self) -> None:
         check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {self.digest!r}")
@@ -211,6 +224,7 @@ class ScoreReported:
     gauges: tuple[tuple[str, float], ...]
     """collapse gauges, sorted by name (see site_agent.gauges)"""
     at: float
+    rules: int = RULES
 
     def __post_init__(self) -> None:
         check(self.task.kind == TaskKind.SCORE, f"{self.task.kind} gives no score")
@@ -325,9 +339,22 @@ def task_from_dict(raw: Mapping[str, Any]) -> Task:
 
 
 def event_to_json(event: Event) -> str:
-    """Return the journal's text of an event. Raises ValueError where `event_from_json` could not read it back."""
+    """Return the journal's text of an event. Raises ValueError where `event_from_json` could not read it back.
+
+    A character takes at most 4 bytes in it. (As an escape it would take up to 12.) Half a surrogate pair, which UTF-8
+    does not have, stands there as its escape.
+    """
     check_event(event)
-    return canonical_json({"event": type(event).__name__, **dataclasses.asdict(event)})
+    raw = {"event": type(event).__name__, **dataclasses.asdict(event)}
+    text = json.dumps(raw, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _measures(raw: Any) -> Any:
+    """Rebuild the measures of one hop (an object), or of all updates of a round (pairs of site and object)."""
+    if isinstance(raw, dict):
+        return Measures(**raw)
+    return tuple((site, Measures(**found)) for site, found in raw)
 
 
 def event_from_json(text: str) -> Event:
@@ -335,10 +362,14 @@ def event_from_json(text: str) -> Event:
     try:
         raw = json.loads(text)
         kind = EVENTS[raw.pop("event")]
+        if "rules" in _FIELDS[kind]:
+            raw.setdefault("rules", 0)
         if "task" in raw:
             raw["task"] = task_from_dict(raw["task"])
         if "gauges" in raw:
             raw["gauges"] = tuple((name, value) for name, value in raw["gauges"])
+        if raw.get("measures") is not None:
+            raw["measures"] = _measures(raw["measures"])
         event: Event = kind(**raw)
         check_event(event)
     except (AttributeError, KeyError, TypeError, OverflowError, RecursionError) as error:

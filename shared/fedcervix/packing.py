@@ -41,7 +41,6 @@ from numpy.typing import NDArray
 from fedcervix.errors import ModelError, RemoteError, StorageError
 from fedcervix.plan import canonical_json, check
 from fedcervix.weights import (
-    HEADER_BYTES_MAX,
     PREFIX_BYTES,
     Layout,
     Sink,
@@ -49,6 +48,7 @@ from fedcervix.weights import (
     check_same,
     decode,
     encode,
+    header_bytes_max,
     kind,
     opened,
     parse_layout,
@@ -72,6 +72,8 @@ BFLOAT16_MAX = np.float32(2.0**127 * (2 - 2.0**-7))
 """Rounding to nearest would make an infinity of what lies above it."""
 BODY, HEADER, RESIDUAL = "body", "header", "residual"
 NATURAL_DIGITS_MAX = 15
+FORM_HEADER_BYTES_MAX = 4096
+"""of the packed file itself, which names two tensors"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ def unpack(
     StorageError from the disk; then nothing is written.
     """
     check((origin is not None) == (packing == "int8"), "int8 packs the difference to an origin, bfloat16 has none")
-    form = _read_form(packed, packing, origin)
+    form = _read_form(packed, packing, origin, like)
     if like is not None:
         check_same(form.layout, like)
     with opened(packed) as file, _rounding(origin, None, form.layout) as rounding, replacing(to) as sink, _silent():
@@ -182,26 +184,31 @@ def _padded(text: str) -> bytes:
     return text.encode() + b" " * (-len(text.encode()) % 8)
 
 
-def _read_form(packed: Path, packing: Packing, origin: Origin | None) -> _Form:
+def _read_form(packed: Path, packing: Packing, origin: Origin | None, like: Layout | None) -> _Form:
     """Check everything about a packed file but its numbers. Raises RemoteError, StorageError."""
     outer = read_layout(packed)
+    if len(outer.header) > FORM_HEADER_BYTES_MAX:
+        raise _invalid("its header is too long")
     said = json.loads(outer.header).get("__metadata__", {})
     parts = {tensor.name: tensor for tensor in outer.tensors if tensor.dtype == "U8" and len(tensor.shape) == 1}
     if said.get("packing") != packing or said.get("base", "") != (origin.digest if origin else ""):
         raise _invalid(f"it is not {packing}, or not to the model that was announced")
     if len(outer.tensors) != len(parts) or parts.keys() != ({BODY} if origin else {BODY, HEADER}):
         raise _invalid("it holds other tensors than a packed model does")
-    layout = read_layout(origin.path) if origin else _inner_layout(packed, parts[HEADER], said.get("model_bytes", ""))
+    if origin:
+        layout = read_layout(origin.path)
+    else:
+        layout = _inner_layout(packed, parts[HEADER], said.get("model_bytes", ""), header_bytes_max(like))
     if parts[BODY].count != _body_bytes(layout, packing):
         raise _invalid(f"its body has {parts[BODY].count:,} bytes, not {_body_bytes(layout, packing):,}")
     return _Form(layout, parts[BODY].start)
 
 
-def _inner_layout(packed: Path, header: Tensor, model_bytes: str) -> Layout:
+def _inner_layout(packed: Path, header: Tensor, model_bytes: str, bytes_max: int) -> Layout:
     """Read the model's header, which travels with a model that has no origin."""
     if not (model_bytes.isascii() and model_bytes.isdigit() and len(model_bytes) <= NATURAL_DIGITS_MAX):
         raise _invalid("it does not say how long its model is")
-    if header.count > HEADER_BYTES_MAX:
+    if header.count > bytes_max:
         raise _invalid("its model's header is too long")
     raw = memoryview(bytearray(header.count))
     with opened(packed) as file:

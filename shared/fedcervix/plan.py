@@ -27,6 +27,7 @@ Fit = Literal["squash", "crop"]
 Precision = Literal["float32", "bfloat16", "auto"]
 Schedule = Literal["constant", "cosine"]
 Average = Literal["equal", "by-images"]
+Aggregation = Literal["mean", "trimmed-mean"]
 BatchNorm = Literal["mean", "pooled-variance", "local-statistics", "local"]
 OptimiserState = Literal["reset", "keep"]
 ClassifierAugment = Literal["none", "light"]
@@ -38,6 +39,12 @@ PROFILE_NAME = re.compile(r"[a-z0-9_-]{1,40}")
 """A site is named like one label of a host name: 1-63 of a-z, 0-9 and inner hyphens."""
 
 SITES_MAX = 256
+
+TRIMMED_SITES_MIN = 5
+"""The trimmed mean of fewer updates would be little more than their median."""
+TRIMMED_QUORUM_MIN = 3
+CLIPPED_SITES_MIN = 3
+"""Of two updates, nothing tells which one is too long, or an extreme."""
 
 LEASE_S_MIN = 1.0
 """A site reports four times per lease: a shorter one would be a flood of reports."""
@@ -194,6 +201,12 @@ class Terms:
     patience_rounds: int = 5
     """stop after this many rounds without a lower mean validation loss"""
     average: Average = "equal"
+    aggregation: Aggregation = "mean"
+    """how updates become one model: their mean, or number by number the mean without the extremes (Yin et al. 2018)"""
+    trim: float = 0.2
+    """of the trimmed mean: the share of the updates that is left out at either end, at least one"""
+    clip: float = 0.0
+    """a step longer than so many times the round's median step is shortened to that (after Sun et al. 2019); 0: none"""
     server_momentum: float = 0.0
     """FedAvgM (Hsu et al. 2019): the share of the published model's last step that is added to this round's
     average; 0 is the plain mean"""
@@ -225,6 +238,12 @@ class Terms:
             f"epochs_per_round is 1 to 1000; found {self.epochs_per_round}",
         )
         check(self.patience_rounds >= 1, f"patience_rounds is 1 or more; found {self.patience_rounds}")
+        check(0 < self.trim < 0.5, f"trim is above 0 to below .5; found {self.trim}")
+        check(self.clip == 0 or 1 <= self.clip <= 1000, f"clip is 0 or 1 to 1000; found {self.clip}")
+        check(
+            self.aggregation == "mean" or self.average == "equal",
+            'aggregation = "trimmed-mean" needs average = "equal": with weights, one site could outweigh the others',
+        )
         check(0 <= self.server_momentum < 1, f"server_momentum is 0 to below 1; found {self.server_momentum}")
         check(0 < self.step_max <= 1e36, f"step_max is above 0, at most 1e36; found {self.step_max}")
         check(self.quorum is None or self.quorum >= 1, f"quorum is 1 or more; found {self.quorum}")
@@ -258,10 +277,29 @@ class Plan:
             self.mode == "csfssl" or self.terms.server_momentum == 0,
             "server_momentum is for csfssl: in a ring nobody averages",
         )
+        self._check_robust()
         quorum = self.terms.quorum
         check(
             quorum is None or quorum <= len(self.sites),
             f"quorum {quorum} exceeds the {len(self.sites)} sites",
+        )
+
+    def _check_robust(self) -> None:
+        """Check that the options against single updates have enough updates to compare."""
+        terms, trims = self.terms, self.terms.aggregation == "trimmed-mean"
+        check(self.mode == "csfssl" or not (trims or terms.clip), "trimmed-mean and clip are for csfssl alone")
+        check(
+            not trims or len(self.sites) >= TRIMMED_SITES_MIN,
+            f"trimmed-mean needs at least {TRIMMED_SITES_MIN} sites; found {len(self.sites)}",
+        )
+        check(
+            not terms.clip or len(self.sites) >= CLIPPED_SITES_MIN,
+            f"clip needs at least {CLIPPED_SITES_MIN} sites; found {len(self.sites)}",
+        )
+        least = TRIMMED_QUORUM_MIN if trims else 1
+        check(
+            terms.quorum is None or terms.quorum >= least,
+            f"trimmed-mean needs a quorum of at least {least}: of two updates, none can be left out",
         )
 
     @property

@@ -37,6 +37,7 @@ An update of a site whose certificate is revoked is taken out of the round in pr
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -61,6 +62,7 @@ from fedcervix.events import (
     Tick,
     UpdateStored,
 )
+from fedcervix.measures import Measures, trimmed_per_side
 from fedcervix.plan import Compression, Plan
 from fedcervix.quorum import Quorum, quorum
 
@@ -148,6 +150,8 @@ class Round:
     """the sites without whose update the candidate could not be used either"""
     notes: tuple[str, ...] = ()
     """what else is to be known of the round, in words"""
+    measures: tuple[tuple[str, Measures], ...] = ()
+    """by site: of the updates that were averaged, also of those that do not count any more"""
 
     def has(self, site: str) -> bool:
         """Say whether the site has contributed."""
@@ -166,9 +170,20 @@ class Round:
         return self.scored(site) or any(said.site == site for said in self.unusable)
 
     @property
+    def measured(self) -> dict[str, Measures]:
+        """What was measured of the updates, or of the hops, by site."""
+        hops = (*self.dropped, *self.contributions)
+        return {hop.site: hop.measures for hop in hops if hop.measures} | dict(self.measures)
+
+    @property
     def barren(self) -> bool:
         """Say whether the round has ended, and nobody counts in it."""
         return bool(self.candidate) and not self.contributions
+
+    @property
+    def models(self) -> frozenset[str]:
+        """The models that the round began with, was given, and came to."""
+        return frozenset([self.base, self.candidate, *(update.digest for update in self.contributions)]) - {""}
 
     @property
     def closed_to(self) -> frozenset[str]:
@@ -209,6 +224,8 @@ class Run:
     failures: tuple[SiteFailed, ...] = ()
     mended: tuple[Mended, ...] = ()
     """of `failures`, those after which the site came back"""
+    earlier: tuple[frozenset[str], ...] = dataclasses.field(default=(), repr=False, compare=False)
+    """the models of all rounds before this one, in a few large sets: see `_with`"""
     outcome: Outcome | None = None
     reason: str = ""
 
@@ -293,7 +310,7 @@ def _attached(run: Run, event: SiteAttached) -> tuple[Run, Answer]:
         for failure in run.failures
         if failure.site == event.site and not failure.goes_on and (failure.site, failure.incident) not in known
     )
-    return replace(run, mended=(*run.mended, *fresh)[-FAILURES_KEPT_MAX:]), answer
+    return replace(run, mended=(*run.mended, *fresh)), answer
 
 
 def _failed(run: Run, event: SiteFailed) -> tuple[Run, Answer]:
@@ -305,8 +322,21 @@ def _failed(run: Run, event: SiteFailed) -> tuple[Run, Answer]:
     else:
         run, answer = _presence(Presence.FAILED, lambda e: f"{e.stage}: {e.hint} ({e.incident})")(run, event)
     if answer is Answer.ACCEPTED:
-        run = replace(run, failures=(*run.failures, event)[-FAILURES_KEPT_MAX:])
+        failures = _newest_failures((*run.failures, event))
+        kept = {(failure.site, failure.incident) for failure in failures}
+        mended = tuple(mended for mended in run.mended if (mended.site, mended.incident) in kept)
+        run = replace(run, failures=failures, mended=mended)
     return run, answer
+
+
+def _newest_failures(failures: tuple[SiteFailed, ...]) -> tuple[SiteFailed, ...]:
+    """Leave out one where there are too many: the oldest of the site that has most, so no site hides the others'."""
+    if len(failures) <= FAILURES_KEPT_MAX:
+        return failures
+    counts = Counter(failure.site for failure in failures)
+    most = max(counts.values())
+    oldest = next(number for number, failure in enumerate(failures) if counts[failure.site] == most)
+    return failures[:oldest] + failures[oldest + 1 :]
 
 
 def _update(run: Run, event: UpdateStored) -> tuple[Run, Answer]:
@@ -327,9 +357,48 @@ def _update(run: Run, event: UpdateStored) -> tuple[Run, Answer]:
             return run, Answer.DUPLICATE if earlier.digest == event.digest else Answer.STALE
     if instruction(run, event.site) != event.task:
         return run, Answer.STALE
+    if objection(run, event):
+        return run, Answer.REFUSED
     contributions = _in_roster_order(run.plan, (*round_.contributions, event))
     model = event.digest if run.plan.mode == "ppfssl" else run.model
     return _with_round(replace(run, model=model), contributions=contributions), Answer.ACCEPTED
+
+
+COPIED = "{}. No training leaves every number as it was: look whether a step was made, and at the learning rate"
+NEGATIVE_LOSS = "a loss of {:.3g} an image, but nt-xent is never negative"
+NEGATIVE_LOSS_MAX = 0.1
+"""of nt-xent: what rounding may make of a loss that is 0"""
+
+
+def objection(run: Run, event: Event) -> str:
+    """Say in words why a report that was asked for does not count; empty where it does.
+
+    An update that is a model of this run already was not trained. That is seen by the digest: whoever changes one
+    number is not found out.
+    """
+    if not isinstance(event, UpdateStored | ScoreReported) or event.rules < 1:
+        return ""
+    if event.site not in run.plan.sites or instruction(run, event.site) != event.task:
+        return ""
+    copied = _copied(run, event) if event.task.kind == TaskKind.TRAIN and isinstance(event, UpdateStored) else ""
+    return COPIED.format(copied) if copied else _loss_objection(run, event.loss)
+
+
+def _copied(run: Run, update: UpdateStored) -> str:
+    """Say which model of this run an update is; empty where it is a new one."""
+    if update.digest == update.task.base:
+        return "this is the model that the site was given"
+    if any(update.digest == other.digest for other in run.current.contributions):
+        return "this is the model that another site has sent in this round"
+    if update.digest == run.layout or any(update.digest in some for some in (*run.earlier, run.current.models)):
+        return "this is an earlier model of this run"
+    return ""
+
+
+def _loss_objection(run: Run, loss: float) -> str:
+    """Nt-xent is minus the logarithm of a share; dcl may be negative (see fedcervix.plan)."""
+    negative = run.plan.recipe.loss == "nt-xent" and loss < -NEGATIVE_LOSS_MAX
+    return NEGATIVE_LOSS.format(loss) if negative else ""
 
 
 def _seeded(run: Run, event: UpdateStored) -> tuple[Run, Answer]:
@@ -346,7 +415,8 @@ def _aggregated(run: Run, event: AggregateStored) -> tuple[Run, Answer]:
         return run, Answer.STALE
     model = event.digest if run.plan.mode == "csfssl" else run.model
     rounded = {"candidate": event.digest, "packed": event.packed, "residual": event.residual}
-    return _with_round(replace(run, model=model), **rounded), Answer.ACCEPTED
+    measures = tuple({**dict(run.current.measures), **dict(event.measures)}.items())
+    return _with_round(replace(run, model=model), **rounded, measures=measures), Answer.ACCEPTED
 
 
 def _average_unusable(run: Run, event: AverageUnusable) -> tuple[Run, Answer]:
@@ -374,6 +444,8 @@ def _scored(run: Run, event: ScoreReported) -> tuple[Run, Answer]:
         return run, Answer.DUPLICATE
     if instruction(run, event.site) != event.task:
         return run, Answer.STALE
+    if objection(run, event):
+        return run, Answer.REFUSED
     scores = _in_roster_order(run.plan, (*run.current.scores, event))
     return _with_round(run, scores=scores), Answer.ACCEPTED
 
@@ -638,7 +710,15 @@ def _seeding(run: Run, at: float) -> Run:
 
 def _next_round(run: Run, at: float) -> Run:
     round_ = Round(number=len(run.rounds) + 1, base=run.model, begun_at=at)
-    return _enter(replace(run, rounds=(*run.rounds, round_)), Phase.TRAINING, at)
+    earlier = _with(run.earlier, run.current.models) if run.rounds else ()
+    return _enter(replace(run, rounds=(*run.rounds, round_), earlier=earlier), Phase.TRAINING, at)
+
+
+def _with(sets: tuple[frozenset[str], ...], more: frozenset[str]) -> tuple[frozenset[str], ...]:
+    """Add models to sets of models. Each set is larger than the next: of a thousand rounds there are ten."""
+    while sets and len(sets[-1]) <= len(more):
+        sets, more = sets[:-1], sets[-1] | more
+    return (*sets, more)
 
 
 def _trained(run: Run, at: float, missing: tuple[Site, ...]) -> Run:
@@ -927,12 +1007,17 @@ def _holder_passed(run: Run, revoked: str) -> Run:
 # --- the score ----------------------------------------------------------------------------------------------------
 
 
+MEASURE_MAX = 1e280
+"""of a loss in a mean: old journals hold some that were not bounded on receipt, and a sum of these is no number"""
+
+
 def mean_loss(run: Run, round_: Round, sites: Iterable[str]) -> float:
     """Return the mean validation loss of a round's model over `sites`, with the same weights as the average."""
     wanted = set(sites)
     scores = [score for score in round_.scores if score.site in wanted]
     weights = [float(score.images) if run.plan.terms.average == "by-images" else 1.0 for score in scores]
-    return sum(w * score.loss for w, score in zip(weights, scores, strict=True)) / sum(weights)
+    losses = [max(-MEASURE_MAX, min(score.loss, MEASURE_MAX)) for score in scores]
+    return sum(w * loss for w, loss in zip(weights, losses, strict=True)) / sum(weights)
 
 
 def improves(run: Run) -> bool:
@@ -1045,6 +1130,12 @@ class Aggregate:
     """what was rounded away from the average before; empty where there is nothing"""
     attempt: int = 0
     """which average of the round this is"""
+    sites: tuple[str, ...] = ()
+    """whose updates they are"""
+    trimmed: int = 0
+    """how many values of each number are left out at either end"""
+    scales: tuple[float, ...] = ()
+    """by which factor each update's step is shortened; empty where none is. It follows from what is measured first"""
 
 
 def duty(run: Run) -> Aggregate | None:
@@ -1055,7 +1146,8 @@ def duty(run: Run) -> Aggregate | None:
     residual = run.rounds[-2].residual if len(run.rounds) > 1 else ""
     work = Aggregate(run.current.number, run.layout, updates, last_step(run))
     work = replace(work, compression=average_compression(run.plan), base=run.current.base, residual=residual)
-    return replace(work, attempt=run.current.attempt)
+    sites = tuple(update.site for update in run.current.contributions)
+    return replace(work, attempt=run.current.attempt, sites=sites, trimmed=trimmed_per_side(run.plan.terms, len(sites)))
 
 
 def average_compression(plan: Plan) -> Compression:
@@ -1085,4 +1177,6 @@ def weights(plan: Plan, round_: Round) -> list[float]:
 
 def to_dict(run: Run) -> dict[str, Any]:
     """Return the state as plain JSON-able values (for `status --json`, tests and bug reports)."""
-    return dataclasses.asdict(run)
+    found = dataclasses.asdict(replace(run, earlier=()))
+    del found["earlier"]  # it says nothing that `rounds` does not
+    return found

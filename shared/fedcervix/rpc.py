@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from functools import cache
+from typing import Any
 
 # The library cannot be told a minimum version. These are the only TLS 1.2 suites it may then agree to; TLS 1.3's
 # suites are all of that kind. Read once, when gRPC is first used.
@@ -22,12 +23,16 @@ os.environ["GRPC_SSL_CIPHER_SUITES"] = ":".join(
 )
 
 import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
 
 from fedcervix.codec import REQUEST_TEXT_CHARS_MAX, received
 from fedcervix.errors import (
+    BusyError,
     FedcervixError,
     IdentityError,
     LinkError,
+    NoSuchMethodError,
     RemoteError,
     RunError,
     StorageError,
@@ -135,7 +140,11 @@ COMMAND = Method("/fedcervix.Federation/Command", wire.CommandRequest, wire.Comm
 FETCH = Method("/fedcervix.Blobs/Fetch", wire.BlobRequest, None, "unary_stream")
 PUSH = Method("/fedcervix.Blobs/Push", None, wire.PushReply, "stream_unary")
 
-METHODS = (ENROLL, ATTACH, REPORT, OFFER, PACKED, OVERVIEW, WATCH, COMMAND, FETCH, PUSH)
+SITES = (ENROLL, ATTACH, REPORT, OFFER, PACKED, FETCH, PUSH)
+"""what sites call"""
+OPERATOR = (OVERVIEW, WATCH, COMMAND)
+"""what the operator calls, on a listener that only the coordinator's machine reaches"""
+METHODS = (*SITES, *OPERATOR)
 
 
 def _to_bytes(message: Any) -> bytes:
@@ -152,18 +161,50 @@ def stub(channel: grpc.Channel, method: Method) -> Any:
     )
 
 
-def handlers(behaviours: dict[Method, Callable[..., Any]]) -> list[grpc.GenericRpcHandler]:
-    """Return the server's side of the methods: each behaviour is called with (request, context)."""
-    services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
-    for method, behaviour in behaviours.items():
-        _, service, name = method.path.split("/")
-        make = getattr(grpc, f"{method.shape}_rpc_method_handler")
-        services.setdefault(service, {})[name] = make(
-            behaviour,
-            request_deserializer=received(method.request, REQUEST_TEXT_CHARS_MAX) if method.request else None,
-            response_serializer=_to_bytes if method.reply else None,
-        )
-    return [grpc.method_handlers_generic_handler(service, table) for service, table in services.items()]
+Answer = Callable[[Method | None, grpc.aio.ServicerContext[bytes, bytes]], Awaitable[None]]
+"""answers one call, whose headers are there; it reads and writes bytes. None: a method that the server does not have"""
+
+
+def handlers(methods: Iterable[Method], answer: Answer) -> list[grpc.GenericRpcHandler]:
+    """Return the server's side of the methods: `answer` is called before anything of a call's message is read.
+
+    On the wire, a single message and a stream of one are the same; so every method is served as a stream.
+    """
+    return [_Served({method.path: method for method in methods}, answer)]
+
+
+class _Served(grpc.GenericRpcHandler):
+    """Hands every call to one function, also a call of a method that is not there."""
+
+    def __init__(self, methods: dict[str, Method], answer: Answer) -> None:
+        self._methods, self._answer = methods, answer
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
+        method = self._methods.get(handler_call_details.method)
+
+        async def call(_messages: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+            await self._answer(method, context)
+
+        return grpc.stream_stream_rpc_method_handler(call)
+
+
+def parse(method: Method, data: bytes) -> Any:
+    """Return the request that a method's bytes are. Raises RemoteError where they are none."""
+    try:
+        return _parser(method)(data)
+    except DecodeError as error:
+        raise RemoteError(f"this is no request of {method.path}") from error
+
+
+@cache
+def _parser(method: Method) -> Callable[[bytes], Any]:
+    return received(method.request, REQUEST_TEXT_CHARS_MAX) if method.request else bytes
+
+
+def serialize(method: Method, reply: Any) -> bytes:
+    """Return a method's reply as bytes."""
+    data: bytes = reply if method.reply is None else _to_bytes(reply)
+    return data
 
 
 def channel(
@@ -188,20 +229,22 @@ _CODES: dict[type[FedcervixError], grpc.StatusCode] = {
     StorageError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     RemoteError: grpc.StatusCode.INVALID_ARGUMENT,
     TwinError: grpc.StatusCode.ALREADY_EXISTS,
+    BusyError: grpc.StatusCode.UNAVAILABLE,
+    NoSuchMethodError: grpc.StatusCode.UNIMPLEMENTED,
 }
 _ERRORS = {code: error for error, code in _CODES.items()}
+_ALSO_THE_LIBRARY_S = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNIMPLEMENTED)
+"""an error of ours only with three lines of ours"""
 
 
-def abort(context: grpc.ServicerContext, error: FedcervixError) -> NoReturn:
-    """End a call with an error of ours: its class by the status code, its three lines as JSON."""
-    details = json.dumps([_bounded(text) for text in (error.what, error.cause, error.next_step)])
-    context.abort(_code(error), details)
-    raise AssertionError("abort raises")
+def status(error: FedcervixError) -> tuple[grpc.StatusCode, str]:
+    """Return with what a call ends for an error of ours: its class by the code, its three lines as JSON."""
+    return _code(error), json.dumps([_bounded(text) for text in (error.what, error.cause, error.next_step)])
 
 
 def _code(error: FedcervixError) -> grpc.StatusCode:
     """Return the status code of an error's class, or of the class above it."""
-    return next((code for kind, code in _CODES.items() if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+    return next((_CODES[kind] for kind in type(error).mro() if kind in _CODES), grpc.StatusCode.INTERNAL)
 
 
 def _bounded(text: str) -> str:
@@ -212,12 +255,9 @@ def _bounded(text: str) -> str:
 def translate(error: grpc.RpcError, address: str, *, next_step: str = "site-agent check") -> FedcervixError:
     """Return the error that the other side raised, or LinkError where the line failed."""
     code, details = error.code(), error.details() or ""
-    if code in _ERRORS:
-        try:
-            what, cause, said = json.loads(details)
-        except (ValueError, TypeError):
-            what, cause, said = details, "", ""
-        what, cause, said = (printable(str(words)) for words in (what, cause, said))
+    lines = _three_lines(details)
+    if code in _ERRORS and (lines or code not in _ALSO_THE_LIBRARY_S):
+        what, cause, said = (printable(words) for words in lines or (details, "", ""))
         return _ERRORS[code](what, cause=cause, next_step=said)
     details = printable(details)
     if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and details.startswith(_BUGS):
@@ -235,6 +275,15 @@ def translate(error: grpc.RpcError, address: str, *, next_step: str = "site-agen
     )
 
 
+def _three_lines(details: str) -> tuple[str, str, str] | None:
+    """Return the lines of an error of ours; None where the words are another's."""
+    try:
+        what, cause, said = json.loads(details)
+    except (ValueError, TypeError):
+        return None
+    return str(what), str(cause), str(said)
+
+
 def _in_short(details: str) -> str:
     """GRPC's account of a failed connection, without its nested repetitions."""
     for sign, words in _SIGNS.items():
@@ -243,7 +292,7 @@ def _in_short(details: str) -> str:
     return details.split("; last error: ")[-1][:200] or "the line was cut"
 
 
-_BUGS = ("[", "Exception ", "Failed to serialize")
+_BUGS = ("[", "Unexpected ", "Failed to serialize")
 """how the other side's own failures begin: an error of ours without a code, or gRPC's words for a bug. Everything else
 with their codes is a line that broke in the middle of a call, also where bytes arrived that were not those sent"""
 
@@ -259,7 +308,10 @@ _SIGNS = {
 
 
 def calls(stream: Any, address: str) -> Iterator[Any]:
-    """Iterate over a reply stream, translating its errors."""
+    """Iterate over a reply stream, translating its errors.
+
+    Raises the error that the other side raised, or LinkError.
+    """
     try:
         yield from stream
     except grpc.RpcError as error:

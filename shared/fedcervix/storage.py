@@ -17,7 +17,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def disk(path: Path | str, verb: Literal["read", "write", "use"]) -> Iterator[None]:
-    """Translate an OSError into a StorageError that says what to do: a FullDiskError where there is no room."""
+    """Translate an OSError into a StorageError that says what to do: a FullDiskError where there is no room.
+
+    Raises StorageError.
+    """
     try:
         yield
     except OSError as error:

@@ -61,8 +61,11 @@ FIRST_MAX: dict[Kind, float] = {"float": 1e6, "running_mean": 1e6, "running_var"
 forward pass through a hundred layers of such numbers, each normalised, is far from the end of float32."""
 
 PREFIX_BYTES = 8
-HEADER_BYTES_MAX = 16 * 2**20
-TENSORS_MAX = 100_000
+HEADER_BYTES_MAX = 2**20
+"""of any file: the largest network of a plan (ResNet-50, 326 tensors) has a header of 42 KB"""
+HEADER_SLACK_BYTES = 2**16
+"""what the header of an update may have beyond twice its base's: metadata, spaces"""
+TENSORS_MAX = 4096
 DIMENSIONS_MAX = 16
 NAME_CHARACTERS_MAX = 512
 BLOCK_BYTES = 2**20
@@ -70,7 +73,7 @@ WRITE_AHEAD_BYTES = 4 * 2**20
 DIFFERENCES_SHOWN = 3
 
 STRUCTURE_MAX = {b"{": 2 * TENSORS_MAX, b"[": 3 * TENSORS_MAX, b",": 20 * TENSORS_MAX}
-"""Counted before the header is parsed, so that 16 MiB of JSON cannot become gigabytes of objects."""
+"""Counted before the header is parsed, so that a megabyte of JSON cannot become a hundred of objects."""
 
 BFLOAT16_EXPONENT = 0x7F80
 
@@ -104,22 +107,38 @@ class Layout:
 # ------------------------------------------------------------------------------------------------ reading the layout
 
 
-def read_layout(path: Path) -> Layout:
-    """Read and check the header of a weights file.
+def read_layout(path: Path, like: Layout | None = None) -> Layout:
+    """Read and check the header of a weights file. `like`: of the model that it should be, which bounds its length.
 
     Raises RemoteError if the file is not a valid one, StorageError if it cannot be read.
     """
     with opened(path) as file, disk(path, "read"):
         size = os.fstat(file.fileno()).st_size
-        _insist(size >= PREFIX_BYTES, f"it is {size} bytes long, too short for a header")
-        prefix = memoryview(bytearray(PREFIX_BYTES))
-        read_at(file, 0, prefix)
-        (length,) = struct.unpack("<Q", prefix)
-        _insist(length <= HEADER_BYTES_MAX, f"its header claims {length} bytes; at most {HEADER_BYTES_MAX} are allowed")
-        _insist(length <= size - PREFIX_BYTES, f"its header claims {length} bytes, the file has only {size}")
-        header = bytearray(length)
+        header = bytearray(_header_bytes(file, size, header_bytes_max(like)))
         read_at(file, PREFIX_BYTES, memoryview(header))
     return parse_layout(bytes(header), size)
+
+
+def header_bytes_max(like: Layout | None) -> int:
+    """Return how long a header may be: of any file, or of one that has the tensors of `like`."""
+    return HEADER_BYTES_MAX if like is None else min(HEADER_BYTES_MAX, 2 * len(like.header) + HEADER_SLACK_BYTES)
+
+
+def check_header(path: Path) -> None:
+    """Check the length of a header, before another library parses it. Raises RemoteError, OSError."""
+    with path.open("rb", buffering=0) as file:
+        _header_bytes(file, os.fstat(file.fileno()).st_size, HEADER_BYTES_MAX)
+
+
+def _header_bytes(file: FileIO, size: int, bytes_max: int) -> int:
+    """Return the length of a file's header."""
+    _insist(size >= PREFIX_BYTES, f"it is {size} bytes long, too short for a header")
+    prefix = memoryview(bytearray(PREFIX_BYTES))
+    read_at(file, 0, prefix)
+    length: int = struct.unpack("<Q", prefix)[0]
+    _insist(length <= bytes_max, f"its header claims {length} bytes; at most {bytes_max} are allowed")
+    _insist(length <= size - PREFIX_BYTES, f"its header claims {length} bytes, the file has only {size}")
+    return length
 
 
 def parse_layout(header: bytes, file_size: int) -> Layout:
@@ -224,7 +243,7 @@ def vet(path: Path, base: Layout) -> None:
 
 def vet_layout(path: Path, base: Layout) -> Layout:
     """Check all of `vet` but the values; return what the file holds. Errors as `vet`."""
-    layout = read_layout(path)
+    layout = read_layout(path, base)
     check_same(layout, base)
     return layout
 

@@ -147,7 +147,10 @@ def _pair_writer(pairs: Path | None) -> Callable[[Comparison], None]:
 
 
 def sheet(home: SiteHome | None, manifest: Path, picture: Path, count: int, *, force: bool, **options: Any) -> None:
-    """Draw a contact sheet of MANIFEST's images to OUT.png. It shows patients: it must not leave the site."""
+    """Draw a contact sheet of MANIFEST's images to OUT.png. It shows patients: it must not leave the site.
+
+    Raises DataError, StorageError.
+    """
     if os.path.lexists(picture) and not force:
         raise StorageError(
             f"{picture} is there already",

@@ -36,7 +36,7 @@ def join(
 ) -> None:
     """Join a federation: make this site's key here, obtain its certificate, write site.toml.
 
-    Everything is checked before the invitation is used up.
+    Everything is checked before the invitation is used up. Raises a FedcervixError.
     """
     with disk(invitation, "read"):
         invited = identity.Invitation.parse(invitation.read_bytes())

@@ -21,7 +21,10 @@ PLAIN_LINES = 10
 def phantom(
     folder: Path, institution: str, women: int, seed: int, unlabelled_per_labelled: float | None, test_women: int
 ) -> None:
-    """Draw a phantom institution into FOLDER (new or empty): images and manifest.csv."""
+    """Draw a phantom institution into FOLDER (new or empty): images and manifest.csv.
+
+    Raises click.UsageError, StorageError.
+    """
     with _progress(console(stderr=True)) as report:
         try:
             write_institution(

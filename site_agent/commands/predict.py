@@ -28,7 +28,10 @@ if TYPE_CHECKING:  # it stands on torch, which a mistake in an argument does not
 def predict(
     home: SiteHome, classifier: str, images: tuple[Path, ...], out: Path, manifest: Path | None, *, force: bool
 ) -> None:
-    """Write the probability of case of every file named or below a named folder to `out`."""
+    """Write the probability of case of every file named or below a named folder to `out`.
+
+    Raises DataError, StorageError.
+    """
     _check_free(out, force=force)
     stored = classifiers.named(home, classifier)
     listing = list_files(images)

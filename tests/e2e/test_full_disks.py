@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fedcervix.blobs import FREE_BYTES_MIN
+from fedcervix.reserve import FREE_BYTES_MIN, RESERVE_BYTES
 from tests.e2e.chaos.cuts import Ambush
 from tests.e2e.chaos.service import Service
 from tests.e2e.disks import MayNotMountError, fill, small_disk
@@ -66,12 +66,14 @@ def test_a_full_disk_at_the_coordinator_costs_time_and_nothing_else(
 
         nhs.says("asked to score the model of round 1")
         ballast = fill(disk)
-        nhs.says("journal.db cannot be used")
-        # A coordinator that dies now comes back, and answers: listening needs no more room than the last one gave up.
+        # Journal and registry have a reserve: what is small is taken, and a coordinator that dies now comes back.
+        made.until("the reserve is in use", lambda seen: "MiB are left of the reserve" in seen["trouble"])
         coordinator.kill()
         coordinator = made.coordinate()
-        assert made.overview()["outcome"] is None
+        made.until("the next round", lambda seen: seen["round"] == 2)
+        made.until("its models wait for room", lambda seen: "waiting for room to send a model: nhs" in seen["trouble"])
         ballast.unlink()
+        made.until("the reserve is whole again", lambda seen: seen["trouble"] == "")
 
         made.finish(coordinator, *sites)
         line.close()
@@ -91,7 +93,8 @@ def test_a_coordinator_that_has_no_room_to_average_says_so_and_averages_when_it_
         for site in made.sites:
             made.enrol(site)
         ballast = disk / "ballast"
-        ballast.write_bytes(bytes(3 * MODEL_BYTES - FREE_BYTES_MIN - (MODEL_BYTES - FREE_BYTES_MIN) // 2))
+        left_free = FREE_BYTES_MIN + (MODEL_BYTES - FREE_BYTES_MIN) // 2
+        ballast.write_bytes(bytes(3 * MODEL_BYTES - left_free - RESERVE_BYTES))
         sites = [made.light(site, "--numbers", str(MODEL_NUMBERS)) for site in made.sites]
 
         trouble = str(made.until("the trouble is seen", lambda seen: seen["trouble"]))

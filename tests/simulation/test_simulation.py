@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.engine import needed
+from coordinator.incoming import needed
 from coordinator.instances import Acting, admit
 from fedcervix import economy, rounds
 from fedcervix.codec import Claim

@@ -17,7 +17,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from coordinator.engine import needed
+from coordinator.incoming import needed
 from coordinator.instances import Acting, admit, heeded
 from coordinator.liveness import Liveness
 from fedcervix import economy, session

@@ -153,7 +153,7 @@ def reach(edges: dict[str, set[str]], start: set[str]) -> set[str]:
     return seen
 
 
-PURE = ("errors", "plan", "profiles", "events", "quorum", "rounds", "alarms", "economy", "session", "seeds")
+PURE = ("errors", "plan", "profiles", "measures", "events", "quorum", "rounds", "alarms", "economy", "session", "seeds")
 OUTSIDE = {
     "os",
     "pathlib",

@@ -37,7 +37,8 @@ def arrived(data: bytes, lengths: list[int], *, size_bytes: int | None = None) -
         length = lengths[min(len(messages), len(lengths) - 1)]
         messages.append(data[at : at + length])
         at += length
-    assert list(seen.watch(iter(messages))) == messages
+    for message in messages:
+        seen.see(message)
     return seen.sound
 
 

@@ -145,7 +145,7 @@ NAN, INF = float("nan"), float("inf")
         (wire.FromSite(adopted=wire.Adopted(task=task())), "train adopts no model"),
         (wire.FromSite(failure=wire.Failure(stage="s" * 601)), "stage is longer than 600"),
         (wire.FromSite(failure=wire.Failure(hint="h" * 601)), "hint is longer than 600"),
-        (wire.FromSite(failure=wire.Failure(incident="i" * 601)), "incident is longer than 600"),
+        (wire.FromSite(failure=wire.Failure(incident="i" * 41)), "incident is longer than 40"),
         (wire.FromSite(failure=wire.Failure(kind="k" * 41)), "kind is longer than 40"),
         (progress(stage="s" * 41), "stage is longer than 40"),
         (progress(unit="u" * 17), "unit is longer than 16"),

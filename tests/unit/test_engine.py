@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coordinator.allowances import OF_ROUND_MAX, OF_RUN_MAX
 from coordinator.engine import PICTURE_S, Engine
 from fedcervix.blobs import BlobStore
 from fedcervix.errors import FullDiskError, ModelError, RemoteError, RunError
@@ -22,6 +23,7 @@ from fedcervix.events import (
     ModelAdopted,
     ScoreReported,
     SiteAttached,
+    SiteFailed,
     SiteSilent,
     Task,
     TaskKind,
@@ -82,6 +84,7 @@ class Federation:
         assert task.kind is TaskKind.TRAIN
         made = self.blobs.scratch(f"{site}-{task.round}")
         digest = write_tensors(made, model(self.weight(task.base) + PULL[site], steps=task.round))
+        self.blobs.note_brought(digest, site)
         self.blobs.adopt(made, digest)
         update = UpdateStored(site, task, digest, 10, 1, 0.5, 1.0, 0.0)
         assert self.take(update) is Answer.ACCEPTED
@@ -212,7 +215,8 @@ def test_values_that_were_checked_on_arrival_are_not_read_again_and_all_else_is_
 
     def arrives(site: str, tensors: dict[str, np.ndarray]) -> UpdateStored:
         made = run.blobs.scratch(site)
-        run.blobs.adopt(made, digest := write_tensors(made, tensors))
+        run.blobs.note_brought(digest := write_tensors(made, tensors), site)
+        run.blobs.adopt(made, digest)
         return UpdateStored(site, run.asked(site), digest, 10, 1, 0.5, 1.0, 0.0)
 
     looked: list[Path] = []
@@ -228,6 +232,23 @@ def test_values_that_were_checked_on_arrival_are_not_read_again_and_all_else_is_
     bob = arrives("bob", model(2.0, steps=1))
     assert run.take(bob) is Answer.ACCEPTED
     assert looked == [run.blobs.path(bob.digest)]
+
+
+def test_a_model_that_was_refused_is_not_looked_at_again(
+    federation: Callable[..., Federation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report of 150 bytes had it parsed and vetted each time."""
+    run = federation()
+    made = run.blobs.scratch("ada")
+    run.blobs.adopt(made, digest := write_tensors(made, {"other": np.float32([1.0])}))
+    ada = UpdateStored("ada", run.asked("ada"), digest, 10, 1, 0.5, 1.0, 0.0)
+    words = []
+    for _ in range(3):
+        with pytest.raises(RemoteError, match="other is not in the base") as error:
+            run.take(ada)
+        words.append(error.value.explain())
+        monkeypatch.setattr("coordinator.engine.vet", lambda *_: pytest.fail("it was looked at again"))
+    assert len({*words}) == 1
 
 
 def test_a_model_that_another_site_has_brought_is_not_here_for_this_one(
@@ -254,6 +275,62 @@ def test_the_disk_keeps_what_the_next_average_needs_and_no_more(federation: Call
     assert plain.published() == [2, 6, 8]
     assert moved.published() == [2, 8.5, 12.25]
     assert [len(list(home.blobs.path("x").parent.glob("*.safetensors"))) for home in (plain, moved)] == [4, 4]
+
+
+# --- floods ------------------------------------------------------------------------------------------------------
+
+
+def failed(number: int) -> SiteFailed:
+    return SiteFailed("ada", "training", "again", f"INC-{number}", 0.0, goes_on=True)
+
+
+def test_a_flood_of_failures_is_answered_set_aside_and_shown_and_the_round_goes_on(
+    federation: Callable[..., Federation],
+) -> None:
+    run = federation()
+    answers = [run.engine.submit(failed(number)) for number in range(1_000)]
+    assert answers[:OF_ROUND_MAX] == [Answer.ACCEPTED] * OF_ROUND_MAX
+    assert set(answers[OF_ROUND_MAX:]) == {Answer.DUPLICATE}, "an honest agent goes on"
+    assert run.engine.lines()["ada"].set_aside == 1_000 - OF_ROUND_MAX
+    assert len(list(run.journal.events("run"))) == len(SITES) + OF_ROUND_MAX
+    run.round()
+    assert run.published() == [2]
+
+
+def test_a_restart_neither_changes_the_run_nor_gives_a_new_allowance(federation: Callable[..., Federation]) -> None:
+    run = federation()
+    for number in range(200):
+        run.engine.submit(failed(number))
+    before = run.engine.run
+    run.restart()
+    assert run.engine.run == before
+    assert run.engine.submit(failed(201)) is Answer.DUPLICATE
+
+
+def test_a_journal_that_was_written_before_there_were_allowances_is_replayed_whole(
+    federation: Callable[..., Federation],
+) -> None:
+    run = federation()
+    for number in range(2 * OF_RUN_MAX):
+        run.journal.append("run", failed(number))
+    run.restart()
+    assert run.engine.run.failures[-1] == failed(2 * OF_RUN_MAX - 1)
+    assert run.engine.submit(failed(0)) is Answer.DUPLICATE
+
+
+def test_a_model_that_goes_while_it_is_vetted_does_not_count(
+    federation: Callable[..., Federation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The site offers another one while its report of the first is looked at."""
+    run = federation()
+
+    def vets(*_: Any) -> None:
+        run.engine.expect("ada", "d" * 64, 100)
+
+    monkeypatch.setattr("coordinator.engine.vet", vets)
+    with pytest.raises(RunError, match="is not here"):
+        run.train("ada")
+    assert run.engine.run.current.contributions == ()
 
 
 # --- trouble -----------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from fedcervix.events import (
     event_from_json,
     event_to_json,
 )
+from fedcervix.measures import Measures
 
 BASE, MADE = "b" * 64, "d" * 64
 SEED = Task("run", TaskKind.SEED, 0, "")
@@ -47,7 +48,9 @@ ONE_OF_EACH: list[Event] = [
     SiteFailed("ada", "training", "diverged", "INC-1", 1.5, "TrainingError", goes_on=True),
     UpdateStored("ada", TRAIN, MADE, 10, 7, 0.25, 60.0, 1.5),
     UpdateStored("ada", SEED, MADE, 0, 0, 0.0, 1.0, 1.5),
+    UpdateStored("ada", TRAIN, MADE, 10, 7, 0.25, 60.0, 1.5, measures=Measures(2.5, 0.1)),
     AggregateStored(3, MADE, 1.5),
+    AggregateStored(3, MADE, 1.5, measures=(("ada", Measures(2.5, 0.1, -0.5, 4.0)), ("bob", Measures(2.0)))),
     AverageUnusable(3, 1, 1.5),
     ModelUnusable("ada", TRAIN, 7, 1.5),
     ScoreReported("ada", SCORE, 8.0, 4, 10, (("alignment", 0.5), ("unit_std", 0.9)), 1.5),
@@ -68,6 +71,12 @@ def test_an_event_is_read_back_from_the_journal(event: Event) -> None:
 
 def test_the_journal_s_text_is_canonical_json_with_the_event_s_name() -> None:
     assert event_to_json(SiteAttached("ada", 1.5)) == '{"at":1.5,"event":"SiteAttached","site":"ada"}'
+
+
+def test_a_journal_from_before_there_were_measures_is_read() -> None:
+    old = json.loads(event_to_json(AggregateStored(3, MADE, 1.5)))
+    del old["measures"]
+    assert event_from_json(json.dumps(old)) == AggregateStored(3, MADE, 1.5)
 
 
 def test_the_mean_of_a_score() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -40,9 +41,9 @@ def test_a_journal_that_is_opened_again_gives_the_same_events_in_order(path: Pat
     begun(path).close()
     again = Journal(path)
     assert again.runs() == [RECORD]
-    assert again.events("run") == EVENTS
+    assert list(again.events("run")) == EVENTS
     again.append("run", RunAborted("enough", 4.0))
-    assert Journal(path).events("run") == [*EVENTS, RunAborted("enough", 4.0)]
+    assert list(Journal(path).events("run")) == [*EVENTS, RunAborted("enough", 4.0)]
 
 
 def test_runs_are_told_apart_and_listed_oldest_first(path: Path) -> None:
@@ -50,15 +51,15 @@ def test_runs_are_told_apart_and_listed_oldest_first(path: Path) -> None:
     journal.begin(RunRecord("another", PLAN, "5" * 64, 9.0))
     journal.append("another", Tick(10.0))
     assert [record.run for record in journal.runs()] == ["run", "another"]
-    assert (journal.events("another"), journal.events("run")) == ([Tick(10.0)], EVENTS)
-    assert journal.events("a third") == []
+    assert (list(journal.events("another")), list(journal.events("run"))) == ([Tick(10.0)], EVENTS)
+    assert list(journal.events("a third")) == []
 
 
 def test_a_run_begins_once(path: Path) -> None:
     journal = begun(path)
     with pytest.raises(StorageError, match="UNIQUE constraint failed"):
         journal.begin(RECORD)
-    assert journal.events("run") == EVENTS
+    assert list(journal.events("run")) == EVENTS
 
 
 def test_it_is_written_ahead_and_synchronised_at_every_event(path: Path) -> None:
@@ -84,7 +85,7 @@ def test_what_was_appended_survives_a_kill(path: Path) -> None:
         assert process.stdout is not None
         acknowledged = [int(process.stdout.readline()) for _ in range(20)][-1]
         os.kill(process.pid, signal.SIGKILL)
-    ticks = [event.at for event in journal.events("run")[len(EVENTS) :]]
+    ticks = [event.at for event in list(journal.events("run"))[len(EVENTS) :]]
     assert len(ticks) > acknowledged
     assert ticks == [float(number) for number in range(len(ticks))]
 
@@ -96,7 +97,7 @@ def test_threads_append_side_by_side(path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(journal.events("run")) == len(EVENTS) + 80
+    assert len(list(journal.events("run"))) == len(EVENTS) + 80
 
 
 def append_for_ever(journal: Journal, written: list[Event]) -> None:
@@ -104,6 +105,19 @@ def append_for_ever(journal: Journal, written: list[Event]) -> None:
         event = RunAborted("x" * 600, float(len(written)))
         journal.append("run", event)
         written.append(event)
+
+
+def test_reading_a_long_journal_takes_no_more_memory_than_a_short_one(path: Path) -> None:
+    journal = begun(path)
+    journal._db.execute("BEGIN")
+    for number in range(20_000):
+        journal.append("run", RunAborted("x" * 500, float(number)))
+    journal._db.execute("COMMIT")
+    tracemalloc.start()
+    assert sum(1 for _ in journal.events("run")) == len(EVENTS) + 20_000
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 4 * 2**20, "all at once are 12 MB"
 
 
 # --- bad disks ----------------------------------------------------------------------------------------------------
@@ -118,11 +132,11 @@ def test_a_full_disk_is_a_storage_error_and_loses_nothing(path: Path) -> None:
         append_for_ever(journal, written)
     assert "nothing that was acknowledged is lost" in caught.value.next_step
     expected = [*EVENTS, *written]
-    assert journal.events("run") == expected
-    assert Journal(path).events("run") == expected
+    assert list(journal.events("run")) == expected
+    assert list(Journal(path).events("run")) == expected
     journal._db.execute("PRAGMA max_page_count = 100000")  # someone has made room
     journal.append("run", Tick(5.0))
-    assert journal.events("run") == [*expected, Tick(5.0)]
+    assert list(journal.events("run")) == [*expected, Tick(5.0)]
 
 
 def test_a_damaged_file_is_a_storage_error(path: Path) -> None:
@@ -137,7 +151,7 @@ def test_a_file_whose_inside_is_damaged_is_a_storage_error(path: Path) -> None:
     content[4096:] = bytes(byte ^ 0x5A for byte in content[4096:])
     path.write_bytes(content)
     with pytest.raises(StorageError):
-        Journal(path).events("run")
+        list(Journal(path).events("run"))
 
 
 def test_a_folder_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
@@ -158,7 +172,7 @@ def test_an_entry_of_another_version_is_named(path: Path, text: str) -> None:
     with sqlite3.connect(path) as db:
         db.execute("INSERT INTO events (run, event) VALUES ('run', ?)", (text,))
     with pytest.raises(StorageError, match="holds an entry that this version cannot read") as caught:
-        Journal(path).events("run")
+        list(Journal(path).events("run"))
     assert "start it with the version that wrote it" in caught.value.next_step
 
 
@@ -174,4 +188,4 @@ def test_an_event_that_could_not_be_read_back_is_not_written(path: Path) -> None
     journal = begun(path)
     with pytest.raises(ValueError, match="longer than 600"):
         journal.append("run", RunAborted("x" * 601, 4.0))
-    assert journal.events("run") == EVENTS
+    assert list(journal.events("run")) == EVENTS

@@ -9,15 +9,18 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from coordinator import registry as registry_module
 from coordinator.registry import Issued, Registry, SiteEntry
 from fedcervix.databases import translated
-from fedcervix.errors import IdentityError, StorageError
+from fedcervix.errors import FullDiskError, IdentityError, StorageError
+from fedcervix.reserve import PIECE_BYTES, RESERVE_BYTES, Reserve
 
 NOW = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -48,7 +51,7 @@ def join(registry: Registry, site: str, invitation: str, serial: str) -> None:
 def test_an_invited_site_joins_and_is_admitted(registry: Registry) -> None:
     registry.invite("north", "i1", NOW + WEEK, NOW)
     assert registry.redeem("i1", "key", issuing("c1"), NOW) == b"certificate c1"
-    registry.admit("c1", "north")
+    registry.roll().admit("c1", "north")
 
 
 def test_an_unknown_invitation_is_refused(registry: Registry) -> None:
@@ -97,11 +100,11 @@ def test_a_failed_issue_leaves_the_invitation_unused(registry: Registry) -> None
 def test_a_reinstalled_site_joins_again_and_its_old_certificate_stops_working(registry: Registry) -> None:
     join(registry, "north", "i1", "c1")
     registry.invite("north", "i2", NOW + WEEK, NOW + HOUR)
-    registry.admit("c1", "north")  # an invitation alone changes nothing
+    registry.roll().admit("c1", "north")  # an invitation alone changes nothing
     registry.redeem("i2", "new key", issuing("c2"), NOW + HOUR)
-    registry.admit("c2", "north")
+    registry.roll().admit("c2", "north")
     with pytest.raises(IdentityError, match="is replaced"):
-        registry.admit("c1", "north")
+        registry.roll().admit("c1", "north")
     with pytest.raises(IdentityError, match="already used, and its certificate is replaced"):
         registry.redeem("i1", "key of c1", refusing, NOW + HOUR)
 
@@ -118,7 +121,7 @@ def test_of_many_keys_at_once_one_wins(registry: Registry) -> None:
     with ThreadPoolExecutor(8) as threads:
         answers = [answer for answer in threads.map(attempt, range(8)) if answer]
     assert len(answers) == 1
-    registry.admit(answers[0].decode().removeprefix("certificate "), "north")
+    registry.roll().admit(answers[0].decode().removeprefix("certificate "), "north")
 
 
 # --- admission and revocation
@@ -127,20 +130,20 @@ def test_of_many_keys_at_once_one_wins(registry: Registry) -> None:
 def test_an_unknown_certificate_is_refused(registry: Registry) -> None:
     join(registry, "north", "i1", "c1")
     with pytest.raises(IdentityError, match="does not know this certificate"):
-        registry.admit("c9", "north")
+        registry.roll().admit("c9", "north")
 
 
 def test_a_certificate_admits_no_other_site(registry: Registry) -> None:
     join(registry, "north", "i1", "c1")
     join(registry, "south", "i2", "c2")
     with pytest.raises(IdentityError):
-        registry.admit("c1", "south")
+        registry.roll().admit("c1", "south")
 
 
 def test_an_invitation_admits_nobody(registry: Registry) -> None:
     registry.invite("north", "i1", NOW + WEEK, NOW)
     with pytest.raises(IdentityError):
-        registry.admit("i1", "north")
+        registry.roll().admit("i1", "north")
 
 
 def test_revoking_ends_the_certificate_and_the_open_invitation(registry: Registry) -> None:
@@ -148,7 +151,7 @@ def test_revoking_ends_the_certificate_and_the_open_invitation(registry: Registr
     registry.invite("north", "i2", NOW + WEEK, NOW)
     assert registry.revoke("north", NOW) == 2
     with pytest.raises(IdentityError, match="is revoked"):
-        registry.admit("c1", "north")
+        registry.roll().admit("c1", "north")
     with pytest.raises(IdentityError, match="is revoked"):
         registry.redeem("i2", "key", refusing, NOW)
     with pytest.raises(IdentityError, match="its certificate is revoked"):
@@ -160,16 +163,16 @@ def test_revoking_one_site_leaves_the_others(registry: Registry) -> None:
     join(registry, "north", "i1", "c1")
     join(registry, "south", "i2", "c2")
     registry.revoke("north", NOW)
-    registry.admit("c2", "south")
+    registry.roll().admit("c2", "south")
 
 
 def test_a_revoked_site_comes_back_by_a_new_invitation(registry: Registry) -> None:
     join(registry, "north", "i1", "c1")
     registry.revoke("north", NOW)
     join(registry, "north", "i2", "c2")
-    registry.admit("c2", "north")
+    registry.roll().admit("c2", "north")
     with pytest.raises(IdentityError, match="is revoked"):
-        registry.admit("c1", "north")
+        registry.roll().admit("c1", "north")
 
 
 def test_revoking_a_misspelt_site_suggests_the_nearest(registry: Registry) -> None:
@@ -220,10 +223,10 @@ def test_two_processes_see_each_other_at_once(tmp_path: Path) -> None:
     command.invite("north", "i1", NOW + WEEK, NOW)
     coordinator.redeem("i1", "key", issuing("c1"), NOW)
     assert [entry.state for entry in command.sites()] == ["joined"]
-    coordinator.admit("c1", "north")
+    coordinator.roll().admit("c1", "north")
     command.revoke("north", NOW)
     with pytest.raises(IdentityError, match="is revoked"):
-        coordinator.admit("c1", "north")
+        coordinator.roll().admit("c1", "north")
 
 
 def test_a_reader_does_not_wait_for_a_writer(tmp_path: Path) -> None:
@@ -232,23 +235,23 @@ def test_a_reader_does_not_wait_for_a_writer(tmp_path: Path) -> None:
     registry.invite("south", "i2", NOW + WEEK, NOW)
 
     def issue() -> Issued:  # runs while the write lock is held
-        Registry.admit(registry, "c1", "north")
+        Registry.roll(registry).admit("c1", "north")
         return issuing("c2")()
 
     registry.redeem("i2", "key", issue, NOW)
-    registry.admit("c2", "south")
+    registry.roll().admit("c2", "south")
 
 
 def test_processes_that_start_together_make_one_registry(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as threads:
         registries = list(threads.map(lambda _: Registry(tmp_path / "registry.db"), range(8)))
     join(registries[0], "north", "i1", "c1")
-    registries[7].admit("c1", "north")
+    registries[7].roll().admit("c1", "north")
 
 
 def test_nothing_is_lost_over_a_restart(tmp_path: Path) -> None:
     join(Registry(tmp_path / "registry.db"), "north", "i1", "c1")
-    Registry(tmp_path / "registry.db").admit("c1", "north")
+    Registry(tmp_path / "registry.db").roll().admit("c1", "north")
 
 
 # --- the disk
@@ -348,12 +351,44 @@ class AnySequence(RuleBasedStateMachine):
     def exactly_the_latest_certificate_of_a_joined_site_is_admitted(self) -> None:
         for site, serial in self.issued:
             if self.joined.get(site) == serial:
-                self.registry.admit(serial, site)
+                self.registry.roll().admit(serial, site)
             else:
                 with pytest.raises(IdentityError):
-                    self.registry.admit(serial, site)
+                    self.registry.roll().admit(serial, site)
 
 
 def test_the_rules_hold_after_any_sequence_of_calls(tmp_path: Path) -> None:
     AnySequence.folder = tmp_path
     run_state_machine_as_test(AnySequence, settings=settings(max_examples=15, stateful_step_count=15, deadline=None))
+
+
+# --- a full disk --------------------------------------------------------------------------------------------------
+
+
+def test_a_site_that_is_shut_out_is_refused_until_it_has_a_new_certificate(registry: Registry) -> None:
+    join(registry, "north", "i1", "c1")
+    join(registry, "south", "i2", "c2")
+    registry.shut_out("north")
+    with pytest.raises(IdentityError, match="the certificate of site north is revoked"):
+        registry.admit("c1", "north")
+    registry.admit("c2", "south")
+    join(registry, "north", "i3", "c3")
+    registry.admit("c3", "north")
+
+
+def test_a_registry_without_room_takes_of_the_reserve(registry: Registry, tmp_path: Path) -> None:
+    join(registry, "north", "i1", "c1")
+    reserve = Reserve.beside(tmp_path / "registry.db")
+    reserve.make()
+    full = iter([True, True, False])
+    closing = registry_module._close
+
+    def closes(*args: Any, **kwargs: Any) -> int:
+        if next(full, False):
+            raise FullDiskError("no room")
+        return closing(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry_module, "_close", closes)
+        assert registry.revoke("north", NOW) == 1
+    assert reserve.left_bytes() == RESERVE_BYTES - 2 * PIECE_BYTES

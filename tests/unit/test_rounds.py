@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Iterable
 from dataclasses import replace
@@ -40,12 +41,14 @@ from fedcervix.rounds import (
     Run,
     Stand,
     Then,
+    _with,
     begin,
     deadline,
     duty,
     improves,
     instruction,
     mean_loss,
+    objection,
     replay,
     step,
     to_dict,
@@ -501,6 +504,16 @@ def test_at_most_a_hundred_failures_are_kept() -> None:
     assert [failure.incident for failure in run.failures] == [f"INC-{n}" for n in range(5, 105)]
 
 
+def test_a_site_that_fails_all_the_time_does_not_hide_the_failures_of_the_others() -> None:
+    run = after(in_phase("csfssl", Phase.TRAINING), SiteFailed(B, "training", "a broken disk", "INC-B", 1.0))
+    run = after(run, SiteAttached(B, 1.5))
+    for number in range(300):
+        run = after(run, SiteFailed(A, "training", "again", f"INC-{number}", 2.0), SiteAttached(A, 2.5))
+    assert len(run.failures) == len(run.mended) == 100
+    assert run.failures[0].incident == "INC-B"
+    assert (run.mended[0].site, run.mended[0].at) == (B, 1.5)
+
+
 def test_a_revoked_site_does_not_come_back() -> None:
     run = after(fresh(quorum=1), SiteRevoked(A, 1.0))
     assert step(run, SiteRevoked(A, 2.0)) == (run, DUPLICATE)
@@ -924,3 +937,108 @@ def test_a_federation_in_good_order_comes_to_an_end(run: Run, seed: int) -> None
     assert run.phase is Phase.FINISHED
     missing = any(round_.missing for round_ in run.rounds)
     assert run.outcome is (Outcome.DEGRADED if missing else Outcome.OK)
+
+
+# --- what counts --------------------------------------------------------------------------------------------------
+
+
+def refused(run: Run, report: UpdateStored | ScoreReported) -> str:
+    """Return the words with which a report is refused; nothing changes."""
+    after_it, answer = step(run, report)
+    assert (answer, after_it) == (REFUSED, run)
+    return objection(run, report)
+
+
+def second_round(mode: str) -> Run:
+    run = all_trained(after(fresh(mode), *attached(A, B, C)), (A, B, C))
+    return all_scored(run, {A: 1.0, B: 1.0, C: 1.0})
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_model_that_a_site_was_given_is_no_update_of_it(mode: str) -> None:
+    run = second_round(mode)
+    given = task_of(run, A, TaskKind.TRAIN).base
+    assert "the model that the site was given" in refused(run, replace(trained(run, A), digest=given))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_another_site_has_sent_in_this_round_is_no_update(mode: str) -> None:
+    run = after(second_round(mode), trained(second_round(mode), A))
+    words = refused(run, trained(run, B, name=f"{A}2"))
+    assert ("the model that the site was given" if mode == "ppfssl" else "that another site has sent") in words
+    if mode == "ppfssl":
+        run = after(run, trained(run, B))
+        assert "that another site has sent" in refused(run, trained(run, C, name=f"{A}2"))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["first", f"{A}1", f"{B}1"])
+def test_an_earlier_model_of_the_run_is_no_update(mode: str, name: str) -> None:
+    run = second_round(mode)
+    for site in (A, B):
+        run = after(run, trained(run, site))
+    sent = replace(trained(run, C), digest=GIVEN if name == "first" else digest(name))
+    assert "an earlier model of this run" in refused(run, sent)
+    run = all_scored(all_trained(run, (C,)), {A: 1.0, B: 1.0, C: 1.0})
+    if mode == "csfssl":
+        assert "an earlier model" in refused(run, trained(run, A, name="average1"))
+    assert "an earlier model" in refused(
+        run,
+        trained(run, A, name=name) if name != "first" else replace(sent, site=A, task=task_of(run, A, TaskKind.TRAIN)),
+    )
+
+
+def test_a_refused_copy_leaves_the_round_open_to_the_site() -> None:
+    run = after(fresh(), *attached(A, B, C))
+    refused(run, replace(trained(run, A), digest=GIVEN))
+    assert after(run, trained(run, A)).current.has(A)
+
+
+def test_what_nobody_is_asked_for_is_answered_as_before() -> None:
+    run = after(fresh(), *attached(A, B, C))
+    early = replace(trained(run, A), task=Task("run", TaskKind.TRAIN, 2, GIVEN), digest=GIVEN)
+    assert step(run, early)[1] is REFUSED
+    assert objection(run, early) == ""
+    late = trained(run, A)
+    run = after(run, late)
+    assert step(run, replace(late, digest=GIVEN))[1] is STALE
+    assert objection(run, replace(late, digest=GIVEN, site="nobody")) == ""
+
+
+def test_a_negative_loss_is_refused_where_no_correct_site_has_one() -> None:
+    run = after(fresh(), *attached(A, B, C))
+    assert "never negative" in refused(run, replace(trained(run, A), loss=-1.0))
+    after(run, replace(trained(run, A), loss=-1e-6))
+    scoring = all_trained(run, (A, B, C))
+    assert "a loss of -2 an image" in refused(scoring, scored(scoring, A, -2.0))
+    dcl = replace(run, plan=replace(run.plan, recipe=replace(run.plan.recipe, loss="dcl")))
+    after(dcl, replace(trained(dcl, A), loss=-1.0))
+
+
+def as_before(event: Event) -> Event:
+    """Return an event as a journal holds it that was written before there were rules of acceptance."""
+    raw = json.loads(event_to_json(event))
+    del raw["rules"]
+    return event_from_json(json.dumps(raw))
+
+
+def test_a_journal_that_was_written_before_gives_the_same_state() -> None:
+    """What counted then counts when it is read again."""
+    run = after(fresh(), *attached(A, B, C))
+    copied = replace(trained(run, A), digest=GIVEN, loss=-1e308)
+    assert step(run, copied)[1] is REFUSED
+    run = after(run, as_before(copied), trained(run, B), trained(run, C))
+    assert next(update.digest for update in run.current.contributions) == GIVEN
+    run = after(run, AggregateStored(1, digest("average1"), 0.0))
+    for site in (A, B, C):
+        run = after(run, as_before(scored(run, site, -1e300)))
+    assert math.isfinite(mean_loss(run, run.rounds[0], (A, B, C)))
+    json.dumps(to_dict(run), allow_nan=False)
+
+
+def test_models_of_a_thousand_rounds_are_kept_in_a_few_sets() -> None:
+    sets: tuple[frozenset[str], ...] = ()
+    for number in range(1000):
+        sets = _with(sets, frozenset({f"{number}a", f"{number}b"}))
+    assert len(sets) <= 10
+    assert frozenset().union(*sets) == {f"{number}{letter}" for number in range(1000) for letter in "ab"}

@@ -1,0 +1,157 @@
+"""How much of the coordinator one certificate may use at once, and in a while. Decisions only: the clock is given.
+
+Rules
+1. A call over a limit is refused with words that mean "wait and try again"; an honest agent then does.
+2. Whoever goes on although it was refused loses its connections: refusing costs something, too.
+3. A limit is far above what an honest agent makes, on a fast line with short rounds as on a slow one, where the answers
+   to its signs of life stand behind a model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, field
+
+from coordinator.budgets import Budget
+
+MINUTE_S = 60.0
+ALARM_PER_MIN = 60
+"""refused calls of a site in a minute, from which on the operator is told"""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of one certificate."""
+
+    open_max: int
+    """calls at once, streams and transfers among them"""
+    unread_max: int
+    """calls at once whose message is not there yet"""
+    per_s: float
+    """calls"""
+    burst: float
+    """calls"""
+    refused_per_s: float = 2.0
+    """refused calls that cost no connection"""
+    refused_burst: float = 60.0
+
+
+LIMITS: Mapping[str, Limits] = {
+    "site": Limits(open_max=64, unread_max=16, per_s=100.0, burst=500.0),
+    "enroll": Limits(open_max=2, unread_max=2, per_s=0.5, burst=10.0, refused_burst=10.0),
+    "used invitation": Limits(open_max=1, unread_max=1, per_s=0.1, burst=5.0, refused_burst=1.0),
+    "operator": Limits(open_max=16, unread_max=16, per_s=100.0, burst=500.0),
+}
+"""by what calls"""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a site holds now."""
+
+    open: int = 0
+    """calls"""
+    refused: int = 0
+    """calls in the last minute"""
+    connections: int = 0
+
+    def __add__(self, other: Held) -> Held:
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Held(*(mine + others for mine, others in pairs))
+
+
+NOTHING = Held()
+
+
+@dataclass(slots=True)
+class _Usage:
+    """What one certificate has used."""
+
+    site: str
+    limits: Limits
+    calls: Budget
+    patience: Budget
+    words: Budget
+    """lines in the log"""
+    open: int = 0
+    unread: int = 0
+    refused: deque[list[float]] = field(default_factory=deque)
+    """[second, count], the last minute's"""
+
+
+class Admission:
+    """What each certificate uses. Belongs to one thread."""
+
+    def __init__(self, limits: Mapping[str, Limits] = LIMITS) -> None:
+        self._limits = limits
+        self._used: dict[str, _Usage] = {}
+
+    def begin(self, serial: str, site: str, kind: str, now_s: float) -> bool:
+        """Say whether a call of a certificate is within its limits, those of `kind`; it is open then until `end`."""
+        usage = self._usage(serial, site, kind)
+        within = usage.open < usage.limits.open_max and usage.unread < usage.limits.unread_max
+        if not (usage.calls.take(now_s) and within):
+            return False
+        usage.open += 1
+        usage.unread += 1
+        return True
+
+    def refuse(self, serial: str, site: str, now_s: float) -> bool:
+        """Count a call that is refused, for whatever reason; say whether its connection may go on."""
+        usage, second = self._used.get(serial) or self._usage(serial, site, "site"), math.floor(now_s)
+        if not usage.refused or usage.refused[-1][0] != second:
+            usage.refused.append([second, 0])
+        usage.refused[-1][1] += 1
+        _forget(usage, now_s)
+        return usage.patience.take(now_s)
+
+    def is_read(self, serial: str) -> None:
+        """The message of an open call is there."""
+        self._used[serial].unread -= 1
+
+    def end(self, serial: str, *, unread: bool) -> None:
+        """An open call has ended; `unread`: before its message was there."""
+        usage = self._used[serial]
+        usage.open -= 1
+        usage.unread -= unread
+
+    def may_say(self, serial: str, now_s: float) -> bool:
+        """Say whether a refused call of this certificate is worth a line in the log: one a minute is."""
+        return self._used[serial].words.take(now_s)
+
+    def held(self, now_s: float) -> dict[str, Held]:
+        """Return what each site holds that holds something, or was refused in the last minute."""
+        found: dict[str, Held] = {}
+        for usage in self._used.values():
+            _forget(usage, now_s)
+            mine = Held(usage.open, int(sum(count for _, count in usage.refused)))
+            if mine != NOTHING:
+                found[usage.site] = found.get(usage.site, NOTHING) + mine
+        return found
+
+    def _usage(self, serial: str, site: str, kind: str) -> _Usage:
+        limits = self._limits[kind]
+        usage = self._used.get(serial)
+        if usage is None:
+            budgets = Budget(limits.per_s, limits.burst), Budget(limits.refused_per_s, limits.refused_burst)
+            usage = self._used[serial] = _Usage(site, limits, *budgets, words=Budget(1 / MINUTE_S, 1))
+        elif usage.limits is not limits:  # an invitation was used
+            usage.limits = limits
+            usage.calls = Budget(limits.per_s, limits.burst)
+            usage.patience = Budget(limits.refused_per_s, limits.refused_burst)
+        return usage
+
+
+def _forget(usage: _Usage, now_s: float) -> None:
+    while usage.refused and usage.refused[0][0] <= now_s - MINUTE_S:
+        usage.refused.popleft()
+
+
+def alarm(held: Mapping[str, Held]) -> str:
+    """Return what the operator is told of sites that are refused at a high rate; empty where none is."""
+    many = {site: found.refused for site, found in sorted(held.items()) if found.refused >= ALARM_PER_MIN}
+    return "; ".join(
+        f"{count:,} calls of {site or 'nobody known'} were refused in the last minute" for site, count in many.items()
+    )

@@ -1,0 +1,101 @@
+"""What the operator asks of the running coordinator, on a listener that only this machine reaches."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Protocol
+
+from coordinator.admission import Held, alarm
+from coordinator.calls import Call
+from coordinator.changes import BRIEF_ROUNDS, Document, brief, changes, ended_rounds, parts
+from coordinator.engine import Engine
+from coordinator.overview import overview
+from coordinator.streams import Bell, looks
+from coordinator.work import Work
+from fedcervix import rpc
+from fedcervix.errors import RemoteError, RunError
+from fedcervix.events import SiteRevoked
+from fedcervix.wire import federation_pb2 as wire
+
+THREADS = 4
+WATCHERS_MAX = 8
+"""each has a picture made of every change"""
+
+
+class Outside(Protocol):
+    """What is known of who calls, and what can be done against it."""
+
+    def held(self) -> dict[str, Held]:
+        """Return what each site holds of the public listener."""
+
+    async def revoked(self, site: str) -> None:
+        """Let a revocation count now: what the site has open is closed."""
+
+
+class Control:
+    """Behaviours of the operator's methods."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.work = Work("operator", THREADS, each=THREADS)
+        self._watchers = 0
+
+    def behaviours(self, bell: Bell, outside: Outside) -> dict[rpc.Method, Any]:
+        """Return what answers each method; `bell` rings at every change."""
+        return {
+            rpc.OVERVIEW: partial(self.overview, outside=outside),
+            rpc.WATCH: partial(self.watch, bell=bell, outside=outside),
+            rpc.COMMAND: partial(self.command, outside=outside),
+        }
+
+    async def overview(self, _request: wire.OverviewRequest, call: Call, outside: Outside) -> wire.OverviewReply:
+        """Say how things stand, with the last rounds."""
+        since = max(0, len(self._engine.run.rounds) - BRIEF_ROUNDS)
+        held = outside.held()
+        return await self.work.do(call.serial, lambda: wire.OverviewReply(json=brief(self._picture(held, since=since))))
+
+    async def watch(
+        self, request: wire.OverviewRequest, call: Call, bell: Bell, outside: Outside
+    ) -> AsyncIterator[wire.OverviewReply]:
+        """Say how things stand, with the rounds that the operator does not know; then what changes."""
+        if self._watchers >= WATCHERS_MAX:
+            raise RunError(
+                f"{WATCHERS_MAX} are watching already", next_step="coordinator status, without --watch and --json"
+            )
+        self._watchers += 1
+        try:
+            before: Document = {}
+            since = request.known_rounds if request.run == self._engine.run.run else 0
+            async for _ in looks(self._engine, bell):
+                after = await self.work.do(call.serial, self._picture, outside.held(), since=since)
+                for text, more in parts(changes(before, after)):
+                    yield wire.OverviewReply(json=text, more=more)
+                before, since = after, max(since, ended_rounds(after))
+        finally:
+            self._watchers -= 1
+
+    def _picture(self, held: Mapping[str, Held], *, since: int) -> Document:
+        now, engine = datetime.now(UTC).timestamp(), self._engine
+        trouble = "\n".join(filter(None, (engine.trouble, alarm(held))))
+        return overview(engine.run, engine.lines(), held, now=now, trouble=trouble, since=since)
+
+    async def command(self, request: wire.CommandRequest, call: Call, outside: Outside) -> wire.CommandReply:
+        """Do what the operator asks."""
+        match request.WhichOneof("what"):
+            case "stop":
+                await self.work.do(call.serial, self._engine.stop)
+                return wire.CommandReply(text="stopping; `coordinator start` goes on with the run")
+            case "abort":
+                why = f"aborted by the operator: {request.abort[:400]}"
+                await self.work.do(call.serial, self._engine.abort, why)
+                return wire.CommandReply(text="the run is aborted")
+            case "revoked":
+                await outside.revoked(request.revoked)
+                if request.revoked in self._engine.run.plan.sites:
+                    gone = SiteRevoked(request.revoked, datetime.now(UTC).timestamp())
+                    await self.work.do(call.serial, self._engine.submit, gone)
+                return wire.CommandReply(text=f"the streams and connections of {request.revoked} are cut")
+            case _:
+                raise RemoteError("an empty command")

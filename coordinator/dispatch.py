@@ -1,0 +1,305 @@
+"""What happens to every call, from its headers to its last message: on the event loop, where nothing waits for a peer.
+
+Rules
+1. A call is admitted before anything of its message is read: certificate, role, registry, budget, in this order. What
+   is refused then costs no thread, and, where the caller goes on, its connection.
+2. Whatever is read or written has a deadline. Who does not read what it asked for loses its connection: the library
+   cannot end a call whose answer is stuck.
+3. Here errors of ours become status codes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, NoReturn, Protocol
+
+import grpc
+import grpc.aio
+
+from coordinator.admission import Admission
+from coordinator.calls import Call, Headers
+from coordinator.registry import Roll, used_by_another
+from coordinator.standing import Standing
+from coordinator.transfers import SUPERSEDED
+from coordinator.work import Work
+from fedcervix import identity, rpc
+from fedcervix.errors import (
+    BusyError,
+    FedcervixError,
+    IdentityError,
+    NoSuchMethodError,
+    RemoteError,
+    StorageError,
+)
+from fedcervix.log import logger
+
+MESSAGE_S = 10.0
+"""for a request, and for the registry to be looked at"""
+CHUNK_S = 120.0
+"""for a part of a model, and for an answer to be taken: on a slow line, behind a model"""
+LAST_WORDS_S = 10.0
+"""for the status with which a call ends"""
+
+identify = lru_cache(maxsize=1024)(identity.identify)
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+class Lines(Protocol):
+    """Connections, as far as they are needed here. None of it waits."""
+
+    def authenticated(self, peer: str, who: str, serial: str) -> None:
+        """A call of this certificate was admitted on a connection."""
+
+    def refused(self, peer: str) -> None:
+        """The caller was refused: its connection is closed, once it can have heard why."""
+
+    def cut_peer(self, peer: str) -> bool:
+        """Close a connection now."""
+
+    def cut_serial(self, serial: str) -> int:
+        """Close all connections of a certificate now."""
+
+
+class Gate(Protocol):
+    """Who may call a listener's methods."""
+
+    async def admit(self, method: rpc.Method, certificate: identity.Certificate) -> tuple[str, Callable[[], None]]:
+        """Return by which limits a certificate calls, and what raises once it is no longer in force.
+
+        Raises IdentityError, StorageError.
+        """
+
+
+class SitesGate:
+    """Invitations may enrol; certificates of sites in the roster may do everything else."""
+
+    def __init__(self, federation: str, standing: Standing, check_roster: Callable[[str], None]) -> None:
+        self._federation, self._standing, self._check_roster = federation, standing, check_roster
+        self._came: set[str] = set()
+        """serials with which a site has called: so it has them"""
+
+    async def admit(self, method: rpc.Method, certificate: identity.Certificate) -> tuple[str, Callable[[], None]]:
+        """Return the limits' name, and what raises once the certificate is no longer in force."""
+        insist_role(certificate, self._federation, "enroll" if method is rpc.ENROLL else "site")
+        roll = await self._standing.current(certificate.serial)
+        return (self._invitation if method is rpc.ENROLL else self._site)(roll, certificate)
+
+    def _site(self, roll: Roll, certificate: identity.Certificate) -> tuple[str, Callable[[], None]]:
+        serial, site = certificate.serial, certificate.identity.name
+        roll.admit(serial, site)
+        self._check_roster(site)
+        self._came.add(serial)
+        return "site", lambda: self._standing.roll.admit(serial, site)
+
+    def _invitation(self, roll: Roll, certificate: identity.Certificate) -> tuple[str, Callable[[], None]]:
+        """An invitation that was used is answered once more only while its site may not have heard the answer."""
+        made = roll.admit_invitation(certificate.serial, datetime.now(UTC))
+        if made in self._came:
+            raise used_by_another(certificate.identity.name)
+        return "used invitation" if made else "enroll", lambda: None
+
+
+class OperatorsGate:
+    """The operator may call, and nobody else."""
+
+    def __init__(self, federation: str) -> None:
+        self._federation = federation
+
+    async def admit(self, _method: rpc.Method, certificate: identity.Certificate) -> tuple[str, Callable[[], None]]:
+        """Return the limits' name, and what never raises."""
+        insist_role(certificate, self._federation, "operator")
+        return "operator", lambda: None
+
+
+def insist_role(certificate: identity.Certificate, federation: str, role: str) -> None:
+    """Raise IdentityError for a certificate of another federation or role."""
+    who = certificate.identity
+    if who.federation != federation or who.role != role:
+        raise IdentityError(f"this call is not for {who.uri}", cause=f"it takes a certificate with the role {role!r}")
+
+
+@dataclass(slots=True)
+class _Open:
+    """A call that was admitted, until it ends."""
+
+    call: Call
+    method: rpc.Method
+    context: Context
+    unread: bool = True
+    """its first message is not there yet"""
+
+
+class Dispatcher:
+    """Answers every call of one listener. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        behaviours: Mapping[rpc.Method, Callable[..., Any]],
+        gate: Gate,
+        work: Work,
+        lines: Lines,
+        admission: Admission,
+        *,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._behaviours, self._gate, self._work, self._lines = behaviours, gate, work, lines
+        self._admission, self._clock_s = admission, clock_s
+
+    async def answer(self, method: rpc.Method | None, context: Context) -> None:
+        """Answer one call, of which only the headers are there."""
+        peer, found = context.peer(), None
+        try:
+            found = await self._admitted(method, context, peer)
+            await _SHAPES[found.method.shape](self, found)
+        except FedcervixError as error:
+            if found is not None:
+                _log(error)
+            await self._end(context, peer, *rpc.status(error))
+        except asyncio.CancelledError as cancelled:
+            if cancelled.args != (SUPERSEDED,):
+                raise
+            await self._end(context, peer, grpc.StatusCode.CANCELLED, SUPERSEDED)
+        finally:
+            if found is not None:
+                self._admission.end(found.call.serial, unread=found.unread)
+
+    # --- before anything is read ---
+
+    async def _admitted(self, method: rpc.Method | None, context: Context, peer: str) -> _Open:
+        """Return a call that may be answered. Raises a FedcervixError, and counts the refusal."""
+        [pem] = context.auth_context().get("x509_pem_cert", [b""])
+        certificate = identify(pem)
+        serial, name = certificate.serial, certificate.identity.name
+        try:
+            if method is None:
+                raise NoSuchMethodError(
+                    "this coordinator has no such method here", cause="the two sides have different versions"
+                )
+            kind, insist = await self._gate.admit(method, certificate)
+            if not self._admission.begin(serial, name, kind, self._clock_s()):
+                raise BusyError(
+                    f"the coordinator takes no more calls of {name or kind} now",
+                    cause="too many at once, or too many in a short time",
+                    next_step="it is tried again by itself",
+                )
+        except FedcervixError as error:
+            self._refused(serial, name, peer, error)
+            raise
+        self._lines.authenticated(peer, name, serial)
+        task = asyncio.current_task()
+        assert task is not None
+        headers = {key: str(value) for key, value in context.invocation_metadata() or ()}
+        return _Open(Call(peer, certificate, headers, task, insist), method, context)
+
+    def _refused(self, serial: str, name: str, peer: str, error: FedcervixError) -> None:
+        """Count a call that is refused; who is not to be here, or goes on and on, loses its connection."""
+        now_s = self._clock_s()
+        if not self._admission.refuse(serial, name, now_s) or isinstance(error, IdentityError):
+            self._lines.refused(peer)
+        if self._admission.may_say(serial, now_s):
+            _log(error)
+
+    # --- reading and writing ---
+
+    async def _small(self, found: _Open) -> None:
+        """A message, and its answer."""
+        data, behaviour = await self._message(found), self._behaviours[found.method]
+
+        def answer() -> bytes:
+            return rpc.serialize(found.method, behaviour(rpc.parse(found.method, data), found.call))
+
+        if asyncio.iscoroutinefunction(behaviour):
+            reply = rpc.serialize(found.method, await behaviour(rpc.parse(found.method, data), found.call))
+        else:
+            reply = await self._work.do(found.call.serial, answer)
+        await self._write(found, reply)
+
+    async def _telling(self, found: _Open) -> None:
+        """A message, and answers as long as there are some."""
+        data = await self._message(found)
+        request = await self._work.do(found.call.serial, rpc.parse, found.method, data)
+        async with aclosing(self._behaviours[found.method](request, found.call)) as said:
+            async for message in said:
+                if isinstance(message, Headers):
+                    await self._within(CHUNK_S, found, found.context.send_initial_metadata(tuple(message.items())))
+                else:
+                    await self._write(found, rpc.serialize(found.method, message))
+
+    async def _taking(self, found: _Open) -> None:
+        """Messages as long as there are some, and one answer."""
+        async with aclosing(self._messages(found)) as chunks:
+            reply = await self._behaviours[found.method](chunks, found.call)
+        await self._write(found, rpc.serialize(found.method, reply))
+
+    async def _message(self, found: _Open) -> bytes:
+        """Return a call's only message. Raises RemoteError where none comes."""
+        data = await self._next(found, MESSAGE_S)
+        if data is None:
+            self._refused(found.call.serial, found.call.site, found.call.peer, error := _no_message())
+            raise error
+        return data
+
+    async def _messages(self, found: _Open) -> AsyncGenerator[bytes, None]:
+        """Yield what comes, until nothing more does."""
+        while (data := await self._next(found, CHUNK_S)) is not None:
+            yield data
+
+    async def _next(self, found: _Open, most_s: float) -> bytes | None:
+        """Return the next message of a call; None: it did not come in time, or there is none."""
+        try:
+            async with asyncio.timeout(most_s):
+                data = await found.context.read()
+        except TimeoutError:
+            return None
+        if found.unread:
+            found.unread = False
+            self._admission.is_read(found.call.serial)
+        return data if isinstance(data, bytes) else None
+
+    async def _write(self, found: _Open, data: bytes) -> None:
+        await self._within(CHUNK_S, found, found.context.write(data))
+
+    async def _within(self, most_s: float, found: _Open, sends: Awaitable[object]) -> None:
+        try:
+            async with asyncio.timeout(most_s):
+                await sends
+        except TimeoutError:
+            self._give_up(found.call.peer)
+
+    async def _end(self, context: Context, peer: str, code: grpc.StatusCode, details: str) -> None:
+        """Say how a call ends; that raises gRPC's own error."""
+        try:
+            async with asyncio.timeout(LAST_WORDS_S):
+                await context.abort(code, details)
+        except TimeoutError:
+            self._give_up(peer)
+
+    def _give_up(self, peer: str) -> NoReturn:
+        """End a call whose answer is not taken."""
+        self._lines.cut_peer(peer)
+        raise asyncio.CancelledError
+
+
+_SHAPES: dict[str, Callable[[Dispatcher, _Open], Awaitable[None]]] = {
+    "unary_unary": Dispatcher._small,
+    "unary_stream": Dispatcher._telling,
+    "stream_unary": Dispatcher._taking,
+}
+
+
+def _no_message() -> RemoteError:
+    return RemoteError(f"the message of a call did not come within {MESSAGE_S:.0f} s", cause="a line that is cut")
+
+
+def _log(error: FedcervixError) -> None:
+    if isinstance(error, StorageError):
+        logger().error("storage", what=error.what, cause=error.cause, next_step=error.next_step)
+    else:
+        logger().warning("call refused", what=error.what)

@@ -1,0 +1,64 @@
+"""Unix sockets: a listener that only this machine reaches, and only who may enter the folder that it lies in."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from fedcervix.storage import disk
+
+NAME_BYTES_MAX = 107
+"""of a Unix socket, as the system has it"""
+
+
+@contextlib.contextmanager
+def reachable(path: Path) -> Iterator[str]:
+    """Yield a name that fits for a socket, however long its path is: then by the descriptor of its folder.
+
+    Raises StorageError where the folder is not there.
+    """
+    if len(os.fsencode(path)) <= NAME_BYTES_MAX:
+        yield str(path)
+        return
+    with disk(path.parent, "read"):
+        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
+@contextlib.contextmanager
+def placed(path: Path) -> Iterator[Path]:
+    """Yield where a socket may lie: at `path`, or in a private folder where that file system takes none."""
+    with reachable(path) as name:
+        takes = _takes_sockets(name)
+    if takes:
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+        return
+    folder = Path(tempfile.mkdtemp(prefix="fedcervix-"))
+    try:
+        yield folder / path.name
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _takes_sockets(name: str) -> bool:
+    """Say whether a socket can be made under this name; one of a process that was killed goes."""
+    with contextlib.suppress(OSError):
+        os.unlink(name)
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.bind(name)
+    except OSError:
+        return False
+    os.unlink(name)
+    return True

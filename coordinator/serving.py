@@ -1,0 +1,184 @@
+"""The listeners: one that sites reach, one for the operator; and the event loop that carries both.
+
+loop        one thread: all connections, the admission of calls, streams
+site        a few threads: what sites ask of the engine and the disk (see coordinator.work)
+operator    a few more, for the operator alone
+registry    one that reads the registry
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import threading
+import time
+from collections.abc import Coroutine, Iterable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc.aio
+
+from coordinator.admission import Admission, Held
+from coordinator.control import Control
+from coordinator.dispatch import Dispatcher, Lines, OperatorsGate, SitesGate
+from coordinator.engine import Engine
+from coordinator.home import Home
+from coordinator.local_sockets import placed, reachable
+from coordinator.registry import Registry
+from coordinator.service import Service
+from coordinator.standing import Standing
+from coordinator.streams import Bell
+from fedcervix import rpc
+from fedcervix.address import Address
+from fedcervix.errors import RunError
+
+STOP_GRACE = timedelta(seconds=5)
+R = TypeVar("R")
+
+
+class NoLines:
+    """Connections that nobody looks after."""
+
+    def authenticated(self, peer: str, who: str, serial: str) -> None:
+        """Nothing."""
+
+    def refused(self, peer: str) -> None:
+        """Nothing."""
+
+    def cut_peer(self, peer: str) -> bool:
+        """Nothing."""
+        return False
+
+    def cut_serial(self, serial: str) -> int:
+        """Nothing."""
+        return 0
+
+
+class _Outside:
+    """What the operator sees of the public listener, and does to it."""
+
+    def __init__(self, standing: Standing, admission: Admission, lines: Lines) -> None:
+        self._standing, self._admission, self._lines = standing, admission, lines
+
+    def held(self) -> dict[str, Held]:
+        return self._admission.held(time.monotonic())
+
+    async def revoked(self, site: str) -> None:
+        await self._standing.shut_out(site)
+        for serial in self._standing.roll.closed(site):
+            self._lines.cut_serial(serial)
+
+
+class Serving:
+    """A coordinator that listens. From `start` on, until `stop`."""
+
+    def __init__(self, home: Home, registry: Registry, engine: Engine, service: Service, lines: Lines) -> None:
+        self._home, self._engine, self._service, self._lines = home, engine, service, lines
+        self._registry, self._control = registry, Control(engine)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="loop", daemon=True)
+        self._servers: list[grpc.aio.Server] = []
+        self._stack = contextlib.ExitStack()
+        self.port = 0
+        self.operator = home.operator_socket
+        """where the operator's commands find it"""
+
+    def start(self, to: Address, sites: int) -> None:
+        """Listen. Raises RunError where the port is taken."""
+        self._thread.start()
+        try:
+            self._on_loop(self._start(to, sites))
+        except BaseException:
+            self.stop(None)
+            raise
+
+    def stop(self, grace_s: float | None) -> None:
+        """Take no new calls, let those that are open end, and end."""
+        self._on_loop(self._stop(grace_s))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._stack.close()
+        self._service.work.close()
+        self._control.work.close()
+
+    def _on_loop(self, work: Coroutine[Any, Any, R]) -> R:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    async def _start(self, to: Address, sites: int) -> None:
+        bell, standing, admission = Bell(self._loop), Standing(self._registry), Admission()
+        self._stack.callback(standing.close)
+        self._engine.on_change(bell.ring)
+        standing.on_change(lambda _: bell.ring())
+        federation = self._home.config().federation.name
+        outside = _Outside(standing, admission, self._lines)
+        await standing.look()
+        gate = SitesGate(federation, standing, self._service.check_roster)
+        behaviours = self._service.behaviours(bell)
+        public = Dispatcher(behaviours, gate, self._service.work, self._lines, admission)
+        self.port = await self._listen(rpc.SITES, public, str(to), rpc.server_options(sites))
+        operator = Dispatcher(
+            self._control.behaviours(bell, outside),
+            OperatorsGate(federation),
+            self._control.work,
+            NoLines(),
+            Admission(),
+        )
+        self.operator = self._stack.enter_context(placed(self._home.operator_socket))
+        name = self._stack.enter_context(reachable(self.operator))
+        await self._listen(rpc.OPERATOR, operator, f"unix:{name}", rpc.server_options(1))
+
+    async def _listen(
+        self, methods: Iterable[rpc.Method], dispatcher: Dispatcher, to: str, options: list[tuple[str, int]]
+    ) -> int:
+        server = grpc.aio.server(options=options)
+        server.add_generic_rpc_handlers(rpc.handlers(methods, dispatcher.answer))
+        try:
+            port = server.add_secure_port(to, self._credentials())
+        except RuntimeError as error:
+            raise _taken(to, self._home.config_file, 0) from error
+        await server.start()
+        self._servers.append(server)
+        return port
+
+    def _credentials(self) -> grpc.ServerCredentials:
+        return rpc.server_credentials(
+            authority_pem=self._home.pem("authority.crt"),
+            certificate_pem=self._home.pem("server.crt"),
+            key_pem=self._home.pem("server.key"),
+        )
+
+    async def _stop(self, grace_s: float | None) -> None:
+        await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
+
+
+def check_free(to: Address, config_file: Path) -> None:
+    """Raise RunError where the port is taken: before a run is begun, not after."""
+    family = socket.AF_INET6 if ":" in to.host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((to.host, to.port))
+    except OSError as error:
+        raise _taken(to, config_file, error.errno or 0) from error
+
+
+CANNOT_LISTEN = {
+    errno.EADDRINUSE: ("another program uses this port", "see who does (ss -ltnp)"),
+    errno.EADDRNOTAVAIL: ("the address is not this machine's", "see which are (ip address)"),
+    errno.EACCES: ("ports below 1024 are for root alone", "take a port above 1023"),
+    errno.EAFNOSUPPORT: ("this machine has no IPv6", "take an IPv4 address, such as 0.0.0.0"),
+}
+UNKNOWN_CAUSE = ("another program uses this port, or the address is not this machine's", "see who does (ss -ltnp)")
+
+
+def _taken(to: Address | str, config_file: Path, number: int) -> RunError:
+    cause, look = CANNOT_LISTEN.get(number, UNKNOWN_CAUSE)
+    return RunError(
+        f"cannot listen on {to}",
+        cause=cause,
+        next_step=f"{look}, or set [listen] bind in {config_file}; then start again",
+    )

@@ -1,0 +1,100 @@
+"""The registry in memory: whether a certificate may connect is known without waiting for the disk.
+
+The file is looked at again before a call is admitted if the last look is older than `LOOK_S`, or if the certificate is
+not known: it may have been issued since. So what another process writes counts within that time. While the file cannot
+be read nobody is admitted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from coordinator.registry import Registry, Roll
+from fedcervix.errors import StorageError
+
+LOOK_S = 0.5
+ANSWER_S = 10.0
+"""for the disk"""
+LOOK_AGAIN_S = 0.1
+"""the same for a certificate that is not known"""
+
+
+class Standing:
+    """The registry's roll. Belongs to one event loop; reads the file on a thread of its own."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="registry")
+        self._roll: Roll | None = None
+        self._mark: object = None
+        self._looked_s = float("-inf")
+        self._look: asyncio.Task[None] | None = None
+        self._trouble: StorageError | None = None
+        self._listeners: list[Callable[[Roll], None]] = []
+
+    def on_change(self, tell: Callable[[Roll], None]) -> None:
+        """Have `tell` called with each new roll."""
+        self._listeners.append(tell)
+
+    @property
+    def roll(self) -> Roll:
+        """The roll as it was at the last look. Raises StorageError where that could not be read."""
+        if self._roll is None or self._trouble is not None:
+            raise self._trouble or StorageError("the registry was not read yet")
+        return self._roll
+
+    async def current(self, serial: str) -> Roll:
+        """Return the roll, by which to decide about a certificate. Raises StorageError."""
+        old_s = asyncio.get_running_loop().time() - self._looked_s
+        known = self._roll is not None and serial in self._roll
+        if old_s > (LOOK_S if known else LOOK_AGAIN_S):
+            await self.look()
+        return self.roll
+
+    async def look(self) -> None:
+        """Look at the file; all who ask meanwhile share one look."""
+        if self._look is None:
+            self._look = asyncio.create_task(self._read())
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await asyncio.shield(self._look)
+        except TimeoutError as error:
+            raise StorageError(
+                f"the registry was not read within {ANSWER_S:.0f} s",
+                cause="its disk does not answer",
+                next_step="look at the system's log (dmesg | tail)",
+            ) from error
+
+    async def shut_out(self, site: str) -> None:
+        """Refuse a site from now on, also where its revocation could not be written down. Raises StorageError."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._registry.shut_out, site)
+        await self.look_anew()
+
+    async def look_anew(self) -> None:
+        """Look at the file as it is now: a look that is under way may have begun before it was written."""
+        await self.look()
+        await self.look()
+
+    async def _read(self) -> None:
+        loop, before = asyncio.get_running_loop(), self._roll
+        try:
+            self._mark, self._roll = await loop.run_in_executor(self._thread, self._fresh, self._mark, before)
+            self._trouble = None
+        except StorageError as error:
+            self._trouble = error
+        finally:
+            self._looked_s, self._look = loop.time(), None
+        if self._roll is not None and self._roll is not before:
+            for tell in self._listeners:
+                tell(self._roll)
+
+    def _fresh(self, mark: object, roll: Roll | None) -> tuple[object, Roll]:
+        """Return the file's mark and what it holds, read only where the mark is another one. Raises StorageError."""
+        now = self._registry.mark()
+        return (now, roll) if roll is not None and now == mark else (now, self._registry.roll())
+
+    def close(self) -> None:
+        """Look no more."""
+        self._thread.shutdown()

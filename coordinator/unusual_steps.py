@@ -1,0 +1,126 @@
+"""Alarms of steps: whose update is unusually long, short, crooked or far off, compared with peers and with before.
+
+The rule is that of the median and the MAD (median absolute deviation): what lies farther than 3 x 1.4826 MAD from the
+median is unusual, which one of 370 values is if they are honest, normally distributed and many. Taken to the letter, it
+raises .64 alarms for each honest update of five sites (simulated: docs/statistics.md). Four things make it one alarm for
+some 370 honest updates:
+1. *Six comparisons.* An update has three quantities, each compared with two groups: a band holds all but one of 2,220.
+2. *Few values.* The MAD of four values says little: 17 of 100 honest values lie outside. So the band is the wider, the
+   fewer there are (`WIDER`, by simulation); but no length may be ten times beyond all others.
+3. *Values that are almost equal.* A band has a least width: equal values raise no alarm at rounding.
+4. *Rounds and sites that differ.* Steps are long in the first rounds, and a site with more images takes longer ones. So
+   with its own history a site is compared by how it stood in its round: beside the median of all (from three sites).
+   Lengths are compared by their ratio.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from fedcervix.alarms import Alarm
+from fedcervix.measures import Measures
+from fedcervix.rounds import Round, Run
+
+PEERS_MIN = 4
+HISTORY_MIN = 5
+HISTORY_ROUNDS = 20
+"""of its own earlier rounds, the last ones that a site is compared with"""
+BESIDE_MIN = 3
+"""sites of a round whose median says where a site stands; of two, each would be judged by what the other does"""
+NORMAL = 1.4826
+"""standard deviations of a normal distribution in one MAD"""
+WIDER = (78.8, 70.6, 24.6, 23.9, 14.5, 14.2, 10.4, 10.4, 8.6, 8.6, 7.6, 7.5, 6.9, 6.8, 6.4, 6.3, 6.0)
+"""so many times 1.4826 MAD reaches the band of 4, 5, ... 20 values; of more, `MADS` + `OF_FEW` / values"""
+MADS = 3.5
+OF_FEW = 44.0
+FARTHEST = 10.0
+"""so many times beyond the outermost of the values it is compared with, a length is unusual however wide the band"""
+RATIO_MIN = 1e-12
+"""A length of 0 is compared as this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """One thing that is measured, and how it is compared."""
+
+    name: str
+    words: str
+    ratio: bool
+    """compared by ratio"""
+    floor: float
+    """of the standard deviation, in natural logarithms where it is compared by ratio"""
+
+    def scaled(self, value: float) -> float:
+        """Return the value as it is compared."""
+        return math.log(max(value, RATIO_MIN)) if self.ratio else value
+
+    def shown(self, scaled: float) -> str:
+        """Return a compared value as it was measured, in words."""
+        return f"{math.exp(min(scaled, 700.0)) if self.ratio else scaled:.3g}"
+
+
+QUANTITIES = (
+    Quantity("norm", "the length of its step", ratio=True, floor=0.05),
+    Quantity("cosine", "the cosine of its step to the mean of the others", ratio=False, floor=0.02),
+    Quantity("distance", "the distance of its step from the mean of the others", ratio=True, floor=0.05),
+)
+
+Standing = Mapping[str, tuple[float, float]]
+"""by site: its value as it is compared, and how far that is beyond the round's median"""
+
+
+def unusual_steps(run: Run, round_: Round) -> Iterator[Alarm]:
+    """Yield the alarms of a round's steps: beside the other sites of the round, and beside the site's earlier rounds."""
+    before = [
+        _measured(earlier) for earlier in run.rounds[max(0, round_.number - 1 - HISTORY_ROUNDS) : round_.number - 1]
+    ]
+    for quantity in QUANTITIES:
+        now = _standing(_measured(round_), quantity)
+        past = [_standing(earlier, quantity) for earlier in before]
+        for site, (value, beyond) in now.items():
+            peers = [other for name, (other, _) in now.items() if name != site]
+            band = _band(peers, quantity, PEERS_MIN)
+            if band and not band[0] <= value <= band[1]:
+                yield _alarm(site, round_, quantity, value, band, "for the other sites in this round")
+            own = [earlier[site][1] for earlier in past if site in earlier]
+            band = _band(own, quantity, HISTORY_MIN, value - beyond)
+            if band and not band[0] <= value <= band[1]:
+                yield _alarm(site, round_, quantity, value, band, "for this site, by its earlier rounds")
+
+
+def _measured(round_: Round) -> tuple[tuple[str, Measures], ...]:
+    return tuple(round_.measured.items())
+
+
+@lru_cache(maxsize=1024)
+def _standing(measured: tuple[tuple[str, Measures], ...], quantity: Quantity) -> Standing:
+    found = {site: getattr(measures, quantity.name) for site, measures in measured}
+    scaled = {site: quantity.scaled(value) for site, value in found.items() if value is not None}
+    middle = statistics.median(scaled.values()) if len(scaled) >= BESIDE_MIN else 0.0
+    return {site: (value, value - middle) for site, value in scaled.items()}
+
+
+def _band(values: Sequence[float], quantity: Quantity, least: int, centre: float = 0.0) -> tuple[float, float] | None:
+    """Return between what a value is usual beside `values`, which lie around `centre`; None where they are too few."""
+    if len(values) < least:
+        return None
+    middle = statistics.median(values)
+    apart = [abs(value - middle) for value in values]
+    width = _mads(len(values)) * max(NORMAL * statistics.median(apart), quantity.floor)
+    if quantity.ratio:
+        width = min(width, max(apart) + math.log(FARTHEST))
+    return centre + middle - width, centre + middle + width
+
+
+def _mads(values: int) -> float:
+    few = values - PEERS_MIN
+    return WIDER[few] if few < len(WIDER) else MADS + OF_FEW / values
+
+
+def _alarm(site: str, round_: Round, quantity: Quantity, value: float, band: tuple[float, float], beside: str) -> Alarm:
+    low, high, found = (quantity.shown(number) for number in (*band, value))
+    return Alarm(site, round_.number, quantity.name, f"{quantity.words} is {found}; {low} to {high} is usual {beside}")

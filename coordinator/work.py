@@ -1,0 +1,60 @@
+"""Work that needs the engine's lock, the disk or much of the processor: on a few threads, never on the event loop.
+
+Rules
+1. No thread of these ever waits for a peer: what it needs of one is there before it begins.
+2. Whoever sends much has at most `each` pieces of work begun at once; its next ones wait, and take nobody's thread.
+3. A call that ends takes back the work that has not begun; what has begun goes on, and counts until it is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from fedcervix.log import logger
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Work:
+    """A pool of threads, whose turns go by who asks. All but what is run belongs to one event loop."""
+
+    def __init__(self, name: str, threads: int, *, each: int) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._each = each
+        self._turns: dict[str, asyncio.Semaphore] = {}
+
+    async def do(self, who: str, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Return what `work` does, on a thread. Raises what it raises."""
+        turn = self._turns.setdefault(who, asyncio.Semaphore(self._each))
+        loop = asyncio.get_running_loop()
+        await turn.acquire()
+
+        def ended(_job: Future[R]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(turn.release)
+
+        try:
+            job = self._pool.submit(work, *args, **kwargs)
+        except BaseException:
+            turn.release()
+            raise
+        job.add_done_callback(ended)
+        return await asyncio.wrap_future(job)
+
+    def later(self, work: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Have something done for which nobody waits: what a call that has ended leaves to be put in order."""
+        self._pool.submit(work, *args, **kwargs).add_done_callback(_said)
+
+    def close(self) -> None:
+        """Wait for what has begun; take nothing more."""
+        self._pool.shutdown()
+
+
+def _said(job: Future[object]) -> None:
+    if not job.cancelled() and (error := job.exception()) is not None:
+        logger().error("what a call left could not be put in order", what=repr(error))
