@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from coordinator.count_alarms import count_alarms, share_alarms
 from coordinator.unusable_models import contradicted, spoilt
 from coordinator.unusual_steps import unusual_steps
 from fedcervix.alarms import Alarm
@@ -11,7 +12,7 @@ from fedcervix.rounds import Round, Run
 
 Source = Callable[[Run, Round], Iterable[Alarm]]
 
-SOURCES: tuple[Source, ...] = (spoilt, contradicted, unusual_steps)
+SOURCES: tuple[Source, ...] = (unusual_steps, spoilt, contradicted, count_alarms, share_alarms)
 
 
 def alarms(run: Run, round_: Round) -> tuple[Alarm, ...]:

@@ -151,16 +151,17 @@ class Dispatcher:
     ) -> None:
         self._behaviours, self._gate, self._work, self._lines = behaviours, gate, work, lines
         self._admission, self._clock_s = admission, clock_s
+        self._shapes = {"unary_unary": self._small, "unary_stream": self._telling, "stream_unary": self._taking}
 
     async def answer(self, method: rpc.Method | None, context: Context) -> None:
         """Answer one call, of which only the headers are there."""
         peer, found = context.peer(), None
         try:
             found = await self._admitted(method, context, peer)
-            await _SHAPES[found.method.shape](self, found)
+            await self._shapes[found.method.shape](found)
         except FedcervixError as error:
             if found is not None:
-                _log(error)
+                _log(error, found.call.site)
             await self._end(context, peer, *rpc.status(error))
         except asyncio.CancelledError as cancelled:
             if cancelled.args != (SUPERSEDED,):
@@ -204,7 +205,7 @@ class Dispatcher:
         if not self._admission.refuse(serial, name, now_s) or isinstance(error, IdentityError):
             self._lines.refused(peer)
         if self._admission.may_say(serial, now_s):
-            _log(error)
+            _log(error, name)
 
     # --- reading and writing ---
 
@@ -287,19 +288,13 @@ class Dispatcher:
         raise asyncio.CancelledError
 
 
-_SHAPES: dict[str, Callable[[Dispatcher, _Open], Awaitable[None]]] = {
-    "unary_unary": Dispatcher._small,
-    "unary_stream": Dispatcher._telling,
-    "stream_unary": Dispatcher._taking,
-}
-
-
 def _no_message() -> RemoteError:
     return RemoteError(f"the message of a call did not come within {MESSAGE_S:.0f} s", cause="a line that is cut")
 
 
-def _log(error: FedcervixError) -> None:
+def _log(error: FedcervixError, site: str) -> None:
+    log = logger(site=site) if site else logger()
     if isinstance(error, StorageError):
-        logger().error("storage", what=error.what, cause=error.cause, next_step=error.next_step)
+        log.error("storage", what=error.what, cause=error.cause, next_step=error.next_step)
     else:
-        logger().warning("call refused", what=error.what)
+        log.warning("call refused", what=error.what)

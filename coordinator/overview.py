@@ -13,7 +13,7 @@ from typing import Any
 
 from coordinator.admission import NOTHING, Held
 from coordinator.liveness import STOPPED, Line
-from fedcervix.events import SiteFailed
+from fedcervix.events import LOSS_MAX, SiteFailed
 from fedcervix.pauses import SIGN_S
 from fedcervix.plan import Plan
 from fedcervix.printable import printable
@@ -157,7 +157,7 @@ def ledger_line(run: Run, round_: Round) -> dict[str, Any]:
         "round": round_.number,
         "base": round_.base,
         "model": round_.candidate,
-        "loss": mean_loss(run, round_, scorers) if scorers else None,
+        "loss": _bounded(mean_loss(run, round_, scorers)) if scorers else None,
         "begun_at": round_.begun_at,
         "ended_at": round_.ended_at or None,
         "contributions": [
@@ -167,7 +167,7 @@ def ledger_line(run: Run, round_: Round) -> dict[str, Any]:
                 "images": update.images,
                 "steps": update.steps,
                 "weight": weight,
-                "loss": update.loss,
+                "loss": _bounded(update.loss),
                 "seconds": update.seconds,
             }
             for update, weight in zip(round_.contributions, shares(run.plan, round_), strict=True)
@@ -176,8 +176,16 @@ def ledger_line(run: Run, round_: Round) -> dict[str, Any]:
         "dropped": [{"site": update.site, "digest": update.digest} for update in round_.dropped],
         "unusable": [said.site for said in round_.unusable],
         "notes": list(round_.notes),
-        "scores": [{"site": s.site, "loss": s.loss, "count": s.count, "gauges": dict(s.gauges)} for s in round_.scores],
+        "scores": [
+            {"site": s.site, "loss": _bounded(s.loss), "count": s.count, "gauges": dict(s.gauges)}
+            for s in round_.scores
+        ],
     }
+
+
+def _bounded(loss: float) -> float:
+    """Return a loss as it could be received today: old journals hold some that were not bounded."""
+    return max(-LOSS_MAX, min(loss, LOSS_MAX))
 
 
 def shares(plan: Plan, round_: Round) -> list[float]:

@@ -14,8 +14,11 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
+
+from fedcervix.printable import QUOTED_CHARS_MAX, quoted, shortened
 
 Mode = Literal["csfssl", "ppfssl"]
 Architecture = Literal["resnet18", "resnet50"]
@@ -64,7 +67,7 @@ def check_choices(value: object) -> None:
     for field in dataclasses.fields(value):  # type: ignore[arg-type]
         choices = get_args(globals().get(str(field.type)))
         found = getattr(value, field.name)
-        check(not choices or found in choices, f"{field.name} is one of {', '.join(choices)}; found {found!r}")
+        check(not choices or found in choices, f"{field.name} is one of {', '.join(choices)}; found {quoted(found)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +204,9 @@ class Terms:
     patience_rounds: int = 5
     """stop after this many rounds without a lower mean validation loss"""
     average: Average = "equal"
+    share_max: float = 0.9
+    """where the average is by images, and from three updates on: no site's share is larger (see `rounds.capped`); 1: no
+    limit"""
     aggregation: Aggregation = "mean"
     """how updates become one model: their mean, or number by number the mean without the extremes (Yin et al. 2018)"""
     trim: float = 0.2
@@ -238,6 +244,7 @@ class Terms:
             f"epochs_per_round is 1 to 1000; found {self.epochs_per_round}",
         )
         check(self.patience_rounds >= 1, f"patience_rounds is 1 or more; found {self.patience_rounds}")
+        check(0 < self.share_max <= 1, f"share_max is above 0, at most 1; found {self.share_max}")
         check(0 < self.trim < 0.5, f"trim is above 0 to below .5; found {self.trim}")
         check(self.clip == 0 or 1 <= self.clip <= 1000, f"clip is 0 or 1 to 1000; found {self.clip}")
         check(
@@ -251,6 +258,11 @@ class Terms:
         check(self.grace_s >= 0, f"grace_s is 0 or more; found {self.grace_s}")
         check(self.give_up_s > 0, f"give_up_s is above 0; found {self.give_up_s}")
         check(0 <= self.seed < 2**63, f"seed is 0 to 2^63 - 1; found {self.seed}")
+
+
+UNSAID: Mapping[str, Any] = {"share_max": 1.0, "aggregation": "mean", "trim": 0.2, "clip": 0.0, "step_max": 1e36}
+"""Terms of which older plans say nothing, and what holds there. The canonical form leaves these values out: so an older
+plan keeps its digest, and the journal of its run can be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,7 +284,7 @@ class Plan:
         check(len(set(self.sites)) == len(self.sites), "a plan names each site once")
         check(PROFILE_NAME.fullmatch(self.profile) is not None, "a profile's name has a-z, 0-9, - and _, at most 40")
         for site in self.sites:
-            check(SITE_NAME.fullmatch(site) is not None, f"not a site name: {site!r} (a-z, 0-9, inner hyphens)")
+            check(SITE_NAME.fullmatch(site) is not None, f"not a site name: {quoted(site)} (a-z, 0-9, inner hyphens)")
         check(
             self.mode == "csfssl" or self.terms.server_momentum == 0,
             "server_momentum is for csfssl: in a ring nobody averages",
@@ -309,7 +321,13 @@ class Plan:
 
     def canonical(self) -> str:
         """Return the one JSON text of this plan: sorted keys, no spaces, shortest floats."""
-        return canonical_json(dataclasses.asdict(self))
+        return canonical_json(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values that the canonical form writes."""
+        raw = dataclasses.asdict(self)
+        terms = {key: value for key, value in raw["terms"].items() if key not in UNSAID or value != UNSAID[key]}
+        return {**raw, "terms": terms}
 
     @property
     def digest(self) -> str:
@@ -322,11 +340,11 @@ class Plan:
         try:
             raw = json.loads(text)
             raw["sites"] = tuple(raw["sites"])
-            raw["terms"] = Terms(**raw["terms"])
+            raw["terms"] = Terms(**{**UNSAID, **raw["terms"]})
             raw["recipe"] = parse_recipe(raw["recipe"])
             plan = cls(**raw)
         except (TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ValueError(f"not a plan: {error}") from error
+            raise ValueError(f"not a plan: {shortened(str(error), QUOTED_CHARS_MAX)}") from error
         check(plan.canonical() == text, "not a plan in its canonical form")
         return plan
 
@@ -354,4 +372,4 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
                 f"{path}.{field.name}" if path else field.name,
             )
         ]
-    return [] if ours == theirs else [f"{path}: {ours!r} here, {theirs!r} there"]
+    return [] if ours == theirs else [f"{path}: {quoted(ours)} here, {quoted(theirs)} there"]

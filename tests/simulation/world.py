@@ -17,7 +17,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from coordinator.incoming import needed
+from coordinator.incoming import is_asked, needed
 from coordinator.instances import Acting, admit, heeded
 from coordinator.liveness import Liveness
 from fedcervix import economy, session
@@ -282,6 +282,8 @@ class Coordinator:
         self.first = begin(RUN, plan, base=base, at=0.0)
         self.journal: list[str] = []
         self.blobs: set[str] = {base} - {""}
+        self.brought: dict[str, set[str]] = {site: set() for site in plan.sites}
+        """by site, the models that it brought last"""
         self.generation = 0
         self._start()
 
@@ -292,7 +294,14 @@ class Coordinator:
         self.streams: list[Stream] = []
         self.acting: dict[str, Acting] = {}
         self._drive_at = float("inf")
+        self._clear()
         self._look()
+
+    def _clear(self) -> None:
+        """As coordinator.incoming: what nobody is asked for goes, at any time."""
+        asked = [site for site in self.plan.sites if is_asked(self.run, site)]
+        self.brought = {site: self.brought[site] if site in asked else set() for site in self.plan.sites}
+        self.blobs &= self.rules.needed(self.run) | set().union(*self.brought.values())
 
     def replayed(self) -> Run:
         """What the journal says; `rounds.replay` itself where no bug is planted."""
@@ -401,6 +410,8 @@ class Coordinator:
             case ("fetch", digest):
                 return digest in self.blobs
             case ("push", digest):
+                self.brought[site.name] = {str(digest)}
+                self._clear()
                 self.blobs.add(str(digest))
                 return True
             case UpdateStored() | ScoreReported() | ModelUnusable() | ModelAdopted() | SiteFailed():
@@ -419,6 +430,7 @@ class Coordinator:
             if expected and (report.packed or report.digest) not in self.blobs:
                 raise ViolationError(f"{report.task} of {report.site}: the model pushed before the report is gone")
             self.blobs.add(report.digest)
+            self.brought[report.site].add(report.digest)
             report = replace(report, step=self.world.step_of(report))
         return self.submit(report)
 

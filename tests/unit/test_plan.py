@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from fedcervix.plan import (
     SITES_MAX,
+    UNSAID,
     Augment,
     ClassifierRecipe,
+    Mode,
     Plan,
     Recipe,
     Terms,
@@ -44,9 +46,18 @@ def test_the_canonical_form_is_sorted_and_without_spaces() -> None:
         canonical_json(float("nan"))
 
 
+def five(sites: int = 5, mode: Mode = "csfssl", **terms: Any) -> Plan:
+    return replace(PLAN, sites=("ada", "bob", "cyd", "dan", "eva")[:sites], mode=mode, terms=Terms(**terms))
+
+
+def test_the_options_against_single_updates_fit_together() -> None:
+    assert five(aggregation="trimmed-mean", clip=3.0, quorum=3, server_momentum=0.5).terms.trim == 0.2
+    assert five(3, clip=3.0, average="by-images").terms.clip == 3
+
+
 def test_the_paper_s_contract_changes_only_on_purpose() -> None:
     """Two sites whose software gives different digests for the same plan could not train together."""
-    assert PLAN.digest == "57be9b7b30d8a2056d7d51dc96aff0d09cb8c6a09d25b466dc78f5c0edaf1647"
+    assert PLAN.digest == "45ae434c2a17b1667a56acc151adb85926c66f79801b4acdeb28f6b86d78850d"
 
 
 @pytest.mark.parametrize(
@@ -138,6 +149,17 @@ def test_a_plan_with_any_value_exchanged_is_a_plan_or_a_value_error(data: st.Dat
             lambda: replace(PLAN, mode="ppfssl", terms=Terms(server_momentum=0.5)),
             "server_momentum is for csfssl: in a ring nobody averages",
         ),
+        (lambda: Terms(aggregation="median"), "aggregation is one of mean, trimmed-mean; found 'median'"),
+        (lambda: Terms(trim=0.5), "trim is above 0 to below .5; found 0.5"),
+        (lambda: Terms(trim=float("nan")), "trim is above 0 to below .5; found nan"),
+        (lambda: Terms(clip=0.5), "clip is 0 or 1 to 1000; found 0.5"),
+        (lambda: Terms(clip=float("nan")), "clip is 0 or 1 to 1000; found nan"),
+        (lambda: Terms(aggregation="trimmed-mean", average="by-images"), 'needs average = "equal"'),
+        (lambda: five(mode="ppfssl", aggregation="trimmed-mean"), "trimmed-mean and clip are for csfssl alone"),
+        (lambda: five(mode="ppfssl", clip=3.0), "trimmed-mean and clip are for csfssl alone"),
+        (lambda: five(4, aggregation="trimmed-mean"), "trimmed-mean needs at least 5 sites; found 4"),
+        (lambda: five(2, clip=3.0), "clip needs at least 3 sites; found 2"),
+        (lambda: five(aggregation="trimmed-mean", quorum=2), "trimmed-mean needs a quorum of at least 3"),
         (lambda: Recipe(precision="float16"), "precision is one of float32, bfloat16, auto; found 'float16'"),
         (lambda: Recipe(schedule="linear"), "schedule is one of constant, cosine; found 'linear'"),
         (lambda: Recipe(warmup_epochs=-1.0), "warmup_epochs is 0 to 1000; found -1.0"),
@@ -233,3 +255,27 @@ def test_the_profile_paper_is_the_default_of_every_value() -> None:
 
 def test_the_profiles_by_name() -> None:
     assert list(PROFILES) == ["paper", "recommended", "demo"]
+
+
+def test_a_plan_that_was_written_before_a_term_existed_is_read_and_keeps_its_digest() -> None:
+    raw = json.loads(PLAN.canonical())
+    for key in UNSAID:
+        raw["terms"].pop(key, None)
+    old = canonical_json(raw)
+    plan = Plan.parse(old)
+    assert (plan.canonical(), plan.digest) == (old, hashlib.sha256(old.encode()).hexdigest())
+    assert {key: getattr(plan.terms, key) for key in UNSAID} == dict(UNSAID)
+    assert plan.terms.share_max == 1, "nothing was limited then"
+    assert plan.digest == "3dd4535e1b6d4fe59e954513cf609cd87f6ebd2014931d603ca91efbfb1c7797", "as it was then"
+
+
+def test_what_older_plans_do_not_say_are_terms_within_their_bounds() -> None:
+    assert Plan.parse(replace(PLAN, terms=Terms(**UNSAID)).canonical()).terms == Terms(**UNSAID)
+    with pytest.raises(ValueError, match="canonical"):
+        Plan.parse(PLAN.canonical().replace('"share_max":0.9', '"share_max":1.0'))
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.1, float("nan")])
+def test_a_share_is_above_0_and_at_most_the_whole(share: float) -> None:
+    with pytest.raises(ValueError, match="share_max is above 0, at most 1"):
+        Terms(share_max=share)
