@@ -346,10 +346,11 @@ def test_a_model_that_goes_while_it_is_vetted_does_not_count(
     """The site offers another one while its report of the first is looked at."""
     run = federation()
 
-    def vets(*_: Any) -> None:
+    def vets(*_: Any) -> float:
         run.engine.expect("ada", "d" * 64, 100)
+        return 0.0
 
-    monkeypatch.setattr("coordinator.engine.vet", vets)
+    monkeypatch.setattr("coordinator.engine.vet_step", vets)
     with pytest.raises(RunError, match="is not here"):
         run.train("ada")
     assert run.engine.run.current.contributions == ()
