@@ -20,6 +20,7 @@ from coordinator import first_model, history, results
 from coordinator.engine import Engine
 from coordinator.founding import Founding, certify_self, create
 from coordinator.home import Home
+from coordinator.log_budgets import LineBudgets
 from coordinator.looking import runs
 from coordinator.operator import ask
 from coordinator.registry import Registry
@@ -34,7 +35,7 @@ from fedcervix.errors import ConfigError, FullDiskError, RunError, StorageError
 from fedcervix.events import SiteRevoked
 from fedcervix.files import write_secret
 from fedcervix.journal import Journal, RunRecord
-from fedcervix.log import logger
+from fedcervix.log import logger, ration
 from fedcervix.ownership import open_to_others
 from fedcervix.plan import Mode, differences
 from fedcervix.printing import say
@@ -152,6 +153,7 @@ def begin(home: Home, mode: Mode, *, new: bool) -> None:
 def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
     """Run the federation; goes on by itself with an unfinished run."""
     share_memory_among_threads()
+    ration(LineBudgets())
     to = _bound(bind, home.config().listen.bind)
     with home.locked():
         check_free(to, home.config_file)

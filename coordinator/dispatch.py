@@ -160,7 +160,7 @@ class Dispatcher:
             await _SHAPES[found.method.shape](self, found)
         except FedcervixError as error:
             if found is not None:
-                _log(error)
+                _log(error, found.call.site)
             await self._end(context, peer, *rpc.status(error))
         except asyncio.CancelledError as cancelled:
             if cancelled.args != (SUPERSEDED,):
@@ -204,7 +204,7 @@ class Dispatcher:
         if not self._admission.refuse(serial, name, now_s) or isinstance(error, IdentityError):
             self._lines.refused(peer)
         if self._admission.may_say(serial, now_s):
-            _log(error)
+            _log(error, name)
 
     # --- reading and writing ---
 
@@ -298,8 +298,9 @@ def _no_message() -> RemoteError:
     return RemoteError(f"the message of a call did not come within {MESSAGE_S:.0f} s", cause="a line that is cut")
 
 
-def _log(error: FedcervixError) -> None:
+def _log(error: FedcervixError, site: str) -> None:
+    log = logger(site=site) if site else logger()
     if isinstance(error, StorageError):
-        logger().error("storage", what=error.what, cause=error.cause, next_step=error.next_step)
+        log.error("storage", what=error.what, cause=error.cause, next_step=error.next_step)
     else:
-        logger().warning("call refused", what=error.what)
+        log.warning("call refused", what=error.what)

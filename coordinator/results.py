@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ from coordinator.overview import ledger_line
 from fedcervix import __version__
 from fedcervix.errors import RunError, StorageError
 from fedcervix.files import make_folder, write_whole
+from fedcervix.reserve import Reserve
 from fedcervix.rounds import Run
 from fedcervix.storage import disk
 
@@ -39,11 +42,16 @@ def record(run: Run) -> dict[str, Any]:
 
 
 def store(run: Run, blobs: BlobStore, results: Path) -> Path:
-    """Write model and record of an ended run to its folder; done twice, it does the same. Raises StorageError."""
-    folder = make_folder(results / run.run)
+    """Write model and record of an ended run to its folder; done twice, it does the same. Raises StorageError.
+
+    On a full disk, too: the model becomes a second name of the file in the blob store, the record takes of the reserve.
+    """
+    reserve = Reserve.beside(results)
+    folder = reserve.spend(lambda: make_folder(results / run.run))
     if run.best_round:
-        _copy(blobs.path(run.best.candidate), folder / MODEL_FILE)
-    write_whole(folder / RECORD_FILE, json.dumps(record(run), indent=2).encode())
+        _link(blobs.path(run.best.candidate), folder / MODEL_FILE)
+    text = json.dumps(record(run), indent=2).encode()
+    reserve.spend(lambda: write_whole(folder / RECORD_FILE, text))
     return folder
 
 
@@ -102,12 +110,29 @@ def export(results: Path, run: str, folder: Path) -> list[Path]:
     return [*copies.values()]
 
 
+def _link(file: Path, to: Path) -> None:
+    """Give a file a second name; copy it where the file system cannot. Raises StorageError."""
+    with _made(to) as making:
+        try:
+            making.hardlink_to(file)
+        except OSError:
+            shutil.copyfile(file, making)
+
+
 def _copy(file: Path, to: Path) -> None:
     """Copy a file, whole or not at all. Raises StorageError."""
+    with _made(to) as making:
+        shutil.copyfile(file, making)
+
+
+@contextlib.contextmanager
+def _made(to: Path) -> Iterator[Path]:
+    """Yield where to make a file that takes the place of `to` when it is whole. Raises StorageError."""
     making = to.with_name(f".{to.name}.part")
     with disk(to, "write"):
+        making.unlink(missing_ok=True)
         try:
-            shutil.copyfile(file, making)
+            yield making
             making.replace(to)
         finally:
             making.unlink(missing_ok=True)

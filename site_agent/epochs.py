@@ -13,7 +13,6 @@ Source: sections II-A (loss, mini-batch) and III-D (optimiser, stopping).
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -25,6 +24,7 @@ import torch
 from torch import Tensor
 
 from fedcervix.errors import TrainingError
+from fedcervix.events import LOSS_MAX
 from fedcervix.plan import Recipe
 from fedcervix.seeds import derive
 from site_agent.batches import Indices, batches, scoring_batches
@@ -409,7 +409,7 @@ def _check_size(images: Images, recipe: Recipe) -> None:
 
 
 def _check_finite(loss: float, recipe: Recipe, where: str, steps: int) -> None:
-    if not math.isfinite(loss):
+    if not abs(loss) <= LOSS_MAX:  # nor is NaN
         raise DivergedError(
             f"the loss is {loss} {where}: training has diverged",
             cause=f"the learning rate {recipe.lr:g} is too high for these images, or the weights received were damaged",

@@ -2,8 +2,8 @@
 
 Bottom to top (a module imports only from its own line and the lines above it):
 
-    errors  plan  profiles  measures  events  quorum  rounds  alarms  economy  session  seeds   standard library only
-    printable  spreadsheet  columns  identifiers  manifest  splits                  standard library only
+    printable  errors  plan  profiles  measures  events  quorum  rounds  alarms  economy  session  seeds   stdlib only
+    spreadsheet  columns  identifiers  manifest  splits                             standard library only
     address  ownership  storage  locks  databases                                   standard library only
     weights  moves  arriving  aggregate  measuring  packing  metrics  identity  privacy   + numpy, cryptography
     wire (generated)  codec                                                         protobuf <-> events

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from fedcervix.events import (
     DIGEST,
     FAILURE_STAGE_CHARS_MAX,
     INCIDENT_CHARS_MAX,
+    LOSS_MAX,
     REASON_CHARS_MAX,
     RUN_NAME,
     Answer,
@@ -38,7 +38,7 @@ from fedcervix.events import (
     check_event,
 )
 from fedcervix.plan import Plan, check
-from fedcervix.printable import printable, printable_values
+from fedcervix.printable import printable, printable_values, shortened
 from fedcervix.rounds import Instruction, Leave, Outcome, Stand
 from fedcervix.wire import federation_pb2 as wire
 
@@ -47,6 +47,9 @@ PLAN_CHARS_MAX = 256 * 1024
 STAGE_CHARS_MAX = 40
 KIND_CHARS_MAX = 40
 UNIT_CHARS_MAX = 16
+GAUGE_CHARS_MAX = 40
+ERROR_CHARS_MAX = 600
+"""of what is wrong with a message, in words"""
 RECORD_CHARS_MAX = 3 * 2**20
 MODEL_BYTES_MAX = 64 * 2**30
 FIRST_MODEL_BYTES_MAX = 8 * 2**30
@@ -55,6 +58,14 @@ CHUNK_BYTES_BOUNDS = (64 * 2**10, 2 * 2**20)
 """of a model in one message: the least and the most that one side may ask of the other"""
 CHUNK_BYTES_UNSAID = 512 * 2**10
 """the same where it asks for nothing"""
+IMAGES_MAX = 10**8
+"""of one site"""
+PROGRESS_MAX = 2**53
+"""of bytes or steps: every reader of JSON knows a whole number up to here"""
+SECONDS_MAX = 1e9
+"""of one task: 30 years"""
+MEASURE_MAX = 1e15
+"""of a gauge or a speed"""
 INSTANCE = re.compile(r"[0-9a-f]{32}")
 SUCCEEDS_MAX = 16
 
@@ -70,7 +81,8 @@ def _reads(read: Callable[P, R]) -> Callable[P, R]:
         try:
             return read(*args, **kwargs)
         except (ValueError, OverflowError) as error:
-            raise RemoteError(f"the other side sent an invalid message: {error}") from error
+            said = shortened(str(error), ERROR_CHARS_MAX)
+            raise RemoteError(f"the other side sent an invalid message: {said}") from error
 
     return guarded
 
@@ -85,9 +97,17 @@ def _run(value: str) -> str:
     return value
 
 
-def _finite(value: float, name: str) -> float:
-    check(math.isfinite(value), f"{name} is a finite number; found {value}")
+Number = TypeVar("Number", int, float)
+
+
+def _within(value: Number, least: float, most: float, name: str) -> Number:
+    """Return a number that is within its bounds; NaN is within none."""
+    check(least <= value <= most, f"{name} is a number from {least:g} to {most:g}; found {value:.6g}")
     return value
+
+
+def _loss(value: float, name: str) -> float:
+    return _within(value, -LOSS_MAX, LOSS_MAX, name)
 
 
 # --- on receipt ---------------------------------------------------------------------------------------------------
@@ -339,11 +359,11 @@ def _write_progress(report: Progress) -> wire.Progress:
     return wire.Progress(
         task=write_task(report.task),
         stage=report.stage[:STAGE_CHARS_MAX],
-        done=report.done,
-        of=report.of,
+        done=min(report.done, PROGRESS_MAX),
+        of=min(report.of, PROGRESS_MAX),
         unit=report.unit[:UNIT_CHARS_MAX],
-        loss=report.loss if math.isfinite(report.loss) else 0.0,
-        images_per_s=report.images_per_s if math.isfinite(report.images_per_s) else 0.0,
+        loss=report.loss if abs(report.loss) <= LOSS_MAX else 0.0,
+        images_per_s=report.images_per_s if 0 <= report.images_per_s <= MEASURE_MAX else 0.0,
     )
 
 
@@ -413,25 +433,33 @@ def _read_progress(message: wire.FromSite, _site: str, _at: float) -> Progress:
     return Progress(
         _task(said.task),
         _text(said.stage, STAGE_CHARS_MAX, "stage"),
-        said.done,
-        said.of,
+        _within(said.done, 0, PROGRESS_MAX, "done"),
+        _within(said.of, 0, PROGRESS_MAX, "of"),
         _text(said.unit, UNIT_CHARS_MAX, "unit"),
-        _finite(said.loss, "loss"),
-        _finite(said.images_per_s, "images_per_s"),
+        _loss(said.loss, "loss"),
+        _within(said.images_per_s, 0, MEASURE_MAX, "images_per_s"),
     )
 
 
 def _read_update(message: wire.FromSite, site: str, at: float) -> UpdateStored:
     said = message.update
-    return UpdateStored(
-        site, _task(said.task), said.digest, said.images, said.steps, said.loss, said.seconds, at, said.packed
-    )
+    images, loss = _within(said.images, 0, IMAGES_MAX, "images"), _loss(said.loss, "loss")
+    seconds = _within(said.seconds, 0, SECONDS_MAX, "seconds")
+    return UpdateStored(site, _task(said.task), said.digest, images, said.steps, loss, seconds, at, said.packed)
 
 
 def _read_score(message: wire.FromSite, site: str, at: float) -> ScoreReported:
     said = message.score
-    gauges = tuple(sorted((_text(name, 40, "gauge"), value) for name, value in said.gauges.items()))
-    return ScoreReported(site, _task(said.task), said.loss_sum, said.count, said.images, gauges, at)
+    gauges = tuple(
+        sorted(
+            (_text(name, GAUGE_CHARS_MAX, "gauge"), _within(value, -MEASURE_MAX, MEASURE_MAX, "a gauge"))
+            for name, value in said.gauges.items()
+        )
+    )
+    count = _within(said.count, 1, IMAGES_MAX, "count")
+    images = _within(said.images, 1, IMAGES_MAX, "images")
+    _loss(said.loss_sum / count, "loss_sum / count")
+    return ScoreReported(site, _task(said.task), said.loss_sum, count, images, gauges, at)
 
 
 def _read_unusable(message: wire.FromSite, site: str, at: float) -> ModelUnusable:

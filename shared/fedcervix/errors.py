@@ -22,6 +22,11 @@ The exit code of a process is the `exit_code` of the error that stopped it.
 
 from __future__ import annotations
 
+from fedcervix.printable import shortened
+
+PART_CHARS_MAX = 4000
+"""of each of the three: what somebody else wrote is part of many of them"""
+
 
 class FedcervixError(Exception):
     """What happened; `cause` is the likely reason, `next_step` the command or action to try."""
@@ -29,10 +34,11 @@ class FedcervixError(Exception):
     exit_code: int = 1
 
     def __init__(self, what: str, *, cause: str = "", next_step: str = "") -> None:
+        what = shortened(what, PART_CHARS_MAX)
         super().__init__(what)
         self.what = what
-        self.cause = cause
-        self.next_step = next_step
+        self.cause = shortened(cause, PART_CHARS_MAX)
+        self.next_step = shortened(next_step, PART_CHARS_MAX)
 
     def explain(self) -> str:
         """Return the message as it is printed: one to three lines; those within a part are indented.

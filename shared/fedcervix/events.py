@@ -17,6 +17,7 @@ from typing import Any
 
 from fedcervix.measures import Measures
 from fedcervix.plan import SITE_NAME, check
+from fedcervix.printable import QUOTED_CHARS_MAX, quoted, shortened
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 """SHA-256 in lower-case hexadecimal: the name of a blob."""
@@ -33,6 +34,10 @@ REASON_CHARS_MAX = 600
 FAILURE_STAGE_CHARS_MAX = 120
 """of what a site was doing when it failed"""
 INCIDENT_CHARS_MAX = 40
+
+LOSS_MAX = 1e9
+"""of one image, either way: with any temperature, normalised features give less than 1e4. Training that comes to more
+has diverged"""
 
 RULES = 1
 """of acceptance, by which `fedcervix.rounds` judges what a site reports. 0: those of journals that name none. A journal
@@ -59,11 +64,11 @@ class Task:
     """digest of the model to work on; empty for `seed`"""
 
     def __post_init__(self) -> None:
-        check(RUN_NAME.fullmatch(self.run) is not None, f"not a run's name: {self.run!r}")
+        check(RUN_NAME.fullmatch(self.run) is not None, f"not a run's name: {quoted(self.run)}")
         check(0 <= self.round <= ROUND_MAX, f"round is 0 to {ROUND_MAX}; found {self.round}")
         check(
             bool(DIGEST.fullmatch(self.base)) != (self.kind == TaskKind.SEED),
-            f"not a base digest: {self.base!r}",
+            f"not a base digest: {quoted(self.base)}",
         )
 
     def __str__(self) -> str:
@@ -92,7 +97,7 @@ def _check_measure(name: str, value: float) -> None:
 
 
 def _check_optional(digest: str) -> None:
-    check(digest == "" or bool(DIGEST.fullmatch(digest)), f"neither a digest nor empty: {digest!r}")
+    check(digest == "" or bool(DIGEST.fullmatch(digest)), f"neither a digest nor empty: {quoted(digest)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +173,7 @@ class UpdateStored:
     rules: int = RULES
 
     def __post_init__(self) -> None:
-        check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {self.digest!r}")
+        check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {quoted(self.digest)}")
         _check_optional(self.packed)
         _check_measure("step", self.step)
         check(self.task.kind in (TaskKind.SEED, TaskKind.TRAIN), f"{self.task.kind} makes no model")
@@ -196,7 +201,7 @@ class AggregateStored:
     """what was measured of each averaged update, by site in roster order"""
 
     def __post_init__(self) -> None:
-        check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {self.digest!r}")
+        check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {quoted(self.digest)}")
         _check_optional(self.packed)
         _check_optional(self.residual)
 
@@ -328,7 +333,7 @@ def check_event(event: Event) -> None:
     for name in _FIELDS[type(event)]:
         value = getattr(event, name)
         if name == "site":
-            check(SITE_NAME.fullmatch(value) is not None, f"not a site name: {value!r}")
+            check(SITE_NAME.fullmatch(value) is not None, f"not a site name: {quoted(value)}")
         elif isinstance(value, str):
             check(len(value) <= REASON_CHARS_MAX, f"{name} is longer than {REASON_CHARS_MAX} characters")
 
@@ -373,5 +378,5 @@ def event_from_json(text: str) -> Event:
         event: Event = kind(**raw)
         check_event(event)
     except (AttributeError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"not an event: {error}") from error
+        raise ValueError(f"not an event: {shortened(str(error), QUOTED_CHARS_MAX)}") from error
     return event

@@ -4,6 +4,9 @@ A line that cannot be written is lost, and nothing else is: whoever logs never h
 
 What is logged has no control characters in it: neither values, keys nor events (`fedcervix.printable`).
 
+No line is longer than `LINE_CHARS_MAX`, whatever is quoted in it. How many lines there are is up to whoever rations
+them (`ration`): the coordinator does, for each site.
+
 Nothing that may not leave a hospital is ever a key: `FORBIDDEN_KEYS` are dropped, whoever passes them.
 """
 
@@ -12,10 +15,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from fedcervix.printable import printable, printable_values
+from fedcervix.printable import printable, printable_values, shortened
 
 if TYPE_CHECKING:
     import structlog
@@ -38,6 +41,59 @@ def _printable_value(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str | dict | list | tuple):
         return printable_values(value)
     return printable(str(value))
+
+
+LINE_CHARS_MAX = 2000
+VALUE_CHARS_MAX = (700, 200, 50, 10)
+"""of one value in a line; the next less where the line would be too long"""
+KEY_CHARS_MAX = 40
+
+Render = Callable[[Any, str, MutableMapping[str, Any]], Any]
+
+
+def _bounded(render: Render) -> Render:
+    """Return a renderer of lines that are not too long."""
+
+    def line(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
+        found = ""
+        for chars_max in VALUE_CHARS_MAX:
+            short = {shortened(key, KEY_CHARS_MAX): _cut(value, chars_max) for key, value in event.items()}
+            found = str(render(logger, method, short))
+            if len(found) <= LINE_CHARS_MAX:
+                return found
+        return found[:LINE_CHARS_MAX]
+
+    return line
+
+
+def _cut(value: Any, chars_max: int) -> Any:
+    match value:
+        case str():
+            return shortened(value, chars_max)
+        case dict() | list() if len(words := repr(value)) > chars_max:
+            return shortened(words, chars_max)
+        case _:
+            return value
+
+
+Ration = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
+"""asked before a line is written: what else stands in it; None: it is left out"""
+
+
+def ration(asks: Ration | None) -> None:
+    """Have each line asked for before it is written; None: all are."""
+    _Wanted.asks = asks
+
+
+def _rationed(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    import structlog
+
+    if _Wanted.asks is not None:
+        more = _Wanted.asks(event)
+        if more is None:
+            raise structlog.DropEvent
+        event.update(more)
+    return event
 
 
 class Losable:
@@ -64,6 +120,8 @@ class Losable:
 class _Wanted:
     verbose: bool | None = None
     """what a command line asked for and was not set up yet; None where there is nothing to set up"""
+    asks: Ration | None = None
+    """who rations the lines"""
 
 
 def configure(*, verbose: bool = False) -> None:
@@ -85,8 +143,9 @@ def _set_up(*, verbose: bool) -> None:
             _drop_forbidden,
             _printable,
             structlog.processors.add_log_level,
+            _rationed,
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),
-            renderer,
+            _bounded(renderer),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(cast(TextIO, Losable(sys.stderr))),

@@ -86,7 +86,7 @@ def measure(update: Path, base: Path) -> list[Group]:
 
 
 def vet_step(update: Path, base: Path, step_max: float) -> float:
-    """Return the largest step of a vetted update. Raises RemoteError where it is above `step_max`; else as `measure`."""
+    """Return the largest step of a vetted update. Raises RemoteError if it is above `step_max`; and as `measure`."""
     groups = measure(update, base)
     for group in groups:
         if not group.step <= step_max:

@@ -17,6 +17,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
+from fedcervix.printable import QUOTED_CHARS_MAX, quoted, shortened
+
 Mode = Literal["csfssl", "ppfssl"]
 Architecture = Literal["resnet18", "resnet50"]
 Head = Literal["relu", "linear", "mlp"]
@@ -64,7 +66,7 @@ def check_choices(value: object) -> None:
     for field in dataclasses.fields(value):  # type: ignore[arg-type]
         choices = get_args(globals().get(str(field.type)))
         found = getattr(value, field.name)
-        check(not choices or found in choices, f"{field.name} is one of {', '.join(choices)}; found {found!r}")
+        check(not choices or found in choices, f"{field.name} is one of {', '.join(choices)}; found {quoted(found)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,7 +274,7 @@ class Plan:
         check(len(set(self.sites)) == len(self.sites), "a plan names each site once")
         check(PROFILE_NAME.fullmatch(self.profile) is not None, "a profile's name has a-z, 0-9, - and _, at most 40")
         for site in self.sites:
-            check(SITE_NAME.fullmatch(site) is not None, f"not a site name: {site!r} (a-z, 0-9, inner hyphens)")
+            check(SITE_NAME.fullmatch(site) is not None, f"not a site name: {quoted(site)} (a-z, 0-9, inner hyphens)")
         check(
             self.mode == "csfssl" or self.terms.server_momentum == 0,
             "server_momentum is for csfssl: in a ring nobody averages",
@@ -326,7 +328,7 @@ class Plan:
             raw["recipe"] = parse_recipe(raw["recipe"])
             plan = cls(**raw)
         except (TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ValueError(f"not a plan: {error}") from error
+            raise ValueError(f"not a plan: {shortened(str(error), QUOTED_CHARS_MAX)}") from error
         check(plan.canonical() == text, "not a plan in its canonical form")
         return plan
 
@@ -354,4 +356,4 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
                 f"{path}.{field.name}" if path else field.name,
             )
         ]
-    return [] if ours == theirs else [f"{path}: {ours!r} here, {theirs!r} there"]
+    return [] if ours == theirs else [f"{path}: {quoted(ours)} here, {quoted(theirs)} there"]

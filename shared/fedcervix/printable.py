@@ -9,6 +9,7 @@ to its clipboard, or look like a line that this program has printed. Rules
 2. What the other side sends is cleaned on receipt (`fedcervix.codec.received`), and everything once more where it is
    printed (`fedcervix.printing`), logged (`fedcervix.log`) or stands on a page (`on_a_page`).
 3. Half a surrogate pair stays: it is a byte of a file's name, and standard streams write it as `\udc9b`.
+4. What the other side sent is quoted in short (`quoted`): a text that is too long is told by its beginning and length.
 """
 
 from __future__ import annotations
@@ -23,6 +24,25 @@ _TAKEN_OUT = re.compile(
 )
 """Unicode's categories Cc, Cf, Zl and Zp without tab and line feed, and without U+200C and U+200D: Persian and the
 languages of India are written with them. A pattern, because a hostile text of 3.5 MB then costs .4 s, not 1.7 s"""
+
+
+QUOTED_CHARS_MAX = 200
+"""of a value that an error, a log line or an answer quotes"""
+
+
+def shortened(text: str, chars_max: int) -> str:
+    """Return a text of at most so many characters: its beginning, and how long it is."""
+    if len(text) <= chars_max:
+        return text
+    more = f"... ({len(text):,} characters)"
+    return text[: max(0, chars_max - len(more))] + more
+
+
+def quoted(value: object) -> str:
+    """Return what an error says of a value that was found: as Python writes it, in short."""
+    if isinstance(value, str | bytes):
+        value = value[: QUOTED_CHARS_MAX + 1]
+    return shortened(repr(value), QUOTED_CHARS_MAX)
 
 
 def printable(text: str) -> str:

@@ -463,14 +463,13 @@ def _unusable(run: Run, event: ModelUnusable) -> tuple[Run, Answer]:
         return run, Answer.DUPLICATE
     if instruction(run, event.site) != event.task:
         return run, Answer.STALE
-    first_word = all(said.site != event.site for said in run.current.unusable)
     run = _with_round(run, unusable=_in_roster_order(run.plan, (*run.current.unusable, event)))
-    return (run if event.task.kind == TaskKind.SCORE else _not_trained(run, event, first_word)), Answer.ACCEPTED
+    return (run if event.task.kind == TaskKind.SCORE else _not_trained(run, event)), Answer.ACCEPTED
 
 
-def _not_trained(run: Run, event: ModelUnusable, first_word: bool) -> Run:
-    """In a ring the word of a site costs one hop, once a round; else the site itself does not count."""
-    if _in_ring(run) and run.current.contributions and first_word:
+def _not_trained(run: Run, event: ModelUnusable) -> Run:
+    """In a ring the holder's word costs the newest hop, and it is asked again; else it does not count itself."""
+    if _in_ring(run) and run.current.contributions:
         return _newest_left_out(run, f"so {event.site}")
     why = f"it has no finite loss from the model that it was to train from (after {event.steps} steps)"
     return _with_round(run, missing=(*run.current.missing, Missing(event.site, why, answered=True)))
@@ -732,7 +731,7 @@ def _trained(run: Run, at: float, missing: tuple[Site, ...]) -> Run:
     if _base_is_unusable(run):
         return _fall_back(run, at)
     if len(run.current.contributions) < _updates_needed(run):
-        return _barren(run, at, run.current.base, "too few updates are left to count")
+        return _barren(run, at, "too few updates are left to count")
     return _made(run, at)
 
 
@@ -817,23 +816,21 @@ def _updates_needed(run: Run) -> int:
 
 def _base_is_unusable(run: Run) -> bool:
     """Say whether the model that the round began with is to be given up. In a ring one update shows that it is not."""
-    counted, unusable = run.current.contributions, run.current.unusable
+    round_ = run.current
     if run.plan.mode == "ppfssl":
-        return bool(unusable) and not counted
-    return _are_half(unusable, len(counted))
+        made = (*round_.contributions, *round_.dropped)
+        return bool(round_.unusable) and all(update.task.base != round_.base for update in made)
+    return _are_half(round_.unusable, len(round_.contributions))
 
 
 def _fall_back(run: Run, at: float) -> Run:
     """Go back to the model before the one that the round began with."""
-    bad, model = run.current.base, fallback(run)
+    model = fallback(run)
     first = "" if len({round_.base for round_ in run.rounds}) > 1 else _first_model(run)
     note = f"the model that the round began with{first} gives no finite loss in training ({_so(run.current.unusable)})"
     if not model:
         return _abort(run, f"{note}, and there is no other one to go back to", at)
-    if run.best_round and run.best.candidate == bad:
-        good = [round_.number for round_ in run.rounds[:-1] if round_.scores and round_.candidate == model]
-        run = replace(run, best_round=max(good, default=0))
-    return _barren(run, at, model, note)
+    return _barren(run, at, note, model)
 
 
 def _first_model(run: Run) -> str:
@@ -851,9 +848,15 @@ def fallback(run: Run) -> str:
     return ""
 
 
-def _barren(run: Run, at: float, model: str, note: str) -> Run:
-    """End a round in which nobody counts; the run goes on from `model`."""
+def _barren(run: Run, at: float, note: str, model: str = "") -> Run:
+    """End a round in which nobody counts; the run goes on from `model`, or else from where the round began.
+
+    Where the round before had begun there as well, and was barren, the run goes on from the model before that one.
+    """
     round_ = run.current
+    stuck = len(run.rounds) > 1 and run.rounds[-2].barren and run.rounds[-2].base == round_.base
+    model = model or (fallback(run) if stuck else "") or round_.base
+    run = _disqualified(run, good=model)
     others = tuple(Missing(update.site, NOBODY, answered=True) for update in round_.contributions)
     dropped = _in_roster_order(run.plan, (*round_.dropped, *round_.contributions))
     run = replace(_counting(run, (), dropped, (*round_.missing, *others)), model=model)
@@ -862,6 +865,14 @@ def _barren(run: Run, at: float, model: str, note: str) -> Run:
     if len(run.rounds) >= BARREN_MAX and all(earlier.barren for earlier in run.rounds[-BARREN_MAX:]):
         return _abort(run, f"nobody has counted in {BARREN_MAX} rounds in a row. In the last one: {note}", at)
     return _go_on(run, at)
+
+
+def _disqualified(run: Run, *, good: str) -> Run:
+    """Let the model that is given up be no more the best one."""
+    if good == run.current.base or not run.best_round or run.best.candidate != run.current.base:
+        return run
+    scored = [round_.number for round_ in run.rounds[:-1] if round_.scores and round_.candidate == good]
+    return replace(run, best_round=max(scored, default=0))
 
 
 def _counting(
@@ -910,7 +921,7 @@ def _leave_out_suspect(run: Run, at: float, why: str) -> Run:
     left = [update for update in counted if update.site not in tried]
     if not left or len(counted) < 2 or len(tried) >= TRIES_MAX:
         whichever = ", whichever update was left out" if tried else ""
-        return _barren(run, at, run.current.base, f"the model could not be used ({why}){whichever}")
+        return _barren(run, at, f"the model could not be used ({why}){whichever}")
     suspect = max(left, key=lambda update: update.step)  # of equals the first in the roster
     run = _without(run, suspect, _spoils(suspect.site, why))
     return _made(_with_round(run, suspect=suspect.site), at)
@@ -918,18 +929,17 @@ def _leave_out_suspect(run: Run, at: float, why: str) -> Run:
 
 def _leave_out_hop(run: Run, at: float, why: str) -> Run:
     if len(run.current.tried) >= TRIES_MAX:
-        return _barren(_acquitted(run), at, run.current.base, f"the model could not be used ({why})")
+        return _barren(_acquitted(run), at, f"the model could not be used ({why})")
     newest = run.current.contributions[-1]
     run = _with_round(_newest_left_out(run, why), tried=(*run.current.tried, newest.site))
     if not run.current.contributions:
-        return _barren(run, at, run.current.base, f"the model of no hop could be used ({why})")
+        return _barren(run, at, f"the model of no hop could be used ({why})")
     return _made(run, at)
 
 
 def _acquitted(run: Run) -> Run:
     """Blame nobody of those whose hops were left out: the hop that spoils the model was not found."""
-    tried = run.current.tried
-    missing = (Missing(m.site, NOBODY, answered=True) if m.site in tried else m for m in run.current.missing)
+    missing = (Missing(m.site, NOBODY, answered=True) if m.alarm else m for m in run.current.missing)
     return _with_round(run, missing=tuple(missing))
 
 
@@ -942,7 +952,11 @@ def _newest_left_out(run: Run, why: str) -> Run:
         Missing(m.site, handed, answered=True) if m.alarm and place(m.site) > place(newest.site) else m
         for m in run.current.missing
     )
-    return _without(_with_round(run, missing=tuple(missing)), newest, _spoils(newest.site, why))
+    run = _with_round(run, missing=tuple(missing))
+    if any((said.site, said.task.base) == (newest.site, newest.digest) for said in run.current.unusable):
+        own = "it could not use the model that it had trained itself"
+        return _without(run, newest, Missing(newest.site, own, answered=True))
+    return _without(run, newest, _spoils(newest.site, why))
 
 
 def _withdrawn(run: Run, site: str, at: float) -> Run:
@@ -958,7 +972,7 @@ def _withdrawn(run: Run, site: str, at: float) -> Run:
     if run.phase is Phase.TRAINING:
         return _holder_passed(run, site)
     if not run.current.contributions or len(_trainers(run.current)) < _updates_needed(run):
-        return _barren(run, at, run.current.base, f"too few updates are left without {site}, which was revoked")
+        return _barren(run, at, f"too few updates are left without {site}, which was revoked")
     return _made(run, at)
 
 

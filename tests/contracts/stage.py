@@ -271,7 +271,7 @@ class ArithmeticWorker:
             step = {"stage": "training", "done": 3, "of": STEPS, "unit": "steps", "loss": 2.5, "images_per_s": 16.0}
             on_progress(step)
             assert self._reported.wait(WAIT_S), "no progress was reported"
-        model = model_of(0.0, 0) if task.kind is TaskKind.SEED else self._trained(task)
+        model = model_of(1.0, 0) if task.kind is TaskKind.SEED else self._trained(task)
         return {"digest": keep(self._blobs, model), "images": IMAGES[self._site], "steps": STEPS} | {
             "loss": 2.0,
             "seconds": 0.25,
@@ -367,7 +367,7 @@ def stage(folder: Path, mode: Mode, transcript: Transcript, *, given: bool = Fal
     create_home(home, Founding(**options, sites=SITES, profile="paper"), datetime.fromtimestamp(now, UTC))
     plan = Plan(mode=mode, sites=SITES, profile="paper", terms=Terms(rounds=2, lease_s=3600.0), recipe=Recipe())
     journal, blobs = Journal(home.journal), BlobStore(home.blobs)
-    base = keep(blobs, model_of(0.0, 0)) if given else ""
+    base = keep(blobs, model_of(1.0, 0)) if given else ""
     record = RunRecord(f"20300101-000000-{mode}-{plan.digest[:8]}", plan, base, now)
     journal.begin(record)
     engine = PacedEngine(Floor(), journal, blobs, record)

@@ -17,7 +17,7 @@ from coordinator.registry import Registry
 from coordinator.service import WATCHERS_MAX
 from fedcervix import codec, identity, rpc
 from fedcervix.blobs import CHUNK_BYTES, BlobStore
-from fedcervix.events import GAUGES_MAX, REASON_CHARS_MAX, SiteFailed, Task, TaskKind, UpdateStored
+from fedcervix.events import GAUGES_MAX, REASON_CHARS_MAX, ModelUnusable, SiteFailed, Task, TaskKind, UpdateStored
 from fedcervix.identity import REQUEST_BYTES_MAX
 from fedcervix.plan import Mode
 from fedcervix.rounds import Outcome, Phase, Presence
@@ -138,12 +138,13 @@ def test_what_is_answered_to_the_late_the_cut_off_and_the_wrong(tmp_path: Path, 
             caller.tell(codec.Ready(coordinator.run.run, coordinator.run.plan.digest))
         task = Task(coordinator.run.run, TaskKind.TRAIN, 1, coordinator.run.model)
         store = BlobStore(tmp_path / "models")
-        digest = keep(store, model_of(1.0, 5))
+        digest = keep(store, model_of(2.0, 5))
         whose_line_is_cut(nhs, task.base, digest, store.path(digest).read_bytes())
         who_says_it_twice(nhs, task, digest)
         who_cannot_go_on(alts, coordinator)
         what_the_operator_asks(coordinator, operator, alts)
         nhs.tell(UpdateStored("nhs", task, digest, 10, 5, 2.0, 0.25, 0.0))
+        nhs.tell(ModelUnusable("nhs", task, 0, 0.0))
         settle("answers", coordinator.transcript.text())
 
 

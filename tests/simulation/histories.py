@@ -75,6 +75,22 @@ def draw_twins(dice: random.Random, faults: Faults) -> Faults:
     return replace(faults, twins_per_hour=dice.choice([0.0, 0.0, dice.uniform(0, 20)]))
 
 
+def draw_culprits(dice: random.Random, plan: Plan, faults: Faults) -> Faults:
+    """Let a site in a fifth of the worlds spoil the model, sometimes two, and one in some say so of a sound one.
+
+    Half of the time the operator revokes one of them.
+    """
+    if dice.random() < 0.8:
+        return faults
+    names = dice.sample(plan.sites, min(len(plan.sites), dice.choice([1, 1, 2])))
+    faults = replace(faults, culprits=tuple(names) if dice.random() < 0.8 else ())
+    if dice.random() < 0.4:
+        faults = replace(faults, liars=(dice.choice(plan.sites),))
+    if faults.culprits and dice.random() < 0.5:
+        faults = replace(faults, revoked=(*faults.revoked, (names[0], dice.uniform(1, 1000))))
+    return faults
+
+
 def faults_in(faults: Faults) -> bool:
     return faults != Faults(delay_s=faults.delay_s)
 
@@ -89,6 +105,7 @@ def history(seed: int, rules: Rules | None = None) -> History:
     plan = draw_compression(dice, draw_momentum(dice, plan))
     if plan.terms.compression != "int8":  # a copied home folder carries on what its own agent rounded away, no other's
         faults = draw_twins(dice, faults)
+    faults = draw_culprits(dice, plan, faults)
     try:
         found = simulate(plan, faults, seed, base=base, rules=rules)
         _check_end(found)
@@ -101,6 +118,8 @@ def history(seed: int, rules: Rules | None = None) -> History:
 def _check_end(found: History) -> None:
     """Where every fault was transient and nobody may be left out, the run ends as if nothing had happened."""
     run, transient = found.run, not (found.faults.lost or found.faults.revoked)
+    if found.faults.culprits or found.faults.liars:
+        return
     if transient and run.outcome is Outcome.ABORTED:
         raise ViolationError(f"every fault was transient, but the run was aborted: {run.reason}")
     everyone = found.plan.terms.quorum in (None, len(found.plan.sites))

@@ -19,6 +19,11 @@ def digest_of(*parts: object) -> str:
     return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()
 
 
+def drawn(sides: int, *parts: object) -> int:
+    """Return a number from 0 to below `sides` that is fixed by the rest."""
+    return int(digest_of(*parts)[:8], 16) % sides
+
+
 def seeded(plan: Plan) -> str:
     exact = digest_of("seed", plan.terms.seed)
     return exact if plan.terms.compression == "int8" else rounded(plan.terms.compression, exact, "")
@@ -49,9 +54,13 @@ def averaged(updates: Iterable[tuple[str, float]], step: Sequence[str] = ()) -> 
     return digest_of("average", *updates, *step)
 
 
-def step_of(plan: Plan, bases: Sequence[str]) -> Sequence[str]:
-    """Return the last step that server momentum carries on, the newer end first. `bases`: of all rounds so far."""
-    return (bases[-1], bases[-2]) if plan.terms.server_momentum > 0 and len(bases) > 1 else ()
+def step_of(plan: Plan, bases: Sequence[str], *, after_nobody: bool = False) -> Sequence[str]:
+    """Return the last step that server momentum carries on, the newer end first. `bases`: of all rounds so far.
+
+    `after_nobody`: nobody counted in the round before, so its model moved by no step, or back.
+    """
+    carries = plan.terms.server_momentum > 0 and len(bases) > 1 and not after_nobody
+    return (bases[-1], bases[-2]) if carries else ()
 
 
 def images_of(site: str) -> int:
@@ -128,8 +137,12 @@ def faults_of_ledger(run: Run, first: str) -> Iterator[str]:
     model, bases, left = first, [], Left(run.plan)
     for round_ in run.rounds:
         bases.append(model)
-        yield from _faults_of_round(run, round_, bases, left)
-        if run.plan.mode == "ppfssl" and round_.contributions:
+        yield from _faults_of_round(run, round_, bases, left, after_nobody=_nobody_counts(run, round_.number - 1))
+        if _nobody_counts(run, round_.number):
+            model = round_.candidate
+            if model not in bases or len(round_.missing) < len(run.plan.sites) or not round_.notes:
+                yield f"round {round_.number}: nobody counts, but it is not said why, or the run goes on from nowhere"
+        elif run.plan.mode == "ppfssl" and round_.contributions:
             model = round_.contributions[-1].digest
         elif run.plan.mode == "csfssl":
             model = round_.candidate or model
@@ -137,7 +150,11 @@ def faults_of_ledger(run: Run, first: str) -> Iterator[str]:
         yield f"the model is {run.model[:8]}; the accepted updates give {model[:8]}"
 
 
-def _faults_of_round(run: Run, round_: Round, bases: Sequence[str], left: Left) -> Iterator[str]:
+def _nobody_counts(run: Run, number: int) -> bool:
+    return number > 0 and bool(run.rounds[number - 1].candidate) and not run.rounds[number - 1].contributions
+
+
+def _faults_of_round(run: Run, round_: Round, bases: Sequence[str], left: Left, *, after_nobody: bool) -> Iterator[str]:
     model = bases[-1]
     counted = [update.site for update in round_.contributions]
     missing = [missing.site for missing in round_.missing]
@@ -156,16 +173,31 @@ def _faults_of_round(run: Run, round_: Round, bases: Sequence[str], left: Left) 
         left.counted(update.site, update.digest)
         if run.plan.mode == "ppfssl":
             model = update.digest
-    if round_.candidate and round_.candidate != _candidate(run.plan, round_, bases, left):
+    yield from _faults_of_dropped(round_, left)
+    if not round_.contributions:
+        return
+    step = step_of(run.plan, bases, after_nobody=after_nobody)
+    if round_.candidate and round_.candidate != _candidate(run.plan, round_, step, left):
         yield f"{name}: the candidate does not follow from the accepted updates"
     left.counted("", round_.candidate)
 
 
-def _candidate(plan: Plan, round_: Round, bases: Sequence[str], left: Left) -> str:
+def _faults_of_dropped(round_: Round, left: Left) -> Iterator[str]:
+    """An update that was accepted and does not count after all: to its site, it was one that counted."""
+    missing = {missing.site for missing in round_.missing}
+    for update in round_.dropped:
+        if update in round_.contributions or update.site not in missing:
+            yield f"round {round_.number}: the update of {update.site} was dropped, and the ledger does not say so"
+        if update.digest != left.update(update.task.base, update.site, round_.number):
+            yield f"round {round_.number}: the dropped update of {update.site} does not follow from its base"
+        left.counted(update.site, update.digest)
+
+
+def _candidate(plan: Plan, round_: Round, step: Sequence[str], left: Left) -> str:
     if plan.mode == "ppfssl" and plan.terms.ring_result == "last":
         return round_.contributions[-1].digest
     updates = [(update.digest, weight_of(plan, update.site)) for update in round_.contributions]
-    return left.average(averaged(updates, step_of(plan, bases)))
+    return left.average(averaged(updates, step))
 
 
 def faults_of_outcome(run: Run) -> Iterator[str]:

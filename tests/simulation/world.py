@@ -17,7 +17,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from coordinator.incoming import needed
+from coordinator.incoming import is_asked, needed
 from coordinator.instances import Acting, admit, heeded
 from coordinator.liveness import Liveness
 from fedcervix import economy, session
@@ -25,8 +25,10 @@ from fedcervix.codec import SUCCEEDS_MAX, Claim
 from fedcervix.events import (
     AggregateStored,
     Answer,
+    AverageUnusable,
     Event,
     ModelAdopted,
+    ModelUnusable,
     ScoreReported,
     SiteAttached,
     SiteFailed,
@@ -56,6 +58,7 @@ from fedcervix.rounds import (
 )
 from tests.simulation.oracle import (
     averaged,
+    drawn,
     faults_of_ledger,
     faults_of_outcome,
     images_of,
@@ -114,6 +117,10 @@ class Faults:
     lost: tuple[tuple[str, float], ...] = ()
     """sites that are gone for good, and from when"""
     revoked: tuple[tuple[str, float], ...] = ()
+    culprits: tuple[str, ...] = ()
+    """sites whose updates make the model unusable in half of the rounds, and that say nothing of it"""
+    liars: tuple[str, ...] = ()
+    """sites that say of every third model that they cannot use it"""
     crash_at: frozenset[tuple[int, bool]] = frozenset()
     """(journal position, whether the event is written): the coordinator crashes exactly there"""
     site_crash_at: frozenset[tuple[str, int, bool]] = frozenset()
@@ -178,6 +185,8 @@ class World:
         self.trace: list[str] = []
         self.coordinator = Coordinator(self, plan, base, rules or Rules())
         self.processes = 0
+        self.spoilt: set[str] = set()
+        """models that give no finite loss"""
         self.sites = {name: Site(self, name, self.dice.choice([3.0, 20.0, 150.0])) for name in plan.sites}
         self.twins: list[Site] = []
         gone = dict(faults.lost)
@@ -227,6 +236,24 @@ class World:
             return self.dice.uniform(0, 100)
         return self.dice.uniform(0, self.faults.delay_s)
 
+    def cannot_use(self, site: str, task: Task) -> bool:
+        """Say whether a site reports that its task's model cannot be used. Training hides that of every third one."""
+        if site in self.faults.liars:
+            return drawn(3, "lie", site, task.base) == 0
+        seen = task.kind is TaskKind.SCORE or drawn(3, "hidden", site, task.base) > 0
+        return task.base in self.spoilt and seen and site not in self.faults.culprits
+
+    def spoil(self, site: str, update: UpdateStored) -> None:
+        """Note whether a model that was just trained can be used."""
+        culprit = site in self.faults.culprits and drawn(2, "spoils", site, update.task.round) == 0
+        if update.task.kind is TaskKind.TRAIN and (culprit or update.task.base in self.spoilt):
+            self.spoilt.add(update.digest)
+
+    def step_of(self, update: UpdateStored) -> float:
+        """Return what is measured of an update; not everything that spoils a model lies far from its base."""
+        far = update.digest in self.spoilt and drawn(2, "far", update.digest) == 0
+        return 50.0 if far else drawn(100, "step", update.digest) / 100
+
     def say(self, text: str) -> None:
         self.trace.append(f"{self.now:10.2f}  {text}")
 
@@ -255,6 +282,8 @@ class Coordinator:
         self.first = begin(RUN, plan, base=base, at=0.0)
         self.journal: list[str] = []
         self.blobs: set[str] = {base} - {""}
+        self.brought: dict[str, set[str]] = {site: set() for site in plan.sites}
+        """by site, the models that it brought last"""
         self.generation = 0
         self._start()
 
@@ -265,7 +294,14 @@ class Coordinator:
         self.streams: list[Stream] = []
         self.acting: dict[str, Acting] = {}
         self._drive_at = float("inf")
+        self._clear()
         self._look()
+
+    def _clear(self) -> None:
+        """As coordinator.incoming: what nobody is asked for goes, at any time."""
+        asked = [site for site in self.plan.sites if is_asked(self.run, site)]
+        self.brought = {site: self.brought[site] if site in asked else set() for site in self.plan.sites}
+        self.blobs &= self.rules.needed(self.run) | set().union(*self.brought.values())
 
     def replayed(self) -> Run:
         """What the journal says; `rounds.replay` itself where no bug is planted."""
@@ -325,8 +361,9 @@ class Coordinator:
     def _check(self, before: Run, after: Run) -> None:
         found = list(faults_of_ledger(after, self.first.model or seeded(self.plan)) if after.layout else ())
         for old, new in zip(before.rounds, after.rounds, strict=False):
-            if [u for u in old.contributions if u not in new.contributions]:
+            if {*old.contributions, *old.dropped} - {*new.contributions, *new.dropped}:
                 found.append(f"round {old.number}: an accepted update is gone")
+        found.extend(self._faults_of_blame(after))
         wanted = {task.base for task in self.wanted.values() if isinstance(task, Task)} - {""}
         if not wanted <= self.blobs:
             found.append(f"sites are asked for models that are not kept: {wanted - self.blobs}")
@@ -338,6 +375,14 @@ class Coordinator:
             if known.presence is Presence.SILENT and stream.sound_for_s(known.since) > FORGOTTEN_S:
                 found.append(f"{known.name} listens, but is taken for silent since {known.since:.0f}")
         _check(found)
+
+    def _faults_of_blame(self, run: Run) -> Iterator[str]:
+        """Yield whom the ledger of a finished round blames though it did nothing, where nobody lies."""
+        for round_ in run.rounds:
+            ended = bool(round_.ended_at) and not self.world.faults.liars and round_.base not in self.world.spoilt
+            for missing in round_.missing if ended else ():
+                if missing.alarm and missing.site not in self.world.faults.culprits:
+                    yield f"round {round_.number}: {missing.site} is blamed: {missing.reason}"
 
     def _faults_of_forms(self, run: Run) -> Iterator[str]:
         """Yield what is wrong with the packed forms that sites may have of the models they are asked to work on."""
@@ -361,9 +406,11 @@ class Coordinator:
             case ("fetch", digest):
                 return digest in self.blobs
             case ("push", digest):
+                self.brought[site.name] = {str(digest)}
+                self._clear()
                 self.blobs.add(str(digest))
                 return True
-            case UpdateStored() | ScoreReported() | ModelAdopted() | SiteFailed():
+            case UpdateStored() | ScoreReported() | ModelUnusable() | ModelAdopted() | SiteFailed():
                 return self._take(replace(request, at=self.world.now))
             case _:
                 return True
@@ -379,6 +426,8 @@ class Coordinator:
             if expected and (report.packed or report.digest) not in self.blobs:
                 raise ViolationError(f"{report.task} of {report.site}: the model pushed before the report is gone")
             self.blobs.add(report.digest)
+            self.brought[report.site].add(report.digest)
+            report = replace(report, step=self.world.step_of(report))
         return self.submit(report)
 
     def revoke(self, name: str) -> None:
@@ -475,10 +524,15 @@ class Coordinator:
                 raise ViolationError(f"round {work.round}: a model to be averaged is gone")
             if work.compression == "int8" and not {work.base, work.residual} - {""} <= self.blobs:
                 raise ViolationError(f"round {work.round}: what the average is rounded with is gone")
+            spoilt = bool({digest for digest, _ in work.updates} & self.world.spoilt)
+            if spoilt and drawn(3, "no average", work.updates) == 0:
+                self.submit(AverageUnusable(work.round, work.attempt, self.world.now))
+                return
             digest = rounded(work.compression, averaged(work.updates, step), work.residual)
+            self.world.spoilt |= {digest} if spoilt else set()
             packed, left = packed_of(work.compression, digest), left_of(work.compression, digest)
             self.blobs |= {digest, packed, left} - {""}
-            self.submit(AggregateStored(work.round, digest, self.world.now, packed, left))
+            self.submit(AggregateStored(work.round, digest, self.world.now, packed, left, work.attempt))
             return
         for site in self.run.sites:
             if site.presence is Presence.PRESENT and self._lease_left_s(site.name) <= 0:
@@ -513,6 +567,8 @@ class Site:
         self.carried = economy.Carried()
         self.held: set[str] = set()
         """the models that ever were here"""
+        self.trained_from: dict[int, str] = {}
+        """by round, the model from which an update has left (see site_agent.asked)"""
         self.up = self.lost = self.done = False
         self.outcome: Leave | None = None
         self.is_copy = False
@@ -557,6 +613,7 @@ class Site:
         twin = Site(self.world, self.name, self.work_s)
         twin.journal, twin.carried, twin.is_copy = self.journal, self.carried, True
         twin.models, twin.held = set(self.models), set(self.held)
+        twin.trained_from = dict(self.trained_from)
         return twin
 
     def _refused(self) -> None:
@@ -763,12 +820,15 @@ class Site:
         self.job = job
         match job.duty:
             case session.Work(task):
+                if task.kind is TaskKind.TRAIN and self.trained_from.get(task.round, task.base) != task.base:
+                    raise ViolationError(f"{self.name} is asked to {task} again, from another model")
                 self._beat(job)
                 if task.base and task.base not in self.models:
                     self._call_again(("fetch", task.base), lambda found: self._fetched(job, task, found), job)
                 else:
                     self._settle_earlier(job, task)
             case session.Deliver(UpdateStored() as update):
+                self.trained_from[update.task.round] = update.task.base
                 pushed = ("push", update.packed or update.digest)
                 self._call_again(pushed, lambda _: self._report(job, update), job)
             case session.Deliver(result):
@@ -821,8 +881,12 @@ class Site:
         if self.world.chance(self.world.faults.work_failure):
             self._break(job, task)
             return
-        result = _result(self.name, task, self.world.coordinator.plan, self.carried)
+        if task.base and task.kind is not TaskKind.ADOPT and self.world.cannot_use(self.name, task):
+            result: session.Result = ModelUnusable(self.name, task, 0, 0.0)
+        else:
+            result = _result(self.name, task, self.world.coordinator.plan, self.carried)
         if isinstance(result, UpdateStored):
+            self.world.spoil(self.name, result)
             self.models.add(result.digest)
             self.held.add(result.digest)
             left = left_of(self.world.coordinator.plan.terms.compression, result.digest)

@@ -175,8 +175,10 @@ def test_the_plain_average_is_what_is_rounded(federation: Callable[..., Packing]
 def test_the_disk_keeps_what_the_next_round_needs_and_no_more(
     federation: Callable[..., Packing], compression: str, files: int
 ) -> None:
-    """The first model; the best and the last, each with its packed form; the one before the last, which the run may go
-    back to; int8: what the last one rounded away."""
+    """The first model; the best and the last, each with its packed form; and the one that the run may go back to.
+
+    In int8 also what the last one rounded away.
+    """
     run = federation(compression=compression)
     for _ in range(4):
         run.round()

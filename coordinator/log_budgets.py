@@ -1,0 +1,60 @@
+"""How many log lines a site may cause: so many at once, so many a minute; then one line says how many were left out.
+
+Lines are counted for each site and level, so that a flood of refused calls hides no word of the site's updates. Lines
+that name no site are the coordinator's own, and have a budget of their own. Nothing that decides is in the log alone:
+what counted, failed and was missing stands in the journal.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from coordinator.budgets import Budget
+
+SITE = (0.5, 300.0)
+"""lines a second, and at once, of one level; the line that says that others are left out comes on top"""
+OWN = (10.0, 2000.0)
+"""the same of lines that name no site"""
+KEPT_MAX = 2048
+"""budgets; the one that was not used for longest is forgotten"""
+
+PAUSE = "further lines of this kind are left out for a while"
+
+
+@dataclass(slots=True)
+class _Lines:
+    budget: Budget
+    left_out: int = 0
+
+
+class LineBudgets:
+    """Says of each line whether it is written (see `fedcervix.log.ration`). Thread-safe."""
+
+    def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._clock_s = clock_s
+        self._lock = threading.Lock()
+        self._lines: OrderedDict[tuple[str, str], _Lines] = OrderedDict()
+
+    def __call__(self, event: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return what else stands in the line; None: it is left out."""
+        with self._lock:
+            lines, now_s = self._of(str(event.get("site", "")), str(event.get("level", ""))), self._clock_s()
+            if not lines.budget.take(now_s):
+                lines.left_out += 1
+                return {"left_out": PAUSE} if lines.left_out == 1 else None
+            more = {"left_out": lines.left_out - 1} if lines.left_out > 1 else {}
+            lines.left_out = 0
+            return more
+
+    def _of(self, site: str, level: str) -> _Lines:
+        found = self._lines.get((site, level)) or _Lines(Budget(*(SITE if site else OWN)))
+        self._lines[site, level] = found
+        self._lines.move_to_end((site, level))
+        if len(self._lines) > KEPT_MAX:
+            self._lines.popitem(last=False)
+        return found
