@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from coordinator.alarm_sources import new_alarms
 from coordinator.allowances import Allowances
 from coordinator.history import begin_of
 from coordinator.incoming import Incoming, needed
@@ -280,6 +281,8 @@ class Engine:
         """Log what happened and forget what is no longer needed. Called under the lock."""
         site = getattr(event, "site", None)
         self._log.info(_words(event), phase=after.phase.value, **({"site": site} if site else {}))
+        for alarm in new_alarms(before, after):
+            self._log.warning("alarm", round=alarm.round, site=alarm.site, what=alarm.what, words=alarm.words)
         if len(after.rounds) != len(before.rounds):
             self._log.info("round begins", round=after.current.number, base=after.model[:12])
             with contextlib.suppress(OSError, StorageError):  # what cannot be deleted now can be at the next round
