@@ -20,3 +20,10 @@ def alarms(run: Run, round_: Round) -> tuple[Alarm, ...]:
     place = {site: number for number, site in enumerate(run.plan.sites)}
     found = (alarm for source in SOURCES for alarm in source(run, round_))
     return tuple(sorted(found, key=lambda alarm: place[alarm.site]))
+
+
+def new_alarms(before: Run, after: Run) -> tuple[Alarm, ...]:
+    """Return the alarms that one event has raised, in the round that was in progress and the one that is now."""
+    known = {alarm for round_ in before.rounds[-1:] for alarm in alarms(before, round_)}
+    changed = [round_ for round_ in after.rounds[max(0, len(before.rounds) - 1) :] if round_ not in before.rounds[-1:]]
+    return tuple(alarm for round_ in changed for alarm in alarms(after, round_) if alarm not in known)
