@@ -23,6 +23,8 @@ class Attack:
     needs: Needs = "certificate"
     takes_part: bool = False
     """it makes the first model, and the rounds wait for it"""
+    anonymous: bool = False
+    """it makes no call: so its connections are nobody's until their time to make one is up"""
     descriptors: str = ""
     """the coordinator's limits, SOFT:HARD"""
     disk_bytes: int = 0
@@ -60,7 +62,7 @@ ATTACKS: dict[str, Attack] = {
     "slow-hello": Attack(holding.half_a_hello, "nothing", descriptors=FEW_DESCRIPTORS),
     "reconnect": Attack(holding.reconnect, "nothing"),
     "reconnect-certificate": Attack(holding.reconnect),
-    "no-preface": Attack(holding.no_preface, descriptors=FEW_DESCRIPTORS),
+    "no-preface": Attack(holding.no_preface, anonymous=True, descriptors=FEW_DESCRIPTORS),
     "slow-reading": Attack(holding.slow_fetch),
     "slow-headers": Attack(holding.slow_headers),
     "failures": Attack(flooding.failures),

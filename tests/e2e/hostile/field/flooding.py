@@ -79,7 +79,9 @@ def failures(me: Attacker) -> None:
     def calls(_run: str) -> Iterator[Call]:
         for number in itertools.count():
             words = f"{number} " + "\U0001f4a5" * (TEXT_CHARS_MAX - 20)
-            yield report(failure=wire.Failure(stage=words, hint=words, incident=words, kind="DataError", goes_on=True))
+            incident = words[: TEXT_CHARS_MAX if number % 2 else 40]  # a later release takes short ones alone
+            failure = wire.Failure(stage=words, hint=words, incident=incident, kind="DataError", goes_on=True)
+            yield report(failure=failure)
 
     flood(me, calls)
 
