@@ -65,6 +65,15 @@ def accepted(port: int) -> dict[Peer, int]:
     }
 
 
+def listeners(port: int) -> list[int]:
+    """Return the descriptors that listen on a local port. Raises OSError."""
+    return [
+        descriptor
+        for descriptor in _descriptors()
+        if _port(_name(_C.getsockname, descriptor)) == port and _name(_C.getpeername, descriptor) is None
+    ]
+
+
 def shut_down(descriptor: int, peer: Peer) -> bool:
     """Shut down a connection, if the descriptor still is the one to `peer`. Raises OSError without a free descriptor.
 

@@ -9,6 +9,7 @@ Rules
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -21,12 +22,16 @@ from typing import Any
 os.environ["GRPC_SSL_CIPHER_SUITES"] = ":".join(
     f"ECDHE-ECDSA-{cipher}" for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
 )
+# Else the library writes a line of 200 bytes for each handshake that fails: whoever reaches a port could fill the disk
+# with them (1.2 MB a second, measured). Read once, too.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
 from fedcervix.codec import REQUEST_TEXT_CHARS_MAX, received
+from fedcervix.descriptors import USED_UP
 from fedcervix.errors import (
     BusyError,
     FedcervixError,
@@ -289,6 +294,9 @@ def translate(error: grpc.RpcError, address: str, *, next_step: str = "site-agen
         )
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return RemoteError(f"what answers at {address} is not a coordinator of this version ({details})")
+    if _NO_MORE_FILES in details:
+        cause, advice = USED_UP[errno.EMFILE]
+        return StorageError(f"the coordinator at {address} cannot be called", cause=cause, next_step=advice)
     return LinkError(
         f"the coordinator at {address} cannot be reached ({_in_short(details)})",
         cause="it is not running, the address is wrong, or a firewall or proxy is in the way",
@@ -317,6 +325,7 @@ _BUGS = ("[", "Exception ", "Unexpected ", "Failed to serialize")
 """how the other side's own failures begin: an error of ours without a code, or gRPC's words for a bug. Everything else
 with their codes is a line that broke in the middle of a call, also where bytes arrived that were not those sent"""
 
+_NO_MORE_FILES = os.strerror(errno.EMFILE)
 _SIGNS = {
     "CERTIFICATE_VERIFY_FAILED": "its certificate is not of this federation",
     "Connection refused": "connection refused",
