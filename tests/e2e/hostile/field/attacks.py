@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Thread
 from typing import Literal
 
 from tests.e2e.hostile.field import flooding, holding, models
@@ -40,9 +41,26 @@ class Attack:
         return (self.attack.__doc__ or "").strip()
 
 
+def together(me: Attacker) -> None:
+    """Do several of these at once, with one certificate."""
+    parts = (
+        holding.calls_without_a_body,
+        holding.many_connections,
+        flooding.failures,
+        flooding.rapid_reset,
+        flooding.long_texts,
+        flooding.attach_again,
+    )
+    for number, part in enumerate(parts):
+        attacker = Attacker(me.door, me.left_s, me.seed + number, me.numbers, me.counts)
+        Thread(target=part, args=(attacker,), daemon=True).start()
+    while me.goes_on():
+        me.wait(0.2)
+
+
 REFUSED = (
     *("negative variance", "step of 1e30", "one number of 3e38", "NaN", "the base itself", "an earlier model"),
-    *("2^63 images", "loss of -1e308", "loss of 1e308", "steps of 2^63", "seconds of -1"),
+    *("2^31 images", "2^63 images", "loss of -1e308", "loss of 1e308", "steps of 2^63", "seconds of -1"),
 )
 
 ATTACKS: dict[str, Attack] = {
@@ -96,6 +114,7 @@ ATTACKS: dict[str, Attack] = {
     "cut-pushes": Attack(models.cut_pushes, takes_part=True),
     "unread-fetches": Attack(models.fetches_that_are_not_read, takes_part=True),
     "slow-pushes": Attack(models.slow_pushes, takes_part=True),
+    "together": Attack(together, descriptors=FEW_DESCRIPTORS),
     "poison": Attack(models.poison, takes_part=True, forbidden=tuple(f"accepted {name}" for name in REFUSED)),
     "scores": Attack(
         models.bad_scores, takes_part=True, forbidden=tuple(f"accepted {name}" for name in models.BAD_SCORES)
