@@ -25,7 +25,7 @@ class Attack:
     takes_part: bool = False
     """it makes the first model, and the rounds wait for it"""
     anonymous: bool = False
-    """it makes no call: so its connections are nobody's until their time to make one is up"""
+    """none of its calls is let in: so its connections are nobody's, and end when their time for a first call is up"""
     descriptors: str = ""
     """the coordinator's limits, SOFT:HARD"""
     disk_bytes: int = 0
@@ -101,14 +101,14 @@ ATTACKS: dict[str, Attack] = {
     "rapid-reset": Attack(flooding.rapid_reset),
     "rapid-reset-revoked": Attack(flooding.rapid_reset, "revoked"),
     "made-you-reset": Attack(flooding.made_you_reset),
-    "pings": Attack(flooding.pings),
-    "settings": Attack(flooding.settings),
-    "priorities": Attack(flooding.priorities),
-    "window-updates": Attack(flooding.window_updates),
-    "garbage": Attack(flooding.garbage),
-    "header-bombs": Attack(flooding.header_bombs),
+    "pings": Attack(flooding.pings, anonymous=True),
+    "settings": Attack(flooding.settings, anonymous=True),
+    "priorities": Attack(flooding.priorities, anonymous=True),
+    "window-updates": Attack(flooding.window_updates, anonymous=True),
+    "garbage": Attack(flooding.garbage, anonymous=True),
+    "header-bombs": Attack(flooding.header_bombs, anonymous=True),
     "empty-frames": Attack(flooding.empty_frames),
-    "endless-headers": Attack(flooding.endless_headers),
+    "endless-headers": Attack(flooding.endless_headers, anonymous=True),
     "blobs": Attack(models.blobs_never_reported, takes_part=True, disk_bytes=160 << 20, numbers=1_000_000),
     "long-headers": Attack(models.long_headers, takes_part=True, numbers=2_000_000),
     "cut-pushes": Attack(models.cut_pushes, takes_part=True),
