@@ -32,7 +32,7 @@ from fedcervix.events import (
 )
 from fedcervix.journal import Journal, RunRecord
 from fedcervix.plan import Plan, Recipe, Terms
-from fedcervix.rounds import Aggregate, Instruction, Leave, Phase, Presence, Run, duty
+from fedcervix.rounds import Aggregate, Instruction, Leave, Phase, Presence, duty
 from fedcervix.weights import read_tensors, write_tensors
 
 SITES = ("ada", "bob")
