@@ -73,7 +73,7 @@ class Here:
         worker.task = task
         assert worker.popen.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it died while it was idle: its reader tells
-            worker.popen.stdin.write(json.dumps({"work": task.work, "key": task.key}) + "\n")
+            worker.popen.stdin.write(json.dumps({"work": task.work, "key": task.key}, allow_nan=False) + "\n")
             worker.popen.stdin.flush()
 
     def wait(self) -> Told:

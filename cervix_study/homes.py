@@ -70,7 +70,7 @@ def _draw(folder: Path, site: SiteSection, wanted: dict[str, Any], on_progress: 
         on_progress=lambda done, of: on_progress(f"drawing the images of {site.name}", done, of),
     )
     with disk(folder, "write"):
-        (making / DRAWN).write_text(json.dumps(wanted))
+        (making / DRAWN).write_text(json.dumps(wanted, allow_nan=False))
         making.rename(folder)
 
 
@@ -112,6 +112,6 @@ def site_toml(asked: Asked, site: str, manifest: Path) -> str:
 def toml(tables: dict[str, dict[str, Any]]) -> str:
     """Return TOML text; its scalars and arrays of scalars are written as in JSON."""
     return "\n".join(
-        f"[{table}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
+        f"[{table}]\n" + "".join(f"{key} = {json.dumps(value, allow_nan=False)}\n" for key, value in keys.items())
         for table, keys in tables.items()
     )

@@ -21,7 +21,7 @@ def time_cell(cell: Cell, machine: Machine, places: Places) -> None:
     """Time what a cell of this kind is made of, and write down its pace."""
     timed = _classifier_pace if cell.kind == "classifier" else _encoder_pace
     known = {**places.timed(), kind_of(cell): timed(cell.recipe, machine)}
-    write_whole(places.paces_file, json.dumps(known).encode())
+    write_whole(places.paces_file, json.dumps(known, allow_nan=False).encode())
 
 
 def _encoder_pace(recipe: Recipe, machine: Machine) -> float:

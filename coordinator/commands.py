@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 
 import click
 
-from coordinator import first_model, history, results
+from coordinator import descriptors, first_model, history, results
+from coordinator.control import Control
 from coordinator.engine import Engine
 from coordinator.founding import Founding, certify_self, create
 from coordinator.home import Home
@@ -25,7 +26,7 @@ from coordinator.looking import runs
 from coordinator.operator import ask
 from coordinator.registry import Registry
 from coordinator.service import Service
-from coordinator.serving import STOP_GRACE, NoLines, Serving, check_free
+from coordinator.serving import STOP_GRACE, Serving, check_free
 from fedcervix import identity, rpc
 from fedcervix.address import Address
 from fedcervix.allocator import share_memory_among_threads
@@ -154,7 +155,9 @@ def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
     """Run the federation; goes on by itself with an unfinished run."""
     share_memory_among_threads()
     ration(LineBudgets())
-    to = _bound(bind, home.config().listen.bind)
+    config = home.config()
+    to = _bound(bind, config.listen.bind)
+    descriptors.bounds(descriptors.raise_limit(), len(config.run.sites))
     with home.locked():
         check_free(to, home.config_file)
         home.reserve.make()
@@ -244,8 +247,8 @@ def _is_unfinished(home: Home, record: RunRecord) -> RunError:
 
 def _serve(home: Home, engine: Engine, blobs: BlobStore, to: Address) -> None:
     registry = Registry(home.registry)
-    serving = Serving(home, registry, engine, Service(home, registry, engine, blobs), NoLines())
-    serving.start(to, len(engine.run.plan.sites))
+    serving = Serving(home, registry, engine, Service(home, registry, engine, blobs), Control(engine))
+    serving.start(to)
     bound = Address(to.host, serving.port)
     try:
         home.reserve.spend(lambda: home.write_running(os.getpid(), bound, serving.operator))

@@ -96,6 +96,6 @@ class Control:
                 if request.revoked in self._engine.run.plan.sites:
                     gone = SiteRevoked(request.revoked, datetime.now(UTC).timestamp())
                     await self.work.do(call.serial, self._engine.submit, gone)
-                return wire.CommandReply(text=f"the streams and connections of {request.revoked} are cut")
+                return wire.CommandReply(text=f"the streams of {request.revoked} are cut, then its connections")
             case _:
                 raise RemoteError("an empty command")

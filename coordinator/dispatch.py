@@ -151,13 +151,14 @@ class Dispatcher:
     ) -> None:
         self._behaviours, self._gate, self._work, self._lines = behaviours, gate, work, lines
         self._admission, self._clock_s = admission, clock_s
+        self._shapes = {"unary_unary": self._small, "unary_stream": self._telling, "stream_unary": self._taking}
 
     async def answer(self, method: rpc.Method | None, context: Context) -> None:
         """Answer one call, of which only the headers are there."""
         peer, found = context.peer(), None
         try:
             found = await self._admitted(method, context, peer)
-            await _SHAPES[found.method.shape](self, found)
+            await self._shapes[found.method.shape](found)
         except FedcervixError as error:
             if found is not None:
                 _log(error, found.call.site)
@@ -285,13 +286,6 @@ class Dispatcher:
         """End a call whose answer is not taken."""
         self._lines.cut_peer(peer)
         raise asyncio.CancelledError
-
-
-_SHAPES: dict[str, Callable[[Dispatcher, _Open], Awaitable[None]]] = {
-    "unary_unary": Dispatcher._small,
-    "unary_stream": Dispatcher._telling,
-    "stream_unary": Dispatcher._taking,
-}
 
 
 def _no_message() -> RemoteError:

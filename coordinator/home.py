@@ -230,7 +230,7 @@ class Home:
         """Let commands on this machine know where the coordinator listens: to sites, to them. Raises StorageError."""
         host = "localhost" if bound.is_everywhere else bound.host
         running = {"pid": pid, "port": bound.port, "address": str(Address(host, bound.port)), "operator": str(operator)}
-        write_whole(self.running, json.dumps(running).encode())
+        write_whole(self.running, json.dumps(running, allow_nan=False).encode())
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

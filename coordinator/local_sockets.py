@@ -54,11 +54,11 @@ def placed(path: Path) -> Iterator[Path]:
 def _takes_sockets(name: str) -> bool:
     """Say whether a socket can be made under this name; one of a process that was killed goes."""
     with contextlib.suppress(OSError):
-        os.unlink(name)
+        Path(name).unlink()
     try:
         with socket.socket(socket.AF_UNIX) as probe:
             probe.bind(name)
     except OSError:
         return False
-    os.unlink(name)
+    Path(name).unlink()
     return True

@@ -26,7 +26,7 @@ def status(home: Home, run: str | None, *, watch: bool, as_json: bool) -> None:
     if document is None or run not in (None, document["run"]):
         document = history.stands(home, run or "", whole=as_json)
     if as_json:
-        say(json.dumps(document, indent=2))
+        say(json.dumps(document, indent=2, allow_nan=False))
     else:
         stdout_console().print(render(document))
 
@@ -49,7 +49,7 @@ def _watch(home: Home, *, as_json: bool) -> None:
 
     if as_json:
         for document in pictures(home):
-            say(json.dumps(document))
+            say(json.dumps(document, allow_nan=False))
         return
     with Live(console=stdout_console(), auto_refresh=False) as live:
         for document in pictures(home):
@@ -60,7 +60,7 @@ def runs(home: Home, *, as_json: bool) -> None:
     """List all runs of this home, with mode and outcome."""
     found = history.entries(home)
     if as_json:
-        say(json.dumps([entry.document() for entry in found], indent=2))
+        say(json.dumps([entry.document() for entry in found], indent=2, allow_nan=False))
     elif not found:
         say(f"no run has begun here yet; next: {home.command('start --mode csfssl')}")
     else:

@@ -14,7 +14,7 @@ from typing import Any
 from coordinator.admission import NOTHING, Held
 from coordinator.alarm_sources import alarms
 from coordinator.liveness import STOPPED, Line
-from fedcervix.events import SiteFailed
+from fedcervix.events import LOSS_MAX, SiteFailed
 from fedcervix.measures import Measures, clip_scales, trimmed_per_side
 from fedcervix.pauses import SIGN_S
 from fedcervix.plan import Plan
@@ -153,13 +153,16 @@ def _wait(wait: Wait, site: dict[str, Any]) -> dict[str, Any]:
 
 
 def ledger_line(run: Run, round_: Round) -> dict[str, Any]:
-    """Return one round of the roster ledger: who counted, with what, who did not, and why not."""
+    """Return one round of the roster ledger: who counted, with what, who did not, and why not.
+
+    `dropped`: models that were accepted and do not count after all; `unusable`: who could not use the round's model.
+    """
     scorers, clipped = [score.site for score in round_.scores], _clipped(run, round_)
     return {
         "round": round_.number,
         "base": round_.base,
         "model": round_.candidate,
-        "loss": mean_loss(run, round_, scorers) if scorers else None,
+        "loss": _bounded(mean_loss(run, round_, scorers)) if scorers else None,
         "trimmed": trimmed_per_side(run.plan.terms, len(round_.contributions)),
         "begun_at": round_.begun_at,
         "ended_at": round_.ended_at or None,
@@ -170,7 +173,7 @@ def ledger_line(run: Run, round_: Round) -> dict[str, Any]:
                 "images": update.images,
                 "steps": update.steps,
                 "weight": weight,
-                "loss": update.loss,
+                "loss": _bounded(update.loss),
                 "seconds": update.seconds,
                 **_measured(round_.measured.get(update.site)),
                 "clipped": clipped.get(update.site),
@@ -178,9 +181,23 @@ def ledger_line(run: Run, round_: Round) -> dict[str, Any]:
             for update, weight in zip(round_.contributions, shares(run.plan, round_), strict=True)
         ],
         "missing": [{"site": missing.site, "reason": missing.reason} for missing in round_.missing],
-        "scores": [{"site": s.site, "loss": s.loss, "count": s.count, "gauges": dict(s.gauges)} for s in round_.scores],
+        "dropped": [
+            {"site": update.site, "digest": update.digest, **_measured(round_.measured.get(update.site))}
+            for update in round_.dropped
+        ],
+        "unusable": [said.site for said in round_.unusable],
+        "notes": list(round_.notes),
+        "scores": [
+            {"site": s.site, "loss": _bounded(s.loss), "count": s.count, "gauges": dict(s.gauges)}
+            for s in round_.scores
+        ],
         "alarms": [{"site": a.site, "what": a.what, "words": a.words} for a in alarms(run, round_)],
     }
+
+
+def _bounded(loss: float) -> float:
+    """Return a loss as it could be received today: old journals hold some that were not bounded."""
+    return max(-LOSS_MAX, min(loss, LOSS_MAX))
 
 
 def _measured(measures: Measures | None) -> dict[str, float | None]:

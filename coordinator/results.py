@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -31,7 +30,7 @@ def record(run: Run) -> dict[str, Any]:
         "run": run.run,
         "software": f"fedcervix {__version__}",
         "plan_digest": run.plan.digest,
-        "plan": dataclasses.asdict(run.plan),
+        "plan": run.plan.to_dict(),
         "outcome": run.outcome.value if run.outcome else None,
         "reason": run.reason,
         "best_round": run.best_round,
@@ -50,7 +49,7 @@ def store(run: Run, blobs: BlobStore, results: Path) -> Path:
     folder = reserve.spend(lambda: make_folder(results / run.run))
     if run.best_round:
         _link(blobs.path(run.best.candidate), folder / MODEL_FILE)
-    text = json.dumps(record(run), indent=2).encode()
+    text = json.dumps(record(run), indent=2, allow_nan=False).encode()
     reserve.spend(lambda: write_whole(folder / RECORD_FILE, text))
     return folder
 
@@ -67,7 +66,8 @@ def read(results: Path, run: str) -> dict[str, Any]:
     with disk(file, "read"):
         text = file.read_bytes()
     try:
-        found: dict[str, Any] = json.loads(text)
+        # A record of an earlier version may hold a mean loss that is no number.
+        found: dict[str, Any] = json.loads(text, parse_constant=lambda _: None)
     except ValueError as error:
         raise StorageError(
             f"{file} is damaged: {error}",

@@ -141,7 +141,7 @@ class Service:
         lines = sum(len(round_.contributions) for round_ in run.rounds)
         if not isinstance(news, Leave) or lines * RECORD_LINE_CHARS_MIN > codec.RECORD_CHARS_MAX:
             return news
-        text = json.dumps(record(run))
+        text = json.dumps(record(run), allow_nan=False)
         return replace(news, record=text if len(text) <= codec.RECORD_CHARS_MAX else "")
 
     def report(self, message: wire.FromSite, call: Call) -> wire.ReportReply:

@@ -15,15 +15,18 @@ import socket
 import threading
 import time
 from collections.abc import Coroutine, Iterable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc.aio
 
-from coordinator.admission import Admission, Held
+from coordinator.admission import NOTHING, Admission, Held
+from coordinator.connections import Connections
 from coordinator.control import Control
-from coordinator.dispatch import Dispatcher, Lines, OperatorsGate, SitesGate
+from coordinator.descriptors import bounds, raise_limit
+from coordinator.dispatch import Dispatcher, OperatorsGate, SitesGate
 from coordinator.engine import Engine
 from coordinator.home import Home
 from coordinator.local_sockets import placed, reachable
@@ -36,48 +39,43 @@ from fedcervix.address import Address
 from fedcervix.errors import RunError
 
 STOP_GRACE = timedelta(seconds=5)
+WORDS_S = 2.0
+"""from a revocation to the end of the site's connections: its streams end at once, and say why"""
+
 R = TypeVar("R")
-
-
-class NoLines:
-    """Connections that nobody looks after."""
-
-    def authenticated(self, peer: str, who: str, serial: str) -> None:
-        """Nothing."""
-
-    def refused(self, peer: str) -> None:
-        """Nothing."""
-
-    def cut_peer(self, peer: str) -> bool:
-        """Nothing."""
-        return False
-
-    def cut_serial(self, serial: str) -> int:
-        """Nothing."""
-        return 0
 
 
 class _Outside:
     """What the operator sees of the public listener, and does to it."""
 
-    def __init__(self, standing: Standing, admission: Admission, lines: Lines) -> None:
+    def __init__(self, standing: Standing, admission: Admission, lines: Connections) -> None:
         self._standing, self._admission, self._lines = standing, admission, lines
 
     def held(self) -> dict[str, Held]:
-        return self._admission.held(time.monotonic())
+        lines = self._lines.counts().of
+        found = self._admission.held(time.monotonic())
+        sites = found.keys() | lines.keys()
+        return {site: replace(found.get(site, NOTHING), connections=lines.get(site, 0)) for site in sites}
 
     async def revoked(self, site: str) -> None:
         await self._standing.shut_out(site)
-        for serial in self._standing.roll.closed(site):
+        asyncio.get_running_loop().call_later(WORDS_S, self._cut, self._standing.roll.closed(site))
+
+    def _cut(self, serials: list[str]) -> None:
+        for serial in serials:
             self._lines.cut_serial(serial)
 
 
 class Serving:
     """A coordinator that listens. From `start` on, until `stop`."""
 
-    def __init__(self, home: Home, registry: Registry, engine: Engine, service: Service, lines: Lines) -> None:
-        self._home, self._engine, self._service, self._lines = home, engine, service, lines
-        self._registry, self._control = registry, Control(engine)
+    dispatcher = Dispatcher
+
+    def __init__(self, home: Home, registry: Registry, engine: Engine, service: Service, control: Control) -> None:
+        self._home, self._engine, self._service = home, engine, service
+        self._bounds = bounds(raise_limit(), len(engine.run.plan.sites))
+        self._lines = Connections(self._bounds)
+        self._registry, self._control = registry, control
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="loop", daemon=True)
         self._servers: list[grpc.aio.Server] = []
@@ -86,8 +84,9 @@ class Serving:
         self.operator = home.operator_socket
         """where the operator's commands find it"""
 
-    def start(self, to: Address, sites: int) -> None:
+    def start(self, to: Address) -> None:
         """Listen. Raises RunError where the port is taken."""
+        sites = len(self._engine.run.plan.sites)
         self._thread.start()
         try:
             self._on_loop(self._start(to, sites))
@@ -98,6 +97,7 @@ class Serving:
     def stop(self, grace_s: float | None) -> None:
         """Take no new calls, let those that are open end, and end."""
         self._on_loop(self._stop(grace_s))
+        self._lines.stop()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -118,13 +118,15 @@ class Serving:
         await standing.look()
         gate = SitesGate(federation, standing, self._service.check_roster)
         behaviours = self._service.behaviours(bell)
-        public = Dispatcher(behaviours, gate, self._service.work, self._lines, admission)
-        self.port = await self._listen(rpc.SITES, public, str(to), rpc.server_options(sites))
-        operator = Dispatcher(
+        public = self.dispatcher(behaviours, gate, self._service.work, self._lines, admission)
+        options = [*rpc.server_options(sites), (rpc.CONNECTIONS_MAX, self._bounds.in_all)]
+        self.port = await self._listen(rpc.SITES, public, str(to), options)
+        self._lines.start(self.port)
+        operator = self.dispatcher(
             self._control.behaviours(bell, outside),
             OperatorsGate(federation),
             self._control.work,
-            NoLines(),
+            self._lines,
             Admission(),
         )
         self.operator = self._stack.enter_context(placed(self._home.operator_socket))

@@ -17,8 +17,6 @@ from fedcervix.errors import StorageError
 LOOK_S = 0.5
 ANSWER_S = 10.0
 """for the disk"""
-LOOK_AGAIN_S = 0.1
-"""the same for a certificate that is not known"""
 
 
 class Standing:
@@ -47,9 +45,9 @@ class Standing:
 
     async def current(self, serial: str) -> Roll:
         """Return the roll, by which to decide about a certificate. Raises StorageError."""
-        old_s = asyncio.get_running_loop().time() - self._looked_s
-        known = self._roll is not None and serial in self._roll
-        if old_s > (LOOK_S if known else LOOK_AGAIN_S):
+        if self._roll is None or serial not in self._roll:
+            await self.look_anew()
+        elif asyncio.get_running_loop().time() - self._looked_s > LOOK_S:
             await self.look()
         return self.roll
 

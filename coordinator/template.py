@@ -36,6 +36,7 @@ REMARKS = {
     "run.terms.rounds": "at most; in a ring, a round is one cycle through all sites",
     "run.terms.epochs_per_round": "E of the paper",
     "run.terms.patience_rounds": "stop after this many rounds without a lower mean validation loss",
+    "run.terms.share_max": "by-images, from three sites: at most this share of an average for one; 1 is no limit",
     "run.terms.aggregation": "trimmed-mean: from five sites, csfssl only",
     "run.terms.trim": "of a trimmed mean: share of the updates that is left out at either end",
     "run.terms.clip": "csfssl only: at most so many times the round's median step; 0 is no limit",
@@ -113,4 +114,4 @@ def _choices(type_name: str) -> str:
 
 def _toml(value: Any) -> str:
     """Return a value as TOML; small numbers without an exponent, as people write them."""
-    return f"{Decimal(repr(value)):f}" if isinstance(value, float) else json.dumps(value)
+    return f"{Decimal(repr(value)):f}" if isinstance(value, float) else json.dumps(value, allow_nan=False)

@@ -137,7 +137,7 @@ def _ledger(d: dict[str, Any]) -> RenderableType:
         counted = "\n".join(
             f"{c['site']} ({c['images']}, {c['steps']}, {c['weight']:.2f})" for c in line["contributions"]
         )
-        missing = "\n".join(f"{m['site']}: {shown(m['reason'])}" for m in line["missing"])
+        missing = "\n".join([*(f"{m['site']}: {shown(m['reason'])}" for m in line["missing"]), *line["notes"]])
         loss = "" if line["loss"] is None else f"{line['loss']:.4f}"
         best = " *" if line["round"] == d["best_round"] else ""
         table.add_row(f"{line['round']}{best}", counted, Text(missing, "yellow"), loss, line["model"][:12])

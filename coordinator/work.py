@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from fedcervix.log import logger
@@ -39,7 +41,7 @@ class Work:
                 loop.call_soon_threadsafe(turn.release)
 
         try:
-            job = self._pool.submit(work, *args, **kwargs)
+            job = self._pool.submit(contextvars.copy_context().run, partial(work, *args, **kwargs))
         except BaseException:
             turn.release()
             raise

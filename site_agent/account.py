@@ -96,5 +96,5 @@ def spend(file: Path, policy: Policy, more: Spent, now: datetime | None = None) 
     first = today - timedelta(days=MONTH_DAYS - 1)
     days[today] = days.get(today, NOTHING) + more
     kept = {day.isoformat(): dataclasses.asdict(spent) for day, spent in sorted(days.items()) if day >= first}
-    write_whole(file, json.dumps(kept, indent=1).encode(), sync=False)
+    write_whole(file, json.dumps(kept, indent=1, allow_nan=False).encode(), sync=False)
     return []

@@ -129,7 +129,7 @@ class Asked:
         self._append("answered", task, sync=task.kind in ONE_BASE)
 
     def _append(self, change: str, task: Task, *, sync: bool) -> None:
-        line = memoryview(f"\n{json.dumps([change, str(task.kind), task.round, task.base])}".encode())
+        line = memoryview(f"\n{json.dumps([change, str(task.kind), task.round, task.base], allow_nan=False)}".encode())
         file = self.folder / FILE  # the line break goes before the line: the last one may have been torn
         with disk(file, "write"), open(file, "ab", buffering=0, opener=private) as out:
             while line:  # a disk that has room for a part takes that part

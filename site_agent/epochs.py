@@ -44,11 +44,14 @@ from site_agent.views import scoring_draws, training_draws, views
 
 
 class DivergedError(TrainingError):
-    """The loss is not a finite number; `steps` were taken before, since training began with these weights."""
+    """The loss is not a finite number.
 
-    def __init__(self, what: str, *, cause: str, next_step: str, steps: int) -> None:
+    `found` says so without a cause; `steps` were taken before, since training began with these weights.
+    """
+
+    def __init__(self, what: str, *, cause: str, next_step: str, found: str, steps: int) -> None:
         super().__init__(what, cause=cause, next_step=next_step)
-        self.steps = steps
+        self.found, self.steps = found, steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,9 +413,11 @@ def _check_size(images: Images, recipe: Recipe) -> None:
 
 def _check_finite(loss: float, recipe: Recipe, where: str, steps: int) -> None:
     if not abs(loss) <= LOSS_MAX:  # nor is NaN
+        found = f"the loss is {loss} {where}"
         raise DivergedError(
-            f"the loss is {loss} {where}: training has diverged",
+            f"{found}: training has diverged",
             cause=f"the learning rate {recipe.lr:g} is too high for these images, or the weights received were damaged",
             next_step="lower lr (a tenth is a good try) and start again",
+            found=found,
             steps=steps,
         )

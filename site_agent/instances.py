@@ -33,7 +33,7 @@ def succeed(home: SiteHome) -> Claim:
             next_step=f"rm {home.instances}; the coordinator lets this agent in once the one before it is gone",
         ) from error
     known = {"folder": home.folder.stat().st_ino, "instances": [claim.instance, *claim.succeeds][:SUCCEEDS_MAX]}
-    _write(home.instances, json.dumps(known).encode())
+    _write(home.instances, json.dumps(known, allow_nan=False).encode())
     return claim
 
 

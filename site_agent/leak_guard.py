@@ -161,7 +161,7 @@ def write(folder: Path, key: SiteKey, seen: Seen) -> None:
         "women": sorted(seen.women),
         "pictures": sorted(seen.pictures),
     }
-    write_secret(folder / WOMEN, json.dumps({**content, "mark": key.mark(content)}).encode())
+    write_secret(folder / WOMEN, json.dumps({**content, "mark": key.mark(content)}, allow_nan=False).encode())
 
 
 def read(folder: Path, key: SiteKey, *, next_step: str) -> Seen:

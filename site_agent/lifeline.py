@@ -45,7 +45,7 @@ class Lifeline:
 
     def report(self, account: dict[str, Any]) -> None:
         """Send the leader an account of what broke here."""
-        content = json.dumps(account).encode()[:ACCOUNT_BYTES_MAX]
+        content = json.dumps(account, allow_nan=False).encode()[:ACCOUNT_BYTES_MAX]
         dist.send(torch.tensor([len(content)]), dst=0, group=self._group)
         dist.send(torch.frombuffer(bytearray(content), dtype=torch.uint8), dst=0, group=self._group)
 

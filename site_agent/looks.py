@@ -54,14 +54,14 @@ def _file(cache_folder: Path, key: str) -> Path:
 
 
 def _head() -> bytes:
-    return json.dumps({"version": cachefiles.VERSION}).encode() + b"\n"
+    return json.dumps({"version": cachefiles.VERSION}, allow_nan=False).encode() + b"\n"
 
 
 def _lines(looks: Mapping[str, Look]) -> Iterator[bytes]:
     yield _head()
     for path, look in looks.items():
         fields = [path, look.size_bytes, look.mtime_ns, look.digest, look.thumbnail.hex(), look.oddities]
-        text = json.dumps(fields).encode()
+        text = json.dumps(fields, allow_nan=False).encode()
         yield _check(text) + b" " + text + b"\n"
 
 

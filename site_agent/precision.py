@@ -68,7 +68,7 @@ def _kept(device: torch.device, cache_folder: Path | None) -> Precision:
     found = faster(device)
     try:
         cache_folder.mkdir(parents=True, exist_ok=True)
-        write_secret(file, json.dumps({**known, where: found}).encode())
+        write_secret(file, json.dumps({**known, where: found}, allow_nan=False).encode())
     except (OSError, StorageError):
         return found  # it is measured again next time
     return found

@@ -259,7 +259,12 @@ def _mtime_ns(file: Path) -> int:
 
 def _head(kind: Kind, entries: bytes | bytearray) -> bytes:
     fields = {"version": cachefiles.VERSION, "side_px": kind.side_px, "fit": kind.fit}
-    return json.dumps({**fields, "records": len(entries) // _ENTRY.size, "crc32": zlib.crc32(entries)}).encode() + b"\n"
+    return (
+        json.dumps(
+            {**fields, "records": len(entries) // _ENTRY.size, "crc32": zlib.crc32(entries)}, allow_nan=False
+        ).encode()
+        + b"\n"
+    )
 
 
 def _read_index(path: Path, kind: Kind) -> _Index | None:

@@ -20,8 +20,8 @@ CHECKSUM = "checksum"
 
 def write_record(file: Path, record: dict[str, Any]) -> None:
     """Write a record with its checksum, whole or not at all (0600). Raises StorageError."""
-    plain = json.loads(json.dumps(record))
-    write_secret(file, json.dumps({**plain, CHECKSUM: _checksum(plain)}, indent=1).encode())
+    plain = json.loads(json.dumps(record, allow_nan=False))
+    write_secret(file, json.dumps({**plain, CHECKSUM: _checksum(plain)}, indent=1, allow_nan=False).encode())
 
 
 def read_record(file: Path, *, what: str, next_step: str) -> dict[str, Any]:

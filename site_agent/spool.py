@@ -80,7 +80,7 @@ class Spool:
         """
         task = dataclasses.asdict(kept.task) if kept.task else None
         result = event_to_json(kept.result) if kept.result else None
-        text = json.dumps({"task": task, "result": result}, indent=1)
+        text = json.dumps({"task": task, "result": result}, indent=1, allow_nan=False)
         write_whole(self._journal, text.encode(), sync=isinstance(kept.result, UpdateStored))
 
     def kept(self) -> Kept:
@@ -124,7 +124,7 @@ class Spool:
 
         It is not waited for until the disk has it: a power cut costs the last half minute's points of a curve.
         """
-        line = json.dumps({"part": part, "round": round_, "values": values})
+        line = json.dumps({"part": part, "round": round_, "values": values}, allow_nan=False)
         rest = memoryview(f"\n{line}".encode())  # the line break goes before it: the last line may have been torn
         with disk(self._history, "write"), self._history.open("ab", buffering=0) as out:
             while rest:  # a disk that has room for a part takes that part

@@ -182,7 +182,7 @@ def write_cells(file: Path, cells: Mapping[str, Cell]) -> None:
     with disk(file.parent, "write"):
         file.parent.mkdir(parents=True, exist_ok=True)
     fields = {key: dataclasses.asdict(cell) for key, cell in cells.items()}
-    write_whole(file, json.dumps(fields, indent=1).encode())
+    write_whole(file, json.dumps(fields, indent=1, allow_nan=False).encode())
 
 
 # --- the loop -----------------------------------------------------------------------------------------------------

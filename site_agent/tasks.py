@@ -111,14 +111,14 @@ def do(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
     try:
         return _DO[task.kind](bench, task, plan)
     except DivergedError as error:
-        return {"unusable": True, "steps": error.steps, "said": unusable_lines(task, error.what, error.steps)}
+        return {"unusable": True, "steps": error.steps, "said": unusable_lines(task, error)}
 
 
-def unusable_lines(task: Task, what: str, steps: int) -> list[str]:
+def unusable_lines(task: Task, error: DivergedError) -> list[str]:
     """Return what is said at the site of a model that it cannot use."""
-    begun = f" after {steps} steps" if task.kind is TaskKind.TRAIN else ""
+    begun = f" after {error.steps} steps" if task.kind is TaskKind.TRAIN else ""
     return [
-        f"  cannot {task}{begun}: {what}",
+        f"this site cannot use the model that it was given{begun}: {error.found}",
         "  the coordinator is told, and decides by what all sites find; there is nothing to do at this site",
     ]
 
@@ -200,7 +200,8 @@ def _check_fit(bench: Bench, task: Task, plan: Plan, digest: str, steps: int) ->
         vet(update, read_layout(base))
         vet_step(update, base, plan.terms.step_max)
     except RemoteError as error:
-        raise DivergedError(error.what, cause=error.cause, next_step=error.next_step, steps=steps) from error
+        told = {"cause": error.cause, "next_step": error.next_step}
+        raise DivergedError(error.what, **told, found=error.what, steps=steps) from error
 
 
 def _remember(bench: Bench, task: Task, plan: Plan) -> None:

@@ -174,7 +174,7 @@ def tell(request: dict[str, Any], team: Team) -> None:
     """Send the leader's request to all others. Raises ValueError."""
     if team.alone:
         return
-    content = json.dumps(request).encode()
+    content = json.dumps(request, allow_nan=False).encode()
     if len(content) > REQUEST_BYTES_MAX:
         raise ValueError(f"a request has at most {REQUEST_BYTES_MAX} bytes; found {len(content)}")
     dist.broadcast(torch.tensor([len(content)]), src=0, group=team.control)

@@ -126,7 +126,7 @@ class Worker:
         process = self._started(cancelled)
         assert process.stdout is not None
         try:
-            self._tell(process, json.dumps(request) + "\n")
+            self._tell(process, json.dumps(request, allow_nan=False) + "\n")
         except BrokenPipeError:
             raise self._died(process) from None
         for line in process.stdout:

@@ -165,7 +165,7 @@ def _take_out_of_map(value: Any, end: int | None) -> None:
 def _printable_json(text: str) -> str:
     """Return a JSON document whose texts are printable, also where they were written as escapes. Raises ValueError."""
     try:
-        return json.dumps(printable_values(json.loads(text)))
+        return json.dumps(printable_values(json.loads(text)), allow_nan=False)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 

@@ -83,7 +83,7 @@ def build(
 
     try:
         # By way of JSON, because strict validation takes tables for dataclasses and arrays for tuples only there.
-        return TypeAdapter(schema).validate_json(json.dumps(_finite(raw), default=str))
+        return TypeAdapter(schema).validate_json(json.dumps(_finite(raw), default=str, allow_nan=False))
     except ValidationError as error:
         lines = [_explain(schema, detail, section) for detail in error.errors()[:5]]
         raise ConfigError(

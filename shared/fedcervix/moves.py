@@ -1,11 +1,12 @@
 """How far an update lies from the model that it was trained from, and how far it may.
 
-The numbers of a model fall into three groups: what is trained, running means, running variances. Of each group
+The numbers of a model fall into three groups: what is trained, running means, and the square roots of running variances
+(a variance is a square: it moves a hundred times where an activation moves ten times). Of each group
     step = ||update - base|| / max(||base||, FLOOR sqrt(n))
 with Euclidean norms over the group's n numbers. The floor stands in for a base that is (nearly) zero: running means
-begin at zero, as do biases. It is a mean square of .01^2 for what is trained, and of 1 for running means and variances,
-which are those of activations. The plan's `step_max` bounds each step; honest training stays far below it (measured:
-see docs/configuration.md). A counter grows by at most `COUNTER_STEP_MAX`, so that no site can make it overflow.
+begin at zero, as do biases. It is a mean square of .01^2 for what is trained, and of 1 for the running statistics, which
+are those of activations. The plan's `step_max` bounds each step; honest training stays far below it (measured: see
+docs/configuration.md). A counter grows by at most `COUNTER_STEP_MAX`, so that no site can make it overflow.
 
 Both files are read together, block by block, through buffers of a fixed size.
 """
@@ -29,7 +30,7 @@ FLOOR: dict[Kind, float] = {"float": 0.01, "running_mean": 1.0, "running_var": 1
 WORDS: dict[Kind, str] = {
     "float": "weights and biases",
     "running_mean": "running means",
-    "running_var": "running variances",
+    "running_var": "running deviations (roots of variances)",
 }
 Pair = tuple[NDArray[Any], NDArray[Any]]
 COUNTER_STEP_MAX = 2**40
@@ -79,7 +80,8 @@ def measure(update: Path, base: Path) -> list[Group]:
         for tensor in theirs.tensors:
             pairs = _pairs(ours_file, places[tensor.name], theirs_file, tensor)
             if tensor.dtype in FLOATS:
-                groups[kind(tensor.name, tensor.dtype)].add(tensor, *_squares(pairs))
+                group = groups[kind(tensor.name, tensor.dtype)]
+                group.add(tensor, *_squares(_roots(pairs) if group.kind == "running_var" else pairs))
             elif tensor.dtype != "BOOL":
                 _check_counter(pairs, tensor)
     return list(groups.values())
@@ -114,6 +116,12 @@ def _pairs(ours_file: FileIO, ours: Tensor, theirs_file: FileIO, theirs: Tensor)
         read_at(ours_file, ours.start + at, mine)
         read_at(theirs_file, theirs.start + at, other)
         yield decode(mine, ours.dtype), decode(other, theirs.dtype)
+
+
+def _roots(pairs: Iterator[Pair]) -> Iterator[Pair]:
+    with np.errstate(invalid="ignore"):
+        for ours, theirs in pairs:
+            yield np.sqrt(ours), np.sqrt(theirs)
 
 
 def _squares(pairs: Iterator[Pair]) -> tuple[float, float]:

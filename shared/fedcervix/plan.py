@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -203,6 +204,9 @@ class Terms:
     patience_rounds: int = 5
     """stop after this many rounds without a lower mean validation loss"""
     average: Average = "equal"
+    share_max: float = 0.9
+    """where the average is by images, and from three updates on: no site's share is larger (see `rounds.capped`); 1: no
+    limit"""
     aggregation: Aggregation = "mean"
     """how updates become one model: their mean, or number by number the mean without the extremes (Yin et al. 2018)"""
     trim: float = 0.2
@@ -218,9 +222,9 @@ class Terms:
     compression: Compression = "none"
     """of the models that travel: `bfloat16` halves the bytes, `int8` quarters them; a model is rounded where it is
     made, and arrives as it was made"""
-    step_max: float = 100.0
+    step_max: float = 1000.0
     """how far an update may lie from the model that it was trained from, relative to that model's size: weights and
-    biases, running means, and running variances, each together (see `fedcervix.moves`)"""
+    biases, running means and running deviations, each together (see `fedcervix.moves`)"""
     quorum: int | None = None
     """sites that a round cannot do without. None: all that are not revoked (csfssl), any one (ppfssl, whose ring passes
     over a site that is away); a run never begins without all of them unless this is set"""
@@ -240,6 +244,7 @@ class Terms:
             f"epochs_per_round is 1 to 1000; found {self.epochs_per_round}",
         )
         check(self.patience_rounds >= 1, f"patience_rounds is 1 or more; found {self.patience_rounds}")
+        check(0 < self.share_max <= 1, f"share_max is above 0, at most 1; found {self.share_max}")
         check(0 < self.trim < 0.5, f"trim is above 0 to below .5; found {self.trim}")
         check(self.clip == 0 or 1 <= self.clip <= 1000, f"clip is 0 or 1 to 1000; found {self.clip}")
         check(
@@ -253,6 +258,11 @@ class Terms:
         check(self.grace_s >= 0, f"grace_s is 0 or more; found {self.grace_s}")
         check(self.give_up_s > 0, f"give_up_s is above 0; found {self.give_up_s}")
         check(0 <= self.seed < 2**63, f"seed is 0 to 2^63 - 1; found {self.seed}")
+
+
+UNSAID: Mapping[str, Any] = {"share_max": 1.0, "aggregation": "mean", "trim": 0.2, "clip": 0.0, "step_max": 1e36}
+"""Terms of which older plans say nothing, and what holds there. The canonical form leaves these values out: so an older
+plan keeps its digest, and the journal of its run can be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,7 +321,13 @@ class Plan:
 
     def canonical(self) -> str:
         """Return the one JSON text of this plan: sorted keys, no spaces, shortest floats."""
-        return canonical_json(dataclasses.asdict(self))
+        return canonical_json(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values that the canonical form writes."""
+        raw = dataclasses.asdict(self)
+        terms = {key: value for key, value in raw["terms"].items() if key not in UNSAID or value != UNSAID[key]}
+        return {**raw, "terms": terms}
 
     @property
     def digest(self) -> str:
@@ -324,7 +340,7 @@ class Plan:
         try:
             raw = json.loads(text)
             raw["sites"] = tuple(raw["sites"])
-            raw["terms"] = Terms(**raw["terms"])
+            raw["terms"] = Terms(**{**UNSAID, **raw["terms"]})
             raw["recipe"] = parse_recipe(raw["recipe"])
             plan = cls(**raw)
         except (TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -178,7 +178,7 @@ class Round:
     @property
     def barren(self) -> bool:
         """Say whether the round has ended, and nobody counts in it."""
-        return bool(self.ended_at) and not self.contributions
+        return bool(self.candidate) and not self.contributions
 
     @property
     def models(self) -> frozenset[str]:
@@ -1015,7 +1015,9 @@ def mean_loss(run: Run, round_: Round, sites: Iterable[str]) -> float:
     """Return the mean validation loss of a round's model over `sites`, with the same weights as the average."""
     wanted = set(sites)
     scores = [score for score in round_.scores if score.site in wanted]
-    weights = [float(score.images) if run.plan.terms.average == "by-images" else 1.0 for score in scores]
+    weights = [1.0 for _ in scores]
+    if run.plan.terms.average == "by-images":
+        weights = capped([float(score.images) for score in scores], run.plan.terms.share_max)
     losses = [max(-MEASURE_MAX, min(score.loss, MEASURE_MAX)) for score in scores]
     return sum(w * loss for w, loss in zip(weights, losses, strict=True)) / sum(weights)
 
@@ -1171,8 +1173,32 @@ def last_step(run: Run) -> tuple[str, str] | None:
 def weights(plan: Plan, round_: Round) -> list[float]:
     """Return the weight of each contribution in the round's average; in a ring without one, every hop counts wholly."""
     averaged = plan.mode == "csfssl" or plan.terms.ring_result == "cycle-average"
-    by_images = averaged and plan.terms.average == "by-images"
-    return [float(update.images) if by_images else 1.0 for update in round_.contributions]
+    if not averaged or plan.terms.average == "equal":
+        return [1.0 for _ in round_.contributions]
+    return capped([float(update.images) for update in round_.contributions], plan.terms.share_max)
+
+
+CAPPED_MIN = 3
+"""Of two updates, nothing tells whether one is too large a share or the other too small."""
+
+
+def capped(counts: list[float], share_max: float) -> list[float]:
+    """Return counts of which none is more than `share_max` of their sum; fewer than three stay as they are.
+
+    Only what is too large is made smaller: the others keep their counts, and so their proportions. Where even equal
+    counts would be too large a share (`share_max` below 1 / K), all are equal.
+    """
+    if len(counts) < CAPPED_MIN or max(counts) <= share_max * sum(counts):
+        return counts
+    largest_first = sorted(counts, reverse=True)
+    for large in range(1, len(counts)):
+        left = 1 - large * share_max
+        if left <= 0:
+            break
+        most = share_max * sum(largest_first[large:]) / left
+        if largest_first[large] <= most:
+            return [min(count, most) for count in counts]
+    return [1.0 for _ in counts]
 
 
 def to_dict(run: Run) -> dict[str, Any]:

@@ -42,6 +42,8 @@ from fedcervix.printable import printable
 from fedcervix.wire import federation_pb2 as wire
 
 MESSAGE_BYTES_MAX = 4 << 20
+REQUEST_BYTES_MAX = 64 << 10
+"""the same of a request that is no part of a model: several times what the longest one has, and read in no time"""
 DIGEST_KEY = "fedcervix-digest"
 OFFSET_KEY = "fedcervix-offset"
 SIZE_KEY = "fedcervix-size"
@@ -86,6 +88,11 @@ CLIENT_OPTIONS: list[tuple[str, int]] = [
     ("grpc.min_reconnect_backoff_ms", 10_000),
 ]
 
+HERE_OPTIONS: list[tuple[str, int | str]] = [
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.ssl_target_name_override", "localhost"),  # a Unix socket's path is in no certificate
+]
+
 UPLOADS_BYTES = 16 << 20
 """that may arrive from all sites together before they are asked for"""
 WINDOW_BYTES_MIN = 64 << 10
@@ -97,9 +104,15 @@ CHUNK_BYTES_STEP = 1 << 16
 CHUNK_BYTES_AGAIN = 1 << 16
 """the same of a transfer that was cut: what is under way of a message is lost when it is cut again"""
 
+HANDSHAKE_S = 10
+"""for the TLS handshake and HTTP/2's first words, from the moment when a server accepts a connection"""
+CONNECTIONS_MAX = "grpc.max_allowed_incoming_connections"
+"""of one address that a server listens on; one more is closed as soon as it is accepted"""
+
 _SERVER_OPTIONS: list[tuple[str, int]] = [
     *_BOUNDS,
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_S * 1000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # the clients' profile is welcome
     *_PINGS,
     (_PING_PATIENCE, 30_000),
@@ -189,7 +202,9 @@ class _Served(grpc.GenericRpcHandler):
 
 
 def parse(method: Method, data: bytes) -> Any:
-    """Return the request that a method's bytes are. Raises RemoteError where they are none."""
+    """Return the request that a method's bytes are. Raises RemoteError where they are none, or too many."""
+    if method.request is not None and len(data) > REQUEST_BYTES_MAX:
+        raise RemoteError(f"a request of {len(data):,} bytes; {method.path} takes at most {REQUEST_BYTES_MAX:,}")
     try:
         return _parser(method)(data)
     except DecodeError as error:
@@ -212,8 +227,7 @@ def channel(
 ) -> grpc.Channel:
     """Return a channel; nothing is sent before the first call. `here`: to this machine, past any HTTP proxy."""
     credentials = grpc.ssl_channel_credentials(authority_pem, key_pem, certificate_pem)
-    options = [*CLIENT_OPTIONS, ("grpc.enable_http_proxy", 0)] if here else CLIENT_OPTIONS
-    return grpc.secure_channel(address, credentials, options=options)
+    return grpc.secure_channel(address, credentials, options=[*CLIENT_OPTIONS, *(HERE_OPTIONS if here else ())])
 
 
 def server_credentials(*, authority_pem: bytes, certificate_pem: bytes, key_pem: bytes) -> grpc.ServerCredentials:
@@ -239,7 +253,9 @@ _ALSO_THE_LIBRARY_S = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNIMPLEMENTE
 
 def status(error: FedcervixError) -> tuple[grpc.StatusCode, str]:
     """Return with what a call ends for an error of ours: its class by the code, its three lines as JSON."""
-    return _code(error), json.dumps([_bounded(text) for text in (error.what, error.cause, error.next_step)])
+    return _code(error), json.dumps(
+        [_bounded(text) for text in (error.what, error.cause, error.next_step)], allow_nan=False
+    )
 
 
 def _code(error: FedcervixError) -> grpc.StatusCode:
@@ -249,7 +265,7 @@ def _code(error: FedcervixError) -> grpc.StatusCode:
 
 def _bounded(text: str) -> str:
     """Return a text whose JSON fits a header: at most about 1,500 bytes of it."""
-    return text if len(json.dumps(text)) <= 1500 else text.encode("ascii", "replace")[:1200].decode()
+    return text if len(json.dumps(text, allow_nan=False)) <= 1500 else text.encode("ascii", "replace")[:1200].decode()
 
 
 def translate(error: grpc.RpcError, address: str, *, next_step: str = "site-agent check") -> FedcervixError:
@@ -292,7 +308,7 @@ def _in_short(details: str) -> str:
     return details.split("; last error: ")[-1][:200] or "the line was cut"
 
 
-_BUGS = ("[", "Unexpected ", "Failed to serialize")
+_BUGS = ("[", "Exception ", "Unexpected ", "Failed to serialize")
 """how the other side's own failures begin: an error of ours without a code, or gRPC's words for a bug. Everything else
 with their codes is a line that broke in the middle of a call, also where bytes arrived that were not those sent"""
 

@@ -474,7 +474,7 @@ def _header(
         shape, length = sizes[name]
         entries[name] = {"dtype": dtypes[name], "shape": list(shape), "data_offsets": [start, start + length]}
         start += length
-    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
     return text + b" " * (-len(text) % 8)
 
 

@@ -136,9 +136,10 @@ def _pair_writer(pairs: Path | None) -> Callable[[Comparison], None]:
             if not leak.identical
         ]
         write_secret(pairs, format_pairs(candidates).encode())
+        named = json.dumps(str(pairs.absolute()), allow_nan=False)
         say(
             f"{pairs} holds {len(candidates)} pairs that look alike. Look at the images of each; where they show two "
-            f"women, write `{DECLARED}` into column verdict. Then set not_same = {json.dumps(str(pairs.absolute()))} "
+            f"women, write `{DECLARED}` into column verdict. Then set not_same = {named} "
             f"in table [data] of site.toml; to try it: --not-same {shlex.quote(str(pairs))}",
             err=True,
         )

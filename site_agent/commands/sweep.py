@@ -137,9 +137,13 @@ def toml(recipe: Recipe) -> str:
     lines, tables = [], []
     for key, value in dataclasses.asdict(recipe).items():
         if isinstance(value, dict):
-            tables += ["", f"[{key}]", *(f"{below} = {json.dumps(found)}" for below, found in value.items())]
+            tables += [
+                "",
+                f"[{key}]",
+                *(f"{below} = {json.dumps(found, allow_nan=False)}" for below, found in value.items()),
+            ]
         else:
-            lines.append(f"{key} = {json.dumps(value)}")
+            lines.append(f"{key} = {json.dumps(value, allow_nan=False)}")
     return "\n".join([*lines, *tables, ""])
 
 

@@ -1,7 +1,7 @@
 """A coordinator and its sites in one process, over mutual TLS on loopback, one of them speaking at a time.
 
 Everything is real but the training, which is arithmetic: service, engine, agents, line. The conversation is written
-down where it passes the coordinator's seam (`Service.behaviours`), with the caller's name from the certificate.
+down where it passes the coordinator's seams (`behaviours`, `Dispatcher`), with the caller's name from the certificate.
 
 What is free in reality is settled here, so that the same conversation comes out every time:
 1. One speaks at a time (`Floor`): from the request to its answer nobody else is heard, nor does the run move.
@@ -14,28 +14,36 @@ What is free in reality is settled here, so that the same conversation comes out
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
 
+from coordinator.calls import Call
+from coordinator.control import Control, Outside
+from coordinator.dispatch import Dispatcher
 from coordinator.engine import Engine
 from coordinator.founding import Founding
 from coordinator.founding import create as create_home
 from coordinator.home import Home
+from coordinator.local_sockets import reachable
 from coordinator.registry import Registry
-from coordinator.service import Service, serve
+from coordinator.service import Service
+from coordinator.serving import Serving
+from coordinator.streams import Bell, Stream, instructions
 from fedcervix import identity, rpc
 from fedcervix.address import Address
 from fedcervix.blobs import BlobStore
+from fedcervix.errors import FedcervixError
 from fedcervix.events import Answer, Event, Task, TaskKind
 from fedcervix.journal import Journal, RunRecord
 from fedcervix.plan import Mode, Plan, Recipe, Terms
@@ -60,6 +68,8 @@ OURS = "fedcervix-"
 """begins the names of headers that are ours"""
 
 Keys = dict[str, bytes]
+CALL: ContextVar[object] = ContextVar("CALL", default=None)
+"""the call on the event loop that has the floor"""
 
 
 class Floor:
@@ -67,24 +77,42 @@ class Floor:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._holder: int | None = None
+        self._holder: object = None
 
     @contextlib.contextmanager
     def taken(self, mine: Callable[[], bool] = lambda: True) -> Iterator[None]:
-        """Have the floor, as soon as it is free and one's turn; who has it may take it again."""
-        me = threading.get_ident()
+        """Have the floor, as soon as it is free and one's turn; whoever has it may take it again."""
+        me = CALL.get() or threading.get_ident()
         if self._holder == me:
             yield
             return
-        with self._changed:
-            self._await(lambda: self._holder is None and mine())
-            self._holder = me
+        self._take(me, mine)
         try:
             yield
         finally:
-            with self._changed:
-                self._holder = None
-                self._changed.notify_all()
+            self._give()
+
+    @contextlib.asynccontextmanager
+    async def taken_by_call(self, mine: Callable[[], bool] = lambda: True) -> AsyncIterator[None]:
+        """The same for what goes on for long, on the event loop."""
+        me = object()
+        await asyncio.to_thread(self._take, me, mine)
+        before = CALL.set(me)  # its work on other threads has the floor, too
+        try:
+            yield
+        finally:
+            CALL.reset(before)
+            self._give()
+
+    def _take(self, me: object, mine: Callable[[], bool]) -> None:
+        with self._changed:
+            self._await(lambda: self._holder is None and mine())
+            self._holder = me
+
+    def _give(self) -> None:
+        with self._changed:
+            self._holder = None
+            self._changed.notify_all()
 
     def wait(self, condition: Callable[[], bool]) -> None:
         """Wait until something is so; who brings it about says `change`."""
@@ -116,12 +144,13 @@ class PacedEngine(Engine):
             self.floor.wait(lambda: not any(map(self._owed, self.run.plan.sites)))
             return answer
 
-    def instructions(self, site: str, instance: str, is_active: Callable[[], bool]) -> Iterator[Instruction]:
+    async def told(self, site: str, news: AsyncIterator[Instruction]) -> AsyncIterator[Instruction]:
+        """Yield what a site is told, after those before it in the roster were told what they mean."""
         before = self.run.plan.sites[: self.run.plan.sites.index(site)]
-        for news in super().instructions(site, instance, is_active):
-            self.floor.wait(lambda: not any(map(self._owed, before)))
-            yield news
-            self.floor.change(lambda news=news: self._last_told.update({site: news}))  # type: ignore[misc]
+        async for one in news:
+            await asyncio.to_thread(self.floor.wait, lambda: not any(map(self._owed, before)))
+            yield one
+            self.floor.change(lambda one=one: self._last_told.update({site: one}))  # type: ignore[misc]
 
     def _owed(self, site: str) -> bool:
         """Say whether a site has not been told yet what it should be doing now."""
@@ -136,114 +165,174 @@ class PacedEngine(Engine):
         return not any(isinstance(instruction(run, other), Task) for other in before)
 
 
-class WatchedContext:
-    """A call's context that remembers what else travels with the answer: headers, and how the call ended."""
+class Recorder:
+    """Writes down what is said, one call after the other."""
 
-    def __init__(self, context: grpc.ServicerContext) -> None:
-        self._context = context
-        self.metadata: dict[str, str] = {}
-        self.ended: tuple[str, str] | None = None
+    def __init__(self, engine: PacedEngine, transcript: Transcript) -> None:
+        self._pace, self.transcript = engine, transcript
+        self.reported = {site: threading.Event() for site in SITES}
+        """set when a site's progress was written down"""
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._context, name)
+    def small(self, method: rpc.Method, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+        """Answer a call of one message, having the floor."""
 
-    def send_initial_metadata(self, metadata: Any) -> None:
-        self.metadata |= dict(metadata)
-        self._context.send_initial_metadata(metadata)
+        def answer(request: Any, call: Call) -> Any:
+            is_progress = method is rpc.REPORT and request.WhichOneof("what") == "progress"
+            if is_progress and request.progress.stage == "starting":
+                return behaviour(request, call)
+            with self._pace.floor.taken(lambda: self._pace.turn(call.site)), self._heard(method, request, call):
+                reply = behaviour(request, call)
+                self._say(method, reply, call)
+            if is_progress:
+                self.reported[call.site].set()
+            return reply
 
-    def set_trailing_metadata(self, metadata: Any) -> None:
-        self.metadata |= dict(metadata)
-        self._context.set_trailing_metadata(metadata)
+        return answer
 
-    def abort(self, code: grpc.StatusCode, details: str) -> None:
-        self.ended = (code.name, details)
-        self._context.abort(code, details)
+    def asked(self, method: rpc.Method, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+        """The same on the event loop; a stream of chunks is taken as a whole."""
+
+        async def answer(request: Any, call: Call) -> Any:
+            whole = request if method.request else [chunk async for chunk in request]
+            async with self._pace.floor.taken_by_call(lambda: self._pace.turn(call.site)):
+                with self._heard(method, whole, call):
+                    reply = await behaviour(whole if method.request else _each(whole), call)
+                    self._say(method, reply, call)
+            return reply
+
+        return answer
+
+    def given(self, method: rpc.Method, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+        """Give a stream of chunks as a whole."""
+
+        async def answer(request: Any, call: Call) -> AsyncIterator[Any]:
+            async with self._pace.floor.taken_by_call(lambda: self._pace.turn(call.site)):
+                with self._heard(method, request, call):
+                    headers, *chunks = [one async for one in behaviour(request, call)]
+                    self._say(method, chunks, call, headers)
+            yield headers
+            for chunk in chunks:
+                yield chunk
+
+        return answer
+
+    def attached(self, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+        """Answer an Attach: the welcome at once, then each instruction as it comes."""
+
+        async def answer(request: Any, call: Call) -> AsyncIterator[Any]:
+            async with contextlib.aclosing(behaviour(request, call)) as said:
+                async with self._pace.floor.taken_by_call(lambda: self._pace.turn(call.site)):
+                    with self._heard(rpc.ATTACH, request, call):
+                        welcome = await anext(said)
+                        self._say(rpc.ATTACH, welcome, call)
+                    if not request.look:
+                        self._pace.floor.change(lambda: self._pace.listening.add(call.site))
+                try:
+                    yield welcome
+                    async for message in said:
+                        self._say(rpc.ATTACH, message, call)
+                        yield message
+                finally:
+                    self._pace.floor.change(lambda: self._pace.listening.discard(call.site))
+
+        return answer
+
+    def watched(self, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+        """Answer a Watch; what is shown after the first picture depends on the moment, and is not written down."""
+
+        async def answer(request: Any, call: Call) -> AsyncIterator[Any]:
+            async with contextlib.aclosing(behaviour(request, call)) as pictures:
+                with self._heard(rpc.WATCH, request, call):
+                    picture = await anext(pictures)
+                    self._say(rpc.WATCH, picture, call)
+                yield picture
+                async for picture in pictures:
+                    yield picture
+
+        return answer
+
+    def refused(self, who: identity.Identity, method: rpc.Method | None, error: FedcervixError) -> None:
+        """Write down how a call ended."""
+        code, details = rpc.status(error)
+        title = _short(method) if method else "(a method that is not there)"
+        self.transcript.refusal(f"coordinator > {_name(who)}  {title}", code.name, details)
+
+    @contextlib.contextmanager
+    def _heard(self, method: rpc.Method, asked: Any, call: Call) -> Iterator[None]:
+        """Write down what was asked, and how it ended if it was refused."""
+        who = call.certificate.identity
+        self._note(f"{_name(who)} > coordinator  {_short(method)}", asked, call.headers)
+        try:
+            yield
+        except FedcervixError as error:
+            self.refused(who, method, error)
+            raise
+
+    def _say(self, method: rpc.Method, said: Any, call: Call, headers: Mapping[str, str] | None = None) -> None:
+        self._note(f"coordinator > {_name(call.certificate.identity)}  {_short(method)}", said, headers or {})
+
+    def _note(self, head: str, said: Any, headers: Mapping[str, str]) -> None:
+        """Write down one message, or one stream of chunks, and the headers of ours with it."""
+        ours = {key: value for key, value in headers.items() if key.startswith(OURS)}
+        write = self.transcript.chunks if isinstance(said, list) else self.transcript.message
+        write(head, said, ours)
+
+
+async def _each(chunks: list[bytes]) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
 
 
 class RecordedService(Service):
     """The service, every word of which is written down."""
 
-    def __init__(self, home: Home, engine: PacedEngine, blobs: BlobStore, transcript: Transcript) -> None:
+    def __init__(self, home: Home, engine: PacedEngine, blobs: BlobStore, recorder: Recorder) -> None:
         super().__init__(home, Registry(home.registry), engine, blobs)
-        self._pace, self.transcript = engine, transcript
-        self.reported = {site: threading.Event() for site in SITES}
-        """set when a site's progress was written down"""
+        self._pace, self._recorder = engine, recorder
 
-    def behaviours(self) -> dict[rpc.Method, Callable[..., Any]]:
-        return {method: self._recorded(method, behaviour) for method, behaviour in super().behaviours().items()}
+    def behaviours(self, bell: Bell) -> dict[rpc.Method, Any]:
+        table, recorder = super().behaviours(bell), self._recorder
+        special = {
+            rpc.ATTACH: recorder.attached(table[rpc.ATTACH]),
+            rpc.PUSH: recorder.asked(rpc.PUSH, table[rpc.PUSH]),
+            rpc.FETCH: recorder.given(rpc.FETCH, table[rpc.FETCH]),
+        }
+        return {method: recorder.small(method, behaviour) for method, behaviour in table.items()} | special
 
-    def _recorded(self, method: rpc.Method, behaviour: Callable[..., Any]) -> Callable[..., Any]:
-        if method is rpc.ATTACH:
-            return lambda request, context: self._stream(behaviour, request, context)
-        if method is rpc.WATCH:
-            return lambda request, context: self._first(behaviour, request, context)
-        if method.shape == "unary_stream":
-            return lambda request, context: iter(self._call(method, behaviour, request, context))
-        return lambda request, context: self._call(method, behaviour, request, context)
-
-    def _call(self, method: rpc.Method, behaviour: Callable[..., Any], request: Any, context: Any) -> Any:
-        """Answer a call, having the floor; a stream of chunks is taken as a whole, on either side."""
-        who, watched = caller(context), WatchedContext(context)
-        asked = request if method.request else [*request]
-        if method is rpc.REPORT and asked.WhichOneof("what") == "progress" and asked.progress.stage == "starting":
-            return behaviour(asked, context)
-        with self._pace.floor.taken(lambda: self._pace.turn(who.name)), self._ending(who, method, watched):
-            self._note(f"{_name(who)} > coordinator  {_short(method)}", asked, dict(context.invocation_metadata()))
-            answer = behaviour(asked if method.request else iter(asked), watched)
-            answer = answer if method.reply else [*answer]
-            self._note(f"coordinator > {_name(who)}  {_short(method)}", answer, watched.metadata)
-        if method is rpc.REPORT and asked.WhichOneof("what") == "progress":
-            self.reported[who.name].set()
-        return answer
-
-    def _stream(self, behaviour: Callable[..., Any], request: Any, context: Any) -> Iterator[Any]:
-        """Answer an Attach: the welcome at once, then each instruction as it comes."""
-        who, watched = caller(context), WatchedContext(context)
-        head = f"coordinator > {_name(who)}  {_short(rpc.ATTACH)}"
-        said = behaviour(request, watched)
-        with self._pace.floor.taken(lambda: self._pace.turn(who.name)), self._ending(who, rpc.ATTACH, watched):
-            metadata = dict(context.invocation_metadata())
-            self._note(f"{_name(who)} > coordinator  {_short(rpc.ATTACH)}", request, metadata)
-            welcome = next(said)
-            self._note(head, welcome, watched.metadata)
-            if not request.look:
-                self._pace.floor.change(lambda: self._pace.listening.add(who.name))
-        try:
-            yield welcome
-            for message in said:
-                self._note(head, message, {})
-                yield message
-        finally:
-            self._pace.floor.change(lambda: self._pace.listening.discard(who.name))
-
-    def _first(self, behaviour: Callable[..., Any], request: Any, context: Any) -> Iterator[Any]:
-        """Answer a Watch; what is shown after the first picture depends on the moment, and is not written down."""
-        head = _name(caller(context)), _short(rpc.WATCH)
-        pictures = behaviour(request, context)
-        self._note(f"{head[0]} > coordinator  {head[1]}", request, {})
-        self._note(f"coordinator > {head[0]}  {head[1]}", picture := next(pictures), {})
-        yield picture
-        yield from pictures
-
-    @contextlib.contextmanager
-    def _ending(self, who: identity.Identity, method: rpc.Method, watched: WatchedContext) -> Iterator[None]:
-        """Write down how a call ended that was refused."""
-        try:
-            yield
-        finally:
-            if watched.ended is not None:
-                self.transcript.refusal(f"coordinator > {_name(who)}  {_short(method)}", *watched.ended)
-
-    def _note(self, head: str, said: Any, metadata: dict[str, str]) -> None:
-        """Write down one message, or one stream of chunks, and the headers of ours with it."""
-        ours = {key: value for key, value in metadata.items() if key.startswith(OURS)}
-        write = self.transcript.chunks if isinstance(said, list) else self.transcript.message
-        write(head, said, ours)
+    def _news(self, stream: Stream, bell: Bell, call: Call) -> AsyncIterator[Instruction]:
+        return self._pace.told(stream.site, instructions(self._pace, stream, bell, call.insist, calm_s=0.0))
 
 
-def caller(context: grpc.ServicerContext) -> identity.Identity:
-    """Return who calls, by the verified certificate."""
-    return identity.identify(context.auth_context()["x509_pem_cert"][0]).identity
+class RecordedControl(Control):
+    """The same for the operator."""
+
+    def __init__(self, engine: PacedEngine, recorder: Recorder) -> None:
+        super().__init__(engine)
+        self._recorder = recorder
+
+    def behaviours(self, bell: Bell, outside: Outside) -> dict[rpc.Method, Any]:
+        table, recorder = super().behaviours(bell, outside), self._recorder
+        asked = {method: recorder.asked(method, behaviour) for method, behaviour in table.items()}
+        return asked | {rpc.WATCH: recorder.watched(table[rpc.WATCH])}
+
+
+class RecordedServing(Serving):
+    """The listeners, of which is written down whom they refuse."""
+
+    def __init__(self, recorder: Recorder, *parts: Any) -> None:
+        super().__init__(*parts)
+
+        class Recorded(Dispatcher):
+            async def _admitted(self, method: rpc.Method | None, context: Any, peer: str) -> Any:
+                try:
+                    return await super()._admitted(method, context, peer)
+                except FedcervixError as error:
+                    recorder.refused(
+                        identity.identify(context.auth_context()["x509_pem_cert"][0]).identity, method, error
+                    )
+                    raise
+
+        self.dispatcher = Recorded
 
 
 def _name(who: identity.Identity) -> str:
@@ -305,12 +394,13 @@ class Stage:
     folder: Path
     home: Home
     engine: PacedEngine
-    service: RecordedService
+    recorder: Recorder
     address: str
+    operator_address: str
 
     @property
     def transcript(self) -> Transcript:
-        return self.service.transcript
+        return self.recorder.transcript
 
     @property
     def run(self) -> Run:
@@ -371,15 +461,18 @@ def stage(folder: Path, mode: Mode, transcript: Transcript, *, given: bool = Fal
     record = RunRecord(f"20300101-000000-{mode}-{plan.digest[:8]}", plan, base, now)
     journal.begin(record)
     engine = PacedEngine(Floor(), journal, blobs, record)
-    service = RecordedService(home, engine, blobs, transcript)
-    server, port = serve(home, service, to=Address("127.0.0.1", 0), sites=len(SITES))
+    recorder = Recorder(engine, transcript)
+    service, control = RecordedService(home, engine, blobs, recorder), RecordedControl(engine, recorder)
+    serving = RecordedServing(recorder, home, Registry(home.registry), engine, service, control)
+    serving.start(Address("127.0.0.1", 0))
     driver = threading.Thread(target=engine.drive)
     driver.start()
     try:
-        yield Stage(folder, home, engine, service, f"localhost:{port}")
+        with reachable(serving.operator) as name:
+            yield Stage(folder, home, engine, recorder, f"localhost:{serving.port}", f"unix:{name}")
     finally:
         engine.stop()
-        server.stop(None).wait(WAIT_S)
+        serving.stop(None)
         driver.join(WAIT_S)
         journal.close()
 
@@ -389,7 +482,7 @@ def agent(stage: Stage, site: str, pems: Keys) -> Iterator[list[Leave]]:
     """Run a site's agent on a thread of its own; what it ended with is in the list."""
     home, ended = SiteHome(stage.folder / site), []
     create_site(home)
-    worker = ArithmeticWorker(home, site, stage.service.reported[site])
+    worker = ArithmeticWorker(home, site, stage.recorder.reported[site])
     with stage.link(pems) as link:
         made = Agent(
             home,

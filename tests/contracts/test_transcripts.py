@@ -13,8 +13,8 @@ from typing import Any
 import grpc
 import pytest
 
+from coordinator.control import WATCHERS_MAX
 from coordinator.registry import Registry
-from coordinator.service import WATCHERS_MAX
 from fedcervix import codec, identity, rpc
 from fedcervix.blobs import CHUNK_BYTES, BlobStore
 from fedcervix.events import GAUGES_MAX, REASON_CHARS_MAX, ModelUnusable, SiteFailed, Task, TaskKind, UpdateStored
@@ -97,15 +97,15 @@ def test_the_conversation_of_a_run(mode: Mode, tmp_path: Path, settle: Settle, m
 class Caller:
     """Somebody with keys, who says what no agent says."""
 
-    def __init__(self, stage: Stage, pems: Keys, instance: str = "") -> None:
-        self._stage, self._pems = stage, pems
+    def __init__(self, stage: Stage, pems: Keys, instance: str = "", address: str = "") -> None:
+        self._stage, self._pems, self._address = stage, pems, address or stage.address
         self._who: dict[str, str | int] = {"instance": instance} if instance else {}
 
     def ask(self, method: rpc.Method, request: Any, **headers: str | int) -> Any:
         """Make one call; return its answer, or None where it ended with an error. A header `digest` is ours."""
         sent = headers if method is rpc.ATTACH else self._who | headers  # there it is said in the message
         metadata = [(f"fedcervix-{key}", str(value)) for key, value in sent.items()]
-        channel = rpc.channel(self._stage.address, **self._pems, here=True)
+        channel = rpc.channel(self._address, **self._pems, here=True)
         with channel, contextlib.suppress(grpc.RpcError):
             answer = rpc.stub(channel, method)(request, timeout=WAIT_S, metadata=metadata)
             return [*answer] if method.shape == "unary_stream" else answer
@@ -114,7 +114,7 @@ class Caller:
     @contextlib.contextmanager
     def hearing(self, method: rpc.Method, request: Any) -> Iterator[None]:
         """Keep a stream open, from its first word on."""
-        with rpc.channel(self._stage.address, **self._pems, here=True) as channel:
+        with rpc.channel(self._address, **self._pems, here=True) as channel:
             stream = rpc.stub(channel, method)(request, timeout=WAIT_S)
             next(stream)
             yield
@@ -130,8 +130,8 @@ def test_what_is_answered_to_the_late_the_cut_off_and_the_wrong(tmp_path: Path, 
         pems = coordinator.join("nhs")
         nhs, twin = (Caller(coordinator, pems, instance) for instance in (FIRST, SECOND))
         alts = Caller(coordinator, who_joins_twice(coordinator), FIRST)
-        operator = Caller(coordinator, coordinator.operator())
-        who_may_not(nhs, operator)
+        operator = Caller(coordinator, coordinator.operator(), address=coordinator.operator_address)
+        who_may_not(nhs, Caller(coordinator, coordinator.operator()))
         who_is_one_too_many(nhs, twin)
         who_comes_too_early_or_too_late(coordinator, nhs)
         for caller in (nhs, nhs, alts):

@@ -32,6 +32,7 @@ VARYING = {
     **dict.fromkeys(
         ("at", "since", "until", "now", "begun_at", "ended_at", "lease_ends_at", "cut_at", "mended_at"), "<time>"
     ),
+    **dict.fromkeys(("calls_open", "calls_refused", "connections"), "<count>"),
     **dict.fromkeys(("software", "software_version"), "<version>"),
     **dict.fromkeys(("instance", "fedcervix-instance"), "<token>"),
 }

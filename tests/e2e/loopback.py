@@ -27,6 +27,7 @@ from typing import Any, Literal, TypeVar
 from coordinator.founding import Founding
 from coordinator.founding import create as create_home
 from coordinator.home import Home
+from coordinator.local_sockets import reachable
 from coordinator.registry import Registry
 from fedcervix import identity, rpc
 from fedcervix.codec import Claim
@@ -229,7 +230,10 @@ class Federation:
 
     def overview(self) -> dict[str, Any]:
         """Return what `coordinator status --json` prints."""
-        with rpc.channel(f"localhost:{self.port}", **self.operator()) as channel:
+        with (
+            reachable(self.home.operator_socket) as name,
+            rpc.channel(f"unix:{name}", **self.operator(), here=True) as channel,
+        ):
             reply = rpc.stub(channel, rpc.OVERVIEW)(wire.OverviewRequest(), timeout=20, wait_for_ready=True)
         document: dict[str, Any] = json.loads(reply.json)
         return document

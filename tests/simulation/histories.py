@@ -125,7 +125,8 @@ def _check_end(found: History) -> None:
     everyone = found.plan.terms.quorum in (None, len(found.plan.sites))
     if everyone and not faults_in(found.faults) and run.outcome is not Outcome.OK:
         raise ViolationError(f"nothing went wrong, but the run ended {run.outcome}: {run.reason}")
-    left_out = {missing.site for round_ in run.rounds for missing in round_.missing}
+    counting = [round_ for round_ in run.rounds if round_.contributions]  # a quorum may be gone with a revoked site
+    left_out = {missing.site for round_ in counting for missing in round_.missing}
     if everyone and found.plan.mode == "csfssl" and not left_out <= {site for site, _ in found.faults.revoked}:
         raise ViolationError(f"every site is needed; without having been revoked, left out were: {left_out}")
     scored = all(len(round_.scores) == len(found.plan.sites) for round_ in run.rounds)

@@ -377,10 +377,14 @@ class Coordinator:
         _check(found)
 
     def _faults_of_blame(self, run: Run) -> Iterator[str]:
-        """Yield whom the ledger of a finished round blames though it did nothing, where nobody lies."""
+        """Yield whom the ledger of a finished round blames though it did nothing, where nobody lies.
+
+        Not where those who can use a spoilt model outvoted the others: its base, or its own one, shows that.
+        """
         for round_ in run.rounds:
-            ended = bool(round_.ended_at) and not self.world.faults.liars and round_.base not in self.world.spoilt
-            for missing in round_.missing if ended else ():
+            outvoted = {round_.base, round_.candidate} & self.world.spoilt
+            told = bool(round_.ended_at) and not self.world.faults.liars and not outvoted
+            for missing in round_.missing if told else ():
                 if missing.alarm and missing.site not in self.world.faults.culprits:
                     yield f"round {round_.number}: {missing.site} is blamed: {missing.reason}"
 

@@ -276,7 +276,7 @@ def test_no_pickle_anywhere() -> None:
 
 WAITS = {"sleep", "wait", "wait_for", "get", "join", "poll", "select", "acquire"}
 NAPS_ALLOWED = {
-    ("coordinator.engine", "self._changed.wait_for(moved, timeout=PICTURE_S)"): "only while an operator watches: "
+    ("coordinator.streams", "bell.wait(PICTURE_S)"): "only while an operator watches: "
     "progress wakes nobody, and a person wants to see it move",
 }
 

@@ -87,3 +87,8 @@ def test_a_model_of_which_only_a_part_went_by_is_not_sound(tmp_path: Path) -> No
 @pytest.mark.parametrize("head", [b"\0" * 8, b"\xff" * 8, (2**20).to_bytes(8, "little"), b"\x02" + b"\0" * 7 + b"[]"])
 def test_a_header_that_is_none_is_left_to_vet(head: bytes) -> None:
     assert not arrived(head + b"\0" * 4096, [512])
+
+
+def test_a_negative_variance_is_left_to_vet_as_well(tmp_path: Path) -> None:
+    assert arrived(written(tmp_path, running_var=np.ones(8, np.float32)), [64])
+    assert not arrived(written(tmp_path, running_var=np.float32([1, 1, 1, 1, 1, 1, 1, -1e6])), [64])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fedcervix.blobs import CHUNK_BYTES, BlobStore
-from fedcervix.errors import RemoteError, StorageError
+from fedcervix.errors import LinkError, RemoteError, StorageError
 
 BLOB = bytes(range(256)) * 40
 SIZE = len(BLOB)
@@ -223,9 +223,9 @@ def test_a_line_that_breaks_keeps_what_has_arrived(store: BlobStore) -> None:
 
     def breaks() -> Iterator[bytes]:
         yield BLOB[:3000]
-        raise ConnectionAbortedError("cable")
+        raise LinkError("cable")
 
-    with pytest.raises(StorageError, match="cable"):
+    with pytest.raises(LinkError, match="cable"):
         store.receive(NAME, "ada", breaks(), offset=0, size_bytes=SIZE)
     assert store.resume_at(NAME, "ada") == 3000
 

@@ -16,6 +16,7 @@ from fedcervix.blobs import BlobStore
 from fedcervix.errors import RemoteError, RunError, StorageError
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.link import SENDER, GrpcLink
+from tests.unit.plain_server import abort, handlers
 
 MODEL = bytes(range(256)) * 5000
 SIZE = len(MODEL)
@@ -33,7 +34,7 @@ def coordinator() -> Iterator[Coordinator]:
     """Return a maker of lines to a coordinator that answers a Fetch like this."""
     behaviours: dict[str, Behaviour] = {}
     server = grpc.server(ThreadPoolExecutor(4), options=rpc.server_options(2))
-    server.add_generic_rpc_handlers(rpc.handlers({rpc.FETCH: lambda *call: behaviours["fetch"](*call)}))
+    server.add_generic_rpc_handlers(handlers({rpc.FETCH: lambda *call: behaviours["fetch"](*call)}))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     link = GrpcLink("nobody:1", authority_pem=b"", certificate_pem=b"", key_pem=b"")
@@ -150,7 +151,7 @@ def test_what_a_killed_process_has_left_is_verified_or_fetched_anew(
 
 def test_an_error_in_place_of_a_model_is_the_coordinator_s(coordinator: Coordinator, blobs: BlobStore) -> None:
     def refuses(_request: wire.BlobRequest, context: grpc.ServicerContext) -> Iterator[bytes]:
-        rpc.abort(context, RunError("the model is not for this site now"))
+        abort(context, RunError("the model is not for this site now"))
         yield b""
 
     with pytest.raises(RunError, match="not for this site now"):

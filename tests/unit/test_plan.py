@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fedcervix.plan import (
     SITES_MAX,
+    UNSAID,
     Augment,
     ClassifierRecipe,
     Mode,
@@ -56,7 +57,7 @@ def test_the_options_against_single_updates_fit_together() -> None:
 
 def test_the_paper_s_contract_changes_only_on_purpose() -> None:
     """Two sites whose software gives different digests for the same plan could not train together."""
-    assert PLAN.digest == "549f3da9d0eeaadada225cc2e1923ff4fffd9aac0aca0d36173d73e55c5ec1fb"
+    assert PLAN.digest == "45ae434c2a17b1667a56acc151adb85926c66f79801b4acdeb28f6b86d78850d"
 
 
 @pytest.mark.parametrize(
@@ -254,3 +255,27 @@ def test_the_profile_paper_is_the_default_of_every_value() -> None:
 
 def test_the_profiles_by_name() -> None:
     assert list(PROFILES) == ["paper", "recommended", "demo"]
+
+
+def test_a_plan_that_was_written_before_a_term_existed_is_read_and_keeps_its_digest() -> None:
+    raw = json.loads(PLAN.canonical())
+    for key in UNSAID:
+        raw["terms"].pop(key, None)
+    old = canonical_json(raw)
+    plan = Plan.parse(old)
+    assert (plan.canonical(), plan.digest) == (old, hashlib.sha256(old.encode()).hexdigest())
+    assert {key: getattr(plan.terms, key) for key in UNSAID} == dict(UNSAID)
+    assert plan.terms.share_max == 1, "nothing was limited then"
+    assert plan.digest == "3dd4535e1b6d4fe59e954513cf609cd87f6ebd2014931d603ca91efbfb1c7797", "as it was then"
+
+
+def test_what_older_plans_do_not_say_are_terms_within_their_bounds() -> None:
+    assert Plan.parse(replace(PLAN, terms=Terms(**UNSAID)).canonical()).terms == Terms(**UNSAID)
+    with pytest.raises(ValueError, match="canonical"):
+        Plan.parse(PLAN.canonical().replace('"share_max":0.9', '"share_max":1.0'))
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.1, float("nan")])
+def test_a_share_is_above_0_and_at_most_the_whole(share: float) -> None:
+    with pytest.raises(ValueError, match="share_max is above 0, at most 1"):
+        Terms(share_max=share)

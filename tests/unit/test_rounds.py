@@ -235,11 +235,11 @@ def test_server_momentum_carries_on_the_step_of_a_round_in_which_a_site_was_miss
 
 def test_by_images_an_update_weighs_as_many_images_as_its_site_has() -> None:
     run = after(fresh(average="by-images"), *attached(A, B, C))
-    for site, images in ((A, 10), (B, 200), (C, 3)):
+    for site, images in ((A, 10), (B, 100), (C, 3)):
         run = after(run, trained(run, site, images=images))
     work = duty(run)
     assert work is not None
-    assert [weight for _, weight in work.updates] == [10.0, 200.0, 3.0]
+    assert [weight for _, weight in work.updates] == [10.0, 100.0, 3.0]
 
 
 def test_ppfssl_the_model_goes_from_site_to_site() -> None:

@@ -22,6 +22,7 @@ from fedcervix.errors import (
     StorageError,
 )
 from fedcervix.wire import federation_pb2 as wire
+from tests.unit.plain_server import abort, handlers
 
 SERVICE = wire.DESCRIPTOR.services_by_name["Federation"]
 
@@ -46,7 +47,7 @@ class Ended(grpc.RpcError):
 def across(error: FedcervixError) -> FedcervixError:
     """Return the error as the site gets it."""
     with pytest.raises(Ended) as caught:
-        rpc.abort(Ended(), error)  # type: ignore[arg-type]
+        Ended().abort(*rpc.status(error))
     return rpc.translate(caught.value, "host:1")
 
 
@@ -94,7 +95,7 @@ def line() -> Iterator[tuple[dict[rpc.Method, Any], grpc.Channel]]:
     behaviours: dict[rpc.Method, Any] = {}
     table = {method: lambda *call, method=method: behaviours[method](*call) for method in rpc.METHODS}
     server = grpc.server(ThreadPoolExecutor(4), options=rpc.server_options(2))
-    server.add_generic_rpc_handlers(rpc.handlers(table))
+    server.add_generic_rpc_handlers(handlers(table))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     with grpc.insecure_channel(f"127.0.0.1:{port}", options=rpc.CLIENT_OPTIONS) as channel:
@@ -147,7 +148,7 @@ def test_an_error_raised_there_arrives_here(line: Any) -> None:
     behaviours, channel = line
 
     def refuse(_: Any, context: Any) -> None:
-        rpc.abort(context, RunError("the run has ended", cause="it was aborted", next_step="coordinator status"))
+        abort(context, RunError("the run has ended", cause="it was aborted", next_step="coordinator status"))
 
     behaviours[rpc.OFFER] = refuse
     with pytest.raises(grpc.RpcError) as caught:
@@ -239,7 +240,12 @@ def test_a_line_that_breaks_in_mid_call_is_no_failure_of_the_coordinator(
 
 @pytest.mark.parametrize(
     "details",
-    ["Exception calling application: 'x'", "Exception deserializing response!", "Failed to serialize response!"],
+    [
+        "Unexpected <class 'KeyError'>: 1",
+        "Exception calling application: 'x'",
+        "Exception deserializing response!",
+        "Failed to serialize response!",
+    ],
 )
 def test_a_bug_at_either_end_is_no_bad_line(details: str) -> None:
     assert type(rpc.translate(Ended(grpc.StatusCode.UNKNOWN, details), "host:1")) is RemoteError

@@ -17,6 +17,7 @@ from coordinator.results import record
 from fedcervix import rpc
 from fedcervix.privacy import OUTWARD_KEYS
 from fedcervix.wire import federation_pb2 as wire
+from tests.unit.plain_server import handlers
 from tests.unit.test_changes import events_of, plan, run_of
 
 ROOT = Path(__file__).parents[2]
@@ -99,7 +100,7 @@ def heard() -> Iterator[tuple[grpc.Channel, list[str]]]:
 
     with ThreadPoolExecutor(2) as threads:
         server = grpc.server(threads)
-        server.add_generic_rpc_handlers(rpc.handlers({rpc.REPORT: answer}))
+        server.add_generic_rpc_handlers(handlers({rpc.REPORT: answer}))
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         with grpc.insecure_channel(f"127.0.0.1:{port}", options=rpc.CLIENT_OPTIONS) as channel:

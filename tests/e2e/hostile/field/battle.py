@@ -21,7 +21,7 @@ from tests.e2e.disks import small_disk
 from tests.e2e.hostile.field.attacks import ATTACKS, Attack
 from tests.e2e.hostile.field.ground import ASKED, HONEST, MALLORY, Ground, opened
 from tests.e2e.hostile.field.probe import ANSWERED
-from tests.e2e.hostile.field.readings import Reading, bytes_below, connections, quantile, reading, rounds_done
+from tests.e2e.hostile.field.readings import Reading, bytes_below, connections, cpu_s, quantile, reading, rounds_done
 from tests.e2e.loopback import Process, until
 
 ATTACKER = "127.0.0.66"
@@ -72,6 +72,8 @@ class Finding:
     """connections of the attacker that stay, so long after the revocation; None: nobody was revoked"""
     left_bytes: int = 0
     """of models that only the attacker has sent, at the same moment"""
+    busy: dict[str, float] = field(default_factory=dict)
+    """the coordinator's use of one processor, by kind of phase: 1.0 is all of it"""
     connections_most: int = 0
     rounds: list[int] = field(default_factory=list)
     """begun in each phase of attack"""
@@ -116,8 +118,8 @@ class Watch:
         self._thread.join()
 
 
-def fight(template: Ground, folder: Path, name: str, *, seconds: float, seed: int) -> Finding:
-    """Attack a fresh copy of a federation; return what came of it."""
+def fight(template: Ground, folder: Path, name: str, *, seconds: float, seed: int, brief: bool = False) -> Finding:
+    """Attack a fresh copy of a federation; return what came of it. `brief`: one turn, and no stop at the end."""
     attack = ATTACKS[name]
     finding = Finding(name, attack)
     with ExitStack() as stack:
@@ -125,7 +127,7 @@ def fight(template: Ground, folder: Path, name: str, *, seconds: float, seed: in
             stack.enter_context(small_disk(folder / "coordinator", attack.disk_bytes))
         options = {"limit_descriptors": attack.descriptors, "numbers": attack.numbers}
         ground = stack.enter_context(opened(template.copied(folder, **options)))
-        _Battle(ground, finding, seconds, seed).fight()
+        _Battle(ground, finding, seconds, seed, brief).fight()
     return finding
 
 
@@ -135,11 +137,15 @@ class _Battle:
     finding: Finding
     phase_s: float
     seed: int
+    brief: bool
+    pid: int = 0
+    """of the coordinator"""
     phases: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: {"quiet": [], "attack": []})
 
     def fight(self) -> None:
         """Do all of it; what is in the way of that is kept as trouble, with what was found until then."""
         coordinator = self.ground.coordinate()
+        self.pid = coordinator.pid
         self._begin()
         probe = self._probe()
         watch = Watch(self.ground, coordinator)
@@ -153,7 +159,8 @@ class _Battle:
             self.finding.before, self.finding.most = watch.first, watch.most
             self.finding.connections_most = watch.connections_most
         self._read(probe)
-        self._restart(coordinator)
+        if not self.brief:
+            self._restart(coordinator)
 
     def _begin(self) -> None:
         """Let the run get under way; who takes part has made its first model."""
@@ -193,8 +200,9 @@ class _Battle:
         return self.ground.program("attacker", name, *given, *keys, *numbers)
 
     def _turns(self, watch: Watch) -> None:
-        self._quiet()
-        self._attack(watch, last=False)
+        if not self.brief:
+            self._quiet()
+            self._attack(watch, last=False)
         self._quiet()
         self._attack(watch, last=True)
 
@@ -256,12 +264,14 @@ class _Battle:
 
     @contextlib.contextmanager
     def _phase(self, kind: str) -> Iterator[None]:
-        begun_s = time.monotonic()
+        begun_s, used_s = time.monotonic(), cpu_s(self.pid)
         try:
             yield
         finally:
-            self.phases[kind].append((begun_s, time.monotonic()))
-            self.finding.seconds += time.monotonic() - begun_s if kind == "attack" else 0.0
+            seconds = time.monotonic() - begun_s
+            self.phases[kind].append((begun_s, begun_s + seconds))
+            self.finding.seconds += seconds if kind == "attack" else 0.0
+            self.finding.busy[kind] = max(self.finding.busy.get(kind, 0.0), (cpu_s(self.pid) - used_s) / seconds)
 
     def _read(self, probe: Process) -> None:
         lines = []

@@ -13,6 +13,7 @@ import subprocess
 import time
 import tomllib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,8 +100,8 @@ class Ground:
         self.programs.must("coordinator", "init", self.home, "--sites", ",".join(ROSTER), cwd=self.folder)
         self._configure()
         coordinator = self.coordinate("--mode", "csfssl")
-        for site in ROSTER:
-            self._join(site)
+        with ThreadPoolExecutor(len(ROSTER)) as threads:
+            list(threads.map(self._join, ROSTER))
         coordinator.end()
 
     def _configure(self) -> None:
@@ -114,8 +115,7 @@ class Ground:
         (self.home / "coordinator.toml").write_text(toml(tables))
 
     def _join(self, site: str) -> None:
-        invitation, manifest = self.folder / f"{site}.toml", self.folder / "none.csv"
-        manifest.write_text("image,patient,label\nnone.png,nobody,\n")
+        invitation, manifest = self.folder / f"{site}.toml", self._manifest()
         self.programs.must("coordinator", "--home", self.home, "invite", site, "--out", invitation, cwd=self.folder)
         raw = tomllib.loads(invitation.read_text())
         self._keep_keys(f"{site}-invitation", raw["certificate"], raw["key"])
@@ -123,6 +123,12 @@ class Ground:
         self.programs.must("site-agent", "--home", home, "join", invitation, "--manifest", manifest, cwd=self.folder)
         keys = home / "keys"
         self._keep_keys(site, (keys / "site.crt").read_text(), (keys / "site.key").read_text())
+
+    def _manifest(self) -> Path:
+        """Return a manifest whose image is not there: nobody looks at it."""
+        manifest = self.folder / "none.csv"
+        manifest.write_text("image,patient,label\nnone.png,nobody,\n")
+        return manifest
 
     def _keep_keys(self, party: str, certificate: str, key: str) -> None:
         keys = self.keys(party)
@@ -161,11 +167,10 @@ class Ground:
         home = self.site(site)
         tables: dict[str, dict[str, Any]] = {
             "link": {"coordinator": f"localhost:{self.port}"},
-            "data": {"manifest": str(self.folder / "none.csv")},
+            "data": {"manifest": str(self._manifest())},
             "hardware": {"device": "cpu", "threads": 1},
             "policy": POLICY,
         }
-        (self.folder / "none.csv").write_text("image,patient,label\nnone.png,nobody,\n")
         (home / "site.toml").write_text(toml(tables))
         options = ["--pace-s", "0.1", "--numbers", str(self.numbers), "--diary", str(self.diary(site))]
         program = self.programs.command("python", "-m", "tests.e2e.light_site", home, *options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections import Counter
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ class Reading:
     log_bytes: int
     blob_bytes: int
     free_bytes: int
+    cpu_s: float
+    """used since the process began"""
 
     def most(self, other: Reading) -> Reading:
         """Return the most of everything that either saw, and the least room."""
@@ -42,7 +45,16 @@ def reading(pid: int, home: Path, log: Path) -> Reading:
         log_bytes=_size(log),
         blob_bytes=bytes_below(home / "blobs"),
         free_bytes=shutil.disk_usage(home).free,
+        cpu_s=cpu_s(pid),
     )
+
+
+def cpu_s(pid: int) -> float:
+    """Return the processor time that a process has used; 0 where it is gone."""
+    with contextlib.suppress(OSError):
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 def bytes_below(folder: Path) -> int:

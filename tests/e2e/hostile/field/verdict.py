@@ -81,21 +81,9 @@ def _use(finding: Finding) -> Iterator[str]:
 
 
 HEAD = (
-    *(
-        "attack",
-        "p50 ms",
-        "with",
-        "p95 ms",
-        "with",
-        "ratio",
-        "failed",
-        "rounds",
-        "status s",
-        "with",
-        "revoke s",
-        "left",
-    ),
-    *("conns", "fds", "RSS MiB", "journal MiB", "log MiB", "start s", "verdict"),
+    *("attack", "p50 ms", "p50 with", "p95 ms", "p95 with", "ratio", "failed", "rounds"),
+    *("status s", "status with", "revoke s", "left", "connections", "CPU", "descriptors"),
+    *("RSS MiB", "journal MiB", "log MiB", "start s", "verdict"),
 )
 
 
@@ -117,6 +105,7 @@ def row(finding: Finding) -> list[str]:
         *(_seconds(finding, name) for name in ("status without", "status", "revoke")),
         "-" if finding.left is None else str(finding.left),
         str(finding.connections_most),
+        f"{finding.busy.get('quiet', 0):.2f}>{finding.busy.get('attack', 0):.2f}",
         *_grown(finding),
         _seconds(finding, "start"),
         "; ".join(broken(finding)) or "holds",

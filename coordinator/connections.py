@@ -1,0 +1,287 @@
+"""Which connections of the network stay open. The library that serves calls neither counts them nor closes one.
+
+Rules
+1. A connection is authenticated by its first admitted call. Until then anybody may have made it: it has FIRST_CALL_S
+   for its handshake and its call, and the number of such connections is bounded, for each address and in all.
+2. Where there are too many, the address that has most loses its oldest. One address cannot take the place of another.
+3. Authenticated connections are bounded for each certificate; the one that called longest ago is closed first. An
+   honest site stays far below the bound, so rules 1 to 3 never close a connection that it uses.
+4. The connection of a refused caller is closed, but only after the refusal can have arrived.
+
+`to_close` decides. `Connections` looks at the process's sockets twice a second and closes what is decided; it never
+waits for a peer.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from coordinator.descriptors import Bounds
+from coordinator.sockets import Peer, accepted, parse_peer, shut_down
+from fedcervix.log import logger
+
+FIRST_CALL_S = 15.0
+"""for the handshake, which has 10 s of these (fedcervix.rpc), and the first call"""
+GRACE_S = 1.0
+"""that an unauthenticated connection has even where its address has too many"""
+REFUSAL_S = 0.5
+"""from a refusal to the end of its connection"""
+SWEEP_S, BUSY_SWEEP_S = 0.5, 0.1
+"""from one look at the connections to the next; and while there are too many"""
+LOG_S = 60.0
+"""from one line about closed connections to the next"""
+NETWORK_BITS = 64
+"""of an IPv6 address: who has one such address has all of its network, so they count as one"""
+
+
+@dataclass(slots=True)
+class Connection:
+    """What is known of one. Times are seconds of one clock."""
+
+    since_s: float
+    heard_s: float
+    """when a call on it was last admitted or refused"""
+    who: str = ""
+    serial: str = ""
+    """of its certificate; empty until a call was admitted"""
+    close_at_s: float | None = None
+    closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many connections are open."""
+
+    connections: int
+    unauthenticated: int
+    of: dict[str, int]
+    """authenticated ones, by who called"""
+
+
+Known = Mapping[Peer, Connection]
+
+
+# --- decisions ----------------------------------------------------------------------------------------------------
+
+
+def to_close(known: Known, bounds: Bounds, now_s: float) -> dict[Peer, str]:
+    """Return which connections are to be closed now, each with the rule that says so."""
+    found: dict[Peer, str] = {}
+    for name, rule in RULES.items():
+        left = {peer: connection for peer, connection in known.items() if peer not in found}
+        found |= dict.fromkeys(rule(left, bounds, now_s), name)
+    return found
+
+
+def _due(known: Known, _bounds: Bounds, now_s: float) -> Iterator[Peer]:
+    return (peer for peer, found in known.items() if found.close_at_s is not None and found.close_at_s <= now_s)
+
+
+def _silent(known: Known, _bounds: Bounds, now_s: float) -> Iterator[Peer]:
+    return (peer for peer, found in _unauthenticated(known) if now_s - found.since_s >= FIRST_CALL_S)
+
+
+def _of_one_address(known: Known, bounds: Bounds, now_s: float) -> Iterator[Peer]:
+    ranked = _ranked((network(peer.host), found.since_s, peer) for peer, found in _unauthenticated(known))
+    return (peer for rank, since_s, peer in ranked if rank >= bounds.per_address and now_s - since_s >= GRACE_S)
+
+
+def _of_all_addresses(known: Known, bounds: Bounds, _now_s: float) -> list[Peer]:
+    """Take from the address that has most, so that all keep as many, without grace: there is no room for it."""
+    ranked = _ranked((network(peer.host), found.since_s, peer) for peer, found in _unauthenticated(known))
+    by_turn = sorted(ranked, key=lambda found: (-found[0], found[1]))
+    return [peer for _, _, peer in by_turn[: max(0, len(by_turn) - bounds.unauthenticated)]]
+
+
+def _of_one_certificate(known: Known, bounds: Bounds, _now_s: float) -> Iterator[Peer]:
+    ranked = _ranked((found.serial, found.heard_s, peer) for peer, found in known.items() if found.serial)
+    return (peer for rank, _, peer in ranked if rank >= bounds.per_certificate)
+
+
+RULES: dict[str, Callable[[Known, Bounds, float], Iterable[Peer]]] = {
+    "refused": _due,
+    "without_a_call": _silent,
+    "too_many_of_one_address": _of_one_address,
+    "too_many": _of_all_addresses,
+    "too_many_of_one_certificate": _of_one_certificate,
+}
+"""in this order: what one rule closes, the next ones do not see"""
+CROWDED = frozenset({"too_many_of_one_address", "too_many", "too_many_of_one_certificate"})
+OF_STRANGERS = frozenset({"without_a_call", "too_many_of_one_address", "too_many"})
+
+
+def _unauthenticated(known: Known) -> Iterator[tuple[Peer, Connection]]:
+    return ((peer, found) for peer, found in known.items() if not found.serial)
+
+
+def _ranked(owned: Iterable[tuple[str, float, Peer]]) -> Iterator[tuple[int, float, Peer]]:
+    """Yield (rank, time, peer) of (owner, time, peer): the newest of each owner has rank 0."""
+    by_owner: dict[str, list[tuple[float, Peer]]] = defaultdict(list)
+    for owner, at_s, peer in owned:
+        by_owner[owner].append((at_s, peer))
+    for found in by_owner.values():
+        yield from ((rank, at_s, peer) for rank, (at_s, peer) in enumerate(sorted(found, reverse=True)))
+
+
+@lru_cache(maxsize=8192)
+def network(host: str) -> str:
+    """Return what counts as one address: an IPv4 address, or the network of an IPv6 address."""
+    return host if ":" not in host else str(ipaddress.ip_network((host, NETWORK_BITS), strict=False))
+
+
+# --- the loop around them -----------------------------------------------------------------------------------------
+
+
+class Connections:
+    """The connections of this process's public port. Thread-safe; no method but `stop` waits for anything."""
+
+    def __init__(
+        self,
+        bounds: Bounds,
+        *,
+        accepted: Callable[[int], dict[Peer, int]] = accepted,
+        shut_down: Callable[[int, Peer], bool] = shut_down,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`accepted` and `shut_down` are those of coordinator.sockets."""
+        self._bounds, self._accepted, self._shut_down, self._clock = bounds, accepted, shut_down, clock
+        self._port = 0
+        self._known: dict[Peer, Connection] = {}
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="connections", daemon=True)
+        self._tally = _Tally()
+
+    def start(self, port: int) -> None:
+        """Begin to look at the connections that are accepted on a port."""
+        self._port = port
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the looking; connections stay as they are."""
+        self._stopped = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._tally.end(self._clock())
+
+    def authenticated(self, peer: str, who: str, serial: str) -> None:
+        """Note that a call was admitted. `peer` is gRPC's text; `serial` that of the caller's certificate."""
+        with self._lock:
+            if found := self._heard(peer):
+                found.who, found.serial = who, serial
+
+    def refused(self, peer: str) -> None:
+        """Let a connection be closed soon: its caller was refused, and is to learn that first."""
+        with self._lock:
+            if (found := self._heard(peer)) and found.close_at_s is None:
+                found.close_at_s = found.heard_s + REFUSAL_S
+
+    def cut_serial(self, serial: str) -> int:
+        """Close all connections of a certificate now; return how many are known."""
+        with self._lock:
+            return self._condemn([found for found in self._known.values() if found.serial == serial])
+
+    def cut_peer(self, peer: str) -> bool:
+        """Close one connection now; say whether it is one of the network."""
+        with self._lock:
+            found = self._heard(peer)
+            return found is not None and self._condemn([found]) == 1
+
+    def counts(self) -> Counts:
+        """Return how many connections are open, by the last look."""
+        with self._lock:
+            of = Counter(found.who for found in self._known.values() if found.serial)
+            return Counts(len(self._known), len(self._known) - of.total(), dict(of))
+
+    def sweep(self) -> bool:
+        """Look once, and close what is to be closed; say whether there were too many. Raises OSError."""
+        began_s = self._clock()
+        open_now = self._accepted(self._port)
+        with self._lock:
+            self._meet(open_now, began_s)
+            found = to_close(self._known, self._bounds, self._clock())
+        closed = {peer: rule for peer, rule in found.items() if self._close(open_now, peer, rule)}
+        self._tally.add(closed, self._clock())
+        return not CROWDED.isdisjoint(found.values())
+
+    def _run(self) -> None:
+        wait_s = 0.0
+        while not self._stopped:
+            self._wake.wait(wait_s)
+            self._wake.clear()
+            try:
+                wait_s = BUSY_SWEEP_S if self.sweep() else SWEEP_S
+            except OSError as error:
+                self._tally.failed(error, self._clock())
+                wait_s = SWEEP_S
+
+    def _heard(self, peer: str) -> Connection | None:
+        """Return a connection on which a call came just now; None: it is none of the network."""
+        found, now_s = parse_peer(peer), self._clock()
+        if found is None:
+            return None
+        connection = self._known.setdefault(found, Connection(now_s, now_s))
+        connection.heard_s = now_s
+        return connection
+
+    def _condemn(self, found: list[Connection]) -> int:
+        for connection in found:
+            connection.close_at_s = self._clock()
+        self._wake.set()
+        return len(found)
+
+    def _meet(self, open_now: Mapping[Peer, int], began_s: float) -> None:
+        """Take in which connections there are; one that was heard of since the look began may be newer than it."""
+        for peer, found in list(self._known.items()):
+            if peer not in open_now and found.heard_s < began_s:
+                del self._known[peer]
+        for peer in open_now.keys() - self._known.keys():
+            self._known[peer] = Connection(began_s, began_s)
+
+    def _close(self, open_now: Mapping[Peer, int], peer: Peer, rule: str) -> bool:
+        """Close one connection; say whether it is closed for the first time: the library frees it a little later."""
+        with self._lock:  # a call may have been admitted since it was decided
+            found = self._known.get(peer)
+            if found is None or peer not in open_now or (rule in OF_STRANGERS and found.serial):
+                return False
+            again, found.closed = found.closed, True
+        return self._shut_down(open_now[peer], peer) and not again
+
+
+class _Tally:
+    """What was closed, for the log: the first at once, then a line a minute however many there are."""
+
+    def __init__(self) -> None:
+        self._closed: Counter[str] = Counter()
+        self._addresses: Counter[str] = Counter()
+        self._said_s = self._failed_s = -LOG_S
+
+    def add(self, closed: Mapping[Peer, str], now_s: float) -> None:
+        self._closed.update(closed.values())
+        self._addresses.update(network(peer.host) for peer in closed)
+        if self._closed and now_s - self._said_s >= LOG_S:
+            self._say(now_s)
+
+    def end(self, now_s: float) -> None:
+        if self._closed:
+            self._say(now_s)
+
+    def failed(self, error: OSError, now_s: float) -> None:
+        if now_s - self._failed_s >= LOG_S:
+            self._failed_s = now_s
+            logger().error("the connections cannot be looked at", reason=str(error))
+
+    def _say(self, now_s: float) -> None:
+        address, count = self._addresses.most_common(1)[0]
+        logger().warning("connections closed", **self._closed, most_from=address, of_these=count)
+        self._said_s = now_s
+        self._closed.clear()
+        self._addresses.clear()

@@ -1,0 +1,53 @@
+"""Alarms of counts: a site's number of images is its own word, and nothing proves it. What it can be held to is itself.
+
+A site's collection may grow honestly: its engineer has added images and started the agent again. So a number that
+changed is an alarm for a person to look at, and excludes nobody. How much a false number can do is limited by
+`share_max` of the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fedcervix.alarms import Alarm
+from fedcervix.rounds import Round, Run, capped
+
+KIND = "images"
+CAPPED = "share"
+
+
+def count_alarms(run: Run, round_: Round) -> Iterator[Alarm]:
+    """Yield an alarm for each site of a round whose number of images is not what it stated first, or not one number."""
+    for site in run.plan.sites:
+        stated = _stated(round_, site)
+        first_round, first = _first(run, site) if stated else (0, 0)
+        other = [images for images in stated if images != first]
+        if other:
+            words = f"it states {other[0]:,} training images; its first word, in round {first_round}, was {first:,}"
+            yield Alarm(site, round_.number, KIND, words)
+
+
+def share_alarms(run: Run, round_: Round) -> Iterator[Alarm]:
+    """Yield an alarm for each site whose share of the average was limited."""
+    terms = run.plan.terms
+    averaged = run.plan.mode == "csfssl" or terms.ring_result == "cycle-average"
+    if terms.average == "equal" or not averaged:
+        return
+    counts = [float(update.images) for update in round_.contributions]
+    for update, count, used in zip(round_.contributions, counts, capped(counts, terms.share_max), strict=True):
+        if used < count:
+            words = (
+                f"its {update.images:,} images would be {count / sum(counts):.4f} of the average; share_max limits it"
+            )
+            yield Alarm(update.site, round_.number, CAPPED, words)
+
+
+def _stated(round_: Round, site: str) -> list[int]:
+    """Return what a site states in a round: with its update, and with its score."""
+    updates = [update.images for update in round_.contributions if update.site == site]
+    return updates + [score.images for score in round_.scores if score.site == site]
+
+
+def _first(run: Run, site: str) -> tuple[int, int]:
+    """Return in which round a site stated its number first, and what."""
+    return next((round_.number, found[0]) for round_ in run.rounds if (found := _stated(round_, site)))

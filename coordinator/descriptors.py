@@ -1,0 +1,74 @@
+"""How many descriptors this process has, and how they are shared out.
+
+The coordinator's own come first: journal, registry, models, log, and the operator's commands. What is left bounds the
+connections of the network, so that nobody who connects can take the last one.
+"""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass
+
+from fedcervix.errors import RunError
+
+OWN = 96
+"""journal, registry, log, locks, the library's threads and pollers, and the operator's commands; about 40 are in use"""
+OWN_PER_SITE = 4
+"""a model that comes and one that goes, and their folders"""
+PER_CERTIFICATE_MAX, PER_CERTIFICATE_MIN = 8, 2
+"""an agent has one connection, and `site-agent check` another; one that was cut on its way may still be open here"""
+INVITED = 32
+"""connections of sites that are about to join"""
+UNAUTHENTICATED_MAX, BURST_MAX = 512, 1024
+"""that stay, and that may come beside them until the next look (see coordinator.connections)"""
+STRANGERS_MIN = 48
+"""both together"""
+PER_ADDRESS = 64
+"""beside one for each site: all may stand behind one address, and come back together"""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many connections of the network there may be."""
+
+    in_all: int
+    """the next one is closed as soon as it is accepted"""
+    unauthenticated: int
+    """without an admitted call yet, from all addresses together"""
+    per_address: int
+    """the same, from one address"""
+    per_certificate: int
+    """with admitted calls, of one certificate"""
+
+
+def raise_limit() -> int:
+    """Allow this process as many descriptors as the system lets it have; return how many that is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ValueError, OSError):  # macOS: "unlimited" is more than it allows
+        return soft
+    return hard
+
+
+def bounds(limit: int, sites: int) -> Bounds:
+    """Share out `limit` descriptors in a run of so many sites. Raises RunError where they are too few."""
+    left = limit - OWN - OWN_PER_SITE * sites
+    per_certificate = min((left - INVITED - STRANGERS_MIN) // sites, PER_CERTIFICATE_MAX)
+    if per_certificate < PER_CERTIFICATE_MIN:
+        raise _too_few(limit, sites)
+    strangers = left - INVITED - per_certificate * sites
+    unauthenticated = min(strangers // 3, UNAUTHENTICATED_MAX)
+    burst = min(strangers - unauthenticated, BURST_MAX)
+    in_all = INVITED + per_certificate * sites + unauthenticated + burst
+    return Bounds(in_all, unauthenticated, PER_ADDRESS + sites, per_certificate)
+
+
+def _too_few(limit: int, sites: int) -> RunError:
+    least = OWN + INVITED + STRANGERS_MIN + (OWN_PER_SITE + PER_CERTIFICATE_MIN) * sites
+    return RunError(
+        f"this process may open {limit:,} files and connections; a run of {sites} sites needs at least {least:,}",
+        cause="the hard limit of the shell, the service or the container is low",
+        next_step=f"raise it: LimitNOFILE=65536 in the unit, ulimits nofile in the container, or as root "
+        f"`ulimit -n {max(least, 65_536)}` in the shell; then start again",
+    )

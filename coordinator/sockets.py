@@ -1,0 +1,105 @@
+"""The accepted TCP connections of this process, as the operating system lists them, and how one is closed.
+
+The library that serves calls has no function for either. It sees the end of a connection that is shut down here, and
+frees what belonged to it.
+
+These calls do not let go of the interpreter's lock, as those of the `socket` module do: none of them waits, and to get
+the lock back after each of 20,000 calls takes 13 s while another thread is busy (measured; here 0.4 s).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import ipaddress
+import os
+import socket
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
+
+_C = ctypes.PyDLL(None, use_errno=True)
+_NAME_BYTES_MAX = 128
+"""sizeof(struct sockaddr_storage)"""
+_ADDRESS_AT = {16: slice(4, 8), 28: slice(8, 24)}
+"""where the address stands in a sockaddr_in and a sockaddr_in6, by their sizes; the port is bytes 2 and 3 of both"""
+_LISTS = (Path("/proc/self/fd"), Path("/dev/fd"))
+
+
+class Peer(NamedTuple):
+    """The other end of a TCP connection. `host` is an IP address in its shortest form, without a zone."""
+
+    host: str
+    port: int
+
+
+def parse_peer(text: str) -> Peer | None:
+    """Read a peer as gRPC writes it, such as "ipv4:127.0.0.1:5678" or "ipv6:%5B::1%5D:5678"; None: not a TCP one."""
+    kind, _, rest = unquote(text).partition(":")
+    host, _, port = rest.rpartition(":")
+    if kind not in ("ipv4", "ipv6") or not (port.isascii() and port.isdigit()):
+        return None
+    try:
+        return Peer(_shortest(host.strip("[]").partition("%")[0]), int(port))
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=8192)
+def _shortest(address: str | bytes) -> str:
+    """Return an IP address as text. IPv4 that came through an IPv6 socket is IPv4. Raises ValueError."""
+    found = ipaddress.ip_address(address)
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return str(mapped or found)
+
+
+def accepted(port: int) -> dict[Peer, int]:
+    """Return the connections that were accepted on a local port: {other end: descriptor}. Raises OSError."""
+    names = ((descriptor, _name(_C.getpeername, descriptor)) for descriptor in _descriptors())
+    return {
+        _peer(name): descriptor
+        for descriptor, name in names
+        if name is not None and _port(_name(_C.getsockname, descriptor)) == port
+    }
+
+
+def shut_down(descriptor: int, peer: Peer) -> bool:
+    """Shut down a connection, if the descriptor still is the one to `peer`. Raises OSError without a free descriptor.
+
+    The descriptor belongs to another library, which may close it at any moment, and its number is used again at once:
+    what is checked and shut down is a duplicate.
+    """
+    try:
+        mine = os.dup(descriptor)
+    except OSError as error:
+        if error.errno == errno.EBADF:
+            return False
+        raise
+    try:
+        name = _name(_C.getpeername, mine)
+        return name is not None and _peer(name) == peer and _C.shutdown(mine, socket.SHUT_RDWR) == 0
+    finally:
+        os.close(mine)
+
+
+def _descriptors() -> list[int]:
+    folder = next((place for place in _LISTS if place.is_dir()), _LISTS[0])
+    return [int(name) for name in os.listdir(folder)]  # noqa: PTH208  (5,000 paths, twice a second)
+
+
+def _name(ask: Callable[..., int], descriptor: int) -> bytes | None:
+    """Return one end of a TCP connection as the system writes it; None where the descriptor is none."""
+    name, size = ctypes.create_string_buffer(_NAME_BYTES_MAX), ctypes.c_uint32(_NAME_BYTES_MAX)
+    if ask(descriptor, name, ctypes.byref(size)) != 0 or size.value not in _ADDRESS_AT:
+        return None
+    return name.raw[: size.value]
+
+
+def _port(name: bytes | None) -> int:
+    return int.from_bytes(name[2:4], "big") if name else 0
+
+
+def _peer(name: bytes) -> Peer:
+    return Peer(_shortest(name[_ADDRESS_AT[len(name)]]), _port(name))
