@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy as np
 from benchmarks.payloads import RESNET50
 from fedcervix.aggregate import Clip, aggregate
 from fedcervix.measuring import measure
+from fedcervix.printing import say
 from fedcervix.weights import read_layout, read_tensors, write_tensors
 
 TURNS = 7
@@ -28,24 +30,27 @@ NOISE = 0.01
 def main(folder: Path) -> None:
     """Write the models, and take turns."""
     base, paths = _models(folder, max(COUNTS))
-    layout = read_layout(base)
     for count in COUNTS:
-        updates = [(path, 1.0) for path in paths[:count]]
-        ways: dict[str, Callable[[], object]] = {
-            "average": lambda: aggregate(updates, layout, folder / "out", "mean"),
-            "measure": lambda: measure([(path, base) for path, _ in updates], layout, "mean"),
-        }
-        if count > 2:
-            clip = Clip(base, [1.0] * (count - 1) + [0.5])
-            ways["clipped average"] = lambda: aggregate(updates, layout, folder / "out", "mean", clip=clip)
-            ways["trimmed mean"] = lambda: aggregate(updates, layout, folder / "out", "mean", trimmed=1)
-        taken = {name: [] for name in ways}
+        taken: dict[str, list[float]] = {}
         for _ in range(TURNS):
-            for name, way in ways.items():
-                taken[name].append(_seconds(way))
+            for name, way in _ways(base, paths[:count], folder / "out").items():
+                taken.setdefault(name, []).append(_seconds(way))
         middle = {name: statistics.median(times) for name, times in taken.items()}
         words = (f"{name} {seconds:.2f} s ({seconds / middle['average']:.2f})" for name, seconds in middle.items())
-        sys.stdout.write(f"{count} updates: {', '.join(words)}\n")
+        say(f"{count} updates: {', '.join(words)}")
+
+
+def _ways(base: Path, paths: list[Path], out: Path) -> dict[str, Callable[[], object]]:
+    layout, updates = read_layout(base), [(path, 1.0) for path in paths]
+    average = partial(aggregate, updates, layout, out, "mean")
+    ways: dict[str, Callable[[], object]] = {
+        "average": average,
+        "measure": partial(measure, [(path, base) for path in paths], layout, "mean"),
+    }
+    if len(paths) > 2:
+        ways["clipped average"] = partial(average, clip=Clip(base, [1.0] * (len(paths) - 1) + [0.5]))
+        ways["trimmed mean"] = partial(average, trimmed=1)
+    return ways
 
 
 def _models(folder: Path, count: int) -> tuple[Path, list[Path]]:

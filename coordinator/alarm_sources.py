@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from coordinator.count_alarms import count_alarms, share_alarms
+from coordinator.unusable_models import contradicted, spoilt
 from coordinator.unusual_steps import unusual_steps
-from fedcervix.alarms import WORDS_CHARS_MAX, Alarm
-from fedcervix.printable import printable, shortened
+from fedcervix.alarms import Alarm
 from fedcervix.rounds import Round, Run
 
 Source = Callable[[Run, Round], Iterable[Alarm]]
-
-
-def spoilt(_run: Run, round_: Round) -> Iterator[Alarm]:
-    """With a site's update the model could not be used."""
-    for missing in round_.missing:
-        if missing.alarm:
-            yield Alarm(missing.site, round_.number, "unusable", shortened(printable(missing.reason), WORDS_CHARS_MAX))
-
-
-def contradicted(_run: Run, round_: Round) -> Iterator[Alarm]:
-    """A site said of a model that it cannot use it, and most others could."""
-    for said in round_.unusable if round_.ended_at and round_.scores else ():
-        words = "it said that it cannot use the round's model, which the others could"
-        yield Alarm(said.site, round_.number, "contradicted", words)
-
 
 SOURCES: tuple[Source, ...] = (unusual_steps, spoilt, contradicted, count_alarms, share_alarms)
 

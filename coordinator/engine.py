@@ -206,6 +206,10 @@ class Engine:
             except RemoteError as error:
                 refused.note(update, error)
                 raise
+            except StorageError as error:
+                if not self._blobs.has(update.digest):  # it went while it was looked at
+                    raise _not_here(there, update) from error
+                raise
         with self._changed:  # no model goes from here on: see `expect`
             if not self._blobs.has(update.digest):
                 raise _not_here(there, update)
