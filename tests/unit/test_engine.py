@@ -221,6 +221,15 @@ def test_an_average_that_was_made_but_not_journaled_is_made_again(federation: Ca
     assert run.engine._average(duty_of(run)) == first
 
 
+def test_what_is_measured_of_the_updates_is_journaled_with_the_average(federation: Callable[..., Federation]) -> None:
+    run = federation()
+    rounds_with_restarts(run, 1)
+    run.restart()
+    measured = run.engine.run.rounds[0].measured
+    assert measured.keys() == set(SITES)
+    assert all(one.norm > 0 and one.cosine == pytest.approx(1) for one in measured.values())
+
+
 def test_a_site_that_was_away_joins_a_momentum_that_went_on_without_it(federation: Callable[..., Federation]) -> None:
     run = federation(server_momentum=0.5, quorum=1, grace_s=0.0)
     run.engine.submit(SiteSilent("bob", 0.0))
