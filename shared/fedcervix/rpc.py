@@ -109,8 +109,12 @@ HANDSHAKE_S = 10
 CONNECTIONS_MAX = "grpc.max_allowed_incoming_connections"
 """of one address that a server listens on; one more is closed as soon as it is accepted"""
 
+STREAMS_MAX = 100
+"""calls at once on one connection, as HTTP/2 tells the other side"""
+
 _SERVER_OPTIONS: list[tuple[str, int]] = [
     *_BOUNDS,
+    ("grpc.max_concurrent_streams", STREAMS_MAX),
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener
     ("grpc.server_handshake_timeout_ms", HANDSHAKE_S * 1000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # the clients' profile is welcome
