@@ -29,6 +29,8 @@ LEDGER_ROWS_MAX = 12
 ALARM_ROWS_MAX = 20
 FAILURE_CHARS_MAX = 2000
 RUN_REASON_CHARS_MAX = 200
+CALLS_FEW, CONNECTIONS_FEW = 8, 2
+"""of an agent: a stream, a transfer, reports whose answers are on their way; and `site-agent check` beside it"""
 
 
 def render(document: dict[str, Any]) -> RenderableType:
@@ -77,6 +79,7 @@ def _sites(d: dict[str, Any]) -> Table:
     for site in d["sites"]:
         line = f" ({_cut(site['line'], site)})" if site["line"] else ""
         line += f" ({site['set_aside']} reports set aside)" if site["set_aside"] else ""
+        line += _held(site)
         table.add_row(
             site["site"],
             Text(f"{_state(site)}{line}", COLOURS["silent" if line else site["presence"]]),
@@ -86,6 +89,13 @@ def _sites(d: dict[str, Any]) -> Table:
             _clock(site["lease_ends_at"]) if site["presence"] == "present" and site["lease_ends_at"] else "",
         )
     return table
+
+
+def _held(site: dict[str, Any]) -> str:
+    """Say what a site holds of the coordinator, where that is more than an agent needs, or where calls were refused."""
+    few = site["calls_open"] <= CALLS_FEW and site["connections"] <= CONNECTIONS_FEW and not site["calls_refused"]
+    held = f"{site['calls_open']} calls open, {site['calls_refused']} refused in the last minute"
+    return "" if few else f" ({held}, {site['connections']} connections)"
 
 
 def _state(site: dict[str, Any]) -> str:

@@ -13,7 +13,9 @@ from typing import Any
 import grpc
 import pytest
 
+from coordinator.admission import LIMITS
 from coordinator.control import WATCHERS_MAX
+from coordinator.dispatch import CHUNK_S, MESSAGE_S
 from coordinator.registry import Registry
 from fedcervix import codec, identity, rpc
 from fedcervix.blobs import CHUNK_BYTES, BlobStore
@@ -37,6 +39,7 @@ from tests.contracts.transcript import GOLDEN, Transcript, difference, excerpt
 
 pytestmark = pytest.mark.timeout(60)
 
+SITE = LIMITS["site"]
 PAGE = Path(__file__).parents[2] / "docs" / "wire.md"
 EXCERPT = re.compile(r"<!-- (\w+): (.+?)(?: #(\d+))?, (\d+) blocks? -->\n```text\n(.*?)```", re.DOTALL)
 """an excerpt of a golden file in a page: the file, the title of the first block (its which-th), how many blocks"""
@@ -352,6 +355,11 @@ def test_the_page_lists_every_status_that_stands_for_an_error_of_ours() -> None:
         ("a run's first model", f"{codec.FIRST_MODEL_BYTES_MAX // 2**30} GiB"),
         ("a signing request", f"{REQUEST_BYTES_MAX // 1024} KiB"),
         ("those who watch", str(WATCHERS_MAX)),
+        (
+            "calls of a site at once; those whose message has not come; in a second",
+            f"{SITE.open_max}; {SITE.unread_max}; {SITE.per_s:.0f}, and {SITE.burst:.0f} in a burst",
+        ),
+        ("a request to come; a chunk to come, or an answer to be taken", f"{MESSAGE_S:.0f} s; {CHUNK_S:.0f} s"),
     ],
 )
 def test_the_page_s_bounds_are_those_of_the_code(what: str, bound: str) -> None:
