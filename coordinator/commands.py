@@ -16,8 +16,9 @@ from typing import Any, NoReturn
 
 import click
 
-from coordinator import descriptors, first_model, history, results
+from coordinator import first_model, history, results
 from coordinator.control import Control
+from coordinator.descriptors import bounds
 from coordinator.engine import Engine
 from coordinator.founding import Founding, certify_self, create
 from coordinator.home import Home
@@ -32,6 +33,7 @@ from fedcervix.address import Address
 from fedcervix.allocator import share_memory_among_threads
 from fedcervix.blobs import BlobStore
 from fedcervix.commandline import is_named
+from fedcervix.descriptors import raise_limit
 from fedcervix.errors import ConfigError, FullDiskError, RunError, StorageError
 from fedcervix.events import SiteRevoked
 from fedcervix.files import write_secret
@@ -157,7 +159,7 @@ def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
     ration(LineBudgets())
     config = home.config()
     to = _bound(bind, config.listen.bind)
-    descriptors.bounds(descriptors.raise_limit(), len(config.run.sites))
+    bounds(raise_limit(), len(config.run.sites))
     with home.locked():
         check_free(to, home.config_file)
         home.reserve.make()

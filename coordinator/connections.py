@@ -5,8 +5,9 @@ Rules
    for its handshake and its call, and the number of such connections is bounded, for each address and in all.
 2. Where there are too many, the address that has most loses its oldest. One address cannot take the place of another.
 3. Authenticated connections are bounded for each certificate; the one that called longest ago is closed first. An
-   honest site stays far below the bound, so rules 1 to 3 never close a connection that it uses.
+   honest site stays far below the bound, so these rules never close a connection on which it has called.
 4. The connection of a refused caller is closed, but only after the refusal can have arrived.
+5. An address that keeps making connections without a call is slowed (coordinator.throttle).
 
 `to_close` decides. `Connections` looks at the process's sockets twice a second and closes what is decided; it never
 waits for a peer.
@@ -23,7 +24,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from coordinator.descriptors import Bounds
-from coordinator.sockets import Peer, accepted, parse_peer, shut_down
+from coordinator.sockets import Peer, accepted, listeners, parse_peer, shut_down
+from coordinator.throttle import Throttle, slow
 from fedcervix.log import logger
 
 FIRST_CALL_S = 15.0
@@ -32,10 +34,12 @@ GRACE_S = 1.0
 """that an unauthenticated connection has even where its address has too many"""
 REFUSAL_S = 0.5
 """from a refusal to the end of its connection"""
-SWEEP_S, BUSY_SWEEP_S = 0.5, 0.1
-"""from one look at the connections to the next; and while there are too many"""
+SWEEP_S, BUSY_SWEEP_S = 0.5, 0.05
+"""from one look at the connections to the next; and while there are too many, or some have come since the last one"""
 LOG_S = 60.0
 """from one line about closed connections to the next"""
+NAMED_MAX = 10
+"""addresses in it"""
 NETWORK_BITS = 64
 """of an IPv6 address: who has one such address has all of its network, so they count as one"""
 
@@ -58,7 +62,6 @@ class Connection:
 class Counts:
     """How many connections are open."""
 
-    connections: int
     unauthenticated: int
     of: dict[str, int]
     """authenticated ones, by who called"""
@@ -147,10 +150,13 @@ class Connections:
         *,
         accepted: Callable[[int], dict[Peer, int]] = accepted,
         shut_down: Callable[[int, Peer], bool] = shut_down,
+        slow: Callable[[int, frozenset[str]], bool] = lambda port, networks: slow(listeners(port), networks),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`accepted` and `shut_down` are those of coordinator.sockets."""
-        self._bounds, self._accepted, self._shut_down, self._clock = bounds, accepted, shut_down, clock
+        """`accepted` and `shut_down` are those of coordinator.sockets; `slow` is given the port."""
+        self._bounds, self._clock = bounds, clock
+        self._accepted, self._shut_down, self._slow = accepted, shut_down, slow
+        self._throttle, self._slowed = Throttle(), frozenset[str]()
         self._port = 0
         self._known: dict[Peer, Connection] = {}
         self._lock = threading.Lock()
@@ -199,18 +205,34 @@ class Connections:
         """Return how many connections are open, by the last look."""
         with self._lock:
             of = Counter(found.who for found in self._known.values() if found.serial)
-            return Counts(len(self._known), len(self._known) - of.total(), dict(of))
+            return Counts(len(self._known) - of.total(), dict(of))
+
+    def trouble(self) -> str:
+        """Return what the operator is told while addresses are slowed; empty while none is."""
+        slowed = sorted(self._slowed)
+        if not slowed:
+            return ""
+        named = ", ".join(slowed[:NAMED_MAX]) + (", ..." if len(slowed) > NAMED_MAX else "")
+        calls = f"without a call ({self.counts().unauthenticated} are open)"
+        return f"new connections from {named} are mostly refused: they keep coming, {calls}"
 
     def sweep(self) -> bool:
         """Look once, and close what is to be closed; say whether there were too many. Raises OSError."""
         began_s = self._clock()
         open_now = self._accepted(self._port)
         with self._lock:
-            self._meet(open_now, began_s)
+            came = self._meet(open_now, began_s)
             found = to_close(self._known, self._bounds, self._clock())
         closed = {peer: rule for peer, rule in found.items() if self._close(open_now, peer, rule)}
+        self._slow_down()
         self._tally.add(closed, self._clock())
-        return not CROWDED.isdisjoint(found.values())
+        return came or not CROWDED.isdisjoint(found.values())
+
+    def _slow_down(self) -> None:
+        slowed = self._throttle.slowed(self._clock())
+        if slowed != self._slowed and self._slow(self._port, slowed):
+            self._tally.slowed.update(slowed - self._slowed)
+        self._slowed = slowed
 
     def _run(self) -> None:
         wait_s = 0.0
@@ -238,13 +260,20 @@ class Connections:
         self._wake.set()
         return len(found)
 
-    def _meet(self, open_now: Mapping[Peer, int], began_s: float) -> None:
-        """Take in which connections there are; one that was heard of since the look began may be newer than it."""
-        for peer, found in list(self._known.items()):
-            if peer not in open_now and found.heard_s < began_s:
-                del self._known[peer]
-        for peer in open_now.keys() - self._known.keys():
+    def _meet(self, open_now: Mapping[Peer, int], began_s: float) -> bool:
+        """Take in which connections there are; say whether some are new.
+
+        One that was heard of since the look began may be newer than it.
+        """
+        ended = {peer for peer, one in self._known.items() if peer not in open_now and one.heard_s < began_s}
+        failed = Counter(network(peer.host) for peer in ended if not self._known[peer].serial)
+        self._throttle.failed(failed, began_s)
+        for peer in ended:
+            del self._known[peer]
+        new = open_now.keys() - self._known.keys()
+        for peer in new:
             self._known[peer] = Connection(began_s, began_s)
+        return bool(new)
 
     def _close(self, open_now: Mapping[Peer, int], peer: Peer, rule: str) -> bool:
         """Close one connection; say whether it is closed for the first time: the library frees it a little later."""
@@ -260,6 +289,7 @@ class _Tally:
     """What was closed, for the log: the first at once, then a line a minute however many there are."""
 
     def __init__(self) -> None:
+        self.slowed: set[str] = set()
         self._closed: Counter[str] = Counter()
         self._addresses: Counter[str] = Counter()
         self._said_s = self._failed_s = -LOG_S
@@ -267,11 +297,11 @@ class _Tally:
     def add(self, closed: Mapping[Peer, str], now_s: float) -> None:
         self._closed.update(closed.values())
         self._addresses.update(network(peer.host) for peer in closed)
-        if self._closed and now_s - self._said_s >= LOG_S:
-            self._say(now_s)
+        if now_s - self._said_s >= LOG_S:
+            self.end(now_s)
 
     def end(self, now_s: float) -> None:
-        if self._closed:
+        if self._closed or self.slowed:
             self._say(now_s)
 
     def failed(self, error: OSError, now_s: float) -> None:
@@ -280,8 +310,12 @@ class _Tally:
             logger().error("the connections cannot be looked at", reason=str(error))
 
     def _say(self, now_s: float) -> None:
-        address, count = self._addresses.most_common(1)[0]
-        logger().warning("connections closed", **self._closed, most_from=address, of_these=count)
+        said: dict[str, object] = dict(self._closed)
+        for address, count in self._addresses.most_common(1):
+            said |= {"most_from": address, "of_these": count}
+        if self.slowed:
+            said["slowed"] = sorted(self.slowed)[:NAMED_MAX]
+        logger().warning("connections closed", **said)
         self._said_s = now_s
-        self._closed.clear()
-        self._addresses.clear()
+        for counted in (self._closed, self._addresses, self.slowed):
+            counted.clear()

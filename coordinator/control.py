@@ -30,6 +30,9 @@ class Outside(Protocol):
     def held(self) -> dict[str, Held]:
         """Return what each site holds of the public listener."""
 
+    def trouble(self) -> str:
+        """Return what the operator is told of who connects and does not call; empty where nothing is wrong."""
+
     async def revoked(self, site: str) -> None:
         """Let a revocation count now: what the site has open is closed."""
 
@@ -53,13 +56,14 @@ class Control:
     async def overview(self, _request: wire.OverviewRequest, call: Call, outside: Outside) -> wire.OverviewReply:
         """Say how things stand, with the last rounds."""
         since = max(0, len(self._engine.run.rounds) - BRIEF_ROUNDS)
-        held = outside.held()
-        return await self.work.do(call.serial, lambda: wire.OverviewReply(json=brief(self._picture(held, since=since))))
+        held, told = outside.held(), outside.trouble()
+        picture = partial(self._picture, held, told, since=since)
+        return await self.work.do(call.serial, lambda: wire.OverviewReply(json=brief(picture())))
 
     async def watch(
         self, request: wire.OverviewRequest, call: Call, bell: Bell, outside: Outside
     ) -> AsyncIterator[wire.OverviewReply]:
-        """Say how things stand, with the rounds that the operator does not know; then what changes."""
+        """Say how things stand, with the rounds that the operator does not know; then what changes. Raises RunError."""
         if self._watchers >= WATCHERS_MAX:
             raise RunError(
                 f"{WATCHERS_MAX} are watching already", next_step="coordinator status, without --watch and --json"
@@ -69,20 +73,20 @@ class Control:
             before: Document = {}
             since = request.known_rounds if request.run == self._engine.run.run else 0
             async for _ in looks(self._engine, bell):
-                after = await self.work.do(call.serial, self._picture, outside.held(), since=since)
+                after = await self.work.do(call.serial, self._picture, outside.held(), outside.trouble(), since=since)
                 for text, more in parts(changes(before, after)):
                     yield wire.OverviewReply(json=text, more=more)
                 before, since = after, max(since, ended_rounds(after))
         finally:
             self._watchers -= 1
 
-    def _picture(self, held: Mapping[str, Held], *, since: int) -> Document:
+    def _picture(self, held: Mapping[str, Held], told: str, *, since: int) -> Document:
         now, engine = datetime.now(UTC).timestamp(), self._engine
-        trouble = "\n".join(filter(None, (engine.trouble, alarm(held))))
+        trouble = "\n".join(filter(None, (engine.trouble, alarm(held), told)))
         return overview(engine.run, engine.lines(), held, now=now, trouble=trouble, since=since)
 
     async def command(self, request: wire.CommandRequest, call: Call, outside: Outside) -> wire.CommandReply:
-        """Do what the operator asks."""
+        """Do what the operator asks. Raises RemoteError, StorageError."""
         match request.WhichOneof("what"):
             case "stop":
                 await self.work.do(call.serial, self._engine.stop)

@@ -6,9 +6,9 @@ connections of the network, so that nobody who connects can take the last one.
 
 from __future__ import annotations
 
-import resource
 from dataclasses import dataclass
 
+from fedcervix.address import Address
 from fedcervix.errors import RunError
 
 OWN = 96
@@ -19,7 +19,7 @@ PER_CERTIFICATE_MAX, PER_CERTIFICATE_MIN = 8, 2
 """an agent has one connection, and `site-agent check` another; one that was cut on its way may still be open here"""
 INVITED = 32
 """connections of sites that are about to join"""
-UNAUTHENTICATED_MAX, BURST_MAX = 512, 1024
+UNAUTHENTICATED_MAX, BURST_MAX = 512, 2048
 """that stay, and that may come beside them until the next look (see coordinator.connections)"""
 STRANGERS_MIN = 48
 """both together"""
@@ -40,15 +40,12 @@ class Bounds:
     per_certificate: int
     """with admitted calls, of one certificate"""
 
+    def at_one_listener(self, to: Address) -> int:
+        """Return how many of `in_all` there may be at each address that is listened on; the library counts these alone.
 
-def raise_limit() -> int:
-    """Allow this process as many descriptors as the system lets it have; return how many that is."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (ValueError, OSError):  # macOS: "unlimited" is more than it allows
-        return soft
-    return hard
+        A name may stand for an IPv4 and an IPv6 address.
+        """
+        return self.in_all if to.is_ip else self.in_all // 2
 
 
 def bounds(limit: int, sites: int) -> Bounds:

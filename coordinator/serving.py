@@ -25,7 +25,7 @@ import grpc.aio
 from coordinator.admission import NOTHING, Admission, Held
 from coordinator.connections import Connections
 from coordinator.control import Control
-from coordinator.descriptors import bounds, raise_limit
+from coordinator.descriptors import bounds
 from coordinator.dispatch import Dispatcher, OperatorsGate, SitesGate
 from coordinator.engine import Engine
 from coordinator.home import Home
@@ -36,6 +36,7 @@ from coordinator.standing import Standing
 from coordinator.streams import Bell
 from fedcervix import rpc
 from fedcervix.address import Address
+from fedcervix.descriptors import USED_UP, raise_limit
 from fedcervix.errors import RunError
 
 STOP_GRACE = timedelta(seconds=5)
@@ -56,6 +57,9 @@ class _Outside:
         found = self._admission.held(time.monotonic())
         sites = found.keys() | lines.keys()
         return {site: replace(found.get(site, NOTHING), connections=lines.get(site, 0)) for site in sites}
+
+    def trouble(self) -> str:
+        return self._lines.trouble()
 
     async def revoked(self, site: str) -> None:
         await self._standing.shut_out(site)
@@ -119,7 +123,7 @@ class Serving:
         gate = SitesGate(federation, standing, self._service.check_roster)
         behaviours = self._service.behaviours(bell)
         public = self.dispatcher(behaviours, gate, self._service.work, self._lines, admission)
-        options = [*rpc.server_options(sites), (rpc.CONNECTIONS_MAX, self._bounds.in_all)]
+        options = [*rpc.server_options(sites), (rpc.CONNECTIONS_MAX, self._bounds.at_one_listener(to))]
         self.port = await self._listen(rpc.SITES, public, str(to), options)
         self._lines.start(self.port)
         operator = self.dispatcher(
@@ -169,6 +173,7 @@ def check_free(to: Address, config_file: Path) -> None:
 
 
 CANNOT_LISTEN = {
+    **USED_UP,
     errno.EADDRINUSE: ("another program uses this port", "see who does (ss -ltnp)"),
     errno.EADDRNOTAVAIL: ("the address is not this machine's", "see which are (ip address)"),
     errno.EACCES: ("ports below 1024 are for root alone", "take a port above 1023"),

@@ -65,23 +65,32 @@ def accepted(port: int) -> dict[Peer, int]:
     }
 
 
+def listeners(port: int) -> list[int]:
+    """Return the descriptors that listen on a local port. Raises OSError."""
+    return [
+        descriptor
+        for descriptor in _descriptors()
+        if _port(_name(_C.getsockname, descriptor)) == port and _name(_C.getpeername, descriptor) is None
+    ]
+
+
 def shut_down(descriptor: int, peer: Peer) -> bool:
     """Shut down a connection, if the descriptor still is the one to `peer`. Raises OSError without a free descriptor.
 
     The descriptor belongs to another library, which may close it at any moment, and its number is used again at once:
     what is checked and shut down is a duplicate.
     """
-    try:
-        mine = os.dup(descriptor)
-    except OSError as error:
-        if error.errno == errno.EBADF:
+    mine: int = _C.dup(descriptor)
+    if mine < 0:
+        number = ctypes.get_errno()
+        if number == errno.EBADF:
             return False
-        raise
+        raise OSError(number, os.strerror(number))
     try:
         name = _name(_C.getpeername, mine)
         return name is not None and _peer(name) == peer and _C.shutdown(mine, socket.SHUT_RDWR) == 0
     finally:
-        os.close(mine)
+        _C.close(mine)
 
 
 def _descriptors() -> list[int]:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Literal
 
 from fedcervix.columns import OPTIONAL
+from fedcervix.descriptors import check_used_up
 from fedcervix.errors import DataError
 from fedcervix.files import write_secret
 from fedcervix.identifiers import Doubt, doubts, written_alike
@@ -397,6 +398,7 @@ def _read(manifest: Path) -> bytes:
     try:
         return manifest.read_bytes()
     except OSError as error:
+        check_used_up(f"the manifest {manifest} cannot be read", error)
         raise DataError(
             f"the manifest {manifest} cannot be read: {error.strerror}",
             cause=_unread(manifest, error),

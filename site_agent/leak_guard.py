@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedcervix.descriptors import check_used_up
 from fedcervix.errors import ModelError, StorageError
 from fedcervix.files import write_secret
 from fedcervix.identifiers import forms
@@ -165,7 +166,10 @@ def write(folder: Path, key: SiteKey, seen: Seen) -> None:
 
 
 def read(folder: Path, key: SiteKey, *, next_step: str) -> Seen:
-    """Return who made the model in a folder. Raises ModelError, with `next_step`, where the file does not say it."""
+    """Return who made the model in a folder. Raises ModelError, with `next_step`, where the file does not say it.
+
+    Raises StorageError where no more files can be opened.
+    """
     file = folder / WOMEN
     try:
         raw = json.loads(file.read_text("utf-8"))
@@ -186,6 +190,8 @@ def read(folder: Path, key: SiteKey, *, next_step: str) -> Seen:
     except FileNotFoundError:
         raise _refused(file, "is missing", next_step) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, OSError):
+            check_used_up(f"{file} cannot be read", error)
         raise _refused(file, "is damaged", next_step) from error
     if not seen.whole:
         raise _refused(file, "lost the women of some rounds: it was damaged during the run", next_step)

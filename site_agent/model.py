@@ -26,6 +26,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from fedcervix.descriptors import check_used_up
 from fedcervix.errors import ModelError, RemoteError
 from fedcervix.plan import Architecture, Head, Recipe
 from fedcervix.weights import check_header
@@ -143,6 +144,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         check_header(path)
         state: dict[str, Tensor] = safetensors.torch.load_file(path)
     except OSError as error:
+        check_used_up(f"cannot read the weights file {path.name}", error)
         raise ModelError(
             f"cannot read the weights file {path.name}: {error.strerror or error}",
             cause="the path is wrong, or the file is not readable by this user",

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from fedcervix.descriptors import check_used_up
 from fedcervix.errors import DataError
 from fedcervix.manifest import at_most
 from fedcervix.spreadsheet import decode_text, plain, read_table, shown
@@ -42,6 +43,7 @@ def read_pairs(file: Path) -> frozenset[Pair]:
     try:
         text = decode_text(file.read_bytes(), file.name)
     except OSError as error:
+        check_used_up(f"the file of pairs {file} cannot be read", error)
         raise DataError(
             f"the file of pairs {file} cannot be read: {error.strerror}",
             cause="not_same in site.toml (or --not-same) names another file",

@@ -15,6 +15,7 @@ from pathlib import Path
 from cryptography import x509
 
 from fedcervix.address import Address
+from fedcervix.descriptors import check_used_up
 from fedcervix.errors import IdentityError, LinkError
 from site_agent.proxies import Proxy, proxy_for, remark
 
@@ -66,6 +67,7 @@ def look(address: str, authority: Path, certificate: Path, key: Path) -> str:
     except ssl.SSLError as error:
         raise _refused(address, error) from error
     except OSError as error:
+        check_used_up(f"{address} cannot be reached", error)
         raise _unreachable(address, way, error) from error
 
 

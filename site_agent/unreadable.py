@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from PIL import UnidentifiedImageError
 
+from fedcervix.descriptors import check_used_up
 from fedcervix.errors import DataError
 
 DAMAGE = (
@@ -36,7 +37,10 @@ class UnreadableError(DataError):
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Turn what decoders raise on damaged bytes into UnreadableError."""
+    """Turn what decoders raise on damaged bytes into UnreadableError.
+
+    Raises StorageError where no more files can be opened: then nothing is wrong with the image.
+    """
     try:
         yield
     except UnreadableError:
@@ -44,6 +48,7 @@ def translated() -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise UnreadableError("not a JPEG, PNG, TIFF or BMP image, or damaged at its beginning") from error
     except OSError as error:
+        check_used_up("an image cannot be opened", error)
         raise UnreadableError(OPEN_FAILED.get(error.errno or 0, "damaged or cut short")) from error
     except DAMAGE as error:
         raise UnreadableError(f"damaged ({type(error).__name__})") from error

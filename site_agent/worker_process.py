@@ -33,6 +33,7 @@ from typing import Any, NoReturn, TextIO
 import torch
 import torch.distributed as dist
 
+from fedcervix.descriptors import USED_UP
 from fedcervix.errors import FedcervixError, FullDiskError, StorageError, TrainingError
 from fedcervix.events import TaskKind, task_from_dict
 from fedcervix.files import keep_private
@@ -270,6 +271,9 @@ def _translated(error: Exception) -> FedcervixError:
             cause=f"one of them hangs, or the network between their hosts is cut: {str(error)[:200]}",
             next_step="look at the hosts' logs; start site-agent again to go on",
         )
+    if isinstance(error, OSError) and error.errno in USED_UP:
+        cause, next_step = USED_UP[error.errno]
+        return StorageError(str(error), cause=cause, next_step=next_step)
     if isinstance(error, OSError) and error.errno in FULL:
         return FullDiskError(str(error), cause="the disk is full", next_step="df -h")
     if isinstance(error, OSError):

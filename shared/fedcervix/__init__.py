@@ -4,7 +4,7 @@ Bottom to top (a module imports only from its own line and the lines above it):
 
     printable  errors  plan  profiles  measures  events  quorum  rounds  alarms  economy  session  seeds   stdlib only
     spreadsheet  columns  identifiers  manifest  splits                             standard library only
-    address  ownership  storage  locks  databases                                   standard library only
+    address  ownership  descriptors  storage  locks  databases                      standard library only
     weights  moves  arriving  aggregate  measuring  packing  metrics  identity  privacy   + numpy, cryptography
     wire (generated)  codec                                                         protobuf <-> events
     files  reserve  journal  blobs  rounding  config  log  pauses  printing  rpc     disk, terminal, network

@@ -41,9 +41,14 @@ class Address:
         return cls(_host(host, text), int(port))
 
     @property
+    def is_ip(self) -> bool:
+        """Say whether the host is an IP address, and no name."""
+        return _is_ip(self.host)
+
+    @property
     def is_everywhere(self) -> bool:
         """Say whether the host means every interface of this machine: to listen on, not to dial."""
-        return _is_ip(self.host) and ipaddress.ip_address(self.host).is_unspecified
+        return self.is_ip and ipaddress.ip_address(self.host).is_unspecified
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
+from fedcervix.descriptors import check_used_up
 from fedcervix.errors import ConfigError
 from fedcervix.ownership import denied
 from fedcervix.plan import Recipe, Terms
@@ -45,6 +46,7 @@ def read_toml(path: Path, *, hint: str = "", missing: str = NOT_SET_UP) -> dict[
         cause, next_step = denied(path)
         raise ConfigError(f"{path} cannot be read: {error.strerror}", cause=cause, next_step=next_step) from error
     except OSError as error:
+        check_used_up(f"{path} cannot be read", error)
         raise ConfigError(f"{path} cannot be read: {error.strerror}", next_step=f"ls -l {path}") from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(

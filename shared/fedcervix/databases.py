@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fedcervix.descriptors import used_up
 from fedcervix.errors import FullDiskError, StorageError
 from fedcervix.ownership import denied
 
@@ -29,6 +30,9 @@ NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOE
 UNKNOWN = ("the file does not have the expected form", "restore the home folder from a backup")
 OF_ACCESS = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH)
 
+OF_FILES = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR)
+"""it needs another file beside the one"""
+
 
 @contextmanager
 def translated(path: Path, what: str) -> Iterator[None]:
@@ -43,7 +47,9 @@ def translated(path: Path, what: str) -> Iterator[None]:
 
 
 def _explained(path: Path, code: int) -> tuple[str, str]:
-    """Return cause and next step of a primary result code; a wrong user is told as such."""
+    """Return cause and next step of a primary result code; a wrong user is told as such, and so is a lack of files."""
+    if code in OF_FILES and (found := used_up()):
+        return found
     if code in OF_ACCESS and not _usable(path):
         return denied(path)
     cause, next_step = FAULTS.get(code, UNKNOWN)

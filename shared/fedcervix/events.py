@@ -67,7 +67,7 @@ class Task:
         check(RUN_NAME.fullmatch(self.run) is not None, f"not a run's name: {quoted(self.run)}")
         check(0 <= self.round <= ROUND_MAX, f"round is 0 to {ROUND_MAX}; found {self.round}")
         check(
-            bool(DIGEST.fullmatch(self.base)) != (self.kind == TaskKind.SEED),
+            self.base == "" if self.kind == TaskKind.SEED else bool(DIGEST.fullmatch(self.base)),
             f"not a base digest: {quoted(self.base)}",
         )
 

@@ -9,6 +9,7 @@ Rules
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -21,12 +22,16 @@ from typing import Any
 os.environ["GRPC_SSL_CIPHER_SUITES"] = ":".join(
     f"ECDHE-ECDSA-{cipher}" for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
 )
+# Else the library writes a line of 200 bytes for each handshake that fails: whoever reaches a port could fill the disk
+# with them (1.2 MB a second, measured). Read once, too.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
 from fedcervix.codec import REQUEST_TEXT_CHARS_MAX, received
+from fedcervix.descriptors import USED_UP
 from fedcervix.errors import (
     BusyError,
     FedcervixError,
@@ -110,12 +115,13 @@ CONNECTIONS_MAX = "grpc.max_allowed_incoming_connections"
 """of one address that a server listens on; one more is closed as soon as it is accepted"""
 
 STREAMS_MAX = 100
-"""calls at once on one connection, as HTTP/2 tells the other side"""
+"""calls at once on a connection. Without a limit, the library lets calls that are cancelled at once (CVE-2023-44487)
+fill the queue in which the calls of all connections wait, and drops those of the others"""
 
 _SERVER_OPTIONS: list[tuple[str, int]] = [
     *_BOUNDS,
-    ("grpc.max_concurrent_streams", STREAMS_MAX),
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener
+    ("grpc.max_concurrent_streams", STREAMS_MAX),
     ("grpc.server_handshake_timeout_ms", HANDSHAKE_S * 1000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # the clients' profile is welcome
     *_PINGS,
@@ -288,6 +294,9 @@ def translate(error: grpc.RpcError, address: str, *, next_step: str = "site-agen
         )
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return RemoteError(f"what answers at {address} is not a coordinator of this version ({details})")
+    if _NO_MORE_FILES in details:
+        cause, advice = USED_UP[errno.EMFILE]
+        return StorageError(f"the coordinator at {address} cannot be called", cause=cause, next_step=advice)
     return LinkError(
         f"the coordinator at {address} cannot be reached ({_in_short(details)})",
         cause="it is not running, the address is wrong, or a firewall or proxy is in the way",
@@ -316,6 +325,7 @@ _BUGS = ("[", "Exception ", "Unexpected ", "Failed to serialize")
 """how the other side's own failures begin: an error of ours without a code, or gRPC's words for a bug. Everything else
 with their codes is a line that broke in the middle of a call, also where bytes arrived that were not those sent"""
 
+_NO_MORE_FILES = os.strerror(errno.EMFILE)
 _SIGNS = {
     "CERTIFICATE_VERIFY_FAILED": "its certificate is not of this federation",
     "Connection refused": "connection refused",

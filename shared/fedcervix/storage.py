@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+from fedcervix.descriptors import check_used_up
 from fedcervix.errors import FullDiskError, StorageError
 from fedcervix.ownership import denied
 
@@ -34,6 +35,7 @@ def disk(path: Path | str, verb: Literal["read", "write", "use"]) -> Iterator[No
         if isinstance(error, PermissionError):
             cause, next_step = denied(Path(error.filename if isinstance(error.filename, str) else path))
             raise StorageError(what, cause=cause, next_step=next_step) from error
+        check_used_up(f"cannot {verb} {path}", error)
         nearest = nearest_existing(path)
         raise StorageError(
             what,

@@ -245,8 +245,8 @@ def test_a_momentum_from_the_best_model_instead_of_the_last_is_found() -> None:
 
 def test_a_coordinator_that_forgets_the_model_before_the_last_is_found() -> None:
     def forgets(run: Run) -> set[str]:
-        plain = replace(run.plan, terms=replace(run.plan.terms, server_momentum=0.0))
-        return needed(replace(run, plan=plain))
+        before = set(rounds.last_step(run) or ()) - {run.layout, run.current.base, run.model} if run.rounds else set()
+        return needed(run) - before
 
     assert "a model to be averaged is gone" in found_by(Rules(needed=forgets), range(300))
 

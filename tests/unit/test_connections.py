@@ -6,9 +6,11 @@ import dataclasses
 
 import pytest
 
-from coordinator.connections import FIRST_CALL_S, GRACE_S, REFUSAL_S, Connection, Connections, network, to_close
+from coordinator.connections import FIRST_CALL_S, GRACE_S, REFUSAL_S, Connection, Connections, Counts, network, to_close
 from coordinator.descriptors import OWN, OWN_PER_SITE, PER_CERTIFICATE_MAX, Bounds, bounds
 from coordinator.sockets import Peer, parse_peer
+from coordinator.throttle import BURST
+from fedcervix.address import Address
 from fedcervix.errors import RunError
 
 BOUNDS = Bounds(in_all=100, unauthenticated=20, per_address=6, per_certificate=3)
@@ -109,7 +111,10 @@ class Port:
     def __init__(self, bounds: Bounds = BOUNDS) -> None:
         self.open: dict[Peer, int] = {}
         self.now_s = 0.0
-        self.connections = Connections(bounds, accepted=self._accepted, shut_down=self._shut_down, clock=self.clock)
+        self.slowed = frozenset[str]()
+        self.connections = Connections(
+            bounds, accepted=self._accepted, shut_down=self._shut_down, slow=self._slow, clock=self.clock
+        )
 
     @staticmethod
     def during() -> None:
@@ -125,6 +130,10 @@ class Port:
 
     def _shut_down(self, descriptor: int, peer: Peer) -> bool:
         return self.open.get(peer) == descriptor and bool(self.open.pop(peer))
+
+    def _slow(self, _port: int, networks: frozenset[str]) -> bool:
+        self.slowed = networks
+        return True
 
     def connects(self, port: int, host: str = "10.0.0.1") -> str:
         self.open[Peer(host, port)] = len(self.open) + 10
@@ -145,7 +154,7 @@ def test_who_calls_stays_and_who_does_not_goes() -> None:
     assert port.open.keys() == {Peer("10.0.0.1", 1)}
     port.sweeps(1e6)
     counts = port.connections.counts()
-    assert (counts.connections, counts.unauthenticated, counts.of) == (1, 0, {"nhs": 1})
+    assert (counts.unauthenticated, counts.of) == (0, {"nhs": 1})
 
 
 def test_a_call_before_the_first_look_counts() -> None:
@@ -172,7 +181,7 @@ def test_a_connection_that_ended_is_forgotten_and_its_port_may_come_again() -> N
     port.sweeps(1.0)
     port.open.clear()
     port.sweeps(2.0)
-    assert port.connections.counts().connections == 0
+    assert port.connections.counts() == Counts(0, {})
     port.connects(1)
     port.sweeps(3.0)
     assert port.connections.counts().unauthenticated == 1
@@ -212,6 +221,31 @@ def test_a_crowd_is_looked_at_more_often() -> None:
     assert not port.sweeps(0.5)
 
 
+def test_whoever_is_seen_at_every_look_and_never_calls_is_slowed_for_a_while() -> None:
+    port = Port()
+    for number in range(int(BURST) + 10):
+        port.open.clear()
+        port.connects(number, host="10.0.0.9")
+        caller = port.connects(number, host="10.0.0.2")
+        assert port.sweeps(number / 10_000)  # there is more to come
+        port.connections.authenticated(caller, "nhs", "7")
+    assert port.slowed == {"10.0.0.9"}
+    assert "from 10.0.0.9 are mostly refused" in port.connections.trouble()
+    port.sweeps(1000.0)
+    assert port.slowed == frozenset()
+    assert port.connections.trouble() == ""
+
+
+def test_a_flood_at_once_slows_nobody() -> None:
+    port = Port()
+    for number in range(2000):
+        port.connects(number)
+    for look in range(100):
+        port.sweeps(look / 2)
+    assert port.connections.counts() == Counts(0, {})
+    assert port.slowed == frozenset()
+
+
 # --- how descriptors are shared out -------------------------------------------------------------------------------
 
 
@@ -222,9 +256,16 @@ def test_all_connections_together_leave_descriptors_for_the_coordinator(limit: i
     found = bounds(limit, sites)
     assert found.in_all + OWN + OWN_PER_SITE * sites <= limit
     assert found.in_all > found.unauthenticated + sites * found.per_certificate
-    assert found.in_all < 4096  # each costs memory
+    assert found.in_all < 5000  # each costs memory
     assert 2 <= found.per_certificate <= PER_CERTIFICATE_MAX
     assert found.unauthenticated >= 16
+
+
+def test_a_name_may_have_two_addresses_and_both_together_have_no_more_connections() -> None:
+    found = bounds(1024, 2)
+    for host, listeners in (("127.0.0.1", 1), ("::", 1), ("localhost", 2)):
+        assert found.at_one_listener(Address(host, 8443)) * listeners <= found.in_all
+    assert found.at_one_listener(Address("localhost", 8443)) > found.unauthenticated + 2 * found.per_certificate
 
 
 @pytest.mark.parametrize(("limit", "sites"), [(256, 64), (1024, 256)])

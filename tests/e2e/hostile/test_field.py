@@ -28,11 +28,11 @@ def enrolled(tmp_path_factory: pytest.TempPathFactory) -> Ground:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("name", ["no-body", "unread-revoked"])
+@pytest.mark.parametrize("name", ["no-body", "rapid-reset"])
 def test_no_certificate_holds_up_the_others(enrolled: Ground, tmp_path: Path, name: str) -> None:
     finding = fight(enrolled, tmp_path / name, name, seconds=SECONDS, seed=0, brief=True)
     assert finding.trouble == ""
-    assert finding.counts["calls"] >= 40
+    assert finding.counts["connections"] >= 1
     assert finding.attacked.seconds, "no honest call was made"
     assert finding.attacked.failures.total() == 0, finding.attacked.failures
     assert {name: command.words for name, command in finding.commands.items() if command.code != 0} == {}

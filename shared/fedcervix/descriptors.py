@@ -1,0 +1,54 @@
+"""Files and connections that a process may have open: how many, and what is said where there are no more.
+
+The system gives the same kind of error as for a file that is missing, so whoever explains errors of files asks here
+first. SQLite tells not even that: it "cannot open" its file.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+
+from fedcervix.errors import StorageError
+
+RAISE = (
+    "end and start it with more: LimitNOFILE=65536 in its unit, ulimits nofile in its container, or `ulimit -n 65536`"
+)
+USED_UP = {
+    errno.EMFILE: ("this process has as many files and connections open as it may", RAISE),
+    errno.ENFILE: (
+        "this machine has as many files and connections open as it may",
+        "see who has them (lsof -nP), or raise the bound: sysctl fs.file-max",
+    ),
+}
+"""error number -> (likely cause, next step)"""
+
+
+def raise_limit() -> int:
+    """Let this process open as many files and connections as the system allows it; return how many that is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ValueError, OSError):  # macOS: "unlimited" is more than it allows
+        return soft
+    return hard
+
+
+def check_used_up(what: str, error: OSError) -> None:
+    """Raise StorageError, which begins with `what`, if this is behind an error.
+
+    Some libraries call every file missing that they cannot open: so it is tried.
+    """
+    found = USED_UP.get(error.errno or 0) or used_up()
+    if found:
+        raise StorageError(f"{what}: {error.strerror or error}", cause=found[0], next_step=found[1]) from error
+
+
+def used_up() -> tuple[str, str] | None:
+    """Return (likely cause, next step) where this process cannot open one more file; None where it can."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return USED_UP.get(error.errno or 0)
+    return None
