@@ -161,7 +161,7 @@ class Dispatcher:
         self._shapes = {"unary_unary": self._small, "unary_stream": self._telling, "stream_unary": self._taking}
 
     async def answer(self, method: rpc.Method | None, context: Context) -> None:
-        """Answer one call, of which only the headers are there."""
+        """Answer one call, of which only the headers are there. Raises CancelledError on a connection being cut."""
         peer, found = context.peer(), None
         if self._is_cut(peer):
             raise asyncio.CancelledError
