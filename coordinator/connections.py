@@ -212,11 +212,9 @@ class Connections:
         slowed = sorted(self._slowed)
         if not slowed:
             return ""
-        more = f" and {len(slowed) - NAMED_MAX} more" if len(slowed) > NAMED_MAX else ""
-        return (
-            f"new connections from {', '.join(slowed[:NAMED_MAX])}{more} are mostly refused: they keep coming, without a "
-            f"call ({self.counts().unauthenticated} are open)"
-        )
+        named = ", ".join(slowed[:NAMED_MAX]) + (", ..." if len(slowed) > NAMED_MAX else "")
+        calls = f"without a call ({self.counts().unauthenticated} are open)"
+        return f"new connections from {named} are mostly refused: they keep coming, {calls}"
 
     def sweep(self) -> bool:
         """Look once, and close what is to be closed; say whether there were too many. Raises OSError."""

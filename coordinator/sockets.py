@@ -80,17 +80,17 @@ def shut_down(descriptor: int, peer: Peer) -> bool:
     The descriptor belongs to another library, which may close it at any moment, and its number is used again at once:
     what is checked and shut down is a duplicate.
     """
-    try:
-        mine = os.dup(descriptor)
-    except OSError as error:
-        if error.errno == errno.EBADF:
+    mine: int = _C.dup(descriptor)
+    if mine < 0:
+        number = ctypes.get_errno()
+        if number == errno.EBADF:
             return False
-        raise
+        raise OSError(number, os.strerror(number))
     try:
         name = _name(_C.getpeername, mine)
         return name is not None and _peer(name) == peer and _C.shutdown(mine, socket.SHUT_RDWR) == 0
     finally:
-        os.close(mine)
+        _C.close(mine)
 
 
 def _descriptors() -> list[int]:

@@ -26,13 +26,16 @@ COLOURS = {
 }
 OUTCOME_COLOURS = {"OK": "bold green", "DEGRADED": "bold yellow", "ABORTED": "bold red"}
 LEDGER_ROWS_MAX = 12
+ALARM_ROWS_MAX = 20
 FAILURE_CHARS_MAX = 2000
 RUN_REASON_CHARS_MAX = 200
 
 
 def render(document: dict[str, Any]) -> RenderableType:
     """Return the overview, drawn."""
-    return Group(_headline(document), _sites(document), _waits(document), _ledger(document), *_notes(document))
+    return Group(
+        _headline(document), _sites(document), _waits(document), _ledger(document), _alarms(document), *_notes(document)
+    )
 
 
 def runs_table(entries: Sequence[Entry]) -> Table:
@@ -138,6 +141,25 @@ def _ledger(d: dict[str, Any]) -> RenderableType:
         loss = "" if line["loss"] is None else f"{line['loss']:.4f}"
         best = " *" if line["round"] == d["best_round"] else ""
         table.add_row(f"{line['round']}{best}", counted, Text(missing, "yellow"), loss, line["model"][:12])
+    return table
+
+
+def _alarms(d: dict[str, Any]) -> RenderableType:
+    """The alarms of the rounds that are shown. Those of one site and kind take one row: the newest of them."""
+    found = [(line["round"], alarm) for line in d["ledger"][-LEDGER_ROWS_MAX:] for alarm in line["alarms"]]
+    if not found:
+        return Text("")
+    rounds: dict[tuple[str, str], list[int]] = {}
+    newest: dict[tuple[str, str], str] = {}
+    for number, alarm in found:
+        key = (alarm["site"], alarm["what"])
+        rounds.setdefault(key, []).append(number)
+        newest[key] = alarm["words"]
+    table = Table("site", "rounds", "what is unusual (in the last of them)", title="Alarms", title_justify="left")
+    for (site, what), numbers in [*rounds.items()][:ALARM_ROWS_MAX]:
+        table.add_row(
+            Text(site), ", ".join(map(str, dict.fromkeys(numbers))), Text(shown(newest[site, what]), "yellow")
+        )
     return table
 
 

@@ -4,7 +4,7 @@ The numbers of a model fall into three groups: what is trained, running means, a
 (a variance is a square: it moves a hundred times where an activation moves ten times). Of each group
     step = ||update - base|| / max(||base||, FLOOR sqrt(n))
 with Euclidean norms over the group's n numbers. The floor stands in for a base that is (nearly) zero: running means
-begin at zero, as do biases. It is a mean square of .01^2 for what is trained, and of 1 for the running statistics, which
+begin at zero, as do biases. It is a mean square of .01^2 for what is trained, and of 1 for running statistics, which
 are those of activations. The plan's `step_max` bounds each step; honest training stays far below it (measured: see
 docs/configuration.md). A counter grows by at most `COUNTER_STEP_MAX`, so that no site can make it overflow.
 
