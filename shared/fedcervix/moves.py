@@ -138,7 +138,8 @@ def _squares(pairs: Iterator[Pair]) -> tuple[float, float]:
 
 def _square(values: NDArray[Any]) -> float | None:
     """Return a sum of squares; None where their own type is too small for it."""
-    found = float(np.einsum("n,n->", values, values))  # no threads: those of np.dot wait for one another on a busy machine
+    # Not np.dot: its threads wait for one another on a busy machine.
+    found = float(np.einsum("n,n->", values, values))
     return found if math.isfinite(found) else None
 
 
