@@ -51,7 +51,7 @@ class Federation:
         first = self.blobs.scratch("first")
         base = write_tensors(first, model(0.0, steps=0))
         self.blobs.adopt(first, base)
-        given = Terms(**{"rounds": 9, "patience_rounds": 9, "lease_s": 1e6, **terms})
+        given = Terms(**{"rounds": 9, "patience_rounds": 9, "lease_s": 1e6, "step_max": 1e6, **terms})
         plan = Plan(mode="csfssl", sites=SITES, profile="paper", terms=given, recipe=Recipe())
         self.record = RunRecord("run", plan, base, 0.0)
         self.journal = Journal(folder / "journal.db")
