@@ -222,7 +222,7 @@ def comes_in(port: int, by: str) -> bool:
 def test_a_start_with_too_few_descriptors_says_so(tmp_path: Path) -> None:
     """Before: it started, and failed when the last one was used."""
     with federation(tmp_path / "small", sites=SITES) as made:
-        few = ["sh", "-c", 'ulimit -n 150; exec "$0" "$@"', BIN / "coordinator"]
+        few: list[str | Path] = ["sh", "-c", 'ulimit -n 150; exec "$0" "$@"', BIN / "coordinator"]
         process = made.coordinate("--mode", "csfssl", program=few, listening=False)
         assert process.ended() == 11, process.text
         assert "a run of 2 sites needs at least 188" in process.text
