@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from coordinator.count_alarms import count_alarms, share_alarms
-from coordinator.overview import shown
+from coordinator.unusable_models import contradicted, spoilt
 from coordinator.unusual_steps import unusual_steps
-from fedcervix.alarms import WORDS_CHARS_MAX, Alarm
+from fedcervix.alarms import Alarm
 from fedcervix.rounds import Round, Run
 
 Source = Callable[[Run, Round], Iterable[Alarm]]
-
-
-def spoilt(_run: Run, round_: Round) -> Iterator[Alarm]:
-    """With a site's update the model could not be used."""
-    for missing in round_.missing:
-        if missing.alarm:
-            yield Alarm(missing.site, round_.number, "unusable", shown(missing.reason, WORDS_CHARS_MAX))
-
-
-def contradicted(_run: Run, round_: Round) -> Iterator[Alarm]:
-    """A site said of a model that it cannot use it, and most others could."""
-    for said in round_.unusable if round_.ended_at and round_.scores else ():
-        words = "it said that it cannot use the round's model, which the others could"
-        yield Alarm(said.site, round_.number, "contradicted", words)
-
 
 SOURCES: tuple[Source, ...] = (unusual_steps, spoilt, contradicted, count_alarms, share_alarms)
 
@@ -35,3 +20,10 @@ def alarms(run: Run, round_: Round) -> tuple[Alarm, ...]:
     place = {site: number for number, site in enumerate(run.plan.sites)}
     found = (alarm for source in SOURCES for alarm in source(run, round_))
     return tuple(sorted(found, key=lambda alarm: place[alarm.site]))
+
+
+def new_alarms(before: Run, after: Run) -> tuple[Alarm, ...]:
+    """Return the alarms that one event has raised, in the round that was in progress and the one that is now."""
+    known = {alarm for round_ in before.rounds[-1:] for alarm in alarms(before, round_)}
+    changed = [round_ for round_ in after.rounds[max(0, len(before.rounds) - 1) :] if round_ not in before.rounds[-1:]]
+    return tuple(alarm for round_ in changed for alarm in alarms(after, round_) if alarm not in known)

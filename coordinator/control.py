@@ -63,7 +63,7 @@ class Control:
     async def watch(
         self, request: wire.OverviewRequest, call: Call, bell: Bell, outside: Outside
     ) -> AsyncIterator[wire.OverviewReply]:
-        """Say how things stand, with the rounds that the operator does not know; then what changes."""
+        """Say how things stand, with the rounds that the operator does not know; then what changes. Raises RunError."""
         if self._watchers >= WATCHERS_MAX:
             raise RunError(
                 f"{WATCHERS_MAX} are watching already", next_step="coordinator status, without --watch and --json"
@@ -86,7 +86,7 @@ class Control:
         return overview(engine.run, engine.lines(), held, now=now, trouble=trouble, since=since)
 
     async def command(self, request: wire.CommandRequest, call: Call, outside: Outside) -> wire.CommandReply:
-        """Do what the operator asks."""
+        """Do what the operator asks. Raises RemoteError, StorageError."""
         match request.WhichOneof("what"):
             case "stop":
                 await self.work.do(call.serial, self._engine.stop)

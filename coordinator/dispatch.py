@@ -43,6 +43,8 @@ MESSAGE_S = 10.0
 """for a request, and for the registry to be looked at"""
 CHUNK_S = 120.0
 """for a part of a model, and for an answer to be taken: on a slow line, behind a model"""
+CUT_S = 2.0
+"""in which a connection that is cut has ended"""
 LAST_WORDS_S = 10.0
 """for the status with which a call ends"""
 
@@ -148,14 +150,21 @@ class Dispatcher:
         admission: Admission,
         *,
         clock_s: Callable[[], float] = time.monotonic,
+        message_s: float = MESSAGE_S,
+        chunk_s: float = CHUNK_S,
     ) -> None:
         self._behaviours, self._gate, self._work, self._lines = behaviours, gate, work, lines
         self._admission, self._clock_s = admission, clock_s
+        self._cut: dict[str, float] = {}
+        """connections that are being cut, and until when their calls are not looked at"""
+        self._message_s, self._chunk_s = message_s, chunk_s
         self._shapes = {"unary_unary": self._small, "unary_stream": self._telling, "stream_unary": self._taking}
 
     async def answer(self, method: rpc.Method | None, context: Context) -> None:
-        """Answer one call, of which only the headers are there."""
+        """Answer one call, of which only the headers are there. Raises CancelledError on a connection being cut."""
         peer, found = context.peer(), None
+        if self._is_cut(peer):
+            raise asyncio.CancelledError
         try:
             found = await self._admitted(method, context, peer)
             await self._shapes[found.method.shape](found)
@@ -200,12 +209,25 @@ class Dispatcher:
         return _Open(Call(peer, certificate, headers, task, insist), method, context)
 
     def _refused(self, serial: str, name: str, peer: str, error: FedcervixError) -> None:
-        """Count a call that is refused; who is not to be here, or goes on and on, loses its connection."""
+        """Count a call that is refused. Who is not to be here loses its connection; who goes on and on, at once."""
         now_s = self._clock_s()
-        if not self._admission.refuse(serial, name, now_s) or isinstance(error, IdentityError):
-            self._lines.refused(peer)
+        goes_on = self._admission.refuse(serial, name, now_s)
         if self._admission.may_say(serial, now_s):
             _log(error, name)
+        if not goes_on:
+            self._cut[peer] = now_s + CUT_S
+            self._give_up(peer)
+        if isinstance(error, IdentityError):
+            self._lines.refused(peer)
+
+    def _is_cut(self, peer: str) -> bool:
+        """Say whether a call came on a connection that is being cut: nothing is spent on it."""
+        if not self._cut:
+            return False
+        now_s = self._clock_s()
+        for gone in [one for one, until_s in self._cut.items() if until_s <= now_s]:
+            del self._cut[gone]
+        return peer in self._cut
 
     # --- reading and writing ---
 
@@ -229,7 +251,7 @@ class Dispatcher:
         async with aclosing(self._behaviours[found.method](request, found.call)) as said:
             async for message in said:
                 if isinstance(message, Headers):
-                    await self._within(CHUNK_S, found, found.context.send_initial_metadata(tuple(message.items())))
+                    await self._within(found, found.context.send_initial_metadata(tuple(message.items())))
                 else:
                     await self._write(found, rpc.serialize(found.method, message))
 
@@ -241,7 +263,7 @@ class Dispatcher:
 
     async def _message(self, found: _Open) -> bytes:
         """Return a call's only message. Raises RemoteError where none comes."""
-        data = await self._next(found, MESSAGE_S)
+        data = await self._next(found, self._message_s)
         if data is None:
             self._refused(found.call.serial, found.call.site, found.call.peer, error := _no_message())
             raise error
@@ -249,7 +271,7 @@ class Dispatcher:
 
     async def _messages(self, found: _Open) -> AsyncGenerator[bytes, None]:
         """Yield what comes, until nothing more does."""
-        while (data := await self._next(found, CHUNK_S)) is not None:
+        while (data := await self._next(found, self._chunk_s)) is not None:
             yield data
 
     async def _next(self, found: _Open, most_s: float) -> bytes | None:
@@ -265,11 +287,11 @@ class Dispatcher:
         return data if isinstance(data, bytes) else None
 
     async def _write(self, found: _Open, data: bytes) -> None:
-        await self._within(CHUNK_S, found, found.context.write(data))
+        await self._within(found, found.context.write(data))
 
-    async def _within(self, most_s: float, found: _Open, sends: Awaitable[object]) -> None:
+    async def _within(self, found: _Open, sends: Awaitable[object]) -> None:
         try:
-            async with asyncio.timeout(most_s):
+            async with asyncio.timeout(self._chunk_s):
                 await sends
         except TimeoutError:
             self._give_up(found.call.peer)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from coordinator.alarm_sources import new_alarms
 from coordinator.allowances import Allowances
 from coordinator.history import begin_of
 from coordinator.incoming import Incoming, needed
@@ -205,6 +206,10 @@ class Engine:
             except RemoteError as error:
                 refused.note(update, error)
                 raise
+            except StorageError as error:
+                if not self._blobs.has(update.digest):  # it went while it was looked at
+                    raise _not_here(there, update) from error
+                raise
         with self._changed:  # no model goes from here on: see `expect`
             if not self._blobs.has(update.digest):
                 raise _not_here(there, update)
@@ -276,6 +281,8 @@ class Engine:
         """Log what happened and forget what is no longer needed. Called under the lock."""
         site = getattr(event, "site", None)
         self._log.info(_words(event), phase=after.phase.value, **({"site": site} if site else {}))
+        for alarm in new_alarms(before, after):
+            self._log.warning("alarm", round=alarm.round, site=alarm.site, what=alarm.what, words=alarm.words)
         if len(after.rounds) != len(before.rounds):
             self._log.info("round begins", round=after.current.number, base=after.model[:12])
             with contextlib.suppress(OSError, StorageError):  # what cannot be deleted now can be at the next round

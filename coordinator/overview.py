@@ -12,8 +12,10 @@ from types import MappingProxyType
 from typing import Any
 
 from coordinator.admission import NOTHING, Held
+from coordinator.alarm_sources import alarms
 from coordinator.liveness import STOPPED, Line
 from fedcervix.events import LOSS_MAX, SiteFailed
+from fedcervix.measures import Measures, clip_scales, trimmed_per_side
 from fedcervix.pauses import SIGN_S
 from fedcervix.plan import Plan
 from fedcervix.printable import printable
@@ -28,6 +30,9 @@ REASON_CHARS_MAX = 700
 """of a site's reason; the whole of a failure stands under `failures`"""
 WAIT_CHARS_MAX = 300
 """of the reason of a wait, or of a site's absence from a round"""
+
+MEASURES = tuple(field.name for field in dataclasses.fields(Measures))
+"""of a step, as they stand in the ledger"""
 
 
 def overview(
@@ -152,12 +157,13 @@ def ledger_line(run: Run, round_: Round) -> dict[str, Any]:
 
     `dropped`: models that were accepted and do not count after all; `unusable`: who could not use the round's model.
     """
-    scorers = [score.site for score in round_.scores]
+    scorers, clipped = [score.site for score in round_.scores], _clipped(run, round_)
     return {
         "round": round_.number,
         "base": round_.base,
         "model": round_.candidate,
         "loss": _bounded(mean_loss(run, round_, scorers)) if scorers else None,
+        "trimmed": trimmed_per_side(run.plan.terms, len(round_.contributions)),
         "begun_at": round_.begun_at,
         "ended_at": round_.ended_at or None,
         "contributions": [
@@ -169,23 +175,43 @@ def ledger_line(run: Run, round_: Round) -> dict[str, Any]:
                 "weight": weight,
                 "loss": _bounded(update.loss),
                 "seconds": update.seconds,
+                **_measured(round_.measured.get(update.site)),
+                "clipped": clipped.get(update.site),
             }
             for update, weight in zip(round_.contributions, shares(run.plan, round_), strict=True)
         ],
         "missing": [{"site": missing.site, "reason": missing.reason} for missing in round_.missing],
-        "dropped": [{"site": update.site, "digest": update.digest} for update in round_.dropped],
+        "dropped": [
+            {"site": update.site, "digest": update.digest, **_measured(round_.measured.get(update.site))}
+            for update in round_.dropped
+        ],
         "unusable": [said.site for said in round_.unusable],
         "notes": list(round_.notes),
         "scores": [
             {"site": s.site, "loss": _bounded(s.loss), "count": s.count, "gauges": dict(s.gauges)}
             for s in round_.scores
         ],
+        "alarms": [{"site": a.site, "what": a.what, "words": a.words} for a in alarms(run, round_)],
     }
 
 
 def _bounded(loss: float) -> float:
     """Return a loss as it could be received today: old journals hold some that were not bounded."""
     return max(-LOSS_MAX, min(loss, LOSS_MAX))
+
+
+def _measured(measures: Measures | None) -> dict[str, float | None]:
+    """Return what was measured of a step, to six digits; None where it was not."""
+    found = {name: getattr(measures, name, None) for name in MEASURES}
+    return {name: None if value is None else float(f"{value:.6g}") for name, value in found.items()}
+
+
+def _clipped(run: Run, round_: Round) -> dict[str, float]:
+    """Return by which factor steps were shortened, by site; empty where none was."""
+    measured = [round_.measured.get(update.site) for update in round_.contributions]
+    scales = clip_scales([found.norm for found in measured if found], run.plan.terms.clip)
+    sites = [update.site for update, found in zip(round_.contributions, measured, strict=True) if found]
+    return {site: float(f"{scale:.6g}") for site, scale in zip(sites, scales, strict=False) if scale < 1}
 
 
 def shares(plan: Plan, round_: Round) -> list[float]:

@@ -106,7 +106,7 @@ class Service:
     # --- control plane ---
 
     async def attach(self, request: wire.AttachRequest, call: Call, bell: Bell) -> AsyncIterator[wire.FromCoordinator]:
-        """Say what the run is, then what to do, each time that changes."""
+        """Say what the run is, then what to do, each time that changes. Raises RemoteError, TwinError."""
         site = call.site
         if request.wire_version != codec.WIRE_VERSION:
             raise RemoteError(
@@ -207,7 +207,7 @@ class Service:
             raise RemoteError(f"a model of {size_bytes:,} bytes is not this run's (at most {bound:,})")
 
     async def push(self, chunks: AsyncIterator[bytes], call: Call) -> wire.PushReply:
-        """Take in a model, from the offset that `offer` gave."""
+        """Take in a model, from the offset that `offer` gave. Raises RunError, RemoteError, StorageError."""
         await self.work.do(call.serial, self._agent, call)
         digest = codec.read_digest(call.headers.get(rpc.DIGEST_KEY, ""))
         offset, size_bytes = (_natural(call.headers.get(key, "")) for key in (rpc.OFFSET_KEY, rpc.SIZE_KEY))
@@ -246,7 +246,7 @@ class Service:
         return wire.PushReply(size_bytes=size_bytes)
 
     def packed(self, request: wire.PackedRequest, call: Call) -> wire.PackedReply:
-        """Say in which packed form a site may have the model of its task."""
+        """Say in which packed form a site may have the model of its task. Raises RunError."""
         site = self._agent(call)
         digest = codec.read_digest(request.digest)
         if digest != self._task(site).base:

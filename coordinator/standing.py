@@ -52,7 +52,7 @@ class Standing:
         return self.roll
 
     async def look(self) -> None:
-        """Look at the file; all who ask meanwhile share one look."""
+        """Look at the file; all who ask meanwhile share one look. Raises StorageError."""
         if self._look is None:
             self._look = asyncio.create_task(self._read())
         try:

@@ -26,13 +26,18 @@ COLOURS = {
 }
 OUTCOME_COLOURS = {"OK": "bold green", "DEGRADED": "bold yellow", "ABORTED": "bold red"}
 LEDGER_ROWS_MAX = 12
+ALARM_ROWS_MAX = 20
 FAILURE_CHARS_MAX = 2000
 RUN_REASON_CHARS_MAX = 200
+CALLS_FEW, CONNECTIONS_FEW = 8, 2
+"""of an agent: a stream, a transfer, reports whose answers are on their way; and `site-agent check` beside it"""
 
 
 def render(document: dict[str, Any]) -> RenderableType:
     """Return the overview, drawn."""
-    return Group(_headline(document), _sites(document), _waits(document), _ledger(document), *_notes(document))
+    return Group(
+        _headline(document), _sites(document), _waits(document), _ledger(document), _alarms(document), *_notes(document)
+    )
 
 
 def runs_table(entries: Sequence[Entry]) -> Table:
@@ -74,6 +79,7 @@ def _sites(d: dict[str, Any]) -> Table:
     for site in d["sites"]:
         line = f" ({_cut(site['line'], site)})" if site["line"] else ""
         line += f" ({site['set_aside']} reports set aside)" if site["set_aside"] else ""
+        line += _held(site)
         table.add_row(
             site["site"],
             Text(f"{_state(site)}{line}", COLOURS["silent" if line else site["presence"]]),
@@ -83,6 +89,13 @@ def _sites(d: dict[str, Any]) -> Table:
             _clock(site["lease_ends_at"]) if site["presence"] == "present" and site["lease_ends_at"] else "",
         )
     return table
+
+
+def _held(site: dict[str, Any]) -> str:
+    """Say what a site holds of the coordinator, where that is more than an agent needs, or where calls were refused."""
+    few = site["calls_open"] <= CALLS_FEW and site["connections"] <= CONNECTIONS_FEW and not site["calls_refused"]
+    held = f"{site['calls_open']} calls open, {site['calls_refused']} refused in the last minute"
+    return "" if few else f" ({held}, {site['connections']} connections)"
 
 
 def _state(site: dict[str, Any]) -> str:
@@ -138,6 +151,25 @@ def _ledger(d: dict[str, Any]) -> RenderableType:
         loss = "" if line["loss"] is None else f"{line['loss']:.4f}"
         best = " *" if line["round"] == d["best_round"] else ""
         table.add_row(f"{line['round']}{best}", counted, Text(missing, "yellow"), loss, line["model"][:12])
+    return table
+
+
+def _alarms(d: dict[str, Any]) -> RenderableType:
+    """The alarms of the rounds that are shown. Those of one site and kind take one row: the newest of them."""
+    found = [(line["round"], alarm) for line in d["ledger"][-LEDGER_ROWS_MAX:] for alarm in line["alarms"]]
+    if not found:
+        return Text("")
+    rounds: dict[tuple[str, str], list[int]] = {}
+    newest: dict[tuple[str, str], str] = {}
+    for number, alarm in found:
+        key = (alarm["site"], alarm["what"])
+        rounds.setdefault(key, []).append(number)
+        newest[key] = alarm["words"]
+    table = Table("site", "rounds", "what is unusual (in the last of them)", title="Alarms", title_justify="left")
+    for (site, what), numbers in [*rounds.items()][:ALARM_ROWS_MAX]:
+        table.add_row(
+            Text(site), ", ".join(map(str, dict.fromkeys(numbers))), Text(shown(newest[site, what]), "yellow")
+        )
     return table
 
 

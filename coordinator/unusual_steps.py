@@ -1,9 +1,9 @@
 """Alarms of steps: whose update is unusually long, short, crooked or far off, compared with peers and with before.
 
 The rule is that of the median and the MAD (median absolute deviation): what lies farther than 3 x 1.4826 MAD from the
-median is unusual, which one of 370 values is if they are honest, normally distributed and many. Taken to the letter, it
-raises .64 alarms for each honest update of five sites (simulated: docs/statistics.md). Four things make it one alarm for
-some 370 honest updates:
+median is unusual, which one of 370 values is if they are honest, normally distributed and many. Taken to the letter,
+it raises .64 alarms for each honest update of five sites (simulated: docs/statistics.md). Four things make it one alarm
+for some 370 honest updates:
 1. *Six comparisons.* An update has three quantities, each compared with two groups: a band holds all but one of 2,220.
 2. *Few values.* The MAD of four values says little: 17 of 100 honest values lie outside. So the band is the wider, the
    fewer there are (`WIDER`, by simulation); but no length may be ten times beyond all others.
@@ -74,10 +74,9 @@ Standing = Mapping[str, tuple[float, float]]
 
 
 def unusual_steps(run: Run, round_: Round) -> Iterator[Alarm]:
-    """Yield the alarms of a round's steps: beside the other sites of the round, and beside the site's earlier rounds."""
-    before = [
-        _measured(earlier) for earlier in run.rounds[max(0, round_.number - 1 - HISTORY_ROUNDS) : round_.number - 1]
-    ]
+    """Yield the alarms of a round's steps: beside the round's other sites, and beside the site's earlier rounds."""
+    earlier = run.rounds[: round_.number - 1][-HISTORY_ROUNDS:]
+    before = [_measured(one) for one in earlier]
     for quantity in QUANTITIES:
         now = _standing(_measured(round_), quantity)
         past = [_standing(earlier, quantity) for earlier in before]

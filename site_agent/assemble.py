@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from fedcervix import __version__
 from fedcervix.errors import FedcervixError
 from fedcervix.plan import Augment, Recipe
+from fedcervix.printable import printable
 from fedcervix.seeds import derive
 from site_agent import dataset, report
 from site_agent.augment import augment, draw, to_input
@@ -214,6 +215,7 @@ def _rounds(federation: Federation) -> tuple[report.Round, ...]:
             int(line["round"]),
             _loss(line["loss"]),
             (*map(_gave, line["contributions"]), *map(_missed, line["missing"])),
+            tuple((str(alarm["site"]), printable(alarm["words"])) for alarm in line.get("alarms", ())),
         )
         for line in federation.spool.ledger()
     )
@@ -226,7 +228,8 @@ def _loss(loss: Any) -> float | None:
 
 
 def _gave(line: dict[str, Any]) -> report.Contribution:
-    return report.Contribution(str(line["site"]), int(line["images"]), int(line["steps"]))
+    gave = report.Contribution(str(line["site"]), int(line["images"]), int(line["steps"]))
+    return dataclasses.replace(gave, norm=line.get("norm"), cosine=line.get("cosine"), distance=line.get("distance"))
 
 
 def _missed(line: dict[str, Any]) -> report.Contribution:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from fedcervix.alarms import WHAT_CHARS_MAX, WORDS_CHARS_MAX
 from fedcervix.codec import RECORD_CHARS_MAX
 from fedcervix.events import REASON_CHARS_MAX, ROUND_MAX
 from fedcervix.plan import SITES_MAX, Plan
@@ -20,6 +21,8 @@ REASONS_MOST = REASON_CHARS_MAX + 100
 
 Site = Annotated[str, StringConstraints(max_length=63)]
 Count = Annotated[int, Field(ge=0, le=COUNT_MAX)]
+ALARMS_MAX = 16 * SITES_MAX
+Length = Annotated[float, Field(ge=0)]
 Measure = Annotated[float, Field(ge=-1e30, le=1e30)]
 
 
@@ -31,6 +34,16 @@ class _Contribution(_Strict):
     site: Site
     images: Count
     steps: Count
+    norm: Length | None = None
+    cosine: Annotated[float, Field(ge=-1, le=1)] | None = None
+    distance: Length | None = None
+    clipped: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class _Alarm(_Strict):
+    site: Site
+    what: Annotated[str, StringConstraints(max_length=WHAT_CHARS_MAX)]
+    words: Annotated[str, StringConstraints(max_length=WORDS_CHARS_MAX)]
 
 
 class _Missing(_Strict):
@@ -43,6 +56,7 @@ class _Line(_Strict):
     loss: Measure | None
     contributions: Annotated[list[_Contribution], Field(max_length=SITES_MAX)]
     missing: Annotated[list[_Missing], Field(max_length=SITES_MAX)]
+    alarms: Annotated[list[_Alarm], Field(max_length=ALARMS_MAX)] = []
 
 
 class _Record(_Strict):
@@ -50,7 +64,10 @@ class _Record(_Strict):
 
 
 def read(text: str | bytes, plan: Plan) -> list[dict[str, Any]]:
-    """Return the ledger's lines: round, loss, contributions and missing. Raises ValueError where it is none."""
+    """Return the ledger's lines: round, loss, contributions and missing; measures and alarms where they stand there.
+
+    Raises ValueError where it is no ledger.
+    """
     if len(text) > 4 * RECORD_CHARS_MAX:
         raise ValueError(f"it is longer than {RECORD_CHARS_MAX} characters")
     try:
@@ -59,7 +76,7 @@ def read(text: str | bytes, plan: Plan) -> list[dict[str, Any]]:
         raise ValueError(_first(error)) from error
     for number, line in enumerate(lines, 1):
         _check(line, number, plan)
-    return [line.model_dump() for line in lines]
+    return [line.model_dump(exclude_unset=True) for line in lines]
 
 
 def _check(line: _Line, number: int, plan: Plan) -> None:
@@ -68,7 +85,7 @@ def _check(line: _Line, number: int, plan: Plan) -> None:
     named = [part.site for part in line.contributions] + [part.site for part in line.missing]
     if len(set(named)) != len(named):
         raise ValueError(f"round {number} names a site twice")
-    if not set(named) <= set(plan.sites):
+    if not {*named, *(alarm.site for alarm in line.alarms)} <= set(plan.sites):
         raise ValueError(f"round {number} names a site that is not in the plan")
 
 

@@ -4,7 +4,7 @@ The numbers of a model fall into three groups: what is trained, running means, a
 (a variance is a square: it moves a hundred times where an activation moves ten times). Of each group
     step = ||update - base|| / max(||base||, FLOOR sqrt(n))
 with Euclidean norms over the group's n numbers. The floor stands in for a base that is (nearly) zero: running means
-begin at zero, as do biases. It is a mean square of .01^2 for what is trained, and of 1 for the running statistics, which
+begin at zero, as do biases. It is a mean square of .01^2 for what is trained, and of 1 for running statistics, which
 are those of activations. The plan's `step_max` bounds each step; honest training stays far below it (measured: see
 docs/configuration.md). A counter grows by at most `COUNTER_STEP_MAX`, so that no site can make it overflow.
 
@@ -138,14 +138,14 @@ def _squares(pairs: Iterator[Pair]) -> tuple[float, float]:
 
 def _square(values: NDArray[Any]) -> float | None:
     """Return a sum of squares; None where their own type is too small for it."""
-    found = float(np.dot(values, values))
+    found = float(np.einsum("n,n->", values, values))  # no threads: those of np.dot wait for one another on a busy machine
     return found if math.isfinite(found) else None
 
 
 def _wide_square(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
     """Return the sum of squares of the differences, in float64; infinite where one is not a number."""
     apart = ours.astype(np.float64) - theirs
-    found = float(np.dot(apart, apart))
+    found = float(np.einsum("n,n->", apart, apart))
     return math.inf if math.isnan(found) else found
 
 

@@ -305,7 +305,7 @@ def _unsound(tensor: Tensor, raw: memoryview) -> RemoteError:
         return RemoteError(
             f"{tensor.name} holds a negative number, {decode(raw, tensor.dtype).min():.3g}",
             cause="no training gives one: the file was damaged, or made to harm",
-            next_step="see what the site has sent before; coordinator revoke SITE ends its part",
+            next_step="ask the site; its part in the run ends with: coordinator revoke SITE",
         )
     return RemoteError(
         f"{tensor.name} holds values that are not finite numbers",

@@ -94,6 +94,12 @@ class Contribution:
     images: int = 0
     """trained on"""
     steps: int = 0
+    norm: float | None = None
+    """length of its step; None where the record does not say"""
+    cosine: float | None = None
+    """of its step to the mean of the others"""
+    distance: float | None = None
+    """of its step from the mean of the others"""
     why_not: str = ""
     """empty where it contributed"""
 
@@ -106,6 +112,8 @@ class Round:
     mean_loss: float | None
     """mean validation loss of the sites; None before it was scored"""
     contributions: tuple[Contribution, ...]
+    alarms: tuple[tuple[str, str], ...] = ()
+    """(site, what is unusual about its update), as the coordinator found"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

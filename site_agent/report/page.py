@@ -112,6 +112,7 @@ def render(report: SiteReport) -> str:
         rounds_listed_max=ROUNDS_LISTED_MAX,
         wide_from_sites=WIDE_FROM_SITES,
         absences=_absences(report.rounds),
+        unusual=_unusual(report.rounds),
         recipe=recipe_rows(report.recipe),
         heads=[(HEADS.get(measure, measure), small) for measure, small in COLUMNS.items()],
         tables=(
@@ -319,6 +320,11 @@ def _total(rows: Iterable[CensusRow]) -> tuple[int, int, int]:
 def _roster(rounds: Iterable[Round]) -> list[str]:
     """Return every site that a round names, in order of first appearance."""
     return list(dict.fromkeys(part.site for turn in rounds for part in turn.contributions))
+
+
+def _unusual(rounds: Iterable[Round]) -> list[tuple[int, str, str]]:
+    """Return (round, site, what is unusual) of every alarm, the newest first."""
+    return [(turn.number, site, words) for turn in rounds for site, words in turn.alarms][::-1]
 
 
 def _absences(rounds: Iterable[Round]) -> list[tuple[int, str, str]]:

@@ -13,11 +13,22 @@ from typing import Any
 import grpc
 import pytest
 
+from coordinator.admission import LIMITS
 from coordinator.control import WATCHERS_MAX
+from coordinator.dispatch import CHUNK_S, MESSAGE_S
 from coordinator.registry import Registry
 from fedcervix import codec, identity, rpc
 from fedcervix.blobs import CHUNK_BYTES, BlobStore
-from fedcervix.events import GAUGES_MAX, REASON_CHARS_MAX, ModelUnusable, SiteFailed, Task, TaskKind, UpdateStored
+from fedcervix.events import (
+    GAUGES_MAX,
+    LOSS_MAX,
+    REASON_CHARS_MAX,
+    ModelUnusable,
+    SiteFailed,
+    Task,
+    TaskKind,
+    UpdateStored,
+)
 from fedcervix.identity import REQUEST_BYTES_MAX
 from fedcervix.plan import Mode
 from fedcervix.rounds import Outcome, Phase, Presence
@@ -28,6 +39,7 @@ from tests.contracts.transcript import GOLDEN, Transcript, difference, excerpt
 
 pytestmark = pytest.mark.timeout(60)
 
+SITE = LIMITS["site"]
 PAGE = Path(__file__).parents[2] / "docs" / "wire.md"
 EXCERPT = re.compile(r"<!-- (\w+): (.+?)(?: #(\d+))?, (\d+) blocks? -->\n```text\n(.*?)```", re.DOTALL)
 """an excerpt of a golden file in a page: the file, the title of the first block (its which-th), how many blocks"""
@@ -332,10 +344,22 @@ def test_the_page_lists_every_status_that_stands_for_an_error_of_ours() -> None:
         ("a reason, a hint, the stage of a failure", f"{REASON_CHARS_MAX} characters"),
         ("stage and unit of progress", f"{codec.STAGE_CHARS_MAX} and {codec.UNIT_CHARS_MAX} characters"),
         ("gauges of a score", str(GAUGES_MAX)),
+        ("a gauge", f"-{codec.MEASURE_MAX:.0e} to {codec.MEASURE_MAX:.0e}".replace("e+", "e")),
+        (
+            "a loss, of one image",
+            f'-{LOSS_MAX:.0e} to {LOSS_MAX:.0e}; with `loss = "nt-xent"` never negative'.replace("e+0", "e"),
+        ),
+        ("training or validation images of a site", f"{codec.IMAGES_MAX:,}"),
+        ("`done` and `of` of progress", f"2^{codec.PROGRESS_MAX.bit_length() - 1}"),
         ("names in `succeeds`", str(codec.SUCCEEDS_MAX)),
         ("a run's first model", f"{codec.FIRST_MODEL_BYTES_MAX // 2**30} GiB"),
         ("a signing request", f"{REQUEST_BYTES_MAX // 1024} KiB"),
         ("those who watch", str(WATCHERS_MAX)),
+        (
+            "calls of a site at once; those whose message has not come; in a second",
+            f"{SITE.open_max}; {SITE.unread_max}; {SITE.per_s:.0f}, and {SITE.burst:.0f} in a burst",
+        ),
+        ("a request to come; a chunk to come, or an answer to be taken", f"{MESSAGE_S:.0f} s; {CHUNK_S:.0f} s"),
     ],
 )
 def test_the_page_s_bounds_are_those_of_the_code(what: str, bound: str) -> None:

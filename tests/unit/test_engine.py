@@ -221,6 +221,15 @@ def test_an_average_that_was_made_but_not_journaled_is_made_again(federation: Ca
     assert run.engine._average(duty_of(run)) == first
 
 
+def test_what_is_measured_of_the_updates_is_journaled_with_the_average(federation: Callable[..., Federation]) -> None:
+    run = federation()
+    rounds_with_restarts(run, 1)
+    run.restart()
+    measured = run.engine.run.rounds[0].measured
+    assert measured.keys() == set(SITES)
+    assert all(one.norm > 0 and one.cosine == pytest.approx(1) for one in measured.values())
+
+
 def test_a_site_that_was_away_joins_a_momentum_that_went_on_without_it(federation: Callable[..., Federation]) -> None:
     run = federation(server_momentum=0.5, quorum=1, grace_s=0.0)
     run.engine.submit(SiteSilent("bob", 0.0))
@@ -333,10 +342,12 @@ def test_a_journal_that_was_written_before_there_were_allowances_is_replayed_who
     federation: Callable[..., Federation],
 ) -> None:
     run = federation()
-    for number in range(2 * OF_RUN_MAX):
+    run.journal._db.execute("BEGIN")
+    for number in range(OF_RUN_MAX + 10):
         run.journal.append("run", failed(number))
+    run.journal._db.execute("COMMIT")
     run.restart()
-    assert run.engine.run.failures[-1] == failed(2 * OF_RUN_MAX - 1)
+    assert run.engine.run.failures[-1] == failed(OF_RUN_MAX + 9)
     assert run.engine.submit(failed(0)) is Answer.DUPLICATE
 
 
@@ -346,10 +357,11 @@ def test_a_model_that_goes_while_it_is_vetted_does_not_count(
     """The site offers another one while its report of the first is looked at."""
     run = federation()
 
-    def vets(*_: Any) -> None:
+    def vets(*_: Any) -> float:
         run.engine.expect("ada", "d" * 64, 100)
+        return 0.0
 
-    monkeypatch.setattr("coordinator.engine.vet", vets)
+    monkeypatch.setattr("coordinator.engine.vet_step", vets)
     with pytest.raises(RunError, match="is not here"):
         run.train("ada")
     assert run.engine.run.current.contributions == ()

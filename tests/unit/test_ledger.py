@@ -26,6 +26,14 @@ def test_a_coordinators_record_is_read() -> None:
     assert ledger.read(record(loss=None, contributions=[]), PLAN)[0]["loss"] is None
 
 
+def test_measures_and_alarms_are_read_and_records_without_them_too() -> None:
+    alarm = {"site": "bob", "what": "norm", "words": "the length of its step is 100"}
+    gave = {**GAVE, "norm": 2.5, "cosine": -0.5, "distance": None, "clipped": 0.25}
+    line = {**LINE, "contributions": [gave], "alarms": [alarm]}
+    assert ledger.read(json.dumps({"ledger": [line]}), PLAN) == [line]
+    assert "alarms" not in ledger.read(record(), PLAN)[0]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -51,6 +59,11 @@ def test_a_coordinators_record_is_read() -> None:
         record(contributions=[{**GAVE, "images": -1}]),
         record(contributions=[{**GAVE, "steps": 1e300}]),
         record(contributions=[{"site": "ada"}]),
+        record(contributions=[{**GAVE, "norm": -1.0}]),
+        record(contributions=[{**GAVE, "norm": float("inf")}]),
+        record(contributions=[{**GAVE, "cosine": 1.5}]),
+        record(alarms=[{"site": "mallory", "what": "norm", "words": "far"}]),
+        record(alarms=[{"site": "ada", "what": "norm", "words": "x" * 10_000}]),
         record(missing=[{**MISSED, "reason": "x" * 10_000}]),
         record(missing=[{**MISSED, "reason": {"a": 1}}]),
         json.dumps({"ledger": [{**LINE, "round": number} for number in (1, 2, 3)]}),

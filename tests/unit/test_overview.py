@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from coordinator.admission import Held
 from coordinator.liveness import Line
 from coordinator.overview import overview
 from coordinator.terminal import render
@@ -125,3 +126,17 @@ def test_what_a_site_says_is_shown_and_not_obeyed(words: str) -> None:
     assert f"{safe} 3/5 {safe}" in text
     assert text.count(safe) > 4, "the failure and the wait for it"
     assert all(letter.isprintable() for letter in text.replace("\n", ""))
+
+
+# --- who holds the coordinator ------------------------------------------------------------------------------------
+
+
+def test_a_site_that_holds_much_of_the_coordinator_is_named() -> None:
+    held = {"ada": Held(open=40, refused=4_000, connections=3), "bob": Held(open=3, connections=1)}
+    document = overview(training(), {"ada": OPEN, "bob": OPEN}, held, now=NOW)
+    ada, bob = document["sites"]
+    assert (ada["calls_open"], ada["calls_refused"], ada["connections"]) == (40, 4_000, 3)
+    assert (bob["calls_open"], bob["calls_refused"], bob["connections"]) == (3, 0, 1)
+    screen = drawn(document)
+    assert "40 calls open, 4000 refused in the last minute, 3 connections" in screen
+    assert "3 calls open" not in screen

@@ -121,6 +121,7 @@ def test_names_from_outside_cannot_become_markup(where):
         "image": {"set_aside": SetAside(quarantined=((ATTACK, "an empty file"),))},
         "reason": {"set_aside": SetAside(quarantined=(("a.jpg", ATTACK),))},
         "remark": {"set_aside": SetAside(remarks=((ATTACK, (ATTACK,)),))},
+        "alarm": {"rounds": (Round(1, 2.0, (Contribution("nhs"),), ((ATTACK, ATTACK),)),)},
         "site of a round": {"rounds": (Round(1, 2.0, (Contribution(ATTACK, why_not=ATTACK),)),)},
         "state": {"final_state": ATTACK},
         "version": {"versions": {ATTACK: ATTACK}},
@@ -168,6 +169,15 @@ def test_a_degraded_run_says_who_was_missing_beside_the_answer():
     words = visible(render(written))
     assert "Missing contributions: 1." in words
     assert "silent for 60 s" in words
+
+
+def test_alarms_and_the_length_of_a_step_stand_in_the_report():
+    turns = (Round(1, 2.0, (Contribution("nhs", 190, 23, norm=4.25),), (("nhs", "the length of its step is 4.25"),)),)
+    words = visible(render(report(rounds=turns)))
+    assert "Alarms of the coordinator: 1." in words
+    assert "the length of its step is 4.25" in words
+    assert "190, 23, 4.25" in words
+    assert "Alarms" not in visible(render(report()))
 
 
 def test_a_report_of_nothing_but_a_plan_can_be_drawn():
@@ -279,6 +289,9 @@ def test_numbers_are_written_and_read_back(tmp_path):
         "site": "alts",
         "images": 300,
         "steps": 37,
+        "norm": None,
+        "cosine": None,
+        "distance": None,
         "why_not": "",
     }
     assert found.everything["recipe"]["classifier"]["momentum"] == 0.09

@@ -18,7 +18,7 @@ import pytest
 
 from fedcervix import codec
 from fedcervix.blobs import BlobStore
-from fedcervix.errors import IdentityError, RemoteError, RunError, StorageError
+from fedcervix.errors import IdentityError, LinkError, RemoteError, RunError, StorageError
 from fedcervix.events import Answer, SiteFailed, Task, TaskKind, UpdateStored
 from fedcervix.reserve import Reserve
 from fedcervix.weights import write_tensors
@@ -37,12 +37,15 @@ MODEL_NUMBERS = 1_000_000
 MODEL_BYTES = 4 * MODEL_NUMBERS
 
 
-def flood(link: GrpcLink, count: int) -> list[Answer]:
-    """Report so many failures, each as long as may be."""
-    answers = []
+def flood(link: GrpcLink, count: int) -> list[Answer | None]:
+    """Report so many failures, each as long as may be; None: the call itself was one too many."""
+    answers: list[Answer | None] = []
     for number in range(count):
         report = SiteFailed("mallory", LONG, LONG, f"{number:040}", 0.0, goes_on=True)
-        answers.append(link.report(report)[0])
+        try:
+            answers.append(link.report(report)[0])
+        except (LinkError, RunError):
+            answers.append(None)
     return answers
 
 
@@ -77,7 +80,8 @@ def test_a_flood_of_failures_leaves_the_journal_short_and_the_round_goes_on(
     process = made.coordinate("--mode", "csfssl")
     for site in SITES:
         made.enrol(site)
-    attacker, answers, calls_s = made.link("mallory"), [Answer.REFUSED], []
+    attacker, calls_s = made.link("mallory"), []
+    answers: list[Answer | None] = []
     with meanwhile(lambda: answers.extend(flood(attacker, REPORTS))):
         nhs, alts = (made.light(site, "--pace-s", "1") for site in ("nhs", "alts"))
         made.until("honest sites train", lambda now: now["round"] == 1)
@@ -88,9 +92,10 @@ def test_a_flood_of_failures_leaves_the_journal_short_and_the_round_goes_on(
             calls_s.append(time.monotonic() - begun_s)
     assert sorted(calls_s)[-2] < 10.0, "the operator is answered"
     assert answers.count(Answer.ACCEPTED) <= 100 + 60, "and what little comes back with time and round"
-    assert answers.count(Answer.REFUSED) == 1, "an agent that is honest goes on"
+    assert set(answers) <= {Answer.ACCEPTED, Answer.DUPLICATE, None}, "an agent that is honest goes on"
     assert journal_bytes(made) < 5 * 2**20
-    assert int(str(seen(made, "mallory")["set_aside"])) >= REPORTS - 200
+    set_aside = int(str(seen(made, "mallory")["set_aside"]))
+    assert set_aside >= answers.count(Answer.DUPLICATE) > 0
     assert seen(made, "nhs")["set_aside"] == 0
     assert "reports set aside" in coordinator(made, "status")[1]
     assert 1 <= process.text.count('"event": "reports set aside"') <= 3

@@ -2,7 +2,7 @@
 
     python -m tests.e2e.hostile.field.attacker NAME --port PORT --seconds S [--keys FOLDER] [--source A] [--seed N]
 
-It gives way to every other process (`nice`), as one on another machine would.
+It gives way to every other process (`nice`): one on another machine would take no processor time here.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def main() -> None:
         with contextlib.suppress(OSError):
             ATTACKS[given.name].attack(me)
     finally:
-        me.say(json.dumps(me.counts))
+        me.say(json.dumps(dict(me.counts)))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Thread
 from typing import Literal
 
 from tests.e2e.hostile.field import flooding, holding, models
@@ -23,6 +24,8 @@ class Attack:
     needs: Needs = "certificate"
     takes_part: bool = False
     """it makes the first model, and the rounds wait for it"""
+    anonymous: bool = False
+    """none of its calls is let in: so its connections are nobody's, and end when their time for a first call is up"""
     descriptors: str = ""
     """the coordinator's limits, SOFT:HARD"""
     disk_bytes: int = 0
@@ -38,9 +41,26 @@ class Attack:
         return (self.attack.__doc__ or "").strip()
 
 
+def together(me: Attacker) -> None:
+    """Do several of these at once, with one certificate."""
+    parts = (
+        holding.calls_without_a_body,
+        holding.many_connections,
+        flooding.failures,
+        flooding.rapid_reset,
+        flooding.long_texts,
+        flooding.attach_again,
+    )
+    for number, part in enumerate(parts):
+        attacker = Attacker(me.door, me.left_s, me.seed + number, me.numbers, me.counts)
+        Thread(target=part, args=(attacker,), daemon=True).start()
+    while me.goes_on():
+        me.wait(0.2)
+
+
 REFUSED = (
     *("negative variance", "step of 1e30", "one number of 3e38", "NaN", "the base itself", "an earlier model"),
-    *("2^63 images", "loss of -1e308", "loss of 1e308", "steps of 2^63", "seconds of -1"),
+    *("2^31 images", "2^63 images", "loss of -1e308", "loss of 1e308", "steps of 2^63", "seconds of -1"),
 )
 
 ATTACKS: dict[str, Attack] = {
@@ -60,7 +80,7 @@ ATTACKS: dict[str, Attack] = {
     "slow-hello": Attack(holding.half_a_hello, "nothing", descriptors=FEW_DESCRIPTORS),
     "reconnect": Attack(holding.reconnect, "nothing"),
     "reconnect-certificate": Attack(holding.reconnect),
-    "no-preface": Attack(holding.no_preface, descriptors=FEW_DESCRIPTORS),
+    "no-preface": Attack(holding.no_preface, anonymous=True, descriptors=FEW_DESCRIPTORS),
     "slow-reading": Attack(holding.slow_fetch),
     "slow-headers": Attack(holding.slow_headers),
     "failures": Attack(flooding.failures),
@@ -81,19 +101,20 @@ ATTACKS: dict[str, Attack] = {
     "rapid-reset": Attack(flooding.rapid_reset),
     "rapid-reset-revoked": Attack(flooding.rapid_reset, "revoked"),
     "made-you-reset": Attack(flooding.made_you_reset),
-    "pings": Attack(flooding.pings),
-    "settings": Attack(flooding.settings),
-    "priorities": Attack(flooding.priorities),
-    "window-updates": Attack(flooding.window_updates),
-    "garbage": Attack(flooding.garbage),
-    "header-bombs": Attack(flooding.header_bombs),
+    "pings": Attack(flooding.pings, anonymous=True),
+    "settings": Attack(flooding.settings, anonymous=True),
+    "priorities": Attack(flooding.priorities, anonymous=True),
+    "window-updates": Attack(flooding.window_updates, anonymous=True),
+    "garbage": Attack(flooding.garbage, anonymous=True),
+    "header-bombs": Attack(flooding.header_bombs, anonymous=True),
     "empty-frames": Attack(flooding.empty_frames),
-    "endless-headers": Attack(flooding.endless_headers),
+    "endless-headers": Attack(flooding.endless_headers, anonymous=True),
     "blobs": Attack(models.blobs_never_reported, takes_part=True, disk_bytes=160 << 20, numbers=1_000_000),
     "long-headers": Attack(models.long_headers, takes_part=True, numbers=2_000_000),
     "cut-pushes": Attack(models.cut_pushes, takes_part=True),
     "unread-fetches": Attack(models.fetches_that_are_not_read, takes_part=True),
     "slow-pushes": Attack(models.slow_pushes, takes_part=True),
+    "together": Attack(together, descriptors=FEW_DESCRIPTORS),
     "poison": Attack(models.poison, takes_part=True, forbidden=tuple(f"accepted {name}" for name in REFUSED)),
     "scores": Attack(
         models.bad_scores, takes_part=True, forbidden=tuple(f"accepted {name}" for name in models.BAD_SCORES)

@@ -28,8 +28,6 @@ ATTACKER = "127.0.0.66"
 """an address of this machine that nobody else uses: what comes from there is the attacker's"""
 LEFT_AFTER_S = 5.0
 AFTER_S = 20.0
-STAYS_S = 2.0
-"""a connection that is as old as this is one that was let in"""
 COMMAND_S = 30.0
 LOOK_S = 0.25
 BEGUN_S = 90.0
@@ -69,7 +67,7 @@ class Finding:
     commands: dict[str, Command] = field(default_factory=dict)
     """`status` without and under attack, `revoke`, `stop`, `start`"""
     left: int | None = None
-    """connections of the attacker that stay, so long after the revocation; None: nobody was revoked"""
+    """of the connections that the attacker had at the revocation; None: they were nobody's"""
     left_bytes: int = 0
     """of models that only the attacker has sent, at the same moment"""
     busy: dict[str, float] = field(default_factory=dict)
@@ -235,11 +233,9 @@ class _Battle:
             return
         if self.finding.attack.needs == "certificate":
             self._command("revoke", "revoke", MALLORY)
-        rounds, ends_s = self._rounds(), time.monotonic() + AFTER_S
-        time.sleep(LEFT_AFTER_S - STAYS_S)
-        there = watch.attackers()
-        time.sleep(STAYS_S)
-        self.finding.left = len(there & watch.attackers())
+        there, rounds, ends_s = watch.attackers(), self._rounds(), time.monotonic() + AFTER_S
+        time.sleep(LEFT_AFTER_S)
+        self.finding.left = None if self.finding.attack.anonymous else len(there & watch.attackers())
         self.finding.left_bytes = bytes_below(self.ground.home / "blobs" / "incoming" / MALLORY)
         while self._rounds() == rounds and time.monotonic() < ends_s:
             time.sleep(LOOK_S)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import struct
 import time
+import zlib
 from collections.abc import Callable, Iterator
 
 from fedcervix import identity
@@ -79,7 +79,9 @@ def failures(me: Attacker) -> None:
     def calls(_run: str) -> Iterator[Call]:
         for number in itertools.count():
             words = f"{number} " + "\U0001f4a5" * (TEXT_CHARS_MAX - 20)
-            yield report(failure=wire.Failure(stage=words, hint=words, incident=words, kind="DataError", goes_on=True))
+            incident = words[: TEXT_CHARS_MAX if number % 2 else 40]  # a later release takes short ones alone
+            failure = wire.Failure(stage=words, hint=words, incident=incident, kind="DataError", goes_on=True)
+            yield report(failure=failure)
 
     flood(me, calls)
 
@@ -211,15 +213,22 @@ def long_texts(me: Attacker) -> None:
     flood(me, calls)
 
 
+def bomb() -> bytes:
+    """Return a gzip file of 3 MB that is 3 GB once it is unpacked: one piece, again and again."""
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    piece = deflate.compress(b"\0" * (16 << 20)) + deflate.flush(zlib.Z_FULL_FLUSH)
+    return b"\x1f\x8b\x08" + b"\0" * 6 + b"\xff" + piece * 190 + b"\x03\0" + b"\0" * 8
+
+
 def gzip_bombs(me: Attacker) -> None:
     """Send messages that are a thousand times larger once they are unpacked."""
-    bomb = message(gzip.compress(b"\0" * (1 << 30), 9), compressed=True)
+    data = message(bomb(), compressed=True)
     headers = [*me.who, ("grpc-encoding", "gzip")]
 
     def work(line: Line) -> None:
         while me.goes_on():
             stream = line.open(REPORT, headers)
-            line.write(stream, bomb, ends=True)
+            line.write(stream, data, ends=True)
             line.answer(stream, timeout_s=10.0)
             me.counts["bombs"] += 1
 

@@ -1,0 +1,22 @@
+"""Alarms of models that could not be used: with whose update, and who said so though the others could use it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fedcervix.alarms import WORDS_CHARS_MAX, Alarm
+from fedcervix.rounds import Round, Run
+
+
+def spoilt(_run: Run, round_: Round) -> Iterator[Alarm]:
+    """With a site's update the model could not be used."""
+    for missing in round_.missing:
+        if missing.alarm:
+            yield Alarm(missing.site, round_.number, "unusable", missing.reason[:WORDS_CHARS_MAX])
+
+
+def contradicted(_run: Run, round_: Round) -> Iterator[Alarm]:
+    """A site said of the round's model that it cannot use it, and most others could."""
+    for said in round_.unusable if round_.ended_at and round_.scores else ():
+        words = "it said that it cannot use the round's model, which the others could"
+        yield Alarm(said.site, round_.number, "contradicted", words)
