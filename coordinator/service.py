@@ -12,6 +12,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from coordinator.calls import Call, Headers
@@ -45,6 +46,8 @@ from fedcervix.wire import federation_pb2 as wire
 RECORD_LINE_CHARS_MIN = 150
 """of one contribution in a record: one that is sure to be too long is not written out for every site"""
 THREADS = 8
+AHEAD_BYTES = 2 << 20
+"""of a model that are read at once: a turn of a thread for each chunk costs more than the reading"""
 EACH = 2
 """threads of one certificate at most"""
 
@@ -264,15 +267,14 @@ class Service:
         chunk_bytes = codec.read_chunk_bytes(request.chunk_bytes, self._chunk_bytes)
         chunks = self._blobs.chunks(digest, request.offset, chunk_bytes)
 
-        def following() -> bytes | None:
-            chunk = next(chunks, None)
-            if chunk is not None:
-                self._goes_on(call)
-            return chunk
+        def following() -> list[bytes]:
+            self._goes_on(call)
+            return list(islice(chunks, max(1, AHEAD_BYTES // chunk_bytes)))
 
         with self._transfers.newest(call.site, "fetch", call.task):
-            while (chunk := await self.work.do(call.serial, following)) is not None:
-                yield chunk
+            while some := await self.work.do(call.serial, following):
+                for chunk in some:
+                    yield chunk
 
     def _to_fetch(self, request: wire.BlobRequest, call: Call) -> tuple[str, int]:
         """Return which model a site may have, and its bytes. Raises RunError where it is not the one asked for."""
