@@ -57,7 +57,7 @@ class Lines(Protocol):
     """Connections, as far as they are needed here. None of it waits."""
 
     def authenticated(self, peer: str, who: str, serial: str) -> None:
-        """A call of this certificate was admitted on a connection."""
+        """A call came with this certificate, which is in force."""
 
     def refused(self, peer: str) -> None:
         """The caller was refused: its connection is closed, once it can have heard why."""
