@@ -81,9 +81,10 @@ def _normed(convolution: str, norm: str, kernel: tuple[int, ...]) -> Shapes:
 
 def _filled(shapes: Shapes) -> dict[str, NDArray[Any]]:
     chance = np.random.default_rng(SEED)
-    return {
+    drawn = {
         name: chance.standard_normal(shape, np.float32) if shape else np.zeros((), np.int64) for name, shape in shapes
     }
+    return {name: np.abs(value) if name.endswith("running_var") else value for name, value in drawn.items()}
 
 
 def changed(base: Path, to: Path, value: float) -> str:

@@ -1,8 +1,9 @@
 """Which connections of the network stay open. The library that serves calls neither counts them nor closes one.
 
 Rules
-1. A connection is authenticated by its first admitted call. Until then anybody may have made it: it has FIRST_CALL_S
-   for its handshake and its call, and the number of such connections is bounded, for each address and in all.
+1. A connection is authenticated by its first call with a certificate that is in force. Until then anybody may have made
+   it: it has FIRST_CALL_S for its handshake and its call, and the number of such connections is bounded, for each
+   address and in all.
 2. Where there are too many, the address that has most loses its oldest. One address cannot take the place of another.
 3. Authenticated connections are bounded for each certificate; the one that called longest ago is closed first. An
    honest site stays far below the bound, so these rules never close a connection on which it has called.

@@ -57,7 +57,7 @@ class Lines(Protocol):
     """Connections, as far as they are needed here. None of it waits."""
 
     def authenticated(self, peer: str, who: str, serial: str) -> None:
-        """A call of this certificate was admitted on a connection."""
+        """A call came with this certificate, which is in force."""
 
     def refused(self, peer: str) -> None:
         """The caller was refused: its connection is closed, once it can have heard why."""
@@ -161,7 +161,7 @@ class Dispatcher:
         self._shapes = {"unary_unary": self._small, "unary_stream": self._telling, "stream_unary": self._taking}
 
     async def answer(self, method: rpc.Method | None, context: Context) -> None:
-        """Answer one call, of which only the headers are there."""
+        """Answer one call, of which only the headers are there. Raises CancelledError on a connection being cut."""
         peer, found = context.peer(), None
         if self._is_cut(peer):
             raise asyncio.CancelledError
@@ -193,6 +193,7 @@ class Dispatcher:
                     "this coordinator has no such method here", cause="the two sides have different versions"
                 )
             kind, insist = await self._gate.admit(method, certificate)
+            self._lines.authenticated(peer, name, serial)  # also where it is over its limits: revocation finds it then
             if not self._admission.begin(serial, name, kind, self._clock_s()):
                 raise BusyError(
                     f"the coordinator takes no more calls of {name or kind} now",
@@ -202,7 +203,6 @@ class Dispatcher:
         except FedcervixError as error:
             self._refused(serial, name, peer, error)
             raise
-        self._lines.authenticated(peer, name, serial)
         task = asyncio.current_task()
         assert task is not None
         headers = {key: str(value) for key, value in context.invocation_metadata() or ()}

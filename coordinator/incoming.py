@@ -2,7 +2,8 @@
 
 Rules
 1. A site that offers a model gives up the one that it brought before, unless the run counts with it.
-2. Of a site that is asked for no model, nothing is kept that is on its way or was never reported.
+2. Of a site that is asked for no model, nothing is kept that is on its way or was never reported. A site that has
+   fallen silent may come back with its report: what it brought stays.
 3. A model that two sites have brought stays for as long as either may report it. What a site is told does not depend on
    what others have brought (see fedcervix.blobs, rule 3).
 4. A site whose model finds no room is named, with those whose models take the room.
@@ -14,7 +15,7 @@ from fedcervix.blobs import BlobStore
 from fedcervix.economy import kept_form
 from fedcervix.errors import FullDiskError, RunError
 from fedcervix.events import Task, TaskKind
-from fedcervix.rounds import Run, fallback, instruction, last_step
+from fedcervix.rounds import Presence, Run, fallback, instruction, last_step
 
 
 def needed(run: Run) -> set[str]:
@@ -35,6 +36,12 @@ def is_asked(run: Run, site: str) -> bool:
     """Say whether a site is asked for a model now."""
     asked = instruction(run, site) if site in run.plan.sites and not run.ended else None
     return isinstance(asked, Task) and asked.kind in (TaskKind.SEED, TaskKind.TRAIN)
+
+
+def may_report(run: Run, site: str) -> bool:
+    """Say whether a report on a model that a site has brought may still count: now, or when the site is heard again."""
+    silent = site in run.plan.sites and run.site(site).presence is Presence.SILENT
+    return is_asked(run, site) or (silent and not run.ended)
 
 
 class Incoming:
@@ -63,7 +70,7 @@ class Incoming:
         for sender in self._blobs.senders():
             if sender == site:
                 self._blobs.forget(sender, part=digest, whole=keep)
-            elif not is_asked(run, sender):
+            elif not may_report(run, sender):
                 self._blobs.forget(sender, whole=keep)
         self._blobs.put_away(keep | self._blobs.brought_by_any())
 

@@ -181,7 +181,10 @@ def ledger_line(run: Run, round_: Round) -> dict[str, Any]:
             for update, weight in zip(round_.contributions, shares(run.plan, round_), strict=True)
         ],
         "missing": [{"site": missing.site, "reason": missing.reason} for missing in round_.missing],
-        "dropped": [{"site": update.site, "digest": update.digest} for update in round_.dropped],
+        "dropped": [
+            {"site": update.site, "digest": update.digest, **_measured(round_.measured.get(update.site))}
+            for update in round_.dropped
+        ],
         "unusable": [said.site for said in round_.unusable],
         "notes": list(round_.notes),
         "scores": [

@@ -144,6 +144,24 @@ def test_a_site_that_crashes_at_every_position_in_one_run(mode: str, terms: dict
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_a_crash_at_every_position_while_a_culprit_spoils_the_model_changes_nothing(mode: str) -> None:
+    """The search for the culprit is a function of the state: whoever is killed within it goes on with it."""
+    plan, spoilt = small(mode, lease_s=300.0), replace(SOUND, culprits=("bob",))
+    once = simulate(plan, spoilt, 0)
+    assert any(missing.alarm for round_ in once.run.rounds for missing in round_.missing)
+    crashes = [{"crash_at": frozenset({(place, True)})} for place in range(len(once.journal))]
+    for site, positions in once.site_positions:
+        crashes += [{"site_crash_at": frozenset({(site, place, True)})} for place in range(positions)]
+    for crash in crashes:
+        found = simulate(plan, replace(spoilt, **crash), 0)
+        assert (found.run.outcome, result(found), named(found)) == (Outcome.DEGRADED, result(once), named(once))
+
+
+def named(found: History) -> list[list[tuple[str, str]]]:
+    return [[(missing.site, missing.reason) for missing in round_.missing] for round_ in found.run.rounds]
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_a_site_that_never_comes_leaves_a_degraded_run_with_its_name(mode: str) -> None:
     """The design: "a run that finished without a declared site's contribution ends `DEGRADED` with the list"."""
     found = simulate(small(mode, quorum=2), replace(SOUND, lost=(("bob", 0.0),)), 1)

@@ -17,7 +17,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from coordinator.incoming import is_asked, needed
+from coordinator.incoming import may_report, needed
 from coordinator.instances import Acting, admit, heeded
 from coordinator.liveness import Liveness
 from fedcervix import economy, session
@@ -80,6 +80,8 @@ KEEPALIVE_S = 30.0
 PAUSE_S = 5.0
 RESTART_S = 60.0
 """after which the service starts an agent again that was refused as a twin"""
+SEND_AGAIN = "send it again"
+"""what a site is told of a model that is not there any more"""
 STEPS_MAX = 50_000
 
 
@@ -284,6 +286,8 @@ class Coordinator:
         self.blobs: set[str] = {base} - {""}
         self.brought: dict[str, set[str]] = {site: set() for site in plan.sites}
         """by site, the models that it brought last"""
+        self.displaced: dict[str, set[str]] = {site: set() for site in plan.sites}
+        """by site, the models that gave way to another of its own: a call of an earlier one may arrive late"""
         self.generation = 0
         self._start()
 
@@ -299,8 +303,8 @@ class Coordinator:
 
     def _clear(self) -> None:
         """As coordinator.incoming: what nobody is asked for goes, at any time."""
-        asked = [site for site in self.plan.sites if is_asked(self.run, site)]
-        self.brought = {site: self.brought[site] if site in asked else set() for site in self.plan.sites}
+        kept = [site for site in self.plan.sites if may_report(self.run, site)]
+        self.brought = {site: self.brought[site] if site in kept else set() for site in self.plan.sites}
         self.blobs &= self.rules.needed(self.run) | set().union(*self.brought.values())
 
     def replayed(self) -> Run:
@@ -410,6 +414,7 @@ class Coordinator:
             case ("fetch", digest):
                 return digest in self.blobs
             case ("push", digest):
+                self.displaced[site.name] = (self.displaced[site.name] | self.brought[site.name]) - {str(digest)}
                 self.brought[site.name] = {str(digest)}
                 self._clear()
                 self.blobs.add(str(digest))
@@ -424,10 +429,12 @@ class Coordinator:
         if self.run.site(name).presence is Presence.SILENT and not self.run.ended:
             self.submit(SiteAttached(name, self.world.now))
 
-    def _take(self, report: Event) -> Answer:
+    def _take(self, report: Event) -> Answer | str:
         if isinstance(report, UpdateStored) and not self.run.ended:
-            expected = self.wanted[report.site] == report.task
-            if expected and (report.packed or report.digest) not in self.blobs:
+            expected, pushed = self.wanted[report.site] == report.task, report.packed or report.digest
+            if expected and pushed not in self.blobs:
+                if pushed in self.displaced[report.site]:
+                    return SEND_AGAIN
                 raise ViolationError(f"{report.task} of {report.site}: the model pushed before the report is gone")
             self.blobs.add(report.digest)
             self.brought[report.site].add(report.digest)
@@ -833,8 +840,7 @@ class Site:
                     self._settle_earlier(job, task)
             case session.Deliver(UpdateStored() as update):
                 self.trained_from[update.task.round] = update.task.base
-                pushed = ("push", update.packed or update.digest)
-                self._call_again(pushed, lambda _: self._report(job, update), job)
+                self._push(job, update)
             case session.Deliver(result):
                 self._report(job, result)
 
@@ -906,8 +912,14 @@ class Site:
         else:
             self._die(self.world.dice.uniform(1, 300))
 
+    def _push(self, job: Job, update: UpdateStored) -> None:
+        self._call_again(("push", update.packed or update.digest), lambda _: self._report(job, update), job)
+
     def _report(self, job: Job, result: session.Result) -> None:
         def answered(answer: object) -> None:
+            if answer == SEND_AGAIN and isinstance(result, UpdateStored):
+                self._push(job, result)
+                return
             if answer is Answer.REFUSED:
                 raise ViolationError(f"{result.task} of {self.name} is refused: a correct site taken for a wrong one")
             self.models &= {result.task.base} | ({result.digest} if isinstance(result, UpdateStored) else set())

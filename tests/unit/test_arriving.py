@@ -48,7 +48,7 @@ def test_a_good_model_is_sound_in_messages_that_cut_no_number(tmp_path: Path, le
     assert arrived(data, [length])
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(lengths=st.lists(st.integers(1, 3000), min_size=1, max_size=8), data=st.data())
 def test_whatever_is_called_sound_passes_vet(
     tmp_path_factory: pytest.TempPathFactory, lengths: list[int], data: st.DataObject

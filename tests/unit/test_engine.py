@@ -51,7 +51,7 @@ class Federation:
         first = self.blobs.scratch("first")
         base = write_tensors(first, model(0.0, steps=0))
         self.blobs.adopt(first, base)
-        given = Terms(**{"rounds": 9, "patience_rounds": 9, "lease_s": 1e6, **terms})
+        given = Terms(**{"rounds": 9, "patience_rounds": 9, "lease_s": 1e6, "step_max": 1e36, **terms})
         plan = Plan(mode="csfssl", sites=SITES, profile="paper", terms=given, recipe=Recipe())
         self.record = RunRecord("run", plan, base, 0.0)
         self.journal = Journal(folder / "journal.db")
@@ -219,6 +219,15 @@ def test_an_average_that_was_made_but_not_journaled_is_made_again(federation: Ca
     first = run.engine._average(duty_of(run))
     run.restart()
     assert run.engine._average(duty_of(run)) == first
+
+
+def test_what_is_measured_of_the_updates_is_journaled_with_the_average(federation: Callable[..., Federation]) -> None:
+    run = federation()
+    rounds_with_restarts(run, 1)
+    run.restart()
+    measured = run.engine.run.rounds[0].measured
+    assert measured.keys() == set(SITES)
+    assert all(one.norm > 0 and one.cosine == pytest.approx(1) for one in measured.values())
 
 
 def test_a_site_that_was_away_joins_a_momentum_that_went_on_without_it(federation: Callable[..., Federation]) -> None:

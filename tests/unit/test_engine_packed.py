@@ -62,8 +62,10 @@ class Packing(Federation):
 
     def train(self, site: str) -> None:
         task = self.asked(site)
-        made = self.rounded(site, task)
-        self.blobs.path(made.digest).unlink()  # it travels packed; what arrives is made of that
+        with self.engine._changed:  # it is known to have been brought before anything is put away
+            made = self.rounded(site, task)
+            self.blobs.note_brought(made.packed, site)
+            self.blobs.path(made.digest).unlink()  # it travels packed; what arrives is made of that
         assert self.take(self.update(site, task, made)) is Answer.ACCEPTED
         assert self.blobs.has(made.digest)
 
