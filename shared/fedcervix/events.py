@@ -40,8 +40,8 @@ LOSS_MAX = 1e9
 has diverged"""
 
 RULES = 1
-"""of acceptance, by which `fedcervix.rounds` judges what a site reports. 0: those of journals that name none. A journal
-gives the same state again only by the rules under which it was written"""
+"""by which `fedcervix.rounds` judges what a site reports, and what a revocation undoes. 0: those of journals that name
+none. A journal gives the same state again only by the rules under which it was written"""
 
 
 class TaskKind(StrEnum):
@@ -133,6 +133,8 @@ class SiteRevoked:
 
     site: str
     at: float
+    rules: int = RULES
+    """0: what the site had done for the round in progress still counts"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -478,7 +478,8 @@ def _not_trained(run: Run, event: ModelUnusable) -> Run:
 def _revoked(run: Run, event: SiteRevoked) -> tuple[Run, Answer]:
     """What the site did for the round in progress does not count any more."""
     run, answer = _presence(Presence.REVOKED, lambda _: REVOKED)(run, event)
-    if answer is Answer.ACCEPTED and run.phase in (Phase.TRAINING, Phase.AGGREGATING, Phase.SCORING):
+    in_round = run.phase in (Phase.TRAINING, Phase.AGGREGATING, Phase.SCORING)
+    if answer is Answer.ACCEPTED and in_round and event.rules > 0:
         run = _withdrawn(run, event.site, event.at)
     return run, answer
 

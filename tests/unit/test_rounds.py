@@ -1036,6 +1036,24 @@ def test_a_journal_that_was_written_before_gives_the_same_state() -> None:
     json.dumps(to_dict(run), allow_nan=False)
 
 
+@pytest.mark.parametrize("phase", [Phase.TRAINING, Phase.AGGREGATING, Phase.SCORING])
+def test_a_revocation_that_was_journaled_before_takes_no_update_out(phase: Phase) -> None:
+    """Else the average that follows it in the journal would be stale, and the run would stay in that round for ever."""
+    run = in_phase("csfssl", phase)
+    if phase is Phase.TRAINING:
+        run = after(run, trained(run, C))
+    before = run.current.contributions
+    now = after(run, SiteRevoked(C, 1.0))
+    assert not now.current.has(C)
+    run = after(run, as_before(SiteRevoked(C, 1.0)))
+    assert run.current.contributions == before
+    if phase is Phase.TRAINING:
+        run = after(run, trained(run, A), trained(run, B))
+    if phase is not Phase.SCORING:
+        run = after(run, AggregateStored(1, digest("average1"), 2.0))
+    assert run.phase is Phase.SCORING
+
+
 def test_models_of_a_thousand_rounds_are_kept_in_a_few_sets() -> None:
     sets: tuple[frozenset[str], ...] = ()
     for number in range(1000):
