@@ -34,7 +34,6 @@ from fedcervix.errors import (
     FedcervixError,
     IdentityError,
     NoSuchMethodError,
-    RemoteError,
     StorageError,
 )
 from fedcervix.log import logger
@@ -262,7 +261,7 @@ class Dispatcher:
         await self._write(found, rpc.serialize(found.method, reply))
 
     async def _message(self, found: _Open) -> bytes:
-        """Return a call's only message. Raises RemoteError where none comes."""
+        """Return a call's only message. Raises BusyError where none comes."""
         data = await self._next(found, self._message_s)
         if data is None:
             self._refused(found.call.serial, found.call.site, found.call.peer, error := _no_message())
@@ -310,8 +309,13 @@ class Dispatcher:
         raise asyncio.CancelledError
 
 
-def _no_message() -> RemoteError:
-    return RemoteError(f"the message of a call did not come within {MESSAGE_S:.0f} s", cause="a line that is cut")
+def _no_message() -> BusyError:
+    """Return what lets an honest caller try again: on a slow line, a message stands behind a model."""
+    return BusyError(
+        f"the message of a call did not come within {MESSAGE_S:.0f} s",
+        cause="a line that is cut or slow",
+        next_step="it is tried again by itself",
+    )
 
 
 def _log(error: FedcervixError, site: str) -> None:

@@ -24,8 +24,13 @@ MODEL_FILE = "cervix-model.safetensors"
 RECORD_FILE = "record.json"
 
 
-def record(run: Run) -> dict[str, Any]:
-    """Return the run's record: plan, outcome, and the roster ledger of every round."""
+def ledger(run: Run) -> list[dict[str, Any]]:
+    """Return the roster ledger of every round."""
+    return [ledger_line(run, round_) for round_ in run.rounds]
+
+
+def record(run: Run, lines: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """Return the run's record: plan, outcome, and `lines`, its ledger, which is made here where it is not given."""
     return {
         "run": run.run,
         "software": f"fedcervix {__version__}",
@@ -36,7 +41,7 @@ def record(run: Run) -> dict[str, Any]:
         "best_round": run.best_round,
         "model": run.best.candidate if run.best_round else None,
         "adopted": list(run.adopted),
-        "ledger": [ledger_line(run, round_) for round_ in run.rounds],
+        "ledger": ledger(run) if lines is None else lines,
     }
 
 

@@ -9,6 +9,7 @@ Rules
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from coordinator.calls import Call, Headers
 from coordinator.engine import Engine
 from coordinator.home import Home
 from coordinator.registry import Registry
-from coordinator.results import record
+from coordinator.results import ledger, record
 from coordinator.streams import Bell, Stream, instructions
 from coordinator.transfers import Transfers
 from coordinator.work import Work
@@ -40,7 +41,7 @@ from fedcervix.events import (
     UpdateStored,
 )
 from fedcervix.log import logger
-from fedcervix.rounds import Instruction, Leave, instruction, objection
+from fedcervix.rounds import Instruction, Leave, Round, Run, instruction, objection
 from fedcervix.wire import federation_pb2 as wire
 
 RECORD_LINE_CHARS_MIN = 150
@@ -62,6 +63,9 @@ class Service:
         self._chunk_bytes = rpc.chunk_bytes(len(engine.run.plan.sites))
         self._ahead_bytes = min(AHEAD_BYTES_MAX, rpc.UPLOADS_BYTES // len(engine.run.plan.sites))
         self._log = logger(run=engine.run.run)
+        self._ledger_lock = threading.Lock()
+        self._ledger: tuple[tuple[Round, ...] | None, list[dict[str, Any]]] = (None, [])
+        """what was made last, and of which rounds"""
 
     def behaviours(self, bell: Bell) -> dict[rpc.Method, Any]:
         """Return what answers each method; `bell` rings at every change."""
@@ -130,7 +134,8 @@ class Service:
         try:
             await self.work.do(call.serial, self._engine.open_stream, stream)
             async for last in self._news(stream, bell, call):
-                yield codec.write_instruction(self._with_record(last))
+                told = await self.work.do(call.serial, self._with_record, last) if isinstance(last, Leave) else last
+                yield codec.write_instruction(told)
                 if isinstance(last, Leave):
                     await self.work.do(call.serial, self._engine.dismiss, site)
         finally:
@@ -139,14 +144,23 @@ class Service:
     def _news(self, stream: Stream, bell: Bell, call: Call) -> AsyncIterator[Instruction]:
         return instructions(self._engine, stream, bell, call.insist)
 
-    def _with_record(self, news: Instruction) -> Instruction:
+    def _with_record(self, news: Leave) -> Leave:
         """Let a site that leaves know who counted in each round: its own report says so."""
         run = self._engine.run
         lines = sum(len(round_.contributions) for round_ in run.rounds)
-        if not isinstance(news, Leave) or lines * RECORD_LINE_CHARS_MIN > codec.RECORD_CHARS_MAX:
+        if lines * RECORD_LINE_CHARS_MIN > codec.RECORD_CHARS_MAX:
             return news
-        text = json.dumps(record(run), allow_nan=False)
+        text = json.dumps(record(run, self._ledger_of(run)), allow_nan=False)
         return replace(news, record=text if len(text) <= codec.RECORD_CHARS_MAX else "")
+
+    def _ledger_of(self, run: Run) -> list[dict[str, Any]]:
+        """Return a run's ledger, made once: of many rounds and sites it takes a second, and all sites leave at once."""
+        with self._ledger_lock:
+            rounds, lines = self._ledger
+            if rounds is not run.rounds:
+                lines = ledger(run)
+                self._ledger = run.rounds, lines
+            return lines
 
     def report(self, message: wire.FromSite, call: Call) -> wire.ReportReply:
         """Take in what a site has done."""

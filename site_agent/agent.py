@@ -396,11 +396,13 @@ class Agent:
         A site that could not train has given no model: in a ring it may be asked again, from the model before.
         """
         task = result.task
-        if isinstance(result, ModelUnusable) and task.kind is TaskKind.TRAIN:
-            return
         with self._accounting:
             noted = asked.Asked(job.spool.folder)
             turn = noted.turns().get(asked.key(task))
+            if isinstance(result, ModelUnusable) and task.kind is TaskKind.TRAIN:
+                if asked.unusable(turn, task.base) != turn:
+                    noted.give_up(task)
+                return
             if asked.answered(turn, task.base) == turn:
                 return
             if isinstance(result, UpdateStored):

@@ -45,6 +45,8 @@ class Turn:
     open: bool = False
     """begun, and not answered since"""
     answered: bool = False
+    unusable: int = 0
+    """times that this site could not train from the model, and said so: no model has left it"""
 
 
 Turns = Mapping[Key, Turn]
@@ -61,7 +63,7 @@ def begun(turn: Turn | None, base: str) -> Turn:
         return Turn(base, 1, open=True)
     if turn.open and turn.base == base:
         return turn
-    return Turn(base, turn.tries + 1, open=True, answered=turn.answered)
+    return replace(turn, base=base, tries=turn.tries + 1, open=True)
 
 
 def answered(turn: Turn | None, base: str) -> Turn:
@@ -69,7 +71,13 @@ def answered(turn: Turn | None, base: str) -> Turn:
     return replace(turn or Turn(base, 1), base=base, open=False, answered=True)
 
 
-_CHANGES = {"begun": begun, "answered": answered}
+def unusable(turn: Turn | None, base: str) -> Turn:
+    """The site is about to say that it cannot train from this model; said again, it is the same word."""
+    turn = turn or Turn(base, 1, open=True)
+    return replace(turn, open=False, unusable=turn.unusable + 1) if turn.open and turn.base == base else turn
+
+
+_CHANGES = {"begun": begun, "answered": answered, "unusable": unusable}
 
 
 def again_max(plan: Plan) -> int:
@@ -87,14 +95,14 @@ def objection(turns: Turns, task: Task, plan: Plan) -> str:
             f"this site has answered '{task}' from model {turn.base[:12]}; "
             f"it is asked again, from model {task.base[:12]}"
         )
-    again, most = _again(turns, task), again_max(plan)
+    again, most = _again(turns, task, plan), again_max(plan)
     return f"asked to {task} once more, after {again} repetitions; at most {most} are done" if again >= most else ""
 
 
-def _again(turns: Turns, task: Task) -> int:
+def _again(turns: Turns, task: Task, plan: Plan) -> int:
     """Return the repetitions so far: of scores those of the round, else those of the run."""
     within = [turn for (kind, round_), turn in turns.items() if kind == task.kind and _counts(task, round_)]
-    return sum(max(0, turn.tries - 1) for turn in within)
+    return sum(max(0, turn.tries - 1 - min(turn.unusable, len(plan.sites))) for turn in within)
 
 
 def _counts(task: Task, round_: int) -> bool:
@@ -127,6 +135,10 @@ class Asked:
     def answer(self, task: Task) -> None:
         """Write down that a task is answered; where a model leaves, the disk has it. Raises StorageError."""
         self._append("answered", task, sync=task.kind in ONE_BASE)
+
+    def give_up(self, task: Task) -> None:
+        """Write down that this site cannot train from a task's model. Raises StorageError."""
+        self._append("unusable", task, sync=False)
 
     def _append(self, change: str, task: Task, *, sync: bool) -> None:
         line = memoryview(f"\n{json.dumps([change, str(task.kind), task.round, task.base], allow_nan=False)}".encode())

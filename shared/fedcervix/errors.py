@@ -84,7 +84,7 @@ class LinkError(FedcervixError):
 
 
 class BusyError(LinkError):
-    """The other side takes no more calls of this caller now."""
+    """The other side does not answer this call now: too many of this caller, or its message did not come."""
 
 
 class StorageError(FedcervixError):

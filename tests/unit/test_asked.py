@@ -63,6 +63,25 @@ def test_bases_that_change_without_an_answer_are_bounded(asked: Asked) -> None:
     assert objection(asked.turns(), task(base="f"), PLAN) != ""
 
 
+def test_models_from_which_a_site_cannot_train_are_not_held_against_it(asked: Asked) -> None:
+    """Else a site of a ring ends after some rounds because of the neighbour before it."""
+    for round_ in range(1, 5 * again_max(PLAN)):
+        assert objection(asked.turns(), task(round_=round_, base="b"), PLAN) == ""
+        asked.begin(task(round_=round_, base="b"))
+        asked.give_up(task(round_=round_, base="b"))
+        asked.give_up(task(round_=round_, base="b"))
+        does(asked, task(round_=round_))
+        assert asked.turns()[key(task(round_=round_))].unusable == 1
+
+
+def test_a_round_cannot_be_begun_for_ever_with_models_that_are_of_no_use(asked: Asked) -> None:
+    for number in range(len(PLAN.sites) + again_max(PLAN) + 1):
+        assert objection(asked.turns(), task(base="ab"[number % 2]), PLAN) == ""
+        asked.begin(task(base="ab"[number % 2]))
+        asked.give_up(task(base="ab"[number % 2]))
+    assert objection(asked.turns(), task(base="c"), PLAN) != ""
+
+
 def test_a_round_is_scored_again_with_another_model_and_not_for_ever(asked: Asked) -> None:
     for round_ in (1, 2):
         bases = "0123456789abcdef"[: 1 + again_max(PLAN)]

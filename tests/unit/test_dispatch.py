@@ -156,11 +156,13 @@ def test_a_small_call_is_answered() -> None:
 
 @pytest.mark.parametrize("method", [rpc.REPORT, rpc.ATTACH])
 def test_a_message_that_does_not_come_ends_the_call(method: rpc.Method) -> None:
+    """With what makes an agent try again, as after a cut line: on a slow one, the message stands behind a model."""
+
     async def test(stage: Stage) -> None:
         context = Context(stage.pem, [None])
         with pytest.raises(AbortedError):
             await stage.answer(method, context)
-        assert (context.code, stage.open) == (grpc.StatusCode.INVALID_ARGUMENT, 0)
+        assert (context.code, stage.open) == (grpc.StatusCode.UNAVAILABLE, 0)
 
     on(test)
 
