@@ -47,8 +47,8 @@ from fedcervix.wire import federation_pb2 as wire
 RECORD_LINE_CHARS_MIN = 150
 """of one contribution in a record: one that is sure to be too long is not written out for every site"""
 THREADS = 8
-AHEAD_BYTES = 2 << 20
-"""of a model that are read at once: a turn of a thread for each chunk costs more than the reading"""
+AHEAD_BYTES_MAX = 2 << 20
+"""of a model that are read at once for a site, less where there are many: a turn of a thread costs more than a chunk"""
 EACH = 2
 """threads of one certificate at most"""
 
@@ -61,6 +61,7 @@ class Service:
         self._federation = home.config().federation.name
         self._transfers, self.work = Transfers(), Work("site", THREADS, each=EACH)
         self._chunk_bytes = rpc.chunk_bytes(len(engine.run.plan.sites))
+        self._ahead_bytes = min(AHEAD_BYTES_MAX, rpc.UPLOADS_BYTES // len(engine.run.plan.sites))
         self._log = logger(run=engine.run.run)
         self._ledger_lock = threading.Lock()
         self._ledger: tuple[tuple[Round, ...] | None, list[dict[str, Any]]] = (None, [])
@@ -283,7 +284,7 @@ class Service:
 
         def following() -> list[bytes]:
             self._goes_on(call)
-            return list(islice(chunks, max(1, AHEAD_BYTES // chunk_bytes)))
+            return list(islice(chunks, max(1, self._ahead_bytes // chunk_bytes)))
 
         with self._transfers.newest(call.site, "fetch", call.task):
             while some := await self.work.do(call.serial, following):

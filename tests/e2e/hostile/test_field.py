@@ -44,12 +44,15 @@ def test_no_certificate_holds_up_the_others(enrolled: Ground, tmp_path: Path, na
 # --- what the program decides -------------------------------------------------------------------------------------
 
 
+DONE = Counter({"calls": 40})
+
+
 def calls(*ms: float, failures: int = 0) -> Calls:
     return Calls(tuple(each / 1000 for each in ms), Counter({"UNAVAILABLE": failures} if failures else {}))
 
 
 def test_a_finding_without_fault_holds() -> None:
-    finding = Finding("no-body", ATTACKS["no-body"], calls(10, 12), calls(12, 20), rounds=[2, 3], left=0)
+    finding = Finding("no-body", ATTACKS["no-body"], calls(10, 12), calls(12, 20), rounds=[2, 3], counts=DONE)
     assert [*broken(finding)] == []
     assert row(finding)[-1] == "holds"
     assert len(row(finding)) == len(HEAD)
@@ -66,10 +69,11 @@ def test_a_finding_without_fault_holds() -> None:
         ({"left_bytes": 5}, "5 bytes of the attacker's models were left"),
         ({"rounds": [2, 0]}, "no round was begun"),
         ({"trouble": "the coordinator ended"}, "the coordinator ended"),
+        ({"counts": Counter()}, "the attacker did nothing"),
     ],
 )
 def test_a_bound_that_does_not_hold_is_named(changes: dict[str, object], words: str) -> None:
-    told = {"quiet": calls(10, 12), "attacked": calls(10, 12), "rounds": [1, 1], "left": 0, **changes}
+    told = {"quiet": calls(10, 12), "attacked": calls(10, 12), "rounds": [1, 1], "counts": DONE, **changes}
     [found] = broken(Finding("no-body", ATTACKS["no-body"], **told))  # type: ignore[arg-type]
     assert words in found
 

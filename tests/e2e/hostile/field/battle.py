@@ -222,8 +222,6 @@ class _Battle:
         self.finding.rounds.append(self._rounds() - before)
         if last:
             self._revoke(watch)
-        with contextlib.suppress(AssertionError):
-            attacker.ended(timeout_s=3.0) if not last else attacker.end()
         attacker.end()
         self._count(attacker)
 

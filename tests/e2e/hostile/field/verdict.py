@@ -22,6 +22,8 @@ def broken(finding: Finding) -> Iterator[str]:
     """Yield in words every bound that does not hold."""
     if finding.trouble:
         yield f"the battle could not be fought to its end: {finding.trouble[:300]}"
+    elif not finding.counts:
+        yield "the attacker did nothing"
     yield from _calls(finding)
     yield from _commands(finding)
     yield from _rest(finding)
