@@ -19,7 +19,7 @@ from dataclasses import replace
 from coordinator.alarm_sources import new_alarms
 from coordinator.allowances import Allowances
 from coordinator.history import begin_of
-from coordinator.incoming import Incoming, needed
+from coordinator.incoming import Unreported, needed
 from coordinator.instances import Acting, admit, heeded, refusal
 from coordinator.liveness import STOPPED, Line, Liveness
 from coordinator.refused import Refused
@@ -96,7 +96,7 @@ class Engine:
         """models may lie there that were put away, also by the process before this one"""
         self._allowances = Allowances(record.plan.sites)
         self._run = self._replayed(record)
-        self._incoming = Incoming(blobs)
+        self._unreported = Unreported(blobs)
         self._acting: dict[str, Acting] = {}
         self._streams: dict[str, Stream] = {}
         self._sound: dict[str, str] = {}
@@ -124,7 +124,7 @@ class Engine:
     @property
     def trouble(self) -> str:
         """What keeps the coordinator or a site from its work, in words; empty where nothing does."""
-        found = (self._trouble, self._incoming.words(self.run), self._journal.reserve.words())
+        found = (self._trouble, self._unreported.words(self.run), self._journal.reserve.words())
         return "\n".join(words for words in found if words)
 
     def lines(self) -> dict[str, Line]:
@@ -268,8 +268,8 @@ class Engine:
     def expect(self, site: str, digest: str, size_bytes: int) -> int:
         """Return from which byte a model is wanted. Raises RunError where none is, StorageError."""
         with self._changed:
-            self._incoming.offered(self._run, site, digest)
-        return self._incoming.expect(site, digest, size_bytes)
+            self._unreported.offered(self._run, site, digest)
+        return self._unreported.expect(site, digest, size_bytes)
 
     def arrived_sound(self, site: str, digest: str) -> None:
         """Note that the values of a site's model were checked while it arrived."""
@@ -456,7 +456,7 @@ class Engine:
         self._litter = False
         with contextlib.suppress(StorageError):  # what cannot be deleted now can be at the next round
             with self._changed:
-                self._incoming.clear(self._run)
+                self._unreported.clear(self._run)
             self._blobs.delete_away()
 
     def _is_in_trouble(self, error: StorageError) -> None:

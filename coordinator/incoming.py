@@ -44,7 +44,7 @@ def may_report(run: Run, site: str) -> bool:
     return is_asked(run, site) or (silent and not run.ended)
 
 
-class Incoming:
+class Unreported:
     """What becomes of models until they are reported, and who waits for room."""
 
     def __init__(self, blobs: BlobStore) -> None:

@@ -54,7 +54,7 @@ EACH = 2
 
 
 class Service:
-    """Behaviours of all methods."""
+    """Behaviours of the methods that sites call."""
 
     def __init__(self, home: Home, registry: Registry, engine: Engine, blobs: BlobStore) -> None:
         self._home, self._registry, self._engine, self._blobs = home, registry, engine, blobs

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.incoming import Incoming
+from coordinator.incoming import Unreported
 from fedcervix.blobs import BlobStore
 from fedcervix.errors import FullDiskError, RunError
 from fedcervix.events import SiteAttached, SiteRevoked, UpdateStored
@@ -26,7 +26,7 @@ class Coordinator:
     def __init__(self, folder: Path) -> None:
         self.blobs = BlobStore(folder)
         self.blobs.path(GIVEN).write_bytes(b"base")
-        self.incoming = Incoming(self.blobs)
+        self.incoming = Unreported(self.blobs)
         self.run: Run = after(fresh(), *(SiteAttached(site, 0.0) for site in SITES))
 
     def offer(self, site: str, model: bytes) -> int:
