@@ -174,6 +174,8 @@ class Registry:
         self.reserve = Reserve.beside(path)
         self._shut_out: set[str] = set()
         """serials of certificates"""
+        self._looked_at: tuple[tuple[int, int], int] | None = None
+        """which file `mark` looks at (device, inode), and its descriptor"""
         self.reserve.spend(self._prepare)
 
     def _prepare(self) -> None:
@@ -237,9 +239,19 @@ class Registry:
         return "revoked" if written == "valid" and serial in self._shut_out else written
 
     def mark(self) -> object:
-        """Return what is another value after every change; cheap."""
-        with disk(self._path, "read"), self._path.open("rb") as file:
-            return os.fstat(file.fileno()).st_ino, file.read(HEADER_BYTES), frozenset(self._shut_out)
+        """Return what is another value after every change; cheap.
+
+        The file that is looked at stays open: where a process closes a file, the system drops all locks that it has on
+        it, also those of SQLite (sqlite.org/howtocorrupt.html, 2.2). Two processes would then write at once.
+        """
+        with disk(self._path, "read"):
+            found = self._path.stat()
+            if self._looked_at is None or self._looked_at[0] != (found.st_dev, found.st_ino):
+                opened = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+                found = os.fstat(opened)
+                self._looked_at = (found.st_dev, found.st_ino), opened
+            file, opened = self._looked_at
+            return file, os.pread(opened, HEADER_BYTES, 0), frozenset(self._shut_out)
 
     @_with_room
     def revoke(self, site: str, now: datetime) -> int:

@@ -732,7 +732,7 @@ def _trained(run: Run, at: float, missing: tuple[Site, ...]) -> Run:
     if _base_is_unusable(run):
         return _fall_back(run, at)
     if len(run.current.contributions) < _updates_needed(run):
-        return _barren(run, at, "too few updates are left to count")
+        return _barren(_acquitted(run), at, f"too few updates are left to count{_left_out(run)}")
     return _made(run, at)
 
 
@@ -806,9 +806,12 @@ def _are_half(unusable: tuple[ModelUnusable, ...], others: int) -> bool:
 
 def _so(unusable: tuple[ModelUnusable, ...]) -> str:
     """Return who says so."""
-    names = list(dict.fromkeys(said.site for said in unusable))
+    return f"so {_few(list(dict.fromkeys(said.site for said in unusable)))}"
+
+
+def _few(names: list[str]) -> str:
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return f"so {', '.join(names[:NAMES_SHOWN])}{more}"
+    return f"{', '.join(names[:NAMES_SHOWN])}{more}"
 
 
 def _updates_needed(run: Run) -> int:
@@ -944,6 +947,12 @@ def _acquitted(run: Run) -> Run:
     return _with_round(run, missing=tuple(missing))
 
 
+def _left_out(run: Run) -> str:
+    """Return whose hops were left out of a round that is not scored, so that nobody knows which of them spoils it."""
+    names = [missing.site for missing in run.current.missing if missing.alarm]
+    return f": it was tried without those of {_few(names)}" if names else ""
+
+
 def _newest_left_out(run: Run, why: str) -> Run:
     """Take the newest hop out of a ring; whoever trained after it was handed a model that could not be used."""
     newest = run.current.contributions[-1]
@@ -973,7 +982,7 @@ def _withdrawn(run: Run, site: str, at: float) -> Run:
     if run.phase is Phase.TRAINING:
         return _holder_passed(run, site)
     if not run.current.contributions or len(_trainers(run.current)) < _updates_needed(run):
-        return _barren(run, at, f"too few updates are left without {site}, which was revoked")
+        return _barren(_acquitted(run), at, f"too few updates are left without {site}, which was revoked")
     return _made(run, at)
 
 

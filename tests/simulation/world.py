@@ -393,10 +393,15 @@ class Coordinator:
                     yield f"round {round_.number}: {missing.site} is blamed: {missing.reason}"
 
     def _faults_of_forms(self, run: Run) -> Iterator[str]:
-        """Yield what is wrong with the packed forms that sites may have of the models they are asked to work on."""
+        """Yield what is wrong with the packed forms that sites may have of the models they are asked to work on.
+
+        After a barren round the run may come back to a model whose form is gone: the model itself travels then (see
+        `Service._form`).
+        """
+        came_back = any(round_.barren for round_ in run.rounds)
         for site, task in self.wanted.items():
             form = self.rules.packed_form(run, site, task.base) if isinstance(task, Task) and task.base else None
-            if form is not None and form.digest not in self.blobs:
+            if form is not None and form.digest not in self.blobs and not came_back:
                 yield f"{site} may have a packed form that is not kept"
             if form is not None and form.base and form.base not in self.world.sites[site].held:
                 yield f"{site} may have the difference to a model that it never held"

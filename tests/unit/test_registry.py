@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -392,3 +394,27 @@ def test_a_registry_without_room_takes_of_the_reserve(registry: Registry, tmp_pa
         patch.setattr(registry_module, "_close", closes)
         assert registry.revoke("north", NOW) == 1
     assert reserve.left_bytes() == RESERVE_BYTES - 2 * PIECE_BYTES
+
+
+LOCKS = """
+import sqlite3, sys
+with sqlite3.connect(sys.argv[1], timeout=0.1, isolation_level=None) as other:
+    other.execute("BEGIN IMMEDIATE")
+"""
+
+
+def test_whoever_looks_at_the_file_leaves_the_lock_of_a_transaction_alone(tmp_path: Path) -> None:
+    """The system drops all locks of a process on a file where it closes the file: two processes would write at once."""
+    registry = Registry(tmp_path / "registry.db")
+    before = registry.mark()
+
+    def issue() -> Issued:
+        registry.mark()
+        words = [sys.executable, "-c", LOCKS, str(tmp_path / "registry.db")]
+        other = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert "database is locked" in other.stderr
+        return b"certificate", "made", NOW + YEAR
+
+    registry.invite("nhs", "invitation", NOW + WEEK, NOW)
+    registry.redeem("invitation", "key", issue, NOW)
+    assert registry.mark() != before

@@ -270,6 +270,16 @@ def test_a_quorum_that_is_gone_with_the_revoked_site_ends_the_round_without_a_mo
     assert "too few sites are left for a quorum" in run.reason
 
 
+def test_a_ring_with_too_few_hops_left_blames_nobody_and_says_whose_were_left_out() -> None:
+    """Its model is not scored: the hop that spoils it may be an earlier one, from which the others could train."""
+    run = begun("ppfssl", quorum=3)
+    run = hops(run, A, B)
+    run = hops(after(run, unusable(run, C, TaskKind.TRAIN)), C)
+    assert (run.current.number, run.rounds[0].barren) == (2, True)
+    assert alarms(run, run.rounds[0]) == ()
+    assert run.rounds[0].notes == (f"too few updates are left to count: it was tried without those of {B}",)
+
+
 def test_in_a_ring_the_newest_hop_of_a_revoked_site_is_taken_back_and_its_holder_is_passed_over() -> None:
     run = begun("ppfssl")
     run = after(run, trained(run, A), SiteRevoked(A, 0.0))
