@@ -13,7 +13,7 @@ import contextlib
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from coordinator.alarm_sources import new_alarms
@@ -27,7 +27,7 @@ from coordinator.streams import Stream
 from fedcervix.aggregate import Clip, Momentum, aggregate
 from fedcervix.blobs import BlobStore
 from fedcervix.codec import Claim, Progress
-from fedcervix.errors import ModelError, RemoteError, RunError, StorageError, TwinError
+from fedcervix.errors import BusyError, ModelError, RemoteError, RunError, StorageError, TwinError
 from fedcervix.events import (
     AggregateStored,
     Answer,
@@ -188,7 +188,10 @@ class Engine:
             self._tell()
 
     def take_update(self, update: UpdateStored) -> Answer:
-        """Vet a model that has arrived, then submit it. Raises RemoteError where it is not fit to be averaged."""
+        """Vet a model that has arrived, then submit it.
+
+        Raises RemoteError where it is not fit to be averaged, BusyError while one of the site is looked at already.
+        """
         run = self.run
         _, answer = step(run, update)
         if answer is not Answer.ACCEPTED and not objection(run, update):
@@ -198,7 +201,7 @@ class Engine:
             raise _not_here(there, update)
         if answer is Answer.REFUSED:  # only now: whoever has not sent a model is not told whether another site has
             return answer
-        with self._vetting[update.site]:  # the same report may come again before the first one is answered
+        with self._alone(update.site):
             refused = self._refused[update.site]
             refused.check(update)
             try:
@@ -214,6 +217,25 @@ class Engine:
             if not self._blobs.has(update.digest):
                 raise _not_here(there, update)
             return self.submit(update)
+
+    @contextlib.contextmanager
+    def _alone(self, site: str) -> Iterator[None]:
+        """Let one model of a site be looked at, at a time. Raises BusyError where one is.
+
+        A report comes again where the first one is not answered in time. It does not wait here: the site's signs of
+        life need the thread.
+        """
+        vetting = self._vetting[site]
+        if not vetting.acquire(blocking=False):
+            raise BusyError(
+                f"a model of {site} is being looked at",
+                cause="it is large, or the coordinator's disk is slow",
+                next_step="it is tried again by itself",
+            )
+        try:
+            yield
+        finally:
+            vetting.release()
 
     def _vet(self, run: Run, update: UpdateStored) -> UpdateStored:
         """Return the update with what was measured of it. Raises RemoteError where its model is not fit."""

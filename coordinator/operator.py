@@ -15,7 +15,7 @@ from coordinator.history import stands
 from coordinator.home import Home
 from coordinator.local_sockets import reachable
 from fedcervix import rpc
-from fedcervix.errors import LinkError
+from fedcervix.errors import LinkError, RunError
 from fedcervix.json_text import parsed
 from fedcervix.pauses import Pauses
 from fedcervix.wire import federation_pb2 as wire
@@ -87,6 +87,13 @@ def _told(home: Home, running: dict[str, Any], known: Document, timeout_s: float
 
 @contextlib.contextmanager
 def _line(home: Home, running: dict[str, Any]) -> Iterator[grpc.Channel]:
+    """Yield a channel to a running coordinator. Raises RunError where it is of an earlier version."""
+    if "operator" not in running:
+        raise RunError(
+            f"the coordinator that runs here (pid {running['pid']}) listens to no command of this version",
+            cause="another version of fedcervix was installed while it ran",
+            next_step=f"end it (kill {running['pid']}), then {home.command('start')}",
+        )
     keys = {part: home.pem(file) for part, file in KEYS.items()}
     with reachable(Path(running["operator"])) as name, rpc.channel(f"unix:{name}", **keys, here=True) as channel:
         yield channel

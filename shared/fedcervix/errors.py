@@ -84,7 +84,7 @@ class LinkError(FedcervixError):
 
 
 class BusyError(LinkError):
-    """The other side does not answer this call now: too many of this caller, or its message did not come."""
+    """The other side does not answer this call now: it comes too often, came in part, or another one is in work."""
 
 
 class StorageError(FedcervixError):

@@ -58,7 +58,7 @@ class Reserve:
 
     def make(self) -> None:
         """Make it, or make it whole, where there is room; else as much stays as was left."""
-        with contextlib.suppress(OSError), open(self.path, "ab", opener=private) as file:
+        with contextlib.suppress(OSError), open(self.path, "r+b", opener=_made) as file:
             left_bytes = os.fstat(file.fileno()).st_size
             missing_bytes = RESERVE_BYTES - left_bytes
             if missing_bytes > 0 and shutil.disk_usage(self.path.parent).free >= missing_bytes + FREE_BYTES_MIN:
@@ -87,3 +87,12 @@ class Reserve:
             os.truncate(self.path, max(0, left_bytes - PIECE_BYTES))
             return left_bytes > 0
         return False
+
+
+def _made(path: str, flags: int) -> int:
+    """Open the file, and make it where it is missing.
+
+    To read, too, and not to append: else nothing is allocated where the file system cannot do it by itself (NFS), which
+    the C library does then (posix_fallocate(3)).
+    """
+    return private(path, flags | os.O_CREAT)

@@ -17,7 +17,7 @@ from coordinator.allowances import OF_ROUND_MAX, OF_RUN_MAX
 from coordinator.engine import Engine
 from coordinator.streams import Bell, Stream, instructions
 from fedcervix.blobs import BlobStore
-from fedcervix.errors import FullDiskError, ModelError, RemoteError, RunError
+from fedcervix.errors import BusyError, FullDiskError, ModelError, RemoteError, RunError
 from fedcervix.events import (
     Answer,
     Event,
@@ -365,6 +365,25 @@ def test_a_model_that_goes_while_it_is_vetted_does_not_count(
     with pytest.raises(RunError, match="is not here"):
         run.train("ada")
     assert run.engine.run.current.contributions == ()
+
+
+def test_a_report_that_comes_again_while_its_model_is_looked_at_waits_on_no_thread(
+    federation: Callable[..., Federation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A site has few threads: its signs of life would stand behind it, and a large model takes longer than a lease."""
+    run, again = federation(), []
+
+    def vets(path: Path, *_: Any) -> float:
+        task = run.asked("ada")
+        with pytest.raises(BusyError):
+            run.engine.take_update(UpdateStored("ada", task, path.name.split(".")[0], 10, 1, 0.5, 1.0, 0.0))
+        again.append(task)
+        return 0.0
+
+    monkeypatch.setattr("coordinator.engine.vet_step", vets)
+    run.train("ada")
+    assert again
+    assert [update.site for update in run.engine.run.current.contributions] == ["ada"]
 
 
 # --- trouble -----------------------------------------------------------------------------------------------------

@@ -18,8 +18,11 @@ import pytest
 
 from coordinator import commands
 from coordinator.home import Home
+from coordinator.operator import ask
+from fedcervix import rpc
 from fedcervix.address import Address
 from fedcervix.errors import ConfigError, RunError, StorageError
+from fedcervix.wire import federation_pb2 as wire
 from site_agent.home import SiteHome
 
 HOLDER = """
@@ -80,13 +83,22 @@ def test_a_coordinator_that_cannot_say_where_it_listens_listens_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Threads of a server that nobody stops would outlive the error that is shown."""
-    server, engine = MagicMock(), MagicMock()
-    for name in ("Service", "Registry"):
+    serving, engine = MagicMock(port=8443, operator=tmp_path / "operator.sock"), MagicMock()
+    for name in ("Service", "Registry", "Control"):
         monkeypatch.setattr(commands, name, MagicMock())
-    monkeypatch.setattr(commands, "serve", lambda *_args, **_more: (server, 8443))
+    monkeypatch.setattr(commands, "Serving", lambda *_: serving)
     with pytest.raises(StorageError):
         commands._serve(Home(tmp_path / "gone"), engine, MagicMock(), Address("0.0.0.0", 8443))
-    assert (server.stop.called, engine.stop.called, engine.drive.called) == (True, True, False)
+    assert (serving.stop.called, engine.stop.called, engine.drive.called) == (True, True, False)
+
+
+def test_a_coordinator_of_an_earlier_version_that_still_runs_is_named(tmp_path: Path) -> None:
+    """A new version was installed, and the service not ended: its commands were once calls on the port."""
+    home = Home(tmp_path)
+    with home.locked():
+        home.running.write_text(json.dumps({"pid": 1234, "port": 8443, "address": "localhost:8443"}))
+        with pytest.raises(RunError, match=r"pid 1234\) listens to no command of this version"):
+            ask(home, rpc.OVERVIEW, wire.OverviewRequest())
 
 
 def test_asking_whether_a_coordinator_runs_does_not_get_into_the_way_of_its_start(tmp_path: Path) -> None:
