@@ -36,6 +36,7 @@ from cervix_study.places import Places
 from cervix_study.timing import time_cell
 from fedcervix.errors import FedcervixError
 from fedcervix.files import keep_private
+from fedcervix.json_text import parsed
 from fedcervix.log import configure
 from site_agent.checkpoints import Checkpoints
 from site_agent.commands.stopping import EXIT_CODE, SIGNALS
@@ -82,7 +83,7 @@ def main() -> None:
             return
         asked = _listen(sys.stdin)
         while True:
-            do(bench, stop, answers, json.loads(asked.get()))
+            do(bench, stop, answers, parsed(asked.get()))
     except KeyboardInterrupt:
         sys.exit(EXIT_CODE)
 

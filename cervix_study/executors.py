@@ -16,6 +16,7 @@ from cervix_study.places import Places
 from cervix_study.tasks import Done, Failed, Progress, Task, Told, error_of
 from fedcervix.errors import ConfigError, TrainingError
 from fedcervix.extras import missing
+from fedcervix.json_text import parsed
 from fedcervix.storage import disk
 
 MODULE = "cervix_study.cell_process"
@@ -133,7 +134,7 @@ class Here:
     def _listen(self, worker: Worker) -> None:
         assert worker.popen.stdout is not None
         for line in worker.popen.stdout:
-            self._told.put((worker, json.loads(line)))
+            self._told.put((worker, parsed(line)))
         self._told.put((worker, None))
 
 
@@ -197,7 +198,7 @@ class Slurm:
         error = job.exception()
         if error is None:
             for line in reversed(job.result().splitlines()):
-                message = json.loads(line)
+                message = parsed(line)
                 if "done" in message:
                     return Done(task)
                 if "failed" in message:

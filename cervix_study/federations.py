@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import shutil
 import subprocess
@@ -33,6 +32,7 @@ from coordinator.home import Home
 from coordinator.results import MODEL_FILE, RECORD_FILE
 from fedcervix.errors import EXIT_CODES, DataError, FedcervixError, StorageError, TrainingError
 from fedcervix.files import write_whole
+from fedcervix.json_text import parsed
 from fedcervix.rounds import Outcome
 from fedcervix.storage import disk
 from fedcervix.weights import digest_file
@@ -282,13 +282,13 @@ def _record_file(folder: Path) -> Path | None:
 
 def _outcome(folder: Path) -> str:
     file = _record_file(folder)
-    return str(json.loads(file.read_text())["outcome"]) if file else ""
+    return str(parsed(file.read_text())["outcome"]) if file else ""
 
 
 def _taken(federation: Federation, weights: Path) -> Federated:
     """Return the results of an ended run, and copy its model."""
     file = _record_file(federation.folder)
-    record = json.loads(file.read_text()) if file else {}
+    record = parsed(file.read_text()) if file else {}
     if file is None or not record["best_round"]:
         raise TrainingError(
             f"the federation ended without a model: {record.get('reason', 'no record was written')}",

@@ -11,6 +11,7 @@ from typing import Any
 from cervix_study.places import Places
 from cervix_study.settings import Asked, SiteSection
 from fedcervix.errors import ConfigError
+from fedcervix.json_text import parsed
 from fedcervix.seeds import derive
 from fedcervix.storage import disk
 from site_agent.home import SiteHome
@@ -31,7 +32,7 @@ def manifest_of(asked: Asked, places: Places, site: SiteSection, on_progress: On
     folder, wanted = places.phantom(site.name), _wanted(asked, site)
     if not folder.exists():
         _draw(folder, site, wanted, on_progress)
-    elif UNSAID | json.loads((folder / DRAWN).read_text()) != wanted:
+    elif UNSAID | parsed((folder / DRAWN).read_text()) != wanted:
         raise ConfigError(
             f"{folder} holds other phantoms than {asked.file} asks for",
             cause="the number of women or test women, the seed or the institution was changed since",

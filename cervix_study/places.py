@@ -12,7 +12,6 @@ STUDY/workshop/logs/           what the workers print
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from cervix_study.records import CELLS_FOLDER, Cell, cell_folder, from_json, write
 from fedcervix.errors import RunError
+from fedcervix.json_text import parsed
 from fedcervix.locks import held
 from fedcervix.storage import disk
 from site_agent.home import SiteHome
@@ -54,7 +54,7 @@ class Places:
     def timed(self) -> dict[str, float]:
         """Return the paces that were timed; none where none were."""
         try:
-            found: dict[str, float] = json.loads(self.paces_file.read_text())
+            found: dict[str, float] = parsed(self.paces_file.read_text())
         except (OSError, ValueError):
             return {}
         return found

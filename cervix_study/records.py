@@ -33,6 +33,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedcervix.errors import StorageError
 from fedcervix.files import write_whole
+from fedcervix.json_text import parsed
 from fedcervix.manifest import Split
 from fedcervix.plan import STRICT, Recipe, Terms, canonical_json, check
 from fedcervix.splits import Stratum
@@ -507,7 +508,7 @@ class Data:
 
 def to_json(record: Any) -> bytes:
     """Return a record as canonical JSON, indented for people. Raises ValueError on NaN."""
-    plain = json.loads(canonical_json(dataclasses.asdict(record)))
+    plain = parsed(canonical_json(dataclasses.asdict(record)))
     return (json.dumps(plain, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
 
 

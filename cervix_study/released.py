@@ -11,7 +11,6 @@ Whatever names a woman stays behind: of her, only counts are read.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from cervix_study import records
 from cervix_study.records import CELL_FILE, MODEL_FILE, CellRecord, Data, DataRow, title
 from cervix_study.tested import scored
 from fedcervix.errors import FedcervixError, ModelError
+from fedcervix.json_text import parsed
 from fedcervix.plan import Recipe, parse_recipe
 from site_agent import classifiers, models
 from site_agent.archive import HISTORY
@@ -298,7 +298,7 @@ def _ended(folder: Path, model: CervixModel) -> _Ended:
 
 def _of_export(folder: Path) -> Released:
     try:
-        raw: dict[str, Any] = json.loads((folder / models.RECORD).read_text("utf-8"))
+        raw: dict[str, Any] = parsed((folder / models.RECORD).read_text("utf-8"))
         plan = raw["plan"]
         recipe = parse_recipe(plan["recipe"])
         seed, digest = int(plan["terms"]["seed"]), str(raw["model"])

@@ -16,6 +16,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from fedcervix.json_text import parsed
+
 Document = dict[str, Any]
 
 TABLES = {"sites": "site", "ledger": "round"}
@@ -73,7 +75,7 @@ def joined(messages: Iterable[tuple[str, bool]]) -> Iterator[Document]:
     for text, more in messages:
         held.append(text)
         if not more:
-            yield json.loads("".join(held))
+            yield parsed("".join(held))
             held.clear()
 
 

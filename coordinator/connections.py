@@ -8,7 +8,11 @@ Rules
 3. Authenticated connections are bounded for each certificate; the one that called longest ago is closed first. An
    honest site stays far below the bound, so these rules never close a connection on which it has called.
 4. The connection of a refused caller is closed, but only after the refusal can have arrived.
-5. An address that keeps making connections without a call is slowed (coordinator.throttle).
+5. What arrives and is of no use is bounded, for each certificate and for each connection without a call
+   (coordinator.overhead). Where there is more, they are closed.
+6. When a certificate is revoked, the connections without a call of the addresses from which it called end with its own:
+   their first call may be on its way. An honest site dials again.
+7. An address that keeps making connections without a call is slowed (coordinator.throttle).
 
 `to_close` decides. `Connections` looks at the process's sockets twice a second and closes what is decided; it never
 waits for a peer.
@@ -25,7 +29,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from coordinator.descriptors import Bounds
-from coordinator.sockets import Peer, accepted, listeners, parse_peer, shut_down
+from coordinator.overhead import CALL_BYTES, STRANGER_BYTES, Overhead, Traffic, useless
+from coordinator.sockets import Peer, accepted, listeners, parse_peer, shut_down, traffic
 from coordinator.throttle import Throttle, slow
 from fedcervix.log import logger
 
@@ -57,6 +62,12 @@ class Connection:
     """of its certificate; empty until a call was admitted"""
     close_at_s: float | None = None
     closed: bool = False
+    traffic: Traffic = Traffic(0, 0)
+    """by the last look"""
+    taken: int = 0
+    """bytes of messages since the last look"""
+    useless: bool = False
+    """too much has come on it, or on all of its certificate, that is of no use"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +98,10 @@ def _due(known: Known, _bounds: Bounds, now_s: float) -> Iterator[Peer]:
     return (peer for peer, found in known.items() if found.close_at_s is not None and found.close_at_s <= now_s)
 
 
+def _useless(known: Known, _bounds: Bounds, _now_s: float) -> Iterator[Peer]:
+    return (peer for peer, found in known.items() if found.useless)
+
+
 def _silent(known: Known, _bounds: Bounds, now_s: float) -> Iterator[Peer]:
     return (peer for peer, found in _unauthenticated(known) if now_s - found.since_s >= FIRST_CALL_S)
 
@@ -110,13 +125,16 @@ def _of_one_certificate(known: Known, bounds: Bounds, _now_s: float) -> Iterator
 
 RULES: dict[str, Callable[[Known, Bounds, float], Iterable[Peer]]] = {
     "refused": _due,
+    "too_much_of_no_use": _useless,
     "without_a_call": _silent,
     "too_many_of_one_address": _of_one_address,
     "too_many": _of_all_addresses,
     "too_many_of_one_certificate": _of_one_certificate,
 }
 """in this order: what one rule closes, the next ones do not see"""
-CROWDED = frozenset({"too_many_of_one_address", "too_many", "too_many_of_one_certificate"})
+CROWDED = frozenset({"too_much_of_no_use", "too_many_of_one_address", "too_many", "too_many_of_one_certificate"})
+FLOODS = frozenset({"too_much_of_no_use"})
+"""whose address is slowed where they come again and again"""
 OF_STRANGERS = frozenset({"without_a_call", "too_many_of_one_address", "too_many"})
 
 
@@ -151,12 +169,14 @@ class Connections:
         *,
         accepted: Callable[[int], dict[Peer, int]] = accepted,
         shut_down: Callable[[int, Peer], bool] = shut_down,
+        traffic: Callable[[int], Traffic | None] = traffic,
         slow: Callable[[int, frozenset[str]], bool] = lambda port, networks: slow(listeners(port), networks),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`accepted` and `shut_down` are those of coordinator.sockets; `slow` is given the port."""
+        """`accepted`, `shut_down` and `traffic` are those of coordinator.sockets; `slow` is given the port."""
         self._bounds, self._clock = bounds, clock
         self._accepted, self._shut_down, self._slow = accepted, shut_down, slow
+        self._traffic, self._overhead = traffic, Overhead()
         self._throttle, self._slowed = Throttle(), frozenset[str]()
         self._port = 0
         self._known: dict[Peer, Connection] = {}
@@ -184,6 +204,13 @@ class Connections:
         with self._lock:
             if found := self._heard(peer):
                 found.who, found.serial = who, serial
+                found.taken += CALL_BYTES
+
+    def took(self, peer: str, size_bytes: int) -> None:
+        """Note that so much of a message was of use."""
+        with self._lock:
+            if (there := parse_peer(peer)) and (found := self._known.get(there)):
+                found.taken += size_bytes
 
     def refused(self, peer: str) -> None:
         """Let a connection be closed soon: its caller was refused, and is to learn that first."""
@@ -192,9 +219,11 @@ class Connections:
                 found.close_at_s = found.heard_s + REFUSAL_S
 
     def cut_serial(self, serial: str) -> int:
-        """Close all connections of a certificate now; return how many are known."""
+        """Close all connections of a certificate now, and those without a call beside them; return how many."""
         with self._lock:
-            return self._condemn([found for found in self._known.values() if found.serial == serial])
+            places = {network(peer.host) for peer, found in self._known.items() if found.serial == serial}
+            beside = [found for peer, found in _unauthenticated(self._known) if network(peer.host) in places]
+            return self._condemn(beside + [found for found in self._known.values() if found.serial == serial])
 
     def cut_peer(self, peer: str) -> bool:
         """Close one connection now; say whether it is one of the network."""
@@ -221,10 +250,13 @@ class Connections:
         """Look once, and close what is to be closed; say whether there were too many. Raises OSError."""
         began_s = self._clock()
         open_now = self._accepted(self._port)
+        gone_over = {peer: self._traffic(descriptor) for peer, descriptor in open_now.items()}
         with self._lock:
             came = self._meet(open_now, began_s)
+            self._weigh(gone_over)
             found = to_close(self._known, self._bounds, self._clock())
         closed = {peer: rule for peer, rule in found.items() if self._close(open_now, peer, rule)}
+        self._throttle.failed(Counter(network(peer.host) for peer in closed if found[peer] in FLOODS), began_s)
         self._slow_down()
         self._tally.add(closed, self._clock())
         return came or not CROWDED.isdisjoint(found.values())
@@ -275,6 +307,18 @@ class Connections:
         for peer in new:
             self._known[peer] = Connection(began_s, began_s)
         return bool(new)
+
+    def _weigh(self, gone_over: Mapping[Peer, Traffic | None]) -> None:
+        """Find on which connections too much comes that is of no use."""
+        found: dict[str, float] = defaultdict(float)
+        for peer, now in gone_over.items():
+            if now is not None and (one := self._known.get(peer)) and now.received >= one.traffic.received:
+                found[one.serial] += useless(one.traffic, now, one.taken)
+                one.traffic, one.taken = now, 0
+        found.pop("", None)
+        over = self._overhead.over(found, self._clock())
+        for one in self._known.values():
+            one.useless = one.serial in over if one.serial else one.traffic.received > STRANGER_BYTES
 
     def _close(self, open_now: Mapping[Peer, int], peer: Peer, rule: str) -> bool:
         """Close one connection; say whether it is closed for the first time: the library frees it a little later."""

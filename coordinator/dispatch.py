@@ -58,6 +58,9 @@ class Lines(Protocol):
     def authenticated(self, peer: str, who: str, serial: str) -> None:
         """A call came with this certificate, which is in force."""
 
+    def took(self, peer: str, size_bytes: int) -> None:
+        """So much of a message that came on it is of use."""
+
     def refused(self, peer: str) -> None:
         """The caller was refused: its connection is closed, once it can have heard why."""
 
@@ -283,7 +286,11 @@ class Dispatcher:
         if found.unread:
             found.unread = False
             self._admission.is_read(found.call.serial)
-        return data if isinstance(data, bytes) else None
+        if not isinstance(data, bytes):
+            return None
+        most = len(data) if found.method.request is None else rpc.REQUEST_BYTES_MAX
+        self._lines.took(found.call.peer, min(len(data), most))
+        return data
 
     async def _write(self, found: _Open, data: bytes) -> None:
         await self._within(found, found.context.write(data))

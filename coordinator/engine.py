@@ -297,7 +297,7 @@ class Engine:
         for site in after.plan.sites:
             asked = instruction(after, site)
             if isinstance(asked, Task) and asked != instruction(before, site):
-                self._liveness.heard(site)
+                self._liveness.begin_lease(site)
 
     def _told(self, before: Run, after: Run, event: Event) -> None:
         """Log what happened and forget what is no longer needed. Called under the lock."""
@@ -437,9 +437,9 @@ class Engine:
         late_s = self._steady_s() - self._meant_s
         if late_s > self._look_s:
             self._log.warning("stood still", seconds=round(late_s, 1))
-            for site in self._run.sites:
-                if site.presence is Presence.PRESENT:
-                    self._liveness.heard(site.name)
+            self._liveness.stood_still(late_s)
+            for site in self._run.plan.sites:
+                self._liveness.begin_lease(site)
         self._meant_s = self._steady_s()
 
     def _may_go(self) -> bool:

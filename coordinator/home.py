@@ -25,6 +25,7 @@ from fedcervix.address import Address, check_address
 from fedcervix.config import apply_profile, build, read_toml
 from fedcervix.errors import ConfigError, RunError
 from fedcervix.files import write_whole
+from fedcervix.json_text import parsed
 from fedcervix.locks import held, is_held
 from fedcervix.plan import SITE_NAME, STRICT, Mode, Plan, check
 from fedcervix.reserve import Reserve
@@ -223,7 +224,7 @@ class Home:
                 text = self.running.read_text()
             except FileNotFoundError:
                 return None
-        found: dict[str, Any] = json.loads(text)
+        found: dict[str, Any] = parsed(text)
         return found
 
     def write_running(self, pid: int, bound: Address, operator: Path) -> None:

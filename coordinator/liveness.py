@@ -3,6 +3,10 @@
 A site shows a sign of life by reporting, every few seconds (`pauses.SIGN_S`), and by every chunk of a model it sends or
 fetches. One that is quiet is named long before anything follows from it: while it works its lease runs, at rest its
 open stream is enough, which pings watch. Times are of a monotonic clock, in seconds.
+
+A lease is not a sign of life. It begins anew when a site is asked something new, whether the site is there or not; who
+is alive follows from what was heard alone. Else a site that is away would seem alive while rounds are short, and its
+next agent would be refused as a twin.
 """
 
 from __future__ import annotations
@@ -20,6 +24,9 @@ class Sign:
     """The last that was heard of a site."""
 
     at_s: float
+    """when it was heard"""
+    asked_s: float
+    """when its lease last began without a word of its own"""
     connected: bool = False
     """its Attach stream is open"""
     cut_s: float | None = None
@@ -53,7 +60,7 @@ class Liveness:
     def __init__(self, sites: Iterable[str], lease_s: float, clock_s: Callable[[], float]) -> None:
         self._clock_s = clock_s
         self._lease_s = lease_s
-        self.signs = {site: Sign(clock_s()) for site in sites}
+        self.signs = {site: Sign(clock_s(), clock_s()) for site in sites}
 
     def heard(self, site: str, progress: Progress | None = None) -> None:
         """Note a sign of life."""
@@ -61,6 +68,15 @@ class Liveness:
         sign.at_s = self._clock_s()
         if progress is not None:
             sign.progress = progress
+
+    def begin_lease(self, site: str) -> None:
+        """Give a site its whole lease from now on. That is no sign of life."""
+        self.signs[site].asked_s = self._clock_s()
+
+    def stood_still(self, seconds: float) -> None:
+        """Nobody could be heard for so long: it does not count against those who were heard just before."""
+        for sign in self.signs.values():
+            sign.at_s = min(sign.at_s + seconds, self._clock_s())
 
     def opened(self, site: str) -> None:
         """A site listens."""
@@ -93,4 +109,4 @@ class Liveness:
         sign = self.signs[site]
         if sign.connected and not working:
             return None
-        return sign.at_s + self._lease_s - self._clock_s()
+        return max(sign.at_s, sign.asked_s) + self._lease_s - self._clock_s()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from coordinator.home import Home
 from coordinator.local_sockets import reachable
 from fedcervix import rpc
 from fedcervix.errors import LinkError, RunError
+from fedcervix.json_text import parsed
 from fedcervix.pauses import Pauses
 from fedcervix.wire import federation_pb2 as wire
 
@@ -47,7 +47,7 @@ def picture(home: Home, *, whole: bool) -> Document | None:
         running = home.read_running()
         return None if running is None else next(_told(home, running, {}, WHOLE_S), None)
     reply = ask(home, rpc.OVERVIEW, wire.OverviewRequest())
-    return None if reply is None else json.loads(reply.json)
+    return None if reply is None else parsed(reply.json)
 
 
 def pictures(home: Home) -> Iterator[Document]:

@@ -13,6 +13,7 @@ from coordinator.overview import ledger_line
 from fedcervix import __version__
 from fedcervix.errors import RunError, StorageError
 from fedcervix.files import make_folder, write_whole
+from fedcervix.json_text import parsed
 from fedcervix.reserve import Reserve
 from fedcervix.rounds import Run
 from fedcervix.storage import disk
@@ -72,7 +73,7 @@ def read(results: Path, run: str) -> dict[str, Any]:
         text = file.read_bytes()
     try:
         # A record of an earlier version may hold a mean loss that is no number.
-        found: dict[str, Any] = json.loads(text, parse_constant=lambda _: None)
+        found: dict[str, Any] = parsed(text, parse_constant=lambda _: None)
     except ValueError as error:
         raise StorageError(
             f"{file} is damaged: {error}",

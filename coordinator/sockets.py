@@ -14,17 +14,24 @@ import errno
 import ipaddress
 import os
 import socket
+import struct
+import sys
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from coordinator.overhead import Traffic
+
 _C = ctypes.PyDLL(None, use_errno=True)
 _NAME_BYTES_MAX = 128
 """sizeof(struct sockaddr_storage)"""
 _ADDRESS_AT = {16: slice(4, 8), 28: slice(8, 24)}
 """where the address stands in a sockaddr_in and a sockaddr_in6, by their sizes; the port is bytes 2 and 3 of both"""
+_TCP_INFO, _INFO_BYTES_MAX = 11, 512
+_TRAFFIC, _TRAFFIC_AT = struct.Struct("=QQ"), 120
+"""linux/tcp.h, struct tcp_info: tcpi_bytes_acked, tcpi_bytes_received"""
 _LISTS = (Path("/proc/self/fd"), Path("/dev/fd"))
 
 
@@ -35,6 +42,7 @@ class Peer(NamedTuple):
     port: int
 
 
+@lru_cache(maxsize=8192)
 def parse_peer(text: str) -> Peer | None:
     """Read a peer as gRPC writes it, such as "ipv4:127.0.0.1:5678" or "ipv6:%5B::1%5D:5678"; None: not a TCP one."""
     kind, _, rest = unquote(text).partition(":")
@@ -91,6 +99,18 @@ def shut_down(descriptor: int, peer: Peer) -> bool:
         return name is not None and _peer(name) == peer and _C.shutdown(mine, socket.SHUT_RDWR) == 0
     finally:
         _C.close(mine)
+
+
+def traffic(descriptor: int) -> Traffic | None:
+    """Return what has gone over a connection; None where the system does not say (Linux does)."""
+    found, size = ctypes.create_string_buffer(_INFO_BYTES_MAX), ctypes.c_uint32(_INFO_BYTES_MAX)
+    asked = sys.platform == "linux" and _C.getsockopt(
+        descriptor, socket.IPPROTO_TCP, _TCP_INFO, found, ctypes.byref(size)
+    )
+    if asked != 0 or size.value < _TRAFFIC_AT + _TRAFFIC.size:
+        return None
+    acknowledged, received = _TRAFFIC.unpack_from(found.raw, _TRAFFIC_AT)
+    return Traffic(received, acknowledged)
 
 
 def _descriptors() -> list[int]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fedcervix.errors import StorageError
 from fedcervix.files import write_whole
+from fedcervix.json_text import parsed
 from fedcervix.storage import disk
 from site_agent.home import Policy
 
@@ -79,8 +80,8 @@ def read(file: Path) -> Days:
     with disk(file, "read"):
         content = file.read_bytes().strip(b"\0")
     try:
-        return {date.fromisoformat(day): Spent(**spent) for day, spent in json.loads(content or b"{}").items()}
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        return {date.fromisoformat(day): Spent(**spent) for day, spent in parsed(content or b"{}").items()}
+    except (ValueError, TypeError, AttributeError) as error:
         raise StorageError(
             f"{file} is damaged: {error}",
             cause="it was edited by hand, or the disk is failing",

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from fedcervix.events import Task, TaskKind
 from fedcervix.files import private
+from fedcervix.json_text import parsed
 from fedcervix.plan import Plan
 from fedcervix.storage import disk
 
@@ -152,7 +153,7 @@ class Asked:
 
 def _line(content: bytes) -> tuple[str, str, int, str] | None:
     try:
-        change, kind, round_, base = json.loads(content)
+        change, kind, round_, base = parsed(content)
     except (ValueError, TypeError):
         return None
     texts = all(isinstance(part, str) for part in (change, kind, base))

@@ -27,6 +27,7 @@ import safetensors.torch
 from torch import Tensor
 
 from fedcervix import __version__
+from fedcervix.json_text import parsed
 from fedcervix.log import logger
 from fedcervix.weights import sync
 
@@ -142,5 +143,5 @@ def _newest_first(files: Iterable[Path]) -> list[Path]:
 
 def _parsed(content: bytes) -> Checkpoint:
     """Read a checkpoint whose digest was right; `safetensors.torch.load` does not return the metadata."""
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return Checkpoint(safetensors.torch.load(content), json.loads(header["__metadata__"][_FACTS]))
+    header = parsed(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return Checkpoint(safetensors.torch.load(content), parsed(header["__metadata__"][_FACTS]))

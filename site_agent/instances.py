@@ -16,6 +16,7 @@ from pathlib import Path
 from fedcervix.codec import SUCCEEDS_MAX, Claim
 from fedcervix.errors import FullDiskError, StorageError
 from fedcervix.files import write_whole
+from fedcervix.json_text import parsed
 from fedcervix.storage import disk
 from site_agent.home import SiteHome
 
@@ -57,5 +58,5 @@ def _before(home: SiteHome) -> tuple[str, ...]:
     if not home.instances.exists():
         return ()
     with disk(home.instances, "read"):
-        known = json.loads(home.instances.read_text())
+        known = parsed(home.instances.read_text())
     return tuple(known["instances"]) if known["folder"] == home.folder.stat().st_ino else ()

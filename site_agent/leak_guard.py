@@ -25,6 +25,7 @@ from fedcervix.descriptors import check_used_up
 from fedcervix.errors import ModelError, StorageError
 from fedcervix.files import write_secret
 from fedcervix.identifiers import forms
+from fedcervix.json_text import parsed
 from fedcervix.plan import canonical_json
 from fedcervix.storage import disk
 
@@ -172,7 +173,7 @@ def read(folder: Path, key: SiteKey, *, next_step: str) -> Seen:
     """
     file = folder / WOMEN
     try:
-        raw = json.loads(file.read_text("utf-8"))
+        raw = parsed(file.read_text("utf-8"))
         if not isinstance(raw, dict) or raw.get("format") != FORMAT:
             raise _refused(file, "was written by an earlier version", next_step)
         if raw["key"] != key.name:

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from fedcervix.json_text import parsed
 from site_agent.team import IDLE, Team
 
 OnEnd = Callable[[int, dict[str, Any] | None], None]
@@ -63,7 +64,7 @@ class Lifeline:
             raise ValueError(f"an account has 1 to {ACCOUNT_BYTES_MAX} bytes; found {length.item()}")
         content = torch.empty(int(length.item()), dtype=torch.uint8)
         dist.recv(content, src=rank, group=self._group)
-        account: dict[str, Any] = json.loads(content.numpy().tobytes())
+        account: dict[str, Any] = parsed(content.numpy().tobytes())
         return account
 
 

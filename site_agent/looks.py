@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedcervix.json_text import parsed
 from site_agent import cachefiles
 
 
@@ -69,7 +70,7 @@ def _parsed(line: bytes) -> tuple[str, Look] | None:
     check, _, text = line.removesuffix(b"\n").partition(b" ")
     if check != _check(text):
         return None
-    path, size_bytes, mtime_ns, digest, thumbnail, oddities = json.loads(text)  # the checksum says that we wrote it
+    path, size_bytes, mtime_ns, digest, thumbnail, oddities = parsed(text)  # the checksum says that we wrote it
     return path, Look(size_bytes, mtime_ns, digest, bytes.fromhex(thumbnail), tuple(oddities))
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from fedcervix.errors import StorageError
 from fedcervix.files import write_secret
+from fedcervix.json_text import parsed
 from fedcervix.plan import Precision, Recipe
 from site_agent.devices import autocast
 
@@ -77,7 +78,7 @@ def _kept(device: torch.device, cache_folder: Path | None) -> Precision:
 def _read(file: Path) -> dict[str, Precision]:
     """Return what was measured before: in other circumstances (another number of threads) also."""
     try:
-        raw = json.loads(file.read_text())
+        raw = parsed(file.read_text())
         return {where: found for where, found in raw.items() if found in ("float32", "bfloat16")}
     except (OSError, ValueError, AttributeError):
         return {}

@@ -39,6 +39,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fedcervix.json_text import parsed
 from fedcervix.plan import Fit
 from site_agent import cachefiles
 
@@ -276,9 +277,9 @@ def _read_index(path: Path, kind: Kind) -> _Index | None:
     if head + b"\n" == _head(kind, entries):
         return _Index(entries, whole=True)
     try:
-        fields = json.loads(head)
-        same = all(fields[key] == value for key, value in json.loads(_head(kind, b"")).items() if key in _SAME)
-    except (ValueError, KeyError, TypeError, RecursionError):
+        fields = parsed(head)
+        same = all(fields[key] == value for key, value in parsed(_head(kind, b"")).items() if key in _SAME)
+    except (ValueError, KeyError, TypeError):
         return None
     return _Index(entries[: len(entries) // _ENTRY.size * _ENTRY.size], whole=False) if same else None
 

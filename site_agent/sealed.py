@@ -14,13 +14,14 @@ from typing import Any
 
 from fedcervix.errors import ModelError
 from fedcervix.files import write_secret
+from fedcervix.json_text import parsed
 
 CHECKSUM = "checksum"
 
 
 def write_record(file: Path, record: dict[str, Any]) -> None:
     """Write a record with its checksum, whole or not at all (0600). Raises StorageError."""
-    plain = json.loads(json.dumps(record, allow_nan=False))
+    plain = parsed(json.dumps(record, allow_nan=False))
     write_secret(file, json.dumps({**plain, CHECKSUM: _checksum(plain)}, indent=1, allow_nan=False).encode())
 
 
@@ -33,7 +34,7 @@ def read_record(file: Path, *, what: str, next_step: str) -> dict[str, Any]:
             next_step=next_step,
         )
     try:
-        record = json.loads(file.read_text("utf-8"))
+        record = parsed(file.read_text("utf-8"))
         _check(record)
     except (OSError, ValueError) as error:
         raise damaged(file, error, what=what, next_step=next_step) from error

@@ -24,6 +24,7 @@ from fedcervix.events import (
     task_from_dict,
 )
 from fedcervix.files import write_whole
+from fedcervix.json_text import parsed
 from fedcervix.plan import Plan
 from fedcervix.session import Kept, Result
 from fedcervix.storage import disk
@@ -137,7 +138,7 @@ class Spool:
             lines = self._history.read_bytes().splitlines() if self._history.exists() else []
         for line in lines:
             with contextlib.suppress(ValueError, KeyError, TypeError):  # torn by a power cut or a full disk
-                noted = json.loads(line)
+                noted = parsed(line)
                 found.setdefault(noted["part"], {})[str(noted["round"])] = noted["values"]
         return found
 
@@ -185,7 +186,7 @@ class Spool:
 
 
 def _kept(text: str) -> Kept:
-    raw = json.loads(text)
+    raw = parsed(text)
     return Kept(task_from_dict(raw["task"]) if raw["task"] else None, _result(raw["result"]) if raw["result"] else None)
 
 

@@ -32,6 +32,7 @@ import torch
 from fedcervix import __version__
 from fedcervix.errors import RunError, StorageError, TrainingError
 from fedcervix.files import write_whole
+from fedcervix.json_text import parsed
 from fedcervix.metrics import auc
 from fedcervix.plan import Plan, Recipe, canonical_json, check, differences
 from fedcervix.storage import disk
@@ -168,7 +169,7 @@ def read_cells(file: Path) -> dict[str, Cell]:
     with disk(file, "read"):
         text = file.read_text(encoding="utf-8")
     try:
-        return {key: Cell(**fields) for key, fields in json.loads(text).items()}
+        return {key: Cell(**fields) for key, fields in parsed(text).items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise StorageError(
             f"{file} is damaged: {error}",

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fedcervix.errors import TrainingError
+from fedcervix.json_text import parsed
 from site_agent.batches import Indices
 
 STEP_S = 1800.0
@@ -189,7 +190,7 @@ def hear(team: Team) -> dict[str, Any]:
         raise ValueError(f"a request has 1 to {REQUEST_BYTES_MAX} bytes; found {length.item()}")
     content = torch.empty(int(length.item()), dtype=torch.uint8)
     dist.broadcast(content, src=0, group=team.control)
-    request: dict[str, Any] = json.loads(content.numpy().tobytes())
+    request: dict[str, Any] = parsed(content.numpy().tobytes())
     return request
 
 

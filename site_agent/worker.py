@@ -19,6 +19,7 @@ from typing import Any
 
 from fedcervix import errors
 from fedcervix.events import Task
+from fedcervix.json_text import parsed
 from fedcervix.plan import Plan
 from site_agent.home import HardwareSection, SiteHome
 from site_agent.preflight import Findings
@@ -132,7 +133,7 @@ class Worker:
         for line in process.stdout:
             if not line.endswith("\n"):  # it was killed while it spoke
                 break
-            message = json.loads(line)
+            message = parsed(line)
             if "progress" in message:
                 on_progress(message["progress"])
             elif "done" in message:

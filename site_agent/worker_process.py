@@ -37,6 +37,7 @@ from fedcervix.descriptors import USED_UP
 from fedcervix.errors import FedcervixError, FullDiskError, StorageError, TrainingError
 from fedcervix.events import TaskKind, task_from_dict
 from fedcervix.files import keep_private
+from fedcervix.json_text import parsed
 from fedcervix.plan import Plan
 from fedcervix.printing import say
 from fedcervix.storage import FULL
@@ -90,7 +91,7 @@ def _serve(home: SiteHome, site: str, answers: _Answers, place: Team) -> NoRetur
         line = asked.get()
         try:
             bench = bench or _leaders_bench(home, site, place, stage, stop)
-            answers.say({"done": _answer(bench, stage, json.loads(line))})
+            answers.say({"done": _answer(bench, stage, parsed(line))})
         except KeyboardInterrupt:
             answers.last({"stopped": {"kept": stop.kept}}, status=0)
         except Exception as error:  # noqa: BLE001  (whatever breaks here is reported, with its trace, to the agent)

@@ -2,7 +2,8 @@
 
 Bottom to top (a module imports only from its own line and the lines above it):
 
-    printable  errors  plan  profiles  measures  events  quorum  rounds  alarms  economy  session  seeds   stdlib only
+    printable  errors  json_text                                                    standard library only
+    plan  profiles  measures  events  quorum  rounds  alarms  economy  session  seeds   stdlib only
     spreadsheet  columns  identifiers  manifest  splits                             standard library only
     address  ownership  descriptors  storage  locks  databases                      standard library only
     weights  moves  arriving  aggregate  measuring  packing  metrics  identity  privacy   + numpy, cryptography

@@ -37,6 +37,7 @@ from fedcervix.events import (
     UpdateStored,
     check_event,
 )
+from fedcervix.json_text import parsed
 from fedcervix.plan import Plan, check
 from fedcervix.printable import printable, printable_values, shortened
 from fedcervix.rounds import Instruction, Leave, Outcome, Stand
@@ -164,9 +165,10 @@ def _take_out_of_map(value: Any, end: int | None) -> None:
 
 def _printable_json(text: str) -> str:
     """Return a JSON document whose texts are printable, also where they were written as escapes. Raises ValueError."""
+    value = parsed(text)
     try:
-        return json.dumps(printable_values(json.loads(text)), allow_nan=False)
-    except RecursionError as error:
+        return json.dumps(printable_values(value), allow_nan=False)
+    except RecursionError as error:  # it is less deep than a parser goes, and deeper than this does
         raise ValueError("it is nested too deeply") from error
 
 

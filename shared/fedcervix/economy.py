@@ -13,12 +13,12 @@ Rules
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fedcervix.events import Answer, Task, UpdateStored, event_from_json, event_to_json
+from fedcervix.json_text import parsed
 from fedcervix.plan import canonical_json
 from fedcervix.rounds import Round, Run
 
@@ -133,7 +133,7 @@ def carried_to_json(carried: Carried) -> str:
 def carried_from_json(text: str) -> Carried:
     """Rebuild the value. Raises ValueError on anything else."""
     try:
-        raw: dict[str, Any] = json.loads(text)
+        raw: dict[str, Any] = parsed(text)
         event = event_from_json(raw["made"]) if raw["made"] else None
         if event is not None and not isinstance(event, UpdateStored):
             raise ValueError("not an update")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from fedcervix.json_text import parsed
 from fedcervix.measures import Measures
 from fedcervix.plan import SITE_NAME, check
 from fedcervix.printable import QUOTED_CHARS_MAX, quoted, shortened
@@ -367,7 +368,7 @@ def _measures(raw: Any) -> Any:
 def event_from_json(text: str) -> Event:
     """Rebuild an event from the journal. Raises ValueError on anything else."""
     try:
-        raw = json.loads(text)
+        raw = parsed(text)
         kind = EVENTS[raw.pop("event")]
         if "rules" in _FIELDS[kind]:
             raw.setdefault("rules", 0)
@@ -379,6 +380,6 @@ def event_from_json(text: str) -> Event:
             raw["measures"] = _measures(raw["measures"])
         event: Event = kind(**raw)
         check_event(event)
-    except (AttributeError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (AttributeError, KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"not an event: {shortened(str(error), QUOTED_CHARS_MAX)}") from error
     return event

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import shlex
 import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from fedcervix.errors import ConfigError
+from fedcervix.json_text import parsed
 
 DISTRIBUTION = "fedcervix"
 EXTRA_OF = {
@@ -57,5 +57,5 @@ def _installed_from() -> Path | None:
         said = importlib.metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
     except importlib.metadata.PackageNotFoundError:
         return None
-    address = urlsplit(json.loads(said)["url"] if said else "")
+    address = urlsplit(parsed(said)["url"] if said else "")
     return Path(unquote(address.path)) if address.scheme == "file" else None

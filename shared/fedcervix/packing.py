@@ -27,7 +27,6 @@ Rules
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcervix.errors import ModelError, RemoteError, StorageError
+from fedcervix.json_text import parsed
 from fedcervix.plan import canonical_json, check
 from fedcervix.weights import (
     PREFIX_BYTES,
@@ -189,7 +189,7 @@ def _read_form(packed: Path, packing: Packing, origin: Origin | None, like: Layo
     outer = read_layout(packed)
     if len(outer.header) > FORM_HEADER_BYTES_MAX:
         raise _invalid("its header is too long")
-    said = json.loads(outer.header).get("__metadata__", {})
+    said = parsed(outer.header).get("__metadata__", {})
     parts = {tensor.name: tensor for tensor in outer.tensors if tensor.dtype == "U8" and len(tensor.shape) == 1}
     if said.get("packing") != packing or said.get("base", "") != (origin.digest if origin else ""):
         raise _invalid(f"it is not {packing}, or not to the model that was announced")

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
+from fedcervix.json_text import parsed
 from fedcervix.printable import QUOTED_CHARS_MAX, quoted, shortened
 
 Mode = Literal["csfssl", "ppfssl"]
@@ -338,12 +339,12 @@ class Plan:
     def parse(cls, text: str) -> Plan:
         """Rebuild a plan from its canonical form. Raises ValueError on anything else."""
         try:
-            raw = json.loads(text)
+            raw = parsed(text)
             raw["sites"] = tuple(raw["sites"])
             raw["terms"] = Terms(**{**UNSAID, **raw["terms"]})
             raw["recipe"] = parse_recipe(raw["recipe"])
             plan = cls(**raw)
-        except (TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"not a plan: {shortened(str(error), QUOTED_CHARS_MAX)}") from error
         check(plan.canonical() == text, "not a plan in its canonical form")
         return plan

@@ -43,6 +43,7 @@ from fedcervix.errors import (
     StorageError,
     TwinError,
 )
+from fedcervix.json_text import parsed
 from fedcervix.printable import printable
 from fedcervix.wire import federation_pb2 as wire
 
@@ -307,10 +308,10 @@ def translate(error: grpc.RpcError, address: str, *, next_step: str = "site-agen
 def _three_lines(details: str) -> tuple[str, str, str] | None:
     """Return the lines of an error of ours; None where the words are another's."""
     try:
-        what, cause, said = json.loads(details)
-    except (ValueError, TypeError):
+        lines = parsed(details)
+    except ValueError:
         return None
-    return str(what), str(cause), str(said)
+    return tuple(lines) if isinstance(lines, list) and [type(line) for line in lines] == [str] * 3 else None
 
 
 def _in_short(details: str) -> str:

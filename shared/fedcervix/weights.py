@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcervix.errors import RemoteError, StorageError
+from fedcervix.json_text import parsed
 from fedcervix.plan import check
 from fedcervix.storage import disk
 
@@ -165,8 +166,8 @@ def _parse_json(header: bytes) -> dict[str, Any]:
     for character, count_max in STRUCTURE_MAX.items():
         _insist(header.count(character) <= count_max, f"its header holds too many of {character.decode()!r}")
     try:
-        entries = json.loads(header.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        entries = parsed(header.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except ValueError as error:
         raise _invalid(f"its header is not JSON: {str(error)[:80]}") from error
     _insist(isinstance(entries, dict), "its header is not a JSON object")
     return dict(entries)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fedcervix.errors import DataError
+from fedcervix.json_text import parsed
 from site_agent.evaluate import Comparison, Evaluation
 from site_agent.intervals import LEVEL
 from site_agent.notices import NOT_CALIBRATED, RESEARCH_ONLY
@@ -111,7 +112,7 @@ def dump(report: SiteReport) -> str:
 def parse(text: str) -> Results:
     """Read the text of a results.json. Raises DataError unless it is one."""
     try:
-        raw = json.loads(text)
+        raw = parsed(text)
     except ValueError as error:
         raise _foreign(f"it is not JSON ({error})") from error
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:

@@ -358,7 +358,7 @@ class Coordinator:
             self.blobs &= self.rules.needed(after)
         if self.rules.lease_begins_when_asked:
             for site in asked:
-                self.liveness.heard(site)
+                self.liveness.begin_lease(site)
         self._check(before, after)
         self._look()
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 
 import pytest
 
 from coordinator.connections import FIRST_CALL_S, GRACE_S, REFUSAL_S, Connection, Connections, Counts, network, to_close
 from coordinator.descriptors import OWN, OWN_PER_SITE, PER_CERTIFICATE_MAX, Bounds, bounds
+from coordinator.overhead import BURST_BYTES, BYTES_PER_S, STRANGER_BYTES, Traffic
 from coordinator.sockets import Peer, parse_peer
 from coordinator.throttle import BURST
 from fedcervix.address import Address
@@ -112,8 +114,15 @@ class Port:
         self.open: dict[Peer, int] = {}
         self.now_s = 0.0
         self.slowed = frozenset[str]()
+        self.gone_over: Counter[int] = Counter()
+        """bytes that arrived, by descriptor"""
         self.connections = Connections(
-            bounds, accepted=self._accepted, shut_down=self._shut_down, slow=self._slow, clock=self.clock
+            bounds,
+            accepted=self._accepted,
+            shut_down=self._shut_down,
+            traffic=lambda descriptor: Traffic(self.gone_over[descriptor], 0),
+            slow=self._slow,
+            clock=self.clock,
         )
 
     @staticmethod
@@ -138,6 +147,10 @@ class Port:
     def connects(self, port: int, host: str = "10.0.0.1") -> str:
         self.open[Peer(host, port)] = len(self.open) + 10
         return f"ipv4:{host}:{port}"
+
+    def brings(self, port: int, size_bytes: int, host: str = "10.0.0.1") -> None:
+        """Let bytes arrive."""
+        self.gone_over[self.open[Peer(host, port)]] += size_bytes
 
     def sweeps(self, now_s: float) -> bool:
         self.now_s = now_s
@@ -210,6 +223,65 @@ def test_the_connections_of_a_certificate_are_closed_at_the_next_look() -> None:
     assert not port.connections.cut_peer("unix:")
     port.sweeps(0.0)
     assert port.open.keys() == {Peer("10.0.0.1", 3)}
+
+
+def test_the_connections_without_a_call_from_where_a_revoked_one_called_end_with_its_own() -> None:
+    """Their first call may be on its way, or all their calls are cancelled before anybody sees them."""
+    port = Port()
+    port.connections.authenticated(port.connects(1), "nhs", "7")
+    port.connects(2)
+    port.connects(3, host="10.0.0.9")
+    port.connections.authenticated(port.connects(4), "alts", "8")
+    port.sweeps(0.0)
+    assert port.connections.cut_serial("7") == 2
+    port.sweeps(0.0)
+    assert port.open.keys() == {Peer("10.0.0.9", 3), Peer("10.0.0.1", 4)}
+
+
+def test_who_sends_much_that_is_no_message_loses_all_connections_and_nobody_else_does() -> None:
+    port = Port()
+    for number, serial in enumerate("778", 1):
+        port.connections.authenticated(port.connects(number), "nhs", serial)
+    port.sweeps(0.0)
+    port.brings(1, BURST_BYTES // 2)
+    port.brings(3, BURST_BYTES // 2)
+    port.sweeps(0.1)
+    assert len(port.open) == 3
+    port.brings(2, BURST_BYTES)
+    assert port.sweeps(0.2), "it is looked at more often"
+    assert port.open.keys() == {Peer("10.0.0.1", 3)}
+
+
+def test_models_are_of_use_however_many_come() -> None:
+    port = Port()
+    peer = port.connects(1)
+    port.connections.authenticated(peer, "nhs", "7")
+    for second in range(100):
+        port.connections.took(peer, 100 << 20)
+        port.brings(1, 105 << 20)
+        port.sweeps(second)
+    assert port.open
+    port.connections.took("unix:", 1)
+
+
+def test_what_is_of_no_use_may_come_slowly() -> None:
+    port = Port()
+    port.connections.authenticated(port.connects(1), "nhs", "7")
+    for second in range(1000):
+        port.brings(1, BYTES_PER_S)
+        port.sweeps(second)
+    assert port.open
+
+
+def test_without_a_call_little_may_come() -> None:
+    port = Port()
+    port.connects(1)
+    port.connects(2)
+    port.sweeps(0.0)
+    port.brings(1, STRANGER_BYTES)
+    port.brings(2, STRANGER_BYTES + 1)
+    port.sweeps(0.1)
+    assert port.open.keys() == {Peer("10.0.0.1", 1)}
 
 
 def test_a_crowd_is_looked_at_more_often() -> None:

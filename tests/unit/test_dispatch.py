@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -77,12 +78,16 @@ class Lines:
     """Connections, as they are told of."""
 
     told: list[str] = field(default_factory=list)
+    taken: Counter[str] = field(default_factory=Counter)
 
     def authenticated(self, _peer: str, who: str, _serial: str) -> None:
         self.told.append(f"{who} called")
 
     def refused(self, peer: str) -> None:
         self.told.append(f"refused {peer}")
+
+    def took(self, peer: str, size_bytes: int) -> None:
+        self.taken[peer] += size_bytes
 
     def cut_peer(self, peer: str) -> bool:
         self.told.append(f"cut {peer}")

@@ -83,6 +83,28 @@ def test_a_site_lives_while_its_stream_is_open_and_for_a_lease_after_its_last_wo
     assert not liveness.alive("ada")
 
 
+def test_a_lease_that_begins_anew_is_no_sign_of_life(liveness: Liveness, clock: Clock) -> None:
+    """Else an agent on a restored home is refused for ever as the twin of one that is gone, while rounds are short."""
+    for _ in range(4):
+        clock.now += LEASE_S / 4
+        liveness.begin_lease("ada")
+    assert liveness.lease_ends_in_s("ada", working=True) == LEASE_S
+    assert not liveness.alive("ada")
+    assert liveness.line("ada", working=True).unheard_for_s == LEASE_S
+
+
+def test_time_in_which_nobody_could_be_heard_does_not_count(liveness: Liveness, clock: Clock) -> None:
+    clock.now += LEASE_S - 5
+    clock.now += 1000
+    liveness.stood_still(1000)
+    assert liveness.alive("ada")
+    liveness.heard("bob")
+    liveness.stood_still(1000)
+    assert liveness.signs["bob"].at_s == clock.now, "nothing is heard in the future"
+    clock.now += LEASE_S
+    assert not liveness.alive("bob")
+
+
 def test_when_a_line_was_cut_is_kept_until_it_is_open_again(liveness: Liveness, clock: Clock) -> None:
     assert liveness.signs["ada"].cut_s is None
     liveness.opened("ada")

@@ -198,11 +198,15 @@ def test_a_failure_of_the_coordinator_is_not_taken_for_a_bad_line() -> None:
     assert "ask the coordinator's operator" in error.next_step
 
 
-@pytest.mark.parametrize("details", ["", "plain words", "[]", "5", '["one"]', None])
+@pytest.mark.parametrize(
+    "details",
+    ["", "plain words", "[]", "5", '["one"]', '["one", 2, [3]]', '{"what": 1, "cause": 2, "a": 3}', "[" * 3000, None],
+)
 def test_words_that_are_not_ours_are_taken_as_they_are(details: str | None) -> None:
     error = rpc.translate(Ended(grpc.StatusCode.INVALID_ARGUMENT, details), "host:1")
     assert type(error) is RemoteError
     assert error.what == (details or "")
+    assert type(rpc.translate(Ended(grpc.StatusCode.UNAVAILABLE, details), "host:1")) is LinkError
 
 
 @pytest.mark.parametrize(

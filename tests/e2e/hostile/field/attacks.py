@@ -102,6 +102,8 @@ ATTACKS: dict[str, Attack] = {
     "rapid-reset-revoked": Attack(flooding.rapid_reset, "revoked"),
     "made-you-reset": Attack(flooding.made_you_reset),
     "pings": Attack(flooding.pings, anonymous=True),
+    "pings-after-a-call": Attack(flooding.pings_after_a_call),
+    "settings-after-a-call": Attack(flooding.settings_after_a_call),
     "settings": Attack(flooding.settings, anonymous=True),
     "priorities": Attack(flooding.priorities, anonymous=True),
     "window-updates": Attack(flooding.window_updates, anonymous=True),

@@ -7,6 +7,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from threading import Thread
 
 from fedcervix import identity
 from fedcervix.wire import federation_pb2 as wire
@@ -238,12 +239,16 @@ def gzip_bombs(me: Attacker) -> None:
 # --- frames -------------------------------------------------------------------------------------------------------
 
 BATCH = 100
+ADMITTED = 8
+"""connections"""
 
 
-def frames(me: Attacker, make: Callable[[Line], bytes]) -> None:
-    """Send frames as fast as the line takes them."""
+def frames(me: Attacker, make: Callable[[Line], bytes], *, admitted: bool = False) -> None:
+    """Send frames as fast as the line takes them; `admitted`: after a call that is let in."""
 
     def work(line: Line) -> None:
+        if admitted:
+            me.welcome(line)
         while me.goes_on():
             line.send(b"".join(make(line) for _ in range(BATCH)))
             me.counts["frames"] += BATCH
@@ -286,6 +291,25 @@ def made_you_reset(me: Attacker) -> None:
 def pings(me: Attacker) -> None:
     """Send pings without end."""
     frames(me, lambda _line: frame(Kind.PING, Flag.NONE, 0, b"\0" * 8))
+
+
+def pings_after_a_call(me: Attacker) -> None:
+    """Make a call on each of eight connections, then send pings without end."""
+    frame_after_a_call(me, frame(Kind.PING, Flag.NONE, 0, b"\0" * 8))
+
+
+def settings_after_a_call(me: Attacker) -> None:
+    """Make a call on each of eight connections, then change the settings without end."""
+    frame_after_a_call(me, frame(Kind.SETTINGS, Flag.NONE, 0, struct.pack(">HI", 4, WINDOW_FIRST)))
+
+
+def frame_after_a_call(me: Attacker, one: bytes) -> None:
+    """Send one frame again and again on connections on which a call was admitted."""
+    threads = [Thread(target=frames, args=(me, lambda _: one), kwargs={"admitted": True}) for _ in range(ADMITTED)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def settings(me: Attacker) -> None:
