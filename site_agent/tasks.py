@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fedcervix.blobs import BlobStore
-from fedcervix.errors import RemoteError
+from fedcervix.errors import ModelError, RemoteError
 from fedcervix.events import Task, TaskKind
 from fedcervix.moves import vet_step
 from fedcervix.plan import BatchNorm, Plan, Recipe
@@ -322,12 +322,17 @@ _DO: dict[TaskKind, Callable[[Bench, Task, Plan], dict[str, Any]]] = {
 def _load(bench: Bench, task: Task, encoder: Encoder) -> None:
     """Load the task's base model, with this site's own batch-norm values where the plan keeps them local.
 
-    Raises RemoteError where it holds numbers that no model has: an honest coordinator sends none.
+    Raises RemoteError where it holds numbers that no model has: an honest coordinator sends none; DivergedError where
+    it is not the plan's network.
     """
     file = BlobStore(bench.home.blobs).path(task.base)
     vet_values(file)
     state = load_weights(file)
-    apply_weights(encoder, state, what=f"the model of {task}")
+    try:
+        apply_weights(encoder, state, what=f"the model of {task}")
+    except ModelError as error:  # whoever made the first model made another network: no fault of this site's
+        told = {"cause": error.cause, "next_step": error.next_step}
+        raise DivergedError(error.what, **told, found=error.what, steps=0) from error
     last = task.round - (task.kind is TaskKind.TRAIN)
     own = _own_latest(bench, task.run, last)
     if own is not None:

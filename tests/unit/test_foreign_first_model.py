@@ -1,0 +1,29 @@
+"""A first model that is not the plan's network: whoever made it, the site that is to use it says so and goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedcervix.blobs import BlobStore
+from fedcervix.events import Task, TaskKind
+from site_agent.model import save_weights
+from site_agent.tasks import do
+from tests.paper.test_federation import bench_of, plan_of
+
+torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("kind", [TaskKind.TRAIN, TaskKind.SCORE])
+def test_a_model_of_another_network_is_unusable_and_no_failure_of_this_site(tmp_path: Path, kind: TaskKind) -> None:
+    plan = plan_of("csfssl", "nhs", "alts")
+    bench = bench_of("nhs", tmp_path, plan)
+    blobs = BlobStore(bench.home.blobs)
+    making = blobs.scratch("foreign")
+    digest = save_weights(making, {"aaa": torch.zeros(1)})
+    blobs.adopt(making, digest)
+    found = do(bench, Task("run", kind, 1, digest), plan)
+    assert (found["unusable"], found["steps"]) == (True, 0)
+    assert "does not fit this model" in found["said"][0]
