@@ -120,6 +120,7 @@ class Port:
             bounds,
             accepted=self._accepted,
             shut_down=self._shut_down,
+            throw_away=self._shut_down,
             traffic=lambda descriptor: Traffic(self.gone_over[descriptor], 0),
             slow=self._slow,
             clock=self.clock,
@@ -262,6 +263,22 @@ def test_models_are_of_use_however_many_come() -> None:
         port.sweeps(second)
     assert port.open
     port.connections.took("unix:", 1)
+
+
+def test_of_a_model_on_its_way_more_may_wait_to_be_read() -> None:
+    port = Port()
+    peer = port.connects(1)
+    port.connections.authenticated(peer, "nhs", "7")
+    port.connections.sends(peer, 1)
+    port.sweeps(0.0)
+    port.brings(1, 4 << 20)
+    port.sweeps(0.1)
+    assert port.open
+    port.connections.took(peer, 4 << 20)
+    port.connections.sends(peer, -1)
+    port.sweeps(0.2)
+    assert port.open
+    port.connections.sends("unix:", 1)
 
 
 def test_what_is_of_no_use_may_come_slowly() -> None:
