@@ -137,6 +137,8 @@ RULES: dict[str, Callable[[Known, Bounds, float], Iterable[Peer]]] = {
 CROWDED = frozenset({"too_much_of_no_use", "too_many_of_one_address", "too_many", "too_many_of_one_certificate"})
 FLOODS = frozenset({"too_much_of_no_use"})
 """whose address is slowed where they come again and again, and of which nothing more is read"""
+FLOOD_WEIGHT = 20
+"""so many connections without a call such a one counts for: it costs the coordinator as much"""
 OF_STRANGERS = frozenset({"without_a_call", "too_many_of_one_address", "too_many"})
 
 
@@ -266,7 +268,8 @@ class Connections:
             self._weigh(gone_over)
             found = to_close(self._known, self._bounds, self._clock())
         closed = {peer: rule for peer, rule in found.items() if self._close(open_now, peer, rule)}
-        self._throttle.failed(Counter(network(peer.host) for peer in closed if found[peer] in FLOODS), began_s)
+        floods = Counter(network(peer.host) for peer in closed if found[peer] in FLOODS)
+        self._throttle.failed({place: FLOOD_WEIGHT * count for place, count in floods.items()}, began_s)
         self._slow_down()
         self._tally.add(closed, self._clock())
         return came or not CROWDED.isdisjoint(found.values())

@@ -253,6 +253,18 @@ def test_who_sends_much_that_is_no_message_loses_all_connections_and_nobody_else
     assert port.open.keys() == {Peer("10.0.0.1", 3)}
 
 
+def test_whoever_floods_again_and_again_is_slowed() -> None:
+    port, looks = Port(), 0
+    while not port.slowed and looks < 100:
+        looks += 1
+        port.connections.authenticated(port.connects(looks), "nhs", "7")
+        port.brings(looks, 2 * BURST_BYTES)
+        port.sweeps(looks / 10)
+        port.sweeps(looks / 10 + 0.05)
+    assert port.slowed == {"10.0.0.1"}
+    assert looks > 10
+
+
 def test_models_are_of_use_however_many_come() -> None:
     port = Port()
     peer = port.connects(1)
