@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from coordinator.count_alarms import count_alarms, share_alarms
+from coordinator.far_steps import far_steps
 from coordinator.unusable_models import contradicted, spoilt
 from coordinator.unusual_steps import unusual_steps
 from fedcervix.alarms import Alarm
@@ -12,7 +13,7 @@ from fedcervix.rounds import Round, Run
 
 Source = Callable[[Run, Round], Iterable[Alarm]]
 
-SOURCES: tuple[Source, ...] = (unusual_steps, spoilt, contradicted, count_alarms, share_alarms)
+SOURCES: tuple[Source, ...] = (unusual_steps, far_steps, spoilt, contradicted, count_alarms, share_alarms)
 
 
 def alarms(run: Run, round_: Round) -> tuple[Alarm, ...]:

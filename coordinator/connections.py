@@ -62,7 +62,7 @@ class Connection:
     """of its certificate; empty until a call was admitted"""
     close_at_s: float | None = None
     closed: bool = False
-    traffic: Traffic = Traffic(0, 0)
+    traffic: Traffic = NO_TRAFFIC
     """by the last look"""
     taken: int = 0
     """bytes of messages since the last look"""
