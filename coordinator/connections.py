@@ -30,7 +30,7 @@ from functools import lru_cache
 
 from coordinator.descriptors import Bounds
 from coordinator.overhead import CALL_BYTES, STRANGER_BYTES, Overhead, Traffic, useless
-from coordinator.sockets import Peer, accepted, listeners, parse_peer, shut_down, traffic
+from coordinator.sockets import Peer, accepted, listeners, parse_peer, shut_down, throw_away, traffic
 from coordinator.throttle import Throttle, slow
 from fedcervix.log import logger
 
@@ -66,6 +66,8 @@ class Connection:
     """by the last look"""
     taken: int = 0
     """bytes of messages since the last look"""
+    models: int = 0
+    """on their way"""
     useless: bool = False
     """too much has come on it, or on all of its certificate, that is of no use"""
 
@@ -134,7 +136,9 @@ RULES: dict[str, Callable[[Known, Bounds, float], Iterable[Peer]]] = {
 """in this order: what one rule closes, the next ones do not see"""
 CROWDED = frozenset({"too_much_of_no_use", "too_many_of_one_address", "too_many", "too_many_of_one_certificate"})
 FLOODS = frozenset({"too_much_of_no_use"})
-"""whose address is slowed where they come again and again"""
+"""whose address is slowed where they come again and again, and of which nothing more is read"""
+FLOOD_WEIGHT = 20
+"""so many connections without a call such a one counts for: it costs the coordinator as much"""
 OF_STRANGERS = frozenset({"without_a_call", "too_many_of_one_address", "too_many"})
 
 
@@ -169,13 +173,15 @@ class Connections:
         *,
         accepted: Callable[[int], dict[Peer, int]] = accepted,
         shut_down: Callable[[int, Peer], bool] = shut_down,
+        throw_away: Callable[[int, Peer], bool] = throw_away,
         traffic: Callable[[int], Traffic | None] = traffic,
         slow: Callable[[int, frozenset[str]], bool] = lambda port, networks: slow(listeners(port), networks),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`accepted`, `shut_down` and `traffic` are those of coordinator.sockets; `slow` is given the port."""
+        """`slow` is given the port; the others but `clock` are those of coordinator.sockets."""
         self._bounds, self._clock = bounds, clock
         self._accepted, self._shut_down, self._slow = accepted, shut_down, slow
+        self._throw_away = throw_away
         self._traffic, self._overhead = traffic, Overhead()
         self._throttle, self._slowed = Throttle(), frozenset[str]()
         self._port = 0
@@ -211,6 +217,12 @@ class Connections:
         with self._lock:
             if (there := parse_peer(peer)) and (found := self._known.get(there)):
                 found.taken += size_bytes
+
+    def sends(self, peer: str, models: int) -> None:
+        """Note that so many more models are on their way, or fewer."""
+        with self._lock:
+            if (there := parse_peer(peer)) and (found := self._known.get(there)):
+                found.models += models
 
     def refused(self, peer: str) -> None:
         """Let a connection be closed soon: its caller was refused, and is to learn that first."""
@@ -256,7 +268,8 @@ class Connections:
             self._weigh(gone_over)
             found = to_close(self._known, self._bounds, self._clock())
         closed = {peer: rule for peer, rule in found.items() if self._close(open_now, peer, rule)}
-        self._throttle.failed(Counter(network(peer.host) for peer in closed if found[peer] in FLOODS), began_s)
+        floods = Counter(network(peer.host) for peer in closed if found[peer] in FLOODS)
+        self._throttle.failed({place: FLOOD_WEIGHT * count for place, count in floods.items()}, began_s)
         self._slow_down()
         self._tally.add(closed, self._clock())
         return came or not CROWDED.isdisjoint(found.values())
@@ -316,7 +329,8 @@ class Connections:
                 found[one.serial] += useless(one.traffic, now, one.taken)
                 one.traffic, one.taken = now, 0
         found.pop("", None)
-        over = self._overhead.over(found, self._clock())
+        sending = {one.serial for one in self._known.values() if one.models}
+        over = self._overhead.over(found, sending, self._clock())
         for one in self._known.values():
             one.useless = one.serial in over if one.serial else one.traffic.received > STRANGER_BYTES
 
@@ -327,7 +341,8 @@ class Connections:
             if found is None or peer not in open_now or (rule in OF_STRANGERS and found.serial):
                 return False
             again, found.closed = found.closed, True
-        return self._shut_down(open_now[peer], peer) and not again
+        end = self._throw_away if rule in FLOODS else self._shut_down
+        return end(open_now[peer], peer) and not again
 
 
 class _Tally:

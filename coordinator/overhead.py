@@ -6,18 +6,18 @@ the coordinator what it has taken of them. The difference is bounded for each ce
 may bring little at all.
 
 An honest agent stays far below: its connections carry models, short calls, and a few bytes for each part of a model
-that it fetches. What arrives and is not read yet is no more than the library lets a site send ahead, half of BURST_BYTES.
+that it fetches. While it sends a model, what has arrived and is not read yet is no more than it may send ahead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-BYTES_PER_S, BURST_BYTES = 64 << 10, 8 << 20
-CREDIT_BYTES = 8 << 20
-"""a message may be counted as taken before the system is asked; compressed, it is larger than what arrived"""
+BYTES_PER_S, BURST_BYTES = 64 << 10, 1 << 20
+AHEAD_BYTES = 5 << 20
+"""the same while a model is sent: rpc.WINDOW_BYTES_MAX and its frames"""
 CALL_BYTES = 1024
 """of a call's headers"""
 PER_TAKEN, PER_SENT = 1.25, 0.05
@@ -46,15 +46,21 @@ class Overhead:
     _left: dict[str, tuple[float, float]] = field(default_factory=dict)
     """by serial: bytes that may still come, and when that was so"""
 
-    def over(self, found: Mapping[str, float], now_s: float) -> frozenset[str]:
-        """Count what the connections of certificates have brought since the last look; return whose was too much."""
-        return frozenset(serial for serial, count in found.items() if self._count(serial, count, now_s))
+    def over(self, found: Mapping[str, float], sending: Set[str], now_s: float) -> frozenset[str]:
+        """Count what the connections of certificates have brought since the last look; return whose was too much.
 
-    def _count(self, serial: str, count: float, now_s: float) -> bool:
+        `sending`: those that are sending a model.
+        """
+        ahead = dict.fromkeys(sending, AHEAD_BYTES)
+        return frozenset(
+            serial for serial, count in found.items() if self._count(serial, count, ahead.get(serial, 0), now_s)
+        )
+
+    def _count(self, serial: str, count: float, ahead: int, now_s: float) -> bool:
         before, at_s = self._left.pop(serial, (float(BURST_BYTES), now_s))
-        within = max(before, min(before + (now_s - at_s) * BYTES_PER_S, BURST_BYTES))
-        left = min(within - count, float(BURST_BYTES + CREDIT_BYTES))
-        self._left[serial] = max(left, 0.0), now_s  # the last one in the table is the last one counted
+        left = min(before + (now_s - at_s) * BYTES_PER_S - count, float(BURST_BYTES))
+        over = left < -ahead
+        self._left[serial] = 0.0 if over else left, now_s  # the last one in the table is the last one counted
         if len(self._left) > CERTIFICATES_MAX:
             del self._left[next(iter(self._left))]
-        return left < 0
+        return over

@@ -29,6 +29,7 @@ _NAME_BYTES_MAX = 128
 """sizeof(struct sockaddr_storage)"""
 _ADDRESS_AT = {16: slice(4, 8), 28: slice(8, 24)}
 """where the address stands in a sockaddr_in and a sockaddr_in6, by their sizes; the port is bytes 2 and 3 of both"""
+_NOWHERE = struct.pack("=H14x", socket.AF_UNSPEC)
 _TCP_INFO, _INFO_BYTES_MAX = 11, 512
 _TRAFFIC, _TRAFFIC_AT = struct.Struct("=QQ"), 120
 """linux/tcp.h, struct tcp_info: tcpi_bytes_acked, tcpi_bytes_received"""
@@ -88,6 +89,18 @@ def shut_down(descriptor: int, peer: Peer) -> bool:
     The descriptor belongs to another library, which may close it at any moment, and its number is used again at once:
     what is checked and shut down is a duplicate.
     """
+    return _end(descriptor, peer, lambda mine: _C.shutdown(mine, socket.SHUT_RDWR))
+
+
+def throw_away(descriptor: int, peer: Peer) -> bool:
+    """The same, and nothing of what has arrived is read any more: the system holds megabytes of it. Linux.
+
+    To connect a TCP socket to no address takes it apart, with its queues, and tells the other side (`man 2 connect`).
+    """
+    return _end(descriptor, peer, lambda mine: _C.connect(mine, _NOWHERE, len(_NOWHERE)))
+
+
+def _end(descriptor: int, peer: Peer, end: Callable[[int], int]) -> bool:
     mine: int = _C.dup(descriptor)
     if mine < 0:
         number = ctypes.get_errno()
@@ -96,7 +109,7 @@ def shut_down(descriptor: int, peer: Peer) -> bool:
         raise OSError(number, os.strerror(number))
     try:
         name = _name(_C.getpeername, mine)
-        return name is not None and _peer(name) == peer and _C.shutdown(mine, socket.SHUT_RDWR) == 0
+        return name is not None and _peer(name) == peer and end(mine) == 0
     finally:
         _C.close(mine)
 

@@ -120,6 +120,7 @@ class Port:
             bounds,
             accepted=self._accepted,
             shut_down=self._shut_down,
+            throw_away=self._shut_down,
             traffic=lambda descriptor: Traffic(self.gone_over[descriptor], 0),
             slow=self._slow,
             clock=self.clock,
@@ -252,6 +253,18 @@ def test_who_sends_much_that_is_no_message_loses_all_connections_and_nobody_else
     assert port.open.keys() == {Peer("10.0.0.1", 3)}
 
 
+def test_whoever_floods_again_and_again_is_slowed() -> None:
+    port, looks = Port(), 0
+    while not port.slowed and looks < 100:
+        looks += 1
+        port.connections.authenticated(port.connects(looks), "nhs", "7")
+        port.brings(looks, 2 * BURST_BYTES)
+        port.sweeps(looks / 10)
+        port.sweeps(looks / 10 + 0.05)
+    assert port.slowed == {"10.0.0.1"}
+    assert looks > 10
+
+
 def test_models_are_of_use_however_many_come() -> None:
     port = Port()
     peer = port.connects(1)
@@ -262,6 +275,22 @@ def test_models_are_of_use_however_many_come() -> None:
         port.sweeps(second)
     assert port.open
     port.connections.took("unix:", 1)
+
+
+def test_of_a_model_on_its_way_more_may_wait_to_be_read() -> None:
+    port = Port()
+    peer = port.connects(1)
+    port.connections.authenticated(peer, "nhs", "7")
+    port.connections.sends(peer, 1)
+    port.sweeps(0.0)
+    port.brings(1, 4 << 20)
+    port.sweeps(0.1)
+    assert port.open
+    port.connections.took(peer, 4 << 20)
+    port.connections.sends(peer, -1)
+    port.sweeps(0.2)
+    assert port.open
+    port.connections.sends("unix:", 1)
 
 
 def test_what_is_of_no_use_may_come_slowly() -> None:

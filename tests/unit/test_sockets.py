@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import sys
 from collections.abc import Iterator
 
 import pytest
 
-from coordinator.sockets import Peer, accepted, listeners, shut_down
+from coordinator.sockets import Peer, accepted, listeners, shut_down, throw_away, traffic
 
 Pair = tuple[socket.socket, socket.socket, int]
 
@@ -45,6 +46,25 @@ def test_one_is_closed_for_both_ends_and_stays_its_owners(pair: Pair) -> None:
     assert near.recv(1) == b""
     assert far.recv(1) == b""
     os.fstat(far.fileno())  # its descriptor is still there: whoever opened it closes it
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux says what has gone over a connection")
+def test_what_has_arrived_is_counted_and_thrown_away(pair: Pair) -> None:
+    near, far, _ = pair
+    near.sendall(b"x" * 100_000)
+    far.recv(1, socket.MSG_WAITALL)
+    near.settimeout(60)
+    far.sendall(b"y")
+    assert near.recv(1) == b"y"
+    found = traffic(far.fileno())
+    assert found is not None
+    assert found.received > 1
+    assert traffic(os.dup(0)) is None
+    assert throw_away(far.fileno(), peer_of(near))
+    with pytest.raises(ConnectionError):
+        far.recv(1)
+    with pytest.raises(ConnectionError):
+        near.recv(1)
 
 
 def test_a_number_that_was_given_to_another_connection_is_let_alone(pair: Pair) -> None:
