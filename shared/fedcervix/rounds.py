@@ -580,7 +580,7 @@ def _open(run: Run) -> tuple[Site, ...]:
     if run.phase is Phase.TRAINING:
         return _untrained(run)[:1] if run.plan.mode == "ppfssl" else _untrained(run)
     if run.phase is Phase.SCORING:
-        judges = frozenset([said.site for said in (*run.current.scores, *run.current.unusable)])
+        judges = {score.site for score in run.current.scores} | {said.site for said in run.current.unusable}
         return tuple([site for site in run.sites if site.name not in judges])
     return tuple(site for site in run.sites if site.name not in run.adopted)
 
