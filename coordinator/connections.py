@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from coordinator.descriptors import Bounds
-from coordinator.overhead import CALL_BYTES, STRANGER_BYTES, Overhead, Traffic, useless
+from coordinator.overhead import CALL_BYTES, NO_TRAFFIC, STRANGER_BYTES, Overhead, Traffic, useless
 from coordinator.sockets import Peer, accepted, listeners, parse_peer, shut_down, throw_away, traffic
 from coordinator.throttle import Throttle, slow
 from fedcervix.log import logger
