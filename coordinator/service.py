@@ -22,7 +22,7 @@ from coordinator.home import Home
 from coordinator.registry import Registry
 from coordinator.results import ledger, record
 from coordinator.streams import Bell, Stream, instructions
-from coordinator.transfers import Transfers
+from coordinator.transfers import Transfers, of_size
 from coordinator.work import Work
 from fedcervix import codec, identity, rpc
 from fedcervix.arriving import Arriving
@@ -254,7 +254,7 @@ class Service:
             try:
                 here = await self.work.do(call.serial, begin)
                 if not here:
-                    async for chunk in chunks:
+                    async for chunk in of_size(chunks):
                         await self.work.do(call.serial, take, chunk)
                     here = await self.work.do(call.serial, settle)
             finally:
@@ -299,7 +299,9 @@ class Service:
         form = self._form(site, base)
         if digest not in (base, form.digest if form else base) or not self._blobs.has(digest):
             raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run has moved on")
-        return digest, self._blobs.size_bytes(digest)
+        size_bytes = self._blobs.size_bytes(digest)
+        codec.check_offset(request.offset, size_bytes)
+        return digest, size_bytes
 
     def _task(self, site: str) -> Task:
         """Return what the site is asked to do: it sends and fetches only the models of that. Raises RunError."""

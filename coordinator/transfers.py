@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Protocol
+
+from fedcervix import rpc
+from fedcervix.errors import RemoteError
 
 SUPERSEDED = "a newer transfer has begun"
 """what an older one is cancelled with"""
@@ -36,3 +39,13 @@ class Transfers:
         finally:
             if self._newest.get(key) is call:  # a newer one may have come and gone
                 del self._newest[key]
+
+
+async def of_size(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield the messages of a model. Raises RemoteError where another one follows a short one: each costs as much."""
+    short = False
+    async for chunk in chunks:
+        if short:
+            raise RemoteError(f"of a model, only the last message has fewer than {rpc.CHUNK_BYTES_AGAIN:,} bytes")
+        short = len(chunk) < rpc.CHUNK_BYTES_AGAIN
+        yield chunk

@@ -556,6 +556,12 @@ def read_chunk_bytes(found: int, otherwise: int) -> int:
     return found or otherwise
 
 
+def check_offset(offset: int, size_bytes: int) -> None:
+    """Raise RemoteError where a model has no such offset."""
+    if not 0 <= offset <= size_bytes:
+        raise RemoteError(f"a model of {size_bytes:,} bytes has no byte {offset:,}")
+
+
 @_reads
 def read_offer(message: wire.OfferRequest) -> tuple[str, int]:
     """Return the digest and size in bytes of a model that a site offers."""
