@@ -172,6 +172,8 @@ class Registry:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.reserve = Reserve.beside(path)
+        self.writes = 0
+        """transactions of this process: who keeps a copy in memory sees by it that it is old"""
         self._shut_out: set[str] = set()
         """serials of certificates"""
         self._looked_at: tuple[tuple[int, int], int] | None = None
@@ -302,6 +304,7 @@ class Registry:
         with self._connection() as connection, connection:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
+        self.writes += 1
 
 
 def _create(connection: sqlite3.Connection, path: Path) -> None:

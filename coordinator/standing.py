@@ -27,6 +27,8 @@ class Standing:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="registry")
         self._roll: Roll | None = None
         self._mark: object = None
+        self._writes = registry.writes
+        """of this process, before the last look"""
         self._looked_s = float("-inf")
         self._look: asyncio.Task[None] | None = None
         self._trouble: StorageError | None = None
@@ -45,7 +47,7 @@ class Standing:
 
     async def current(self, serial: str) -> Roll:
         """Return the roll, by which to decide about a certificate. Raises StorageError."""
-        if self._roll is None or serial not in self._roll:
+        if self._roll is None or serial not in self._roll or self._registry.writes != self._writes:
             await self.look_anew()
         elif asyncio.get_running_loop().time() - self._looked_s > LOOK_S:
             await self.look()
@@ -76,10 +78,10 @@ class Standing:
         await self.look()
 
     async def _read(self) -> None:
-        loop, before = asyncio.get_running_loop(), self._roll
+        loop, before, writes = asyncio.get_running_loop(), self._roll, self._registry.writes
         try:
             self._mark, self._roll = await loop.run_in_executor(self._thread, self._fresh, self._mark, before)
-            self._trouble = None
+            self._trouble, self._writes = None, writes
         except StorageError as error:
             self._trouble = error
         finally:

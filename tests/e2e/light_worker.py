@@ -90,6 +90,7 @@ class LightWork:
         }
         if self.spoils:
             moved = {name: values * np.float32(self.spoils) for name, values in moved.items()}
+        moved |= {name: np.abs(values) for name, values in moved.items() if name.endswith("running_var")}
         counted = {name: values + STEPS for name, values in base.items() if values.dtype == np.int64}
         return {**base, **moved, **counted}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from fedcervix.plan import Plan, Recipe, Terms
 from site_agent.home import SiteHome, create
 from site_agent.worker import CancelledError, Worker, WorkFailedError
 from tests.e2e.loopback import processes_of, toml, until
+from tests.ports import free_port
 
 RUN = "20300101-000000-csfssl-00000000"
 LOSS_TOLERANCE = 3e-3
@@ -128,12 +128,6 @@ def test_two_processes_do_a_site_s_tasks_as_one_does(site: Callable[..., Site]) 
     assert team[:4] == alone[:4]
     assert team[4] == pytest.approx(alone[4], rel=LOSS_TOLERANCE)
     assert team[5] == alone[5]
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def test_two_hosts_train_together_and_end_together(site: Callable[..., Site]) -> None:

@@ -131,8 +131,8 @@ def test_every_option_can_be_switched_on_and_is_then_part_of_the_contract(
 ) -> None:
     """A plan with an option has another digest: a site that agreed to plain averaging is asked again."""
     parts = {Recipe: Recipe(), Terms: Terms()} | {owner: owner(**{field: value})}
-    plain = Plan(mode="csfssl", sites=("a",), profile="paper", terms=Terms(), recipe=Recipe())
-    other = Plan(mode="csfssl", sites=("a",), profile="paper", terms=parts[Terms], recipe=parts[Recipe])
+    plain = Plan(mode="csfssl", sites=tuple("abcde"), profile="paper", terms=Terms(), recipe=Recipe())
+    other = Plan(mode="csfssl", sites=tuple("abcde"), profile="paper", terms=parts[Terms], recipe=parts[Recipe])
     assert other.digest != plain.digest
     [said] = differences(plain, other)
     assert said.startswith(("recipe." if owner is Recipe else "terms.") + f"{field}: ")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from fedcervix.errors import TrainingError
 from site_agent.joint_norm import JointBatchNorm1d, JointBatchNorm2d, join_batch_norm
 from site_agent.model import apply_weights, build_encoder
 from site_agent.team import ALONE, Team, agreed, gather_views, share, share_rows, tell, wrap
+from tests.ports import free_port
 from tests.unit import joint_steps
 
 RANKS = 2
@@ -38,12 +38,6 @@ def exact() -> Iterator[None]:
 
 
 # --- two processes and one ----------------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

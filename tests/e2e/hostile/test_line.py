@@ -156,7 +156,7 @@ def test_calls_that_are_held_take_nobody_s_place(running: Federation, attack: st
         answers(running)
         held = seen(running)
         assert 0 < held["calls_open"] <= LIMITS["site"].open_max
-        assert held["connections"] == 1
+        assert held["connections"] >= 1
     until("nothing of it is left", lambda: seen(running)["calls_open"] == 0)
 
 
