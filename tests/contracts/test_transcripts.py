@@ -359,7 +359,10 @@ def test_the_page_lists_every_status_that_stands_for_an_error_of_ours() -> None:
             "calls of a site at once; those whose message has not come; in a second",
             f"{SITE.open_max}; {SITE.unread_max}; {SITE.per_s:.0f}, and {SITE.burst:.0f} in a burst",
         ),
-        ("a request to come; a chunk to come, or an answer to be taken", f"{MESSAGE_S:.0f} s; {CHUNK_S:.0f} s"),
+        (
+            "how long a request may take to come; a chunk to come, or an answer to be taken",
+            f"{MESSAGE_S:.0f} s; {CHUNK_S:.0f} s",
+        ),
     ],
 )
 def test_the_page_s_bounds_are_those_of_the_code(what: str, bound: str) -> None:
