@@ -200,6 +200,7 @@ class Engine:
         if not self._blobs.brought(there, update.site):
             raise _not_here(there, update)
         if answer is Answer.REFUSED:  # only now: whoever has not sent a model is not told whether another site has
+            self._log.warning("update refused", site=update.site, task=str(update.task), what=objection(run, update))
             return answer
         with self._alone(update.site):
             refused = self._refused[update.site]
