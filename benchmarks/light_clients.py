@@ -105,7 +105,7 @@ class Blobs:
     def train(self, base: str, round_: int) -> str:
         """Make this site's update of a model; return its digest. No average of such numbers is one of them."""
         self._kept.wait(base)
-        self._base, self._number = self._kept.path(base), struct.pack("<f", math.sqrt(self._place + 2) / round_)
+        self._base, self._number = self._kept.path(base), struct.pack("<f", round_ + math.sqrt(self._place + 2) / 1000)
         hasher = hashlib.sha256()
         for chunk in self.chunks("", 0):
             hasher.update(chunk)
