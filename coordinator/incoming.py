@@ -72,7 +72,7 @@ class Unreported:
                 self._blobs.forget(sender, part=digest, whole=keep)
             elif not may_report(run, sender):
                 self._blobs.forget(sender, whole=keep)
-        self._blobs.put_away(keep | self._blobs.brought_by_any())
+        self._blobs.put_away_unwanted(keep)
 
     def expect(self, site: str, digest: str, size_bytes: int) -> int:
         """Return from which byte a model is wanted. Raises StorageError where there is no room for it."""

@@ -218,9 +218,23 @@ class BlobStore:
 
         That is quick; what it occupies is free after `delete_away`, which takes some 25 ms for 100 MB.
         """
-        kept = set(digests)
+        self._put_away(self._here(), set(digests))
+
+    def put_away_unwanted(self, digests: Collection[str]) -> None:
+        """The same, but what a sender has brought stays as well, also where it comes while this looks.
+
+        What is here is listed first: a blob gets its name only once it is remembered who brought it.
+        """
+        here = self._here()
+        self._put_away(here, {*digests, *self.brought_by_any()})
+
+    def _here(self) -> list[Path]:
+        with disk(self._folder, "read"):
+            return list(self._folder.glob("*.safetensors"))
+
+    def _put_away(self, here: list[Path], kept: set[str]) -> None:
         with disk(self._folder, "write"):
-            for blob in self._folder.glob("*.safetensors"):
+            for blob in here:
                 if blob.name.removesuffix(".safetensors") not in kept:
                     blob.replace(self._away / blob.name)
 

@@ -291,3 +291,21 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="cannot write"):
         BlobStore(tmp_path / "file" / "blobs")
+
+
+def test_a_blob_that_comes_while_others_are_put_away_stays(tmp_path: Path) -> None:
+    """A model that a site had sent was gone when it reported it, once in some hundred of short rounds."""
+    late = hashlib.sha256(b"late").hexdigest()
+
+    class Busy(BlobStore):
+        def brought_by_any(self) -> set[str]:
+            known = super().brought_by_any()
+            self.receive(late, "alts", iter([b"late"]), offset=0, size_bytes=4)
+            return known
+
+    store = Busy(tmp_path / "blobs")
+    store.expect(late, "alts", size_bytes=4)
+    store.put_away_unwanted(())
+    assert store.brought(late, "alts")
+    BlobStore(tmp_path / "blobs").put_away(())
+    assert not store.has(late)
