@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -46,8 +47,14 @@ def begin(federation: Federation) -> tuple[Process, Process]:
 def copied(federation: Federation, name: str) -> SiteHome:
     """Copy the home folder of site nhs, as somebody does who sets up a second machine."""
     home = SiteHome(federation.folder / name)
-    shutil.copytree(federation.site("nhs").folder, home.folder)
+    shutil.copytree(federation.site("nhs").folder, home.folder, copy_function=copy_if_there)
     return home
+
+
+def copy_if_there(source: str, target: str) -> None:
+    """Copy a file of a home that is in use: one that is being replaced may be gone by now."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copy2(source, target)
 
 
 def twin(federation: Federation, home: SiteHome) -> Process:
