@@ -432,18 +432,24 @@ def _is_wanted(run: Run, average: AggregateStored | AverageUnusable) -> bool:
     return (average.round, average.attempt) == (run.current.number, run.current.attempt)
 
 
-def _scored(run: Run, event: ScoreReported) -> tuple[Run, Answer]:
+def _not_for_now(run: Run, event: ScoreReported | ModelUnusable) -> Answer | None:
+    """Return the answer to a word on a round's model that does not count; None where it does."""
     if event.site not in run.plan.sites:
-        return run, Answer.REFUSED
+        return Answer.REFUSED
     if event.task.run != run.run:
-        return run, Answer.STALE
+        return Answer.STALE
     if not 1 <= event.task.round <= len(run.rounds):
-        return run, Answer.REFUSED
-    known = run.rounds[event.task.round - 1].scores
-    if any((score.site, score.task) == (event.site, event.task) for score in known):
-        return run, Answer.DUPLICATE
-    if instruction(run, event.site) != event.task:
-        return run, Answer.STALE
+        return Answer.REFUSED
+    round_ = run.rounds[event.task.round - 1]
+    known = round_.scores if isinstance(event, ScoreReported) else round_.unusable
+    if any((said.site, said.task) == (event.site, event.task) for said in known):
+        return Answer.DUPLICATE
+    return Answer.STALE if instruction(run, event.site) != event.task else None
+
+
+def _scored(run: Run, event: ScoreReported) -> tuple[Run, Answer]:
+    if (answer := _not_for_now(run, event)) is not None:
+        return run, answer
     if objection(run, event):
         return run, Answer.REFUSED
     scores = _in_roster_order(run.plan, (*run.current.scores, event))
@@ -452,17 +458,8 @@ def _scored(run: Run, event: ScoreReported) -> tuple[Run, Answer]:
 
 def _unusable(run: Run, event: ModelUnusable) -> tuple[Run, Answer]:
     """A site cannot use the model that it was given. It has answered; what follows, the sites' answers decide."""
-    if event.site not in run.plan.sites:
-        return run, Answer.REFUSED
-    if event.task.run != run.run:
-        return run, Answer.STALE
-    if not 1 <= event.task.round <= len(run.rounds):
-        return run, Answer.REFUSED
-    known = run.rounds[event.task.round - 1].unusable
-    if any((said.site, said.task) == (event.site, event.task) for said in known):
-        return run, Answer.DUPLICATE
-    if instruction(run, event.site) != event.task:
-        return run, Answer.STALE
+    if (answer := _not_for_now(run, event)) is not None:
+        return run, answer
     run = _with_round(run, unusable=_in_roster_order(run.plan, (*run.current.unusable, event)))
     return (run if event.task.kind == TaskKind.SCORE else _not_trained(run, event)), Answer.ACCEPTED
 
