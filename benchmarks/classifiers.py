@@ -28,7 +28,8 @@ from fedcervix.plan import ClassifierRecipe, Recipe
 from fedcervix.seeds import derive
 from site_agent.collection import Image
 from site_agent.devices import choose, prepare
-from site_agent.finetune import Labelled, build_classifier, finetune, predict
+from site_agent.finetune import build_classifier, finetune, predict
+from site_agent.image_sets import Labelled
 from site_agent.precision import settled
 
 CHOICES: dict[str, dict[str, Any]] = {

@@ -45,7 +45,8 @@ from fedcervix.profiles import PROFILES
 from fedcervix.seeds import derive
 from fedcervix.weights import digest_file, read_layout
 from site_agent.devices import place, prepare
-from site_agent.epochs import Images, train_epochs, validation_loss
+from site_agent.epochs import train_epochs, validation_loss
+from site_agent.image_sets import Images
 from site_agent.model import Encoder, apply_weights, build_encoder, load_weights, save_weights, snapshot
 from site_agent.optimise import make_optimiser
 

@@ -56,7 +56,8 @@ from fedcervix.plan import Architecture, ClassifierRecipe, Precision, Recipe
 from site_agent.augment import IMAGENET_MEAN, IMAGENET_STD
 from site_agent.collection import Image
 from site_agent.devices import place
-from site_agent.finetune import Labelled, build_classifier, finetune
+from site_agent.finetune import build_classifier, finetune
+from site_agent.image_sets import Labelled
 from site_agent.model import feature_count
 
 SHAPES: tuple[tuple[Architecture, int], ...] = (("resnet18", 64), ("resnet18", 128), ("resnet50", 224))

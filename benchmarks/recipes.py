@@ -38,7 +38,8 @@ from fedcervix.seeds import derive
 from site_agent import cache, squares
 from site_agent.collection import Collection, Image, index
 from site_agent.devices import choose, place, prepare
-from site_agent.epochs import Images, train_epochs
+from site_agent.epochs import train_epochs
+from site_agent.image_sets import Images
 from site_agent.model import Encoder, build_encoder
 from site_agent.neighbours import embed, neighbour_scores
 from site_agent.optimise import make_optimiser

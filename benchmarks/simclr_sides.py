@@ -20,7 +20,8 @@ from benchmarks.sides import Run, cast, synchronise
 from fedcervix.plan import Architecture, Precision, Recipe
 from site_agent.contrast import LOSSES
 from site_agent.devices import Acceleration, place
-from site_agent.epochs import EpochRecord, Images, train_epochs
+from site_agent.epochs import EpochRecord, train_epochs
+from site_agent.image_sets import Images
 from site_agent.model import Encoder, build_encoder, feature_count
 from site_agent.optimise import make_optimiser
 from site_agent.steps import make_step

@@ -15,9 +15,8 @@ from fedcervix.plan import Recipe
 from site_agent import dataset
 from site_agent.collection import Collection
 from site_agent.devices import Machine, name_of, ready
-from site_agent.epochs import Images
-from site_agent.finetune import Labelled
 from site_agent.home import SiteHome
+from site_agent.image_sets import Images, Labelled
 from site_agent.precision import settled
 
 OnProgress = Callable[[dict[str, Any]], None]

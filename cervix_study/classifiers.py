@@ -27,15 +27,8 @@ from fedcervix.metrics import auc, best_threshold
 from fedcervix.plan import Recipe
 from fedcervix.seeds import derive
 from site_agent.collection import Image
-from site_agent.finetune import (
-    EpochRecord,
-    Finetuned,
-    Labelled,
-    build_classifier,
-    classifier_batches,
-    finetune,
-    predict,
-)
+from site_agent.finetune import EpochRecord, Finetuned, build_classifier, classifier_batches, finetune, predict
+from site_agent.image_sets import Labelled
 from site_agent.model import (
     Loaded,
     apply_weights,

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from fedcervix.seeds import derive
 from site_agent import squares
-from site_agent.finetune import Labelled
+from site_agent.image_sets import Labelled
 
 Labels = npt.NDArray[np.int64]
 

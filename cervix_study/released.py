@@ -339,7 +339,7 @@ def _site_results(folder: Path, belongs: Callable[[Provenance], bool]) -> Iterab
 
     A report that cannot be read, or does not say what its numbers belong to, counts for nothing.
     """
-    from site_agent.report import read  # with what draws figures
+    from site_agent.report.results import read  # with what draws figures
 
     home, told = _home_of(folder), set[str]()
     for place in reversed(all_reports(home.reports) if home else []):

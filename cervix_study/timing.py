@@ -13,7 +13,8 @@ from cervix_study.records import Cell
 from fedcervix.files import write_whole
 from fedcervix.plan import Recipe
 from site_agent.devices import Machine
-from site_agent.finetune import Labelled, build_classifier, finetune
+from site_agent.finetune import build_classifier, finetune
+from site_agent.image_sets import Labelled
 from site_agent.timing import STEPS, encoder_pace, noise
 
 

@@ -24,22 +24,22 @@ from fedcervix.errors import FedcervixError
 from fedcervix.plan import Augment, Recipe
 from fedcervix.printable import printable
 from fedcervix.seeds import derive
-from site_agent import dataset, report
+from site_agent import dataset
 from site_agent.augment import augment, draw, to_input
 from site_agent.collection import Collection
 from site_agent.comparable import Comparable
 from site_agent.contrast import collapse_loss
 from site_agent.devices import place
 from site_agent.embedding_map import IMAGES_MIN, choose, lay_out
-from site_agent.finetune import Labelled
 from site_agent.gauges import Gauges, alarms
 from site_agent.home import SiteHome
+from site_agent.image_sets import Labelled
 from site_agent.model import Encoder, apply_weights, build_encoder, load_weights
 from site_agent.models import CervixModel
 from site_agent.neighbours import embed
 from site_agent.provenance import FEDERATED
 from site_agent.remarks import remarks
-from site_agent.report import scores
+from site_agent.report import content, scores
 from site_agent.report.scores import Tell, silent
 from site_agent.runs import Federation, federation_of, last_federation
 from site_agent.tasks import first_seed
@@ -60,7 +60,7 @@ def site_report(
     device: torch.device,
     now: datetime,
     tell: Tell = silent,
-) -> report.SiteReport:
+) -> content.SiteReport:
     """Score, evaluate and gather; the one place where the test images are opened."""
     unread, seed = Unread(), found.stored[0].seed
     federation = unread.part("The plan of the federation's run", lambda: _federation(home, found), None)
@@ -68,8 +68,8 @@ def site_report(
     scored = scores.predictions(collection, found.stored, test, device, tell)
     by_image, by_woman = scores.evaluations(scored, seed, tell)
     maps, no_map = _maps(home, collection, mapped_model(found), device, tell)
-    no_losses: tuple[report.Losses, ...] = ()
-    return report.SiteReport(
+    no_losses: tuple[content.Losses, ...] = ()
+    return content.SiteReport(
         site=site,
         federation=home.certificate().identity.federation if home.key_file("site.crt").exists() else "",
         **_of_run(found, federation, unread),
@@ -78,7 +78,8 @@ def site_report(
         versions=versions(),
         federated=federated,
         census=tuple(
-            report.CensusRow(row.split, row.stratum, row.women, row.labelled, row.images) for row in collection.census()
+            content.CensusRow(row.split, row.stratum, row.women, row.labelled, row.images)
+            for row in collection.census()
         ),
         set_aside=_set_aside(collection),
         evaluations=by_image,
@@ -100,10 +101,10 @@ def site_report(
     )
 
 
-def _fine_tuning(found: Comparable) -> tuple[report.Losses, ...]:
+def _fine_tuning(found: Comparable) -> tuple[content.Losses, ...]:
     """Return the curves of fine-tuning, one for each classifier."""
     return tuple(
-        report.Losses(c.start, tuple(e.train_loss for e in c.history), tuple(e.valid_loss for e in c.history))
+        content.Losses(c.start, tuple(e.train_loss for e in c.history), tuple(e.valid_loss for e in c.history))
         for c in found.stored
     )
 
@@ -126,7 +127,7 @@ def _of_run(found: Comparable, federation: Federation | None, unread: Unread) ->
         state = "not known" if unread.said or found.run else "no federation yet"
         return {"run": found.run, "mode": "", "plan_digest": plan, "final_state": state, "rounds": ()}
     spool, run = federation.spool, federation.run
-    no_rounds: tuple[report.Round, ...] = ()
+    no_rounds: tuple[content.Round, ...] = ()
     return {
         "run": run,
         "mode": federation.plan.mode,
@@ -155,18 +156,18 @@ def versions() -> dict[str, str]:
     }
 
 
-def _set_aside(collection: Collection) -> report.SetAside:
-    return report.SetAside(
+def _set_aside(collection: Collection) -> content.SetAside:
+    return content.SetAside(
         quarantined=tuple((item.image, item.reason) for item in collection.quarantined),
         duplicates=len(collection.copies),
-        leaks=tuple(report.Leak(leak.patients, leak.images, leak.conflicting) for leak in collection.leaks),
+        leaks=tuple(content.Leak(leak.patients, leak.images, leak.conflicting) for leak in collection.leaks),
         remarks=tuple((remark.heading, remark.items) for remark in remarks(collection)),
     )
 
 
 def _contrastive(
     kept: Sequence[CervixModel], federation: Federation | None, unread: Unread
-) -> tuple[report.Losses, ...]:
+) -> tuple[content.Losses, ...]:
     """Return the curves of local training, and of the federation as this site saw it."""
     own = [
         unread.part(f"The history of model {model.folder.name}", functools.partial(_curve, model), None)
@@ -181,24 +182,24 @@ def _contrastive(
     return tuple(curve for curve in (*own, joint) if curve)
 
 
-def _curve(model: CervixModel) -> report.Losses:
+def _curve(model: CervixModel) -> content.Losses:
     history = model.record["history"]
     train, valid = (tuple(epoch[key] for epoch in history) for key in ("train_loss", "valid_loss"))
-    return report.Losses(model.start, train, valid)
+    return content.Losses(model.start, train, valid)
 
 
-def _federated_curve(federation: Federation) -> report.Losses:
+def _federated_curve(federation: Federation) -> content.Losses:
     history = federation.spool.history()
     train = tuple(values["loss"] for values in _by_round(history.get("train", {})))
     valid = tuple(v["loss_sum"] / v["count"] for v in _by_round(history.get("score", {})))
-    return report.Losses(f"{federation.plan.mode.upper()} (this site's images)", train, valid)
+    return content.Losses(f"{federation.plan.mode.upper()} (this site's images)", train, valid)
 
 
-def neighbours(kept: Sequence[CervixModel]) -> tuple[report.Neighbours, ...]:
+def neighbours(kept: Sequence[CervixModel]) -> tuple[content.Neighbours, ...]:
     """Return the probe of every local training that measured it; records of older versions did not."""
     probed = ((model, tuple(epoch.get("knn_auc") for epoch in model.record.get("history", ()))) for model in kept)
     return tuple(
-        report.Neighbours(model.start, aucs, model.record.get("best_epoch"))
+        content.Neighbours(model.start, aucs, model.record.get("best_epoch"))
         for model, aucs in probed
         if any(auc is not None for auc in aucs)
     )
@@ -208,10 +209,10 @@ def _by_round(rounds: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
     return [rounds[number] for number in sorted(rounds, key=int)]
 
 
-def _rounds(federation: Federation) -> tuple[report.Round, ...]:
+def _rounds(federation: Federation) -> tuple[content.Round, ...]:
     """Return who gave what to each round, by the coordinator's ledger. Raises whatever a damaged one raises."""
     return tuple(
-        report.Round(
+        content.Round(
             int(line["round"]),
             _loss(line["loss"]),
             (*map(_gave, line["contributions"]), *map(_missed, line["missing"])),
@@ -227,13 +228,13 @@ def _loss(loss: Any) -> float | None:
     return loss if loss is None else float(loss)
 
 
-def _gave(line: dict[str, Any]) -> report.Contribution:
-    gave = report.Contribution(str(line["site"]), int(line["images"]), int(line["steps"]))
+def _gave(line: dict[str, Any]) -> content.Contribution:
+    gave = content.Contribution(str(line["site"]), int(line["images"]), int(line["steps"]))
     return dataclasses.replace(gave, norm=line.get("norm"), cosine=line.get("cosine"), distance=line.get("distance"))
 
 
-def _missed(line: dict[str, Any]) -> report.Contribution:
-    return report.Contribution(str(line["site"]), why_not=str(line["reason"]))
+def _missed(line: dict[str, Any]) -> content.Contribution:
+    return content.Contribution(str(line["site"]), why_not=str(line["reason"]))
 
 
 def _alarms(federation: Federation | None) -> tuple[str, ...]:
@@ -244,14 +245,14 @@ def _alarms(federation: Federation | None) -> tuple[str, ...]:
     return tuple(alarms(Gauges(**last["gauges"]), last["loss_sum"] / last["count"], recipe.batch_images, recipe.loss))
 
 
-def contact_sheet(home: SiteHome, collection: Collection, recipe: Recipe, seed: int) -> tuple[report.Augmented, ...]:
+def contact_sheet(home: SiteHome, collection: Collection, recipe: Recipe, seed: int) -> tuple[content.Augmented, ...]:
     """Return a few training images with what the trainer makes of them."""
     images = dataset.contrastive(home, collection, recipe, "train")
     step = max(1, len(images) // SHEET_IMAGES)
     chosen = images.pixels[np.arange(0, len(images), step)[:SHEET_IMAGES]]
     versions = [_augmented(chosen, recipe.augment, derive(seed, "contact-sheet", k)) for k in range(SHEET_VERSIONS)]
     return tuple(
-        report.Augmented(original, tuple(version[row] for version in versions)) for row, original in enumerate(chosen)
+        content.Augmented(original, tuple(version[row] for version in versions)) for row, original in enumerate(chosen)
     )
 
 
@@ -271,7 +272,7 @@ def mapped_model(found: Comparable) -> CervixModel | None:
 
 def _maps(
     home: SiteHome, collection: Collection, model: CervixModel | None, device: torch.device, tell: Tell
-) -> tuple[tuple[report.EmbeddingMap, ...], str]:
+) -> tuple[tuple[content.EmbeddingMap, ...], str]:
     """Return the maps; a model whose weights cannot be read costs them, and says why."""
     try:
         return embedding_maps(home, collection, model, device, tell)
@@ -281,7 +282,7 @@ def _maps(
 
 def embedding_maps(
     home: SiteHome, collection: Collection, model: CervixModel | None, device: torch.device, tell: Tell = silent
-) -> tuple[tuple[report.EmbeddingMap, ...], str]:
+) -> tuple[tuple[content.EmbeddingMap, ...], str]:
     """Return how random weights and the model arrange the site's images; where there is no map, why."""
     if model is None:
         return (), "There is no map: this site keeps no cervix model yet."
@@ -298,7 +299,7 @@ def embedding_maps(
     maps = []
     for number, (name, encoder) in enumerate(named.items(), 1):
         tell("map of the images", number, len(named))
-        maps.append(report.EmbeddingMap(name, _places(encoder, pixels, device, model.seed), shown, len(labels)))
+        maps.append(content.EmbeddingMap(name, _places(encoder, pixels, device, model.seed), shown, len(labels)))
     return tuple(maps), ""
 
 

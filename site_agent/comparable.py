@@ -8,7 +8,7 @@ from fedcervix.errors import ModelError
 from site_agent import classifiers, models, provenance
 from site_agent.classifiers import StoredClassifier
 from site_agent.collection import Collection
-from site_agent.dataset import data_of
+from site_agent.digests import data_of
 from site_agent.home import SiteHome
 from site_agent.models import CervixModel
 from site_agent.provenance import Again

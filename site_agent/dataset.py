@@ -6,8 +6,7 @@ neither.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -15,15 +14,13 @@ import numpy as np
 from fedcervix.manifest import Split
 from fedcervix.plan import Recipe
 from site_agent import cache, squares
-from site_agent.collection import Collection, Image, digest_of, index, require
+from site_agent.collection import Collection, Image, index, require
 from site_agent.home import SiteHome
 from site_agent.images import Progress, silent
 from site_agent.pixels import Pixels
-from site_agent.provenance import Data
 
 if TYPE_CHECKING:
-    from site_agent.epochs import Images
-    from site_agent.finetune import Labelled
+    from site_agent.image_sets import Images, Labelled
 
 
 def open_collection(home: SiteHome, on_progress: Progress = silent, on_compared: Progress = silent) -> Collection:
@@ -46,7 +43,7 @@ def contrastive(
     home: SiteHome, collection: Collection, recipe: Recipe, split: str, on_progress: Progress = silent
 ) -> Images:
     """Return all images of the training (or validation) women, labelled or not."""
-    from site_agent.epochs import Images
+    from site_agent.image_sets import Images
 
     require(collection, "pretrain")
     chosen = collection.contrastive("train" if split == "train" else "valid")
@@ -55,7 +52,7 @@ def contrastive(
 
 def joined(parts: Sequence[Images]) -> Images:
     """Return several sites' images as one (the paper's CSSL, where pooling is allowed); no pixel is copied."""
-    from site_agent.epochs import Images
+    from site_agent.image_sets import Images
 
     patients = tuple(patient for part in parts for patient in part.patients)
     runs = tuple(run for part in parts for run in part.runs or (len(part),)) if len(parts) > 1 else parts[0].runs
@@ -64,7 +61,7 @@ def joined(parts: Sequence[Images]) -> Images:
 
 def selected(images: Images, rows: Sequence[int]) -> Images:
     """Return some of one site's images, in the order of `rows`; no pixel is copied."""
-    from site_agent.epochs import Images
+    from site_agent.image_sets import Images
 
     return Images(squares.selected(images.pixels, rows), tuple(images.patients[row] for row in rows))
 
@@ -80,7 +77,7 @@ def pooled(
 
     A picture that is in another part of any of the collections is left out: no test woman trains under another name.
     """
-    from site_agent.epochs import Images
+    from site_agent.image_sets import Images
 
     barred = _barred(collections, split)
     parts = []
@@ -110,7 +107,7 @@ def labelled(
     home: SiteHome, collection: Collection, recipe: Recipe, split: Split, on_progress: Progress = silent
 ) -> Labelled:
     """Return the labelled images of a split."""
-    from site_agent.finetune import Labelled
+    from site_agent.image_sets import Labelled
 
     require(collection, "evaluate" if split == "test" else "finetune")
     chosen = collection.labelled(split)
@@ -133,19 +130,3 @@ def _pixels(
         on_progress,
         memory_bytes_max=int(in_memory_gib * 2**30),
     )
-
-
-def data_of(collection: Collection) -> Data:
-    """Return the digests of a collection."""
-    splits = sorted({f"{image.woman}\x1f{image.split}" for image in collection.images})
-    test = sorted(image.digest for image in collection.labelled("test"))
-    return Data(
-        collection=collection.digest,
-        learning=digest_of(collection.images),
-        splits=_sha256(splits),
-        test_images=_sha256(test),
-    )
-
-
-def _sha256(lines: Iterable[str]) -> str:
-    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()

@@ -16,10 +16,9 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,11 +31,11 @@ from site_agent.contrast import LOSSES
 from site_agent.devices import autocast, lacks_memory, let_go, place
 from site_agent.feed import Feed
 from site_agent.gauges import IMAGES_MAX, Gauges, gauges
+from site_agent.image_sets import Images
 from site_agent.images import Progress, silent
 from site_agent.joint_norm import join_batch_norm
 from site_agent.model import Encoder
 from site_agent.optimise import learning_rate, set_rate
-from site_agent.pixels import Pixels
 from site_agent.readings import Readings
 from site_agent.steps import Step, fits, make_step, out_of_memory
 from site_agent.team import ALONE, Team, share, share_rows
@@ -52,36 +51,6 @@ class DivergedError(TrainingError):
     def __init__(self, what: str, *, cause: str, next_step: str, found: str, steps: int) -> None:
         super().__init__(what, cause=cause, next_step=next_step)
         self.found, self.steps = found, steps
-
-
-@dataclass(frozen=True, slots=True)
-class Images:
-    """Decoded images and whose they are."""
-
-    pixels: Pixels
-    """(n, S, S, 3) bytes, RGB; in memory or mapped from a file"""
-    patients: tuple[str, ...]
-    runs: tuple[int, ...] = ()
-    """of pooled images: how many of them, one behind the other, are of one site each; none: all are of one site"""
-    _feeds: dict[torch.device, Feed] = field(default_factory=dict, init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        shape = self.pixels.shape
-        if self.pixels.dtype != np.uint8 or len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3:
-            raise ValueError(f"images are bytes (n, S, S, 3); found {self.pixels.dtype} {shape}")
-        if len(self.patients) != len(self.pixels):
-            raise ValueError(f"{len(self.patients)} patients for {len(self.pixels)} images")
-        if self.runs and sum(self.runs) != len(self.pixels):
-            raise ValueError(f"runs of {self.runs} images are not {len(self.pixels)} images")
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def on(self, device: torch.device) -> Feed:
-        """Return the images as batches on a device; they are brought there once."""
-        if device not in self._feeds:
-            self._feeds[device] = Feed(self.pixels, device)
-        return self._feeds[device]
 
 
 @dataclass(frozen=True, slots=True)

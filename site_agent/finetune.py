@@ -32,6 +32,7 @@ from site_agent.augment import apply, draw, pack, standardise, to_input
 from site_agent.devices import Acceleration, autocast, lacks_memory, place
 from site_agent.feed import Feed
 from site_agent.graphs import Graphed, Step
+from site_agent.image_sets import Labelled
 from site_agent.model import BACKBONE, Loaded, apply_weights, backbone_state, build_encoder, feature_count, snapshot
 from site_agent.optimise import changed_by, sgd
 from site_agent.pixels import Pixels
@@ -55,29 +56,6 @@ VALIDATION_BATCH_IMAGES = 32
 OnEpoch = Callable[["EpochRecord"], None]
 OnStep = Callable[[int, int, int], None]
 """Called as on_step(epoch, step, steps), all counted from 1, after each step."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Labelled:
-    """The labelled images of one split."""
-
-    pixels: Pixels
-    """(n, S, S, 3) bytes, RGB"""
-    labels: NDArray[np.int64]
-    """(n,), 1 case, 0 control"""
-    patients: tuple[str, ...]
-    """the woman of each image"""
-
-    def __post_init__(self) -> None:
-        count = len(self.labels)
-        if self.pixels.dtype != np.uint8 or len(self.pixels.shape) != 4 or self.pixels.shape[3] != 3:
-            raise DataError(f"images are uint8 (n, S, S, 3); found {self.pixels.dtype} {self.pixels.shape}")
-        if not len(self.pixels) == count == len(self.patients):
-            raise DataError(
-                f"{len(self.pixels)} images, {count} labels and {len(self.patients)} patients differ in number"
-            )
-        if not np.isin(self.labels, (0, 1)).all():
-            raise DataError("a label is 1 (case) or 0 (control)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ def _classifier(home: SiteHome, place: Path) -> Entry:
 
 
 def _report(home: SiteHome, place: Path) -> Entry:
-    from site_agent.report import read  # with what draws figures
+    from site_agent.report.results import read  # with what draws figures
 
     found = read(place)
     run = f"run {found.run}, {found.final_state}" if found.run else "no federation"

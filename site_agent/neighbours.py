@@ -23,8 +23,8 @@ from fedcervix.plan import Recipe
 from site_agent import dataset
 from site_agent.augment import standardise, to_input
 from site_agent.collection import Collection, can
-from site_agent.finetune import Labelled
 from site_agent.home import SiteHome
+from site_agent.image_sets import Labelled
 from site_agent.images import Progress, silent
 from site_agent.model import Encoder
 from site_agent.pixels import Pixels

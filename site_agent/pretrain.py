@@ -15,7 +15,8 @@ from torch import Tensor
 from fedcervix.plan import Recipe
 from site_agent.checkpoints import Checkpoints
 from site_agent.devices import Acceleration, place
-from site_agent.epochs import NEVER, Epoch, Images, Position, StepReport, train_epochs, validation_loss
+from site_agent.epochs import NEVER, Epoch, Position, StepReport, train_epochs, validation_loss
+from site_agent.image_sets import Images
 from site_agent.model import Encoder, snapshot
 from site_agent.neighbours import Probe
 from site_agent.optimise import make_optimiser

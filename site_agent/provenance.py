@@ -22,6 +22,7 @@ from typing import Any
 
 from fedcervix.errors import ModelError
 from fedcervix.plan import Recipe, canonical_json, parse_recipe
+from site_agent.digests import Data
 
 FEDERATED = ("CSFSSL", "PPFSSL")
 """families of starts that a federation makes"""
@@ -31,20 +32,6 @@ START_KEYS_IGNORED = ("classifier", "proximal")
 """of a start's recipe: used when a classifier is fine-tuned, or in a federation alone"""
 AUTO = "auto"
 """the precision of a recipe that is settled where it is trained"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Data:
-    """The images of a site, as digests. SHA-256 each."""
-
-    collection: str
-    """pictures, women, labels and splits, in order"""
-    learning: str
-    """the same without the test images"""
-    splits: str
-    """which woman is in which part"""
-    test_images: str
-    """the pictures of the labelled test images, sorted"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,8 +38,8 @@ from fedcervix.plan import Plan, Recipe, canonical_json, check, differences
 from fedcervix.storage import disk
 from site_agent.checkpoints import Checkpoints
 from site_agent.devices import Machine
-from site_agent.epochs import Images
-from site_agent.finetune import Finetuned, Labelled, build_classifier, finetune, predict
+from site_agent.finetune import Finetuned, build_classifier, finetune, predict
+from site_agent.image_sets import Images, Labelled
 from site_agent.model import Encoder, backbone_state
 from site_agent.pretrain import Pretrained, pretrain
 

@@ -27,8 +27,9 @@ from fedcervix.weights import read_layout, vet, vet_values
 from site_agent import dataset, leak_guard
 from site_agent.collection import Collection, digest_of
 from site_agent.devices import Acceleration
-from site_agent.epochs import NEVER, DivergedError, Images, Position, StepReport, train_epochs, validation_loss
+from site_agent.epochs import NEVER, DivergedError, Position, StepReport, train_epochs, validation_loss
 from site_agent.home import SiteHome
+from site_agent.image_sets import Images
 from site_agent.model import (
     Encoder,
     apply_weights,

@@ -24,7 +24,7 @@ from fedcervix.storage import disk
 from site_agent.contrast import collapse_loss
 from site_agent.epochs import Epoch, StepReport
 from site_agent.monitor import images_per_s
-from site_agent.report import Augmented
+from site_agent.report.content import Augmented
 from site_agent.report.figures import contact_canvas
 
 STEPS_BETWEEN = 20

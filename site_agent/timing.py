@@ -7,7 +7,8 @@ import torch
 
 from fedcervix.plan import Recipe
 from site_agent.devices import place
-from site_agent.epochs import Images, train_epochs
+from site_agent.epochs import train_epochs
+from site_agent.image_sets import Images
 from site_agent.model import build_encoder
 from site_agent.optimise import make_optimiser
 

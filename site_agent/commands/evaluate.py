@@ -15,14 +15,15 @@ from site_agent.home import SiteHome
 from site_agent.report_store import LATEST, PAGE_FILE
 
 if TYPE_CHECKING:  # the report stands on torch and matplotlib, which help does not wait for
-    from site_agent.report import SiteReport
+    from site_agent.report.content import SiteReport
 
 
 def evaluate(home: SiteHome, name: str, run: str, title: str) -> None:
     """Score the classifiers of the set `name` and write a report called `title`."""
     tuned(home, name)
     loading("evaluate")
-    from site_agent.report import printed, write_report
+    from site_agent.report.printed import printed
+    from site_agent.report.writing import write_report
 
     now, display = datetime.now(UTC), Display()
     try:

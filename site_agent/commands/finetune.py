@@ -16,7 +16,7 @@ from fedcervix.metrics import best_threshold
 from fedcervix.plan import Recipe
 from fedcervix.printing import say
 from fedcervix.seeds import derive
-from site_agent import classifiers, dataset, leak_guard, models
+from site_agent import classifiers, dataset, digests, leak_guard, models
 from site_agent.archive import utc_now
 from site_agent.collection import Collection
 from site_agent.commands.collection import open_images
@@ -25,9 +25,10 @@ from site_agent.commands.setting import Setting, machine_of, reading, site_name
 from site_agent.commands.stopping import command_line, stops
 from site_agent.devices import Machine
 from site_agent.display import Display
-from site_agent.finetune import Finetuned, Labelled, build_classifier, predict
+from site_agent.finetune import Finetuned, build_classifier, predict
 from site_agent.finetune import finetune as fit
 from site_agent.home import SiteHome
+from site_agent.image_sets import Labelled
 from site_agent.leak_guard import Seen
 from site_agent.model import backbone_state, build_encoder, load_imagenet, load_weights
 from site_agent.precision import settled
@@ -118,7 +119,7 @@ def _one(place: Workplace, beginning: Beginning) -> None:
 
 
 def _keep(place: Workplace, beginning: Beginning, fitted: Finetuned, threshold: float) -> classifiers.StoredClassifier:
-    data = dataset.data_of(place.collection)
+    data = digests.data_of(place.collection)
     provenance = Provenance(
         label=beginning.label,
         weights="",

@@ -42,8 +42,8 @@ def compare_reports(home: SiteHome, report: str, other: str) -> None:
 
 
 def _told(home: SiteHome, name: str) -> Told:
-    from site_agent.report import read
     from site_agent.report.answer import number
+    from site_agent.report.results import read
 
     place = find_report(home, name)
     found = read(place)

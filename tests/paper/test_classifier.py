@@ -14,7 +14,6 @@ from fedcervix.profiles import PROFILES
 from site_agent.finetune import (
     EpochRecord,
     Finetuned,
-    Labelled,
     build_classifier,
     class_weights,
     classifier_batches,
@@ -22,6 +21,7 @@ from site_agent.finetune import (
     predict,
     validation_loss,
 )
+from site_agent.image_sets import Labelled
 from site_agent.model import build_encoder
 
 CPU = torch.device("cpu")

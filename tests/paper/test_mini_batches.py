@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from fedcervix.plan import Augment, ClassifierRecipe, Recipe
 from fedcervix.profiles import PROFILES
-from site_agent.epochs import Images
-from site_agent.finetune import Labelled, build_classifier, finetune
+from site_agent.finetune import build_classifier, finetune
+from site_agent.image_sets import Images, Labelled
 from site_agent.model import build_encoder
 from site_agent.pretrain import pretrain
 

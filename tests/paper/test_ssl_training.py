@@ -16,16 +16,8 @@ from fedcervix.errors import ModelError, TrainingError
 from fedcervix.plan import Augment, Recipe
 from site_agent.augment import augment, draw, pack, standardise, to_input
 from site_agent.contrast import collapse_loss
-from site_agent.epochs import (
-    NEVER,
-    EpochRecord,
-    Images,
-    Keeper,
-    Position,
-    StepReport,
-    train_epochs,
-    validation_loss,
-)
+from site_agent.epochs import NEVER, EpochRecord, Keeper, Position, StepReport, train_epochs, validation_loss
+from site_agent.image_sets import Images
 from site_agent.model import Encoder, apply_weights, build_encoder, load_weights, save_weights, snapshot
 from site_agent.optimise import make_optimiser, optimiser_state, restore_optimiser
 from site_agent.pretrain import best_epoch, pretrain

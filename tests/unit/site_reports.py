@@ -10,7 +10,7 @@ from fedcervix.metrics import Confusion
 from fedcervix.plan import Recipe
 from site_agent.evaluate import AtThreshold, Comparison, Evaluation
 from site_agent.intervals import Estimate
-from site_agent.report import (
+from site_agent.report.content import (
     Augmented,
     CensusRow,
     Contribution,
@@ -18,13 +18,11 @@ from site_agent.report import (
     Leak,
     Losses,
     Neighbours,
-    Predictions,
     Round,
-    Scored,
-    ScoredImage,
     SetAside,
     SiteReport,
 )
+from site_agent.report.predictions import Predictions, Scored, ScoredImage
 
 
 def evaluation(name: str, auc: float) -> Evaluation:

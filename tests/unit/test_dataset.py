@@ -9,8 +9,8 @@ from PIL import Image
 from fedcervix.errors import ConfigError
 from fedcervix.plan import Recipe
 from site_agent import dataset
-from site_agent.epochs import Images
 from site_agent.home import SiteHome, create
+from site_agent.image_sets import Images
 from site_agent.squares import Gathered
 
 RECIPE = Recipe(architecture="resnet18", image_px=32)

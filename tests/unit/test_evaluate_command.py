@@ -12,7 +12,7 @@ import pytest
 import torch
 from click.testing import Result
 
-from site_agent.report import parse
+from site_agent.report.results import parse
 from site_agent.report_store import all_reports, newest
 from tests.unit.sites import Site, site
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedcervix.plan import Recipe
-from site_agent.finetune import Labelled
+from site_agent.image_sets import Labelled
 from site_agent.model import build_encoder
 from site_agent.neighbours import NEIGHBOURS, embed, neighbour_auc, neighbour_scores
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from fedcervix.errors import ModelError, TrainingError
 from fedcervix.plan import Recipe
 from site_agent.checkpoints import Checkpoints
-from site_agent.epochs import Images, StepReport, train_epochs
+from site_agent.epochs import StepReport, train_epochs
+from site_agent.image_sets import Images
 from site_agent.model import Encoder, build_encoder
 from site_agent.optimise import make_optimiser
 from site_agent.pretrain import Pretrained, pretrain

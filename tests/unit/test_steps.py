@@ -14,8 +14,9 @@ import torch
 from fedcervix.errors import TrainingError
 from fedcervix.plan import Architecture, Augment, Precision, Recipe
 from site_agent.devices import Acceleration, accelerate, place
-from site_agent.epochs import Images, train_epochs
+from site_agent.epochs import train_epochs
 from site_agent.graphs import put_back
+from site_agent.image_sets import Images
 from site_agent.model import build_encoder
 from site_agent.optimise import make_optimiser
 from site_agent.steps import make_anchors, make_learner, make_step

@@ -17,7 +17,7 @@ from fedcervix.errors import ConfigError, StorageError
 from fedcervix.plan import Recipe
 from site_agent.epochs import Epoch, EpochRecord, Score, StepReport
 from site_agent.gauges import Gauges
-from site_agent.report import Augmented
+from site_agent.report.content import Augmented
 from site_agent.tensorboard import Events
 
 GAUGES = Gauges(zero_rows=0.0, dead_units=0.25, unit_std=0.9, effective_rank=14.0, alignment=0.5, uniformity=-2.5)
