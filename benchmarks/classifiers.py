@@ -26,11 +26,11 @@ from sklearn.model_selection import StratifiedGroupKFold
 from benchmarks.recipes import FOLDS, Site, add_collections, print_table, sites_of, who
 from fedcervix.plan import ClassifierRecipe, Recipe
 from fedcervix.seeds import derive
-from site_agent.collection import Image
-from site_agent.devices import choose, prepare
-from site_agent.finetune import build_classifier, finetune, predict
-from site_agent.image_sets import Labelled
-from site_agent.precision import settled
+from site_agent.classifier.finetune import build_classifier, finetune, predict
+from site_agent.data.collection import Image
+from site_agent.data.image_sets import Labelled
+from site_agent.network.devices import choose, prepare
+from site_agent.network.precision import settled
 
 CHOICES: dict[str, dict[str, Any]] = {
     "paper": {},

@@ -27,9 +27,9 @@ import numpy as np
 from PIL import Image
 
 from fedcervix.plan import Fit
-from site_agent import cache
-from site_agent.collection import Collection, index
-from site_agent.images import Progress, silent
+from site_agent.data import cache
+from site_agent.data.collection import Collection, index
+from site_agent.images.images import Progress, silent
 
 WIDTH, HEIGHT = 400, 300
 FIT: Fit = "squash"

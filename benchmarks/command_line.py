@@ -15,8 +15,8 @@ from benchmarks import photographs
 from benchmarks.photographs import Photographs, Pixels
 from benchmarks.sides import cores, machine
 from fedcervix.plan import Precision
-from site_agent.collection import Image
-from site_agent.devices import choose, prepare
+from site_agent.data.collection import Image
+from site_agent.network.devices import choose, prepare
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 

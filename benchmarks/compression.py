@@ -44,11 +44,11 @@ from fedcervix.plan import Plan, Recipe, Terms
 from fedcervix.profiles import PROFILES
 from fedcervix.seeds import derive
 from fedcervix.weights import digest_file, read_layout
-from site_agent.devices import place, prepare
-from site_agent.epochs import train_epochs, validation_loss
-from site_agent.image_sets import Images
-from site_agent.model import Encoder, apply_weights, build_encoder, load_weights, save_weights, snapshot
-from site_agent.optimise import make_optimiser
+from site_agent.data.image_sets import Images
+from site_agent.network.devices import place, prepare
+from site_agent.network.model import Encoder, apply_weights, build_encoder, load_weights, save_weights, snapshot
+from site_agent.network.optimise import make_optimiser
+from site_agent.training.epochs import train_epochs, validation_loss
 
 CPU = torch.device("cpu")
 NONE = "none"
@@ -131,7 +131,7 @@ def _load(encoder: Encoder, model: Path) -> None:
 
 
 def _update(part: Part, maker: Maker, plan: Plan, encoder: Encoder, base: Path, round_: int) -> Path:
-    """Train an epoch from the round's model, as `site_agent.tasks` does."""
+    """Train an epoch from the round's model, as `site_agent.worker.tasks` does."""
     _load(encoder, base)
     train_epochs(
         encoder,

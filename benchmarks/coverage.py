@@ -9,8 +9,8 @@ woman's part and on the image's. In later rows each is trained with several seed
 last rows the women are tested in folds. Where a fold holds only one woman of a class, no interval is printed.
 
 Three methods are measured on the same women. `ours` is what site report, study and card print
-(`site_agent.intervals`). `percentile` and `unstratified` are percentiles of a bootstrap by woman: with cases and
-controls drawn apart, and together. In brackets: the mean width. Where no interval is printed, none is counted; the
+(`site_agent.classifier.intervals`). `percentile` and `unstratified` are percentiles of a bootstrap by woman: with cases
+and controls drawn apart, and together. In brackets: the mean width. Where no interval is printed, none is counted; the
 share of such crowds is in the column `none`.
 """
 
@@ -26,8 +26,8 @@ import numpy.typing as npt
 from scipy.stats import norm
 
 from fedcervix.seeds import derive
-from site_agent.intervals import DIFFERENCE, LEVEL, RATE, Estimate, verdict
-from site_agent.resampling import Draws, Part, Roster, Sampled, Scored, Trials, draw, roster, sample
+from site_agent.classifier.intervals import DIFFERENCE, LEVEL, RATE, Estimate, verdict
+from site_agent.classifier.resampling import Draws, Part, Roster, Sampled, Scored, Trials, draw, roster, sample
 
 Floats = npt.NDArray[np.float64]
 Interval = tuple[float, float]

@@ -4,7 +4,8 @@
 
 The sides, which take turns in one process, with the same threads, network, batch, precision and SGD:
 
-    ours         site_agent.finetune.finetune on images decoded once. An epoch's steps count, its validation does not.
+    ours         site_agent.classifier.finetune.finetune on images decoded once. An epoch's steps count, its validation
+    does not.
     bare         forward, loss, backward, optimiser on one tensor that is in its place: the limit.
     torchvision  ImageFolder, Resize, ToTensor, Normalize, DataLoader, BCEWithLogitsLoss, on the folder of 2-megapixel
                  JPEG files; worker count and memory format chosen in its favour, row by row; without our determinism.
@@ -53,12 +54,12 @@ from benchmarks.sides import (
     write,
 )
 from fedcervix.plan import Architecture, ClassifierRecipe, Precision, Recipe
-from site_agent.augment import IMAGENET_MEAN, IMAGENET_STD
-from site_agent.collection import Image
-from site_agent.devices import place
-from site_agent.finetune import build_classifier, finetune
-from site_agent.image_sets import Labelled
-from site_agent.model import feature_count
+from site_agent.classifier.finetune import build_classifier, finetune
+from site_agent.data.collection import Image
+from site_agent.data.image_sets import Labelled
+from site_agent.network.augment import IMAGENET_MEAN, IMAGENET_STD
+from site_agent.network.devices import place
+from site_agent.network.model import feature_count
 
 SHAPES: tuple[tuple[Architecture, int], ...] = (("resnet18", 64), ("resnet18", 128), ("resnet50", 224))
 QUICK = ("resnet18/64",)

@@ -19,16 +19,16 @@ from benchmarks.payloads import changed
 from fedcervix.blobs import BlobStore
 from fedcervix.events import Task, TaskKind
 from fedcervix.plan import Plan
-from site_agent.agent import Agent
+from site_agent.federation.agent import Agent
+from site_agent.federation.instances import succeed
+from site_agent.federation.link import GrpcLink
 from site_agent.home import SiteHome
-from site_agent.instances import succeed
-from site_agent.link import GrpcLink
 
 PEMS = {"authority_pem": "authority.crt", "certificate_pem": "site.crt", "key_pem": "site.key"}
 
 
 class LightWorker:
-    """Stands in for `site_agent.worker.Worker`: a round's update is there, to be given its name."""
+    """Stands in for `site_agent.worker.worker.Worker`: a round's update is there, to be given its name."""
 
     def __init__(self, home: SiteHome, number: int, model: Path, rounds: int) -> None:
         self._blobs = BlobStore(home.blobs)

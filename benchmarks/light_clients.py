@@ -30,8 +30,8 @@ from fedcervix.blobs import CHUNK_BYTES
 from fedcervix.errors import RemoteError
 from fedcervix.events import ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
 from fedcervix.rounds import Leave
+from site_agent.federation.link import GrpcLink
 from site_agent.home import SiteHome
-from site_agent.link import GrpcLink
 
 
 class Kept:

@@ -33,15 +33,15 @@ from benchmarks.sides import table
 from fedcervix.metrics import auc
 from fedcervix.plan import Recipe
 from fedcervix.weights import read_tensors
-from site_agent import cache
-from site_agent.collection import index
-from site_agent.devices import choose, place, prepare
-from site_agent.model import Encoder, apply_weights, build_encoder
-from site_agent.neighbours import embed
+from site_agent.data import cache
+from site_agent.data.collection import index
+from site_agent.data.pixels import Pixels
+from site_agent.network.devices import choose, place, prepare
+from site_agent.network.model import Encoder, apply_weights, build_encoder
 from site_agent.phantom import INSTITUTIONS, write_institution
 from site_agent.phantom.anatomy import Woman
 from site_agent.phantom.collection import woman_of
-from site_agent.pixels import Pixels
+from site_agent.training.neighbours import embed
 
 Numbers = npt.NDArray[np.float64]
 Judge = Callable[[Numbers, Numbers], float]

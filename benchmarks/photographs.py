@@ -16,8 +16,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from site_agent import cache
-from site_agent.collection import Collection, Image, index
+from site_agent.data import cache
+from site_agent.data.collection import Collection, Image, index
 from site_agent.phantom import INSTITUTIONS, write_institution
 
 WIDTH_PX, HEIGHT_PX = 1600, 1200

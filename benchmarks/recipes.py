@@ -35,17 +35,17 @@ from sklearn.preprocessing import StandardScaler
 from fedcervix.metrics import auc
 from fedcervix.plan import Augment, Recipe
 from fedcervix.seeds import derive
-from site_agent import cache, squares
-from site_agent.collection import Collection, Image, index
-from site_agent.devices import choose, place, prepare
-from site_agent.epochs import train_epochs
-from site_agent.image_sets import Images
-from site_agent.model import Encoder, build_encoder
-from site_agent.neighbours import embed, neighbour_scores
-from site_agent.optimise import make_optimiser
+from site_agent.data import cache, squares
+from site_agent.data.collection import Collection, Image, index
+from site_agent.data.image_sets import Images
+from site_agent.data.pixels import Pixels
+from site_agent.network.devices import choose, place, prepare
+from site_agent.network.model import Encoder, build_encoder
+from site_agent.network.optimise import make_optimiser
+from site_agent.network.precision import settled
 from site_agent.phantom import INSTITUTIONS, write_institution
-from site_agent.pixels import Pixels
-from site_agent.precision import settled
+from site_agent.training.epochs import train_epochs
+from site_agent.training.neighbours import embed, neighbour_scores
 
 Scores = npt.NDArray[np.float64]
 Cells = dict[str, dict[str, Any]]

@@ -18,13 +18,13 @@ from benchmarks.loaders import Batches, Choice, as_it_comes
 from benchmarks.photographs import Pixels, repeated
 from benchmarks.sides import Run, cast, synchronise
 from fedcervix.plan import Architecture, Precision, Recipe
-from site_agent.contrast import LOSSES
-from site_agent.devices import Acceleration, place
-from site_agent.epochs import EpochRecord, train_epochs
-from site_agent.image_sets import Images
-from site_agent.model import Encoder, build_encoder, feature_count
-from site_agent.optimise import make_optimiser
-from site_agent.steps import make_step
+from site_agent.data.image_sets import Images
+from site_agent.network.contrast import LOSSES
+from site_agent.network.devices import Acceleration, place
+from site_agent.network.model import Encoder, build_encoder, feature_count
+from site_agent.network.optimise import make_optimiser
+from site_agent.training.epochs import EpochRecord, train_epochs
+from site_agent.training.steps import make_step
 
 PAPER_IMAGES, PAPER_EPOCHS = 5_174, 50
 SEED = 0

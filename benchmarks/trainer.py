@@ -4,8 +4,8 @@
 
 The sides, which take turns in one process, with the same threads, network, head, batch, precision and SGD:
 
-    ours      site_agent.epochs.train_epochs, one epoch to a turn, on images decoded once. Both views are augmented,
-              as lightly does (the paper augments one, which is less work).
+    ours      site_agent.training.epochs.train_epochs, one epoch to a turn, on images decoded once. Both views are
+              augmented, as lightly does (the paper augments one, which is less work).
     bare      forward, loss, backward, optimiser on one tensor that is in its place: the limit. Same encoder, loss,
               memory format and determinism as ours.
     lightly   its LightlyDataset, SimCLRTransform, ProjectionHead and NTXentLoss in the loop of its documentation, on
@@ -68,9 +68,9 @@ from benchmarks.simclr_sides import (
 )
 from fedcervix.errors import TrainingError
 from fedcervix.plan import Architecture
-from site_agent.devices import Acceleration, choose, place
-from site_agent.model import build_encoder
-from site_agent.precision import FASTER_FROM
+from site_agent.network.devices import Acceleration, choose, place
+from site_agent.network.model import build_encoder
+from site_agent.network.precision import FASTER_FROM
 
 SHAPES: tuple[tuple[Architecture, int], ...] = (("resnet18", 64), ("resnet18", 128), ("resnet50", 224))
 BATCHES = (8, 32, 256)

@@ -1,13 +1,26 @@
 """The paper's study as a program over real processes: it runs the comparison of initialisations and judges it.
 
-    records      what a study leaves on the disk: the contract between running a study and reporting on it
-    (running)    settings, cells, planning, selection, training, federations, executors
-    (reporting)  statistics, report, model cards, exports
+Rooms, from bottom to top. A module imports from its own room and from those that its line names:
+
+    evidence   -
+    records    -
+    places     records
+    settings   records
+    analysis   evidence records
+    data       records places settings
+    report     evidence records analysis
+    export     records analysis report
+    planning   records settings data
+    execution  records places settings data planning
+    commands   places settings analysis data report export planning execution
+    cli        commands
+
+`tests/unit/test_architecture.py` holds this table against the imports.
 
 Rules
 1. The study trains with the programs and functions that hospitals use. It has no trainer of its own.
 2. A cell is one training. It is named by all that it depends on, and written whole or not at all.
-3. Validation images choose. Which test parts are opened is decided in `opening`, and nowhere else.
+3. Validation images choose. Which test parts are opened is decided in `planning.selection`, and nowhere else.
 """
 
 import sys

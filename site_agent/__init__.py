@@ -2,6 +2,25 @@
 
 Nothing but its own line to the coordinator leaves a hospital. onnxruntime, which tests the networks that are exported,
 reports its use to its maker from version 1.29 on; it reads when it is loaded that it must not.
+
+Rooms, from bottom to top. A module imports from its own room and from those that its line names:
+
+    images      -
+    phantom     -
+    site_toml   -
+    home        site_toml
+    data        images home
+    network     home data
+    store       home data
+    training    images home data network
+    worker      home data network store training
+    classifier  images home data network store training
+    federation  home store worker
+    report      home data network store training worker classifier
+    commands    images phantom home data network store training worker classifier federation report
+    cli         home commands
+
+`tests/unit/test_architecture.py` holds this table against the imports.
 """
 
 import os

@@ -184,12 +184,12 @@ class SiteHome:
 
     @property
     def instances(self) -> Path:
-        """The processes of the agent that ran here, newest first (see site_agent.instances)."""
+        """The processes of the agent that ran here, newest first (see site_agent.federation.instances)."""
         return self.folder / "instances.json"
 
     @property
     def account(self) -> Path:
-        """How much federations have had of this site, day by day (see site_agent.account)."""
+        """How much federations have had of this site, day by day (see site_agent.federation.account)."""
         return self.folder / "account.json"
 
     @property

@@ -8,15 +8,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cervix_study.executors import Executor, Here, Slurm
-from cervix_study.naming import named
+from cervix_study.execution.executors import Executor, Here, Slurm
 from cervix_study.places import Places
+from cervix_study.planning.naming import named
 from cervix_study.settings import Asked, read
 from fedcervix.printing import say
 from fedcervix.process import stdout_console
 
 if TYPE_CHECKING:
-    from cervix_study.running import Running
+    from cervix_study.execution.running import Running
 
 INTERRUPTED = 130
 
@@ -24,9 +24,11 @@ INTERRUPTED = 130
 def run(study: Path, out: Path | None, pattern: str, *, dry_run: bool) -> None:
     """Run a study, or go on with it: what is finished is not done again."""
     asked = read(study)
-    from cervix_study.ground import prepare  # what reads images is loaded when the study is known to be a right one
-    from cervix_study.running import Running
-    from cervix_study.screen import Screen
+    from cervix_study.data.ground import (
+        prepare,  # what reads images is loaded when the study is known to be a right one
+    )
+    from cervix_study.execution.running import Running
+    from cervix_study.execution.screen import Screen
 
     places = Places((out or Path(asked.settings.name)).absolute())
     screen = Screen()
@@ -83,7 +85,7 @@ def _show_plan(running: Running) -> None:
     """Print every cell of the grid, how many follow, and how long it may take."""
     from rich.table import Table
 
-    from cervix_study.estimate import duration
+    from cervix_study.execution.estimate import duration
 
     running.plan_grid()
     running.time()

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from site_agent.intervals import DISTANCE, RATE, WOMEN_MIN, Estimate
-from site_agent.resampling import Draws, Floats, Roster, Scored
+from site_agent.classifier.intervals import DISTANCE, RATE, WOMEN_MIN, Estimate
+from site_agent.classifier.resampling import Draws, Floats, Roster, Scored
 
 BINS = 10
 TOO_FEW_IN_BIN = f"fewer than {WOMEN_MIN} test women in this bin"

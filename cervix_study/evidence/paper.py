@@ -24,7 +24,7 @@ from cervix_study.evidence.proportions import (
     two_proportion_p,
 )
 from fedcervix.metrics import Confusion
-from site_agent.intervals import Estimate
+from site_agent.classifier.intervals import Estimate
 
 SITES = ("NHS", "ALTS")
 TEST_WOMEN: Mapping[str, int] = {"NHS": 75, "ALTS": 99}

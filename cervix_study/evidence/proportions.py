@@ -20,7 +20,7 @@ from scipy.stats import binomtest, fisher_exact, norm
 from cervix_study.evidence.mcnemar import Discordant
 from fedcervix.metrics import Confusion
 from fedcervix.plan import check
-from site_agent.intervals import LEVEL, Estimate
+from site_agent.classifier.intervals import LEVEL, Estimate
 
 
 @dataclass(frozen=True, slots=True)

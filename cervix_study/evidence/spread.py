@@ -1,7 +1,7 @@
 """How far single trainings scatter: mean and standard deviation over seeds, or over folds.
 
-No interval is made of it: that of a number holds women and seeds together (`site_agent.resampling`). Folds share
-training women, so their mean is less certain than s^2 / k says (Bengio and Grandvalet, JMLR 5:1089, 2004).
+No interval is made of it: that of a number holds women and seeds together (`site_agent.classifier.resampling`). Folds
+share training women, so their mean is less certain than s^2 / k says (Bengio and Grandvalet, JMLR 5:1089, 2004).
 """
 
 from __future__ import annotations

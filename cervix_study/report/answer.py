@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 
-from cervix_study.comparing import Comparison, Effect
-from cervix_study.findings import Findings, SiteFindings
+from cervix_study.analysis.comparing import Comparison, Effect
+from cervix_study.analysis.findings import Findings, SiteFindings
 from cervix_study.report.document import Answer, Block, Bullets, Heading, Tone
 from cervix_study.report.wording import counted, difference, difference_interval, listed, often, p_value
-from site_agent.intervals import Verdict
+from site_agent.classifier.intervals import Verdict
 from site_agent.report.page import three
 
 QUESTION = "Does learning without labels at several institutions give a better start than random weights?"

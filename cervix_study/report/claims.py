@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cervix_study.comparing import MARGIN, TESTED, Comparison
+from cervix_study.analysis.comparing import MARGIN, TESTED, Comparison
+from cervix_study.analysis.findings import Findings
+from cervix_study.analysis.questions import QUESTIONS, Question
 from cervix_study.evidence.paper import CLAIMS, TEST_WOMEN, PrintedTest, kind_of
-from cervix_study.findings import Findings
-from cervix_study.questions import QUESTIONS, Question
 from cervix_study.report import figures
 from cervix_study.report.document import (
     Block,
@@ -31,7 +31,7 @@ from cervix_study.report.wording import (
     p_value,
     verdict_cell,
 )
-from site_agent.intervals import WOMEN_MIN
+from site_agent.classifier.intervals import WOMEN_MIN
 
 LEVEL_P = 0.05
 

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from cervix_study.findings import Findings
+from cervix_study.analysis.findings import Findings
 from cervix_study.report import claims, data, figures, provenance, scores, training
 from cervix_study.report.answer import answer
 from cervix_study.report.document import Document

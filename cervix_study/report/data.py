@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cervix_study.findings import Findings
+from cervix_study.analysis.findings import Findings
 from cervix_study.records import DataRow
 from cervix_study.report.document import Block, Column, Details, Heading, Table, Text, cells
 from fedcervix.manifest import SPLITS

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from cervix_study.comparing import Comparison
+from cervix_study.analysis.comparing import Comparison
+from cervix_study.analysis.findings import Curve, FractionPoint, Scores
 from cervix_study.evidence.calibration import Calibration
-from cervix_study.findings import Curve, FractionPoint, Scores
 from cervix_study.records import title
 from cervix_study.report.wording import interval_label
 from site_agent.report.figures import INK, QUIET, SETTINGS, Stroke, short, strokes, svg

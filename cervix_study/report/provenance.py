@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 
-from cervix_study.findings import CellLine, CostLine, Findings
+from cervix_study.analysis.findings import CellLine, CostLine, Findings
 from cervix_study.report.document import Block, Cell, Code, Column, Details, Heading, Table, Terms, Text, cells
 from cervix_study.report.wording import NOTHING, counted, energy, listed, seconds, size
-from site_agent.intervals import WOMEN_MIN
+from site_agent.classifier.intervals import WOMEN_MIN
 
 DIGEST_SHOWN = 12
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from cervix_study.analysis.findings import Findings, Scores, SiteFindings
 from cervix_study.evidence.calibration import BINS
 from cervix_study.evidence.paper import SITES, TABLE_TWO
-from cervix_study.findings import Findings, Scores, SiteFindings
 from cervix_study.records import title
 from cervix_study.report import figures
 from cervix_study.report.answer import tested
@@ -23,7 +23,7 @@ from cervix_study.report.document import (
     cells,
 )
 from cervix_study.report.wording import NOTHING, measure, with_interval
-from site_agent.intervals import WOMEN_MIN, Estimate
+from site_agent.classifier.intervals import WOMEN_MIN, Estimate
 from site_agent.report.answer import signed
 from site_agent.report.figures import Stroke
 from site_agent.report.page import three

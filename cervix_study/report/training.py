@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 
-from cervix_study.findings import HOW, Chosen, Controlled, Curve, Findings, Shuffled, SideBySide, SiteFindings
+from cervix_study.analysis.findings import HOW, Chosen, Controlled, Curve, Findings, Shuffled, SideBySide, SiteFindings
 from cervix_study.records import title
 from cervix_study.report import figures
 from cervix_study.report.document import (

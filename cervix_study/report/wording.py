@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from cervix_study.comparing import Effect
+from cervix_study.analysis.comparing import Effect
 from cervix_study.report.document import Cell
-from site_agent.intervals import Estimate
+from site_agent.classifier.intervals import Estimate
 from site_agent.report.answer import WOMEN_FOR_THIRD_DIGIT, percent, signed
 from site_agent.report.page import three
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from site_agent import dataset
-from site_agent.collection import Collection
+from site_agent.commands.display import Display
 from site_agent.commands.setting import reading
-from site_agent.display import Display
+from site_agent.data import dataset
+from site_agent.data.collection import Collection
+from site_agent.data.remarks import remarks
 from site_agent.home import SiteHome
-from site_agent.remarks import remarks
 
 
 def open_images(home: SiteHome, display: Display) -> Collection:

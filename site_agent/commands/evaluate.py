@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from fedcervix.printing import say
 from fedcervix.process import stdout_console
+from site_agent.classifier.comparable import comparable, tuned
+from site_agent.commands.display import Display
 from site_agent.commands.loading import loading
-from site_agent.comparable import comparable, tuned
-from site_agent.display import Display
 from site_agent.home import SiteHome
-from site_agent.report_store import LATEST, PAGE_FILE
+from site_agent.store.report_store import LATEST, PAGE_FILE
 
 if TYPE_CHECKING:  # the report stands on torch and matplotlib, which help does not wait for
     from site_agent.report.content import SiteReport
@@ -40,10 +40,10 @@ def evaluate(home: SiteHome, name: str, run: str, title: str) -> None:
 
 def _made(home: SiteHome, name: str, run: str, now: datetime, display: Display) -> SiteReport:
     """Return the report. Raises ModelError where there is nothing to compare, DataError, StorageError."""
-    from site_agent import dataset
-    from site_agent.assemble import site_report
     from site_agent.commands.setting import site_name
-    from site_agent.devices import ready
+    from site_agent.data import dataset
+    from site_agent.network.devices import ready
+    from site_agent.report.assemble import site_report
 
     display.show("said", {"text": "evaluate: looking at the images"})
     device = ready(home.config().hardware).device

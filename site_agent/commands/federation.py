@@ -20,12 +20,12 @@ from fedcervix.files import write_secret, write_whole
 from fedcervix.printing import say
 from fedcervix.rounds import Outcome
 from fedcervix.storage import disk
+from site_agent.federation.joining import check_home, check_manifest
 from site_agent.home import SiteHome, create
-from site_agent.joining import check_home, check_manifest
 
 if TYPE_CHECKING:
-    from site_agent.agent import Agent
-    from site_agent.worker import Worker
+    from site_agent.federation.agent import Agent
+    from site_agent.worker.worker import Worker
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 EXIT_OF = {Outcome.OK: 0, Outcome.DEGRADED: 20, Outcome.ABORTED: 21}
@@ -89,7 +89,7 @@ def _new_key(home: SiteHome) -> bytes:
 
 
 def _enroll(invited: identity.Invitation, request_pem: bytes) -> bytes:
-    from site_agent.link import GrpcLink
+    from site_agent.federation.link import GrpcLink
 
     link = GrpcLink(
         invited.address,
@@ -105,8 +105,8 @@ def _enroll(invited: identity.Invitation, request_pem: bytes) -> bytes:
 
 def check(home: SiteHome) -> None:
     """Try everything that can be known before round 1: certificate, line, images, time, memory, disk."""
-    from site_agent.display import Display
-    from site_agent.probe import examine
+    from site_agent.commands.display import Display
+    from site_agent.federation.probe import examine
 
     home.config()
     problems: list[FedcervixError] = []
@@ -131,12 +131,12 @@ def run(home: SiteHome) -> None:
     certificate = home.certificate()
     identity.check_validity(certificate, datetime.now(UTC))
     address = _address(home)
-    from site_agent import tls
-    from site_agent.agent import Agent
-    from site_agent.display import Display, echo
-    from site_agent.instances import succeed
-    from site_agent.link import GrpcLink
-    from site_agent.worker import Worker
+    from site_agent.commands.display import Display, echo
+    from site_agent.federation import tls
+    from site_agent.federation.agent import Agent
+    from site_agent.federation.instances import succeed
+    from site_agent.federation.link import GrpcLink
+    from site_agent.worker.worker import Worker
 
     site, display = certificate.identity.name, Display()
     with home.locked():
@@ -180,7 +180,7 @@ def run(home: SiteHome) -> None:
 
 def _check_here(home: SiteHome) -> None:
     """Raise what can be known without the coordinator and without opening an image."""
-    from site_agent import hardware
+    from site_agent.federation import hardware
 
     check_manifest(home.manifest(), home.config().data.ignore_columns)
     hardware.look(home.config().hardware)

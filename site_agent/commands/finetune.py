@@ -16,23 +16,25 @@ from fedcervix.metrics import best_threshold
 from fedcervix.plan import Recipe
 from fedcervix.printing import say
 from fedcervix.seeds import derive
-from site_agent import classifiers, dataset, digests, leak_guard, models
-from site_agent.archive import utc_now
-from site_agent.collection import Collection
+from site_agent.classifier import classifiers
+from site_agent.classifier.finetune import Finetuned, build_classifier, predict
+from site_agent.classifier.finetune import finetune as fit
 from site_agent.commands.collection import open_images
+from site_agent.commands.display import Display
 from site_agent.commands.naming import NOT_MODELS
 from site_agent.commands.setting import Setting, machine_of, reading, site_name
 from site_agent.commands.stopping import command_line, stops
-from site_agent.devices import Machine
-from site_agent.display import Display
-from site_agent.finetune import Finetuned, build_classifier, predict
-from site_agent.finetune import finetune as fit
+from site_agent.data import dataset, digests
+from site_agent.data.collection import Collection
+from site_agent.data.image_sets import Labelled
 from site_agent.home import SiteHome
-from site_agent.image_sets import Labelled
-from site_agent.leak_guard import Seen
-from site_agent.model import backbone_state, build_encoder, load_imagenet, load_weights
-from site_agent.precision import settled
-from site_agent.provenance import Provenance, Start
+from site_agent.network.devices import Machine
+from site_agent.network.model import backbone_state, build_encoder, load_imagenet, load_weights
+from site_agent.network.precision import settled
+from site_agent.store import leak_guard, models
+from site_agent.store.archive import utc_now
+from site_agent.store.leak_guard import Seen
+from site_agent.store.provenance import Provenance, Start
 
 SET_CHARS = 63
 """of the name of a set, at most"""

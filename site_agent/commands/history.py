@@ -6,8 +6,8 @@ from rich.table import Table
 
 from fedcervix.printing import say
 from fedcervix.process import stdout_console
-from site_agent.history import SHORT, Entry, Row, Told, compare, entries, find_report
 from site_agent.home import SiteHome
+from site_agent.report.history import SHORT, Entry, Row, Told, compare, entries, find_report
 
 
 def history(home: SiteHome) -> None:

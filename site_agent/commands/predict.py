@@ -11,18 +11,19 @@ from fedcervix.errors import ConfigError, DataError, ModelError, StorageError
 from fedcervix.files import write_secret
 from fedcervix.manifest import at_most
 from fedcervix.printing import say
-from site_agent import classifiers, leak_guard
-from site_agent.cells import path_cell
-from site_agent.classifiers import StoredClassifier
-from site_agent.collection import patients_of
+from site_agent.classifier import classifiers
+from site_agent.classifier.cells import path_cell
+from site_agent.classifier.classifiers import StoredClassifier
+from site_agent.classifier.notices import CSV_NOTE
+from site_agent.classifier.picture_files import Listing, list_files
 from site_agent.commands.data import progress
 from site_agent.commands.loading import loading
+from site_agent.data.collection import patients_of
 from site_agent.home import SiteHome
-from site_agent.notices import CSV_NOTE
-from site_agent.picture_files import Listing, list_files
+from site_agent.store import leak_guard
 
 if TYPE_CHECKING:  # it stands on torch, which a mistake in an argument does not wait for
-    from site_agent.scoring import Row, Training
+    from site_agent.classifier.scoring import Row, Training
 
 
 def predict(
@@ -40,7 +41,7 @@ def predict(
     _check_no_picture(out, listing)
     patients = _patients(home, manifest)
     loading("predict")
-    from site_agent.scoring import csv_text, score_files
+    from site_agent.classifier.scoring import csv_text, score_files
 
     training = _training(home, stored)
     with progress("scoring images") as report:
@@ -100,7 +101,7 @@ def _patients(home: SiteHome, manifest: Path | None) -> Mapping[Path, str]:
 
 def _training(home: SiteHome, stored: StoredClassifier) -> Training | None:
     """Return what made the classifier, None where it does not tell (it was copied from another site)."""
-    from site_agent.scoring import Training
+    from site_agent.classifier.scoring import Training
 
     if home.key_file(leak_guard.KEY).exists():
         key = leak_guard.site_key(home)

@@ -15,11 +15,8 @@ from fedcervix.errors import ModelError, StorageError
 from fedcervix.plan import Recipe, canonical_json
 from fedcervix.printing import say
 from fedcervix.storage import disk
-from site_agent import dataset, leak_guard, models
-from site_agent.archive import utc_now
-from site_agent.assemble import contact_sheet
-from site_agent.collection import Collection, can, digest_of, index
 from site_agent.commands.collection import open_images
+from site_agent.commands.display import Display
 from site_agent.commands.setting import (
     RECIPE_OPTIONS,
     Setting,
@@ -28,19 +25,23 @@ from site_agent.commands.setting import (
     site_name,
 )
 from site_agent.commands.stopping import command_line, stops
-from site_agent.display import Display
-from site_agent.epochs import Epoch, Position, StepReport
+from site_agent.data import dataset
+from site_agent.data.collection import Collection, can, digest_of, index
 from site_agent.home import SiteHome
-from site_agent.leak_guard import Seen
-from site_agent.model import save_weights, start_encoder
-from site_agent.monitor import epoch_line, images_per_s
-from site_agent.neighbours import label_probe
-from site_agent.precision import settled
-from site_agent.pretrain import Pretrained
-from site_agent.pretrain import pretrain as train
-from site_agent.stopping import Stop, Stoppable
-from site_agent.tasks import first_seed
-from site_agent.tensorboard import Events, require_tensorboard
+from site_agent.network.model import save_weights, start_encoder
+from site_agent.network.precision import settled
+from site_agent.report.assemble import contact_sheet
+from site_agent.report.tensorboard import Events, require_tensorboard
+from site_agent.store import leak_guard, models
+from site_agent.store.archive import utc_now
+from site_agent.store.leak_guard import Seen
+from site_agent.training.epochs import Epoch, Position, StepReport
+from site_agent.training.monitor import epoch_line, images_per_s
+from site_agent.training.neighbours import label_probe
+from site_agent.training.pretrain import Pretrained
+from site_agent.training.pretrain import pretrain as train
+from site_agent.training.stopping import Stop, Stoppable
+from site_agent.worker.tasks import first_seed
 
 Part = Literal["train", "valid"]
 COPIES = 2

@@ -12,12 +12,12 @@ from fedcervix.errors import ConfigError
 from fedcervix.plan import Plan, Recipe
 from fedcervix.printing import say
 from fedcervix.profiles import PROFILES
-from site_agent.display import Display
+from site_agent.commands.display import Display
 from site_agent.home import HardwareSection, SiteHome
-from site_agent.runs import last_federation
+from site_agent.store.runs import last_federation
 
 if TYPE_CHECKING:
-    from site_agent.devices import Machine
+    from site_agent.network.devices import Machine
 
 RECIPE_OPTIONS = ("profile", "recipe_file", "seed")
 """parameters that say with which recipe a command trains: what one command used, the next one needs"""
@@ -78,7 +78,7 @@ def machine_of(home: SiteHome, recipe: Recipe) -> Machine:
     hardware = home.config().hardware
     for note in _without_effect(hardware, recipe):
         say(f"note: {note}", err=True)
-    from site_agent.devices import ready  # it loads torch, and a mistake in a recipe is found without
+    from site_agent.network.devices import ready  # it loads torch, and a mistake in a recipe is found without
 
     return ready(hardware)
 

@@ -23,7 +23,7 @@ from click.core import ParameterSource
 
 from fedcervix.printing import say
 from site_agent.home import SiteHome
-from site_agent.stopping import Stop
+from site_agent.training.stopping import Stop
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 EXIT_CODE = 130

@@ -18,20 +18,7 @@ from fedcervix.files import write_whole
 from fedcervix.plan import Recipe
 from fedcervix.printing import say
 from fedcervix.process import stdout_console
-from site_agent import dataset
-from site_agent.archive import put_away, utc_now
-from site_agent.checkpoints import Checkpoints
-from site_agent.collection import Collection, digest_of
-from site_agent.commands.collection import open_images
-from site_agent.commands.setting import Setting, machine_of, reading, site_name
-from site_agent.commands.stopping import command_line, stops
-from site_agent.display import Display
-from site_agent.home import SiteHome
-from site_agent.images import Progress
-from site_agent.model import Encoder, start_encoder
-from site_agent.precision import settled
-from site_agent.stopping import Stop, Stoppable
-from site_agent.sweep import (
+from site_agent.classifier.sweep import (
     Cell,
     Material,
     cell_key,
@@ -40,8 +27,21 @@ from site_agent.sweep import (
     read_cells,
     write_cells,
 )
-from site_agent.sweep import sweep as train_cells
-from site_agent.tasks import first_seed
+from site_agent.classifier.sweep import sweep as train_cells
+from site_agent.commands.collection import open_images
+from site_agent.commands.display import Display
+from site_agent.commands.setting import Setting, machine_of, reading, site_name
+from site_agent.commands.stopping import command_line, stops
+from site_agent.data import dataset
+from site_agent.data.collection import Collection, digest_of
+from site_agent.home import SiteHome
+from site_agent.images.images import Progress
+from site_agent.network.model import Encoder, start_encoder
+from site_agent.network.precision import settled
+from site_agent.store.archive import put_away, utc_now
+from site_agent.training.checkpoints import Checkpoints
+from site_agent.training.stopping import Stop, Stoppable
+from site_agent.worker.tasks import first_seed
 
 CELLS = "cells.json"
 CHOSEN = "chosen.toml"

@@ -21,11 +21,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from site_agent.evaluate import AtThreshold, Comparison, Evaluation
-from site_agent.intervals import Estimate, Verdict
-from site_agent.notices import NOT_CALIBRATED, RESEARCH_ONLY
-from site_agent.provenance import FEDERATED
+from site_agent.classifier.evaluate import AtThreshold, Comparison, Evaluation
+from site_agent.classifier.intervals import Estimate, Verdict
+from site_agent.classifier.notices import NOT_CALIBRATED, RESEARCH_ONLY
 from site_agent.report.content import TRAINED_DIFFERENTLY, SiteReport
+from site_agent.store.provenance import FEDERATED
 
 Tone = Literal["helped", "not shown", "harmed", "unknown"]
 

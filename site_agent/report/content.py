@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from fedcervix.errors import DataError
 from fedcervix.manifest import Split
 from fedcervix.plan import Recipe
-from site_agent.evaluate import Comparison, Evaluation
-from site_agent.intervals import Verdict
-from site_agent.provenance import Provenance
+from site_agent.classifier.evaluate import Comparison, Evaluation
+from site_agent.classifier.intervals import Verdict
 from site_agent.report.predictions import Predictions
+from site_agent.store.provenance import Provenance
 
 TRAINED_DIFFERENTLY = "the compared models were trained differently"
 

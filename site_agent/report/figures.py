@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageOps
 
-from site_agent.evaluate import Comparison, Evaluation
-from site_agent.intervals import Estimate
+from site_agent.classifier.evaluate import Comparison, Evaluation
+from site_agent.classifier.intervals import Estimate
 from site_agent.report.answer import number
 from site_agent.report.content import Augmented, EmbeddingMap, Losses, Neighbours, Picture, Round
 

@@ -18,15 +18,15 @@ from markupsafe import Markup
 
 from fedcervix.plan import Recipe
 from fedcervix.printable import on_a_page
-from site_agent.evaluate import AtThreshold, Evaluation
-from site_agent.intervals import Estimate, Women
-from site_agent.notices import NOT_CALIBRATED, RESEARCH_ONLY
-from site_agent.provenance import Provenance, recipe_digest
+from site_agent.classifier.evaluate import AtThreshold, Evaluation
+from site_agent.classifier.intervals import Estimate, Women
+from site_agent.classifier.notices import NOT_CALIBRATED, RESEARCH_ONLY
 from site_agent.report import figures
 from site_agent.report.answer import answer, counted, number, share, shown, threshold
 from site_agent.report.calibration import Reliability, reliability
 from site_agent.report.content import CensusRow, Round, SiteReport
 from site_agent.report.predictions import Woman, missed_women
+from site_agent.store.provenance import Provenance, recipe_digest
 
 TEMPLATE = "page.html.j2"
 STYLE = "style.css"
@@ -83,7 +83,7 @@ class Missed:
 
 def render(report: SiteReport) -> str:
     """Return the page: self-contained HTML."""
-    from site_agent.neighbours import NEIGHBOURS  # with torch, which the study's report does without
+    from site_agent.training.neighbours import NEIGHBOURS  # with torch, which the study's report does without
 
     environment = jinja2.Environment(
         autoescape=True,

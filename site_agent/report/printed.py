@@ -8,8 +8,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from site_agent.evaluate import AtThreshold
-from site_agent.notices import RESEARCH_ONLY
+from site_agent.classifier.evaluate import AtThreshold
+from site_agent.classifier.notices import RESEARCH_ONLY
 from site_agent.report.answer import Answer, answer, share, threshold
 from site_agent.report.content import SiteReport
 

@@ -15,13 +15,13 @@ from typing import Any
 
 from fedcervix.errors import DataError
 from fedcervix.json_text import parsed
-from site_agent.evaluate import Comparison, Evaluation
-from site_agent.intervals import LEVEL
-from site_agent.notices import NOT_CALIBRATED, RESEARCH_ONLY
-from site_agent.provenance import Provenance
+from site_agent.classifier.evaluate import Comparison, Evaluation
+from site_agent.classifier.intervals import LEVEL
+from site_agent.classifier.notices import NOT_CALIBRATED, RESEARCH_ONLY
 from site_agent.report.answer import answer
 from site_agent.report.content import SetAside, SiteReport
-from site_agent.report_store import RESULTS_FILE
+from site_agent.store.provenance import Provenance
+from site_agent.store.report_store import RESULTS_FILE
 
 FORMAT = "fedcervix site results 2"
 

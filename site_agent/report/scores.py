@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 import torch
 
 from fedcervix.errors import DataError
-from site_agent.classifiers import StoredClassifier
-from site_agent.collection import Collection
-from site_agent.evaluate import Comparison, Evaluation, compare, evaluate
-from site_agent.finetune import predict
-from site_agent.image_sets import Labelled
+from site_agent.classifier.classifiers import StoredClassifier
+from site_agent.classifier.evaluate import Comparison, Evaluation, compare, evaluate
+from site_agent.classifier.finetune import predict
+from site_agent.data.collection import Collection
+from site_agent.data.image_sets import Labelled
 from site_agent.report.predictions import Predictions, Scored, ScoredImage, women
 
 Tell = Callable[[str, int, int], None]

@@ -9,7 +9,7 @@ from site_agent.report import results
 from site_agent.report.content import SiteReport
 from site_agent.report.page import render
 from site_agent.report.predictions import images_csv, women_csv
-from site_agent.report_store import PAGE_FILE, PREDICTIONS_FILE, RESULTS_FILE, WOMEN_FILE, publish
+from site_agent.store.report_store import PAGE_FILE, PREDICTIONS_FILE, RESULTS_FILE, WOMEN_FILE, publish
 
 
 def write_report(report: SiteReport, reports: Path, name: str, now: datetime) -> Path:

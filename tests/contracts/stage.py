@@ -49,10 +49,10 @@ from fedcervix.journal import Journal, RunRecord
 from fedcervix.plan import Mode, Plan, Recipe, Terms
 from fedcervix.rounds import Instruction, Leave, Presence, Run, instruction
 from fedcervix.weights import read_tensors, write_tensors
-from site_agent.agent import Agent
+from site_agent.federation.agent import Agent
+from site_agent.federation.link import GrpcLink
 from site_agent.home import SiteHome
 from site_agent.home import create as create_site
-from site_agent.link import GrpcLink
 from tests.contracts.transcript import Transcript
 
 FEDERATION = "cervix"
@@ -344,7 +344,7 @@ def _short(method: rpc.Method) -> str:
 
 
 class ArithmeticWorker:
-    """Stands in for `site_agent.worker.Worker`: training adds a site's number to every weight."""
+    """Stands in for `site_agent.worker.worker.Worker`: training adds a site's number to every weight."""
 
     def __init__(self, home: SiteHome, site: str, reported: threading.Event) -> None:
         self._blobs, self._site, self._reported = BlobStore(home.blobs), site, reported

@@ -17,8 +17,8 @@ from fedcervix.errors import FedcervixError, RemoteError
 from fedcervix.events import Answer
 from fedcervix.plan import Plan
 from fedcervix.weights import digest_file
-from site_agent.link import SENDER, Link
-from site_agent.worker import CancelledError
+from site_agent.federation.link import SENDER, Link
+from site_agent.worker.worker import CancelledError
 from tests.contracts.stage import SITES, keep, model_of, stage
 from tests.contracts.transcript import Transcript
 from tests.unit.test_agent import RUN, Cut, FakeLink, plan

@@ -23,20 +23,20 @@ from fedcervix.events import Task
 from fedcervix.plan import Plan
 from fedcervix.process import ends_whole, fail
 from fedcervix.rounds import Outcome
-from site_agent.agent import Agent
-from site_agent.display import Display
+from site_agent.commands.display import Display
+from site_agent.federation.agent import Agent
+from site_agent.federation.instances import succeed
+from site_agent.federation.link import GrpcLink
 from site_agent.home import SiteHome
-from site_agent.instances import succeed
-from site_agent.link import GrpcLink
-from site_agent.silence import FLOOR_S
-from site_agent.worker import CancelledError, Worker
+from site_agent.worker.silence import FLOOR_S
+from site_agent.worker.worker import CancelledError, Worker
 from tests.e2e.light_worker import NUMBERS, LightWork, surroundings
 
 EXIT_OF = {Outcome.OK: 0, Outcome.DEGRADED: 20, Outcome.ABORTED: 21}
 
 
 class LightWorker:
-    """Stands in for `site_agent.worker.Worker`: works in the agent's own process."""
+    """Stands in for `site_agent.worker.worker.Worker`: works in the agent's own process."""
 
     def __init__(self, work: LightWork) -> None:
         self._work = work

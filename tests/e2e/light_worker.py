@@ -2,8 +2,8 @@
 
     python -m tests.e2e.light_worker HOME SITE
 
-As a process it speaks with the agent as `site_agent.worker_process` does, so that it can be killed by itself. How fast
-it works and how large its model is, it is told by the environment: `surroundings` says how.
+As a process it speaks with the agent as `site_agent.worker.worker_process` does, so that it can be killed by itself.
+How fast it works and how large its model is, it is told by the environment: `surroundings` says how.
 
 What it "trains" depends on (base, site, round) alone: a federation of such sites has one right result.
 """
@@ -31,8 +31,8 @@ from fedcervix.plan import Plan
 from fedcervix.seeds import derive
 from fedcervix.weights import read_tensors, write_tensors
 from site_agent.home import SiteHome
-from site_agent.room import with_room
-from site_agent.worker import STOP_LINE
+from site_agent.worker.room import with_room
+from site_agent.worker.worker import STOP_LINE
 
 NUMBERS = 700_000
 """of the model: 2.8 MB, three chunks on the wire"""

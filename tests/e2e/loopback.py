@@ -34,9 +34,9 @@ from fedcervix.codec import Claim
 from fedcervix.plan import Plan
 from fedcervix.weights import digest_file
 from fedcervix.wire import federation_pb2 as wire
+from site_agent.federation.link import GrpcLink
 from site_agent.home import SiteHome
 from site_agent.home import create as create_site
-from site_agent.link import GrpcLink
 from tests.e2e.line import Connection, Line, Way
 
 T = TypeVar("T")

@@ -18,14 +18,22 @@ import torch
 from fedcervix.aggregate import aggregate
 from fedcervix.plan import Plan
 from fedcervix.weights import read_layout
-from site_agent import dataset
-from site_agent.devices import prepare
-from site_agent.epochs import train_epochs, validation_loss
+from site_agent.data import dataset
+from site_agent.data.image_sets import Images
 from site_agent.home import SiteHome, create
-from site_agent.image_sets import Images
-from site_agent.model import Encoder, apply_weights, build_encoder, load_weights, save_weights, snapshot, start_encoder
-from site_agent.optimise import make_optimiser
-from site_agent.tasks import first_seed
+from site_agent.network.devices import prepare
+from site_agent.network.model import (
+    Encoder,
+    apply_weights,
+    build_encoder,
+    load_weights,
+    save_weights,
+    snapshot,
+    start_encoder,
+)
+from site_agent.network.optimise import make_optimiser
+from site_agent.training.epochs import train_epochs, validation_loss
+from site_agent.worker.tasks import first_seed
 
 CPU = torch.device("cpu")
 

@@ -21,7 +21,7 @@ from fedcervix.errors import FedcervixError, IdentityError, LinkError, NoSuchMet
 from fedcervix.events import Task
 from fedcervix.weights import write_tensors
 from fedcervix.wire import federation_pb2 as wire
-from site_agent.link import GrpcLink
+from site_agent.federation.link import GrpcLink
 from tests.e2e.loopback import FEDERATION, Federation, call, federation, until
 
 Federate = Callable[..., Federation]

@@ -25,12 +25,12 @@ from fedcervix.economy import Packed
 from fedcervix.errors import FedcervixError
 from fedcervix.events import Answer
 from fedcervix.rounds import Instruction
-from site_agent import incidents
-from site_agent.agent import Agent
-from site_agent.collection import index
+from site_agent.data.collection import index
+from site_agent.federation import incidents
+from site_agent.federation.agent import Agent
+from site_agent.federation.link import GrpcLink, OnBytes
 from site_agent.home import SiteHome
-from site_agent.link import GrpcLink, OnBytes
-from site_agent.worker import Worker, WorkFailedError
+from site_agent.worker.worker import Worker, WorkFailedError
 from tests.e2e.loopback import Federation
 
 Federate = Callable[..., Federation]

@@ -8,7 +8,7 @@ import pytest
 
 from fedcervix import codec
 from fedcervix.errors import IdentityError, LinkError
-from site_agent import tls
+from site_agent.federation import tls
 from tests.e2e.loopback import Federation, call
 from tests.e2e.relays import ConnectProxy
 

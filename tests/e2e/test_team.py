@@ -17,7 +17,7 @@ import pytest
 from fedcervix.events import Task, TaskKind
 from fedcervix.plan import Plan, Recipe, Terms
 from site_agent.home import SiteHome, create
-from site_agent.worker import CancelledError, Worker, WorkFailedError
+from site_agent.worker.worker import CancelledError, Worker, WorkFailedError
 from tests.e2e.loopback import processes_of, toml, until
 from tests.ports import free_port
 
@@ -134,7 +134,7 @@ def test_two_hosts_train_together_and_end_together(site: Callable[..., Site]) ->
     """Two launchers on loopback stand for two hosts; the second is started by its service, not by an agent."""
     hosts = ("--nnodes=2", "--master-addr=127.0.0.1", f"--master-port={free_port()}")
     team = site(1, launcher=(*hosts, "--node-rank=0"))
-    worker = ["-m", "site_agent.worker_process", str(team.home.folder), "nhs"]
+    worker = ["-m", "site_agent.worker.worker_process", str(team.home.folder), "nhs"]
     command = [sys.executable, "-m", "torch.distributed.run", *hosts, "--node-rank=1", "--nproc-per-node=1"]
     command += ["--log-dir=/dev/null", *worker]
     loopback = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
@@ -209,7 +209,7 @@ import sys, threading
 from pathlib import Path
 from fedcervix.events import Task, TaskKind
 from site_agent.home import SiteHome
-from site_agent.worker import Worker
+from site_agent.worker.worker import Worker
 from tests.e2e.test_team import LONG
 worker, go_on = Worker(SiteHome(Path(sys.argv[1])), "nhs"), threading.Event()
 told = lambda values: print(values, flush=True)

@@ -11,7 +11,7 @@ import torch
 from fedcervix.errors import DataError, ModelError, TrainingError
 from fedcervix.plan import ClassifierRecipe, Recipe
 from fedcervix.profiles import PROFILES
-from site_agent.finetune import (
+from site_agent.classifier.finetune import (
     EpochRecord,
     Finetuned,
     build_classifier,
@@ -21,8 +21,8 @@ from site_agent.finetune import (
     predict,
     validation_loss,
 )
-from site_agent.image_sets import Labelled
-from site_agent.model import build_encoder
+from site_agent.data.image_sets import Labelled
+from site_agent.network.model import build_encoder
 
 CPU = torch.device("cpu")
 TINY = Recipe(

@@ -28,12 +28,13 @@ from fedcervix.plan import Plan, Recipe, Terms
 from fedcervix.profiles import PROFILES
 from fedcervix.rounds import Phase, Run, begin, duty, instruction, step
 from fedcervix.weights import read_layout
-from site_agent import dataset, leak_guard, models
-from site_agent.collection import digest_of
+from site_agent.data import dataset
+from site_agent.data.collection import digest_of
 from site_agent.home import SiteHome, create
-from site_agent.model import build_encoder, load_weights
-from site_agent.spool import Spool
-from site_agent.tasks import Bench, do, local_names
+from site_agent.network.model import build_encoder, load_weights
+from site_agent.store import leak_guard, models
+from site_agent.store.spool import Spool
+from site_agent.worker.tasks import Bench, do, local_names
 
 NHS, ALTS = "nhs", "alts"
 SMALL = Recipe(architecture="resnet18", image_px=32, width=8, batch_images=4, lr=0.05)

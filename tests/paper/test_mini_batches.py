@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from fedcervix.plan import Augment, ClassifierRecipe, Recipe
 from fedcervix.profiles import PROFILES
-from site_agent.finetune import build_classifier, finetune
-from site_agent.image_sets import Images, Labelled
-from site_agent.model import build_encoder
-from site_agent.pretrain import pretrain
+from site_agent.classifier.finetune import build_classifier, finetune
+from site_agent.data.image_sets import Images, Labelled
+from site_agent.network.model import build_encoder
+from site_agent.training.pretrain import pretrain
 
 CPU = torch.device("cpu")
 BRIGHTNESS = Augment(

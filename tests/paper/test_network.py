@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fedcervix.errors import ModelError
 from fedcervix.plan import Head, Recipe
-from site_agent.model import (
+from site_agent.network.model import (
     apply_weights,
     backbone_state,
     build_encoder,

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from fedcervix.errors import ModelError, TrainingError
 from fedcervix.plan import Augment, Recipe
-from site_agent.augment import augment, draw, pack, standardise, to_input
-from site_agent.contrast import collapse_loss
-from site_agent.epochs import NEVER, EpochRecord, Keeper, Position, StepReport, train_epochs, validation_loss
-from site_agent.image_sets import Images
-from site_agent.model import Encoder, apply_weights, build_encoder, load_weights, save_weights, snapshot
-from site_agent.optimise import make_optimiser, optimiser_state, restore_optimiser
-from site_agent.pretrain import best_epoch, pretrain
-from site_agent.views import scoring_draws, views
+from site_agent.data.image_sets import Images
+from site_agent.network.augment import augment, draw, pack, standardise, to_input
+from site_agent.network.contrast import collapse_loss
+from site_agent.network.model import Encoder, apply_weights, build_encoder, load_weights, save_weights, snapshot
+from site_agent.network.optimise import make_optimiser, optimiser_state, restore_optimiser
+from site_agent.network.views import scoring_draws, views
+from site_agent.training.epochs import NEVER, EpochRecord, Keeper, Position, StepReport, train_epochs, validation_loss
+from site_agent.training.pretrain import best_epoch, pretrain
 
 torch.set_num_threads(1)
 

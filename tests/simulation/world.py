@@ -1,8 +1,9 @@
 """A federation in one thread: the real `rounds`, `session` and `Liveness` over a pretended network, clock and disk.
 
 One seed is one history. Everything that is not a decision is pretended here after coordinator/engine.py and
-site_agent/agent.py: who journals when, who tries again, what a cut line loses. After every step of the coordinator
-the invariants of `oracle` are checked; what breaks one is raised as `ViolationError`, with the seed and the trace.
+site_agent/federation/agent.py: who journals when, who tries again, what a cut line loses. After every step of the
+coordinator the invariants of `oracle` are checked; what breaks one is raised as `ViolationError`, with the seed and the
+trace.
 
 Time is in seconds. Requests may be lost, doubled, delayed past their time-out (so that they arrive out of order); a
 stream keeps its order but can be cut, and each end notices in its own time. A crash of the coordinator leaves it its
@@ -567,7 +568,7 @@ class Coordinator:
 
 
 class Site:
-    """The loop of site_agent.agent around the real session."""
+    """The loop of site_agent.federation.agent around the real session."""
 
     def __init__(self, world: World, name: str, work_s: float) -> None:
         self.world, self.name, self.work_s = world, name, work_s
@@ -584,7 +585,7 @@ class Site:
         self.held: set[str] = set()
         """the models that ever were here"""
         self.trained_from: dict[int, str] = {}
-        """by round, the model from which an update has left (see site_agent.asked)"""
+        """by round, the model from which an update has left (see site_agent.federation.asked)"""
         self.up = self.lost = self.done = False
         self.outcome: Leave | None = None
         self.is_copy = False

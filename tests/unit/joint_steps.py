@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from fedcervix.plan import Recipe
-from site_agent.augment import apply, standardise, to_input
-from site_agent.batches import batches
-from site_agent.contrast import LOSSES
-from site_agent.joint_norm import join_batch_norm
-from site_agent.model import Encoder, build_encoder, unit_rows
-from site_agent.optimise import make_optimiser
-from site_agent.team import Team, agreed, assemble, disband, gather_views, hear, share, share_rows, tell, wrap
-from site_agent.views import training_draws
+from site_agent.data.batches import batches
+from site_agent.network.augment import apply, standardise, to_input
+from site_agent.network.contrast import LOSSES
+from site_agent.network.model import Encoder, build_encoder, unit_rows
+from site_agent.network.optimise import make_optimiser
+from site_agent.network.views import training_draws
+from site_agent.training.joint_norm import join_batch_norm
+from site_agent.training.team import Team, agreed, assemble, disband, gather_views, hear, share, share_rows, tell, wrap
 
 CPU = torch.device("cpu")
 IMAGES, PX, STEPS = 24, 32, 3

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from fedcervix.plan import Recipe
-from site_agent.digests import Data
-from site_agent.provenance import Provenance, Start
+from site_agent.data.digests import Data
+from site_agent.store.provenance import Provenance, Start
 
 NOW = datetime(2026, 11, 29, 17, 30, tzinfo=UTC)
 SMALL = Recipe(architecture="resnet18", image_px=32, width=8)

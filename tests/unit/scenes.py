@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from site_agent.samples import Pixels
+from site_agent.images.samples import Pixels
 
 HEIGHT_PX, WIDTH_PX = 240, 320
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from fedcervix.metrics import Confusion
 from fedcervix.plan import Recipe
-from site_agent.evaluate import AtThreshold, Comparison, Evaluation
-from site_agent.intervals import Estimate
+from site_agent.classifier.evaluate import AtThreshold, Comparison, Evaluation
+from site_agent.classifier.intervals import Estimate
 from site_agent.report.content import (
     Augmented,
     CensusRow,

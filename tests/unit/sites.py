@@ -17,13 +17,14 @@ from fedcervix.blobs import BlobStore
 from fedcervix.errors import FedcervixError
 from fedcervix.events import Task, TaskKind
 from fedcervix.plan import Plan, Recipe, Terms
-from site_agent import dataset, leak_guard, models
 from site_agent.cli import cli
-from site_agent.collection import digest_of
-from site_agent.gauges import Gauges
+from site_agent.data import dataset
+from site_agent.data.collection import digest_of
 from site_agent.home import SiteHome, create
-from site_agent.model import build_encoder, save_weights, snapshot
-from site_agent.spool import Spool
+from site_agent.network.model import build_encoder, save_weights, snapshot
+from site_agent.store import leak_guard, models
+from site_agent.store.spool import Spool
+from site_agent.training.gauges import Gauges
 
 RECIPE: dict[str, Any] = {
     "architecture": "resnet18",

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from fedcervix.errors import StorageError
-from site_agent import account
-from site_agent.account import GIB, Spent
+from site_agent.federation import account
+from site_agent.federation.account import GIB, Spent
 from site_agent.home import Policy
 
 POLICY = Policy(runs_per_month=2, rounds_per_month=4, epochs_per_month=6, upload_gib_per_month=1)

@@ -31,13 +31,13 @@ from fedcervix.events import Answer, ModelAdopted, ScoreReported, SiteFailed, Ta
 from fedcervix.plan import Plan, Recipe, Terms
 from fedcervix.rounds import Instruction, Leave, Outcome, Stand
 from fedcervix.session import Kept
-from site_agent import economy
-from site_agent.agent import REMOTE_ERRORS_MAX, Agent
+from site_agent.federation import economy
+from site_agent.federation.agent import REMOTE_ERRORS_MAX, Agent
+from site_agent.federation.link import OnBytes
 from site_agent.home import SiteHome
 from site_agent.home import create as create_home
-from site_agent.link import OnBytes
-from site_agent.spool import Spool
-from site_agent.worker import CancelledError, Worker, WorkFailedError
+from site_agent.store.spool import Spool
+from site_agent.worker.worker import CancelledError, Worker, WorkFailedError
 
 WAIT_S = 60.0
 RUN = "20300101-000000-csfssl-00000000"

@@ -20,7 +20,7 @@ from fedcervix.rounding import Rounded, round_model
 from fedcervix.rounds import Stand
 from fedcervix.session import Kept
 from fedcervix.weights import write_tensors
-from site_agent.economy import FILE, carried
+from site_agent.federation.economy import FILE, carried
 from tests.unit.test_agent import OVER, RUN, FakeLink, FakeWorker, Site, plan, update
 
 pytestmark = pytest.mark.timeout(60)

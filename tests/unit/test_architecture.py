@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -239,7 +241,7 @@ def test_shared_is_a_source_root() -> None:
 def test_the_worker_process_never_imports_grpc() -> None:
     """The design: "a spawned worker process that never imports grpc"; also not by way of others."""
     edges = {name: {o for found in imports(name, tree) if (o := own(found.name))} for name, tree in MODULES.items()}
-    for name in sorted(reach(edges, {"site_agent.worker_process"})):
+    for name in sorted(reach(edges, {"site_agent.worker.worker_process"})):
         for found in imports(name, MODULES[name]):
             assert found.top != "grpc", f"{found}. {test_the_worker_process_never_imports_grpc.__doc__}"
 
@@ -262,6 +264,88 @@ def test_what_a_process_has_loaded(statement: str, absent: list[str]) -> None:
     assert done.stdout.strip() == "[]"
 
 
+# --- rooms --------------------------------------------------------------------------------------------------------
+
+DIVIDED = ("site_agent", "cervix_study")
+"""packages that are divided into rooms: folders, and modules at the top of the package"""
+PASSES_ON = {"site_agent.phantom"}
+"""rooms whose `__init__` gives names of its modules; all others are entered by the module that is meant"""
+NO_TORCH = {"site_toml", "home", "images", "store", "federation", "phantom", "cli"}
+"""rooms of site_agent that import no torch"""
+
+
+def rooms(package: str) -> dict[str, set[str]]:
+    """Return the table in a package's docstring: room -> the rooms it may import from, in the table's order."""
+    doc = importlib.import_module(package).__doc__
+    assert doc is not None
+    found: dict[str, set[str]] = {}
+    for line in doc.splitlines():
+        if line.startswith(" " * 5):
+            found[list(found)[-1]] |= set(line.split())
+        elif line.startswith(" " * 4):
+            name, *others = line.split()
+            found[name] = set(others) - {"-"}
+    return found
+
+
+def room_of(name: str) -> str:
+    """Return the room of a module: site_agent.data.cache is in data, site_agent.home in home."""
+    return name.split(".")[1] if "." in name else ""
+
+
+def arrows(package: str) -> dict[str, set[str]]:
+    """Return the rooms of a package as they are: room -> the rooms it imports from."""
+    found: dict[str, set[str]] = {room_of(name): set() for name in MODULES if name.startswith(f"{package}.")}
+    for by in of(package):
+        if (name := own(by.name)) and name.startswith(f"{package}.") and (here := room_of(by.by)):
+            found[here] |= {room_of(name)} - {here}
+    found.pop("__main__", None)
+    return found
+
+
+@pytest.mark.parametrize("package", DIVIDED)
+def test_a_room_imports_from_the_rooms_that_its_line_names(package: str) -> None:
+    sentence = f"The table in {package}/__init__.py says which rooms there are, and who may import whom"
+    there, allowed = arrows(package), rooms(package)
+    assert there.keys() == allowed.keys(), sentence
+    for name, others in there.items():
+        assert others <= allowed[name], f"{name} imports from {sorted(others - allowed[name])}. {sentence}"
+        assert others >= allowed[name], f"{name} imports nothing of {sorted(allowed[name] - others)}: narrow its line"
+
+
+@pytest.mark.parametrize("package", DIVIDED)
+def test_rooms_have_no_circle(package: str) -> None:
+    order = list(rooms(package))
+    for name, others in rooms(package).items():
+        above = {other for other in others if order.index(other) > order.index(name)}
+        assert not above, f"{name} stands above {sorted(above)} in the table: a room imports from rooms above its line"
+
+
+@pytest.mark.parametrize("package", DIVIDED)
+def test_the_page_has_the_same_table(package: str) -> None:
+    _, _, rest = (ROOT / "docs" / "architecture.md").read_text().partition(f"Rooms of `{package}/`:\n\n")
+    lines = rest.partition("\n\n")[0].splitlines()[2:]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    names = [row[0].strip("`").removesuffix("/").removesuffix(".py") for row in cells]
+    shown = {name: set(re.findall(r"`(\w+)`", row[2])) for name, row in zip(names, cells, strict=True)}
+    assert shown == rooms(package)
+
+
+@pytest.mark.parametrize("package", DIVIDED)
+def test_a_room_is_entered_by_the_module_that_is_meant(package: str) -> None:
+    """What an `__init__` imports, everybody loads who wants anything of that room."""
+    for found in of(package):
+        if (ROOT / found.by.replace(".", "/") / "__init__.py").exists() and found.by not in {*PASSES_ON, package}:
+            pytest.fail(f"{found}. {test_a_room_is_entered_by_the_module_that_is_meant.__doc__}")
+
+
+def test_grpc_is_used_in_one_room_of_the_site_and_torch_not_in_all() -> None:
+    for found in of("site_agent"):
+        here = room_of(found.by)
+        assert found.top != "grpc" or here == "federation", f"{found}: only site_agent/federation/ speaks with anybody"
+        assert found.top not in TORCH or here not in NO_TORCH, f"{found}: {here} works without torch"
+
+
 # --- what nobody may do -------------------------------------------------------------------------------------------
 
 PICKLE = {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve", "cloudpickle"}
@@ -280,7 +364,7 @@ def test_no_pickle_anywhere() -> None:
             assert called != "torch.save", f"{name}: {text}. {sentence}"
             assert "allow_pickle=True" not in text, f"{name}: {text}. {sentence}"
             loads += [(name, text)] if called == "torch.load" else []
-    assert [name for name, _ in loads] == ["site_agent.model"], f"{loads}. {sentence}"
+    assert [name for name, _ in loads] == ["site_agent.network.model"], f"{loads}. {sentence}"
     assert "weights_only=True" in loads[0][1], f"{loads[0]}. {sentence}"
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from fedcervix.events import Task, TaskKind
 from fedcervix.plan import Plan, Recipe, Terms
-from site_agent.asked import FILE, Asked, again_max, key, objection
+from site_agent.federation.asked import FILE, Asked, again_max, key, objection
 
 PLAN = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(), recipe=Recipe())
 

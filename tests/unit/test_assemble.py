@@ -12,16 +12,17 @@ import torch
 from PIL import Image as Pillow
 
 from fedcervix.plan import Recipe
-from site_agent import dataset, models
-from site_agent.assemble import contact_sheet, embedding_maps, mapped_model, neighbours
-from site_agent.classifiers import StoredClassifier
-from site_agent.collection import Collection
-from site_agent.comparable import Comparable
+from site_agent.classifier.classifiers import StoredClassifier
+from site_agent.classifier.comparable import Comparable
+from site_agent.data import dataset
+from site_agent.data.collection import Collection
 from site_agent.home import SiteHome, create
-from site_agent.leak_guard import Seen
-from site_agent.model import build_encoder, save_weights, snapshot
-from site_agent.models import CervixModel
-from site_agent.provenance import Start
+from site_agent.network.model import build_encoder, save_weights, snapshot
+from site_agent.report.assemble import contact_sheet, embedding_maps, mapped_model, neighbours
+from site_agent.store import models
+from site_agent.store.leak_guard import Seen
+from site_agent.store.models import CervixModel
+from site_agent.store.provenance import Start
 from tests.unit.provenances import NOW, provenance
 
 torch.set_num_threads(1)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedcervix.errors import TrainingError
-from site_agent.batches import batches, scoring_batches
+from site_agent.data.batches import batches, scoring_batches
 
 
 def epoch(count: int, size: int, seed: int = 0, women: list[str] | None = None) -> list[list[int]]:

@@ -18,11 +18,11 @@ import pytest
 from PIL import Image
 
 from fedcervix.errors import DataError, FullDiskError, StorageError
-from site_agent.cache import load
-from site_agent.images import PIXELS_MAX, decode, pixel_digest, square
-from site_agent.pixels import Pixels
-from site_agent.records import COMMIT_BYTES, STORES_MAX, Kind, Store, opened
-from site_agent.squares import Gathered
+from site_agent.data.cache import load
+from site_agent.data.pixels import Pixels
+from site_agent.data.records import COMMIT_BYTES, STORES_MAX, Kind, Store, opened
+from site_agent.data.squares import Gathered
+from site_agent.images.images import PIXELS_MAX, decode, pixel_digest, square
 
 COUNT = 5
 RECORD_BYTES = 8 * 8 * 3
@@ -296,7 +296,7 @@ def test_what_was_left_half_written_is_removed(on_disk: Loader, pictures: list[P
 KILLED = """
 import sys
 from pathlib import Path
-from site_agent.records import Kind, opened
+from site_agent.data.records import Kind, opened
 import numpy as np
 with opened(Path(sys.argv[1]), Kind(8, "crop")) as store:
     store.put(b"a" * 32, np.full((8, 8, 3), 1, np.uint8))
@@ -374,7 +374,7 @@ DECODES = """
 import json, sys
 from pathlib import Path
 from tests.unit.test_cache import Loader, Picture
-from site_agent import records
+from site_agent.data import records
 records.COMMIT_BYTES = 20 * 8 * 8 * 3
 pictures = [Picture(*fields) for fields in json.load(sys.stdin)]
 print("ready", flush=True)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss
 
 from cervix_study.evidence.calibration import BINS, Calibration, bin_of, calibration
-from site_agent.resampling import Part, Scored, draw, roster
+from site_agent.classifier.resampling import Part, Scored, draw, roster
 
 
 def measured(scored: Scored, draws: int = 50) -> Calibration:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from site_agent.checkpoints import FILES_MAX, Checkpoint, Checkpoints
+from site_agent.training.checkpoints import FILES_MAX, Checkpoint, Checkpoints
 
 
 class Clock:

@@ -17,15 +17,15 @@ from PIL import Image as Pillow
 from fedcervix.errors import DataError, StorageError
 from fedcervix.manifest import SPLITS
 from fedcervix.splits import parse_splits
-from site_agent import collection as collections
-from site_agent.cache import load
 from site_agent.cli import data
-from site_agent.collection import CensusRow, Collection, Image, Quarantined, index, require
 from site_agent.commands.collection import open_images
-from site_agent.display import Display
+from site_agent.commands.display import Display
+from site_agent.data import collection as collections
+from site_agent.data.cache import load
+from site_agent.data.collection import CensusRow, Collection, Image, Quarantined, index, require
+from site_agent.data.likeness import Copy
 from site_agent.home import SiteHome, create
-from site_agent.likeness import Copy
-from site_agent.samples import Pixels
+from site_agent.images.samples import Pixels
 from tests.unit.coordinator_homes import let_in
 
 Entry = tuple[str, str, str] | tuple[str, str, str, str]

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from cervix_study.released import find
+from cervix_study.export.released import find
 from fedcervix.errors import ModelError
-from site_agent import classifiers, dataset, models
-from site_agent.comparable import comparable
+from site_agent.classifier import classifiers
+from site_agent.classifier.comparable import comparable
+from site_agent.data import dataset
+from site_agent.store import models
 from tests.unit.sites import Site, plan_of, site
 
 torch.set_num_threads(1)

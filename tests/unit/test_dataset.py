@@ -8,10 +8,10 @@ from PIL import Image
 
 from fedcervix.errors import ConfigError
 from fedcervix.plan import Recipe
-from site_agent import dataset
+from site_agent.data import dataset
+from site_agent.data.image_sets import Images
+from site_agent.data.squares import Gathered
 from site_agent.home import SiteHome, create
-from site_agent.image_sets import Images
-from site_agent.squares import Gathered
 
 RECIPE = Recipe(architecture="resnet18", image_px=32)
 

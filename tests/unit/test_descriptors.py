@@ -17,9 +17,11 @@ from fedcervix.config import read_toml
 from fedcervix.errors import FedcervixError, StorageError
 from fedcervix.journal import Journal
 from fedcervix.storage import disk
-from site_agent import collection, leak_guard, model
-from site_agent.images import decode
-from site_agent.not_same import read_pairs
+from site_agent.data import collection
+from site_agent.data.not_same import read_pairs
+from site_agent.images.images import decode
+from site_agent.network import model
+from site_agent.store import leak_guard
 from tests.unit.test_rpc import Ended
 
 LIMIT = resource.getrlimit(resource.RLIMIT_NOFILE)

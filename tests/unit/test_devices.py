@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fedcervix.errors import TrainingError
-from site_agent.devices import autocast, choose, place, prepare
+from site_agent.network.devices import autocast, choose, place, prepare
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from site_agent.display import Display, echo
+from site_agent.commands.display import Display, echo
 
 PROGRESS = {"task": "train", "stage": "training", "done": 1, "of": 2, "unit": "steps"}
 
@@ -34,7 +34,7 @@ class Broken(io.StringIO):
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EPIPE, errno.EIO])
 def test_a_line_that_cannot_be_shown_is_lost(monkeypatch: pytest.MonkeyPatch, number: int, terminal: bool) -> None:
     monkeypatch.setattr("sys.stderr", Broken(number, terminal=terminal))
-    monkeypatch.setattr("site_agent.display.PLAIN_S", 0.0)
+    monkeypatch.setattr("site_agent.commands.display.PLAIN_S", 0.0)
     display = Display()
     display.show("progress", PROGRESS)
     display.show("said", {"text": "a line"})

@@ -9,8 +9,8 @@ import pytest
 
 from fedcervix.errors import DataError
 from fedcervix.metrics import Confusion
-from site_agent.evaluate import Comparison, Evaluation, compare, evaluate, paired_difference
-from site_agent.intervals import DRAWS_AGREE, TOO_FEW_WOMEN, Estimate
+from site_agent.classifier.evaluate import Comparison, Evaluation, compare, evaluate, paired_difference
+from site_agent.classifier.intervals import DRAWS_AGREE, TOO_FEW_WOMEN, Estimate
 
 DRAWS = 200
 LABELS = np.array([1, 1, 1, 1, 0, 0, 0, 0])

@@ -13,7 +13,7 @@ import torch
 from click.testing import Result
 
 from site_agent.report.results import parse
-from site_agent.report_store import all_reports, newest
+from site_agent.store.report_store import all_reports, newest
 from tests.unit.sites import Site, site
 
 torch.set_num_threads(1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from site_agent.feed import Feed
+from site_agent.data.feed import Feed
 
 DEVICES = [
     torch.device("cpu"),
@@ -22,7 +22,7 @@ DEVICES = [
 def test_the_rows_asked_for_come_in_the_order_asked(
     device: torch.device, resident_share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("site_agent.feed.RESIDENT_SHARE", resident_share)
+    monkeypatch.setattr("site_agent.data.feed.RESIDENT_SHARE", resident_share)
     pixels = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3), dtype=np.uint8)
     taken = Feed(pixels, device).take(np.array([3, 0, 3]))
     assert taken.device.type == device.type

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from site_agent.filenames import FileNames
+from site_agent.data.filenames import FileNames
 
 NFC, NFD = (unicodedata.normalize(form, "Übersicht/Fällä.png") for form in ("NFC", "NFD"))
 
@@ -68,7 +68,7 @@ def test_a_name_whose_bytes_are_of_an_older_alphabet_is_told_so_that_it_can_be_p
 PROBE = """
 import sys
 from pathlib import Path
-from site_agent.filenames import FileNames
+from site_agent.data.filenames import FileNames
 name = "\\u00e4.png"
 found = FileNames(Path(sys.argv[1])).found(name)
 assert sys.getfilesystemencoding() != "utf-8", sys.getfilesystemencoding()

@@ -9,8 +9,8 @@ import torch
 
 from fedcervix.blobs import BlobStore
 from fedcervix.events import Task, TaskKind
-from site_agent.model import save_weights
-from site_agent.tasks import do
+from site_agent.network.model import save_weights
+from site_agent.worker.tasks import do
 from tests.paper.test_federation import bench_of, plan_of
 
 torch.set_num_threads(1)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from site_agent.contrast import collapse_loss, nt_xent
-from site_agent.gauges import IMAGES_MAX, Gauges, alarms, gauges
-from site_agent.model import unit_rows
+from site_agent.network.contrast import collapse_loss, nt_xent
+from site_agent.network.model import unit_rows
+from site_agent.training.gauges import IMAGES_MAX, Gauges, alarms, gauges
 
 torch.set_num_threads(1)
 

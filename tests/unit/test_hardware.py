@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from site_agent.hardware import look
+from site_agent.federation.hardware import look
 from site_agent.home import HardwareSection
 
 
@@ -39,6 +39,9 @@ def test_a_gpu_is_used_unless_it_is_hidden(gpu: Path, monkeypatch: pytest.Monkey
 
 
 def test_looking_starts_no_torch() -> None:
-    program = "import sys; from site_agent import hardware, home; hardware.look(home.HardwareSection())"
+    program = (
+        "import sys; from site_agent import home; from site_agent.federation import hardware; "
+        "hardware.look(home.HardwareSection())"
+    )
     done = subprocess.run([sys.executable, "-c", f"{program}; print('torch' in sys.modules)"], capture_output=True)
     assert done.stdout.split() == [b"False"]

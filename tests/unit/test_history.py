@@ -14,10 +14,10 @@ import torch
 
 from fedcervix.errors import ModelError
 from fedcervix.plan import Recipe
-from site_agent import classifiers
-from site_agent.history import Told, compare, entries
-from site_agent.provenance import Start
-from site_agent.report_store import RESULTS_FILE, all_reports, publish
+from site_agent.classifier import classifiers
+from site_agent.report.history import Told, compare, entries
+from site_agent.store.provenance import Start
+from site_agent.store.report_store import RESULTS_FILE, all_reports, publish
 from tests.unit.provenances import DATA, NOW, SMALL, provenance
 from tests.unit.sites import Site, site
 
@@ -102,7 +102,7 @@ def test_a_home_without_anything_says_so(tmp_path: Path) -> None:
 def test_listing_loads_no_torch(clinic: Site) -> None:
     told = (
         "import sys; from pathlib import Path; from site_agent.home import SiteHome; "
-        "import site_agent.commands.history; from site_agent.history import entries; "
+        "import site_agent.commands.history; from site_agent.report.history import entries; "
         f"print(len(entries(SiteHome(Path({str(clinic.home.folder)!r})))), 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)

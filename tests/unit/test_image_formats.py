@@ -18,10 +18,10 @@ import pytest
 import tifffile
 from PIL import Image, ImageOps
 
-from site_agent import quality
-from site_agent.images import opened
-from site_agent.samples import Decoded
-from site_agent.unreadable import UnreadableError
+from site_agent.images import quality
+from site_agent.images.images import opened
+from site_agent.images.samples import Decoded
+from site_agent.images.unreadable import UnreadableError
 from tests.unit.picture_files import Bmp, Png, Samples, Tiff, chunk, scene
 
 HEIGHT, WIDTH = 37, 53

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from site_agent import images
-from site_agent.images import AHEAD, PIXELS_MAX, SIDE_MIN_PX, each, picture, pixel_digest, square
-from site_agent.samples import Pixels
-from site_agent.unreadable import UnreadableError
+from site_agent.images import images
+from site_agent.images.images import AHEAD, PIXELS_MAX, SIDE_MIN_PX, each, picture, pixel_digest, square
+from site_agent.images.samples import Pixels
+from site_agent.images.unreadable import UnreadableError
 
 RED, BLACK, WHITE = (255, 0, 0), (0, 0, 0), (255, 255, 255)
 

@@ -10,9 +10,9 @@ import pytest
 from coordinator.instances import Acting, admit, heeded, refusal
 from fedcervix.codec import SUCCEEDS_MAX, Claim, read_claim
 from fedcervix.errors import FullDiskError, RemoteError, StorageError
+from site_agent.federation.instances import succeed
 from site_agent.home import SiteHome
 from site_agent.home import create as create_home
-from site_agent.instances import succeed
 
 ADA, BOB, CLE = ("a" * 32, "b" * 32, "c" * 32)
 ACTING = Acting(ADA, 5.0)
@@ -111,7 +111,7 @@ def test_on_a_full_disk_a_process_writes_itself_over_the_one_before(
     def full(path: Path, _data: bytes) -> None:
         raise FullDiskError(f"cannot write {path}")
 
-    monkeypatch.setattr("site_agent.instances.write_whole", full)
+    monkeypatch.setattr("site_agent.federation.instances.write_whole", full)
     for _ in range(SUCCEEDS_MAX + 2):
         claims.append(succeed(home))
         assert claims[-1].succeeds[0] == claims[-2].instance

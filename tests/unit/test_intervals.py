@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, t
 
-from site_agent.intervals import (
+from site_agent.classifier.intervals import (
     AT_THE_END,
     DIFFERENCE,
     DISTANCE,

@@ -16,8 +16,8 @@ from fedcervix.errors import ConfigError, DataError, FedcervixError, LinkError, 
 from fedcervix.identity import Identity, Invitation
 from site_agent import site_toml
 from site_agent.cli import cli
+from site_agent.federation.joining import check_home, check_manifest
 from site_agent.home import SiteHome, create
-from site_agent.joining import check_home, check_manifest
 
 NOW = datetime.now(UTC)
 NOBODY_LISTENS = "localhost:1"

@@ -8,9 +8,10 @@ import pytest
 
 from fedcervix.errors import DataError, ModelError, StorageError
 from fedcervix.json_text import parsed
-from site_agent import asked, sealed
+from site_agent.classifier.sweep import read_cells
+from site_agent.federation import asked
 from site_agent.report import results
-from site_agent.sweep import read_cells
+from site_agent.store import sealed
 
 DEEP = "[" * 100_000
 

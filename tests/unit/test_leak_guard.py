@@ -13,12 +13,14 @@ import pytest
 import torch
 
 from fedcervix.errors import ModelError, StorageError
-from site_agent import classifiers, dataset, leak_guard, models
-from site_agent.collection import Image
+from site_agent.classifier import classifiers
+from site_agent.classifier.comparable import comparable
 from site_agent.commands.pretrain import seen_by
-from site_agent.comparable import comparable
+from site_agent.data import dataset
+from site_agent.data.collection import Image
 from site_agent.home import SiteHome
-from site_agent.leak_guard import Seen, SiteKey, check_unseen, read, remember, site_key, write
+from site_agent.store import leak_guard, models
+from site_agent.store.leak_guard import Seen, SiteKey, check_unseen, read, remember, site_key, write
 from tests.unit.sites import Site, plan_of, site
 
 torch.set_num_threads(1)

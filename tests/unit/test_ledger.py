@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fedcervix.plan import Plan, Recipe, Terms
-from site_agent import ledger
+from site_agent.store import ledger
 
 PLAN = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(rounds=2), recipe=Recipe())
 GAVE = {"site": "ada", "images": 9, "steps": 3}

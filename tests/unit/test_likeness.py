@@ -7,9 +7,9 @@ import pytest
 from PIL import Image, ImageFilter
 
 from fedcervix.errors import DataError
-from site_agent.likeness import Copy, Leak, Sighting, alike, compare
-from site_agent.samples import Pixels
-from site_agent.thumbnails import thumbnail
+from site_agent.data.likeness import Copy, Leak, Sighting, alike, compare
+from site_agent.images.samples import Pixels
+from site_agent.images.thumbnails import thumbnail
 
 
 def scene(seed: int) -> Pixels:

@@ -15,7 +15,7 @@ from fedcervix import rpc
 from fedcervix.blobs import BlobStore
 from fedcervix.errors import RemoteError, RunError, StorageError
 from fedcervix.wire import federation_pb2 as wire
-from site_agent.link import SENDER, GrpcLink
+from site_agent.federation.link import SENDER, GrpcLink
 from tests.unit.plain_server import abort, handlers
 
 MODEL = bytes(range(256)) * 5000

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from site_agent.looks import Look, read_looks, write_looks
+from site_agent.data.looks import Look, read_looks, write_looks
 
 LOOKS = {
     "a.png": Look(10, 20, "0" * 64, bytes(range(256)), ("flat", "black")),

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from site_agent.memory import _left, _meminfo, available_bytes
+from site_agent.data.memory import _left, _meminfo, available_bytes
 
 
 def test_some_of_the_machines_memory_is_available() -> None:

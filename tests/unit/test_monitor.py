@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 
 from fedcervix.plan import Recipe
-from site_agent.epochs import Epoch, EpochRecord, Score
-from site_agent.gauges import Gauges
-from site_agent.monitor import clock_time, epoch_line, images_per_s, round_lines
+from site_agent.training.epochs import Epoch, EpochRecord, Score
+from site_agent.training.gauges import Gauges
+from site_agent.training.monitor import clock_time, epoch_line, images_per_s, round_lines
 
 HEALTHY = Gauges(
     zero_rows=0.0, dead_units=0.25, unit_std=0.9, effective_rank=14.26, alignment=0.3111, uniformity=-2.8666

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fedcervix.errors import ModelError
-from site_agent import models
-from site_agent.sealed import unknown
+from site_agent.store import models
+from site_agent.store.sealed import unknown
 from tests.unit.sites import site
 
 

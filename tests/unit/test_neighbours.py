@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from fedcervix.plan import Recipe
-from site_agent.image_sets import Labelled
-from site_agent.model import build_encoder
-from site_agent.neighbours import NEIGHBOURS, embed, neighbour_auc, neighbour_scores
+from site_agent.data.image_sets import Labelled
+from site_agent.network.model import build_encoder
+from site_agent.training.neighbours import NEIGHBOURS, embed, neighbour_auc, neighbour_scores
 
 torch.set_num_threads(1)
 

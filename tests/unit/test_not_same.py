@@ -8,11 +8,11 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from fedcervix.errors import DataError
-from site_agent import dataset
 from site_agent.cli import cli
-from site_agent.collection import index
+from site_agent.data import dataset
+from site_agent.data.collection import index
+from site_agent.data.not_same import Candidate, format_pairs, read_pairs
 from site_agent.home import SiteHome, create
-from site_agent.not_same import Candidate, format_pairs, read_pairs
 from tests.unit.scenes import compressed, scene
 
 

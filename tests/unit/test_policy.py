@@ -10,8 +10,8 @@ import pytest
 from fedcervix.codec import Welcome
 from fedcervix.plan import Plan, Recipe, Terms
 from fedcervix.profiles import PROFILES
+from site_agent.federation.policy import objections, strange
 from site_agent.home import Policy
-from site_agent.policy import objections, strange
 
 PLAN = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(rounds=20), recipe=Recipe())
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from fedcervix.plan import Recipe
-from site_agent import precision
-from site_agent.devices import autocast
-from site_agent.precision import faster, settled
+from site_agent.network import precision
+from site_agent.network.devices import autocast
+from site_agent.network.precision import faster, settled
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")

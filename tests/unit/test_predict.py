@@ -15,13 +15,15 @@ from PIL import Image as Pillow
 
 from fedcervix.errors import ModelError
 from fedcervix.weights import digest_file
-from site_agent import classifiers, dataset, leak_guard
+from site_agent.classifier import classifiers
+from site_agent.classifier.finetune import Finetuned, build_classifier
+from site_agent.classifier.finetune import predict as score
 from site_agent.cli import cli
-from site_agent.finetune import Finetuned, build_classifier
-from site_agent.finetune import predict as score
+from site_agent.data import dataset
 from site_agent.home import SiteHome
-from site_agent.model import snapshot
-from site_agent.provenance import Start
+from site_agent.network.model import snapshot
+from site_agent.store import leak_guard
+from site_agent.store.provenance import Start
 from tests.unit.provenances import provenance
 from tests.unit.test_assemble import SMALL, site
 

@@ -32,7 +32,7 @@ from fedcervix.printing import console, say
 from fedcervix.rounds import Leave, Outcome, Run, Stand, begin, instruction, step
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.cli import cli as site_agent
-from site_agent.display import Display
+from site_agent.commands.display import Display
 from tests.unit.test_codec import REPORTS
 
 ROOT = Path(__file__).parents[2]
@@ -329,7 +329,7 @@ def test_a_console_reads_no_markup_in_a_text(markup: str, capsys: pytest.Capture
 
 PRINTS = {"click.echo", "click.secho", "echo", "secho", "print", "Console", "rich.print", "sys.stdout.write",
           "sys.stderr.write", "traceback.print_exc", "traceback.print_exception"}  # fmt: skip
-OWN = {"site_agent/display.py": {"echo"}, "site_agent/commands/federation.py": {"echo"}}
+OWN = {"site_agent/commands/display.py": {"echo"}, "site_agent/commands/federation.py": {"echo"}}
 """the agent's `echo` is `say` for a screen that may be lost"""
 
 

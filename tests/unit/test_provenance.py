@@ -11,7 +11,7 @@ import pytest
 from fedcervix.errors import ModelError
 from fedcervix.plan import ClassifierRecipe, Recipe
 from fedcervix.profiles import PROFILES
-from site_agent.provenance import Again, KeptModel, Provenance, Start, check, differences, headline, reservations
+from site_agent.store.provenance import Again, KeptModel, Provenance, Start, check, differences, headline, reservations
 from tests.unit.provenances import DATA, SMALL, provenance
 
 AGAIN = Again("site-agent")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from site_agent.proxies import Proxy, proxy_for, remark
+from site_agent.federation.proxies import Proxy, proxy_for, remark
 
 HOST = "federation.example.org"
 URL = "http://proxy.hospital.example:3128"

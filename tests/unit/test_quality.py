@@ -8,9 +8,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 from site_agent.cli import data
-from site_agent.collection import index
-from site_agent.quality import CHECKS, oddities
-from site_agent.samples import Decoded, Pixels
+from site_agent.data.collection import index
+from site_agent.images.quality import CHECKS, oddities
+from site_agent.images.samples import Decoded, Pixels
 from tests.unit.picture_files import Bmp, Png, Tiff, scene
 
 HEIGHT, WIDTH = 240, 320

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from site_agent.readings import PENDING_MAX, Readings
+from site_agent.training.readings import PENDING_MAX, Readings
 
 
 def test_on_a_cpu_a_loss_is_there_at_once() -> None:

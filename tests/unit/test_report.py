@@ -15,7 +15,6 @@ import pytest
 
 from fedcervix.errors import DataError, StorageError
 from fedcervix.plan import Recipe
-from site_agent.provenance import Start
 from site_agent.report.answer import answer, signed
 from site_agent.report.content import Contribution, EmbeddingMap, Leak, Losses, Neighbours, Round, SetAside
 from site_agent.report.figures import MARKS, STROKES, strokes
@@ -24,6 +23,7 @@ from site_agent.report.page import recipe_rows, render
 from site_agent.report.predictions import Predictions, Scored, ScoredImage
 from site_agent.report.results import parse
 from site_agent.report.writing import write_report
+from site_agent.store.provenance import Start
 from tests.unit.provenances import provenance
 from tests.unit.site_reports import bare, comparison, embedding_map, evaluation, predictions, report
 

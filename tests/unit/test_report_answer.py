@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from site_agent.evaluate import Comparison, Evaluation
-from site_agent.intervals import TOO_FEW_WOMEN, Estimate
+from site_agent.classifier.evaluate import Comparison, Evaluation
+from site_agent.classifier.intervals import TOO_FEW_WOMEN, Estimate
 from site_agent.report.answer import answer, missed, share, shown, shown_difference
 from site_agent.report.content import Contribution, Round, SiteReport
 from site_agent.report.results import to_json

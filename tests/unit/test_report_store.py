@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fedcervix.errors import StorageError
-from site_agent.report_store import LATEST, all_reports, newest, publish
+from site_agent.store.report_store import LATEST, all_reports, newest, publish
 
 NOW = datetime(2026, 11, 29, 17, 27, 55, tzinfo=UTC)
 FILES = {"report.html": b"page", "results.json": b"{}"}

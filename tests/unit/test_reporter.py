@@ -12,7 +12,7 @@ import pytest
 from fedcervix.codec import Here, Progress
 from fedcervix.errors import LinkError
 from fedcervix.events import Task, TaskKind
-from site_agent.reporter import Hung, Reporter
+from site_agent.federation.reporter import Hung, Reporter
 
 TASK = Task("run", TaskKind.TRAIN, 1, "a" * 64)
 WAIT_S = 60.0

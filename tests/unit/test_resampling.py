@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from cervix_study.evidence.paper import TABLE_TWO
 from fedcervix.errors import DataError
 from fedcervix.metrics import Confusion, auc
-from site_agent.intervals import DIFFERENCE, LONE_WOMAN, RATE, Estimate, Women
-from site_agent.resampling import (
+from site_agent.classifier.intervals import DIFFERENCE, LONE_WOMAN, RATE, Estimate, Women
+from site_agent.classifier.resampling import (
     Draws,
     Part,
     Scored,

@@ -17,17 +17,17 @@ from torch import Tensor, nn
 
 from fedcervix.errors import ModelError, TrainingError
 from fedcervix.plan import Recipe
-from site_agent.checkpoints import Checkpoints
-from site_agent.epochs import StepReport, train_epochs
-from site_agent.image_sets import Images
-from site_agent.model import Encoder, build_encoder
-from site_agent.optimise import make_optimiser
-from site_agent.pretrain import Pretrained, pretrain
-from site_agent.readings import Readings
-from site_agent.resume import Keeping, unpack
-from site_agent.steps import fits, make_step
-from site_agent.tasks import superseded
-from site_agent.views import training_draws, views
+from site_agent.data.image_sets import Images
+from site_agent.network.model import Encoder, build_encoder
+from site_agent.network.optimise import make_optimiser
+from site_agent.network.views import training_draws, views
+from site_agent.training.checkpoints import Checkpoints
+from site_agent.training.epochs import StepReport, train_epochs
+from site_agent.training.pretrain import Pretrained, pretrain
+from site_agent.training.readings import Readings
+from site_agent.training.resume import Keeping, unpack
+from site_agent.training.steps import fits, make_step
+from site_agent.worker.tasks import superseded
 
 torch.set_num_threads(1)
 
@@ -212,7 +212,7 @@ def test_what_the_failed_batch_held_is_free_when_a_smaller_one_is_tried(monkeypa
             raise torch.OutOfMemoryError
         return activations
 
-    monkeypatch.setattr("site_agent.steps.views", tight)
+    monkeypatch.setattr("site_agent.training.steps.views", tight)
     encoder = build_encoder(RECIPE, 0)
     optimiser = make_optimiser(encoder, RECIPE)
     with pytest.raises(TrainingError, match="too small for 4 images"):
@@ -252,7 +252,7 @@ def test_a_loss_that_is_not_finite_is_noticed_before_a_checkpoint_is_kept(
     def step(_pixels: Tensor, _packed: Tensor) -> tuple[Tensor, ...]:
         return torch.zeros(8, 16), torch.tensor(math.nan)
 
-    monkeypatch.setattr("site_agent.epochs.Readings", Late)
+    monkeypatch.setattr("site_agent.training.epochs.Readings", Late)
     with pytest.raises(TrainingError, match="diverged"):
         one_epoch(encoder, optimiser, step=step, keeper=Keeping(keep, encoder, optimiser))
     assert keep.latest() is None

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fedcervix.errors import FullDiskError, StorageError
-from site_agent.room import NO_ROOM, with_room
+from site_agent.worker.room import NO_ROOM, with_room
 
 
 class Disk:

@@ -14,13 +14,13 @@ from click.testing import CliRunner
 
 from fedcervix.errors import ConfigError, RunError, StorageError
 from fedcervix.plan import Recipe
-from site_agent.checkpoints import Checkpoint
 from site_agent.cli import recipe_options
 from site_agent.commands.pretrain import check_room
 from site_agent.commands.setting import RECIPE_OPTIONS, machine_of, setting
 from site_agent.commands.stopping import EXIT_CODE, command_line, stops
 from site_agent.home import SiteHome
-from site_agent.stopping import Stop, Stoppable
+from site_agent.training.checkpoints import Checkpoint
+from site_agent.training.stopping import Stop, Stoppable
 
 SAVED = Checkpoint({"model.w": torch.ones(1)}, {"step": 1})
 

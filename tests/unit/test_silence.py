@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from site_agent.silence import FLOOR_S, TIMES, Silence
+from site_agent.worker.silence import FLOOR_S, TIMES, Silence
 
 
 def after(*words_s: float, floor_s: float = FLOOR_S) -> Silence:

@@ -14,7 +14,7 @@ from fedcervix.errors import StorageError
 from fedcervix.events import ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
 from fedcervix.plan import Plan, Recipe, Terms
 from fedcervix.session import Kept, Result
-from site_agent.spool import Spool
+from site_agent.store.spool import Spool
 
 PLAN = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(), recipe=Recipe())
 BASE = "b" * 64
@@ -115,7 +115,7 @@ def test_a_disk_that_takes_a_part_of_a_line_is_a_full_disk_and_costs_no_other_li
 import resource, signal, sys
 from pathlib import Path
 from fedcervix.errors import StorageError
-from site_agent.spool import Spool
+from site_agent.store.spool import Spool
 spool = Spool(Path(sys.argv[1]))
 spool.note("train", 1, {"loss": 0.5})
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

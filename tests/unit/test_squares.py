@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from site_agent.pixels import Pixels
-from site_agent.squares import Gathered, joined, selected
+from site_agent.data.pixels import Pixels
+from site_agent.data.squares import Gathered, joined, selected
 
 
 def pictures(first: int, count: int, side: int = 2) -> np.ndarray:

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from cervix_study.comparing import (
+from cervix_study.analysis.comparing import (
     MARGIN,
     Comparison,
     Effect,
@@ -18,12 +18,12 @@ from cervix_study.comparing import (
     effect,
     mcnemar_of,
 )
+from cervix_study.analysis.tested import Row
 from cervix_study.evidence.delong import contrast, delong
 from cervix_study.evidence.mcnemar import Discordant
-from cervix_study.tested import Row
 from fedcervix.errors import DataError
-from site_agent.intervals import DRAWS_AGREE, TOO_FEW_WOMEN, Estimate, Women
-from site_agent.resampling import Draws, Part, Scored, draw, roster, sample
+from site_agent.classifier.intervals import DRAWS_AGREE, TOO_FEW_WOMEN, Estimate, Women
+from site_agent.classifier.resampling import Draws, Part, Scored, draw, roster, sample
 
 MANY = Women(100, 100)
 

@@ -14,18 +14,19 @@ import numpy as np
 import pytest
 import torch
 
-from cervix_study import card, records
-from cervix_study.export import CARD_FILE, CARD_JSON_FILE, export, network
-from cervix_study.judging import judge
+from cervix_study import records
+from cervix_study.analysis.judging import judge
+from cervix_study.analysis.tested import Finished
+from cervix_study.export import card
+from cervix_study.export.export import CARD_FILE, CARD_JSON_FILE, export, network
+from cervix_study.export.released import Released, find
 from cervix_study.records import CELL_FILE, MODEL_FILE, CellRecord
-from cervix_study.released import Released, find
-from cervix_study.tested import Finished
 from fedcervix.errors import ModelError
 from fedcervix.plan import Recipe, parse_recipe
-from site_agent.finetune import build_classifier, predict
-from site_agent.intervals import TOO_FEW_WOMEN, Estimate
-from site_agent.model import apply_weights, build_encoder, load_weights, save_weights, snapshot
-from site_agent.portable import TOLERANCE, _Answers, fixed_pixels, parity, to_onnx
+from site_agent.classifier.finetune import build_classifier, predict
+from site_agent.classifier.intervals import TOO_FEW_WOMEN, Estimate
+from site_agent.classifier.portable import TOLERANCE, _Answers, fixed_pixels, parity, to_onnx
+from site_agent.network.model import apply_weights, build_encoder, load_weights, save_weights, snapshot
 from tests.unit.synthetic_study import Synthetic, write
 
 pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
@@ -99,7 +100,7 @@ def test_the_files_answer_as_the_network_does(exported: Path):
     np.testing.assert_allclose(probability, predict(built, pixels, device=torch.device("cpu")), atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("module", ["site_agent.portable", "site_agent.cli", "cervix_study.export"])
+@pytest.mark.parametrize("module", ["site_agent.classifier.portable", "site_agent.cli", "cervix_study.export.export"])
 def test_onnxruntime_is_told_to_report_to_nobody_before_it_can_be_loaded(module: str):
     """A process of its own: in this one somebody may have loaded it."""
     told = f"import os, sys, {module}; print(os.environ.get('ORT_DISABLE_TELEMETRY'), 'onnxruntime' in sys.modules)"

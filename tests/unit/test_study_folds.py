@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from cervix_study.folds import Patient, deal, split_in
+from cervix_study.data.folds import Patient, deal, split_in
 from fedcervix.splits import Stratum
 
 

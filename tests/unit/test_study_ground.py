@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from cervix_study.ground import Ground, prepare
+from cervix_study.data.ground import Ground, prepare
 from cervix_study.places import Places
 from cervix_study.settings import read
 from fedcervix.errors import ConfigError, DataError, RunError
-from site_agent.collection import Collection, index
+from site_agent.data.collection import Collection, index
 
 SITES = ("nhs", "alts")
 STUDY = """\

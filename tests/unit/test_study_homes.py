@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cervix_study.homes import DRAWN, manifest_of
+from cervix_study.data.homes import DRAWN, manifest_of
 from cervix_study.places import Places
 from fedcervix.errors import ConfigError
 from tests.unit.study_cases import asked

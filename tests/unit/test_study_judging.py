@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from cervix_study.comparing import TESTED
-from cervix_study.findings import Findings
-from cervix_study.judging import judge, mean_roc
-from cervix_study.tested import Finished, benches
+from cervix_study.analysis.comparing import TESTED
+from cervix_study.analysis.findings import Findings
+from cervix_study.analysis.judging import judge, mean_roc
+from cervix_study.analysis.tested import Finished, benches
 from fedcervix.metrics import Confusion, auc
-from site_agent.resampling import Part, Scored
+from site_agent.classifier.resampling import Part, Scored
 from tests.unit.synthetic_study import Synthetic, write
 
 DRAWS = 300

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cervix_study.labels import share_of, shuffled, women_in
-from site_agent.image_sets import Labelled
+from cervix_study.data.labels import share_of, shuffled, women_in
+from site_agent.data.image_sets import Labelled
 
 PATIENTS = tuple(f"w{number:02}" for number in range(60) for _ in range(2))
 LABELS = np.array([int(number % 3 == 0) for number in range(60) for _ in range(2)], np.int64)

@@ -12,21 +12,21 @@ import pytest
 import torch
 
 from benchmarks.every_epoch import train
-from cervix_study.bench import Bench
-from cervix_study.classifiers import open_test
-from cervix_study.encoders import bounded
-from cervix_study.ground import Ground, prepare
-from cervix_study.making import make
+from cervix_study.data.ground import Ground, prepare
+from cervix_study.execution.bench import Bench
+from cervix_study.execution.classifiers import open_test
+from cervix_study.execution.encoders import bounded
+from cervix_study.execution.making import make
 from cervix_study.places import Places
-from cervix_study.planning import followers, grid
+from cervix_study.planning.planning import followers, grid
+from cervix_study.planning.selection import choose
 from cervix_study.records import Cell, CellRecord, read_predictions
-from cervix_study.selection import choose
 from cervix_study.settings import Asked, read
 from fedcervix.plan import Recipe
 from fedcervix.weights import digest_file
-from site_agent.checkpoints import Checkpoints
-from site_agent.finetune import build_classifier
-from site_agent.model import load_weights
+from site_agent.classifier.finetune import build_classifier
+from site_agent.network.model import load_weights
+from site_agent.training.checkpoints import Checkpoints
 from tests.unit.test_study_ground import SILENT, SITES, collect
 
 STUDY = """\

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from cervix_study.naming import matches, named
-from cervix_study.planning import expected_followers, followers, grid
+from cervix_study.execution.running import wanted_keys
+from cervix_study.execution.tasks import hopeless, make, ready
+from cervix_study.planning.naming import matches, named
+from cervix_study.planning.planning import expected_followers, followers, grid
+from cervix_study.planning.selection import choose
 from cervix_study.records import Cell
-from cervix_study.running import wanted_keys
-from cervix_study.selection import choose
-from cervix_study.tasks import hopeless, make, ready
 from tests.unit.study_cases import asked, ground, judged
 
 EVERYTHING = """\

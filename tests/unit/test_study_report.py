@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from cervix_study.findings import Findings, Shuffled
-from cervix_study.judging import judge
+from cervix_study.analysis.findings import Findings, Shuffled
+from cervix_study.analysis.judging import judge
+from cervix_study.analysis.tested import Finished
 from cervix_study.report.answer import answer
 from cervix_study.report.compose import FINDINGS_FILE, MARKDOWN_FILE, PAGE_FILE, compose, write_report
 from cervix_study.report.document import Code, Details, Table, Text, cells
@@ -22,8 +23,7 @@ from cervix_study.report.markdown import blocks_text, words
 from cervix_study.report.page import page as as_page
 from cervix_study.report.page import words as as_html
 from cervix_study.report.wording import difference, energy, listed, often, p_value, size
-from cervix_study.tested import Finished
-from site_agent.intervals import Estimate
+from site_agent.classifier.intervals import Estimate
 from tests.unit.synthetic_study import Synthetic, write
 
 SECTIONS = (

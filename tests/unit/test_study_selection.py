@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cervix_study.planning import followers, grid
+from cervix_study.planning.planning import followers, grid
+from cervix_study.planning.selection import choose, competes, to_open
 from cervix_study.records import Cell, CellRecord, Choice
-from cervix_study.selection import choose, competes, to_open
 from cervix_study.settings import Asked
 from tests.unit.study_cases import asked, ground, judged
 

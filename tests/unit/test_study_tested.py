@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from cervix_study import records
+from cervix_study.analysis.tested import Finished, Variant, benches, labels
 from cervix_study.records import Selection
-from cervix_study.tested import Finished, Variant, benches, labels
 from fedcervix.errors import DataError
-from site_agent.resampling import Part
+from site_agent.classifier.resampling import Part
 from tests.unit.synthetic_study import Synthetic, write
 
 SMALL = Synthetic(starts=("random", "ssl", "csfssl"), case_women=4, control_women=6)

@@ -21,14 +21,7 @@ from fedcervix.events import AggregateStored, ScoreReported, SiteAttached, Task,
 from fedcervix.plan import ClassifierRecipe, Plan, Recipe, Terms, differences
 from fedcervix.profiles import PROFILES
 from fedcervix.rounds import begin, replay
-from site_agent import dataset
-from site_agent.cli import cli
-from site_agent.collection import digest_of
-from site_agent.commands.sweep import gather, toml, write_choice
-from site_agent.devices import Machine
-from site_agent.home import SiteHome, create
-from site_agent.model import build_encoder
-from site_agent.sweep import (
+from site_agent.classifier.sweep import (
     Cell,
     FederatedRun,
     Material,
@@ -41,6 +34,13 @@ from site_agent.sweep import (
     sweep,
     write_cells,
 )
+from site_agent.cli import cli
+from site_agent.commands.sweep import gather, toml, write_choice
+from site_agent.data import dataset
+from site_agent.data.collection import digest_of
+from site_agent.home import SiteHome, create
+from site_agent.network.devices import Machine
+from site_agent.network.model import build_encoder
 
 CPU = Machine(torch.device("cpu"), "eager")
 TINY = Recipe(

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from fedcervix.errors import TrainingError
-from site_agent.joint_norm import JointBatchNorm1d, JointBatchNorm2d, join_batch_norm
-from site_agent.model import apply_weights, build_encoder
-from site_agent.team import ALONE, Team, agreed, gather_views, share, share_rows, tell, wrap
+from site_agent.network.model import apply_weights, build_encoder
+from site_agent.training.joint_norm import JointBatchNorm1d, JointBatchNorm2d, join_batch_norm
+from site_agent.training.team import ALONE, Team, agreed, gather_views, share, share_rows, tell, wrap
 from tests.ports import free_port
 from tests.unit import joint_steps
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from site_agent.likeness import alike
-from site_agent.samples import Pixels
-from site_agent.surround import scene_box
-from site_agent.thumbnails import thumbnail
+from site_agent.data.likeness import alike
+from site_agent.images.samples import Pixels
+from site_agent.images.surround import scene_box
+from site_agent.images.thumbnails import thumbnail
 from tests.unit.scenes import compressed, cropped, field, framed, halved, scene
 
 Change = Callable[[Pixels], Pixels]

@@ -13,7 +13,7 @@ from fedcervix.errors import ConfigError
 from fedcervix.events import Task, TaskKind
 from fedcervix.plan import Plan, Recipe, Terms
 from site_agent.home import HardwareSection, SiteHome, create
-from site_agent.worker import Worker, WorkFailedError, launch, surroundings
+from site_agent.worker.worker import Worker, WorkFailedError, launch, surroundings
 
 ON_THIS_HOST = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
 TWO_HOSTS = ("--nnodes=2", "--node-rank=0", "--master-addr=gpu1", "--master-port=29400")

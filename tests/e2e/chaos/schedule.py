@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Literal
 
 from fedcervix.plan import Mode
-from site_agent.worker import DEATHS_MAX
+from site_agent.worker.worker import DEATHS_MAX
 from tests.e2e.line import Way
 
 COORDINATOR = "coordinator"

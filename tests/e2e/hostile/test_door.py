@@ -26,7 +26,7 @@ from coordinator.connections import Connections
 from coordinator.descriptors import Bounds, bounds
 from fedcervix import identity, rpc
 from fedcervix.errors import LinkError
-from site_agent.link import GrpcLink
+from site_agent.federation.link import GrpcLink
 from tests.e2e.loopback import BIN, FEDERATION, Federation, federation, until
 
 pytestmark = pytest.mark.timeout(120)

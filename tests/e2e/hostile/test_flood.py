@@ -22,7 +22,7 @@ from fedcervix.errors import IdentityError, LinkError, RemoteError, RunError, St
 from fedcervix.events import Answer, SiteFailed, Task, TaskKind, UpdateStored
 from fedcervix.reserve import Reserve
 from fedcervix.weights import write_tensors
-from site_agent.link import GrpcLink
+from site_agent.federation.link import GrpcLink
 from tests.e2e.disks import MayNotMountError, fill, small_disk
 from tests.e2e.loopback import Federation, call, federation, until
 

@@ -20,8 +20,8 @@ from fedcervix.errors import LinkError, PolicyError, RemoteError
 from fedcervix.events import Answer, ScoreReported, Task, TaskKind, UpdateStored
 from fedcervix.plan import Plan, Recipe, Terms
 from fedcervix.rounds import Leave, Outcome, Stand
-from site_agent import account
-from site_agent.asked import again_max
+from site_agent.federation import account
+from site_agent.federation.asked import again_max
 from tests.unit.test_agent import OVER, RUN, SCORE, TRAIN, Cut, Site, digest, interrupted, plan
 
 ONE_ROUND = "[policy]\nrounds_max = 1\nepochs_max = 1\n"

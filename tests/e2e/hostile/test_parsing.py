@@ -16,7 +16,7 @@ from fedcervix.errors import RemoteError
 from fedcervix.events import Answer, Task, TaskKind, UpdateStored
 from fedcervix.weights import digest_file, write_tensors
 from fedcervix.wire import federation_pb2 as wire
-from site_agent.link import GrpcLink
+from site_agent.federation.link import GrpcLink
 from tests.e2e.loopback import Federation, Process
 
 pytestmark = pytest.mark.timeout(120)

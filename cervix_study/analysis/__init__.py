@@ -1,0 +1,1 @@
+"""From opened test images to findings: rows, questions, comparisons, verdicts."""

@@ -1,0 +1,63 @@
+"""What a classifier is given to learn from: all labels, a nested share of the women, or labels that mean nothing.
+
+Rules
+1. Shares are drawn by woman, cases and controls apart, and nested: whoever is in 1 % is in 10 %. At least one woman of
+   each class is always there. Validation women are never fewer: what stops and chooses is the same at every share.
+2. Shuffled labels are exchanged between women, within training and within validation. So there are as many cases as
+   before, and they say nothing about the images. Test labels stay true.
+
+Pure: values in, values out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from fedcervix.seeds import derive
+from site_agent.data import squares
+from site_agent.data.image_sets import Labelled
+
+Labels = npt.NDArray[np.int64]
+
+
+def share_of(labelled: Labelled, fraction: float, seed: int) -> Labelled:
+    """Return the images of the first women, in an order drawn from `seed`: `fraction` of the cases, of the controls."""
+    if fraction == 1.0:
+        return labelled
+    taken = women_in(labelled.patients, labelled.labels, fraction, seed)
+    rows = [row for row, woman in enumerate(labelled.patients) if woman in taken]
+    patients = tuple(labelled.patients[row] for row in rows)
+    return Labelled(squares.selected(labelled.pixels, rows), labelled.labels[rows], patients)
+
+
+def women_in(patients: Sequence[str], labels: Labels, fraction: float, seed: int) -> set[str]:
+    """Return the women of a share (rule 1)."""
+    disease = _women(patients, labels)
+    taken: set[str] = set()
+    for ill in (0, 1):
+        women = sorted(woman for woman, found in disease.items() if found == ill)
+        order = np.random.default_rng(derive(seed, "study-label-share", ill)).permutation(len(women))
+        taken |= {women[place] for place in order[: math.ceil(fraction * len(women))]}
+    return taken
+
+
+def shuffled(labelled: Labelled, seed: int, part: str) -> Labelled:
+    """Return the images with the labels of other women (rule 2)."""
+    disease = _women(labelled.patients, labelled.labels)
+    women = sorted(disease)
+    order = np.random.default_rng(derive(seed, "study-shuffled-labels", part)).permutation(len(women))
+    given = {woman: disease[women[place]] for woman, place in zip(women, order, strict=True)}
+    labels = np.array([given[woman] for woman in labelled.patients], np.int64)
+    return Labelled(labelled.pixels, labels, labelled.patients)
+
+
+def _women(patients: Sequence[str], labels: Labels) -> dict[str, int]:
+    """Return woman -> 1 where any of her images is labelled case."""
+    found: dict[str, int] = {}
+    for woman, label in zip(patients, labels.tolist(), strict=True):
+        found[woman] = max(label, found.get(woman, 0))
+    return found

@@ -1,0 +1,118 @@
+"""An encoder that is trained in this process: a site's own images (SSL), or those of all sites pooled (CSSL)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cervix_study.execution.bench import Bench
+from cervix_study.records import Cell, EncoderResults, Turn
+from cervix_study.settings import POOLED
+from fedcervix.plan import Recipe
+from site_agent.network.model import Encoder, save_weights, start_encoder
+from site_agent.training.checkpoints import Checkpoints
+from site_agent.training.epochs import Epoch, StepReport
+from site_agent.training.neighbours import Probe
+from site_agent.training.pretrain import Pretrained, pretrain
+from site_agent.worker.tasks import first_seed
+
+
+def train(
+    bench: Bench, cell: Cell, weights: Path, *, checkpoints: Checkpoints, updates_max: int | None
+) -> EncoderResults:
+    """Train the encoder of a cell and write its weights. Raises TrainingError, DataError, StorageError.
+
+    `updates_max` is for the equal-updates control: as many whole epochs are trained as take no more steps, but one at
+    least.
+    """
+    recipe = bench.settled(cell.recipe, cell.sites[0], cell.fold)
+    recipe = bounded(recipe, len(bench.images(cell.sites, cell.fold, recipe, "train")), updates_max)
+    on_step = _steps(bench.on_progress, recipe)
+    trained = pretrained(bench, cell, recipe, started(bench, cell, recipe), on_step=on_step, checkpoints=checkpoints)
+    counts = {site: len(bench.collection(site, cell.fold).contrastive("train")) for site in cell.sites}
+    return _results(trained, counts, {stream_of(cell): recipe.precision}, save_weights(weights, trained.best_state))
+
+
+def started(bench: Bench, cell: Cell, recipe: Recipe) -> Encoder:
+    """Return the encoder of a cell before its training. Raises ModelError where ImageNet's cannot be had."""
+    return start_encoder(recipe, first_seed(cell.seed), bench.imagenet(cell.sites[0], cell.fold))
+
+
+def pretrained(
+    bench: Bench,
+    cell: Cell,
+    recipe: Recipe,
+    encoder: Encoder,
+    *,
+    on_step: Callable[[StepReport], None],
+    on_epoch: Callable[[Epoch], None] = lambda _epoch: None,
+    probe: Probe = lambda _encoder: None,
+    checkpoints: Checkpoints | None = None,
+) -> Pretrained:
+    """Train an encoder by a recipe, in all else as its cell says: images, mini-batches, random numbers, hardware.
+
+    Raises as `pretrain` does.
+    """
+    machine = bench.machine(cell.sites[0], cell.fold)
+    return pretrain(
+        bench.images(cell.sites, cell.fold, recipe, "train"),
+        bench.images(cell.sites, cell.fold, recipe, "valid"),
+        recipe,
+        seed=cell.seed,
+        stream=stream_of(cell),
+        encoder=encoder,
+        device=machine.device,
+        acceleration=machine.acceleration,
+        one_site_batches=cell.control == "one-site-batches",
+        on_step=on_step,
+        on_epoch=on_epoch,
+        probe=probe,
+        checkpoints=checkpoints,
+    )
+
+
+def stream_of(cell: Cell) -> str:
+    """Return whose random numbers a training draws: the site's, as there, or those of the pooled collections."""
+    return cell.sites[0] if len(cell.sites) == 1 else POOLED
+
+
+def bounded(recipe: Recipe, images: int, updates_max: int | None) -> Recipe:
+    """Return the recipe with no more epochs than `updates_max` steps allow; one at least."""
+    if updates_max is None:
+        return recipe
+    steps = max(1, images // recipe.batch_images)
+    return dataclasses.replace(recipe, epochs_max=max(1, min(recipe.epochs_max, updates_max // steps)))
+
+
+def _steps(on_progress: Callable[[dict[str, Any]], None], recipe: Recipe) -> Callable[[StepReport], None]:
+    def told(step: StepReport) -> None:
+        done, of = (step.epoch - 1) * step.steps + step.step, step.steps * recipe.epochs_max
+        on_progress({"stage": f"epoch {step.epoch}", "done": done, "of": of, "unit": "steps"})
+
+    return told
+
+
+def _results(trained: Pretrained, images: dict[str, int], precision: Mapping[str, str], digest: str) -> EncoderResults:
+    history, best = trained.history, trained.best_epoch
+    return EncoderResults(
+        validation_loss=history[best - 1].valid.loss,
+        best=best,
+        updates=sum(epoch.train.steps for epoch in history),
+        updates_best=sum(epoch.train.steps for epoch in history[:best]),
+        images=images,
+        precision=dict(precision),
+        outcome="OK",
+        curve=tuple(_turn(epoch) for epoch in history),
+        model=digest,
+    )
+
+
+def _turn(epoch: Epoch) -> Turn:
+    return Turn(
+        number=epoch.train.epoch,
+        train_loss=epoch.train.loss,
+        valid_loss=epoch.valid.loss,
+        seconds=epoch.train.seconds,
+    )

@@ -1,0 +1,233 @@
+"""Where cells are made: processes of this machine, or jobs of a SLURM cluster. Either way by `cell_process`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from cervix_study.execution.tasks import Done, Failed, Progress, Task, Told, error_of
+from cervix_study.places import Places
+from fedcervix.errors import ConfigError, TrainingError
+from fedcervix.extras import missing
+from fedcervix.json_text import parsed
+from fedcervix.storage import disk
+
+MODULE = "cervix_study.execution.cell_process"
+ENDS_WITHIN_S = 60.0
+"""how long a worker that was told to end may keep its checkpoint, and end its federation"""
+LAST_LINES = 12
+
+
+class Executor(Protocol):
+    """Makes cells somewhere."""
+
+    def has_room(self, task: Task) -> bool:
+        """Return whether a task may begin now."""
+
+    def begin(self, task: Task) -> None:
+        """Begin a task."""
+
+    def wait(self) -> Told:
+        """Wait until something is told of a task that was begun."""
+
+    def close(self) -> None:
+        """End all that was begun; what can be kept is kept."""
+
+
+# --- this machine -------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Worker:
+    """One process; it does one task at a time."""
+
+    popen: subprocess.Popen[str]
+    log: Path
+    task: Task | None = None
+
+
+@dataclass(slots=True)
+class Here:
+    """Up to `processes` processes of this machine that train at the same time."""
+
+    places: Places
+    processes: int
+    _workers: list[Worker] = field(default_factory=list)
+    _told: queue.Queue[tuple[Worker, dict[str, Any] | None]] = field(default_factory=queue.Queue)
+
+    def has_room(self, task: Task) -> bool:
+        """A federation of more sites than there is room for goes alone."""
+        taken = sum(worker.task.processes for worker in self._workers if worker.task)
+        return taken + min(task.processes, self.processes) <= self.processes
+
+    def begin(self, task: Task) -> None:
+        """Give a task to a worker; to one that is idle rather than to a new one."""
+        idle = [worker for worker in self._workers if worker.task is None]
+        worker = idle[0] if idle else self._start()
+        worker.task = task
+        assert worker.popen.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it died while it was idle: its reader tells
+            worker.popen.stdin.write(json.dumps({"work": task.work, "key": task.key}, allow_nan=False) + "\n")
+            worker.popen.stdin.flush()
+
+    def wait(self) -> Told:
+        """Wait for the next line of any worker."""
+        while True:
+            worker, message = self._told.get()
+            if message is None:
+                self._workers.remove(worker)
+            told = self._read(worker, message) if worker.task else None
+            if told is not None:
+                return told
+
+    def _read(self, worker: Worker, message: dict[str, Any] | None) -> Told | None:
+        task = worker.task
+        assert task is not None
+        if message is not None and "progress" in message:
+            return Progress(task, message["progress"])
+        worker.task = None
+        if message is None:
+            raise died(worker.popen.wait(), worker.log)
+        if "done" in message:
+            return Done(task)
+        return Failed(task, error_of(message["failed"]), message["failed"]["trace"])
+
+    def close(self) -> None:
+        """Tell every worker to end, then wait; kill what does not."""
+        for worker in self._workers:
+            assert worker.popen.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                worker.popen.stdin.close()  # to the worker this is the order to end
+        for worker in self._workers:
+            try:
+                worker.popen.wait(ENDS_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                worker.popen.kill()
+                worker.popen.wait()
+        self._workers.clear()
+
+    def _start(self) -> Worker:
+        log = self.places.logs / f"worker-{len(self._workers) + 1}.log"
+        with disk(log, "write"):
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("ab") as sink:
+                popen = subprocess.Popen(
+                    [sys.executable, "-m", MODULE, str(self.places.folder)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=sink,
+                    text=True,
+                    start_new_session=True,  # Ctrl-C is for the study, which then tells its workers
+                )
+        worker = Worker(popen, log)
+        self._workers.append(worker)
+        threading.Thread(target=self._listen, args=(worker,), daemon=True, name=log.stem).start()
+        return worker
+
+    def _listen(self, worker: Worker) -> None:
+        assert worker.popen.stdout is not None
+        for line in worker.popen.stdout:
+            self._told.put((worker, parsed(line)))
+        self._told.put((worker, None))
+
+
+def died(code: int, log: Path) -> TrainingError:
+    """Return what to tell of a process that ended in the middle of a cell."""
+    lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:] if log.exists() else []
+    killed = "it was killed, often because the machine ran out of memory"
+    return TrainingError(
+        f"a worker process ended unexpectedly (status {code})" + "".join(f"\n    {line}" for line in lines),
+        cause=killed if code < 0 else "a crash in a library",
+        next_step="look at the system's log (dmesg | tail); run the study again to continue, with fewer workers",
+    )
+
+
+# --- SLURM --------------------------------------------------------------------------------------------------------
+
+POLL_S = 1.0
+"""how often the cluster is asked about its jobs: it tells nothing by itself"""
+
+
+@dataclass(slots=True)
+class Slurm:
+    """Up to `jobs` jobs of a cluster, by way of submitit.
+
+    The study's folder lies where every node finds it under the same path. `options` are submitit's own; one more of
+    them, `cluster = "local"`, runs the jobs as processes of this machine: to try a study out before it is sent.
+    """
+
+    places: Places
+    jobs: int
+    options: dict[str, Any]
+    poll_s: float = POLL_S
+    _running: dict[str, tuple[Task, Any]] = field(default_factory=dict)
+    _executor: Any = None
+
+    def has_room(self, _task: Task) -> bool:
+        """One job makes one cell, however many processes that takes."""
+        return len(self._running) < self.jobs
+
+    def begin(self, task: Task) -> None:
+        """Submit a job."""
+        if self._executor is None:
+            self._executor = self._launcher()
+        import submitit
+
+        command = [sys.executable, "-m", MODULE, str(self.places.folder), task.work, task.key]
+        job = self._executor.submit(submitit.helpers.CommandFunction(command, verbose=False))
+        self._running[task.key] = (task, job)
+
+    def wait(self) -> Told:
+        """Ask again and again until a job has ended."""
+        asked = threading.Event()
+        while True:
+            for key, (task, job) in list(self._running.items()):
+                if job.done():
+                    del self._running[key]
+                    return self._ended(task, job)
+            asked.wait(self.poll_s)
+
+    def _ended(self, task: Task, job: Any) -> Told:
+        error = job.exception()
+        if error is None:
+            for line in reversed(job.result().splitlines()):
+                message = parsed(line)
+                if "done" in message:
+                    return Done(task)
+                if "failed" in message:
+                    return Failed(task, error_of(message["failed"]), message["failed"]["trace"])
+        raise TrainingError(
+            f"job {job.job_id} ended without an answer: {error}",
+            cause="the cluster ended it (time, memory), or it could not start",
+            next_step=f"read {job.paths.stderr}; run the study again to continue",
+        )
+
+    def close(self) -> None:
+        """Cancel what runs."""
+        for _, job in self._running.values():
+            job.cancel(check=False)
+        self._running.clear()
+
+    def _launcher(self) -> Any:
+        try:
+            import submitit
+        except ImportError as error:
+            raise missing("submitit") from error
+        options = {"cluster": "slurm", **self.options}
+        try:
+            executor = submitit.AutoExecutor(folder=self.places.workshop / "slurm", cluster=options.pop("cluster"))
+            executor.update_parameters(**options)
+        except (RuntimeError, ValueError, TypeError, AssertionError, NameError) as error:
+            raise ConfigError(
+                f"submitit does not take these [slurm] options: {error}",
+                cause="a misspelt option, or no SLURM on this machine (try `sinfo`)",
+                next_step='edit [slurm]; `cluster = "local"` there runs the jobs on this machine',
+            ) from error
+        return executor

@@ -1,0 +1,1 @@
+"""A model of a study or a site, as files for others: its card, safetensors, ONNX."""

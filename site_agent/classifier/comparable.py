@@ -1,0 +1,80 @@
+"""Which classifiers one evaluation compares, and on which run and models its numbers are based."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedcervix.errors import ModelError
+from site_agent.classifier import classifiers
+from site_agent.classifier.classifiers import StoredClassifier
+from site_agent.data.collection import Collection
+from site_agent.data.digests import data_of
+from site_agent.home import SiteHome
+from site_agent.store import models, provenance
+from site_agent.store.models import CervixModel
+from site_agent.store.provenance import Again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparable:
+    """Classifiers that may be compared on the test images of today."""
+
+    stored: tuple[StoredClassifier, ...]
+    """in the paper's order"""
+    federated: StoredClassifier | None
+    """the one from the federation's model"""
+    starts: tuple[CervixModel, ...]
+    """the models that they started from, in the same order; not Random, not ImageNet"""
+    differences: tuple[str, ...]
+    """how they were trained differently, a sentence each: then no comparison has a conclusion"""
+    reservations: tuple[str, ...] = ()
+    """what a reader should know of the comparison, a sentence each"""
+
+    @property
+    def run(self) -> str:
+        """The federation's run that the numbers are about; empty where there is none."""
+        return self.federated.provenance.start.run if self.federated else ""
+
+
+def comparable(home: SiteHome, collection: Collection, *, name: str = "", run: str = "") -> Comparable:
+    """Return the classifiers of the set `name` that are compared, about `run` or the newest run.
+
+    Raises ModelError where there are none, or where they cannot be compared on these images.
+    """
+    stored, broken = tuned(home, name)
+    kept, lost = models.found(home)
+    told, known = [one.provenance for one in stored], [model.kept for model in kept]
+    provenance.check(told, known, data_of(collection), again=Again(home.command(), name), run=run)
+    classifiers.check_unseen(home, stored, (image for image in collection.images if image.split == "test"))
+    about = provenance.headline(told, known, run)
+    return Comparable(
+        stored=tuple(stored),
+        federated=next((one for one in stored if one.provenance is about), None),
+        starts=tuple(model for one in stored for model in kept if model.digest == one.provenance.start.weights),
+        differences=provenance.differences(told, known, run),
+        reservations=(
+            *provenance.reservations(told, known, run),
+            *(f"Not compared: the classifier {one}, which cannot be used (why: site-agent history)." for one in broken),
+            *(f"Not compared: the model {one}, which cannot be used (why: site-agent history)." for one in lost),
+        ),
+    )
+
+
+def tuned(home: SiteHome, name: str = "") -> tuple[list[StoredClassifier], dict[str, ModelError]]:
+    """Return the classifiers of the set `name`, and by name what is wrong with those that cannot be read.
+
+    No image is looked at. Raises ModelError where there are none.
+    """
+    stored, broken = classifiers.found(home, name)
+    if not stored:
+        raise next(iter(broken.values()), None) or _nothing(home, name)
+    return stored, broken
+
+
+def _nothing(home: SiteHome, name: str) -> ModelError:
+    sets = ", ".join(found or "the one without a name" for found in classifiers.names(home))
+    return ModelError(
+        f"there is no classifier to evaluate{f' in the set {name}' if name else ''}",
+        cause=f"the sets here: {sets}" if sets else "none was fine-tuned yet",
+        next_step=home.command(f"finetune --name {name}" if name else "finetune"),
+    )

@@ -1,0 +1,337 @@
+"""The classifier: a site's own labels on top of the shared cervix model (sections III-B and III-D).
+
+"We remove the dense layer and put a single output neuron with sigmoid activation. The output obtained from the sigmoid
+layer is the case probability. The classification network is fully finetuned with the prepared cervix model."
+
+Rules
+1. Training images fit the weights, validation images choose the epoch, test images are unknown here.
+2. Reverse class weights make both classes count the same in training; the validation loss is unweighted.
+3. A last batch of one image joins the batch before it: batch norm cannot normalise a single image, and dropping it
+   would leave labelled women out, of whom there are few. Every image is seen once in every epoch.
+4. Every random number comes from (seed, purpose, stream, epoch, step): repeated on a CPU, a fit gives the same bits.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedcervix.errors import DataError, TrainingError
+from fedcervix.plan import Augment, ClassifierRecipe, Recipe
+from fedcervix.seeds import derive
+from site_agent.data.feed import Feed
+from site_agent.data.image_sets import Labelled
+from site_agent.data.pixels import Pixels
+from site_agent.network.augment import apply, draw, pack, standardise, to_input
+from site_agent.network.devices import Acceleration, autocast, lacks_memory, place
+from site_agent.network.graphs import Graphed, Step
+from site_agent.network.model import (
+    BACKBONE,
+    Loaded,
+    apply_weights,
+    backbone_state,
+    build_encoder,
+    feature_count,
+    snapshot,
+)
+from site_agent.network.optimise import changed_by, sgd
+
+LIGHT = Augment(
+    flip_horizontal=0.5,
+    flip_vertical=0.0,
+    rotation_deg=10.0,
+    shift=0.05,
+    zoom_min=1.0,
+    zoom_max=1.0,
+    gamma_min=1.0,
+    gamma_max=1.0,
+    brightness=0.0,
+)
+"""Classifier augmentation `light`: geometry alone, because acetowhite change is a matter of colour and brightness."""
+
+VALIDATION_BATCH_IMAGES = 32
+"""Batch size in eval mode, where no image depends on the others of its batch."""
+
+OnEpoch = Callable[["EpochRecord"], None]
+OnStep = Callable[[int, int, int], None]
+"""Called as on_step(epoch, step, steps), all counted from 1, after each step."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """What one epoch of fine-tuning gave. Losses are means over images, in nats."""
+
+    epoch: int
+    """counted from 1"""
+    train_loss: float
+    """weighted; taken during the epoch, while the weights move"""
+    valid_loss: float
+    """unweighted; taken after the epoch, in eval mode"""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Finetuned:
+    """The outcome of a fit. `best_state` is the classifier's state after `best_epoch`, on the CPU."""
+
+    best_state: dict[str, Tensor]
+    history: tuple[EpochRecord, ...]
+    best_epoch: int
+    stopped: Literal["patience", "epochs"]
+
+
+class Classifier(nn.Module):
+    """The encoder's backbone and one output neuron; gives logits, the sigmoid of which is the probability of case."""
+
+    def __init__(self, backbone: nn.Module, neuron: nn.Linear) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.neuron = neuron
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B,) of standardised images (B, 3, S, S)."""
+        features = torch.flatten(self.backbone(x), 1)  # (B, F)
+        logits: Tensor = self.neuron(features).squeeze(1)  # (B, 1) -> (B,)
+        return logits
+
+
+def build_classifier(recipe: Recipe, seed: int, start: Mapping[str, Tensor] | None) -> tuple[Classifier, Loaded | None]:
+    """Return a classifier that starts from an encoder's state, and how much of that state it took.
+
+    `start` is a whole encoder (its `head.*` is dropped); without one the weights are random, drawn from `seed`.
+    Raises ModelError unless the state holds every tensor of the backbone in its shape.
+    """
+    encoder = build_encoder(recipe, derive(seed, "classifier-backbone"))
+    classifier = Classifier(encoder.backbone, _neuron(feature_count(recipe.architecture), seed))
+    if start is None:
+        return classifier, None
+    backbone = {name.removeprefix(BACKBONE): tensor for name, tensor in backbone_state(start).items()}
+    return classifier, apply_weights(classifier.backbone, backbone, what="the classifier's starting model")
+
+
+def _neuron(features: int, seed: int) -> nn.Linear:
+    """Return the output neuron, drawn from `seed` alone: uniform within 1/sqrt(F), torch's own rule for a layer."""
+    generator = torch.Generator().manual_seed(derive(seed, "classifier-neuron"))
+    neuron = nn.Linear(features, 1, device="meta").to_empty(device="cpu")  # without a draw from the global generator
+    bound = features**-0.5
+    nn.init.uniform_(neuron.weight, -bound, bound, generator=generator)
+    nn.init.uniform_(neuron.bias, -bound, bound, generator=generator)
+    return neuron
+
+
+def class_weights(labels: NDArray[np.int64]) -> tuple[float, float]:
+    """Return (weight of a control, weight of a case), n / (2 n_c): both classes then weigh n/2 (section III-D).
+
+    Raises DataError where a class is absent.
+    """
+    cases = int(np.count_nonzero(labels))
+    controls = len(labels) - cases
+    if cases == 0 or controls == 0:
+        raise DataError(
+            f"the training images hold {cases} cases and {controls} controls; a classifier needs both",
+            cause="the manifest's split or label column",
+            next_step="site-agent data check",
+        )
+    return len(labels) / (2 * controls), len(labels) / (2 * cases)
+
+
+def classifier_batches(count: int, batch_images: int, seed: int) -> list[NDArray[np.int64]]:
+    """Return one epoch's batches of row numbers: all `count` of them once, shuffled by `seed`.
+
+    The last batch may be smaller than the others, or larger by one: see rule 3.
+    """
+    order = np.random.default_rng(seed).permutation(count)
+    starts = list(range(0, count, batch_images))
+    if len(starts) > 1 and count - starts[-1] == 1:
+        starts.pop()
+    return np.split(order, starts[1:])
+
+
+def finetune(
+    classifier: Classifier,
+    train: Labelled,
+    valid: Labelled,
+    recipe: Recipe,
+    *,
+    seed: int,
+    stream: str,
+    device: torch.device,
+    on_epoch: OnEpoch,
+    on_step: OnStep | None = None,
+    acceleration: Acceleration = "eager",
+    clock: Callable[[], float] = time.monotonic,
+) -> Finetuned:
+    """Fit the whole network to `train`, keep the epoch with the lowest validation loss, and leave it in `classifier`.
+
+    Stops after `patience_epochs` epochs without a lower validation loss. `stream` is the site's name:
+    two fits of one stream see the same batches, which is how initialisations are compared.
+    Raises DataError on unusable splits, TrainingError on a loss that is not finite.
+    """
+    terms = recipe.classifier
+    _check(valid, terms)
+    place(classifier, device)
+    weights = torch.tensor(class_weights(train.labels) if terms.reverse_class_weights else (1.0, 1.0), device=device)
+    parameters = [{"params": list(classifier.parameters()), "weight_decay": terms.weight_decay}]
+    optimiser = sgd(parameters, lr=terms.lr, momentum=terms.momentum, device=device)
+    step, feed = make_step(classifier, optimiser, recipe, weights, acceleration), Feed(train.pixels, device)
+    history: list[EpochRecord] = []
+    best_state: dict[str, Tensor] = {}
+    best_epoch = 0
+    stopped: Literal["patience", "epochs"] = "epochs"
+    for epoch in range(1, terms.epochs_max + 1):
+        started = clock()
+        epoch_seed = derive(seed, "classifier-epoch", stream, epoch)
+        report = None if on_step is None else functools.partial(on_step, epoch)
+        classifier.train()
+        train_loss = _train_epoch(step, feed, train, recipe, epoch_seed, report)
+        valid_loss = validation_loss(classifier, valid, device=device)
+        _check_finite(epoch, train_loss, valid_loss, terms.lr)
+        history.append(EpochRecord(epoch, train_loss, valid_loss, clock() - started))
+        if best_epoch == 0 or valid_loss < history[best_epoch - 1].valid_loss:
+            best_epoch, best_state = epoch, snapshot(classifier)
+        on_epoch(history[-1])
+        if epoch - best_epoch >= terms.patience_epochs:
+            stopped = "patience"
+            break
+    classifier.load_state_dict(best_state)
+    return Finetuned(best_state, tuple(history), best_epoch, stopped)
+
+
+def validation_loss(classifier: Classifier, valid: Labelled, *, device: torch.device) -> float:
+    """Return the unweighted cross-entropy per image, in nats, in eval mode."""
+    logits = torch.from_numpy(_logits(classifier, valid.pixels, device, VALIDATION_BATCH_IMAGES))
+    return float(F.binary_cross_entropy_with_logits(logits, torch.from_numpy(valid.labels).double()))
+
+
+def predict(
+    classifier: Classifier, pixels: Pixels, *, device: torch.device, batch_images: int = 32
+) -> NDArray[np.float64]:
+    """Return the probability of case of each image: pixels (n, S, S, 3) uint8 -> (n,), in eval mode.
+
+    Raises TrainingError where a probability is not finite.
+    """
+    place(classifier, device)
+    logits = torch.from_numpy(_logits(classifier, pixels, device, batch_images))
+    if not torch.isfinite(logits).all():
+        raise TrainingError(
+            "the classifier gives scores that are not numbers",
+            cause="its weights diverged, or the weights file is damaged",
+            next_step="site-agent finetune, with a lower lr",
+        )
+    return np.asarray(torch.sigmoid(logits).numpy(), dtype=np.float64)
+
+
+@torch.no_grad()
+def _logits(classifier: Classifier, pixels: Pixels, device: torch.device, batch_images: int) -> NDArray[np.float64]:
+    """Return the logits (n,) of pixels (n, S, S, 3), in eval mode and in float32 whatever the recipe trains in."""
+    classifier.eval()
+    feed = Feed(pixels, device)
+    rows = [
+        classifier(standardise(to_input(feed.take(np.arange(start, min(start + batch_images, len(pixels)))))))
+        for start in range(0, len(pixels), batch_images)
+    ]
+    return np.asarray(torch.cat(rows).double().cpu().numpy()) if rows else np.zeros(0)
+
+
+def make_step(
+    classifier: Classifier,
+    optimiser: torch.optim.Optimizer,
+    recipe: Recipe,
+    weights: Tensor,
+    acceleration: Acceleration,
+) -> Step:
+    """Return one step of fine-tuning: bytes (B, S, S, 3), labels (B,), packed draws (B or 0, 8) -> sum of losses.
+
+    `weights` (2,) are those of the classes. As a graph, it is captured for the first batch's size; the last batch of
+    an epoch, which may have another, runs as it is.
+    """
+    forward = torch.compile(classifier, dynamic=False) if acceleration == "compile" else classifier
+
+    def step(pixels: Tensor, labels: Tensor, packed: Tensor) -> tuple[Tensor, ...]:
+        images = to_input(pixels)  # (B, 3, S, S)
+        if len(packed):
+            images = apply(images, packed)
+        with autocast(weights.device, recipe.precision):
+            logits = forward(standardise(images)).float()  # (B,)
+        losses = F.binary_cross_entropy_with_logits(logits, labels.float(), weight=weights[labels], reduction="none")
+        optimiser.zero_grad(set_to_none=True)
+        losses.mean().backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        return (losses.detach().sum(),)
+
+    return Graphed(step, lambda: changed_by(classifier, optimiser)) if acceleration == "graph" else step
+
+
+def _train_epoch(
+    step: Step,
+    feed: Feed,
+    train: Labelled,
+    recipe: Recipe,
+    epoch_seed: int,
+    on_step: Callable[[int, int], None] | None,
+) -> float:
+    """Take every training image once; return the mean weighted loss, in nats per image."""
+    batches = classifier_batches(len(train.labels), recipe.classifier.batch_images, derive(epoch_seed, "order"))
+    total: Tensor | None = None  # summed on the device: reading it at every step would stall a GPU
+    for number, rows in enumerate(batches, start=1):
+        packed = _draws(len(rows), recipe, derive(epoch_seed, "augment", number))
+        labels = torch.from_numpy(train.labels[rows])
+        try:
+            (loss,) = step(feed.take(rows), feed.send(labels), feed.send(packed))
+        except RuntimeError as error:
+            if not lacks_memory(error):
+                raise
+            raise _too_large(len(rows), recipe) from error
+        total = loss if total is None else total + loss
+        if on_step is not None:
+            on_step(number, len(batches))
+    return float(total or 0.0) / len(train.labels)
+
+
+def _too_large(images: int, recipe: Recipe) -> TrainingError:
+    return TrainingError(
+        f"the GPU's memory is too small for {images} images of {recipe.image_px} px in a classifier batch",
+        cause="another process uses the GPU, or the recipe is too large for it",
+        next_step="free the GPU (nvidia-smi), or lower recipe.classifier.batch_images",
+    )
+
+
+def _draws(count: int, recipe: Recipe, seed: int) -> Tensor:
+    """Return the packed augmentations of a batch; none where the recipe asks for none."""
+    if recipe.classifier.augment == "none":
+        return torch.empty(0, 8)
+    generator = torch.Generator().manual_seed(seed)
+    return pack(draw(count, LIGHT, generator), recipe.image_px, recipe.image_px)
+
+
+def _check(valid: Labelled, terms: ClassifierRecipe) -> None:
+    """Refuse what cannot train or cannot stop."""
+    if len(valid.labels) == 0:
+        raise DataError(
+            "no labelled validation image: the classifier would not know when to stop",
+            cause="the manifest's split or label column",
+            next_step="site-agent data check",
+        )
+    if terms.batch_images == 1:
+        raise TrainingError(
+            "a classifier batch of one image cannot be normalised (batch norm needs two)",
+            next_step="set recipe.classifier.batch_images to 2 or more (the paper: 4)",
+        )
+
+
+def _check_finite(epoch: int, train_loss: float, valid_loss: float, lr: float) -> None:
+    if not (np.isfinite(train_loss) and np.isfinite(valid_loss)):
+        raise TrainingError(
+            f"fine-tuning diverged in epoch {epoch}: training loss {train_loss}, validation loss {valid_loss}",
+            cause=f"a learning rate of {lr} is too high for these weights and images",
+            next_step="lower recipe.classifier.lr",
+        )

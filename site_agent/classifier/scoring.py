@@ -1,0 +1,135 @@
+"""New images scored by a classifier: a row for every file, and the rows as a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from fedcervix.metrics import THRESHOLD_FIXED
+from fedcervix.plan import Recipe
+from site_agent.classifier.cells import path_cell, text_cell
+from site_agent.classifier.classifiers import StoredClassifier
+from site_agent.classifier.finetune import predict
+from site_agent.classifier.notices import CSV_NOTE
+from site_agent.classifier.picture_files import Found
+from site_agent.data.collection import Image
+from site_agent.home import SiteHome
+from site_agent.images.images import Progress, decode, each, pixel_digest, square
+from site_agent.images.unreadable import UnreadableError
+from site_agent.network.devices import ready
+from site_agent.store.leak_guard import Seen, SiteKey
+
+BATCH_FILES = 64
+COLUMNS = (
+    *("image", "patient", "probability_of_case", "case_at_0.5", "case_at_validation_threshold", "validation_threshold"),
+    *("seen_in_training", "problem", "classifier", "classifier_sha256", "note"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One file as the classifier takes it, or why it cannot."""
+
+    file: Path
+    problem: str = ""
+    digest: str = ""
+    pixels: npt.NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is said of one file."""
+
+    file: Path
+    patient: str = ""
+    probability: float | None = None
+    seen: str = ""
+    """in training: picture, woman (another picture of her), no, unknown"""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What is known of the pictures that made the classifier."""
+
+    key: SiteKey
+    seen: Seen
+
+    def met(self, digest: str, patient: str) -> str:
+        """Return whether it was made with this picture, with others of this woman, or with neither."""
+        if self.key.pictures([digest]) & self.seen.pictures:
+            return "picture"
+        one = Image(path="", patient=patient, woman=patient, label=None, split="test", digest=digest)
+        return "woman" if patient and self.key.known([one], self.seen) else "no"
+
+
+def score_files(
+    home: SiteHome,
+    stored: StoredClassifier,
+    files: Sequence[Found],
+    patients: Mapping[Path, str],
+    training: Training | None,
+    report: Progress,
+) -> Iterator[Row]:
+    """Yield a row for every file, in order."""
+    device, network = ready(home.config().hardware).device, stored.build()
+
+    def scores(pixels: Sequence[npt.NDArray[np.uint8]]) -> list[float]:
+        return [float(p) for p in predict(network, np.stack(pixels), device=device)] if pixels else []
+
+    for begin in range(0, len(files), BATCH_FILES):
+        pictures = each(_reader(stored.recipe), files[begin : begin + BATCH_FILES], _from(begin, len(files), report))
+        found = iter(scores([picture.pixels for picture in pictures if picture.pixels is not None]))
+        for picture in pictures:
+            patient = patients.get(_real(picture.file), "")
+            if picture.pixels is None:
+                yield Row(picture.file, patient, problem=picture.problem)
+            else:
+                seen = training.met(picture.digest, patient) if training else "unknown"
+                yield Row(picture.file, patient, next(found), seen)
+
+
+def _from(begin: int, total: int, report: Progress) -> Progress:
+    return lambda done, _: report(begin + done, total)
+
+
+def _reader(recipe: Recipe) -> Callable[[Found], Picture]:
+    def read(found: Found) -> Picture:
+        if found.problem:
+            return Picture(found.path, found.problem)
+        try:
+            pixels = decode(found.path)
+        except UnreadableError as error:
+            return Picture(found.path, error.reason)
+        return Picture(found.path, "", pixel_digest(pixels), square(pixels, recipe.image_px, recipe.fit))
+
+    return read
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def csv_text(stored: StoredClassifier, rows: Iterable[Row]) -> str:
+    """Return the file's text."""
+    made_by = (stored.start, stored.provenance.weights, CSV_NOTE)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        cells = (*_calls(row.probability, stored.threshold), row.seen, row.problem, *made_by)
+        writer.writerow((path_cell(row.file), text_cell(row.patient), *cells))
+    return text.getvalue()
+
+
+def _calls(p: float | None, threshold: float) -> tuple[str, str, str, str]:
+    if p is None:
+        return "", "", "", repr(threshold)
+    return f"{p:.6f}", str(int(p >= THRESHOLD_FIXED)), str(int(p >= threshold)), repr(threshold)

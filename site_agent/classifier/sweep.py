@@ -1,0 +1,301 @@
+"""Which N, which width of the dense layer, which E? Tried out, and chosen by validation images alone.
+
+Section III-D: "We vary the network hyper-parameters for both SSL and classification model training and choose the best
+hyper-parameters based on the validation loss."
+
+Rules
+1. Contrastive losses compare at the same N only: at another N the same representations cost something else (all alike,
+   log(2N - 1)). So N and width are judged by what they are for: the lowest validation loss of the classifier that is
+   fine-tuned from the cervix model. Its AUC on the same images is shown and chooses nothing.
+2. Test images are unknown here: `Material` has no place for them, and nothing depends on them.
+3. A cell is named by all that it depends on (recipe, seed, stream, images, software). A finished one is kept and never
+   trained again, and the contrastive training of an unfinished one goes on from its checkpoint.
+4. E exists in a federation alone. Runs that differ in E and in nothing else have the same N, so there the mean
+   validation loss of their rounds is comparable, and chooses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedcervix import __version__
+from fedcervix.errors import RunError, StorageError, TrainingError
+from fedcervix.files import write_whole
+from fedcervix.json_text import parsed
+from fedcervix.metrics import auc
+from fedcervix.plan import Plan, Recipe, canonical_json, check, differences
+from fedcervix.storage import disk
+from site_agent.classifier.finetune import Finetuned, build_classifier, finetune, predict
+from site_agent.data.image_sets import Images, Labelled
+from site_agent.network.devices import Machine
+from site_agent.network.model import Encoder, backbone_state
+from site_agent.training.checkpoints import Checkpoints
+from site_agent.training.pretrain import Pretrained, pretrain
+
+OnProgress = Callable[[dict[str, Any]], None]
+StartOf = Callable[[Recipe], Encoder]
+"""makes the encoder that contrastive learning starts from"""
+Keeping = Callable[[str], AbstractContextManager[Checkpoints | None]]
+"""where the contrastive training of the cell with this key keeps its checkpoints, if anywhere"""
+
+FREE_OF_E = ("terms.epochs_per_round", "terms.rounds")
+"""keys of the plan in which runs that are compared for E may differ; the recipe bounds rounds x E for all of them"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Material:
+    """What a sweep may see of a site's images: those of training and of validation women."""
+
+    train: Images
+    valid: Images
+    labelled_train: Labelled
+    labelled_valid: Labelled
+    digest: str
+    """of these images, see `site_agent.data.collection.digest_of`"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One combination, trained and judged on validation images."""
+
+    batch_images: int
+    width: int
+    classifier_loss: float
+    """lowest validation loss of the classifier, unweighted, nats per image: what chooses"""
+    classifier_auc: float
+    """on the same validation images, at the epoch with that loss; chooses nothing"""
+    classifier_epoch: int
+    contrastive_loss: float
+    """lowest validation loss of the cervix model: compares at the same N only"""
+    contrastive_epoch: int
+    seconds: float
+
+    def __post_init__(self) -> None:
+        check(math.isfinite(self.classifier_loss), f"classifier_loss is a number; found {self.classifier_loss}")
+
+
+@dataclass(frozen=True, slots=True)
+class FederatedRun:
+    """What is compared of a finished run: its plan, and the mean validation loss of each round's model."""
+
+    plan: Plan
+    losses: tuple[float, ...]
+
+
+# --- choosing: values in, values out ------------------------------------------------------------------------------
+
+
+def choose(cells: Iterable[Cell]) -> Cell:
+    """Return the cell with the lowest validation loss of the classifier; of equal ones the smallest network, then N.
+
+    Raises ValueError where there is no cell.
+    """
+    return min(cells, key=lambda cell: (cell.classifier_loss, cell.width, cell.batch_images))
+
+
+def choose_run(runs: Sequence[FederatedRun]) -> FederatedRun:
+    """Return the run whose best round has the lowest mean validation loss: how E is chosen; of equals the smallest E.
+
+    Raises RunError where the runs differ in more than E (rule 4), or one has no scored round; ValueError for no run.
+    """
+    for run in runs:
+        _check_comparable(runs[0].plan, run)
+    return min(runs, key=lambda run: (min(run.losses), run.plan.terms.epochs_per_round))
+
+
+def read_run(record: Mapping[str, Any]) -> FederatedRun:
+    """Return what is compared of a run's record.json (`coordinator export RUN`). Raises RunError."""
+    try:
+        plan = Plan.parse(canonical_json(record["plan"]))
+        losses = tuple(float(line["loss"]) for line in record["ledger"] if line["loss"] is not None)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"not the record of a run: {error!r}",
+            cause="another file, or written by another version",
+            next_step="coordinator export RUN FOLDER",
+        ) from error
+    return FederatedRun(plan, losses)
+
+
+def _check_comparable(first: Plan, run: FederatedRun) -> None:
+    said = [line for line in differences(first, run.plan) if line.partition(":")[0] not in FREE_OF_E]
+    if said or not run.losses:
+        raise RunError(
+            "these runs do not say which E is best: " + ("; ".join(said) or "one of them has no scored round"),
+            cause="their losses compare only where nothing but epochs_per_round (and rounds) differs",
+            next_step="federate again with plans that differ in epochs_per_round alone",
+        )
+
+
+# --- cells and their names ----------------------------------------------------------------------------------------
+
+
+def combinations(base: Recipe, batch_images: Iterable[int], widths: Iterable[int]) -> list[Recipe]:
+    """Return the base recipe with every N and width, smallest first. Raises ValueError for what no recipe may hold."""
+    return [
+        dataclasses.replace(base, batch_images=n, width=width)
+        for n in sorted(set(batch_images))
+        for width in sorted(set(widths))
+    ]
+
+
+def cell_key(recipe: Recipe, *, seed: int, stream: str, images: str) -> str:
+    """Return the name of a cell: SHA-256 of all that it depends on. `images` is their digest."""
+    depends = {
+        "recipe": dataclasses.asdict(recipe),
+        "seed": seed,
+        "stream": stream,
+        "images": images,
+        "software": f"fedcervix {__version__}, torch {torch.__version__}",
+    }
+    return hashlib.sha256(canonical_json(depends).encode()).hexdigest()
+
+
+def read_cells(file: Path) -> dict[str, Cell]:
+    """Return the finished cells by key; none where there is no file. Raises StorageError if it is damaged."""
+    if not file.exists():
+        return {}
+    with disk(file, "read"):
+        text = file.read_text(encoding="utf-8")
+    try:
+        return {key: Cell(**fields) for key, fields in parsed(text).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise StorageError(
+            f"{file} is damaged: {error}",
+            cause="it was edited by hand, or written by another version",
+            next_step="delete it: the sweep starts again from the beginning",
+        ) from error
+
+
+def write_cells(file: Path, cells: Mapping[str, Cell]) -> None:
+    """Keep the finished cells; the old file or the new one is there, whatever happens. Raises StorageError."""
+    with disk(file.parent, "write"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    fields = {key: dataclasses.asdict(cell) for key, cell in cells.items()}
+    write_whole(file, json.dumps(fields, indent=1, allow_nan=False).encode())
+
+
+# --- the loop -----------------------------------------------------------------------------------------------------
+
+
+def sweep(
+    recipes: Sequence[Recipe],
+    material: Material,
+    kept: Mapping[str, Cell],
+    *,
+    seed: int,
+    stream: str,
+    start_of: StartOf,
+    machine: Machine,
+    on_cell: Callable[[str, Cell], None],
+    on_trouble: Callable[[Recipe, TrainingError], None],
+    on_progress: OnProgress,
+    keeping: Keeping = lambda _key: nullcontext(),
+    clock: Callable[[], float] = time.monotonic,
+) -> tuple[Cell, ...]:
+    """Return the cells of all recipes, trained here unless `kept`; `on_cell` is called for each that was trained.
+
+    A recipe that cannot be trained (it diverges, or asks for too much memory) has no cell: `on_trouble` is told, and
+    the others go on.
+    """
+    cells = []
+    for recipe in recipes:
+        key = cell_key(recipe, seed=seed, stream=stream, images=material.digest)
+        cell = kept.get(key)
+        if cell is None:
+            try:
+                cell = train_cell(
+                    recipe,
+                    material,
+                    seed=seed,
+                    stream=stream,
+                    encoder=start_of(recipe),
+                    machine=machine,
+                    on_progress=on_progress,
+                    checkpoints=keeping(key),
+                    clock=clock,
+                )
+            except TrainingError as error:
+                on_trouble(recipe, error)
+                continue
+            on_cell(key, cell)
+        cells.append(cell)
+    return tuple(cells)
+
+
+def train_cell(
+    recipe: Recipe,
+    material: Material,
+    *,
+    seed: int,
+    stream: str,
+    encoder: Encoder,
+    machine: Machine,
+    on_progress: OnProgress,
+    checkpoints: AbstractContextManager[Checkpoints | None] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Cell:
+    """Train a cervix model on the site's own images (SSL), fine-tune the classifier from it, and judge that."""
+    started = clock()
+    told = _progress(f"N {recipe.batch_images}, width {recipe.width}", on_progress)
+    with checkpoints or nullcontext() as kept:
+        model = pretrain(
+            material.train,
+            material.valid,
+            recipe,
+            seed=seed,
+            stream=stream,
+            encoder=encoder,
+            device=machine.device,
+            acceleration=machine.acceleration,
+            on_step=lambda step: told("contrastive", step.epoch, step.step, step.steps),
+            on_epoch=lambda _: None,
+            checkpoints=kept,
+        )
+    classifier, _ = build_classifier(recipe, seed, backbone_state(model.best_state))
+    fitted = finetune(
+        classifier,
+        material.labelled_train,
+        material.labelled_valid,
+        recipe,
+        seed=seed,
+        stream=stream,
+        device=machine.device,
+        acceleration=machine.acceleration,
+        on_epoch=lambda _: None,
+        on_step=lambda epoch, step, steps: told("classifier", epoch, step, steps),
+    )
+    scores = predict(classifier, material.labelled_valid.pixels, device=machine.device)
+    return _judged(recipe, model, fitted, auc(material.labelled_valid.labels, scores), clock() - started)
+
+
+def _judged(recipe: Recipe, model: Pretrained, fitted: Finetuned, area: float, seconds: float) -> Cell:
+    return Cell(
+        batch_images=recipe.batch_images,
+        width=recipe.width,
+        classifier_loss=fitted.history[fitted.best_epoch - 1].valid_loss,
+        classifier_auc=area,
+        classifier_epoch=fitted.best_epoch,
+        contrastive_loss=model.history[model.best_epoch - 1].valid.loss,
+        contrastive_epoch=model.best_epoch,
+        seconds=seconds,
+    )
+
+
+def _progress(task: str, on_progress: OnProgress) -> Callable[[str, int, int, int], None]:
+    def told(what: str, epoch: int, step: int, steps: int) -> None:
+        stage = f"{what}, epoch {epoch}"
+        on_progress({"task": task, "stage": stage, "done": step, "of": steps, "unit": "steps"})
+
+    return told

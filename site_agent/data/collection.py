@@ -1,0 +1,577 @@
+"""A site's images, looked at once: what can be used, for what, and what was wrong with the rest.
+
+Rules
+1. Every image of a woman is in one split. Images of validation and test women never train anything.
+2. Unlabelled images of training women train the contrastive model, those of validation women validate it. Women
+   without any label are in train and valid only (paper, Table I). What was drawn is kept in the site's splits.csv.
+3. What cannot be decoded is set aside and counted. Above a threshold the collection is refused: then it is not a few
+   bad files, it is the wrong folder, disk or export.
+4. Patients who share a picture are one woman (`likeness`): they share a split, and `Image.woman`.
+5. A picture under a great many patients is a placeholder or a test card, and is refused.
+6. Identifiers that are one, written in several ways, are one woman too (`identifiers`): to take two women for one costs
+   little, to take one for two spoils the test score. They are named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import os
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from fedcervix.columns import OPTIONAL
+from fedcervix.descriptors import check_used_up
+from fedcervix.errors import DataError
+from fedcervix.files import write_secret
+from fedcervix.identifiers import Doubt, doubts, written_alike
+from fedcervix.manifest import SPLITS, Manifest, Row, Split, at_most, parse, refused, repeated
+from fedcervix.ownership import denied
+from fedcervix.splits import (
+    NOBODY,
+    STRATA,
+    Kept,
+    Stratum,
+    assign,
+    check_links,
+    check_spellings,
+    format_splits,
+    given,
+    groups,
+    kept,
+    moved,
+    parse_splits,
+    recognise,
+    short,
+    stratum,
+)
+from fedcervix.spreadsheet import decode_text
+from fedcervix.storage import disk
+from site_agent.data.filenames import FileNames
+from site_agent.data.likeness import Comparison, Copy, Leak, Sighting, compare
+from site_agent.data.looks import Look, read_looks, write_looks
+from site_agent.data.not_same import Pair, read_pairs
+from site_agent.images.images import PIXELS_MAX, Progress, each, opened, pixel_digest, silent
+from site_agent.images.quality import oddities
+from site_agent.images.thumbnails import thumbnail
+from site_agent.images.unreadable import UnreadableError
+
+Purpose = Literal["pretrain", "finetune", "evaluate"]
+
+UNREADABLE_MAX = 0.05
+"""share of unreadable images above which a collection is refused"""
+LOOKS_KEPT_EVERY = 4096
+"""images: what a process that is killed while it looks at them has to look at again, at most"""
+NO_SUCH_FILE = "no such file"
+ONE_WOMAN_PATIENTS_MAX = 10
+"""identifiers that one woman may plausibly have"""
+
+Need = tuple[Split, Stratum | None, int]
+"""a split, whose images of it (None: all), how many at least"""
+
+_REQUIRED: Mapping[Purpose, tuple[Need, ...]] = {
+    "pretrain": (("train", None, 2), ("valid", None, 2)),  # an image alone has nothing to be told apart from
+    "finetune": (("train", "case", 1), ("train", "control", 1), ("valid", "case", 1), ("valid", "control", 1)),
+    "evaluate": (("test", "case", 1), ("test", "control", 1)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One picture that is used."""
+
+    path: str
+    """below the collection's folder"""
+    patient: str
+    woman: str
+    """the first of the patients who are linked with this one, or of her identifiers; mostly the patient herself"""
+    label: int | None
+    """0 = control, 1 = case, None = unlabelled"""
+    split: Split
+    digest: str
+    """SHA-256 of the decoded pixels"""
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """An image that cannot be used, and why (the reason names no path)."""
+
+    image: str
+    reason: str
+    similar: str = ""
+    """the name of a file that may be meant by one that is not there"""
+
+    @property
+    def told(self) -> str:
+        """The image, what is wrong with it, and which file may be meant."""
+        return f"{self.image}: {self.reason}" + (f"; there is {self.similar}" if self.similar else "")
+
+
+@dataclass(frozen=True, slots=True)
+class CensusRow:
+    """One row of a table like the paper's Table I."""
+
+    split: Split
+    stratum: Stratum
+    """of the women: case if any of her images is labelled case"""
+    women: int
+    labelled: int
+    """images of these women that have a label"""
+    images: int
+    """all images of these women"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collection:
+    """What a site has. `images` stand in the order of the manifest."""
+
+    folder: Path
+    manifest: str
+    """the file's name"""
+    images: tuple[Image, ...]
+    quarantined: tuple[Quarantined, ...]
+    copies: tuple[Copy, ...]
+    leaks: tuple[Leak, ...]
+    disputed: tuple[str, ...]
+    """images whose label was dropped: the same picture is labelled case in one place and control in another"""
+    moved: tuple[str, ...]
+    """patients who changed their split, because a new link joined them with patients of a more protected one"""
+    splits_given: bool
+    """by the manifest, not drawn"""
+    told_apart: tuple[Leak, ...] = ()
+    """pictures that look alike, but are declared to be of two women"""
+    without_effect: tuple[str, ...] = ()
+    """declared pairs that change nothing, and why"""
+    ignored_columns: tuple[str, ...] = ()
+    """of the manifest"""
+    spellings: tuple[tuple[str, ...], ...] = ()
+    """identifiers that are one, written in several ways; each set counts as one woman"""
+    doubts: tuple[Doubt, ...] = ()
+    """identifiers that may be wrong"""
+    renamed: tuple[tuple[str, str], ...] = ()
+    """(identifier now, identifier then) of those whom splits.csv knows under an earlier one"""
+    absent_patients: int = 0
+    """of splits.csv, whose identifiers are not in the manifest"""
+    earlier_patients: int = 0
+    """of splits.csv"""
+    odd_images: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """name of a check of `quality` -> the images for which it holds; they are used all the same"""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the manifest."""
+        return len(self.images) + len(self.quarantined) + len(self.copies)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything that training depends on: pictures, women, labels, splits, in order."""
+        return _digest(self.images)
+
+    def contrastive(self, split: Literal["train", "valid"]) -> tuple[Image, ...]:
+        """Return all images, labelled or not, of the training women or of the validation women. Raises ValueError."""
+        if split not in ("train", "valid"):
+            raise ValueError("images of test women take no part in contrastive learning")
+        return tuple(image for image in self.images if image.split == split)
+
+    def labelled(self, split: Split) -> tuple[Image, ...]:
+        """Return the images of this split that have a label."""
+        return tuple(image for image in self.images if image.split == split and image.label is not None)
+
+    def census(self) -> tuple[CensusRow, ...]:
+        """Count women and images per split and stratum; strata without women are left out."""
+        women: dict[str, list[Image]] = {}
+        for image in self.images:
+            women.setdefault(image.woman, []).append(image)
+        cells: dict[tuple[Split, Stratum], list[list[Image]]] = {}
+        for images in women.values():
+            cells.setdefault((images[0].split, stratum(image.label for image in images)), []).append(images)
+        return tuple(
+            _census_row(split, name, cells[split, name])
+            for split, name in itertools.product(SPLITS, STRATA)
+            if (split, name) in cells
+        )
+
+
+def digest_of(images: Iterable[Image]) -> str:
+    """Return the SHA-256 of pictures, women, labels and splits, in order, test images left out."""
+    return _digest(image for image in images if image.split != "test")
+
+
+def _digest(images: Iterable[Image]) -> str:
+    lines = (f"{i.digest} {i.woman} {i.label} {i.split}\n" for i in images)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def index(
+    manifest: Path,
+    *,
+    splits_file: Path | None = None,
+    seed: int = 0,
+    unreadable_max: float = UNREADABLE_MAX,
+    pixels_max: int = PIXELS_MAX,
+    cache_folder: Path | None = None,
+    ignore_columns: Sequence[str] = (),
+    on_progress: Progress = silent,
+    on_compared: Progress = silent,
+    not_same: Path | None = None,
+    on_found: Callable[[Comparison], None] = lambda _: None,
+    keep_splits: bool = True,
+) -> Collection:
+    """Read a manifest, decode every image once, and decide what each is used for.
+
+    `splits_file` holds the splits that were drawn earlier and receives those drawn now; it is not written where the
+    manifest gives the splits itself, or without `keep_splits`. With a `cache_folder`, files that did not change are
+    not decoded again, and a process that was killed goes on where it was. It takes some 3 KB of memory per image
+    (0.3 GB for 100,000), and what the pictures that are open take (`images.opened`).
+    `ignore_columns` are columns of the manifest that are meant to be ignored, although they look like known ones.
+    `not_same` is a file of pairs of images that show two women (see `not_same`). `on_found` is told what the pictures
+    showed before anything is refused for it.
+    Raises DataError (manifest, images or splits cannot be used) and StorageError (splits_file cannot be written).
+    """
+    read = parse(decode_text(_read(manifest), manifest.name), manifest.name, ignore_columns)
+    given_splits = _given_splits(read, manifest.name)
+    earlier = {} if splits_file is None else _read_splits(splits_file)
+    folder = manifest.resolve().parent
+    names = FileNames(folder)
+    rows = _as_on_disk(read, names, manifest.name)
+    _check_inside(folder, rows, manifest.name)
+
+    looks = _look_at(folder, rows, pixels_max, cache_folder, on_progress)
+    quarantined = tuple(_quarantined(row, look, names) for row, look in looks if isinstance(look, str))
+    _check_readable(quarantined, len(rows), unreadable_max, manifest.name)
+
+    seen = [(row, look) for row, look in looks if isinstance(look, Look)]
+    spellings = written_alike(row.patient for row, _ in seen)
+    found = compare(_sightings(seen, spellings), on_compared, _told_apart(not_same, names))
+    on_found(found)
+    strata = _strata(seen, found.disputed)
+    links = [*found.links, *(pair for alike in spellings for pair in itertools.pairwise(alike))]
+    women = {patient: group[0] for group in groups(strata, links) for patient in group}
+    _check_placeholders(women, spellings, found.leaks, manifest)
+    if given_splits is None:
+        pictures = _pictures(seen)
+        before = recognise(pictures, earlier, (row.patient for row in rows))
+        splits = assign(strata, links, before.splits, seed)
+        if keep_splits:
+            _write_splits(splits_file, earlier, kept(splits, pictures, earlier))
+    else:
+        check_links(given_splits, found.links, manifest.name, way_out=_way_out(manifest))
+        before, splits = NOBODY, given_splits
+    whose = {row.image: row.patient for row, _ in seen}
+    return Collection(
+        folder=folder,
+        manifest=manifest.name,
+        images=tuple(_image(one, whose[one.image], women, splits, found.disputed) for one in found.used),
+        quarantined=quarantined,
+        copies=found.copies,
+        leaks=found.leaks,
+        disputed=tuple(sorted(found.disputed)),
+        moved=moved({patient: known.split for patient, known in earlier.items()}, splits),
+        splits_given=given_splits is not None,
+        told_apart=found.told_apart,
+        without_effect=found.without_effect,
+        ignored_columns=read.ignored,
+        spellings=spellings,
+        doubts=doubts(_labels(seen, women)),
+        renamed=before.renamed,
+        absent_patients=before.absent,
+        earlier_patients=before.earlier,
+        odd_images=_odd_images(looks),
+    )
+
+
+def require(collection: Collection, purpose: Purpose) -> None:
+    """Raise DataError unless the collection holds what the purpose needs.
+
+    pretrain: two images of training and two of validation women. finetune: labelled cases and controls in both.
+    evaluate: labelled cases and controls of test women.
+    """
+    missing = _missing(collection, purpose)
+    if not missing:
+        return
+    what = ", ".join(_lacks(count, need) for need, count in missing.items())
+    labelled = {image.woman: image.label for image in collection.images if image.label is not None}
+    cases = len({image.woman for image in collection.images if image.label == 1})
+    needed = "images of other women" if purpose == "pretrain" else "labelled women, at least 3 cases and 3 controls"
+    raise DataError(
+        f"{collection.manifest} cannot be used to {purpose}: {what}",
+        cause=f"{len({image.woman for image in collection.images})} women, {len(labelled)} of them labelled, "
+        f"{cases} of these cases",
+        next_step=f"add {needed}, or mend column split" if collection.splits_given else f"add {needed}",
+    )
+
+
+def patients_of(manifest: Path, ignore_columns: Sequence[str] = ()) -> dict[Path, str]:
+    """Return whose image every file is that a manifest names (files by their real paths). Raises DataError.
+
+    Only columns image and patient are read: a list of new pictures has no labels, and its other columns mean nothing.
+    """
+    folder = manifest.resolve().parent
+    read = parse(decode_text(_read(manifest), manifest.name), manifest.name, (*OPTIONAL, *ignore_columns))
+    rows = _as_on_disk(read, FileNames(folder), manifest.name)
+    return {_real(folder / row.image): row.patient for row in rows}
+
+
+def _real(path: Path) -> Path:
+    """Return the path without links; as it is where the machine's locale cannot write it."""
+    with contextlib.suppress(ValueError):
+        return Path(os.path.realpath(path))
+    return path
+
+
+def can(collection: Collection, purpose: Purpose) -> bool:
+    """Return whether the collection holds what the purpose needs."""
+    return not _missing(collection, purpose)
+
+
+def _missing(collection: Collection, purpose: Purpose) -> dict[Need, int]:
+    """Return the needs that are not met, and how many images there are."""
+    counts = {need: _count(collection, need[0], need[1]) for need in _REQUIRED[purpose]}
+    return {need: count for need, count in counts.items() if count < need[2]}
+
+
+def _count(collection: Collection, split: Split, kind: Stratum | None) -> int:
+    images = (image for image in collection.images if image.split == split)
+    return sum(kind is None or stratum([image.label]) == kind for image in images)
+
+
+def _lacks(count: int, need: Need) -> str:
+    split, kind, at_least = need
+    return (
+        f"only {count} {kind or 'image'} in {split} ({at_least} needed)"
+        if count
+        else f"no {kind or 'image'} in {split}"
+    )
+
+
+def _sightings(seen: Sequence[tuple[Row, Look]], spellings: Iterable[Sequence[str]]) -> list[Sighting]:
+    """Return what was seen, every patient under the first way of writing her identifier."""
+    first = {name: names[0] for names in spellings for name in names}
+    return [
+        Sighting(row.image, first.get(row.patient, row.patient), row.label, look.digest, look.thumbnail)
+        for row, look in seen
+    ]
+
+
+def _image(
+    one: Sighting, patient: str, women: Mapping[str, str], splits: Mapping[str, Split], disputed: frozenset[str]
+) -> Image:
+    return Image(
+        path=one.image,
+        patient=patient,
+        woman=women[patient],
+        label=None if one.image in disputed else one.label,
+        split=splits[patient],
+        digest=one.digest,
+    )
+
+
+def _pictures(seen: Iterable[tuple[Row, Look]]) -> dict[str, Set[str]]:
+    """Return the pictures of every patient, as splits.csv keeps them."""
+    found: dict[str, set[str]] = {}
+    for row, look in seen:
+        found.setdefault(row.patient, set()).add(short(look.digest))
+    return {patient: frozenset(pictures) for patient, pictures in found.items()}
+
+
+def _labels(seen: Iterable[tuple[Row, Look]], women: Mapping[str, str]) -> dict[str, list[int | None]]:
+    found: dict[str, list[int | None]] = {}
+    for row, _ in seen:
+        found.setdefault(women[row.patient], []).append(row.label)
+    return found
+
+
+def _census_row(split: Split, name: Stratum, women: Sequence[Sequence[Image]]) -> CensusRow:
+    labels = [image.label for images in women for image in images]
+    return CensusRow(split, name, len(women), sum(label is not None for label in labels), len(labels))
+
+
+# What the files show
+
+
+def _read(manifest: Path) -> bytes:
+    try:
+        return manifest.read_bytes()
+    except OSError as error:
+        check_used_up(f"the manifest {manifest} cannot be read", error)
+        raise DataError(
+            f"the manifest {manifest} cannot be read: {error.strerror}",
+            cause=_unread(manifest, error),
+            next_step="give the path of the CSV file that lists the images",
+        ) from error
+
+
+def _unread(manifest: Path, error: OSError) -> str:
+    """Return the likely cause of a manifest that cannot be read."""
+    if isinstance(error, PermissionError):
+        return denied(manifest)[0]
+    if isinstance(error, IsADirectoryError):
+        return "the path names a folder; the manifest is a file in it"
+    return "the path is wrong, or its disk is not mounted"
+
+
+def _given_splits(manifest: Manifest, source: str) -> dict[str, Split] | None:
+    splits = given(manifest.rows, source)
+    if splits is not None:
+        check_spellings(splits, written_alike(splits), source)
+    return splits
+
+
+def _as_on_disk(manifest: Manifest, names: FileNames, source: str) -> tuple[Row, ...]:
+    """Return the rows with the files' names as the disk has them. Raises DataError where two rows name one file."""
+    rows = tuple(replace(row, image=names.found(row.image)) for row in manifest.rows)
+    twice = repeated(rows)
+    if twice:
+        raise refused(twice, source)
+    return rows
+
+
+def _told_apart(not_same: Path | None, names: FileNames) -> frozenset[Pair]:
+    """Return the declared pairs with the files' names as the disk has them."""
+    declared = read_pairs(not_same) if not_same else frozenset[Pair]()
+    return frozenset(frozenset(map(names.found, pair)) for pair in declared)
+
+
+def _quarantined(row: Row, reason: str, names: FileNames) -> Quarantined:
+    return Quarantined(row.image, reason, names.similar(row.image) if reason == NO_SUCH_FILE else "")
+
+
+def _check_inside(folder: Path, rows: Sequence[Row], source: str) -> None:
+    """Raise DataError if a link leads out of the collection's folder: nothing else on this machine is ours to read."""
+    outside = [f"line {row.line} ({row.image})" for row in rows if not _inside(folder, row.image)]
+    if outside:
+        raise DataError(
+            f"{source}: images outside its folder: {', '.join(at_most(outside))}",
+            cause="symbolic links that lead out of the folder",
+            next_step="copy or mount these images below the folder that holds the manifest",
+        )
+
+
+def _inside(folder: Path, image: str) -> bool:
+    try:
+        return Path(os.path.realpath(folder / image)).is_relative_to(folder)
+    except ValueError:  # the machine's locale cannot write this name, so it is not there
+        return True
+
+
+def _look_at(
+    folder: Path, rows: Sequence[Row], pixels_max: int, cache_folder: Path | None, on_progress: Progress
+) -> list[tuple[Row, Look | str]]:
+    """Return what every row's file showed: a look, or why there is none."""
+    key = f"{folder} {pixels_max}"
+    known = {} if cache_folder is None else read_looks(cache_folder, key)
+
+    def look_at(row: Row) -> Look | str:
+        return _look(folder / row.image, known.get(row.image), pixels_max)
+
+    result: list[tuple[Row, Look | str]] = []
+    kept = known
+    for begin in range(0, len(rows), LOOKS_KEPT_EVERY):
+        part = rows[begin : begin + LOOKS_KEPT_EVERY]
+        result += zip(part, each(look_at, part, _counting(on_progress, begin, len(rows))), strict=True)
+        seen = {row.image: look for row, look in result if isinstance(look, Look)}
+        whole = seen if len(result) == len(rows) else {**known, **seen}
+        if cache_folder is not None and whole != kept:
+            write_looks(cache_folder, key, whole)
+            kept = whole
+    return result
+
+
+def _counting(on_progress: Progress, begin: int, total: int) -> Progress:
+    return lambda done, _: on_progress(begin + done, total)
+
+
+def _look(path: Path, known: Look | None, pixels_max: int) -> Look | str:
+    try:
+        now = path.stat()
+        if known is not None and (known.size_bytes, known.mtime_ns) == (now.st_size, now.st_mtime_ns):
+            return known
+        with opened(path, pixels_max=pixels_max) as found:
+            digest, small = pixel_digest(found.pixels), thumbnail(found.pixels)
+            return Look(now.st_size, now.st_mtime_ns, digest, small, oddities(found))
+    except UnreadableError as error:
+        return error.reason
+    except PermissionError:
+        return "this user may not read it"
+    except (OSError, ValueError):  # ValueError: a name that the machine's locale cannot write
+        return NO_SUCH_FILE
+
+
+def _odd_images(looks: Sequence[tuple[Row, Look | str]]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = {}
+    for row, look in looks:
+        for name in look.oddities if isinstance(look, Look) else ():
+            found.setdefault(name, []).append(row.image)
+    return {name: tuple(images) for name, images in found.items()}
+
+
+def _check_readable(quarantined: Sequence[Quarantined], rows: int, unreadable_max: float, source: str) -> None:
+    count = len(quarantined)
+    if count <= unreadable_max * rows and count < rows:
+        return
+    listed = at_most([one.told for one in quarantined])
+    raise DataError(
+        f"{source}: {count} of {rows} images cannot be read ({count / rows:.1%}; {unreadable_max:.1%} is allowed):\n"
+        + "\n".join(f"    {line}" for line in listed),
+        cause="the manifest was written for another folder, a disk is not mounted, or an export broke off",
+        next_step="mend the files or remove their rows; a higher unreadable_max in site.toml (--unreadable-max of data "
+        "check) goes on without them",
+    )
+
+
+def _strata(seen: Sequence[tuple[Row, Look]], disputed: frozenset[str]) -> dict[str, Stratum]:
+    labels: dict[str, list[int | None]] = {}
+    for row, _ in seen:
+        labels.setdefault(row.patient, []).append(None if row.image in disputed else row.label)
+    return {patient: stratum(known) for patient, known in labels.items()}
+
+
+def _check_placeholders(
+    women: Mapping[str, str], spellings: Iterable[Sequence[str]], leaks: Sequence[Leak], manifest: Path
+) -> None:
+    respelt = {name for names in spellings for name in names[1:]}
+    identifiers = Counter(woman for patient, woman in women.items() if patient not in respelt)
+    woman, count = max(identifiers.items(), key=lambda item: item[1])
+    if count <= ONE_WOMAN_PATIENTS_MAX:
+        return
+    theirs = [leak for leak in leaks if women[leak.patients[0]] == woman]
+    shared = [leak.images[0] for leak in theirs]
+    alike = any(not leak.identical for leak in theirs)
+    raise DataError(
+        f"{manifest.name}: the same pictures stand under {count} patients: {', '.join(at_most(shared))}",
+        cause="test cards, forms or placeholders among the images, or an export that repeated files",
+        next_step=f"remove the rows of these pictures from {manifest.name}"
+        + (f"; {_way_out(manifest)}" if alike else ""),
+    )
+
+
+def _way_out(manifest: Path) -> str:
+    """Return what to do where pictures only look alike."""
+    return (
+        f"if they show different women: site-agent data check {shlex.quote(str(manifest))} --write-pairs pairs.csv, "
+        'fill in column verdict, then set not_same = "/path/of/pairs.csv" in table [data] of site.toml (or for the '
+        "site in STUDY.toml)"
+    )
+
+
+# The splits that were drawn earlier
+
+
+def _read_splits(splits_file: Path) -> dict[str, Kept]:
+    if not splits_file.exists():
+        return {}
+    with disk(splits_file, "read"):
+        raw = splits_file.read_bytes()
+    return parse_splits(decode_text(raw, splits_file.name), splits_file.name)
+
+
+def _write_splits(splits_file: Path | None, earlier: Mapping[str, Kept], now: Mapping[str, Kept]) -> None:
+    if splits_file is not None and now != earlier:
+        with disk(splits_file, "write"):
+            splits_file.parent.mkdir(parents=True, exist_ok=True)
+        write_secret(splits_file, format_splits(now).encode())

@@ -1,0 +1,132 @@
+"""The site's images as the trainer takes them: arrays, by split and purpose.
+
+The trainer itself, and torch with it, is imported where arrays are made: whoever only looks at a collection needs
+neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from fedcervix.manifest import Split
+from fedcervix.plan import Recipe
+from site_agent.data import cache, squares
+from site_agent.data.collection import Collection, Image, index, require
+from site_agent.data.pixels import Pixels
+from site_agent.home import SiteHome
+from site_agent.images.images import Progress, silent
+
+if TYPE_CHECKING:
+    from site_agent.data.image_sets import Images, Labelled
+
+
+def open_collection(home: SiteHome, on_progress: Progress = silent, on_compared: Progress = silent) -> Collection:
+    """Index the manifest that the site's configuration names. Raises ConfigError, DataError, StorageError."""
+    data = home.config().data
+    return index(
+        home.manifest(),
+        splits_file=home.splits,
+        seed=data.split_seed,
+        unreadable_max=data.unreadable_max,
+        cache_folder=home.cache,
+        not_same=home.not_same(),
+        ignore_columns=data.ignore_columns,
+        on_progress=on_progress,
+        on_compared=on_compared,
+    )
+
+
+def contrastive(
+    home: SiteHome, collection: Collection, recipe: Recipe, split: str, on_progress: Progress = silent
+) -> Images:
+    """Return all images of the training (or validation) women, labelled or not."""
+    from site_agent.data.image_sets import Images
+
+    require(collection, "pretrain")
+    chosen = collection.contrastive("train" if split == "train" else "valid")
+    return Images(_pixels(home, collection, chosen, recipe, on_progress), tuple(image.woman for image in chosen))
+
+
+def joined(parts: Sequence[Images]) -> Images:
+    """Return several sites' images as one (the paper's CSSL, where pooling is allowed); no pixel is copied."""
+    from site_agent.data.image_sets import Images
+
+    patients = tuple(patient for part in parts for patient in part.patients)
+    runs = tuple(run for part in parts for run in part.runs or (len(part),)) if len(parts) > 1 else parts[0].runs
+    return Images(squares.joined([part.pixels for part in parts]), patients, runs)
+
+
+def selected(images: Images, rows: Sequence[int]) -> Images:
+    """Return some of one site's images, in the order of `rows`; no pixel is copied."""
+    from site_agent.data.image_sets import Images
+
+    return Images(squares.selected(images.pixels, rows), tuple(images.patients[row] for row in rows))
+
+
+def pooled(
+    home: SiteHome,
+    collections: Sequence[Collection],
+    recipe: Recipe,
+    split: Literal["train", "valid"],
+    on_progress: Progress = silent,
+) -> Images:
+    """Return the images of a split of all collections (the paper's CSSL), the site's own collection first.
+
+    A picture that is in another part of any of the collections is left out: no test woman trains under another name.
+    """
+    from site_agent.data.image_sets import Images
+
+    barred = _barred(collections, split)
+    parts = []
+    for number, collection in enumerate(collections):
+        images = contrastive(home, collection, recipe, split, on_progress)
+        kept = [k for k, image in enumerate(collection.contrastive(split)) if image.digest not in barred]
+        found = selected(images, kept)
+        women = found.patients if number == 0 else tuple(f"{number}:{woman}" for woman in found.patients)
+        parts.append(Images(found.pixels, women))
+    return joined(parts)
+
+
+def pooled_images(
+    collections: Sequence[Collection], split: Literal["train", "valid"]
+) -> tuple[list[Image], list[Image]]:
+    """Return the images that `pooled` uses: of the site's own collection, and of the further ones."""
+    barred = _barred(collections, split)
+    own, *others = ([i for i in found.contrastive(split) if i.digest not in barred] for found in collections)
+    return own, [image for found in others for image in found]
+
+
+def _barred(collections: Sequence[Collection], split: str) -> set[str]:
+    return {image.digest for collection in collections for image in collection.images if image.split != split}
+
+
+def labelled(
+    home: SiteHome, collection: Collection, recipe: Recipe, split: Split, on_progress: Progress = silent
+) -> Labelled:
+    """Return the labelled images of a split."""
+    from site_agent.data.image_sets import Labelled
+
+    require(collection, "evaluate" if split == "test" else "finetune")
+    chosen = collection.labelled(split)
+    labels = np.array([image.label for image in chosen], dtype=np.int64)
+    return Labelled(
+        _pixels(home, collection, chosen, recipe, on_progress), labels, tuple(image.woman for image in chosen)
+    )
+
+
+def _pixels(
+    home: SiteHome, collection: Collection, chosen: tuple[Image, ...], recipe: Recipe, on_progress: Progress
+) -> Pixels:
+    in_memory_gib = home.config().hardware.images_in_memory_gib
+    return cache.load(
+        collection.folder,
+        chosen,
+        recipe.image_px,
+        recipe.fit,
+        home.cache,
+        on_progress,
+        memory_bytes_max=int(in_memory_gib * 2**30),
+    )

@@ -1,0 +1,128 @@
+"""What `site-agent check` tries, one after the other: each gives a finding, or an error that says what to do.
+
+What needs torch is found out by a worker process, as before a run (`site_agent.worker.preflight`).
+Nothing here loads torch, and what a check needs is loaded when its turn has come.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+from fedcervix import identity
+from fedcervix.errors import FedcervixError, PolicyError, RemoteError
+from fedcervix.extras import lacking
+from fedcervix.locks import is_held
+from fedcervix.plan import Plan
+from site_agent.federation import hardware
+from site_agent.federation.joining import check_manifest
+from site_agent.federation.policy import objections, strange
+from site_agent.home import SiteHome
+from site_agent.worker.worker import Worker
+
+Show = Callable[[str, dict[str, Any]], None]
+Row = tuple[str, str | FedcervixError]
+"""what was tried, and what was found or what is wrong"""
+NEEDED_TO_TRAIN = {"configuration", "manifest", "hardware"}
+"""without these, nothing more can be said of training; a line that is down does not hinder it"""
+
+
+def examine(home: SiteHome, now: datetime, show: Show) -> Iterator[Row]:
+    """Yield what was tried. The plan of the coordinator's run decides what training costs; without it, images alone."""
+    plans: list[Plan] = []
+    tried: tuple[tuple[str, Callable[[], str]], ...] = (
+        ("configuration", lambda: _configuration(home)),
+        ("manifest", lambda: _manifest(home)),
+        ("certificate", lambda: _certificate(home, now)),
+        ("line", lambda: _line(home)),
+        ("coordinator", lambda: _coordinator(home, plans.append)),
+        ("hardware", lambda: hardware.look(home.config().hardware)),
+    )
+    failed = set()
+    for name, attempt in tried:
+        try:
+            yield name, attempt()
+        except FedcervixError as error:
+            failed.add(name)
+            yield name, error
+        except ImportError as error:
+            failed.add(name)
+            yield name, lacking(error) or FedcervixError(str(error), cause="a package is damaged")
+    if not failed & NEEDED_TO_TRAIN:
+        yield from _training(home, plans[0] if plans else None, show)
+
+
+def _configuration(home: SiteHome) -> str:
+    home.config()
+    return str(home.config_file)
+
+
+def _manifest(home: SiteHome) -> str:
+    check_manifest(home.manifest(), home.config().data.ignore_columns)
+    return str(home.manifest())
+
+
+def _certificate(home: SiteHome, now: datetime) -> str:
+    certificate = home.certificate()
+    identity.check_validity(certificate, now)
+    return f"{certificate.identity.uri}, until {certificate.not_after:%Y-%m-%d}"
+
+
+def _line(home: SiteHome) -> str:
+    from site_agent.federation import tls
+
+    address = home.config().link.coordinator
+    home.certificate()
+    key_files = (home.key_file(name) for name in ("authority.crt", "site.crt", "site.key"))
+    return f"{address} answers, {tls.look(address, *key_files)}"
+
+
+def _coordinator(home: SiteHome, on_plan: Callable[[Plan], None]) -> str:
+    """Hear the welcome as the agent does, and compare the plan with the policy."""
+    from fedcervix import codec
+    from site_agent.federation.link import GrpcLink
+
+    link = GrpcLink(
+        home.config().link.coordinator,
+        authority_pem=home.pem("authority.crt"),
+        certificate_pem=home.pem("site.crt"),
+        key_pem=home.pem("site.key"),
+    )
+    try:
+        welcome = link.welcome()
+    finally:
+        link.close()
+    assert isinstance(welcome, codec.Welcome)
+    if why := strange(welcome, home.certificate().identity.federation):
+        raise RemoteError(why, cause="it is not this site's coordinator", next_step="ask the coordinator's operator")
+    on_plan(welcome.plan)
+    against = objections(home.config().policy, welcome.plan, home.certificate().identity.name)
+    if against:
+        raise PolicyError(
+            f"the plan of run {welcome.run} is not allowed: {'; '.join(against)}",
+            cause=f"[policy] in {home.config_file}",
+            next_step="agree with the coordinator's operator",
+        )
+    return f"accepts this site; run {welcome.run}, {welcome.plan.mode}; the policy allows its plan"
+
+
+def _training(home: SiteHome, plan: Plan | None, show: Show) -> Iterator[Row]:
+    """Look at the images, and try a step of the plan, in a worker process that ends with this."""
+    worker = Worker(home, "site")
+    on_progress = functools.partial(_show_progress, show)
+    if is_held(home.lock):
+        yield "training", "no step was tried: an agent is at work on this home, and needs the memory"
+        plan = None
+    try:
+        yield from worker.examine(plan, on_progress, threading.Event(), waits=False).lines()
+    except FedcervixError as error:
+        yield "training", error
+    finally:
+        worker.cancel()
+
+
+def _show_progress(show: Show, values: dict[str, Any]) -> None:
+    show("progress", {"task": "check", **values})

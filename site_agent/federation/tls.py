@@ -1,0 +1,115 @@
+"""A plain look at what answers at the coordinator's address, because gRPC does not say why a handshake failed.
+
+An antivirus or proxy that opens TLS connections shows its own issuer here, and another federation's coordinator its.
+The look goes the way of the agent's line: through an HTTP proxy, where one is set (see
+`site_agent.federation.proxies`).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+
+from fedcervix.address import Address
+from fedcervix.descriptors import check_used_up
+from fedcervix.errors import IdentityError, LinkError
+from site_agent.federation.proxies import Proxy, proxy_for, remark
+
+CONNECT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How to get to an address."""
+
+    host: str
+    port: int
+    proxy: Proxy | None
+
+    def dial(self) -> socket.socket:
+        """Return a connection. Raises OSError."""
+        if self.proxy is None:
+            return socket.create_connection((self.host, self.port), timeout=CONNECT_S)
+        return self.proxy.connect(self.host, self.port, CONNECT_S)
+
+    def __str__(self) -> str:
+        return f" through the proxy {self.proxy}" if self.proxy else ""
+
+
+def look(address: str, authority: Path, certificate: Path, key: Path) -> str:
+    """Return the TLS version with which the coordinator at HOST:PORT accepts this certificate, and the way there.
+
+    Raises IdentityError where one side does not accept the other's certificate, LinkError where nothing answers.
+    """
+    to = Address.parse(address)
+    way = _Way(to.host, to.port, proxy_for(to.host, os.environ))
+    context = ssl.create_default_context(cafile=str(authority))
+    context.load_cert_chain(certificate, key)
+    context.set_alpn_protocols(["h2"])
+    try:
+        with (
+            way.dial() as plain,
+            context.wrap_socket(plain, server_hostname=to.host) as line,
+        ):
+            line.recv(1)  # under TLS 1.3 a server refuses a client's certificate only after the handshake
+            return f"{line.version() or 'TLS'}{way}"
+    except ssl.SSLCertVerificationError as error:
+        raise IdentityError(
+            f"what answers at {address} is not this federation's coordinator ({error.verify_message})",
+            cause=f"its certificate was issued by {_issuer(way)}: another federation's coordinator, or an "
+            "antivirus or proxy that opens TLS connections, or this site joined another federation",
+            next_step="ask IT to let this address through unopened, or the operator for a new invitation",
+        ) from error
+    except ssl.SSLError as error:
+        raise _refused(address, error) from error
+    except OSError as error:
+        check_used_up(f"{address} cannot be reached", error)
+        raise _unreachable(address, way, error) from error
+
+
+def _refused(address: str, error: ssl.SSLError) -> IdentityError | LinkError:
+    if "alert" in str(error.reason).lower():
+        return IdentityError(
+            f"the coordinator at {address} does not accept this site's certificate ({error.reason})",
+            cause="it is of another federation, or has expired",
+            next_step="ask the coordinator's operator for a new invitation",
+        )
+    return LinkError(
+        f"{address} answers, but not as a coordinator ({error.reason})",
+        cause="another program listens there",
+        next_step="compare the address in site.toml with the operator's",
+    )
+
+
+def _unreachable(address: str, way: _Way, error: OSError) -> LinkError:
+    what = f"{address} cannot be reached{way} ({error.strerror or error})"
+    if way.proxy is None:
+        return LinkError(
+            what,
+            cause=remark(os.environ)
+            or "the coordinator is not running, the address is wrong, or a firewall is in the way",
+            next_step=f"ask IT to allow this machine to dial out to {address} (TCP), or for its proxy (https_proxy)",
+        )
+    return LinkError(
+        what,
+        cause="the proxy is not there, wants a name and password, or does not let this address through; or the "
+        "coordinator is not running",
+        next_step=f"ask IT to let this machine CONNECT to {address}, or set no_proxy={way.host} to dial without it",
+    )
+
+
+def _issuer(way: _Way) -> str:
+    """Return who issued the certificate that is shown, whoever that is."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with way.dial() as plain, context.wrap_socket(plain, server_hostname=way.host) as line:
+            shown = line.getpeercert(binary_form=True) or b""
+        return x509.load_der_x509_certificate(shown).issuer.rfc4514_string()
+    except (OSError, ValueError):
+        return "an unknown issuer"

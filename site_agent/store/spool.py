@@ -1,0 +1,197 @@
+"""What the agent remembers of a run across restarts: its journal, and what each round gave.
+
+The journal is one small value, `session.Kept`, written whole whenever it changes: what the site was asked to do and has
+not settled, and the finished result that is not acknowledged. The rest of what it goes on with lies beside it: the plan
+here, models in the blob store, the checkpoint of a round in progress (see `site_agent.training.checkpoints`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from fedcervix.errors import StorageError
+from fedcervix.events import (
+    ModelAdopted,
+    ModelUnusable,
+    ScoreReported,
+    UpdateStored,
+    event_from_json,
+    event_to_json,
+    task_from_dict,
+)
+from fedcervix.files import write_whole
+from fedcervix.json_text import parsed
+from fedcervix.plan import Plan
+from fedcervix.session import Kept, Result
+from fedcervix.storage import disk
+from site_agent.store import ledger
+
+NO_RECORD = "{}"
+"""what stands in a record's place where a run ended and the coordinator sent none that could be read"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Spool:
+    """The folder of one run at the site."""
+
+    folder: Path
+
+    def open(self, plan: Plan) -> None:
+        """Make the folder and write down the plan, unless it is there or the run has ended. Raises StorageError."""
+        if self.ended():
+            return
+        file, text = self.folder / "plan.json", plan.canonical().encode()
+        with disk(self.folder, "write"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        with disk(file, "read"):
+            known = file.read_bytes() if file.exists() else None
+        if known != text:
+            write_whole(file, text)
+
+    def plan(self) -> Plan:
+        """Return the run's plan. Raises StorageError."""
+        file = self.folder / "plan.json"
+        with disk(file, "read"):
+            text = file.read_text()
+        try:
+            return Plan.parse(text)
+        except ValueError as error:
+            raise StorageError(
+                f"{file} is no plan of this version: {error}",
+                cause="the run was done with another version of fedcervix, or the file is damaged",
+                next_step=f"use the version the run was done with, or move {self.folder} away",
+            ) from error
+
+    def known_plan(self) -> Plan | None:
+        """Return the run's plan; None where it is not here, or cannot be read."""
+        with contextlib.suppress(StorageError):
+            return self.plan()
+        return None
+
+    def keep(self, kept: Kept) -> None:
+        """Write the journal. Raises StorageError.
+
+        A trained model may be the work of hours, and that it is finished is synced to the disk. What was asked is not,
+        nor scores and adoptions: a power cut soon after costs that time, or scoring and adopting once more, when the
+        coordinator asks again.
+        """
+        task = dataclasses.asdict(kept.task) if kept.task else None
+        result = event_to_json(kept.result) if kept.result else None
+        text = json.dumps({"task": task, "result": result}, indent=1, allow_nan=False)
+        write_whole(self._journal, text.encode(), sync=isinstance(kept.result, UpdateStored))
+
+    def kept(self) -> Kept:
+        """Return what the journal says. Raises StorageError."""
+        if not self._journal.exists():
+            return Kept()
+        with disk(self._journal, "read"):
+            content = self._journal.read_bytes().strip(b"\0")
+        try:
+            return _kept(content.decode()) if content else Kept()  # empty: the power was cut, see `write_whole`
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageError(
+                f"{self._journal} is damaged: {error}", next_step="delete it: the work is done again"
+            ) from error
+
+    @property
+    def _journal(self) -> Path:
+        return self.folder / "journal.json"
+
+    def note_model(self, size_bytes: int) -> None:
+        """Write down how long this run's models are; the first one counts."""
+        if not self._model.exists():
+            write_whole(self._model, str(size_bytes).encode())
+
+    def model_bytes(self) -> int:
+        """Return how long this run's models are; 0 before the first one was here. Raises StorageError."""
+        if not self._model.exists():
+            return 0
+        with disk(self._model, "read"):
+            text = self._model.read_text()
+        if not text.isdecimal():
+            raise StorageError(f"{self._model} is damaged", next_step="delete it: the next model writes it anew")
+        return int(text)
+
+    @property
+    def _model(self) -> Path:
+        return self.folder / "model-bytes.txt"
+
+    def note(self, part: str, round_: int, values: dict[str, Any]) -> None:
+        """Write down what a round gave at this site; written twice, it says the same. Raises StorageError.
+
+        It is not waited for until the disk has it: a power cut costs the last half minute's points of a curve.
+        """
+        line = json.dumps({"part": part, "round": round_, "values": values}, allow_nan=False)
+        rest = memoryview(f"\n{line}".encode())  # the line break goes before it: the last line may have been torn
+        with disk(self._history, "write"), self._history.open("ab", buffering=0) as out:
+            while rest:  # a disk that has room for a part takes that part
+                rest = rest[out.write(rest) :]
+
+    def history(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Return {"train" | "score": {round: numbers}}. Raises StorageError."""
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        with disk(self._history, "read"):
+            lines = self._history.read_bytes().splitlines() if self._history.exists() else []
+        for line in lines:
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # torn by a power cut or a full disk
+                noted = parsed(line)
+                found.setdefault(noted["part"], {})[str(noted["round"])] = noted["values"]
+        return found
+
+    @property
+    def _history(self) -> Path:
+        return self.folder / "history.jsonl"
+
+    def end(self, outcome: str, record: str) -> None:
+        """Write down how the run ended, in the coordinator's words. Raises StorageError.
+
+        The outcome comes last: with it the run is over for the next process, which asks for no record any more. What
+        is known of a run that has ended stays as it is; only a record that was missing is added.
+        """
+        if not self._has_record():
+            write_whole(self._record, (record or NO_RECORD).encode())
+        if not self.ended():
+            write_whole(self.folder / "outcome.txt", outcome.encode())
+
+    def _has_record(self) -> bool:
+        if not (self.ended() and self._record.exists()):
+            return False
+        with disk(self._record, "read"):
+            return self._record.stat().st_size > len(NO_RECORD)
+
+    @property
+    def _record(self) -> Path:
+        return self.folder / "record.json"
+
+    def ended(self) -> bool:
+        """Say whether the coordinator has told how the run ended."""
+        return (self.folder / "outcome.txt").exists()
+
+    def outcome(self) -> str:
+        """Return how the run ended, or that it has not."""
+        return (self.folder / "outcome.txt").read_text() if self.ended() else "not ended yet"
+
+    def ledger(self) -> list[dict[str, Any]]:
+        """Return the coordinator's ledger: who counted in each round, and who not; empty until the run has ended.
+
+        Raises ValueError where what is stored is no record of this run, StorageError.
+        """
+        with disk(self._record, "read"):
+            text = self._record.read_bytes() if self._record.exists() else b""
+        return [] if text.strip() in (b"", NO_RECORD.encode()) else ledger.read(text, self.plan())
+
+
+def _kept(text: str) -> Kept:
+    raw = parsed(text)
+    return Kept(task_from_dict(raw["task"]) if raw["task"] else None, _result(raw["result"]) if raw["result"] else None)
+
+
+def _result(text: str) -> Result:
+    found = event_from_json(text)
+    if not isinstance(found, UpdateStored | ScoreReported | ModelUnusable | ModelAdopted):
+        raise TypeError(f"{type(found).__name__} is no result")
+    return found

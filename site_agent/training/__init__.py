@@ -1,0 +1,1 @@
+"""Contrastive training: steps, epochs, checkpoints, one process or several, and whether it is learning."""

@@ -1,0 +1,75 @@
+"""What is said of an epoch: whether it learns, whether it is healthy, how long the rest takes.
+
+Pure functions from what was measured to lines of text; whoever trains decides where they go. The loss stands beside
+the line log(2N - 1), which representations that tell nothing apart would cost: a loss means nothing without it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from fedcervix.plan import Recipe
+from site_agent.network.contrast import collapse_loss
+from site_agent.training.epochs import Epoch
+from site_agent.training.gauges import Gauges, alarms
+
+
+def epoch_line(epoch: Epoch, recipe: Recipe, *, seconds: float, timed_epochs: int | None = None) -> list[str]:
+    """Return one line about the epoch, then one line per alarm of its gauges on the validation images.
+
+    `seconds` is what the epochs took so far, validation included; `timed_epochs` is how many these were, where a
+    resumed training did not time them all.
+    """
+    gauges, train = epoch.valid.gauges, epoch.train
+    said = [
+        f"loss {train.loss:.4f} (collapsed: {collapse_loss(recipe.batch_images, recipe.loss):.4f})",
+        f"validation {epoch.valid.loss:.4f}",
+        f"alignment {gauges.alignment:.3f}",
+        f"uniformity {gauges.uniformity:.3f}",
+        f"effective rank {gauges.effective_rank:.1f}",
+        *([] if epoch.knn_auc is None else [f"k-NN AUC {epoch.knn_auc:.3f}"]),
+        f"{images_per_s(epoch):.0f} images/s",
+        *_left(recipe.epochs_max - train.epoch, seconds / (timed_epochs or train.epoch)),
+    ]
+    line = f"epoch {train.epoch} of {recipe.epochs_max}: {', '.join(said)}"
+    return [line, *alarms(gauges, epoch.valid.loss, recipe.batch_images, recipe.loss)]
+
+
+def round_lines(numbers: Mapping[str, Any], recipe: Recipe) -> list[str]:
+    """Return what a federation's task gave at this site, as one line, then one line per alarm of its gauges.
+
+    `numbers` are those of `site_agent.worker.tasks`, of training or of validation.
+    """
+    gauges = Gauges(**numbers["gauges"])
+    trains = "loss" in numbers
+    loss = numbers["loss"] if trains else numbers["loss_sum"] / max(1, numbers["count"])
+    knn = numbers.get("knn_auc")
+    collapse = collapse_loss(recipe.batch_images, recipe.loss)
+    said = [
+        f"{'loss' if trains else 'validation'} {loss:.4f} (collapsed: {collapse:.4f})",
+        f"alignment {gauges.alignment:.3f}",
+        f"uniformity {gauges.uniformity:.3f}",
+        f"effective rank {gauges.effective_rank:.1f}",
+        *([] if knn is None else [f"k-NN AUC {knn:.3f}"]),
+        *([numbers["precision"]] if trains else []),
+    ]
+    return [", ".join(said), *alarms(gauges, loss, recipe.batch_images, recipe.loss)]
+
+
+def images_per_s(epoch: Epoch) -> float:
+    """Return how many images a second the epoch trained on; 0 where the clock saw no time pass."""
+    return epoch.train.images / epoch.train.seconds if epoch.train.seconds > 0 else 0.0
+
+
+def clock_time(seconds: float) -> str:
+    """Return a duration as h:mm:ss, begun seconds counting whole: 0:01:05, 31:00:00."""
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+def _left(epochs: int, epoch_s: float) -> list[str]:
+    """Say how long the rest takes at the mean pace; at most, because patience may end the training earlier."""
+    return [f"at most {clock_time(epochs * epoch_s)} left"] if epochs > 0 else []

@@ -1,0 +1,94 @@
+"""A training as a checkpoint, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from site_agent.network.model import Encoder, apply_weights, snapshot
+from site_agent.network.optimise import optimiser_state, restore_optimiser
+from site_agent.training.checkpoints import Checkpoint, Checkpoints
+from site_agent.training.epochs import Epoch, EpochRecord, Position, Score
+from site_agent.training.gauges import Gauges
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a training has come: where it stands, the epochs behind it, the best weights so far."""
+
+    position: Position
+    history: tuple[Epoch, ...] = ()
+    best_state: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def pack(encoder: Encoder, optimiser: torch.optim.SGD, standing: Standing) -> Checkpoint:
+    """Return everything that going on needs."""
+    position = standing.position
+    tensors = {
+        **_named("model.", snapshot(encoder)),
+        **_named("optimiser.", optimiser_state(optimiser, encoder)),
+        **_named("best.", standing.best_state),
+        **{f"seen.{k}": f for k, f in enumerate(position.seen)},
+    }
+    facts = {
+        "epoch": position.epoch,
+        "step": position.step,
+        "loss_sum": position.loss_sum,
+        "seconds": position.seconds,
+        "records": [dataclasses.asdict(record) for record in position.records],
+        "history": [dataclasses.asdict(epoch) for epoch in standing.history],
+    }
+    return Checkpoint(tensors, facts)
+
+
+def unpack(checkpoint: Checkpoint, encoder: Encoder, optimiser: torch.optim.SGD) -> Standing:
+    """Put weights and momentum back in place, and return the rest. Raises ModelError if they do not fit."""
+    apply_weights(encoder, checkpoint.part("model."), what="the checkpoint")
+    restore_optimiser(optimiser, encoder, checkpoint.part("optimiser."))
+    facts, seen = checkpoint.facts, checkpoint.part("seen.")
+    device = next(encoder.parameters()).device
+    position = Position(
+        epoch=facts["epoch"],
+        step=facts["step"],
+        loss_sum=facts["loss_sum"],
+        seen=tuple(seen[str(k)].to(device) for k in range(len(seen))),
+        seconds=facts["seconds"],
+        records=tuple(map(_record, facts["records"])),
+    )
+    return Standing(position, tuple(map(_epoch, facts["history"])), checkpoint.part("best."))
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """A `Keeper` that writes checkpoints of an encoder and its optimiser; `behind` returns history and best weights."""
+
+    checkpoints: Checkpoints
+    encoder: Encoder
+    optimiser: torch.optim.SGD
+    behind: Callable[[], tuple[tuple[Epoch, ...], Mapping[str, Tensor]]] = lambda: ((), {})
+
+    def due(self) -> bool:
+        """Return whether it is time to keep one."""
+        return self.checkpoints.due()
+
+    def keep(self, position: Position) -> None:
+        """Write this position."""
+        self.checkpoints.keep(pack(self.encoder, self.optimiser, Standing(position, *self.behind())))
+
+
+def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def _record(raw: dict[str, Any]) -> EpochRecord:
+    return EpochRecord(**{**raw, "gauges": Gauges(**raw["gauges"])})
+
+
+def _epoch(raw: dict[str, Any]) -> Epoch:
+    valid = Score(**{**raw["valid"], "gauges": Gauges(**raw["valid"]["gauges"])})
+    return Epoch(_record(raw["train"]), valid, raw["knn_auc"])
