@@ -24,10 +24,10 @@ from typing import Any
 
 from benchmarks.payloads import Payload
 from benchmarks.readings import families, started_at
-from coordinator.founding import Founding
-from coordinator.founding import create as create_home
-from coordinator.home import Home
-from coordinator.registry import Registry
+from coordinator.home.founding import Founding
+from coordinator.home.founding import create as create_home
+from coordinator.home.home import Home
+from coordinator.home.registry import Registry
 from fedcervix import identity
 from fedcervix.events import AggregateStored
 from fedcervix.journal import Journal

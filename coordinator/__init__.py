@@ -1,4 +1,17 @@
-"""The coordinator process: owns the run's truth, no image and no torch."""
+"""The coordinator process: owns the run's truth, no image and no torch.
+
+Rooms, from bottom to top. A module imports from its own room and from those that its line names:
+
+    alarms    -
+    home      -
+    limits    -
+    run       alarms home limits
+    calls     home limits run
+    commands  home limits run calls
+    cli       home commands
+
+`tests/unit/test_architecture.py` holds this table against the imports.
+"""
 
 import sys
 

@@ -1,6 +1,6 @@
 """The command `coordinator`: every command and option that can be typed, and the function that does the work.
 
-This file imports nothing that takes time. What a command does stands in `coordinator.commands`.
+This file imports nothing that takes time. What a command does stands in `coordinator.commands.commands`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fedcervix.commandline import Everywhere, Program, default_home, given
 from fedcervix.process import exits
 
 if TYPE_CHECKING:
-    from coordinator.home import Home
+    from coordinator.home.home import Home
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -47,7 +47,7 @@ def with_home(function: Function) -> Function:
 
     @functools.wraps(function)
     def called(**options: Any) -> None:
-        from coordinator.home import Home
+        from coordinator.home.home import Home
 
         function(Home(given("home").absolute()), **options)
 
@@ -64,7 +64,7 @@ def with_home(function: Function) -> Function:
 @with_home
 def init(home: Home, **options: Any) -> None:
     """Make a home folder: keys, certificates, coordinator.toml."""
-    from coordinator.commands import init as work
+    from coordinator.commands.commands import init as work
 
     work(home, **options)
 
@@ -75,7 +75,7 @@ def init(home: Home, **options: Any) -> None:
 @with_home
 def invite(home: Home, **options: Any) -> None:
     """Make a one-time invitation file for a site."""
-    from coordinator.commands import invite as work
+    from coordinator.commands.commands import invite as work
 
     work(home, **options)
 
@@ -91,7 +91,7 @@ def invite(home: Home, **options: Any) -> None:
 @with_home
 def begin(home: Home, **options: Any) -> None:
     """Create a run and exit; the service, or `start`, continues it."""
-    from coordinator.commands import begin as work
+    from coordinator.commands.commands import begin as work
 
     work(home, **options)
 
@@ -103,7 +103,7 @@ def begin(home: Home, **options: Any) -> None:
 @with_home
 def start(home: Home, **options: Any) -> None:
     """Run the federation; an unfinished run is continued."""
-    from coordinator.commands import start as work
+    from coordinator.commands.commands import start as work
 
     work(home, **options)
 
@@ -114,7 +114,7 @@ def start(home: Home, **options: Any) -> None:
 def runs(home: Home, **options: Any) -> None:
     """List all runs of this home, with mode and outcome."""
     home.insist()
-    from coordinator.looking import runs as work
+    from coordinator.commands.looking import runs as work
 
     work(home, **options)
 
@@ -127,7 +127,7 @@ def runs(home: Home, **options: Any) -> None:
 def status(home: Home, **options: Any) -> None:
     """Show what each site does, since when and until when. With RUN: how that run ended."""
     home.insist()
-    from coordinator.looking import status as work
+    from coordinator.commands.looking import status as work
 
     work(home, **options)
 
@@ -140,7 +140,7 @@ def revoke(home: Home, **options: Any) -> None:
 
     Its open connections are closed at once.
     """
-    from coordinator.commands import revoke as work
+    from coordinator.commands.commands import revoke as work
 
     work(home, **options)
 
@@ -150,7 +150,7 @@ def revoke(home: Home, **options: Any) -> None:
 @with_home
 def abort(home: Home, **options: Any) -> None:
     """End the run now, for good."""
-    from coordinator.commands import abort as work
+    from coordinator.commands.commands import abort as work
 
     work(home, **options)
 
@@ -159,7 +159,7 @@ def abort(home: Home, **options: Any) -> None:
 @with_home
 def stop(home: Home, **options: Any) -> None:
     """Stop the coordinator; the next start continues the run."""
-    from coordinator.commands import stop as work
+    from coordinator.commands.commands import stop as work
 
     work(home, **options)
 
@@ -173,7 +173,7 @@ def export(home: Home, **options: Any) -> None:
 
     Without RUN: list the runs.
     """
-    from coordinator.commands import export as work
+    from coordinator.commands.commands import export as work
 
     work(home, **options)
 

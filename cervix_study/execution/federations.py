@@ -28,8 +28,8 @@ from cervix_study.execution.leash import leashed
 from cervix_study.execution.meter import Meter, descendants
 from cervix_study.execution.relay import Relay
 from cervix_study.records import RING, Cell, EncoderResults, Turn
-from coordinator.home import Home
-from coordinator.results import MODEL_FILE, RECORD_FILE
+from coordinator.home.home import Home
+from coordinator.run.results import MODEL_FILE, RECORD_FILE
 from fedcervix.errors import EXIT_CODES, DataError, FedcervixError, StorageError, TrainingError
 from fedcervix.files import write_whole
 from fedcervix.json_text import parsed

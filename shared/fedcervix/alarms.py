@@ -1,7 +1,8 @@
 """Alarms: what is unusual about a site in a round, for a person to look at.
 
 An alarm changes nothing: it excludes nobody, and no decision of the run depends on it. It is no event: alarms are
-functions of the ledger, so a replayed journal raises the same ones. What raises them: `coordinator/alarm_sources.py`.
+functions of the ledger, so a replayed journal raises the same ones. What raises them:
+`coordinator/alarms/alarm_sources.py`.
 """
 
 from __future__ import annotations

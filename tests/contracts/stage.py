@@ -28,18 +28,18 @@ from typing import Any
 
 import numpy as np
 
-from coordinator.calls import Call
-from coordinator.control import Control, Outside
-from coordinator.dispatch import Dispatcher
-from coordinator.engine import Engine
-from coordinator.founding import Founding
-from coordinator.founding import create as create_home
-from coordinator.home import Home
-from coordinator.local_sockets import reachable
-from coordinator.registry import Registry
-from coordinator.service import Service
-from coordinator.serving import Serving
-from coordinator.streams import Bell, Stream, instructions
+from coordinator.calls.calls import Call
+from coordinator.calls.control import Control, Outside
+from coordinator.calls.dispatch import Dispatcher
+from coordinator.calls.local_sockets import reachable
+from coordinator.calls.service import Service
+from coordinator.calls.serving import Serving
+from coordinator.home.founding import Founding
+from coordinator.home.founding import create as create_home
+from coordinator.home.home import Home
+from coordinator.home.registry import Registry
+from coordinator.run.engine import Engine
+from coordinator.run.streams import Bell, Stream, instructions
 from fedcervix import identity, rpc
 from fedcervix.address import Address
 from fedcervix.blobs import BlobStore

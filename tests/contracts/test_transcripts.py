@@ -13,10 +13,10 @@ from typing import Any
 import grpc
 import pytest
 
-from coordinator.admission import LIMITS
-from coordinator.control import WATCHERS_MAX
-from coordinator.dispatch import CHUNK_S, MESSAGE_S
-from coordinator.registry import Registry
+from coordinator.calls.control import WATCHERS_MAX
+from coordinator.calls.dispatch import CHUNK_S, MESSAGE_S
+from coordinator.home.registry import Registry
+from coordinator.limits.admission import LIMITS
 from fedcervix import codec, identity, rpc
 from fedcervix.blobs import CHUNK_BYTES, BlobStore
 from fedcervix.events import (
@@ -88,7 +88,7 @@ def new(name: str) -> Transcript:
 def test_the_conversation_of_a_run(mode: Mode, tmp_path: Path, settle: Settle, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was checked while it arrived, so no update is read again before it is taken in."""
     read_again: list[Path] = []
-    monkeypatch.setattr("coordinator.engine.vet", lambda path, _base: read_again.append(path))
+    monkeypatch.setattr("coordinator.run.engine.vet", lambda path, _base: read_again.append(path))
     with stage(tmp_path, mode, new(mode)) as coordinator:
         pems = {site: coordinator.join(site) for site in SITES}
         with ExitStack() as agents:

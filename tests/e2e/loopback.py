@@ -24,11 +24,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from coordinator.founding import Founding
-from coordinator.founding import create as create_home
-from coordinator.home import Home
-from coordinator.local_sockets import reachable
-from coordinator.registry import Registry
+from coordinator.calls.local_sockets import reachable
+from coordinator.home.founding import Founding
+from coordinator.home.founding import create as create_home
+from coordinator.home.home import Home
+from coordinator.home.registry import Registry
 from fedcervix import identity, rpc
 from fedcervix.codec import Claim
 from fedcervix.plan import Plan

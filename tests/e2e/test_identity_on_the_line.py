@@ -15,7 +15,7 @@ import grpc
 import numpy as np
 import pytest
 
-from coordinator.local_sockets import reachable
+from coordinator.calls.local_sockets import reachable
 from fedcervix import codec, identity, rpc
 from fedcervix.errors import FedcervixError, IdentityError, LinkError, NoSuchMethodError
 from fedcervix.events import Task

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.liveness import STOPPED
+from coordinator.run.liveness import STOPPED
 from tests.e2e.loopback import Federation, call
 
 Federate = Callable[..., Federation]

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from coordinator.incoming import needed
-from coordinator.instances import Acting, admit
+from coordinator.run.incoming import needed
+from coordinator.run.instances import Acting, admit
 from fedcervix import economy, rounds
 from fedcervix.codec import Claim
 from fedcervix.events import AggregateStored, Answer, Event, UpdateStored, event_from_json, event_to_json

@@ -1,6 +1,6 @@
 """A federation in one thread: the real `rounds`, `session` and `Liveness` over a pretended network, clock and disk.
 
-One seed is one history. Everything that is not a decision is pretended here after coordinator/engine.py and
+One seed is one history. Everything that is not a decision is pretended here after coordinator/run/engine.py and
 site_agent/federation/agent.py: who journals when, who tries again, what a cut line loses. After every step of the
 coordinator the invariants of `oracle` are checked; what breaks one is raised as `ViolationError`, with the seed and the
 trace.
@@ -18,9 +18,9 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from coordinator.incoming import may_report, needed
-from coordinator.instances import Acting, admit, heeded
-from coordinator.liveness import Liveness
+from coordinator.run.incoming import may_report, needed
+from coordinator.run.instances import Acting, admit, heeded
+from coordinator.run.liveness import Liveness
 from fedcervix import economy, session
 from fedcervix.codec import SUCCEEDS_MAX, Claim
 from fedcervix.events import (
@@ -278,7 +278,7 @@ class World:
 
 
 class Coordinator:
-    """The order of things in coordinator.engine: journal, step, act, acknowledge."""
+    """The order of things in coordinator.run.engine: journal, step, act, acknowledge."""
 
     def __init__(self, world: World, plan: Plan, base: str, rules: Rules) -> None:
         self.world, self.plan, self.rules = world, plan, rules
@@ -303,7 +303,7 @@ class Coordinator:
         self._look()
 
     def _clear(self) -> None:
-        """As coordinator.incoming: what nobody is asked for goes, at any time."""
+        """As coordinator.run.incoming: what nobody is asked for goes, at any time."""
         kept = [site for site in self.plan.sites if may_report(self.run, site)]
         self.brought = {site: self.brought[site] if site in kept else set() for site in self.plan.sites}
         self.blobs &= self.rules.needed(self.run) | set().union(*self.brought.values())

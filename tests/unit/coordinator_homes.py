@@ -6,8 +6,8 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from coordinator.founding import Founding, create
-from coordinator.home import Home
+from coordinator.home.founding import Founding, create
+from coordinator.home.home import Home
 
 
 def made(folder: Path, **told: str | tuple[str, ...]) -> Home:

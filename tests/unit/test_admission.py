@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.admission import ALARM_PER_MIN, LIMITS, MINUTE_S, Admission, Held, alarm
+from coordinator.limits.admission import ALARM_PER_MIN, LIMITS, MINUTE_S, Admission, Held, alarm
 
 SITE = LIMITS["site"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.allowances import OF_ROUND_MAX, OF_RUN_MAX, PER_S, Allowances
+from coordinator.limits.allowances import OF_ROUND_MAX, OF_RUN_MAX, PER_S, Allowances
 from fedcervix.codec import KIND_CHARS_MAX
 from fedcervix.events import (
     FAILURE_STAGE_CHARS_MAX,

@@ -266,7 +266,7 @@ def test_what_a_process_has_loaded(statement: str, absent: list[str]) -> None:
 
 # --- rooms --------------------------------------------------------------------------------------------------------
 
-DIVIDED = ("site_agent", "cervix_study")
+DIVIDED = ("coordinator", "site_agent", "cervix_study")
 """packages that are divided into rooms: folders, and modules at the top of the package"""
 PASSES_ON = {"site_agent.phantom"}
 """rooms whose `__init__` gives names of its modules; all others are entered by the module that is meant"""
@@ -370,7 +370,7 @@ def test_no_pickle_anywhere() -> None:
 
 WAITS = {"sleep", "wait", "wait_for", "get", "join", "poll", "select", "acquire"}
 NAPS_ALLOWED = {
-    ("coordinator.streams", "bell.wait(PICTURE_S)"): "only while an operator watches: "
+    ("coordinator.run.streams", "bell.wait(PICTURE_S)"): "only while an operator watches: "
     "progress wakes nobody, and a person wants to see it move",
 }
 

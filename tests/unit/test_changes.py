@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from coordinator.changes import BRIEF_ROUNDS, Document, applied, brief, changes, ended_rounds, joined, parts
-from coordinator.history import replayed
-from coordinator.liveness import STOPPED, Line
-from coordinator.overview import overview
+from coordinator.run.changes import BRIEF_ROUNDS, Document, applied, brief, changes, ended_rounds, joined, parts
+from coordinator.run.history import replayed
+from coordinator.run.liveness import STOPPED, Line
+from coordinator.run.overview import overview
 from fedcervix.events import (
     AggregateStored,
     Event,

@@ -7,11 +7,20 @@ from collections import Counter
 
 import pytest
 
-from coordinator.connections import FIRST_CALL_S, GRACE_S, REFUSAL_S, Connection, Connections, Counts, network, to_close
-from coordinator.descriptors import OWN, OWN_PER_SITE, PER_CERTIFICATE_MAX, Bounds, bounds
-from coordinator.overhead import BURST_BYTES, BYTES_PER_S, STRANGER_BYTES, Traffic
-from coordinator.sockets import Peer, parse_peer
-from coordinator.throttle import BURST
+from coordinator.calls.connections import (
+    FIRST_CALL_S,
+    GRACE_S,
+    REFUSAL_S,
+    Connection,
+    Connections,
+    Counts,
+    network,
+    to_close,
+)
+from coordinator.calls.sockets import Peer, parse_peer
+from coordinator.limits.descriptors import OWN, OWN_PER_SITE, PER_CERTIFICATE_MAX, Bounds, bounds
+from coordinator.limits.overhead import BURST_BYTES, BYTES_PER_S, STRANGER_BYTES, Traffic
+from coordinator.limits.throttle import BURST
 from fedcervix.address import Address
 from fedcervix.errors import RunError
 

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from coordinator import commands, history, looking, results
 from coordinator.cli import cli
-from coordinator.home import Home
-from coordinator.registry import Registry
+from coordinator.commands import commands, looking
+from coordinator.home.home import Home
+from coordinator.home.registry import Registry
+from coordinator.run import history, results
 from fedcervix import locks
 from fedcervix.blobs import BlobStore
 from fedcervix.errors import FedcervixError

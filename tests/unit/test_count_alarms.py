@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from coordinator.alarm_sources import alarms
+from coordinator.alarms.alarm_sources import alarms
 from fedcervix.rounds import Run, capped, weights
 from tests.unit.test_rounds import A, B, C, after, all_scored, all_trained, attached, fresh, scored, trained
 

@@ -17,7 +17,7 @@ import click
 import pytest
 
 from coordinator.cli import cli as coordinator
-from coordinator.home import Home
+from coordinator.home.home import Home
 from fedcervix.errors import EXIT_CODES
 from fedcervix.plan import Augment, ClassifierRecipe, Recipe, Terms
 from fedcervix.privacy import OUTWARD_KEYS

@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from coordinator.registry import Registry
+from coordinator.home.registry import Registry
 from fedcervix import descriptors, rpc
 from fedcervix.config import read_toml
 from fedcervix.errors import FedcervixError, StorageError

@@ -12,10 +12,10 @@ from typing import Any
 import grpc
 import pytest
 
-from coordinator.admission import Admission
-from coordinator.calls import Call
-from coordinator.dispatch import Dispatcher
-from coordinator.work import Work
+from coordinator.calls.calls import Call
+from coordinator.calls.dispatch import Dispatcher
+from coordinator.calls.work import Work
+from coordinator.limits.admission import Admission
 from fedcervix import identity, rpc
 from fedcervix.errors import IdentityError
 from fedcervix.wire import federation_pb2 as wire

@@ -11,8 +11,8 @@ import pytest
 
 from cervix_study import settings as study_settings
 from cervix_study.cli import cli as study_cli
-from coordinator import home as coordinator_home
 from coordinator.cli import cli as coordinator_cli
+from coordinator.home import home as coordinator_home
 from fedcervix.errors import EXIT_CODES
 from fedcervix.plan import Augment, ClassifierRecipe, Recipe, Terms
 from fedcervix.profiles import PROFILES

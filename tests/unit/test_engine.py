@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coordinator.allowances import OF_ROUND_MAX, OF_RUN_MAX
-from coordinator.engine import Engine
-from coordinator.streams import Bell, Stream, instructions
+from coordinator.limits.allowances import OF_ROUND_MAX, OF_RUN_MAX
+from coordinator.run.engine import Engine
+from coordinator.run.streams import Bell, Stream, instructions
 from fedcervix.blobs import BlobStore
 from fedcervix.errors import BusyError, FullDiskError, ModelError, RemoteError, RunError
 from fedcervix.events import (
@@ -278,7 +278,7 @@ def test_a_model_that_was_refused_is_not_looked_at_again(
         with pytest.raises(RemoteError, match="other is not in the base") as error:
             run.take(ada)
         words.append(error.value.explain())
-        monkeypatch.setattr("coordinator.engine.vet", lambda *_: pytest.fail("it was looked at again"))
+        monkeypatch.setattr("coordinator.run.engine.vet", lambda *_: pytest.fail("it was looked at again"))
     assert len({*words}) == 1
 
 
@@ -361,7 +361,7 @@ def test_a_model_that_goes_while_it_is_vetted_does_not_count(
         run.engine.expect("ada", "d" * 64, 100)
         return 0.0
 
-    monkeypatch.setattr("coordinator.engine.vet_step", vets)
+    monkeypatch.setattr("coordinator.run.engine.vet_step", vets)
     with pytest.raises(RunError, match="is not here"):
         run.train("ada")
     assert run.engine.run.current.contributions == ()
@@ -380,7 +380,7 @@ def test_a_report_that_comes_again_while_its_model_is_looked_at_waits_on_no_thre
         again.append(task)
         return 0.0
 
-    monkeypatch.setattr("coordinator.engine.vet_step", vets)
+    monkeypatch.setattr("coordinator.run.engine.vet_step", vets)
     run.train("ada")
     assert again
     assert [update.site for update in run.engine.run.current.contributions] == ["ada"]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coordinator.incoming import needed
+from coordinator.run.incoming import needed
 from fedcervix.aggregate import aggregate
 from fedcervix.economy import packed_form
 from fedcervix.errors import RemoteError, RunError

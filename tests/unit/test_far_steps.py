@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from coordinator.alarm_sources import alarms
+from coordinator.alarms.alarm_sources import alarms
 from fedcervix.measures import Measures
 from fedcervix.rounds import Run
 from tests.unit.test_unusual_steps import run_of

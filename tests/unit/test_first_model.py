@@ -8,8 +8,8 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from coordinator import first_model
-from coordinator.home import Home
+from coordinator.home import first_model
+from coordinator.home.home import Home
 from fedcervix.blobs import BlobStore
 from fedcervix.errors import ConfigError, ModelError
 from fedcervix.plan import Architecture, Head, Plan, Recipe, Terms

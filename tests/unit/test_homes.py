@@ -16,9 +16,9 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from coordinator import commands
-from coordinator.home import Home
-from coordinator.operator import ask
+from coordinator.commands import commands
+from coordinator.commands.operator import ask
+from coordinator.home.home import Home
 from fedcervix import rpc
 from fedcervix.address import Address
 from fedcervix.errors import ConfigError, RunError, StorageError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.incoming import Unreported
+from coordinator.run.incoming import Unreported
 from fedcervix.blobs import BlobStore
 from fedcervix.errors import FullDiskError, RunError
 from fedcervix.events import SiteAttached, SiteRevoked, UpdateStored

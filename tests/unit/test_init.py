@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from coordinator import founding
-from coordinator.founding import Founding
-from coordinator.home import Home
-from coordinator.template import REMARKS, coordinator_toml
+from coordinator.home import founding
+from coordinator.home.founding import Founding
+from coordinator.home.home import Home
+from coordinator.home.template import REMARKS, coordinator_toml
 from fedcervix.errors import ConfigError, FedcervixError, RunError, StorageError
 from fedcervix.plan import Augment, ClassifierRecipe, Recipe, Terms
 from fedcervix.profiles import PROFILES

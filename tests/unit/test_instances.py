@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.instances import Acting, admit, heeded, refusal
+from coordinator.run.instances import Acting, admit, heeded, refusal
 from fedcervix.codec import SUCCEEDS_MAX, Claim, read_claim
 from fedcervix.errors import FullDiskError, RemoteError, StorageError
 from site_agent.federation.instances import succeed

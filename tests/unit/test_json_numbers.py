@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from coordinator import results
-from coordinator.overview import ledger_line, overview
+from coordinator.run import results
+from coordinator.run.overview import ledger_line, overview
 from fedcervix.events import event_from_json
 from fedcervix.rounds import Run, step
 from tests.unit.test_rounds import A, B, C, after, as_before, attached, fresh, scored, trained

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.liveness import Liveness
+from coordinator.run.liveness import Liveness
 from fedcervix.codec import Progress
 from fedcervix.events import Task, TaskKind
 

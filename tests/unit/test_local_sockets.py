@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.local_sockets import NAME_BYTES_MAX, placed, reachable
+from coordinator.calls.local_sockets import NAME_BYTES_MAX, placed, reachable
 
 
 @pytest.mark.parametrize("depth", [0, 4])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.home import Home
+from coordinator.home.home import Home
 from fedcervix.errors import RunError, StorageError
 from fedcervix.locks import held, is_held, locked
 from site_agent.home import SiteHome

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from coordinator.admission import Held
-from coordinator.liveness import Line
-from coordinator.overview import overview
-from coordinator.terminal import render
+from coordinator.commands.terminal import render
+from coordinator.limits.admission import Held
+from coordinator.run.liveness import Line
+from coordinator.run.overview import overview
 from fedcervix.codec import Progress
 from fedcervix.events import SiteAttached, SiteFailed, SiteSilent, UpdateStored
 from fedcervix.plan import Plan, Recipe, Terms

@@ -20,9 +20,9 @@ from google.protobuf.message_factory import GetMessageClass
 from rich.table import Table
 from rich.text import Text
 
-from coordinator.liveness import Line
-from coordinator.overview import overview
-from coordinator.terminal import render
+from coordinator.commands.terminal import render
+from coordinator.run.liveness import Line
+from coordinator.run.overview import overview
 from fedcervix import codec, log, process, rpc
 from fedcervix.errors import FedcervixError, RemoteError
 from fedcervix.events import Event, SiteAttached, SiteRefused

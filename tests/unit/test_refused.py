@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from coordinator.refused import REMEMBERED_MAX, Refused
+from coordinator.run.refused import REMEMBERED_MAX, Refused
 from fedcervix.errors import RemoteError
 from fedcervix.events import Task, TaskKind, UpdateStored
 

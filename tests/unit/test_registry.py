@@ -18,8 +18,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from coordinator import registry as registry_module
-from coordinator.registry import Issued, Registry, SiteEntry
+from coordinator.home import registry as registry_module
+from coordinator.home.registry import Issued, Registry, SiteEntry
 from fedcervix.databases import translated
 from fedcervix.errors import FullDiskError, IdentityError, StorageError
 from fedcervix.reserve import PIECE_BYTES, RESERVE_BYTES, Reserve

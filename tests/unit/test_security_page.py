@@ -13,7 +13,7 @@ import grpc
 import pytest
 from google.protobuf.descriptor import Descriptor
 
-from coordinator.results import record
+from coordinator.run.results import record
 from fedcervix import rpc
 from fedcervix.privacy import OUTWARD_KEYS
 from fedcervix.wire import federation_pb2 as wire

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from coordinator.sockets import Peer, accepted, listeners, shut_down, throw_away, traffic
+from coordinator.calls.sockets import Peer, accepted, listeners, shut_down, throw_away, traffic
 
 Pair = tuple[socket.socket, socket.socket, int]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.registry import Registry, Roll
-from coordinator.standing import Standing
+from coordinator.home.registry import Registry, Roll
+from coordinator.home.standing import Standing
 from fedcervix.errors import IdentityError, StorageError
 
 pytestmark = pytest.mark.timeout(60)

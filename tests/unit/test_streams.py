@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from coordinator.streams import PICTURE_S, Bell, Stream, instructions, looks, news
+from coordinator.run.streams import PICTURE_S, Bell, Stream, instructions, looks, news
 from fedcervix.errors import IdentityError
 from fedcervix.events import SiteAttached, SiteSilent, Task, TaskKind, UpdateStored
 from fedcervix.plan import Plan, Recipe, Terms

@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image as Pillow
 
-from coordinator.results import record
+from coordinator.run.results import record
 from fedcervix.config import apply_profile, read_toml
 from fedcervix.errors import RunError, StorageError, TrainingError
 from fedcervix.events import AggregateStored, ScoreReported, SiteAttached, Task, TaskKind, UpdateStored

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.sockets import listeners
-from coordinator.throttle import BURST, NETWORKS_MAX, PER_S, SLOWED_S, Throttle, program, slow
+from coordinator.calls.sockets import listeners
+from coordinator.limits.throttle import BURST, NETWORKS_MAX, PER_S, SLOWED_S, Throttle, program, slow
 
 # --- which are slowed ---------------------------------------------------------------------------------------------
 

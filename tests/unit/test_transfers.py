@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from coordinator.transfers import Transfers, of_size
+from coordinator.calls.transfers import Transfers, of_size
 from fedcervix import codec
 from fedcervix.errors import RemoteError
 from fedcervix.rpc import CHUNK_BYTES_AGAIN

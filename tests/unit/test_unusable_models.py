@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from coordinator.alarm_sources import alarms
-from coordinator.overview import ledger_line
+from coordinator.alarms.alarm_sources import alarms
+from coordinator.run.overview import ledger_line
 from fedcervix.events import (
     AggregateStored,
     Answer,

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from coordinator.alarm_sources import new_alarms
-from coordinator.overview import ledger_line, overview
-from coordinator.terminal import render
-from coordinator.unusual_steps import unusual_steps
+from coordinator.alarms.alarm_sources import new_alarms
+from coordinator.alarms.unusual_steps import unusual_steps
+from coordinator.commands.terminal import render
+from coordinator.run.overview import ledger_line, overview
 from fedcervix.alarms import Alarm
 from fedcervix.events import Task, TaskKind, UpdateStored
 from fedcervix.measures import Measures

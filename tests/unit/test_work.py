@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
-from coordinator.work import Work
+from coordinator.calls.work import Work
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -22,8 +22,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from coordinator.connections import Connections
-from coordinator.descriptors import Bounds, bounds
+from coordinator.calls.connections import Connections
+from coordinator.limits.descriptors import Bounds, bounds
 from fedcervix import identity, rpc
 from fedcervix.errors import LinkError
 from site_agent.federation.link import GrpcLink

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from coordinator.admission import LIMITS
-from coordinator.registry import Registry
+from coordinator.home.registry import Registry
+from coordinator.limits.admission import LIMITS
 from fedcervix import codec, identity
 from fedcervix.wire import federation_pb2 as wire
 from tests.e2e.hostile.field.attacker import ATTACH, ENROLL, REPORT, WIRE_VERSION

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from coordinator.budgets import Budget
+from coordinator.limits.budgets import Budget
 
 SITE = (0.5, 300.0)
 """lines a second, and at once, of one level; the line that says that others are left out comes on top"""

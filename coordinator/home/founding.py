@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from coordinator.home import Home
-from coordinator.template import coordinator_toml
+from coordinator.home.home import Home
+from coordinator.home.template import coordinator_toml
 from fedcervix import identity
 from fedcervix.address import Address
 from fedcervix.errors import ConfigError, RunError

@@ -22,12 +22,12 @@ from typing import Any, NoReturn, Protocol
 import grpc
 import grpc.aio
 
-from coordinator.admission import Admission
-from coordinator.calls import Call, Headers
-from coordinator.registry import Roll, used_by_another
-from coordinator.standing import Standing
-from coordinator.transfers import SUPERSEDED
-from coordinator.work import Work
+from coordinator.calls.calls import Call, Headers
+from coordinator.calls.transfers import SUPERSEDED
+from coordinator.calls.work import Work
+from coordinator.home.registry import Roll, used_by_another
+from coordinator.home.standing import Standing
+from coordinator.limits.admission import Admission
 from fedcervix import identity, rpc
 from fedcervix.errors import (
     BusyError,

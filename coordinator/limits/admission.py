@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 
-from coordinator.budgets import Budget
+from coordinator.limits.budgets import Budget
 
 MINUTE_S = 60.0
 ALARM_PER_MIN = 60

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from coordinator.registry import Registry, Roll
+from coordinator.home.registry import Registry, Roll
 from fedcervix.errors import StorageError
 
 LOOK_S = 0.5

@@ -51,7 +51,7 @@ class Line:
     stopped: bool = False
     """the site's engineer has stopped its agent"""
     set_aside: int = 0
-    """its reports that were not written down since the coordinator was started (see coordinator.allowances)"""
+    """its reports that were not written down since the coordinator was started (see coordinator.limits.allowances)"""
 
 
 class Liveness:

@@ -13,8 +13,8 @@ from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from coordinator.history import Entry
-from coordinator.overview import shown
+from coordinator.run.history import Entry
+from coordinator.run.overview import shown
 
 COLOURS = {
     "present": "green",

@@ -1,7 +1,7 @@
 """The listeners: one that sites reach, one for the operator; and the event loop that carries both.
 
 loop        one thread: all connections, the admission of calls, streams
-site        a few threads: what sites ask of the engine and the disk (see coordinator.work)
+site        a few threads: what sites ask of the engine and the disk (see coordinator.calls.work)
 operator    a few more, for the operator alone
 registry    one that reads the registry
 """
@@ -22,18 +22,18 @@ from typing import Any, TypeVar
 
 import grpc.aio
 
-from coordinator.admission import NOTHING, Admission, Held
-from coordinator.connections import Connections
-from coordinator.control import Control
-from coordinator.descriptors import bounds
-from coordinator.dispatch import Dispatcher, OperatorsGate, SitesGate
-from coordinator.engine import Engine
-from coordinator.home import Home
-from coordinator.local_sockets import placed, reachable
-from coordinator.registry import Registry
-from coordinator.service import Service
-from coordinator.standing import Standing
-from coordinator.streams import Bell
+from coordinator.calls.connections import Connections
+from coordinator.calls.control import Control
+from coordinator.calls.dispatch import Dispatcher, OperatorsGate, SitesGate
+from coordinator.calls.local_sockets import placed, reachable
+from coordinator.calls.service import Service
+from coordinator.home.home import Home
+from coordinator.home.registry import Registry
+from coordinator.home.standing import Standing
+from coordinator.limits.admission import NOTHING, Admission, Held
+from coordinator.limits.descriptors import bounds
+from coordinator.run.engine import Engine
+from coordinator.run.streams import Bell
 from fedcervix import rpc
 from fedcervix.address import Address
 from fedcervix.descriptors import USED_UP, raise_limit

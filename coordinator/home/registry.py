@@ -2,7 +2,7 @@
 
 One SQLite file, used by several processes at once: `coordinator invite` and `coordinator revoke` write it while the
 coordinator runs. So every call opens the file, does one short transaction and closes it. The running coordinator looks
-into a copy (`Roll`), which it makes anew when the file has changed (see `coordinator.standing`).
+into a copy (`Roll`), which it makes anew when the file has changed (see `coordinator.home.standing`).
 
 A credential (an invitation's certificate: role `enroll`; a site's own: role `site`) is in one of four states:
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from coordinator.overhead import Traffic
+from coordinator.limits.overhead import Traffic
 
 _C = ctypes.PyDLL(None, use_errno=True)
 _NAME_BYTES_MAX = 128

@@ -3,7 +3,7 @@
 Every decision is in `fedcervix.rounds`; this file owns the lock, the clock and the order of things:
 1. `submit` journals an event before the new state is visible to anyone.
 2. Whoever waits for a change is told: the driving thread by one condition, streams by `on_change`. No thread waits for
-   a stream (see `coordinator.streams`).
+   a stream (see `coordinator.run.streams`).
 3. What the coordinator itself has to do is asked of the state again after every change, and after a restart.
 """
 
@@ -16,14 +16,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from coordinator.alarm_sources import new_alarms
-from coordinator.allowances import Allowances
-from coordinator.history import begin_of
-from coordinator.incoming import Unreported, needed
-from coordinator.instances import Acting, admit, heeded, refusal
-from coordinator.liveness import STOPPED, Line, Liveness
-from coordinator.refused import Refused
-from coordinator.streams import Stream
+from coordinator.alarms.alarm_sources import new_alarms
+from coordinator.limits.allowances import Allowances
+from coordinator.run.history import begin_of
+from coordinator.run.incoming import Unreported, needed
+from coordinator.run.instances import Acting, admit, heeded, refusal
+from coordinator.run.liveness import STOPPED, Line, Liveness
+from coordinator.run.refused import Refused
+from coordinator.run.streams import Stream
 from fedcervix.aggregate import Clip, Momentum, aggregate
 from fedcervix.blobs import BlobStore
 from fedcervix.codec import Claim, Progress

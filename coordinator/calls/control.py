@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol
 
-from coordinator.admission import Held, alarm
-from coordinator.calls import Call
-from coordinator.changes import BRIEF_ROUNDS, Document, brief, changes, ended_rounds, parts
-from coordinator.engine import Engine
-from coordinator.overview import overview
-from coordinator.streams import Bell, looks
-from coordinator.work import Work
+from coordinator.calls.calls import Call
+from coordinator.calls.work import Work
+from coordinator.limits.admission import Held, alarm
+from coordinator.run.changes import BRIEF_ROUNDS, Document, brief, changes, ended_rounds, parts
+from coordinator.run.engine import Engine
+from coordinator.run.overview import overview
+from coordinator.run.streams import Bell, looks
 from fedcervix import rpc
 from fedcervix.errors import RemoteError, RunError
 from fedcervix.events import SiteRevoked

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from coordinator import results
-from coordinator.changes import BRIEF_ROUNDS, Document
-from coordinator.home import Home
-from coordinator.overview import overview
+from coordinator.home.home import Home
+from coordinator.run import results
+from coordinator.run.changes import BRIEF_ROUNDS, Document
+from coordinator.run.overview import overview
 from fedcervix.errors import RunError
 from fedcervix.events import RunAborted
 from fedcervix.journal import Journal, RunRecord

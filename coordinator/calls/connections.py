@@ -9,10 +9,10 @@ Rules
    honest site stays far below the bound, so these rules never close a connection on which it has called.
 4. The connection of a refused caller is closed, but only after the refusal can have arrived.
 5. What arrives and is of no use is bounded, for each certificate and for each connection without a call
-   (coordinator.overhead). Where there is more, they are closed.
+   (coordinator.limits.overhead). Where there is more, they are closed.
 6. When a certificate is revoked, the connections without a call of the addresses from which it called end with its own:
    their first call may be on its way. An honest site dials again.
-7. An address that keeps making connections without a call is slowed (coordinator.throttle).
+7. An address that keeps making connections without a call is slowed (coordinator.limits.throttle).
 
 `to_close` decides. `Connections` looks at the process's sockets twice a second and closes what is decided; it never
 waits for a peer.
@@ -28,10 +28,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from coordinator.descriptors import Bounds
-from coordinator.overhead import CALL_BYTES, NO_TRAFFIC, STRANGER_BYTES, Overhead, Traffic, useless
-from coordinator.sockets import Peer, accepted, listeners, parse_peer, shut_down, throw_away, traffic
-from coordinator.throttle import Throttle, slow
+from coordinator.calls.sockets import Peer, accepted, listeners, parse_peer, shut_down, throw_away, traffic
+from coordinator.limits.descriptors import Bounds
+from coordinator.limits.overhead import CALL_BYTES, NO_TRAFFIC, STRANGER_BYTES, Overhead, Traffic, useless
+from coordinator.limits.throttle import Throttle, slow
 from fedcervix.log import logger
 
 FIRST_CALL_S = 15.0
@@ -178,7 +178,7 @@ class Connections:
         slow: Callable[[int, frozenset[str]], bool] = lambda port, networks: slow(listeners(port), networks),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`slow` is given the port; the others but `clock` are those of coordinator.sockets."""
+        """`slow` is given the port; the others but `clock` are those of coordinator.calls.sockets."""
         self._bounds, self._clock = bounds, clock
         self._accepted, self._shut_down, self._slow = accepted, shut_down, slow
         self._throw_away = throw_away

@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from coordinator.home import Home
+from coordinator.home.home import Home
 from fedcervix.blobs import BlobStore
 from fedcervix.errors import ConfigError, ModelError, RemoteError
 from fedcervix.log import logger

@@ -1,7 +1,7 @@
 """How things stand, as one JSON-able document: what `coordinator status --json` prints and `--watch` draws.
 
 Texts that sites have said are cut to a length and freed of control characters, so that the document without its ledger
-has a bound (see `coordinator.changes`).
+has a bound (see `coordinator.run.changes`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from coordinator.admission import NOTHING, Held
-from coordinator.alarm_sources import alarms
-from coordinator.liveness import STOPPED, Line
+from coordinator.alarms.alarm_sources import alarms
+from coordinator.limits.admission import NOTHING, Held
+from coordinator.run.liveness import STOPPED, Line
 from fedcervix.events import LOSS_MAX, SiteFailed
 from fedcervix.measures import Measures, clip_scales, trimmed_per_side
 from fedcervix.pauses import SIGN_S

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from coordinator.budgets import Budget
+from coordinator.limits.budgets import Budget
 from fedcervix.events import Event, SiteFailed, SiteRefused
 
 OF_RUN_MAX = 1_000

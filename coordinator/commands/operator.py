@@ -10,10 +10,10 @@ from typing import Any
 
 import grpc
 
-from coordinator.changes import Document, applied, ended_rounds, joined
-from coordinator.history import stands
-from coordinator.home import Home
-from coordinator.local_sockets import reachable
+from coordinator.calls.local_sockets import reachable
+from coordinator.home.home import Home
+from coordinator.run.changes import Document, applied, ended_rounds, joined
+from coordinator.run.history import stands
 from fedcervix import rpc
 from fedcervix.errors import LinkError, RunError
 from fedcervix.json_text import parsed

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from coordinator.count_alarms import count_alarms, share_alarms
-from coordinator.far_steps import far_steps
-from coordinator.unusable_models import contradicted, spoilt
-from coordinator.unusual_steps import unusual_steps
+from coordinator.alarms.count_alarms import count_alarms, share_alarms
+from coordinator.alarms.far_steps import far_steps
+from coordinator.alarms.unusable_models import contradicted, spoilt
+from coordinator.alarms.unusual_steps import unusual_steps
 from fedcervix.alarms import Alarm
 from fedcervix.rounds import Round, Run
 

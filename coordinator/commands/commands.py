@@ -16,18 +16,19 @@ from typing import Any, NoReturn
 
 import click
 
-from coordinator import first_model, history, results
-from coordinator.control import Control
-from coordinator.descriptors import bounds
-from coordinator.engine import Engine
-from coordinator.founding import Founding, certify_self, create
-from coordinator.home import Home
-from coordinator.log_budgets import LineBudgets
-from coordinator.looking import runs
-from coordinator.operator import ask
-from coordinator.registry import Registry
-from coordinator.service import Service
-from coordinator.serving import STOP_GRACE, Serving, check_free
+from coordinator.calls.control import Control
+from coordinator.calls.service import Service
+from coordinator.calls.serving import STOP_GRACE, Serving, check_free
+from coordinator.commands.looking import runs
+from coordinator.commands.operator import ask
+from coordinator.home import first_model
+from coordinator.home.founding import Founding, certify_self, create
+from coordinator.home.home import Home
+from coordinator.home.registry import Registry
+from coordinator.limits.descriptors import bounds
+from coordinator.limits.log_budgets import LineBudgets
+from coordinator.run import history, results
+from coordinator.run.engine import Engine
 from fedcervix import identity, rpc
 from fedcervix.address import Address
 from fedcervix.allocator import share_memory_among_threads

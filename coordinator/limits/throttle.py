@@ -18,14 +18,14 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from coordinator.budgets import Budget
+from coordinator.limits.budgets import Budget
 
 BURST, PER_S, LOOK_MAX = 600.0, 5.0, 40
 """connections of an address that ended without a call: at once, then in a second; and how many count at one look
 
 One flood is not slowed: its connections end at few looks. An address that makes connections all the time is seen at
-many, and while some come, there are twenty a second (coordinator.connections). They cannot be counted better: most are
-there for milliseconds, between two looks.
+many, and while some come, there are twenty a second (coordinator.calls.connections). They cannot be counted better:
+most are there for milliseconds, between two looks.
 """
 SLOWED_S = 10.0
 """from the last connection above that"""

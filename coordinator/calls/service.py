@@ -1,9 +1,9 @@
-"""What a site asks of the coordinator, and the engine's answer. Who may ask is known before (`coordinator.dispatch`).
+"""What a site asks of the coordinator, and the engine's answer. Who may ask is known before (`dispatch`).
 
 Rules
 1. What a behaviour raises is an error of ours; the dispatcher turns it into a status code.
 2. Small calls are functions, and run on a thread; they wait for nobody. What goes on for long is a coroutine, which
-   waits for a peer without a thread, and has its work done piece by piece (`coordinator.work`).
+   waits for a peer without a thread, and has its work done piece by piece (`coordinator.calls.work`).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
-from coordinator.calls import Call, Headers
-from coordinator.engine import Engine
-from coordinator.home import Home
-from coordinator.registry import Registry
-from coordinator.results import ledger, record
-from coordinator.streams import Bell, Stream, instructions
-from coordinator.transfers import Transfers, of_size
-from coordinator.work import Work
+from coordinator.calls.calls import Call, Headers
+from coordinator.calls.transfers import Transfers, of_size
+from coordinator.calls.work import Work
+from coordinator.home.home import Home
+from coordinator.home.registry import Registry
+from coordinator.run.engine import Engine
+from coordinator.run.results import ledger, record
+from coordinator.run.streams import Bell, Stream, instructions
 from fedcervix import codec, identity, rpc
 from fedcervix.arriving import Arriving
 from fedcervix.blobs import BlobStore

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from coordinator import history
-from coordinator.home import Home
-from coordinator.terminal import render, runs_table
+from coordinator.commands.terminal import render, runs_table
+from coordinator.home.home import Home
+from coordinator.run import history
 from fedcervix.errors import RunError
 from fedcervix.printing import say
 from fedcervix.process import stdout_console
@@ -20,7 +20,7 @@ def status(home: Home, run: str | None, *, watch: bool, as_json: bool) -> None:
         return
     document = None
     if home.read_running() is not None:
-        from coordinator.operator import picture  # with gRPC
+        from coordinator.commands.operator import picture  # with gRPC
 
         document = picture(home, whole=as_json)
     if document is None or run not in (None, document["run"]):
@@ -45,7 +45,7 @@ def _check_watched(home: Home, run: str | None) -> None:
 def _watch(home: Home, *, as_json: bool) -> None:
     from rich.live import Live
 
-    from coordinator.operator import pictures
+    from coordinator.commands.operator import pictures
 
     if as_json:
         for document in pictures(home):

@@ -20,7 +20,7 @@ PER_CERTIFICATE_MAX, PER_CERTIFICATE_MIN = 8, 2
 INVITED = 32
 """connections of sites that are about to join"""
 UNAUTHENTICATED_MAX, BURST_MAX = 512, 2048
-"""that stay, and that may come beside them until the next look (see coordinator.connections)"""
+"""that stay, and that may come beside them until the next look (see coordinator.calls.connections)"""
 STRANGERS_MIN = 48
 """both together"""
 PER_ADDRESS = 64

@@ -1,0 +1,1 @@
+"""How much one party may use: calls, log lines, descriptors, entries of the journal. Decisions only."""
