@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.payloads import RESNET50
-from fedcervix.aggregate import Clip, aggregate
-from fedcervix.measuring import measure
-from fedcervix.printing import say
-from fedcervix.weights import read_layout, read_tensors, write_tensors
+from fedcervix.models.aggregate import Clip, aggregate
+from fedcervix.models.measuring import measure
+from fedcervix.models.weights import read_layout, read_tensors, write_tensors
+from fedcervix.runtime.printing import say
 
 TURNS = 7
 COUNTS = (2, 8)

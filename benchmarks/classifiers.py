@@ -24,8 +24,8 @@ import torch
 from sklearn.model_selection import StratifiedGroupKFold
 
 from benchmarks.recipes import FOLDS, Site, add_collections, print_table, sites_of, who
-from fedcervix.plan import ClassifierRecipe, Recipe
-from fedcervix.seeds import derive
+from fedcervix.core.plan import ClassifierRecipe, Recipe
+from fedcervix.core.seeds import derive
 from site_agent.classifier.finetune import build_classifier, finetune, predict
 from site_agent.data.collection import Image
 from site_agent.data.image_sets import Labelled

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fedcervix.plan import Fit
+from fedcervix.core.plan import Fit
 from site_agent.data import cache
 from site_agent.data.collection import Collection, index
 from site_agent.images.images import Progress, silent

@@ -14,7 +14,7 @@ import torch
 from benchmarks import photographs
 from benchmarks.photographs import Photographs, Pixels
 from benchmarks.sides import cores, machine
-from fedcervix.plan import Precision
+from fedcervix.core.plan import Precision
 from site_agent.data.collection import Image
 from site_agent.network.devices import choose, prepare
 

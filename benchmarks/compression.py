@@ -38,12 +38,12 @@ from benchmarks.command_line import command
 from benchmarks.payloads import RESNET50, changed
 from benchmarks.recipes import PROBES, Cells, Site, probe_auc, scores, sites_of, who
 from benchmarks.sides import machine, table, write
-from fedcervix.aggregate import aggregate
-from fedcervix.packing import Feedback, Origin, pack, unpack
-from fedcervix.plan import Plan, Recipe, Terms
-from fedcervix.profiles import PROFILES
-from fedcervix.seeds import derive
-from fedcervix.weights import digest_file, read_layout
+from fedcervix.core.plan import Plan, Recipe, Terms
+from fedcervix.core.profiles import PROFILES
+from fedcervix.core.seeds import derive
+from fedcervix.models.aggregate import aggregate
+from fedcervix.models.packing import Feedback, Origin, pack, unpack
+from fedcervix.models.weights import digest_file, read_layout
 from site_agent.data.image_sets import Images
 from site_agent.network.devices import place, prepare
 from site_agent.network.model import Encoder, apply_weights, build_encoder, load_weights, save_weights, snapshot

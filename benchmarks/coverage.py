@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm
 
-from fedcervix.seeds import derive
+from fedcervix.core.seeds import derive
 from site_agent.classifier.intervals import DIFFERENCE, LEVEL, RATE, Estimate, verdict
 from site_agent.classifier.resampling import Draws, Part, Roster, Sampled, Scored, Trials, draw, roster, sample
 

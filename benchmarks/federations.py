@@ -28,9 +28,9 @@ from coordinator.home.founding import Founding
 from coordinator.home.founding import create as create_home
 from coordinator.home.home import Home
 from coordinator.home.registry import Registry
-from fedcervix import identity
-from fedcervix.events import AggregateStored
-from fedcervix.journal import Journal
+from fedcervix.core.events import AggregateStored
+from fedcervix.disk.journal import Journal
+from fedcervix.network import identity
 from site_agent.home import SiteHome
 from site_agent.home import create as create_site
 

@@ -53,7 +53,7 @@ from benchmarks.sides import (
     warmed,
     write,
 )
-from fedcervix.plan import Architecture, ClassifierRecipe, Precision, Recipe
+from fedcervix.core.plan import Architecture, ClassifierRecipe, Precision, Recipe
 from site_agent.classifier.finetune import build_classifier, finetune
 from site_agent.data.collection import Image
 from site_agent.data.image_sets import Labelled

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.payloads import changed
-from fedcervix.blobs import BlobStore
-from fedcervix.events import Task, TaskKind
-from fedcervix.plan import Plan
+from fedcervix.core.events import Task, TaskKind
+from fedcervix.core.plan import Plan
+from fedcervix.models.blobs import BlobStore
 from site_agent.federation.agent import Agent
 from site_agent.federation.instances import succeed
 from site_agent.federation.link import GrpcLink

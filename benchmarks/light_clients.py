@@ -25,11 +25,12 @@ from typing import Any
 
 from benchmarks.light_agent import PEMS
 from benchmarks.payloads import number_at
-from fedcervix import codec, session
-from fedcervix.blobs import CHUNK_BYTES
+from fedcervix.core import session
+from fedcervix.core.events import ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
+from fedcervix.core.rounds import Leave
 from fedcervix.errors import RemoteError
-from fedcervix.events import ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
-from fedcervix.rounds import Leave
+from fedcervix.models.blobs import CHUNK_BYTES
+from fedcervix.network import codec
 from site_agent.federation.link import GrpcLink
 from site_agent.home import SiteHome
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcervix.weights import BLOCK_BYTES, opened, read_at, read_layout, replacing, write_tensors
+from fedcervix.models.weights import BLOCK_BYTES, opened, read_at, read_layout, replacing, write_tensors
 
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
 

@@ -30,12 +30,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.sides import table
-from fedcervix.metrics import auc
-from fedcervix.plan import Recipe
-from fedcervix.weights import read_tensors
+from fedcervix.core.plan import Recipe
+from fedcervix.models.weights import read_tensors
 from site_agent.data import cache
 from site_agent.data.collection import index
 from site_agent.data.pixels import Pixels
+from site_agent.metrics import auc
 from site_agent.network.devices import choose, place, prepare
 from site_agent.network.model import Encoder, apply_weights, build_encoder
 from site_agent.phantom import INSTITUTIONS, write_institution

@@ -32,13 +32,13 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fedcervix.metrics import auc
-from fedcervix.plan import Augment, Recipe
-from fedcervix.seeds import derive
+from fedcervix.core.plan import Augment, Recipe
+from fedcervix.core.seeds import derive
 from site_agent.data import cache, squares
 from site_agent.data.collection import Collection, Image, index
 from site_agent.data.image_sets import Images
 from site_agent.data.pixels import Pixels
+from site_agent.metrics import auc
 from site_agent.network.devices import choose, place, prepare
 from site_agent.network.model import Encoder, build_encoder
 from site_agent.network.optimise import make_optimiser

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from benchmarks.loaders import Batches, Choice, as_it_comes
 from benchmarks.photographs import Pixels, repeated
 from benchmarks.sides import Run, cast, synchronise
-from fedcervix.plan import Architecture, Precision, Recipe
+from fedcervix.core.plan import Architecture, Precision, Recipe
 from site_agent.data.image_sets import Images
 from site_agent.network.contrast import LOSSES
 from site_agent.network.devices import Acceleration, place

@@ -66,8 +66,8 @@ from benchmarks.simclr_sides import (
     ours,
     paper_training,
 )
+from fedcervix.core.plan import Architecture
 from fedcervix.errors import TrainingError
-from fedcervix.plan import Architecture
 from site_agent.network.devices import Acceleration, choose, place
 from site_agent.network.model import build_encoder
 from site_agent.network.precision import FASTER_FROM

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cervix_study.records import CELLS_FOLDER, Cell, cell_folder, from_json, write
+from fedcervix.disk.locks import held
+from fedcervix.disk.storage import disk
 from fedcervix.errors import RunError
 from fedcervix.json_text import parsed
-from fedcervix.locks import held
-from fedcervix.storage import disk
 from site_agent.home import SiteHome
 
 

@@ -31,13 +31,13 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from fedcervix.core.plan import STRICT, Recipe, Terms, canonical_json, check
+from fedcervix.disk.files import write_whole
+from fedcervix.disk.storage import disk
 from fedcervix.errors import StorageError
-from fedcervix.files import write_whole
 from fedcervix.json_text import parsed
-from fedcervix.manifest import Split
-from fedcervix.plan import STRICT, Recipe, Terms, canonical_json, check
-from fedcervix.splits import Stratum
-from fedcervix.storage import disk
+from site_agent.manifest.manifest import Split
+from site_agent.manifest.splits import Stratum
 
 T = TypeVar("T")
 

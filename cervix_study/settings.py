@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from cervix_study.records import RING, STARTS, ProfileUsed
-from fedcervix.config import apply_profile, build, read_toml
+from fedcervix.core.plan import SITE_NAME, STRICT, check
 from fedcervix.errors import ConfigError
-from fedcervix.plan import SITE_NAME, STRICT, check
+from fedcervix.runtime.config import apply_profile, build, read_toml
 
 PAGE = "docs/study.md"
 RING_OF_ALL = "ppfssl"

@@ -6,18 +6,20 @@ reports its use to its maker from version 1.29 on; it reads when it is loaded th
 Rooms, from bottom to top. A module imports from its own room and from those that its line names:
 
     images      -
-    phantom     -
+    manifest    -
+    metrics     -
     site_toml   -
     home        site_toml
-    data        images home
+    phantom     manifest
+    data        images manifest home
     network     home data
-    store       home data
-    training    images home data network
+    store       manifest home data
+    training    images manifest metrics home data network
     worker      home data network store training
-    classifier  images home data network store training
-    federation  home store worker
-    report      home data network store training worker classifier
-    commands    images phantom home data network store training worker classifier federation report
+    classifier  images metrics home data network store training
+    federation  manifest home store worker
+    report      manifest metrics home data network store training worker classifier
+    commands    images manifest metrics home phantom data network store training worker classifier federation report
     cli         home commands
 
 `tests/unit/test_architecture.py` holds this table against the imports.

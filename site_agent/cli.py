@@ -15,11 +15,11 @@ import click
 from click.core import ParameterSource
 
 from fedcervix import __version__
-from fedcervix.commandline import Everywhere, Program, default_home, given, is_named, set_up
-from fedcervix.plan import SITE_NAME
-from fedcervix.printing import say
-from fedcervix.process import exits
-from fedcervix.profiles import PROFILES
+from fedcervix.core.plan import SITE_NAME
+from fedcervix.core.profiles import PROFILES
+from fedcervix.runtime.commandline import Everywhere, Program, default_home, given, is_named, set_up
+from fedcervix.runtime.printing import say
+from fedcervix.runtime.process import exits
 from site_agent.commands.naming import model_name, report_name, set_name
 
 if TYPE_CHECKING:

@@ -28,17 +28,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from fedcervix.address import check_address
-from fedcervix.config import build, read_toml
+from fedcervix.core.plan import STRICT, Architecture, Mode, check
+from fedcervix.disk.files import make_folder, write_whole
+from fedcervix.disk.locks import held
+from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, RunError
-from fedcervix.files import make_folder, write_whole
-from fedcervix.locks import held
-from fedcervix.plan import STRICT, Architecture, Mode, check
-from fedcervix.storage import disk
+from fedcervix.network.address import check_address
+from fedcervix.runtime.config import build, read_toml
 from site_agent import site_toml
 
 if TYPE_CHECKING:
-    from fedcervix.identity import Certificate
+    from fedcervix.network.identity import Certificate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,7 +253,7 @@ class SiteHome:
 
     def certificate(self) -> Certificate:
         """Return the site's certificate. Raises StorageError where the site has not joined, IdentityError."""
-        from fedcervix import identity  # most commands need no certificate
+        from fedcervix.network import identity  # most commands need no certificate
 
         return identity.identify(self.pem("site.crt"))
 

@@ -39,7 +39,6 @@ from cervix_study.evidence.spread import Spread, spread
 from cervix_study.records import CellRecord, Control, Turn, title
 from fedcervix import __version__
 from fedcervix.errors import DataError
-from fedcervix.metrics import roc
 from site_agent.classifier.intervals import RATE, Women
 from site_agent.classifier.resampling import (
     DRAWS,
@@ -51,6 +50,7 @@ from site_agent.classifier.resampling import (
     roster,
     sample,
 )
+from site_agent.metrics import roc
 
 OK = "OK"
 SEED = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cervix_study.export.released import find
-from fedcervix.printing import say
+from fedcervix.runtime.printing import say
 
 
 def export(model: Path, folder: Path) -> None:

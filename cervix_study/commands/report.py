@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cervix_study.analysis.tested import Finished
-from fedcervix.printing import say
+from fedcervix.runtime.printing import say
 
 
 def report(folder: Path, *, paper_audit: bool) -> None:

@@ -12,8 +12,8 @@ from cervix_study.execution.executors import Executor, Here, Slurm
 from cervix_study.places import Places
 from cervix_study.planning.naming import named
 from cervix_study.settings import Asked, read
-from fedcervix.printing import say
-from fedcervix.process import stdout_console
+from fedcervix.runtime.printing import say
+from fedcervix.runtime.process import stdout_console
 
 if TYPE_CHECKING:
     from cervix_study.execution.running import Running

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from cervix_study.data.folds import Patient
 from fedcervix.errors import DataError
-from fedcervix.identifiers import written_alike
-from fedcervix.manifest import Split, at_most
-from fedcervix.splits import MOST_PROTECTED_FIRST, groups
 from site_agent.data.collection import Collection, Image
 from site_agent.data.likeness import ALIKE_FROM, likenesses
+from site_agent.manifest.identifiers import written_alike
+from site_agent.manifest.manifest import Split, at_most
+from site_agent.manifest.splits import MOST_PROTECTED_FIRST, groups
 
 Link = tuple[Patient, Patient]
 

@@ -16,9 +16,9 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from fedcervix.manifest import Split
-from fedcervix.plan import check
-from fedcervix.splits import STRATA, Stratum, groups
+from fedcervix.core.plan import check
+from site_agent.manifest.manifest import Split
+from site_agent.manifest.splits import STRATA, Stratum, groups
 
 Patient = tuple[str, str]
 """(site, patient)"""

@@ -22,18 +22,18 @@ from cervix_study.data.homes import OnProgress, make_home, manifest_of
 from cervix_study.places import Places
 from cervix_study.records import Data
 from cervix_study.settings import Asked
+from fedcervix.disk.files import write_secret
+from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, DataError
-from fedcervix.files import write_secret
-from fedcervix.manifest import Split
-from fedcervix.splits import Kept, Stratum, format_splits, stratum
-from fedcervix.storage import disk
-from fedcervix.weights import digest_file
+from fedcervix.models.weights import digest_file
 from site_agent.data.collection import Collection, Image, digest_of, index, require
 from site_agent.data.looks import Look, read_looks
 from site_agent.data.remarks import remarks
 from site_agent.home import SiteHome
 from site_agent.images.images import PIXELS_MAX, decode
 from site_agent.images.thumbnails import thumbnail
+from site_agent.manifest.manifest import Split
+from site_agent.manifest.splits import Kept, Stratum, format_splits, stratum
 
 Collections = Mapping[tuple[str, Fold], Collection]
 

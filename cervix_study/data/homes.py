@@ -10,10 +10,10 @@ from typing import Any
 
 from cervix_study.places import Places
 from cervix_study.settings import Asked, SiteSection
+from fedcervix.core.seeds import derive
+from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError
 from fedcervix.json_text import parsed
-from fedcervix.seeds import derive
-from fedcervix.storage import disk
 from site_agent.home import SiteHome
 from site_agent.phantom import INSTITUTIONS, write_institution
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from fedcervix.seeds import derive
+from fedcervix.core.seeds import derive
 from site_agent.data import squares
 from site_agent.data.image_sets import Labelled
 

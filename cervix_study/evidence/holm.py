@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedcervix.plan import check
+from fedcervix.core.plan import check
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:

@@ -23,8 +23,8 @@ from cervix_study.evidence.proportions import (
     right,
     two_proportion_p,
 )
-from fedcervix.metrics import Confusion
 from site_agent.classifier.intervals import Estimate
+from site_agent.metrics import Confusion
 
 SITES = ("NHS", "ALTS")
 TEST_WOMEN: Mapping[str, int] = {"NHS": 75, "ALTS": 99}

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from scipy.stats import binomtest, fisher_exact, norm
 
 from cervix_study.evidence.mcnemar import Discordant
-from fedcervix.metrics import Confusion
-from fedcervix.plan import check
+from fedcervix.core.plan import check
 from site_agent.classifier.intervals import LEVEL, Estimate
+from site_agent.metrics import Confusion
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedcervix.plan import check
+from fedcervix.core.plan import check
 
 
 @dataclass(frozen=True, slots=True)

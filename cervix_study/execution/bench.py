@@ -10,12 +10,12 @@ from typing import Any, Literal
 from cervix_study.data.folds import Fold
 from cervix_study.execution.host import processor
 from cervix_study.places import Places
-from fedcervix.manifest import Split
-from fedcervix.plan import Recipe
+from fedcervix.core.plan import Recipe
 from site_agent.data import dataset
 from site_agent.data.collection import Collection
 from site_agent.data.image_sets import Images, Labelled
 from site_agent.home import SiteHome
+from site_agent.manifest.manifest import Split
 from site_agent.network.devices import Machine, name_of, ready
 from site_agent.network.precision import settled
 

@@ -34,10 +34,10 @@ from cervix_study.execution.leash import end_with_parent
 from cervix_study.execution.making import make
 from cervix_study.execution.timing import time_cell
 from cervix_study.places import Places
+from fedcervix.disk.files import keep_private
 from fedcervix.errors import FedcervixError
-from fedcervix.files import keep_private
 from fedcervix.json_text import parsed
-from fedcervix.log import configure
+from fedcervix.runtime.log import configure
 from site_agent.commands.stopping import EXIT_CODE, SIGNALS
 from site_agent.training.checkpoints import Checkpoints
 from site_agent.training.stopping import Stop, Stoppable

@@ -21,11 +21,9 @@ from cervix_study.records import (
     predictions_text,
     read_predictions,
 )
-from fedcervix.files import write_whole
-from fedcervix.manifest import Split
-from fedcervix.metrics import auc, best_threshold
-from fedcervix.plan import Recipe
-from fedcervix.seeds import derive
+from fedcervix.core.plan import Recipe
+from fedcervix.core.seeds import derive
+from fedcervix.disk.files import write_whole
 from site_agent.classifier.finetune import (
     EpochRecord,
     Finetuned,
@@ -36,6 +34,8 @@ from site_agent.classifier.finetune import (
 )
 from site_agent.data.collection import Image
 from site_agent.data.image_sets import Labelled
+from site_agent.manifest.manifest import Split
+from site_agent.metrics import auc, best_threshold
 from site_agent.network.model import (
     Loaded,
     apply_weights,

@@ -10,7 +10,7 @@ from typing import Any
 from cervix_study.execution.bench import Bench
 from cervix_study.records import Cell, EncoderResults, Turn
 from cervix_study.settings import POOLED
-from fedcervix.plan import Recipe
+from fedcervix.core.plan import Recipe
 from site_agent.network.model import Encoder, save_weights, start_encoder
 from site_agent.training.checkpoints import Checkpoints
 from site_agent.training.epochs import Epoch, StepReport

@@ -14,10 +14,10 @@ from typing import Any, Protocol
 
 from cervix_study.execution.tasks import Done, Failed, Progress, Task, Told, error_of
 from cervix_study.places import Places
+from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, TrainingError
 from fedcervix.extras import missing
 from fedcervix.json_text import parsed
-from fedcervix.storage import disk
 
 MODULE = "cervix_study.execution.cell_process"
 ENDS_WITHIN_S = 60.0

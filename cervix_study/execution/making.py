@@ -32,9 +32,9 @@ from cervix_study.records import (
     read_cell,
     write,
 )
+from fedcervix.disk.storage import disk
 from fedcervix.errors import TrainingError
-from fedcervix.storage import disk
-from fedcervix.weights import digest_file, sync
+from fedcervix.models.weights import digest_file, sync
 from site_agent.training.checkpoints import Checkpoints
 
 SPENT_FILE = "spent.json"

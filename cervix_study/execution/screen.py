@@ -13,7 +13,7 @@ from cervix_study.execution.estimate import duration
 from cervix_study.execution.tasks import Task
 from cervix_study.planning.naming import named
 from cervix_study.records import CellRecord
-from fedcervix.printing import console
+from fedcervix.runtime.printing import console
 
 PLAIN_S = 60.0
 """in a log file, at most one line of progress within a cell in this time"""

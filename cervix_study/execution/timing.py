@@ -10,8 +10,8 @@ import numpy as np
 from cervix_study.execution.estimate import FORWARD_SHARE, kind_of
 from cervix_study.places import Places
 from cervix_study.records import Cell
-from fedcervix.files import write_whole
-from fedcervix.plan import Recipe
+from fedcervix.core.plan import Recipe
+from fedcervix.disk.files import write_whole
 from site_agent.classifier.finetune import build_classifier, finetune
 from site_agent.data.image_sets import Labelled
 from site_agent.network.devices import Machine

@@ -327,7 +327,7 @@ def _loading(model: Released, files: Files) -> Iterable[Block]:
         else "network.model import build_encoder"
     )
     yield Code(
-        "import json\nfrom pathlib import Path\nfrom fedcervix.plan import parse_recipe\n"
+        "import json\nfrom pathlib import Path\nfrom fedcervix.core.plan import parse_recipe\n"
         f"from site_agent.network.model import apply_weights, load_weights\nfrom site_agent.{module}\n"
         'recipe = parse_recipe(json.loads(Path("card.json").read_text())["recipe"])\n'
         f"{build}\n"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from cervix_study.export import card
 from cervix_study.export.released import Released
+from fedcervix.disk.files import write_whole
+from fedcervix.disk.storage import disk
 from fedcervix.errors import ModelError
-from fedcervix.files import write_whole
-from fedcervix.storage import disk
 from site_agent.classifier.finetune import Classifier, build_classifier
 from site_agent.classifier.portable import TOLERANCE, Parity, to_onnx
 from site_agent.network.model import Encoder, apply_weights, build_encoder, load_weights

@@ -19,9 +19,9 @@ from typing import Any, Literal
 from cervix_study import records
 from cervix_study.analysis.tested import scored
 from cervix_study.records import CELL_FILE, MODEL_FILE, CellRecord, Data, DataRow, title
+from fedcervix.core.plan import Recipe, parse_recipe
 from fedcervix.errors import FedcervixError, ModelError
 from fedcervix.json_text import parsed
-from fedcervix.plan import Recipe, parse_recipe
 from site_agent.classifier import classifiers
 from site_agent.classifier.evaluate import Evaluation, evaluate
 from site_agent.home import SiteHome

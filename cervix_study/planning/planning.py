@@ -20,7 +20,7 @@ from cervix_study.data.ground import Ground
 from cervix_study.records import RING, Axes, Candidate, Cell, Choice
 from cervix_study.settings import Asked
 from fedcervix import __version__
-from fedcervix.plan import ClassifierRecipe, Recipe, Terms
+from fedcervix.core.plan import ClassifierRecipe, Recipe, Terms
 
 UNTRAINED = ("random", "imagenet")
 

@@ -13,7 +13,7 @@ from cervix_study.report.document import Document
 from cervix_study.report.markdown import markdown
 from cervix_study.report.page import page
 from cervix_study.report.wording import counted, listed
-from fedcervix.files import write_whole
+from fedcervix.disk.files import write_whole
 
 PAGE_FILE = "report.html"
 MARKDOWN_FILE = "report.md"

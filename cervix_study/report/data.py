@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from cervix_study.analysis.findings import Findings
 from cervix_study.records import DataRow
 from cervix_study.report.document import Block, Column, Details, Heading, Table, Text, cells
-from fedcervix.manifest import SPLITS
-from fedcervix.splits import STRATA
+from site_agent.manifest.manifest import SPLITS
+from site_agent.manifest.splits import STRATA
 from site_agent.report.page import three
 
 

@@ -29,7 +29,7 @@ from cervix_study.report.wording import (
     p_value,
     with_interval,
 )
-from fedcervix.plan import Recipe
+from fedcervix.core.plan import Recipe
 from site_agent.report.figures import Stroke
 from site_agent.report.page import recipe_rows, three
 

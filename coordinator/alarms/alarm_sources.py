@@ -8,8 +8,8 @@ from coordinator.alarms.count_alarms import count_alarms, share_alarms
 from coordinator.alarms.far_steps import far_steps
 from coordinator.alarms.unusable_models import contradicted, spoilt
 from coordinator.alarms.unusual_steps import unusual_steps
-from fedcervix.alarms import Alarm
-from fedcervix.rounds import Round, Run
+from fedcervix.core.alarms import Alarm
+from fedcervix.core.rounds import Round, Run
 
 Source = Callable[[Run, Round], Iterable[Alarm]]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fedcervix.alarms import Alarm
-from fedcervix.rounds import Round, Run, capped
+from fedcervix.core.alarms import Alarm
+from fedcervix.core.rounds import Round, Run, capped
 
 KIND = "images"
 CAPPED = "share"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fedcervix.alarms import WORDS_CHARS_MAX, Alarm
-from fedcervix.rounds import Round, Run
+from fedcervix.core.alarms import WORDS_CHARS_MAX, Alarm
+from fedcervix.core.rounds import Round, Run
 
 
 def spoilt(_run: Run, round_: Round) -> Iterator[Alarm]:

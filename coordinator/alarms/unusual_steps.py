@@ -21,9 +21,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from fedcervix.alarms import Alarm
-from fedcervix.measures import Measures
-from fedcervix.rounds import Round, Run
+from fedcervix.core.alarms import Alarm
+from fedcervix.core.measures import Measures
+from fedcervix.core.rounds import Round, Run
 
 PEERS_MIN = 4
 HISTORY_MIN = 5

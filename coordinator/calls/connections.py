@@ -32,10 +32,10 @@ from coordinator.calls.sockets import Peer, accepted, listeners, parse_peer, shu
 from coordinator.limits.descriptors import Bounds
 from coordinator.limits.overhead import CALL_BYTES, NO_TRAFFIC, STRANGER_BYTES, Overhead, Traffic, useless
 from coordinator.limits.throttle import Throttle, slow
-from fedcervix.log import logger
+from fedcervix.runtime.log import logger
 
 FIRST_CALL_S = 15.0
-"""for the handshake, which has 10 s of these (fedcervix.rpc), and the first call"""
+"""for the handshake, which has 10 s of these (fedcervix.network.rpc), and the first call"""
 GRACE_S = 1.0
 """that an unauthenticated connection has even where its address has too many"""
 REFUSAL_S = 0.5

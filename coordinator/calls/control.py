@@ -14,9 +14,9 @@ from coordinator.run.changes import BRIEF_ROUNDS, Document, brief, changes, ende
 from coordinator.run.engine import Engine
 from coordinator.run.overview import overview
 from coordinator.run.streams import Bell, looks
-from fedcervix import rpc
+from fedcervix.core.events import SiteRevoked
 from fedcervix.errors import RemoteError, RunError
-from fedcervix.events import SiteRevoked
+from fedcervix.network import rpc
 from fedcervix.wire import federation_pb2 as wire
 
 THREADS = 4

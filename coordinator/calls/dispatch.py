@@ -28,7 +28,6 @@ from coordinator.calls.work import Work
 from coordinator.home.registry import Roll, used_by_another
 from coordinator.home.standing import Standing
 from coordinator.limits.admission import Admission
-from fedcervix import identity, rpc
 from fedcervix.errors import (
     BusyError,
     FedcervixError,
@@ -36,7 +35,8 @@ from fedcervix.errors import (
     NoSuchMethodError,
     StorageError,
 )
-from fedcervix.log import logger
+from fedcervix.network import identity, rpc
+from fedcervix.runtime.log import logger
 
 MESSAGE_S = 10.0
 """for a request, and for the registry to be looked at"""

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from fedcervix.storage import disk
+from fedcervix.disk.storage import disk
 
 NAME_BYTES_MAX = 107
 """of a Unix socket, as the system has it"""

@@ -24,12 +24,8 @@ from coordinator.home.registry import Registry
 from coordinator.run.engine import Engine
 from coordinator.run.results import ledger, record
 from coordinator.run.streams import Bell, Stream, instructions
-from fedcervix import codec, identity, rpc
-from fedcervix.arriving import Arriving
-from fedcervix.blobs import BlobStore
-from fedcervix.economy import Packed, packed_form
-from fedcervix.errors import IdentityError, RemoteError, RunError
-from fedcervix.events import (
+from fedcervix.core.economy import Packed, packed_form
+from fedcervix.core.events import (
     Answer,
     ModelAdopted,
     ModelUnusable,
@@ -40,8 +36,12 @@ from fedcervix.events import (
     Task,
     UpdateStored,
 )
-from fedcervix.log import logger
-from fedcervix.rounds import Instruction, Leave, Round, Run, instruction, objection
+from fedcervix.core.rounds import Instruction, Leave, Round, Run, instruction, objection
+from fedcervix.errors import IdentityError, RemoteError, RunError
+from fedcervix.models.arriving import Arriving
+from fedcervix.models.blobs import BlobStore
+from fedcervix.network import codec, identity, rpc
+from fedcervix.runtime.log import logger
 from fedcervix.wire import federation_pb2 as wire
 
 RECORD_LINE_CHARS_MIN = 150
@@ -213,7 +213,7 @@ class Service:
     def _wanted_from(self, site: str, digest: str, size_bytes: int) -> int:
         """Return from which byte a model is wanted. Raises RunError where none is, RemoteError, StorageError.
 
-        The answer does not depend on what other sites have sent (see fedcervix.blobs, rule 3).
+        The answer does not depend on what other sites have sent (see fedcervix.models.blobs, rule 3).
         """
         self._check_size(size_bytes)
         return self._engine.expect(site, digest, size_bytes)

@@ -34,10 +34,10 @@ from coordinator.limits.admission import NOTHING, Admission, Held
 from coordinator.limits.descriptors import bounds
 from coordinator.run.engine import Engine
 from coordinator.run.streams import Bell
-from fedcervix import rpc
-from fedcervix.address import Address
-from fedcervix.descriptors import USED_UP, raise_limit
+from fedcervix.disk.descriptors import USED_UP, raise_limit
 from fedcervix.errors import RunError
+from fedcervix.network import rpc
+from fedcervix.network.address import Address
 
 STOP_GRACE = timedelta(seconds=5)
 WORDS_S = 2.0

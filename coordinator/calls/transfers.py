@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from fedcervix import rpc
 from fedcervix.errors import RemoteError
+from fedcervix.network import rpc
 
 SUPERSEDED = "a newer transfer has begun"
 """what an older one is cancelled with"""

@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from fedcervix.log import logger
+from fedcervix.runtime.log import logger
 
 P = ParamSpec("P")
 R = TypeVar("R")

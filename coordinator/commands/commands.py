@@ -29,22 +29,22 @@ from coordinator.limits.descriptors import bounds
 from coordinator.limits.log_budgets import LineBudgets
 from coordinator.run import history, results
 from coordinator.run.engine import Engine
-from fedcervix import identity, rpc
-from fedcervix.address import Address
-from fedcervix.allocator import share_memory_among_threads
-from fedcervix.blobs import BlobStore
-from fedcervix.commandline import is_named
-from fedcervix.descriptors import raise_limit
+from fedcervix.core.events import SiteRevoked
+from fedcervix.core.plan import Mode, differences
+from fedcervix.core.rounds import Outcome
+from fedcervix.disk.descriptors import raise_limit
+from fedcervix.disk.files import write_secret
+from fedcervix.disk.journal import Journal, RunRecord
+from fedcervix.disk.ownership import open_to_others
+from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, FullDiskError, RunError, StorageError
-from fedcervix.events import SiteRevoked
-from fedcervix.files import write_secret
-from fedcervix.journal import Journal, RunRecord
-from fedcervix.log import logger, ration
-from fedcervix.ownership import open_to_others
-from fedcervix.plan import Mode, differences
-from fedcervix.printing import say
-from fedcervix.rounds import Outcome
-from fedcervix.storage import disk
+from fedcervix.models.blobs import BlobStore
+from fedcervix.network import identity, rpc
+from fedcervix.network.address import Address
+from fedcervix.runtime.allocator import share_memory_among_threads
+from fedcervix.runtime.commandline import is_named
+from fedcervix.runtime.log import logger, ration
+from fedcervix.runtime.printing import say
 from fedcervix.wire import federation_pb2 as wire
 
 EXIT_OF = {Outcome.OK: 0, Outcome.DEGRADED: 20, Outcome.ABORTED: 21}

@@ -8,8 +8,8 @@ from coordinator.commands.terminal import render, runs_table
 from coordinator.home.home import Home
 from coordinator.run import history
 from fedcervix.errors import RunError
-from fedcervix.printing import say
-from fedcervix.process import stdout_console
+from fedcervix.runtime.printing import say
+from fedcervix.runtime.process import stdout_console
 
 
 def status(home: Home, run: str | None, *, watch: bool, as_json: bool) -> None:

@@ -14,10 +14,10 @@ from coordinator.calls.local_sockets import reachable
 from coordinator.home.home import Home
 from coordinator.run.changes import Document, applied, ended_rounds, joined
 from coordinator.run.history import stands
-from fedcervix import rpc
 from fedcervix.errors import LinkError, RunError
 from fedcervix.json_text import parsed
-from fedcervix.pauses import Pauses
+from fedcervix.network import rpc
+from fedcervix.network.pauses import Pauses
 from fedcervix.wire import federation_pb2 as wire
 
 ANSWER_S = 10.0

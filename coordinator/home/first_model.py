@@ -12,12 +12,12 @@ import shutil
 from pathlib import Path
 
 from coordinator.home.home import Home
-from fedcervix.blobs import BlobStore
+from fedcervix.core.plan import Architecture, Plan, Recipe
+from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, ModelError, RemoteError
-from fedcervix.log import logger
-from fedcervix.plan import Architecture, Plan, Recipe
-from fedcervix.storage import disk
-from fedcervix.weights import Layout, as_float32, digest_file, read_layout, vet_base, wide_floats
+from fedcervix.models.blobs import BlobStore
+from fedcervix.models.weights import Layout, as_float32, digest_file, read_layout, vet_base, wide_floats
+from fedcervix.runtime.log import logger
 
 Shapes = dict[str, tuple[int, ...]]
 

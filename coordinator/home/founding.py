@@ -13,13 +13,13 @@ from pathlib import Path
 
 from coordinator.home.home import Home
 from coordinator.home.template import coordinator_toml
-from fedcervix import identity
-from fedcervix.address import Address
+from fedcervix.core.plan import SITE_NAME, SITES_MAX
+from fedcervix.core.profiles import PROFILES
+from fedcervix.disk.files import FOLDER_MODE, aside, make_folder, write_secret, write_whole
+from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, RunError
-from fedcervix.files import FOLDER_MODE, aside, make_folder, write_secret, write_whole
-from fedcervix.plan import SITE_NAME, SITES_MAX
-from fedcervix.profiles import PROFILES
-from fedcervix.storage import disk
+from fedcervix.network import identity
+from fedcervix.network.address import Address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

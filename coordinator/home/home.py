@@ -21,18 +21,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedcervix.address import Address, check_address
-from fedcervix.config import apply_profile, build, read_toml
+from fedcervix.core.plan import SITE_NAME, STRICT, Mode, Plan, check
+from fedcervix.disk.files import write_whole
+from fedcervix.disk.locks import held, is_held
+from fedcervix.disk.reserve import Reserve
+from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, RunError
-from fedcervix.files import write_whole
 from fedcervix.json_text import parsed
-from fedcervix.locks import held, is_held
-from fedcervix.plan import SITE_NAME, STRICT, Mode, Plan, check
-from fedcervix.reserve import Reserve
-from fedcervix.storage import disk
+from fedcervix.network.address import Address, check_address
+from fedcervix.runtime.config import apply_profile, build, read_toml
 
 if TYPE_CHECKING:
-    from fedcervix.identity import Authority
+    from fedcervix.network.identity import Authority
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ class Home:
 
     def authority(self) -> Authority:
         """Return what signs certificates."""
-        from fedcervix import identity
+        from fedcervix.network import identity
 
         return identity.Authority(self.pem("authority.crt"), self.pem("authority.key"))
 

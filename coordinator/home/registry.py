@@ -15,7 +15,7 @@ Rules
 2. An invitation works once. The same key asking again gets the same certificate again (the first reply was lost);
    another key is refused.
 3. A site that was revoked may be invited again: that is how it comes back.
-4. On a full disk the reserve beside the file is given up (see `fedcervix.reserve`). Where even that is used up,
+4. On a full disk the reserve beside the file is given up (see `fedcervix.disk.reserve`). Where even that is used up,
    `shut_out` remembers a revocation until this process ends.
 """
 
@@ -32,10 +32,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Concatenate, Literal, ParamSpec, TypeVar
 
-from fedcervix.databases import translated
+from fedcervix.disk.databases import translated
+from fedcervix.disk.reserve import Reserve
+from fedcervix.disk.storage import disk
 from fedcervix.errors import IdentityError, StorageError
-from fedcervix.reserve import Reserve
-from fedcervix.storage import disk
 
 BUSY_TIMEOUT_S = 10.0
 """how long a call waits while another process writes; a write takes milliseconds"""

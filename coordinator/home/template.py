@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, get_args
 
-from fedcervix import plan
-from fedcervix.profiles import PROFILES
+from fedcervix.core import plan
+from fedcervix.core.profiles import PROFILES
 
 HEAD = """\
 # Configuration of a fedcervix coordinator. Every key is explained in docs/configuration.md.

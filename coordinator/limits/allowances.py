@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from coordinator.limits.budgets import Budget
-from fedcervix.events import Event, SiteFailed, SiteRefused
+from fedcervix.core.events import Event, SiteFailed, SiteRefused
 
 OF_RUN_MAX = 1_000
 OF_ROUND_MAX = 100

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fedcervix.plan import check
+from fedcervix.core.plan import check
 
 
 @dataclass(slots=True)

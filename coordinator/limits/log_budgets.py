@@ -33,7 +33,7 @@ class _Lines:
 
 
 class LineBudgets:
-    """Says of each line whether it is written (see `fedcervix.log.ration`). Thread-safe."""
+    """Says of each line whether it is written (see `fedcervix.runtime.log.ration`). Thread-safe."""
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._clock_s = clock_s

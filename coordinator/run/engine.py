@@ -1,6 +1,6 @@
 """The loop around the round machine: journal, step, act, acknowledge.
 
-Every decision is in `fedcervix.rounds`; this file owns the lock, the clock and the order of things:
+Every decision is in `fedcervix.core.rounds`; this file owns the lock, the clock and the order of things:
 1. `submit` journals an event before the new state is visible to anyone.
 2. Whoever waits for a change is told: the driving thread by one condition, streams by `on_change`. No thread waits for
    a stream (see `coordinator.run.streams`).
@@ -24,11 +24,7 @@ from coordinator.run.instances import Acting, admit, heeded, refusal
 from coordinator.run.liveness import STOPPED, Line, Liveness
 from coordinator.run.refused import Refused
 from coordinator.run.streams import Stream
-from fedcervix.aggregate import Clip, Momentum, aggregate
-from fedcervix.blobs import BlobStore
-from fedcervix.codec import Claim, Progress
-from fedcervix.errors import BusyError, ModelError, RemoteError, RunError, StorageError, TwinError
-from fedcervix.events import (
+from fedcervix.core.events import (
     AggregateStored,
     Answer,
     AverageUnusable,
@@ -42,14 +38,8 @@ from fedcervix.events import (
     Tick,
     UpdateStored,
 )
-from fedcervix.journal import Journal, RunRecord
-from fedcervix.log import logger
-from fedcervix.measures import Measures, clip_scales
-from fedcervix.measuring import measure
-from fedcervix.moves import vet_step
-from fedcervix.pauses import Pauses
-from fedcervix.rounding import Rounded, rebuild, round_model
-from fedcervix.rounds import (
+from fedcervix.core.measures import Measures, clip_scales
+from fedcervix.core.rounds import (
     Aggregate,
     Instruction,
     Leave,
@@ -62,7 +52,17 @@ from fedcervix.rounds import (
     objection,
     step,
 )
-from fedcervix.weights import Layout, read_layout, vet, vet_base, vet_layout
+from fedcervix.disk.journal import Journal, RunRecord
+from fedcervix.errors import BusyError, ModelError, RemoteError, RunError, StorageError, TwinError
+from fedcervix.models.aggregate import Clip, Momentum, aggregate
+from fedcervix.models.blobs import BlobStore
+from fedcervix.models.measuring import measure
+from fedcervix.models.moves import vet_step
+from fedcervix.models.rounding import Rounded, rebuild, round_model
+from fedcervix.models.weights import Layout, read_layout, vet, vet_base, vet_layout
+from fedcervix.network.codec import Claim, Progress
+from fedcervix.network.pauses import Pauses
+from fedcervix.runtime.log import logger
 
 STORAGE_PAUSE_MOST_S = 10.0
 """how long the coordinator leaves a full disk alone, at most, before it tries again"""

@@ -18,14 +18,14 @@ from coordinator.home.home import Home
 from coordinator.run import results
 from coordinator.run.changes import BRIEF_ROUNDS, Document
 from coordinator.run.overview import overview
+from fedcervix.core.events import RunAborted
+from fedcervix.core.plan import Plan
+from fedcervix.core.rounds import Run, begin, replay, step
+from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.errors import RunError
-from fedcervix.events import RunAborted
-from fedcervix.journal import Journal, RunRecord
-from fedcervix.plan import Plan
-from fedcervix.rounds import Run, begin, replay, step
 
 if TYPE_CHECKING:
-    from fedcervix.blobs import BlobStore
+    from fedcervix.models.blobs import BlobStore
 
 UNFINISHED = "unfinished"
 ABANDONED = "abandoned by the operator: another run was begun in its place"

@@ -5,17 +5,17 @@ Rules
 2. Of a site that is asked for no model, nothing is kept that is on its way or was never reported. A site that has
    fallen silent may come back with its report: what it brought stays.
 3. A model that two sites have brought stays for as long as either may report it. What a site is told does not depend on
-   what others have brought (see fedcervix.blobs, rule 3).
+   what others have brought (see fedcervix.models.blobs, rule 3).
 4. A site whose model finds no room is named, with those whose models take the room.
 """
 
 from __future__ import annotations
 
-from fedcervix.blobs import BlobStore
-from fedcervix.economy import kept_form
+from fedcervix.core.economy import kept_form
+from fedcervix.core.events import Task, TaskKind
+from fedcervix.core.rounds import Presence, Run, fallback, instruction, last_step
 from fedcervix.errors import FullDiskError, RunError
-from fedcervix.events import Task, TaskKind
-from fedcervix.rounds import Presence, Run, fallback, instruction, last_step
+from fedcervix.models.blobs import BlobStore
 
 
 def needed(run: Run) -> set[str]:

@@ -16,8 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from fedcervix.codec import Claim
 from fedcervix.errors import TwinError
+from fedcervix.network.codec import Claim
 
 
 @dataclass(frozen=True, slots=True)

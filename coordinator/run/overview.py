@@ -14,12 +14,12 @@ from typing import Any
 from coordinator.alarms.alarm_sources import alarms
 from coordinator.limits.admission import NOTHING, Held
 from coordinator.run.liveness import STOPPED, Line
-from fedcervix.events import LOSS_MAX, SiteFailed
-from fedcervix.measures import Measures, clip_scales, trimmed_per_side
-from fedcervix.pauses import SIGN_S
-from fedcervix.plan import Plan
+from fedcervix.core.events import LOSS_MAX, SiteFailed
+from fedcervix.core.measures import Measures, clip_scales, trimmed_per_side
+from fedcervix.core.plan import Plan
+from fedcervix.core.rounds import Phase, Presence, Round, Run, Then, Wait, instruction, mean_loss, waits, weights
+from fedcervix.network.pauses import SIGN_S
 from fedcervix.printable import printable
-from fedcervix.rounds import Phase, Presence, Round, Run, Then, Wait, instruction, mean_loss, waits, weights
 
 LINE_CUT = "its line is cut"
 UNHEARD = "nothing is heard of it"

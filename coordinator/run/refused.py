@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from fedcervix.core.events import Task, UpdateStored
 from fedcervix.errors import RemoteError
-from fedcervix.events import Task, UpdateStored
 
 REMEMBERED_MAX = 64
 """of each site"""

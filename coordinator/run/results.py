@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from coordinator.run.overview import ledger_line
 from fedcervix import __version__
+from fedcervix.core.rounds import Run
+from fedcervix.disk.files import make_folder, write_whole
+from fedcervix.disk.reserve import Reserve
+from fedcervix.disk.storage import disk
 from fedcervix.errors import RunError, StorageError
-from fedcervix.files import make_folder, write_whole
 from fedcervix.json_text import parsed
-from fedcervix.reserve import Reserve
-from fedcervix.rounds import Run
-from fedcervix.storage import disk
 
 if TYPE_CHECKING:
-    from fedcervix.blobs import BlobStore
+    from fedcervix.models.blobs import BlobStore
 
 MODEL_FILE = "cervix-model.safetensors"
 RECORD_FILE = "record.json"

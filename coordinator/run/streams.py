@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from fedcervix.rounds import Instruction, Presence, Run, Stand, instruction
+from fedcervix.core.rounds import Instruction, Presence, Run, Stand, instruction
 
 CALM_S = 1.0
 """from one reason why a site stands by to the next"""

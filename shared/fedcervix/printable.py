@@ -6,8 +6,8 @@ to its clipboard, or look like a line that this program has printed. Rules
 1. Taken out are: C0, DEL and C1 (ESC, BEL and CSI are among them), all format characters (they turn the direction of
    writing, or are invisible), and the separators of lines and paragraphs. In their place stands `?`; a space for a line
    feed or a tab.
-2. What the other side sends is cleaned on receipt (`fedcervix.codec.received`), and everything once more where it is
-   printed (`fedcervix.printing`), logged (`fedcervix.log`) or stands on a page (`on_a_page`).
+2. What the other side sends is cleaned on receipt (`fedcervix.network.codec.received`), and everything once more where
+   it is printed (`fedcervix.runtime.printing`), logged (`fedcervix.runtime.log`) or stands on a page (`on_a_page`).
 3. Half a surrogate pair stays: it is a byte of a file's name, and standard streams write it as `\udc9b`.
 4. What the other side sent is quoted in short (`quoted`): a text that is too long is told by its beginning and length.
 """

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedcervix import __version__
+from fedcervix.core.plan import Recipe
 from fedcervix.errors import ModelError
-from fedcervix.plan import Recipe
-from fedcervix.weights import digest_file
+from fedcervix.models.weights import digest_file
 from site_agent.home import SiteHome
 from site_agent.store import archive, leak_guard
 from site_agent.store.leak_guard import Seen

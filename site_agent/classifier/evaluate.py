@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedcervix.errors import DataError
-from fedcervix.metrics import THRESHOLD_FIXED, Confusion, roc
 from site_agent.classifier.intervals import DIFFERENCE, RATE, Estimate, Verdict, verdict, why_not_shown
 from site_agent.classifier.resampling import DRAWS, Draws, Part, Sampled, Scored, draw, roster, sample
+from site_agent.metrics import THRESHOLD_FIXED, Confusion, roc
 
 MEASURES = ("accuracy", "recall", "precision", "f1")
 """Properties of a Confusion, in the order of the paper's Table II."""
@@ -150,7 +150,7 @@ def evaluate(
 ) -> Evaluation:
     """Score one classifier on test images: labels (n,) of 0 and 1, scores (n,), the woman of each image.
 
-    `threshold_validation` comes from `fedcervix.metrics.best_threshold` on *validation* scores. The intervals draw
+    `threshold_validation` comes from `site_agent.metrics.best_threshold` on *validation* scores. The intervals draw
     the same women for every name, given one seed. Raises DataError unless both classes are there.
     """
     false_rate, true_rate, _ = roc(labels, scores)

@@ -25,9 +25,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedcervix.core.plan import Augment, ClassifierRecipe, Recipe
+from fedcervix.core.seeds import derive
 from fedcervix.errors import DataError, TrainingError
-from fedcervix.plan import Augment, ClassifierRecipe, Recipe
-from fedcervix.seeds import derive
 from site_agent.data.feed import Feed
 from site_agent.data.image_sets import Labelled
 from site_agent.data.pixels import Pixels

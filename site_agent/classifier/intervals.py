@@ -17,7 +17,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from fedcervix.plan import check
+from fedcervix.core.plan import check
 
 LEVEL = 0.95
 """of every interval; a verdict has 1 - LEVEL risk of being chance"""

@@ -24,8 +24,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedcervix.core.seeds import derive
 from fedcervix.errors import ModelError
-from fedcervix.seeds import derive
 from site_agent.classifier.finetune import Classifier
 from site_agent.network.augment import standardise, to_input
 from site_agent.network.model import Encoder, unit_rows

@@ -36,11 +36,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedcervix.core.plan import check
+from fedcervix.core.seeds import derive
 from fedcervix.errors import DataError
-from fedcervix.metrics import THRESHOLD_FIXED
-from fedcervix.plan import check
-from fedcervix.seeds import derive
 from site_agent.classifier.intervals import Estimate, Scale, Scatter, Women, estimate
+from site_agent.metrics import THRESHOLD_FIXED
 
 DRAWS = 10_000
 """They give a standard error to within .7 %."""

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fedcervix.metrics import THRESHOLD_FIXED
-from fedcervix.plan import Recipe
+from fedcervix.core.plan import Recipe
 from site_agent.classifier.cells import path_cell, text_cell
 from site_agent.classifier.classifiers import StoredClassifier
 from site_agent.classifier.finetune import predict
@@ -23,6 +22,7 @@ from site_agent.data.collection import Image
 from site_agent.home import SiteHome
 from site_agent.images.images import Progress, decode, each, pixel_digest, square
 from site_agent.images.unreadable import UnreadableError
+from site_agent.metrics import THRESHOLD_FIXED
 from site_agent.network.devices import ready
 from site_agent.store.leak_guard import Seen, SiteKey
 

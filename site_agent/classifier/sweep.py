@@ -30,14 +30,14 @@ from typing import Any
 import torch
 
 from fedcervix import __version__
+from fedcervix.core.plan import Plan, Recipe, canonical_json, check, differences
+from fedcervix.disk.files import write_whole
+from fedcervix.disk.storage import disk
 from fedcervix.errors import RunError, StorageError, TrainingError
-from fedcervix.files import write_whole
 from fedcervix.json_text import parsed
-from fedcervix.metrics import auc
-from fedcervix.plan import Plan, Recipe, canonical_json, check, differences
-from fedcervix.storage import disk
 from site_agent.classifier.finetune import Finetuned, build_classifier, finetune, predict
 from site_agent.data.image_sets import Images, Labelled
+from site_agent.metrics import auc
 from site_agent.network.devices import Machine
 from site_agent.network.model import Encoder, backbone_state
 from site_agent.training.checkpoints import Checkpoints

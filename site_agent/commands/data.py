@@ -24,16 +24,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from fedcervix.disk.files import write_secret
 from fedcervix.errors import DataError, StorageError
-from fedcervix.files import write_secret
-from fedcervix.manifest import SPLITS, at_most
-from fedcervix.printing import console, say
+from fedcervix.runtime.printing import console, say
 from site_agent.data.collection import Collection, Image, Purpose, index, require
 from site_agent.data.likeness import Comparison, Leak
 from site_agent.data.not_same import DECLARED, Candidate, format_pairs
 from site_agent.data.remarks import remarks
 from site_agent.home import SiteHome
 from site_agent.images.images import PIXELS_MAX, Progress, decode, each, square
+from site_agent.manifest.manifest import SPLITS, at_most
 
 LISTED_MAX = 10
 TILE_PX = 128

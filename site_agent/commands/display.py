@@ -14,8 +14,8 @@ from typing import Any, TextIO, cast
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from fedcervix.log import Losable
-from fedcervix.printing import console, say
+from fedcervix.runtime.log import Losable
+from fedcervix.runtime.printing import console, say
 
 PLAIN_S = 10.0
 """in a log file, at most one progress line in this time"""

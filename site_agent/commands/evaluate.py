@@ -6,8 +6,8 @@ import functools
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from fedcervix.printing import say
-from fedcervix.process import stdout_console
+from fedcervix.runtime.printing import say
+from fedcervix.runtime.process import stdout_console
 from site_agent.classifier.comparable import comparable, tuned
 from site_agent.commands.display import Display
 from site_agent.commands.loading import loading

@@ -13,13 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedcervix import identity
-from fedcervix.commandline import meant_here
+from fedcervix.core.rounds import Outcome
+from fedcervix.disk.files import write_secret, write_whole
+from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, FedcervixError, IdentityError, LinkError
-from fedcervix.files import write_secret, write_whole
-from fedcervix.printing import say
-from fedcervix.rounds import Outcome
-from fedcervix.storage import disk
+from fedcervix.network import identity
+from fedcervix.runtime.commandline import meant_here
+from fedcervix.runtime.printing import say
 from site_agent.federation.joining import check_home, check_manifest
 from site_agent.home import SiteHome, create
 

@@ -11,11 +11,10 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
+from fedcervix.core.plan import Recipe
+from fedcervix.core.seeds import derive
 from fedcervix.errors import ModelError
-from fedcervix.metrics import best_threshold
-from fedcervix.plan import Recipe
-from fedcervix.printing import say
-from fedcervix.seeds import derive
+from fedcervix.runtime.printing import say
 from site_agent.classifier import classifiers
 from site_agent.classifier.finetune import Finetuned, build_classifier, predict
 from site_agent.classifier.finetune import finetune as fit
@@ -28,6 +27,7 @@ from site_agent.data import dataset, digests
 from site_agent.data.collection import Collection
 from site_agent.data.image_sets import Labelled
 from site_agent.home import SiteHome
+from site_agent.metrics import best_threshold
 from site_agent.network.devices import Machine
 from site_agent.network.model import backbone_state, build_encoder, load_imagenet, load_weights
 from site_agent.network.precision import settled

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 from fedcervix.extras import missing
-from fedcervix.printing import say
+from fedcervix.runtime.printing import say
 
 
 def loading(command: str) -> None:

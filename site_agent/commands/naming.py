@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from fedcervix.events import RUN_OF_COORDINATOR
-from fedcervix.plan import SITE_NAME
+from fedcervix.core.events import RUN_OF_COORDINATOR
+from fedcervix.core.plan import SITE_NAME
 
 NOT_MODELS = ("random", "imagenet")
 """starts of a classifier that are no folder below models/"""

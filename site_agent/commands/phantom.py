@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fedcervix.printing import console, say
+from fedcervix.runtime.printing import console, say
 from site_agent.phantom import INSTITUTIONS, write_institution
 
 PLAIN_LINES = 10

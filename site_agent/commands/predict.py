@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedcervix.disk.files import write_secret
 from fedcervix.errors import ConfigError, DataError, ModelError, StorageError
-from fedcervix.files import write_secret
-from fedcervix.manifest import at_most
-from fedcervix.printing import say
+from fedcervix.runtime.printing import say
 from site_agent.classifier import classifiers
 from site_agent.classifier.cells import path_cell
 from site_agent.classifier.classifiers import StoredClassifier
@@ -20,6 +19,7 @@ from site_agent.commands.data import progress
 from site_agent.commands.loading import loading
 from site_agent.data.collection import patients_of
 from site_agent.home import SiteHome
+from site_agent.manifest.manifest import at_most
 from site_agent.store import leak_guard
 
 if TYPE_CHECKING:  # it stands on torch, which a mistake in an argument does not wait for

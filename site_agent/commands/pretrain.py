@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from fedcervix.core.plan import Recipe, canonical_json
+from fedcervix.disk.storage import disk
 from fedcervix.errors import ModelError, StorageError
-from fedcervix.plan import Recipe, canonical_json
-from fedcervix.printing import say
-from fedcervix.storage import disk
+from fedcervix.runtime.printing import say
 from site_agent.commands.collection import open_images
 from site_agent.commands.display import Display
 from site_agent.commands.setting import (

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedcervix.config import apply_profile, read_toml
+from fedcervix.core.plan import Plan, Recipe
+from fedcervix.core.profiles import PROFILES
 from fedcervix.errors import ConfigError
-from fedcervix.plan import Plan, Recipe
-from fedcervix.printing import say
-from fedcervix.profiles import PROFILES
+from fedcervix.runtime.config import apply_profile, read_toml
+from fedcervix.runtime.printing import say
 from site_agent.commands.display import Display
 from site_agent.home import HardwareSection, SiteHome
 from site_agent.store.runs import last_federation

@@ -21,7 +21,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from fedcervix.printing import say
+from fedcervix.runtime.printing import say
 from site_agent.home import SiteHome
 from site_agent.training.stopping import Stop
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import click
 from rich.table import Table
 
+from fedcervix.core.plan import Recipe
+from fedcervix.disk.files import write_whole
 from fedcervix.errors import TrainingError
-from fedcervix.files import write_whole
-from fedcervix.plan import Recipe
-from fedcervix.printing import say
-from fedcervix.process import stdout_console
+from fedcervix.runtime.printing import say
+from fedcervix.runtime.process import stdout_console
 from site_agent.classifier.sweep import (
     Cell,
     Material,

@@ -20,8 +20,8 @@ from itertools import accumulate, pairwise
 import numpy as np
 import numpy.typing as npt
 
+from fedcervix.core.seeds import derive
 from fedcervix.errors import TrainingError
-from fedcervix.seeds import derive
 
 Indices = npt.NDArray[np.int64]
 

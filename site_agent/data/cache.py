@@ -22,9 +22,9 @@ from typing import Protocol
 
 import numpy as np
 
+from fedcervix.core.plan import Fit
+from fedcervix.disk.storage import FULL
 from fedcervix.errors import DataError, FullDiskError, StorageError
-from fedcervix.plan import Fit
-from fedcervix.storage import FULL
 from site_agent.data import cachefiles
 from site_agent.data.memory import available_bytes
 from site_agent.data.pixels import Pixels

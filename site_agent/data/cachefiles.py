@@ -19,8 +19,8 @@ from pathlib import Path
 import PIL
 import simplejpeg
 
-from fedcervix import locks
-from fedcervix.log import logger
+from fedcervix.disk import locks
+from fedcervix.runtime.log import logger
 
 VERSION = f"3 pillow {PIL.__version__} simplejpeg {simplejpeg.__version__}"
 """of what is stored: another decoder may decode to other pixels"""

@@ -25,14 +25,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from fedcervix.columns import OPTIONAL
-from fedcervix.descriptors import check_used_up
+from fedcervix.disk.descriptors import check_used_up
+from fedcervix.disk.files import write_secret
+from fedcervix.disk.ownership import denied
+from fedcervix.disk.storage import disk
 from fedcervix.errors import DataError
-from fedcervix.files import write_secret
-from fedcervix.identifiers import Doubt, doubts, written_alike
-from fedcervix.manifest import SPLITS, Manifest, Row, Split, at_most, parse, refused, repeated
-from fedcervix.ownership import denied
-from fedcervix.splits import (
+from site_agent.data.filenames import FileNames
+from site_agent.data.likeness import Comparison, Copy, Leak, Sighting, compare
+from site_agent.data.looks import Look, read_looks, write_looks
+from site_agent.data.not_same import Pair, read_pairs
+from site_agent.images.images import PIXELS_MAX, Progress, each, opened, pixel_digest, silent
+from site_agent.images.quality import oddities
+from site_agent.images.thumbnails import thumbnail
+from site_agent.images.unreadable import UnreadableError
+from site_agent.manifest.columns import OPTIONAL
+from site_agent.manifest.identifiers import Doubt, doubts, written_alike
+from site_agent.manifest.manifest import SPLITS, Manifest, Row, Split, at_most, parse, refused, repeated
+from site_agent.manifest.splits import (
     NOBODY,
     STRATA,
     Kept,
@@ -50,16 +59,7 @@ from fedcervix.splits import (
     short,
     stratum,
 )
-from fedcervix.spreadsheet import decode_text
-from fedcervix.storage import disk
-from site_agent.data.filenames import FileNames
-from site_agent.data.likeness import Comparison, Copy, Leak, Sighting, compare
-from site_agent.data.looks import Look, read_looks, write_looks
-from site_agent.data.not_same import Pair, read_pairs
-from site_agent.images.images import PIXELS_MAX, Progress, each, opened, pixel_digest, silent
-from site_agent.images.quality import oddities
-from site_agent.images.thumbnails import thumbnail
-from site_agent.images.unreadable import UnreadableError
+from site_agent.manifest.spreadsheet import decode_text
 
 Purpose = Literal["pretrain", "finetune", "evaluate"]
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from fedcervix.manifest import Split
-from fedcervix.plan import Recipe
+from fedcervix.core.plan import Recipe
 from site_agent.data import cache, squares
 from site_agent.data.collection import Collection, Image, index, require
 from site_agent.data.pixels import Pixels
 from site_agent.home import SiteHome
 from site_agent.images.images import Progress, silent
+from site_agent.manifest.manifest import Split
 
 if TYPE_CHECKING:
     from site_agent.data.image_sets import Images, Labelled

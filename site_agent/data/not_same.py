@@ -17,10 +17,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from fedcervix.descriptors import check_used_up
+from fedcervix.disk.descriptors import check_used_up
 from fedcervix.errors import DataError
-from fedcervix.manifest import at_most
-from fedcervix.spreadsheet import decode_text, plain, read_table, shown
+from site_agent.manifest.manifest import at_most
+from site_agent.manifest.spreadsheet import decode_text, plain, read_table, shown
 
 Pair = frozenset[str]
 """two images"""

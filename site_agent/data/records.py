@@ -39,8 +39,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fedcervix.core.plan import Fit
 from fedcervix.json_text import parsed
-from fedcervix.plan import Fit
 from site_agent.data import cachefiles
 
 Bytes = npt.NDArray[np.uint8]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sized
 from dataclasses import dataclass
 
-from fedcervix.manifest import at_most
 from site_agent.data.collection import Collection
 from site_agent.images.quality import CHECKS, Check
+from site_agent.manifest.manifest import at_most
 
 
 @dataclass(frozen=True, slots=True)

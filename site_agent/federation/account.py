@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+from fedcervix.disk.files import write_whole
+from fedcervix.disk.storage import disk
 from fedcervix.errors import StorageError
-from fedcervix.files import write_whole
 from fedcervix.json_text import parsed
-from fedcervix.storage import disk
 from site_agent.home import Policy
 
 MONTH_DAYS = 30

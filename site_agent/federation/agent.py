@@ -1,4 +1,4 @@
-"""The site agent: a loop around `fedcervix.session`.
+"""The site agent: a loop around `fedcervix.core.session`.
 
 Rules
 1. One thread decides; everything that can block (listening, work, delivery, progress reports) is a thread of its own
@@ -20,8 +20,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
-from fedcervix import codec, session
-from fedcervix.blobs import BlobStore
+from fedcervix.core import session
+from fedcervix.core.events import Answer, ModelAdopted, ModelUnusable, ScoreReported, Task, TaskKind, UpdateStored
+from fedcervix.core.plan import Plan
+from fedcervix.core.rounds import Instruction, Leave, Outcome
 from fedcervix.errors import (
     FedcervixError,
     IdentityError,
@@ -32,16 +34,15 @@ from fedcervix.errors import (
     StorageError,
     TwinError,
 )
-from fedcervix.events import Answer, ModelAdopted, ModelUnusable, ScoreReported, Task, TaskKind, UpdateStored
-from fedcervix.pauses import SIGN_S, Pauses
-from fedcervix.plan import Plan
-from fedcervix.privacy import outward
-from fedcervix.rounding import Rounded
-from fedcervix.rounds import Instruction, Leave, Outcome
+from fedcervix.models.blobs import BlobStore
+from fedcervix.models.rounding import Rounded
+from fedcervix.network import codec
+from fedcervix.network.pauses import SIGN_S, Pauses
 from site_agent.federation import account, asked, economy
 from site_agent.federation.failures import TELL_S, Failures
 from site_agent.federation.link import Link
 from site_agent.federation.policy import objections, strange
+from site_agent.federation.privacy import outward
 from site_agent.federation.reporter import Hung, Reporter
 from site_agent.home import SiteHome
 from site_agent.store import ledger

@@ -21,11 +21,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedcervix.events import Task, TaskKind
-from fedcervix.files import private
+from fedcervix.core.events import Task, TaskKind
+from fedcervix.core.plan import Plan
+from fedcervix.disk.files import private
+from fedcervix.disk.storage import disk
 from fedcervix.json_text import parsed
-from fedcervix.plan import Plan
-from fedcervix.storage import disk
 
 AGAIN_MAX = 8
 FILE = "asked.jsonl"

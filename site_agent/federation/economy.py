@@ -1,8 +1,8 @@
 """Wire economy at the site: models fetched and made in the packed forms that the plan asks for.
 
 The agent asks for all of it between its worker, which trains and knows of no packed form, and its line, which moves
-files and knows of no model. Decisions are in `fedcervix.economy`; what a site carries on lies in `carried.json` of the
-run's folder, beside the spool, and the files that it names in the blob store.
+files and knows of no model. Decisions are in `fedcervix.core.economy`; what a site carries on lies in `carried.json` of
+the run's folder, beside the spool, and the files that it names in the blob store.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from fedcervix import economy
-from fedcervix.blobs import BlobStore
-from fedcervix.economy import Carried
+from fedcervix.core import economy
+from fedcervix.core.economy import Carried
+from fedcervix.core.events import Answer, Task, TaskKind, UpdateStored
+from fedcervix.core.plan import Plan
+from fedcervix.disk.files import write_whole
+from fedcervix.disk.storage import disk
 from fedcervix.errors import StorageError
-from fedcervix.events import Answer, Task, TaskKind, UpdateStored
-from fedcervix.files import write_whole
-from fedcervix.plan import Plan
-from fedcervix.rounding import Rounded, rebuild, round_model
-from fedcervix.storage import disk
+from fedcervix.models.blobs import BlobStore
+from fedcervix.models.rounding import Rounded, rebuild, round_model
 from site_agent.federation.link import Link
 
 FILE = "carried.json"

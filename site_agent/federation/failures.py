@@ -13,10 +13,10 @@ import threading
 import time
 from dataclasses import replace
 
+from fedcervix.core.events import SiteFailed
 from fedcervix.errors import FedcervixError, LinkError, RemoteError, StorageError
-from fedcervix.events import SiteFailed
-from fedcervix.log import logger
-from fedcervix.pauses import Pauses
+from fedcervix.network.pauses import Pauses
+from fedcervix.runtime.log import logger
 from site_agent.federation import incidents
 from site_agent.federation.link import Link
 from site_agent.home import SiteHome

@@ -9,14 +9,14 @@ import contextlib
 import re
 from pathlib import Path
 
+from fedcervix.core.events import SiteFailed, event_from_json, event_to_json
+from fedcervix.disk.files import write_secret
 from fedcervix.errors import DataError, FedcervixError, StorageError
-from fedcervix.events import SiteFailed, event_from_json, event_to_json
-from fedcervix.files import write_secret
-from fedcervix.manifest import SPLITS
 from fedcervix.printable import printable_lines
-from fedcervix.privacy import incident_number, scrub
-from fedcervix.spreadsheet import decode_text
+from site_agent.federation.privacy import incident_number, scrub
 from site_agent.home import SiteHome
+from site_agent.manifest.manifest import SPLITS
+from site_agent.manifest.spreadsheet import decode_text
 from site_agent.worker.worker import WorkFailedError
 
 APART = re.compile(r'[,;\t"\\/\r\n]+')

@@ -13,11 +13,11 @@ import os
 import secrets
 from pathlib import Path
 
-from fedcervix.codec import SUCCEEDS_MAX, Claim
+from fedcervix.disk.files import write_whole
+from fedcervix.disk.storage import disk
 from fedcervix.errors import FullDiskError, StorageError
-from fedcervix.files import write_whole
 from fedcervix.json_text import parsed
-from fedcervix.storage import disk
+from fedcervix.network.codec import SUCCEEDS_MAX, Claim
 from site_agent.home import SiteHome
 
 FILE_BYTES = 1024

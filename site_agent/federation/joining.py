@@ -9,12 +9,12 @@ import shlex
 from collections.abc import Collection
 from pathlib import Path
 
-from fedcervix import identity
+from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, DataError, RunError
-from fedcervix.manifest import parse
-from fedcervix.spreadsheet import decode_text
-from fedcervix.storage import disk
+from fedcervix.network import identity
 from site_agent.home import SiteHome
+from site_agent.manifest.manifest import parse
+from site_agent.manifest.spreadsheet import decode_text
 
 OF_A_COORDINATOR = "coordinator.toml"
 

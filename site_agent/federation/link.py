@@ -1,7 +1,7 @@
 """The site's narrow seam to the coordinator. Every call is begun here; every error is one of ours.
 
 `Link` is what the agent needs; `GrpcLink` is the real one. A line that fails raises LinkError, after which the caller
-tries again after a while (`fedcervix.pauses`).
+tries again after a while (`fedcervix.network.pauses`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from typing import Any, Protocol
 
 import grpc
 
-from fedcervix import __version__, codec, rpc
-from fedcervix.blobs import BlobStore
-from fedcervix.codec import FIRST_MODEL_BYTES_MAX
-from fedcervix.economy import Packed
+from fedcervix import __version__
+from fedcervix.core.economy import Packed
+from fedcervix.core.events import Answer
+from fedcervix.core.rounds import Instruction
 from fedcervix.errors import LinkError, RemoteError
-from fedcervix.events import Answer
-from fedcervix.rounds import Instruction
+from fedcervix.models.blobs import BlobStore
+from fedcervix.network import codec, rpc
+from fedcervix.network.codec import FIRST_MODEL_BYTES_MAX
 from fedcervix.wire import federation_pb2 as wire
 
 CALL_S = 30.0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fedcervix.codec import Welcome
-from fedcervix.events import RUN_OF_COORDINATOR
-from fedcervix.plan import Plan, Recipe
+from fedcervix.core.events import RUN_OF_COORDINATOR
+from fedcervix.core.plan import Plan, Recipe
+from fedcervix.network.codec import Welcome
 from site_agent.home import Policy
 
 

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
-from fedcervix import identity
+from fedcervix.core.plan import Plan
+from fedcervix.disk.locks import is_held
 from fedcervix.errors import FedcervixError, PolicyError, RemoteError
 from fedcervix.extras import lacking
-from fedcervix.locks import is_held
-from fedcervix.plan import Plan
+from fedcervix.network import identity
 from site_agent.federation import hardware
 from site_agent.federation.joining import check_manifest
 from site_agent.federation.policy import objections, strange
@@ -82,7 +82,7 @@ def _line(home: SiteHome) -> str:
 
 def _coordinator(home: SiteHome, on_plan: Callable[[Plan], None]) -> str:
     """Hear the welcome as the agent does, and compare the plan with the policy."""
-    from fedcervix import codec
+    from fedcervix.network import codec
     from site_agent.federation.link import GrpcLink
 
     link = GrpcLink(

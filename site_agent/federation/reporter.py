@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fedcervix.codec import Here, Progress, Sign
 from fedcervix.errors import FedcervixError
-from fedcervix.pauses import SIGN_S
+from fedcervix.network.codec import Here, Progress, Sign
+from fedcervix.network.pauses import SIGN_S
 from site_agent.worker.silence import FLOOR_S, Silence
 
 PROGRESS_S = 1.0

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from cryptography import x509
 
-from fedcervix.address import Address
-from fedcervix.descriptors import check_used_up
+from fedcervix.disk.descriptors import check_used_up
 from fedcervix.errors import IdentityError, LinkError
+from fedcervix.network.address import Address
 from site_agent.federation.proxies import Proxy, proxy_for, remark
 
 CONNECT_S = 10.0

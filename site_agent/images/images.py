@@ -36,7 +36,7 @@ from typing import Any, BinaryIO, Final, TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from fedcervix.plan import Fit
+from fedcervix.core.plan import Fit
 from site_agent.images import foreign, jpegs, pngs, tiffs
 from site_agent.images.samples import Decoded, Pixels, of_image
 from site_agent.images.unreadable import DAMAGE, OPEN_FAILED, UnreadableError, translated

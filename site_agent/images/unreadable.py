@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from PIL import UnidentifiedImageError
 
-from fedcervix.descriptors import check_used_up
+from fedcervix.disk.descriptors import check_used_up
 from fedcervix.errors import DataError
 
 DAMAGE = (

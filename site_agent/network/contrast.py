@@ -13,8 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fedcervix.core.plan import Loss
 from fedcervix.errors import TrainingError
-from fedcervix.plan import Loss
 
 
 def nt_xent(f: Tensor, temperature: float) -> Tensor:

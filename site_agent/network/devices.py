@@ -10,9 +10,9 @@ from typing import Literal
 import torch
 from torch import nn
 
-from fedcervix.allocator import keep_freed_memory
+from fedcervix.core.plan import Precision
 from fedcervix.errors import TrainingError
-from fedcervix.plan import Precision
+from fedcervix.runtime.allocator import keep_freed_memory
 from site_agent.home import HardwareSection
 
 Device = Literal["auto", "cpu", "cuda"]

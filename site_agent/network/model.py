@@ -26,10 +26,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from fedcervix.descriptors import check_used_up
+from fedcervix.core.plan import Architecture, Head, Recipe
+from fedcervix.disk.descriptors import check_used_up
 from fedcervix.errors import ModelError, RemoteError
-from fedcervix.plan import Architecture, Head, Recipe
-from fedcervix.weights import check_header
+from fedcervix.models.weights import check_header
 
 BACKBONE = "backbone."
 FEATURES: dict[Architecture, int] = {"resnet18": 512, "resnet50": 2048}

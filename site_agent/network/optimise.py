@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fedcervix.core.plan import Recipe
 from fedcervix.errors import ModelError
-from fedcervix.plan import Recipe
 
 MOMENTUM = "momentum."
 

@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedcervix.core.plan import Precision, Recipe
+from fedcervix.disk.files import write_secret
 from fedcervix.errors import StorageError
-from fedcervix.files import write_secret
 from fedcervix.json_text import parsed
-from fedcervix.plan import Precision, Recipe
 from site_agent.network.devices import autocast
 
 FASTER_FROM = 1.1

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedcervix.plan import Recipe
-from fedcervix.seeds import derive
+from fedcervix.core.plan import Recipe
+from fedcervix.core.seeds import derive
 from site_agent.data.batches import Indices
 from site_agent.network.augment import apply, draw, join, pack, standardise, to_input
 

@@ -29,10 +29,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedcervix.core.seeds import derive
 from fedcervix.errors import DataError, StorageError
-from fedcervix.manifest import Split
-from fedcervix.seeds import derive
-from fedcervix.splits import Stratum, stratum
+from site_agent.manifest.manifest import Split
+from site_agent.manifest.splits import Stratum, stratum
 from site_agent.phantom.anatomy import Woman, draw_woman
 from site_agent.phantom.camera import CERVIGRAPH, COLPOSCOPE, Camera, photograph
 from site_agent.phantom.labels import MOSTLY_DENSITY, MOSTLY_EXTENT, Criterion

@@ -23,7 +23,7 @@ BICUBIC_DEVIATION = 0.72
 
 
 def generator(seed: int) -> np.random.Generator:
-    """Return the generator of one stream; `seed` comes from `fedcervix.seeds.derive`."""
+    """Return the generator of one stream; `seed` comes from `fedcervix.core.seeds.derive`."""
     return np.random.Generator(np.random.PCG64(seed))
 
 

@@ -20,10 +20,10 @@ import torchvision
 from numpy.typing import NDArray
 
 from fedcervix import __version__
+from fedcervix.core.plan import Augment, Recipe
+from fedcervix.core.seeds import derive
 from fedcervix.errors import FedcervixError
-from fedcervix.plan import Augment, Recipe
 from fedcervix.printable import printable
-from fedcervix.seeds import derive
 from site_agent.classifier.comparable import Comparable
 from site_agent.data import dataset
 from site_agent.data.collection import Collection

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcervix.core.plan import Recipe
 from fedcervix.errors import DataError
-from fedcervix.manifest import Split
-from fedcervix.plan import Recipe
 from site_agent.classifier.evaluate import Comparison, Evaluation
 from site_agent.classifier.intervals import Verdict
+from site_agent.manifest.manifest import Split
 from site_agent.report.predictions import Predictions
 from site_agent.store.provenance import Provenance
 

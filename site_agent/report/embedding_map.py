@@ -17,7 +17,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from fedcervix.seeds import derive
+from fedcervix.core.seeds import derive
 from site_agent.training.neighbours import Features
 
 IMAGES_MIN = 10

@@ -16,7 +16,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from fedcervix.plan import Recipe
+from fedcervix.core.plan import Recipe
 from fedcervix.printable import on_a_page
 from site_agent.classifier.evaluate import AtThreshold, Evaluation
 from site_agent.classifier.intervals import Estimate, Women

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcervix.errors import DataError
-from fedcervix.metrics import THRESHOLD_FIXED
 from site_agent.classifier.cells import path_cell, text_cell
 from site_agent.classifier.notices import CSV_NOTE
+from site_agent.metrics import THRESHOLD_FIXED
 
 RESULTS = {(1, True): "found", (1, False): "missed", (0, True): "false alarm", (0, False): "cleared"}
 """(label, called a case) -> what a call is"""

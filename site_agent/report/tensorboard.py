@@ -17,10 +17,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from fedcervix.core.plan import Recipe
+from fedcervix.disk.storage import disk
 from fedcervix.extras import missing
-from fedcervix.log import logger
-from fedcervix.plan import Recipe
-from fedcervix.storage import disk
+from fedcervix.runtime.log import logger
 from site_agent.network.contrast import collapse_loss
 from site_agent.report.content import Augmented
 from site_agent.report.figures import contact_canvas

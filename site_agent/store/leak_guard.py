@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedcervix.descriptors import check_used_up
+from fedcervix.core.plan import canonical_json
+from fedcervix.disk.descriptors import check_used_up
+from fedcervix.disk.files import write_secret
+from fedcervix.disk.storage import disk
 from fedcervix.errors import ModelError, StorageError
-from fedcervix.files import write_secret
-from fedcervix.identifiers import forms
 from fedcervix.json_text import parsed
-from fedcervix.plan import canonical_json
-from fedcervix.storage import disk
+from site_agent.manifest.identifiers import forms
 
 if TYPE_CHECKING:
     from site_agent.data.collection import Image

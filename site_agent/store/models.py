@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedcervix import __version__
-from fedcervix.blobs import BlobStore
+from fedcervix.core.events import Task
+from fedcervix.core.plan import Plan, Recipe, parse_recipe
+from fedcervix.disk.storage import disk
 from fedcervix.errors import ModelError
-from fedcervix.events import Task
-from fedcervix.plan import Plan, Recipe, parse_recipe
-from fedcervix.storage import disk
-from fedcervix.weights import digest_file
+from fedcervix.models.blobs import BlobStore
+from fedcervix.models.weights import digest_file
 from site_agent.home import SiteHome
 from site_agent.store import archive, leak_guard
 from site_agent.store.archive import utc_now

@@ -20,8 +20,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedcervix.core.plan import Recipe, canonical_json, parse_recipe
 from fedcervix.errors import ModelError
-from fedcervix.plan import Recipe, canonical_json, parse_recipe
 from site_agent.data.digests import Data
 
 FEDERATED = ("CSFSSL", "PPFSSL")

@@ -21,8 +21,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-from fedcervix.files import FOLDER_MODE, aside, write_secret
-from fedcervix.storage import disk
+from fedcervix.disk.files import FOLDER_MODE, aside, write_secret
+from fedcervix.disk.storage import disk
 
 PAGE_FILE = "report.html"
 RESULTS_FILE = "results.json"

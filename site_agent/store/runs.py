@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedcervix.plan import Plan
+from fedcervix.core.plan import Plan
 from site_agent.home import SiteHome
 from site_agent.store.spool import Spool
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fedcervix.disk.files import write_secret
 from fedcervix.errors import ModelError
-from fedcervix.files import write_secret
 from fedcervix.json_text import parsed
 
 CHECKSUM = "checksum"

@@ -13,8 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fedcervix.errors import StorageError
-from fedcervix.events import (
+from fedcervix.core.events import (
     ModelAdopted,
     ModelUnusable,
     ScoreReported,
@@ -23,11 +22,12 @@ from fedcervix.events import (
     event_to_json,
     task_from_dict,
 )
-from fedcervix.files import write_whole
+from fedcervix.core.plan import Plan
+from fedcervix.core.session import Kept, Result
+from fedcervix.disk.files import write_whole
+from fedcervix.disk.storage import disk
+from fedcervix.errors import StorageError
 from fedcervix.json_text import parsed
-from fedcervix.plan import Plan
-from fedcervix.session import Kept, Result
-from fedcervix.storage import disk
 from site_agent.store import ledger
 
 NO_RECORD = "{}"

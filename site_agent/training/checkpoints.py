@@ -28,8 +28,8 @@ from torch import Tensor
 
 from fedcervix import __version__
 from fedcervix.json_text import parsed
-from fedcervix.log import logger
-from fedcervix.weights import sync
+from fedcervix.models.weights import sync
+from fedcervix.runtime.log import logger
 
 INTERVAL_S = 60.0
 COST_SHARE = 0.01

@@ -22,10 +22,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fedcervix.core.events import LOSS_MAX
+from fedcervix.core.plan import Recipe
+from fedcervix.core.seeds import derive
 from fedcervix.errors import TrainingError
-from fedcervix.events import LOSS_MAX
-from fedcervix.plan import Recipe
-from fedcervix.seeds import derive
 from site_agent.data.batches import Indices, batches, scoring_batches
 from site_agent.data.feed import Feed
 from site_agent.data.image_sets import Images

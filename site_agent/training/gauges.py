@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedcervix.plan import Loss
+from fedcervix.core.plan import Loss
 from site_agent.network.contrast import collapse_loss
 from site_agent.network.model import unit_rows
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from fedcervix.plan import Recipe
+from fedcervix.core.plan import Recipe
 from site_agent.network.contrast import collapse_loss
 from site_agent.training.epochs import Epoch
 from site_agent.training.gauges import Gauges, alarms

@@ -17,15 +17,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fedcervix.manifest import Split
-from fedcervix.metrics import auc
-from fedcervix.plan import Recipe
+from fedcervix.core.plan import Recipe
 from site_agent.data import dataset
 from site_agent.data.collection import Collection, can
 from site_agent.data.image_sets import Labelled
 from site_agent.data.pixels import Pixels
 from site_agent.home import SiteHome
 from site_agent.images.images import Progress, silent
+from site_agent.manifest.manifest import Split
+from site_agent.metrics import auc
 from site_agent.network.augment import standardise, to_input
 from site_agent.network.model import Encoder
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedcervix.plan import Recipe
+from fedcervix.core.plan import Recipe
 from site_agent.data.image_sets import Images
 from site_agent.network.devices import Acceleration, place
 from site_agent.network.model import Encoder, snapshot

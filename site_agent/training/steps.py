@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from fedcervix.core.plan import Recipe
 from fedcervix.errors import TrainingError
-from fedcervix.plan import Recipe
 from site_agent.network.contrast import LOSSES
 from site_agent.network.devices import Acceleration, autocast, lacks_memory, let_go, place
 from site_agent.network.graphs import Graphed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from fedcervix.plan import Recipe
+from fedcervix.core.plan import Recipe
 from site_agent.data.image_sets import Images
 from site_agent.network.devices import place
 from site_agent.network.model import build_encoder

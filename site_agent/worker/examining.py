@@ -11,7 +11,7 @@ import time
 
 import torch
 
-from fedcervix.plan import Plan, Recipe
+from fedcervix.core.plan import Plan, Recipe
 from site_agent.data import cache
 from site_agent.data.collection import Collection, require
 from site_agent.data.memory import available_bytes

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from fedcervix.errors import FedcervixError, FullDiskError
-from fedcervix.pauses import Pauses
+from fedcervix.network.pauses import Pauses
 
 T = TypeVar("T")
 

@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedcervix.blobs import BlobStore
+from fedcervix.core.events import Task, TaskKind
+from fedcervix.core.plan import BatchNorm, Plan, Recipe
+from fedcervix.core.seeds import derive
 from fedcervix.errors import ModelError, RemoteError
-from fedcervix.events import Task, TaskKind
-from fedcervix.moves import vet_step
-from fedcervix.plan import BatchNorm, Plan, Recipe
-from fedcervix.seeds import derive
-from fedcervix.weights import read_layout, vet, vet_values
+from fedcervix.models.blobs import BlobStore
+from fedcervix.models.moves import vet_step
+from fedcervix.models.weights import read_layout, vet, vet_values
 from site_agent.data import dataset
 from site_agent.data.collection import Collection, digest_of
 from site_agent.data.image_sets import Images

@@ -18,9 +18,9 @@ from collections.abc import Callable
 from typing import Any
 
 from fedcervix import errors
-from fedcervix.events import Task
+from fedcervix.core.events import Task
+from fedcervix.core.plan import Plan
 from fedcervix.json_text import parsed
-from fedcervix.plan import Plan
 from site_agent.home import HardwareSection, SiteHome
 from site_agent.worker.preflight import Findings
 from site_agent.worker.room import trouble, with_room

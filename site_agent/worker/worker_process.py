@@ -33,14 +33,14 @@ from typing import Any, NoReturn, TextIO
 import torch
 import torch.distributed as dist
 
-from fedcervix.descriptors import USED_UP
+from fedcervix.core.events import TaskKind, task_from_dict
+from fedcervix.core.plan import Plan
+from fedcervix.disk.descriptors import USED_UP
+from fedcervix.disk.files import keep_private
+from fedcervix.disk.storage import FULL
 from fedcervix.errors import FedcervixError, FullDiskError, StorageError, TrainingError
-from fedcervix.events import TaskKind, task_from_dict
-from fedcervix.files import keep_private
 from fedcervix.json_text import parsed
-from fedcervix.plan import Plan
-from fedcervix.printing import say
-from fedcervix.storage import FULL
+from fedcervix.runtime.printing import say
 from site_agent.home import SiteHome
 from site_agent.network.devices import accelerate, choose, prepare
 from site_agent.training.lifeline import Lifeline, end_with_input, end_with_parent

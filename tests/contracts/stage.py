@@ -40,15 +40,15 @@ from coordinator.home.home import Home
 from coordinator.home.registry import Registry
 from coordinator.run.engine import Engine
 from coordinator.run.streams import Bell, Stream, instructions
-from fedcervix import identity, rpc
-from fedcervix.address import Address
-from fedcervix.blobs import BlobStore
+from fedcervix.core.events import Answer, Event, Task, TaskKind
+from fedcervix.core.plan import Mode, Plan, Recipe, Terms
+from fedcervix.core.rounds import Instruction, Leave, Presence, Run, instruction
+from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.errors import FedcervixError
-from fedcervix.events import Answer, Event, Task, TaskKind
-from fedcervix.journal import Journal, RunRecord
-from fedcervix.plan import Mode, Plan, Recipe, Terms
-from fedcervix.rounds import Instruction, Leave, Presence, Run, instruction
-from fedcervix.weights import read_tensors, write_tensors
+from fedcervix.models.blobs import BlobStore
+from fedcervix.models.weights import read_tensors, write_tensors
+from fedcervix.network import identity, rpc
+from fedcervix.network.address import Address
 from site_agent.federation.agent import Agent
 from site_agent.federation.link import GrpcLink
 from site_agent.home import SiteHome

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from fedcervix import codec
-from fedcervix.blobs import BlobStore
+from fedcervix.core.events import Answer
+from fedcervix.core.plan import Plan
 from fedcervix.errors import FedcervixError, RemoteError
-from fedcervix.events import Answer
-from fedcervix.plan import Plan
-from fedcervix.weights import digest_file
+from fedcervix.models.blobs import BlobStore
+from fedcervix.models.weights import digest_file
+from fedcervix.network import codec
 from site_agent.federation.link import SENDER, Link
 from site_agent.worker.worker import CancelledError
 from tests.contracts.stage import SITES, keep, model_of, stage

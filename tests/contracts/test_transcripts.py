@@ -17,9 +17,7 @@ from coordinator.calls.control import WATCHERS_MAX
 from coordinator.calls.dispatch import CHUNK_S, MESSAGE_S
 from coordinator.home.registry import Registry
 from coordinator.limits.admission import LIMITS
-from fedcervix import codec, identity, rpc
-from fedcervix.blobs import CHUNK_BYTES, BlobStore
-from fedcervix.events import (
+from fedcervix.core.events import (
     GAUGES_MAX,
     LOSS_MAX,
     REASON_CHARS_MAX,
@@ -29,9 +27,11 @@ from fedcervix.events import (
     TaskKind,
     UpdateStored,
 )
-from fedcervix.identity import REQUEST_BYTES_MAX
-from fedcervix.plan import Mode
-from fedcervix.rounds import Outcome, Phase, Presence
+from fedcervix.core.plan import Mode
+from fedcervix.core.rounds import Outcome, Phase, Presence
+from fedcervix.models.blobs import CHUNK_BYTES, BlobStore
+from fedcervix.network import codec, identity, rpc
+from fedcervix.network.identity import REQUEST_BYTES_MAX
 from fedcervix.wire import federation_pb2 as wire
 from tests.contracts import transcript
 from tests.contracts.stage import FEDERATION, SITES, WAIT_S, Keys, Stage, agent, keep, keys, model_of, stage

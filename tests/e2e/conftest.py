@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fedcervix.plan import Plan
+from fedcervix.core.plan import Plan
 from tests.e2e.institutions import draw_collections
 from tests.e2e.loopback import HERE, Federation, federation
 

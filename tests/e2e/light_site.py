@@ -18,11 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fedcervix.core.events import Task
+from fedcervix.core.plan import Plan
+from fedcervix.core.rounds import Outcome
 from fedcervix.errors import FedcervixError
-from fedcervix.events import Task
-from fedcervix.plan import Plan
-from fedcervix.process import ends_whole, fail
-from fedcervix.rounds import Outcome
+from fedcervix.runtime.process import ends_whole, fail
 from site_agent.commands.display import Display
 from site_agent.federation.agent import Agent
 from site_agent.federation.instances import succeed

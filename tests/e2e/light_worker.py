@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 
-from fedcervix.blobs import BlobStore
+from fedcervix.core.events import Task, TaskKind, task_from_dict
+from fedcervix.core.plan import Plan
+from fedcervix.core.seeds import derive
 from fedcervix.errors import FedcervixError
-from fedcervix.events import Task, TaskKind, task_from_dict
-from fedcervix.plan import Plan
-from fedcervix.seeds import derive
-from fedcervix.weights import read_tensors, write_tensors
+from fedcervix.models.blobs import BlobStore
+from fedcervix.models.weights import read_tensors, write_tensors
 from site_agent.home import SiteHome
 from site_agent.worker.room import with_room
 from site_agent.worker.worker import STOP_LINE

@@ -29,10 +29,10 @@ from coordinator.home.founding import Founding
 from coordinator.home.founding import create as create_home
 from coordinator.home.home import Home
 from coordinator.home.registry import Registry
-from fedcervix import identity, rpc
-from fedcervix.codec import Claim
-from fedcervix.plan import Plan
-from fedcervix.weights import digest_file
+from fedcervix.core.plan import Plan
+from fedcervix.models.weights import digest_file
+from fedcervix.network import identity, rpc
+from fedcervix.network.codec import Claim
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.federation.link import GrpcLink
 from site_agent.home import SiteHome

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from fedcervix.aggregate import aggregate
-from fedcervix.plan import Plan
-from fedcervix.weights import read_layout
+from fedcervix.core.plan import Plan
+from fedcervix.models.aggregate import aggregate
+from fedcervix.models.weights import read_layout
 from site_agent.data import dataset
 from site_agent.data.image_sets import Images
 from site_agent.home import SiteHome, create

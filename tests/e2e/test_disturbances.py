@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedcervix.weights import write_tensors
+from fedcervix.models.weights import write_tensors
 from tests.e2e.loopback import Federation, Process, Proxy, processes_of, until
 
 Federate = Callable[..., Federation]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fedcervix.errors import DataError
-from fedcervix.weights import write_tensors
+from fedcervix.models.weights import write_tensors
 from tests.e2e.loopback import Federation, processes_of
 
 Federate = Callable[..., Federation]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fedcervix.reserve import FREE_BYTES_MIN, RESERVE_BYTES
+from fedcervix.disk.reserve import FREE_BYTES_MIN, RESERVE_BYTES
 from tests.e2e.chaos.cuts import Ambush
 from tests.e2e.chaos.service import Service
 from tests.e2e.disks import MayNotMountError, fill, small_disk

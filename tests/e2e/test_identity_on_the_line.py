@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from coordinator.calls.local_sockets import reachable
-from fedcervix import codec, identity, rpc
+from fedcervix.core.events import Task
 from fedcervix.errors import FedcervixError, IdentityError, LinkError, NoSuchMethodError
-from fedcervix.events import Task
-from fedcervix.weights import write_tensors
+from fedcervix.models.weights import write_tensors
+from fedcervix.network import codec, identity, rpc
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.federation.link import GrpcLink
 from tests.e2e.loopback import FEDERATION, Federation, call, federation, until

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedcervix.rounds import Phase
-from fedcervix.weights import write_tensors
+from fedcervix.core.rounds import Phase
+from fedcervix.models.weights import write_tensors
 from tests.e2e.line import Line
 from tests.e2e.loopback import Federation, Process, call, until
 

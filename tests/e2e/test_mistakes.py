@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedcervix import identity
 from fedcervix.errors import (
     ConfigError,
     DataError,
@@ -23,7 +22,8 @@ from fedcervix.errors import (
     PolicyError,
     RunError,
 )
-from fedcervix.weights import write_tensors
+from fedcervix.models.weights import write_tensors
+from fedcervix.network import identity
 from tests.e2e.loopback import Federation, Process, call
 
 Federate = Callable[..., Federation]

@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedcervix import codec
-from fedcervix.blobs import BlobStore
-from fedcervix.economy import Packed
+from fedcervix.core.economy import Packed
+from fedcervix.core.events import Answer
+from fedcervix.core.rounds import Instruction
 from fedcervix.errors import FedcervixError
-from fedcervix.events import Answer
-from fedcervix.rounds import Instruction
+from fedcervix.models.blobs import BlobStore
+from fedcervix.network import codec
 from site_agent.data.collection import index
 from site_agent.federation import incidents
 from site_agent.federation.agent import Agent

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from fedcervix import codec
 from fedcervix.errors import IdentityError, LinkError
+from fedcervix.network import codec
 from site_agent.federation import tls
 from tests.e2e.loopback import Federation, call
 from tests.e2e.relays import ConnectProxy

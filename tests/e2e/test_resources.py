@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fedcervix.plan import Recipe
+from fedcervix.core.plan import Recipe
 from tests.e2e.loopback import Federation, until
 
 Federate = Callable[..., Federation]
@@ -36,7 +36,7 @@ main()
 RESNET50 = """
 import sys
 from site_agent.network.model import build_encoder, save_weights, snapshot
-from fedcervix.plan import Recipe
+from fedcervix.core.plan import Recipe
 save_weights(__import__("pathlib").Path(sys.argv[1]), snapshot(build_encoder(Recipe(), 1)))
 """
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from fedcervix.events import Task, TaskKind
-from fedcervix.plan import Plan, Recipe, Terms
+from fedcervix.core.events import Task, TaskKind
+from fedcervix.core.plan import Plan, Recipe, Terms
 from site_agent.home import SiteHome, create
 from site_agent.worker.worker import CancelledError, Worker, WorkFailedError
 from tests.e2e.loopback import processes_of, toml, until
@@ -207,7 +207,7 @@ def test_a_team_that_is_asked_to_stop_keeps_a_checkpoint_and_ends(site: Callable
 AGENT = f"""
 import sys, threading
 from pathlib import Path
-from fedcervix.events import Task, TaskKind
+from fedcervix.core.events import Task, TaskKind
 from site_agent.home import SiteHome
 from site_agent.worker.worker import Worker
 from tests.e2e.test_team import LONG

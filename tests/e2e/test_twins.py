@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fedcervix import codec
 from fedcervix.errors import TwinError
+from fedcervix.network import codec
 from site_agent.home import SiteHome
 from tests.e2e.loopback import Federation, Process
 from tests.e2e.relays import Relay

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedcervix.blobs import BlobStore
-from fedcervix.weights import read_tensors, write_tensors
+from fedcervix.models.blobs import BlobStore
+from fedcervix.models.weights import read_tensors, write_tensors
 from tests.e2e.light_site import NUMBERS
 from tests.e2e.line import Line
 from tests.e2e.loopback import Federation, Process, Proxy

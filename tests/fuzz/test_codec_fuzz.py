@@ -11,9 +11,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedcervix import codec
-from fedcervix.errors import RemoteError
-from fedcervix.events import (
+from fedcervix.core.events import (
     Answer,
     Event,
     ModelAdopted,
@@ -25,8 +23,10 @@ from fedcervix.events import (
     event_from_json,
     event_to_json,
 )
-from fedcervix.plan import Plan, Recipe, Terms
-from fedcervix.rounds import Leave, Outcome, Stand
+from fedcervix.core.plan import Plan, Recipe, Terms
+from fedcervix.core.rounds import Leave, Outcome, Stand
+from fedcervix.errors import RemoteError
+from fedcervix.network import codec
 from fedcervix.wire import federation_pb2 as wire
 
 QUICK = settings(max_examples=400, deadline=None)

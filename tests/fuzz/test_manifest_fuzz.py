@@ -4,9 +4,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fedcervix.errors import DataError
-from fedcervix.manifest import LABELS, SPLITS, parse
-from fedcervix.splits import Kept, format_splits, parse_splits
-from fedcervix.spreadsheet import decode_text
+from site_agent.manifest.manifest import LABELS, SPLITS, parse
+from site_agent.manifest.splits import Kept, format_splits, parse_splits
+from site_agent.manifest.spreadsheet import decode_text
 
 CELLS = st.sampled_from(
     [

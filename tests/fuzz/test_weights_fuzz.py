@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from fedcervix.errors import RemoteError
-from fedcervix.weights import parse_layout, read_layout, read_tensors, vet, vet_base, write_tensors
+from fedcervix.models.weights import parse_layout, read_layout, read_tensors, vet, vet_base, write_tensors
 
 QUICK = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -14,7 +14,7 @@ import torch
 import torchvision.transforms.functional as TF
 from torch import Tensor
 
-from fedcervix.plan import Augment
+from fedcervix.core.plan import Augment
 from site_agent.network.augment import Draws, augment, draw, join, standardise, to_input
 
 torch.set_num_threads(1)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from fedcervix.core.plan import ClassifierRecipe, Recipe
+from fedcervix.core.profiles import PROFILES
 from fedcervix.errors import DataError, ModelError, TrainingError
-from fedcervix.plan import ClassifierRecipe, Recipe
-from fedcervix.profiles import PROFILES
 from site_agent.classifier.finetune import (
     EpochRecord,
     Finetuned,

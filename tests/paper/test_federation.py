@@ -21,13 +21,21 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fedcervix.aggregate import aggregate
-from fedcervix.blobs import BlobStore
-from fedcervix.events import AggregateStored, ModelAdopted, ScoreReported, SiteAttached, Task, TaskKind, UpdateStored
-from fedcervix.plan import Plan, Recipe, Terms
-from fedcervix.profiles import PROFILES
-from fedcervix.rounds import Phase, Run, begin, duty, instruction, step
-from fedcervix.weights import read_layout
+from fedcervix.core.events import (
+    AggregateStored,
+    ModelAdopted,
+    ScoreReported,
+    SiteAttached,
+    Task,
+    TaskKind,
+    UpdateStored,
+)
+from fedcervix.core.plan import Plan, Recipe, Terms
+from fedcervix.core.profiles import PROFILES
+from fedcervix.core.rounds import Phase, Run, begin, duty, instruction, step
+from fedcervix.models.aggregate import aggregate
+from fedcervix.models.blobs import BlobStore
+from fedcervix.models.weights import read_layout
 from site_agent.data import dataset
 from site_agent.data.collection import digest_of
 from site_agent.home import SiteHome, create

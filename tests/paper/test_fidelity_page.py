@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from fedcervix.plan import Augment, ClassifierRecipe, Recipe, Terms
-from fedcervix.profiles import PROFILES
+from fedcervix.core.plan import Augment, ClassifierRecipe, Recipe, Terms
+from fedcervix.core.profiles import PROFILES
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "paper-fidelity.md").read_text()

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedcervix.plan import Augment, ClassifierRecipe, Recipe
-from fedcervix.profiles import PROFILES
+from fedcervix.core.plan import Augment, ClassifierRecipe, Recipe
+from fedcervix.core.profiles import PROFILES
 from site_agent.classifier.finetune import build_classifier, finetune
 from site_agent.data.image_sets import Images, Labelled
 from site_agent.network.model import build_encoder

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fedcervix.core.plan import Head, Recipe
 from fedcervix.errors import ModelError
-from fedcervix.plan import Head, Recipe
 from site_agent.network.model import (
     apply_weights,
     backbone_state,

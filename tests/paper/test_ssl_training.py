@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedcervix.core.plan import Augment, Recipe
 from fedcervix.errors import ModelError, TrainingError
-from fedcervix.plan import Augment, Recipe
 from site_agent.data.image_sets import Images
 from site_agent.network.augment import augment, draw, pack, standardise, to_input
 from site_agent.network.contrast import collapse_loss

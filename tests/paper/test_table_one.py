@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from fedcervix.errors import DataError
-from fedcervix.manifest import SPLITS
-from fedcervix.splits import SHARES, Stratum, assign
 from site_agent.data.collection import Collection, index
 from site_agent.data.dataset import joined
 from site_agent.data.image_sets import Images
+from site_agent.manifest.manifest import SPLITS
+from site_agent.manifest.splits import SHARES, Stratum, assign
 from site_agent.phantom import INSTITUTIONS
 
 # women in train, validation and test, as printed

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from fedcervix.plan import Plan, Recipe, Terms, differences
-from fedcervix.profiles import PROFILES, Profile
+from fedcervix.core.plan import Plan, Recipe, Terms, differences
+from fedcervix.core.profiles import PROFILES, Profile
 from site_agent.network.contrast import collapse_loss
 from site_agent.network.model import build_encoder
 from site_agent.network.optimise import make_optimiser

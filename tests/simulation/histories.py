@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from fedcervix.plan import Plan, Recipe, Terms
-from fedcervix.rounds import Outcome
+from fedcervix.core.plan import Plan, Recipe, Terms
+from fedcervix.core.rounds import Outcome
 from tests.simulation.oracle import digest_of, undisturbed
 from tests.simulation.world import Faults, History, Rules, ViolationError, simulate
 

@@ -10,9 +10,9 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from fedcervix.events import Task, TaskKind
-from fedcervix.plan import Compression, Plan
-from fedcervix.rounds import Outcome, Phase, Round, Run
+from fedcervix.core.events import Task, TaskKind
+from fedcervix.core.plan import Compression, Plan
+from fedcervix.core.rounds import Outcome, Phase, Round, Run
 
 
 def digest_of(*parts: object) -> str:

@@ -13,11 +13,11 @@ import pytest
 
 from coordinator.run.incoming import needed
 from coordinator.run.instances import Acting, admit
-from fedcervix import economy, rounds
-from fedcervix.codec import Claim
-from fedcervix.events import AggregateStored, Answer, Event, UpdateStored, event_from_json, event_to_json
-from fedcervix.plan import Plan, Recipe, Terms
-from fedcervix.rounds import Aggregate, Outcome, Round, Run
+from fedcervix.core import economy, rounds
+from fedcervix.core.events import AggregateStored, Answer, Event, UpdateStored, event_from_json, event_to_json
+from fedcervix.core.plan import Plan, Recipe, Terms
+from fedcervix.core.rounds import Aggregate, Outcome, Round, Run
+from fedcervix.network.codec import Claim
 from tests.simulation.histories import history
 from tests.simulation.oracle import averaged, trained, undisturbed
 from tests.simulation.world import Faults, History, Rules, ViolationError, simulate

@@ -21,9 +21,8 @@ from dataclasses import dataclass, field, replace
 from coordinator.run.incoming import may_report, needed
 from coordinator.run.instances import Acting, admit, heeded
 from coordinator.run.liveness import Liveness
-from fedcervix import economy, session
-from fedcervix.codec import SUCCEEDS_MAX, Claim
-from fedcervix.events import (
+from fedcervix.core import economy, session
+from fedcervix.core.events import (
     AggregateStored,
     Answer,
     AverageUnusable,
@@ -42,8 +41,8 @@ from fedcervix.events import (
     event_from_json,
     event_to_json,
 )
-from fedcervix.plan import Plan
-from fedcervix.rounds import (
+from fedcervix.core.plan import Plan
+from fedcervix.core.rounds import (
     Aggregate,
     Instruction,
     Leave,
@@ -57,6 +56,7 @@ from fedcervix.rounds import (
     to_dict,
     waits,
 )
+from fedcervix.network.codec import SUCCEEDS_MAX, Claim
 from tests.simulation.oracle import (
     averaged,
     drawn,

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from fedcervix.plan import Recipe
+from fedcervix.core.plan import Recipe
 from site_agent.data.batches import batches
 from site_agent.network.augment import apply, standardise, to_input
 from site_agent.network.contrast import LOSSES

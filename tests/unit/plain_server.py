@@ -7,8 +7,8 @@ from typing import Any
 
 import grpc
 
-from fedcervix import rpc
 from fedcervix.errors import FedcervixError
+from fedcervix.network import rpc
 
 
 def handlers(behaviours: dict[rpc.Method, Callable[..., Any]]) -> list[grpc.GenericRpcHandler]:

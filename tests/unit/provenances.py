@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from fedcervix.plan import Recipe
+from fedcervix.core.plan import Recipe
 from site_agent.data.digests import Data
 from site_agent.store.provenance import Provenance, Start
 

@@ -6,10 +6,10 @@ import dataclasses
 
 import numpy as np
 
-from fedcervix.metrics import Confusion
-from fedcervix.plan import Recipe
+from fedcervix.core.plan import Recipe
 from site_agent.classifier.evaluate import AtThreshold, Comparison, Evaluation
 from site_agent.classifier.intervals import Estimate
+from site_agent.metrics import Confusion
 from site_agent.report.content import (
     Augmented,
     CensusRow,

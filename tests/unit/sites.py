@@ -13,10 +13,10 @@ import numpy as np
 from click.testing import CliRunner, Result
 from PIL import Image as Pillow
 
-from fedcervix.blobs import BlobStore
+from fedcervix.core.events import Task, TaskKind
+from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.errors import FedcervixError
-from fedcervix.events import Task, TaskKind
-from fedcervix.plan import Plan, Recipe, Terms
+from fedcervix.models.blobs import BlobStore
 from site_agent.cli import cli
 from site_agent.data import dataset
 from site_agent.data.collection import digest_of

@@ -41,9 +41,9 @@ from cervix_study.records import (
     StudySite,
     Turn,
 )
-from fedcervix.plan import Recipe, Terms
-from fedcervix.profiles import PROFILES
-from fedcervix.seeds import derive
+from fedcervix.core.plan import Recipe, Terms
+from fedcervix.core.profiles import PROFILES
+from fedcervix.core.seeds import derive
 
 GAINS = {
     "random": 0.9,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedcervix.address import Address
+from fedcervix.network.address import Address
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from fedcervix import codec
-from fedcervix.blobs import BlobStore
-from fedcervix.economy import Packed
+from fedcervix.core.economy import Packed
+from fedcervix.core.events import Answer, ModelAdopted, ScoreReported, SiteFailed, Task, TaskKind, UpdateStored
+from fedcervix.core.plan import Plan, Recipe, Terms
+from fedcervix.core.rounds import Instruction, Leave, Outcome, Stand
+from fedcervix.core.session import Kept
 from fedcervix.errors import (
     DataError,
     FedcervixError,
@@ -27,10 +29,8 @@ from fedcervix.errors import (
     StorageError,
     TwinError,
 )
-from fedcervix.events import Answer, ModelAdopted, ScoreReported, SiteFailed, Task, TaskKind, UpdateStored
-from fedcervix.plan import Plan, Recipe, Terms
-from fedcervix.rounds import Instruction, Leave, Outcome, Stand
-from fedcervix.session import Kept
+from fedcervix.models.blobs import BlobStore
+from fedcervix.network import codec
 from site_agent.federation import economy
 from site_agent.federation.agent import REMOTE_ERRORS_MAX, Agent
 from site_agent.federation.link import OnBytes

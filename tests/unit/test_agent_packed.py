@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedcervix import codec, economy
-from fedcervix.blobs import BlobStore
+from fedcervix.core import economy
+from fedcervix.core.events import Answer, ScoreReported, Task, TaskKind, UpdateStored
+from fedcervix.core.plan import Plan
+from fedcervix.core.rounds import Stand
+from fedcervix.core.session import Kept
 from fedcervix.errors import LinkError, RemoteError, StorageError
-from fedcervix.events import Answer, ScoreReported, Task, TaskKind, UpdateStored
-from fedcervix.packing import Origin, Packing, unpack
-from fedcervix.plan import Plan
-from fedcervix.rounding import Rounded, round_model
-from fedcervix.rounds import Stand
-from fedcervix.session import Kept
-from fedcervix.weights import write_tensors
+from fedcervix.models.blobs import BlobStore
+from fedcervix.models.packing import Origin, Packing, unpack
+from fedcervix.models.rounding import Rounded, round_model
+from fedcervix.models.weights import write_tensors
+from fedcervix.network import codec
 from site_agent.federation.economy import FILE, carried
 from tests.unit.test_agent import OVER, RUN, FakeLink, FakeWorker, Site, plan, update
 

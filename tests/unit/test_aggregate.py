@@ -8,9 +8,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from fedcervix.aggregate import BLOCK_ELEMENTS, Momentum, aggregate, kind
 from fedcervix.errors import ModelError, RemoteError, StorageError
-from fedcervix.weights import read_layout, read_tensors, write_tensors
+from fedcervix.models.aggregate import BLOCK_ELEMENTS, Momentum, aggregate, kind
+from fedcervix.models.weights import read_layout, read_tensors, write_tensors
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from fedcervix.alarms import WORDS_CHARS_MAX, Alarm
+from fedcervix.core.alarms import WORDS_CHARS_MAX, Alarm
 
 ALARM = Alarm("nhs", 3, "norm", "its norm is 400; 2.0 to 5.0 is usual")
 

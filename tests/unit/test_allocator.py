@@ -12,7 +12,7 @@ PAGES_OF_A_STEP = 4 * 64 * 256
 STEPS = """
 import resource, sys
 import torch
-from fedcervix.allocator import keep_freed_memory
+from fedcervix.runtime.allocator import keep_freed_memory
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -33,7 +33,7 @@ for _ in range(6):
 
 ARENAS = """
 import ctypes, os, sys, tempfile, threading
-from fedcervix.allocator import share_memory_among_threads
+from fedcervix.runtime.allocator import share_memory_among_threads
 
 if sys.argv[1] == "share":
     assert share_memory_among_threads()

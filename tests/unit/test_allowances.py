@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from coordinator.limits.allowances import OF_ROUND_MAX, OF_RUN_MAX, PER_S, Allowances
-from fedcervix.codec import KIND_CHARS_MAX
-from fedcervix.events import (
+from fedcervix.core.events import (
     FAILURE_STAGE_CHARS_MAX,
     INCIDENT_CHARS_MAX,
     REASON_CHARS_MAX,
@@ -18,6 +17,7 @@ from fedcervix.events import (
     UpdateStored,
     event_to_json,
 )
+from fedcervix.network.codec import KIND_CHARS_MAX
 
 BASE = "b" * 64
 DELIVERED = (

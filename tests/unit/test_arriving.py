@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedcervix.arriving import Arriving
 from fedcervix.errors import RemoteError
-from fedcervix.weights import read_layout, vet, write_tensors
+from fedcervix.models.arriving import Arriving
+from fedcervix.models.weights import read_layout, vet, write_tensors
 
 TENSORS = {
     "steps": np.array(7, np.int64),

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fedcervix.events import Task, TaskKind
-from fedcervix.plan import Plan, Recipe, Terms
+from fedcervix.core.events import Task, TaskKind
+from fedcervix.core.plan import Plan, Recipe, Terms
 from site_agent.federation.asked import FILE, Asked, again_max, key, objection
 
 PLAN = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(), recipe=Recipe())

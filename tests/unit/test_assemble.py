@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from fedcervix.plan import Recipe
+from fedcervix.core.plan import Recipe
 from site_agent.classifier.classifiers import StoredClassifier
 from site_agent.classifier.comparable import Comparable
 from site_agent.data import dataset

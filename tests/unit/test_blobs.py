@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fedcervix.blobs import CHUNK_BYTES, BlobStore
 from fedcervix.errors import LinkError, RemoteError, StorageError
+from fedcervix.models.blobs import CHUNK_BYTES, BlobStore
 
 BLOB = bytes(range(256)) * 40
 SIZE = len(BLOB)

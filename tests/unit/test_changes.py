@@ -11,7 +11,7 @@ from coordinator.run.changes import BRIEF_ROUNDS, Document, applied, brief, chan
 from coordinator.run.history import replayed
 from coordinator.run.liveness import STOPPED, Line
 from coordinator.run.overview import overview
-from fedcervix.events import (
+from fedcervix.core.events import (
     AggregateStored,
     Event,
     ScoreReported,
@@ -22,10 +22,10 @@ from fedcervix.events import (
     TaskKind,
     UpdateStored,
 )
-from fedcervix.journal import Journal, RunRecord
-from fedcervix.plan import Plan, Recipe, Terms
-from fedcervix.rounds import Run, begin, step
-from fedcervix.rpc import MESSAGE_BYTES_MAX
+from fedcervix.core.plan import Plan, Recipe, Terms
+from fedcervix.core.rounds import Run, begin, step
+from fedcervix.disk.journal import Journal, RunRecord
+from fedcervix.network.rpc import MESSAGE_BYTES_MAX
 
 RUN = "20300101-000000-csfssl-00000000"
 GAUGES = tuple((name, 0.123456789) for name in sorted(("zero_rows", "dead_units", "unit_std", "effective_rank")))

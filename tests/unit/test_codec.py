@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from fedcervix import codec
-from fedcervix.codec import Here, Progress, Ready, Refusal, Report, Welcome
+from fedcervix.core.events import Answer, ModelAdopted, ScoreReported, SiteFailed, Task, TaskKind, UpdateStored
+from fedcervix.core.plan import Plan, Recipe, Terms
+from fedcervix.core.rounds import Instruction, Leave, Outcome, Stand
 from fedcervix.errors import RemoteError
-from fedcervix.events import Answer, ModelAdopted, ScoreReported, SiteFailed, Task, TaskKind, UpdateStored
-from fedcervix.plan import Plan, Recipe, Terms
-from fedcervix.rounds import Instruction, Leave, Outcome, Stand
+from fedcervix.network import codec
+from fedcervix.network.codec import Here, Progress, Ready, Refusal, Report, Welcome
 from fedcervix.wire import federation_pb2 as wire
 
 BASE, MADE = "b" * 64, "d" * 64

@@ -15,8 +15,6 @@ from click.testing import CliRunner, Result
 from PIL import Image as Pillow
 
 from fedcervix.errors import DataError, StorageError
-from fedcervix.manifest import SPLITS
-from fedcervix.splits import parse_splits
 from site_agent.cli import data
 from site_agent.commands.collection import open_images
 from site_agent.commands.display import Display
@@ -26,6 +24,8 @@ from site_agent.data.collection import CensusRow, Collection, Image, Quarantined
 from site_agent.data.likeness import Copy
 from site_agent.home import SiteHome, create
 from site_agent.images.samples import Pixels
+from site_agent.manifest.manifest import SPLITS
+from site_agent.manifest.splits import parse_splits
 from tests.unit.coordinator_homes import let_in
 
 Entry = tuple[str, str, str] | tuple[str, str, str, str]

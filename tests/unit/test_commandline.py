@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 import cervix_study.cli
 import coordinator.cli
 import site_agent.cli
-from fedcervix.commandline import Everywhere, Program, given
 from fedcervix.errors import DataError
+from fedcervix.runtime.commandline import Everywhere, Program, given
 
 BARE = "add some, then `site-agent check` or site-agent fail, as the agent check says"
 

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 import pytest
 
-from fedcervix.config import apply_profile, build, read_toml
+from fedcervix.core.plan import STRICT, Plan, Recipe, Terms, check
+from fedcervix.core.profiles import PROFILES
 from fedcervix.errors import ConfigError
-from fedcervix.plan import STRICT, Plan, Recipe, Terms, check
-from fedcervix.profiles import PROFILES
+from fedcervix.runtime.config import apply_profile, build, read_toml
 
 SOURCE = Path("home/coordinator.toml")
 

@@ -21,8 +21,8 @@ from coordinator.calls.sockets import Peer, parse_peer
 from coordinator.limits.descriptors import OWN, OWN_PER_SITE, PER_CERTIFICATE_MAX, Bounds, bounds
 from coordinator.limits.overhead import BURST_BYTES, BYTES_PER_S, STRANGER_BYTES, Traffic
 from coordinator.limits.throttle import BURST
-from fedcervix.address import Address
 from fedcervix.errors import RunError
+from fedcervix.network.address import Address
 
 BOUNDS = Bounds(in_all=100, unauthenticated=20, per_address=6, per_certificate=3)
 ROOMY = dataclasses.replace(BOUNDS, unauthenticated=1000)

@@ -20,11 +20,11 @@ from coordinator.commands import commands, looking
 from coordinator.home.home import Home
 from coordinator.home.registry import Registry
 from coordinator.run import history, results
-from fedcervix import locks
-from fedcervix.blobs import BlobStore
+from fedcervix.core.events import RunAborted
+from fedcervix.disk import locks
+from fedcervix.disk.journal import Journal
 from fedcervix.errors import FedcervixError
-from fedcervix.events import RunAborted
-from fedcervix.journal import Journal
+from fedcervix.models.blobs import BlobStore
 from tests.unit.coordinator_homes import let_in, made
 
 NOBODY = 65_534

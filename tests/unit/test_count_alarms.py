@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from coordinator.alarms.alarm_sources import alarms
-from fedcervix.rounds import Run, capped, weights
+from fedcervix.core.rounds import Run, capped, weights
 from tests.unit.test_rounds import A, B, C, after, all_scored, all_trained, attached, fresh, scored, trained
 
 BY_IMAGES = {"average": "by-images"}

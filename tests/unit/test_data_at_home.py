@@ -8,10 +8,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fedcervix.errors import ConfigError, DataError
-from fedcervix.splits import Kept, format_splits
 from site_agent.cli import cli
 from site_agent.data import dataset
 from site_agent.home import SiteHome, create
+from site_agent.manifest.splits import Kept, format_splits
 from tests.unit.test_collection import clinic
 
 

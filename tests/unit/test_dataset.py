@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fedcervix.core.plan import Recipe
 from fedcervix.errors import ConfigError
-from fedcervix.plan import Recipe
 from site_agent.data import dataset
 from site_agent.data.image_sets import Images
 from site_agent.data.squares import Gathered

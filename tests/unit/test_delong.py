@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from cervix_study.evidence.delong import Contrast, clustered, contrast, delong, mean_of_folds, placements
 from fedcervix.errors import DataError
-from fedcervix.metrics import auc
 from site_agent.classifier.resampling import Part, Scored, draw, roster, sample
+from site_agent.metrics import auc
 
 
 def psi(case: float, control: float) -> float:

@@ -18,12 +18,12 @@ import pytest
 
 from coordinator.cli import cli as coordinator
 from coordinator.home.home import Home
+from fedcervix.core.plan import Augment, ClassifierRecipe, Recipe, Terms
+from fedcervix.core.profiles import PROFILES
+from fedcervix.core.rounds import Outcome, Phase, Presence
 from fedcervix.errors import EXIT_CODES
-from fedcervix.plan import Augment, ClassifierRecipe, Recipe, Terms
-from fedcervix.privacy import OUTWARD_KEYS
-from fedcervix.profiles import PROFILES
-from fedcervix.rounds import Outcome, Phase, Presence
 from site_agent.cli import cli as site_agent
+from site_agent.federation.privacy import OUTWARD_KEYS
 from site_agent.home import DataSection, HardwareSection, LinkSection, Policy, SiteHome
 
 ROOT = Path(__file__).parents[2]

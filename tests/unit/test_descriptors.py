@@ -12,11 +12,12 @@ import grpc
 import pytest
 
 from coordinator.home.registry import Registry
-from fedcervix import descriptors, rpc
-from fedcervix.config import read_toml
+from fedcervix.disk import descriptors
+from fedcervix.disk.journal import Journal
+from fedcervix.disk.storage import disk
 from fedcervix.errors import FedcervixError, StorageError
-from fedcervix.journal import Journal
-from fedcervix.storage import disk
+from fedcervix.network import rpc
+from fedcervix.runtime.config import read_toml
 from site_agent.data import collection
 from site_agent.data.not_same import read_pairs
 from site_agent.images.images import decode

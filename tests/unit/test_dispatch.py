@@ -16,8 +16,8 @@ from coordinator.calls.calls import Call
 from coordinator.calls.dispatch import Dispatcher
 from coordinator.calls.work import Work
 from coordinator.limits.admission import Admission
-from fedcervix import identity, rpc
 from fedcervix.errors import IdentityError
+from fedcervix.network import identity, rpc
 from fedcervix.wire import federation_pb2 as wire
 
 pytestmark = pytest.mark.timeout(60)

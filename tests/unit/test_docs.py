@@ -13,9 +13,9 @@ from cervix_study import settings as study_settings
 from cervix_study.cli import cli as study_cli
 from coordinator.cli import cli as coordinator_cli
 from coordinator.home import home as coordinator_home
+from fedcervix.core.plan import Augment, ClassifierRecipe, Recipe, Terms
+from fedcervix.core.profiles import PROFILES
 from fedcervix.errors import EXIT_CODES
-from fedcervix.plan import Augment, ClassifierRecipe, Recipe, Terms
-from fedcervix.profiles import PROFILES
 from site_agent import home as site_home
 from site_agent.cli import cli as site_cli
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from fedcervix.economy import (
+from fedcervix.core.economy import (
     Carried,
     Packed,
     answered,
@@ -18,7 +18,7 @@ from fedcervix.economy import (
     residual_for,
     undecided,
 )
-from fedcervix.events import (
+from fedcervix.core.events import (
     AggregateStored,
     Answer,
     ScoreReported,
@@ -28,8 +28,8 @@ from fedcervix.events import (
     TaskKind,
     UpdateStored,
 )
-from fedcervix.plan import Plan, Recipe, Terms
-from fedcervix.rounds import Run, begin, duty, instruction, step
+from fedcervix.core.plan import Plan, Recipe, Terms
+from fedcervix.core.rounds import Run, begin, duty, instruction, step
 
 SITES = A, B, C = "ada", "bob", "cleo"
 FIRST = "9" * 64

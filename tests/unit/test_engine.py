@@ -16,9 +16,7 @@ import pytest
 from coordinator.limits.allowances import OF_ROUND_MAX, OF_RUN_MAX
 from coordinator.run.engine import Engine
 from coordinator.run.streams import Bell, Stream, instructions
-from fedcervix.blobs import BlobStore
-from fedcervix.errors import BusyError, FullDiskError, ModelError, RemoteError, RunError
-from fedcervix.events import (
+from fedcervix.core.events import (
     Answer,
     Event,
     ModelAdopted,
@@ -30,10 +28,12 @@ from fedcervix.events import (
     TaskKind,
     UpdateStored,
 )
-from fedcervix.journal import Journal, RunRecord
-from fedcervix.plan import Plan, Recipe, Terms
-from fedcervix.rounds import Aggregate, Instruction, Leave, Phase, Presence, duty
-from fedcervix.weights import read_tensors, write_tensors
+from fedcervix.core.plan import Plan, Recipe, Terms
+from fedcervix.core.rounds import Aggregate, Instruction, Leave, Phase, Presence, duty
+from fedcervix.disk.journal import Journal, RunRecord
+from fedcervix.errors import BusyError, FullDiskError, ModelError, RemoteError, RunError
+from fedcervix.models.blobs import BlobStore
+from fedcervix.models.weights import read_tensors, write_tensors
 
 SITES = ("ada", "bob")
 INSTANCE = "0" * 32
@@ -251,7 +251,7 @@ def test_values_that_were_checked_on_arrival_are_not_read_again_and_all_else_is_
         return UpdateStored(site, run.asked(site), digest, 10, 1, 0.5, 1.0, 0.0)
 
     looked: list[Path] = []
-    monkeypatch.setattr("fedcervix.weights._check_values", lambda path, _layout: looked.append(path))
+    monkeypatch.setattr("fedcervix.models.weights._check_values", lambda path, _layout: looked.append(path))
     ada = arrives("ada", {"other": np.float32([1.0])})
     run.engine.arrived_sound("ada", ada.digest)
     with pytest.raises(RemoteError, match="other is not in the base"):

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from coordinator.run.incoming import needed
-from fedcervix.aggregate import aggregate
-from fedcervix.economy import packed_form
+from fedcervix.core.economy import packed_form
+from fedcervix.core.events import Answer, Task, TaskKind, UpdateStored
+from fedcervix.disk.journal import RunRecord
 from fedcervix.errors import RemoteError, RunError
-from fedcervix.events import Answer, Task, TaskKind, UpdateStored
-from fedcervix.journal import RunRecord
-from fedcervix.packing import Origin, unpack
-from fedcervix.rounding import Rounded, round_model
-from fedcervix.weights import read_layout, read_tensors, write_tensors
+from fedcervix.models.aggregate import aggregate
+from fedcervix.models.packing import Origin, unpack
+from fedcervix.models.rounding import Rounded, round_model
+from fedcervix.models.weights import read_layout, read_tensors, write_tensors
 from tests.unit.test_engine import SITES, Federation, driven, duty_of
 
 pytestmark = pytest.mark.timeout(30)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from fedcervix.errors import DataError
-from fedcervix.metrics import Confusion
 from site_agent.classifier.evaluate import Comparison, Evaluation, compare, evaluate, paired_difference
 from site_agent.classifier.intervals import DRAWS_AGREE, TOO_FEW_WOMEN, Estimate
+from site_agent.metrics import Confusion
 
 DRAWS = 200
 LABELS = np.array([1, 1, 1, 1, 0, 0, 0, 0])

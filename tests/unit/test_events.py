@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedcervix.events import (
+from fedcervix.core.events import (
     EVENTS,
     AggregateStored,
     AverageUnusable,
@@ -32,7 +32,7 @@ from fedcervix.events import (
     event_from_json,
     event_to_json,
 )
-from fedcervix.measures import Measures
+from fedcervix.core.measures import Measures
 
 BASE, MADE = "b" * 64, "d" * 64
 SEED = Task("run", TaskKind.SEED, 0, "")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from fedcervix.disk.files import _anew, aside, make_folder, private, write_secret, write_whole, writing
+from fedcervix.disk.storage import disk
 from fedcervix.errors import StorageError
-from fedcervix.files import _anew, aside, make_folder, private, write_secret, write_whole, writing
-from fedcervix.storage import disk
 
 
 @pytest.fixture(autouse=True, params=[0o000, 0o022, 0o077], ids=oct)
@@ -97,7 +97,7 @@ def test_what_cannot_be_written_is_an_error_that_says_what_to_do(tmp_path: Path)
 
 def test_a_program_keeps_private_what_libraries_and_its_processes_write(tmp_path: Path) -> None:
     program = (
-        "import click, sqlite3, subprocess, pathlib; from fedcervix.process import exits\n"
+        "import click, sqlite3, subprocess, pathlib; from fedcervix.runtime.process import exits\n"
         "@click.command()\n"
         "def command():\n"
         "    sqlite3.connect('a.db').execute('create table t (x)'); pathlib.Path('b').mkdir()\n"

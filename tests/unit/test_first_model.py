@@ -10,10 +10,10 @@ import pytest
 
 from coordinator.home import first_model
 from coordinator.home.home import Home
-from fedcervix.blobs import BlobStore
+from fedcervix.core.plan import Architecture, Head, Plan, Recipe, Terms
 from fedcervix.errors import ConfigError, ModelError
-from fedcervix.plan import Architecture, Head, Plan, Recipe, Terms
-from fedcervix.weights import digest_file, read_layout, read_tensors, write_tensors
+from fedcervix.models.blobs import BlobStore
+from fedcervix.models.weights import digest_file, read_layout, read_tensors, write_tensors
 from tests.unit.coordinator_homes import made
 
 RECIPE = Recipe(architecture="resnet18", width=8)

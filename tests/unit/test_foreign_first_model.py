@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedcervix.blobs import BlobStore
-from fedcervix.events import Task, TaskKind
+from fedcervix.core.events import Task, TaskKind
+from fedcervix.models.blobs import BlobStore
 from site_agent.network.model import save_weights
 from site_agent.worker.tasks import do
 from tests.paper.test_federation import bench_of, plan_of

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from fedcervix.core.plan import Recipe
 from fedcervix.errors import ModelError
-from fedcervix.plan import Recipe
 from site_agent.classifier import classifiers
 from site_agent.report.history import Told, compare, entries
 from site_agent.store.provenance import Start

@@ -19,9 +19,9 @@ import pytest
 from coordinator.commands import commands
 from coordinator.commands.operator import ask
 from coordinator.home.home import Home
-from fedcervix import rpc
-from fedcervix.address import Address
 from fedcervix.errors import ConfigError, RunError, StorageError
+from fedcervix.network import rpc
+from fedcervix.network.address import Address
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.home import SiteHome
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedcervix.identifiers import Doubt, complaint, doubts, written_alike
+from site_agent.manifest.identifiers import Doubt, complaint, doubts, written_alike
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedcervix import identity
 from fedcervix.errors import FedcervixError, IdentityError, RemoteError
-from fedcervix.identity import Authority, Identity, Invitation
+from fedcervix.network import identity
+from fedcervix.network.identity import Authority, Identity, Invitation
 
 NOW = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
 NORTH = Identity("demo", "site", "north")

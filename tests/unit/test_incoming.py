@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from coordinator.run.incoming import Unreported
-from fedcervix.blobs import BlobStore
+from fedcervix.core.events import SiteAttached, SiteRevoked, UpdateStored
+from fedcervix.core.rounds import Run, instruction, step
 from fedcervix.errors import FullDiskError, RunError
-from fedcervix.events import SiteAttached, SiteRevoked, UpdateStored
-from fedcervix.rounds import Run, instruction, step
+from fedcervix.models.blobs import BlobStore
 from tests.unit.test_rounds import GIVEN, after, fresh
 
 SITES = ("ada", "bob", "cleo")

@@ -14,9 +14,9 @@ from coordinator.home import founding
 from coordinator.home.founding import Founding
 from coordinator.home.home import Home
 from coordinator.home.template import REMARKS, coordinator_toml
+from fedcervix.core.plan import Augment, ClassifierRecipe, Recipe, Terms
+from fedcervix.core.profiles import PROFILES
 from fedcervix.errors import ConfigError, FedcervixError, RunError, StorageError
-from fedcervix.plan import Augment, ClassifierRecipe, Recipe, Terms
-from fedcervix.profiles import PROFILES
 from tests.unit.coordinator_homes import made
 
 

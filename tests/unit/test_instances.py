@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from coordinator.run.instances import Acting, admit, heeded, refusal
-from fedcervix.codec import SUCCEEDS_MAX, Claim, read_claim
 from fedcervix.errors import FullDiskError, RemoteError, StorageError
+from fedcervix.network.codec import SUCCEEDS_MAX, Claim, read_claim
 from site_agent.federation.instances import succeed
 from site_agent.home import SiteHome
 from site_agent.home import create as create_home

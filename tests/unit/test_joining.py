@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from fedcervix import identity
 from fedcervix.errors import ConfigError, DataError, FedcervixError, LinkError, RunError
-from fedcervix.identity import Identity, Invitation
+from fedcervix.network import identity
+from fedcervix.network.identity import Identity, Invitation
 from site_agent import site_toml
 from site_agent.cli import cli
 from site_agent.federation.joining import check_home, check_manifest

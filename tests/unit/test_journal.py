@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from fedcervix.core.events import Event, RunAborted, SiteAttached, Tick
+from fedcervix.core.plan import Plan, Recipe, Terms
+from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.errors import StorageError
-from fedcervix.events import Event, RunAborted, SiteAttached, Tick
-from fedcervix.journal import Journal, RunRecord
-from fedcervix.plan import Plan, Recipe, Terms
 
 PLAN = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(), recipe=Recipe())
 RECORD = RunRecord("run", PLAN, "", 1.5)
@@ -73,8 +73,8 @@ def test_what_was_appended_survives_a_kill(path: Path) -> None:
     script = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from fedcervix.events import Tick
-        from fedcervix.journal import Journal
+        from fedcervix.core.events import Tick
+        from fedcervix.disk.journal import Journal
         journal = Journal(Path(sys.argv[1]))
         for number in range(1_000_000):
             journal.append("run", Tick(float(number)))

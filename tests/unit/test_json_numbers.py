@@ -12,8 +12,8 @@ import pytest
 
 from coordinator.run import results
 from coordinator.run.overview import ledger_line, overview
-from fedcervix.events import event_from_json
-from fedcervix.rounds import Run, step
+from fedcervix.core.events import event_from_json
+from fedcervix.core.rounds import Run, step
 from tests.unit.test_rounds import A, B, C, after, as_before, attached, fresh, scored, trained
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fedcervix.plan import Plan, Recipe, Terms
+from fedcervix.core.plan import Plan, Recipe, Terms
 from site_agent.store import ledger
 
 PLAN = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(rounds=2), recipe=Recipe())

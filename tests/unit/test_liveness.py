@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from coordinator.run.liveness import Liveness
-from fedcervix.codec import Progress
-from fedcervix.events import Task, TaskKind
+from fedcervix.core.events import Task, TaskKind
+from fedcervix.network.codec import Progress
 
 LEASE_S = 60.0
 PROGRESS = Progress(Task("run", TaskKind.TRAIN, 1, "b" * 64), "training", 1, 2, "steps", 0.5, 3.0)

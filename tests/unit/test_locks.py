@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from coordinator.home.home import Home
+from fedcervix.disk.locks import held, is_held, locked
 from fedcervix.errors import RunError, StorageError
-from fedcervix.locks import held, is_held, locked
 from site_agent.home import SiteHome
 
 BUSY = RunError("busy")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fedcervix.errors import RemoteError
-from fedcervix.log import LINE_CHARS_MAX, configure, logger, ration
+from fedcervix.runtime.log import LINE_CHARS_MAX, configure, logger, ration
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux alone has a disk that is always full")

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 
-from fedcervix import codec, log, rpc
+from fedcervix.core.events import Event, event_to_json
 from fedcervix.errors import PART_CHARS_MAX, FedcervixError, RemoteError
-from fedcervix.events import Event, event_to_json
-from fedcervix.log import LINE_CHARS_MAX
+from fedcervix.network import codec, rpc
 from fedcervix.printable import QUOTED_CHARS_MAX, quoted
+from fedcervix.runtime import log
+from fedcervix.runtime.log import LINE_CHARS_MAX
 from fedcervix.wire import federation_pb2 as wire
 from tests.unit.test_codec import REPORTS
 from tests.unit.test_printable import FIELDS, NAMES, NOW, Way, with_text

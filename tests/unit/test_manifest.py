@@ -7,8 +7,8 @@ import tomllib
 import pytest
 
 from fedcervix.errors import DataError
-from fedcervix.manifest import Row, parse
-from fedcervix.spreadsheet import decode_text
+from site_agent.manifest.manifest import Row, parse
+from site_agent.manifest.spreadsheet import decode_text
 
 
 def refusal(text: str) -> DataError:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedcervix.errors import DataError
-from fedcervix.metrics import Confusion, auc, best_threshold, roc
+from site_agent.metrics import Confusion, auc, best_threshold, roc
 
 # Few distinct scores, so that ties are common.
 IMAGES = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 6)), min_size=2, max_size=30).filter(

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from fedcervix.errors import RemoteError
-from fedcervix.moves import COUNTER_STEP_MAX, measure, vet_step
-from fedcervix.weights import BLOCK_BYTES, FIRST_MAX, read_layout, vet, vet_base, write_tensors
+from fedcervix.models.moves import COUNTER_STEP_MAX, measure, vet_step
+from fedcervix.models.weights import BLOCK_BYTES, FIRST_MAX, read_layout, vet, vet_base, write_tensors
 
 BASE = {
     "conv.weight": np.full(400, 0.1, np.float32),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedcervix.plan import Recipe
+from fedcervix.core.plan import Recipe
 from site_agent.data.image_sets import Labelled
 from site_agent.network.model import build_encoder
 from site_agent.training.neighbours import NEIGHBOURS, embed, neighbour_auc, neighbour_scores

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedcervix.plan import Recipe
+from fedcervix.core.plan import Recipe
 from site_agent.network.optimise import clear, learning_rate, make_optimiser, optimiser_state, pull_back, set_rate
 
 torch.set_num_threads(1)

@@ -11,11 +11,11 @@ from coordinator.commands.terminal import render
 from coordinator.limits.admission import Held
 from coordinator.run.liveness import Line
 from coordinator.run.overview import overview
-from fedcervix.codec import Progress
-from fedcervix.events import SiteAttached, SiteFailed, SiteSilent, UpdateStored
-from fedcervix.plan import Plan, Recipe, Terms
+from fedcervix.core.events import SiteAttached, SiteFailed, SiteSilent, UpdateStored
+from fedcervix.core.plan import Plan, Recipe, Terms
+from fedcervix.core.rounds import Run, begin, instruction, step
+from fedcervix.network.codec import Progress
 from fedcervix.printable import printable
-from fedcervix.rounds import Run, begin, instruction, step
 
 NOW = 1_893_456_000.0
 SITES = ("ada", "bob")

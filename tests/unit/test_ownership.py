@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from fedcervix.config import read_toml
+from fedcervix.disk.ownership import denied, user_name
+from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, StorageError
-from fedcervix.ownership import denied, user_name
-from fedcervix.storage import disk
+from fedcervix.runtime.config import read_toml
 from tests.unit.coordinator_homes import let_in
 
 NOBODY = 65_534

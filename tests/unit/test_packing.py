@@ -12,8 +12,8 @@ import pytest
 
 from benchmarks.payloads import RESNET50
 from fedcervix.errors import ModelError, RemoteError, StorageError
-from fedcervix.packing import Feedback, Origin, Packing, dequantised, pack, quantised, unpack
-from fedcervix.weights import digest_file, read_layout, read_tensors, write_tensors
+from fedcervix.models.packing import Feedback, Origin, Packing, dequantised, pack, quantised, unpack
+from fedcervix.models.weights import digest_file, read_layout, read_tensors, write_tensors
 
 DIGEST = "b" * 64
 Model = dict[str, Any]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from fedcervix import rpc
-from fedcervix.pauses import FIRST_S, MOST_S, Pauses
+from fedcervix.network import rpc
+from fedcervix.network.pauses import FIRST_S, MOST_S, Pauses
 
 BACK_WITHIN_S = 5.0
 """the promise: "every agent works on within 5 s of its return\""""

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedcervix.plan import (
+from fedcervix.core.plan import (
     SITES_MAX,
     UNSAID,
     Augment,
@@ -23,7 +23,7 @@ from fedcervix.plan import (
     canonical_json,
     differences,
 )
-from fedcervix.profiles import PROFILES, Profile
+from fedcervix.core.profiles import PROFILES, Profile
 
 PLAN = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(), recipe=Recipe())
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from fedcervix.codec import Welcome
-from fedcervix.plan import Plan, Recipe, Terms
-from fedcervix.profiles import PROFILES
+from fedcervix.core.plan import Plan, Recipe, Terms
+from fedcervix.core.profiles import PROFILES
+from fedcervix.network.codec import Welcome
 from site_agent.federation.policy import objections, strange
 from site_agent.home import Policy
 

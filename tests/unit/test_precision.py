@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedcervix.plan import Recipe
+from fedcervix.core.plan import Recipe
 from site_agent.network import precision
 from site_agent.network.devices import autocast
 from site_agent.network.precision import faster, settled

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from PIL import Image as Pillow
 
 from fedcervix.errors import ModelError
-from fedcervix.weights import digest_file
+from fedcervix.models.weights import digest_file
 from site_agent.classifier import classifiers
 from site_agent.classifier.finetune import Finetuned, build_classifier
 from site_agent.classifier.finetune import predict as score

@@ -23,13 +23,14 @@ from rich.text import Text
 from coordinator.commands.terminal import render
 from coordinator.run.liveness import Line
 from coordinator.run.overview import overview
-from fedcervix import codec, log, process, rpc
+from fedcervix.core.events import Event, SiteAttached, SiteRefused
+from fedcervix.core.plan import Plan, Recipe, Terms
+from fedcervix.core.rounds import Leave, Outcome, Run, Stand, begin, instruction, step
 from fedcervix.errors import FedcervixError, RemoteError
-from fedcervix.events import Event, SiteAttached, SiteRefused
-from fedcervix.plan import Plan, Recipe, Terms
+from fedcervix.network import codec, rpc
 from fedcervix.printable import printable, printable_values
-from fedcervix.printing import console, say
-from fedcervix.rounds import Leave, Outcome, Run, Stand, begin, instruction, step
+from fedcervix.runtime import log, process
+from fedcervix.runtime.printing import console, say
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.cli import cli as site_agent
 from site_agent.commands.display import Display
@@ -334,7 +335,7 @@ OWN = {"site_agent/commands/display.py": {"echo"}, "site_agent/commands/federati
 
 
 def test_nothing_else_prints() -> None:
-    """A program that prints past `fedcervix.printing` prints what a hostile site sends it."""
+    """A program that prints past `fedcervix.runtime.printing` prints what a hostile site sends it."""
     found = [
         (name, called)
         for package in ("shared/fedcervix", "coordinator", "site_agent", "cervix_study")
@@ -343,7 +344,7 @@ def test_nothing_else_prints() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and (called := ast.unparse(node.func)) in PRINTS - OWN.get(name, set())
     ]
-    assert found == [("shared/fedcervix/printing.py", "click.echo")], test_nothing_else_prints.__doc__
+    assert found == [("shared/fedcervix/runtime/printing.py", "click.echo")], test_nothing_else_prints.__doc__
 
 
 # --- from one hospital to the other, and to the operator -------------------------------------------------------------

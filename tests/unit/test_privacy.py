@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from fedcervix.privacy import (
+from site_agent.federation.privacy import (
     MESSAGE_CHARACTERS_MAX,
     OUTWARD_KEYS,
     SHORT_SECRET_CHARACTERS,

@@ -13,7 +13,7 @@ PROGRAM = """
 import atexit, sys, threading
 import click
 from fedcervix.errors import ConfigError
-from fedcervix.process import exits
+from fedcervix.runtime.process import exits
 
 class Global:
     def __del__(self):  # as the interpreter is taken apart, after its daemon threads' memory was freed
@@ -89,7 +89,7 @@ def test_a_program_whose_output_was_closed_before_it_began_ends_as_well() -> Non
 TALK = """
 import pathlib, sys
 import click
-from fedcervix.process import exits, stdout_console
+from fedcervix.runtime.process import exits, stdout_console
 
 @click.command()
 @click.argument("what")

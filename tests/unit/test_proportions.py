@@ -18,7 +18,7 @@ from cervix_study.evidence.proportions import (
     right,
     two_proportion_p,
 )
-from fedcervix.metrics import Confusion
+from site_agent.metrics import Confusion
 
 
 def test_newcombes_own_example():

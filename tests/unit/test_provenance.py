@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from fedcervix.core.plan import ClassifierRecipe, Recipe
+from fedcervix.core.profiles import PROFILES
 from fedcervix.errors import ModelError
-from fedcervix.plan import ClassifierRecipe, Recipe
-from fedcervix.profiles import PROFILES
 from site_agent.store.provenance import Again, KeptModel, Provenance, Start, check, differences, headline, reservations
 from tests.unit.provenances import DATA, SMALL, provenance
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedcervix.quorum import Quorum, quorum
+from fedcervix.core.quorum import Quorum, quorum
 
 
 @pytest.mark.parametrize(

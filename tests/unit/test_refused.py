@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from coordinator.run.refused import REMEMBERED_MAX, Refused
+from fedcervix.core.events import Task, TaskKind, UpdateStored
 from fedcervix.errors import RemoteError
-from fedcervix.events import Task, TaskKind, UpdateStored
 
 TASK = Task("run", TaskKind.TRAIN, 1, "b" * 64)
 UPDATE = UpdateStored("ada", TASK, "c" * 64, 10, 1, 0.5, 1.0, 0.0)

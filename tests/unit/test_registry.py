@@ -20,9 +20,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from coordinator.home import registry as registry_module
 from coordinator.home.registry import Issued, Registry, SiteEntry
-from fedcervix.databases import translated
+from fedcervix.disk.databases import translated
+from fedcervix.disk.reserve import PIECE_BYTES, RESERVE_BYTES, Reserve
 from fedcervix.errors import FullDiskError, IdentityError, StorageError
-from fedcervix.reserve import PIECE_BYTES, RESERVE_BYTES, Reserve
 
 NOW = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)

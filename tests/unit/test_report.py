@@ -13,8 +13,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from fedcervix.core.plan import Recipe
 from fedcervix.errors import DataError, StorageError
-from fedcervix.plan import Recipe
 from site_agent.report.answer import answer, signed
 from site_agent.report.content import Contribution, EmbeddingMap, Leak, Losses, Neighbours, Round, SetAside
 from site_agent.report.figures import MARKS, STROKES, strokes

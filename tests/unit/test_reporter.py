@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from fedcervix.codec import Here, Progress
+from fedcervix.core.events import Task, TaskKind
 from fedcervix.errors import LinkError
-from fedcervix.events import Task, TaskKind
+from fedcervix.network.codec import Here, Progress
 from site_agent.federation.reporter import Hung, Reporter
 
 TASK = Task("run", TaskKind.TRAIN, 1, "a" * 64)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fedcervix import rpc
 from fedcervix.errors import RemoteError
+from fedcervix.network import rpc
 from fedcervix.wire import federation_pb2 as wire
 
 

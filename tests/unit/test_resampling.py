@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from cervix_study.evidence.paper import TABLE_TWO
 from fedcervix.errors import DataError
-from fedcervix.metrics import Confusion, auc
 from site_agent.classifier.intervals import DIFFERENCE, LONE_WOMAN, RATE, Estimate, Women
 from site_agent.classifier.resampling import (
     Draws,
@@ -22,6 +21,7 @@ from site_agent.classifier.resampling import (
     roster,
     sample,
 )
+from site_agent.metrics import Confusion, auc
 
 RATES = ("accuracy", "recall", "precision", "f1", "specificity", "npv")
 LABELS = [1, 1, 1, 1, 0, 0, 0, 0]

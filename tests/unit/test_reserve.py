@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fedcervix.disk.reserve import FREE_BYTES_MIN, NAME, PIECE_BYTES, RESERVE_BYTES, Reserve
 from fedcervix.errors import FullDiskError, StorageError
-from fedcervix.reserve import FREE_BYTES_MIN, NAME, PIECE_BYTES, RESERVE_BYTES, Reserve
 
 
 @pytest.fixture

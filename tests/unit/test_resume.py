@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fedcervix.core.plan import Recipe
 from fedcervix.errors import ModelError, TrainingError
-from fedcervix.plan import Recipe
 from site_agent.data.image_sets import Images
 from site_agent.network.model import Encoder, build_encoder
 from site_agent.network.optimise import make_optimiser

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fedcervix.aggregate import BLOCK_ELEMENTS, Clip, Momentum, aggregate
-from fedcervix.measures import Measures, clip_scales, trimmed_per_side
-from fedcervix.measuring import measure
-from fedcervix.plan import BatchNorm, Terms
-from fedcervix.weights import read_layout, read_tensors, write_tensors
+from fedcervix.core.measures import Measures, clip_scales, trimmed_per_side
+from fedcervix.core.plan import BatchNorm, Terms
+from fedcervix.models.aggregate import BLOCK_ELEMENTS, Clip, Momentum, aggregate
+from fedcervix.models.measuring import measure
+from fedcervix.models.weights import read_layout, read_tensors, write_tensors
 
 Model = dict[str, NDArray[Any]]
 BASE: Model = {

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedcervix.blobs import BlobStore
 from fedcervix.errors import RemoteError, StorageError
-from fedcervix.packing import Packing
-from fedcervix.rounding import Rounded, rebuild, round_model
-from fedcervix.weights import digest_file, read_tensors, write_tensors
+from fedcervix.models.blobs import BlobStore
+from fedcervix.models.packing import Packing
+from fedcervix.models.rounding import Rounded, rebuild, round_model
+from fedcervix.models.weights import digest_file, read_tensors, write_tensors
 
 PACKINGS = ["bfloat16", "int8"]
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedcervix.events import (
+from fedcervix.core.events import (
     AggregateStored,
     Answer,
     Event,
@@ -32,8 +32,8 @@ from fedcervix.events import (
     event_from_json,
     event_to_json,
 )
-from fedcervix.plan import Plan, Recipe, Terms
-from fedcervix.rounds import (
+from fedcervix.core.plan import Plan, Recipe, Terms
+from fedcervix.core.rounds import (
     Leave,
     Outcome,
     Phase,

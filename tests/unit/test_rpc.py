@@ -10,7 +10,6 @@ from typing import Any
 import grpc
 import pytest
 
-from fedcervix import rpc
 from fedcervix.errors import (
     ConfigError,
     FedcervixError,
@@ -21,6 +20,7 @@ from fedcervix.errors import (
     RunError,
     StorageError,
 )
+from fedcervix.network import rpc
 from fedcervix.wire import federation_pb2 as wire
 from tests.unit.plain_server import abort, handlers
 

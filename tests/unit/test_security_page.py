@@ -14,9 +14,9 @@ import pytest
 from google.protobuf.descriptor import Descriptor
 
 from coordinator.run.results import record
-from fedcervix import rpc
-from fedcervix.privacy import OUTWARD_KEYS
+from fedcervix.network import rpc
 from fedcervix.wire import federation_pb2 as wire
+from site_agent.federation.privacy import OUTWARD_KEYS
 from tests.unit.plain_server import handlers
 from tests.unit.test_changes import events_of, plan, run_of
 

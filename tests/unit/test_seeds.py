@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 
-from fedcervix.seeds import derive
+from fedcervix.core.seeds import derive
 
 
 def test_a_seed_is_the_first_63_bits_of_a_hash_that_anyone_can_take_again() -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fedcervix import session as sessions
-from fedcervix.events import ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
-from fedcervix.rounds import Leave, Outcome, Stand
-from fedcervix.session import (
+from fedcervix.core import session as sessions
+from fedcervix.core.events import ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
+from fedcervix.core.rounds import Leave, Outcome, Stand
+from fedcervix.core.session import (
     NOT_ATTACHED,
     Deliver,
     Done,

@@ -12,8 +12,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from fedcervix.core.plan import Recipe
 from fedcervix.errors import ConfigError, RunError, StorageError
-from fedcervix.plan import Recipe
 from site_agent.cli import recipe_options
 from site_agent.commands.pretrain import check_room
 from site_agent.commands.setting import RECIPE_OPTIONS, machine_of, setting

@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from fedcervix.errors import DataError
-from fedcervix.manifest import SPLITS, Row, Split
-from fedcervix.splits import (
+from site_agent.manifest.manifest import SPLITS, Row, Split
+from site_agent.manifest.splits import (
     PICTURES_KEPT_MAX,
     STRATA,
     Kept,

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from fedcervix.core.events import ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
+from fedcervix.core.plan import Plan, Recipe, Terms
+from fedcervix.core.session import Kept, Result
 from fedcervix.errors import StorageError
-from fedcervix.events import ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
-from fedcervix.plan import Plan, Recipe, Terms
-from fedcervix.session import Kept, Result
 from site_agent.store.spool import Spool
 
 PLAN = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(), recipe=Recipe())

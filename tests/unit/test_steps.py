@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from fedcervix.core.plan import Architecture, Augment, Precision, Recipe
 from fedcervix.errors import TrainingError
-from fedcervix.plan import Architecture, Augment, Precision, Recipe
 from site_agent.data.image_sets import Images
 from site_agent.network.devices import Acceleration, accelerate, place
 from site_agent.network.graphs import put_back

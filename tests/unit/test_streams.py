@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from coordinator.run.streams import PICTURE_S, Bell, Stream, instructions, looks, news
+from fedcervix.core.events import SiteAttached, SiteSilent, Task, TaskKind, UpdateStored
+from fedcervix.core.plan import Plan, Recipe, Terms
+from fedcervix.core.rounds import Leave, Outcome, Phase, Run, Stand, begin, step
 from fedcervix.errors import IdentityError
-from fedcervix.events import SiteAttached, SiteSilent, Task, TaskKind, UpdateStored
-from fedcervix.plan import Plan, Recipe, Terms
-from fedcervix.rounds import Leave, Outcome, Phase, Run, Stand, begin, step
 
 SITES = ("ada", "bob", "cy")
 PLAN = Plan(mode="csfssl", sites=SITES, profile="paper", terms=Terms(rounds=2), recipe=Recipe())

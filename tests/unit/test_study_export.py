@@ -21,8 +21,8 @@ from cervix_study.export import card
 from cervix_study.export.export import CARD_FILE, CARD_JSON_FILE, export, network
 from cervix_study.export.released import Released, find
 from cervix_study.records import CELL_FILE, MODEL_FILE, CellRecord
+from fedcervix.core.plan import Recipe, parse_recipe
 from fedcervix.errors import ModelError
-from fedcervix.plan import Recipe, parse_recipe
 from site_agent.classifier.finetune import build_classifier, predict
 from site_agent.classifier.intervals import TOO_FEW_WOMEN, Estimate
 from site_agent.classifier.portable import TOLERANCE, _Answers, fixed_pixels, parity, to_onnx

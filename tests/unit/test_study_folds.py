@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from cervix_study.data.folds import Patient, deal, split_in
-from fedcervix.splits import Stratum
+from site_agent.manifest.splits import Stratum
 
 
 def women(cases: int = 12, controls: int = 21, unlabelled: int = 9) -> dict[Patient, Stratum]:

@@ -12,8 +12,8 @@ from cervix_study.analysis.comparing import TESTED
 from cervix_study.analysis.findings import Findings
 from cervix_study.analysis.judging import judge, mean_roc
 from cervix_study.analysis.tested import Finished, benches
-from fedcervix.metrics import Confusion, auc
 from site_agent.classifier.resampling import Part, Scored
+from site_agent.metrics import Confusion, auc
 from tests.unit.synthetic_study import Synthetic, write
 
 DRAWS = 300

@@ -22,8 +22,8 @@ from cervix_study.planning.planning import followers, grid
 from cervix_study.planning.selection import choose
 from cervix_study.records import Cell, CellRecord, read_predictions
 from cervix_study.settings import Asked, read
-from fedcervix.plan import Recipe
-from fedcervix.weights import digest_file
+from fedcervix.core.plan import Recipe
+from fedcervix.models.weights import digest_file
 from site_agent.classifier.finetune import build_classifier
 from site_agent.network.model import load_weights
 from site_agent.training.checkpoints import Checkpoints

@@ -15,12 +15,12 @@ from click.testing import CliRunner, Result
 from PIL import Image as Pillow
 
 from coordinator.run.results import record
-from fedcervix.config import apply_profile, read_toml
+from fedcervix.core.events import AggregateStored, ScoreReported, SiteAttached, Task, TaskKind, UpdateStored
+from fedcervix.core.plan import ClassifierRecipe, Plan, Recipe, Terms, differences
+from fedcervix.core.profiles import PROFILES
+from fedcervix.core.rounds import begin, replay
 from fedcervix.errors import RunError, StorageError, TrainingError
-from fedcervix.events import AggregateStored, ScoreReported, SiteAttached, Task, TaskKind, UpdateStored
-from fedcervix.plan import ClassifierRecipe, Plan, Recipe, Terms, differences
-from fedcervix.profiles import PROFILES
-from fedcervix.rounds import begin, replay
+from fedcervix.runtime.config import apply_profile, read_toml
 from site_agent.classifier.sweep import (
     Cell,
     FederatedRun,

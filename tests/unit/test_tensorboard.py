@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from fedcervix.core.plan import Recipe
 from fedcervix.errors import ConfigError, StorageError
-from fedcervix.plan import Recipe
 from site_agent.report.content import Augmented
 from site_agent.report.tensorboard import Events
 from site_agent.training.epochs import Epoch, EpochRecord, Score, StepReport

@@ -9,9 +9,9 @@ from contextlib import ExitStack
 import pytest
 
 from coordinator.calls.transfers import Transfers, of_size
-from fedcervix import codec
 from fedcervix.errors import RemoteError
-from fedcervix.rpc import CHUNK_BYTES_AGAIN
+from fedcervix.network import codec
+from fedcervix.network.rpc import CHUNK_BYTES_AGAIN
 
 
 class Call:

@@ -8,7 +8,7 @@ import pytest
 
 from coordinator.alarms.alarm_sources import alarms
 from coordinator.run.overview import ledger_line
-from fedcervix.events import (
+from fedcervix.core.events import (
     AggregateStored,
     Answer,
     AverageUnusable,
@@ -18,7 +18,7 @@ from fedcervix.events import (
     TaskKind,
     UpdateStored,
 )
-from fedcervix.rounds import BARREN_MAX, TRIES_MAX, Outcome, Phase, Run, duty, instruction, step
+from fedcervix.core.rounds import BARREN_MAX, TRIES_MAX, Outcome, Phase, Run, duty, instruction, step
 from tests.unit.test_rounds import A, B, C, after, all_scored, attached, digest, fresh, scored, task_of, trained
 
 STALE, DUPLICATE = Answer.STALE, Answer.DUPLICATE

@@ -15,13 +15,13 @@ from coordinator.alarms.alarm_sources import new_alarms
 from coordinator.alarms.unusual_steps import unusual_steps
 from coordinator.commands.terminal import render
 from coordinator.run.overview import ledger_line, overview
-from fedcervix.alarms import Alarm
-from fedcervix.events import Task, TaskKind, UpdateStored
-from fedcervix.measures import Measures
-from fedcervix.measuring import measure
-from fedcervix.plan import Plan, Recipe, Terms
-from fedcervix.rounds import Round, Run, begin
-from fedcervix.weights import read_layout, write_tensors
+from fedcervix.core.alarms import Alarm
+from fedcervix.core.events import Task, TaskKind, UpdateStored
+from fedcervix.core.measures import Measures
+from fedcervix.core.plan import Plan, Recipe, Terms
+from fedcervix.core.rounds import Round, Run, begin
+from fedcervix.models.measuring import measure
+from fedcervix.models.weights import read_layout, write_tensors
 
 NAMES = ("ada", "bob", "cyd", "dan", "eva")
 BASE = "b" * 64

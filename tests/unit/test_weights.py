@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 
 from fedcervix.errors import RemoteError, StorageError
-from fedcervix.weights import (
+from fedcervix.models.weights import (
     HEADER_BYTES_MAX,
     TENSORS_MAX,
     Layout,

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from fedcervix.core.events import Task, TaskKind
+from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.errors import ConfigError
-from fedcervix.events import Task, TaskKind
-from fedcervix.plan import Plan, Recipe, Terms
 from site_agent.home import HardwareSection, SiteHome, create
 from site_agent.worker.worker import Worker, WorkFailedError, launch, surroundings
 

@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from fedcervix.weights import write_tensors
+from fedcervix.models.weights import write_tensors
 from tests.e2e.chaos.verdict import Right, found, violations
 from tests.e2e.line import Connection, Line, Way
 from tests.e2e.loopback import Federation, federation, until

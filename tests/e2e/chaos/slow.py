@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedcervix.weights import write_tensors
+from fedcervix.models.weights import write_tensors
 from tests.e2e.line import Connection, Line, Way
 from tests.e2e.loopback import federation
 

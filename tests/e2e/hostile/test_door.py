@@ -24,8 +24,8 @@ import pytest
 
 from coordinator.calls.connections import Connections
 from coordinator.limits.descriptors import Bounds, bounds
-from fedcervix import identity, rpc
 from fedcervix.errors import LinkError
+from fedcervix.network import identity, rpc
 from site_agent.federation.link import GrpcLink
 from tests.e2e.loopback import BIN, FEDERATION, Federation, federation, until
 

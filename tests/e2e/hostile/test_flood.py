@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedcervix import codec
-from fedcervix.blobs import BlobStore
+from fedcervix.core.events import Answer, SiteFailed, Task, TaskKind, UpdateStored
+from fedcervix.disk.reserve import Reserve
 from fedcervix.errors import IdentityError, LinkError, RemoteError, RunError, StorageError
-from fedcervix.events import Answer, SiteFailed, Task, TaskKind, UpdateStored
-from fedcervix.reserve import Reserve
-from fedcervix.weights import write_tensors
+from fedcervix.models.blobs import BlobStore
+from fedcervix.models.weights import write_tensors
+from fedcervix.network import codec
 from site_agent.federation.link import GrpcLink
 from tests.e2e.disks import MayNotMountError, fill, small_disk
 from tests.e2e.loopback import Federation, call, federation, until

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from fedcervix import codec
+from fedcervix.core.events import Answer, ScoreReported, Task, TaskKind, UpdateStored
+from fedcervix.core.plan import Plan, Recipe, Terms
+from fedcervix.core.rounds import Leave, Outcome, Stand
 from fedcervix.errors import LinkError, PolicyError, RemoteError
-from fedcervix.events import Answer, ScoreReported, Task, TaskKind, UpdateStored
-from fedcervix.plan import Plan, Recipe, Terms
-from fedcervix.rounds import Leave, Outcome, Stand
+from fedcervix.network import codec
 from site_agent.federation import account
 from site_agent.federation.asked import again_max
 from tests.unit.test_agent import OVER, RUN, SCORE, TRAIN, Cut, Site, digest, interrupted, plan

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from fedcervix.core.events import Answer, ScoreReported, Task, TaskKind, UpdateStored
 from fedcervix.errors import RemoteError
-from fedcervix.events import Answer, ScoreReported, Task, TaskKind, UpdateStored
 from tests.e2e.hostile.test_parsing import Models, joined
 from tests.e2e.loopback import Federation, call
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedcervix import codec, rpc
-from fedcervix.blobs import BlobStore
+from fedcervix.core.events import Answer, Task, TaskKind, UpdateStored
 from fedcervix.errors import RemoteError
-from fedcervix.events import Answer, Task, TaskKind, UpdateStored
-from fedcervix.weights import digest_file, write_tensors
+from fedcervix.models.blobs import BlobStore
+from fedcervix.models.weights import digest_file, write_tensors
+from fedcervix.network import codec, rpc
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.federation.link import GrpcLink
 from tests.e2e.loopback import Federation, Process

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedcervix import codec
-from fedcervix.blobs import BlobStore
-from fedcervix.codec import Claim
+from fedcervix.core.events import ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
+from fedcervix.core.rounds import Leave
 from fedcervix.errors import RemoteError
-from fedcervix.events import ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
-from fedcervix.rounds import Leave
-from fedcervix.weights import kind, read_tensors, write_tensors
+from fedcervix.models.blobs import BlobStore
+from fedcervix.models.weights import kind, read_tensors, write_tensors
+from fedcervix.network import codec
+from fedcervix.network.codec import Claim
 from tests.e2e.loopback import Federation, Process, call
 
 Federate = Callable[..., Federation]

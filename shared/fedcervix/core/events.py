@@ -1,0 +1,385 @@
+"""What may happen in a federation, and what a site may be asked to do: frozen values, checked when built.
+
+Events carry the time they happened at (`at`, Unix seconds): the machines in `rounds` and `session` own no clock.
+An event is written to the journal as one JSON object; `event_to_json` and `event_from_json` are that format.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from fedcervix.core.measures import Measures
+from fedcervix.core.plan import SITE_NAME, check
+from fedcervix.json_text import parsed
+from fedcervix.printable import QUOTED_CHARS_MAX, quoted, shortened
+
+DIGEST = re.compile(r"[0-9a-f]{64}")
+"""SHA-256 in lower-case hexadecimal: the name of a blob."""
+
+RUN_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
+"""A run is named like a site, with one character more; both sides call folders after it."""
+
+RUN_OF_COORDINATOR = re.compile(r"[0-9]{8}-[0-9]{6}-(?:csfssl|ppfssl)-[0-9a-f]{8}")
+"""How a coordinator names its runs: moment, mode and the plan's digest. No model that a site makes has such a name."""
+
+ROUND_MAX = 1_000_000
+GAUGES_MAX = 32
+REASON_CHARS_MAX = 600
+FAILURE_STAGE_CHARS_MAX = 120
+"""of what a site was doing when it failed"""
+INCIDENT_CHARS_MAX = 40
+
+LOSS_MAX = 1e9
+"""of one image, either way: with any temperature, normalised features give less than 1e4. Training that comes to more
+has diverged"""
+
+RULES = 1
+"""by which `rounds` judges what a site reports, and what a revocation undoes. 0: those of journals that name
+none. A journal gives the same state again only by the rules under which it was written"""
+
+
+class TaskKind(StrEnum):
+    """What a site can be asked to do."""
+
+    SEED = "seed"  # make the first model from the plan's seed
+    TRAIN = "train"  # E epochs from the given model
+    SCORE = "score"  # contrastive loss of the given model on the site's validation images
+    ADOPT = "adopt"  # keep the given model: it is the result
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One piece of work, and its name: the same task asked twice is the same work."""
+
+    run: str
+    kind: TaskKind
+    round: int
+    base: str
+    """digest of the model to work on; empty for `seed`"""
+
+    def __post_init__(self) -> None:
+        check(RUN_NAME.fullmatch(self.run) is not None, f"not a run's name: {quoted(self.run)}")
+        check(0 <= self.round <= ROUND_MAX, f"round is 0 to {ROUND_MAX}; found {self.round}")
+        check(
+            self.base == "" if self.kind == TaskKind.SEED else bool(DIGEST.fullmatch(self.base)),
+            f"not a base digest: {quoted(self.base)}",
+        )
+
+    def __str__(self) -> str:
+        return _WORDS[self.kind].format(self.round)
+
+
+_WORDS = {
+    TaskKind.SEED: "make the first model",
+    TaskKind.TRAIN: "train in round {}",
+    TaskKind.SCORE: "score the model of round {}",
+    TaskKind.ADOPT: "adopt the model of round {}",
+}
+
+
+class Answer(StrEnum):
+    """What the coordinator says to a site's report. All but REFUSED let the site forget the matter."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"  # said before: the same acknowledgement again
+    STALE = "stale"  # the run has moved on
+    REFUSED = "refused"  # no correct site says this
+
+
+def _check_measure(name: str, value: float) -> None:
+    check(math.isfinite(value), f"{name} is a finite number; found {value}")
+
+
+def _check_optional(digest: str) -> None:
+    check(digest == "" or bool(DIGEST.fullmatch(digest)), f"neither a digest nor empty: {quoted(digest)}")
+
+
+@dataclass(frozen=True, slots=True)
+class SiteAttached:
+    """A site has accepted the plan and is ready to be asked."""
+
+    site: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SiteSilent:
+    """A site has shown no sign of life for the length of its lease."""
+
+    site: str
+    at: float
+    reason: str = ""
+    """what is known of it, such as that its engineer stopped it; empty where nothing is"""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRefused:
+    """A site's policy does not allow the plan."""
+
+    site: str
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRevoked:
+    """The operator has withdrawn the site's certificate: it will not come back in this run."""
+
+    site: str
+    at: float
+    rules: int = RULES
+    """0: what the site had done for the round in progress still counts"""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteFailed:
+    """Work broke at a site. The words are scrubbed there; the trace stays there under the incident number."""
+
+    site: str
+    stage: str
+    hint: str
+    incident: str
+    at: float
+    kind: str = ""
+    """of error: the name of its class"""
+    goes_on: bool = False
+    """the site goes on by itself; the report is for the operator to know"""
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateStored:
+    """A site's model has arrived whole, was vetted, and lies in the blob store."""
+
+    site: str
+    task: Task
+    digest: str
+    images: int
+    """training images at the site: its weight where the plan averages by images"""
+    steps: int
+    loss: float
+    """mean training loss of the last epoch"""
+    seconds: float
+    at: float
+    packed: str = ""
+    """digest of the packed form in which the model travelled; empty where it travelled itself"""
+    step: float = 0.0
+    """how far the model lies from its base, as the coordinator has measured it (see `fedcervix.models.moves`)"""
+    measures: Measures | None = None
+    """in a ring: of the hop's step. Where updates are averaged, `AggregateStored` has them"""
+    rules: int = RULES
+
+    def __post_init__(self) -> None:
+        check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {quoted(self.digest)}")
+        _check_optional(self.packed)
+        _check_measure("step", self.step)
+        check(self.task.kind in (TaskKind.SEED, TaskKind.TRAIN), f"{self.task.kind} makes no model")
+        check(0 <= self.images <= 2**40, f"images is 0 to 2^40; found {self.images}")
+        check(self.images > 0 or self.task.kind == TaskKind.SEED, "an update counts at least one image")
+        check(0 <= self.steps <= 2**40, f"steps is 0 to 2^40; found {self.steps}")
+        _check_measure("loss", self.loss)
+        _check_measure("seconds", self.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class AggregateStored:
+    """The coordinator has averaged the round's updates."""
+
+    round: int
+    digest: str
+    at: float
+    packed: str = ""
+    """digest of the average's packed form; empty where the average itself travels"""
+    residual: str = ""
+    """digest of what was rounded away, which is added to the next average"""
+    attempt: int = 0
+    """which average of the round this is: it is made again where an update is left out"""
+    measures: tuple[tuple[str, Measures], ...] = ()
+    """what was measured of each averaged update, by site in roster order"""
+
+    def __post_init__(self) -> None:
+        check(bool(DIGEST.fullmatch(self.digest)), f"not a digest: {quoted(self.digest)}")
+        _check_optional(self.packed)
+        _check_optional(self.residual)
+
+
+@dataclass(frozen=True, slots=True)
+class AverageUnusable:
+    """The round's updates have no average that a model could hold: a number in it is not finite."""
+
+    round: int
+    attempt: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreReported:
+    """A site's contrastive validation loss of the round's model."""
+
+    site: str
+    task: Task
+    loss_sum: float
+    count: int
+    """validation images the sum is over"""
+    images: int
+    """training images at the site (see UpdateStored)"""
+    gauges: tuple[tuple[str, float], ...]
+    """collapse gauges, sorted by name (see site_agent.training.gauges)"""
+    at: float
+    rules: int = RULES
+
+    def __post_init__(self) -> None:
+        check(self.task.kind == TaskKind.SCORE, f"{self.task.kind} gives no score")
+        check(0 < self.count <= 2**40, f"count is 1 to 2^40; found {self.count}")
+        check(0 < self.images <= 2**40, f"images is 1 to 2^40; found {self.images}")
+        check(len(self.gauges) <= GAUGES_MAX, f"at most {GAUGES_MAX} gauges")
+        _check_measure("loss_sum", self.loss_sum)
+        for name, value in self.gauges:
+            _check_measure(name, value)
+
+    @property
+    def loss(self) -> float:
+        """Mean loss per validation image."""
+        return self.loss_sum / self.count
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUnusable:
+    """A site has no finite loss from the model that it was asked to train from, or to score."""
+
+    site: str
+    task: Task
+    steps: int
+    """that training took before; 0: the model gives no finite loss as it is"""
+    at: float
+
+    def __post_init__(self) -> None:
+        check(self.task.kind in (TaskKind.TRAIN, TaskKind.SCORE), f"{self.task.kind} gives no loss")
+        check(0 <= self.steps <= 2**40, f"steps is 0 to 2^40; found {self.steps}")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAdopted:
+    """A site holds the final model."""
+
+    site: str
+    task: Task
+    at: float
+
+    def __post_init__(self) -> None:
+        check(self.task.kind == TaskKind.ADOPT, f"{self.task.kind} adopts no model")
+
+
+@dataclass(frozen=True, slots=True)
+class RunAborted:
+    """The operator ends the run before its time, or the coordinator cannot go on with it."""
+
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has reached a deadline that `rounds.deadline` named."""
+
+    at: float
+
+
+Event = (
+    SiteAttached
+    | SiteSilent
+    | SiteRefused
+    | SiteRevoked
+    | SiteFailed
+    | UpdateStored
+    | AggregateStored
+    | AverageUnusable
+    | ScoreReported
+    | ModelUnusable
+    | ModelAdopted
+    | RunAborted
+    | Tick
+)
+
+EVENTS: Mapping[str, type[Event]] = {
+    event.__name__: event
+    for event in (
+        SiteAttached,
+        SiteSilent,
+        SiteRefused,
+        SiteRevoked,
+        SiteFailed,
+        UpdateStored,
+        AggregateStored,
+        AverageUnusable,
+        ScoreReported,
+        ModelUnusable,
+        ModelAdopted,
+        RunAborted,
+        Tick,
+    )
+}
+
+
+_FIELDS = {kind: tuple(field.name for field in dataclasses.fields(kind)) for kind in EVENTS.values()}
+
+
+def check_event(event: Event) -> None:
+    """Check what all events share: site names, times, lengths of text. Raises ValueError."""
+    _check_measure("at", event.at)
+    for name in _FIELDS[type(event)]:
+        value = getattr(event, name)
+        if name == "site":
+            check(SITE_NAME.fullmatch(value) is not None, f"not a site name: {quoted(value)}")
+        elif isinstance(value, str):
+            check(len(value) <= REASON_CHARS_MAX, f"{name} is longer than {REASON_CHARS_MAX} characters")
+
+
+def task_from_dict(raw: Mapping[str, Any]) -> Task:
+    """Rebuild a task. Raises ValueError, KeyError or TypeError."""
+    return Task(run=raw["run"], kind=TaskKind(raw["kind"]), round=raw["round"], base=raw["base"])
+
+
+def event_to_json(event: Event) -> str:
+    """Return the journal's text of an event. Raises ValueError where `event_from_json` could not read it back.
+
+    A character takes at most 4 bytes in it. (As an escape it would take up to 12.) Half a surrogate pair, which UTF-8
+    does not have, stands there as its escape.
+    """
+    check_event(event)
+    raw = {"event": type(event).__name__, **dataclasses.asdict(event)}
+    text = json.dumps(raw, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _measures(raw: Any) -> Any:
+    """Rebuild the measures of one hop (an object), or of all updates of a round (pairs of site and object)."""
+    if isinstance(raw, dict):
+        return Measures(**raw)
+    return tuple((site, Measures(**found)) for site, found in raw)
+
+
+def event_from_json(text: str) -> Event:
+    """Rebuild an event from the journal. Raises ValueError on anything else."""
+    try:
+        raw = parsed(text)
+        kind = EVENTS[raw.pop("event")]
+        if "rules" in _FIELDS[kind]:
+            raw.setdefault("rules", 0)
+        if "task" in raw:
+            raw["task"] = task_from_dict(raw["task"])
+        if "gauges" in raw:
+            raw["gauges"] = tuple((name, value) for name, value in raw["gauges"])
+        if raw.get("measures") is not None:
+            raw["measures"] = _measures(raw["measures"])
+        event: Event = kind(**raw)
+        check_event(event)
+    except (AttributeError, KeyError, TypeError, OverflowError) as error:
+        raise ValueError(f"not an event: {shortened(str(error), QUOTED_CHARS_MAX)}") from error
+    return event

@@ -1,0 +1,376 @@
+"""The plan: what a run *is*. Frozen, checked when built, printable, and named by its SHA-256.
+
+The plan is the **training contract** between the coordinator and the sites: a site compares it with what its own
+policy allows before it trains a single step. A mode is data, not a class. Everything that changes the resulting
+weights is in here; everything that does not (addresses, folders, number of threads) is not.
+
+Units stand last in a name: `_s` seconds, `_px` pixels, `_deg` degrees. Literature: the paper's section numbers are in
+docs/paper-fidelity.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+from fedcervix.json_text import parsed
+from fedcervix.printable import QUOTED_CHARS_MAX, quoted, shortened
+
+Mode = Literal["csfssl", "ppfssl"]
+Architecture = Literal["resnet18", "resnet50"]
+Head = Literal["relu", "linear", "mlp"]
+Start = Literal["random", "imagenet"]
+Views = Literal["one-augmented", "both-augmented"]
+Loss = Literal["nt-xent", "dcl"]
+Fit = Literal["squash", "crop"]
+Precision = Literal["float32", "bfloat16", "auto"]
+Schedule = Literal["constant", "cosine"]
+Average = Literal["equal", "by-images"]
+Aggregation = Literal["mean", "trimmed-mean"]
+BatchNorm = Literal["mean", "pooled-variance", "local-statistics", "local"]
+OptimiserState = Literal["reset", "keep"]
+ClassifierAugment = Literal["none", "light"]
+RingResult = Literal["last", "cycle-average"]
+Compression = Literal["none", "bfloat16", "int8"]
+
+SITE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+PROFILE_NAME = re.compile(r"[a-z0-9_-]{1,40}")
+"""A site is named like one label of a host name: 1-63 of a-z, 0-9 and inner hyphens."""
+
+SITES_MAX = 256
+
+TRIMMED_SITES_MIN = 5
+"""The trimmed mean of fewer updates would be little more than their median."""
+TRIMMED_QUORUM_MIN = 3
+CLIPPED_SITES_MIN = 3
+"""Of two updates, nothing tells which one is too long, or an extreme."""
+
+LEASE_S_MIN = 1.0
+"""A site reports four times per lease: a shorter one would be a flood of reports."""
+
+STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}
+"""How `fedcervix.runtime.config` reads these dataclasses from TOML: no unknown keys, no silent conversions."""
+
+
+def check(ok: bool, message: str) -> None:
+    """Raise ValueError(message) unless `ok`."""
+    if not ok:
+        raise ValueError(message)
+
+
+def check_choices(value: object) -> None:
+    """Check every field of the dataclass `value` that is declared as one of the Literals above."""
+    for field in dataclasses.fields(value):  # type: ignore[arg-type]
+        choices = get_args(globals().get(str(field.type)))
+        found = getattr(value, field.name)
+        check(not choices or found in choices, f"{field.name} is one of {', '.join(choices)}; found {quoted(found)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augment:
+    """How one image becomes its augmented version (section II-C; magnitudes are not printed there).
+
+    Every image of a batch draws its own parameters, uniformly from the ranges below.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    flip_horizontal: float = 0.5
+    """probability"""
+    flip_vertical: float = 0.5
+    """probability"""
+    rotation_deg: float = 20.0
+    """angle from [-rotation_deg, rotation_deg]"""
+    shift: float = 0.10
+    """shift along each axis from [-shift, shift], as a fraction of the side"""
+    zoom_min: float = 0.9
+    zoom_max: float = 1.1
+    """magnification; above 1 enlarges"""
+    gamma_min: float = 0.8
+    gamma_max: float = 1.25
+    """exponent on intensities in [0, 1], drawn uniformly in its logarithm"""
+    brightness: float = 0.15
+    """factor from [1 - brightness, 1 + brightness]"""
+
+    def __post_init__(self) -> None:
+        for name in ("flip_horizontal", "flip_vertical"):
+            check(0 <= getattr(self, name) <= 1, f"{name} is a probability, 0 to 1; found {getattr(self, name)}")
+        check(0 <= self.rotation_deg <= 180, f"rotation_deg is 0 to 180; found {self.rotation_deg}")
+        check(0 <= self.shift < 1, f"shift is 0 to below 1; found {self.shift}")
+        check(0 < self.zoom_min <= self.zoom_max <= 10, "0 < zoom_min <= zoom_max <= 10")
+        check(0 < self.gamma_min <= self.gamma_max <= 10, "0 < gamma_min <= gamma_max <= 10")
+        check(0 <= self.brightness < 1, f"brightness is 0 to below 1; found {self.brightness}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifierRecipe:
+    """How a site fine-tunes the shared model on its own labels (sections III-B, III-D)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    lr: float = 0.001
+    momentum: float = 0.09
+    """as printed; probably meant .9, which profile `recommended` uses"""
+    weight_decay: float = 1e-6
+    batch_images: int = 4
+    epochs_max: int = 50
+    patience_epochs: int = 5
+    reverse_class_weights: bool = True
+    """weight n / (2 n_c) per sample"""
+    augment: ClassifierAugment = "none"
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check(self.lr > 0, f"lr is above 0; found {self.lr}")
+        check(0 <= self.momentum < 1, f"momentum is 0 to below 1; found {self.momentum}")
+        check(self.weight_decay >= 0, f"weight_decay is 0 or more; found {self.weight_decay}")
+        check(1 <= self.batch_images <= 4096, f"batch_images is 1 to 4096; found {self.batch_images}")
+        check(1 <= self.epochs_max <= 10_000, f"epochs_max is 1 to 10000; found {self.epochs_max}")
+        check(self.patience_epochs >= 1, f"patience_epochs is 1 or more; found {self.patience_epochs}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How one site trains: network, views, loss, optimiser, input, classifier. Defaults are the paper's."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    architecture: Architecture = "resnet50"
+    width: int = 64
+    """units of the dense layer (the representation)"""
+    head: Head = "relu"
+    start: Start = "random"
+    image_px: int = 224
+    """side of the square input"""
+    fit: Fit = "squash"
+    """how an image becomes a square: `squash` scales both sides, `crop` keeps the aspect and cuts the centre"""
+    views: Views = "one-augmented"
+    """`one-augmented`: the original image is one of its two views"""
+    normalise: bool = True
+    """scale each representation to unit length before the loss"""
+    loss: Loss = "nt-xent"
+    temperature: float = 0.1
+    batch_images: int = 8
+    """N: a mini-batch holds 2N views"""
+    lr: float = 0.01
+    schedule: Schedule = "constant"
+    """of the learning rate, by the step counted over the whole run: `cosine` ends at zero with the last epoch"""
+    warmup_epochs: float = 0.0
+    """the learning rate rises in a straight line for so many epochs"""
+    momentum: float = 0.9
+    weight_decay: float = 1e-5
+    decay_norms_and_biases: bool = True
+    proximal: float = 0.0
+    """FedProx (Li et al. 2020): pull towards the weights a round began with, mu/2 |w - w0|^2; 0 is plain averaging"""
+    epochs_max: int = 50
+    """of local training; a federation stops after `rounds` as well"""
+    patience_epochs: int = 5
+    avoid_same_patient: bool = False
+    """never two images of one woman in one batch: she would be a false negative"""
+    precision: Precision = "float32"
+    """of the network's arithmetic; `auto` takes bfloat16 at the sites where it measures faster"""
+    augment: Augment = dataclasses.field(default_factory=Augment)
+    classifier: ClassifierRecipe = dataclasses.field(default_factory=ClassifierRecipe)
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check(1 <= self.width <= 4096, f"width is 1 to 4096; found {self.width}")
+        check(32 <= self.image_px <= 1024, f"image_px is 32 to 1024; found {self.image_px}")
+        check(0.001 <= self.temperature <= 10, f"temperature is .001 to 10; found {self.temperature}")
+        check(1 <= self.batch_images <= 65_536, f"batch_images is 1 to 65536; found {self.batch_images}")
+        check(self.lr > 0, f"lr is above 0; found {self.lr}")
+        check(0 <= self.warmup_epochs <= 1000, f"warmup_epochs is 0 to 1000; found {self.warmup_epochs}")
+        check(0 <= self.momentum < 1, f"momentum is 0 to below 1; found {self.momentum}")
+        check(self.weight_decay >= 0, f"weight_decay is 0 or more; found {self.weight_decay}")
+        check(0 <= self.proximal <= 1000, f"proximal is 0 to 1000; found {self.proximal}")
+        check(1 <= self.epochs_max <= 100_000, f"epochs_max is 1 to 100000; found {self.epochs_max}")
+        check(self.patience_epochs >= 1, f"patience_epochs is 1 or more; found {self.patience_epochs}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How the sites federate: everything of a plan but its name, roster and recipe. Defaults are the paper's."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    rounds: int = 50
+    """at most; in a ring, a round is one cycle through all sites"""
+    epochs_per_round: int = 1
+    """E (section II-B)"""
+    patience_rounds: int = 5
+    """stop after this many rounds without a lower mean validation loss"""
+    average: Average = "equal"
+    share_max: float = 0.9
+    """where the average is by images, and from three updates on: no site's share is larger (see `rounds.capped`); 1: no
+    limit"""
+    aggregation: Aggregation = "mean"
+    """how updates become one model: their mean, or number by number the mean without the extremes (Yin et al. 2018)"""
+    trim: float = 0.2
+    """of the trimmed mean: the share of the updates that is left out at either end, at least one"""
+    clip: float = 0.0
+    """a step longer than so many times the round's median step is shortened to that (after Sun et al. 2019); 0: none"""
+    server_momentum: float = 0.0
+    """FedAvgM (Hsu et al. 2019): the share of the published model's last step that is added to this round's
+    average; 0 is the plain mean"""
+    batch_norm: BatchNorm = "mean"
+    optimiser_state: OptimiserState = "reset"
+    ring_result: RingResult = "last"
+    compression: Compression = "none"
+    """of the models that travel: `bfloat16` halves the bytes, `int8` quarters them; a model is rounded where it is
+    made, and arrives as it was made"""
+    step_max: float = 1000.0
+    """how far an update may lie from the model that it was trained from, relative to that model's size: weights and
+    biases, running means and running deviations, each together (see `fedcervix.models.moves`)"""
+    quorum: int | None = None
+    """sites that a round cannot do without. None: all that are not revoked (csfssl), any one (ppfssl, whose ring passes
+    over a site that is away); a run never begins without all of them unless this is set"""
+    lease_s: float = 60.0
+    """a site that reports no sign of life for this long is silent: its place in the round is given up"""
+    grace_s: float = 300.0
+    """with a quorum below the roster: how long a round that has its quorum waits for silent sites"""
+    give_up_s: float = 604_800.0
+    """how long a run waits for a quorum before it is aborted"""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check(1 <= self.rounds <= 100_000, f"rounds is 1 to 100000; found {self.rounds}")
+        check(
+            1 <= self.epochs_per_round <= 1000,
+            f"epochs_per_round is 1 to 1000; found {self.epochs_per_round}",
+        )
+        check(self.patience_rounds >= 1, f"patience_rounds is 1 or more; found {self.patience_rounds}")
+        check(0 < self.share_max <= 1, f"share_max is above 0, at most 1; found {self.share_max}")
+        check(0 < self.trim < 0.5, f"trim is above 0 to below .5; found {self.trim}")
+        check(self.clip == 0 or 1 <= self.clip <= 1000, f"clip is 0 or 1 to 1000; found {self.clip}")
+        check(
+            self.aggregation == "mean" or self.average == "equal",
+            'aggregation = "trimmed-mean" needs average = "equal": with weights, one site could outweigh the others',
+        )
+        check(0 <= self.server_momentum < 1, f"server_momentum is 0 to below 1; found {self.server_momentum}")
+        check(0 < self.step_max <= 1e36, f"step_max is above 0, at most 1e36; found {self.step_max}")
+        check(self.quorum is None or self.quorum >= 1, f"quorum is 1 or more; found {self.quorum}")
+        check(self.lease_s >= LEASE_S_MIN, f"lease_s is {LEASE_S_MIN:g} or more; found {self.lease_s}")
+        check(self.grace_s >= 0, f"grace_s is 0 or more; found {self.grace_s}")
+        check(self.give_up_s > 0, f"give_up_s is above 0; found {self.give_up_s}")
+        check(0 <= self.seed < 2**63, f"seed is 0 to 2^63 - 1; found {self.seed}")
+
+
+UNSAID: Mapping[str, Any] = {"share_max": 1.0, "aggregation": "mean", "trim": 0.2, "clip": 0.0, "step_max": 1e36}
+"""Terms of which older plans say nothing, and what holds there. The canonical form leaves these values out: so an older
+plan keeps its digest, and the journal of its run can be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run is. Two runs with equal plans, data and accepted updates end with equal weights."""
+
+    mode: Mode
+    sites: tuple[str, ...]
+    """the declared roster; averages are taken in this order, a ring runs in this order from the first"""
+    profile: str
+    """where the values came from: paper, recommended, demo"""
+    terms: Terms
+    recipe: Recipe
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check(len(self.sites) >= 1, "a plan names at least one site")
+        check(len(self.sites) <= SITES_MAX, f"a plan names at most {SITES_MAX} sites; found {len(self.sites)}")
+        check(len(set(self.sites)) == len(self.sites), "a plan names each site once")
+        check(PROFILE_NAME.fullmatch(self.profile) is not None, "a profile's name has a-z, 0-9, - and _, at most 40")
+        for site in self.sites:
+            check(SITE_NAME.fullmatch(site) is not None, f"not a site name: {quoted(site)} (a-z, 0-9, inner hyphens)")
+        check(
+            self.mode == "csfssl" or self.terms.server_momentum == 0,
+            "server_momentum is for csfssl: in a ring nobody averages",
+        )
+        self._check_robust()
+        quorum = self.terms.quorum
+        check(
+            quorum is None or quorum <= len(self.sites),
+            f"quorum {quorum} exceeds the {len(self.sites)} sites",
+        )
+
+    def _check_robust(self) -> None:
+        """Check that the options against single updates have enough updates to compare."""
+        terms, trims = self.terms, self.terms.aggregation == "trimmed-mean"
+        check(self.mode == "csfssl" or not (trims or terms.clip), "trimmed-mean and clip are for csfssl alone")
+        check(
+            not trims or len(self.sites) >= TRIMMED_SITES_MIN,
+            f"trimmed-mean needs at least {TRIMMED_SITES_MIN} sites; found {len(self.sites)}",
+        )
+        check(
+            not terms.clip or len(self.sites) >= CLIPPED_SITES_MIN,
+            f"clip needs at least {CLIPPED_SITES_MIN} sites; found {len(self.sites)}",
+        )
+        least = TRIMMED_QUORUM_MIN if trims else 1
+        check(
+            terms.quorum is None or terms.quorum >= least,
+            f"trimmed-mean needs a quorum of at least {least}: of two updates, none can be left out",
+        )
+
+    @property
+    def rounds_max(self) -> int:
+        """Rounds at most: the terms' rounds, and no more epochs than the recipe allows (50 in the paper)."""
+        return max(1, min(self.terms.rounds, self.recipe.epochs_max // self.terms.epochs_per_round))
+
+    def canonical(self) -> str:
+        """Return the one JSON text of this plan: sorted keys, no spaces, shortest floats."""
+        return canonical_json(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values that the canonical form writes."""
+        raw = dataclasses.asdict(self)
+        terms = {key: value for key, value in raw["terms"].items() if key not in UNSAID or value != UNSAID[key]}
+        return {**raw, "terms": terms}
+
+    @property
+    def digest(self) -> str:
+        """The training contract: SHA-256 of the canonical form, hexadecimal."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()
+
+    @classmethod
+    def parse(cls, text: str) -> Plan:
+        """Rebuild a plan from its canonical form. Raises ValueError on anything else."""
+        try:
+            raw = parsed(text)
+            raw["sites"] = tuple(raw["sites"])
+            raw["terms"] = Terms(**{**UNSAID, **raw["terms"]})
+            raw["recipe"] = parse_recipe(raw["recipe"])
+            plan = cls(**raw)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"not a plan: {shortened(str(error), QUOTED_CHARS_MAX)}") from error
+        check(plan.canonical() == text, "not a plan in its canonical form")
+        return plan
+
+
+def parse_recipe(raw: dict[str, Any]) -> Recipe:
+    """Rebuild a recipe from the dictionary `dataclasses.asdict` made of it. Raises TypeError, KeyError, ValueError."""
+    nested = {"augment": Augment(**raw["augment"]), "classifier": ClassifierRecipe(**raw["classifier"])}
+    return Recipe(**{**raw, **nested})
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one JSON text of a value: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
+    """Say in words where two plans (or recipes) differ: one `path: ours, theirs` line per value."""
+    if dataclasses.is_dataclass(ours) and type(ours) is type(theirs):
+        return [
+            line
+            for field in dataclasses.fields(ours)
+            for line in differences(
+                getattr(ours, field.name),
+                getattr(theirs, field.name),
+                f"{path}.{field.name}" if path else field.name,
+            )
+        ]
+    return [] if ours == theirs else [f"{path}: {quoted(ours)} here, {quoted(theirs)} there"]

@@ -1,0 +1,138 @@
+"""The coordinator's truth: an append-only journal of events in SQLite (WAL, synchronous=FULL).
+
+An event is durable when `append` returns. The order everywhere is: journal, step, act, acknowledge. Recovery reads the
+events back, some at a time, and replays them (see `rounds.replay`). So a long journal needs no more memory than a short
+one.
+
+On a full disk it gives up the reserve that lies beside it (see `fedcervix.disk.reserve`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from fedcervix.core.events import Event, event_from_json, event_to_json
+from fedcervix.core.plan import Plan
+from fedcervix.disk.databases import translated
+from fedcervix.disk.reserve import Reserve
+from fedcervix.errors import StorageError
+
+T = TypeVar("T")
+
+READ_AT_ONCE = 500
+"""events"""
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS runs (
+    run TEXT PRIMARY KEY, plan TEXT NOT NULL, base TEXT NOT NULL, begun_at REAL NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS events (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL REFERENCES runs (run), event TEXT NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS events_of_run ON events (run, seq);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """How a run began."""
+
+    run: str
+    plan: Plan
+    base: str
+    begun_at: float
+
+
+class Journal:
+    """One SQLite file; safe for several threads of one process."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Open the file; made if it is missing, unless `read_only`. Raises StorageError."""
+        self._path = path
+        self._lock = threading.Lock()
+        self.reserve = Reserve.beside(path)
+        self._is_empty = False
+        self._db = self._with_room(lambda: self._opened(read_only=read_only))
+
+    def _opened(self, *, read_only: bool) -> sqlite3.Connection:
+        uri = f"{self._path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+        db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=30)
+        try:
+            if read_only:
+                # A process that found no room may have left a file without tables.
+                found = db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'runs'").fetchone()
+                self._is_empty = found == (0,)
+            else:
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute("PRAGMA synchronous = FULL")
+                db.executescript(_SCHEMA)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def begin(self, record: RunRecord) -> None:
+        """Write down that a run begins. Raises StorageError."""
+        self._write(
+            "INSERT INTO runs VALUES (?, ?, ?, ?)", record.run, record.plan.canonical(), record.base, record.begun_at
+        )
+
+    def append(self, run: str, event: Event) -> None:
+        """Make one event durable. Raises StorageError; then nothing was written."""
+        self._write("INSERT INTO events (run, event) VALUES (?, ?)", run, event_to_json(event))
+
+    def _write(self, statement: str, *values: object) -> None:
+        with self._lock:
+            self._with_room(lambda: self._db.execute(statement, values))
+
+    def _with_room(self, act: Callable[[], T]) -> T:
+        def once() -> T:
+            with _translated(self._path):
+                return act()
+
+        return self.reserve.spend(once)
+
+    def runs(self) -> list[RunRecord]:
+        """Return all runs, oldest first."""
+        if self._is_empty:
+            return []
+        with self._lock, _translated(self._path):
+            rows = self._db.execute("SELECT run, plan, base, begun_at FROM runs ORDER BY rowid").fetchall()
+            return [RunRecord(run, Plan.parse(plan), base, begun_at) for run, plan, base, begun_at in rows]
+
+    def events(self, run: str) -> Iterator[Event]:
+        """Yield a run's events in order. Raises StorageError."""
+        after = 0
+        while rows := self._read(run, after):
+            with _translated(self._path):
+                yield from [event_from_json(text) for _, text in rows]
+            after = rows[-1][0]
+
+    def _read(self, run: str, after: int) -> list[tuple[int, str]]:
+        with self._lock, _translated(self._path):
+            query = "SELECT seq, event FROM events WHERE run = ? AND seq > ? ORDER BY seq LIMIT ?"
+            return self._db.execute(query, (run, after, READ_AT_ONCE)).fetchall()
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._db.close()
+
+
+@contextlib.contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Translate SQLite's errors, here at the seam."""
+    try:
+        with translated(path, "the journal"):
+            yield
+    except ValueError as error:
+        raise StorageError(
+            f"the journal {path} holds an entry that this version cannot read: {error}",
+            cause="it was written by another version, or the file is damaged",
+            next_step="start it with the version that wrote it, or restore the home folder from its backup",
+        ) from error

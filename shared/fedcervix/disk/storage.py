@@ -1,0 +1,71 @@
+"""What the operating system says of a disk, as errors of ours."""
+
+from __future__ import annotations
+
+import errno
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from fedcervix.disk.descriptors import check_used_up
+from fedcervix.disk.ownership import denied
+from fedcervix.errors import FullDiskError, StorageError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def disk(path: Path | str, verb: Literal["read", "write", "use"]) -> Iterator[None]:
+    """Translate an OSError into a StorageError that says what to do: a FullDiskError where there is no room.
+
+    Raises StorageError.
+    """
+    try:
+        yield
+    except OSError as error:
+        what = f"cannot {verb} {path}: {error.strerror or error}"
+        if error.errno in FULL:
+            raise FullDiskError(
+                what,
+                cause="the disk is full",
+                next_step=f"free some space (df -h {Path(path).parent}); nothing was lost",
+            ) from error
+        if isinstance(error, PermissionError):
+            cause, next_step = denied(Path(error.filename if isinstance(error.filename, str) else path))
+            raise StorageError(what, cause=cause, next_step=next_step) from error
+        check_used_up(f"cannot {verb} {path}", error)
+        nearest = nearest_existing(path)
+        raise StorageError(
+            what,
+            cause=_cause(error, nearest),
+            next_step=f"look at what is there: ls -la {shlex.quote(str(nearest))}",
+        ) from error
+
+
+def nearest_existing(path: Path | str) -> Path:
+    """Return the path where it exists, else the nearest folder above it that does. Raises nothing."""
+    absolute = Path(path).absolute()
+    return next((place for place in (absolute, *absolute.parents) if _exists(place)), Path("/"))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long, a disk that does not answer
+        return False
+
+
+def _cause(error: OSError, nearest: Path) -> str:
+    """Return the likely cause of an error that is neither a full disk nor a missing permission."""
+    if isinstance(error, NotADirectoryError):
+        return f"{nearest} is a file, not a folder"
+    return {
+        errno.ENOENT: "the path is misspelt, a folder of it is missing, or its disk is not mounted",
+        errno.EISDIR: "the path names a folder, not a file",
+        errno.EEXIST: "a file of this name is there already",
+        errno.EFBIG: "this process or the file system limits the size of files (ulimit -f)",
+        errno.EROFS: "the file system is mounted read-only",
+        errno.ENAMETOOLONG: "the name is longer than the file system allows",
+    }.get(error.errno or 0, "the disk or the network drive does not answer")

@@ -1,0 +1,1 @@
+"""Weights as files: checked, averaged, packed, and kept by their digest."""

@@ -1,0 +1,78 @@
+"""The values of a model, checked while it arrives: what the processor has in its cache is not read from the disk again.
+
+Only a shortcut to what `weights.vet` finds. `sound` is True if the whole file passed by and every number in it is
+one that a model can have; where anything is out of the ordinary (a damaged header, a transfer that goes on in the
+middle, a number cut in two by a message) it is False, and `vet` reads the file and says in words what is wrong.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from fedcervix.errors import RemoteError
+from fedcervix.models import weights
+from fedcervix.models.weights import DTYPES, PREFIX_BYTES, Layout, Tensor
+
+
+class Arriving:
+    """Watches the chunks of one file go by, from its first byte on.
+
+    `like`: the layout of the model that it should be; a header that is longer than that one allows is not parsed.
+    """
+
+    def __init__(self, size_bytes: int, like: Layout | None = None) -> None:
+        self._size_bytes = size_bytes
+        self._head_bytes_max = PREFIX_BYTES + weights.header_bytes_max(like)
+        self._at = 0
+        """bytes that went by"""
+        self._head: bytearray | None = bytearray()
+        """what has arrived of the header; None once that is read"""
+        self._left: list[Tensor] = []
+        """tensors that are not whole yet, the next one last"""
+        self._doubt = False
+
+    @property
+    def sound(self) -> bool:
+        """Whether all of it went by and was found to be good."""
+        return not self._doubt and self._head is None and self._at == self._size_bytes
+
+    def see(self, chunk: bytes) -> None:
+        """Look at the next chunk."""
+        self._doubt = self._doubt or not self._look(chunk)
+
+    def _look(self, chunk: bytes) -> bool:
+        """Return whether nothing is wrong so far."""
+        start, self._at = self._at, self._at + len(chunk)
+        if self._head is None:
+            return self._check(memoryview(chunk), start)
+        self._head += chunk
+        if len(self._head) < PREFIX_BYTES:
+            return True
+        data_start = PREFIX_BYTES + struct.unpack_from("<Q", self._head)[0]
+        if data_start > self._head_bytes_max:
+            return False
+        if len(self._head) < data_start:
+            return True
+        try:
+            layout = weights.parse_layout(bytes(self._head[PREFIX_BYTES:data_start]), self._size_bytes)
+        except RemoteError:
+            return False
+        self._left = [tensor for tensor in reversed(layout.tensors) if tensor.count]
+        values, self._head = memoryview(bytes(self._head[data_start:])), None
+        return self._check(values, data_start)
+
+    def _check(self, values: memoryview, start: int) -> bool:
+        """Check bytes that begin at `start` of the file, where a number begins, or it is given up."""
+        end = start + len(values)
+        while self._left and self._left[-1].start < end:
+            tensor = self._left[-1]
+            first, last = max(tensor.start, start), min(tensor.end, end)
+            item_bytes = DTYPES[tensor.dtype].itemsize
+            if (first - tensor.start) % item_bytes or (last - tensor.start) % item_bytes:
+                return False
+            if not weights.sound(values[first - start : last - start], tensor):
+                return False
+            if last < tensor.end:
+                break
+            self._left.pop()
+        return True

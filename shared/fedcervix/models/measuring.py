@@ -1,0 +1,100 @@
+"""Measures the steps of a round's updates, one block of one tensor at a time (`measures`: what a step is).
+
+With d_k the step of update k out of K, and S the sum of all steps, the mean of the others is (S - d_k) / (K - 1). All
+that is measured follows from the sums |d_k|^2, d_k . S and |S|^2, which are added up in float64, in the order given.
+The sums do not go through the linear algebra library: its threads would make them depend on the number of processors,
+and wait for each other where the machine is busy.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcervix.core.measures import Measures
+from fedcervix.core.plan import BatchNorm, check
+from fedcervix.models.aggregate import Blocks, is_trained, open_models, rows_of, spans
+from fedcervix.models.weights import Layout
+
+RESOLVED = 1e-12
+"""A difference of two sums of squares is only rounding below this share of the larger one."""
+
+
+def measure(updates: Sequence[tuple[Path, Path]], layout: Layout, batch_norm: BatchNorm) -> tuple[Measures, ...]:
+    """Return the measures of each (vetted update, model that it was trained from), in the order given.
+
+    Raises ValueError for no updates, RemoteError if a model has other tensors than `layout`, StorageError.
+    """
+    check(len(updates) > 0, "there is at least one update to measure")
+    bases = list(dict.fromkeys(base for _, base in updates))
+    begun = [bases.index(base) for _, base in updates]
+    sums = _Sums(len(updates), len(bases))
+    positions = {tensor.name: position for position, tensor in enumerate(layout.tensors)}
+    files = [(path, 1.0) for path in (*(update for update, _ in updates), *bases)]
+    with open_models(files, layout) as sources, np.errstate(over="ignore", invalid="ignore"):
+        blocks, rows = Blocks(layout), rows_of(len(sources))
+        for position, tensor in enumerate(layout.tensors):
+            if not is_trained(tensor, batch_norm, positions):
+                continue
+            for span in spans(tensor, rows.shape[1]):
+                found = rows[:, : span.stop - span.start]
+                for row, source in zip(found, sources, strict=True):
+                    row[:] = blocks.read(source, position, span)
+                sums.add(found[: len(updates)], found[len(updates) :], begun)
+    return tuple(sums.measures(update, base) for update, base in enumerate(begun))
+
+
+class _Sums:
+    """What was added up of the steps so far."""
+
+    def __init__(self, updates: int, bases: int) -> None:
+        self._squares, self._inner, self._bases = np.zeros(updates), np.zeros(updates), np.zeros(bases)
+        """|d_k|^2, d_k . S, and the squared lengths of the models that the steps begin from"""
+        self._all = 0.0
+        """|S|^2"""
+
+    def add(self, rows: NDArray[np.float64], bases: NDArray[np.float64], begun: Sequence[int]) -> None:
+        """Count one block of every update, which becomes that of the steps, and of the models that they begin from."""
+        for row, base in zip(rows, begun, strict=True):
+            row -= bases[base]
+        total = np.add.reduce(rows, axis=0)
+        self._squares += np.einsum("kn,kn->k", rows, rows)
+        self._inner += np.einsum("kn,n->k", rows, total)
+        self._bases += np.einsum("bn,bn->b", bases, bases)
+        self._all += float(np.einsum("n,n->", total, total))
+
+    def measures(self, update: int, base: int) -> Measures:
+        """Return what follows for one update."""
+        square, size = float(self._squares[update]), float(self._bases[base])
+        norm, others = _length(square), len(self._squares) - 1
+        relative = _finite(norm / _length(size)) if size else None
+        if others == 0:
+            return Measures(norm, relative)
+        inner = float(self._inner[update]) - square
+        """d_k . (S - d_k)"""
+        rest = _difference(self._all - 2 * inner - square, max(self._all, square))
+        """|S - d_k|^2"""
+        scale = norm * _length(rest)
+        measurable = 0 < scale < math.inf and math.isfinite(inner)
+        cosine = max(-1.0, min(1.0, inner / scale)) if measurable else None
+        apart = square - 2 * inner / others + rest / others**2
+        return Measures(norm, relative, cosine, _length(_difference(apart, max(square, rest / others**2))))
+
+
+def _difference(value: float, of: float) -> float:
+    """Return a sum of squares that was found by subtraction; 0 where only rounding is left of it."""
+    return value if value > RESOLVED * of or not math.isfinite(value) else 0.0
+
+
+def _length(square: float) -> float:
+    return _finite(math.sqrt(square)) if square >= 0 else sys.float_info.max
+
+
+def _finite(value: float) -> float:
+    """Return the largest number for what is beyond it: of float64 models, squares may be."""
+    return min(value, sys.float_info.max)

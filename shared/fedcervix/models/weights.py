@@ -1,0 +1,585 @@
+"""Weights files: the safetensors byte layout, what is checked before one is believed, and how one is written.
+
+    8 bytes     length of the header, little endian
+    header      JSON: {"name": {"dtype": "F32", "shape": [64, 9], "data_offsets": [start, end]}, ...} and spaces
+    data        the tensors one after the other, little endian, no gaps
+
+Rules
+1. A file from another machine is hostile until vetted. Whatever its bytes are, reading gives a value or a RemoteError.
+2. No memory is set aside before the file is seen to hold that many bytes; values are looked at in blocks.
+3. No pickle, ever. The eight types of `DTYPES` travel, no others.
+4. Equal tensors make equal bytes, and those are the bytes that the safetensors library writes.
+5. A file appears under its name whole or not at all: temporary name, fsync, rename, fsync of the folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BufferedWriter, FileIO
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcervix.core.plan import check
+from fedcervix.disk.storage import disk
+from fedcervix.errors import RemoteError, StorageError
+from fedcervix.json_text import parsed
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "I64": np.dtype("<i8"),
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "I32": np.dtype("<i4"),
+    "BF16": np.dtype("<u2"),  # numpy has no bfloat16: these are its bits, see `decode`
+    "F16": np.dtype("<f2"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+}
+"""The types that travel, by their safetensors names, in the order in which a file holds them."""
+
+FLOATS = frozenset({"F64", "F32", "BF16", "F16"})
+
+Kind = Literal["float", "counter", "running_mean", "running_var"]
+
+SUFFIX_KINDS: dict[str, Kind] = {
+    "num_batches_tracked": "counter",
+    "running_mean": "running_mean",
+    "running_var": "running_var",
+}
+NEVER_NEGATIVE = frozenset({"running_var", "num_batches_tracked"})
+"""tensors by the last part of their names: a variance is a mean of squares, and a number of batches a count"""
+FIRST_MAX: dict[Kind, float] = {"float": 1e6, "running_mean": 1e6, "running_var": 1e12, "counter": 2.0**40}
+"""The largest magnitude in a first model, which has no base to be near to: a thousand times what training gives, and a
+forward pass through a hundred layers of such numbers, each normalised, is far from the end of float32."""
+
+PREFIX_BYTES = 8
+HEADER_BYTES_MAX = 2**20
+"""of any file: the largest network of a plan (ResNet-50, 326 tensors) has a header of 42 KB"""
+HEADER_SLACK_BYTES = 2**16
+"""what the header of an update may have beyond twice its base's: metadata, spaces"""
+TENSORS_MAX = 4096
+DIMENSIONS_MAX = 16
+NAME_CHARACTERS_MAX = 512
+BLOCK_BYTES = 2**20
+WRITE_AHEAD_BYTES = 4 * 2**20
+DIFFERENCES_SHOWN = 3
+
+STRUCTURE_MAX = {b"{": 2 * TENSORS_MAX, b"[": 3 * TENSORS_MAX, b",": 20 * TENSORS_MAX}
+"""Counted before the header is parsed, so that a megabyte of JSON cannot become a hundred of objects."""
+
+BFLOAT16_EXPONENT = 0x7F80
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """Where one tensor lies: bytes [start, end) of its file, row-major."""
+
+    name: str
+    dtype: str
+    """a key of `DTYPES`"""
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+    @property
+    def count(self) -> int:
+        """Number of elements; 1 for a scalar."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a file holds: its tensors in the order of their bytes, and its header as it stands there."""
+
+    tensors: tuple[Tensor, ...]
+    header: bytes
+    """the JSON with its padding, without the eight bytes of its length"""
+
+
+# ------------------------------------------------------------------------------------------------ reading the layout
+
+
+def read_layout(path: Path, like: Layout | None = None) -> Layout:
+    """Read and check the header of a weights file. `like`: of the model that it should be, which bounds its length.
+
+    Raises RemoteError if the file is not a valid one, StorageError if it cannot be read.
+    """
+    with opened(path) as file, disk(path, "read"):
+        size = os.fstat(file.fileno()).st_size
+        header = bytearray(_header_bytes(file, size, header_bytes_max(like)))
+        read_at(file, PREFIX_BYTES, memoryview(header))
+    return parse_layout(bytes(header), size)
+
+
+def header_bytes_max(like: Layout | None) -> int:
+    """Return how long a header may be: of any file, or of one that has the tensors of `like`."""
+    return HEADER_BYTES_MAX if like is None else min(HEADER_BYTES_MAX, 2 * len(like.header) + HEADER_SLACK_BYTES)
+
+
+def check_header(path: Path) -> None:
+    """Check the length of a header, before another library parses it. Raises RemoteError, OSError."""
+    with path.open("rb", buffering=0) as file:
+        _header_bytes(file, os.fstat(file.fileno()).st_size, HEADER_BYTES_MAX)
+
+
+def _header_bytes(file: FileIO, size: int, bytes_max: int) -> int:
+    """Return the length of a file's header."""
+    _insist(size >= PREFIX_BYTES, f"it is {size} bytes long, too short for a header")
+    prefix = memoryview(bytearray(PREFIX_BYTES))
+    read_at(file, 0, prefix)
+    length: int = struct.unpack("<Q", prefix)[0]
+    _insist(length <= bytes_max, f"its header claims {length} bytes; at most {bytes_max} are allowed")
+    _insist(length <= size - PREFIX_BYTES, f"its header claims {length} bytes, the file has only {size}")
+    return length
+
+
+def parse_layout(header: bytes, file_size: int) -> Layout:
+    """Check a header (without its length prefix) against the size of its file. Raises RemoteError, nothing else."""
+    entries = _parse_json(header)
+    metadata = entries.pop("__metadata__", {})
+    _insist(
+        isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values()),
+        "its __metadata__ is not a table of texts",
+    )
+    _insist(len(entries) <= TENSORS_MAX, f"it names {len(entries)} tensors; at most {TENSORS_MAX} are allowed")
+    data_start = PREFIX_BYTES + len(header)
+    tensors = sorted(
+        (_parse_tensor(name, entry, data_start) for name, entry in entries.items()),
+        key=lambda tensor: (tensor.start, tensor.end),
+    )
+    _check_cover(tensors, data_start, file_size)
+    return Layout(tuple(tensors), header)
+
+
+def _parse_json(header: bytes) -> dict[str, Any]:
+    _insist(len(header) <= HEADER_BYTES_MAX, f"its header is longer than {HEADER_BYTES_MAX} bytes")
+    _insist(header.startswith(b"{"), "its header is not a JSON object")
+    for character, count_max in STRUCTURE_MAX.items():
+        _insist(header.count(character) <= count_max, f"its header holds too many of {character.decode()!r}")
+    try:
+        entries = parsed(header.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except ValueError as error:
+        raise _invalid(f"its header is not JSON: {str(error)[:80]}") from error
+    _insist(isinstance(entries, dict), "its header is not a JSON object")
+    return dict(entries)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    _insist(len(entries) == len(pairs), "its header names a key twice")
+    return entries
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _parse_tensor(name: str, entry: object, data_start: int) -> Tensor:
+    # A name travels on into messages and logs: nothing unprintable, nothing endless.
+    _insist(
+        0 < len(name) <= NAME_CHARACTERS_MAX and name.isprintable(), "a tensor's name is empty, too long or unprintable"
+    )
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise _invalid(f"{name}: dtype, shape and data_offsets are expected, and nothing else")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    _insist(isinstance(dtype, str) and dtype in DTYPES, f"{name}: the type is none of {', '.join(DTYPES)}")
+    _insist(_naturals(shape) and len(shape) <= DIMENSIONS_MAX, f"{name}: the shape is not a short list of sizes")
+    _insist(_naturals(offsets) and len(offsets) == 2, f"{name}: data_offsets is not a start and an end")
+    start, end = offsets
+    expected_bytes = math.prod(shape) * DTYPES[dtype].itemsize
+    _insist(end - start == expected_bytes, f"{name}: the bytes set aside are not what type and shape need")
+    return Tensor(name, dtype, tuple(shape), data_start + start, data_start + end)
+
+
+def _naturals(value: object) -> bool:
+    # type(), because True is an int to isinstance; bounded, so that products and sums stay small.
+    return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**63 for item in value)
+
+
+def _check_cover(tensors: list[Tensor], data_start: int, file_size: int) -> None:
+    expected = data_start
+    for tensor in tensors:
+        _insist(tensor.start == expected, f"{tensor.name}: its bytes overlap others or leave a gap")
+        expected = tensor.end
+    _insist(expected == file_size, f"its tensors end at byte {expected}, the file at byte {file_size}")
+
+
+def _insist(ok: bool, what: str) -> None:
+    if not ok:
+        raise _invalid(what)
+
+
+def _invalid(what: str) -> RemoteError:
+    return RemoteError(
+        f"not a valid weights file: {what}",
+        cause="the file was cut short, damaged, or made by another program",
+        next_step="fetch or export the file again",
+    )
+
+
+def kind(name: str, dtype: str) -> Kind:
+    """Say what a tensor holds, from the last part of its name and its type (a key of `DTYPES`)."""
+    return SUFFIX_KINDS.get(name.rpartition(".")[2], "float") if dtype in FLOATS else "counter"
+
+
+# ------------------------------------------------------------------------------------------------ vetting the values
+
+
+def vet(path: Path, base: Layout) -> None:
+    """Check an update before it touches an aggregate: the base's names, shapes and types, and sound values only.
+
+    Raises RemoteError naming the tensor, StorageError if the file cannot be read.
+    """
+    _check_values(path, vet_layout(path, base))
+
+
+def vet_layout(path: Path, base: Layout) -> Layout:
+    """Check all of `vet` but the values; return what the file holds. Errors as `vet`."""
+    layout = read_layout(path, base)
+    check_same(layout, base)
+    return layout
+
+
+def vet_base(path: Path) -> None:
+    """Check a file that a run may start from: at least one float32 tensor, sound values, none above `FIRST_MAX`.
+
+    Errors as `vet`.
+    """
+    layout = read_layout(path)
+    _insist(any(tensor.dtype == "F32" and tensor.count for tensor in layout.tensors), "it holds no float32 tensor")
+    _check_values(path, layout, largest=FIRST_MAX)
+
+
+def vet_values(path: Path) -> None:
+    """Check that a file's values are sound, whatever its tensors are. Errors as `vet`."""
+    _check_values(path, read_layout(path))
+
+
+def check_same(layout: Layout, base: Layout) -> None:
+    """Raise RemoteError unless both hold the same names, shapes and types. Their order in the file may differ."""
+    found = differences(layout, base)
+    if found:
+        more = f" (and {len(found) - DIFFERENCES_SHOWN} more)" if len(found) > DIFFERENCES_SHOWN else ""
+        raise RemoteError(
+            f"the update is not of the base model: {'; '.join(found[:DIFFERENCES_SHOWN])}{more}",
+            cause="the site trained another architecture, or another version of the model",
+            next_step="compare the site's training contract with the run's",
+        )
+
+
+def differences(layout: Layout, base: Layout) -> list[str]:
+    """Say in words where the tensors of two files differ in name, shape or type; base's order, then what is new."""
+    ours = {tensor.name: tensor for tensor in layout.tensors}
+    wanted = {tensor.name: tensor for tensor in base.tensors}
+    lines = []
+    for name, want in wanted.items():
+        have = ours.get(name)
+        if have is None:
+            lines.append(f"{name} is missing")
+        elif (have.dtype, have.shape) != (want.dtype, want.shape):
+            lines.append(f"{name} is {have.dtype}{list(have.shape)}, not {want.dtype}{list(want.shape)}")
+    return lines + [f"{name} is not in the base" for name in ours if name not in wanted]
+
+
+def _check_values(path: Path, layout: Layout, *, largest: Mapping[Kind, float] | None = None) -> None:
+    with opened(path) as file:
+        for tensor in layout.tensors:
+            most = largest[kind(tensor.name, tensor.dtype)] if largest else math.inf
+            for view in _blocks(file, tensor):
+                if not sound(view, tensor):
+                    raise _unsound(tensor, view)
+                if most < math.inf and tensor.dtype != "BOOL":
+                    _check_size(view, tensor, most)
+
+
+def _unsound(tensor: Tensor, raw: memoryview) -> RemoteError:
+    if _never_negative(tensor) and _is_sound(raw, tensor.dtype):
+        return RemoteError(
+            f"{tensor.name} holds a negative number, {decode(raw, tensor.dtype).min():.3g}",
+            cause="no training gives one: the file was damaged, or made to harm",
+            next_step="ask the site; its part in the run ends with: coordinator revoke SITE",
+        )
+    return RemoteError(
+        f"{tensor.name} holds values that are not finite numbers",
+        cause="training diverged, or the file was damaged on the way",
+        next_step="see the site's loss of this round; a lower learning rate usually helps",
+    )
+
+
+def _check_size(raw: memoryview, tensor: Tensor, most: float) -> None:
+    values = decode(raw, tensor.dtype)
+    found = max(float(values.max()), -float(values.min()))
+    if found > most:
+        raise RemoteError(
+            f"{tensor.name} holds {found:.3g}; in a first model at most {most:.3g} is accepted",
+            cause="it was not made by training, or its training diverged",
+            next_step="begin with another first model",
+        )
+
+
+def sound(raw: memoryview, tensor: Tensor) -> bool:
+    """Return whether numbers of a tensor are ones that a model can have.
+
+    Every float is finite, every truth value 0 or 1, and no variance and no number of batches is negative.
+    """
+    if not _is_sound(raw, tensor.dtype):
+        return False
+    return not (_never_negative(tensor) and bool((decode(raw, tensor.dtype) < 0).any()))
+
+
+def _never_negative(tensor: Tensor) -> bool:
+    return tensor.name.rpartition(".")[2] in NEVER_NEGATIVE and tensor.dtype != "BOOL"
+
+
+def _is_sound(raw: memoryview, dtype: str) -> bool:
+    if dtype == "BOOL":
+        return bool((np.frombuffer(raw, np.uint8) <= 1).all())
+    if dtype not in FLOATS:
+        return True
+    values = np.frombuffer(raw, DTYPES[dtype])
+    if dtype == "BF16":
+        return bool(((values & BFLOAT16_EXPONENT) != BFLOAT16_EXPONENT).all())
+    return bool(np.isfinite(values).all())
+
+
+# ------------------------------------------------------------------------------------------ numbers from and to bytes
+
+
+def decode(raw: memoryview, dtype: str) -> NDArray[Any]:
+    """Return the values of `raw` as a flat array that shares its memory; BF16 is widened to a new float32 array."""
+    values = np.frombuffer(raw, DTYPES[dtype])
+    return (values.astype(np.uint32) << 16).view(np.float32) if dtype == "BF16" else values
+
+
+def encode(values: NDArray[Any], dtype: str, out: memoryview) -> memoryview:
+    """Write `values` into `out` as `dtype`, rounded to nearest; return the part of `out` that was used.
+
+    Values too large for `dtype` become infinite: `sound` tells.
+    """
+    stored = DTYPES[dtype]
+    view = out[: values.size * stored.itemsize]
+    with np.errstate(over="ignore"):
+        if dtype == "BF16":
+            bits = values.astype(np.float32).view(np.uint32)
+            values = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16  # to nearest, ties to even
+        np.copyto(np.frombuffer(view, stored), values, casting="unsafe")
+    return view
+
+
+# ------------------------------------------------------------------------------------------------ whole files
+
+
+def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
+    """Read all tensors of a weights file, by name, in file order; BF16 as float32. Errors as `read_layout`."""
+    layout = read_layout(path)
+    tensors = {}
+    with opened(path) as file:
+        for tensor in layout.tensors:
+            raw = memoryview(bytearray(tensor.end - tensor.start))
+            read_at(file, tensor.start, raw)
+            tensors[tensor.name] = decode(raw, tensor.dtype).reshape(tensor.shape)
+    return tensors
+
+
+def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None) -> str:
+    """Write a weights file, replacing an older one, and return the SHA-256 of its bytes (hexadecimal).
+
+    The types of `DTYPES` but BF16 can be written; another one raises ValueError. A full or read-only disk raises
+    StorageError and leaves what was there before.
+    """
+    dtypes = {name: _dtype_of(name, array) for name, array in tensors.items()}
+    rank = {dtype: position for position, dtype in enumerate(DTYPES)}
+    order = sorted(tensors, key=lambda name: (rank[dtypes[name]], name))
+    with replacing(path) as sink:
+        sink.write_header(_build_header(order, tensors, dtypes, metadata or {}))
+        for name in order:
+            flat = np.ascontiguousarray(tensors[name], DTYPES[dtypes[name]]).reshape(-1)
+            sink.write(flat.view(np.uint8).data)
+    return sink.digest
+
+
+NAMES = {"F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+
+
+def wide_floats(layout: Layout) -> list[str]:
+    """Return which types other than float32 the file's numbers have, by the names that torch gives them."""
+    return sorted({NAMES[tensor.dtype] for tensor in layout.tensors if tensor.dtype in NAMES})
+
+
+def as_float32(path: Path, to: Path) -> str:
+    """Write a weights file again with every floating-point tensor as float32; return the SHA-256 of its bytes.
+
+    It is read in blocks. A number beyond float32 becomes infinite: `vet_base` tells. Errors as `read_layout`.
+    """
+    layout = read_layout(path)
+    dtypes = {tensor.name: "F32" if tensor.dtype in FLOATS else tensor.dtype for tensor in layout.tensors}
+    rank = {dtype: position for position, dtype in enumerate(DTYPES)}
+    order = sorted(layout.tensors, key=lambda tensor: (rank[dtypes[tensor.name]], tensor.name))
+    sizes = {tensor.name: (tensor.shape, tensor.count * DTYPES[dtypes[tensor.name]].itemsize) for tensor in order}
+    with replacing(to) as sink, opened(path) as file:
+        sink.write_header(_header([tensor.name for tensor in order], sizes, dtypes, {}))
+        for tensor in order:
+            for raw in _blocks(file, tensor):
+                sink.write(_converted(raw, tensor.dtype, dtypes[tensor.name]))
+    return sink.digest
+
+
+def _blocks(file: FileIO, tensor: Tensor) -> Iterator[memoryview]:
+    block = memoryview(bytearray(BLOCK_BYTES))
+    for start in range(tensor.start, tensor.end, BLOCK_BYTES):
+        view = block[: min(BLOCK_BYTES, tensor.end - start)]
+        read_at(file, start, view)
+        yield view
+
+
+def _converted(raw: memoryview, dtype: str, wanted: str) -> memoryview:
+    if dtype == wanted:
+        return raw
+    values = decode(raw, dtype)
+    return encode(values, wanted, memoryview(bytearray(values.size * DTYPES[wanted].itemsize)))
+
+
+def _dtype_of(name: str, array: NDArray[Any]) -> str:
+    check(name != "__metadata__", "a tensor cannot be called __metadata__")
+    for dtype, stored in DTYPES.items():
+        if dtype != "BF16" and array.dtype.newbyteorder("<") == stored:
+            return dtype
+    raise ValueError(f"{name}: {array.dtype} does not travel; use one of {', '.join(DTYPES)}")
+
+
+def _build_header(
+    order: list[str], tensors: Mapping[str, NDArray[Any]], dtypes: Mapping[str, str], metadata: Mapping[str, str]
+) -> bytes:
+    return _header(order, {name: (array.shape, array.nbytes) for name, array in tensors.items()}, dtypes, metadata)
+
+
+def _header(
+    order: list[str],
+    sizes: Mapping[str, tuple[tuple[int, ...], int]],
+    dtypes: Mapping[str, str],
+    metadata: Mapping[str, str],
+) -> bytes:
+    """Return the header of a file with these tensors, by name: shape and length in bytes."""
+    entries: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    start = 0
+    for name in order:
+        shape, length = sizes[name]
+        entries[name] = {"dtype": dtypes[name], "shape": list(shape), "data_offsets": [start, start + length]}
+        start += length
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return text + b" " * (-len(text) % 8)
+
+
+def digest_file(path: Path) -> str:
+    """Return the SHA-256 of a file (hexadecimal), read in blocks. Raises StorageError."""
+    with disk(path, "read"), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------ the disk
+
+
+class Sink:
+    """A weights file that is being written: its bytes go to the disk and into the digest."""
+
+    def __init__(self, file: BufferedWriter) -> None:
+        self._file = file
+        self._sha256 = hashlib.sha256()
+        self._ahead = WriteAhead(file.fileno())
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append bytes."""
+        self._file.write(data)
+        self._sha256.update(data)
+        self._ahead.wrote(len(data))
+
+    def write_header(self, header: bytes) -> None:
+        """Append the length of the header and the header."""
+        self.write(struct.pack("<Q", len(header)))
+        self.write(header)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that was written, hexadecimal."""
+        return self._sha256.hexdigest()
+
+
+class WriteAhead:
+    """Lets the disk begin with what was written to a file, so that the fsync at its end finds little left to wait for.
+
+    Linux begins to write out the range that it is told will not be needed (posix_fadvise(2)); what is not on the disk
+    yet stays in memory. Elsewhere nothing happens, and the fsync takes as long as it takes.
+    """
+
+    def __init__(self, descriptor: int, *, written_bytes: int = 0) -> None:
+        self._descriptor, self._written, self._begun = descriptor, written_bytes, written_bytes
+
+    def wrote(self, count_bytes: int) -> None:
+        """So many bytes were appended."""
+        self._written += count_bytes
+        if self._written - self._begun >= WRITE_AHEAD_BYTES and hasattr(os, "posix_fadvise"):
+            length = self._written - self._begun
+            os.posix_fadvise(self._descriptor, self._begun, length, os.POSIX_FADV_DONTNEED)
+            self._begun = self._written
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Sink]:
+    """Write a file that takes the place of `path` when the block ends well, and leaves no trace when it does not.
+
+    One writer at a time for each path. Raises StorageError.
+    """
+    part = path.with_name(path.name + ".part")
+    with disk(path, "write"):
+        try:
+            with part.open("wb") as file:
+                yield Sink(file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+            sync(path.parent)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Have the disk hold what was written to a file, or the names in a folder, which a power cut may else forget."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[FileIO]:
+    """Open a file for unbuffered reading; close it at the end. Raises StorageError if it cannot be opened."""
+    with disk(path, "read"):
+        file = path.open("rb", buffering=0)
+    with file:
+        yield file
+
+
+def read_at(file: FileIO, start: int, into: memoryview) -> None:
+    """Fill `into` with the bytes of `file` from offset `start`. Raises StorageError."""
+    with disk(str(file.name), "read"):
+        file.seek(start)
+        filled = 0
+        while filled < len(into):
+            count = file.readinto(into[filled:])
+            if not count:
+                raise StorageError(
+                    f"{file.name} ends before byte {start + len(into)}",
+                    cause="the file was cut while it was being read",
+                    next_step="check the disk and start again; the file is fetched anew",
+                )
+            filled += count

@@ -1,0 +1,1 @@
+"""The network's edge: addresses, certificates, messages to values, gRPC."""

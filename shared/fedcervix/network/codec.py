@@ -1,0 +1,569 @@
+"""Messages of the wire to values of the core, and back. Nothing else, and nothing but `RemoteError` on bad input.
+
+Every bound of protos/federation.proto is enforced here: what comes out of a `read_` function is a checked value.
+Both ends parse every message with `received`, which takes the control characters out of all its texts.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, ParamSpec, TypeVar
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from fedcervix.core.economy import Packed
+from fedcervix.core.events import (
+    DIGEST,
+    FAILURE_STAGE_CHARS_MAX,
+    INCIDENT_CHARS_MAX,
+    LOSS_MAX,
+    REASON_CHARS_MAX,
+    RUN_NAME,
+    Answer,
+    Event,
+    ModelAdopted,
+    ModelUnusable,
+    ScoreReported,
+    SiteFailed,
+    Task,
+    TaskKind,
+    UpdateStored,
+    check_event,
+)
+from fedcervix.core.plan import Plan, check
+from fedcervix.core.rounds import Instruction, Leave, Outcome, Stand
+from fedcervix.errors import RemoteError
+from fedcervix.json_text import parsed
+from fedcervix.printable import printable, printable_values, shortened
+from fedcervix.wire import federation_pb2 as wire
+
+WIRE_VERSION = 2
+PLAN_CHARS_MAX = 256 * 1024
+STAGE_CHARS_MAX = 40
+KIND_CHARS_MAX = 40
+UNIT_CHARS_MAX = 16
+GAUGE_CHARS_MAX = 40
+ERROR_CHARS_MAX = 600
+"""of what is wrong with a message, in words"""
+RECORD_CHARS_MAX = 3 * 2**20
+MODEL_BYTES_MAX = 64 * 2**30
+FIRST_MODEL_BYTES_MAX = 8 * 2**30
+"""of a run; later models have the length of the first one"""
+CHUNK_BYTES_BOUNDS = (64 * 2**10, 2 * 2**20)
+"""of a model in one message: the least and the most that one side may ask of the other"""
+CHUNK_BYTES_UNSAID = 512 * 2**10
+"""the same where it asks for nothing"""
+IMAGES_MAX = 10**8
+"""of one site"""
+PROGRESS_MAX = 2**53
+"""of bytes or steps: every reader of JSON knows a whole number up to here"""
+SECONDS_MAX = 1e9
+"""of one task: 30 years"""
+MEASURE_MAX = 1e15
+"""of a gauge or a speed"""
+INSTANCE = re.compile(r"[0-9a-f]{32}")
+SUCCEEDS_MAX = 16
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _reads(read: Callable[P, R]) -> Callable[P, R]:
+    """Translate what a check says about a message of the other side into RemoteError: here is the seam."""
+
+    @functools.wraps(read)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return read(*args, **kwargs)
+        except (ValueError, OverflowError) as error:
+            said = shortened(str(error), ERROR_CHARS_MAX)
+            raise RemoteError(f"the other side sent an invalid message: {said}") from error
+
+    return guarded
+
+
+def _text(value: str, chars_max: int, name: str) -> str:
+    check(len(value) <= chars_max, f"{name} is longer than {chars_max} characters")
+    return value
+
+
+def _run(value: str) -> str:
+    check(RUN_NAME.fullmatch(value) is not None, "not a run's name")
+    return value
+
+
+Number = TypeVar("Number", int, float)
+
+
+def _within(value: Number, least: float, most: float, name: str) -> Number:
+    """Return a number that is within its bounds; NaN is within none."""
+    check(least <= value <= most, f"{name} is a number from {least:g} to {most:g}; found {value:.6g}")
+    return value
+
+
+def _loss(value: float, name: str) -> float:
+    return _within(value, -LOSS_MAX, LOSS_MAX, name)
+
+
+# --- on receipt ---------------------------------------------------------------------------------------------------
+
+M = TypeVar("M", bound=Message)
+
+
+REQUEST_TEXT_CHARS_MAX = 4096
+"""of any text that a caller sends, looked at: each has a bound of its own below this, and a longer one is refused"""
+
+
+def received(kind: type[M], chars_max: int | None = None) -> Callable[[bytes], M]:
+    """Return what parses a message of this kind that arrived: no text in it has a control character.
+
+    `chars_max`: a longer text, or list of texts, is cut to one more than that, so that a hostile one costs no time.
+    It raises google.protobuf.message.DecodeError where the bytes are no such message.
+    """
+    end = None if chars_max is None else chars_max + 1
+
+    def parse(data: bytes) -> M:
+        message = kind.FromString(data)
+        _take_out(message, end)
+        return message
+
+    return parse
+
+
+def _take_out(message: Message, end: int | None) -> None:
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            if field.type == field.TYPE_STRING:
+                _take_out_of_text(message, field, value, end)
+        elif field.message_type.GetOptions().map_entry:
+            _take_out_of_map(value, end)
+        else:
+            for inner in value if field.is_repeated else [value]:
+                _take_out(inner, end)
+
+
+def _take_out_of_text(message: Message, field: FieldDescriptor, value: Any, end: int | None) -> None:
+    if field.is_repeated:
+        value[:] = [printable(text[:end]) for text in value[:end]]
+    else:
+        setattr(message, field.name, printable(value[:end]))
+
+
+def _take_out_of_map(value: Any, end: int | None) -> None:
+    """Take control characters out of a map's keys; the values of this protocol's maps are numbers."""
+    cleaned = {printable(key[:end]): number for key, number in islice(value.items(), end)}
+    if cleaned != dict(value):
+        value.clear()
+        value.update(cleaned)
+
+
+def _printable_json(text: str) -> str:
+    """Return a JSON document whose texts are printable, also where they were written as escapes. Raises ValueError."""
+    value = parsed(text)
+    try:
+        return json.dumps(printable_values(value), allow_nan=False)
+    except RecursionError as error:  # it is less deep than a parser goes, and deeper than this does
+        raise ValueError("it is nested too deeply") from error
+
+
+# --- who speaks ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Which process of a site's agent wants to act for it, and which ones ran on its home folder before."""
+
+    instance: str
+    succeeds: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check(len(self.succeeds) <= SUCCEEDS_MAX, f"an agent names at most {SUCCEEDS_MAX} others")
+        for instance in (self.instance, *self.succeeds):
+            check(INSTANCE.fullmatch(instance) is not None, "an instance is 32 lower-case hexadecimal digits")
+
+
+@_reads
+def read_claim(instance: str, succeeds: Iterable[str] = ()) -> Claim:
+    """Return who speaks, by an AttachRequest's fields or by the header of another call."""
+    return Claim(instance, tuple(succeeds))
+
+
+# --- tasks and instructions ---------------------------------------------------------------------------------------
+
+_KINDS = {
+    TaskKind.SEED: wire.Task.KIND_SEED,
+    TaskKind.TRAIN: wire.Task.KIND_TRAIN,
+    TaskKind.SCORE: wire.Task.KIND_SCORE,
+    TaskKind.ADOPT: wire.Task.KIND_ADOPT,
+}
+_KINDS_BACK = {number: kind for kind, number in _KINDS.items()}
+
+_ANSWERS = {
+    Answer.ACCEPTED: wire.ReportReply.ANSWER_ACCEPTED,
+    Answer.DUPLICATE: wire.ReportReply.ANSWER_DUPLICATE,
+    Answer.STALE: wire.ReportReply.ANSWER_STALE,
+    Answer.REFUSED: wire.ReportReply.ANSWER_REFUSED,
+}
+_ANSWERS_BACK = {number: answer for answer, number in _ANSWERS.items()}
+
+
+def write_task(task: Task) -> wire.Task:
+    """Return the message of a task."""
+    return wire.Task(run=task.run, kind=_KINDS[task.kind], round=task.round, base=task.base)
+
+
+def _task(message: wire.Task) -> Task:
+    check(message.kind in _KINDS_BACK, f"not a kind of task: {message.kind}")
+    return Task(_run(message.run), _KINDS_BACK[message.kind], message.round, message.base)
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The first thing a coordinator says to a site."""
+
+    federation: str
+    run: str
+    plan: Plan
+
+
+def write_instruction(instruction: Instruction) -> wire.FromCoordinator:
+    """Return the message of an instruction."""
+    match instruction:
+        case Task():
+            return wire.FromCoordinator(task=write_task(instruction))
+        case Stand(reason):
+            return wire.FromCoordinator(stand=wire.Stand(reason=reason[:REASON_CHARS_MAX]))
+        case Leave(outcome, reason, record):
+            message = wire.Leave(outcome=outcome.value, reason=reason[:REASON_CHARS_MAX], record=record)
+            return wire.FromCoordinator(leave=message)
+
+
+def write_welcome(welcome: Welcome) -> wire.FromCoordinator:
+    """Return the message of a welcome."""
+    message = wire.Welcome(federation=welcome.federation, run=welcome.run, plan=welcome.plan.canonical())
+    return wire.FromCoordinator(welcome=message)
+
+
+@_reads
+def read_from_coordinator(message: wire.FromCoordinator) -> Welcome | Instruction:
+    """Return what the coordinator says. Raises ValueError."""
+    match message.WhichOneof("what"):
+        case "welcome":
+            said = message.welcome
+            plan = Plan.parse(_text(said.plan, PLAN_CHARS_MAX, "plan"))
+            return Welcome(_text(said.federation, 64, "federation"), _run(said.run), plan)
+        case "task":
+            return _task(message.task)
+        case "stand":
+            return Stand(_text(message.stand.reason, REASON_CHARS_MAX, "reason"))
+        case "leave":
+            return _leave(message.leave)
+        case _:
+            raise ValueError("neither welcome nor instruction")
+
+
+def _leave(said: wire.Leave) -> Leave:
+    record = _text(said.record, RECORD_CHARS_MAX, "record")
+    return Leave(Outcome(said.outcome), _text(said.reason, REASON_CHARS_MAX, "reason"), _record(record))
+
+
+def _record(text: str) -> str:
+    """Return a run's record, its texts printable; empty where it is no JSON: the run is over all the same."""
+    try:
+        return _printable_json(text) if text else ""
+    except ValueError:
+        return ""
+
+
+# --- reports ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A site accepts the plan."""
+
+    run: str
+    plan_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A site's policy does not allow the plan."""
+
+    run: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a site is with a task; not journaled."""
+
+    task: Task
+    stage: str
+    done: int
+    of: int
+    unit: str
+    loss: float
+    images_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """A sign of life of a site that has nothing to do; not journaled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The site's engineer has stopped the agent (Ctrl-C, SIGTERM); not journaled."""
+
+
+Sign = Here | Progress
+Report = Sign | Stopped | Ready | Refusal | UpdateStored | ScoreReported | ModelUnusable | ModelAdopted | SiteFailed
+
+
+def write_report(report: Report, at: float) -> wire.FromSite:
+    """Return the message of a report; `at`: Unix seconds by the site's clock."""
+    match report:
+        case Here():
+            return wire.FromSite(at=at, here=wire.Here())
+        case Stopped():
+            return wire.FromSite(at=at, stopped=wire.Stopped())
+        case Ready(run, plan_digest):
+            return wire.FromSite(at=at, ready=wire.Ready(run=run, plan_digest=plan_digest))
+        case Refusal(run, reason):
+            return wire.FromSite(at=at, refusal=wire.Refusal(run=run, reason=reason[:REASON_CHARS_MAX]))
+        case Progress():
+            return wire.FromSite(at=at, progress=_write_progress(report))
+        case UpdateStored():
+            return wire.FromSite(at=at, update=_write_update(report))
+        case ScoreReported() | ModelUnusable():
+            return _write_judgement(report, at)
+        case ModelAdopted(_, task):
+            return wire.FromSite(at=at, adopted=wire.Adopted(task=write_task(task)))
+        case SiteFailed():
+            return wire.FromSite(at=at, failure=_write_failure(report))
+
+
+def _write_judgement(report: ScoreReported | ModelUnusable, at: float) -> wire.FromSite:
+    if isinstance(report, ScoreReported):
+        return wire.FromSite(at=at, score=_write_score(report))
+    return wire.FromSite(at=at, unusable=wire.Unusable(task=write_task(report.task), steps=report.steps))
+
+
+def _write_progress(report: Progress) -> wire.Progress:
+    """Return the message; what does not fit is made to: a sign of life must not be refused for its words."""
+    return wire.Progress(
+        task=write_task(report.task),
+        stage=report.stage[:STAGE_CHARS_MAX],
+        done=min(report.done, PROGRESS_MAX),
+        of=min(report.of, PROGRESS_MAX),
+        unit=report.unit[:UNIT_CHARS_MAX],
+        loss=report.loss if abs(report.loss) <= LOSS_MAX else 0.0,
+        images_per_s=report.images_per_s if 0 <= report.images_per_s <= MEASURE_MAX else 0.0,
+    )
+
+
+def _write_failure(report: SiteFailed) -> wire.Failure:
+    return wire.Failure(
+        stage=report.stage[:FAILURE_STAGE_CHARS_MAX],
+        hint=report.hint[:REASON_CHARS_MAX],
+        incident=report.incident,
+        kind=report.kind[:KIND_CHARS_MAX],
+        goes_on=report.goes_on,
+    )
+
+
+def _write_update(report: UpdateStored) -> wire.Update:
+    return wire.Update(
+        task=write_task(report.task),
+        digest=report.digest,
+        images=report.images,
+        steps=report.steps,
+        loss=report.loss,
+        seconds=report.seconds,
+        packed=report.packed,
+    )
+
+
+def _write_score(report: ScoreReported) -> wire.Score:
+    return wire.Score(
+        task=write_task(report.task),
+        loss_sum=report.loss_sum,
+        count=report.count,
+        images=report.images,
+        gauges=dict(report.gauges),
+    )
+
+
+@_reads
+def read_report(message: wire.FromSite, *, site: str, at: float) -> Report:
+    """Return what a site reports. `site` is from its certificate, `at` the coordinator's time: never a message's."""
+    kind = message.WhichOneof("what")
+    check(kind is not None, "an empty report")
+    report = _READ[str(kind)](message, site, at)
+    if isinstance(report, Event):
+        check_event(report)
+    return report
+
+
+def _read_ready(message: wire.FromSite, _site: str, _at: float) -> Ready:
+    check(bool(DIGEST.fullmatch(message.ready.plan_digest)), "not a plan digest")
+    return Ready(_run(message.ready.run), message.ready.plan_digest)
+
+
+def _read_here(_message: wire.FromSite, _site: str, _at: float) -> Here:
+    return Here()
+
+
+def _read_stopped(_message: wire.FromSite, _site: str, _at: float) -> Stopped:
+    return Stopped()
+
+
+def _read_refusal(message: wire.FromSite, _site: str, _at: float) -> Refusal:
+    said = message.refusal
+    return Refusal(_run(said.run), _text(said.reason, REASON_CHARS_MAX, "reason"))
+
+
+def _read_progress(message: wire.FromSite, _site: str, _at: float) -> Progress:
+    said = message.progress
+    return Progress(
+        _task(said.task),
+        _text(said.stage, STAGE_CHARS_MAX, "stage"),
+        _within(said.done, 0, PROGRESS_MAX, "done"),
+        _within(said.of, 0, PROGRESS_MAX, "of"),
+        _text(said.unit, UNIT_CHARS_MAX, "unit"),
+        _loss(said.loss, "loss"),
+        _within(said.images_per_s, 0, MEASURE_MAX, "images_per_s"),
+    )
+
+
+def _read_update(message: wire.FromSite, site: str, at: float) -> UpdateStored:
+    said = message.update
+    images, loss = _within(said.images, 0, IMAGES_MAX, "images"), _loss(said.loss, "loss")
+    seconds = _within(said.seconds, 0, SECONDS_MAX, "seconds")
+    return UpdateStored(site, _task(said.task), said.digest, images, said.steps, loss, seconds, at, said.packed)
+
+
+def _read_score(message: wire.FromSite, site: str, at: float) -> ScoreReported:
+    said = message.score
+    gauges = tuple(
+        sorted(
+            (_text(name, GAUGE_CHARS_MAX, "gauge"), _within(value, -MEASURE_MAX, MEASURE_MAX, "a gauge"))
+            for name, value in said.gauges.items()
+        )
+    )
+    count = _within(said.count, 1, IMAGES_MAX, "count")
+    images = _within(said.images, 1, IMAGES_MAX, "images")
+    _loss(said.loss_sum / count, "loss_sum / count")
+    return ScoreReported(site, _task(said.task), said.loss_sum, count, images, gauges, at)
+
+
+def _read_unusable(message: wire.FromSite, site: str, at: float) -> ModelUnusable:
+    return ModelUnusable(site, _task(message.unusable.task), message.unusable.steps, at)
+
+
+def _read_adopted(message: wire.FromSite, site: str, at: float) -> ModelAdopted:
+    return ModelAdopted(site, _task(message.adopted.task), at)
+
+
+def _read_failure(message: wire.FromSite, site: str, at: float) -> SiteFailed:
+    said = message.failure
+    kind = _text(said.kind, KIND_CHARS_MAX, "kind")
+    stage = _text(said.stage, REASON_CHARS_MAX, "stage")[:FAILURE_STAGE_CHARS_MAX]  # earlier versions send more
+    incident = _text(said.incident, INCIDENT_CHARS_MAX, "incident")
+    return SiteFailed(site, stage, said.hint, incident, at, kind, said.goes_on)
+
+
+_READ: dict[str, Callable[[wire.FromSite, str, float], Report]] = {
+    "ready": _read_ready,
+    "here": _read_here,
+    "stopped": _read_stopped,
+    "refusal": _read_refusal,
+    "progress": _read_progress,
+    "update": _read_update,
+    "score": _read_score,
+    "unusable": _read_unusable,
+    "adopted": _read_adopted,
+    "failure": _read_failure,
+}
+
+
+def write_answer(answer: Answer, reason: str = "") -> wire.ReportReply:
+    """Return the message of an answer."""
+    return wire.ReportReply(answer=_ANSWERS[answer], reason=reason[:REASON_CHARS_MAX])
+
+
+@_reads
+def read_answer(message: wire.ReportReply) -> tuple[Answer, str]:
+    """Return the coordinator's answer and, where it refuses, the reason."""
+    check(message.answer in _ANSWERS_BACK, f"not an answer: {message.answer}")
+    return _ANSWERS_BACK[message.answer], _text(message.reason, REASON_CHARS_MAX, "reason")
+
+
+# --- blobs --------------------------------------------------------------------------------------------------------
+
+
+@_reads
+def read_digest(digest: str) -> str:
+    """Return a blob's name."""
+    check(bool(DIGEST.fullmatch(digest)), "not a digest")
+    return digest
+
+
+def model_bytes_max(first_bytes: int) -> int:
+    """Return how long a run's model may be on the wire; `first_bytes`: of its first one, 0 where that is not known."""
+    return 2 * first_bytes or FIRST_MODEL_BYTES_MAX
+
+
+@_reads
+def read_size(text: str, bytes_max: int) -> int:
+    """Return the length in bytes that the header of a Fetch announces."""
+    check(text.isascii() and text.isdigit() and len(text) < 19, "a model comes with its size")
+    check(0 < int(text) <= bytes_max, f"a model of {int(text):,} bytes is not this run's (at most {bytes_max:,})")
+    return int(text)
+
+
+def write_packed(form: Packed | None) -> wire.PackedReply:
+    """Return the message of a packed form, or of none."""
+    return wire.PackedReply(digest=form.digest, base=form.base) if form else wire.PackedReply()
+
+
+@_reads
+def read_packed(message: wire.PackedReply) -> Packed | None:
+    """Return the packed form in which a model is to be had; None: it travels itself."""
+    if not message.digest and not message.base:
+        return None
+    return Packed(read_digest(message.digest), read_digest(message.base) if message.base else "")
+
+
+@_reads
+def read_wanted(message: wire.OfferReply) -> tuple[int, int]:
+    """Return from which byte a model is wanted, and how many bytes go into a message."""
+    return message.offset, read_chunk_bytes(message.chunk_bytes, CHUNK_BYTES_UNSAID)
+
+
+def read_chunk_bytes(found: int, otherwise: int) -> int:
+    """Return how many bytes of a model go into a message; 0: `otherwise`. Raises RemoteError."""
+    least, most = CHUNK_BYTES_BOUNDS
+    if found and not least <= found <= most:
+        raise RemoteError(f"a message carries {least} to {most} bytes of a model")
+    return found or otherwise
+
+
+def check_offset(offset: int, size_bytes: int) -> None:
+    """Raise RemoteError where a model has no such offset."""
+    if not 0 <= offset <= size_bytes:
+        raise RemoteError(f"a model of {size_bytes:,} bytes has no byte {offset:,}")
+
+
+@_reads
+def read_offer(message: wire.OfferRequest) -> tuple[str, int]:
+    """Return the digest and size in bytes of a model that a site offers."""
+    check(0 < message.size_bytes <= MODEL_BYTES_MAX, f"a model has 1 to {MODEL_BYTES_MAX} bytes")
+    return read_digest(message.digest), message.size_bytes

@@ -1,0 +1,1 @@
+"""What every program does: configuration, command line, printing, logs, exit codes."""

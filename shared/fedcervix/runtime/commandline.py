@@ -1,0 +1,133 @@
+"""What the command lines of all programs have in common.
+
+Rules
+1. A declaration is light: which commands and options there are is said with click alone. The work of a command is
+   imported when it is called; so help, completion and a wrong argument wait for no library.
+2. `--home` and `--verbose` may stand before the command or behind it. The commands that an error names are printed with
+   the home that was given.
+3. `-h` is `--help`.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from fedcervix.errors import ConfigError, FedcervixError
+from fedcervix.runtime.log import configure
+
+HELP = {"help_option_names": ["-h", "--help"]}
+LIKENESS_MIN = 0.5
+"""of a command that is suggested, by difflib's measure: `cheque` is like `check`"""
+_GIVEN = "fedcervix.runtime.commandline"
+
+
+class Everywhere(click.Option):
+    """An option of a program that is also taken behind each of its commands; read it with `given`."""
+
+    def __init__(self, declarations: Sequence[str], **attributes: Any) -> None:
+        super().__init__(declarations, expose_value=False, callback=_remember, **attributes)
+
+    def again(self) -> Everywhere:
+        """Return the same option for a command: what is not given there is as the program has it."""
+        behind = copy.copy(self)
+        behind.default, behind.envvar, behind.show_default = None, None, False
+        return behind
+
+
+def _remember(context: click.Context, option: click.Parameter, value: Any) -> None:
+    known: dict[str, tuple[Any, bool]] = context.meta.setdefault(_GIVEN, {})
+    name = str(option.name)
+    explicit = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    before, was_explicit = known.get(name, (None, False))
+    if explicit and was_explicit and value != before:
+        raise click.UsageError(f"{option.opts[0]} is given twice: {before} and {value}", context)
+    if explicit or name not in known:
+        known[name] = (value, explicit)
+
+
+def given(name: str) -> Any:
+    """Return the value of an option that may stand everywhere; None where the program has no such option."""
+    return click.get_current_context().meta.get(_GIVEN, {}).get(name, (None, False))[0]
+
+
+def is_named(name: str) -> bool:
+    """Say whether an option that may stand everywhere was written on the command line."""
+    return bool(click.get_current_context().meta.get(_GIVEN, {}).get(name, (None, False))[1])
+
+
+def set_up() -> None:
+    """Set up the logging of a command that is about to work."""
+    configure(verbose=bool(given("verbose")))
+
+
+def meant_here(text: str) -> str:
+    """Return a hint whose commands of this program mean the home that was named on the command line.
+
+    Most errors are raised where nothing is known of a home: `site-agent finetune` is all that they can say.
+    """
+    context = click.get_current_context()
+    home, explicit = context.meta.get(_GIVEN, {}).get("home", (None, False))
+    root = context.find_root().command
+    if not explicit or "--home" in text or not isinstance(root, click.Group):
+        return text
+    names = "|".join(root.commands)
+    with_home = f"{root.name} --home {shlex.quote(str(home))} "
+    return re.sub(rf"(?<!the )\b{root.name} (?=(?:{names})\b)", lambda _: with_home, text)
+
+
+class Work(click.Command):
+    """A command whose logging is set up when it is called, and whose hints contain the --home that was given."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Do the work."""
+        set_up()
+        try:
+            return super().invoke(context)
+        except FedcervixError as error:
+            error.next_step = meant_here(error.next_step)
+            raise
+
+
+class Program(click.Group):
+    """A program with commands, or a group of commands within one."""
+
+    command_class = Work
+    group_class = type  # groups within are of this class
+
+    def __init__(self, *positional: Any, **named: Any) -> None:
+        super().__init__(*positional, **{"context_settings": HELP, **named})
+
+    def resolve_command(
+        self, context: click.Context, words: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that is called. Raises click.UsageError, with a name that is near."""
+        near = difflib.get_close_matches(words[0], self.commands, n=1, cutoff=LIKENESS_MIN)
+        if words[0] in self.commands or not near or context.resilient_parsing:
+            return super().resolve_command(context, words)
+        raise click.UsageError(f"No such command '{words[0]}'. Did you mean '{near[0]}'?", context)
+
+    def add_command(self, command: click.Command, name: str | None = None) -> None:
+        """Add a command; it takes the options that may stand everywhere."""
+        super().add_command(command, name)
+        command.params += [option.again() for option in self.params if isinstance(option, Everywhere)]
+
+
+def default_home(role: str) -> Path:
+    """Return where a role's home folder is if nothing else is said. Raises ConfigError."""
+    try:
+        return Path.home() / ".fedcervix" / role
+    except RuntimeError as error:
+        raise ConfigError(
+            "this account has no home folder",
+            cause="HOME is not set, and the system does not know the account",
+            next_step="name a folder: --home FOLDER",
+        ) from error

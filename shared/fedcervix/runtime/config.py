@@ -1,0 +1,148 @@
+"""TOML files to checked, frozen dataclasses.
+
+An error names file, key, what was expected, what was found, and the nearest known key.
+
+The dataclasses carry `__pydantic_config__ = plan.STRICT`: unknown keys and silent conversions are errors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
+
+from fedcervix.core.plan import Recipe, Terms
+from fedcervix.core.profiles import PROFILES, Profile
+from fedcervix.disk.descriptors import check_used_up
+from fedcervix.disk.ownership import denied
+from fedcervix.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+T = TypeVar("T")
+
+
+NOT_SET_UP = "wrong --home, or not set up yet"
+
+
+def read_toml(path: Path, *, hint: str = "", missing: str = NOT_SET_UP) -> dict[str, Any]:
+    """Return the content of a TOML file. Raises ConfigError.
+
+    Where the file does not exist, `missing` is the likely cause and `hint` the next command.
+
+    Editors of Windows put a byte order mark before the text: it is dropped.
+    """
+    try:
+        return tomllib.loads(_text(path, path.read_bytes()))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ConfigError(f"{path} does not exist", cause=missing, next_step=hint) from error
+    except PermissionError as error:
+        cause, next_step = denied(path)
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", cause=cause, next_step=next_step) from error
+    except OSError as error:
+        check_used_up(f"{path} cannot be read", error)
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", next_step=f"ls -l {path}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{path} is not valid TOML: {str(error)[:200]}",
+            cause="a missing quote, bracket or equals sign at that place",
+            next_step=f"edit {path}",
+        ) from error
+
+
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+"""how a file begins that Windows calls Unicode"""
+
+
+def _text(path: Path, content: bytes) -> str:
+    """Return a configuration file's text. Raises ConfigError where it is not UTF-8."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        found = "UTF-16" if content.startswith(UTF_16) else "an encoding that is not UTF-8"
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"{path} is written in {found} (line {line})",
+            cause="an editor or a shell of Windows saved it in its own encoding",
+            next_step=f"save it as UTF-8 (in Notepad: Save as, Encoding: UTF-8), then try again: {path}",
+        ) from error
+
+
+def build(
+    schema: type[T], raw: Mapping[str, Any], *, source: Path, section: str = "", page: str = "docs/configuration.md"
+) -> T:
+    """Return `schema` filled from a TOML table. Raises ConfigError naming file, key, expected, found, nearest key.
+
+    `page` explains the keys.
+    """
+    from pydantic import TypeAdapter, ValidationError  # a file that is not there is complained of without
+
+    try:
+        # By way of JSON, because strict validation takes tables for dataclasses and arrays for tuples only there.
+        return TypeAdapter(schema).validate_json(json.dumps(_finite(raw), default=str, allow_nan=False))
+    except ValidationError as error:
+        lines = [_explain(schema, detail, section) for detail in error.errors()[:5]]
+        raise ConfigError(
+            "\n".join(f"{source}: {line}" for line in lines),
+            cause="a misspelt key or a value of the wrong kind",
+            next_step=f"edit {source} (every key is explained in {page})",
+        ) from error
+
+
+def _finite(value: Any) -> Any:
+    """Turn TOML's `inf` and `nan` into words: no key takes them, and a plan that held one would have no digest."""
+    if isinstance(value, dict):
+        return {key: _finite(below) for key, below in value.items()}
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def apply_profile(name: str, recipe: Mapping[str, Any], terms: Mapping[str, Any], *, source: Path) -> Profile:
+    """Return the named profile with single keys overridden. Raises ConfigError."""
+    if name not in PROFILES:
+        near = _nearest(name, list(PROFILES))
+        raise ConfigError(
+            f"{source}: profile is one of {', '.join(PROFILES)}; found {name!r}{near}", next_step=f"edit {source}"
+        )
+    start = PROFILES[name]
+    return Profile(
+        build(Recipe, _override(dataclasses.asdict(start.recipe), recipe), source=source, section="recipe"),
+        build(Terms, _override(dataclasses.asdict(start.terms), terms), source=source, section="terms"),
+    )
+
+
+def _override(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return defaults with the given keys laid over them, table by table; unknown keys stay, to be complained of."""
+    merged = dict(defaults)
+    for key, value in given.items():
+        below = merged.get(key)
+        merged[key] = _override(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _explain(schema: type, detail: ErrorDetails, section: str) -> str:
+    key = ".".join([section, *map(str, detail["loc"])] if section else map(str, detail["loc"]))
+    if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"unknown key `{key}`{_nearest(str(detail['loc'][-1]), _keys(schema, detail['loc'][:-1]))}"
+    if detail["type"] in ("missing", "missing_argument"):
+        return f"key `{key}` is missing"
+    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if detail["type"] == "value_error":  # of a dataclass's own checks: they name the key and what was found
+        return f"{key}.{message}" if key else message
+    return f"{key}: expected {message}; found {detail['input']!r}"
+
+
+def _keys(schema: Any, path: Sequence[int | str]) -> list[str]:
+    for part in path:  # a number leads into an array of tables
+        schema = get_args(schema)[0] if isinstance(part, int) else get_type_hints(schema).get(str(part))
+    return [field.name for field in dataclasses.fields(schema)] if dataclasses.is_dataclass(schema) else []
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" (did you mean `{close[0]}`?)" if close else f" (known: {', '.join(known)})"

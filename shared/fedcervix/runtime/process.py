@@ -1,0 +1,194 @@
+"""How a command talks and ends: tables, three lines and a documented exit code, never a bare traceback.
+
+Rules
+1. Files are read and written as UTF-8, and what is printed has the terminal's encoding. A character that it does not
+   have is replaced: no output ends in an error.
+2. An error of ours is three lines and its exit code. So is a file that cannot be used. A package that is missing is one
+   line: the command that installs it.
+3. Nothing that is printed has control characters of foreign text in it (`fedcervix.runtime.printing`).
+4. Whoever closes the output (`| head`) has read enough: the program ends without a word.
+"""
+
+from __future__ import annotations
+
+import atexit
+import codecs
+import io
+import locale
+import logging
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import click
+
+from fedcervix.disk.files import keep_private
+from fedcervix.disk.storage import disk
+from fedcervix.errors import OUTPUT_CLOSED, FedcervixError
+from fedcervix.extras import lacking
+from fedcervix.printable import printable_lines
+from fedcervix.runtime.printing import console, say
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PIPE_COLUMNS = 140
+"""width of tables where there is no terminal to ask"""
+INTERRUPTED = 130
+PLAIN = {"–": "-", "—": "-", "−": "-", "‑": "-", "…": "...", "“": '"', "”": '"', "’": "'", "≤": "<=", "≥": ">="}
+"""what stands for a character that a terminal's encoding does not have"""
+
+
+def stdout_console() -> Console:
+    """Return where tables are printed: as wide as the terminal, or wide enough for a log."""
+    tables = console()
+    return tables if tables.is_terminal else console(width=PIPE_COLUMNS)
+
+
+def exits(command: click.Command) -> None:
+    """Run a command line; print errors of ours as three lines and exit with their code (see errors.EXIT_CODES)."""
+    _use_utf8()
+    _print_anything()
+    _log_printable()
+    keep_private()
+    with ends_whole():
+        _run(command)
+
+
+def _use_utf8() -> None:
+    """Start this program again in Python's UTF-8 mode where the locale would have it read files as something else.
+
+    It is what Python does for the locales C and POSIX, and from version 3.15 on for all (PEP 540, PEP 686): manifests,
+    recipes and the names in them are UTF-8, whatever the terminal is. Processes that this one starts inherit it.
+    """
+    if not sys.flags.utf8_mode and not _is_utf8(locale.getencoding()):
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606  (ourselves)
+
+
+def _print_anything() -> None:
+    """Let the standard streams replace what they cannot encode; they have the encoding that the terminal has."""
+    codecs.register_error("plain", _in_plain_characters)
+    terminal = locale.getencoding()
+    foreign = not _is_utf8(terminal) and codecs.lookup(terminal).name != "ascii"  # C says ASCII, and shows UTF-8
+    encoding = terminal if foreign and "PYTHONIOENCODING" not in os.environ else None
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding=encoding or stream.encoding, errors="plain")
+
+
+def _log_printable() -> None:
+    """Let libraries that log, and threads that end by an error, print no control characters either."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Printable())
+    threading.excepthook = _thread_ended
+
+
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines of a record."""
+        return printable_lines(super().format(record))
+
+
+def _thread_ended(found: threading.ExceptHookArgs) -> None:
+    if found.exc_type is SystemExit:
+        return
+    trace = "".join(traceback.format_exception(found.exc_type, found.exc_value, found.exc_traceback))
+    with suppress(OSError):
+        say(f"error in thread {found.thread.name if found.thread else '?'}:\n{trace}", err=True)
+
+
+def _is_utf8(encoding: str) -> bool:
+    return codecs.lookup(encoding).name == "utf-8"
+
+
+def _in_plain_characters(error: UnicodeError) -> tuple[str, int]:
+    """Replace what an encoding does not have: a hyphen for a dash, and a number for what has no like."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    found = error.object[error.start : error.end]
+    plain = (PLAIN.get(character, character.encode("ascii", "backslashreplace").decode()) for character in found)
+    return "".join(plain), error.end
+
+
+@contextmanager
+def ends_whole() -> Iterator[None]:
+    """Let this process, whose whole program stands within, end before the interpreter is taken apart.
+
+    The agent and gRPC leave daemon threads behind. One that begins while the interpreter ends reads memory that was
+    freed: under Python 3.11.2 (CPython issue 108987) a process that had done all its work then died of SIGSEGV. What is
+    registered with `atexit` within is still called, and other threads are waited for.
+    """
+    ending = _Ending()
+    atexit.register(ending.now)  # the first one in is the last one called
+    try:
+        yield
+    except SystemExit as done:
+        ending.status = 0 if done.code is None else done.code
+        raise
+    ending.status = 0
+
+
+class _Ending:
+    status: object = None
+    """what `sys.exit` was given; None while the program runs, and where it ended otherwise"""
+
+    def now(self) -> None:
+        if not isinstance(self.status, int):
+            return  # the interpreter has something to say
+        try:
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:  # it was closed before the program began
+                    stream.flush()
+        except BrokenPipeError:
+            os._exit(self.status or OUTPUT_CLOSED)
+        except (OSError, ValueError):
+            return  # the same
+        os._exit(self.status)
+
+
+def _run(command: click.Command) -> None:
+    stdout = sys.stdout
+    try:
+        command(standalone_mode=False)
+    except FedcervixError as error:
+        fail(error)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as wrong:
+        said = io.StringIO()
+        wrong.show(said)
+        say(said.getvalue().rstrip("\n"), err=True)
+        sys.exit(wrong.exit_code)
+    except SystemExit:
+        if sys.stdout is not stdout:  # click puts another one there when nobody reads what is printed
+            sys.exit(OUTPUT_CLOSED)
+        raise
+    except Exception as error:  # noqa: BLE001  (the last line of defence of a process)
+        _fail_of(error)
+
+
+def _fail_of(error: Exception) -> None:
+    """Print an error that is not ours, and exit."""
+    if isinstance(error, ImportError) and (known := lacking(error)):
+        fail(known)
+    if isinstance(error, OSError) and error.filename is not None:
+        try:
+            with disk(str(error.filename), "use"):
+                raise error
+        except FedcervixError as known:
+            fail(known)
+    say("".join(traceback.format_exception(error)).rstrip("\n"), err=True)
+    fail(FedcervixError("this should not happen", cause="a bug", next_step="report the lines above"))
+
+
+def fail(error: FedcervixError) -> None:
+    """Print an error's three lines and exit with its code."""
+    say(f"error: {error.explain()}", err=True)
+    sys.exit(error.exit_code)
