@@ -27,9 +27,9 @@ import numpy as np
 from PIL import Image
 
 from fedcervix.core.plan import Fit
-from site_agent.data import cache
+from site_agent.data import pixel_cache
 from site_agent.data.collection import Collection, index
-from site_agent.images.images import Progress, silent
+from site_agent.images.decode import Progress, silent
 
 WIDTH, HEIGHT = 400, 300
 FIT: Fit = "squash"
@@ -146,8 +146,8 @@ def _open(asked: argparse.Namespace) -> Collection:
     return index(manifest, splits_file=asked.folder / "splits.csv", cache_folder=asked.folder / "cache")
 
 
-def _load(asked: argparse.Namespace, collection: Collection, on_progress: Progress) -> cache.Pixels:
-    return cache.load(
+def _load(asked: argparse.Namespace, collection: Collection, on_progress: Progress) -> pixel_cache.Pixels:
+    return pixel_cache.load(
         collection.folder,
         collection.images,
         asked.px,

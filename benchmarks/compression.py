@@ -42,13 +42,13 @@ from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.profiles import PROFILES
 from fedcervix.core.seeds import derive
 from fedcervix.models.aggregate import aggregate
-from fedcervix.models.packing import Feedback, Origin, pack, unpack
+from fedcervix.models.quantization import Feedback, Origin, pack, unpack
 from fedcervix.models.weights import digest_file, read_layout
 from site_agent.data.image_sets import Images
 from site_agent.network.devices import place, prepare
-from site_agent.network.model import Encoder, apply_weights, build_encoder, load_weights, save_weights, snapshot
-from site_agent.network.optimise import make_optimiser
-from site_agent.training.epochs import train_epochs, validation_loss
+from site_agent.network.encoder import Encoder, apply_weights, build_encoder, load_weights, save_weights, snapshot
+from site_agent.network.optimizer import make_optimiser
+from site_agent.training.loop import train_epochs, validation_loss
 
 CPU = torch.device("cpu")
 NONE = "none"

@@ -13,12 +13,12 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from cervix_study.execution.bench import Bench
 from cervix_study.execution.encoders import pretrained, started
-from cervix_study.places import Places
+from cervix_study.execution.worker_context import Bench
 from cervix_study.records import CELLS_FOLDER, Cell, read_cell
-from site_agent.network.model import Encoder, save_weights, snapshot
-from site_agent.training.epochs import Epoch
+from cervix_study.study_paths import Places
+from site_agent.network.encoder import Encoder, save_weights, snapshot
+from site_agent.training.loop import Epoch
 
 
 def main() -> None:

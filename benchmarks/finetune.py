@@ -57,9 +57,9 @@ from fedcervix.core.plan import Architecture, ClassifierRecipe, Precision, Recip
 from site_agent.classifier.finetune import build_classifier, finetune
 from site_agent.data.collection import Image
 from site_agent.data.image_sets import Labelled
-from site_agent.network.augment import IMAGENET_MEAN, IMAGENET_STD
+from site_agent.network.augmentation import IMAGENET_MEAN, IMAGENET_STD
 from site_agent.network.devices import place
-from site_agent.network.model import feature_count
+from site_agent.network.encoder import feature_count
 
 SHAPES: tuple[tuple[Architecture, int], ...] = (("resnet18", 64), ("resnet18", 128), ("resnet50", 224))
 QUICK = ("resnet18/64",)

@@ -20,7 +20,7 @@ from fedcervix.core.events import Task, TaskKind
 from fedcervix.core.plan import Plan
 from fedcervix.models.blobs import BlobStore
 from site_agent.federation.agent import Agent
-from site_agent.federation.instances import succeed
+from site_agent.federation.fencing import succeed
 from site_agent.federation.link import GrpcLink
 from site_agent.home import SiteHome
 

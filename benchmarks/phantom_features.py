@@ -32,16 +32,16 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.sides import table
 from fedcervix.core.plan import Recipe
 from fedcervix.models.weights import read_tensors
-from site_agent.data import cache
+from site_agent.data import pixel_cache
 from site_agent.data.collection import index
 from site_agent.data.pixels import Pixels
 from site_agent.metrics import auc
 from site_agent.network.devices import choose, place, prepare
-from site_agent.network.model import Encoder, apply_weights, build_encoder
+from site_agent.network.encoder import Encoder, apply_weights, build_encoder
 from site_agent.phantom import INSTITUTIONS, write_institution
 from site_agent.phantom.anatomy import Woman
 from site_agent.phantom.collection import woman_of
-from site_agent.training.neighbours import embed
+from site_agent.training.knn_probe import embed
 
 Numbers = npt.NDArray[np.float64]
 Judge = Callable[[Numbers, Numbers], float]
@@ -122,7 +122,7 @@ def _draw(name: str, women: int, recipe: Recipe, folder: Path) -> Drawn:
     firsts = images[::IMAGES]
     numbers = [int(image.patient.removeprefix(f"{name}-")) for image in firsts]
     return Drawn(
-        cache.load(found.folder, images, recipe.image_px, recipe.fit, folder),
+        pixel_cache.load(found.folder, images, recipe.image_px, recipe.fit, folder),
         np.array([image.label for image in firsts]),
         tuple(woman_of(institution, number, SEED) for number in numbers),
     )

@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from site_agent.data import cache
+from site_agent.data import pixel_cache
 from site_agent.data.collection import Collection, Image, index
 from site_agent.phantom import INSTITUTIONS, write_institution
 
@@ -77,7 +77,7 @@ def squares(photographs: Photographs, images: Sequence[Image], px: int) -> tuple
     taken = []
     for _ in range(2):
         started = time.perf_counter()
-        pixels = np.asarray(cache.load(photographs.collection.folder, images, px, "squash", kept))
+        pixels = np.asarray(pixel_cache.load(photographs.collection.folder, images, px, "squash", kept))
         taken.append(time.perf_counter() - started)
     return pixels, Decoding(px, len(images), *taken)
 

@@ -34,18 +34,18 @@ from sklearn.preprocessing import StandardScaler
 
 from fedcervix.core.plan import Augment, Recipe
 from fedcervix.core.seeds import derive
-from site_agent.data import cache, squares
+from site_agent.data import pixel_arrays, pixel_cache
 from site_agent.data.collection import Collection, Image, index
 from site_agent.data.image_sets import Images
 from site_agent.data.pixels import Pixels
 from site_agent.metrics import auc
 from site_agent.network.devices import choose, place, prepare
-from site_agent.network.model import Encoder, build_encoder
-from site_agent.network.optimise import make_optimiser
+from site_agent.network.encoder import Encoder, build_encoder
+from site_agent.network.optimizer import make_optimiser
 from site_agent.network.precision import settled
 from site_agent.phantom import INSTITUTIONS, write_institution
-from site_agent.training.epochs import train_epochs
-from site_agent.training.neighbours import embed, neighbour_scores
+from site_agent.training.knn_probe import embed, neighbour_scores
+from site_agent.training.loop import train_epochs
 
 Scores = npt.NDArray[np.float64]
 Cells = dict[str, dict[str, Any]]
@@ -90,7 +90,7 @@ class Site:
 
     def pixels(self, chosen: Sequence[Image], recipe: Recipe) -> Pixels:
         """Return images as the recipe wants them."""
-        return cache.load(self.collection.folder, chosen, recipe.image_px, recipe.fit, self.folder)
+        return pixel_cache.load(self.collection.folder, chosen, recipe.image_px, recipe.fit, self.folder)
 
     def train(self, recipe: Recipe) -> Images:
         """Return all images of the training women."""
@@ -197,7 +197,7 @@ def _train(encoder: Encoder, parts: Sequence[Images], recipe: Recipe, seed: int,
     records = train_epochs(
         encoder,
         make_optimiser(encoder, recipe),
-        Images(squares.joined([part.pixels for part in parts]), patients),
+        Images(pixel_arrays.joined([part.pixels for part in parts]), patients),
         recipe,
         seed=seed,
         stream="pooled",

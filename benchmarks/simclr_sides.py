@@ -19,11 +19,11 @@ from benchmarks.photographs import Pixels, repeated
 from benchmarks.sides import Run, cast, synchronise
 from fedcervix.core.plan import Architecture, Precision, Recipe
 from site_agent.data.image_sets import Images
-from site_agent.network.contrast import LOSSES
 from site_agent.network.devices import Acceleration, place
-from site_agent.network.model import Encoder, build_encoder, feature_count
-from site_agent.network.optimise import make_optimiser
-from site_agent.training.epochs import EpochRecord, train_epochs
+from site_agent.network.encoder import Encoder, build_encoder, feature_count
+from site_agent.network.loss import LOSSES
+from site_agent.network.optimizer import make_optimiser
+from site_agent.training.loop import EpochRecord, train_epochs
 from site_agent.training.steps import make_step
 
 PAPER_IMAGES, PAPER_EPOCHS = 5_174, 50

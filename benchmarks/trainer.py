@@ -4,7 +4,7 @@
 
 The sides, which take turns in one process, with the same threads, network, head, batch, precision and SGD:
 
-    ours      site_agent.training.epochs.train_epochs, one epoch to a turn, on images decoded once. Both views are
+    ours      site_agent.training.loop.train_epochs, one epoch to a turn, on images decoded once. Both views are
               augmented, as lightly does (the paper augments one, which is less work).
     bare      forward, loss, backward, optimiser on one tensor that is in its place: the limit. Same encoder, loss,
               memory format and determinism as ours.
@@ -69,7 +69,7 @@ from benchmarks.simclr_sides import (
 from fedcervix.core.plan import Architecture
 from fedcervix.errors import TrainingError
 from site_agent.network.devices import Acceleration, choose, place
-from site_agent.network.model import build_encoder
+from site_agent.network.encoder import build_encoder
 from site_agent.network.precision import FASTER_FROM
 
 SHAPES: tuple[tuple[Architecture, int], ...] = (("resnet18", 64), ("resnet18", 128), ("resnet50", 224))

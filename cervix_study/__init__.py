@@ -2,18 +2,18 @@
 
 Rooms, from bottom to top. A module imports from its own room and from those that its line names:
 
-    evidence   -
-    records    -
-    places     records
-    settings   records
-    analysis   evidence records
-    data       records places settings
-    report     evidence records analysis
-    export     records analysis report
-    planning   records settings data
-    execution  records places settings data planning
-    commands   places settings analysis data report export planning execution
-    cli        commands
+    evidence     -
+    records      -
+    settings     records
+    study_paths  records
+    analysis     evidence records
+    data         records settings study_paths
+    report       evidence records analysis
+    export       records analysis report
+    planning     records settings data
+    execution    records settings study_paths data planning
+    commands     settings study_paths analysis data report export planning execution
+    cli          commands
 
 `tests/unit/test_architecture.py` holds this table against the imports.
 

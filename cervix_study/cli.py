@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from fedcervix import __version__
+from fedcervix.runtime.cli_runtime import exits
 from fedcervix.runtime.commandline import Everywhere, Program
-from fedcervix.runtime.process import exits
 
 ANY_PATH = click.Path(path_type=Path, readable=False)
 """not looked at by click, which would only say "is not readable": a command says who may read it"""

@@ -36,7 +36,7 @@ from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import StorageError
 from fedcervix.json_text import parsed
-from site_agent.manifest.manifest import Split
+from site_agent.manifest.reading import Split
 from site_agent.manifest.splits import Stratum
 
 T = TypeVar("T")

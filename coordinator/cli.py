@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from fedcervix import __version__
+from fedcervix.runtime.cli_runtime import exits
 from fedcervix.runtime.commandline import Everywhere, Program, default_home, given
-from fedcervix.runtime.process import exits
 
 if TYPE_CHECKING:
     from coordinator.home.home import Home

@@ -17,9 +17,9 @@ from click.core import ParameterSource
 from fedcervix import __version__
 from fedcervix.core.plan import SITE_NAME
 from fedcervix.core.profiles import PROFILES
+from fedcervix.runtime.cli_runtime import exits
 from fedcervix.runtime.commandline import Everywhere, Program, default_home, given, is_named, set_up
 from fedcervix.runtime.printing import say
-from fedcervix.runtime.process import exits
 from site_agent.commands.naming import model_name, report_name, set_name
 
 if TYPE_CHECKING:

@@ -184,7 +184,7 @@ class SiteHome:
 
     @property
     def instances(self) -> Path:
-        """The processes of the agent that ran here, newest first (see site_agent.federation.instances)."""
+        """The processes of the agent that ran here, newest first (see site_agent.federation.fencing)."""
         return self.folder / "instances.json"
 
     @property

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cervix_study.analysis.tested import Row
+from cervix_study.analysis.result_rows import Row
 from cervix_study.evidence import mcnemar
 from cervix_study.evidence.delong import Contrast, clustered, contrast, delong, mean_of_folds
 from cervix_study.evidence.holm import holm

@@ -1,4 +1,4 @@
-"""What a study found, as values: computed by `judging`, said by `report`, kept in findings.json.
+"""What a study found, as values: computed by `analysis`, said by `report`, kept in findings.json.
 
 No patient and no image is named in here: findings may leave the institution, the study's folder may not.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cervix_study.export.released import find
+from cervix_study.export.model_source import find
 from fedcervix.runtime.printing import say
 
 
@@ -15,8 +15,8 @@ def export(model: Path, folder: Path) -> None:
     `coordinator export` wrote.
     """
     found = find(model)
-    from cervix_study.export import export as files  # torch is loaded when there is a model to export
-    from site_agent.classifier.portable import TOLERANCE
+    from cervix_study.export import writing as files  # torch is loaded when there is a model to export
+    from site_agent.classifier.onnx_export import TOLERANCE
 
     written, parity = files.export(found, folder)
     for name, difference in parity.differences.items():

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cervix_study.analysis.tested import Finished
+from cervix_study.analysis.result_rows import Finished
 from fedcervix.runtime.printing import say
 
 
 def report(folder: Path, *, paper_audit: bool) -> None:
     """Judge a study and write report.html, report.md and findings.json into its FOLDER."""
     finished = Finished.read(folder)
-    from cervix_study.analysis.judging import judge  # what draws figures is loaded when there is a study to judge
+    from cervix_study.analysis.analysis import judge  # what draws figures is loaded when there is a study to judge
     from cervix_study.report.answer import answer
     from cervix_study.report.compose import write_report
 

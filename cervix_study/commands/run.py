@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cervix_study.execution.executors import Executor, Here, Slurm
-from cervix_study.places import Places
 from cervix_study.planning.naming import named
 from cervix_study.settings import Asked, read
+from cervix_study.study_paths import Places
+from fedcervix.runtime.cli_runtime import stdout_console
 from fedcervix.runtime.printing import say
-from fedcervix.runtime.process import stdout_console
 
 if TYPE_CHECKING:
-    from cervix_study.execution.running import Running
+    from cervix_study.execution.scheduler import Running
 
 INTERRUPTED = 130
 
@@ -24,11 +24,11 @@ INTERRUPTED = 130
 def run(study: Path, out: Path | None, pattern: str, *, dry_run: bool) -> None:
     """Run a study, or go on with it: what is finished is not done again."""
     asked = read(study)
-    from cervix_study.data.ground import (
+    from cervix_study.data.preparation import (
         prepare,  # what reads images is loaded when the study is known to be a right one
     )
-    from cervix_study.execution.running import Running
-    from cervix_study.execution.screen import Screen
+    from cervix_study.execution.progress_display import Screen
+    from cervix_study.execution.scheduler import Running
 
     places = Places((out or Path(asked.settings.name)).absolute())
     screen = Screen()

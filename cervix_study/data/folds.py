@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from fedcervix.core.plan import check
-from site_agent.manifest.manifest import Split
+from site_agent.manifest.reading import Split
 from site_agent.manifest.splits import STRATA, Stratum, groups
 
 Patient = tuple[str, str]

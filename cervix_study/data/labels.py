@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedcervix.core.seeds import derive
-from site_agent.data import squares
+from site_agent.data import pixel_arrays
 from site_agent.data.image_sets import Labelled
 
 Labels = npt.NDArray[np.int64]
@@ -31,7 +31,7 @@ def share_of(labelled: Labelled, fraction: float, seed: int) -> Labelled:
     taken = women_in(labelled.patients, labelled.labels, fraction, seed)
     rows = [row for row, woman in enumerate(labelled.patients) if woman in taken]
     patients = tuple(labelled.patients[row] for row in rows)
-    return Labelled(squares.selected(labelled.pixels, rows), labelled.labels[rows], patients)
+    return Labelled(pixel_arrays.selected(labelled.pixels, rows), labelled.labels[rows], patients)
 
 
 def women_in(patients: Sequence[str], labels: Labels, fraction: float, seed: int) -> set[str]:

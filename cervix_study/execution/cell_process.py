@@ -28,12 +28,12 @@ from pathlib import Path
 from queue import Queue
 from typing import Any, TextIO
 
-from cervix_study.execution.bench import Bench
+from cervix_study.execution.cell_execution import make
 from cervix_study.execution.classifiers import open_test
-from cervix_study.execution.leash import end_with_parent
-from cervix_study.execution.making import make
+from cervix_study.execution.parent_death import end_with_parent
 from cervix_study.execution.timing import time_cell
-from cervix_study.places import Places
+from cervix_study.execution.worker_context import Bench
+from cervix_study.study_paths import Places
 from fedcervix.disk.files import keep_private
 from fedcervix.errors import FedcervixError
 from fedcervix.json_text import parsed

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cervix_study.data.labels import share_of, shuffled
-from cervix_study.execution.bench import Bench
+from cervix_study.execution.worker_context import Bench
 from cervix_study.records import (
     MODEL_FILE,
     PREDICTIONS_FILE,
@@ -34,9 +34,9 @@ from site_agent.classifier.finetune import (
 )
 from site_agent.data.collection import Image
 from site_agent.data.image_sets import Labelled
-from site_agent.manifest.manifest import Split
+from site_agent.manifest.reading import Split
 from site_agent.metrics import auc, best_threshold
-from site_agent.network.model import (
+from site_agent.network.encoder import (
     Loaded,
     apply_weights,
     backbone_state,

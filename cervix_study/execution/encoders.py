@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cervix_study.execution.bench import Bench
+from cervix_study.execution.worker_context import Bench
 from cervix_study.records import Cell, EncoderResults, Turn
 from cervix_study.settings import POOLED
 from fedcervix.core.plan import Recipe
-from site_agent.network.model import Encoder, save_weights, start_encoder
+from site_agent.network.encoder import Encoder, save_weights, start_encoder
 from site_agent.training.checkpoints import Checkpoints
-from site_agent.training.epochs import Epoch, StepReport
-from site_agent.training.neighbours import Probe
+from site_agent.training.knn_probe import Probe
+from site_agent.training.loop import Epoch, StepReport
 from site_agent.training.pretrain import Pretrained, pretrain
 from site_agent.worker.tasks import first_seed
 

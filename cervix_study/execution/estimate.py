@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from cervix_study.data.ground import Ground
+from cervix_study.data.preparation import Ground
 from cervix_study.execution.tasks import make
 from cervix_study.records import Cell, CellRecord
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cervix_study.execution.tasks import Done, Failed, Progress, Task, Told, error_of
-from cervix_study.places import Places
+from cervix_study.study_paths import Places
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, TrainingError
 from fedcervix.extras import missing

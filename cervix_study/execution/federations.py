@@ -4,7 +4,7 @@ What is done here is what the operators do: `coordinator init`, `start` and `inv
 The study only writes the configuration files, waits, and takes the result.
 
 Rules
-1. Everything that is started ends with the cell, and with the study however that ends (`leash`).
+1. Everything that is started ends with the cell, and with the study however that ends (`parent_death`).
 2. A federation that was interrupted goes on where it was, by its own journal and checkpoints: the same folder, another
    port.
 3. A site's line passes a relay that counts its bytes; it sees nothing but TLS.
@@ -23,10 +23,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cervix_study.data.homes import toml
-from cervix_study.execution.leash import leashed
-from cervix_study.execution.meter import Meter, descendants
-from cervix_study.execution.relay import Relay
+from cervix_study.data.site_homes import toml
+from cervix_study.execution.parent_death import leashed
+from cervix_study.execution.resource_usage import Meter, descendants
+from cervix_study.execution.traffic_counter import Relay
 from cervix_study.records import RING, Cell, EncoderResults, Turn
 from coordinator.home.home import Home
 from coordinator.run.results import MODEL_FILE, RECORD_FILE
@@ -37,7 +37,7 @@ from fedcervix.errors import EXIT_CODES, DataError, FedcervixError, StorageError
 from fedcervix.json_text import parsed
 from fedcervix.models.weights import digest_file
 from site_agent.home import SiteHome
-from site_agent.store.spool import Spool
+from site_agent.store.run_store import Spool
 
 LOOK_S = 0.2
 """how often the processes are looked at"""

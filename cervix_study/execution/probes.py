@@ -10,14 +10,14 @@ from typing import Literal
 
 import numpy as np
 
-from cervix_study.execution.bench import Bench
 from cervix_study.execution.classifiers import start_of
+from cervix_study.execution.worker_context import Bench
 from cervix_study.records import Cell, ProbeResults
 from fedcervix.core.plan import Recipe
 from fedcervix.core.seeds import derive
 from site_agent.network.devices import place
-from site_agent.network.model import BACKBONE, Encoder, apply_weights, backbone_state, build_encoder
-from site_agent.training.neighbours import embed, linear_predictions
+from site_agent.network.encoder import BACKBONE, Encoder, apply_weights, backbone_state, build_encoder
+from site_agent.training.knn_probe import embed, linear_predictions
 
 PARTS: tuple[Literal["train"], Literal["valid"]] = ("train", "valid")
 

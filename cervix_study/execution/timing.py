@@ -8,14 +8,14 @@ import json
 import numpy as np
 
 from cervix_study.execution.estimate import FORWARD_SHARE, kind_of
-from cervix_study.places import Places
 from cervix_study.records import Cell
+from cervix_study.study_paths import Places
 from fedcervix.core.plan import Recipe
 from fedcervix.disk.files import write_whole
 from site_agent.classifier.finetune import build_classifier, finetune
 from site_agent.data.image_sets import Labelled
 from site_agent.network.devices import Machine
-from site_agent.training.timing import STEPS, encoder_pace, noise
+from site_agent.training.step_timing import STEPS, encoder_pace, noise
 
 
 def time_cell(cell: Cell, machine: Machine, places: Places) -> None:

@@ -10,14 +10,14 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cervix_study.export.released import Released
+from cervix_study.export.model_source import Released
 from cervix_study.report.document import Block, Bullets, Code, Column, Heading, Table, Text, cells
 from cervix_study.report.markdown import blocks_text
 from cervix_study.report.wording import NOTHING, counted, listed, with_interval
 from fedcervix import __version__
 from site_agent.classifier.evaluate import AtThreshold
 from site_agent.classifier.intervals import WOMEN_MIN
-from site_agent.network.model import feature_count
+from site_agent.network.encoder import feature_count
 from site_agent.report.page import recipe_rows, three
 
 FORMAT = "fedcervix model card 2"
@@ -328,7 +328,7 @@ def _loading(model: Released, files: Files) -> Iterable[Block]:
     )
     yield Code(
         "import json\nfrom pathlib import Path\nfrom fedcervix.core.plan import parse_recipe\n"
-        f"from site_agent.network.model import apply_weights, load_weights\nfrom site_agent.{module}\n"
+        f"from site_agent.network.encoder import apply_weights, load_weights\nfrom site_agent.{module}\n"
         'recipe = parse_recipe(json.loads(Path("card.json").read_text())["recipe"])\n'
         f"{build}\n"
         f'apply_weights(network, load_weights(Path("{files.weights}")), what="{files.weights}")\n'

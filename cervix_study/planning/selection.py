@@ -23,7 +23,7 @@ import dataclasses
 import statistics
 from collections.abc import Iterable, Mapping
 
-from cervix_study.planning.planning import Setting, counterpart, setting_of
+from cervix_study.planning.grid import Setting, counterpart, setting_of
 from cervix_study.records import Candidate, Cell, CellRecord, Choice, Opened
 from cervix_study.settings import NamedSection
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from cervix_study.analysis.comparing import MARGIN, TESTED, Comparison
 from cervix_study.analysis.findings import Findings
-from cervix_study.analysis.questions import QUESTIONS, Question
+from cervix_study.analysis.hypotheses import QUESTIONS, Question
 from cervix_study.evidence.paper import CLAIMS, TEST_WOMEN, PrintedTest, kind_of
 from cervix_study.report import figures
 from cervix_study.report.document import (

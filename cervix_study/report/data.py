@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from cervix_study.analysis.findings import Findings
 from cervix_study.records import DataRow
 from cervix_study.report.document import Block, Column, Details, Heading, Table, Text, cells
-from site_agent.manifest.manifest import SPLITS
+from site_agent.manifest.reading import SPLITS
 from site_agent.manifest.splits import STRATA
 from site_agent.report.page import three
 

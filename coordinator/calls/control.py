@@ -12,7 +12,7 @@ from coordinator.calls.work import Work
 from coordinator.limits.admission import Held, alarm
 from coordinator.run.changes import BRIEF_ROUNDS, Document, brief, changes, ended_rounds, parts
 from coordinator.run.engine import Engine
-from coordinator.run.overview import overview
+from coordinator.run.status import overview
 from coordinator.run.streams import Bell, looks
 from fedcervix.core.events import SiteRevoked
 from fedcervix.errors import RemoteError, RunError

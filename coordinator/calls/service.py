@@ -24,7 +24,7 @@ from coordinator.home.registry import Registry
 from coordinator.run.engine import Engine
 from coordinator.run.results import ledger, record
 from coordinator.run.streams import Bell, Stream, instructions
-from fedcervix.core.economy import Packed, packed_form
+from fedcervix.core.compression import Packed, packed_form
 from fedcervix.core.events import (
     Answer,
     ModelAdopted,
@@ -38,8 +38,8 @@ from fedcervix.core.events import (
 )
 from fedcervix.core.rounds import Instruction, Leave, Round, Run, instruction, objection
 from fedcervix.errors import IdentityError, RemoteError, RunError
-from fedcervix.models.arriving import Arriving
 from fedcervix.models.blobs import BlobStore
+from fedcervix.models.stream_validation import Arriving
 from fedcervix.network import codec, identity, rpc
 from fedcervix.runtime.log import logger
 from fedcervix.wire import federation_pb2 as wire

@@ -41,9 +41,9 @@ from fedcervix.errors import ConfigError, FullDiskError, RunError, StorageError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.network import identity, rpc
 from fedcervix.network.address import Address
-from fedcervix.runtime.allocator import share_memory_among_threads
 from fedcervix.runtime.commandline import is_named
 from fedcervix.runtime.log import logger, ration
+from fedcervix.runtime.malloc_tuning import share_memory_among_threads
 from fedcervix.runtime.printing import say
 from fedcervix.wire import federation_pb2 as wire
 

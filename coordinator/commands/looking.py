@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 
-from coordinator.commands.terminal import render, runs_table
+from coordinator.commands.status_view import render, runs_table
 from coordinator.home.home import Home
 from coordinator.run import history
 from fedcervix.errors import RunError
+from fedcervix.runtime.cli_runtime import stdout_console
 from fedcervix.runtime.printing import say
-from fedcervix.runtime.process import stdout_console
 
 
 def status(home: Home, run: str | None, *, watch: bool, as_json: bool) -> None:

@@ -17,7 +17,7 @@ from coordinator.run.history import stands
 from fedcervix.errors import LinkError, RunError
 from fedcervix.json_text import parsed
 from fedcervix.network import rpc
-from fedcervix.network.pauses import Pauses
+from fedcervix.network.backoff import Pauses
 from fedcervix.wire import federation_pb2 as wire
 
 ANSWER_S = 10.0

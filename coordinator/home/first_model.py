@@ -139,7 +139,7 @@ def _stem(name: str) -> str:
 
 
 def network(recipe: Recipe) -> Shapes:
-    """Return names and shapes of the tensors of a recipe's network, as `site_agent.network.model` builds it."""
+    """Return names and shapes of the tensors of a recipe's network, as `site_agent.network.encoder` builds it."""
     features = 512 * EXPANSION[recipe.architecture]
     shapes: Shapes = {"conv1.weight": (64, 3, 7, 7), **_norm("bn1", 64)}
     channels = 64

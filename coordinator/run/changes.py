@@ -7,7 +7,7 @@ Rules
    it, also by a coordinator that was restarted meanwhile.
 3. A document is sent as text, in parts of at most `PART_CHARS` characters, whatever is in it.
 4. A single answer (`brief`) has no parts: it holds the last rounds that fit beside the rest, which has a bound of its
-   own (see `coordinator.run.overview`).
+   own (see `coordinator.run.status`).
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ from dataclasses import replace
 
 from coordinator.alarms.alarm_sources import new_alarms
 from coordinator.limits.allowances import Allowances
+from coordinator.run.fencing import Acting, admit, heeded, refusal
 from coordinator.run.history import begin_of
 from coordinator.run.incoming import Unreported, needed
-from coordinator.run.instances import Acting, admit, heeded, refusal
 from coordinator.run.liveness import STOPPED, Line, Liveness
 from coordinator.run.refused import Refused
 from coordinator.run.streams import Stream
@@ -60,8 +60,8 @@ from fedcervix.models.measuring import measure
 from fedcervix.models.moves import vet_step
 from fedcervix.models.rounding import Rounded, rebuild, round_model
 from fedcervix.models.weights import Layout, read_layout, vet, vet_base, vet_layout
+from fedcervix.network.backoff import Pauses
 from fedcervix.network.codec import Claim, Progress
-from fedcervix.network.pauses import Pauses
 from fedcervix.runtime.log import logger
 
 STORAGE_PAUSE_MOST_S = 10.0

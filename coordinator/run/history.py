@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from coordinator.home.home import Home
 from coordinator.run import results
 from coordinator.run.changes import BRIEF_ROUNDS, Document
-from coordinator.run.overview import overview
+from coordinator.run.status import overview
 from fedcervix.core.events import RunAborted
 from fedcervix.core.plan import Plan
 from fedcervix.core.rounds import Run, begin, replay, step

@@ -11,7 +11,7 @@ Rules
 
 from __future__ import annotations
 
-from fedcervix.core.economy import kept_form
+from fedcervix.core.compression import kept_form
 from fedcervix.core.events import Task, TaskKind
 from fedcervix.core.rounds import Presence, Run, fallback, instruction, last_step
 from fedcervix.errors import FullDiskError, RunError

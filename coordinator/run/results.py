@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coordinator.run.overview import ledger_line
+from coordinator.run.status import ledger_line
 from fedcervix import __version__
 from fedcervix.core.rounds import Run
 from fedcervix.disk.files import make_folder, write_whole

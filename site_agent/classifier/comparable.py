@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedcervix.errors import ModelError
-from site_agent.classifier import classifiers
-from site_agent.classifier.classifiers import StoredClassifier
+from site_agent.classifier import classifier_store
+from site_agent.classifier.classifier_store import StoredClassifier
 from site_agent.data.collection import Collection
 from site_agent.data.digests import data_of
 from site_agent.home import SiteHome
-from site_agent.store import models, provenance
-from site_agent.store.models import CervixModel
+from site_agent.store import model_store, provenance
+from site_agent.store.model_store import CervixModel
 from site_agent.store.provenance import Again
 
 
@@ -42,10 +42,10 @@ def comparable(home: SiteHome, collection: Collection, *, name: str = "", run: s
     Raises ModelError where there are none, or where they cannot be compared on these images.
     """
     stored, broken = tuned(home, name)
-    kept, lost = models.found(home)
+    kept, lost = model_store.found(home)
     told, known = [one.provenance for one in stored], [model.kept for model in kept]
     provenance.check(told, known, data_of(collection), again=Again(home.command(), name), run=run)
-    classifiers.check_unseen(home, stored, (image for image in collection.images if image.split == "test"))
+    classifier_store.check_unseen(home, stored, (image for image in collection.images if image.split == "test"))
     about = provenance.headline(told, known, run)
     return Comparable(
         stored=tuple(stored),
@@ -65,14 +65,14 @@ def tuned(home: SiteHome, name: str = "") -> tuple[list[StoredClassifier], dict[
 
     No image is looked at. Raises ModelError where there are none.
     """
-    stored, broken = classifiers.found(home, name)
+    stored, broken = classifier_store.found(home, name)
     if not stored:
         raise next(iter(broken.values()), None) or _nothing(home, name)
     return stored, broken
 
 
 def _nothing(home: SiteHome, name: str) -> ModelError:
-    sets = ", ".join(found or "the one without a name" for found in classifiers.names(home))
+    sets = ", ".join(found or "the one without a name" for found in classifier_store.names(home))
     return ModelError(
         f"there is no classifier to evaluate{f' in the set {name}' if name else ''}",
         cause=f"the sets here: {sets}" if sets else "none was fine-tuned yet",

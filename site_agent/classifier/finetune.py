@@ -28,13 +28,13 @@ from torch import Tensor, nn
 from fedcervix.core.plan import Augment, ClassifierRecipe, Recipe
 from fedcervix.core.seeds import derive
 from fedcervix.errors import DataError, TrainingError
-from site_agent.data.feed import Feed
+from site_agent.data.device_batches import Feed
 from site_agent.data.image_sets import Labelled
 from site_agent.data.pixels import Pixels
-from site_agent.network.augment import apply, draw, pack, standardise, to_input
+from site_agent.network.augmentation import apply, draw, pack, standardise, to_input
+from site_agent.network.cuda_graph import Graphed, Step
 from site_agent.network.devices import Acceleration, autocast, lacks_memory, place
-from site_agent.network.graphs import Graphed, Step
-from site_agent.network.model import (
+from site_agent.network.encoder import (
     BACKBONE,
     Loaded,
     apply_weights,
@@ -43,7 +43,7 @@ from site_agent.network.model import (
     feature_count,
     snapshot,
 )
-from site_agent.network.optimise import changed_by, sgd
+from site_agent.network.optimizer import changed_by, sgd
 
 LIGHT = Augment(
     flip_horizontal=0.5,

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedcervix.errors import DataError
-from site_agent.classifier.cells import path_cell
+from site_agent.classifier.csv_names import path_cell
 from site_agent.images.foreign import head_of, looks_like_a_picture
 
 NO_PICTURES = frozenset(

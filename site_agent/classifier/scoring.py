@@ -13,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fedcervix.core.plan import Recipe
-from site_agent.classifier.cells import path_cell, text_cell
-from site_agent.classifier.classifiers import StoredClassifier
+from site_agent.classifier.classifier_store import StoredClassifier
+from site_agent.classifier.csv_names import path_cell, text_cell
 from site_agent.classifier.finetune import predict
 from site_agent.classifier.notices import CSV_NOTE
 from site_agent.classifier.picture_files import Found
 from site_agent.data.collection import Image
 from site_agent.home import SiteHome
-from site_agent.images.images import Progress, decode, each, pixel_digest, square
+from site_agent.images.decode import Progress, decode, each, pixel_digest, square
 from site_agent.images.unreadable import UnreadableError
 from site_agent.metrics import THRESHOLD_FIXED
 from site_agent.network.devices import ready

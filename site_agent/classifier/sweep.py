@@ -39,7 +39,7 @@ from site_agent.classifier.finetune import Finetuned, build_classifier, finetune
 from site_agent.data.image_sets import Images, Labelled
 from site_agent.metrics import auc
 from site_agent.network.devices import Machine
-from site_agent.network.model import Encoder, backbone_state
+from site_agent.network.encoder import Encoder, backbone_state
 from site_agent.training.checkpoints import Checkpoints
 from site_agent.training.pretrain import Pretrained, pretrain
 

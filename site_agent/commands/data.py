@@ -28,12 +28,12 @@ from fedcervix.disk.files import write_secret
 from fedcervix.errors import DataError, StorageError
 from fedcervix.runtime.printing import console, say
 from site_agent.data.collection import Collection, Image, Purpose, index, require
-from site_agent.data.likeness import Comparison, Leak
+from site_agent.data.duplicates import Comparison, Leak
 from site_agent.data.not_same import DECLARED, Candidate, format_pairs
 from site_agent.data.remarks import remarks
 from site_agent.home import SiteHome
-from site_agent.images.images import PIXELS_MAX, Progress, decode, each, square
-from site_agent.manifest.manifest import SPLITS, at_most
+from site_agent.images.decode import PIXELS_MAX, Progress, decode, each, square
+from site_agent.manifest.reading import SPLITS, at_most
 
 LISTED_MAX = 10
 TILE_PX = 128

@@ -6,8 +6,8 @@ import functools
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from fedcervix.runtime.cli_runtime import stdout_console
 from fedcervix.runtime.printing import say
-from fedcervix.runtime.process import stdout_console
 from site_agent.classifier.comparable import comparable, tuned
 from site_agent.commands.display import Display
 from site_agent.commands.loading import loading
@@ -43,7 +43,7 @@ def _made(home: SiteHome, name: str, run: str, now: datetime, display: Display) 
     from site_agent.commands.setting import site_name
     from site_agent.data import dataset
     from site_agent.network.devices import ready
-    from site_agent.report.assemble import site_report
+    from site_agent.report.report_data import site_report
 
     display.show("said", {"text": "evaluate: looking at the images"})
     device = ready(home.config().hardware).device

@@ -106,7 +106,7 @@ def _enroll(invited: identity.Invitation, request_pem: bytes) -> bytes:
 def check(home: SiteHome) -> None:
     """Try everything that can be known before round 1: certificate, line, images, time, memory, disk."""
     from site_agent.commands.display import Display
-    from site_agent.federation.probe import examine
+    from site_agent.federation.site_check import examine
 
     home.config()
     problems: list[FedcervixError] = []
@@ -134,7 +134,7 @@ def run(home: SiteHome) -> None:
     from site_agent.commands.display import Display, echo
     from site_agent.federation import tls
     from site_agent.federation.agent import Agent
-    from site_agent.federation.instances import succeed
+    from site_agent.federation.fencing import succeed
     from site_agent.federation.link import GrpcLink
     from site_agent.worker.worker import Worker
 

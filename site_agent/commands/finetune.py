@@ -15,7 +15,7 @@ from fedcervix.core.plan import Recipe
 from fedcervix.core.seeds import derive
 from fedcervix.errors import ModelError
 from fedcervix.runtime.printing import say
-from site_agent.classifier import classifiers
+from site_agent.classifier import classifier_store
 from site_agent.classifier.finetune import Finetuned, build_classifier, predict
 from site_agent.classifier.finetune import finetune as fit
 from site_agent.commands.collection import open_images
@@ -29,9 +29,9 @@ from site_agent.data.image_sets import Labelled
 from site_agent.home import SiteHome
 from site_agent.metrics import best_threshold
 from site_agent.network.devices import Machine
-from site_agent.network.model import backbone_state, build_encoder, load_imagenet, load_weights
+from site_agent.network.encoder import backbone_state, build_encoder, load_imagenet, load_weights
 from site_agent.network.precision import settled
-from site_agent.store import leak_guard, models
+from site_agent.store import leak_guard, model_store
 from site_agent.store.archive import utc_now
 from site_agent.store.leak_guard import Seen
 from site_agent.store.provenance import Provenance, Start
@@ -76,7 +76,7 @@ def finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str) 
 
 def _finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str) -> None:
     chosen = starts or ("random", *_newest(home))
-    own = [models.named(home, start, NOT_MODELS) for start in chosen if start not in NOT_MODELS]
+    own = [model_store.named(home, start, NOT_MODELS) for start in chosen if start not in NOT_MODELS]
     _check_labels(home, own)
     machine, display = machine_of(home, used.recipe), Display()
     recipe = settled(used.recipe, machine.device, home.cache)
@@ -120,7 +120,9 @@ def _one(place: Workplace, beginning: Beginning) -> None:
     )
 
 
-def _keep(place: Workplace, beginning: Beginning, fitted: Finetuned, threshold: float) -> classifiers.StoredClassifier:
+def _keep(
+    place: Workplace, beginning: Beginning, fitted: Finetuned, threshold: float
+) -> classifier_store.StoredClassifier:
     data = digests.data_of(place.collection)
     provenance = Provenance(
         label=beginning.label,
@@ -133,7 +135,7 @@ def _keep(place: Workplace, beginning: Beginning, fitted: Finetuned, threshold: 
     )
     labelled = (image for split in ("train", "valid") for image in place.collection.labelled(split))
     seen = beginning.seen | leak_guard.site_key(place.home).seen(labelled, digest=data.learning)
-    return classifiers.keep(place.home, place.name, fitted, provenance, threshold=threshold, seen=seen)
+    return classifier_store.keep(place.home, place.name, fitted, provenance, threshold=threshold, seen=seen)
 
 
 def _steps(display: Display, label: str) -> Callable[[int, int, int], None]:
@@ -144,13 +146,13 @@ def _steps(display: Display, label: str) -> Callable[[int, int, int], None]:
 
 def _newest(home: SiteHome) -> list[str]:
     """Return the newest model of each kind: an older federation's result is not fine-tuned again by default."""
-    found, broken = models.found(home)
+    found, broken = model_store.found(home)
     for error in broken.values():
         say(f"left out: {error.explain()}", err=True)
     return [model.folder.name for model in {model.start: model for model in found}.values()]
 
 
-def _check_labels(home: SiteHome, own: Sequence[models.CervixModel]) -> None:
+def _check_labels(home: SiteHome, own: Sequence[model_store.CervixModel]) -> None:
     """Raise ModelError where two starts would make one classifier: a set holds one of each kind."""
     label, count = max(Counter(model.start for model in own).items(), key=lambda item: item[1], default=("", 0))
     if count > 1:
@@ -174,7 +176,7 @@ def _beginning(home: SiteHome, name: str, recipe: Recipe, collection: Collection
     if name == "imagenet":
         state = _imagenet(home, recipe)
         return Beginning("ImageNet", Start(name=name, weights=_digest(state)), state, Seen())
-    return _from_model(home, models.read(home.models / name), recipe, collection)
+    return _from_model(home, model_store.read(home.models / name), recipe, collection)
 
 
 def _imagenet(home: SiteHome, recipe: Recipe) -> dict[str, torch.Tensor]:
@@ -188,15 +190,15 @@ def _digest(state: dict[str, torch.Tensor]) -> str:
     return hashlib.sha256(safetensors.torch.save({name: t.contiguous() for name, t in state.items()})).hexdigest()
 
 
-def _from_model(home: SiteHome, model: models.CervixModel, recipe: Recipe, collection: Collection) -> Beginning:
+def _from_model(home: SiteHome, model: model_store.CervixModel, recipe: Recipe, collection: Collection) -> Beginning:
     seen = _check_start(home, model, recipe, collection)
     return Beginning(model.start, model.as_start, load_weights(model.weights), seen)
 
 
-def _check_start(home: SiteHome, model: models.CervixModel, recipe: Recipe, collection: Collection) -> Seen:
+def _check_start(home: SiteHome, model: model_store.CervixModel, recipe: Recipe, collection: Collection) -> Seen:
     """Return who made a model. Raises ModelError where no classifier can be made from it here."""
     test = (image for image in collection.images if image.split == "test")
-    seen = models.check_unseen(home, model, test)
+    seen = model_store.check_unseen(home, model, test)
     if model.recipe.architecture != recipe.architecture:
         raise ModelError(
             f"model {model.folder.name} is a {model.recipe.architecture}, the recipe wants a {recipe.architecture}",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from fedcervix.runtime.cli_runtime import stdout_console
 from fedcervix.runtime.printing import say
-from fedcervix.runtime.process import stdout_console
 from site_agent.home import SiteHome
 from site_agent.report.history import SHORT, Entry, Row, Told, compare, entries, find_report
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 from fedcervix.disk.files import write_secret
 from fedcervix.errors import ConfigError, DataError, ModelError, StorageError
 from fedcervix.runtime.printing import say
-from site_agent.classifier import classifiers
-from site_agent.classifier.cells import path_cell
-from site_agent.classifier.classifiers import StoredClassifier
+from site_agent.classifier import classifier_store
+from site_agent.classifier.classifier_store import StoredClassifier
+from site_agent.classifier.csv_names import path_cell
 from site_agent.classifier.notices import CSV_NOTE
 from site_agent.classifier.picture_files import Listing, list_files
 from site_agent.commands.data import progress
 from site_agent.commands.loading import loading
 from site_agent.data.collection import patients_of
 from site_agent.home import SiteHome
-from site_agent.manifest.manifest import at_most
+from site_agent.manifest.reading import at_most
 from site_agent.store import leak_guard
 
 if TYPE_CHECKING:  # it stands on torch, which a mistake in an argument does not wait for
@@ -34,7 +34,7 @@ def predict(
     Raises DataError, StorageError.
     """
     _check_free(out, force=force)
-    stored = classifiers.named(home, classifier)
+    stored = classifier_store.named(home, classifier)
     listing = list_files(images)
     if not listing.files:
         raise _nothing(listing)

@@ -28,16 +28,16 @@ from site_agent.commands.stopping import command_line, stops
 from site_agent.data import dataset
 from site_agent.data.collection import Collection, can, digest_of, index
 from site_agent.home import SiteHome
-from site_agent.network.model import save_weights, start_encoder
+from site_agent.network.encoder import save_weights, start_encoder
 from site_agent.network.precision import settled
-from site_agent.report.assemble import contact_sheet
+from site_agent.report.report_data import contact_sheet
 from site_agent.report.tensorboard import Events, require_tensorboard
-from site_agent.store import leak_guard, models
+from site_agent.store import leak_guard, model_store
 from site_agent.store.archive import utc_now
 from site_agent.store.leak_guard import Seen
-from site_agent.training.epochs import Epoch, Position, StepReport
+from site_agent.training.knn_probe import label_probe
+from site_agent.training.loop import Epoch, Position, StepReport
 from site_agent.training.monitor import epoch_line, images_per_s
-from site_agent.training.neighbours import label_probe
 from site_agent.training.pretrain import Pretrained
 from site_agent.training.pretrain import pretrain as train
 from site_agent.training.stopping import Stop, Stoppable
@@ -75,7 +75,7 @@ def _check_place(home: SiteHome, folder: Path) -> None:
 
 def _holds_model_of_run(folder: Path) -> bool:
     with contextlib.suppress(ModelError):
-        return bool(models.read(folder).run)
+        return bool(model_store.read(folder).run)
     return False
 
 
@@ -164,7 +164,7 @@ def _contract(recipe: Recipe, seed: int, site: str, collections: Sequence[Collec
 
 def _keep(
     home: SiteHome, used: Setting, name: str, recipe: Recipe, trained: Pretrained, collections: Sequence[Collection]
-) -> models.CervixModel:
+) -> model_store.CervixModel:
     """Keep the trained model with its record."""
     start = "CSSL" if len(collections) > 1 else "SSL"
     making = home.models / f".{name}.safetensors"
@@ -178,7 +178,7 @@ def _keep(
         "history": [_history(epoch) for epoch in trained.history],
     }
     seen = seen_by(leak_guard.site_key(home), collections)
-    kept = models.keep(home, name, start, recipe, used.seed, making, more, seen, utc_now())
+    kept = model_store.keep(home, name, start, recipe, used.seed, making, more, seen, utc_now())
     making.unlink()
     return kept
 

@@ -16,8 +16,8 @@ from rich.table import Table
 from fedcervix.core.plan import Recipe
 from fedcervix.disk.files import write_whole
 from fedcervix.errors import TrainingError
+from fedcervix.runtime.cli_runtime import stdout_console
 from fedcervix.runtime.printing import say
-from fedcervix.runtime.process import stdout_console
 from site_agent.classifier.sweep import (
     Cell,
     Material,
@@ -35,8 +35,8 @@ from site_agent.commands.stopping import command_line, stops
 from site_agent.data import dataset
 from site_agent.data.collection import Collection, digest_of
 from site_agent.home import SiteHome
-from site_agent.images.images import Progress
-from site_agent.network.model import Encoder, start_encoder
+from site_agent.images.decode import Progress
+from site_agent.network.encoder import Encoder, start_encoder
 from site_agent.network.precision import settled
 from site_agent.store.archive import put_away, utc_now
 from site_agent.training.checkpoints import Checkpoints

@@ -6,7 +6,7 @@ Rules
    without any label are in train and valid only (paper, Table I). What was drawn is kept in the site's splits.csv.
 3. What cannot be decoded is set aside and counted. Above a threshold the collection is refused: then it is not a few
    bad files, it is the wrong folder, disk or export.
-4. Patients who share a picture are one woman (`likeness`): they share a split, and `Image.woman`.
+4. Patients who share a picture are one woman (`duplicates`): they share a split, and `Image.woman`.
 5. A picture under a great many patients is a placeholder or a test card, and is refused.
 6. Identifiers that are one, written in several ways, are one woman too (`identifiers`): to take two women for one costs
    little, to take one for two spoils the test score. They are named.
@@ -30,17 +30,17 @@ from fedcervix.disk.files import write_secret
 from fedcervix.disk.ownership import denied
 from fedcervix.disk.storage import disk
 from fedcervix.errors import DataError
+from site_agent.data.duplicates import Comparison, Copy, Leak, Sighting, compare
 from site_agent.data.filenames import FileNames
-from site_agent.data.likeness import Comparison, Copy, Leak, Sighting, compare
-from site_agent.data.looks import Look, read_looks, write_looks
+from site_agent.data.index_cache import Look, read_looks, write_looks
 from site_agent.data.not_same import Pair, read_pairs
-from site_agent.images.images import PIXELS_MAX, Progress, each, opened, pixel_digest, silent
+from site_agent.images.decode import PIXELS_MAX, Progress, each, opened, pixel_digest, silent
 from site_agent.images.quality import oddities
 from site_agent.images.thumbnails import thumbnail
 from site_agent.images.unreadable import UnreadableError
 from site_agent.manifest.columns import OPTIONAL
 from site_agent.manifest.identifiers import Doubt, doubts, written_alike
-from site_agent.manifest.manifest import SPLITS, Manifest, Row, Split, at_most, parse, refused, repeated
+from site_agent.manifest.reading import SPLITS, Manifest, Row, Split, at_most, parse, refused, repeated
 from site_agent.manifest.splits import (
     NOBODY,
     STRATA,

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from fedcervix.core.plan import Recipe
-from site_agent.data import cache, squares
+from site_agent.data import pixel_arrays, pixel_cache
 from site_agent.data.collection import Collection, Image, index, require
 from site_agent.data.pixels import Pixels
 from site_agent.home import SiteHome
-from site_agent.images.images import Progress, silent
-from site_agent.manifest.manifest import Split
+from site_agent.images.decode import Progress, silent
+from site_agent.manifest.reading import Split
 
 if TYPE_CHECKING:
     from site_agent.data.image_sets import Images, Labelled
@@ -56,14 +56,14 @@ def joined(parts: Sequence[Images]) -> Images:
 
     patients = tuple(patient for part in parts for patient in part.patients)
     runs = tuple(run for part in parts for run in part.runs or (len(part),)) if len(parts) > 1 else parts[0].runs
-    return Images(squares.joined([part.pixels for part in parts]), patients, runs)
+    return Images(pixel_arrays.joined([part.pixels for part in parts]), patients, runs)
 
 
 def selected(images: Images, rows: Sequence[int]) -> Images:
     """Return some of one site's images, in the order of `rows`; no pixel is copied."""
     from site_agent.data.image_sets import Images
 
-    return Images(squares.selected(images.pixels, rows), tuple(images.patients[row] for row in rows))
+    return Images(pixel_arrays.selected(images.pixels, rows), tuple(images.patients[row] for row in rows))
 
 
 def pooled(
@@ -121,7 +121,7 @@ def _pixels(
     home: SiteHome, collection: Collection, chosen: tuple[Image, ...], recipe: Recipe, on_progress: Progress
 ) -> Pixels:
     in_memory_gib = home.config().hardware.images_in_memory_gib
-    return cache.load(
+    return pixel_cache.load(
         collection.folder,
         chosen,
         recipe.image_px,

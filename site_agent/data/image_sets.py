@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedcervix.errors import DataError
-from site_agent.data.feed import Feed
+from site_agent.data.device_batches import Feed
 from site_agent.data.pixels import Pixels
 
 

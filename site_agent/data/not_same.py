@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from fedcervix.disk.descriptors import check_used_up
 from fedcervix.errors import DataError
-from site_agent.manifest.manifest import at_most
+from site_agent.manifest.reading import at_most
 from site_agent.manifest.spreadsheet import decode_text, plain, read_table, shown
 
 Pair = frozenset[str]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from site_agent.data.collection import Collection
 from site_agent.images.quality import CHECKS, Check
-from site_agent.manifest.manifest import at_most
+from site_agent.manifest.reading import at_most
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ Rules
    that puts what happened into the inbox. The loop takes one thing from the inbox, updates the session, and compares
    `session.duty` with what is running.
 2. Training does not need the line. What the site was asked and what it has finished lies in the run's journal
-   (`spool`), written before anything follows from it; so a restarted agent goes on at once, and delivers when it can.
+   (`run_store`), written before anything follows from it; so a restarted agent goes on at once, and delivers when it
+   can.
 3. An error that another try may mend (LinkError, StorageError at the coordinator) is tried again after a growing
    pause; any other ends the agent with its three lines and its exit code.
 """
@@ -37,21 +38,21 @@ from fedcervix.errors import (
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.rounding import Rounded
 from fedcervix.network import codec
-from fedcervix.network.pauses import SIGN_S, Pauses
-from site_agent.federation import account, asked, economy
+from fedcervix.network.backoff import SIGN_S, Pauses
+from site_agent.federation import account, asked, compression
 from site_agent.federation.failures import TELL_S, Failures
+from site_agent.federation.heartbeat import Hung, Reporter
 from site_agent.federation.link import Link
 from site_agent.federation.policy import objections, strange
 from site_agent.federation.privacy import outward
-from site_agent.federation.reporter import Hung, Reporter
 from site_agent.home import SiteHome
 from site_agent.store import ledger
-from site_agent.store.models import adopt
+from site_agent.store.model_store import adopt
+from site_agent.store.run_store import Spool
 from site_agent.store.runs import last_federation
-from site_agent.store.spool import Spool
+from site_agent.worker.disk_full_retry import with_room
+from site_agent.worker.hang_detection import FLOOR_S
 from site_agent.worker.preflight import Findings
-from site_agent.worker.room import with_room
-from site_agent.worker.silence import FLOOR_S
 from site_agent.worker.worker import CancelledError, Worker, WorkFailedError
 
 T = TypeVar("T")
@@ -554,7 +555,9 @@ class Agent:
             result: session.Result = ModelAdopted(self._site, task, time.time())
         else:
             if task.kind is TaskKind.TRAIN:
-                self._again(job.cancelled, lambda: economy.settle_earlier(job.spool.folder, task, self._link.report))
+                self._again(
+                    job.cancelled, lambda: compression.settle_earlier(job.spool.folder, task, self._link.report)
+                )
             job.at_work = True
             self._reporter.hand_over()
             numbers = self._worker.do(task, job.plan, self._on_progress(task), job.cancelled)
@@ -584,7 +587,7 @@ class Agent:
             self._link.fetch(digest, self._blobs, on_bytes, bytes_max=bytes_max)
 
         if not self._blobs.has(task.base):
-            economy.bring(self._link, self._blobs, task.base, job.plan, fetch)
+            compression.bring(self._link, self._blobs, task.base, job.plan, fetch)
         job.spool.note_model(self._blobs.size_bytes(task.base))
 
     def _result(self, job: Job, task: Task, numbers: dict[str, Any]) -> session.Result:
@@ -594,9 +597,9 @@ class Agent:
         if task.kind is TaskKind.SCORE:
             return _score(self._site, task, numbers)
         folder, digest = job.spool.folder, numbers["digest"]
-        made = self._with_room(job, task, lambda: economy.rounded(self._blobs, folder, task, job.plan, digest))
+        made = self._with_room(job, task, lambda: compression.rounded(self._blobs, folder, task, job.plan, digest))
         update = _update(self._site, task, numbers, made)
-        self._with_room(job, task, lambda: economy.keep(folder, update, made.residual))
+        self._with_room(job, task, lambda: compression.keep(folder, update, made.residual))
         return update
 
     def _deliver(self, job: Job, result: session.Result) -> Callable[[session.Session], session.Session]:
@@ -604,7 +607,7 @@ class Agent:
         answer, reason = self._again(job.cancelled, lambda: self._deliver_once(job, result))
         if isinstance(result, UpdateStored):
             update = result
-            self._with_room(job, update.task, lambda: economy.settle(job.spool.folder, update, answer))
+            self._with_room(job, update.task, lambda: compression.settle(job.spool.folder, update, answer))
 
         def answered(s: session.Session) -> session.Session:
             return session.answered(s, result.task)
@@ -619,7 +622,7 @@ class Agent:
         if isinstance(result, ModelAdopted) and reason in list(Outcome):
             self._outcome = Outcome(reason)
         keep = {result.task.base} | ({result.digest, result.packed} if isinstance(result, UpdateStored) else set())
-        keep |= economy.carried(job.spool.folder).residuals
+        keep |= compression.carried(job.spool.folder).residuals
         with contextlib.suppress(StorageError):  # what cannot be deleted now can be at the next delivery
             self._blobs.put_away(keep)
         self._thread("litter", self._clear)

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from fedcervix.core.events import SiteFailed
 from fedcervix.errors import FedcervixError, LinkError, RemoteError, StorageError
-from fedcervix.network.pauses import Pauses
+from fedcervix.network.backoff import Pauses
 from fedcervix.runtime.log import logger
 from site_agent.federation import incidents
 from site_agent.federation.link import Link

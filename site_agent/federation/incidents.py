@@ -15,7 +15,7 @@ from fedcervix.errors import DataError, FedcervixError, StorageError
 from fedcervix.printable import printable_lines
 from site_agent.federation.privacy import incident_number, scrub
 from site_agent.home import SiteHome
-from site_agent.manifest.manifest import SPLITS
+from site_agent.manifest.reading import SPLITS
 from site_agent.manifest.spreadsheet import decode_text
 from site_agent.worker.worker import WorkFailedError
 

@@ -13,7 +13,7 @@ from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, DataError, RunError
 from fedcervix.network import identity
 from site_agent.home import SiteHome
-from site_agent.manifest.manifest import parse
+from site_agent.manifest.reading import parse
 from site_agent.manifest.spreadsheet import decode_text
 
 OF_A_COORDINATOR = "coordinator.toml"

@@ -1,7 +1,7 @@
 """The site's narrow seam to the coordinator. Every call is begun here; every error is one of ours.
 
 `Link` is what the agent needs; `GrpcLink` is the real one. A line that fails raises LinkError, after which the caller
-tries again after a while (`fedcervix.network.pauses`).
+tries again after a while (`fedcervix.network.backoff`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import grpc
 
 from fedcervix import __version__
-from fedcervix.core.economy import Packed
+from fedcervix.core.compression import Packed
 from fedcervix.core.events import Answer
 from fedcervix.core.rounds import Instruction
 from fedcervix.errors import LinkError, RemoteError

@@ -35,7 +35,7 @@ from typing import Literal, cast
 
 from fedcervix.errors import DataError
 from site_agent.manifest.identifiers import written_alike
-from site_agent.manifest.manifest import SPLITS, Row, Split, at_most
+from site_agent.manifest.reading import SPLITS, Row, Split, at_most
 
 Stratum = Literal["case", "control", "unlabelled"]
 

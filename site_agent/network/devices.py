@@ -12,7 +12,7 @@ from torch import nn
 
 from fedcervix.core.plan import Precision
 from fedcervix.errors import TrainingError
-from fedcervix.runtime.allocator import keep_freed_memory
+from fedcervix.runtime.malloc_tuning import keep_freed_memory
 from site_agent.home import HardwareSection
 
 Device = Literal["auto", "cpu", "cuda"]

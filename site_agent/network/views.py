@@ -12,7 +12,7 @@ from torch import Tensor
 from fedcervix.core.plan import Recipe
 from fedcervix.core.seeds import derive
 from site_agent.data.batches import Indices
-from site_agent.network.augment import apply, draw, join, pack, standardise, to_input
+from site_agent.network.augmentation import apply, draw, join, pack, standardise, to_input
 
 CHUNK_IMAGES = 16
 """a CPU makes views of so many images at a time: what lies between two passes then stays in its cache"""

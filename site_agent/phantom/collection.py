@@ -31,7 +31,7 @@ from pathlib import Path
 
 from fedcervix.core.seeds import derive
 from fedcervix.errors import DataError, StorageError
-from site_agent.manifest.manifest import Split
+from site_agent.manifest.reading import Split
 from site_agent.manifest.splits import Stratum, stratum
 from site_agent.phantom.anatomy import Woman, draw_woman
 from site_agent.phantom.camera import CERVIGRAPH, COLPOSCOPE, Camera, photograph

@@ -15,7 +15,7 @@ from fedcervix.core.plan import Recipe
 from fedcervix.errors import DataError
 from site_agent.classifier.evaluate import Comparison, Evaluation
 from site_agent.classifier.intervals import Verdict
-from site_agent.manifest.manifest import Split
+from site_agent.manifest.reading import Split
 from site_agent.report.predictions import Predictions
 from site_agent.store.provenance import Provenance
 

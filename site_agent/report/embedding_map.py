@@ -18,7 +18,7 @@ from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from fedcervix.core.seeds import derive
-from site_agent.training.neighbours import Features
+from site_agent.training.knn_probe import Features
 
 IMAGES_MIN = 10
 """below that there is nothing to see"""

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedcervix.errors import FedcervixError, ModelError
-from site_agent.classifier import classifiers
+from site_agent.classifier import classifier_store
 from site_agent.home import SiteHome
-from site_agent.store import archive, models
-from site_agent.store.models import CervixModel
+from site_agent.store import archive, model_store
+from site_agent.store.model_store import CervixModel
 from site_agent.store.provenance import Provenance, recipe_digest
 from site_agent.store.report_store import RESULTS_FILE, all_reports
 from site_agent.store.runs import federation_of
@@ -44,10 +44,12 @@ def entries(home: SiteHome) -> list[Entry]:
     """Return everything that the site has made, kind by kind, oldest first; what cannot be read comes first."""
     earlier = home.folder / archive.HISTORY
     found = [
-        *_read(home, "model", archive.entries(home.models, models.RECORD), _model),
-        *_read(home, "model", archive.entries(earlier / "models", models.RECORD), _model),
-        *_read(home, "classifier", archive.entries(classifiers.folder_of(home), classifiers.RECORD), _classifier),
-        *_read(home, "classifier", archive.entries(earlier / "classifiers", classifiers.RECORD), _classifier),
+        *_read(home, "model", archive.entries(home.models, model_store.RECORD), _model),
+        *_read(home, "model", archive.entries(earlier / "models", model_store.RECORD), _model),
+        *_read(
+            home, "classifier", archive.entries(classifier_store.folder_of(home), classifier_store.RECORD), _classifier
+        ),
+        *_read(home, "classifier", archive.entries(earlier / "classifiers", classifier_store.RECORD), _classifier),
         *_read(home, "report", all_reports(home.reports), _report),
     ]
     kinds = ("model", "classifier", "report")
@@ -69,7 +71,7 @@ def _below(home: SiteHome, place: Path) -> str:
 
 
 def _model(home: SiteHome, place: Path) -> Entry:
-    model = models.read(place)
+    model = model_store.read(place)
     what = f"{model.start}, run {model.run}{_outcome(home, model)}" if model.run else model.start
     return Entry(kind="model", place=_below(home, place), made_at=model.made_at, digest=model.digest, what=what)
 
@@ -84,7 +86,7 @@ def _outcome(home: SiteHome, model: CervixModel) -> str:
 
 
 def _classifier(home: SiteHome, place: Path) -> Entry:
-    made = classifiers.read(place).provenance
+    made = classifier_store.read(place).provenance
     start = f" from {made.start.origin} ({made.start.weights[:SHORT]})" if made.start.recipe else ""
     what = f"{made.label}{start}, recipe {recipe_digest(made.recipe)[:SHORT]}, seed {made.seed}"
     return Entry(kind="classifier", place=_below(home, place), made_at=made.made_at, digest=made.weights, what=what)

@@ -83,7 +83,7 @@ class Missed:
 
 def render(report: SiteReport) -> str:
     """Return the page: self-contained HTML."""
-    from site_agent.training.neighbours import NEIGHBOURS  # with torch, which the study's report does without
+    from site_agent.training.knn_probe import NEIGHBOURS  # with torch, which the study's report does without
 
     environment = jinja2.Environment(
         autoescape=True,

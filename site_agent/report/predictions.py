@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcervix.errors import DataError
-from site_agent.classifier.cells import path_cell, text_cell
+from site_agent.classifier.csv_names import path_cell, text_cell
 from site_agent.classifier.notices import CSV_NOTE
 from site_agent.metrics import THRESHOLD_FIXED
 

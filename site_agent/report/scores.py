@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from fedcervix.errors import DataError
-from site_agent.classifier.classifiers import StoredClassifier
+from site_agent.classifier.classifier_store import StoredClassifier
 from site_agent.classifier.evaluate import Comparison, Evaluation, compare, evaluate
 from site_agent.classifier.finetune import predict
 from site_agent.data.collection import Collection

@@ -21,10 +21,10 @@ from fedcervix.core.plan import Recipe
 from fedcervix.disk.storage import disk
 from fedcervix.extras import missing
 from fedcervix.runtime.log import logger
-from site_agent.network.contrast import collapse_loss
+from site_agent.network.loss import collapse_loss
 from site_agent.report.content import Augmented
 from site_agent.report.figures import contact_canvas
-from site_agent.training.epochs import Epoch, StepReport
+from site_agent.training.loop import Epoch, StepReport
 from site_agent.training.monitor import images_per_s
 
 STEPS_BETWEEN = 20

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fedcervix.core.plan import Plan
 from site_agent.home import SiteHome
-from site_agent.store.spool import Spool
+from site_agent.store.run_store import Spool
 
 
 @dataclass(frozen=True, slots=True)

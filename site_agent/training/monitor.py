@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedcervix.core.plan import Recipe
-from site_agent.network.contrast import collapse_loss
-from site_agent.training.epochs import Epoch
-from site_agent.training.gauges import Gauges, alarms
+from site_agent.network.loss import collapse_loss
+from site_agent.training.collapse_metrics import Gauges, alarms
+from site_agent.training.loop import Epoch
 
 
 def epoch_line(epoch: Epoch, recipe: Recipe, *, seconds: float, timed_epochs: int | None = None) -> list[str]:

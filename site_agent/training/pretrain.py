@@ -15,11 +15,11 @@ from torch import Tensor
 from fedcervix.core.plan import Recipe
 from site_agent.data.image_sets import Images
 from site_agent.network.devices import Acceleration, place
-from site_agent.network.model import Encoder, snapshot
-from site_agent.network.optimise import make_optimiser
+from site_agent.network.encoder import Encoder, snapshot
+from site_agent.network.optimizer import make_optimiser
 from site_agent.training.checkpoints import Checkpoints
-from site_agent.training.epochs import NEVER, Epoch, Position, StepReport, train_epochs, validation_loss
-from site_agent.training.neighbours import Probe
+from site_agent.training.knn_probe import Probe
+from site_agent.training.loop import NEVER, Epoch, Position, StepReport, train_epochs, validation_loss
 from site_agent.training.resume import Keeping, Standing, unpack
 from site_agent.training.steps import make_step
 

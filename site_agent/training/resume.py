@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from site_agent.network.model import Encoder, apply_weights, snapshot
-from site_agent.network.optimise import optimiser_state, restore_optimiser
+from site_agent.network.encoder import Encoder, apply_weights, snapshot
+from site_agent.network.optimizer import optimiser_state, restore_optimiser
 from site_agent.training.checkpoints import Checkpoint, Checkpoints
-from site_agent.training.epochs import Epoch, EpochRecord, Position, Score
-from site_agent.training.gauges import Gauges
+from site_agent.training.collapse_metrics import Gauges
+from site_agent.training.loop import Epoch, EpochRecord, Position, Score
 
 
 @dataclass(frozen=True, slots=True)

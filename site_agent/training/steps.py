@@ -15,13 +15,13 @@ from torch import Tensor
 
 from fedcervix.core.plan import Recipe
 from fedcervix.errors import TrainingError
-from site_agent.network.contrast import LOSSES
+from site_agent.network.cuda_graph import Graphed
 from site_agent.network.devices import Acceleration, autocast, lacks_memory, let_go, place
-from site_agent.network.graphs import Graphed
-from site_agent.network.model import Encoder, build_encoder
-from site_agent.network.optimise import changed_by, make_optimiser, pull_back
+from site_agent.network.encoder import Encoder, build_encoder
+from site_agent.network.loss import LOSSES
+from site_agent.network.optimizer import changed_by, make_optimiser, pull_back
 from site_agent.network.views import views
-from site_agent.training.team import ALONE, Team, gather_views, wrap
+from site_agent.training.ddp import ALONE, Team, gather_views, wrap
 
 Step = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 """(N, S, S, 3) bytes and their packed draws, on the device -> (2N, width) representations, loss before the step"""

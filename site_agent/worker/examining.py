@@ -12,15 +12,15 @@ import time
 import torch
 
 from fedcervix.core.plan import Plan, Recipe
-from site_agent.data import cache
+from site_agent.data import pixel_cache
 from site_agent.data.collection import Collection, require
 from site_agent.data.memory import available_bytes
-from site_agent.data.records import Kind, opened
+from site_agent.data.pixel_store import Kind, opened
 from site_agent.data.remarks import remarks
 from site_agent.network.devices import name_of
-from site_agent.network.model import build_encoder
+from site_agent.network.encoder import build_encoder
 from site_agent.network.precision import settled
-from site_agent.training import timing
+from site_agent.training import step_timing
 from site_agent.worker.preflight import Cost, Findings
 from site_agent.worker.tasks import Bench
 
@@ -57,7 +57,7 @@ def _cost(bench: Bench, collection: Collection, plan: Plan) -> Cost:
     train = len(collection.contrastive("train"))
     steps = max(1, train // recipe.batch_images)
     bench.on_progress({"stage": "timing a step", "done": 0, "of": 0, "unit": ""})
-    image_s = timing.encoder_pace(recipe, bench.device, steps=1) if bench.team.alone else None
+    image_s = step_timing.encoder_pace(recipe, bench.device, steps=1) if bench.team.alone else None
     memory_bytes = _memory_bytes(bench.device)  # before images are decoded
     decode_s, decoded_bytes = _decoding(bench, collection, recipe)
     return Cost(
@@ -80,7 +80,7 @@ def _decoding(bench: Bench, collection: Collection, recipe: Recipe) -> tuple[flo
         absent = [image for image in chosen if not store.holds(bytes.fromhex(image.digest))]
     few = absent[:DECODED_FOR_TIMING]
     started = time.monotonic()
-    cache.load(collection.folder, few, recipe.image_px, recipe.fit, bench.home.cache, bench.counted("decoding"))
+    pixel_cache.load(collection.folder, few, recipe.image_px, recipe.fit, bench.home.cache, bench.counted("decoding"))
     each_s = (time.monotonic() - started) / max(1, len(few))
     left = len(absent) - len(few)
     return each_s * left, left * kind.record_bytes

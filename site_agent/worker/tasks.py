@@ -29,7 +29,7 @@ from site_agent.data.collection import Collection, digest_of
 from site_agent.data.image_sets import Images
 from site_agent.home import SiteHome
 from site_agent.network.devices import Acceleration
-from site_agent.network.model import (
+from site_agent.network.encoder import (
     Encoder,
     apply_weights,
     load_weights,
@@ -37,17 +37,17 @@ from site_agent.network.model import (
     snapshot,
     start_encoder,
 )
-from site_agent.network.optimise import clear, optimiser_state, restore_optimiser
+from site_agent.network.optimizer import clear, optimiser_state, restore_optimiser
 from site_agent.network.precision import settled
 from site_agent.store import leak_guard
-from site_agent.training.epochs import NEVER, DivergedError, Position, StepReport, train_epochs, validation_loss
+from site_agent.training.ddp import ALONE, Team, agreed, check_same, leader_first
+from site_agent.training.knn_probe import Probe, label_probe
+from site_agent.training.loop import NEVER, DivergedError, Position, StepReport, train_epochs, validation_loss
 from site_agent.training.monitor import round_lines
-from site_agent.training.neighbours import Probe, label_probe
 from site_agent.training.resume import Keeping, unpack
 from site_agent.training.steps import Learner, make_learner
 from site_agent.training.stopping import Stop, Stoppable
-from site_agent.training.team import ALONE, Team, agreed, check_same, leader_first
-from site_agent.worker.room import with_room
+from site_agent.worker.disk_full_retry import with_room
 
 OnProgress = Callable[[dict[str, Any]], None]
 ROUNDS_KEPT = 2
@@ -100,7 +100,7 @@ class Bench:
         return self._learner[1]
 
     def counted(self, stage: str) -> Callable[[int, int], None]:
-        """Return what says, at this stage, how many images are done. No stage is silent (see `silence`)."""
+        """Return what says, at this stage, how many images are done. No stage is silent (see `hang_detection`)."""
         return lambda done, of: self.on_progress({"stage": stage, "done": done, "of": of, "unit": "images"})
 
 

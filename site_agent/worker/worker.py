@@ -22,8 +22,8 @@ from fedcervix.core.events import Task
 from fedcervix.core.plan import Plan
 from fedcervix.json_text import parsed
 from site_agent.home import HardwareSection, SiteHome
+from site_agent.worker.disk_full_retry import trouble, with_room
 from site_agent.worker.preflight import Findings
-from site_agent.worker.room import trouble, with_room
 
 OnProgress = Callable[[dict[str, Any]], None]
 PROGRAM = "site_agent.worker.worker_process"

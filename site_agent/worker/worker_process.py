@@ -11,7 +11,7 @@ It reads one JSON object per line (a task with its plan; or a plan alone, to say
 The line "stop" asks it to end: while it trains at the next step, with a checkpoint, else at once. It ends at once when
 its standard input ends, so it never outlives the agent that started it.
 
-Started by torch's elastic launcher there are several (see `team`). Then the leader alone reads and answers; the others
+Started by torch's elastic launcher there are several (see `ddp`). Then the leader alone reads and answers; the others
 do what it broadcasts, silently. Whatever breaks in any of them, the leader says so and all end: processes that do not
 stand at the same point of the same task cannot go on together.
 """
@@ -43,9 +43,9 @@ from fedcervix.json_text import parsed
 from fedcervix.runtime.printing import say
 from site_agent.home import SiteHome
 from site_agent.network.devices import accelerate, choose, prepare
-from site_agent.training.lifeline import Lifeline, end_with_input, end_with_parent
+from site_agent.training.ddp import ALONE, STEP_S, Team, assemble, hear, lost, tell
+from site_agent.training.rank_watchdog import Lifeline, end_with_input, end_with_parent
 from site_agent.training.stopping import Stop
-from site_agent.training.team import ALONE, STEP_S, Team, assemble, hear, lost, tell
 from site_agent.worker.examining import examine
 from site_agent.worker.tasks import Bench, do
 from site_agent.worker.worker import STOP_LINE

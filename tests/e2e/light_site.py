@@ -22,13 +22,13 @@ from fedcervix.core.events import Task
 from fedcervix.core.plan import Plan
 from fedcervix.core.rounds import Outcome
 from fedcervix.errors import FedcervixError
-from fedcervix.runtime.process import ends_whole, fail
+from fedcervix.runtime.cli_runtime import ends_whole, fail
 from site_agent.commands.display import Display
 from site_agent.federation.agent import Agent
-from site_agent.federation.instances import succeed
+from site_agent.federation.fencing import succeed
 from site_agent.federation.link import GrpcLink
 from site_agent.home import SiteHome
-from site_agent.worker.silence import FLOOR_S
+from site_agent.worker.hang_detection import FLOOR_S
 from site_agent.worker.worker import CancelledError, Worker
 from tests.e2e.light_worker import NUMBERS, LightWork, surroundings
 

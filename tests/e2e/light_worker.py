@@ -31,7 +31,7 @@ from fedcervix.errors import FedcervixError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.weights import read_tensors, write_tensors
 from site_agent.home import SiteHome
-from site_agent.worker.room import with_room
+from site_agent.worker.disk_full_retry import with_room
 from site_agent.worker.worker import STOP_LINE
 
 NUMBERS = 700_000

@@ -22,7 +22,7 @@ from site_agent.data import dataset
 from site_agent.data.image_sets import Images
 from site_agent.home import SiteHome, create
 from site_agent.network.devices import prepare
-from site_agent.network.model import (
+from site_agent.network.encoder import (
     Encoder,
     apply_weights,
     build_encoder,
@@ -31,8 +31,8 @@ from site_agent.network.model import (
     snapshot,
     start_encoder,
 )
-from site_agent.network.optimise import make_optimiser
-from site_agent.training.epochs import train_epochs, validation_loss
+from site_agent.network.optimizer import make_optimiser
+from site_agent.training.loop import train_epochs, validation_loss
 from site_agent.worker.tasks import first_seed
 
 CPU = torch.device("cpu")

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedcervix.core.economy import Packed
+from fedcervix.core.compression import Packed
 from fedcervix.core.events import Answer
 from fedcervix.core.rounds import Instruction
 from fedcervix.errors import FedcervixError

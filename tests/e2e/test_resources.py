@@ -35,7 +35,7 @@ main()
 
 RESNET50 = """
 import sys
-from site_agent.network.model import build_encoder, save_weights, snapshot
+from site_agent.network.encoder import build_encoder, save_weights, snapshot
 from fedcervix.core.plan import Recipe
 save_weights(__import__("pathlib").Path(sys.argv[1]), snapshot(build_encoder(Recipe(), 1)))
 """

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cervix_study.records import read_cells, read_data, read_predictions, read_selection, read_study
-from site_agent.store.spool import Spool
+from site_agent.store.run_store import Spool
 from tests.e2e.loopback import Process, processes_of, start, until
 
 PROGRAM = [sys.executable, "-m", "cervix_study.cli"]

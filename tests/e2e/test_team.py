@@ -24,7 +24,7 @@ from tests.ports import free_port
 RUN = "20300101-000000-csfssl-00000000"
 LOSS_TOLERANCE = 3e-3
 """relative, of the first epoch's mean loss: float32, and the sums of two processes are added in another order. Up to
-1.2e-3 was seen, by processor; in float64 the two are equal to 1e-9 (tests/unit/test_team.py)"""
+1.2e-3 was seen, by processor; in float64 the two are equal to 1e-9 (tests/unit/test_ddp.py)"""
 
 
 def plan(epochs: int = 1) -> Plan:

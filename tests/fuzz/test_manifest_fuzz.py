@@ -4,7 +4,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fedcervix.errors import DataError
-from site_agent.manifest.manifest import LABELS, SPLITS, parse
+from site_agent.manifest.reading import LABELS, SPLITS, parse
 from site_agent.manifest.splits import Kept, format_splits, parse_splits
 from site_agent.manifest.spreadsheet import decode_text
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedcervix.errors import RemoteError
-from fedcervix.models.packing import Origin, Packing, pack, unpack
+from fedcervix.models.quantization import Origin, Packing, pack, unpack
 from fedcervix.models.weights import digest_file, read_tensors, write_tensors
 
 QUICK = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

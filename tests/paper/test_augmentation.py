@@ -15,7 +15,7 @@ import torchvision.transforms.functional as TF
 from torch import Tensor
 
 from fedcervix.core.plan import Augment
-from site_agent.network.augment import Draws, augment, draw, join, standardise, to_input
+from site_agent.network.augmentation import Draws, augment, draw, join, standardise, to_input
 
 torch.set_num_threads(1)
 

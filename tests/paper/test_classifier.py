@@ -22,7 +22,7 @@ from site_agent.classifier.finetune import (
     validation_loss,
 )
 from site_agent.data.image_sets import Labelled
-from site_agent.network.model import build_encoder
+from site_agent.network.encoder import build_encoder
 
 CPU = torch.device("cpu")
 TINY = Recipe(

@@ -39,9 +39,9 @@ from fedcervix.models.weights import read_layout
 from site_agent.data import dataset
 from site_agent.data.collection import digest_of
 from site_agent.home import SiteHome, create
-from site_agent.network.model import build_encoder, load_weights
-from site_agent.store import leak_guard, models
-from site_agent.store.spool import Spool
+from site_agent.network.encoder import build_encoder, load_weights
+from site_agent.store import leak_guard, model_store
+from site_agent.store.run_store import Spool
 from site_agent.worker.tasks import Bench, do, local_names
 
 NHS, ALTS = "nhs", "alts"
@@ -90,7 +90,7 @@ class Federation:
         return {update.site: update for update in self.run.rounds[round_ - 1].contributions}
 
     def adopted(self, site: str) -> dict[str, Tensor]:
-        return load_weights(self.folder / site / "models" / "run" / models.WEIGHTS)
+        return load_weights(self.folder / site / "models" / "run" / model_store.WEIGHTS)
 
 
 def plan_of(mode: str, *sites: str, recipe: Recipe = SMALL, **terms: Any) -> Plan:
@@ -128,7 +128,7 @@ def bench_of(site: str, folder: Path, plan: Plan) -> Bench:
 def report(bench: Bench, task: Task, plan: Plan) -> UpdateStored | ScoreReported | ModelAdopted:
     """Let a site do a task, and put its numbers into the words of the machine."""
     if task.kind is TaskKind.ADOPT:
-        models.adopt(bench.home, task, plan, BlobStore(bench.home.blobs))
+        model_store.adopt(bench.home, task, plan, BlobStore(bench.home.blobs))
         return ModelAdopted(bench.site, task, 0.0)
     found = do(bench, task, plan)
     if task.kind is TaskKind.SCORE:
@@ -248,7 +248,7 @@ def test_ppfssl_nhs_and_ppfssl_alts_are_two_runs_with_two_results(ppfssl: Federa
     assert other.updates(1)[ALTS].task.base == other.run.layout
     assert other.updates(1)[NHS].task.base == other.updates(1)[ALTS].digest
     assert not equal(other.adopted(NHS), ppfssl.adopted(NHS))
-    starts = [models.read(f.folder / NHS / "models" / "run").start for f in (ppfssl, other)]
+    starts = [model_store.read(f.folder / NHS / "models" / "run").start for f in (ppfssl, other)]
     assert starts == ["PPFSSL_NHS", "PPFSSL_ALTS"]
 
 

@@ -9,9 +9,9 @@ import torch
 from pytorch_metric_learning.losses import NTXentLoss
 from torch import Tensor
 
-from site_agent.network.contrast import collapse_loss, dcl, nt_xent
-from site_agent.network.model import unit_rows
-from site_agent.training.gauges import alarms, gauges
+from site_agent.network.encoder import unit_rows
+from site_agent.network.loss import collapse_loss, dcl, nt_xent
+from site_agent.training.collapse_metrics import alarms, gauges
 
 torch.set_num_threads(1)
 

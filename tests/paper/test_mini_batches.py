@@ -18,7 +18,7 @@ from fedcervix.core.plan import Augment, ClassifierRecipe, Recipe
 from fedcervix.core.profiles import PROFILES
 from site_agent.classifier.finetune import build_classifier, finetune
 from site_agent.data.image_sets import Images, Labelled
-from site_agent.network.model import build_encoder
+from site_agent.network.encoder import build_encoder
 from site_agent.training.pretrain import pretrain
 
 CPU = torch.device("cpu")

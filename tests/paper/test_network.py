@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fedcervix.core.plan import Head, Recipe
 from fedcervix.errors import ModelError
-from site_agent.network.model import (
+from site_agent.network.encoder import (
     apply_weights,
     backbone_state,
     build_encoder,

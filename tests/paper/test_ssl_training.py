@@ -15,12 +15,12 @@ from torch import Tensor
 from fedcervix.core.plan import Augment, Recipe
 from fedcervix.errors import ModelError, TrainingError
 from site_agent.data.image_sets import Images
-from site_agent.network.augment import augment, draw, pack, standardise, to_input
-from site_agent.network.contrast import collapse_loss
-from site_agent.network.model import Encoder, apply_weights, build_encoder, load_weights, save_weights, snapshot
-from site_agent.network.optimise import make_optimiser, optimiser_state, restore_optimiser
+from site_agent.network.augmentation import augment, draw, pack, standardise, to_input
+from site_agent.network.encoder import Encoder, apply_weights, build_encoder, load_weights, save_weights, snapshot
+from site_agent.network.loss import collapse_loss
+from site_agent.network.optimizer import make_optimiser, optimiser_state, restore_optimiser
 from site_agent.network.views import scoring_draws, views
-from site_agent.training.epochs import NEVER, EpochRecord, Keeper, Position, StepReport, train_epochs, validation_loss
+from site_agent.training.loop import NEVER, EpochRecord, Keeper, Position, StepReport, train_epochs, validation_loss
 from site_agent.training.pretrain import best_epoch, pretrain
 
 torch.set_num_threads(1)

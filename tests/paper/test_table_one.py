@@ -13,7 +13,7 @@ from fedcervix.errors import DataError
 from site_agent.data.collection import Collection, index
 from site_agent.data.dataset import joined
 from site_agent.data.image_sets import Images
-from site_agent.manifest.manifest import SPLITS
+from site_agent.manifest.reading import SPLITS
 from site_agent.manifest.splits import SHARES, Stratum, assign
 from site_agent.phantom import INSTITUTIONS
 

@@ -11,7 +11,7 @@ from scipy.stats import fisher_exact
 
 from cervix_study.evidence import paper
 from cervix_study.evidence.paper import SITES
-from site_agent.classifier.classifiers import ORDER
+from site_agent.classifier.classifier_store import ORDER
 from site_agent.classifier.evaluate import Evaluation, evaluate
 from site_agent.metrics import Confusion, auc, roc
 from site_agent.report.figures import roc_curves

@@ -9,9 +9,9 @@ import torch
 
 from fedcervix.core.plan import Plan, Recipe, Terms, differences
 from fedcervix.core.profiles import PROFILES, Profile
-from site_agent.network.contrast import collapse_loss
-from site_agent.network.model import build_encoder
-from site_agent.network.optimise import make_optimiser
+from site_agent.network.encoder import build_encoder
+from site_agent.network.loss import collapse_loss
+from site_agent.network.optimizer import make_optimiser
 
 PAPER = PROFILES["paper"].recipe
 TERMS = PROFILES["paper"].terms

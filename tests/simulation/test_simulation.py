@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from coordinator.run.fencing import Acting, admit
 from coordinator.run.incoming import needed
-from coordinator.run.instances import Acting, admit
-from fedcervix.core import economy, rounds
+from fedcervix.core import compression, rounds
 from fedcervix.core.events import AggregateStored, Answer, Event, UpdateStored, event_from_json, event_to_json
 from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.rounds import Aggregate, Outcome, Round, Run
@@ -270,8 +270,8 @@ def test_a_coordinator_that_forgets_the_model_before_the_last_is_found() -> None
 
 
 def test_a_site_that_carries_on_what_an_update_left_over_that_did_not_count_is_found() -> None:
-    def always(carried: economy.Carried, update: UpdateStored, _: Answer) -> economy.Carried:
-        return economy.answered(carried, update, Answer.ACCEPTED)
+    def always(carried: compression.Carried, update: UpdateStored, _: Answer) -> compression.Carried:
+        return compression.answered(carried, update, Answer.ACCEPTED)
 
     assert "its last one that counted" in found_by(Rules(answered=always), range(1500))
 
@@ -289,7 +289,7 @@ def test_a_coordinator_that_forgets_what_its_rounding_left_over_is_found() -> No
 
 def test_a_coordinator_that_gives_away_the_difference_between_two_sites_models_is_found() -> None:
     """A packed form is of use to a site that held its base; to another one it would tell what a site has learnt."""
-    anyone = Rules(packed_form=lambda run, _site, model: economy.kept_form(run, model))
+    anyone = Rules(packed_form=lambda run, _site, model: compression.kept_form(run, model))
     assert "the difference to a model that it never held" in found_by(anyone, range(300))
 
 

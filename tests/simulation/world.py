@@ -18,10 +18,11 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
+from coordinator.run.fencing import Acting, admit, heeded
 from coordinator.run.incoming import may_report, needed
-from coordinator.run.instances import Acting, admit, heeded
 from coordinator.run.liveness import Liveness
-from fedcervix.core import economy, session
+from fedcervix.core import compression as economy
+from fedcervix.core import session
 from fedcervix.core.events import (
     AggregateStored,
     Answer,

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from fedcervix.core.plan import Recipe
 from site_agent.data.batches import batches
-from site_agent.network.augment import apply, standardise, to_input
-from site_agent.network.contrast import LOSSES
-from site_agent.network.model import Encoder, build_encoder, unit_rows
-from site_agent.network.optimise import make_optimiser
+from site_agent.network.augmentation import apply, standardise, to_input
+from site_agent.network.encoder import Encoder, build_encoder, unit_rows
+from site_agent.network.loss import LOSSES
+from site_agent.network.optimizer import make_optimiser
 from site_agent.network.views import training_draws
-from site_agent.training.joint_norm import join_batch_norm
-from site_agent.training.team import Team, agreed, assemble, disband, gather_views, hear, share, share_rows, tell, wrap
+from site_agent.training.ddp import Team, agreed, assemble, disband, gather_views, hear, share, share_rows, tell, wrap
+from site_agent.training.sync_batch_norm import join_batch_norm
 
 CPU = torch.device("cpu")
 IMAGES, PX, STEPS = 24, 32, 3

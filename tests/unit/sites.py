@@ -21,10 +21,10 @@ from site_agent.cli import cli
 from site_agent.data import dataset
 from site_agent.data.collection import digest_of
 from site_agent.home import SiteHome, create
-from site_agent.network.model import build_encoder, save_weights, snapshot
-from site_agent.store import leak_guard, models
-from site_agent.store.spool import Spool
-from site_agent.training.gauges import Gauges
+from site_agent.network.encoder import build_encoder, save_weights, snapshot
+from site_agent.store import leak_guard, model_store
+from site_agent.store.run_store import Spool
+from site_agent.training.collapse_metrics import Gauges
 
 RECIPE: dict[str, Any] = {
     "architecture": "resnet18",
@@ -84,7 +84,7 @@ class Site:
         making = blobs.scratch("model")
         digest = save_weights(making, snapshot(build_encoder(plan.recipe, seed=plan.terms.seed)))
         blobs.adopt(making, digest)
-        models.adopt(self.home, Task(name, TaskKind.ADOPT, 1, digest), plan, blobs)
+        model_store.adopt(self.home, Task(name, TaskKind.ADOPT, 1, digest), plan, blobs)
 
     def write_manifest(self, rows: Sequence[tuple[str, str, str, str]]) -> None:
         """Write the manifest anew: image, patient, label, split."""

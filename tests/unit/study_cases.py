@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cervix_study.data.ground import Ground, Lot
+from cervix_study.data.preparation import Ground, Lot
 from cervix_study.records import Cell, CellRecord, ClassifierResults, Costs, Data, Provenance
 from cervix_study.settings import Asked, read
 

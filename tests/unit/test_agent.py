@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fedcervix.core.economy import Packed
+from fedcervix.core.compression import Packed
 from fedcervix.core.events import Answer, ModelAdopted, ScoreReported, SiteFailed, Task, TaskKind, UpdateStored
 from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.rounds import Instruction, Leave, Outcome, Stand
@@ -31,12 +31,12 @@ from fedcervix.errors import (
 )
 from fedcervix.models.blobs import BlobStore
 from fedcervix.network import codec
-from site_agent.federation import economy
+from site_agent.federation import compression
 from site_agent.federation.agent import REMOTE_ERRORS_MAX, Agent
 from site_agent.federation.link import OnBytes
 from site_agent.home import SiteHome
 from site_agent.home import create as create_home
-from site_agent.store.spool import Spool
+from site_agent.store.run_store import Spool
 from site_agent.worker.worker import CancelledError, Worker, WorkFailedError
 
 WAIT_S = 60.0
@@ -708,8 +708,8 @@ class FullDisk:
 
 @pytest.mark.parametrize("name", ["rounded", "keep", "settle"])
 def test_what_is_carried_on_waits_for_room(site: Site, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    disk = FullDisk(getattr(economy, name))
-    monkeypatch.setattr(economy, name, disk)
+    disk = FullDisk(getattr(compression, name))
+    monkeypatch.setattr(compression, name, disk)
     site.attach(TRAIN)
     site.shows("trouble")
     disk.makes_room()

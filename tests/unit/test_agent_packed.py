@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedcervix.core import economy
+from fedcervix.core import compression
 from fedcervix.core.events import Answer, ScoreReported, Task, TaskKind, UpdateStored
 from fedcervix.core.plan import Plan
 from fedcervix.core.rounds import Stand
 from fedcervix.core.session import Kept
 from fedcervix.errors import LinkError, RemoteError, StorageError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.models.packing import Origin, Packing, unpack
+from fedcervix.models.quantization import Origin, Packing, unpack
 from fedcervix.models.rounding import Rounded, round_model
 from fedcervix.models.weights import write_tensors
 from fedcervix.network import codec
-from site_agent.federation.economy import FILE, carried
+from site_agent.federation.compression import FILE, carried
 from tests.unit.test_agent import OVER, RUN, FakeLink, FakeWorker, Site, plan, update
 
 pytestmark = pytest.mark.timeout(60)
@@ -86,7 +86,7 @@ class Federation:
         made = round_model(self.there, exact, self.packing, base, "", name="published")
         for digest in (made.packed, made.digest):
             self.link.models[digest] = self.there.path(digest).read_bytes()
-        self.link.forms[made.digest] = economy.Packed(made.packed, base if self.packing == "int8" else "")
+        self.link.forms[made.digest] = compression.Packed(made.packed, base if self.packing == "int8" else "")
         return made
 
     def attach(self, *said: Any) -> None:
@@ -174,7 +174,7 @@ def test_a_site_that_has_lost_the_base_fetches_the_whole_model(int8: Federation)
 def test_a_packed_form_that_gives_another_model_ends_the_agent(int8: Federation) -> None:
     base = int8.publish(1)
     average, other = int8.publish_packed(2, base), int8.publish_packed(3, base)
-    int8.link.forms[average.digest] = economy.Packed(other.packed, base)
+    int8.link.forms[average.digest] = compression.Packed(other.packed, base)
     int8.attach(train(1, base))
     int8.finished(train(1, base))
     int8.link.say(score(1, average.digest))

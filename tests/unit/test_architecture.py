@@ -246,7 +246,7 @@ def rooms(package: str) -> dict[str, set[str]]:
 
 
 def room_of(name: str) -> str:
-    """Return the room of a module: site_agent.data.cache is in data, site_agent.home in home."""
+    """Return the room of a module: site_agent.data.pixel_cache is in data, site_agent.home in home."""
     return name.split(".")[1] if "." in name else ""
 
 
@@ -322,7 +322,7 @@ def test_no_pickle_anywhere() -> None:
             assert called != "torch.save", f"{name}: {text}. {sentence}"
             assert "allow_pickle=True" not in text, f"{name}: {text}. {sentence}"
             loads += [(name, text)] if called == "torch.load" else []
-    assert [name for name, _ in loads] == ["site_agent.network.model"], f"{loads}. {sentence}"
+    assert [name for name, _ in loads] == ["site_agent.network.encoder"], f"{loads}. {sentence}"
     assert "weights_only=True" in loads[0][1], f"{loads[0]}. {sentence}"
 
 

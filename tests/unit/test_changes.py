@@ -10,7 +10,7 @@ import pytest
 from coordinator.run.changes import BRIEF_ROUNDS, Document, applied, brief, changes, ended_rounds, joined, parts
 from coordinator.run.history import replayed
 from coordinator.run.liveness import STOPPED, Line
-from coordinator.run.overview import overview
+from coordinator.run.status import overview
 from fedcervix.core.events import (
     AggregateStored,
     Event,

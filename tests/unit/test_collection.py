@@ -19,12 +19,12 @@ from site_agent.cli import data
 from site_agent.commands.collection import open_images
 from site_agent.commands.display import Display
 from site_agent.data import collection as collections
-from site_agent.data.cache import load
 from site_agent.data.collection import CensusRow, Collection, Image, Quarantined, index, require
-from site_agent.data.likeness import Copy
+from site_agent.data.duplicates import Copy
+from site_agent.data.pixel_cache import load
 from site_agent.home import SiteHome, create
 from site_agent.images.samples import Pixels
-from site_agent.manifest.manifest import SPLITS
+from site_agent.manifest.reading import SPLITS
 from site_agent.manifest.splits import parse_splits
 from tests.unit.coordinator_homes import let_in
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from cervix_study.export.released import find
+from cervix_study.export.model_source import find
 from fedcervix.errors import ModelError
-from site_agent.classifier import classifiers
+from site_agent.classifier import classifier_store
 from site_agent.classifier.comparable import comparable
 from site_agent.data import dataset
-from site_agent.store import models
+from site_agent.store import model_store
 from tests.unit.sites import Site, plan_of, site
 
 torch.set_num_threads(1)
@@ -123,11 +123,11 @@ def test_ssl_of_another_recipe_than_the_federations_is_said(clinic: Site) -> Non
 def test_pretraining_again_is_noticed_and_loses_nothing(clinic: Site) -> None:
     clinic.train("pretrain")
     clinic.train("finetune")
-    before = models.read(clinic.home.models / "ssl").digest
+    before = model_store.read(clinic.home.models / "ssl").digest
     clinic.train("pretrain", "--seed", "3")
-    assert models.read(clinic.home.models / "ssl").digest != before
+    assert model_store.read(clinic.home.models / "ssl").digest != before
     [earlier] = (clinic.home.folder / "history" / "models").iterdir()
-    assert models.read(earlier).digest == before
+    assert model_store.read(earlier).digest == before
     with pytest.raises(ModelError, match="the newest SSL model is of model ssl, the classifier was fine-tuned from an"):
         comparable(clinic.home, collection_of(clinic))
 
@@ -135,11 +135,11 @@ def test_pretraining_again_is_noticed_and_loses_nothing(clinic: Site) -> None:
 def test_named_models_and_sets_stand_beside_the_others(clinic: Site) -> None:
     clinic.train("pretrain")
     clinic.train("pretrain", "--name", "trial", "--seed", "3")
-    assert sorted(m.folder.name for m in models.found(clinic.home)[0]) == ["ssl", "trial"]
+    assert sorted(m.folder.name for m in model_store.found(clinic.home)[0]) == ["ssl", "trial"]
     clinic.train("finetune", "--start", "ssl")
     clinic.train("finetune", "--start", "trial", "--name", "second")
-    assert classifiers.names(clinic.home) == ["", "second"]
-    assert [c.provenance.start.name for c in classifiers.found(clinic.home, "second")[0]] == ["trial"]
+    assert classifier_store.names(clinic.home) == ["", "second"]
+    assert [c.provenance.start.name for c in classifier_store.found(clinic.home, "second")[0]] == ["trial"]
     with pytest.raises(ModelError, match="ssl and trial are both SSL") as refused:
         clinic.train("finetune", "--start", "ssl", "--start", "trial")
     clinic.train(*refused.value.next_step.split()[3:])
@@ -149,7 +149,7 @@ def test_a_run_that_only_has_the_name_of_a_local_model_is_not_in_its_way(clinic:
     """A coordinator that called its run `ssl` once kept the site from pretraining."""
     clinic.take_part("ssl", plan_of(1))
     clinic.train("pretrain")
-    assert [m.folder.name for m in models.found(clinic.home)[0]] == ["ssl"]
+    assert [m.folder.name for m in model_store.found(clinic.home)[0]] == ["ssl"]
 
 
 def test_a_local_model_is_not_named_like_a_run(clinic: Site) -> None:
@@ -162,7 +162,7 @@ def test_a_run_takes_no_name_of_what_the_site_makes(clinic: Site) -> None:
     with pytest.raises(ModelError, match="holds the model of run ssl") as refused:
         clinic.train("pretrain")
     clinic.run(*refused.value.next_step.split()[3:])
-    assert sorted(m.folder.name for m in models.found(clinic.home)[0]) == ["ssl", "ssl-local"]
+    assert sorted(m.folder.name for m in model_store.found(clinic.home)[0]) == ["ssl", "ssl-local"]
 
 
 @pytest.mark.parametrize("part", ["classifiers/random/classifier.safetensors", "models/ssl/cervix-model.safetensors"])
@@ -185,7 +185,7 @@ def test_a_damaged_record_costs_one_entry_and_says_how_to_mend_it(clinic: Site, 
     file = clinic.home.folder / "classifiers" / "ssl" / "record.json"
     text = file.read_text()
     file.write_text(text.replace('"seed": 0', '"seed": 8') if damage == "edited" else damage)
-    found, unread = classifiers.found(clinic.home)
+    found, unread = classifier_store.found(clinic.home)
     broken = unread["ssl"]
     assert [c.start for c in found] == ["Random"]
     assert str(file) in broken.what
@@ -193,7 +193,7 @@ def test_a_damaged_record_costs_one_entry_and_says_how_to_mend_it(clinic: Site, 
     assert "Not compared: the classifier ssl, which cannot be used (why: site-agent history)." in told.reservations
     assert not any(str(clinic.home.folder) in line for line in told.reservations), "results.json may be sent"
     clinic.train(*broken.next_step.split()[3:])
-    assert [c.start for c in classifiers.found(clinic.home)[0]] == ["Random", "SSL"]
+    assert [c.start for c in classifier_store.found(clinic.home)[0]] == ["Random", "SSL"]
 
 
 def test_a_copy_of_a_classifiers_folder_is_no_second_classifier(clinic: Site) -> None:
@@ -211,7 +211,7 @@ def test_a_damaged_model_costs_one_entry(clinic: Site) -> None:
     clinic.federate("run-one", 1)
     clinic.federate("run-two", 2)
     (clinic.home.models / "run-two" / "record.json").write_text("{}")
-    [found], broken = models.found(clinic.home)
+    [found], broken = model_store.found(clinic.home)
     assert (found.folder.name, "run-two/record.json" in broken["run-two"].what) == ("run-one", True)
     assert "left out" in clinic.train("finetune").output
     clinic.run("evaluate")
@@ -229,10 +229,10 @@ def test_results_name_the_digests_of_what_they_belong_to(clinic: Site) -> None:
     clinic.run("evaluate")
     [file] = clinic.home.reports.rglob("results.json")
     told = json.loads(file.read_text())["provenance"]
-    stored = classifiers.found(clinic.home)[0]
+    stored = classifier_store.found(clinic.home)[0]
     assert [one["weights"] for one in told] == [c.provenance.weights for c in stored]
     assert told[1]["start"]["run"] == "run-one"
-    assert told[1]["start"]["weights"] == models.read(clinic.home.models / "run-one").digest
+    assert told[1]["start"]["weights"] == model_store.read(clinic.home.models / "run-one").digest
     assert told[0]["data"] == told[1]["data"]
 
 

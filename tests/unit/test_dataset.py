@@ -10,7 +10,7 @@ from fedcervix.core.plan import Recipe
 from fedcervix.errors import ConfigError
 from site_agent.data import dataset
 from site_agent.data.image_sets import Images
-from site_agent.data.squares import Gathered
+from site_agent.data.pixel_arrays import Gathered
 from site_agent.home import SiteHome, create
 
 RECIPE = Recipe(architecture="resnet18", image_px=32)

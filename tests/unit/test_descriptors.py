@@ -20,8 +20,8 @@ from fedcervix.network import rpc
 from fedcervix.runtime.config import read_toml
 from site_agent.data import collection
 from site_agent.data.not_same import read_pairs
-from site_agent.images.images import decode
-from site_agent.network import model
+from site_agent.images.decode import decode
+from site_agent.network import encoder
 from site_agent.store import leak_guard
 from tests.unit.test_rpc import Ended
 
@@ -46,7 +46,7 @@ PLACES: dict[str, Callable[[Path], object]] = {
     "an image": decode,
     "a manifest": collection._read,
     "pairs of images": read_pairs,
-    "weights": model.load_weights,
+    "weights": encoder.load_weights,
     "the list of training women": lambda path: leak_guard.read(
         path.parent, leak_guard.SiteKey(b"key"), next_step="make the model again"
     ),

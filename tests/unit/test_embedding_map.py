@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from site_agent.report.embedding_map import IMAGES_MAX, IMAGES_MIN, choose, lay_out
-from site_agent.training.neighbours import Features
+from site_agent.training.knn_probe import Features
 
 
 def groups(each: int = 20, width: int = 64, seed: int = 0) -> Features:

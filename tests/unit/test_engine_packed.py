@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from coordinator.run.incoming import needed
-from fedcervix.core.economy import packed_form
+from fedcervix.core.compression import packed_form
 from fedcervix.core.events import Answer, Task, TaskKind, UpdateStored
 from fedcervix.disk.journal import RunRecord
 from fedcervix.errors import RemoteError, RunError
 from fedcervix.models.aggregate import aggregate
-from fedcervix.models.packing import Origin, unpack
+from fedcervix.models.quantization import Origin, unpack
 from fedcervix.models.rounding import Rounded, round_model
 from fedcervix.models.weights import read_layout, read_tensors, write_tensors
 from tests.unit.test_engine import SITES, Federation, driven, duty_of

@@ -97,7 +97,7 @@ def test_what_cannot_be_written_is_an_error_that_says_what_to_do(tmp_path: Path)
 
 def test_a_program_keeps_private_what_libraries_and_its_processes_write(tmp_path: Path) -> None:
     program = (
-        "import click, sqlite3, subprocess, pathlib; from fedcervix.runtime.process import exits\n"
+        "import click, sqlite3, subprocess, pathlib; from fedcervix.runtime.cli_runtime import exits\n"
         "@click.command()\n"
         "def command():\n"
         "    sqlite3.connect('a.db').execute('create table t (x)'); pathlib.Path('b').mkdir()\n"

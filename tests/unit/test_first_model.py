@@ -45,7 +45,7 @@ def taken_in(home: Home, model: dict[str, Any]) -> tuple[BlobStore, str]:
 @pytest.mark.parametrize("head", get_args(Head))
 @pytest.mark.parametrize("architecture", get_args(Architecture))
 def test_the_network_is_the_trainers(architecture: Architecture, head: Head) -> None:
-    model = pytest.importorskip("site_agent.network.model", reason="needs torch")
+    model = pytest.importorskip("site_agent.network.encoder", reason="needs torch")
     recipe = Recipe(architecture=architecture, head=head, width=32)
     state = model.build_encoder(recipe, 0).state_dict()
     assert first_model.network(recipe) == {name: tuple(tensor.shape) for name, tensor in state.items()}

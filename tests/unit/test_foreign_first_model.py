@@ -9,7 +9,7 @@ import torch
 
 from fedcervix.core.events import Task, TaskKind
 from fedcervix.models.blobs import BlobStore
-from site_agent.network.model import save_weights
+from site_agent.network.encoder import save_weights
 from site_agent.worker.tasks import do
 from tests.paper.test_federation import bench_of, plan_of
 

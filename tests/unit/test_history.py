@@ -14,7 +14,7 @@ import torch
 
 from fedcervix.core.plan import Recipe
 from fedcervix.errors import ModelError
-from site_agent.classifier import classifiers
+from site_agent.classifier import classifier_store
 from site_agent.report.history import Told, compare, entries
 from site_agent.store.provenance import Start
 from site_agent.store.report_store import RESULTS_FILE, all_reports, publish
@@ -36,7 +36,7 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> Site:
     made.train("finetune", "--seed", "3")
     [first] = all_reports(made.home.reports)
     told = json.loads((first / RESULTS_FILE).read_text())
-    told["provenance"] = [stored.provenance.to_json() for stored in classifiers.found(made.home)[0]]
+    told["provenance"] = [stored.provenance.to_json() for stored in classifier_store.found(made.home)[0]]
     publish(made.home.reports, "second", NOW, {RESULTS_FILE: json.dumps(told).encode()})
     return made
 

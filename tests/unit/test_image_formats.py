@@ -19,7 +19,7 @@ import tifffile
 from PIL import Image, ImageOps
 
 from site_agent.images import quality
-from site_agent.images.images import opened
+from site_agent.images.decode import opened
 from site_agent.images.samples import Decoded
 from site_agent.images.unreadable import UnreadableError
 from tests.unit.picture_files import Bmp, Png, Samples, Tiff, chunk, scene

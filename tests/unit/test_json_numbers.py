@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.run import results
-from coordinator.run.overview import ledger_line, overview
+from coordinator.run.status import ledger_line, overview
 from fedcervix.core.events import event_from_json
 from fedcervix.core.rounds import Run, step
 from tests.unit.test_rounds import A, B, C, after, as_before, attached, fresh, scored, trained
@@ -21,7 +21,7 @@ WRITERS = {"json.dumps", "json.dump"}
 BETWEEN_OUR_PROCESSES = {
     "site_agent/worker/worker_process.py": 1,  # a loss that is no number ends the training, and is told as such
     "cervix_study/execution/cell_process.py": 1,
-    "site_agent/store/sealed.py": 1,  # only hashed, also where an older version has written the record
+    "site_agent/store/checksummed_records.py": 1,  # only hashed, also where an older version has written the record
 }
 
 

@@ -11,7 +11,7 @@ from fedcervix.json_text import parsed
 from site_agent.classifier.sweep import read_cells
 from site_agent.federation import asked
 from site_agent.report import results
-from site_agent.store import sealed
+from site_agent.store import checksummed_records
 
 DEEP = "[" * 100_000
 
@@ -32,7 +32,7 @@ def test_a_file_that_is_nested_too_deeply_is_a_damaged_file(tmp_path: Path) -> N
     file = tmp_path / "record.json"
     file.write_text(DEEP)
     with pytest.raises(ModelError):
-        sealed.read_record(file, what="model", next_step="look")
+        checksummed_records.read_record(file, what="model", next_step="look")
     with pytest.raises(StorageError):
         read_cells(file)
     with pytest.raises(DataError):

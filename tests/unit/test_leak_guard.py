@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from fedcervix.errors import ModelError, StorageError
-from site_agent.classifier import classifiers
+from site_agent.classifier import classifier_store
 from site_agent.classifier.comparable import comparable
 from site_agent.commands.pretrain import seen_by
 from site_agent.data import dataset
 from site_agent.data.collection import Image
 from site_agent.home import SiteHome
-from site_agent.store import leak_guard, models
+from site_agent.store import leak_guard, model_store
 from site_agent.store.leak_guard import Seen, SiteKey, check_unseen, read, remember, site_key, write
 from tests.unit.sites import Site, plan_of, site
 
@@ -235,11 +235,11 @@ def test_renamed_women_are_known_by_their_pictures(clinic: Site) -> None:
 def test_a_start_that_is_refused_costs_no_classifier_of_another_start(clinic: Site) -> None:
     clinic.train("pretrain")
     clinic.train("finetune")
-    before = classifiers.read(clinic.home.folder / "classifiers" / "random").provenance
+    before = classifier_store.read(clinic.home.folder / "classifiers" / "random").provenance
     rotated(clinic)
     with pytest.raises(ModelError, match="used to train model ssl"):
         clinic.train("finetune")
-    assert classifiers.read(clinic.home.folder / "classifiers" / "random").provenance == before
+    assert classifier_store.read(clinic.home.folder / "classifiers" / "random").provenance == before
 
 
 def test_a_federations_model_is_guarded_as_well(clinic: Site) -> None:
@@ -254,8 +254,8 @@ def test_a_federations_model_is_guarded_as_well(clinic: Site) -> None:
 
 
 def check(clinic: Site, name: str) -> None:
-    models.check_unseen(
-        clinic.home, models.read(clinic.home.models / name), dataset.open_collection(clinic.home).images
+    model_store.check_unseen(
+        clinic.home, model_store.read(clinic.home.models / name), dataset.open_collection(clinic.home).images
     )
 
 

@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 
 from fedcervix.core.plan import Recipe
-from site_agent.training.epochs import Epoch, EpochRecord, Score
-from site_agent.training.gauges import Gauges
+from site_agent.training.collapse_metrics import Gauges
+from site_agent.training.loop import Epoch, EpochRecord, Score
 from site_agent.training.monitor import clock_time, epoch_line, images_per_s, round_lines
 
 HEALTHY = Gauges(

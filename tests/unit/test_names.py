@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fedcervix.errors import ModelError
-from site_agent.store import models
-from site_agent.store.sealed import unknown
+from site_agent.store import model_store
+from site_agent.store.checksummed_records import unknown
 from tests.unit.sites import site
 
 
@@ -27,11 +27,11 @@ def test_a_misspelt_start_stops_before_an_image_is_opened(tmp_path: Path, name: 
 
 def test_a_model_without_its_record_is_a_damaged_one(tmp_path: Path) -> None:
     clinic = site(tmp_path)
-    weights = clinic.home.models / "ssl" / models.WEIGHTS
+    weights = clinic.home.models / "ssl" / model_store.WEIGHTS
     weights.parent.mkdir(parents=True)
     weights.write_bytes(b"")
     with pytest.raises(ModelError, match="is no record of a cervix model"):
-        models.named(clinic.home, "ssl", ())
+        model_store.named(clinic.home, "ssl", ())
 
 
 def test_where_nothing_was_made_the_next_step_makes_it() -> None:

@@ -15,17 +15,17 @@ from PIL import Image as Pillow
 
 from fedcervix.errors import ModelError
 from fedcervix.models.weights import digest_file
-from site_agent.classifier import classifiers
+from site_agent.classifier import classifier_store
 from site_agent.classifier.finetune import Finetuned, build_classifier
 from site_agent.classifier.finetune import predict as score
 from site_agent.cli import cli
 from site_agent.data import dataset
 from site_agent.home import SiteHome
-from site_agent.network.model import snapshot
+from site_agent.network.encoder import snapshot
 from site_agent.store import leak_guard
 from site_agent.store.provenance import Start
 from tests.unit.provenances import provenance
-from tests.unit.test_assemble import SMALL, site
+from tests.unit.test_report_data import SMALL, site
 
 torch.set_num_threads(1)
 
@@ -41,7 +41,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> SiteHome:
     fitted = Finetuned(snapshot(network), (), 1, "epochs")
     used = provenance("Random", Start(name="random"), recipe=SMALL)
     seen = leak_guard.site_key(home).seen(collection.labelled("train"))
-    classifiers.keep(home, "", fitted, used, threshold=THRESHOLD, seen=seen)
+    classifier_store.keep(home, "", fitted, used, threshold=THRESHOLD, seen=seen)
     return home
 
 
@@ -201,7 +201,7 @@ def test_the_probabilities_are_those_of_evaluate(home: SiteHome, tmp_path: Path)
     """And each row says by which classifier and threshold, whose picture it is, and whether it was trained on."""
     out, collection = tmp_path / "p.csv", dataset.open_collection(home)
     test = dataset.labelled(home, collection, SMALL, "test")
-    [stored] = classifiers.found(home)[0]
+    [stored] = classifier_store.found(home)[0]
     evaluated = score(stored.build(), test.pixels, device=CPU)
     done = run(home, collection.folder, "--out", out)
     found = {Path(row["image"]).name: row for row in rows(out)}

@@ -20,16 +20,16 @@ from google.protobuf.message_factory import GetMessageClass
 from rich.table import Table
 from rich.text import Text
 
-from coordinator.commands.terminal import render
+from coordinator.commands.status_view import render
 from coordinator.run.liveness import Line
-from coordinator.run.overview import overview
+from coordinator.run.status import overview
 from fedcervix.core.events import Event, SiteAttached, SiteRefused
 from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.rounds import Leave, Outcome, Run, Stand, begin, instruction, step
 from fedcervix.errors import FedcervixError, RemoteError
 from fedcervix.network import codec, rpc
 from fedcervix.printable import printable, printable_values
-from fedcervix.runtime import log, process
+from fedcervix.runtime import cli_runtime, log
 from fedcervix.runtime.printing import console, say
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.cli import cli as site_agent
@@ -263,7 +263,7 @@ def shown_by_tables() -> None:
     table = Table(ALL, title=ALL)
     table.add_row(ALL)
     table.add_row(Text(ALL))
-    for screen in (process.stdout_console(), console(stderr=True)):
+    for screen in (cli_runtime.stdout_console(), console(stderr=True)):
         screen.print(ALL)
         screen.print(Text(ALL))
         screen.print(table)
@@ -271,7 +271,7 @@ def shown_by_tables() -> None:
 
 def shown_as_an_error() -> None:
     with pytest.raises(SystemExit):
-        process.fail(FedcervixError(ALL, cause=ALL, next_step=ALL))
+        cli_runtime.fail(FedcervixError(ALL, cause=ALL, next_step=ALL))
 
 
 def shown_by_the_agent() -> None:
@@ -293,7 +293,7 @@ def logged() -> None:
 
 
 def logged_by_a_library() -> None:
-    process._log_printable()
+    cli_runtime._log_printable()
     assert logging.lastResort is not None
     record = logging.LogRecord("grpc", logging.ERROR, "", 1, ALL, (), None)
     sys.stderr.write(logging.lastResort.format(record))
@@ -382,14 +382,14 @@ def test_what_a_site_reports_reaches_no_screen_raw(
     except RemoteError as error:
         log.logger().warning("call refused", what=error.what)
         with pytest.raises(SystemExit):
-            process.fail(error)
+            cli_runtime.fail(error)
     else:
         event = SiteRefused("ada", heard.reason, NOW) if isinstance(heard, codec.Refusal) else heard
         run = step(run, event)[0] if isinstance(event, Event) else run
         progress = heard if isinstance(heard, codec.Progress) else None
         log.logger().info("a report", report=heard)
     document = overview(run, {"ada": Line(True, None, 1.0, 40.0, progress)}, now=NOW)
-    process.stdout_console().print(render(document))
+    cli_runtime.stdout_console().print(render(document))
     say(json.dumps(document))
     display = Display()
     display.show("resting", {"reason": _heard_by(run, "bob")})
@@ -419,7 +419,7 @@ def test_a_hostile_file_name_reaches_no_screen_raw(tmp_path: Path, capsys: pytes
             site_agent(arguments, standalone_mode=False)
         if isinstance(ended.value, FedcervixError):
             with pytest.raises(SystemExit):
-                process.fail(ended.value)
+                cli_runtime.fail(ended.value)
     said = capsys.readouterr()
     assert not raw(said.out + said.err)
     assert said.err

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from site_agent.data.collection import Collection, index, require
-from site_agent.data.likeness import alike
-from site_agent.images.images import decode
+from site_agent.data.duplicates import alike
+from site_agent.images.decode import decode
 from site_agent.images.thumbnails import thumbnail
-from site_agent.manifest.manifest import SPLITS
+from site_agent.manifest.reading import SPLITS
 from tests.unit.scenes import field
 
 FOLDER = Path(os.environ.get("FEDCERVIX_REAL_DATA", Path(__file__).parents[3] / "shared" / "data" / "cervix"))

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from fedcervix.core.plan import Recipe
 from fedcervix.errors import ModelError, TrainingError
 from site_agent.data.image_sets import Images
-from site_agent.network.model import Encoder, build_encoder
-from site_agent.network.optimise import make_optimiser
+from site_agent.network.encoder import Encoder, build_encoder
+from site_agent.network.optimizer import make_optimiser
 from site_agent.network.views import training_draws, views
+from site_agent.training.async_losses import Readings
 from site_agent.training.checkpoints import Checkpoints
-from site_agent.training.epochs import StepReport, train_epochs
+from site_agent.training.loop import StepReport, train_epochs
 from site_agent.training.pretrain import Pretrained, pretrain
-from site_agent.training.readings import Readings
 from site_agent.training.resume import Keeping, unpack
 from site_agent.training.steps import fits, make_step
 from site_agent.worker.tasks import superseded
@@ -252,7 +252,7 @@ def test_a_loss_that_is_not_finite_is_noticed_before_a_checkpoint_is_kept(
     def step(_pixels: Tensor, _packed: Tensor) -> tuple[Tensor, ...]:
         return torch.zeros(8, 16), torch.tensor(math.nan)
 
-    monkeypatch.setattr("site_agent.training.epochs.Readings", Late)
+    monkeypatch.setattr("site_agent.training.loop.Readings", Late)
     with pytest.raises(TrainingError, match="diverged"):
         one_epoch(encoder, optimiser, step=step, keeper=Keeping(keep, encoder, optimiser))
     assert keep.latest() is None

@@ -10,7 +10,7 @@ import pytest
 
 from fedcervix.errors import RemoteError, StorageError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.models.packing import Packing
+from fedcervix.models.quantization import Packing
 from fedcervix.models.rounding import Rounded, rebuild, round_model
 from fedcervix.models.weights import digest_file, read_tensors, write_tensors
 

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from fedcervix.errors import DataError
-from site_agent.manifest.manifest import SPLITS, Row, Split
+from site_agent.manifest.reading import SPLITS, Row, Split
 from site_agent.manifest.splits import (
     PICTURES_KEPT_MAX,
     STRATA,

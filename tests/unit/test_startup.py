@@ -163,7 +163,7 @@ def test_a_coordinators_status_loads_neither_its_engine_nor_numbers(tmp_path: Pa
 
 
 def test_a_study_is_reported_without_torch() -> None:
-    modules = "cervix_study.analysis.judging, cervix_study.report.compose"
+    modules = "cervix_study.analysis.analysis, cervix_study.report.compose"
     program = f"import sys, {modules}; print({{'torch', 'sklearn'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=True)
     assert done.stdout.strip() == "set()"

@@ -14,13 +14,13 @@ import torch
 from fedcervix.core.plan import Architecture, Augment, Precision, Recipe
 from fedcervix.errors import TrainingError
 from site_agent.data.image_sets import Images
+from site_agent.network.cuda_graph import put_back
 from site_agent.network.devices import Acceleration, accelerate, place
-from site_agent.network.graphs import put_back
-from site_agent.network.model import build_encoder
-from site_agent.network.optimise import make_optimiser
-from site_agent.training.epochs import train_epochs
+from site_agent.network.encoder import build_encoder
+from site_agent.network.optimizer import make_optimiser
+from site_agent.training.ddp import Team
+from site_agent.training.loop import train_epochs
 from site_agent.training.steps import make_anchors, make_learner, make_step
-from site_agent.training.team import Team
 
 torch.set_num_threads(1)
 

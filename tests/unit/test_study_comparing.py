@@ -18,7 +18,7 @@ from cervix_study.analysis.comparing import (
     effect,
     mcnemar_of,
 )
-from cervix_study.analysis.tested import Row
+from cervix_study.analysis.result_rows import Row
 from cervix_study.evidence.delong import contrast, delong
 from cervix_study.evidence.mcnemar import Discordant
 from fedcervix.errors import DataError

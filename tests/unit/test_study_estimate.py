@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from cervix_study.execution.estimate import FEDERATION_S, duration, kind_of, paces, seconds_left, size
-from cervix_study.execution.screen import Screen, outcome
+from cervix_study.execution.progress_display import Screen, outcome
 from cervix_study.execution.tasks import make
-from cervix_study.planning.planning import grid
+from cervix_study.planning.grid import grid
 from cervix_study.records import Cell
 from tests.unit.study_cases import asked, ground, judged
 

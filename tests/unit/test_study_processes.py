@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 
 from cervix_study.execution.executors import Here, Slurm, died
-from cervix_study.execution.meter import Meter, added, descendants, spent_j
-from cervix_study.execution.relay import Relay
+from cervix_study.execution.resource_usage import Meter, added, descendants, spent_j
 from cervix_study.execution.tasks import Failed, Task, make, passed_by
-from cervix_study.places import Places
-from cervix_study.planning.planning import grid
+from cervix_study.execution.traffic_counter import Relay
+from cervix_study.planning.grid import grid
 from cervix_study.records import Costs
+from cervix_study.study_paths import Places
 from fedcervix.errors import ConfigError, StorageError, TrainingError
 from tests.unit.study_cases import asked, ground
 
@@ -46,7 +46,7 @@ def alive(pid: int) -> bool:
 
 STARTS_ONE = """
 import subprocess, sys
-from cervix_study.execution.leash import leashed
+from cervix_study.execution.parent_death import leashed
 popen = subprocess.Popen(leashed([sys.executable, "-c", "import signal; print('up', flush=True); signal.pause()"]))
 print(popen.pid, flush=True)
 popen.wait()
@@ -65,7 +65,15 @@ def test_what_is_on_a_leash_ends_with_its_parent_however_that_dies() -> None:
 
 
 def test_a_leash_of_somebody_who_is_gone_starts_nothing() -> None:
-    command = [sys.executable, "-m", "cervix_study.execution.leash", "1", sys.executable, "-c", "print('started')"]
+    command = [
+        sys.executable,
+        "-m",
+        "cervix_study.execution.parent_death",
+        "1",
+        sys.executable,
+        "-c",
+        "print('started')",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert (done.stdout, "has ended" in done.stderr) == ("", True)

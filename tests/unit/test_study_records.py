@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cervix_study.planning.planning import grid
+from cervix_study.planning.grid import grid
 from cervix_study.records import (
     CellRecord,
     Prediction,

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from cervix_study.analysis.analysis import judge
 from cervix_study.analysis.findings import Findings, Shuffled
-from cervix_study.analysis.judging import judge
-from cervix_study.analysis.tested import Finished
+from cervix_study.analysis.result_rows import Finished
 from cervix_study.report.answer import answer
 from cervix_study.report.compose import FINDINGS_FILE, MARKDOWN_FILE, PAGE_FILE, compose, write_report
 from cervix_study.report.document import Code, Details, Table, Text, cells

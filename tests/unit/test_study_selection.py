@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cervix_study.planning.planning import followers, grid
+from cervix_study.planning.grid import followers, grid
 from cervix_study.planning.selection import choose, competes, to_open
 from cervix_study.records import Cell, CellRecord, Choice
 from cervix_study.settings import Asked

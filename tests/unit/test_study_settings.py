@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cervix_study.planning.planning import axes
+from cervix_study.planning.grid import axes
 from cervix_study.settings import read
 from fedcervix.errors import ConfigError
 from tests.unit.study_cases import SITES, asked

@@ -40,7 +40,7 @@ from site_agent.data import dataset
 from site_agent.data.collection import digest_of
 from site_agent.home import SiteHome, create
 from site_agent.network.devices import Machine
-from site_agent.network.model import build_encoder
+from site_agent.network.encoder import build_encoder
 
 CPU = Machine(torch.device("cpu"), "eager")
 TINY = Recipe(

@@ -17,8 +17,8 @@ from fedcervix.core.plan import Recipe
 from fedcervix.errors import ConfigError, StorageError
 from site_agent.report.content import Augmented
 from site_agent.report.tensorboard import Events
-from site_agent.training.epochs import Epoch, EpochRecord, Score, StepReport
-from site_agent.training.gauges import Gauges
+from site_agent.training.collapse_metrics import Gauges
+from site_agent.training.loop import Epoch, EpochRecord, Score, StepReport
 
 GAUGES = Gauges(zero_rows=0.0, dead_units=0.25, unit_std=0.9, effective_rank=14.0, alignment=0.5, uniformity=-2.5)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from site_agent.data.likeness import alike
+from site_agent.data.duplicates import alike
 from site_agent.images.samples import Pixels
 from site_agent.images.surround import scene_box
 from site_agent.images.thumbnails import thumbnail

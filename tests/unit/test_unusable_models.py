@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from coordinator.alarms.alarm_sources import alarms
-from coordinator.run.overview import ledger_line
+from coordinator.run.status import ledger_line
 from fedcervix.core.events import (
     AggregateStored,
     Answer,

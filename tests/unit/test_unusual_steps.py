@@ -13,8 +13,8 @@ from rich.console import Console
 
 from coordinator.alarms.alarm_sources import new_alarms
 from coordinator.alarms.unusual_steps import unusual_steps
-from coordinator.commands.terminal import render
-from coordinator.run.overview import ledger_line, overview
+from coordinator.commands.status_view import render
+from coordinator.run.status import ledger_line, overview
 from fedcervix.core.alarms import Alarm
 from fedcervix.core.events import Task, TaskKind, UpdateStored
 from fedcervix.core.measures import Measures

@@ -230,7 +230,7 @@ class ScoreReported:
     images: int
     """training images at the site (see UpdateStored)"""
     gauges: tuple[tuple[str, float], ...]
-    """collapse gauges, sorted by name (see site_agent.training.gauges)"""
+    """collapse gauges, sorted by name (see site_agent.training.collapse_metrics)"""
     at: float
     rules: int = RULES
 

@@ -1,6 +1,6 @@
 """A model that was just made, rounded as the plan says, and made again at the other end: files of a blob store.
 
-What both roles do alike: a site with its update, the coordinator with its average. The arithmetic is in `packing`.
+What both roles do alike: a site with its update, the coordinator with its average. The arithmetic is in `quantization`.
 Done again after a crash, the same inputs give the same files under the same names.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fedcervix.errors import StorageError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.models.packing import Feedback, Origin, Packing, pack, unpack
+from fedcervix.models.quantization import Feedback, Origin, Packing, pack, unpack
 from fedcervix.models.weights import Layout, digest_file
 
 

@@ -17,7 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from fedcervix.core.economy import Packed
+from fedcervix.core.compression import Packed
 from fedcervix.core.events import (
     DIGEST,
     FAILURE_STAGE_CHARS_MAX,

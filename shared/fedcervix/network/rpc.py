@@ -86,7 +86,7 @@ CLIENT_OPTIONS: list[tuple[str, int]] = [
     (_PING_PATIENCE, 60_000),
     ("grpc.http2.max_pings_without_data", 0),
     # Dialling again while the coordinator is away: jittered by a fifth, and a second apart at most, for a site is to be
-    # back within five seconds of the coordinator, and pauses of its own as well (see fedcervix.network.pauses).
+    # back within five seconds of the coordinator, and pauses of its own as well (see fedcervix.network.backoff).
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     # What is called the least back-off is the time that a connection may take to be made: a handshake through a proxy
@@ -106,7 +106,7 @@ WINDOW_BYTES_MIN = 64 << 10
 CHUNK_BYTES_MIN, CHUNK_BYTES_MAX = 1 << 18, 1 << 20
 """of a model in one message; the coordinator holds about five for each site that sends at the same moment"""
 CHUNK_BYTES_STEP = 1 << 16
-"""so that a message cuts no number in two: see fedcervix.models.arriving"""
+"""so that a message cuts no number in two: see fedcervix.models.stream_validation"""
 CHUNK_BYTES_AGAIN = 1 << 16
 """the same of a transfer that was cut: what is under way of a message is lost when it is cut again"""
 

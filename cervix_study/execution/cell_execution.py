@@ -1,0 +1,181 @@
+"""How a cell is made: by whichever process, from its plan file to a folder that is there whole or not at all.
+
+Rules
+1. Results are written to a folder of another name, synced, and renamed: `cells/KEY` is a finished cell.
+2. What is unfinished lies in `workshop/scratch/KEY`: checkpoints, a federation's homes. Made again, a cell goes on
+   there.
+3. A cell that is there is not made again, and one that appeared meanwhile is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cervix_study.execution import classifiers, encoders, federations, host, probes
+from cervix_study.execution.resource_usage import Meter, added
+from cervix_study.execution.worker_context import Bench
+from cervix_study.records import (
+    CELL_FILE,
+    CELLS_FOLDER,
+    MODEL_FILE,
+    Cell,
+    CellRecord,
+    Costs,
+    Provenance,
+    from_json,
+    read_cell,
+    write,
+)
+from fedcervix.disk.storage import disk
+from fedcervix.errors import TrainingError
+from fedcervix.models.weights import digest_file, sync
+from site_agent.training.checkpoints import Checkpoints
+
+SPENT_FILE = "spent.json"
+"""in a cell's scratch folder: what it cost before it was interrupted"""
+
+Keeping = Callable[[Path, str], contextlib.AbstractContextManager[Checkpoints]]
+"""where a training keeps its checkpoints: (folder, contract)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What making a cell gave."""
+
+    results: dict[str, Any]
+    """field of CellRecord -> results"""
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def make(bench: Bench, key: str, keeping: Keeping) -> CellRecord:
+    """Make a cell that is planned; return its record. Raises FedcervixError; what was begun is kept."""
+    places, cell = bench.places, bench.places.planned(key)
+    there = read_cell(places.folder, key)
+    if there is not None:
+        return there
+    meter, begun_at, scratch = Meter(), host.now(), places.scratch(key)
+    with _new_folder(places.folder / CELLS_FOLDER, key) as making:
+        try:
+            made = _MAKE[_kind(cell)](bench, cell, making, meter, keeping)
+        except BaseException:
+            _remember(scratch, _in_all(scratch, meter.costs(interruptions=1)))
+            raise
+        record = CellRecord(
+            key=key,
+            cell=cell,
+            costs=_in_all(scratch, meter.costs()),
+            provenance=_provenance(bench, cell, begun_at, made.details),
+            **made.results,
+        )
+        write(making / CELL_FILE, record)
+        _settle(making, places.cell(key))
+    shutil.rmtree(scratch, ignore_errors=True)
+    return record
+
+
+def _kind(cell: Cell) -> str:
+    return "federated encoder" if cell.kind == "encoder" and cell.terms else cell.kind
+
+
+def _encoder(bench: Bench, cell: Cell, making: Path, _meter: Meter, keeping: Keeping) -> Made:
+    with keeping(bench.places.scratch(cell.key), cell.key) as checkpoints:
+        weights = making / MODEL_FILE
+        results = encoders.train(bench, cell, weights, checkpoints=checkpoints, updates_max=_updates_max(bench, cell))
+    return Made({"encoder": results})
+
+
+def _updates_max(bench: Bench, cell: Cell) -> int | None:
+    """Return how many steps the encoder took that this one is a control of."""
+    if cell.control != "equal-updates":
+        return None
+    [rival] = cell.inputs
+    record = read_cell(bench.places.folder, rival)
+    if record is None or record.encoder is None:
+        raise TrainingError(f"cell {rival}, whose control is {cell.key}, does not exist", next_step="run the study")
+    return record.encoder.updates
+
+
+def _federated(bench: Bench, cell: Cell, making: Path, meter: Meter, _keeping: Keeping) -> Made:
+    homes = {site: bench.places.home(site, cell.fold) for site in cell.sites}
+    folder = bench.places.scratch(cell.key)
+    found = federations.train(folder, cell, homes, making / MODEL_FILE, meter, bench.on_progress)
+    return Made({"encoder": found.results}, found.details)
+
+
+def _classifier(bench: Bench, cell: Cell, making: Path, _meter: Meter, _keeping: Keeping) -> Made:
+    starts = [digest_file(bench.places.cell(key) / MODEL_FILE) for key in cell.inputs]
+    details = {"start_sha256": starts[0]} if starts else {}
+    return Made({"classifier": classifiers.train(bench, cell, making)}, details)
+
+
+def _site_probe(bench: Bench, cell: Cell, _making: Path, _meter: Meter, _keeping: Keeping) -> Made:
+    return Made({"site_probe": probes.probe(bench, cell)})
+
+
+_MAKE: dict[str, Callable[[Bench, Cell, Path, Meter, Keeping], Made]] = {
+    "encoder": _encoder,
+    "federated encoder": _federated,
+    "classifier": _classifier,
+    "site-probe": _site_probe,
+}
+
+
+def _provenance(bench: Bench, cell: Cell, begun_at: str, details: dict[str, Any]) -> Provenance:
+    hardware = bench.places.home(cell.sites[0], cell.fold).config().hardware
+    return Provenance(
+        begun_at=begun_at,
+        ended_at=host.now(),
+        host=host.host(),
+        machine=bench.machine_name(cell.sites[0], cell.fold),
+        threads=hardware.threads,
+        versions=host.versions(),
+        details=details,
+    )
+
+
+# --- folders ------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _new_folder(above: Path, key: str) -> Iterator[Path]:
+    """Yield an empty folder for a cell in the making; what is left of it afterwards is removed."""
+    folder = above / f".{key}.{os.getpid()}"
+    with disk(above, "write"):
+        above.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _settle(making: Path, cell: Path) -> None:
+    """Give a finished cell its name, unless another process was quicker. Raises StorageError."""
+    with disk(cell, "write"):
+        sync(making)
+        if not cell.exists():
+            making.rename(cell)
+            sync(cell.parent)
+
+
+def _remember(scratch: Path, costs: Costs) -> None:
+    with disk(scratch, "write"):
+        scratch.mkdir(parents=True, exist_ok=True)
+    write(scratch / SPENT_FILE, costs)
+
+
+def _in_all(scratch: Path, costs: Costs) -> Costs:
+    """Return the costs with those from before the interruptions."""
+    file = scratch / SPENT_FILE
+    if not file.exists():
+        return costs
+    with disk(file, "read"):
+        text = file.read_bytes()
+    return added(from_json(Costs, text, file), costs)

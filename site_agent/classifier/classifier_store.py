@@ -1,0 +1,227 @@
+"""The classifiers a site has fine-tuned: sets of them, each classifier in a folder with how it came about.
+
+    classifiers/csfssl/          a classifier of the site's first set, which has no name: one folder for each start
+    classifiers/NAME/csfssl/     a classifier of the set NAME (`finetune --name NAME`)
+
+Only the classifiers of one set are compared. One that is made anew takes the place of the one before it, which goes
+into the history (see `archive`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedcervix import __version__
+from fedcervix.core.plan import Recipe
+from fedcervix.errors import ModelError
+from fedcervix.models.weights import digest_file
+from site_agent.home import SiteHome
+from site_agent.store import archive, leak_guard
+from site_agent.store.checksummed_records import damaged, read_record, unknown, write_record
+from site_agent.store.leak_guard import Seen
+from site_agent.store.provenance import Provenance
+
+if TYPE_CHECKING:
+    from site_agent.classifier.finetune import Classifier, EpochRecord, Finetuned
+    from site_agent.data.collection import Image
+
+WEIGHTS = "classifier.safetensors"
+RECORD = "record.json"
+ORDER = ("Random", "ImageNet", "SSL", "CSSL", "CSFSSL", "PPFSSL")
+"""how the paper lists the initialisations"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredClassifier:
+    """One fine-tuned classifier."""
+
+    folder: Path
+    threshold: float
+    """chosen on validation images"""
+    provenance: Provenance
+    record: dict[str, Any]
+
+    @property
+    def start(self) -> str:
+        """The initialisation: Random, ImageNet, SSL, CSSL, CSFSSL, PPFSSL_..."""
+        return self.provenance.label
+
+    @property
+    def recipe(self) -> Recipe:
+        """With which it was fine-tuned."""
+        return self.provenance.recipe
+
+    @property
+    def seed(self) -> int:
+        """Of its random numbers."""
+        return self.provenance.seed
+
+    @property
+    def weights(self) -> Path:
+        """The weights file."""
+        return self.folder / WEIGHTS
+
+    def check(self) -> None:
+        """Raise ModelError where the weights file is no longer the one that was kept."""
+        if digest_file(self.weights) != self.provenance.weights:
+            raise ModelError(
+                f"{self.weights} is not the file that its record names",
+                cause="it was changed or damaged after it was kept",
+                next_step=_again(self.folder, self.provenance.start.name),
+            )
+
+    def build(self) -> Classifier:
+        """Return the network with its weights. Raises ModelError, also where the file was changed."""
+        from site_agent.classifier.finetune import build_classifier
+        from site_agent.network.encoder import apply_weights, load_weights
+
+        self.check()
+        classifier, _ = build_classifier(self.recipe, self.seed, None)
+        apply_weights(classifier, load_weights(self.weights), what=f"classifier {self.start}")
+        return classifier
+
+    @property
+    def history(self) -> tuple[EpochRecord, ...]:
+        """Its training curve."""
+        from site_agent.classifier.finetune import EpochRecord
+
+        return tuple(EpochRecord(**epoch) for epoch in self.record["history"])
+
+
+def folder_of(home: SiteHome, name: str = "") -> Path:
+    """Return the folder of a set of classifiers; of the first one without a name."""
+    return home.folder / "classifiers" / name
+
+
+def keep(
+    home: SiteHome,
+    name: str,
+    fitted: Finetuned,
+    provenance: Provenance,
+    *,
+    threshold: float,
+    seen: Seen,
+) -> StoredClassifier:
+    """Write a classifier of the set `name` with its record and the women it was made with.
+
+    `provenance` has no digest of weights yet. A classifier that stood there goes into the history. Raises StorageError.
+    """
+    import torch
+
+    from site_agent.network.encoder import save_weights
+
+    folder = folder_of(home, name) / provenance.label.lower()
+
+    def fill(making: Path) -> str:
+        digest = save_weights(making / WEIGHTS, fitted.best_state)
+        (making / WEIGHTS).chmod(0o600)
+        leak_guard.write(making, leak_guard.site_key(home), seen)
+        record = {
+            "provenance": dataclasses.replace(provenance, weights=digest).to_json(),
+            "threshold": threshold,
+            "best_epoch": fitted.best_epoch,
+            "stopped": fitted.stopped,
+            "history": [dataclasses.asdict(epoch) for epoch in fitted.history],
+            "software": f"fedcervix {__version__}, torch {torch.__version__}",
+        }
+        write_record(making / RECORD, record)
+        return digest
+
+    archive.install(home.folder, folder, fill, WEIGHTS)
+    return read(folder)
+
+
+def read(folder: Path) -> StoredClassifier:
+    """Return the classifier in a folder. Raises ModelError."""
+    file = folder / RECORD
+    next_step = _again(folder, folder.name) if folder.is_dir() else _where_to_look(folder)
+    record = read_record(file, what="classifier", next_step=next_step)
+    try:
+        provenance = Provenance.from_json(record["provenance"])
+        return StoredClassifier(folder, float(record["threshold"]), provenance, record)
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(file, error, what="classifier", next_step=next_step) from error
+
+
+def named(home: SiteHome, name: str) -> StoredClassifier:
+    """Return the classifier in a folder below classifiers/, or at a path. Raises ModelError."""
+    below = folder_of(home) / name
+    folder = below if below.is_dir() else Path(name)
+    if not (folder / RECORD).exists() and not (folder / WEIGHTS).exists():
+        existing = [str(place.relative_to(folder_of(home))) for place in archive.entries(folder_of(home), RECORD)]
+        use, make = home.command("predict NAME IMAGES"), home.command("finetune")
+        raise unknown("classifier", name, existing, use=use, make=make)
+    return read(folder)
+
+
+def _home_of(folder: Path) -> SiteHome | None:
+    home = next((above for above in folder.parents if (above / "site.toml").exists()), None)
+    return SiteHome(home) if home else None
+
+
+def _where_to_look(folder: Path) -> str:
+    """Return the command that helps where there is no such classifier: it lists what there is, or makes the first."""
+    home = _home_of(folder)
+    if home is None:
+        return "site-agent history"
+    return home.command("history" if names(home) else "finetune")
+
+
+def _again(folder: Path, name: str) -> str:
+    """Return the command that makes a classifier again, in the set that the folder lies in."""
+    home, start = _home_of(folder), name if name in ("random", "imagenet") else ""
+    if home is None:
+        return "site-agent finetune"
+    words = [home.command("finetune")]
+    words += [f"--name {folder.parent.name}"] if folder.parent.parent.name == "classifiers" else []
+    words += [f"--start {start}"] if start else []
+    return " ".join(words)
+
+
+def found(home: SiteHome, name: str = "") -> tuple[list[StoredClassifier], dict[str, ModelError]]:
+    """Return the classifiers of a set in the paper's order, and by name what is wrong with the others."""
+    whole, broken = [], dict[str, ModelError]()
+    for file in sorted(folder_of(home, name).glob(f"*/{RECORD}")):
+        try:
+            if not file.parent.name.startswith("."):
+                whole.append(_in_place(read(file.parent)))
+        except ModelError as error:
+            broken[file.parent.name] = error
+    return sorted(whole, key=lambda c: (_rank(c.start, ORDER), c.start)), broken
+
+
+def _in_place(found: StoredClassifier) -> StoredClassifier:
+    """Raise ModelError where a classifier lies in another folder than that of its start: a set has one of each."""
+    if found.folder.name != found.start.lower():
+        raise ModelError(
+            f"{found.folder} holds the classifier {found.start}, whose folder is {found.start.lower()}",
+            cause="the folder was copied or renamed by hand",
+            next_step=f"mv {shlex.quote(str(found.folder))} to a place outside classifiers",
+        )
+    return found
+
+
+def names(home: SiteHome) -> list[str]:
+    """Return the names of the site's sets; the first one's is empty."""
+    folder = folder_of(home)
+    sets = (place.parent for place in archive.entries(folder, RECORD))
+    return sorted({str(place.relative_to(folder)).removeprefix(".") for place in sets})
+
+
+def check_unseen(home: SiteHome, stored: Sequence[StoredClassifier], test: Iterable[Image]) -> None:
+    """Raise ModelError where a woman of the test images took part in making a classifier, or nobody can tell."""
+    key, images = leak_guard.site_key(home), tuple(test)
+    for one in stored:
+        next_step = _again(one.folder, one.provenance.start.name)
+        seen = leak_guard.read(one.folder, key, next_step=next_step)
+        leak_guard.check_unseen(seen, key, images, what=f"classifier {one.start}", next_step=next_step)
+
+
+def _rank(start: str, order: Sequence[str]) -> int:
+    family = start.split("_")[0]
+    return order.index(family) if family in order else len(order)

@@ -1,0 +1,63 @@
+"""The folder of what a site may throw away: how every file in it is written, locked and given up.
+
+Rules
+1. A cache may be deleted at any time; it is only ever a shortcut.
+2. What is damaged, older or made by another version is never trusted and never fatal: it is made again.
+3. A disk that is full or not writable costs time, not the run, as long as the memory is enough; a warning is logged.
+4. Files are readable by their owner only. Small files appear whole or not at all (temporary name, fsync, rename).
+   The large one, of squares, grows; `pixel_store` says how it stays sound.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import PIL
+import simplejpeg
+
+from fedcervix.disk import locks
+from fedcervix.runtime.log import logger
+
+VERSION = f"3 pillow {PIL.__version__} simplejpeg {simplejpeg.__version__}"
+"""of what is stored: another decoder may decode to other pixels"""
+
+
+def put(path: Path, parts: Iterable[bytes]) -> None:
+    """Put a file of these parts in place, whole or not at all (a full disk keeps no rest of it). Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file. Raises OSError where that is not possible.
+
+    It is held for one write, never while images are decoded, so the wait ends with the write of another process; and
+    the system lets go of it when a process dies.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locks.locked(path, wait=True):
+        yield
+
+
+def reason(error: OSError) -> str:
+    """Return why something is not kept, in a few words that name no path."""
+    return error.strerror or type(error).__name__
+
+
+def not_kept(error: OSError) -> None:
+    """Log that the work goes on without keeping what it made."""
+    logger().warning("cache_not_kept", reason=reason(error))

@@ -1,0 +1,78 @@
+"""What indexing learnt from the image files, so that a file that did not change is not decoded to be indexed again.
+
+The file has a line that names the version, then a line per image: the CRC-32 of the rest, and the rest as JSON. A line
+that is damaged is passed over, and its image is looked at anew. Rules of the folder: see `cache_files`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedcervix.json_text import parsed
+from site_agent.data import cache_files
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What indexing learnt from decoding one file, and how to tell that the file is still the same."""
+
+    size_bytes: int
+    mtime_ns: int
+    digest: str
+    """SHA-256 of the decoded pixels, 64 hexadecimal digits"""
+    thumbnail: bytes
+    """256 bytes, or none"""
+    oddities: tuple[str, ...] = ()
+    """names of the checks of `quality` that hold"""
+
+
+def read_looks(cache_folder: Path, key: str) -> dict[str, Look]:
+    """Return what was seen under this key (image path -> look); nothing if there is no usable file."""
+    try:
+        with _file(cache_folder, key).open("rb") as lines:
+            if next(lines, b"") != _head():
+                return {}
+            return dict(found for line in lines if (found := _parsed(line)) is not None)
+    except OSError:
+        return {}
+
+
+def write_looks(cache_folder: Path, key: str, looks: Mapping[str, Look]) -> None:
+    """Keep what was seen. A disk that does not take it is logged and otherwise ignored."""
+    try:
+        cache_files.put(_file(cache_folder, key), _lines(looks))
+    except OSError as error:
+        cache_files.not_kept(error)
+
+
+def _file(cache_folder: Path, key: str) -> Path:
+    return cache_folder / f"index-{hashlib.sha256(key.encode()).hexdigest()[:16]}.looks"
+
+
+def _head() -> bytes:
+    return json.dumps({"version": cache_files.VERSION}, allow_nan=False).encode() + b"\n"
+
+
+def _lines(looks: Mapping[str, Look]) -> Iterator[bytes]:
+    yield _head()
+    for path, look in looks.items():
+        fields = [path, look.size_bytes, look.mtime_ns, look.digest, look.thumbnail.hex(), look.oddities]
+        text = json.dumps(fields, allow_nan=False).encode()
+        yield _check(text) + b" " + text + b"\n"
+
+
+def _parsed(line: bytes) -> tuple[str, Look] | None:
+    check, _, text = line.removesuffix(b"\n").partition(b" ")
+    if check != _check(text):
+        return None
+    path, size_bytes, mtime_ns, digest, thumbnail, oddities = parsed(text)  # the checksum says that we wrote it
+    return path, Look(size_bytes, mtime_ns, digest, bytes.fromhex(thumbnail), tuple(oddities))
+
+
+def _check(text: bytes) -> bytes:
+    return b"%08x" % zlib.crc32(text)

@@ -1,0 +1,195 @@
+"""Decoded images, all of one size, wherever they lie: in memory where that is large enough, else on the disk.
+
+Every image is decoded once per size and fit, whatever it is used for, and kept (`pixel_store`). A second start, another
+split or a grown collection decodes only what is not there yet.
+
+Memory: `load` takes, beside what it returns in memory (n S S 3 bytes, `memory_bytes_max` at most),
+- what threads have open: PIXELS_MAX pixels together, 24 bytes each at worst (`images.opened`): 2.4 GB for pictures
+  of 100 megapixels, 0.1 GB for eight threads on JPEGs of 2 megapixels;
+- records.COMMIT_BYTES (64 MiB) of squares on their way to the disk;
+- about 0.5 KB per image for names, digests and checksums.
+Squares on the disk are mapped read-only: the system caches what there is room for, and takes that back at will.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from fedcervix.core.plan import Fit
+from fedcervix.disk.storage import FULL
+from fedcervix.errors import DataError, FullDiskError, StorageError
+from site_agent.data import cache_files
+from site_agent.data.memory import available_bytes
+from site_agent.data.pixel_arrays import Bytes, Gathered
+from site_agent.data.pixel_store import Kind, Store, opened
+from site_agent.data.pixels import Pixels
+from site_agent.images.decode import PIXELS_MAX, Progress, each, picture, pixel_digest, silent, square
+from site_agent.images.unreadable import UnreadableError
+
+MEMORY_BYTES_MAX = 4 << 30
+"""what `load` returns in memory unless it is told otherwise; never more than half of what is available"""
+GOLDEN = (5**0.5 - 1) / 2
+"""multiples of it lie far from each other, modulo 1"""
+_READ_IMAGES = 64
+
+
+class Picture(Protocol):
+    """What is needed to find an image and to know it again."""
+
+    @property
+    def path(self) -> str:
+        """Below the collection's folder."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the decoded pixels."""
+
+
+def load(
+    collection_folder: Path,
+    images: Sequence[Picture],
+    side_px: int,
+    fit: Fit,
+    cache_folder: Path,
+    on_progress: Progress = silent,
+    *,
+    memory_bytes_max: int = MEMORY_BYTES_MAX,
+    pixels_max: int = PIXELS_MAX,
+) -> Pixels:
+    """Return the images as (n, side_px, side_px, 3) 8-bit RGB, in the order given.
+
+    They are an array if they fit in `memory_bytes_max` and in half of the memory that is available, else `Gathered`
+    from the disk. `on_progress` counts what has to be decoded. Every square that was kept is checked as it is loaded;
+    what is damaged is decoded again. Afterwards neither image files nor cache are needed (the mapped file may be
+    deleted, not shortened: `pixel_store`, rule 4). Raises DataError if an image vanished or changed since the
+    collection was indexed, StorageError if squares fit neither in memory nor on the disk: FullDiskError if that lacks
+    only room.
+    """
+    asked = _Asked(collection_folder, images, Kind(side_px, fit), pixels_max)
+    digests = [bytes.fromhex(image.digest) for image in images]
+    fits = len(images) * asked.kind.record_bytes <= min(memory_bytes_max, available_bytes() // 2)
+    held = np.empty((len(images), side_px, side_px, 3), np.uint8) if fits else None
+    with opened(cache_folder, asked.kind) as store:
+        absent = _absent(store, digests, held)
+        if held is None:
+            _check_room(store, absent, cache_folder)
+        _bring(asked, store, absent, held, on_progress)
+        if held is None:
+            _check_kept(store, absent, cache_folder)
+            return _mapped(store, digests)
+        if absent and store.why_not_kept is not None:
+            cache_files.not_kept(store.why_not_kept)
+        return held
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What `load` was asked for."""
+
+    folder: Path
+    images: Sequence[Picture]
+    kind: Kind
+    pixels_max: int
+
+
+def _bring(
+    asked: _Asked, store: Store, absent: Mapping[bytes, list[int]], held: Bytes | None, on_progress: Progress
+) -> None:
+    """Decode what is absent (digest -> places) into the store and into memory; stop where neither can hold it."""
+
+    def bring(digest: bytes) -> None:
+        if held is None and store.why_not_kept is not None:
+            return
+        places = absent[digest]
+        found = np.empty((asked.kind.side_px, asked.kind.side_px, 3), np.uint8)
+        if not store.read(digest, found):  # another process may have kept it meanwhile
+            found = _decode_square(asked, asked.images[places[0]])
+            store.put(digest, found)
+        if held is not None:
+            held[places] = found
+
+    try:
+        each(bring, _from_elsewhere(list(absent), os.getpid()), on_progress)
+    finally:
+        store.commit()  # also what was decoded before an error: the next start goes on there
+
+
+def _from_elsewhere(digests: list[bytes], process: int) -> list[bytes]:
+    """Begin at a place of one's own: of processes that decode the same images each then finds what others have kept."""
+    start = int(len(digests) * (process * GOLDEN % 1))
+    return digests[start:] + digests[:start]
+
+
+def _mapped(store: Store, digests: Sequence[bytes]) -> Gathered:
+    rows = np.fromiter((store.row(digest) for digest in digests), np.int64, len(digests))
+    return Gathered((store.mapped(),), np.zeros(len(rows), np.int64), rows)
+
+
+def _absent(store: Store, digests: Sequence[bytes], held: Bytes | None) -> dict[bytes, list[int]]:
+    """Read what is kept, into `held` or only to check it; return what is not: digest -> its places in the order."""
+
+    def read(begin: int) -> list[int]:
+        part = range(begin, min(begin + _READ_IMAGES, len(digests)))
+        scratch = np.empty((store.kind.side_px, store.kind.side_px, 3), np.uint8)
+        return [k for k in part if not store.read(digests[k], scratch if held is None else held[k])]
+
+    absent: dict[bytes, list[int]] = {}
+    for k in itertools.chain.from_iterable(each(read, range(0, len(digests), _READ_IMAGES))):
+        absent.setdefault(digests[k], []).append(k)
+    return absent
+
+
+def _decode_square(asked: _Asked, image: Picture) -> Bytes:
+    try:
+        with picture(asked.folder / image.path, pixels_max=asked.pixels_max) as pixels:
+            same = pixel_digest(pixels) == image.digest
+            found = square(pixels, asked.kind.side_px, asked.kind.fit) if same else None
+    except UnreadableError as error:
+        raise _changed(image, error.reason) from error
+    if found is None:
+        raise _changed(image, "its pixels are others")
+    return found
+
+
+def _changed(image: Picture, reason: str) -> DataError:
+    return DataError(
+        f"{image.path} has changed since the collection was indexed: {reason}",
+        cause="the image folder was edited, or its disk is not mounted any more",
+        next_step="put the file back, or check the manifest again: site-agent data check",
+    )
+
+
+def _check_room(store: Store, absent: Mapping[bytes, list[int]], cache_folder: Path) -> None:
+    """Raise StorageError before hours of decoding, not after them, if the squares cannot be kept."""
+    _check_kept(store, absent, cache_folder)
+    if _new_bytes(store, absent) > store.free_bytes():
+        raise _no_room(store, absent, cache_folder)
+
+
+def _check_kept(store: Store, absent: Mapping[bytes, list[int]], cache_folder: Path) -> None:
+    """Raise StorageError where the disk does not take what is absent."""
+    if absent and store.why_not_kept is not None:
+        raise _no_room(store, absent, cache_folder)
+
+
+def _new_bytes(store: Store, absent: Mapping[bytes, list[int]]) -> int:
+    return sum(not store.holds(digest) for digest in absent) * store.kind.record_bytes
+
+
+def _no_room(store: Store, absent: Mapping[bytes, list[int]], cache_folder: Path) -> StorageError:
+    needed, why = _new_bytes(store, absent), store.why_not_kept
+    missing = max(0, needed - store.free_bytes())
+    full = missing > 0 if why is None else why.errno in FULL
+    return (FullDiskError if full else StorageError)(
+        f"decoded images fit neither in memory nor in {cache_folder}: {needed:,} bytes are to be added, "
+        f"{missing:,} of them have no room ({'the disk is full' if why is None else cache_files.reason(why)})",
+        cause="the disk is full" if full else "this account may not write there, or not as much",
+        next_step=f"free some space (df -h {cache_folder}), or allow more memory: [hardware] images_in_memory_gib",
+    )

@@ -1,0 +1,213 @@
+"""The models a site keeps: the cervix models it adopted or made itself, each with a record of where it comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedcervix import __version__
+from fedcervix.core.events import Task
+from fedcervix.core.plan import Plan, Recipe, parse_recipe
+from fedcervix.disk.storage import disk
+from fedcervix.errors import ModelError
+from fedcervix.models.blobs import BlobStore
+from fedcervix.models.weights import digest_file
+from site_agent.home import SiteHome
+from site_agent.store import archive, leak_guard
+from site_agent.store.archive import utc_now
+from site_agent.store.checksummed_records import damaged, read_record, unknown, write_record
+from site_agent.store.leak_guard import Seen
+from site_agent.store.provenance import KeptModel, Start
+from site_agent.store.run_store import Spool
+
+if TYPE_CHECKING:
+    from site_agent.data.collection import Image
+
+WEIGHTS = "cervix-model.safetensors"
+RECORD = "record.json"
+
+
+@dataclass(frozen=True, slots=True)
+class CervixModel:
+    """One cervix model: a folder below models/."""
+
+    folder: Path
+    start: str
+    """how the classifier's start is called in the tables: SSL, CSSL, CSFSSL, PPFSSL_NHS ..."""
+    recipe: Recipe
+    seed: int
+    digest: str
+    """SHA-256 of its weights file when it was kept"""
+    made_at: str
+    """UTC, ISO 8601"""
+    record: dict[str, Any]
+
+    @property
+    def weights(self) -> Path:
+        """The weights file."""
+        return self.folder / WEIGHTS
+
+    @property
+    def run(self) -> str:
+        """The federation's run; empty for what the site made itself."""
+        return str(self.record.get("run", ""))
+
+    @property
+    def kept(self) -> KeptModel:
+        """What provenance needs of it."""
+        return KeptModel(label=self.start, name=self.folder.name, digest=self.digest, run=self.run)
+
+    @property
+    def as_start(self) -> Start:
+        """What a classifier's provenance says of it."""
+        return Start(
+            name=self.folder.name,
+            weights=self.digest,
+            recipe=self.recipe,
+            seed=self.seed,
+            images=str(self.record.get("images", "")),
+            run=self.run,
+            plan=str(self.record.get("plan_digest", "")),
+            sites=tuple(self.record.get("sites", ())),
+        )
+
+    def check(self) -> None:
+        """Raise ModelError where the weights file is no longer the one that was kept."""
+        if digest_file(self.weights) != self.digest:
+            raise ModelError(
+                f"{self.weights} is not the file that its record names",
+                cause="it was changed or damaged after it was kept",
+                next_step=f"restore it from a backup, or {again(self.folder, self.start)}",
+            )
+
+
+def again(folder: Path, start: str = "SSL") -> str:
+    """Return how a model is made again, as a command."""
+    home = SiteHome(folder.parent.parent)
+    if home.run_folder(folder.name).exists():
+        return f"take part in another run; until then: {home.command('finetune --start random')}"
+    pooled = " --also MANIFEST" if start == "CSSL" else ""
+    return f"make it again: {home.command(f'pretrain --name {folder.name}{pooled}')}"
+
+
+def adopt(home: SiteHome, task: Task, plan: Plan, blobs: BlobStore, clock: Callable[[], datetime] = utc_now) -> None:
+    """Keep the result of a run. Done twice, it does the same. Raises StorageError."""
+    if _adopted(home.models / task.run, task, plan):
+        return
+    start = "CSFSSL" if plan.mode == "csfssl" else f"PPFSSL_{plan.sites[0].upper()}"
+    seen = _seen_in_run(home, task.run, plan)
+    more = {
+        "run": task.run,
+        "round": task.round,
+        "plan_digest": plan.digest,
+        "mode": plan.mode,
+        "sites": list(plan.sites),
+        "images": seen.images,
+    }
+    keep(home, task.run, start, plan.recipe, plan.terms.seed, blobs.path(task.base), more, seen, clock())
+
+
+def _adopted(folder: Path, task: Task, plan: Plan) -> bool:
+    try:
+        known = read(folder)
+        known.check()
+    except ModelError:
+        return False
+    return (known.digest, known.record.get("plan_digest")) == (task.base, plan.digest)
+
+
+def _seen_in_run(home: SiteHome, run: str, plan: Plan) -> Seen:
+    """Return the women of all rounds of a run here; of a site that took part in no round, nobody."""
+    folder = home.run_folder(run)
+    took_part = Spool(folder).history()
+    try:
+        seen = leak_guard.read(folder, leak_guard.site_key(home), next_step="")
+    except ModelError:
+        return Seen(run=plan.digest, whole=not took_part)
+    return seen if seen.run == plan.digest else Seen(run=plan.digest, whole=not took_part)
+
+
+def keep(
+    home: SiteHome,
+    name: str,
+    start: str,
+    recipe: Recipe,
+    seed: int,
+    weights: Path,
+    more: dict[str, Any],
+    seen: Seen,
+    now: datetime,
+) -> CervixModel:
+    """Copy a weights file into models/NAME with its record and the women it was made with.
+
+    A model that stood there goes into the history. Raises StorageError.
+    """
+    folder, digest = home.models / name, digest_file(weights)
+    record = {
+        "start": start,
+        "recipe": dataclasses.asdict(recipe),
+        "seed": seed,
+        "software": f"fedcervix {__version__}",
+        **more,
+        "digest": digest,
+        "made_at": now.isoformat(timespec="seconds"),
+    }
+
+    def fill(making: Path) -> str:
+        with disk(making / WEIGHTS, "write"):
+            shutil.copyfile(weights, making / WEIGHTS)
+            (making / WEIGHTS).chmod(0o600)
+        leak_guard.write(making, leak_guard.site_key(home), seen)
+        write_record(making / RECORD, record)
+        return digest
+
+    archive.install(home.folder, folder, fill, WEIGHTS)
+    return read(folder)
+
+
+def read(folder: Path) -> CervixModel:
+    """Return the cervix model in a folder. Raises ModelError."""
+    file = folder / RECORD
+    history = SiteHome(folder.parent.parent).command("history")
+    next_step = f"restore it from a backup, or {again(folder)}" if folder.is_dir() else history
+    record = read_record(file, what="cervix model", next_step=next_step)
+    try:
+        recipe = parse_recipe(record["recipe"])
+        return CervixModel(folder, record["start"], recipe, record["seed"], record["digest"], record["made_at"], record)
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(file, error, what="cervix model", next_step=next_step) from error
+
+
+def named(home: SiteHome, name: str, other_starts: Iterable[str]) -> CervixModel:
+    """Return the cervix model that is named as the start of a classifier. Raises ModelError."""
+    folder = home.models / name
+    if not (folder / RECORD).exists() and not (folder / WEIGHTS).exists():
+        made = (str(place.relative_to(home.models)) for place in archive.entries(home.models, RECORD))
+        use, make = home.command("finetune --start NAME"), home.command("pretrain")
+        raise unknown("start", name, [*other_starts, *made], use=use, make=make)
+    return read(folder)
+
+
+def found(home: SiteHome) -> tuple[list[CervixModel], dict[str, ModelError]]:
+    """Return the site's cervix models, oldest first, and by name what is wrong with those that cannot be read."""
+    whole, broken = [], dict[str, ModelError]()
+    for folder in archive.entries(home.models, RECORD):
+        try:
+            whole.append(read(folder))
+        except ModelError as error:
+            broken[folder.name] = error
+    return sorted(whole, key=lambda model: model.made_at), broken
+
+
+def check_unseen(home: SiteHome, model: CervixModel, test: Iterable[Image]) -> Seen:
+    """Return who made a model. Raises ModelError where a woman of the test images did, or nobody can tell."""
+    key = leak_guard.site_key(home)
+    what, next_step = f"model {model.folder.name}", again(model.folder, model.start)
+    seen = leak_guard.read(model.folder, key, next_step=next_step)
+    leak_guard.check_unseen(seen, key, test, what=what, next_step=next_step)
+    return seen

@@ -1,0 +1,45 @@
+"""How long does the network take on this machine? Timed on noise, for estimates alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from fedcervix.core.plan import Recipe
+from site_agent.data.image_sets import Images
+from site_agent.network.devices import place
+from site_agent.network.encoder import build_encoder
+from site_agent.network.optimizer import make_optimiser
+from site_agent.training.loop import train_epochs
+
+STEPS = 2
+"""of an epoch; there are two epochs, and the second is timed"""
+
+
+def encoder_pace(recipe: Recipe, device: torch.device, *, steps: int = STEPS) -> float:
+    """Return the seconds that one image takes in a training step (both of its views, forward and backward).
+
+    The recipe's precision is settled. Raises TrainingError where the batch does not fit into the GPU's memory.
+    """
+    images = noise(steps * recipe.batch_images, recipe.image_px)
+    encoder = build_encoder(recipe, 0)
+    place(encoder, device)
+    records = train_epochs(
+        encoder,
+        make_optimiser(encoder, recipe),
+        Images(images, tuple(map(str, range(len(images))))),
+        recipe,
+        seed=0,
+        stream="timing",
+        first_epoch=1,
+        epochs=2,
+        device=device,
+        on_step=lambda _step: None,
+    )
+    return records[-1].seconds / records[-1].images
+
+
+def noise(count: int, side_px: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Return images of noise, (count, side_px, side_px, 3) 8-bit RGB: the same at every call."""
+    generator = np.random.default_rng(0)
+    return generator.integers(0, 256, (count, side_px, side_px, 3), dtype=np.uint8)

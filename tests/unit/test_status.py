@@ -1,0 +1,142 @@
+"""What the operator sees of a line that was cut, in the document and in the picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from coordinator.commands.status_view import render
+from coordinator.limits.admission import Held
+from coordinator.run.liveness import Line
+from coordinator.run.status import overview
+from fedcervix.core.events import SiteAttached, SiteFailed, SiteSilent, UpdateStored
+from fedcervix.core.plan import Plan, Recipe, Terms
+from fedcervix.core.rounds import Run, begin, instruction, step
+from fedcervix.network.codec import Progress
+from fedcervix.printable import printable
+
+NOW = 1_893_456_000.0
+SITES = ("ada", "bob")
+OPEN = Line(True, None, 1.0, 40.0, None)
+CUT = Line(False, 7.0, 7.0, 40.0, None)
+NEVER = Line(False, None, 7.0, 40.0, None)
+UNHEARD = Line(True, None, 8.5, 40.0, None)
+
+
+def training() -> Run:
+    """Return a run whose sites train."""
+    plan = Plan(mode="csfssl", sites=SITES, profile="paper", terms=Terms(), recipe=Recipe())
+    run = begin("run", plan, base="5" * 64, at=NOW - 100)
+    for site in SITES:
+        run, _ = step(run, SiteAttached(site, NOW - 50))
+    return run
+
+
+def seen(run: Run, **lines: Line) -> dict[str, Any]:
+    return overview(run, lines, now=NOW)
+
+
+def drawn(document: dict[str, Any]) -> str:
+    console = Console(width=240)
+    with console.capture() as capture:
+        console.print(render(document))
+    return capture.get()
+
+
+def test_an_open_line_is_not_spoken_of() -> None:
+    document = seen(training(), ada=OPEN, bob=OPEN)
+    ada, _ = document["sites"]
+    assert (ada["connected"], ada["cut_at"], ada["line"]) == (True, None, "")
+    assert [wait["reason"] for wait in document["waits"]] == ["working: train in round 1"] * 2
+    assert [(wait["until"], wait["cut_at"]) for wait in document["waits"]] == [(None, None)] * 2
+    assert "line" not in drawn(document).replace("deadline", "")
+
+
+def test_a_line_that_was_cut_is_named_with_its_time_and_its_lease() -> None:
+    document = seen(training(), ada=CUT, bob=OPEN)
+    ada, bob = document["sites"]
+    assert (ada["presence"], ada["connected"], ada["cut_at"], ada["line"]) == (
+        "present",
+        False,
+        NOW - 7,
+        "its line is cut",
+    )
+    assert bob["line"] == ""
+    wait, other = document["waits"]
+    assert wait["reason"] == "working: train in round 1; its line is cut"
+    assert (wait["cut_at"], wait["until"], wait["then"]) == (NOW - 7, NOW + 40, "its lease runs out")
+    assert (other["reason"], other["until"]) == ("working: train in round 1", None)
+    text = drawn(document)
+    assert text.count("its line is cut since 2029-12-31") + text.count("its line is cut since 2030-01-01") == 2
+
+
+def test_a_site_of_which_nothing_is_heard_is_named_before_its_line_is_cut() -> None:
+    document = seen(training(), ada=UNHEARD, bob=OPEN)
+    ada, bob = document["sites"]
+    assert (ada["presence"], ada["connected"], ada["cut_at"], ada["line"]) == (
+        "present",
+        True,
+        NOW - 8.5,
+        "nothing is heard of it",
+    )
+    assert bob["line"] == ""
+    assert document["waits"][0]["until"] == NOW + 40
+    assert drawn(document).count("nothing is heard of it since 20") == 2
+
+
+def test_a_site_that_has_not_come_back_to_a_restarted_coordinator_is_said_as_such() -> None:
+    document = seen(training(), ada=NEVER, bob=OPEN)
+    assert document["sites"][0]["line"] == "it has not connected since the coordinator was started"
+    assert "it has not connected since the coordinator was started" in drawn(document)
+
+
+def test_a_silent_site_s_wait_is_that_of_the_rules() -> None:
+    run, _ = step(training(), SiteSilent("ada", NOW - 5))
+    document = seen(run, ada=CUT, bob=OPEN)
+    wait = document["waits"][0]
+    assert wait["reason"] == "silent: no sign of life; its line is cut"
+    assert wait["until"] > NOW + 40  # not that of a lease which is over
+
+
+@pytest.mark.parametrize("document", [overview(training(), {}, now=NOW)])
+def test_where_no_coordinator_runs_nothing_is_said_of_lines(document: dict[str, Any]) -> None:
+    assert [site["line"] for site in document["sites"]] == ["", ""]
+    assert drawn(document)
+
+
+def test_progress_is_shown_while_it_is_of_what_the_site_is_asked() -> None:
+    run = training()
+    task = instruction(run, "ada")
+    progress = Progress(task, "training", 3, 5, "steps", 0.5, 9.0)  # type: ignore[arg-type]
+    working = Line(True, None, 1.0, 40.0, progress)
+    assert seen(run, ada=working, bob=OPEN)["sites"][0]["done"] == 3
+    run, _ = step(run, UpdateStored("ada", task, "d" * 64, 1, 1, 1.0, 1.0, NOW))  # type: ignore[arg-type]
+    assert seen(run, ada=working, bob=OPEN)["sites"][0]["done"] == 0
+
+
+@pytest.mark.parametrize("words", ["[/x]", "[red]", "\x1b[2J", "\rnothing is wrong", "a\nb"])
+def test_what_a_site_says_is_shown_and_not_obeyed(words: str) -> None:
+    run = training()
+    progress = Progress(instruction(run, "ada"), words, 3, 5, words, 0.5, 9.0)  # type: ignore[arg-type]
+    run, _ = step(run, SiteFailed("bob", words, words, "incident", NOW, words))
+    text = drawn(seen(run, ada=Line(True, None, 1.0, 40.0, progress), bob=OPEN))
+    safe = printable(words)
+    assert f"{safe} 3/5 {safe}" in text
+    assert text.count(safe) > 4, "the failure and the wait for it"
+    assert all(letter.isprintable() for letter in text.replace("\n", ""))
+
+
+# --- who holds the coordinator ------------------------------------------------------------------------------------
+
+
+def test_a_site_that_holds_much_of_the_coordinator_is_named() -> None:
+    held = {"ada": Held(open=40, refused=4_000, connections=3), "bob": Held(open=3, connections=1)}
+    document = overview(training(), {"ada": OPEN, "bob": OPEN}, held, now=NOW)
+    ada, bob = document["sites"]
+    assert (ada["calls_open"], ada["calls_refused"], ada["connections"]) == (40, 4_000, 3)
+    assert (bob["calls_open"], bob["calls_refused"], bob["connections"]) == (3, 0, 1)
+    screen = drawn(document)
+    assert "40 calls open, 4000 refused in the last minute, 3 connections" in screen
+    assert "3 calls open" not in screen

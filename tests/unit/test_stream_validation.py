@@ -1,0 +1,94 @@
+"""Values that are checked while a model arrives: never more lenient than `vet`, whatever the messages' lengths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedcervix.errors import RemoteError
+from fedcervix.models.stream_validation import Arriving
+from fedcervix.models.weights import read_layout, vet, write_tensors
+
+TENSORS = {
+    "steps": np.array(7, np.int64),
+    "wide": np.linspace(-1, 1, 300),
+    "a": np.linspace(-1, 1, 1000, dtype=np.float32),
+    "b": np.ones((3, 5), np.float32),
+    "empty": np.empty((0, 4), np.float32),
+    "half": np.ones(7, np.float16),
+    "mask": np.array([True, False]),
+}
+
+
+def written(folder: Path, **changed: object) -> bytes:
+    write_tensors(folder / "model", {**TENSORS, **changed})  # type: ignore[dict-item]
+    return (folder / "model").read_bytes()
+
+
+def arrived(data: bytes, lengths: list[int], *, size_bytes: int | None = None) -> bool:
+    """Let data arrive in messages of these lengths, the last one over and over."""
+    seen = Arriving(len(data) if size_bytes is None else size_bytes)
+    messages, at = [], 0
+    while at < len(data):
+        length = lengths[min(len(messages), len(lengths) - 1)]
+        messages.append(data[at : at + length])
+        at += length
+    for message in messages:
+        seen.see(message)
+    return seen.sound
+
+
+@pytest.mark.parametrize("length", [8, 64, 1024, 65536])
+def test_a_good_model_is_sound_in_messages_that_cut_no_number(tmp_path: Path, length: int) -> None:
+    data = written(tmp_path, half=np.ones(8, np.float16))
+    assert arrived(data, [length])
+
+
+@settings(max_examples=200, deadline=None)
+@given(lengths=st.lists(st.integers(1, 3000), min_size=1, max_size=8), data=st.data())
+def test_whatever_is_called_sound_passes_vet(
+    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("model")
+    raw = bytearray(written(folder))
+    base = read_layout(folder / "model")
+    for place in data.draw(st.lists(st.integers(0, len(raw) - 1), max_size=3)):
+        raw[place] = data.draw(st.integers(0, 255))
+    (folder / "model").write_bytes(raw)
+    if arrived(bytes(raw), lengths):
+        vet(folder / "model", read_layout(folder / "model"))
+        assert len(read_layout(folder / "model").tensors) == len(base.tensors)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, 1, 499, 998, 999])
+@pytest.mark.parametrize("length", [4, 12, 128, 1 << 20])
+def test_no_number_slips_through_between_messages(tmp_path: Path, place: int, value: float, length: int) -> None:
+    bad = TENSORS["a"].copy()
+    bad[place] = value
+    data = written(tmp_path, a=bad)
+    assert not arrived(data, [length])
+    with pytest.raises(RemoteError, match="a holds values that are not finite"):
+        vet(tmp_path / "model", read_layout(tmp_path / "model"))
+
+
+def test_a_model_of_which_only_a_part_went_by_is_not_sound(tmp_path: Path) -> None:
+    data = written(tmp_path)
+    assert not arrived(data[:-8], [64], size_bytes=len(data))
+    assert not arrived(data[64:], [64], size_bytes=len(data))
+    assert not arrived(b"", [1], size_bytes=0)
+    assert not arrived(data + b"\0" * 8, [64], size_bytes=len(data))
+
+
+@pytest.mark.parametrize("head", [b"\0" * 8, b"\xff" * 8, (2**20).to_bytes(8, "little"), b"\x02" + b"\0" * 7 + b"[]"])
+def test_a_header_that_is_none_is_left_to_vet(head: bytes) -> None:
+    assert not arrived(head + b"\0" * 4096, [512])
+
+
+def test_a_negative_variance_is_left_to_vet_as_well(tmp_path: Path) -> None:
+    assert arrived(written(tmp_path, running_var=np.ones(8, np.float32)), [64])
+    assert not arrived(written(tmp_path, running_var=np.float32([1, 1, 1, 1, 1, 1, 1, -1e6])), [64])
