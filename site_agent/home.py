@@ -275,7 +275,7 @@ class SiteHome:
         """Hold the home folder for one process of a kind. Raises RunError where another one has it."""
         busy = RunError(
             f"{who} is already running on {self.folder}",
-            cause="it was started twice, or runs as a service",
+            cause="it was started twice, or it runs as a service",
             next_step="wait until the other one has ended, or stop it first: ps aux | grep site-agent",
         )
         with held(self.folder / file, busy=busy):

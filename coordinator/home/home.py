@@ -43,7 +43,7 @@ class FederationSection:
     name: str
 
     def __post_init__(self) -> None:
-        check(SITE_NAME.fullmatch(self.name) is not None, "name is 1-63 of a-z, 0-9 and inner hyphens")
+        check(SITE_NAME.fullmatch(self.name) is not None, "name is 1 to 63 characters: a-z, 0-9 and inner hyphens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +243,7 @@ class Home:
         other = self.read_running()
         busy = RunError(
             f"a coordinator is already running on {self.folder}" + (f" (pid {other['pid']})" if other else ""),
-            cause="it was started twice, or runs as a service",
+            cause="it was started twice, or it runs as a service",
             next_step=self.command("status"),
         )
         with held(self.folder / "lock", busy=busy):

@@ -302,7 +302,7 @@ def require(collection: Collection, purpose: Purpose) -> None:
         f"{collection.manifest} cannot be used to {purpose}: {what}",
         cause=f"{len({image.woman for image in collection.images})} women, {len(labelled)} of them labelled, "
         f"{cases} of these cases",
-        next_step=f"add {needed}, or mend column split" if collection.splits_given else f"add {needed}",
+        next_step=f"add {needed}, or correct column split" if collection.splits_given else f"add {needed}",
     )
 
 
@@ -518,9 +518,9 @@ def _check_readable(quarantined: Sequence[Quarantined], rows: int, unreadable_ma
     raise DataError(
         f"{source}: {count} of {rows} images cannot be read ({count / rows:.1%}; {unreadable_max:.1%} is allowed):\n"
         + "\n".join(f"    {line}" for line in listed),
-        cause="the manifest was written for another folder, a disk is not mounted, or an export broke off",
-        next_step="mend the files or remove their rows; a higher unreadable_max in site.toml (--unreadable-max of data "
-        "check) goes on without them",
+        cause="the manifest was written for another folder, a disk is not mounted, or an export was not complete",
+        next_step="repair the files or remove their rows; to continue without them, set a higher unreadable_max in "
+        "site.toml (--unreadable-max of data check)",
     )
 
 
@@ -543,7 +543,7 @@ def _check_placeholders(
     shared = [leak.images[0] for leak in theirs]
     alike = any(not leak.identical for leak in theirs)
     raise DataError(
-        f"{manifest.name}: the same pictures stand under {count} patients: {', '.join(at_most(shared))}",
+        f"{manifest.name}: the same pictures are listed under {count} patients: {', '.join(at_most(shared))}",
         cause="test cards, forms or placeholders among the images, or an export that repeated files",
         next_step=f"remove the rows of these pictures from {manifest.name}"
         + (f"; {_way_out(manifest)}" if alike else ""),

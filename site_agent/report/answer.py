@@ -179,7 +179,7 @@ def _not_shown(report: SiteReport) -> str:
         return f"Not shown whether joining helped: {TRAINED_DIFFERENTLY} (see below)."
     if all(found.verdict == "better" for found in own):
         return f"Not shown that joining helped: {_why_not_yes(report)}."
-    return "Not shown: these test women cannot tell whether joining helped."
+    return "Not shown: these test results do not decide whether joining helped."
 
 
 def _why_not_yes(report: SiteReport) -> str:
@@ -212,13 +212,13 @@ def _sentences(report: SiteReport, tone: Tone) -> Iterable[str]:
         yield _tested(report.evaluations[0])
     if tone == "unknown":
         yield (
-            "This page holds no test score of a federated model beside one of another start. It needs labelled test "
-            "images of cases and controls, and both classifiers: site-agent finetune, then site-agent evaluate."
+            "This page has no test score of a federated model together with one of another start. It needs labelled "
+            "test images of cases and controls, and both classifiers: site-agent finetune, then site-agent evaluate."
         )
     elif report.comparison(report.alone) is None:
         yield (
-            f"No model was trained on our own images alone ({report.alone}), so nothing tells what this hospital "
-            "could do by itself: site-agent pretrain, then finetune and evaluate."
+            f"No model was trained on our own images alone ({report.alone}), so it is not known what this hospital "
+            "can do by itself: site-agent pretrain, then finetune and evaluate."
         )
 
 
