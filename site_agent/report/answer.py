@@ -1,10 +1,10 @@
 """The first thing the report says: did joining help this hospital? In plain words, and no stronger than the numbers.
 
 Rules
-1. The federated start is compared with every start that this hospital can have without a federation: random weights,
+1. The federated start is compared with every start that the hospital can make without a federation: random weights,
    ImageNet weights, contrastive learning on its own images (SSL). "Yes" needs all of these comparisons to be decided
-   for the federated start, random weights and SSL among them. One that is decided against it is a "No". Everything
-   else is "not shown".
+   for the federated start, random weights and SSL among them. One that is decided against it is a "No". Everything else
+   is "not shown".
 2. A "Yes" to all needs no correction for the number of comparisons (an intersection-union test: Berger, Technometrics
    24:295, 1982). A "No" is the worst of several comparisons, not corrected for their number, which the page says.
 3. The headline names the start with the highest AUC wherever that is not the federated one.
