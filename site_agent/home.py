@@ -64,7 +64,7 @@ class DataSection:
     not_same: str = ""
     """file of pairs of images that look alike and show two women"""
     ignore_columns: tuple[str, ...] = ()
-    """columns of the manifest that are meant to be ignored, although they look like known ones"""
+    """columns of the manifest to ignore, although they look like known ones"""
 
     def __post_init__(self) -> None:
         check(0 <= self.unreadable_max < 1, f"unreadable_max is 0 to below 1; found {self.unreadable_max}")

@@ -1,6 +1,6 @@
 """The coordinator's home folder: where everything lies, and the configuration in it.
 
-coordinator.toml      what the operator edits
+coordinator.toml      the configuration, edited by the operator
 keys/                 the federation's authority, the server's and the operator's keys (0600)
 registry.db           who may connect
 journal.db            the events of all runs

@@ -225,13 +225,12 @@ def index(
     """Read a manifest, decode every image once, and decide what each is used for.
 
     `splits_file` holds the splits that were drawn earlier and receives those drawn now; it is not written where the
-    manifest gives the splits itself, or without `keep_splits`. With a `cache_folder`, files that did not change are
-    not decoded again, and a process that was killed goes on where it was. It takes some 3 KB of memory per image
-    (0.3 GB for 100,000), and what the pictures that are open take (`images.opened`).
-    `ignore_columns` are columns of the manifest that are meant to be ignored, although they look like known ones.
-    `not_same` is a file of pairs of images that show two women (see `not_same`). `on_found` is told what the pictures
-    showed before anything is refused for it.
-    Raises DataError (manifest, images or splits cannot be used) and StorageError (splits_file cannot be written).
+    manifest gives the splits itself, or without `keep_splits`. With a `cache_folder`, files that did not change are not
+    decoded again, and a process that was killed goes on where it was. It takes some 3 KB of memory per image (0.3 GB
+    for 100,000), and what the pictures that are open take (`images.opened`). `ignore_columns` are columns of the
+    manifest to ignore, although they look like known ones. `not_same` is a file of pairs of images that show two women
+    (see `not_same`). `on_found` is told what the pictures showed before anything is refused for it. Raises DataError
+    (manifest, images or splits cannot be used) and StorageError (splits_file cannot be written).
     """
     read = parse(decode_text(_read(manifest), manifest.name), manifest.name, ignore_columns)
     given_splits = _given_splits(read, manifest.name)

@@ -180,10 +180,10 @@ def test_the_maps_stand_behind_the_augmentation_sheet_with_what_one_may_read(pag
         for said in (
             "What the model was shown",
             "How the model arranges our images",
-            "under random weights , which have learned nothing, and under the federated model (CSFSSL)",
+            "with random weights , which have learned nothing, and with the federated model (CSFSSL)",
             "What the maps show",
             "What they do not show: the distance between groups, their size, place and direction mean little",
-            "test women are on none",
+            "and show no test women",
             "Words on this page",
         )
     ]

@@ -161,7 +161,7 @@ class Recipe:
     schedule: Schedule = "constant"
     """of the learning rate, by the step counted over the whole run: `cosine` ends at zero with the last epoch"""
     warmup_epochs: float = 0.0
-    """the learning rate rises in a straight line for so many epochs"""
+    """the learning rate rises linearly for this many epochs"""
     momentum: float = 0.9
     weight_decay: float = 1e-5
     decay_norms_and_biases: bool = True
