@@ -146,7 +146,7 @@ class _End:
         self._size.value = _NAME_BYTES_MAX
         if self._ask(descriptor, self._name, self._to) != 0 or self._size.value not in _ADDRESS_AT:
             return None
-        return self._name[: self._size.value]
+        return self._name.raw[: self._size.value]
 
 
 def _port(name: bytes | None) -> int:
