@@ -118,7 +118,8 @@ class Service:
         site = call.site
         if request.wire_version != codec.WIRE_VERSION:
             raise RemoteError(
-                f"site {site} speaks version {request.wire_version} of the wire, this coordinator {codec.WIRE_VERSION}",
+                f"site {site} uses version {request.wire_version} of the protocol, this coordinator version "
+                f"{codec.WIRE_VERSION}",
                 next_step="install the same version of fedcervix on both sides",
             )
         run = self._engine.run

@@ -42,7 +42,7 @@ from site_agent.worker.worker import CancelledError, Worker, WorkFailedError
 WAIT_S = 60.0
 RUN = "20300101-000000-csfssl-00000000"
 OVER = Finish(Outcome.OK, "all rounds done")
-KEPT = "the coordinator is away; the result of round 1 is saved and will be sent on reconnect"
+KEPT = "the coordinator cannot be reached; the result of round 1 is saved and will be sent on reconnect"
 
 
 def digest(content: bytes) -> str:
@@ -628,7 +628,7 @@ def test_a_restarted_agent_whose_model_is_not_here_says_so_and_waits(site: Site)
     BlobStore(site.home.blobs).retire(())
     site.alone()
     site.link.say(LinkError("nobody there"))
-    site.shows("resting", reason="the coordinator is away, and with it the model needed to train in round 1")
+    site.shows("resting", reason="the coordinator, which has the model to train in round 1, cannot be reached")
     assert site.worker.begun == []
     site.link.say(codec.Welcome("cervix", RUN, plan()), TRAIN)
     site.link.hears(update(TRAIN))

@@ -263,7 +263,7 @@ def test_a_circle_of_links_is_one_unreadable_image(tmp_path: Path) -> None:
 def test_a_placeholder_under_many_patients_is_refused(tmp_path: Path) -> None:
     for number in range(11):
         photograph(tmp_path, f"{number}.png", 1)
-    with pytest.raises(DataError, match=r"the same pictures stand under 11 patients: 0.png"):
+    with pytest.raises(DataError, match=r"the same pictures are listed under 11 patients: 0.png"):
         index(manifest(tmp_path, *((f"{number}.png", f"P{number}", "") for number in range(11))))
 
 
