@@ -30,7 +30,7 @@ from cervix_study.execution.traffic_counter import Relay
 from cervix_study.records import RING, Cell, EncoderResults, Turn
 from coordinator.home.home import Home
 from coordinator.run.results import MODEL_FILE, RECORD_FILE
-from fedcervix.core.rounds import Outcome
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import EXIT_CODES, DataError, FedcervixError, StorageError, TrainingError

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedcervix.core.alarms import Alarm
-from fedcervix.core.rounds import Round, Run, capped
+from fedcervix.core.rounds.averages import capped
+from fedcervix.core.rounds.state import Round, Run
 
 KIND = "images"
 CAPPED = "share"

@@ -39,19 +39,12 @@ from fedcervix.core.events import (
     UpdateStored,
 )
 from fedcervix.core.measures import Measures, clip_scales
-from fedcervix.core.rounds import (
-    Aggregate,
-    Finish,
-    Instruction,
-    Outcome,
-    Presence,
-    Run,
-    coordinator_work,
-    deadline,
-    instruction,
-    objection,
-    step,
-)
+from fedcervix.core.rounds.averages import Aggregate, coordinator_work
+from fedcervix.core.rounds.instructions import Finish, Instruction, instruction
+from fedcervix.core.rounds.objections import objection
+from fedcervix.core.rounds.state import Outcome, Presence, Run
+from fedcervix.core.rounds.step import step
+from fedcervix.core.rounds.waits import deadline
 from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.errors import BusyError, DuplicateAgentError, ModelError, RemoteError, RunError, StorageError
 from fedcervix.models.aggregate import Clip, Momentum, aggregate

@@ -209,7 +209,7 @@ def test_the_worker_process_never_imports_grpc() -> None:
         ("import coordinator.cli", sorted(HEAVY)),
         ("import cervix_study.commands.run", [*sorted(TORCH), "sklearn", "grpc", "submitit"]),
         (
-            "import fedcervix.core.rounds, fedcervix.core.session",
+            "import fedcervix.core.rounds.step, fedcervix.core.session",
             [*sorted(HEAVY), "numpy", "grpc", "google.protobuf", "pydantic"],
         ),
     ],
