@@ -28,7 +28,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from fedcervix.core.plan import STRICT, Architecture, Mode, check
+from fedcervix.core.modes import MODES, Mode
+from fedcervix.core.plan import STRICT, Architecture, check
 from fedcervix.disk.files import make_folder, write_whole
 from fedcervix.disk.locks import held
 from fedcervix.disk.storage import disk
@@ -115,7 +116,7 @@ class Policy:
     """Table [policy]: what this site lets a federation ask of it."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-    modes: tuple[Mode, ...] = ("csfssl", "ppfssl")
+    modes: tuple[Mode, ...] = tuple(MODES)
     sites: tuple[str, ...] = ()
     rounds_max: int = 1000
     epochs_max: int = 10_000

@@ -31,8 +31,7 @@ def count_alarms(run: Run, round_: Round) -> Iterator[Alarm]:
 def share_alarms(run: Run, round_: Round) -> Iterator[Alarm]:
     """Yield an alarm for each site whose share of the average was limited."""
     terms = run.plan.terms
-    averaged = run.plan.mode == "csfssl" or terms.ring_result == "cycle-average"
-    if terms.average == "equal" or not averaged:
+    if terms.average == "equal" or not run.plan.averages:
         return
     counts = [float(update.images) for update in round_.contributions]
     for update, count, used in zip(round_.contributions, counts, capped(counts, terms.share_max), strict=True):

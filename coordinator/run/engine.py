@@ -498,7 +498,7 @@ class Engine:
 
     def _measured(self, work: Aggregate) -> tuple[tuple[str, Measures], ...]:
         """Return the measures of each site's update; the hops of a ring were measured when they came."""
-        if self._run.plan.mode == "ppfssl":
+        if self._run.plan.mode_rules.in_turns:
             return ()
         base = self._blobs.path(work.base)
         updates = [(self._blobs.path(digest), base) for digest, _ in work.updates]
@@ -507,7 +507,7 @@ class Engine:
 
     def _hop_measured(self, run: Run, update: UpdateStored) -> Measures | None:
         """Measure the step of a ring's hop, beside that of the hop before it in this round."""
-        if run.plan.mode == "csfssl":
+        if not run.plan.mode_rules.in_turns:
             return None
         hops = [(hop.digest, hop.task.base) for hop in (update, *run.current.contributions[-1:])]
         steps = [(self._blobs.path(digest), self._blobs.path(base)) for digest, base in hops]

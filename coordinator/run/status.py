@@ -221,5 +221,4 @@ def _clipped(run: Run, round_: Round) -> dict[str, float]:
 def shares(plan: Plan, round_: Round) -> list[float]:
     """Return each contribution's share of the average; in a ring without one, every hop counts wholly."""
     counts = weights(plan, round_)
-    averaged = plan.mode == "csfssl" or plan.terms.ring_result == "cycle-average"
-    return [count / sum(counts) for count in counts] if averaged else counts
+    return [count / sum(counts) for count in counts] if plan.averages else counts

@@ -27,7 +27,7 @@ from fedcervix.core.events import (
     TaskKind,
     UpdateStored,
 )
-from fedcervix.core.plan import Mode
+from fedcervix.core.modes import Mode
 from fedcervix.core.rounds.state import Outcome, Phase, Presence
 from fedcervix.models.blobs import CHUNK_BYTES, BlobStore
 from fedcervix.network import codec, identity, rpc

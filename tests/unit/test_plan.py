@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedcervix.core.modes import Mode
 from fedcervix.core.plan import (
     SITES_MAX,
     UNSAID,
     Augment,
     ClassifierRecipe,
-    Mode,
     Plan,
     Recipe,
     Terms,

@@ -18,10 +18,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
+from fedcervix.core.modes import MODES, Mode, ModeRules
 from fedcervix.json_text import parsed
 from fedcervix.printable import QUOTED_CHARS_MAX, quoted, shortened
 
-Mode = Literal["csfssl", "ppfssl"]
 Architecture = Literal["resnet18", "resnet50"]
 Head = Literal["relu", "linear", "mlp"]
 Start = Literal["random", "imagenet"]
@@ -206,7 +206,7 @@ class Terms:
     """stop after this many rounds without a lower mean validation loss"""
     average: Average = "equal"
     share_max: float = 0.9
-    """where the average is by images, and from three updates on: no site's share is larger (see `rounds.capped`); 1: no
+    """where the average is by images, and from three updates on: no site's share is larger (see `capped`); 1: no
     limit"""
     aggregation: Aggregation = "mean"
     """how updates become one model: their mean, or number by number the mean without the extremes (Yin et al. 2018)"""
@@ -287,7 +287,7 @@ class Plan:
         for site in self.sites:
             check(SITE_NAME.fullmatch(site) is not None, f"not a site name: {quoted(site)} (a-z, 0-9, inner hyphens)")
         check(
-            self.mode == "csfssl" or self.terms.server_momentum == 0,
+            self.mode_rules.goes_on_from_average or self.terms.server_momentum == 0,
             "server_momentum is for csfssl: in a ring nobody averages",
         )
         self._check_robust()
@@ -300,7 +300,8 @@ class Plan:
     def _check_robust(self) -> None:
         """Check that the options against single updates have enough updates to compare."""
         terms, trims = self.terms, self.terms.aggregation == "trimmed-mean"
-        check(self.mode == "csfssl" or not (trims or terms.clip), "trimmed-mean and clip are for csfssl alone")
+        averages = self.mode_rules.goes_on_from_average
+        check(averages or not (trims or terms.clip), "trimmed-mean and clip are for csfssl alone")
         check(
             not trims or len(self.sites) >= TRIMMED_SITES_MIN,
             f"trimmed-mean needs at least {TRIMMED_SITES_MIN} sites; found {len(self.sites)}",
@@ -314,6 +315,16 @@ class Plan:
             terms.quorum is None or terms.quorum >= least,
             f"trimmed-mean needs a quorum of at least {least}: of two updates, none can be left out",
         )
+
+    @property
+    def mode_rules(self) -> ModeRules:
+        """The rules of the plan's mode."""
+        return MODES[self.mode]
+
+    @property
+    def averages(self) -> bool:
+        """Say whether a round's updates become one average, which is then its model."""
+        return self.mode_rules.goes_on_from_average or self.terms.ring_result == "cycle-average"
 
     @property
     def rounds_max(self) -> int:

@@ -48,8 +48,8 @@ def coordinator_work(run: Run) -> Aggregate | None:
 
 def average_compression(plan: Plan) -> Compression:
     """Return how an average is rounded. In a ring no model is at all sites, to which int8 could be the difference."""
-    ring = plan.mode == "ppfssl" and plan.terms.compression == "int8"
-    return "none" if ring else plan.terms.compression
+    differs = plan.mode_rules.in_turns and plan.terms.compression == "int8"
+    return "none" if differs else plan.terms.compression
 
 
 def last_step(run: Run) -> tuple[str, str] | None:
@@ -65,9 +65,8 @@ def last_step(run: Run) -> tuple[str, str] | None:
 
 
 def weights(plan: Plan, round_: Round) -> list[float]:
-    """Return the weight of each contribution in the round's average; in a ring without one, every hop counts wholly."""
-    averaged = plan.mode == "csfssl" or plan.terms.ring_result == "cycle-average"
-    if not averaged or plan.terms.average == "equal":
+    """Return the weight of each contribution in the average of a round; 1 where no average is made."""
+    if not plan.averages or plan.terms.average == "equal":
         return [1.0 for _ in round_.contributions]
     return capped([float(update.images) for update in round_.contributions], plan.terms.share_max)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fedcervix.core.events import Task, TaskKind
-from fedcervix.core.rounds.participants import listed, open_sites
+from fedcervix.core.rounds.participants import listed, names_of, open_sites
 from fedcervix.core.rounds.state import Outcome, Phase, Presence, Run
 
 
@@ -59,7 +59,7 @@ def _instruct_training(run: Run, site: str) -> Instruction:
         return Idle(f"round {run.current.number}: waiting for {listed(open_sites(run))}")
     if run.current.missed(site):
         return Idle(f"round {run.current.number} was closed without this site; it takes part again in the next round")
-    if run.plan.mode == "ppfssl" and site != open_sites(run)[0].name:
+    if site not in names_of(open_sites(run)):
         return Idle(f"round {run.current.number}: {listed(open_sites(run))} holds the model")
     return Task(run.run, TaskKind.TRAIN, run.current.number, run.model)
 

@@ -15,7 +15,7 @@ def open_sites(run: Run) -> tuple[Site, ...]:
         present = tuple(site for site in run.sites if site.presence is Presence.PRESENT)
         return present[:1] or run.sites
     if run.phase is Phase.TRAINING:
-        return untrained(run)[:1] if run.plan.mode == "ppfssl" else untrained(run)
+        return untrained(run)[:1] if run.plan.mode_rules.in_turns else untrained(run)
     if run.phase is Phase.SCORING:
         judges = {score.site for score in run.current.scores} | {said.site for said in run.current.unusable}
         return tuple([site for site in run.sites if site.name not in judges])
@@ -53,6 +53,6 @@ def first_few(names: list[str]) -> str:
     return f"{', '.join(names[:NAMES_SHOWN])}{more}"
 
 
-def in_ring(run: Run) -> bool:
+def in_turns(run: Run) -> bool:
     """Say whether the sites train one after the other at present."""
-    return run.phase is Phase.TRAINING and run.plan.mode == "ppfssl"
+    return run.phase is Phase.TRAINING and run.plan.mode_rules.in_turns

@@ -26,7 +26,7 @@ from fedcervix.core.events import (
 )
 from fedcervix.core.rounds.instructions import instruction
 from fedcervix.core.rounds.objections import objection
-from fedcervix.core.rounds.participants import in_ring
+from fedcervix.core.rounds.participants import in_turns
 from fedcervix.core.rounds.state import Mended, Missing, Phase, Presence, Run, Site, in_roster_order, with_round
 from fedcervix.core.rounds.transitions import abort
 from fedcervix.core.rounds.unusable import REVOKED, drop_newest_hop, leave_one_out, withdraw
@@ -114,7 +114,7 @@ def _update(run: Run, event: UpdateStored) -> tuple[Run, Answer]:
     if objection(run, event):
         return run, Answer.REFUSED
     contributions = in_roster_order(run.plan, (*round_.contributions, event))
-    model = event.digest if run.plan.mode == "ppfssl" else run.model
+    model = event.digest if run.plan.mode_rules.in_turns else run.model
     return with_round(replace(run, model=model), contributions=contributions), Answer.ACCEPTED
 
 
@@ -130,7 +130,7 @@ def _seeded(run: Run, event: UpdateStored) -> tuple[Run, Answer]:
 def _aggregated(run: Run, event: AggregateStored) -> tuple[Run, Answer]:
     if not _is_wanted(run, event):
         return run, Answer.STALE
-    model = event.digest if run.plan.mode == "csfssl" else run.model
+    model = event.digest if run.plan.mode_rules.goes_on_from_average else run.model
     rounded = {"candidate": event.digest, "packed": event.packed, "residual": event.residual}
     measures = tuple({**dict(run.current.measures), **dict(event.measures)}.items())
     return with_round(replace(run, model=model), **rounded, measures=measures), Answer.ACCEPTED
@@ -183,7 +183,7 @@ def _unusable(run: Run, event: ModelUnusable) -> tuple[Run, Answer]:
 
 def _not_trained(run: Run, event: ModelUnusable) -> Run:
     """In a ring the holder's word costs the newest hop, and it is asked again; else it does not count itself."""
-    if in_ring(run) and run.current.contributions:
+    if in_turns(run) and run.current.contributions:
         return drop_newest_hop(run, f"so {event.site}")
     why = f"it has no finite loss from the model that it was to train from (after {event.steps} steps)"
     return with_round(run, missing=(*run.current.missing, Missing(event.site, why, answered=True)))

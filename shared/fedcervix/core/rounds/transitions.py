@@ -34,9 +34,9 @@ def add_models(sets: tuple[frozenset[str], ...], more: frozenset[str]) -> tuple[
 def make_candidate(run: Run, at: float) -> Run:
     """Let the model that follows from the round's updates be made and scored."""
     run = with_round(run, unusable=())
-    if run.plan.mode == "ppfssl" and run.plan.terms.ring_result == "last":
-        return enter(with_round(run, candidate=run.model), Phase.SCORING, at)
-    return enter(run, Phase.AGGREGATING, at)
+    if run.plan.averages:
+        return enter(run, Phase.AGGREGATING, at)
+    return enter(with_round(run, candidate=run.model), Phase.SCORING, at)
 
 
 def next_round_or_end(run: Run, at: float) -> Run:

@@ -41,7 +41,7 @@ def updates_needed(run: Run) -> int:
 def base_is_unusable(run: Run) -> bool:
     """Say whether the model that the round began with is to be given up. In a ring one update shows that it is not."""
     round_ = run.current
-    if run.plan.mode == "ppfssl":
+    if run.plan.mode_rules.in_turns:
         made = (*round_.contributions, *round_.dropped)
         return bool(round_.unusable) and all(update.task.base != round_.base for update in made)
     return half_say_so(round_.unusable, len(round_.contributions))
@@ -104,7 +104,7 @@ def _recount(
     run: Run, counted: tuple[UpdateStored, ...], dropped: tuple[UpdateStored, ...], missing: tuple[Missing, ...]
 ) -> Run:
     """Let the round count these updates and no others: its model follows from them, and is not made or scored yet."""
-    hops = run.plan.mode == "ppfssl" and counted
+    hops = run.plan.mode_rules.in_turns and counted
     run = replace(run, model=counted[-1].digest if hops else run.current.base)
     attempt = run.current.attempt + 1
     run = with_round(run, contributions=counted, dropped=dropped, missing=missing, attempt=attempt)
@@ -136,7 +136,8 @@ def _spoiler(site: str, why: str) -> Missing:
 
 def leave_one_out(run: Run, at: float, why: str) -> Run:
     """The round's model cannot be used: try it without one of its updates."""
-    return _leave_out_newest_hop(run, at, why) if run.plan.mode == "ppfssl" else _leave_out_longest_step(run, at, why)
+    leave_out = _leave_out_newest_hop if run.plan.mode_rules.in_turns else _leave_out_longest_step
+    return leave_out(run, at, why)
 
 
 def _leave_out_longest_step(run: Run, at: float, why: str) -> Run:
@@ -196,7 +197,7 @@ def withdraw(run: Run, site: str, at: float) -> Run:
     theirs = next((update for update in run.current.contributions if update.site == site), None)
     if theirs is None:
         return run
-    if run.plan.mode == "ppfssl" and theirs != run.current.contributions[-1]:
+    if run.plan.mode_rules.in_turns and theirs != run.current.contributions[-1]:
         note = f"the hop of {site}, which was revoked since, stays: others had trained from it"
         return with_round(run, notes=(*run.current.notes, note))
     run = _drop(_take_back(run), theirs, Missing(site, REVOKED))
@@ -229,7 +230,7 @@ def _pass_over_holder(run: Run, revoked: str) -> Run:
 
     It may have trained already, and a site trains from one model in a round: it is not asked again before the next.
     """
-    holder = [site.name for site in untrained(run)][:1] if run.plan.mode == "ppfssl" else []
+    holder = [site.name for site in untrained(run)][:1] if run.plan.mode_rules.in_turns else []
     why = f"it held the model of {revoked}, which was revoked"
     passed = (Missing(name, why, answered=True) for name in holder)
     return with_round(run, missing=(*run.current.missing, *passed))

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from fedcervix.core.quorum import Quorum, quorum
 from fedcervix.core.rounds.instructions import instruction
-from fedcervix.core.rounds.participants import in_ring, names_of, open_sites, trainers, untrained
+from fedcervix.core.rounds.participants import in_turns, names_of, open_sites, trainers, untrained
 from fedcervix.core.rounds.state import Phase, Presence, Run, Site
 
 
@@ -51,7 +51,7 @@ def _quorum_needed(run: Run, gone: int = 0) -> int:
         return 0
     if run.plan.terms.quorum is not None:
         return run.plan.terms.quorum
-    if run.plan.mode == "ppfssl" and run.phase is not Phase.GATHERING:
+    if run.phase is not Phase.GATHERING and not run.plan.mode_rules.needs_all:
         return 1
     return max(1, len(run.sites) - gone)
 
@@ -80,14 +80,14 @@ def _wait(run: Run, site: Site, open_: tuple[Site, ...]) -> Wait:
     if site.presence is Presence.REVOKED:  # it will not come back: the operator has decided, the run goes on without
         return Wait(site.name, reason, site.since, site.since, OnTimeout.GO_ON)
     if _can_do_without(run, quorum_state(run, open_)):
-        grace_s = 0.0 if in_ring(run) else terms.grace_s  # a ring does not stand still for a lost lease
+        grace_s = 0.0 if in_turns(run) else terms.grace_s  # a ring does not stand still for a lost lease
         return Wait(site.name, reason, site.since, site.since + grace_s, OnTimeout.GO_ON)
     return Wait(site.name, reason, since, since + terms.give_up_s, OnTimeout.ABORT)
 
 
 def _can_do_without(run: Run, vote: Quorum) -> bool:
     """Say whether the phase can end without a site that is away."""
-    if in_ring(run):
+    if in_turns(run):
         behind = sum(site.presence is Presence.PRESENT for site in untrained(run)[1:])
         return len(run.current.contributions) + behind >= _quorum_needed(run)
     return vote is Quorum.MET
@@ -95,6 +95,6 @@ def _can_do_without(run: Run, vote: Quorum) -> bool:
 
 def _asked_at(run: Run) -> float:
     """When what is now waited for was asked: the phase's start, or the last hop's end."""
-    if in_ring(run):
+    if in_turns(run):
         return max((update.at for update in run.current.contributions), default=run.since)
     return run.since
