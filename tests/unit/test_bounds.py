@@ -11,6 +11,7 @@ import pytest
 
 from fedcervix.core.bounds import INT64_MAX, Within, allowed, check_values
 from fedcervix.core.plan import Augment, ClassifierRecipe, Recipe, Terms
+from site_agent.home import DataSection, HardwareSection, Policy
 from tests.unit.test_docs import row_of
 
 SECTIONS = {
@@ -18,11 +19,14 @@ SECTIONS = {
     "run.recipe": Recipe,
     "run.recipe.augment": Augment,
     "run.recipe.classifier": ClassifierRecipe,
+    "data": DataSection,
+    "hardware": HardwareSection,
+    "policy": Policy,
 }
 KINDS: dict[object, set[str]] = {
     int: {"integer", "pixels"},
     int | None: {"integer"},
-    float: {"number", "seconds", "degrees", "probability", "fraction", "factor", "exponent"},
+    float: {"number", "seconds", "degrees", "probability", "fraction", "factor", "exponent", "share"},
 }
 """words of the page for a type"""
 
@@ -40,7 +44,8 @@ def test_the_page_says_what_each_key_may_be(section: str) -> None:
             words = [f"`{word}`" for word in values]
             assert cell == f"{', '.join(words[:-1])} or {words[-1]}"
         elif values is None:
-            assert (types[field.name], cell) == (bool, "true or false"), f"{field.name} has no bounds"
+            assert types[field.name] is not bool or cell == "true or false"
+            assert types[field.name] is not float, f"{field.name} has no bounds"
         else:
             kind, _, bounds = cell.partition(";")[0].partition(", ")
             assert kind in KINDS[types[field.name]], f"{field.name}: {cell}"

@@ -44,6 +44,8 @@ PROFILE_NAME = re.compile(r"[a-z0-9_-]{1,40}")
 """A site is named like one label of a host name: 1-63 of a-z, 0-9 and inner hyphens."""
 
 SITES_MAX = 256
+ROUNDS_MAX = 100_000
+EPOCHS_MAX = 100_000
 
 TRIMMED_SITES_MIN = 5
 """The trimmed mean of fewer updates would be little more than their median."""
@@ -147,7 +149,7 @@ class Recipe:
     decay_norms_and_biases: bool = True
     proximal: Annotated[float, Within(0, 1000)] = 0.0
     """FedProx (Li et al. 2020): pull towards the weights a round began with, mu/2 |w - w0|^2; 0 is plain averaging"""
-    epochs_max: Annotated[int, Within(1, 100_000)] = 50
+    epochs_max: Annotated[int, Within(1, EPOCHS_MAX)] = 50
     """of local training; a federation stops after `rounds` as well"""
     patience_epochs: Annotated[int, Within(1)] = 5
     avoid_same_patient: bool = False
@@ -167,7 +169,7 @@ class Terms:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
-    rounds: Annotated[int, Within(1, 100_000)] = 50
+    rounds: Annotated[int, Within(1, ROUNDS_MAX)] = 50
     """at most; in a ring, a round is one cycle through all sites"""
     epochs_per_round: Annotated[int, Within(1, 1000)] = 1
     """E (section II-B)"""

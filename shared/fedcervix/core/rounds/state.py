@@ -215,7 +215,7 @@ def in_roster_order(plan: Plan, reports: tuple[Report, ...]) -> tuple[Report, ..
 
 
 def to_dict(run: Run) -> dict[str, Any]:
-    """Return the state as plain JSON-able values (for `status --json`, tests and bug reports)."""
+    """Return the state as plain JSON-able values (for tests and bug reports)."""
     found = dataclasses.asdict(replace(run, earlier=()))
     del found["earlier"]  # it says nothing that `rounds` does not
     return found
