@@ -190,8 +190,8 @@ class Federation:
         process = processes.start("coordinator", "coordinator.cli", *arguments)
 
         def port() -> int:
-            found = self.home.read_running() or {}
-            return int(found["port"]) if found.get("pid") == process.pid else 0
+            found = self.home.read_running()
+            return found.port if found and found.pid == process.pid else 0
 
         found = processes.until("coordinator", port)
         for name in self.sites:

@@ -124,6 +124,7 @@ class Policy:
     image_px_max: int = 512
     width_max: int = 1024
     batch_images_max: int = 1024
+    share_max: float = 1.0
     runs_per_month: int = 300
     """of all runs together, in 30 days, as the next three"""
     rounds_per_month: int = 10_000
@@ -133,6 +134,7 @@ class Policy:
     def __post_init__(self) -> None:
         for name in NUMBERS_OF_POLICY:
             check(getattr(self, name) >= 0, f"{name} is 0 or more; found {getattr(self, name)}")
+        check(0 < self.share_max <= 1, f"share_max is above 0, at most 1; found {self.share_max}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -218,8 +218,8 @@ class Federation:
 
         def port() -> int:
             assert process.running(), f"the coordinator ended with {process.popen.returncode}:\n{process.text}"
-            running = self.home.read_running() or {}
-            return int(running["port"]) if running.get("pid") == process.pid else 0
+            running = self.home.read_running()
+            return running.port if running and running.pid == process.pid else 0
 
         return until("the coordinator listens", port, seen=lambda: process.text)
 
