@@ -39,7 +39,7 @@ from fedcervix.disk.ownership import open_to_others
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, FullDiskError, RunError, StorageError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.network import identity, rpc
+from fedcervix.network import identity, invitations, rpc
 from fedcervix.network.address import Address
 from fedcervix.runtime.commandline import is_named
 from fedcervix.runtime.log import logger, ration
@@ -86,8 +86,10 @@ def invite(home: Home, site: str, out: Path | None) -> None:
     now, key = datetime.now(UTC), identity.new_key()
     who = identity.Identity(config.federation.name, "enroll", site)
     authority = home.authority()
-    certificate = identity.issue(authority, identity.public_key(key), who, now, identity.INVITATION_LIFETIME)
-    invitation = identity.Invitation(who.federation, site, home.address(), authority.certificate_pem, certificate, key)
+    certificate = identity.issue(authority, identity.public_key(key), who, now, invitations.LIFETIME)
+    invitation = invitations.Invitation(
+        who.federation, site, home.address(), authority.certificate_pem, certificate, key
+    )
     made = identity.identify(certificate)
     write_secret(out, invitation.to_toml().encode())
     try:

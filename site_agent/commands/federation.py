@@ -17,7 +17,7 @@ from fedcervix.core.rounds import Outcome
 from fedcervix.disk.files import write_secret, write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, FedcervixError, IdentityError, LinkError
-from fedcervix.network import identity
+from fedcervix.network import identity, invitations
 from fedcervix.runtime.commandline import meant_here
 from fedcervix.runtime.printing import say
 from site_agent.federation.joining import check_home, check_manifest
@@ -39,7 +39,7 @@ def join(
     Everything is checked before the invitation is used up. Raises a FedcervixError.
     """
     with disk(invitation, "read"):
-        invited = identity.Invitation.parse(invitation.read_bytes())
+        invited = invitations.Invitation.parse(invitation.read_bytes())
     now = datetime.now(UTC)
     identity.check_validity(identity.identify(invited.certificate_pem), now)
     check_home(home, invited)
@@ -88,7 +88,7 @@ def _new_key(home: SiteHome) -> bytes:
     return home.pem(NEW_KEY)
 
 
-def _enroll(invited: identity.Invitation, request_pem: bytes) -> bytes:
+def _enroll(invited: invitations.Invitation, request_pem: bytes) -> bytes:
     from site_agent.federation.link import GrpcLink
 
     link = GrpcLink(
