@@ -14,8 +14,8 @@ from fedcervix import __version__
 from fedcervix.core.rounds.state import Run
 from fedcervix.disk.files import make_folder, write_whole
 from fedcervix.disk.reserve import Reserve
-from fedcervix.disk.storage import disk
-from fedcervix.errors import RunError, StorageError
+from fedcervix.disk.storage import damaged, disk
+from fedcervix.errors import RunError
 from fedcervix.json_text import parsed
 
 if TYPE_CHECKING:
@@ -75,11 +75,8 @@ def read(results: Path, run: str) -> dict[str, Any]:
         # A record of an earlier version may hold a mean loss that is no number.
         found: dict[str, Any] = parsed(text, parse_constant=lambda _: None)
     except ValueError as error:
-        raise StorageError(
-            f"{file} is damaged: {error}",
-            cause="it was edited, or the disk is failing",
-            next_step=f"delete it; the next `coordinator start` writes it anew from the journal: rm {file}",
-        ) from error
+        next_step = f"delete it; the next `coordinator start` writes it anew from the journal: rm {file}"
+        raise damaged(file, error, next_step=next_step) from error
     return found
 
 

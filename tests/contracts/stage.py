@@ -49,7 +49,7 @@ from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.errors import FedcervixError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.weights import read_tensors, write_tensors
-from fedcervix.network import identity, rpc
+from fedcervix.network import identity, invitations, rpc
 from fedcervix.network.address import Address
 from site_agent.federation.agent import Agent
 from site_agent.federation.link import GrpcLink
@@ -412,7 +412,7 @@ class Stage:
         """Return the keys that an invitation holds."""
         key, who = identity.new_key(), identity.Identity(FEDERATION, "enroll", site)
         now, authority = datetime.now(UTC), self.home.authority()
-        certificate = identity.issue(authority, identity.public_key(key), who, now, identity.INVITATION_LIFETIME)
+        certificate = identity.issue(authority, identity.public_key(key), who, now, invitations.LIFETIME)
         made = identity.identify(certificate)
         Registry(self.home.registry).invite(site, made.serial, made.not_after, now)
         return keys(authority.certificate_pem, certificate, key)
