@@ -11,6 +11,7 @@ from typing import Any
 from cervix_study.settings import Asked, SiteSection
 from cervix_study.study_paths import Places
 from fedcervix.core.seeds import derive
+from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError
 from fedcervix.json_text import parsed
@@ -71,7 +72,7 @@ def _draw(folder: Path, site: SiteSection, wanted: dict[str, Any], on_progress: 
         on_progress=lambda done, of: on_progress(f"drawing the images of {site.name}", done, of),
     )
     with disk(folder, "write"):
-        (making / DRAWN).write_text(json.dumps(wanted, allow_nan=False))
+        write_whole(making / DRAWN, json.dumps(wanted, allow_nan=False).encode())
         making.rename(folder)
 
 
@@ -82,7 +83,7 @@ def make_home(asked: Asked, site: str, home: SiteHome, manifest: Path, cache: Pa
         cache.mkdir(parents=True, exist_ok=True)
         if not home.cache.is_symlink():
             home.cache.symlink_to(cache.resolve())
-        home.config_file.write_text(site_toml(asked, site, manifest))
+        write_whole(home.config_file, site_toml(asked, site, manifest).encode())
 
 
 def site_toml(asked: Asked, site: str, manifest: Path) -> str:

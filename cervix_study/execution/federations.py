@@ -31,11 +31,10 @@ from cervix_study.records import RING, Cell, EncoderResults, Turn
 from coordinator.home.home import Home
 from coordinator.run.results import MODEL_FILE, RECORD_FILE
 from fedcervix.core.rounds import Outcome
-from fedcervix.disk.files import write_whole
+from fedcervix.disk.files import digest_file, write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import EXIT_CODES, DataError, FedcervixError, StorageError, TrainingError
 from fedcervix.json_text import parsed
-from fedcervix.models.weights import digest_file
 from site_agent.home import SiteHome
 from site_agent.store.run_store import RunStore
 
