@@ -33,7 +33,7 @@ from coordinator.run import results
 from coordinator.run.results import MODEL_FILE, RECORD_FILE
 from fedcervix.core.modes import MODES, Mode
 from fedcervix.core.rounds.state import Outcome
-from fedcervix.disk.files import write_whole
+from fedcervix.disk.files import digest_file, write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import EXIT_CODES, DataError, FedcervixError, StorageError, TrainingError
 from fedcervix.models.weights import digest_file
