@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cervix_study.execution.executors import Executor, Here, Slurm
+from cervix_study.execution.executors import Executor, LocalProcesses, Slurm
 from cervix_study.planning.naming import named
 from cervix_study.settings import Asked, read
 from cervix_study.study_paths import Places
@@ -78,7 +78,7 @@ def executor_of(asked: Asked, places: Places) -> Executor:
     machine = asked.settings.machine
     if machine.executor == "slurm":
         return Slurm(places, machine.workers, asked.settings.slurm)
-    return Here(places, machine.workers)
+    return LocalProcesses(places, machine.workers)
 
 
 def _show_plan(running: Running) -> None:

@@ -37,7 +37,7 @@ from fedcervix.errors import EXIT_CODES, DataError, FedcervixError, StorageError
 from fedcervix.json_text import parsed
 from fedcervix.models.weights import digest_file
 from site_agent.home import SiteHome
-from site_agent.store.run_store import Spool
+from site_agent.store.run_store import RunStore
 
 LOOK_S = 0.2
 """how often the processes are looked at"""
@@ -196,7 +196,7 @@ class Federation:
     def _rounds_scored(self) -> int:
         """Return how many rounds the first site has scored so far."""
         runs = sorted((self.site(self.cell.sites[0]).folder / "runs").glob("*"))
-        return len(Spool(runs[-1]).history().get("score", {})) if runs else 0
+        return len(RunStore(runs[-1]).history().get("score", {})) if runs else 0
 
     # --- processes ---
 
@@ -346,7 +346,7 @@ def _told(given: dict[str, Any] | None, score: dict[str, Any] | None) -> dict[st
 
 
 def _precision(home: SiteHome, run: str) -> str:
-    rounds = Spool(home.run_folder(run)).history().get("train", {})
+    rounds = RunStore(home.run_folder(run)).history().get("train", {})
     return str(next((numbers["precision"] for numbers in rounds.values()), "unknown"))
 
 

@@ -30,7 +30,7 @@ from site_agent.store.archive import HISTORY
 from site_agent.store.model_store import CervixModel
 from site_agent.store.provenance import Provenance, recipe_digest
 from site_agent.store.report_store import all_reports
-from site_agent.store.runs import federation_of
+from site_agent.store.run_store import federation_of
 
 ModelKind = Literal["cervix model", "classifier"]
 
@@ -293,7 +293,7 @@ def _ended(folder: Path, model: CervixModel) -> _Ended:
     with contextlib.suppress(FedcervixError, OSError, ValueError):
         run = federation_of(home, model.run) if home and model.run else None
         if run and run.plan.digest == model.record.get("plan_digest"):
-            return _Ended({"outcome": run.spool.outcome()}, tuple(run.spool.ledger()))
+            return _Ended({"outcome": run.run_store.outcome()}, tuple(run.run_store.ledger()))
     return _Ended()
 
 

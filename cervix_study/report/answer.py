@@ -5,9 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 
-from cervix_study.analysis.comparing import Comparison, Effect
+from cervix_study.analysis.comparing import Effect, HypothesisTest
 from cervix_study.analysis.findings import Findings, SiteFindings
-from cervix_study.report.document import Answer, Block, Bullets, Heading, Tone
+from cervix_study.report.document import Block, Bullets, Heading, Summary, Tone
 from cervix_study.report.wording import counted, difference, difference_interval, listed, often, p_value
 from site_agent.classifier.intervals import Verdict
 from site_agent.report.page import three
@@ -21,7 +21,7 @@ SECOND = ("CSSL beats Random", "SSL beats Random")
 STARTS = {MAIN: "a federated start", "CSSL beats Random": "a pooled start", "SSL beats Random": "a start of its own"}
 
 
-def answer(findings: Findings) -> Answer:
+def answer(findings: Findings) -> Summary:
     """Return the box at the top of the page."""
     profile = findings.study.axes.profiles[0]
     question, asked = _main(findings, profile)
@@ -33,10 +33,10 @@ def answer(findings: Findings) -> Answer:
     caveats = tuple(_caveats(findings))
     if caveats:
         blocks += [Heading("What weakens or limits this", 3), Bullets(caveats)]
-    return Answer(tone, QUESTION, headline, tuple(blocks))
+    return Summary(tone, QUESTION, headline, tuple(blocks))
 
 
-def _main(findings: Findings, profile: str) -> tuple[str, list[Comparison]]:
+def _main(findings: Findings, profile: str) -> tuple[str, list[HypothesisTest]]:
     """Return the first question that this study can answer, and its comparisons."""
     for question in (MAIN, *SECOND):
         found = [c for c in findings.comparisons if (c.profile, c.question) == (profile, question)]
@@ -45,7 +45,7 @@ def _main(findings: Findings, profile: str) -> tuple[str, list[Comparison]]:
     return MAIN, []
 
 
-def _headline(question: str, asked: Sequence[Comparison]) -> tuple[Tone, str]:
+def _headline(question: str, asked: Sequence[HypothesisTest]) -> tuple[Tone, str]:
     start = STARTS[question]
     if not asked:
         return "unknown", "Not measured: there is nothing to compare yet."
@@ -65,11 +65,11 @@ def _headline(question: str, asked: Sequence[Comparison]) -> tuple[Tone, str]:
     return "helped", f"Shown {at}: {which} beats random weights."
 
 
-def _sites(asked: Iterable[Comparison], verdict: Verdict) -> list[str]:
+def _sites(asked: Iterable[HypothesisTest], verdict: Verdict) -> list[str]:
     return list(dict.fromkeys(found.site for found in asked if found.effects["auc"].verdict == verdict))
 
 
-def _main_lines(findings: Findings, asked: Sequence[Comparison]) -> Iterable[str]:
+def _main_lines(findings: Findings, asked: Sequence[HypothesisTest]) -> Iterable[str]:
     """Yield one sentence per site, on the first pair that was asked there: no pair is picked by its result."""
     for site in dict.fromkeys(found.site for found in asked):
         found = next(c for c in asked if c.site == site)
@@ -105,7 +105,7 @@ def _lists(findings: Findings, profile: str, suffix: str) -> Iterable[Block]:
             yield Bullets(lines)
 
 
-def _lines(comparisons: Sequence[Comparison], verdicts: Sequence[str]) -> Iterable[str]:
+def _lines(comparisons: Sequence[HypothesisTest], verdicts: Sequence[str]) -> Iterable[str]:
     """Yield one line per question: where, and for which starts."""
     for question in dict.fromkeys(found.question for found in comparisons):
         asked = [found for found in comparisons if found.question == question]
@@ -119,7 +119,7 @@ def _lines(comparisons: Sequence[Comparison], verdicts: Sequence[str]) -> Iterab
             yield f"**{question[0].upper()}{question[1:]}**: {where}."
 
 
-def _place(found: Sequence[Comparison]) -> str:
+def _place(found: Sequence[HypothesisTest]) -> str:
     """Return what stands behind a site's name: `(CSFSSL +0.154, PPFSSL_NHS +0.125)`."""
     same_second = len({c.second for c in found}) == 1
     parts = []

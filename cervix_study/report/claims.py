@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cervix_study.analysis.comparing import MARGIN, TESTED, Comparison
+from cervix_study.analysis.comparing import MARGIN, TESTED, HypothesisTest
 from cervix_study.analysis.findings import Findings
 from cervix_study.analysis.hypotheses import QUESTIONS, Question
 from cervix_study.evidence.paper import CLAIMS, TEST_WOMEN, PrintedTest, kind_of
 from cervix_study.report import figures
 from cervix_study.report.document import (
     Block,
-    Cell,
     Column,
     Details,
+    Figure,
+    Figures,
     Heading,
-    Picture,
-    Pictures,
     Table,
+    TableCell,
     Text,
     cells,
 )
@@ -70,9 +70,9 @@ def _overview(findings: Findings) -> Iterable[Block]:
                 f"**{named(found, findings)}.** Right of the line: the first start is better. Filled: shown after "
                 "correction."
             )
-            drawn.append(Picture(picture, f"Differences in AUC at {named(found, findings)}", caption))
+            drawn.append(Figure(picture, f"Differences in AUC at {named(found, findings)}", caption))
     if drawn:
-        yield Pictures(tuple(drawn))
+        yield Figures(tuple(drawn))
 
 
 def _question(question: Question, findings: Findings) -> Iterable[Block]:
@@ -96,13 +96,13 @@ def _question(question: Question, findings: Findings) -> Iterable[Block]:
     yield Table(tuple(columns), rows, f"{question.name}, in this data", strong)
 
 
-def _comparison_row(found: Comparison, *, several: bool) -> tuple[Cell, ...]:
+def _comparison_row(found: HypothesisTest, *, several: bool) -> tuple[TableCell, ...]:
     where = f"at {found.site}, {found.profile}" if several else f"at {found.site}"
-    row = [Cell(f"{found.first} − {found.second}", (where,))]
+    row = [TableCell(f"{found.first} − {found.second}", (where,))]
     for name in TESTED:
         effect = found.effects[name]
         both = f"{measure(name, effect.first).removesuffix(' %')}, {measure(name, effect.second)}"
-        row += [verdict_cell(effect), difference_cell(name, effect.difference), Cell(both)]
+        row += [verdict_cell(effect), difference_cell(name, effect.difference), TableCell(both)]
     return tuple(row)
 
 
@@ -186,14 +186,14 @@ def _which(tests: list[PrintedTest]) -> str:
     return f" ({listed([f'{test.row} over {test.versus} at {test.site}' for test in tests])})" if tests else ""
 
 
-def _printed_row(test: PrintedTest) -> tuple[Cell, ...]:
+def _printed_row(test: PrintedTest) -> tuple[TableCell, ...]:
     one, two = test.right
     return cells(
-        Cell(f"{test.row} − {test.versus}", (test.claim,)),
+        TableCell(f"{test.row} − {test.versus}", (test.claim,)),
         test.site,
         f"{one.part}, {two.part} of {one.whole}",
         difference_cell("accuracy", test.difference),
         p_value(test.fisher),
-        Cell(p_value(test.at_best), (f"{test.discordant[0]} against {test.discordant[1]} images",)),
+        TableCell(p_value(test.at_best), (f"{test.discordant[0]} against {test.discordant[1]} images",)),
         p_value(test.recall_fisher),
     )

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable
 
 from cervix_study.analysis.findings import CellLine, CostLine, Findings
-from cervix_study.report.document import Block, Cell, Code, Column, Details, Heading, Table, Terms, Text, cells
+from cervix_study.report.document import Block, Code, Column, Details, Heading, Table, TableCell, Terms, Text, cells
 from cervix_study.report.wording import NOTHING, counted, energy, listed, seconds, size
 from site_agent.classifier.intervals import WOMEN_MIN
 
@@ -37,7 +37,7 @@ def costs(findings: Findings) -> Iterable[Block]:
     )
 
 
-def _cost(line: CostLine) -> tuple[Cell, ...]:
+def _cost(line: CostLine) -> tuple[TableCell, ...]:
     what = {
         "encoder": f"learning without labels: {line.start}",
         "classifier": "classifiers",
@@ -147,15 +147,15 @@ def _cells(found: tuple[CellLine, ...]) -> Table:
     return Table(columns, tuple(_cell(line) for line in found), "Every cell")
 
 
-def _cell(line: CellLine) -> tuple[Cell, ...]:
+def _cell(line: CellLine) -> tuple[TableCell, ...]:
     setting = ", ".join(
         NOTHING if v is None else str(v) for v in (line.batch_images, line.epochs_per_round, line.width)
     )
     seed = f"{line.seed}" if line.classifier_seed is None else f"{line.seed}.{line.classifier_seed}"
     control = () if line.control == "none" else (line.control,)
     return cells(
-        Cell(f"`{line.key[:DIGEST_SHOWN]}`", (line.profile,)),
-        Cell(f"{line.kind} {line.start}", control),
+        TableCell(f"`{line.key[:DIGEST_SHOWN]}`", (line.profile,)),
+        TableCell(f"{line.kind} {line.start}", control),
         listed(line.sites),
         setting,
         f"{seed}, {NOTHING if line.fold is None else line.fold}",

@@ -12,13 +12,13 @@ from cervix_study.report import figures
 from cervix_study.report.answer import tested
 from cervix_study.report.document import (
     Block,
-    Cell,
     Column,
     Details,
+    Figure,
+    Figures,
     Heading,
-    Picture,
-    Pictures,
     Table,
+    TableCell,
     Text,
     cells,
 )
@@ -90,9 +90,9 @@ def _table_two(found: SiteFindings, which: str, label: str) -> Table:
     return Table((Column("start", left=True), *heads, last), tuple(rows), label, strong)
 
 
-def _row(scores: Scores, which: str) -> tuple[Cell, ...]:
+def _row(scores: Scores, which: str) -> tuple[TableCell, ...]:
     values: Mapping[str, Estimate] = getattr(scores, which)
-    first = Cell(scores.label, ("chosen by validation",) if scores.chosen else ())
+    first = TableCell(scores.label, ("chosen by validation",) if scores.chosen else ())
     found = [with_interval(name, values[name], *_printed(scores, name, which)) for name in MEASURES]
     return (first, *found, _last(scores, which))
 
@@ -105,14 +105,14 @@ def _printed(scores: Scores, name: str, which: str) -> tuple[str, ...]:
     return (f"paper {' / '.join(value.removesuffix(' %') for value in values)}",)
 
 
-def _last(scores: Scores, which: str) -> Cell:
+def _last(scores: Scores, which: str) -> TableCell:
     if which == "at_validation":
         low, high = scores.thresholds
-        return Cell(three(low) if low == high else f"{three(low)} to {three(high)}")
+        return TableCell(three(low) if low == high else f"{three(low)} to {three(high)}")
     deviation = scores.spread["auc"].deviation
     if deviation is None:
-        return Cell(NOTHING, ("one training",))
-    return Cell(three(deviation), (f"{scores.trainings} trainings",))
+        return TableCell(NOTHING, ("one training",))
+    return TableCell(three(deviation), (f"{scores.trainings} trainings",))
 
 
 def figure_two(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Block]:
@@ -127,10 +127,10 @@ def figure_two(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Bloc
         chosen = [scores for scores in found.scores if scores.chosen]
         if chosen:
             name = named(found, findings)
-            yield Pictures(
+            yield Figures(
                 (
-                    Picture(figures.roc_panel(chosen, by_start), f"ROC curves at {name}", f"**{name}.** Legend: AUC."),
-                    Picture(
+                    Figure(figures.roc_panel(chosen, by_start), f"ROC curves at {name}", f"**{name}.** Legend: AUC."),
+                    Figure(
                         figures.auc_dots(chosen, by_start),
                         f"AUC of each start at {name}",
                         f"**{name}.** AUC of each start, with its interval if it has one; small marks: single "
@@ -167,7 +167,7 @@ def calibrations(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Bl
             f"lines: 95 % intervals by woman, of bins with {WOMEN_MIN} women or more. On the dotted line "
             "probabilities mean what they say."
         )
-        yield Pictures((Picture(drawn, f"Reliability diagrams at {name}", caption),))
+        yield Figures((Figure(drawn, f"Reliability diagrams at {name}", caption),))
 
 
 def _calibration_table(chosen: list[Scores], name: str) -> Table:

@@ -11,12 +11,12 @@ from cervix_study.report import figures
 from cervix_study.report.document import (
     Block,
     Bullets,
-    Cell,
     Column,
+    Figure,
+    Figures,
     Heading,
-    Picture,
-    Pictures,
     Table,
+    TableCell,
     Text,
     cells,
 )
@@ -65,7 +65,7 @@ def _choices(found: tuple[Chosen, ...], label: str) -> Table:
     return Table(tuple(columns), tuple(rows), label)
 
 
-def _choice(choice: Chosen, *, folds: bool) -> tuple[Cell, ...]:
+def _choice(choice: Chosen, *, folds: bool) -> tuple[TableCell, ...]:
     numbers = [choice.batch_images, choice.epochs_per_round, choice.width]
     rates = [choice.validation_loss, choice.next_best_loss, choice.validation_auc]
     return cells(
@@ -91,12 +91,12 @@ def curves(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Block]:
         pictures = []
         if any(curve.valid for curve in found.encoder_curves):
             drawn = figures.curves(found.encoder_curves, by_start, ylabel="share of a collapsed model's loss", line=1.0)
-            pictures.append(Picture(drawn, f"Contrastive losses at {name}", f"**{name}.** Learning without labels."))
+            pictures.append(Figure(drawn, f"Contrastive losses at {name}", f"**{name}.** Learning without labels."))
         if any(curve.valid for curve in found.classifier_curves):
             drawn = figures.curves(found.classifier_curves, by_start, ylabel="validation loss")
-            pictures.append(Picture(drawn, f"Classifier losses at {name}", f"**{name}.** Learning from labels."))
+            pictures.append(Figure(drawn, f"Classifier losses at {name}", f"**{name}.** Learning from labels."))
         if pictures:
-            yield Pictures(tuple(pictures))
+            yield Figures(tuple(pictures))
             yield _kept(found, name, list(by_start))
 
 
@@ -141,7 +141,7 @@ def fractions(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Block
         picture = figures.fraction_curves(found.fractions, by_start)
         yield Heading(name, 3)
         caption = f"**{name}.** AUC{interval_label(point.auc for point in found.fractions)}."
-        yield Pictures((Picture(picture, f"AUC over the share of labels at {name}", caption),))
+        yield Figures((Figure(picture, f"AUC over the share of labels at {name}", caption),))
         shares = sorted({point.label_fraction for point in found.fractions})
         columns = [Column("start", left=True)]
         for share in shares:
@@ -239,7 +239,7 @@ def _site_predictability(findings: Findings) -> Iterable[Block]:
         cells(
             probe.label,
             profile,
-            Cell(measure("accuracy", probe.balanced_accuracy), _range(probe.lowest, probe.highest)),
+            TableCell(measure("accuracy", probe.balanced_accuracy), _range(probe.lowest, probe.highest)),
             measure("accuracy", probe.chance),
             str(probe.trainings),
         )

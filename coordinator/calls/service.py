@@ -36,7 +36,7 @@ from fedcervix.core.events import (
     Task,
     UpdateStored,
 )
-from fedcervix.core.rounds import Instruction, Leave, Round, Run, instruction, objection
+from fedcervix.core.rounds import Finish, Instruction, Round, Run, instruction, objection
 from fedcervix.errors import IdentityError, RemoteError, RunError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.stream_validation import Arriving
@@ -89,8 +89,8 @@ class Service:
             )
 
     def _agent(self, call: Call) -> str:
-        """Return the calling site; which process of its agent calls is the one that acts for it. Raises TwinError."""
-        self._engine.heed(call.site, call.instance)
+        """Return the calling site. Raises DuplicateAgentError where another process of its agent acts for it."""
+        self._engine.check_instance(call.site, call.instance)
         return call.site
 
     # --- enrolment ---
@@ -114,7 +114,7 @@ class Service:
     # --- control plane ---
 
     async def attach(self, request: wire.AttachRequest, call: Call, bell: Bell) -> AsyncIterator[wire.FromCoordinator]:
-        """Say what the run is, then what to do, each time that changes. Raises RemoteError, TwinError."""
+        """Say what the run is, then what to do, each time that changes. Raises RemoteError, DuplicateAgentError."""
         site = call.site
         if request.wire_version != codec.WIRE_VERSION:
             raise RemoteError(
@@ -134,9 +134,9 @@ class Service:
         try:
             await self.work.do(call.serial, self._engine.open_stream, stream)
             async for last in self._news(stream, bell, call):
-                told = await self.work.do(call.serial, self._with_record, last) if isinstance(last, Leave) else last
+                told = await self.work.do(call.serial, self._with_record, last) if isinstance(last, Finish) else last
                 yield codec.write_instruction(told)
-                if isinstance(last, Leave):
+                if isinstance(last, Finish):
                     await self.work.do(call.serial, self._engine.dismiss, site)
         finally:
             self.work.later(self._engine.close_stream, stream, last)
@@ -144,7 +144,7 @@ class Service:
     def _news(self, stream: Stream, bell: Bell, call: Call) -> AsyncIterator[Instruction]:
         return instructions(self._engine, stream, bell, call.insist)
 
-    def _with_record(self, news: Leave) -> Leave:
+    def _with_record(self, news: Finish) -> Finish:
         """Let a site that leaves know who counted in each round: its own report says so."""
         run = self._engine.run
         lines = sum(len(round_.contributions) for round_ in run.rounds)
@@ -177,7 +177,7 @@ class Service:
 
     def _take(self, report: codec.Report, site: str, at: float) -> Answer:
         match report:
-            case codec.Here() | codec.Progress():
+            case codec.Ping() | codec.Progress():
                 return Answer.ACCEPTED
             case codec.Stopped():
                 self._engine.stopped(site)
@@ -313,9 +313,9 @@ class Service:
     def _goes_on(self, call: Call) -> None:
         """A chunk is a sign of life; what is left is neither sent nor taken once another process acts for the site.
 
-        Nor once the site is revoked. Raises TwinError, IdentityError.
+        Nor once the site is revoked. Raises DuplicateAgentError, IdentityError.
         """
-        self._engine.heed(call.site, call.instance)
+        self._engine.check_instance(call.site, call.instance)
         call.insist()
 
 

@@ -41,19 +41,19 @@ from fedcervix.core.events import (
 from fedcervix.core.measures import Measures, clip_scales
 from fedcervix.core.rounds import (
     Aggregate,
+    Finish,
     Instruction,
-    Leave,
     Outcome,
     Presence,
     Run,
+    coordinator_work,
     deadline,
-    duty,
     instruction,
     objection,
     step,
 )
 from fedcervix.disk.journal import Journal, RunRecord
-from fedcervix.errors import BusyError, ModelError, RemoteError, RunError, StorageError, TwinError
+from fedcervix.errors import BusyError, DuplicateAgentError, ModelError, RemoteError, RunError, StorageError
 from fedcervix.models.aggregate import Clip, Momentum, aggregate
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.measuring import measure
@@ -61,7 +61,7 @@ from fedcervix.models.moves import vet_step
 from fedcervix.models.rounding import Rounded, rebuild, round_model
 from fedcervix.models.weights import Layout, read_layout, vet, vet_base, vet_layout
 from fedcervix.network.backoff import Pauses
-from fedcervix.network.codec import Claim, Progress
+from fedcervix.network.codec import InstanceClaim, Progress
 from fedcervix.runtime.log import logger
 
 STORAGE_PAUSE_MOST_S = 10.0
@@ -92,7 +92,7 @@ class Engine:
         self._reserve_words = ""
         self._dismissed: set[str] = set()
         """sites that were told to leave"""
-        self._litter = True
+        self._needs_purge = True
         """models may lie there that were put away, also by the process before this one"""
         self._allowances = Allowances(record.plan.sites)
         self._run = self._replayed(record)
@@ -309,10 +309,10 @@ class Engine:
         if len(after.rounds) != len(before.rounds):
             self._log.info("round begins", round=after.current.number, base=after.model[:12])
             with contextlib.suppress(OSError, StorageError):  # what cannot be deleted now can be at the next round
-                self._blobs.put_away(needed(after))
-            self._litter = True
+                self._blobs.retire(needed(after))
+            self._needs_purge = True
         if after.ended or isinstance(event, SiteRevoked):
-            self._litter = True
+            self._needs_purge = True
 
     # --- who is told ---
 
@@ -329,8 +329,8 @@ class Engine:
 
     # --- who acts for a site ---
 
-    def admit(self, site: str, claim: Claim) -> None:
-        """Let a process of a site's agent act for it. Raises TwinError where another one does."""
+    def admit(self, site: str, claim: InstanceClaim) -> None:
+        """Let a process of a site's agent act for it. Raises DuplicateAgentError where another one does."""
         with self._changed:
             acting = self._acting.get(site)
             admitted = admit(acting, claim, alive=self._liveness.alive(site), at=self._clock_s())
@@ -341,25 +341,26 @@ class Engine:
                 self._stream_ended(site)
             self.heard(site)
 
-    def heed(self, site: str, instance: str) -> None:
-        """Note a sign of life of the process that acts for a site. Raises TwinError where another one does."""
+    def check_instance(self, site: str, instance: str) -> None:
+        """Note a sign of life of the process that acts for a site. Raises DuplicateAgentError if another one does."""
         with self._changed:
             if not heeded(self._acting.get(site), instance):
                 raise self._refusal(site)
             self.heard(site)
 
-    def _refusal(self, site: str) -> TwinError:
+    def _refusal(self, site: str) -> DuplicateAgentError:
         return refusal(site, self._acting[site], self._run.plan.terms.lease_s)
 
     # --- streams ---
 
     def open_stream(self, stream: Stream) -> None:
-        """Let a stream listen; it ends an older one of its site: that a line was cut is noticed late. Raises TwinError.
+        """Let a stream listen. Raises DuplicateAgentError.
 
-        A stream that was closed before it could be opened stays closed.
+        It ends an older one of its site: that a line was cut is noticed late. A stream that was closed before it could
+        be opened stays closed.
         """
         with self._changed:
-            self.heed(stream.site, stream.instance)
+            self.check_instance(stream.site, stream.instance)
             if not stream.closed:
                 self._streams[stream.site] = stream
                 self._liveness.opened(stream.site)
@@ -369,7 +370,7 @@ class Engine:
         """A stream has ended, on which this was sent last."""
         with self._changed:
             stream.closed = True
-            if isinstance(last, Leave) and stream.site in self._run.adopted:
+            if isinstance(last, Finish) and stream.site in self._run.adopted:
                 # Who has the model leaves at once, or as soon as its line ends: it may not be known that it was sent.
                 self.dismiss(stream.site)
             if self.listens(stream):
@@ -399,15 +400,15 @@ class Engine:
         pauses = Pauses(most_s=STORAGE_PAUSE_MOST_S)
         while True:
             self._look_at_reserve()
-            if self._litter:
+            if self._needs_purge:
                 self._clear()
             with self._changed:
                 if self._stopping or self._run.ended:
                     self._changed.wait_for(self._may_go, timeout=self._run.plan.terms.lease_s)
                     return
-                self._woke()
-                work, due_s = duty(self._run), self._due_in_s()
-                if work is None and due_s > 0 and not self._litter:
+                self._detect_stall()
+                work, due_s = coordinator_work(self._run), self._due_in_s()
+                if work is None and due_s > 0 and not self._needs_purge:
                     self._meant_s += due_s
                     self._changed.wait(due_s)
                     continue
@@ -429,7 +430,7 @@ class Engine:
         if self._reserve_words and not was:
             self._log.warning("reserve in use", what=self._reserve_words)
 
-    def _woke(self) -> None:
+    def _detect_stall(self) -> None:
         """Give everyone a new lease, as after a restart, if the coordinator stood still. Called under the lock.
 
         A process or a machine that was paused, or a disk that did not answer: what the sites said meanwhile waits to be
@@ -454,11 +455,11 @@ class Engine:
 
     def _clear(self) -> None:
         """Delete what no round needs and no site is asked for any more, while the sites are at work."""
-        self._litter = False
+        self._needs_purge = False
         with contextlib.suppress(StorageError):  # what cannot be deleted now can be at the next round
             with self._changed:
                 self._unreported.clear(self._run)
-            self._blobs.delete_away()
+            self._blobs.purge()
 
     def _is_in_trouble(self, error: StorageError) -> None:
         """Let the operator know, once."""
@@ -480,7 +481,7 @@ class Engine:
             self._average_or_abort(work)
             return
         with self._changed:
-            self._woke()
+            self._detect_stall()
             for site in self._silent_sites():
                 reason = STOPPED if self._liveness.signs[site].stopped else ""
                 self.submit(SiteSilent(site, self._clock_s(), reason))

@@ -72,11 +72,11 @@ class Unreported:
                 self._blobs.forget(sender, part=digest, whole=keep)
             elif not may_report(run, sender):
                 self._blobs.forget(sender, whole=keep)
-        self._blobs.put_away_unwanted(keep)
+        self._blobs.retire_unwanted(keep)
 
     def expect(self, site: str, digest: str, size_bytes: int) -> int:
         """Return from which byte a model is wanted. Raises StorageError where there is no room for it."""
-        self._blobs.delete_away()
+        self._blobs.purge()
         try:
             offset = self._blobs.expect(digest, site, size_bytes=size_bytes)
         except FullDiskError as error:

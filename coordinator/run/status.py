@@ -17,7 +17,7 @@ from coordinator.run.liveness import STOPPED, Line
 from fedcervix.core.events import LOSS_MAX, SiteFailed
 from fedcervix.core.measures import Measures, clip_scales, trimmed_per_side
 from fedcervix.core.plan import Plan
-from fedcervix.core.rounds import Phase, Presence, Round, Run, Then, Wait, instruction, mean_loss, waits, weights
+from fedcervix.core.rounds import OnTimeout, Phase, Presence, Round, Run, Wait, instruction, mean_loss, waits, weights
 from fedcervix.network.backoff import SIGN_S
 from fedcervix.printable import printable
 
@@ -147,7 +147,7 @@ def _wait(wait: Wait, site: dict[str, Any]) -> dict[str, Any]:
         "reason": f"{reason}; {site['line']}" if down else reason,
         "since": wait.since,
         "cut_at": site["cut_at"] if down else None,
-        "until": site["lease_ends_at"] if down and wait.then is Then.LEASE else wait.until,
+        "until": site["lease_ends_at"] if down and wait.then is OnTimeout.LEASE else wait.until,
         "then": wait.then.value,
     }
 

@@ -14,7 +14,7 @@
     ├── RunError         the request does not fit the state of the run
     ├── RemoteError      the other side sent something invalid   (never our caller's fault)
     │   └── NoSuchMethodError    it calls what is not there: it has another version
-    └── TwinError        another agent acts for this site        (the site's engineer ends one of the two)
+    └── DuplicateAgentError        another agent acts for this site        (the site's engineer ends one of the two)
 
 Each carries the three things an operator needs: what happened, the likely cause, the next command to try.
 The exit code of a process is the `exit_code` of the error that stopped it.
@@ -125,7 +125,7 @@ class NoSuchMethodError(RemoteError):
     """The other side calls a method that is not there."""
 
 
-class TwinError(FedcervixError):
+class DuplicateAgentError(FedcervixError):
     """Another agent acts for this site: it runs twice, on two machines or from a copied home folder."""
 
     exit_code = 13
@@ -151,7 +151,7 @@ EXIT_CODES: dict[int, str] = {
             ModelError,
             RunError,
             RemoteError,
-            TwinError,
+            DuplicateAgentError,
         )
     },
     20: "finished, but a declared site is missing from at least one round (DEGRADED)",

@@ -28,11 +28,11 @@ from fedcervix.disk.files import write_secret
 from fedcervix.errors import DataError, StorageError
 from fedcervix.runtime.printing import console, say
 from site_agent.data.collection import Collection, Image, Purpose, index, require
-from site_agent.data.duplicates import Comparison, Leak
+from site_agent.data.duplicates import Duplicates, Leak
 from site_agent.data.not_same import DECLARED, Candidate, format_pairs
 from site_agent.data.remarks import remarks
 from site_agent.home import SiteHome
-from site_agent.images.decode import PIXELS_MAX, Progress, decode, each, square
+from site_agent.images.decode import PIXELS_MAX, OnCount, decode, each, square
 from site_agent.manifest.reading import SPLITS, at_most
 
 LISTED_MAX = 10
@@ -124,8 +124,8 @@ def _check_new(pairs: Path) -> None:
         )
 
 
-def _pair_writer(pairs: Path | None) -> Callable[[Comparison], None]:
-    def write(found: Comparison) -> None:
+def _pair_writer(pairs: Path | None) -> Callable[[Duplicates], None]:
+    def write(found: Duplicates) -> None:
         if pairs is None:
             return
         judged = ((False, found.leaks), (True, found.told_apart))
@@ -189,7 +189,7 @@ def contact_sheet(collection: Collection, count: int, seed: int) -> Pillow.Image
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Progress]:
+def progress(what: str) -> Iterator[OnCount]:
     """Yield a function (done, total) that shows progress on stderr: a bar on a terminal, else a few plain lines."""
     screen = console(stderr=True)
     if not screen.is_terminal:
@@ -201,7 +201,7 @@ def progress(what: str) -> Iterator[Progress]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _plain(what: str) -> Progress:
+def _plain(what: str) -> OnCount:
     def report(done: int, total: int) -> None:
         if done * PLAIN_REPORTS // total != (done - 1) * PLAIN_REPORTS // total:
             say(f"{what}: {done} of {total}", err=True)

@@ -30,7 +30,7 @@ from site_agent.home import SiteHome
 from site_agent.metrics import best_threshold
 from site_agent.network.devices import Machine
 from site_agent.network.encoder import backbone_state, build_encoder, load_imagenet, load_weights
-from site_agent.network.precision import settled
+from site_agent.network.precision import resolve_precision
 from site_agent.store import leak_guard, model_store
 from site_agent.store.archive import utc_now
 from site_agent.store.leak_guard import Seen
@@ -79,7 +79,7 @@ def _finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str)
     own = [model_store.named(home, start, NOT_MODELS) for start in chosen if start not in NOT_MODELS]
     _check_labels(home, own)
     machine, display = machine_of(home, used.recipe), Display()
-    recipe = settled(used.recipe, machine.device, home.cache)
+    recipe = resolve_precision(used.recipe, machine.device, home.cache)
     say(f"fine-tuning on {machine.device} in {recipe.precision}, recipe of {used.source}", err=True)
     collection = open_images(home, display)
     train, valid = (dataset.labelled(home, collection, recipe, split, reading(display)) for split in ("train", "valid"))

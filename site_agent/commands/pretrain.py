@@ -29,7 +29,7 @@ from site_agent.data import dataset
 from site_agent.data.collection import Collection, can, digest_of, index
 from site_agent.home import SiteHome
 from site_agent.network.encoder import save_weights, start_encoder
-from site_agent.network.precision import settled
+from site_agent.network.precision import resolve_precision
 from site_agent.report.report_data import contact_sheet
 from site_agent.report.tensorboard import Events, require_tensorboard
 from site_agent.store import leak_guard, model_store
@@ -90,7 +90,7 @@ def _pretrain(
     restart: bool,
 ) -> None:
     machine, display, site = machine_of(home, used.recipe), Display(), site_name(home)
-    recipe = settled(used.recipe, machine.device, home.cache)
+    recipe = resolve_precision(used.recipe, machine.device, home.cache)
     say(f"contrastive training on {machine.device} in {recipe.precision}, recipe of {used.source}", err=True)
     with contextlib.ExitStack() as stack:
         stack.callback(display.close)

@@ -3,7 +3,7 @@
 Rules
 1. One thread decides; everything that can block (listening, work, delivery, progress reports) is a thread of its own
    that puts what happened into the inbox. The loop takes one thing from the inbox, updates the session, and compares
-   `session.duty` with what is running.
+   `session.next_action` with what is running.
 2. Training does not need the line. What the site was asked and what it has finished lies in the run's journal
    (`run_store`), written before anything follows from it; so a restarted agent goes on at once, and delivers when it
    can.
@@ -24,8 +24,9 @@ from typing import Any, NoReturn, TypeVar
 from fedcervix.core import session
 from fedcervix.core.events import Answer, ModelAdopted, ModelUnusable, ScoreReported, Task, TaskKind, UpdateStored
 from fedcervix.core.plan import Plan
-from fedcervix.core.rounds import Instruction, Leave, Outcome
+from fedcervix.core.rounds import Finish, Instruction, Outcome
 from fedcervix.errors import (
+    DuplicateAgentError,
     FedcervixError,
     IdentityError,
     LinkError,
@@ -33,7 +34,6 @@ from fedcervix.errors import (
     RemoteError,
     RunError,
     StorageError,
-    TwinError,
 )
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.rounding import Rounded
@@ -48,8 +48,7 @@ from site_agent.federation.privacy import outward
 from site_agent.home import SiteHome
 from site_agent.store import ledger
 from site_agent.store.model_store import adopt
-from site_agent.store.run_store import Spool
-from site_agent.store.runs import last_federation
+from site_agent.store.run_store import RunStore, last_federation
 from site_agent.worker.disk_full_retry import with_room
 from site_agent.worker.hang_detection import FLOOR_S
 from site_agent.worker.preflight import Findings
@@ -60,15 +59,15 @@ T = TypeVar("T")
 BEAT_S_MIN = 0.25
 """a plan's lease cannot make an agent report more often than this"""
 REMOTE_ERRORS_MAX = 3
-MENDED_BY_TIME = (LinkError, StorageError, RunError, RemoteError, TwinError)
-"""TwinError: whether this agent is the one too many, the listener is told when it attaches"""
+MENDED_BY_TIME = (LinkError, StorageError, RunError, RemoteError, DuplicateAgentError)
+"""DuplicateAgentError: whether this agent is the one too many, the listener is told when it attaches"""
 NOT_HONEST = "the coordinator was restored from an old backup, or it is not honest"
 NEW_RUN = "ask the coordinator's operator for a new run: coordinator start --new"
 STOP_S = 60.0
 """how long an agent that is told to stop waits for the training's checkpoint"""
 STOPPED_S = 2.0
 """how long it tries to tell the coordinator that it was stopped"""
-NOT_TOLD = (IdentityError, PolicyError, RunError, TwinError)
+NOT_TOLD = (IdentityError, PolicyError, RunError, DuplicateAgentError)
 """ends of which the coordinator knows, or does not listen to this site"""
 
 
@@ -90,9 +89,9 @@ class LineDown:
 class Job:
     """What is running now, and the run that it is for: another one may begin before it has ended."""
 
-    duty: session.Work | session.Deliver
+    action: session.Work | session.Deliver
     plan: Plan
-    spool: Spool
+    run_store: RunStore
     cancelled: threading.Event
     at_work: bool = False
     """the worker has it, not the line: giving it up is a kill"""
@@ -164,9 +163,9 @@ class Agent:
         self._inbox: queue.Queue[Said | LineDown | JobEnded | Broken | Silent | Stop] = queue.Queue()
         self._blobs = BlobStore(home.blobs)
         self._session = session.Session(site)
-        self._spool: Spool | None = None
+        self._run_store: RunStore | None = None
         self._plan: Plan | None = None
-        self._kept = session.Kept()
+        self._kept = session.PersistentState()
         self._job: Job | None = None
         self._hung: Task | None = None
         self._failures = Failures(home, site, link, tell_s=tell_s)
@@ -182,7 +181,7 @@ class Agent:
         self._resting_because = ""
         self._reporter = Reporter(link.sign, lambda hung: self._inbox.put(Silent(hung)), floor_s=silence_s)
 
-    def run(self) -> Leave:
+    def run(self) -> Finish:
         """Take part until the run is over. Raises what stopped the agent before that."""
         try:
             self._check()
@@ -197,42 +196,44 @@ class Agent:
             self._stopping.set()
             self._reporter.close()
 
-    def _take_part(self) -> Leave:
+    def _take_part(self) -> Finish:
         try:
             self._resume()
             self._thread("listener", self._listen)
             self._thread("reporter", self._reporter.run)
             self._thread("litter", self._clear)
-            while not isinstance(duty := self._duty(), session.Done):
+            while not isinstance(action := self._next_action(), session.Done):
                 self._remember()
-                self._reconcile(duty)
+                self._reconcile(action)
                 self._take(self._inbox.get())
             self._remember()
-            return duty.leave
+            return action.leave
         finally:
             self._abandoned.set()
             if self._job is not None:
                 self._job.cancelled.set()
             self._worker.cancel()
 
-    def _duty(self) -> session.Duty:
-        return session.duty(self._session, self._blobs.has)
+    def _next_action(self) -> session.Action:
+        return session.next_action(self._session, self._blobs.has)
 
-    def _leave(self, leave: Leave) -> Leave:
-        if (spool := self._spool) is not None:
-            record = self._fitting(leave.record, spool)
-            self._when_there_is_room(lambda: spool.end(leave.outcome.value, record))
+    def _leave(self, leave: Finish) -> Finish:
+        if (run_store := self._run_store) is not None:
+            record = self._fitting(leave.record, run_store)
+            self._when_there_is_room(lambda: run_store.end(leave.outcome.value, record))
         self._clear()
         return leave
 
-    def _fitting(self, record: str, spool: Spool) -> str:
+    def _fitting(self, record: str, run_store: RunStore) -> str:
         """Return a run's record as it came; nothing where it is none, and say so."""
         if not record or self._plan is None:
             return ""
         try:
             ledger.read(record, self._plan)
         except ValueError as error:
-            self._show("said", {"text": f"the record of run {spool.folder.name} is not kept, it is no record: {error}"})
+            self._show(
+                "said", {"text": f"the record of run {run_store.folder.name} is not kept, it is no record: {error}"}
+            )
             return ""
         return record
 
@@ -260,22 +261,22 @@ class Agent:
         except StorageError as error:
             self._show("said", {"text": f"{error.explain()}\nthe coordinator will say how to go on"})
             return
-        if last is None or last.spool.ended() or last.spool.kept() == session.Kept():
+        if last is None or last.run_store.ended() or last.run_store.kept() == session.PersistentState():
             return
         if against := objections(self._home.config().policy, last.plan, self._site):
             self._show("said", {"text": f"run {last.run} does not go on here, by this site's policy: {against[0]}"})
             return
-        self._enter(last.plan, last.spool)
-        duty = self._duty()
-        self._show("resumed", {"run": last.run, "task": duty.task if isinstance(duty, session.Work) else None})
+        self._enter(last.plan, last.run_store)
+        action = self._next_action()
+        self._show("resumed", {"run": last.run, "task": action.task if isinstance(action, session.Work) else None})
 
     def _remember(self) -> None:
         """Write down what has changed. A full disk costs the memory, not the run; the next event tries again."""
-        kept = session.kept(self._session)
-        if self._spool is None or kept == self._kept:
+        kept = session.persistent_state(self._session)
+        if self._run_store is None or kept == self._kept:
             return
         try:
-            self._spool.keep(kept)
+            self._run_store.keep(kept)
         except StorageError as error:
             if error.what != self._disk_because:
                 self._show("trouble", {"error": error})
@@ -296,10 +297,10 @@ class Agent:
 
         with_room(act, self._show_trouble, wait)
 
-    def _remember_elsewhere(self, spool: Spool, then: Callable[[session.Session], session.Session]) -> None:
+    def _remember_elsewhere(self, run_store: RunStore, then: Callable[[session.Session], session.Session]) -> None:
         """Write down what came of a run that was abandoned meanwhile: its coordinator may come back."""
         with contextlib.suppress(StorageError):
-            spool.keep(session.kept(then(session.resumed(self._site, spool.kept()))))
+            run_store.keep(session.persistent_state(then(session.resumed(self._site, run_store.kept()))))
 
     # --- what comes in ---
 
@@ -315,10 +316,10 @@ class Agent:
                 if self._job is job:
                     self._job = None
                     self._reporter.end()
-                if job.spool == self._spool:
+                if job.run_store == self._run_store:
                     self._session = then(self._session)
                 else:
-                    self._remember_elsewhere(job.spool, then)
+                    self._remember_elsewhere(job.run_store, then)
             case Broken(error):
                 raise error
             case Silent(hung):
@@ -332,7 +333,7 @@ class Agent:
             raise RemoteError(
                 why, cause="it is not this site's coordinator", next_step="ask the coordinator's operator"
             )
-        new = self._plan is None or self._spool is None or self._spool.folder.name != welcome.run
+        new = self._plan is None or self._run_store is None or self._run_store.folder.name != welcome.run
         if new:
             self._begin(welcome)
         elif welcome.plan != self._plan:
@@ -353,13 +354,13 @@ class Agent:
         """Check the plan against the policy and open (or find again) the run's folder. A run keeps its plan."""
         if against := objections(self._home.config().policy, welcome.plan, self._site):
             self._refuse(welcome.run, "this site's policy does not allow the plan", against)
-        spool = Spool(self._home.run_folder(welcome.run))
-        if spool.known_plan() not in (None, welcome.plan):
+        run_store = RunStore(self._home.run_folder(welcome.run))
+        if run_store.known_plan() not in (None, welcome.plan):
             raise _another_plan(welcome.run)
-        if not spool.folder.exists():
+        if not run_store.folder.exists():
             self._when_there_is_room(lambda: self._spend(welcome.run, account.Spent(runs=1)))
-        self._when_there_is_room(lambda: spool.open(welcome.plan))
-        self._enter(welcome.plan, spool)
+        self._when_there_is_room(lambda: run_store.open(welcome.plan))
+        self._enter(welcome.plan, run_store)
 
     def _refuse(self, run: str, what: str, against: list[str], *, cause: str = "", next_step: str = "") -> NoReturn:
         """End because of the policy, and tell the coordinator why."""
@@ -381,7 +382,7 @@ class Agent:
     def _begin_work(self, job: Job, task: Task) -> None:
         """Write down that a task is begun. Raises PolicyError where it is one too many, StorageError."""
         with self._accounting:
-            noted = asked.Asked(job.spool.folder)
+            noted = asked.Asked(job.run_store.folder)
             turns = noted.turns()
             turn = turns.get(asked.key(task))
             if asked.begun(turn, task.base) == turn:
@@ -401,7 +402,7 @@ class Agent:
         """
         task = result.task
         with self._accounting:
-            noted = asked.Asked(job.spool.folder)
+            noted = asked.Asked(job.run_store.folder)
             turn = noted.turns().get(asked.key(task))
             if isinstance(result, ModelUnusable) and task.kind is TaskKind.TRAIN:
                 if asked.unusable(turn, task.base) != turn:
@@ -415,14 +416,16 @@ class Agent:
                 self._spend(task.run, account.Spent(bytes=size_bytes))
             noted.answer(task)
 
-    def _enter(self, plan: Plan, spool: Spool) -> None:
+    def _enter(self, plan: Plan, run_store: RunStore) -> None:
         """Take part in a run, from where its journal here says that this site stands."""
         self._reporter.beat_s = min(max(BEAT_S_MIN, plan.terms.lease_s / 4), self._sign_s)
-        self._plan, self._spool, self._kept = plan, spool, spool.kept()
+        self._plan, self._run_store, self._kept = plan, run_store, run_store.kept()
         self._abandoned.set()
         self._abandoned = threading.Event()
-        if self._kept != session.Kept() or spool.history() or spool.ended():  # it has worked for this run
-            self._examined.add(spool.folder.name)
+        if (
+            self._kept != session.PersistentState() or run_store.history() or run_store.ended()
+        ):  # it has worked for this run
+            self._examined.add(run_store.folder.name)
         self._session = session.resumed(self._site, self._kept)
 
     def _instructed(self, instruction: Instruction) -> None:
@@ -434,11 +437,11 @@ class Agent:
 
     def _check_agreed(self, task: Task) -> None:
         """Refuse work that the accepted plan does not contain. Raises RemoteError."""
-        if self._plan is None or self._spool is None or task.run != self._spool.folder.name:
+        if self._plan is None or self._run_store is None or task.run != self._run_store.folder.name:
             raise RemoteError(f"asked to {task} of run {task.run}, which this site was not welcomed to")
-        if self._spool.ended():
+        if self._run_store.ended():
             raise RemoteError(
-                f"asked to {task} of run {task.run}, which has ended here: {self._spool.outcome()}",
+                f"asked to {task} of run {task.run}, which has ended here: {self._run_store.outcome()}",
                 cause=NOT_HONEST,
                 next_step=NEW_RUN,
             )
@@ -450,12 +453,12 @@ class Agent:
     def _line_down(self, error: LinkError | StorageError) -> None:
         settled = self._session.settled
         if self._outcome is not None and settled is not None and settled.kind is TaskKind.ADOPT:
-            over = Leave(self._outcome, "the model is here; the coordinator closed the line before it told more")
+            over = Finish(self._outcome, "the model is here; the coordinator closed the line before it told more")
             self._session = session.instructed(self._session, over)
             return
         self._session = session.cut(self._session)
         if error.what != self._down_because:
-            self._show("line down", {"error": error, "works": isinstance(self._duty(), session.Work)})
+            self._show("line down", {"error": error, "works": isinstance(self._next_action(), session.Work)})
         self._down_because = error.what
 
     def _drain(self) -> None:
@@ -489,7 +492,7 @@ class Agent:
     def _restart_hung(self, hung: Hung) -> None:
         """Kill a worker that hangs; its task goes on from its checkpoint. Raises WorkFailedError the second time."""
         job, task = self._job, hung.said.task
-        if job is None or job.duty != session.Work(task) or job.cancelled.is_set():
+        if job is None or job.action != session.Work(task) or job.cancelled.is_set():
             return
         job.cancelled.set()
         self._worker.cancel()
@@ -504,23 +507,23 @@ class Agent:
 
     # --- what goes on ---
 
-    def _reconcile(self, duty: session.Duty) -> None:
+    def _reconcile(self, action: session.Action) -> None:
         """Let what is running be what should be running."""
         if self._job is not None:
-            if self._job.duty != duty and not self._job.cancelled.is_set():
+            if self._job.action != action and not self._job.cancelled.is_set():
                 self._job.cancelled.set()
                 if self._job.at_work:
                     self._worker.cancel()
             return
-        if isinstance(duty, session.Rest):
-            self._rest(duty)
+        if isinstance(action, session.Rest):
+            self._rest(action)
             return
-        assert isinstance(duty, session.Work | session.Deliver)
+        assert isinstance(action, session.Work | session.Deliver)
         assert self._plan is not None
-        assert self._spool is not None
-        self._job = job = Job(duty, self._plan, self._spool, threading.Event())
-        if isinstance(duty, session.Work):
-            self._reporter.begin(codec.Progress(duty.task, "starting", 0, 0, "", 0.0, 0.0))
+        assert self._run_store is not None
+        self._job = job = Job(action, self._plan, self._run_store, threading.Event())
+        if isinstance(action, session.Work):
+            self._reporter.begin(codec.Progress(action.task, "starting", 0, 0, "", 0.0, 0.0))
         self._thread("job", lambda: self._run_job(job))
 
     def _rest(self, rest: session.Rest) -> None:
@@ -531,10 +534,12 @@ class Agent:
         self._resting_because = rest.reason
 
     def _run_job(self, job: Job) -> None:
-        """Do the duty in this thread; whatever comes of it goes into the inbox."""
+        """Do the action in this thread; whatever comes of it goes into the inbox."""
         try:
-            duty = job.duty
-            then = self._work(job, duty.task) if isinstance(duty, session.Work) else self._deliver(job, duty.result)
+            action = job.action
+            then = (
+                self._work(job, action.task) if isinstance(action, session.Work) else self._deliver(job, action.result)
+            )
             self._inbox.put(JobEnded(job, then))
         except CancelledError as cancelled:
             if text := str(cancelled):
@@ -556,7 +561,7 @@ class Agent:
         else:
             if task.kind is TaskKind.TRAIN:
                 self._again(
-                    job.cancelled, lambda: compression.settle_earlier(job.spool.folder, task, self._link.report)
+                    job.cancelled, lambda: compression.settle_earlier(job.run_store.folder, task, self._link.report)
                 )
             job.at_work = True
             self._reporter.hand_over()
@@ -565,7 +570,7 @@ class Agent:
             result = self._result(job, task, numbers)
             lines = numbers.get("said", [])
             if isinstance(result, UpdateStored | ScoreReported) and task.kind is not TaskKind.SEED:
-                self._with_room(job, task, lambda: job.spool.note(str(task.kind), task.round, numbers))
+                self._with_room(job, task, lambda: job.run_store.note(str(task.kind), task.round, numbers))
         self._show("finished", {"task": task, "lines": lines})
         return lambda s: session.finished(s, result)
 
@@ -581,14 +586,14 @@ class Agent:
     def _bring(self, job: Job, task: Task) -> None:
         """Have the task's model here; neither it nor its packed form is longer than this run's models may be."""
         on_bytes = self._on_bytes(job, task, "downloading")
-        bytes_max = codec.model_bytes_max(job.spool.model_bytes())
+        bytes_max = codec.model_bytes_max(job.run_store.model_bytes())
 
         def fetch(digest: str) -> None:
             self._link.fetch(digest, self._blobs, on_bytes, bytes_max=bytes_max)
 
         if not self._blobs.has(task.base):
             compression.bring(self._link, self._blobs, task.base, job.plan, fetch)
-        job.spool.note_model(self._blobs.size_bytes(task.base))
+        job.run_store.note_model(self._blobs.size_bytes(task.base))
 
     def _result(self, job: Job, task: Task, numbers: dict[str, Any]) -> session.Result:
         """Return what a worker has done as the report it makes."""
@@ -596,7 +601,7 @@ class Agent:
             return ModelUnusable(self._site, task, int(outward(numbers)["steps"]), time.time())
         if task.kind is TaskKind.SCORE:
             return _score(self._site, task, numbers)
-        folder, digest = job.spool.folder, numbers["digest"]
+        folder, digest = job.run_store.folder, numbers["digest"]
         made = self._with_room(job, task, lambda: compression.rounded(self._blobs, folder, task, job.plan, digest))
         update = _update(self._site, task, numbers, made)
         self._with_room(job, task, lambda: compression.keep(folder, update, made.residual))
@@ -607,7 +612,7 @@ class Agent:
         answer, reason = self._again(job.cancelled, lambda: self._deliver_once(job, result))
         if isinstance(result, UpdateStored):
             update = result
-            self._with_room(job, update.task, lambda: compression.settle(job.spool.folder, update, answer))
+            self._with_room(job, update.task, lambda: compression.settle(job.run_store.folder, update, answer))
 
         def answered(s: session.Session) -> session.Session:
             return session.answered(s, result.task)
@@ -622,9 +627,9 @@ class Agent:
         if isinstance(result, ModelAdopted) and reason in list(Outcome):
             self._outcome = Outcome(reason)
         keep = {result.task.base} | ({result.digest, result.packed} if isinstance(result, UpdateStored) else set())
-        keep |= compression.carried(job.spool.folder).residuals
+        keep |= compression.carried(job.run_store.folder).residuals
         with contextlib.suppress(StorageError):  # what cannot be deleted now can be at the next delivery
-            self._blobs.put_away(keep)
+            self._blobs.retire(keep)
         self._thread("litter", self._clear)
         self._show("delivered", {"task": result.task, "answer": answer})
         return answered
@@ -723,7 +728,7 @@ class Agent:
     def _clear(self) -> None:
         """Delete the models that nothing needs any more, beside the work: it takes as long as a short task."""
         with contextlib.suppress(StorageError):
-            self._blobs.delete_away()
+            self._blobs.purge()
 
     def _get_ready(self, ready: codec.Ready, plan: Plan, abandoned: threading.Event) -> None:
         """Find out whether this site can do what the plan asks, and only then say that it is ready."""
@@ -752,7 +757,9 @@ class Agent:
         with contextlib.suppress(FedcervixError):
             self._failures.tell(late=True)
         try:
-            self._again(self._stopping, lambda: self._link.report(ready), (LinkError, StorageError, TwinError))
+            self._again(
+                self._stopping, lambda: self._link.report(ready), (LinkError, StorageError, DuplicateAgentError)
+            )
         except CancelledError:
             return
         except FedcervixError as error:

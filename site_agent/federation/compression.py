@@ -2,7 +2,7 @@
 
 The agent asks for all of it between its worker, which trains and knows of no packed form, and its line, which moves
 files and knows of no model. Decisions are in `fedcervix.core.compression`; what a site carries on lies in
-`carried.json` of the run's folder, beside the spool, and the files that it names in the blob store.
+`carried.json` of the run's folder, beside the run_store, and the files that it names in the blob store.
 """
 
 from __future__ import annotations

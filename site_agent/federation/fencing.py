@@ -17,17 +17,17 @@ from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import FullDiskError, StorageError
 from fedcervix.json_text import parsed
-from fedcervix.network.codec import SUCCEEDS_MAX, Claim
+from fedcervix.network.codec import SUCCEEDS_MAX, InstanceClaim
 from site_agent.home import SiteHome
 
 FILE_BYTES = 1024
 """of the file, filled up with blanks: more than all tokens take"""
 
 
-def succeed(home: SiteHome) -> Claim:
+def succeed(home: SiteHome) -> InstanceClaim:
     """Return this process's claim to act for the site. The home folder is locked. Raises StorageError."""
     try:
-        claim = Claim(secrets.token_hex(16), _before(home))
+        claim = InstanceClaim(secrets.token_hex(16), _before(home))
     except (ValueError, TypeError, KeyError) as error:
         raise StorageError(
             f"{home.instances} is damaged: {error}",

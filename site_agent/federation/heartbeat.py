@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from fedcervix.errors import FedcervixError
 from fedcervix.network.backoff import SIGN_S
-from fedcervix.network.codec import Here, Progress, Sign
+from fedcervix.network.codec import Heartbeat, Ping, Progress
 from site_agent.worker.hang_detection import FLOOR_S, Silence
 
 PROGRESS_S = 1.0
@@ -39,7 +39,7 @@ class Reporter:
 
     def __init__(
         self,
-        sign: Callable[[Sign], object],
+        sign: Callable[[Heartbeat], object],
         on_hung: Callable[[Hung], None],
         *,
         floor_s: float = FLOOR_S,
@@ -119,7 +119,7 @@ class Reporter:
             self._news = True
             self._changed.notify()
 
-    def _await_due(self) -> Sign | Hung | None:
+    def _await_due(self) -> Heartbeat | Hung | None:
         """Return the next report when it is due; None when there will be none."""
         with self._changed:
             while not self._closed and (due_s := self._due_s()) > self._clock_s():
@@ -129,7 +129,7 @@ class Reporter:
             said, silence, now_s = self._said, self._silence, self._clock_s()
             self._news, self._sent_s = False, now_s
             if said is None:
-                return Here()
+                return Ping()
             if silence is not None and silence.hangs(now_s):
                 self._said = self._silence = None
                 return Hung(said, silence)

@@ -121,7 +121,7 @@ def lacks_memory(error: RuntimeError) -> bool:
     )
 
 
-def let_go(error: BaseException) -> None:
+def free_tensors(error: BaseException) -> None:
     """Free the tensors a failed step held: an error keeps the variables of all functions it came through."""
     for one in _with_those_before(error):
         traceback.clear_frames(one.__traceback__)

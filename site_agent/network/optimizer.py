@@ -111,7 +111,7 @@ def changed_by(module: nn.Module, optimiser: torch.optim.Optimizer) -> list[Tens
 
 
 @torch.no_grad()
-def pull_back(parameters: list[nn.Parameter], anchors: list[Tensor], mu: float) -> None:
+def add_proximal_gradient(parameters: list[nn.Parameter], anchors: list[Tensor], mu: float) -> None:
     """Add the gradient of FedProx's mu/2 |w - w0|^2 (Li et al. 2020, Eq. 2), `anchors` being w0."""
     for parameter, anchor in zip(parameters, anchors, strict=True):
         if parameter.grad is not None:

@@ -75,7 +75,7 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Conclusion:
     """The answer, its reason in sentences, and what qualifies it."""
 
     tone: Tone
@@ -93,10 +93,10 @@ class Answer:
         return self.tone == "helped" and bool(self.caveats)
 
 
-def answer(report: SiteReport) -> Answer:
+def answer(report: SiteReport) -> Conclusion:
     """Return what the page says first."""
     tone = _tone(report)
-    return Answer(
+    return Conclusion(
         tone=tone,
         headline=_headline(report, tone),
         sentences=tuple(_sentences(report, tone)),

@@ -23,7 +23,7 @@ from site_agent.store.archive import utc_now
 from site_agent.store.checksummed_records import damaged, read_record, unknown, write_record
 from site_agent.store.leak_guard import Seen
 from site_agent.store.provenance import KeptModel, Start
-from site_agent.store.run_store import Spool
+from site_agent.store.run_store import RunStore
 
 if TYPE_CHECKING:
     from site_agent.data.collection import Image
@@ -124,7 +124,7 @@ def _adopted(folder: Path, task: Task, plan: Plan) -> bool:
 def _seen_in_run(home: SiteHome, run: str, plan: Plan) -> Seen:
     """Return the women of all rounds of a run here; of a site that took part in no round, nobody."""
     folder = home.run_folder(run)
-    took_part = Spool(folder).history()
+    took_part = RunStore(folder).history()
     try:
         seen = leak_guard.read(folder, leak_guard.site_key(home), next_step="")
     except ModelError:

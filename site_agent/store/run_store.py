@@ -1,8 +1,9 @@
 """What the agent remembers of a run across restarts: its journal, and what each round gave.
 
-The journal is one small value, `session.Kept`, written whole whenever it changes: what the site was asked to do and has
-not settled, and the finished result that is not acknowledged. The rest of what it goes on with lies beside it: the plan
-here, models in the blob store, the checkpoint of a round in progress (see `site_agent.training.checkpoints`).
+The journal is one small value, `session.PersistentState`, written whole whenever it changes: what the site was asked to
+do and has not settled, and the finished result that is not acknowledged. The rest of what it goes on with lies beside
+it: the plan here, models in the blob store, the checkpoint of a round in progress (see
+`site_agent.training.checkpoints`).
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from fedcervix.core.events import (
     task_from_dict,
 )
 from fedcervix.core.plan import Plan
-from fedcervix.core.session import Kept, Result
+from fedcervix.core.session import PersistentState, Result
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import StorageError
 from fedcervix.json_text import parsed
+from site_agent.home import SiteHome
 from site_agent.store import ledger
 
 NO_RECORD = "{}"
@@ -35,7 +37,7 @@ NO_RECORD = "{}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Spool:
+class RunStore:
     """The folder of one run at the site."""
 
     folder: Path
@@ -72,7 +74,7 @@ class Spool:
             return self.plan()
         return None
 
-    def keep(self, kept: Kept) -> None:
+    def keep(self, kept: PersistentState) -> None:
         """Write the journal. Raises StorageError.
 
         A trained model may be the work of hours, and that it is finished is synced to the disk. What was asked is not,
@@ -84,14 +86,15 @@ class Spool:
         text = json.dumps({"task": task, "result": result}, indent=1, allow_nan=False)
         write_whole(self._journal, text.encode(), sync=isinstance(kept.result, UpdateStored))
 
-    def kept(self) -> Kept:
+    def kept(self) -> PersistentState:
         """Return what the journal says. Raises StorageError."""
         if not self._journal.exists():
-            return Kept()
+            return PersistentState()
         with disk(self._journal, "read"):
             content = self._journal.read_bytes().strip(b"\0")
         try:
-            return _kept(content.decode()) if content else Kept()  # empty: the power was cut, see `write_whole`
+            # Empty: the power was cut, see `write_whole`.
+            return _kept(content.decode()) if content else PersistentState()
         except (ValueError, KeyError, TypeError) as error:
             raise StorageError(
                 f"{self._journal} is damaged: {error}", next_step="delete it: the work is done again"
@@ -185,9 +188,11 @@ class Spool:
         return [] if text.strip() in (b"", NO_RECORD.encode()) else ledger.read(text, self.plan())
 
 
-def _kept(text: str) -> Kept:
+def _kept(text: str) -> PersistentState:
     raw = parsed(text)
-    return Kept(task_from_dict(raw["task"]) if raw["task"] else None, _result(raw["result"]) if raw["result"] else None)
+    return PersistentState(
+        task_from_dict(raw["task"]) if raw["task"] else None, _result(raw["result"]) if raw["result"] else None
+    )
 
 
 def _result(text: str) -> Result:
@@ -195,3 +200,27 @@ def _result(text: str) -> Result:
     if not isinstance(found, UpdateStored | ScoreReported | ModelUnusable | ModelAdopted):
         raise TypeError(f"{type(found).__name__} is no result")
     return found
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Federation:
+    """A run this site took part in."""
+
+    run: str
+    plan: Plan
+    run_store: RunStore
+
+
+def last_federation(home: SiteHome) -> Federation | None:
+    """Return the last run this site took part in."""
+    found = sorted((home.folder / "runs").glob("*/plan.json"), key=lambda file: file.stat().st_mtime)
+    if not found:
+        return None
+    run_store = RunStore(found[-1].parent)
+    return Federation(run_store.folder.name, run_store.plan(), run_store)
+
+
+def federation_of(home: SiteHome, run: str) -> Federation | None:
+    """Return a run by its name; None where this site has no record of it. Raises StorageError."""
+    run_store = RunStore(home.run_folder(run))
+    return Federation(run, run_store.plan(), run_store) if (run_store.folder / "plan.json").exists() else None

@@ -64,7 +64,7 @@ def unpack(checkpoint: Checkpoint, encoder: Encoder, optimiser: torch.optim.SGD)
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class CheckpointWriter:
     """A `Keeper` that writes checkpoints of an encoder and its optimiser; `behind` returns history and best weights."""
 
     checkpoints: Checkpoints

@@ -42,7 +42,7 @@ from coordinator.run.engine import Engine
 from coordinator.run.streams import Bell, Stream, instructions
 from fedcervix.core.events import Answer, Event, Task, TaskKind
 from fedcervix.core.plan import Mode, Plan, Recipe, Terms
-from fedcervix.core.rounds import Instruction, Leave, Presence, Run, instruction
+from fedcervix.core.rounds import Finish, Instruction, Presence, Run, instruction
 from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.errors import FedcervixError
 from fedcervix.models.blobs import BlobStore
@@ -478,7 +478,7 @@ def stage(folder: Path, mode: Mode, transcript: Transcript, *, given: bool = Fal
 
 
 @contextlib.contextmanager
-def agent(stage: Stage, site: str, pems: Keys) -> Iterator[list[Leave]]:
+def agent(stage: Stage, site: str, pems: Keys) -> Iterator[list[Finish]]:
     """Run a site's agent on a thread of its own; what it ended with is in the list."""
     home, ended = SiteHome(stage.folder / site), []
     create_site(home)

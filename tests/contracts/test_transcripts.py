@@ -197,7 +197,7 @@ def who_comes_too_early_or_too_late(coordinator: Stage, nhs: Caller) -> None:
     nhs.ask(rpc.FETCH, wire.BlobRequest(digest=run.model))
     nhs.tell(codec.Ready(run.run, "0" * 64))
     nhs.tell(codec.Ready("20290101-000000-csfssl-00000000", run.plan.digest))
-    nhs.tell(codec.Here())
+    nhs.tell(codec.Ping())
     nhs.tell(codec.Stopped())
     nhs.ask(rpc.REPORT, wire.FromSite())
 

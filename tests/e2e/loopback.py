@@ -32,7 +32,7 @@ from coordinator.home.registry import Registry
 from fedcervix.core.plan import Plan
 from fedcervix.models.weights import digest_file
 from fedcervix.network import identity, rpc
-from fedcervix.network.codec import Claim
+from fedcervix.network.codec import InstanceClaim
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.federation.link import GrpcLink
 from site_agent.home import SiteHome
@@ -326,7 +326,7 @@ class Federation:
         folder = (home or self.site(name)).folder
         return self._start(name, [sys.executable, "-m", "tests.e2e.light_site", folder, *options])
 
-    def link(self, name: str, *, port: int = 0, claim: Claim | None = None) -> GrpcLink:
+    def link(self, name: str, *, port: int = 0, claim: InstanceClaim | None = None) -> GrpcLink:
         """Return a line with a site's certificate."""
         home = self.site(name)
         keys = {"authority_pem": "authority.crt", "certificate_pem": "site.crt", "key_pem": "site.key"}

@@ -57,7 +57,7 @@ class RecordingLink:
         self.sent += codec.write_report(report, time.time()).SerializeToString()
         return self._link.report(report)
 
-    def sign(self, report: codec.Sign) -> None:
+    def sign(self, report: codec.Heartbeat) -> None:
         self.sent += codec.write_report(report, time.time()).SerializeToString()
         self._link.sign(report)
 

@@ -17,7 +17,7 @@ from fedcervix.core import compression, rounds
 from fedcervix.core.events import AggregateStored, Answer, Event, UpdateStored, event_from_json, event_to_json
 from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.rounds import Aggregate, Outcome, Round, Run
-from fedcervix.network.codec import Claim
+from fedcervix.network.codec import InstanceClaim
 from tests.simulation.histories import history
 from tests.simulation.oracle import averaged, trained, undisturbed
 from tests.simulation.world import Faults, History, Rules, ViolationError, simulate
@@ -250,7 +250,7 @@ def test_a_momentum_from_the_best_model_instead_of_the_last_is_found() -> None:
     """Early stopping keeps the best round; training, and so the step, goes on from what was published last."""
 
     def from_best(run: Run) -> Aggregate | None:
-        work = rounds.duty(run)
+        work = rounds.coordinator_work(run)
         if work is None or work.last_step is None:
             return work
         return replace(work, last_step=(run.best.candidate, run.best.base))
@@ -258,7 +258,7 @@ def test_a_momentum_from_the_best_model_instead_of_the_last_is_found() -> None:
     def keeps(run: Run) -> set[str]:
         return needed(run) | ({run.best.base} if run.best_round else set())
 
-    assert "does not follow from the accepted updates" in found_by(Rules(duty=from_best, needed=keeps), range(300))
+    assert "does not follow from the accepted updates" in found_by(Rules(work_of=from_best, needed=keeps), range(300))
 
 
 def test_a_coordinator_that_forgets_the_model_before_the_last_is_found() -> None:
@@ -329,15 +329,15 @@ def test_a_lease_that_is_not_renewed_when_work_is_asked_is_found() -> None:
 
 
 def test_a_rule_that_lets_in_whoever_comes_is_found() -> None:
-    def lets_in(_acting: Acting | None, claim: Claim, *, alive: bool, at: float) -> Acting:
+    def lets_in(_acting: Acting | None, claim: InstanceClaim, *, alive: bool, at: float) -> Acting:
         return Acting(claim.instance, at)
 
     assert "let in beside one that is connected" in found_by(Rules(admit=lets_in), range(200))
 
 
 def test_a_rule_that_takes_a_restart_for_a_twin_is_found() -> None:
-    def forgets(acting: Acting | None, claim: Claim, *, alive: bool, at: float) -> Acting | None:
-        return admit(acting, Claim(claim.instance), alive=alive, at=at)
+    def forgets(acting: Acting | None, claim: InstanceClaim, *, alive: bool, at: float) -> Acting | None:
+        return admit(acting, InstanceClaim(claim.instance), alive=alive, at=at)
 
     assert "because of its own earlier process" in found_by(Rules(admit=forgets))
 

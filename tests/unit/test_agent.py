@@ -15,10 +15,11 @@ import pytest
 from fedcervix.core.compression import Packed
 from fedcervix.core.events import Answer, ModelAdopted, ScoreReported, SiteFailed, Task, TaskKind, UpdateStored
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds import Instruction, Leave, Outcome, Stand
-from fedcervix.core.session import Kept
+from fedcervix.core.rounds import Finish, Idle, Instruction, Outcome
+from fedcervix.core.session import PersistentState
 from fedcervix.errors import (
     DataError,
+    DuplicateAgentError,
     FedcervixError,
     FullDiskError,
     IdentityError,
@@ -27,7 +28,6 @@ from fedcervix.errors import (
     RemoteError,
     RunError,
     StorageError,
-    TwinError,
 )
 from fedcervix.models.blobs import BlobStore
 from fedcervix.network import codec
@@ -36,12 +36,12 @@ from site_agent.federation.agent import REMOTE_ERRORS_MAX, Agent
 from site_agent.federation.link import OnBytes
 from site_agent.home import SiteHome
 from site_agent.home import create as create_home
-from site_agent.store.run_store import Spool
+from site_agent.store.run_store import RunStore
 from site_agent.worker.worker import CancelledError, Worker, WorkFailedError
 
 WAIT_S = 60.0
 RUN = "20300101-000000-csfssl-00000000"
-OVER = Leave(Outcome.OK, "all rounds done")
+OVER = Finish(Outcome.OK, "all rounds done")
 KEPT = "the coordinator is away; the result of round 1 is kept and will be sent"
 
 
@@ -95,7 +95,7 @@ class FakeLink:
         self._tell(report)
         return self.answers(report)
 
-    def sign(self, report: codec.Sign) -> None:
+    def sign(self, report: codec.Heartbeat) -> None:
         self.report(report)
 
     def fetch(self, digest: str, blobs: BlobStore, on_bytes: OnBytes, *, bytes_max: int = 8 * 2**30) -> None:
@@ -212,7 +212,7 @@ class Site:
             federation="cervix",
             **options,
         )
-        self._ended: list[Leave | BaseException] = []
+        self._ended: list[Finish | BaseException] = []
         self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
@@ -250,8 +250,8 @@ class Site:
         self.link.say(Cut())  # lets the listener's thread end
         return self._ended[0]
 
-    def spool(self) -> Spool:
-        return Spool(self.home.run_folder(RUN))
+    def run_store(self) -> RunStore:
+        return RunStore(self.home.run_folder(RUN))
 
 
 @pytest.fixture
@@ -273,7 +273,7 @@ def update(task: Task) -> Callable[[list[Any]], bool]:
 def test_an_agent_does_what_it_is_asked_and_leaves_when_the_run_is_over(site: Site) -> None:
     site.attach(SEED)
     site.link.hears(update(SEED))
-    site.link.say(Stand("waiting"), TRAIN)
+    site.link.say(Idle("waiting"), TRAIN)
     site.link.hears(update(TRAIN))
     site.link.say(SCORE)
     site.link.hears(lambda told: any(isinstance(what, ScoreReported) for what in told))
@@ -287,12 +287,12 @@ def test_an_agent_does_what_it_is_asked_and_leaves_when_the_run_is_over(site: Si
     assert kinds(site.link.reports) == ["push", "UpdateStored", *trained, "ScoreReported", "ModelAdopted"]
     model = site.home.models / RUN / "cervix-model.safetensors"
     assert model.read_bytes() == TRAINED
-    assert site.spool().outcome() == "OK"
-    assert site.spool().kept() == Kept()
+    assert site.run_store().outcome() == "OK"
+    assert site.run_store().kept() == PersistentState()
 
 
 def test_ready_names_the_contract_that_was_accepted(site: Site) -> None:
-    site.attach(Stand("waiting"))
+    site.attach(Idle("waiting"))
     site.link.hears(lambda told: codec.Ready(RUN, plan().digest) in told)
     site.link.say(OVER)
     site.end()
@@ -343,7 +343,7 @@ def test_work_goes_on_while_the_line_is_down(site: Site) -> None:
     site.worker.go.set()
     site.shows("resting", reason=KEPT)
     assert not update(TRAIN)(site.link.told)
-    site.link.say(codec.Welcome("cervix", RUN, plan()), Stand("waiting"))
+    site.link.say(codec.Welcome("cervix", RUN, plan()), Idle("waiting"))
     site.link.hears(update(TRAIN))
     site.link.say(OVER)
     site.end()
@@ -361,7 +361,7 @@ def test_a_delivery_that_the_line_cuts_short_is_taken_up_again(site: Site) -> No
     site.link.answers = lambda _report: (Answer.ACCEPTED, "")
     site.link.say(codec.Welcome("cervix", RUN, plan()), TRAIN)
     site.link.hears(lambda told_now: update(TRAIN)(told_now[told:]))
-    site.link.say(Stand("waiting"), OVER)
+    site.link.say(Idle("waiting"), OVER)
     site.end()
     assert site.worker.begun == [TRAIN]
 
@@ -405,8 +405,8 @@ def test_an_agent_that_is_one_too_many_ends_and_reports_no_failure(site: Site) -
     site.worker.go.clear()
     site.attach(TRAIN)
     site.worker.begins(1)
-    site.link.say(Cut(), TwinError("another agent of site nhs is connected"))
-    assert isinstance(site.end(), TwinError)
+    site.link.say(Cut(), DuplicateAgentError("another agent of site nhs is connected"))
+    assert isinstance(site.end(), DuplicateAgentError)
     assert site.worker.cancels == 1
     assert kinds(site.link.reports) == ["fetch"]
     assert list(site.home.incidents.iterdir()) == []
@@ -414,7 +414,7 @@ def test_an_agent_that_is_one_too_many_ends_and_reports_no_failure(site: Site) -
 
 def test_a_call_that_is_taken_for_a_twin_s_is_tried_again(site: Site) -> None:
     """Whether this agent is the one too many is said when it attaches."""
-    refused = [TwinError("another agent of site nhs is connected")] * 2
+    refused = [DuplicateAgentError("another agent of site nhs is connected")] * 2
 
     def answer(report: codec.Report) -> tuple[Answer, str]:
         if refused and not isinstance(report, codec.Progress):
@@ -496,8 +496,8 @@ def test_a_download_that_is_no_longer_wanted_is_not_finished_and_its_task_never_
     site.link.chunk_bytes = 4
     site.attach(TRAIN)
     assert fetching.wait(WAIT_S)
-    site.link.say(Stand("round 1 was closed without this site"))
-    site.shows("instructed", instruction=Stand("round 1 was closed without this site"))
+    site.link.say(Idle("round 1 was closed without this site"))
+    site.shows("instructed", instruction=Idle("round 1 was closed without this site"))
     assert site.agent._job is not None
     assert site.agent._job.cancelled.wait(WAIT_S)
     site.link.before_fetch = lambda: None
@@ -518,7 +518,7 @@ def test_a_result_of_an_abandoned_run_does_not_get_into_the_next_one(site: Site)
     site.worker.begins(1)
     site.worker.cancel = lambda: None  # type: ignore[method-assign]  # as if it had ended just before it was killed
     other = "20300102-000000-csfssl-00000000"
-    site.link.say(Cut(), codec.Welcome("cervix", other, plan(seed=1)), Stand("waiting for alts to attach"))
+    site.link.say(Cut(), codec.Welcome("cervix", other, plan(seed=1)), Idle("waiting for alts to attach"))
     site.link.hears(lambda told: codec.Ready(other, plan(seed=1).digest) in told)
     site.worker.go.set()
     second = dataclasses.replace(TRAIN, run=other)
@@ -527,7 +527,7 @@ def test_a_result_of_an_abandoned_run_does_not_get_into_the_next_one(site: Site)
     site.link.say(OVER)
     assert site.end() == OVER
     assert [what.task.run for what in site.link.told if isinstance(what, UpdateStored)] == [other]
-    waiting = site.spool().kept().result
+    waiting = site.run_store().kept().result
     assert waiting is not None
     assert waiting.task == TRAIN  # it lies in the folder of its own run
 
@@ -570,12 +570,12 @@ def test_a_finished_result_outlives_the_process_and_is_not_worked_on_again(site:
 def test_an_acknowledged_result_is_not_told_by_the_next_process(site: Site) -> None:
     site.attach(TRAIN)
     site.link.hears(update(TRAIN))
-    site.link.say(Stand("waiting"))
+    site.link.say(Idle("waiting"))
     site.shows("resting", reason="waiting")
     site.agent.stop()
     site.end()
     site.begin()
-    site.attach(Stand("waiting"), OVER)
+    site.attach(Idle("waiting"), OVER)
     site.end()
     assert site.link.reports == []
     assert site.worker.begun == []
@@ -600,7 +600,7 @@ def test_a_restarted_agent_trains_before_its_coordinator_is_back_and_keeps_the_r
     site.shows("resting", reason=KEPT)
     assert site.link.told == []
 
-    site.link.say(codec.Welcome("cervix", RUN, plan()), Stand("waiting"))
+    site.link.say(codec.Welcome("cervix", RUN, plan()), Idle("waiting"))
     site.link.hears(update(TRAIN))
     site.link.say(OVER)
     assert site.end() == OVER
@@ -625,7 +625,7 @@ def test_a_restarted_agent_that_is_asked_for_something_else_gives_up_what_it_goe
 
 def test_a_restarted_agent_whose_model_is_not_here_says_so_and_waits(site: Site) -> None:
     interrupted(site)
-    BlobStore(site.home.blobs).put_away(())
+    BlobStore(site.home.blobs).retire(())
     site.alone()
     site.link.say(LinkError("nobody there"))
     site.shows("resting", reason="the coordinator is away, and with it the model needed to train in round 1")
@@ -661,7 +661,7 @@ def test_a_plan_that_cannot_be_read_any_more_is_told_anew(site: Site) -> None:
 
 def test_a_run_that_is_over_does_not_go_on(site: Site) -> None:
     interrupted(site)
-    site.spool().end("OK", "")
+    site.run_store().end("OK", "")
     site.alone()
     site.link.say(LinkError("nobody there"))
     site.shows("line down")
@@ -673,7 +673,7 @@ def test_a_run_that_is_over_does_not_go_on(site: Site) -> None:
 def test_a_journal_that_cannot_be_written_is_said_once_and_the_run_goes_on(site: Site) -> None:
     """A full disk: what is not remembered would only be done again."""
     site.worker.go.clear()
-    site.attach(Stand("waiting"))
+    site.attach(Idle("waiting"))
     site.shows("resting", reason="waiting")
     (site.home.run_folder(RUN) / "journal.json").mkdir()
     site.link.say(TRAIN)
@@ -724,8 +724,8 @@ def test_what_is_carried_on_waits_for_room(site: Site, monkeypatch: pytest.Monke
 @pytest.fixture(params=["open", "end"])
 def full_disk(site: Site, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> FullDisk:
     """Return the disk on which a run cannot be begun, or ended, for want of room; the site is in trouble with it."""
-    disk = FullDisk(getattr(Spool, request.param))
-    monkeypatch.setattr(Spool, request.param, lambda *given: disk(*given))
+    disk = FullDisk(getattr(RunStore, request.param))
+    monkeypatch.setattr(RunStore, request.param, lambda *given: disk(*given))
     site.attach(OVER)
     site.shows("trouble")
     return disk
@@ -734,14 +734,14 @@ def full_disk(site: Site, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
 def test_how_a_run_begins_and_ends_waits_for_room(site: Site, full_disk: FullDisk) -> None:
     full_disk.makes_room()
     assert site.end() == OVER
-    assert site.spool().outcome() == "OK"
+    assert site.run_store().outcome() == "OK"
 
 
 @pytest.mark.usefixtures("full_disk")
 def test_an_agent_that_waits_for_room_can_be_stopped(site: Site) -> None:
     site.agent.stop()
     assert isinstance(site.end(), KeyboardInterrupt)
-    assert not site.spool().ended()
+    assert not site.run_store().ended()
 
 
 # --- the end -----------------------------------------------------------------------------------------------------
@@ -755,7 +755,7 @@ def test_stopping_lets_the_worker_end_in_order_and_keeps_nothing_half_done(site:
     assert isinstance(site.end(), KeyboardInterrupt)
     assert site.link.told[-1] == codec.Stopped()
     assert (site.worker.stops, site.worker.cancels) == (1, 1)  # the process itself ends at the end
-    assert site.spool().kept() == Kept(TRAIN)
+    assert site.run_store().kept() == PersistentState(TRAIN)
 
 
 def test_work_that_is_nearly_done_when_the_agent_is_stopped_is_finished_and_kept(site: Site) -> None:
@@ -765,7 +765,7 @@ def test_work_that_is_nearly_done_when_the_agent_is_stopped_is_finished_and_kept
     site.worker.begins(1)
     site.agent.stop()
     assert isinstance(site.end(), KeyboardInterrupt)
-    assert isinstance(site.spool().kept().result, UpdateStored)
+    assert isinstance(site.run_store().kept().result, UpdateStored)
 
 
 def test_a_worker_that_does_not_end_in_time_is_killed_and_that_is_said(site: Site) -> None:
@@ -781,7 +781,7 @@ def test_a_worker_that_does_not_end_in_time_is_killed_and_that_is_said(site: Sit
 
 
 def test_a_site_at_rest_leaves_at_once(site: Site) -> None:
-    site.attach(Stand("waiting"))
+    site.attach(Idle("waiting"))
     site.shows("resting", reason="waiting")
     site.agent.stop()
     assert isinstance(site.end(), KeyboardInterrupt)
@@ -854,7 +854,7 @@ def test_a_result_that_no_correct_site_gives_ends_the_agent(site: Site) -> None:
 
 
 def test_a_revoked_site_leaves_as_aborted(site: Site) -> None:
-    site.attach(Leave(Outcome.ABORTED, "this site's certificate was revoked"))
+    site.attach(Finish(Outcome.ABORTED, "this site's certificate was revoked"))
     assert site.end().outcome is Outcome.ABORTED
 
 
@@ -942,7 +942,7 @@ def test_a_failure_that_cannot_be_told_is_told_by_the_next_process_before_it_is_
 
     for expected in (dataclasses.replace(said, goes_on=True), None):
         site.begin()
-        site.attach(Stand("waiting"))
+        site.attach(Idle("waiting"))
         site.link.hears(lambda told: codec.Ready(RUN, plan().digest) in told)
         told = [what for what in site.link.told if isinstance(what, SiteFailed | codec.Ready)]
         assert told == [*([expected] if expected else []), codec.Ready(RUN, plan().digest)]
@@ -1002,7 +1002,7 @@ class Examined:
 def test_ready_is_said_only_when_the_plan_is_known_to_be_feasible(tmp_path: Path) -> None:
     site, examined = Site(tmp_path), Examined()
     site.begin(examine=examined)
-    site.attach(Stand("waiting"))
+    site.attach(Idle("waiting"))
     site.shows("attached")
     assert not any(isinstance(what, codec.Ready) for what in site.link.told)
     examined.go.set()
@@ -1015,7 +1015,7 @@ def test_a_site_that_cannot_train_ends_before_it_is_waited_for_and_says_why(tmp_
     site, examined = Site(tmp_path), Examined(DataError("one picture to validate on"))
     examined.go.set()
     site.begin(examine=examined)
-    site.attach(Stand("waiting"))
+    site.attach(Idle("waiting"))
     assert isinstance(site.end(), DataError)
     assert kinds(site.link.reports) == ["SiteFailed"]
     assert not any(isinstance(what, codec.Ready) for what in site.link.told)
@@ -1026,7 +1026,7 @@ def test_a_line_that_comes_back_does_not_ask_twice(tmp_path: Path) -> None:
     site.begin(examine=examined)
     site.attach(Cut())
     site.shows("line down")
-    site.link.say(codec.Welcome("cervix", RUN, plan()), Stand("waiting"))
+    site.link.say(codec.Welcome("cervix", RUN, plan()), Idle("waiting"))
     site.shows("line up")
     examined.go.set()
     site.link.hears(lambda told: sum(isinstance(what, codec.Ready) for what in told) == 2)
@@ -1039,7 +1039,7 @@ def test_a_process_that_was_killed_for_another_reason_is_asked_again(tmp_path: P
     site, examined = Site(tmp_path), Examined(CancelledError())
     examined.go.set()
     site.begin(examine=examined)
-    site.attach(Stand("waiting"))
+    site.attach(Idle("waiting"))
     site.link.hears(lambda told: codec.Ready(RUN, plan().digest) in told)
     assert examined.asked == 2
     site.link.say(OVER)

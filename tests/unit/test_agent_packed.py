@@ -13,8 +13,8 @@ import pytest
 from fedcervix.core import compression
 from fedcervix.core.events import Answer, ScoreReported, Task, TaskKind, UpdateStored
 from fedcervix.core.plan import Plan
-from fedcervix.core.rounds import Stand
-from fedcervix.core.session import Kept
+from fedcervix.core.rounds import Idle
+from fedcervix.core.session import PersistentState
 from fedcervix.errors import LinkError, RemoteError, StorageError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.quantization import Origin, Packing, unpack
@@ -140,7 +140,7 @@ def test_an_update_travels_packed_and_gives_the_reported_model(either: Federatio
     told = either.finished(train(1, base))
     assert pushed(either.link) == [told.packed]
     here = BlobStore(either.site.home.blobs)
-    either.link.say(Stand("waiting"))
+    either.link.say(Idle("waiting"))
     origin = Origin(base, here.path(base)) if either.packing == "int8" else None
     again = tmp_path / "again"
     made = round_model(
@@ -206,7 +206,7 @@ def test_a_first_model_in_bfloat16_travels_packed(tmp_path: Path) -> None:
 def three_rounds(federation: Federation, disturb: Callable[[Federation, int], None] = lambda *_: None) -> list[str]:
     """Train three rounds from given models; return the digests of the updates. `disturb` comes before a round."""
     digests, bases = [], [federation.publish(seed) for seed in (1, 2, 3)]
-    federation.attach(Stand("waiting"))
+    federation.attach(Idle("waiting"))
     for round_, base in enumerate(bases, 1):
         disturb(federation, round_)
         federation.link.say(train(round_, base))
@@ -273,7 +273,7 @@ def test_an_update_that_came_too_late_is_not_carried_on(int8: Federation, tmp_pa
 def test_a_site_killed_between_training_and_delivery_ends_with_the_same_updates(
     int8: Federation, undisturbed: list[str]
 ) -> None:
-    """Its line is cut while it trains the second round; the process dies with the update in its spool, or before."""
+    """Its line is cut while it trains the second round; the process dies with the update in its folder, or before."""
     bases = [int8.publish(seed) for seed in (1, 2, 3)]
     int8.attach(train(1, bases[0]))
     digests = [int8.finished(train(1, bases[0])).digest]
@@ -288,7 +288,9 @@ def test_a_site_killed_between_training_and_delivery_ends_with_the_same_updates(
     first = int8.finished(train(2, bases[1])).digest
     int8.site.agent.stop()
     int8.site.end()
-    int8.site.spool().keep(Kept())  # as if it had died before it kept the update there: the round is trained again
+    int8.site.run_store().keep(
+        PersistentState()
+    )  # as if it had died before it kept the update there: the round is trained again
 
     int8.restart()
     int8.attach(train(2, bases[1]))

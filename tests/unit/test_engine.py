@@ -29,7 +29,7 @@ from fedcervix.core.events import (
     UpdateStored,
 )
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds import Aggregate, Instruction, Leave, Phase, Presence, duty
+from fedcervix.core.rounds import Aggregate, Finish, Instruction, Phase, Presence, coordinator_work
 from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.errors import BusyError, FullDiskError, ModelError, RemoteError, RunError
 from fedcervix.models.blobs import BlobStore
@@ -124,7 +124,7 @@ def listened(engine: Engine, site: str) -> Iterator[Instruction]:
             told = instructions(engine, stream, bell, lambda: None, calm_s=0.0)
             while (news := runner.run(_next(told))) is not None:
                 yield (last := news)
-                if isinstance(news, Leave):
+                if isinstance(news, Finish):
                     engine.dismiss(site)
         finally:
             engine.close_stream(stream, last)
@@ -135,7 +135,7 @@ async def _next(told: AsyncIterator[Instruction]) -> Instruction | None:
 
 
 def duty_of(run: Federation) -> Aggregate:
-    work = duty(run.engine.run)
+    work = coordinator_work(run.engine.run)
     assert work is not None
     return work
 
@@ -458,7 +458,7 @@ def test_a_site_is_silent_after_a_lease_for_a_coordinator_that_never_stood_still
     run, now_s = federation(lease_s=1000.0), [0.0]
     engine = run.engine = Engine(run.journal, run.blobs, run.record, steady_s=lambda: now_s[0])
     for _ in range(4):
-        engine._woke()
+        engine._detect_stall()
         now_s[0] += 250
         engine.heard("ada")
     with driven(engine):
@@ -493,7 +493,7 @@ def finished(run: Federation) -> Federation:
 def told(run: Federation, site: str) -> None:
     """Let a site listen to its end."""
     *_, last = listened(run.engine, site)
-    assert isinstance(last, Leave)
+    assert isinstance(last, Finish)
 
 
 def test_a_coordinator_whose_run_is_over_stays_until_everybody_has_been_told(
@@ -514,7 +514,7 @@ def test_a_site_that_ends_its_stream_as_soon_as_it_is_told_has_been_told(
     run = finished(federation(rounds=1))
     for site in SITES:
         stream = listened(run.engine, site)
-        while not isinstance(next(stream), Leave):
+        while not isinstance(next(stream), Finish):
             pass
         stream.close()
     run.engine.drive()

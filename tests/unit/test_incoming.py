@@ -50,7 +50,7 @@ class Coordinator:
 
     def clear(self) -> None:
         self.incoming.clear(self.run)
-        self.blobs.delete_away()
+        self.blobs.purge()
 
 
 def name(model: bytes) -> str:

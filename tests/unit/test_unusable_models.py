@@ -18,7 +18,7 @@ from fedcervix.core.events import (
     TaskKind,
     UpdateStored,
 )
-from fedcervix.core.rounds import BARREN_MAX, TRIES_MAX, Outcome, Phase, Run, duty, instruction, step
+from fedcervix.core.rounds import BARREN_MAX, TRIES_MAX, Outcome, Phase, Run, coordinator_work, instruction, step
 from tests.unit.test_rounds import A, B, C, after, all_scored, attached, digest, fresh, scored, task_of, trained
 
 STALE, DUPLICATE = Answer.STALE, Answer.DUPLICATE
@@ -36,7 +36,7 @@ def unusable(run: Run, site: str, kind: TaskKind = TaskKind.SCORE, steps: int = 
 
 
 def averaged(run: Run) -> Run:
-    work = duty(run)
+    work = coordinator_work(run)
     assert work is not None
     name = f"{work.round}.{work.attempt}"
     return after(run, AggregateStored(work.round, digest(name), 0.0, attempt=work.attempt))

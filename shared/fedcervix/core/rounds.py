@@ -4,8 +4,8 @@ Rules
 1. `step` is total: any event in any phase gives a new state and an answer, never an exception.
 2. It is deterministic, and the state is a frozen value: replaying a journal gives the same state.
 3. Nothing is *sent* from here. What a site should be doing, what the coordinator itself should be doing and when time
-   matters next are functions of the state: `instruction`, `duty`, `deadline`. Whoever asks twice is told the same, so
-   a lost message, a broken stream or a restarted process needs no special case: it asks again.
+   matters next are functions of the state: `instruction`, `coordinator_work`, `deadline`. Whoever asks twice is told
+   the same, so a lost message, a broken stream or a restarted process needs no special case: it asks again.
 
 How to think about it. An event is first *recorded* (was it new? did it fit?), then the machine *advances* through as
 many phases as their conditions allow:
@@ -533,7 +533,7 @@ def _in_roster_order(plan: Plan, reports: tuple[Report, ...]) -> tuple[Report, .
 # --- waiting ------------------------------------------------------------------------------------------------------
 
 
-class Then(StrEnum):
+class OnTimeout(StrEnum):
     """What happens when a wait runs out."""
 
     GO_ON = "the round goes on without"
@@ -549,7 +549,7 @@ class Wait:
     reason: str
     since: float
     until: float | None
-    then: Then
+    then: OnTimeout
 
 
 def waits(run: Run) -> tuple[Wait, ...]:
@@ -628,14 +628,14 @@ def _wait(run: Run, site: Site, open_: tuple[Site, ...]) -> Wait:
     terms = run.plan.terms
     since = max(_asked_at(run), site.since)
     if site.presence is Presence.PRESENT:
-        return Wait(site.name, f"working: {instruction(run, site.name)}", since, None, Then.LEASE)
+        return Wait(site.name, f"working: {instruction(run, site.name)}", since, None, OnTimeout.LEASE)
     reason = site.presence.value + (f": {site.reason}" if site.reason else "")
     if site.presence is Presence.REVOKED:  # it will not come back: the operator has decided, the run goes on without
-        return Wait(site.name, reason, site.since, site.since, Then.GO_ON)
+        return Wait(site.name, reason, site.since, site.since, OnTimeout.GO_ON)
     if _dispensable(run, _vote(run, open_)):
         grace_s = 0.0 if _in_ring(run) else terms.grace_s  # a ring does not stand still for a lost lease
-        return Wait(site.name, reason, site.since, site.since + grace_s, Then.GO_ON)
-    return Wait(site.name, reason, since, since + terms.give_up_s, Then.ABORT)
+        return Wait(site.name, reason, site.since, site.since + grace_s, OnTimeout.GO_ON)
+    return Wait(site.name, reason, since, since + terms.give_up_s, OnTimeout.ABORT)
 
 
 def _dispensable(run: Run, vote: Quorum) -> bool:
@@ -680,7 +680,7 @@ def _closing(run: Run, at: float, go_on: Callable[[Run, float, tuple[Site, ...]]
     pending = waits(run)
     if any(wait.until is None or wait.until > at for wait in pending):
         return run
-    if any(wait.then is Then.ABORT for wait in pending):
+    if any(wait.then is OnTimeout.ABORT for wait in pending):
         return _abort(run, f"no quorum while {run.phase}: waited for {_away(run)}", at)
     return go_on(run, at, open_)
 
@@ -1042,7 +1042,7 @@ def improves(run: Run) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Stand:
+class Idle:
     """Nothing to do for the site at the moment, and why."""
 
     reason: str
@@ -1052,7 +1052,7 @@ class Stand:
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
+class Finish:
     """The site's part in the run is over."""
 
     outcome: Outcome
@@ -1064,44 +1064,44 @@ class Leave:
         return f"{self.outcome}: {self.reason}"
 
 
-Instruction = Task | Stand | Leave
+Instruction = Task | Idle | Finish
 
 
 def instruction(run: Run, site: str) -> Instruction:
     """Return what the site should be doing now."""
     if run.site(site).presence is Presence.REVOKED:
-        return Leave(Outcome.ABORTED, "this site's certificate was revoked")
+        return Finish(Outcome.ABORTED, "this site's certificate was revoked")
     if run.outcome is not None and (run.ended or site in run.adopted):
-        return Leave(run.outcome, run.reason)
+        return Finish(run.outcome, run.reason)
     return _INSTRUCT[run.phase](run, site)
 
 
 def _instruct_gathering(run: Run, _site: str) -> Instruction:
-    return Stand(f"waiting for {_names(_open(run))} to attach")
+    return Idle(f"waiting for {_names(_open(run))} to attach")
 
 
 def _instruct_seeding(run: Run, site: str) -> Instruction:
     asked = _open(run)[0].name
-    return Task(run.run, TaskKind.SEED, 0, "") if site == asked else Stand(f"{asked} makes the first model")
+    return Task(run.run, TaskKind.SEED, 0, "") if site == asked else Idle(f"{asked} makes the first model")
 
 
 def _instruct_training(run: Run, site: str) -> Instruction:
     if run.current.has(site):
-        return Stand(f"round {run.current.number}: waiting for {_names(_open(run))}")
+        return Idle(f"round {run.current.number}: waiting for {_names(_open(run))}")
     if run.current.missed(site):
-        return Stand(f"round {run.current.number} was closed without this site; it takes part again in the next round")
+        return Idle(f"round {run.current.number} was closed without this site; it takes part again in the next round")
     if run.plan.mode == "ppfssl" and site != _open(run)[0].name:
-        return Stand(f"round {run.current.number}: {_names(_open(run))} holds the model")
+        return Idle(f"round {run.current.number}: {_names(_open(run))} holds the model")
     return Task(run.run, TaskKind.TRAIN, run.current.number, run.model)
 
 
 def _instruct_aggregating(run: Run, _site: str) -> Instruction:
-    return Stand(f"round {run.current.number}: the coordinator is averaging")
+    return Idle(f"round {run.current.number}: the coordinator is averaging")
 
 
 def _instruct_scoring(run: Run, site: str) -> Instruction:
     if run.current.judged(site):
-        return Stand(f"round {run.current.number}: waiting for the score of {_names(_open(run))}")
+        return Idle(f"round {run.current.number}: waiting for the score of {_names(_open(run))}")
     return Task(run.run, TaskKind.SCORE, run.current.number, run.current.candidate)
 
 
@@ -1148,7 +1148,7 @@ class Aggregate:
     """by which factor each update's step is shortened; empty where none is. It follows from what is measured first"""
 
 
-def duty(run: Run) -> Aggregate | None:
+def coordinator_work(run: Run) -> Aggregate | None:
     """Return what the coordinator itself should be doing now."""
     if run.phase is not Phase.AGGREGATING or run.current.candidate:
         return None

@@ -7,7 +7,7 @@ Rules
    cut, an older one may not have noticed yet.
 3. A sender is told that a blob is here only where it brought it itself: to all others it is as if it were not. So no
    site finds out by its digest whether another one has sent a model. Of each sender the newest blob is remembered.
-4. Nobody takes a blob away but who is told what the run still needs: `put_away`. What a sender has brought is forgotten
+4. Nobody takes a blob away but who is told what the run still needs: `retire`. What a sender has brought is forgotten
    with `forget`; the blob stays until it is put away, because another sender may have brought it, too.
 """
 
@@ -159,7 +159,7 @@ class BlobStore:
     def _check_room(self, size_bytes: int, *, have_bytes: int) -> None:
         free = shutil.disk_usage(self._folder).free
         if free < size_bytes - have_bytes + FREE_BYTES_MIN:
-            self.delete_away()
+            self.purge()
             free = shutil.disk_usage(self._folder).free
         if free < size_bytes - have_bytes + FREE_BYTES_MIN:
             raise FullDiskError(
@@ -213,32 +213,32 @@ class BlobStore:
             while chunk := blob.read(chunk_bytes):
                 yield chunk
 
-    def put_away(self, digests: Collection[str]) -> None:
+    def retire(self, digests: Collection[str]) -> None:
         """Take its name from every finished blob that is not among `digests`: from now on it is not here.
 
-        That is quick; what it occupies is free after `delete_away`, which takes some 25 ms for 100 MB.
+        That is quick; what it occupies is free after `purge`, which takes some 25 ms for 100 MB.
         """
-        self._put_away(self._here(), set(digests))
+        self._retire(self._here(), set(digests))
 
-    def put_away_unwanted(self, digests: Collection[str]) -> None:
+    def retire_unwanted(self, digests: Collection[str]) -> None:
         """The same, but what a sender has brought stays as well, also where it comes while this looks.
 
         What is here is listed first: a blob gets its name only once it is remembered who brought it.
         """
         here = self._here()
-        self._put_away(here, {*digests, *self.brought_by_any()})
+        self._retire(here, {*digests, *self.brought_by_any()})
 
     def _here(self) -> list[Path]:
         with disk(self._folder, "read"):
             return list(self._folder.glob("*.safetensors"))
 
-    def _put_away(self, here: list[Path], kept: set[str]) -> None:
+    def _retire(self, here: list[Path], kept: set[str]) -> None:
         with disk(self._folder, "write"):
             for blob in here:
                 if blob.name.removesuffix(".safetensors") not in kept:
                     blob.replace(self._away / blob.name)
 
-    def delete_away(self) -> None:
+    def purge(self) -> None:
         """Delete what was put away."""
         with disk(self._folder, "write"):
             for blob in self._away.iterdir():

@@ -33,6 +33,7 @@ from google.protobuf.message import DecodeError
 from fedcervix.disk.descriptors import USED_UP
 from fedcervix.errors import (
     BusyError,
+    DuplicateAgentError,
     FedcervixError,
     IdentityError,
     LinkError,
@@ -40,7 +41,6 @@ from fedcervix.errors import (
     RemoteError,
     RunError,
     StorageError,
-    TwinError,
 )
 from fedcervix.json_text import parsed
 from fedcervix.network.codec import REQUEST_TEXT_CHARS_MAX, received
@@ -185,11 +185,11 @@ def stub(channel: grpc.Channel, method: Method) -> Any:
     )
 
 
-Answer = Callable[[Method | None, grpc.aio.ServicerContext[bytes, bytes]], Awaitable[None]]
+CallHandler = Callable[[Method | None, grpc.aio.ServicerContext[bytes, bytes]], Awaitable[None]]
 """answers one call, whose headers are there; it reads and writes bytes. None: a method that the server does not have"""
 
 
-def handlers(methods: Iterable[Method], answer: Answer) -> list[grpc.GenericRpcHandler]:
+def handlers(methods: Iterable[Method], answer: CallHandler) -> list[grpc.GenericRpcHandler]:
     """Return the server's side of the methods: `answer` is called before anything of a call's message is read.
 
     On the wire, a single message and a stream of one are the same; so every method is served as a stream.
@@ -200,7 +200,7 @@ def handlers(methods: Iterable[Method], answer: Answer) -> list[grpc.GenericRpcH
 class _Served(grpc.GenericRpcHandler):
     """Hands every call to one function, also a call of a method that is not there."""
 
-    def __init__(self, methods: dict[str, Method], answer: Answer) -> None:
+    def __init__(self, methods: dict[str, Method], answer: CallHandler) -> None:
         self._methods, self._answer = methods, answer
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
@@ -253,7 +253,7 @@ _CODES: dict[type[FedcervixError], grpc.StatusCode] = {
     RunError: grpc.StatusCode.FAILED_PRECONDITION,
     StorageError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     RemoteError: grpc.StatusCode.INVALID_ARGUMENT,
-    TwinError: grpc.StatusCode.ALREADY_EXISTS,
+    DuplicateAgentError: grpc.StatusCode.ALREADY_EXISTS,
     BusyError: grpc.StatusCode.UNAVAILABLE,
     NoSuchMethodError: grpc.StatusCode.UNIMPLEMENTED,
 }

@@ -136,7 +136,7 @@ def answers(made: Federation) -> None:
     """Insist that honest sites and the operator are answered."""
     with contextlib.closing(made.link("nhs")) as link:
         assert isinstance(link.welcome(), codec.Welcome)
-        link.report(codec.Here())
+        link.report(codec.Ping())
     assert "mallory" in coordinator(made, "status")
 
 
@@ -208,7 +208,7 @@ def test_who_begins_and_cancels_calls_without_end_loses_the_connection(running: 
     assert sent < 1_000_000
     answers(running)
     with contextlib.closing(running.link("nhs")) as link:
-        link.report(codec.Here())
+        link.report(codec.Ping())
 
 
 def test_the_operator_is_answered_while_the_port_is_flooded_and_stops_it(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from fedcervix.core.events import Answer, ScoreReported, Task, TaskKind, UpdateStored
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds import Leave, Outcome, Stand
+from fedcervix.core.rounds import Finish, Idle, Outcome
 from fedcervix.errors import LinkError, PolicyError, RemoteError
 from fedcervix.network import codec
 from site_agent.federation import account
@@ -110,10 +110,10 @@ def test_the_same_round_from_the_same_base_is_not_repeated_for_ever(site: Site) 
     site.attach(rounds=1)
     most = 1 + again_max(plan(rounds=1))
     for number in range(1, most + 1):
-        site.link.say(Stand("well done; once more"), train(CHOSEN[0]))
+        site.link.say(Idle("well done; once more"), train(CHOSEN[0]))
         site.link.hears(lambda _told, n=number: len(updates(site)) >= n)
         site.link.hears(lambda _told, n=number: delivered(site) >= n)
-    site.link.say(Stand("well done; once more"), train(CHOSEN[0]))
+    site.link.say(Idle("well done; once more"), train(CHOSEN[0]))
     assert isinstance(site.end(), PolicyError)
     assert len(updates(site)) == most
 
@@ -218,7 +218,7 @@ def finished(site: Site) -> dict[str, str]:
 def test_a_finished_run_that_is_named_again_keeps_its_outcome_and_record(site: Site) -> None:
     """Before: outcome and record were those that came last."""
     before = finished(site)
-    forged = Leave(Outcome.ABORTED, "never happened", RECORD.replace("0.5", "0.1"))
+    forged = Finish(Outcome.ABORTED, "never happened", RECORD.replace("0.5", "0.1"))
     site.attach(forged)
     assert site.end() == forged
     assert files(site.home.run_folder(RUN)) == before
@@ -287,7 +287,7 @@ def test_a_malformed_record_is_not_kept(site: Site, record: str) -> None:
     """Before: it was, and each `evaluate` after it ended with code 1, "a bug"."""
     site.attach(dataclasses.replace(OVER, record=record))
     assert site.end().outcome is Outcome.OK
-    assert site.spool().ledger() == []
+    assert site.run_store().ledger() == []
     assert "is not kept" in [values["text"] for what, values in site.shown if what == "said"][-1]
 
 
@@ -306,7 +306,7 @@ def test_an_honest_run_is_counted_once_whatever_is_lost_and_repeated(site: Site)
     site.link.answers = loses
     site.attach(TRAIN, TRAIN)
     site.shows("delivered")
-    site.link.say(Cut(), welcome(), Stand("waiting"), SCORE)
+    site.link.say(Cut(), welcome(), Idle("waiting"), SCORE)
     site.link.hears(lambda told: scored(told, SCORE.base))
     site.link.say(dataclasses.replace(SCORE, base=TRAIN.base))
     site.link.hears(lambda told: scored(told, TRAIN.base))
