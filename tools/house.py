@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from fedcervix.runtime.printing import say
-from tools import import_graph, package_picture
+from tools import house_picture, import_graph, package_picture, update_picture, walks
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "house"
@@ -17,7 +17,9 @@ PICTURES = ROOT / "docs" / "house"
 def pictures(root: Path) -> dict[str, str]:
     """Return every picture of the code below `root`: the name of its file -> its text."""
     graphs, _ = import_graph.read(root)
-    return {f"{package}.svg": package_picture.draw(graph) for package, graph in graphs.items()}
+    packages = {f"{package}.svg": package_picture.draw(graph) for package, graph in graphs.items()}
+    pages = {"update.svg": update_picture.draw(walks.read(root, walks.UPDATE))} if (root / walks.PAGE).exists() else {}
+    return {"house.svg": house_picture.draw(graphs), **packages, **pages}
 
 
 def figures(root: Path) -> str:

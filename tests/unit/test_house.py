@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from tools import house, import_graph, layout
+from tools import house, house_picture, import_graph, layout, walks
 
 REDRAW = "the imports have changed since the pictures were drawn: run `make house` and commit docs/house/"
 
@@ -73,3 +75,40 @@ def test_arrows_do_not_cross_where_they_need_not_and_go_around_boxes() -> None:
         for left, right in pairwise(row):
             between = (widths.get(left, layout.PASS_WIDTH) + widths.get(right, layout.PASS_WIDTH)) / 2
             assert plan.x[right] - plan.x[left] >= between
+
+
+# --- walks ------------------------------------------------------------------------------------------------------------
+
+CODE = walks.Code(house.ROOT)
+
+
+@pytest.mark.parametrize("heading", walks.WALKS)
+def test_each_walk_leads_through_the_code_as_it_is(heading: str) -> None:
+    steps = walks.read(house.ROOT, heading)
+    assert len(steps) > 5
+    assert [step.symbol for step in steps if step.symbol not in CODE.symbols] == []
+    assert [why for step, then in pairwise(steps) if (why := CODE.objection(step, then))] == []
+    assert steps[-1].onward == ""
+    assert walks.climbs(steps) <= 1, "a walk returns at most once to a function that it has shown"
+    named = [
+        name for step in steps for name in re.findall(r"`(\w+\.\w+)`", step.sentence) if not name.endswith(".toml")
+    ]
+    assert [name for name in named if not CODE.named(name)] == []
+
+
+def test_a_step_that_the_code_does_not_take_is_found() -> None:
+    step = walks.Step("", "fedcervix.core.session.finished", "", "call")
+    assert CODE.objection(step, walks.Step("", "fedcervix.core.rounds.step", "", ""))
+    assert CODE.objection(replace(step, onward="wire `PUSH`"), walks.Step("", "fedcervix.core.rounds.step", "", ""))
+
+
+def test_the_page_names_files_that_exist() -> None:
+    text = (house.ROOT / walks.PAGE).read_text(encoding="utf-8")
+    files = {f"/{path.relative_to(house.ROOT).as_posix()}" for path in house.ROOT.glob("*/**/*.py")}
+    named = set(re.findall(r"`([\w/]+\.py)(?::\w+)?`", text))
+    assert sorted(name for name in named if not any(path.endswith(f"/{name}") for path in files)) == []
+
+
+def test_a_package_stands_above_those_that_it_imports_from() -> None:
+    floor = {package: n for n, packages in enumerate(house_picture.FLOORS) for package in packages}
+    assert all(floor[by] > floor[of] for by, of in import_graph.read(house.ROOT)[1].edges)
