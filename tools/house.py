@@ -14,19 +14,20 @@ ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "house"
 
 
-def pictures(root: Path) -> dict[str, str]:
+def pictures(root: Path, graphs: dict[str, import_graph.PackageGraph]) -> dict[str, str]:
     """Return every picture of the code below `root`: the name of its file -> its text."""
-    graphs, _ = import_graph.read(root)
-    packages = {f"{package}.svg": package_picture.draw(graph) for package, graph in graphs.items()}
-    pages = {"update.svg": update_picture.draw(walks.read(root, walks.UPDATE))} if (root / walks.PAGE).exists() else {}
-    return {"house.svg": house_picture.draw(graphs), **packages, **pages}
+    found = {"house.svg": house_picture.draw(graphs)}
+    found |= {f"{package}.svg": package_picture.draw(graph) for package, graph in graphs.items()}
+    if steps := walks.read(root, walks.UPDATE):
+        found["update.svg"] = update_picture.draw(steps)
+    return found
 
 
-def figures(root: Path) -> str:
-    """Return the figures of all packages below `root` as a table in Markdown."""
+def figures(graphs: dict[str, import_graph.PackageGraph]) -> str:
+    """Return the figures of all packages as a table in Markdown."""
     names = [field.name.replace("_", " ") for field in fields(import_graph.Figures)]
     rows = [["package", *names], ["---"] * (len(names) + 1)]
-    rows += [[package, *map(str, astuple(graph.figures()))] for package, graph in import_graph.read(root)[0].items()]
+    rows += [[package, *map(str, astuple(graph.figures()))] for package, graph in graphs.items()]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -36,9 +37,10 @@ def figures(root: Path) -> str:
 def main(root: Path, out: Path) -> None:
     """Draw the import graph of each package into a folder, and print its figures."""
     out.mkdir(parents=True, exist_ok=True)
-    for name, text in pictures(root).items():
+    graphs, _ = import_graph.read(root)
+    for name, text in pictures(root, graphs).items():
         (out / name).write_text(text, encoding="utf-8")
-    say(figures(root))
+    say(figures(graphs))
 
 
 if __name__ == "__main__":

@@ -58,8 +58,9 @@ class Step:
 
 
 def read(root: Path, heading: str) -> list[Step]:
-    """Return the rows of the walk below a heading of the page."""
-    _, _, rest = (root / PAGE).read_text(encoding="utf-8").partition(f"\n### {heading}\n")
+    """Return the rows of the walk below a heading of the page; none where there is no such page or heading."""
+    text = (root / PAGE).read_text(encoding="utf-8") if (root / PAGE).exists() else ""
+    _, _, rest = text.partition(f"\n### {heading}\n")
     table = [line for line in rest.partition("\n#")[0].splitlines() if line.startswith("| ")]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
     return [_step(row) for row in rows[1:]]
@@ -71,38 +72,47 @@ def _step(row: list[str]) -> Step:
 
 
 class Code:
-    """The functions and classes of the project, by their whole names."""
+    """The functions and classes of the project, by their whole names. Modules are parsed when they are asked for."""
 
     def __init__(self, root: Path) -> None:
-        self.symbols: dict[str, ast.AST] = {}
         self.texts: dict[str, str] = {}
         """module -> its source"""
         for package, folder in PACKAGES.items():
             for path in sorted((root / folder).rglob("*.py")):
                 module = ".".join((package, *path.relative_to(root / folder).with_suffix("").parts))
                 self.texts[module] = path.read_text(encoding="utf-8")
-                self.symbols |= _defined(module, ast.parse(self.texts[module]))
+        self._trees: dict[str, ast.Module] = {}
+
+    def tree(self, module: str) -> ast.Module:
+        """Return a module, parsed."""
+        if module not in self._trees:
+            self._trees[module] = ast.parse(self.texts[module])
+        return self._trees[module]
 
     def module_of(self, symbol: str) -> str:
-        """Return the module in which a symbol is defined. Raises KeyError."""
+        """Return the module that a symbol's name begins with; empty where there is none."""
         parts = symbol.split(".")
-        found = next((m for n in range(len(parts), 0, -1) if (m := ".".join(parts[:n])) in self.texts), None)
-        if found is None:
-            raise KeyError(symbol)
-        return found
+        return next((m for n in range(len(parts), 0, -1) if (m := ".".join(parts[:n])) in self.texts), "")
 
-    def named(self, short: str) -> list[str]:
-        """Return the symbols that a short name may mean: codec.read_report."""
-        return [symbol for symbol in self.symbols if f".{symbol}".endswith(f".{short}")]
+    def symbol(self, name: str) -> ast.AST | None:
+        """Return the function or class of a whole name; None where there is none."""
+        module = self.module_of(name)
+        return dict(_defined(module, self.tree(module))).get(name) if module else None
+
+    def has(self, short: str) -> bool:
+        """Say whether a short name means a function or class: codec.read_report."""
+        file, _, name = short.partition(".")
+        return any(self.symbol(f"{module}.{name}") for module in self.texts if module.endswith(f".{file}"))
 
     def objection(self, step: Step, then: Step) -> str:
         """Return why the code does not go from one step to the next as the walk says; empty where it does."""
         kind, _, handed = step.onward.partition(" ")
         here, there = self.module_of(step.symbol), self.module_of(then.symbol)
         if kind == "call":
-            ok = then.name in _mentioned(self.symbols[step.symbol])
+            body = self.symbol(step.symbol)
+            ok = body is not None and then.name in _mentioned(body)
         elif kind == "return":
-            ok = here == there or here.rpartition(".")[2] in _mentioned(ast.parse(self.texts[there]))
+            ok = here == there or here.rpartition(".")[2] in _mentioned(self.tree(there))
         else:
             word = re.compile(rf"\b{re.escape(handed.strip('`'))}\b")
             ok = bool(handed) and all(word.search(self.texts[module]) for module in (here, there))

@@ -11,11 +11,13 @@ import pytest
 
 from tools import house, house_picture, import_graph, layout, walks
 
+GRAPHS, PACKAGES = import_graph.read(house.ROOT)
+CODE = walks.Code(house.ROOT)
 REDRAW = "the imports have changed since the pictures were drawn: run `make house` and commit docs/house/"
 
 
 def test_the_pictures_show_the_code() -> None:
-    drawn = house.pictures(house.ROOT)
+    drawn = house.pictures(house.ROOT, GRAPHS)
     assert {path.name for path in house.PICTURES.iterdir()} == drawn.keys(), REDRAW
     for name, text in drawn.items():
         assert (house.PICTURES / name).read_text(encoding="utf-8") == text, f"{name}: {REDRAW}"
@@ -23,7 +25,7 @@ def test_the_pictures_show_the_code() -> None:
 
 @pytest.mark.parametrize("package", import_graph.PACKAGES)
 def test_no_circle_and_no_arrow_upwards(package: str) -> None:
-    found = import_graph.read(house.ROOT)[0][package].figures()
+    found = GRAPHS[package].figures()
     assert (found.circles, found.arrows_upwards) == (0, 0)
 
 
@@ -79,21 +81,19 @@ def test_arrows_do_not_cross_where_they_need_not_and_go_around_boxes() -> None:
 
 # --- walks ------------------------------------------------------------------------------------------------------------
 
-CODE = walks.Code(house.ROOT)
-
 
 @pytest.mark.parametrize("heading", walks.WALKS)
 def test_each_walk_leads_through_the_code_as_it_is(heading: str) -> None:
     steps = walks.read(house.ROOT, heading)
     assert len(steps) > 5
-    assert [step.symbol for step in steps if step.symbol not in CODE.symbols] == []
+    assert [step.symbol for step in steps if CODE.symbol(step.symbol) is None] == []
     assert [why for step, then in pairwise(steps) if (why := CODE.objection(step, then))] == []
     assert steps[-1].onward == ""
     assert walks.climbs(steps) <= 1, "a walk returns at most once to a function that it has shown"
     named = [
         name for step in steps for name in re.findall(r"`(\w+\.\w+)`", step.sentence) if not name.endswith(".toml")
     ]
-    assert [name for name in named if not CODE.named(name)] == []
+    assert [name for name in named if not CODE.has(name)] == []
 
 
 def test_a_step_that_the_code_does_not_take_is_found() -> None:
@@ -111,4 +111,4 @@ def test_the_page_names_files_that_exist() -> None:
 
 def test_a_package_stands_above_those_that_it_imports_from() -> None:
     floor = {package: n for n, packages in enumerate(house_picture.FLOORS) for package in packages}
-    assert all(floor[by] > floor[of] for by, of in import_graph.read(house.ROOT)[1].edges)
+    assert all(floor[by] > floor[of] for by, of in PACKAGES.edges)
