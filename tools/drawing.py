@@ -50,13 +50,13 @@ class Drawing:
         place = f'x="{n(x)}" y="{n(y)}" font-size="{size}" text-anchor="{anchor}"'
         self.parts.append(f'<text {place} fill="{fill}"{weight}>{escape(text)}</text>')
 
-    def curve(self, start: tuple[float, float], end: tuple[float, float], *, stroke: str = LINE, head: bool) -> None:
+    def curve(self, start: tuple[float, float], end: tuple[float, float], *, head: bool) -> None:
         """Add a line that leaves and arrives upright, with or without an arrow head at its end."""
         (x1, y1), (x2, y2) = start, (end[0], end[1] - (5 if head else 0))
         bend = (y2 - y1) * 0.55
         path = f"M{n(x1)} {n(y1)} C{n(x1)} {n(y1 + bend)} {n(x2)} {n(y2 - bend)} {n(x2)} {n(y2)}"
         marker = ' marker-end="url(#head)"' if head else ""
-        self.parts.append(f'<path d="{path}" fill="none" stroke="{stroke}" stroke-width="1.4"{marker}/>')
+        self.parts.append(f'<path d="{path}" fill="none" stroke="{LINE}" stroke-width="1.4"{marker}/>')
 
     def svg(self) -> str:
         """Return the picture as the text of an SVG file."""

@@ -77,4 +77,6 @@ def _box(into: Drawing, box: list[Numbered], top: float) -> None:
         y = top + PADDING + line * LINE_HEIGHT + 15
         into.text(left + 24, y, f"{number}", size=12, fill=QUIET, anchor="end")
         into.text(left + 32, y, step.short, size=13, anchor="start")
-        into.text(left + width - 8, y, step.file, size=11, fill=QUIET, anchor="end")
+        free = width - 48 - 7.3 * len(step.short)
+        file = step.file if 5.8 * len(step.file) < free else step.file.rpartition("/")[2]
+        into.text(left + width - 8, y, file, size=11, fill=QUIET, anchor="end")
