@@ -103,10 +103,23 @@ def test_a_step_that_the_code_does_not_take_is_found() -> None:
 
 
 def test_the_page_names_files_that_exist() -> None:
-    text = (house.ROOT / walks.PAGE).read_text(encoding="utf-8")
     files = {f"/{path.relative_to(house.ROOT).as_posix()}" for path in house.ROOT.glob("*/**/*.py")}
-    named = set(re.findall(r"`([\w/]+\.py)(?::\w+)?`", text))
+    named = set(re.findall(r"`([\w/]+\.py)(?::\w+)?`", page()))
     assert sorted(name for name in named if not any(path.endswith(f"/{name}") for path in files)) == []
+
+
+def test_the_page_names_what_is_in_the_code() -> None:
+    texts = [*CODE.texts.values(), (house.ROOT / "protos" / "federation.proto").read_text(encoding="utf-8")]
+    words = {word for text in texts for word in re.findall(r"\w+", text)}
+    named = set(re.findall(r"`([A-Za-z_]\w*)(?:\([^`]*\))?`", page()))
+    assert len(named) > 50
+    assert sorted(named - words) == [], "the page names what no source file has: renamed since?"
+
+
+def page() -> str:
+    """Return the page without its blocks of commands and drawings."""
+    text = (house.ROOT / walks.PAGE).read_text(encoding="utf-8")
+    return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
 
 
 def test_a_package_stands_above_those_that_it_imports_from() -> None:
