@@ -10,6 +10,7 @@ from typing import Any
 
 from cervix_study.settings import Asked, SiteSection
 from cervix_study.study_paths import Places
+from fedcervix.core.plan import EPOCHS_MAX, ROUNDS_MAX
 from fedcervix.core.seeds import derive
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError
@@ -105,7 +106,7 @@ def site_toml(asked: Asked, site: str, manifest: Path) -> str:
                 "images_in_memory_gib": machine.images_in_memory_gib,
                 "imagenet_weights": weights,
             },
-            "policy": {"rounds_max": 100_000, "epochs_max": 100_000},
+            "policy": {"rounds_max": ROUNDS_MAX, "epochs_max": EPOCHS_MAX},
         }
     )
 

@@ -30,7 +30,8 @@ from cervix_study.execution.traffic_counter import Relay
 from cervix_study.records import RING, Cell, EncoderResults, Turn
 from coordinator.home.home import Home
 from coordinator.run.results import MODEL_FILE, RECORD_FILE
-from fedcervix.core.rounds import Outcome
+from fedcervix.core.modes import MODES, Mode
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import EXIT_CODES, DataError, FedcervixError, StorageError, TrainingError
@@ -105,7 +106,7 @@ class Federation:
         return SiteHome(self.folder / f"site-{name}")
 
     @property
-    def mode(self) -> str:
+    def mode(self) -> Mode:
         """How it federates."""
         return "ppfssl" if self.cell.start.startswith(RING) else "csfssl"
 
@@ -318,9 +319,9 @@ def _results(federation: Federation, record: dict[str, Any], digest: str) -> Enc
     )
 
 
-def _updates(line: dict[str, Any], mode: str) -> int:
+def _updates(line: dict[str, Any], mode: Mode) -> int:
     steps = [given["steps"] for given in line["contributions"]]
-    return sum(steps) if mode == "ppfssl" else max(steps, default=0)
+    return sum(steps) if MODES[mode].in_turns else max(steps, default=0)
 
 
 def _turn(line: dict[str, Any]) -> Turn:

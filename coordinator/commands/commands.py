@@ -30,8 +30,9 @@ from coordinator.limits.log_budgets import LineBudgets
 from coordinator.run import history, results
 from coordinator.run.engine import Engine
 from fedcervix.core.events import SiteRevoked
-from fedcervix.core.plan import Mode, differences
-from fedcervix.core.rounds import Outcome
+from fedcervix.core.modes import Mode
+from fedcervix.core.plan import differences
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.disk.descriptors import raise_limit
 from fedcervix.disk.files import write_secret
 from fedcervix.disk.journal import Journal, RunRecord

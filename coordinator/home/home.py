@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedcervix.core.plan import SITE_NAME, STRICT, Mode, Plan, check
+from fedcervix.core.modes import Mode
+from fedcervix.core.plan import SITE_NAME, STRICT, Plan, check
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.locks import held, is_held
 from fedcervix.disk.reserve import Reserve

@@ -20,7 +20,8 @@ from coordinator.run.changes import BRIEF_ROUNDS, Document
 from coordinator.run.status import overview
 from fedcervix.core.events import RunAborted
 from fedcervix.core.plan import Plan
-from fedcervix.core.rounds import Run, begin, replay, step
+from fedcervix.core.rounds.state import Run, begin
+from fedcervix.core.rounds.step import replay, step
 from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.errors import RunError
 

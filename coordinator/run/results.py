@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from coordinator.run.status import ledger_line
 from fedcervix import __version__
-from fedcervix.core.rounds import Run
+from fedcervix.core.rounds.state import Run
 from fedcervix.disk.files import make_folder, write_whole
 from fedcervix.disk.reserve import Reserve
 from fedcervix.disk.storage import disk

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedcervix.core.rounds import Outcome
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.disk.files import write_secret, write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, FedcervixError, IdentityError, LinkError

@@ -20,7 +20,7 @@ from typing import Any
 
 from fedcervix.core.events import Task
 from fedcervix.core.plan import Plan
-from fedcervix.core.rounds import Outcome
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import FedcervixError
 from fedcervix.runtime.cli_runtime import ends_whole, fail
 from site_agent.commands.display import Display

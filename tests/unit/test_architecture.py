@@ -207,7 +207,7 @@ def test_the_worker_process_never_imports_grpc() -> None:
         ("import coordinator.cli", sorted(HEAVY)),
         ("import cervix_study.commands.run", [*sorted(TORCH), "sklearn", "grpc", "submitit"]),
         (
-            "import fedcervix.core.rounds, fedcervix.core.session",
+            "import fedcervix.core.rounds.step, fedcervix.core.session",
             [*sorted(HEAVY), "numpy", "grpc", "google.protobuf", "pydantic"],
         ),
     ],
@@ -289,6 +289,16 @@ def test_a_folder_is_entered_by_the_module_that_is_meant(package: str) -> None:
         folder = SOURCES[package] / found.by.partition(".")[2].replace(".", "/")
         if (folder / "__init__.py").exists() and found.by not in {*PASSES_ON, package}:
             pytest.fail(f"{found}. {test_a_folder_is_entered_by_the_module_that_is_meant.__doc__}")
+
+
+def test_the_modules_of_rounds_import_from_those_above_in_its_table() -> None:
+    doc = importlib.import_module("fedcervix.core.rounds").__doc__ or ""
+    table = doc.partition("Modules, from bottom to top")[2].split("\n\n")[1]
+    order = [f"fedcervix.core.rounds.{line.split()[0]}" for line in table.splitlines()]
+    assert {name for name in MODULES if name.startswith("fedcervix.core.rounds.")} == set(order)
+    for found in of("fedcervix"):
+        if found.by in order and (name := own(found.name)) in order:
+            assert order.index(name) < order.index(found.by), f"{found}, which stands below it in the table"
 
 
 def test_grpc_is_used_in_one_folder_of_the_site_and_torch_not_in_all() -> None:
