@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from cervix_study.records import RING, STARTS, ProfileUsed
+from fedcervix.core.bounds import Within, check_values
 from fedcervix.core.plan import SITE_NAME, STRICT, check
 from fedcervix.errors import ConfigError
 from fedcervix.runtime.config import apply_profile, build, read_toml
@@ -110,16 +111,15 @@ class DataSection:
     """Table [data]."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-    split_seed: int = 0
-    unreadable_max: float = 0.05
+    split_seed: Annotated[int, Within(0)] = 0
+    unreadable_max: Annotated[float, Within(0, below=1)] = 0.05
     ignore_columns: tuple[str, ...] = ()
     """columns of the manifests that are meant to be ignored, although they look like known ones"""
     shared_identifiers: bool = False
     """a patient's identifier at two sites is one woman (a common registry); else every site has its own numbering"""
 
     def __post_init__(self) -> None:
-        check(self.split_seed >= 0, f"split_seed is 0 or more; found {self.split_seed}")
-        check(0 <= self.unreadable_max < 1, f"unreadable_max is 0 to below 1; found {self.unreadable_max}")
+        check_values(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,9 +128,9 @@ class MachineSection:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     executor: Executor = "here"
-    workers: int = 1
+    workers: Annotated[int, Within(1, 10_000)] = 1
     """processes that train at the same time, each with `threads` threads; a federation counts one for each site"""
-    threads: int = 1
+    threads: Annotated[int, Within(1, 1024)] = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
     images_in_memory_gib: float = 4.0
     imagenet_weights: str = ""
@@ -138,8 +138,7 @@ class MachineSection:
     """of classifiers whose test part was opened; without them they cannot be exported"""
 
     def __post_init__(self) -> None:
-        check(1 <= self.workers <= 10_000, f"workers is 1 to 10000; found {self.workers}")
-        check(1 <= self.threads <= 1024, f"threads is 1 to 1024; found {self.threads}")
+        check_values(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

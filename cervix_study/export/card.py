@@ -19,6 +19,7 @@ from site_agent.classifier.evaluate import AtThreshold
 from site_agent.classifier.intervals import WOMEN_MIN
 from site_agent.network.encoder import feature_count
 from site_agent.report.page import recipe_rows, three
+from site_agent.store.provenance import FEDERATED
 
 FORMAT = "fedcervix model card 2"
 CODE_LICENCE = "Apache-2.0"
@@ -263,7 +264,7 @@ def _at(at: AtThreshold) -> list[Any]:
 
 def _ethics(model: Released) -> Iterable[Block]:
     yield Heading("Ethical considerations")
-    federated = model.start.startswith(("CSFSSL", "PPFSSL"))
+    federated = model.start.startswith(FEDERATED)
     travelled = (
         "In the federation only weights and a short list of numbers left an institution; images did not."
         if federated

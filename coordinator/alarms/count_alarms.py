@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedcervix.core.alarms import Alarm
-from fedcervix.core.rounds import Round, Run, capped
+from fedcervix.core.rounds.averages import capped
+from fedcervix.core.rounds.state import Round, Run
 
 KIND = "images"
 CAPPED = "share"
@@ -30,8 +31,7 @@ def count_alarms(run: Run, round_: Round) -> Iterator[Alarm]:
 def share_alarms(run: Run, round_: Round) -> Iterator[Alarm]:
     """Yield an alarm for each site whose share of the average was limited."""
     terms = run.plan.terms
-    averaged = run.plan.mode == "csfssl" or terms.ring_result == "cycle-average"
-    if terms.average == "equal" or not averaged:
+    if terms.average == "equal" or not run.plan.averages:
         return
     counts = [float(update.images) for update in round_.contributions]
     for update, count, used in zip(round_.contributions, counts, capped(counts, terms.share_max), strict=True):

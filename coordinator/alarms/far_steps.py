@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedcervix.core.alarms import Alarm
-from fedcervix.core.rounds import Round, Run
+from fedcervix.core.rounds.state import Round, Run
 
 BEYOND_OTHERS = 10.0
 """so many times as far as any other site's update of the round"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedcervix.core.alarms import WORDS_CHARS_MAX, Alarm
-from fedcervix.core.rounds import Round, Run
+from fedcervix.core.rounds.state import Round, Run
 
 
 def spoilt(_run: Run, round_: Round) -> Iterator[Alarm]:

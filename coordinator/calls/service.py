@@ -36,7 +36,9 @@ from fedcervix.core.events import (
     Task,
     UpdateStored,
 )
-from fedcervix.core.rounds import Finish, Instruction, Round, Run, instruction, objection
+from fedcervix.core.rounds.instructions import Finish, Instruction, instruction
+from fedcervix.core.rounds.objections import objection
+from fedcervix.core.rounds.state import Round, Run
 from fedcervix.errors import IdentityError, RemoteError, RunError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.stream_validation import Arriving

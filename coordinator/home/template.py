@@ -10,9 +10,9 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Any, get_args
+from typing import Any
 
-from fedcervix.core import plan
+from fedcervix.core.bounds import Within, allowed
 from fedcervix.core.profiles import PROFILES
 
 HEAD = """\
@@ -89,14 +89,14 @@ def _table(name: str, values: Any, *, sites: int) -> Iterator[str]:
     """Yield the lines of a table and of those below it."""
     yield ""
     yield _line(f"[{name}]", REMARKS.get(name, ""))
-    below = []
+    below, words = [], allowed(values.__class__)
     for field in dataclasses.fields(values):
         value, key = getattr(values, field.name), f"{name}.{field.name}"
         if dataclasses.is_dataclass(value):
             below.append((key, value))
             continue
         written = sites if value is None else value  # quorum: "left out" cannot be written down
-        remarks = [_choices(str(field.type)), REMARKS.get(key, "")]
+        remarks = [_choices(words.get(field.name)), REMARKS.get(key, "")]
         yield _line(f"# {field.name} = {_toml(written)}", "; ".join(filter(None, remarks)))
     for key, value in below:
         yield from _table(key, value, sites=sites)
@@ -106,10 +106,9 @@ def _line(text: str, remark: str) -> str:
     return f"{text:<{COLUMN}}  # {remark}" if remark else text
 
 
-def _choices(type_name: str) -> str:
-    """Return "a, b or c" of one of the plan's Literals; empty for other types."""
-    choices = get_args(getattr(plan, type_name, None))
-    return f"{', '.join(choices[:-1])} or {choices[-1]}" if len(choices) > 1 else ""
+def _choices(values: Within | tuple[str, ...] | None) -> str:
+    """Return "a, b or c" where a key is one of these words; empty for other keys."""
+    return f"{', '.join(values[:-1])} or {values[-1]}" if isinstance(values, tuple) else ""
 
 
 def _toml(value: Any) -> str:

@@ -20,7 +20,8 @@ from coordinator.run.changes import BRIEF_ROUNDS, Document
 from coordinator.run.status import overview
 from fedcervix.core.events import RunAborted
 from fedcervix.core.plan import Plan
-from fedcervix.core.rounds import Run, begin, replay, step
+from fedcervix.core.rounds.state import Run, begin
+from fedcervix.core.rounds.step import replay, step
 from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.errors import RunError
 
@@ -167,7 +168,7 @@ def _misnamed(known: list[str]) -> str:
 def _not_running(home: Home) -> str:
     if home.is_running():
         known = home.read_running()
-        return f"the coordinator (pid {known['pid']}) does not answer" if known else "the coordinator is starting"
+        return f"the coordinator (pid {known.pid}) does not answer" if known else "the coordinator is starting"
     return f"the coordinator is not running; continue with: {home.command('start')}"
 
 

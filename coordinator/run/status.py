@@ -17,7 +17,11 @@ from coordinator.run.liveness import STOPPED, Line
 from fedcervix.core.events import LOSS_MAX, SiteFailed
 from fedcervix.core.measures import Measures, clip_scales, trimmed_per_side
 from fedcervix.core.plan import Plan
-from fedcervix.core.rounds import OnTimeout, Phase, Presence, Round, Run, Wait, instruction, mean_loss, waits, weights
+from fedcervix.core.rounds.averages import weights
+from fedcervix.core.rounds.instructions import instruction
+from fedcervix.core.rounds.scores import mean_loss
+from fedcervix.core.rounds.state import Phase, Presence, Round, Run
+from fedcervix.core.rounds.waits import OnTimeout, Wait, waits
 from fedcervix.network.backoff import SIGN_S
 from fedcervix.printable import printable
 
@@ -217,5 +221,4 @@ def _clipped(run: Run, round_: Round) -> dict[str, float]:
 def shares(plan: Plan, round_: Round) -> list[float]:
     """Return each contribution's share of the average; in a ring without one, every hop counts wholly."""
     counts = weights(plan, round_)
-    averaged = plan.mode == "csfssl" or plan.terms.ring_result == "cycle-average"
-    return [count / sum(counts) for count in counts] if averaged else counts
+    return [count / sum(counts) for count in counts] if plan.averages else counts

@@ -24,7 +24,8 @@ from typing import Any, NoReturn, TypeVar
 from fedcervix.core import session
 from fedcervix.core.events import Answer, ModelAdopted, ModelUnusable, ScoreReported, Task, TaskKind, UpdateStored
 from fedcervix.core.plan import Plan
-from fedcervix.core.rounds import Finish, Instruction, Outcome
+from fedcervix.core.rounds.instructions import Finish, Instruction
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import (
     DuplicateAgentError,
     FedcervixError,

@@ -17,7 +17,7 @@ import grpc
 from fedcervix import __version__
 from fedcervix.core.compression import Packed
 from fedcervix.core.events import Answer
-from fedcervix.core.rounds import Instruction
+from fedcervix.core.rounds.instructions import Instruction
 from fedcervix.errors import LinkError, RemoteError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.network import codec, rpc

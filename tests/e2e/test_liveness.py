@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedcervix.core.rounds import Phase
+from fedcervix.core.rounds.state import Phase
 from fedcervix.models.weights import write_tensors
 from tests.e2e.line import Line
 from tests.e2e.loopback import Federation, Process, call, until

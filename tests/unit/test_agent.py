@@ -15,7 +15,8 @@ import pytest
 from fedcervix.core.compression import Packed
 from fedcervix.core.events import Answer, ModelAdopted, ScoreReported, SiteFailed, Task, TaskKind, UpdateStored
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds import Finish, Idle, Instruction, Outcome
+from fedcervix.core.rounds.instructions import Finish, Idle, Instruction
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.core.session import PersistentState
 from fedcervix.errors import (
     DataError,

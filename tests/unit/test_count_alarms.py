@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from coordinator.alarms.alarm_sources import alarms
-from fedcervix.core.rounds import Run, capped, weights
+from fedcervix.core.rounds.averages import capped, weights
+from fedcervix.core.rounds.state import Run
 from tests.unit.test_rounds import A, B, C, after, all_scored, all_trained, attached, fresh, scored, trained
 
 BY_IMAGES = {"average": "by-images"}

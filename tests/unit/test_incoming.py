@@ -11,7 +11,9 @@ import pytest
 
 from coordinator.run.incoming import Unreported
 from fedcervix.core.events import SiteAttached, SiteRevoked, UpdateStored
-from fedcervix.core.rounds import Run, instruction, step
+from fedcervix.core.rounds.instructions import instruction
+from fedcervix.core.rounds.state import Run
+from fedcervix.core.rounds.step import step
 from fedcervix.errors import FullDiskError, RunError
 from fedcervix.models.blobs import BlobStore
 from tests.unit.test_rounds import GIVEN, after, fresh

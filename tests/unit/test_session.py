@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fedcervix.core import session as sessions
 from fedcervix.core.events import ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
-from fedcervix.core.rounds import Finish, Idle, Outcome
+from fedcervix.core.rounds.instructions import Finish, Idle
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.core.session import (
     NOT_ATTACHED,
     Action,

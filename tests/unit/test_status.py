@@ -13,7 +13,9 @@ from coordinator.run.liveness import Line
 from coordinator.run.status import overview
 from fedcervix.core.events import SiteAttached, SiteFailed, SiteSilent, UpdateStored
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds import Run, begin, instruction, step
+from fedcervix.core.rounds.instructions import instruction
+from fedcervix.core.rounds.state import Run, begin
+from fedcervix.core.rounds.step import step
 from fedcervix.network.codec import Progress
 from fedcervix.printable import printable
 

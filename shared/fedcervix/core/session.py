@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fedcervix.core.events import ModelAdopted, ModelUnusable, ScoreReported, Task, TaskKind, UpdateStored
-from fedcervix.core.rounds import Finish, Idle, Instruction
+from fedcervix.core.rounds.instructions import Finish, Idle, Instruction
 
 Result = UpdateStored | ScoreReported | ModelUnusable | ModelAdopted
 """A finished task, in the words in which it is reported (`at`: when it was finished, by the site's clock)."""
