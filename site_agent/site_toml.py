@@ -23,7 +23,7 @@ TEMPLATE = """\
 # Configuration of a fedcervix site. Every key is explained in docs/configuration.md.
 
 [link]
-coordinator = ""            # HOST:PORT; the one address this machine dials
+coordinator = ""            # HOST:PORT; the only address this machine connects to
 
 [data]
 manifest = ""               # CSV: image, patient, label (0 control, 1 case, empty), optionally split
@@ -37,18 +37,18 @@ manifest = ""               # CSV: image, patient, label (0 control, 1 case, emp
 # threads = 0                 # 0: all cores
 # processes = 1               # training processes; 0: one per GPU
 # launcher = []               # how several hosts train together: docs/running.md
-# checkpoint_s = 60.0         # at least so long between two checkpoints of a round in progress
+# checkpoint_s = 60.0         # least time between two checkpoints of a round in progress
 # images_in_memory_gib = 4.0  # decoded images of one part (train, valid, test); more than that stay on the disk
 # imagenet_weights = ""       # file with ImageNet weights; empty: torchvision's own download
 # acceleration = "auto"       # auto (graph on a GPU), eager, graph or compile
 # deterministic = "auto"      # auto (on for the CPU), on or off: equal runs give equal bits
 
-[policy]                      # what this site lets a federation ask of it; anything else is refused
+[policy]                      # what this site allows a federation to ask; anything else is refused
 # modes = ["csfssl", "ppfssl"]
 # sites = []                  # partners allowed in the roster; empty: any
 # rounds_max = 1000
 # epochs_max = 10000
-# plan = ""                   # SHA-256 of the one plan allowed; empty: any that fits the rest
+# plan = ""                   # SHA-256 of the only plan allowed; empty: any plan that fits the rest
 # architectures = ["resnet18", "resnet50"]
 # image_px_max = 512
 # width_max = 1024

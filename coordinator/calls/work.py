@@ -59,4 +59,4 @@ class Work:
 
 def _said(job: Future[object]) -> None:
     if not job.cancelled() and (error := job.exception()) is not None:
-        logger().error("what a call left could not be put in order", what=repr(error))
+        logger().error("cleanup after a call failed", what=repr(error))

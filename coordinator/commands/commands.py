@@ -237,7 +237,7 @@ def _resumed(home: Home, record: RunRecord, mode: Mode | None) -> RunRecord:
             "coordinator.toml was changed since this run began; the run keeps its own plan",
             changed="; ".join(changed[:5]),
         )
-    logger(run=record.run).info("run goes on", mode=record.plan.mode)
+    logger(run=record.run).info("run continues", mode=record.plan.mode)
     return record
 
 

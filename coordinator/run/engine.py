@@ -384,7 +384,7 @@ class Engine:
         """The site's stream was cut, or another process acts for it now. Called under the lock."""
         if self._streams.pop(site, None) is not None:
             self._liveness.closed(site)
-            self._log.info("line closed", site=site)
+            self._log.info("site disconnected", site=site)
             self._tell()
 
     # --- the driving thread ---
@@ -432,7 +432,7 @@ class Engine:
         """
         late_s = self._steady_s() - self._meant_s
         if late_s > self._look_s:
-            self._log.warning("stood still", seconds=round(late_s, 1))
+            self._log.warning("coordinator was stalled", seconds=round(late_s, 1))
             self._liveness.stood_still(late_s)
             for site in self._run.plan.sites:
                 self._liveness.begin_lease(site)
@@ -459,7 +459,7 @@ class Engine:
         """Let the operator know, once."""
         trouble = error.explain()
         if trouble != self._trouble:
-            self._log.error("cannot go on yet", what=error.what, cause=error.cause, next_step=error.next_step)
+            self._log.error("cannot continue yet", what=error.what, cause=error.cause, next_step=error.next_step)
             with self._changed:
                 self._trouble = trouble
                 self._tell()

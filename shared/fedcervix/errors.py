@@ -98,7 +98,7 @@ class FullDiskError(StorageError):
 
 
 class TrainingError(FedcervixError):
-    """The trainer cannot go on (diverged, out of memory, too few images)."""
+    """The trainer cannot continue (diverged, out of memory, too few images)."""
 
     exit_code = 9
 

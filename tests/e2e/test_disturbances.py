@@ -58,7 +58,7 @@ def test_a_site_killed_while_training_and_a_coordinator_killed_in_mid_round_chan
     coordinator.kill()
     agents["nhs"].says("trying again")
     coordinator = federation.coordinate()
-    assert "run goes on" in coordinator.text
+    assert "run continues" in coordinator.text
 
     federation.finish(coordinator, *agents.values())
     assert_as_undisturbed(federation, reference(federation.plan("csfssl")))

@@ -347,7 +347,7 @@ def test_check_prints_the_census_and_every_finding(tmp_path: Path) -> None:
     result = run("check", path, "--splits", tmp_path / "splits.csv")
     assert result.exit_code == 0, result.output
     assert "120 rows, 116 pictures used, 60 patients, probably 58 women" in result.stdout
-    assert f"kept in {tmp_path / 'splits.csv'}" in result.stdout
+    assert f"saved in {tmp_path / 'splits.csv'}" in result.stdout
     assert "1 unreadable, left out (1: not a JPEG, PNG, TIFF or BMP image" in result.stdout
     assert "case-0 = unlabelled-40: 1 picture: 1 identical" in result.stdout
     assert "case-1 = control-25: 1 picture: 1 identical, 1 with contradicting labels" in result.stdout

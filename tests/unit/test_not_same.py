@@ -38,7 +38,7 @@ def judge(pairs: Path) -> None:
 
 def test_a_refused_collection_goes_on_with_what_the_error_says(manifest: Path, tmp_path: Path) -> None:
     pairs = tmp_path / "pairs.csv"
-    with pytest.raises(DataError, match="stand under 12 patients") as refused:
+    with pytest.raises(DataError, match="listed under 12 patients") as refused:
         index(manifest)
     assert f"site-agent data check {manifest} --write-pairs pairs.csv" in refused.value.next_step
     assert isinstance(check(manifest, "--write-pairs", pairs).exception, DataError)
