@@ -36,7 +36,6 @@ from fedcervix.core.rounds.state import Outcome
 from fedcervix.disk.files import digest_file, write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import EXIT_CODES, DataError, FedcervixError, StorageError, TrainingError
-from fedcervix.models.weights import digest_file
 from site_agent.home import SiteHome
 from site_agent.store.run_store import RunStore
 
