@@ -49,7 +49,7 @@ from fedcervix.models.blobs import BlobStore
 from fedcervix.models.weights import read_tensors, write_tensors
 from fedcervix.network import identity, rpc
 from fedcervix.network.address import Address
-from site_agent.federation.agent import Agent
+from site_agent.federation.agent import Agent, Waits
 from site_agent.federation.link import GrpcLink
 from site_agent.home import SiteHome
 from site_agent.home import create as create_site
@@ -491,7 +491,7 @@ def agent(stage: Stage, site: str, pems: Keys) -> Iterator[list[Finish]]:
             worker,  # type: ignore[arg-type]
             lambda *_: None,
             federation="cervix",
-            sign_s=math.inf,
+            waits=Waits(sign_s=math.inf),
         )
         thread = threading.Thread(target=lambda: ended.append(made.run()))
         thread.start()

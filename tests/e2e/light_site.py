@@ -24,7 +24,7 @@ from fedcervix.core.rounds import Outcome
 from fedcervix.errors import FedcervixError
 from fedcervix.runtime.cli_runtime import ends_whole, fail
 from site_agent.commands.display import Display
-from site_agent.federation.agent import Agent
+from site_agent.federation.agent import Agent, Waits
 from site_agent.federation.fencing import succeed
 from site_agent.federation.link import GrpcLink
 from site_agent.home import SiteHome
@@ -92,7 +92,7 @@ def main() -> None:
             worker,  # type: ignore[arg-type]
             display.show,
             federation=federation,
-            silence_s=given.silence_s,
+            waits=Waits(silence_s=given.silence_s),
         )
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=agent.stop).start())
         try:

@@ -32,7 +32,8 @@ from fedcervix.errors import (
 from fedcervix.models.blobs import BlobStore
 from fedcervix.network import codec
 from site_agent.federation import compression
-from site_agent.federation.agent import REMOTE_ERRORS_MAX, Agent
+from site_agent.federation.agent import Agent, Checks, Waits
+from site_agent.federation.context import REMOTE_ERRORS_MAX
 from site_agent.federation.link import OnBytes
 from site_agent.home import SiteHome
 from site_agent.home import create as create_home
@@ -198,7 +199,7 @@ class Site:
         create_home(self.home)
         self.begin()
 
-    def begin(self, **options: Any) -> None:
+    def begin(self, checks: Checks | None = None, **waits: float) -> None:
         """Start an agent on this home, as after a restart of the process."""
         self.link, self.worker = FakeLink(), FakeWorker(self.home)
         self.shown: list[tuple[str, dict[str, Any]]] = []
@@ -210,7 +211,8 @@ class Site:
             self.worker,  # type: ignore[arg-type]
             self._show,
             federation="cervix",
-            **options,
+            checks=checks,
+            waits=Waits(**waits),
         )
         self._ended: list[Finish | BaseException] = []
         self._thread = threading.Thread(target=self._run)
@@ -498,8 +500,8 @@ def test_a_download_that_is_no_longer_wanted_is_not_finished_and_its_task_never_
     assert fetching.wait(WAIT_S)
     site.link.say(Idle("round 1 was closed without this site"))
     site.shows("instructed", instruction=Idle("round 1 was closed without this site"))
-    assert site.agent._job is not None
-    assert site.agent._job.cancelled.wait(WAIT_S)
+    assert site.agent._jobs.job is not None
+    assert site.agent._jobs.job.cancelled.wait(WAIT_S)
     site.link.before_fetch = lambda: None
     go.set()
     site.link.say(TRAIN_2)
@@ -1001,7 +1003,7 @@ class Examined:
 
 def test_ready_is_said_only_when_the_plan_is_known_to_be_feasible(tmp_path: Path) -> None:
     site, examined = Site(tmp_path), Examined()
-    site.begin(examine=examined)
+    site.begin(Checks(plan=examined))
     site.attach(Idle("waiting"))
     site.shows("attached")
     assert not any(isinstance(what, codec.Ready) for what in site.link.told)
@@ -1014,7 +1016,7 @@ def test_ready_is_said_only_when_the_plan_is_known_to_be_feasible(tmp_path: Path
 def test_a_site_that_cannot_train_ends_before_it_is_waited_for_and_says_why(tmp_path: Path) -> None:
     site, examined = Site(tmp_path), Examined(DataError("one picture to validate on"))
     examined.go.set()
-    site.begin(examine=examined)
+    site.begin(Checks(plan=examined))
     site.attach(Idle("waiting"))
     assert isinstance(site.end(), DataError)
     assert kinds(site.link.reports) == ["SiteFailed"]
@@ -1023,7 +1025,7 @@ def test_a_site_that_cannot_train_ends_before_it_is_waited_for_and_says_why(tmp_
 
 def test_a_line_that_comes_back_does_not_ask_twice(tmp_path: Path) -> None:
     site, examined = Site(tmp_path), Examined()
-    site.begin(examine=examined)
+    site.begin(Checks(plan=examined))
     site.attach(Cut())
     site.shows("line down")
     site.link.say(codec.Welcome("cervix", RUN, plan()), Idle("waiting"))
@@ -1038,7 +1040,7 @@ def test_a_line_that_comes_back_does_not_ask_twice(tmp_path: Path) -> None:
 def test_a_process_that_was_killed_for_another_reason_is_asked_again(tmp_path: Path) -> None:
     site, examined = Site(tmp_path), Examined(CancelledError())
     examined.go.set()
-    site.begin(examine=examined)
+    site.begin(Checks(plan=examined))
     site.attach(Idle("waiting"))
     site.link.hears(lambda told: codec.Ready(RUN, plan().digest) in told)
     assert examined.asked == 2
@@ -1053,7 +1055,7 @@ def test_a_site_that_goes_on_with_work_asks_nothing(tmp_path: Path) -> None:
     site.worker.begins(1)
     site.agent.stop()
     assert isinstance(site.end(), KeyboardInterrupt)
-    site.begin(examine=examined)
+    site.begin(Checks(plan=examined))
     site.attach(TRAIN)
     site.link.hears(lambda told: codec.Ready(RUN, plan().digest) in told)
     assert examined.asked == 0

@@ -66,7 +66,7 @@ class Federation:
         """Begin anew on the same home, as after a kill."""
         self.site.begin()
         self.site.worker = Trainer(self.site.home)
-        self.site.agent._worker = self.site.worker  # type: ignore[assignment]
+        self.site.agent._jobs._worker = self.site.worker  # type: ignore[assignment]
         for blob in self.there.path("x").parent.glob("*.safetensors"):
             self.link.models[blob.stem] = blob.read_bytes()
 
