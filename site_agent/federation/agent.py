@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from fedcervix.core import session
@@ -50,10 +50,8 @@ from site_agent.federation.inbox import (
     Participation,
     Said,
     Silent,
-    Start,
     Stop,
     StopOverdue,
-    in_a_thread,
 )
 from site_agent.federation.job_runner import JobRunner
 from site_agent.federation.link import Link
@@ -108,8 +106,7 @@ class Waits:
 class Agent:
     """One site's agent for one run.
 
-    `federation` is the one that the site's certificate names; `show` is told what is worth telling a person; `start`
-    starts what goes on beside the loop.
+    `federation` is the one that the site's certificate names; `show` is told what is worth telling a person.
     """
 
     def __init__(
@@ -123,11 +120,11 @@ class Agent:
         federation: str,
         checks: Checks | None = None,
         waits: Waits | None = None,
-        start: Start = in_a_thread,
+        inbox: Inbox | None = None,
     ) -> None:
         checks, waits = checks or Checks(), waits or Waits()
         self._home, self._site, self._link, self._show, self._federation = home, site, link, show, federation
-        self._waits, self._check, self._inbox = waits, checks.site, Inbox(start)
+        self._waits, self._check, self._inbox = waits, checks.site, inbox or Inbox()
         self._context = AgentContext(home, site, link, show, BlobStore(home.blobs), self._inbox)
         self._failures = Failures(home, site, link, tell_s=waits.tell_s)
         self._accounting = Accounting(home, link, self._context.blobs)
@@ -148,9 +145,25 @@ class Agent:
 
     def run(self) -> Finish:
         """Take part until the run is over. Raises what stopped the agent before that."""
+        with self.taking_part():
+            while (over := self.over) is None:
+                self.handle(self._next_item())
+        return over
+
+    @contextlib.contextmanager
+    def taking_part(self) -> Iterator[None]:
+        """Begin, and let things be handled; whatever ends the block, the agent ends in order."""
         try:
-            self._check()
-            return self._leave(self._take_part())
+            try:
+                self._check()
+                self._begin()
+                yield
+            finally:
+                if self._run is not None:
+                    self._run.over.set()
+                self._jobs.close()
+            if self.over is not None:
+                self._leave(self.over)
         except FedcervixError as error:
             self._fail(error)
             raise
@@ -161,23 +174,17 @@ class Agent:
             self._context.stopping.set()
             self._reporter.close()
 
-    def _take_part(self) -> Finish:
-        try:
-            leave = self.begin()
-            while leave is None:
-                leave = self.handle(self._next_item())
-            return leave
-        finally:
-            if self._run is not None:
-                self._run.over.set()
-            self._jobs.close()
+    @property
+    def over(self) -> Finish | None:
+        """How the run is over for this site; None while it goes on."""
+        wanted = self._session.instruction
+        return wanted if isinstance(wanted, Finish) else None
 
-    def _leave(self, leave: Finish) -> Finish:
+    def _leave(self, leave: Finish) -> None:
         if (run := self._run) is not None:
             record = self._fitting(leave.record, run)
             self._when_there_is_room(lambda: run.run_store.end(leave.outcome.value, record))
         self._context.purge()
-        return leave
 
     def _fitting(self, record: str, run: Participation) -> str:
         """Return a run's record as it came; nothing where it is none, and say so."""
@@ -192,33 +199,37 @@ class Agent:
 
     # --- the loop ---
 
-    def begin(self) -> Finish | None:
-        """Go on as this site was told last, and let everything begin that goes on beside the loop. As `handle`."""
+    def handle(self, item: Item) -> None:
+        """Take in one thing that has happened, and let follow what follows from it.
+
+        Raises what ends the agent, and KeyboardInterrupt where it is told to stop.
+        """
+        if self._stop_by_s is not None:
+            self._take_while_stopping(item)
+        else:
+            self._take(item)
+            self._go_on()
+
+    def _begin(self) -> None:
+        """Go on as this site was told last, and let everything begin that goes on beside the loop."""
         self._resume()
         self._inbox.start("listener", self._listener.run)
         self._inbox.start("reporter", self._reporter.run)
         self._inbox.start("litter", self._context.purge)
-        return self._go_on()
+        self._go_on()
 
-    def handle(self, item: Item) -> Finish | None:
-        """Take in one thing that has happened, and let follow what follows from it.
-
-        Returns how the run is over for this site; None while it goes on. Raises what ends the agent before that, and
-        KeyboardInterrupt where it is told to stop.
-        """
-        if self._stop_by_s is not None:
-            self._take_while_stopping(item)
-            return None
-        self._take(item)
-        return self._go_on()
-
-    def _go_on(self) -> Finish | None:
+    def _go_on(self) -> None:
+        """Write down what has changed, then let what is running be what should be running."""
         action = self._next_action()
         self._remember()
-        if isinstance(action, session.Done):
-            return action.leave
-        self._reconcile(action)
-        return None
+        if (job := self._jobs.job) is not None:
+            if job.action != action and self.over is None:
+                self._jobs.give_up()
+        elif isinstance(action, session.Rest):
+            self._rest(action)
+        elif isinstance(action, session.Work | session.Deliver):
+            assert self._run is not None
+            self._jobs.begin(action, self._run)
 
     def _next_action(self) -> session.Action:
         return session.next_action(self._session, self._context.blobs.has)
@@ -230,17 +241,6 @@ class Agent:
             return self._inbox.take(max(0.0, self._stop_by_s - time.monotonic()))
         except queue.Empty:
             return StopOverdue()
-
-    def _reconcile(self, action: session.Work | session.Deliver | session.Rest) -> None:
-        """Let what is running be what should be running."""
-        if (job := self._jobs.job) is not None:
-            if job.action != action:
-                self._jobs.give_up()
-        elif isinstance(action, session.Rest):
-            self._rest(action)
-        else:
-            assert self._run is not None
-            self._jobs.begin(action, self._run)
 
     def _rest(self, rest: session.Rest) -> None:
         if self._session.away and not self._down_because:

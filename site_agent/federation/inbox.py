@@ -6,7 +6,6 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from fedcervix.core import session
 from fedcervix.core.plan import Plan
@@ -100,30 +99,11 @@ Item = Said | LineDown | JobEnded | Broken | Silent | Stop | StopOverdue
 # --- the inbox ----------------------------------------------------------------------------------------------------
 
 
-class Thread(Protocol):
-    """What was started."""
-
-    def join(self, timeout: float | None = None) -> None:
-        """Wait until it has ended; for so many seconds at most."""
-
-
-Start = Callable[[str, Callable[[], object]], Thread]
-"""starts a function, under a name, beside the loop"""
-
-
-def in_a_thread(name: str, target: Callable[[], object]) -> Thread:
-    """Start a thread that does not keep the process from ending."""
-    thread = threading.Thread(target=target, name=name, daemon=True)
-    thread.start()
-    return thread
-
-
 class Inbox:
     """One queue, taken from by one loop."""
 
-    def __init__(self, start: Start = in_a_thread) -> None:
+    def __init__(self) -> None:
         self._items: queue.Queue[Item] = queue.Queue()
-        self._start = start
 
     def put(self, item: Item) -> None:
         """Something has happened. From any thread."""
@@ -133,13 +113,15 @@ class Inbox:
         """Return what happened next; waits for it. Raises queue.Empty after `timeout_s`."""
         return self._items.get(timeout=timeout_s)
 
-    def start(self, name: str, target: Callable[[], object]) -> Thread:
+    def start(self, name: str, target: Callable[[], object]) -> threading.Thread:
         """Do something beside the loop. What it raises ends the agent: it would otherwise wait for ever."""
+        thread = threading.Thread(target=lambda: self.watch(name, target), name=name, daemon=True)
+        thread.start()
+        return thread
 
-        def guarded() -> None:
-            try:
-                target()
-            except Exception as error:  # noqa: BLE001  (a thread that ends unheard would leave the agent waiting)
-                self.put(Broken(FedcervixError(f"{name}: {error!r}", cause="a bug", next_step="report it")))
-
-        return self._start(name, guarded)
+    def watch(self, name: str, target: Callable[[], object]) -> None:
+        """Do something; what it raises goes into the inbox."""
+        try:
+            target()
+        except Exception as error:  # noqa: BLE001  (a thread that ends unheard would leave the agent waiting)
+            self.put(Broken(FedcervixError(f"{name}: {error!r}", cause="a bug", next_step="report it")))
