@@ -20,7 +20,7 @@ from site_agent.home import SiteHome
 from site_agent.home import create as create_home
 from site_agent.store.run_store import RunStore
 from site_agent.worker.worker import CancelledError
-from tests.unit.fake_link import RUN, TRAINED, Cut, FakeLink, digest, plan
+from tests.unit.fake_link import RUN, TRAIN, TRAINED, Cut, FakeLink, digest, plan
 
 WAIT_S = 60.0
 ENDLESS = ("listener", "reporter")
@@ -272,3 +272,11 @@ def cutting(site: Site) -> Callable[[codec.Report], tuple[Answer, str]]:
         return Answer.ACCEPTED, ""
 
     return answer
+
+
+def interrupted(site: Site, **terms: Any) -> None:
+    """Let an agent be ended while it trains."""
+    site.worker.meanwhile = [site.stop]
+    site.attach(TRAIN, **terms)
+    assert isinstance(site.end(), KeyboardInterrupt)
+    site.begin()

@@ -37,7 +37,7 @@ from site_agent.home import SiteHome
 from site_agent.store.run_store import RunStore
 from site_agent.worker.hang_detection import Silence
 from site_agent.worker.worker import CancelledError, Worker, WorkFailedError
-from tests.unit.agents import Site, ThreadedSite, cutting
+from tests.unit.agents import Site, ThreadedSite, cutting, interrupted
 from tests.unit.fake_link import (
     ADOPT,
     BASE,
@@ -380,14 +380,6 @@ def test_an_acknowledged_result_is_not_told_by_the_next_process(site: Site) -> N
     site.end()
     assert site.link.reports == []
     assert site.worker.begun == []
-
-
-def interrupted(site: Site, **terms: Any) -> None:
-    """Let an agent be ended while it trains."""
-    site.worker.meanwhile = [site.stop]
-    site.attach(TRAIN, **terms)
-    assert isinstance(site.end(), KeyboardInterrupt)
-    site.begin()
 
 
 def test_a_restarted_agent_trains_before_its_coordinator_is_back_and_keeps_the_result(site: Site) -> None:
