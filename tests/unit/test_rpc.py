@@ -273,6 +273,13 @@ def test_many_sites_may_send_less_ahead_each(sites: int, ahead: int) -> None:
     assert dict(rpc.server_options(sites))["grpc.http2.lookahead_bytes"] == ahead
 
 
+def test_the_library_neither_counts_pings_nor_reads_megabytes_of_one_connection_at_once() -> None:
+    """Both kept its few threads busy under a flood of frames, while honest calls waited."""
+    options = dict(rpc.server_options(2))
+    assert options["grpc.http2.max_ping_strikes"] == 0
+    assert options["grpc.experimental.tcp_max_read_chunk_size"] <= 1 << 16
+
+
 @pytest.mark.parametrize(
     ("sites", "chunk"), [(1, 1 << 20), (16, 1 << 20), (32, 1 << 19), (64, 1 << 18), (1000, 1 << 18)]
 )
