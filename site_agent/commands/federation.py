@@ -134,6 +134,7 @@ def run(home: SiteHome) -> None:
     from site_agent.commands.display import Display, echo
     from site_agent.federation import tls
     from site_agent.federation.agent import Agent, Checks
+    from site_agent.federation.context import AgentContext
     from site_agent.federation.fencing import succeed
     from site_agent.federation.link import GrpcLink
     from site_agent.worker.worker import Worker
@@ -151,11 +152,8 @@ def run(home: SiteHome) -> None:
         key_files = [home.key_file(name) for name in ("authority.crt", "site.crt", "site.key")]
         look = functools.partial(tls.look, address, *key_files)
         agent = Agent(
-            home,
-            site,
-            link,
+            AgentContext(home, site, link, display.show),
             worker,
-            display.show,
             federation=certificate.identity.federation,
             checks=Checks(lambda: _check_here(home), look, worker.examine),
         )

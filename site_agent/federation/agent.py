@@ -22,7 +22,6 @@ from dataclasses import dataclass
 
 from fedcervix.core import session
 from fedcervix.core.events import Task, TaskKind
-from fedcervix.core.plan import Plan
 from fedcervix.core.rounds import Finish, Instruction, Outcome
 from fedcervix.errors import (
     DuplicateAgentError,
@@ -30,20 +29,17 @@ from fedcervix.errors import (
     IdentityError,
     LinkError,
     PolicyError,
-    RemoteError,
     RunError,
     StorageError,
 )
-from fedcervix.models.blobs import BlobStore
 from fedcervix.network import codec
 from fedcervix.network.backoff import SIGN_S
-from site_agent.federation.accounting import NEW_RUN, NOT_HONEST, Accounting
-from site_agent.federation.context import AgentContext, Show
+from site_agent.federation.accounting import Accounting
+from site_agent.federation.context import AgentContext
 from site_agent.federation.failures import TELL_S, Failures
-from site_agent.federation.heartbeat import Hung, Reporter
+from site_agent.federation.heartbeat import Hung, Reporter, beat_s
 from site_agent.federation.inbox import (
     Broken,
-    Inbox,
     Item,
     JobEnded,
     LineDown,
@@ -54,19 +50,13 @@ from site_agent.federation.inbox import (
     StopOverdue,
 )
 from site_agent.federation.job_runner import JobRunner
-from site_agent.federation.link import Link
 from site_agent.federation.listener import Listener
-from site_agent.federation.policy import objections, strange
+from site_agent.federation.membership import Membership
 from site_agent.federation.readiness import Examine, Readiness
-from site_agent.home import SiteHome
-from site_agent.store import ledger
-from site_agent.store.run_store import RunStore, last_federation
 from site_agent.worker.disk_full_retry import with_room
 from site_agent.worker.hang_detection import FLOOR_S
-from site_agent.worker.worker import Worker, WorkFailedError
+from site_agent.worker.worker import Worker
 
-BEAT_S_MIN = 0.25
-"""a plan's lease cannot make an agent report more often than this"""
 STOPPED_S = 2.0
 """how long it tries to tell the coordinator that it was stopped"""
 NOT_TOLD = (IdentityError, PolicyError, RunError, DuplicateAgentError)
@@ -104,44 +94,36 @@ class Waits:
 
 
 class Agent:
-    """One site's agent for one run.
-
-    `federation` is the one that the site's certificate names; `show` is told what is worth telling a person.
-    """
+    """One site's agent for one run. `federation` is the one that the site's certificate names."""
 
     def __init__(
         self,
-        home: SiteHome,
-        site: str,
-        link: Link,
+        context: AgentContext,
         worker: Worker,
-        show: Show,
         *,
         federation: str,
         checks: Checks | None = None,
         waits: Waits | None = None,
-        inbox: Inbox | None = None,
     ) -> None:
         checks, waits = checks or Checks(), waits or Waits()
-        self._home, self._site, self._link, self._show, self._federation = home, site, link, show, federation
-        self._waits, self._check, self._inbox = waits, checks.site, inbox or Inbox()
-        self._context = AgentContext(home, site, link, show, BlobStore(home.blobs), self._inbox)
-        self._failures = Failures(home, site, link, tell_s=waits.tell_s)
-        self._accounting = Accounting(home, link, self._context.blobs)
-        self._readiness = Readiness(self._context, self._failures, checks.plan)
-        self._listener = Listener(self._context, checks.connection)
-        self._reporter = Reporter(link.sign, lambda hung: self._inbox.put(Silent(hung)), floor_s=waits.silence_s)
-        self._jobs = JobRunner(self._context, worker, self._accounting, self._reporter)
-        self._session = session.Session(site)
-        self._run: Participation | None = None
-        self._kept = session.PersistentState()
-        """of the session, what lies in the run's journal"""
+        self._context, self._inbox, self._show = context, context.inbox, context.show
+        self._waits, self._check = waits, checks.site
+        self._failures = Failures(context.home, context.site, context.link, tell_s=waits.tell_s)
+        accounting = Accounting(context.home, context.link, context.blobs)
+        self._membership = Membership(context, federation, accounting, self._when_there_is_room)
+        self._readiness = Readiness(context, self._failures, checks.plan)
+        self._listener = Listener(context, checks.connection)
+        self._reporter = Reporter(
+            context.link.sign, lambda hung: context.inbox.put(Silent(hung)), floor_s=waits.silence_s
+        )
+        self._jobs = JobRunner(context, worker, accounting, self._reporter)
+        self._session = session.Session(context.site)
         self._hung: Task | None = None
         self._outcome: Outcome | None = None
         self._stop_by_s: float | None = None
         """until when it waits for the job that was asked to stop"""
         self._was_attached = False
-        self._down_because = self._disk_because = self._resting_because = ""
+        self._down_because = self._resting_because = ""
 
     def run(self) -> Finish:
         """Take part until the run is over. Raises what stopped the agent before that."""
@@ -159,11 +141,11 @@ class Agent:
                 self._begin()
                 yield
             finally:
-                if self._run is not None:
-                    self._run.over.set()
+                self._membership.leave()
                 self._jobs.close()
             if self.over is not None:
-                self._leave(self.over)
+                self._membership.end(self.over)
+                self._context.purge()
         except FedcervixError as error:
             self._fail(error)
             raise
@@ -180,23 +162,6 @@ class Agent:
         wanted = self._session.instruction
         return wanted if isinstance(wanted, Finish) else None
 
-    def _leave(self, leave: Finish) -> None:
-        if (run := self._run) is not None:
-            record = self._fitting(leave.record, run)
-            self._when_there_is_room(lambda: run.run_store.end(leave.outcome.value, record))
-        self._context.purge()
-
-    def _fitting(self, record: str, run: Participation) -> str:
-        """Return a run's record as it came; nothing where it is none, and say so."""
-        if not record:
-            return ""
-        try:
-            ledger.read(record, run.plan)
-        except ValueError as error:
-            self._show("said", {"text": f"the record of run {run.run} is not kept, it is no record: {error}"})
-            return ""
-        return record
-
     # --- the loop ---
 
     def handle(self, item: Item) -> None:
@@ -212,7 +177,10 @@ class Agent:
 
     def _begin(self) -> None:
         """Go on as this site was told last, and let everything begin that goes on beside the loop."""
-        self._resume()
+        if self._membership.resume():
+            self._enter()
+            task = action.task if isinstance(action := self._next_action(), session.Work) else None
+            self._show("resumed", {"run": self._run.run, "task": task})
         self._inbox.start("listener", self._listener.run)
         self._inbox.start("reporter", self._reporter.run)
         self._inbox.start("litter", self._context.purge)
@@ -221,14 +189,13 @@ class Agent:
     def _go_on(self) -> None:
         """Write down what has changed, then let what is running be what should be running."""
         action = self._next_action()
-        self._remember()
+        self._membership.remember(self._session)
         if (job := self._jobs.job) is not None:
             if job.action != action and self.over is None:
                 self._jobs.give_up()
         elif isinstance(action, session.Rest):
             self._rest(action)
         elif isinstance(action, session.Work | session.Deliver):
-            assert self._run is not None
             self._jobs.begin(action, self._run)
 
     def _next_action(self) -> session.Action:
@@ -249,43 +216,7 @@ class Agent:
             self._show("resting", {"reason": rest.reason})
         self._resting_because = rest.reason
 
-    # --- what outlives the process ---
-
-    def _resume(self) -> None:
-        """Go on as this site was told last: the coordinator may be away for long."""
-        try:
-            last = last_federation(self._home)
-        except StorageError as error:
-            self._show("said", {"text": f"{error.explain()}\nthe coordinator will say how to go on"})
-            return
-        if last is None or last.run_store.ended() or last.run_store.kept() == session.PersistentState():
-            return
-        if against := objections(self._home.config().policy, last.plan, self._site):
-            self._show("said", {"text": f"run {last.run} does not go on here, by this site's policy: {against[0]}"})
-            return
-        self._enter(last.plan, last.run_store)
-        action = self._next_action()
-        self._show("resumed", {"run": last.run, "task": action.task if isinstance(action, session.Work) else None})
-
-    def _remember(self) -> None:
-        """Write down what has changed. A full disk costs the memory, not the run; the next event tries again."""
-        kept = session.persistent_state(self._session)
-        if self._run is None or kept == self._kept:
-            return
-        try:
-            self._run.run_store.keep(kept)
-        except StorageError as error:
-            if error.what != self._disk_because:
-                self._show("trouble", {"error": error})
-            self._disk_because = error.what
-        else:
-            self._kept, self._disk_because = kept, ""
-
-    def _remember_elsewhere(self, ended: JobEnded) -> None:
-        """Write down what came of a run that was abandoned meanwhile: its coordinator may come back."""
-        run_store = ended.job.run.run_store
-        with contextlib.suppress(StorageError):
-            run_store.keep(session.persistent_state(ended.then(session.resumed(self._site, run_store.kept()))))
+    # --- what comes in ---
 
     def _when_there_is_room(self, act: Callable[[], None]) -> None:
         """Write down in the loop what it cannot go on without; whoever wants the agent to end does not wait for room.
@@ -300,8 +231,6 @@ class Agent:
                     self.handle(self._next_item())
 
         with_room(act, self._context.show_trouble, wait)
-
-    # --- what comes in ---
 
     def _take(self, item: Item) -> None:
         match item:
@@ -321,15 +250,8 @@ class Agent:
                 self._stop()
 
     def _welcomed(self, welcome: codec.Welcome) -> None:
-        if why := strange(welcome, self._federation):
-            raise RemoteError(
-                why, cause="it is not this site's coordinator", next_step="ask the coordinator's operator"
-            )
-        run, new = self._run, self._run is None or self._run.run != welcome.run
-        if run is None or new:
-            run = self._begin_run(welcome)
-        elif welcome.plan != run.plan:
-            raise _another_plan(welcome.run)
+        new = self._membership.welcomed(welcome)
+        run = self._enter() if new else self._run
         if new or not self._was_attached:
             self._show("attached", {"run": welcome.run, "plan": welcome.plan})
         else:
@@ -340,53 +262,27 @@ class Agent:
         self._reporter.attached()
         self._inbox.start("ready", lambda: self._readiness.get_ready(run))
 
-    def _begin_run(self, welcome: codec.Welcome) -> Participation:
-        """Check the plan against the policy and open (or find again) the run's folder. A run keeps its plan."""
-        if against := objections(self._home.config().policy, welcome.plan, self._site):
-            self._accounting.refuse(welcome.run, "this site's policy does not allow the plan", against)
-        run_store = RunStore(self._home.run_folder(welcome.run))
-        if run_store.known_plan() not in (None, welcome.plan):
-            raise _another_plan(welcome.run)
-        if not run_store.folder.exists():
-            self._when_there_is_room(lambda: self._accounting.begin_run(welcome.run))
-        self._when_there_is_room(lambda: run_store.open(welcome.plan))
-        return self._enter(welcome.plan, run_store)
-
-    def _enter(self, plan: Plan, run_store: RunStore) -> Participation:
+    def _enter(self) -> Participation:
         """Take part in a run, from where its journal here says that this site stands."""
-        self._reporter.beat_s = min(max(BEAT_S_MIN, plan.terms.lease_s / 4), self._waits.sign_s)
-        if self._run is not None:
-            self._run.over.set()
-        self._run = run = Participation(plan, run_store)
-        self._kept = run_store.kept()
-        if self._kept != session.PersistentState() or run_store.history() or run_store.ended():
+        run = self._run
+        self._reporter.beat_s = beat_s(run.plan.terms.lease_s, self._waits.sign_s)
+        if self._membership.has_worked():
             self._readiness.has_worked(run.run)
-        self._session = session.resumed(self._site, self._kept)
+        self._session = session.resumed(self._context.site, self._membership.kept)
         self._listener.let_in = True
         return run
 
+    @property
+    def _run(self) -> Participation:
+        assert self._membership.run is not None
+        return self._membership.run
+
     def _instructed(self, instruction: Instruction) -> None:
         if isinstance(instruction, Task):
-            self._check_agreed(instruction)
+            self._membership.check_agreed(instruction)
         if instruction != self._session.instruction:
             self._show("instructed", {"instruction": instruction})
         self._session = session.instructed(self._session, instruction)
-
-    def _check_agreed(self, task: Task) -> None:
-        """Refuse work that the accepted plan does not contain. Raises RemoteError."""
-        run = self._run
-        if run is None or task.run != run.run:
-            raise RemoteError(f"asked to {task} of run {task.run}, which this site was not welcomed to")
-        if run.run_store.ended():
-            raise RemoteError(
-                f"asked to {task} of run {task.run}, which has ended here: {run.run_store.outcome()}",
-                cause=NOT_HONEST,
-                next_step=NEW_RUN,
-            )
-        if task.round > run.plan.rounds_max:
-            raise RemoteError(f"asked to {task}, but the plan has at most {run.plan.rounds_max} rounds")
-        if (task.kind is TaskKind.SEED) != (task.round == 0):
-            raise RemoteError(f"asked to {task}: rounds are counted from 1, and the first model is made before them")
 
     def _line_down(self, error: LinkError | StorageError) -> None:
         settled = self._session.settled
@@ -402,10 +298,10 @@ class Agent:
     def _job_ended(self, ended: JobEnded) -> None:
         self._jobs.ended(ended.job)
         self._outcome = ended.outcome or self._outcome
-        if self._run is not None and ended.job.run.run_store == self._run.run_store:
+        if ended.job.run.run_store == self._run.run_store:
             self._session = ended.then(self._session)
         else:
-            self._remember_elsewhere(ended)
+            self._membership.remember_elsewhere(ended)
 
     # --- how it ends --------------------------------------------------------------------------------------------------
 
@@ -429,7 +325,7 @@ class Agent:
         if overdue:
             self._show("said", {"text": f"training did not end within {self._waits.stop_s:.0f} s and is killed"})
         if overdue or self._jobs.job is None:
-            self._remember()
+            self._membership.remember(self._session)
             raise KeyboardInterrupt
 
     def _say_stopped(self) -> None:
@@ -437,7 +333,7 @@ class Agent:
 
         def tell() -> None:
             with contextlib.suppress(FedcervixError):
-                self._link.report(codec.Stopped())
+                self._context.link.report(codec.Stopped())
 
         if self._was_attached and not self._session.away:
             self._inbox.start("stopped", tell).join(STOPPED_S)
@@ -447,7 +343,7 @@ class Agent:
         if isinstance(error, NOT_TOLD):
             return
         failure = self._failures.record(error)
-        error.cause = f"{error.cause} (full account: {self._home.incidents / failure.incident}.txt)"
+        error.cause = f"{error.cause} (full account: {self._context.home.incidents / failure.incident}.txt)"
         if not self._failures.tell_soon():
             self._show("said", {"text": f"the coordinator cannot be told now; it hears of {failure.incident} later"})
 
@@ -456,31 +352,10 @@ class Agent:
         task = hung.said.task
         if not self._jobs.kill_hung(task):
             return
-        error = _hangs(hung)
+        error = hung.error()
         if self._hung == task:
             raise error
         self._hung = task
         self._failures.record(error, goes_on=True)
         self._show("trouble", {"error": error})
         self._inbox.start("failures", self._failures.tell_soon)
-
-
-def _another_plan(run: str) -> RemoteError:
-    return RemoteError(
-        f"run {run} has another plan than before",
-        cause="the coordinator's home was made anew or tampered with",
-        next_step="ask the coordinator's operator",
-    )
-
-
-def _hangs(hung: Hung) -> WorkFailedError:
-    """Return what a hung worker is called."""
-    silent_min = (hung.silence.ends_at_s - hung.silence.since_s) / 60
-    return WorkFailedError(
-        f"the training process has said nothing for {silent_min:.1f} min; "
-        f"within this task it was never silent for more than {hung.silence.longest_s:.0f} s",
-        cause="a GPU or its driver hangs, a disk or share does not answer, or other hosts that train with it do not",
-        next_step="look at nvidia-smi, and at the system's log (dmesg | tail)",
-        stage=hung.said.stage,
-        trace="",
-    )

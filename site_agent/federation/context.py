@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,18 +25,22 @@ MENDED_BY_TIME = (LinkError, StorageError, RunError, RemoteError, DuplicateAgent
 """DuplicateAgentError: whether this agent is the one too many, the listener is told when it attaches"""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AgentContext:
-    """One agent's site and connection. May be used from any thread."""
+    """One agent's site and connection; `show` is told what is worth telling a person. May be used from any thread."""
 
     home: SiteHome
     site: str
     link: Link
     show: Show
-    blobs: BlobStore
-    inbox: Inbox
+    inbox: Inbox = field(default_factory=Inbox)
     stopping: threading.Event = field(default_factory=threading.Event)
     """set: the agent has ended, and its threads shall"""
+
+    @functools.cached_property
+    def blobs(self) -> BlobStore:
+        """The site's models."""
+        return BlobStore(self.home.blobs)
 
     def show_trouble(self, values: dict[str, Any]) -> None:
         """Show what a progress says that is in the way, if anything is."""

@@ -50,6 +50,7 @@ from fedcervix.models.weights import read_tensors, write_tensors
 from fedcervix.network import identity, rpc
 from fedcervix.network.address import Address
 from site_agent.federation.agent import Agent, Waits
+from site_agent.federation.context import AgentContext
 from site_agent.federation.link import GrpcLink
 from site_agent.home import SiteHome
 from site_agent.home import create as create_site
@@ -485,11 +486,8 @@ def agent(stage: Stage, site: str, pems: Keys) -> Iterator[list[Finish]]:
     worker = ArithmeticWorker(home, site, stage.recorder.reported[site])
     with stage.link(pems) as link:
         made = Agent(
-            home,
-            site,
-            link,
+            AgentContext(home, site, link, lambda *_: None),
             worker,  # type: ignore[arg-type]
-            lambda *_: None,
             federation="cervix",
             waits=Waits(sign_s=math.inf),
         )

@@ -15,6 +15,7 @@ from fedcervix.errors import FedcervixError, LinkError, StorageError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.network import codec
 from site_agent.federation.agent import Agent, Checks, Waits
+from site_agent.federation.context import AgentContext
 from site_agent.federation.inbox import Inbox, Item, LineDown, Said
 from site_agent.home import SiteHome
 from site_agent.home import create as create_home
@@ -134,17 +135,13 @@ class Site:
         self.agent = self._agent(checks, Waits(**waits), self._inbox)
         self._part = self.agent.taking_part()
 
-    def _agent(self, checks: Checks | None, waits: Waits, inbox: Inbox | None) -> Agent:
+    def _agent(self, checks: Checks | None, waits: Waits, inbox: Inbox) -> Agent:
         return Agent(
-            self.home,
-            "nhs",
-            self.link,
+            AgentContext(self.home, "nhs", self.link, self._show, inbox),
             self.worker,  # type: ignore[arg-type]
-            self._show,
             federation="cervix",
             checks=checks,
             waits=waits,
-            inbox=inbox,
         )
 
     def _show(self, what: str, values: dict[str, Any]) -> None:
@@ -240,7 +237,7 @@ class ThreadedSite(Site):
 
     def begin(self, checks: Checks | None = None, **waits: float) -> None:
         super().begin()
-        self.agent = self._agent(checks, Waits(**waits), None)
+        self.agent = self._agent(checks, Waits(**waits), Inbox())
         self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:

@@ -8,7 +8,6 @@ import pytest
 
 from fedcervix.core.rounds import Idle
 from fedcervix.errors import FedcervixError, IdentityError, LinkError, RemoteError, StorageError
-from fedcervix.models.blobs import BlobStore
 from site_agent.federation.context import AgentContext
 from site_agent.federation.inbox import Broken, Inbox, LineDown, Said
 from site_agent.federation.listener import Listener
@@ -24,9 +23,7 @@ class Line:
 
     def __init__(self, folder: Path, found: FedcervixError | None = None) -> None:
         self.link, self.inbox, self._found = FakeLink(), Inbox(), found
-        context = AgentContext(
-            SiteHome(folder), "nhs", self.link, lambda *_: None, BlobStore(folder / "blobs"), self.inbox
-        )
+        context = AgentContext(SiteHome(folder), "nhs", self.link, lambda *_: None, self.inbox)
         self.listener = Listener(context, self._look)
 
     def _look(self) -> None:
