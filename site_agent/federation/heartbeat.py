@@ -47,7 +47,8 @@ class Hung:
         return WorkFailedError(
             f"the training process has said nothing for {silent_min:.1f} min; "
             f"within this task it was never silent for more than {self.silence.longest_s:.0f} s",
-            cause="a GPU or its driver hangs, a disk or share does not answer, or other hosts that train with it do not",
+            cause="a GPU or its driver hangs, a disk or share does not answer, "
+            "or other hosts that train with it do not",
             next_step="look at nvidia-smi, and at the system's log (dmesg | tail)",
             stage=self.said.stage,
             trace="",
