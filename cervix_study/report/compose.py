@@ -47,8 +47,8 @@ def compose(findings: Findings) -> Document:
         notice=_notice(findings),
         answer=answer(findings),
         blocks=blocks,
-        footer=f"Report of the study {study.name}, fedcervix {findings.versions['fedcervix']}. This page loads nothing "
-        "from any network.",
+        footer=f"Report of the study {study.name}, fedcervix {findings.versions['fedcervix']}. This page loads "
+        "nothing from the network.",
     )
 
 

@@ -131,7 +131,7 @@ class Service:
             return
         claim = codec.read_claim(request.instance, request.succeeds)
         await self.work.do(call.serial, self._engine.sites.admit, site, claim)
-        self._log.info("line open", site=site, software=request.software_version[:64])
+        self._log.info("site connected", site=site, software=request.software_version[:64])
         yield welcome
         stream, last = Stream(site, claim.instance), None
         try:
