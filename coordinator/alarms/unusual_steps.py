@@ -1,4 +1,4 @@
-"""Alarms of steps: whose update is unusually long, short, crooked or far off, compared with peers and with before.
+"""Alarms of steps that are unusual in length, direction or distance, compared with other sites and earlier rounds.
 
 The rule is that of the median and the MAD (median absolute deviation): what lies farther than 3 x 1.4826 MAD from the
 median is unusual, which one of 370 values is if they are honest, normally distributed and many. Taken to the letter,

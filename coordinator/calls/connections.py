@@ -259,7 +259,7 @@ class Connections:
             return Counts(len(self._known) - of.total(), dict(of))
 
     def trouble(self) -> str:
-        """Return what the operator is told while addresses are slowed; empty while none is."""
+        """Return the warning to the operator while addresses are slowed; empty while none is."""
         slowed = sorted(self._slowed)
         if not slowed:
             return ""

@@ -1,7 +1,8 @@
-"""The first model that [run] base names: what is checked before a run begins with it, and how it is taken in.
+"""The first model that [run] base names: the checks before a run begins with it, and how it is stored.
 
 Rules
-1. What can be known here is said here, before the run begins: a site that finds it out has waited for all the others.
+1. Errors that can be found here are reported here, before the run begins. A site would find them only after all sites
+   have attached.
 2. A model in float16, bfloat16 or float64 is converted to float32, which is what sites train in.
 3. The names and shapes of the plan's network follow from its recipe, without torch; `network` has them.
 """
@@ -87,9 +88,10 @@ def _unfit(file: Path, error: RemoteError) -> ModelError:
 
 
 def _check_names(file: Path, found: Shapes, wanted: Shapes, plan: Plan) -> None:
-    """Raise ModelError where the file holds a network of this kind, but not the plan's.
+    """Raise ModelError if the file holds a network of this kind, but not the plan's.
 
-    One that has nothing in common with it may be meant for agents that train something else: that is only said.
+    A network that has nothing in common with it may be meant for agents that train something else: then only a warning
+    is logged.
     """
     kin = {_stem(name) for name in found} & {_stem(name) for name in wanted}
     what = f"the first model {file} is not the plan's network ({_named(plan.recipe)}): {_differences(found, wanted)}"

@@ -1,7 +1,7 @@
-"""How many descriptors this process has, and how they are shared out.
+"""How many descriptors this process has, and how they are divided.
 
-The coordinator's own come first: journal, registry, models, log, and the operator's commands. What is left bounds the
-connections of the network, so that nobody who connects can take the last one.
+The coordinator's own come first: journal, registry, models, log, and the operator's commands. The rest limits the
+network connections, so that no client can take the last one.
 """
 
 from __future__ import annotations

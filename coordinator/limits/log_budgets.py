@@ -1,8 +1,8 @@
-"""How many log lines a site may cause: so many at once, so many a minute; then one line says how many were left out.
+"""How many log lines a site may cause: a burst, then a number per minute. One line says how many were left out.
 
-Lines are counted for each site and level, so that a flood of refused calls hides no word of the site's updates. Lines
-that name no site are the coordinator's own, and have a budget of their own. Nothing that decides is in the log alone:
-what counted, failed and was missing stands in the journal.
+Lines are counted for each site and level, so that a flood of refused calls does not hide lines about the site's
+updates. Lines without a site are the coordinator's own and have a separate budget. Nothing important is only in the
+log: the journal has what counted, failed and was missing.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Addresses that make connections and never call: the system takes few of their connections for a while.
+"""Addresses that make connections but no calls: for a while the system accepts few of their connections.
 
-Each such connection costs a TLS handshake. A few thousand a second from one address leave no processor for others, and
-the library accepts them all. The system can refuse them before: a program of its classic packet filter, attached to the
-listening socket, looks at each connection request (SYN) and drops those of the addresses it is given, all but one in
-PASSES. So an honest site behind the same address still gets in, later. Nothing else is dropped: open connections go on.
-It needs no privileges. Where there is no such filter (other systems than Linux), nobody is slowed.
+Each such connection costs a TLS handshake. A few thousand a second from one address leave no processor time for others,
+and the library accepts them all. The system can refuse them earlier: a program of its classic packet filter, attached
+to the listening socket, looks at each connection request (SYN) and drops those of the addresses it is given, all but
+one in PASSES. So an honest site behind the same address still gets in, later. Nothing else is dropped: open connections
+go on. It needs no privileges. Where there is no such filter (other systems than Linux), nobody is slowed.
 """
 
 from __future__ import annotations

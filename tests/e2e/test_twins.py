@@ -157,7 +157,7 @@ def test_no_word_of_a_twin_is_heard(federate: Federate) -> None:
         lambda: next(second.attach()),
         lambda: second.report(codec.Ready(federation.overview()["run"], federation.plan("csfssl").digest)),
     ):
-        with pytest.raises(DuplicateAgentError, match="another agent of site nhs is connected"):
+        with pytest.raises(DuplicateAgentError, match="another agent of site nhs has been connected"):
             call()
     assert federation.overview()["sites"][0]["presence"] == "absent"
     assert isinstance(second.welcome(), codec.Welcome)  # `site-agent check` beside an agent at work

@@ -6,7 +6,7 @@ Rules
    buffers.
 3. Floats are added up in float64, in roster order, divided by the sum of the weights and rounded once to their own
    type. So one update, or several equal ones, come out bit for bit (float64 tensors: to within their last digits).
-4. Counters (integers, truth values) take the maximum: averaged steps would be steps that nobody made.
+4. Counters (integers, truth values) take the maximum: an average would be a number of steps that no site made.
 5. The output has the base's header, so equal updates make equal bytes, whoever wrote them.
 
 What is averaged here is what the plan's `BatchNorm` says of the running variance:
@@ -25,7 +25,7 @@ moves what is trained: weights and biases, those of batch normalisation included
 Running statistics and counters are observed, not trained, and a variance carried on could become negative: they are
 averaged as without it.
 
-Two options bound what one update can do (`fedcervix.core.measures` has their rules and papers).
+Two options limit the effect of one update (`fedcervix.core.measures` has their rules and papers).
     clip            the step of an update is shortened by a factor before it is averaged, in float64. It moves what is
                     trained, as momentum does; running statistics are not shortened
     trimmed mean    of every float, running statistics included, the values of the updates are sorted, as many left out

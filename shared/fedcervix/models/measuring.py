@@ -1,9 +1,9 @@
-"""Measures the steps of a round's updates, one block of one tensor at a time (`measures`: what a step is).
+"""Measures the steps of a round's updates, one block of one tensor at a time (`measures` defines a step).
 
 With d_k the step of update k out of K, and S the sum of all steps, the mean of the others is (S - d_k) / (K - 1). All
 that is measured follows from the sums |d_k|^2, d_k . S and |S|^2, which are added up in float64, in the order given.
-The sums do not go through the linear algebra library: its threads would make them depend on the number of processors,
-and wait for each other where the machine is busy.
+The linear algebra library is not used for the sums: its threads would make them depend on the number of processors, and
+wait for each other on a busy machine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The secret file with which a hospital joins the federation: good once, for seven days, for the call Enroll alone.
+"""The secret file with which a hospital joins the federation: valid once, for seven days, only for the call Enroll.
 
 Bytes to values, as in `fedcervix.network.identity`: whatever a file holds gives an invitation or an IdentityError.
 """
