@@ -1,7 +1,7 @@
 """The text of `site.toml`: how a new one begins, and how single keys of an existing one are set.
 
 Rules
-1. What a command was told stands in the file afterwards, also where the file existed before.
+1. A command writes its options into the file, also if the file existed before.
 2. Comments and every other line stay as the engineer wrote them.
 3. The new text is read back before it replaces the old one: a file that cannot be read is never written.
 """

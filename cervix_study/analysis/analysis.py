@@ -54,7 +54,7 @@ from site_agent.metrics import roc
 
 OK = "OK"
 SEED = 0
-"""of the draws: nobody's choice, so nobody's luck"""
+"""of the draws; fixed, so that no result depends on a choice"""
 
 
 def judge(finished: Finished, *, draws: int = DRAWS, paper_audit: bool = False) -> Findings:

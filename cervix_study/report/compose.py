@@ -1,4 +1,4 @@
-"""The whole report: findings in, a document out; and the three files that come of it."""
+"""The whole report: findings in, a document out; and its three files."""
 
 from __future__ import annotations
 

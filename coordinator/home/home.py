@@ -146,7 +146,7 @@ class Home:
         return self.folder / "operator.sock"
 
     def key_file(self, name: str) -> Path:
-        """Return where the key or certificate `name` lies."""
+        """Return the path of the key or certificate `name`."""
         return self.folder / "keys" / name
 
     def pem(self, name: str) -> bytes:

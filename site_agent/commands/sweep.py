@@ -56,9 +56,9 @@ def sweep(
 ) -> None:
     """Try out N and the dense width on this site's images; choose by the classifier's validation loss alone.
 
-    Test images take no part. Finished combinations are kept: started again, an interrupted sweep goes on.
+    Test images are not used. Finished combinations are kept: an interrupted sweep continues when started again.
 
-    E (epochs_per_round) exists in a federation alone: run one with each E, and compare the mean validation losses.
+    E (epochs_per_round) exists only in a federation: run one with each E, and compare the mean validation losses.
     """
     with home.locked(f"lock-sweep-{name}", who=f"another sweep {name}"), stops(command_line(home, "sweep")) as stop:
         _sweep(home, used, batch_images, width, home.folder / "sweeps" / name, stop)

@@ -1,9 +1,8 @@
-"""What the agent remembers of a run across restarts: its journal, and what each round gave.
+"""What the agent saves about a run across restarts: its journal, and the results of each round.
 
 The journal is one small value, `session.PersistentState`, written whole whenever it changes: what the site was asked to
-do and has not settled, and the finished result that is not acknowledged. The rest of what it goes on with lies beside
-it: the plan here, models in the blob store, the checkpoint of a round in progress (see
-`site_agent.training.checkpoints`).
+do and has not settled, and the finished result that is not acknowledged. The rest that it needs to continue: the plan
+here, models in the blob store, the checkpoint of a round in progress (see `site_agent.training.checkpoints`).
 """
 
 from __future__ import annotations
@@ -147,7 +146,7 @@ class RunStore:
         return self.folder / "history.jsonl"
 
     def end(self, outcome: str, record: str) -> None:
-        """Write down how the run ended, in the coordinator's words. Raises StorageError.
+        """Save how the run ended, as the coordinator reported it. Raises StorageError.
 
         The outcome comes last: with it the run is over for the next process, which asks for no record any more. What
         is known of a run that has ended stays as it is; only a record that was missing is added.
