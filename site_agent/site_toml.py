@@ -140,7 +140,7 @@ def _check_read_back(text: str, values: Mapping[Key, Value], source: Path) -> No
     if found != dict(values):
         raise ConfigError(
             f"{source} cannot be changed by this command",
-            cause="a key stands in it twice, or in a way that this command does not know",
+            cause="a key is in it twice, or in a way that this command does not know",
             next_step=f"edit {source}: " + "; ".join(f"[{t}] {k} = {literal(v)}" for (t, k), v in values.items()),
         )
 

@@ -94,6 +94,6 @@ def _show_plan(running: Running) -> None:
         table.add_row(key[:12], named(cell), "finished" if key in running.finished else "")
     stdout_console().print(table)
     later, left = running.expected - len(running.cells), running.seconds_left()
-    say(f"{len(running.cells)} cells, {len(running.finished)} finished; about {later} more follow what is chosen")
+    say(f"{len(running.cells)} cells, {len(running.finished)} finished; about {later} more depend on the choices")
     if left:
         say(f"the grid takes at most {duration(left)} more, with {running.asked.settings.machine.workers} workers")

@@ -96,7 +96,7 @@ def invite(home: Home, site: str, out: Path | None) -> None:
     except BaseException:
         out.unlink(missing_ok=True)  # it would not work
         raise
-    say(f"wrote {out}: works once, until {made.not_after:%Y-%m-%d %H:%M} UTC; whoever holds it can join as {site}")
+    say(f"wrote {out}: works once, until {made.not_after:%Y-%m-%d %H:%M} UTC; anyone who has it can join as {site}")
     if out.stat().st_mode & 0o077:
         say(f"warning: others on this machine can read {out}: its file system keeps no permissions", err=True)
     say(f"next, at the site: site-agent join {shlex.quote(out.name)} --manifest MANIFEST.csv")

@@ -162,5 +162,6 @@ def alarm(held: Mapping[str, Held]) -> str:
     """Return the warning to the operator about sites with many refused calls; empty if there are none."""
     many = {site: found.refused for site, found in sorted(held.items()) if found.refused >= ALARM_PER_MIN}
     return "; ".join(
-        f"{count:,} calls of {site or 'nobody known'} were refused in the last minute" for site, count in many.items()
+        f"{count:,} calls from {site or 'unknown callers'} were refused in the last minute"
+        for site, count in many.items()
     )

@@ -212,7 +212,7 @@ def _report(
         home, folder / CHOSEN, said_of(recipes, used.seed, material.digest, utc_now()) + toml(recipe)
     )
     if earlier:
-        say(f"an earlier choice was another one; it is kept: {earlier}")
+        say(f"an earlier, different choice is kept: {earlier}")
     images, women = len(material.labelled_valid.labels), len(set(material.labelled_valid.patients))
     stdout_console().print(table(cells, f"judged on {images} labelled validation images of {women} women"))
     say(f"chosen: {_named(best)}. One training each: small differences may be chance.")

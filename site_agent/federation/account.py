@@ -81,7 +81,7 @@ def read(file: Path) -> Days:
     try:
         return {date.fromisoformat(day): Spent(**spent) for day, spent in parsed(content or b"{}").items()}
     except (ValueError, TypeError, AttributeError) as error:
-        next_step = f"delete it: rm {file}; the limits of [policy] per month then begin anew"
+        next_step = f"delete it: rm {file}; the limits of [policy] per month then start again from zero"
         raise damaged(file, error, next_step=next_step) from error
 
 

@@ -130,7 +130,7 @@ def _check_required(header: Sequence[str], names: Sequence[str], source: str) ->
 
 def _why_missing(missing: str, others: Sequence[str]) -> str:
     if any(mark in name for name in others for mark in DELIMITERS):
-        return "each line stands in quotation marks as one cell: the file was exported twice"
+        return "each line is in quotation marks as one cell: the file was exported twice"
     meant = [name for name in others if _near(name, missing)]
     if meant:
         return f"column {shown(meant[0])} was probably meant to be {missing!r}"

@@ -89,7 +89,7 @@ def complaint(identifier: str) -> str | None:
     """Return why a text is not a woman's identifier, or None."""
     text = plain(identifier)
     if is_missing(text) or _SHEET_ERROR.fullmatch(text) or _TWO_LETTERS.fullmatch(text):
-        return "stands for a missing identifier"
+        return "means a missing identifier"
     return "is a number that a spreadsheet shortened: its digits are lost" if _SHORTENED.fullmatch(text) else None
 
 

@@ -168,7 +168,7 @@ def refused(offences: Sequence[str], source: str) -> DataError:
     listed = "\n".join(f"    {offence}" for offence in at_most(offences))
     nameless = any(", column patient:" in offence for offence in offences)
     return DataError(
-        f"{source} cannot be used as it stands:\n{listed}",
+        f"{source} cannot be used as it is:\n{listed}",
         cause="it was written by hand or exported with other conventions",
         next_step=f"correct these lines of {source} and check it again"
         + ("; take out the rows of women who are not known" if nameless else ""),

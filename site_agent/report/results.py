@@ -136,7 +136,7 @@ def read(folder: Path) -> Results:
         raise DataError(
             f"{file} cannot be read: {getattr(error, 'what', error)!s:.200}",
             cause="it was damaged, edited by hand, or written by another version",
-            next_step="site-agent evaluate; it writes a new report beside this one",
+            next_step="site-agent evaluate; it writes a new report and keeps this one",
         ) from error
 
 

@@ -65,7 +65,7 @@ def unknown(what: str, name: str, existing: Sequence[str], *, use: str, make: st
 def damaged(file: Path, error: Exception, *, what: str, next_step: str) -> ModelError:
     """Return the error for a record that is not valid."""
     return ModelError(
-        f"{file} is no record of a {what}: {error!s:.200}",
+        f"{file} is not a valid record of a {what}: {error!s:.200}",
         cause="the file was damaged, edited by hand, or written by another version",
         next_step=next_step,
     )

@@ -62,7 +62,7 @@ class RunStore:
             return Plan.parse(content.decode())
         except ValueError as error:
             raise StorageError(
-                f"{file} is no plan of this version: {error}",
+                f"{file} is not a plan of this version: {error}",
                 cause="the run was done with another version of fedcervix, or the file is damaged",
                 next_step=f"use the version the run was done with, or move {self.folder} away",
             ) from error
@@ -114,7 +114,7 @@ class RunStore:
         with disk(self._model, "read"):
             content = self._model.read_bytes()
         if not content.isdigit():
-            next_step = f"delete it: rm {self._model}; the next model writes it anew"
+            next_step = f"delete it: rm {self._model}; the next model writes it again"
             raise damaged(self._model, "it holds no number of bytes", next_step=next_step)
         return int(content)
 

@@ -244,7 +244,7 @@ class Plan:
             check(SITE_NAME.fullmatch(site) is not None, f"not a site name: {quoted(site)} (a-z, 0-9, inner hyphens)")
         check(
             self.mode_rules.goes_on_from_average or self.terms.server_momentum == 0,
-            "server_momentum is for csfssl: in a ring nobody averages",
+            "server_momentum is for csfssl: a ring has no average",
         )
         self._check_robust()
         quorum = self.terms.quorum

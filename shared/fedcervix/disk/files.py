@@ -243,7 +243,7 @@ def read_at(file: FileIO, start: int, into: memoryview) -> None:
                 raise StorageError(
                     f"{file.name} ends before byte {start + len(into)}",
                     cause="the file was cut while it was being read",
-                    next_step="check the disk and start again; the file is fetched anew",
+                    next_step="check the disk and start again; the file is fetched again",
                 )
             filled += count
 

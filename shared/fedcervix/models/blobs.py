@@ -287,7 +287,7 @@ class Incoming:
                 self._turn.newest = self
             have = self._part.stat().st_size if self._part.exists() else 0
             if self._have != have:
-                raise RemoteError(f"the transfer goes on at byte {have}, not at {self._have}")
+                raise RemoteError(f"the transfer continues at byte {have}, not at {self._have}")
             self._out = self._part.open("ab", buffering=0)
             if have:
                 _hash_into(self._hasher, self._part)

@@ -225,7 +225,7 @@ def parse(method: Method, data: bytes) -> Any:
     try:
         return _parser(method)(data)
     except DecodeError as error:
-        raise RemoteError(f"this is no request of {method.path}") from error
+        raise RemoteError(f"this is not a request of {method.path}") from error
 
 
 @cache
