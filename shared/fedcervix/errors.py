@@ -1,4 +1,4 @@
-"""Every error a person can meet, and whose fault it is.
+"""Every error that a person can meet, and who can solve it.
 
     FedcervixError
     ├── ConfigError      a configuration file is wrong           (its author corrects it)
@@ -43,7 +43,7 @@ class FedcervixError(Exception):
     def explain(self) -> str:
         """Return the message as it is printed: one to three lines; those within a part are indented.
 
-        So no line of a file's name, or of what the other side said, stands at the margin as if it were ours.
+        So a line in a file's name or in a text of the other side never looks like a line of this program.
         """
         lines = [self.what]
         if self.cause:

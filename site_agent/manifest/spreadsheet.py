@@ -148,6 +148,6 @@ def _records(text: str, delimiter: str, source: str) -> list[Record]:
         raise DataError(
             f"{source}, line {reader.line_num}: not a CSV file ({error})",
             cause="a quotation mark is opened and never closed",
-            next_step=f"mend line {end + 1} of {source}",
+            next_step=f"correct line {end + 1} of {source}",
         ) from error
     return found

@@ -1,4 +1,4 @@
-"""What SQLite says of a file, as errors of ours: a likely cause and a next step for each kind of fault."""
+"""Translates SQLite's errors into FedcervixErrors, with a likely cause and a next step for each kind."""
 
 from __future__ import annotations
 
