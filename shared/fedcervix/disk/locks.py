@@ -1,5 +1,4 @@
-"""The only kind of lock in the project: held by a process on a file, and released by the system however the process
-ends.
+"""The only kind of lock in the project: a process holds it on a file; the system releases it when the process ends.
 
 Home folders, studies and caches are locked here. A file system may not support locks (NFS without a lock daemon, some
 network and FUSE file systems); then an error says so, because nothing else keeps two processes apart.
