@@ -21,7 +21,7 @@ from fedcervix.wire import federation_pb2 as wire
 
 THREADS = 4
 WATCHERS_MAX = 8
-"""each has a picture made of every change"""
+"""each one needs a new status at every change"""
 
 
 class Outside(Protocol):

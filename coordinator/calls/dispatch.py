@@ -40,13 +40,13 @@ from fedcervix.network import identity, rpc
 from fedcervix.runtime.log import logger
 
 MESSAGE_S = 10.0
-"""for a request, and for the registry to be looked at"""
+"""time for a request, and for a look at the registry"""
 CHUNK_S = 120.0
-"""for a part of a model, and for an answer to be taken: on a slow line, behind a model"""
+"""time for a part of a model, and for an answer to be read: on a slow network it waits behind a model"""
 CUT_S = 2.0
-"""in which a connection that is cut has ended"""
+"""time after which a cut connection has ended"""
 LAST_WORDS_S = 10.0
-"""for the status with which a call ends"""
+"""time for the final status of a call"""
 
 identify = lru_cache(maxsize=1024)(identity.identify)
 
@@ -162,7 +162,7 @@ class Dispatcher:
         self._behaviours, self._gate, self._work, self._lines = behaviours, gate, work, lines
         self._admission, self._clock_s = admission, clock_s
         self._cut: dict[str, float] = {}
-        """connections that are being cut, and until when their calls are not looked at"""
+        """connections that are being cut, and until when their calls are ignored"""
         self._message_s, self._chunk_s = message_s, chunk_s
         self._shapes = {"unary_unary": self._small, "unary_stream": self._telling, "stream_unary": self._taking}
 

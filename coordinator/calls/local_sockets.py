@@ -13,7 +13,7 @@ from pathlib import Path
 from fedcervix.disk.storage import disk
 
 NAME_BYTES_MAX = 107
-"""of a Unix socket, as the system has it"""
+"""bytes of a Unix socket's path, as the system limits it"""
 
 
 @contextlib.contextmanager

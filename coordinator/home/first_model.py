@@ -25,11 +25,11 @@ Shapes = dict[str, tuple[int, ...]]
 
 BLOCKS: dict[Architecture, tuple[int, ...]] = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3)}
 CONVOLUTIONS: dict[Architecture, tuple[int, ...]] = {"resnet18": (3, 3), "resnet50": (1, 3, 1)}
-"""kernel sides of one block, in order"""
+"""kernel sizes of one block, in order"""
 EXPANSION: dict[Architecture, int] = {"resnet18": 1, "resnet50": 4}
 """channels of a block's last convolution over those of its others"""
 PREFIXES = ("module.", "model.", "encoder.", "network.", "state_dict.", "backbone.")
-"""that other programs put before the names of a network's tensors"""
+"""prefixes that other programs add to the names of a network's tensors"""
 SHOWN = 3
 
 

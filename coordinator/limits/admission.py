@@ -19,8 +19,8 @@ from coordinator.limits.budgets import Budget
 
 MINUTE_S = 60.0
 AT_ONCE = 32
-"""calls of a certificate that are answered as they come: each takes half a millisecond of the event loop, and what
-others ask waits behind them"""
+"""calls of a certificate that are answered immediately: each takes half a millisecond of the event loop, and other
+calls wait behind it"""
 ALARM_PER_MIN = 60
 """from this number of refused calls of a site in a minute, the operator is told"""
 
@@ -38,7 +38,7 @@ class Limits:
     burst: float
     """calls"""
     refused_per_s: float = 2.0
-    """refused calls that cost no connection"""
+    """refused calls before the connection is closed"""
     refused_burst: float = 60.0
 
 

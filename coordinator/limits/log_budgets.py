@@ -17,11 +17,11 @@ from typing import Any
 from coordinator.limits.budgets import Budget
 
 SITE = (0.5, 300.0)
-"""lines a second, and at once, of one level; the line that says that others are left out comes on top"""
+"""lines of one level per second, and in a burst; the line that says that others are left out comes in addition"""
 OWN = (10.0, 2000.0)
 """the same of lines that name no site"""
 KEPT_MAX = 2048
-"""budgets; the one that was not used for longest is forgotten"""
+"""number of budgets; the least recently used one is forgotten"""
 
 PAUSE = "further messages of this kind are left out for a while"
 
@@ -33,7 +33,7 @@ class _Lines:
 
 
 class LineBudgets:
-    """Says of each line whether it is written (see `fedcervix.runtime.log.ration`). Thread-safe."""
+    """Decides for each line whether it is written (see `fedcervix.runtime.log.ration`). Thread-safe."""
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._clock_s = clock_s

@@ -38,7 +38,7 @@ NO_TRAFFIC = Traffic(0, 0)
 
 
 def useless(before: Traffic, now: Traffic, taken: int) -> float:
-    """Return how many of the bytes that arrived since a look served nothing; negative where more could have arrived."""
+    """Return the number of useless bytes since the last look; negative if more could have arrived."""
     return (now.received - before.received) - PER_TAKEN * taken - PER_SENT * (now.sent - before.sent)
 
 

@@ -156,7 +156,7 @@ def aggregate(
 
 
 class _Behind:
-    """Hashes and writes on a thread what was averaged, a buffer at a time, while the next one is filled.
+    """Hashes and writes averaged data on a thread, a buffer at a time, while the next one is filled.
 
     A buffer holds many blocks: to wake a thread takes as long as to average a small one.
     """
@@ -168,20 +168,20 @@ class _Behind:
         self._on_its_way: Future[None] | None = None
 
     def room(self, count_bytes: int) -> memoryview:
-        """Return where the next bytes go; they are to be there before more room is asked for."""
+        """Return where to put the next bytes; fill it before the next call."""
         if self._filled + count_bytes > BEHIND_BYTES:
             self.hand_over()
         start, self._filled = self._filled, self._filled + count_bytes
         return self._buffer[start : self._filled]
 
     def hand_over(self) -> None:
-        """Let the thread take what was filled. Raises what it met with the buffer before."""
+        """Pass the filled buffer to the thread. Raises its error from the buffer before."""
         self.finish()
         self._on_its_way = self._thread.submit(self._sink.write, self._buffer[: self._filled])
         self._buffer, self._filled = next(self._buffers), 0
 
     def finish(self) -> None:
-        """Wait for the thread. Raises what it met."""
+        """Wait for the thread. Raises its error."""
         if self._on_its_way is not None:
             self._on_its_way.result()
 
@@ -354,7 +354,7 @@ class _Average:
         return self._combined((self._blocks.read(source, position, span) for source in self._sources), span)
 
     def _combined(self, updates: Iterator[NDArray[Any]], span: slice) -> NDArray[np.float64]:
-        """Make one value of those of all updates, in roster order; what `updates` yields need not outlive the next."""
+        """Combine the values of all updates, in roster order; `updates` may reuse its buffer for the next one."""
         length = span.stop - span.start
         return self._trimmed_mean(updates, length) if self._trimmed else self._weighted_mean(updates, length)
 

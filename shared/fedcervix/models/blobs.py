@@ -34,7 +34,7 @@ WHOLE = ".whole"
 
 @dataclass(eq=False, slots=True)
 class _Turn:
-    """Who writes for a sender: its newest transfer."""
+    """The transfer that may write for a sender: its newest."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     newest: object = None
@@ -91,7 +91,7 @@ class BlobStore:
                     file.unlink(missing_ok=True)
 
     def senders(self) -> list[str]:
-        """Return those of whom something is remembered or on its way."""
+        """Return the senders with remembered blobs or transfers in progress."""
         return sorted(path.name for path in self._incoming.iterdir() if path.is_dir())
 
     def brought_by_any(self) -> set[str]:
@@ -126,7 +126,7 @@ class BlobStore:
         return part.stat().st_size if part.exists() else 0
 
     def expect(self, digest: str, sender: str, *, size_bytes: int) -> int:
-        """Make ready for an incoming blob and return the byte from which it is wanted.
+        """Prepare for an incoming blob and return the byte from which it is wanted.
 
         That is its end where the sender has brought it whole (rule 3). A sender pushes one blob at a time: what is left
         of an earlier one is thrown away. Raises StorageError unless the rest fits on the disk.
@@ -203,7 +203,7 @@ class BlobStore:
         self._name(file, digest)
 
     def scratch(self, name: str) -> Path:
-        """Return a place for a file in the making, on the same disk (no sender's name begins with a dot)."""
+        """Return a path for an unfinished file on the same disk (no sender's name begins with a dot)."""
         return self._incoming / f".{name}"
 
     def chunks(self, digest: str, offset: int, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
@@ -306,7 +306,7 @@ class Incoming:
             self._ahead.wrote(len(chunk))
 
     def settle(self) -> bool:
-        """Give a blob that is whole its name, once it is verified; say whether it is. What is not whole stays a part.
+        """Verify a complete blob and give it its name; say whether it is complete. An incomplete one stays a part.
 
         Raises RemoteError where the digest is another one: then the part is lost.
         """
@@ -322,7 +322,7 @@ class Incoming:
             return True
 
     def close(self) -> None:
-        """Take nothing more; what has arrived stays."""
+        """Accept no more bytes; received bytes stay."""
         with self._lock:
             self._closed = True
             if self._out is not None:

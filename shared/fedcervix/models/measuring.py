@@ -50,7 +50,7 @@ def measure(updates: Sequence[tuple[Path, Path]], layout: Layout, batch_norm: Ba
 
 
 class _Sums:
-    """What was added up of the steps so far."""
+    """The sums over the steps so far."""
 
     def __init__(self, updates: int, bases: int) -> None:
         self._squares, self._inner, self._bases = np.zeros(updates), np.zeros(updates), np.zeros(bases)
@@ -96,5 +96,5 @@ def _length(square: float) -> float:
 
 
 def _finite(value: float) -> float:
-    """Return the largest number for what is beyond it: of float64 models, squares may be."""
+    """Limit a number to the largest float: squares of float64 models may be beyond it."""
     return min(value, sys.float_info.max)

@@ -91,7 +91,7 @@ class Feedback:
 
 
 def is_rounded(tensor: Tensor) -> bool:
-    """Say whether a tensor is rounded; all others travel exactly."""
+    """Say whether a tensor is rounded; all others are sent exactly."""
     return tensor.dtype == "F32" and kind(tensor.name, tensor.dtype) == "float"
 
 

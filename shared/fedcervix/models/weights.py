@@ -44,7 +44,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
 }
-"""The types that travel, by their safetensors names, in the order in which a file holds them."""
+"""The types that can be sent, by their safetensors names, in the order of a file."""
 
 FLOATS = frozenset({"F64", "F32", "BF16", "F16"})
 
@@ -80,7 +80,7 @@ BFLOAT16_EXPONENT = 0x7F80
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """Where one tensor lies: bytes [start, end) of its file, row-major."""
+    """The place of one tensor: bytes [start, end) of its file, row-major."""
 
     name: str
     dtype: str
@@ -97,7 +97,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a file holds: its tensors in the order of their bytes, and its header as it stands there."""
+    """The layout of a file: its tensors in the order of their bytes, and its header unchanged."""
 
     tensors: tuple[Tensor, ...]
     header: bytes
