@@ -19,8 +19,8 @@ BYTES_MAX = 64 * 1024
 TEXT = """\
 # Invitation of site {site} to the federation {federation}.
 #
-# It works once, until {until}. Keep it secret: the first person who uses it becomes {site}. Send it over a channel you
-# trust. Delete it after it has been used.
+# It works once, until {until}. Keep it secret: the first person who uses it becomes {site}.
+# Send it over a channel you trust. Delete it after it has been used.
 #
 # On the site's machine:
 #
