@@ -1,6 +1,6 @@
-"""Measures the steps of a round's updates, one block of one tensor at a time. `fedcervix.core.measures`: what a step
-is.
+"""Measures the steps of a round's updates, one block of one tensor at a time.
 
+`fedcervix.core.measures` says what a step is.
 With d_k the step of update k out of K, and S the sum of all steps, the mean of the others is (S - d_k) / (K - 1). All
 that is measured follows from the sums |d_k|^2, d_k . S and |S|^2. Steps are made in the type of the weights, which is
 exact enough and takes half the time; their products are added up a piece at a time, and the pieces in float64, in the
