@@ -71,7 +71,7 @@ BLOCK_ELEMENTS = 65_536
 ITEM_BYTES_MAX = max(dtype.itemsize for dtype in DTYPES.values())
 BEHIND_BYTES = 2**20
 """of a buffer that is hashed and written behind the arithmetic: it holds any block"""
-ROWS_BYTES = 2**21
+ROWS_BYTES = 2**22
 """of a block of all updates together, where one is needed"""
 
 
@@ -224,9 +224,9 @@ def spans(tensor: Tensor, block_elements: int) -> Iterator[slice]:
         yield slice(first, min(first + block_elements, tensor.count))
 
 
-def rows_of(models: int) -> NDArray[np.float64]:
+def rows_of(models: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return room for one block of so many models, a row for each: no longer than usual, and within bounds."""
-    return np.empty((models, max(1, min(BLOCK_ELEMENTS, ROWS_BYTES // (8 * models)))))
+    return np.empty((models, max(1, min(BLOCK_ELEMENTS, ROWS_BYTES // (dtype.itemsize * models)))), dtype)
 
 
 def _sibling_mean(tensor: Tensor, base: Layout, positions: dict[str, int]) -> int | None:
@@ -320,7 +320,7 @@ class _Average:
         self._sources, self._ends, self._cut, self._trimmed = sources, ends, cut, trimmed
         self._tensors, self._blocks = base.tensors, Blocks(base)
         self._weights_sum = math.fsum(source.weight for source in sources)
-        self._rows = rows_of(len(sources)) if trimmed else np.empty((0, BLOCK_ELEMENTS))
+        self._rows = rows_of(len(sources), np.dtype(np.float64)) if trimmed else np.empty((0, BLOCK_ELEMENTS))
         self._rounded = memoryview(bytearray(BLOCK_ELEMENTS * ITEM_BYTES_MAX))
         self._sum, self._term, self._centre = np.empty((3, BLOCK_ELEMENTS))
 
