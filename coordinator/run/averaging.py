@@ -10,7 +10,8 @@ from dataclasses import replace
 from fedcervix.core.events import UpdateStored
 from fedcervix.core.measures import Measures, clip_scales
 from fedcervix.core.plan import Plan
-from fedcervix.core.rounds import Aggregate, Run
+from fedcervix.core.rounds.averages import Aggregate
+from fedcervix.core.rounds.state import Run
 from fedcervix.models.aggregate import Clip, Momentum, aggregate
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.measuring import measure
@@ -55,7 +56,7 @@ def _momentum(plan: Plan, blobs: BlobStore, work: Aggregate) -> Momentum | None:
 
 def _measured(run: Run, blobs: BlobStore, layout: Layout, work: Aggregate) -> tuple[tuple[str, Measures], ...]:
     """Return the measures of each site's update; the hops of a ring were measured when they came."""
-    if run.plan.mode == "ppfssl":
+    if run.plan.mode_rules.in_turns:
         return ()
     base = blobs.path(work.base)
     updates = [(blobs.path(digest), base) for digest, _ in work.updates]
@@ -64,7 +65,7 @@ def _measured(run: Run, blobs: BlobStore, layout: Layout, work: Aggregate) -> tu
 
 def hop_measured(run: Run, blobs: BlobStore, layout: Layout, update: UpdateStored) -> Measures | None:
     """Measure the step of a ring's hop, beside that of the hop before it in this round. Raises StorageError."""
-    if run.plan.mode == "csfssl":
+    if not run.plan.mode_rules.in_turns:
         return None
     hops = [(hop.digest, hop.task.base) for hop in (update, *run.current.contributions[-1:])]
     steps = [(blobs.path(digest), blobs.path(base)) for digest, base in hops]

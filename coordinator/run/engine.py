@@ -27,7 +27,10 @@ from coordinator.run.run_state import RunState
 from coordinator.run.site_streams import SiteStreams
 from coordinator.run.streams import Stream
 from fedcervix.core.events import AggregateStored, Answer, AverageUnusable, Event, RunAborted, Tick
-from fedcervix.core.rounds import Aggregate, Run, coordinator_work, deadline, step
+from fedcervix.core.rounds.averages import Aggregate, coordinator_work
+from fedcervix.core.rounds.state import Run
+from fedcervix.core.rounds.step import step
+from fedcervix.core.rounds.waits import deadline
 from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.errors import ModelError, RemoteError, StorageError
 from fedcervix.models.blobs import BlobStore

@@ -12,7 +12,9 @@ from coordinator.run.incoming import Unreported, needed
 from coordinator.run.refused import Refused
 from coordinator.run.run_state import RunState
 from fedcervix.core.events import Answer, Event, SiteRevoked, TaskKind, UpdateStored
-from fedcervix.core.rounds import Run, objection, step
+from fedcervix.core.rounds.objections import objection
+from fedcervix.core.rounds.state import Run
+from fedcervix.core.rounds.step import step
 from fedcervix.errors import BusyError, RemoteError, RunError, StorageError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.moves import vet_step
@@ -111,7 +113,7 @@ class ModelWork:
             raise BusyError(
                 f"a model of {site} is being looked at",
                 cause="it is large, or the coordinator's disk is slow",
-                next_step="it is tried again by itself",
+                next_step="no action is needed: it is tried again automatically",
             )
         try:
             yield uploads
@@ -140,7 +142,8 @@ class ModelWork:
         packing, seeds = run.plan.terms.compression, update.task.kind is TaskKind.SEED
         if packing == "none" or (seeds and packing == "int8"):
             raise RemoteError(
-                "a packed model came where the plan has none", next_step="compare the two sides' versions"
+                "a compressed model came, but the plan has no compression",
+                next_step="compare the versions of coordinator and site",
             )
         like, name = None if seeds else self.layout_of(run), f"unpacked-{update.site}"
         rebuild(self._blobs, update.packed, update.digest, packing, update.task.base, name=name, like=like)

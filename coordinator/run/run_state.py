@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from fedcervix.core.rounds import Run
+from fedcervix.core.rounds.state import Run
 
 
 class RunState:

@@ -12,7 +12,8 @@ from coordinator.run.liveness import STOPPED, Line, Liveness
 from coordinator.run.run_state import RunState
 from coordinator.run.streams import Stream
 from fedcervix.core.events import Answer, Event, SiteAttached, SiteSilent, Task
-from fedcervix.core.rounds import Finish, Instruction, Outcome, Presence, Run, instruction
+from fedcervix.core.rounds.instructions import Finish, Instruction, instruction
+from fedcervix.core.rounds.state import Outcome, Presence, Run
 from fedcervix.errors import DuplicateAgentError
 from fedcervix.network.codec import InstanceClaim, Progress
 from fedcervix.runtime.log import logger

@@ -53,9 +53,7 @@ class Accounting:
             if asked.begun(turn, task.base) == turn:
                 return
             if why := asked.objection(turns, task, run.plan):
-                self.refuse(
-                    task.run, "this site does not do what it is asked to", [why], cause=NOT_HONEST, next_step=NEW_RUN
-                )
+                self.refuse(task.run, "this site refuses the task", [why], cause=NOT_HONEST, next_step=NEW_RUN)
             if task.kind is TaskKind.TRAIN:
                 self._spend(task.run, account.Spent(rounds=1, epochs=run.plan.terms.epochs_per_round))
             noted.begin(task)

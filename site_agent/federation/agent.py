@@ -22,7 +22,8 @@ from dataclasses import dataclass
 
 from fedcervix.core import session
 from fedcervix.core.events import Task, TaskKind
-from fedcervix.core.rounds import Finish, Instruction, Outcome
+from fedcervix.core.rounds.instructions import Finish, Instruction
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import (
     DuplicateAgentError,
     FedcervixError,
@@ -287,7 +288,10 @@ class Agent:
     def _line_down(self, error: LinkError | StorageError) -> None:
         settled = self._session.settled
         if self._outcome is not None and settled is not None and settled.kind is TaskKind.ADOPT:
-            over = Finish(self._outcome, "the model is here; the coordinator closed the line before it told more")
+            over = Finish(
+                self._outcome,
+                "the model has arrived; the coordinator closed the connection before it sent the next task",
+            )
             self._session = session.instructed(self._session, over)
             return
         self._session = session.cut(self._session)
@@ -329,7 +333,7 @@ class Agent:
             raise KeyboardInterrupt
 
     def _say_stopped(self) -> None:
-        """Let the coordinator know that a person stopped this agent; a line that is cut or slow is not waited for."""
+        """Tell the coordinator that a person stopped this agent, without waiting for a slow connection."""
 
         def tell() -> None:
             with contextlib.suppress(FedcervixError):
@@ -343,9 +347,11 @@ class Agent:
         if isinstance(error, NOT_TOLD):
             return
         failure = self._failures.record(error)
-        error.cause = f"{error.cause} (full account: {self._context.home.incidents / failure.incident}.txt)"
+        error.cause = f"{error.cause} (details: {self._context.home.incidents / failure.incident}.txt)"
         if not self._failures.tell_soon():
-            self._show("said", {"text": f"the coordinator cannot be told now; it hears of {failure.incident} later"})
+            self._show(
+                "said", {"text": f"the coordinator cannot be reached now; {failure.incident} will be reported later"}
+            )
 
     def _restart_hung(self, hung: Hung) -> None:
         """Kill a worker that hangs; its task goes on from its checkpoint. Raises WorkFailedError the second time."""

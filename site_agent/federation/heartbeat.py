@@ -45,8 +45,8 @@ class Hung:
         """Return what a hung worker is called."""
         silent_min = (self.silence.ends_at_s - self.silence.since_s) / 60
         return WorkFailedError(
-            f"the training process has said nothing for {silent_min:.1f} min; "
-            f"within this task it was never silent for more than {self.silence.longest_s:.0f} s",
+            f"the training process has not reported for {silent_min:.1f} min; "
+            f"in this task its longest pause so far was {self.silence.longest_s:.0f} s",
             cause="a GPU or its driver hangs, a disk or share does not answer, "
             "or other hosts that train with it do not",
             next_step="look at nvidia-smi, and at the system's log (dmesg | tail)",

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from fedcervix.core import session
 from fedcervix.core.plan import Plan
-from fedcervix.core.rounds import Instruction, Outcome
+from fedcervix.core.rounds.instructions import Instruction
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import FedcervixError, LinkError, StorageError
 from fedcervix.network import codec
 from site_agent.federation.heartbeat import Hung

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from fedcervix.core import session
 from fedcervix.core.events import Answer, ModelAdopted, ModelUnusable, ScoreReported, Task, TaskKind, UpdateStored
-from fedcervix.core.rounds import Outcome
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import FedcervixError, RunError, StorageError
 from fedcervix.models.rounding import Rounded
 from fedcervix.network import codec

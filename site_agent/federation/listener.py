@@ -34,7 +34,7 @@ class Listener:
             for what in self._context.link.attach():
                 self._pauses.reset()
                 self._context.inbox.put(Said(what))
-            return LineDown(LinkError("the coordinator has closed the line"))
+            return LineDown(LinkError("the coordinator has closed the connection"))
         except LinkError as error:
             return self._diagnosed(error)
         except StorageError as error:

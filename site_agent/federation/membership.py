@@ -8,7 +8,7 @@ from collections.abc import Callable
 from fedcervix.core import session
 from fedcervix.core.events import Task, TaskKind
 from fedcervix.core.plan import Plan
-from fedcervix.core.rounds import Finish
+from fedcervix.core.rounds.instructions import Finish
 from fedcervix.errors import RemoteError, StorageError
 from fedcervix.network import codec
 from site_agent.federation.accounting import NEW_RUN, NOT_HONEST, Accounting
@@ -44,12 +44,13 @@ class Membership:
         try:
             last = last_federation(home)
         except StorageError as error:
-            show("said", {"text": f"{error.explain()}\nthe coordinator will say how to go on"})
+            show("said", {"text": f"{error.explain()}\nthe coordinator will say how to continue"})
             return False
         if last is None or last.run_store.ended() or last.run_store.kept() == session.PersistentState():
             return False
         if against := objections(home.config().policy, last.plan, self._context.site):
-            show("said", {"text": f"run {last.run} does not go on here, by this site's policy: {against[0]}"})
+            why = f"this site's policy does not allow it: {against[0]}"
+            show("said", {"text": f"run {last.run} does not continue here: {why}"})
             return False
         self._enter(last.plan, last.run_store)
         return True
@@ -99,7 +100,7 @@ class Membership:
         """Refuse work that the accepted plan does not contain. Raises RemoteError."""
         run = self.run
         if run is None or task.run != run.run:
-            raise RemoteError(f"asked to {task} of run {task.run}, which this site was not welcomed to")
+            raise RemoteError(f"asked to {task} of run {task.run}, to which this site was not admitted")
         if run.run_store.ended():
             raise RemoteError(
                 f"asked to {task} of run {task.run}, which has ended here: {run.run_store.outcome()}",
@@ -154,7 +155,7 @@ class Membership:
         try:
             ledger.read(record, run.plan)
         except ValueError as error:
-            text = f"the record of run {run.run} is not kept, it is no record: {error}"
+            text = f"the record of run {run.run} is not saved, because it is not valid: {error}"
             self._context.show("said", {"text": text})
             return ""
         return record
@@ -163,6 +164,6 @@ class Membership:
 def _another_plan(run: str) -> RemoteError:
     return RemoteError(
         f"run {run} has another plan than before",
-        cause="the coordinator's home was made anew or tampered with",
+        cause="the coordinator's home was set up again, or someone changed it",
         next_step="ask the coordinator's operator",
     )

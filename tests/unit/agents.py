@@ -10,7 +10,7 @@ from typing import Any
 
 from fedcervix.core.events import Answer, Task, TaskKind, UpdateStored
 from fedcervix.core.plan import Plan
-from fedcervix.core.rounds import Finish, Instruction
+from fedcervix.core.rounds.instructions import Finish, Instruction
 from fedcervix.errors import FedcervixError, LinkError, StorageError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.network import codec

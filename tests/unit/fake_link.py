@@ -11,7 +11,8 @@ from typing import Any
 from fedcervix.core.compression import Packed
 from fedcervix.core.events import Answer, Task, TaskKind, UpdateStored
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds import Finish, Instruction, Outcome
+from fedcervix.core.rounds.instructions import Finish, Instruction
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import FedcervixError, RunError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.network import codec

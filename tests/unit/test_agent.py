@@ -12,7 +12,8 @@ import pytest
 
 from fedcervix.core.events import Answer, ModelAdopted, ScoreReported, SiteFailed, UpdateStored
 from fedcervix.core.plan import Plan
-from fedcervix.core.rounds import Finish, Idle, Outcome
+from fedcervix.core.rounds.instructions import Finish, Idle
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.core.session import PersistentState
 from fedcervix.errors import (
     DataError,
@@ -55,7 +56,7 @@ from tests.unit.fake_link import (
     update,
 )
 
-KEPT = "the coordinator is away; the result of round 1 is kept and will be sent"
+KEPT = "the coordinator cannot be reached; the result of round 1 is saved and will be sent on reconnect"
 
 
 @pytest.fixture
@@ -247,7 +248,7 @@ def test_a_line_that_closes_after_the_model_was_adopted_is_the_end(site: Site, o
     site.link.hears(update(TRAIN))
     site.says(ADOPT)
     site.link.hears(lambda told: any(isinstance(what, ModelAdopted) for what in told))
-    site.line_down(LinkError("the coordinator has closed the line"))
+    site.line_down(LinkError("the coordinator has closed the connection"))
     assert site.end().outcome == outcome
 
 
@@ -415,7 +416,7 @@ def test_a_restarted_agent_whose_model_is_not_here_says_so_and_waits(site: Site)
     BlobStore(site.home.blobs).retire(())
     site.alone()
     site.line_down(LinkError("nobody there"))
-    site.shows("resting", reason="the coordinator is away, and with it the model needed to train in round 1")
+    site.shows("resting", reason="the coordinator, which has the model to train in round 1, cannot be reached")
     assert site.worker.begun == []
     site.says(codec.Welcome("cervix", RUN, plan()), TRAIN)
     site.link.hears(update(TRAIN))
@@ -687,7 +688,7 @@ def test_a_worker_that_hangs_is_killed_told_of_and_begun_again(threaded: Threade
     assert site.worker.begun == [TRAIN, TRAIN]
     [failure] = failures(site.link.told)
     assert (failure.stage, failure.kind, failure.goes_on) == ("training", "TrainingError", True)
-    assert "has said nothing for" in failure.hint
+    assert "has not reported for" in failure.hint
     site.shows("trouble")
     assert (site.home.incidents / f"{failure.incident}.txt").exists()
 
@@ -702,7 +703,7 @@ def test_a_worker_that_hangs_at_the_same_task_again_ends_the_agent(site: Site) -
     assert isinstance(error, WorkFailedError)
     assert error.exit_code == 9
     assert all(
-        words in error.explain() for words in ("said nothing for", "likely cause: a GPU", "next: look at nvidia")
+        words in error.explain() for words in ("not reported for", "likely cause: a GPU", "next: look at nvidia")
     )
     assert site.worker.begun == [TRAIN, TRAIN]
     assert [failure.goes_on for failure in failures(site.link.told)] == [True, False]
@@ -741,7 +742,7 @@ def test_a_failure_that_cannot_be_told_is_told_by_the_next_process_before_it_is_
     assert isinstance(site.end(), WorkFailedError)
     assert len(failures(site.link.told)) > 1, "it was not tried again"
     said = failures(site.link.told)[-1]
-    site.shows("said", text=f"the coordinator cannot be told now; it hears of {said.incident} later")
+    site.shows("said", text=f"the coordinator cannot be reached now; {said.incident} will be reported later")
 
     for expected in (dataclasses.replace(said, goes_on=True), None):
         site.begin()

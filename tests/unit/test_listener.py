@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedcervix.core.rounds import Idle
+from fedcervix.core.rounds.instructions import Idle
 from fedcervix.errors import FedcervixError, IdentityError, LinkError, RemoteError, StorageError
 from site_agent.federation.context import AgentContext
 from site_agent.federation.inbox import Broken, Inbox, LineDown, Said

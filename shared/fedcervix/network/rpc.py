@@ -301,13 +301,13 @@ def translate(error: grpc.RpcError, address: str, *, next_step: str = "site-agen
             next_step="ask the coordinator's operator for its log",
         )
     if code is grpc.StatusCode.UNIMPLEMENTED:
-        return RemoteError(f"what answers at {address} is not a coordinator of this version ({details})")
+        return RemoteError(f"the program that answers at {address} is not a coordinator of this version ({details})")
     if _NO_MORE_FILES in details:
         cause, advice = USED_UP[errno.EMFILE]
         return StorageError(f"the coordinator at {address} cannot be called", cause=cause, next_step=advice)
     return LinkError(
         f"the coordinator at {address} cannot be reached ({_in_short(details)})",
-        cause="it is not running, the address is wrong, or a firewall or proxy is in the way",
+        cause="it is not running, the address is wrong, or a firewall or proxy blocks the connection",
         next_step=next_step,
     )
 
@@ -326,7 +326,7 @@ def _in_short(details: str) -> str:
     for sign, words in _SIGNS.items():
         if sign in details:
             return words
-    return details.split("; last error: ")[-1][:200] or "the line was cut"
+    return details.split("; last error: ")[-1][:200] or "the connection was cut"
 
 
 _BUGS = ("[", "Exception ", "Unexpected ", "Failed to serialize")
@@ -339,8 +339,8 @@ _SIGNS = {
     "Connection refused": "connection refused",
     "DNS resolution failed": "its name cannot be resolved",
     "certificate unknown": "it does not accept this certificate",
-    "Socket closed": "the line was cut",
-    "Connection reset": "the line was cut",
+    "Socket closed": "the connection was cut",
+    "Connection reset": "the connection was cut",
     "TSI_DATA_CORRUPTED": "the connection was closed because bytes arrived damaged",
 }
 
