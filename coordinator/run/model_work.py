@@ -16,7 +16,7 @@ from fedcervix.core.events import Answer, Event, SiteRevoked, Task, TaskKind, Up
 from fedcervix.core.rounds.instructions import instruction
 from fedcervix.core.rounds.objections import objection
 from fedcervix.core.rounds.state import Run
-from fedcervix.core.rounds.step import step
+from fedcervix.core.rounds.step import answer_to
 from fedcervix.errors import BusyError, RemoteError, RunError, StorageError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.moves import Group, Meter, check_steps, measure
@@ -86,7 +86,7 @@ class ModelWork:
         Raises RemoteError where it is not fit to be averaged, BusyError while one of the site is looked at already.
         """
         run = self._state.run
-        _, answer = step(run, update)
+        answer = answer_to(run, update)
         if answer is not Answer.ACCEPTED and not objection(run, update):
             return answer  # a later state does not accept it either
         if not self._blobs.brought(update.packed or update.digest, update.site):

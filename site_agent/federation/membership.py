@@ -49,10 +49,8 @@ class Membership:
         if last is None or last.run_store.ended() or last.run_store.kept() == session.PersistentState():
             return False
         if against := objections(home.config().policy, last.plan, self._context.site):
-            show(
-                "said",
-                {"text": f"run {last.run} does not continue here: this site's policy does not allow it: {against[0]}"},
-            )
+            why = f"this site's policy does not allow it: {against[0]}"
+            show("said", {"text": f"run {last.run} does not continue here: {why}"})
             return False
         self._enter(last.plan, last.run_store)
         return True
