@@ -39,13 +39,14 @@ from site_agent.data.collection import Collection, Image, index
 from site_agent.data.image_sets import Images
 from site_agent.data.pixels import Pixels
 from site_agent.metrics import auc
-from site_agent.network.devices import choose, place, prepare
+from site_agent.network.devices import Machine, choose, place, prepare
 from site_agent.network.encoder import Encoder, build_encoder
-from site_agent.network.optimizer import make_optimiser
 from site_agent.network.precision import resolve_precision
 from site_agent.phantom import INSTITUTIONS, write_institution
+from site_agent.training.context import TrainingContext
 from site_agent.training.knn_probe import embed, neighbour_scores
 from site_agent.training.loop import train_epochs
+from site_agent.training.steps import make_learner
 
 Scores = npt.NDArray[np.float64]
 Cells = dict[str, dict[str, Any]]
@@ -192,20 +193,11 @@ def _cell(
 
 
 def _train(encoder: Encoder, parts: Sequence[Images], recipe: Recipe, seed: int, device: torch.device) -> list[float]:
-    place(encoder, device)
     patients = tuple(patient for part in parts for patient in part.patients)
-    records = train_epochs(
-        encoder,
-        make_optimiser(encoder, recipe),
-        Images(pixel_arrays.joined([part.pixels for part in parts]), patients),
-        recipe,
-        seed=seed,
-        stream="pooled",
-        first_epoch=1,
-        epochs=recipe.epochs_max,
-        device=device,
-        on_step=lambda _step: None,
-    )
+    images = Images(pixel_arrays.joined([part.pixels for part in parts]), patients)
+    context = TrainingContext(recipe=recipe, seed=seed, stream="pooled", machine=Machine(device))
+    learner, epochs = make_learner(encoder, context), range(1, 1 + recipe.epochs_max)
+    records = train_epochs(learner, images, context, epochs, on_step=lambda _step: None)
     return [round(record.loss, 4) for record in records]
 
 

@@ -35,10 +35,11 @@ from site_agent.report.tensorboard import Events, require_tensorboard
 from site_agent.store import leak_guard, model_store
 from site_agent.store.archive import utc_now
 from site_agent.store.leak_guard import Seen
+from site_agent.training.context import TrainingContext
 from site_agent.training.knn_probe import label_probe
 from site_agent.training.loop import Epoch, Position, StepReport
 from site_agent.training.monitor import epoch_line, images_per_s
-from site_agent.training.pretrain import Pretrained
+from site_agent.training.pretrain import Callbacks, Pretrained
 from site_agent.training.pretrain import pretrain as train
 from site_agent.training.stopping import Stop, Stoppable
 from site_agent.worker.tasks import first_seed
@@ -110,19 +111,13 @@ def _pretrain(
         watch = Watch(recipe, display, events)
         with stop.waits_for_checkpoint():
             trained = train(
+                encoder,
                 parts["train"],
                 parts["valid"],
-                recipe,
-                seed=used.seed,
-                stream=site,
-                encoder=encoder,
-                device=machine.device,
-                on_step=watch.step,
-                on_epoch=watch.epoch,
-                on_resume=watch.resumed,
+                TrainingContext(recipe=recipe, seed=used.seed, stream=site, machine=machine),
+                Callbacks(watch.step, watch.epoch, watch.resumed),
                 probe=label_probe(home, collections[0], recipe, machine.device),
                 checkpoints=checkpoints,
-                acceleration=machine.acceleration,
             )
     kept = _keep(home, used, folder.name, recipe, trained, collections)
     checkpoints.drop()
