@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from coordinator.run.status import ledger_line
 from fedcervix import __version__
-from fedcervix.core.rounds import Run
+from fedcervix.core.rounds.state import Run
 from fedcervix.disk.files import in_place_of, make_folder, write_whole
 from fedcervix.disk.reserve import Reserve
-from fedcervix.disk.storage import disk
-from fedcervix.errors import RunError, StorageError
+from fedcervix.disk.storage import damaged, disk
+from fedcervix.errors import RunError
 from fedcervix.json_text import parsed
 
 if TYPE_CHECKING:
@@ -73,11 +73,8 @@ def read(results: Path, run: str) -> dict[str, Any]:
         # A record of an earlier version may hold a mean loss that is no number.
         found: dict[str, Any] = parsed(text, parse_constant=lambda _: None)
     except ValueError as error:
-        raise StorageError(
-            f"{file} is damaged: {error}",
-            cause="it was edited, or the disk is failing",
-            next_step=f"delete it; the next `coordinator start` writes it anew from the journal: rm {file}",
-        ) from error
+        next_step = f"delete it; the next `coordinator start` writes it anew from the journal: rm {file}"
+        raise damaged(file, error, next_step=next_step) from error
     return found
 
 
@@ -104,7 +101,7 @@ def export(results: Path, run: str, folder: Path) -> list[Path]:
         other = [to for file, to in copies.items() if to.exists() and not _same(file, to)]
     if other:
         raise RunError(
-            f"{other[0]} is there already, and is another file: nothing was written",
+            f"{other[0]} exists already and is a different file: nothing was written",
             cause="the folder holds the export of another run, or files of your own",
             next_step="name another folder, or move that file away",
         )

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 from fedcervix.core.plan import canonical_json
 from fedcervix.disk.descriptors import check_used_up
 from fedcervix.disk.files import make_folder, write_new, write_secret
-from fedcervix.disk.storage import disk
-from fedcervix.errors import ModelError, StorageError
+from fedcervix.disk.storage import damaged, disk
+from fedcervix.errors import ModelError
 from fedcervix.json_text import parsed
 from site_agent.manifest.identifiers import forms
 
@@ -136,11 +136,8 @@ def _read_key(file: Path) -> SiteKey:
     with disk(file, "read"):
         secret = file.read_bytes()
     if len(secret) != KEY_BYTES:
-        raise StorageError(
-            f"{file} is damaged: it holds {len(secret)} bytes instead of {KEY_BYTES}",
-            cause="its disk was full, or it was edited",
-            next_step=f"restore it from a backup, or delete it (rm {file}) and make the models again",
-        )
+        next_step = f"restore it from a backup, or delete it (rm {file}) and make the models again"
+        raise damaged(file, f"it holds {len(secret)} bytes instead of {KEY_BYTES}", next_step=next_step)
     return SiteKey(secret)
 
 

@@ -221,7 +221,7 @@ def _too_large(work: _Work, stood: Position, chosen: Indices) -> TrainingError:
         return _inputs(work, stood.epoch, stood.step + 1, chosen[:images])
 
     try_smaller = fits(work.learner.encoder, context.recipe, context.device, inputs) if context.team.alone else None
-    then = ". With the same recipe training goes on from its checkpoint"
+    then = ". With the same recipe, training continues from its checkpoint"
     return out_of_memory(len(chosen), context.recipe, "batch_images", fits=try_smaller, then=then)
 
 

@@ -20,8 +20,7 @@ from typing import Any
 
 from fedcervix.core.events import Task
 from fedcervix.core.plan import Plan
-from fedcervix.core.rounds import Outcome
-from fedcervix.errors import FedcervixError
+from fedcervix.errors import EXIT_OF_OUTCOME, FedcervixError
 from fedcervix.runtime.cli_runtime import ends_whole, fail
 from site_agent.commands.display import Display
 from site_agent.federation.agent import Agent
@@ -31,8 +30,6 @@ from site_agent.home import SiteHome
 from site_agent.worker.hang_detection import FLOOR_S
 from site_agent.worker.worker import CancelledError, Worker
 from tests.e2e.light_worker import NUMBERS, LightWork, surroundings
-
-EXIT_OF = {Outcome.OK: 0, Outcome.DEGRADED: 20, Outcome.ABORTED: 21}
 
 
 class LightWorker:
@@ -104,7 +101,7 @@ def main() -> None:
         finally:
             link.close()
     display.show("said", {"text": str(leave)})
-    sys.exit(EXIT_OF[leave.outcome])
+    sys.exit(EXIT_OF_OUTCOME[leave.outcome])
 
 
 if __name__ == "__main__":
