@@ -35,7 +35,7 @@ from sklearn.preprocessing import StandardScaler
 from fedcervix.core.plan import Augment, Recipe
 from fedcervix.core.seeds import derive
 from site_agent.data import pixel_arrays, pixel_cache
-from site_agent.data.collection import Collection, Image, index
+from site_agent.data.collection import Collection, Image, IndexSettings, index
 from site_agent.data.image_sets import Images
 from site_agent.data.pixels import Pixels
 from site_agent.metrics import auc
@@ -159,7 +159,9 @@ def sites_of(asked: argparse.Namespace, folder: Path) -> Iterator[Site]:
         write_institution(folders[name], INSTITUTIONS[name], women=asked.phantoms, seed=derive(0, "phantom", name))
     for name, path in folders.items():
         splits = folder / f"{name}.csv"
-        found = index(path / "manifest.csv", splits_file=splits, seed=0, unreadable_max=0.05, cache_folder=folder)
+        found = index(
+            path / "manifest.csv", IndexSettings(splits_file=splits, seed=0, unreadable_max=0.05, cache_folder=folder)
+        )
         yield Site(name, found, folder)
 
 

@@ -80,7 +80,7 @@ def _finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str)
     machine, display = machine_of(home, used.recipe), Display()
     recipe = resolve_precision(used.recipe, machine.device, home.cache)
     say(f"fine-tuning on {machine.device} in {recipe.precision}, recipe of {used.source}", err=True)
-    collection = open_images(home, display)
+    collection = open_images(home, display, recipe)
     train, valid = (dataset.labelled(home, collection, recipe, split, reading(display)) for split in ("train", "valid"))
     place = Workplace(home, name, used, recipe, machine, collection, train, valid, display)
     for model in own:

@@ -96,7 +96,7 @@ def _pretrain(
     with contextlib.ExitStack() as stack:
         stack.callback(display.close)
         require_tensorboard(tensorboard)
-        collections = _collections(home, also, display)
+        collections = _collections(home, also, display, recipe)
         contract = _contract(recipe, used.seed, site, collections)
         events = _events(stack, tensorboard, recipe, folder.name, contract)
         parts = {split: dataset.pooled(home, collections, recipe, split, reading(display)) for split in PARTS}
@@ -172,7 +172,7 @@ def _keep(
         "history": [_history(epoch) for epoch in trained.history],
     }
     seen = seen_by(leak_guard.site_key(home), collections)
-    kept = model_store.keep(home, name, start, recipe, used.seed, making, more, seen, utc_now())
+    kept = model_store.keep(home, name, making, model_store.Trained(start, recipe, used.seed, more), seen, utc_now())
     making.unlink()
     return kept
 
@@ -228,19 +228,12 @@ class Watch:
             self._events.epoch(epoch)
 
 
-def _collections(home: SiteHome, also: Sequence[Path], display: Display) -> list[Collection]:
+def _collections(home: SiteHome, also: Sequence[Path], display: Display, recipe: Recipe) -> list[Collection]:
     """Return this site's collection, and those of further manifests behind it."""
-    data, collections = home.config().data, [open_images(home, display)]
+    of_home, collections = dataset.settings_of(home, [recipe]), [open_images(home, display, recipe)]
     for manifest in also:
         name = hashlib.sha256(str(manifest.resolve()).encode()).hexdigest()[:12]
         collections.append(
-            index(
-                manifest,
-                splits_file=home.folder / f"splits-{name}.csv",
-                seed=data.split_seed,
-                unreadable_max=data.unreadable_max,
-                cache_folder=home.cache,
-                ignore_columns=data.ignore_columns,
-            )
+            index(manifest, dataclasses.replace(of_home, splits_file=home.folder / f"splits-{name}.csv", not_same=None))
         )
     return collections

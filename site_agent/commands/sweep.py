@@ -76,7 +76,7 @@ def _sweep(
     kept = read_cells(folder / CELLS)
     say(f"{len(recipes)} combinations on {machine.device}, recipe of {used.source}", err=True)
     try:
-        collection = open_images(home, display)
+        collection = open_images(home, display, used.recipe)
         material = gather(home, collection, used.recipe, reading(display))
         stream = site_name(home)
         contexts = [TrainingContext(recipe=r, seed=used.seed, stream=stream, machine=machine) for r in recipes]

@@ -96,6 +96,16 @@ def again(folder: Path, start: str = "SSL") -> str:
     return f"make it again: {home.command(f'pretrain --name {folder.name}{pooled}')}"
 
 
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """How a model was trained, for its record."""
+
+    start: str
+    recipe: Recipe
+    seed: int
+    more: dict[str, Any]
+
+
 def adopt(home: SiteHome, task: Task, plan: Plan, blobs: BlobStore, clock: Callable[[], datetime] = utc_now) -> None:
     """Keep the result of a run. Done twice, it does the same. Raises StorageError."""
     if _adopted(home.models / task.run, task, plan):
@@ -110,7 +120,8 @@ def adopt(home: SiteHome, task: Task, plan: Plan, blobs: BlobStore, clock: Calla
         "sites": list(plan.sites),
         "images": seen.images,
     }
-    keep(home, task.run, start, plan.recipe, plan.terms.seed, blobs.path(task.base), more, seen, clock())
+    trained = Trained(start, plan.recipe, plan.terms.seed, more)
+    keep(home, task.run, blobs.path(task.base), trained, seen, clock())
 
 
 def _adopted(folder: Path, task: Task, plan: Plan) -> bool:
@@ -136,11 +147,8 @@ def _seen_in_run(home: SiteHome, run: str, plan: Plan) -> Seen:
 def keep(
     home: SiteHome,
     name: str,
-    start: str,
-    recipe: Recipe,
-    seed: int,
     weights: Path,
-    more: dict[str, Any],
+    trained: Trained,
     seen: Seen,
     now: datetime,
 ) -> CervixModel:
@@ -150,11 +158,11 @@ def keep(
     """
     folder, digest = home.models / name, digest_file(weights)
     record = {
-        "start": start,
-        "recipe": dataclasses.asdict(recipe),
-        "seed": seed,
+        "start": trained.start,
+        "recipe": dataclasses.asdict(trained.recipe),
+        "seed": trained.seed,
         "software": f"fedcervix {__version__}",
-        **more,
+        **trained.more,
         "digest": digest,
         "made_at": now.isoformat(timespec="seconds"),
     }

@@ -73,25 +73,25 @@ class TaskContext:
     _probes: dict[Recipe, Probe] = field(default_factory=dict)
     _learner: tuple[Recipe, Learner] | None = None
 
-    def collection(self) -> Collection:
-        """Return the site's collection; indexed at most once per process."""
+    def collection(self, recipe: Recipe | None = None) -> Collection:
+        """Return the site's collection; indexed at most once per process, for training by the recipe if it is known."""
         if self._collection is None:
             counted = (self.counted("reading images"), self.counted("comparing images"))
-            self._collection = dataset.open_collection(self.home, *counted)
+            self._collection = dataset.open_collection(self.home, *counted, recipes=[recipe] if recipe else ())
         return self._collection
 
     def images(self, recipe: Recipe, split: str) -> Images:
         """Return the site's images for contrastive learning; decoded at most once per process."""
         if (split, recipe) not in self._images:
-            counted = self.counted("decoding")
-            self._images[split, recipe] = dataset.contrastive(self.home, self.collection(), recipe, split, counted)
+            collection, counted = self.collection(recipe), self.counted("decoding")
+            self._images[split, recipe] = dataset.contrastive(self.home, collection, recipe, split, counted)
         return self._images[split, recipe]
 
     def probe(self, recipe: Recipe) -> Probe:
         """Return what scores an encoder by the site's labels; their images are decoded at most once per process."""
         if recipe not in self._probes:
             counted = (self.counted("decoding"), self.counted("comparing neighbours"))
-            self._probes[recipe] = label_probe(self.home, self.collection(), recipe, self.device, *counted)
+            self._probes[recipe] = label_probe(self.home, self.collection(recipe), recipe, self.device, *counted)
         return self._probes[recipe]
 
     def training(self, plan: Plan, recipe: Recipe) -> TrainingContext:
