@@ -51,11 +51,13 @@ def test_the_site_says_how_much_is_held_in_memory(tmp_path: Path, gib: float, ki
 @pytest.mark.parametrize("gib", [4.0, 0])
 def test_an_image_is_decoded_once_where_the_recipe_is_known_when_it_is_indexed(tmp_path: Path, gib: float) -> None:
     """Afterwards the files are not needed; the squares are those that a later decoding gives, bit for bit."""
-    twice, once = site(tmp_path / "twice", gib), site(tmp_path / "once", gib)
+    for name in ("twice", "once"):
+        (tmp_path / name).mkdir()
+    twice, once = site(tmp_path / "twice" / "a", gib), site(tmp_path / "once" / "a", gib)
     plain = dataset.open_collection(twice)
     found = dataset.open_collection(once, recipes=[RECIPE, dataclasses.replace(RECIPE, image_px=40, fit="crop")])
     assert [image.digest for image in found.images] == [image.digest for image in plain.images]
-    for file in (tmp_path / "once").glob("*.png"):
+    for file in (tmp_path / "once" / "a").glob("*.png"):
         file.unlink()
     for recipe in (RECIPE, dataclasses.replace(RECIPE, image_px=40, fit="crop")):
         squares = dataset.contrastive(once, found, recipe, "train", lambda _done, _of: pytest.fail("decoded"))
