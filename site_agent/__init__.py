@@ -14,7 +14,7 @@ Rooms, from bottom to top. A module imports from its own room and from those tha
     data        images manifest home
     network     home data
     store       manifest home data
-    training    images manifest metrics home data network
+    training    images manifest metrics home data network store
     worker      home data network store training
     classifier  images metrics home data network store training
     federation  manifest home store worker

@@ -18,7 +18,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NoReturn, TypeVar
 
 from fedcervix.core import session
@@ -39,6 +39,7 @@ from fedcervix.models.blobs import BlobStore
 from fedcervix.models.rounding import Rounded
 from fedcervix.network import codec
 from fedcervix.network.backoff import SIGN_S, Pauses
+from fedcervix.runtime.worker_protocol import OnProgress, Progress
 from site_agent.federation import account, asked, compression
 from site_agent.federation.failures import TELL_S, Failures
 from site_agent.federation.heartbeat import Hung, Reporter
@@ -49,6 +50,7 @@ from site_agent.home import SiteHome
 from site_agent.store import ledger
 from site_agent.store.model_store import adopt
 from site_agent.store.run_store import RunStore, last_federation
+from site_agent.store.task_results import ScoreResult, TaskResult, TrainResult, UnusableResult
 from site_agent.worker.disk_full_retry import with_room
 from site_agent.worker.hang_detection import FLOOR_S
 from site_agent.worker.preflight import Findings
@@ -124,7 +126,7 @@ class Stop:
     """The person or the system wants the agent to end: what can be kept is kept first."""
 
 
-Examine = Callable[[Plan, Callable[[dict[str, Any]], None], threading.Event], Findings | None]
+Examine = Callable[[Plan, OnProgress, threading.Event], Findings | None]
 
 
 def _nothing_to_examine(*_: object) -> None:
@@ -551,7 +553,7 @@ class Agent:
 
     def _work(self, job: Job, task: Task) -> Callable[[session.Session], session.Session]:
         self._show("working", {"task": task})
-        lines: list[str] = []
+        lines: tuple[str, ...] = ()
         self._with_room(job, task, lambda: self._begin_work(job, task))
         if task.base:
             self._again(job.cancelled, lambda: self._bring(job, task))
@@ -565,12 +567,12 @@ class Agent:
                 )
             job.at_work = True
             self._reporter.hand_over()
-            numbers = self._worker.do(task, job.plan, self._on_progress(task), job.cancelled)
+            made = self._worker.do(task, job.plan, self._on_progress(task), job.cancelled)
             self._reporter.take_back()
-            result = self._result(job, task, numbers)
-            lines = numbers.get("said", [])
-            if isinstance(result, UpdateStored | ScoreReported) and task.kind is not TaskKind.SEED:
-                self._with_room(job, task, lambda: job.run_store.note(str(task.kind), task.round, numbers))
+            result, lines = self._result(job, task, made), made.said
+            if isinstance(made, TrainResult | ScoreResult) and task.kind is not TaskKind.SEED:
+                noted = made
+                self._with_room(job, task, lambda: job.run_store.note(task.round, noted))
         self._show("finished", {"task": task, "lines": lines})
         return lambda s: session.finished(s, result)
 
@@ -595,16 +597,16 @@ class Agent:
             compression.bring(self._link, self._blobs, task.base, job.plan, fetch)
         job.run_store.note_model(self._blobs.size_bytes(task.base))
 
-    def _result(self, job: Job, task: Task, numbers: dict[str, Any]) -> session.Result:
+    def _result(self, job: Job, task: Task, made: TaskResult) -> session.Result:
         """Return what a worker has done as the report it makes."""
-        if numbers.get("unusable"):
-            return ModelUnusable(self._site, task, int(outward(numbers)["steps"]), time.time())
-        if task.kind is TaskKind.SCORE:
-            return _score(self._site, task, numbers)
-        folder, digest = job.run_store.folder, numbers["digest"]
-        made = self._with_room(job, task, lambda: compression.rounded(self._blobs, folder, task, job.plan, digest))
-        update = _update(self._site, task, numbers, made)
-        self._with_room(job, task, lambda: compression.keep(folder, update, made.residual))
+        if isinstance(made, UnusableResult):
+            return ModelUnusable(self._site, task, made.steps, time.time())
+        if isinstance(made, ScoreResult):
+            return _score(self._site, task, made)
+        folder, digest = job.run_store.folder, made.digest
+        rounded = self._with_room(job, task, lambda: compression.rounded(self._blobs, folder, task, job.plan, digest))
+        update = _update(self._site, task, made, rounded)
+        self._with_room(job, task, lambda: compression.keep(folder, update, rounded.residual))
         return update
 
     def _deliver(self, job: Job, result: session.Result) -> Callable[[session.Session], session.Session]:
@@ -664,24 +666,20 @@ class Agent:
             if cancelled.wait(pauses.next_s()) or self._stopping.is_set():
                 raise CancelledError
 
-    def _on_progress(self, task: Task) -> Callable[[dict[str, Any]], None]:
-        def on_progress(values: dict[str, Any]) -> None:
-            if note := values.pop("note", ""):
-                self._show("said", {"text": note})
-            self._show_trouble(values)
-            self._show("progress", {"task": task, **values})
-            numbers = (values.get("loss", 0.0), values.get("images_per_s", 0.0))
-            self._reporter.heard(
-                codec.Progress(task, values["stage"], values["done"], values["of"], values["unit"], *numbers)
-            )
+    def _on_progress(self, task: Task) -> OnProgress:
+        def on_progress(at: Progress) -> None:
+            if at.note:
+                self._show("said", {"text": at.note})
+            self._show_trouble(at)
+            self._show("progress", {"task": task, "progress": at})
+            self._reporter.heard(codec.Progress(task, at.stage, at.done, at.of, at.unit, at.loss, at.images_per_s))
 
         return on_progress
 
-    def _show_trouble(self, values: dict[str, Any]) -> None:
+    def _show_trouble(self, at: Progress) -> None:
         """Show what a progress says that is in the way, if anything is."""
-        if trouble := values.get("trouble"):
-            what, cause, next_step = trouble
-            self._show("trouble", {"error": FedcervixError(what, cause=cause, next_step=next_step)})
+        if at.trouble:
+            self._show("trouble", {"error": at.trouble.error()})
 
     def _on_bytes(self, job: Job, task: Task, stage: str) -> Callable[[int, int], None]:
         """Show a transfer; it is not brought to its end when its task is no longer wanted."""
@@ -689,7 +687,7 @@ class Agent:
         def on_bytes(done: int, of: int) -> None:
             if job.cancelled.is_set():
                 raise CancelledError
-            self._show("progress", {"task": task, "stage": stage, "done": done, "of": of, "unit": "bytes"})
+            self._show("progress", {"task": task, "progress": Progress(stage, done, of, "bytes")})
 
         return on_bytes
 
@@ -748,9 +746,9 @@ class Agent:
                 self._show("examined", {"findings": findings})
         self._tell_ready(ready)
 
-    def _on_examining(self, values: dict[str, Any]) -> None:
-        self._show_trouble(values)
-        self._show("progress", {"task": "before round 1", **values})
+    def _on_examining(self, at: Progress) -> None:
+        self._show_trouble(at)
+        self._show("progress", {"task": "before round 1", "progress": at})
 
     def _tell_ready(self, ready: codec.Ready) -> None:
         """Accept the plan, and make good what an earlier process could not tell."""
@@ -798,25 +796,25 @@ def _hangs(hung: Hung) -> WorkFailedError:
     )
 
 
-def _score(site: str, task: Task, numbers: dict[str, Any]) -> ScoreReported:
+def _score(site: str, task: Task, made: ScoreResult) -> ScoreReported:
     """Return a worker's numbers as the report they make; nothing else of them leaves the site."""
-    told = outward(numbers)
-    gauges = tuple(sorted((name, float(value)) for name, value in outward(numbers["gauges"]).items()))
+    told = outward(asdict(made))
+    gauges = tuple(sorted((name, float(value)) for name, value in outward(made.gauges).items()))
     loss_sum, count, images = float(told["loss_sum"]), int(told["count"]), int(told["images"])
     return ScoreReported(site, task, loss_sum, count, images, gauges, time.time())
 
 
-def _update(site: str, task: Task, numbers: dict[str, Any], made: Rounded) -> UpdateStored:
+def _update(site: str, task: Task, made: TrainResult, rounded: Rounded) -> UpdateStored:
     """The same for a model, which was rounded if the plan says so."""
-    told = outward(numbers)
+    told = outward(asdict(made))
     return UpdateStored(
         site,
         task,
-        made.digest,
+        rounded.digest,
         int(told["images"]),
         int(told["steps"]),
         float(told["loss"]),
         float(told["seconds"]),
         time.time(),
-        made.packed,
+        rounded.packed,
     )
