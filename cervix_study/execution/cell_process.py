@@ -26,13 +26,13 @@ from cervix_study.execution.timing import time_cell
 from cervix_study.execution.worker_context import WorkerContext
 from cervix_study.study_paths import Places
 from fedcervix.disk.files import keep_private
-from fedcervix.errors import FedcervixError
+from fedcervix.errors import INTERRUPTED, FedcervixError
 from fedcervix.json_text import parsed
 from fedcervix.runtime.log import configure
 from fedcervix.runtime.parent_death import end_with_parent
 from fedcervix.runtime.typed_json import from_json
 from fedcervix.runtime.worker_protocol import Answers, Done, Failure, requests
-from site_agent.commands.stopping import EXIT_CODE, SIGNALS
+from site_agent.commands.stopping import SIGNALS
 from site_agent.training.checkpoints import Checkpoints
 from site_agent.training.stopping import Stop, Stoppable
 
@@ -56,7 +56,7 @@ def main() -> None:
         while True:
             do(bench, stop, answers, from_json(Order, parsed(asked.get())))
     except KeyboardInterrupt:
-        sys.exit(EXIT_CODE)
+        sys.exit(INTERRUPTED)
 
 
 def do(bench: WorkerContext, stop: Stop, answers: Answers, order: Order) -> None:
@@ -107,7 +107,7 @@ def failure(error: Exception, stage: str) -> Failure:
     """Return what the study is told of an error."""
     if isinstance(error, FedcervixError):
         return Failure.of(error, error, stage)
-    known = FedcervixError(f"{type(error).__name__}: {error}", cause="a bug, or a defect of the machine")
+    known = FedcervixError(f"{type(error).__name__}: {error}", cause="a bug, or a hardware fault")
     return Failure.of(error, known, stage)
 
 

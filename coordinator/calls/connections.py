@@ -12,10 +12,11 @@ Rules
    (coordinator.limits.overhead). Where there is more, they are closed.
 6. When a certificate is revoked, the connections without a call of the addresses from which it called end with its own:
    their first call may be on its way. An honest site dials again.
-7. An address that keeps making connections without a call is slowed (coordinator.limits.throttle).
+7. An address is slowed (coordinator.limits.throttle) while it has too many connections without a call, and where it
+   keeps making some: each costs a handshake, and those of others wait meanwhile.
 
-`to_close` decides. `Connections` looks at the process's sockets twice a second and closes what is decided; it never
-waits for a peer.
+`to_close` and `crowded` decide. `Connections` looks at the process's sockets ten times a second and closes what is
+decided; it never waits for a peer.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from functools import lru_cache
 
 from coordinator.calls.sockets import Peer, accepted, listeners, parse_peer, shut_down, throw_away, traffic
 from coordinator.limits.descriptors import Bounds
-from coordinator.limits.overhead import CALL_BYTES, NO_TRAFFIC, STRANGER_BYTES, Overhead, Traffic, useless
+from coordinator.limits.overhead import NO_TRAFFIC, STRANGER_BYTES, Overhead, Traffic, useless
 from coordinator.limits.throttle import Throttle, slow
 from fedcervix.runtime.log import logger
 
@@ -40,8 +41,10 @@ GRACE_S = 1.0
 """that an unauthenticated connection has even where its address has too many"""
 REFUSAL_S = 0.5
 """from a refusal to the end of its connection"""
-SWEEP_S, BUSY_SWEEP_S = 0.5, 0.05
+SWEEP_S, BUSY_SWEEP_S = 0.1, 0.05
 """from one look at the connections to the next; and while there are too many, or some have come since the last one"""
+REST = 4
+"""times as long as a look takes the next one waits at least: looks keep the interpreter's lock from those who answer"""
 LOG_S = 60.0
 """from one line about closed connections to the next"""
 NAMED_MAX = 10
@@ -69,7 +72,7 @@ class Connection:
     models: int = 0
     """on their way"""
     useless: bool = False
-    """too much has come on it, or on all of its certificate, that is of no use"""
+    """too much has come on it, or on all of its certificate, that is of no use; or it goes on although it is refused"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +140,17 @@ RULES: dict[str, Callable[[Known, Bounds, float], Iterable[Peer]]] = {
 CROWDED = frozenset({"too_much_of_no_use", "too_many_of_one_address", "too_many", "too_many_of_one_certificate"})
 FLOODS = frozenset({"too_much_of_no_use"})
 """whose address is slowed where they come again and again, and of which nothing more is read"""
-FLOOD_WEIGHT = 20
-"""so many connections without a call such a one counts for: it costs the coordinator as much"""
 OF_STRANGERS = frozenset({"without_a_call", "too_many_of_one_address", "too_many"})
 
 
 def _unauthenticated(known: Known) -> Iterator[tuple[Peer, Connection]]:
     return ((peer, found) for peer, found in known.items() if not found.serial)
+
+
+def crowded(known: Known, bounds: Bounds) -> frozenset[str]:
+    """Return the addresses of which no more connections are wanted now."""
+    counts = Counter(network(peer.host) for peer, _ in _unauthenticated(known))
+    return frozenset(place for place, count in counts.items() if count > bounds.per_address)
 
 
 def _ranked(owned: Iterable[tuple[str, float, Peer]]) -> Iterator[tuple[int, float, Peer]]:
@@ -210,10 +217,9 @@ class Connections:
         with self._lock:
             if found := self._heard(peer):
                 found.who, found.serial = who, serial
-                found.taken += CALL_BYTES
 
     def took(self, peer: str, size_bytes: int) -> None:
-        """Note that so much of a message was of use."""
+        """Note that so much was of use: of a message, or CALL_BYTES for a call within its limits."""
         with self._lock:
             if (there := parse_peer(peer)) and (found := self._known.get(there)):
                 found.taken += size_bytes
@@ -238,10 +244,13 @@ class Connections:
             return self._condemn(beside + [found for found in self._known.values() if found.serial == serial])
 
     def cut_peer(self, peer: str) -> bool:
-        """Close one connection now; say whether it is one of the network."""
+        """Close one connection now, unread; say whether it is one of the network."""
         with self._lock:
             found = self._heard(peer)
-            return found is not None and self._condemn([found]) == 1
+            if found is not None:
+                found.useless = True
+                self._wake.set()
+            return found is not None
 
     def counts(self) -> Counts:
         """Return how many connections are open, by the last look."""
@@ -256,7 +265,7 @@ class Connections:
             return ""
         named = ", ".join(slowed[:NAMED_MAX]) + (", ..." if len(slowed) > NAMED_MAX else "")
         calls = f"without a call ({self.counts().unauthenticated} are open)"
-        return f"new connections from {named} are mostly refused: they keep coming, {calls}"
+        return f"new connections from {named} are mostly refused: too many of them come {calls}"
 
     def sweep(self) -> bool:
         """Look once, and close what is to be closed; say whether there were too many. Raises OSError."""
@@ -267,15 +276,16 @@ class Connections:
             came = self._meet(open_now, began_s)
             self._weigh(gone_over)
             found = to_close(self._known, self._bounds, self._clock())
+            full = crowded(self._known, self._bounds)
         closed = {peer: rule for peer, rule in found.items() if self._close(open_now, peer, rule)}
         floods = Counter(network(peer.host) for peer in closed if found[peer] in FLOODS)
-        self._throttle.failed({place: FLOOD_WEIGHT * count for place, count in floods.items()}, began_s)
-        self._slow_down()
+        self._throttle.flooded(floods, began_s)
+        self._slow_down(full)
         self._tally.add(closed, self._clock())
         return came or not CROWDED.isdisjoint(found.values())
 
-    def _slow_down(self) -> None:
-        slowed = self._throttle.slowed(self._clock())
+    def _slow_down(self, full: frozenset[str]) -> None:
+        slowed = self._throttle.slowed(self._clock()) | full
         if slowed != self._slowed and self._slow(self._port, slowed):
             self._tally.slowed.update(slowed - self._slowed)
         self._slowed = slowed
@@ -285,11 +295,13 @@ class Connections:
         while not self._stopped:
             self._wake.wait(wait_s)
             self._wake.clear()
+            began_s = self._clock()
             try:
                 wait_s = BUSY_SWEEP_S if self.sweep() else SWEEP_S
             except OSError as error:
                 self._tally.failed(error, self._clock())
                 wait_s = SWEEP_S
+            time.sleep(REST * (self._clock() - began_s))
 
     def _heard(self, peer: str) -> Connection | None:
         """Return a connection on which a call came just now; None: it is none of the network."""
@@ -332,7 +344,7 @@ class Connections:
         sending = {one.serial for one in self._known.values() if one.models}
         over = self._overhead.over(found, sending, self._clock())
         for one in self._known.values():
-            one.useless = one.serial in over if one.serial else one.traffic.received > STRANGER_BYTES
+            one.useless |= one.serial in over if one.serial else one.traffic.received > STRANGER_BYTES
 
     def _close(self, open_now: Mapping[Peer, int], peer: Peer, rule: str) -> bool:
         """Close one connection; say whether it is closed for the first time: the library frees it a little later."""
@@ -367,7 +379,7 @@ class _Tally:
     def failed(self, error: OSError, now_s: float) -> None:
         if now_s - self._failed_s >= LOG_S:
             self._failed_s = now_s
-            logger().error("the connections cannot be looked at", reason=str(error))
+            logger().error("the open connections cannot be listed", reason=str(error))
 
     def _say(self, now_s: float) -> None:
         said: dict[str, object] = dict(self._closed)

@@ -28,6 +28,7 @@ from coordinator.calls.work import Work
 from coordinator.home.registry import Roll, used_by_another
 from coordinator.home.standing import Standing
 from coordinator.limits.admission import Admission
+from coordinator.limits.overhead import CALL_BYTES
 from fedcervix.errors import (
     BusyError,
     FedcervixError,
@@ -172,6 +173,7 @@ class Dispatcher:
             raise asyncio.CancelledError
         try:
             found = await self._admitted(method, context, peer)
+            await self._turn(found)
             await self._shapes[found.method.shape](found)
         except FedcervixError as error:
             if found is not None:
@@ -195,23 +197,30 @@ class Dispatcher:
         try:
             if method is None:
                 raise NoSuchMethodError(
-                    "this coordinator has no such method here", cause="the two sides have different versions"
+                    "this coordinator does not have this method here", cause="the two sides have different versions"
                 )
             kind, insist = await self._gate.admit(method, certificate)
             self._lines.authenticated(peer, name, serial)  # also where it is over its limits: revocation finds it then
             if not self._admission.begin(serial, name, kind, self._clock_s()):
                 raise BusyError(
-                    f"the coordinator takes no more calls of {name or kind} now",
+                    f"the coordinator accepts no more calls from {name or kind} now",
                     cause="too many at once, or too many in a short time",
-                    next_step="it is tried again by itself",
+                    next_step="no action is needed: it is tried again automatically",
                 )
         except FedcervixError as error:
             self._refused(serial, name, peer, error)
             raise
+        self._lines.took(peer, CALL_BYTES)
         task = asyncio.current_task()
         assert task is not None
         headers = {key: str(value) for key, value in context.invocation_metadata() or ()}
         return _Open(Call(peer, certificate, headers, task, insist), method, context)
+
+    async def _turn(self, found: _Open) -> None:
+        """Let a call wait for its turn. Raises IdentityError where its certificate is no longer in force then."""
+        if pause_s := self._admission.pause_s(found.call.serial):
+            await asyncio.sleep(pause_s)
+            found.call.insist()
 
     def _refused(self, serial: str, name: str, peer: str, error: FedcervixError) -> None:
         """Count a call that is refused. Who is not to be here loses its connection; who goes on and on, at once."""
@@ -326,9 +335,9 @@ class Dispatcher:
 def _no_message() -> BusyError:
     """Return what lets an honest caller try again: on a slow line, a message stands behind a model."""
     return BusyError(
-        f"the message of a call did not come within {MESSAGE_S:.0f} s",
-        cause="a line that is cut or slow",
-        next_step="it is tried again by itself",
+        f"the message of a call did not arrive within {MESSAGE_S:.0f} s",
+        cause="the connection is slow or was cut",
+        next_step="no action is needed: it is tried again automatically",
     )
 
 

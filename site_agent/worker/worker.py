@@ -151,7 +151,7 @@ class Worker:
                         return self._taken(result)
                     case Stopped(kept):
                         self._end()
-                        what = "is kept" if kept else "could not be kept; the one before it counts"
+                        what = "is saved" if kept else "could not be saved; the previous one is used"
                         raise CancelledError(f"a checkpoint {what}")
                     case Failure():
                         if self._team:  # a single worker is ready for the next task
@@ -236,7 +236,7 @@ class Worker:
         return WorkerDiedError(
             f"the training process ended by itself (status {code})",
             cause=cause,
-            next_step="look at the system's log (dmesg | tail); start site-agent again to go on",
+            next_step="look at the system's log (dmesg | tail); start site-agent again to continue",
             stage="training",
             trace=f"status {code}",
         )

@@ -41,13 +41,15 @@ from coordinator.home.registry import Registry
 from coordinator.run.engine import Engine
 from coordinator.run.streams import Bell, Stream, instructions
 from fedcervix.core.events import Answer, Event, Task, TaskKind
-from fedcervix.core.plan import Mode, Plan, Recipe, Terms
-from fedcervix.core.rounds import Finish, Instruction, Presence, Run, instruction
+from fedcervix.core.modes import Mode
+from fedcervix.core.plan import Plan, Recipe, Terms
+from fedcervix.core.rounds.instructions import Finish, Instruction, instruction
+from fedcervix.core.rounds.state import Presence, Run
 from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.errors import FedcervixError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.weights import read_tensors, write_tensors
-from fedcervix.network import identity, rpc
+from fedcervix.network import identity, invitations, rpc
 from fedcervix.network.address import Address
 from fedcervix.runtime.worker_protocol import OnProgress, Progress
 from site_agent.federation.agent import Agent
@@ -407,7 +409,7 @@ class Stage:
         """Return the keys that an invitation holds."""
         key, who = identity.new_key(), identity.Identity(FEDERATION, "enroll", site)
         now, authority = datetime.now(UTC), self.home.authority()
-        certificate = identity.issue(authority, identity.public_key(key), who, now, identity.INVITATION_LIFETIME)
+        certificate = identity.issue(authority, identity.public_key(key), who, now, invitations.LIFETIME)
         made = identity.identify(certificate)
         Registry(self.home.registry).invite(site, made.serial, made.not_after, now)
         return keys(authority.certificate_pem, certificate, key)

@@ -18,8 +18,7 @@ from pathlib import Path
 
 from fedcervix.core.events import Task
 from fedcervix.core.plan import Plan
-from fedcervix.core.rounds import Outcome
-from fedcervix.errors import FedcervixError
+from fedcervix.errors import EXIT_OF_OUTCOME, FedcervixError
 from fedcervix.runtime.cli_runtime import ends_whole, fail
 from fedcervix.runtime.worker_protocol import OnProgress
 from site_agent.commands.display import Display
@@ -31,8 +30,6 @@ from site_agent.store.task_results import TaskResult
 from site_agent.worker.hang_detection import FLOOR_S
 from site_agent.worker.worker import CancelledError, Worker
 from tests.e2e.light_worker import NUMBERS, LightWork, surroundings
-
-EXIT_OF = {Outcome.OK: 0, Outcome.DEGRADED: 20, Outcome.ABORTED: 21}
 
 
 class LightWorker:
@@ -102,7 +99,7 @@ def main() -> None:
         finally:
             link.close()
     display.show("said", {"text": str(leave)})
-    sys.exit(EXIT_OF[leave.outcome])
+    sys.exit(EXIT_OF_OUTCOME[leave.outcome])
 
 
 if __name__ == "__main__":
