@@ -24,6 +24,7 @@ from cervix_study.records import (
 from fedcervix.core.plan import Recipe
 from fedcervix.core.seeds import derive
 from fedcervix.disk.files import write_whole
+from fedcervix.runtime.worker_protocol import OnProgress, Progress
 from site_agent.classifier.finetune import (
     Finetuned,
     build_classifier,
@@ -122,10 +123,10 @@ def start_of(bench: WorkerContext, cell: Cell, recipe: Recipe) -> State | None:
     return None
 
 
-def _steps(on_progress: Callable[[dict[str, Any]], None], recipe: Recipe) -> Callable[[int, int, int], None]:
+def _steps(on_progress: OnProgress, recipe: Recipe) -> Callable[[int, int, int], None]:
     def told(epoch: int, step: int, steps: int) -> None:
         done, of = (epoch - 1) * steps + step, steps * recipe.classifier.epochs_max
-        on_progress({"stage": f"epoch {epoch}", "done": done, "of": of, "unit": "steps"})
+        on_progress(Progress(f"epoch {epoch}", done, of, "steps"))
 
     return told
 

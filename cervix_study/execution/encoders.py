@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from cervix_study.execution.worker_context import WorkerContext
 from cervix_study.records import Cell, EncoderResults, Turn
 from cervix_study.settings import POOLED
 from fedcervix.core.plan import Recipe
+from fedcervix.runtime.worker_protocol import OnProgress, Progress
 from site_agent.network.encoder import Encoder, save_weights, start_encoder
 from site_agent.training.checkpoints import Checkpoints
 from site_agent.training.context import TrainingContext
@@ -80,10 +80,10 @@ def bounded(recipe: Recipe, images: int, updates_max: int | None) -> Recipe:
     return dataclasses.replace(recipe, epochs_max=max(1, min(recipe.epochs_max, updates_max // steps)))
 
 
-def _steps(on_progress: Callable[[dict[str, Any]], None], recipe: Recipe) -> Callable[[StepReport], None]:
+def _steps(on_progress: OnProgress, recipe: Recipe) -> Callable[[StepReport], None]:
     def told(step: StepReport) -> None:
         done, of = (step.epoch - 1) * step.steps + step.step, step.steps * recipe.epochs_max
-        on_progress({"stage": f"epoch {step.epoch}", "done": done, "of": of, "unit": "steps"})
+        on_progress(Progress(f"epoch {step.epoch}", done, of, "steps"))
 
     return told
 

@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO, cast
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich import progress as bars
 
 from fedcervix.runtime.log import Losable
 from fedcervix.runtime.printing import console, say
+from fedcervix.runtime.worker_protocol import Progress
 
 PLAIN_S = 10.0
 """in a log file, at most one progress line in this time"""
@@ -33,8 +34,8 @@ class Display:
     def __init__(self) -> None:
         self._console = console(file=cast(TextIO, Losable(sys.stderr)), highlight=False)
         self._lock = threading.Lock()
-        self._bar: Progress | None = None
-        self._row: TaskID | None = None
+        self._bar: bars.Progress | None = None
+        self._row: bars.TaskID | None = None
         self._plain_s = time.monotonic()  # what is done sooner than PLAIN_S needs no line
 
     def show(self, what: str, values: dict[str, Any]) -> None:
@@ -104,34 +105,31 @@ class Display:
             self._draw_bar(values)
         elif time.monotonic() - self._plain_s >= PLAIN_S:
             self._plain_s = time.monotonic()
-            self._line(f"{_described(values)} {_count(values)}")
+            self._line(f"{_described(values)} {_count(values['progress'])}")
 
     def _step(self, values: dict[str, Any]) -> None:
         """Show one of a few steps: each is a line where there is no terminal."""
         if self._console.is_terminal:
             self._draw_bar(values)
         else:
-            self._line(f"{_described(values)} {_count(values)}")
+            self._line(f"{_described(values)} {_count(values['progress'])}")
 
     def _draw_bar(self, values: dict[str, Any]) -> None:
         if self._bar is None:
             columns = (
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                TextColumn("{task.fields[count]}"),
-                TimeElapsedColumn(),
+                bars.TextColumn("{task.description}", markup=False),
+                bars.BarColumn(),
+                bars.TextColumn("{task.fields[count]}"),
+                bars.TimeElapsedColumn(),
             )
-            self._bar = Progress(*columns, console=self._console, transient=True)
+            self._bar = bars.Progress(*columns, console=self._console, transient=True)
             self._bar.start()
             self._row = self._bar.add_task("", count="")
         assert self._row is not None
-        count = (
-            f"{values['done']:,}/{values['of']:,} {values['unit']}"
-            if values["of"]
-            else f"{values['done']:,} {values['unit']}"
+        at: Progress = values["progress"]
+        self._bar.update(
+            self._row, description=_described(values), completed=at.done, total=at.of or None, count=_count(at)
         )
-        total = values["of"] or None
-        self._bar.update(self._row, description=_described(values), completed=values["done"], total=total, count=count)
 
     def _end_bar(self) -> None:
         if self._bar is not None:
@@ -155,12 +153,13 @@ class Display:
     }
 
 
-def _count(values: dict[str, Any]) -> str:
-    of = f"/{values['of']:,}" if values["of"] else ""
-    return f"{values['done']:,}{of} {values['unit']}"
+def _count(at: Progress) -> str:
+    of = f"/{at.of:,}" if at.of else ""
+    return f"{at.done:,}{of} {at.unit}"
 
 
 def _described(values: dict[str, Any]) -> str:
-    loss = f", loss {values['loss']:.3f}" if values.get("loss") else ""
-    rate = f", {values['images_per_s']:.0f} images/s" if values.get("images_per_s") else ""
-    return f"{values.get('task', '')}: {values['stage']}{loss}{rate}"
+    at: Progress = values["progress"]
+    loss = f", loss {at.loss:.3f}" if at.loss else ""
+    rate = f", {at.images_per_s:.0f} images/s" if at.images_per_s else ""
+    return f"{values['task']}: {at.stage}{loss}{rate}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fedcervix.runtime.cli_runtime import stdout_console
 from fedcervix.runtime.printing import say
+from fedcervix.runtime.worker_protocol import Progress
 from site_agent.classifier.comparable import comparable, tuned
 from site_agent.commands.display import Display
 from site_agent.commands.loading import loading
@@ -57,4 +58,4 @@ def _made(home: SiteHome, name: str, run: str, now: datetime, display: Display) 
 
 
 def _show(display: Display, event: str, stage: str, done: int, of: int) -> None:
-    display.show(event, {"task": "evaluate", "stage": stage, "done": done, "of": of, "unit": ""})
+    display.show(event, {"task": "evaluate", "progress": Progress(stage, done, of)})

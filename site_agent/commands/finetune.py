@@ -13,6 +13,7 @@ from fedcervix.core.plan import Recipe
 from fedcervix.core.seeds import derive
 from fedcervix.errors import ModelError
 from fedcervix.runtime.printing import say
+from fedcervix.runtime.worker_protocol import Progress
 from site_agent.classifier import classifier_store
 from site_agent.classifier.finetune import Finetuned, build_classifier, predict
 from site_agent.classifier.finetune import finetune as fit
@@ -137,7 +138,7 @@ def _keep(
 
 def _steps(display: Display, label: str) -> Callable[[int, int, int], None]:
     return lambda epoch, step, steps: display.show(
-        "progress", {"task": label, "stage": f"epoch {epoch}", "done": step, "of": steps, "unit": "steps"}
+        "progress", {"task": label, "progress": Progress(f"epoch {epoch}", step, steps, "steps")}
     )
 
 

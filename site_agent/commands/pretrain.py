@@ -15,6 +15,7 @@ from fedcervix.core.plan import Recipe, canonical_json
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ModelError, StorageError
 from fedcervix.runtime.printing import say
+from fedcervix.runtime.worker_protocol import Progress
 from site_agent.commands.collection import open_images
 from site_agent.commands.display import Display
 from site_agent.commands.setting import (
@@ -213,8 +214,8 @@ class Watch:
 
     def step(self, step: StepReport) -> None:
         """Draw a step."""
-        progress = {"task": f"epoch {step.epoch}", "stage": "training", "done": step.step, "of": step.steps}
-        self._display.show("progress", {**progress, "unit": "steps", "loss": step.loss_sum / step.step})
+        progress = Progress("training", step.step, step.steps, "steps", step.loss_sum / step.step)
+        self._display.show("progress", {"task": f"epoch {step.epoch}", "progress": progress})
         if self._events:
             self._events.step(step)
 

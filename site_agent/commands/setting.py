@@ -12,6 +12,7 @@ from fedcervix.core.profiles import PROFILES
 from fedcervix.errors import ConfigError
 from fedcervix.runtime.config import apply_profile, read_toml
 from fedcervix.runtime.printing import say
+from fedcervix.runtime.worker_protocol import Progress
 from site_agent.commands.display import Display
 from site_agent.home import HardwareSection, SiteHome
 from site_agent.store.run_store import last_federation
@@ -107,5 +108,5 @@ def site_name(home: SiteHome) -> str:
 def reading(display: Display) -> Callable[[int, int], None]:
     """Return what shows how many images were read."""
     return lambda done, of: display.show(
-        "progress", {"task": "images", "stage": "reading", "done": done, "of": of, "unit": "images"}
+        "progress", {"task": "images", "progress": Progress("reading", done, of, "images")}
     )

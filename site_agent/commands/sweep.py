@@ -89,7 +89,7 @@ def _sweep(
             start_of=_starting(home, used.seed),
             on_cell=_keeper(folder, kept, stop, display),
             on_trouble=lambda recipe, error: display.show("said", {"text": f"{_named(recipe)}: {error.explain()}"}),
-            on_progress=lambda values: display.show("progress", values),
+            on_progress=lambda task, at: display.show("progress", {"task": task, "progress": at}),
             keeping=lambda key: _keeping(folder, key, stop),
         )
     finally:

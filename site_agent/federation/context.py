@@ -9,9 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from fedcervix.core.events import Task
 from fedcervix.errors import DuplicateAgentError, FedcervixError, LinkError, RemoteError, RunError, StorageError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.network.backoff import Pauses
+from fedcervix.runtime.worker_protocol import Progress
 from site_agent.federation.inbox import Inbox
 from site_agent.federation.link import Link
 from site_agent.home import SiteHome
@@ -42,11 +44,17 @@ class AgentContext:
         """The site's models."""
         return BlobStore(self.home.blobs)
 
-    def show_trouble(self, values: dict[str, Any]) -> None:
+    def show_trouble(self, at: Progress) -> None:
         """Show what a progress says that is in the way, if anything is."""
-        if trouble := values.get("trouble"):
-            what, cause, next_step = trouble
-            self.show("trouble", {"error": FedcervixError(what, cause=cause, next_step=next_step)})
+        if at.trouble:
+            self.show("trouble", {"error": at.trouble.error()})
+
+    def show_progress(self, task: Task | str, at: Progress) -> None:
+        """Show how far a piece of work is."""
+        if at.note:
+            self.show("said", {"text": at.note})
+        self.show_trouble(at)
+        self.show("progress", {"task": task, "progress": at})
 
     def purge(self) -> None:
         """Delete the models that nothing needs any more. It takes as long as a short task."""

@@ -17,6 +17,7 @@ from fedcervix.disk.locks import is_held
 from fedcervix.errors import FedcervixError, PolicyError, RemoteError
 from fedcervix.extras import lacking
 from fedcervix.network import identity
+from fedcervix.runtime.worker_protocol import Progress
 from site_agent.federation import hardware
 from site_agent.federation.joining import check_manifest
 from site_agent.federation.policy import objections, strange
@@ -124,5 +125,5 @@ def _training(home: SiteHome, plan: Plan | None, show: Show) -> Iterator[Row]:
         worker.cancel()
 
 
-def _show_progress(show: Show, values: dict[str, Any]) -> None:
-    show("progress", {"task": "check", **values})
+def _show_progress(show: Show, progress: Progress) -> None:
+    show("progress", {"task": "check", "progress": progress})

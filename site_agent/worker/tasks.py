@@ -12,18 +12,19 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from fedcervix.core.events import Task, TaskKind
-from fedcervix.core.plan import BatchNorm, Plan, Recipe
+from fedcervix.core.plan import BatchNorm, Plan, Precision, Recipe
 from fedcervix.core.seeds import derive
 from fedcervix.errors import ModelError, RemoteError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.moves import vet_step
 from fedcervix.models.weights import read_layout, vet, vet_values
+from fedcervix.runtime.worker_protocol import OnProgress, Progress
 from site_agent.data import dataset
 from site_agent.data.collection import Collection, digest_of
 from site_agent.data.image_sets import Images
@@ -40,6 +41,7 @@ from site_agent.network.encoder import (
 from site_agent.network.optimizer import clear, optimiser_state, restore_optimiser
 from site_agent.network.precision import resolve_precision
 from site_agent.store import leak_guard
+from site_agent.store.task_results import ScoreResult, TaskResult, TrainResult, UnusableResult
 from site_agent.training.context import TrainingContext
 from site_agent.training.ddp import ALONE, Team, agreed, check_same, leader_first
 from site_agent.training.knn_probe import Probe, label_probe
@@ -50,7 +52,6 @@ from site_agent.training.steps import Learner, make_learner
 from site_agent.training.stopping import Stop, Stoppable
 from site_agent.worker.disk_full_retry import with_room
 
-OnProgress = Callable[[dict[str, Any]], None]
 ROUNDS_KEPT = 2
 """of those in which the site took part: the round before may be many rounds ago"""
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
@@ -114,36 +115,36 @@ class TaskContext:
 
     def counted(self, stage: str) -> Callable[[int, int], None]:
         """Return what says, at this stage, how many images are done. No stage is silent (see `hang_detection`)."""
-        return lambda done, of: self.on_progress({"stage": stage, "done": done, "of": of, "unit": "images"})
+        return lambda done, of: self.on_progress(Progress(stage, done, of, "images"))
 
 
-def do(bench: TaskContext, task: Task, plan: Plan) -> dict[str, Any]:
-    """Do a task; return its numbers (those of UpdateStored or ScoreReported), and what is said of them at the site.
+def do(bench: TaskContext, task: Task, plan: Plan) -> TaskResult | None:
+    """Do a task; return what it gave. None at a follower of a team: its leader has the result.
 
-    A model that gives no finite loss is a result as well, `unusable`: others may have made it, and what follows is
-    decided by what all sites find.
+    A model that gives no finite loss is a result as well: others may have made it, and what follows is decided by what
+    all sites find.
     """
     try:
         return _DO[task.kind](bench, task, plan)
     except DivergedError as error:
-        return {"unusable": True, "steps": error.steps, "said": unusable_lines(task, error)}
+        return UnusableResult(steps=error.steps, said=unusable_lines(task, error))
 
 
-def unusable_lines(task: Task, error: DivergedError) -> list[str]:
+def unusable_lines(task: Task, error: DivergedError) -> tuple[str, ...]:
     """Return what is said at the site of a model that it cannot use."""
     begun = f" after {error.steps} steps" if task.kind is TaskKind.TRAIN else ""
-    return [
+    return (
         f"this site cannot use the model that it was given{begun}: {error.found}",
         "  the coordinator is told; it decides when all sites have reported. No action is needed at this site",
-    ]
+    )
 
 
-def _seed(bench: TaskContext, task: Task, plan: Plan) -> dict[str, Any]:
+def _seed(bench: TaskContext, task: Task, plan: Plan) -> TrainResult:
     started = time.monotonic()
     weights = bench.home.config().hardware.imagenet_weights
     encoder = start_encoder(plan.recipe, first_seed(plan.terms.seed), Path(weights) if weights else None)
     digest = _keep(bench, task, encoder.state_dict())
-    return {"digest": digest, "images": 0, "steps": 0, "loss": 0.0, "seconds": time.monotonic() - started}
+    return TrainResult(digest=digest, images=0, steps=0, loss=0.0, seconds=time.monotonic() - started)
 
 
 def first_seed(seed: int) -> int:
@@ -151,14 +152,14 @@ def first_seed(seed: int) -> int:
     return derive(seed, "first-model")
 
 
-def _train(bench: TaskContext, task: Task, plan: Plan) -> dict[str, Any]:
+def _train(bench: TaskContext, task: Task, plan: Plan) -> TrainResult | None:
     """Train E epochs (paper, II-B: "at every client, the model is fine-tuned for E epochs with local data")."""
     recipe = _agreed_recipe(bench, plan)
     with leader_first(bench.team):  # who decodes; the others find the squares in the cache
         images = bench.images(recipe, "train")
     if bench.team.leads:
         _remember(bench, task, plan)
-    bench.on_progress({"stage": "training", "done": 0, "of": 0, "unit": "steps"})
+    bench.on_progress(Progress("training", unit="steps"))
     started = time.monotonic()
     context = bench.training(plan, recipe)
     learner = _ready(bench, task, plan, context)
@@ -167,7 +168,7 @@ def _train(bench: TaskContext, task: Task, plan: Plan) -> dict[str, Any]:
     kept = checkpoints.latest()
     at = unpack(kept, learner).position if kept else None
     if at:
-        bench.on_progress({"stage": "resuming", "done": 0, "of": 0, "unit": "steps", "note": _goes_on(at, task, plan)})
+        bench.on_progress(Progress("resuming", unit="steps", note=_goes_on(at, task, plan)))
     check_same(contract, "model, images and plan", bench.team)
     check_same(f"{at.epoch} {at.step}" if at else "", "checkpoint", bench.team)
     with bench.stop.waits_for_checkpoint():
@@ -181,20 +182,20 @@ def _train(bench: TaskContext, task: Task, plan: Plan) -> dict[str, Any]:
             keeper=CheckpointWriter(checkpoints, learner) if bench.team.leads else NEVER,
         )
         if not bench.team.leads:
-            return {}
+            return None
         digest, steps = _keep(bench, task, learner.encoder.state_dict()), sum(record.steps for record in records)
         _check_fit(bench, task, plan, digest, steps)
         with_room(lambda: _keep_own(bench, task, plan, learner), bench.on_progress, threading.Event().wait)
-    numbers = {
-        "digest": digest,
-        "images": len(images),
-        "steps": steps,
-        "loss": records[-1].loss,
-        "seconds": time.monotonic() - started,
-        "gauges": dataclasses.asdict(records[-1].gauges),
-        "precision": recipe.precision,
-    }
-    return {**numbers, "said": round_lines(numbers, recipe)}
+    result = TrainResult(
+        digest=digest,
+        images=len(images),
+        steps=steps,
+        loss=records[-1].loss,
+        seconds=time.monotonic() - started,
+        gauges=dataclasses.asdict(records[-1].gauges),
+        precision=recipe.precision,
+    )
+    return dataclasses.replace(result, said=round_lines(result, recipe))
 
 
 def _epochs(task: Task, plan: Plan) -> range:
@@ -228,7 +229,7 @@ def _remember(bench: TaskContext, task: Task, plan: Plan) -> None:
 def _agreed_recipe(bench: TaskContext, plan: Plan) -> Recipe:
     """Return the recipe with its precision settled, by the leader for all."""
     own = resolve_precision(plan.recipe, bench.device, bench.home.cache) if bench.team.leads else plan.recipe
-    return dataclasses.replace(own, **agreed({"precision": own.precision}, bench.team))
+    return dataclasses.replace(own, precision=cast(Precision, agreed(own.precision, bench.team)))
 
 
 def _ready(bench: TaskContext, task: Task, plan: Plan, context: TrainingContext) -> Learner:
@@ -274,21 +275,13 @@ def _step_progress(bench: TaskContext, plan: Plan, started: float) -> Callable[[
         nonlocal trained
         trained += step.images
         done = (step.epoch - 1) % plan.terms.epochs_per_round * step.steps + step.step
-        bench.on_progress(
-            {
-                "stage": "training",
-                "done": done,
-                "of": step.steps * plan.terms.epochs_per_round,
-                "unit": "steps",
-                "loss": step.loss_sum / step.step,
-                "images_per_s": trained / max(1e-9, time.monotonic() - started),
-            }
-        )
+        of, pace = step.steps * plan.terms.epochs_per_round, trained / max(1e-9, time.monotonic() - started)
+        bench.on_progress(Progress("training", done, of, "steps", step.loss_sum / step.step, pace))
 
     return on_step
 
 
-def _score(bench: TaskContext, task: Task, plan: Plan) -> dict[str, Any]:
+def _score(bench: TaskContext, task: Task, plan: Plan) -> ScoreResult:
     """Score the round's model on this site's validation images."""
     _checkpoints(bench, task, "none: a score is quickly done again")
     recipe = resolve_precision(plan.recipe, bench.device, bench.home.cache)
@@ -297,14 +290,14 @@ def _score(bench: TaskContext, task: Task, plan: Plan) -> dict[str, Any]:
     _remember(bench, task, plan)
     _load(bench, task, encoder)
     score = validation_loss(encoder, images, context, bench.counted("validating"))
-    numbers = {
-        "loss_sum": score.loss_sum,
-        "count": score.count,
-        "images": len(bench.images(recipe, "train")),
-        "gauges": dataclasses.asdict(score.gauges),
-        "knn_auc": _probed(bench.probe(recipe), encoder),
-    }
-    return {**numbers, "said": round_lines(numbers, recipe)}
+    result = ScoreResult(
+        loss_sum=score.loss_sum,
+        count=score.count,
+        images=len(bench.images(recipe, "train")),
+        gauges=dataclasses.asdict(score.gauges),
+        knn_auc=_probed(bench.probe(recipe), encoder),
+    )
+    return dataclasses.replace(result, said=round_lines(result, recipe))
 
 
 def _probed(probe: Probe, encoder: Encoder) -> float | None:
@@ -315,7 +308,7 @@ def _probed(probe: Probe, encoder: Encoder) -> float | None:
         return None
 
 
-_DO: dict[TaskKind, Callable[[TaskContext, Task, Plan], dict[str, Any]]] = {
+_DO: dict[TaskKind, Callable[[TaskContext, Task, Plan], TaskResult | None]] = {
     TaskKind.SEED: _seed,
     TaskKind.TRAIN: _train,
     TaskKind.SCORE: _score,

@@ -8,9 +8,10 @@ import os
 
 import pytest
 
+from fedcervix.runtime.worker_protocol import Progress
 from site_agent.commands.display import Display, echo
 
-PROGRESS = {"task": "train", "stage": "training", "done": 1, "of": 2, "unit": "steps"}
+PROGRESS = {"task": "train", "progress": Progress("training", 1, 2, "steps")}
 
 
 class Broken(io.StringIO):

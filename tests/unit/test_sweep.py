@@ -22,6 +22,7 @@ from fedcervix.core.rounds.state import begin
 from fedcervix.core.rounds.step import replay
 from fedcervix.errors import RunError, StorageError, TrainingError
 from fedcervix.runtime.config import apply_profile, read_toml
+from fedcervix.runtime.worker_protocol import Progress
 from site_agent.classifier.sweep import (
     FederatedRun,
     GridPoint,
@@ -232,7 +233,7 @@ def swept(
         kept[key] = done
         trained.append(done)
 
-    options: dict[str, Any] = {"on_trouble": lambda _r, _e: None, "on_progress": lambda _: None}
+    options: dict[str, Any] = {"on_trouble": lambda _r, _e: None, "on_progress": lambda *_: None}
     found = sweep(
         [context_of(recipe, clock=lambda: 0.0) for recipe in recipes],
         images,
@@ -262,8 +263,8 @@ def test_an_interrupted_sweep_repeats_no_finished_cell(tmp_path: Path) -> None:
     kept: dict[str, GridPoint] = {}
     trained: list[GridPoint] = []
 
-    def interrupt(values: dict[str, Any]) -> None:
-        if values["task"] == "N 4, width 8":
+    def interrupt(task: str, _at: Progress) -> None:
+        if task == "N 4, width 8":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
