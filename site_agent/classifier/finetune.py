@@ -266,7 +266,8 @@ def _train_epoch(
     for number, rows in enumerate(batches, start=1):
         packed = _draws(len(rows), recipe, derive(epoch_seed, "augment", number))
         labels = torch.from_numpy(train.labels[rows])
-        with memory_explained(lambda: out_of_memory(len(rows), recipe, "recipe.classifier.batch_images")):  # noqa: B023
+        setting, images = "recipe.classifier.batch_images", len(rows)
+        with memory_explained(lambda: out_of_memory(images, recipe, setting)):  # noqa: B023 (called at once)
             (loss,) = step(feed.take(rows), feed.send(labels), feed.send(packed))
         total = loss if total is None else total + loss
         if on_step is not None:

@@ -204,8 +204,9 @@ def _train_epoch(work: _Work, begin: Position) -> TrainedEpoch:
     tally = _Tally(work, order, begin)
     for number in range(begin.step + 1, len(order) + 1):
         _set_rate(work, begin.epoch, number, len(order))
-        with memory_explained(lambda: _too_large(work, tally.position(number - 1), order[number - 1])):  # noqa: B023
-            f, loss = work.learner.step(*_inputs(work, begin.epoch, number, order[number - 1]))
+        chosen = order[number - 1]
+        with memory_explained(lambda: _too_large(work, tally.position(number - 1), chosen)):  # noqa: B023 (called at once)
+            f, loss = work.learner.step(*_inputs(work, begin.epoch, number, chosen))
         tally.add(number, f, loss)
         if work.keeper.due():
             work.keeper.keep(tally.position(number))

@@ -175,13 +175,12 @@ def write_new(path: Path, data: bytes) -> bool:
     """Write a file unless one of this name, or a link, is there; return whether it was written. Raises StorageError."""
     with disk(path, "write"):
         try:
-            out = open(path, "wb", opener=_anew)  # noqa: SIM115
+            with open(path, "wb", opener=_anew) as out:
+                out.write(data)
+                out.flush()
+                os.fsync(out.fileno())
         except FileExistsError:
             return False
-        with out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
     return True
 
 
