@@ -7,6 +7,7 @@ from site_agent.commands.setting import reading
 from site_agent.data import dataset
 from site_agent.data.collection import Collection
 from site_agent.data.remarks import remarks
+from site_agent.federation import shown
 from site_agent.home import SiteHome
 
 
@@ -17,5 +18,5 @@ def open_images(home: SiteHome, display: Display) -> Collection:
     """
     collection = dataset.open_collection(home, reading(display))
     for remark in remarks(collection):
-        display.show("said", {"text": f"note: {remark.short()}"})
+        display.show(shown.Said(f"note: {remark.short()}"))
     return collection

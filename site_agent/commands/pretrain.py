@@ -28,6 +28,7 @@ from site_agent.commands.setting import (
 from site_agent.commands.stopping import command_line, stops
 from site_agent.data import dataset
 from site_agent.data.collection import Collection, can, digest_of, index
+from site_agent.federation import shown
 from site_agent.home import SiteHome
 from site_agent.network.encoder import save_weights, start_encoder
 from site_agent.network.precision import resolve_precision
@@ -215,12 +216,12 @@ class Watch:
     def resumed(self, position: Position) -> None:
         """Say that an interrupted training goes on."""
         where = f"epoch {position.epoch} of {self._recipe.epochs_max}, after step {position.step}"
-        self._display.show("said", {"text": f"continues from its checkpoint: {where}"})
+        self._display.show(shown.Said(f"continues from its checkpoint: {where}"))
 
     def step(self, step: StepReport) -> None:
         """Draw a step."""
         progress = Progress("training", step.step, step.steps, "steps", step.loss_sum / step.step)
-        self._display.show("progress", {"task": f"epoch {step.epoch}", "progress": progress})
+        self._display.show(shown.Advanced(f"epoch {step.epoch}", progress))
         if self._events:
             self._events.step(step)
 
@@ -229,7 +230,7 @@ class Watch:
         self._timed += 1
         seconds = time.monotonic() - self._started_s
         lines = epoch_line(epoch, self._recipe, seconds=seconds, timed_epochs=self._timed)
-        self._display.show("said", {"text": "\n          ".join(lines)})
+        self._display.show(shown.Said("\n          ".join(lines)))
         if self._events:
             self._events.epoch(epoch)
 
