@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from fedcervix.core.plan import Recipe, canonical_json
 from fedcervix.disk.storage import disk
@@ -195,7 +195,7 @@ def seen_by(key: leak_guard.SiteKey, collections: Sequence[Collection]) -> Seen:
     return dataclasses.replace(seen, pictures=seen.pictures | key.pictures(image.digest for image in others))
 
 
-def _history(epoch: Epoch) -> dict[str, Any]:
+def _history(epoch: Epoch) -> dict[str, object]:
     return {
         "epoch": epoch.train.epoch,
         "train_loss": epoch.train.loss,

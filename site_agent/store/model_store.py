@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -140,7 +140,7 @@ def keep(
     recipe: Recipe,
     seed: int,
     weights: Path,
-    more: dict[str, Any],
+    more: Mapping[str, object],
     seen: Seen,
     now: datetime,
 ) -> CervixModel:
