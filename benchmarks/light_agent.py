@@ -67,7 +67,7 @@ def main() -> None:
     worker = LightWorker(home, int(site.removeprefix("site")) + 1, model, rounds)
     with home.locked(), contextlib.closing(line(home)) as link:
         agent = Agent(
-            AgentContext(home, site, link, lambda _what, _values: None),
+            AgentContext(home, site, link, lambda _event: None),
             worker,  # type: ignore[arg-type]
             federation=who.federation,
         )

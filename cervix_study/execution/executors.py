@@ -8,6 +8,7 @@ import queue
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -77,7 +78,7 @@ class LocalProcesses:
             worker_protocol.ask(worker.popen, dataclasses.asdict(Order(task.work, task.key)))
 
     def wait(self) -> Told:
-        """Wait for the next line of any worker."""
+        """Wait for the next line of any worker. Raises TrainingError where one has died, or says what is no answer."""
         while True:
             worker, answer = self._told.get()
             if isinstance(answer, FedcervixError):
@@ -176,7 +177,7 @@ class Slurm:
 
     places: Places
     jobs: int
-    options: dict[str, Any]
+    options: Mapping[str, object]
     poll_s: float = POLL_S
     _running: dict[str, tuple[Task, Any]] = field(default_factory=dict)
     _executor: Any = None
@@ -228,7 +229,7 @@ class Slurm:
             import submitit
         except ImportError as error:
             raise missing("submitit") from error
-        options = {"cluster": "slurm", **self.options}
+        options: dict[str, Any] = {"cluster": "slurm", **self.options}
         try:
             executor = submitit.AutoExecutor(folder=self.places.workshop / "slurm", cluster=options.pop("cluster"))
             executor.update_parameters(**options)

@@ -118,7 +118,7 @@ class Federation:
             addresses = ("--advertise", "localhost:0", "--bind", "127.0.0.1:0")
             self._call("coordinator.cli", "init", str(home.folder), "--sites", roster, *addresses)
         assert self.cell.terms is not None
-        tables: dict[str, dict[str, Any]] = {
+        tables: dict[str, dict[str, object]] = {
             "federation": {"name": "cervix"},
             "listen": {"bind": "127.0.0.1:0", "advertise": "localhost:0"},
             "run": {"sites": list(self.cell.sites), "profile": self.cell.profile},
@@ -255,7 +255,7 @@ class Federated:
     """What a federation gave."""
 
     results: EncoderResults
-    details: dict[str, Any]
+    details: dict[str, object]
     """of its record"""
 
 
@@ -349,11 +349,11 @@ def _precision(home: SiteHome, run: str) -> str:
     return next((result.precision for result in rounds), "unknown")
 
 
-def _given(terms: Any) -> dict[str, Any]:
+def _given(terms: Any) -> dict[str, object]:
     return {key: value for key, value in dataclasses.asdict(terms).items() if value is not None}
 
 
-def _scalars(recipe: Any) -> dict[str, Any]:
+def _scalars(recipe: Any) -> dict[str, object]:
     return {key: value for key, value in dataclasses.asdict(recipe).items() if not isinstance(value, dict)}
 
 

@@ -8,6 +8,7 @@ from site_agent.commands.setting import reading
 from site_agent.data import dataset
 from site_agent.data.collection import Collection
 from site_agent.data.remarks import remarks
+from site_agent.federation import shown
 from site_agent.home import SiteHome
 
 
@@ -18,5 +19,5 @@ def open_images(home: SiteHome, display: Display, recipe: Recipe) -> Collection:
     """
     collection = dataset.open_collection(home, reading(display), recipes=[recipe])
     for remark in remarks(collection):
-        display.show("said", {"text": f"note: {remark.short()}"})
+        display.show(shown.Said(f"note: {remark.short()}"))
     return collection

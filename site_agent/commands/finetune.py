@@ -25,6 +25,7 @@ from site_agent.commands.stopping import command_line, stops
 from site_agent.data import dataset, digests
 from site_agent.data.collection import Collection
 from site_agent.data.image_sets import Labelled
+from site_agent.federation import shown
 from site_agent.home import SiteHome
 from site_agent.metrics import best_threshold
 from site_agent.network.devices import Machine
@@ -97,7 +98,7 @@ def _one(place: Workplace, beginning: Beginning) -> None:
     context = TrainingContext(recipe=place.recipe, seed=place.used.seed, stream=stream, machine=place.machine)
     classifier, loaded = build_classifier(place.recipe, place.used.seed, beginning.state)
     taken = f"{loaded.tensors} of {loaded.of} backbone tensors" if loaded else "no tensors: random weights"
-    place.display.show("said", {"text": f"start {beginning.label}: loaded {taken}"})
+    place.display.show(shown.Said(f"start {beginning.label}: loaded {taken}"))
     try:
         fitted = fit(
             classifier,
@@ -138,7 +139,7 @@ def _keep(
 
 def _steps(display: Display, label: str) -> Callable[[int, int, int], None]:
     return lambda epoch, step, steps: display.show(
-        "progress", {"task": label, "progress": Progress(f"epoch {epoch}", step, steps, "steps")}
+        shown.Advanced(label, Progress(f"epoch {epoch}", step, steps, "steps"))
     )
 
 

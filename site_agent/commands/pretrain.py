@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from fedcervix.core.plan import Recipe, canonical_json
 from fedcervix.disk.storage import disk
@@ -28,6 +28,7 @@ from site_agent.commands.setting import (
 from site_agent.commands.stopping import command_line, stops
 from site_agent.data import dataset
 from site_agent.data.collection import Collection, can, digest_of, index
+from site_agent.federation import shown
 from site_agent.home import SiteHome
 from site_agent.network.encoder import save_weights, start_encoder
 from site_agent.network.precision import resolve_precision
@@ -189,7 +190,7 @@ def seen_by(key: leak_guard.SiteKey, collections: Sequence[Collection]) -> Seen:
     return dataclasses.replace(seen, pictures=seen.pictures | key.pictures(image.digest for image in others))
 
 
-def _history(epoch: Epoch) -> dict[str, Any]:
+def _history(epoch: Epoch) -> dict[str, object]:
     return {
         "epoch": epoch.train.epoch,
         "train_loss": epoch.train.loss,
@@ -210,12 +211,12 @@ class Watch:
     def resumed(self, position: Position) -> None:
         """Say that an interrupted training goes on."""
         where = f"epoch {position.epoch} of {self._recipe.epochs_max}, after step {position.step}"
-        self._display.show("said", {"text": f"continues from its checkpoint: {where}"})
+        self._display.show(shown.Said(f"continues from its checkpoint: {where}"))
 
     def step(self, step: StepReport) -> None:
         """Draw a step."""
         progress = Progress("training", step.step, step.steps, "steps", step.loss_sum / step.step)
-        self._display.show("progress", {"task": f"epoch {step.epoch}", "progress": progress})
+        self._display.show(shown.Advanced(f"epoch {step.epoch}", progress))
         if self._events:
             self._events.step(step)
 
@@ -224,7 +225,7 @@ class Watch:
         self._timed += 1
         seconds = time.monotonic() - self._started_s
         lines = epoch_line(epoch, self._recipe, seconds=seconds, timed_epochs=self._timed)
-        self._display.show("said", {"text": "\n          ".join(lines)})
+        self._display.show(shown.Said("\n          ".join(lines)))
         if self._events:
             self._events.epoch(epoch)
 

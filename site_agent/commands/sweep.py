@@ -34,6 +34,7 @@ from site_agent.commands.setting import Setting, machine_of, reading, site_name
 from site_agent.commands.stopping import command_line, stops
 from site_agent.data import dataset
 from site_agent.data.collection import Collection, digest_of
+from site_agent.federation import shown
 from site_agent.home import SiteHome
 from site_agent.images.decode import OnCount
 from site_agent.network.encoder import Encoder, start_encoder
@@ -81,15 +82,15 @@ def _sweep(
         stream = site_name(home)
         contexts = [TrainingContext(recipe=r, seed=used.seed, stream=stream, machine=machine) for r in recipes]
         if finished := len({cell_key(context, material.digest) for context in contexts} & kept.keys()):
-            display.show("said", {"text": f"{finished} of them were trained before"})
+            display.show(shown.Said(f"{finished} of them were trained before"))
         cells = train_cells(
             contexts,
             material,
             kept,
             start_of=_starting(home, used.seed),
             on_cell=_keeper(folder, kept, stop, display),
-            on_trouble=lambda recipe, error: display.show("said", {"text": f"{_named(recipe)}: {error.explain()}"}),
-            on_progress=lambda task, at: display.show("progress", {"task": task, "progress": at}),
+            on_trouble=lambda recipe, error: display.show(shown.Said(f"{_named(recipe)}: {error.explain()}")),
+            on_progress=lambda task, at: display.show(shown.Advanced(task, at)),
             keeping=lambda key: _keeping(folder, key, stop),
         )
     finally:
@@ -181,7 +182,7 @@ def _keeper(folder: Path, kept: dict[str, GridPoint], stop: Stop, display: Displ
         write_cells(folder / CELLS, kept)
         Stoppable(folder, key, stop).drop()
         said = f"classifier's validation loss {cell.classifier_loss:.4f}, AUC {cell.classifier_auc:.3f}"
-        display.show("said", {"text": f"{_named(cell)}: {said}"})
+        display.show(shown.Said(f"{_named(cell)}: {said}"))
 
     return keep
 

@@ -18,7 +18,7 @@ from fedcervix.errors import FedcervixError, RunError, StorageError
 from fedcervix.models.rounding import Rounded
 from fedcervix.network import codec
 from fedcervix.runtime.worker_protocol import OnProgress, Progress
-from site_agent.federation import compression
+from site_agent.federation import compression, shown
 from site_agent.federation.accounting import Accounting
 from site_agent.federation.context import AgentContext
 from site_agent.federation.heartbeat import Reporter
@@ -96,14 +96,14 @@ class JobRunner:
             put(self._work(job, action.task) if isinstance(action, session.Work) else self._deliver(job, action.result))
         except CancelledError as cancelled:
             if text := str(cancelled):
-                self._context.show("said", {"text": text})
+                self._context.show(shown.Said(text))
             put(JobEnded(job))
         except FedcervixError as error:
             put(JobEnded(job) if job.cancelled.is_set() else Broken(error))
 
     def _work(self, job: Job, task: Task) -> JobEnded:
         show, run_store = self._context.show, job.run.run_store
-        show("working", {"task": task})
+        show(shown.Working(task))
         lines: tuple[str, ...] = ()
         self._with_room(job, task, lambda: self._accounting.begin_work(job.run, task))
         if task.base:
@@ -118,7 +118,7 @@ class JobRunner:
             if isinstance(made, TrainResult | ScoreResult) and task.kind is not TaskKind.SEED:
                 noted = made
                 self._with_room(job, task, lambda: run_store.note(task.round, noted))
-        show("finished", {"task": task, "lines": lines})
+        show(shown.Finished(task, lines))
         return JobEnded(job, lambda s: session.finished(s, result))
 
     def _made(self, job: Job, task: Task) -> TaskResult:
@@ -175,7 +175,7 @@ class JobRunner:
                 next_step="start site-agent again; ask the coordinator's operator if it happens twice",
             )
         self._retire(job, result)
-        self._context.show("delivered", {"task": task, "answer": answer})
+        self._context.show(shown.Delivered(task, answer))
         return ended
 
     def _retire(self, job: Job, result: session.Result) -> None:

@@ -10,6 +10,7 @@ from fedcervix.core.plan import Plan
 from fedcervix.errors import DuplicateAgentError, FedcervixError, LinkError, StorageError
 from fedcervix.network import codec
 from fedcervix.runtime.worker_protocol import OnProgress, Progress
+from site_agent.federation import shown
 from site_agent.federation.context import AgentContext
 from site_agent.federation.failures import Failures
 from site_agent.federation.inbox import Broken, Participation
@@ -47,7 +48,7 @@ class Readiness:
                         self._context.inbox.put(Broken(error))
                     return
                 self._examined.add(run.run)
-                self._context.show("examined", {"findings": findings})
+                self._context.show(shown.Examined(findings))
         self._tell_ready(codec.Ready(run.run, run.plan.digest))
 
     def _on_examining(self, at: Progress) -> None:

@@ -11,7 +11,7 @@ import math
 import platform
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import sklearn
@@ -120,7 +120,17 @@ def _recipe(found: Comparable) -> Recipe:
     return dataclasses.replace(model.recipe, classifier=tuned.classifier) if model else tuned
 
 
-def _of_run(found: Comparable, federation: Federation | None, unread: Unread) -> dict[str, Any]:
+class _OfRun(TypedDict):
+    """Those fields of a report that are about the run."""
+
+    run: str
+    mode: str
+    plan_digest: str
+    final_state: str
+    rounds: tuple[content.Round, ...]
+
+
+def _of_run(found: Comparable, federation: Federation | None, unread: Unread) -> _OfRun:
     """Return what the report says of the run; of none where there was none, or where its records cannot be read."""
     plan = found.federated.provenance.start.plan if found.federated else ""
     if federation is None:

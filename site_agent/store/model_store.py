@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -103,7 +103,7 @@ class Trained:
     start: str
     recipe: Recipe
     seed: int
-    more: dict[str, Any]
+    more: Mapping[str, object]
 
 
 def adopt(home: SiteHome, task: Task, plan: Plan, blobs: BlobStore, clock: Callable[[], datetime] = utc_now) -> None:

@@ -22,6 +22,7 @@ from fedcervix.errors import EXIT_OF_OUTCOME, FedcervixError
 from fedcervix.runtime.cli_runtime import ends_whole, fail
 from fedcervix.runtime.worker_protocol import OnProgress
 from site_agent.commands.display import Display
+from site_agent.federation import shown
 from site_agent.federation.agent import Agent, Waits
 from site_agent.federation.context import AgentContext
 from site_agent.federation.fencing import succeed
@@ -96,7 +97,7 @@ def main() -> None:
             fail(error)
         finally:
             link.close()
-    display.show("said", {"text": str(leave)})
+    display.show(shown.Said(str(leave)))
     sys.exit(EXIT_OF_OUTCOME[leave.outcome])
 
 

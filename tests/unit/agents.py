@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import queue
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from fedcervix.errors import FedcervixError, LinkError, StorageError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.network import codec
 from fedcervix.runtime.worker_protocol import OnProgress, Progress
+from site_agent.federation import shown
 from site_agent.federation.agent import Agent, Checks, Waits
 from site_agent.federation.context import AgentContext
 from site_agent.federation.inbox import Inbox, Item, LineDown, Said
@@ -145,19 +148,20 @@ class Site:
             waits=waits,
         )
 
-    def _show(self, what: str, values: dict[str, Any]) -> None:
+    def _show(self, event: shown.Shown) -> None:
+        what = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(event).__name__).lower()  # LineDown: "line down"
         with self._shown:
-            self.shown.append((what, values))
+            self.shown.append((what, {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}))
             self._shown.notify_all()
 
     def shows(self, what: str, **values: Any) -> None:
         """Assert that the agent has told a person something, or soon does."""
 
-        def shown() -> bool:
+        def was_shown() -> bool:
             return any(name == what and values.items() <= found.items() for name, found in self.shown)
 
         with self._shown:
-            assert self._shown.wait_for(shown, self.wait_s), self.shown
+            assert self._shown.wait_for(was_shown, self.wait_s), self.shown
 
     # --- steps ---
 
