@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,8 +13,7 @@ from fedcervix import __version__
 from fedcervix.core.events import Task
 from fedcervix.core.modes import title_of
 from fedcervix.core.plan import Plan, Recipe, parse_recipe
-from fedcervix.disk.files import digest_file
-from fedcervix.disk.storage import disk
+from fedcervix.disk.files import copy_file, digest_file
 from fedcervix.errors import ModelError
 from fedcervix.models.blobs import BlobStore
 from site_agent.home import SiteHome
@@ -156,22 +154,20 @@ def keep(
 
     A model that stood there goes into the history. Raises StorageError.
     """
-    folder, digest = home.models / name, digest_file(weights)
-    record = {
-        "start": trained.start,
-        "recipe": dataclasses.asdict(trained.recipe),
-        "seed": trained.seed,
-        "software": f"fedcervix {__version__}",
-        **trained.more,
-        "digest": digest,
-        "made_at": now.isoformat(timespec="seconds"),
-    }
+    folder = home.models / name
 
     def fill(making: Path) -> str:
-        with disk(making / WEIGHTS, "write"):
-            shutil.copyfile(weights, making / WEIGHTS)
-            (making / WEIGHTS).chmod(0o600)
+        digest = copy_file(weights, making / WEIGHTS)
         leak_guard.write(making, leak_guard.site_key(home), seen)
+        record = {
+            "start": trained.start,
+            "recipe": dataclasses.asdict(trained.recipe),
+            "seed": trained.seed,
+            "software": f"fedcervix {__version__}",
+            **trained.more,
+            "digest": digest,
+            "made_at": now.isoformat(timespec="seconds"),
+        }
         write_record(making / RECORD, record)
         return digest
 
