@@ -16,7 +16,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from fedcervix.core.bounds import INT64_MAX, Within, check_values
 from fedcervix.core.modes import MODES, Mode, ModeRules
@@ -53,7 +53,7 @@ TRIMMED_QUORUM_MIN = 3
 CLIPPED_SITES_MIN = 3
 """Of two updates, nothing tells which one is too long, or an extreme."""
 
-STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}
+STRICT: Final = {"extra": "forbid", "strict": True}
 """How `fedcervix.runtime.config` reads these dataclasses from TOML: no unknown keys, no silent conversions."""
 
 
@@ -70,7 +70,7 @@ class Augment:
     Every image of a batch draws its own parameters, uniformly from the ranges below.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     flip_horizontal: Annotated[float, Within(0, 1)] = 0.5
     """probability"""
@@ -99,7 +99,7 @@ class Augment:
 class ClassifierRecipe:
     """How a site fine-tunes the shared model on its own labels (sections III-B, III-D)."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     lr: Annotated[float, Within(above=0)] = 0.001
     momentum: Annotated[float, Within(0, below=1)] = 0.09
@@ -120,7 +120,7 @@ class ClassifierRecipe:
 class Recipe:
     """How one site trains: network, views, loss, optimiser, input, classifier. Defaults are the paper's."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     architecture: Architecture = "resnet50"
     width: Annotated[int, Within(1, 4096)] = 64
@@ -167,7 +167,7 @@ class Recipe:
 class Terms:
     """How the sites federate: everything of a plan but its name, roster and recipe. Defaults are the paper's."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     rounds: Annotated[int, Within(1, ROUNDS_MAX)] = 50
     """at most; in a ring, a round is one cycle through all sites"""
@@ -217,7 +217,7 @@ class Terms:
         )
 
 
-UNSAID: Mapping[str, Any] = {"share_max": 1.0, "aggregation": "mean", "trim": 0.2, "clip": 0.0, "step_max": 1e36}
+UNSAID: Mapping[str, object] = {"share_max": 1.0, "aggregation": "mean", "trim": 0.2, "clip": 0.0, "step_max": 1e36}
 """Terms of which older plans say nothing, and what holds there. The canonical form leaves these values out: so an older
 plan keeps its digest, and the journal of its run can be read."""
 

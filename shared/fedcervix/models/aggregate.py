@@ -123,12 +123,7 @@ def aggregate(
     the base, or if the average is not finite; ModelError if `pooled-variance` finds a variance without its mean;
     StorageError from the disk. `output` is replaced whole or not at all.
     """
-    check(len(updates) > 0, "an average needs at least one update")
-    for _, weight in updates:
-        check(0 < weight < math.inf, f"the weight of an update is a positive number; found {weight}")
-    check(0 <= 2 * trimmed < len(updates), f"{trimmed} values at either end cannot be left out of {len(updates)}")
-    check(trimmed == 0 or len({weight for _, weight in updates}) == 1, "a trimmed mean has equal weights")
-    check(clip is None or len(clip.scales) == len(updates), "each update has its factor")
+    _check_asked([weight for _, weight in updates], clip, trimmed)
     # An overflow is not a warning on the operator's screen but an error: `_check` names the tensor.
     silent = np.errstate(over="ignore", invalid="ignore")
     step = [(momentum.base, 1.0), (momentum.before, 1.0)] if momentum else []
@@ -153,6 +148,15 @@ def aggregate(
                     out = behind.room((span.stop - span.start) * DTYPES[tensor.dtype].itemsize)
                     _check(average.block(position, mean, share, span, out, trained=trained), tensor)
     return sink.digest
+
+
+def _check_asked(weights: Sequence[float], clip: Clip | None, trimmed: int) -> None:
+    check(len(weights) > 0, "an average needs at least one update")
+    for weight in weights:
+        check(0 < weight < math.inf, f"the weight of an update is a positive number; found {weight}")
+    check(0 <= 2 * trimmed < len(weights), f"{trimmed} values at either end cannot be left out of {len(weights)}")
+    check(trimmed == 0 or len(set(weights)) == 1, "a trimmed mean has equal weights")
+    check(clip is None or len(clip.scales) == len(weights), "each update has its factor")
 
 
 class _Behind:
