@@ -17,7 +17,7 @@ import heapq
 import json
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from coordinator.run.fencing import Acting, admit, heeded
 from coordinator.run.incoming import may_report, needed
@@ -46,7 +46,7 @@ from fedcervix.core.events import (
 from fedcervix.core.plan import Plan
 from fedcervix.core.rounds.averages import Aggregate, coordinator_work
 from fedcervix.core.rounds.instructions import Finish, Instruction, instruction
-from fedcervix.core.rounds.state import Presence, Run, begin, to_dict
+from fedcervix.core.rounds.state import Presence, Run, begin
 from fedcervix.core.rounds.step import step
 from fedcervix.core.rounds.waits import deadline, waits
 from fedcervix.network.codec import SUCCEEDS_MAX, InstanceClaim
@@ -991,4 +991,4 @@ def _check(found: list[str]) -> None:
 def _faults_of_journal(coordinator: Coordinator) -> Iterator[str]:
     if coordinator.replayed() != coordinator.run:
         yield "the journal does not give the state"
-    json.dumps(to_dict(coordinator.run), allow_nan=False)
+    json.dumps(asdict(coordinator.run), allow_nan=False, default=sorted)

@@ -50,7 +50,7 @@ def _end_phase(run: Run, at: float, go_on: Callable[[Run, float, tuple[Site, ...
 
 
 def _away(run: Run) -> str:
-    return "; ".join(f"{s.name} ({s.presence}{': ' if s.reason else ''}{s.reason})" for s in open_sites(run))
+    return "; ".join(f"{site.name} ({site.standing})" for site in open_sites(run))
 
 
 def _after_gathering(run: Run, at: float, _missing: tuple[Site, ...]) -> Run:
@@ -66,9 +66,7 @@ def _advance_seeding(run: Run, at: float) -> Run:
 def _after_training(run: Run, at: float, missing: tuple[Site, ...]) -> Run:
     """Close the round to the sites that are away (in the ring: the holder's hop), and go on."""
     if missing:
-        away = tuple(
-            Missing(site.name, site.presence + (f": {site.reason}" if site.reason else "")) for site in missing
-        )
+        away = tuple(Missing(site.name, site.standing) for site in missing)
         return with_round(run, missing=(*run.current.missing, *away))
     if base_is_unusable(run):
         return fall_back(run, at)

@@ -53,6 +53,11 @@ class Site:
     since: float = 0.0
     reason: str = ""
 
+    @property
+    def standing(self) -> str:
+        """The presence in words, and the reason where there is one."""
+        return f"{self.presence}: {self.reason}" if self.reason else self.presence.value
+
 
 @dataclass(frozen=True, slots=True)
 class Missing:
@@ -212,10 +217,3 @@ def in_roster_order(plan: Plan, reports: tuple[Report, ...]) -> tuple[Report, ..
     """Return reports of sites in the order in which the plan names the sites."""
     place = {site: number for number, site in enumerate(plan.sites)}
     return tuple(sorted(reports, key=lambda report: place[report.site]))
-
-
-def to_dict(run: Run) -> dict[str, Any]:
-    """Return the state as plain JSON-able values (for tests and bug reports)."""
-    found = dataclasses.asdict(replace(run, earlier=()))
-    del found["earlier"]  # it says nothing that `rounds` does not
-    return found

@@ -76,13 +76,12 @@ def _wait(run: Run, site: Site, open_: tuple[Site, ...]) -> Wait:
     since = max(_asked_at(run), site.since)
     if site.presence is Presence.PRESENT:
         return Wait(site.name, f"working: {instruction(run, site.name)}", since, None, OnTimeout.LEASE)
-    reason = site.presence.value + (f": {site.reason}" if site.reason else "")
     if site.presence is Presence.REVOKED:  # it will not come back: the operator has decided, the run goes on without
-        return Wait(site.name, reason, site.since, site.since, OnTimeout.GO_ON)
+        return Wait(site.name, site.standing, site.since, site.since, OnTimeout.GO_ON)
     if _can_do_without(run, quorum_state(run, open_)):
         grace_s = 0.0 if in_turns(run) else terms.grace_s  # a ring does not stand still for a lost lease
-        return Wait(site.name, reason, site.since, site.since + grace_s, OnTimeout.GO_ON)
-    return Wait(site.name, reason, since, since + terms.give_up_s, OnTimeout.ABORT)
+        return Wait(site.name, site.standing, site.since, site.since + grace_s, OnTimeout.GO_ON)
+    return Wait(site.name, site.standing, since, since + terms.give_up_s, OnTimeout.ABORT)
 
 
 def _can_do_without(run: Run, vote: Quorum) -> bool:
