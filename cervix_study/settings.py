@@ -42,7 +42,7 @@ class SiteSection:
 
     def __post_init__(self) -> None:
         named = SITE_NAME.fullmatch(self.name) is not None and self.name != POOLED
-        check(named, f"name is 1-63 of a-z, 0-9 and inner hyphens, and not `{POOLED}`; found {self.name!r}")
+        check(named, f"name is 1 to 63 characters: a-z, 0-9 and inner hyphens, and not `{POOLED}`; found {self.name!r}")
         check(bool(self.manifest) != bool(self.phantom), f"site {self.name} has a manifest or a phantom, not both")
         check(not self.phantom or self.women >= 6, f"women is 6 or more for a phantom; found {self.women}")
         check(
@@ -73,7 +73,7 @@ class AxesSection:
             check(bool(getattr(self, name)), f"{name} is empty")
         for name in self.__slots__:
             values = getattr(self, name)
-            check(not isinstance(values, tuple) or len(set(values)) == len(values), f"{name} has a value twice")
+            check(not isinstance(values, tuple) or len(set(values)) == len(values), f"{name} contains a value twice")
         for name in ("batch_images", "federated_batch_images", "width", "epochs_per_round"):
             check(
                 all(value >= 1 for value in getattr(self, name)), f"{name} are 1 or more; found {getattr(self, name)}"
@@ -82,7 +82,7 @@ class AxesSection:
             check(all(0 <= value < 2**63 for value in getattr(self, name)), f"{name} are 0 to 2^63 - 1")
         check(self.folds == 0 or self.folds >= FOLDS_MIN, f"folds is 0, or {FOLDS_MIN} or more; found {self.folds}")
         ok = all(0 < fraction < 1 for fraction in self.label_fractions)
-        check(ok, f"label_fractions are above 0 and below 1 (1 is always there); found {self.label_fractions}")
+        check(ok, f"label_fractions are above 0 and below 1 (1 is always included); found {self.label_fractions}")
         for control in self.controls:
             check(control in CONTROLS, f"controls are {', '.join(CONTROLS)}; found {control!r}")
         both = "equal-updates" not in self.controls or {"ssl", "cssl"} <= set(self.starts)
@@ -158,14 +158,17 @@ class Settings:
     terms: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check(SITE_NAME.fullmatch(self.name) is not None, f"name is 1-63 of a-z, 0-9 and inner hyphens: {self.name!r}")
-        check(bool(self.sites), "a study has at least one of [[sites]]")
-        check(len(set(self.site_names)) == len(self.sites), "two of [[sites]] have one name")
+        check(
+            SITE_NAME.fullmatch(self.name) is not None,
+            f"name is 1 to 63 characters: a-z, 0-9 and inner hyphens: {self.name!r}",
+        )
+        check(bool(self.sites), "a study needs at least one [[sites]] table")
+        check(len(set(self.site_names)) == len(self.sites), "two [[sites]] tables have the same name")
         divided = not self.axes.folds or not any(site.test_women for site in self.sites)
-        check(divided, "folds tests every labelled woman: with them test_women is 0")
+        check(divided, "with folds every labelled woman is tested: set test_women to 0")
         several = len(self.sites) > 1
-        check(several or not self.axes.federated, "csfssl and ppfssl need at least two of [[sites]]")
-        check(several or "cssl" not in self.axes.starts, "cssl needs at least two of [[sites]]")
+        check(several or not self.axes.federated, "csfssl and ppfssl need at least two [[sites]] tables")
+        check(several or "cssl" not in self.axes.starts, "cssl needs at least two [[sites]] tables")
         known = (*STARTS, RING_OF_ALL, *(RING + site for site in self.site_names))
         for start in self.axes.starts:
             check(start in known, f"axes.starts are {', '.join(known)}; found {start!r}")
@@ -201,7 +204,9 @@ class Asked:
 
 def read(file: Path) -> Asked:
     """Return what a STUDY.toml asks for. Raises ConfigError."""
-    raw = read_toml(file, missing="a misspelt path", hint="cervix-study run STUDY.toml; docs/study.md has one to copy")
+    raw = read_toml(
+        file, missing="a misspelt path", hint="cervix-study run STUDY.toml; docs/study.md contains an example"
+    )
     settings = build(Settings, raw, source=file, page=PAGE)
     profiles = {}
     for name in settings.axes.profiles:

@@ -66,7 +66,7 @@ class DataSection:
     not_same: str = ""
     """file of pairs of images that look alike and show two women"""
     ignore_columns: tuple[str, ...] = ()
-    """columns of the manifest that are meant to be ignored, although they look like known ones"""
+    """columns of the manifest to ignore, although they look like known ones"""
 
     def __post_init__(self) -> None:
         check_values(self)
@@ -262,7 +262,7 @@ class SiteHome:
         """Hold the home folder for one process of a kind. Raises RunError where another one has it."""
         busy = RunError(
             f"{who} is already running on {self.folder}",
-            cause="it was started twice, or runs as a service",
+            cause="it was started twice, or it runs as a service",
             next_step="wait until the other one has ended, or stop it first: ps aux | grep site-agent",
         )
         with held(self.folder / file, busy=busy):

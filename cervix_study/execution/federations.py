@@ -209,7 +209,7 @@ class Federation:
             raise TrainingError(
                 f"`{module.partition('.')[0]} {' '.join(arguments)}` failed:\n{done.stderr.strip()}",
                 cause="its messages are above",
-                next_step="correct that, then run the study again to continue",
+                next_step="correct the problem, then run the study again to continue",
             )
 
     def _start(self, name: str, module: str, *arguments: str) -> Program:

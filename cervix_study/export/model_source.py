@@ -57,7 +57,7 @@ class Released:
     digest: str
     """SHA-256 of the weights file"""
     sites: tuple[str, ...]
-    """whose images it learnt from"""
+    """whose images it learned from"""
     origin: Mapping[str, Any]
     """study, cell, run, plan digest, outcome ... as far as known"""
     provenance: Provenance | None = None
@@ -87,7 +87,7 @@ def find(path: Path) -> Released:
         return _of_model(folder)
     raise ModelError(
         f"{path} holds no model",
-        cause="it is the folder of neither a cell, nor a site's model or classifier, nor an exported run",
+        cause="it is not the folder of a cell, of a site's model or classifier, or of an exported run",
         next_step="name STUDY/cells/KEY, HOME/models/NAME, HOME/classifiers/NAME or an exported run",
     )
 

@@ -24,7 +24,7 @@ def count_alarms(run: Run, round_: Round) -> Iterator[Alarm]:
         first_round, first = _first(run, site) if stated else (0, 0)
         other = [images for images in stated if images != first]
         if other:
-            words = f"it states {other[0]:,} training images; its first word, in round {first_round}, was {first:,}"
+            words = f"it reports {other[0]:,} training images; in round {first_round} it reported {first:,}"
             yield Alarm(site, round_.number, KIND, words)
 
 

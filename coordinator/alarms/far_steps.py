@@ -26,6 +26,7 @@ def far_steps(_run: Run, round_: Round) -> Iterator[Alarm]:
         others = [found for name, found in steps.items() if name != site]
         if others and step > max(HONEST_MAX, BEYOND_OTHERS * max(others)):
             words = (
-                f"a part of its update lies {step:.3g} times the base's size away; at most {max(others):.3g} at others"
+                f"a part of its update is {step:.3g} times the base's size away from the base; "
+                f"at other sites at most {max(others):.3g}"
             )
             yield Alarm(site, round_.number, "step", words)

@@ -1,6 +1,6 @@
 """The coordinator's home folder: where everything lies, and the configuration in it.
 
-coordinator.toml      what the operator edits
+coordinator.toml      the configuration, edited by the operator
 keys/                 the federation's authority, the server's and the operator's keys (0600)
 registry.db           who may connect
 journal.db            the events of all runs
@@ -44,7 +44,7 @@ class FederationSection:
     name: str
 
     def __post_init__(self) -> None:
-        check(SITE_NAME.fullmatch(self.name) is not None, "name is 1-63 of a-z, 0-9 and inner hyphens")
+        check(SITE_NAME.fullmatch(self.name) is not None, "name is 1 to 63 characters: a-z, 0-9 and inner hyphens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +244,7 @@ class Home:
         other = self.read_running()
         busy = RunError(
             f"a coordinator is already running on {self.folder}" + (f" (pid {other['pid']})" if other else ""),
-            cause="it was started twice, or runs as a service",
+            cause="it was started twice, or it runs as a service",
             next_step=self.command("status"),
         )
         with held(self.folder / "lock", busy=busy):

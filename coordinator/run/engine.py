@@ -224,7 +224,7 @@ class Engine:
             raise BusyError(
                 f"a model of {site} is being looked at",
                 cause="it is large, or the coordinator's disk is slow",
-                next_step="it is tried again by itself",
+                next_step="no action is needed: it is tried again automatically",
             )
         try:
             yield
@@ -274,7 +274,8 @@ class Engine:
         packing, seeds = run.plan.terms.compression, update.task.kind is TaskKind.SEED
         if packing == "none" or (seeds and packing == "int8"):
             raise RemoteError(
-                "a packed model came where the plan has none", next_step="compare the two sides' versions"
+                "a compressed model came, but the plan has no compression",
+                next_step="compare the versions of coordinator and site",
             )
         like, name = None if seeds else self._layout(run), f"unpacked-{update.site}"
         rebuild(self._blobs, update.packed, update.digest, packing, update.task.base, name=name, like=like)

@@ -64,7 +64,7 @@ class Unreported:
         if self._blobs.brought(digest, site):
             return
         if not is_asked(run, site):
-            raise RunError("no model is wanted from this site now", cause="the run has moved on")
+            raise RunError("this site is not asked for a model now", cause="the run is at a later step")
         self.clear(run, site, digest)
 
     def clear(self, run: Run, site: str = "", digest: str = "") -> None:

@@ -106,7 +106,7 @@ def export(results: Path, run: str, folder: Path) -> list[Path]:
         other = [to for file, to in copies.items() if to.exists() and not _same(file, to)]
     if other:
         raise RunError(
-            f"{other[0]} is there already, and is another file: nothing was written",
+            f"{other[0]} exists already and is a different file: nothing was written",
             cause="the folder holds the export of another run, or files of your own",
             next_step="name another folder, or move that file away",
         )

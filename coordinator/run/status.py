@@ -25,11 +25,11 @@ from fedcervix.core.rounds.waits import OnTimeout, Wait, waits
 from fedcervix.network.backoff import SIGN_S
 from fedcervix.printable import printable
 
-LINE_CUT = "its line is cut"
-UNHEARD = "nothing is heard of it"
+LINE_CUT = "its connection is cut"
+UNHEARD = "no message comes from it"
 UNHEARD_S = 2 * SIGN_S
 """two signs of life that did not come"""
-NOT_BACK = "it has not connected since the coordinator was started"
+NOT_BACK = "it has not connected since the coordinator started"
 REASON_CHARS_MAX = 700
 """of a site's reason; the whole of a failure stands under `failures`"""
 WAIT_CHARS_MAX = 300
@@ -138,7 +138,7 @@ def _lost(line: Line | None) -> tuple[str, float | None]:
     return NOT_BACK if line.cut_for_s is None else LINE_CUT, line.cut_for_s
 
 
-GETS_READY = "connected, and checks its images and hardware before it is ready"
+GETS_READY = "connected; it checks its images and hardware before it is ready"
 
 
 def _wait(wait: Wait, site: dict[str, Any]) -> dict[str, Any]:

@@ -156,6 +156,6 @@ EXIT_CODES: dict[int, str] = {
     },
     20: "finished, but a declared site is missing from at least one round (DEGRADED)",
     21: "the run was aborted",
-    130: "interrupted (Ctrl-C or SIGTERM); start again to go on",
-    OUTPUT_CLOSED: "whoever read the output closed it (`| head`)",
+    130: "interrupted (Ctrl-C or SIGTERM); start again to continue",
+    OUTPUT_CLOSED: "the program that read the output closed it (`| head`)",
 }

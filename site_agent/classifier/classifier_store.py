@@ -71,7 +71,7 @@ class StoredClassifier:
         if digest_file(self.weights) != self.provenance.weights:
             raise ModelError(
                 f"{self.weights} is not the file that its record names",
-                cause="it was changed or damaged after it was kept",
+                cause="it was changed or damaged after it was saved",
                 next_step=_again(self.folder, self.provenance.start.name),
             )
 

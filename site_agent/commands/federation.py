@@ -52,7 +52,7 @@ def join(
         certificate = _enroll(invited, identity.request(key, who))
     except LinkError as error:  # `check` needs the certificate that is not here yet
         again = home.command(f"join {shlex.quote(str(invitation))}")
-        error.next_step = f"ask the coordinator's operator whether it runs; then again: {again}"
+        error.next_step = f"ask the coordinator's operator whether the coordinator is running; then repeat: {again}"
         raise
     identity.check_issuer(certificate, invited.authority_pem)
     found = identity.identify(certificate)
@@ -66,7 +66,7 @@ def join(
     say(f"joined federation {who.federation} as site {who.name}; certificate until {found.not_after:%Y-%m-%d}")
     say(f"the invitation is used up: delete {invitation}")
     if not home.config().data.manifest:
-        say(f"no manifest is named yet: write its path into {home.config_file}, [data] manifest")
+        say(f"the manifest is not configured yet: write its path into {home.config_file}, [data] manifest")
     say(f"next: {home.command('check')}")
 
 
@@ -119,11 +119,11 @@ def check(home: SiteHome) -> None:
     if problems:
         say(f"{_failed(len(problems))} and run check again", err=True)
         sys.exit(problems[0].exit_code)
-    say(f"everything a run needs is there; next: {home.command()}")
+    say(f"all checks passed; next: {home.command()}")
 
 
 def _failed(count: int) -> str:
-    return "1 check failed: mend it" if count == 1 else f"{count} checks failed: mend the first one"
+    return "1 check failed: correct it" if count == 1 else f"{count} checks failed: correct the first one"
 
 
 def run(home: SiteHome) -> None:
@@ -167,7 +167,7 @@ def run(home: SiteHome) -> None:
             leave = agent.run()
         except KeyboardInterrupt:
             display.close()
-            echo(f"stopped; go on with: {home.command()}", err=True)
+            echo(f"stopped; continue with: {home.command()}", err=True)
             sys.exit(130)
         finally:
             display.close()

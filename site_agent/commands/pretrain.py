@@ -68,7 +68,7 @@ def _check_place(home: SiteHome, folder: Path) -> None:
     if _holds_model_of_run(folder):
         raise ModelError(
             f"{folder} holds the model of run {folder.name}",
-            cause="a run of this federation has the name",
+            cause="a run of this federation has this name",
             next_step=f"{command_line(home, 'pretrain', RECIPE_OPTIONS)} --name {folder.name}-local",
         )
 
@@ -215,7 +215,7 @@ class Watch:
     def resumed(self, position: Position) -> None:
         """Say that an interrupted training goes on."""
         where = f"epoch {position.epoch} of {self._recipe.epochs_max}, after step {position.step}"
-        self._display.show("said", {"text": f"goes on from its checkpoint: {where}"})
+        self._display.show("said", {"text": f"continues from its checkpoint: {where}"})
 
     def step(self, step: StepReport) -> None:
         """Draw a step."""

@@ -31,7 +31,7 @@ def succeed(home: SiteHome) -> InstanceClaim:
     except (ValueError, TypeError, KeyError) as error:
         raise StorageError(
             f"{home.instances} is damaged: {error}",
-            next_step=f"rm {home.instances}; the coordinator lets this agent in once the one before it is gone",
+            next_step=f"rm {home.instances}; the coordinator accepts this agent when the earlier one has disconnected",
         ) from error
     known = {"folder": home.folder.stat().st_ino, "instances": [claim.instance, *claim.succeeds][:SUCCEEDS_MAX]}
     _write(home.instances, json.dumps(known, allow_nan=False).encode())

@@ -184,7 +184,7 @@ class GrpcLink:
         except grpc.RpcError as error:
             raise rpc.translate(error, self._address) from error
         except ValueError as error:  # the channel was closed under the call
-            raise LinkError("the line was closed") from error
+            raise LinkError("the connection was closed") from error
 
 
 SENDER = "coordinator"

@@ -235,7 +235,7 @@ def _download(architecture: Architecture) -> dict[str, Tensor]:
     except (URLError, OSError, RuntimeError) as error:
         raise ModelError(
             f"ImageNet's weights for {architecture} could not be downloaded",
-            cause=f"no network from here to {weights.url} ({error})",
-            next_step='fetch that file elsewhere and name its path, or use start = "random"',
+            cause=f"this machine cannot reach {weights.url} ({error})",
+            next_step='download that file on another machine and give its path, or use start = "random"',
         ) from error
     return state

@@ -82,7 +82,7 @@ class CervixModel:
         if digest_file(self.weights) != self.digest:
             raise ModelError(
                 f"{self.weights} is not the file that its record names",
-                cause="it was changed or damaged after it was kept",
+                cause="it was changed or damaged after it was saved",
                 next_step=f"restore it from a backup, or {again(self.folder, self.start)}",
             )
 

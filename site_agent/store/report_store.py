@@ -34,7 +34,7 @@ FOLDER = re.compile(r"\d{8}-\d{6}-.+")
 TIME_CHARS = len("20261129-172755")
 MAKING = ".making-"
 TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
-"""what a system says where a folder of that name is there already"""
+"""what a system says where a folder of that name exists already"""
 SAME_SECOND_MAX = 1000
 """reports of one name within one second"""
 

@@ -121,7 +121,7 @@ def unusable_lines(task: Task, error: DivergedError) -> list[str]:
     begun = f" after {error.steps} steps" if task.kind is TaskKind.TRAIN else ""
     return [
         f"this site cannot use the model that it was given{begun}: {error.found}",
-        "  the coordinator is told, and decides by what all sites find; there is nothing to do at this site",
+        "  the coordinator is told; it decides when all sites have reported. No action is needed at this site",
     ]
 
 
@@ -241,7 +241,7 @@ def _contract(bench: TaskContext, task: Task, plan: Plan, recipe: Recipe) -> str
 def _goes_on(at: Position, task: Task, plan: Plan) -> str:
     epochs = plan.terms.epochs_per_round
     epoch = at.epoch - (task.round - 1) * epochs
-    return f"goes on from its checkpoint: epoch {epoch} of {epochs}, after step {at.step}"
+    return f"continues from its checkpoint: epoch {epoch} of {epochs}, after step {at.step}"
 
 
 def _checkpoints(bench: TaskContext, task: Task, contract: str) -> Stoppable:

@@ -290,7 +290,7 @@ def test_a_coordinator_that_forgets_what_its_rounding_left_over_is_found() -> No
 
 
 def test_a_coordinator_that_gives_away_the_difference_between_two_sites_models_is_found() -> None:
-    """A packed form is of use to a site that held its base; to another one it would tell what a site has learnt."""
+    """A packed form is of use to a site that held its base; to another one it would tell what a site has learned."""
     anyone = Rules(packed_form=lambda run, _site, model: compression.kept_form(run, model))
     assert "the difference to a model that it never held" in found_by(anyone, range(300))
 

@@ -715,7 +715,7 @@ class Site:
             return
         self.stream = None
         if self.session.settled is not None and self.session.settled.kind is TaskKind.ADOPT:
-            self._leave(Finish(self.world.coordinator.run.outcome, "the coordinator has closed the line"))
+            self._leave(Finish(self.world.coordinator.run.outcome, "the coordinator has closed the connection"))
             return
         self._change(session.cut)
         self._later(self.world.dice.uniform(0.2, PAUSE_S), self._attach)
@@ -864,7 +864,7 @@ class Site:
             self.models.add(task.base)
             self.held.add(task.base)
             self._settle_earlier(job, task)
-        else:  # the run has moved on: something else will be asked
+        else:  # the run is at a later step: something else will be asked
             self._later(PAUSE_S, lambda: self._end(job, lambda s: s))
 
     def _settle_earlier(self, job: Job, task: Task) -> None:

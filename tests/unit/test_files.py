@@ -144,4 +144,4 @@ def test_a_path_that_cannot_be_read_is_explained_by_what_is_there(
     with pytest.raises(StorageError) as refused, disk(tmp_path / name, "read"):
         (tmp_path / name).read_bytes()
     assert cause in refused.value.cause
-    assert refused.value.next_step == f"look at what is there: ls -la {tmp_path / nearest}"
+    assert refused.value.next_step == f"check the path: ls -la {tmp_path / nearest}"

@@ -105,7 +105,7 @@ def test_who_is_asked_for_nothing_may_bring_nothing_and_leaves_nothing(made: Coo
     made.clear()
     assert made.here() == set()
     assert made.blobs.unreported_bytes("bob", ()) == 0
-    with pytest.raises(RunError, match="no model is wanted"):
+    with pytest.raises(RunError, match="not asked for a model now"):
         made.offer("ada", THIRD)
 
 

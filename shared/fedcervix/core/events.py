@@ -90,7 +90,7 @@ class Answer(StrEnum):
 
     ACCEPTED = "accepted"
     DUPLICATE = "duplicate"  # said before: the same acknowledgement again
-    STALE = "stale"  # the run has moved on
+    STALE = "stale"  # the run is at a later step
     REFUSED = "refused"  # no correct site says this
 
 

@@ -41,7 +41,7 @@ Compression = Literal["none", "bfloat16", "int8"]
 
 SITE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 PROFILE_NAME = re.compile(r"[a-z0-9_-]{1,40}")
-"""A site is named like one label of a host name: 1-63 of a-z, 0-9 and inner hyphens."""
+"""A site is named like one label of a host name, with 1 to 63 characters: a-z, 0-9 and inner hyphens."""
 
 SITES_MAX = 256
 ROUNDS_MAX = 100_000
@@ -143,7 +143,7 @@ class Recipe:
     schedule: Schedule = "constant"
     """of the learning rate, by the step counted over the whole run: `cosine` ends at zero with the last epoch"""
     warmup_epochs: Annotated[float, Within(0, 1000)] = 0.0
-    """the learning rate rises in a straight line for so many epochs"""
+    """the learning rate rises linearly for this many epochs"""
     momentum: Annotated[float, Within(0, below=1)] = 0.9
     weight_decay: Annotated[float, Within(0)] = 1e-5
     decay_norms_and_biases: bool = True

@@ -240,7 +240,7 @@ def _sibling_mean(tensor: Tensor, base: Layout, positions: dict[str, int]) -> in
     if mean is None or mean.shape != tensor.shape or mean.dtype not in FLOATS:
         raise ModelError(
             f"{tensor.name} has no {name} of its shape, which pooled-variance needs",
-            cause="the model does not name its batch normalisation as torch does",
+            cause="the model's batch-norm tensors do not have the names that torch gives them",
             next_step='set batch_norm = "mean" in the plan',
         )
     return positions[name]
@@ -256,7 +256,7 @@ def _check(raw: memoryview, tensor: Tensor) -> None:
     if not sound(raw, tensor):
         raise RemoteError(
             f"the average of {tensor.name} is not finite",
-            cause="a site sent values near the largest number of their type",
+            cause="a site sent values near the largest number of their data type",
             next_step="see the sites' losses of this round",
         )
 

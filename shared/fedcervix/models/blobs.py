@@ -165,7 +165,7 @@ class BlobStore:
             raise FullDiskError(
                 f"no room for a model of {size_bytes:,} bytes in {self._folder}: {free:,} bytes are free",
                 cause="the disk is (nearly) full",
-                next_step=f"free some space (df -h {self._folder}); the transfer then continues by itself",
+                next_step=f"free some space (df -h {self._folder}); the transfer then continues automatically",
             )
 
     def receive(self, digest: str, sender: str, chunks: Iterator[bytes], *, offset: int, size_bytes: int) -> bool:

@@ -113,7 +113,7 @@ def _too_far(group: Group, step_max: float) -> RemoteError:
         f"the update lies too far from the model that it was trained from: its {WORDS[group.kind]} moved by "
         f"{moved:.3g}, which is {group.step:.3g} times their size of {group.size:.3g}; at most {step_max:g} times is "
         f"accepted. {group.farthest} moved most, by {farthest:.3g}",
-        cause="training has diverged, or the update was made to harm",
+        cause="training diverged, or the update was made to do harm",
         next_step="look at the site's loss in this round; the plan's step_max sets the bound",
     )
 

@@ -252,7 +252,7 @@ def _bytes_of(file: FileIO, tensor_start: int, tensor: Tensor, span: slice) -> m
 def _invalid(what: str) -> RemoteError:
     return RemoteError(
         f"not the packed form of a model: {what}",
-        cause="the two sides run different versions, or it was damaged where it was made",
+        cause="the two sides run different versions, or it was damaged at its source",
         next_step="install the same version of fedcervix on both sides",
     )
 
@@ -314,7 +314,7 @@ class _Int8:
         scales_bytes = FLOAT32_BYTES * _scales_of(span.stop - span.start)
         scales, codes = decode(raw[:scales_bytes], "F32"), np.frombuffer(raw[scales_bytes:], np.int8)
         if not (scales >= 0).all():  # nor is NaN
-            raise _invalid(f"a scale of {tensor.name} is no size")
+            raise _invalid(f"a scale of {tensor.name} is not a positive number")
         return _received(self._base_of(tensor, span) + dequantised(scales, codes), tensor)
 
     def _base_of(self, tensor: Tensor, span: slice) -> Float32:

@@ -180,7 +180,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _parse_tensor(name: str, entry: object, data_start: int) -> Tensor:
@@ -270,7 +270,7 @@ def check_same(layout: Layout, base: Layout) -> None:
     if found:
         more = f" (and {len(found) - DIFFERENCES_SHOWN} more)" if len(found) > DIFFERENCES_SHOWN else ""
         raise RemoteError(
-            f"the update is not of the base model: {'; '.join(found[:DIFFERENCES_SHOWN])}{more}",
+            f"the update does not fit the base model: {'; '.join(found[:DIFFERENCES_SHOWN])}{more}",
             cause="the site trained another architecture, or another version of the model",
             next_step="compare the site's training contract with the run's",
         )
@@ -305,12 +305,12 @@ def _unsound(tensor: Tensor, raw: memoryview) -> RemoteError:
     if _never_negative(tensor) and _is_sound(raw, tensor.dtype):
         return RemoteError(
             f"{tensor.name} holds a negative number, {decode(raw, tensor.dtype).min():.3g}",
-            cause="no training gives one: the file was damaged, or made to harm",
-            next_step="ask the site; its part in the run ends with: coordinator revoke SITE",
+            cause="training never gives one: the file was damaged, or made to do harm",
+            next_step="ask the site; to exclude it from the run: coordinator revoke SITE",
         )
     return RemoteError(
         f"{tensor.name} holds values that are not finite numbers",
-        cause="training diverged, or the file was damaged on the way",
+        cause="training diverged, or the file was damaged in transit",
         next_step="see the site's loss of this round; a lower learning rate usually helps",
     )
 
@@ -322,7 +322,7 @@ def _check_size(raw: memoryview, tensor: Tensor, most: float) -> None:
         raise RemoteError(
             f"{tensor.name} holds {found:.3g}; in a first model at most {most:.3g} is accepted",
             cause="it was not made by training, or its training diverged",
-            next_step="begin with another first model",
+            next_step="use another first model",
         )
 
 
@@ -453,7 +453,7 @@ def _dtype_of(name: str, array: NDArray[Any]) -> str:
     for dtype, stored in DTYPES.items():
         if dtype != "BF16" and array.dtype.newbyteorder("<") == stored:
             return dtype
-    raise ValueError(f"{name}: {array.dtype} does not travel; use one of {', '.join(DTYPES)}")
+    raise ValueError(f"{name}: {array.dtype} is not supported; use one of {', '.join(DTYPES)}")
 
 
 def _build_header(
