@@ -217,7 +217,7 @@ class Terms:
         )
 
 
-UNSAID: Mapping[str, Any] = {"share_max": 1.0, "aggregation": "mean", "trim": 0.2, "clip": 0.0, "step_max": 1e36}
+LEGACY_TERMS: Mapping[str, Any] = {"share_max": 1.0, "aggregation": "mean", "trim": 0.2, "clip": 0.0, "step_max": 1e36}
 """Terms of which older plans say nothing, and what holds there. The canonical form leaves these values out: so an older
 plan keeps its digest, and the journal of its run can be read."""
 
@@ -294,7 +294,9 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Return the values that the canonical form writes."""
         raw = dataclasses.asdict(self)
-        terms = {key: value for key, value in raw["terms"].items() if key not in UNSAID or value != UNSAID[key]}
+        terms = {
+            key: value for key, value in raw["terms"].items() if key not in LEGACY_TERMS or value != LEGACY_TERMS[key]
+        }
         return {**raw, "terms": terms}
 
     @property
@@ -308,7 +310,7 @@ class Plan:
         try:
             raw = parsed(text)
             raw["sites"] = tuple(raw["sites"])
-            raw["terms"] = Terms(**{**UNSAID, **raw["terms"]})
+            raw["terms"] = Terms(**{**LEGACY_TERMS, **raw["terms"]})
             raw["recipe"] = parse_recipe(raw["recipe"])
             plan = cls(**raw)
         except (TypeError, KeyError, AttributeError) as error:

@@ -67,7 +67,7 @@ class Missing:
     reason: str
     answered: bool = False
     """it did what it was asked: that it does not count is not for want of an answer"""
-    alarm: bool = False
+    suspected: bool = False
     """with its update the model could not be used"""
 
 
@@ -174,7 +174,7 @@ class Run:
     failures: tuple[SiteFailed, ...] = ()
     mended: tuple[Mended, ...] = ()
     """of `failures`, those after which the site came back"""
-    earlier: tuple[frozenset[str], ...] = dataclasses.field(default=(), repr=False, compare=False)
+    earlier_models: tuple[frozenset[str], ...] = dataclasses.field(default=(), repr=False, compare=False)
     """the models of all rounds before this one, in a few large sets: see `add_models`"""
     outcome: Outcome | None = None
     reason: str = ""
