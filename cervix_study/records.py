@@ -590,11 +590,11 @@ def read_predictions(folder: Path, key: str) -> tuple[Prediction, ...]:
     """
     file = cell_folder(folder, key) / PREDICTIONS_FILE
     with disk(file, "read"):
-        text = file.read_text(encoding="utf-8")
-    lines = csv.DictReader(io.StringIO(text, newline=""))
+        content = io.BytesIO(file.read_bytes())
+    lines = csv.DictReader(io.TextIOWrapper(content, "utf-8", newline=""))
     try:
         return tuple(_prediction(line) for line in lines)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise StorageError(
             f"{file}, line {lines.line_num}: not a prediction ({error!r})",
             cause="it was edited by hand, or damaged",

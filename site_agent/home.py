@@ -112,6 +112,7 @@ class Policy:
     image_px_max: Limit = 512
     width_max: Limit = 1024
     batch_images_max: Limit = 1024
+    share_max: Annotated[float, Within(above=0, most=1)] = 1.0
     runs_per_month: Limit = 300
     """of all runs together, in 30 days, as the next three"""
     rounds_per_month: Limit = 10_000

@@ -12,13 +12,12 @@ from cervix_study.execution.executors import Executor, LocalProcesses, Slurm
 from cervix_study.planning.naming import named
 from cervix_study.settings import Asked, read
 from cervix_study.study_paths import Places
+from fedcervix.errors import INTERRUPTED
 from fedcervix.runtime.cli_runtime import stdout_console
 from fedcervix.runtime.printing import say
 
 if TYPE_CHECKING:
     from cervix_study.execution.scheduler import Running
-
-INTERRUPTED = 130
 
 
 def run(study: Path, out: Path | None, pattern: str, *, dry_run: bool) -> None:

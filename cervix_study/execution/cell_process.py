@@ -35,10 +35,10 @@ from cervix_study.execution.timing import time_cell
 from cervix_study.execution.worker_context import WorkerContext
 from cervix_study.study_paths import Places
 from fedcervix.disk.files import keep_private
-from fedcervix.errors import FedcervixError
+from fedcervix.errors import INTERRUPTED, FedcervixError
 from fedcervix.json_text import parsed
 from fedcervix.runtime.log import configure
-from site_agent.commands.stopping import EXIT_CODE, SIGNALS
+from site_agent.commands.stopping import SIGNALS
 from site_agent.training.checkpoints import Checkpoints
 from site_agent.training.stopping import Stop, Stoppable
 
@@ -85,7 +85,7 @@ def main() -> None:
         while True:
             do(bench, stop, answers, parsed(asked.get()))
     except KeyboardInterrupt:
-        sys.exit(EXIT_CODE)
+        sys.exit(INTERRUPTED)
 
 
 def _listen(lines: TextIO) -> Queue[str]:

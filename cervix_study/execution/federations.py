@@ -29,14 +29,13 @@ from cervix_study.execution.resource_usage import Meter, descendants
 from cervix_study.execution.traffic_counter import Relay
 from cervix_study.records import RING, Cell, EncoderResults, Turn
 from coordinator.home.home import Home
+from coordinator.run import results
 from coordinator.run.results import MODEL_FILE, RECORD_FILE
 from fedcervix.core.modes import MODES, Mode
 from fedcervix.core.rounds.state import Outcome
-from fedcervix.disk.files import write_whole
+from fedcervix.disk.files import digest_file, write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import EXIT_CODES, DataError, FedcervixError, StorageError, TrainingError
-from fedcervix.json_text import parsed
-from fedcervix.models.weights import digest_file
 from site_agent.home import SiteHome
 from site_agent.store.run_store import RunStore
 
@@ -139,8 +138,8 @@ class Federation:
         )
         for _ in range(int(LISTENS_WITHIN_S / LOOK_S)):
             running = home.read_running()
-            if running and running["pid"] == program.popen.pid:
-                return int(running["port"])
+            if running and running.pid == program.popen.pid:
+                return running.port
             with contextlib.suppress(subprocess.TimeoutExpired):
                 program.popen.wait(LOOK_S)
                 raise program.broke()
@@ -283,13 +282,13 @@ def _record_file(folder: Path) -> Path | None:
 
 def _outcome(folder: Path) -> str:
     file = _record_file(folder)
-    return str(parsed(file.read_text())["outcome"]) if file else ""
+    return str(results.read(file.parent.parent, file.parent.name)["outcome"]) if file else ""
 
 
 def _taken(federation: Federation, weights: Path) -> Federated:
     """Return the results of an ended run, and copy its model."""
     file = _record_file(federation.folder)
-    record = parsed(file.read_text()) if file else {}
+    record = results.read(file.parent.parent, file.parent.name) if file else {}
     if file is None or not record["best_round"]:
         raise TrainingError(
             f"the federation ended without a model: {record.get('reason', 'no record was written')}",

@@ -38,17 +38,15 @@ from fedcervix.disk.files import write_secret
 from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.disk.ownership import open_to_others
 from fedcervix.disk.storage import disk
-from fedcervix.errors import ConfigError, FullDiskError, RunError, StorageError
+from fedcervix.errors import EXIT_OF_OUTCOME, INTERRUPTED, ConfigError, FullDiskError, RunError, StorageError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.network import identity, rpc
+from fedcervix.network import identity, invitations, rpc
 from fedcervix.network.address import Address
 from fedcervix.runtime.commandline import is_named
 from fedcervix.runtime.log import logger, ration
 from fedcervix.runtime.malloc_tuning import share_memory_among_threads
 from fedcervix.runtime.printing import say
 from fedcervix.wire import federation_pb2 as wire
-
-EXIT_OF = {Outcome.OK: 0, Outcome.DEGRADED: 20, Outcome.ABORTED: 21}
 
 
 def init(home: Home, folder: Path | None, name: str, advertise: str, bind: str, sites: str, profile: str) -> None:
@@ -87,8 +85,10 @@ def invite(home: Home, site: str, out: Path | None) -> None:
     now, key = datetime.now(UTC), identity.new_key()
     who = identity.Identity(config.federation.name, "enroll", site)
     authority = home.authority()
-    certificate = identity.issue(authority, identity.public_key(key), who, now, identity.INVITATION_LIFETIME)
-    invitation = identity.Invitation(who.federation, site, home.address(), authority.certificate_pem, certificate, key)
+    certificate = identity.issue(authority, identity.public_key(key), who, now, invitations.LIFETIME)
+    invitation = invitations.Invitation(
+        who.federation, site, home.address(), authority.certificate_pem, certificate, key
+    )
     made = identity.identify(certificate)
     write_secret(out, invitation.to_toml().encode())
     try:
@@ -175,7 +175,7 @@ def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
         run = engine.run
     if not run.ended:
         say(f"stopped; to continue the run: {home.command('start')}", err=True)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     results.store(run, blobs, home.results)
     _announce(home, run.run, run.outcome or Outcome.ABORTED, run.reason)
 
@@ -275,8 +275,8 @@ def _on_signals(stop: Callable[[], None]) -> None:
         stop()
 
     def handle(_number: int, _frame: object) -> None:
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(130))
-        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(INTERRUPTED))
+        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
         threading.Thread(target=in_order, name="stop").start()
 
     signal.signal(signal.SIGTERM, handle)
@@ -289,7 +289,7 @@ def _announce(home: Home, run: str, outcome: Outcome, reason: str) -> None:
     say(f"{'model and record' if has_model else 'record (there is no model)'}: {home.results / run}")
     if outcome is not Outcome.OK:
         say(f"see who was missing, when and why: {home.command('status')}")
-    sys.exit(EXIT_OF[outcome])
+    sys.exit(EXIT_OF_OUTCOME[outcome])
 
 
 def revoke(home: Home, site: str) -> None:

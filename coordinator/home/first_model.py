@@ -13,10 +13,11 @@ from pathlib import Path
 
 from coordinator.home.home import Home
 from fedcervix.core.plan import Architecture, Plan, Recipe
+from fedcervix.disk.files import digest_file
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, ModelError, RemoteError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.models.weights import Layout, as_float32, digest_file, read_layout, vet_base, wide_floats
+from fedcervix.models.weights import Layout, as_float32, read_layout, vet_base, wide_floats
 from fedcervix.runtime.log import logger
 
 Shapes = dict[str, tuple[int, ...]]

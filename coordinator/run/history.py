@@ -168,7 +168,7 @@ def _misnamed(known: list[str]) -> str:
 def _not_running(home: Home) -> str:
     if home.is_running():
         known = home.read_running()
-        return f"the coordinator (pid {known['pid']}) does not answer" if known else "the coordinator is starting"
+        return f"the coordinator (pid {known.pid}) does not answer" if known else "the coordinator is starting"
     return f"the coordinator is not running; continue with: {home.command('start')}"
 
 

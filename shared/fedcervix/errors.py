@@ -131,6 +131,10 @@ class DuplicateAgentError(FedcervixError):
     exit_code = 13
 
 
+EXIT_OF_OUTCOME = {"OK": 0, "DEGRADED": 20, "ABORTED": 21}
+"""how a run ended (`rounds.Outcome`) -> exit code"""
+INTERRUPTED = 130
+"""as a shell reports a program that SIGINT ended"""
 OUTPUT_CLOSED = 141
 """as a shell reports a program that SIGPIPE ended"""
 
@@ -154,8 +158,8 @@ EXIT_CODES: dict[int, str] = {
             DuplicateAgentError,
         )
     },
-    20: "finished, but a declared site is missing from at least one round (DEGRADED)",
-    21: "the run was aborted",
-    130: "interrupted (Ctrl-C or SIGTERM); start again to continue",
+    EXIT_OF_OUTCOME["DEGRADED"]: "finished, but a declared site is missing from at least one round (DEGRADED)",
+    EXIT_OF_OUTCOME["ABORTED"]: "the run was aborted",
+    INTERRUPTED: "interrupted (Ctrl-C or SIGTERM); start again to continue",
     OUTPUT_CLOSED: "the program that read the output closed it (`| head`)",
 }

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from fedcervix import __version__
 from fedcervix.core.plan import Recipe
+from fedcervix.disk.files import digest_file
 from fedcervix.errors import ModelError
-from fedcervix.models.weights import digest_file
 from site_agent.home import SiteHome
 from site_agent.store import archive, leak_guard
 from site_agent.store.checksummed_records import damaged, read_record, unknown, write_record

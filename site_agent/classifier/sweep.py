@@ -32,8 +32,8 @@ import torch
 from fedcervix import __version__
 from fedcervix.core.plan import Plan, Recipe, canonical_json, check, differences
 from fedcervix.disk.files import write_whole
-from fedcervix.disk.storage import disk
-from fedcervix.errors import RunError, StorageError, TrainingError
+from fedcervix.disk.storage import damaged, disk
+from fedcervix.errors import RunError, TrainingError
 from fedcervix.json_text import parsed
 from site_agent.classifier.finetune import Finetuned, build_classifier, finetune, predict
 from site_agent.data.image_sets import Images, Labelled
@@ -167,15 +167,12 @@ def read_cells(file: Path) -> dict[str, GridPoint]:
     if not file.exists():
         return {}
     with disk(file, "read"):
-        text = file.read_text(encoding="utf-8")
+        content = file.read_bytes()
     try:
-        return {key: GridPoint(**fields) for key, fields in parsed(text).items()}
+        return {key: GridPoint(**fields) for key, fields in parsed(content).items()}
     except (ValueError, TypeError, AttributeError) as error:
-        raise StorageError(
-            f"{file} is damaged: {error}",
-            cause="it was edited by hand, or written by another version",
-            next_step="delete it: the sweep starts again from the beginning",
-        ) from error
+        next_step = f"delete it: rm {file}; the sweep then starts again from the beginning"
+        raise damaged(file, error, next_step=next_step) from error
 
 
 def write_cells(file: Path, cells: Mapping[str, GridPoint]) -> None:

@@ -168,8 +168,7 @@ def _keep(
     """Keep the trained model with its record."""
     start = "CSSL" if len(collections) > 1 else "SSL"
     making = home.models / f".{name}.safetensors"
-    with disk(making, "write"):
-        save_weights(making, trained.best_state)
+    save_weights(making, trained.best_state)
     more = {
         "best_epoch": trained.best_epoch,
         "collections": len(collections),

@@ -21,12 +21,12 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from fedcervix.errors import INTERRUPTED
 from fedcervix.runtime.printing import say
 from site_agent.home import SiteHome
 from site_agent.training.stopping import Stop
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-EXIT_CODE = 130
 _WAITS = b"\nstopping at the end of this step; a checkpoint is saved. Press Ctrl-C again to stop immediately.\n"
 
 
@@ -45,7 +45,7 @@ def stops(go_on: str) -> Iterator[Stop]:
         yield stop
     except KeyboardInterrupt:
         say(f"stopped; continue with: {go_on}", err=True)
-        raise SystemExit(EXIT_CODE) from None
+        raise SystemExit(INTERRUPTED) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

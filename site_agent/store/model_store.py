@@ -14,10 +14,10 @@ from fedcervix import __version__
 from fedcervix.core.events import Task
 from fedcervix.core.modes import title_of
 from fedcervix.core.plan import Plan, Recipe, parse_recipe
+from fedcervix.disk.files import digest_file
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ModelError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.models.weights import digest_file
 from site_agent.home import SiteHome
 from site_agent.store import archive, leak_guard
 from site_agent.store.archive import utc_now

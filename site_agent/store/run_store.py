@@ -25,8 +25,8 @@ from fedcervix.core.events import (
 )
 from fedcervix.core.plan import Plan
 from fedcervix.core.session import PersistentState, Result
-from fedcervix.disk.files import write_whole
-from fedcervix.disk.storage import disk
+from fedcervix.disk.files import append_line, write_whole
+from fedcervix.disk.storage import damaged, disk
 from fedcervix.errors import StorageError
 from fedcervix.json_text import parsed
 from site_agent.home import SiteHome
@@ -58,9 +58,9 @@ class RunStore:
         """Return the run's plan. Raises StorageError."""
         file = self.folder / "plan.json"
         with disk(file, "read"):
-            text = file.read_text()
+            content = file.read_bytes()
         try:
-            return Plan.parse(text)
+            return Plan.parse(content.decode())
         except ValueError as error:
             raise StorageError(
                 f"{file} is no plan of this version: {error}",
@@ -96,9 +96,8 @@ class RunStore:
             # Empty: the power was cut, see `write_whole`.
             return _kept(content.decode()) if content else PersistentState()
         except (ValueError, KeyError, TypeError) as error:
-            raise StorageError(
-                f"{self._journal} is damaged: {error}", next_step="delete it: the work is done again"
-            ) from error
+            next_step = f"delete it: rm {self._journal}; the work is then done again"
+            raise damaged(self._journal, error, next_step=next_step) from error
 
     @property
     def _journal(self) -> Path:
@@ -114,10 +113,11 @@ class RunStore:
         if not self._model.exists():
             return 0
         with disk(self._model, "read"):
-            text = self._model.read_text()
-        if not text.isdecimal():
-            raise StorageError(f"{self._model} is damaged", next_step="delete it: the next model writes it anew")
-        return int(text)
+            content = self._model.read_bytes()
+        if not content.isdigit():
+            next_step = f"delete it: rm {self._model}; the next model writes it anew"
+            raise damaged(self._model, "it holds no number of bytes", next_step=next_step)
+        return int(content)
 
     @property
     def _model(self) -> Path:
@@ -129,10 +129,7 @@ class RunStore:
         It is not waited for until the disk has it: a power cut costs the last half minute's points of a curve.
         """
         line = json.dumps({"part": part, "round": round_, "values": values}, allow_nan=False)
-        rest = memoryview(f"\n{line}".encode())  # the line break goes before it: the last line may have been torn
-        with disk(self._history, "write"), self._history.open("ab", buffering=0) as out:
-            while rest:  # a disk that has room for a part takes that part
-                rest = rest[out.write(rest) :]
+        append_line(self._history, line, sync=False)
 
     def history(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Return {"train" | "score": {round: numbers}}. Raises StorageError."""
@@ -176,7 +173,7 @@ class RunStore:
 
     def outcome(self) -> str:
         """Return how the run ended, or that it has not."""
-        return (self.folder / "outcome.txt").read_text() if self.ended() else "not ended yet"
+        return (self.folder / "outcome.txt").read_text(errors="replace") if self.ended() else "not ended yet"
 
     def ledger(self) -> list[dict[str, Any]]:
         """Return the coordinator's ledger: who counted in each round, and who not; empty until the run has ended.

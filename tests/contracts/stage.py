@@ -49,9 +49,10 @@ from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.errors import FedcervixError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.weights import read_tensors, write_tensors
-from fedcervix.network import identity, rpc
+from fedcervix.network import identity, invitations, rpc
 from fedcervix.network.address import Address
-from site_agent.federation.agent import Agent
+from site_agent.federation.agent import Agent, Waits
+from site_agent.federation.context import AgentContext
 from site_agent.federation.link import GrpcLink
 from site_agent.home import SiteHome
 from site_agent.home import create as create_site
@@ -412,7 +413,7 @@ class Stage:
         """Return the keys that an invitation holds."""
         key, who = identity.new_key(), identity.Identity(FEDERATION, "enroll", site)
         now, authority = datetime.now(UTC), self.home.authority()
-        certificate = identity.issue(authority, identity.public_key(key), who, now, identity.INVITATION_LIFETIME)
+        certificate = identity.issue(authority, identity.public_key(key), who, now, invitations.LIFETIME)
         made = identity.identify(certificate)
         Registry(self.home.registry).invite(site, made.serial, made.not_after, now)
         return keys(authority.certificate_pem, certificate, key)
@@ -487,13 +488,10 @@ def agent(stage: Stage, site: str, pems: Keys) -> Iterator[list[Finish]]:
     worker = ArithmeticWorker(home, site, stage.recorder.reported[site])
     with stage.link(pems) as link:
         made = Agent(
-            home,
-            site,
-            link,
+            AgentContext(home, site, link, lambda *_: None),
             worker,  # type: ignore[arg-type]
-            lambda *_: None,
             federation="cervix",
-            sign_s=math.inf,
+            waits=Waits(sign_s=math.inf),
         )
         thread = threading.Thread(target=lambda: ended.append(made.run()))
         thread.start()

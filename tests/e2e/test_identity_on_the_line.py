@@ -19,7 +19,7 @@ from coordinator.calls.local_sockets import reachable
 from fedcervix.core.events import Task
 from fedcervix.errors import FedcervixError, IdentityError, LinkError, NoSuchMethodError
 from fedcervix.models.weights import write_tensors
-from fedcervix.network import codec, identity, rpc
+from fedcervix.network import codec, identity, invitations, rpc
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.federation.link import GrpcLink
 from tests.e2e.loopback import FEDERATION, Federation, call, federation, until
@@ -207,7 +207,7 @@ def test_an_invitation_works_once(running: Federation) -> None:
         ask(running, rpc.ATTACH, ATTACH, **earlier)
 
     # Asked again with the same key (as when the first answer was lost), the same certificate comes back.
-    invitation = identity.Invitation.parse((folder / "i.toml").read_bytes())
+    invitation = invitations.Invitation.parse((folder / "i.toml").read_bytes())
     key = (folder / "first/keys/site.key").read_bytes()
     line = GrpcLink(
         invitation.address,

@@ -13,8 +13,8 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image as Pillow
 
+from fedcervix.disk.files import digest_file
 from fedcervix.errors import ModelError
-from fedcervix.models.weights import digest_file
 from site_agent.classifier import classifier_store
 from site_agent.classifier.finetune import Finetuned, build_classifier
 from site_agent.classifier.finetune import predict as score

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from benchmarks.payloads import RESNET50
+from fedcervix.disk.files import digest_file
 from fedcervix.errors import ModelError, RemoteError, StorageError
 from fedcervix.models.quantization import Feedback, Origin, Packing, dequantised, pack, quantised, unpack
-from fedcervix.models.weights import digest_file, read_layout, read_tensors, write_tensors
+from fedcervix.models.weights import read_layout, read_tensors, write_tensors
 
 DIGEST = "b" * 64
 Model = dict[str, Any]

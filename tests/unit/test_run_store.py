@@ -62,7 +62,7 @@ def test_a_damaged_journal_is_named(run_store: RunStore, content: bytes) -> None
     (run_store.folder / "journal.json").write_bytes(content)
     with pytest.raises(StorageError, match=r"journal\.json is damaged") as caught:
         run_store.kept()
-    assert caught.value.next_step == "delete it: the work is done again"
+    assert caught.value.next_step.endswith("journal.json; the work is then done again")
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 80])

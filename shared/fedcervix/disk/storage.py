@@ -44,6 +44,15 @@ def disk(path: Path | str, verb: Literal["read", "write", "use"]) -> Iterator[No
         ) from error
 
 
+def damaged(file: Path, why: object, *, next_step: str) -> StorageError:
+    """Return the error for a file of ours whose content cannot be used."""
+    return StorageError(
+        f"{file} is damaged: {why}",
+        cause="it was edited by hand, its disk was full, or the disk is failing",
+        next_step=next_step,
+    )
+
+
 def nearest_existing(path: Path | str) -> Path:
     """Return the path where it exists, else the nearest folder above it that does. Raises nothing."""
     absolute = Path(path).absolute()

@@ -23,19 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcervix.disk.files import opened, read_at
 from fedcervix.errors import RemoteError
-from fedcervix.models.weights import (
-    BLOCK_BYTES,
-    FLOATS,
-    Kind,
-    Tensor,
-    check_same,
-    decode,
-    kind,
-    opened,
-    read_at,
-    read_layout,
-)
+from fedcervix.models.weights import BLOCK_BYTES, FLOATS, Kind, Tensor, check_same, decode, kind, read_layout
 
 FLOOR: dict[Kind, float] = {"float": 0.01, "running_mean": 1.0, "running_var": 1.0}
 WORDS: dict[Kind, str] = {

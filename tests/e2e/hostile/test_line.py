@@ -17,7 +17,7 @@ import pytest
 
 from coordinator.home.registry import Registry
 from coordinator.limits.admission import LIMITS
-from fedcervix.network import codec, identity
+from fedcervix.network import codec, identity, invitations
 from fedcervix.wire import federation_pb2 as wire
 from tests.e2e.hostile.field.attacker import ATTACH, ENROLL, REPORT, WIRE_VERSION
 from tests.e2e.hostile.field.frames import Door, Flag, Kind, Line, frame, message, request
@@ -66,7 +66,7 @@ def invited(made: Federation, site: str = "mallory") -> tuple[bytes, bytes, str]
     """Return an invitation's certificate, key and serial."""
     key, now = identity.new_key(), datetime.now(UTC)
     who = identity.Identity(FEDERATION, "enroll", site)
-    pem = identity.issue(made.home.authority(), identity.public_key(key), who, now, identity.INVITATION_LIFETIME)
+    pem = identity.issue(made.home.authority(), identity.public_key(key), who, now, invitations.LIFETIME)
     registry, found = Registry(made.home.registry), identity.identify(pem)
     registry.invite(site, found.serial, found.not_after, now)
     return pem, key, found.serial
