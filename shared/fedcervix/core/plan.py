@@ -214,6 +214,10 @@ class Terms:
         words = 'aggregation = "trimmed-mean" needs average = "equal": with weights, one site could outweigh the others'
         check(self.aggregation == "mean" or self.average == "equal", words)
 
+    def rounds_max(self, recipe: Recipe) -> int:
+        """Return the rounds at most: `rounds`, and no more epochs than the recipe allows (50 in the paper)."""
+        return max(1, min(self.rounds, recipe.epochs_max // self.epochs_per_round))
+
 
 LEGACY_TERMS: Mapping[str, Any] = {"share_max": 1.0, "aggregation": "mean", "trim": 0.2, "clip": 0.0, "step_max": 1e36}
 """Terms of which older plans say nothing, and what holds there. The canonical form leaves these values out: so an older
@@ -268,8 +272,8 @@ class Plan:
 
     @property
     def rounds_max(self) -> int:
-        """Rounds at most: the terms' rounds, and no more epochs than the recipe allows (50 in the paper)."""
-        return max(1, min(self.terms.rounds, self.recipe.epochs_max // self.terms.epochs_per_round))
+        """Rounds at most."""
+        return self.terms.rounds_max(self.recipe)
 
     def canonical(self) -> str:
         """Return the one JSON text of this plan: sorted keys, no spaces, shortest floats."""
