@@ -69,8 +69,6 @@ class Connection:
     """by the last look"""
     taken: int = 0
     """bytes of messages since the last look"""
-    models: int = 0
-    """on their way"""
     useless: bool = False
     """too much has come on it, or on all of its certificate, that is of no use; or it goes on although it is refused"""
 
@@ -224,12 +222,6 @@ class Connections:
             if (there := parse_peer(peer)) and (found := self._known.get(there)):
                 found.taken += size_bytes
 
-    def sends(self, peer: str, models: int) -> None:
-        """Note that so many more models are on their way, or fewer."""
-        with self._lock:
-            if (there := parse_peer(peer)) and (found := self._known.get(there)):
-                found.models += models
-
     def refused(self, peer: str) -> None:
         """Let a connection be closed soon: its caller was refused, and is to learn that first."""
         with self._lock:
@@ -341,8 +333,7 @@ class Connections:
                 found[one.serial] += useless(one.traffic, now, one.taken)
                 one.traffic, one.taken = now, 0
         found.pop("", None)
-        sending = {one.serial for one in self._known.values() if one.models}
-        over = self._overhead.over(found, sending, self._clock())
+        over = self._overhead.over(found, self._clock())
         for one in self._known.values():
             one.useless |= one.serial in over if one.serial else one.traffic.received > STRANGER_BYTES
 

@@ -62,9 +62,6 @@ class Lines(Protocol):
     def took(self, peer: str, size_bytes: int) -> None:
         """So much of a message that came on it is of use."""
 
-    def sends(self, peer: str, models: int) -> None:
-        """So many more models are on their way on it, or fewer."""
-
     def refused(self, peer: str) -> None:
         """The caller was refused: its connection is closed, once it can have heard why."""
 
@@ -271,12 +268,8 @@ class Dispatcher:
 
     async def _taking(self, found: _Open) -> None:
         """Messages as long as there are some, and one answer."""
-        self._lines.sends(found.call.peer, 1)
-        try:
-            async with aclosing(self._messages(found)) as chunks:
-                reply = await self._behaviours[found.method](chunks, found.call)
-        finally:
-            self._lines.sends(found.call.peer, -1)
+        async with aclosing(self._messages(found)) as chunks:
+            reply = await self._behaviours[found.method](chunks, found.call)
         await self._write(found, rpc.serialize(found.method, reply))
 
     async def _message(self, found: _Open) -> bytes:

@@ -81,7 +81,6 @@ class Lines:
 
     told: list[str] = field(default_factory=list)
     taken: Counter[str] = field(default_factory=Counter)
-    sending: Counter[str] = field(default_factory=Counter)
 
     def authenticated(self, _peer: str, who: str, _serial: str) -> None:
         self.told.append(f"{who} called")
@@ -91,9 +90,6 @@ class Lines:
 
     def took(self, peer: str, size_bytes: int) -> None:
         self.taken[peer] += size_bytes
-
-    def sends(self, peer: str, models: int) -> None:
-        self.sending[peer] += models
 
     def cut_peer(self, peer: str) -> bool:
         self.told.append(f"cut {peer}")
