@@ -193,7 +193,7 @@ class Connections:
         self._known: dict[Peer, Connection] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
-        self._stopped = False
+        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="connections", daemon=True)
         self._tally = _Tally()
 
@@ -204,7 +204,7 @@ class Connections:
 
     def stop(self) -> None:
         """End the looking; connections stay as they are."""
-        self._stopped = True
+        self._stopped.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -284,7 +284,7 @@ class Connections:
 
     def _run(self) -> None:
         wait_s = 0.0
-        while not self._stopped:
+        while not self._stopped.is_set():
             self._wake.wait(wait_s)
             self._wake.clear()
             began_s = self._clock()
@@ -293,7 +293,7 @@ class Connections:
             except OSError as error:
                 self._tally.failed(error, self._clock())
                 wait_s = SWEEP_S
-            time.sleep(REST * (self._clock() - began_s))
+            self._stopped.wait(REST * (self._clock() - began_s))
 
     def _heard(self, peer: str) -> Connection | None:
         """Return a connection on which a call came just now; None: it is none of the network."""

@@ -39,14 +39,14 @@ class Limits:
     """calls"""
     refused_per_s: float = 2.0
     """refused calls that cost no connection"""
-    refused_burst: float = 60.0
+    refused_burst: float = 30.0
 
 
 LIMITS: Mapping[str, Limits] = {
-    "site": Limits(open_max=64, unread_max=16, per_s=100.0, burst=500.0),
+    "site": Limits(open_max=64, unread_max=16, per_s=100.0, burst=200.0),
     "enroll": Limits(open_max=2, unread_max=2, per_s=0.5, burst=10.0, refused_burst=10.0),
     "used invitation": Limits(open_max=1, unread_max=1, per_s=0.1, burst=5.0, refused_burst=1.0),
-    "operator": Limits(open_max=16, unread_max=16, per_s=100.0, burst=500.0),
+    "operator": Limits(open_max=16, unread_max=16, per_s=100.0, burst=200.0),
 }
 """by what calls"""
 

@@ -330,6 +330,7 @@ WAITS = {"sleep", "wait", "wait_for", "get", "join", "poll", "select", "acquire"
 NAPS_ALLOWED = {
     ("coordinator.run.streams", "bell.wait(PICTURE_S)"): "only while an operator watches: "
     "progress wakes nobody, and a person wants to see it move",
+    ("coordinator.calls.dispatch", "asyncio.sleep(pause_s)"): "a call's turn, which comes by the clock alone",
 }
 
 
