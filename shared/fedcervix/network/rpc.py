@@ -115,7 +115,7 @@ HANDSHAKE_S = 10
 CONNECTIONS_MAX = "grpc.max_allowed_incoming_connections"
 """of one address that a server listens on; one more is closed as soon as it is accepted"""
 
-STREAMS_MAX = 64
+STREAMS_MAX = 100
 """calls at once on a connection. Without a limit, the library lets calls that are cancelled at once (CVE-2023-44487)
 fill the queue in which the calls of all connections wait, and drops those of the others"""
 
