@@ -30,7 +30,7 @@ from site_agent.classifier.finetune import build_classifier, finetune, predict
 from site_agent.data.collection import Image
 from site_agent.data.image_sets import Labelled
 from site_agent.network.devices import choose, prepare
-from site_agent.network.precision import settled
+from site_agent.network.precision import resolve_precision
 
 CHOICES: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -80,7 +80,9 @@ def _cell(
 ) -> dict[str, Any]:
     started = time.monotonic()
     terms = ClassifierRecipe(**{"epochs_max": asked.epochs, **CHOICES[name]})
-    recipe = settled(Recipe(architecture="resnet18", image_px=asked.px, precision="auto", classifier=terms), device)
+    recipe = resolve_precision(
+        Recipe(architecture="resnet18", image_px=asked.px, precision="auto", classifier=terms), device
+    )
     scores = {site.name: {"fine-tuned": [_scores(site, recipe, seed, device)]} for site in sites}
     seconds = round(time.monotonic() - started, 1)
     print(f"{name}, seed {seed}: {seconds:.0f} s", flush=True)

@@ -29,7 +29,7 @@ from PIL import Image
 from fedcervix.core.plan import Fit
 from site_agent.data import pixel_cache
 from site_agent.data.collection import Collection, index
-from site_agent.images.decode import Progress, silent
+from site_agent.images.decode import OnCount, silent
 
 WIDTH, HEIGHT = 400, 300
 FIT: Fit = "squash"
@@ -146,7 +146,7 @@ def _open(asked: argparse.Namespace) -> Collection:
     return index(manifest, splits_file=asked.folder / "splits.csv", cache_folder=asked.folder / "cache")
 
 
-def _load(asked: argparse.Namespace, collection: Collection, on_progress: Progress) -> pixel_cache.Pixels:
+def _load(asked: argparse.Namespace, collection: Collection, on_progress: OnCount) -> pixel_cache.Pixels:
     return pixel_cache.load(
         collection.folder,
         collection.images,

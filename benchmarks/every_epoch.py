@@ -14,7 +14,7 @@ import dataclasses
 from pathlib import Path
 
 from cervix_study.execution.encoders import pretrained, started
-from cervix_study.execution.worker_context import Bench
+from cervix_study.execution.worker_context import WorkerContext
 from cervix_study.records import CELLS_FOLDER, Cell, read_cell
 from cervix_study.study_paths import Places
 from site_agent.network.encoder import Encoder, save_weights, snapshot
@@ -24,7 +24,7 @@ from site_agent.training.loop import Epoch
 def main() -> None:
     asked = _arguments()
     places = Places(asked.study.absolute())
-    train(Bench(places, lambda _values: None), _cell(places.folder, asked.cell), asked.lr, asked.out)
+    train(WorkerContext(places, lambda _values: None), _cell(places.folder, asked.cell), asked.lr, asked.out)
 
 
 def _arguments() -> argparse.Namespace:
@@ -44,7 +44,7 @@ def _cell(study: Path, named: str) -> Cell:
     return cells[0]
 
 
-def train(bench: Bench, cell: Cell, lr: float | None, out: Path) -> None:
+def train(bench: WorkerContext, cell: Cell, lr: float | None, out: Path) -> None:
     """Train an encoder as its cell says; write its weights before the first epoch and after each."""
     out.mkdir(parents=True, exist_ok=True)
     recipe = bench.settled(cell.recipe, cell.sites[0], cell.fold)

@@ -30,7 +30,7 @@ from coordinator.home.home import Home
 from coordinator.home.registry import Registry
 from fedcervix.core.events import AggregateStored
 from fedcervix.disk.journal import Journal
-from fedcervix.network import identity
+from fedcervix.network import identity, invitations
 from site_agent.home import SiteHome
 from site_agent.home import create as create_site
 
@@ -181,7 +181,7 @@ class Federation:
             return pem, made.serial, made.not_after
 
         registry, invitation = Registry(self.home.registry), f"invitation-{name}"
-        registry.invite(name, invitation, now + identity.INVITATION_LIFETIME, now)
+        registry.invite(name, invitation, now + invitations.LIFETIME, now)
         return registry.redeem(invitation, identity.key_fingerprint(key), issue, now)
 
     def coordinate(self, processes: Processes) -> int:
@@ -190,8 +190,8 @@ class Federation:
         process = processes.start("coordinator", "coordinator.cli", *arguments)
 
         def port() -> int:
-            found = self.home.read_running() or {}
-            return int(found["port"]) if found.get("pid") == process.pid else 0
+            found = self.home.read_running()
+            return found.port if found and found.pid == process.pid else 0
 
         found = processes.until("coordinator", port)
         for name in self.sites:

@@ -27,7 +27,7 @@ from benchmarks.light_agent import PEMS
 from benchmarks.payloads import number_at
 from fedcervix.core import session
 from fedcervix.core.events import ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
-from fedcervix.core.rounds import Leave
+from fedcervix.core.rounds.instructions import Finish
 from fedcervix.errors import RemoteError
 from fedcervix.models.blobs import CHUNK_BYTES
 from fedcervix.network import codec
@@ -129,7 +129,7 @@ class Blobs:
                 offset += len(chunk)
 
 
-def take_part(site: str, link: GrpcLink, blobs: Blobs) -> Leave:
+def take_part(site: str, link: GrpcLink, blobs: Blobs) -> Finish:
     """Do what the coordinator asks until it says to leave."""
     for said in link.attach():
         if isinstance(said, codec.Welcome):
@@ -138,7 +138,7 @@ def take_part(site: str, link: GrpcLink, blobs: Blobs) -> Leave:
             if said.base != blobs.held:
                 link.fetch(said.base, blobs, ignore)  # type: ignore[arg-type]
             link.report(_done(site, said, link, blobs))
-        elif isinstance(said, Leave):
+        elif isinstance(said, Finish):
             return said
     raise RuntimeError("the coordinator closed the line")
 

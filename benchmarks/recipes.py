@@ -42,7 +42,7 @@ from site_agent.metrics import auc
 from site_agent.network.devices import choose, place, prepare
 from site_agent.network.encoder import Encoder, build_encoder
 from site_agent.network.optimizer import make_optimiser
-from site_agent.network.precision import settled
+from site_agent.network.precision import resolve_precision
 from site_agent.phantom import INSTITUTIONS, write_institution
 from site_agent.training.knn_probe import embed, neighbour_scores
 from site_agent.training.loop import train_epochs
@@ -180,7 +180,7 @@ def _cell(
 ) -> dict[str, Any]:
     """Train and score one choice with one seed."""
     started = time.monotonic()
-    recipe = settled(_recipe(asked, CHOICES.get(name, {})), device)
+    recipe = resolve_precision(_recipe(asked, CHOICES.get(name, {})), device)
     cell: dict[str, Any] = {"choice": name, "seed": seed, "precision": recipe.precision, "losses": [], "scores": {}}
     for together in [[site] for site in sites] if asked.each else [list(sites)]:
         encoder = build_encoder(recipe, derive(seed, "first-model"))

@@ -82,7 +82,7 @@ class Cell:
     """random, imagenet, ssl, cssl, csfssl, ppfssl-from-SITE"""
     sites: tuple[str, ...]
     """an encoder's: whose images trained it, in the order of the roster or ring. A classifier's: the one whose labels
-    it learnt. A site probe's: those that it tells apart"""
+    it learned. A site probe's: those that it tells apart"""
     batch_images: int | None
     """N of the encoder; None where there was no contrastive training (random, imagenet)"""
     width: int | None
@@ -111,14 +111,14 @@ class Cell:
     """versions that its bits depend on"""
 
     def __post_init__(self) -> None:
-        check(bool(self.sites), "a cell is of at least one site")
+        check(bool(self.sites), "a cell needs at least one site")
         check(0 < self.label_fraction <= 1, f"label_fraction is above 0, 1 at most; found {self.label_fraction}")
         is_classifier = self.kind == "classifier"
         check(
             (self.classifier_seed is not None) == is_classifier, "classifier_seed is for classifiers, and they need it"
         )
         check(len(self.sites) == 1 or not is_classifier, "a classifier learns the labels of one site")
-        check(self.start in STARTS or self.start.startswith(RING), f"start {self.start!r} is none of the known ones")
+        check(self.start in STARTS or self.start.startswith(RING), f"start {self.start!r} is not known")
 
     @property
     def key(self) -> str:
@@ -590,11 +590,11 @@ def read_predictions(folder: Path, key: str) -> tuple[Prediction, ...]:
     """
     file = cell_folder(folder, key) / PREDICTIONS_FILE
     with disk(file, "read"):
-        text = file.read_text(encoding="utf-8")
-    lines = csv.DictReader(io.StringIO(text, newline=""))
+        content = io.BytesIO(file.read_bytes())
+    lines = csv.DictReader(io.TextIOWrapper(content, "utf-8", newline=""))
     try:
         return tuple(_prediction(line) for line in lines)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise StorageError(
             f"{file}, line {lines.line_num}: not a prediction ({error!r})",
             cause="it was edited by hand, or damaged",

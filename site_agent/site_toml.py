@@ -53,6 +53,7 @@ manifest = ""               # CSV: image, patient, label (0 control, 1 case, emp
 # image_px_max = 512
 # width_max = 1024
 # batch_images_max = 1024
+# share_max = 1.0             # largest share of an average by images that a plan may give one site; 1: any
 # runs_per_month = 300        # of all runs together, in 30 days
 # rounds_per_month = 10000
 # epochs_per_month = 30000

@@ -17,7 +17,7 @@ import numpy as np
 import scipy
 
 from cervix_study.analysis.accounting import alike, cell_line, costs, leakage, machines
-from cervix_study.analysis.comparing import TABLE, TESTED, Comparison, Effect, aligned, compare, corrected, effect
+from cervix_study.analysis.comparing import TABLE, TESTED, Effect, HypothesisTest, aligned, compare, corrected, effect
 from cervix_study.analysis.findings import (
     HOW,
     Chosen,
@@ -32,7 +32,7 @@ from cervix_study.analysis.findings import (
     SiteFindings,
 )
 from cervix_study.analysis.hypotheses import FEDERATED, asked, starts_of
-from cervix_study.analysis.result_rows import Bench, Finished, Row, Variant, benches, labels, variant_of
+from cervix_study.analysis.result_rows import Finished, Row, SiteRows, Variant, benches, labels, variant_of
 from cervix_study.evidence.calibration import calibration
 from cervix_study.evidence.paper import TABLE_TWO, printed_tests
 from cervix_study.evidence.spread import Spread, spread
@@ -92,7 +92,7 @@ def judge(finished: Finished, *, draws: int = DRAWS, paper_audit: bool = False) 
 # --- one profile at one site --------------------------------------------------------------------------------------
 
 
-def _judge_bench(finished: Finished, bench: Bench, draws: int) -> tuple[SiteFindings, tuple[Comparison, ...]]:
+def _judge_bench(finished: Finished, bench: SiteRows, draws: int) -> tuple[SiteFindings, tuple[HypothesisTest, ...]]:
     rows = bench.rows
     trials = [row.trials for row in rows]
     drawn = draw(roster(trials), seed=SEED, draws=draws) if rows else None
@@ -211,7 +211,7 @@ def _recall_at(rates: Floats, false_rate: Floats, true_rate: Floats) -> Floats:
 # --- choices and curves -------------------------------------------------------------------------------------------
 
 
-def _choices(finished: Finished, bench: Bench) -> tuple[Chosen, ...]:
+def _choices(finished: Finished, bench: SiteRows) -> tuple[Chosen, ...]:
     found = []
     for choice in finished.selection.choices:
         if (choice.profile, choice.site) != (bench.profile, bench.site):
@@ -235,7 +235,7 @@ def _choices(finished: Finished, bench: Bench) -> tuple[Chosen, ...]:
     return tuple(found)
 
 
-def _encoder_curves(finished: Finished, bench: Bench) -> Iterable[Curve]:
+def _encoder_curves(finished: Finished, bench: SiteRows) -> Iterable[Curve]:
     """Yield the losses of the chosen rows' encoders; an encoder that several classifiers start from comes once."""
     seen: set[str] = set()
     for row in bench.rows:
@@ -261,7 +261,7 @@ def _encoder_curve(name: str, record: CellRecord) -> Curve:
     return _curve(name, record.encoder.curve, epochs, collapsed, best)
 
 
-def _classifier_curves(bench: Bench) -> Iterable[Curve]:
+def _classifier_curves(bench: SiteRows) -> Iterable[Curve]:
     for row in bench.rows:
         for record in row.cells.values() if row.chosen else ():
             if record.classifier is not None:
@@ -290,7 +290,7 @@ def _together(rows: Sequence[Trials], draws: int) -> list[tuple[Sampled, Draws]]
     return [(sample(trials, drawn), drawn) for trials in kept]
 
 
-def _fractions(bench: Bench, draws: int) -> Iterable[FractionPoint]:
+def _fractions(bench: SiteRows, draws: int) -> Iterable[FractionPoint]:
     """Yield each start's points, fewest labels first; all of them over the same trainings."""
     fewer = [found for found in bench.followers if found.control == "none"]
     for start in dict.fromkeys(found.start for found in fewer):
@@ -310,14 +310,14 @@ def _fractions(bench: Bench, draws: int) -> Iterable[FractionPoint]:
             )
 
 
-def _shuffled(bench: Bench, draws: int) -> Iterable[Shuffled]:
+def _shuffled(bench: SiteRows, draws: int) -> Iterable[Shuffled]:
     for found in bench.followers:
         if found.control == "shuffled-labels":
             ((sampled, drawn),) = _together([found.row.trials], draws)
             yield Shuffled(found.row.label, drawn.estimate(sampled["auc"], RATE))
 
 
-def _equal_updates(finished: Finished, bench: Bench, draws: int) -> Iterable[Controlled]:
+def _equal_updates(finished: Finished, bench: SiteRows, draws: int) -> Iterable[Controlled]:
     """Yield the start that was held to SSL's number of updates: beside SSL, and beside itself without the hold."""
     for found in bench.followers:
         if found.control == "equal-updates":
@@ -326,7 +326,7 @@ def _equal_updates(finished: Finished, bench: Bench, draws: int) -> Iterable[Con
                     yield from _controlled(finished, found.row, other, draws)
 
 
-def _one_site_batches(finished: Finished, bench: Bench, draws: int) -> Iterable[Controlled]:
+def _one_site_batches(finished: Finished, bench: SiteRows, draws: int) -> Iterable[Controlled]:
     """Yield pooled training in mini-batches of one site each: beside the mixed one, random weights, federations."""
     for found in bench.followers:
         if found.control == "one-site-batches":
@@ -356,7 +356,7 @@ def _updates(finished: Finished, row: Row) -> float:
     return float(np.mean(counts)) if counts else 0.0
 
 
-def _side_by_side(tables: Sequence[Bench], draws: int) -> Iterable[SideBySide]:
+def _side_by_side(tables: Sequence[SiteRows], draws: int) -> Iterable[SideBySide]:
     """Yield what each start gains from the second profile, wherever both were trained and tested on the same images."""
     for first, second in itertools.combinations(tables, 2):
         if first.site != second.site:

@@ -57,7 +57,7 @@ class Effect:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class HypothesisTest:
     """One question put to one pair of rows at one site."""
 
     profile: str
@@ -80,12 +80,12 @@ class Comparison:
 
 def compare(
     question: str, kind: Kind, first: Row, second: Row, sampled: Mapping[str, Sampled], drawn: Draws
-) -> Comparison:
+) -> HypothesisTest:
     """Return one comparison, not yet corrected; `sampled` holds every row by label. Site and profile follow."""
     one, two = sampled[first.label], sampled[second.label]
     pairs = aligned(first.trials, second.trials)
     classical = {} if drawn.roster.tested.undecided else _classical(pairs)
-    return Comparison(
+    return HypothesisTest(
         profile="",
         site="",
         question=question,
@@ -135,7 +135,7 @@ def effect(first: Floats, second: Floats, kind: Kind, drawn: Draws) -> Effect:
     )
 
 
-def corrected(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
+def corrected(comparisons: Sequence[HypothesisTest]) -> tuple[HypothesisTest, ...]:
     """Correct the comparisons of one profile, measure by measure, and pass the verdicts on `better`."""
     done = list(comparisons)
     family = [place for place, found in enumerate(done) if found.kind == "better"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cervix_study.analysis.comparing import Comparison, Effect
+from cervix_study.analysis.comparing import Effect, HypothesisTest
 from cervix_study.evidence.calibration import Calibration
 from cervix_study.evidence.paper import PrintedTest
 from cervix_study.evidence.spread import Spread
@@ -57,7 +57,7 @@ class FractionPoint:
 
 @dataclass(frozen=True, slots=True)
 class Shuffled:
-    """A classifier that learnt from shuffled labels: it must know nothing of the true ones."""
+    """A classifier that learned from shuffled labels: it must know nothing of the true ones."""
 
     label: str
     auc: Estimate
@@ -178,7 +178,7 @@ class CostLine:
     start: str
     cells: int
     seconds: float
-    """on the wall, added up"""
+    """elapsed, added up"""
     cpu_s: float
     wire_bytes: int | None
     peak_memory_bytes: int | None
@@ -244,7 +244,7 @@ class Findings:
     alike: tuple[Alike, ...]
     sites: tuple[SiteFindings, ...]
     """by profile, then site"""
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[HypothesisTest, ...]
     side_by_side: tuple[SideBySide, ...]
     seen_before: int
     """classifiers whose test part an earlier version of the study opened and this one would not have"""

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cervix_study.analysis.result_rows import Bench, Row
+from cervix_study.analysis.result_rows import Row, SiteRows
 from cervix_study.evidence.paper import CLAIMS, Kind
 from cervix_study.records import RING
 
 Pairs = list[tuple[Row, Row]]
-Find = Callable[[Bench], Pairs]
+Find = Callable[[SiteRows], Pairs]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +32,7 @@ FEDERATED = "federated"
 """stands for csfssl and every ring"""
 
 
-def starts_of(bench: Bench, family: str) -> list[str]:
+def starts_of(bench: SiteRows, family: str) -> list[str]:
     """Return the starts that a name stands for, in the order of the tables."""
     there = list(dict.fromkeys(row.start for row in bench.rows))
     if family == FEDERATED:
@@ -45,7 +45,7 @@ def starts_of(bench: Bench, family: str) -> list[str]:
 def chosen(family: str, versus: str) -> Find:
     """Compare what validation chose of one family with what it chose of another."""
 
-    def find(bench: Bench) -> Pairs:
+    def find(bench: SiteRows) -> Pairs:
         firsts = [bench.chosen(start) for start in starts_of(bench, family)]
         seconds = [bench.chosen(start) for start in starts_of(bench, versus)]
         return [(first, second) for first in firsts for second in seconds if first and second]
@@ -56,7 +56,7 @@ def chosen(family: str, versus: str) -> Find:
 def variants(family: str, key: str, value: int) -> Find:
     """Compare the variants with `key` at `value` with those that differ from them in `key` alone."""
 
-    def find(bench: Bench) -> Pairs:
+    def find(bench: SiteRows) -> Pairs:
         rows = [row for row in bench.rows if row.variant and row.start in starts_of(bench, family)]
         return [
             (first, second)
@@ -98,6 +98,6 @@ QUESTIONS: tuple[Question, ...] = (
 )
 
 
-def asked(bench: Bench, questions: Sequence[Question] = QUESTIONS) -> list[tuple[Question, Row, Row]]:
+def asked(bench: SiteRows, questions: Sequence[Question] = QUESTIONS) -> list[tuple[Question, Row, Row]]:
     """Return every pair that some question compares at this site."""
     return [(question, first, second) for question in questions for first, second in question.find(bench)]

@@ -113,7 +113,7 @@ class Follower:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Bench:
+class SiteRows:
     """The rows of one profile at one site."""
 
     profile: str
@@ -129,14 +129,14 @@ class Bench:
         return next((row for row in self.rows if row.start == start and row.chosen), None)
 
 
-def benches(finished: Finished) -> tuple[Bench, ...]:
+def benches(finished: Finished) -> tuple[SiteRows, ...]:
     """Return the rows of every profile and site, in the study's order."""
     axes = finished.study.axes
     sites = [site.name for site in finished.study.sites]
     return tuple(_bench(finished, profile, site) for profile, site in itertools.product(axes.profiles, sites))
 
 
-def _bench(finished: Finished, profile: str, site: str) -> Bench:
+def _bench(finished: Finished, profile: str, site: str) -> SiteRows:
     own = [
         finished.cells[key]
         for key in finished.predictions
@@ -146,7 +146,7 @@ def _bench(finished: Finished, profile: str, site: str) -> Bench:
     choices = [c for c in finished.selection.choices if (c.profile, c.site) == (profile, site)]
     rows = _rows(finished, plain, choices)
     starts = finished.study.axes.starts
-    return Bench(
+    return SiteRows(
         profile=profile,
         site=site,
         rows=tuple(rows),
@@ -156,7 +156,7 @@ def _bench(finished: Finished, profile: str, site: str) -> Bench:
 
 
 def _is_plain(cell: Cell) -> bool:
-    """Whether it learnt from all labels, as they are."""
+    """Whether it learned from all labels, as they are."""
     return cell.label_fraction == 1 and cell.control == "none"
 
 

@@ -8,17 +8,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cervix_study.execution.executors import Executor, Here, Slurm
+from cervix_study.execution.executors import Executor, LocalProcesses, Slurm
 from cervix_study.planning.naming import named
 from cervix_study.settings import Asked, read
 from cervix_study.study_paths import Places
+from fedcervix.errors import INTERRUPTED
 from fedcervix.runtime.cli_runtime import stdout_console
 from fedcervix.runtime.printing import say
 
 if TYPE_CHECKING:
     from cervix_study.execution.scheduler import Running
-
-INTERRUPTED = 130
 
 
 def run(study: Path, out: Path | None, pattern: str, *, dry_run: bool) -> None:
@@ -46,7 +45,7 @@ def run(study: Path, out: Path | None, pattern: str, *, dry_run: bool) -> None:
             say("stopping: running cells save a checkpoint", err=True)
             executor.close()
             running.stopped()
-            say(f"stopped; {len(running.finished)} cells are finished; go on with: {_again()}", err=True)
+            say(f"stopped; {len(running.finished)} cells are finished; continue with: {_again()}", err=True)
             sys.exit(INTERRUPTED)
         finally:
             screen.close()
@@ -78,7 +77,7 @@ def executor_of(asked: Asked, places: Places) -> Executor:
     machine = asked.settings.machine
     if machine.executor == "slurm":
         return Slurm(places, machine.workers, asked.settings.slurm)
-    return Here(places, machine.workers)
+    return LocalProcesses(places, machine.workers)
 
 
 def _show_plan(running: Running) -> None:

@@ -22,12 +22,11 @@ from cervix_study.data.summary import describe
 from cervix_study.records import Data
 from cervix_study.settings import Asked
 from cervix_study.study_paths import Places
-from fedcervix.disk.files import write_secret
+from fedcervix.disk.files import digest_file, write_secret
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, DataError
-from fedcervix.models.weights import digest_file
 from site_agent.data.collection import Collection, Image, digest_of, index, require
-from site_agent.data.index_cache import Look, read_looks
+from site_agent.data.index_cache import ImageFingerprint, read_looks
 from site_agent.data.remarks import remarks
 from site_agent.home import SiteHome
 from site_agent.images.decode import PIXELS_MAX, decode
@@ -39,7 +38,7 @@ Collections = Mapping[tuple[str, Fold], Collection]
 
 
 @dataclass(frozen=True, slots=True)
-class Lot:
+class DatasetDigest:
     """One site's images in one fold: what cells depend on, and what their costs are estimated from."""
 
     contrastive: str
@@ -57,7 +56,7 @@ class Lot:
 class Ground:
     """All sites in all folds."""
 
-    lots: Mapping[tuple[str, Fold], Lot]
+    lots: Mapping[tuple[str, Fold], DatasetDigest]
     data: Data
     manifests: Mapping[str, Path]
     remarks: tuple[str, ...] = ()
@@ -123,13 +122,13 @@ def _seen(collections: Mapping[str, Collection], places: Places) -> list[Seen]:
     return found
 
 
-def _thumbnail(collection: Collection, image: Image, looks: Mapping[str, Look]) -> bytes:
+def _thumbnail(collection: Collection, image: Image, looks: Mapping[str, ImageFingerprint]) -> bytes:
     kept = looks.get(image.path)  # not there where the disk took no cache
     return kept.thumbnail if kept else thumbnail(decode(collection.folder / image.path))
 
 
-def _lot(collection: Collection) -> Lot:
-    return Lot(
+def _lot(collection: Collection) -> DatasetDigest:
+    return DatasetDigest(
         contrastive=digest_of(collection.images),
         whole=collection.digest,
         train=len(collection.contrastive("train")),

@@ -10,8 +10,10 @@ from typing import Any
 
 from cervix_study.settings import Asked, SiteSection
 from cervix_study.study_paths import Places
+from fedcervix.core.plan import EPOCHS_MAX, ROUNDS_MAX
 from fedcervix.core.seeds import derive
-from fedcervix.disk.storage import disk
+from fedcervix.disk.files import write_whole
+from fedcervix.disk.storage import damaged, disk
 from fedcervix.errors import ConfigError
 from fedcervix.json_text import parsed
 from site_agent.home import SiteHome
@@ -32,13 +34,25 @@ def manifest_of(asked: Asked, places: Places, site: SiteSection, on_progress: On
     folder, wanted = places.phantom(site.name), _wanted(asked, site)
     if not folder.exists():
         _draw(folder, site, wanted, on_progress)
-    elif UNSAID | parsed((folder / DRAWN).read_text()) != wanted:
+    elif _drawn(folder / DRAWN) != wanted:
         raise ConfigError(
             f"{folder} holds other phantoms than {asked.file} asks for",
             cause="the number of women or test women, the seed or the institution was changed since",
             next_step=f"give the study another folder (--out FOLDER), or delete {folder}",
         )
     return folder / "manifest.csv"
+
+
+def _drawn(file: Path) -> dict[str, Any]:
+    """Return what phantoms were drawn from. Raises StorageError."""
+    with disk(file, "read"):
+        content = file.read_bytes()
+    try:
+        found: dict[str, Any] = UNSAID | parsed(content)
+    except (ValueError, TypeError) as error:
+        next_step = f"delete {file.parent}: the phantoms are then drawn again"
+        raise damaged(file, error, next_step=next_step) from error
+    return found
 
 
 def _wanted(asked: Asked, site: SiteSection) -> dict[str, Any]:
@@ -71,7 +85,7 @@ def _draw(folder: Path, site: SiteSection, wanted: dict[str, Any], on_progress: 
         on_progress=lambda done, of: on_progress(f"drawing the images of {site.name}", done, of),
     )
     with disk(folder, "write"):
-        (making / DRAWN).write_text(json.dumps(wanted, allow_nan=False))
+        write_whole(making / DRAWN, json.dumps(wanted, allow_nan=False).encode())
         making.rename(folder)
 
 
@@ -82,7 +96,7 @@ def make_home(asked: Asked, site: str, home: SiteHome, manifest: Path, cache: Pa
         cache.mkdir(parents=True, exist_ok=True)
         if not home.cache.is_symlink():
             home.cache.symlink_to(cache.resolve())
-        home.config_file.write_text(site_toml(asked, site, manifest))
+        write_whole(home.config_file, site_toml(asked, site, manifest).encode())
 
 
 def site_toml(asked: Asked, site: str, manifest: Path) -> str:
@@ -105,7 +119,7 @@ def site_toml(asked: Asked, site: str, manifest: Path) -> str:
                 "images_in_memory_gib": machine.images_in_memory_gib,
                 "imagenet_weights": weights,
             },
-            "policy": {"rounds_max": 100_000, "epochs_max": 100_000},
+            "policy": {"rounds_max": ROUNDS_MAX, "epochs_max": EPOCHS_MAX},
         }
     )
 

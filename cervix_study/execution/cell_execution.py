@@ -19,7 +19,7 @@ from typing import Any
 
 from cervix_study.execution import classifiers, encoders, federations, host, probes
 from cervix_study.execution.resource_usage import Meter, added
-from cervix_study.execution.worker_context import Bench
+from cervix_study.execution.worker_context import WorkerContext
 from cervix_study.records import (
     CELL_FILE,
     CELLS_FOLDER,
@@ -32,15 +32,15 @@ from cervix_study.records import (
     read_cell,
     write,
 )
+from fedcervix.disk.files import digest_file, sync_path
 from fedcervix.disk.storage import disk
 from fedcervix.errors import TrainingError
-from fedcervix.models.weights import digest_file, sync
 from site_agent.training.checkpoints import Checkpoints
 
 SPENT_FILE = "spent.json"
 """in a cell's scratch folder: what it cost before it was interrupted"""
 
-Keeping = Callable[[Path, str], contextlib.AbstractContextManager[Checkpoints]]
+CheckpointsFor = Callable[[Path, str], contextlib.AbstractContextManager[Checkpoints]]
 """where a training keeps its checkpoints: (folder, contract)"""
 
 
@@ -53,7 +53,7 @@ class Made:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-def make(bench: Bench, key: str, keeping: Keeping) -> CellRecord:
+def make(bench: WorkerContext, key: str, keeping: CheckpointsFor) -> CellRecord:
     """Make a cell that is planned; return its record. Raises FedcervixError; what was begun is kept."""
     places, cell = bench.places, bench.places.planned(key)
     there = read_cell(places.folder, key)
@@ -83,14 +83,14 @@ def _kind(cell: Cell) -> str:
     return "federated encoder" if cell.kind == "encoder" and cell.terms else cell.kind
 
 
-def _encoder(bench: Bench, cell: Cell, making: Path, _meter: Meter, keeping: Keeping) -> Made:
+def _encoder(bench: WorkerContext, cell: Cell, making: Path, _meter: Meter, keeping: CheckpointsFor) -> Made:
     with keeping(bench.places.scratch(cell.key), cell.key) as checkpoints:
         weights = making / MODEL_FILE
         results = encoders.train(bench, cell, weights, checkpoints=checkpoints, updates_max=_updates_max(bench, cell))
     return Made({"encoder": results})
 
 
-def _updates_max(bench: Bench, cell: Cell) -> int | None:
+def _updates_max(bench: WorkerContext, cell: Cell) -> int | None:
     """Return how many steps the encoder took that this one is a control of."""
     if cell.control != "equal-updates":
         return None
@@ -101,24 +101,24 @@ def _updates_max(bench: Bench, cell: Cell) -> int | None:
     return record.encoder.updates
 
 
-def _federated(bench: Bench, cell: Cell, making: Path, meter: Meter, _keeping: Keeping) -> Made:
+def _federated(bench: WorkerContext, cell: Cell, making: Path, meter: Meter, _keeping: CheckpointsFor) -> Made:
     homes = {site: bench.places.home(site, cell.fold) for site in cell.sites}
     folder = bench.places.scratch(cell.key)
     found = federations.train(folder, cell, homes, making / MODEL_FILE, meter, bench.on_progress)
     return Made({"encoder": found.results}, found.details)
 
 
-def _classifier(bench: Bench, cell: Cell, making: Path, _meter: Meter, _keeping: Keeping) -> Made:
+def _classifier(bench: WorkerContext, cell: Cell, making: Path, _meter: Meter, _keeping: CheckpointsFor) -> Made:
     starts = [digest_file(bench.places.cell(key) / MODEL_FILE) for key in cell.inputs]
     details = {"start_sha256": starts[0]} if starts else {}
     return Made({"classifier": classifiers.train(bench, cell, making)}, details)
 
 
-def _site_probe(bench: Bench, cell: Cell, _making: Path, _meter: Meter, _keeping: Keeping) -> Made:
+def _site_probe(bench: WorkerContext, cell: Cell, _making: Path, _meter: Meter, _keeping: CheckpointsFor) -> Made:
     return Made({"site_probe": probes.probe(bench, cell)})
 
 
-_MAKE: dict[str, Callable[[Bench, Cell, Path, Meter, Keeping], Made]] = {
+_MAKE: dict[str, Callable[[WorkerContext, Cell, Path, Meter, CheckpointsFor], Made]] = {
     "encoder": _encoder,
     "federated encoder": _federated,
     "classifier": _classifier,
@@ -126,7 +126,7 @@ _MAKE: dict[str, Callable[[Bench, Cell, Path, Meter, Keeping], Made]] = {
 }
 
 
-def _provenance(bench: Bench, cell: Cell, begun_at: str, details: dict[str, Any]) -> Provenance:
+def _provenance(bench: WorkerContext, cell: Cell, begun_at: str, details: dict[str, Any]) -> Provenance:
     hardware = bench.places.home(cell.sites[0], cell.fold).config().hardware
     return Provenance(
         begun_at=begun_at,
@@ -159,10 +159,10 @@ def _new_folder(above: Path, key: str) -> Iterator[Path]:
 def _settle(making: Path, cell: Path) -> None:
     """Give a finished cell its name, unless another process was quicker. Raises StorageError."""
     with disk(cell, "write"):
-        sync(making)
+        sync_path(making)
         if not cell.exists():
             making.rename(cell)
-            sync(cell.parent)
+            sync_path(cell.parent)
 
 
 def _remember(scratch: Path, costs: Costs) -> None:

@@ -32,13 +32,13 @@ from cervix_study.execution.cell_execution import make
 from cervix_study.execution.classifiers import open_test
 from cervix_study.execution.parent_death import end_with_parent
 from cervix_study.execution.timing import time_cell
-from cervix_study.execution.worker_context import Bench
+from cervix_study.execution.worker_context import WorkerContext
 from cervix_study.study_paths import Places
 from fedcervix.disk.files import keep_private
-from fedcervix.errors import FedcervixError
+from fedcervix.errors import INTERRUPTED, FedcervixError
 from fedcervix.json_text import parsed
 from fedcervix.runtime.log import configure
-from site_agent.commands.stopping import EXIT_CODE, SIGNALS
+from site_agent.commands.stopping import SIGNALS
 from site_agent.training.checkpoints import Checkpoints
 from site_agent.training.stopping import Stop, Stoppable
 
@@ -75,7 +75,7 @@ def main() -> None:
     stop = Stop()
     for number in SIGNALS:
         signal.signal(number, stop.heard)
-    bench = Bench(places, (lambda _values: None) if task else answers.progress)
+    bench = WorkerContext(places, (lambda _values: None) if task else answers.progress)
     try:
         if task:
             end_with_parent()
@@ -85,7 +85,7 @@ def main() -> None:
         while True:
             do(bench, stop, answers, parsed(asked.get()))
     except KeyboardInterrupt:
-        sys.exit(EXIT_CODE)
+        sys.exit(INTERRUPTED)
 
 
 def _listen(lines: TextIO) -> Queue[str]:
@@ -101,7 +101,7 @@ def _listen(lines: TextIO) -> Queue[str]:
     return asked
 
 
-def do(bench: Bench, stop: Stop, answers: Answers, task: dict[str, str]) -> None:
+def do(bench: WorkerContext, stop: Stop, answers: Answers, task: dict[str, str]) -> None:
     """Do a task and answer."""
     try:
         _WORK[task["work"]](bench, stop, task["key"])
@@ -111,7 +111,7 @@ def do(bench: Bench, stop: Stop, answers: Answers, task: dict[str, str]) -> None
     answers.say({"done": task["key"]})
 
 
-def _make(bench: Bench, stop: Stop, key: str) -> None:
+def _make(bench: WorkerContext, stop: Stop, key: str) -> None:
     @contextlib.contextmanager
     def keeping(folder: Path, contract: str) -> Iterator[Checkpoints]:
         with stop.waits_for_checkpoint():
@@ -121,22 +121,22 @@ def _make(bench: Bench, stop: Stop, key: str) -> None:
     make(bench, key, keeping)
 
 
-def _open(bench: Bench, _stop: Stop, key: str) -> None:
+def _open(bench: WorkerContext, _stop: Stop, key: str) -> None:
     open_test(bench, bench.places.planned(key), bench.places.cell(key), keep_weights=True)
 
 
-def _open_and_drop(bench: Bench, _stop: Stop, key: str) -> None:
+def _open_and_drop(bench: WorkerContext, _stop: Stop, key: str) -> None:
     open_test(bench, bench.places.planned(key), bench.places.cell(key), keep_weights=False)
 
 
-def _time(bench: Bench, _stop: Stop, key: str) -> None:
+def _time(bench: WorkerContext, _stop: Stop, key: str) -> None:
     cell = bench.places.planned(key)
     recipe = bench.settled(cell.recipe, cell.sites[0], cell.fold)
     timed = dataclasses.replace(cell, recipe=recipe)
     time_cell(timed, bench.machine(cell.sites[0], cell.fold), bench.places)
 
 
-_WORK: dict[str, Callable[[Bench, Stop, str], None]] = {
+_WORK: dict[str, Callable[[WorkerContext, Stop, str], None]] = {
     "make": _make,
     "open": _open,
     "open and drop weights": _open_and_drop,
@@ -152,7 +152,7 @@ def account(error: Exception) -> dict[str, str]:
     else:
         told = {
             "what": f"{type(error).__name__}: {error}",
-            "cause": "a bug, or a defect of the machine",
+            "cause": "a bug, or a hardware fault",
             "next_step": "",
         }
     return {"kind": type(error).__name__, **told, "trace": trace}

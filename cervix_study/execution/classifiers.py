@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cervix_study.data.labels import share_of, shuffled
-from cervix_study.execution.worker_context import Bench
+from cervix_study.execution.worker_context import WorkerContext
 from cervix_study.records import (
     MODEL_FILE,
     PREDICTIONS_FILE,
@@ -49,7 +49,7 @@ from site_agent.network.encoder import (
 State = Mapping[str, Any]
 
 
-def train(bench: Bench, cell: Cell, folder: Path) -> ClassifierResults:
+def train(bench: WorkerContext, cell: Cell, folder: Path) -> ClassifierResults:
     """Fine-tune the classifier of a cell; write its weights and validation predictions into `folder`.
 
     Raises TrainingError, DataError, ModelError, StorageError.
@@ -81,7 +81,7 @@ def train(bench: Bench, cell: Cell, folder: Path) -> ClassifierResults:
     return _results(fitted, learnt, judged, scores, recipe, loaded, digest)
 
 
-def open_test(bench: Bench, cell: Cell, folder: Path, *, keep_weights: bool) -> None:
+def open_test(bench: WorkerContext, cell: Cell, folder: Path, *, keep_weights: bool) -> None:
     """Score a finished classifier on its test images, and add them to its predictions."""
     machine = bench.machine(cell.site, cell.fold)
     test = bench.labelled(cell.site, cell.fold, cell.recipe, "test")
@@ -113,7 +113,7 @@ def _taught(cell: Cell, labelled: Labelled, part: str) -> Labelled:
     return shuffled(labelled, cell.seed, part) if cell.control == "shuffled-labels" else labelled
 
 
-def start_of(bench: Bench, cell: Cell, recipe: Recipe) -> State | None:
+def start_of(bench: WorkerContext, cell: Cell, recipe: Recipe) -> State | None:
     """Return the weights that a cell begins from: those of another cell, ImageNet's, or none."""
     if cell.inputs:
         [encoder] = cell.inputs

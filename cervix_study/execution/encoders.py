@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cervix_study.execution.worker_context import Bench
+from cervix_study.execution.worker_context import WorkerContext
 from cervix_study.records import Cell, EncoderResults, Turn
 from cervix_study.settings import POOLED
 from fedcervix.core.plan import Recipe
@@ -20,7 +20,7 @@ from site_agent.worker.tasks import first_seed
 
 
 def train(
-    bench: Bench, cell: Cell, weights: Path, *, checkpoints: Checkpoints, updates_max: int | None
+    bench: WorkerContext, cell: Cell, weights: Path, *, checkpoints: Checkpoints, updates_max: int | None
 ) -> EncoderResults:
     """Train the encoder of a cell and write its weights. Raises TrainingError, DataError, StorageError.
 
@@ -35,13 +35,13 @@ def train(
     return _results(trained, counts, {stream_of(cell): recipe.precision}, save_weights(weights, trained.best_state))
 
 
-def started(bench: Bench, cell: Cell, recipe: Recipe) -> Encoder:
+def started(bench: WorkerContext, cell: Cell, recipe: Recipe) -> Encoder:
     """Return the encoder of a cell before its training. Raises ModelError where ImageNet's cannot be had."""
     return start_encoder(recipe, first_seed(cell.seed), bench.imagenet(cell.sites[0], cell.fold))
 
 
 def pretrained(
-    bench: Bench,
+    bench: WorkerContext,
     cell: Cell,
     recipe: Recipe,
     encoder: Encoder,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from cervix_study.execution.tasks import Done, Failed, Progress, Task, Told, error_of
+from cervix_study.execution.tasks import Done, Failed, Task, TaskProgress, Told, error_of
 from cervix_study.study_paths import Places
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, TrainingError
@@ -54,7 +54,7 @@ class Worker:
 
 
 @dataclass(slots=True)
-class Here:
+class LocalProcesses:
     """Up to `processes` processes of this machine that train at the same time."""
 
     places: Places
@@ -91,7 +91,7 @@ class Here:
         task = worker.task
         assert task is not None
         if message is not None and "progress" in message:
-            return Progress(task, message["progress"])
+            return TaskProgress(task, message["progress"])
         worker.task = None
         if message is None:
             raise died(worker.popen.wait(), worker.log)

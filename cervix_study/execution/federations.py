@@ -29,15 +29,15 @@ from cervix_study.execution.resource_usage import Meter, descendants
 from cervix_study.execution.traffic_counter import Relay
 from cervix_study.records import RING, Cell, EncoderResults, Turn
 from coordinator.home.home import Home
+from coordinator.run import results
 from coordinator.run.results import MODEL_FILE, RECORD_FILE
-from fedcervix.core.rounds import Outcome
-from fedcervix.disk.files import write_whole
+from fedcervix.core.modes import MODES, Mode
+from fedcervix.core.rounds.state import Outcome
+from fedcervix.disk.files import digest_file, write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import EXIT_CODES, DataError, FedcervixError, StorageError, TrainingError
-from fedcervix.json_text import parsed
-from fedcervix.models.weights import digest_file
 from site_agent.home import SiteHome
-from site_agent.store.run_store import Spool
+from site_agent.store.run_store import RunStore
 
 LOOK_S = 0.2
 """how often the processes are looked at"""
@@ -105,7 +105,7 @@ class Federation:
         return SiteHome(self.folder / f"site-{name}")
 
     @property
-    def mode(self) -> str:
+    def mode(self) -> Mode:
         """How it federates."""
         return "ppfssl" if self.cell.start.startswith(RING) else "csfssl"
 
@@ -138,8 +138,8 @@ class Federation:
         )
         for _ in range(int(LISTENS_WITHIN_S / LOOK_S)):
             running = home.read_running()
-            if running and running["pid"] == program.popen.pid:
-                return int(running["port"])
+            if running and running.pid == program.popen.pid:
+                return running.port
             with contextlib.suppress(subprocess.TimeoutExpired):
                 program.popen.wait(LOOK_S)
                 raise program.broke()
@@ -196,7 +196,7 @@ class Federation:
     def _rounds_scored(self) -> int:
         """Return how many rounds the first site has scored so far."""
         runs = sorted((self.site(self.cell.sites[0]).folder / "runs").glob("*"))
-        return len(Spool(runs[-1]).history().get("score", {})) if runs else 0
+        return len(RunStore(runs[-1]).history().get("score", {})) if runs else 0
 
     # --- processes ---
 
@@ -208,7 +208,7 @@ class Federation:
             raise TrainingError(
                 f"`{module.partition('.')[0]} {' '.join(arguments)}` failed:\n{done.stderr.strip()}",
                 cause="its messages are above",
-                next_step="correct that, then run the study again to continue",
+                next_step="correct the problem, then run the study again to continue",
             )
 
     def _start(self, name: str, module: str, *arguments: str) -> Program:
@@ -282,13 +282,13 @@ def _record_file(folder: Path) -> Path | None:
 
 def _outcome(folder: Path) -> str:
     file = _record_file(folder)
-    return str(parsed(file.read_text())["outcome"]) if file else ""
+    return str(results.read(file.parent.parent, file.parent.name)["outcome"]) if file else ""
 
 
 def _taken(federation: Federation, weights: Path) -> Federated:
     """Return the results of an ended run, and copy its model."""
     file = _record_file(federation.folder)
-    record = parsed(file.read_text()) if file else {}
+    record = results.read(file.parent.parent, file.parent.name) if file else {}
     if file is None or not record["best_round"]:
         raise TrainingError(
             f"the federation ended without a model: {record.get('reason', 'no record was written')}",
@@ -318,9 +318,9 @@ def _results(federation: Federation, record: dict[str, Any], digest: str) -> Enc
     )
 
 
-def _updates(line: dict[str, Any], mode: str) -> int:
+def _updates(line: dict[str, Any], mode: Mode) -> int:
     steps = [given["steps"] for given in line["contributions"]]
-    return sum(steps) if mode == "ppfssl" else max(steps, default=0)
+    return sum(steps) if MODES[mode].in_turns else max(steps, default=0)
 
 
 def _turn(line: dict[str, Any]) -> Turn:
@@ -346,7 +346,7 @@ def _told(given: dict[str, Any] | None, score: dict[str, Any] | None) -> dict[st
 
 
 def _precision(home: SiteHome, run: str) -> str:
-    rounds = Spool(home.run_folder(run)).history().get("train", {})
+    rounds = RunStore(home.run_folder(run)).history().get("train", {})
     return str(next((numbers["precision"] for numbers in rounds.values()), "unknown"))
 
 

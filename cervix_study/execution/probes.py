@@ -1,6 +1,6 @@
 """Can a linear probe tell from a representation which site an image comes from? Test women take no part.
 
-Devices differ, so a representation that knows its site has learnt the device. Whether that harms is another question:
+Devices differ, so a representation that knows its site has learned the device. Whether that harms is another question:
 this says how much is there. Random weights are probed as well, for comparison.
 """
 
@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from cervix_study.execution.classifiers import start_of
-from cervix_study.execution.worker_context import Bench
+from cervix_study.execution.worker_context import WorkerContext
 from cervix_study.records import Cell, ProbeResults
 from fedcervix.core.plan import Recipe
 from fedcervix.core.seeds import derive
@@ -22,7 +22,7 @@ from site_agent.training.knn_probe import embed, linear_predictions
 PARTS: tuple[Literal["train"], Literal["valid"]] = ("train", "valid")
 
 
-def probe(bench: Bench, cell: Cell) -> ProbeResults:
+def probe(bench: WorkerContext, cell: Cell) -> ProbeResults:
     """Fit the probe on training women's images of all sites, ask it for those of validation women."""
     recipe = bench.settled(cell.recipe, cell.sites[0], cell.fold)
     device = bench.machine(cell.sites[0], cell.fold).device
@@ -43,7 +43,7 @@ def probe(bench: Bench, cell: Cell) -> ProbeResults:
     )
 
 
-def _starting(bench: Bench, cell: Cell, recipe: Recipe) -> Encoder:
+def _starting(bench: WorkerContext, cell: Cell, recipe: Recipe) -> Encoder:
     """Return what a classifier of this start begins from; random weights are those that it draws itself."""
     encoder = build_encoder(recipe, derive(cell.seed, "classifier-backbone"))
     state = start_of(bench, cell, recipe)

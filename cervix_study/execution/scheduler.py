@@ -19,7 +19,7 @@ from cervix_study.execution import host, tasks
 from cervix_study.execution.estimate import kind_of, paces, seconds_left
 from cervix_study.execution.executors import Executor
 from cervix_study.execution.progress_display import Screen
-from cervix_study.execution.tasks import Done, Failed, Progress, Task, Work
+from cervix_study.execution.tasks import Done, Failed, Task, TaskProgress, Work
 from cervix_study.planning.grid import axes, expected_followers, followers, grid
 from cervix_study.planning.naming import matches, named
 from cervix_study.planning.selection import choose, to_open
@@ -167,7 +167,7 @@ class Running:
             if not at_work:
                 return  # what is left waits for cells that the pattern leaves out
             match self.executor.wait():
-                case Progress(task, values):
+                case TaskProgress(task, values):
                     self.screen.progress(task, values)
                 case Done(task):
                     at_work -= 1
@@ -200,7 +200,7 @@ class Running:
             out.write(printable_lines(f"{host.now()} {told.task.key} {named(told.task.cell)}\n{told.trace}\n"))
 
     def _give_up(self, waiting: list[Task]) -> None:
-        lost = tasks.hopeless(waiting, self.failed)
+        lost = tasks.blocked(waiting, self.failed)
         for task in [task for task in waiting if task.key in lost]:
             waiting.remove(task)
             self.failed[task.key] = lost[task.key]

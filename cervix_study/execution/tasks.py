@@ -24,7 +24,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TaskProgress:
     """How far a task is."""
 
     task: Task
@@ -47,7 +47,7 @@ class Failed:
     trace: str = ""
 
 
-Told = Progress | Done | Failed
+Told = TaskProgress | Done | Failed
 
 
 def make(cell: Cell) -> Task:
@@ -62,13 +62,13 @@ def ready(waiting: Sequence[Task], done: Iterable[str]) -> list[Task]:
     return [task for task in waiting if task.work != "make" or there.issuperset(task.cell.inputs)]
 
 
-def hopeless(waiting: Sequence[Task], failed: Mapping[str, str]) -> dict[str, str]:
+def blocked(waiting: Sequence[Task], failed: Mapping[str, str]) -> dict[str, str]:
     """Return (key -> why) of the tasks that wait for a cell that failed."""
     found: dict[str, str] = {}
     for task in waiting:
         lost = [key for key in task.cell.inputs if key in failed or key in found]
         if lost:
-            found[task.key] = f"cell {lost[0]}, from which it would begin, could not be made"
+            found[task.key] = f"cell {lost[0]}, from which it starts, could not be made"
     return found
 
 

@@ -17,14 +17,14 @@ from site_agent.data.image_sets import Images, Labelled
 from site_agent.home import SiteHome
 from site_agent.manifest.reading import Split
 from site_agent.network.devices import Machine, name_of, ready
-from site_agent.network.precision import settled
+from site_agent.network.precision import resolve_precision
 
 OnProgress = Callable[[dict[str, Any]], None]
 Part = Literal["train", "valid"]
 
 
 @dataclass(slots=True)
-class Bench:
+class WorkerContext:
     """Images and labels of the fold that was worked on last; another fold's take their place."""
 
     places: Places
@@ -48,7 +48,7 @@ class Bench:
 
     def settled(self, recipe: Recipe, site: str, fold: Fold) -> Recipe:
         """Return the recipe with its precision settled for this machine."""
-        return settled(recipe, self.machine(site, fold).device, self.places.cache)
+        return resolve_precision(recipe, self.machine(site, fold).device, self.places.cache)
 
     def imagenet(self, site: str, fold: Fold) -> Path | None:
         """Return the weights file that the study names."""

@@ -11,7 +11,7 @@ Whatever names a woman stays behind: of her, only counts are read.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from typing import Any, Literal
 from cervix_study import records
 from cervix_study.analysis.result_rows import scored
 from cervix_study.records import CELL_FILE, MODEL_FILE, CellRecord, Data, DataRow, title
+from fedcervix.core.modes import title_of
 from fedcervix.core.plan import Recipe, parse_recipe
 from fedcervix.errors import FedcervixError, ModelError
 from fedcervix.json_text import parsed
@@ -30,7 +31,7 @@ from site_agent.store.archive import HISTORY
 from site_agent.store.model_store import CervixModel
 from site_agent.store.provenance import Provenance, recipe_digest
 from site_agent.store.report_store import all_reports
-from site_agent.store.runs import federation_of
+from site_agent.store.run_store import federation_of
 
 ModelKind = Literal["cervix model", "classifier"]
 
@@ -56,7 +57,7 @@ class Released:
     digest: str
     """SHA-256 of the weights file"""
     sites: tuple[str, ...]
-    """whose images it learnt from"""
+    """whose images it learned from"""
     origin: Mapping[str, Any]
     """study, cell, run, plan digest, outcome ... as far as known"""
     provenance: Provenance | None = None
@@ -86,7 +87,7 @@ def find(path: Path) -> Released:
         return _of_model(folder)
     raise ModelError(
         f"{path} holds no model",
-        cause="it is the folder of neither a cell, nor a site's model or classifier, nor an exported run",
+        cause="it is not the folder of a cell, of a site's model or classifier, or of an exported run",
         next_step="name STUDY/cells/KEY, HOME/models/NAME, HOME/classifiers/NAME or an exported run",
     )
 
@@ -293,7 +294,7 @@ def _ended(folder: Path, model: CervixModel) -> _Ended:
     with contextlib.suppress(FedcervixError, OSError, ValueError):
         run = federation_of(home, model.run) if home and model.run else None
         if run and run.plan.digest == model.record.get("plan_digest"):
-            return _Ended({"outcome": run.spool.outcome()}, tuple(run.spool.ledger()))
+            return _Ended({"outcome": run.run_store.outcome()}, tuple(run.run_store.ledger()))
     return _Ended()
 
 
@@ -303,7 +304,8 @@ def _of_export(folder: Path) -> Released:
         plan = raw["plan"]
         recipe = parse_recipe(plan["recipe"])
         seed, digest = int(plan["terms"]["seed"]), str(raw["model"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        start = title_of(plan["mode"], plan["sites"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise ModelError(
             f"{folder} holds no record of its model ({error!r})",
             cause="not a model's folder, or written by another version",
@@ -312,7 +314,7 @@ def _of_export(folder: Path) -> Released:
     keys = ("run", "plan_digest", "mode", "round", "best_round", "outcome", "reason")
     return Released(
         kind="cervix model",
-        start=_start_of(plan),
+        start=start,
         recipe=recipe,
         seed=seed,
         weights=folder / model_store.WEIGHTS,
@@ -322,11 +324,6 @@ def _of_export(folder: Path) -> Released:
         rounds=tuple(raw.get("ledger", ())),
         software=str(raw.get("software", "")),
     )
-
-
-def _start_of(plan: Mapping[str, Any]) -> str:
-    sites: Sequence[str] = plan.get("sites", ())
-    return f"PPFSSL_{sites[0].upper()}" if plan.get("mode") == "ppfssl" and sites else "CSFSSL"
 
 
 def _home_of(folder: Path) -> SiteHome | None:

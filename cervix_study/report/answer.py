@@ -5,9 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 
-from cervix_study.analysis.comparing import Comparison, Effect
+from cervix_study.analysis.comparing import Effect, HypothesisTest
 from cervix_study.analysis.findings import Findings, SiteFindings
-from cervix_study.report.document import Answer, Block, Bullets, Heading, Tone
+from cervix_study.report.document import Block, Bullets, Heading, Summary, Tone
 from cervix_study.report.wording import counted, difference, difference_interval, listed, often, p_value
 from site_agent.classifier.intervals import Verdict
 from site_agent.report.page import three
@@ -21,7 +21,7 @@ SECOND = ("CSSL beats Random", "SSL beats Random")
 STARTS = {MAIN: "a federated start", "CSSL beats Random": "a pooled start", "SSL beats Random": "a start of its own"}
 
 
-def answer(findings: Findings) -> Answer:
+def answer(findings: Findings) -> Summary:
     """Return the box at the top of the page."""
     profile = findings.study.axes.profiles[0]
     question, asked = _main(findings, profile)
@@ -32,11 +32,11 @@ def answer(findings: Findings) -> Answer:
         blocks += _lists(findings, name, f" (profile {name})" if several else "")
     caveats = tuple(_caveats(findings))
     if caveats:
-        blocks += [Heading("What weakens or limits this", 3), Bullets(caveats)]
-    return Answer(tone, QUESTION, headline, tuple(blocks))
+        blocks += [Heading("Limits of this result", 3), Bullets(caveats)]
+    return Summary(tone, QUESTION, headline, tuple(blocks))
 
 
-def _main(findings: Findings, profile: str) -> tuple[str, list[Comparison]]:
+def _main(findings: Findings, profile: str) -> tuple[str, list[HypothesisTest]]:
     """Return the first question that this study can answer, and its comparisons."""
     for question in (MAIN, *SECOND):
         found = [c for c in findings.comparisons if (c.profile, c.question) == (profile, question)]
@@ -45,7 +45,7 @@ def _main(findings: Findings, profile: str) -> tuple[str, list[Comparison]]:
     return MAIN, []
 
 
-def _headline(question: str, asked: Sequence[Comparison]) -> tuple[Tone, str]:
+def _headline(question: str, asked: Sequence[HypothesisTest]) -> tuple[Tone, str]:
     start = STARTS[question]
     if not asked:
         return "unknown", "Not measured: there is nothing to compare yet."
@@ -55,21 +55,21 @@ def _headline(question: str, asked: Sequence[Comparison]) -> tuple[Tone, str]:
         return "harmed", f"The opposite is shown at {listed(worse)}: {start} does worse than random weights."
     shown = _sites(asked, "better")
     if not shown:
-        return "not shown", f"Not shown: these test women cannot tell whether {start} beats random weights."
+        return "not shown", f"Not shown: these test results do not decide whether {start} beats random weights."
     if len(shown) < len(sites):
         missing = [site for site in sites if site not in shown]
         return "not shown", f"Shown at {listed(shown)}, not shown at {listed(missing)}: {start} beats random weights."
     every = all(found.effects["auc"].verdict == "better" for found in asked)
     at = "at every site" if len(sites) > 1 else f"at {sites[0]}"
-    which = {True: start, False: f"{start}, if not every one,"}[every]
+    which = {True: start, False: f"{start} (not every one)"}[every]
     return "helped", f"Shown {at}: {which} beats random weights."
 
 
-def _sites(asked: Iterable[Comparison], verdict: Verdict) -> list[str]:
+def _sites(asked: Iterable[HypothesisTest], verdict: Verdict) -> list[str]:
     return list(dict.fromkeys(found.site for found in asked if found.effects["auc"].verdict == verdict))
 
 
-def _main_lines(findings: Findings, asked: Sequence[Comparison]) -> Iterable[str]:
+def _main_lines(findings: Findings, asked: Sequence[HypothesisTest]) -> Iterable[str]:
     """Yield one sentence per site, on the first pair that was asked there: no pair is picked by its result."""
     for site in dict.fromkeys(found.site for found in asked):
         found = next(c for c in asked if c.site == site)
@@ -78,8 +78,8 @@ def _main_lines(findings: Findings, asked: Sequence[Comparison]) -> Iterable[str
         first, second = (often(value, tested.women) for value in (auc.first, auc.second))
         yield (
             f"**{site}** ({counted(tested.women, 'test woman', 'test women')}): the classifier that starts from "
-            f"{found.first} ranks a case above a control {first} of the time, the one that starts from "
-            f"random weights {second}. The difference in AUC is {difference('auc', auc.difference.value)} "
+            f"{found.first} ranks a case above a control {first} of the time; the classifier that starts from random "
+            f"weights, {second}. The difference in AUC is {difference('auc', auc.difference.value)} "
             f"({_certainty(auc)}): **{auc.verdict}**."
         )
 
@@ -105,7 +105,7 @@ def _lists(findings: Findings, profile: str, suffix: str) -> Iterable[Block]:
             yield Bullets(lines)
 
 
-def _lines(comparisons: Sequence[Comparison], verdicts: Sequence[str]) -> Iterable[str]:
+def _lines(comparisons: Sequence[HypothesisTest], verdicts: Sequence[str]) -> Iterable[str]:
     """Yield one line per question: where, and for which starts."""
     for question in dict.fromkeys(found.question for found in comparisons):
         asked = [found for found in comparisons if found.question == question]
@@ -119,7 +119,7 @@ def _lines(comparisons: Sequence[Comparison], verdicts: Sequence[str]) -> Iterab
             yield f"**{question[0].upper()}{question[1:]}**: {where}."
 
 
-def _place(found: Sequence[Comparison]) -> str:
+def _place(found: Sequence[HypothesisTest]) -> str:
     """Return what stands behind a site's name: `(CSFSSL +0.154, PPFSSL_NHS +0.125)`."""
     same_second = len({c.second for c in found}) == 1
     parts = []
@@ -150,7 +150,7 @@ def _power(findings: Findings) -> Iterable[str]:
     if sizes:
         yield (
             "“Not shown” is not “no difference”. A single comparison would find a difference in AUC of about "
-            f"{listed(sizes)} four times in five; a smaller one is more likely missed than found."
+            f"{listed(sizes)} in four of five studies; a smaller one would more often be missed."
         )
 
 
@@ -160,18 +160,18 @@ def _trainings(findings: Findings) -> str:
     folds = f", in each of {axes.folds} folds" if axes.folds else ""
     if seeds * classifiers == 1:
         return (
-            f"Every start was trained once{folds}: nothing here says what another training would do. Small differences "
-            "should be repeated before they are believed."
+            f"Every start was trained once{folds}: this does not show how results vary between trainings. Repeat small "
+            "differences before you rely on them."
         )
     what = counted(seeds, "seed") if classifiers == 1 else f"{counted(seeds, 'seed')}, {classifiers} classifiers each"
-    return f"Every number is the mean over {what}{folds}; intervals hold other women and other trainings."
+    return f"Every number is the mean over {what}{folds}; intervals cover the choice of women and of trainings."
 
 
 def _seen(findings: Findings) -> Iterable[str]:
     if findings.seen_before:
         yield (
             f"The study was changed after test parts were opened: {counted(findings.seen_before, 'classifier')} of an "
-            "earlier version had theirs opened as well. What was changed since may have been chosen by test results."
+            "earlier version had theirs opened as well. Later changes may have been chosen by test results."
         )
 
 
@@ -179,7 +179,8 @@ def _unfinished(findings: Findings) -> Iterable[str]:
     if findings.missing:
         yield f"The study is not finished: {counted(findings.missing, 'cell')} of {len(findings.study.cells)} to come."
     if findings.study.failed:
-        yield f"{counted(len(findings.study.failed), 'cell')} could not be trained; why stands under provenance."
+        yield f"{counted(len(findings.study.failed), 'cell')} could not be trained; the reasons are listed under "
+        "provenance."
     if findings.degraded:
         yield f"{counted(findings.degraded, 'federation')} ended DEGRADED: a site is missing from a round."
     for found in findings.sites:
@@ -192,22 +193,22 @@ def _alarms(findings: Findings) -> Iterable[str]:
         for shuffled in found.shuffled:
             if not shuffled.as_expected:
                 yield (
-                    f"**Look into it**: at {found.site} a classifier that learnt from shuffled labels "
-                    f"({shuffled.label}) has an AUC of {three(shuffled.auc.value)}, its interval above .5. Labels or "
-                    "splits may leak."
+                    f"**Check this**: at {found.site} a classifier that learned from shuffled labels "
+                    f"({shuffled.label}) has an AUC of {three(shuffled.auc.value)}, and its interval is above .5. "
+                    "Labels or splits may leak."
                 )
     undecided = [(found.undecided, found.site) for found in findings.sites if found.scores and found.undecided]
     for reason in dict.fromkeys(reason for reason, _ in undecided):
         sites = list(dict.fromkeys(site for own, site in undecided if own == reason))
-        yield f"At {listed(sites)}: {reason}. Nothing can be shown there, and no interval is printed."
+        yield f"At {listed(sites)}: {reason}. No conclusion is possible there, and no interval is printed."
 
 
 def _leaks(findings: Findings) -> Iterable[str]:
     pictures = sum(found.pictures for found in findings.leakage)
     if pictures:
         yield (
-            f"{counted(pictures, 'picture')} stood under more than one patient. Such patients count as one woman and "
-            "share a split."
+            f"{counted(pictures, 'picture')} appeared under more than one patient. Such patients count as one woman "
+            "and share a split."
         )
     crossing = sum(
         found.pairs for found in findings.alike if found.sites[0] == found.sites[1] and "test" in found.splits

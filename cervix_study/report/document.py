@@ -55,7 +55,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class TableCell:
     """What stands in a row, with small print below it."""
 
     text: str
@@ -69,7 +69,7 @@ class Table:
     """Rows of cells; the first cell of a row is its head."""
 
     columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    rows: tuple[tuple[TableCell, ...], ...]
     label: str
     """what the table holds, for those who hear the page"""
     strong: frozenset[int] = frozenset()
@@ -82,7 +82,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class Figure:
     """A figure as a data URI."""
 
     uri: str
@@ -91,10 +91,10 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
+class Figures:
     """Figures side by side where the window is wide."""
 
-    pictures: tuple[Picture, ...]
+    pictures: tuple[Figure, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +113,11 @@ class Details:
     open: bool = False
 
 
-Block = Heading | Text | Bullets | Terms | Table | Pictures | Code | Details
+Block = Heading | Text | Bullets | Terms | Table | Figures | Code | Details
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Summary:
     """What the page says first."""
 
     tone: Tone
@@ -133,11 +133,11 @@ class Document:
     title: str
     facts: tuple[str, ...]
     notice: str
-    answer: Answer
+    answer: Summary
     blocks: tuple[Block, ...]
     footer: str
 
 
-def cells(*texts: str | Cell) -> tuple[Cell, ...]:
+def cells(*texts: str | TableCell) -> tuple[TableCell, ...]:
     """Return a row, text standing for a cell without small print."""
-    return tuple(text if isinstance(text, Cell) else Cell(text) for text in texts)
+    return tuple(text if isinstance(text, TableCell) else TableCell(text) for text in texts)

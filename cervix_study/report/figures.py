@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from cervix_study.analysis.comparing import Comparison
+from cervix_study.analysis.comparing import HypothesisTest
 from cervix_study.analysis.findings import Curve, FractionPoint, Scores
 from cervix_study.evidence.calibration import Calibration
 from cervix_study.records import title
@@ -73,7 +73,7 @@ def auc_dots(scores: Sequence[Scores], by_start: dict[str, Stroke]) -> str:
         return svg(figure)
 
 
-def effect_dots(comparisons: Sequence[Comparison], measure: str, label: str) -> str:
+def effect_dots(comparisons: Sequence[HypothesisTest], measure: str, label: str) -> str:
     """Return differences as dots with intervals; filled and coloured where a difference was shown."""
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(WIDTH_IN, 1.0 + 0.46 * len(comparisons)), layout="constrained")

@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from cervix_study.report.document import (
     Block,
     Bullets,
-    Cell,
     Code,
     Details,
     Document,
+    Figures,
     Heading,
-    Pictures,
     Table,
+    TableCell,
     Terms,
     Text,
 )
@@ -68,7 +68,7 @@ def _block(block: Block) -> Iterable[str]:
             yield from (f"- **{words(term)}**: {words(meaning)}" for term, meaning in block.items)
         case Table():
             yield from _table(block)
-        case Pictures():
+        case Figures():
             yield from (f"*(drawn in report.html)* {words(picture.caption)}\n" for picture in block.pictures)
         case Code():
             yield from ("```text", block.text.rstrip(), "```")
@@ -89,7 +89,7 @@ def _table(table: Table) -> Iterable[str]:
         yield f"| {' | '.join(_cell(cell, bold=number in table.strong) for cell in row)} |"
 
 
-def _cell(cell: Cell, *, bold: bool) -> str:
+def _cell(cell: TableCell, *, bold: bool) -> str:
     text = words(cell.text)
     main = f"**{text}**" if bold and text else text
     return " ".join([main, *(f"({words(line)})" for line in cell.small)]).replace("\n", " ")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from cervix_study.analysis.comparing import Effect
-from cervix_study.report.document import Cell
+from cervix_study.report.document import TableCell
 from site_agent.classifier.intervals import Estimate
 from site_agent.report.answer import WOMEN_FOR_THIRD_DIGIT, percent, signed
 from site_agent.report.page import three
@@ -24,9 +24,9 @@ def often(share: float, women: int) -> str:
     return percent(share) if women >= WOMEN_FOR_THIRD_DIGIT else f"{100 * share:.0f} %"
 
 
-def with_interval(name: str, found: Estimate, *more: str) -> Cell:
+def with_interval(name: str, found: Estimate, *more: str) -> TableCell:
     """Return a measure with its interval below it, and further small print."""
-    return Cell(measure(name, found.value), (interval(name, found), *more))
+    return TableCell(measure(name, found.value), (interval(name, found), *more))
 
 
 def interval(name: str, found: Estimate) -> str:
@@ -58,9 +58,9 @@ def difference_interval(name: str, found: Estimate) -> str:
     return f"{low} to {high}"
 
 
-def difference_cell(name: str, found: Estimate) -> Cell:
+def difference_cell(name: str, found: Estimate) -> TableCell:
     """Return a difference with its interval below it."""
-    return Cell(difference(name, found.value), (difference_interval(name, found),))
+    return TableCell(difference(name, found.value), (difference_interval(name, found),))
 
 
 def p_value(p: float | None) -> str:
@@ -70,10 +70,10 @@ def p_value(p: float | None) -> str:
     return "< 0.001" if p < 0.0005 else f"{p:.3f}"
 
 
-def verdict_cell(effect: Effect) -> Cell:
+def verdict_cell(effect: Effect) -> TableCell:
     """Return the verdict, with the corrected p value below it, or why there is none."""
     p = (effect.difference.why,) if effect.corrected is None else (p_value(effect.corrected),)
-    return Cell(effect.verdict, tuple(filter(None, p)), verdict=effect.verdict)
+    return TableCell(effect.verdict, tuple(filter(None, p)), verdict=effect.verdict)
 
 
 def listed(names: Sequence[str]) -> str:

@@ -257,7 +257,7 @@ class Connections:
             return ""
         named = ", ".join(slowed[:NAMED_MAX]) + (", ..." if len(slowed) > NAMED_MAX else "")
         calls = f"without a call ({self.counts().unauthenticated} are open)"
-        return f"new connections from {named} are mostly refused: they keep coming, {calls}"
+        return f"new connections from {named} are mostly refused: too many of them come {calls}"
 
     def sweep(self) -> bool:
         """Look once, and close what is to be closed; say whether there were too many. Raises OSError."""
@@ -370,7 +370,7 @@ class _Tally:
     def failed(self, error: OSError, now_s: float) -> None:
         if now_s - self._failed_s >= LOG_S:
             self._failed_s = now_s
-            logger().error("the connections cannot be looked at", reason=str(error))
+            logger().error("the open connections cannot be listed", reason=str(error))
 
     def _say(self, now_s: float) -> None:
         said: dict[str, object] = dict(self._closed)

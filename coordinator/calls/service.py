@@ -36,7 +36,9 @@ from fedcervix.core.events import (
     Task,
     UpdateStored,
 )
-from fedcervix.core.rounds import Instruction, Leave, Round, Run, instruction, objection
+from fedcervix.core.rounds.instructions import Finish, Instruction, instruction
+from fedcervix.core.rounds.objections import objection
+from fedcervix.core.rounds.state import Round, Run
 from fedcervix.errors import IdentityError, RemoteError, RunError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.stream_validation import Arriving
@@ -84,13 +86,13 @@ class Service:
         if site not in self._engine.run.plan.sites:
             raise IdentityError(
                 f"site {site} is not in the roster of run {self._engine.run.run}",
-                cause="coordinator.toml, [run] sites, did not name it when the run began",
+                cause="[run] sites in coordinator.toml did not name it when the run began",
                 next_step="ask the coordinator's operator",
             )
 
     def _agent(self, call: Call) -> str:
-        """Return the calling site; which process of its agent calls is the one that acts for it. Raises TwinError."""
-        self._engine.heed(call.site, call.instance)
+        """Return the calling site. Raises DuplicateAgentError where another process of its agent acts for it."""
+        self._engine.sites.check_instance(call.site, call.instance)
         return call.site
 
     # --- enrolment ---
@@ -114,7 +116,7 @@ class Service:
     # --- control plane ---
 
     async def attach(self, request: wire.AttachRequest, call: Call, bell: Bell) -> AsyncIterator[wire.FromCoordinator]:
-        """Say what the run is, then what to do, each time that changes. Raises RemoteError, TwinError."""
+        """Say what the run is, then what to do, each time that changes. Raises RemoteError, DuplicateAgentError."""
         site = call.site
         if request.wire_version != codec.WIRE_VERSION:
             raise RemoteError(
@@ -127,24 +129,24 @@ class Service:
             yield welcome
             return
         claim = codec.read_claim(request.instance, request.succeeds)
-        await self.work.do(call.serial, self._engine.admit, site, claim)
+        await self.work.do(call.serial, self._engine.sites.admit, site, claim)
         self._log.info("line open", site=site, software=request.software_version[:64])
         yield welcome
         stream, last = Stream(site, claim.instance), None
         try:
-            await self.work.do(call.serial, self._engine.open_stream, stream)
+            await self.work.do(call.serial, self._engine.sites.open_stream, stream)
             async for last in self._news(stream, bell, call):
-                told = await self.work.do(call.serial, self._with_record, last) if isinstance(last, Leave) else last
+                told = await self.work.do(call.serial, self._with_record, last) if isinstance(last, Finish) else last
                 yield codec.write_instruction(told)
-                if isinstance(last, Leave):
-                    await self.work.do(call.serial, self._engine.dismiss, site)
+                if isinstance(last, Finish):
+                    await self.work.do(call.serial, self._engine.sites.dismiss, site)
         finally:
-            self.work.later(self._engine.close_stream, stream, last)
+            self.work.later(self._engine.sites.close_stream, stream, last)
 
     def _news(self, stream: Stream, bell: Bell, call: Call) -> AsyncIterator[Instruction]:
         return instructions(self._engine, stream, bell, call.insist)
 
-    def _with_record(self, news: Leave) -> Leave:
+    def _with_record(self, news: Finish) -> Finish:
         """Let a site that leaves know who counted in each round: its own report says so."""
         run = self._engine.run
         lines = sum(len(round_.contributions) for round_ in run.rounds)
@@ -168,7 +170,7 @@ class Service:
         at = datetime.now(UTC).timestamp()
         report = codec.read_report(message, site=site, at=at)
         if isinstance(report, codec.Progress):
-            self._engine.heard(site, report)
+            self._engine.sites.heard(site, report)
         answer = self._take(report, site, at)
         if answer is Answer.REFUSED and isinstance(report, UpdateStored | ScoreReported):
             return codec.write_answer(answer, objection(self._engine.run, report))
@@ -177,17 +179,17 @@ class Service:
 
     def _take(self, report: codec.Report, site: str, at: float) -> Answer:
         match report:
-            case codec.Here() | codec.Progress():
+            case codec.Ping() | codec.Progress():
                 return Answer.ACCEPTED
             case codec.Stopped():
-                self._engine.stopped(site)
+                self._engine.sites.stopped(site)
                 return Answer.ACCEPTED
             case codec.Ready():
                 return self._take_ready(report, site, at)
             case codec.Refusal(run, reason):
                 return self._engine.submit(SiteRefused(site, reason, at)) if self._is_current(run) else Answer.STALE
             case UpdateStored():
-                return self._engine.take_update(report)
+                return self._engine.models.take_update(report)
             case ScoreReported() | ModelUnusable() | ModelAdopted() | SiteFailed():
                 return self._engine.submit(report)
 
@@ -196,7 +198,7 @@ class Service:
         if not self._is_current(ready.run):
             return Answer.STALE
         if ready.plan_digest != plan.digest:
-            raise RunError("the site has accepted another plan", cause="the two sides run different versions")
+            raise RunError("the site has accepted a different plan", cause="the two sides run different versions")
         return self._engine.submit(SiteAttached(site, at))
 
     def _is_current(self, run: str) -> bool:
@@ -216,7 +218,7 @@ class Service:
         The answer does not depend on what other sites have sent (see fedcervix.models.blobs, rule 3).
         """
         self._check_size(size_bytes)
-        return self._engine.expect(site, digest, size_bytes)
+        return self._engine.models.expect(site, digest, size_bytes)
 
     def _check_size(self, size_bytes: int) -> None:
         layout = self._engine.run.layout
@@ -230,7 +232,7 @@ class Service:
         digest = codec.read_digest(call.headers.get(rpc.DIGEST_KEY, ""))
         offset, size_bytes = (_natural(call.headers.get(key, "")) for key in (rpc.OFFSET_KEY, rpc.SIZE_KEY))
         incoming = self._blobs.incoming(digest, call.site, offset=offset, size_bytes=size_bytes)
-        seen = Arriving(size_bytes, await self.work.do(call.serial, self._engine.layout))
+        seen = Arriving(size_bytes, await self.work.do(call.serial, self._engine.models.layout))
 
         def begin() -> bool:
             # Whoever pushes without having asked is held to the same.
@@ -247,7 +249,7 @@ class Service:
         def settle() -> bool:
             here = incoming.settle()
             if here and seen.sound:
-                self._engine.arrived_sound(call.site, digest)
+                self._engine.models.note_validated(call.site, digest)
             return here
 
         with self._transfers.newest(call.site, "push", call.task):
@@ -260,7 +262,7 @@ class Service:
             finally:
                 self.work.later(incoming.close)
         if not here:
-            raise RunError("the transfer ended early", next_step="offer it again, and go on from the offset given")
+            raise RunError("the transfer ended early", next_step="offer it again, and continue from the given offset")
         return wire.PushReply(size_bytes=size_bytes)
 
     def packed(self, request: wire.PackedRequest, call: Call) -> wire.PackedReply:
@@ -268,7 +270,7 @@ class Service:
         site = self._agent(call)
         digest = codec.read_digest(request.digest)
         if digest != self._task(site).base:
-            raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run has moved on")
+            raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run is at a later step")
         return codec.write_packed(self._form(site, digest))
 
     def _form(self, site: str, model: str) -> Packed | None:
@@ -298,7 +300,7 @@ class Service:
         base = self._task(site).base
         form = self._form(site, base)
         if digest not in (base, form.digest if form else base) or not self._blobs.has(digest):
-            raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run has moved on")
+            raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run is at a later step")
         size_bytes = self._blobs.size_bytes(digest)
         codec.check_offset(request.offset, size_bytes)
         return digest, size_bytes
@@ -307,15 +309,15 @@ class Service:
         """Return what the site is asked to do: it sends and fetches only the models of that. Raises RunError."""
         asked = instruction(self._engine.run, site)
         if not isinstance(asked, Task):
-            raise RunError("this site is asked for nothing now", cause="the run has moved on")
+            raise RunError("no task is open for this site now", cause="the run is at a later step")
         return asked
 
     def _goes_on(self, call: Call) -> None:
         """A chunk is a sign of life; what is left is neither sent nor taken once another process acts for the site.
 
-        Nor once the site is revoked. Raises TwinError, IdentityError.
+        Nor once the site is revoked. Raises DuplicateAgentError, IdentityError.
         """
-        self._engine.heed(call.site, call.instance)
+        self._engine.sites.check_instance(call.site, call.instance)
         call.insist()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from coordinator.calls.local_sockets import reachable
-from coordinator.home.home import Home
+from coordinator.home.home import Home, Running
 from coordinator.run.changes import Document, applied, ended_rounds, joined
 from coordinator.run.history import stands
 from fedcervix.errors import LinkError, RunError
@@ -35,7 +35,7 @@ def ask(home: Home, method: rpc.Method, request: Any) -> Any | None:
         try:
             return rpc.stub(channel, method)(request, timeout=ANSWER_S, wait_for_ready=True)
         except grpc.RpcError as error:
-            raise rpc.translate(error, running["operator"], next_step=home.command("status")) from error
+            raise rpc.translate(error, running.operator, next_step=home.command("status")) from error
 
 
 def picture(home: Home, *, whole: bool) -> Document | None:
@@ -75,25 +75,25 @@ def _watched(home: Home, known: Document) -> Iterator[Document]:
         yield from _told(home, running, known, None)
 
 
-def _told(home: Home, running: dict[str, Any], known: Document, timeout_s: float | None) -> Iterator[Document]:
+def _told(home: Home, running: Running, known: Document, timeout_s: float | None) -> Iterator[Document]:
     """Yield what is known after each change that a running coordinator tells. Raises a FedcervixError."""
     request = wire.OverviewRequest(run=known.get("run", ""), known_rounds=ended_rounds(known))
     with _line(home, running) as channel:
-        replies = rpc.calls(rpc.stub(channel, rpc.WATCH)(request, timeout=timeout_s), running["operator"])
+        replies = rpc.calls(rpc.stub(channel, rpc.WATCH)(request, timeout=timeout_s), running.operator)
         for change in joined((reply.json, reply.more) for reply in replies):
             known = applied(known, change)
             yield known
 
 
 @contextlib.contextmanager
-def _line(home: Home, running: dict[str, Any]) -> Iterator[grpc.Channel]:
+def _line(home: Home, running: Running) -> Iterator[grpc.Channel]:
     """Yield a channel to a running coordinator. Raises RunError where it is of an earlier version."""
-    if "operator" not in running:
+    if not running.operator:
         raise RunError(
-            f"the coordinator that runs here (pid {running['pid']}) listens to no command of this version",
+            f"the coordinator that runs here (pid {running.pid}) listens to no command of this version",
             cause="another version of fedcervix was installed while it ran",
-            next_step=f"end it (kill {running['pid']}), then {home.command('start')}",
+            next_step=f"end it (kill {running.pid}), then {home.command('start')}",
         )
     keys = {part: home.pem(file) for part, file in KEYS.items()}
-    with reachable(Path(running["operator"])) as name, rpc.channel(f"unix:{name}", **keys, here=True) as channel:
+    with reachable(Path(running.operator)) as name, rpc.channel(f"unix:{name}", **keys, here=True) as channel:
         yield channel

@@ -1,6 +1,6 @@
 """The coordinator's home folder: where everything lies, and the configuration in it.
 
-coordinator.toml      what the operator edits
+coordinator.toml      the configuration, edited by the operator
 keys/                 the federation's authority, the server's and the operator's keys (0600)
 registry.db           who may connect
 journal.db            the events of all runs
@@ -14,6 +14,7 @@ operator.sock         where it listens to the operator
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import shlex
 from collections.abc import Iterator
@@ -21,11 +22,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedcervix.core.plan import SITE_NAME, STRICT, Mode, Plan, check
+from fedcervix.core.modes import Mode
+from fedcervix.core.plan import SITE_NAME, STRICT, Plan, check
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.locks import held, is_held
 from fedcervix.disk.reserve import Reserve
-from fedcervix.disk.storage import disk
+from fedcervix.disk.storage import damaged, disk
 from fedcervix.errors import ConfigError, RunError
 from fedcervix.json_text import parsed
 from fedcervix.network.address import Address, check_address
@@ -43,7 +45,7 @@ class FederationSection:
     name: str
 
     def __post_init__(self) -> None:
-        check(SITE_NAME.fullmatch(self.name) is not None, "name is 1-63 of a-z, 0-9 and inner hyphens")
+        check(SITE_NAME.fullmatch(self.name) is not None, "name is 1 to 63 characters: a-z, 0-9 and inner hyphens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,22 @@ class Config:
     federation: FederationSection
     listen: ListenSection
     run: RunSection
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The file running.json: a coordinator process that listens."""
+
+    pid: int
+    port: int
+    address: str
+    operator: str = ""
+    """path of the socket for the operator; one of an earlier version has none"""
+
+    def __post_init__(self) -> None:
+        numbers, texts = (self.pid, self.port), (self.address, self.operator)
+        check(all(isinstance(one, int) for one in numbers), f"pid and port are numbers; found {numbers}")
+        check(all(isinstance(one, str) for one in texts), f"address and operator are texts; found {texts}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,32 +224,35 @@ class Home:
                 "the coordinator's port is chosen when it starts (advertise ends in :0), and it is not running",
                 next_step=f"start it first: {self.command('start --mode csfssl')}",
             )
-        return str(Address(advertise.host, now_running["port"]))
+        return str(Address(advertise.host, now_running.port))
 
     def is_running(self) -> bool:
         """Say whether a coordinator holds this home, also while it is only starting. Raises StorageError."""
         return is_held(self._running_lock)
 
-    def read_running(self) -> dict[str, Any] | None:
+    def read_running(self) -> Running | None:
         """Return address and process of the running coordinator; None where none runs, or one is only starting.
 
-        Raises StorageError where this user may not know.
+        Raises StorageError where this user may not know, or the file is damaged.
         """
         if not self.is_running():
             return None
         with disk(self.running, "read"):
             try:
-                text = self.running.read_text()
+                content = self.running.read_bytes()
             except FileNotFoundError:
                 return None
-        found: dict[str, Any] = parsed(text)
-        return found
+        try:
+            return Running(**parsed(content))
+        except (ValueError, TypeError) as error:
+            next_step = f"stop the coordinator that runs here (Ctrl-C, or as a service), then {self.command('start')}"
+            raise damaged(self.running, error, next_step=next_step) from error
 
     def write_running(self, pid: int, bound: Address, operator: Path) -> None:
         """Let commands on this machine know where the coordinator listens: to sites, to them. Raises StorageError."""
         host = "localhost" if bound.is_everywhere else bound.host
-        running = {"pid": pid, "port": bound.port, "address": str(Address(host, bound.port)), "operator": str(operator)}
-        write_whole(self.running, json.dumps(running, allow_nan=False).encode())
+        running = Running(pid, bound.port, str(Address(host, bound.port)), str(operator))
+        write_whole(self.running, json.dumps(dataclasses.asdict(running), allow_nan=False).encode())
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -242,8 +263,8 @@ class Home:
         """
         other = self.read_running()
         busy = RunError(
-            f"a coordinator is already running on {self.folder}" + (f" (pid {other['pid']})" if other else ""),
-            cause="it was started twice, or runs as a service",
+            f"a coordinator is already running on {self.folder}" + (f" (pid {other.pid})" if other else ""),
+            cause="it was started twice, or it runs as a service",
             next_step=self.command("status"),
         )
         with held(self.folder / "lock", busy=busy):

@@ -16,8 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from fedcervix.errors import TwinError
-from fedcervix.network.codec import Claim
+from fedcervix.errors import DuplicateAgentError
+from fedcervix.network.codec import InstanceClaim
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Acting:
     since: float
 
 
-def admit(acting: Acting | None, claim: Claim, *, alive: bool, at: float) -> Acting | None:
+def admit(acting: Acting | None, claim: InstanceClaim, *, alive: bool, at: float) -> Acting | None:
     """Return who acts from now on, where the claim is let in; None where it is a twin's."""
     if acting is not None and claim.instance == acting.instance:
         return acting
@@ -42,12 +42,12 @@ def heeded(acting: Acting | None, instance: str) -> bool:
     return acting is None or acting.instance == instance
 
 
-def refusal(site: str, acting: Acting, lease_s: float) -> TwinError:
+def refusal(site: str, acting: Acting, lease_s: float) -> DuplicateAgentError:
     """Return what a twin is told."""
-    return TwinError(
-        f"another agent of site {site} is connected, since {_moment(acting.since)}; this one is not listened to",
-        cause="a second machine, or a copy of the home folder, runs under this site's certificate",
-        next_step=f"end one of the two; {lease_s:.0f} s after the last word of the other one this one can be started",
+    return DuplicateAgentError(
+        f"another agent of site {site} has been connected since {_moment(acting.since)}; this one is refused",
+        cause="a second machine or a copy of the home folder uses this site's certificate",
+        next_step=f"stop one of the two; this one can start {lease_s:.0f} s after the last message of the other one",
     )
 
 

@@ -20,7 +20,7 @@ STOPPED = "stopped by its engineer"
 
 
 @dataclass(slots=True)
-class Sign:
+class LastSeen:
     """The last that was heard of a site."""
 
     at_s: float
@@ -60,7 +60,7 @@ class Liveness:
     def __init__(self, sites: Iterable[str], lease_s: float, clock_s: Callable[[], float]) -> None:
         self._clock_s = clock_s
         self._lease_s = lease_s
-        self.signs = {site: Sign(clock_s(), clock_s()) for site in sites}
+        self.signs = {site: LastSeen(clock_s(), clock_s()) for site in sites}
 
     def heard(self, site: str, progress: Progress | None = None) -> None:
         """Note a sign of life."""

@@ -15,7 +15,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from fedcervix.core.rounds import Instruction, Presence, Run, Stand, instruction
+from fedcervix.core.rounds.instructions import Idle, Instruction, instruction
+from fedcervix.core.rounds.state import Presence, Run
 
 CALM_S = 1.0
 """from one reason why a site stands by to the next"""
@@ -102,7 +103,7 @@ async def instructions(
             if engine.stopping or engine.run.ended:
                 return
             await bell.wait()
-        elif isinstance(now, Stand) and isinstance(last, Stand) and (left_s := told_s + calm_s - clock_s()) > 0:
+        elif isinstance(now, Idle) and isinstance(last, Idle) and (left_s := told_s + calm_s - clock_s()) > 0:
             await bell.wait(left_s)
         else:
             yield (last := now)

@@ -14,7 +14,7 @@
     ├── RunError         the request does not fit the state of the run
     ├── RemoteError      the other side sent something invalid   (never our caller's fault)
     │   └── NoSuchMethodError    it calls what is not there: it has another version
-    └── TwinError        another agent acts for this site        (the site's engineer ends one of the two)
+    └── DuplicateAgentError        another agent acts for this site        (the site's engineer ends one of the two)
 
 Each carries the three things an operator needs: what happened, the likely cause, the next command to try.
 The exit code of a process is the `exit_code` of the error that stopped it.
@@ -125,12 +125,16 @@ class NoSuchMethodError(RemoteError):
     """The other side calls a method that is not there."""
 
 
-class TwinError(FedcervixError):
+class DuplicateAgentError(FedcervixError):
     """Another agent acts for this site: it runs twice, on two machines or from a copied home folder."""
 
     exit_code = 13
 
 
+EXIT_OF_OUTCOME = {"OK": 0, "DEGRADED": 20, "ABORTED": 21}
+"""how a run ended (`rounds.Outcome`) -> exit code"""
+INTERRUPTED = 130
+"""as a shell reports a program that SIGINT ended"""
 OUTPUT_CLOSED = 141
 """as a shell reports a program that SIGPIPE ended"""
 
@@ -151,11 +155,11 @@ EXIT_CODES: dict[int, str] = {
             ModelError,
             RunError,
             RemoteError,
-            TwinError,
+            DuplicateAgentError,
         )
     },
-    20: "finished, but a declared site is missing from at least one round (DEGRADED)",
-    21: "the run was aborted",
-    130: "interrupted (Ctrl-C or SIGTERM); start again to go on",
-    OUTPUT_CLOSED: "whoever read the output closed it (`| head`)",
+    EXIT_OF_OUTCOME["DEGRADED"]: "finished, but a declared site is missing from at least one round (DEGRADED)",
+    EXIT_OF_OUTCOME["ABORTED"]: "the run was aborted",
+    INTERRUPTED: "interrupted (Ctrl-C or SIGTERM); start again to continue",
+    OUTPUT_CLOSED: "the program that read the output closed it (`| head`)",
 }

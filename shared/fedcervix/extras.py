@@ -13,7 +13,8 @@ from fedcervix.json_text import parsed
 
 DISTRIBUTION = "fedcervix"
 EXTRA_OF = {
-    **dict.fromkeys(("jinja2", "matplotlib", "PIL", "sklearn", "scipy", "torch", "torchvision"), "site"),
+    **dict.fromkeys(("jinja2", "matplotlib", "PIL", "safetensors", "simplejpeg", "sklearn", "scipy"), "site"),
+    **dict.fromkeys(("torch", "torchvision"), "site"),
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
     "submitit": "slurm",
     "tensorboard": "tensorboard",

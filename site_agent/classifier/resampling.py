@@ -276,7 +276,7 @@ def _areas(scored: Scored, places: NDArray[np.intp], copies: Floats) -> Floats:
     """Return the AUC of every draw: wins of case women's images over control women's, by copies of both."""
     case_women, case_row = np.unique(places[scored.labels], return_inverse=True)
     control_women, control_row = np.unique(places[~scored.labels], return_inverse=True)
-    wins = victories(scored.scores[scored.labels], scored.scores[~scored.labels])
+    wins = pairwise_wins(scored.scores[scored.labels], scored.scores[~scored.labels])
     by_case = np.zeros((len(case_women), wins.shape[1]))
     np.add.at(by_case, case_row, wins)
     by_both = np.zeros((len(case_women), len(control_women)))
@@ -287,7 +287,7 @@ def _areas(scored: Scored, places: NDArray[np.intp], copies: Floats) -> Floats:
     return np.asarray(won / pairs)
 
 
-def victories(case_scores: Floats, control_scores: Floats) -> Floats:
+def pairwise_wins(case_scores: Floats, control_scores: Floats) -> Floats:
     """Return (cases, controls): 1 where the case scores higher, one half for a tie, else 0."""
     higher = case_scores[:, None] > control_scores[None, :]
     tied = case_scores[:, None] == control_scores[None, :]

@@ -20,7 +20,7 @@ from site_agent.classifier.notices import CSV_NOTE
 from site_agent.classifier.picture_files import Found
 from site_agent.data.collection import Image
 from site_agent.home import SiteHome
-from site_agent.images.decode import Progress, decode, each, pixel_digest, square
+from site_agent.images.decode import OnCount, decode, each, pixel_digest, square
 from site_agent.images.unreadable import UnreadableError
 from site_agent.metrics import THRESHOLD_FIXED
 from site_agent.network.devices import ready
@@ -34,7 +34,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class InputImage:
     """One file as the classifier takes it, or why it cannot."""
 
     file: Path
@@ -76,7 +76,7 @@ def score_files(
     files: Sequence[Found],
     patients: Mapping[Path, str],
     training: Training | None,
-    report: Progress,
+    report: OnCount,
 ) -> Iterator[Row]:
     """Yield a row for every file, in order."""
     device, network = ready(home.config().hardware).device, stored.build()
@@ -96,19 +96,19 @@ def score_files(
                 yield Row(picture.file, patient, next(found), seen)
 
 
-def _from(begin: int, total: int, report: Progress) -> Progress:
+def _from(begin: int, total: int, report: OnCount) -> OnCount:
     return lambda done, _: report(begin + done, total)
 
 
-def _reader(recipe: Recipe) -> Callable[[Found], Picture]:
-    def read(found: Found) -> Picture:
+def _reader(recipe: Recipe) -> Callable[[Found], InputImage]:
+    def read(found: Found) -> InputImage:
         if found.problem:
-            return Picture(found.path, found.problem)
+            return InputImage(found.path, found.problem)
         try:
             pixels = decode(found.path)
         except UnreadableError as error:
-            return Picture(found.path, error.reason)
-        return Picture(found.path, "", pixel_digest(pixels), square(pixels, recipe.image_px, recipe.fit))
+            return InputImage(found.path, error.reason)
+        return InputImage(found.path, "", pixel_digest(pixels), square(pixels, recipe.image_px, recipe.fit))
 
     return read
 

@@ -32,8 +32,8 @@ import torch
 from fedcervix import __version__
 from fedcervix.core.plan import Plan, Recipe, canonical_json, check, differences
 from fedcervix.disk.files import write_whole
-from fedcervix.disk.storage import disk
-from fedcervix.errors import RunError, StorageError, TrainingError
+from fedcervix.disk.storage import damaged, disk
+from fedcervix.errors import RunError, TrainingError
 from fedcervix.json_text import parsed
 from site_agent.classifier.finetune import Finetuned, build_classifier, finetune, predict
 from site_agent.data.image_sets import Images, Labelled
@@ -46,7 +46,7 @@ from site_agent.training.pretrain import Pretrained, pretrain
 OnProgress = Callable[[dict[str, Any]], None]
 StartOf = Callable[[Recipe], Encoder]
 """makes the encoder that contrastive learning starts from"""
-Keeping = Callable[[str], AbstractContextManager[Checkpoints | None]]
+CheckpointsFor = Callable[[str], AbstractContextManager[Checkpoints | None]]
 """where the contrastive training of the cell with this key keeps its checkpoints, if anywhere"""
 
 FREE_OF_E = ("terms.epochs_per_round", "terms.rounds")
@@ -66,7 +66,7 @@ class Material:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
+class GridPoint:
     """One combination, trained and judged on validation images."""
 
     batch_images: int
@@ -96,7 +96,7 @@ class FederatedRun:
 # --- choosing: values in, values out ------------------------------------------------------------------------------
 
 
-def choose(cells: Iterable[Cell]) -> Cell:
+def choose(cells: Iterable[GridPoint]) -> GridPoint:
     """Return the cell with the lowest validation loss of the classifier; of equal ones the smallest network, then N.
 
     Raises ValueError where there is no cell.
@@ -162,23 +162,20 @@ def cell_key(recipe: Recipe, *, seed: int, stream: str, images: str) -> str:
     return hashlib.sha256(canonical_json(depends).encode()).hexdigest()
 
 
-def read_cells(file: Path) -> dict[str, Cell]:
+def read_cells(file: Path) -> dict[str, GridPoint]:
     """Return the finished cells by key; none where there is no file. Raises StorageError if it is damaged."""
     if not file.exists():
         return {}
     with disk(file, "read"):
-        text = file.read_text(encoding="utf-8")
+        content = file.read_bytes()
     try:
-        return {key: Cell(**fields) for key, fields in parsed(text).items()}
+        return {key: GridPoint(**fields) for key, fields in parsed(content).items()}
     except (ValueError, TypeError, AttributeError) as error:
-        raise StorageError(
-            f"{file} is damaged: {error}",
-            cause="it was edited by hand, or written by another version",
-            next_step="delete it: the sweep starts again from the beginning",
-        ) from error
+        next_step = f"delete it: rm {file}; the sweep then starts again from the beginning"
+        raise damaged(file, error, next_step=next_step) from error
 
 
-def write_cells(file: Path, cells: Mapping[str, Cell]) -> None:
+def write_cells(file: Path, cells: Mapping[str, GridPoint]) -> None:
     """Keep the finished cells; the old file or the new one is there, whatever happens. Raises StorageError."""
     with disk(file.parent, "write"):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -192,18 +189,18 @@ def write_cells(file: Path, cells: Mapping[str, Cell]) -> None:
 def sweep(
     recipes: Sequence[Recipe],
     material: Material,
-    kept: Mapping[str, Cell],
+    kept: Mapping[str, GridPoint],
     *,
     seed: int,
     stream: str,
     start_of: StartOf,
     machine: Machine,
-    on_cell: Callable[[str, Cell], None],
+    on_cell: Callable[[str, GridPoint], None],
     on_trouble: Callable[[Recipe, TrainingError], None],
     on_progress: OnProgress,
-    keeping: Keeping = lambda _key: nullcontext(),
+    keeping: CheckpointsFor = lambda _key: nullcontext(),
     clock: Callable[[], float] = time.monotonic,
-) -> tuple[Cell, ...]:
+) -> tuple[GridPoint, ...]:
     """Return the cells of all recipes, trained here unless `kept`; `on_cell` is called for each that was trained.
 
     A recipe that cannot be trained (it diverges, or asks for too much memory) has no cell: `on_trouble` is told, and
@@ -245,7 +242,7 @@ def train_cell(
     on_progress: OnProgress,
     checkpoints: AbstractContextManager[Checkpoints | None] | None = None,
     clock: Callable[[], float] = time.monotonic,
-) -> Cell:
+) -> GridPoint:
     """Train a cervix model on the site's own images (SSL), fine-tune the classifier from it, and judge that."""
     started = clock()
     told = _progress(f"N {recipe.batch_images}, width {recipe.width}", on_progress)
@@ -280,8 +277,8 @@ def train_cell(
     return _judged(recipe, model, fitted, auc(material.labelled_valid.labels, scores), clock() - started)
 
 
-def _judged(recipe: Recipe, model: Pretrained, fitted: Finetuned, area: float, seconds: float) -> Cell:
-    return Cell(
+def _judged(recipe: Recipe, model: Pretrained, fitted: Finetuned, area: float, seconds: float) -> GridPoint:
+    return GridPoint(
         batch_images=recipe.batch_images,
         width=recipe.width,
         classifier_loss=fitted.history[fitted.best_epoch - 1].valid_loss,

@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedcervix.core.rounds import Outcome
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.disk.files import write_secret, write_whole
 from fedcervix.disk.storage import disk
-from fedcervix.errors import ConfigError, FedcervixError, IdentityError, LinkError
-from fedcervix.network import identity
+from fedcervix.errors import EXIT_OF_OUTCOME, INTERRUPTED, ConfigError, FedcervixError, IdentityError, LinkError
+from fedcervix.network import identity, invitations
 from fedcervix.runtime.commandline import meant_here
 from fedcervix.runtime.printing import say
 from site_agent.federation.joining import check_home, check_manifest
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from site_agent.worker.worker import Worker
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-EXIT_OF = {Outcome.OK: 0, Outcome.DEGRADED: 20, Outcome.ABORTED: 21}
 
 
 def join(
@@ -39,7 +38,7 @@ def join(
     Everything is checked before the invitation is used up. Raises a FedcervixError.
     """
     with disk(invitation, "read"):
-        invited = identity.Invitation.parse(invitation.read_bytes())
+        invited = invitations.Invitation.parse(invitation.read_bytes())
     now = datetime.now(UTC)
     identity.check_validity(identity.identify(invited.certificate_pem), now)
     check_home(home, invited)
@@ -52,7 +51,7 @@ def join(
         certificate = _enroll(invited, identity.request(key, who))
     except LinkError as error:  # `check` needs the certificate that is not here yet
         again = home.command(f"join {shlex.quote(str(invitation))}")
-        error.next_step = f"ask the coordinator's operator whether it runs; then again: {again}"
+        error.next_step = f"ask the coordinator's operator whether the coordinator is running; then repeat: {again}"
         raise
     identity.check_issuer(certificate, invited.authority_pem)
     found = identity.identify(certificate)
@@ -66,7 +65,7 @@ def join(
     say(f"joined federation {who.federation} as site {who.name}; certificate until {found.not_after:%Y-%m-%d}")
     say(f"the invitation is used up: delete {invitation}")
     if not home.config().data.manifest:
-        say(f"no manifest is named yet: write its path into {home.config_file}, [data] manifest")
+        say(f"the manifest is not configured yet: write its path into {home.config_file}, [data] manifest")
     say(f"next: {home.command('check')}")
 
 
@@ -88,7 +87,7 @@ def _new_key(home: SiteHome) -> bytes:
     return home.pem(NEW_KEY)
 
 
-def _enroll(invited: identity.Invitation, request_pem: bytes) -> bytes:
+def _enroll(invited: invitations.Invitation, request_pem: bytes) -> bytes:
     from site_agent.federation.link import GrpcLink
 
     link = GrpcLink(
@@ -119,11 +118,11 @@ def check(home: SiteHome) -> None:
     if problems:
         say(f"{_failed(len(problems))} and run check again", err=True)
         sys.exit(problems[0].exit_code)
-    say(f"everything a run needs is there; next: {home.command()}")
+    say(f"all checks passed; next: {home.command()}")
 
 
 def _failed(count: int) -> str:
-    return "1 check failed: mend it" if count == 1 else f"{count} checks failed: mend the first one"
+    return "1 check failed: correct it" if count == 1 else f"{count} checks failed: correct the first one"
 
 
 def run(home: SiteHome) -> None:
@@ -133,7 +132,8 @@ def run(home: SiteHome) -> None:
     address = _address(home)
     from site_agent.commands.display import Display, echo
     from site_agent.federation import tls
-    from site_agent.federation.agent import Agent
+    from site_agent.federation.agent import Agent, Checks
+    from site_agent.federation.context import AgentContext
     from site_agent.federation.fencing import succeed
     from site_agent.federation.link import GrpcLink
     from site_agent.worker.worker import Worker
@@ -151,15 +151,10 @@ def run(home: SiteHome) -> None:
         key_files = [home.key_file(name) for name in ("authority.crt", "site.crt", "site.key")]
         look = functools.partial(tls.look, address, *key_files)
         agent = Agent(
-            home,
-            site,
-            link,
+            AgentContext(home, site, link, display.show),
             worker,
-            display.show,
-            look,
             federation=certificate.identity.federation,
-            check=lambda: _check_here(home),
-            examine=worker.examine,
+            checks=Checks(lambda: _check_here(home), look, worker.examine),
         )
         _on_signals(agent, worker)
         echo(f"site {site} of federation {certificate.identity.federation}, coordinator {address}", err=True)
@@ -167,15 +162,15 @@ def run(home: SiteHome) -> None:
             leave = agent.run()
         except KeyboardInterrupt:
             display.close()
-            echo(f"stopped; go on with: {home.command()}", err=True)
-            sys.exit(130)
+            echo(f"stopped; continue with: {home.command()}", err=True)
+            sys.exit(INTERRUPTED)
         finally:
             display.close()
             link.close()
     echo(f"{leave.outcome}: {leave.reason}")
     if leave.outcome is not Outcome.ABORTED:
         echo(f"next: {home.command('finetune')}")
-    sys.exit(EXIT_OF[leave.outcome])
+    sys.exit(EXIT_OF_OUTCOME[leave.outcome])
 
 
 def _check_here(home: SiteHome) -> None:
@@ -202,7 +197,7 @@ def _on_signals(agent: Agent, worker: Worker) -> None:
 
     def at_once(_number: int, _frame: object) -> None:
         worker.kill()  # it would end with its input, unless it hangs
-        os._exit(130)
+        os._exit(INTERRUPTED)
 
     def in_order(_number: int, _frame: object) -> None:
         for number in SIGNALS:

@@ -14,7 +14,7 @@ from fedcervix.runtime.config import apply_profile, read_toml
 from fedcervix.runtime.printing import say
 from site_agent.commands.display import Display
 from site_agent.home import HardwareSection, SiteHome
-from site_agent.store.runs import last_federation
+from site_agent.store.run_store import last_federation
 
 if TYPE_CHECKING:
     from site_agent.network.devices import Machine

@@ -21,13 +21,13 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from fedcervix.errors import INTERRUPTED
 from fedcervix.runtime.printing import say
 from site_agent.home import SiteHome
 from site_agent.training.stopping import Stop
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-EXIT_CODE = 130
-_WAITS = b"\nstopping at the end of this step, with a checkpoint. Press Ctrl-C again to stop at once.\n"
+_WAITS = b"\nstopping at the end of this step; a checkpoint is saved. Press Ctrl-C again to stop immediately.\n"
 
 
 @contextlib.contextmanager
@@ -44,8 +44,8 @@ def stops(go_on: str) -> Iterator[Stop]:
     try:
         yield stop
     except KeyboardInterrupt:
-        say(f"stopped; go on with: {go_on}", err=True)
-        raise SystemExit(EXIT_CODE) from None
+        say(f"stopped; continue with: {go_on}", err=True)
+        raise SystemExit(INTERRUPTED) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -19,7 +19,7 @@ from fedcervix.errors import TrainingError
 from fedcervix.runtime.cli_runtime import stdout_console
 from fedcervix.runtime.printing import say
 from site_agent.classifier.sweep import (
-    Cell,
+    GridPoint,
     Material,
     cell_key,
     choose,
@@ -35,10 +35,10 @@ from site_agent.commands.stopping import command_line, stops
 from site_agent.data import dataset
 from site_agent.data.collection import Collection, digest_of
 from site_agent.home import SiteHome
-from site_agent.images.decode import Progress
+from site_agent.images.decode import OnCount
 from site_agent.network.encoder import Encoder, start_encoder
-from site_agent.network.precision import settled
-from site_agent.store.archive import put_away, utc_now
+from site_agent.network.precision import resolve_precision
+from site_agent.store.archive import retire, utc_now
 from site_agent.training.checkpoints import Checkpoints
 from site_agent.training.stopping import Stop, Stoppable
 from site_agent.worker.tasks import first_seed
@@ -69,7 +69,7 @@ def _sweep(
 ) -> None:
     machine, display = machine_of(home, used.recipe), Display()
     try:
-        recipes = combinations(settled(used.recipe, machine.device, home.cache), batch_images, width)
+        recipes = combinations(resolve_precision(used.recipe, machine.device, home.cache), batch_images, width)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
     kept = read_cells(folder / CELLS)
@@ -106,7 +106,7 @@ def _keeping(folder: Path, key: str, stop: Stop) -> Iterator[Checkpoints]:
     stop.end_if_asked()
 
 
-def gather(home: SiteHome, collection: Collection, recipe: Recipe, on_progress: Progress) -> Material:
+def gather(home: SiteHome, collection: Collection, recipe: Recipe, on_progress: OnCount) -> Material:
     """Return what a sweep may see: the images of training and validation women. Test images are not opened for it."""
     return Material(
         train=dataset.contrastive(home, collection, recipe, "train", on_progress),
@@ -117,7 +117,7 @@ def gather(home: SiteHome, collection: Collection, recipe: Recipe, on_progress: 
     )
 
 
-def table(cells: Sequence[Cell], title: str) -> Table:
+def table(cells: Sequence[GridPoint], title: str) -> Table:
     """Return the cells in the order of the sweep, the chosen one marked."""
     drawn = Table(title=title, title_justify="left")
     drawn.add_column("N", justify="right")
@@ -162,7 +162,7 @@ def write_choice(home: SiteHome, file: Path, text: str) -> Path | None:
     """Write a choice; return where the earlier one was moved, if there was another one. Raises StorageError."""
     before = file.read_text("utf-8", "replace") if file.exists() else ""
     same = _settings(before) == _settings(text)
-    earlier = put_away(home.folder, file) if before and not same else None
+    earlier = retire(home.folder, file) if before and not same else None
     write_whole(file, text.encode())
     return earlier
 
@@ -176,8 +176,8 @@ def _starting(home: SiteHome, seed: int) -> Callable[[Recipe], Encoder]:
     return lambda recipe: start_encoder(recipe, first_seed(seed), Path(weights) if weights else None)
 
 
-def _keeper(folder: Path, kept: dict[str, Cell], stop: Stop, display: Display) -> Callable[[str, Cell], None]:
-    def keep(key: str, cell: Cell) -> None:
+def _keeper(folder: Path, kept: dict[str, GridPoint], stop: Stop, display: Display) -> Callable[[str, GridPoint], None]:
+    def keep(key: str, cell: GridPoint) -> None:
         kept[key] = cell
         write_cells(folder / CELLS, kept)
         Stoppable(folder, key, stop).drop()
@@ -187,12 +187,17 @@ def _keeper(folder: Path, kept: dict[str, Cell], stop: Stop, display: Display) -
     return keep
 
 
-def _named(one: Recipe | Cell) -> str:
+def _named(one: Recipe | GridPoint) -> str:
     return f"N {one.batch_images}, width {one.width}"
 
 
 def _report(
-    home: SiteHome, folder: Path, used: Setting, recipes: Sequence[Recipe], cells: Sequence[Cell], material: Material
+    home: SiteHome,
+    folder: Path,
+    used: Setting,
+    recipes: Sequence[Recipe],
+    cells: Sequence[GridPoint],
+    material: Material,
 ) -> None:
     """Print the table, the choice, and how to use it. Raises TrainingError where nothing could be trained."""
     if not cells:

@@ -30,11 +30,11 @@ from fedcervix.disk.files import write_secret
 from fedcervix.disk.ownership import denied
 from fedcervix.disk.storage import disk
 from fedcervix.errors import DataError
-from site_agent.data.duplicates import Comparison, Copy, Leak, Sighting, compare
+from site_agent.data.duplicates import Copy, Duplicates, IndexedImage, Leak, find_duplicates
 from site_agent.data.filenames import FileNames
-from site_agent.data.index_cache import Look, read_looks, write_looks
+from site_agent.data.index_cache import ImageFingerprint, read_looks, write_looks
 from site_agent.data.not_same import Pair, read_pairs
-from site_agent.images.decode import PIXELS_MAX, Progress, each, opened, pixel_digest, silent
+from site_agent.images.decode import PIXELS_MAX, OnCount, each, opened, pixel_digest, silent
 from site_agent.images.quality import oddities
 from site_agent.images.thumbnails import thumbnail
 from site_agent.images.unreadable import UnreadableError
@@ -216,22 +216,21 @@ def index(
     pixels_max: int = PIXELS_MAX,
     cache_folder: Path | None = None,
     ignore_columns: Sequence[str] = (),
-    on_progress: Progress = silent,
-    on_compared: Progress = silent,
+    on_progress: OnCount = silent,
+    on_compared: OnCount = silent,
     not_same: Path | None = None,
-    on_found: Callable[[Comparison], None] = lambda _: None,
+    on_found: Callable[[Duplicates], None] = lambda _: None,
     keep_splits: bool = True,
 ) -> Collection:
     """Read a manifest, decode every image once, and decide what each is used for.
 
     `splits_file` holds the splits that were drawn earlier and receives those drawn now; it is not written where the
-    manifest gives the splits itself, or without `keep_splits`. With a `cache_folder`, files that did not change are
-    not decoded again, and a process that was killed goes on where it was. It takes some 3 KB of memory per image
-    (0.3 GB for 100,000), and what the pictures that are open take (`images.opened`).
-    `ignore_columns` are columns of the manifest that are meant to be ignored, although they look like known ones.
-    `not_same` is a file of pairs of images that show two women (see `not_same`). `on_found` is told what the pictures
-    showed before anything is refused for it.
-    Raises DataError (manifest, images or splits cannot be used) and StorageError (splits_file cannot be written).
+    manifest gives the splits itself, or without `keep_splits`. With a `cache_folder`, files that did not change are not
+    decoded again, and a process that was killed goes on where it was. It takes some 3 KB of memory per image (0.3 GB
+    for 100,000), and what the pictures that are open take (`images.opened`). `ignore_columns` are columns of the
+    manifest to ignore, although they look like known ones. `not_same` is a file of pairs of images that show two women
+    (see `not_same`). `on_found` is told what the pictures showed before anything is refused for it. Raises DataError
+    (manifest, images or splits cannot be used) and StorageError (splits_file cannot be written).
     """
     read = parse(decode_text(_read(manifest), manifest.name), manifest.name, ignore_columns)
     given_splits = _given_splits(read, manifest.name)
@@ -245,11 +244,11 @@ def index(
     quarantined = tuple(_quarantined(row, look, names) for row, look in looks if isinstance(look, str))
     _check_readable(quarantined, len(rows), unreadable_max, manifest.name)
 
-    seen = [(row, look) for row, look in looks if isinstance(look, Look)]
+    seen = [(row, look) for row, look in looks if isinstance(look, ImageFingerprint)]
     spellings = written_alike(row.patient for row, _ in seen)
-    found = compare(_sightings(seen, spellings), on_compared, _told_apart(not_same, names))
+    found = find_duplicates(_sightings(seen, spellings), on_compared, _told_apart(not_same, names))
     on_found(found)
-    strata = _strata(seen, found.disputed)
+    strata = _strata(seen, found.conflicting_label)
     links = [*found.links, *(pair for alike in spellings for pair in itertools.pairwise(alike))]
     women = {patient: group[0] for group in groups(strata, links) for patient in group}
     _check_placeholders(women, spellings, found.leaks, manifest)
@@ -266,11 +265,11 @@ def index(
     return Collection(
         folder=folder,
         manifest=manifest.name,
-        images=tuple(_image(one, whose[one.image], women, splits, found.disputed) for one in found.used),
+        images=tuple(_image(one, whose[one.image], women, splits, found.conflicting_label) for one in found.used),
         quarantined=quarantined,
         copies=found.copies,
         leaks=found.leaks,
-        disputed=tuple(sorted(found.disputed)),
+        disputed=tuple(sorted(found.conflicting_label)),
         moved=moved({patient: known.split for patient, known in earlier.items()}, splits),
         splits_given=given_splits is not None,
         told_apart=found.told_apart,
@@ -302,7 +301,7 @@ def require(collection: Collection, purpose: Purpose) -> None:
         f"{collection.manifest} cannot be used to {purpose}: {what}",
         cause=f"{len({image.woman for image in collection.images})} women, {len(labelled)} of them labelled, "
         f"{cases} of these cases",
-        next_step=f"add {needed}, or mend column split" if collection.splits_given else f"add {needed}",
+        next_step=f"add {needed}, or correct column split" if collection.splits_given else f"add {needed}",
     )
 
 
@@ -349,17 +348,17 @@ def _lacks(count: int, need: Need) -> str:
     )
 
 
-def _sightings(seen: Sequence[tuple[Row, Look]], spellings: Iterable[Sequence[str]]) -> list[Sighting]:
+def _sightings(seen: Sequence[tuple[Row, ImageFingerprint]], spellings: Iterable[Sequence[str]]) -> list[IndexedImage]:
     """Return what was seen, every patient under the first way of writing her identifier."""
     first = {name: names[0] for names in spellings for name in names}
     return [
-        Sighting(row.image, first.get(row.patient, row.patient), row.label, look.digest, look.thumbnail)
+        IndexedImage(row.image, first.get(row.patient, row.patient), row.label, look.digest, look.thumbnail)
         for row, look in seen
     ]
 
 
 def _image(
-    one: Sighting, patient: str, women: Mapping[str, str], splits: Mapping[str, Split], disputed: frozenset[str]
+    one: IndexedImage, patient: str, women: Mapping[str, str], splits: Mapping[str, Split], disputed: frozenset[str]
 ) -> Image:
     return Image(
         path=one.image,
@@ -371,7 +370,7 @@ def _image(
     )
 
 
-def _pictures(seen: Iterable[tuple[Row, Look]]) -> dict[str, Set[str]]:
+def _pictures(seen: Iterable[tuple[Row, ImageFingerprint]]) -> dict[str, Set[str]]:
     """Return the pictures of every patient, as splits.csv keeps them."""
     found: dict[str, set[str]] = {}
     for row, look in seen:
@@ -379,7 +378,7 @@ def _pictures(seen: Iterable[tuple[Row, Look]]) -> dict[str, Set[str]]:
     return {patient: frozenset(pictures) for patient, pictures in found.items()}
 
 
-def _labels(seen: Iterable[tuple[Row, Look]], women: Mapping[str, str]) -> dict[str, list[int | None]]:
+def _labels(seen: Iterable[tuple[Row, ImageFingerprint]], women: Mapping[str, str]) -> dict[str, list[int | None]]:
     found: dict[str, list[int | None]] = {}
     for row, _ in seen:
         found.setdefault(women[row.patient], []).append(row.label)
@@ -460,21 +459,21 @@ def _inside(folder: Path, image: str) -> bool:
 
 
 def _look_at(
-    folder: Path, rows: Sequence[Row], pixels_max: int, cache_folder: Path | None, on_progress: Progress
-) -> list[tuple[Row, Look | str]]:
+    folder: Path, rows: Sequence[Row], pixels_max: int, cache_folder: Path | None, on_progress: OnCount
+) -> list[tuple[Row, ImageFingerprint | str]]:
     """Return what every row's file showed: a look, or why there is none."""
     key = f"{folder} {pixels_max}"
     known = {} if cache_folder is None else read_looks(cache_folder, key)
 
-    def look_at(row: Row) -> Look | str:
+    def look_at(row: Row) -> ImageFingerprint | str:
         return _look(folder / row.image, known.get(row.image), pixels_max)
 
-    result: list[tuple[Row, Look | str]] = []
+    result: list[tuple[Row, ImageFingerprint | str]] = []
     kept = known
     for begin in range(0, len(rows), LOOKS_KEPT_EVERY):
         part = rows[begin : begin + LOOKS_KEPT_EVERY]
         result += zip(part, each(look_at, part, _counting(on_progress, begin, len(rows))), strict=True)
-        seen = {row.image: look for row, look in result if isinstance(look, Look)}
+        seen = {row.image: look for row, look in result if isinstance(look, ImageFingerprint)}
         whole = seen if len(result) == len(rows) else {**known, **seen}
         if cache_folder is not None and whole != kept:
             write_looks(cache_folder, key, whole)
@@ -482,18 +481,18 @@ def _look_at(
     return result
 
 
-def _counting(on_progress: Progress, begin: int, total: int) -> Progress:
+def _counting(on_progress: OnCount, begin: int, total: int) -> OnCount:
     return lambda done, _: on_progress(begin + done, total)
 
 
-def _look(path: Path, known: Look | None, pixels_max: int) -> Look | str:
+def _look(path: Path, known: ImageFingerprint | None, pixels_max: int) -> ImageFingerprint | str:
     try:
         now = path.stat()
         if known is not None and (known.size_bytes, known.mtime_ns) == (now.st_size, now.st_mtime_ns):
             return known
         with opened(path, pixels_max=pixels_max) as found:
             digest, small = pixel_digest(found.pixels), thumbnail(found.pixels)
-            return Look(now.st_size, now.st_mtime_ns, digest, small, oddities(found))
+            return ImageFingerprint(now.st_size, now.st_mtime_ns, digest, small, oddities(found))
     except UnreadableError as error:
         return error.reason
     except PermissionError:
@@ -502,10 +501,10 @@ def _look(path: Path, known: Look | None, pixels_max: int) -> Look | str:
         return NO_SUCH_FILE
 
 
-def _odd_images(looks: Sequence[tuple[Row, Look | str]]) -> dict[str, tuple[str, ...]]:
+def _odd_images(looks: Sequence[tuple[Row, ImageFingerprint | str]]) -> dict[str, tuple[str, ...]]:
     found: dict[str, list[str]] = {}
     for row, look in looks:
-        for name in look.oddities if isinstance(look, Look) else ():
+        for name in look.oddities if isinstance(look, ImageFingerprint) else ():
             found.setdefault(name, []).append(row.image)
     return {name: tuple(images) for name, images in found.items()}
 
@@ -518,13 +517,13 @@ def _check_readable(quarantined: Sequence[Quarantined], rows: int, unreadable_ma
     raise DataError(
         f"{source}: {count} of {rows} images cannot be read ({count / rows:.1%}; {unreadable_max:.1%} is allowed):\n"
         + "\n".join(f"    {line}" for line in listed),
-        cause="the manifest was written for another folder, a disk is not mounted, or an export broke off",
-        next_step="mend the files or remove their rows; a higher unreadable_max in site.toml (--unreadable-max of data "
-        "check) goes on without them",
+        cause="the manifest was written for another folder, a disk is not mounted, or an export was not complete",
+        next_step="repair the files or remove their rows; to continue without them, set a higher unreadable_max in "
+        "site.toml (--unreadable-max of data check)",
     )
 
 
-def _strata(seen: Sequence[tuple[Row, Look]], disputed: frozenset[str]) -> dict[str, Stratum]:
+def _strata(seen: Sequence[tuple[Row, ImageFingerprint]], disputed: frozenset[str]) -> dict[str, Stratum]:
     labels: dict[str, list[int | None]] = {}
     for row, _ in seen:
         labels.setdefault(row.patient, []).append(None if row.image in disputed else row.label)
@@ -543,7 +542,7 @@ def _check_placeholders(
     shared = [leak.images[0] for leak in theirs]
     alike = any(not leak.identical for leak in theirs)
     raise DataError(
-        f"{manifest.name}: the same pictures stand under {count} patients: {', '.join(at_most(shared))}",
+        f"{manifest.name}: the same pictures are listed under {count} patients: {', '.join(at_most(shared))}",
         cause="test cards, forms or placeholders among the images, or an export that repeated files",
         next_step=f"remove the rows of these pictures from {manifest.name}"
         + (f"; {_way_out(manifest)}" if alike else ""),

@@ -16,14 +16,14 @@ from site_agent.data import pixel_arrays, pixel_cache
 from site_agent.data.collection import Collection, Image, index, require
 from site_agent.data.pixels import Pixels
 from site_agent.home import SiteHome
-from site_agent.images.decode import Progress, silent
+from site_agent.images.decode import OnCount, silent
 from site_agent.manifest.reading import Split
 
 if TYPE_CHECKING:
     from site_agent.data.image_sets import Images, Labelled
 
 
-def open_collection(home: SiteHome, on_progress: Progress = silent, on_compared: Progress = silent) -> Collection:
+def open_collection(home: SiteHome, on_progress: OnCount = silent, on_compared: OnCount = silent) -> Collection:
     """Index the manifest that the site's configuration names. Raises ConfigError, DataError, StorageError."""
     data = home.config().data
     return index(
@@ -40,7 +40,7 @@ def open_collection(home: SiteHome, on_progress: Progress = silent, on_compared:
 
 
 def contrastive(
-    home: SiteHome, collection: Collection, recipe: Recipe, split: str, on_progress: Progress = silent
+    home: SiteHome, collection: Collection, recipe: Recipe, split: str, on_progress: OnCount = silent
 ) -> Images:
     """Return all images of the training (or validation) women, labelled or not."""
     from site_agent.data.image_sets import Images
@@ -71,7 +71,7 @@ def pooled(
     collections: Sequence[Collection],
     recipe: Recipe,
     split: Literal["train", "valid"],
-    on_progress: Progress = silent,
+    on_progress: OnCount = silent,
 ) -> Images:
     """Return the images of a split of all collections (the paper's CSSL), the site's own collection first.
 
@@ -104,7 +104,7 @@ def _barred(collections: Sequence[Collection], split: str) -> set[str]:
 
 
 def labelled(
-    home: SiteHome, collection: Collection, recipe: Recipe, split: Split, on_progress: Progress = silent
+    home: SiteHome, collection: Collection, recipe: Recipe, split: Split, on_progress: OnCount = silent
 ) -> Labelled:
     """Return the labelled images of a split."""
     from site_agent.data.image_sets import Labelled
@@ -118,7 +118,7 @@ def labelled(
 
 
 def _pixels(
-    home: SiteHome, collection: Collection, chosen: tuple[Image, ...], recipe: Recipe, on_progress: Progress
+    home: SiteHome, collection: Collection, chosen: tuple[Image, ...], recipe: Recipe, on_progress: OnCount
 ) -> Pixels:
     in_memory_gib = home.config().hardware.images_in_memory_gib
     return pixel_cache.load(

@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from fedcervix.errors import DataError
 from site_agent.data.not_same import Pair
-from site_agent.images.decode import Progress, silent
+from site_agent.images.decode import OnCount, silent
 
 ALIKE_FROM = 0.96
 """correlation of two thumbnails from which on two pictures count as one"""
@@ -39,7 +39,7 @@ _BLOCK = 2048
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class IndexedImage:
     """One readable image: what the manifest says of it and what its pixels show."""
 
     image: str
@@ -71,13 +71,13 @@ class Leak:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Duplicates:
     """What comparing all pictures with each other showed."""
 
-    used: tuple[Sighting, ...]
+    used: tuple[IndexedImage, ...]
     copies: tuple[Copy, ...]
     leaks: tuple[Leak, ...]
-    disputed: frozenset[str]
+    conflicting_label: frozenset[str]
     """images whose label is dropped"""
     told_apart: tuple[Leak, ...] = ()
     """alike, but declared to be of two women"""
@@ -90,14 +90,14 @@ class Comparison:
         return [pair for leak in self.leaks for pair in itertools.pairwise(leak.patients)]
 
 
-def compare(
-    seen: Sequence[Sighting], on_progress: Progress = silent, declared: frozenset[Pair] = frozenset()
-) -> Comparison:
+def find_duplicates(
+    seen: Sequence[IndexedImage], on_progress: OnCount = silent, declared: frozenset[Pair] = frozenset()
+) -> Duplicates:
     """Find copies, leaks and disputed labels. `used` and `copies` keep the order of `seen`.
 
     `declared` are pairs of images that show two women. All copies of an image are declared with it.
     """
-    same: dict[str, list[Sighting]] = {}
+    same: dict[str, list[IndexedImage]] = {}
     for one in seen:
         same.setdefault(one.digest, []).append(one)
     kept = {digest: min(group, key=lambda one: one.label is None) for digest, group in same.items()}
@@ -111,11 +111,11 @@ def compare(
     disputed = {one.image for group in same.values() if _conflicting(group) for one in group}
     disputed |= {image for leak in leaks if leak.conflicting for image in leak.images}
     without_effect = tuple(_without_effect(declared, pictures, told_apart))
-    return Comparison(used, copies, leaks, frozenset(disputed), told_apart, without_effect)
+    return Duplicates(used, copies, leaks, frozenset(disputed), told_apart, without_effect)
 
 
-def alike(
-    thumbnails: Sequence[bytes], patients: Sequence[str], on_progress: Progress = silent
+def near_duplicates(
+    thumbnails: Sequence[bytes], patients: Sequence[str], on_progress: OnCount = silent
 ) -> tuple[tuple[int, int], ...]:
     """Return the pairs (i, j), i < j, of pictures of different patients that are nearly the same.
 
@@ -125,11 +125,11 @@ def alike(
 
 
 def likenesses(
-    thumbnails: Sequence[bytes], patients: Sequence[str], at_least: float, on_progress: Progress = silent
+    thumbnails: Sequence[bytes], patients: Sequence[str], at_least: float, on_progress: OnCount = silent
 ) -> tuple[tuple[int, int, float], ...]:
     """Return (i, j, likeness), i < j, of pictures of different patients that are at least so much alike.
 
-    Raises DataError as `alike` does.
+    Raises DataError as `near_duplicates` does.
     """
     seen = np.array([k for k, thumbnail in enumerate(thumbnails) if thumbnail], np.int64)
     rows = _unit_rows([thumbnails[k] for k in seen])  # (n, 256)
@@ -164,14 +164,14 @@ def _unit_rows(thumbnails: Sequence[bytes]) -> npt.NDArray[np.float32]:
     return rows
 
 
-def _identical(same: Iterable[Sequence[Sighting]]) -> Iterator[Leak]:
+def _identical(same: Iterable[Sequence[IndexedImage]]) -> Iterator[Leak]:
     for group in same:
         if group[0].thumbnail and len({one.patient for one in group}) > 1:
             yield _leak(group, identical=True)
 
 
-def _alike(used: Sequence[Sighting], on_progress: Progress) -> Iterator[Leak]:
-    for i, j in alike([one.thumbnail for one in used], [one.patient for one in used], on_progress):
+def _alike(used: Sequence[IndexedImage], on_progress: OnCount) -> Iterator[Leak]:
+    for i, j in near_duplicates([one.thumbnail for one in used], [one.patient for one in used], on_progress):
         yield _leak((used[i], used[j]), identical=False)
 
 
@@ -193,7 +193,7 @@ def _without_effect(declared: Iterable[Pair], pictures: Mapping[str, str], told_
             yield f"{named}: these pictures do not look alike, or are of one patient"
 
 
-def _leak(group: Sequence[Sighting], *, identical: bool) -> Leak:
+def _leak(group: Sequence[IndexedImage], *, identical: bool) -> Leak:
     return Leak(
         digest=group[0].digest,
         patients=tuple(sorted({one.patient for one in group})),
@@ -203,5 +203,5 @@ def _leak(group: Sequence[Sighting], *, identical: bool) -> Leak:
     )
 
 
-def _conflicting(group: Sequence[Sighting]) -> bool:
+def _conflicting(group: Sequence[IndexedImage]) -> bool:
     return {0, 1} <= {one.label for one in group}

@@ -1,4 +1,4 @@
-"""What indexing learnt from the image files, so that a file that did not change is not decoded to be indexed again.
+"""What indexing learned from the image files, so that a file that did not change is not decoded to be indexed again.
 
 The file has a line that names the version, then a line per image: the CRC-32 of the rest, and the rest as JSON. A line
 that is damaged is passed over, and its image is looked at anew. Rules of the folder: see `cache_files`.
@@ -18,8 +18,8 @@ from site_agent.data import cache_files
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What indexing learnt from decoding one file, and how to tell that the file is still the same."""
+class ImageFingerprint:
+    """What indexing learned from decoding one file, and how to tell that the file is still the same."""
 
     size_bytes: int
     mtime_ns: int
@@ -31,7 +31,7 @@ class Look:
     """names of the checks of `quality` that hold"""
 
 
-def read_looks(cache_folder: Path, key: str) -> dict[str, Look]:
+def read_looks(cache_folder: Path, key: str) -> dict[str, ImageFingerprint]:
     """Return what was seen under this key (image path -> look); nothing if there is no usable file."""
     try:
         with _file(cache_folder, key).open("rb") as lines:
@@ -42,7 +42,7 @@ def read_looks(cache_folder: Path, key: str) -> dict[str, Look]:
         return {}
 
 
-def write_looks(cache_folder: Path, key: str, looks: Mapping[str, Look]) -> None:
+def write_looks(cache_folder: Path, key: str, looks: Mapping[str, ImageFingerprint]) -> None:
     """Keep what was seen. A disk that does not take it is logged and otherwise ignored."""
     try:
         cache_files.put(_file(cache_folder, key), _lines(looks))
@@ -58,7 +58,7 @@ def _head() -> bytes:
     return json.dumps({"version": cache_files.VERSION}, allow_nan=False).encode() + b"\n"
 
 
-def _lines(looks: Mapping[str, Look]) -> Iterator[bytes]:
+def _lines(looks: Mapping[str, ImageFingerprint]) -> Iterator[bytes]:
     yield _head()
     for path, look in looks.items():
         fields = [path, look.size_bytes, look.mtime_ns, look.digest, look.thumbnail.hex(), look.oddities]
@@ -66,12 +66,12 @@ def _lines(looks: Mapping[str, Look]) -> Iterator[bytes]:
         yield _check(text) + b" " + text + b"\n"
 
 
-def _parsed(line: bytes) -> tuple[str, Look] | None:
+def _parsed(line: bytes) -> tuple[str, ImageFingerprint] | None:
     check, _, text = line.removesuffix(b"\n").partition(b" ")
     if check != _check(text):
         return None
     path, size_bytes, mtime_ns, digest, thumbnail, oddities = parsed(text)  # the checksum says that we wrote it
-    return path, Look(size_bytes, mtime_ns, digest, bytes.fromhex(thumbnail), tuple(oddities))
+    return path, ImageFingerprint(size_bytes, mtime_ns, digest, bytes.fromhex(thumbnail), tuple(oddities))
 
 
 def _check(text: bytes) -> bytes:

@@ -30,7 +30,7 @@ from site_agent.data.memory import available_bytes
 from site_agent.data.pixel_arrays import Bytes, Gathered
 from site_agent.data.pixel_store import Kind, Store, opened
 from site_agent.data.pixels import Pixels
-from site_agent.images.decode import PIXELS_MAX, Progress, each, picture, pixel_digest, silent, square
+from site_agent.images.decode import PIXELS_MAX, OnCount, each, picture, pixel_digest, silent, square
 from site_agent.images.unreadable import UnreadableError
 
 MEMORY_BYTES_MAX = 4 << 30
@@ -40,7 +40,7 @@ GOLDEN = (5**0.5 - 1) / 2
 _READ_IMAGES = 64
 
 
-class Picture(Protocol):
+class StoredImage(Protocol):
     """What is needed to find an image and to know it again."""
 
     @property
@@ -54,11 +54,11 @@ class Picture(Protocol):
 
 def load(
     collection_folder: Path,
-    images: Sequence[Picture],
+    images: Sequence[StoredImage],
     side_px: int,
     fit: Fit,
     cache_folder: Path,
-    on_progress: Progress = silent,
+    on_progress: OnCount = silent,
     *,
     memory_bytes_max: int = MEMORY_BYTES_MAX,
     pixels_max: int = PIXELS_MAX,
@@ -94,13 +94,13 @@ class _Asked:
     """What `load` was asked for."""
 
     folder: Path
-    images: Sequence[Picture]
+    images: Sequence[StoredImage]
     kind: Kind
     pixels_max: int
 
 
 def _bring(
-    asked: _Asked, store: Store, absent: Mapping[bytes, list[int]], held: Bytes | None, on_progress: Progress
+    asked: _Asked, store: Store, absent: Mapping[bytes, list[int]], held: Bytes | None, on_progress: OnCount
 ) -> None:
     """Decode what is absent (digest -> places) into the store and into memory; stop where neither can hold it."""
 
@@ -146,7 +146,7 @@ def _absent(store: Store, digests: Sequence[bytes], held: Bytes | None) -> dict[
     return absent
 
 
-def _decode_square(asked: _Asked, image: Picture) -> Bytes:
+def _decode_square(asked: _Asked, image: StoredImage) -> Bytes:
     try:
         with picture(asked.folder / image.path, pixels_max=asked.pixels_max) as pixels:
             same = pixel_digest(pixels) == image.digest
@@ -154,11 +154,11 @@ def _decode_square(asked: _Asked, image: Picture) -> Bytes:
     except UnreadableError as error:
         raise _changed(image, error.reason) from error
     if found is None:
-        raise _changed(image, "its pixels are others")
+        raise _changed(image, "its pixels have changed")
     return found
 
 
-def _changed(image: Picture, reason: str) -> DataError:
+def _changed(image: StoredImage, reason: str) -> DataError:
     return DataError(
         f"{image.path} has changed since the collection was indexed: {reason}",
         cause="the image folder was edited, or its disk is not mounted any more",

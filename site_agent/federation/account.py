@@ -14,8 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from fedcervix.disk.files import write_whole
-from fedcervix.disk.storage import disk
-from fedcervix.errors import StorageError
+from fedcervix.disk.storage import damaged, disk
 from fedcervix.json_text import parsed
 from site_agent.home import Policy
 
@@ -62,7 +61,7 @@ def objections(policy: Policy, so_far: Spent, more: Spent) -> list[str]:
         ("epochs", more.epochs, after.epochs, policy.epochs_per_month, "epochs_per_month"),
     )
     found = [
-        f"it would be {total} {what} in {MONTH_DAYS} days; [policy] {key} is {most}"
+        f"with this task it would be {total} {what} in {MONTH_DAYS} days; [policy] {key} is {most}"
         for what, asked, total, most, key in limits
         if asked and total > most
     ]
@@ -82,11 +81,8 @@ def read(file: Path) -> Days:
     try:
         return {date.fromisoformat(day): Spent(**spent) for day, spent in parsed(content or b"{}").items()}
     except (ValueError, TypeError, AttributeError) as error:
-        raise StorageError(
-            f"{file} is damaged: {error}",
-            cause="it was edited by hand, or the disk is failing",
-            next_step=f"delete it: rm {file}; the limits of [policy] per month then begin anew",
-        ) from error
+        next_step = f"delete it: rm {file}; the limits of [policy] per month then begin anew"
+        raise damaged(file, error, next_step=next_step) from error
 
 
 def spend(file: Path, policy: Policy, more: Spent, now: datetime | None = None) -> list[str]:

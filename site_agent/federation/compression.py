@@ -2,7 +2,7 @@
 
 The agent asks for all of it between its worker, which trains and knows of no packed form, and its line, which moves
 files and knows of no model. Decisions are in `fedcervix.core.compression`; what a site carries on lies in
-`carried.json` of the run's folder, beside the spool, and the files that it names in the blob store.
+`carried.json` of the run's folder, beside the run_store, and the files that it names in the blob store.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from fedcervix.core.compression import Carried
 from fedcervix.core.events import Answer, Task, TaskKind, UpdateStored
 from fedcervix.core.plan import Plan
 from fedcervix.disk.files import write_whole
-from fedcervix.disk.storage import disk
-from fedcervix.errors import StorageError
+from fedcervix.disk.storage import damaged, disk
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.rounding import Rounded, rebuild, round_model
 from site_agent.federation.link import Link
@@ -73,13 +72,12 @@ def carried(folder: Path) -> Carried:
     if not file.exists():
         return Carried()
     with disk(file, "read"):
-        text = file.read_text()
+        content = file.read_bytes()
     try:
-        return compression.carried_from_json(text)
+        return compression.carried_from_json(content.decode())
     except ValueError as error:
-        raise StorageError(
-            f"{file} is damaged: {error}", next_step="delete it: what was rounded away from the last update is lost"
-        ) from error
+        next_step = f"delete it: rm {file}; what was rounded away from the last update is then lost"
+        raise damaged(file, error, next_step=next_step) from error
 
 
 def _write(folder: Path, value: Carried) -> None:

@@ -14,25 +14,23 @@ import secrets
 from pathlib import Path
 
 from fedcervix.disk.files import write_whole
-from fedcervix.disk.storage import disk
-from fedcervix.errors import FullDiskError, StorageError
+from fedcervix.disk.storage import damaged, disk
+from fedcervix.errors import FullDiskError
 from fedcervix.json_text import parsed
-from fedcervix.network.codec import SUCCEEDS_MAX, Claim
+from fedcervix.network.codec import SUCCEEDS_MAX, InstanceClaim
 from site_agent.home import SiteHome
 
 FILE_BYTES = 1024
 """of the file, filled up with blanks: more than all tokens take"""
 
 
-def succeed(home: SiteHome) -> Claim:
+def succeed(home: SiteHome) -> InstanceClaim:
     """Return this process's claim to act for the site. The home folder is locked. Raises StorageError."""
     try:
-        claim = Claim(secrets.token_hex(16), _before(home))
+        claim = InstanceClaim(secrets.token_hex(16), _before(home))
     except (ValueError, TypeError, KeyError) as error:
-        raise StorageError(
-            f"{home.instances} is damaged: {error}",
-            next_step=f"rm {home.instances}; the coordinator lets this agent in once the one before it is gone",
-        ) from error
+        next_step = f"rm {home.instances}; the coordinator accepts this agent when the earlier one has disconnected"
+        raise damaged(home.instances, error, next_step=next_step) from error
     known = {"folder": home.folder.stat().st_ino, "instances": [claim.instance, *claim.succeeds][:SUCCEEDS_MAX]}
     _write(home.instances, json.dumps(known, allow_nan=False).encode())
     return claim

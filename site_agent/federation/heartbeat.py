@@ -20,10 +20,18 @@ from dataclasses import dataclass
 
 from fedcervix.errors import FedcervixError
 from fedcervix.network.backoff import SIGN_S
-from fedcervix.network.codec import Here, Progress, Sign
+from fedcervix.network.codec import Heartbeat, Ping, Progress
 from site_agent.worker.hang_detection import FLOOR_S, Silence
+from site_agent.worker.worker import WorkFailedError
 
 PROGRESS_S = 1.0
+BEAT_S_MIN = 0.25
+"""a plan's lease cannot make an agent report more often than this"""
+
+
+def beat_s(lease_s: float, most_s: float) -> float:
+    """Return how often a site shows that it is there, in a run of this lease."""
+    return min(max(BEAT_S_MIN, lease_s / 4), most_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +41,26 @@ class Hung:
     said: Progress
     silence: Silence
 
+    def error(self) -> WorkFailedError:
+        """Return what a hung worker is called."""
+        silent_min = (self.silence.ends_at_s - self.silence.since_s) / 60
+        return WorkFailedError(
+            f"the training process has not reported for {silent_min:.1f} min; "
+            f"in this task its longest pause so far was {self.silence.longest_s:.0f} s",
+            cause="a GPU or its driver hangs, a disk or share does not answer, "
+            "or other hosts that train with it do not",
+            next_step="look at nvidia-smi, and at the system's log (dmesg | tail)",
+            stage=self.said.stage,
+            trace="",
+        )
+
 
 class Reporter:
     """One agent's reports of progress. All but `run` may be called from any thread."""
 
     def __init__(
         self,
-        sign: Callable[[Sign], object],
+        sign: Callable[[Heartbeat], object],
         on_hung: Callable[[Hung], None],
         *,
         floor_s: float = FLOOR_S,
@@ -119,7 +140,7 @@ class Reporter:
             self._news = True
             self._changed.notify()
 
-    def _await_due(self) -> Sign | Hung | None:
+    def _await_due(self) -> Heartbeat | Hung | None:
         """Return the next report when it is due; None when there will be none."""
         with self._changed:
             while not self._closed and (due_s := self._due_s()) > self._clock_s():
@@ -129,7 +150,7 @@ class Reporter:
             said, silence, now_s = self._said, self._silence, self._clock_s()
             self._news, self._sent_s = False, now_s
             if said is None:
-                return Here()
+                return Ping()
             if silence is not None and silence.hangs(now_s):
                 self._said = self._silence = None
                 return Hung(said, silence)

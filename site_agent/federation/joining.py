@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, DataError, RunError
-from fedcervix.network import identity
+from fedcervix.network import invitations
 from site_agent.home import SiteHome
 from site_agent.manifest.reading import parse
 from site_agent.manifest.spreadsheet import decode_text
@@ -19,7 +19,7 @@ from site_agent.manifest.spreadsheet import decode_text
 OF_A_COORDINATOR = "coordinator.toml"
 
 
-def check_home(home: SiteHome, invited: identity.Invitation) -> None:
+def check_home(home: SiteHome, invited: invitations.Invitation) -> None:
     """Raise RunError or ConfigError unless the folder is free, or the home of the invited site."""
     folder = home.folder
     free = SiteHome(folder.with_name(f"{folder.name}-{invited.site}"))

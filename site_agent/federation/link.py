@@ -17,7 +17,7 @@ import grpc
 from fedcervix import __version__
 from fedcervix.core.compression import Packed
 from fedcervix.core.events import Answer
-from fedcervix.core.rounds import Instruction
+from fedcervix.core.rounds.instructions import Instruction
 from fedcervix.errors import LinkError, RemoteError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.network import codec, rpc
@@ -40,7 +40,7 @@ class Link(Protocol):
     def report(self, report: codec.Report) -> tuple[Answer, str]:
         """Tell; returns the answer and, where it refuses, why."""
 
-    def sign(self, report: codec.Sign) -> None:
+    def sign(self, report: codec.Heartbeat) -> None:
         """Show a sign of life. Nobody waits for its answer, which may stand behind a model on a slow line."""
 
     def fetch(
@@ -68,11 +68,11 @@ class GrpcLink:
         authority_pem: bytes,
         certificate_pem: bytes,
         key_pem: bytes,
-        claim: codec.Claim | None = None,
+        claim: codec.InstanceClaim | None = None,
     ) -> None:
         """`claim`: which process of the site's agent speaks; left out, one that succeeds nobody."""
         self._address = address
-        self._claim = claim or codec.Claim(secrets.token_hex(16))
+        self._claim = claim or codec.InstanceClaim(secrets.token_hex(16))
         self._who = ((rpc.INSTANCE_KEY, self._claim.instance),)
         self._channel = rpc.channel(
             address, authority_pem=authority_pem, certificate_pem=certificate_pem, key_pem=key_pem
@@ -111,7 +111,7 @@ class GrpcLink:
         """Tell; returns the answer and, where it refuses, why."""
         return codec.read_answer(self._call(rpc.REPORT, codec.write_report(report, time.time())))
 
-    def sign(self, report: codec.Sign) -> None:
+    def sign(self, report: codec.Heartbeat) -> None:
         """Show a sign of life. Nobody waits for its answer, which may stand behind a model on a slow line."""
         with contextlib.suppress(ValueError):  # the channel was closed under the call
             message = codec.write_report(report, time.time())
@@ -184,7 +184,7 @@ class GrpcLink:
         except grpc.RpcError as error:
             raise rpc.translate(error, self._address) from error
         except ValueError as error:  # the channel was closed under the call
-            raise LinkError("the line was closed") from error
+            raise LinkError("the connection was closed") from error
 
 
 SENDER = "coordinator"

@@ -23,6 +23,8 @@ def objections(policy: Policy, plan: Plan, site: str) -> list[str]:
     epochs = plan.rounds_max * plan.terms.epochs_per_round
     if epochs > policy.epochs_max:
         found.append(f"the plan asks up to {epochs} epochs; [policy] epochs_max is {policy.epochs_max}")
+    if plan.terms.average == "by-images" and plan.terms.share_max > policy.share_max:
+        found.append(f"the plan's share_max is {plan.terms.share_max:g}; [policy] share_max is {policy.share_max:g}")
     found += _objections_to_recipe(policy, plan.recipe)
     if policy.plan and policy.plan != plan.digest:
         found.append(f"the plan's digest is {plan.digest}; [policy] plan allows only {policy.plan}")

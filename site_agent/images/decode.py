@@ -41,7 +41,7 @@ from site_agent.images import foreign, jpegs, pngs, tiffs
 from site_agent.images.samples import Decoded, Pixels, of_image
 from site_agent.images.unreadable import DAMAGE, OPEN_FAILED, UnreadableError, translated
 
-Progress = Callable[[int, int], None]
+OnCount = Callable[[int, int], None]
 """called with (done, total) after every image"""
 
 Item = TypeVar("Item")
@@ -181,7 +181,7 @@ def silent(done: int, total: int) -> None:
     """Report progress to nobody."""
 
 
-def each(work: Callable[[Item], Result], items: Sequence[Item], on_progress: Progress = silent) -> list[Result]:
+def each(work: Callable[[Item], Result], items: Sequence[Item], on_progress: OnCount = silent) -> list[Result]:
     """Return `work` of every item, in order, by a few threads (Pillow decodes without the interpreter's lock).
 
     The first exception of `work` is raised, and what had not begun is not begun. No more than AHEAD items wait at a

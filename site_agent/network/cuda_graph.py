@@ -46,7 +46,7 @@ class Graphed:
     def _capture(self, inputs: tuple[Tensor, ...]) -> None:
         self._inputs = tuple(x.clone() for x in inputs)
         graph = torch.cuda.CUDAGraph()
-        with put_back(self._changed()):
+        with restored(self._changed()):
             self._warm_up()
             with torch.cuda.graph(graph):
                 self._outputs = self._step(*self._inputs)
@@ -64,7 +64,7 @@ class Graphed:
 
 
 @contextlib.contextmanager
-def put_back(tensors: Sequence[Tensor]) -> Iterator[None]:
+def restored(tensors: Sequence[Tensor]) -> Iterator[None]:
     """Leave the tensors as they were, also where the memory was too small: a checkpoint is kept of them then."""
     before = [tensor.detach().clone() for tensor in tensors]
     try:

@@ -103,7 +103,9 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     Raises ValueError.
     """
     if precision == "auto":
-        raise ValueError('precision "auto" is settled before training begins: site_agent.network.precision.settled')
+        raise ValueError(
+            'precision "auto" is settled before training begins: site_agent.network.precision.resolve_precision'
+        )
     return torch.autocast(
         device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=device.type == "cpu"
     )
@@ -121,7 +123,7 @@ def lacks_memory(error: RuntimeError) -> bool:
     )
 
 
-def let_go(error: BaseException) -> None:
+def free_tensors(error: BaseException) -> None:
     """Free the tensors a failed step held: an error keeps the variables of all functions it came through."""
     for one in _with_those_before(error):
         traceback.clear_frames(one.__traceback__)

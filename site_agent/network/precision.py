@@ -29,7 +29,7 @@ FASTER_FROM = 1.1
 _REPEATS = 7
 
 
-def settled(recipe: Recipe, device: torch.device, cache_folder: Path | None = None) -> Recipe:
+def resolve_precision(recipe: Recipe, device: torch.device, cache_folder: Path | None = None) -> Recipe:
     """Return the recipe with its precision settled: `auto` becomes bfloat16 where that is faster, else float32."""
     if recipe.precision != "auto":
         return recipe

@@ -21,7 +21,7 @@ from site_agent.store.provenance import Provenance
 
 TRAINED_DIFFERENTLY = "the compared models were trained differently"
 
-Picture = NDArray[np.uint8]
+RgbImage = NDArray[np.uint8]
 """(S, S, 3), RGB"""
 
 
@@ -120,8 +120,8 @@ class Round:
 class Augmented:
     """One image as it is, and as the trainer saw it."""
 
-    original: Picture
-    versions: tuple[Picture, ...]
+    original: RgbImage
+    versions: tuple[RgbImage, ...]
 
     def __post_init__(self) -> None:
         for picture in (self.original, *self.versions):

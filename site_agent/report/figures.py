@@ -24,7 +24,7 @@ from PIL import Image, ImageOps
 from site_agent.classifier.evaluate import Comparison, Evaluation
 from site_agent.classifier.intervals import Estimate
 from site_agent.report.answer import number
-from site_agent.report.content import Augmented, EmbeddingMap, Losses, Neighbours, Picture, Round
+from site_agent.report.content import Augmented, EmbeddingMap, Losses, Neighbours, RgbImage, Round
 
 INK = "#1f2933"
 QUIET = "#6b7785"
@@ -255,7 +255,7 @@ def short(name: str) -> str:
     return name if len(name) <= NAME_CHARS_MAX else f"{name[: NAME_CHARS_MAX - 1]}…"
 
 
-def _thumbnail(picture: Picture) -> Image.Image:
+def _thumbnail(picture: RgbImage) -> Image.Image:
     return ImageOps.fit(Image.fromarray(np.ascontiguousarray(picture)), (THUMBNAIL_PX, THUMBNAIL_PX))
 
 

@@ -16,7 +16,7 @@ from site_agent.store import archive, model_store
 from site_agent.store.model_store import CervixModel
 from site_agent.store.provenance import Provenance, recipe_digest
 from site_agent.store.report_store import RESULTS_FILE, all_reports
-from site_agent.store.runs import federation_of
+from site_agent.store.run_store import federation_of
 
 SHORT = 12
 """hexadecimal digits of a digest that are shown"""
@@ -80,7 +80,7 @@ def _outcome(home: SiteHome, model: CervixModel) -> str:
     """Return how the run of a model ended; nothing where this home has no record of that very plan."""
     try:
         run = federation_of(home, model.run)
-        return f", {run.spool.outcome()}" if run and run.plan.digest == model.record.get("plan_digest") else ""
+        return f", {run.run_store.outcome()}" if run and run.plan.digest == model.record.get("plan_digest") else ""
     except FedcervixError:
         return ""
 

@@ -50,7 +50,7 @@ HEADS = {"npv": "NPV", "f1": "F1"}
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class TableCell:
     """One number of a table: in counts where there are any, and its interval."""
 
     label: str
@@ -68,7 +68,7 @@ class ScoreRow:
     """images or women"""
     kind: str
     """federated, alone, or empty"""
-    cells: tuple[Cell, ...]
+    cells: tuple[TableCell, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,12 +226,12 @@ def _counts(at: AtThreshold) -> dict[str, tuple[int, int]]:
     }
 
 
-def _cell(measure: str, label: str, counts: tuple[int, int] | None, estimate: Estimate, women: int) -> Cell:
+def _cell(measure: str, label: str, counts: tuple[int, int] | None, estimate: Estimate, women: int) -> TableCell:
     head = HEADS.get(measure, measure) + (f" ({label})" if label else "")
     if counts and not counts[1]:
-        return Cell(head, "none called")
+        return TableCell(head, "none called")
     found = shown(estimate, women)
-    return Cell(head, share(*counts) if counts else found.value, found.interval)
+    return TableCell(head, share(*counts) if counts else found.value, found.interval)
 
 
 def _women(found: Evaluation) -> Women:

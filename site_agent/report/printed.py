@@ -10,7 +10,7 @@ from rich.text import Text
 
 from site_agent.classifier.evaluate import AtThreshold
 from site_agent.classifier.notices import RESEARCH_ONLY
-from site_agent.report.answer import Answer, answer, share, threshold
+from site_agent.report.answer import Conclusion, answer, share, threshold
 from site_agent.report.content import SiteReport
 
 
@@ -29,7 +29,7 @@ def printed(report: SiteReport) -> Iterator[RenderableType]:
         yield Text(line)
 
 
-def _standings(found: Answer) -> Table:
+def _standings(found: Conclusion) -> Table:
     title = "The highest AUC first. Difference: the federated start minus this one. In brackets: 95 % intervals"
     table = Table(
         "start", "AUC of images", "AUC of women", "difference", "conclusion", title=title, title_justify="left"

@@ -39,7 +39,7 @@ from site_agent.report.embedding_map import IMAGES_MIN, choose, lay_out
 from site_agent.report.scores import Tell, silent
 from site_agent.store.model_store import CervixModel
 from site_agent.store.provenance import FEDERATED
-from site_agent.store.runs import Federation, federation_of, last_federation
+from site_agent.store.run_store import Federation, federation_of, last_federation
 from site_agent.store.unread import Unread
 from site_agent.training.collapse_metrics import Gauges, alarms
 from site_agent.training.knn_probe import embed
@@ -126,13 +126,13 @@ def _of_run(found: Comparable, federation: Federation | None, unread: Unread) ->
     if federation is None:
         state = "not known" if unread.said or found.run else "no federation yet"
         return {"run": found.run, "mode": "", "plan_digest": plan, "final_state": state, "rounds": ()}
-    spool, run = federation.spool, federation.run
+    run_store, run = federation.run_store, federation.run
     no_rounds: tuple[content.Round, ...] = ()
     return {
         "run": run,
         "mode": federation.plan.mode,
         "plan_digest": plan or federation.plan.digest,
-        "final_state": unread.part(f"How run {run} ended (outcome.txt)", spool.outcome, "not known"),
+        "final_state": unread.part(f"How run {run} ended (outcome.txt)", run_store.outcome, "not known"),
         "rounds": unread.part(f"The ledger of run {run} (record.json)", lambda: _rounds(federation), no_rounds),
     }
 
@@ -189,7 +189,7 @@ def _curve(model: CervixModel) -> content.Losses:
 
 
 def _federated_curve(federation: Federation) -> content.Losses:
-    history = federation.spool.history()
+    history = federation.run_store.history()
     train = tuple(values["loss"] for values in _by_round(history.get("train", {})))
     valid = tuple(v["loss_sum"] / v["count"] for v in _by_round(history.get("score", {})))
     return content.Losses(f"{federation.plan.mode.upper()} (this site's images)", train, valid)
@@ -218,7 +218,7 @@ def _rounds(federation: Federation) -> tuple[content.Round, ...]:
             (*map(_gave, line["contributions"]), *map(_missed, line["missing"])),
             tuple((str(alarm["site"]), printable(alarm["words"])) for alarm in line.get("alarms", ())),
         )
-        for line in federation.spool.ledger()
+        for line in federation.run_store.ledger()
     )
 
 
@@ -238,7 +238,7 @@ def _missed(line: dict[str, Any]) -> content.Contribution:
 
 
 def _alarms(federation: Federation | None) -> tuple[str, ...]:
-    scored = _by_round(federation.spool.history().get("score", {})) if federation else []
+    scored = _by_round(federation.run_store.history().get("score", {})) if federation else []
     if federation is None or not scored:
         return ()
     last, recipe = scored[-1], federation.plan.recipe

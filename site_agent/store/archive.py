@@ -11,8 +11,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fedcervix.disk.files import digest_file
 from fedcervix.disk.storage import disk
-from fedcervix.models.weights import digest_file
 
 HISTORY = "history"
 STAMP = "%Y%m%dT%H%M%SZ"
@@ -35,13 +35,13 @@ def install(home: Path, place: Path, fill: Callable[[Path], str], weights: str) 
         making.mkdir(mode=0o700, parents=True)
         digest = fill(making)
         same = (place / weights).exists() and digest_file(place / weights) == digest
-        earlier = put_away(home, place) if place.exists() else None
+        earlier = retire(home, place) if place.exists() else None
         making.rename(place)
         if earlier and same:
             shutil.rmtree(earlier)
 
 
-def put_away(home: Path, place: Path) -> Path:
+def retire(home: Path, place: Path) -> Path:
     """Move a file or folder into the history; return where it is now. Raises StorageError."""
     with disk(place, "write"):
         made = datetime.fromtimestamp(place.stat().st_mtime, UTC)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import hmac
 import json
-import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from fedcervix.core.plan import canonical_json
 from fedcervix.disk.descriptors import check_used_up
-from fedcervix.disk.files import write_secret
-from fedcervix.disk.storage import disk
-from fedcervix.errors import ModelError, StorageError
+from fedcervix.disk.files import make_folder, write_new, write_secret
+from fedcervix.disk.storage import damaged, disk
+from fedcervix.errors import ModelError
 from fedcervix.json_text import parsed
 from site_agent.manifest.identifiers import forms
 
@@ -128,29 +127,17 @@ def _names(images: Iterable[Image]) -> set[str]:
 def site_key(home: SiteHome) -> SiteKey:
     """Return the site's key for women and pictures; made at its first use. Raises StorageError."""
     file = home.key_file(KEY)
-    with disk(file, "write"):
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        except FileExistsError:
-            return _read_key(file)
-        with os.fdopen(descriptor, "wb") as out:
-            secret = secrets.token_bytes(KEY_BYTES)
-            out.write(secret)
-            out.flush()
-            os.fsync(out.fileno())
-    return SiteKey(secret)
+    make_folder(file.parent)
+    secret = secrets.token_bytes(KEY_BYTES)
+    return SiteKey(secret) if write_new(file, secret) else _read_key(file)
 
 
 def _read_key(file: Path) -> SiteKey:
     with disk(file, "read"):
         secret = file.read_bytes()
     if len(secret) != KEY_BYTES:
-        raise StorageError(
-            f"{file} is damaged: it holds {len(secret)} bytes instead of {KEY_BYTES}",
-            cause="its disk was full, or it was edited",
-            next_step=f"restore it from a backup, or delete it (rm {file}) and make the models again",
-        )
+        next_step = f"restore it from a backup, or delete it (rm {file}) and make the models again"
+        raise damaged(file, f"it holds {len(secret)} bytes instead of {KEY_BYTES}", next_step=next_step)
     return SiteKey(secret)
 
 

@@ -1,8 +1,9 @@
 """What the agent remembers of a run across restarts: its journal, and what each round gave.
 
-The journal is one small value, `session.Kept`, written whole whenever it changes: what the site was asked to do and has
-not settled, and the finished result that is not acknowledged. The rest of what it goes on with lies beside it: the plan
-here, models in the blob store, the checkpoint of a round in progress (see `site_agent.training.checkpoints`).
+The journal is one small value, `session.PersistentState`, written whole whenever it changes: what the site was asked to
+do and has not settled, and the finished result that is not acknowledged. The rest of what it goes on with lies beside
+it: the plan here, models in the blob store, the checkpoint of a round in progress (see
+`site_agent.training.checkpoints`).
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from fedcervix.core.events import (
     task_from_dict,
 )
 from fedcervix.core.plan import Plan
-from fedcervix.core.session import Kept, Result
-from fedcervix.disk.files import write_whole
-from fedcervix.disk.storage import disk
+from fedcervix.core.session import PersistentState, Result
+from fedcervix.disk.files import append_line, write_whole
+from fedcervix.disk.storage import damaged, disk
 from fedcervix.errors import StorageError
 from fedcervix.json_text import parsed
+from site_agent.home import SiteHome
 from site_agent.store import ledger
 
 NO_RECORD = "{}"
@@ -35,7 +37,7 @@ NO_RECORD = "{}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Spool:
+class RunStore:
     """The folder of one run at the site."""
 
     folder: Path
@@ -56,9 +58,9 @@ class Spool:
         """Return the run's plan. Raises StorageError."""
         file = self.folder / "plan.json"
         with disk(file, "read"):
-            text = file.read_text()
+            content = file.read_bytes()
         try:
-            return Plan.parse(text)
+            return Plan.parse(content.decode())
         except ValueError as error:
             raise StorageError(
                 f"{file} is no plan of this version: {error}",
@@ -72,7 +74,7 @@ class Spool:
             return self.plan()
         return None
 
-    def keep(self, kept: Kept) -> None:
+    def keep(self, kept: PersistentState) -> None:
         """Write the journal. Raises StorageError.
 
         A trained model may be the work of hours, and that it is finished is synced to the disk. What was asked is not,
@@ -84,18 +86,18 @@ class Spool:
         text = json.dumps({"task": task, "result": result}, indent=1, allow_nan=False)
         write_whole(self._journal, text.encode(), sync=isinstance(kept.result, UpdateStored))
 
-    def kept(self) -> Kept:
+    def kept(self) -> PersistentState:
         """Return what the journal says. Raises StorageError."""
         if not self._journal.exists():
-            return Kept()
+            return PersistentState()
         with disk(self._journal, "read"):
             content = self._journal.read_bytes().strip(b"\0")
         try:
-            return _kept(content.decode()) if content else Kept()  # empty: the power was cut, see `write_whole`
+            # Empty: the power was cut, see `write_whole`.
+            return _kept(content.decode()) if content else PersistentState()
         except (ValueError, KeyError, TypeError) as error:
-            raise StorageError(
-                f"{self._journal} is damaged: {error}", next_step="delete it: the work is done again"
-            ) from error
+            next_step = f"delete it: rm {self._journal}; the work is then done again"
+            raise damaged(self._journal, error, next_step=next_step) from error
 
     @property
     def _journal(self) -> Path:
@@ -111,10 +113,11 @@ class Spool:
         if not self._model.exists():
             return 0
         with disk(self._model, "read"):
-            text = self._model.read_text()
-        if not text.isdecimal():
-            raise StorageError(f"{self._model} is damaged", next_step="delete it: the next model writes it anew")
-        return int(text)
+            content = self._model.read_bytes()
+        if not content.isdigit():
+            next_step = f"delete it: rm {self._model}; the next model writes it anew"
+            raise damaged(self._model, "it holds no number of bytes", next_step=next_step)
+        return int(content)
 
     @property
     def _model(self) -> Path:
@@ -126,10 +129,7 @@ class Spool:
         It is not waited for until the disk has it: a power cut costs the last half minute's points of a curve.
         """
         line = json.dumps({"part": part, "round": round_, "values": values}, allow_nan=False)
-        rest = memoryview(f"\n{line}".encode())  # the line break goes before it: the last line may have been torn
-        with disk(self._history, "write"), self._history.open("ab", buffering=0) as out:
-            while rest:  # a disk that has room for a part takes that part
-                rest = rest[out.write(rest) :]
+        append_line(self._history, line, sync=False)
 
     def history(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Return {"train" | "score": {round: numbers}}. Raises StorageError."""
@@ -173,7 +173,7 @@ class Spool:
 
     def outcome(self) -> str:
         """Return how the run ended, or that it has not."""
-        return (self.folder / "outcome.txt").read_text() if self.ended() else "not ended yet"
+        return (self.folder / "outcome.txt").read_text(errors="replace") if self.ended() else "not ended yet"
 
     def ledger(self) -> list[dict[str, Any]]:
         """Return the coordinator's ledger: who counted in each round, and who not; empty until the run has ended.
@@ -185,9 +185,11 @@ class Spool:
         return [] if text.strip() in (b"", NO_RECORD.encode()) else ledger.read(text, self.plan())
 
 
-def _kept(text: str) -> Kept:
+def _kept(text: str) -> PersistentState:
     raw = parsed(text)
-    return Kept(task_from_dict(raw["task"]) if raw["task"] else None, _result(raw["result"]) if raw["result"] else None)
+    return PersistentState(
+        task_from_dict(raw["task"]) if raw["task"] else None, _result(raw["result"]) if raw["result"] else None
+    )
 
 
 def _result(text: str) -> Result:
@@ -195,3 +197,27 @@ def _result(text: str) -> Result:
     if not isinstance(found, UpdateStored | ScoreReported | ModelUnusable | ModelAdopted):
         raise TypeError(f"{type(found).__name__} is no result")
     return found
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Federation:
+    """A run this site took part in."""
+
+    run: str
+    plan: Plan
+    run_store: RunStore
+
+
+def last_federation(home: SiteHome) -> Federation | None:
+    """Return the last run this site took part in."""
+    found = sorted((home.folder / "runs").glob("*/plan.json"), key=lambda file: file.stat().st_mtime)
+    if not found:
+        return None
+    run_store = RunStore(found[-1].parent)
+    return Federation(run_store.folder.name, run_store.plan(), run_store)
+
+
+def federation_of(home: SiteHome, run: str) -> Federation | None:
+    """Return a run by its name; None where this site has no record of it. Raises StorageError."""
+    run_store = RunStore(home.run_folder(run))
+    return Federation(run, run_store.plan(), run_store) if (run_store.folder / "plan.json").exists() else None

@@ -23,7 +23,7 @@ from site_agent.data.collection import Collection, can
 from site_agent.data.image_sets import Labelled
 from site_agent.data.pixels import Pixels
 from site_agent.home import SiteHome
-from site_agent.images.decode import Progress, silent
+from site_agent.images.decode import OnCount, silent
 from site_agent.manifest.reading import Split
 from site_agent.metrics import auc
 from site_agent.network.augmentation import standardise, to_input
@@ -40,7 +40,7 @@ LABELLED: tuple[Split, Split] = ("train", "valid")
 
 
 @torch.no_grad()
-def embed(encoder: Encoder, pixels: Pixels, device: torch.device, on_progress: Progress = silent) -> Features:
+def embed(encoder: Encoder, pixels: Pixels, device: torch.device, on_progress: OnCount = silent) -> Features:
     """Return what a classifier starts from: (n, S, S, 3) bytes to (n, 512 or 2048), in eval mode and float32."""
     was_training = encoder.training
     encoder.eval()
@@ -85,8 +85,8 @@ def label_probe(
     collection: Collection,
     recipe: Recipe,
     device: torch.device,
-    on_decoded: Progress = silent,
-    on_progress: Progress = silent,
+    on_decoded: OnCount = silent,
+    on_progress: OnCount = silent,
 ) -> Probe:
     """Return what scores an encoder by the site's labels: validation images by training images.
 
@@ -99,7 +99,7 @@ def label_probe(
 
 
 def neighbour_auc(
-    encoder: Encoder, known: Labelled, asked: Labelled, device: torch.device, on_progress: Progress = silent
+    encoder: Encoder, known: Labelled, asked: Labelled, device: torch.device, on_progress: OnCount = silent
 ) -> float | None:
     """Return the AUC of the `asked` images scored by their nearest `known` ones; None where either lacks a class."""
     if any({0, 1} - set(part.labels.tolist()) for part in (known, asked)):

@@ -29,8 +29,8 @@ from fedcervix.errors import TrainingError
 from site_agent.data.batches import Indices, batches, scoring_batches
 from site_agent.data.device_batches import Feed
 from site_agent.data.image_sets import Images
-from site_agent.images.decode import Progress, silent
-from site_agent.network.devices import autocast, lacks_memory, let_go, place
+from site_agent.images.decode import OnCount, silent
+from site_agent.network.devices import autocast, free_tensors, lacks_memory, place
 from site_agent.network.encoder import Encoder
 from site_agent.network.loss import LOSSES
 from site_agent.network.optimizer import learning_rate, set_rate
@@ -241,7 +241,7 @@ def _train_epoch(work: _Work, begin: Position) -> EpochRecord:
         except RuntimeError as error:
             if not lacks_memory(error):
                 raise
-            let_go(error)
+            free_tensors(error)
             raise _too_large(work, tally.position(number - 1), order[number - 1]) from error
         tally.add(number, f, loss)
         if work.keeper.due():
@@ -306,7 +306,7 @@ def validation_loss(
     seed: int,
     stream: str,
     device: torch.device,
-    on_progress: Progress = silent,
+    on_progress: OnCount = silent,
 ) -> Score:
     """Score the encoder on `images`; the same weights get the same score whenever they are asked.
 

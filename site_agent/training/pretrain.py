@@ -20,7 +20,7 @@ from site_agent.network.optimizer import make_optimiser
 from site_agent.training.checkpoints import Checkpoints
 from site_agent.training.knn_probe import Probe
 from site_agent.training.loop import NEVER, Epoch, Position, StepReport, train_epochs, validation_loss
-from site_agent.training.resume import Keeping, Standing, unpack
+from site_agent.training.resume import CheckpointWriter, Standing, unpack
 from site_agent.training.steps import make_step
 
 
@@ -66,7 +66,11 @@ def pretrain(
     history, best_state, at = list(stood.history), dict(stood.best_state), stood.position if kept else None
     if at:
         on_resume(at)
-    keeper = Keeping(checkpoints, encoder, optimiser, lambda: (tuple(history), best_state)) if checkpoints else NEVER
+    keeper = (
+        CheckpointWriter(checkpoints, encoder, optimiser, lambda: (tuple(history), best_state))
+        if checkpoints
+        else NEVER
+    )
     while not _is_over(history, recipe):
         [record] = train_epochs(
             encoder,

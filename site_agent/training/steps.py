@@ -16,10 +16,10 @@ from torch import Tensor
 from fedcervix.core.plan import Recipe
 from fedcervix.errors import TrainingError
 from site_agent.network.cuda_graph import Graphed
-from site_agent.network.devices import Acceleration, autocast, lacks_memory, let_go, place
+from site_agent.network.devices import Acceleration, autocast, free_tensors, lacks_memory, place
 from site_agent.network.encoder import Encoder, build_encoder
 from site_agent.network.loss import LOSSES
-from site_agent.network.optimizer import changed_by, make_optimiser, pull_back
+from site_agent.network.optimizer import add_proximal_gradient, changed_by, make_optimiser
 from site_agent.network.views import views
 from site_agent.training.ddp import ALONE, Team, gather_views, wrap
 
@@ -28,7 +28,7 @@ Step = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Anchors:
+class ProximalReference:
     """The weights a round began with, which FedProx pulls towards; empty where it is not used."""
 
     tensors: list[Tensor] = field(default_factory=list)
@@ -40,9 +40,9 @@ class Anchors:
                 anchor.copy_(parameter)
 
 
-def make_anchors(encoder: Encoder, recipe: Recipe) -> Anchors:
+def make_anchors(encoder: Encoder, recipe: Recipe) -> ProximalReference:
     """Return the anchors of the recipe, set to the encoder's weights."""
-    return Anchors([p.detach().clone() for p in encoder.parameters()] if recipe.proximal else [])
+    return ProximalReference([p.detach().clone() for p in encoder.parameters()] if recipe.proximal else [])
 
 
 def make_step(
@@ -51,7 +51,7 @@ def make_step(
     recipe: Recipe,
     device: torch.device,
     *,
-    anchors: Anchors | None = None,
+    anchors: ProximalReference | None = None,
     acceleration: Acceleration = "eager",
     team: Team = ALONE,
 ) -> Step:
@@ -76,7 +76,7 @@ def make_step(
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if pull:
-            pull_back(parameters, pull, recipe.proximal)
+            add_proximal_gradient(parameters, pull, recipe.proximal)
         optimiser.step()
         return f.detach(), loss.detach()
 
@@ -106,7 +106,7 @@ class Learner:
 
     encoder: Encoder
     optimiser: torch.optim.SGD
-    anchors: Anchors
+    anchors: ProximalReference
     step: Step
 
 
@@ -134,7 +134,7 @@ def out_of_memory(images: int, recipe: Recipe, fits: Callable[[int], bool] | Non
     return TrainingError(
         f"the GPU's memory is too small for {images} images of {recipe.image_px} px in a batch",
         cause="another process uses the GPU, or the recipe is too large for it",
-        next_step=f"{advice}{halved}. With the same recipe training goes on from its checkpoint",
+        next_step=f"{advice}{halved}. With the same recipe, training continues from its checkpoint",
     )
 
 
@@ -155,7 +155,7 @@ def fits(
         except RuntimeError as error:
             if not lacks_memory(error):
                 raise
-            let_go(error)
+            free_tensors(error)
             return False
         finally:
             encoder.zero_grad(set_to_none=True)

@@ -19,10 +19,10 @@ from site_agent.data.pixel_store import Kind, opened
 from site_agent.data.remarks import remarks
 from site_agent.network.devices import name_of
 from site_agent.network.encoder import build_encoder
-from site_agent.network.precision import settled
+from site_agent.network.precision import resolve_precision
 from site_agent.training import step_timing
 from site_agent.worker.preflight import Cost, Findings
-from site_agent.worker.tasks import Bench
+from site_agent.worker.tasks import TaskContext
 
 MODELS_AT_ONCE = 8
 """files of the model's size that lie on the disk in a round: base, update, result, checkpoints with momentum, the
@@ -30,7 +30,7 @@ adopted model, and the one that is being written"""
 DECODED_FOR_TIMING = 16
 
 
-def examine(bench: Bench, plan: Plan | None) -> Findings:
+def examine(bench: TaskContext, plan: Plan | None) -> Findings:
     """Look at the site's images, and try what the plan asks. Raises what a round would have raised later.
 
     ConfigError, DataError: the images do not suffice. TrainingError: the batch does not fit into memory.
@@ -52,8 +52,8 @@ def examine(bench: Bench, plan: Plan | None) -> Findings:
     )
 
 
-def _cost(bench: Bench, collection: Collection, plan: Plan) -> Cost:
-    recipe, memory_free_bytes = settled(plan.recipe, bench.device, bench.home.cache), available_bytes()
+def _cost(bench: TaskContext, collection: Collection, plan: Plan) -> Cost:
+    recipe, memory_free_bytes = resolve_precision(plan.recipe, bench.device, bench.home.cache), available_bytes()
     train = len(collection.contrastive("train"))
     steps = max(1, train // recipe.batch_images)
     bench.on_progress({"stage": "timing a step", "done": 0, "of": 0, "unit": ""})
@@ -73,7 +73,7 @@ def _cost(bench: Bench, collection: Collection, plan: Plan) -> Cost:
     )
 
 
-def _decoding(bench: Bench, collection: Collection, recipe: Recipe) -> tuple[float, int]:
+def _decoding(bench: TaskContext, collection: Collection, recipe: Recipe) -> tuple[float, int]:
     """Return how long decoding what is not decoded yet will take, and how many bytes it will add to the disk."""
     chosen = (*collection.contrastive("train"), *collection.contrastive("valid"))
     with opened(bench.home.cache, kind := Kind(recipe.image_px, recipe.fit)) as store:
@@ -98,5 +98,5 @@ def _memory_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _free_bytes(bench: Bench) -> int:
+def _free_bytes(bench: TaskContext) -> int:
     return shutil.disk_usage(bench.home.folder).free

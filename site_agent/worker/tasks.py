@@ -34,17 +34,16 @@ from site_agent.network.encoder import (
     apply_weights,
     load_weights,
     save_weights,
-    snapshot,
     start_encoder,
 )
 from site_agent.network.optimizer import clear, optimiser_state, restore_optimiser
-from site_agent.network.precision import settled
+from site_agent.network.precision import resolve_precision
 from site_agent.store import leak_guard
 from site_agent.training.ddp import ALONE, Team, agreed, check_same, leader_first
 from site_agent.training.knn_probe import Probe, label_probe
 from site_agent.training.loop import NEVER, DivergedError, Position, StepReport, train_epochs, validation_loss
 from site_agent.training.monitor import round_lines
-from site_agent.training.resume import Keeping, unpack
+from site_agent.training.resume import CheckpointWriter, unpack
 from site_agent.training.steps import Learner, make_learner
 from site_agent.training.stopping import Stop, Stoppable
 from site_agent.worker.disk_full_retry import with_room
@@ -57,7 +56,7 @@ RUNNING = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(slots=True)
-class Bench:
+class TaskContext:
     """What the worker keeps in memory between tasks: the site's decoded images, its device."""
 
     home: SiteHome
@@ -104,7 +103,7 @@ class Bench:
         return lambda done, of: self.on_progress({"stage": stage, "done": done, "of": of, "unit": "images"})
 
 
-def do(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
+def do(bench: TaskContext, task: Task, plan: Plan) -> dict[str, Any]:
     """Do a task; return its numbers (those of UpdateStored or ScoreReported), and what is said of them at the site.
 
     A model that gives no finite loss is a result as well, `unusable`: others may have made it, and what follows is
@@ -121,15 +120,15 @@ def unusable_lines(task: Task, error: DivergedError) -> list[str]:
     begun = f" after {error.steps} steps" if task.kind is TaskKind.TRAIN else ""
     return [
         f"this site cannot use the model that it was given{begun}: {error.found}",
-        "  the coordinator is told, and decides by what all sites find; there is nothing to do at this site",
+        "  the coordinator is told; it decides when all sites have reported. No action is needed at this site",
     ]
 
 
-def _seed(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
+def _seed(bench: TaskContext, task: Task, plan: Plan) -> dict[str, Any]:
     started = time.monotonic()
     weights = bench.home.config().hardware.imagenet_weights
     encoder = start_encoder(plan.recipe, first_seed(plan.terms.seed), Path(weights) if weights else None)
-    digest = _keep(bench, task, snapshot(encoder))
+    digest = _keep(bench, task, encoder.state_dict())
     return {"digest": digest, "images": 0, "steps": 0, "loss": 0.0, "seconds": time.monotonic() - started}
 
 
@@ -138,7 +137,7 @@ def first_seed(seed: int) -> int:
     return derive(seed, "first-model")
 
 
-def _train(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
+def _train(bench: TaskContext, task: Task, plan: Plan) -> dict[str, Any]:
     """Train E epochs (paper, II-B: "at every client, the model is fine-tuned for E epochs with local data")."""
     recipe = _agreed_recipe(bench, plan)
     with leader_first(bench.team):  # who decodes; the others find the squares in the cache
@@ -171,12 +170,12 @@ def _train(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
             epochs_total=plan.rounds_max * plan.terms.epochs_per_round,
             step=learner.step,
             at=at,
-            keeper=Keeping(checkpoints, learner.encoder, learner.optimiser) if bench.team.leads else NEVER,
+            keeper=CheckpointWriter(checkpoints, learner.encoder, learner.optimiser) if bench.team.leads else NEVER,
             team=bench.team,
         )
         if not bench.team.leads:
             return {}
-        digest, steps = _keep(bench, task, snapshot(learner.encoder)), sum(record.steps for record in records)
+        digest, steps = _keep(bench, task, learner.encoder.state_dict()), sum(record.steps for record in records)
         _check_fit(bench, task, plan, digest, steps)
         with_room(lambda: _keep_own(bench, task, plan, learner), bench.on_progress, threading.Event().wait)
     numbers = {
@@ -191,7 +190,7 @@ def _train(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
     return {**numbers, "said": round_lines(numbers, recipe)}
 
 
-def _check_fit(bench: Bench, task: Task, plan: Plan, digest: str, steps: int) -> None:
+def _check_fit(bench: TaskContext, task: Task, plan: Plan, digest: str, steps: int) -> None:
     """Check a trained model as the coordinator will: a site is not refused for a model that it was given.
 
     Raises DivergedError.
@@ -206,7 +205,7 @@ def _check_fit(bench: Bench, task: Task, plan: Plan, digest: str, steps: int) ->
         raise DivergedError(error.what, **told, found=error.what, steps=steps) from error
 
 
-def _remember(bench: Bench, task: Task, plan: Plan) -> None:
+def _remember(bench: TaskContext, task: Task, plan: Plan) -> None:
     """Write down whose images this round of the run uses, before it uses them."""
     collection, key = bench.collection(), leak_guard.site_key(bench.home)
     used = (image for split in ("train", "valid") for image in collection.contrastive(split))
@@ -214,13 +213,13 @@ def _remember(bench: Bench, task: Task, plan: Plan) -> None:
     leak_guard.remember(bench.home.run_folder(task.run), key, seen)
 
 
-def _agreed_recipe(bench: Bench, plan: Plan) -> Recipe:
+def _agreed_recipe(bench: TaskContext, plan: Plan) -> Recipe:
     """Return the recipe with its precision settled, by the leader for all."""
-    own = settled(plan.recipe, bench.device, bench.home.cache) if bench.team.leads else plan.recipe
+    own = resolve_precision(plan.recipe, bench.device, bench.home.cache) if bench.team.leads else plan.recipe
     return dataclasses.replace(own, **agreed({"precision": own.precision}, bench.team))
 
 
-def _ready(bench: Bench, task: Task, plan: Plan, recipe: Recipe) -> Learner:
+def _ready(bench: TaskContext, task: Task, plan: Plan, recipe: Recipe) -> Learner:
     """Return a learner that holds the round's model, and the momentum of the round before where the plan keeps it."""
     learner = bench.learner(recipe)
     _load(bench, task, learner.encoder)
@@ -232,7 +231,7 @@ def _ready(bench: Bench, task: Task, plan: Plan, recipe: Recipe) -> Learner:
     return learner
 
 
-def _contract(bench: Bench, task: Task, plan: Plan, recipe: Recipe) -> str:
+def _contract(bench: TaskContext, task: Task, plan: Plan, recipe: Recipe) -> str:
     """Return what a checkpoint within this task depends on; the recipe is the plan's with its precision settled."""
     images = bench.collection().digest
     return f"{task.run} {task.round} {task.base} {plan.digest} {recipe.precision} {bench.site} {images}"
@@ -241,10 +240,10 @@ def _contract(bench: Bench, task: Task, plan: Plan, recipe: Recipe) -> str:
 def _goes_on(at: Position, task: Task, plan: Plan) -> str:
     epochs = plan.terms.epochs_per_round
     epoch = at.epoch - (task.round - 1) * epochs
-    return f"goes on from its checkpoint: epoch {epoch} of {epochs}, after step {at.step}"
+    return f"continues from its checkpoint: epoch {epoch} of {epochs}, after step {at.step}"
 
 
-def _checkpoints(bench: Bench, task: Task, contract: str) -> Stoppable:
+def _checkpoints(bench: TaskContext, task: Task, contract: str) -> Stoppable:
     """Return the checkpoints of a task, and drop those of others: they were settled, or there would not be this one.
 
     Those of the task itself stay until then: its result is not kept by the agent yet.
@@ -256,7 +255,7 @@ def _checkpoints(bench: Bench, task: Task, contract: str) -> Stoppable:
     return checkpoints
 
 
-def _step_progress(bench: Bench, plan: Plan, started: float) -> Callable[[StepReport], None]:
+def _step_progress(bench: TaskContext, plan: Plan, started: float) -> Callable[[StepReport], None]:
     trained = 0
 
     def on_step(step: StepReport) -> None:
@@ -277,10 +276,10 @@ def _step_progress(bench: Bench, plan: Plan, started: float) -> Callable[[StepRe
     return on_step
 
 
-def _score(bench: Bench, task: Task, plan: Plan) -> dict[str, Any]:
+def _score(bench: TaskContext, task: Task, plan: Plan) -> dict[str, Any]:
     """Score the round's model on this site's validation images."""
     _checkpoints(bench, task, "none: a score is quickly done again")
-    recipe = settled(plan.recipe, bench.device, bench.home.cache)
+    recipe = resolve_precision(plan.recipe, bench.device, bench.home.cache)
     images, encoder = bench.images(recipe, "valid"), bench.learner(recipe).encoder
     _remember(bench, task, plan)
     _load(bench, task, encoder)
@@ -311,7 +310,7 @@ def _probed(probe: Probe, encoder: Encoder) -> float | None:
         return None
 
 
-_DO: dict[TaskKind, Callable[[Bench, Task, Plan], dict[str, Any]]] = {
+_DO: dict[TaskKind, Callable[[TaskContext, Task, Plan], dict[str, Any]]] = {
     TaskKind.SEED: _seed,
     TaskKind.TRAIN: _train,
     TaskKind.SCORE: _score,
@@ -321,7 +320,7 @@ _DO: dict[TaskKind, Callable[[Bench, Task, Plan], dict[str, Any]]] = {
 # --- what stays at the site ---------------------------------------------------------------------------------------
 
 
-def _load(bench: Bench, task: Task, encoder: Encoder) -> None:
+def _load(bench: TaskContext, task: Task, encoder: Encoder) -> None:
     """Load the task's base model, with this site's own batch-norm values where the plan keeps them local.
 
     Raises RemoteError where it holds numbers that no model has: an honest coordinator sends none; DivergedError where
@@ -341,12 +340,12 @@ def _load(bench: Bench, task: Task, encoder: Encoder) -> None:
         encoder.load_state_dict({**encoder.state_dict(), **_part(load_weights(own), "model.")})
 
 
-def _keep(bench: Bench, task: Task, state: dict[str, Tensor]) -> str:
+def _keep(bench: TaskContext, task: Task, state: dict[str, Tensor]) -> str:
     """Keep a model that was made. Until then it is in memory alone, so a full disk is waited for, here."""
     return with_room(lambda: _write(bench, task, state), bench.on_progress, threading.Event().wait)
 
 
-def _write(bench: Bench, task: Task, state: dict[str, Tensor]) -> str:
+def _write(bench: TaskContext, task: Task, state: dict[str, Tensor]) -> str:
     blobs = BlobStore(bench.home.blobs)
     making = blobs.scratch(f"{task.kind}-{task.round}")
     digest = save_weights(making, state)
@@ -354,9 +353,9 @@ def _write(bench: Bench, task: Task, state: dict[str, Tensor]) -> str:
     return digest
 
 
-def _keep_own(bench: Bench, task: Task, plan: Plan, learner: Learner) -> None:
+def _keep_own(bench: TaskContext, task: Task, plan: Plan, learner: Learner) -> None:
     """Keep what does not travel, for the next round; a few rounds back, because a round may be done again."""
-    state = snapshot(learner.encoder)
+    state = learner.encoder.state_dict()
     kept = {f"model.{name}": state[name] for name in local_names(learner.encoder, plan.terms.batch_norm)}
     if plan.terms.optimiser_state == "keep":
         momentum = optimiser_state(learner.optimiser, learner.encoder)
@@ -379,11 +378,11 @@ def local_names(encoder: nn.Module, rule: BatchNorm) -> list[str]:
     return [f"{norm}.{part}" for norm in norms for part in kept]
 
 
-def _own_file(bench: Bench, run: str, round_: int) -> Path:
+def _own_file(bench: TaskContext, run: str, round_: int) -> Path:
     return bench.home.run_folder(run) / f"own-{round_}.safetensors"
 
 
-def _own_files(bench: Bench, run: str) -> dict[int, Path]:
+def _own_files(bench: TaskContext, run: str) -> dict[int, Path]:
     """Return what was kept, by round, in order."""
     files = bench.home.run_folder(run).glob("own-*.safetensors")
     found = ((int(file.stem.removeprefix("own-")), file) for file in files)
@@ -395,7 +394,7 @@ def superseded(kept: Mapping[int, Path], last: int) -> list[Path]:
     return [file for round_, file in kept.items() if round_ <= last][:-ROUNDS_KEPT]
 
 
-def _own_latest(bench: Bench, run: str, last: int) -> Path | None:
+def _own_latest(bench: TaskContext, run: str, last: int) -> Path | None:
     """Return what was kept in round `last`, or in the last round before it in which this site took part."""
     earlier = [file for round_, file in _own_files(bench, run).items() if round_ <= last]
     return earlier[-1] if earlier else None

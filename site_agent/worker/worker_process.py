@@ -47,7 +47,7 @@ from site_agent.training.ddp import ALONE, STEP_S, Team, assemble, hear, lost, t
 from site_agent.training.rank_watchdog import Lifeline, end_with_input, end_with_parent
 from site_agent.training.stopping import Stop
 from site_agent.worker.examining import examine
-from site_agent.worker.tasks import Bench, do
+from site_agent.worker.tasks import TaskContext, do
 from site_agent.worker.worker import STOP_LINE
 
 STAGES = {TaskKind.SEED: "making the first model", TaskKind.TRAIN: "training", TaskKind.SCORE: "validating"}
@@ -86,7 +86,7 @@ def _serve(home: SiteHome, site: str, answers: _Answers, place: Team) -> NoRetur
     stop = Stop()
     asked = _listen(sys.stdin, stop)
     stage = _Stage(answers)
-    bench: Bench | None = None
+    bench: TaskContext | None = None
     while True:
         line = asked.get()
         try:
@@ -103,7 +103,7 @@ def _serve(home: SiteHome, site: str, answers: _Answers, place: Team) -> NoRetur
             answers.last({"failed": _account(error, stage.name)})
 
 
-def _answer(bench: Bench, stage: _Stage, request: dict[str, Any]) -> dict[str, Any]:
+def _answer(bench: TaskContext, stage: _Stage, request: dict[str, Any]) -> dict[str, Any]:
     """Do what was asked: a task, or a look at what can be known before round 1."""
     if "examine" in request:
         stage.begin("checking what the plan needs")
@@ -136,7 +136,7 @@ def _listen(lines: TextIO, stop: Stop) -> Queue[str]:
     return asked
 
 
-def _leaders_bench(home: SiteHome, site: str, place: Team, stage: _Stage, stop: Stop) -> Bench:
+def _leaders_bench(home: SiteHome, site: str, place: Team, stage: _Stage, stop: Stop) -> TaskContext:
     bench = _bench(home, site, place, stage.progress)
     bench.stop = stop
     if not place.alone:
@@ -158,7 +158,7 @@ def _gone(rank: int, place: Team) -> GoneError:
     return GoneError(
         f"training process {rank + 1} of {place.size} ended by itself",
         cause="it was killed, often because the machine ran out of memory, or it crashed",
-        next_step="look at the system's log (dmesg | tail); start site-agent again to go on",
+        next_step="look at the system's log (dmesg | tail); start site-agent again to continue",
     )
 
 
@@ -189,17 +189,17 @@ def _follow(home: SiteHome, site: str, place: Team) -> NoReturn:
 # --- what all need ------------------------------------------------------------------------------------------------
 
 
-def _bench(home: SiteHome, site: str, place: Team, on_progress: Callable[[dict[str, Any]], None]) -> Bench:
+def _bench(home: SiteHome, site: str, place: Team, on_progress: Callable[[dict[str, Any]], None]) -> TaskContext:
     hardware = home.config().hardware
     device, cores = choose(hardware.device), len(os.sched_getaffinity(0))
     if place.alone:
         prepare(device, hardware.threads or cores, hardware.deterministic)
-        return Bench(home, site, device, on_progress, accelerate(hardware.acceleration, device))
+        return TaskContext(home, site, device, on_progress, accelerate(hardware.acceleration, device))
     number, here = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     device = _own_device(device, number, here)
     prepare(device, hardware.threads or max(1, cores // here), hardware.deterministic)
     # A team steps eagerly: neither a graph nor a compiled step may hold what DistributedDataParallel does within it.
-    return Bench(home, site, device, on_progress, team=assemble(device))
+    return TaskContext(home, site, device, on_progress, team=assemble(device))
 
 
 def _own_device(device: torch.device, number: int, here: int) -> torch.device:
@@ -270,7 +270,7 @@ def _translated(error: Exception) -> FedcervixError:
         return TrainingError(
             f"the training processes of this site waited {STEP_S:.0f} s for one another",
             cause=f"one of them hangs, or the network between their hosts is cut: {str(error)[:200]}",
-            next_step="look at the hosts' logs; start site-agent again to go on",
+            next_step="look at the hosts' logs; start site-agent again to continue",
         )
     if isinstance(error, OSError) and error.errno in USED_UP:
         cause, next_step = USED_UP[error.errno]
@@ -278,14 +278,14 @@ def _translated(error: Exception) -> FedcervixError:
     if isinstance(error, OSError) and error.errno in FULL:
         return FullDiskError(str(error), cause="the disk is full", next_step="df -h")
     if isinstance(error, OSError):
-        return StorageError(str(error), cause="a disk that is damaged, or may not be used", next_step="df -h")
+        return StorageError(str(error), cause="the disk is damaged or not accessible", next_step="df -h")
     if isinstance(error, MemoryError) or any(words in str(error).lower() for words in LACKS_MEMORY):
         return TrainingError(
             "not enough memory for this batch", cause=str(error)[:200], next_step="a plan with a smaller batch_images"
         )
     return TrainingError(
         f"the trainer stopped unexpectedly: {type(error).__name__}: {error}",
-        cause="a bug, or a defect of the hardware",
+        cause="a bug, or a hardware fault",
         next_step="see the trace under the incident number",
     )
 

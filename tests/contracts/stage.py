@@ -41,15 +41,18 @@ from coordinator.home.registry import Registry
 from coordinator.run.engine import Engine
 from coordinator.run.streams import Bell, Stream, instructions
 from fedcervix.core.events import Answer, Event, Task, TaskKind
-from fedcervix.core.plan import Mode, Plan, Recipe, Terms
-from fedcervix.core.rounds import Instruction, Leave, Presence, Run, instruction
+from fedcervix.core.modes import Mode
+from fedcervix.core.plan import Plan, Recipe, Terms
+from fedcervix.core.rounds.instructions import Finish, Instruction, instruction
+from fedcervix.core.rounds.state import Presence, Run
 from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.errors import FedcervixError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.weights import read_tensors, write_tensors
-from fedcervix.network import identity, rpc
+from fedcervix.network import identity, invitations, rpc
 from fedcervix.network.address import Address
-from site_agent.federation.agent import Agent
+from site_agent.federation.agent import Agent, Waits
+from site_agent.federation.context import AgentContext
 from site_agent.federation.link import GrpcLink
 from site_agent.home import SiteHome
 from site_agent.home import create as create_site
@@ -410,7 +413,7 @@ class Stage:
         """Return the keys that an invitation holds."""
         key, who = identity.new_key(), identity.Identity(FEDERATION, "enroll", site)
         now, authority = datetime.now(UTC), self.home.authority()
-        certificate = identity.issue(authority, identity.public_key(key), who, now, identity.INVITATION_LIFETIME)
+        certificate = identity.issue(authority, identity.public_key(key), who, now, invitations.LIFETIME)
         made = identity.identify(certificate)
         Registry(self.home.registry).invite(site, made.serial, made.not_after, now)
         return keys(authority.certificate_pem, certificate, key)
@@ -478,20 +481,17 @@ def stage(folder: Path, mode: Mode, transcript: Transcript, *, given: bool = Fal
 
 
 @contextlib.contextmanager
-def agent(stage: Stage, site: str, pems: Keys) -> Iterator[list[Leave]]:
+def agent(stage: Stage, site: str, pems: Keys) -> Iterator[list[Finish]]:
     """Run a site's agent on a thread of its own; what it ended with is in the list."""
     home, ended = SiteHome(stage.folder / site), []
     create_site(home)
     worker = ArithmeticWorker(home, site, stage.recorder.reported[site])
     with stage.link(pems) as link:
         made = Agent(
-            home,
-            site,
-            link,
+            AgentContext(home, site, link, lambda *_: None),
             worker,  # type: ignore[arg-type]
-            lambda *_: None,
             federation="cervix",
-            sign_s=math.inf,
+            waits=Waits(sign_s=math.inf),
         )
         thread = threading.Thread(target=lambda: ended.append(made.run()))
         thread.start()

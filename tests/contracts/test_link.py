@@ -13,15 +13,15 @@ import pytest
 
 from fedcervix.core.events import Answer
 from fedcervix.core.plan import Plan
+from fedcervix.disk.files import digest_file
 from fedcervix.errors import FedcervixError, RemoteError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.models.weights import digest_file
 from fedcervix.network import codec
 from site_agent.federation.link import SENDER, Link
 from site_agent.worker.worker import CancelledError
 from tests.contracts.stage import SITES, keep, model_of, stage
 from tests.contracts.transcript import Transcript
-from tests.unit.test_agent import RUN, Cut, FakeLink, plan
+from tests.unit.fake_link import RUN, Cut, FakeLink, plan
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -27,8 +27,8 @@ from fedcervix.core.events import (
     TaskKind,
     UpdateStored,
 )
-from fedcervix.core.plan import Mode
-from fedcervix.core.rounds import Outcome, Phase, Presence
+from fedcervix.core.modes import Mode
+from fedcervix.core.rounds.state import Outcome, Phase, Presence
 from fedcervix.models.blobs import CHUNK_BYTES, BlobStore
 from fedcervix.network import codec, identity, rpc
 from fedcervix.network.identity import REQUEST_BYTES_MAX
@@ -88,7 +88,7 @@ def new(name: str) -> Transcript:
 def test_the_conversation_of_a_run(mode: Mode, tmp_path: Path, settle: Settle, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was checked while it arrived, so no update is read again before it is taken in."""
     read_again: list[Path] = []
-    monkeypatch.setattr("coordinator.run.engine.vet", lambda path, _base: read_again.append(path))
+    monkeypatch.setattr("coordinator.run.model_work.vet", lambda path, _base: read_again.append(path))
     with stage(tmp_path, mode, new(mode)) as coordinator:
         pems = {site: coordinator.join(site) for site in SITES}
         with ExitStack() as agents:
@@ -197,7 +197,7 @@ def who_comes_too_early_or_too_late(coordinator: Stage, nhs: Caller) -> None:
     nhs.ask(rpc.FETCH, wire.BlobRequest(digest=run.model))
     nhs.tell(codec.Ready(run.run, "0" * 64))
     nhs.tell(codec.Ready("20290101-000000-csfssl-00000000", run.plan.digest))
-    nhs.tell(codec.Here())
+    nhs.tell(codec.Ping())
     nhs.tell(codec.Stopped())
     nhs.ask(rpc.REPORT, wire.FromSite())
 

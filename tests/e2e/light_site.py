@@ -20,19 +20,17 @@ from typing import Any
 
 from fedcervix.core.events import Task
 from fedcervix.core.plan import Plan
-from fedcervix.core.rounds import Outcome
-from fedcervix.errors import FedcervixError
+from fedcervix.errors import EXIT_OF_OUTCOME, FedcervixError
 from fedcervix.runtime.cli_runtime import ends_whole, fail
 from site_agent.commands.display import Display
-from site_agent.federation.agent import Agent
+from site_agent.federation.agent import Agent, Waits
+from site_agent.federation.context import AgentContext
 from site_agent.federation.fencing import succeed
 from site_agent.federation.link import GrpcLink
 from site_agent.home import SiteHome
 from site_agent.worker.hang_detection import FLOOR_S
 from site_agent.worker.worker import CancelledError, Worker
 from tests.e2e.light_worker import NUMBERS, LightWork, surroundings
-
-EXIT_OF = {Outcome.OK: 0, Outcome.DEGRADED: 20, Outcome.ABORTED: 21}
 
 
 class LightWorker:
@@ -86,13 +84,10 @@ def main() -> None:
         worker = in_a_process(work) if given.worker else LightWorker(work)
         federation = home.certificate().identity.federation
         agent = Agent(
-            home,
-            site,
-            link,
+            AgentContext(home, site, link, display.show),
             worker,  # type: ignore[arg-type]
-            display.show,
             federation=federation,
-            silence_s=given.silence_s,
+            waits=Waits(silence_s=given.silence_s),
         )
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=agent.stop).start())
         try:
@@ -104,7 +99,7 @@ def main() -> None:
         finally:
             link.close()
     display.show("said", {"text": str(leave)})
-    sys.exit(EXIT_OF[leave.outcome])
+    sys.exit(EXIT_OF_OUTCOME[leave.outcome])
 
 
 if __name__ == "__main__":

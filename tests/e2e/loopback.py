@@ -30,9 +30,9 @@ from coordinator.home.founding import create as create_home
 from coordinator.home.home import Home
 from coordinator.home.registry import Registry
 from fedcervix.core.plan import Plan
-from fedcervix.models.weights import digest_file
-from fedcervix.network import identity, rpc
-from fedcervix.network.codec import Claim
+from fedcervix.disk.files import digest_file
+from fedcervix.network import identity, invitations, rpc
+from fedcervix.network.codec import InstanceClaim
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.federation.link import GrpcLink
 from site_agent.home import SiteHome
@@ -218,8 +218,8 @@ class Federation:
 
         def port() -> int:
             assert process.running(), f"the coordinator ended with {process.popen.returncode}:\n{process.text}"
-            running = self.home.read_running() or {}
-            return int(running["port"]) if running.get("pid") == process.pid else 0
+            running = self.home.read_running()
+            return running.port if running and running.pid == process.pid else 0
 
         return until("the coordinator listens", port, seen=lambda: process.text)
 
@@ -314,7 +314,7 @@ class Federation:
             return pem, made.serial, made.not_after
 
         registry, serial = Registry(self.home.registry), f"invitation-{name}-{time.time_ns()}"
-        registry.invite(name, serial, now + identity.INVITATION_LIFETIME, now)
+        registry.invite(name, serial, now + invitations.LIFETIME, now)
         return registry.redeem(serial, identity.key_fingerprint(public), issue, now)
 
     def agent(self, name: str, *options: str) -> Process:
@@ -326,7 +326,7 @@ class Federation:
         folder = (home or self.site(name)).folder
         return self._start(name, [sys.executable, "-m", "tests.e2e.light_site", folder, *options])
 
-    def link(self, name: str, *, port: int = 0, claim: Claim | None = None) -> GrpcLink:
+    def link(self, name: str, *, port: int = 0, claim: InstanceClaim | None = None) -> GrpcLink:
         """Return a line with a site's certificate."""
         home = self.site(name)
         keys = {"authority_pem": "authority.crt", "certificate_pem": "site.crt", "key_pem": "site.key"}

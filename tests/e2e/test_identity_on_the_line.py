@@ -19,7 +19,7 @@ from coordinator.calls.local_sockets import reachable
 from fedcervix.core.events import Task
 from fedcervix.errors import FedcervixError, IdentityError, LinkError, NoSuchMethodError
 from fedcervix.models.weights import write_tensors
-from fedcervix.network import codec, identity, rpc
+from fedcervix.network import codec, identity, invitations, rpc
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.federation.link import GrpcLink
 from tests.e2e.loopback import FEDERATION, Federation, call, federation, until
@@ -207,7 +207,7 @@ def test_an_invitation_works_once(running: Federation) -> None:
         ask(running, rpc.ATTACH, ATTACH, **earlier)
 
     # Asked again with the same key (as when the first answer was lost), the same certificate comes back.
-    invitation = identity.Invitation.parse((folder / "i.toml").read_bytes())
+    invitation = invitations.Invitation.parse((folder / "i.toml").read_bytes())
     key = (folder / "first/keys/site.key").read_bytes()
     line = GrpcLink(
         invitation.address,
@@ -250,7 +250,7 @@ def test_a_site_that_is_revoked_in_mid_transfer_is_sent_no_more(federate: Federa
     for site in made.sites:
         made.enrol(site)
     made.light("alts")
-    address, claim = f"localhost:{made.port}", codec.Claim("1" * 32)
+    address, claim = f"localhost:{made.port}", codec.InstanceClaim("1" * 32)
     link = GrpcLink(address, claim=claim, **keys_of(made, "nhs"))
     said = link.attach()
     welcome = next(said)
@@ -294,7 +294,7 @@ def test_a_site_that_comes_back_again_and_again_holds_one_stream(federate: Feder
     made = federate()
     made.coordinate("--mode", "csfssl")
     made.enrol("nhs")
-    agent = codec.Claim("a" * 32)
+    agent = codec.InstanceClaim("a" * 32)
     lines = [made.link("nhs", claim=agent) for _ in range(3)]
     streams = [line.attach() for line in lines]
     assert isinstance(next(streams[0]), codec.Welcome)
@@ -315,7 +315,7 @@ def test_a_site_that_opens_many_transfers_and_sends_nothing_keeps_nobody_waiting
     made.coordinate("--mode", "csfssl")
     made.enrol("nhs")
     made.enrol("alts")
-    claim = codec.Claim("b" * 32)
+    claim = codec.InstanceClaim("b" * 32)
     link = made.link("nhs", claim=claim)
     said = link.attach()
     welcome = next(said)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cervix_study.records import read_cells, read_data, read_predictions, read_selection, read_study
-from site_agent.store.run_store import Spool
+from site_agent.store.run_store import RunStore
 from tests.e2e.loopback import Process, processes_of, start, until
 
 PROGRAM = [sys.executable, "-m", "cervix_study.cli"]
@@ -68,7 +68,7 @@ def finished(out: Path) -> dict[str, tuple[int, int]]:
 def federation_of(out: Path) -> str:
     """Return the name of the federated run in progress, once its first round was scored; else nothing."""
     runs = [file.parent for file in out.glob("workshop/scratch/*/site-nhs/runs/*/history.jsonl")]
-    return runs[0].name if any("score" in Spool(run).history() for run in runs) else ""
+    return runs[0].name if any("score" in RunStore(run).history() for run in runs) else ""
 
 
 @pytest.mark.timeout(300)
@@ -81,7 +81,7 @@ def test_a_study_that_is_stopped_and_killed_repeats_no_finished_cell(
     until("two cells are there", lambda: len(finished(out)) >= 2, seen=lambda: first.text)
     first.signal(signal.SIGINT)  # Ctrl-C
     assert first.ended() == 130
-    assert "go on with: cervix-study run" in first.text
+    assert "continue with: cervix-study run" in first.text
     assert read_study(out).state == "stopped"
     after_stop = finished(out)
 

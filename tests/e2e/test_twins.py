@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fedcervix.errors import TwinError
+from fedcervix.errors import DuplicateAgentError
 from fedcervix.network import codec
 from site_agent.home import SiteHome
 from tests.e2e.loopback import Federation, Process
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.timeout(120)
 TERMS = {"rounds": 3, "epochs_per_round": 1, "patience_rounds": 3}
 REFUSED = (
     "another agent of site nhs is connected, since 20",
-    "likely cause: a second machine, or a copy",
-    "next: end one",
+    "likely cause: a second machine or a copy",
+    "next: stop one",
 )
 PACE = ("--pace-s", "0.1")
 
@@ -63,7 +63,7 @@ def twin(federation: Federation, home: SiteHome) -> Process:
 
 
 def assert_refused(agent: Process) -> None:
-    assert agent.ended() == TwinError.exit_code == 13, agent.text
+    assert agent.ended() == DuplicateAgentError.exit_code == 13, agent.text
     for words in REFUSED:
         assert words in agent.text
 
@@ -157,7 +157,7 @@ def test_no_word_of_a_twin_is_heard(federate: Federate) -> None:
         lambda: next(second.attach()),
         lambda: second.report(codec.Ready(federation.overview()["run"], federation.plan("csfssl").digest)),
     ):
-        with pytest.raises(TwinError, match="another agent of site nhs is connected"):
+        with pytest.raises(DuplicateAgentError, match="another agent of site nhs is connected"):
             call()
     assert federation.overview()["sites"][0]["presence"] == "absent"
     assert isinstance(second.welcome(), codec.Welcome)  # `site-agent check` beside an agent at work

@@ -24,7 +24,8 @@ from fedcervix.core.events import (
     event_to_json,
 )
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds import Leave, Outcome, Stand
+from fedcervix.core.rounds.instructions import Finish, Idle
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import RemoteError
 from fedcervix.network import codec
 from fedcervix.wire import federation_pb2 as wire
@@ -64,7 +65,7 @@ VALID: list[Any] = [
         for report in (
             codec.Ready("run", BASE),
             codec.Refusal("run", "no"),
-            codec.Here(),
+            codec.Ping(),
             codec.Progress(TRAIN, "training", 1, 2, "steps", 0.5, 1.5),
             UpdateStored("ada", TRAIN, BASE, 1, 1, 0.5, 1.0, 1.0),
             ScoreReported("ada", SCORE, 1.0, 1, 1, (("rank", 1.5),), 1.0),
@@ -72,7 +73,7 @@ VALID: list[Any] = [
             SiteFailed("ada", "training", "broke", "INC-1", 1.0),
         )
     ),
-    *(codec.write_instruction(said) for said in (TRAIN, Stand("wait"), Leave(Outcome.OK, "done", "{}"))),
+    *(codec.write_instruction(said) for said in (TRAIN, Idle("wait"), Finish(Outcome.OK, "done", "{}"))),
     codec.write_welcome(codec.Welcome("federation", "run", PLAN)),
     codec.write_answer(Answer.STALE, "why"),
     wire.OfferRequest(digest=BASE, size_bytes=5),

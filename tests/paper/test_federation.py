@@ -32,7 +32,10 @@ from fedcervix.core.events import (
 )
 from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.profiles import PROFILES
-from fedcervix.core.rounds import Phase, Run, begin, duty, instruction, step
+from fedcervix.core.rounds.averages import coordinator_work
+from fedcervix.core.rounds.instructions import instruction
+from fedcervix.core.rounds.state import Phase, Run, begin
+from fedcervix.core.rounds.step import step
 from fedcervix.models.aggregate import aggregate
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.weights import read_layout
@@ -41,8 +44,8 @@ from site_agent.data.collection import digest_of
 from site_agent.home import SiteHome, create
 from site_agent.network.encoder import build_encoder, load_weights
 from site_agent.store import leak_guard, model_store
-from site_agent.store.run_store import Spool
-from site_agent.worker.tasks import Bench, do, local_names
+from site_agent.store.run_store import RunStore
+from site_agent.worker.tasks import TaskContext, do, local_names
 
 NHS, ALTS = "nhs", "alts"
 SMALL = Recipe(architecture="resnet18", image_px=32, width=8, batch_images=4, lr=0.05)
@@ -104,7 +107,7 @@ def federate(plan: Plan, folder: Path) -> Federation:
     for site in plan.sites:
         run, _ = step(run, SiteAttached(site, 0.0))
     while not run.ended:
-        work = duty(run)
+        work = coordinator_work(run)
         if work is not None:
             run, _ = step(run, AggregateStored(work.round, average(folder, run), 0.0))
             continue
@@ -115,17 +118,17 @@ def federate(plan: Plan, folder: Path) -> Federation:
     return Federation(run, folder)
 
 
-def bench_of(site: str, folder: Path, plan: Plan) -> Bench:
+def bench_of(site: str, folder: Path, plan: Plan) -> TaskContext:
     home = SiteHome(folder / site)
     create(home, manifest=clinic(site, folder / f"{site}-images"), threads=1)
     home.blobs.rmdir()
     (folder / "blobs").mkdir(exist_ok=True)
     home.blobs.symlink_to(folder / "blobs")  # what the network does: every model is where it is needed
-    Spool(home.run_folder("run")).open(plan)
-    return Bench(home, site, torch.device("cpu"), lambda _: None)
+    RunStore(home.run_folder("run")).open(plan)
+    return TaskContext(home, site, torch.device("cpu"), lambda _: None)
 
 
-def report(bench: Bench, task: Task, plan: Plan) -> UpdateStored | ScoreReported | ModelAdopted:
+def report(bench: TaskContext, task: Task, plan: Plan) -> UpdateStored | ScoreReported | ModelAdopted:
     """Let a site do a task, and put its numbers into the words of the machine."""
     if task.kind is TaskKind.ADOPT:
         model_store.adopt(bench.home, task, plan, BlobStore(bench.home.blobs))
@@ -137,7 +140,7 @@ def report(bench: Bench, task: Task, plan: Plan) -> UpdateStored | ScoreReported
 
 
 def average(folder: Path, run: Run) -> str:
-    work, blobs = duty(run), BlobStore(folder / "blobs")
+    work, blobs = coordinator_work(run), BlobStore(folder / "blobs")
     assert work is not None
     updates = [(blobs.path(digest), weight) for digest, weight in work.updates]
     output = blobs.scratch("average")
@@ -352,7 +355,7 @@ def course(mode: str, losses: list[dict[str, float]], images: dict[str, int], **
             task = instruction(run, site)
             assert isinstance(task, Task), "in a ring the holder is the next in the roster"
             run, _ = step(run, UpdateStored(site, task, digest(f"{site}{number}"), images[site], 1, 1.0, 1.0, 0.0))
-        if duty(run) is not None:
+        if coordinator_work(run) is not None:
             run, _ = step(run, AggregateStored(number, digest(f"average{number}"), 0.0))
         for site, loss in scores.items() if run.phase is Phase.SCORING else ():
             run = scored(run, site, loss, images[site])

@@ -7,7 +7,8 @@ trace.
 
 Time is in seconds. Requests may be lost, doubled, delayed past their time-out (so that they arrive out of order); a
 stream keeps its order but can be cut, and each end notices in its own time. A crash of the coordinator leaves it its
-journal and its blobs; a crash of a site leaves it its journal (`session.Kept`) and the models that are there.
+journal and its blobs; a crash of a site leaves it its journal (`session.PersistentState`) and the models that are
+there.
 """
 
 from __future__ import annotations
@@ -43,21 +44,12 @@ from fedcervix.core.events import (
     event_to_json,
 )
 from fedcervix.core.plan import Plan
-from fedcervix.core.rounds import (
-    Aggregate,
-    Instruction,
-    Leave,
-    Presence,
-    Run,
-    begin,
-    deadline,
-    duty,
-    instruction,
-    step,
-    to_dict,
-    waits,
-)
-from fedcervix.network.codec import SUCCEEDS_MAX, Claim
+from fedcervix.core.rounds.averages import Aggregate, coordinator_work
+from fedcervix.core.rounds.instructions import Finish, Instruction, instruction
+from fedcervix.core.rounds.state import Presence, Run, begin, to_dict
+from fedcervix.core.rounds.step import step
+from fedcervix.core.rounds.waits import deadline, waits
+from fedcervix.network.codec import SUCCEEDS_MAX, InstanceClaim
 from tests.simulation.oracle import (
     averaged,
     drawn,
@@ -137,7 +129,7 @@ class Rules:
 
     step: Callable[[Run, Event], tuple[Run, Answer]] = step
     admit: Callable[..., Acting | None] = admit
-    duty: Callable[[Run], Aggregate | None] = duty
+    work_of: Callable[[Run], Aggregate | None] = coordinator_work
     needed: Callable[[Run], set[str]] = needed
     append: Callable[[list[str], Event], None] = lambda journal, event: journal.append(event_to_json(event))
     answered: Callable[[economy.Carried, UpdateStored, Answer], economy.Carried] = economy.answered
@@ -173,7 +165,7 @@ class Stream:
 class Job:
     """What a site is busy with."""
 
-    duty: session.Duty
+    action: session.Action
     cancelled: bool = False
 
 
@@ -318,7 +310,7 @@ class Coordinator:
 
     def _become(self, run: Run) -> None:
         self.run = run
-        self.duty, self.deadline = self.rules.duty(run), deadline(run)
+        self.work, self.deadline = self.rules.work_of(run), deadline(run)
         self.wanted = {site: instruction(run, site) for site in self.plan.sites}
 
     def _asks(self, site: str) -> bool:
@@ -374,7 +366,7 @@ class Coordinator:
         if not wanted <= self.blobs:
             found.append(f"sites are asked for models that are not kept: {wanted - self.blobs}")
         found.extend(self._faults_of_forms(after))
-        if not after.ended and not waits(after) and self.duty is None:
+        if not after.ended and not waits(after) and self.work is None:
             found.append(f"{after.phase}: nothing is waited for and nothing is to be done")
         for stream in self.streams:
             known = after.site(stream.site.name)
@@ -397,10 +389,10 @@ class Coordinator:
     def _faults_of_forms(self, run: Run) -> Iterator[str]:
         """Yield what is wrong with the packed forms that sites may have of the models they are asked to work on.
 
-        After a barren round the run may come back to a model whose form is gone: the model itself travels then (see
+        After a void round the run may come back to a model whose form is gone: the model itself travels then (see
         `Service._form`).
         """
-        came_back = any(round_.barren for round_ in run.rounds)
+        came_back = any(round_.void for round_ in run.rounds)
         for site, task in self.wanted.items():
             form = self.rules.packed_form(run, site, task.base) if isinstance(task, Task) and task.base else None
             if form is not None and form.digest not in self.blobs and not came_back:
@@ -536,7 +528,7 @@ class Coordinator:
     def _act(self) -> None:
         if self.run.ended or self._due_in_s() > 0:
             return
-        if (work := self.duty) is not None:
+        if (work := self.work) is not None:
             step = work.last_step or ()
             if not {*step, *(digest for digest, _ in work.updates)} <= self.blobs:
                 raise ViolationError(f"round {work.round}: a model to be averaged is gone")
@@ -558,7 +550,7 @@ class Coordinator:
         self.submit(Tick(self.world.now))
 
     def _due_in_s(self) -> float:
-        if self.duty is not None:
+        if self.work is not None:
             return 0.0
         leases = [self._lease_left_s(s.name) for s in self.run.sites if s.presence is Presence.PRESENT]
         return min([86_400.0, *leases, *([] if self.deadline is None else [self.deadline - self.world.now])])
@@ -573,7 +565,7 @@ class Site:
 
     def __init__(self, world: World, name: str, work_s: float) -> None:
         self.world, self.name, self.work_s = world, name, work_s
-        self.journal = session.Kept()
+        self.journal = session.PersistentState()
         self.position = 0
         """of the journal: how often it was written"""
         self.models: set[str] = set()
@@ -588,7 +580,7 @@ class Site:
         self.trained_from: dict[int, str] = {}
         """by round, the model from which an update has left (see site_agent.federation.asked)"""
         self.up = self.lost = self.done = False
-        self.outcome: Leave | None = None
+        self.outcome: Finish | None = None
         self.is_copy = False
         self.life = 0
         self.cut_until = self.frozen_until = 0.0
@@ -600,7 +592,7 @@ class Site:
         if self.up or self.lost or self.done:
             return
         self.up, self.life = True, self.life + 1
-        self.claim = Claim(self.world.instance(), tuple(self.ran[:SUCCEEDS_MAX]))
+        self.claim = InstanceClaim(self.world.instance(), tuple(self.ran[:SUCCEEDS_MAX]))
         self.ran.insert(0, self.claim.instance)
         self.session, self.stream, self.job = session.resumed(self.name, self.journal), None, None
         self._change(lambda s: s)
@@ -663,7 +655,7 @@ class Site:
 
         self.world.after(pause_s, act)
 
-    def _leave(self, leave: Leave) -> None:
+    def _leave(self, leave: Finish) -> None:
         self.done, self.outcome = True, leave
         self.world.say(f"{self.name} leaves: {leave.outcome}")
         self._die(None)
@@ -723,7 +715,7 @@ class Site:
             return
         self.stream = None
         if self.session.settled is not None and self.session.settled.kind is TaskKind.ADOPT:
-            self._leave(Leave(self.world.coordinator.run.outcome, "the coordinator has closed the line"))
+            self._leave(Finish(self.world.coordinator.run.outcome, "the coordinator has closed the connection"))
             return
         self._change(session.cut)
         self._later(self.world.dice.uniform(0.2, PAUSE_S), self._attach)
@@ -796,7 +788,7 @@ class Site:
         self.session = change(self.session)
         if not self._remember():
             return
-        wanted = session.duty(self.session, self.models.__contains__)
+        wanted = session.next_action(self.session, self.models.__contains__)
         if isinstance(wanted, session.Done):
             self._leave(wanted.leave)
         elif self.job is not None:
@@ -806,7 +798,7 @@ class Site:
 
     def _remember(self) -> bool:
         """Write the journal where it has changed; returns whether the process has survived that."""
-        kept = session.kept(self.session)
+        kept = session.persistent_state(self.session)
         if kept == self.journal:
             return True
         if self._crashes(written=False):
@@ -823,10 +815,10 @@ class Site:
             self._die(self.world.dice.uniform(1, 120))
         return due
 
-    def _maybe_cancel(self, job: Job, wanted: session.Duty) -> None:
-        if job.duty != wanted and not job.cancelled:
+    def _maybe_cancel(self, job: Job, wanted: session.Action) -> None:
+        if job.action != wanted and not job.cancelled:
             job.cancelled = True
-            if isinstance(job.duty, session.Work):  # the worker is killed
+            if isinstance(job.action, session.Work):  # the worker is killed
                 self._end(job, lambda s: s)
 
     def _end(self, job: Job, change: Callable[[session.Session], session.Session]) -> None:
@@ -836,7 +828,7 @@ class Site:
 
     def _begin(self, job: Job) -> None:
         self.job = job
-        match job.duty:
+        match job.action:
             case session.Work(task):
                 if task.kind is TaskKind.TRAIN and self.trained_from.get(task.round, task.base) != task.base:
                     raise ViolationError(f"{self.name} is asked to {task} again, from another model")
@@ -872,7 +864,7 @@ class Site:
             self.models.add(task.base)
             self.held.add(task.base)
             self._settle_earlier(job, task)
-        else:  # the run has moved on: something else will be asked
+        else:  # the run is at a later step: something else will be asked
             self._later(PAUSE_S, lambda: self._end(job, lambda s: s))
 
     def _settle_earlier(self, job: Job, task: Task) -> None:

@@ -23,7 +23,7 @@ from site_agent.data.collection import digest_of
 from site_agent.home import SiteHome, create
 from site_agent.network.encoder import build_encoder, save_weights, snapshot
 from site_agent.store import leak_guard, model_store
-from site_agent.store.run_store import Spool
+from site_agent.store.run_store import RunStore
 from site_agent.training.collapse_metrics import Gauges
 
 RECIPE: dict[str, Any] = {
@@ -68,15 +68,15 @@ class Site:
 
     def take_part(self, name: str, plan: Plan) -> None:
         """Leave behind what the rounds of a run leave at a site."""
-        spool = Spool(self.home.run_folder(name))
-        spool.open(plan)
+        run_store = RunStore(self.home.run_folder(name))
+        run_store.open(plan)
         collection, key = dataset.open_collection(self.home), leak_guard.site_key(self.home)
         used = [image for image in collection.images if image.split != "test"]
         seen = key.seen(used, digest=digest_of(collection.images), run=plan.digest)
-        leak_guard.remember(spool.folder, key, seen)
-        spool.note("train", 1, {"loss": 1.0})
-        spool.note("score", 1, {"loss_sum": 1.0, "count": 1, "gauges": GAUGES})
-        spool.end("OK", json.dumps({"ledger": []}))
+        leak_guard.remember(run_store.folder, key, seen)
+        run_store.note("train", 1, {"loss": 1.0})
+        run_store.note("score", 1, {"loss_sum": 1.0, "count": 1, "gauges": GAUGES})
+        run_store.end("OK", json.dumps({"ledger": []}))
 
     def adopt(self, name: str, plan: Plan) -> None:
         """Adopt the model of a run."""

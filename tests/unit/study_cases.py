@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cervix_study.data.preparation import Ground, Lot
+from cervix_study.data.preparation import DatasetDigest, Ground
 from cervix_study.records import Cell, CellRecord, ClassifierResults, Costs, Data, Provenance
 from cervix_study.settings import Asked, read
 
@@ -36,7 +36,7 @@ def asked(folder: Path, axes: str = "", more: str = "") -> Asked:
 def ground(folds: int = 0, *, nhs: str = "a") -> Ground:
     """Return what two sites bring; `nhs` stands for what that site's images are."""
     lots = {
-        (site, fold): Lot(f"{images}-{fold}", f"{images}-{fold}-whole", 40, 10, 20, 8)
+        (site, fold): DatasetDigest(f"{images}-{fold}", f"{images}-{fold}-whole", 40, 10, 20, 8)
         for fold in (range(folds) if folds else [None])
         for site, images in (("nhs", nhs), ("alts", "b"))
     }

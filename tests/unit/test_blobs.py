@@ -75,7 +75,7 @@ def test_nobody_learns_that_another_has_brought_a_blob(store: BlobStore) -> None
 
 def test_what_a_sender_has_brought_is_wanted_again_once_it_was_put_away(store: BlobStore) -> None:
     push(store)
-    store.put_away(())
+    store.retire(())
     assert not store.brought(NAME, "ada")
     assert store.expect(NAME, "ada", size_bytes=SIZE) == 0
     assert push(store)
@@ -252,7 +252,7 @@ def test_no_chunk_is_above_a_mebibyte(store: BlobStore) -> None:
 def test_a_blob_that_does_not_fit_on_the_disk_is_not_begun(store: BlobStore) -> None:
     with pytest.raises(StorageError, match="no room for a model of 1,152,921,504,606,846,976 bytes") as caught:
         store.expect(NAME, "ada", size_bytes=2**60)
-    assert "continues by itself" in caught.value.next_step
+    assert "continues automatically" in caught.value.next_step
     assert push(store)
 
 
@@ -261,14 +261,14 @@ def test_only_what_is_needed_is_kept(store: BlobStore) -> None:
     push(store, b"other", name=OTHER, size=5)
     store.expect("5" * 64, "bob", size_bytes=9)
     store.receive("5" * 64, "bob", cut(b"1234"), offset=0, size_bytes=9)
-    store.put_away({NAME, "7" * 64})
+    store.retire({NAME, "7" * 64})
     assert (store.has(NAME), store.has(OTHER)) == (True, False)
     assert store.resume_at("5" * 64, "bob") == 4, "a transfer in progress is nobody's to delete"
-    store.put_away(())
+    store.retire(())
     assert not store.has(NAME)
     away = store.path(NAME).parent / "away"
     assert len(list(away.iterdir())) == 2
-    store.delete_away()
+    store.purge()
     assert not list(away.iterdir())
 
 
@@ -305,7 +305,7 @@ def test_a_blob_that_comes_while_others_are_put_away_stays(tmp_path: Path) -> No
 
     store = Busy(tmp_path / "blobs")
     store.expect(late, "alts", size_bytes=4)
-    store.put_away_unwanted(())
+    store.retire_unwanted(())
     assert store.brought(late, "alts")
-    BlobStore(tmp_path / "blobs").put_away(())
+    BlobStore(tmp_path / "blobs").retire(())
     assert not store.has(late)

@@ -9,10 +9,11 @@ import pytest
 
 from fedcervix.core.events import Answer, ModelAdopted, ScoreReported, SiteFailed, Task, TaskKind, UpdateStored
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds import Instruction, Leave, Outcome, Stand
+from fedcervix.core.rounds.instructions import Finish, Idle, Instruction
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import RemoteError
 from fedcervix.network import codec
-from fedcervix.network.codec import Here, Progress, Ready, Refusal, Report, Welcome
+from fedcervix.network.codec import Ping, Progress, Ready, Refusal, Report, Welcome
 from fedcervix.wire import federation_pb2 as wire
 
 BASE, MADE = "b" * 64, "d" * 64
@@ -26,7 +27,7 @@ SITE, AT = "ada", 12.5
 REPORTS: list[Report] = [
     Ready("run", MADE),
     Refusal("run", "rounds_max is 2"),
-    Here(),
+    Ping(),
     Progress(TRAIN, "training", 3, 40, "steps", 0.25, 12.5),
     UpdateStored(SITE, TRAIN, MADE, 10, 7, 0.25, 60.0, AT),
     UpdateStored(SITE, TASKS[0], MADE, 0, 0, 0.0, 1.0, AT),
@@ -53,7 +54,7 @@ def test_a_report_arrives_as_it_was_said(report: Report) -> None:
 
 @pytest.mark.parametrize(
     "instruction",
-    [*TASKS, Stand("round 1: waiting for bob"), *(Leave(outcome, "why", '{"run": 1}') for outcome in Outcome)],
+    [*TASKS, Idle("round 1: waiting for bob"), *(Finish(outcome, "why", '{"run": 1}') for outcome in Outcome)],
     ids=str,
 )
 def test_an_instruction_arrives_as_it_was_said(instruction: Instruction) -> None:
@@ -82,7 +83,7 @@ def test_texts_are_cut_by_the_one_who_writes_them() -> None:
     long = "x" * 1000
     for report in (Refusal("run", long), SiteFailed(SITE, long, long, "INC-1", AT)):
         assert read(report)
-    for instruction in (Stand(long), Leave(Outcome.OK, long)):
+    for instruction in (Idle(long), Finish(Outcome.OK, long)):
         assert codec.read_from_coordinator(codec.write_instruction(instruction))
     assert codec.read_answer(codec.write_answer(Answer.REFUSED, long)) == (Answer.REFUSED, "x" * 600)
 

@@ -29,7 +29,10 @@ from fedcervix.core.events import (
     UpdateStored,
 )
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds import Run, begin, duty, instruction, step
+from fedcervix.core.rounds.averages import coordinator_work
+from fedcervix.core.rounds.instructions import instruction
+from fedcervix.core.rounds.state import Run, begin
+from fedcervix.core.rounds.step import step
 
 SITES = A, B, C = "ada", "bob", "cleo"
 FIRST = "9" * 64
@@ -67,7 +70,7 @@ def train(run: Run, *sites: str) -> Run:
         name = f"{site}{task.round}"
         run, answer = step(run, UpdateStored(site, task, digest(name), 9, 1, 0.5, 1.0, 0.0, packed(name)))
         assert answer is Answer.ACCEPTED
-    if duty(run) is not None:
+    if coordinator_work(run) is not None:
         number = run.current.number
         average = digest(f"average{number}"), 0.0, packed(f"average{number}"), digest(f"left{number}")
         run, _ = step(run, AggregateStored(number, *average))
@@ -134,7 +137,7 @@ def test_an_average_in_a_ring_is_not_a_difference_to_anything() -> None:
     run = replace(run, plan=replace(run.plan, terms=replace(run.plan.terms, ring_result="cycle-average")))
     for site in SITES:
         run, _ = step(run, UpdateStored(site, task_of(run, site), digest(site), 9, 1, 0.5, 1.0, 0.0, packed(site)))
-    work = duty(run)
+    work = coordinator_work(run)
     assert work is not None
     assert work.compression == "none"
 
@@ -146,7 +149,7 @@ def test_the_next_average_is_rounded_with_what_the_last_one_left_over() -> None:
         for site in SITES:
             task = task_of(run, site)
             run, _ = step(run, UpdateStored(site, task, digest(f"{site}{task.round}"), 9, 1, 0.5, 1.0, 0.0))
-        work = duty(run)
+        work = coordinator_work(run)
         assert work is not None
         found.append((work.compression, work.base, work.residual))
         run = score(train(run), *SITES)

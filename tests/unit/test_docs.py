@@ -15,7 +15,8 @@ from coordinator.cli import cli as coordinator_cli
 from coordinator.home import home as coordinator_home
 from fedcervix.core.plan import Augment, ClassifierRecipe, Recipe, Terms
 from fedcervix.core.profiles import PROFILES
-from fedcervix.errors import EXIT_CODES
+from fedcervix.core.rounds.state import Outcome
+from fedcervix.errors import EXIT_CODES, EXIT_OF_OUTCOME
 from site_agent import home as site_home
 from site_agent.cli import cli as site_cli
 
@@ -115,6 +116,8 @@ def test_the_exit_codes_are_those_of_the_code() -> None:
     text = (ROOT / "docs" / "running.md").read_text()
     listed = {int(code) for code in re.findall(r"^\| `?(\d+)`? \|", text, re.MULTILINE)}
     assert listed == set(EXIT_CODES)
+    assert set(EXIT_OF_OUTCOME) == set(Outcome)
+    assert set(EXIT_OF_OUTCOME.values()) <= listed
 
 
 PROGRAMS: dict[str, click.Command] = {

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from fedcervix.errors import DataError
-from site_agent.data.duplicates import Copy, Leak, Sighting, alike, compare
+from site_agent.data.duplicates import Copy, IndexedImage, Leak, find_duplicates, near_duplicates
 from site_agent.images.samples import Pixels
 from site_agent.images.thumbnails import thumbnail
 
@@ -24,9 +24,9 @@ def compressed(pixels: Pixels) -> Pixels:
     return np.asarray(Image.open(raw))
 
 
-def seen(image: str, patient: str, label: int | None, digest: str, shown: bytes | None = None) -> Sighting:
+def seen(image: str, patient: str, label: int | None, digest: str, shown: bytes | None = None) -> IndexedImage:
     """A picture that was seen; pictures of different digests show different scenes unless `shown` says otherwise."""
-    return Sighting(image, patient, label, digest, thumbnail(scene(ord(digest))) if shown is None else shown)
+    return IndexedImage(image, patient, label, digest, thumbnail(scene(ord(digest))) if shown is None else shown)
 
 
 def test_one_photograph_saved_twice_is_alike() -> None:
@@ -35,84 +35,84 @@ def test_one_photograph_saved_twice_is_alike() -> None:
     cropped = original[1:-1, 1:-1]
     darker = (original * 0.7).astype(np.uint8)
     for other in (compressed(original), half, cropped, darker):
-        assert alike([thumbnail(original), thumbnail(np.ascontiguousarray(other))], "AB") == ((0, 1),)
+        assert near_duplicates([thumbnail(original), thumbnail(np.ascontiguousarray(other))], "AB") == ((0, 1),)
 
 
 def test_two_scenes_are_not_alike() -> None:
-    assert alike([thumbnail(scene(k)) for k in range(60)], [str(k) for k in range(60)]) == ()
+    assert near_duplicates([thumbnail(scene(k)) for k in range(60)], [str(k) for k in range(60)]) == ()
 
 
 def test_the_lighting_and_layout_that_all_cervix_images_share_does_not_make_them_alike() -> None:
     disc = Image.radial_gradient("L").resize((128, 96)).convert("RGB")
     lit = [np.asarray(Image.blend(disc, Image.fromarray(scene(k)), 0.3)) for k in range(2)]
-    assert alike([thumbnail(pixels) for pixels in lit], "AB") == ()
+    assert near_duplicates([thumbnail(pixels) for pixels in lit], "AB") == ()
 
 
 def test_only_pictures_of_different_patients_are_compared() -> None:
     same = thumbnail(scene(1))
-    assert alike([same, same, same], ["A", "A", "B"]) == ((0, 2), (1, 2))
+    assert near_duplicates([same, same, same], ["A", "A", "B"]) == ((0, 2), (1, 2))
 
 
 def test_pictures_that_show_nothing_are_like_nothing() -> None:
     blank = thumbnail(np.asarray(Image.fromarray(scene(1)).filter(ImageFilter.GaussianBlur(200))))
     assert blank == b""
-    assert alike([blank, blank, b""], "ABC") == ()
-    assert alike([], []) == ()
+    assert near_duplicates([blank, blank, b""], "ABC") == ()
+    assert near_duplicates([], []) == ()
 
 
 def test_pairs_are_found_across_blocks() -> None:
     thumbnails = [np.random.default_rng(k).integers(0, 256, 256, np.uint8).tobytes() for k in range(2100)]
     thumbnails[2099] = thumbnails[3]
     thumbnails[1030] = thumbnails[1023]
-    assert alike(thumbnails, [str(k) for k in range(2100)]) == ((3, 2099), (1023, 1030))
+    assert near_duplicates(thumbnails, [str(k) for k in range(2100)]) == ((3, 2099), (1023, 1030))
 
 
 def test_a_flood_of_pairs_is_refused() -> None:
     with pytest.raises(DataError, match="more than 100,000 pairs"):
-        alike([thumbnail(scene(1))] * 500, [str(k) for k in range(500)])
+        near_duplicates([thumbnail(scene(1))] * 500, [str(k) for k in range(500)])
 
 
 def test_a_picture_is_used_once_and_the_labelled_copy_stays() -> None:
-    found = compare(
+    found = find_duplicates(
         [seen("1", "A", None, "x"), seen("2", "A", 1, "x"), seen("3", "A", None, "y"), seen("4", "A", 1, "x")]
     )
     assert [one.image for one in found.used] == ["2", "3"]
     assert found.copies == (Copy("1", "2"), Copy("4", "2"))
     assert found.leaks == ()
-    assert found.disputed == frozenset()
+    assert found.conflicting_label == frozenset()
 
 
 def test_identical_pixels_under_two_patients_are_a_leak_and_link_them() -> None:
-    found = compare([seen("1", "B", 0, "x"), seen("2", "A", None, "x"), seen("3", "C", 1, "y")])
+    found = find_duplicates([seen("1", "B", 0, "x"), seen("2", "A", None, "x"), seen("3", "C", 1, "y")])
     assert found.leaks == (Leak("x", ("A", "B"), ("1", "2"), identical=True, conflicting=False),)
     assert found.links == [("A", "B")]
 
 
 def test_contradicting_labels_of_one_picture_are_disputed_within_a_patient_and_between_two() -> None:
-    within = compare([seen("1", "A", 0, "x"), seen("2", "A", 1, "x")])
-    assert (within.disputed, within.leaks) == (frozenset({"1", "2"}), ())
-    between = compare([seen("1", "A", 0, "x"), seen("2", "B", 1, "x"), seen("3", "B", 1, "y")])
-    assert between.disputed == frozenset({"1", "2"})
+    within = find_duplicates([seen("1", "A", 0, "x"), seen("2", "A", 1, "x")])
+    assert (within.conflicting_label, within.leaks) == (frozenset({"1", "2"}), ())
+    between = find_duplicates([seen("1", "A", 0, "x"), seen("2", "B", 1, "x"), seen("3", "B", 1, "y")])
+    assert between.conflicting_label == frozenset({"1", "2"})
     assert between.leaks[0].conflicting
 
 
 def test_a_photograph_saved_twice_is_a_leak_too_and_both_stay_in_use() -> None:
     pixels = scene(1)
     first, second = thumbnail(pixels), thumbnail(compressed(pixels))
-    found = compare([seen("1", "A", 0, "x", first), seen("2", "B", 1, "y", second)])
+    found = find_duplicates([seen("1", "A", 0, "x", first), seen("2", "B", 1, "y", second)])
     assert found.leaks == (Leak("x", ("A", "B"), ("1", "2"), identical=False, conflicting=True),)
-    assert found.disputed == frozenset({"1", "2"})
+    assert found.conflicting_label == frozenset({"1", "2"})
     assert len(found.used) == 2
 
 
 def test_three_patients_with_one_picture_are_linked_in_a_chain() -> None:
-    found = compare([seen(str(k), patient, None, "x") for k, patient in enumerate("ABC")])
+    found = find_duplicates([seen(str(k), patient, None, "x") for k, patient in enumerate("ABC")])
     assert found.links == [("A", "B"), ("B", "C")]
 
 
 def test_pictures_that_show_nothing_make_nobody_one_woman() -> None:
     """All black pictures have the same pixels; they are pictures of nobody."""
-    found = compare([seen("1", "A", 0, "x", b""), seen("2", "B", 1, "x", b""), seen("3", "C", None, "x", b"")])
+    found = find_duplicates([seen("1", "A", 0, "x", b""), seen("2", "B", 1, "x", b""), seen("3", "C", None, "x", b"")])
     assert found.leaks == ()
     assert [copy.image for copy in found.copies] == ["2", "3"]
 
@@ -120,8 +120,8 @@ def test_pictures_that_show_nothing_make_nobody_one_woman() -> None:
 def test_a_declared_pair_links_nobody_and_keeps_its_labels() -> None:
     first, second = thumbnail(scene(1)), thumbnail(compressed(scene(1)))
     pictures = [seen("1", "A", 0, "x", first), seen("2", "B", 1, "y", second), seen("3", "C", None, "z", first)]
-    found = compare(pictures, declared=frozenset({frozenset("12")}))
-    assert found.disputed == frozenset()
+    found = find_duplicates(pictures, declared=frozenset({frozenset("12")}))
+    assert found.conflicting_label == frozenset()
     assert [leak.images for leak in found.told_apart] == [("1", "2")]
     assert [leak.images for leak in found.leaks] == [("1", "3"), ("2", "3")]
     assert found.without_effect == ()
@@ -130,13 +130,13 @@ def test_a_declared_pair_links_nobody_and_keeps_its_labels() -> None:
 def test_a_pair_is_declared_for_all_copies_of_its_images() -> None:
     first, second = thumbnail(scene(1)), thumbnail(compressed(scene(1)))
     pictures = [seen("1", "A", 0, "x", first), seen("2", "B", 1, "y", second), seen("3", "A", 0, "x", first)]
-    found = compare(pictures, declared=frozenset({frozenset("32")}))
-    assert (found.leaks, found.disputed, found.without_effect) == ((), frozenset(), ())
+    found = find_duplicates(pictures, declared=frozenset({frozenset("32")}))
+    assert (found.leaks, found.conflicting_label, found.without_effect) == ((), frozenset(), ())
 
 
 def test_a_declared_pair_that_changes_nothing_is_said() -> None:
     pictures = [seen("1", "A", 0, "x"), seen("2", "B", 1, "x"), seen("3", "C", 1, "y")]
-    found = compare(pictures, declared=frozenset({frozenset("12"), frozenset("13"), frozenset("39")}))
+    found = find_duplicates(pictures, declared=frozenset({frozenset("12"), frozenset("13"), frozenset("39")}))
     assert [leak.images for leak in found.leaks] == [("1", "2")]
     assert [line.partition(": ")[2] for line in found.without_effect] == [
         "the files show the same pixels, so they are one picture; remove the row of one",

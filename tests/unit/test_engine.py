@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from coordinator.limits.allowances import OF_ROUND_MAX, OF_RUN_MAX
+from coordinator.run.averaging import average
 from coordinator.run.engine import Engine
 from coordinator.run.streams import Bell, Stream, instructions
 from fedcervix.core.events import (
@@ -29,7 +30,9 @@ from fedcervix.core.events import (
     UpdateStored,
 )
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds import Aggregate, Instruction, Leave, Phase, Presence, duty
+from fedcervix.core.rounds.averages import Aggregate, coordinator_work
+from fedcervix.core.rounds.instructions import Finish, Instruction
+from fedcervix.core.rounds.state import Phase, Presence
 from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.errors import BusyError, FullDiskError, ModelError, RemoteError, RunError
 from fedcervix.models.blobs import BlobStore
@@ -78,7 +81,7 @@ class Federation:
     def take(self, update: UpdateStored) -> Answer:
         """A site reports the model that it has brought."""
         self.blobs.note_brought(update.packed or update.digest, update.site)
-        return self.engine.take_update(update)
+        return self.engine.models.take_update(update)
 
     def train(self, site: str) -> None:
         task = self.asked(site)
@@ -120,14 +123,14 @@ def listened(engine: Engine, site: str) -> Iterator[Instruction]:
         bell, stream = Bell(runner.get_loop()), Stream(site, INSTANCE)
         engine.on_change(bell.ring)
         try:
-            engine.open_stream(stream)
+            engine.sites.open_stream(stream)
             told = instructions(engine, stream, bell, lambda: None, calm_s=0.0)
             while (news := runner.run(_next(told))) is not None:
                 yield (last := news)
-                if isinstance(news, Leave):
-                    engine.dismiss(site)
+                if isinstance(news, Finish):
+                    engine.sites.dismiss(site)
         finally:
-            engine.close_stream(stream, last)
+            engine.sites.close_stream(stream, last)
 
 
 async def _next(told: AsyncIterator[Instruction]) -> Instruction | None:
@@ -135,7 +138,7 @@ async def _next(told: AsyncIterator[Instruction]) -> Instruction | None:
 
 
 def duty_of(run: Federation) -> Aggregate:
-    work = duty(run.engine.run)
+    work = coordinator_work(run.engine.run)
     assert work is not None
     return work
 
@@ -216,9 +219,9 @@ def test_an_average_that_was_made_but_not_journaled_is_made_again(federation: Ca
     rounds_with_restarts(run, 2)
     for site in SITES:
         run.train(site)
-    first = run.engine._average(duty_of(run))
+    first = average(run.record.plan, run.blobs, duty_of(run))
     run.restart()
-    assert run.engine._average(duty_of(run)) == first
+    assert average(run.record.plan, run.blobs, duty_of(run)) == first
 
 
 def test_what_is_measured_of_the_updates_is_journaled_with_the_average(federation: Callable[..., Federation]) -> None:
@@ -253,11 +256,11 @@ def test_values_that_were_checked_on_arrival_are_not_read_again_and_all_else_is_
     looked: list[Path] = []
     monkeypatch.setattr("fedcervix.models.weights._check_values", lambda path, _layout: looked.append(path))
     ada = arrives("ada", {"other": np.float32([1.0])})
-    run.engine.arrived_sound("ada", ada.digest)
+    run.engine.models.note_validated("ada", ada.digest)
     with pytest.raises(RemoteError, match="other is not in the base"):
         run.take(ada)
     ada = arrives("ada", model(1.0, steps=1))
-    run.engine.arrived_sound("ada", ada.digest)
+    run.engine.models.note_validated("ada", ada.digest)
     assert run.take(ada) is Answer.ACCEPTED
     assert not looked
     bob = arrives("bob", model(2.0, steps=1))
@@ -278,7 +281,7 @@ def test_a_model_that_was_refused_is_not_looked_at_again(
         with pytest.raises(RemoteError, match="other is not in the base") as error:
             run.take(ada)
         words.append(error.value.explain())
-        monkeypatch.setattr("coordinator.run.engine.vet", lambda *_: pytest.fail("it was looked at again"))
+        monkeypatch.setattr("coordinator.run.model_work.vet", lambda *_: pytest.fail("it was looked at again"))
     assert len({*words}) == 1
 
 
@@ -293,7 +296,7 @@ def test_a_model_that_another_site_has_brought_is_not_here_for_this_one(
     words = []
     for digest in (ada.digest, "c" * 64):
         with pytest.raises(RunError, match="is not here") as refused:
-            run.engine.take_update(UpdateStored("bob", task, digest, 10, 1, 0.5, 1.0, 0.0))
+            run.engine.models.take_update(UpdateStored("bob", task, digest, 10, 1, 0.5, 1.0, 0.0))
         words.append(refused.value.explain().replace(digest[:12], "DIGEST"))
     assert words[0] == words[1], "no word tells the two apart"
 
@@ -358,10 +361,10 @@ def test_a_model_that_goes_while_it_is_vetted_does_not_count(
     run = federation()
 
     def vets(*_: Any) -> float:
-        run.engine.expect("ada", "d" * 64, 100)
+        run.engine.models.expect("ada", "d" * 64, 100)
         return 0.0
 
-    monkeypatch.setattr("coordinator.run.engine.vet_step", vets)
+    monkeypatch.setattr("coordinator.run.model_work.vet_step", vets)
     with pytest.raises(RunError, match="is not here"):
         run.train("ada")
     assert run.engine.run.current.contributions == ()
@@ -376,11 +379,11 @@ def test_a_report_that_comes_again_while_its_model_is_looked_at_waits_on_no_thre
     def vets(path: Path, *_: Any) -> float:
         task = run.asked("ada")
         with pytest.raises(BusyError):
-            run.engine.take_update(UpdateStored("ada", task, path.name.split(".")[0], 10, 1, 0.5, 1.0, 0.0))
+            run.engine.models.take_update(UpdateStored("ada", task, path.name.split(".")[0], 10, 1, 0.5, 1.0, 0.0))
         again.append(task)
         return 0.0
 
-    monkeypatch.setattr("coordinator.run.engine.vet_step", vets)
+    monkeypatch.setattr("coordinator.run.model_work.vet_step", vets)
     run.train("ada")
     assert again
     assert [update.site for update in run.engine.run.current.contributions] == ["ada"]
@@ -418,7 +421,7 @@ def test_a_run_that_cannot_be_averaged_is_aborted_once_the_journal_has_room(
 ) -> None:
     run, append, full = federation(), Journal.append, threading.Event()
 
-    def averages(_work: Aggregate) -> None:
+    def averages(*_: Any) -> None:
         full.set()
         raise ModelError("the models differ")
 
@@ -427,7 +430,7 @@ def test_a_run_that_cannot_be_averaged_is_aborted_once_the_journal_has_room(
             raise FullDiskError("no room for the journal")
         append(journal, name, event)
 
-    monkeypatch.setattr(run.engine, "_average", averages)
+    monkeypatch.setattr("coordinator.run.engine.average_round", averages)
     monkeypatch.setattr(Journal, "append", appends)
     for site in SITES:
         run.train(site)
@@ -458,9 +461,9 @@ def test_a_site_is_silent_after_a_lease_for_a_coordinator_that_never_stood_still
     run, now_s = federation(lease_s=1000.0), [0.0]
     engine = run.engine = Engine(run.journal, run.blobs, run.record, steady_s=lambda: now_s[0])
     for _ in range(4):
-        engine._woke()
+        engine._detect_stall()
         now_s[0] += 250
-        engine.heard("ada")
+        engine.sites.heard("ada")
     with driven(engine):
         assert waits_for(lambda: engine.run.site("bob").presence is Presence.SILENT)
         assert engine.run.site("ada").presence is Presence.PRESENT
@@ -493,7 +496,7 @@ def finished(run: Federation) -> Federation:
 def told(run: Federation, site: str) -> None:
     """Let a site listen to its end."""
     *_, last = listened(run.engine, site)
-    assert isinstance(last, Leave)
+    assert isinstance(last, Finish)
 
 
 def test_a_coordinator_whose_run_is_over_stays_until_everybody_has_been_told(
@@ -514,7 +517,7 @@ def test_a_site_that_ends_its_stream_as_soon_as_it_is_told_has_been_told(
     run = finished(federation(rounds=1))
     for site in SITES:
         stream = listened(run.engine, site)
-        while not isinstance(next(stream), Leave):
+        while not isinstance(next(stream), Finish):
             pass
         stream.close()
     run.engine.drive()

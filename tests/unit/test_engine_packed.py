@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coordinator.run.averaging import average
 from coordinator.run.incoming import needed
 from fedcervix.core.compression import packed_form
 from fedcervix.core.events import Answer, Task, TaskKind, UpdateStored
@@ -62,7 +63,7 @@ class Packing(Federation):
 
     def train(self, site: str) -> None:
         task = self.asked(site)
-        with self.engine._changed:  # it is known to have been brought before anything is put away
+        with self.engine._state.changed:  # it is known to have been brought before anything is put away
             made = self.rounded(site, task)
             self.blobs.note_brought(made.packed, site)
             self.blobs.path(made.digest).unlink()  # it travels packed; what arrives is made of that
@@ -152,11 +153,11 @@ def test_an_average_that_was_made_but_not_journaled_is_made_again(federation: Ca
         run.restart()
     for site in SITES:
         run.train(site)
-    first = run.engine._average(duty_of(run))
+    first = average(run.record.plan, run.blobs, duty_of(run))
     assert first.packed
     assert first.residual
     run.restart()
-    assert run.engine._average(duty_of(run)) == first
+    assert average(run.record.plan, run.blobs, duty_of(run)) == first
 
 
 def test_the_plain_average_is_what_is_rounded(federation: Callable[..., Packing], tmp_path: Path) -> None:
@@ -167,7 +168,7 @@ def test_the_plain_average_is_what_is_rounded(federation: Callable[..., Packing]
     plain = tmp_path / "plain"
     layout = read_layout(run.blobs.path(work.layout))
     aggregate([(run.blobs.path(digest), weight) for digest, weight in work.updates], layout, plain, "mean")
-    rounded = read_tensors(run.blobs.path(run.engine._average(work).digest))["w"]
+    rounded = read_tensors(run.blobs.path(average(run.record.plan, run.blobs, work).digest))["w"]
     bits = rounded.view(np.uint32)
     assert (bits & 0xFFFF == 0).all()
     assert rounded == pytest.approx(read_tensors(plain)["w"], rel=2.0**-8)
@@ -229,7 +230,7 @@ def test_a_packed_form_that_is_not_here_is_asked_for(federation: Callable[..., P
 def test_a_packed_form_in_a_run_without_is_refused(federation: Callable[..., Packing]) -> None:
     run = federation()
     run.packing = "int8"
-    with pytest.raises(RemoteError, match="where the plan has none"):
+    with pytest.raises(RemoteError, match="the plan has no compression"):
         run.take(arrives(run))
 
 
@@ -244,7 +245,7 @@ def test_int8_has_nothing_to_which_a_first_model_could_be_the_difference(tmp_pat
     digest = write_tensors(first, model(np.ones(NUMBERS), 0))
     run.blobs.adopt(first, digest)
     seed = UpdateStored("ada", task, digest, 0, 0, 0.0, 1.0, 0.0)
-    with pytest.raises(RemoteError, match="where the plan has none"):
+    with pytest.raises(RemoteError, match="the plan has no compression"):
         run.take(UpdateStored("ada", task, digest, 0, 0, 0.0, 1.0, 0.0, digest))
     assert run.take(seed) is Answer.ACCEPTED
     run.journal.close()

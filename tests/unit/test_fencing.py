@@ -9,7 +9,7 @@ import pytest
 
 from coordinator.run.fencing import Acting, admit, heeded, refusal
 from fedcervix.errors import FullDiskError, RemoteError, StorageError
-from fedcervix.network.codec import SUCCEEDS_MAX, Claim, read_claim
+from fedcervix.network.codec import SUCCEEDS_MAX, InstanceClaim, read_claim
 from site_agent.federation.fencing import succeed
 from site_agent.home import SiteHome
 from site_agent.home import create as create_home
@@ -21,29 +21,29 @@ ACTING = Acting(ADA, 5.0)
 
 
 def test_whoever_comes_first_acts() -> None:
-    assert admit(None, Claim(ADA), alive=True, at=7.0) == Acting(ADA, 7.0)
+    assert admit(None, InstanceClaim(ADA), alive=True, at=7.0) == Acting(ADA, 7.0)
 
 
 @pytest.mark.parametrize("alive", [True, False])
 def test_the_same_process_goes_on_and_acts_since_it_began(alive: bool) -> None:
-    assert admit(ACTING, Claim(ADA), alive=alive, at=7.0) is ACTING
+    assert admit(ACTING, InstanceClaim(ADA), alive=alive, at=7.0) is ACTING
 
 
 @pytest.mark.parametrize("succeeds", [(ADA,), (CLE, ADA)])
 def test_a_restart_takes_over_at_once_also_when_it_was_not_the_first_one(succeeds: tuple[str, ...]) -> None:
-    assert admit(ACTING, Claim(BOB, succeeds), alive=True, at=7.0) == Acting(BOB, 7.0)
+    assert admit(ACTING, InstanceClaim(BOB, succeeds), alive=True, at=7.0) == Acting(BOB, 7.0)
 
 
 @pytest.mark.parametrize("succeeds", [(), (CLE,)])
 def test_a_twin_is_refused_while_the_first_one_lives(succeeds: tuple[str, ...]) -> None:
-    assert admit(ACTING, Claim(BOB, succeeds), alive=True, at=7.0) is None
-    assert admit(ACTING, Claim(BOB, succeeds), alive=False, at=7.0) == Acting(BOB, 7.0)
+    assert admit(ACTING, InstanceClaim(BOB, succeeds), alive=True, at=7.0) is None
+    assert admit(ACTING, InstanceClaim(BOB, succeeds), alive=False, at=7.0) == Acting(BOB, 7.0)
 
 
 def test_who_was_replaced_does_not_come_back_while_its_successor_lives() -> None:
-    now = admit(ACTING, Claim(BOB, (ADA,)), alive=True, at=7.0)
-    assert admit(now, Claim(ADA), alive=True, at=8.0) is None
-    assert admit(now, Claim(CLE, (ADA,)), alive=True, at=8.0) is None  # nor by being started again
+    now = admit(ACTING, InstanceClaim(BOB, (ADA,)), alive=True, at=7.0)
+    assert admit(now, InstanceClaim(ADA), alive=True, at=8.0) is None
+    assert admit(now, InstanceClaim(CLE, (ADA,)), alive=True, at=8.0) is None  # nor by being started again
 
 
 def test_calls_are_heeded_of_the_one_who_acts_or_while_nobody_does() -> None:
@@ -54,8 +54,8 @@ def test_calls_are_heeded_of_the_one_who_acts_or_while_nobody_does() -> None:
 def test_a_twin_is_told_what_happened_why_and_what_to_do() -> None:
     error = refusal("nhs", Acting(ADA, 1893456000.0), 60.0)
     assert "another agent of site nhs is connected, since 2030-01-01 00:00:00 UTC" in error.what
-    assert "a second machine, or a copy of the home folder" in error.cause
-    assert "end one of the two; 60 s after" in error.next_step
+    assert "a second machine or a copy of the home folder" in error.cause
+    assert "stop one of the two; this one can start 60 s after" in error.next_step
 
 
 @pytest.mark.parametrize(

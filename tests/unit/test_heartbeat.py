@@ -11,7 +11,7 @@ import pytest
 
 from fedcervix.core.events import Task, TaskKind
 from fedcervix.errors import LinkError
-from fedcervix.network.codec import Here, Progress
+from fedcervix.network.codec import Ping, Progress
 from site_agent.federation.heartbeat import Hung, Reporter
 
 TASK = Task("run", TaskKind.TRAIN, 1, "a" * 64)
@@ -27,14 +27,14 @@ class Heard:
 
     def __init__(self) -> None:
         self.told: list[tuple[float, Progress]] = []
-        self.at_rest: list[Here] = []
+        self.at_rest: list[Ping] = []
         self.hung: list[Hung] = []
         self.fails = False
         self._changed = threading.Condition()
 
-    def report(self, said: Progress | Here) -> None:
+    def report(self, said: Progress | Ping) -> None:
         with self._changed:
-            if isinstance(said, Here):
+            if isinstance(said, Ping):
                 self.at_rest.append(said)
             else:
                 self.told.append((time.monotonic(), said))

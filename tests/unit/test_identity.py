@@ -6,7 +6,6 @@ import contextlib
 import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,45 +19,9 @@ from hypothesis import strategies as st
 
 from fedcervix.errors import FedcervixError, IdentityError, RemoteError
 from fedcervix.network import identity
-from fedcervix.network.identity import Authority, Identity, Invitation
-
-NOW = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
-NORTH = Identity("demo", "site", "north")
-SECOND = timedelta(seconds=1)
-
-
-@dataclass(frozen=True)
-class Party:
-    """A key and the certificate that was issued for it."""
-
-    key: bytes
-    certificate: bytes
-
-
-def make_authority(now: datetime = NOW) -> Authority:
-    key = identity.new_key()
-    return Authority(identity.new_authority("demo", key, now), key)
-
-
-def make_party(
-    authority: Authority, who: Identity, now: datetime = NOW, lifetime: timedelta = identity.SITE_LIFETIME
-) -> Party:
-    key = identity.new_key()
-    hosts = ("localhost", "127.0.0.1") if who.role == "coordinator" else ()
-    return Party(key, identity.issue(authority, identity.public_key(key), who, now, lifetime, hosts))
-
-
-def make_invitation(authority: Authority) -> Invitation:
-    guest = make_party(authority, Identity("demo", "enroll", "north"), lifetime=identity.INVITATION_LIFETIME)
-    return Invitation(
-        "demo", "north", "federation.example.org:8443", authority.certificate_pem, guest.certificate, guest.key
-    )
-
-
-AUTHORITY = make_authority()
-SITE = make_party(AUTHORITY, NORTH)
-INVITATION = make_invitation(AUTHORITY)
-
+from fedcervix.network.identity import Authority, Identity
+from fedcervix.network.invitations import Invitation
+from tests.unit.identities import AUTHORITY, INVITATION, NORTH, NOW, SECOND, SITE, Party, make_authority, make_party
 
 # --- names
 
@@ -314,69 +277,6 @@ def test_the_issuer_is_told_by_signature_and_not_by_name() -> None:
     identity.check_issuer(SITE.certificate, AUTHORITY.certificate_pem)
     with pytest.raises(IdentityError, match="another authority"):
         identity.check_issuer(SITE.certificate, namesake.certificate_pem)
-
-
-# --- invitations
-
-
-def test_an_invitation_reads_back_as_it_was_written() -> None:
-    assert Invitation.parse(INVITATION.to_toml().encode()) == INVITATION
-
-
-def test_an_invitation_survives_a_windows_mail_client() -> None:
-    mailed = b"\xef\xbb\xbf" + INVITATION.to_toml().replace("\n", "\r\n").encode()
-    assert Invitation.parse(mailed) == INVITATION
-
-
-def test_the_invitation_file_tells_its_reader_what_to_do() -> None:
-    text = INVITATION.to_toml()
-    for words in ("site north", "works once, until 2030-01-08 12:00 UTC", "Keep it secret", "site-agent join FILE"):
-        assert words in text
-
-
-def test_no_secret_key_is_ever_printed() -> None:
-    assert "PRIVATE KEY" not in repr(INVITATION) + repr(AUTHORITY)
-
-
-def test_an_invitation_with_a_foreign_part_is_refused() -> None:
-    for part, words in (
-        ({"site": "south"}, "not of fedcervix://demo/enroll/south"),
-        ({"key_pem": identity.new_key()}, "its key does not belong"),
-        ({"authority_pem": make_authority().certificate_pem}, "another authority"),
-        ({"certificate_pem": SITE.certificate, "key_pem": SITE.key}, "that of fedcervix://demo/site/north"),
-    ):
-        with pytest.raises(IdentityError, match=words):
-            replace(INVITATION, **part)
-
-
-@pytest.mark.parametrize("address", ["", "example.org", "example.org:0", "example.org:65536", "http://h:1", "a b:1"])
-def test_an_invitation_needs_a_host_and_a_port(address: str) -> None:
-    with pytest.raises(IdentityError, match="not an address") as caught:
-        replace(INVITATION, address=address)
-    assert "HOST:PORT" in caught.value.cause
-
-
-def test_an_invitation_reaches_an_ip_address_too() -> None:
-    for address in ("192.0.2.7:8443", "[2001:db8::7]:8443"):
-        assert replace(INVITATION, address=address).address == address
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"", "it has no federation, site, address, authority, certificate, key"),
-        (b"site = 3", "it has no"),
-        (b"\xff\xfe", "decode"),
-        (b"a = " + b"[" * 60_000, "not a complete invitation"),
-        (b"#" * (64 * 1024 + 1), "65537 bytes"),
-        (INVITATION.to_toml().encode()[:-200], "not a complete invitation"),
-    ],
-    ids=["empty", "wrong type", "binary", "nested", "too long", "cut short"],
-)
-def test_a_file_that_is_no_invitation_is_explained(content: bytes, words: str) -> None:
-    with pytest.raises(IdentityError, match=words) as caught:
-        Invitation.parse(content)
-    assert "coordinator invite" in caught.value.next_step
 
 
 # --- bytes from anywhere: a value or a FedcervixError

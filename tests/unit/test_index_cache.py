@@ -1,15 +1,15 @@
-"""What indexing learnt is kept line by line, and a line that is damaged is not believed."""
+"""What indexing learned is kept line by line, and a line that is damaged is not believed."""
 
 import resource
 from pathlib import Path
 
 import pytest
 
-from site_agent.data.index_cache import Look, read_looks, write_looks
+from site_agent.data.index_cache import ImageFingerprint, read_looks, write_looks
 
 LOOKS = {
-    "a.png": Look(10, 20, "0" * 64, bytes(range(256)), ("flat", "black")),
-    "b,\n\u00fc.png": Look(1, 2, "f" * 64, b""),
+    "a.png": ImageFingerprint(10, 20, "0" * 64, bytes(range(256)), ("flat", "black")),
+    "b,\n\u00fc.png": ImageFingerprint(1, 2, "f" * 64, b""),
 }
 
 

@@ -9,7 +9,14 @@ import torch
 from torch import nn
 
 from fedcervix.core.plan import Recipe
-from site_agent.network.optimizer import clear, learning_rate, make_optimiser, optimiser_state, pull_back, set_rate
+from site_agent.network.optimizer import (
+    add_proximal_gradient,
+    clear,
+    learning_rate,
+    make_optimiser,
+    optimiser_state,
+    set_rate,
+)
 
 torch.set_num_threads(1)
 
@@ -57,7 +64,7 @@ def test_the_curve_goes_over_all_rounds_and_not_over_each() -> None:
 def test_proximal_adds_mu_times_the_distance_from_the_anchor() -> None:
     weight = nn.Parameter(torch.tensor([3.0, -1.0]))
     weight.grad = torch.tensor([0.5, 0.5])
-    pull_back([weight], [torch.tensor([1.0, 1.0])], mu=0.1)
+    add_proximal_gradient([weight], [torch.tensor([1.0, 1.0])], mu=0.1)
     assert weight.grad.tolist() == pytest.approx([0.7, 0.3])
 
 

@@ -60,6 +60,19 @@ def test_epochs_are_counted_over_all_rounds() -> None:
     assert found(plan, epochs_max=39) == ["the plan asks up to 40 epochs; [policy] epochs_max is 39"]
 
 
+def test_a_share_of_the_average_is_bounded_where_images_are_its_weights() -> None:
+    by_images = replace(PLAN, terms=Terms(rounds=20, average="by-images", share_max=0.9))
+    assert found(by_images) == found(by_images, share_max=0.9) == []
+    assert found(by_images, share_max=0.5) == ["the plan's share_max is 0.9; [policy] share_max is 0.5"]
+    assert found(PLAN, share_max=0.5) == [], "equal weights need no bound"
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.1, float("nan")])
+def test_a_share_is_a_part_of_the_whole(share: float) -> None:
+    with pytest.raises(ValueError, match="share_max is above 0, at most 1"):
+        Policy(share_max=share)
+
+
 def test_the_site_itself_need_not_be_in_its_own_list_of_partners() -> None:
     assert found(sites=("bob",)) == []
 

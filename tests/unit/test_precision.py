@@ -11,7 +11,7 @@ import torch
 from fedcervix.core.plan import Recipe
 from site_agent.network import precision
 from site_agent.network.devices import autocast
-from site_agent.network.precision import faster, settled
+from site_agent.network.precision import faster, resolve_precision
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -42,18 +42,18 @@ def test_bfloat16_is_taken_where_it_is_clearly_faster(float32_s: float, bfloat16
 
 def test_a_named_precision_is_not_measured() -> None:
     recipe = Recipe(precision="bfloat16")
-    assert settled(recipe, CPU) is recipe
+    assert resolve_precision(recipe, CPU) is recipe
 
 
 def test_what_was_measured_is_kept_so_that_an_interrupted_run_goes_on_in_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precision, "faster", lambda _device: "bfloat16")
-    assert settled(Recipe(precision="auto"), CPU, tmp_path / "cache").precision == "bfloat16"
+    assert resolve_precision(Recipe(precision="auto"), CPU, tmp_path / "cache").precision == "bfloat16"
     monkeypatch.setattr(precision, "faster", lambda _device: "float32")
-    assert settled(Recipe(precision="auto"), CPU, tmp_path / "cache").precision == "bfloat16"
+    assert resolve_precision(Recipe(precision="auto"), CPU, tmp_path / "cache").precision == "bfloat16"
     (tmp_path / "cache" / "precision.json").write_text("damaged")
-    assert settled(Recipe(precision="auto"), CPU, tmp_path / "cache").precision == "float32"
+    assert resolve_precision(Recipe(precision="auto"), CPU, tmp_path / "cache").precision == "float32"
 
 
 def test_what_was_measured_with_another_number_of_threads_is_not_forgotten(
@@ -63,11 +63,11 @@ def test_what_was_measured_with_another_number_of_threads_is_not_forgotten(
     for threads, expected in ((1, "bfloat16"), (2, "float32"), (1, "bfloat16")):
         monkeypatch.setattr(precision, "faster", lambda _device, found=("bfloat16", "float32")[threads - 1]: found)
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        assert settled(Recipe(precision="auto"), CPU, tmp_path).precision == expected
+        assert resolve_precision(Recipe(precision="auto"), CPU, tmp_path).precision == expected
     monkeypatch.setattr(precision, "faster", lambda _device: pytest.fail("measured again"))
     for threads in (1, 2):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        settled(Recipe(precision="auto"), CPU, tmp_path)
+        resolve_precision(Recipe(precision="auto"), CPU, tmp_path)
 
 
 def test_auto_is_settled_before_training() -> None:

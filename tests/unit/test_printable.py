@@ -25,7 +25,9 @@ from coordinator.run.liveness import Line
 from coordinator.run.status import overview
 from fedcervix.core.events import Event, SiteAttached, SiteRefused
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds import Leave, Outcome, Run, Stand, begin, instruction, step
+from fedcervix.core.rounds.instructions import Finish, Idle, instruction
+from fedcervix.core.rounds.state import Outcome, Run, begin
+from fedcervix.core.rounds.step import step
 from fedcervix.errors import FedcervixError, RemoteError
 from fedcervix.network import codec, rpc
 from fedcervix.printable import printable, printable_values
@@ -214,7 +216,7 @@ def test_a_record_has_no_control_characters_in_its_json_either(words: str) -> No
     assert not raw(record.replace("\x7f", "")), "they are escapes, which nothing but JSON reads"
     said = wire.FromCoordinator(leave=wire.Leave(outcome="OK", record=record))
     leave = codec.read_from_coordinator(codec.received(wire.FromCoordinator)(said.SerializeToString()))
-    assert isinstance(leave, Leave)
+    assert isinstance(leave, Finish)
     found = json.loads(leave.record)
     assert not any(raw(text) or "\n" in text for text in (*found, found["reason"], str(found)))
 
@@ -222,7 +224,7 @@ def test_a_record_has_no_control_characters_in_its_json_either(words: str) -> No
 @pytest.mark.parametrize("record", ["no JSON", "[" * 100_000, '{"a": ', "1" * 5000])
 def test_a_record_that_cannot_be_read_costs_the_record_and_not_the_end_of_the_run(record: str) -> None:
     said = wire.FromCoordinator(leave=wire.Leave(outcome="OK", reason="done", record=record))
-    assert codec.read_from_coordinator(said) == Leave(Outcome.OK, "done", "")
+    assert codec.read_from_coordinator(said) == Finish(Outcome.OK, "done", "")
 
 
 def test_a_plan_has_no_text_of_the_coordinator_s_choice() -> None:
@@ -401,9 +403,9 @@ def test_what_a_site_reports_reaches_no_screen_raw(
 def _heard_by(run: Run, site: str) -> str:
     """Return the words that another hospital's agent shows."""
     stand = instruction(run, site)
-    message = codec.write_instruction(stand if isinstance(stand, Stand) else Stand(str(run.site("ada"))[:500]))
+    message = codec.write_instruction(stand if isinstance(stand, Idle) else Idle(str(run.site("ada"))[:500]))
     found = codec.read_from_coordinator(codec.received(wire.FromCoordinator)(message.SerializeToString()))
-    assert isinstance(found, Stand)
+    assert isinstance(found, Idle)
     return found.reason
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from site_agent.data.collection import Collection, index, require
-from site_agent.data.duplicates import alike
+from site_agent.data.duplicates import near_duplicates
 from site_agent.images.decode import decode
 from site_agent.images.thumbnails import thumbnail
 from site_agent.manifest.reading import SPLITS
@@ -78,4 +78,4 @@ def test_a_round_field_links_no_other_women(percent: int) -> None:
     files = [file for file in sorted((FOLDER / "annocerv" / "images").iterdir()) if file.name[:12] not in one]
     thumbnails = [thumbnail(field(decode(file), percent)) for file in files]
     assert all(thumbnails)
-    assert alike(thumbnails, [file.name[:12] for file in files]) == ()
+    assert near_duplicates(thumbnails, [file.name[:12] for file in files]) == ()

@@ -25,7 +25,7 @@ from site_agent.training.async_losses import Readings
 from site_agent.training.checkpoints import Checkpoints
 from site_agent.training.loop import StepReport, train_epochs
 from site_agent.training.pretrain import Pretrained, pretrain
-from site_agent.training.resume import Keeping, unpack
+from site_agent.training.resume import CheckpointWriter, unpack
 from site_agent.training.steps import fits, make_step
 from site_agent.worker.tasks import superseded
 
@@ -113,7 +113,7 @@ def test_a_round_of_several_epochs_goes_on_within_any_of_them(tmp_path: Path) ->
         encoder = build_encoder(RECIPE, 0)
         optimiser = make_optimiser(encoder, RECIPE)
         kept = keep.latest() if keep else None
-        options = {"keeper": Keeping(keep, encoder, optimiser)} if keep else {}
+        options = {"keeper": CheckpointWriter(keep, encoder, optimiser)} if keep else {}
         records = train_epochs(
             encoder,
             optimiser,
@@ -177,7 +177,12 @@ def test_a_batch_too_large_for_the_gpu_is_said_with_one_that_fits_and_leaves_a_c
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
     encoder.head.register_forward_hook(_full_from(images=4))
     with pytest.raises(TrainingError, match="too small for 4 images of 32 px") as caught:
-        one_epoch(encoder, optimiser, step=step, keeper=Keeping(Checkpoints(tmp_path, "contract"), encoder, optimiser))
+        one_epoch(
+            encoder,
+            optimiser,
+            step=step,
+            keeper=CheckpointWriter(Checkpoints(tmp_path, "contract"), encoder, optimiser),
+        )
     assert "batch_images = 2 fits" in caught.value.next_step
     kept = Checkpoints(tmp_path, "contract").latest()
     assert kept is not None
@@ -254,7 +259,7 @@ def test_a_loss_that_is_not_finite_is_noticed_before_a_checkpoint_is_kept(
 
     monkeypatch.setattr("site_agent.training.loop.Readings", Late)
     with pytest.raises(TrainingError, match="diverged"):
-        one_epoch(encoder, optimiser, step=step, keeper=Keeping(keep, encoder, optimiser))
+        one_epoch(encoder, optimiser, step=step, keeper=CheckpointWriter(keep, encoder, optimiser))
     assert keep.latest() is None
 
 

@@ -33,27 +33,14 @@ from fedcervix.core.events import (
     event_to_json,
 )
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds import (
-    Leave,
-    Outcome,
-    Phase,
-    Presence,
-    Run,
-    Stand,
-    Then,
-    _with,
-    begin,
-    deadline,
-    duty,
-    improves,
-    instruction,
-    mean_loss,
-    objection,
-    replay,
-    step,
-    to_dict,
-    waits,
-)
+from fedcervix.core.rounds.averages import coordinator_work
+from fedcervix.core.rounds.instructions import Finish, Idle, instruction
+from fedcervix.core.rounds.objections import objection
+from fedcervix.core.rounds.scores import improves, mean_loss
+from fedcervix.core.rounds.state import Outcome, Phase, Presence, Run, begin, to_dict
+from fedcervix.core.rounds.step import replay, step
+from fedcervix.core.rounds.transitions import add_models
+from fedcervix.core.rounds.waits import OnTimeout, deadline, waits
 
 A, B, C = "ada", "bob", "cleo"
 MODES = ("csfssl", "ppfssl")
@@ -116,7 +103,7 @@ def adopted(run: Run, site: str, *, at: float = 0.0) -> ModelAdopted:
 def all_trained(run: Run, sites: Iterable[str], *, at: float = 0.0) -> Run:
     for site in sites:
         run = after(run, trained(run, site, at=at))
-    work = duty(run)
+    work = coordinator_work(run)
     return run if work is None else after(run, AggregateStored(work.round, digest(f"average{work.round}"), at))
 
 
@@ -180,7 +167,7 @@ def test_a_site_that_has_done_its_part_is_not_asked_again_and_told_who_is_waited
     run = in_phase("csfssl", phase)
     run = after(run, trained(run, B) if phase is Phase.TRAINING else scored(run, B))
     stand = instruction(run, B)
-    assert isinstance(stand, Stand)
+    assert isinstance(stand, Idle)
     assert stand.reason.endswith("ada, cleo")
 
 
@@ -188,7 +175,7 @@ def test_csfssl_updates_are_averaged_in_roster_order_whatever_the_order_of_arriv
     run = in_phase("csfssl", Phase.TRAINING)
     for site in (C, A, B):
         run = after(run, trained(run, site))
-    work = duty(run)
+    work = coordinator_work(run)
     assert work is not None
     assert work.updates == ((digest("ada1"), 1.0), (digest("bob1"), 1.0), (digest("cleo1"), 1.0))
     assert (work.round, work.layout) == (1, GIVEN)
@@ -198,7 +185,7 @@ def round_of(run: Run, number: int, losses: dict[str, float]) -> tuple[Run, tupl
     """Return the state after a whole round, and the step that its average was told to carry on."""
     for site in losses:
         run = after(run, trained(run, site))
-    work = duty(run)
+    work = coordinator_work(run)
     assert work is not None
     run = after(run, AggregateStored(number, digest(f"average{number}"), 0.0))
     return all_scored(run, losses), work.last_step
@@ -237,7 +224,7 @@ def test_by_images_an_update_weighs_as_many_images_as_its_site_has() -> None:
     run = after(fresh(average="by-images"), *attached(A, B, C))
     for site, images in ((A, 10), (B, 100), (C, 3)):
         run = after(run, trained(run, site, images=images))
-    work = duty(run)
+    work = coordinator_work(run)
     assert work is not None
     assert [weight for _, weight in work.updates] == [10.0, 100.0, 3.0]
 
@@ -248,7 +235,7 @@ def test_ppfssl_the_model_goes_from_site_to_site() -> None:
     base = GIVEN
     for holder, others in ((A, (B, C)), (B, (A, C)), (C, (A, B))):
         assert instruction(run, holder) == Task("run", TaskKind.TRAIN, 1, base)
-        assert all(isinstance(instruction(run, other), Stand) for other in others)
+        assert all(isinstance(instruction(run, other), Idle) for other in others)
         run = after(run, trained(run, holder))
         base = digest(f"{holder}1")
     assert run.model == digest("cleo1")
@@ -265,7 +252,7 @@ def test_ppfssl_a_cycle_gives_its_last_model_or_the_average_of_its_hops(ring_res
 def test_the_first_model_is_made_by_the_first_site_that_is_present() -> None:
     run = in_phase("csfssl", Phase.SEEDING)
     assert instruction(run, A) == Task("run", TaskKind.SEED, 0, "")
-    assert instruction(run, B) == Stand("ada makes the first model")
+    assert instruction(run, B) == Idle("ada makes the first model")
     run = after(run, SiteSilent(A, 70.0))
     assert instruction(run, B) == Task("run", TaskKind.SEED, 0, "")
     run = after(run, UpdateStored(B, Task("run", TaskKind.SEED, 0, ""), GIVEN, 0, 0, 0.0, 1.0, 80.0))
@@ -276,7 +263,7 @@ def test_only_the_site_that_makes_the_first_model_is_waited_for_meanwhile() -> N
     run = in_phase("csfssl", Phase.SEEDING)
     assert [wait.site for wait in waits(run)] == [A]
     run = after(run, SiteSilent(A, 1.0), SiteSilent(B, 2.0), SiteSilent(C, 3.0))
-    assert [(wait.site, wait.then) for wait in waits(run)] == [(site, Then.ABORT) for site in (A, B, C)]
+    assert [(wait.site, wait.then) for wait in waits(run)] == [(site, OnTimeout.ABORT) for site in (A, B, C)]
     assert after(run, SiteAttached(C, 4.0)).phase is Phase.SEEDING
     assert after(run, Tick(3.0 + run.plan.terms.give_up_s)).phase is Phase.ABORTED
 
@@ -300,7 +287,7 @@ def test_a_federation_of_one_site() -> None:
 def test_a_site_that_has_adopted_the_result_may_leave_before_the_others(mode: str) -> None:
     run = in_phase(mode, Phase.PUBLISHING)
     run = after(run, adopted(run, B))
-    assert (run.phase, instruction(run, B)) == (Phase.PUBLISHING, Leave(Outcome.OK, "all 1 rounds done"))
+    assert (run.phase, instruction(run, B)) == (Phase.PUBLISHING, Finish(Outcome.OK, "all 1 rounds done"))
 
 
 # --- phase x event ------------------------------------------------------------------------------------------------
@@ -357,7 +344,7 @@ def test_the_answer_to_each_event_in_each_phase(mode: str, phase: str, said: str
 def test_the_operator_can_end_a_run_in_every_phase(mode: str, phase: Phase) -> None:
     run = after(in_phase(mode, phase), SAID["abort"])
     assert (run.phase, run.outcome, run.reason) == (Phase.ABORTED, Outcome.ABORTED, "enough")
-    assert instruction(run, B) == Leave(Outcome.ABORTED, "enough")
+    assert instruction(run, B) == Finish(Outcome.ABORTED, "enough")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -519,7 +506,7 @@ def test_a_revoked_site_does_not_come_back() -> None:
     assert step(run, SiteRevoked(A, 2.0)) == (run, DUPLICATE)
     for event in (SiteAttached(A, 2.0), SiteRefused(A, "no", 2.0), SAID["failed"], SiteSilent(A, 2.0)):
         assert step(run, event)[1] is REFUSED
-    assert instruction(run, A) == Leave(Outcome.ABORTED, "this site's certificate was revoked")
+    assert instruction(run, A) == Finish(Outcome.ABORTED, "this site's certificate was revoked")
 
 
 def test_only_a_present_site_falls_silent() -> None:
@@ -540,15 +527,15 @@ def test_everyone_who_is_waited_for_is_in_the_list_with_reason_and_deadline() ->
     run = after(fresh(grace_s=100.0, give_up_s=1000.0), SiteAttached(A, 5.0))
     found = {w.site: (w.reason, w.since, w.until, w.then) for w in waits(run)}
     assert found == {
-        B: ("absent", 0.0, 1000.0, Then.ABORT),
-        C: ("absent", 0.0, 1000.0, Then.ABORT),
+        B: ("absent", 0.0, 1000.0, OnTimeout.ABORT),
+        C: ("absent", 0.0, 1000.0, OnTimeout.ABORT),
     }
     assert deadline(run) == 1000.0
 
 
 def test_a_present_site_is_waited_for_as_long_as_it_shows_signs_of_life() -> None:
     run = in_phase("csfssl", Phase.TRAINING)
-    assert [(w.site, w.until, w.then) for w in waits(run)] == [(site, None, Then.LEASE) for site in (A, B, C)]
+    assert [(w.site, w.until, w.then) for w in waits(run)] == [(site, None, OnTimeout.LEASE) for site in (A, B, C)]
     assert deadline(run) is None
     assert step(run, Tick(1e9))[0] is run
 
@@ -573,7 +560,7 @@ def test_csfssl_with_every_site_needed_a_silent_site_stops_the_round_until_it_is
     run = after(in_phase("csfssl", Phase.TRAINING), SiteSilent(C, 100.0))
     run = after(run, trained(run, A), trained(run, B))
     assert run.phase is Phase.TRAINING
-    assert [(w.site, w.then, w.until) for w in waits(run)] == [(C, Then.ABORT, 100.0 + run.plan.terms.give_up_s)]
+    assert [(w.site, w.then, w.until) for w in waits(run)] == [(C, OnTimeout.ABORT, 100.0 + run.plan.terms.give_up_s)]
     run = after(run, SiteAttached(C, 5000.0))
     assert after(run, trained(run, C)).phase is Phase.AGGREGATING
 
@@ -581,7 +568,7 @@ def test_csfssl_with_every_site_needed_a_silent_site_stops_the_round_until_it_is
 def test_csfssl_with_a_quorum_a_round_is_closed_to_a_silent_site_after_its_grace() -> None:
     run = after(fresh(quorum=2, grace_s=100.0), *attached(A, B, C), SiteSilent(C, 50.0))
     run = after(run, trained(run, A))
-    assert [w.then for w in waits(run)] == [Then.LEASE, Then.ABORT], "one update is no quorum"
+    assert [w.then for w in waits(run)] == [OnTimeout.LEASE, OnTimeout.ABORT], "one update is no quorum"
     run = after(run, trained(run, B))
     assert (run.phase, deadline(run)) == (Phase.TRAINING, 150.0)
     run = after(run, Tick(150.0))
@@ -627,7 +614,9 @@ def test_a_run_goes_on_without_a_revoked_site_and_ends_degraded(mode: str) -> No
 def test_the_update_of_a_site_that_was_revoked_then_does_not_stand_in_for_one_that_is_still_to_come() -> None:
     run = after(fresh(grace_s=100.0), *attached(A, B, C))
     run = after(run, trained(run, A, at=1.0), trained(run, C, at=1.0), SiteSilent(B, 2.0), SiteRevoked(C, 3.0))
-    assert [(wait.site, wait.then) for wait in waits(run)] == [(B, Then.ABORT)], "bob is needed, however long it takes"
+    assert [(wait.site, wait.then) for wait in waits(run)] == [(B, OnTimeout.ABORT)], (
+        "bob is needed, however long it takes"
+    )
     assert after(run, SiteAttached(B, 500.0)).phase is Phase.TRAINING
 
 
@@ -667,7 +656,7 @@ def test_ppfssl_a_silent_holder_is_passed_over_and_comes_in_again_in_the_next_cy
     run = after(run, SiteSilent(B, 100.0))
     assert instruction(run, C) == Task("run", TaskKind.TRAIN, 1, digest("ada1"))
     run = after(run, SiteAttached(B, 110.0))
-    assert instruction(run, B) == Stand("round 1 was closed without this site; it takes part again in the next round")
+    assert instruction(run, B) == Idle("round 1 was closed without this site; it takes part again in the next round")
     run = all_trained(run, (C,))
     run = all_scored(run, {A: 1.0, B: 1.0, C: 1.0})
     run = all_trained(run, (A,))
@@ -705,7 +694,7 @@ def test_ppfssl_with_everyone_away_the_ring_waits_for_anyone_and_gives_up_at_las
     run = after(fresh("ppfssl", give_up_s=1000.0), *attached(A, B, C))
     silent = after(run, SiteSilent(A, 10.0), SiteSilent(B, 20.0), SiteSilent(C, 30.0))
     assert [(m.site) for m in silent.current.missing] == [A, B], "C was present when they were passed over"
-    assert [(w.site, w.then, w.until) for w in waits(silent)] == [(C, Then.ABORT, 1030.0)]
+    assert [(w.site, w.then, w.until) for w in waits(silent)] == [(C, OnTimeout.ABORT, 1030.0)]
     back = after(silent, SiteAttached(C, 900.0))
     assert task_of(back, C, TaskKind.TRAIN).base == GIVEN
     assert after(silent, Tick(1030.0)).phase is Phase.ABORTED
@@ -714,12 +703,12 @@ def test_ppfssl_with_everyone_away_the_ring_waits_for_anyone_and_gives_up_at_las
 def test_ppfssl_a_quorum_bounds_how_many_are_passed_over() -> None:
     run = after(fresh("ppfssl", quorum=3), *attached(A, B, C))
     run = after(run, trained(run, A), SiteSilent(B, 10.0))
-    assert isinstance(instruction(run, C), Stand), "three of three are needed: the ring waits for bob"
+    assert isinstance(instruction(run, C), Idle), "three of three are needed: the ring waits for bob"
     run = after(fresh("ppfssl", quorum=2), *attached(A, B, C))
     run = after(run, trained(run, A), SiteSilent(B, 10.0))
     assert task_of(run, C, TaskKind.TRAIN).base == digest("ada1")
     run = after(run, SiteSilent(C, 20.0))
-    assert [w.then for w in waits(run)] == [Then.ABORT], "one of two has come: cleo cannot be passed over as well"
+    assert [w.then for w in waits(run)] == [OnTimeout.ABORT], "one of two has come: cleo cannot be passed over as well"
 
 
 # --- scores, patience, the best round -----------------------------------------------------------------------------
@@ -801,7 +790,7 @@ def test_a_run_in_which_a_declared_site_is_missing_from_a_round_ends_degraded() 
         run = after(run, adopted(run, site))
     assert (run.phase, run.outcome) == (Phase.FINISHED, Outcome.DEGRADED)
     assert [(m.site, m.reason) for m in run.rounds[0].missing] == [(A, "silent: no sign of life")]
-    assert instruction(run, B) == Leave(Outcome.DEGRADED, "all 1 rounds done")
+    assert instruction(run, B) == Finish(Outcome.DEGRADED, "all 1 rounds done")
 
 
 # --- totality, determinism, liveness ------------------------------------------------------------------------------
@@ -870,7 +859,7 @@ RUNS = st.builds(
 
 def next_report(run: Run, dice: random.Random, at: float) -> Event:
     """Return what a federation in good order would say next, or now and then something else."""
-    work = duty(run)
+    work = coordinator_work(run)
     if work is not None:
         return AggregateStored(work.round, digest(f"average{work.round}"), at)
     site = dice.choice(run.plan.sites)
@@ -895,11 +884,13 @@ def check_state(run: Run) -> None:
         assert str(instruction(run, site))
     assert (run.outcome is not None) == (run.phase in (Phase.PUBLISHING, Phase.FINISHED, Phase.ABORTED))
     if run.ended:
-        assert (waits(run), duty(run), deadline(run)) == ((), None, None)
+        assert (waits(run), coordinator_work(run), deadline(run)) == ((), None, None)
         return
-    assert bool(waits(run)) != (duty(run) is not None), "nothing is waited for and nothing is to be done"
+    assert bool(waits(run)) != (coordinator_work(run) is not None), "nothing is waited for and nothing is to be done"
     for wait in waits(run):
-        assert (wait.then is Then.LEASE) == (run.site(wait.site).presence is Presence.PRESENT) == (wait.until is None)
+        assert (
+            (wait.then is OnTimeout.LEASE) == (run.site(wait.site).presence is Presence.PRESENT) == (wait.until is None)
+        )
     due = deadline(run)
     if due is not None:
         assert step(run, Tick(max(due, run.since)))[0] is not run, "a deadline at which nothing happens"
@@ -1057,6 +1048,6 @@ def test_a_revocation_that_was_journaled_before_takes_no_update_out(phase: Phase
 def test_models_of_a_thousand_rounds_are_kept_in_a_few_sets() -> None:
     sets: tuple[frozenset[str], ...] = ()
     for number in range(1000):
-        sets = _with(sets, frozenset({f"{number}a", f"{number}b"}))
+        sets = add_models(sets, frozenset({f"{number}a", f"{number}b"}))
     assert len(sets) <= 10
     assert frozenset().union(*sets) == {f"{number}{letter}" for number in range(1000) for letter in "ab"}

@@ -12,9 +12,9 @@ import pytest
 
 from fedcervix.core.events import ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.session import Kept, Result
+from fedcervix.core.session import PersistentState, Result
 from fedcervix.errors import StorageError
-from site_agent.store.run_store import Spool
+from site_agent.store.run_store import RunStore
 
 PLAN = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(), recipe=Recipe())
 BASE = "b" * 64
@@ -29,20 +29,22 @@ RESULTS: list[Result] = [
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    spool = Spool(tmp_path / "runs" / "run")
-    spool.open(PLAN)
-    return spool
+def run_store(tmp_path: Path) -> RunStore:
+    run_store = RunStore(tmp_path / "runs" / "run")
+    run_store.open(PLAN)
+    return run_store
 
 
 @pytest.mark.parametrize("result", [None, *RESULTS], ids=lambda result: type(result).__name__)
 @pytest.mark.parametrize("task", [None, UPDATE.task, SEED])
-def test_what_is_kept_is_there_for_the_next_process(spool: Spool, task: Task | None, result: Result | None) -> None:
-    assert spool.kept() == Kept()
-    spool.keep(Kept(task, result))
-    assert Spool(spool.folder).kept() == Kept(task, result)
-    spool.keep(Kept())
-    assert Spool(spool.folder).kept() == Kept()
+def test_what_is_kept_is_there_for_the_next_process(
+    run_store: RunStore, task: Task | None, result: Result | None
+) -> None:
+    assert run_store.kept() == PersistentState()
+    run_store.keep(PersistentState(task, result))
+    assert RunStore(run_store.folder).kept() == PersistentState(task, result)
+    run_store.keep(PersistentState())
+    assert RunStore(run_store.folder).kept() == PersistentState()
 
 
 @pytest.mark.parametrize(
@@ -56,57 +58,60 @@ def test_what_is_kept_is_there_for_the_next_process(spool: Spool, task: Task | N
         b'{"task": null, "result": "{\\"event\\":\\"Tick\\",\\"at\\":1.0}"}',
     ],
 )
-def test_a_damaged_journal_is_named(spool: Spool, content: bytes) -> None:
-    (spool.folder / "journal.json").write_bytes(content)
+def test_a_damaged_journal_is_named(run_store: RunStore, content: bytes) -> None:
+    (run_store.folder / "journal.json").write_bytes(content)
     with pytest.raises(StorageError, match=r"journal\.json is damaged") as caught:
-        spool.kept()
-    assert caught.value.next_step == "delete it: the work is done again"
+        run_store.kept()
+    assert caught.value.next_step.endswith("journal.json; the work is then done again")
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 80])
-def test_a_power_cut_may_empty_a_journal_that_holds_no_result(spool: Spool, content: bytes) -> None:
+def test_a_power_cut_may_empty_a_journal_that_holds_no_result(run_store: RunStore, content: bytes) -> None:
     """What some file systems leave of a file that was replaced and not synced."""
-    (spool.folder / "journal.json").write_bytes(content)
-    assert spool.kept() == Kept()
+    (run_store.folder / "journal.json").write_bytes(content)
+    assert run_store.kept() == PersistentState()
 
 
-def test_the_plan_is_kept_and_opening_again_keeps_the_rest(spool: Spool) -> None:
-    spool.keep(Kept(None, UPDATE))
-    spool.open(PLAN)
-    assert (spool.plan(), spool.kept().result) == (PLAN, UPDATE)
+def test_the_plan_is_kept_and_opening_again_keeps_the_rest(run_store: RunStore) -> None:
+    run_store.keep(PersistentState(None, UPDATE))
+    run_store.open(PLAN)
+    assert (run_store.plan(), run_store.kept().result) == (PLAN, UPDATE)
 
 
-def test_a_plan_that_is_written_down_already_is_not_written_again(spool: Spool) -> None:
+def test_a_plan_that_is_written_down_already_is_not_written_again(run_store: RunStore) -> None:
     """A restart on a full disk shall not fail at what is there."""
-    before = (spool.folder / "plan.json").stat().st_ino
-    spool.open(PLAN)
-    assert (spool.folder / "plan.json").stat().st_ino == before
-    (spool.folder / "plan.json").write_bytes(b"{")
-    spool.open(PLAN)
-    assert spool.plan() == PLAN
+    before = (run_store.folder / "plan.json").stat().st_ino
+    run_store.open(PLAN)
+    assert (run_store.folder / "plan.json").stat().st_ino == before
+    (run_store.folder / "plan.json").write_bytes(b"{")
+    run_store.open(PLAN)
+    assert run_store.plan() == PLAN
 
 
 def test_a_plan_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot read"):
-        Spool(tmp_path).plan()
+        RunStore(tmp_path).plan()
 
 
-def test_what_a_round_gave_is_noted_once_however_often_it_is_written(spool: Spool) -> None:
-    assert spool.history() == {}
+def test_what_a_round_gave_is_noted_once_however_often_it_is_written(run_store: RunStore) -> None:
+    assert run_store.history() == {}
     for _ in range(2):
-        spool.note("train", 1, {"loss": 0.5})
-        spool.note("score", 1, {"loss_sum": 4.0})
-    spool.note("train", 2, {"loss": 0.25})
-    assert spool.history() == {"train": {"1": {"loss": 0.5}, "2": {"loss": 0.25}}, "score": {"1": {"loss_sum": 4.0}}}
+        run_store.note("train", 1, {"loss": 0.5})
+        run_store.note("score", 1, {"loss_sum": 4.0})
+    run_store.note("train", 2, {"loss": 0.25})
+    assert run_store.history() == {
+        "train": {"1": {"loss": 0.5}, "2": {"loss": 0.25}},
+        "score": {"1": {"loss_sum": 4.0}},
+    }
 
 
-def test_a_line_that_a_power_cut_has_torn_costs_itself_alone(spool: Spool) -> None:
-    spool.note("train", 1, {"loss": 0.5})
-    spool.note("train", 2, {"loss": 0.25})
-    file = spool.folder / "history.jsonl"
+def test_a_line_that_a_power_cut_has_torn_costs_itself_alone(run_store: RunStore) -> None:
+    run_store.note("train", 1, {"loss": 0.5})
+    run_store.note("train", 2, {"loss": 0.25})
+    file = run_store.folder / "history.jsonl"
     file.write_bytes(file.read_bytes()[:-9] + b"\0" * 20)
-    spool.note("train", 3, {"loss": 0.125})
-    assert spool.history() == {"train": {"1": {"loss": 0.5}, "3": {"loss": 0.125}}}
+    run_store.note("train", 3, {"loss": 0.125})
+    assert run_store.history() == {"train": {"1": {"loss": 0.5}, "3": {"loss": 0.125}}}
 
 
 def test_a_disk_that_takes_a_part_of_a_line_is_a_full_disk_and_costs_no_other_line(tmp_path: Path) -> None:
@@ -115,80 +120,80 @@ def test_a_disk_that_takes_a_part_of_a_line_is_a_full_disk_and_costs_no_other_li
 import resource, signal, sys
 from pathlib import Path
 from fedcervix.errors import StorageError
-from site_agent.store.run_store import Spool
-spool = Spool(Path(sys.argv[1]))
-spool.note("train", 1, {"loss": 0.5})
+from site_agent.store.run_store import RunStore
+run_store = RunStore(Path(sys.argv[1]))
+run_store.note("train", 1, {"loss": 0.5})
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-size = (spool.folder / "history.jsonl").stat().st_size
+size = (run_store.folder / "history.jsonl").stat().st_size
 resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, limits[1]))
 try:
-    spool.note("train", 2, {"loss": 0.25})
+    run_store.note("train", 2, {"loss": 0.25})
 except StorageError:
     print("refused")
 resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-spool.note("train", 2, {"loss": 0.25})
-print(sorted(spool.history()["train"]))
+run_store.note("train", 2, {"loss": 0.25})
+print(sorted(run_store.history()["train"]))
 """
     said = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True).stdout
     assert said.splitlines() == ["refused", "['1', '2']"]
 
 
 def test_only_a_trained_model_is_waited_for_until_the_disk_has_it(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch
+    run_store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[int] = []
     monkeypatch.setattr("os.fsync", synced.append)
-    spool.note("score", 1, {"loss_sum": 4.0})
-    spool.keep(Kept(None, SCORE))
-    spool.keep(Kept())
+    run_store.note("score", 1, {"loss_sum": 4.0})
+    run_store.keep(PersistentState(None, SCORE))
+    run_store.keep(PersistentState())
     assert not synced
-    spool.keep(Kept(None, UPDATE))
+    run_store.keep(PersistentState(None, UPDATE))
     assert len(synced) == 1
 
 
 LINE = {"round": 1, "loss": 0.5, "contributions": [], "missing": []}
 
 
-def test_how_the_run_ended(spool: Spool) -> None:
-    assert (spool.outcome(), spool.ledger()) == ("not ended yet", [])
-    spool.end("DEGRADED", json.dumps({"ledger": [LINE]}))
-    assert (spool.outcome(), spool.ledger()) == ("DEGRADED", [LINE])
+def test_how_the_run_ended(run_store: RunStore) -> None:
+    assert (run_store.outcome(), run_store.ledger()) == ("not ended yet", [])
+    run_store.end("DEGRADED", json.dumps({"ledger": [LINE]}))
+    assert (run_store.outcome(), run_store.ledger()) == ("DEGRADED", [LINE])
 
 
-def test_what_is_known_of_a_run_that_has_ended_stays(spool: Spool) -> None:
-    spool.end("OK", "")
-    assert spool.ledger() == []
-    spool.end("ABORTED", json.dumps({"ledger": [LINE]}))
-    assert (spool.outcome(), spool.ledger()) == ("OK", [LINE])  # a record that was missing is added
-    spool.end("ABORTED", json.dumps({"ledger": []}))
-    spool.open(dataclasses.replace(PLAN, sites=("another",)))
-    assert (spool.outcome(), spool.ledger(), spool.plan()) == ("OK", [LINE], PLAN)
+def test_what_is_known_of_a_run_that_has_ended_stays(run_store: RunStore) -> None:
+    run_store.end("OK", "")
+    assert run_store.ledger() == []
+    run_store.end("ABORTED", json.dumps({"ledger": [LINE]}))
+    assert (run_store.outcome(), run_store.ledger()) == ("OK", [LINE])  # a record that was missing is added
+    run_store.end("ABORTED", json.dumps({"ledger": []}))
+    run_store.open(dataclasses.replace(PLAN, sites=("another",)))
+    assert (run_store.outcome(), run_store.ledger(), run_store.plan()) == ("OK", [LINE], PLAN)
 
 
-def test_a_run_is_not_over_before_its_record_is_there(spool: Spool) -> None:
-    (spool.folder / "record.json").mkdir()
+def test_a_run_is_not_over_before_its_record_is_there(run_store: RunStore) -> None:
+    (run_store.folder / "record.json").mkdir()
     with pytest.raises(StorageError):
-        spool.end("OK", '{"ledger": []}')
-    assert not spool.ended()
+        run_store.end("OK", '{"ledger": []}')
+    assert not run_store.ended()
 
 
-def test_a_spool_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
+def test_a_run_folder_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError):
-        Spool(tmp_path / "file" / "run").open(PLAN)
+        RunStore(tmp_path / "file" / "run").open(PLAN)
     with pytest.raises(StorageError):
-        Spool(tmp_path / "nowhere").keep(Kept(None, UPDATE))
+        RunStore(tmp_path / "nowhere").keep(PersistentState(None, UPDATE))
 
 
-def test_the_length_of_the_first_model_is_kept(spool: Spool) -> None:
-    assert spool.model_bytes() == 0
-    spool.note_model(1234)
-    spool.note_model(99)
-    assert Spool(spool.folder).model_bytes() == 1234
+def test_the_length_of_the_first_model_is_kept(run_store: RunStore) -> None:
+    assert run_store.model_bytes() == 0
+    run_store.note_model(1234)
+    run_store.note_model(99)
+    assert RunStore(run_store.folder).model_bytes() == 1234
 
 
-def test_a_length_that_is_damaged_is_said_as_such(spool: Spool) -> None:
-    (spool.folder / "model-bytes.txt").write_text("")
+def test_a_length_that_is_damaged_is_said_as_such(run_store: RunStore) -> None:
+    (run_store.folder / "model-bytes.txt").write_text("")
     with pytest.raises(StorageError, match="is damaged"):
-        spool.model_bytes()
+        run_store.model_bytes()

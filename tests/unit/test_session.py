@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from fedcervix.core import session as sessions
 from fedcervix.core.events import ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
-from fedcervix.core.rounds import Leave, Outcome, Stand
+from fedcervix.core.rounds.instructions import Finish, Idle
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.core.session import (
     NOT_ATTACHED,
+    Action,
     Deliver,
     Done,
-    Duty,
-    Kept,
+    PersistentState,
     Rest,
     Session,
     Work,
@@ -19,7 +20,7 @@ from fedcervix.core.session import (
     cut,
     finished,
     instructed,
-    kept,
+    persistent_state,
     resumed,
 )
 
@@ -30,57 +31,59 @@ UPDATE = UpdateStored("ada", TRAIN, "c" * 64, 10, 1, 0.5, 1.0, 0.0)
 FIRST = UpdateStored("ada", SEED, "a" * 64, 0, 0, 0.0, 1.0, 0.0)
 SCORED = ScoreReported("ada", SCORE, 1.0, 1, 1, (), 0.0)
 ADOPT = Task("run", TaskKind.ADOPT, 1, "b" * 64)
-WAIT = Stand("round 1: waiting for bob")
+WAIT = Idle("round 1: waiting for bob")
 
 
-def duty(session: Session, *models: str) -> Duty:
+def action(session: Session, *models: str) -> Action:
     """With these models on the site's disk."""
-    return sessions.duty(session, models.__contains__)
+    return sessions.next_action(session, models.__contains__)
 
 
 def test_before_anything_was_said_there_is_nothing_to_do() -> None:
-    assert duty(Session("ada")) == Rest(NOT_ATTACHED.reason)
+    assert action(Session("ada")) == Rest(NOT_ATTACHED.reason)
 
 
 def test_a_task_is_work_until_it_is_finished_then_delivered_until_it_is_answered() -> None:
     session = instructed(Session("ada"), TRAIN)
-    assert duty(session) == Work(TRAIN)
+    assert action(session) == Work(TRAIN)
     session = finished(session, UPDATE)
-    assert duty(session) == Deliver(UPDATE)
+    assert action(session) == Deliver(UPDATE)
     session = answered(session, TRAIN)
-    assert isinstance(duty(session), Rest)
-    assert duty(instructed(session, WAIT)) == Rest(WAIT.reason)
+    assert isinstance(action(session), Rest)
+    assert action(instructed(session, WAIT)) == Rest(WAIT.reason)
 
 
 def test_a_task_said_twice_is_the_same_work() -> None:
     session = instructed(Session("ada"), TRAIN)
     assert instructed(session, TRAIN) == session
     done = answered(finished(session, UPDATE), TRAIN)
-    assert duty(instructed(done, TRAIN)) == duty(done), "said before the result had arrived, heard after it"
+    assert action(instructed(done, TRAIN)) == action(done), "said before the result had arrived, heard after it"
 
 
 def test_a_result_that_was_finished_while_the_line_was_down_is_delivered_later() -> None:
     session = finished(cut(instructed(Session("ada"), TRAIN)), UPDATE)
-    assert duty(session) == Rest("the coordinator is away; the result of round 1 is kept and will be sent")
-    assert duty(attached(session)) == Deliver(UPDATE)
-    assert duty(instructed(session, WAIT)) == Deliver(UPDATE)
-    assert duty(instructed(session, TRAIN)) == Deliver(UPDATE)
+    assert action(session) == Rest(
+        "the coordinator cannot be reached; the result of round 1 is saved and will be sent on reconnect"
+    )
+    assert action(attached(session)) == Deliver(UPDATE)
+    assert action(instructed(session, WAIT)) == Deliver(UPDATE)
+    assert action(instructed(session, TRAIN)) == Deliver(UPDATE)
 
 
 def test_what_is_kept_is_named_by_what_it_is() -> None:
     adopted = ModelAdopted("ada", ADOPT, 0.0)
     for result, words in ((FIRST, "the first model"), (SCORED, "the score of round 1"), (adopted, "the adoption of")):
-        waits = duty(finished(Session("ada"), result))
+        waits = action(finished(Session("ada"), result))
         assert isinstance(waits, Rest)
         assert words in waits.reason
 
 
 def test_training_goes_on_while_the_line_is_down_where_its_model_is_here() -> None:
     session = cut(instructed(Session("ada"), TRAIN))
-    assert duty(session, TRAIN.base) == Work(TRAIN)
-    assert duty(session) == Rest("the coordinator is away, and with it the model needed to train in round 1")
-    assert duty(attached(session)) == Work(TRAIN)
-    assert duty(cut(instructed(Session("ada"), SEED))) == Work(SEED)
+    assert action(session, TRAIN.base) == Work(TRAIN)
+    assert action(session) == Rest("the coordinator, which has the model to train in round 1, cannot be reached")
+    assert action(attached(session)) == Work(TRAIN)
+    assert action(cut(instructed(Session("ada"), SEED))) == Work(SEED)
 
 
 # --- restarts ----------------------------------------------------------------------------------------------------
@@ -88,48 +91,48 @@ def test_training_goes_on_while_the_line_is_down_where_its_model_is_here() -> No
 
 def test_what_is_kept_is_the_open_task_and_the_result() -> None:
     session = Session("ada")
-    assert kept(session) == Kept()
+    assert persistent_state(session) == PersistentState()
     session = instructed(session, TRAIN)
-    assert kept(session) == Kept(TRAIN)
+    assert persistent_state(session) == PersistentState(TRAIN)
     session = finished(session, UPDATE)
-    assert kept(session) == kept(cut(session)) == Kept(TRAIN, UPDATE)
+    assert persistent_state(session) == persistent_state(cut(session)) == PersistentState(TRAIN, UPDATE)
     session = answered(session, TRAIN)
-    assert kept(session) == kept(instructed(session, WAIT)) == Kept()
+    assert persistent_state(session) == persistent_state(instructed(session, WAIT)) == PersistentState()
 
 
 def test_a_restarted_site_works_on_without_its_coordinator() -> None:
-    session = resumed("ada", Kept(TRAIN))
-    assert duty(session, TRAIN.base) == Work(TRAIN)
-    assert duty(session) == Rest("the coordinator is away, and with it the model needed to train in round 1")
-    assert duty(attached(session)) == Work(TRAIN)
+    session = resumed("ada", PersistentState(TRAIN))
+    assert action(session, TRAIN.base) == Work(TRAIN)
+    assert action(session) == Rest("the coordinator, which has the model to train in round 1, cannot be reached")
+    assert action(attached(session)) == Work(TRAIN)
 
 
 def test_what_the_coordinator_says_replaces_what_it_said_to_the_process_before() -> None:
-    session = instructed(attached(resumed("ada", Kept(TRAIN))), SCORE)
-    assert duty(session) == Work(SCORE)
-    assert kept(session) == Kept(SCORE)
-    assert duty(instructed(attached(resumed("ada", Kept(TRAIN))), WAIT)) == Rest(WAIT.reason)
+    session = instructed(attached(resumed("ada", PersistentState(TRAIN))), SCORE)
+    assert action(session) == Work(SCORE)
+    assert persistent_state(session) == PersistentState(SCORE)
+    assert action(instructed(attached(resumed("ada", PersistentState(TRAIN))), WAIT)) == Rest(WAIT.reason)
 
 
 def test_a_restarted_site_delivers_what_lies_in_its_journal() -> None:
-    session = resumed("ada", Kept(TRAIN, UPDATE))
-    assert isinstance(duty(session), Rest)
-    assert duty(instructed(session, TRAIN)) == Deliver(UPDATE)
-    assert duty(attached(resumed("ada", Kept(None, UPDATE)))) == Deliver(UPDATE)
+    session = resumed("ada", PersistentState(TRAIN, UPDATE))
+    assert isinstance(action(session), Rest)
+    assert action(instructed(session, TRAIN)) == Deliver(UPDATE)
+    assert action(attached(resumed("ada", PersistentState(None, UPDATE)))) == Deliver(UPDATE)
 
 
 def test_a_restart_changes_nothing_of_what_is_to_be_done() -> None:
     session = instructed(Session("ada"), TRAIN)
     for then in (session, finished(session, UPDATE), instructed(finished(session, UPDATE), SCORE)):
-        assert duty(attached(resumed("ada", kept(then)))) == duty(then)
+        assert action(attached(resumed("ada", persistent_state(then)))) == action(then)
 
 
 def test_a_settled_task_that_is_asked_for_after_a_restart_or_on_a_new_line_is_wanted_anew() -> None:
     """Its result was answered `stale`: another site had been asked meanwhile, and is gone by now."""
     done = answered(finished(instructed(Session("ada"), SEED), FIRST), SEED)
-    assert duty(done) == duty(attached(cut(done))) == Rest("told the coordinator: make the first model, done")
-    assert duty(instructed(attached(cut(done)), SEED)) == Work(SEED)
-    assert duty(instructed(resumed("ada", kept(done)), SEED)) == Work(SEED)
+    assert action(done) == action(attached(cut(done))) == Rest("the coordinator has the result: make the first model")
+    assert action(instructed(attached(cut(done)), SEED)) == Work(SEED)
+    assert action(instructed(resumed("ada", persistent_state(done)), SEED)) == Work(SEED)
 
 
 # --- changes of mind ---------------------------------------------------------------------------------------------
@@ -138,8 +141,8 @@ def test_a_settled_task_that_is_asked_for_after_a_restart_or_on_a_new_line_is_wa
 def test_work_on_a_new_task_goes_before_the_delivery_of_an_old_one() -> None:
     """The coordinator asks for something else only where the old result would be stale."""
     session = instructed(finished(Session("ada"), UPDATE), SCORE)
-    assert duty(session) == Work(SCORE)
-    assert duty(finished(session, SCORED)) == Deliver(SCORED)
+    assert action(session) == Work(SCORE)
+    assert action(finished(session, SCORED)) == Deliver(SCORED)
 
 
 def test_an_answer_to_something_else_changes_nothing() -> None:
@@ -150,18 +153,18 @@ def test_an_answer_to_something_else_changes_nothing() -> None:
 
 def test_a_task_that_is_asked_for_again_is_done_again() -> None:
     """Its result was answered `stale`, because by then another site had been asked: now it is needed after all."""
-    session = instructed(finished(instructed(Session("ada"), SEED), FIRST), Stand("bob makes the first model"))
+    session = instructed(finished(instructed(Session("ada"), SEED), FIRST), Idle("bob makes the first model"))
     session = answered(session, SEED)
-    assert duty(instructed(session, SEED)) == Work(SEED)
+    assert action(instructed(session, SEED)) == Work(SEED)
 
 
 def test_leaving_ends_everything() -> None:
-    leave = Leave(Outcome.OK, "all 3 rounds done")
+    leave = Finish(Outcome.OK, "all 3 rounds done")
     left = instructed(finished(Session("ada"), UPDATE), leave)
-    assert duty(left) == Done(leave)
-    assert kept(left) == Kept()
+    assert action(left) == Done(leave)
+    assert persistent_state(left) == PersistentState()
 
 
 def test_an_adopted_model_is_reported_like_any_result() -> None:
     session = finished(instructed(Session("ada"), ADOPT), ModelAdopted("ada", ADOPT, 0.0))
-    assert duty(session) == Deliver(ModelAdopted("ada", ADOPT, 0.0))
+    assert action(session) == Deliver(ModelAdopted("ada", ADOPT, 0.0))

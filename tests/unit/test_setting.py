@@ -13,11 +13,11 @@ import torch
 from click.testing import CliRunner
 
 from fedcervix.core.plan import Recipe
-from fedcervix.errors import ConfigError, RunError, StorageError
+from fedcervix.errors import INTERRUPTED, ConfigError, RunError, StorageError
 from site_agent.cli import recipe_options
 from site_agent.commands.pretrain import check_room
 from site_agent.commands.setting import RECIPE_OPTIONS, machine_of, setting
-from site_agent.commands.stopping import EXIT_CODE, command_line, stops
+from site_agent.commands.stopping import command_line, stops
 from site_agent.home import SiteHome
 from site_agent.training.checkpoints import Checkpoint
 from site_agent.training.stopping import Stop, Stoppable
@@ -88,9 +88,9 @@ def test_the_first_signal_asks_for_a_checkpoint_which_ends_the_training(
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         stopped_with_checkpoint(tmp_path, number)
-    assert ended.value.code == EXIT_CODE
+    assert ended.value.code == INTERRUPTED
     assert Stoppable(tmp_path, "contract", Stop()).latest() is not None
-    assert "stopped; go on with: site-agent go-on" in capsys.readouterr().err
+    assert "stopped; continue with: site-agent go-on" in capsys.readouterr().err
 
 
 def stopped_with_checkpoint(folder: Path, number: signal.Signals) -> None:

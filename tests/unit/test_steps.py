@@ -14,7 +14,7 @@ import torch
 from fedcervix.core.plan import Architecture, Augment, Precision, Recipe
 from fedcervix.errors import TrainingError
 from site_agent.data.image_sets import Images
-from site_agent.network.cuda_graph import put_back
+from site_agent.network.cuda_graph import restored
 from site_agent.network.devices import Acceleration, accelerate, place
 from site_agent.network.encoder import build_encoder
 from site_agent.network.optimizer import make_optimiser
@@ -100,7 +100,7 @@ def test_fifty_steps_give_the_same_curve(device: str, acceleration: Acceleration
     ("device", "acceleration"),
     [("cpu", "eager"), *(pytest.param("cuda", how, marks=NEEDS_GPU) for how in ("eager", "graph", "compile"))],
 )
-def test_eight_images_are_learnt_to_twice_the_floor_of_the_loss(device: str, acceleration: Acceleration) -> None:
+def test_eight_images_are_learned_to_twice_the_floor_of_the_loss(device: str, acceleration: Acceleration) -> None:
     """Eight orthogonal directions with perfect pairs cost log(1 + 14 exp(-10)) at tau = .1."""
     recipe = dataclasses.replace(RECIPE, augment=STILL, lr=0.05)
     found = losses(recipe, 120, torch.device(device), acceleration)
@@ -160,7 +160,7 @@ def test_what_a_warm_up_changed_is_put_back_also_where_the_memory_ends() -> None
     weight = torch.tensor([1.0, 2.0])
 
     def warm_up() -> None:
-        with put_back([weight]):
+        with restored([weight]):
             weight.add_(1)
             raise torch.OutOfMemoryError
 

@@ -12,7 +12,9 @@ import pytest
 from coordinator.run.streams import PICTURE_S, Bell, Stream, instructions, looks, news
 from fedcervix.core.events import SiteAttached, SiteSilent, Task, TaskKind, UpdateStored
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds import Leave, Outcome, Phase, Run, Stand, begin, step
+from fedcervix.core.rounds.instructions import Finish, Idle
+from fedcervix.core.rounds.state import Outcome, Phase, Run, begin
+from fedcervix.core.rounds.step import step
 from fedcervix.errors import IdentityError
 
 SITES = ("ada", "bob", "cy")
@@ -72,7 +74,7 @@ def test_work_is_told_at_once_and_the_reasons_for_standing_by_are_told_together(
     async def test(told: Told, bell: Bell) -> None:
         told.attach("ada")
         heard = instructions(told, told.open("ada"), bell, lambda: None, calm_s=60.0)
-        assert isinstance(await anext(heard), Stand)
+        assert isinstance(await anext(heard), Idle)
         waits = following(heard)
         told.attach("bob")
         bell.ring()
@@ -81,7 +83,7 @@ def test_work_is_told_at_once_and_the_reasons_for_standing_by_are_told_together(
         bell.ring()
         assert isinstance(await waits, Task)
         told.update("ada")
-        assert isinstance(await anext(heard), Stand), "the first reason after work is told at once"
+        assert isinstance(await anext(heard), Idle), "the first reason after work is told at once"
 
     in_a_loop(test)
 
@@ -162,7 +164,7 @@ def test_a_stream_ends_with_the_process_and_with_the_run(end: str) -> None:
             told.run = replace(told.run, outcome=Outcome.ABORTED, phase=Phase.ABORTED)
         bell.ring()
         last = await waits
-        assert last is None if end == "process" else isinstance(last, Leave)
+        assert last is None if end == "process" else isinstance(last, Finish)
         assert await anext(heard, None) is None
 
     in_a_loop(test)

@@ -16,14 +16,14 @@ from cervix_study.data.preparation import Ground, prepare
 from cervix_study.execution.cell_execution import make
 from cervix_study.execution.classifiers import open_test
 from cervix_study.execution.encoders import bounded
-from cervix_study.execution.worker_context import Bench
+from cervix_study.execution.worker_context import WorkerContext
 from cervix_study.planning.grid import followers, grid
 from cervix_study.planning.selection import choose
 from cervix_study.records import Cell, CellRecord, read_predictions
 from cervix_study.settings import Asked, read
 from cervix_study.study_paths import Places
 from fedcervix.core.plan import Recipe
-from fedcervix.models.weights import digest_file
+from fedcervix.disk.files import digest_file
 from site_agent.classifier.finetune import build_classifier
 from site_agent.network.encoder import load_weights
 from site_agent.training.checkpoints import Checkpoints
@@ -59,7 +59,7 @@ class Small:
 
     asked: Asked
     ground: Ground
-    bench: Bench
+    bench: WorkerContext
     told: list[dict[str, Any]]
 
     @property
@@ -99,7 +99,7 @@ def small(collections: Path) -> Small:
     (collections / "study.toml").write_text(STUDY)
     asked, places = read(collections / "study.toml"), Places(collections / "out")
     told: list[dict[str, Any]] = []
-    return Small(asked, prepare(asked, places, SILENT), Bench(places, told.append), told)
+    return Small(asked, prepare(asked, places, SILENT), WorkerContext(places, told.append), told)
 
 
 def test_a_study_s_cells_follow_one_another(small: Small, tmp_path: Path) -> None:

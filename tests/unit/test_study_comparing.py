@@ -9,8 +9,8 @@ import pytest
 
 from cervix_study.analysis.comparing import (
     MARGIN,
-    Comparison,
     Effect,
+    HypothesisTest,
     aligned,
     compare,
     corrected,
@@ -44,10 +44,10 @@ def moved(drawn: Draws, value: float, deviation: float) -> np.ndarray:
     return value + deviation * mean / np.std(mean[1:])
 
 
-def judged(value: float, p: float, kind: str = "better") -> Comparison:
+def judged(value: float, p: float, kind: str = "better") -> HypothesisTest:
     found = Effect(0.8, 0.8 - value, Estimate(value, value - 0.1, value + 0.1), p, None, 0.1, "not shown")
     effects = {"auc": found, "accuracy": dataclasses.replace(found, p=1.0)}
-    return Comparison("paper", "nhs", "q", kind, "a", "b", effects, {}, 1, 1, 1, 1)  # type: ignore[arg-type]
+    return HypothesisTest("paper", "nhs", "q", kind, "a", "b", effects, {}, 1, 1, 1, 1)  # type: ignore[arg-type]
 
 
 def row(label: str, *trials: Scored) -> Row:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cervix_study.execution.scheduler import wanted_keys
-from cervix_study.execution.tasks import hopeless, make, ready
+from cervix_study.execution.tasks import blocked, make, ready
 from cervix_study.planning.grid import expected_followers, followers, grid
 from cervix_study.planning.naming import matches, named
 from cervix_study.planning.selection import choose
@@ -188,7 +188,7 @@ def test_a_cell_waits_for_its_inputs_and_falls_with_them(tmp_path: Path) -> None
     encoder, classifier = tasks[0], tasks[1]
     assert classifier not in ready(tasks, [])
     assert classifier in ready(tasks, [encoder.key])
-    assert set(hopeless(tasks, {encoder.key: "diverged"})) == {classifier.key}
+    assert set(blocked(tasks, {encoder.key: "diverged"})) == {classifier.key}
 
 
 def test_a_federation_takes_a_place_for_every_site_and_a_ring_takes_one(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from cervix_study.execution.executors import Here, Slurm, died
+from cervix_study.execution.executors import LocalProcesses, Slurm, died
 from cervix_study.execution.resource_usage import Meter, added, descendants, spent_j
 from cervix_study.execution.tasks import Failed, Task, make, passed_by
 from cervix_study.execution.traffic_counter import Relay
@@ -183,7 +183,7 @@ def test_a_cluster_s_job_answers_like_a_process_of_this_machine(lost: tuple[Plac
     pytest.importorskip("submitit", reason="the extra slurm is not installed")
     places, task = lost
     told = []
-    for executor in (Here(places, 1), Slurm(places, 1, {"cluster": "local", "timeout_min": 2}, poll_s=0.1)):
+    for executor in (LocalProcesses(places, 1), Slurm(places, 1, {"cluster": "local", "timeout_min": 2}, poll_s=0.1)):
         assert executor.has_room(task)
         executor.begin(task)
         assert not executor.has_room(task)
@@ -214,8 +214,10 @@ def test_a_worker_that_dies_is_told_with_its_last_lines(tmp_path: Path) -> None:
 def test_a_federation_has_room_where_all_its_sites_have(tmp_path: Path) -> None:
     cells = grid(asked(tmp_path, 'starts = ["ssl", "csfssl"]'), ground())
     tasks = {task.cell.start: task for task in map(make, cells) if task.cell.kind == "encoder"}
-    assert Here(Places(tmp_path), 1).has_room(tasks["csfssl"])  # goes alone where there is less room than it has sites
-    one_busy = Here(Places(tmp_path), 2)
+    assert LocalProcesses(Places(tmp_path), 1).has_room(
+        tasks["csfssl"]
+    )  # goes alone where there is less room than it has sites
+    one_busy = LocalProcesses(Places(tmp_path), 2)
     one_busy._workers.append(Busy(tasks["ssl"]))  # type: ignore[arg-type]
     assert not one_busy.has_room(tasks["csfssl"])
     assert one_busy.has_room(tasks["ssl"])

@@ -18,12 +18,13 @@ from coordinator.run.results import record
 from fedcervix.core.events import AggregateStored, ScoreReported, SiteAttached, Task, TaskKind, UpdateStored
 from fedcervix.core.plan import ClassifierRecipe, Plan, Recipe, Terms, differences
 from fedcervix.core.profiles import PROFILES
-from fedcervix.core.rounds import begin, replay
+from fedcervix.core.rounds.state import begin
+from fedcervix.core.rounds.step import replay
 from fedcervix.errors import RunError, StorageError, TrainingError
 from fedcervix.runtime.config import apply_profile, read_toml
 from site_agent.classifier.sweep import (
-    Cell,
     FederatedRun,
+    GridPoint,
     Material,
     cell_key,
     choose,
@@ -64,8 +65,8 @@ def switches() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
-def cell(n: int, width: int, loss: float, auc: float = 0.5) -> Cell:
-    return Cell(
+def cell(n: int, width: int, loss: float, auc: float = 0.5) -> GridPoint:
+    return GridPoint(
         batch_images=n,
         width=width,
         classifier_loss=loss,
@@ -218,11 +219,11 @@ def material(home: SiteHome) -> Material:
 
 
 def swept(
-    images: Material, recipes: list[Recipe], kept: dict[str, Cell], trained: list[Cell], **given: Any
-) -> list[Cell]:
+    images: Material, recipes: list[Recipe], kept: dict[str, GridPoint], trained: list[GridPoint], **given: Any
+) -> list[GridPoint]:
     """Sweep; finished cells go to `kept` and `trained`. Times are left out: they are never equal."""
 
-    def keep(key: str, done: Cell) -> None:
+    def keep(key: str, done: GridPoint) -> None:
         kept[key] = done
         trained.append(done)
 
@@ -243,8 +244,8 @@ def swept(
 
 def test_every_combination_is_trained_once_and_a_second_sweep_trains_nothing(tmp_path: Path) -> None:
     images, recipes = material(clinic(tmp_path)), combinations(TINY, (2, 4), (8,))
-    kept: dict[str, Cell] = {}
-    trained: list[Cell] = []
+    kept: dict[str, GridPoint] = {}
+    trained: list[GridPoint] = []
     first = swept(images, recipes, kept, trained)
     assert [(c.batch_images, c.width) for c in first] == [(2, 8), (4, 8)]
     assert trained == first
@@ -256,8 +257,8 @@ def test_every_combination_is_trained_once_and_a_second_sweep_trains_nothing(tmp
 
 def test_an_interrupted_sweep_repeats_no_finished_cell(tmp_path: Path) -> None:
     images, recipes = material(clinic(tmp_path)), combinations(TINY, (2, 4), (8,))
-    kept: dict[str, Cell] = {}
-    trained: list[Cell] = []
+    kept: dict[str, GridPoint] = {}
+    trained: list[GridPoint] = []
 
     def interrupt(values: dict[str, Any]) -> None:
         if values["task"] == "N 4, width 8":

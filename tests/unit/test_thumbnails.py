@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from site_agent.data.duplicates import alike
+from site_agent.data.duplicates import near_duplicates
 from site_agent.images.samples import Pixels
 from site_agent.images.surround import scene_box
 from site_agent.images.thumbnails import thumbnail
@@ -51,7 +51,7 @@ def written(pixels: Pixels) -> Pixels:
 def test_a_surround_makes_no_two_scenes_alike(surround: Change) -> None:
     pictures = [thumbnail(compressed(surround(scene(seed)), 90)) for seed in range(16)]
     assert all(pictures)
-    assert alike(pictures, [str(k) for k in range(16)]) == ()
+    assert near_duplicates(pictures, [str(k) for k in range(16)]) == ()
 
 
 @pytest.mark.parametrize("surround", SURROUNDS.values(), ids=SURROUNDS)
@@ -59,14 +59,14 @@ def test_a_surround_makes_no_two_scenes_alike(surround: Change) -> None:
 def test_a_copy_is_found_in_a_surround(copy: Change, surround: Change) -> None:
     for seed in range(4):
         picture = compressed(surround(scene(seed)), 90)
-        assert alike([thumbnail(picture), thumbnail(copy(picture))], "AB") == ((0, 1),)
+        assert near_duplicates([thumbnail(picture), thumbnail(copy(picture))], "AB") == ((0, 1),)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(60, 0), (0, 120), (150, 240)])
 def test_a_copy_whose_surround_was_cut_away_is_found(rows: int, columns: int) -> None:
     for seed in range(4):
         pair = [scene(seed), compressed(framed(scene(seed), rows, columns), 90)]
-        assert alike([thumbnail(picture) for picture in pair], "AB") == ((0, 1),)
+        assert near_duplicates([thumbnail(picture) for picture in pair], "AB") == ((0, 1),)
 
 
 def test_of_a_round_field_the_inner_square_is_looked_at() -> None:

@@ -3,14 +3,14 @@
 Rules
 1. What the coordinator wants is one value (`instruction`), replaced whenever it says something new.
 2. A finished result is kept until the coordinator has answered; training through a network loss needs no extra case.
-3. `duty` says what to do *now*: work, deliver, or nothing. The loop around it compares that with what is running.
-   While the coordinator is away, nothing is done that needs it; work whose model is here goes on.
-4. What outlives the process is one value too (`kept`): the task that is not settled yet, and the result that is not
-   acknowledged. A process that begins with it (`resumed`) goes on at once, whether the coordinator is there or not;
-   when the line is up, what the coordinator says replaces it as ever. Of a task that was settled nothing is kept: if
-   the coordinator asks for it after a restart, it wants it anew.
+3. `next_action` says what to do *now*: work, deliver, or nothing. The loop around it compares that with what is
+   running. While the coordinator is away, nothing is done that needs it; work whose model is here goes on.
+4. What outlives the process is one value too (`persistent_state`): the task that is not settled yet, and the result
+   that is not acknowledged. A process that begins with it (`resumed`) goes on at once, whether the coordinator is there
+   or not; when the line is up, what the coordinator says replaces it as ever. Of a task that was settled nothing is
+   kept: if the coordinator asks for it after a restart, it wants it anew.
 
-So "instructed twice", "answer lost", "restarted in the middle" all end in the same place: ask `duty` again.
+So "instructed twice", "answer lost", "restarted in the middle" all end in the same place: ask `next_action` again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fedcervix.core.events import ModelAdopted, ModelUnusable, ScoreReported, Task, TaskKind, UpdateStored
-from fedcervix.core.rounds import Instruction, Leave, Stand
+from fedcervix.core.rounds.instructions import Finish, Idle, Instruction
 
 Result = UpdateStored | ScoreReported | ModelUnusable | ModelAdopted
 """A finished task, in the words in which it is reported (`at`: when it was finished, by the site's clock)."""
@@ -50,13 +50,13 @@ class Rest:
 class Done:
     """The run is over for this site."""
 
-    leave: Leave
+    leave: Finish
 
 
-Duty = Work | Deliver | Rest | Done
+Action = Work | Deliver | Rest | Done
 
 
-NOT_ATTACHED = Stand("not attached yet")
+NOT_ATTACHED = Idle("not attached yet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class PersistentState:
     """What a site keeps of its session on its disk."""
 
     task: Task | None = None
@@ -86,15 +86,15 @@ class Kept:
     """the last finished task, until it is acknowledged"""
 
 
-def kept(session: Session) -> Kept:
+def persistent_state(session: Session) -> PersistentState:
     """Return what must outlive the process: nothing once the run is over."""
     wanted = session.instruction
-    if isinstance(wanted, Leave):
-        return Kept()
-    return Kept(wanted if isinstance(wanted, Task) and wanted != session.settled else None, session.result)
+    if isinstance(wanted, Finish):
+        return PersistentState()
+    return PersistentState(wanted if isinstance(wanted, Task) and wanted != session.settled else None, session.result)
 
 
-def resumed(site: str, kept: Kept) -> Session:
+def resumed(site: str, kept: PersistentState) -> Session:
     """Return the session of a process that begins with what an earlier one has kept."""
     return Session(site, instruction=kept.task or NOT_ATTACHED, result=kept.result)
 
@@ -105,7 +105,7 @@ def resumed(site: str, kept: Kept) -> Session:
 def attached(session: Session) -> Session:
     """The line is up. A settled task that is asked for on it is wanted anew: its result came too late."""
     if session.settled is not None and session.settled == session.instruction:
-        session = replace(session, instruction=Stand(_told(session.settled)), settled=None)
+        session = replace(session, instruction=Idle(_told(session.settled)), settled=None)
     return replace(session, away=False)
 
 
@@ -135,27 +135,28 @@ def answered(session: Session, task: Task) -> Session:
 # --- what should be done now --------------------------------------------------------------------------------------
 
 
-def duty(session: Session, has: Callable[[str], bool]) -> Duty:
+def next_action(session: Session, has: Callable[[str], bool]) -> Action:
     """Return what the site should be doing now; `has` says whether a model (its digest) is here."""
     match session.instruction:
-        case Leave() as leave:
+        case Finish() as leave:
             return Done(leave)
         case Task() as task if session.settled == task:
             return Rest(_told(task))
         case Task() as task if session.result is None or session.result.task != task:
             here = not session.away or not task.base or has(task.base)
-            return Work(task) if here else Rest(f"the coordinator is away, and with it the model needed to {task}")
+            return Work(task) if here else Rest(f"the coordinator, which has the model to {task}, cannot be reached")
     if session.result is None:
         return Rest(str(session.instruction))
     return Rest(_waiting(session.result.task)) if session.away else Deliver(session.result)
 
 
 def _told(task: Task) -> str:
-    return f"told the coordinator: {task}, done"
+    return f"the coordinator has the result: {task}"
 
 
 def _waiting(task: Task) -> str:
-    return f"the coordinator is away; {_GIVES[task.kind].format(task.round)} is kept and will be sent"
+    saved = _GIVES[task.kind].format(task.round)
+    return f"the coordinator cannot be reached; {saved} is saved and will be sent on reconnect"
 
 
 _GIVES = {

@@ -7,7 +7,7 @@ Rules
    cut, an older one may not have noticed yet.
 3. A sender is told that a blob is here only where it brought it itself: to all others it is as if it were not. So no
    site finds out by its digest whether another one has sent a model. Of each sender the newest blob is remembered.
-4. Nobody takes a blob away but who is told what the run still needs: `put_away`. What a sender has brought is forgotten
+4. Nobody takes a blob away but who is told what the run still needs: `retire`. What a sender has brought is forgotten
    with `forget`; the blob stays until it is put away, because another sender may have brought it, too.
 """
 
@@ -22,10 +22,10 @@ from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 
+from fedcervix.disk.files import WriteAhead, sync_path
 from fedcervix.disk.reserve import FREE_BYTES_MIN
 from fedcervix.disk.storage import disk
 from fedcervix.errors import FullDiskError, RemoteError
-from fedcervix.models.weights import WriteAhead, sync
 
 CHUNK_BYTES = 1 << 19
 """read at once"""
@@ -149,7 +149,7 @@ class BlobStore:
         with disk(part, "read"):
             _hash_into(hasher, part)
         with disk(part, "write"):
-            sync(part)  # the process that wrote it may have been killed before it came to that
+            sync_path(part)  # the process that wrote it may have been killed before it came to that
         try:
             self._verify(part, digest, hasher)
         except RemoteError:
@@ -159,13 +159,13 @@ class BlobStore:
     def _check_room(self, size_bytes: int, *, have_bytes: int) -> None:
         free = shutil.disk_usage(self._folder).free
         if free < size_bytes - have_bytes + FREE_BYTES_MIN:
-            self.delete_away()
+            self.purge()
             free = shutil.disk_usage(self._folder).free
         if free < size_bytes - have_bytes + FREE_BYTES_MIN:
             raise FullDiskError(
                 f"no room for a model of {size_bytes:,} bytes in {self._folder}: {free:,} bytes are free",
                 cause="the disk is (nearly) full",
-                next_step=f"free some space (df -h {self._folder}); the transfer then continues by itself",
+                next_step=f"free some space (df -h {self._folder}); the transfer then continues automatically",
             )
 
     def receive(self, digest: str, sender: str, chunks: Iterator[bytes], *, offset: int, size_bytes: int) -> bool:
@@ -199,7 +199,7 @@ class BlobStore:
     def adopt(self, file: Path, digest: str) -> None:
         """Give a finished file (same disk, already hashed by its writer) its name."""
         with disk(file, "write"):
-            sync(file)
+            sync_path(file)
         self._name(file, digest)
 
     def scratch(self, name: str) -> Path:
@@ -213,32 +213,32 @@ class BlobStore:
             while chunk := blob.read(chunk_bytes):
                 yield chunk
 
-    def put_away(self, digests: Collection[str]) -> None:
+    def retire(self, digests: Collection[str]) -> None:
         """Take its name from every finished blob that is not among `digests`: from now on it is not here.
 
-        That is quick; what it occupies is free after `delete_away`, which takes some 25 ms for 100 MB.
+        That is quick; what it occupies is free after `purge`, which takes some 25 ms for 100 MB.
         """
-        self._put_away(self._here(), set(digests))
+        self._retire(self._here(), set(digests))
 
-    def put_away_unwanted(self, digests: Collection[str]) -> None:
+    def retire_unwanted(self, digests: Collection[str]) -> None:
         """The same, but what a sender has brought stays as well, also where it comes while this looks.
 
         What is here is listed first: a blob gets its name only once it is remembered who brought it.
         """
         here = self._here()
-        self._put_away(here, {*digests, *self.brought_by_any()})
+        self._retire(here, {*digests, *self.brought_by_any()})
 
     def _here(self) -> list[Path]:
         with disk(self._folder, "read"):
             return list(self._folder.glob("*.safetensors"))
 
-    def _put_away(self, here: list[Path], kept: set[str]) -> None:
+    def _retire(self, here: list[Path], kept: set[str]) -> None:
         with disk(self._folder, "write"):
             for blob in here:
                 if blob.name.removesuffix(".safetensors") not in kept:
                     blob.replace(self._away / blob.name)
 
-    def delete_away(self) -> None:
+    def purge(self) -> None:
         """Delete what was put away."""
         with disk(self._folder, "write"):
             for blob in self._away.iterdir():
@@ -254,7 +254,7 @@ class BlobStore:
     def _name(self, file: Path, digest: str) -> None:
         with disk(file, "write"):
             file.replace(self.path(digest))
-            sync(self._folder)
+            sync_path(self._folder)
 
 
 class Incoming:

@@ -37,7 +37,8 @@ from fedcervix.core.events import (
     check_event,
 )
 from fedcervix.core.plan import Plan, check
-from fedcervix.core.rounds import Instruction, Leave, Outcome, Stand
+from fedcervix.core.rounds.instructions import Finish, Idle, Instruction
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import RemoteError
 from fedcervix.json_text import parsed
 from fedcervix.printable import printable, printable_values, shortened
@@ -176,7 +177,7 @@ def _printable_json(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class InstanceClaim:
     """Which process of a site's agent wants to act for it, and which ones ran on its home folder before."""
 
     instance: str
@@ -189,9 +190,9 @@ class Claim:
 
 
 @_reads
-def read_claim(instance: str, succeeds: Iterable[str] = ()) -> Claim:
+def read_claim(instance: str, succeeds: Iterable[str] = ()) -> InstanceClaim:
     """Return who speaks, by an AttachRequest's fields or by the header of another call."""
-    return Claim(instance, tuple(succeeds))
+    return InstanceClaim(instance, tuple(succeeds))
 
 
 # --- tasks and instructions ---------------------------------------------------------------------------------------
@@ -237,9 +238,9 @@ def write_instruction(instruction: Instruction) -> wire.FromCoordinator:
     match instruction:
         case Task():
             return wire.FromCoordinator(task=write_task(instruction))
-        case Stand(reason):
+        case Idle(reason):
             return wire.FromCoordinator(stand=wire.Stand(reason=reason[:REASON_CHARS_MAX]))
-        case Leave(outcome, reason, record):
+        case Finish(outcome, reason, record):
             message = wire.Leave(outcome=outcome.value, reason=reason[:REASON_CHARS_MAX], record=record)
             return wire.FromCoordinator(leave=message)
 
@@ -261,16 +262,16 @@ def read_from_coordinator(message: wire.FromCoordinator) -> Welcome | Instructio
         case "task":
             return _task(message.task)
         case "stand":
-            return Stand(_text(message.stand.reason, REASON_CHARS_MAX, "reason"))
+            return Idle(_text(message.stand.reason, REASON_CHARS_MAX, "reason"))
         case "leave":
             return _leave(message.leave)
         case _:
             raise ValueError("neither welcome nor instruction")
 
 
-def _leave(said: wire.Leave) -> Leave:
+def _leave(said: wire.Leave) -> Finish:
     record = _text(said.record, RECORD_CHARS_MAX, "record")
-    return Leave(Outcome(said.outcome), _text(said.reason, REASON_CHARS_MAX, "reason"), _record(record))
+    return Finish(Outcome(said.outcome), _text(said.reason, REASON_CHARS_MAX, "reason"), _record(record))
 
 
 def _record(text: str) -> str:
@@ -314,7 +315,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Here:
+class Ping:
     """A sign of life of a site that has nothing to do; not journaled."""
 
 
@@ -323,14 +324,16 @@ class Stopped:
     """The site's engineer has stopped the agent (Ctrl-C, SIGTERM); not journaled."""
 
 
-Sign = Here | Progress
-Report = Sign | Stopped | Ready | Refusal | UpdateStored | ScoreReported | ModelUnusable | ModelAdopted | SiteFailed
+Heartbeat = Ping | Progress
+Report = (
+    Heartbeat | Stopped | Ready | Refusal | UpdateStored | ScoreReported | ModelUnusable | ModelAdopted | SiteFailed
+)
 
 
 def write_report(report: Report, at: float) -> wire.FromSite:
     """Return the message of a report; `at`: Unix seconds by the site's clock."""
     match report:
-        case Here():
+        case Ping():
             return wire.FromSite(at=at, here=wire.Here())
         case Stopped():
             return wire.FromSite(at=at, stopped=wire.Stopped())
@@ -417,8 +420,8 @@ def _read_ready(message: wire.FromSite, _site: str, _at: float) -> Ready:
     return Ready(_run(message.ready.run), message.ready.plan_digest)
 
 
-def _read_here(_message: wire.FromSite, _site: str, _at: float) -> Here:
-    return Here()
+def _read_here(_message: wire.FromSite, _site: str, _at: float) -> Ping:
+    return Ping()
 
 
 def _read_stopped(_message: wire.FromSite, _site: str, _at: float) -> Stopped:

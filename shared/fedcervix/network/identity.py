@@ -8,8 +8,8 @@ A federation has one **authority**. It certifies four kinds of party, each named
     fedcervix://FEDERATION/enroll/NAME     whoever holds the invitation of that hospital, for the call Enroll alone
     fedcervix://FEDERATION/authority       the authority itself
 
-How a hospital gets in: the operator makes an `Invitation` (a secret file, good once, for seven days). The hospital
-makes its own key, sends a `request` signed by it, and receives a certificate. The key never leaves the hospital.
+How a hospital gets in: the operator sends it an invitation (`fedcervix.network.invitations`). The hospital makes its
+own key, sends a `request` signed by it, and receives a certificate. The key never leaves the hospital.
 
 Rules
 1. Bytes to values. No files, no clock: `now` is an aware UTC time, passed in.
@@ -25,7 +25,6 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -39,20 +38,18 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from fedcervix.core.plan import SITE_NAME
 from fedcervix.errors import IdentityError, RemoteError
-from fedcervix.network.address import EXAMPLES, HOST_NAME, Address
+from fedcervix.network.address import HOST_NAME
 
 AUTHORITY_LIFETIME = timedelta(days=3650)
 SERVER_LIFETIME = timedelta(days=365)
 SITE_LIFETIME = timedelta(days=365)
 OPERATOR_LIFETIME = timedelta(days=365)
-INVITATION_LIFETIME = timedelta(days=7)
 
 CLOCK_SKEW = timedelta(minutes=5)
 """certificates start this long before they are made: a hospital's clock may be a little slow"""
 
 PEM_BYTES_MAX = 64 * 1024
 REQUEST_BYTES_MAX = 8 * 1024
-INVITATION_BYTES_MAX = 64 * 1024
 
 SCHEME = "fedcervix"
 Role = Literal["site", "enroll", "operator", "coordinator", "authority"]
@@ -145,7 +142,7 @@ def _check_name(what: str, name: str) -> None:
     if SITE_NAME.fullmatch(name) is None:
         raise IdentityError(
             f"not a {what} name: {name[:100]!r}",
-            cause="a name is 1 to 63 of a-z, 0-9 and inner hyphens",
+            cause="a name is 1 to 63 characters: a-z, 0-9 and inner hyphens",
             next_step=f"choose another {what} name, such as `north-hospital`",
         )
 
@@ -153,7 +150,7 @@ def _check_name(what: str, name: str) -> None:
 def _foreign(what: str) -> IdentityError:
     return IdentityError(
         what,
-        cause="the certificate was made by another program or another version, or damaged on its way",
+        cause="the certificate was made by another program or another version, or damaged in transit",
         next_step="join the federation again with a new invitation: `site-agent join FILE`",
     )
 
@@ -377,11 +374,11 @@ def check_request(csr_pem: bytes) -> ec.EllipticCurvePublicKey:
         usable = isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1)
         genuine = usable and csr.is_signature_valid
     except UNREADABLE as error:
-        raise RemoteError("not a certificate request", cause="it was damaged on its way") from error
+        raise RemoteError("not a certificate request", cause="it was damaged in transit") from error
     if not usable:
         raise RemoteError("the certificate request is not for an ECDSA P-256 key")
     if not genuine:
-        raise RemoteError("the certificate request is not signed by its own key", cause="it was altered on its way")
+        raise RemoteError("the certificate request is not signed by its own key", cause="it was altered in transit")
     return cast(ec.EllipticCurvePublicKey, key)
 
 
@@ -447,9 +444,9 @@ def check_validity(certificate: Certificate, now: datetime) -> None:
     state = "has expired" if now > certificate.not_after else "is not valid yet"
     raise IdentityError(
         f"the certificate of {certificate.identity.title} {state}",
-        cause=f"this machine's clock says {_moment(now)}; the certificate is valid from "
-        f"{_moment(certificate.not_before)} to {_moment(certificate.not_after)}",
-        next_step=f"if the clock is wrong set it (`timedatectl`); else {certificate.identity.renewal}",
+        cause=f"this machine's clock says {moment(now)}; the certificate is valid from "
+        f"{moment(certificate.not_before)} to {moment(certificate.not_after)}",
+        next_step=f"if the clock is wrong, set it (`timedatectl`); otherwise {certificate.identity.renewal}",
     )
 
 
@@ -461,112 +458,11 @@ def check_issuer(cert_pem: bytes, authority_pem: bytes) -> None:
     except (*UNREADABLE, InvalidSignature) as error:
         raise IdentityError(
             "the certificate was issued by another authority",
-            cause="it belongs to another federation, or the federation was set up again since",
+            cause="it belongs to another federation, or the federation has been set up again since then",
             next_step="join the federation again with a new invitation: `site-agent join FILE`",
         ) from error
 
 
-def _moment(when: datetime) -> str:
+def moment(when: datetime) -> str:
+    """Return a time as a person reads it."""
     return f"{when:%Y-%m-%d %H:%M} UTC"
-
-
-# --- invitations -------------------------------------------------------------------------------------------------
-
-INVITATION_TEXT = """\
-# Invitation of site {site} to the federation {federation}.
-#
-# It works once, until {until}. Keep it secret: whoever uses it first becomes {site}.
-# Send it over a channel you trust, and delete it once it has been used.
-#
-# On the site's machine:
-#
-#     site-agent join FILE
-#
-# This makes the site's own key on that machine and obtains its certificate. Nothing in this file needs editing.
-
-federation = "{federation}"
-site = "{site}"
-address = "{address}"
-
-# Proves to the site that it speaks with the right coordinator.
-authority = '''
-{authority}'''
-
-# Proves to the coordinator that the site was invited. Good for joining and nothing else.
-certificate = '''
-{certificate}'''
-
-# SECRET
-key = '''
-{key}'''
-"""
-INVITATION_KEYS = ("federation", "site", "address", "authority", "certificate", "key")
-
-
-@dataclass(frozen=True, slots=True)
-class Invitation:
-    """What a site needs to join: where the coordinator is, how to know it, and a certificate for that one call."""
-
-    federation: str
-    site: str
-    address: str
-    """HOST:PORT"""
-    authority_pem: bytes
-    certificate_pem: bytes
-    key_pem: bytes = field(repr=False)
-
-    def __post_init__(self) -> None:
-        _check_address(self.address)
-        check_issuer(self.certificate_pem, self.authority_pem)
-        expected = Identity(self.federation, "enroll", self.site)
-        found = identify(self.certificate_pem).identity
-        if found != expected:
-            raise _bad_invitation(f"its certificate is that of {found.uri}, not of {expected.uri}")
-        if not matches(self.key_pem, self.certificate_pem):
-            raise _bad_invitation("its key does not belong to its certificate")
-
-    def to_toml(self) -> str:
-        """Return the text of the invitation file, commented for the person who receives it."""
-        return INVITATION_TEXT.format(
-            federation=self.federation,
-            site=self.site,
-            address=self.address,
-            until=_moment(identify(self.certificate_pem).not_after),
-            authority=self.authority_pem.decode(),
-            certificate=self.certificate_pem.decode(),
-            key=self.key_pem.decode(),
-        )
-
-    @classmethod
-    def parse(cls, content: bytes) -> Invitation:
-        """Read the content of an invitation file. Raises IdentityError that says what is wrong with it."""
-        if len(content) > INVITATION_BYTES_MAX:
-            raise _bad_invitation(f"it has {len(content)} bytes; an invitation has at most {INVITATION_BYTES_MAX}")
-        try:
-            raw = tomllib.loads(content.decode("utf-8-sig"))
-        except (ValueError, RecursionError) as error:  # not TOML, not text
-            raise _bad_invitation(str(error)[:200]) from error
-        missing = [key for key in INVITATION_KEYS if not isinstance(raw.get(key), str)]
-        if missing:
-            raise _bad_invitation(f"it has no {', '.join(missing)}")
-        values = [raw[key] for key in INVITATION_KEYS]
-        return cls(*values[:3], *(text.encode() for text in values[3:]))
-
-
-def _check_address(address: str) -> None:
-    try:
-        Address.parse(address)
-    except ValueError as error:
-        raise IdentityError(
-            f"not an address: {address[:100]!r}",
-            cause=f"an address {error}",
-            next_step=f"write it as the sites reach it, such as {EXAMPLES}",
-        ) from error
-
-
-def _bad_invitation(what: str) -> IdentityError:
-    return IdentityError(
-        f"this is not a complete invitation: {what}",
-        cause="the file is another one, or was cut short or edited on its way",
-        next_step="ask the coordinator's operator to send it again, or for a new one (`coordinator invite SITE`)",
-    )

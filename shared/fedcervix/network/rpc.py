@@ -33,6 +33,7 @@ from google.protobuf.message import DecodeError
 from fedcervix.disk.descriptors import USED_UP
 from fedcervix.errors import (
     BusyError,
+    DuplicateAgentError,
     FedcervixError,
     IdentityError,
     LinkError,
@@ -40,7 +41,6 @@ from fedcervix.errors import (
     RemoteError,
     RunError,
     StorageError,
-    TwinError,
 )
 from fedcervix.json_text import parsed
 from fedcervix.network.codec import REQUEST_TEXT_CHARS_MAX, received
@@ -198,11 +198,11 @@ def stub(channel: grpc.Channel, method: Method) -> Any:
     )
 
 
-Answer = Callable[[Method | None, grpc.aio.ServicerContext[bytes, bytes]], Awaitable[None]]
+CallHandler = Callable[[Method | None, grpc.aio.ServicerContext[bytes, bytes]], Awaitable[None]]
 """answers one call, whose headers are there; it reads and writes bytes. None: a method that the server does not have"""
 
 
-def handlers(methods: Iterable[Method], answer: Answer) -> list[grpc.GenericRpcHandler]:
+def handlers(methods: Iterable[Method], answer: CallHandler) -> list[grpc.GenericRpcHandler]:
     """Return the server's side of the methods: `answer` is called before anything of a call's message is read.
 
     On the wire, a single message and a stream of one are the same; so every method is served as a stream.
@@ -213,7 +213,7 @@ def handlers(methods: Iterable[Method], answer: Answer) -> list[grpc.GenericRpcH
 class _Served(grpc.GenericRpcHandler):
     """Hands every call to one function, also a call of a method that is not there."""
 
-    def __init__(self, methods: dict[str, Method], answer: Answer) -> None:
+    def __init__(self, methods: dict[str, Method], answer: CallHandler) -> None:
         self._methods, self._answer = methods, answer
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
@@ -266,7 +266,7 @@ _CODES: dict[type[FedcervixError], grpc.StatusCode] = {
     RunError: grpc.StatusCode.FAILED_PRECONDITION,
     StorageError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     RemoteError: grpc.StatusCode.INVALID_ARGUMENT,
-    TwinError: grpc.StatusCode.ALREADY_EXISTS,
+    DuplicateAgentError: grpc.StatusCode.ALREADY_EXISTS,
     BusyError: grpc.StatusCode.UNAVAILABLE,
     NoSuchMethodError: grpc.StatusCode.UNIMPLEMENTED,
 }
@@ -307,13 +307,13 @@ def translate(error: grpc.RpcError, address: str, *, next_step: str = "site-agen
             next_step="ask the coordinator's operator for its log",
         )
     if code is grpc.StatusCode.UNIMPLEMENTED:
-        return RemoteError(f"what answers at {address} is not a coordinator of this version ({details})")
+        return RemoteError(f"the program that answers at {address} is not a coordinator of this version ({details})")
     if _NO_MORE_FILES in details:
         cause, advice = USED_UP[errno.EMFILE]
         return StorageError(f"the coordinator at {address} cannot be called", cause=cause, next_step=advice)
     return LinkError(
         f"the coordinator at {address} cannot be reached ({_in_short(details)})",
-        cause="it is not running, the address is wrong, or a firewall or proxy is in the way",
+        cause="it is not running, the address is wrong, or a firewall or proxy blocks the connection",
         next_step=next_step,
     )
 
@@ -332,7 +332,7 @@ def _in_short(details: str) -> str:
     for sign, words in _SIGNS.items():
         if sign in details:
             return words
-    return details.split("; last error: ")[-1][:200] or "the line was cut"
+    return details.split("; last error: ")[-1][:200] or "the connection was cut"
 
 
 _BUGS = ("[", "Exception ", "Unexpected ", "Failed to serialize")
@@ -345,8 +345,8 @@ _SIGNS = {
     "Connection refused": "connection refused",
     "DNS resolution failed": "its name cannot be resolved",
     "certificate unknown": "it does not accept this certificate",
-    "Socket closed": "the line was cut",
-    "Connection reset": "the line was cut",
+    "Socket closed": "the connection was cut",
+    "Connection reset": "the connection was cut",
     "TSI_DATA_CORRUPTED": "the connection was closed because bytes arrived damaged",
 }
 

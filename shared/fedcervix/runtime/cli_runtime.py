@@ -28,7 +28,7 @@ import click
 
 from fedcervix.disk.files import keep_private
 from fedcervix.disk.storage import disk
-from fedcervix.errors import OUTPUT_CLOSED, FedcervixError
+from fedcervix.errors import INTERRUPTED, OUTPUT_CLOSED, FedcervixError
 from fedcervix.extras import lacking
 from fedcervix.printable import printable_lines
 from fedcervix.runtime.printing import console, say
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 PIPE_COLUMNS = 140
 """width of tables where there is no terminal to ask"""
-INTERRUPTED = 130
 PLAIN = {"–": "-", "—": "-", "−": "-", "‑": "-", "…": "...", "“": '"', "”": '"', "’": "'", "≤": "<=", "≥": ">="}
 """what stands for a character that a terminal's encoding does not have"""
 

@@ -129,7 +129,7 @@ def test_every_command_works_on_a_disk_without_a_free_byte(full: Federation) -> 
     ballast = fill(full.home.folder)
     assert flood(attacker, 200).count(Answer.ACCEPTED) > 50  # what is within the allowance is written down
     fill(full.home.folder)
-    honest.report(codec.Here())
+    honest.report(codec.Ping())
     for words in (["status"], ["revoke", "mallory"], ["stop"]):
         code, text = coordinator(full, *words)
         assert code == 0, text
@@ -151,7 +151,7 @@ def test_every_command_works_on_a_disk_without_a_free_byte(full: Federation) -> 
 def test_a_site_is_refused_at_once_also_where_that_cannot_be_written_down(full: Federation) -> None:
     """Before: `revoke` ended with 8 before it had spoken with the coordinator, and the site went on."""
     attacker = full.link("mallory")
-    attacker.report(codec.Here())
+    attacker.report(codec.Ping())
     Reserve.beside(full.home.journal).path.unlink()
     ballast = fill(full.home.folder)
     code, text = coordinator(full, "revoke", "mallory")

@@ -17,7 +17,7 @@ import pytest
 
 from coordinator.home.registry import Registry
 from coordinator.limits.admission import LIMITS
-from fedcervix.network import codec, identity
+from fedcervix.network import codec, identity, invitations
 from fedcervix.wire import federation_pb2 as wire
 from tests.e2e.hostile.field.attacker import ATTACH, ENROLL, REPORT, WIRE_VERSION
 from tests.e2e.hostile.field.frames import Door, Flag, Kind, Line, frame, message, request
@@ -66,7 +66,7 @@ def invited(made: Federation, site: str = "mallory") -> tuple[bytes, bytes, str]
     """Return an invitation's certificate, key and serial."""
     key, now = identity.new_key(), datetime.now(UTC)
     who = identity.Identity(FEDERATION, "enroll", site)
-    pem = identity.issue(made.home.authority(), identity.public_key(key), who, now, identity.INVITATION_LIFETIME)
+    pem = identity.issue(made.home.authority(), identity.public_key(key), who, now, invitations.LIFETIME)
     registry, found = Registry(made.home.registry), identity.identify(pem)
     registry.invite(site, found.serial, found.not_after, now)
     return pem, key, found.serial
@@ -137,7 +137,7 @@ def answers(made: Federation) -> None:
     """Insist that honest sites and the operator are answered."""
     with contextlib.closing(made.link("nhs")) as link:
         assert isinstance(link.welcome(), codec.Welcome)
-        link.report(codec.Here())
+        link.report(codec.Ping())
     assert "mallory" in coordinator(made, "status")
 
 
@@ -209,7 +209,7 @@ def test_who_begins_and_cancels_calls_without_end_loses_the_connection(running: 
     assert sent < 1_000_000
     answers(running)
     with contextlib.closing(running.link("nhs")) as link:
-        link.report(codec.Here())
+        link.report(codec.Ping())
 
 
 def test_the_operator_is_answered_while_the_port_is_flooded_and_stops_it(tmp_path: Path) -> None:

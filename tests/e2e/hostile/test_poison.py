@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 from fedcervix.core.events import ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
-from fedcervix.core.rounds import Leave
+from fedcervix.core.rounds.instructions import Finish
 from fedcervix.errors import RemoteError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.weights import kind, read_tensors, write_tensors
 from fedcervix.network import codec
-from fedcervix.network.codec import Claim
+from fedcervix.network.codec import InstanceClaim
 from tests.e2e.loopback import Federation, Process, call
 
 Federate = Callable[..., Federation]
@@ -103,7 +103,7 @@ class Culprit:
 
     def __init__(self, federation: Federation, spoil: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         self._home, self._spoil = federation.site("alts"), spoil
-        self._link = federation.link("alts", claim=Claim("a" * 32))
+        self._link = federation.link("alts", claim=InstanceClaim("a" * 32))
         self.refused: list[RemoteError] = []
         self._thread = threading.Thread(target=self._take_part, daemon=True)
         self._thread.start()
@@ -119,7 +119,7 @@ class Culprit:
                     self._link.report(codec.Ready(run, plan.digest))
                 case Task() as task:
                     self._do(task)
-                case Leave():
+                case Finish():
                     return
 
     def _do(self, task: Task) -> None:
