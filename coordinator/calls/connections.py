@@ -44,7 +44,7 @@ REFUSAL_S = 0.5
 SWEEP_S, BUSY_SWEEP_S = 0.1, 0.05
 """from one look at the connections to the next; and while there are too many, or some have come since the last one"""
 REST = 4
-"""times as long as a look takes the next one waits at least: looks keep the interpreter's lock from those who answer"""
+"""times the processor time of a look the next one waits: looks keep the interpreter's lock from those who answer"""
 LOG_S = 60.0
 """from one line about closed connections to the next"""
 NAMED_MAX = 10
@@ -287,13 +287,13 @@ class Connections:
         while not self._stopped.is_set():
             self._wake.wait(wait_s)
             self._wake.clear()
-            began_s = self._clock()
+            used_s = time.thread_time()
             try:
                 wait_s = BUSY_SWEEP_S if self.sweep() else SWEEP_S
             except OSError as error:
                 self._tally.failed(error, self._clock())
                 wait_s = SWEEP_S
-            self._stopped.wait(REST * (self._clock() - began_s))
+            self._stopped.wait(REST * (time.thread_time() - used_s))
 
     def _heard(self, peer: str) -> Connection | None:
         """Return a connection on which a call came just now; None: it is none of the network."""
