@@ -219,7 +219,13 @@ class Terms:
         return max(1, min(self.rounds, recipe.epochs_max // self.epochs_per_round))
 
 
-LEGACY_TERMS: Mapping[str, object] = {"share_max": 1.0, "aggregation": "mean", "trim": 0.2, "clip": 0.0, "step_max": 1e36}
+LEGACY_TERMS: Mapping[str, object] = {
+    "share_max": 1.0,
+    "aggregation": "mean",
+    "trim": 0.2,
+    "clip": 0.0,
+    "step_max": 1e36,
+}
 """Terms of which older plans say nothing, and what holds there. The canonical form leaves these values out: so an older
 plan keeps its digest, and the journal of its run can be read."""
 
