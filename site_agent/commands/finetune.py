@@ -35,6 +35,7 @@ from site_agent.store import leak_guard, model_store
 from site_agent.store.archive import utc_now
 from site_agent.store.leak_guard import Seen
 from site_agent.store.provenance import Provenance, Start
+from site_agent.training.context import TrainingContext
 
 SET_CHARS = 63
 """of the name of a set, at most"""
@@ -81,7 +82,7 @@ def _finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str)
     machine, display = machine_of(home, used.recipe), Display()
     recipe = resolve_precision(used.recipe, machine.device, home.cache)
     say(f"fine-tuning on {machine.device} in {recipe.precision}, recipe of {used.source}", err=True)
-    collection = open_images(home, display)
+    collection = open_images(home, display, recipe)
     train, valid = (dataset.labelled(home, collection, recipe, split, reading(display)) for split in ("train", "valid"))
     place = Workplace(home, name, used, recipe, machine, collection, train, valid, display)
     for model in own:
@@ -93,6 +94,8 @@ def _finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str)
 
 def _one(place: Workplace, beginning: Beginning) -> None:
     """Fine-tune and keep one classifier."""
+    stream = site_name(place.home)
+    context = TrainingContext(recipe=place.recipe, seed=place.used.seed, stream=stream, machine=place.machine)
     classifier, loaded = build_classifier(place.recipe, place.used.seed, beginning.state)
     taken = f"{loaded.tensors} of {loaded.of} backbone tensors" if loaded else "no tensors: random weights"
     place.display.show(shown.Said(f"start {beginning.label}: loaded {taken}"))
@@ -101,13 +104,9 @@ def _one(place: Workplace, beginning: Beginning) -> None:
             classifier,
             place.train,
             place.valid,
-            place.recipe,
-            seed=place.used.seed,
-            stream=site_name(place.home),
-            device=place.machine.device,
+            context,
             on_epoch=lambda _epoch: None,
             on_step=_steps(place.display, beginning.label),
-            acceleration=place.machine.acceleration,
         )
     finally:
         place.display.close()

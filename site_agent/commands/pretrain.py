@@ -37,10 +37,11 @@ from site_agent.report.tensorboard import Events, require_tensorboard
 from site_agent.store import leak_guard, model_store
 from site_agent.store.archive import utc_now
 from site_agent.store.leak_guard import Seen
+from site_agent.training.context import TrainingContext
 from site_agent.training.knn_probe import label_probe
 from site_agent.training.loop import Epoch, Position, StepReport
 from site_agent.training.monitor import epoch_line, images_per_s
-from site_agent.training.pretrain import Pretrained
+from site_agent.training.pretrain import Callbacks, Pretrained
 from site_agent.training.pretrain import pretrain as train
 from site_agent.training.stopping import Stop, Stoppable
 from site_agent.worker.tasks import first_seed
@@ -97,7 +98,7 @@ def _pretrain(
     with contextlib.ExitStack() as stack:
         stack.callback(display.close)
         require_tensorboard(tensorboard)
-        collections = _collections(home, also, display)
+        collections = _collections(home, also, display, recipe)
         contract = _contract(recipe, used.seed, site, collections)
         events = _events(stack, tensorboard, recipe, folder.name, contract)
         parts = {split: dataset.pooled(home, collections, recipe, split, reading(display)) for split in PARTS}
@@ -112,19 +113,13 @@ def _pretrain(
         watch = Watch(recipe, display, events)
         with stop.waits_for_checkpoint():
             trained = train(
+                encoder,
                 parts["train"],
                 parts["valid"],
-                recipe,
-                seed=used.seed,
-                stream=site,
-                encoder=encoder,
-                device=machine.device,
-                on_step=watch.step,
-                on_epoch=watch.epoch,
-                on_resume=watch.resumed,
+                TrainingContext(recipe=recipe, seed=used.seed, stream=site, machine=machine),
+                Callbacks(watch.step, watch.epoch, watch.resumed),
                 probe=label_probe(home, collections[0], recipe, machine.device),
                 checkpoints=checkpoints,
-                acceleration=machine.acceleration,
             )
     kept = _keep(home, used, folder.name, recipe, trained, collections)
     checkpoints.drop()
@@ -179,7 +174,7 @@ def _keep(
         "history": [_history(epoch) for epoch in trained.history],
     }
     seen = seen_by(leak_guard.site_key(home), collections)
-    kept = model_store.keep(home, name, start, recipe, used.seed, making, more, seen, utc_now())
+    kept = model_store.keep(home, name, making, model_store.Trained(start, recipe, used.seed, more), seen, utc_now())
     making.unlink()
     return kept
 
@@ -235,19 +230,12 @@ class Watch:
             self._events.epoch(epoch)
 
 
-def _collections(home: SiteHome, also: Sequence[Path], display: Display) -> list[Collection]:
+def _collections(home: SiteHome, also: Sequence[Path], display: Display, recipe: Recipe) -> list[Collection]:
     """Return this site's collection, and those of further manifests behind it."""
-    data, collections = home.config().data, [open_images(home, display)]
+    of_home, collections = dataset.settings_of(home, [recipe]), [open_images(home, display, recipe)]
     for manifest in also:
         name = hashlib.sha256(str(manifest.resolve()).encode()).hexdigest()[:12]
         collections.append(
-            index(
-                manifest,
-                splits_file=home.folder / f"splits-{name}.csv",
-                seed=data.split_seed,
-                unreadable_max=data.unreadable_max,
-                cache_folder=home.cache,
-                ignore_columns=data.ignore_columns,
-            )
+            index(manifest, dataclasses.replace(of_home, splits_file=home.folder / f"splits-{name}.csv", not_same=None))
         )
     return collections

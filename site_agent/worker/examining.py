@@ -37,7 +37,7 @@ def examine(bench: TaskContext, plan: Plan | None) -> Findings:
     ConfigError, DataError: the images do not suffice. TrainingError: the batch does not fit into memory.
     StorageError: there is no room for a round.
     """
-    collection = bench.collection()
+    collection = bench.collection(plan.recipe if plan else None)
     require(collection, "pretrain")
     cost = _cost(bench, collection, plan) if plan else None
     if cost:

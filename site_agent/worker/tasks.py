@@ -29,10 +29,11 @@ from site_agent.data import dataset
 from site_agent.data.collection import Collection, digest_of
 from site_agent.data.image_sets import Images
 from site_agent.home import SiteHome
-from site_agent.network.devices import Acceleration
+from site_agent.network.devices import Acceleration, Machine
 from site_agent.network.encoder import (
     Encoder,
     apply_weights,
+    build_encoder,
     load_weights,
     save_weights,
     start_encoder,
@@ -41,6 +42,7 @@ from site_agent.network.optimizer import clear, optimiser_state, restore_optimis
 from site_agent.network.precision import resolve_precision
 from site_agent.store import leak_guard
 from site_agent.store.task_results import ScoreResult, TaskResult, TrainResult, UnusableResult
+from site_agent.training.context import TrainingContext
 from site_agent.training.ddp import ALONE, Team, agreed, check_same, leader_first
 from site_agent.training.knn_probe import Probe, label_probe
 from site_agent.training.loop import NEVER, DivergedError, Position, StepReport, train_epochs, validation_loss
@@ -72,31 +74,43 @@ class TaskContext:
     _probes: dict[Recipe, Probe] = field(default_factory=dict)
     _learner: tuple[Recipe, Learner] | None = None
 
-    def collection(self) -> Collection:
-        """Return the site's collection; indexed at most once per process."""
+    def collection(self, recipe: Recipe | None = None) -> Collection:
+        """Return the site's collection; indexed at most once per process, for training by the recipe if it is known."""
         if self._collection is None:
             counted = (self.counted("reading images"), self.counted("comparing images"))
-            self._collection = dataset.open_collection(self.home, *counted)
+            self._collection = dataset.open_collection(self.home, *counted, recipes=[recipe] if recipe else ())
         return self._collection
 
     def images(self, recipe: Recipe, split: str) -> Images:
         """Return the site's images for contrastive learning; decoded at most once per process."""
         if (split, recipe) not in self._images:
-            counted = self.counted("decoding")
-            self._images[split, recipe] = dataset.contrastive(self.home, self.collection(), recipe, split, counted)
+            collection, counted = self.collection(recipe), self.counted("decoding")
+            self._images[split, recipe] = dataset.contrastive(self.home, collection, recipe, split, counted)
         return self._images[split, recipe]
 
     def probe(self, recipe: Recipe) -> Probe:
         """Return what scores an encoder by the site's labels; their images are decoded at most once per process."""
         if recipe not in self._probes:
             counted = (self.counted("decoding"), self.counted("comparing neighbours"))
-            self._probes[recipe] = label_probe(self.home, self.collection(), recipe, self.device, *counted)
+            self._probes[recipe] = label_probe(self.home, self.collection(recipe), recipe, self.device, *counted)
         return self._probes[recipe]
 
-    def learner(self, recipe: Recipe) -> Learner:
+    def training(self, plan: Plan, recipe: Recipe) -> TrainingContext:
+        """Return what stays the same in all rounds of a plan; the recipe is the plan's with its precision settled."""
+        return TrainingContext(
+            recipe=recipe,
+            seed=plan.terms.seed,
+            stream=self.site,
+            machine=Machine(self.device, self.acceleration),
+            team=self.team,
+            epochs_total=plan.rounds_max * plan.terms.epochs_per_round,
+        )
+
+    def learner(self, context: TrainingContext) -> Learner:
         """Return the learner of this recipe; made once, so that nothing is compiled or captured in every round."""
-        if self._learner is None or self._learner[0] != recipe:
-            self._learner = (recipe, make_learner(recipe, self.device, self.acceleration, self.team))
+        if self._learner is None or self._learner[0] != context.recipe:
+            learner = make_learner(build_encoder(context.recipe, 0), context, proximal=True)
+            self._learner = (context.recipe, learner)
         return self._learner[1]
 
     def counted(self, stage: str) -> Callable[[int, int], None]:
@@ -147,32 +161,25 @@ def _train(bench: TaskContext, task: Task, plan: Plan) -> TrainResult | None:
         _remember(bench, task, plan)
     bench.on_progress(Progress("training", unit="steps"))
     started = time.monotonic()
-    learner = _ready(bench, task, plan, recipe)
+    context = bench.training(plan, recipe)
+    learner = _ready(bench, task, plan, context)
     contract = _contract(bench, task, plan, recipe)
     checkpoints = _checkpoints(bench, task, contract)
     kept = checkpoints.latest()
-    at = unpack(kept, learner.encoder, learner.optimiser).position if kept else None
+    at = unpack(kept, learner).position if kept else None
     if at:
         bench.on_progress(Progress("resuming", unit="steps", note=_goes_on(at, task, plan)))
     check_same(contract, "model, images and plan", bench.team)
     check_same(f"{at.epoch} {at.step}" if at else "", "checkpoint", bench.team)
     with bench.stop.waits_for_checkpoint():
         records = train_epochs(
-            learner.encoder,
-            learner.optimiser,
+            learner,
             images,
-            recipe,
-            seed=plan.terms.seed,
-            stream=bench.site,
-            first_epoch=(task.round - 1) * plan.terms.epochs_per_round + 1,
-            epochs=plan.terms.epochs_per_round,
-            device=bench.device,
+            context,
+            _epochs(task, plan),
             on_step=_step_progress(bench, plan, started),
-            epochs_total=plan.rounds_max * plan.terms.epochs_per_round,
-            step=learner.step,
             at=at,
-            keeper=CheckpointWriter(checkpoints, learner.encoder, learner.optimiser) if bench.team.leads else NEVER,
-            team=bench.team,
+            keeper=CheckpointWriter(checkpoints, learner) if bench.team.leads else NEVER,
         )
         if not bench.team.leads:
             return None
@@ -189,6 +196,11 @@ def _train(bench: TaskContext, task: Task, plan: Plan) -> TrainResult | None:
         precision=recipe.precision,
     )
     return dataclasses.replace(result, said=round_lines(result, recipe))
+
+
+def _epochs(task: Task, plan: Plan) -> range:
+    """Return the numbers of a round's epochs in the whole run; the first is 1."""
+    return range(1 + (task.round - 1) * plan.terms.epochs_per_round, 1 + task.round * plan.terms.epochs_per_round)
 
 
 def _check_fit(bench: TaskContext, task: Task, plan: Plan, digest: str, steps: int) -> None:
@@ -220,9 +232,9 @@ def _agreed_recipe(bench: TaskContext, plan: Plan) -> Recipe:
     return dataclasses.replace(own, precision=cast(Precision, agreed(own.precision, bench.team)))
 
 
-def _ready(bench: TaskContext, task: Task, plan: Plan, recipe: Recipe) -> Learner:
+def _ready(bench: TaskContext, task: Task, plan: Plan, context: TrainingContext) -> Learner:
     """Return a learner that holds the round's model, and the momentum of the round before where the plan keeps it."""
-    learner = bench.learner(recipe)
+    learner = bench.learner(context)
     _load(bench, task, learner.encoder)
     clear(learner.optimiser)
     own = _own_latest(bench, task.run, task.round - 1)
@@ -273,18 +285,11 @@ def _score(bench: TaskContext, task: Task, plan: Plan) -> ScoreResult:
     """Score the round's model on this site's validation images."""
     _checkpoints(bench, task, "none: a score is quickly done again")
     recipe = resolve_precision(plan.recipe, bench.device, bench.home.cache)
-    images, encoder = bench.images(recipe, "valid"), bench.learner(recipe).encoder
+    context = bench.training(plan, recipe)
+    images, encoder = bench.images(recipe, "valid"), bench.learner(context).encoder
     _remember(bench, task, plan)
     _load(bench, task, encoder)
-    score = validation_loss(
-        encoder,
-        images,
-        recipe,
-        seed=plan.terms.seed,
-        stream=bench.site,
-        device=bench.device,
-        on_progress=bench.counted("validating"),
-    )
+    score = validation_loss(encoder, images, context, bench.counted("validating"))
     result = ScoreResult(
         loss_sum=score.loss_sum,
         count=score.count,

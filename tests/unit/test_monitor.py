@@ -9,7 +9,7 @@ import pytest
 from fedcervix.core.plan import Recipe
 from site_agent.store.task_results import ScoreResult, TrainResult
 from site_agent.training.collapse_metrics import Gauges
-from site_agent.training.loop import Epoch, EpochRecord, Score
+from site_agent.training.loop import Epoch, Score, TrainedEpoch
 from site_agent.training.monitor import clock_time, epoch_line, images_per_s, round_lines
 
 HEALTHY = Gauges(
@@ -18,7 +18,7 @@ HEALTHY = Gauges(
 
 
 def epoch(number: int = 3, *, gauges: Gauges = HEALTHY, valid: float = 1.9, seconds: float = 8.0) -> Epoch:
-    train = EpochRecord(epoch=number, loss=1.83214, steps=125, images=1000, seconds=seconds, gauges=HEALTHY)
+    train = TrainedEpoch(epoch=number, loss=1.83214, steps=125, images=1000, seconds=seconds, gauges=HEALTHY)
     return Epoch(train, Score(loss_sum=valid * 100, count=100, gauges=gauges), knn_auc=0.7118)
 
 
