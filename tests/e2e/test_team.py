@@ -200,7 +200,7 @@ def test_a_team_that_is_asked_to_stop_keeps_a_checkpoint_and_ends(site: Callable
     team.worker.stop()
     stopped = end()
     assert isinstance(stopped, CancelledError)
-    assert str(stopped) == "a checkpoint is kept"
+    assert str(stopped) == "a checkpoint is saved"
     assert len(list(team.home.run_folder(RUN).glob("checkpoint-*"))) == 1
     nothing_is_left(team)
 
