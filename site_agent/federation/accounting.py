@@ -55,7 +55,8 @@ class Accounting:
             if why := asked.objection(turns, task, run.plan):
                 self.refuse(task.run, "this site refuses the task", [why], cause=NOT_HONEST, next_step=NEW_RUN)
             if task.kind is TaskKind.TRAIN:
-                self._spend(task.run, account.Spent(rounds=1, epochs=run.plan.terms.epochs_per_round))
+                rounds = 0 if asked.is_replacement(turn) else 1  # the epochs are trained all the same
+                self._spend(task.run, account.Spent(rounds=rounds, epochs=run.plan.terms.epochs_per_round))
             noted.begin(task)
 
     def begin_answer(self, run: Participation, result: session.Result) -> None:

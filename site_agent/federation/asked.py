@@ -77,6 +77,14 @@ def unusable(turn: Turn | None, base: str) -> Turn:
     return replace(turn, open=False, unusable=turn.unusable + 1) if turn.open and turn.base == base else turn
 
 
+def is_replacement(turn: Turn | None) -> bool:
+    """Say whether work that begins now takes the place of work that gave nothing: each try so far was unusable.
+
+    In a ring the model of the site before can be such that nobody can train from it. That is not this site's doing.
+    """
+    return turn is not None and not turn.open and not turn.answered and turn.unusable == turn.tries
+
+
 _CHANGES = {"begun": begun, "answered": answered, "unusable": unusable}
 
 

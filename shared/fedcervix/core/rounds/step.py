@@ -18,6 +18,11 @@ def step(run: Run, event: Event) -> tuple[Run, Answer]:
     return advance(recorded, event.at), answer
 
 
+def answer_to(run: Run, event: Event) -> Answer:
+    """Return what `step` answers, without the step."""
+    return Answer.STALE if run.ended else RECORD[type(event)](run, event)[1]
+
+
 def replay(run: Run, events: Iterable[Event]) -> Run:
     """Return the state after the journal's events."""
     for event in events:
