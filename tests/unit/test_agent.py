@@ -537,7 +537,7 @@ def test_stopping_lets_the_worker_end_in_order_and_keeps_nothing_half_done(site:
 
 
 def test_work_that_is_nearly_done_when_the_agent_is_stopped_is_finished_and_kept(site: Site) -> None:
-    site.worker.on_stop = lambda: None
+    site.worker.on_stop = lambda: site.shows("stopping")  # that is said first
     site.worker.meanwhile = [site.stop]
     site.attach(TRAIN)
     assert isinstance(site.end(), KeyboardInterrupt)
