@@ -298,6 +298,21 @@ def test_work_that_is_no_longer_wanted_is_killed(site: Site) -> None:
     assert [what.task for what in site.link.told if isinstance(what, UpdateStored)] == [TRAIN_2]
 
 
+def test_what_breaks_because_it_is_no_longer_wanted_is_not_shown_as_the_coordinators_fault(site: Site) -> None:
+    """GRPC says that an upload has failed whose bytes were held back."""
+
+    def gives_up(report: codec.Report) -> tuple[Answer, str]:
+        if isinstance(report, UpdateStored):
+            site.says(SCORE)
+            raise RemoteError("the coordinator failed at this call (Exception iterating requests!)")
+        return Answer.ACCEPTED, ""
+
+    site.link.answers = gives_up
+    site.attach(TRAIN)
+    assert site.worker.begun == [TRAIN, SCORE]
+    assert "trouble" not in [what for what, _ in site.shown]
+
+
 def test_a_download_that_is_no_longer_wanted_is_not_finished_and_its_task_never_begins(site: Site) -> None:
     """A slow line must not make a site train for a round that was closed without it."""
 
