@@ -298,6 +298,19 @@ def test_work_that_is_no_longer_wanted_is_killed(site: Site) -> None:
     assert [what.task for what in site.link.told if isinstance(what, UpdateStored)] == [TRAIN_2]
 
 
+def test_work_that_breaks_when_it_is_no_longer_wanted_does_not_end_the_agent(site: Site) -> None:
+    def meanwhile() -> None:
+        site.worker.cancel = lambda: None  # type: ignore[method-assign]  # it breaks before it is killed
+        site.worker.ends_with = StorageError("the disk is full")
+        site.says(Idle("waiting"))
+
+    site.worker.meanwhile = [meanwhile]
+    site.attach(TRAIN)
+    site.shows("resting", reason="waiting")
+    site.says(OVER)
+    assert site.end() == OVER
+
+
 def test_what_breaks_because_it_is_no_longer_wanted_is_not_shown_as_the_coordinators_fault(site: Site) -> None:
     """GRPC says that an upload has failed whose bytes were held back."""
 
