@@ -298,6 +298,34 @@ def test_work_that_is_no_longer_wanted_is_killed(site: Site) -> None:
     assert [what.task for what in site.link.told if isinstance(what, UpdateStored)] == [TRAIN_2]
 
 
+def test_work_that_breaks_when_it_is_no_longer_wanted_does_not_end_the_agent(site: Site) -> None:
+    def meanwhile() -> None:
+        site.worker.cancel = lambda: None  # type: ignore[method-assign]  # it breaks before it is killed
+        site.worker.ends_with = StorageError("the disk is full")
+        site.says(Idle("waiting"))
+
+    site.worker.meanwhile = [meanwhile]
+    site.attach(TRAIN)
+    site.shows("resting", reason="waiting")
+    site.says(OVER)
+    assert site.end() == OVER
+
+
+def test_what_breaks_because_it_is_no_longer_wanted_is_not_shown_as_the_coordinators_fault(site: Site) -> None:
+    """GRPC says that an upload has failed whose bytes were held back."""
+
+    def gives_up(report: codec.Report) -> tuple[Answer, str]:
+        if isinstance(report, UpdateStored):
+            site.says(SCORE)
+            raise RemoteError("the coordinator failed at this call (Exception iterating requests!)")
+        return Answer.ACCEPTED, ""
+
+    site.link.answers = gives_up
+    site.attach(TRAIN)
+    assert site.worker.begun == [TRAIN, SCORE]
+    assert "trouble" not in [what for what, _ in site.shown]
+
+
 def test_a_download_that_is_no_longer_wanted_is_not_finished_and_its_task_never_begins(site: Site) -> None:
     """A slow line must not make a site train for a round that was closed without it."""
 
@@ -537,7 +565,7 @@ def test_stopping_lets_the_worker_end_in_order_and_keeps_nothing_half_done(site:
 
 
 def test_work_that_is_nearly_done_when_the_agent_is_stopped_is_finished_and_kept(site: Site) -> None:
-    site.worker.on_stop = lambda: None
+    site.worker.on_stop = lambda: site.shows("stopping")  # that is said first
     site.worker.meanwhile = [site.stop]
     site.attach(TRAIN)
     assert isinstance(site.end(), KeyboardInterrupt)
