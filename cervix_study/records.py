@@ -38,6 +38,7 @@ from fedcervix.errors import StorageError
 from fedcervix.json_text import parsed
 from site_agent.manifest.reading import Split
 from site_agent.manifest.splits import Stratum
+from site_agent.starts import TITLES, is_ring
 
 T = TypeVar("T")
 
@@ -55,16 +56,6 @@ MODEL_FILE = "model.safetensors"
 
 KEY_DIGITS = 24
 """of the SHA-256 that names a cell"""
-
-STARTS = ("random", "imagenet", "ssl", "cssl", "csfssl")
-RING = "ppfssl-from-"
-"""a ring is named by the site that begins it: ppfssl-from-nhs"""
-TITLES = {"random": "Random", "imagenet": "ImageNet", "ssl": "SSL", "cssl": "CSSL", "csfssl": "CSFSSL"}
-
-
-def title(start: str) -> str:
-    """Return an initialisation's name as the paper prints it: Random, SSL, PPFSSL_NHS."""
-    return TITLES.get(start) or f"PPFSSL_{start.removeprefix(RING).upper()}"
 
 
 # --- a cell -------------------------------------------------------------------------------------------------------
@@ -118,7 +109,7 @@ class Cell:
             (self.classifier_seed is not None) == is_classifier, "classifier_seed is for classifiers, and they need it"
         )
         check(len(self.sites) == 1 or not is_classifier, "a classifier learns the labels of one site")
-        check(self.start in STARTS or self.start.startswith(RING), f"start {self.start!r} is none of the known ones")
+        check(self.start in TITLES or is_ring(self.start), f"start {self.start!r} is none of the known ones")
 
     @property
     def key(self) -> str:

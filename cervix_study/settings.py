@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from cervix_study.records import RING, STARTS, ProfileUsed
+from cervix_study.records import ProfileUsed
 from fedcervix.core.plan import SITE_NAME, STRICT, check
 from fedcervix.errors import ConfigError
 from fedcervix.runtime.config import apply_profile, build, read_toml
+from site_agent.starts import RING, TITLES, is_federated
 
 PAGE = "docs/study.md"
 RING_OF_ALL = "ppfssl"
@@ -92,7 +93,7 @@ class AxesSection:
     @property
     def federated(self) -> bool:
         """Whether a start needs a federation."""
-        return any(start == "csfssl" or start.startswith(RING_OF_ALL) for start in self.starts)
+        return any(is_federated(start) or start == RING_OF_ALL for start in self.starts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +168,7 @@ class Settings:
         several = len(self.sites) > 1
         check(several or not self.axes.federated, "csfssl and ppfssl need at least two of [[sites]]")
         check(several or "cssl" not in self.axes.starts, "cssl needs at least two of [[sites]]")
-        known = (*STARTS, RING_OF_ALL, *(RING + site for site in self.site_names))
+        known = (*TITLES, RING_OF_ALL, *(RING + site for site in self.site_names))
         for start in self.axes.starts:
             check(start in known, f"axes.starts are {', '.join(known)}; found {start!r}")
         weights = "imagenet" not in self.axes.starts or bool(self.machine.imagenet_weights)

@@ -9,17 +9,19 @@ Rooms, from bottom to top. A module imports from its own room and from those tha
     manifest    -
     metrics     -
     site_toml   -
+    starts      -
     home        site_toml
     phantom     manifest
     data        images manifest home
     network     home data
-    store       manifest home data
+    store       manifest home data starts
     training    images manifest metrics home data network
     worker      home data network store training
-    classifier  images metrics home data network store training
+    classifier  images metrics home data network store training starts
     federation  manifest home store worker
-    report      manifest metrics home data network store training worker classifier
+    report      manifest metrics home data network store training worker classifier starts
     commands    images manifest metrics home phantom data network store training worker classifier federation report
+                starts
     cli         home commands
 
 `tests/unit/test_architecture.py` holds this table against the imports.

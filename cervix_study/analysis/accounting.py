@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from cervix_study.analysis.findings import Alike, CellLine, CostLine, Leakage
 from cervix_study.analysis.result_rows import Finished
-from cervix_study.records import CellRecord, Data, title
+from cervix_study.records import CellRecord, Data
+from site_agent.starts import title
 
 
 def leakage(data: Data) -> tuple[Leakage, ...]:

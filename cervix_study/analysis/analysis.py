@@ -36,7 +36,7 @@ from cervix_study.analysis.result_rows import Finished, Row, SiteRows, Variant, 
 from cervix_study.evidence.calibration import calibration
 from cervix_study.evidence.paper import TABLE_TWO, printed_tests
 from cervix_study.evidence.spread import Spread, spread
-from cervix_study.records import CellRecord, Control, Turn, title
+from cervix_study.records import CellRecord, Control, Turn
 from fedcervix import __version__
 from fedcervix.errors import DataError
 from site_agent.classifier.intervals import RATE, Women
@@ -51,6 +51,7 @@ from site_agent.classifier.resampling import (
     sample,
 )
 from site_agent.metrics import roc
+from site_agent.starts import title
 
 OK = "OK"
 SEED = 0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from cervix_study.analysis.result_rows import Row, SiteRows
 from cervix_study.evidence.paper import CLAIMS, Kind
-from cervix_study.records import RING
+from site_agent.starts import RING, is_federated, is_ring
 
 Pairs = list[tuple[Row, Row]]
 Find = Callable[[SiteRows], Pairs]
@@ -36,9 +36,9 @@ def starts_of(bench: SiteRows, family: str) -> list[str]:
     """Return the starts that a name stands for, in the order of the tables."""
     there = list(dict.fromkeys(row.start for row in bench.rows))
     if family == FEDERATED:
-        return [start for start in there if start == "csfssl" or start.startswith(RING)]
+        return [start for start in there if is_federated(start)]
     if family == RING:
-        return [start for start in there if start.startswith(RING)]
+        return [start for start in there if is_ring(start)]
     return [start for start in there if start == family]
 
 

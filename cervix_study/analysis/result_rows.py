@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cervix_study import records
-from cervix_study.records import Cell, CellRecord, Choice, Control, Data, Prediction, Selection, Study, title
+from cervix_study.records import Cell, CellRecord, Choice, Control, Data, Prediction, Selection, Study
 from fedcervix.errors import DataError
 from site_agent.classifier.resampling import Part, Scored, Trials
+from site_agent.starts import title
 
 
 @dataclass(frozen=True, slots=True, eq=False)

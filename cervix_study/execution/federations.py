@@ -27,7 +27,7 @@ from cervix_study.data.site_homes import toml
 from cervix_study.execution.parent_death import leashed
 from cervix_study.execution.resource_usage import Meter, descendants
 from cervix_study.execution.traffic_counter import Relay
-from cervix_study.records import RING, Cell, EncoderResults, Turn
+from cervix_study.records import Cell, EncoderResults, Turn
 from coordinator.home.home import Home
 from coordinator.run import results
 from coordinator.run.results import MODEL_FILE, RECORD_FILE
@@ -37,6 +37,7 @@ from fedcervix.disk.storage import disk
 from fedcervix.errors import EXIT_CODES, DataError, FedcervixError, StorageError, TrainingError
 from fedcervix.models.weights import digest_file
 from site_agent.home import SiteHome
+from site_agent.starts import is_ring
 from site_agent.store.run_store import RunStore
 
 LOOK_S = 0.2
@@ -107,7 +108,7 @@ class Federation:
     @property
     def mode(self) -> str:
         """How it federates."""
-        return "ppfssl" if self.cell.start.startswith(RING) else "csfssl"
+        return "ppfssl" if is_ring(self.cell.start) else "csfssl"
 
     # --- the operators' commands ---
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cervix_study.records import RING, Cell
+from cervix_study.records import Cell
 from fedcervix.errors import ConfigError, DataError, FedcervixError, ModelError, StorageError, TrainingError
+from site_agent.starts import is_ring
 
 Work = Literal["make", "open", "open and drop weights", "time"]
 
@@ -52,7 +53,7 @@ Told = TaskProgress | Done | Failed
 
 def make(cell: Cell) -> Task:
     """Return the task that makes a cell. In a federation every site trains at the same time; in a ring one does."""
-    federated = cell.kind == "encoder" and cell.terms is not None and not cell.start.startswith(RING)
+    federated = cell.kind == "encoder" and cell.terms is not None and not is_ring(cell.start)
     return Task("make", cell, cell.key, len(cell.sites) if federated else 1)
 
 

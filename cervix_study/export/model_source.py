@@ -18,13 +18,14 @@ from typing import Any, Literal
 
 from cervix_study import records
 from cervix_study.analysis.result_rows import scored
-from cervix_study.records import CELL_FILE, MODEL_FILE, CellRecord, Data, DataRow, title
+from cervix_study.records import CELL_FILE, MODEL_FILE, CellRecord, Data, DataRow
 from fedcervix.core.plan import Recipe, parse_recipe
 from fedcervix.errors import FedcervixError, ModelError
 from fedcervix.json_text import parsed
 from site_agent.classifier import classifier_store
 from site_agent.classifier.evaluate import Evaluation, evaluate
 from site_agent.home import SiteHome
+from site_agent.starts import start_of, title
 from site_agent.store import model_store
 from site_agent.store.archive import HISTORY
 from site_agent.store.model_store import CervixModel
@@ -326,7 +327,7 @@ def _of_export(folder: Path) -> Released:
 
 def _start_of(plan: Mapping[str, Any]) -> str:
     sites: Sequence[str] = plan.get("sites", ())
-    return f"PPFSSL_{sites[0].upper()}" if plan.get("mode") == "ppfssl" and sites else "CSFSSL"
+    return title(start_of(plan.get("mode", ""), sites))
 
 
 def _home_of(folder: Path) -> SiteHome | None:

@@ -17,12 +17,11 @@ from importlib.metadata import version
 
 from cervix_study.data.folds import Fold
 from cervix_study.data.preparation import Ground
-from cervix_study.records import RING, Axes, Candidate, Cell, Choice
+from cervix_study.records import Axes, Candidate, Cell, Choice
 from cervix_study.settings import Asked
 from fedcervix import __version__
 from fedcervix.core.plan import ClassifierRecipe, Recipe, Terms
-
-UNTRAINED = ("random", "imagenet")
+from site_agent.starts import RING, UNTRAINED, is_federated, is_ring
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ def settings_of(asked: Asked, profile: str, start: str) -> list[Setting]:
     if start in UNTRAINED:
         return [Setting()]
     given, used = asked.settings.axes, asked.profiles[profile]
-    federated = start == "csfssl" or start.startswith(RING)
+    federated = is_federated(start)
     sizes = (given.federated_batch_images if federated else ()) or given.batch_images or (used.recipe.batch_images,)
     widths = given.width or (used.recipe.width,)
     rounds = (given.epochs_per_round or (used.terms.epochs_per_round,)) if federated else (None,)
@@ -105,7 +104,7 @@ def encoder_rosters(start: str, sites: tuple[str, ...]) -> list[tuple[str, ...]]
     if start == "ssl":
         return [(site,) for site in sites]
     first = start.removeprefix(RING)
-    return [(first, *(site for site in sites if site != first))] if start.startswith(RING) else [sites]
+    return [(first, *(site for site in sites if site != first))] if is_ring(start) else [sites]
 
 
 def _encoder(

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from cervix_study.analysis.findings import Findings, Scores, SiteFindings
 from cervix_study.evidence.calibration import BINS
 from cervix_study.evidence.paper import SITES, TABLE_TWO
-from cervix_study.records import title
 from cervix_study.report import figures
 from cervix_study.report.answer import tested
 from cervix_study.report.document import (
@@ -27,6 +26,7 @@ from site_agent.classifier.intervals import WOMEN_MIN, Estimate
 from site_agent.report.answer import signed
 from site_agent.report.figures import Stroke
 from site_agent.report.page import three
+from site_agent.starts import title
 
 MEASURES = ("auc", "accuracy", "recall", "precision", "f1")
 HEADS: Mapping[str, Column] = {

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Iterable
 
 from cervix_study.analysis.findings import HOW, Chosen, Controlled, Curve, Findings, Shuffled, SideBySide, SiteFindings
-from cervix_study.records import title
 from cervix_study.report import figures
 from cervix_study.report.document import (
     Block,
@@ -32,6 +31,7 @@ from cervix_study.report.wording import (
 from fedcervix.core.plan import Recipe
 from site_agent.report.figures import Stroke
 from site_agent.report.page import recipe_rows, three
+from site_agent.starts import title
 
 
 def choices(findings: Findings) -> Iterable[Block]:

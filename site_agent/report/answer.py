@@ -25,11 +25,12 @@ from site_agent.classifier.evaluate import AtThreshold, Comparison, Evaluation
 from site_agent.classifier.intervals import Estimate, Verdict
 from site_agent.classifier.notices import NOT_CALIBRATED, RESEARCH_ONLY
 from site_agent.report.content import TRAINED_DIFFERENTLY, SiteReport
+from site_agent.starts import TITLES
 from site_agent.store.provenance import FEDERATED
 
 Tone = Literal["helped", "not shown", "harmed", "unknown"]
 
-UNTRAINED = "Random"
+RANDOM = TITLES["random"]
 NOT_ALONE = ("CSSL", *FEDERATED)
 """families of starts that take images or weights of other hospitals"""
 WOMEN_FOR_THIRD_DIGIT = 100
@@ -135,7 +136,7 @@ def _verdicts(report: SiteReport) -> list[Verdict]:
 
 def _absent(report: SiteReport) -> list[str]:
     """Return the starts without which nothing says whether joining helped, and which were not compared."""
-    return [name for name in (UNTRAINED, report.alone) if report.comparison(name) is None]
+    return [name for name in (RANDOM, report.alone) if report.comparison(name) is None]
 
 
 def _highest(found: Sequence[Evaluation], federated: str) -> Evaluation | None:

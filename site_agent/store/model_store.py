@@ -18,6 +18,7 @@ from fedcervix.errors import ModelError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.weights import digest_file
 from site_agent.home import SiteHome
+from site_agent.starts import start_of, title
 from site_agent.store import archive, leak_guard
 from site_agent.store.archive import utc_now
 from site_agent.store.checksummed_records import damaged, read_record, unknown, write_record
@@ -99,7 +100,7 @@ def adopt(home: SiteHome, task: Task, plan: Plan, blobs: BlobStore, clock: Calla
     """Keep the result of a run. Done twice, it does the same. Raises StorageError."""
     if _adopted(home.models / task.run, task, plan):
         return
-    start = "CSFSSL" if plan.mode == "csfssl" else f"PPFSSL_{plan.sites[0].upper()}"
+    start = title(start_of(plan.mode, plan.sites))
     seen = _seen_in_run(home, task.run, plan)
     more = {
         "run": task.run,
