@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cervix_study import records
+from cervix_study.analysis.analysis import SEED
 from cervix_study.analysis.result_rows import scored
 from cervix_study.records import CELL_FILE, MODEL_FILE, CellRecord, Data, DataRow
 from fedcervix.core.plan import Recipe, parse_recipe
@@ -198,7 +199,7 @@ def _judged(study: Path, record: CellRecord, cells: Mapping[str, CellRecord]) ->
                     test.scores,
                     test.women,
                     threshold_validation=found.classifier.threshold,
-                    seed=0,
+                    seed=SEED,
                 ),
             )
 

@@ -5,8 +5,8 @@ hyper-parameters based on the validation loss."
 
 Rules of choosing
 1. For every profile, site, start and fold, the combination whose classifiers have the lowest validation loss, averaged
-   over seeds. Of equal ones the smallest width, then N, then E. (`site_agent.classifier.sweep` says why contrastive
-   losses do not choose.) AUC on the same images is shown and chooses nothing.
+   over seeds (`site_agent.classifier.choosing`; `site_agent.classifier.sweep` says why contrastive losses do not
+   choose). AUC on the same images is shown and chooses nothing.
 2. A combination that could not be trained with every seed cannot be chosen.
 
 Rule of opening: a classifier is scored on test images if, and only if, it
@@ -26,6 +26,7 @@ from collections.abc import Iterable, Mapping
 from cervix_study.planning.grid import Setting, counterpart, setting_of
 from cervix_study.records import Candidate, Cell, CellRecord, Choice, Opened
 from cervix_study.settings import NamedSection
+from site_agent.classifier.choosing import preference
 
 Group = tuple[str, str, str, int | None]
 """(profile, site, start, fold): within it one combination is chosen"""
@@ -68,16 +69,14 @@ def _candidate(setting: Setting, cells: list[Cell], finished: Mapping[str, CellR
 def _choice(group: Group, candidates: list[Candidate]) -> Choice | None:
     """Return the choice; None where no combination could be trained with every seed."""
     ranked = sorted(
-        (c.validation_loss, c.width or 0, c.batch_images or 0, c.epochs_per_round or 0, place)
+        (preference(loss, width=c.width, batch_images=c.batch_images, epochs_per_round=c.epochs_per_round), place)
         for place, c in enumerate(candidates)
-        if c.validation_loss is not None
+        if (loss := c.validation_loss) is not None
     )
     if not ranked:
         return None
     profile, site, start, fold = group
-    return Choice(
-        profile=profile, site=site, start=start, fold=fold, candidates=tuple(candidates), chosen=ranked[0][-1]
-    )
+    return Choice(profile=profile, site=site, start=start, fold=fold, candidates=tuple(candidates), chosen=ranked[0][1])
 
 
 def to_open(choices: Iterable[Choice], cells: Mapping[str, Cell], named: NamedSection | None) -> tuple[Opened, ...]:

@@ -6,10 +6,8 @@ Words may hold `**bold**` and `` `code` ``; everything else in them is text, wha
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-Tone = Literal["helped", "not shown", "harmed", "unknown"]
-"""as the site's report colours its answer"""
+from site_agent.classifier.intervals import Tone
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,16 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from site_agent.classifier.evaluate import AtThreshold, Comparison, Evaluation
-from site_agent.classifier.intervals import Estimate, Verdict
+from site_agent.classifier.intervals import Estimate, Tone, Verdict
 from site_agent.classifier.notices import NOT_CALIBRATED, RESEARCH_ONLY
 from site_agent.report.content import TRAINED_DIFFERENTLY, SiteReport
 from site_agent.starts import TITLES
 from site_agent.store.provenance import FEDERATED
-
-Tone = Literal["helped", "not shown", "harmed", "unknown"]
 
 RANDOM = TITLES["random"]
 NOT_ALONE = ("CSSL", *FEDERATED)
