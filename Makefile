@@ -6,7 +6,7 @@ WORKERS ?= 2
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 
-.PHONY: help setup demo study test lint proto soak chaos hostile bench clean
+.PHONY: help setup demo study test lint proto house soak chaos hostile bench clean
 
 help:
 	@echo "make demo    two institutions federate over TLS on this machine, with reports (MODE=, START=, SITES=, WOMEN=)"
@@ -14,6 +14,7 @@ help:
 	@echo "make test    all tests"
 	@echo "make lint    ruff, mypy, and pip-audit where the network allows"
 	@echo "make proto   generate shared/fedcervix/wire from protos/"
+	@echo "make house   draw the import graphs of docs/architecture.md from the code"
 	@echo "make soak    100,000 simulated federations (HISTORIES=, SEED=)"
 	@echo "make chaos   real federations whose processes are killed, frozen, cut off and filled up (KILLS=, SEED=, MODE=)"
 	@echo "make hostile real federations are attacked; a table says what honest sites saw of it (ATTACKS=, SECONDS=, SEED=, PROGRAMS=)"
@@ -44,6 +45,9 @@ lint: $(READY)
 
 proto: $(READY)
 	$(BIN)/python -m grpc_tools.protoc -Ifedcervix/wire=protos --python_out=shared --pyi_out=shared protos/federation.proto
+
+house: $(READY)
+	$(BIN)/python -m tools.house
 
 HISTORIES ?= 100000
 SEED      ?= 0

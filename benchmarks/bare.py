@@ -126,7 +126,7 @@ def receive(line: ssl.SSLSocket, data: bytearray) -> None:
     while view:
         count = line.recv_into(view[:CHUNK_BYTES])
         if not count:
-            raise ConnectionError("the line was cut")
+            raise ConnectionError("the connection was cut")
         view = view[count:]
 
 

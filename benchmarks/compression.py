@@ -41,9 +41,10 @@ from benchmarks.sides import machine, table, write
 from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.profiles import PROFILES
 from fedcervix.core.seeds import derive
+from fedcervix.disk.files import digest_file
 from fedcervix.models.aggregate import aggregate
 from fedcervix.models.quantization import Feedback, Origin, pack, unpack
-from fedcervix.models.weights import digest_file, read_layout
+from fedcervix.models.weights import read_layout
 from site_agent.data.image_sets import Images
 from site_agent.network.devices import place, prepare
 from site_agent.network.encoder import Encoder, apply_weights, build_encoder, load_weights, save_weights, snapshot

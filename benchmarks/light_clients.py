@@ -27,7 +27,7 @@ from benchmarks.light_agent import PEMS
 from benchmarks.payloads import number_at
 from fedcervix.core import session
 from fedcervix.core.events import ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
-from fedcervix.core.rounds import Finish
+from fedcervix.core.rounds.instructions import Finish
 from fedcervix.errors import RemoteError
 from fedcervix.models.blobs import CHUNK_BYTES
 from fedcervix.network import codec

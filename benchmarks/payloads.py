@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcervix.models.weights import BLOCK_BYTES, opened, read_at, read_layout, replacing, write_tensors
+from fedcervix.disk.files import opened, read_at, writing
+from fedcervix.models.weights import BLOCK_BYTES, read_layout, write_tensors
 
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
 
@@ -91,7 +92,7 @@ def changed(base: Path, to: Path, value: float) -> str:
     """Write `base` with one of its numbers changed, durably; return the SHA-256: the update of a site that is quick."""
     place = number_at(base)
     block = memoryview(bytearray(BLOCK_BYTES))
-    with opened(base) as source, replacing(to) as sink:
+    with opened(base) as source, writing(to, sole_writer=True) as sink:
         size_bytes = base.stat().st_size
         for start in range(0, size_bytes, BLOCK_BYTES):
             view = block[: min(BLOCK_BYTES, size_bytes - start)]

@@ -1,6 +1,6 @@
 """The paper's study as a program over real processes: it runs the comparison of initialisations and judges it.
 
-Rooms, from bottom to top. A module imports from its own room and from those that its line names:
+Folders and modules, from bottom to top. Each imports from itself and from those that its line names:
 
     evidence     -
     records      -

@@ -73,7 +73,7 @@ class Cell:
     """random, imagenet, ssl, cssl, csfssl, ppfssl-from-SITE"""
     sites: tuple[str, ...]
     """an encoder's: whose images trained it, in the order of the roster or ring. A classifier's: the one whose labels
-    it learnt. A site probe's: those that it tells apart"""
+    it learned. A site probe's: those that it tells apart"""
     batch_images: int | None
     """N of the encoder; None where there was no contrastive training (random, imagenet)"""
     width: int | None
@@ -102,14 +102,14 @@ class Cell:
     """versions that its bits depend on"""
 
     def __post_init__(self) -> None:
-        check(bool(self.sites), "a cell is of at least one site")
+        check(bool(self.sites), "a cell needs at least one site")
         check(0 < self.label_fraction <= 1, f"label_fraction is above 0, 1 at most; found {self.label_fraction}")
         is_classifier = self.kind == "classifier"
         check(
             (self.classifier_seed is not None) == is_classifier, "classifier_seed is for classifiers, and they need it"
         )
         check(len(self.sites) == 1 or not is_classifier, "a classifier learns the labels of one site")
-        check(self.start in TITLES or is_ring(self.start), f"start {self.start!r} is none of the known ones")
+        check(self.start in TITLES or is_ring(self.start), f"start {self.start!r} is not known")
 
     @property
     def key(self) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from cervix_study.records import ProfileUsed
+from fedcervix.core.bounds import Within, check_values
 from fedcervix.core.plan import SITE_NAME, STRICT, check
 from fedcervix.errors import ConfigError
 from fedcervix.runtime.config import apply_profile, build, read_toml
@@ -42,7 +43,7 @@ class SiteSection:
 
     def __post_init__(self) -> None:
         named = SITE_NAME.fullmatch(self.name) is not None and self.name != POOLED
-        check(named, f"name is 1-63 of a-z, 0-9 and inner hyphens, and not `{POOLED}`; found {self.name!r}")
+        check(named, f"name is 1 to 63 characters: a-z, 0-9 and inner hyphens, and not `{POOLED}`; found {self.name!r}")
         check(bool(self.manifest) != bool(self.phantom), f"site {self.name} has a manifest or a phantom, not both")
         check(not self.phantom or self.women >= 6, f"women is 6 or more for a phantom; found {self.women}")
         check(
@@ -73,7 +74,7 @@ class AxesSection:
             check(bool(getattr(self, name)), f"{name} is empty")
         for name in self.__slots__:
             values = getattr(self, name)
-            check(not isinstance(values, tuple) or len(set(values)) == len(values), f"{name} has a value twice")
+            check(not isinstance(values, tuple) or len(set(values)) == len(values), f"{name} contains a value twice")
         for name in ("batch_images", "federated_batch_images", "width", "epochs_per_round"):
             check(
                 all(value >= 1 for value in getattr(self, name)), f"{name} are 1 or more; found {getattr(self, name)}"
@@ -82,7 +83,7 @@ class AxesSection:
             check(all(0 <= value < 2**63 for value in getattr(self, name)), f"{name} are 0 to 2^63 - 1")
         check(self.folds == 0 or self.folds >= FOLDS_MIN, f"folds is 0, or {FOLDS_MIN} or more; found {self.folds}")
         ok = all(0 < fraction < 1 for fraction in self.label_fractions)
-        check(ok, f"label_fractions are above 0 and below 1 (1 is always there); found {self.label_fractions}")
+        check(ok, f"label_fractions are above 0 and below 1 (1 is always included); found {self.label_fractions}")
         for control in self.controls:
             check(control in CONTROLS, f"controls are {', '.join(CONTROLS)}; found {control!r}")
         both = "equal-updates" not in self.controls or {"ssl", "cssl"} <= set(self.starts)
@@ -111,16 +112,15 @@ class DataSection:
     """Table [data]."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-    split_seed: int = 0
-    unreadable_max: float = 0.05
+    split_seed: Annotated[int, Within(0)] = 0
+    unreadable_max: Annotated[float, Within(0, below=1)] = 0.05
     ignore_columns: tuple[str, ...] = ()
     """columns of the manifests that are meant to be ignored, although they look like known ones"""
     shared_identifiers: bool = False
     """a patient's identifier at two sites is one woman (a common registry); else every site has its own numbering"""
 
     def __post_init__(self) -> None:
-        check(self.split_seed >= 0, f"split_seed is 0 or more; found {self.split_seed}")
-        check(0 <= self.unreadable_max < 1, f"unreadable_max is 0 to below 1; found {self.unreadable_max}")
+        check_values(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,9 +129,9 @@ class MachineSection:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     executor: Executor = "here"
-    workers: int = 1
+    workers: Annotated[int, Within(1, 10_000)] = 1
     """processes that train at the same time, each with `threads` threads; a federation counts one for each site"""
-    threads: int = 1
+    threads: Annotated[int, Within(1, 1024)] = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
     images_in_memory_gib: float = 4.0
     imagenet_weights: str = ""
@@ -139,8 +139,7 @@ class MachineSection:
     """of classifiers whose test part was opened; without them they cannot be exported"""
 
     def __post_init__(self) -> None:
-        check(1 <= self.workers <= 10_000, f"workers is 1 to 10000; found {self.workers}")
-        check(1 <= self.threads <= 1024, f"threads is 1 to 1024; found {self.threads}")
+        check_values(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,14 +159,17 @@ class Settings:
     terms: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check(SITE_NAME.fullmatch(self.name) is not None, f"name is 1-63 of a-z, 0-9 and inner hyphens: {self.name!r}")
-        check(bool(self.sites), "a study has at least one of [[sites]]")
-        check(len(set(self.site_names)) == len(self.sites), "two of [[sites]] have one name")
+        check(
+            SITE_NAME.fullmatch(self.name) is not None,
+            f"name is 1 to 63 characters: a-z, 0-9 and inner hyphens: {self.name!r}",
+        )
+        check(bool(self.sites), "a study needs at least one [[sites]] table")
+        check(len(set(self.site_names)) == len(self.sites), "two [[sites]] tables have the same name")
         divided = not self.axes.folds or not any(site.test_women for site in self.sites)
-        check(divided, "folds tests every labelled woman: with them test_women is 0")
+        check(divided, "with folds every labelled woman is tested: set test_women to 0")
         several = len(self.sites) > 1
-        check(several or not self.axes.federated, "csfssl and ppfssl need at least two of [[sites]]")
-        check(several or "cssl" not in self.axes.starts, "cssl needs at least two of [[sites]]")
+        check(several or not self.axes.federated, "csfssl and ppfssl need at least two [[sites]] tables")
+        check(several or "cssl" not in self.axes.starts, "cssl needs at least two [[sites]] tables")
         known = (*TITLES, RING_OF_ALL, *(RING + site for site in self.site_names))
         for start in self.axes.starts:
             check(start in known, f"axes.starts are {', '.join(known)}; found {start!r}")
@@ -203,7 +205,9 @@ class Asked:
 
 def read(file: Path) -> Asked:
     """Return what a STUDY.toml asks for. Raises ConfigError."""
-    raw = read_toml(file, missing="a misspelt path", hint="cervix-study run STUDY.toml; docs/study.md has one to copy")
+    raw = read_toml(
+        file, missing="a misspelt path", hint="cervix-study run STUDY.toml; docs/study.md contains an example"
+    )
     settings = build(Settings, raw, source=file, page=PAGE)
     profiles = {}
     for name in settings.axes.profiles:

@@ -1,6 +1,6 @@
 """The coordinator process: owns the run's truth, no image and no torch.
 
-Rooms, from bottom to top. A module imports from its own room and from those that its line names:
+Folders and modules, from bottom to top. Each imports from itself and from those that its line names:
 
     alarms    -
     home      -

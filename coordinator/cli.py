@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from fedcervix import __version__
+from fedcervix.core.modes import MODES
 from fedcervix.runtime.cli_runtime import exits
 from fedcervix.runtime.commandline import Everywhere, Program, default_home, given
 
@@ -23,7 +24,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 ANY_PATH = click.Path(path_type=Path, readable=False)
 """not looked at by click, which would only say "is not readable": a command says who may read it"""
-MODES = click.Choice(["csfssl", "ppfssl"])
+MODE = click.Choice(list(MODES))
 
 
 @click.group("coordinator", cls=Program)
@@ -83,7 +84,7 @@ def invite(home: Home, **options: Any) -> None:
 @cli.command()
 @click.option(
     "--mode",
-    type=MODES,
+    type=MODE,
     required=True,
     help="csfssl: average the models of all sites. ppfssl: pass one model around a ring.",
 )
@@ -97,7 +98,7 @@ def begin(home: Home, **options: Any) -> None:
 
 
 @cli.command()
-@click.option("--mode", type=MODES, help="csfssl: average. ppfssl: ring. Default: the mode of the unfinished run.")
+@click.option("--mode", type=MODE, help="csfssl: average. ppfssl: ring. Default: the mode of the unfinished run.")
 @click.option("--bind", default="", help="Listen here instead of [listen] bind.")
 @click.option("--new", is_flag=True, help="Abandon an unfinished run and start a new one.")
 @with_home

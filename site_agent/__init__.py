@@ -3,7 +3,7 @@
 Nothing but its own line to the coordinator leaves a hospital. onnxruntime, which tests the networks that are exported,
 reports its use to its maker from version 1.29 on; it reads when it is loaded that it must not.
 
-Rooms, from bottom to top. A module imports from its own room and from those that its line names:
+Folders and modules, from bottom to top. Each imports from itself and from those that its line names:
 
     images      -
     manifest    -

@@ -296,7 +296,7 @@ def predict(home: SiteHome, **options: Any) -> None:
     CLASSIFIER is the name of a folder below classifiers/ (random, ssl, csfssl, ...), or a path to one.
 
     IMAGES are files or folders. The result has a row for every file below them, linked folders included: its
-    probability, or why it has none. Hidden files, tables and text are passed over and counted. Files are recognised
+    probability, or why it has none. Hidden files, tables and text are skipped and counted. Files are recognised
     by content, not by name.
     """
     home.config()
@@ -338,7 +338,7 @@ def history_compare(home: SiteHome, **options: Any) -> None:
 
 @cli.group()
 def data() -> None:
-    """Look at a collection of images before training."""
+    """Check a collection of images before training."""
 
 
 def _collection_options(function: Function) -> Function:
@@ -377,10 +377,10 @@ def _collection_options(function: Function) -> Function:
 @_collection_options
 @click.option("--full", is_flag=True, help="List every finding, not only the first ten of each kind.")
 @click.option(
-    "--write-pairs", type=FILE, help="Write the image pairs that look alike to this CSV file, to be judged by a person."
+    "--write-pairs", type=FILE, help="Write the image pairs that look alike to this CSV file, for a person to judge."
 )
 def data_check(manifest: Path | None, **options: Any) -> None:
-    """Say what MANIFEST holds: women and images by split and class, unreadable files, copies, leaks.
+    """Show what MANIFEST contains: women and images by split and class, unreadable files, copies, leaks.
 
     With --home (or FEDCERVIX_SITE_HOME), table [data] of site.toml and the site's splits.csv are used, so that this
     shows what the site trains on. Nothing in the home but its cache is written. Without MANIFEST: the site's own.
@@ -409,7 +409,10 @@ def data_sheet(manifest: Path, **options: Any) -> None:
 @data.command("phantom")
 @click.argument("folder", type=ANY_PATH)
 @click.option(
-    "--institution", type=click.Choice(INSTITUTIONS), required=True, help="Whose camera and labels to imitate."
+    "--institution",
+    type=click.Choice(INSTITUTIONS),
+    required=True,
+    help="Institution to imitate (camera, label criteria).",
 )
 @click.option(
     "--women", type=click.IntRange(min=2), required=True, help="Number of labelled women; unlabelled ones are added."

@@ -26,9 +26,11 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
-from fedcervix.core.plan import STRICT, Architecture, Mode, check
+from fedcervix.core.bounds import Within, check_values
+from fedcervix.core.modes import MODES, Mode
+from fedcervix.core.plan import STRICT, Architecture
 from fedcervix.disk.files import make_folder, write_whole
 from fedcervix.disk.locks import held
 from fedcervix.disk.storage import disk
@@ -59,15 +61,15 @@ class DataSection:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     manifest: str = ""
-    unreadable_max: float = 0.05
+    unreadable_max: Annotated[float, Within(0, below=1)] = 0.05
     split_seed: int = 0
     not_same: str = ""
     """file of pairs of images that look alike and show two women"""
     ignore_columns: tuple[str, ...] = ()
-    """columns of the manifest that are meant to be ignored, although they look like known ones"""
+    """columns of the manifest to ignore, although they look like known ones"""
 
     def __post_init__(self) -> None:
-        check(0 <= self.unreadable_max < 1, f"unreadable_max is 0 to below 1; found {self.unreadable_max}")
+        check_values(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,38 +78,24 @@ class HardwareSection:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int = 0
+    threads: Annotated[int, Within(0, 1024)] = 0
     """of each process"""
-    processes: int = 1
+    processes: Annotated[int, Within(0, 64)] = 1
     launcher: tuple[str, ...] = ()
     """arguments of torch's launcher for several hosts; empty: this host alone"""
-    checkpoint_s: float = 60.0
+    checkpoint_s: Annotated[float, Within(0, 86_400)] = 60.0
     """at least so long between two checkpoints of a round in progress; more where writing one is slow"""
-    images_in_memory_gib: float = 4.0
+    images_in_memory_gib: Annotated[float, Within(0, 4096)] = 4.0
     """decoded images of one part; more than that stay on the disk"""
     imagenet_weights: str = ""
     acceleration: Literal["auto", "eager", "graph", "compile"] = "auto"
     deterministic: Literal["auto", "on", "off"] = "auto"
 
     def __post_init__(self) -> None:
-        check(0 <= self.threads <= 1024, f"threads is 0 to 1024; found {self.threads}")
-        found = self.images_in_memory_gib
-        check(0 <= found <= 4096, f"images_in_memory_gib is 0 to 4096; found {found}")
-        check(0 <= self.processes <= 64, f"processes is 0 to 64; found {self.processes}")
-        check(0 <= self.checkpoint_s <= 86_400, f"checkpoint_s is 0 to 86400; found {self.checkpoint_s}")
+        check_values(self)
 
 
-NUMBERS_OF_POLICY = (
-    "rounds_max",
-    "epochs_max",
-    "image_px_max",
-    "width_max",
-    "batch_images_max",
-    "runs_per_month",
-    "rounds_per_month",
-    "epochs_per_month",
-    "upload_gib_per_month",
-)
+Limit = Annotated[int, Within(0)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,26 +103,24 @@ class Policy:
     """Table [policy]: what this site lets a federation ask of it."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-    modes: tuple[Mode, ...] = ("csfssl", "ppfssl")
+    modes: tuple[Mode, ...] = tuple(MODES)
     sites: tuple[str, ...] = ()
-    rounds_max: int = 1000
-    epochs_max: int = 10_000
+    rounds_max: Limit = 1000
+    epochs_max: Limit = 10_000
     plan: str = ""
-    architectures: tuple[Architecture, ...] = ("resnet18", "resnet50")
-    image_px_max: int = 512
-    width_max: int = 1024
-    batch_images_max: int = 1024
-    share_max: float = 1.0
-    runs_per_month: int = 300
+    architectures: tuple[Architecture, ...] = get_args(Architecture)
+    image_px_max: Limit = 512
+    width_max: Limit = 1024
+    batch_images_max: Limit = 1024
+    share_max: Annotated[float, Within(above=0, most=1)] = 1.0
+    runs_per_month: Limit = 300
     """of all runs together, in 30 days, as the next three"""
-    rounds_per_month: int = 10_000
-    epochs_per_month: int = 30_000
-    upload_gib_per_month: int = 2000
+    rounds_per_month: Limit = 10_000
+    epochs_per_month: Limit = 30_000
+    upload_gib_per_month: Limit = 2000
 
     def __post_init__(self) -> None:
-        for name in NUMBERS_OF_POLICY:
-            check(getattr(self, name) >= 0, f"{name} is 0 or more; found {getattr(self, name)}")
-        check(0 < self.share_max <= 1, f"share_max is above 0, at most 1; found {self.share_max}")
+        check_values(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,7 +263,7 @@ class SiteHome:
         """Hold the home folder for one process of a kind. Raises RunError where another one has it."""
         busy = RunError(
             f"{who} is already running on {self.folder}",
-            cause="it was started twice, or runs as a service",
+            cause="it was started twice, or it runs as a service",
             next_step="wait until the other one has ended, or stop it first: ps aux | grep site-agent",
         )
         with held(self.folder / file, busy=busy):

@@ -165,6 +165,6 @@ def _insist(ok: bool, what: str) -> None:
     if not ok:
         raise DataError(
             what,
-            cause="the split, or the file of predictions, is not what it should be",
+            cause="the split or the file of predictions is wrong",
             next_step="check labels and split of the images that were scored",
         )

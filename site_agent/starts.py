@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from fedcervix.core.modes import title_of
 
 UNTRAINED = ("random", "imagenet")
 """starts without contrastive training: no folder below models/"""
@@ -13,12 +13,7 @@ RING = "ppfssl-from-"
 
 def title(start: str) -> str:
     """Return a start's title: Random, SSL, PPFSSL_NHS."""
-    return TITLES.get(start) or f"PPFSSL_{start.removeprefix(RING).upper()}"
-
-
-def start_of(mode: str, sites: Sequence[str]) -> str:
-    """Return which start the model of a federation is. `sites`: its roster, in the order of the ring."""
-    return f"{RING}{sites[0]}" if mode == "ppfssl" and sites else "csfssl"
+    return TITLES.get(start) or title_of("ppfssl", (start.removeprefix(RING),))
 
 
 def is_ring(start: str) -> bool:

@@ -57,7 +57,7 @@ class FractionPoint:
 
 @dataclass(frozen=True, slots=True)
 class Shuffled:
-    """A classifier that learnt from shuffled labels: it must know nothing of the true ones."""
+    """A classifier that learned from shuffled labels: it must know nothing of the true ones."""
 
     label: str
     auc: Estimate
@@ -178,7 +178,7 @@ class CostLine:
     start: str
     cells: int
     seconds: float
-    """on the wall, added up"""
+    """elapsed, added up"""
     cpu_s: float
     wire_bytes: int | None
     peak_memory_bytes: int | None

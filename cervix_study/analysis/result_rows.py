@@ -157,7 +157,7 @@ def _bench(finished: Finished, profile: str, site: str) -> SiteRows:
 
 
 def _is_plain(cell: Cell) -> bool:
-    """Whether it learnt from all labels, as they are."""
+    """Whether it learned from all labels, as they are."""
     return cell.label_fraction == 1 and cell.control == "none"
 
 

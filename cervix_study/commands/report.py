@@ -19,5 +19,5 @@ def report(folder: Path, *, paper_audit: bool) -> None:
     written = write_report(findings, folder)
     say(answer(findings).headline)
     if findings.missing:
-        say(f"{findings.missing} cells are not finished; go on with: cervix-study run STUDY.toml", err=True)
+        say(f"{findings.missing} cells are not finished; continue with: cervix-study run STUDY.toml", err=True)
     say(f"wrote {', '.join(map(str, written))}")

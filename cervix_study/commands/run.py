@@ -45,7 +45,7 @@ def run(study: Path, out: Path | None, pattern: str, *, dry_run: bool) -> None:
             say("stopping: running cells save a checkpoint", err=True)
             executor.close()
             running.stopped()
-            say(f"stopped; {len(running.finished)} cells are finished; go on with: {_again()}", err=True)
+            say(f"stopped; {len(running.finished)} cells are finished; continue with: {_again()}", err=True)
             sys.exit(INTERRUPTED)
         finally:
             screen.close()

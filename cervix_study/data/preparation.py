@@ -22,10 +22,9 @@ from cervix_study.data.summary import describe
 from cervix_study.records import Data
 from cervix_study.settings import Asked
 from cervix_study.study_paths import Places
-from fedcervix.disk.files import write_secret
+from fedcervix.disk.files import digest_file, write_secret
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, DataError
-from fedcervix.models.weights import digest_file
 from site_agent.data.collection import Collection, Image, digest_of, index, require
 from site_agent.data.index_cache import ImageFingerprint, read_looks
 from site_agent.data.remarks import remarks

@@ -10,7 +10,9 @@ from typing import Any
 
 from cervix_study.settings import Asked, SiteSection
 from cervix_study.study_paths import Places
+from fedcervix.core.plan import EPOCHS_MAX, ROUNDS_MAX
 from fedcervix.core.seeds import derive
+from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import damaged, disk
 from fedcervix.errors import ConfigError
 from fedcervix.json_text import parsed
@@ -83,7 +85,7 @@ def _draw(folder: Path, site: SiteSection, wanted: dict[str, Any], on_progress: 
         on_progress=lambda done, of: on_progress(f"drawing the images of {site.name}", done, of),
     )
     with disk(folder, "write"):
-        (making / DRAWN).write_text(json.dumps(wanted, allow_nan=False))
+        write_whole(making / DRAWN, json.dumps(wanted, allow_nan=False).encode())
         making.rename(folder)
 
 
@@ -94,7 +96,7 @@ def make_home(asked: Asked, site: str, home: SiteHome, manifest: Path, cache: Pa
         cache.mkdir(parents=True, exist_ok=True)
         if not home.cache.is_symlink():
             home.cache.symlink_to(cache.resolve())
-        home.config_file.write_text(site_toml(asked, site, manifest))
+        write_whole(home.config_file, site_toml(asked, site, manifest).encode())
 
 
 def site_toml(asked: Asked, site: str, manifest: Path) -> str:
@@ -117,7 +119,7 @@ def site_toml(asked: Asked, site: str, manifest: Path) -> str:
                 "images_in_memory_gib": machine.images_in_memory_gib,
                 "imagenet_weights": weights,
             },
-            "policy": {"rounds_max": 100_000, "epochs_max": 100_000},
+            "policy": {"rounds_max": ROUNDS_MAX, "epochs_max": EPOCHS_MAX},
         }
     )
 

@@ -97,7 +97,7 @@ def _unbiased(row: NDArray[np.intp]) -> float:
     witnesses = len(np.unique(row))
     if witnesses < 2:
         raise DataError(
-            "all images of a class are of one woman: her variance cannot be told",
+            "all images of a class are of one woman: the variance between women cannot be estimated",
             cause="the test part is too small",
             next_step="give the test part more women",
         )

@@ -26,6 +26,6 @@ class Spread:
 
 def spread(values: Sequence[float]) -> Spread:
     """Return mean and scatter of repetitions. Raises ValueError without any."""
-    check(len(values) >= 1, "a spread needs a value")
+    check(len(values) >= 1, "a spread needs at least one value")
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return Spread(tuple(values), float(np.mean(values)), deviation)

@@ -32,9 +32,9 @@ from cervix_study.records import (
     read_cell,
     write,
 )
+from fedcervix.disk.files import digest_file, sync_path
 from fedcervix.disk.storage import disk
 from fedcervix.errors import TrainingError
-from fedcervix.models.weights import digest_file, sync
 from site_agent.training.checkpoints import Checkpoints
 
 SPENT_FILE = "spent.json"
@@ -159,10 +159,10 @@ def _new_folder(above: Path, key: str) -> Iterator[Path]:
 def _settle(making: Path, cell: Path) -> None:
     """Give a finished cell its name, unless another process was quicker. Raises StorageError."""
     with disk(cell, "write"):
-        sync(making)
+        sync_path(making)
         if not cell.exists():
             making.rename(cell)
-            sync(cell.parent)
+            sync_path(cell.parent)
 
 
 def _remember(scratch: Path, costs: Costs) -> None:

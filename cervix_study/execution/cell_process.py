@@ -152,7 +152,7 @@ def account(error: Exception) -> dict[str, str]:
     else:
         told = {
             "what": f"{type(error).__name__}: {error}",
-            "cause": "a bug, or a defect of the machine",
+            "cause": "a bug, or a hardware fault",
             "next_step": "",
         }
     return {"kind": type(error).__name__, **told, "trace": trace}

@@ -31,11 +31,11 @@ from cervix_study.records import Cell, EncoderResults, Turn
 from coordinator.home.home import Home
 from coordinator.run import results
 from coordinator.run.results import MODEL_FILE, RECORD_FILE
-from fedcervix.core.rounds import Outcome
-from fedcervix.disk.files import write_whole
+from fedcervix.core.modes import MODES, Mode
+from fedcervix.core.rounds.state import Outcome
+from fedcervix.disk.files import digest_file, write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import EXIT_CODES, DataError, FedcervixError, StorageError, TrainingError
-from fedcervix.models.weights import digest_file
 from site_agent.home import SiteHome
 from site_agent.starts import is_ring
 from site_agent.store.run_store import RunStore
@@ -106,7 +106,7 @@ class Federation:
         return SiteHome(self.folder / f"site-{name}")
 
     @property
-    def mode(self) -> str:
+    def mode(self) -> Mode:
         """How it federates."""
         return "ppfssl" if is_ring(self.cell.start) else "csfssl"
 
@@ -209,7 +209,7 @@ class Federation:
             raise TrainingError(
                 f"`{module.partition('.')[0]} {' '.join(arguments)}` failed:\n{done.stderr.strip()}",
                 cause="its messages are above",
-                next_step="correct that, then run the study again to continue",
+                next_step="correct the problem, then run the study again to continue",
             )
 
     def _start(self, name: str, module: str, *arguments: str) -> Program:
@@ -319,9 +319,9 @@ def _results(federation: Federation, record: dict[str, Any], digest: str) -> Enc
     )
 
 
-def _updates(line: dict[str, Any], mode: str) -> int:
+def _updates(line: dict[str, Any], mode: Mode) -> int:
     steps = [given["steps"] for given in line["contributions"]]
-    return sum(steps) if mode == "ppfssl" else max(steps, default=0)
+    return sum(steps) if MODES[mode].in_turns else max(steps, default=0)
 
 
 def _turn(line: dict[str, Any]) -> Turn:

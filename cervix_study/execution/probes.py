@@ -1,6 +1,6 @@
 """Can a linear probe tell from a representation which site an image comes from? Test women take no part.
 
-Devices differ, so a representation that knows its site has learnt the device. Whether that harms is another question:
+Devices differ, so a representation that knows its site has learned the device. Whether that harms is another question:
 this says how much is there. Random weights are probed as well, for comparison.
 """
 

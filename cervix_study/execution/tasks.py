@@ -69,7 +69,7 @@ def blocked(waiting: Sequence[Task], failed: Mapping[str, str]) -> dict[str, str
     for task in waiting:
         lost = [key for key in task.cell.inputs if key in failed or key in found]
         if lost:
-            found[task.key] = f"cell {lost[0]}, from which it would begin, could not be made"
+            found[task.key] = f"cell {lost[0]}, from which it starts, could not be made"
     return found
 
 

@@ -19,6 +19,7 @@ from site_agent.classifier.evaluate import AtThreshold
 from site_agent.classifier.intervals import WOMEN_MIN
 from site_agent.network.encoder import feature_count
 from site_agent.report.page import recipe_rows, three
+from site_agent.store.provenance import FEDERATED
 
 FORMAT = "fedcervix model card 2"
 CODE_LICENCE = "Apache-2.0"
@@ -35,7 +36,7 @@ NOT_INTENDED = (
     "**It is not a medical device.** No regulator has seen it. It must not diagnose, triage, or advise anybody.",
     "Images of another kind: other devices, without acetic acid, other magnification, other organs.",
     "Comparing institutions or devices: labels follow each institution's own criterion.",
-    "Telling who a woman is, or whether her images were trained on.",
+    "Identifying a woman, or finding out whether her images were used in training.",
 )
 MEASURES = ("auc", "accuracy", "recall", "precision", "f1")
 
@@ -116,7 +117,7 @@ def _details(model: Released, files: Files) -> Iterable[Block]:
     rows = [
         (
             "what",
-            "weights learnt without labels, to start classifiers from"
+            "weights learned without labels, to start classifiers from"
             if model.kind == "cervix model"
             else "a classifier of one institution's labels, fine-tuned as a whole",
         ),
@@ -150,14 +151,14 @@ def _use() -> Iterable[Block]:
 def _factors(model: Released) -> Iterable[Block]:
     yield Heading("Factors")
     yield Text(
-        "Known to matter: the device and its light, the criterion of the labels, how common the disease is, how many "
-        "images a woman has. Age, pregnancy, infection, ethnicity and earlier treatment are not recorded in the "
-        "manifests; nothing is known of how the model does in such groups."
+        "These are known to matter: the device and its light, the criterion of the labels, how common the disease "
+        "is, how many images a woman has. Age, pregnancy, infection, ethnicity and earlier treatment are not "
+        "recorded in the manifests; it is not known how well the model does in such groups."
     )
     if model.site_predictability is not None:
         yield Text(
             f"A linear probe tells the site of a validation image from this representation in "
-            f"{100 * model.site_predictability:.1f} % of cases: it has learnt something of the device."
+            f"{100 * model.site_predictability:.1f} % of cases: it contains information about the device."
         )
 
 
@@ -166,16 +167,16 @@ def _metrics(model: Released) -> Iterable[Block]:
     chosen = "" if model.threshold is None else f", and from {three(model.threshold)}, chosen on validation images"
     yield Text(
         f"AUC; accuracy, recall, precision and F1 of images called case from a probability of .5{chosen}. 95 % "
-        "intervals by woman (two images of one woman are not independent), as in the reports; they hold what other "
-        f"women would do, not what another training would do. With fewer than {WOMEN_MIN} test women of a class there "
-        "is none, and nothing is decided."
+        "intervals by woman (two images of one woman are not independent), as in the reports; they show how results "
+        f"vary with other women, not with another training. With fewer than {WOMEN_MIN} test women of a class there "
+        "is no interval and no conclusion."
     )
 
 
 def _evaluation(model: Released) -> Iterable[Block]:
     yield Heading("Evaluation data")
     if not model.judged:
-        yield Text("No test of these very weights is recorded where they were exported from.")
+        yield Text("No test of exactly these weights is recorded in the folder that they were exported from.")
         return
     yield Bullets(
         tuple(
@@ -184,7 +185,7 @@ def _evaluation(model: Released) -> Iterable[Block]:
             for test in model.judged
         )
     )
-    yield Text("Women of the test part took no part in training or in any choice.")
+    yield Text("Women of the test part were not used in training or in any choice.")
 
 
 def _training(model: Released) -> Iterable[Block]:
@@ -198,12 +199,12 @@ def _training(model: Released) -> Iterable[Block]:
         )
         yield Table(tuple(Column(c, left=c in ("site", "split", "class")) for c in columns), rows, "Counts")
     else:
-        yield Text("Counts of women and images are not recorded where it was exported from.")
+        yield Text("Counts of women and images are not recorded in the folder that it was exported from.")
     for site, pictures in model.leaks.items():
         if pictures:
             yield Text(
-                f"{counted(pictures, 'picture')} of {site} stood under several patients: these count as one woman and "
-                "share a split."
+                f"{counted(pictures, 'picture')} of {site} appeared under several patients: these patients count as "
+                "one woman and share a split."
             )
     yield Heading("Training record", 3)
     yield _pairs([(f"`{key}`", value) for key, value, _ in recipe_rows(model.recipe)], "Recipe")
@@ -213,7 +214,7 @@ def _training(model: Released) -> Iterable[Block]:
 
 
 def _learnt_from(model: Released) -> str:
-    """Return whose images the weights were learnt from."""
+    """Return whose images the weights were learned from."""
     pooled = model.origin.get("collections", 1)
     own = "Images of the site that made it"
     if model.sites:
@@ -263,44 +264,44 @@ def _at(at: AtThreshold) -> list[Any]:
 
 def _ethics(model: Released) -> Iterable[Block]:
     yield Heading("Ethical considerations")
-    federated = model.start.startswith(("CSFSSL", "PPFSSL"))
+    federated = model.start.startswith(FEDERATED)
     travelled = (
         "In the federation only weights and a short list of numbers left an institution; images did not."
         if federated
         else "No image left the institutions except where pooling was allowed."
     )
     yield Text(
-        f"The images are of women's bodies and belong to their medical record. {travelled} Weights can hold traces of "
-        "the images that they were learnt from; no test of what can be drawn out of these weights is recorded. "
-        "Whoever receives them should be someone whom the institutions would have asked."
+        f"The images are of women's bodies and belong to their medical record. {travelled} Weights can contain "
+        "traces of the images that they were trained on. No test of what can be extracted from these weights is "
+        "recorded. Give them only to people to whom the institutions would agree."
     )
 
 
 def limitations(model: Released) -> Iterable[str]:
     """Yield what to bear in mind, as far as the record tells it."""
     if not model.judged:
-        yield "No test of these very weights is recorded: nothing is known of how well they do."
+        yield "No test of exactly these weights is recorded: it is not known how well they work."
     for test in model.judged:
         tested = f"At {test.site} it was tested on {counted(test.evaluation.women, 'woman', 'women')}"
         auc = test.evaluation.auc
         if auc.interval is None:
-            yield f"{tested}: {auc.why}, so there is no interval. It decides nothing."
+            yield f"{tested}: {auc.why}, so there is no interval and no conclusion."
         else:
             yield f"{tested}: the interval of the AUC is {auc.interval[1] - auc.interval[0]:.2f} wide."
     if model.kind == "classifier":
         yield (
-            "Trained with reverse class weights, it gives the probability of a case where cases and controls are "
-            "equally many; where cases are rarer its probabilities are too high. Choose a threshold on images of the "
+            "Trained with reverse class weights, it gives the probability of a case when there are as many cases as "
+            "controls; where cases are rarer its probabilities are too high. Choose a threshold on images of the "
             "place where it is studied."
         )
     else:
-        yield "By itself it says nothing about a woman: it is a start for a classifier."
+        yield "By itself it makes no statement about a woman: classifiers are trained from it."
     if model.origin.get("control"):
         yield f"**It is a control of a study ({model.origin['control']}), not a model to use.**"
     if model.origin.get("outcome") not in (None, "OK"):
         yield f"The run ended {model.origin['outcome']}: a declared site is missing from at least one round."
     yield "One training with one seed: another seed gives another model, which may do better or worse."
-    yield "Test it on images of your own, of women it has not seen, before saying anything about it."
+    yield "Test it on images of your own, of women it has not seen, before you report results."
 
 
 def _loading(model: Released, files: Files) -> Iterable[Block]:

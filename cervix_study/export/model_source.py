@@ -11,7 +11,7 @@ Whatever names a woman stays behind: of her, only counts are read.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,13 +20,14 @@ from cervix_study import records
 from cervix_study.analysis.analysis import SEED
 from cervix_study.analysis.result_rows import scored
 from cervix_study.records import CELL_FILE, MODEL_FILE, CellRecord, Data, DataRow
+from fedcervix.core.modes import title_of
 from fedcervix.core.plan import Recipe, parse_recipe
 from fedcervix.errors import FedcervixError, ModelError
 from fedcervix.json_text import parsed
 from site_agent.classifier import classifier_store
 from site_agent.classifier.evaluate import Evaluation, evaluate
 from site_agent.home import SiteHome
-from site_agent.starts import start_of, title
+from site_agent.starts import title
 from site_agent.store import model_store
 from site_agent.store.archive import HISTORY
 from site_agent.store.model_store import CervixModel
@@ -58,7 +59,7 @@ class Released:
     digest: str
     """SHA-256 of the weights file"""
     sites: tuple[str, ...]
-    """whose images it learnt from"""
+    """whose images it learned from"""
     origin: Mapping[str, Any]
     """study, cell, run, plan digest, outcome ... as far as known"""
     provenance: Provenance | None = None
@@ -88,7 +89,7 @@ def find(path: Path) -> Released:
         return _of_model(folder)
     raise ModelError(
         f"{path} holds no model",
-        cause="it is the folder of neither a cell, nor a site's model or classifier, nor an exported run",
+        cause="it is not the folder of a cell, of a site's model or classifier, or of an exported run",
         next_step="name STUDY/cells/KEY, HOME/models/NAME, HOME/classifiers/NAME or an exported run",
     )
 
@@ -305,7 +306,8 @@ def _of_export(folder: Path) -> Released:
         plan = raw["plan"]
         recipe = parse_recipe(plan["recipe"])
         seed, digest = int(plan["terms"]["seed"]), str(raw["model"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        start = title_of(plan["mode"], plan["sites"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise ModelError(
             f"{folder} holds no record of its model ({error!r})",
             cause="not a model's folder, or written by another version",
@@ -314,7 +316,7 @@ def _of_export(folder: Path) -> Released:
     keys = ("run", "plan_digest", "mode", "round", "best_round", "outcome", "reason")
     return Released(
         kind="cervix model",
-        start=_start_of(plan),
+        start=start,
         recipe=recipe,
         seed=seed,
         weights=folder / model_store.WEIGHTS,
@@ -324,11 +326,6 @@ def _of_export(folder: Path) -> Released:
         rounds=tuple(raw.get("ledger", ())),
         software=str(raw.get("software", "")),
     )
-
-
-def _start_of(plan: Mapping[str, Any]) -> str:
-    sites: Sequence[str] = plan.get("sites", ())
-    return title(start_of(plan.get("mode", ""), sites))
 
 
 def _home_of(folder: Path) -> SiteHome | None:

@@ -33,7 +33,7 @@ def export(model: Released, folder: Path) -> tuple[tuple[Path, ...], Parity]:
         raise ModelError(
             f"{model.weights.name} is not the file that its record names",
             cause="it was changed or damaged after it was trained",
-            next_step="make the model again, or fetch it again from where it came",
+            next_step="make the model again, or copy it again from its source",
         )
     content, parity = to_onnx(network(model), model.recipe.image_px, _notes(model))
     files = card.Files(

@@ -32,7 +32,7 @@ def answer(findings: Findings) -> Summary:
         blocks += _lists(findings, name, f" (profile {name})" if several else "")
     caveats = tuple(_caveats(findings))
     if caveats:
-        blocks += [Heading("What weakens or limits this", 3), Bullets(caveats)]
+        blocks += [Heading("Limits of this result", 3), Bullets(caveats)]
     return Summary(tone, QUESTION, headline, tuple(blocks))
 
 
@@ -55,13 +55,13 @@ def _headline(question: str, asked: Sequence[HypothesisTest]) -> tuple[Tone, str
         return "harmed", f"The opposite is shown at {listed(worse)}: {start} does worse than random weights."
     shown = _sites(asked, "better")
     if not shown:
-        return "not shown", f"Not shown: these test women cannot tell whether {start} beats random weights."
+        return "not shown", f"Not shown: these test results do not decide whether {start} beats random weights."
     if len(shown) < len(sites):
         missing = [site for site in sites if site not in shown]
         return "not shown", f"Shown at {listed(shown)}, not shown at {listed(missing)}: {start} beats random weights."
     every = all(found.effects["auc"].verdict == "better" for found in asked)
     at = "at every site" if len(sites) > 1 else f"at {sites[0]}"
-    which = {True: start, False: f"{start}, if not every one,"}[every]
+    which = {True: start, False: f"{start} (not every one)"}[every]
     return "helped", f"Shown {at}: {which} beats random weights."
 
 
@@ -78,8 +78,8 @@ def _main_lines(findings: Findings, asked: Sequence[HypothesisTest]) -> Iterable
         first, second = (often(value, tested.women) for value in (auc.first, auc.second))
         yield (
             f"**{site}** ({counted(tested.women, 'test woman', 'test women')}): the classifier that starts from "
-            f"{found.first} ranks a case above a control {first} of the time, the one that starts from "
-            f"random weights {second}. The difference in AUC is {difference('auc', auc.difference.value)} "
+            f"{found.first} ranks a case above a control {first} of the time; the classifier that starts from random "
+            f"weights, {second}. The difference in AUC is {difference('auc', auc.difference.value)} "
             f"({_certainty(auc)}): **{auc.verdict}**."
         )
 
@@ -150,7 +150,7 @@ def _power(findings: Findings) -> Iterable[str]:
     if sizes:
         yield (
             "“Not shown” is not “no difference”. A single comparison would find a difference in AUC of about "
-            f"{listed(sizes)} four times in five; a smaller one is more likely missed than found."
+            f"{listed(sizes)} in four of five studies; a smaller one would more often be missed."
         )
 
 
@@ -160,18 +160,18 @@ def _trainings(findings: Findings) -> str:
     folds = f", in each of {axes.folds} folds" if axes.folds else ""
     if seeds * classifiers == 1:
         return (
-            f"Every start was trained once{folds}: nothing here says what another training would do. Small differences "
-            "should be repeated before they are believed."
+            f"Every start was trained once{folds}: this does not show how results vary between trainings. Repeat small "
+            "differences before you rely on them."
         )
     what = counted(seeds, "seed") if classifiers == 1 else f"{counted(seeds, 'seed')}, {classifiers} classifiers each"
-    return f"Every number is the mean over {what}{folds}; intervals hold other women and other trainings."
+    return f"Every number is the mean over {what}{folds}; intervals cover the choice of women and of trainings."
 
 
 def _seen(findings: Findings) -> Iterable[str]:
     if findings.seen_before:
         yield (
             f"The study was changed after test parts were opened: {counted(findings.seen_before, 'classifier')} of an "
-            "earlier version had theirs opened as well. What was changed since may have been chosen by test results."
+            "earlier version had theirs opened as well. Later changes may have been chosen by test results."
         )
 
 
@@ -179,7 +179,8 @@ def _unfinished(findings: Findings) -> Iterable[str]:
     if findings.missing:
         yield f"The study is not finished: {counted(findings.missing, 'cell')} of {len(findings.study.cells)} to come."
     if findings.study.failed:
-        yield f"{counted(len(findings.study.failed), 'cell')} could not be trained; why stands under provenance."
+        yield f"{counted(len(findings.study.failed), 'cell')} could not be trained; the reasons are listed under "
+        "provenance."
     if findings.degraded:
         yield f"{counted(findings.degraded, 'federation')} ended DEGRADED: a site is missing from a round."
     for found in findings.sites:
@@ -192,22 +193,22 @@ def _alarms(findings: Findings) -> Iterable[str]:
         for shuffled in found.shuffled:
             if not shuffled.as_expected:
                 yield (
-                    f"**Look into it**: at {found.site} a classifier that learnt from shuffled labels "
-                    f"({shuffled.label}) has an AUC of {three(shuffled.auc.value)}, its interval above .5. Labels or "
-                    "splits may leak."
+                    f"**Check this**: at {found.site} a classifier that learned from shuffled labels "
+                    f"({shuffled.label}) has an AUC of {three(shuffled.auc.value)}, and its interval is above .5. "
+                    "Labels or splits may leak."
                 )
     undecided = [(found.undecided, found.site) for found in findings.sites if found.scores and found.undecided]
     for reason in dict.fromkeys(reason for reason, _ in undecided):
         sites = list(dict.fromkeys(site for own, site in undecided if own == reason))
-        yield f"At {listed(sites)}: {reason}. Nothing can be shown there, and no interval is printed."
+        yield f"At {listed(sites)}: {reason}. No conclusion is possible there, and no interval is printed."
 
 
 def _leaks(findings: Findings) -> Iterable[str]:
     pictures = sum(found.pictures for found in findings.leakage)
     if pictures:
         yield (
-            f"{counted(pictures, 'picture')} stood under more than one patient. Such patients count as one woman and "
-            "share a split."
+            f"{counted(pictures, 'picture')} appeared under more than one patient. Such patients count as one woman "
+            "and share a split."
         )
     crossing = sum(
         found.pairs for found in findings.alike if found.sites[0] == found.sites[1] and "test" in found.splits

@@ -43,10 +43,10 @@ def ours(findings: Findings) -> Iterable[Block]:
     profiles = len(findings.study.axes.profiles)
     yield Text(
         "Each start as validation chose it, two at a time on the same women and seeds. **Better** means: the "
-        "difference points the way of the claim, and p is below .05 after Holm's correction over all comparisons of "
-        f"one measure{' and profile' if profiles > 1 else ''} ({family // max(1, profiles)} here). **Worse** means "
-        "the same against the claim. **Close** means: the whole interval of the difference lies within "
-        f"±{MARGIN:g}. **Not shown** is everything else, and is no proof of equality."
+        "difference has the direction of the claim, and p is below .05 after Holm's correction over all comparisons "
+        f"of one measure{' and profile' if profiles > 1 else ''} ({family // max(1, profiles)} here). **Worse** "
+        "means the same in the opposite direction. **Close** means: the whole interval of the difference lies "
+        f"within ±{MARGIN:g}. **Not shown** is everything else; it does not prove equality."
     )
     yield from _overview(findings)
     for question in QUESTIONS:
@@ -54,7 +54,7 @@ def ours(findings: Findings) -> Iterable[Block]:
     asked = {found.question for found in findings.comparisons}
     silent = [question.name for question in QUESTIONS if question.name not in asked]
     if silent:
-        yield Text(f"Not asked here, where fewer than two such starts were tested: {listed(silent)}.", quiet=True)
+        yield Text(f"Not asked here, because fewer than two such starts were tested: {listed(silent)}.", quiet=True)
     yield Details("McNemar's and DeLong's tests of every comparison", tuple(_classical(findings)))
 
 
@@ -108,12 +108,12 @@ def _comparison_row(found: HypothesisTest, *, several: bool) -> tuple[TableCell,
 
 def _classical(findings: Findings) -> Iterable[Block]:
     yield Text(
-        "For readers who know them; the verdicts do not rest on them. **By image** a test takes every image for an "
-        "independent one, which two images of one woman are not: its p is then too small. **By woman** she counts "
-        "once (McNemar: she votes for the start that called more of her images right; DeLong: Obuchowski's form for "
-        "clusters). Of several seeds McNemar's p is twice the median; DeLong's takes the mean AUC of each start, and "
-        "the seeds as given. None is corrected. With fewer than "
-        f"{WOMEN_MIN} test women of a class, or where a fold tests only one woman of a class, none is made."
+        "For readers who know these tests; the verdicts do not use them. **By image**, a test treats every image as "
+        "independent. Two images of one woman are not, so its p is too small. **By woman**, each woman counts once "
+        "(McNemar: she votes for the start that called more of her images right; DeLong: Obuchowski's form for "
+        "clusters). With several seeds, McNemar's p is twice the median, and DeLong's test uses the mean AUC of "
+        f"each start, with the seeds as given. No p is corrected. With fewer than {WOMEN_MIN} test women of a class, "
+        "or where a fold tests only one woman of a class, these tests are not made."
     )
     several = len(findings.study.axes.profiles) > 1
     columns = [Column("comparison", left=True), Column("site", left=True)]
@@ -142,7 +142,7 @@ def printed(findings: Findings) -> Iterable[Block]:
     """Yield the tests that the paper's own numbers would pass or fail; nothing unless they were asked for."""
     if not findings.printed:
         return
-    yield Heading("What the paper's own numbers can carry")
+    yield Heading("What the paper's own numbers can show")
     tests = findings.printed
     better = [test for test in tests if kind_of(test.claim) == "better"]
     images = listed(
@@ -152,17 +152,18 @@ def printed(findings: Findings) -> Iterable[Block]:
     possible = [test for test in better if test.at_best < LEVEL_P]
     kept = [test for test in better if test.at_best_corrected is not None and test.at_best_corrected < LEVEL_P]
     yield Text(
-        f"The paper tests {images}, one training per row, and prints no test. Its Table II follows exactly from whole "
-        "numbers of images, so its claims can be tested here, by image (that is, generously). **Unpaired**: Fisher's "
-        "exact test, as if the two rows had seen other images. **Paired at best**: who was right on which image is "
-        "not printed, but the counts say on how many images two rows must differ at least; no images that give these "
-        "counts have a smaller p in McNemar's exact test."
+        f"The paper tests {images}, with one training per row, and reports no statistical test. Its Table II follows "
+        "exactly from whole numbers of images, so its claims can be tested here, by image (that is, generously). "
+        "**Unpaired**: Fisher's exact test, as if the two rows had been tested on different images. **Paired at "
+        "best**: the paper does not print which classifier was right on which image, but the counts give the "
+        "smallest number of images on which two rows differ. With these counts, p in McNemar's exact test cannot be "
+        "smaller."
     )
     yield Text(
-        f"Of {len(better)} printed comparisons that claim one start to be better, **{len(passed)}** pass the unpaired "
-        f"test; **{len(possible)}** could pass the paired test if the images were as favourable as can be"
-        f"{_which(possible)}; after correction for their number **{len(kept)}** could. The claims may be true; these "
-        "numbers do not show them."
+        f"Of {len(better)} printed comparisons that claim one start to be better, **{len(passed)}** pass the "
+        f"unpaired test; **{len(possible)}** could pass the paired test if the images were as favourable as "
+        f"possible{_which(possible)}; after correction for their number **{len(kept)}** could. The claims may be "
+        "true, but these numbers do not show it."
     )
     columns = (
         Column("rows", "and the claim", left=True),
@@ -176,7 +177,7 @@ def printed(findings: Findings) -> Iterable[Block]:
     yield Table(columns, tuple(_printed_row(test) for test in tests), "Tests of the paper's printed numbers")
     silent = [claim.name for claim in CLAIMS if not claim.printed]
     yield Text(
-        "Differences with Newcombe's 95 % interval for unpaired proportions. No numbers are printed for: "
+        "Differences with Newcombe's 95 % interval for unpaired proportions. The paper prints no numbers for: "
         f"{listed(silent)}.",
         quiet=True,
     )

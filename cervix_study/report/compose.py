@@ -66,10 +66,7 @@ def _facts(findings: Findings) -> tuple[str, ...]:
 def _notice(findings: Findings) -> str:
     phantoms = [site.name for site in findings.study.sites if site.phantom]
     drawn = f"**{listed(phantoms)}: drawn pictures, no patients.** " if phantoms else ""
-    return (
-        f"{drawn}This page names no patient and no image. The study's folder beside it does: that stays where the "
-        "images are."
-    )
+    return f"{drawn}This page names no patient and no image. The study's folder does: keep it where the images are."
 
 
 def write_report(findings: Findings, folder: Path) -> tuple[Path, ...]:

@@ -18,7 +18,9 @@ def table_one(findings: Findings) -> Iterable[Block]:
     folds = list(dict.fromkeys(row.fold for row in findings.census))
     first = [row for row in findings.census if row.fold == (folds[0] if folds else None)]
     if len(folds) > 1:
-        yield Text(f"Cross-validation of {len(folds)} folds: every woman is tested once. Shown is the first fold.")
+        yield Text(
+            f"Cross-validation of {len(folds)} folds: every woman is tested once. The table shows the first fold."
+        )
     yield _census(first, findings, "Women and images by split and class")
     yield Text(
         "Women, and labelled images, of each site. Learning without labels uses all images of train and valid (last "
@@ -36,7 +38,7 @@ def table_one(findings: Findings) -> Iterable[Block]:
         Column("not readable"),
         Column("labels dropped", "they contradict"),
     )
-    yield Table(columns, rows, "What of the manifests was not used")
+    yield Table(columns, rows, "Rows of the manifests that were not used")
     for fold in folds[1:]:
         own = [row for row in findings.census if row.fold == fold]
         yield Details(f"Fold {fold}", (_census(own, findings, f"Women and images of fold {fold}"),))
@@ -66,8 +68,8 @@ def leaks(findings: Findings) -> Iterable[Block]:
     """Yield what is shared between patients, and what only looks alike."""
     yield Heading("Leakage and near-duplicates")
     yield Text(
-        "No woman is in two splits: a study where one is does not start. Pictures that stand under several patients "
-        "bind these patients together: they count as one woman, share a split, and are resampled as one."
+        "No woman is in two splits: otherwise the study does not start. If a picture is listed under several "
+        "patients, these patients count as one woman, share a split, and are resampled as one."
     )
     columns = (
         Column("site", left=True),
@@ -84,12 +86,12 @@ def leaks(findings: Findings) -> Iterable[Block]:
     )
     yield Table(columns, rows, "Pictures under several patients")
     if not findings.alike:
-        yield Text("No two images of different women look alike enough to ask a person.")
+        yield Text("No two images of different women look so alike that a person must judge them.")
         return
     yield Text(
-        "Images of **different** women that look alike, too little to count as one picture. They may be one woman "
-        "under two names, or two women under one lamp: a person must judge. `data.json` in the study's folder names "
-        "them; this page does not, so that it may leave the institution."
+        "Images of **different** women that look alike, but not enough to count as one picture. They may show one "
+        "woman under two names, or two women in the same light: a person must judge. `data.json` in the study's "
+        "folder names them; this page does not, so it can be sent outside the institution."
     )
     heads = (
         Column("sites", left=True),

@@ -20,9 +20,9 @@ def costs(findings: Findings) -> Iterable[Block]:
         Column("what", left=True),
         Column("profile", left=True),
         Column("cells"),
-        Column("time", "on the wall, added up"),
+        Column("time", "elapsed, added up"),
         Column("of all processors"),
-        Column("on the wire", "both ways, all sites"),
+        Column("on the network", "both ways, all sites"),
         Column("memory", "largest process"),
         Column("energy"),
     )
@@ -31,8 +31,8 @@ def costs(findings: Findings) -> Iterable[Block]:
     total = sum(line.seconds for line in findings.costs)
     yield Text(
         f"{counted(sum(line.cells for line in findings.costs), 'cell')}, {seconds(total)} in all (cells may have run "
-        "beside one another). Energy is that of the whole processor package while a cell ran, with whatever else "
-        f"ran; {NOTHING}: it could not be read.",
+        "at the same time). Energy is that of the whole processor package while a cell ran, other programs "
+        f"included; {NOTHING}: it could not be read.",
         quiet=True,
     )
 
@@ -59,20 +59,27 @@ WORDS = {
     "start": "The weights from which a classifier is fine-tuned. **Random**: none learned. **ImageNet**: learned on "
     "everyday photographs. **SSL**: learned without labels on the site's own images. **CSSL**: the same on images "
     "pooled from all sites. **CSFSSL**: learned by all sites, each on its own images, weights averaged by a "
-    "coordinator. **PPFSSL**: the same, the model handed from site to site, beginning at the one named.",
-    "case, control": "A woman with, or without, the disease by her site's own criterion; sites may differ in it.",
-    "AUC": "How often a classifier gives a case a higher probability than a control, one of each drawn at random.",
-    "accuracy": "The share of images called right. With two controls per case, calling nobody a case gives two thirds.",
+    "coordinator. **PPFSSL**: the same, the model is passed from site to site and begins at the site in the name.",
+    "case, control": "A woman with, or without, the disease by her site's own criterion; criteria may differ between "
+    "sites.",
+    "AUC": "How often a classifier gives a case a higher probability than a control, when one of each is drawn at "
+    "random.",
+    "accuracy": "The share of images that were called correctly. With two controls per case, a classifier that never "
+    "calls a case gets two thirds.",
     "recall": "The share of case images that were called case; also sensitivity.",
-    "precision": "The share of case calls that were right. It falls where the disease is rarer than in this test.",
-    "F1": "One number between recall and precision: their harmonic mean.",
-    "95 % interval": "How far a number might move with other women of the same kind, and with other seeds. With "
-    f"fewer than {WOMEN_MIN} test women of a class, or only one in a fold, there is none.",
-    "corrected p": "The chance of so large a difference if there were none, raised for the number of comparisons made.",
-    "better, worse, close, not shown": "See “The paper's claims in this data”. Not shown is never “no difference”.",
-    "detectable": "A difference of this size would have been found four times in five.",
+    "precision": "Of the images called case, the share that are cases. It falls where the disease is rarer than in "
+    "this test.",
+    "F1": "The harmonic mean of recall and precision.",
+    "95 % interval": "How much the number might change with other women of the same kind, and with other seeds. "
+    f"With fewer than {WOMEN_MIN} test women of a class, or only one in a fold, there is none.",
+    "corrected p": "The chance of a difference this large or larger if there were none, corrected for the number of "
+    "comparisons.",
+    "better, worse, close, not shown": "See “The paper's claims in this data”. “Not shown” never means “no "
+    "difference”.",
+    "detectable": "A difference of this size would be found in four of five studies.",
     "cell": "One training: a cervix model or a classifier. Named by the digest of all that it depends on.",
-    "train, valid, test": "Women to learn from, to make choices on, to score on. Nobody is in two of them.",
+    "train, valid, test": "Women for training, for making choices, and for the final scores. No woman is in two of "
+    "these parts.",
 }
 
 

@@ -48,10 +48,10 @@ def table_two(findings: Findings) -> Iterable[Block]:
     """Yield the scores of every start, in the shape of the paper's Table II, with the paper's numbers beside."""
     yield Heading("How well each start does (Table II)")
     yield Text(
-        "Every row is the same classifier, fine-tuned on the site's labelled training images from another start, then "
-        "scored once on its test images. Below each number its 95 % interval, if it has one; below that, where the "
-        f"paper has this row, its printed numbers for {' / '.join(SITES)} (other women, other cameras, other criteria: "
-        "to be looked at, not to be compared). Coloured rows are what validation chose."
+        "Every row is the same classifier, fine-tuned on the site's labelled training images from a different "
+        "start, then scored once on its test images. Below each number its 95 % interval, if it has one; below "
+        f"that, where the paper has this row, its printed numbers for {' / '.join(SITES)} (other women, other "
+        "cameras, other criteria: for information, not for comparison). Coloured rows were chosen by validation."
     )
     for found in findings.sites:
         yield Heading(f"{named(found, findings)}: {tested(found)}", 3)
@@ -59,7 +59,7 @@ def table_two(findings: Findings) -> Iterable[Block]:
             yield Text("No start is finished here.")
             continue
         if found.undecided:
-            yield Text(f"No intervals and no tests: {found.undecided}. These numbers decide nothing.")
+            yield Text(f"No intervals and no tests: {found.undecided}. These numbers allow no conclusion.")
         yield _table_two(found, "measures", f"Scores at {named(found, findings)}, called case from .5")
         yield Details(
             "Called a case from the threshold that validation images chose",
@@ -72,13 +72,13 @@ def _interval_words(findings: Findings) -> str:
     seeds = len(findings.study.axes.seeds) * len(findings.study.axes.classifier_seeds)
     drawn = "women and of seeds" if seeds > 1 else "women"
     return (
-        f"Intervals: {findings.draws:,} draws of {drawn} (not of images: two images of one woman are not independent), "
-        "cases and controls apart, tell how far a number scatters; Wilson's interval follows from that. There is none "
-        f"with fewer than {WOMEN_MIN} test women of a class, where a fold tests only one woman of a class, where all "
-        "draws agree, and at the end of a scale (an AUC of 1). A start's trainings are averaged; over the folds of one "
-        "training counts are added and AUCs averaged. "
-        "Scatter: standard deviation over seeds (with one seed, over folds). Images are called case from a probability "
-        "of .5, as in the paper, unless said otherwise."
+        f"Intervals: {findings.draws:,} draws of {drawn} (not of images: two images of one woman are not "
+        "independent), cases and controls separately. They show how much a number varies; Wilson's interval is "
+        f"calculated from this. There is no interval with fewer than {WOMEN_MIN} test women of a class, where a fold "
+        "tests only one woman of a class, where all draws agree, and at the end of a scale (an AUC of 1). The "
+        "trainings of a start are averaged. Over the folds of one training, counts are added and AUCs are averaged. "
+        "Scatter: standard deviation over seeds (with one seed, over folds). Images are called case from a "
+        "probability of .5, as in the paper, unless said otherwise."
     )
 
 
@@ -119,9 +119,9 @@ def figure_two(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Bloc
     """Yield one ROC panel per institution, one curve per initialisation, and the AUCs with their intervals."""
     yield Heading("ROC curves (Fig. 2)")
     yield Text(
-        "One curve per start, as validation chose it: what finding more cases costs in false alarms. The nearer to "
-        "the top left corner, the better; the dotted diagonal is guessing. Of several trainings the mean curve is "
-        "drawn."
+        "One curve per start, as validation chose it: it shows how many false alarms come with finding more cases. A "
+        "curve nearer to the top left corner is better; the dotted diagonal is guessing. For several trainings the "
+        "mean curve is drawn."
     )
     for found in findings.sites:
         chosen = [scores for scores in found.scores if scores.chosen]
@@ -134,7 +134,7 @@ def figure_two(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Bloc
                         figures.auc_dots(chosen, by_start),
                         f"AUC of each start at {name}",
                         f"**{name}.** AUC of each start, with its interval if it has one; small marks: single "
-                        "trainings. Overlapping intervals do not settle a comparison: the next section does.",
+                        "trainings. Overlapping intervals do not decide a comparison. The next section does.",
                     ),
                 )
             )
@@ -145,12 +145,12 @@ def calibrations(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Bl
     yield Heading("Calibration")
     yield Text(
         "Does a probability of .8 mean that eight of ten such images are cases? **Brier score**: mean squared "
-        "distance of probability and truth, 0 is best; it is reliability (0 is best) − resolution (more is better) + "
-        "uncertainty (what the data impose) + what the bins blur. **ECE**: mean distance of a bin's share of cases "
-        f"from its mean probability, over {BINS} bins of equal width; with few images it is above 0 even for a perfect "
-        "classifier. Classifiers here are trained with reverse class weights (as in the paper): they learn the "
-        "probability of a case where cases and controls are equally many, so that where cases are rarer, "
-        "probabilities come out too high by construction."
+        "distance of probability and truth, 0 is best; it is reliability (0 is best) − resolution (more is better) "
+        "+ uncertainty (due to the data) + the variation within bins. **ECE**: mean distance of a bin's share of "
+        f"cases from its mean probability, over {BINS} bins of equal width; with few images it is above 0 even for a "
+        "perfect classifier. Classifiers here are trained with reverse class weights (as in the paper): they learn "
+        "the probability of a case when there are as many cases as controls. Where cases are rarer, the "
+        "probabilities are too high by construction."
     )
     for found in findings.sites:
         chosen = [scores for scores in found.scores if scores.chosen]
@@ -163,9 +163,9 @@ def calibrations(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Bl
             [(scores.label, scores.calibration) for scores in chosen], [by_start[title(s.start)] for s in chosen]
         )
         caption = (
-            f"**{name}.** Share of cases over mean probability, one dot per bin, larger with more images; upright "
+            f"**{name}.** Share of cases over mean probability, one dot per bin, larger with more images; vertical "
             f"lines: 95 % intervals by woman, of bins with {WOMEN_MIN} women or more. On the dotted line "
-            "probabilities mean what they say."
+            "probabilities are calibrated."
         )
         yield Figures((Figure(drawn, f"Reliability diagrams at {name}", caption),))
 

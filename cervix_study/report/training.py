@@ -40,8 +40,8 @@ def choices(findings: Findings) -> Iterable[Block]:
     yield Text(
         "N (images per mini-batch of learning without labels), E (epochs per round) and the width of the dense layer "
         "are chosen for each start and site by the validation loss of its classifiers, averaged over seeds; nothing "
-        "else chooses. Only then were test images opened, once: of the chosen classifiers, of those named in advance, "
-        "and of controls."
+        "else is used for this choice. Only after that were test images opened, once: for the chosen classifiers, "
+        "for those named in advance, and for controls."
     )
     for found in findings.sites:
         if found.choices:
@@ -82,7 +82,7 @@ def curves(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Block]:
     yield Heading("Learning curves")
     yield Text(
         "Validation losses of the chosen starts: thick, the first training; thin, the others; dot: the epoch that was "
-        "kept. Contrastive losses are drawn as a share of that of a model that tells no image from another, log(2N − "
+        "kept. Contrastive losses are drawn as a share of the loss of a model that cannot tell images apart, log(2N − "
         "1), so that different N can be seen together: at 1 a model has collapsed. A federation's rounds are counted "
         "in epochs."
     )
@@ -131,7 +131,7 @@ def fractions(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Block
     yield Heading("With fewer labels")
     yield Text(
         "The same classifiers, fine-tuned on a share of the labelled training women; smaller shares are parts of "
-        "larger ones. Validation and test images stay the same. What learning without labels is worth shows where "
+        "larger ones. Validation and test images stay the same. The benefit of learning without labels shows where "
         "labels are few."
     )
     for found in findings.sites:
@@ -170,9 +170,8 @@ def _equal_updates(findings: Findings) -> Iterable[Block]:
         lambda site: site.equal_updates,
         HOW["equal-updates"],
         "Equal updates",
-        "Pooled learning (CSSL) sees more images per epoch and so takes more steps than SSL. Here it was stopped "
-        "at the number of updates that SSL took. If it still does better, more images helped, and not merely more "
-        "steps.",
+        "Pooled learning (CSSL) sees more images per epoch and so takes more steps than SSL. Here it was stopped at "
+        "the number of updates that SSL took. If it still does better, more images helped, not only more steps.",
     )
 
 
@@ -182,12 +181,11 @@ def _one_site_batches(findings: Findings) -> Iterable[Block]:
         lambda site: site.one_site_batches,
         HOW["one-site-batches"],
         "Mini-batches of one site each",
-        "In pooled learning (CSSL) a mini-batch mixes the sites, and an image of another camera may be told apart "
-        "by its camera alone. Here every training mini-batch was of one site; images and validation were the "
-        "same. A difference to the mixed one that is more than chance says that mixing matters: by "
-        "the negatives, or by batch norm, which then sees one camera at a time. Random weights and the federated "
-        "starts stand beside it to show how much that is. The p values are not corrected; what is shown is decided "
-        "above.",
+        "In pooled learning (CSSL) a mini-batch mixes the sites, and images of different cameras can be told apart "
+        "by the camera alone. Here every training mini-batch was of one site; images and validation were the same. "
+        "If the difference from mixed batches is more than chance, mixing matters: by the negatives, or by batch "
+        "norm, which then sees one camera at a time. Random weights and the federated starts are listed for "
+        "comparison. The p values are not corrected; the verdicts are those above.",
     )
 
 
@@ -208,7 +206,7 @@ def _controlled(
 def _as_it_must_be(control: Shuffled) -> str:
     if control.auc.interval is None:
         return f"cannot be told: {control.auc.why}"
-    return "yes" if control.as_expected else "no: look into it"
+    return "yes" if control.as_expected else "no: check this"
 
 
 def _shuffled_labels(findings: Findings) -> Iterable[Block]:
@@ -225,9 +223,9 @@ def _shuffled_labels(findings: Findings) -> Iterable[Block]:
     if rows:
         yield Heading("Shuffled labels", 3)
         yield Text(
-            "The training and validation labels were dealt out anew among women. Such a classifier should be "
-            "guessing: an interval of its AUC above .5 would mean that labels leak. (One shuffling can favour the "
-            "truth by chance; several seeds, shuffled anew each, should not.)"
+            "The training and validation labels were shuffled among women. Such a classifier can only guess: an "
+            "interval of its AUC above .5 would mean that labels leak. (One shuffling can be close to the true "
+            "labels by chance; several seeds, each with its own shuffling, should not be.)"
         )
         heads = ("site", "start", "AUC", "as it must be")
         columns = tuple(Column(head, left=head != "AUC") for head in heads)
@@ -247,11 +245,11 @@ def _site_predictability(findings: Findings) -> Iterable[Block]:
         for probe in probes
     )
     if rows:
-        yield Heading("Can the site be told from the representation?", 3)
+        yield Heading("Does the representation reveal the site?", 3)
         yield Text(
-            "A linear probe on each start's features tells validation images of one site from those of the others. "
-            "Near chance, the representation does not know the camera; near 100 %, it does, and a difference between "
-            "sites may be one of cameras."
+            "A linear probe on each start's features distinguishes validation images of one site from those of the "
+            "others. Near chance, the representation contains nothing about the camera; near 100 % it does, and a "
+            "difference between sites may be a difference of cameras."
         )
         columns = (
             Column("start", left=True),
@@ -304,8 +302,8 @@ def profiles(findings: Findings) -> Iterable[Block]:
     if len(names) > 1:
         yield Heading(f"Profiles side by side: {' and '.join(names)}")
         yield Text(
-            "The same start under both profiles, on the same test women; right of zero the second does better. Not "
-            "corrected."
+            "The same start under both profiles, on the same test women. Right of zero, the second profile is "
+            "better. Not corrected."
         )
         yield _side_by_side(findings.side_by_side)
     yield Heading("Settings")
@@ -318,7 +316,8 @@ def profiles(findings: Findings) -> Iterable[Block]:
             rows = tuple(cells(f"`{key}`", value, printed) for key, value, printed in differing)
             yield Table(columns, rows, f"Settings of profile {name} that differ from the published ones")
             yield Text(
-                f"All other of {len(dataclasses.fields(Recipe))} groups of settings are the published ones.", quiet=True
+                f"All others of {len(dataclasses.fields(Recipe))} groups of settings are the published ones.",
+                quiet=True,
             )
         else:
             yield Text("Every setting is the published one, or, where the paper is silent, the literal reading of it.")

@@ -9,7 +9,7 @@ from coordinator.alarms.far_steps import far_steps
 from coordinator.alarms.unusable_models import contradicted, spoilt
 from coordinator.alarms.unusual_steps import unusual_steps
 from fedcervix.core.alarms import Alarm
-from fedcervix.core.rounds import Round, Run
+from fedcervix.core.rounds.state import Round, Run
 
 Source = Callable[[Run, Round], Iterable[Alarm]]
 

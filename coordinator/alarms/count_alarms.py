@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedcervix.core.alarms import Alarm
-from fedcervix.core.rounds import Round, Run, capped
+from fedcervix.core.rounds.averages import capped
+from fedcervix.core.rounds.state import Round, Run
 
 KIND = "images"
 CAPPED = "share"
@@ -23,15 +24,14 @@ def count_alarms(run: Run, round_: Round) -> Iterator[Alarm]:
         first_round, first = _first(run, site) if stated else (0, 0)
         other = [images for images in stated if images != first]
         if other:
-            words = f"it states {other[0]:,} training images; its first word, in round {first_round}, was {first:,}"
+            words = f"it reports {other[0]:,} training images; in round {first_round} it reported {first:,}"
             yield Alarm(site, round_.number, KIND, words)
 
 
 def share_alarms(run: Run, round_: Round) -> Iterator[Alarm]:
     """Yield an alarm for each site whose share of the average was limited."""
     terms = run.plan.terms
-    averaged = run.plan.mode == "csfssl" or terms.ring_result == "cycle-average"
-    if terms.average == "equal" or not averaged:
+    if terms.average == "equal" or not run.plan.averages:
         return
     counts = [float(update.images) for update in round_.contributions]
     for update, count, used in zip(round_.contributions, counts, capped(counts, terms.share_max), strict=True):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedcervix.core.alarms import Alarm
-from fedcervix.core.rounds import Round, Run
+from fedcervix.core.rounds.state import Round, Run
 
 BEYOND_OTHERS = 10.0
 """so many times as far as any other site's update of the round"""
@@ -26,6 +26,7 @@ def far_steps(_run: Run, round_: Round) -> Iterator[Alarm]:
         others = [found for name, found in steps.items() if name != site]
         if others and step > max(HONEST_MAX, BEYOND_OTHERS * max(others)):
             words = (
-                f"a part of its update lies {step:.3g} times the base's size away; at most {max(others):.3g} at others"
+                f"a part of its update is {step:.3g} times the base's size away from the base; "
+                f"at other sites at most {max(others):.3g}"
             )
             yield Alarm(site, round_.number, "step", words)

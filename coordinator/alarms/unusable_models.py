@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedcervix.core.alarms import WORDS_CHARS_MAX, Alarm
-from fedcervix.core.rounds import Round, Run
+from fedcervix.core.rounds.state import Round, Run
 
 
 def spoilt(_run: Run, round_: Round) -> Iterator[Alarm]:
@@ -18,5 +18,5 @@ def spoilt(_run: Run, round_: Round) -> Iterator[Alarm]:
 def contradicted(_run: Run, round_: Round) -> Iterator[Alarm]:
     """A site said of the round's model that it cannot use it, and most others could."""
     for said in round_.unusable if round_.ended_at and round_.scores else ():
-        words = "it said that it cannot use the round's model, which the others could"
+        words = "it reported that it cannot use the round's model, but the other sites can"
         yield Alarm(said.site, round_.number, "contradicted", words)

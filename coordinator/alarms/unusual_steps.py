@@ -23,7 +23,7 @@ from functools import lru_cache
 
 from fedcervix.core.alarms import Alarm
 from fedcervix.core.measures import Measures
-from fedcervix.core.rounds import Round, Run
+from fedcervix.core.rounds.state import Round, Run
 
 PEERS_MIN = 4
 HISTORY_MIN = 5

@@ -12,10 +12,11 @@ Rules
    (coordinator.limits.overhead). Where there is more, they are closed.
 6. When a certificate is revoked, the connections without a call of the addresses from which it called end with its own:
    their first call may be on its way. An honest site dials again.
-7. An address that keeps making connections without a call is slowed (coordinator.limits.throttle).
+7. An address is slowed (coordinator.limits.throttle) while it has too many connections without a call, and where it
+   keeps making some: each costs a handshake, and those of others wait meanwhile.
 
-`to_close` decides. `Connections` looks at the process's sockets twice a second and closes what is decided; it never
-waits for a peer.
+`to_close` and `crowded` decide. `Connections` looks at the process's sockets ten times a second and closes what is
+decided; it never waits for a peer.
 """
 
 from __future__ import annotations
@@ -40,8 +41,10 @@ GRACE_S = 1.0
 """that an unauthenticated connection has even where its address has too many"""
 REFUSAL_S = 0.5
 """from a refusal to the end of its connection"""
-SWEEP_S, BUSY_SWEEP_S = 0.5, 0.05
+SWEEP_S, BUSY_SWEEP_S = 0.1, 0.05
 """from one look at the connections to the next; and while there are too many, or some have come since the last one"""
+REST = 4
+"""times as long as it took is between two looks at least: they keep the interpreter's lock from those who answer"""
 LOG_S = 60.0
 """from one line about closed connections to the next"""
 NAMED_MAX = 10
@@ -144,6 +147,12 @@ OF_STRANGERS = frozenset({"without_a_call", "too_many_of_one_address", "too_many
 
 def _unauthenticated(known: Known) -> Iterator[tuple[Peer, Connection]]:
     return ((peer, found) for peer, found in known.items() if not found.serial)
+
+
+def crowded(known: Known, bounds: Bounds) -> frozenset[str]:
+    """Return the addresses of which no more connections are wanted now."""
+    counts = Counter(network(peer.host) for peer, _ in _unauthenticated(known))
+    return frozenset(place for place, count in counts.items() if count > bounds.per_address)
 
 
 def _ranked(owned: Iterable[tuple[str, float, Peer]]) -> Iterator[tuple[int, float, Peer]]:
@@ -256,7 +265,7 @@ class Connections:
             return ""
         named = ", ".join(slowed[:NAMED_MAX]) + (", ..." if len(slowed) > NAMED_MAX else "")
         calls = f"without a call ({self.counts().unauthenticated} are open)"
-        return f"new connections from {named} are mostly refused: they keep coming, {calls}"
+        return f"new connections from {named} are mostly refused: too many of them come {calls}"
 
     def sweep(self) -> bool:
         """Look once, and close what is to be closed; say whether there were too many. Raises OSError."""
@@ -267,15 +276,16 @@ class Connections:
             came = self._meet(open_now, began_s)
             self._weigh(gone_over)
             found = to_close(self._known, self._bounds, self._clock())
+            full = crowded(self._known, self._bounds)
         closed = {peer: rule for peer, rule in found.items() if self._close(open_now, peer, rule)}
         floods = Counter(network(peer.host) for peer in closed if found[peer] in FLOODS)
         self._throttle.failed({place: FLOOD_WEIGHT * count for place, count in floods.items()}, began_s)
-        self._slow_down()
+        self._slow_down(full)
         self._tally.add(closed, self._clock())
         return came or not CROWDED.isdisjoint(found.values())
 
-    def _slow_down(self) -> None:
-        slowed = self._throttle.slowed(self._clock())
+    def _slow_down(self, full: frozenset[str]) -> None:
+        slowed = self._throttle.slowed(self._clock()) | full
         if slowed != self._slowed and self._slow(self._port, slowed):
             self._tally.slowed.update(slowed - self._slowed)
         self._slowed = slowed
@@ -285,11 +295,13 @@ class Connections:
         while not self._stopped:
             self._wake.wait(wait_s)
             self._wake.clear()
+            began_s = self._clock()
             try:
                 wait_s = BUSY_SWEEP_S if self.sweep() else SWEEP_S
             except OSError as error:
                 self._tally.failed(error, self._clock())
                 wait_s = SWEEP_S
+            wait_s = max(wait_s, REST * (self._clock() - began_s))
 
     def _heard(self, peer: str) -> Connection | None:
         """Return a connection on which a call came just now; None: it is none of the network."""
@@ -367,7 +379,7 @@ class _Tally:
     def failed(self, error: OSError, now_s: float) -> None:
         if now_s - self._failed_s >= LOG_S:
             self._failed_s = now_s
-            logger().error("the connections cannot be looked at", reason=str(error))
+            logger().error("the open connections cannot be listed", reason=str(error))
 
     def _say(self, now_s: float) -> None:
         said: dict[str, object] = dict(self._closed)

@@ -66,7 +66,8 @@ class Control:
         """Say how things stand, with the rounds that the operator does not know; then what changes. Raises RunError."""
         if self._watchers >= WATCHERS_MAX:
             raise RunError(
-                f"{WATCHERS_MAX} are watching already", next_step="coordinator status, without --watch and --json"
+                f"{WATCHERS_MAX} commands `coordinator status --watch` are running already",
+                next_step="coordinator status, without --watch and --json",
             )
         self._watchers += 1
         try:
@@ -90,7 +91,7 @@ class Control:
         match request.WhichOneof("what"):
             case "stop":
                 await self.work.do(call.serial, self._engine.stop)
-                return wire.CommandReply(text="stopping; `coordinator start` goes on with the run")
+                return wire.CommandReply(text="stopping; `coordinator start` continues the run")
             case "abort":
                 why = f"aborted by the operator: {request.abort[:400]}"
                 await self.work.do(call.serial, self._engine.abort, why)
@@ -100,6 +101,6 @@ class Control:
                 if request.revoked in self._engine.run.plan.sites:
                     gone = SiteRevoked(request.revoked, datetime.now(UTC).timestamp())
                     await self.work.do(call.serial, self._engine.submit, gone)
-                return wire.CommandReply(text=f"the streams of {request.revoked} are cut, then its connections")
+                return wire.CommandReply(text=f"the streams of {request.revoked} are closed, then its connections")
             case _:
                 raise RemoteError("an empty command")

@@ -195,15 +195,15 @@ class Dispatcher:
         try:
             if method is None:
                 raise NoSuchMethodError(
-                    "this coordinator has no such method here", cause="the two sides have different versions"
+                    "this coordinator does not have this method here", cause="the two sides have different versions"
                 )
             kind, insist = await self._gate.admit(method, certificate)
             self._lines.authenticated(peer, name, serial)  # also where it is over its limits: revocation finds it then
             if not self._admission.begin(serial, name, kind, self._clock_s()):
                 raise BusyError(
-                    f"the coordinator takes no more calls of {name or kind} now",
+                    f"the coordinator accepts no more calls from {name or kind} now",
                     cause="too many at once, or too many in a short time",
-                    next_step="it is tried again by itself",
+                    next_step="no action is needed: it is tried again automatically",
                 )
         except FedcervixError as error:
             self._refused(serial, name, peer, error)
@@ -326,9 +326,9 @@ class Dispatcher:
 def _no_message() -> BusyError:
     """Return what lets an honest caller try again: on a slow line, a message stands behind a model."""
     return BusyError(
-        f"the message of a call did not come within {MESSAGE_S:.0f} s",
-        cause="a line that is cut or slow",
-        next_step="it is tried again by itself",
+        f"the message of a call did not arrive within {MESSAGE_S:.0f} s",
+        cause="the connection is slow or was cut",
+        next_step="no action is needed: it is tried again automatically",
     )
 
 

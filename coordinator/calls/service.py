@@ -36,7 +36,9 @@ from fedcervix.core.events import (
     Task,
     UpdateStored,
 )
-from fedcervix.core.rounds import Finish, Instruction, Round, Run, instruction, objection
+from fedcervix.core.rounds.instructions import Finish, Instruction, instruction
+from fedcervix.core.rounds.objections import objection
+from fedcervix.core.rounds.state import Round, Run
 from fedcervix.errors import IdentityError, RemoteError, RunError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.stream_validation import Arriving
@@ -84,7 +86,7 @@ class Service:
         if site not in self._engine.run.plan.sites:
             raise IdentityError(
                 f"site {site} is not in the roster of run {self._engine.run.run}",
-                cause="coordinator.toml, [run] sites, did not name it when the run began",
+                cause="[run] sites in coordinator.toml did not name it when the run began",
                 next_step="ask the coordinator's operator",
             )
 
@@ -196,7 +198,7 @@ class Service:
         if not self._is_current(ready.run):
             return Answer.STALE
         if ready.plan_digest != plan.digest:
-            raise RunError("the site has accepted another plan", cause="the two sides run different versions")
+            raise RunError("the site has accepted a different plan", cause="the two sides run different versions")
         return self._engine.submit(SiteAttached(site, at))
 
     def _is_current(self, run: str) -> bool:
@@ -260,7 +262,7 @@ class Service:
             finally:
                 self.work.later(incoming.close)
         if not here:
-            raise RunError("the transfer ended early", next_step="offer it again, and go on from the offset given")
+            raise RunError("the transfer ended early", next_step="offer it again, and continue from the given offset")
         return wire.PushReply(size_bytes=size_bytes)
 
     def packed(self, request: wire.PackedRequest, call: Call) -> wire.PackedReply:
@@ -268,7 +270,7 @@ class Service:
         site = self._agent(call)
         digest = codec.read_digest(request.digest)
         if digest != self._task(site).base:
-            raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run has moved on")
+            raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run is at a later step")
         return codec.write_packed(self._form(site, digest))
 
     def _form(self, site: str, model: str) -> Packed | None:
@@ -298,7 +300,7 @@ class Service:
         base = self._task(site).base
         form = self._form(site, base)
         if digest not in (base, form.digest if form else base) or not self._blobs.has(digest):
-            raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run has moved on")
+            raise RunError(f"the model {digest[:12]} is not for this site now", cause="the run is at a later step")
         size_bytes = self._blobs.size_bytes(digest)
         codec.check_offset(request.offset, size_bytes)
         return digest, size_bytes
@@ -307,7 +309,7 @@ class Service:
         """Return what the site is asked to do: it sends and fetches only the models of that. Raises RunError."""
         asked = instruction(self._engine.run, site)
         if not isinstance(asked, Task):
-            raise RunError("this site is asked for nothing now", cause="the run has moved on")
+            raise RunError("no task is open for this site now", cause="the run is at a later step")
         return asked
 
     def _goes_on(self, call: Call) -> None:

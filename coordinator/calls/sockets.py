@@ -30,9 +30,9 @@ _NAME_BYTES_MAX = 128
 _ADDRESS_AT = {16: slice(4, 8), 28: slice(8, 24)}
 """where the address stands in a sockaddr_in and a sockaddr_in6, by their sizes; the port is bytes 2 and 3 of both"""
 _NOWHERE = struct.pack("=H14x", socket.AF_UNSPEC)
-_TCP_INFO, _INFO_BYTES_MAX = 11, 512
-_TRAFFIC, _TRAFFIC_AT = struct.Struct("=QQ"), 120
-"""linux/tcp.h, struct tcp_info: tcpi_bytes_acked, tcpi_bytes_received"""
+_TCP_INFO = 11
+_TRAFFIC = struct.Struct("=120xQQ")
+"""linux/tcp.h, struct tcp_info, as far as tcpi_bytes_acked, tcpi_bytes_received"""
 _LISTS = (Path("/proc/self/fd"), Path("/dev/fd"))
 
 
@@ -66,20 +66,22 @@ def _shortest(address: str | bytes) -> str:
 
 def accepted(port: int) -> dict[Peer, int]:
     """Return the connections that were accepted on a local port: {other end: descriptor}. Raises OSError."""
-    names = ((descriptor, _name(_C.getpeername, descriptor)) for descriptor in _descriptors())
+    far, near = _End(_C.getpeername), _End(_C.getsockname)
+    names = ((descriptor, far.name(descriptor)) for descriptor in _descriptors())
     return {
         _peer(name): descriptor
         for descriptor, name in names
-        if name is not None and _port(_name(_C.getsockname, descriptor)) == port
+        if name is not None and _port(near.name(descriptor)) == port
     }
 
 
 def listeners(port: int) -> list[int]:
     """Return the descriptors that listen on a local port. Raises OSError."""
+    far, near = _End(_C.getpeername), _End(_C.getsockname)
     return [
         descriptor
         for descriptor in _descriptors()
-        if _port(_name(_C.getsockname, descriptor)) == port and _name(_C.getpeername, descriptor) is None
+        if _port(near.name(descriptor)) == port and far.name(descriptor) is None
     ]
 
 
@@ -108,7 +110,7 @@ def _end(descriptor: int, peer: Peer, end: Callable[[int], int]) -> bool:
             return False
         raise OSError(number, os.strerror(number))
     try:
-        name = _name(_C.getpeername, mine)
+        name = _End(_C.getpeername).name(mine)
         return name is not None and _peer(name) == peer and end(mine) == 0
     finally:
         _C.close(mine)
@@ -116,13 +118,13 @@ def _end(descriptor: int, peer: Peer, end: Callable[[int], int]) -> bool:
 
 def traffic(descriptor: int) -> Traffic | None:
     """Return what has gone over a connection; None where the system does not say (Linux does)."""
-    found, size = ctypes.create_string_buffer(_INFO_BYTES_MAX), ctypes.c_uint32(_INFO_BYTES_MAX)
+    found, size = ctypes.create_string_buffer(_TRAFFIC.size), ctypes.c_uint32(_TRAFFIC.size)
     asked = sys.platform == "linux" and _C.getsockopt(
         descriptor, socket.IPPROTO_TCP, _TCP_INFO, found, ctypes.byref(size)
     )
-    if asked != 0 or size.value < _TRAFFIC_AT + _TRAFFIC.size:
+    if asked != 0 or size.value < _TRAFFIC.size:
         return None
-    acknowledged, received = _TRAFFIC.unpack_from(found.raw, _TRAFFIC_AT)
+    acknowledged, received = _TRAFFIC.unpack(found)
     return Traffic(received, acknowledged)
 
 
@@ -131,16 +133,24 @@ def _descriptors() -> list[int]:
     return [int(name) for name in os.listdir(folder)]  # noqa: PTH208  (5,000 paths, twice a second)
 
 
-def _name(ask: Callable[..., int], descriptor: int) -> bytes | None:
-    """Return one end of a TCP connection as the system writes it; None where the descriptor is none."""
-    name, size = ctypes.create_string_buffer(_NAME_BYTES_MAX), ctypes.c_uint32(_NAME_BYTES_MAX)
-    if ask(descriptor, name, ctypes.byref(size)) != 0 or size.value not in _ADDRESS_AT:
-        return None
-    return name.raw[: size.value]
+class _End:
+    """Asks for one end of TCP connections, as the system writes it. Its memory is made once, for thousands of them."""
+
+    def __init__(self, ask: Callable[..., int]) -> None:
+        self._ask = ask
+        self._name, self._size = ctypes.create_string_buffer(_NAME_BYTES_MAX), ctypes.c_uint32()
+        self._to = ctypes.byref(self._size)
+
+    def name(self, descriptor: int) -> bytes | None:
+        """Return it; None where the descriptor is none."""
+        self._size.value = _NAME_BYTES_MAX
+        if self._ask(descriptor, self._name, self._to) != 0 or self._size.value not in _ADDRESS_AT:
+            return None
+        return self._name.raw[: self._size.value]
 
 
 def _port(name: bytes | None) -> int:
-    return int.from_bytes(name[2:4], "big") if name else 0
+    return name[2] << 8 | name[3] if name else 0
 
 
 def _peer(name: bytes) -> Peer:

@@ -30,8 +30,9 @@ from coordinator.limits.log_budgets import LineBudgets
 from coordinator.run import history, results
 from coordinator.run.engine import Engine
 from fedcervix.core.events import SiteRevoked
-from fedcervix.core.plan import Mode, differences
-from fedcervix.core.rounds import Outcome
+from fedcervix.core.modes import Mode
+from fedcervix.core.plan import differences
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.disk.descriptors import raise_limit
 from fedcervix.disk.files import write_secret
 from fedcervix.disk.journal import Journal, RunRecord
@@ -111,8 +112,8 @@ def _invitation_file(site: str, out: Path | None) -> Path:
         out = out / f"{site}.invitation.toml" if out.is_dir() else out
         if out.exists() and not _is_invitation(out):
             raise RunError(
-                f"{out} is there already, and is no invitation: nothing was written",
-                cause="--out names a file that holds something else",
+                f"{out} exists already and is not an invitation: nothing was written",
+                cause="--out names a file with other content",
                 next_step="name another file with --out",
             )
     return out
@@ -125,8 +126,8 @@ def _check_ours(home: Home, site: str, out: Path) -> None:
     if found is not None:
         folder, who = found
         raise StorageError(
-            f"{who} may write in {folder}: no invitation was made",
-            cause="they could put an invitation of their own in its place, and the site would join another federation",
+            f"{who} can write to {folder}: no invitation was made",
+            cause="they could replace the invitation with their own, and the site would join another federation",
             next_step=f"chmod go-w {shlex.quote(str(folder))}, or name a file in a folder of yours: "
             + home.command(f"invite {site} --out ~/{site}.invitation.toml"),
         )
@@ -150,7 +151,7 @@ def begin(home: Home, mode: Mode, *, new: bool) -> None:
         if last is not None and not new:
             raise _is_unfinished(home, last)
         record = _begun(home, journal, BlobStore(home.blobs), mode, instead_of=last)
-    say(f"begun: run {record.run}, sites {', '.join(record.plan.sites)}")
+    say(f"created: run {record.run}, sites {', '.join(record.plan.sites)}")
     say(f"next: start the service, or {home.command('start')}")
 
 
@@ -173,7 +174,7 @@ def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
         journal.close()
         run = engine.run
     if not run.ended:
-        say(f"stopped; the run goes on with: {home.command('start')}", err=True)
+        say(f"stopped; to continue the run: {home.command('start')}", err=True)
         sys.exit(INTERRUPTED)
     results.store(run, blobs, home.results)
     _announce(home, run.run, run.outcome or Outcome.ABORTED, run.reason)
@@ -186,7 +187,7 @@ def _bound(option: str, configured: str) -> Address:
     except ValueError as error:
         raise ConfigError(
             f"--bind {error}",
-            cause="the address to listen on is written as [listen] bind is",
+            cause="--bind must have the same form as [listen] bind",
             next_step="give the command again with --bind HOST:PORT",
         ) from error
 
@@ -198,8 +199,8 @@ def _run_to_do(home: Home, journal: Journal, blobs: BlobStore, mode: Mode | None
         return _resumed(home, last, mode)
     if mode is None:
         raise RunError(
-            "no unfinished run to go on with",
-            cause="the last run has ended, or none was begun yet; --mode begins one",
+            "no unfinished run to continue",
+            cause="the last run has ended, or there was none yet; --mode starts a new one",
             next_step=f"{home.command('start --mode csfssl')} (or ppfssl)",
         )
     return _begun(home, journal, blobs, mode, instead_of=last)
@@ -243,8 +244,8 @@ def _resumed(home: Home, record: RunRecord, mode: Mode | None) -> RunRecord:
 def _is_unfinished(home: Home, record: RunRecord) -> RunError:
     return RunError(
         f"run {record.run} is unfinished, and its mode is {record.plan.mode}",
-        cause="the coordinator was stopped before the run's end",
-        next_step=f"`{home.command('start')}` goes on with it; with --new it is abandoned",
+        cause="the coordinator was stopped before the run ended",
+        next_step=f"`{home.command('start')}` continues it; with --new it is abandoned",
     )
 
 
@@ -269,7 +270,7 @@ def _on_signals(stop: Callable[[], None]) -> None:
 
     def in_order() -> None:
         logger().info(
-            "stopping", calls_end_within_s=STOP_GRACE.total_seconds(), again="press Ctrl-C again to stop at once"
+            "stopping", calls_end_within_s=STOP_GRACE.total_seconds(), again="press Ctrl-C again to stop immediately"
         )
         stop()
 
@@ -300,7 +301,7 @@ def revoke(home: Home, site: str) -> None:
         _refused_for_now(home, site, error)
     say(f"revoked {count} certificate(s) and invitation(s) of {site}")
     reply = _told_revoked(home, site)
-    say(reply.text if reply else "no coordinator is running; it will not be let in at the next start")
+    say(reply.text if reply else "no coordinator is running; the site will be refused at the next start")
 
 
 def _told_revoked(home: Home, site: str) -> Any | None:
@@ -314,8 +315,8 @@ def _refused_for_now(home: Home, site: str, error: FullDiskError) -> NoReturn:
     with contextlib.suppress(StorageError):  # its journal has no room, either: it refuses the site all the same
         _told_revoked(home, site)
     raise FullDiskError(
-        f"the running coordinator refuses {site} from now on, but that is not written down: {error.what}",
-        cause="the disk is full; after a restart the site would be let in again",
+        f"the running coordinator refuses {site} from now on, but this could not be saved: {error.what}",
+        cause="the disk is full; after a restart the site would be accepted again",
         next_step=f"free some space (df -h {home.folder}), then {home.command(f'revoke {site}')}",
     ) from error
 
@@ -336,7 +337,7 @@ def abort(home: Home, reason: str) -> None:
             )
         words = f"aborted by the operator: {reason[:400]}"
         history.abandon(home, journal, BlobStore(home.blobs), last, time.time(), reason=words)
-    say(f"run {last.run} is aborted; the sites hear of it when the next run begins")
+    say(f"run {last.run} is aborted; the sites are told when the next run begins")
 
 
 def stop(home: Home) -> None:
@@ -345,7 +346,7 @@ def stop(home: Home) -> None:
     if reply is None:
         raise RunError(
             "no coordinator is running",
-            cause="it has ended already, or another home was meant",
+            cause="it has stopped already, or --home names another folder",
             next_step=home.command("status"),
         )
     say(reply.text)
@@ -377,7 +378,7 @@ def _not_to_export(home: Home, run: str, there: list[str]) -> RunError:
     if run not in known:
         return history.no_such_run(run, [*known], home)
     return RunError(
-        f"run {run} is unfinished: there is nothing to export yet",
+        f"run {run} is not finished: it cannot be exported yet",
         cause=f"runs that have ended: {', '.join(there) or 'none'}",
         next_step=home.command(f"status {run}"),
     )

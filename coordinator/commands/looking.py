@@ -37,7 +37,7 @@ def _check_watched(home: Home, run: str | None) -> None:
     if run is not None and (newest is None or newest.run != run):
         raise RunError(
             f"run {run} cannot be watched",
-            cause="it has ended, and does not change any more",
+            cause="it has ended and no longer changes",
             next_step=home.command(f"status {run}"),
         )
 

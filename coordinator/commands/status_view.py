@@ -114,7 +114,7 @@ def _progress(site: dict[str, Any]) -> Text:
 
 def _waits(d: dict[str, Any]) -> RenderableType:
     if not d["waits"]:
-        return Text("waiting for nobody")
+        return Text("waiting for no site")
     table = Table("waiting for", "because", "since", "until", "then", title="Waits", title_justify="left")
     for wait in d["waits"]:
         until = "it reports" if wait["until"] is None else _clock(wait["until"])
@@ -183,9 +183,9 @@ def _is_open(f: dict[str, Any]) -> bool:
 
 
 def _failure(f: dict[str, Any]) -> str:
-    how = "had trouble and goes on" if f["goes_on"] else "failed"
+    how = "had a problem and continues" if f["goes_on"] else "failed"
     kind = f", {f['kind']}" if f["kind"] else ""
-    mended = "" if f["mended_at"] is None else f"; mended at {_clock(f['mended_at'])}"
+    mended = "" if f["mended_at"] is None else f"; solved at {_clock(f['mended_at'])}"
     words = f"{_clock(f['at'])} {f['site']} {how} while {f['stage']}: {f['hint']} ({f['incident']}{kind}){mended}"
     return shown(words, FAILURE_CHARS_MAX)
 

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from coordinator.home.home import Home
 from fedcervix.core.plan import Architecture, Plan, Recipe
+from fedcervix.disk.files import digest_file
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, ModelError, RemoteError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.models.weights import Layout, as_float32, digest_file, read_layout, vet_base, wide_floats
+from fedcervix.models.weights import Layout, as_float32, read_layout, vet_base, wide_floats
 from fedcervix.runtime.log import logger
 
 Shapes = dict[str, tuple[int, ...]]
@@ -80,7 +81,7 @@ def _checked(file: Path, plan: Plan) -> Layout:
 def _unfit(file: Path, error: RemoteError) -> ModelError:
     return ModelError(
         f"the first model {file} cannot be used: {error.what}",
-        cause="it was cut short or damaged, or is of another kind, such as a .pth file",
+        cause="it is incomplete or damaged, or has another format, such as .pth",
         next_step="save the network's state_dict as float32 with safetensors.torch.save_file, and name that file",
     )
 
@@ -93,19 +94,19 @@ def _check_names(file: Path, found: Shapes, wanted: Shapes, plan: Plan) -> None:
     kin = {_stem(name) for name in found} & {_stem(name) for name in wanted}
     what = f"the first model {file} is not the plan's network ({_named(plan.recipe)}): {_differences(found, wanted)}"
     if not kin:
-        logger().warning(what, next_step="a site that trains that network will fail; see [run] base")
+        logger().warning(what, next_step="a site that trains this network would fail; see [run] base")
         return
     raise ModelError(
         what,
         cause=_cause(found, wanted),
-        next_step="rename its tensors or take the model that fits, or change [run.recipe] to what the file holds",
+        next_step="rename its tensors, use a model that fits, or change [run.recipe] to match the file",
     )
 
 
 def _cause(found: Shapes, wanted: Shapes) -> str:
     prefix = next((prefix for prefix in PREFIXES[:-1] if all(name.startswith(prefix) for name in found)), "")
     if prefix:
-        return f"another program put {prefix!r} before every name"
+        return f"another program added {prefix!r} before every name"
     if "conv1.weight" in found and "backbone.conv1.weight" in wanted:
         return "the names are torchvision's: here the network's begin with 'backbone.', and its dense layer is 'head.'"
     if found.keys() == wanted.keys():
@@ -115,7 +116,7 @@ def _cause(found: Shapes, wanted: Shapes) -> str:
 
 def _differences(found: Shapes, wanted: Shapes) -> str:
     lines = [f"{name} is missing" for name in wanted if name not in found]
-    lines += [f"{name} is not wanted" for name in found if name not in wanted]
+    lines += [f"{name} is not part of the network" for name in found if name not in wanted]
     lines += [
         f"{name} is {list(found[name])}, not {list(shape)}"
         for name, shape in wanted.items()

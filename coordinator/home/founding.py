@@ -36,7 +36,7 @@ class Founding:
         for option, problem, mended in self._problems():
             raise ConfigError(
                 f"--{option} {problem}",
-                cause="a value that the configuration does not take; nothing was written",
+                cause="the configuration does not accept this value; nothing was written",
                 next_step=f"give the command again{f' with --{option} {mended}' if mended else ''}",
             )
 
@@ -56,7 +56,7 @@ class Founding:
             yield "profile", f"is one of {', '.join(PROFILES)}; found {self.profile!r}", "".join(near)
 
 
-NAMED = "1-63 of a-z, 0-9 and inner hyphens"
+NAMED = "1 to 63 characters: a-z, 0-9 and inner hyphens"
 
 
 def _spelt(name: str) -> str:
@@ -94,15 +94,15 @@ def _check_free(home: Home) -> None:
     if home.has(home.config_file):
         raise RunError(
             f"{home.folder} is already a coordinator's home",
-            cause="`init` was given before",
-            next_step=f"look at {home.config_file}; another federation: coordinator init ANOTHER-FOLDER",
+            cause="`init` was run before",
+            next_step=f"look at {home.config_file}; for another federation: coordinator init ANOTHER-FOLDER",
         )
     with disk(home.folder, "read"):
         there = sorted(path.name for path in home.folder.iterdir()) if home.folder.exists() else []
     if there:
         raise RunError(
             f"{home.folder} is not empty: {', '.join(there[:5])}{', ...' if len(there) > 5 else ''}",
-            cause="it is a site's home, or holds other files; a home has a folder of its own",
+            cause="it is a site's home, or contains other files; a home needs its own folder",
             next_step="name a folder that does not exist yet: coordinator init ANOTHER-FOLDER",
         )
 

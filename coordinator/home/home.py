@@ -1,6 +1,6 @@
 """The coordinator's home folder: where everything lies, and the configuration in it.
 
-coordinator.toml      what the operator edits
+coordinator.toml      the configuration, edited by the operator
 keys/                 the federation's authority, the server's and the operator's keys (0600)
 registry.db           who may connect
 journal.db            the events of all runs
@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedcervix.core.plan import SITE_NAME, STRICT, Mode, Plan, check
+from fedcervix.core.modes import Mode
+from fedcervix.core.plan import SITE_NAME, STRICT, Plan, check
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.locks import held, is_held
 from fedcervix.disk.reserve import Reserve
@@ -44,7 +45,7 @@ class FederationSection:
     name: str
 
     def __post_init__(self) -> None:
-        check(SITE_NAME.fullmatch(self.name) is not None, "name is 1-63 of a-z, 0-9 and inner hyphens")
+        check(SITE_NAME.fullmatch(self.name) is not None, "name is 1 to 63 characters: a-z, 0-9 and inner hyphens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +264,7 @@ class Home:
         other = self.read_running()
         busy = RunError(
             f"a coordinator is already running on {self.folder}" + (f" (pid {other.pid})" if other else ""),
-            cause="it was started twice, or runs as a service",
+            cause="it was started twice, or it runs as a service",
             next_step=self.command("status"),
         )
         with held(self.folder / "lock", busy=busy):

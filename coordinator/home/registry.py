@@ -73,7 +73,7 @@ CLOSED_INVITATION = {
     "revoked": "the operator revoked this site",
 }
 CLOSED_CERTIFICATE = {
-    "replaced": "the site joined again since, and has a newer certificate: one site cannot run twice",
+    "replaced": "the site has joined again and has a newer certificate: one site cannot run twice",
     "revoked": "the operator revoked this site",
 }
 
@@ -116,7 +116,7 @@ class Roll:
         if found is None or (found.site, found.role) != (site, "site"):
             raise IdentityError(
                 f"the coordinator does not know this certificate of site {site}",
-                cause="its home folder was made anew, or restored from a backup older than the certificate",
+                cause="its home folder was set up again, or restored from a backup older than the certificate",
                 next_step=ASK_AGAIN.format(site=site),
             )
         if found.state != "valid":
@@ -344,7 +344,7 @@ def _invitation(connection: sqlite3.Connection, serial: str) -> tuple[str, str, 
 def _unknown_invitation() -> IdentityError:
     return IdentityError(
         "the coordinator does not know this invitation",
-        cause="its home folder was made anew, or restored from a backup older than the invitation",
+        cause="its home folder was set up again, or restored from a backup older than the invitation",
         next_step=ASK_AGAIN.format(site="SITE"),
     )
 
@@ -361,7 +361,7 @@ def used_by_another(site: str) -> IdentityError:
     """Return what is said to whoever shows an invitation that its site has used."""
     return IdentityError(
         f"the invitation of site {site} was already used",
-        cause="the site has joined already; if nobody there did, somebody else holds the file:"
+        cause="the site has joined already; if nobody at the site did, somebody else has the file:"
         f" `coordinator revoke {site}`",
         next_step=ASK_AGAIN.format(site=site),
     )
@@ -373,7 +373,7 @@ def _check_open(site: str, state: str, not_after: datetime, now: datetime) -> No
     word = state if state in CLOSED_INVITATION else "expired"
     raise IdentityError(
         f"the invitation of site {site} is {word}",
-        cause=CLOSED_INVITATION.get(state, f"it was good until {not_after:%Y-%m-%d %H:%M} UTC"),
+        cause=CLOSED_INVITATION.get(state, f"it was valid until {not_after:%Y-%m-%d %H:%M} UTC"),
         next_step=ASK_AGAIN.format(site=site),
     )
 
@@ -394,7 +394,7 @@ def _unknown_site(site: str, known: list[str]) -> IdentityError:
     near = difflib.get_close_matches(site, known, n=1)
     return IdentityError(
         f"no site is named {site!r}",
-        cause=f"the sites are {', '.join(known)}" if known else "no site was invited yet",
+        cause=f"the sites are {', '.join(known)}" if known else "no site has been invited yet",
         next_step=f"did you mean `{near[0]}`?" if near else "see the names with `coordinator status`",
     )
 

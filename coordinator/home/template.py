@@ -10,15 +10,15 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Any, get_args
+from typing import Any
 
-from fedcervix.core import plan
+from fedcervix.core.bounds import Within, allowed
 from fedcervix.core.profiles import PROFILES
 
 HEAD = """\
 # Configuration of a fedcervix coordinator. Every key is explained in docs/configuration.md.
-# A key behind `#` stands at its default (that of profile "{profile}"); take the `#` away to change it.
-# A run keeps the plan with which it began: what you change here holds for the next run.
+# A key behind `#` has its default value (of profile "{profile}"); remove the `#` to change it.
+# A run keeps the plan it began with: what you change here applies to the next run.
 
 [federation]
 name = {name}
@@ -27,7 +27,7 @@ name = {name}
 """
 
 REMARKS = {
-    "listen.bind": "the one port; sites dial in to it, the coordinator never dials out",
+    "listen.bind": "the only port; sites connect to it, the coordinator opens no connections",
     "listen.advertise": "how sites reach it, from where they are: HOST:PORT, written into invitations",
     "run.sites": "the declared roster, in the order of averaging and of the ring",
     "run.profile": "paper, recommended or demo; the tables below override single keys",
@@ -36,15 +36,15 @@ REMARKS = {
     "run.terms.rounds": "at most; in a ring, a round is one cycle through all sites",
     "run.terms.epochs_per_round": "E of the paper",
     "run.terms.patience_rounds": "stop after this many rounds without a lower mean validation loss",
-    "run.terms.share_max": "by-images, from three sites: at most this share of an average for one; 1 is no limit",
+    "run.terms.share_max": "by-images, from three sites: one site's largest share of an average; 1: no limit",
     "run.terms.aggregation": "trimmed-mean: from five sites, csfssl only",
-    "run.terms.trim": "of a trimmed mean: share of the updates that is left out at either end",
-    "run.terms.clip": "csfssl only: at most so many times the round's median step; 0 is no limit",
-    "run.terms.server_momentum": "csfssl only: share of the last step that is added to the average",
+    "run.terms.trim": "trimmed-mean: share of the updates left out at each end",
+    "run.terms.clip": "csfssl only: a step is cut to this many times the round's median; 0: no limit",
+    "run.terms.server_momentum": "csfssl only: share of the last step added to the average",
     "run.terms.ring_result": "ppfssl only",
-    "run.terms.compression": "fewer bytes on the line",
-    "run.terms.step_max": "an update is refused that lies farther from its base than so many times the base's size",
-    "run.terms.quorum": "sites that a round needs; left out: all (csfssl), any one (ppfssl)",
+    "run.terms.compression": "fewer bytes over the network",
+    "run.terms.step_max": "refuse an update farther from its base than this many times the base's size",
+    "run.terms.quorum": "sites that a round needs; default: all (csfssl), any one (ppfssl)",
     "run.terms.lease_s": "a site without a sign of life for this long is silent",
     "run.terms.grace_s": "how long a round that has its quorum waits for silent sites",
     "run.terms.give_up_s": "how long a run waits for a quorum before it is aborted",
@@ -89,14 +89,14 @@ def _table(name: str, values: Any, *, sites: int) -> Iterator[str]:
     """Yield the lines of a table and of those below it."""
     yield ""
     yield _line(f"[{name}]", REMARKS.get(name, ""))
-    below = []
+    below, words = [], allowed(values.__class__)
     for field in dataclasses.fields(values):
         value, key = getattr(values, field.name), f"{name}.{field.name}"
         if dataclasses.is_dataclass(value):
             below.append((key, value))
             continue
         written = sites if value is None else value  # quorum: "left out" cannot be written down
-        remarks = [_choices(str(field.type)), REMARKS.get(key, "")]
+        remarks = [_choices(words.get(field.name)), REMARKS.get(key, "")]
         yield _line(f"# {field.name} = {_toml(written)}", "; ".join(filter(None, remarks)))
     for key, value in below:
         yield from _table(key, value, sites=sites)
@@ -106,10 +106,9 @@ def _line(text: str, remark: str) -> str:
     return f"{text:<{COLUMN}}  # {remark}" if remark else text
 
 
-def _choices(type_name: str) -> str:
-    """Return "a, b or c" of one of the plan's Literals; empty for other types."""
-    choices = get_args(getattr(plan, type_name, None))
-    return f"{', '.join(choices[:-1])} or {choices[-1]}" if len(choices) > 1 else ""
+def _choices(values: Within | tuple[str, ...] | None) -> str:
+    """Return "a, b or c" where a key is one of these words; empty for other keys."""
+    return f"{', '.join(values[:-1])} or {values[-1]}" if isinstance(values, tuple) else ""
 
 
 def _toml(value: Any) -> str:

@@ -23,7 +23,7 @@ OWN = (10.0, 2000.0)
 KEPT_MAX = 2048
 """budgets; the one that was not used for longest is forgotten"""
 
-PAUSE = "further lines of this kind are left out for a while"
+PAUSE = "further messages of this kind are left out for a while"
 
 
 @dataclass(slots=True)

@@ -39,19 +39,12 @@ from fedcervix.core.events import (
     UpdateStored,
 )
 from fedcervix.core.measures import Measures, clip_scales
-from fedcervix.core.rounds import (
-    Aggregate,
-    Finish,
-    Instruction,
-    Outcome,
-    Presence,
-    Run,
-    coordinator_work,
-    deadline,
-    instruction,
-    objection,
-    step,
-)
+from fedcervix.core.rounds.averages import Aggregate, coordinator_work
+from fedcervix.core.rounds.instructions import Finish, Instruction, instruction
+from fedcervix.core.rounds.objections import objection
+from fedcervix.core.rounds.state import Outcome, Presence, Run
+from fedcervix.core.rounds.step import step
+from fedcervix.core.rounds.waits import deadline
 from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.errors import BusyError, DuplicateAgentError, ModelError, RemoteError, RunError, StorageError
 from fedcervix.models.aggregate import Clip, Momentum, aggregate
@@ -231,7 +224,7 @@ class Engine:
             raise BusyError(
                 f"a model of {site} is being looked at",
                 cause="it is large, or the coordinator's disk is slow",
-                next_step="it is tried again by itself",
+                next_step="no action is needed: it is tried again automatically",
             )
         try:
             yield
@@ -281,7 +274,8 @@ class Engine:
         packing, seeds = run.plan.terms.compression, update.task.kind is TaskKind.SEED
         if packing == "none" or (seeds and packing == "int8"):
             raise RemoteError(
-                "a packed model came where the plan has none", next_step="compare the two sides' versions"
+                "a compressed model came, but the plan has no compression",
+                next_step="compare the versions of coordinator and site",
             )
         like, name = None if seeds else self._layout(run), f"unpacked-{update.site}"
         rebuild(self._blobs, update.packed, update.digest, packing, update.task.base, name=name, like=like)
@@ -505,7 +499,7 @@ class Engine:
 
     def _measured(self, work: Aggregate) -> tuple[tuple[str, Measures], ...]:
         """Return the measures of each site's update; the hops of a ring were measured when they came."""
-        if self._run.plan.mode == "ppfssl":
+        if self._run.plan.mode_rules.in_turns:
             return ()
         base = self._blobs.path(work.base)
         updates = [(self._blobs.path(digest), base) for digest, _ in work.updates]
@@ -514,7 +508,7 @@ class Engine:
 
     def _hop_measured(self, run: Run, update: UpdateStored) -> Measures | None:
         """Measure the step of a ring's hop, beside that of the hop before it in this round."""
-        if run.plan.mode == "csfssl":
+        if not run.plan.mode_rules.in_turns:
             return None
         hops = [(hop.digest, hop.task.base) for hop in (update, *run.current.contributions[-1:])]
         steps = [(self._blobs.path(digest), self._blobs.path(base)) for digest, base in hops]

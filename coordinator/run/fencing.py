@@ -45,9 +45,9 @@ def heeded(acting: Acting | None, instance: str) -> bool:
 def refusal(site: str, acting: Acting, lease_s: float) -> DuplicateAgentError:
     """Return what a twin is told."""
     return DuplicateAgentError(
-        f"another agent of site {site} is connected, since {_moment(acting.since)}; this one is not listened to",
-        cause="a second machine, or a copy of the home folder, runs under this site's certificate",
-        next_step=f"end one of the two; {lease_s:.0f} s after the last word of the other one this one can be started",
+        f"another agent of site {site} has been connected since {_moment(acting.since)}; this one is refused",
+        cause="a second machine or a copy of the home folder uses this site's certificate",
+        next_step=f"stop one of the two; this one can start {lease_s:.0f} s after the last message of the other one",
     )
 
 

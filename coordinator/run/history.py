@@ -20,7 +20,8 @@ from coordinator.run.changes import BRIEF_ROUNDS, Document
 from coordinator.run.status import overview
 from fedcervix.core.events import RunAborted
 from fedcervix.core.plan import Plan
-from fedcervix.core.rounds import Run, begin, replay, step
+from fedcervix.core.rounds.state import Run, begin
+from fedcervix.core.rounds.step import replay, step
 from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.errors import RunError
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from fedcervix.models.blobs import BlobStore
 
 UNFINISHED = "unfinished"
-ABANDONED = "abandoned by the operator: another run was begun in its place"
+ABANDONED = "abandoned by the operator: another run was started instead"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ def stands(home: Home, name: str = "", *, whole: bool = True) -> Document:
         if journal is None or not records:
             raise RunError(
                 "no run has begun here yet",
-                cause="no run was begun: `start` needs --mode for that",
+                cause="no run has been started yet; the first `start` needs --mode",
                 next_step=home.command("start --mode csfssl"),
             )
         record = found(records, name, home) if name else records[-1]
@@ -168,7 +169,7 @@ def _not_running(home: Home) -> str:
     if home.is_running():
         known = home.read_running()
         return f"the coordinator (pid {known.pid}) does not answer" if known else "the coordinator is starting"
-    return f"the coordinator is not running; go on with: {home.command('start')}"
+    return f"the coordinator is not running; continue with: {home.command('start')}"
 
 
 @contextlib.contextmanager

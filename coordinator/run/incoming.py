@@ -13,7 +13,10 @@ from __future__ import annotations
 
 from fedcervix.core.compression import kept_form
 from fedcervix.core.events import Task, TaskKind
-from fedcervix.core.rounds import Presence, Run, fallback, instruction, last_step
+from fedcervix.core.rounds.averages import last_step
+from fedcervix.core.rounds.instructions import instruction
+from fedcervix.core.rounds.state import Presence, Run
+from fedcervix.core.rounds.unusable import fallback
 from fedcervix.errors import FullDiskError, RunError
 from fedcervix.models.blobs import BlobStore
 
@@ -61,7 +64,7 @@ class Unreported:
         if self._blobs.brought(digest, site):
             return
         if not is_asked(run, site):
-            raise RunError("no model is wanted from this site now", cause="the run has moved on")
+            raise RunError("this site is not asked for a model now", cause="the run is at a later step")
         self.clear(run, site, digest)
 
     def clear(self, run: Run, site: str = "", digest: str = "") -> None:

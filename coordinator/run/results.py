@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coordinator.run.status import ledger_line
 from fedcervix import __version__
-from fedcervix.core.rounds import Run
-from fedcervix.disk.files import make_folder, write_whole
+from fedcervix.core.rounds.state import Run
+from fedcervix.disk.files import in_place_of, make_folder, write_whole
 from fedcervix.disk.reserve import Reserve
 from fedcervix.disk.storage import damaged, disk
 from fedcervix.errors import RunError
@@ -103,7 +101,7 @@ def export(results: Path, run: str, folder: Path) -> list[Path]:
         other = [to for file, to in copies.items() if to.exists() and not _same(file, to)]
     if other:
         raise RunError(
-            f"{other[0]} is there already, and is another file: nothing was written",
+            f"{other[0]} exists already and is a different file: nothing was written",
             cause="the folder holds the export of another run, or files of your own",
             next_step="name another folder, or move that file away",
         )
@@ -115,30 +113,17 @@ def export(results: Path, run: str, folder: Path) -> list[Path]:
 
 def _link(file: Path, to: Path) -> None:
     """Give a file a second name; copy it where the file system cannot. Raises StorageError."""
-    with _made(to) as making:
+    with disk(to, "write"), in_place_of(to, sole_writer=True) as new:
         try:
-            making.hardlink_to(file)
+            new.hardlink_to(file)
         except OSError:
-            shutil.copyfile(file, making)
+            shutil.copyfile(file, new)
 
 
 def _copy(file: Path, to: Path) -> None:
     """Copy a file, whole or not at all. Raises StorageError."""
-    with _made(to) as making:
-        shutil.copyfile(file, making)
-
-
-@contextlib.contextmanager
-def _made(to: Path) -> Iterator[Path]:
-    """Yield where to make a file that takes the place of `to` when it is whole. Raises StorageError."""
-    making = to.with_name(f".{to.name}.part")
-    with disk(to, "write"):
-        making.unlink(missing_ok=True)
-        try:
-            yield making
-            making.replace(to)
-        finally:
-            making.unlink(missing_ok=True)
+    with disk(to, "write"), in_place_of(to, sole_writer=True) as new:
+        shutil.copyfile(file, new)
 
 
 def _same(one: Path, other: Path) -> bool:

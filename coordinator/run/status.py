@@ -17,15 +17,19 @@ from coordinator.run.liveness import STOPPED, Line
 from fedcervix.core.events import LOSS_MAX, SiteFailed
 from fedcervix.core.measures import Measures, clip_scales, trimmed_per_side
 from fedcervix.core.plan import Plan
-from fedcervix.core.rounds import OnTimeout, Phase, Presence, Round, Run, Wait, instruction, mean_loss, waits, weights
+from fedcervix.core.rounds.averages import weights
+from fedcervix.core.rounds.instructions import instruction
+from fedcervix.core.rounds.scores import mean_loss
+from fedcervix.core.rounds.state import Phase, Presence, Round, Run
+from fedcervix.core.rounds.waits import OnTimeout, Wait, waits
 from fedcervix.network.backoff import SIGN_S
 from fedcervix.printable import printable
 
-LINE_CUT = "its line is cut"
-UNHEARD = "nothing is heard of it"
+LINE_CUT = "its connection is cut"
+UNHEARD = "no message comes from it"
 UNHEARD_S = 2 * SIGN_S
 """two signs of life that did not come"""
-NOT_BACK = "it has not connected since the coordinator was started"
+NOT_BACK = "it has not connected since the coordinator started"
 REASON_CHARS_MAX = 700
 """of a site's reason; the whole of a failure stands under `failures`"""
 WAIT_CHARS_MAX = 300
@@ -134,7 +138,7 @@ def _lost(line: Line | None) -> tuple[str, float | None]:
     return NOT_BACK if line.cut_for_s is None else LINE_CUT, line.cut_for_s
 
 
-GETS_READY = "connected, and checks its images and hardware before it is ready"
+GETS_READY = "connected; it checks its images and hardware before it is ready"
 
 
 def _wait(wait: Wait, site: dict[str, Any]) -> dict[str, Any]:
@@ -217,5 +221,4 @@ def _clipped(run: Run, round_: Round) -> dict[str, float]:
 def shares(plan: Plan, round_: Round) -> list[float]:
     """Return each contribution's share of the average; in a ring without one, every hop counts wholly."""
     counts = weights(plan, round_)
-    averaged = plan.mode == "csfssl" or plan.terms.ring_result == "cycle-average"
-    return [count / sum(counts) for count in counts] if averaged else counts
+    return [count / sum(counts) for count in counts] if plan.averages else counts

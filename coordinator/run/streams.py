@@ -15,7 +15,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from fedcervix.core.rounds import Idle, Instruction, Presence, Run, instruction
+from fedcervix.core.rounds.instructions import Idle, Instruction, instruction
+from fedcervix.core.rounds.state import Presence, Run
 
 CALM_S = 1.0
 """from one reason why a site stands by to the next"""

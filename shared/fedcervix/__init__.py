@@ -1,6 +1,6 @@
 """The library that the coordinator and the site agents share: a pure core at the bottom, thin edges on top.
 
-Rooms, from bottom to top. A module imports from its own room and from those that its line names:
+Folders and modules, from bottom to top. Each imports from itself and from those that its line names:
 
     json_text  -
     printable  -

@@ -160,6 +160,6 @@ EXIT_CODES: dict[int, str] = {
     },
     EXIT_OF_OUTCOME["DEGRADED"]: "finished, but a declared site is missing from at least one round (DEGRADED)",
     EXIT_OF_OUTCOME["ABORTED"]: "the run was aborted",
-    INTERRUPTED: "interrupted (Ctrl-C or SIGTERM); start again to go on",
-    OUTPUT_CLOSED: "whoever read the output closed it (`| head`)",
+    INTERRUPTED: "interrupted (Ctrl-C or SIGTERM); start again to continue",
+    OUTPUT_CLOSED: "the program that read the output closed it (`| head`)",
 }

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from fedcervix import __version__
 from fedcervix.core.plan import Recipe
+from fedcervix.disk.files import digest_file
 from fedcervix.errors import ModelError
-from fedcervix.models.weights import digest_file
 from site_agent.home import SiteHome
 from site_agent.starts import TITLES, UNTRAINED
 from site_agent.store import archive, leak_guard
@@ -72,7 +72,7 @@ class StoredClassifier:
         if digest_file(self.weights) != self.provenance.weights:
             raise ModelError(
                 f"{self.weights} is not the file that its record names",
-                cause="it was changed or damaged after it was kept",
+                cause="it was changed or damaged after it was saved",
                 next_step=_again(self.folder, self.provenance.start.name),
             )
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 RESEARCH_ONLY = "For research only. Not a medical device."
 
 NOT_CALIBRATED = (
-    "The probabilities are not calibrated: .8 does not mean that 8 of 10 such images are cases. They rank images. "
-    "Training weighs both classes the same, so where cases are rarer than controls the probabilities are too high."
+    "The probabilities are not calibrated: .8 does not mean that 8 of 10 such images are cases. They only rank "
+    "images. In training both classes have the same weight, so the probabilities are too high where cases are rarer "
+    "than controls."
 )
 
 CSV_NOTE = "research only, not a medical device; probabilities are not calibrated"

@@ -79,20 +79,20 @@ class Source:
         if self.home:
             yield f"settings: table [data] of {self.home.config_file}, and the options of this command"
         if collection.splits_given:
-            yield "the splits are those of the manifest"
+            yield "the manifest gives the splits"
         elif self.splits_file:
-            yield f"the splits were drawn by woman; they are kept in {self.splits_file}"
+            yield f"the splits were drawn by woman; they are saved in {self.splits_file}"
         elif self.home:
             yield (
                 f"the splits are those that training uses: {self.home.splits}, and for new women those that the next "
                 "training draws (nothing was written there)"
             )
         else:
-            yield "the splits were drawn by woman; they are kept only if --splits names a file for them"
+            yield "the splits were drawn by woman; they are not saved, because --splits names no file"
 
 
 def check(home: SiteHome | None, manifest: Path | None, full: bool, write_pairs: Path | None, **options: Any) -> None:
-    """Say what MANIFEST holds: women and images by split and class, unreadable files, copies, leaks.
+    """Show what MANIFEST contains: women and images by split and class, unreadable files, copies, leaks.
 
     Without a manifest, that of the home is meant: one of both is given.
     """
@@ -118,9 +118,9 @@ def _check_new(pairs: Path) -> None:
     """Raise StorageError where the file is there: it may hold somebody's verdicts."""
     if os.path.lexists(pairs):
         raise StorageError(
-            f"{pairs} is there already",
-            cause="it may hold verdicts, and nothing is overwritten unasked",
-            next_step="give another name; --not-same with the earlier file carries its verdicts over",
+            f"{pairs} exists already",
+            cause="it may contain verdicts; this command overwrites no file",
+            next_step="choose another name; to keep the earlier verdicts, add --not-same with the earlier file",
         )
 
 
@@ -154,9 +154,9 @@ def sheet(home: SiteHome | None, manifest: Path, picture: Path, count: int, *, f
     """
     if os.path.lexists(picture) and not force:
         raise StorageError(
-            f"{picture} is there already",
-            cause="it holds an earlier sheet, or something else, and nothing is overwritten unasked",
-            next_step="give another name, or --force to replace it",
+            f"{picture} exists already",
+            cause="it contains an earlier sheet, or something else; files are overwritten only with --force",
+            next_step="choose another name, or add --force to replace it",
         )
     settings = Source(home, options["splits_file"]).settings(options)
     with progress("looking at images") as report:
@@ -165,7 +165,7 @@ def sheet(home: SiteHome | None, manifest: Path, picture: Path, count: int, *, f
     encoded = io.BytesIO()
     drawn.save(encoded, format="PNG")
     write_secret(picture, encoded.getvalue())
-    say(f"{picture} shows up to {count} images of each split; it shows patients, keep it at this site")
+    say(f"{picture} shows up to {count} images of each split; it shows patients: keep it at this site")
 
 
 def contact_sheet(collection: Collection, count: int, seed: int) -> Pillow.Image:
@@ -249,7 +249,7 @@ def _findings(collection: Collection, source: Source) -> Iterator[tuple[str, Seq
             [" and ".join(leak.images) for leak in collection.told_apart],
         ),
         (
-            f"{len(collection.without_effect)} declared pairs change nothing; remove them from the file of pairs",
+            f"{len(collection.without_effect)} declared pairs have no effect; remove them from the file of pairs",
             collection.without_effect,
         ),
         (

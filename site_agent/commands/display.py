@@ -67,27 +67,27 @@ class Display:
             self._line(f"{subject}: {finding}")
 
     def _resumed(self, values: dict[str, Any]) -> None:
-        self._line(f"goes on with run {values['run']}" + (f": {values['task']}" if values["task"] else ""))
+        self._line(f"continues run {values['run']}" + (f": {values['task']}" if values["task"] else ""))
 
     def _stopping(self, values: dict[str, Any]) -> None:
         within = f"within {values['deadline_s']:.0f} s"
         self._line(
-            f"stopping: training ends at its next step, with a checkpoint, {within}. "
-            "Press Ctrl-C again to stop at once."
+            f"stopping: training saves a checkpoint at its next step and ends, {within}. "
+            "Press Ctrl-C again to stop immediately."
         )
 
     def _said(self, values: dict[str, Any]) -> None:
         self._line(values["text"])
 
     def _line_up(self, _values: dict[str, Any]) -> None:
-        self._line("the coordinator is back")
+        self._line("connected to the coordinator again")
 
     def _line_down(self, values: dict[str, Any]) -> None:
-        works = ", work goes on meanwhile" if values["works"] else ""
-        self._line(f"{values['error'].what}; trying again by itself{works}")
+        works = ", work continues meanwhile" if values["works"] else ""
+        self._line(f"{values['error'].what}; trying again automatically{works}")
 
     def _trouble(self, values: dict[str, Any]) -> None:
-        self._line(f"{values['error'].explain()}\n          trying again by itself")
+        self._line(f"{values['error'].explain()}\n          trying again automatically")
 
     def _resting(self, values: dict[str, Any]) -> None:
         self._line(values["reason"])

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedcervix.core.rounds import Outcome
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.disk.files import write_secret, write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import EXIT_OF_OUTCOME, INTERRUPTED, ConfigError, FedcervixError, IdentityError, LinkError
@@ -51,7 +51,7 @@ def join(
         certificate = _enroll(invited, identity.request(key, who))
     except LinkError as error:  # `check` needs the certificate that is not here yet
         again = home.command(f"join {shlex.quote(str(invitation))}")
-        error.next_step = f"ask the coordinator's operator whether it runs; then again: {again}"
+        error.next_step = f"ask the coordinator's operator whether the coordinator is running; then repeat: {again}"
         raise
     identity.check_issuer(certificate, invited.authority_pem)
     found = identity.identify(certificate)
@@ -65,7 +65,7 @@ def join(
     say(f"joined federation {who.federation} as site {who.name}; certificate until {found.not_after:%Y-%m-%d}")
     say(f"the invitation is used up: delete {invitation}")
     if not home.config().data.manifest:
-        say(f"no manifest is named yet: write its path into {home.config_file}, [data] manifest")
+        say(f"the manifest is not configured yet: write its path into {home.config_file}, [data] manifest")
     say(f"next: {home.command('check')}")
 
 
@@ -118,11 +118,11 @@ def check(home: SiteHome) -> None:
     if problems:
         say(f"{_failed(len(problems))} and run check again", err=True)
         sys.exit(problems[0].exit_code)
-    say(f"everything a run needs is there; next: {home.command()}")
+    say(f"all checks passed; next: {home.command()}")
 
 
 def _failed(count: int) -> str:
-    return "1 check failed: mend it" if count == 1 else f"{count} checks failed: mend the first one"
+    return "1 check failed: correct it" if count == 1 else f"{count} checks failed: correct the first one"
 
 
 def run(home: SiteHome) -> None:
@@ -166,7 +166,7 @@ def run(home: SiteHome) -> None:
             leave = agent.run()
         except KeyboardInterrupt:
             display.close()
-            echo(f"stopped; go on with: {home.command()}", err=True)
+            echo(f"stopped; continue with: {home.command()}", err=True)
             sys.exit(INTERRUPTED)
         finally:
             display.close()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
 import torch
 
 from fedcervix.core.plan import Recipe
@@ -28,7 +26,7 @@ from site_agent.data.image_sets import Labelled
 from site_agent.home import SiteHome
 from site_agent.metrics import best_threshold
 from site_agent.network.devices import Machine
-from site_agent.network.encoder import backbone_state, build_encoder, load_imagenet, load_weights
+from site_agent.network.encoder import backbone_state, build_encoder, load_imagenet, load_weights, state_digest
 from site_agent.network.precision import resolve_precision
 from site_agent.starts import UNTRAINED, title
 from site_agent.store import leak_guard, model_store
@@ -175,7 +173,7 @@ def _beginning(home: SiteHome, name: str, recipe: Recipe, collection: Collection
         return Beginning(title(name), Start(name=name), None, Seen())
     if name == "imagenet":
         state = _imagenet(home, recipe)
-        return Beginning(title(name), Start(name=name, weights=_digest(state)), state, Seen())
+        return Beginning(title(name), Start(name=name, weights=state_digest(state)), state, Seen())
     return _from_model(home, model_store.read(home.models / name), recipe, collection)
 
 
@@ -184,10 +182,6 @@ def _imagenet(home: SiteHome, recipe: Recipe) -> dict[str, torch.Tensor]:
     encoder = build_encoder(recipe, derive(0, "imagenet-head"))
     load_imagenet(encoder, Path(weights) if weights else None)
     return backbone_state(encoder.state_dict())
-
-
-def _digest(state: dict[str, torch.Tensor]) -> str:
-    return hashlib.sha256(safetensors.torch.save({name: t.contiguous() for name, t in state.items()})).hexdigest()
 
 
 def _from_model(home: SiteHome, model: model_store.CervixModel, recipe: Recipe, collection: Collection) -> Beginning:

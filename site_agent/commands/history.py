@@ -18,7 +18,7 @@ def history(home: SiteHome) -> None:
         if entry.trouble:
             say(f"{entry.kind} {entry.place} cannot be read:\n{entry.trouble}")
     if not found:
-        say(f"nothing was made here yet; next: {home.command('finetune')}")
+        say(f"there are no models, classifiers or reports yet; next: {home.command('finetune')}")
 
 
 def table(found: list[Entry]) -> Table:

@@ -32,7 +32,7 @@ def _name(text: str | None, taken: Collection[str]) -> str:
     if text is None:
         return ""
     if SITE_NAME.fullmatch(text) is None:
-        raise click.BadParameter("a name is 1 to 63 of a-z, 0-9 and inner hyphens")
+        raise click.BadParameter("a name is 1 to 63 characters: a-z, 0-9 and inner hyphens")
     if text in taken:
         raise click.BadParameter(f"{text} is the name of a start; choose another one")
     return text

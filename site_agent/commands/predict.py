@@ -58,21 +58,21 @@ def _check_free(out: Path, *, force: bool) -> None:
     """Raise StorageError where the result cannot be written, before hours are spent on it."""
     if out.exists() and not out.is_file():
         raise StorageError(
-            f"{path_cell(out)} is no file that can be replaced",
+            f"{path_cell(out)} is not a file that can be replaced",
             cause="a device, a pipe or a folder has this name",
             next_step="give the name of a new file with --out",
         )
     if os.path.lexists(out) and not force:
         raise StorageError(
-            f"{path_cell(out)} is there already",
-            cause="it holds earlier predictions, and nothing is overwritten unasked",
-            next_step="give another name with --out, or --force to replace it",
+            f"{path_cell(out)} exists already",
+            cause="it contains earlier predictions; files are overwritten only with --force",
+            next_step="choose another name with --out, or add --force to replace it",
         )
     parent = out.absolute().parent
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise StorageError(
             f"{path_cell(out)} cannot be written",
-            cause=f"{path_cell(parent)} is no folder, or this user may not write there",
+            cause=f"{path_cell(parent)} is not a folder, or this user may not write there",
             next_step="give a file in a folder of yours with --out",
         )
 
@@ -119,12 +119,12 @@ def _summary(stored: StoredClassifier, rows: Sequence[Row], passed_over: Mapping
     yield from (f"  {line}" for line in at_most(problems))
     counted = [f"{count} {kind}" for kind, count in sorted(passed_over.items()) if count]
     if counted:
-        yield f"passed over: {', '.join(counted)}"
+        yield f"skipped: {', '.join(counted)}"
     pictures, women = (sum(row.seen == kind for row in rows) for kind in ("picture", "woman"))
     if pictures or women:
         yield (
             f"warning: {_pictures(pictures)} used in training; {women} more {'shows' if women == 1 else 'show'} women "
-            "who were. Do not judge the classifier by these rows (column seen_in_training)."
+            "of whom other pictures were. Do not judge the classifier by these rows (column seen_in_training)."
         )
 
 
@@ -135,8 +135,8 @@ def _pictures(count: int) -> str:
 def _nothing(listing: Listing) -> DataError:
     counted = ", ".join(f"{count} {kind}" for kind, count in sorted(listing.passed_over.items()) if count)
     return DataError(
-        "no images there",
-        cause=f"only files that are no pictures: {counted}" if counted else "the folder is empty",
+        "no images found",
+        cause=f"only files that are not pictures: {counted}" if counted else "the folder is empty",
         next_step="name a folder with JPEG, PNG, TIFF or BMP files",
     )
 

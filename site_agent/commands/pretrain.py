@@ -68,7 +68,7 @@ def _check_place(home: SiteHome, folder: Path) -> None:
     if _holds_model_of_run(folder):
         raise ModelError(
             f"{folder} holds the model of run {folder.name}",
-            cause="a run of this federation has the name",
+            cause="a run of this federation has this name",
             next_step=f"{command_line(home, 'pretrain', RECIPE_OPTIONS)} --name {folder.name}-local",
         )
 
@@ -168,8 +168,7 @@ def _keep(
     """Keep the trained model with its record."""
     start = "CSSL" if len(collections) > 1 else "SSL"
     making = home.models / f".{name}.safetensors"
-    with disk(making, "write"):
-        save_weights(making, trained.best_state)
+    save_weights(making, trained.best_state)
     more = {
         "best_epoch": trained.best_epoch,
         "collections": len(collections),
@@ -215,7 +214,7 @@ class Watch:
     def resumed(self, position: Position) -> None:
         """Say that an interrupted training goes on."""
         where = f"epoch {position.epoch} of {self._recipe.epochs_max}, after step {position.step}"
-        self._display.show("said", {"text": f"goes on from its checkpoint: {where}"})
+        self._display.show("said", {"text": f"continues from its checkpoint: {where}"})
 
     def step(self, step: StepReport) -> None:
         """Draw a step."""

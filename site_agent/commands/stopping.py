@@ -27,7 +27,7 @@ from site_agent.home import SiteHome
 from site_agent.training.stopping import Stop
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_WAITS = b"\nstopping at the end of this step, with a checkpoint. Press Ctrl-C again to stop at once.\n"
+_WAITS = b"\nstopping at the end of this step; a checkpoint is saved. Press Ctrl-C again to stop immediately.\n"
 
 
 @contextlib.contextmanager
@@ -44,7 +44,7 @@ def stops(go_on: str) -> Iterator[Stop]:
     try:
         yield stop
     except KeyboardInterrupt:
-        say(f"stopped; go on with: {go_on}", err=True)
+        say(f"stopped; continue with: {go_on}", err=True)
         raise SystemExit(INTERRUPTED) from None
     finally:
         for number, handler in before.items():

@@ -11,8 +11,6 @@ Rules
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -20,25 +18,19 @@ import PIL
 import simplejpeg
 
 from fedcervix.disk import locks
+from fedcervix.disk.files import replacing
 from fedcervix.runtime.log import logger
 
 VERSION = f"3 pillow {PIL.__version__} simplejpeg {simplejpeg.__version__}"
 """of what is stored: another decoder may decode to other pixels"""
 
 
-def put(path: Path, parts: Iterable[bytes]) -> None:
-    """Put a file of these parts in place, whole or not at all (a full disk keeps no rest of it). Raises OSError."""
+def put(path: Path, parts: Iterable[bytes], *, sole_writer: bool = False) -> None:
+    """Put a file of these parts in place, whole or not at all (see `files.writing`). Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with replacing(path, sole_writer=sole_writer) as file:
+        for part in parts:
+            file.write(part)
 
 
 @contextlib.contextmanager

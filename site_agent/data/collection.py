@@ -225,13 +225,12 @@ def index(
     """Read a manifest, decode every image once, and decide what each is used for.
 
     `splits_file` holds the splits that were drawn earlier and receives those drawn now; it is not written where the
-    manifest gives the splits itself, or without `keep_splits`. With a `cache_folder`, files that did not change are
-    not decoded again, and a process that was killed goes on where it was. It takes some 3 KB of memory per image
-    (0.3 GB for 100,000), and what the pictures that are open take (`images.opened`).
-    `ignore_columns` are columns of the manifest that are meant to be ignored, although they look like known ones.
-    `not_same` is a file of pairs of images that show two women (see `not_same`). `on_found` is told what the pictures
-    showed before anything is refused for it.
-    Raises DataError (manifest, images or splits cannot be used) and StorageError (splits_file cannot be written).
+    manifest gives the splits itself, or without `keep_splits`. With a `cache_folder`, files that did not change are not
+    decoded again, and a process that was killed goes on where it was. It takes some 3 KB of memory per image (0.3 GB
+    for 100,000), and what the pictures that are open take (`images.opened`). `ignore_columns` are columns of the
+    manifest to ignore, although they look like known ones. `not_same` is a file of pairs of images that show two women
+    (see `not_same`). `on_found` is told what the pictures showed before anything is refused for it. Raises DataError
+    (manifest, images or splits cannot be used) and StorageError (splits_file cannot be written).
     """
     read = parse(decode_text(_read(manifest), manifest.name), manifest.name, ignore_columns)
     given_splits = _given_splits(read, manifest.name)
@@ -302,7 +301,7 @@ def require(collection: Collection, purpose: Purpose) -> None:
         f"{collection.manifest} cannot be used to {purpose}: {what}",
         cause=f"{len({image.woman for image in collection.images})} women, {len(labelled)} of them labelled, "
         f"{cases} of these cases",
-        next_step=f"add {needed}, or mend column split" if collection.splits_given else f"add {needed}",
+        next_step=f"add {needed}, or correct column split" if collection.splits_given else f"add {needed}",
     )
 
 
@@ -518,9 +517,9 @@ def _check_readable(quarantined: Sequence[Quarantined], rows: int, unreadable_ma
     raise DataError(
         f"{source}: {count} of {rows} images cannot be read ({count / rows:.1%}; {unreadable_max:.1%} is allowed):\n"
         + "\n".join(f"    {line}" for line in listed),
-        cause="the manifest was written for another folder, a disk is not mounted, or an export broke off",
-        next_step="mend the files or remove their rows; a higher unreadable_max in site.toml (--unreadable-max of data "
-        "check) goes on without them",
+        cause="the manifest was written for another folder, a disk is not mounted, or an export was not complete",
+        next_step="repair the files or remove their rows; to continue without them, set a higher unreadable_max in "
+        "site.toml (--unreadable-max of data check)",
     )
 
 
@@ -543,7 +542,7 @@ def _check_placeholders(
     shared = [leak.images[0] for leak in theirs]
     alike = any(not leak.identical for leak in theirs)
     raise DataError(
-        f"{manifest.name}: the same pictures stand under {count} patients: {', '.join(at_most(shared))}",
+        f"{manifest.name}: the same pictures are listed under {count} patients: {', '.join(at_most(shared))}",
         cause="test cards, forms or placeholders among the images, or an export that repeated files",
         next_step=f"remove the rows of these pictures from {manifest.name}"
         + (f"; {_way_out(manifest)}" if alike else ""),

@@ -1,4 +1,4 @@
-"""What indexing learnt from the image files, so that a file that did not change is not decoded to be indexed again.
+"""What indexing learned from the image files, so that a file that did not change is not decoded to be indexed again.
 
 The file has a line that names the version, then a line per image: the CRC-32 of the rest, and the rest as JSON. A line
 that is damaged is passed over, and its image is looked at anew. Rules of the folder: see `cache_files`.
@@ -19,7 +19,7 @@ from site_agent.data import cache_files
 
 @dataclass(frozen=True, slots=True)
 class ImageFingerprint:
-    """What indexing learnt from decoding one file, and how to tell that the file is still the same."""
+    """What indexing learned from decoding one file, and how to tell that the file is still the same."""
 
     size_bytes: int
     mtime_ns: int

@@ -154,7 +154,7 @@ def _decode_square(asked: _Asked, image: StoredImage) -> Bytes:
     except UnreadableError as error:
         raise _changed(image, error.reason) from error
     if found is None:
-        raise _changed(image, "its pixels are others")
+        raise _changed(image, "its pixels have changed")
     return found
 
 

@@ -29,7 +29,6 @@ import json
 import mmap
 import os
 import struct
-import tempfile
 import threading
 import zlib
 from collections.abc import Iterator, Mapping
@@ -40,6 +39,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedcervix.core.plan import Fit
+from fedcervix.disk.files import FILE_MODE
 from fedcervix.json_text import parsed
 from site_agent.data import cache_files
 
@@ -174,7 +174,7 @@ class Store:
                 _write_at(file, self._waiting[digest], number * self.kind.record_bytes)
                 entries[number * _ENTRY.size : (number + 1) * _ENTRY.size] = _ENTRY.pack(digest, check)
             os.fsync(file)
-            cache_files.put(_index_file(self._stem), [_head(self.kind, entries), bytes(entries)])
+            cache_files.put(_index_file(self._stem), [_head(self.kind, entries), bytes(entries)], sole_writer=True)
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(file, before)  # rule 4: what is behind was never named
@@ -215,15 +215,10 @@ def _open(stem: Path, kind: Kind) -> int:
     squares, index = _squares_file(stem), _index_file(stem)
     if _read_index(index, kind) is not None:
         os.utime(index)  # it is in use: see _tidy
-        return os.open(squares, os.O_RDWR | os.O_CREAT, 0o600)
-    file, name = tempfile.mkstemp(dir=stem.parent, prefix=f".{squares.name}.")
-    try:
-        Path(name).replace(squares)
-        cache_files.put(index, [_head(kind, b"")])
-    except OSError:
-        os.close(file)
-        raise
-    return file
+    else:
+        cache_files.put(squares, [], sole_writer=True)
+        cache_files.put(index, [_head(kind, b"")], sole_writer=True)
+    return os.open(squares, os.O_RDWR | os.O_CREAT, FILE_MODE)
 
 
 def _squares_file(stem: Path) -> Path:

@@ -61,7 +61,7 @@ def objections(policy: Policy, so_far: Spent, more: Spent) -> list[str]:
         ("epochs", more.epochs, after.epochs, policy.epochs_per_month, "epochs_per_month"),
     )
     found = [
-        f"it would be {total} {what} in {MONTH_DAYS} days; [policy] {key} is {most}"
+        f"with this task it would be {total} {what} in {MONTH_DAYS} days; [policy] {key} is {most}"
         for what, asked, total, most, key in limits
         if asked and total > most
     ]

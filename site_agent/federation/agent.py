@@ -24,7 +24,8 @@ from typing import Any, NoReturn, TypeVar
 from fedcervix.core import session
 from fedcervix.core.events import Answer, ModelAdopted, ModelUnusable, ScoreReported, Task, TaskKind, UpdateStored
 from fedcervix.core.plan import Plan
-from fedcervix.core.rounds import Finish, Instruction, Outcome
+from fedcervix.core.rounds.instructions import Finish, Instruction
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import (
     DuplicateAgentError,
     FedcervixError,
@@ -232,7 +233,8 @@ class Agent:
             ledger.read(record, self._plan)
         except ValueError as error:
             self._show(
-                "said", {"text": f"the record of run {run_store.folder.name} is not kept, it is no record: {error}"}
+                "said",
+                {"text": f"the record of run {run_store.folder.name} is not saved, because it is not valid: {error}"},
             )
             return ""
         return record
@@ -243,7 +245,7 @@ class Agent:
         self._inbox.put(Stop())
 
     def _say_stopped(self) -> None:
-        """Let the coordinator know that a person stopped this agent; a line that is cut or slow is not waited for."""
+        """Tell the coordinator that a person stopped this agent, without waiting for a slow connection."""
 
         def tell() -> None:
             with contextlib.suppress(FedcervixError):
@@ -259,12 +261,15 @@ class Agent:
         try:
             last = last_federation(self._home)
         except StorageError as error:
-            self._show("said", {"text": f"{error.explain()}\nthe coordinator will say how to go on"})
+            self._show("said", {"text": f"{error.explain()}\nthe coordinator will say how to continue"})
             return
         if last is None or last.run_store.ended() or last.run_store.kept() == session.PersistentState():
             return
         if against := objections(self._home.config().policy, last.plan, self._site):
-            self._show("said", {"text": f"run {last.run} does not go on here, by this site's policy: {against[0]}"})
+            self._show(
+                "said",
+                {"text": f"run {last.run} does not continue here: this site's policy does not allow it: {against[0]}"},
+            )
             return
         self._enter(last.plan, last.run_store)
         action = self._next_action()
@@ -388,9 +393,7 @@ class Agent:
             if asked.begun(turn, task.base) == turn:
                 return
             if why := asked.objection(turns, task, job.plan):
-                self._refuse(
-                    task.run, "this site does not do what it is asked to", [why], cause=NOT_HONEST, next_step=NEW_RUN
-                )
+                self._refuse(task.run, "this site refuses the task", [why], cause=NOT_HONEST, next_step=NEW_RUN)
             if task.kind is TaskKind.TRAIN:
                 self._spend(task.run, account.Spent(rounds=1, epochs=job.plan.terms.epochs_per_round))
             noted.begin(task)
@@ -438,7 +441,7 @@ class Agent:
     def _check_agreed(self, task: Task) -> None:
         """Refuse work that the accepted plan does not contain. Raises RemoteError."""
         if self._plan is None or self._run_store is None or task.run != self._run_store.folder.name:
-            raise RemoteError(f"asked to {task} of run {task.run}, which this site was not welcomed to")
+            raise RemoteError(f"asked to {task} of run {task.run}, to which this site was not admitted")
         if self._run_store.ended():
             raise RemoteError(
                 f"asked to {task} of run {task.run}, which has ended here: {self._run_store.outcome()}",
@@ -453,7 +456,10 @@ class Agent:
     def _line_down(self, error: LinkError | StorageError) -> None:
         settled = self._session.settled
         if self._outcome is not None and settled is not None and settled.kind is TaskKind.ADOPT:
-            over = Finish(self._outcome, "the model is here; the coordinator closed the line before it told more")
+            over = Finish(
+                self._outcome,
+                "the model has arrived; the coordinator closed the connection before it sent the next task",
+            )
             self._session = session.instructed(self._session, over)
             return
         self._session = session.cut(self._session)
@@ -485,9 +491,11 @@ class Agent:
         if isinstance(error, NOT_TOLD):
             return
         failure = self._failures.record(error)
-        error.cause = f"{error.cause} (full account: {self._home.incidents / failure.incident}.txt)"
+        error.cause = f"{error.cause} (details: {self._home.incidents / failure.incident}.txt)"
         if not self._failures.tell_soon():
-            self._show("said", {"text": f"the coordinator cannot be told now; it hears of {failure.incident} later"})
+            self._show(
+                "said", {"text": f"the coordinator cannot be reached now; {failure.incident} will be reported later"}
+            )
 
     def _restart_hung(self, hung: Hung) -> None:
         """Kill a worker that hangs; its task goes on from its checkpoint. Raises WorkFailedError the second time."""
@@ -703,7 +711,7 @@ class Agent:
                 for what in self._link.attach():
                     pauses.reset()
                     self._inbox.put(Said(what))
-                self._inbox.put(LineDown(LinkError("the coordinator has closed the line")))
+                self._inbox.put(LineDown(LinkError("the coordinator has closed the connection")))
             except LinkError as error:
                 self._inbox.put(self._diagnosed(error))
             except StorageError as error:
@@ -780,7 +788,7 @@ class Agent:
 def _another_plan(run: str) -> RemoteError:
     return RemoteError(
         f"run {run} has another plan than before",
-        cause="the coordinator's home was made anew or tampered with",
+        cause="the coordinator's home was set up again, or someone changed it",
         next_step="ask the coordinator's operator",
     )
 
@@ -789,8 +797,8 @@ def _hangs(hung: Hung) -> WorkFailedError:
     """Return what a hung worker is called."""
     silent_min = (hung.silence.ends_at_s - hung.silence.since_s) / 60
     return WorkFailedError(
-        f"the training process has said nothing for {silent_min:.1f} min; "
-        f"within this task it was never silent for more than {hung.silence.longest_s:.0f} s",
+        f"the training process has not reported for {silent_min:.1f} min; "
+        f"in this task its longest pause so far was {hung.silence.longest_s:.0f} s",
         cause="a GPU or its driver hangs, a disk or share does not answer, or other hosts that train with it do not",
         next_step="look at nvidia-smi, and at the system's log (dmesg | tail)",
         stage=hung.said.stage,

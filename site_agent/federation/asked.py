@@ -16,14 +16,13 @@ The file has a line for each change, and is only appended to.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedcervix.core.events import Task, TaskKind
 from fedcervix.core.plan import Plan
-from fedcervix.disk.files import private
+from fedcervix.disk.files import append_line
 from fedcervix.disk.storage import disk
 from fedcervix.json_text import parsed
 
@@ -142,13 +141,8 @@ class Asked:
         self._append("unusable", task, sync=False)
 
     def _append(self, change: str, task: Task, *, sync: bool) -> None:
-        line = memoryview(f"\n{json.dumps([change, str(task.kind), task.round, task.base], allow_nan=False)}".encode())
-        file = self.folder / FILE  # the line break goes before the line: the last one may have been torn
-        with disk(file, "write"), open(file, "ab", buffering=0, opener=private) as out:
-            while line:  # a disk that has room for a part takes that part
-                line = line[out.write(line) :]
-            if sync:
-                os.fsync(out.fileno())
+        line = json.dumps([change, str(task.kind), task.round, task.base], allow_nan=False)
+        append_line(self.folder / FILE, line, sync=sync)
 
 
 def _line(content: bytes) -> tuple[str, str, int, str] | None:

@@ -29,7 +29,7 @@ def succeed(home: SiteHome) -> InstanceClaim:
     try:
         claim = InstanceClaim(secrets.token_hex(16), _before(home))
     except (ValueError, TypeError, KeyError) as error:
-        next_step = f"rm {home.instances}; the coordinator lets this agent in once the one before it is gone"
+        next_step = f"rm {home.instances}; the coordinator accepts this agent when the earlier one has disconnected"
         raise damaged(home.instances, error, next_step=next_step) from error
     known = {"folder": home.folder.stat().st_ino, "instances": [claim.instance, *claim.succeeds][:SUCCEEDS_MAX]}
     _write(home.instances, json.dumps(known, allow_nan=False).encode())

@@ -17,7 +17,7 @@ import grpc
 from fedcervix import __version__
 from fedcervix.core.compression import Packed
 from fedcervix.core.events import Answer
-from fedcervix.core.rounds import Instruction
+from fedcervix.core.rounds.instructions import Instruction
 from fedcervix.errors import LinkError, RemoteError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.network import codec, rpc
@@ -184,7 +184,7 @@ class GrpcLink:
         except grpc.RpcError as error:
             raise rpc.translate(error, self._address) from error
         except ValueError as error:  # the channel was closed under the call
-            raise LinkError("the line was closed") from error
+            raise LinkError("the connection was closed") from error
 
 
 SENDER = "coordinator"

@@ -89,8 +89,8 @@ def remark(environment: Mapping[str, str]) -> str:
     """Say what somebody has set who wanted a proxy, but not in a way that works; empty where nothing is wrong."""
     lower = [name for name in NAMES if environment.get(name)]
     if lower and _parsed(environment[lower[0]]) is None:
-        return f"{lower[0]} is set, but not to http://HOST:PORT, and is not heeded"
+        return f"{lower[0]} is set, but not to http://HOST:PORT: it is ignored"
     upper = [name.upper() for name in NAMES if environment.get(name.upper())]
     if upper and not lower:
-        return f"{upper[0]} is set, but only {upper[0].lower()}, in lower case, is heeded"
+        return f"{upper[0]} is set, but only {upper[0].lower()}, in lower case, is used"
     return ""

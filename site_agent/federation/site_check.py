@@ -37,7 +37,7 @@ def examine(home: SiteHome, now: datetime, show: Show) -> Iterator[Row]:
         ("configuration", lambda: _configuration(home)),
         ("manifest", lambda: _manifest(home)),
         ("certificate", lambda: _certificate(home, now)),
-        ("line", lambda: _line(home)),
+        ("connection", lambda: _line(home)),
         ("coordinator", lambda: _coordinator(home, plans.append)),
         ("hardware", lambda: hardware.look(home.config().hardware)),
     )
@@ -114,7 +114,7 @@ def _training(home: SiteHome, plan: Plan | None, show: Show) -> Iterator[Row]:
     worker = Worker(home, "site")
     on_progress = functools.partial(_show_progress, show)
     if is_held(home.lock):
-        yield "training", "no step was tried: an agent is at work on this home, and needs the memory"
+        yield "training", "no step was timed: an agent is running on this home and needs the memory"
         plan = None
     try:
         yield from worker.examine(plan, on_progress, threading.Event(), waits=False).lines()

@@ -63,7 +63,7 @@ def look(address: str, authority: Path, certificate: Path, key: Path) -> str:
             f"what answers at {address} is not this federation's coordinator ({error.verify_message})",
             cause=f"its certificate was issued by {_issuer(way)}: another federation's coordinator, or an "
             "antivirus or proxy that opens TLS connections, or this site joined another federation",
-            next_step="ask IT to let this address through unopened, or the operator for a new invitation",
+            next_step="ask IT not to inspect TLS connections to this address, or the operator for a new invitation",
         ) from error
     except ssl.SSLError as error:
         raise _refused(address, error) from error
@@ -92,14 +92,13 @@ def _unreachable(address: str, way: _Way, error: OSError) -> LinkError:
         return LinkError(
             what,
             cause=remark(os.environ)
-            or "the coordinator is not running, the address is wrong, or a firewall is in the way",
-            next_step=f"ask IT to allow this machine to dial out to {address} (TCP), or for its proxy (https_proxy)",
+            or "the coordinator is not running, the address is wrong, or a firewall blocks the connection",
+            next_step=f"ask IT to allow TCP connections from this machine to {address}, or for its proxy (https_proxy)",
         )
     return LinkError(
         what,
-        cause="the proxy is not there, wants a name and password, or does not let this address through; or the "
-        "coordinator is not running",
-        next_step=f"ask IT to let this machine CONNECT to {address}, or set no_proxy={way.host} to dial without it",
+        cause="the proxy is not running, requires a password or blocks this address; or the coordinator is not running",
+        next_step=f"ask IT to let this machine CONNECT to {address}, or set no_proxy={way.host} to connect without it",
     )
 
 

@@ -107,8 +107,8 @@ def _parts_absent(tags: Tags) -> bool:
 _REFUSED: Final[tuple[tuple[str, Callable[[Tags], bool]], ...]] = (
     ("floating-point pixels", lambda tags: _FLOATING in _formats(tags)),
     ("signed pixel values", lambda tags: _SIGNED in _formats(tags) and _bits(tags) < 32),
-    ("pixels that are no numbers", lambda tags: bool(_formats(tags) - {1, _SIGNED, _FLOATING, 4})),
-    ("a TIFF that does not say how its samples are meant", lambda tags: _PHOTOMETRIC not in tags),
+    ("pixels that are not numbers", lambda tags: bool(_formats(tags) - {1, _SIGNED, _FLOATING, 4})),
+    ("a TIFF that does not say how to interpret its samples", lambda tags: _PHOTOMETRIC not in tags),
     ("inks other than CMYK", lambda tags: tags.get(_INK_SET, 1) != 1),
     ("a TIFF whose first page is a preview", lambda tags: bool(tags.get(_NEW_SUBFILE_TYPE, 0) & 1)),
     ("grey and another sample in separate planes", lambda tags: _is_planar(tags) and tags.get(_SAMPLES) == 2),

@@ -2,9 +2,9 @@
 
 Rules
 1. A name is known whatever its case, and whatever invisible characters it holds.
-2. `label` and `split` may be missing. So a column under another name is not lost without a word: where `label` (or
-   `split`) is missing or empty everywhere, a column stops the reading if its name is near that of the missing one, or
-   if all its values are those of the missing one.
+2. `label` and `split` may be missing. They may also stand under another name, which must not go unnoticed. So where
+   `label` (or `split`) is missing or empty everywhere, a column is an error if its name is similar, or if all its
+   values would be valid for the missing column.
 3. A column to be ignored is named in ignore_columns. What is ignored is listed.
 
 Pure: values in, values or a DataError out.
@@ -103,7 +103,7 @@ def _check_ignorable(ignored: Collection[str], source: str) -> None:
     if needed:
         raise DataError(
             f"{source}: column {needed[0]!r} cannot be ignored",
-            cause="it is named as a column to ignore, and no image can be used without it",
+            cause="it is listed as a column to ignore, but no image can be used without it",
             next_step=f"take {needed[0]!r} out of ignore_columns (or leave out --ignore-column {needed[0]})",
         )
 
@@ -160,7 +160,7 @@ def _check_meant(table: Table, wanted: Sequence[str], unread: Sequence[int], sou
 
 def _meant(name: str, values: Collection[str], wanted: Sequence[str]) -> tuple[str, str] | None:
     """Return (the known column that this one was probably meant to be, why), or None."""
-    by_name = [(known, "its name is near") for known in wanted if _near(name, known)]
+    by_name = [(known, "its name is similar") for known in wanted if _near(name, known)]
     by_values = [(known, f"its values are {_some(values)}") for known in wanted if _are_of(values, known)]
     return next(iter([*by_name, *by_values]), None)
 

@@ -146,7 +146,7 @@ def _records(text: str, delimiter: str, source: str) -> list[Record]:
     except csv.Error as error:
         raise DataError(
             f"{source}, line {reader.line_num}: not a CSV file ({error})",
-            cause="a quotation mark that is opened and never closed",
+            cause="a quotation mark is opened and never closed",
             next_step=f"mend line {end + 1} of {source}",
         ) from error
     return found

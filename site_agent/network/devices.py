@@ -103,7 +103,9 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     Raises ValueError.
     """
     if precision == "auto":
-        raise ValueError('precision "auto" is settled before training begins: site_agent.network.precision.settled')
+        raise ValueError(
+            'precision "auto" is settled before training begins: site_agent.network.precision.resolve_precision'
+        )
     return torch.autocast(
         device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=device.type == "cpu"
     )

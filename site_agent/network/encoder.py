@@ -13,8 +13,7 @@ Rules
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -28,8 +27,9 @@ from torch import Tensor, nn
 
 from fedcervix.core.plan import Architecture, Head, Recipe
 from fedcervix.disk.descriptors import check_used_up
+from fedcervix.disk.files import write_parts
 from fedcervix.errors import ModelError, RemoteError
-from fedcervix.models.weights import check_header
+from fedcervix.models.weights import Form, check_header, file_parts
 
 BACKBONE = "backbone."
 FEATURES: dict[Architecture, int] = {"resnet18": 512, "resnet50": 2048}
@@ -38,6 +38,17 @@ IMAGENET: dict[Architecture, str] = {
     "resnet18": "ResNet18_Weights.IMAGENET1K_V1",
     "resnet50": "ResNet50_Weights.IMAGENET1K_V1",
 }
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+"""as a weights file calls them"""
 ZERO_LENGTH = 1e-8
 """A row shorter than this has no direction."""
 
@@ -123,19 +134,30 @@ def snapshot(module: nn.Module) -> dict[str, Tensor]:
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor]) -> str:
-    """Write a state as safetensors, all or nothing; return its SHA-256. Equal states make equal bytes."""
-    content = safetensors.torch.save({name: _plain(tensor) for name, tensor in state.items()})
-    half = path.with_name(path.name + ".part")
-    try:
-        with half.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        half.replace(path)
-    except OSError:
-        half.unlink(missing_ok=True)  # a full disk keeps no rest of it
-        raise
-    return hashlib.sha256(content).hexdigest()
+    """Write a state as safetensors, all or nothing; return its SHA-256. Equal states make equal bytes.
+
+    Raises StorageError.
+    """
+    return write_parts(path, state_parts(state))
+
+
+def state_parts(state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Iterator[bytes | memoryview]:
+    """Yield a state as the bytes of a safetensors file, a tensor at a time: no more than one is copied to the CPU."""
+    forms = {name: Form(DTYPES[tensor.dtype], tuple(tensor.shape)) for name, tensor in state.items()}
+
+    def values(name: str) -> Iterator[memoryview]:
+        rows = state[name].detach().to("cpu").contiguous().reshape(-1)
+        yield rows.view(torch.uint8).numpy().data
+
+    return file_parts(forms, values, metadata or {})
+
+
+def state_digest(state: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of the file that `save_weights` would write."""
+    sha256 = hashlib.sha256()
+    for part in state_parts(state):
+        sha256.update(part)
+    return sha256.hexdigest()
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -235,7 +257,7 @@ def _download(architecture: Architecture) -> dict[str, Tensor]:
     except (URLError, OSError, RuntimeError) as error:
         raise ModelError(
             f"ImageNet's weights for {architecture} could not be downloaded",
-            cause=f"no network from here to {weights.url} ({error})",
-            next_step='fetch that file elsewhere and name its path, or use start = "random"',
+            cause=f"this machine cannot reach {weights.url} ({error})",
+            next_step='download that file on another machine and give its path, or use start = "random"',
         ) from error
     return state

@@ -54,13 +54,9 @@ def clear(optimiser: torch.optim.SGD) -> None:
 
 
 def optimiser_state(optimiser: torch.optim.SGD, encoder: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of the momentum of every parameter, by name."""
+    """Return the momentum of every parameter, by name: the tensors themselves, which the next step changes."""
     found = {name: optimiser.state[p].get("momentum_buffer") for name, p in encoder.named_parameters()}
-    return {
-        MOMENTUM + name: buffer.detach().to("cpu", copy=True).contiguous()
-        for name, buffer in found.items()
-        if buffer is not None
-    }
+    return {MOMENTUM + name: buffer.detach() for name, buffer in found.items() if buffer is not None}
 
 
 def restore_optimiser(optimiser: torch.optim.SGD, encoder: nn.Module, state: Mapping[str, Tensor]) -> None:

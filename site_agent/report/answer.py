@@ -1,10 +1,10 @@
 """The first thing the report says: did joining help this hospital? In plain words, and no stronger than the numbers.
 
 Rules
-1. The federated start is compared with every start that this hospital can have without a federation: random weights,
+1. The federated start is compared with every start that the hospital can make without a federation: random weights,
    ImageNet weights, contrastive learning on its own images (SSL). "Yes" needs all of these comparisons to be decided
-   for the federated start, random weights and SSL among them. One that is decided against it is a "No". Everything
-   else is "not shown".
+   for the federated start, random weights and SSL among them. One that is decided against it is a "No". Everything else
+   is "not shown".
 2. A "Yes" to all needs no correction for the number of comparisons (an intersection-union test: Berger, Technometrics
    24:295, 1982). A "No" is the worst of several comparisons, not corrected for their number, which the page says.
 3. The headline names the start with the highest AUC wherever that is not the federated one.
@@ -177,7 +177,7 @@ def _not_shown(report: SiteReport) -> str:
         return f"Not shown whether joining helped: {TRAINED_DIFFERENTLY} (see below)."
     if all(found.verdict == "better" for found in own):
         return f"Not shown that joining helped: {_why_not_yes(report)}."
-    return "Not shown: these test women cannot tell whether joining helped."
+    return "Not shown: these test results do not decide whether joining helped."
 
 
 def _why_not_yes(report: SiteReport) -> str:
@@ -210,13 +210,13 @@ def _sentences(report: SiteReport, tone: Tone) -> Iterable[str]:
         yield _tested(report.evaluations[0])
     if tone == "unknown":
         yield (
-            "This page holds no test score of a federated model beside one of another start. It needs labelled test "
-            "images of cases and controls, and both classifiers: site-agent finetune, then site-agent evaluate."
+            "This page has no test score of a federated model together with one of another start. It needs labelled "
+            "test images of cases and controls, and both classifiers: site-agent finetune, then site-agent evaluate."
         )
     elif report.comparison(report.alone) is None:
         yield (
-            f"No model was trained on our own images alone ({report.alone}), so nothing tells what this hospital "
-            "could do by itself: site-agent pretrain, then finetune and evaluate."
+            f"No model was trained on our own images alone ({report.alone}), so it is not known what this hospital "
+            "can do by itself: site-agent pretrain, then finetune and evaluate."
         )
 
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fedcervix.disk.files import digest_file
 from fedcervix.disk.storage import disk
-from fedcervix.models.weights import digest_file
 
 HISTORY = "history"
 STAMP = "%Y%m%dT%H%M%SZ"

@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import hmac
 import json
-import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedcervix.core.plan import canonical_json
 from fedcervix.disk.descriptors import check_used_up
-from fedcervix.disk.files import write_secret
+from fedcervix.disk.files import make_folder, write_new, write_secret
 from fedcervix.disk.storage import damaged, disk
 from fedcervix.errors import ModelError
 from fedcervix.json_text import parsed
@@ -128,18 +127,9 @@ def _names(images: Iterable[Image]) -> set[str]:
 def site_key(home: SiteHome) -> SiteKey:
     """Return the site's key for women and pictures; made at its first use. Raises StorageError."""
     file = home.key_file(KEY)
-    with disk(file, "write"):
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        except FileExistsError:
-            return _read_key(file)
-        with os.fdopen(descriptor, "wb") as out:
-            secret = secrets.token_bytes(KEY_BYTES)
-            out.write(secret)
-            out.flush()
-            os.fsync(out.fileno())
-    return SiteKey(secret)
+    make_folder(file.parent)
+    secret = secrets.token_bytes(KEY_BYTES)
+    return SiteKey(secret) if write_new(file, secret) else _read_key(file)
 
 
 def _read_key(file: Path) -> SiteKey:

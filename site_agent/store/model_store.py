@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from fedcervix import __version__
 from fedcervix.core.events import Task
+from fedcervix.core.modes import title_of
 from fedcervix.core.plan import Plan, Recipe, parse_recipe
+from fedcervix.disk.files import digest_file
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ModelError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.models.weights import digest_file
 from site_agent.home import SiteHome
-from site_agent.starts import start_of, title
 from site_agent.store import archive, leak_guard
 from site_agent.store.archive import utc_now
 from site_agent.store.checksummed_records import damaged, read_record, unknown, write_record
@@ -82,7 +82,7 @@ class CervixModel:
         if digest_file(self.weights) != self.digest:
             raise ModelError(
                 f"{self.weights} is not the file that its record names",
-                cause="it was changed or damaged after it was kept",
+                cause="it was changed or damaged after it was saved",
                 next_step=f"restore it from a backup, or {again(self.folder, self.start)}",
             )
 
@@ -100,7 +100,7 @@ def adopt(home: SiteHome, task: Task, plan: Plan, blobs: BlobStore, clock: Calla
     """Keep the result of a run. Done twice, it does the same. Raises StorageError."""
     if _adopted(home.models / task.run, task, plan):
         return
-    start = title(start_of(plan.mode, plan.sites))
+    start = title_of(plan.mode, plan.sites)
     seen = _seen_in_run(home, task.run, plan)
     more = {
         "run": task.run,

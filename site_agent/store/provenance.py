@@ -20,11 +20,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedcervix.core.modes import MODES
 from fedcervix.core.plan import Recipe, canonical_json, parse_recipe
 from fedcervix.errors import ModelError
 from site_agent.data.digests import Data
 
-FEDERATED = ("CSFSSL", "PPFSSL")
+FEDERATED = tuple(mode.upper() for mode in MODES)
 """families of starts that a federation makes"""
 EQUAL_KEYS = ("architecture", "image_px", "fit", "classifier")
 """of a recipe: what two classifiers must have in common to be compared"""

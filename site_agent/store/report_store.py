@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-from fedcervix.disk.files import FOLDER_MODE, aside, write_secret
+from fedcervix.disk.files import FOLDER_MODE, in_place_of, write_secret
 from fedcervix.disk.storage import disk
 
 PAGE_FILE = "report.html"
@@ -34,7 +34,7 @@ FOLDER = re.compile(r"\d{8}-\d{6}-.+")
 TIME_CHARS = len("20261129-172755")
 MAKING = ".making-"
 TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
-"""what a system says where a folder of that name is there already"""
+"""what a system says where a folder of that name exists already"""
 SAME_SECOND_MAX = 1000
 """reports of one name within one second"""
 
@@ -84,7 +84,5 @@ def _point(link: Path, target: str) -> None:
     """Let the link name the newest report. A file system without links goes without."""
     if link.exists() and not link.is_symlink():
         return  # someone's own file
-    making = aside(link)
-    with contextlib.suppress(OSError):
-        making.symlink_to(target, target_is_directory=True)
-        making.replace(link)
+    with contextlib.suppress(OSError), in_place_of(link) as new:
+        new.symlink_to(target, target_is_directory=True)

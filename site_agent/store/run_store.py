@@ -25,7 +25,7 @@ from fedcervix.core.events import (
 )
 from fedcervix.core.plan import Plan
 from fedcervix.core.session import PersistentState, Result
-from fedcervix.disk.files import write_whole
+from fedcervix.disk.files import append_line, write_whole
 from fedcervix.disk.storage import damaged, disk
 from fedcervix.errors import StorageError
 from fedcervix.json_text import parsed
@@ -129,10 +129,7 @@ class RunStore:
         It is not waited for until the disk has it: a power cut costs the last half minute's points of a curve.
         """
         line = json.dumps({"part": part, "round": round_, "values": values}, allow_nan=False)
-        rest = memoryview(f"\n{line}".encode())  # the line break goes before it: the last line may have been torn
-        with disk(self._history, "write"), self._history.open("ab", buffering=0) as out:
-            while rest:  # a disk that has room for a part takes that part
-                rest = rest[out.write(rest) :]
+        append_line(self._history, line, sync=False)
 
     def history(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Return {"train" | "score": {round: numbers}}. Raises StorageError."""

@@ -8,28 +8,30 @@ Rules
 3. A checkpoint is for one `contract` (recipe, seed, images, base model..., and this version of the software) and never
    used for another. Of other contracts the newest few stay: a training that was left can be taken up again.
 4. Keeping costs under one percent of the time: the next one waits at least a hundred times as long as the last one
-   took, and at least a minute. It takes from `due` on: the GPU catches up and tensors are copied before `keep`.
-   A disk that is full costs the checkpoint, not the run.
+   took, and at least a minute. It takes from `due` on: the GPU catches up before `keep`. A disk that is full costs the
+   checkpoint, not the run.
+5. Tensors go from the device to the disk one at a time: keeping takes no memory for a second model.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
+import safetensors
 from torch import Tensor
 
 from fedcervix import __version__
+from fedcervix.disk.files import digest_file, rename, replacing
+from fedcervix.errors import StorageError
 from fedcervix.json_text import parsed
-from fedcervix.models.weights import sync
 from fedcervix.runtime.log import logger
+from site_agent.network.encoder import state_parts
 
 INTERVAL_S = 60.0
 COST_SHARE = 0.01
@@ -74,11 +76,7 @@ class Checkpoints:
 
     def keep(self, checkpoint: Checkpoint) -> bool:
         """Write a checkpoint, then drop older ones. A disk that does not take it is logged; then it returns False."""
-        metadata = {_FACTS: json.dumps(checkpoint.facts, sort_keys=True, allow_nan=False)}
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
-        content = safetensors.torch.save(tensors, metadata)
-        file = self._folder / f"{self._stem}-{hashlib.sha256(content).hexdigest()}.safetensors"
-        kept = self._put(file, content)
+        kept = self._put(checkpoint)
         now = self._clock()
         self._next_s = now + max(self._interval_s, (now - self._asked_s) / COST_SHARE)
         return kept
@@ -87,13 +85,11 @@ class Checkpoints:
         """Return the newest checkpoint that is whole; None if there is none."""
         for file in _newest_first(self._files()):
             try:
-                content = file.read_bytes()
-            except OSError as error:
-                logger().warning("checkpoint_unreadable", file=file.name, reason=error.strerror or type(error).__name__)
-                continue
-            if file.stem.rpartition("-")[2] == hashlib.sha256(content).hexdigest():
-                return _parsed(content)
-            logger().warning("checkpoint_damaged", file=file.name)
+                if file.stem.rpartition("-")[2] == digest_file(file):
+                    return _read(file)
+                logger().warning("checkpoint_damaged", file=file.name)
+            except StorageError as error:
+                logger().warning("checkpoint_unreadable", file=file.name, reason=error.cause)
         return None
 
     def drop(self) -> None:
@@ -109,30 +105,26 @@ class Checkpoints:
     def _files(self) -> list[Path]:
         return list(self._folder.glob(f"{self._stem}-*.safetensors"))
 
-    def _put(self, file: Path, content: bytes) -> bool:
+    def _put(self, checkpoint: Checkpoint) -> bool:
         try:
-            self._replace(file, content)
+            self._replace(checkpoint)
         except OSError as error:
             logger().warning("checkpoint_not_kept", reason=error.strerror or type(error).__name__)
             return False
         return True
 
-    def _replace(self, file: Path, content: bytes) -> None:
+    def _replace(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint; its name is known when it is written. Raises OSError."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        whole = self._folder / f".{self._stem}.whole"
+        metadata = {_FACTS: json.dumps(checkpoint.facts, sort_keys=True, allow_nan=False)}
+        with replacing(whole, sole_writer=True) as out:
+            for part in state_parts(checkpoint.tensors, metadata):
+                out.write(part)
+        file = self._folder / f"{self._stem}-{out.digest}.safetensors"
         older = [found for found in self._files() if found != file]
         others = [found for found in _newest_first(self._folder.glob("checkpoint-*")) if found not in (file, *older)]
-        making = self._folder / f".{self._stem}.part"
-        try:
-            descriptor = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as out:
-                out.write(content)
-                out.flush()
-                os.fsync(out.fileno())
-            making.replace(file)
-            sync(self._folder)
-        except OSError:
-            making.unlink(missing_ok=True)
-            raise
+        rename(whole, file)
         for found in (*older, *others[FILES_MAX - 1 :]):
             found.unlink(missing_ok=True)
 
@@ -141,7 +133,8 @@ def _newest_first(files: Iterable[Path]) -> list[Path]:
     return sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True)
 
 
-def _parsed(content: bytes) -> Checkpoint:
-    """Read a checkpoint whose digest was right; `safetensors.torch.load` does not return the metadata."""
-    header = parsed(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return Checkpoint(safetensors.torch.load(content), parsed(header["__metadata__"][_FACTS]))
+def _read(file: Path) -> Checkpoint:
+    """Read a checkpoint whose digest was right. Its tensors are pages of the file, also once that is deleted."""
+    with safetensors.safe_open(file, "pt") as found:
+        facts = parsed(found.metadata()[_FACTS])
+        return Checkpoint({name: found.get_tensor(name) for name in found.keys()}, facts)  # noqa: SIM118

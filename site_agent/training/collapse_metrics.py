@@ -99,8 +99,8 @@ def alarms(found: Gauges, loss: float, n: int, kind: Loss = "nt-xent") -> list[s
         (
             n > 1 and loss >= LOSS_ALARM * collapse_loss(n, kind) > 0,
             (
-                f"the loss {loss:.3f} is no better than guessing, which costs {collapse_loss(n, kind):.3f} "
-                f"at {n} images in a batch: if that lasts, try another learning rate or weaker augmentation."
+                f"the loss {loss:.3f} is not better than guessing ({collapse_loss(n, kind):.3f}) "
+                f"at {n} images in a batch: if this continues, try another learning rate or weaker augmentation."
             ),
         ),
     ]

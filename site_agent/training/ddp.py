@@ -82,7 +82,7 @@ def assemble(device: torch.device) -> Team:
         raise TrainingError(
             "the training processes of this site could not connect to each other",
             cause=f"one could not be started, or they cannot reach one another: {str(error)[:200]}",
-            next_step="look at the launcher's lines above; processes = 1 under [hardware] trains in one process",
+            next_step="see the launcher's messages above; processes = 1 under [hardware] trains in one process",
         ) from error
     assert isinstance(control, dist.ProcessGroup)  # it is none only for a rank that is not in the group
     return Team(dist.get_rank(), dist.get_world_size(), control)
@@ -208,7 +208,7 @@ def check_same(own: str, what: str, team: Team) -> None:
         raise TrainingError(
             f"it does not see the leader's {what}",
             cause="files changed while training began, or the hosts do not share one home folder and image folder",
-            next_step="mount the same folders at the same places on every host; start site-agent again to go on",
+            next_step="mount the same folders at the same places on every host; start site-agent again to continue",
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from site_agent.network.encoder import Encoder, apply_weights, snapshot
+from site_agent.network.encoder import Encoder, apply_weights
 from site_agent.network.optimizer import optimiser_state, restore_optimiser
 from site_agent.training.checkpoints import Checkpoint, Checkpoints
 from site_agent.training.collapse_metrics import Gauges
@@ -27,10 +27,10 @@ class Standing:
 
 
 def pack(encoder: Encoder, optimiser: torch.optim.SGD, standing: Standing) -> Checkpoint:
-    """Return everything that going on needs."""
+    """Return everything that going on needs; nothing is copied, so it is to be written before the next step."""
     position = standing.position
     tensors = {
-        **_named("model.", snapshot(encoder)),
+        **_named("model.", encoder.state_dict()),
         **_named("optimiser.", optimiser_state(optimiser, encoder)),
         **_named("best.", standing.best_state),
         **{f"seen.{k}": f for k, f in enumerate(position.seen)},

@@ -134,7 +134,7 @@ def out_of_memory(images: int, recipe: Recipe, fits: Callable[[int], bool] | Non
     return TrainingError(
         f"the GPU's memory is too small for {images} images of {recipe.image_px} px in a batch",
         cause="another process uses the GPU, or the recipe is too large for it",
-        next_step=f"{advice}{halved}. With the same recipe training goes on from its checkpoint",
+        next_step=f"{advice}{halved}. With the same recipe, training continues from its checkpoint",
     )
 
 

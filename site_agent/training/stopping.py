@@ -1,4 +1,4 @@
-"""How a training ends before its time without losing what it has learnt: at the next step, with a checkpoint.
+"""How a training ends before its time without losing what it has learned: at the next step, with a checkpoint.
 
 Whoever wants it to end asks (`Stop.ask`); who trains says from when to when a checkpoint can be kept. Outside of that
 there is nothing to wait for: images that were decoded are in the cache, and a score is quickly done again.

@@ -34,7 +34,6 @@ from site_agent.network.encoder import (
     apply_weights,
     load_weights,
     save_weights,
-    snapshot,
     start_encoder,
 )
 from site_agent.network.optimizer import clear, optimiser_state, restore_optimiser
@@ -121,7 +120,7 @@ def unusable_lines(task: Task, error: DivergedError) -> list[str]:
     begun = f" after {error.steps} steps" if task.kind is TaskKind.TRAIN else ""
     return [
         f"this site cannot use the model that it was given{begun}: {error.found}",
-        "  the coordinator is told, and decides by what all sites find; there is nothing to do at this site",
+        "  the coordinator is told; it decides when all sites have reported. No action is needed at this site",
     ]
 
 
@@ -129,7 +128,7 @@ def _seed(bench: TaskContext, task: Task, plan: Plan) -> dict[str, Any]:
     started = time.monotonic()
     weights = bench.home.config().hardware.imagenet_weights
     encoder = start_encoder(plan.recipe, first_seed(plan.terms.seed), Path(weights) if weights else None)
-    digest = _keep(bench, task, snapshot(encoder))
+    digest = _keep(bench, task, encoder.state_dict())
     return {"digest": digest, "images": 0, "steps": 0, "loss": 0.0, "seconds": time.monotonic() - started}
 
 
@@ -176,7 +175,7 @@ def _train(bench: TaskContext, task: Task, plan: Plan) -> dict[str, Any]:
         )
         if not bench.team.leads:
             return {}
-        digest, steps = _keep(bench, task, snapshot(learner.encoder)), sum(record.steps for record in records)
+        digest, steps = _keep(bench, task, learner.encoder.state_dict()), sum(record.steps for record in records)
         _check_fit(bench, task, plan, digest, steps)
         with_room(lambda: _keep_own(bench, task, plan, learner), bench.on_progress, threading.Event().wait)
     numbers = {
@@ -241,7 +240,7 @@ def _contract(bench: TaskContext, task: Task, plan: Plan, recipe: Recipe) -> str
 def _goes_on(at: Position, task: Task, plan: Plan) -> str:
     epochs = plan.terms.epochs_per_round
     epoch = at.epoch - (task.round - 1) * epochs
-    return f"goes on from its checkpoint: epoch {epoch} of {epochs}, after step {at.step}"
+    return f"continues from its checkpoint: epoch {epoch} of {epochs}, after step {at.step}"
 
 
 def _checkpoints(bench: TaskContext, task: Task, contract: str) -> Stoppable:
@@ -356,7 +355,7 @@ def _write(bench: TaskContext, task: Task, state: dict[str, Tensor]) -> str:
 
 def _keep_own(bench: TaskContext, task: Task, plan: Plan, learner: Learner) -> None:
     """Keep what does not travel, for the next round; a few rounds back, because a round may be done again."""
-    state = snapshot(learner.encoder)
+    state = learner.encoder.state_dict()
     kept = {f"model.{name}": state[name] for name in local_names(learner.encoder, plan.terms.batch_norm)}
     if plan.terms.optimiser_state == "keep":
         momentum = optimiser_state(learner.optimiser, learner.encoder)

@@ -143,7 +143,7 @@ class Worker:
                 return done
             elif "stopped" in message:
                 self._end()
-                kept = "is kept" if message["stopped"]["kept"] else "could not be kept; the one before it counts"
+                kept = "is saved" if message["stopped"]["kept"] else "could not be saved; the previous one is used"
                 raise CancelledError(f"a checkpoint {kept}")
             else:
                 if self._team:  # a single worker is ready for the next task
@@ -226,7 +226,7 @@ class Worker:
         return WorkerDiedError(
             f"the training process ended by itself (status {code})",
             cause=cause,
-            next_step="look at the system's log (dmesg | tail); start site-agent again to go on",
+            next_step="look at the system's log (dmesg | tail); start site-agent again to continue",
             stage="training",
             trace=f"status {code}",
         )

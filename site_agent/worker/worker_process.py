@@ -158,7 +158,7 @@ def _gone(rank: int, place: Team) -> GoneError:
     return GoneError(
         f"training process {rank + 1} of {place.size} ended by itself",
         cause="it was killed, often because the machine ran out of memory, or it crashed",
-        next_step="look at the system's log (dmesg | tail); start site-agent again to go on",
+        next_step="look at the system's log (dmesg | tail); start site-agent again to continue",
     )
 
 
@@ -270,7 +270,7 @@ def _translated(error: Exception) -> FedcervixError:
         return TrainingError(
             f"the training processes of this site waited {STEP_S:.0f} s for one another",
             cause=f"one of them hangs, or the network between their hosts is cut: {str(error)[:200]}",
-            next_step="look at the hosts' logs; start site-agent again to go on",
+            next_step="look at the hosts' logs; start site-agent again to continue",
         )
     if isinstance(error, OSError) and error.errno in USED_UP:
         cause, next_step = USED_UP[error.errno]
@@ -278,14 +278,14 @@ def _translated(error: Exception) -> FedcervixError:
     if isinstance(error, OSError) and error.errno in FULL:
         return FullDiskError(str(error), cause="the disk is full", next_step="df -h")
     if isinstance(error, OSError):
-        return StorageError(str(error), cause="a disk that is damaged, or may not be used", next_step="df -h")
+        return StorageError(str(error), cause="the disk is damaged or not accessible", next_step="df -h")
     if isinstance(error, MemoryError) or any(words in str(error).lower() for words in LACKS_MEMORY):
         return TrainingError(
             "not enough memory for this batch", cause=str(error)[:200], next_step="a plan with a smaller batch_images"
         )
     return TrainingError(
         f"the trainer stopped unexpectedly: {type(error).__name__}: {error}",
-        cause="a bug, or a defect of the hardware",
+        cause="a bug, or a hardware fault",
         next_step="see the trace under the incident number",
     )
 

@@ -41,8 +41,10 @@ from coordinator.home.registry import Registry
 from coordinator.run.engine import Engine
 from coordinator.run.streams import Bell, Stream, instructions
 from fedcervix.core.events import Answer, Event, Task, TaskKind
-from fedcervix.core.plan import Mode, Plan, Recipe, Terms
-from fedcervix.core.rounds import Finish, Instruction, Presence, Run, instruction
+from fedcervix.core.modes import Mode
+from fedcervix.core.plan import Plan, Recipe, Terms
+from fedcervix.core.rounds.instructions import Finish, Instruction, instruction
+from fedcervix.core.rounds.state import Presence, Run
 from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.errors import FedcervixError
 from fedcervix.models.blobs import BlobStore

@@ -13,9 +13,9 @@ import pytest
 
 from fedcervix.core.events import Answer
 from fedcervix.core.plan import Plan
+from fedcervix.disk.files import digest_file
 from fedcervix.errors import FedcervixError, RemoteError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.models.weights import digest_file
 from fedcervix.network import codec
 from site_agent.federation.link import SENDER, Link
 from site_agent.worker.worker import CancelledError

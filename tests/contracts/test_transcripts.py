@@ -27,8 +27,8 @@ from fedcervix.core.events import (
     TaskKind,
     UpdateStored,
 )
-from fedcervix.core.plan import Mode
-from fedcervix.core.rounds import Outcome, Phase, Presence
+from fedcervix.core.modes import Mode
+from fedcervix.core.rounds.state import Outcome, Phase, Presence
 from fedcervix.models.blobs import CHUNK_BYTES, BlobStore
 from fedcervix.network import codec, identity, rpc
 from fedcervix.network.identity import REQUEST_BYTES_MAX

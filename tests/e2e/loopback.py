@@ -30,7 +30,7 @@ from coordinator.home.founding import create as create_home
 from coordinator.home.home import Home
 from coordinator.home.registry import Registry
 from fedcervix.core.plan import Plan
-from fedcervix.models.weights import digest_file
+from fedcervix.disk.files import digest_file
 from fedcervix.network import identity, invitations, rpc
 from fedcervix.network.codec import InstanceClaim
 from fedcervix.wire import federation_pb2 as wire

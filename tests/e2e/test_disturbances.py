@@ -95,15 +95,15 @@ def test_a_site_that_is_stopped_and_killed_while_its_coordinator_is_away_trains_
     assert "a checkpoint is kept" in agents["nhs"].text
     assert processes_of(federation.site("nhs").folder) == {}
     agents["nhs"] = federation.agent("nhs")
-    agents["nhs"].says("goes on from its checkpoint: epoch ")
+    agents["nhs"].says("continues from its checkpoint: epoch ")
     federation.kill_site(agents["nhs"])
     assert "done: train in round 1" not in agents["nhs"].text
     agents["nhs"] = federation.agent("nhs")
     run = next(folder.name for folder in (federation.site("nhs").folder / "runs").iterdir())
-    for words in (f"goes on with run {run}: train in round 1", "work goes on meanwhile", "from its checkpoint: epoch "):
+    for words in (f"continues run {run}: train in round 1", "work continues meanwhile", "from its checkpoint: epoch "):
         agents["nhs"].says(words)
     for agent in agents.values():
-        agent.says("the coordinator is away; the result of round 1 is kept and will be sent")
+        agent.says("the coordinator is away; the result of round 1 is saved and will be sent on reconnect")
     coordinator = federation.coordinate()
 
     federation.finish(coordinator, *agents.values())
@@ -120,7 +120,7 @@ def test_ctrl_c_ends_either_role_in_order_and_it_goes_on_afterwards(
     agents["nhs"].signal(signal.SIGINT)
     federation.finish(agents["nhs"], code=130)
     home = federation.site("nhs").folder
-    assert f"stopped; go on with: site-agent --home {home}" in agents["nhs"].text
+    assert f"stopped; continue with: site-agent --home {home}" in agents["nhs"].text
     assert "Traceback" not in agents["nhs"].text
     assert processes_of(home) == {}
     agents["nhs"] = federation.agent("nhs")
@@ -153,7 +153,7 @@ def test_a_second_signal_ends_an_agent_at_once_and_its_hung_worker_with_it(
     [worker] = [pid for pid, words in processes_of(home).items() if "worker_process" in words]
     os.kill(worker, signal.SIGSTOP)
     agents["nhs"].signal(signal.SIGTERM)
-    agents["nhs"].says("stopping: training ends at its next step")
+    agents["nhs"].says("stopping: training saves a checkpoint at its next step")
     agents["nhs"].signal(signal.SIGTERM)
     assert agents["nhs"].ended(timeout_s=5) == 130
     until("nothing is left", lambda: not processes_of(home), timeout_s=5, seen=lambda: processes_of(home))
@@ -237,4 +237,4 @@ def test_a_coordinator_killed_before_it_wrote_its_results_writes_them_at_the_nex
 
     again = federation.coordinate(listening=False)
     federation.finish(again, code=11)
-    assert "no unfinished run to go on with" in again.text
+    assert "no unfinished run to continue" in again.text

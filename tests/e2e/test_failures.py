@@ -39,7 +39,7 @@ def test_a_worker_that_hangs_is_killed_and_its_task_begun_again(
     federation.until("it trains", lambda seen: seen["sites"][0]["stage"] == "training")
     hung = worker_of(federation, "nhs")
     os.kill(hung, signal.SIGSTOP)
-    nhs.says("the training process has said nothing for")
+    nhs.says("the training process has not reported for")
     nhs.says("done: train in round 1")
     assert worker_of(federation, "nhs") != hung
     [failure] = federation.until("the operator sees it", lambda seen: seen["failures"])
@@ -64,7 +64,7 @@ def test_a_failure_while_the_coordinator_is_away_is_heard_when_it_is_back(
     agent.says("asked to train in round 1")
     federation.until("it trains", lambda seen: seen["sites"][0]["stage"] == "training")  # and so holds the model
     coordinator.kill()
-    agent.says("trying again by itself, work goes on meanwhile")
+    agent.says("trying again automatically, work continues meanwhile")
     agent.kill()
     manifest = tmp_path / "manifest.csv"
     manifest.write_text("image,patient,label\nzamora.jpg,Zamora,yes\n")
@@ -72,7 +72,7 @@ def test_a_failure_while_the_coordinator_is_away_is_heard_when_it_is_back(
 
     agent = federation.agent("nhs")
     federation.finish(agent, code=DataError.exit_code)
-    assert "the coordinator cannot be told now; it hears of INC-" in agent.text
+    assert "the coordinator cannot be reached now; INC-" in agent.text
     [untold] = federation.site("nhs").untold.iterdir()
     federation.settle("nhs", collections["nhs"] / "manifest.csv")
     federation.coordinate()

@@ -58,7 +58,7 @@ def test_a_full_disk_at_the_coordinator_costs_time_and_nothing_else(
         for words in ("cannot write", "likely cause: the disk is full", "next: free some space (df -h "):
             nhs.says(words)
         nhs.says("no room for a model")  # before a byte is sent again
-        nhs.says("trying again by itself")
+        nhs.says("trying again automatically")
         assert "likely cause: the disk is (nearly) full" in nhs.text
         assert f"next: free some space (df -h {made.home.blobs})" in nhs.text
         assert '"event": "storage"' in coordinator.text
@@ -124,7 +124,7 @@ def test_a_full_disk_at_a_site_costs_time_and_nothing_else(mount: Mount, light_r
         nhs.says("asked to train in round 1")
         os.kill(alts.pid, signal.SIGSTOP)  # so that there is no average before the disk is full again
         ballast = fill(disk)
-        nhs.says("trying again by itself")
+        nhs.says("trying again automatically")
         for words in ("cannot write", "likely cause: the disk is full", "next: free some space (df -h "):
             assert words in nhs.text
         made.until("it is told", lambda seen: seen["sites"][0]["stage"] == "waiting for room on the disk")

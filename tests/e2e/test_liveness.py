@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedcervix.core.rounds import Phase
+from fedcervix.core.rounds.state import Phase
 from fedcervix.models.weights import write_tensors
 from tests.e2e.line import Line
 from tests.e2e.loopback import Federation, Process, call, until
@@ -27,7 +27,7 @@ DOWN_S = 8.0
 SITES = ("nhs", "alts", "west")
 
 
-@pytest.mark.parametrize(("how", "words"), [("killed", "its line is cut"), ("gone", "nothing is heard of it")])
+@pytest.mark.parametrize(("how", "words"), [("killed", "its connection is cut"), ("gone", "no message comes from it")])
 def test_status_names_a_site_that_is_gone_and_since_when(federate: Federate, how: str, words: str) -> None:
     federation = federate(terms={"lease_s": 3600.0})
     federation.coordinate("--mode", "csfssl")
@@ -64,7 +64,7 @@ def test_watching_goes_on_through_a_restart_and_ends_with_the_run(federate: Fede
     watching = federation.watch()
     watching.says('"presence": "present"')
     coordinator.kill()
-    watching.says("the coordinator is not running; go on with: coordinator --home")
+    watching.says("the coordinator is not running; continue with: coordinator --home")
     coordinator = federation.coordinate()
     federation.finish(coordinator, *agents, watching)
     pictures = [json.loads(line) for line in watching.text.splitlines()]

@@ -102,7 +102,7 @@ def test_an_agent_without_its_coordinator_says_so_waits_and_connects(federate: F
     federation.enrol("nhs")
     agent = federation.light("nhs")
     agent.says("cannot be reached (connection refused)")
-    agent.says("trying again by itself")
+    agent.says("trying again automatically")
     federation.finish(federation.coordinate(), agent)
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from fedcervix.core.compression import Packed
 from fedcervix.core.events import Answer
-from fedcervix.core.rounds import Instruction
+from fedcervix.core.rounds.instructions import Instruction
 from fedcervix.errors import FedcervixError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.network import codec

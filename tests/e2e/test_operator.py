@@ -22,7 +22,7 @@ def test_a_run_from_begin_to_export(federate: Federate, tmp_path: Path) -> None:
     federation = federate(terms={"rounds": 1})
     home = federation.home.folder
     code, text = call("coordinator", "begin", "--mode", "csfssl", "--home", home, cwd=tmp_path)
-    assert (code, "begun: run " in text) == (0, True), text
+    assert (code, "created: run " in text) == (0, True), text
 
     coordinator = federation.coordinate()  # no mode: it goes on with what was begun
     for site in federation.sites:

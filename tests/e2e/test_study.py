@@ -81,7 +81,7 @@ def test_a_study_that_is_stopped_and_killed_repeats_no_finished_cell(
     until("two cells are there", lambda: len(finished(out)) >= 2, seen=lambda: first.text)
     first.signal(signal.SIGINT)  # Ctrl-C
     assert first.ended() == 130
-    assert "go on with: cervix-study run" in first.text
+    assert "continue with: cervix-study run" in first.text
     assert read_study(out).state == "stopped"
     after_stop = finished(out)
 

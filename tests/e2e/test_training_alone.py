@@ -69,17 +69,17 @@ def test_stopped_and_killed_a_training_ends_with_the_weights_of_an_undisturbed_o
     os.kill(first.pid, signal.SIGINT)
     assert first.ended() == 130, first.text
     assert "stopping at the end of this step, with a checkpoint" in first.text
-    assert f"stopped; go on with: site-agent --home {stormy.folder} pretrain --recipe " in first.text
+    assert f"stopped; continue with: site-agent --home {stormy.folder} pretrain --recipe " in first.text
     [kept] = checkpoints(stormy)
 
     second = train(stormy)
-    second.says("goes on from its checkpoint: epoch ")
+    second.says("continues from its checkpoint: epoch ")
     second.kill()
     assert checkpoints(stormy) == [kept], "kill -9 asks nobody"
 
     third = train(stormy)
     assert third.ended() == 0, third.text
-    assert "goes on from its checkpoint: epoch " in third.text
+    assert "continues from its checkpoint: epoch " in third.text
     assert "epoch 1 of 5:" not in third.text, "what was trained is not trained again"
     assert undisturbed.ended() == 0, undisturbed.text
     assert digest(stormy) == digest(calm)

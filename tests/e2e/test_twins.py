@@ -23,8 +23,8 @@ pytestmark = pytest.mark.timeout(120)
 TERMS = {"rounds": 3, "epochs_per_round": 1, "patience_rounds": 3}
 REFUSED = (
     "another agent of site nhs is connected, since 20",
-    "likely cause: a second machine, or a copy",
-    "next: end one",
+    "likely cause: a second machine or a copy",
+    "next: stop one",
 )
 PACE = ("--pace-s", "0.1")
 

@@ -24,7 +24,8 @@ from fedcervix.core.events import (
     event_to_json,
 )
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds import Finish, Idle, Outcome
+from fedcervix.core.rounds.instructions import Finish, Idle
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import RemoteError
 from fedcervix.network import codec
 from fedcervix.wire import federation_pb2 as wire

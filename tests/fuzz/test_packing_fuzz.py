@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fedcervix.disk.files import digest_file
 from fedcervix.errors import RemoteError
 from fedcervix.models.quantization import Origin, Packing, pack, unpack
-from fedcervix.models.weights import digest_file, read_tensors, write_tensors
+from fedcervix.models.weights import read_tensors, write_tensors
 
 QUICK = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 DIGEST = "b" * 64

@@ -32,7 +32,10 @@ from fedcervix.core.events import (
 )
 from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.profiles import PROFILES
-from fedcervix.core.rounds import Phase, Run, begin, coordinator_work, instruction, step
+from fedcervix.core.rounds.averages import coordinator_work
+from fedcervix.core.rounds.instructions import instruction
+from fedcervix.core.rounds.state import Phase, Run, begin
+from fedcervix.core.rounds.step import step
 from fedcervix.models.aggregate import aggregate
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.weights import read_layout

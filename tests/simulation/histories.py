@@ -6,7 +6,7 @@ import random
 from dataclasses import replace
 
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds import Outcome
+from fedcervix.core.rounds.state import Outcome
 from tests.simulation.oracle import digest_of, undisturbed
 from tests.simulation.world import Faults, History, Rules, ViolationError, simulate
 

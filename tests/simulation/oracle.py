@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from fedcervix.core.events import Task, TaskKind
 from fedcervix.core.plan import Compression, Plan
-from fedcervix.core.rounds import Outcome, Phase, Round, Run
+from fedcervix.core.rounds.state import Outcome, Phase, Round, Run
 
 
 def digest_of(*parts: object) -> str:

@@ -13,10 +13,12 @@ import pytest
 
 from coordinator.run.fencing import Acting, admit
 from coordinator.run.incoming import needed
-from fedcervix.core import compression, rounds
+from fedcervix.core import compression
 from fedcervix.core.events import AggregateStored, Answer, Event, UpdateStored, event_from_json, event_to_json
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds import Aggregate, Outcome, Round, Run
+from fedcervix.core.rounds.averages import Aggregate, coordinator_work, last_step
+from fedcervix.core.rounds.state import Outcome, Round, Run
+from fedcervix.core.rounds.step import step
 from fedcervix.network.codec import InstanceClaim
 from tests.simulation.histories import history
 from tests.simulation.oracle import averaged, trained, undisturbed
@@ -190,14 +192,14 @@ def test_a_failure_names_the_command_that_shows_it_again() -> None:
 
 def planted(change: Callable[[Run, Event], tuple[Run, Answer] | None]) -> Rules:
     """Return rules whose `step` is `change` where that gives something, and the real one elsewhere."""
-    return Rules(step=lambda run, event: change(run, event) or rounds.step(run, event))
+    return Rules(step=lambda run, event: change(run, event) or step(run, event))
 
 
 def test_a_step_that_takes_stale_updates_is_found() -> None:
     def takes_all(run: Run, event: Event) -> tuple[Run, Answer] | None:
         if run.ended or type(event).__name__ != "UpdateStored" or not run.rounds or event.task.round == 0:
             return None
-        if run.current.has(event.site) or rounds.step(run, event)[1] is not Answer.STALE:
+        if run.current.has(event.site) or step(run, event)[1] is not Answer.STALE:
             return None
         task = replace(event.task, round=run.current.number)
         now = replace(run.current, contributions=(*run.current.contributions, replace(event, task=task)))
@@ -208,7 +210,7 @@ def test_a_step_that_takes_stale_updates_is_found() -> None:
 
 def test_a_step_that_counts_an_update_twice_is_found() -> None:
     def counts_twice(run: Run, event: Event) -> tuple[Run, Answer] | None:
-        if type(event).__name__ != "UpdateStored" or rounds.step(run, event)[1] is not Answer.DUPLICATE:
+        if type(event).__name__ != "UpdateStored" or step(run, event)[1] is not Answer.DUPLICATE:
             return None
         if not run.rounds or not run.current.has(event.site) or event.task.round != run.current.number:
             return None
@@ -222,7 +224,7 @@ def test_a_step_that_counts_an_update_twice_is_found() -> None:
 
 def test_a_step_that_forgets_who_is_missing_is_found() -> None:
     def forgets(run: Run, event: Event) -> tuple[Run, Answer] | None:
-        after, answer = rounds.step(run, event)
+        after, answer = step(run, event)
         if after is run:
             return None
         return replace(after, rounds=tuple(replace(round_, missing=()) for round_ in after.rounds)), answer
@@ -237,7 +239,7 @@ def test_a_step_that_averages_in_the_order_of_arrival_is_found() -> None:
     def keeps_order(run: Run, event: Event) -> tuple[Run, Answer] | None:
         if type(event).__name__ != "UpdateStored" or not run.rounds or run.plan.mode != "csfssl":
             return None
-        after, answer = rounds.step(run, event)
+        after, answer = step(run, event)
         if answer is not Answer.ACCEPTED:
             return None
         current = replace(after.current, contributions=(*run.current.contributions, event))
@@ -250,7 +252,7 @@ def test_a_momentum_from_the_best_model_instead_of_the_last_is_found() -> None:
     """Early stopping keeps the best round; training, and so the step, goes on from what was published last."""
 
     def from_best(run: Run) -> Aggregate | None:
-        work = rounds.coordinator_work(run)
+        work = coordinator_work(run)
         if work is None or work.last_step is None:
             return work
         return replace(work, last_step=(run.best.candidate, run.best.base))
@@ -263,7 +265,7 @@ def test_a_momentum_from_the_best_model_instead_of_the_last_is_found() -> None:
 
 def test_a_coordinator_that_forgets_the_model_before_the_last_is_found() -> None:
     def forgets(run: Run) -> set[str]:
-        before = set(rounds.last_step(run) or ()) - {run.layout, run.current.base, run.model} if run.rounds else set()
+        before = set(last_step(run) or ()) - {run.layout, run.current.base, run.model} if run.rounds else set()
         return needed(run) - before
 
     assert "a model to be averaged is gone" in found_by(Rules(needed=forgets), range(300))
@@ -288,7 +290,7 @@ def test_a_coordinator_that_forgets_what_its_rounding_left_over_is_found() -> No
 
 
 def test_a_coordinator_that_gives_away_the_difference_between_two_sites_models_is_found() -> None:
-    """A packed form is of use to a site that held its base; to another one it would tell what a site has learnt."""
+    """A packed form is of use to a site that held its base; to another one it would tell what a site has learned."""
     anyone = Rules(packed_form=lambda run, _site, model: compression.kept_form(run, model))
     assert "the difference to a model that it never held" in found_by(anyone, range(300))
 

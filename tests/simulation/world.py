@@ -44,20 +44,11 @@ from fedcervix.core.events import (
     event_to_json,
 )
 from fedcervix.core.plan import Plan
-from fedcervix.core.rounds import (
-    Aggregate,
-    Finish,
-    Instruction,
-    Presence,
-    Run,
-    begin,
-    coordinator_work,
-    deadline,
-    instruction,
-    step,
-    to_dict,
-    waits,
-)
+from fedcervix.core.rounds.averages import Aggregate, coordinator_work
+from fedcervix.core.rounds.instructions import Finish, Instruction, instruction
+from fedcervix.core.rounds.state import Presence, Run, begin, to_dict
+from fedcervix.core.rounds.step import step
+from fedcervix.core.rounds.waits import deadline, waits
 from fedcervix.network.codec import SUCCEEDS_MAX, InstanceClaim
 from tests.simulation.oracle import (
     averaged,
@@ -398,10 +389,10 @@ class Coordinator:
     def _faults_of_forms(self, run: Run) -> Iterator[str]:
         """Yield what is wrong with the packed forms that sites may have of the models they are asked to work on.
 
-        After a barren round the run may come back to a model whose form is gone: the model itself travels then (see
+        After a void round the run may come back to a model whose form is gone: the model itself travels then (see
         `Service._form`).
         """
-        came_back = any(round_.barren for round_ in run.rounds)
+        came_back = any(round_.void for round_ in run.rounds)
         for site, task in self.wanted.items():
             form = self.rules.packed_form(run, site, task.base) if isinstance(task, Task) and task.base else None
             if form is not None and form.digest not in self.blobs and not came_back:
@@ -724,7 +715,7 @@ class Site:
             return
         self.stream = None
         if self.session.settled is not None and self.session.settled.kind is TaskKind.ADOPT:
-            self._leave(Finish(self.world.coordinator.run.outcome, "the coordinator has closed the line"))
+            self._leave(Finish(self.world.coordinator.run.outcome, "the coordinator has closed the connection"))
             return
         self._change(session.cut)
         self._later(self.world.dice.uniform(0.2, PAUSE_S), self._attach)
@@ -873,7 +864,7 @@ class Site:
             self.models.add(task.base)
             self.held.add(task.base)
             self._settle_earlier(job, task)
-        else:  # the run has moved on: something else will be asked
+        else:  # the run is at a later step: something else will be asked
             self._later(PAUSE_S, lambda: self._end(job, lambda s: s))
 
     def _settle_earlier(self, job: Job, task: Task) -> None:

@@ -15,7 +15,8 @@ import pytest
 from fedcervix.core.compression import Packed
 from fedcervix.core.events import Answer, ModelAdopted, ScoreReported, SiteFailed, Task, TaskKind, UpdateStored
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds import Finish, Idle, Instruction, Outcome
+from fedcervix.core.rounds.instructions import Finish, Idle, Instruction
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.core.session import PersistentState
 from fedcervix.errors import (
     DataError,
@@ -42,7 +43,7 @@ from site_agent.worker.worker import CancelledError, Worker, WorkFailedError
 WAIT_S = 60.0
 RUN = "20300101-000000-csfssl-00000000"
 OVER = Finish(Outcome.OK, "all rounds done")
-KEPT = "the coordinator is away; the result of round 1 is kept and will be sent"
+KEPT = "the coordinator is away; the result of round 1 is saved and will be sent on reconnect"
 
 
 def digest(content: bytes) -> str:
@@ -892,7 +893,7 @@ def test_a_worker_that_hangs_is_killed_told_of_and_begun_again(site: Site) -> No
     assert site.worker.begun == [TRAIN, TRAIN]
     [failure] = failures(site.link.told)
     assert (failure.stage, failure.kind, failure.goes_on) == ("training", "TrainingError", True)
-    assert "has said nothing for" in failure.hint
+    assert "has not reported for" in failure.hint
     site.shows("trouble")
     assert (site.home.incidents / f"{failure.incident}.txt").exists()
 
@@ -905,7 +906,7 @@ def test_a_worker_that_hangs_at_the_same_task_again_ends_the_agent(site: Site) -
     assert isinstance(error, WorkFailedError)
     assert error.exit_code == 9
     assert all(
-        words in error.explain() for words in ("said nothing for", "likely cause: a GPU", "next: look at nvidia")
+        words in error.explain() for words in ("not reported for", "likely cause: a GPU", "next: look at nvidia")
     )
     assert site.worker.begun == [TRAIN, TRAIN]
     assert [failure.goes_on for failure in failures(site.link.told)] == [True, False]
@@ -938,7 +939,7 @@ def test_a_failure_that_cannot_be_told_is_told_by_the_next_process_before_it_is_
     assert isinstance(site.end(), WorkFailedError)
     assert len(failures(site.link.told)) > 1, "it was not tried again"
     said = failures(site.link.told)[-1]
-    site.shows("said", text=f"the coordinator cannot be told now; it hears of {said.incident} later")
+    site.shows("said", text=f"the coordinator cannot be reached now; {said.incident} will be reported later")
 
     for expected in (dataclasses.replace(said, goes_on=True), None):
         site.begin()

@@ -13,7 +13,7 @@ import pytest
 from fedcervix.core import compression
 from fedcervix.core.events import Answer, ScoreReported, Task, TaskKind, UpdateStored
 from fedcervix.core.plan import Plan
-from fedcervix.core.rounds import Idle
+from fedcervix.core.rounds.instructions import Idle
 from fedcervix.core.session import PersistentState
 from fedcervix.errors import LinkError, RemoteError, StorageError
 from fedcervix.models.blobs import BlobStore

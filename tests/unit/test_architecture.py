@@ -13,13 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from tools import import_graph
+
 ROOT = Path(__file__).parents[2]
-SOURCES = {
-    "fedcervix": ROOT / "shared" / "fedcervix",
-    "coordinator": ROOT / "coordinator",
-    "site_agent": ROOT / "site_agent",
-    "cervix_study": ROOT / "cervix_study",
-}
+SOURCES = {package: ROOT / folder for package, folder in import_graph.PACKAGES.items()}
+GRAPHS, _ = import_graph.read(ROOT)
 STDLIB = sys.stdlib_module_names
 
 
@@ -101,13 +99,13 @@ FOREIGN = {
     "network": "cryptography google grpc",
     "runtime": "click pydantic pydantic_core rich structlog",
 }
-"""What the rooms of the library import from outside the standard library; the others nothing."""
+"""What the folders of the library import from outside the standard library; the others nothing."""
 
 
-def test_a_room_of_the_library_imports_only_its_packages() -> None:
+def test_a_folder_of_the_library_imports_only_its_packages() -> None:
     for found in of("fedcervix"):
-        allowed = {*STDLIB, "fedcervix", *FOREIGN.get(room_of(found.by), "").split()}
-        assert found.top in allowed, f"{found}. {test_a_room_of_the_library_imports_only_its_packages.__name__}"
+        allowed = {*STDLIB, "fedcervix", *FOREIGN.get(folder_of(found.by), "").split()}
+        assert found.top in allowed, f"{found}. {test_a_folder_of_the_library_imports_only_its_packages.__name__}"
 
 
 def test_the_library_has_no_circles() -> None:
@@ -146,10 +144,10 @@ OUTSIDE = {
 def test_the_core_knows_no_network_clock_disk_or_tensor() -> None:
     """The design: "The federation's state machine knows no network, clock, disk or tensor"."""
     for found in of("fedcervix"):
-        if room_of(found.by) in PURE:
+        if folder_of(found.by) in PURE:
             assert found.top not in OUTSIDE, f"{found}: {test_the_core_knows_no_network_clock_disk_or_tensor.__doc__}"
     for name in MODULES:
-        for called, text in calls(name) if name.startswith("fedcervix.") and room_of(name) in PURE else ():
+        for called, text in calls(name) if name.startswith("fedcervix.") and folder_of(name) in PURE else ():
             assert called not in ("open", "print", "input"), text
 
 
@@ -209,7 +207,7 @@ def test_the_worker_process_never_imports_grpc() -> None:
         ("import coordinator.cli", sorted(HEAVY)),
         ("import cervix_study.commands.run", [*sorted(TORCH), "sklearn", "grpc", "submitit"]),
         (
-            "import fedcervix.core.rounds, fedcervix.core.session",
+            "import fedcervix.core.rounds.step, fedcervix.core.session",
             [*sorted(HEAVY), "numpy", "grpc", "google.protobuf", "pydantic"],
         ),
     ],
@@ -221,18 +219,18 @@ def test_what_a_process_has_loaded(statement: str, absent: list[str]) -> None:
     assert done.stdout.strip() == "[]"
 
 
-# --- rooms --------------------------------------------------------------------------------------------------------
+# --- folders ------------------------------------------------------------------------------------------------------
 
-DIVIDED = ("fedcervix", "coordinator", "site_agent", "cervix_study")
-"""packages that are divided into rooms: folders, and modules at the top of the package"""
+DIVIDED = tuple(import_graph.PACKAGES)
+"""packages that are divided into folders; a module at the top of a package counts as a folder of its own"""
 PASSES_ON = {"site_agent.phantom"}
-"""rooms whose `__init__` gives names of its modules; all others are entered by the module that is meant"""
+"""folders whose `__init__` gives names of its modules; all others are entered by the module that is meant"""
 NO_TORCH = {"site_toml", "home", "images", "store", "federation", "phantom", "cli"}
-"""rooms of site_agent that import no torch"""
+"""folders of site_agent that import no torch"""
 
 
-def rooms(package: str) -> dict[str, set[str]]:
-    """Return the table in a package's docstring: room -> the rooms it may import from, in the table's order."""
+def folders(package: str) -> dict[str, set[str]]:
+    """Return the table in a package's docstring: folder -> the folders it may import from, in the table's order."""
     doc = importlib.import_module(package).__doc__
     assert doc is not None
     found: dict[str, set[str]] = {}
@@ -245,25 +243,21 @@ def rooms(package: str) -> dict[str, set[str]]:
     return found
 
 
-def room_of(name: str) -> str:
-    """Return the room of a module: site_agent.data.pixel_cache is in data, site_agent.home in home."""
-    return name.split(".")[1] if "." in name else ""
+def folder_of(name: str) -> str:
+    """Return the folder of a module: site_agent.data.pixel_cache is in data, site_agent.home in home."""
+    return import_graph.box_of(name) if "." in name else ""
 
 
 def arrows(package: str) -> dict[str, set[str]]:
-    """Return the rooms of a package as they are: room -> the rooms it imports from."""
-    found: dict[str, set[str]] = {room_of(name): set() for name in MODULES if name.startswith(f"{package}.")}
-    for by in of(package):
-        if (name := own(by.name)) and name.startswith(f"{package}.") and (here := room_of(by.by)):
-            found[here] |= {room_of(name)} - {here}
-    found.pop("__main__", None)
-    return found
+    """Return the folders of a package as they are: folder -> the folders it imports from."""
+    boxes = GRAPHS[package].boxes
+    return {name: set(boxes.successors(name)) for name in boxes}
 
 
 @pytest.mark.parametrize("package", DIVIDED)
-def test_a_room_imports_from_the_rooms_that_its_line_names(package: str) -> None:
-    sentence = f"The table in {package}/__init__.py says which rooms there are, and who may import whom"
-    there, allowed = arrows(package), rooms(package)
+def test_a_folder_imports_from_those_that_its_line_names(package: str) -> None:
+    sentence = f"The table in {package}/__init__.py says which folders there are, and who may import whom"
+    there, allowed = arrows(package), folders(package)
     assert there.keys() == allowed.keys(), sentence
     for name, others in there.items():
         assert others <= allowed[name], f"{name} imports from {sorted(others - allowed[name])}. {sentence}"
@@ -271,35 +265,45 @@ def test_a_room_imports_from_the_rooms_that_its_line_names(package: str) -> None
 
 
 @pytest.mark.parametrize("package", DIVIDED)
-def test_rooms_have_no_circle(package: str) -> None:
-    order = list(rooms(package))
-    for name, others in rooms(package).items():
-        above = {other for other in others if order.index(other) > order.index(name)}
-        assert not above, f"{name} stands above {sorted(above)} in the table: a room imports from rooms above its line"
+def test_a_folder_imports_only_from_lines_above_its_own(package: str) -> None:
+    order = list(folders(package))
+    for name, others in folders(package).items():
+        later = {other for other in others if order.index(other) > order.index(name)}
+        assert not later, f"{name} imports from {sorted(later)}, whose lines come later in the table"
 
 
 @pytest.mark.parametrize("package", DIVIDED)
 def test_the_page_has_the_same_table(package: str) -> None:
-    _, _, rest = (ROOT / "docs" / "architecture.md").read_text().partition(f"Rooms of `{package}/`:\n\n")
-    lines = rest.partition("\n\n")[0].splitlines()[2:]
+    _, _, rest = (ROOT / "docs" / "architecture.md").read_text().partition(f"\n### `{package}/`\n")
+    lines = [line for line in rest.partition("\n#")[0].splitlines() if line.startswith("| `")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     names = [row[0].strip("`").removesuffix("/").removesuffix(".py") for row in cells]
     shown = {name: set(re.findall(r"`(\w+)`", row[2])) for name, row in zip(names, cells, strict=True)}
-    assert shown == rooms(package)
+    assert shown == folders(package)
 
 
 @pytest.mark.parametrize("package", DIVIDED)
-def test_a_room_is_entered_by_the_module_that_is_meant(package: str) -> None:
-    """What an `__init__` imports, everybody loads who wants anything of that room."""
+def test_a_folder_is_entered_by_the_module_that_is_meant(package: str) -> None:
+    """What an `__init__` imports, everybody loads who wants anything of that folder."""
     for found in of(package):
         folder = SOURCES[package] / found.by.partition(".")[2].replace(".", "/")
         if (folder / "__init__.py").exists() and found.by not in {*PASSES_ON, package}:
-            pytest.fail(f"{found}. {test_a_room_is_entered_by_the_module_that_is_meant.__doc__}")
+            pytest.fail(f"{found}. {test_a_folder_is_entered_by_the_module_that_is_meant.__doc__}")
 
 
-def test_grpc_is_used_in_one_room_of_the_site_and_torch_not_in_all() -> None:
+def test_the_modules_of_rounds_import_from_those_above_in_its_table() -> None:
+    doc = importlib.import_module("fedcervix.core.rounds").__doc__ or ""
+    table = doc.partition("Modules, from bottom to top")[2].split("\n\n")[1]
+    order = [f"fedcervix.core.rounds.{line.split()[0]}" for line in table.splitlines()]
+    assert {name for name in MODULES if name.startswith("fedcervix.core.rounds.")} == set(order)
+    for found in of("fedcervix"):
+        if found.by in order and (name := own(found.name)) in order:
+            assert order.index(name) < order.index(found.by), f"{found}, which stands below it in the table"
+
+
+def test_grpc_is_used_in_one_folder_of_the_site_and_torch_not_in_all() -> None:
     for found in of("site_agent"):
-        here = room_of(found.by)
+        here = folder_of(found.by)
         assert found.top != "grpc" or here == "federation", f"{found}: only site_agent/federation/ speaks with anybody"
         assert found.top not in TORCH or here not in NO_TORCH, f"{found}: {here} works without torch"
 
@@ -439,7 +443,7 @@ def test_naps_are_found() -> None:
 
 
 def test_the_table_is_read_from_the_docstring() -> None:
-    table = rooms("fedcervix")
+    table = folders("fedcervix")
     assert table["core"] <= {"errors", "json_text", "printable"}
     assert {"core", "errors"} <= table["network"]
     assert own("fedcervix.core.plan.Plan") == "fedcervix.core.plan"

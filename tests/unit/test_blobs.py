@@ -252,7 +252,7 @@ def test_no_chunk_is_above_a_mebibyte(store: BlobStore) -> None:
 def test_a_blob_that_does_not_fit_on_the_disk_is_not_begun(store: BlobStore) -> None:
     with pytest.raises(StorageError, match="no room for a model of 1,152,921,504,606,846,976 bytes") as caught:
         store.expect(NAME, "ada", size_bytes=2**60)
-    assert "continues by itself" in caught.value.next_step
+    assert "continues automatically" in caught.value.next_step
     assert push(store)
 
 

@@ -23,7 +23,8 @@ from fedcervix.core.events import (
     UpdateStored,
 )
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds import Run, begin, step
+from fedcervix.core.rounds.state import Run, begin
+from fedcervix.core.rounds.step import step
 from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.network.rpc import MESSAGE_BYTES_MAX
 

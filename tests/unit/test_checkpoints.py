@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from site_agent.training.checkpoints import FILES_MAX, Checkpoint, Checkpoints
@@ -149,3 +153,46 @@ def test_keeping_takes_at_most_a_hundredth_of_the_time(tmp_path: Path) -> None:
     assert not kept.due()
     clock.now_s = 565.0
     assert kept.due()
+
+
+def test_a_checkpoint_has_the_bytes_that_the_safetensors_library_writes(tmp_path: Path) -> None:
+    """Rows in order whatever the layout in memory, any type that a state may hold, and the facts in the header."""
+    tensors = {
+        "model.w": torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last),
+        "model.steps": torch.tensor(7),
+        "seen.0": torch.rand(3, 2).bfloat16(),
+        "none": torch.zeros(0, 4),
+        "flags": torch.tensor([True, False]),
+    }
+    facts = {"note": 'a "quoted" naïve line\n', "loss": 0.1}
+    Checkpoints(tmp_path, "one").keep(Checkpoint(tensors, facts))
+    [file] = files(tmp_path)
+    plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    assert file.read_bytes() == safetensors.torch.save(plain, {"facts": json.dumps(facts, sort_keys=True)})
+
+
+WRITES = """
+import resource, sys, pathlib, torch
+from site_agent.network.encoder import save_weights
+from site_agent.training.checkpoints import Checkpoint, Checkpoints
+def peak_bytes():
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def state(count):
+    return {f"model.{k}": torch.ones(2**20) for k in range(count)}
+def write(tensors):
+    save_weights(pathlib.Path(sys.argv[1]) / "weights", tensors)
+    assert Checkpoints(pathlib.Path(sys.argv[1]), "one").keep(Checkpoint(tensors, {}))
+write(state(1))  # what is loaded and set aside once
+large = state(32)
+before = peak_bytes()
+write(large)
+print(peak_bytes() - before)
+"""
+
+
+def test_writing_weights_takes_no_memory_for_a_second_model(tmp_path: Path) -> None:
+    """128 MB of weights; one tensor of them has 4 MB."""
+    ran = subprocess.run(
+        [sys.executable, "-c", WRITES, str(tmp_path)], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert int(ran.stdout) < 32 * 2**20

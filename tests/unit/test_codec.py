@@ -9,7 +9,8 @@ import pytest
 
 from fedcervix.core.events import Answer, ModelAdopted, ScoreReported, SiteFailed, Task, TaskKind, UpdateStored
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds import Finish, Idle, Instruction, Outcome
+from fedcervix.core.rounds.instructions import Finish, Idle, Instruction
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import RemoteError
 from fedcervix.network import codec
 from fedcervix.network.codec import Ping, Progress, Ready, Refusal, Report, Welcome

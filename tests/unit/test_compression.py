@@ -29,7 +29,10 @@ from fedcervix.core.events import (
     UpdateStored,
 )
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds import Run, begin, coordinator_work, instruction, step
+from fedcervix.core.rounds.averages import coordinator_work
+from fedcervix.core.rounds.instructions import instruction
+from fedcervix.core.rounds.state import Run, begin
+from fedcervix.core.rounds.step import step
 
 SITES = A, B, C = "ada", "bob", "cleo"
 FIRST = "9" * 64

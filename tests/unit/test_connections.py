@@ -346,7 +346,20 @@ def test_whoever_is_seen_at_every_look_and_never_calls_is_slowed_for_a_while() -
     assert port.connections.trouble() == ""
 
 
-def test_a_flood_at_once_slows_nobody() -> None:
+def test_an_address_is_slowed_while_it_has_too_many_connections_without_a_call_and_others_are_not() -> None:
+    port = Port()
+    for number in range(BOUNDS.per_address):
+        port.connects(number, host="10.0.0.2")
+    for number in range(BOUNDS.per_address + 1):
+        port.connects(number, host="10.0.0.1")
+    port.sweeps(0.0)
+    assert port.slowed == {"10.0.0.1"}
+    port.sweeps(GRACE_S)
+    port.sweeps(GRACE_S + 0.1)
+    assert port.slowed == frozenset()
+
+
+def test_one_flood_slows_nobody_once_it_is_over() -> None:
     port = Port()
     for number in range(2000):
         port.connects(number)

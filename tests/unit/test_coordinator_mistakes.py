@@ -288,7 +288,7 @@ def test_an_export_overwrites_no_other_file(home: Home) -> None:
     assert call("export", name, home=home).exit_code == 0  # the same again
     (Path(name) / results.RECORD_FILE).write_text("mine")
     error = refused("export", name, home=home)
-    assert "is another file: nothing was written" in error.what
+    assert "is a different file: nothing was written" in error.what
     assert (Path(name) / results.RECORD_FILE).read_text() == "mine"
 
 
@@ -321,7 +321,7 @@ def test_what_cannot_be_asked_says_what_to_ask_instead(home: Home) -> None:
 def test_an_invitation_overwrites_no_other_file(home: Home, out: str) -> None:
     Path("mine.toml").write_text("mine = 1")
     before = snapshot(home.folder.parent)
-    assert "is no invitation: nothing was written" in refused("invite", "nhs", "--out", out, home=home).what
+    assert "is not an invitation: nothing was written" in refused("invite", "nhs", "--out", out, home=home).what
     assert snapshot(home.folder.parent) == before
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from coordinator.alarms.alarm_sources import alarms
-from fedcervix.core.rounds import Run, capped, weights
+from fedcervix.core.rounds.averages import capped, weights
+from fedcervix.core.rounds.state import Run
 from tests.unit.test_rounds import A, B, C, after, all_scored, all_trained, attached, fresh, scored, trained
 
 BY_IMAGES = {"average": "by-images"}
@@ -37,13 +38,13 @@ def test_numbers_that_stay_as_they_were_raise_no_alarm() -> None:
 def test_a_number_that_changed_between_rounds_is_an_alarm(images: int) -> None:
     run = one_round({A: 100, B: images, C: 100}, one_round({A: 100, B: 100, C: 100}))
     assert said(run, 1) == []
-    assert said(run, 2) == [f"round 2, bob: it states {images} training images; its first word, in round 1, was 100"]
+    assert said(run, 2) == [f"round 2, bob: it reports {images} training images; in round 1 it reported 100"]
     assert run.rounds[1].has(B), "it counts all the same"
 
 
 def test_a_number_that_is_another_one_with_the_score_is_an_alarm() -> None:
     run = one_round({A: 100, B: 100, C: 100}, scored_as={A: 100, B: 100, C: 9000})
-    assert said(run, 1) == ["round 1, cleo: it states 9,000 training images; its first word, in round 1, was 100"]
+    assert said(run, 1) == ["round 1, cleo: it reports 9,000 training images; in round 1 it reported 100"]
 
 
 def test_a_share_that_was_limited_is_an_alarm() -> None:

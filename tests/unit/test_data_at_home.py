@@ -82,7 +82,7 @@ def test_what_the_command_line_says_goes_before_the_home(home: SiteHome, tmp_pat
     kept = tmp_path / "splits.csv"
     done = run("--home", home.folder, "data", "check", "--splits", kept, "--seed", "3")
     assert done.exit_code == 0, done.output
-    assert f"they are kept in {kept}" in done.stdout
+    assert f"they are saved in {kept}" in done.stdout
     assert (kept.exists(), home.splits.exists()) == (True, False)
 
 

@@ -20,7 +20,7 @@ from coordinator.cli import cli as coordinator
 from coordinator.home.home import Home
 from fedcervix.core.plan import Augment, ClassifierRecipe, Recipe, Terms
 from fedcervix.core.profiles import PROFILES
-from fedcervix.core.rounds import Outcome, Phase, Presence
+from fedcervix.core.rounds.state import Outcome, Phase, Presence
 from fedcervix.errors import EXIT_CODES
 from site_agent.cli import cli as site_agent
 from site_agent.federation.privacy import OUTWARD_KEYS

@@ -89,7 +89,7 @@ TOO_MANY = os.strerror(errno.EMFILE)
 
 def is_told(error: FedcervixError) -> None:
     assert isinstance(error, StorageError)
-    assert error.cause == "this process has as many files and connections open as it may"
+    assert error.cause == "this process has reached its limit of open files and connections"
     assert "LimitNOFILE=65536" in error.next_step
 
 

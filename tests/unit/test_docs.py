@@ -15,7 +15,7 @@ from coordinator.cli import cli as coordinator_cli
 from coordinator.home import home as coordinator_home
 from fedcervix.core.plan import Augment, ClassifierRecipe, Recipe, Terms
 from fedcervix.core.profiles import PROFILES
-from fedcervix.core.rounds import Outcome
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import EXIT_CODES, EXIT_OF_OUTCOME
 from site_agent import home as site_home
 from site_agent.cli import cli as site_cli

@@ -29,7 +29,9 @@ from fedcervix.core.events import (
     UpdateStored,
 )
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds import Aggregate, Finish, Instruction, Phase, Presence, coordinator_work
+from fedcervix.core.rounds.averages import Aggregate, coordinator_work
+from fedcervix.core.rounds.instructions import Finish, Instruction
+from fedcervix.core.rounds.state import Phase, Presence
 from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.errors import BusyError, FullDiskError, ModelError, RemoteError, RunError
 from fedcervix.models.blobs import BlobStore

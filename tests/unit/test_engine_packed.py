@@ -229,7 +229,7 @@ def test_a_packed_form_that_is_not_here_is_asked_for(federation: Callable[..., P
 def test_a_packed_form_in_a_run_without_is_refused(federation: Callable[..., Packing]) -> None:
     run = federation()
     run.packing = "int8"
-    with pytest.raises(RemoteError, match="where the plan has none"):
+    with pytest.raises(RemoteError, match="the plan has no compression"):
         run.take(arrives(run))
 
 
@@ -244,7 +244,7 @@ def test_int8_has_nothing_to_which_a_first_model_could_be_the_difference(tmp_pat
     digest = write_tensors(first, model(np.ones(NUMBERS), 0))
     run.blobs.adopt(first, digest)
     seed = UpdateStored("ada", task, digest, 0, 0, 0.0, 1.0, 0.0)
-    with pytest.raises(RemoteError, match="where the plan has none"):
+    with pytest.raises(RemoteError, match="the plan has no compression"):
         run.take(UpdateStored("ada", task, digest, 0, 0, 0.0, 1.0, 0.0, digest))
     assert run.take(seed) is Answer.ACCEPTED
     run.journal.close()

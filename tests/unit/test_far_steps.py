@@ -8,7 +8,7 @@ import pytest
 
 from coordinator.alarms.alarm_sources import alarms
 from fedcervix.core.measures import Measures
-from fedcervix.core.rounds import Run
+from fedcervix.core.rounds.state import Run
 from tests.unit.test_unusual_steps import run_of
 
 HARDLY = Measures(2.24, 0.02, None, None)

@@ -14,7 +14,8 @@ from benchmarks.payloads import RESNET50, SMALL, changed
 from benchmarks.peers import PACKAGES, PeerMissing, averaged_at, averages, environment, variables
 from benchmarks.readings import Reading, anonymous_bytes, cpu_seconds, families, parent_of, readable, use
 from benchmarks.scale import no_room
-from fedcervix.models.weights import differences, digest_file, read_layout, read_tensors
+from fedcervix.disk.files import digest_file
+from fedcervix.models.weights import differences, read_layout, read_tensors
 
 
 def test_a_resnet_50_is_as_long_as_its_parameters_and_statistics():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -11,7 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from fedcervix.disk.files import _anew, aside, make_folder, private, write_secret, write_whole, writing
+from fedcervix.disk.files import (
+    _anew,
+    append_line,
+    aside,
+    digest_file,
+    make_folder,
+    private,
+    write_new,
+    write_parts,
+    write_secret,
+    write_whole,
+    writing,
+)
 from fedcervix.disk.storage import disk
 from fedcervix.errors import StorageError
 
@@ -75,7 +89,6 @@ def test_nobody_can_lay_something_in_the_way_of_a_file_in_the_making(tmp_path: P
 def write_half(file: Path) -> None:
     with writing(file) as out:
         out.write(b"half")
-        out.flush()
         raise ZeroDivisionError
 
 
@@ -85,6 +98,53 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         write_half(file)
     assert (file.read_bytes(), list(tmp_path.iterdir())) == (b"old", [file])
+
+
+def test_a_sole_writer_writes_over_what_a_killed_one_left(tmp_path: Path) -> None:
+    """Not through a link that lies there: the file in the making is a new one."""
+    file, left, victim = tmp_path / "weights", tmp_path / ".weights.part", tmp_path / "victim"
+    victim.write_text("as it was")
+    for leave in (lambda: left.write_bytes(b"half of a large file"), lambda: left.symlink_to(victim)):
+        leave()
+        digest = write_parts(file, iter([b"new", memoryview(b" weights")]))
+        assert digest == digest_file(file) == hashlib.sha256(b"new weights").hexdigest()
+        assert (mode(file), sorted(tmp_path.iterdir())) == (0o600, [victim, file])
+    assert victim.read_text() == "as it was"
+
+
+def test_a_new_file_takes_the_place_of_nothing(tmp_path: Path) -> None:
+    assert write_new(tmp_path / "key", b"first")
+    assert not write_new(tmp_path / "key", b"second")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    assert not write_new(tmp_path / "link", b"third")
+    assert {path.name for path in tmp_path.iterdir()} == {"key", "link"}
+    assert ((tmp_path / "key").read_bytes(), mode(tmp_path / "key")) == (b"first", 0o600)
+
+
+def test_a_line_is_found_behind_one_that_was_torn(tmp_path: Path) -> None:
+    (tmp_path / "history").write_bytes(b"\nwhole\nto")
+    append_line(tmp_path / "history", "next", sync=True)
+    assert (tmp_path / "history").read_text().splitlines() == ["", "whole", "to", "next"]
+
+
+OTHER_WRITERS = {
+    "site_agent/data/pixel_store.py": "its squares grow in place",
+    "shared/fedcervix/models/blobs.py": "a transfer goes on where it was interrupted",
+    "site_agent/federation/fencing.py": "on a full disk it writes in place",
+}
+"""files of the product that sync what they wrote themselves, and why"""
+
+
+def test_the_disk_has_one_writer_and_one_lock() -> None:
+    root = Path(__file__).parents[2]
+    own = re.compile(r"os\.(fsync|replace|rename)\(|\bmkstemp\(|NamedTemporaryFile|\bfcntl\b|\bfilelock\b")
+    found = {
+        str(path.relative_to(root))
+        for package in ("coordinator", "site_agent", "shared", "cervix_study")
+        for path in (root / package).rglob("*.py")
+        if own.search(path.read_text()) and path.parent != root / "shared" / "fedcervix" / "disk"
+    }
+    assert found == set(OTHER_WRITERS)
 
 
 def test_what_cannot_be_written_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
@@ -144,4 +204,4 @@ def test_a_path_that_cannot_be_read_is_explained_by_what_is_there(
     with pytest.raises(StorageError) as refused, disk(tmp_path / name, "read"):
         (tmp_path / name).read_bytes()
     assert cause in refused.value.cause
-    assert refused.value.next_step == f"look at what is there: ls -la {tmp_path / nearest}"
+    assert refused.value.next_step == f"check the path: ls -la {tmp_path / nearest}"

@@ -11,9 +11,10 @@ import pytest
 from coordinator.home import first_model
 from coordinator.home.home import Home
 from fedcervix.core.plan import Architecture, Head, Plan, Recipe, Terms
+from fedcervix.disk.files import digest_file
 from fedcervix.errors import ConfigError, ModelError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.models.weights import digest_file, read_layout, read_tensors, write_tensors
+from fedcervix.models.weights import read_layout, read_tensors, write_tensors
 from tests.unit.coordinator_homes import made
 
 RECIPE = Recipe(architecture="resnet18", width=8)

@@ -11,7 +11,9 @@ import pytest
 
 from coordinator.run.incoming import Unreported
 from fedcervix.core.events import SiteAttached, SiteRevoked, UpdateStored
-from fedcervix.core.rounds import Run, instruction, step
+from fedcervix.core.rounds.instructions import instruction
+from fedcervix.core.rounds.state import Run
+from fedcervix.core.rounds.step import step
 from fedcervix.errors import FullDiskError, RunError
 from fedcervix.models.blobs import BlobStore
 from tests.unit.test_rounds import GIVEN, after, fresh
@@ -103,7 +105,7 @@ def test_who_is_asked_for_nothing_may_bring_nothing_and_leaves_nothing(made: Coo
     made.clear()
     assert made.here() == set()
     assert made.blobs.unreported_bytes("bob", ()) == 0
-    with pytest.raises(RunError, match="no model is wanted"):
+    with pytest.raises(RunError, match="not asked for a model now"):
         made.offer("ada", THIRD)
 
 

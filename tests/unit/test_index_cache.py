@@ -1,4 +1,4 @@
-"""What indexing learnt is kept line by line, and a line that is damaged is not believed."""
+"""What indexing learned is kept line by line, and a line that is damaged is not believed."""
 
 import resource
 from pathlib import Path

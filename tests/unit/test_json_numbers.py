@@ -13,7 +13,8 @@ import pytest
 from coordinator.run import results
 from coordinator.run.status import ledger_line, overview
 from fedcervix.core.events import event_from_json
-from fedcervix.core.rounds import Run, step
+from fedcervix.core.rounds.state import Run
+from fedcervix.core.rounds.step import step
 from tests.unit.test_rounds import A, B, C, after, as_before, attached, fresh, scored, trained
 
 ROOT = Path(__file__).parents[2]

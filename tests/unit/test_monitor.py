@@ -61,8 +61,8 @@ def test_alarms_follow_one_per_line() -> None:
         "try a lower learning rate, stronger augmentation, or check that the images differ."
     )
     assert guessing == (
-        "the loss 2.700 is no better than guessing, which costs 2.708 at 8 images in a batch: "
-        "if that lasts, try another learning rate or weaker augmentation."
+        "the loss 2.700 is not better than guessing (2.708) at 8 images in a batch: "
+        "if this continues, try another learning rate or weaker augmentation."
     )
 
 
@@ -94,4 +94,4 @@ def test_a_round_is_said_like_an_epoch_at_the_site() -> None:
         "validation 1.9000 (collapsed: 2.7081), alignment 0.311, uniformity -2.867, effective rank 14.3, k-NN AUC 0.712"
     ]
     [_, alarm] = round_lines({**scored, "loss_sum": 27.0}, Recipe())
-    assert "no better than guessing" in alarm
+    assert "not better than guessing" in alarm

@@ -84,7 +84,7 @@ def hints_of(name: str, source: str) -> Iterator[Hint]:
             yield Hint(f"{name}, line {node.value.lineno}", text_of(node.value))
         elif isinstance(node, ast.JoinedStr | ast.Constant) and id(node) not in parts:
             text = text_of(node)
-            if re.search(r"\bnext[:,]|go on with: ", text) and "\n\n" not in text:
+            if re.search(r"\bnext[:,]|continue with: ", text) and "\n\n" not in text:
                 yield Hint(f"{name}, line {node.lineno}", text)
 
 

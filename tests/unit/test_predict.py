@@ -13,8 +13,8 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image as Pillow
 
+from fedcervix.disk.files import digest_file
 from fedcervix.errors import ModelError
-from fedcervix.models.weights import digest_file
 from site_agent.classifier import classifier_store
 from site_agent.classifier.finetune import Finetuned, build_classifier
 from site_agent.classifier.finetune import predict as score
@@ -90,7 +90,7 @@ def test_every_file_has_a_row_whatever_its_name(home: SiteHome, tmp_path: Path) 
     assert found["g.HEIC"]["problem"] == "a HEIC picture: save it as PNG"
     assert found["h.dcm"]["problem"] == "a DICOM file: export it as PNG or TIFF"
     assert "9 files: 6 scored by Random, 3 not" in done.stdout
-    assert "passed over: 1 .csv, 1 .db, 1 .ini, 1 .txt, 1 hidden" in done.stdout
+    assert "skipped: 1 .csv, 1 .db, 1 .ini, 1 .txt, 1 hidden" in done.stdout
     assert "not a medical device" in done.stdout
     assert done.exit_code == 0
 
@@ -214,7 +214,10 @@ def test_the_probabilities_are_those_of_evaluate(home: SiteHome, tmp_path: Path)
         assert row["classifier_sha256"] == digest_file(stored.weights)
     trained = collection.labelled("train")
     assert {found[image.path]["seen_in_training"] for image in trained} == {"picture"}
-    assert f"warning: {len(trained)} pictures were used in training; 0 more show women who were." in done.stdout
+    assert (
+        f"warning: {len(trained)} pictures were used in training; 0 more show women of whom other pictures were."
+        in done.stdout
+    )
 
 
 def test_another_manifest_names_the_patients_and_their_women_are_known(home: SiteHome, tmp_path: Path) -> None:

@@ -25,7 +25,9 @@ from coordinator.run.liveness import Line
 from coordinator.run.status import overview
 from fedcervix.core.events import Event, SiteAttached, SiteRefused
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds import Finish, Idle, Outcome, Run, begin, instruction, step
+from fedcervix.core.rounds.instructions import Finish, Idle, instruction
+from fedcervix.core.rounds.state import Outcome, Run, begin
+from fedcervix.core.rounds.step import step
 from fedcervix.errors import FedcervixError, RemoteError
 from fedcervix.network import codec, rpc
 from fedcervix.printable import printable, printable_values

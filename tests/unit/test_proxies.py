@@ -77,8 +77,8 @@ def test_a_password_is_sent_and_never_shown() -> None:
     [
         ({}, ""),
         ({"https_proxy": URL, "HTTPS_PROXY": URL}, ""),
-        ({"HTTPS_PROXY": URL}, "HTTPS_PROXY is set, but only https_proxy, in lower case, is heeded"),
-        ({"http_proxy": "socks5://p:1"}, "http_proxy is set, but not to http://HOST:PORT, and is not heeded"),
+        ({"HTTPS_PROXY": URL}, "HTTPS_PROXY is set, but only https_proxy, in lower case, is used"),
+        ({"http_proxy": "socks5://p:1"}, "http_proxy is set, but not to http://HOST:PORT: it is ignored"),
     ],
 )
 def test_what_does_not_work_is_remarked_on(environment: dict[str, str], words: str) -> None:

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from benchmarks.payloads import RESNET50
+from fedcervix.disk.files import digest_file
 from fedcervix.errors import ModelError, RemoteError, StorageError
 from fedcervix.models.quantization import Feedback, Origin, Packing, dequantised, pack, quantised, unpack
-from fedcervix.models.weights import digest_file, read_layout, read_tensors, write_tensors
+from fedcervix.models.weights import read_layout, read_tensors, write_tensors
 
 DIGEST = "b" * 64
 Model = dict[str, Any]
@@ -263,7 +264,7 @@ def test_a_model_that_diverged_is_not_packed(tmp_path: Path, packing: Packing, v
 
 def test_a_model_with_other_tensors_than_its_base_is_not_packed(tmp_path: Path) -> None:
     ends = int8(tmp_path, model_of(1.0, 2.0))
-    with pytest.raises(RemoteError, match="not of the base model"):
+    with pytest.raises(RemoteError, match="does not fit the base model"):
         ends.send(model_of(1.0, 2.0, 3.0))
 
 
@@ -300,7 +301,7 @@ def test_a_packed_form_of_another_kind_or_to_another_base_is_refused(tmp_path: P
 def test_a_model_with_other_tensors_is_refused_before_it_is_written(tmp_path: Path) -> None:
     ends = packed(tmp_path, "bfloat16")
     write_tensors(tmp_path / "wanted", model_of(1.0, 2.0, 3.0))
-    refused(ends, "not of the base model", like=read_layout(tmp_path / "wanted"))
+    refused(ends, "does not fit the base model", like=read_layout(tmp_path / "wanted"))
 
 
 def rewrite(ends: Ends, old: bytes, new: bytes) -> None:
@@ -331,7 +332,7 @@ def test_a_false_length_of_the_model_is_refused(tmp_path: Path, length: str) -> 
 def test_a_scale_that_gives_no_finite_numbers_is_refused(tmp_path: Path, scale: float) -> None:
     ends = packed(tmp_path, "int8")
     rewrite(ends, np.float32(0.5 / 127).tobytes(), np.float32(scale).tobytes())
-    refused(ends, "is no size|not finite")
+    refused(ends, "is not a positive number|not finite")
 
 
 def test_bits_of_bfloat16_that_are_no_finite_number_are_refused(tmp_path: Path) -> None:

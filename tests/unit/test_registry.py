@@ -79,7 +79,7 @@ def test_an_invitation_is_good_up_to_its_end(registry: Registry) -> None:
     registry.invite("north", "i1", NOW + WEEK, NOW)
     with pytest.raises(IdentityError, match="is expired") as caught:
         registry.redeem("i1", "key", refusing, NOW + WEEK + timedelta(seconds=1))
-    assert caught.value.cause == "it was good until 2030-01-08 12:00 UTC"
+    assert caught.value.cause == "it was valid until 2030-01-08 12:00 UTC"
     assert "coordinator invite north" in caught.value.next_step
     registry.redeem("i1", "key", issuing("c1"), NOW + WEEK)
 
@@ -189,7 +189,7 @@ def test_revoking_a_misspelt_site_suggests_the_nearest(registry: Registry) -> No
 def test_revoking_in_an_empty_registry_says_so(registry: Registry) -> None:
     with pytest.raises(IdentityError) as caught:
         registry.revoke("north", NOW)
-    assert caught.value.cause == "no site was invited yet"
+    assert caught.value.cause == "no site has been invited yet"
 
 
 def test_sites_are_listed_with_their_state(registry: Registry) -> None:

@@ -138,7 +138,7 @@ def test_names_from_outside_cannot_become_markup(where):
     ("low", "high", "tone", "headline"),
     [
         (0.02, 0.13, "helped", "Yes: on these test women, joining helped."),
-        (-0.02, 0.13, "not-shown", "Not shown: these test women cannot tell whether joining helped."),
+        (-0.02, 0.13, "not-shown", "Not shown: these test results do not decide whether joining helped."),
         (-0.13, -0.02, "harmed", "No: on these test women, the federated start did worse than SSL."),
     ],
 )
@@ -180,10 +180,10 @@ def test_the_maps_stand_behind_the_augmentation_sheet_with_what_one_may_read(pag
         for said in (
             "What the model was shown",
             "How the model arranges our images",
-            "under random weights , which have learned nothing, and under the federated model (CSFSSL)",
-            "What one may read from it",
-            "What one may not: the space between groups, their size, their place and their direction mean little",
-            "test women are on none",
+            "with random weights , which have learned nothing, and with the federated model (CSFSSL)",
+            "What the maps show",
+            "What they do not show: the distance between groups, their size, place and direction mean little",
+            "and show no test women",
             "Words on this page",
         )
     ]
@@ -193,7 +193,7 @@ def test_the_maps_stand_behind_the_augmentation_sheet_with_what_one_may_read(pag
 def test_a_map_of_a_sample_says_so(page):
     assert "images, drawn at random from" not in visible(page)
     sample = dataclasses.replace(embedding_map("random weights"), images=5174)
-    assert "Shown are 4 images, drawn at random from 5174." in visible(render(bare(maps=(sample, sample))))
+    assert "The map shows 4 images, drawn at random from 5174." in visible(render(bare(maps=(sample, sample))))
 
 
 def test_where_there_is_no_map_the_page_says_why():
@@ -344,7 +344,7 @@ def test_the_one_table_that_may_be_wider_than_the_screen_says_so():
     turns = (Round(1, 2.0, tuple(Contribution(f"site-{k}", 10, 2) for k in range(9))),)
     written = render(report(rounds=turns))
     assert written.count('<div class="scroll">') == 1
-    assert "The table has a column for each of 9 sites. It scrolls sideways" in visible(written)
+    assert "The table has a column for each of 9 sites. On a narrow screen, scroll it sideways" in visible(written)
 
 
 def test_not_a_medical_device_is_said_in_the_answer_and_at_every_table_of_scores(page):

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedcervix.disk.files import digest_file
 from fedcervix.errors import RemoteError, StorageError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.quantization import Packing
 from fedcervix.models.rounding import Rounded, rebuild, round_model
-from fedcervix.models.weights import digest_file, read_tensors, write_tensors
+from fedcervix.models.weights import read_tensors, write_tensors
 
 PACKINGS = ["bfloat16", "int8"]
 

@@ -33,27 +33,14 @@ from fedcervix.core.events import (
     event_to_json,
 )
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds import (
-    Finish,
-    Idle,
-    OnTimeout,
-    Outcome,
-    Phase,
-    Presence,
-    Run,
-    _with,
-    begin,
-    coordinator_work,
-    deadline,
-    improves,
-    instruction,
-    mean_loss,
-    objection,
-    replay,
-    step,
-    to_dict,
-    waits,
-)
+from fedcervix.core.rounds.averages import coordinator_work
+from fedcervix.core.rounds.instructions import Finish, Idle, instruction
+from fedcervix.core.rounds.objections import objection
+from fedcervix.core.rounds.scores import improves, mean_loss
+from fedcervix.core.rounds.state import Outcome, Phase, Presence, Run, begin, to_dict
+from fedcervix.core.rounds.step import replay, step
+from fedcervix.core.rounds.transitions import add_models
+from fedcervix.core.rounds.waits import OnTimeout, deadline, waits
 
 A, B, C = "ada", "bob", "cleo"
 MODES = ("csfssl", "ppfssl")
@@ -1061,6 +1048,6 @@ def test_a_revocation_that_was_journaled_before_takes_no_update_out(phase: Phase
 def test_models_of_a_thousand_rounds_are_kept_in_a_few_sets() -> None:
     sets: tuple[frozenset[str], ...] = ()
     for number in range(1000):
-        sets = _with(sets, frozenset({f"{number}a", f"{number}b"}))
+        sets = add_models(sets, frozenset({f"{number}a", f"{number}b"}))
     assert len(sets) <= 10
     assert frozenset().union(*sets) == {f"{number}{letter}" for number in range(1000) for letter in "ab"}

@@ -168,7 +168,7 @@ def test_a_stream_that_is_cut_is_a_link_error(line: Any) -> None:
     behaviours[rpc.FETCH] = cut
     chunks = rpc.calls(rpc.stub(channel, rpc.FETCH)(wire.BlobRequest()), "host:1")
     assert next(chunks) == b"first"
-    with pytest.raises(LinkError, match="the line was cut"):
+    with pytest.raises(LinkError, match="the connection was cut"):
         next(chunks)
 
 
@@ -212,12 +212,12 @@ def test_words_that_are_not_ours_are_taken_as_they_are(details: str | None) -> N
 @pytest.mark.parametrize(
     ("details", "words"),
     [
-        ("", "the line was cut"),
+        ("", "the connection was cut"),
         ("failed to connect; last error: UNKNOWN: ipv4:1.2.3.4:1: Connection refused", "connection refused"),
         ("DNS resolution failed for x:1", "its name cannot be resolved"),
         ("Ssl handshake failed: CERTIFICATE_VERIFY_FAILED", "its certificate is not of this federation"),
         ("sslv3 alert certificate unknown", "it does not accept this certificate"),
-        ("recvmsg: Connection reset by peer", "the line was cut"),
+        ("recvmsg: Connection reset by peer", "the connection was cut"),
         ("a; last error: the moon", "the moon"),
     ],
 )
@@ -271,6 +271,13 @@ def test_a_stranger_at_the_address_is_named() -> None:
 )
 def test_many_sites_may_send_less_ahead_each(sites: int, ahead: int) -> None:
     assert dict(rpc.server_options(sites))["grpc.http2.lookahead_bytes"] == ahead
+
+
+def test_the_library_neither_counts_pings_nor_reads_megabytes_of_one_connection_at_once() -> None:
+    """Both kept its few threads busy under a flood of frames, while honest calls waited."""
+    options = dict(rpc.server_options(2))
+    assert options["grpc.http2.max_ping_strikes"] == 0
+    assert options["grpc.experimental.tcp_max_read_chunk_size"] <= 1 << 16
 
 
 @pytest.mark.parametrize(

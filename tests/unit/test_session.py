@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fedcervix.core import session as sessions
 from fedcervix.core.events import ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
-from fedcervix.core.rounds import Finish, Idle, Outcome
+from fedcervix.core.rounds.instructions import Finish, Idle
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.core.session import (
     NOT_ATTACHED,
     Action,
@@ -61,7 +62,9 @@ def test_a_task_said_twice_is_the_same_work() -> None:
 
 def test_a_result_that_was_finished_while_the_line_was_down_is_delivered_later() -> None:
     session = finished(cut(instructed(Session("ada"), TRAIN)), UPDATE)
-    assert action(session) == Rest("the coordinator is away; the result of round 1 is kept and will be sent")
+    assert action(session) == Rest(
+        "the coordinator is away; the result of round 1 is saved and will be sent on reconnect"
+    )
     assert action(attached(session)) == Deliver(UPDATE)
     assert action(instructed(session, WAIT)) == Deliver(UPDATE)
     assert action(instructed(session, TRAIN)) == Deliver(UPDATE)
@@ -127,7 +130,7 @@ def test_a_restart_changes_nothing_of_what_is_to_be_done() -> None:
 def test_a_settled_task_that_is_asked_for_after_a_restart_or_on_a_new_line_is_wanted_anew() -> None:
     """Its result was answered `stale`: another site had been asked meanwhile, and is gone by now."""
     done = answered(finished(instructed(Session("ada"), SEED), FIRST), SEED)
-    assert action(done) == action(attached(cut(done))) == Rest("told the coordinator: make the first model, done")
+    assert action(done) == action(attached(cut(done))) == Rest("the coordinator has the result: make the first model")
     assert action(instructed(attached(cut(done)), SEED)) == Work(SEED)
     assert action(instructed(resumed("ada", persistent_state(done)), SEED)) == Work(SEED)
 

@@ -90,7 +90,7 @@ def test_the_first_signal_asks_for_a_checkpoint_which_ends_the_training(
         stopped_with_checkpoint(tmp_path, number)
     assert ended.value.code == INTERRUPTED
     assert Stoppable(tmp_path, "contract", Stop()).latest() is not None
-    assert "stopped; go on with: site-agent go-on" in capsys.readouterr().err
+    assert "stopped; continue with: site-agent go-on" in capsys.readouterr().err
 
 
 def stopped_with_checkpoint(folder: Path, number: signal.Signals) -> None:

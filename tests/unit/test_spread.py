@@ -18,5 +18,5 @@ def test_of_one_training_nothing_is_known():
 
 
 def test_nothing_has_no_spread():
-    with pytest.raises(ValueError, match="needs a value"):
+    with pytest.raises(ValueError, match="needs at least one value"):
         spread([])

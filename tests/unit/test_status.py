@@ -13,7 +13,9 @@ from coordinator.run.liveness import Line
 from coordinator.run.status import overview
 from fedcervix.core.events import SiteAttached, SiteFailed, SiteSilent, UpdateStored
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds import Run, begin, instruction, step
+from fedcervix.core.rounds.instructions import instruction
+from fedcervix.core.rounds.state import Run, begin
+from fedcervix.core.rounds.step import step
 from fedcervix.network.codec import Progress
 from fedcervix.printable import printable
 
@@ -61,15 +63,17 @@ def test_a_line_that_was_cut_is_named_with_its_time_and_its_lease() -> None:
         "present",
         False,
         NOW - 7,
-        "its line is cut",
+        "its connection is cut",
     )
     assert bob["line"] == ""
     wait, other = document["waits"]
-    assert wait["reason"] == "working: train in round 1; its line is cut"
+    assert wait["reason"] == "working: train in round 1; its connection is cut"
     assert (wait["cut_at"], wait["until"], wait["then"]) == (NOW - 7, NOW + 40, "its lease runs out")
     assert (other["reason"], other["until"]) == ("working: train in round 1", None)
     text = drawn(document)
-    assert text.count("its line is cut since 2029-12-31") + text.count("its line is cut since 2030-01-01") == 2
+    assert (
+        text.count("its connection is cut since 2029-12-31") + text.count("its connection is cut since 2030-01-01") == 2
+    )
 
 
 def test_a_site_of_which_nothing_is_heard_is_named_before_its_line_is_cut() -> None:
@@ -79,24 +83,24 @@ def test_a_site_of_which_nothing_is_heard_is_named_before_its_line_is_cut() -> N
         "present",
         True,
         NOW - 8.5,
-        "nothing is heard of it",
+        "no message comes from it",
     )
     assert bob["line"] == ""
     assert document["waits"][0]["until"] == NOW + 40
-    assert drawn(document).count("nothing is heard of it since 20") == 2
+    assert drawn(document).count("no message comes from it since 20") == 2
 
 
 def test_a_site_that_has_not_come_back_to_a_restarted_coordinator_is_said_as_such() -> None:
     document = seen(training(), ada=NEVER, bob=OPEN)
-    assert document["sites"][0]["line"] == "it has not connected since the coordinator was started"
-    assert "it has not connected since the coordinator was started" in drawn(document)
+    assert document["sites"][0]["line"] == "it has not connected since the coordinator started"
+    assert "it has not connected since the coordinator started" in drawn(document)
 
 
 def test_a_silent_site_s_wait_is_that_of_the_rules() -> None:
     run, _ = step(training(), SiteSilent("ada", NOW - 5))
     document = seen(run, ada=CUT, bob=OPEN)
     wait = document["waits"][0]
-    assert wait["reason"] == "silent: no sign of life; its line is cut"
+    assert wait["reason"] == "silent: no sign of life; its connection is cut"
     assert wait["until"] > NOW + 40  # not that of a lease which is over
 
 

@@ -100,7 +100,7 @@ def test_fifty_steps_give_the_same_curve(device: str, acceleration: Acceleration
     ("device", "acceleration"),
     [("cpu", "eager"), *(pytest.param("cuda", how, marks=NEEDS_GPU) for how in ("eager", "graph", "compile"))],
 )
-def test_eight_images_are_learnt_to_twice_the_floor_of_the_loss(device: str, acceleration: Acceleration) -> None:
+def test_eight_images_are_learned_to_twice_the_floor_of_the_loss(device: str, acceleration: Acceleration) -> None:
     """Eight orthogonal directions with perfect pairs cost log(1 + 14 exp(-10)) at tau = .1."""
     recipe = dataclasses.replace(RECIPE, augment=STILL, lr=0.05)
     found = losses(recipe, 120, torch.device(device), acceleration)

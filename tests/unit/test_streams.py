@@ -12,7 +12,9 @@ import pytest
 from coordinator.run.streams import PICTURE_S, Bell, Stream, instructions, looks, news
 from fedcervix.core.events import SiteAttached, SiteSilent, Task, TaskKind, UpdateStored
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds import Finish, Idle, Outcome, Phase, Run, begin, step
+from fedcervix.core.rounds.instructions import Finish, Idle
+from fedcervix.core.rounds.state import Outcome, Phase, Run, begin
+from fedcervix.core.rounds.step import step
 from fedcervix.errors import IdentityError
 
 SITES = ("ada", "bob", "cy")

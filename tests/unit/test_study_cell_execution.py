@@ -23,7 +23,7 @@ from cervix_study.records import Cell, CellRecord, read_predictions
 from cervix_study.settings import Asked, read
 from cervix_study.study_paths import Places
 from fedcervix.core.plan import Recipe
-from fedcervix.models.weights import digest_file
+from fedcervix.disk.files import digest_file
 from site_agent.classifier.finetune import build_classifier
 from site_agent.network.encoder import load_weights
 from site_agent.training.checkpoints import Checkpoints

@@ -31,7 +31,7 @@ SECTIONS = (
     "How well each start does (Table II)",
     "ROC curves (Fig. 2)",
     "The paper's claims in this data",
-    "What the paper's own numbers can carry",
+    "What the paper's own numbers can show",
     "What was chosen, and by what",
     "Learning curves",
     "With fewer labels",
@@ -108,7 +108,7 @@ def test_every_control_that_was_asked_for_is_told(text: str):
         "Equal updates",
         "Mini-batches of one site each",
         "Shuffled labels",
-        "Can the site be told from the representation?",
+        "Does the representation reveal the site?",
     ]
     assert "CSSL, one site each" in controls
     assert "CSSL N=8, mixed" in controls
@@ -190,7 +190,7 @@ def verdicts(findings: Findings, **by_site: str) -> Findings:
             "not shown",
             "not shown",
             "not shown",
-            "Not shown: these test women cannot tell whether a federated start beats random weights.",
+            "Not shown: these test results do not decide whether a federated start beats random weights.",
         ),
         (
             "better",
@@ -227,7 +227,7 @@ def test_what_weakens_an_answer_stands_beside_it(findings: Findings):
     weak = dataclasses.replace(findings, sites=(site, *findings.sites[1:]), missing=3, degraded=1, seen_before=2)
     said = blocks_text(answer(weak).blocks)
     for words_ in (
-        "Look into it",
+        "Check this",
         "3 cells of",
         "1 federation ended DEGRADED",
         "2 classifiers of an earlier version",
@@ -284,7 +284,7 @@ def test_a_study_of_fewer_than_eight_women_prints_no_interval_no_test_and_no_det
 
 
 def test_the_papers_own_numbers_are_tested_only_on_request(few: Findings):
-    assert "What the paper's own numbers can carry" not in as_page(compose(few))
+    assert "What the paper's own numbers can show" not in as_page(compose(few))
 
 
 ATTACK = '\u202e\x1b"><script>alert(1)</script><img src=x onerror=alert(1)> | `x` [a](http://evil)'

@@ -181,7 +181,7 @@ def test_a_card_of_few_test_women_has_no_interval(classifier: Released, exported
     analyses = text[text.index("## Quantitative analyses") : text.index("## Ethical considerations")]
     assert "no interval" in analyses
     assert " to " not in analyses
-    assert "10 women: fewer than 8 test women of a class, so there is no interval. It decides nothing." in text
+    assert "10 women: fewer than 8 test women of a class, so there is no interval and no conclusion." in text
 
 
 def test_the_card_for_programs_holds_the_same(classifier: Released, exported: Path):

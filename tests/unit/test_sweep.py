@@ -18,7 +18,8 @@ from coordinator.run.results import record
 from fedcervix.core.events import AggregateStored, ScoreReported, SiteAttached, Task, TaskKind, UpdateStored
 from fedcervix.core.plan import ClassifierRecipe, Plan, Recipe, Terms, differences
 from fedcervix.core.profiles import PROFILES
-from fedcervix.core.rounds import begin, replay
+from fedcervix.core.rounds.state import begin
+from fedcervix.core.rounds.step import replay
 from fedcervix.errors import RunError, StorageError, TrainingError
 from fedcervix.runtime.config import apply_profile, read_toml
 from site_agent.classifier.sweep import (

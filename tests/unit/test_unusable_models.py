@@ -18,7 +18,11 @@ from fedcervix.core.events import (
     TaskKind,
     UpdateStored,
 )
-from fedcervix.core.rounds import BARREN_MAX, TRIES_MAX, Outcome, Phase, Run, coordinator_work, instruction, step
+from fedcervix.core.rounds.averages import coordinator_work
+from fedcervix.core.rounds.instructions import instruction
+from fedcervix.core.rounds.state import Outcome, Phase, Run
+from fedcervix.core.rounds.step import step
+from fedcervix.core.rounds.unusable import TRIES_MAX, VOID_ROUNDS_MAX
 from tests.unit.test_rounds import A, B, C, after, all_scored, attached, digest, fresh, scored, task_of, trained
 
 STALE, DUPLICATE = Answer.STALE, Answer.DUPLICATE
@@ -131,7 +135,7 @@ def test_what_is_said_twice_or_too_late_changes_nothing() -> None:
 # --- rounds in which nobody counts --------------------------------------------------------------------------------
 
 
-def barren(run: Run) -> Run:
+def void(run: Run) -> Run:
     """A round of two sites whose model one of them never finds usable."""
     run = to_score(run)
     for _ in range(3):
@@ -142,9 +146,9 @@ def barren(run: Run) -> Run:
 
 def test_where_no_update_can_be_blamed_nobody_counts_and_the_run_goes_on_from_the_last_good_model() -> None:
     run = begun(sites=(A, B))
-    run = barren(run)
+    run = void(run)
     assert (run.phase, run.current.number, run.current.base) == (Phase.TRAINING, 2, run.rounds[0].base)
-    assert (run.rounds[0].barren, run.rounds[0].candidate, run.best_round) == (True, run.layout, 0)
+    assert (run.rounds[0].void, run.rounds[0].candidate, run.best_round) == (True, run.layout, 0)
     assert run.rounds[0].notes == (f"the model could not be used (so {A}), whichever update was left out",)
     assert set(reasons(run, 1).values()) == {"nobody counts in this round"}
     assert alarms(run, run.rounds[0]) == ()
@@ -152,22 +156,22 @@ def test_where_no_update_can_be_blamed_nobody_counts_and_the_run_goes_on_from_th
 
 def test_a_run_in_which_that_goes_on_is_aborted_with_the_reason() -> None:
     run = begun(sites=(A, B))
-    for _ in range(BARREN_MAX):
-        run = barren(run)
-    assert (run.outcome, len(run.rounds)) == (Outcome.ABORTED, BARREN_MAX)
+    for _ in range(VOID_ROUNDS_MAX):
+        run = void(run)
+    assert (run.outcome, len(run.rounds)) == (Outcome.ABORTED, VOID_ROUNDS_MAX)
     assert run.reason.startswith(
-        f"nobody has counted in {BARREN_MAX} rounds in a row. In the last one: the model could"
+        f"nobody has counted in {VOID_ROUNDS_MAX} rounds in a row. In the last one: the model could"
     )
 
 
 def test_a_run_that_has_no_usable_model_at_its_last_round_is_aborted() -> None:
-    run = barren(begun(sites=(A, B), rounds=1))
+    run = void(begun(sites=(A, B), rounds=1))
     assert (run.outcome, run.reason) == (Outcome.ABORTED, "all 1 rounds done, and none gave a model that can be used")
 
 
 def test_a_barren_last_round_leaves_the_best_one_before() -> None:
     run = all_scored(to_score(begun(sites=(A, B), rounds=2)), {A: 1.0, B: 1.0})
-    run = barren(run)
+    run = void(run)
     assert (run.phase, run.outcome, run.best_round) == (Phase.PUBLISHING, Outcome.DEGRADED, 1)
 
 
@@ -275,7 +279,7 @@ def test_a_ring_with_too_few_hops_left_blames_nobody_and_says_whose_were_left_ou
     run = begun("ppfssl", quorum=3)
     run = hops(run, A, B)
     run = hops(after(run, unusable(run, C, TaskKind.TRAIN)), C)
-    assert (run.current.number, run.rounds[0].barren) == (2, True)
+    assert (run.current.number, run.rounds[0].void) == (2, True)
     assert alarms(run, run.rounds[0]) == ()
     assert run.rounds[0].notes == (f"too few updates are left to count: it was tried without those of {B}",)
 

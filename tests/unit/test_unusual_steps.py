@@ -19,7 +19,7 @@ from fedcervix.core.alarms import Alarm
 from fedcervix.core.events import Task, TaskKind, UpdateStored
 from fedcervix.core.measures import Measures
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds import Round, Run, begin
+from fedcervix.core.rounds.state import Round, Run, begin
 from fedcervix.models.measuring import measure
 from fedcervix.models.weights import read_layout, write_tensors
 

@@ -6,22 +6,24 @@ import json
 import os
 import struct
 import tracemalloc
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from fedcervix.errors import RemoteError, StorageError
+from fedcervix.disk.files import digest_file, write_parts
+from fedcervix.errors import FullDiskError, RemoteError, StorageError
 from fedcervix.models.weights import (
     HEADER_BYTES_MAX,
     TENSORS_MAX,
+    Form,
     Layout,
     Tensor,
     decode,
     differences,
-    digest_file,
     encode,
+    file_parts,
     parse_layout,
     read_layout,
     read_tensors,
@@ -325,18 +327,20 @@ def test_vetting_50_mb_takes_3_mb_of_memory(tmp_path):
 
 def test_writing_replaces_the_older_file_and_leaves_nothing_else(tmp_path, model):
     (tmp_path / "m").write_bytes(b"old")
-    (tmp_path / "m.part").write_bytes(b"left by a crash")
+    (tmp_path / ".m.part").write_bytes(b"left by a crash")
     write_tensors(tmp_path / "m", model)
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
     assert read_layout(tmp_path / "m").tensors
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is always full")
-def test_a_full_disk_is_said_to_be_full_and_keeps_the_older_file(tmp_path, model):
+def test_a_full_disk_is_said_to_be_full_and_keeps_the_older_file(tmp_path):
+    def until_the_disk_is_full(_name: str) -> Iterator[memoryview]:
+        yield memoryview(bytes(8))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     (tmp_path / "m").write_bytes(b"old")
-    (tmp_path / "m.part").symlink_to("/dev/full")
-    with pytest.raises(StorageError, match=os.strerror(errno.ENOSPC)) as failed:
-        write_tensors(tmp_path / "m", model)
+    with pytest.raises(FullDiskError, match=os.strerror(errno.ENOSPC)) as failed:
+        write_parts(tmp_path / "m", file_parts({"x": Form("F32", (4,))}, until_the_disk_is_full, {}))
     assert failed.value.cause == "the disk is full"
     assert "free some space" in failed.value.next_step
     assert [path.name for path in tmp_path.iterdir()] == ["m"]

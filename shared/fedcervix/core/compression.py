@@ -19,7 +19,7 @@ from typing import Any
 
 from fedcervix.core.events import Answer, Task, UpdateStored, event_from_json, event_to_json
 from fedcervix.core.plan import canonical_json
-from fedcervix.core.rounds import Round, Run
+from fedcervix.core.rounds.state import Round, Run
 from fedcervix.json_text import parsed
 
 ROUNDS_LOOKED_AT = 3

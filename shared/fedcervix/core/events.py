@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Any
 
 from fedcervix.core.measures import Measures
+from fedcervix.core.modes import MODES
 from fedcervix.core.plan import SITE_NAME, check
 from fedcervix.json_text import parsed
 from fedcervix.printable import QUOTED_CHARS_MAX, quoted, shortened
@@ -26,7 +27,7 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 RUN_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 """A run is named like a site, with one character more; both sides call folders after it."""
 
-RUN_OF_COORDINATOR = re.compile(r"[0-9]{8}-[0-9]{6}-(?:csfssl|ppfssl)-[0-9a-f]{8}")
+RUN_OF_COORDINATOR = re.compile(rf"[0-9]{{8}}-[0-9]{{6}}-(?:{'|'.join(MODES)})-[0-9a-f]{{8}}")
 """How a coordinator names its runs: moment, mode and the plan's digest. No model that a site makes has such a name."""
 
 ROUND_MAX = 1_000_000
@@ -89,7 +90,7 @@ class Answer(StrEnum):
 
     ACCEPTED = "accepted"
     DUPLICATE = "duplicate"  # said before: the same acknowledgement again
-    STALE = "stale"  # the run has moved on
+    STALE = "stale"  # the run is at a later step
     REFUSED = "refused"  # no correct site says this
 
 

@@ -16,12 +16,13 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
+from fedcervix.core.bounds import INT64_MAX, Within, check_values
+from fedcervix.core.modes import MODES, Mode, ModeRules
 from fedcervix.json_text import parsed
 from fedcervix.printable import QUOTED_CHARS_MAX, quoted, shortened
 
-Mode = Literal["csfssl", "ppfssl"]
 Architecture = Literal["resnet18", "resnet50"]
 Head = Literal["relu", "linear", "mlp"]
 Start = Literal["random", "imagenet"]
@@ -40,18 +41,17 @@ Compression = Literal["none", "bfloat16", "int8"]
 
 SITE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 PROFILE_NAME = re.compile(r"[a-z0-9_-]{1,40}")
-"""A site is named like one label of a host name: 1-63 of a-z, 0-9 and inner hyphens."""
+"""A site is named like one label of a host name, with 1 to 63 characters: a-z, 0-9 and inner hyphens."""
 
 SITES_MAX = 256
+ROUNDS_MAX = 100_000
+EPOCHS_MAX = 100_000
 
 TRIMMED_SITES_MIN = 5
 """The trimmed mean of fewer updates would be little more than their median."""
 TRIMMED_QUORUM_MIN = 3
 CLIPPED_SITES_MIN = 3
 """Of two updates, nothing tells which one is too long, or an extreme."""
-
-LEASE_S_MIN = 1.0
-"""A site reports four times per lease: a shorter one would be a flood of reports."""
 
 STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}
 """How `fedcervix.runtime.config` reads these dataclasses from TOML: no unknown keys, no silent conversions."""
@@ -63,14 +63,6 @@ def check(ok: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def check_choices(value: object) -> None:
-    """Check every field of the dataclass `value` that is declared as one of the Literals above."""
-    for field in dataclasses.fields(value):  # type: ignore[arg-type]
-        choices = get_args(globals().get(str(field.type)))
-        found = getattr(value, field.name)
-        check(not choices or found in choices, f"{field.name} is one of {', '.join(choices)}; found {quoted(found)}")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augment:
     """How one image becomes its augmented version (section II-C; magnitudes are not printed there).
@@ -80,31 +72,27 @@ class Augment:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
-    flip_horizontal: float = 0.5
+    flip_horizontal: Annotated[float, Within(0, 1)] = 0.5
     """probability"""
-    flip_vertical: float = 0.5
+    flip_vertical: Annotated[float, Within(0, 1)] = 0.5
     """probability"""
-    rotation_deg: float = 20.0
+    rotation_deg: Annotated[float, Within(0, 180)] = 20.0
     """angle from [-rotation_deg, rotation_deg]"""
-    shift: float = 0.10
+    shift: Annotated[float, Within(0, below=1)] = 0.10
     """shift along each axis from [-shift, shift], as a fraction of the side"""
-    zoom_min: float = 0.9
-    zoom_max: float = 1.1
+    zoom_min: Annotated[float, Within(above=0, most=10)] = 0.9
+    zoom_max: Annotated[float, Within(above=0, most=10)] = 1.1
     """magnification; above 1 enlarges"""
-    gamma_min: float = 0.8
-    gamma_max: float = 1.25
+    gamma_min: Annotated[float, Within(above=0, most=10)] = 0.8
+    gamma_max: Annotated[float, Within(above=0, most=10)] = 1.25
     """exponent on intensities in [0, 1], drawn uniformly in its logarithm"""
-    brightness: float = 0.15
+    brightness: Annotated[float, Within(0, below=1)] = 0.15
     """factor from [1 - brightness, 1 + brightness]"""
 
     def __post_init__(self) -> None:
-        for name in ("flip_horizontal", "flip_vertical"):
-            check(0 <= getattr(self, name) <= 1, f"{name} is a probability, 0 to 1; found {getattr(self, name)}")
-        check(0 <= self.rotation_deg <= 180, f"rotation_deg is 0 to 180; found {self.rotation_deg}")
-        check(0 <= self.shift < 1, f"shift is 0 to below 1; found {self.shift}")
-        check(0 < self.zoom_min <= self.zoom_max <= 10, "0 < zoom_min <= zoom_max <= 10")
-        check(0 < self.gamma_min <= self.gamma_max <= 10, "0 < gamma_min <= gamma_max <= 10")
-        check(0 <= self.brightness < 1, f"brightness is 0 to below 1; found {self.brightness}")
+        check_values(self)
+        check(self.zoom_min <= self.zoom_max, f"zoom_min is at most zoom_max; found {self.zoom_min}")
+        check(self.gamma_min <= self.gamma_max, f"gamma_min is at most gamma_max; found {self.gamma_min}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,25 +101,19 @@ class ClassifierRecipe:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
-    lr: float = 0.001
-    momentum: float = 0.09
+    lr: Annotated[float, Within(above=0)] = 0.001
+    momentum: Annotated[float, Within(0, below=1)] = 0.09
     """as printed; probably meant .9, which profile `recommended` uses"""
-    weight_decay: float = 1e-6
-    batch_images: int = 4
-    epochs_max: int = 50
-    patience_epochs: int = 5
+    weight_decay: Annotated[float, Within(0)] = 1e-6
+    batch_images: Annotated[int, Within(1, 4096)] = 4
+    epochs_max: Annotated[int, Within(1, 10_000)] = 50
+    patience_epochs: Annotated[int, Within(1)] = 5
     reverse_class_weights: bool = True
     """weight n / (2 n_c) per sample"""
     augment: ClassifierAugment = "none"
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        check(self.lr > 0, f"lr is above 0; found {self.lr}")
-        check(0 <= self.momentum < 1, f"momentum is 0 to below 1; found {self.momentum}")
-        check(self.weight_decay >= 0, f"weight_decay is 0 or more; found {self.weight_decay}")
-        check(1 <= self.batch_images <= 4096, f"batch_images is 1 to 4096; found {self.batch_images}")
-        check(1 <= self.epochs_max <= 10_000, f"epochs_max is 1 to 10000; found {self.epochs_max}")
-        check(self.patience_epochs >= 1, f"patience_epochs is 1 or more; found {self.patience_epochs}")
+        check_values(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,11 +123,11 @@ class Recipe:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     architecture: Architecture = "resnet50"
-    width: int = 64
+    width: Annotated[int, Within(1, 4096)] = 64
     """units of the dense layer (the representation)"""
     head: Head = "relu"
     start: Start = "random"
-    image_px: int = 224
+    image_px: Annotated[int, Within(32, 1024)] = 224
     """side of the square input"""
     fit: Fit = "squash"
     """how an image becomes a square: `squash` scales both sides, `crop` keeps the aspect and cuts the centre"""
@@ -154,22 +136,22 @@ class Recipe:
     normalise: bool = True
     """scale each representation to unit length before the loss"""
     loss: Loss = "nt-xent"
-    temperature: float = 0.1
-    batch_images: int = 8
+    temperature: Annotated[float, Within(0.001, 10)] = 0.1
+    batch_images: Annotated[int, Within(1, 65_536)] = 8
     """N: a mini-batch holds 2N views"""
-    lr: float = 0.01
+    lr: Annotated[float, Within(above=0)] = 0.01
     schedule: Schedule = "constant"
     """of the learning rate, by the step counted over the whole run: `cosine` ends at zero with the last epoch"""
-    warmup_epochs: float = 0.0
-    """the learning rate rises in a straight line for so many epochs"""
-    momentum: float = 0.9
-    weight_decay: float = 1e-5
+    warmup_epochs: Annotated[float, Within(0, 1000)] = 0.0
+    """the learning rate rises linearly for this many epochs"""
+    momentum: Annotated[float, Within(0, below=1)] = 0.9
+    weight_decay: Annotated[float, Within(0)] = 1e-5
     decay_norms_and_biases: bool = True
-    proximal: float = 0.0
+    proximal: Annotated[float, Within(0, 1000)] = 0.0
     """FedProx (Li et al. 2020): pull towards the weights a round began with, mu/2 |w - w0|^2; 0 is plain averaging"""
-    epochs_max: int = 50
+    epochs_max: Annotated[int, Within(1, EPOCHS_MAX)] = 50
     """of local training; a federation stops after `rounds` as well"""
-    patience_epochs: int = 5
+    patience_epochs: Annotated[int, Within(1)] = 5
     avoid_same_patient: bool = False
     """never two images of one woman in one batch: she would be a false negative"""
     precision: Precision = "float32"
@@ -178,18 +160,7 @@ class Recipe:
     classifier: ClassifierRecipe = dataclasses.field(default_factory=ClassifierRecipe)
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        check(1 <= self.width <= 4096, f"width is 1 to 4096; found {self.width}")
-        check(32 <= self.image_px <= 1024, f"image_px is 32 to 1024; found {self.image_px}")
-        check(0.001 <= self.temperature <= 10, f"temperature is .001 to 10; found {self.temperature}")
-        check(1 <= self.batch_images <= 65_536, f"batch_images is 1 to 65536; found {self.batch_images}")
-        check(self.lr > 0, f"lr is above 0; found {self.lr}")
-        check(0 <= self.warmup_epochs <= 1000, f"warmup_epochs is 0 to 1000; found {self.warmup_epochs}")
-        check(0 <= self.momentum < 1, f"momentum is 0 to below 1; found {self.momentum}")
-        check(self.weight_decay >= 0, f"weight_decay is 0 or more; found {self.weight_decay}")
-        check(0 <= self.proximal <= 1000, f"proximal is 0 to 1000; found {self.proximal}")
-        check(1 <= self.epochs_max <= 100_000, f"epochs_max is 1 to 100000; found {self.epochs_max}")
-        check(self.patience_epochs >= 1, f"patience_epochs is 1 or more; found {self.patience_epochs}")
+        check_values(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,23 +169,23 @@ class Terms:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
-    rounds: int = 50
+    rounds: Annotated[int, Within(1, ROUNDS_MAX)] = 50
     """at most; in a ring, a round is one cycle through all sites"""
-    epochs_per_round: int = 1
+    epochs_per_round: Annotated[int, Within(1, 1000)] = 1
     """E (section II-B)"""
-    patience_rounds: int = 5
+    patience_rounds: Annotated[int, Within(1)] = 5
     """stop after this many rounds without a lower mean validation loss"""
     average: Average = "equal"
-    share_max: float = 0.9
-    """where the average is by images, and from three updates on: no site's share is larger (see `rounds.capped`); 1: no
+    share_max: Annotated[float, Within(above=0, most=1)] = 0.9
+    """where the average is by images, and from three updates on: no site's share is larger (see `capped`); 1: no
     limit"""
     aggregation: Aggregation = "mean"
     """how updates become one model: their mean, or number by number the mean without the extremes (Yin et al. 2018)"""
-    trim: float = 0.2
+    trim: Annotated[float, Within(above=0, below=0.5)] = 0.2
     """of the trimmed mean: the share of the updates that is left out at either end, at least one"""
-    clip: float = 0.0
+    clip: Annotated[float, Within(1, 1000, also=(0,))] = 0.0
     """a step longer than so many times the round's median step is shortened to that (after Sun et al. 2019); 0: none"""
-    server_momentum: float = 0.0
+    server_momentum: Annotated[float, Within(0, below=1)] = 0.0
     """FedAvgM (Hsu et al. 2019): the share of the published model's last step that is added to this round's
     average; 0 is the plain mean"""
     batch_norm: BatchNorm = "mean"
@@ -223,42 +194,27 @@ class Terms:
     compression: Compression = "none"
     """of the models that travel: `bfloat16` halves the bytes, `int8` quarters them; a model is rounded where it is
     made, and arrives as it was made"""
-    step_max: float = 1000.0
+    step_max: Annotated[float, Within(above=0, most=1e36)] = 1000.0
     """how far an update may lie from the model that it was trained from, relative to that model's size: weights and
     biases, running means and running deviations, each together (see `fedcervix.models.moves`)"""
-    quorum: int | None = None
+    quorum: Annotated[int | None, Within(1, also=(None,))] = None
     """sites that a round cannot do without. None: all that are not revoked (csfssl), any one (ppfssl, whose ring passes
     over a site that is away); a run never begins without all of them unless this is set"""
-    lease_s: float = 60.0
-    """a site that reports no sign of life for this long is silent: its place in the round is given up"""
-    grace_s: float = 300.0
+    lease_s: Annotated[float, Within(1)] = 60.0
+    """a site that reports no sign of life for this long is silent: its place in the round is given up. A site reports
+    four times per lease: a shorter one would be a flood of reports"""
+    grace_s: Annotated[float, Within(0)] = 300.0
     """with a quorum below the roster: how long a round that has its quorum waits for silent sites"""
-    give_up_s: float = 604_800.0
+    give_up_s: Annotated[float, Within(above=0)] = 604_800.0
     """how long a run waits for a quorum before it is aborted"""
-    seed: int = 0
+    seed: Annotated[int, Within(0, INT64_MAX)] = 0
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        check(1 <= self.rounds <= 100_000, f"rounds is 1 to 100000; found {self.rounds}")
-        check(
-            1 <= self.epochs_per_round <= 1000,
-            f"epochs_per_round is 1 to 1000; found {self.epochs_per_round}",
-        )
-        check(self.patience_rounds >= 1, f"patience_rounds is 1 or more; found {self.patience_rounds}")
-        check(0 < self.share_max <= 1, f"share_max is above 0, at most 1; found {self.share_max}")
-        check(0 < self.trim < 0.5, f"trim is above 0 to below .5; found {self.trim}")
-        check(self.clip == 0 or 1 <= self.clip <= 1000, f"clip is 0 or 1 to 1000; found {self.clip}")
+        check_values(self)
         check(
             self.aggregation == "mean" or self.average == "equal",
             'aggregation = "trimmed-mean" needs average = "equal": with weights, one site could outweigh the others',
         )
-        check(0 <= self.server_momentum < 1, f"server_momentum is 0 to below 1; found {self.server_momentum}")
-        check(0 < self.step_max <= 1e36, f"step_max is above 0, at most 1e36; found {self.step_max}")
-        check(self.quorum is None or self.quorum >= 1, f"quorum is 1 or more; found {self.quorum}")
-        check(self.lease_s >= LEASE_S_MIN, f"lease_s is {LEASE_S_MIN:g} or more; found {self.lease_s}")
-        check(self.grace_s >= 0, f"grace_s is 0 or more; found {self.grace_s}")
-        check(self.give_up_s > 0, f"give_up_s is above 0; found {self.give_up_s}")
-        check(0 <= self.seed < 2**63, f"seed is 0 to 2^63 - 1; found {self.seed}")
 
 
 UNSAID: Mapping[str, Any] = {"share_max": 1.0, "aggregation": "mean", "trim": 0.2, "clip": 0.0, "step_max": 1e36}
@@ -279,7 +235,7 @@ class Plan:
     recipe: Recipe
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_values(self)
         check(len(self.sites) >= 1, "a plan names at least one site")
         check(len(self.sites) <= SITES_MAX, f"a plan names at most {SITES_MAX} sites; found {len(self.sites)}")
         check(len(set(self.sites)) == len(self.sites), "a plan names each site once")
@@ -287,7 +243,7 @@ class Plan:
         for site in self.sites:
             check(SITE_NAME.fullmatch(site) is not None, f"not a site name: {quoted(site)} (a-z, 0-9, inner hyphens)")
         check(
-            self.mode == "csfssl" or self.terms.server_momentum == 0,
+            self.mode_rules.goes_on_from_average or self.terms.server_momentum == 0,
             "server_momentum is for csfssl: in a ring nobody averages",
         )
         self._check_robust()
@@ -300,7 +256,8 @@ class Plan:
     def _check_robust(self) -> None:
         """Check that the options against single updates have enough updates to compare."""
         terms, trims = self.terms, self.terms.aggregation == "trimmed-mean"
-        check(self.mode == "csfssl" or not (trims or terms.clip), "trimmed-mean and clip are for csfssl alone")
+        averages = self.mode_rules.goes_on_from_average
+        check(averages or not (trims or terms.clip), "trimmed-mean and clip are for csfssl alone")
         check(
             not trims or len(self.sites) >= TRIMMED_SITES_MIN,
             f"trimmed-mean needs at least {TRIMMED_SITES_MIN} sites; found {len(self.sites)}",
@@ -314,6 +271,16 @@ class Plan:
             terms.quorum is None or terms.quorum >= least,
             f"trimmed-mean needs a quorum of at least {least}: of two updates, none can be left out",
         )
+
+    @property
+    def mode_rules(self) -> ModeRules:
+        """The rules of the plan's mode."""
+        return MODES[self.mode]
+
+    @property
+    def averages(self) -> bool:
+        """Say whether a round's updates become one average, which is then its model."""
+        return self.mode_rules.goes_on_from_average or self.terms.ring_result == "cycle-average"
 
     @property
     def rounds_max(self) -> int:

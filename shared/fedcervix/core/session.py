@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fedcervix.core.events import ModelAdopted, ModelUnusable, ScoreReported, Task, TaskKind, UpdateStored
-from fedcervix.core.rounds import Finish, Idle, Instruction
+from fedcervix.core.rounds.instructions import Finish, Idle, Instruction
 
 Result = UpdateStored | ScoreReported | ModelUnusable | ModelAdopted
 """A finished task, in the words in which it is reported (`at`: when it was finished, by the site's clock)."""
@@ -144,18 +144,19 @@ def next_action(session: Session, has: Callable[[str], bool]) -> Action:
             return Rest(_told(task))
         case Task() as task if session.result is None or session.result.task != task:
             here = not session.away or not task.base or has(task.base)
-            return Work(task) if here else Rest(f"the coordinator is away, and with it the model needed to {task}")
+            return Work(task) if here else Rest(f"the coordinator, which has the model to {task}, cannot be reached")
     if session.result is None:
         return Rest(str(session.instruction))
     return Rest(_waiting(session.result.task)) if session.away else Deliver(session.result)
 
 
 def _told(task: Task) -> str:
-    return f"told the coordinator: {task}, done"
+    return f"the coordinator has the result: {task}"
 
 
 def _waiting(task: Task) -> str:
-    return f"the coordinator is away; {_GIVES[task.kind].format(task.round)} is kept and will be sent"
+    saved = _GIVES[task.kind].format(task.round)
+    return f"the coordinator cannot be reached; {saved} is saved and will be sent on reconnect"
 
 
 _GIVES = {

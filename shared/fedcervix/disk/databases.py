@@ -17,11 +17,11 @@ FAULTS: dict[int, tuple[str, str]] = {
         "the disk is full",
         "free some space (df -h {folder}) and try again; nothing that was acknowledged is lost",
     ),
-    sqlite3.SQLITE_IOERR: ("the disk is full or failing", "look at df -h {folder} and at dmesg, then try again"),
+    sqlite3.SQLITE_IOERR: ("the disk is full or failing", "check the disk (df -h {folder}, dmesg), then try again"),
     sqlite3.SQLITE_READONLY: ("the file or its file system is read-only", "look at it: ls -l {path}; mount"),
     sqlite3.SQLITE_CANTOPEN: ("the home folder is missing or not accessible", "check its path: ls -ld {folder}"),
     sqlite3.SQLITE_BUSY: ("another process holds the file", "end other `coordinator` commands and try again"),
-    sqlite3.SQLITE_NOTADB: ("the file is damaged, or is another one", "restore the home folder from a backup"),
+    sqlite3.SQLITE_NOTADB: ("the file is damaged, or is a different file", "restore the home folder from a backup"),
     sqlite3.SQLITE_CORRUPT: ("the file is damaged", "restore the home folder from a backup"),
 }
 """primary result code -> (likely cause, next step)"""

@@ -13,13 +13,14 @@ import resource
 from fedcervix.errors import StorageError
 
 RAISE = (
-    "end and start it with more: LimitNOFILE=65536 in its unit, ulimits nofile in its container, or `ulimit -n 65536`"
+    "stop it and start it again with a higher limit: LimitNOFILE=65536 in its unit, ulimits nofile in its container, "
+    "or `ulimit -n 65536`"
 )
 USED_UP = {
-    errno.EMFILE: ("this process has as many files and connections open as it may", RAISE),
+    errno.EMFILE: ("this process has reached its limit of open files and connections", RAISE),
     errno.ENFILE: (
-        "this machine has as many files and connections open as it may",
-        "see who has them (lsof -nP), or raise the bound: sysctl fs.file-max",
+        "this machine has reached its limit of open files and connections",
+        "see which programs have them open (lsof -nP), or raise the limit: sysctl fs.file-max",
     ),
 }
 """error number -> (likely cause, next step)"""

@@ -4,25 +4,33 @@ Rules
 1. Files are made with mode 0600 and folders with 0700, whatever the umask is. To share a file, copy it or change
    its mode by hand.
 2. A file appears under its name when it is complete. Until then the old file, if any, stays as it was.
-3. A file or folder in the making has a name that nobody can foresee, is made anew, and is no link: another user of the
-   machine cannot lay something in its way, also where all may write (/tmp).
-4. A program says `keep_private` when it starts: this covers the files that libraries make (SQLite, Matplotlib, ONNX),
+3. A file in the making is made anew, and is no link. Its name cannot be foreseen: another user of the machine cannot
+   put something in its way, also where all may write (/tmp). Only where one process at a time writes a path does the
+   name derive from it: what a killed process left there is found, and written over.
+4. A large file is written piece by piece, and its digest is taken on the way: nobody holds all of it in memory.
+5. A program says `keep_private` when it starts: this covers the files that libraries make (SQLite, Matplotlib, ONNX),
    and the processes that it starts.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from io import BufferedWriter
+from io import BufferedWriter, FileIO
 from pathlib import Path
 
 from fedcervix.disk.storage import disk
+from fedcervix.errors import StorageError
 
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
+WRITE_AHEAD_BYTES = 4 * 2**20
+CANNOT_SYNC_FOLDERS = (errno.EINVAL, errno.EOPNOTSUPP, errno.EACCES)
+"""what network file systems say, and folders that this user may not list: there is then nothing to wait for"""
 
 
 def keep_private() -> None:
@@ -57,24 +65,96 @@ def _anew(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
 
 
+# ------------------------------------------------------------------------------------------------ writing
+
+
+class Sink:
+    """A file that is being written: its bytes go to the disk and into the digest."""
+
+    def __init__(self, file: BufferedWriter) -> None:
+        self._file = file
+        self._sha256 = hashlib.sha256()
+        self._ahead = WriteAhead(file.fileno())
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append bytes. Raises OSError."""
+        self._file.write(data)
+        self._sha256.update(data)
+        self._ahead.wrote(len(data))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that was written, hexadecimal."""
+        return self._sha256.hexdigest()
+
+
+class WriteAhead:
+    """Lets the disk begin with what was written to a file, so that the fsync at its end finds little left to wait for.
+
+    Linux begins to write out the range that it is told will not be needed (posix_fadvise(2)); what is not on the disk
+    yet stays in memory. Elsewhere nothing happens, and the fsync takes as long as it takes.
+    """
+
+    def __init__(self, descriptor: int, *, written_bytes: int = 0) -> None:
+        self._descriptor, self._written, self._begun = descriptor, written_bytes, written_bytes
+
+    def wrote(self, count_bytes: int) -> None:
+        """So many bytes were appended."""
+        self._written += count_bytes
+        if self._written - self._begun >= WRITE_AHEAD_BYTES and hasattr(os, "posix_fadvise"):
+            length = self._written - self._begun
+            os.posix_fadvise(self._descriptor, self._begun, length, os.POSIX_FADV_DONTNEED)
+            self._begun = self._written
+
+
 @contextmanager
-def writing(path: Path, *, sync: bool = True) -> Iterator[BufferedWriter]:
+def in_place_of(path: Path, *, sole_writer: bool = False) -> Iterator[Path]:
+    """Yield where to make a file, which takes the place of `path` when the block ends well and is removed if not.
+
+    `sole_writer`: one process at a time writes this path (rule 3). Raises OSError.
+    """
+    new = path.with_name(f".{path.name}.part") if sole_writer else aside(path)
+    new.unlink(missing_ok=True)
+    try:
+        yield new
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(path: Path, *, sync: bool = True, sole_writer: bool = False) -> Iterator[Sink]:
+    """Do as `writing` does, for callers that go on without the file. Raises OSError."""
+    with in_place_of(path, sole_writer=sole_writer) as new, open(new, "wb", opener=_anew) as file:
+        yield Sink(file)
+        file.flush()
+        if sync:
+            os.fsync(file.fileno())
+    if sync:
+        sync_path(path.parent)
+
+
+@contextmanager
+def writing(path: Path, *, sync: bool = True, sole_writer: bool = False) -> Iterator[Sink]:
     """Write a file that takes the place of `path` when the block ends well, and leaves no trace when it does not.
 
     Without `sync` a killed process changes nothing of that; a machine that loses its power within seconds may leave the
-    old content, or on some file systems an empty file or one of zero bytes. Raises StorageError.
+    old content, or on some file systems an empty file or one of zero bytes. Large files have a `sole_writer` (see
+    `in_place_of`), or each killed process would cost their size. Raises StorageError.
     """
-    making = aside(path)
-    with disk(path, "write"):
-        try:
-            with open(making, "wb", opener=_anew) as out:
-                yield out
-                out.flush()
-                if sync:
-                    os.fsync(out.fileno())
-            making.replace(path)
-        finally:
-            making.unlink(missing_ok=True)
+    with disk(path, "write"), replacing(path, sync=sync, sole_writer=sole_writer) as out:
+        yield out
+
+
+def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> str:
+    """Write a large file piece by piece as the sole writer (see `writing`); return the SHA-256 of its bytes.
+
+    Raises StorageError, and what `parts` raises.
+    """
+    with writing(path, sole_writer=True) as out:
+        for part in parts:
+            out.write(part)
+    return out.digest
 
 
 def write_whole(path: Path, data: bytes, *, sync: bool = True) -> None:
@@ -89,3 +169,86 @@ def write_whole(path: Path, data: bytes, *, sync: bool = True) -> None:
 def write_secret(path: Path, data: bytes) -> None:
     """Write a key, or a file that is as secret as one: 0600, through no link of another user. Raises StorageError."""
     write_whole(path, data)
+
+
+def write_new(path: Path, data: bytes) -> bool:
+    """Write a file unless one of this name, or a link, is there; return whether it was written. Raises StorageError."""
+    with disk(path, "write"):
+        try:
+            out = open(path, "wb", opener=_anew)  # noqa: SIM115
+        except FileExistsError:
+            return False
+        with out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+    return True
+
+
+def append_line(path: Path, line: str, *, sync: bool) -> None:
+    """Append a line to a file, made if it is missing; with `sync` the disk then has it. Raises StorageError.
+
+    The line break goes before the line: the last one may have been torn. Empty lines are to be expected.
+    """
+    rest = memoryview(f"\n{line}".encode())
+    with disk(path, "write"), open(path, "ab", buffering=0, opener=private) as out:
+        while rest:  # a disk that has room for a part takes that part
+            rest = rest[out.write(rest) :]
+        if sync:
+            os.fsync(out.fileno())
+
+
+def sync_path(path: Path) -> None:
+    """Have the disk hold what was written to a file, or the names in a folder, which a power cut may else forget.
+
+    Raises OSError.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in CANNOT_SYNC_FOLDERS or not path.is_dir():
+            raise
+
+
+def rename(old: Path, new: Path) -> None:
+    """Give a file that the disk has another name, in place of what is there; the disk then has that. Raises OSError."""
+    old.replace(new)
+    sync_path(new.parent)
+
+
+# ------------------------------------------------------------------------------------------------ reading
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[FileIO]:
+    """Open a file for unbuffered reading; close it at the end. Raises StorageError if it cannot be opened."""
+    with disk(path, "read"):
+        file = path.open("rb", buffering=0)
+    with file:
+        yield file
+
+
+def read_at(file: FileIO, start: int, into: memoryview) -> None:
+    """Fill `into` with the bytes of `file` from offset `start`. Raises StorageError."""
+    with disk(str(file.name), "read"):
+        file.seek(start)
+        filled = 0
+        while filled < len(into):
+            count = file.readinto(into[filled:])
+            if not count:
+                raise StorageError(
+                    f"{file.name} ends before byte {start + len(into)}",
+                    cause="the file was cut while it was being read",
+                    next_step="check the disk and start again; the file is fetched anew",
+                )
+            filled += count
+
+
+def digest_file(path: Path) -> str:
+    """Return the SHA-256 of a file (hexadecimal), read in blocks. Raises StorageError."""
+    with disk(path, "read"), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,8 +1,8 @@
 """The coordinator's truth: an append-only journal of events in SQLite (WAL, synchronous=FULL).
 
 An event is durable when `append` returns. The order everywhere is: journal, step, act, acknowledge. Recovery reads the
-events back, some at a time, and replays them (see `rounds.replay`). So a long journal needs no more memory than a short
-one.
+events back, some at a time, and replays them (see `fedcervix.core.rounds.step`). So a long journal needs no more
+memory than a short one.
 
 On a full disk it gives up the reserve that lies beside it (see `fedcervix.disk.reserve`).
 """

@@ -84,7 +84,7 @@ def _explained(path: Path) -> Iterator[None]:
                 raise
             raise StorageError(
                 f"this file system does not support locks ({error.strerror}): {path.parent}",
-                cause="a network file system (NFS) without its lock service, or another one without locks; "
+                cause="a network file system (NFS) without its lock service, or another file system without locks; "
                 "without a lock two processes could write in the same folder",
                 next_step=f"put the folder on a local disk (df -hT {path.parent} shows where it is now)",
             ) from error

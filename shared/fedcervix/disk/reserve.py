@@ -52,8 +52,8 @@ class Reserve:
             return ""
         return (
             f"the disk is (nearly) full: {left_bytes >> 20} of {RESERVE_BYTES >> 20} MiB are left of the reserve for "
-            f"journal and registry\n  likely cause: models, logs or another program fill it\n"
-            f"  next: free some space (df -h {self.path.parent}); the reserve is then made whole by itself"
+            f"journal and registry\n  likely cause: models, logs or another program have filled it\n"
+            f"  next: free some space (df -h {self.path.parent}); the reserve is then filled again automatically"
         )
 
     def make(self) -> None:

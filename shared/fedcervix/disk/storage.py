@@ -40,7 +40,7 @@ def disk(path: Path | str, verb: Literal["read", "write", "use"]) -> Iterator[No
         raise StorageError(
             what,
             cause=_cause(error, nearest),
-            next_step=f"look at what is there: ls -la {shlex.quote(str(nearest))}",
+            next_step=f"check the path: ls -la {shlex.quote(str(nearest))}",
         ) from error
 
 
@@ -73,7 +73,7 @@ def _cause(error: OSError, nearest: Path) -> str:
     return {
         errno.ENOENT: "the path is misspelt, a folder of it is missing, or its disk is not mounted",
         errno.EISDIR: "the path names a folder, not a file",
-        errno.EEXIST: "a file of this name is there already",
+        errno.EEXIST: "a file of this name exists already",
         errno.EFBIG: "this process or the file system limits the size of files (ulimit -f)",
         errno.EROFS: "the file system is mounted read-only",
         errno.ENAMETOOLONG: "the name is longer than the file system allows",

@@ -51,22 +51,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcervix.core.plan import BatchNorm, check
+from fedcervix.disk.files import Sink, opened, read_at, writing
 from fedcervix.errors import ModelError, RemoteError
 from fedcervix.models.weights import (
     DTYPES,
     FLOATS,
     Layout,
-    Sink,
     Tensor,
     check_same,
     decode,
     encode,
     kind,
-    opened,
-    read_at,
     read_layout,
-    replacing,
     sound,
+    with_length,
 )
 
 BLOCK_ELEMENTS = 65_536
@@ -139,13 +137,13 @@ def aggregate(
         open_models(updates, base) as sources,
         open_models(step, base) as ends,
         open_models(begun, base) as origins,
-        replacing(output) as sink,
+        writing(output, sole_writer=True) as sink,
         silent,
     ):
         cut = _Cut(origins[0], clip.scales) if clip and origins else None
         average = _Average(sources, base, ends, cut, trimmed)
         positions = {tensor.name: position for position, tensor in enumerate(base.tensors)}
-        sink.write_header(base.header)
+        sink.write(with_length(base.header))
         with _behind(sink) as behind:
             for position, tensor in enumerate(base.tensors):
                 mean = _sibling_mean(tensor, base, positions) if batch_norm == "pooled-variance" else None
@@ -240,7 +238,7 @@ def _sibling_mean(tensor: Tensor, base: Layout, positions: dict[str, int]) -> in
     if mean is None or mean.shape != tensor.shape or mean.dtype not in FLOATS:
         raise ModelError(
             f"{tensor.name} has no {name} of its shape, which pooled-variance needs",
-            cause="the model does not name its batch normalisation as torch does",
+            cause="the model's batch-norm tensors do not have the names that torch gives them",
             next_step='set batch_norm = "mean" in the plan',
         )
     return positions[name]
@@ -256,7 +254,7 @@ def _check(raw: memoryview, tensor: Tensor) -> None:
     if not sound(raw, tensor):
         raise RemoteError(
             f"the average of {tensor.name} is not finite",
-            cause="a site sent values near the largest number of their type",
+            cause="a site sent values near the largest number of their data type",
             next_step="see the sites' losses of this round",
         )
 

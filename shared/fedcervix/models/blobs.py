@@ -22,10 +22,10 @@ from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 
+from fedcervix.disk.files import WriteAhead, sync_path
 from fedcervix.disk.reserve import FREE_BYTES_MIN
 from fedcervix.disk.storage import disk
 from fedcervix.errors import FullDiskError, RemoteError
-from fedcervix.models.weights import WriteAhead, sync
 
 CHUNK_BYTES = 1 << 19
 """read at once"""
@@ -149,7 +149,7 @@ class BlobStore:
         with disk(part, "read"):
             _hash_into(hasher, part)
         with disk(part, "write"):
-            sync(part)  # the process that wrote it may have been killed before it came to that
+            sync_path(part)  # the process that wrote it may have been killed before it came to that
         try:
             self._verify(part, digest, hasher)
         except RemoteError:
@@ -165,7 +165,7 @@ class BlobStore:
             raise FullDiskError(
                 f"no room for a model of {size_bytes:,} bytes in {self._folder}: {free:,} bytes are free",
                 cause="the disk is (nearly) full",
-                next_step=f"free some space (df -h {self._folder}); the transfer then continues by itself",
+                next_step=f"free some space (df -h {self._folder}); the transfer then continues automatically",
             )
 
     def receive(self, digest: str, sender: str, chunks: Iterator[bytes], *, offset: int, size_bytes: int) -> bool:
@@ -199,7 +199,7 @@ class BlobStore:
     def adopt(self, file: Path, digest: str) -> None:
         """Give a finished file (same disk, already hashed by its writer) its name."""
         with disk(file, "write"):
-            sync(file)
+            sync_path(file)
         self._name(file, digest)
 
     def scratch(self, name: str) -> Path:
@@ -254,7 +254,7 @@ class BlobStore:
     def _name(self, file: Path, digest: str) -> None:
         with disk(file, "write"):
             file.replace(self.path(digest))
-            sync(self._folder)
+            sync_path(self._folder)
 
 
 class Incoming:

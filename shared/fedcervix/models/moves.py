@@ -23,19 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcervix.disk.files import opened, read_at
 from fedcervix.errors import RemoteError
-from fedcervix.models.weights import (
-    BLOCK_BYTES,
-    FLOATS,
-    Kind,
-    Tensor,
-    check_same,
-    decode,
-    kind,
-    opened,
-    read_at,
-    read_layout,
-)
+from fedcervix.models.weights import BLOCK_BYTES, FLOATS, Kind, Tensor, check_same, decode, kind, read_layout
 
 FLOOR: dict[Kind, float] = {"float": 0.01, "running_mean": 1.0, "running_var": 1.0}
 WORDS: dict[Kind, str] = {
@@ -113,7 +103,7 @@ def _too_far(group: Group, step_max: float) -> RemoteError:
         f"the update lies too far from the model that it was trained from: its {WORDS[group.kind]} moved by "
         f"{moved:.3g}, which is {group.step:.3g} times their size of {group.size:.3g}; at most {step_max:g} times is "
         f"accepted. {group.farthest} moved most, by {farthest:.3g}",
-        cause="training has diverged, or the update was made to harm",
+        cause="training diverged, or the update was made to do harm",
         next_step="look at the site's loss in this round; the plan's step_max sets the bound",
     )
 

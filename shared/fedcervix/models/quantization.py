@@ -38,23 +38,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcervix.core.plan import canonical_json, check
+from fedcervix.disk.files import Sink, opened, read_at, writing
 from fedcervix.errors import ModelError, RemoteError, StorageError
 from fedcervix.json_text import parsed
 from fedcervix.models.weights import (
     PREFIX_BYTES,
     Layout,
-    Sink,
     Tensor,
     check_same,
     decode,
     encode,
     header_bytes_max,
     kind,
-    opened,
     parse_layout,
-    read_at,
     read_layout,
-    replacing,
+    with_length,
 )
 
 Packing = Literal["bfloat16", "int8"]
@@ -114,8 +112,13 @@ def pack(
     layout = read_layout(origin.path) if origin else found
     check_same(found, layout)
     starts = {tensor.name: tensor.start for tensor in found.tensors}
-    with opened(exact) as model, _rounding(origin, feedback, layout) as rounding, replacing(to) as sink, _silent():
-        sink.write_header(_packed_header(layout, packing, origin))
+    with (
+        opened(exact) as model,
+        _rounding(origin, feedback, layout) as rounding,
+        writing(to, sole_writer=True) as sink,
+        _silent(),
+    ):
+        sink.write(with_length(_packed_header(layout, packing, origin)))
         for tensor in layout.tensors:
             for span in _spans(tensor):
                 raw = _bytes_of(model, starts[tensor.name], tensor, span)
@@ -144,8 +147,13 @@ def unpack(
     form = _read_form(packed, packing, origin, like)
     if like is not None:
         check_same(form.layout, like)
-    with opened(packed) as file, _rounding(origin, None, form.layout) as rounding, replacing(to) as sink, _silent():
-        sink.write_header(form.layout.header)
+    with (
+        opened(packed) as file,
+        _rounding(origin, None, form.layout) as rounding,
+        writing(to, sole_writer=True) as sink,
+        _silent(),
+    ):
+        sink.write(with_length(form.layout.header))
         at = form.body_start
         for tensor in form.layout.tensors:
             for span in _spans(tensor):
@@ -252,7 +260,7 @@ def _bytes_of(file: FileIO, tensor_start: int, tensor: Tensor, span: slice) -> m
 def _invalid(what: str) -> RemoteError:
     return RemoteError(
         f"not the packed form of a model: {what}",
-        cause="the two sides run different versions, or it was damaged where it was made",
+        cause="the two sides run different versions, or it was damaged at its source",
         next_step="install the same version of fedcervix on both sides",
     )
 
@@ -314,7 +322,7 @@ class _Int8:
         scales_bytes = FLOAT32_BYTES * _scales_of(span.stop - span.start)
         scales, codes = decode(raw[:scales_bytes], "F32"), np.frombuffer(raw[scales_bytes:], np.int8)
         if not (scales >= 0).all():  # nor is NaN
-            raise _invalid(f"a scale of {tensor.name} is no size")
+            raise _invalid(f"a scale of {tensor.name} is not a positive number")
         return _received(self._base_of(tensor, span) + dequantised(scales, codes), tensor)
 
     def _base_of(self, tensor: Tensor, span: slice) -> Float32:
@@ -334,8 +342,8 @@ def _int8(origin: Origin, feedback: Feedback | None, layout: Layout) -> Iterator
     with ExitStack() as stack:
         before = after = None
         if feedback is not None:
-            after = stack.enter_context(replacing(feedback.after))
-            after.write_header(_residual_header(count))
+            after = stack.enter_context(writing(feedback.after, sole_writer=True))
+            after.write(with_length(_residual_header(count)))
         if feedback is not None and feedback.before is not None:
             before = stack.enter_context(opened(feedback.before)), _residual_start(feedback.before, count)
         yield _Int8(stack.enter_context(opened(origin.path)), before, after)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedcervix.disk.files import digest_file
 from fedcervix.errors import StorageError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.quantization import Feedback, Origin, Packing, pack, unpack
-from fedcervix.models.weights import Layout, digest_file
+from fedcervix.models.weights import Layout
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,20 +9,18 @@ Rules
 2. No memory is set aside before the file is seen to hold that many bytes; values are looked at in blocks.
 3. No pickle, ever. The eight types of `DTYPES` travel, no others.
 4. Equal tensors make equal bytes, and those are the bytes that the safetensors library writes.
-5. A file appears under its name whole or not at all: temporary name, fsync, rename, fsync of the folder.
+5. A file appears under its name whole or not at all, and is written tensor by tensor: see `fedcervix.disk.files`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
 import struct
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from io import BufferedWriter, FileIO
+from io import FileIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,8 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcervix.core.plan import check
+from fedcervix.disk.files import opened, read_at, write_parts
 from fedcervix.disk.storage import disk
-from fedcervix.errors import RemoteError, StorageError
+from fedcervix.errors import RemoteError
 from fedcervix.json_text import parsed
 
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -70,7 +69,6 @@ TENSORS_MAX = 4096
 DIMENSIONS_MAX = 16
 NAME_CHARACTERS_MAX = 512
 BLOCK_BYTES = 2**20
-WRITE_AHEAD_BYTES = 4 * 2**20
 DIFFERENCES_SHOWN = 3
 
 STRUCTURE_MAX = {b"{": 2 * TENSORS_MAX, b"[": 3 * TENSORS_MAX, b",": 20 * TENSORS_MAX}
@@ -180,7 +178,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _parse_tensor(name: str, entry: object, data_start: int) -> Tensor:
@@ -270,7 +268,7 @@ def check_same(layout: Layout, base: Layout) -> None:
     if found:
         more = f" (and {len(found) - DIFFERENCES_SHOWN} more)" if len(found) > DIFFERENCES_SHOWN else ""
         raise RemoteError(
-            f"the update is not of the base model: {'; '.join(found[:DIFFERENCES_SHOWN])}{more}",
+            f"the update does not fit the base model: {'; '.join(found[:DIFFERENCES_SHOWN])}{more}",
             cause="the site trained another architecture, or another version of the model",
             next_step="compare the site's training contract with the run's",
         )
@@ -305,12 +303,12 @@ def _unsound(tensor: Tensor, raw: memoryview) -> RemoteError:
     if _never_negative(tensor) and _is_sound(raw, tensor.dtype):
         return RemoteError(
             f"{tensor.name} holds a negative number, {decode(raw, tensor.dtype).min():.3g}",
-            cause="no training gives one: the file was damaged, or made to harm",
-            next_step="ask the site; its part in the run ends with: coordinator revoke SITE",
+            cause="training never gives one: the file was damaged, or made to do harm",
+            next_step="ask the site; to exclude it from the run: coordinator revoke SITE",
         )
     return RemoteError(
         f"{tensor.name} holds values that are not finite numbers",
-        cause="training diverged, or the file was damaged on the way",
+        cause="training diverged, or the file was damaged in transit",
         next_step="see the site's loss of this round; a lower learning rate usually helps",
     )
 
@@ -322,7 +320,7 @@ def _check_size(raw: memoryview, tensor: Tensor, most: float) -> None:
         raise RemoteError(
             f"{tensor.name} holds {found:.3g}; in a first model at most {most:.3g} is accepted",
             cause="it was not made by training, or its training diverged",
-            next_step="begin with another first model",
+            next_step="use another first model",
         )
 
 
@@ -390,21 +388,51 @@ def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
     return tensors
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a header says of a tensor that is to be written."""
+
+    dtype: str
+    """a key of `DTYPES`"""
+    shape: tuple[int, ...]
+
+
+def file_parts(
+    forms: Mapping[str, Form], values: Callable[[str], Iterable[memoryview]], metadata: Mapping[str, str]
+) -> Iterator[bytes | memoryview]:
+    """Yield the bytes of a weights file, a tensor at a time: `values` is asked for those of a tensor in its turn."""
+    rank = {dtype: position for position, dtype in enumerate(DTYPES)}
+    order = sorted(forms, key=lambda name: (rank[forms[name].dtype], name))
+    entries: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    start = 0
+    for name in order:
+        end = start + math.prod(forms[name].shape) * DTYPES[forms[name].dtype].itemsize
+        entries[name] = {"dtype": forms[name].dtype, "shape": list(forms[name].shape), "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    yield with_length(text + b" " * (-len(text) % PREFIX_BYTES))
+    for name in order:
+        yield from values(name)
+
+
+def with_length(header: bytes) -> bytes:
+    """Return a header with its length before it, as it stands in a file."""
+    return struct.pack("<Q", len(header)) + header
+
+
 def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None) -> str:
     """Write a weights file, replacing an older one, and return the SHA-256 of its bytes (hexadecimal).
 
     The types of `DTYPES` but BF16 can be written; another one raises ValueError. A full or read-only disk raises
     StorageError and leaves what was there before.
     """
-    dtypes = {name: _dtype_of(name, array) for name, array in tensors.items()}
-    rank = {dtype: position for position, dtype in enumerate(DTYPES)}
-    order = sorted(tensors, key=lambda name: (rank[dtypes[name]], name))
-    with replacing(path) as sink:
-        sink.write_header(_build_header(order, tensors, dtypes, metadata or {}))
-        for name in order:
-            flat = np.ascontiguousarray(tensors[name], DTYPES[dtypes[name]]).reshape(-1)
-            sink.write(flat.view(np.uint8).data)
-    return sink.digest
+    forms = {name: Form(_dtype_of(name, array), array.shape) for name, array in tensors.items()}
+
+    def values(name: str) -> Iterator[memoryview]:
+        flat = np.ascontiguousarray(tensors[name], DTYPES[forms[name].dtype]).reshape(-1)
+        yield flat.view(np.uint8).data
+
+    return write_parts(path, file_parts(forms, values, metadata or {}))
 
 
 NAMES = {"F16": "float16", "BF16": "bfloat16", "F64": "float64"}
@@ -420,17 +448,15 @@ def as_float32(path: Path, to: Path) -> str:
 
     It is read in blocks. A number beyond float32 becomes infinite: `vet_base` tells. Errors as `read_layout`.
     """
-    layout = read_layout(path)
-    dtypes = {tensor.name: "F32" if tensor.dtype in FLOATS else tensor.dtype for tensor in layout.tensors}
-    rank = {dtype: position for position, dtype in enumerate(DTYPES)}
-    order = sorted(layout.tensors, key=lambda tensor: (rank[dtypes[tensor.name]], tensor.name))
-    sizes = {tensor.name: (tensor.shape, tensor.count * DTYPES[dtypes[tensor.name]].itemsize) for tensor in order}
-    with replacing(to) as sink, opened(path) as file:
-        sink.write_header(_header([tensor.name for tensor in order], sizes, dtypes, {}))
-        for tensor in order:
-            for raw in _blocks(file, tensor):
-                sink.write(_converted(raw, tensor.dtype, dtypes[tensor.name]))
-    return sink.digest
+    found = {tensor.name: tensor for tensor in read_layout(path).tensors}
+    forms = {name: Form("F32" if t.dtype in FLOATS else t.dtype, t.shape) for name, t in found.items()}
+    with opened(path) as file:
+
+        def values(name: str) -> Iterator[memoryview]:
+            for raw in _blocks(file, found[name]):
+                yield _converted(raw, found[name].dtype, forms[name].dtype)
+
+        return write_parts(to, file_parts(forms, values, {}))
 
 
 def _blocks(file: FileIO, tensor: Tensor) -> Iterator[memoryview]:
@@ -453,133 +479,4 @@ def _dtype_of(name: str, array: NDArray[Any]) -> str:
     for dtype, stored in DTYPES.items():
         if dtype != "BF16" and array.dtype.newbyteorder("<") == stored:
             return dtype
-    raise ValueError(f"{name}: {array.dtype} does not travel; use one of {', '.join(DTYPES)}")
-
-
-def _build_header(
-    order: list[str], tensors: Mapping[str, NDArray[Any]], dtypes: Mapping[str, str], metadata: Mapping[str, str]
-) -> bytes:
-    return _header(order, {name: (array.shape, array.nbytes) for name, array in tensors.items()}, dtypes, metadata)
-
-
-def _header(
-    order: list[str],
-    sizes: Mapping[str, tuple[tuple[int, ...], int]],
-    dtypes: Mapping[str, str],
-    metadata: Mapping[str, str],
-) -> bytes:
-    """Return the header of a file with these tensors, by name: shape and length in bytes."""
-    entries: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
-    start = 0
-    for name in order:
-        shape, length = sizes[name]
-        entries[name] = {"dtype": dtypes[name], "shape": list(shape), "data_offsets": [start, start + length]}
-        start += length
-    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-    return text + b" " * (-len(text) % 8)
-
-
-def digest_file(path: Path) -> str:
-    """Return the SHA-256 of a file (hexadecimal), read in blocks. Raises StorageError."""
-    with disk(path, "read"), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-# ------------------------------------------------------------------------------------------------ the disk
-
-
-class Sink:
-    """A weights file that is being written: its bytes go to the disk and into the digest."""
-
-    def __init__(self, file: BufferedWriter) -> None:
-        self._file = file
-        self._sha256 = hashlib.sha256()
-        self._ahead = WriteAhead(file.fileno())
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Append bytes."""
-        self._file.write(data)
-        self._sha256.update(data)
-        self._ahead.wrote(len(data))
-
-    def write_header(self, header: bytes) -> None:
-        """Append the length of the header and the header."""
-        self.write(struct.pack("<Q", len(header)))
-        self.write(header)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of all that was written, hexadecimal."""
-        return self._sha256.hexdigest()
-
-
-class WriteAhead:
-    """Lets the disk begin with what was written to a file, so that the fsync at its end finds little left to wait for.
-
-    Linux begins to write out the range that it is told will not be needed (posix_fadvise(2)); what is not on the disk
-    yet stays in memory. Elsewhere nothing happens, and the fsync takes as long as it takes.
-    """
-
-    def __init__(self, descriptor: int, *, written_bytes: int = 0) -> None:
-        self._descriptor, self._written, self._begun = descriptor, written_bytes, written_bytes
-
-    def wrote(self, count_bytes: int) -> None:
-        """So many bytes were appended."""
-        self._written += count_bytes
-        if self._written - self._begun >= WRITE_AHEAD_BYTES and hasattr(os, "posix_fadvise"):
-            length = self._written - self._begun
-            os.posix_fadvise(self._descriptor, self._begun, length, os.POSIX_FADV_DONTNEED)
-            self._begun = self._written
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Sink]:
-    """Write a file that takes the place of `path` when the block ends well, and leaves no trace when it does not.
-
-    One writer at a time for each path. Raises StorageError.
-    """
-    part = path.with_name(path.name + ".part")
-    with disk(path, "write"):
-        try:
-            with part.open("wb") as file:
-                yield Sink(file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-            sync(path.parent)
-        finally:
-            part.unlink(missing_ok=True)
-
-
-def sync(path: Path) -> None:
-    """Have the disk hold what was written to a file, or the names in a folder, which a power cut may else forget."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[FileIO]:
-    """Open a file for unbuffered reading; close it at the end. Raises StorageError if it cannot be opened."""
-    with disk(path, "read"):
-        file = path.open("rb", buffering=0)
-    with file:
-        yield file
-
-
-def read_at(file: FileIO, start: int, into: memoryview) -> None:
-    """Fill `into` with the bytes of `file` from offset `start`. Raises StorageError."""
-    with disk(str(file.name), "read"):
-        file.seek(start)
-        filled = 0
-        while filled < len(into):
-            count = file.readinto(into[filled:])
-            if not count:
-                raise StorageError(
-                    f"{file.name} ends before byte {start + len(into)}",
-                    cause="the file was cut while it was being read",
-                    next_step="check the disk and start again; the file is fetched anew",
-                )
-            filled += count
+    raise ValueError(f"{name}: {array.dtype} is not supported; use one of {', '.join(DTYPES)}")

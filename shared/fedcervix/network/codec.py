@@ -37,7 +37,8 @@ from fedcervix.core.events import (
     check_event,
 )
 from fedcervix.core.plan import Plan, check
-from fedcervix.core.rounds import Finish, Idle, Instruction, Outcome
+from fedcervix.core.rounds.instructions import Finish, Idle, Instruction
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import RemoteError
 from fedcervix.json_text import parsed
 from fedcervix.printable import printable, printable_values, shortened

@@ -142,7 +142,7 @@ def _check_name(what: str, name: str) -> None:
     if SITE_NAME.fullmatch(name) is None:
         raise IdentityError(
             f"not a {what} name: {name[:100]!r}",
-            cause="a name is 1 to 63 of a-z, 0-9 and inner hyphens",
+            cause="a name is 1 to 63 characters: a-z, 0-9 and inner hyphens",
             next_step=f"choose another {what} name, such as `north-hospital`",
         )
 
@@ -150,7 +150,7 @@ def _check_name(what: str, name: str) -> None:
 def _foreign(what: str) -> IdentityError:
     return IdentityError(
         what,
-        cause="the certificate was made by another program or another version, or damaged on its way",
+        cause="the certificate was made by another program or another version, or damaged in transit",
         next_step="join the federation again with a new invitation: `site-agent join FILE`",
     )
 
@@ -374,11 +374,11 @@ def check_request(csr_pem: bytes) -> ec.EllipticCurvePublicKey:
         usable = isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1)
         genuine = usable and csr.is_signature_valid
     except UNREADABLE as error:
-        raise RemoteError("not a certificate request", cause="it was damaged on its way") from error
+        raise RemoteError("not a certificate request", cause="it was damaged in transit") from error
     if not usable:
         raise RemoteError("the certificate request is not for an ECDSA P-256 key")
     if not genuine:
-        raise RemoteError("the certificate request is not signed by its own key", cause="it was altered on its way")
+        raise RemoteError("the certificate request is not signed by its own key", cause="it was altered in transit")
     return cast(ec.EllipticCurvePublicKey, key)
 
 
@@ -446,7 +446,7 @@ def check_validity(certificate: Certificate, now: datetime) -> None:
         f"the certificate of {certificate.identity.title} {state}",
         cause=f"this machine's clock says {moment(now)}; the certificate is valid from "
         f"{moment(certificate.not_before)} to {moment(certificate.not_after)}",
-        next_step=f"if the clock is wrong set it (`timedatectl`); else {certificate.identity.renewal}",
+        next_step=f"if the clock is wrong, set it (`timedatectl`); otherwise {certificate.identity.renewal}",
     )
 
 
@@ -458,7 +458,7 @@ def check_issuer(cert_pem: bytes, authority_pem: bytes) -> None:
     except (*UNREADABLE, InvalidSignature) as error:
         raise IdentityError(
             "the certificate was issued by another authority",
-            cause="it belongs to another federation, or the federation was set up again since",
+            cause="it belongs to another federation, or the federation has been set up again since then",
             next_step="join the federation again with a new invitation: `site-agent join FILE`",
         ) from error
 

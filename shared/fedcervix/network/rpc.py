@@ -119,12 +119,19 @@ STREAMS_MAX = 100
 """calls at once on a connection. Without a limit, the library lets calls that are cancelled at once (CVE-2023-44487)
 fill the queue in which the calls of all connections wait, and drops those of the others"""
 
+READ_BYTES_MAX = 64 << 10
+"""of a connection at once. The library has a few threads for all connections: with the 4 MiB of its own choice, eight
+floods of frames keep them from an honest call for a third of a second"""
+
 _SERVER_OPTIONS: list[tuple[str, int]] = [
     *_BOUNDS,
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener
     ("grpc.max_concurrent_streams", STREAMS_MAX),
     ("grpc.server_handshake_timeout_ms", HANDSHAKE_S * 1000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # the clients' profile is welcome
+    # The library's own bound on pings made a flood of them dear: for each one above the bound it lengthens the text of
+    # an error, all of which it copies each time. Clients ping as they like; coordinator.limits.overhead bounds bytes.
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.experimental.tcp_max_read_chunk_size", READ_BYTES_MAX),
     *_PINGS,
     (_PING_PATIENCE, 30_000),
     *_FIXED_WINDOW,
@@ -294,13 +301,13 @@ def translate(error: grpc.RpcError, address: str, *, next_step: str = "site-agen
             next_step="ask the coordinator's operator for its log",
         )
     if code is grpc.StatusCode.UNIMPLEMENTED:
-        return RemoteError(f"what answers at {address} is not a coordinator of this version ({details})")
+        return RemoteError(f"the program that answers at {address} is not a coordinator of this version ({details})")
     if _NO_MORE_FILES in details:
         cause, advice = USED_UP[errno.EMFILE]
         return StorageError(f"the coordinator at {address} cannot be called", cause=cause, next_step=advice)
     return LinkError(
         f"the coordinator at {address} cannot be reached ({_in_short(details)})",
-        cause="it is not running, the address is wrong, or a firewall or proxy is in the way",
+        cause="it is not running, the address is wrong, or a firewall or proxy blocks the connection",
         next_step=next_step,
     )
 
@@ -319,7 +326,7 @@ def _in_short(details: str) -> str:
     for sign, words in _SIGNS.items():
         if sign in details:
             return words
-    return details.split("; last error: ")[-1][:200] or "the line was cut"
+    return details.split("; last error: ")[-1][:200] or "the connection was cut"
 
 
 _BUGS = ("[", "Exception ", "Unexpected ", "Failed to serialize")
@@ -332,8 +339,8 @@ _SIGNS = {
     "Connection refused": "connection refused",
     "DNS resolution failed": "its name cannot be resolved",
     "certificate unknown": "it does not accept this certificate",
-    "Socket closed": "the line was cut",
-    "Connection reset": "the line was cut",
+    "Socket closed": "the connection was cut",
+    "Connection reset": "the connection was cut",
     "TSI_DATA_CORRUPTED": "the connection was closed because bytes arrived damaged",
 }
 

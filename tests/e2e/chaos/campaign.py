@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedcervix.core.plan import Mode
+from fedcervix.core.modes import Mode
 from tests.e2e.chaos.schedule import Schedule, Setting, draw
 from tests.e2e.chaos.storm import Ground, Story, undisturbed, weather
 from tests.e2e.chaos.verdict import Right

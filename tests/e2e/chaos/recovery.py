@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedcervix.core.plan import Mode
+from fedcervix.core.modes import Mode
 from tests.e2e.line import Line
 from tests.e2e.loopback import Federation, Process, federation
 

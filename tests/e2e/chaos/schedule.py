@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from fedcervix.core.plan import Mode
+from fedcervix.core.modes import Mode
 from site_agent.worker.worker import DEATHS_MAX
 from tests.e2e.line import Way
 

@@ -14,7 +14,7 @@ OVER = (0, 20, 21, 130)
 MENDED_BY_RESTART = (7, 8, 9)
 TAKEN = "cannot listen on"
 """the port of a coordinator that was killed may be another program's for a moment, on a machine full of them"""
-NOTHING_TO_DO = "no unfinished run to go on with"
+NOTHING_TO_DO = "no unfinished run to continue"
 
 
 @dataclass

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedcervix.core.plan import Mode
+from fedcervix.core.modes import Mode
 from tests.e2e.chaos.campaign import Campaign
 from tests.e2e.chaos.cuts import Cut, complaints, cut_all
 from tests.e2e.chaos.schedule import KILLS, Blow, Fault, Schedule, Setting, draw

@@ -65,8 +65,8 @@ def elsewhere() -> str:
     return f"127.0.0.{next(NUMBERS)}" if sys.platform == "linux" else HERE
 
 
-def dial(port: int, says: bytes = b"", *, by: str = HERE) -> socket.socket:
-    made = socket.create_connection(("127.0.0.1", port), timeout=60, source_address=(by, 0))
+def dial(port: int, says: bytes = b"", *, by: str = HERE, patience_s: float = 60.0) -> socket.socket:
+    made = socket.create_connection(("127.0.0.1", port), timeout=patience_s, source_address=(by, 0))
     with contextlib.suppress(OSError):  # it was closed already
         made.sendall(says)
     return made
@@ -74,9 +74,13 @@ def dial(port: int, says: bytes = b"", *, by: str = HERE) -> socket.socket:
 
 @contextlib.contextmanager
 def flood(port: int, says: bytes = b"", *, by: str) -> Iterator[list[socket.socket]]:
-    """Open many connections, say the same on each, and keep them."""
+    """Open many connections, say the same on each, and keep them; no more once the system takes none for a second."""
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(dial(port, says, by=by)) for _ in range(FLOOD)]
+        made: list[socket.socket] = []
+        with contextlib.suppress(TimeoutError):
+            while len(made) < FLOOD:
+                made.append(stack.enter_context(dial(port, says, by=by, patience_s=1.0)))
+        yield made
 
 
 def is_closed(made: socket.socket) -> bool:
@@ -156,10 +160,10 @@ def test_a_flood_of_connections_that_do_not_call_keeps_nobody_out(
 def test_the_log_says_it_once(running: Federation, line: GrpcLink) -> None:
     """Before: a line a second from the library, and the advice to look at the home folder."""
     with flood(running.port, by=elsewhere()) as connections:
-        until("some are closed", lambda: open_of(connections) < FLOOD)
+        until("some are closed", lambda: open_of(connections) < len(connections))
         line.welcome()
     with flood(running.port, by=elsewhere()) as connections:
-        until("some are closed", lambda: open_of(connections) < FLOOD)
+        until("some are closed", lambda: open_of(connections) < len(connections))
         line.welcome()
     log = running.processes[0].text
     assert log.count("connections closed") == 1
@@ -188,7 +192,7 @@ def test_whoever_comes_again_and_again_is_slowed_and_nobody_else(running: Federa
         )
         for _ in range(20):
             line.welcome()
-        assert gets_through(running)
+        until("a new line comes up", lambda: gets_through(running))
         told = status(running)
         assert told.returncode == 0, told.stderr
         assert address in told.stdout

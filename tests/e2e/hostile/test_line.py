@@ -21,6 +21,7 @@ from fedcervix.network import codec, identity, invitations
 from fedcervix.wire import federation_pb2 as wire
 from tests.e2e.hostile.field.attacker import ATTACH, ENROLL, REPORT, WIRE_VERSION
 from tests.e2e.hostile.field.frames import Door, Flag, Kind, Line, frame, message, request
+from tests.e2e.hostile.field.readings import cpu_s
 from tests.e2e.loopback import FEDERATION, Federation, call, federation, until
 
 pytestmark = pytest.mark.timeout(120)
@@ -220,3 +221,28 @@ def test_the_operator_is_answered_while_the_port_is_flooded_and_stops_it(tmp_pat
             answers(made)
             coordinator(made, "stop")
             assert process.ended() == 130
+
+
+PINGS = 200_000
+"""far more than are read before the connections are cut"""
+PINGS_CPU_S = 0.6
+"""for handling what is read of them: measured .2 s, and before up to 1.8 s"""
+
+
+def test_a_flood_of_pings_costs_little_processor_time(running: Federation) -> None:
+    """Before: the library answered a flood by a text that grew with each ping, and other calls waited for .4 s."""
+    pings = frame(Kind.PING, Flag.NONE, 0, bytes(8)) * (PINGS // 10)
+    with contextlib.ExitStack() as stack:
+        lines = [stack.enter_context(contextlib.closing(Line(of_site(running)))) for _ in range(8)]
+        for line in lines:
+            line.call(REPORT, wire.FromSite(at=1.0, here=wire.Here()).SerializeToString(), WHO)
+            line.pump(1.0)
+        begun_s = cpu_s(running.processes[0].pid)
+        for line in lines:
+            with contextlib.suppress(OSError):
+                for _ in range(10):
+                    line.send(pings)
+        until("the connections are cut", lambda: all(is_cut(line) for line in lines))
+    used_s = cpu_s(running.processes[0].pid) - begun_s
+    assert used_s < PINGS_CPU_S
+    answers(running)

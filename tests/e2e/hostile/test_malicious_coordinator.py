@@ -17,7 +17,8 @@ import pytest
 
 from fedcervix.core.events import Answer, ScoreReported, Task, TaskKind, UpdateStored
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.core.rounds import Finish, Idle, Outcome
+from fedcervix.core.rounds.instructions import Finish, Idle
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import LinkError, PolicyError, RemoteError
 from fedcervix.network import codec
 from site_agent.federation import account

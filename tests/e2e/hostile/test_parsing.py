@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from fedcervix.core.events import Answer, Task, TaskKind, UpdateStored
+from fedcervix.disk.files import digest_file
 from fedcervix.errors import RemoteError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.models.weights import digest_file, write_tensors
+from fedcervix.models.weights import write_tensors
 from fedcervix.network import codec, rpc
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.federation.link import GrpcLink

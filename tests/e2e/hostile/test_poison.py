@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from fedcervix.core.events import ModelAdopted, ScoreReported, Task, TaskKind, UpdateStored
-from fedcervix.core.rounds import Finish
+from fedcervix.core.rounds.instructions import Finish
 from fedcervix.errors import RemoteError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.weights import kind, read_tensors, write_tensors

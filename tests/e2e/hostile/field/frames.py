@@ -209,7 +209,7 @@ class Line:
             return
         data = self._socket.recv(1 << 16)
         if not data:
-            raise ConnectionResetError("the line was cut")
+            raise ConnectionResetError("the connection was cut")
         self._left += data
         while len(self._left) >= 9:
             size = int.from_bytes(self._left[:3], "big")

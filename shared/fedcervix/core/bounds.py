@@ -1,0 +1,84 @@
+"""What a key of a plan or a configuration may be: one of some words, or a number between two bounds.
+
+A key is one line of its dataclass: name, allowed values, default. So the dataclass is the table that the checks, the
+documents (by a test) and other users read:
+
+    head: Literal["relu", "linear", "mlp"] = "relu"
+    width: Annotated[int, Within(1, 4096)] = 64
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from fedcervix.printable import quoted
+
+INT64_MAX = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """The numbers from `least`, or above `above`, to `most`, or below `below`; and those of `also`."""
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+    also: tuple[float | None, ...] = ()
+    """None: the key may be left out"""
+
+    def __contains__(self, value: float | None) -> bool:
+        if value is None or value in self.also:
+            return value in self.also
+        ends = (
+            self.least is None or self.least <= value,
+            self.most is None or value <= self.most,
+            self.above is None or self.above < value,
+            self.below is None or value < self.below,
+        )
+        return all(ends)
+
+    def __str__(self) -> str:
+        low = f"above {_shown(self.above)}" if self.least is None else _shown(self.least)
+        if self.below is not None:
+            high = f" to below {_shown(self.below)}"
+        elif self.most is not None:
+            high = f", at most {_shown(self.most)}" if self.least is None else f" to {_shown(self.most)}"
+        else:
+            high = "" if self.least is None else " or more"
+        return "".join([*(f"{_shown(one)} or " for one in self.also if one is not None), low, high])
+
+
+def _shown(number: float | None) -> str:
+    if number == INT64_MAX:
+        return "2^63 - 1"
+    return str(number) if isinstance(number, int) else f"{number:g}".replace("e+", "e")
+
+
+@cache
+def allowed(schema: type) -> dict[str, Within | tuple[str, ...]]:
+    """Return what the keys of a dataclass may be: bounds of a number, or words. Other keys are left out."""
+    hints = get_type_hints(schema, include_extras=True)
+    return {field.name: found for field in dataclasses.fields(schema) if (found := _allowed(hints[field.name]))}
+
+
+def _allowed(hint: Any) -> Within | tuple[str, ...] | None:
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    return next((bound for bound in getattr(hint, "__metadata__", ()) if isinstance(bound, Within)), None)
+
+
+def check_values(value: Any) -> None:
+    """Check every key of a dataclass. Raises ValueError, which names the key, what is allowed and what was found."""
+    for key, values in allowed(value.__class__).items():
+        found = getattr(value, key)
+        if found not in values:
+            words = f"{values}; found {found}" if isinstance(values, Within) else _choice(values, found)
+            raise ValueError(f"{key} is {words}")
+
+
+def _choice(words: tuple[str, ...], found: object) -> str:
+    return f"one of {', '.join(words)}; found {quoted(found)}"

@@ -1,0 +1,88 @@
+"""What a site should be doing now, as a function of the state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from fedcervix.core.events import Task, TaskKind
+from fedcervix.core.rounds.participants import listed, names_of, open_sites
+from fedcervix.core.rounds.state import Outcome, Phase, Presence, Run
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Nothing to do for the site at the moment, and why."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The site's part in the run is over."""
+
+    outcome: Outcome
+    reason: str
+    record: str = ""
+    """the run's record as JSON, put in where it is sent"""
+
+    def __str__(self) -> str:
+        return f"{self.outcome}: {self.reason}"
+
+
+Instruction = Task | Idle | Finish
+
+
+def instruction(run: Run, site: str) -> Instruction:
+    """Return what the site should be doing now."""
+    if run.site(site).presence is Presence.REVOKED:
+        return Finish(Outcome.ABORTED, "this site's certificate was revoked")
+    if run.outcome is not None and (run.ended or site in run.adopted):
+        return Finish(run.outcome, run.reason)
+    return _INSTRUCT[run.phase](run, site)
+
+
+def _instruct_gathering(run: Run, _site: str) -> Instruction:
+    return Idle(f"waiting for {listed(open_sites(run))} to attach")
+
+
+def _instruct_seeding(run: Run, site: str) -> Instruction:
+    asked = open_sites(run)[0].name
+    return Task(run.run, TaskKind.SEED, 0, "") if site == asked else Idle(f"{asked} makes the first model")
+
+
+def _instruct_training(run: Run, site: str) -> Instruction:
+    if run.current.has(site):
+        return Idle(f"round {run.current.number}: waiting for {listed(open_sites(run))}")
+    if run.current.missed(site):
+        return Idle(f"round {run.current.number} was closed without this site; it takes part again in the next round")
+    if site not in names_of(open_sites(run)):
+        return Idle(f"round {run.current.number}: {listed(open_sites(run))} holds the model")
+    return Task(run.run, TaskKind.TRAIN, run.current.number, run.model)
+
+
+def _instruct_aggregating(run: Run, _site: str) -> Instruction:
+    return Idle(f"round {run.current.number}: the coordinator is averaging")
+
+
+def _instruct_scoring(run: Run, site: str) -> Instruction:
+    if run.current.judged(site):
+        return Idle(f"round {run.current.number}: waiting for the score of {listed(open_sites(run))}")
+    return Task(run.run, TaskKind.SCORE, run.current.number, run.current.candidate)
+
+
+def _instruct_publishing(run: Run, _site: str) -> Instruction:
+    return Task(run.run, TaskKind.ADOPT, run.best_round, run.best.candidate)
+
+
+_INSTRUCT: Mapping[Phase, Callable[[Run, str], Instruction]] = {
+    Phase.GATHERING: _instruct_gathering,
+    Phase.SEEDING: _instruct_seeding,
+    Phase.TRAINING: _instruct_training,
+    Phase.AGGREGATING: _instruct_aggregating,
+    Phase.SCORING: _instruct_scoring,
+    Phase.PUBLISHING: _instruct_publishing,
+}

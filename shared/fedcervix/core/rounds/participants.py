@@ -1,0 +1,58 @@
+"""Which sites a phase is waiting for, and how sites are listed in a text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fedcervix.core.rounds.state import Phase, Presence, Round, Run, Site
+
+
+def open_sites(run: Run) -> tuple[Site, ...]:
+    """The sites that the phase is waiting for, in roster order."""
+    if run.phase is Phase.GATHERING:
+        return tuple(site for site in run.sites if site.presence is not Presence.PRESENT)
+    if run.phase is Phase.SEEDING:
+        present = tuple(site for site in run.sites if site.presence is Presence.PRESENT)
+        return present[:1] or run.sites
+    if run.phase is Phase.TRAINING:
+        return untrained(run)[:1] if run.plan.mode_rules.in_turns else untrained(run)
+    if run.phase is Phase.SCORING:
+        judges = {score.site for score in run.current.scores} | {said.site for said in run.current.unusable}
+        return tuple([site for site in run.sites if site.name not in judges])
+    return tuple(site for site in run.sites if site.name not in run.adopted)
+
+
+def untrained(run: Run) -> tuple[Site, ...]:
+    """The sites to which the round is still open, in roster order; in the ring the first one holds the model."""
+    closed = run.current.closed_to
+    return tuple([site for site in run.sites if site.name not in closed])
+
+
+def trainers(round_: Round) -> frozenset[str]:
+    """The sites that did what they were asked, whether their updates count or not."""
+    answered = [missing.site for missing in round_.missing if missing.answered]
+    return frozenset([*answered, *(update.site for update in round_.contributions)])
+
+
+def names_of(sites: tuple[Site, ...]) -> frozenset[str]:
+    """Return the names of some sites."""
+    return frozenset([site.name for site in sites])
+
+
+def listed(sites: Iterable[Site]) -> str:
+    """Return the names of some sites as a text."""
+    return ", ".join(site.name for site in sites) or "nobody"
+
+
+NAMES_SHOWN = 3
+
+
+def first_few(names: list[str]) -> str:
+    """Return the first of some names as a text, and how many more there are."""
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return f"{', '.join(names[:NAMES_SHOWN])}{more}"
+
+
+def in_turns(run: Run) -> bool:
+    """Say whether the sites train one after the other at present."""
+    return run.phase is Phase.TRAINING and run.plan.mode_rules.in_turns

@@ -1,0 +1,235 @@
+"""What each event changes in the state, and what is answered to it. No phase ends here: see `phases`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from fedcervix.core.events import (
+    AggregateStored,
+    Answer,
+    AverageUnusable,
+    ModelAdopted,
+    ModelUnusable,
+    RunAborted,
+    ScoreReported,
+    SiteAttached,
+    SiteFailed,
+    SiteRefused,
+    SiteRevoked,
+    SiteSilent,
+    TaskKind,
+    Tick,
+    UpdateStored,
+)
+from fedcervix.core.rounds.instructions import instruction
+from fedcervix.core.rounds.objections import objection
+from fedcervix.core.rounds.participants import in_turns
+from fedcervix.core.rounds.state import Mended, Missing, Phase, Presence, Run, Site, in_roster_order, with_round
+from fedcervix.core.rounds.transitions import abort
+from fedcervix.core.rounds.unusable import REVOKED, drop_newest_hop, leave_one_out, withdraw
+
+FAILURES_KEPT_MAX = 100
+
+
+def _presence(presence: Presence, reason: Callable[[Any], str]) -> Callable[[Run, Any], tuple[Run, Answer]]:
+    """Return the recorder of an event that changes what is known of a site."""
+
+    def record(run: Run, event: Any) -> tuple[Run, Answer]:
+        if event.site not in run.plan.sites:
+            return run, Answer.REFUSED
+        before = run.site(event.site)
+        if before.presence is presence and before.reason == reason(event):
+            return run, Answer.DUPLICATE
+        if before.presence is Presence.REVOKED:
+            return run, Answer.REFUSED
+        if presence is Presence.SILENT and before.presence is not Presence.PRESENT:
+            return run, Answer.STALE
+        after = Site(event.site, presence, event.at, reason(event))
+        return replace(run, sites=tuple(after if s.name == event.site else s for s in run.sites)), Answer.ACCEPTED
+
+    return record
+
+
+def _attached(run: Run, event: SiteAttached) -> tuple[Run, Answer]:
+    """A site that comes back has mended what it failed of."""
+    run, answer = _presence(Presence.PRESENT, lambda _: "")(run, event)
+    if answer is not Answer.ACCEPTED or not run.failures:
+        return run, answer
+    known = {(mended.site, mended.incident) for mended in run.mended}
+    fresh = tuple(
+        Mended(failure.site, failure.incident, event.at)
+        for failure in run.failures
+        if failure.site == event.site and not failure.goes_on and (failure.site, failure.incident) not in known
+    )
+    return replace(run, mended=(*run.mended, *fresh)), answer
+
+
+def _failed(run: Run, event: SiteFailed) -> tuple[Run, Answer]:
+    if any(failure.site == event.site and failure.incident == event.incident for failure in run.failures):
+        return run, Answer.DUPLICATE
+    if event.goes_on:  # it is as present as before
+        known = event.site in run.plan.sites and run.site(event.site).presence is not Presence.REVOKED
+        answer = Answer.ACCEPTED if known else Answer.REFUSED
+    else:
+        run, answer = _presence(Presence.FAILED, lambda e: f"{e.stage}: {e.hint} ({e.incident})")(run, event)
+    if answer is Answer.ACCEPTED:
+        failures = _newest_failures((*run.failures, event))
+        kept = {(failure.site, failure.incident) for failure in failures}
+        mended = tuple(mended for mended in run.mended if (mended.site, mended.incident) in kept)
+        run = replace(run, failures=failures, mended=mended)
+    return run, answer
+
+
+def _newest_failures(failures: tuple[SiteFailed, ...]) -> tuple[SiteFailed, ...]:
+    """Leave out one where there are too many: the oldest of the site that has most, so no site hides the others'."""
+    if len(failures) <= FAILURES_KEPT_MAX:
+        return failures
+    counts = Counter(failure.site for failure in failures)
+    most = max(counts.values())
+    oldest = next(number for number, failure in enumerate(failures) if counts[failure.site] == most)
+    return failures[:oldest] + failures[oldest + 1 :]
+
+
+def _update(run: Run, event: UpdateStored) -> tuple[Run, Answer]:
+    """At most one update per (round, site) counts; the first one accepted is the one."""
+    if event.site not in run.plan.sites:
+        return run, Answer.REFUSED
+    if event.task.run != run.run:
+        return run, Answer.STALE
+    if event.task.kind == TaskKind.SEED:
+        return _seeded(run, event)
+    if event.task.round > len(run.rounds):
+        return run, Answer.REFUSED
+    if event.task.round == 0:
+        return run, Answer.STALE
+    round_ = run.rounds[event.task.round - 1]
+    for earlier in (*round_.contributions, *round_.dropped):
+        if earlier.site == event.site:
+            return run, Answer.DUPLICATE if earlier.digest == event.digest else Answer.STALE
+    if instruction(run, event.site) != event.task:
+        return run, Answer.STALE
+    if objection(run, event):
+        return run, Answer.REFUSED
+    contributions = in_roster_order(run.plan, (*round_.contributions, event))
+    model = event.digest if run.plan.mode_rules.in_turns else run.model
+    return with_round(replace(run, model=model), contributions=contributions), Answer.ACCEPTED
+
+
+def _seeded(run: Run, event: UpdateStored) -> tuple[Run, Answer]:
+    if run.layout:
+        return run, Answer.DUPLICATE if event.digest == run.layout else Answer.STALE
+    if instruction(run, event.site) != event.task:
+        return run, Answer.STALE
+    first = replace(run, model=event.digest, layout=event.digest, packed=event.packed, seeded_by=event.site)
+    return first, Answer.ACCEPTED
+
+
+def _aggregated(run: Run, event: AggregateStored) -> tuple[Run, Answer]:
+    if not _is_wanted(run, event):
+        return run, Answer.STALE
+    model = event.digest if run.plan.mode_rules.goes_on_from_average else run.model
+    rounded = {"candidate": event.digest, "packed": event.packed, "residual": event.residual}
+    measures = tuple({**dict(run.current.measures), **dict(event.measures)}.items())
+    return with_round(replace(run, model=model), **rounded, measures=measures), Answer.ACCEPTED
+
+
+def _average_unusable(run: Run, event: AverageUnusable) -> tuple[Run, Answer]:
+    if not _is_wanted(run, event):
+        return run, Answer.STALE
+    return leave_one_out(run, event.at, "the average is not finite"), Answer.ACCEPTED
+
+
+def _is_wanted(run: Run, average: AggregateStored | AverageUnusable) -> bool:
+    """Say whether an average is of the updates that count now: meanwhile one of them may have been taken out."""
+    if run.phase is not Phase.AGGREGATING:
+        return False
+    return (average.round, average.attempt) == (run.current.number, run.current.attempt)
+
+
+def _rejection(run: Run, event: ScoreReported | ModelUnusable) -> Answer | None:
+    """Return the answer to a word on a round's model that does not count; None where it does."""
+    if event.site not in run.plan.sites:
+        return Answer.REFUSED
+    if event.task.run != run.run:
+        return Answer.STALE
+    if not 1 <= event.task.round <= len(run.rounds):
+        return Answer.REFUSED
+    round_ = run.rounds[event.task.round - 1]
+    known = round_.scores if isinstance(event, ScoreReported) else round_.unusable
+    if any((said.site, said.task) == (event.site, event.task) for said in known):
+        return Answer.DUPLICATE
+    return Answer.STALE if instruction(run, event.site) != event.task else None
+
+
+def _scored(run: Run, event: ScoreReported) -> tuple[Run, Answer]:
+    if (answer := _rejection(run, event)) is not None:
+        return run, answer
+    if objection(run, event):
+        return run, Answer.REFUSED
+    scores = in_roster_order(run.plan, (*run.current.scores, event))
+    return with_round(run, scores=scores), Answer.ACCEPTED
+
+
+def _unusable(run: Run, event: ModelUnusable) -> tuple[Run, Answer]:
+    """A site cannot use the model that it was given. It has answered; what follows, the sites' answers decide."""
+    if (answer := _rejection(run, event)) is not None:
+        return run, answer
+    run = with_round(run, unusable=in_roster_order(run.plan, (*run.current.unusable, event)))
+    return (run if event.task.kind == TaskKind.SCORE else _not_trained(run, event)), Answer.ACCEPTED
+
+
+def _not_trained(run: Run, event: ModelUnusable) -> Run:
+    """In a ring the holder's word costs the newest hop, and it is asked again; else it does not count itself."""
+    if in_turns(run) and run.current.contributions:
+        return drop_newest_hop(run, f"so {event.site}")
+    why = f"it has no finite loss from the model that it was to train from (after {event.steps} steps)"
+    return with_round(run, missing=(*run.current.missing, Missing(event.site, why, answered=True)))
+
+
+def _revoked(run: Run, event: SiteRevoked) -> tuple[Run, Answer]:
+    """What the site did for the round in progress does not count any more."""
+    run, answer = _presence(Presence.REVOKED, lambda _: REVOKED)(run, event)
+    in_round = run.phase in (Phase.TRAINING, Phase.AGGREGATING, Phase.SCORING)
+    if answer is Answer.ACCEPTED and in_round and event.rules > 0:
+        run = withdraw(run, event.site, event.at)
+    return run, answer
+
+
+def _adopted(run: Run, event: ModelAdopted) -> tuple[Run, Answer]:
+    if event.site not in run.plan.sites:
+        return run, Answer.REFUSED
+    if event.task.run != run.run:
+        return run, Answer.STALE
+    if event.site in run.adopted:
+        return run, Answer.DUPLICATE
+    if instruction(run, event.site) != event.task:
+        return run, Answer.STALE
+    return replace(run, adopted=(*run.adopted, event.site)), Answer.ACCEPTED
+
+
+def _aborted(run: Run, event: RunAborted) -> tuple[Run, Answer]:
+    return abort(run, event.reason, event.at), Answer.ACCEPTED
+
+
+def _ticked(run: Run, _event: Tick) -> tuple[Run, Answer]:
+    return run, Answer.ACCEPTED
+
+
+RECORD: Mapping[type, Callable[[Run, Any], tuple[Run, Answer]]] = {
+    SiteAttached: _attached,
+    SiteSilent: _presence(Presence.SILENT, lambda event: event.reason or "no sign of life"),
+    SiteRefused: _presence(Presence.REFUSED, lambda event: event.reason),
+    SiteRevoked: _revoked,
+    SiteFailed: _failed,
+    UpdateStored: _update,
+    AggregateStored: _aggregated,
+    AverageUnusable: _average_unusable,
+    ScoreReported: _scored,
+    ModelUnusable: _unusable,
+    ModelAdopted: _adopted,
+    RunAborted: _aborted,
+    Tick: _ticked,
+}

@@ -1,0 +1,100 @@
+"""Who is waited for, until when, and what follows when a wait runs out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from fedcervix.core.quorum import Quorum, quorum
+from fedcervix.core.rounds.instructions import instruction
+from fedcervix.core.rounds.participants import in_turns, names_of, open_sites, trainers, untrained
+from fedcervix.core.rounds.state import Phase, Presence, Run, Site
+
+
+class OnTimeout(StrEnum):
+    """What happens when a wait runs out."""
+
+    GO_ON = "the round goes on without"
+    ABORT = "the run is aborted"
+    LEASE = "its lease runs out"
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Who is waited for, for what, since when, until when (None: as long as it shows signs of life), and then what."""
+
+    site: str
+    reason: str
+    since: float
+    until: float | None
+    then: OnTimeout
+
+
+def waits(run: Run) -> tuple[Wait, ...]:
+    """Return everything the run waits for at the sites; nothing is ever waited for that is not in this list."""
+    if run.ended or run.phase is Phase.AGGREGATING:
+        return ()
+    open_ = open_sites(run)
+    return tuple(_wait(run, site, open_) for site in open_)
+
+
+def deadline(run: Run) -> float | None:
+    """Return when a Tick is due, or None where only an event of another kind can change anything."""
+    if any(wait.until is None for wait in waits(run)):
+        return None
+    return max((wait.until for wait in waits(run) if wait.until is not None), default=None)
+
+
+def _quorum_needed(run: Run, gone: int = 0) -> int:
+    """How many sites the phase cannot do without; `gone`: so many were revoked before they answered."""
+    if run.phase is Phase.PUBLISHING:
+        return 0
+    if run.plan.terms.quorum is not None:
+        return run.plan.terms.quorum
+    if run.phase is not Phase.GATHERING and not run.plan.mode_rules.needs_all:
+        return 1
+    return max(1, len(run.sites) - gone)
+
+
+def quorum_state(run: Run, open_: tuple[Site, ...]) -> Quorum:
+    """Has the phase its quorum? In the ring, the sites behind the holder may still answer."""
+    if run.phase is Phase.TRAINING:
+        answered, open_ = trainers(run.current), untrained(run)
+    elif run.phase is Phase.SEEDING:
+        answered = frozenset()
+    else:
+        answered = frozenset(run.plan.sites) - names_of(open_)
+    gone_for_good = Presence.REVOKED
+    revoked = frozenset([site.name for site in run.sites if site.presence is gone_for_good])
+    may_come = len(names_of(open_) - revoked)
+    needed = 1 if run.phase is Phase.SEEDING else _quorum_needed(run, len(revoked - answered))
+    return quorum(needed=needed, answered=len(answered), open_=may_come)
+
+
+def _wait(run: Run, site: Site, open_: tuple[Site, ...]) -> Wait:
+    terms = run.plan.terms
+    since = max(_asked_at(run), site.since)
+    if site.presence is Presence.PRESENT:
+        return Wait(site.name, f"working: {instruction(run, site.name)}", since, None, OnTimeout.LEASE)
+    reason = site.presence.value + (f": {site.reason}" if site.reason else "")
+    if site.presence is Presence.REVOKED:  # it will not come back: the operator has decided, the run goes on without
+        return Wait(site.name, reason, site.since, site.since, OnTimeout.GO_ON)
+    if _can_do_without(run, quorum_state(run, open_)):
+        grace_s = 0.0 if in_turns(run) else terms.grace_s  # a ring does not stand still for a lost lease
+        return Wait(site.name, reason, site.since, site.since + grace_s, OnTimeout.GO_ON)
+    return Wait(site.name, reason, since, since + terms.give_up_s, OnTimeout.ABORT)
+
+
+def _can_do_without(run: Run, vote: Quorum) -> bool:
+    """Say whether the phase can end without a site that is away."""
+    if in_turns(run):
+        behind = sum(site.presence is Presence.PRESENT for site in untrained(run)[1:])
+        return len(run.current.contributions) + behind >= _quorum_needed(run)
+    return vote is Quorum.MET
+
+
+def _asked_at(run: Run) -> float:
+    """When what is now waited for was asked: the phase's start, or the last hop's end."""
+    if in_turns(run):
+        return max((update.at for update in run.current.contributions), default=run.since)
+    return run.since
