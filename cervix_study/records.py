@@ -1,7 +1,7 @@
 """What a study leaves on the disk: written by `cervix-study run`, read by `cervix-study report`.
 
     STUDY/study.json                 `Study`: what was asked for, on what, with what; the keys of its cells
-    STUDY/data.json                  `Data`: the images (Table I), leakage, near-duplicates for a person to judge
+    STUDY/data.json                  `StudyData`: the images (Table I), leakage, near-duplicates for a person to judge
     STUDY/selection.json             `Selection`: what validation chose, and which test parts were opened, and why
     STUDY/cells/KEY/cell.json        `CellRecord`: one finished cell
     STUDY/cells/KEY/predictions.csv  classifiers: image by image; `valid` rows always, `test` rows once it was opened
@@ -123,7 +123,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
+class CurvePoint:
     """One epoch of local training, or one round of a federation. Losses are means over images, in nats."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -159,7 +159,7 @@ class EncoderResults:
     """site (or `pooled`) -> what the network computed in"""
     outcome: str
     """OK, or DEGRADED where a site is missing from a round"""
-    curve: tuple[Turn, ...]
+    curve: tuple[CurvePoint, ...]
     model: str
     """SHA-256 of model.safetensors"""
 
@@ -187,7 +187,7 @@ class ClassifierResults:
     precision: str
     loaded: str
     """how much of the start was taken over: `120 of 120 backbone tensors`"""
-    curve: tuple[Turn, ...]
+    curve: tuple[CurvePoint, ...]
     model: str
 
 
@@ -229,7 +229,7 @@ class Costs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Provenance:
+class CellProvenance:
     """Where and with what a cell was made."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -260,7 +260,7 @@ class CellRecord:
     classifier: ClassifierResults | None = None
     site_probe: ProbeResults | None = None
     costs: Costs
-    provenance: Provenance
+    provenance: CellProvenance
 
     def __post_init__(self) -> None:
         found = {"encoder": self.encoder, "classifier": self.classifier, "site-probe": self.site_probe}
@@ -482,7 +482,7 @@ class Quarantine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Data:
+class StudyData:
     """The file data.json. No woman crosses a split: a study where one does is refused before it begins."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -532,9 +532,9 @@ def read_study(folder: Path) -> Study:
     return _read(Study, folder / STUDY_FILE)
 
 
-def read_data(folder: Path) -> Data:
+def read_data(folder: Path) -> StudyData:
     """Return data.json. Raises StorageError."""
-    return _read(Data, folder / DATA_FILE)
+    return _read(StudyData, folder / DATA_FILE)
 
 
 def read_selection(folder: Path) -> Selection:

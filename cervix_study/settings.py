@@ -108,7 +108,7 @@ class NamedSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DataSection:
+class StudyDataSection:
     """Table [data]."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -151,7 +151,7 @@ class Settings:
     sites: tuple[SiteSection, ...]
     axes: AxesSection = field(default_factory=AxesSection)
     named: NamedSection | None = None
-    data: DataSection = field(default_factory=DataSection)
+    data: StudyDataSection = field(default_factory=StudyDataSection)
     machine: MachineSection = field(default_factory=MachineSection)
     slurm: dict[str, Any] = field(default_factory=dict)
     """handed to submitit as it stands: slurm_partition, timeout_min, mem_gb, ..."""
@@ -190,7 +190,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class StudyConfig:
     """A STUDY.toml that was read and checked, with its profiles resolved."""
 
     settings: Settings
@@ -203,7 +203,7 @@ class Asked:
         return (self.file.parent / Path(named).expanduser()).resolve()
 
 
-def read(file: Path) -> Asked:
+def read(file: Path) -> StudyConfig:
     """Return what a STUDY.toml asks for. Raises ConfigError."""
     raw = read_toml(
         file, missing="a misspelt path", hint="cervix-study run STUDY.toml; docs/study.md contains an example"
@@ -214,7 +214,7 @@ def read(file: Path) -> Asked:
         found = apply_profile(name, settings.recipe, settings.terms, source=file)
         profiles[name] = ProfileUsed(recipe=found.recipe, terms=found.terms)
     _check_varied(settings, file)
-    return Asked(settings=settings, profiles=profiles, file=file.resolve(), text=file.read_text(encoding="utf-8"))
+    return StudyConfig(settings=settings, profiles=profiles, file=file.resolve(), text=file.read_text(encoding="utf-8"))
 
 
 def _check_varied(settings: Settings, file: Path) -> None:

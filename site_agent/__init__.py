@@ -14,7 +14,7 @@ Folders and modules, from bottom to top. Each imports from itself and from those
     phantom     manifest
     data        images manifest home
     network     home data
-    store       manifest home data starts
+    store       manifest home data
     training    images manifest metrics home data network
     worker      home data network store training
     classifier  images metrics home data network store training starts

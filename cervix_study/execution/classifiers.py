@@ -16,8 +16,8 @@ from cervix_study.records import (
     PREDICTIONS_FILE,
     Cell,
     ClassifierResults,
+    CurvePoint,
     Prediction,
-    Turn,
     predictions_text,
     read_predictions,
 )
@@ -160,5 +160,7 @@ def _results(
     )
 
 
-def _turn(epoch: EpochRecord) -> Turn:
-    return Turn(number=epoch.epoch, train_loss=epoch.train_loss, valid_loss=epoch.valid_loss, seconds=epoch.seconds)
+def _turn(epoch: EpochRecord) -> CurvePoint:
+    return CurvePoint(
+        number=epoch.epoch, train_loss=epoch.train_loss, valid_loss=epoch.valid_loss, seconds=epoch.seconds
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cervix_study.execution.worker_context import WorkerContext
-from cervix_study.records import Cell, EncoderResults, Turn
+from cervix_study.records import Cell, CurvePoint, EncoderResults
 from cervix_study.settings import POOLED
 from fedcervix.core.plan import Recipe
 from site_agent.network.encoder import Encoder, save_weights, start_encoder
@@ -109,8 +109,8 @@ def _results(trained: Pretrained, images: dict[str, int], precision: Mapping[str
     )
 
 
-def _turn(epoch: Epoch) -> Turn:
-    return Turn(
+def _turn(epoch: Epoch) -> CurvePoint:
+    return CurvePoint(
         number=epoch.train.epoch,
         train_loss=epoch.train.loss,
         valid_loss=epoch.valid.loss,

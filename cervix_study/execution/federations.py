@@ -27,7 +27,7 @@ from cervix_study.data.site_homes import toml
 from cervix_study.execution.parent_death import leashed
 from cervix_study.execution.resource_usage import Meter, descendants
 from cervix_study.execution.traffic_counter import Relay
-from cervix_study.records import Cell, EncoderResults, Turn
+from cervix_study.records import Cell, CurvePoint, EncoderResults
 from coordinator.home.home import Home
 from coordinator.run import results
 from coordinator.run.results import MODEL_FILE, RECORD_FILE
@@ -56,7 +56,7 @@ OnProgress = Callable[[dict[str, Any]], None]
 
 
 @dataclass(slots=True)
-class Program:
+class StartedProgram:
     """One process, and the file with what it prints."""
 
     name: str
@@ -93,7 +93,7 @@ class Federation:
     cell: Cell
     homes: Mapping[str, SiteHome]
     """site -> the study's home folder of it: its configuration, splits and cache"""
-    programs: list[Program] = field(default_factory=list)
+    programs: list[StartedProgram] = field(default_factory=list)
     relays: dict[str, Relay] = field(default_factory=dict)
 
     @property
@@ -212,7 +212,7 @@ class Federation:
                 next_step="correct the problem, then run the study again to continue",
             )
 
-    def _start(self, name: str, module: str, *arguments: str) -> Program:
+    def _start(self, name: str, module: str, *arguments: str) -> StartedProgram:
         log = self.folder / "logs" / f"{name}.log"
         with disk(log, "write"):
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -223,7 +223,7 @@ class Federation:
                     stdout=sink,
                     stderr=subprocess.STDOUT,
                 )
-        program = Program(name, popen, log)
+        program = StartedProgram(name, popen, log)
         self.programs.append(program)
         return program
 
@@ -324,13 +324,13 @@ def _updates(line: dict[str, Any], mode: Mode) -> int:
     return sum(steps) if MODES[mode].in_turns else max(steps, default=0)
 
 
-def _turn(line: dict[str, Any]) -> Turn:
+def _turn(line: dict[str, Any]) -> CurvePoint:
     scores = {score["site"]: score for score in line["scores"]}
     given = {one["site"]: one for one in line["contributions"]}
     by_site = {site: _told(given.get(site), scores.get(site)) for site in sorted(given.keys() | scores.keys())}
     shares = [(one["weight"], one["loss"]) for one in line["contributions"]]
     total = sum(weight for weight, _ in shares)
-    return Turn(
+    return CurvePoint(
         number=line["round"],
         train_loss=sum(weight * loss for weight, loss in shares) / total if total else None,
         valid_loss=line["loss"],

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from cervix_study import records
 from cervix_study.analysis.analysis import SEED
 from cervix_study.analysis.result_rows import scored
-from cervix_study.records import CELL_FILE, MODEL_FILE, CellRecord, Data, DataRow
+from cervix_study.records import CELL_FILE, MODEL_FILE, CellRecord, DataRow, StudyData
 from fedcervix.core.modes import title_of
 from fedcervix.core.plan import Recipe, parse_recipe
 from fedcervix.errors import FedcervixError, ModelError
@@ -180,7 +180,7 @@ def _rounds(record: CellRecord) -> tuple[Mapping[str, Any], ...]:
     )
 
 
-def _leaks(data: Data, sites: Iterable[str]) -> dict[str, int]:
+def _leaks(data: StudyData, sites: Iterable[str]) -> dict[str, int]:
     return {site: sum(picture.site == site for picture in data.shared) for site in sites}
 
 

@@ -18,14 +18,14 @@ from importlib.metadata import version
 from cervix_study.data.folds import Fold
 from cervix_study.data.preparation import Ground
 from cervix_study.records import Axes, Candidate, Cell, Choice
-from cervix_study.settings import Asked
+from cervix_study.settings import StudyConfig
 from fedcervix import __version__
 from fedcervix.core.plan import ClassifierRecipe, Recipe, Terms
 from site_agent.starts import RING, UNTRAINED, is_federated, is_ring
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class Combination:
     """A combination of the grid; None for what a start does not have."""
 
     batch_images: int | None = None
@@ -38,7 +38,7 @@ def software() -> str:
     return f"fedcervix {__version__}, torch {version('torch')}"
 
 
-def axes(asked: Asked) -> Axes:
+def axes(asked: StudyConfig) -> Axes:
     """Return what is varied, defaults written out."""
     given, recipes = asked.settings.axes, [used.recipe for used in asked.profiles.values()]
     batch_images = given.batch_images or _distinct(recipe.batch_images for recipe in recipes)
@@ -62,31 +62,31 @@ def _distinct(values: Iterable[int]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(values))
 
 
-def settings_of(asked: Asked, profile: str, start: str) -> list[Setting]:
+def combinations_of(asked: StudyConfig, profile: str, start: str) -> list[Combination]:
     """Return the combinations of a start, smallest first."""
     if start in UNTRAINED:
-        return [Setting()]
+        return [Combination()]
     given, used = asked.settings.axes, asked.profiles[profile]
     federated = is_federated(start)
     sizes = (given.federated_batch_images if federated else ()) or given.batch_images or (used.recipe.batch_images,)
     widths = given.width or (used.recipe.width,)
     rounds = (given.epochs_per_round or (used.terms.epochs_per_round,)) if federated else (None,)
-    return [Setting(n, width, e) for e, n, width in itertools.product(rounds, sorted(sizes), sorted(widths))]
+    return [Combination(n, width, e) for e, n, width in itertools.product(rounds, sorted(sizes), sorted(widths))]
 
 
-def grid(asked: Asked, ground: Ground) -> list[Cell]:
+def grid(asked: StudyConfig, ground: Ground) -> list[Cell]:
     """Return every encoder and every classifier that validation chooses from; what a cell needs stands before it."""
     axes = asked.settings.axes
     cells: dict[str, Cell] = {}
     for seed, fold, profile, start in itertools.product(axes.seeds, ground.folds, axes.profiles, asked.settings.starts):
-        for setting in settings_of(asked, profile, start):
+        for setting in combinations_of(asked, profile, start):
             for cell in _trained(asked, ground, profile, start, setting, seed, fold):
                 cells.setdefault(cell.key, cell)
     return list(cells.values())
 
 
 def _trained(
-    asked: Asked, ground: Ground, profile: str, start: str, setting: Setting, seed: int, fold: Fold
+    asked: StudyConfig, ground: Ground, profile: str, start: str, setting: Combination, seed: int, fold: Fold
 ) -> Iterator[Cell]:
     """Yield the encoders of a start, each followed by the classifiers that begin from it."""
     sites = asked.settings.site_names
@@ -108,11 +108,11 @@ def encoder_rosters(start: str, sites: tuple[str, ...]) -> list[tuple[str, ...]]
 
 
 def _encoder(
-    asked: Asked,
+    asked: StudyConfig,
     ground: Ground,
     profile: str,
     start: str,
-    setting: Setting,
+    setting: Combination,
     seed: int,
     fold: Fold,
     roster: tuple[str, ...],
@@ -135,13 +135,13 @@ def _encoder(
     )
 
 
-def weights_of(start: str, asked: Asked, profile: str, ground: Ground) -> dict[str, str]:
+def weights_of(start: str, asked: StudyConfig, profile: str, ground: Ground) -> dict[str, str]:
     """Return what a cell depends on that begins from ImageNet's weights; a site cannot have this name."""
     contrastive = start not in UNTRAINED and asked.profiles[profile].recipe.start == "imagenet"
     return {"ImageNet": ground.imagenet} if start == "imagenet" or contrastive else {}
 
 
-def recipe_of(asked: Asked, profile: str, setting: Setting) -> Recipe:
+def recipe_of(asked: StudyConfig, profile: str, setting: Combination) -> Recipe:
     """Return the recipe of a combination."""
     base = asked.profiles[profile].recipe
     if setting.batch_images is None or setting.width is None:
@@ -149,7 +149,7 @@ def recipe_of(asked: Asked, profile: str, setting: Setting) -> Recipe:
     return dataclasses.replace(base, batch_images=setting.batch_images, width=setting.width)
 
 
-def _terms(asked: Asked, profile: str, setting: Setting, seed: int) -> Terms | None:
+def _terms(asked: StudyConfig, profile: str, setting: Combination, seed: int) -> Terms | None:
     if setting.epochs_per_round is None:
         return None
     base = asked.profiles[profile].terms
@@ -157,11 +157,11 @@ def _terms(asked: Asked, profile: str, setting: Setting, seed: int) -> Terms | N
 
 
 def _classifier(
-    asked: Asked,
+    asked: StudyConfig,
     ground: Ground,
     profile: str,
     start: str,
-    setting: Setting,
+    setting: Combination,
     seed: int,
     fold: Fold,
     site: str,
@@ -189,7 +189,7 @@ def _classifier(
 # --- followers ----------------------------------------------------------------------------------------------------
 
 
-def followers(asked: Asked, ground: Ground, choices: Iterable[Choice], cells: Mapping[str, Cell]) -> list[Cell]:
+def followers(asked: StudyConfig, ground: Ground, choices: Iterable[Choice], cells: Mapping[str, Cell]) -> list[Cell]:
     """Return what follows the chosen cells, in an order in which each stands behind what it needs."""
     found: dict[str, Cell] = {}
     for choice in choices:
@@ -199,7 +199,7 @@ def followers(asked: Asked, ground: Ground, choices: Iterable[Choice], cells: Ma
     return list(found.values())
 
 
-def _following(asked: Asked, ground: Ground, chosen: Cell, cells: Mapping[str, Cell]) -> Iterator[Cell]:
+def _following(asked: StudyConfig, ground: Ground, chosen: Cell, cells: Mapping[str, Cell]) -> Iterator[Cell]:
     axes = asked.settings.axes
     for fraction in sorted(axes.label_fractions, reverse=True):
         yield dataclasses.replace(chosen, label_fraction=fraction)
@@ -234,7 +234,7 @@ def counterpart(chosen: Cell, cells: Iterable[Cell]) -> Cell:
     return rival
 
 
-def _site_probe(asked: Asked, ground: Ground, chosen: Cell) -> Cell:
+def _site_probe(asked: StudyConfig, ground: Ground, chosen: Cell) -> Cell:
     sites = asked.settings.site_names
     return dataclasses.replace(
         chosen,
@@ -246,22 +246,22 @@ def _site_probe(asked: Asked, ground: Ground, chosen: Cell) -> Cell:
     )
 
 
-def expected_followers(asked: Asked, ground: Ground) -> int:
+def expected_followers(asked: StudyConfig, ground: Ground) -> int:
     """Return how many cells will follow. It depends little on what is chosen: sites may choose one encoder, or two."""
     cells = {cell.key: cell for cell in grid(asked, ground)}
-    first: dict[tuple[str, str, str, Fold], Setting] = {}
+    first: dict[tuple[str, str, str, Fold], Combination] = {}
     choices = []
     for cell in cells.values():
         if cell.kind == "classifier":
             group = (cell.profile, cell.site, cell.start, cell.fold)
-            if first.setdefault(group, setting_of(cell)) == setting_of(cell):
+            if first.setdefault(group, combination_of(cell)) == combination_of(cell):
                 choices.append(_alone(cell))
     return len(followers(asked, ground, choices, cells))
 
 
-def setting_of(cell: Cell) -> Setting:
+def combination_of(cell: Cell) -> Combination:
     """Return the combination that a cell is of."""
-    return Setting(cell.batch_images, cell.width, cell.epochs_per_round)
+    return Combination(cell.batch_images, cell.width, cell.epochs_per_round)
 
 
 def _alone(cell: Cell) -> Choice:

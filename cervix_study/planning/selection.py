@@ -23,7 +23,7 @@ import dataclasses
 import statistics
 from collections.abc import Iterable, Mapping
 
-from cervix_study.planning.grid import Setting, counterpart, setting_of
+from cervix_study.planning.grid import Combination, combination_of, counterpart
 from cervix_study.records import Candidate, Cell, CellRecord, Choice, Opened
 from cervix_study.settings import NamedSection
 from site_agent.classifier.choosing import preference
@@ -44,15 +44,15 @@ def competes(cell: Cell) -> bool:
 
 def choose(cells: Iterable[Cell], finished: Mapping[str, CellRecord]) -> tuple[Choice, ...]:
     """Return the choice of every group that has a candidate, in the order of the cells."""
-    groups: dict[Group, dict[Setting, list[Cell]]] = {}
+    groups: dict[Group, dict[Combination, list[Cell]]] = {}
     for cell in cells:
         if competes(cell):
-            groups.setdefault(group_of(cell), {}).setdefault(setting_of(cell), []).append(cell)
+            groups.setdefault(group_of(cell), {}).setdefault(combination_of(cell), []).append(cell)
     choices = (_choice(group, [_candidate(s, c, finished) for s, c in by.items()]) for group, by in groups.items())
     return tuple(choice for choice in choices if choice is not None)
 
 
-def _candidate(setting: Setting, cells: list[Cell], finished: Mapping[str, CellRecord]) -> Candidate:
+def _candidate(setting: Combination, cells: list[Cell], finished: Mapping[str, CellRecord]) -> Candidate:
     records = [finished.get(cell.key) for cell in cells]
     results = [record.classifier for record in records if record and record.classifier]
     complete = len(results) == len(cells)
@@ -94,7 +94,7 @@ def to_open(choices: Iterable[Choice], cells: Mapping[str, Cell], named: NamedSe
 
 
 def _is_named(cell: Cell, named: NamedSection) -> bool:
-    there = dataclasses.asdict(setting_of(cell))
+    there = dataclasses.asdict(combination_of(cell))
     return all(value is None or value == getattr(named, name) for name, value in there.items())
 
 

@@ -35,7 +35,7 @@ class Bullets:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class Glossary:
     """Words and what they mean."""
 
     items: tuple[tuple[str, str], ...]
@@ -111,7 +111,7 @@ class Details:
     open: bool = False
 
 
-Block = Heading | Text | Bullets | Terms | Table | Figures | Code | Details
+Block = Heading | Text | Bullets | Glossary | Table | Figures | Code | Details
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ class Number:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class AnswerRow:
     """One start in the table of the answer."""
 
     name: str
@@ -79,7 +79,7 @@ class Conclusion:
     tone: Tone
     headline: str
     sentences: tuple[str, ...]
-    standings: tuple[Standing, ...]
+    standings: tuple[AnswerRow, ...]
     """every start, the highest AUC first"""
     missed: tuple[str, ...]
     caveats: tuple[str, ...]
@@ -229,15 +229,15 @@ def _tested(found: Evaluation) -> str:
     )
 
 
-def _standings(report: SiteReport) -> tuple[Standing, ...]:
+def _standings(report: SiteReport) -> tuple[AnswerRow, ...]:
     """Return every start, the highest AUC first; of equal ones the federated start last."""
     order = sorted(report.evaluations, key=lambda e: (-e.auc.value, e.name == report.federated))
     return tuple(_standing(report, found) for found in order)
 
 
-def _standing(report: SiteReport, found: Evaluation) -> Standing:
+def _standing(report: SiteReport, found: Evaluation) -> AnswerRow:
     compared, women = report.comparison(found.name), _by_woman(report, found.name)
-    return Standing(
+    return AnswerRow(
         name=found.name,
         auc=shown(found.auc, found.women),
         by_woman=shown(women.auc, women.women) if women else Number(),

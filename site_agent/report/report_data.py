@@ -39,7 +39,7 @@ from site_agent.report.embedding_map import IMAGES_MIN, choose, lay_out
 from site_agent.report.scores import Tell, silent
 from site_agent.store.model_store import CervixModel
 from site_agent.store.provenance import FEDERATED
-from site_agent.store.run_store import Federation, federation_of, last_federation
+from site_agent.store.run_store import StoredRun, federation_of, last_federation
 from site_agent.store.unread import Unread
 from site_agent.training.collapse_metrics import Gauges, alarms
 from site_agent.training.knn_probe import embed
@@ -78,7 +78,7 @@ def site_report(
         versions=versions(),
         federated=federated,
         census=tuple(
-            content.CensusRow(row.split, row.stratum, row.women, row.labelled, row.images)
+            content.TableOneRow(row.split, row.stratum, row.women, row.labelled, row.images)
             for row in collection.census()
         ),
         set_aside=_set_aside(collection),
@@ -109,7 +109,7 @@ def _fine_tuning(found: Comparable) -> tuple[content.Losses, ...]:
     )
 
 
-def _federation(home: SiteHome, found: Comparable) -> Federation | None:
+def _federation(home: SiteHome, found: Comparable) -> StoredRun | None:
     """Return the run that the numbers are about; without a federated classifier, the last one."""
     return federation_of(home, found.run) if found.run else last_federation(home)
 
@@ -120,14 +120,14 @@ def _recipe(found: Comparable) -> Recipe:
     return dataclasses.replace(model.recipe, classifier=tuned.classifier) if model else tuned
 
 
-def _of_run(found: Comparable, federation: Federation | None, unread: Unread) -> dict[str, Any]:
+def _of_run(found: Comparable, federation: StoredRun | None, unread: Unread) -> dict[str, Any]:
     """Return what the report says of the run; of none where there was none, or where its records cannot be read."""
     plan = found.federated.provenance.start.plan if found.federated else ""
     if federation is None:
         state = "not known" if unread.said or found.run else "no federation yet"
         return {"run": found.run, "mode": "", "plan_digest": plan, "final_state": state, "rounds": ()}
     run_store, run = federation.run_store, federation.run
-    no_rounds: tuple[content.Round, ...] = ()
+    no_rounds: tuple[content.RoundRow, ...] = ()
     return {
         "run": run,
         "mode": federation.plan.mode,
@@ -137,7 +137,7 @@ def _of_run(found: Comparable, federation: Federation | None, unread: Unread) ->
     }
 
 
-def _collapse_line(starts: Sequence[CervixModel], federation: Federation | None) -> float | None:
+def _collapse_line(starts: Sequence[CervixModel], federation: StoredRun | None) -> float | None:
     """Return the loss of a collapsed model; None where the curves that are drawn have several such lines."""
     recipes = [model.recipe for model in starts] + ([federation.plan.recipe] if federation else [])
     lines = {collapse_loss(recipe.batch_images, recipe.loss) for recipe in recipes}
@@ -160,13 +160,13 @@ def _set_aside(collection: Collection) -> content.SetAside:
     return content.SetAside(
         quarantined=tuple((item.image, item.reason) for item in collection.quarantined),
         duplicates=len(collection.copies),
-        leaks=tuple(content.Leak(leak.patients, leak.images, leak.conflicting) for leak in collection.leaks),
+        leaks=tuple(content.LeakRow(leak.patients, leak.images, leak.conflicting) for leak in collection.leaks),
         remarks=tuple((remark.heading, remark.items) for remark in remarks(collection)),
     )
 
 
 def _contrastive(
-    kept: Sequence[CervixModel], federation: Federation | None, unread: Unread
+    kept: Sequence[CervixModel], federation: StoredRun | None, unread: Unread
 ) -> tuple[content.Losses, ...]:
     """Return the curves of local training, and of the federation as this site saw it."""
     own = [
@@ -188,7 +188,7 @@ def _curve(model: CervixModel) -> content.Losses:
     return content.Losses(model.start, train, valid)
 
 
-def _federated_curve(federation: Federation) -> content.Losses:
+def _federated_curve(federation: StoredRun) -> content.Losses:
     history = federation.run_store.history()
     train = tuple(values["loss"] for values in _by_round(history.get("train", {})))
     valid = tuple(v["loss_sum"] / v["count"] for v in _by_round(history.get("score", {})))
@@ -209,10 +209,10 @@ def _by_round(rounds: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
     return [rounds[number] for number in sorted(rounds, key=int)]
 
 
-def _rounds(federation: Federation) -> tuple[content.Round, ...]:
+def _rounds(federation: StoredRun) -> tuple[content.RoundRow, ...]:
     """Return who gave what to each round, by the coordinator's ledger. Raises whatever a damaged one raises."""
     return tuple(
-        content.Round(
+        content.RoundRow(
             int(line["round"]),
             _loss(line["loss"]),
             (*map(_gave, line["contributions"]), *map(_missed, line["missing"])),
@@ -237,7 +237,7 @@ def _missed(line: dict[str, Any]) -> content.Contribution:
     return content.Contribution(str(line["site"]), why_not=str(line["reason"]))
 
 
-def _alarms(federation: Federation | None) -> tuple[str, ...]:
+def _alarms(federation: StoredRun | None) -> tuple[str, ...]:
     scored = _by_round(federation.run_store.history().get("score", {})) if federation else []
     if federation is None or not scored:
         return ()

@@ -14,7 +14,7 @@ import pytest
 
 from coordinator.calls.calls import Call
 from coordinator.calls.dispatch import Dispatcher
-from coordinator.calls.work import Work
+from coordinator.calls.work import WorkThreads
 from coordinator.limits.admission import Admission
 from fedcervix.errors import IdentityError
 from fedcervix.network import identity, rpc
@@ -134,7 +134,7 @@ class Stage:
             rpc.ATTACH: attach,
             rpc.PUSH: push,
         }
-        work = Work("test", 2, each=2)
+        work = WorkThreads("test", 2, each=2)
         made = Dispatcher(behaviours, self.gate, work, self.lines, self.admission, message_s=0.05, chunk_s=0.05)
         try:
             await made.answer(method, context)  # type: ignore[arg-type]

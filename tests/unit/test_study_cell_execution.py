@@ -20,7 +20,7 @@ from cervix_study.execution.worker_context import WorkerContext
 from cervix_study.planning.grid import followers, grid
 from cervix_study.planning.selection import choose
 from cervix_study.records import Cell, CellRecord, read_predictions
-from cervix_study.settings import Asked, read
+from cervix_study.settings import StudyConfig, read
 from cervix_study.study_paths import Places
 from fedcervix.core.plan import Recipe
 from fedcervix.disk.files import digest_file
@@ -57,7 +57,7 @@ batch_images = 8
 class Small:
     """A small study, its cells, and the bench they are made on."""
 
-    asked: Asked
+    asked: StudyConfig
     ground: Ground
     bench: WorkerContext
     told: list[dict[str, Any]]
