@@ -20,6 +20,7 @@ from fedcervix.core.events import Task, TaskKind
 from fedcervix.core.plan import Plan
 from fedcervix.models.blobs import BlobStore
 from site_agent.federation.agent import Agent
+from site_agent.federation.context import AgentContext
 from site_agent.federation.fencing import succeed
 from site_agent.federation.link import GrpcLink
 from site_agent.home import SiteHome
@@ -68,11 +69,8 @@ def main() -> None:
     worker = LightWorker(home, int(site.removeprefix("site")) + 1, model, rounds)
     with home.locked(), contextlib.closing(line(home)) as link:
         agent = Agent(
-            home,
-            site,
-            link,
+            AgentContext(home, site, link, lambda _what, _values: None),
             worker,  # type: ignore[arg-type]
-            lambda _what, _values: None,
             federation=who.federation,
         )
         print(agent.run())

@@ -31,7 +31,7 @@ from functools import lru_cache
 
 from coordinator.calls.sockets import Peer, accepted, listeners, parse_peer, shut_down, throw_away, traffic
 from coordinator.limits.descriptors import Bounds
-from coordinator.limits.overhead import CALL_BYTES, NO_TRAFFIC, STRANGER_BYTES, Overhead, Traffic, useless
+from coordinator.limits.overhead import NO_TRAFFIC, STRANGER_BYTES, Overhead, Traffic, useless
 from coordinator.limits.throttle import Throttle, slow
 from fedcervix.runtime.log import logger
 
@@ -44,7 +44,7 @@ REFUSAL_S = 0.5
 SWEEP_S, BUSY_SWEEP_S = 0.1, 0.05
 """from one look at the connections to the next; and while there are too many, or some have come since the last one"""
 REST = 4
-"""times as long as it took is between two looks at least: they keep the interpreter's lock from those who answer"""
+"""times as long as a look takes the next one waits at least: looks keep the interpreter's lock from those who answer"""
 LOG_S = 60.0
 """from one line about closed connections to the next"""
 NAMED_MAX = 10
@@ -72,7 +72,7 @@ class Connection:
     models: int = 0
     """on their way"""
     useless: bool = False
-    """too much has come on it, or on all of its certificate, that is of no use"""
+    """too much has come on it, or on all of its certificate, that is of no use; or it goes on although it is refused"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +140,6 @@ RULES: dict[str, Callable[[Known, Bounds, float], Iterable[Peer]]] = {
 CROWDED = frozenset({"too_much_of_no_use", "too_many_of_one_address", "too_many", "too_many_of_one_certificate"})
 FLOODS = frozenset({"too_much_of_no_use"})
 """whose address is slowed where they come again and again, and of which nothing more is read"""
-FLOOD_WEIGHT = 20
-"""so many connections without a call such a one counts for: it costs the coordinator as much"""
 OF_STRANGERS = frozenset({"without_a_call", "too_many_of_one_address", "too_many"})
 
 
@@ -219,10 +217,9 @@ class Connections:
         with self._lock:
             if found := self._heard(peer):
                 found.who, found.serial = who, serial
-                found.taken += CALL_BYTES
 
     def took(self, peer: str, size_bytes: int) -> None:
-        """Note that so much of a message was of use."""
+        """Note that so much was of use: of a message, or CALL_BYTES for a call within its limits."""
         with self._lock:
             if (there := parse_peer(peer)) and (found := self._known.get(there)):
                 found.taken += size_bytes
@@ -247,10 +244,13 @@ class Connections:
             return self._condemn(beside + [found for found in self._known.values() if found.serial == serial])
 
     def cut_peer(self, peer: str) -> bool:
-        """Close one connection now; say whether it is one of the network."""
+        """Close one connection now, unread; say whether it is one of the network."""
         with self._lock:
             found = self._heard(peer)
-            return found is not None and self._condemn([found]) == 1
+            if found is not None:
+                found.useless = True
+                self._wake.set()
+            return found is not None
 
     def counts(self) -> Counts:
         """Return how many connections are open, by the last look."""
@@ -279,7 +279,7 @@ class Connections:
             full = crowded(self._known, self._bounds)
         closed = {peer: rule for peer, rule in found.items() if self._close(open_now, peer, rule)}
         floods = Counter(network(peer.host) for peer in closed if found[peer] in FLOODS)
-        self._throttle.failed({place: FLOOD_WEIGHT * count for place, count in floods.items()}, began_s)
+        self._throttle.flooded(floods, began_s)
         self._slow_down(full)
         self._tally.add(closed, self._clock())
         return came or not CROWDED.isdisjoint(found.values())
@@ -301,7 +301,7 @@ class Connections:
             except OSError as error:
                 self._tally.failed(error, self._clock())
                 wait_s = SWEEP_S
-            wait_s = max(wait_s, REST * (self._clock() - began_s))
+            time.sleep(REST * (self._clock() - began_s))
 
     def _heard(self, peer: str) -> Connection | None:
         """Return a connection on which a call came just now; None: it is none of the network."""
@@ -344,7 +344,7 @@ class Connections:
         sending = {one.serial for one in self._known.values() if one.models}
         over = self._overhead.over(found, sending, self._clock())
         for one in self._known.values():
-            one.useless = one.serial in over if one.serial else one.traffic.received > STRANGER_BYTES
+            one.useless |= one.serial in over if one.serial else one.traffic.received > STRANGER_BYTES
 
     def _close(self, open_now: Mapping[Peer, int], peer: Peer, rule: str) -> bool:
         """Close one connection; say whether it is closed for the first time: the library frees it a little later."""

@@ -28,6 +28,7 @@ from coordinator.calls.work import WorkThreads
 from coordinator.home.registry import Roll, used_by_another
 from coordinator.home.standing import RegistryReader
 from coordinator.limits.admission import Admission
+from coordinator.limits.overhead import CALL_BYTES
 from fedcervix.errors import (
     BusyError,
     FedcervixError,
@@ -172,6 +173,7 @@ class Dispatcher:
             raise asyncio.CancelledError
         try:
             found = await self._admitted(method, context, peer)
+            await self._turn(found)
             await self._shapes[found.method.shape](found)
         except FedcervixError as error:
             if found is not None:
@@ -208,10 +210,17 @@ class Dispatcher:
         except FedcervixError as error:
             self._refused(serial, name, peer, error)
             raise
+        self._lines.took(peer, CALL_BYTES)
         task = asyncio.current_task()
         assert task is not None
         headers = {key: str(value) for key, value in context.invocation_metadata() or ()}
         return _Open(Call(peer, certificate, headers, task, insist), method, context)
+
+    async def _turn(self, found: _Open) -> None:
+        """Let a call wait for its turn. Raises IdentityError where its certificate is no longer in force then."""
+        if pause_s := self._admission.pause_s(found.call.serial):
+            await asyncio.sleep(pause_s)
+            found.call.insist()
 
     def _refused(self, serial: str, name: str, peer: str, error: FedcervixError) -> None:
         """Count a call that is refused. Who is not to be here loses its connection; who goes on and on, at once."""

@@ -92,7 +92,7 @@ class Service:
 
     def _agent(self, call: Call) -> str:
         """Return the calling site. Raises DuplicateAgentError where another process of its agent acts for it."""
-        self._engine.check_instance(call.site, call.instance)
+        self._engine.sites.check_instance(call.site, call.instance)
         return call.site
 
     # --- enrolment ---
@@ -129,19 +129,19 @@ class Service:
             yield welcome
             return
         claim = codec.read_claim(request.instance, request.succeeds)
-        await self.work.do(call.serial, self._engine.admit, site, claim)
+        await self.work.do(call.serial, self._engine.sites.admit, site, claim)
         self._log.info("line open", site=site, software=request.software_version[:64])
         yield welcome
         stream, last = Stream(site, claim.instance), None
         try:
-            await self.work.do(call.serial, self._engine.open_stream, stream)
+            await self.work.do(call.serial, self._engine.sites.open_stream, stream)
             async for last in self._news(stream, bell, call):
                 told = await self.work.do(call.serial, self._with_record, last) if isinstance(last, Finish) else last
                 yield codec.write_instruction(told)
                 if isinstance(last, Finish):
-                    await self.work.do(call.serial, self._engine.dismiss, site)
+                    await self.work.do(call.serial, self._engine.sites.dismiss, site)
         finally:
-            self.work.later(self._engine.close_stream, stream, last)
+            self.work.later(self._engine.sites.close_stream, stream, last)
 
     def _news(self, stream: Stream, bell: Bell, call: Call) -> AsyncIterator[Instruction]:
         return instructions(self._engine, stream, bell, call.insist)
@@ -170,7 +170,7 @@ class Service:
         at = datetime.now(UTC).timestamp()
         report = codec.read_report(message, site=site, at=at)
         if isinstance(report, codec.Progress):
-            self._engine.heard(site, report)
+            self._engine.sites.heard(site, report)
         answer = self._take(report, site, at)
         if answer is Answer.REFUSED and isinstance(report, UpdateStored | ScoreReported):
             return codec.write_answer(answer, objection(self._engine.run, report))
@@ -182,14 +182,14 @@ class Service:
             case codec.Ping() | codec.Progress():
                 return Answer.ACCEPTED
             case codec.Stopped():
-                self._engine.stopped(site)
+                self._engine.sites.stopped(site)
                 return Answer.ACCEPTED
             case codec.Ready():
                 return self._take_ready(report, site, at)
             case codec.Refusal(run, reason):
                 return self._engine.submit(SiteRefused(site, reason, at)) if self._is_current(run) else Answer.STALE
             case UpdateStored():
-                return self._engine.take_update(report)
+                return self._engine.models.take_update(report)
             case ScoreReported() | ModelUnusable() | ModelAdopted() | SiteFailed():
                 return self._engine.submit(report)
 
@@ -218,7 +218,7 @@ class Service:
         The answer does not depend on what other sites have sent (see fedcervix.models.blobs, rule 3).
         """
         self._check_size(size_bytes)
-        return self._engine.expect(site, digest, size_bytes)
+        return self._engine.models.expect(site, digest, size_bytes)
 
     def _check_size(self, size_bytes: int) -> None:
         layout = self._engine.run.layout
@@ -232,7 +232,7 @@ class Service:
         digest = codec.read_digest(call.headers.get(rpc.DIGEST_KEY, ""))
         offset, size_bytes = (_natural(call.headers.get(key, "")) for key in (rpc.OFFSET_KEY, rpc.SIZE_KEY))
         incoming = self._blobs.incoming(digest, call.site, offset=offset, size_bytes=size_bytes)
-        seen = Arriving(size_bytes, await self.work.do(call.serial, self._engine.layout))
+        seen = Arriving(size_bytes, await self.work.do(call.serial, self._engine.models.layout))
 
         def begin() -> bool:
             # Whoever pushes without having asked is held to the same.
@@ -249,7 +249,7 @@ class Service:
         def settle() -> bool:
             here = incoming.settle()
             if here and seen.sound:
-                self._engine.arrived_sound(call.site, digest)
+                self._engine.models.note_validated(call.site, digest)
             return here
 
         with self._transfers.newest(call.site, "push", call.task):
@@ -317,7 +317,7 @@ class Service:
 
         Nor once the site is revoked. Raises DuplicateAgentError, IdentityError.
         """
-        self._engine.check_instance(call.site, call.instance)
+        self._engine.sites.check_instance(call.site, call.instance)
         call.insist()
 
 

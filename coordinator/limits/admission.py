@@ -3,7 +3,8 @@
 Rules
 1. A call over a limit is refused with words that mean "wait and try again"; an honest agent then does.
 2. Whoever goes on although it was refused loses its connections: refusing costs something, too.
-3. A limit is far above what an honest agent makes, on a fast line with short rounds as on a slow one, where the answers
+3. Of many calls at once, the first are answered at once and the others one by one, so that they fill nobody's time.
+4. A limit is far above what an honest agent makes, on a fast line with short rounds as on a slow one, where the answers
    to its signs of life stand behind a model.
 """
 
@@ -17,6 +18,9 @@ from dataclasses import astuple, dataclass, field
 from coordinator.limits.budgets import Budget
 
 MINUTE_S = 60.0
+AT_ONCE = 32
+"""calls of a certificate that are answered as they come: each takes half a millisecond of the event loop, and what
+others ask waits behind them"""
 ALARM_PER_MIN = 60
 """refused calls of a site in a minute, from which on the operator is told"""
 
@@ -97,6 +101,11 @@ class Admission:
         usage.open += 1
         usage.unread += 1
         return True
+
+    def pause_s(self, serial: str) -> float:
+        """Return how long the call that was begun last is to wait for its turn."""
+        usage = self._used[serial]
+        return max(0.0, (usage.calls.used - AT_ONCE) / usage.limits.per_s)
 
     def refuse(self, serial: str, site: str, now_s: float) -> bool:
         """Count a call that is refused, for whatever reason; say whether its connection may go on."""

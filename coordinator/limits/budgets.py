@@ -24,6 +24,11 @@ class Budget:
         check(self.per_s >= 0 and self.burst > 0, f"a budget is above 0; found {self.burst} and {self.per_s} a second")
         self._left = self.burst
 
+    @property
+    def used(self) -> float:
+        """How much of the burst was gone when it was last asked."""
+        return self.burst - self._left
+
     def take(self, now_s: float, amount: float = 1.0) -> bool:
         """Use `amount` if so much is left at `now_s`; say whether it was."""
         if self._at_s is not None:

@@ -27,6 +27,8 @@ One flood is not slowed: its connections end at few looks. An address that makes
 many, and while some come, there are twenty a second (coordinator.calls.connections). They cannot be counted better:
 most are there for milliseconds, between two looks.
 """
+FLOOD = 20
+"""connections without a call that one counts for on which too much came that is of no use: it costs as much"""
 SLOWED_S = 10.0
 """from the last connection above that"""
 PASSES = 16
@@ -46,6 +48,11 @@ class Throttle:
         """At a look, so many connections of these networks had ended without a call."""
         for network, count in networks.items():
             self._failed(network, min(count, LOOK_MAX), now_s)
+
+    def flooded(self, networks: Mapping[str, int], now_s: float) -> None:
+        """So many connections of these networks were closed because too much came on them that is of no use."""
+        for network, count in networks.items():
+            self._failed(network, FLOOD * count, now_s)
 
     def _failed(self, network: str, count: int, now_s: float) -> None:
         budget = self._budgets.pop(network, None) or Budget(PER_S, BURST)

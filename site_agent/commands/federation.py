@@ -132,7 +132,8 @@ def run(home: SiteHome) -> None:
     address = _address(home)
     from site_agent.commands.display import Display, echo
     from site_agent.federation import tls
-    from site_agent.federation.agent import Agent
+    from site_agent.federation.agent import Agent, Checks
+    from site_agent.federation.context import AgentContext
     from site_agent.federation.fencing import succeed
     from site_agent.federation.link import GrpcLink
     from site_agent.worker.worker import Worker
@@ -150,15 +151,10 @@ def run(home: SiteHome) -> None:
         key_files = [home.key_file(name) for name in ("authority.crt", "site.crt", "site.key")]
         look = functools.partial(tls.look, address, *key_files)
         agent = Agent(
-            home,
-            site,
-            link,
+            AgentContext(home, site, link, display.show),
             worker,
-            display.show,
-            look,
             federation=certificate.identity.federation,
-            check=lambda: _check_here(home),
-            examine=worker.examine,
+            checks=Checks(lambda: _check_here(home), look, worker.examine),
         )
         _on_signals(agent, worker)
         echo(f"site {site} of federation {certificate.identity.federation}, coordinator {address}", err=True)

@@ -22,8 +22,16 @@ from fedcervix.errors import FedcervixError
 from fedcervix.network.backoff import SIGN_S
 from fedcervix.network.codec import Heartbeat, Ping, Progress
 from site_agent.worker.hang_detection import FLOOR_S, Silence
+from site_agent.worker.worker import WorkFailedError
 
 PROGRESS_S = 1.0
+BEAT_S_MIN = 0.25
+"""a plan's lease cannot make an agent report more often than this"""
+
+
+def beat_s(lease_s: float, most_s: float) -> float:
+    """Return how often a site shows that it is there, in a run of this lease."""
+    return min(max(BEAT_S_MIN, lease_s / 4), most_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +40,19 @@ class Hung:
 
     said: Progress
     silence: Silence
+
+    def error(self) -> WorkFailedError:
+        """Return what a hung worker is called."""
+        silent_min = (self.silence.ends_at_s - self.silence.since_s) / 60
+        return WorkFailedError(
+            f"the training process has not reported for {silent_min:.1f} min; "
+            f"in this task its longest pause so far was {self.silence.longest_s:.0f} s",
+            cause="a GPU or its driver hangs, a disk or share does not answer, "
+            "or other hosts that train with it do not",
+            next_step="look at nvidia-smi, and at the system's log (dmesg | tail)",
+            stage=self.said.stage,
+            trace="",
+        )
 
 
 class Reporter:

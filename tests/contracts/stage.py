@@ -51,7 +51,8 @@ from fedcervix.models.blobs import BlobStore
 from fedcervix.models.weights import read_tensors, write_tensors
 from fedcervix.network import identity, invitations, rpc
 from fedcervix.network.address import Address
-from site_agent.federation.agent import Agent
+from site_agent.federation.agent import Agent, Waits
+from site_agent.federation.context import AgentContext
 from site_agent.federation.link import GrpcLink
 from site_agent.home import SiteHome
 from site_agent.home import create as create_site
@@ -487,13 +488,10 @@ def agent(stage: Stage, site: str, pems: Keys) -> Iterator[list[Finish]]:
     worker = ArithmeticWorker(home, site, stage.recorder.reported[site])
     with stage.link(pems) as link:
         made = Agent(
-            home,
-            site,
-            link,
+            AgentContext(home, site, link, lambda *_: None),
             worker,  # type: ignore[arg-type]
-            lambda *_: None,
             federation="cervix",
-            sign_s=math.inf,
+            waits=Waits(sign_s=math.inf),
         )
         thread = threading.Thread(target=lambda: ended.append(made.run()))
         thread.start()

@@ -21,7 +21,7 @@ from site_agent.federation.link import SENDER, Link
 from site_agent.worker.worker import CancelledError
 from tests.contracts.stage import SITES, keep, model_of, stage
 from tests.contracts.transcript import Transcript
-from tests.unit.test_agent import RUN, Cut, FakeLink, plan
+from tests.unit.fake_link import RUN, Cut, FakeLink, plan
 
 pytestmark = pytest.mark.timeout(60)
 

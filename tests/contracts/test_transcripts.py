@@ -88,7 +88,7 @@ def new(name: str) -> Transcript:
 def test_the_conversation_of_a_run(mode: Mode, tmp_path: Path, settle: Settle, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was checked while it arrived, so no update is read again before it is taken in."""
     read_again: list[Path] = []
-    monkeypatch.setattr("coordinator.run.engine.vet", lambda path, _base: read_again.append(path))
+    monkeypatch.setattr("coordinator.run.model_work.vet", lambda path, _base: read_again.append(path))
     with stage(tmp_path, mode, new(mode)) as coordinator:
         pems = {site: coordinator.join(site) for site in SITES}
         with ExitStack() as agents:

@@ -23,7 +23,8 @@ from fedcervix.core.plan import Plan
 from fedcervix.errors import EXIT_OF_OUTCOME, FedcervixError
 from fedcervix.runtime.cli_runtime import ends_whole, fail
 from site_agent.commands.display import Display
-from site_agent.federation.agent import Agent
+from site_agent.federation.agent import Agent, Waits
+from site_agent.federation.context import AgentContext
 from site_agent.federation.fencing import succeed
 from site_agent.federation.link import GrpcLink
 from site_agent.home import SiteHome
@@ -83,13 +84,10 @@ def main() -> None:
         worker = in_a_process(work) if given.worker else LightWorker(work)
         federation = home.certificate().identity.federation
         agent = Agent(
-            home,
-            site,
-            link,
+            AgentContext(home, site, link, display.show),
             worker,  # type: ignore[arg-type]
-            display.show,
             federation=federation,
-            silence_s=given.silence_s,
+            waits=Waits(silence_s=given.silence_s),
         )
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=agent.stop).start())
         try:

@@ -28,6 +28,7 @@ from fedcervix.network import codec
 from site_agent.data.collection import index
 from site_agent.federation import incidents
 from site_agent.federation.agent import Agent
+from site_agent.federation.context import AgentContext
 from site_agent.federation.link import GrpcLink, OnBytes
 from site_agent.home import SiteHome
 from site_agent.worker.worker import Worker, WorkFailedError
@@ -130,7 +131,7 @@ def assert_no_names(text: bytes) -> None:
 
 def take_part(home: SiteHome, link: RecordingLink) -> Exception | None:
     """Run a real agent with a real worker in this process; return what stopped it."""
-    agent = Agent(home, "nhs", link, Worker(home, "nhs"), lambda *_: None, federation="cervix")
+    agent = Agent(AgentContext(home, "nhs", link, lambda *_: None), Worker(home, "nhs"), federation="cervix")
     ended: list[Exception] = []
 
     def run() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from coordinator.limits.admission import ALARM_PER_MIN, LIMITS, MINUTE_S, Admission, Held, alarm
+import pytest
+
+from coordinator.limits.admission import ALARM_PER_MIN, AT_ONCE, LIMITS, MINUTE_S, Admission, Held, alarm
 
 SITE = LIMITS["site"]
 
@@ -55,6 +57,20 @@ def test_who_makes_too_many_calls_is_refused_for_a_while_and_another_certificate
     assert admitted == SITE.burst
     assert admission.begin("s2", "alts", "site", 0.0)
     assert admission.begin("s1", "nhs", "site", 1.0)
+
+
+def test_of_many_calls_at_once_the_first_are_answered_at_once_and_the_others_one_by_one() -> None:
+    admission, pauses_s = Admission(), []
+    for _ in range(2 * AT_ONCE):
+        assert begun(admission, 1) == 1
+        admission.end("s1", unread=True)
+        pauses_s.append(admission.pause_s("s1"))
+    assert pauses_s[:AT_ONCE] == [0.0] * AT_ONCE
+    assert pauses_s[AT_ONCE:] == [pytest.approx(n / SITE.per_s) for n in range(1, AT_ONCE + 1)]
+    begun(admission, 1, serial="s2")
+    assert admission.pause_s("s2") == 0.0
+    begun(admission, 1, now_s=10.0)
+    assert admission.pause_s("s1") == 0.0
 
 
 def test_who_goes_on_although_it_is_refused_loses_its_connections() -> None:

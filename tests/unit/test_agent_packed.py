@@ -22,7 +22,8 @@ from fedcervix.models.rounding import Rounded, round_model
 from fedcervix.models.weights import write_tensors
 from fedcervix.network import codec
 from site_agent.federation.compression import FILE, carried
-from tests.unit.test_agent import OVER, RUN, FakeLink, FakeWorker, Site, plan, update
+from tests.unit.agents import FakeWorker, Site, cutting
+from tests.unit.fake_link import OVER, RUN, FakeLink, plan, update
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -66,7 +67,7 @@ class Federation:
         """Begin anew on the same home, as after a kill."""
         self.site.begin()
         self.site.worker = Trainer(self.site.home)
-        self.site.agent._worker = self.site.worker  # type: ignore[assignment]
+        self.site.agent._jobs._worker = self.site.worker  # type: ignore[assignment]
         for blob in self.there.path("x").parent.glob("*.safetensors"):
             self.link.models[blob.stem] = blob.read_bytes()
 
@@ -93,15 +94,18 @@ class Federation:
         self.site.attach(*said, **self.terms)
 
     def finished(self, task: Task) -> UpdateStored:
-        """Wait for a task's update."""
+        """Return a task's update."""
         self.link.hears(update(task))
         return next(what for what in self.link.told if isinstance(what, UpdateStored) and what.task == task)
 
     def scored(self, task: Task) -> None:
         self.link.hears(lambda told: any(isinstance(what, ScoreReported) and what.task == task for what in told))
 
+    def says(self, task: Task) -> None:
+        self.site.says(task)
+
     def end(self) -> None:
-        self.link.say(OVER)
+        self.site.says(OVER)
         self.site.end()
 
 
@@ -140,7 +144,6 @@ def test_an_update_travels_packed_and_gives_the_reported_model(either: Federatio
     told = either.finished(train(1, base))
     assert pushed(either.link) == [told.packed]
     here = BlobStore(either.site.home.blobs)
-    either.link.say(Idle("waiting"))
     origin = Origin(base, here.path(base)) if either.packing == "int8" else None
     again = tmp_path / "again"
     made = round_model(
@@ -155,7 +158,7 @@ def test_an_average_comes_packed_to_a_site_that_holds_its_base(either: Federatio
     either.attach(train(1, base))
     either.finished(train(1, base))
     average = either.publish_packed(2, base)
-    either.link.say(score(1, average.digest))
+    either.says(score(1, average.digest))
     either.scored(score(1, average.digest))
     assert fetched(either.link) == [base, average.packed]
     here = BlobStore(either.site.home.blobs)
@@ -177,7 +180,7 @@ def test_a_packed_form_that_gives_another_model_ends_the_agent(int8: Federation)
     int8.link.forms[average.digest] = compression.Packed(other.packed, base)
     int8.attach(train(1, base))
     int8.finished(train(1, base))
-    int8.link.say(score(1, average.digest))
+    int8.says(score(1, average.digest))
     assert isinstance(int8.site.end(), RemoteError)
     assert not BlobStore(int8.site.home.blobs).has(average.digest)
 
@@ -203,15 +206,14 @@ def test_a_first_model_in_bfloat16_travels_packed(tmp_path: Path) -> None:
 # --- what is carried on -------------------------------------------------------------------------------------------
 
 
-def three_rounds(federation: Federation, disturb: Callable[[Federation, int], None] = lambda *_: None) -> list[str]:
-    """Train three rounds from given models; return the digests of the updates. `disturb` comes before a round."""
+def three_rounds(federation: Federation) -> list[str]:
+    """Train three rounds from given models; return the digests of the updates."""
     digests, bases = [], [federation.publish(seed) for seed in (1, 2, 3)]
     federation.attach(Idle("waiting"))
     for round_, base in enumerate(bases, 1):
-        disturb(federation, round_)
-        federation.link.say(train(round_, base))
+        federation.says(train(round_, base))
         digests.append(federation.finished(train(round_, base)).digest)
-        federation.link.say(score(round_, base))
+        federation.says(score(round_, base))
         federation.scored(score(round_, base))
     federation.end()
     return digests
@@ -238,22 +240,19 @@ def test_an_update_whose_answer_was_lost_is_asked_about_before_the_next_one(
     int8: Federation, undisturbed: list[str]
 ) -> None:
     """The coordinator took it in, but the run went on before the site heard of it."""
-    lost = threading.Event()
+    base, lost = int8.publish(1), []
 
     def answer(report: codec.Report) -> tuple[Answer, str]:
-        if isinstance(report, UpdateStored) and report.task.round == 1:
-            if not lost.is_set():
-                raise LinkError("the answer is lost")
-            return Answer.DUPLICATE, ""
-        return Answer.ACCEPTED, ""
+        if not isinstance(report, UpdateStored) or report.task.round != 1:
+            return Answer.ACCEPTED, ""
+        if not lost:
+            lost.append(report)
+            int8.says(score(1, base))
+            raise LinkError("the answer is lost")
+        return Answer.DUPLICATE, ""
 
     int8.link.answers = answer
-
-    def disturb(federation: Federation, round_: int) -> None:
-        if round_ == 2:
-            lost.set()
-
-    assert three_rounds(int8, disturb) == undisturbed
+    assert three_rounds(int8) == undisturbed
     asked = [what for what in int8.link.told if isinstance(what, UpdateStored) and what.task.round == 1]
     assert [what.digest for what in asked] == [undisturbed[0]] * len(asked)
     assert len(asked) >= 2
@@ -277,16 +276,13 @@ def test_a_site_killed_between_training_and_delivery_ends_with_the_same_updates(
     bases = [int8.publish(seed) for seed in (1, 2, 3)]
     int8.attach(train(1, bases[0]))
     digests = [int8.finished(train(1, bases[0])).digest]
-    int8.link.say(score(1, bases[0]))
+    int8.says(score(1, bases[0]))
     int8.scored(score(1, bases[0]))
 
-    def cut(_report: codec.Report) -> tuple[Answer, str]:
-        raise LinkError("no line")
-
-    int8.link.answers = cut
-    int8.link.say(train(2, bases[1]))
+    int8.link.answers = cutting(int8.site)
+    int8.says(train(2, bases[1]))
     first = int8.finished(train(2, bases[1])).digest
-    int8.site.agent.stop()
+    int8.site.stop()
     int8.site.end()
     int8.site.run_store().keep(
         PersistentState()
@@ -296,9 +292,9 @@ def test_a_site_killed_between_training_and_delivery_ends_with_the_same_updates(
     int8.attach(train(2, bases[1]))
     digests.append(int8.finished(train(2, bases[1])).digest)
     assert int8.site.worker.begun == [train(2, bases[1])]
-    int8.link.say(score(2, bases[1]))
+    int8.says(score(2, bases[1]))
     int8.scored(score(2, bases[1]))
-    int8.link.say(train(3, bases[2]))
+    int8.says(train(3, bases[2]))
     digests.append(int8.finished(train(3, bases[2])).digest)
     int8.end()
     assert first == digests[1]

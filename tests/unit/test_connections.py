@@ -123,13 +123,14 @@ class Port:
         self.open: dict[Peer, int] = {}
         self.now_s = 0.0
         self.slowed = frozenset[str]()
+        self.thrown_away = 0
         self.gone_over: Counter[int] = Counter()
         """bytes that arrived, by descriptor"""
         self.connections = Connections(
             bounds,
             accepted=self._accepted,
             shut_down=self._shut_down,
-            throw_away=self._shut_down,
+            throw_away=self._throw_away,
             traffic=lambda descriptor: Traffic(self.gone_over[descriptor], 0),
             slow=self._slow,
             clock=self.clock,
@@ -149,6 +150,10 @@ class Port:
 
     def _shut_down(self, descriptor: int, peer: Peer) -> bool:
         return self.open.get(peer) == descriptor and bool(self.open.pop(peer))
+
+    def _throw_away(self, descriptor: int, peer: Peer) -> bool:
+        self.thrown_away += 1
+        return self._shut_down(descriptor, peer)
 
     def _slow(self, _port: int, networks: frozenset[str]) -> bool:
         self.slowed = networks
@@ -260,6 +265,16 @@ def test_who_sends_much_that_is_no_message_loses_all_connections_and_nobody_else
     port.brings(2, BURST_BYTES)
     assert port.sweeps(0.2), "it is looked at more often"
     assert port.open.keys() == {Peer("10.0.0.1", 3)}
+
+
+def test_a_connection_that_is_cut_is_not_read_any_more() -> None:
+    port = Port()
+    port.connections.authenticated(port.connects(1), "nhs", "7")
+    port.sweeps(0.0)
+    assert port.connections.cut_peer("ipv4:10.0.0.1:1")
+    assert not port.connections.cut_peer("unix:")
+    port.sweeps(0.1)
+    assert (port.open, port.thrown_away) == ({}, 1)
 
 
 def test_whoever_floods_again_and_again_is_slowed() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from coordinator.limits.allowances import OF_ROUND_MAX, OF_RUN_MAX
+from coordinator.run.averaging import average
 from coordinator.run.engine import Engine
 from coordinator.run.streams import Bell, Stream, instructions
 from fedcervix.core.events import (
@@ -80,7 +81,7 @@ class Federation:
     def take(self, update: UpdateStored) -> Answer:
         """A site reports the model that it has brought."""
         self.blobs.note_brought(update.packed or update.digest, update.site)
-        return self.engine.take_update(update)
+        return self.engine.models.take_update(update)
 
     def train(self, site: str) -> None:
         task = self.asked(site)
@@ -122,14 +123,14 @@ def listened(engine: Engine, site: str) -> Iterator[Instruction]:
         bell, stream = Bell(runner.get_loop()), Stream(site, INSTANCE)
         engine.on_change(bell.ring)
         try:
-            engine.open_stream(stream)
+            engine.sites.open_stream(stream)
             told = instructions(engine, stream, bell, lambda: None, calm_s=0.0)
             while (news := runner.run(_next(told))) is not None:
                 yield (last := news)
                 if isinstance(news, Finish):
-                    engine.dismiss(site)
+                    engine.sites.dismiss(site)
         finally:
-            engine.close_stream(stream, last)
+            engine.sites.close_stream(stream, last)
 
 
 async def _next(told: AsyncIterator[Instruction]) -> Instruction | None:
@@ -218,9 +219,9 @@ def test_an_average_that_was_made_but_not_journaled_is_made_again(federation: Ca
     rounds_with_restarts(run, 2)
     for site in SITES:
         run.train(site)
-    first = run.engine._average(duty_of(run))
+    first = average(run.record.plan, run.blobs, duty_of(run))
     run.restart()
-    assert run.engine._average(duty_of(run)) == first
+    assert average(run.record.plan, run.blobs, duty_of(run)) == first
 
 
 def test_what_is_measured_of_the_updates_is_journaled_with_the_average(federation: Callable[..., Federation]) -> None:
@@ -255,11 +256,11 @@ def test_values_that_were_checked_on_arrival_are_not_read_again_and_all_else_is_
     looked: list[Path] = []
     monkeypatch.setattr("fedcervix.models.weights._check_values", lambda path, _layout: looked.append(path))
     ada = arrives("ada", {"other": np.float32([1.0])})
-    run.engine.arrived_sound("ada", ada.digest)
+    run.engine.models.note_validated("ada", ada.digest)
     with pytest.raises(RemoteError, match="other is not in the base"):
         run.take(ada)
     ada = arrives("ada", model(1.0, steps=1))
-    run.engine.arrived_sound("ada", ada.digest)
+    run.engine.models.note_validated("ada", ada.digest)
     assert run.take(ada) is Answer.ACCEPTED
     assert not looked
     bob = arrives("bob", model(2.0, steps=1))
@@ -280,7 +281,7 @@ def test_a_model_that_was_refused_is_not_looked_at_again(
         with pytest.raises(RemoteError, match="other is not in the base") as error:
             run.take(ada)
         words.append(error.value.explain())
-        monkeypatch.setattr("coordinator.run.engine.vet", lambda *_: pytest.fail("it was looked at again"))
+        monkeypatch.setattr("coordinator.run.model_work.vet", lambda *_: pytest.fail("it was looked at again"))
     assert len({*words}) == 1
 
 
@@ -295,7 +296,7 @@ def test_a_model_that_another_site_has_brought_is_not_here_for_this_one(
     words = []
     for digest in (ada.digest, "c" * 64):
         with pytest.raises(RunError, match="is not here") as refused:
-            run.engine.take_update(UpdateStored("bob", task, digest, 10, 1, 0.5, 1.0, 0.0))
+            run.engine.models.take_update(UpdateStored("bob", task, digest, 10, 1, 0.5, 1.0, 0.0))
         words.append(refused.value.explain().replace(digest[:12], "DIGEST"))
     assert words[0] == words[1], "no word tells the two apart"
 
@@ -360,10 +361,10 @@ def test_a_model_that_goes_while_it_is_vetted_does_not_count(
     run = federation()
 
     def vets(*_: Any) -> float:
-        run.engine.expect("ada", "d" * 64, 100)
+        run.engine.models.expect("ada", "d" * 64, 100)
         return 0.0
 
-    monkeypatch.setattr("coordinator.run.engine.vet_step", vets)
+    monkeypatch.setattr("coordinator.run.model_work.vet_step", vets)
     with pytest.raises(RunError, match="is not here"):
         run.train("ada")
     assert run.engine.run.current.contributions == ()
@@ -378,11 +379,11 @@ def test_a_report_that_comes_again_while_its_model_is_looked_at_waits_on_no_thre
     def vets(path: Path, *_: Any) -> float:
         task = run.asked("ada")
         with pytest.raises(BusyError):
-            run.engine.take_update(UpdateStored("ada", task, path.name.split(".")[0], 10, 1, 0.5, 1.0, 0.0))
+            run.engine.models.take_update(UpdateStored("ada", task, path.name.split(".")[0], 10, 1, 0.5, 1.0, 0.0))
         again.append(task)
         return 0.0
 
-    monkeypatch.setattr("coordinator.run.engine.vet_step", vets)
+    monkeypatch.setattr("coordinator.run.model_work.vet_step", vets)
     run.train("ada")
     assert again
     assert [update.site for update in run.engine.run.current.contributions] == ["ada"]
@@ -420,7 +421,7 @@ def test_a_run_that_cannot_be_averaged_is_aborted_once_the_journal_has_room(
 ) -> None:
     run, append, full = federation(), Journal.append, threading.Event()
 
-    def averages(_work: Aggregate) -> None:
+    def averages(*_: Any) -> None:
         full.set()
         raise ModelError("the models differ")
 
@@ -429,7 +430,7 @@ def test_a_run_that_cannot_be_averaged_is_aborted_once_the_journal_has_room(
             raise FullDiskError("no room for the journal")
         append(journal, name, event)
 
-    monkeypatch.setattr(run.engine, "_average", averages)
+    monkeypatch.setattr("coordinator.run.engine.average_round", averages)
     monkeypatch.setattr(Journal, "append", appends)
     for site in SITES:
         run.train(site)
@@ -462,7 +463,7 @@ def test_a_site_is_silent_after_a_lease_for_a_coordinator_that_never_stood_still
     for _ in range(4):
         engine._detect_stall()
         now_s[0] += 250
-        engine.heard("ada")
+        engine.sites.heard("ada")
     with driven(engine):
         assert waits_for(lambda: engine.run.site("bob").presence is Presence.SILENT)
         assert engine.run.site("ada").presence is Presence.PRESENT

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coordinator.run.averaging import average
 from coordinator.run.incoming import needed
 from fedcervix.core.compression import packed_form
 from fedcervix.core.events import Answer, Task, TaskKind, UpdateStored
@@ -62,7 +63,7 @@ class Packing(Federation):
 
     def train(self, site: str) -> None:
         task = self.asked(site)
-        with self.engine._changed:  # it is known to have been brought before anything is put away
+        with self.engine._state.changed:  # it is known to have been brought before anything is put away
             made = self.rounded(site, task)
             self.blobs.note_brought(made.packed, site)
             self.blobs.path(made.digest).unlink()  # it travels packed; what arrives is made of that
@@ -152,11 +153,11 @@ def test_an_average_that_was_made_but_not_journaled_is_made_again(federation: Ca
         run.restart()
     for site in SITES:
         run.train(site)
-    first = run.engine._average(duty_of(run))
+    first = average(run.record.plan, run.blobs, duty_of(run))
     assert first.packed
     assert first.residual
     run.restart()
-    assert run.engine._average(duty_of(run)) == first
+    assert average(run.record.plan, run.blobs, duty_of(run)) == first
 
 
 def test_the_plain_average_is_what_is_rounded(federation: Callable[..., Packing], tmp_path: Path) -> None:
@@ -167,7 +168,7 @@ def test_the_plain_average_is_what_is_rounded(federation: Callable[..., Packing]
     plain = tmp_path / "plain"
     layout = read_layout(run.blobs.path(work.layout))
     aggregate([(run.blobs.path(digest), weight) for digest, weight in work.updates], layout, plain, "mean")
-    rounded = read_tensors(run.blobs.path(run.engine._average(work).digest))["w"]
+    rounded = read_tensors(run.blobs.path(average(run.record.plan, run.blobs, work).digest))["w"]
     bits = rounded.view(np.uint32)
     assert (bits & 0xFFFF == 0).all()
     assert rounded == pytest.approx(read_tensors(plain)["w"], rel=2.0**-8)

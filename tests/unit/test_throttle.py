@@ -57,6 +57,14 @@ def test_one_flood_slows_nobody_however_large_it_is() -> None:
     assert throttle.slowed(0.5) == frozenset()
 
 
+def test_one_flood_of_what_is_of_no_use_slows_who_goes_on() -> None:
+    throttle = Throttle()
+    for look in range(4):
+        assert throttle.slowed(look / 20) == frozenset()
+        throttle.flooded({"10.0.0.1": 8}, look / 20)
+    assert throttle.slowed(0.2) == {"10.0.0.1"}
+
+
 def test_its_memory_is_bounded_and_the_worst_stay_in_it() -> None:
     throttle = Throttle()
     flooded(throttle, "10.9.9.9")

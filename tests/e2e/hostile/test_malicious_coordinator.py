@@ -23,7 +23,8 @@ from fedcervix.errors import LinkError, PolicyError, RemoteError
 from fedcervix.network import codec
 from site_agent.federation import account
 from site_agent.federation.asked import again_max
-from tests.unit.test_agent import OVER, RUN, SCORE, TRAIN, Cut, Site, digest, interrupted, plan
+from tests.unit.agents import Site, interrupted
+from tests.unit.fake_link import OVER, RUN, SCORE, TRAIN, digest, plan
 
 ONE_ROUND = "[policy]\nrounds_max = 1\nepochs_max = 1\n"
 CHOSEN = tuple(f"a base of the coordinator's choice, number {number}".encode() for number in range(40))
@@ -65,7 +66,7 @@ def test_round_1_is_trained_from_one_base_however_many_the_coordinator_chooses(s
     site.home.config_file.write_text(ONE_ROUND)
     site.attach(*(train(model) for model in CHOSEN[:1]), rounds=1)
     site.link.hears(lambda _told: updates(site))
-    site.link.say(train(CHOSEN[1]))
+    site.says(train(CHOSEN[1]))
     error = site.end()
     assert isinstance(error, PolicyError)
     assert "answered 'train in round 1'" in error.what
@@ -79,7 +80,7 @@ def test_nor_after_the_agent_was_started_again(site: Site) -> None:
     site.attach(train(CHOSEN[0]), rounds=1)
     site.link.hears(lambda _told: updates(site))
     site.shows("delivered")
-    site.agent.stop()
+    site.stop()
     site.end()
     models = site.link.models
     site.begin()
@@ -93,14 +94,15 @@ def test_nor_after_the_agent_was_started_again(site: Site) -> None:
 def test_an_answer_counts_from_before_its_first_byte_leaves(site: Site) -> None:
     """Before: a coordinator that took the model and never answered could ask again. Now the note is there first."""
 
-    def cut(_report: codec.Report) -> tuple[Answer, str]:
-        raise LinkError("cut")
+    def asks_again(report: codec.Report) -> tuple[Answer, str]:
+        if isinstance(report, UpdateStored):  # the model has left; the answer to it never comes
+            site.says(train(CHOSEN[1]))
+            raise LinkError("cut")
+        return Answer.ACCEPTED, ""
 
     site.home.config_file.write_text(ONE_ROUND)
+    site.link.answers = asks_again
     site.attach(train(CHOSEN[0]), rounds=1)
-    site.link.answers = cut
-    site.link.hears(lambda _told: updates(site))  # the model has left; the answer to it never comes
-    site.link.say(train(CHOSEN[1]))
     assert isinstance(site.end(), PolicyError)
     assert {what.task.base for what in updates(site)} == {digest(CHOSEN[0])}
 
@@ -111,10 +113,10 @@ def test_the_same_round_from_the_same_base_is_not_repeated_for_ever(site: Site) 
     site.attach(rounds=1)
     most = 1 + again_max(plan(rounds=1))
     for number in range(1, most + 1):
-        site.link.say(Idle("well done; once more"), train(CHOSEN[0]))
+        site.says(Idle("well done; once more"), train(CHOSEN[0]))
         site.link.hears(lambda _told, n=number: len(updates(site)) >= n)
         site.link.hears(lambda _told, n=number: delivered(site) >= n)
-    site.link.say(Idle("well done; once more"), train(CHOSEN[0]))
+    site.says(Idle("well done; once more"), train(CHOSEN[0]))
     assert isinstance(site.end(), PolicyError)
     assert len(updates(site)) == most
 
@@ -127,7 +129,7 @@ def test_a_round_is_scored_with_a_bounded_number_of_models(site: Site) -> None:
     """Before: any number of models of the coordinator's choice, on the women of the validation split."""
     site.attach()
     for model in CHOSEN:
-        site.link.say(Task(RUN, TaskKind.SCORE, 1, digest(model)))
+        site.says(Task(RUN, TaskKind.SCORE, 1, digest(model)))
         site.link.hears(lambda told, m=model: scored(told, digest(m)) or ended(site))
     assert isinstance(site.end(), PolicyError)
     found = {what.task.base for what in site.link.told if isinstance(what, ScoreReported)}
@@ -147,7 +149,7 @@ def test_rounds_are_counted_across_runs(site: Site) -> None:
     site.home.config_file.write_text("[policy]\nrounds_max = 1\nrounds_per_month = 2\n")
     site.alone()
     for number in range(3):
-        site.link.say(welcome(named(number), rounds=1, seed=number), train(CHOSEN[number], run=named(number)))
+        site.says(welcome(named(number), rounds=1, seed=number), train(CHOSEN[number], run=named(number)))
         if number < 2:
             site.link.hears(lambda _told, n=number: len(updates(site)) > n)
     error = site.end()
@@ -169,7 +171,7 @@ def test_run_folders_are_bounded(site: Site) -> None:
     """Before: 1,030 folders in 12 s."""
     site.home.config_file.write_text("[policy]\nruns_per_month = 5\n")
     site.alone()
-    site.link.say(*(welcome(named(number), seed=number) for number in range(40)))
+    site.says(*(welcome(named(number), seed=number) for number in range(40)))
     error = site.end()
     assert isinstance(error, PolicyError)
     assert "6 runs in 30 days; [policy] runs_per_month is 5" in error.what
@@ -181,7 +183,7 @@ def test_a_plan_that_asks_for_the_whole_machine_is_refused(site: Site, change: d
     """Before: resnet50 at 1,024 px, width 4,096 and batches of 65,536 images passed."""
     site.alone()
     asked = dataclasses.replace(plan(), recipe=Recipe(**change))
-    site.link.say(codec.Welcome("cervix", RUN, asked))
+    site.says(codec.Welcome("cervix", RUN, asked))
     assert isinstance(site.end(), PolicyError)
 
 
@@ -256,7 +258,7 @@ def test_an_unfinished_run_keeps_its_plan_over_a_restart(site: Site) -> None:
 def test_a_run_is_named_as_coordinators_name_them(site: Site, run: str) -> None:
     """Before: a run named `ssl` blocked the site's own pretraining."""
     site.alone()
-    site.link.say(welcome(run))
+    site.says(welcome(run))
     assert isinstance(site.end(), RemoteError)
     assert not (site.home.folder / "runs").exists()
 
@@ -264,7 +266,7 @@ def test_a_run_is_named_as_coordinators_name_them(site: Site, run: str) -> None:
 def test_another_federation_is_not_this_sites(site: Site) -> None:
     """Before: the name was not looked at."""
     site.alone()
-    site.link.say(codec.Welcome("another", RUN, plan()))
+    site.says(codec.Welcome("another", RUN, plan()))
     error = site.end()
     assert isinstance(error, RemoteError)
     assert "'another'" in error.what
@@ -307,11 +309,12 @@ def test_an_honest_run_is_counted_once_whatever_is_lost_and_repeated(site: Site)
     site.link.answers = loses
     site.attach(TRAIN, TRAIN)
     site.shows("delivered")
-    site.link.say(Cut(), welcome(), Idle("waiting"), SCORE)
+    site.line_down()
+    site.says(welcome(), Idle("waiting"), SCORE)
     site.link.hears(lambda told: scored(told, SCORE.base))
-    site.link.say(dataclasses.replace(SCORE, base=TRAIN.base))
+    site.says(dataclasses.replace(SCORE, base=TRAIN.base))
     site.link.hears(lambda told: scored(told, TRAIN.base))
-    site.link.say(OVER)
+    site.says(OVER)
     assert site.end() == OVER
     spent = account.month(account.read(site.home.account), datetime.now(UTC).date())
     assert spent == account.Spent(runs=1, rounds=1, epochs=1, bytes=len(b"the model after training"))

@@ -1,0 +1,179 @@
+"""Models that sites send: wanted or not, checked, unpacked, measured, counted; and deleted once nothing needs them."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from coordinator.run.averaging import hop_measured
+from coordinator.run.incoming import Unreported, needed
+from coordinator.run.refused import Refused
+from coordinator.run.run_state import RunState
+from fedcervix.core.events import Answer, Event, SiteRevoked, TaskKind, UpdateStored
+from fedcervix.core.rounds.objections import objection
+from fedcervix.core.rounds.state import Run
+from fedcervix.core.rounds.step import step
+from fedcervix.errors import BusyError, RemoteError, RunError, StorageError
+from fedcervix.models.blobs import BlobStore
+from fedcervix.models.moves import vet_step
+from fedcervix.models.rounding import rebuild
+from fedcervix.models.weights import Layout, read_layout, vet, vet_base, vet_layout
+from fedcervix.runtime.log import logger
+
+
+@dataclass(eq=False, slots=True)
+class _Uploads:
+    """What is known of one site's models."""
+
+    vetting: threading.Lock = field(default_factory=threading.Lock)
+    refused: Refused = field(default_factory=Refused)
+    validated: str = ""
+    """digest of the one whose values were checked while it arrived"""
+
+
+class ModelWork:
+    """The models of one run. Thread-safe; `submit` journals an update that is fit."""
+
+    def __init__(self, state: RunState, blobs: BlobStore, submit: Callable[[Event], Answer]) -> None:
+        self._state, self._blobs, self._submit = state, blobs, submit
+        self._log = logger(run=state.run.run)
+        self._unreported = Unreported(blobs)
+        self._uploads = {site: _Uploads() for site in state.run.plan.sites}
+        self._first: tuple[str, Layout] | None = None
+        """the run's first model, and what it holds"""
+        self.needs_purge = True
+        """models may lie there that were put away, also by the process before this one"""
+
+    # --- a model comes ---
+
+    def expect(self, site: str, digest: str, size_bytes: int) -> int:
+        """Return from which byte a model is wanted. Raises RunError where none is, StorageError."""
+        with self._state.changed:
+            self._unreported.offered(self._state.run, site, digest)
+        return self._unreported.expect(site, digest, size_bytes)
+
+    def note_validated(self, site: str, digest: str) -> None:
+        """Note that the values of a site's model were checked while it arrived."""
+        self._uploads[site].validated = digest
+
+    def layout(self) -> Layout | None:
+        """Return what the run's first model holds; None while there is none. Raises StorageError."""
+        run = self._state.run
+        return self.layout_of(run) if run.layout else None
+
+    def layout_of(self, run: Run) -> Layout:
+        """Return what the run's first model holds, read once: every update has the same. Raises StorageError."""
+        if self._first is None or self._first[0] != run.layout:
+            self._first = run.layout, read_layout(self._blobs.path(run.layout))
+        return self._first[1]
+
+    # --- it is reported ---
+
+    def take_update(self, update: UpdateStored) -> Answer:
+        """Vet a model that has arrived, then submit it.
+
+        Raises RemoteError where it is not fit to be averaged, BusyError while one of the site is looked at already.
+        """
+        run = self._state.run
+        _, answer = step(run, update)
+        if answer is not Answer.ACCEPTED and not objection(run, update):
+            return answer  # a later state does not accept it either
+        if not self._blobs.brought(update.packed or update.digest, update.site):
+            raise _not_here(update)
+        if answer is Answer.REFUSED:  # only now: whoever has not sent a model is not told whether another site has
+            self._log.warning("update refused", site=update.site, task=str(update.task), what=objection(run, update))
+            return answer
+        with self._alone(update.site) as uploads:
+            uploads.refused.check(update)
+            try:
+                update = self._vet(run, update, uploads)
+            except RemoteError as error:
+                uploads.refused.note(update, error)
+                raise
+            except StorageError as error:
+                if not self._blobs.has(update.digest):  # it went while it was looked at
+                    raise _not_here(update) from error
+                raise
+        with self._state.changed:  # no model goes from here on: see `expect`
+            if not self._blobs.has(update.digest):
+                raise _not_here(update)
+            return self._submit(update)
+
+    @contextlib.contextmanager
+    def _alone(self, site: str) -> Iterator[_Uploads]:
+        """Let one model of a site be looked at, at a time. Raises BusyError where one is.
+
+        A report comes again where the first one is not answered in time. It does not wait here: the site's signs of
+        life need the thread.
+        """
+        uploads = self._uploads[site]
+        if not uploads.vetting.acquire(blocking=False):
+            raise BusyError(
+                f"a model of {site} is being looked at",
+                cause="it is large, or the coordinator's disk is slow",
+                next_step="no action is needed: it is tried again automatically",
+            )
+        try:
+            yield uploads
+        finally:
+            uploads.vetting.release()
+
+    def _vet(self, run: Run, update: UpdateStored, uploads: _Uploads) -> UpdateStored:
+        """Return the update with what was measured of it. Raises RemoteError where its model is not fit."""
+        if update.packed:
+            self._unpack(run, update)
+        path = self._blobs.path(update.digest)
+        if update.task.kind is TaskKind.SEED:
+            vet_base(path)
+        elif uploads.validated == update.digest:
+            vet_layout(path, self.layout_of(run))
+        else:
+            vet(path, self.layout_of(run))
+        if update.task.kind is TaskKind.TRAIN:
+            moved = vet_step(path, self._blobs.path(update.task.base), run.plan.terms.step_max)
+            measures = hop_measured(run, self._blobs, self.layout_of(run), update)
+            update = replace(update, step=moved, measures=measures)
+        return update
+
+    def _unpack(self, run: Run, update: UpdateStored) -> None:
+        """Make a model that came packed. Raises RemoteError where this is not its packed form."""
+        packing, seeds = run.plan.terms.compression, update.task.kind is TaskKind.SEED
+        if packing == "none" or (seeds and packing == "int8"):
+            raise RemoteError(
+                "a compressed model came, but the plan has no compression",
+                next_step="compare the versions of coordinator and site",
+            )
+        like, name = None if seeds else self.layout_of(run), f"unpacked-{update.site}"
+        rebuild(self._blobs, update.packed, update.digest, packing, update.task.base, name=name, like=like)
+        self._blobs.note_brought(update.digest, update.site)
+        sizes = {"bytes": self._blobs.size_bytes(update.packed), "of": self._blobs.size_bytes(update.digest)}
+        self._log.info("update unpacked", site=update.site, **sizes)
+
+    # --- it goes ---
+
+    def retire(self, before: Run, after: Run, event: Event) -> None:
+        """Put away what a new round does not need. Called under the lock, after a step."""
+        if begins := len(after.rounds) != len(before.rounds):
+            with contextlib.suppress(OSError, StorageError):  # what cannot be deleted now can be at the next round
+                self._blobs.retire(needed(after))
+        self.needs_purge = self.needs_purge or begins or after.ended or isinstance(event, SiteRevoked)
+
+    def purge(self) -> None:
+        """Delete what no round needs and no site is asked for any more, while the sites are at work."""
+        if self.needs_purge:
+            self.needs_purge = False
+            with contextlib.suppress(StorageError):  # what cannot be deleted now can be at the next round
+                with self._state.changed:
+                    self._unreported.clear(self._state.run)
+                self._blobs.purge()
+
+    def trouble(self) -> str:
+        """Return which uploads wait for room, in words; empty where none does."""
+        return self._unreported.words(self._state.run)
+
+
+def _not_here(update: UpdateStored) -> RunError:
+    there = update.packed or update.digest
+    return RunError(f"the model {there[:12]} of {update.task} is not here", next_step="send it again")

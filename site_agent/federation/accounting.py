@@ -1,0 +1,87 @@
+"""What a federation has of this site is written down before it has it, and refused where the policy sets an end.
+
+Two notes are kept: what was asked in a run (`asked`), and what all runs of a month have had (`account`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import NoReturn
+
+from fedcervix.core import session
+from fedcervix.core.events import ModelUnusable, Task, TaskKind, UpdateStored
+from fedcervix.errors import FedcervixError, PolicyError
+from fedcervix.models.blobs import BlobStore
+from fedcervix.network import codec
+from site_agent.federation import account, asked
+from site_agent.federation.inbox import Participation
+from site_agent.federation.link import Link
+from site_agent.home import SiteHome
+
+NOT_HONEST = "the coordinator was restored from an old backup, or it is not honest"
+NEW_RUN = "ask the coordinator's operator for a new run: coordinator start --new"
+
+
+class Accounting:
+    """One agent's notes. May be used from any thread."""
+
+    def __init__(self, home: SiteHome, link: Link, blobs: BlobStore) -> None:
+        self._home, self._link, self._blobs = home, link, blobs
+        self._lock = threading.RLock()
+
+    def refuse(self, run: str, what: str, against: list[str], *, cause: str = "", next_step: str = "") -> NoReturn:
+        """End because of the policy, and tell the coordinator why. Raises PolicyError."""
+        with contextlib.suppress(FedcervixError):  # if it cannot be told, the operator sees an absent site
+            self._link.report(codec.Refusal(run, "; ".join(against)))
+        raise PolicyError(
+            f"{what}:\n" + "\n".join(f"  - {line}" for line in against),
+            cause=cause or f"[policy] in {self._home.config_file}",
+            next_step=next_step or "agree with the coordinator's operator, then change the policy or the plan",
+        )
+
+    def begin_run(self, run: str) -> None:
+        """Count a run that is opened. Raises PolicyError, StorageError."""
+        self._spend(run, account.Spent(runs=1))
+
+    def begin_work(self, run: Participation, task: Task) -> None:
+        """Write down that a task is begun. Raises PolicyError where it is one too many, StorageError."""
+        with self._lock:  # work of a run that was abandoned may end beside that of the next one
+            noted = asked.Asked(run.run_store.folder)
+            turns = noted.turns()
+            turn = turns.get(asked.key(task))
+            if asked.begun(turn, task.base) == turn:
+                return
+            if why := asked.objection(turns, task, run.plan):
+                self.refuse(task.run, "this site refuses the task", [why], cause=NOT_HONEST, next_step=NEW_RUN)
+            if task.kind is TaskKind.TRAIN:
+                self._spend(task.run, account.Spent(rounds=1, epochs=run.plan.terms.epochs_per_round))
+            noted.begin(task)
+
+    def begin_answer(self, run: Participation, result: session.Result) -> None:
+        """Write down that a task is answered, before anything of it leaves. Raises PolicyError, StorageError.
+
+        A site that could not train has given no model: in a ring it may be asked again, from the model before.
+        """
+        task = result.task
+        with self._lock:
+            noted = asked.Asked(run.run_store.folder)
+            turn = noted.turns().get(asked.key(task))
+            if isinstance(result, ModelUnusable) and task.kind is TaskKind.TRAIN:
+                if asked.unusable(turn, task.base) != turn:
+                    noted.give_up(task)
+                return
+            if asked.answered(turn, task.base) == turn:
+                return
+            if isinstance(result, UpdateStored):
+                digest = result.packed or result.digest
+                size_bytes = self._blobs.size_bytes(digest) if self._blobs.has(digest) else 0
+                self._spend(task.run, account.Spent(bytes=size_bytes))
+            noted.answer(task)
+
+    def _spend(self, run: str, more: account.Spent) -> None:
+        """Count what a federation has of this site, before it has it. Raises PolicyError, StorageError."""
+        with self._lock:
+            against = account.spend(self._home.account, self._home.config().policy, more)
+        if against:
+            self.refuse(run, "this site's policy allows no more", against)

@@ -1,0 +1,83 @@
+"""What the parts of one agent share: its site, its line, its models, its inbox; and how they try again."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from fedcervix.errors import DuplicateAgentError, FedcervixError, LinkError, RemoteError, RunError, StorageError
+from fedcervix.models.blobs import BlobStore
+from fedcervix.network.backoff import Pauses
+from site_agent.federation.inbox import Inbox
+from site_agent.federation.link import Link
+from site_agent.home import SiteHome
+from site_agent.worker.worker import CancelledError
+
+T = TypeVar("T")
+Show = Callable[[str, dict[str, Any]], None]
+
+REMOTE_ERRORS_MAX = 3
+MENDED_BY_TIME = (LinkError, StorageError, RunError, RemoteError, DuplicateAgentError)
+"""DuplicateAgentError: whether this agent is the one too many, the listener is told when it attaches"""
+
+
+@dataclass(frozen=True)
+class AgentContext:
+    """One agent's site and connection; `show` is told what is worth telling a person. May be used from any thread."""
+
+    home: SiteHome
+    site: str
+    link: Link
+    show: Show
+    inbox: Inbox = field(default_factory=Inbox)
+    stopping: threading.Event = field(default_factory=threading.Event)
+    """set: the agent has ended, and its threads shall"""
+
+    @functools.cached_property
+    def blobs(self) -> BlobStore:
+        """The site's models."""
+        return BlobStore(self.home.blobs)
+
+    def show_trouble(self, values: dict[str, Any]) -> None:
+        """Show what a progress says that is in the way, if anything is."""
+        if trouble := values.get("trouble"):
+            what, cause, next_step = trouble
+            self.show("trouble", {"error": FedcervixError(what, cause=cause, next_step=next_step)})
+
+    def purge(self) -> None:
+        """Delete the models that nothing needs any more. It takes as long as a short task."""
+        with contextlib.suppress(StorageError):
+            self.blobs.purge()
+
+    def pause(self, pause_s: float, cancelled: threading.Event) -> None:
+        """Wait before the next try. Raises CancelledError where nobody wants it any more."""
+        if cancelled.wait(pause_s) or self.stopping.is_set():
+            raise CancelledError
+
+    def again(
+        self,
+        cancelled: threading.Event,
+        attempt: Callable[[], T],
+        mends: tuple[type[FedcervixError], ...] = MENDED_BY_TIME,
+    ) -> T:
+        """Try until it succeeds, with growing pauses; only errors that time may mend are tried again.
+
+        A line comes back, a full disk is emptied, a model that is no longer there is asked for under a new task; bytes
+        that arrived wrong are sent once more or twice, but not for ever. Raises CancelledError.
+        """
+        pauses = Pauses()
+        arrived_wrong = 0
+        while True:
+            try:
+                return attempt()
+            except mends as error:
+                arrived_wrong += isinstance(error, RemoteError)
+                if arrived_wrong >= REMOTE_ERRORS_MAX:
+                    raise
+                if not isinstance(error, LinkError):  # of the line, the listener speaks
+                    self.show("trouble", {"error": error})
+            self.pause(pauses.next_s(), cancelled)

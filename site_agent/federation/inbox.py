@@ -1,0 +1,128 @@
+"""What has happened to an agent and waits to be handled, in order; and the threads that put it there."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from fedcervix.core import session
+from fedcervix.core.plan import Plan
+from fedcervix.core.rounds.instructions import Instruction
+from fedcervix.core.rounds.state import Outcome
+from fedcervix.errors import FedcervixError, LinkError, StorageError
+from fedcervix.network import codec
+from site_agent.federation.heartbeat import Hung
+from site_agent.store.run_store import RunStore
+
+
+@dataclass(frozen=True, slots=True)
+class Participation:
+    """One run that this site takes part in."""
+
+    plan: Plan
+    run_store: RunStore
+    over: threading.Event = field(default_factory=threading.Event, compare=False)
+    """set: the agent has ended, or takes part in another run"""
+
+    @property
+    def run(self) -> str:
+        """The run's name."""
+        return self.run_store.folder.name
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One action and the run that it is for: another run may begin before the job has ended."""
+
+    action: session.Work | session.Deliver
+    run: Participation
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    at_work: bool = False
+    """the worker has it, not the line: giving it up is a kill"""
+
+
+# --- what happens -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The coordinator has said something."""
+
+    what: codec.Welcome | Instruction
+
+
+@dataclass(frozen=True, slots=True)
+class LineDown:
+    """The line is cut, or the coordinator has no room to serve it; the listener tries again by itself."""
+
+    error: LinkError | StorageError
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnded:
+    """A job has ended; `then` is what it found out, as a change of the session of its run."""
+
+    job: Job
+    then: Callable[[session.Session], session.Session] = lambda unchanged: unchanged
+    outcome: Outcome | None = None
+    """how the run ended, where the coordinator has said so in an answer"""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Something has failed for good."""
+
+    error: FedcervixError
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """The worker has been silent for so long that it must have hung."""
+
+    hung: Hung
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The person or the system wants the agent to end: what can be kept is kept first."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopOverdue:
+    """Training was asked to stop and has not ended in time."""
+
+
+Item = Said | LineDown | JobEnded | Broken | Silent | Stop | StopOverdue
+
+
+# --- the inbox ----------------------------------------------------------------------------------------------------
+
+
+class Inbox:
+    """One queue, taken from by one loop."""
+
+    def __init__(self) -> None:
+        self._items: queue.Queue[Item] = queue.Queue()
+
+    def put(self, item: Item) -> None:
+        """Something has happened. From any thread."""
+        self._items.put(item)
+
+    def take(self, timeout_s: float | None = None) -> Item:
+        """Return what happened next; waits for it. Raises queue.Empty after `timeout_s`."""
+        return self._items.get(timeout=timeout_s)
+
+    def start(self, name: str, target: Callable[[], object]) -> threading.Thread:
+        """Do something beside the loop. What it raises ends the agent: it would otherwise wait for ever."""
+        thread = threading.Thread(target=lambda: self.watch(name, target), name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def watch(self, name: str, target: Callable[[], object]) -> None:
+        """Do something; what it raises goes into the inbox."""
+        try:
+            target()
+        except Exception as error:  # noqa: BLE001  (a thread that ends unheard would leave the agent waiting)
+            self.put(Broken(FedcervixError(f"{name}: {error!r}", cause="a bug", next_step="report it")))

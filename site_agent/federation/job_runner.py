@@ -1,0 +1,240 @@
+"""Does one job at a time beside the loop: a task (download, work) or the delivery of what came of it (upload, report).
+
+The worker is spoken with here alone. Whatever comes of a job goes into the inbox; what is no longer wanted may break.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from fedcervix.core import session
+from fedcervix.core.events import Answer, ModelAdopted, ModelUnusable, ScoreReported, Task, TaskKind, UpdateStored
+from fedcervix.core.rounds.state import Outcome
+from fedcervix.errors import FedcervixError, RunError, StorageError
+from fedcervix.models.rounding import Rounded
+from fedcervix.network import codec
+from site_agent.federation import compression
+from site_agent.federation.accounting import Accounting
+from site_agent.federation.context import AgentContext
+from site_agent.federation.heartbeat import Reporter
+from site_agent.federation.inbox import Broken, Job, JobEnded, Participation
+from site_agent.federation.privacy import outward
+from site_agent.store.model_store import adopt
+from site_agent.worker.disk_full_retry import with_room
+from site_agent.worker.worker import CancelledError, Worker
+
+T = TypeVar("T")
+
+
+class JobRunner:
+    """What is running now. All but the job itself is called by the loop."""
+
+    def __init__(self, context: AgentContext, worker: Worker, accounting: Accounting, reporter: Reporter) -> None:
+        self._context, self._worker, self._accounting, self._reporter = context, worker, accounting, reporter
+        self.job: Job | None = None
+
+    # --- as the loop sees it ---
+
+    def begin(self, action: session.Work | session.Deliver, run: Participation) -> None:
+        """Let an action begin."""
+        self.job = job = Job(action, run)
+        if isinstance(action, session.Work):
+            self._reporter.begin(codec.Progress(action.task, "starting", 0, 0, "", 0.0, 0.0))
+        self._context.inbox.start("job", lambda: self._run(job))
+
+    def give_up(self) -> None:
+        """The job is no longer wanted; it ends soon."""
+        if self.job is not None and not self.job.cancelled.is_set():
+            self.job.cancelled.set()
+            if self.job.at_work:
+                self._worker.cancel()
+
+    def ask_to_stop(self) -> bool:
+        """Let training keep a checkpoint, or finish; everything else can be broken off at any moment.
+
+        Returns whether there is something to wait for.
+        """
+        if self.job is None or not self.job.at_work:
+            return False
+        self.job.cancelled.set()
+        self._worker.stop()
+        return True
+
+    def kill_hung(self, task: Task) -> bool:
+        """Kill the worker that hangs at a task, and forget the job; False where the job is another one by now."""
+        if self.job is None or self.job.action != session.Work(task) or self.job.cancelled.is_set():
+            return False
+        self.job.cancelled.set()
+        self._worker.cancel()
+        self.job = None  # whatever its thread still waits for
+        return True
+
+    def ended(self, job: Job) -> None:
+        """A job has ended; another one may begin."""
+        if self.job is job:
+            self.job = None
+            self._reporter.end()
+
+    def close(self) -> None:
+        """The agent ends, and the worker with it."""
+        if self.job is not None:
+            self.job.cancelled.set()
+        self._worker.cancel()
+
+    # --- the job ---
+
+    def _run(self, job: Job) -> None:
+        put = self._context.inbox.put
+        try:
+            action = job.action
+            put(self._work(job, action.task) if isinstance(action, session.Work) else self._deliver(job, action.result))
+        except CancelledError as cancelled:
+            if text := str(cancelled):
+                self._context.show("said", {"text": text})
+            put(JobEnded(job))
+        except FedcervixError as error:
+            put(JobEnded(job) if job.cancelled.is_set() else Broken(error))
+
+    def _work(self, job: Job, task: Task) -> JobEnded:
+        show, run_store = self._context.show, job.run.run_store
+        show("working", {"task": task})
+        lines: list[str] = []
+        self._with_room(job, task, lambda: self._accounting.begin_work(job.run, task))
+        if task.base:
+            self._context.again(job.cancelled, lambda: self._bring(job, task))
+        if task.kind is TaskKind.ADOPT:
+            home, blobs = self._context.home, self._context.blobs
+            self._with_room(job, task, lambda: adopt(home, task, job.run.plan, blobs))
+            result: session.Result = ModelAdopted(self._context.site, task, time.time())
+        else:
+            numbers = self._numbers(job, task)
+            result, lines = self._result(job, task, numbers), numbers.get("said", [])
+            if isinstance(result, UpdateStored | ScoreReported) and task.kind is not TaskKind.SEED:
+                self._with_room(job, task, lambda: run_store.note(str(task.kind), task.round, numbers))
+        show("finished", {"task": task, "lines": lines})
+        return JobEnded(job, lambda s: session.finished(s, result))
+
+    def _numbers(self, job: Job, task: Task) -> dict[str, Any]:
+        """Return what the worker makes of a task."""
+        if task.kind is TaskKind.TRAIN:
+            folder, report = job.run.run_store.folder, self._context.link.report
+            self._context.again(job.cancelled, lambda: compression.settle_earlier(folder, task, report))
+        job.at_work = True
+        self._reporter.hand_over()
+        numbers = self._worker.do(task, job.run.plan, self._on_progress(task), job.cancelled)
+        self._reporter.take_back()
+        return numbers
+
+    def _bring(self, job: Job, task: Task) -> None:
+        """Have the task's model here; neither it nor its packed form is longer than this run's models may be."""
+        link, blobs, run_store = self._context.link, self._context.blobs, job.run.run_store
+        on_bytes = self._on_bytes(job, task, "downloading")
+        bytes_max = codec.model_bytes_max(run_store.model_bytes())
+
+        def fetch(digest: str) -> None:
+            link.fetch(digest, blobs, on_bytes, bytes_max=bytes_max)
+
+        if not blobs.has(task.base):
+            compression.bring(link, blobs, task.base, job.run.plan, fetch)
+        run_store.note_model(blobs.size_bytes(task.base))
+
+    def _result(self, job: Job, task: Task, numbers: dict[str, Any]) -> session.Result:
+        """Return what a worker has done as the report it makes."""
+        site, blobs = self._context.site, self._context.blobs
+        if numbers.get("unusable"):
+            return ModelUnusable(site, task, int(outward(numbers)["steps"]), time.time())
+        if task.kind is TaskKind.SCORE:
+            return _score(site, task, numbers)
+        folder, plan, digest = job.run.run_store.folder, job.run.plan, numbers["digest"]
+        made = self._with_room(job, task, lambda: compression.rounded(blobs, folder, task, plan, digest))
+        update = _update(site, task, numbers, made)
+        self._with_room(job, task, lambda: compression.keep(folder, update, made.residual))
+        return update
+
+    def _deliver(self, job: Job, result: session.Result) -> JobEnded:
+        task = result.task
+        self._with_room(job, task, lambda: self._accounting.begin_answer(job.run, result))
+        answer, reason = self._context.again(job.cancelled, lambda: self._deliver_once(job, result))
+        if isinstance(result, UpdateStored):
+            folder, update = job.run.run_store.folder, result
+            self._with_room(job, task, lambda: compression.settle(folder, update, answer))
+        adopted = isinstance(result, ModelAdopted) and reason in list(Outcome)
+        ended = JobEnded(job, lambda s: session.answered(s, task), Outcome(reason) if adopted else None)
+        if answer is Answer.REFUSED:
+            self._context.inbox.put(ended)  # it is not told again by the next process
+            raise RunError(
+                f"the coordinator refused the result of {task}{': ' if reason else ''}{reason}",
+                cause="it does not fit the run",
+                next_step="start site-agent again; ask the coordinator's operator if it happens twice",
+            )
+        self._retire(job, result)
+        self._context.show("delivered", {"task": task, "answer": answer})
+        return ended
+
+    def _retire(self, job: Job, result: session.Result) -> None:
+        """Let go of the models that nothing needs after this delivery."""
+        keep = {result.task.base} | ({result.digest, result.packed} if isinstance(result, UpdateStored) else set())
+        keep |= compression.carried(job.run.run_store.folder).residuals
+        with contextlib.suppress(StorageError):  # what cannot be deleted now can be at the next delivery
+            self._context.blobs.retire(keep)
+        self._context.inbox.start("litter", self._context.purge)
+
+    def _deliver_once(self, job: Job, result: session.Result) -> tuple[Answer, str]:
+        link, blobs = self._context.link, self._context.blobs
+        if isinstance(result, UpdateStored):
+            link.push(result.packed or result.digest, blobs, self._on_bytes(job, result.task, "uploading"))
+        return link.report(result)
+
+    def _with_room(self, job: Job, task: Task, act: Callable[[], T]) -> T:
+        """Write something to this site's disk; a full one is waited for, and the coordinator is told so."""
+        return with_room(act, self._on_progress(task), lambda pause_s: self._context.pause(pause_s, job.cancelled))
+
+    def _on_progress(self, task: Task) -> Callable[[dict[str, Any]], None]:
+        def on_progress(values: dict[str, Any]) -> None:
+            if note := values.pop("note", ""):
+                self._context.show("said", {"text": note})
+            self._context.show_trouble(values)
+            self._context.show("progress", {"task": task, **values})
+            numbers = (values.get("loss", 0.0), values.get("images_per_s", 0.0))
+            self._reporter.heard(
+                codec.Progress(task, values["stage"], values["done"], values["of"], values["unit"], *numbers)
+            )
+
+        return on_progress
+
+    def _on_bytes(self, job: Job, task: Task, stage: str) -> Callable[[int, int], None]:
+        """Show a transfer; it is not brought to its end when its task is no longer wanted."""
+
+        def on_bytes(done: int, of: int) -> None:
+            if job.cancelled.is_set():
+                raise CancelledError
+            self._context.show("progress", {"task": task, "stage": stage, "done": done, "of": of, "unit": "bytes"})
+
+        return on_bytes
+
+
+def _score(site: str, task: Task, numbers: dict[str, Any]) -> ScoreReported:
+    """Return a worker's numbers as the report they make; nothing else of them leaves the site."""
+    told = outward(numbers)
+    gauges = tuple(sorted((name, float(value)) for name, value in outward(numbers["gauges"]).items()))
+    loss_sum, count, images = float(told["loss_sum"]), int(told["count"]), int(told["images"])
+    return ScoreReported(site, task, loss_sum, count, images, gauges, time.time())
+
+
+def _update(site: str, task: Task, numbers: dict[str, Any], made: Rounded) -> UpdateStored:
+    """The same for a model, which was rounded if the plan says so."""
+    told = outward(numbers)
+    return UpdateStored(
+        site,
+        task,
+        made.digest,
+        int(told["images"]),
+        int(told["steps"]),
+        float(told["loss"]),
+        float(told["seconds"]),
+        time.time(),
+        made.packed,
+    )

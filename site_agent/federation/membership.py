@@ -1,0 +1,171 @@
+"""Which run this site takes part in, and what it writes down of it: its plan, its journal, how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+from fedcervix.core import session
+from fedcervix.core.events import Task, TaskKind
+from fedcervix.core.plan import Plan
+from fedcervix.core.rounds.instructions import Finish
+from fedcervix.errors import RemoteError, StorageError
+from fedcervix.network import codec
+from site_agent.federation.accounting import NEW_RUN, NOT_HONEST, Accounting
+from site_agent.federation.context import AgentContext
+from site_agent.federation.inbox import JobEnded, Participation
+from site_agent.federation.policy import objections, strange
+from site_agent.store import ledger
+from site_agent.store.run_store import RunStore, last_federation
+
+
+class Membership:
+    """One agent's run. `when_there_is_room` writes what it cannot go on without, and waits where the disk is full."""
+
+    def __init__(
+        self,
+        context: AgentContext,
+        federation: str,
+        accounting: Accounting,
+        when_there_is_room: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self._context, self._federation, self._accounting = context, federation, accounting
+        self._when_there_is_room = when_there_is_room
+        self.run: Participation | None = None
+        self.kept = session.PersistentState()
+        """of the session, what lies in the run's journal"""
+        self._trouble = ""
+
+    # --- how it begins ---
+
+    def resume(self) -> bool:
+        """Go on with the last run: the coordinator may be away for long. Returns whether there is one to go on with."""
+        home, show = self._context.home, self._context.show
+        try:
+            last = last_federation(home)
+        except StorageError as error:
+            show("said", {"text": f"{error.explain()}\nthe coordinator will say how to continue"})
+            return False
+        if last is None or last.run_store.ended() or last.run_store.kept() == session.PersistentState():
+            return False
+        if against := objections(home.config().policy, last.plan, self._context.site):
+            show(
+                "said",
+                {"text": f"run {last.run} does not continue here: this site's policy does not allow it: {against[0]}"},
+            )
+            return False
+        self._enter(last.plan, last.run_store)
+        return True
+
+    def welcomed(self, welcome: codec.Welcome) -> bool:
+        """Take part in the run of a welcome; a run keeps its plan. Returns whether it is another run than before.
+
+        Raises RemoteError, PolicyError, StorageError.
+        """
+        if why := strange(welcome, self._federation):
+            raise RemoteError(
+                why, cause="it is not this site's coordinator", next_step="ask the coordinator's operator"
+            )
+        if self.run is None or self.run.run != welcome.run:
+            self._begin(welcome)
+            return True
+        if welcome.plan != self.run.plan:
+            raise _another_plan(welcome.run)
+        return False
+
+    def _begin(self, welcome: codec.Welcome) -> None:
+        """Check the plan against the policy and open (or find again) the run's folder."""
+        home = self._context.home
+        if against := objections(home.config().policy, welcome.plan, self._context.site):
+            self._accounting.refuse(welcome.run, "this site's policy does not allow the plan", against)
+        run_store = RunStore(home.run_folder(welcome.run))
+        if run_store.known_plan() not in (None, welcome.plan):
+            raise _another_plan(welcome.run)
+        if not run_store.folder.exists():
+            self._when_there_is_room(lambda: self._accounting.begin_run(welcome.run))
+        self._when_there_is_room(lambda: run_store.open(welcome.plan))
+        self._enter(welcome.plan, run_store)
+
+    def _enter(self, plan: Plan, run_store: RunStore) -> None:
+        kept = run_store.kept()
+        self.leave()
+        self.run, self.kept = Participation(plan, run_store), kept
+
+    def has_worked(self) -> bool:
+        """Say whether this site has worked for the run before."""
+        if self.run is None:
+            return False
+        run_store = self.run.run_store
+        return self.kept != session.PersistentState() or bool(run_store.history()) or run_store.ended()
+
+    def check_agreed(self, task: Task) -> None:
+        """Refuse work that the accepted plan does not contain. Raises RemoteError."""
+        run = self.run
+        if run is None or task.run != run.run:
+            raise RemoteError(f"asked to {task} of run {task.run}, to which this site was not admitted")
+        if run.run_store.ended():
+            raise RemoteError(
+                f"asked to {task} of run {task.run}, which has ended here: {run.run_store.outcome()}",
+                cause=NOT_HONEST,
+                next_step=NEW_RUN,
+            )
+        if task.round > run.plan.rounds_max:
+            raise RemoteError(f"asked to {task}, but the plan has at most {run.plan.rounds_max} rounds")
+        if (task.kind is TaskKind.SEED) != (task.round == 0):
+            raise RemoteError(f"asked to {task}: rounds are counted from 1, and the first model is made before them")
+
+    # --- what is written down ---
+
+    def remember(self, now: session.Session) -> None:
+        """Write down what has changed. A full disk costs the memory, not the run; the next event tries again."""
+        kept = session.persistent_state(now)
+        if self.run is None or kept == self.kept:
+            return
+        try:
+            self.run.run_store.keep(kept)
+        except StorageError as error:
+            if error.what != self._trouble:
+                self._context.show("trouble", {"error": error})
+            self._trouble = error.what
+        else:
+            self.kept, self._trouble = kept, ""
+
+    def remember_elsewhere(self, ended: JobEnded) -> None:
+        """Write down what came of a run that was abandoned meanwhile: its coordinator may come back."""
+        run_store = ended.job.run.run_store
+        with contextlib.suppress(StorageError):
+            resumed = session.resumed(self._context.site, run_store.kept())
+            run_store.keep(session.persistent_state(ended.then(resumed)))
+
+    # --- how it ends ---
+
+    def leave(self) -> None:
+        """Let what goes on for the run know that this site takes no part in it any more."""
+        if self.run is not None:
+            self.run.over.set()
+
+    def end(self, leave: Finish) -> None:
+        """Write down how the run has ended. Raises StorageError."""
+        if (run := self.run) is not None:
+            record = self._fitting(leave.record, run)
+            self._when_there_is_room(lambda: run.run_store.end(leave.outcome.value, record))
+
+    def _fitting(self, record: str, run: Participation) -> str:
+        """Return a run's record as it came; nothing where it is none, and say so."""
+        if not record:
+            return ""
+        try:
+            ledger.read(record, run.plan)
+        except ValueError as error:
+            text = f"the record of run {run.run} is not saved, because it is not valid: {error}"
+            self._context.show("said", {"text": text})
+            return ""
+        return record
+
+
+def _another_plan(run: str) -> RemoteError:
+    return RemoteError(
+        f"run {run} has another plan than before",
+        cause="the coordinator's home was set up again, or someone changed it",
+        next_step="ask the coordinator's operator",
+    )
