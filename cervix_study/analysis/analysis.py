@@ -32,7 +32,7 @@ from cervix_study.analysis.findings import (
     StudyFindings,
 )
 from cervix_study.analysis.hypotheses import FEDERATED, asked, starts_of
-from cervix_study.analysis.result_rows import Finished, ResultRow, SiteRows, Variant, benches, labels, variant_of
+from cervix_study.analysis.result_rows import SEED, Finished, ResultRow, SiteRows, Variant, benches, labels, variant_of
 from cervix_study.evidence.calibration import calibration
 from cervix_study.evidence.paper import TABLE_TWO, printed_tests
 from cervix_study.evidence.spread import Spread, spread
@@ -54,8 +54,6 @@ from site_agent.metrics import roc
 from site_agent.starts import title
 
 OK = "OK"
-SEED = 0
-"""of the draws: nobody's choice, so nobody's luck"""
 
 
 def judge(finished: Finished, *, draws: int = DRAWS, paper_audit: bool = False) -> StudyFindings:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cervix_study.execution.executors import Executor, LocalProcesses, Slurm
-from cervix_study.planning.naming import named
+from cervix_study.planning.cell_names import named
 from cervix_study.settings import StudyConfig, read
 from cervix_study.study_paths import Places
 from fedcervix.errors import INTERRUPTED

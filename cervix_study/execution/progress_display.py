@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from cervix_study.execution.estimate import duration
 from cervix_study.execution.tasks import CellTask
-from cervix_study.planning.naming import named
+from cervix_study.planning.cell_names import named
 from cervix_study.records import CellRecord
 from fedcervix.runtime.printing import console
 

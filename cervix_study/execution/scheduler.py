@@ -20,8 +20,8 @@ from cervix_study.execution.estimate import kind_of, paces, seconds_left
 from cervix_study.execution.executors import Executor
 from cervix_study.execution.progress_display import Screen
 from cervix_study.execution.tasks import CellTask, Failed, TaskDone, TaskProgress, Work
+from cervix_study.planning.cell_names import matches, named
 from cervix_study.planning.grid import axes, expected_followers, followers, grid
-from cervix_study.planning.naming import matches, named
 from cervix_study.planning.selection import choose, to_open
 from cervix_study.records import (
     DATA_FILE,

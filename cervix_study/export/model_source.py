@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cervix_study import records
-from cervix_study.analysis.analysis import SEED
-from cervix_study.analysis.result_rows import scored
+from cervix_study.analysis.result_rows import SEED, scored
 from cervix_study.records import CELL_FILE, MODEL_FILE, CellRecord, DataRow, StudyData
 from fedcervix.core.modes import title_of
 from fedcervix.core.plan import Recipe, parse_recipe

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from cervix_study.analysis.findings import StudyFindings
-from cervix_study.report import claims, data, figures, provenance, scores, training
+from cervix_study.report import claims, closing_sections, data, figures, scores, training
 from cervix_study.report.answer import answer
 from cervix_study.report.document import Document
 from cervix_study.report.markdown import markdown
@@ -37,9 +37,9 @@ def compose(findings: StudyFindings) -> Document:
         *scores.calibrations(findings, by_start),
         *training.profiles(findings),
         *data.leaks(findings),
-        *provenance.costs(findings),
-        *provenance.glossary(),
-        *provenance.provenance(findings),
+        *closing_sections.costs(findings),
+        *closing_sections.glossary(),
+        *closing_sections.provenance(findings),
     )
     return Document(
         title=f"Study {study.name}: ways to start a cervix classifier",

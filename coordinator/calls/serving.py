@@ -31,7 +31,7 @@ from coordinator.home.home import Home
 from coordinator.home.registry import Registry
 from coordinator.home.standing import RegistryReader
 from coordinator.limits.admission import NOTHING, Admission, Held
-from coordinator.limits.descriptors import bounds
+from coordinator.limits.descriptor_shares import bounds
 from coordinator.run.engine import Engine
 from coordinator.run.streams import Bell
 from fedcervix.disk.descriptors import USED_UP, raise_limit

@@ -16,8 +16,8 @@ from fedcervix.runtime.printing import say
 from site_agent.classifier import classifier_store
 from site_agent.classifier.finetune import Finetuned, build_classifier, predict
 from site_agent.classifier.finetune import finetune as fit
-from site_agent.commands.collection import open_images
 from site_agent.commands.display import Display
+from site_agent.commands.open_images import open_images
 from site_agent.commands.setting import Setting, machine_of, reading, site_name
 from site_agent.commands.stopping import command_line, stops
 from site_agent.data import dataset, digests

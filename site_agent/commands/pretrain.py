@@ -15,8 +15,8 @@ from fedcervix.core.plan import Recipe, canonical_json
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ModelError, StorageError
 from fedcervix.runtime.printing import say
-from site_agent.commands.collection import open_images
 from site_agent.commands.display import Display
+from site_agent.commands.open_images import open_images
 from site_agent.commands.setting import (
     RECIPE_OPTIONS,
     Setting,

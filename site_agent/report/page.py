@@ -23,9 +23,9 @@ from site_agent.classifier.intervals import Estimate, Women
 from site_agent.classifier.notices import NOT_CALIBRATED, RESEARCH_ONLY
 from site_agent.report import figures
 from site_agent.report.answer import answer, counted, number, share, shown, threshold
-from site_agent.report.calibration import Reliability, reliability
 from site_agent.report.content import RoundRow, SiteReport, TableOneRow
 from site_agent.report.predictions import ScoredWoman, missed_women
+from site_agent.report.reliability import Reliability, reliability
 from site_agent.store.provenance import Provenance, recipe_digest
 
 TEMPLATE = "page.html.j2"

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from fedcervix.errors import DataError
-from site_agent.report.calibration import reliability
 from site_agent.report.predictions import (
     ClassifierScores,
     Predictions,
@@ -19,6 +18,7 @@ from site_agent.report.predictions import (
     women,
     women_csv,
 )
+from site_agent.report.reliability import reliability
 from site_agent.report.scores import comparisons, evaluations
 
 IMAGES = (
