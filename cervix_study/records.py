@@ -584,6 +584,7 @@ def read_predictions(folder: Path, key: str) -> tuple[Prediction, ...]:
         content = io.BytesIO(file.read_bytes())
     lines = csv.DictReader(io.TextIOWrapper(content, "utf-8", newline=""))
     try:
+        check(tuple(lines.fieldnames or ()) == COLUMNS, f"its columns are not {', '.join(COLUMNS)}")
         return tuple(_prediction(line) for line in lines)
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise StorageError(

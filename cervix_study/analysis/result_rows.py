@@ -215,8 +215,11 @@ def _followers(
     order = {start: place for place, start in enumerate(finished.study.axes.starts)}
     for (start, fraction, control), cells in sorted(groups.items(), key=lambda g: (order.get(g[0][0], 0), g[0][1:])):
         rival = _rival(finished, cells, plain) if control == "equal-updates" else None
-        row = ResultRow(title(start), start, None, False, _trials(finished, cells), cells)
-        yield Follower(start, fraction, control, row, rival)
+        yield Follower(start, fraction, control, _row(finished, start, cells), rival)
+
+
+def _row(finished: Finished, start: str, cells: Mapping[Part, CellRecord]) -> ResultRow:
+    return ResultRow(title(start), start, None, False, _trials(finished, cells), cells)
 
 
 def _rival(finished: Finished, cells: Mapping[Part, CellRecord], plain: Sequence[CellRecord]) -> ResultRow | None:
@@ -228,11 +231,7 @@ def _rival(finished: Finished, cells: Mapping[Part, CellRecord], plain: Sequence
         if _part(finished, other) == part
         and variant_of(other.cell) == dataclasses.replace(variant_of(record.cell), start="ssl")
     }
-    return (
-        ResultRow(title("ssl"), "ssl", None, False, _trials(finished, found), found)
-        if set(found) == set(cells)
-        else None
-    )
+    return _row(finished, "ssl", found) if set(found) == set(cells) else None
 
 
 def expected_parts(finished: Finished) -> set[Part]:
