@@ -23,7 +23,7 @@ from site_agent.classifier.resampling import Part, Scored, Trials
 from site_agent.starts import title
 
 SEED = 0
-"""of the draws behind every interval of a study, the same for all studies: nobody can choose a lucky one"""
+"""of the draws behind every interval of a study; it is the same for all studies, so nobody chooses it"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
