@@ -1,4 +1,4 @@
-"""What a study leaves on the disk: written by `cervix-study run`, read by `cervix-study report`.
+"""The files of a study: written by `cervix-study run`, read by `cervix-study report`.
 
     STUDY/study.json                 `Study`: what was asked for, on what, with what; the keys of its cells
     STUDY/data.json                  `StudyData`: the images (Table I), leakage, near-duplicates for a person to judge
@@ -13,7 +13,7 @@ Rules
 2. Every file is canonical JSON (sorted keys, no NaN) or CSV, and is there whole or not at all.
 3. A cell is never changed once it is there. Opening its test part adds rows to predictions.csv and nothing else, but
    that it drops a classifier's weights where STUDY.toml says so (`keep_weights = false`).
-4. The folder names women and images. It stays where the images are.
+4. The folder names women and images. Keep it where the images are.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ KEY_DIGITS = 24
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """What a cell is. Everything that its result depends on is here; nothing else is."""
+    """What a cell is: exactly everything that its result depends on."""
 
     __pydantic_config__: ClassVar = STRICT
 
@@ -544,7 +544,7 @@ def read_selection(folder: Path) -> Selection:
 
 
 def cell_folder(folder: Path, key: str) -> Path:
-    """Return where a cell lies."""
+    """Return the folder of a cell."""
     return folder / CELLS_FOLDER / key
 
 

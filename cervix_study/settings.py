@@ -1,4 +1,4 @@
-"""STUDY.toml: what a study asks for. Errors name file, key, what was found, and the nearest known key."""
+"""STUDY.toml: the settings of a study. Errors name file, key, what was found, and the nearest known key."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class Settings:
     data: StudyDataSection = field(default_factory=StudyDataSection)
     machine: MachineSection = field(default_factory=MachineSection)
     slurm: dict[str, Any] = field(default_factory=dict)
-    """handed to submitit as it stands: slurm_partition, timeout_min, mem_gb, ..."""
+    """passed to submitit unchanged: slurm_partition, timeout_min, mem_gb, ..."""
     recipe: dict[str, Any] = field(default_factory=dict)
     terms: dict[str, Any] = field(default_factory=dict)
 
@@ -218,7 +218,7 @@ def read(file: Path) -> StudyConfig:
 
 
 def _check_varied(settings: Settings, file: Path) -> None:
-    """Refuse what would be said twice: a seed or an E in [terms] beside the axes."""
+    """Refuse settings that are given twice: a seed or an E in [terms] and in the axes."""
     for key, axis in (("seed", "axes.seeds"), ("epochs_per_round", "axes.epochs_per_round")):
         if key in settings.terms:
             raise ConfigError(

@@ -1,7 +1,7 @@
 """The process that runs at a hospital: it owns the images, the labels and the trainer.
 
-Nothing but its own line to the coordinator leaves a hospital. onnxruntime, which tests the networks that are exported,
-reports its use to its maker from version 1.29 on; it reads when it is loaded that it must not.
+Only its own connection to the coordinator leaves a hospital. onnxruntime, which tests the networks that are exported,
+reports its use to its maker from version 1.29 on; this is switched off before it is loaded.
 
 Folders and modules, from bottom to top. Each imports from itself and from those that its line names:
 

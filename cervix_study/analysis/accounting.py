@@ -1,4 +1,4 @@
-"""What a study used and took, counted: leaks and look-alikes without names, costs, cells, machines."""
+"""Counts of a study: leaks and look-alikes without names, costs, cells, machines."""
 
 from __future__ import annotations
 

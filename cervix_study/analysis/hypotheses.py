@@ -1,7 +1,7 @@
-"""What a study is asked: the paper's claims, the study's own questions, and which rows answer each.
+"""The questions of a study: the paper's claims, the study's own questions, and the rows that answer each.
 
 A question is about starts as they would be used: of each start the variant that validation chose. Only a question about
-N, E or width compares variants. Whatever rows a bench lacks, the question is then not put to that site.
+N, E or width compares variants. If a site lacks the rows, the question is not asked there.
 """
 
 from __future__ import annotations

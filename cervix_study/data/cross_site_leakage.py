@@ -1,4 +1,4 @@
-"""Who is one woman at two sites, and proof that no woman is in two splits.
+"""Recognises one woman at two sites, and checks that no woman is in two splits.
 
 One picture at two sites is one woman, as within a site (`site_agent.data.duplicates`). Identifiers are each site's own,
 unless the study says that they are shared.

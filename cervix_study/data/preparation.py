@@ -1,11 +1,11 @@
-"""What a study stands on: every site's images, indexed as at a hospital, and the women divided.
+"""The data of a study: every site's images, indexed as at a hospital, and the women divided into splits.
 
 Rules
 1. Every site has a home folder like a hospital's, one per fold. A manifest that gives splits keeps them; otherwise they
    are drawn by woman, and kept in the home's splits.csv.
 2. A woman who is at two sites is put into the most protected of her splits where these are drawn; where they are given
    and differ, the study is refused.
-3. Pictures of different women that are merely alike are listed. Whether they show one woman is for a person to say.
+3. Pictures of different women that only look similar are listed. A person must decide whether they show one woman.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a study says of its images: Table I of what was given, and what a person should look at."""
+"""The summary of a study's images: Table I, and the findings that a person should check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a cell is made: by whichever process, from its plan file to a folder that is there whole or not at all.
+"""How a cell is computed, in any process: from its plan file to a complete folder, or none.
 
 Rules
 1. Results are written to a folder of another name, synced, and renamed: `cells/KEY` is a finished cell.

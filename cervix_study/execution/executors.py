@@ -1,4 +1,7 @@
-"""Where cells are made: processes of this machine, or jobs of a SLURM cluster. Either way by `cell_process`."""
+"""Where cells are computed: in processes of this machine, or in jobs of a SLURM cluster.
+
+Either way by `cell_process`.
+"""
 
 from __future__ import annotations
 

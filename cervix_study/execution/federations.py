@@ -1,13 +1,12 @@
 """A federated encoder: a coordinator and its sites as real processes on this machine, over mutual TLS.
 
-What is done here is what the operators do: `coordinator init`, `start` and `invite`, `site-agent join`, then the agent.
-The study only writes the configuration files, waits, and takes the result.
+This does the same as the operators: `coordinator init`, `start` and `invite`, `site-agent join`, then the agent. The
+study only writes the configuration files, waits, and takes the result.
 
 Rules
 1. Everything that is started ends with the cell, and with the study however that ends (`parent_death`).
-2. A federation that was interrupted goes on where it was, by its own journal and checkpoints: the same folder, another
-   port.
-3. A site's line passes a relay that counts its bytes; it sees nothing but TLS.
+2. An interrupted federation continues from its own journal and checkpoints: the same folder, another port.
+3. A site's connection passes a relay that counts its bytes; the relay sees only TLS.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a person sees of a running study: a bar with the cells at work on a terminal, plain lines elsewhere."""
+"""The display of a running study: a bar with the running cells on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Running a study: prepare, make the grid, choose, make what follows, open the chosen test parts.
 
 Rules
-1. A cell that is there is not made again, whoever made it; so a study that was killed goes on by being started again.
+1. An existing cell is not computed again; so a killed study continues when it is started again.
 2. study.json is written before the first cell, and whenever the list of cells or the state changes.
 3. A cell that cannot be trained does not stop the others. A full disk, missing data or a bug does.
-4. What may be opened is asked of `selection`, after the last cell is made, and nothing is chosen afterwards.
+4. `selection` decides what may be opened, after the last cell is computed. Nothing is chosen afterwards.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The work of a study as values: what is to be done, what was told of it, and which piece may begin."""
+"""The work of a study as values: tasks, reports about them, and which task may begin."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""A model that may be released, wherever it lies: what it is, where it comes from, how it was judged.
+"""A model to export: what it is, where it comes from, how it was tested.
 
     STUDY/cells/KEY            a cell of a study: a cervix model or a classifier  (KEY may be shortened)
     HOME/models/NAME           a cervix model that a site adopted or made
     HOME/classifiers/NAME      a classifier of a site
     FOLDER                     what `coordinator export` wrote
 
-Whatever names a woman stays behind: of her, only counts are read.
+Nothing that identifies a woman is exported: only counts are read.
 """
 
 from __future__ import annotations

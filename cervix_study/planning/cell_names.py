@@ -1,4 +1,4 @@
-"""What a cell is called where people read it, and which of them a pattern means."""
+"""The readable names of cells, and which of them match a pattern."""
 
 from __future__ import annotations
 

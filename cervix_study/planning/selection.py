@@ -1,4 +1,4 @@
-"""Validation chooses N, width and E; and which test parts may then be opened. The one place for either rule.
+"""How validation chooses N, width and E, and which test parts may then be opened. Both rules are only here.
 
 Section III-D: "We vary the network hyper-parameters for both SSL and classification model training and choose the best
 hyper-parameters based on the validation loss."

@@ -1,4 +1,4 @@
-"""What the report says first: what is shown and what is not, in plain words, from the verdicts and nothing else."""
+"""The report's answer: what is shown and what is not, in plain words, only from the verdicts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The last sections: what it cost, what the words mean, and where every number comes from."""
+"""The last sections: costs, the meaning of words, and the source of every number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole report: findings in, a document out; and the three files that come of it."""
+"""The whole report: findings in, a document out; and its three files."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def compose(findings: StudyFindings) -> Document:
         notice=_notice(findings),
         answer=answer(findings),
         blocks=blocks,
-        footer=f"Report of the study {study.name}, fedcervix {findings.versions['fedcervix']}. This page loads nothing "
-        "from any network.",
+        footer=f"Report of the study {study.name}, fedcervix {findings.versions['fedcervix']}. This page loads "
+        "nothing from the network.",
     )
 
 

@@ -1,4 +1,4 @@
-"""A report as a list of blocks: said once, then written as HTML and as Markdown, so that the two cannot disagree.
+"""A report as a list of blocks: written as HTML and as Markdown from the same values, so that the two agree.
 
 Words may hold `**bold**` and `` `code` ``; everything else in them is text, whatever it looks like.
 """

@@ -1,4 +1,4 @@
-"""The sections on how it came about: what validation chose, how training went, fewer labels, controls, two profiles."""
+"""The sections on training: what validation chose, how training went, fewer labels, controls, two profiles."""
 
 from __future__ import annotations
 

@@ -119,7 +119,8 @@ class Service:
         site = call.site
         if request.wire_version != codec.WIRE_VERSION:
             raise RemoteError(
-                f"site {site} speaks version {request.wire_version} of the wire, this coordinator {codec.WIRE_VERSION}",
+                f"site {site} uses version {request.wire_version} of the protocol, this coordinator version "
+                f"{codec.WIRE_VERSION}",
                 next_step="install the same version of fedcervix on both sides",
             )
         run = self._engine.run
@@ -129,7 +130,7 @@ class Service:
             return
         claim = codec.read_claim(request.instance, request.succeeds)
         await self.work.do(call.serial, self._engine.sites.admit, site, claim)
-        self._log.info("line open", site=site, software=request.software_version[:64])
+        self._log.info("site connected", site=site, software=request.software_version[:64])
         yield welcome
         stream, last = Stream(site, claim.instance), None
         try:

@@ -78,4 +78,4 @@ def _hand_over(job: Future[R], answer: asyncio.Future[R]) -> None:
 
 def _said(job: Future[object]) -> None:
     if not job.cancelled() and (error := job.exception()) is not None:
-        logger().error("what a call left could not be put in order", what=repr(error))
+        logger().error("cleanup after a call failed", what=repr(error))

@@ -1,4 +1,4 @@
-"""The coordinator's home folder: where everything lies, and the configuration in it.
+"""The coordinator's home folder: its paths, and the configuration in it.
 
 coordinator.toml      the configuration, edited by the operator
 keys/                 the federation's authority, the server's and the operator's keys (0600)
@@ -146,7 +146,7 @@ class Home:
         return self.folder / "operator.sock"
 
     def key_file(self, name: str) -> Path:
-        """Return where the key or certificate `name` lies."""
+        """Return the path of the key or certificate `name`."""
         return self.folder / "keys" / name
 
     def pem(self, name: str) -> bytes:
@@ -249,7 +249,7 @@ class Home:
             raise damaged(self.running, error, next_step=next_step) from error
 
     def write_running(self, pid: int, bound: Address, operator: Path) -> None:
-        """Let commands on this machine know where the coordinator listens: to sites, to them. Raises StorageError."""
+        """Write down where the coordinator listens for sites and for commands on this machine. Raises StorageError."""
         host = "localhost" if bound.is_everywhere else bound.host
         running = RunningProcess(pid, bound.port, str(Address(host, bound.port)), str(operator))
         write_whole(self.running, json.dumps(dataclasses.asdict(running), allow_nan=False).encode())
@@ -258,8 +258,8 @@ class Home:
     def locked(self) -> Iterator[None]:
         """Hold the home folder for one coordinator process. Raises RunError where another one has it, StorageError.
 
-        The system lets go of it when the process ends, however it ends. Whoever only wants to know whether a
-        coordinator runs takes another lock for that instant: so asking never gets into the way of a start.
+        The system releases the lock when the process ends, however it ends. A process that only asks whether a
+        coordinator runs takes another lock for a moment, so it never prevents a start.
         """
         other = self.read_running()
         busy = RunError(

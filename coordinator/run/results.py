@@ -79,7 +79,7 @@ def read(results: Path, run: str) -> dict[str, Any]:
         found: dict[str, Any] = parsed(text, parse_constant=lambda _: None)
         check(isinstance(found, dict) and found.keys() >= NEEDED, "it is no record of a run")
     except ValueError as error:
-        next_step = f"delete it; the next `coordinator start` writes it anew from the journal: rm {file}"
+        next_step = f"delete it; the next `coordinator start` writes it again from the journal: rm {file}"
         raise damaged(file, error, next_step=next_step) from error
     return found
 

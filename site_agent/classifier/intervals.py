@@ -29,7 +29,7 @@ draws, 1716 of 7 and 6435 of 8; the simulation in `benchmarks/coverage.py` begin
 TOO_FEW_WOMEN = f"fewer than {WOMEN_MIN} test women of a class"
 LONE_WOMAN = "a test part holds only one woman of a class"
 DRAWS_AGREE = "every draw of test women gives the same number"
-AT_THE_END = "the number lies at the end of its scale"
+AT_THE_END = "the number is at the end of its scale"
 HOLDS_ZERO = "the interval of the difference includes zero"
 
 POWER = 0.8

@@ -1,4 +1,4 @@
-"""`site-agent data`: what a hospital's data manager sees of the images before anything is trained.
+"""`site-agent data`: checks of the images by a hospital's data manager, before training.
 
 Everything printed here stays at the site: it names files and patients.
 """

@@ -1,4 +1,4 @@
-"""Names that a person gives to what a command makes: they become folders below the home folder."""
+"""Names that a person gives to the results of a command: they become folders in the home folder."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def read_pairs(file: Path) -> frozenset[Pair]:
         raise DataError(
             f"{file.name} cannot be used as it stands: {'; '.join(at_most(wrong))}",
             cause="it lists pairs of images: columns image_a, image_b and, if wanted, verdict",
-            next_step=f"mend {file.name}",
+            next_step=f"correct {file.name}",
         )
     declared = (cells for cells in lines.values() if plain(cells.get("verdict", DECLARED)) == DECLARED)
     return frozenset(_pair(cells) for cells in declared)

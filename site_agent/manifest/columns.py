@@ -1,11 +1,11 @@
-"""Which columns of a manifest are read, and which of the others were probably meant to be.
+"""Which columns of a manifest are read, and which others were probably meant for one of these.
 
 Rules
-1. A name is known whatever its case, and whatever invisible characters it holds.
-2. `label` and `split` may be missing. They may also stand under another name, which must not go unnoticed. So where
-   `label` (or `split`) is missing or empty everywhere, a column is an error if its name is similar, or if all its
-   values would be valid for the missing column.
-3. A column to be ignored is named in ignore_columns. What is ignored is listed.
+1. A name is recognised in any case, and with any invisible characters in it.
+2. `label` and `split` may be missing. They may also have another name, which must be noticed. So where `label` (or
+   `split`) is missing or empty everywhere, a column is an error if its name is similar, or if all its values would be
+   valid for the missing column.
+3. ignore_columns names the columns to ignore. Ignored columns are listed.
 
 Pure: values in, values or a DataError out.
 """
@@ -130,7 +130,7 @@ def _check_required(header: Sequence[str], names: Sequence[str], source: str) ->
 
 def _why_missing(missing: str, others: Sequence[str]) -> str:
     if any(mark in name for name in others for mark in DELIMITERS):
-        return "each line stands in quotation marks as one cell: the file was exported twice"
+        return "each line is in quotation marks as one cell: the file was exported twice"
     meant = [name for name in others if _near(name, missing)]
     if meant:
         return f"column {shown(meant[0])} was probably meant to be {missing!r}"

@@ -1,4 +1,4 @@
-"""The manifest: one line per image, written by the hospital, read with suspicion.
+"""The manifest: one line per image, written by the hospital and read strictly.
 
     image,patient,label,split            header; `label` and `split` may be missing, see `columns` for others
     images/0001.jpg,P17,1,train          label: 0 = control, 1 = case, empty = unlabelled
@@ -6,12 +6,12 @@
 
 Rules
 1. `image` is a path below the folder that holds the manifest, never absolute and never through `..`.
-2. An image stands in one row. A row belongs to one patient.
-3. How the table may be saved: `spreadsheet`. A Windows path's backslashes are read as `/`.
+2. An image has one row. A row belongs to one patient.
+3. `spreadsheet` describes the accepted file formats. A Windows path's backslashes are read as `/`.
 4. Nothing is guessed: a label `yes` or `1.0` is an error that names the line. Several are reported at once.
 5. A word for a missing identifier (`#N/A`, `unknown`) is refused like an empty cell: all its women would be one.
 
-Pure: text in, values or a DataError out. Whether the images exist is the business of whoever opens them.
+Pure: text in, values or a DataError out. Whether the images exist is checked when they are opened.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _row(record: Record, columns: Sequence[str]) -> tuple[ManifestRow | None, li
 
 
 def _cut_short(table: ManifestTable) -> list[str]:
-    """Say where the file ends within a line: of the cells that are missing there, nobody knows what they held."""
+    """Report where the file ends within a line: the content of the missing cells is unknown."""
     last = next((record for record in table.records if record.line == table.cut_line), None)
     if last is None or len(last.cells) >= len(table.header):
         return []
@@ -168,7 +168,7 @@ def refused(offences: Sequence[str], source: str) -> DataError:
     listed = "\n".join(f"    {offence}" for offence in at_most(offences))
     nameless = any(", column patient:" in offence for offence in offences)
     return DataError(
-        f"{source} cannot be used as it stands:\n{listed}",
+        f"{source} cannot be used as it is:\n{listed}",
         cause="it was written by hand or exported with other conventions",
         next_step=f"correct these lines of {source} and check it again"
         + ("; take out the rows of women who are not known" if nameless else ""),

@@ -1,4 +1,4 @@
-"""Which patients train, which choose, which score: the splits of a collection, by woman.
+"""Which patients are used for training, for choices and for the test: the splits of a collection, by woman.
 
 "... divided ... at the level of the woman": every image of a patient is in one split (paper, Table I).
 

@@ -1,4 +1,4 @@
-"""The first thing the report says: did joining help this hospital? In plain words, and no stronger than the numbers.
+"""The report's answer: did joining help this hospital? In plain words, and no stronger than the numbers.
 
 Rules
 1. The federated start is compared with every start that the hospital can make without a federation: random weights,
@@ -10,9 +10,9 @@ Rules
 3. The headline names the start with the highest AUC wherever that is not the federated one.
 4. Where the compared models were trained differently, the answer is neither "yes" nor "no", and no comparison has a
    conclusion (`SiteReport.conclusion`).
-5. "Yes" is not said where another start is ahead by woman. It is shown with a reservation, not in green, where the run
-   did not end OK, where the trainer gave an alarm, and where the report has any other reservation.
-6. What is missed at each threshold is said in counts, of images and of women.
+5. The answer is not "Yes" if another start is ahead by woman. "Yes" has a reservation, and is not shown in green, if
+   the run did not end OK, if the trainer gave an alarm, or if the report has any other reservation.
+6. The misses at each threshold are given in counts of images and of women.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def _not_shown(report: SiteReport) -> str:
 
 
 def _why_not_yes(report: SiteReport) -> str:
-    """Return why comparisons that were all decided for the federated start are no "Yes"."""
+    """Return why the answer is not "Yes" although all comparisons were decided for the federated start."""
     if _absent(report):
         return f"{_named(_absent(report))} {'was' if len(_absent(report)) == 1 else 'were'} not compared"
     ahead = _ahead_by_woman(report)

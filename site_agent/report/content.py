@@ -1,4 +1,4 @@
-"""What a site's report says, as values: filled by the agent, drawn by `page`, written as numbers by `results`.
+"""The content of a site's report, as values: filled by the agent, drawn by `page`, written as numbers by `results`.
 
 A report is about one site and stays there: it holds images, file names and patient identifiers of that hospital.
 """
@@ -131,7 +131,7 @@ class Augmented:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingMap:
-    """How one model arranges images of training and validation women: what it finds alike lies close together."""
+    """How one model arranges images of training and validation women: similar images are close together."""
 
     model: str
     points: tuple[tuple[float, float], ...]

@@ -1,6 +1,6 @@
-"""What a site has made: models, classifiers and reports, those of today and earlier ones; and two reports compared.
+"""A site's models, classifiers and reports, present and earlier ones; and the comparison of two reports.
 
-An entry that cannot be read is listed with what is wrong with it. The others are listed all the same.
+An entry that cannot be read is listed with its error; the others are listed as usual.
 """
 
 from __future__ import annotations

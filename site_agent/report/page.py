@@ -1,8 +1,8 @@
-"""The report as one HTML page that needs nothing else: no network, no script, no other file.
+"""The report as one self-contained HTML page: no network, no script, no other file.
 
-The template holds the words and the layout; this module prepares what it shows. Whatever comes from outside (names of
-sites, images, patients, reasons) is escaped by the template engine, and the page's own content security policy
-forbids the browser to load anything.
+The template contains the text and the layout; this module prepares the values. Everything that comes from outside
+(names of sites, images, patients, reasons) is escaped by the template engine, and the page's own content security
+policy forbids the browser to load anything.
 """
 
 from __future__ import annotations

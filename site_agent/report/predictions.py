@@ -1,4 +1,4 @@
-"""What every classifier gave for every test image, and what follows for each woman. It stays at the site.
+"""The predictions of every classifier for every test image, and the results for each woman. They stay at the site.
 
 Rules
 1. A woman's score is the highest probability of her images, and she is called a case where one image is. A lesion may

@@ -1,6 +1,6 @@
-"""Everything the site's report says, gathered from what the commands left in the home folder.
+"""Collects all data of the site's report from the files that the commands left in the home folder.
 
-What cannot be read (a ledger, a history, a plan) costs its section of the report, which says so, and not the report.
+If a file (a ledger, a history, a plan) cannot be read, only its section is missing, and the report says so.
 """
 
 from __future__ import annotations

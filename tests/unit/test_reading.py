@@ -116,7 +116,7 @@ def test_a_header_alone_is_refused() -> None:
 def test_a_quotation_mark_that_is_never_closed_is_named() -> None:
     error = refusal('image,patient\n1.jpg,P1\n"2.jpg,P1\n3.jpg,P1\n')
     assert "not a CSV file" in error.what
-    assert error.next_step == "mend line 3 of images.csv"
+    assert error.next_step == "correct line 3 of images.csv"
 
 
 def test_text_in_another_encoding_is_refused() -> None:

@@ -6,7 +6,7 @@ Rules
    buffers.
 3. Floats are added up in float64, in roster order, divided by the sum of the weights and rounded once to their own
    type. So one update, or several equal ones, come out bit for bit (float64 tensors: to within their last digits).
-4. Counters (integers, truth values) take the maximum: averaged steps would be steps that nobody made.
+4. Counters (integers, truth values) take the maximum: an average would be a number of steps that no site made.
 5. The output has the base's header, so equal updates make equal bytes, whoever wrote them.
 
 What is averaged here is what the plan's `BatchNorm` says of the running variance:
@@ -25,7 +25,7 @@ moves what is trained: weights and biases, those of batch normalisation included
 Running statistics and counters are observed, not trained, and a variance carried on could become negative: they are
 averaged as without it.
 
-Two options bound what one update can do (`fedcervix.core.measures` has their rules and papers).
+Two options limit the effect of one update (`fedcervix.core.measures` has their rules and papers).
     clip            the step of an update is shortened by a factor before it is averaged, in float64. It moves what is
                     trained, as momentum does; running statistics are not shortened
     trimmed mean    of every float, running statistics included, the values of the updates are sorted, as many left out
@@ -160,7 +160,7 @@ def _check_asked(weights: Sequence[float], clip: Clip | None, trimmed: int) -> N
 
 
 class _Behind:
-    """Hashes and writes on a thread what was averaged, a buffer at a time, while the next one is filled.
+    """Hashes and writes averaged data on a thread, a buffer at a time, while the next one is filled.
 
     A buffer holds many blocks: to wake a thread takes as long as to average a small one.
     """
@@ -172,20 +172,20 @@ class _Behind:
         self._on_its_way: Future[None] | None = None
 
     def room(self, count_bytes: int) -> memoryview:
-        """Return where the next bytes go; they are to be there before more room is asked for."""
+        """Return where to put the next bytes; fill it before the next call."""
         if self._filled + count_bytes > BEHIND_BYTES:
             self.hand_over()
         start, self._filled = self._filled, self._filled + count_bytes
         return self._buffer[start : self._filled]
 
     def hand_over(self) -> None:
-        """Let the thread take what was filled. Raises what it met with the buffer before."""
+        """Pass the filled buffer to the thread. Raises its error from the buffer before."""
         self.finish()
         self._on_its_way = self._thread.submit(self._sink.write, self._buffer[: self._filled])
         self._buffer, self._filled = next(self._buffers), 0
 
     def finish(self) -> None:
-        """Wait for the thread. Raises what it met."""
+        """Wait for the thread. Raises its error."""
         if self._on_its_way is not None:
             self._on_its_way.result()
 
@@ -360,7 +360,7 @@ class _Average:
         return self._combined((self._blocks.read(source, position, span) for source in self._sources), span)
 
     def _combined(self, updates: Iterator[NDArray[Any]], span: slice) -> NDArray[np.float64]:
-        """Make one value of those of all updates, in roster order; what `updates` yields need not outlive the next."""
+        """Combine the values of all updates, in roster order; `updates` may reuse its buffer for the next one."""
         length = span.stop - span.start
         return self._trimmed_mean(updates, length) if self._trimmed else self._weighted_mean(updates, length)
 
