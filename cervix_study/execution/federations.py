@@ -188,8 +188,7 @@ class Federation:
     def _progress(self) -> Progress:
         rounds = self._rounds_scored()
         assert self.cell.terms is not None
-        epochs = self.cell.recipe.epochs_max // self.cell.terms.epochs_per_round
-        of = max(1, min(self.cell.terms.rounds, epochs))
+        of = self.cell.terms.rounds_max(self.cell.recipe)
         return Progress(f"round {rounds + 1}", rounds, of, "rounds")
 
     def _rounds_scored(self) -> int:
