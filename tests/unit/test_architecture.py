@@ -311,8 +311,15 @@ def test_grpc_is_used_in_one_folder_of_the_site_and_torch_not_in_all() -> None:
 # --- names --------------------------------------------------------------------------------------------------------
 
 SAME_NAME = {
-    "EpochRecord": "of a contrastive training, and of a classifier",
-    "Stop": "what the agent is told, and what its training process looks at",
+    "Done": "a run is over for a site; what a request to a worker gave",
+    "Finished": "a site's task, as it is shown; all that a study's folder holds",
+    "LineDown": "what the agent is told; how that is shown",
+    "Meter": "of an update's length; of a cell's time, energy and bytes",
+    "Progress": "to the coordinator; from a worker",
+    "Said": "what the agent is told; words that are shown",
+    "Stop": "what the agent is told; what its training looks at",
+    "Stopped": "the agent, to the coordinator; the worker, to its parent",
+    "Trouble": "that is shown; an error on its way out of a worker",
 }
 """names of two public classes: what they are"""
 
