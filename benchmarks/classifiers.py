@@ -29,8 +29,9 @@ from fedcervix.core.seeds import derive
 from site_agent.classifier.finetune import build_classifier, finetune, predict
 from site_agent.data.collection import Image
 from site_agent.data.image_sets import Labelled
-from site_agent.network.devices import choose, prepare
+from site_agent.network.devices import Machine, choose, prepare
 from site_agent.network.precision import resolve_precision
+from site_agent.training.context import TrainingContext
 
 CHOICES: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -101,10 +102,7 @@ def _scores(site: Site, recipe: Recipe, seed: int, device: torch.device) -> list
             classifier,
             _labelled(site, recipe, known[fit]),
             _labelled(site, recipe, known[stop]),
-            recipe,
-            seed=seed,
-            stream=site.name,
-            device=device,
+            TrainingContext(recipe=recipe, seed=seed, stream=site.name, machine=Machine(device)),
             on_epoch=lambda _epoch: None,
         )
         scores[asked] = predict(classifier, _labelled(site, recipe, asked).pixels, device=device)

@@ -28,7 +28,7 @@ from PIL import Image
 
 from fedcervix.core.plan import Fit
 from site_agent.data import pixel_cache
-from site_agent.data.collection import Collection, index
+from site_agent.data.collection import Collection, IndexSettings, index
 from site_agent.images.decode import OnCount, silent
 
 WIDTH, HEIGHT = 400, 300
@@ -143,7 +143,7 @@ def _status_bytes(key: str) -> int:
 
 def _open(asked: argparse.Namespace) -> Collection:
     manifest = asked.folder / ("grown.csv" if asked.stage == "one more image" else "manifest.csv")
-    return index(manifest, splits_file=asked.folder / "splits.csv", cache_folder=asked.folder / "cache")
+    return index(manifest, IndexSettings(splits_file=asked.folder / "splits.csv", cache_folder=asked.folder / "cache"))
 
 
 def _load(asked: argparse.Namespace, collection: Collection, on_progress: OnCount) -> pixel_cache.Pixels:

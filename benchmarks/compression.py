@@ -46,10 +46,11 @@ from fedcervix.models.aggregate import aggregate
 from fedcervix.models.quantization import Feedback, Origin, pack, unpack
 from fedcervix.models.weights import read_layout
 from site_agent.data.image_sets import Images
-from site_agent.network.devices import place, prepare
+from site_agent.network.devices import Machine, place, prepare
 from site_agent.network.encoder import Encoder, apply_weights, build_encoder, load_weights, save_weights, snapshot
-from site_agent.network.optimizer import make_optimiser
+from site_agent.training.context import TrainingContext
 from site_agent.training.loop import train_epochs, validation_loss
+from site_agent.training.steps import make_learner
 
 CPU = torch.device("cpu")
 NONE = "none"
@@ -134,19 +135,9 @@ def _load(encoder: Encoder, model: Path) -> None:
 def _update(part: Part, maker: Maker, plan: Plan, encoder: Encoder, base: Path, round_: int) -> Path:
     """Train an epoch from the round's model, as `site_agent.worker.tasks` does."""
     _load(encoder, base)
-    train_epochs(
-        encoder,
-        make_optimiser(encoder, plan.recipe),
-        part.train,
-        plan.recipe,
-        seed=plan.terms.seed,
-        stream=part.site.name,
-        first_epoch=round_,
-        epochs=1,
-        device=CPU,
-        on_step=lambda _step: None,
-        epochs_total=plan.rounds_max,
-    )
+    context = _context(part, plan)
+    learner = make_learner(encoder, context)
+    train_epochs(learner, part.train, context, range(round_, round_ + 1), on_step=lambda _step: None)
     exact, update = maker.folder / "exact", maker.folder / "update"
     save_weights(exact, snapshot(encoder))
     maker.make(exact, base, update)
@@ -154,8 +145,17 @@ def _update(part: Part, maker: Maker, plan: Plan, encoder: Encoder, base: Path, 
 
 
 def _loss(encoder: Encoder, part: Part, plan: Plan) -> float:
-    seed, stream = plan.terms.seed, part.site.name
-    return validation_loss(encoder, part.valid, plan.recipe, seed=seed, stream=stream, device=CPU).loss
+    return validation_loss(encoder, part.valid, _context(part, plan)).loss
+
+
+def _context(part: Part, plan: Plan) -> TrainingContext:
+    return TrainingContext(
+        recipe=plan.recipe,
+        seed=plan.terms.seed,
+        stream=part.site.name,
+        machine=Machine(CPU),
+        epochs_total=plan.rounds_max,
+    )
 
 
 def cell(plan: Plan, choice: str, among: Sequence[Part]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from cervix_study.records import CELLS_FOLDER, Cell, read_cell
 from cervix_study.study_paths import Places
 from site_agent.network.encoder import Encoder, save_weights, snapshot
 from site_agent.training.loop import Epoch
+from site_agent.training.pretrain import Callbacks
 
 
 def main() -> None:
@@ -58,7 +59,7 @@ def train(bench: WorkerContext, cell: Cell, lr: float | None, out: Path) -> None
         kept += 1
 
     keep(encoder)
-    pretrained(bench, cell, recipe, encoder, on_step=lambda _step: None, on_epoch=_tell, probe=keep)
+    pretrained(bench, cell, recipe, encoder, Callbacks(epoch=_tell), probe=keep)
 
 
 def _tell(epoch: Epoch) -> None:

@@ -58,8 +58,9 @@ from site_agent.classifier.finetune import build_classifier, finetune
 from site_agent.data.collection import Image
 from site_agent.data.image_sets import Labelled
 from site_agent.network.augmentation import IMAGENET_MEAN, IMAGENET_STD
-from site_agent.network.devices import place
+from site_agent.network.devices import Machine, place
 from site_agent.network.encoder import feature_count
+from site_agent.training.context import TrainingContext
 
 SHAPES: tuple[tuple[Architecture, int], ...] = (("resnet18", 64), ("resnet18", 128), ("resnet50", 224))
 QUICK = ("resnet18/64",)
@@ -120,10 +121,7 @@ def ours(row: Row, pixels: Pixels, device: torch.device) -> Run:
             classifier,
             train,
             valid,
-            recipe,
-            seed=SEED,
-            stream="benchmark",
-            device=device,
+            TrainingContext(recipe=recipe, seed=SEED, stream="benchmark", machine=Machine(device)),
             on_epoch=lambda _record: None,
             on_step=mark,
         )

@@ -11,19 +11,19 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from benchmarks.payloads import changed
 from fedcervix.core.events import Task, TaskKind
 from fedcervix.core.plan import Plan
 from fedcervix.models.blobs import BlobStore
+from fedcervix.runtime.worker_protocol import OnProgress
 from site_agent.federation.agent import Agent
 from site_agent.federation.context import AgentContext
 from site_agent.federation.fencing import succeed
 from site_agent.federation.link import GrpcLink
 from site_agent.home import SiteHome
+from site_agent.store.task_results import ScoreResult, TaskResult, TrainResult
 
 PEMS = {"authority_pem": "authority.crt", "certificate_pem": "site.crt", "key_pem": "site.key"}
 
@@ -38,15 +38,13 @@ class LightWorker:
             made = home.folder / f"update-{round_}"
             self._made.append((made, changed(model, made, number + 1 / (round_ + 1))))
 
-    def do(
-        self, task: Task, _plan: Plan, _on_progress: Callable[[dict[str, Any]], None], _cancelled: threading.Event
-    ) -> dict[str, Any]:
-        """Return a task's numbers."""
+    def do(self, task: Task, _plan: Plan, _on_progress: OnProgress, _cancelled: threading.Event) -> TaskResult:
+        """Return what a task gave."""
         if task.kind is TaskKind.SCORE:
-            return {"loss_sum": 1 / task.round, "count": 1, "images": 1, "gauges": {}}
+            return ScoreResult(loss_sum=1 / task.round, count=1, images=1, gauges={})
         made, digest = self._made[task.round - 1]
         self._blobs.adopt(made, digest)
-        return {"digest": digest, "images": 1, "steps": 1, "loss": 1.0, "seconds": 0.1}
+        return TrainResult(digest=digest, images=1, steps=1, loss=1.0, seconds=0.1)
 
     def stop(self) -> None:
         """Nothing: no task takes long."""
@@ -69,7 +67,7 @@ def main() -> None:
     worker = LightWorker(home, int(site.removeprefix("site")) + 1, model, rounds)
     with home.locked(), contextlib.closing(line(home)) as link:
         agent = Agent(
-            AgentContext(home, site, link, lambda _what, _values: None),
+            AgentContext(home, site, link, lambda _event: None),
             worker,  # type: ignore[arg-type]
             federation=who.federation,
         )

@@ -33,7 +33,7 @@ from benchmarks.sides import table
 from fedcervix.core.plan import Recipe
 from fedcervix.models.weights import read_tensors
 from site_agent.data import pixel_cache
-from site_agent.data.collection import index
+from site_agent.data.collection import IndexSettings, index
 from site_agent.data.pixels import Pixels
 from site_agent.metrics import auc
 from site_agent.network.devices import choose, place, prepare
@@ -117,7 +117,7 @@ def _draw(name: str, women: int, recipe: Recipe, folder: Path) -> Drawn:
     institution = INSTITUTIONS[name]
     write_institution(folder / name, institution, women=women, seed=SEED, unlabelled_per_labelled=0)
     manifest, splits = folder / name / "manifest.csv", folder / f"{name}.csv"
-    found = index(manifest, splits_file=splits, seed=0, unreadable_max=0, cache_folder=folder)
+    found = index(manifest, IndexSettings(splits_file=splits, seed=0, unreadable_max=0, cache_folder=folder))
     images = sorted((image for image in found.images if image.label is not None), key=lambda image: image.patient)
     firsts = images[::IMAGES]
     numbers = [int(image.patient.removeprefix(f"{name}-")) for image in firsts]

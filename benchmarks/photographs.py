@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from site_agent.data import pixel_cache
-from site_agent.data.collection import Collection, Image, index
+from site_agent.data.collection import Collection, Image, IndexSettings, index
 from site_agent.phantom import INSTITUTIONS, write_institution
 
 WIDTH_PX, HEIGHT_PX = 1600, 1200
@@ -67,7 +67,7 @@ def draw(folder: Path, women: int) -> Photographs:
     write_institution(folder, dataclasses.replace(nhs, camera=camera), women=women, seed=0, unlabelled_per_labelled=1.0)
     sizes = [file.stat().st_size for file in (folder / "images").iterdir()]
     started = time.perf_counter()
-    collection = index(folder / "manifest.csv", splits_file=folder / "splits.csv")
+    collection = index(folder / "manifest.csv", IndexSettings(splits_file=folder / "splits.csv"))
     return Photographs(folder, collection, sum(sizes) / len(sizes), time.perf_counter() - started)
 
 

@@ -35,17 +35,18 @@ from sklearn.preprocessing import StandardScaler
 from fedcervix.core.plan import Augment, Recipe
 from fedcervix.core.seeds import derive
 from site_agent.data import pixel_arrays, pixel_cache
-from site_agent.data.collection import Collection, Image, index
+from site_agent.data.collection import Collection, Image, IndexSettings, index
 from site_agent.data.image_sets import Images
 from site_agent.data.pixels import Pixels
 from site_agent.metrics import auc
-from site_agent.network.devices import choose, place, prepare
+from site_agent.network.devices import Machine, choose, place, prepare
 from site_agent.network.encoder import Encoder, build_encoder
-from site_agent.network.optimizer import make_optimiser
 from site_agent.network.precision import resolve_precision
 from site_agent.phantom import INSTITUTIONS, write_institution
+from site_agent.training.context import TrainingContext
 from site_agent.training.knn_probe import embed, neighbour_scores
 from site_agent.training.loop import train_epochs
+from site_agent.training.steps import make_learner
 
 Scores = npt.NDArray[np.float64]
 Cells = dict[str, dict[str, Any]]
@@ -158,7 +159,9 @@ def sites_of(asked: argparse.Namespace, folder: Path) -> Iterator[Site]:
         write_institution(folders[name], INSTITUTIONS[name], women=asked.phantoms, seed=derive(0, "phantom", name))
     for name, path in folders.items():
         splits = folder / f"{name}.csv"
-        found = index(path / "manifest.csv", splits_file=splits, seed=0, unreadable_max=0.05, cache_folder=folder)
+        found = index(
+            path / "manifest.csv", IndexSettings(splits_file=splits, seed=0, unreadable_max=0.05, cache_folder=folder)
+        )
         yield Site(name, found, folder)
 
 
@@ -192,20 +195,11 @@ def _cell(
 
 
 def _train(encoder: Encoder, parts: Sequence[Images], recipe: Recipe, seed: int, device: torch.device) -> list[float]:
-    place(encoder, device)
     patients = tuple(patient for part in parts for patient in part.patients)
-    records = train_epochs(
-        encoder,
-        make_optimiser(encoder, recipe),
-        Images(pixel_arrays.joined([part.pixels for part in parts]), patients),
-        recipe,
-        seed=seed,
-        stream="pooled",
-        first_epoch=1,
-        epochs=recipe.epochs_max,
-        device=device,
-        on_step=lambda _step: None,
-    )
+    images = Images(pixel_arrays.joined([part.pixels for part in parts]), patients)
+    context = TrainingContext(recipe=recipe, seed=seed, stream="pooled", machine=Machine(device))
+    learner, epochs = make_learner(encoder, context), range(1, 1 + recipe.epochs_max)
+    records = train_epochs(learner, images, context, epochs, on_step=lambda _step: None)
     return [round(record.loss, 4) for record in records]
 
 

@@ -19,12 +19,13 @@ from benchmarks.photographs import Pixels, repeated
 from benchmarks.sides import Run, cast, synchronise
 from fedcervix.core.plan import Architecture, Precision, Recipe
 from site_agent.data.image_sets import Images
-from site_agent.network.devices import Acceleration, place
+from site_agent.network.devices import Acceleration, Machine, place
 from site_agent.network.encoder import Encoder, build_encoder, feature_count
 from site_agent.network.loss import LOSSES
 from site_agent.network.optimizer import make_optimiser
-from site_agent.training.loop import EpochRecord, train_epochs
-from site_agent.training.steps import make_step
+from site_agent.training.context import TrainingContext
+from site_agent.training.loop import TrainedEpoch, train_epochs
+from site_agent.training.steps import make_learner
 
 PAPER_IMAGES, PAPER_EPOCHS = 5_174, 50
 SEED = 0
@@ -63,31 +64,19 @@ class Row:
         )
 
 
-OneEpoch = Callable[[Images], EpochRecord]
+OneEpoch = Callable[[Images], TrainedEpoch]
 
 
 def our_trainer(recipe: Recipe, device: torch.device, acceleration: Acceleration) -> OneEpoch:
     """Return our trainer with a fresh encoder: each call trains one epoch more, with one and the same step."""
-    encoder = build_encoder(recipe, SEED)
-    place(encoder, device)
-    optimiser = make_optimiser(encoder, recipe)
-    step = make_step(encoder, optimiser, recipe, device, acceleration=acceleration)
+    machine = Machine(device, acceleration)
+    context = TrainingContext(recipe=recipe, seed=SEED, stream="benchmark", machine=machine)
+    learner = make_learner(build_encoder(recipe, SEED), context)
     epochs = itertools.count(1)
 
-    def train(images: Images) -> EpochRecord:
-        [record] = train_epochs(
-            encoder,
-            optimiser,
-            images,
-            recipe,
-            seed=SEED,
-            stream="benchmark",
-            first_epoch=next(epochs),
-            epochs=1,
-            device=device,
-            on_step=lambda _step: None,
-            step=step,
-        )
+    def train(images: Images) -> TrainedEpoch:
+        number = next(epochs)
+        [record] = train_epochs(learner, images, context, range(number, number + 1), on_step=lambda _step: None)
         return record
 
     return train

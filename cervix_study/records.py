@@ -74,7 +74,7 @@ def title(start: str) -> str:
 class Cell:
     """What a cell is. Everything that its result depends on is here; nothing else is."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     kind: Kind
     profile: str
@@ -135,7 +135,7 @@ class Cell:
 class Turn:
     """One epoch of local training, or one round of a federation. Losses are means over images, in nats."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     number: int
     """from 1"""
@@ -151,7 +151,7 @@ class Turn:
 class EncoderResults:
     """A cervix model that was trained (or drawn, or loaded) and how."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     validation_loss: float | None
     """contrastive, of the weights that were kept; compares at the same N only. None: nothing was trained"""
@@ -177,7 +177,7 @@ class EncoderResults:
 class ClassifierResults:
     """A classifier, judged on validation images."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     validation_loss: float
     """unweighted cross-entropy of the epoch that was kept: what chooses N, E and width"""
@@ -204,7 +204,7 @@ class ClassifierResults:
 class ProbeResults:
     """Can a linear probe tell from the representation which site an image comes from? Test images take no part."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     balanced_accuracy: float
     """mean over sites of the share of validation women's images that were told right, fitted on training women's"""
@@ -220,7 +220,7 @@ class ProbeResults:
 class Costs:
     """What a cell took, with all processes that were started for it."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     seconds: float
     """on the wall, interruptions not counted"""
@@ -241,7 +241,7 @@ class Costs:
 class Provenance:
     """Where and with what a cell was made."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     begun_at: str
     """UTC, ISO 8601"""
@@ -261,7 +261,7 @@ class Provenance:
 class CellRecord:
     """The file cell.json. Of the three results that of its kind is there."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     key: str
     cell: Cell
@@ -300,7 +300,7 @@ class Prediction:
 class StudySite:
     """One institution of the study."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     name: str
     manifest: str
@@ -315,7 +315,7 @@ class StudySite:
 class ProfileUsed:
     """A profile with what the study overrides."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     recipe: Recipe
     terms: Terms
@@ -325,7 +325,7 @@ class ProfileUsed:
 class Axes:
     """What the study varies."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     profiles: tuple[str, ...]
     starts: tuple[str, ...]
@@ -347,7 +347,7 @@ class Axes:
 class Study:
     """The file study.json."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     name: str
     state: State
@@ -374,7 +374,7 @@ class Study:
 class Candidate:
     """One combination that validation may choose."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     batch_images: int | None
     epochs_per_round: int | None
@@ -391,7 +391,7 @@ class Candidate:
 class Choice:
     """What was chosen for one initialisation at one site (in one fold): of `candidates`, number `chosen`."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     profile: str
     site: str
@@ -406,7 +406,7 @@ class Choice:
 class Opened:
     """A classifier whose test part was opened."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     key: str
     why: Literal["chosen", "named in advance", "control", "label fraction", "counterpart of a control"]
@@ -416,7 +416,7 @@ class Opened:
 class Selection:
     """The file selection.json."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     choices: tuple[Choice, ...]
     opened: tuple[Opened, ...]
@@ -432,7 +432,7 @@ class Selection:
 class DataRow:
     """One row of a table like the paper's Table I."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     site: str
     fold: int | None
@@ -448,7 +448,7 @@ class DataRow:
 class SharedPicture:
     """One picture under several patients of a site. They count as one woman, and share a split."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     site: str
     patients: tuple[str, ...]
@@ -463,7 +463,7 @@ class SharedPicture:
 class NearDuplicate:
     """Two images of different women that look alike, too little to count as one picture: a person must judge."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     sites: tuple[str, str]
     patients: tuple[str, str]
@@ -478,7 +478,7 @@ class NearDuplicate:
 class Quarantine:
     """What of a site's manifest is not used."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     site: str
     rows: int
@@ -494,7 +494,7 @@ class Quarantine:
 class Data:
     """The file data.json. No woman crosses a split: a study where one does is refused before it begins."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     rows: tuple[DataRow, ...]
     quarantine: tuple[Quarantine, ...]

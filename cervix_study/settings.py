@@ -29,7 +29,7 @@ Executor = Literal["here", "slurm"]
 class SiteSection:
     """One of the tables [[sites]]: a manifest, or a phantom institution that is drawn."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
     name: str
     manifest: str = ""
     not_same: str = ""
@@ -55,7 +55,7 @@ class SiteSection:
 class AxesSection:
     """Table [axes]: what is varied."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
     profiles: tuple[str, ...] = ("paper",)
     starts: tuple[str, ...] = ("random", "ssl", "csfssl")
     batch_images: tuple[int, ...] = ()
@@ -100,7 +100,7 @@ class AxesSection:
 class NamedSection:
     """Table [named]: a combination named in advance, whose test part is opened whatever validation chooses."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
     batch_images: int
     width: int
     epochs_per_round: int = 1
@@ -110,7 +110,7 @@ class NamedSection:
 class DataSection:
     """Table [data]."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
     split_seed: Annotated[int, Within(0)] = 0
     unreadable_max: Annotated[float, Within(0, below=1)] = 0.05
     ignore_columns: tuple[str, ...] = ()
@@ -126,7 +126,7 @@ class DataSection:
 class MachineSection:
     """Table [machine]: where and how wide. Nothing here changes what is computed."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
     executor: Executor = "here"
     workers: Annotated[int, Within(1, 10_000)] = 1
     """processes that train at the same time, each with `threads` threads; a federation counts one for each site"""
@@ -145,7 +145,7 @@ class MachineSection:
 class Settings:
     """The file STUDY.toml."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
     name: str
     sites: tuple[SiteSection, ...]
     axes: AxesSection = field(default_factory=AxesSection)

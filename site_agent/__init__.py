@@ -14,7 +14,7 @@ Folders and modules, from bottom to top. Each imports from itself and from those
     data        images manifest home
     network     home data
     store       manifest home data
-    training    images manifest metrics home data network
+    training    images manifest metrics home data network store
     worker      home data network store training
     classifier  images metrics home data network store training
     federation  manifest home store worker

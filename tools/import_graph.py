@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import networkx as nx
@@ -73,11 +74,17 @@ class PackageGraph:
 
 def read(root: Path) -> tuple[dict[str, PackageGraph], nx.DiGraph]:
     """Return the graph of each package below `root`, and the graph of the packages themselves."""
-    sources = {name: path for package, folder in PACKAGES.items() for name, path in _files(package, root / folder)}
-    arrows = {(by, of) for by, path in sources.items() for of in _imported(path, sources) if by != of}
-    graphs = {package: _graph(package, sources, arrows) for package in PACKAGES}
-    between = {(top_of(by), top_of(of)) for by, of in arrows}
+    imports = modules(root)
+    graphs = {package: _graph(package, imports) for package in PACKAGES}
+    between = {(top_of(by), top_of(of)) for by, of in imports.edges}
     return graphs, _directed(PACKAGES, ((by, of) for by, of in between if by != of))
+
+
+@cache
+def modules(root: Path) -> nx.DiGraph:
+    """Return all modules of the packages below `root`, with arrows to the modules that each imports. Read once."""
+    sources = {name: path for package, folder in PACKAGES.items() for name, path in _files(package, root / folder)}
+    return _directed(sources, ((by, of) for by, path in sources.items() for of in _imported(path, sources) if by != of))
 
 
 def counted(name: str) -> bool:
@@ -118,10 +125,10 @@ def _module(name: str, sources: dict[str, Path]) -> str | None:
     return next((found for p in prefixes for found in (p, f"{p}.__init__") if found in sources), None)
 
 
-def _graph(package: str, sources: dict[str, Path], arrows: set[tuple[str, str]]) -> PackageGraph:
+def _graph(package: str, imports: nx.DiGraph) -> PackageGraph:
     own = {f"{package}.__init__", f"{package}.__main__"}
-    names = [name for name in sources if top_of(name) == package and name not in own]
-    modules = _directed(names, (pair for pair in arrows if {*pair} <= {*names}))
+    names = [name for name in imports if top_of(name) == package and name not in own]
+    modules = _directed(names, imports.subgraph(names).edges)
     between = {(box_of(by), box_of(of)) for by, of in modules.edges}
     boxes = _directed(sorted({*map(box_of, names)}), ((by, of) for by, of in between if by != of))
     return PackageGraph(package, modules, boxes, _layers(boxes))

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-SWEEPS = 24
+SWEEPS = 12
+TURNS = 4
+"""orders to begin with: the names, turned by so many places, and these backwards"""
 SETTLINGS = 40
 GAP = 28.0
 PASS_WIDTH = 6.0
@@ -80,8 +82,9 @@ def crossings(rows: Rows, segments: list[Arrow]) -> int:
 
 
 def _ordered(rows: Rows, segments: list[Arrow]) -> Rows:
-    """Return the order with the fewest crossings that sweeps from four different beginnings find."""
-    beginnings = [rows, [row[::-1] for row in rows]]
+    """Return the order with the fewest crossings that sweeps from several beginnings find."""
+    turned = [[[*row[turn:], *row[:turn]] for row in rows] for turn in range(TURNS)]
+    beginnings = [*turned, *([row[::-1] for row in some] for some in turned)]
     found = [best for beginning in beginnings for up in (True, False) for best in _swept(beginning, segments, up)]
     return min(found, key=lambda some: crossings(some, segments))
 

@@ -4,7 +4,7 @@ A walk is a table below a heading of the page. Each row names one function, says
 says in its last cell how the next row is reached:
 
     call            this function calls the next one
-    return          this function returns to the next one
+    return          this function returns to the next one, perhaps by way of others
     KIND `NAME`     what is handed over has this name on both sides: a pipe, an inbox, a method of the wire, a value
 """
 
@@ -15,7 +15,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tools.import_graph import PACKAGES
+import networkx as nx
+
+from tools import import_graph
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,11 +79,12 @@ class Code:
     def __init__(self, root: Path) -> None:
         self.texts: dict[str, str] = {}
         """module -> its source"""
-        for package, folder in PACKAGES.items():
+        for package, folder in import_graph.PACKAGES.items():
             for path in sorted((root / folder).rglob("*.py")):
                 module = ".".join((package, *path.relative_to(root / folder).with_suffix("").parts))
                 self.texts[module] = path.read_text(encoding="utf-8")
         self._trees: dict[str, ast.Module] = {}
+        self._imports = import_graph.modules(root)
 
     def tree(self, module: str) -> ast.Module:
         """Return a module, parsed."""
@@ -112,7 +115,7 @@ class Code:
             body = self.symbol(step.symbol)
             ok = body is not None and then.name in _mentioned(body)
         elif kind == "return":
-            ok = here == there or here.rpartition(".")[2] in _mentioned(self.tree(there))
+            ok = nx.has_path(self._imports, there, here)
         else:
             word = re.compile(rf"\b{re.escape(handed.strip('`'))}\b")
             ok = bool(handed) and all(word.search(self.texts[module]) for module in (here, there))
@@ -133,13 +136,7 @@ def _defined(prefix: str, tree: ast.AST) -> Iterator[tuple[str, ast.AST]]:
 
 
 def _mentioned(tree: ast.AST) -> set[str]:
-    """Return the names that stand in a piece of code, also the parts of `a.b` and of imports."""
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            found.add(node.id)
-        elif isinstance(node, ast.Attribute):
-            found.add(node.attr)
-        elif isinstance(node, ast.ImportFrom):
-            found |= {*(node.module or "").split("."), *(alias.name for alias in node.names)}
-    return found
+    """Return the names that stand in a piece of code, also the parts of `a.b`."""
+    nodes = [*ast.walk(tree)]
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    return names | {node.attr for node in nodes if isinstance(node, ast.Attribute)}

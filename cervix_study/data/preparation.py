@@ -25,7 +25,8 @@ from cervix_study.study_paths import Places
 from fedcervix.disk.files import digest_file, write_secret
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, DataError
-from site_agent.data.collection import Collection, Image, digest_of, index, require
+from site_agent.data.collection import Collection, Image, digest_of, require
+from site_agent.data.dataset import open_collection
 from site_agent.data.index_cache import ImageFingerprint, read_looks
 from site_agent.data.remarks import remarks
 from site_agent.home import SiteHome
@@ -100,16 +101,10 @@ def _imagenet(asked: Asked) -> str:
 
 
 def _index(asked: Asked, places: Places, site: str, fold: Fold, on_progress: OnProgress) -> Collection:
-    home, data = places.home(site, fold), asked.settings.data
-    return index(
-        home.manifest(),
-        splits_file=home.splits,
-        seed=data.split_seed,
-        unreadable_max=data.unreadable_max,
-        cache_folder=home.cache,
-        not_same=home.not_same(),
-        ignore_columns=data.ignore_columns,
-        on_progress=lambda done, of: on_progress(f"looking at the images of {site}", done, of),
+    return open_collection(
+        places.home(site, fold),
+        lambda done, of: on_progress(f"looking at the images of {site}", done, of),
+        recipes=[profile.recipe for profile in asked.profiles.values()],
     )
 
 

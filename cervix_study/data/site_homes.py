@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from cervix_study.settings import Asked, SiteSection
 from cervix_study.study_paths import Places
@@ -43,19 +42,19 @@ def manifest_of(asked: Asked, places: Places, site: SiteSection, on_progress: On
     return folder / "manifest.csv"
 
 
-def _drawn(file: Path) -> dict[str, Any]:
+def _drawn(file: Path) -> dict[str, object]:
     """Return what phantoms were drawn from. Raises StorageError."""
     with disk(file, "read"):
         content = file.read_bytes()
     try:
-        found: dict[str, Any] = UNSAID | parsed(content)
+        found: dict[str, object] = UNSAID | parsed(content)
     except (ValueError, TypeError) as error:
         next_step = f"delete {file.parent}: the phantoms are then drawn again"
         raise damaged(file, error, next_step=next_step) from error
     return found
 
 
-def _wanted(asked: Asked, site: SiteSection) -> dict[str, Any]:
+def _wanted(asked: Asked, site: SiteSection) -> dict[str, object]:
     if site.phantom not in INSTITUTIONS:
         known = ", ".join(sorted(INSTITUTIONS))
         raise ConfigError(
@@ -71,7 +70,7 @@ def _wanted(asked: Asked, site: SiteSection) -> dict[str, Any]:
     }
 
 
-def _draw(folder: Path, site: SiteSection, wanted: dict[str, Any], on_progress: OnProgress) -> None:
+def _draw(folder: Path, site: SiteSection, wanted: dict[str, object], on_progress: OnProgress) -> None:
     """Draw an institution, whole or not at all."""
     making = folder.with_name(f".{folder.name}")
     shutil.rmtree(making, ignore_errors=True)  # what a killed study left behind
@@ -124,7 +123,7 @@ def site_toml(asked: Asked, site: str, manifest: Path) -> str:
     )
 
 
-def toml(tables: dict[str, dict[str, Any]]) -> str:
+def toml(tables: Mapping[str, Mapping[str, object]]) -> str:
     """Return TOML text; its scalars and arrays of scalars are written as in JSON."""
     return "\n".join(
         f"[{table}]\n" + "".join(f"{key} = {json.dumps(value, allow_nan=False)}\n" for key, value in keys.items())

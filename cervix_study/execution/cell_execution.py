@@ -12,10 +12,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from cervix_study.execution import classifiers, encoders, federations, host, probes
 from cervix_study.execution.resource_usage import Meter, added
@@ -26,7 +25,10 @@ from cervix_study.records import (
     MODEL_FILE,
     Cell,
     CellRecord,
+    ClassifierResults,
     Costs,
+    EncoderResults,
+    ProbeResults,
     Provenance,
     from_json,
     read_cell,
@@ -48,9 +50,11 @@ CheckpointsFor = Callable[[Path, str], contextlib.AbstractContextManager[Checkpo
 class Made:
     """What making a cell gave."""
 
-    results: dict[str, Any]
-    """field of CellRecord -> results"""
-    details: dict[str, Any] = field(default_factory=dict)
+    encoder: EncoderResults | None = None
+    classifier: ClassifierResults | None = None
+    site_probe: ProbeResults | None = None
+    details: Mapping[str, object] = field(default_factory=dict)
+    """of the cell's record"""
 
 
 def make(bench: WorkerContext, key: str, keeping: CheckpointsFor) -> CellRecord:
@@ -71,7 +75,9 @@ def make(bench: WorkerContext, key: str, keeping: CheckpointsFor) -> CellRecord:
             cell=cell,
             costs=_in_all(scratch, meter.costs()),
             provenance=_provenance(bench, cell, begun_at, made.details),
-            **made.results,
+            encoder=made.encoder,
+            classifier=made.classifier,
+            site_probe=made.site_probe,
         )
         write(making / CELL_FILE, record)
         _settle(making, places.cell(key))
@@ -87,7 +93,7 @@ def _encoder(bench: WorkerContext, cell: Cell, making: Path, _meter: Meter, keep
     with keeping(bench.places.scratch(cell.key), cell.key) as checkpoints:
         weights = making / MODEL_FILE
         results = encoders.train(bench, cell, weights, checkpoints=checkpoints, updates_max=_updates_max(bench, cell))
-    return Made({"encoder": results})
+    return Made(encoder=results)
 
 
 def _updates_max(bench: WorkerContext, cell: Cell) -> int | None:
@@ -105,17 +111,17 @@ def _federated(bench: WorkerContext, cell: Cell, making: Path, meter: Meter, _ke
     homes = {site: bench.places.home(site, cell.fold) for site in cell.sites}
     folder = bench.places.scratch(cell.key)
     found = federations.train(folder, cell, homes, making / MODEL_FILE, meter, bench.on_progress)
-    return Made({"encoder": found.results}, found.details)
+    return Made(encoder=found.results, details=found.details)
 
 
 def _classifier(bench: WorkerContext, cell: Cell, making: Path, _meter: Meter, _keeping: CheckpointsFor) -> Made:
     starts = [digest_file(bench.places.cell(key) / MODEL_FILE) for key in cell.inputs]
     details = {"start_sha256": starts[0]} if starts else {}
-    return Made({"classifier": classifiers.train(bench, cell, making)}, details)
+    return Made(classifier=classifiers.train(bench, cell, making), details=details)
 
 
 def _site_probe(bench: WorkerContext, cell: Cell, _making: Path, _meter: Meter, _keeping: CheckpointsFor) -> Made:
-    return Made({"site_probe": probes.probe(bench, cell)})
+    return Made(site_probe=probes.probe(bench, cell))
 
 
 _MAKE: dict[str, Callable[[WorkerContext, Cell, Path, Meter, CheckpointsFor], Made]] = {
@@ -126,7 +132,7 @@ _MAKE: dict[str, Callable[[WorkerContext, Cell, Path, Meter, CheckpointsFor], Ma
 }
 
 
-def _provenance(bench: WorkerContext, cell: Cell, begun_at: str, details: dict[str, Any]) -> Provenance:
+def _provenance(bench: WorkerContext, cell: Cell, begun_at: str, details: Mapping[str, object]) -> Provenance:
     hardware = bench.places.home(cell.sites[0], cell.fold).config().hardware
     return Provenance(
         begun_at=begun_at,
@@ -135,7 +141,7 @@ def _provenance(bench: WorkerContext, cell: Cell, begun_at: str, details: dict[s
         machine=bench.machine_name(cell.sites[0], cell.fold),
         threads=hardware.threads,
         versions=host.versions(),
-        details=details,
+        details=dict(details),
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cervix_study.data.labels import share_of, shuffled
+from cervix_study.execution.encoders import turn_of
 from cervix_study.execution.worker_context import WorkerContext
 from cervix_study.records import (
     MODEL_FILE,
@@ -17,15 +18,14 @@ from cervix_study.records import (
     Cell,
     ClassifierResults,
     Prediction,
-    Turn,
     predictions_text,
     read_predictions,
 )
 from fedcervix.core.plan import Recipe
 from fedcervix.core.seeds import derive
 from fedcervix.disk.files import write_whole
+from fedcervix.runtime.worker_protocol import OnProgress, Progress
 from site_agent.classifier.finetune import (
-    EpochRecord,
     Finetuned,
     build_classifier,
     classifier_batches,
@@ -45,6 +45,7 @@ from site_agent.network.encoder import (
     load_weights,
     save_weights,
 )
+from site_agent.training.context import TrainingContext
 
 State = Mapping[str, Any]
 
@@ -60,16 +61,13 @@ def train(bench: WorkerContext, cell: Cell, folder: Path) -> ClassifierResults:
     learnt = share_of(_taught(cell, given["train"], "train"), cell.label_fraction, cell.seed)
     judged = _taught(cell, given["valid"], "valid")
     seed = seed_of(cell)
+    context = TrainingContext(recipe=recipe, seed=seed, stream=cell.site, machine=machine)
     classifier, loaded = build_classifier(recipe, seed, start_of(bench, cell, recipe))
     fitted = finetune(
         classifier,
         learnt,
         judged,
-        recipe,
-        seed=seed,
-        stream=cell.site,
-        device=machine.device,
-        acceleration=machine.acceleration,
+        context,
         on_epoch=lambda _epoch: None,
         on_step=_steps(bench.on_progress, recipe),
     )
@@ -125,10 +123,10 @@ def start_of(bench: WorkerContext, cell: Cell, recipe: Recipe) -> State | None:
     return None
 
 
-def _steps(on_progress: Callable[[dict[str, Any]], None], recipe: Recipe) -> Callable[[int, int, int], None]:
+def _steps(on_progress: OnProgress, recipe: Recipe) -> Callable[[int, int, int], None]:
     def told(epoch: int, step: int, steps: int) -> None:
         done, of = (epoch - 1) * steps + step, steps * recipe.classifier.epochs_max
-        on_progress({"stage": f"epoch {epoch}", "done": done, "of": of, "unit": "steps"})
+        on_progress(Progress(f"epoch {epoch}", done, of, "steps"))
 
     return told
 
@@ -155,10 +153,6 @@ def _results(
         train_cases=int(np.count_nonzero(learnt.labels)),
         precision=recipe.precision,
         loaded=f"{loaded.tensors} of {loaded.of} backbone tensors" if loaded else "none: random weights",
-        curve=tuple(_turn(epoch) for epoch in fitted.history),
+        curve=tuple(map(turn_of, fitted.history)),
         model=digest,
     )
-
-
-def _turn(epoch: EpochRecord) -> Turn:
-    return Turn(number=epoch.epoch, train_loss=epoch.train_loss, valid_loss=epoch.valid_loss, seconds=epoch.seconds)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from cervix_study.execution.worker_context import WorkerContext
 from cervix_study.records import Cell, EncoderResults, Turn
 from cervix_study.settings import POOLED
 from fedcervix.core.plan import Recipe
+from fedcervix.runtime.worker_protocol import OnProgress, Progress
 from site_agent.network.encoder import Encoder, save_weights, start_encoder
 from site_agent.training.checkpoints import Checkpoints
+from site_agent.training.context import TrainingContext
+from site_agent.training.epochs import EpochRecord
 from site_agent.training.knn_probe import Probe
-from site_agent.training.loop import Epoch, StepReport
-from site_agent.training.pretrain import Pretrained, pretrain
+from site_agent.training.loop import StepReport
+from site_agent.training.pretrain import Callbacks, Pretrained, pretrain
 from site_agent.worker.tasks import first_seed
 
 
@@ -29,8 +31,8 @@ def train(
     """
     recipe = bench.settled(cell.recipe, cell.sites[0], cell.fold)
     recipe = bounded(recipe, len(bench.images(cell.sites, cell.fold, recipe, "train")), updates_max)
-    on_step = _steps(bench.on_progress, recipe)
-    trained = pretrained(bench, cell, recipe, started(bench, cell, recipe), on_step=on_step, checkpoints=checkpoints)
+    callbacks, encoder = Callbacks(_steps(bench.on_progress, recipe)), started(bench, cell, recipe)
+    trained = pretrained(bench, cell, recipe, encoder, callbacks, checkpoints=checkpoints)
     counts = {site: len(bench.collection(site, cell.fold).contrastive("train")) for site in cell.sites}
     return _results(trained, counts, {stream_of(cell): recipe.precision}, save_weights(weights, trained.best_state))
 
@@ -45,9 +47,8 @@ def pretrained(
     cell: Cell,
     recipe: Recipe,
     encoder: Encoder,
+    callbacks: Callbacks,
     *,
-    on_step: Callable[[StepReport], None],
-    on_epoch: Callable[[Epoch], None] = lambda _epoch: None,
     probe: Probe = lambda _encoder: None,
     checkpoints: Checkpoints | None = None,
 ) -> Pretrained:
@@ -55,22 +56,15 @@ def pretrained(
 
     Raises as `pretrain` does.
     """
-    machine = bench.machine(cell.sites[0], cell.fold)
-    return pretrain(
-        bench.images(cell.sites, cell.fold, recipe, "train"),
-        bench.images(cell.sites, cell.fold, recipe, "valid"),
-        recipe,
+    context = TrainingContext(
+        recipe=recipe,
         seed=cell.seed,
         stream=stream_of(cell),
-        encoder=encoder,
-        device=machine.device,
-        acceleration=machine.acceleration,
+        machine=bench.machine(cell.sites[0], cell.fold),
         one_site_batches=cell.control == "one-site-batches",
-        on_step=on_step,
-        on_epoch=on_epoch,
-        probe=probe,
-        checkpoints=checkpoints,
     )
+    train, valid = (bench.images(cell.sites, cell.fold, recipe, part) for part in ("train", "valid"))
+    return pretrain(encoder, train, valid, context, callbacks, probe=probe, checkpoints=checkpoints)
 
 
 def stream_of(cell: Cell) -> str:
@@ -86,10 +80,10 @@ def bounded(recipe: Recipe, images: int, updates_max: int | None) -> Recipe:
     return dataclasses.replace(recipe, epochs_max=max(1, min(recipe.epochs_max, updates_max // steps)))
 
 
-def _steps(on_progress: Callable[[dict[str, Any]], None], recipe: Recipe) -> Callable[[StepReport], None]:
+def _steps(on_progress: OnProgress, recipe: Recipe) -> Callable[[StepReport], None]:
     def told(step: StepReport) -> None:
         done, of = (step.epoch - 1) * step.steps + step.step, step.steps * recipe.epochs_max
-        on_progress({"stage": f"epoch {step.epoch}", "done": done, "of": of, "unit": "steps"})
+        on_progress(Progress(f"epoch {step.epoch}", done, of, "steps"))
 
     return told
 
@@ -104,15 +98,11 @@ def _results(trained: Pretrained, images: dict[str, int], precision: Mapping[str
         images=images,
         precision=dict(precision),
         outcome="OK",
-        curve=tuple(_turn(epoch) for epoch in history),
+        curve=tuple(turn_of(epoch.record) for epoch in history),
         model=digest,
     )
 
 
-def _turn(epoch: Epoch) -> Turn:
-    return Turn(
-        number=epoch.train.epoch,
-        train_loss=epoch.train.loss,
-        valid_loss=epoch.valid.loss,
-        seconds=epoch.train.seconds,
-    )
+def turn_of(epoch: EpochRecord) -> Turn:
+    """Return what the study keeps of an epoch, of an encoder or of a classifier."""
+    return Turn(number=epoch.epoch, train_loss=epoch.train_loss, valid_loss=epoch.valid_loss, seconds=epoch.seconds)

@@ -27,11 +27,9 @@ def size(cell: Cell, ground: Ground) -> float:
         [lot] = lots.values()
         per_epoch = cell.label_fraction * lot.labelled_train + FORWARD_SHARE * lot.labelled_valid
         return cell.recipe.classifier.epochs_max * per_epoch
-    epochs = cell.recipe.epochs_max
-    if cell.terms:
-        per_round = cell.terms.epochs_per_round
-        epochs = per_round * max(1, min(cell.terms.rounds, epochs // per_round))
-    scored = sum(lot.valid for lot in lots.values()) / (cell.terms.epochs_per_round if cell.terms else 1)
+    per_round = cell.terms.epochs_per_round if cell.terms else 1
+    epochs = per_round * cell.terms.rounds_max(cell.recipe) if cell.terms else cell.recipe.epochs_max
+    scored = sum(lot.valid for lot in lots.values()) / per_round
     return 2 * epochs * (sum(lot.train for lot in lots.values()) + FORWARD_SHARE * scored)
 
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import dataclasses
 import queue
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from cervix_study.execution.tasks import Done, Failed, Task, TaskProgress, Told, error_of
+from cervix_study.execution.tasks import Done, Failed, Order, Task, TaskProgress, Told, error_of
 from cervix_study.study_paths import Places
 from fedcervix.disk.storage import disk
-from fedcervix.errors import ConfigError, TrainingError
+from fedcervix.errors import ConfigError, FedcervixError, TrainingError
 from fedcervix.extras import missing
-from fedcervix.json_text import parsed
+from fedcervix.runtime import worker_protocol
+from fedcervix.runtime.worker_protocol import Answer, Failure, Progress
 
 MODULE = "cervix_study.execution.cell_process"
 ENDS_WITHIN_S = 60.0
@@ -60,7 +62,7 @@ class LocalProcesses:
     places: Places
     processes: int
     _workers: list[Worker] = field(default_factory=list)
-    _told: queue.Queue[tuple[Worker, dict[str, Any] | None]] = field(default_factory=queue.Queue)
+    _told: queue.Queue[tuple[Worker, Answer | FedcervixError | None]] = field(default_factory=queue.Queue)
 
     def has_room(self, task: Task) -> bool:
         """A federation of more sites than there is room for goes alone."""
@@ -72,32 +74,30 @@ class LocalProcesses:
         idle = [worker for worker in self._workers if worker.task is None]
         worker = idle[0] if idle else self._start()
         worker.task = task
-        assert worker.popen.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it died while it was idle: its reader tells
-            worker.popen.stdin.write(json.dumps({"work": task.work, "key": task.key}, allow_nan=False) + "\n")
-            worker.popen.stdin.flush()
+            worker_protocol.ask(worker.popen, dataclasses.asdict(Order(task.work, task.key)))
 
     def wait(self) -> Told:
-        """Wait for the next line of any worker."""
+        """Wait for the next line of any worker. Raises TrainingError where one has died, or says what is no answer."""
         while True:
-            worker, message = self._told.get()
-            if message is None:
+            worker, answer = self._told.get()
+            if isinstance(answer, FedcervixError):
+                raise answer
+            if answer is None:
                 self._workers.remove(worker)
-            told = self._read(worker, message) if worker.task else None
+            told = self._read(worker, answer) if worker.task else None
             if told is not None:
                 return told
 
-    def _read(self, worker: Worker, message: dict[str, Any] | None) -> Told | None:
+    def _read(self, worker: Worker, answer: Answer | None) -> Told | None:
         task = worker.task
         assert task is not None
-        if message is not None and "progress" in message:
-            return TaskProgress(task, message["progress"])
+        if isinstance(answer, Progress):
+            return TaskProgress(task, answer)
         worker.task = None
-        if message is None:
+        if answer is None:
             raise died(worker.popen.wait(), worker.log)
-        if "done" in message:
-            return Done(task)
-        return Failed(task, error_of(message["failed"]), message["failed"]["trace"])
+        return ended(task, answer)
 
     def close(self) -> None:
         """Tell every worker to end, then wait; kill what does not."""
@@ -132,10 +132,22 @@ class LocalProcesses:
         return worker
 
     def _listen(self, worker: Worker) -> None:
-        assert worker.popen.stdout is not None
-        for line in worker.popen.stdout:
-            self._told.put((worker, parsed(line)))
-        self._told.put((worker, None))
+        try:
+            for answer in worker_protocol.answers(worker.popen, str):
+                self._told.put((worker, answer))
+            self._told.put((worker, None))
+        except FedcervixError as error:
+            self._told.put((worker, error))
+
+
+def ended(task: Task, answer: Answer) -> Done | Failed | None:
+    """Return how a task ended, if an answer says so."""
+    match answer:
+        case worker_protocol.Done():
+            return Done(task)
+        case Failure():
+            return Failed(task, error_of(answer), answer.trace)
+    return None
 
 
 def died(code: int, log: Path) -> TrainingError:
@@ -165,7 +177,7 @@ class Slurm:
 
     places: Places
     jobs: int
-    options: dict[str, Any]
+    options: Mapping[str, object]
     poll_s: float = POLL_S
     _running: dict[str, tuple[Task, Any]] = field(default_factory=dict)
     _executor: Any = None
@@ -198,11 +210,8 @@ class Slurm:
         error = job.exception()
         if error is None:
             for line in reversed(job.result().splitlines()):
-                message = parsed(line)
-                if "done" in message:
-                    return Done(task)
-                if "failed" in message:
-                    return Failed(task, error_of(message["failed"]), message["failed"]["trace"])
+                if told := ended(task, worker_protocol.from_line(line, str)):
+                    return told
         raise TrainingError(
             f"job {job.job_id} ended without an answer: {error}",
             cause="the cluster ended it (time, memory), or it could not start",
@@ -220,7 +229,7 @@ class Slurm:
             import submitit
         except ImportError as error:
             raise missing("submitit") from error
-        options = {"cluster": "slurm", **self.options}
+        options: dict[str, Any] = {"cluster": "slurm", **self.options}
         try:
             executor = submitit.AutoExecutor(folder=self.places.workshop / "slurm", cluster=options.pop("cluster"))
             executor.update_parameters(**options)

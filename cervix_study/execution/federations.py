@@ -18,13 +18,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cervix_study.data.site_homes import toml
-from cervix_study.execution.parent_death import leashed
 from cervix_study.execution.resource_usage import Meter, descendants
 from cervix_study.execution.traffic_counter import Relay
 from cervix_study.records import RING, Cell, EncoderResults, Turn
@@ -36,6 +35,8 @@ from fedcervix.core.rounds.state import Outcome
 from fedcervix.disk.files import digest_file, write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import EXIT_CODES, DataError, FedcervixError, StorageError, TrainingError
+from fedcervix.runtime.parent_death import leashed
+from fedcervix.runtime.worker_protocol import OnProgress, Progress
 from site_agent.home import SiteHome
 from site_agent.store.run_store import RunStore
 
@@ -50,8 +51,6 @@ NOT_OF_ONE_CELL: tuple[type[FedcervixError], ...] = (StorageError, DataError)
 """what stops the study, other than a recipe that cannot be trained"""
 
 ABORTED = Outcome.ABORTED.value
-
-OnProgress = Callable[[dict[str, Any]], None]
 
 
 @dataclass(slots=True)
@@ -119,7 +118,7 @@ class Federation:
             addresses = ("--advertise", "localhost:0", "--bind", "127.0.0.1:0")
             self._call("coordinator.cli", "init", str(home.folder), "--sites", roster, *addresses)
         assert self.cell.terms is not None
-        tables: dict[str, dict[str, Any]] = {
+        tables: dict[str, dict[str, object]] = {
             "federation": {"name": "cervix"},
             "listen": {"bind": "127.0.0.1:0", "advertise": "localhost:0"},
             "run": {"sites": list(self.cell.sites), "profile": self.cell.profile},
@@ -186,17 +185,17 @@ class Federation:
             meter.count_wire({name: relay.passed_bytes for name, relay in self.relays.items()})
             on_progress(self._progress())
 
-    def _progress(self) -> dict[str, Any]:
+    def _progress(self) -> Progress:
         rounds = self._rounds_scored()
         assert self.cell.terms is not None
         epochs = self.cell.recipe.epochs_max // self.cell.terms.epochs_per_round
         of = max(1, min(self.cell.terms.rounds, epochs))
-        return {"stage": f"round {rounds + 1}", "done": rounds, "of": of, "unit": "rounds"}
+        return Progress(f"round {rounds + 1}", rounds, of, "rounds")
 
     def _rounds_scored(self) -> int:
         """Return how many rounds the first site has scored so far."""
         runs = sorted((self.site(self.cell.sites[0]).folder / "runs").glob("*"))
-        return len(RunStore(runs[-1]).history().get("score", {})) if runs else 0
+        return len(RunStore(runs[-1]).history().score) if runs else 0
 
     # --- processes ---
 
@@ -256,7 +255,7 @@ class Federated:
     """What a federation gave."""
 
     results: EncoderResults
-    details: dict[str, Any]
+    details: dict[str, object]
     """of its record"""
 
 
@@ -346,15 +345,15 @@ def _told(given: dict[str, Any] | None, score: dict[str, Any] | None) -> dict[st
 
 
 def _precision(home: SiteHome, run: str) -> str:
-    rounds = RunStore(home.run_folder(run)).history().get("train", {})
-    return str(next((numbers["precision"] for numbers in rounds.values()), "unknown"))
+    rounds = RunStore(home.run_folder(run)).history().train.values()
+    return next((result.precision for result in rounds), "unknown")
 
 
-def _given(terms: Any) -> dict[str, Any]:
+def _given(terms: Any) -> dict[str, object]:
     return {key: value for key, value in dataclasses.asdict(terms).items() if value is not None}
 
 
-def _scalars(recipe: Any) -> dict[str, Any]:
+def _scalars(recipe: Any) -> dict[str, object]:
     return {key: value for key, value in dataclasses.asdict(recipe).items() if not isinstance(value, dict)}
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich import progress as bars
 
 from cervix_study.execution.estimate import duration
 from cervix_study.execution.tasks import Task
 from cervix_study.planning.naming import named
 from cervix_study.records import CellRecord
 from fedcervix.runtime.printing import console
+from fedcervix.runtime.worker_protocol import Progress
 
 PLAIN_S = 60.0
 """in a log file, at most one line of progress within a cell in this time"""
@@ -25,8 +25,8 @@ class Screen:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console(file=sys.stderr, highlight=False)
         self._clock = clock
-        self._bar: Progress | None = None
-        self._rows: dict[str, TaskID] = {}
+        self._bar: bars.Progress | None = None
+        self._rows: dict[str, bars.TaskID] = {}
         self._plain_s = clock()
         self._count = ""
 
@@ -55,14 +55,14 @@ class Screen:
         if not self._console.is_terminal and task.processes > 1:
             self.say(f"{self._count} begins: {named(task.cell)}, {task.processes} sites and a coordinator over TLS")
 
-    def progress(self, task: Task, values: Mapping[str, Any]) -> None:
+    def progress(self, task: Task, at: Progress) -> None:
         """Show how far a cell is."""
-        what = f"{named(task.cell)}: {values['stage']}"
+        what = f"{named(task.cell)}: {at.stage}"
         if self._console.is_terminal:
-            self._draw(task.key, what, values["done"], values["of"], values["unit"])
+            self._draw(task.key, what, at.done, at.of, at.unit)
         elif self._clock() - self._plain_s >= PLAIN_S:
             self._plain_s = self._clock()
-            self.say(f"{self._count} {what}, {values['done']:,}/{values['of']:,} {values['unit']}")
+            self.say(f"{self._count} {what}, {at.done:,}/{at.of:,} {at.unit}")
 
     def made(self, task: Task, record: CellRecord) -> None:
         """Say that a cell is finished, and what came of it."""
@@ -82,8 +82,9 @@ class Screen:
 
     def _draw(self, row: str, what: str, done: int, of: int, unit: str) -> None:
         if self._bar is None:
-            columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[count]}"))
-            self._bar = Progress(*columns, console=self._console, transient=True)
+            text = bars.TextColumn("{task.description}", markup=False)
+            columns = (text, bars.BarColumn(), bars.TextColumn("{task.fields[count]}"))
+            self._bar = bars.Progress(*columns, console=self._console, transient=True)
             self._bar.start()
         count = f"{done:,}/{of:,} {unit}"
         if row not in self._rows:

@@ -167,8 +167,8 @@ class Running:
             if not at_work:
                 return  # what is left waits for cells that the pattern leaves out
             match self.executor.wait():
-                case TaskProgress(task, values):
-                    self.screen.progress(task, values)
+                case TaskProgress(task, at):
+                    self.screen.progress(task, at)
                 case Done(task):
                     at_work -= 1
                     on_done(task)

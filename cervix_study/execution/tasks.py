@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 from cervix_study.records import RING, Cell
+from fedcervix.core.plan import STRICT
 from fedcervix.errors import ConfigError, DataError, FedcervixError, ModelError, StorageError, TrainingError
+from fedcervix.runtime.worker_protocol import Failure, Progress
 
 Work = Literal["make", "open", "open and drop weights", "time"]
 
@@ -24,11 +26,21 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """What a process is asked: a kind of work, on the cell of this key."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    work: Work
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class TaskProgress:
     """How far a task is."""
 
     task: Task
-    values: Mapping[str, Any]
+    at: Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +84,9 @@ def blocked(waiting: Sequence[Task], failed: Mapping[str, str]) -> dict[str, str
     return found
 
 
-def error_of(account: Mapping[str, str]) -> FedcervixError:
+def error_of(failure: Failure) -> FedcervixError:
     """Return the error that another process told of."""
-    kind = _KNOWN.get(account["kind"], FedcervixError)
-    return kind(account["what"], cause=account["cause"], next_step=account["next_step"])
+    return failure.trouble.error(_KNOWN.get(failure.kind, FedcervixError))
 
 
 _KNOWN = {kind.__name__: kind for kind in (TrainingError, ModelError, DataError, StorageError, ConfigError)}

@@ -15,6 +15,7 @@ from fedcervix.disk.files import write_whole
 from site_agent.classifier.finetune import build_classifier, finetune
 from site_agent.data.image_sets import Labelled
 from site_agent.network.devices import Machine
+from site_agent.training.context import TrainingContext
 from site_agent.training.step_timing import STEPS, encoder_pace, noise
 
 
@@ -35,14 +36,6 @@ def _classifier_pace(recipe: Recipe, machine: Machine) -> float:
     terms = dataclasses.replace(recipe.classifier, epochs_max=2)
     recipe = dataclasses.replace(recipe, classifier=terms)
     classifier, _ = build_classifier(recipe, 0, None)
-    fitted = finetune(
-        classifier,
-        labelled,
-        labelled,
-        recipe,
-        seed=0,
-        stream="timing",
-        device=machine.device,
-        on_epoch=lambda _epoch: None,
-    )
+    context = TrainingContext(recipe=recipe, seed=0, stream="timing", machine=Machine(machine.device))
+    fitted = finetune(classifier, labelled, labelled, context, on_epoch=lambda _epoch: None)
     return fitted.history[-1].seconds / (count * (1 + FORWARD_SHARE))

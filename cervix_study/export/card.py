@@ -55,7 +55,7 @@ class Files:
     tolerance: float
 
 
-def to_json(model: Released, files: Files) -> dict[str, Any]:
+def to_json(model: Released, files: Files) -> dict[str, object]:
     """Return the card as values JSON can hold."""
     return {
         "format": FORMAT,
@@ -215,7 +215,8 @@ def _training(model: Released) -> Iterable[Block]:
 
 def _learnt_from(model: Released) -> str:
     """Return whose images the weights were learned from."""
-    pooled = model.origin.get("collections", 1)
+    collections = model.origin.get("collections")
+    pooled = collections if isinstance(collections, int) else 1
     own = "Images of the site that made it"
     if model.sites:
         tuned = ", and labelled images of the site that fine-tuned it" if model.provenance else ""

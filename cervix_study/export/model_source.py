@@ -58,7 +58,7 @@ class Released:
     """SHA-256 of the weights file"""
     sites: tuple[str, ...]
     """whose images it learned from"""
-    origin: Mapping[str, Any]
+    origin: Mapping[str, object]
     """study, cell, run, plan digest, outcome ... as far as known"""
     provenance: Provenance | None = None
     """of a site's classifier: the digests that its numbers belong to"""
@@ -150,7 +150,7 @@ def _sites(record: CellRecord, cells: Mapping[str, CellRecord]) -> tuple[str, ..
     return tuple(dict.fromkeys([*before, *record.cell.sites]))
 
 
-def _origin(record: CellRecord, study: Path) -> dict[str, Any]:
+def _origin(record: CellRecord, study: Path) -> dict[str, object]:
     details = record.provenance.details
     outcome = record.encoder.outcome if record.encoder else ""
     found = {
@@ -237,7 +237,7 @@ def _of_site_classifier(folder: Path) -> Released:
     )
 
 
-def _origin_of(provenance: Provenance) -> dict[str, Any]:
+def _origin_of(provenance: Provenance) -> dict[str, object]:
     """Return what a card says of a site's classifier: names and digests."""
     start = provenance.start
     found = {
@@ -284,7 +284,7 @@ def _of_site_model(folder: Path) -> Released:
 class _Ended:
     """What the coordinator told a site of the run that made a model."""
 
-    origin: dict[str, Any] = field(default_factory=dict)
+    origin: dict[str, object] = field(default_factory=dict)
     rounds: tuple[Mapping[str, Any], ...] = ()
 
 

@@ -81,23 +81,32 @@ def grid(asked: Asked, ground: Ground) -> list[Cell]:
     cells: dict[str, Cell] = {}
     for seed, fold, profile, start in itertools.product(axes.seeds, ground.folds, axes.profiles, asked.settings.starts):
         for setting in settings_of(asked, profile, start):
-            for cell in _trained(asked, ground, profile, start, setting, seed, fold):
+            for cell in _trained(asked, ground, _Arm(profile, start, setting, seed, fold)):
                 cells.setdefault(cell.key, cell)
     return list(cells.values())
 
 
-def _trained(
-    asked: Asked, ground: Ground, profile: str, start: str, setting: Setting, seed: int, fold: Fold
-) -> Iterator[Cell]:
+@dataclass(frozen=True, slots=True)
+class _Arm:
+    """What the encoders of a start, and the classifiers that begin from them, have in common."""
+
+    profile: str
+    start: str
+    setting: Setting
+    seed: int
+    fold: Fold
+
+
+def _trained(asked: Asked, ground: Ground, arm: _Arm) -> Iterator[Cell]:
     """Yield the encoders of a start, each followed by the classifiers that begin from it."""
     sites = asked.settings.site_names
-    for roster in [()] if start in UNTRAINED else encoder_rosters(start, sites):
-        encoder = _encoder(asked, ground, profile, start, setting, seed, fold, roster) if roster else None
+    for roster in [()] if arm.start in UNTRAINED else encoder_rosters(arm.start, sites):
+        encoder = _encoder(asked, ground, arm, roster) if roster else None
         if encoder:
             yield encoder
-        learners = roster if start == "ssl" else sites
+        learners = roster if arm.start == "ssl" else sites
         for site, again in itertools.product(learners, asked.settings.axes.classifier_seeds):
-            yield _classifier(asked, ground, profile, start, setting, seed, fold, site, again, encoder)
+            yield _classifier(asked, ground, arm, site, again, encoder)
 
 
 def encoder_rosters(start: str, sites: tuple[str, ...]) -> list[tuple[str, ...]]:
@@ -108,16 +117,8 @@ def encoder_rosters(start: str, sites: tuple[str, ...]) -> list[tuple[str, ...]]
     return [(first, *(site for site in sites if site != first))] if start.startswith(RING) else [sites]
 
 
-def _encoder(
-    asked: Asked,
-    ground: Ground,
-    profile: str,
-    start: str,
-    setting: Setting,
-    seed: int,
-    fold: Fold,
-    roster: tuple[str, ...],
-) -> Cell:
+def _encoder(asked: Asked, ground: Ground, arm: _Arm, roster: tuple[str, ...]) -> Cell:
+    profile, start, setting = arm.profile, arm.start, arm.setting
     return Cell(
         kind="encoder",
         profile=profile,
@@ -126,12 +127,13 @@ def _encoder(
         batch_images=setting.batch_images,
         width=setting.width,
         epochs_per_round=setting.epochs_per_round,
-        seed=seed,
-        fold=fold,
+        seed=arm.seed,
+        fold=arm.fold,
         # The classifier's part does not touch an encoder: with its defaults, equal encoders have equal keys.
         recipe=dataclasses.replace(recipe_of(asked, profile, setting), classifier=ClassifierRecipe()),
-        terms=_terms(asked, profile, setting, seed),
-        data={site: ground.lots[site, fold].contrastive for site in roster} | weights_of(start, asked, profile, ground),
+        terms=_terms(asked, profile, setting, arm.seed),
+        data={site: ground.lots[site, arm.fold].contrastive for site in roster}
+        | weights_of(start, asked, profile, ground),
         software=software(),
     )
 
@@ -157,18 +159,8 @@ def _terms(asked: Asked, profile: str, setting: Setting, seed: int) -> Terms | N
     return dataclasses.replace(base, epochs_per_round=setting.epochs_per_round, seed=seed)
 
 
-def _classifier(
-    asked: Asked,
-    ground: Ground,
-    profile: str,
-    start: str,
-    setting: Setting,
-    seed: int,
-    fold: Fold,
-    site: str,
-    again: int,
-    encoder: Cell | None,
-) -> Cell:
+def _classifier(asked: Asked, ground: Ground, arm: _Arm, site: str, again: int, encoder: Cell | None) -> Cell:
+    profile, start, setting = arm.profile, arm.start, arm.setting
     return Cell(
         kind="classifier",
         profile=profile,
@@ -177,12 +169,13 @@ def _classifier(
         batch_images=setting.batch_images,
         width=setting.width,
         epochs_per_round=setting.epochs_per_round,
-        seed=seed,
+        seed=arm.seed,
         classifier_seed=again,
-        fold=fold,
+        fold=arm.fold,
         recipe=recipe_of(asked, profile, setting),
         inputs=(encoder.key,) if encoder else (),
-        data={site: ground.lots[site, fold].whole} | (weights_of(start, asked, profile, ground) if not encoder else {}),
+        data={site: ground.lots[site, arm.fold].whole}
+        | (weights_of(start, asked, profile, ground) if not encoder else {}),
         software=software(),
     )
 

@@ -11,7 +11,7 @@ from fedcervix.core.rounds.state import Round, Run
 def spoilt(_run: Run, round_: Round) -> Iterator[Alarm]:
     """With a site's update the model could not be used."""
     for missing in round_.missing:
-        if missing.alarm:
+        if missing.suspected:
             yield Alarm(missing.site, round_.number, "unusable", missing.reason[:WORDS_CHARS_MAX])
 
 

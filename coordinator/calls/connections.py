@@ -44,7 +44,7 @@ REFUSAL_S = 0.5
 SWEEP_S, BUSY_SWEEP_S = 0.1, 0.05
 """from one look at the connections to the next; and while there are too many, or some have come since the last one"""
 REST = 4
-"""times as long as a look takes the next one waits at least: looks keep the interpreter's lock from those who answer"""
+"""times the processor time of a look the next one waits: looks keep the interpreter's lock from those who answer"""
 LOG_S = 60.0
 """from one line about closed connections to the next"""
 NAMED_MAX = 10
@@ -69,8 +69,6 @@ class Connection:
     """by the last look"""
     taken: int = 0
     """bytes of messages since the last look"""
-    models: int = 0
-    """on their way"""
     useless: bool = False
     """too much has come on it, or on all of its certificate, that is of no use; or it goes on although it is refused"""
 
@@ -195,7 +193,7 @@ class Connections:
         self._known: dict[Peer, Connection] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
-        self._stopped = False
+        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="connections", daemon=True)
         self._tally = _Tally()
 
@@ -206,7 +204,7 @@ class Connections:
 
     def stop(self) -> None:
         """End the looking; connections stay as they are."""
-        self._stopped = True
+        self._stopped.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -223,12 +221,6 @@ class Connections:
         with self._lock:
             if (there := parse_peer(peer)) and (found := self._known.get(there)):
                 found.taken += size_bytes
-
-    def sends(self, peer: str, models: int) -> None:
-        """Note that so many more models are on their way, or fewer."""
-        with self._lock:
-            if (there := parse_peer(peer)) and (found := self._known.get(there)):
-                found.models += models
 
     def refused(self, peer: str) -> None:
         """Let a connection be closed soon: its caller was refused, and is to learn that first."""
@@ -292,16 +284,16 @@ class Connections:
 
     def _run(self) -> None:
         wait_s = 0.0
-        while not self._stopped:
+        while not self._stopped.is_set():
             self._wake.wait(wait_s)
             self._wake.clear()
-            began_s = self._clock()
+            used_s = time.thread_time()
             try:
                 wait_s = BUSY_SWEEP_S if self.sweep() else SWEEP_S
             except OSError as error:
                 self._tally.failed(error, self._clock())
                 wait_s = SWEEP_S
-            time.sleep(REST * (self._clock() - began_s))
+            self._stopped.wait(REST * (time.thread_time() - used_s))
 
     def _heard(self, peer: str) -> Connection | None:
         """Return a connection on which a call came just now; None: it is none of the network."""
@@ -341,8 +333,7 @@ class Connections:
                 found[one.serial] += useless(one.traffic, now, one.taken)
                 one.traffic, one.taken = now, 0
         found.pop("", None)
-        sending = {one.serial for one in self._known.values() if one.models}
-        over = self._overhead.over(found, sending, self._clock())
+        over = self._overhead.over(found, self._clock())
         for one in self._known.values():
             one.useless |= one.serial in over if one.serial else one.traffic.received > STRANGER_BYTES
 

@@ -43,6 +43,8 @@ MESSAGE_S = 10.0
 """for a request, and for the registry to be looked at"""
 CHUNK_S = 120.0
 """for a part of a model, and for an answer to be taken: on a slow line, behind a model"""
+WAITED_FOR_MAX = 16
+"""requests of a certificate at once, the others after them: while the coordinator itself was held up, many arrived"""
 CUT_S = 2.0
 """in which a connection that is cut has ended"""
 LAST_WORDS_S = 10.0
@@ -61,9 +63,6 @@ class Lines(Protocol):
 
     def took(self, peer: str, size_bytes: int) -> None:
         """So much of a message that came on it is of use."""
-
-    def sends(self, peer: str, models: int) -> None:
-        """So many more models are on their way on it, or fewer."""
 
     def refused(self, peer: str) -> None:
         """The caller was refused: its connection is closed, once it can have heard why."""
@@ -140,8 +139,6 @@ class _Open:
     call: Call
     method: rpc.Method
     context: Context
-    unread: bool = True
-    """its first message is not there yet"""
 
 
 class Dispatcher:
@@ -161,6 +158,8 @@ class Dispatcher:
     ) -> None:
         self._behaviours, self._gate, self._work, self._lines = behaviours, gate, work, lines
         self._admission, self._clock_s = admission, clock_s
+        self._waiting: dict[str, asyncio.Semaphore] = {}
+        """by serial"""
         self._cut: dict[str, float] = {}
         """connections that are being cut, and until when their calls are not looked at"""
         self._message_s, self._chunk_s = message_s, chunk_s
@@ -185,7 +184,7 @@ class Dispatcher:
             await self._end(context, peer, grpc.StatusCode.CANCELLED, SUPERSEDED)
         finally:
             if found is not None:
-                self._admission.end(found.call.serial, unread=found.unread)
+                self._admission.end(found.call.serial)
 
     # --- before anything is read ---
 
@@ -271,17 +270,14 @@ class Dispatcher:
 
     async def _taking(self, found: _Open) -> None:
         """Messages as long as there are some, and one answer."""
-        self._lines.sends(found.call.peer, 1)
-        try:
-            async with aclosing(self._messages(found)) as chunks:
-                reply = await self._behaviours[found.method](chunks, found.call)
-        finally:
-            self._lines.sends(found.call.peer, -1)
+        async with aclosing(self._messages(found)) as chunks:
+            reply = await self._behaviours[found.method](chunks, found.call)
         await self._write(found, rpc.serialize(found.method, reply))
 
     async def _message(self, found: _Open) -> bytes:
         """Return a call's only message. Raises BusyError where none comes."""
-        data = await self._next(found, self._message_s)
+        async with self._waiting.setdefault(found.call.serial, asyncio.Semaphore(WAITED_FOR_MAX)):
+            data = await self._next(found, self._message_s)
         if data is None:
             self._refused(found.call.serial, found.call.site, found.call.peer, error := _no_message())
             raise error
@@ -299,9 +295,6 @@ class Dispatcher:
                 data = await found.context.read()
         except TimeoutError:
             return None
-        if found.unread:
-            found.unread = False
-            self._admission.is_read(found.call.serial)
         if not isinstance(data, bytes):
             return None
         most = len(data) if found.method.request is None else rpc.REQUEST_BYTES_MAX

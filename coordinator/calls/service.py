@@ -41,7 +41,6 @@ from fedcervix.core.rounds.objections import objection
 from fedcervix.core.rounds.state import Round, Run
 from fedcervix.errors import IdentityError, RemoteError, RunError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.models.stream_validation import Arriving
 from fedcervix.network import codec, identity, rpc
 from fedcervix.runtime.log import logger
 from fedcervix.wire import federation_pb2 as wire
@@ -232,7 +231,7 @@ class Service:
         digest = codec.read_digest(call.headers.get(rpc.DIGEST_KEY, ""))
         offset, size_bytes = (_natural(call.headers.get(key, "")) for key in (rpc.OFFSET_KEY, rpc.SIZE_KEY))
         incoming = self._blobs.incoming(digest, call.site, offset=offset, size_bytes=size_bytes)
-        seen = Arriving(size_bytes, await self.work.do(call.serial, self._engine.models.layout))
+        seen = await self.work.do(call.serial, self._engine.models.arriving, call.site, size_bytes)
 
         def begin() -> bool:
             # Whoever pushes without having asked is held to the same.
@@ -249,7 +248,7 @@ class Service:
         def settle() -> bool:
             here = incoming.settle()
             if here and seen.sound:
-                self._engine.models.note_validated(call.site, digest)
+                self._engine.models.note_arrived(call.site, digest, seen)
             return here
 
         with self._transfers.newest(call.site, "push", call.task):
@@ -261,6 +260,7 @@ class Service:
                     here = await self.work.do(call.serial, settle)
             finally:
                 self.work.later(incoming.close)
+                self.work.later(seen.close)
         if not here:
             raise RunError("the transfer ended early", next_step="offer it again, and continue from the given offset")
         return wire.PushReply(size_bytes=size_bytes)

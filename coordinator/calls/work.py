@@ -35,18 +35,26 @@ class Work:
         turn = self._turns.setdefault(who, asyncio.Semaphore(self._each))
         loop = asyncio.get_running_loop()
         await turn.acquire()
+        answer: asyncio.Future[R] = loop.create_future()
 
-        def ended(_job: Future[R]) -> None:
+        def ended(job: Future[R]) -> None:
+            turn.release()
+            _hand_over(job, answer)
+
+        def tell(job: Future[R]) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(turn.release)
+                loop.call_soon_threadsafe(ended, job)  # once: to wake the loop costs as much as a small piece of work
 
         try:
             job = self._pool.submit(contextvars.copy_context().run, partial(work, *args, **kwargs))
         except BaseException:
             turn.release()
             raise
-        job.add_done_callback(ended)
-        return await asyncio.wrap_future(job)
+        job.add_done_callback(tell)
+        try:
+            return await answer
+        finally:
+            job.cancel()  # where the call has ended; of what has begun this does nothing
 
     def later(self, work: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
         """Have something done for which nobody waits: what a call that has ended leaves to be put in order."""
@@ -55,6 +63,17 @@ class Work:
     def close(self) -> None:
         """Wait for what has begun; take nothing more."""
         self._pool.shutdown()
+
+
+def _hand_over(job: Future[R], answer: asyncio.Future[R]) -> None:
+    if answer.done():
+        return  # nobody waits any more
+    if job.cancelled():
+        answer.cancel()
+    elif (error := job.exception()) is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(job.result())
 
 
 def _said(job: Future[object]) -> None:

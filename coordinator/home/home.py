@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 class FederationSection:
     """Table [federation]."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
     name: str
 
     def __post_init__(self) -> None:
@@ -52,7 +52,7 @@ class FederationSection:
 class ListenSection:
     """Table [listen]."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
     bind: str
     advertise: str
 
@@ -65,7 +65,7 @@ class ListenSection:
 class RunSection:
     """Table [run]."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
     sites: tuple[str, ...]
     profile: str = "paper"
     base: str = ""
@@ -77,7 +77,7 @@ class RunSection:
 class Config:
     """The file coordinator.toml."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
     federation: FederationSection
     listen: ListenSection
     run: RunSection

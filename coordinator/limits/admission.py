@@ -31,22 +31,20 @@ class Limits:
 
     open_max: int
     """calls at once, streams and transfers among them"""
-    unread_max: int
-    """calls at once whose message is not there yet"""
     per_s: float
     """calls"""
     burst: float
     """calls"""
     refused_per_s: float = 2.0
     """refused calls that cost no connection"""
-    refused_burst: float = 60.0
+    refused_burst: float = 30.0
 
 
 LIMITS: Mapping[str, Limits] = {
-    "site": Limits(open_max=64, unread_max=16, per_s=100.0, burst=500.0),
-    "enroll": Limits(open_max=2, unread_max=2, per_s=0.5, burst=10.0, refused_burst=10.0),
-    "used invitation": Limits(open_max=1, unread_max=1, per_s=0.1, burst=5.0, refused_burst=1.0),
-    "operator": Limits(open_max=16, unread_max=16, per_s=100.0, burst=500.0),
+    "site": Limits(open_max=64, per_s=100.0, burst=200.0),
+    "enroll": Limits(open_max=2, per_s=0.5, burst=10.0, refused_burst=10.0),
+    "used invitation": Limits(open_max=1, per_s=0.1, burst=5.0, refused_burst=1.0),
+    "operator": Limits(open_max=16, per_s=100.0, burst=200.0),
 }
 """by what calls"""
 
@@ -80,7 +78,6 @@ class _Usage:
     words: Budget
     """lines in the log"""
     open: int = 0
-    unread: int = 0
     refused: deque[list[float]] = field(default_factory=deque)
     """[second, count], the last minute's"""
 
@@ -95,11 +92,10 @@ class Admission:
     def begin(self, serial: str, site: str, kind: str, now_s: float) -> bool:
         """Say whether a call of a certificate is within its limits, those of `kind`; it is open then until `end`."""
         usage = self._usage(serial, site, kind)
-        within = usage.open < usage.limits.open_max and usage.unread < usage.limits.unread_max
+        within = usage.open < usage.limits.open_max
         if not (usage.calls.take(now_s) and within):
             return False
         usage.open += 1
-        usage.unread += 1
         return True
 
     def pause_s(self, serial: str) -> float:
@@ -116,15 +112,9 @@ class Admission:
         _forget(usage, now_s)
         return usage.patience.take(now_s)
 
-    def is_read(self, serial: str) -> None:
-        """The message of an open call is there."""
-        self._used[serial].unread -= 1
-
-    def end(self, serial: str, *, unread: bool) -> None:
-        """An open call has ended; `unread`: before its message was there."""
-        usage = self._used[serial]
-        usage.open -= 1
-        usage.unread -= unread
+    def end(self, serial: str) -> None:
+        """An open call has ended."""
+        self._used[serial].open -= 1
 
     def may_say(self, serial: str, now_s: float) -> bool:
         """Say whether a refused call of this certificate is worth a line in the log: one a minute is."""

@@ -12,7 +12,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from coordinator.limits.budgets import Budget
 
@@ -40,7 +39,7 @@ class LineBudgets:
         self._lock = threading.Lock()
         self._lines: OrderedDict[tuple[str, str], _Lines] = OrderedDict()
 
-    def __call__(self, event: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    def __call__(self, event: Mapping[str, object]) -> Mapping[str, object] | None:
         """Return what else stands in the line; None: it is left out."""
         with self._lock:
             lines, now_s = self._of(str(event.get("site", "")), str(event.get("level", ""))), self._clock_s()

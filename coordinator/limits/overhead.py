@@ -6,18 +6,18 @@ the coordinator what it has taken of them. The difference is bounded for each ce
 may bring little at all.
 
 An honest agent stays far below: its connections carry models, short calls, and a few bytes for each part of a model
-that it fetches. While it sends a model, what has arrived and is not read yet is no more than it may send ahead.
+that it fetches, and what has arrived of a model and is not read yet is no more than it may send ahead. That may come
+before its call is known: a busy event loop sees the call later than the system counts the bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-BYTES_PER_S, BURST_BYTES = 64 << 10, 1 << 20
-AHEAD_BYTES = 5 << 20
-"""the same while a model is sent: rpc.WINDOW_BYTES_MAX and its frames"""
+BYTES_PER_S, BURST_BYTES = 64 << 10, 6 << 20
+"""in a second, and at once: rpc.WINDOW_BYTES_MAX with its frames, and something beside it"""
 CALL_BYTES = 1024
 """of a call's headers"""
 PER_TAKEN, PER_SENT = 1.25, 0.05
@@ -49,21 +49,14 @@ class Overhead:
     _left: dict[str, tuple[float, float]] = field(default_factory=dict)
     """by serial: bytes that may still come, and when that was so"""
 
-    def over(self, found: Mapping[str, float], sending: Set[str], now_s: float) -> frozenset[str]:
-        """Count what the connections of certificates have brought since the last look; return whose was too much.
+    def over(self, found: Mapping[str, float], now_s: float) -> frozenset[str]:
+        """Count what the connections of certificates have brought since the last look; return whose was too much."""
+        return frozenset(serial for serial, count in found.items() if self._count(serial, count, now_s))
 
-        `sending`: those that are sending a model.
-        """
-        ahead = dict.fromkeys(sending, AHEAD_BYTES)
-        return frozenset(
-            serial for serial, count in found.items() if self._count(serial, count, ahead.get(serial, 0), now_s)
-        )
-
-    def _count(self, serial: str, count: float, ahead: int, now_s: float) -> bool:
+    def _count(self, serial: str, count: float, now_s: float) -> bool:
         before, at_s = self._left.pop(serial, (float(BURST_BYTES), now_s))
         left = min(before + (now_s - at_s) * BYTES_PER_S - count, float(BURST_BYTES))
-        over = left < -ahead
-        self._left[serial] = 0.0 if over else left, now_s  # the last one in the table is the last one counted
+        self._left[serial] = max(left, 0.0), now_s  # the last one in the table is the last one counted
         if len(self._left) > CERTIFICATES_MAX:
             del self._left[next(iter(self._left))]
-        return over
+        return left < 0

@@ -6,19 +6,22 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from coordinator.run.averaging import hop_measured
 from coordinator.run.incoming import Unreported, needed
 from coordinator.run.refused import Refused
 from coordinator.run.run_state import RunState
-from fedcervix.core.events import Answer, Event, SiteRevoked, TaskKind, UpdateStored
+from fedcervix.core.events import Answer, Event, SiteRevoked, Task, TaskKind, UpdateStored
+from fedcervix.core.rounds.instructions import instruction
 from fedcervix.core.rounds.objections import objection
 from fedcervix.core.rounds.state import Run
 from fedcervix.core.rounds.step import answer_to
 from fedcervix.errors import BusyError, RemoteError, RunError, StorageError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.models.moves import vet_step
+from fedcervix.models.moves import Group, Meter, check_steps, measure
 from fedcervix.models.rounding import rebuild
+from fedcervix.models.stream_validation import Arriving
 from fedcervix.models.weights import Layout, read_layout, vet, vet_base, vet_layout
 from fedcervix.runtime.log import logger
 
@@ -29,8 +32,10 @@ class _Uploads:
 
     vetting: threading.Lock = field(default_factory=threading.Lock)
     refused: Refused = field(default_factory=Refused)
-    validated: str = ""
+    sound: str = ""
     """digest of the one whose values were checked while it arrived"""
+    moved: tuple[Path, tuple[Group, ...]] | None = None
+    """how far that one lies from which model; None where it was not measured"""
 
 
 class ModelWork:
@@ -54,14 +59,18 @@ class ModelWork:
             self._unreported.offered(self._state.run, site, digest)
         return self._unreported.expect(site, digest, size_bytes)
 
-    def note_validated(self, site: str, digest: str) -> None:
-        """Note that the values of a site's model were checked while it arrived."""
-        self._uploads[site].validated = digest
-
-    def layout(self) -> Layout | None:
-        """Return what the run's first model holds; None while there is none. Raises StorageError."""
+    def arriving(self, site: str, size_bytes: int) -> Arriving:
+        """Return what looks at a model of a site while it arrives; it is to be closed. Raises StorageError."""
         run = self._state.run
-        return self.layout_of(run) if run.layout else None
+        task = instruction(run, site)
+        base = task.base if isinstance(task, Task) and task.kind is TaskKind.TRAIN else ""
+        meter = Meter(self._blobs.path(base)) if base else None
+        return Arriving(size_bytes, self.layout_of(run) if run.layout else None, meter)
+
+    def note_arrived(self, site: str, digest: str, seen: Arriving) -> None:
+        """Note that a site's model was found to be sound while it arrived. Raises StorageError."""
+        uploads = self._uploads[site]
+        uploads.sound, uploads.moved = digest, seen.moved()
 
     def layout_of(self, run: Run) -> Layout:
         """Return what the run's first model holds, read once: every update has the same. Raises StorageError."""
@@ -124,15 +133,18 @@ class ModelWork:
         """Return the update with what was measured of it. Raises RemoteError where its model is not fit."""
         if update.packed:
             self._unpack(run, update)
-        path = self._blobs.path(update.digest)
+        path, seen = self._blobs.path(update.digest), uploads.sound == update.digest
         if update.task.kind is TaskKind.SEED:
             vet_base(path)
-        elif uploads.validated == update.digest:
+        elif seen:
             vet_layout(path, self.layout_of(run))
         else:
             vet(path, self.layout_of(run))
         if update.task.kind is TaskKind.TRAIN:
-            moved = vet_step(path, self._blobs.path(update.task.base), run.plan.terms.step_max)
+            base = self._blobs.path(update.task.base)
+            measured_from, groups = (uploads.moved if seen else None) or (None, ())
+            groups = groups if measured_from == base else measure(path, base)
+            moved = check_steps(groups, run.plan.terms.step_max)
             measures = hop_measured(run, self._blobs, self.layout_of(run), update)
             update = replace(update, step=moved, measures=measures)
         return update

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from coordinator.run.status import ledger_line
 from fedcervix import __version__
 from fedcervix.core.rounds.state import Run
-from fedcervix.disk.files import in_place_of, make_folder, write_whole
+from fedcervix.disk.files import copy_file, in_place_of, make_folder, write_whole
 from fedcervix.disk.reserve import Reserve
 from fedcervix.disk.storage import damaged, disk
 from fedcervix.errors import RunError
@@ -107,7 +107,7 @@ def export(results: Path, run: str, folder: Path) -> list[Path]:
         )
     make_folder(folder)
     for file, to in copies.items():
-        _copy(file, to)
+        copy_file(file, to)
     return [*copies.values()]
 
 
@@ -118,12 +118,6 @@ def _link(file: Path, to: Path) -> None:
             new.hardlink_to(file)
         except OSError:
             shutil.copyfile(file, new)
-
-
-def _copy(file: Path, to: Path) -> None:
-    """Copy a file, whole or not at all. Raises StorageError."""
-    with disk(to, "write"), in_place_of(to, sole_writer=True) as new:
-        shutil.copyfile(file, new)
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -10,7 +10,7 @@ Folders and modules, from bottom to top. Each imports from itself and from those
     disk       errors core
     extras     json_text errors
     models     json_text errors core disk
-    runtime    printable errors core disk extras
+    runtime    json_text printable errors core disk extras
     network    json_text printable wire errors core disk
 
 `tests/unit/test_architecture.py` holds this table against the imports.

@@ -25,9 +25,10 @@ from site_agent.store import archive, leak_guard
 from site_agent.store.checksummed_records import damaged, read_record, unknown, write_record
 from site_agent.store.leak_guard import Seen
 from site_agent.store.provenance import Provenance
+from site_agent.training.epochs import EpochRecord
 
 if TYPE_CHECKING:
-    from site_agent.classifier.finetune import Classifier, EpochRecord, Finetuned
+    from site_agent.classifier.finetune import Classifier, Finetuned
     from site_agent.data.collection import Image
 
 WEIGHTS = "classifier.safetensors"
@@ -88,8 +89,6 @@ class StoredClassifier:
     @property
     def history(self) -> tuple[EpochRecord, ...]:
         """Its training curve."""
-        from site_agent.classifier.finetune import EpochRecord
-
         return tuple(EpochRecord(**epoch) for epoch in self.record["history"])
 
 

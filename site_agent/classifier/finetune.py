@@ -14,7 +14,6 @@ Rules
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -33,7 +32,7 @@ from site_agent.data.image_sets import Labelled
 from site_agent.data.pixels import Pixels
 from site_agent.network.augmentation import apply, draw, pack, standardise, to_input
 from site_agent.network.cuda_graph import Graphed, Step
-from site_agent.network.devices import Acceleration, autocast, lacks_memory, place
+from site_agent.network.devices import Acceleration, autocast, place
 from site_agent.network.encoder import (
     BACKBONE,
     Loaded,
@@ -44,6 +43,9 @@ from site_agent.network.encoder import (
     snapshot,
 )
 from site_agent.network.optimizer import changed_by, sgd
+from site_agent.training.context import TrainingContext
+from site_agent.training.epochs import EpochRecord, best_epoch, is_patience_over
+from site_agent.training.memory_limit import memory_explained, out_of_memory
 
 LIGHT = Augment(
     flip_horizontal=0.5,
@@ -61,22 +63,9 @@ LIGHT = Augment(
 VALIDATION_BATCH_IMAGES = 32
 """Batch size in eval mode, where no image depends on the others of its batch."""
 
-OnEpoch = Callable[["EpochRecord"], None]
+OnEpoch = Callable[[EpochRecord], None]
 OnStep = Callable[[int, int, int], None]
 """Called as on_step(epoch, step, steps), all counted from 1, after each step."""
-
-
-@dataclass(frozen=True, slots=True)
-class EpochRecord:
-    """What one epoch of fine-tuning gave. Losses are means over images, in nats."""
-
-    epoch: int
-    """counted from 1"""
-    train_loss: float
-    """weighted; taken during the epoch, while the weights move"""
-    valid_loss: float
-    """unweighted; taken after the epoch, in eval mode"""
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,50 +149,42 @@ def finetune(
     classifier: Classifier,
     train: Labelled,
     valid: Labelled,
-    recipe: Recipe,
+    context: TrainingContext,
     *,
-    seed: int,
-    stream: str,
-    device: torch.device,
     on_epoch: OnEpoch,
     on_step: OnStep | None = None,
-    acceleration: Acceleration = "eager",
-    clock: Callable[[], float] = time.monotonic,
 ) -> Finetuned:
     """Fit the whole network to `train`, keep the epoch with the lowest validation loss, and leave it in `classifier`.
 
-    Stops after `patience_epochs` epochs without a lower validation loss. `stream` is the site's name:
-    two fits of one stream see the same batches, which is how initialisations are compared.
-    Raises DataError on unusable splits, TrainingError on a loss that is not finite.
+    Stops after `patience_epochs` epochs without a lower validation loss. Raises DataError on unusable splits,
+    TrainingError on a loss that is not finite.
     """
-    terms = recipe.classifier
+    recipe, terms, device = context.recipe, context.recipe.classifier, context.device
     _check(valid, terms)
     place(classifier, device)
     weights = torch.tensor(class_weights(train.labels) if terms.reverse_class_weights else (1.0, 1.0), device=device)
     parameters = [{"params": list(classifier.parameters()), "weight_decay": terms.weight_decay}]
     optimiser = sgd(parameters, lr=terms.lr, momentum=terms.momentum, device=device)
-    step, feed = make_step(classifier, optimiser, recipe, weights, acceleration), Feed(train.pixels, device)
+    step = make_step(classifier, optimiser, recipe, weights, context.machine.acceleration)
+    feed = Feed(train.pixels, device)
     history: list[EpochRecord] = []
+    losses: list[float] = []
     best_state: dict[str, Tensor] = {}
-    best_epoch = 0
-    stopped: Literal["patience", "epochs"] = "epochs"
-    for epoch in range(1, terms.epochs_max + 1):
-        started = clock()
-        epoch_seed = derive(seed, "classifier-epoch", stream, epoch)
+    while len(losses) < terms.epochs_max and not is_patience_over(losses, terms.patience_epochs):
+        epoch, started = len(losses) + 1, context.clock()
+        epoch_seed = derive(context.seed, "classifier-epoch", context.stream, epoch)
         report = None if on_step is None else functools.partial(on_step, epoch)
         classifier.train()
         train_loss = _train_epoch(step, feed, train, recipe, epoch_seed, report)
-        valid_loss = validation_loss(classifier, valid, device=device)
-        _check_finite(epoch, train_loss, valid_loss, terms.lr)
-        history.append(EpochRecord(epoch, train_loss, valid_loss, clock() - started))
-        if best_epoch == 0 or valid_loss < history[best_epoch - 1].valid_loss:
-            best_epoch, best_state = epoch, snapshot(classifier)
+        losses.append(validation_loss(classifier, valid, device=device))
+        _check_finite(epoch, train_loss, losses[-1], terms.lr)
+        history.append(EpochRecord(epoch, train_loss, losses[-1], context.clock() - started))
+        if best_epoch(losses) == epoch:
+            best_state = snapshot(classifier)
         on_epoch(history[-1])
-        if epoch - best_epoch >= terms.patience_epochs:
-            stopped = "patience"
-            break
     classifier.load_state_dict(best_state)
-    return Finetuned(best_state, tuple(history), best_epoch, stopped)
+    stopped: Literal["patience", "epochs"] = "patience" if is_patience_over(losses, terms.patience_epochs) else "epochs"
+    return Finetuned(best_state, tuple(history), best_epoch(losses), stopped)
 
 
 def validation_loss(classifier: Classifier, valid: Labelled, *, device: torch.device) -> float:
@@ -285,24 +266,13 @@ def _train_epoch(
     for number, rows in enumerate(batches, start=1):
         packed = _draws(len(rows), recipe, derive(epoch_seed, "augment", number))
         labels = torch.from_numpy(train.labels[rows])
-        try:
+        setting, images = "recipe.classifier.batch_images", len(rows)
+        with memory_explained(lambda: out_of_memory(images, recipe, setting)):  # noqa: B023 (called at once)
             (loss,) = step(feed.take(rows), feed.send(labels), feed.send(packed))
-        except RuntimeError as error:
-            if not lacks_memory(error):
-                raise
-            raise _too_large(len(rows), recipe) from error
         total = loss if total is None else total + loss
         if on_step is not None:
             on_step(number, len(batches))
     return float(total or 0.0) / len(train.labels)
-
-
-def _too_large(images: int, recipe: Recipe) -> TrainingError:
-    return TrainingError(
-        f"the GPU's memory is too small for {images} images of {recipe.image_px} px in a classifier batch",
-        cause="another process uses the GPU, or the recipe is too large for it",
-        next_step="free the GPU (nvidia-smi), or lower recipe.classifier.batch_images",
-    )
 
 
 def _draws(count: int, recipe: Recipe, seed: int) -> Tensor:

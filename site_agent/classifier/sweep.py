@@ -20,7 +20,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -35,15 +34,17 @@ from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import damaged, disk
 from fedcervix.errors import RunError, TrainingError
 from fedcervix.json_text import parsed
+from fedcervix.runtime.worker_protocol import Progress
 from site_agent.classifier.finetune import Finetuned, build_classifier, finetune, predict
 from site_agent.data.image_sets import Images, Labelled
 from site_agent.metrics import auc
-from site_agent.network.devices import Machine
 from site_agent.network.encoder import Encoder, backbone_state
 from site_agent.training.checkpoints import Checkpoints
-from site_agent.training.pretrain import Pretrained, pretrain
+from site_agent.training.context import TrainingContext
+from site_agent.training.pretrain import Callbacks, Pretrained, pretrain
 
-OnProgress = Callable[[dict[str, Any]], None]
+OnProgress = Callable[[str, Progress], None]
+"""(combination, how far it is)"""
 StartOf = Callable[[Recipe], Encoder]
 """makes the encoder that contrastive learning starts from"""
 CheckpointsFor = Callable[[str], AbstractContextManager[Checkpoints | None]]
@@ -150,12 +151,12 @@ def combinations(base: Recipe, batch_images: Iterable[int], widths: Iterable[int
     ]
 
 
-def cell_key(recipe: Recipe, *, seed: int, stream: str, images: str) -> str:
+def cell_key(context: TrainingContext, images: str) -> str:
     """Return the name of a cell: SHA-256 of all that it depends on. `images` is their digest."""
     depends = {
-        "recipe": dataclasses.asdict(recipe),
-        "seed": seed,
-        "stream": stream,
+        "recipe": dataclasses.asdict(context.recipe),
+        "seed": context.seed,
+        "stream": context.stream,
         "images": images,
         "software": f"fedcervix {__version__}, torch {torch.__version__}",
     }
@@ -187,44 +188,30 @@ def write_cells(file: Path, cells: Mapping[str, GridPoint]) -> None:
 
 
 def sweep(
-    recipes: Sequence[Recipe],
+    contexts: Sequence[TrainingContext],
     material: Material,
     kept: Mapping[str, GridPoint],
     *,
-    seed: int,
-    stream: str,
     start_of: StartOf,
-    machine: Machine,
     on_cell: Callable[[str, GridPoint], None],
     on_trouble: Callable[[Recipe, TrainingError], None],
     on_progress: OnProgress,
     keeping: CheckpointsFor = lambda _key: nullcontext(),
-    clock: Callable[[], float] = time.monotonic,
 ) -> tuple[GridPoint, ...]:
-    """Return the cells of all recipes, trained here unless `kept`; `on_cell` is called for each that was trained.
+    """Return the cells of all contexts, trained here unless `kept`; `on_cell` is called for each that was trained.
 
     A recipe that cannot be trained (it diverges, or asks for too much memory) has no cell: `on_trouble` is told, and
     the others go on.
     """
     cells = []
-    for recipe in recipes:
-        key = cell_key(recipe, seed=seed, stream=stream, images=material.digest)
+    for context in contexts:
+        key = cell_key(context, material.digest)
         cell = kept.get(key)
         if cell is None:
             try:
-                cell = train_cell(
-                    recipe,
-                    material,
-                    seed=seed,
-                    stream=stream,
-                    encoder=start_of(recipe),
-                    machine=machine,
-                    on_progress=on_progress,
-                    checkpoints=keeping(key),
-                    clock=clock,
-                )
+                cell = train_cell(context, material, start_of(context.recipe), on_progress, keeping(key))
             except TrainingError as error:
-                on_trouble(recipe, error)
+                on_trouble(context.recipe, error)
                 continue
             on_cell(key, cell)
         cells.append(cell)
@@ -232,49 +219,29 @@ def sweep(
 
 
 def train_cell(
-    recipe: Recipe,
+    context: TrainingContext,
     material: Material,
-    *,
-    seed: int,
-    stream: str,
     encoder: Encoder,
-    machine: Machine,
     on_progress: OnProgress,
-    checkpoints: AbstractContextManager[Checkpoints | None] | None = None,
-    clock: Callable[[], float] = time.monotonic,
+    checkpoints: AbstractContextManager[Checkpoints | None],
 ) -> GridPoint:
     """Train a cervix model on the site's own images (SSL), fine-tune the classifier from it, and judge that."""
-    started = clock()
+    started, recipe, valid = context.clock(), context.recipe, material.labelled_valid
     told = _progress(f"N {recipe.batch_images}, width {recipe.width}", on_progress)
-    with checkpoints or nullcontext() as kept:
-        model = pretrain(
-            material.train,
-            material.valid,
-            recipe,
-            seed=seed,
-            stream=stream,
-            encoder=encoder,
-            device=machine.device,
-            acceleration=machine.acceleration,
-            on_step=lambda step: told("contrastive", step.epoch, step.step, step.steps),
-            on_epoch=lambda _: None,
-            checkpoints=kept,
-        )
-    classifier, _ = build_classifier(recipe, seed, backbone_state(model.best_state))
+    callbacks = Callbacks(lambda step: told("contrastive", step.epoch, step.step, step.steps))
+    with checkpoints as kept:
+        model = pretrain(encoder, material.train, material.valid, context, callbacks, checkpoints=kept)
+    classifier, _ = build_classifier(recipe, context.seed, backbone_state(model.best_state))
     fitted = finetune(
         classifier,
         material.labelled_train,
-        material.labelled_valid,
-        recipe,
-        seed=seed,
-        stream=stream,
-        device=machine.device,
-        acceleration=machine.acceleration,
+        valid,
+        context,
         on_epoch=lambda _: None,
         on_step=lambda epoch, step, steps: told("classifier", epoch, step, steps),
     )
-    scores = predict(classifier, material.labelled_valid.pixels, device=machine.device)
-    return _judged(recipe, model, fitted, auc(material.labelled_valid.labels, scores), clock() - started)
+    scores = predict(classifier, valid.pixels, device=context.device)
+    return _judged(recipe, model, fitted, auc(valid.labels, scores), context.clock() - started)
 
 
 def _judged(recipe: Recipe, model: Pretrained, fitted: Finetuned, area: float, seconds: float) -> GridPoint:
@@ -293,6 +260,6 @@ def _judged(recipe: Recipe, model: Pretrained, fitted: Finetuned, area: float, s
 def _progress(task: str, on_progress: OnProgress) -> Callable[[str, int, int, int], None]:
     def told(what: str, epoch: int, step: int, steps: int) -> None:
         stage = f"{what}, epoch {epoch}"
-        on_progress({"task": task, "stage": stage, "done": step, "of": steps, "unit": "steps"})
+        on_progress(task, Progress(stage, step, steps, "steps"))
 
     return told

@@ -5,6 +5,7 @@ Everything printed here stays at the site: it names files and patients.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -27,7 +28,8 @@ from rich.table import Table
 from fedcervix.disk.files import write_secret
 from fedcervix.errors import DataError, StorageError
 from fedcervix.runtime.printing import console, say
-from site_agent.data.collection import Collection, Image, Purpose, index, require
+from site_agent.data.collection import Collection, Image, IndexSettings, Purpose, index, require
+from site_agent.data.dataset import settings_of
 from site_agent.data.duplicates import Duplicates, Leak
 from site_agent.data.not_same import DECLARED, Candidate, format_pairs
 from site_agent.data.remarks import remarks
@@ -57,22 +59,14 @@ class Source:
         """Return a command that looks with the same settings."""
         return self.home.command(words) if self.home else f"site-agent {words}"
 
-    def settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
+    def settings(self, options: Mapping[str, Any]) -> IndexSettings:
         """Return how the collection is indexed: as the options say, else as the home has it. Raises ConfigError."""
         given = {name: value for name, value in options.items() if value is not None}
         if self.home is None:
-            return given
-        data = self.home.config().data
-        return {
-            "splits_file": self.home.splits,
-            "seed": data.split_seed,
-            "unreadable_max": data.unreadable_max,
-            "not_same": self.home.not_same(),
-            "cache_folder": self.home.cache,
-            "keep_splits": self.splits_file is not None,
-            **given,
-            "ignore_columns": (*data.ignore_columns, *options["ignore_columns"]),
-        }
+            return IndexSettings(**given)
+        of_home = settings_of(self.home)
+        given["ignore_columns"] = (*of_home.ignore_columns, *options["ignore_columns"])
+        return dataclasses.replace(of_home, **{"keep_splits": self.splits_file is not None, **given})
 
     def told(self, collection: Collection) -> Iterator[str]:
         """Yield where settings and splits come from."""
@@ -102,7 +96,7 @@ def check(home: SiteHome | None, manifest: Path | None, full: bool, write_pairs:
     settings = source.settings(options)
     manifest = manifest or cast("SiteHome", home).manifest()
     with progress("looking at images") as report:
-        collection = index(manifest, on_progress=report, on_found=_pair_writer(write_pairs), **settings)
+        collection = index(manifest, settings, on_progress=report, on_found=_pair_writer(write_pairs))
     screen = console(highlight=False, soft_wrap=True)
     screen.print(_census_table(collection))
     screen.print("\n" + "\n".join(source.told(collection)))
@@ -160,8 +154,8 @@ def sheet(home: SiteHome | None, manifest: Path, picture: Path, count: int, *, f
         )
     settings = Source(home, options["splits_file"]).settings(options)
     with progress("looking at images") as report:
-        collection = index(manifest, on_progress=report, **settings)
-    drawn = contact_sheet(collection, count, settings.get("seed", 0))
+        collection = index(manifest, settings, on_progress=report)
+    drawn = contact_sheet(collection, count, settings.seed)
     encoded = io.BytesIO()
     drawn.save(encoded, format="PNG")
     write_secret(picture, encoded.getvalue())

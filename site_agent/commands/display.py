@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO, cast
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich import progress as bars
 
 from fedcervix.runtime.log import Losable
 from fedcervix.runtime.printing import console, say
+from fedcervix.runtime.worker_protocol import Progress
+from site_agent.federation import shown
 
 PLAIN_S = 10.0
 """in a log file, at most one progress line in this time"""
@@ -33,14 +35,15 @@ class Display:
     def __init__(self) -> None:
         self._console = console(file=cast(TextIO, Losable(sys.stderr)), highlight=False)
         self._lock = threading.Lock()
-        self._bar: Progress | None = None
-        self._row: TaskID | None = None
+        self._bar: bars.Progress | None = None
+        self._row: bars.TaskID | None = None
         self._plain_s = time.monotonic()  # what is done sooner than PLAIN_S needs no line
 
-    def show(self, what: str, values: dict[str, Any]) -> None:
-        """Draw one event."""
+    def show(self, event: shown.Shown) -> None:
+        """Draw one event; some are for tests and logs alone."""
         with self._lock:
-            self._SHOW.get(what, Display._ignore)(self, values)
+            if draw := self._SHOW.get(type(event)):
+                draw(self, event)
 
     def close(self) -> None:
         """Leave the terminal as it was found."""
@@ -51,116 +54,108 @@ class Display:
         self._end_bar()
         self._console.print(f"{time.strftime('%H:%M:%S')}  {text}", soft_wrap=True)
 
-    def _ignore(self, _values: dict[str, Any]) -> None:
-        return
-
-    def _attached(self, values: dict[str, Any]) -> None:
-        plan = values["plan"]
-        self._line(
-            f"attached to run {values['run']}: {plan.mode}, sites {', '.join(plan.sites)}, profile {plan.profile}"
-        )
+    def _attached(self, event: shown.Attached) -> None:
+        plan = event.plan
+        self._line(f"attached to run {event.run}: {plan.mode}, sites {', '.join(plan.sites)}, profile {plan.profile}")
         self._line(f"the plan is allowed by this site's policy (contract {plan.digest[:12]})")
 
-    def _examined(self, values: dict[str, Any]) -> None:
-        findings = values["findings"]
-        for subject, finding in findings.lines() if findings else ():
+    def _examined(self, event: shown.Examined) -> None:
+        for subject, finding in event.findings.lines() if event.findings else ():
             self._line(f"{subject}: {finding}")
 
-    def _resumed(self, values: dict[str, Any]) -> None:
-        self._line(f"continues run {values['run']}" + (f": {values['task']}" if values["task"] else ""))
+    def _resumed(self, event: shown.Resumed) -> None:
+        self._line(f"continues run {event.run}" + (f": {event.task}" if event.task else ""))
 
-    def _stopping(self, values: dict[str, Any]) -> None:
-        within = f"within {values['deadline_s']:.0f} s"
+    def _stopping(self, event: shown.Stopping) -> None:
+        within = f"within {event.deadline_s:.0f} s"
         self._line(
             f"stopping: training saves a checkpoint at its next step and ends, {within}. "
             "Press Ctrl-C again to stop immediately."
         )
 
-    def _said(self, values: dict[str, Any]) -> None:
-        self._line(values["text"])
+    def _said(self, event: shown.Said) -> None:
+        self._line(event.text)
 
-    def _line_up(self, _values: dict[str, Any]) -> None:
+    def _line_up(self, _event: shown.LineUp) -> None:
         self._line("connected to the coordinator again")
 
-    def _line_down(self, values: dict[str, Any]) -> None:
-        works = ", work continues meanwhile" if values["works"] else ""
-        self._line(f"{values['error'].what}; trying again automatically{works}")
+    def _line_down(self, event: shown.LineDown) -> None:
+        works = ", work continues meanwhile" if event.works else ""
+        self._line(f"{event.error.what}; trying again automatically{works}")
 
-    def _trouble(self, values: dict[str, Any]) -> None:
-        self._line(f"{values['error'].explain()}\n          trying again automatically")
+    def _trouble(self, event: shown.Trouble) -> None:
+        self._line(f"{event.error.explain()}\n          trying again automatically")
 
-    def _resting(self, values: dict[str, Any]) -> None:
-        self._line(values["reason"])
+    def _resting(self, event: shown.Resting) -> None:
+        self._line(event.reason)
 
-    def _working(self, values: dict[str, Any]) -> None:
-        self._line(f"asked to {values['task']}")
+    def _working(self, event: shown.Working) -> None:
+        self._line(f"asked to {event.task}")
 
-    def _finished(self, values: dict[str, Any]) -> None:
-        said = "\n          ".join(values["lines"])
-        self._line(f"done: {values['task']}" + (f": {said}" if said else ""))
+    def _finished(self, event: shown.Finished) -> None:
+        said = "\n          ".join(event.lines)
+        self._line(f"done: {event.task}" + (f": {said}" if said else ""))
 
-    def _progress(self, values: dict[str, Any]) -> None:
+    def _advanced(self, event: shown.Advanced) -> None:
         if self._console.is_terminal:
-            self._draw_bar(values)
+            self._draw_bar(event)
         elif time.monotonic() - self._plain_s >= PLAIN_S:
             self._plain_s = time.monotonic()
-            self._line(f"{_described(values)} {_count(values)}")
+            self._line(f"{_described(event)} {_count(event.at)}")
 
-    def _step(self, values: dict[str, Any]) -> None:
+    def _step(self, event: shown.Step) -> None:
         """Show one of a few steps: each is a line where there is no terminal."""
         if self._console.is_terminal:
-            self._draw_bar(values)
+            self._draw_bar(event)
         else:
-            self._line(f"{_described(values)} {_count(values)}")
+            self._line(f"{_described(event)} {_count(event.at)}")
 
-    def _draw_bar(self, values: dict[str, Any]) -> None:
+    def _draw_bar(self, event: shown.Advanced) -> None:
         if self._bar is None:
             columns = (
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                TextColumn("{task.fields[count]}"),
-                TimeElapsedColumn(),
+                bars.TextColumn("{task.description}", markup=False),
+                bars.BarColumn(),
+                bars.TextColumn("{task.fields[count]}"),
+                bars.TimeElapsedColumn(),
             )
-            self._bar = Progress(*columns, console=self._console, transient=True)
+            self._bar = bars.Progress(*columns, console=self._console, transient=True)
             self._bar.start()
             self._row = self._bar.add_task("", count="")
         assert self._row is not None
-        count = (
-            f"{values['done']:,}/{values['of']:,} {values['unit']}"
-            if values["of"]
-            else f"{values['done']:,} {values['unit']}"
+        at = event.at
+        self._bar.update(
+            self._row, description=_described(event), completed=at.done, total=at.of or None, count=_count(at)
         )
-        total = values["of"] or None
-        self._bar.update(self._row, description=_described(values), completed=values["done"], total=total, count=count)
 
     def _end_bar(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar, self._row = None, None
 
-    _SHOW: dict[str, Callable[[Display, dict[str, Any]], None]] = {  # noqa: RUF012  (a constant table)
-        "attached": _attached,
-        "examined": _examined,
-        "resumed": _resumed,
-        "stopping": _stopping,
-        "said": _said,
-        "line up": _line_up,
-        "line down": _line_down,
-        "trouble": _trouble,
-        "resting": _resting,
-        "working": _working,
-        "finished": _finished,
-        "progress": _progress,
-        "step": _step,
+    _SHOW: dict[type, Callable[[Display, Any], None]] = {  # noqa: RUF012  (a constant table)
+        shown.Attached: _attached,
+        shown.Examined: _examined,
+        shown.Resumed: _resumed,
+        shown.Stopping: _stopping,
+        shown.Said: _said,
+        shown.LineUp: _line_up,
+        shown.LineDown: _line_down,
+        shown.Trouble: _trouble,
+        shown.Resting: _resting,
+        shown.Working: _working,
+        shown.Finished: _finished,
+        shown.Advanced: _advanced,
+        shown.Step: _step,
     }
 
 
-def _count(values: dict[str, Any]) -> str:
-    of = f"/{values['of']:,}" if values["of"] else ""
-    return f"{values['done']:,}{of} {values['unit']}"
+def _count(at: Progress) -> str:
+    of = f"/{at.of:,}" if at.of else ""
+    return f"{at.done:,}{of} {at.unit}"
 
 
-def _described(values: dict[str, Any]) -> str:
-    loss = f", loss {values['loss']:.3f}" if values.get("loss") else ""
-    rate = f", {values['images_per_s']:.0f} images/s" if values.get("images_per_s") else ""
-    return f"{values.get('task', '')}: {values['stage']}{loss}{rate}"
+def _described(event: shown.Advanced) -> str:
+    at = event.at
+    loss = f", loss {at.loss:.3f}" if at.loss else ""
+    rate = f", {at.images_per_s:.0f} images/s" if at.images_per_s else ""
+    return f"{event.task}: {at.stage}{loss}{rate}"

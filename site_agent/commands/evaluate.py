@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from fedcervix.runtime.cli_runtime import stdout_console
 from fedcervix.runtime.printing import say
+from fedcervix.runtime.worker_protocol import Progress
 from site_agent.classifier.comparable import comparable, tuned
 from site_agent.commands.display import Display
 from site_agent.commands.loading import loading
+from site_agent.federation import shown
 from site_agent.home import SiteHome
 from site_agent.store.report_store import LATEST, PAGE_FILE
 
@@ -28,7 +30,7 @@ def evaluate(home: SiteHome, name: str, run: str, title: str) -> None:
     now, display = datetime.now(UTC), Display()
     try:
         content = _made(home, name, run, now, display)
-        display.show("said", {"text": "evaluate: drawing the page"})
+        display.show(shown.Said("evaluate: drawing the page"))
         folder = write_report(content, home.reports, title or content.run or name or "site", now)
     finally:
         display.close()
@@ -45,16 +47,16 @@ def _made(home: SiteHome, name: str, run: str, now: datetime, display: Display) 
     from site_agent.network.devices import ready
     from site_agent.report.report_data import site_report
 
-    display.show("said", {"text": "evaluate: looking at the images"})
+    display.show(shown.Said("evaluate: looking at the images"))
     device = ready(home.config().hardware).device
-    collection = dataset.open_collection(home, functools.partial(_show, display, "progress", "looking at images"))
+    collection = dataset.open_collection(home, functools.partial(_show, display, shown.Advanced, "looking at images"))
     found = comparable(home, collection, name=name, run=run)
     recipe = found.stored[0].recipe
-    reading = functools.partial(_show, display, "progress", "decoding test images")
+    reading = functools.partial(_show, display, shown.Advanced, "decoding test images")
     test = dataset.labelled(home, collection, recipe, "test", reading)
-    tell = functools.partial(_show, display, "step")
+    tell = functools.partial(_show, display, shown.Step)
     return site_report(home, site_name(home), collection, found, test, device, now, tell)
 
 
-def _show(display: Display, event: str, stage: str, done: int, of: int) -> None:
-    display.show(event, {"task": "evaluate", "stage": stage, "done": done, "of": of, "unit": ""})
+def _show(display: Display, kind: type[shown.Advanced], stage: str, done: int, of: int) -> None:
+    display.show(kind("evaluate", Progress(stage, done, of)))

@@ -13,6 +13,7 @@ from fedcervix.core.plan import Recipe
 from fedcervix.core.seeds import derive
 from fedcervix.errors import ModelError
 from fedcervix.runtime.printing import say
+from fedcervix.runtime.worker_protocol import Progress
 from site_agent.classifier import classifier_store
 from site_agent.classifier.finetune import Finetuned, build_classifier, predict
 from site_agent.classifier.finetune import finetune as fit
@@ -24,6 +25,7 @@ from site_agent.commands.stopping import command_line, stops
 from site_agent.data import dataset, digests
 from site_agent.data.collection import Collection
 from site_agent.data.image_sets import Labelled
+from site_agent.federation import shown
 from site_agent.home import SiteHome
 from site_agent.metrics import best_threshold
 from site_agent.network.devices import Machine
@@ -33,6 +35,7 @@ from site_agent.store import leak_guard, model_store
 from site_agent.store.archive import utc_now
 from site_agent.store.leak_guard import Seen
 from site_agent.store.provenance import Provenance, Start
+from site_agent.training.context import TrainingContext
 
 SET_CHARS = 63
 """of the name of a set, at most"""
@@ -79,7 +82,7 @@ def _finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str)
     machine, display = machine_of(home, used.recipe), Display()
     recipe = resolve_precision(used.recipe, machine.device, home.cache)
     say(f"fine-tuning on {machine.device} in {recipe.precision}, recipe of {used.source}", err=True)
-    collection = open_images(home, display)
+    collection = open_images(home, display, recipe)
     train, valid = (dataset.labelled(home, collection, recipe, split, reading(display)) for split in ("train", "valid"))
     place = Workplace(home, name, used, recipe, machine, collection, train, valid, display)
     for model in own:
@@ -91,21 +94,19 @@ def _finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str)
 
 def _one(place: Workplace, beginning: Beginning) -> None:
     """Fine-tune and keep one classifier."""
+    stream = site_name(place.home)
+    context = TrainingContext(recipe=place.recipe, seed=place.used.seed, stream=stream, machine=place.machine)
     classifier, loaded = build_classifier(place.recipe, place.used.seed, beginning.state)
     taken = f"{loaded.tensors} of {loaded.of} backbone tensors" if loaded else "no tensors: random weights"
-    place.display.show("said", {"text": f"start {beginning.label}: loaded {taken}"})
+    place.display.show(shown.Said(f"start {beginning.label}: loaded {taken}"))
     try:
         fitted = fit(
             classifier,
             place.train,
             place.valid,
-            place.recipe,
-            seed=place.used.seed,
-            stream=site_name(place.home),
-            device=place.machine.device,
+            context,
             on_epoch=lambda _epoch: None,
             on_step=_steps(place.display, beginning.label),
-            acceleration=place.machine.acceleration,
         )
     finally:
         place.display.close()
@@ -138,7 +139,7 @@ def _keep(
 
 def _steps(display: Display, label: str) -> Callable[[int, int, int], None]:
     return lambda epoch, step, steps: display.show(
-        "progress", {"task": label, "stage": f"epoch {epoch}", "done": step, "of": steps, "unit": "steps"}
+        shown.Advanced(label, Progress(f"epoch {epoch}", step, steps, "steps"))
     )
 
 

@@ -9,12 +9,13 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from fedcervix.core.plan import Recipe, canonical_json
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ModelError, StorageError
 from fedcervix.runtime.printing import say
+from fedcervix.runtime.worker_protocol import Progress
 from site_agent.commands.collection import open_images
 from site_agent.commands.display import Display
 from site_agent.commands.setting import (
@@ -27,6 +28,7 @@ from site_agent.commands.setting import (
 from site_agent.commands.stopping import command_line, stops
 from site_agent.data import dataset
 from site_agent.data.collection import Collection, can, digest_of, index
+from site_agent.federation import shown
 from site_agent.home import SiteHome
 from site_agent.network.encoder import save_weights, start_encoder
 from site_agent.network.precision import resolve_precision
@@ -35,10 +37,11 @@ from site_agent.report.tensorboard import Events, require_tensorboard
 from site_agent.store import leak_guard, model_store
 from site_agent.store.archive import utc_now
 from site_agent.store.leak_guard import Seen
+from site_agent.training.context import TrainingContext
 from site_agent.training.knn_probe import label_probe
 from site_agent.training.loop import Epoch, Position, StepReport
 from site_agent.training.monitor import epoch_line, images_per_s
-from site_agent.training.pretrain import Pretrained
+from site_agent.training.pretrain import Callbacks, Pretrained
 from site_agent.training.pretrain import pretrain as train
 from site_agent.training.stopping import Stop, Stoppable
 from site_agent.worker.tasks import first_seed
@@ -95,7 +98,7 @@ def _pretrain(
     with contextlib.ExitStack() as stack:
         stack.callback(display.close)
         require_tensorboard(tensorboard)
-        collections = _collections(home, also, display)
+        collections = _collections(home, also, display, recipe)
         contract = _contract(recipe, used.seed, site, collections)
         events = _events(stack, tensorboard, recipe, folder.name, contract)
         parts = {split: dataset.pooled(home, collections, recipe, split, reading(display)) for split in PARTS}
@@ -110,19 +113,13 @@ def _pretrain(
         watch = Watch(recipe, display, events)
         with stop.waits_for_checkpoint():
             trained = train(
+                encoder,
                 parts["train"],
                 parts["valid"],
-                recipe,
-                seed=used.seed,
-                stream=site,
-                encoder=encoder,
-                device=machine.device,
-                on_step=watch.step,
-                on_epoch=watch.epoch,
-                on_resume=watch.resumed,
+                TrainingContext(recipe=recipe, seed=used.seed, stream=site, machine=machine),
+                Callbacks(watch.step, watch.epoch, watch.resumed),
                 probe=label_probe(home, collections[0], recipe, machine.device),
                 checkpoints=checkpoints,
-                acceleration=machine.acceleration,
             )
     kept = _keep(home, used, folder.name, recipe, trained, collections)
     checkpoints.drop()
@@ -177,7 +174,7 @@ def _keep(
         "history": [_history(epoch) for epoch in trained.history],
     }
     seen = seen_by(leak_guard.site_key(home), collections)
-    kept = model_store.keep(home, name, start, recipe, used.seed, making, more, seen, utc_now())
+    kept = model_store.keep(home, name, making, model_store.Trained(start, recipe, used.seed, more), seen, utc_now())
     making.unlink()
     return kept
 
@@ -193,7 +190,7 @@ def seen_by(key: leak_guard.SiteKey, collections: Sequence[Collection]) -> Seen:
     return dataclasses.replace(seen, pictures=seen.pictures | key.pictures(image.digest for image in others))
 
 
-def _history(epoch: Epoch) -> dict[str, Any]:
+def _history(epoch: Epoch) -> dict[str, object]:
     return {
         "epoch": epoch.train.epoch,
         "train_loss": epoch.train.loss,
@@ -214,12 +211,12 @@ class Watch:
     def resumed(self, position: Position) -> None:
         """Say that an interrupted training goes on."""
         where = f"epoch {position.epoch} of {self._recipe.epochs_max}, after step {position.step}"
-        self._display.show("said", {"text": f"continues from its checkpoint: {where}"})
+        self._display.show(shown.Said(f"continues from its checkpoint: {where}"))
 
     def step(self, step: StepReport) -> None:
         """Draw a step."""
-        progress = {"task": f"epoch {step.epoch}", "stage": "training", "done": step.step, "of": step.steps}
-        self._display.show("progress", {**progress, "unit": "steps", "loss": step.loss_sum / step.step})
+        progress = Progress("training", step.step, step.steps, "steps", step.loss_sum / step.step)
+        self._display.show(shown.Advanced(f"epoch {step.epoch}", progress))
         if self._events:
             self._events.step(step)
 
@@ -228,24 +225,17 @@ class Watch:
         self._timed += 1
         seconds = time.monotonic() - self._started_s
         lines = epoch_line(epoch, self._recipe, seconds=seconds, timed_epochs=self._timed)
-        self._display.show("said", {"text": "\n          ".join(lines)})
+        self._display.show(shown.Said("\n          ".join(lines)))
         if self._events:
             self._events.epoch(epoch)
 
 
-def _collections(home: SiteHome, also: Sequence[Path], display: Display) -> list[Collection]:
+def _collections(home: SiteHome, also: Sequence[Path], display: Display, recipe: Recipe) -> list[Collection]:
     """Return this site's collection, and those of further manifests behind it."""
-    data, collections = home.config().data, [open_images(home, display)]
+    of_home, collections = dataset.settings_of(home, [recipe]), [open_images(home, display, recipe)]
     for manifest in also:
         name = hashlib.sha256(str(manifest.resolve()).encode()).hexdigest()[:12]
         collections.append(
-            index(
-                manifest,
-                splits_file=home.folder / f"splits-{name}.csv",
-                seed=data.split_seed,
-                unreadable_max=data.unreadable_max,
-                cache_folder=home.cache,
-                ignore_columns=data.ignore_columns,
-            )
+            index(manifest, dataclasses.replace(of_home, splits_file=home.folder / f"splits-{name}.csv", not_same=None))
         )
     return collections

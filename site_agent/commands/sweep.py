@@ -34,12 +34,14 @@ from site_agent.commands.setting import Setting, machine_of, reading, site_name
 from site_agent.commands.stopping import command_line, stops
 from site_agent.data import dataset
 from site_agent.data.collection import Collection, digest_of
+from site_agent.federation import shown
 from site_agent.home import SiteHome
 from site_agent.images.decode import OnCount
 from site_agent.network.encoder import Encoder, start_encoder
 from site_agent.network.precision import resolve_precision
 from site_agent.store.archive import retire, utc_now
 from site_agent.training.checkpoints import Checkpoints
+from site_agent.training.context import TrainingContext
 from site_agent.training.stopping import Stop, Stoppable
 from site_agent.worker.tasks import first_seed
 
@@ -75,22 +77,20 @@ def _sweep(
     kept = read_cells(folder / CELLS)
     say(f"{len(recipes)} combinations on {machine.device}, recipe of {used.source}", err=True)
     try:
-        collection = open_images(home, display)
+        collection = open_images(home, display, used.recipe)
         material = gather(home, collection, used.recipe, reading(display))
-        named = {cell_key(r, seed=used.seed, stream=site_name(home), images=material.digest) for r in recipes}
-        if finished := len(named & kept.keys()):
-            display.show("said", {"text": f"{finished} of them were trained before"})
+        stream = site_name(home)
+        contexts = [TrainingContext(recipe=r, seed=used.seed, stream=stream, machine=machine) for r in recipes]
+        if finished := len({cell_key(context, material.digest) for context in contexts} & kept.keys()):
+            display.show(shown.Said(f"{finished} of them were trained before"))
         cells = train_cells(
-            recipes,
+            contexts,
             material,
             kept,
-            seed=used.seed,
-            stream=site_name(home),
             start_of=_starting(home, used.seed),
-            machine=machine,
             on_cell=_keeper(folder, kept, stop, display),
-            on_trouble=lambda recipe, error: display.show("said", {"text": f"{_named(recipe)}: {error.explain()}"}),
-            on_progress=lambda values: display.show("progress", values),
+            on_trouble=lambda recipe, error: display.show(shown.Said(f"{_named(recipe)}: {error.explain()}")),
+            on_progress=lambda task, at: display.show(shown.Advanced(task, at)),
             keeping=lambda key: _keeping(folder, key, stop),
         )
     finally:
@@ -182,7 +182,7 @@ def _keeper(folder: Path, kept: dict[str, GridPoint], stop: Stop, display: Displ
         write_cells(folder / CELLS, kept)
         Stoppable(folder, key, stop).drop()
         said = f"classifier's validation loss {cell.classifier_loss:.4f}, AUC {cell.classifier_auc:.3f}"
-        display.show("said", {"text": f"{_named(cell)}: {said}"})
+        display.show(shown.Said(f"{_named(cell)}: {said}"))
 
     return keep
 

@@ -34,6 +34,9 @@ from site_agent.data.duplicates import Copy, Duplicates, IndexedImage, Leak, fin
 from site_agent.data.filenames import FileNames
 from site_agent.data.index_cache import ImageFingerprint, read_looks, write_looks
 from site_agent.data.not_same import Pair, read_pairs
+from site_agent.data.pixel_arrays import Bytes
+from site_agent.data.pixel_cache import keeper
+from site_agent.data.pixel_store import Kind
 from site_agent.images.decode import PIXELS_MAX, OnCount, each, opened, pixel_digest, silent
 from site_agent.images.quality import oddities
 from site_agent.images.thumbnails import thumbnail
@@ -45,6 +48,7 @@ from site_agent.manifest.splits import (
     NOBODY,
     STRATA,
     Kept,
+    Recognised,
     Stratum,
     assign,
     check_links,
@@ -207,74 +211,73 @@ def _digest(images: Iterable[Image]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexSettings:
+    """How a manifest is read, and what is kept of that."""
+
+    splits_file: Path | None = None
+    """holds the splits that were drawn earlier and receives those drawn now"""
+    keep_splits: bool = True
+    """write it, unless the manifest gives the splits itself"""
+    seed: int = 0
+    """of the splits that are drawn"""
+    unreadable_max: float = UNREADABLE_MAX
+    pixels_max: int = PIXELS_MAX
+    cache_folder: Path | None = None
+    """with it, files that did not change are not decoded again, and a process that was killed goes on where it was"""
+    squares: tuple[Kind, ...] = ()
+    """what is decoded is kept there at these sizes as well, for training (`pixel_cache`)"""
+    ignore_columns: Sequence[str] = ()
+    """of the manifest, although they look like known ones"""
+    not_same: Path | None = None
+    """a file of pairs of images that show two women (see `not_same`)"""
+
+
+DEFAULT = IndexSettings()
+
+
 def index(
     manifest: Path,
+    settings: IndexSettings = DEFAULT,
     *,
-    splits_file: Path | None = None,
-    seed: int = 0,
-    unreadable_max: float = UNREADABLE_MAX,
-    pixels_max: int = PIXELS_MAX,
-    cache_folder: Path | None = None,
-    ignore_columns: Sequence[str] = (),
     on_progress: OnCount = silent,
     on_compared: OnCount = silent,
-    not_same: Path | None = None,
     on_found: Callable[[Duplicates], None] = lambda _: None,
-    keep_splits: bool = True,
 ) -> Collection:
-    """Read a manifest, decode every image once, and decide what each is used for.
+    """Read a manifest, look at every image once, and decide what each is used for.
 
-    `splits_file` holds the splits that were drawn earlier and receives those drawn now; it is not written where the
-    manifest gives the splits itself, or without `keep_splits`. With a `cache_folder`, files that did not change are not
-    decoded again, and a process that was killed goes on where it was. It takes some 3 KB of memory per image (0.3 GB
-    for 100,000), and what the pictures that are open take (`images.opened`). `ignore_columns` are columns of the
-    manifest to ignore, although they look like known ones. `not_same` is a file of pairs of images that show two women
-    (see `not_same`). `on_found` is told what the pictures showed before anything is refused for it. Raises DataError
-    (manifest, images or splits cannot be used) and StorageError (splits_file cannot be written).
+    It takes some 3 KB of memory per image (0.3 GB for 100,000), and what the pictures that are open take
+    (`images.opened`). `on_found` is told what the pictures showed before anything is refused for it. Raises DataError
+    (manifest, images or splits cannot be used) and StorageError (the file of splits cannot be written).
     """
-    read = parse(decode_text(_read(manifest), manifest.name), manifest.name, ignore_columns)
-    given_splits = _given_splits(read, manifest.name)
-    earlier = {} if splits_file is None else _read_splits(splits_file)
-    folder = manifest.resolve().parent
-    names = FileNames(folder)
-    rows = _as_on_disk(read, names, manifest.name)
-    _check_inside(folder, rows, manifest.name)
-
-    looks = _look_at(folder, rows, pixels_max, cache_folder, on_progress)
-    quarantined = tuple(_quarantined(row, look, names) for row, look in looks if isinstance(look, str))
-    _check_readable(quarantined, len(rows), unreadable_max, manifest.name)
-
+    listed = _listed(manifest, settings)
+    looks = _look_at(listed, settings, on_progress)
+    quarantined = _quarantined(looks, listed.names, settings.unreadable_max, manifest.name)
     seen = [(row, look) for row, look in looks if isinstance(look, ImageFingerprint)]
     spellings = written_alike(row.patient for row, _ in seen)
-    found = find_duplicates(_sightings(seen, spellings), on_compared, _told_apart(not_same, names))
+    found = find_duplicates(_sightings(seen, spellings), on_compared, _told_apart(settings.not_same, listed.names))
     on_found(found)
     strata = _strata(seen, found.conflicting_label)
     links = [*found.links, *(pair for alike in spellings for pair in itertools.pairwise(alike))]
-    women = {patient: group[0] for group in groups(strata, links) for patient in group}
-    _check_placeholders(women, spellings, found.leaks, manifest)
-    if given_splits is None:
-        pictures = _pictures(seen)
-        before = recognise(pictures, earlier, (row.patient for row in rows))
-        splits = assign(strata, links, before.splits, seed)
-        if keep_splits:
-            _write_splits(splits_file, earlier, kept(splits, pictures, earlier))
+    women = _women(groups(strata, links), spellings, found.leaks, manifest)
+    if listed.given is None:
+        before, splits = _drawn(settings, _pictures(seen), listed, strata, links)
     else:
-        check_links(given_splits, found.links, manifest.name, way_out=_way_out(manifest))
-        before, splits = NOBODY, given_splits
-    whose = {row.image: row.patient for row, _ in seen}
+        check_links(listed.given, found.links, manifest.name, way_out=_way_out(manifest))
+        before, splits = NOBODY, listed.given
     return Collection(
-        folder=folder,
+        folder=listed.folder,
         manifest=manifest.name,
-        images=tuple(_image(one, whose[one.image], women, splits, found.conflicting_label) for one in found.used),
+        images=_images(found, seen, women, splits),
         quarantined=quarantined,
         copies=found.copies,
         leaks=found.leaks,
         disputed=tuple(sorted(found.conflicting_label)),
-        moved=moved({patient: known.split for patient, known in earlier.items()}, splits),
-        splits_given=given_splits is not None,
+        moved=moved({patient: known.split for patient, known in listed.earlier.items()}, splits),
+        splits_given=listed.given is not None,
         told_apart=found.told_apart,
         without_effect=found.without_effect,
-        ignored_columns=read.ignored,
+        ignored_columns=listed.read.ignored,
         spellings=spellings,
         doubts=doubts(_labels(seen, women)),
         renamed=before.renamed,
@@ -282,6 +285,31 @@ def index(
         earlier_patients=before.earlier,
         odd_images=_odd_images(looks),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """What a manifest lists."""
+
+    read: Manifest
+    folder: Path
+    names: FileNames
+    rows: tuple[Row, ...]
+    """with the files' names as the disk has them"""
+    given: dict[str, Split] | None
+    """the splits, where it gives them"""
+    earlier: dict[str, Kept]
+    """what splits.csv holds"""
+
+
+def _listed(manifest: Path, settings: IndexSettings) -> _Listed:
+    read = parse(decode_text(_read(manifest), manifest.name), manifest.name, settings.ignore_columns)
+    given_splits, earlier = _given_splits(read, manifest.name), _read_splits(settings.splits_file)
+    folder = manifest.resolve().parent
+    names = FileNames(folder)
+    rows = _as_on_disk(read, names, manifest.name)
+    _check_inside(folder, rows, manifest.name)
+    return _Listed(read, folder, names, rows, given_splits, earlier)
 
 
 def require(collection: Collection, purpose: Purpose) -> None:
@@ -357,16 +385,23 @@ def _sightings(seen: Sequence[tuple[Row, ImageFingerprint]], spellings: Iterable
     ]
 
 
-def _image(
-    one: IndexedImage, patient: str, women: Mapping[str, str], splits: Mapping[str, Split], disputed: frozenset[str]
-) -> Image:
-    return Image(
-        path=one.image,
-        patient=patient,
-        woman=women[patient],
-        label=None if one.image in disputed else one.label,
-        split=splits[patient],
-        digest=one.digest,
+def _images(
+    found: Duplicates,
+    seen: Iterable[tuple[Row, ImageFingerprint]],
+    women: Mapping[str, str],
+    splits: Mapping[str, Split],
+) -> tuple[Image, ...]:
+    patients = {row.image: row.patient for row, _ in seen}
+    return tuple(
+        Image(
+            path=one.image,
+            patient=(patient := patients[one.image]),
+            woman=women[patient],
+            label=None if one.image in found.conflicting_label else one.label,
+            split=splits[patient],
+            digest=one.digest,
+        )
+        for one in found.used
     )
 
 
@@ -436,8 +471,14 @@ def _told_apart(not_same: Path | None, names: FileNames) -> frozenset[Pair]:
     return frozenset(frozenset(map(names.found, pair)) for pair in declared)
 
 
-def _quarantined(row: Row, reason: str, names: FileNames) -> Quarantined:
-    return Quarantined(row.image, reason, names.similar(row.image) if reason == NO_SUCH_FILE else "")
+def _quarantined(
+    looks: Sequence[tuple[Row, ImageFingerprint | str]], names: FileNames, unreadable_max: float, source: str
+) -> tuple[Quarantined, ...]:
+    """Return the images that cannot be read. Raises DataError where they are too many."""
+    reasons = [(row.image, look) for row, look in looks if isinstance(look, str)]
+    found = tuple(Quarantined(im, why, names.similar(im) if why == NO_SUCH_FILE else "") for im, why in reasons)
+    _check_readable(found, len(looks), unreadable_max, source)
+    return found
 
 
 def _check_inside(folder: Path, rows: Sequence[Row], source: str) -> None:
@@ -459,39 +500,49 @@ def _inside(folder: Path, image: str) -> bool:
 
 
 def _look_at(
-    folder: Path, rows: Sequence[Row], pixels_max: int, cache_folder: Path | None, on_progress: OnCount
+    listed: _Listed, settings: IndexSettings, on_progress: OnCount
 ) -> list[tuple[Row, ImageFingerprint | str]]:
     """Return what every row's file showed: a look, or why there is none."""
-    key = f"{folder} {pixels_max}"
+    folder, rows, cache_folder = listed.folder, listed.rows, settings.cache_folder
+    key = f"{folder} {settings.pixels_max}"
     known = {} if cache_folder is None else read_looks(cache_folder, key)
-
-    def look_at(row: Row) -> ImageFingerprint | str:
-        return _look(folder / row.image, known.get(row.image), pixels_max)
 
     result: list[tuple[Row, ImageFingerprint | str]] = []
     kept = known
-    for begin in range(0, len(rows), LOOKS_KEPT_EVERY):
-        part = rows[begin : begin + LOOKS_KEPT_EVERY]
-        result += zip(part, each(look_at, part, _counting(on_progress, begin, len(rows))), strict=True)
-        seen = {row.image: look for row, look in result if isinstance(look, ImageFingerprint)}
-        whole = seen if len(result) == len(rows) else {**known, **seen}
-        if cache_folder is not None and whole != kept:
-            write_looks(cache_folder, key, whole)
-            kept = whole
+    with keeper(cache_folder, settings.squares) if cache_folder else contextlib.nullcontext(_nowhere) as keep:
+
+        def look_at(row: Row) -> ImageFingerprint | str:
+            return _look(folder / row.image, known.get(row.image), settings.pixels_max, keep)
+
+        for begin in range(0, len(rows), LOOKS_KEPT_EVERY):
+            part = rows[begin : begin + LOOKS_KEPT_EVERY]
+            result += zip(part, each(look_at, part, _counting(on_progress, begin, len(rows))), strict=True)
+            seen = {row.image: look for row, look in result if isinstance(look, ImageFingerprint)}
+            whole = seen if len(result) == len(rows) else {**known, **seen}
+            if cache_folder is not None and whole != kept:
+                write_looks(cache_folder, key, whole)
+                kept = whole
     return result
+
+
+def _nowhere(_digest: str, _pixels: Bytes) -> None:
+    """Keep nothing."""
 
 
 def _counting(on_progress: OnCount, begin: int, total: int) -> OnCount:
     return lambda done, _: on_progress(begin + done, total)
 
 
-def _look(path: Path, known: ImageFingerprint | None, pixels_max: int) -> ImageFingerprint | str:
+def _look(
+    path: Path, known: ImageFingerprint | None, pixels_max: int, keep: Callable[[str, Bytes], None]
+) -> ImageFingerprint | str:
     try:
         now = path.stat()
         if known is not None and (known.size_bytes, known.mtime_ns) == (now.st_size, now.st_mtime_ns):
             return known
         with opened(path, pixels_max=pixels_max) as found:
             digest, small = pixel_digest(found.pixels), thumbnail(found.pixels)
+            keep(digest, found.pixels)
             return ImageFingerprint(now.st_size, now.st_mtime_ns, digest, small, oddities(found))
     except UnreadableError as error:
         return error.reason
@@ -530,14 +581,16 @@ def _strata(seen: Sequence[tuple[Row, ImageFingerprint]], disputed: frozenset[st
     return {patient: stratum(known) for patient, known in labels.items()}
 
 
-def _check_placeholders(
-    women: Mapping[str, str], spellings: Iterable[Sequence[str]], leaks: Sequence[Leak], manifest: Path
-) -> None:
+def _women(
+    linked: Iterable[Sequence[str]], spellings: Iterable[Sequence[str]], leaks: Sequence[Leak], manifest: Path
+) -> dict[str, str]:
+    """Return who every patient is: the first of those linked with her. Raises DataError for rule 5."""
+    women = {patient: group[0] for group in linked for patient in group}
     respelt = {name for names in spellings for name in names[1:]}
     identifiers = Counter(woman for patient, woman in women.items() if patient not in respelt)
     woman, count = max(identifiers.items(), key=lambda item: item[1])
     if count <= ONE_WOMAN_PATIENTS_MAX:
-        return
+        return women
     theirs = [leak for leak in leaks if women[leak.patients[0]] == woman]
     shared = [leak.images[0] for leak in theirs]
     alike = any(not leak.identical for leak in theirs)
@@ -561,16 +614,31 @@ def _way_out(manifest: Path) -> str:
 # The splits that were drawn earlier
 
 
-def _read_splits(splits_file: Path) -> dict[str, Kept]:
-    if not splits_file.exists():
+def _drawn(
+    settings: IndexSettings,
+    pictures: Mapping[str, Set[str]],
+    listed: _Listed,
+    strata: Mapping[str, Stratum],
+    links: Sequence[tuple[str, str]],
+) -> tuple[Recognised, dict[str, Split]]:
+    """Return whose split was known, and the splits of all; write them down."""
+    before = recognise(pictures, listed.earlier, (row.patient for row in listed.rows))
+    splits = assign(strata, links, before.splits, settings.seed)
+    _write_splits(settings, listed.earlier, kept(splits, pictures, listed.earlier))
+    return before, splits
+
+
+def _read_splits(splits_file: Path | None) -> dict[str, Kept]:
+    if splits_file is None or not splits_file.exists():
         return {}
     with disk(splits_file, "read"):
         raw = splits_file.read_bytes()
     return parse_splits(decode_text(raw, splits_file.name), splits_file.name)
 
 
-def _write_splits(splits_file: Path | None, earlier: Mapping[str, Kept], now: Mapping[str, Kept]) -> None:
-    if splits_file is not None and now != earlier:
+def _write_splits(settings: IndexSettings, earlier: Mapping[str, Kept], now: Mapping[str, Kept]) -> None:
+    splits_file = settings.splits_file
+    if splits_file is not None and settings.keep_splits and now != earlier:
         with disk(splits_file, "write"):
             splits_file.parent.mkdir(parents=True, exist_ok=True)
         write_secret(splits_file, format_splits(now).encode())

@@ -6,14 +6,15 @@ neither.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from fedcervix.core.plan import Recipe
 from site_agent.data import pixel_arrays, pixel_cache
-from site_agent.data.collection import Collection, Image, index, require
+from site_agent.data.collection import Collection, Image, IndexSettings, index, require
+from site_agent.data.pixel_store import Kind
 from site_agent.data.pixels import Pixels
 from site_agent.home import SiteHome
 from site_agent.images.decode import OnCount, silent
@@ -23,20 +24,28 @@ if TYPE_CHECKING:
     from site_agent.data.image_sets import Images, Labelled
 
 
-def open_collection(home: SiteHome, on_progress: OnCount = silent, on_compared: OnCount = silent) -> Collection:
-    """Index the manifest that the site's configuration names. Raises ConfigError, DataError, StorageError."""
+def settings_of(home: SiteHome, recipes: Iterable[Recipe] = ()) -> IndexSettings:
+    """Return how the site's configuration has manifests indexed, for training by these recipes. Raises ConfigError."""
     data = home.config().data
-    return index(
-        home.manifest(),
+    return IndexSettings(
         splits_file=home.splits,
         seed=data.split_seed,
         unreadable_max=data.unreadable_max,
         cache_folder=home.cache,
         not_same=home.not_same(),
         ignore_columns=data.ignore_columns,
-        on_progress=on_progress,
-        on_compared=on_compared,
+        squares=tuple(Kind(recipe.image_px, recipe.fit) for recipe in recipes),
     )
+
+
+def open_collection(
+    home: SiteHome, on_progress: OnCount = silent, on_compared: OnCount = silent, *, recipes: Iterable[Recipe] = ()
+) -> Collection:
+    """Index the manifest that the site's configuration names. Raises ConfigError, DataError, StorageError.
+
+    `recipes` are those that training will use, where they are known: an image that is new is decoded once for all.
+    """
+    return index(home.manifest(), settings_of(home, recipes), on_progress=on_progress, on_compared=on_compared)
 
 
 def contrastive(

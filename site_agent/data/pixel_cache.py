@@ -1,7 +1,8 @@
 """Decoded images, all of one size, wherever they lie: in memory where that is large enough, else on the disk.
 
-Every image is decoded once per size and fit, whatever it is used for, and kept (`pixel_store`). A second start, another
-split or a grown collection decodes only what is not there yet.
+Every image is decoded once, whatever it is used for, and kept at its size and fit (`pixel_store`): by indexing where it
+knows the size (`keeper`), else by `load`. A second start, another split or a grown collection decodes only what is not
+there yet.
 
 Memory: `load` takes, beside what it returns in memory (n S S 3 bytes, `memory_bytes_max` at most),
 - what threads have open: PIXELS_MAX pixels together, 24 bytes each at worst (`images.opened`): 2.4 GB for pictures
@@ -13,10 +14,11 @@ Squares on the disk are mapped read-only: the system caches what there is room f
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -87,6 +89,25 @@ def load(
         if absent and store.why_not_kept is not None:
             cache_files.not_kept(store.why_not_kept)
         return held
+
+
+@contextlib.contextmanager
+def keeper(cache_folder: Path, kinds: Iterable[Kind]) -> Iterator[Callable[[str, Bytes], None]]:
+    """Yield what keeps a decoded picture (digest, (H, W, 3) 8-bit RGB) as squares of these kinds, from any thread.
+
+    `load` then need not decode it. What the disk does not take is not kept.
+    """
+    with contextlib.ExitStack() as opening:
+        stores = [opening.enter_context(opened(cache_folder, kind)) for kind in sorted(set(kinds), key=astuple)]
+        for store in stores:
+            opening.callback(store.commit)
+
+        def keep(digest: str, pixels: Bytes) -> None:
+            for store in stores:
+                if store.why_not_kept is None and not store.holds(key := bytes.fromhex(digest)):
+                    store.put(key, square(pixels, store.kind.side_px, store.kind.fit))
+
+        yield keep
 
 
 @dataclass(frozen=True, slots=True)

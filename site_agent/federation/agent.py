@@ -35,6 +35,7 @@ from fedcervix.errors import (
 )
 from fedcervix.network import codec
 from fedcervix.network.backoff import SIGN_S
+from site_agent.federation import shown
 from site_agent.federation.accounting import Accounting
 from site_agent.federation.context import AgentContext
 from site_agent.federation.failures import TELL_S, Failures
@@ -181,7 +182,7 @@ class Agent:
         if self._membership.resume():
             self._enter()
             task = action.task if isinstance(action := self._next_action(), session.Work) else None
-            self._show("resumed", {"run": self._run.run, "task": task})
+            self._show(shown.Resumed(self._run.run, task))
         self._inbox.start("listener", self._listener.run)
         self._inbox.start("reporter", self._reporter.run)
         self._inbox.start("litter", self._context.purge)
@@ -214,7 +215,7 @@ class Agent:
         if self._session.away and not self._down_because:
             return  # it is not known yet whether the coordinator is there
         if rest.reason not in (self._resting_because, session.NOT_ATTACHED.reason):
-            self._show("resting", {"reason": rest.reason})
+            self._show(shown.Resting(rest.reason))
         self._resting_because = rest.reason
 
     def _when_there_is_room(self, act: Callable[[], None]) -> None:
@@ -254,9 +255,9 @@ class Agent:
         new = self._membership.welcomed(welcome)
         run = self._enter() if new else self._run
         if new or not self._was_attached:
-            self._show("attached", {"run": welcome.run, "plan": welcome.plan})
+            self._show(shown.Attached(welcome.run, welcome.plan))
         else:
-            self._show("line up", {})
+            self._show(shown.LineUp())
             self._reporter.again()
         self._was_attached, self._down_because = True, ""
         self._session = session.attached(self._session)
@@ -282,7 +283,7 @@ class Agent:
         if isinstance(instruction, Task):
             self._membership.check_agreed(instruction)
         if instruction != self._session.instruction:
-            self._show("instructed", {"instruction": instruction})
+            self._show(shown.Instructed(instruction))
         self._session = session.instructed(self._session, instruction)
 
     def _line_down(self, error: LinkError | StorageError) -> None:
@@ -296,7 +297,7 @@ class Agent:
             return
         self._session = session.cut(self._session)
         if error.what != self._down_because:
-            self._show("line down", {"error": error, "works": isinstance(self._next_action(), session.Work)})
+            self._show(shown.LineDown(error, isinstance(self._next_action(), session.Work)))
         self._down_because = error.what
 
     def _job_ended(self, ended: JobEnded) -> None:
@@ -318,7 +319,7 @@ class Agent:
         """Wait for what training can still keep. Raises KeyboardInterrupt where there is nothing to wait for."""
         if not self._jobs.at_work:
             raise KeyboardInterrupt
-        self._show("stopping", {"deadline_s": self._waits.stop_s})
+        self._show(shown.Stopping(self._waits.stop_s))
         self._jobs.ask_to_stop()
         self._stop_by_s = time.monotonic() + self._waits.stop_s
 
@@ -328,7 +329,7 @@ class Agent:
             self._job_ended(item)
         overdue = isinstance(item, StopOverdue)
         if overdue:
-            self._show("said", {"text": f"training did not end within {self._waits.stop_s:.0f} s and is killed"})
+            self._show(shown.Said(f"training did not end within {self._waits.stop_s:.0f} s and is killed"))
         if overdue or self._jobs.job is None:
             self._membership.remember(self._session)
             raise KeyboardInterrupt
@@ -350,9 +351,7 @@ class Agent:
         failure = self._failures.record(error)
         error.cause = f"{error.cause} (details: {self._context.home.incidents / failure.incident}.txt)"
         if not self._failures.tell_soon():
-            self._show(
-                "said", {"text": f"the coordinator cannot be reached now; {failure.incident} will be reported later"}
-            )
+            self._show(shown.Said(f"the coordinator cannot be reached now; {failure.incident} will be reported later"))
 
     def _restart_hung(self, hung: Hung) -> None:
         """Kill a worker that hangs; its task goes on from its checkpoint. Raises WorkFailedError the second time."""
@@ -364,5 +363,5 @@ class Agent:
             raise error
         self._hung = task
         self._failures.record(error, goes_on=True)
-        self._show("trouble", {"error": error})
+        self._show(shown.Trouble(error))
         self._inbox.start("failures", self._failures.tell_soon)

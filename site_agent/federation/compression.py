@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedcervix.core import compression
-from fedcervix.core.compression import Carried
+from fedcervix.core.compression import ErrorFeedback
 from fedcervix.core.events import Answer, Task, TaskKind, UpdateStored
 from fedcervix.core.plan import Plan
 from fedcervix.disk.files import write_whole
@@ -66,19 +66,19 @@ def settle_earlier(folder: Path, task: Task, report: Callable[[UpdateStored], tu
         settle(folder, update, answer)
 
 
-def carried(folder: Path) -> Carried:
+def carried(folder: Path) -> ErrorFeedback:
     """Return what this site carries on. Raises StorageError."""
     file = folder / FILE
     if not file.exists():
-        return Carried()
+        return ErrorFeedback()
     with disk(file, "read"):
         content = file.read_bytes()
     try:
-        return compression.carried_from_json(content.decode())
+        return compression.error_feedback_from_json(content.decode())
     except ValueError as error:
         next_step = f"delete it: rm {file}; what was rounded away from the last update is then lost"
         raise damaged(file, error, next_step=next_step) from error
 
 
-def _write(folder: Path, value: Carried) -> None:
-    write_whole(folder / FILE, compression.carried_to_json(value).encode())
+def _write(folder: Path, value: ErrorFeedback) -> None:
+    write_whole(folder / FILE, compression.error_feedback_to_json(value).encode())

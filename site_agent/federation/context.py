@@ -7,18 +7,20 @@ import functools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from fedcervix.core.events import Task
 from fedcervix.errors import DuplicateAgentError, FedcervixError, LinkError, RemoteError, RunError, StorageError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.network.backoff import Pauses
+from fedcervix.runtime.worker_protocol import Progress
+from site_agent.federation import shown
 from site_agent.federation.inbox import Inbox
 from site_agent.federation.link import Link
 from site_agent.home import SiteHome
 from site_agent.worker.worker import CancelledError
 
 T = TypeVar("T")
-Show = Callable[[str, dict[str, Any]], None]
 
 REMOTE_ERRORS_MAX = 3
 MENDED_BY_TIME = (LinkError, StorageError, RunError, RemoteError, DuplicateAgentError)
@@ -32,7 +34,7 @@ class AgentContext:
     home: SiteHome
     site: str
     link: Link
-    show: Show
+    show: shown.Show
     inbox: Inbox = field(default_factory=Inbox)
     stopping: threading.Event = field(default_factory=threading.Event)
     """set: the agent has ended, and its threads shall"""
@@ -42,11 +44,17 @@ class AgentContext:
         """The site's models."""
         return BlobStore(self.home.blobs)
 
-    def show_trouble(self, values: dict[str, Any]) -> None:
+    def show_trouble(self, at: Progress) -> None:
         """Show what a progress says that is in the way, if anything is."""
-        if trouble := values.get("trouble"):
-            what, cause, next_step = trouble
-            self.show("trouble", {"error": FedcervixError(what, cause=cause, next_step=next_step)})
+        if at.trouble:
+            self.show(shown.Trouble(at.trouble.error()))
+
+    def show_progress(self, task: Task | str, at: Progress) -> None:
+        """Show how far a piece of work is."""
+        if at.note:
+            self.show(shown.Said(at.note))
+        self.show_trouble(at)
+        self.show(shown.Advanced(task, at))
 
     def purge(self) -> None:
         """Delete the models that nothing needs any more. It takes as long as a short task."""
@@ -81,5 +89,5 @@ class AgentContext:
                 if arrived_wrong >= REMOTE_ERRORS_MAX:
                     raise
                 if not isinstance(error, LinkError):  # of the line, the listener speaks
-                    self.show("trouble", {"error": error})
+                    self.show(shown.Trouble(error))
             self.pause(pauses.next_s(), cancelled)

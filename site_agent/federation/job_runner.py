@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import asdict
+from typing import TypeVar
 
 from fedcervix.core import session
 from fedcervix.core.events import Answer, ModelAdopted, ModelUnusable, ScoreReported, Task, TaskKind, UpdateStored
@@ -16,13 +17,15 @@ from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import FedcervixError, RunError, StorageError
 from fedcervix.models.rounding import Rounded
 from fedcervix.network import codec
-from site_agent.federation import compression
+from fedcervix.runtime.worker_protocol import OnProgress, Progress
+from site_agent.federation import compression, shown
 from site_agent.federation.accounting import Accounting
 from site_agent.federation.context import AgentContext
 from site_agent.federation.heartbeat import Reporter
 from site_agent.federation.inbox import Broken, Job, JobEnded, Participation
 from site_agent.federation.privacy import outward
 from site_agent.store.model_store import adopt
+from site_agent.store.task_results import ScoreResult, TaskResult, TrainResult, UnusableResult
 from site_agent.worker.disk_full_retry import with_room
 from site_agent.worker.worker import CancelledError, Worker
 
@@ -93,15 +96,15 @@ class JobRunner:
             put(self._work(job, action.task) if isinstance(action, session.Work) else self._deliver(job, action.result))
         except CancelledError as cancelled:
             if text := str(cancelled):
-                self._context.show("said", {"text": text})
+                self._context.show(shown.Said(text))
             put(JobEnded(job))
         except FedcervixError as error:
             put(JobEnded(job) if job.cancelled.is_set() else Broken(error))
 
     def _work(self, job: Job, task: Task) -> JobEnded:
         show, run_store = self._context.show, job.run.run_store
-        show("working", {"task": task})
-        lines: list[str] = []
+        show(shown.Working(task))
+        lines: tuple[str, ...] = ()
         self._with_room(job, task, lambda: self._accounting.begin_work(job.run, task))
         if task.base:
             self._context.again(job.cancelled, lambda: self._bring(job, task))
@@ -110,23 +113,24 @@ class JobRunner:
             self._with_room(job, task, lambda: adopt(home, task, job.run.plan, blobs))
             result: session.Result = ModelAdopted(self._context.site, task, time.time())
         else:
-            numbers = self._numbers(job, task)
-            result, lines = self._result(job, task, numbers), numbers.get("said", [])
-            if isinstance(result, UpdateStored | ScoreReported) and task.kind is not TaskKind.SEED:
-                self._with_room(job, task, lambda: run_store.note(str(task.kind), task.round, numbers))
-        show("finished", {"task": task, "lines": lines})
+            made = self._made(job, task)
+            result, lines = self._result(job, task, made), made.said
+            if isinstance(made, TrainResult | ScoreResult) and task.kind is not TaskKind.SEED:
+                noted = made
+                self._with_room(job, task, lambda: run_store.note(task.round, noted))
+        show(shown.Finished(task, lines))
         return JobEnded(job, lambda s: session.finished(s, result))
 
-    def _numbers(self, job: Job, task: Task) -> dict[str, Any]:
+    def _made(self, job: Job, task: Task) -> TaskResult:
         """Return what the worker makes of a task."""
         if task.kind is TaskKind.TRAIN:
             folder, report = job.run.run_store.folder, self._context.link.report
             self._context.again(job.cancelled, lambda: compression.settle_earlier(folder, task, report))
         job.at_work = True
         self._reporter.hand_over()
-        numbers = self._worker.do(task, job.run.plan, self._on_progress(task), job.cancelled)
+        made = self._worker.do(task, job.run.plan, self._on_progress(task), job.cancelled)
         self._reporter.take_back()
-        return numbers
+        return made
 
     def _bring(self, job: Job, task: Task) -> None:
         """Have the task's model here; neither it nor its packed form is longer than this run's models may be."""
@@ -141,17 +145,17 @@ class JobRunner:
             compression.bring(link, blobs, task.base, job.run.plan, fetch)
         run_store.note_model(blobs.size_bytes(task.base))
 
-    def _result(self, job: Job, task: Task, numbers: dict[str, Any]) -> session.Result:
+    def _result(self, job: Job, task: Task, made: TaskResult) -> session.Result:
         """Return what a worker has done as the report it makes."""
         site, blobs = self._context.site, self._context.blobs
-        if numbers.get("unusable"):
-            return ModelUnusable(site, task, int(outward(numbers)["steps"]), time.time())
-        if task.kind is TaskKind.SCORE:
-            return _score(site, task, numbers)
-        folder, plan, digest = job.run.run_store.folder, job.run.plan, numbers["digest"]
-        made = self._with_room(job, task, lambda: compression.rounded(blobs, folder, task, plan, digest))
-        update = _update(site, task, numbers, made)
-        self._with_room(job, task, lambda: compression.keep(folder, update, made.residual))
+        if isinstance(made, UnusableResult):
+            return ModelUnusable(site, task, made.steps, time.time())
+        if isinstance(made, ScoreResult):
+            return _score(site, task, made)
+        folder, plan, digest = job.run.run_store.folder, job.run.plan, made.digest
+        rounded = self._with_room(job, task, lambda: compression.rounded(blobs, folder, task, plan, digest))
+        update = _update(site, task, made, rounded)
+        self._with_room(job, task, lambda: compression.keep(folder, update, rounded.residual))
         return update
 
     def _deliver(self, job: Job, result: session.Result) -> JobEnded:
@@ -171,7 +175,7 @@ class JobRunner:
                 next_step="start site-agent again; ask the coordinator's operator if it happens twice",
             )
         self._retire(job, result)
-        self._context.show("delivered", {"task": task, "answer": answer})
+        self._context.show(shown.Delivered(task, answer))
         return ended
 
     def _retire(self, job: Job, result: session.Result) -> None:
@@ -192,16 +196,10 @@ class JobRunner:
         """Write something to this site's disk; a full one is waited for, and the coordinator is told so."""
         return with_room(act, self._on_progress(task), lambda pause_s: self._context.pause(pause_s, job.cancelled))
 
-    def _on_progress(self, task: Task) -> Callable[[dict[str, Any]], None]:
-        def on_progress(values: dict[str, Any]) -> None:
-            if note := values.pop("note", ""):
-                self._context.show("said", {"text": note})
-            self._context.show_trouble(values)
-            self._context.show("progress", {"task": task, **values})
-            numbers = (values.get("loss", 0.0), values.get("images_per_s", 0.0))
-            self._reporter.heard(
-                codec.Progress(task, values["stage"], values["done"], values["of"], values["unit"], *numbers)
-            )
+    def _on_progress(self, task: Task) -> OnProgress:
+        def on_progress(at: Progress) -> None:
+            self._context.show_progress(task, at)
+            self._reporter.heard(codec.Progress(task, at.stage, at.done, at.of, at.unit, at.loss, at.images_per_s))
 
         return on_progress
 
@@ -211,30 +209,30 @@ class JobRunner:
         def on_bytes(done: int, of: int) -> None:
             if job.cancelled.is_set():
                 raise CancelledError
-            self._context.show("progress", {"task": task, "stage": stage, "done": done, "of": of, "unit": "bytes"})
+            self._context.show_progress(task, Progress(stage, done, of, "bytes"))
 
         return on_bytes
 
 
-def _score(site: str, task: Task, numbers: dict[str, Any]) -> ScoreReported:
+def _score(site: str, task: Task, made: ScoreResult) -> ScoreReported:
     """Return a worker's numbers as the report they make; nothing else of them leaves the site."""
-    told = outward(numbers)
-    gauges = tuple(sorted((name, float(value)) for name, value in outward(numbers["gauges"]).items()))
+    told = outward(asdict(made))
+    gauges = tuple(sorted((name, float(value)) for name, value in outward(made.gauges).items()))
     loss_sum, count, images = float(told["loss_sum"]), int(told["count"]), int(told["images"])
     return ScoreReported(site, task, loss_sum, count, images, gauges, time.time())
 
 
-def _update(site: str, task: Task, numbers: dict[str, Any], made: Rounded) -> UpdateStored:
+def _update(site: str, task: Task, made: TrainResult, rounded: Rounded) -> UpdateStored:
     """The same for a model, which was rounded if the plan says so."""
-    told = outward(numbers)
+    told = outward(asdict(made))
     return UpdateStored(
         site,
         task,
-        made.digest,
+        rounded.digest,
         int(told["images"]),
         int(told["steps"]),
         float(told["loss"]),
         float(told["seconds"]),
         time.time(),
-        made.packed,
+        rounded.packed,
     )

@@ -11,6 +11,7 @@ from fedcervix.core.plan import Plan
 from fedcervix.core.rounds.instructions import Finish
 from fedcervix.errors import RemoteError, StorageError
 from fedcervix.network import codec
+from site_agent.federation import shown
 from site_agent.federation.accounting import NEW_RUN, NOT_HONEST, Accounting
 from site_agent.federation.context import AgentContext
 from site_agent.federation.inbox import JobEnded, Participation
@@ -44,13 +45,13 @@ class Membership:
         try:
             last = last_federation(home)
         except StorageError as error:
-            show("said", {"text": f"{error.explain()}\nthe coordinator will say how to continue"})
+            show(shown.Said(f"{error.explain()}\nthe coordinator will say how to continue"))
             return False
         if last is None or last.run_store.ended() or last.run_store.kept() == session.PersistentState():
             return False
         if against := objections(home.config().policy, last.plan, self._context.site):
-            why = f"this site's policy does not allow it: {against[0]}"
-            show("said", {"text": f"run {last.run} does not continue here: {why}"})
+            refused = f"run {last.run} does not continue here: this site's policy does not allow it: {against[0]}"
+            show(shown.Said(refused))
             return False
         self._enter(last.plan, last.run_store)
         return True
@@ -123,7 +124,7 @@ class Membership:
             self.run.run_store.keep(kept)
         except StorageError as error:
             if error.what != self._trouble:
-                self._context.show("trouble", {"error": error})
+                self._context.show(shown.Trouble(error))
             self._trouble = error.what
         else:
             self.kept, self._trouble = kept, ""
@@ -156,7 +157,7 @@ class Membership:
             ledger.read(record, run.plan)
         except ValueError as error:
             text = f"the record of run {run.run} is not saved, because it is not valid: {error}"
-            self._context.show("said", {"text": text})
+            self._context.show(shown.Said(text))
             return ""
         return record
 

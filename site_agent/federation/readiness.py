@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from fedcervix.core.plan import Plan
 from fedcervix.errors import DuplicateAgentError, FedcervixError, LinkError, StorageError
 from fedcervix.network import codec
+from fedcervix.runtime.worker_protocol import OnProgress, Progress
+from site_agent.federation import shown
 from site_agent.federation.context import AgentContext
 from site_agent.federation.failures import Failures
 from site_agent.federation.inbox import Broken, Participation
 from site_agent.worker.preflight import Findings
 from site_agent.worker.worker import CancelledError
 
-Examine = Callable[[Plan, Callable[[dict[str, Any]], None], threading.Event], Findings | None]
+Examine = Callable[[Plan, OnProgress, threading.Event], Findings | None]
 
 
 class Readiness:
@@ -47,12 +48,11 @@ class Readiness:
                         self._context.inbox.put(Broken(error))
                     return
                 self._examined.add(run.run)
-                self._context.show("examined", {"findings": findings})
+                self._context.show(shown.Examined(findings))
         self._tell_ready(codec.Ready(run.run, run.plan.digest))
 
-    def _on_examining(self, values: dict[str, Any]) -> None:
-        self._context.show_trouble(values)
-        self._context.show("progress", {"task": "before round 1", **values})
+    def _on_examining(self, at: Progress) -> None:
+        self._context.show_progress("before round 1", at)
 
     def _tell_ready(self, ready: codec.Ready) -> None:
         """Accept the plan, and make good what an earlier process could not tell."""

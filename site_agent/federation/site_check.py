@@ -10,27 +10,26 @@ import functools
 import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Any
 
 from fedcervix.core.plan import Plan
 from fedcervix.disk.locks import is_held
 from fedcervix.errors import FedcervixError, PolicyError, RemoteError
 from fedcervix.extras import lacking
 from fedcervix.network import identity
-from site_agent.federation import hardware
+from fedcervix.runtime.worker_protocol import Progress
+from site_agent.federation import hardware, shown
 from site_agent.federation.joining import check_manifest
 from site_agent.federation.policy import objections, strange
 from site_agent.home import SiteHome
 from site_agent.worker.worker import Worker
 
-Show = Callable[[str, dict[str, Any]], None]
 Row = tuple[str, str | FedcervixError]
 """what was tried, and what was found or what is wrong"""
 NEEDED_TO_TRAIN = {"configuration", "manifest", "hardware"}
 """without these, nothing more can be said of training; a line that is down does not hinder it"""
 
 
-def examine(home: SiteHome, now: datetime, show: Show) -> Iterator[Row]:
+def examine(home: SiteHome, now: datetime, show: shown.Show) -> Iterator[Row]:
     """Yield what was tried. The plan of the coordinator's run decides what training costs; without it, images alone."""
     plans: list[Plan] = []
     tried: tuple[tuple[str, Callable[[], str]], ...] = (
@@ -109,7 +108,7 @@ def _coordinator(home: SiteHome, on_plan: Callable[[Plan], None]) -> str:
     return f"accepts this site; run {welcome.run}, {welcome.plan.mode}; the policy allows its plan"
 
 
-def _training(home: SiteHome, plan: Plan | None, show: Show) -> Iterator[Row]:
+def _training(home: SiteHome, plan: Plan | None, show: shown.Show) -> Iterator[Row]:
     """Look at the images, and try a step of the plan, in a worker process that ends with this."""
     worker = Worker(home, "site")
     on_progress = functools.partial(_show_progress, show)
@@ -124,5 +123,5 @@ def _training(home: SiteHome, plan: Plan | None, show: Show) -> Iterator[Row]:
         worker.cancel()
 
 
-def _show_progress(show: Show, values: dict[str, Any]) -> None:
-    show("progress", {"task": "check", **values})
+def _show_progress(show: shown.Show, progress: Progress) -> None:
+    show(shown.Advanced("check", progress))

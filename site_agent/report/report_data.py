@@ -9,9 +9,9 @@ import dataclasses
 import functools
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import sklearn
@@ -120,7 +120,17 @@ def _recipe(found: Comparable) -> Recipe:
     return dataclasses.replace(model.recipe, classifier=tuned.classifier) if model else tuned
 
 
-def _of_run(found: Comparable, federation: Federation | None, unread: Unread) -> dict[str, Any]:
+class _OfRun(TypedDict):
+    """Those fields of a report that are about the run."""
+
+    run: str
+    mode: str
+    plan_digest: str
+    final_state: str
+    rounds: tuple[content.Round, ...]
+
+
+def _of_run(found: Comparable, federation: Federation | None, unread: Unread) -> _OfRun:
     """Return what the report says of the run; of none where there was none, or where its records cannot be read."""
     plan = found.federated.provenance.start.plan if found.federated else ""
     if federation is None:
@@ -190,8 +200,8 @@ def _curve(model: CervixModel) -> content.Losses:
 
 def _federated_curve(federation: Federation) -> content.Losses:
     history = federation.run_store.history()
-    train = tuple(values["loss"] for values in _by_round(history.get("train", {})))
-    valid = tuple(v["loss_sum"] / v["count"] for v in _by_round(history.get("score", {})))
+    train = tuple(history.train[round_].loss for round_ in sorted(history.train))
+    valid = tuple(history.score[round_].loss for round_ in sorted(history.score))
     return content.Losses(f"{federation.plan.mode.upper()} (this site's images)", train, valid)
 
 
@@ -203,10 +213,6 @@ def neighbours(kept: Sequence[CervixModel]) -> tuple[content.Neighbours, ...]:
         for model, aucs in probed
         if any(auc is not None for auc in aucs)
     )
-
-
-def _by_round(rounds: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    return [rounds[number] for number in sorted(rounds, key=int)]
 
 
 def _rounds(federation: Federation) -> tuple[content.Round, ...]:
@@ -238,11 +244,11 @@ def _missed(line: dict[str, Any]) -> content.Contribution:
 
 
 def _alarms(federation: Federation | None) -> tuple[str, ...]:
-    scored = _by_round(federation.run_store.history().get("score", {})) if federation else []
+    scored = federation.run_store.history().score if federation else {}
     if federation is None or not scored:
         return ()
-    last, recipe = scored[-1], federation.plan.recipe
-    return tuple(alarms(Gauges(**last["gauges"]), last["loss_sum"] / last["count"], recipe.batch_images, recipe.loss))
+    last, recipe = scored[max(scored)], federation.plan.recipe
+    return tuple(alarms(Gauges(**last.gauges), last.loss, recipe.batch_images, recipe.loss))
 
 
 def contact_sheet(home: SiteHome, collection: Collection, recipe: Recipe, seed: int) -> tuple[content.Augmented, ...]:

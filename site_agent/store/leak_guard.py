@@ -15,10 +15,10 @@ import dataclasses
 import hmac
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fedcervix.core.plan import canonical_json
 from fedcervix.disk.descriptors import check_used_up
@@ -112,7 +112,7 @@ class SiteKey:
         """What tells this key from another one, and nothing of it."""
         return self._keyed("key", "")
 
-    def mark(self, content: dict[str, Any]) -> str:
+    def mark(self, content: Mapping[str, object]) -> str:
         """Return the code that changes with every change of a file's content."""
         return self._keyed("file", canonical_json(content))
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,8 +13,7 @@ from fedcervix import __version__
 from fedcervix.core.events import Task
 from fedcervix.core.modes import title_of
 from fedcervix.core.plan import Plan, Recipe, parse_recipe
-from fedcervix.disk.files import digest_file
-from fedcervix.disk.storage import disk
+from fedcervix.disk.files import copy_file, digest_file
 from fedcervix.errors import ModelError
 from fedcervix.models.blobs import BlobStore
 from site_agent.home import SiteHome
@@ -96,6 +94,16 @@ def again(folder: Path, start: str = "SSL") -> str:
     return f"make it again: {home.command(f'pretrain --name {folder.name}{pooled}')}"
 
 
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """How a model was trained, for its record."""
+
+    start: str
+    recipe: Recipe
+    seed: int
+    more: Mapping[str, object]
+
+
 def adopt(home: SiteHome, task: Task, plan: Plan, blobs: BlobStore, clock: Callable[[], datetime] = utc_now) -> None:
     """Keep the result of a run. Done twice, it does the same. Raises StorageError."""
     if _adopted(home.models / task.run, task, plan):
@@ -110,7 +118,8 @@ def adopt(home: SiteHome, task: Task, plan: Plan, blobs: BlobStore, clock: Calla
         "sites": list(plan.sites),
         "images": seen.images,
     }
-    keep(home, task.run, start, plan.recipe, plan.terms.seed, blobs.path(task.base), more, seen, clock())
+    trained = Trained(start, plan.recipe, plan.terms.seed, more)
+    keep(home, task.run, blobs.path(task.base), trained, seen, clock())
 
 
 def _adopted(folder: Path, task: Task, plan: Plan) -> bool:
@@ -136,11 +145,8 @@ def _seen_in_run(home: SiteHome, run: str, plan: Plan) -> Seen:
 def keep(
     home: SiteHome,
     name: str,
-    start: str,
-    recipe: Recipe,
-    seed: int,
     weights: Path,
-    more: dict[str, Any],
+    trained: Trained,
     seen: Seen,
     now: datetime,
 ) -> CervixModel:
@@ -148,22 +154,20 @@ def keep(
 
     A model that stood there goes into the history. Raises StorageError.
     """
-    folder, digest = home.models / name, digest_file(weights)
-    record = {
-        "start": start,
-        "recipe": dataclasses.asdict(recipe),
-        "seed": seed,
-        "software": f"fedcervix {__version__}",
-        **more,
-        "digest": digest,
-        "made_at": now.isoformat(timespec="seconds"),
-    }
+    folder = home.models / name
 
     def fill(making: Path) -> str:
-        with disk(making / WEIGHTS, "write"):
-            shutil.copyfile(weights, making / WEIGHTS)
-            (making / WEIGHTS).chmod(0o600)
+        digest = copy_file(weights, making / WEIGHTS)
         leak_guard.write(making, leak_guard.site_key(home), seen)
+        record = {
+            "start": trained.start,
+            "recipe": dataclasses.asdict(trained.recipe),
+            "seed": trained.seed,
+            "software": f"fedcervix {__version__}",
+            **trained.more,
+            "digest": digest,
+            "made_at": now.isoformat(timespec="seconds"),
+        }
         write_record(making / RECORD, record)
         return digest
 

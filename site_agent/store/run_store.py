@@ -29,11 +29,15 @@ from fedcervix.disk.files import append_line, write_whole
 from fedcervix.disk.storage import damaged, disk
 from fedcervix.errors import StorageError
 from fedcervix.json_text import parsed
+from fedcervix.runtime.typed_json import from_json
 from site_agent.home import SiteHome
 from site_agent.store import ledger
+from site_agent.store.task_results import History, ScoreResult, TrainResult
 
 NO_RECORD = "{}"
 """what stands in a record's place where a run ended and the coordinator sent none that could be read"""
+PARTS: dict[str, type[TrainResult] | type[ScoreResult]] = {"train": TrainResult, "score": ScoreResult}
+"""of a round, in the history"""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -123,24 +127,26 @@ class RunStore:
     def _model(self) -> Path:
         return self.folder / "model-bytes.txt"
 
-    def note(self, part: str, round_: int, values: dict[str, Any]) -> None:
+    def note(self, round_: int, result: TrainResult | ScoreResult) -> None:
         """Write down what a round gave at this site; written twice, it says the same. Raises StorageError.
 
         It is not waited for until the disk has it: a power cut costs the last half minute's points of a curve.
         """
+        part = next(name for name, kind in PARTS.items() if isinstance(result, kind))
+        values = dataclasses.asdict(result)
         line = json.dumps({"part": part, "round": round_, "values": values}, allow_nan=False)
         append_line(self._history, line, sync=False)
 
-    def history(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Return {"train" | "score": {round: numbers}}. Raises StorageError."""
-        found: dict[str, dict[str, dict[str, Any]]] = {}
+    def history(self) -> History:
+        """Return what was noted. Raises StorageError."""
+        found: dict[str, dict[int, Any]] = {part: {} for part in PARTS}
         with disk(self._history, "read"):
             lines = self._history.read_bytes().splitlines() if self._history.exists() else []
         for line in lines:
             with contextlib.suppress(ValueError, KeyError, TypeError):  # torn by a power cut or a full disk
                 noted = parsed(line)
-                found.setdefault(noted["part"], {})[str(noted["round"])] = noted["values"]
-        return found
+                found[noted["part"]][int(noted["round"])] = from_json(PARTS[noted["part"]], noted["values"])
+        return History(**found)
 
     @property
     def _history(self) -> Path:

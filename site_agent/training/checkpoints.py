@@ -137,4 +137,4 @@ def _read(file: Path) -> Checkpoint:
     """Read a checkpoint whose digest was right. Its tensors are pages of the file, also once that is deleted."""
     with safetensors.safe_open(file, "pt") as found:
         facts = parsed(found.metadata()[_FACTS])
-        return Checkpoint({name: found.get_tensor(name) for name in found.keys()}, facts)  # noqa: SIM118
+        return Checkpoint({name: found.get_tensor(name) for name in found.keys()}, facts)  # noqa: SIM118 (no dict)

@@ -10,7 +10,7 @@ Rules
 2. Batch norm sees the joint batch too (`sync_batch_norm`).
 3. Rank 0 leads: it alone talks to the agent, writes files, scores models. The others do what it broadcasts, and end
    with it (`rank_watchdog`).
-4. Requests travel as bytes of JSON: torch's `broadcast_object_list` would pickle them.
+4. Requests travel as text: torch's `broadcast_object_list` would pickle them.
 5. A step waits at most STEP_S for the others. Between tasks a follower waits as long as the leader lives.
 
 The processes of a team trust one another and their network: nothing between them is encrypted.
@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -33,7 +32,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fedcervix.errors import TrainingError
-from fedcervix.json_text import parsed
 from site_agent.data.batches import Indices
 
 STEP_S = 1800.0
@@ -171,18 +169,18 @@ def wrap(encoder: nn.Module, team: Team, device: torch.device) -> Callable[[Tens
 # --- who does what, when ------------------------------------------------------------------------------------------
 
 
-def tell(request: dict[str, Any], team: Team) -> None:
-    """Send the leader's request to all others. Raises ValueError."""
+def tell(request: str, team: Team) -> None:
+    """Send the leader's request, which is not empty, to all others. Raises ValueError."""
     if team.alone:
         return
-    content = json.dumps(request, allow_nan=False).encode()
+    content = request.encode()
     if len(content) > REQUEST_BYTES_MAX:
         raise ValueError(f"a request has at most {REQUEST_BYTES_MAX} bytes; found {len(content)}")
     dist.broadcast(torch.tensor([len(content)]), src=0, group=team.control)
     dist.broadcast(torch.frombuffer(bytearray(content), dtype=torch.uint8), src=0, group=team.control)
 
 
-def hear(team: Team) -> dict[str, Any]:
+def hear(team: Team) -> str:
     """Wait for the leader's next request and return it. Raises ValueError."""
     length = torch.zeros(1, dtype=torch.int64)
     dist.broadcast(length, src=0, group=team.control)
@@ -190,11 +188,10 @@ def hear(team: Team) -> dict[str, Any]:
         raise ValueError(f"a request has 1 to {REQUEST_BYTES_MAX} bytes; found {length.item()}")
     content = torch.empty(int(length.item()), dtype=torch.uint8)
     dist.broadcast(content, src=0, group=team.control)
-    request: dict[str, Any] = parsed(content.numpy().tobytes())
-    return request
+    return content.numpy().tobytes().decode()
 
 
-def agreed(value: dict[str, Any], team: Team) -> dict[str, Any]:
+def agreed(value: str, team: Team) -> str:
     """Return the leader's value: for what each process would find out for itself, perhaps differently."""
     if team.leads:
         tell(value, team)
@@ -204,7 +201,8 @@ def agreed(value: dict[str, Any], team: Team) -> dict[str, Any]:
 
 def check_same(own: str, what: str, team: Team) -> None:
     """Raise TrainingError where a follower's value (what it read from its disk) is not the leader's."""
-    if agreed({"value": own}, team)["value"] != own:
+    said = f"{what}: {own}"
+    if agreed(said, team) != said:
         raise TrainingError(
             f"it does not see the leader's {what}",
             cause="files changed while training began, or the hosts do not share one home folder and image folder",

@@ -5,7 +5,7 @@ Rules
    epoch counts over the whole run. So E epochs in each of R rounds draw exactly what R x E local epochs draw, and a
    run that was killed and resumed draws what an undisturbed one does.
 2. The trainer reads no clock but the one it is given, no file and no network; whoever calls it is told of every step.
-3. The order is: `place` the encoder on its device, `make_optimiser`, perhaps `restore_optimiser`, `train_epochs`.
+3. The order is: `make_learner`, perhaps `restore_optimiser`, `train_epochs`.
 4. Where training stands is a value, `Position`: from it training goes on to the same bits.
 
 Source: sections II-A (loss, mini-batch) and III-D (optimiser, stopping).
@@ -13,7 +13,6 @@ Source: sections II-A (loss, mini-batch) and III-D (optimiser, stopping).
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -30,15 +29,18 @@ from site_agent.data.batches import Indices, batches, scoring_batches
 from site_agent.data.device_batches import Feed
 from site_agent.data.image_sets import Images
 from site_agent.images.decode import OnCount, silent
-from site_agent.network.devices import autocast, free_tensors, lacks_memory, place
+from site_agent.network.devices import autocast, place
 from site_agent.network.encoder import Encoder
 from site_agent.network.loss import LOSSES
 from site_agent.network.optimizer import learning_rate, set_rate
 from site_agent.network.views import scoring_draws, training_draws, views
 from site_agent.training.async_losses import Readings
 from site_agent.training.collapse_metrics import IMAGES_MAX, Gauges, gauges
-from site_agent.training.ddp import ALONE, Team, share, share_rows
-from site_agent.training.steps import Step, fits, make_step, out_of_memory
+from site_agent.training.context import TrainingContext
+from site_agent.training.ddp import share, share_rows
+from site_agent.training.epochs import EpochRecord
+from site_agent.training.memory_limit import fits, memory_explained, out_of_memory
+from site_agent.training.steps import Learner
 from site_agent.training.sync_batch_norm import join_batch_norm
 
 
@@ -70,8 +72,8 @@ class StepReport:
 
 
 @dataclass(frozen=True, slots=True)
-class EpochRecord:
-    """One epoch of training is over."""
+class TrainedEpoch:
+    """One epoch of training is over; it was not validated yet."""
 
     epoch: int
     """1-based, counted over the whole run"""
@@ -98,7 +100,7 @@ class Position:
     """the representations that this epoch's gauges will be measured on, batch by batch"""
     seconds: float = 0.0
     """that this epoch took so far; what was lost in a crash is not counted"""
-    records: tuple[EpochRecord, ...] = ()
+    records: tuple[TrainedEpoch, ...] = ()
     """of the epochs before"""
 
 
@@ -132,10 +134,15 @@ class Score:
 class Epoch:
     """One epoch of local training, and what the weights it ended with are worth."""
 
-    train: EpochRecord
+    train: TrainedEpoch
     valid: Score
     knn_auc: float | None = None
     """nearest neighbours on labelled images, where there are labels: a gauge, nothing is chosen by it"""
+
+    @property
+    def record(self) -> EpochRecord:
+        """What is told of an epoch of any training."""
+        return EpochRecord(self.train.epoch, self.train.loss, self.valid.loss, self.train.seconds)
 
 
 class _Never:
@@ -155,94 +162,51 @@ NEVER: Keeper = _Never()
 class _Work:
     """What stays the same while `train_epochs` runs."""
 
-    encoder: Encoder
-    optimiser: torch.optim.SGD
+    learner: Learner
     images: Images
     feed: Feed
-    recipe: Recipe
-    seed: int
-    stream: str
-    device: torch.device
-    step: Step
-    team: Team
-    epochs_total: int
-    one_site_batches: bool
+    context: TrainingContext
     on_step: Callable[[StepReport], None]
     keeper: Keeper
-    clock: Callable[[], float]
 
 
 def train_epochs(
-    encoder: Encoder,
-    optimiser: torch.optim.SGD,
+    learner: Learner,
     images: Images,
-    recipe: Recipe,
+    context: TrainingContext,
+    epochs: range,
     *,
-    seed: int,
-    stream: str,
-    first_epoch: int,
-    epochs: int,
-    device: torch.device,
     on_step: Callable[[StepReport], None],
-    epochs_total: int | None = None,
-    one_site_batches: bool = False,
-    step: Step | None = None,
-    team: Team = ALONE,
     at: Position | None = None,
     keeper: Keeper = NEVER,
-    clock: Callable[[], float] = time.monotonic,
-) -> list[EpochRecord]:
-    """Train the encoder in place for `epochs` epochs, the first of which has number `first_epoch` in the run.
+) -> list[TrainedEpoch]:
+    """Train the learner's encoder in place for some epochs, by their numbers in the whole run (the first is 1).
 
-    `epochs_total` are those of the whole run, over which the learning rate is scheduled (default: the recipe's).
-    With `one_site_batches` no mini-batch of pooled images mixes the sites.
-    `step` is the step to take, of this encoder and optimiser, where it was made before; `at` is where a checkpoint
-    had stood: training goes on from there, to the same weights and records (but for `seconds`), bit for bit.
-    Raises DivergedError if the loss is not finite, TrainingError if the memory is too small, or the images are too few
-    or not of the recipe's size.
+    `at` is where a checkpoint had stood: training goes on from there, to the same weights and records (but for
+    `seconds`), bit for bit. Raises DivergedError if the loss is not finite, TrainingError if the memory is too small,
+    or the images are too few or not of the recipe's size.
     """
-    _check_size(images, recipe)
-    place(encoder, device)
-    join_batch_norm(encoder, team)
-    work = _Work(
-        encoder=encoder,
-        optimiser=optimiser,
-        images=images,
-        feed=images.on(device),
-        recipe=recipe,
-        seed=seed,
-        stream=stream,
-        device=device,
-        step=step or make_step(encoder, optimiser, recipe, device, team=team),
-        team=team,
-        epochs_total=epochs_total or recipe.epochs_max,
-        one_site_batches=one_site_batches,
-        on_step=on_step,
-        keeper=keeper,
-        clock=clock,
-    )
-    at = at or Position(first_epoch, 0, 0.0, ())
+    _check_size(images, context.recipe)
+    join_batch_norm(learner.encoder, context.team)
+    work = _Work(learner, images, images.on(context.device), context, on_step, keeper)
+    at = at or Position(epochs.start, 0, 0.0, ())
     records = at.records
-    for epoch in range(at.epoch, first_epoch + epochs):
+    for epoch in range(at.epoch, epochs.stop):
         begin = at if epoch == at.epoch else Position(epoch, 0, 0.0, (), records=records)
         records = (*records, _train_epoch(work, begin))
     return list(records)
 
 
-def _train_epoch(work: _Work, begin: Position) -> EpochRecord:
+def _train_epoch(work: _Work, begin: Position) -> TrainedEpoch:
     """Train the rest of an epoch."""
-    work.encoder.train()
+    work.learner.encoder.train()
     order = _order(work, begin.epoch)
     tally = _Tally(work, order, begin)
     for number in range(begin.step + 1, len(order) + 1):
         _set_rate(work, begin.epoch, number, len(order))
-        try:
-            f, loss = work.step(*_inputs(work, begin.epoch, number, order[number - 1]))
-        except RuntimeError as error:
-            if not lacks_memory(error):
-                raise
-            free_tensors(error)
-            raise _too_large(work, tally.position(number - 1), order[number - 1]) from error
+        chosen = order[number - 1]
+        with memory_explained(lambda: _too_large(work, tally.position(number - 1), chosen)):  # noqa: B023 (called at once)
+            f, loss = work.learner.step(*_inputs(work, begin.epoch, number, chosen))
         tally.add(number, f, loss)
         if work.keeper.due():
             work.keeper.keep(tally.position(number))
@@ -252,12 +216,14 @@ def _train_epoch(work: _Work, begin: Position) -> EpochRecord:
 def _too_large(work: _Work, stood: Position, chosen: Indices) -> TrainingError:
     """Keep where training stood before a batch that does not fit; return what to tell the operator."""
     work.keeper.keep(stood)
+    context = work.context
 
     def inputs(images: int) -> tuple[Tensor, Tensor]:
         return _inputs(work, stood.epoch, stood.step + 1, chosen[:images])
 
-    try_smaller = fits(work.encoder, work.recipe, work.device, inputs) if work.team.alone else None
-    return out_of_memory(len(chosen), work.recipe, try_smaller)
+    try_smaller = fits(work.learner.encoder, context.recipe, context.device, inputs) if context.team.alone else None
+    then = ". With the same recipe, training continues from its checkpoint"
+    return out_of_memory(len(chosen), context.recipe, "batch_images", fits=try_smaller, then=then)
 
 
 class _Tally:
@@ -265,8 +231,8 @@ class _Tally:
 
     def __init__(self, work: _Work, order: list[Indices], begin: Position) -> None:
         self._work, self._order, self._begin = work, order, begin
-        self._loss_sum, self._started_s = begin.loss_sum, work.clock() - begin.seconds
-        self._seen = deque(begin.seen, maxlen=max(1, IMAGES_MAX // work.recipe.batch_images))
+        self._loss_sum, self._started_s = begin.loss_sum, work.context.clock() - begin.seconds
+        self._seen = deque(begin.seen, maxlen=max(1, IMAGES_MAX // work.context.recipe.batch_images))
         self._losses: Readings[int] = Readings()
 
     def add(self, number: int, f: Tensor, loss: Tensor) -> None:
@@ -278,42 +244,34 @@ class _Tally:
     def position(self, number: int) -> Position:
         """Return where training stands after step `number`."""
         self._report(self._losses.rest())
-        seconds = self._work.clock() - self._started_s
+        seconds = self._work.context.clock() - self._started_s
         return Position(self._begin.epoch, number, self._loss_sum, tuple(self._seen), seconds, self._begin.records)
 
-    def record(self) -> EpochRecord:
+    def record(self) -> TrainedEpoch:
         """Return the record of the epoch, which is over."""
         self._report(self._losses.rest())
         steps, images = len(self._order), sum(map(len, self._order))
-        measured, seconds = gauges(_both_views(self._seen)), self._work.clock() - self._started_s
-        return EpochRecord(self._begin.epoch, self._loss_sum / steps, steps, images, seconds, measured)
+        measured, seconds = gauges(_both_views(self._seen)), self._work.context.clock() - self._started_s
+        return TrainedEpoch(self._begin.epoch, self._loss_sum / steps, steps, images, seconds, measured)
 
     def _report(self, read: Iterable[tuple[int, float]]) -> None:
         epoch, steps = self._begin.epoch, len(self._order)
         for number, loss in read:
             taken = sum(record.steps for record in self._begin.records) + number - 1
-            _check_finite(loss, self._work.recipe, f"in epoch {epoch}, step {number}", taken)
+            _check_finite(loss, self._work.context.recipe, f"in epoch {epoch}, step {number}", taken)
             self._loss_sum += loss
             images = len(self._order[number - 1])
             self._work.on_step(StepReport(epoch, number, steps, images, loss, self._loss_sum))
 
 
-def validation_loss(
-    encoder: Encoder,
-    images: Images,
-    recipe: Recipe,
-    *,
-    seed: int,
-    stream: str,
-    device: torch.device,
-    on_progress: OnCount = silent,
-) -> Score:
+def validation_loss(encoder: Encoder, images: Images, context: TrainingContext, on_progress: OnCount = silent) -> Score:
     """Score the encoder on `images`; the same weights get the same score whenever they are asked.
 
     Batch norm uses its running statistics. Augmentation is seeded per image and the shuffled order is one and the
     same for the whole run, with the training's N; a partial batch is kept and weighs by its N (section 4 of the
     fidelity notes). Raises TrainingError if there are fewer than two images, DivergedError if the loss is not finite.
     """
+    recipe, seed, stream, device = context.recipe, context.seed, context.stream, context.device
     _check_size(images, recipe)
     place(encoder, device)
     order = scoring_batches(
@@ -344,25 +302,28 @@ def validation_loss(
 
 def _order(work: _Work, epoch: int) -> list[Indices]:
     """Return the mini-batches of one epoch."""
+    context = work.context
     return batches(
         len(work.images),
-        work.recipe.batch_images,
-        derive(work.seed, "order", work.stream, epoch),
+        context.recipe.batch_images,
+        derive(context.seed, "order", context.stream, epoch),
         patients=work.images.patients,
-        avoid_same_patient=work.recipe.avoid_same_patient,
-        runs=work.images.runs if work.one_site_batches else (),
+        avoid_same_patient=context.recipe.avoid_same_patient,
+        runs=work.images.runs if context.one_site_batches else (),
     )
 
 
 def _set_rate(work: _Work, epoch: int, number: int, steps: int) -> None:
-    before = (epoch - 1) * steps + number - 1
-    set_rate(work.optimiser, learning_rate(work.recipe, before, steps_per_epoch=steps, epochs=work.epochs_total))
+    before, recipe = (epoch - 1) * steps + number - 1, work.context.recipe
+    total = work.context.epochs_total or recipe.epochs_max
+    set_rate(work.learner.optimiser, learning_rate(recipe, before, steps_per_epoch=steps, epochs=total))
 
 
 def _inputs(work: _Work, epoch: int, number: int, chosen: Indices) -> tuple[Tensor, Tensor]:
     """Return a step's images and augmentations, on the device."""
-    drawn = training_draws(len(chosen), work.recipe, seed=work.seed, stream=work.stream, epoch=epoch, step=number)
-    return work.feed.take(share(chosen, work.team)), work.feed.send(share_rows(drawn, len(chosen), work.team))
+    recipe, seed, stream, team = work.context.recipe, work.context.seed, work.context.stream, work.context.team
+    drawn = training_draws(len(chosen), recipe, seed=seed, stream=stream, epoch=epoch, step=number)
+    return work.feed.take(share(chosen, team)), work.feed.send(share_rows(drawn, len(chosen), team))
 
 
 def _both_views(several: Iterable[Tensor]) -> Tensor:

@@ -7,11 +7,10 @@ the line log(2N - 1), which representations that tell nothing apart would cost: 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from fedcervix.core.plan import Recipe
 from site_agent.network.loss import collapse_loss
+from site_agent.store.task_results import ScoreResult, TrainResult
 from site_agent.training.collapse_metrics import Gauges, alarms
 from site_agent.training.loop import Epoch
 
@@ -37,25 +36,22 @@ def epoch_line(epoch: Epoch, recipe: Recipe, *, seconds: float, timed_epochs: in
     return [line, *alarms(gauges, epoch.valid.loss, recipe.batch_images, recipe.loss)]
 
 
-def round_lines(numbers: Mapping[str, Any], recipe: Recipe) -> list[str]:
-    """Return what a federation's task gave at this site, as one line, then one line per alarm of its gauges.
-
-    `numbers` are those of `site_agent.worker.tasks`, of training or of validation.
-    """
-    gauges = Gauges(**numbers["gauges"])
-    trains = "loss" in numbers
-    loss = numbers["loss"] if trains else numbers["loss_sum"] / max(1, numbers["count"])
-    knn = numbers.get("knn_auc")
+def round_lines(result: TrainResult | ScoreResult, recipe: Recipe) -> tuple[str, ...]:
+    """Return what a federation's task gave at this site, as one line, then one line per alarm of its gauges."""
+    gauges, loss = Gauges(**result.gauges), result.loss
     collapse = collapse_loss(recipe.batch_images, recipe.loss)
+    if isinstance(result, TrainResult):
+        name, more = "loss", [result.precision]
+    else:
+        name, more = "validation", [] if result.knn_auc is None else [f"k-NN AUC {result.knn_auc:.3f}"]
     said = [
-        f"{'loss' if trains else 'validation'} {loss:.4f} (collapsed: {collapse:.4f})",
+        f"{name} {loss:.4f} (collapsed: {collapse:.4f})",
         f"alignment {gauges.alignment:.3f}",
         f"uniformity {gauges.uniformity:.3f}",
         f"effective rank {gauges.effective_rank:.1f}",
-        *([] if knn is None else [f"k-NN AUC {knn:.3f}"]),
-        *([numbers["precision"]] if trains else []),
+        *more,
     ]
-    return [", ".join(said), *alarms(gauges, loss, recipe.batch_images, recipe.loss)]
+    return (", ".join(said), *alarms(gauges, loss, recipe.batch_images, recipe.loss))
 
 
 def images_per_s(epoch: Epoch) -> float:

@@ -10,27 +10,25 @@ standard input, which it has from the agent by way of the launcher, is closed.
 
 from __future__ import annotations
 
-import ctypes
+import dataclasses
 import json
 import os
 import select
-import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from fedcervix.json_text import parsed
+from fedcervix.runtime.typed_json import from_json
+from fedcervix.runtime.worker_protocol import Failure
 from site_agent.training.ddp import IDLE, Team
 
-OnEnd = Callable[[int, dict[str, Any] | None], None]
-"""(rank that ended, its account of what broke if it gave one)"""
-ACCOUNT_BYTES_MAX = 1 << 20
-PR_SET_PDEATHSIG = 1
-"""of Linux's prctl(2)"""
+OnEnd = Callable[[int, Failure | None], None]
+"""(rank that ended, what broke in it if it said so)"""
+FAILURE_BYTES_MAX = 1 << 20
 
 
 class Lifeline:
@@ -44,34 +42,27 @@ class Lifeline:
         for rank in range(1, team.size) if team.leads else [0]:
             threading.Thread(target=self._listen, args=(rank,), daemon=True, name=f"lifeline {rank}").start()
 
-    def report(self, account: dict[str, Any]) -> None:
-        """Send the leader an account of what broke here."""
-        content = json.dumps(account, allow_nan=False).encode()[:ACCOUNT_BYTES_MAX]
+    def report(self, failure: Failure) -> None:
+        """Tell the leader what broke here."""
+        content = json.dumps(dataclasses.asdict(failure), allow_nan=False).encode()[:FAILURE_BYTES_MAX]
         dist.send(torch.tensor([len(content)]), dst=0, group=self._group)
         dist.send(torch.frombuffer(bytearray(content), dtype=torch.uint8), dst=0, group=self._group)
 
     def _listen(self, rank: int) -> None:
         try:
-            account = self._account(rank)
-        except (RuntimeError, ValueError):  # its connection is closed; or what came is no account
-            account = None
-        self._on_end(rank, account)
+            failure = self._failure(rank)
+        except (RuntimeError, ValueError):  # its connection is closed; or what came is no account of a failure
+            failure = None
+        self._on_end(rank, failure)
 
-    def _account(self, rank: int) -> dict[str, Any]:
+    def _failure(self, rank: int) -> Failure:
         length = torch.zeros(1, dtype=torch.int64)
         dist.recv(length, src=rank, group=self._group)
-        if not 0 < length.item() <= ACCOUNT_BYTES_MAX:
-            raise ValueError(f"an account has 1 to {ACCOUNT_BYTES_MAX} bytes; found {length.item()}")
+        if not 0 < length.item() <= FAILURE_BYTES_MAX:
+            raise ValueError(f"what broke takes 1 to {FAILURE_BYTES_MAX} bytes; found {length.item()}")
         content = torch.empty(int(length.item()), dtype=torch.uint8)
         dist.recv(content, src=rank, group=self._group)
-        account: dict[str, Any] = parsed(content.numpy().tobytes())
-        return account
-
-
-def end_with_parent() -> None:
-    """Have this process killed when the one that started it dies (on Linux; elsewhere its input's end must do)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        return from_json(Failure, parsed(content.numpy().tobytes()))
 
 
 def end_with_input() -> None:

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from site_agent.network.encoder import Encoder, apply_weights
+from site_agent.network.encoder import apply_weights
 from site_agent.network.optimizer import optimiser_state, restore_optimiser
 from site_agent.training.checkpoints import Checkpoint, Checkpoints
 from site_agent.training.collapse_metrics import Gauges
-from site_agent.training.loop import Epoch, EpochRecord, Position, Score
+from site_agent.training.loop import Epoch, Position, Score, TrainedEpoch
+from site_agent.training.steps import Learner
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +26,12 @@ class Standing:
     best_state: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def pack(encoder: Encoder, optimiser: torch.optim.SGD, standing: Standing) -> Checkpoint:
+def pack(learner: Learner, standing: Standing) -> Checkpoint:
     """Return everything that going on needs; nothing is copied, so it is to be written before the next step."""
     position = standing.position
     tensors = {
-        **_named("model.", encoder.state_dict()),
-        **_named("optimiser.", optimiser_state(optimiser, encoder)),
+        **_named("model.", learner.encoder.state_dict()),
+        **_named("optimiser.", optimiser_state(learner.optimiser, learner.encoder)),
         **_named("best.", standing.best_state),
         **{f"seen.{k}": f for k, f in enumerate(position.seen)},
     }
@@ -46,12 +46,12 @@ def pack(encoder: Encoder, optimiser: torch.optim.SGD, standing: Standing) -> Ch
     return Checkpoint(tensors, facts)
 
 
-def unpack(checkpoint: Checkpoint, encoder: Encoder, optimiser: torch.optim.SGD) -> Standing:
+def unpack(checkpoint: Checkpoint, learner: Learner) -> Standing:
     """Put weights and momentum back in place, and return the rest. Raises ModelError if they do not fit."""
-    apply_weights(encoder, checkpoint.part("model."), what="the checkpoint")
-    restore_optimiser(optimiser, encoder, checkpoint.part("optimiser."))
+    apply_weights(learner.encoder, checkpoint.part("model."), what="the checkpoint")
+    restore_optimiser(learner.optimiser, learner.encoder, checkpoint.part("optimiser."))
     facts, seen = checkpoint.facts, checkpoint.part("seen.")
-    device = next(encoder.parameters()).device
+    device = next(learner.encoder.parameters()).device
     position = Position(
         epoch=facts["epoch"],
         step=facts["step"],
@@ -65,11 +65,10 @@ def unpack(checkpoint: Checkpoint, encoder: Encoder, optimiser: torch.optim.SGD)
 
 @dataclass(frozen=True, slots=True)
 class CheckpointWriter:
-    """A `Keeper` that writes checkpoints of an encoder and its optimiser; `behind` returns history and best weights."""
+    """A `Keeper` that writes checkpoints of a learner; `behind` returns history and best weights."""
 
     checkpoints: Checkpoints
-    encoder: Encoder
-    optimiser: torch.optim.SGD
+    learner: Learner
     behind: Callable[[], tuple[tuple[Epoch, ...], Mapping[str, Tensor]]] = lambda: ((), {})
 
     def due(self) -> bool:
@@ -78,15 +77,15 @@ class CheckpointWriter:
 
     def keep(self, position: Position) -> None:
         """Write this position."""
-        self.checkpoints.keep(pack(self.encoder, self.optimiser, Standing(position, *self.behind())))
+        self.checkpoints.keep(pack(self.learner, Standing(position, *self.behind())))
 
 
 def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {prefix + name: tensor for name, tensor in tensors.items()}
 
 
-def _record(raw: dict[str, Any]) -> EpochRecord:
-    return EpochRecord(**{**raw, "gauges": Gauges(**raw["gauges"])})
+def _record(raw: dict[str, Any]) -> TrainedEpoch:
+    return TrainedEpoch(**{**raw, "gauges": Gauges(**raw["gauges"])})
 
 
 def _epoch(raw: dict[str, Any]) -> Epoch:

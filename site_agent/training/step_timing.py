@@ -7,10 +7,11 @@ import torch
 
 from fedcervix.core.plan import Recipe
 from site_agent.data.image_sets import Images
-from site_agent.network.devices import place
+from site_agent.network.devices import Machine
 from site_agent.network.encoder import build_encoder
-from site_agent.network.optimizer import make_optimiser
+from site_agent.training.context import TrainingContext
 from site_agent.training.loop import train_epochs
+from site_agent.training.steps import make_learner
 
 STEPS = 2
 """of an epoch; there are two epochs, and the second is timed"""
@@ -22,20 +23,10 @@ def encoder_pace(recipe: Recipe, device: torch.device, *, steps: int = STEPS) ->
     The recipe's precision is settled. Raises TrainingError where the batch does not fit into the GPU's memory.
     """
     images = noise(steps * recipe.batch_images, recipe.image_px)
-    encoder = build_encoder(recipe, 0)
-    place(encoder, device)
-    records = train_epochs(
-        encoder,
-        make_optimiser(encoder, recipe),
-        Images(images, tuple(map(str, range(len(images))))),
-        recipe,
-        seed=0,
-        stream="timing",
-        first_epoch=1,
-        epochs=2,
-        device=device,
-        on_step=lambda _step: None,
-    )
+    context = TrainingContext(recipe=recipe, seed=0, stream="timing", machine=Machine(device))
+    learner = make_learner(build_encoder(recipe, 0), context)
+    noisy = Images(images, tuple(map(str, range(len(images)))))
+    records = train_epochs(learner, noisy, context, range(1, 3), on_step=lambda _step: None)
     return records[-1].seconds / records[-1].images
 
 

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from fedcervix.core.plan import Recipe
-from fedcervix.errors import TrainingError
 from site_agent.network.cuda_graph import Graphed
-from site_agent.network.devices import Acceleration, autocast, free_tensors, lacks_memory, place
-from site_agent.network.encoder import Encoder, build_encoder
+from site_agent.network.devices import autocast, place
+from site_agent.network.encoder import Encoder
 from site_agent.network.loss import LOSSES
 from site_agent.network.optimizer import add_proximal_gradient, changed_by, make_optimiser
 from site_agent.network.views import views
-from site_agent.training.ddp import ALONE, Team, gather_views, wrap
+from site_agent.training.context import TrainingContext
+from site_agent.training.ddp import gather_views, wrap
 
 Step = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 """(N, S, S, 3) bytes and their packed draws, on the device -> (2N, width) representations, loss before the step"""
@@ -46,14 +46,7 @@ def make_anchors(encoder: Encoder, recipe: Recipe) -> ProximalReference:
 
 
 def make_step(
-    encoder: Encoder,
-    optimiser: torch.optim.SGD,
-    recipe: Recipe,
-    device: torch.device,
-    *,
-    anchors: ProximalReference | None = None,
-    acceleration: Acceleration = "eager",
-    team: Team = ALONE,
+    encoder: Encoder, optimiser: torch.optim.SGD, context: TrainingContext, anchors: ProximalReference | None = None
 ) -> Step:
     """Return the step. `anchors` is asked for where the recipe is proximal; local training has none.
 
@@ -61,6 +54,7 @@ def make_step(
     eager there. A step that fails for want of memory leaves all as it was, so that it can be taken again.
     Raises ValueError.
     """
+    recipe, device, team, acceleration = context.recipe, context.device, context.team, context.machine.acceleration
     if acceleration != "eager" and not team.alone:
         raise ValueError(f"a team steps eagerly; found {acceleration}")
     pull = anchors.tensors if anchors else []
@@ -110,55 +104,12 @@ class Learner:
     step: Step
 
 
-def make_learner(recipe: Recipe, device: torch.device, acceleration: Acceleration, team: Team = ALONE) -> Learner:
-    """Return a learner on the device; its weights are to be loaded."""
-    encoder = build_encoder(recipe, 0)
-    place(encoder, device)
-    optimiser, anchors = make_optimiser(encoder, recipe), make_anchors(encoder, recipe)
-    step = make_step(encoder, optimiser, recipe, device, anchors=anchors, acceleration=acceleration, team=team)
-    return Learner(encoder, optimiser, anchors, step)
+def make_learner(encoder: Encoder, context: TrainingContext, *, proximal: bool = False) -> Learner:
+    """Return a learner for an encoder, which is brought to the device. Its momentum is empty.
 
-
-def out_of_memory(images: int, recipe: Recipe, fits: Callable[[int], bool] | None) -> TrainingError:
-    """Return what to tell the operator when a batch of `images` does not fit: also which batch would.
-
-    `fits` tries one; None where nothing can be tried (in a team the others do not take part).
+    Rounds of a federation are `proximal` where the recipe is; local training never is.
     """
-    smaller = images // 2
-    while fits and smaller >= 2 and not fits(smaller):
-        smaller //= 2
-    advice = f"batch_images = {smaller} {'fits' if fits else 'may fit'}"
-    if smaller < 2:
-        advice = "not even two images fit: free the GPU (nvidia-smi)"
-    halved = "; precision = bfloat16 halves what a batch needs" if recipe.precision == "float32" else ""
-    return TrainingError(
-        f"the GPU's memory is too small for {images} images of {recipe.image_px} px in a batch",
-        cause="another process uses the GPU, or the recipe is too large for it",
-        next_step=f"{advice}{halved}. With the same recipe, training continues from its checkpoint",
-    )
-
-
-def fits(
-    encoder: Encoder, recipe: Recipe, device: torch.device, inputs: Callable[[int], tuple[Tensor, Tensor]]
-) -> Callable[[int], bool]:
-    """Return a function that tries whether a batch of so many images fits; it changes no weight.
-
-    `inputs` returns images and packed draws of a batch of that many, on the device.
-    """
-
-    def try_it(images: int) -> bool:
-        torch.cuda.empty_cache()
-        try:
-            with autocast(device, recipe.precision):
-                f = encoder(views(*inputs(images)))
-            LOSSES[recipe.loss](f, recipe.temperature).backward()  # type: ignore[no-untyped-call]
-        except RuntimeError as error:
-            if not lacks_memory(error):
-                raise
-            free_tensors(error)
-            return False
-        finally:
-            encoder.zero_grad(set_to_none=True)
-        return True
-
-    return try_it
+    place(encoder, context.device)
+    optimiser = make_optimiser(encoder, context.recipe)
+    anchors = make_anchors(encoder, context.recipe) if proximal else ProximalReference()
+    return Learner(encoder, optimiser, anchors, make_step(encoder, optimiser, context, anchors))

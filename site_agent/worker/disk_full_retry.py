@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from fedcervix.errors import FedcervixError, FullDiskError
+from fedcervix.errors import FullDiskError
 from fedcervix.network.backoff import Pauses
+from fedcervix.runtime.worker_protocol import OnProgress, Progress, Trouble
 
 T = TypeVar("T")
 
-NO_ROOM = {"stage": "waiting for room on the disk", "done": 0, "of": 0, "unit": ""}
+NO_ROOM = Progress("waiting for room on the disk")
 """the progress of what waits"""
 
 
-def with_room(act: Callable[[], T], on_progress: Callable[[dict[str, Any]], None], wait: Callable[[float], Any]) -> T:
+def with_room(act: Callable[[], T], on_progress: OnProgress, wait: Callable[[float], Any]) -> T:
     """Do something that writes to the disk; where that is full, say so once and try again until there is room.
 
     Every try is a sign of life. `wait` may raise, to give up.
@@ -24,11 +26,6 @@ def with_room(act: Callable[[], T], on_progress: Callable[[dict[str, Any]], None
         try:
             return act()
         except FullDiskError as error:
-            on_progress({**NO_ROOM, "trouble": trouble(error)} if error.what != told else NO_ROOM.copy())
+            on_progress(dataclasses.replace(NO_ROOM, trouble=Trouble.of(error)) if error.what != told else NO_ROOM)
             told = error.what
         wait(pauses.next_s())
-
-
-def trouble(error: FedcervixError) -> list[str]:
-    """Return an error's three lines as progress carries them, within the site."""
-    return [error.what, error.cause, error.next_step]

@@ -12,6 +12,7 @@ import time
 import torch
 
 from fedcervix.core.plan import Plan, Recipe
+from fedcervix.runtime.worker_protocol import Progress
 from site_agent.data import pixel_cache
 from site_agent.data.collection import Collection, require
 from site_agent.data.memory import available_bytes
@@ -36,7 +37,7 @@ def examine(bench: TaskContext, plan: Plan | None) -> Findings:
     ConfigError, DataError: the images do not suffice. TrainingError: the batch does not fit into memory.
     StorageError: there is no room for a round.
     """
-    collection = bench.collection()
+    collection = bench.collection(plan.recipe if plan else None)
     require(collection, "pretrain")
     cost = _cost(bench, collection, plan) if plan else None
     if cost:
@@ -56,7 +57,7 @@ def _cost(bench: TaskContext, collection: Collection, plan: Plan) -> Cost:
     recipe, memory_free_bytes = resolve_precision(plan.recipe, bench.device, bench.home.cache), available_bytes()
     train = len(collection.contrastive("train"))
     steps = max(1, train // recipe.batch_images)
-    bench.on_progress({"stage": "timing a step", "done": 0, "of": 0, "unit": ""})
+    bench.on_progress(Progress("timing a step"))
     image_s = step_timing.encoder_pace(recipe, bench.device, steps=1) if bench.team.alone else None
     memory_bytes = _memory_bytes(bench.device)  # before images are decoded
     decode_s, decoded_bytes = _decoding(bench, collection, recipe)

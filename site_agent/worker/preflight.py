@@ -7,10 +7,10 @@ out (`site_agent.worker.examining`); here are the values, without torch.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import ClassVar
 
+from fedcervix.core.plan import STRICT
 from fedcervix.errors import StorageError
 
 DAY_S = 86_400.0
@@ -19,6 +19,8 @@ DAY_S = 86_400.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
     """What a run's plan costs at this site."""
+
+    __pydantic_config__: ClassVar = STRICT
 
     device: str
     step_s: float | None
@@ -67,6 +69,8 @@ class Cost:
 class Findings:
     """What a look at the site's images has found, and the cost of a plan where one was given."""
 
+    __pydantic_config__: ClassVar = STRICT
+
     images: int
     women: int
     unreadable: int
@@ -84,16 +88,6 @@ class Findings:
         images = f"{self.images} images of {self.women} women{unread}{leaks} (details: {self.details})"
         notes = (("note", remark) for remark in self.remarks)
         return (("images", images), *notes, *(self.cost.lines() if self.cost else ()))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return values JSON can hold."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, raw: dict[str, Any]) -> Self:
-        """Undo `to_json`."""
-        cost = Cost(**raw["cost"]) if raw["cost"] else None
-        return cls(**{**raw, "remarks": tuple(raw["remarks"]), "cost": cost})
 
 
 def _size(count_bytes: int) -> str:

@@ -12,26 +12,28 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from fedcervix.core.events import Task, TaskKind
-from fedcervix.core.plan import BatchNorm, Plan, Recipe
+from fedcervix.core.plan import BatchNorm, Plan, Precision, Recipe
 from fedcervix.core.seeds import derive
 from fedcervix.errors import ModelError, RemoteError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.moves import vet_step
 from fedcervix.models.weights import read_layout, vet, vet_values
+from fedcervix.runtime.worker_protocol import OnProgress, Progress
 from site_agent.data import dataset
 from site_agent.data.collection import Collection, digest_of
 from site_agent.data.image_sets import Images
 from site_agent.home import SiteHome
-from site_agent.network.devices import Acceleration
+from site_agent.network.devices import Acceleration, Machine
 from site_agent.network.encoder import (
     Encoder,
     apply_weights,
+    build_encoder,
     load_weights,
     save_weights,
     start_encoder,
@@ -39,6 +41,8 @@ from site_agent.network.encoder import (
 from site_agent.network.optimizer import clear, optimiser_state, restore_optimiser
 from site_agent.network.precision import resolve_precision
 from site_agent.store import leak_guard
+from site_agent.store.task_results import ScoreResult, TaskResult, TrainResult, UnusableResult
+from site_agent.training.context import TrainingContext
 from site_agent.training.ddp import ALONE, Team, agreed, check_same, leader_first
 from site_agent.training.knn_probe import Probe, label_probe
 from site_agent.training.loop import NEVER, DivergedError, Position, StepReport, train_epochs, validation_loss
@@ -48,7 +52,6 @@ from site_agent.training.steps import Learner, make_learner
 from site_agent.training.stopping import Stop, Stoppable
 from site_agent.worker.disk_full_retry import with_room
 
-OnProgress = Callable[[dict[str, Any]], None]
 ROUNDS_KEPT = 2
 """of those in which the site took part: the round before may be many rounds ago"""
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
@@ -71,65 +74,77 @@ class TaskContext:
     _probes: dict[Recipe, Probe] = field(default_factory=dict)
     _learner: tuple[Recipe, Learner] | None = None
 
-    def collection(self) -> Collection:
-        """Return the site's collection; indexed at most once per process."""
+    def collection(self, recipe: Recipe | None = None) -> Collection:
+        """Return the site's collection; indexed at most once per process, for training by the recipe if it is known."""
         if self._collection is None:
             counted = (self.counted("reading images"), self.counted("comparing images"))
-            self._collection = dataset.open_collection(self.home, *counted)
+            self._collection = dataset.open_collection(self.home, *counted, recipes=[recipe] if recipe else ())
         return self._collection
 
     def images(self, recipe: Recipe, split: str) -> Images:
         """Return the site's images for contrastive learning; decoded at most once per process."""
         if (split, recipe) not in self._images:
-            counted = self.counted("decoding")
-            self._images[split, recipe] = dataset.contrastive(self.home, self.collection(), recipe, split, counted)
+            collection, counted = self.collection(recipe), self.counted("decoding")
+            self._images[split, recipe] = dataset.contrastive(self.home, collection, recipe, split, counted)
         return self._images[split, recipe]
 
     def probe(self, recipe: Recipe) -> Probe:
         """Return what scores an encoder by the site's labels; their images are decoded at most once per process."""
         if recipe not in self._probes:
             counted = (self.counted("decoding"), self.counted("comparing neighbours"))
-            self._probes[recipe] = label_probe(self.home, self.collection(), recipe, self.device, *counted)
+            self._probes[recipe] = label_probe(self.home, self.collection(recipe), recipe, self.device, *counted)
         return self._probes[recipe]
 
-    def learner(self, recipe: Recipe) -> Learner:
+    def training(self, plan: Plan, recipe: Recipe) -> TrainingContext:
+        """Return what stays the same in all rounds of a plan; the recipe is the plan's with its precision settled."""
+        return TrainingContext(
+            recipe=recipe,
+            seed=plan.terms.seed,
+            stream=self.site,
+            machine=Machine(self.device, self.acceleration),
+            team=self.team,
+            epochs_total=plan.rounds_max * plan.terms.epochs_per_round,
+        )
+
+    def learner(self, context: TrainingContext) -> Learner:
         """Return the learner of this recipe; made once, so that nothing is compiled or captured in every round."""
-        if self._learner is None or self._learner[0] != recipe:
-            self._learner = (recipe, make_learner(recipe, self.device, self.acceleration, self.team))
+        if self._learner is None or self._learner[0] != context.recipe:
+            learner = make_learner(build_encoder(context.recipe, 0), context, proximal=True)
+            self._learner = (context.recipe, learner)
         return self._learner[1]
 
     def counted(self, stage: str) -> Callable[[int, int], None]:
         """Return what says, at this stage, how many images are done. No stage is silent (see `hang_detection`)."""
-        return lambda done, of: self.on_progress({"stage": stage, "done": done, "of": of, "unit": "images"})
+        return lambda done, of: self.on_progress(Progress(stage, done, of, "images"))
 
 
-def do(bench: TaskContext, task: Task, plan: Plan) -> dict[str, Any]:
-    """Do a task; return its numbers (those of UpdateStored or ScoreReported), and what is said of them at the site.
+def do(bench: TaskContext, task: Task, plan: Plan) -> TaskResult | None:
+    """Do a task; return what it gave. None at a follower of a team: its leader has the result.
 
-    A model that gives no finite loss is a result as well, `unusable`: others may have made it, and what follows is
-    decided by what all sites find.
+    A model that gives no finite loss is a result as well: others may have made it, and what follows is decided by what
+    all sites find.
     """
     try:
         return _DO[task.kind](bench, task, plan)
     except DivergedError as error:
-        return {"unusable": True, "steps": error.steps, "said": unusable_lines(task, error)}
+        return UnusableResult(steps=error.steps, said=unusable_lines(task, error))
 
 
-def unusable_lines(task: Task, error: DivergedError) -> list[str]:
+def unusable_lines(task: Task, error: DivergedError) -> tuple[str, ...]:
     """Return what is said at the site of a model that it cannot use."""
     begun = f" after {error.steps} steps" if task.kind is TaskKind.TRAIN else ""
-    return [
+    return (
         f"this site cannot use the model that it was given{begun}: {error.found}",
         "  the coordinator is told; it decides when all sites have reported. No action is needed at this site",
-    ]
+    )
 
 
-def _seed(bench: TaskContext, task: Task, plan: Plan) -> dict[str, Any]:
+def _seed(bench: TaskContext, task: Task, plan: Plan) -> TrainResult:
     started = time.monotonic()
     weights = bench.home.config().hardware.imagenet_weights
     encoder = start_encoder(plan.recipe, first_seed(plan.terms.seed), Path(weights) if weights else None)
     digest = _keep(bench, task, encoder.state_dict())
-    return {"digest": digest, "images": 0, "steps": 0, "loss": 0.0, "seconds": time.monotonic() - started}
+    return TrainResult(digest=digest, images=0, steps=0, loss=0.0, seconds=time.monotonic() - started)
 
 
 def first_seed(seed: int) -> int:
@@ -137,57 +152,55 @@ def first_seed(seed: int) -> int:
     return derive(seed, "first-model")
 
 
-def _train(bench: TaskContext, task: Task, plan: Plan) -> dict[str, Any]:
+def _train(bench: TaskContext, task: Task, plan: Plan) -> TrainResult | None:
     """Train E epochs (paper, II-B: "at every client, the model is fine-tuned for E epochs with local data")."""
     recipe = _agreed_recipe(bench, plan)
     with leader_first(bench.team):  # who decodes; the others find the squares in the cache
         images = bench.images(recipe, "train")
     if bench.team.leads:
         _remember(bench, task, plan)
-    bench.on_progress({"stage": "training", "done": 0, "of": 0, "unit": "steps"})
+    bench.on_progress(Progress("training", unit="steps"))
     started = time.monotonic()
-    learner = _ready(bench, task, plan, recipe)
+    context = bench.training(plan, recipe)
+    learner = _ready(bench, task, plan, context)
     contract = _contract(bench, task, plan, recipe)
     checkpoints = _checkpoints(bench, task, contract)
     kept = checkpoints.latest()
-    at = unpack(kept, learner.encoder, learner.optimiser).position if kept else None
+    at = unpack(kept, learner).position if kept else None
     if at:
-        bench.on_progress({"stage": "resuming", "done": 0, "of": 0, "unit": "steps", "note": _goes_on(at, task, plan)})
+        bench.on_progress(Progress("resuming", unit="steps", note=_goes_on(at, task, plan)))
     check_same(contract, "model, images and plan", bench.team)
     check_same(f"{at.epoch} {at.step}" if at else "", "checkpoint", bench.team)
     with bench.stop.waits_for_checkpoint():
         records = train_epochs(
-            learner.encoder,
-            learner.optimiser,
+            learner,
             images,
-            recipe,
-            seed=plan.terms.seed,
-            stream=bench.site,
-            first_epoch=(task.round - 1) * plan.terms.epochs_per_round + 1,
-            epochs=plan.terms.epochs_per_round,
-            device=bench.device,
+            context,
+            _epochs(task, plan),
             on_step=_step_progress(bench, plan, started),
-            epochs_total=plan.rounds_max * plan.terms.epochs_per_round,
-            step=learner.step,
             at=at,
-            keeper=CheckpointWriter(checkpoints, learner.encoder, learner.optimiser) if bench.team.leads else NEVER,
-            team=bench.team,
+            keeper=CheckpointWriter(checkpoints, learner) if bench.team.leads else NEVER,
         )
         if not bench.team.leads:
-            return {}
+            return None
         digest, steps = _keep(bench, task, learner.encoder.state_dict()), sum(record.steps for record in records)
         _check_fit(bench, task, plan, digest, steps)
         with_room(lambda: _keep_own(bench, task, plan, learner), bench.on_progress, threading.Event().wait)
-    numbers = {
-        "digest": digest,
-        "images": len(images),
-        "steps": steps,
-        "loss": records[-1].loss,
-        "seconds": time.monotonic() - started,
-        "gauges": dataclasses.asdict(records[-1].gauges),
-        "precision": recipe.precision,
-    }
-    return {**numbers, "said": round_lines(numbers, recipe)}
+    result = TrainResult(
+        digest=digest,
+        images=len(images),
+        steps=steps,
+        loss=records[-1].loss,
+        seconds=time.monotonic() - started,
+        gauges=dataclasses.asdict(records[-1].gauges),
+        precision=recipe.precision,
+    )
+    return dataclasses.replace(result, said=round_lines(result, recipe))
+
+
+def _epochs(task: Task, plan: Plan) -> range:
+    """Return the numbers of a round's epochs in the whole run; the first is 1."""
+    return range(1 + (task.round - 1) * plan.terms.epochs_per_round, 1 + task.round * plan.terms.epochs_per_round)
 
 
 def _check_fit(bench: TaskContext, task: Task, plan: Plan, digest: str, steps: int) -> None:
@@ -216,12 +229,12 @@ def _remember(bench: TaskContext, task: Task, plan: Plan) -> None:
 def _agreed_recipe(bench: TaskContext, plan: Plan) -> Recipe:
     """Return the recipe with its precision settled, by the leader for all."""
     own = resolve_precision(plan.recipe, bench.device, bench.home.cache) if bench.team.leads else plan.recipe
-    return dataclasses.replace(own, **agreed({"precision": own.precision}, bench.team))
+    return dataclasses.replace(own, precision=cast(Precision, agreed(own.precision, bench.team)))
 
 
-def _ready(bench: TaskContext, task: Task, plan: Plan, recipe: Recipe) -> Learner:
+def _ready(bench: TaskContext, task: Task, plan: Plan, context: TrainingContext) -> Learner:
     """Return a learner that holds the round's model, and the momentum of the round before where the plan keeps it."""
-    learner = bench.learner(recipe)
+    learner = bench.learner(context)
     _load(bench, task, learner.encoder)
     clear(learner.optimiser)
     own = _own_latest(bench, task.run, task.round - 1)
@@ -262,44 +275,29 @@ def _step_progress(bench: TaskContext, plan: Plan, started: float) -> Callable[[
         nonlocal trained
         trained += step.images
         done = (step.epoch - 1) % plan.terms.epochs_per_round * step.steps + step.step
-        bench.on_progress(
-            {
-                "stage": "training",
-                "done": done,
-                "of": step.steps * plan.terms.epochs_per_round,
-                "unit": "steps",
-                "loss": step.loss_sum / step.step,
-                "images_per_s": trained / max(1e-9, time.monotonic() - started),
-            }
-        )
+        of, pace = step.steps * plan.terms.epochs_per_round, trained / max(1e-9, time.monotonic() - started)
+        bench.on_progress(Progress("training", done, of, "steps", step.loss_sum / step.step, pace))
 
     return on_step
 
 
-def _score(bench: TaskContext, task: Task, plan: Plan) -> dict[str, Any]:
+def _score(bench: TaskContext, task: Task, plan: Plan) -> ScoreResult:
     """Score the round's model on this site's validation images."""
     _checkpoints(bench, task, "none: a score is quickly done again")
     recipe = resolve_precision(plan.recipe, bench.device, bench.home.cache)
-    images, encoder = bench.images(recipe, "valid"), bench.learner(recipe).encoder
+    context = bench.training(plan, recipe)
+    images, encoder = bench.images(recipe, "valid"), bench.learner(context).encoder
     _remember(bench, task, plan)
     _load(bench, task, encoder)
-    score = validation_loss(
-        encoder,
-        images,
-        recipe,
-        seed=plan.terms.seed,
-        stream=bench.site,
-        device=bench.device,
-        on_progress=bench.counted("validating"),
+    score = validation_loss(encoder, images, context, bench.counted("validating"))
+    result = ScoreResult(
+        loss_sum=score.loss_sum,
+        count=score.count,
+        images=len(bench.images(recipe, "train")),
+        gauges=dataclasses.asdict(score.gauges),
+        knn_auc=_probed(bench.probe(recipe), encoder),
     )
-    numbers = {
-        "loss_sum": score.loss_sum,
-        "count": score.count,
-        "images": len(bench.images(recipe, "train")),
-        "gauges": dataclasses.asdict(score.gauges),
-        "knn_auc": _probed(bench.probe(recipe), encoder),
-    }
-    return {**numbers, "said": round_lines(numbers, recipe)}
+    return dataclasses.replace(result, said=round_lines(result, recipe))
 
 
 def _probed(probe: Probe, encoder: Encoder) -> float | None:
@@ -310,7 +308,7 @@ def _probed(probe: Probe, encoder: Encoder) -> float | None:
         return None
 
 
-_DO: dict[TaskKind, Callable[[TaskContext, Task, Plan], dict[str, Any]]] = {
+_DO: dict[TaskKind, Callable[[TaskContext, Task, Plan], TaskResult | None]] = {
     TaskKind.SEED: _seed,
     TaskKind.TRAIN: _train,
     TaskKind.SCORE: _score,

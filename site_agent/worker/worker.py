@@ -8,27 +8,37 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from fedcervix import errors
 from fedcervix.core.events import Task
 from fedcervix.core.plan import Plan
-from fedcervix.json_text import parsed
+from fedcervix.runtime.worker_protocol import (
+    STOP_LINE,
+    Done,
+    Failure,
+    ForeignAnswerError,
+    OnProgress,
+    Progress,
+    Stopped,
+    Trouble,
+    answers,
+    ask,
+    tell,
+)
 from site_agent.home import HardwareSection, SiteHome
-from site_agent.worker.disk_full_retry import trouble, with_room
+from site_agent.store.task_results import TaskResult, UnusableResult
+from site_agent.worker.disk_full_retry import with_room
+from site_agent.worker.messages import Request, Result, result_from_json
 from site_agent.worker.preflight import Findings
 
-OnProgress = Callable[[dict[str, Any]], None]
 PROGRAM = "site_agent.worker.worker_process"
-STOP_LINE = "stop\n"
-AGAIN = {"stage": "starting again", "done": 0, "of": 0, "unit": ""}
+AGAIN = Progress("starting again")
 THIS_HOST = ("--standalone", "--local-addr=127.0.0.1")
 LOOPBACK = ("lo", "lo0")
 GONE = "GoneError"
@@ -83,13 +93,15 @@ class Worker:
         self._team = False
         self._cancelled = False
 
-    def do(self, task: Task, plan: Plan, on_progress: OnProgress, cancelled: threading.Event) -> dict[str, Any]:
-        """Return a task's numbers. Raises WorkFailedError, or CancelledError after `cancel`.
+    def do(self, task: Task, plan: Plan, on_progress: OnProgress, cancelled: threading.Event) -> TaskResult:
+        """Return what a task gave. Raises WorkFailedError, or CancelledError after `cancel`.
 
         `cancelled` is set before `cancel` is called: a task that was given up before it came here never begins.
         """
-        request = {"task": dataclasses.asdict(task), "plan": plan.canonical()}
-        return self._ask(lambda: self._survive(request, on_progress, cancelled), on_progress, cancelled)
+        request = Request(plan.canonical(), task)
+        found = self._ask(lambda: self._survive(request, on_progress, cancelled), on_progress, cancelled)
+        assert not isinstance(found, Findings)
+        return found
 
     def examine(
         self, plan: Plan | None, on_progress: OnProgress, cancelled: threading.Event, *, waits: bool = True
@@ -98,16 +110,16 @@ class Worker:
 
         A full disk is waited for, or raises FullDiskError unless this `waits`.
         """
-        request = {"examine": plan.canonical() if plan else ""}
+        request = Request(plan.canonical() if plan else "")
 
-        def once() -> dict[str, Any]:
+        def once() -> Result:
             return self._do_once(request, on_progress, cancelled)
 
-        return Findings.from_json(self._ask(once, on_progress, cancelled) if waits else once())
+        found = self._ask(once, on_progress, cancelled) if waits else once()
+        assert isinstance(found, Findings)
+        return found
 
-    def _ask(
-        self, attempt: Callable[[], dict[str, Any]], on_progress: OnProgress, cancelled: threading.Event
-    ) -> dict[str, Any]:
+    def _ask(self, attempt: Callable[[], Result], on_progress: OnProgress, cancelled: threading.Event) -> Result:
         def wait(pause_s: float) -> None:
             if cancelled.wait(pause_s):
                 raise CancelledError
@@ -115,41 +127,45 @@ class Worker:
         with self._turn:
             return with_room(attempt, on_progress, wait)
 
-    def _survive(self, request: dict[str, Any], on_progress: OnProgress, cancelled: threading.Event) -> dict[str, Any]:
+    def _survive(self, request: Request, on_progress: OnProgress, cancelled: threading.Event) -> Result:
         for _ in range(self._deaths_max):
             try:
                 return self._do_once(request, on_progress, cancelled)
             except WorkerDiedError as error:
-                on_progress({**AGAIN, "trouble": trouble(error)})
+                on_progress(dataclasses.replace(AGAIN, trouble=Trouble.of(error)))
         return self._do_once(request, on_progress, cancelled)
 
-    def _do_once(self, request: dict[str, Any], on_progress: OnProgress, cancelled: threading.Event) -> dict[str, Any]:
+    def _do_once(self, request: Request, on_progress: OnProgress, cancelled: threading.Event) -> Result:
         process = self._started(cancelled)
-        assert process.stdout is not None
         try:
-            self._tell(process, json.dumps(request, allow_nan=False) + "\n")
+            with self._lock:
+                ask(process, dataclasses.asdict(request))
         except BrokenPipeError:
             raise self._died(process) from None
-        for line in process.stdout:
-            if not line.endswith("\n"):  # it was killed while it spoke
-                break
-            message = parsed(line)
-            if "progress" in message:
-                on_progress(message["progress"])
-            elif "done" in message:
-                done: dict[str, Any] = message["done"]
-                if self._team and done.get("unusable"):  # its processes may stand at different steps
-                    self._end()
-                return done
-            elif "stopped" in message:
-                self._end()
-                kept = "is saved" if message["stopped"]["kept"] else "could not be saved; the previous one is used"
-                raise CancelledError(f"a checkpoint {kept}")
-            else:
-                if self._team:  # a single worker is ready for the next task
-                    self._end()
-                raise _failure(message["failed"])
+        try:
+            for answer in answers(process, result_from_json):
+                match answer:
+                    case Progress():
+                        on_progress(answer)
+                    case Done(result):
+                        return self._taken(result)
+                    case Stopped(kept):
+                        self._end()
+                        what = "is saved" if kept else "could not be saved; the previous one is used"
+                        raise CancelledError(f"a checkpoint {what}")
+                    case Failure():
+                        if self._team:  # a single worker is ready for the next task
+                            self._end()
+                        raise _failure(answer)
+        except ForeignAnswerError:  # nothing that follows can be trusted
+            self._end()
+            raise
         raise self._died(process)
+
+    def _taken(self, result: Result) -> Result:
+        if self._team and isinstance(result, UnusableResult):  # its processes may stand at different steps
+            self._end()
+        return result
 
     def stop(self) -> None:
         """Ask the process to end at its next step, with a checkpoint; `do` then raises CancelledError.
@@ -158,8 +174,8 @@ class Worker:
         """
         self._cancelled = True
         if self._process is not None:
-            with contextlib.suppress(OSError, ValueError):  # it has ended, and its pipe is closed
-                self._tell(self._process, STOP_LINE)
+            with contextlib.suppress(OSError, ValueError), self._lock:  # it has ended, and its pipe is closed
+                tell(self._process, STOP_LINE)
 
     def cancel(self) -> None:
         """Kill the process; `do`, if it is waiting, raises CancelledError. The next `do` starts another."""
@@ -171,12 +187,6 @@ class Worker:
         """Kill the process, for good: for a signal's handler, which may wait for no lock."""
         if self._process is not None:
             self._process.kill()
-
-    def _tell(self, process: subprocess.Popen[str], line: str) -> None:
-        assert process.stdin is not None
-        with self._lock:
-            process.stdin.write(line)
-            process.stdin.flush()
 
     def _started(self, cancelled: threading.Event) -> subprocess.Popen[str]:
         with self._lock:
@@ -273,17 +283,17 @@ def gpus() -> int:
         ) from error
 
 
-def _failure(account: dict[str, Any]) -> errors.FedcervixError:
+def _failure(failure: Failure) -> errors.FedcervixError:
     """Return what broke in the worker, as an error; of a full disk there is no more to be said than its three lines."""
-    if account["kind"] == errors.FullDiskError.__name__:
-        return errors.FullDiskError(account["what"], cause=account["cause"], next_step=account["next_step"])
-    kind = WorkerDiedError if account["kind"] == GONE else WorkFailedError
+    if failure.kind == errors.FullDiskError.__name__:
+        return failure.trouble.error(errors.FullDiskError)
+    kind, trouble = WorkerDiedError if failure.kind == GONE else WorkFailedError, failure.trouble
     return kind(
-        account["what"],
-        cause=account["cause"],
-        next_step=account["next_step"],
-        stage=account["stage"],
-        trace=account["trace"],
-        exit_code=account["exit_code"],
-        kind=account["kind"],
+        trouble.what,
+        cause=trouble.cause,
+        next_step=trouble.next_step,
+        stage=failure.stage,
+        trace=failure.trace,
+        exit_code=failure.exit_code,
+        kind=failure.kind,
     )

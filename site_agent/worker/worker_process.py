@@ -1,15 +1,8 @@
 """The worker: a process of its own that trains, and never imports grpc.
 
-It reads one JSON object per line (a task with its plan; or a plan alone, to say what it would cost here: see
-`preflight`) and answers with lines of its own:
-
-    {"progress": {...}}   now and then
-    {"done": {...}}       the task's numbers
-    {"failed": {...}}     what broke: kind, stage, what, cause, next_step, exit_code, trace
-    {"stopped": {...}}    it was asked to stop, and ends: kept (whether training stands in a checkpoint)
-
-The line "stop" asks it to end: while it trains at the next step, with a checkpoint, else at once. It ends at once when
-its standard input ends, so it never outlives the agent that started it.
+It reads requests and answers them, both in lines of JSON (`messages`, `fedcervix.runtime.worker_protocol`). The line
+"stop" asks it to end: while it trains at the next step, with a checkpoint, else at once. It ends at once when its
+standard input ends, so it never outlives the agent that started it.
 
 Started by torch's elastic launcher there are several (see `ddp`). Then the leader alone reads and answers; the others
 do what it broadcasts, silently. Whatever breaks in any of them, the leader says so and all end: processes that do not
@@ -18,45 +11,43 @@ stand at the same point of the same task cannot go on together.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
 import sys
 import threading
-import time
-import traceback
-from collections.abc import Callable
 from pathlib import Path
-from queue import Queue
-from typing import Any, NoReturn, TextIO
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
 
-from fedcervix.core.events import TaskKind, task_from_dict
+from fedcervix.core.events import TaskKind
 from fedcervix.core.plan import Plan
 from fedcervix.disk.descriptors import USED_UP
 from fedcervix.disk.files import keep_private
 from fedcervix.disk.storage import FULL
 from fedcervix.errors import FedcervixError, FullDiskError, StorageError, TrainingError
 from fedcervix.json_text import parsed
+from fedcervix.runtime.parent_death import end_with_parent
 from fedcervix.runtime.printing import say
+from fedcervix.runtime.typed_json import from_json
+from fedcervix.runtime.worker_protocol import Answers, Done, Failure, OnProgress, Stopped, requests
 from site_agent.home import SiteHome
 from site_agent.network.devices import accelerate, choose, prepare
 from site_agent.training.ddp import ALONE, STEP_S, Team, assemble, hear, lost, tell
-from site_agent.training.rank_watchdog import Lifeline, end_with_input, end_with_parent
+from site_agent.training.rank_watchdog import Lifeline, end_with_input
 from site_agent.training.stopping import Stop
 from site_agent.worker.examining import examine
+from site_agent.worker.messages import Request, Result, result_to_json
 from site_agent.worker.tasks import TaskContext, do
-from site_agent.worker.worker import STOP_LINE
 
 STAGES = {TaskKind.SEED: "making the first model", TaskKind.TRAIN: "training", TaskKind.SCORE: "validating"}
 TOGETHER = (TaskKind.TRAIN,)
 """the tasks of the whole team; others are the leader's"""
 LACKS_MEMORY = ("out of memory", "can't allocate memory")
 """what torch says of a GPU, and of a CPU"""
-PROGRESS_S = 0.25
-"""at most one progress line in this time"""
 YIELD_S = 2.0
 """how long a follower that broke waits before it says so: what breaks in all alike, the leader says first"""
 END_S = 10.0
@@ -68,11 +59,10 @@ def main() -> None:
     keep_private()
     home, site = SiteHome(Path(sys.argv[1])), sys.argv[2]
     # Followers keep the agent's pipe open too: it ends when the last process has.
-    answers = _Answers(os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1))
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints does not break the protocol
+    answers = Answers.on_stdout()
     if not dist.is_torchelastic_launched():
         _serve(home, site, answers, ALONE)
-    end_with_parent()
+    end_with_parent(signal.SIGKILL)
     place = Team(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     if place.leads:
         _serve(home, site, answers, place)
@@ -82,37 +72,39 @@ def main() -> None:
 # --- the one that speaks with the agent ---------------------------------------------------------------------------
 
 
-def _serve(home: SiteHome, site: str, answers: _Answers, place: Team) -> NoReturn:
+def _serve(home: SiteHome, site: str, answers: Answers, place: Team) -> NoReturn:
     stop = Stop()
-    asked = _listen(sys.stdin, stop)
-    stage = _Stage(answers)
+    asked = requests(sys.stdin, on_stop=lambda: stop.ask() or os._exit(0), on_end=lambda: os._exit(0))
     bench: TaskContext | None = None
     while True:
         line = asked.get()
         try:
-            bench = bench or _leaders_bench(home, site, place, stage, stop)
-            answers.say({"done": _answer(bench, stage, parsed(line))})
+            bench = bench or _leaders_bench(home, site, place, answers, stop)
+            answers.say(Done(result_to_json(_answer(bench, answers, from_json(Request, parsed(line))))))
         except KeyboardInterrupt:
-            answers.last({"stopped": {"kept": stop.kept}}, status=0)
+            answers.last(Stopped(stop.kept), status=0)
         except Exception as error:  # noqa: BLE001  (whatever breaks here is reported, with its trace, to the agent)
+            failure = _failure(error, answers.stage)
             if place.alone and not isinstance(error, torch.AcceleratorError):  # (that GPU is lost)
-                answers.say({"failed": _account(error, stage.name)})
+                answers.say(failure)
                 continue
             if lost(error):
                 _wait_for_the_lifeline()
-            answers.last({"failed": _account(error, stage.name)})
+            answers.last(failure)
 
 
-def _answer(bench: TaskContext, stage: _Stage, request: dict[str, Any]) -> dict[str, Any]:
+def _answer(bench: TaskContext, answers: Answers, request: Request) -> Result:
     """Do what was asked: a task, or a look at what can be known before round 1."""
-    if "examine" in request:
-        stage.begin("checking what the plan needs")
-        return examine(bench, Plan.parse(request["examine"]) if request["examine"] else None).to_json()
-    plan, task = Plan.parse(request["plan"]), task_from_dict(request["task"])
-    stage.begin(STAGES[task.kind])
-    if task.kind in TOGETHER:
-        tell(request, bench.team)
-    return do(bench, task, plan)
+    plan = Plan.parse(request.plan) if request.plan else None
+    if plan is None or request.task is None:
+        answers.begin("checking what the plan needs")
+        return examine(bench, plan)
+    answers.begin(STAGES[request.task.kind])
+    if request.task.kind in TOGETHER:
+        tell(json.dumps(dataclasses.asdict(request), allow_nan=False), bench.team)
+    result = do(bench, request.task, plan)
+    assert result is not None
+    return result
 
 
 def _wait_for_the_lifeline() -> None:
@@ -120,29 +112,13 @@ def _wait_for_the_lifeline() -> None:
     threading.Event().wait(END_S)
 
 
-def _listen(lines: TextIO, stop: Stop) -> Queue[str]:
-    """Return a queue of tasks; when the input ends, so does the process, whatever it is doing."""
-    asked: Queue[str] = Queue()
-
-    def read() -> None:
-        for line in lines:
-            if line != STOP_LINE:
-                asked.put(line)
-            elif not stop.ask():
-                break
-        os._exit(0)
-
-    threading.Thread(target=read, daemon=True, name="input").start()
-    return asked
-
-
-def _leaders_bench(home: SiteHome, site: str, place: Team, stage: _Stage, stop: Stop) -> TaskContext:
-    bench = _bench(home, site, place, stage.progress)
+def _leaders_bench(home: SiteHome, site: str, place: Team, answers: Answers, stop: Stop) -> TaskContext:
+    bench = _bench(home, site, place, answers.progress)
     bench.stop = stop
     if not place.alone:
 
-        def on_end(rank: int, account: dict[str, Any] | None) -> None:
-            stage.answers.last({"failed": account or _account(_gone(rank, place), stage.name)})
+        def on_end(rank: int, failure: Failure | None) -> None:
+            answers.last(failure or _failure(_gone(rank, place), answers.stage))
 
         Lifeline(bench.team, on_end)
         # The launcher ends all when it finds one ended; the lifeline has heard of it before, and says what broke.
@@ -170,18 +146,18 @@ def _follow(home: SiteHome, site: str, place: Team) -> NoReturn:
     lifeline: Lifeline | None = None
     try:
         bench = _bench(home, site, place, lambda _values: None)
-        lifeline = Lifeline(bench.team, lambda _leader, _account: os._exit(0))
+        lifeline = Lifeline(bench.team, lambda _leader, _failure: os._exit(0))
         while True:
-            request = hear(bench.team)
-            do(bench, task_from_dict(request["task"]), Plan.parse(request["plan"]))
+            request = from_json(Request, parsed(hear(bench.team)))
+            assert request.task is not None
+            do(bench, request.task, Plan.parse(request.plan))
     except Exception as error:  # noqa: BLE001  (as above: reported, with its trace)
-        account = _account(error, STAGES[TaskKind.TRAIN])
-        say(account["trace"], err=True)
+        failure = _failure(error, STAGES[TaskKind.TRAIN])
+        say(failure.trace, err=True)
         threading.Event().wait(YIELD_S)
         if lifeline and not lost(error):
-            lifeline.report(
-                {**account, "what": f"training process {place.rank + 1} of {place.size}: {account['what']}"}
-            )
+            what = f"training process {place.rank + 1} of {place.size}: {failure.trouble.what}"
+            lifeline.report(dataclasses.replace(failure, trouble=dataclasses.replace(failure.trouble, what=what)))
         threading.Event().wait(END_S)
         os._exit(1)
 
@@ -189,7 +165,7 @@ def _follow(home: SiteHome, site: str, place: Team) -> NoReturn:
 # --- what all need ------------------------------------------------------------------------------------------------
 
 
-def _bench(home: SiteHome, site: str, place: Team, on_progress: Callable[[dict[str, Any]], None]) -> TaskContext:
+def _bench(home: SiteHome, site: str, place: Team, on_progress: OnProgress) -> TaskContext:
     hardware = home.config().hardware
     device, cores = choose(hardware.device), len(os.sched_getaffinity(0))
     if place.alone:
@@ -215,51 +191,6 @@ def _own_device(device: torch.device, number: int, here: int) -> torch.device:
         )
     torch.cuda.set_device(number)
     return torch.device("cuda", number)
-
-
-class _Answers:
-    """The agent's end of standard output; whole lines, from whichever thread."""
-
-    def __init__(self, lines: TextIO) -> None:
-        self._lines, self._lock = lines, threading.Lock()
-
-    def say(self, message: dict[str, Any]) -> None:
-        """Answer."""
-        with self._lock:
-            self._write(message)
-
-    def last(self, message: dict[str, Any], *, status: int = 1) -> NoReturn:
-        """Answer and end the process: nothing is said after this."""
-        with self._lock:
-            try:
-                self._write(message)
-            finally:
-                os._exit(status)
-
-    def _write(self, message: dict[str, Any]) -> None:
-        try:
-            self._lines.write(json.dumps(message) + "\n")
-            self._lines.flush()
-        except BrokenPipeError:  # the agent was killed; our input has ended too, or is about to
-            os._exit(0)
-
-
-class _Stage:
-    """What is being done, for progress lines and failure reports."""
-
-    def __init__(self, answers: _Answers) -> None:
-        self.answers, self.name, self._said_s = answers, "starting", 0.0
-
-    def begin(self, name: str) -> None:
-        self.name, self._said_s = name, 0.0
-
-    def progress(self, values: dict[str, Any]) -> None:
-        stage, last = str(values["stage"]), values["done"] == values["of"]
-        now = time.monotonic()
-        if stage == self.name and not last and now - self._said_s < PROGRESS_S:
-            return
-        self.name, self._said_s = stage, now
-        self.answers.say({"progress": values})
 
 
 def _translated(error: Exception) -> FedcervixError:
@@ -290,17 +221,8 @@ def _translated(error: Exception) -> FedcervixError:
     )
 
 
-def _account(error: Exception, stage: str) -> dict[str, Any]:
-    known = _translated(error)
-    return {
-        "kind": type(known).__name__,
-        "stage": stage,
-        "what": known.what,
-        "cause": known.cause,
-        "next_step": known.next_step,
-        "exit_code": known.exit_code,
-        "trace": "".join(traceback.format_exception(error)),
-    }
+def _failure(error: Exception, stage: str) -> Failure:
+    return Failure.of(error, _translated(error), stage)
 
 
 if __name__ == "__main__":

@@ -51,11 +51,13 @@ from fedcervix.models.blobs import BlobStore
 from fedcervix.models.weights import read_tensors, write_tensors
 from fedcervix.network import identity, invitations, rpc
 from fedcervix.network.address import Address
+from fedcervix.runtime.worker_protocol import OnProgress, Progress
 from site_agent.federation.agent import Agent, Waits
 from site_agent.federation.context import AgentContext
 from site_agent.federation.link import GrpcLink
 from site_agent.home import SiteHome
 from site_agent.home import create as create_site
+from site_agent.store.task_results import ScoreResult, TaskResult, TrainResult
 from tests.contracts.transcript import Transcript
 
 FEDERATION = "cervix"
@@ -352,22 +354,17 @@ class ArithmeticWorker:
     def __init__(self, home: SiteHome, site: str, reported: threading.Event) -> None:
         self._blobs, self._site, self._reported = BlobStore(home.blobs), site, reported
 
-    def do(
-        self, task: Task, _plan: Plan, on_progress: Callable[[dict[str, Any]], None], _cancelled: threading.Event
-    ) -> dict[str, Any]:
-        """Return a task's numbers."""
+    def do(self, task: Task, _plan: Plan, on_progress: OnProgress, _cancelled: threading.Event) -> TaskResult:
+        """Return what a task gave."""
         if task.kind is TaskKind.SCORE:
             gauges = {"unit_std": 0.5, "zero_rows": 0.0}
-            return {"loss_sum": 6.0 / task.round, "count": 4, "images": IMAGES[self._site], "gauges": gauges}
+            return ScoreResult(loss_sum=6.0 / task.round, count=4, images=IMAGES[self._site], gauges=gauges)
         if task.kind is TaskKind.TRAIN and task.round == 1:
-            step = {"stage": "training", "done": 3, "of": STEPS, "unit": "steps", "loss": 2.5, "images_per_s": 16.0}
-            on_progress(step)
+            on_progress(Progress("training", 3, STEPS, "steps", loss=2.5, images_per_s=16.0))
             assert self._reported.wait(WAIT_S), "no progress was reported"
         model = model_of(1.0, 0) if task.kind is TaskKind.SEED else self._trained(task)
-        return {"digest": keep(self._blobs, model), "images": IMAGES[self._site], "steps": STEPS} | {
-            "loss": 2.0,
-            "seconds": 0.25,
-        }
+        digest, images = keep(self._blobs, model), IMAGES[self._site]
+        return TrainResult(digest=digest, images=images, steps=STEPS, loss=2.0, seconds=0.25)
 
     def cancel(self) -> None:
         """Nothing: no task takes long."""

@@ -14,9 +14,9 @@ import grpc
 import pytest
 
 from coordinator.calls.control import WATCHERS_MAX
-from coordinator.calls.dispatch import CHUNK_S, MESSAGE_S
+from coordinator.calls.dispatch import CHUNK_S, MESSAGE_S, WAITED_FOR_MAX
 from coordinator.home.registry import Registry
-from coordinator.limits.admission import LIMITS
+from coordinator.limits.admission import AT_ONCE, LIMITS
 from fedcervix.core.events import (
     GAUGES_MAX,
     LOSS_MAX,
@@ -356,8 +356,11 @@ def test_the_page_lists_every_status_that_stands_for_an_error_of_ours() -> None:
         ("a signing request", f"{REQUEST_BYTES_MAX // 1024} KiB"),
         ("those who watch", str(WATCHERS_MAX)),
         (
-            "calls of a site at once; those whose message has not come; in a second",
-            f"{SITE.open_max}; {SITE.unread_max}; {SITE.per_s:.0f}, and {SITE.burst:.0f} in a burst",
+            "calls of a site at once; those whose message is waited for; in a second",
+            (
+                f"{SITE.open_max}; {WAITED_FOR_MAX}; {SITE.per_s:.0f}, and {SITE.burst:.0f} in a burst, "
+                f"of which {AT_ONCE} are answered as they come"
+            ),
         ),
         (
             "how long a request may take to come; a chunk to come, or an answer to be taken",

@@ -14,20 +14,21 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from fedcervix.core.events import Task
 from fedcervix.core.plan import Plan
 from fedcervix.errors import EXIT_OF_OUTCOME, FedcervixError
 from fedcervix.runtime.cli_runtime import ends_whole, fail
+from fedcervix.runtime.worker_protocol import OnProgress
 from site_agent.commands.display import Display
+from site_agent.federation import shown
 from site_agent.federation.agent import Agent, Waits
 from site_agent.federation.context import AgentContext
 from site_agent.federation.fencing import succeed
 from site_agent.federation.link import GrpcLink
 from site_agent.home import SiteHome
+from site_agent.store.task_results import TaskResult
 from site_agent.worker.hang_detection import FLOOR_S
 from site_agent.worker.worker import CancelledError, Worker
 from tests.e2e.light_worker import NUMBERS, LightWork, surroundings
@@ -39,10 +40,8 @@ class LightWorker:
     def __init__(self, work: LightWork) -> None:
         self._work = work
 
-    def do(
-        self, task: Task, plan: Plan, on_progress: Callable[[dict[str, Any]], None], cancelled: threading.Event
-    ) -> dict[str, Any]:
-        """Return a task's numbers."""
+    def do(self, task: Task, plan: Plan, on_progress: OnProgress, cancelled: threading.Event) -> TaskResult:
+        """Return what a task gave."""
 
         def wait(pause_s: float) -> None:
             if cancelled.wait(pause_s):
@@ -98,7 +97,7 @@ def main() -> None:
             fail(error)
         finally:
             link.close()
-    display.show("said", {"text": str(leave)})
+    display.show(shown.Said(str(leave)))
     sys.exit(EXIT_OF_OUTCOME[leave.outcome])
 
 

@@ -10,29 +10,29 @@ What it "trains" depends on (base, site, round) alone: a federation of such site
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import threading
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Queue
 from typing import Any
 
 import numpy as np
 
-from fedcervix.core.events import Task, TaskKind, task_from_dict
+from fedcervix.core.events import Task, TaskKind
 from fedcervix.core.plan import Plan
 from fedcervix.core.seeds import derive
 from fedcervix.errors import FedcervixError
+from fedcervix.json_text import parsed
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.weights import read_tensors, write_tensors
+from fedcervix.runtime.typed_json import from_json
+from fedcervix.runtime.worker_protocol import Answers, Done, Failure, OnProgress, Progress, requests
 from site_agent.home import SiteHome
+from site_agent.store.task_results import ScoreResult, TaskResult, TrainResult, UnusableResult
 from site_agent.worker.disk_full_retry import with_room
-from site_agent.worker.worker import STOP_LINE
+from site_agent.worker.messages import Request, result_to_json
 
 NUMBERS = 700_000
 """of the model: 2.8 MB, three chunks on the wire"""
@@ -40,8 +40,6 @@ STEPS = 5
 USABLE_MAX = 1e6
 """magnitude of a model's numbers, beyond which its loss counts as infinite"""
 PACE, SIZE, DIARY = "LIGHT_PACE_S", "LIGHT_NUMBERS", "LIGHT_DIARY"
-
-OnProgress = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +57,21 @@ class LightWork:
 
     def do(
         self, task: Task, plan: Plan, on_progress: OnProgress, wait: Callable[[float], Any] = time.sleep
-    ) -> dict[str, Any]:
-        """Return a task's numbers, after a few paced steps."""
+    ) -> TaskResult:
+        """Return what a task gave, after a few paced steps."""
         for step in range(STEPS):
-            on_progress({"stage": "training", "done": step, "of": STEPS, "unit": "steps", "loss": 1.0})
+            on_progress(Progress("training", step, STEPS, "steps", loss=1.0))
             wait(self.pace_s)
             self._note(f"{self.site} {task.kind} {task.round} {step}")
         model = read_tensors(BlobStore(self.home.blobs).path(task.base)) if task.base else {}
         if not self.spoils and any(np.abs(values).max() > USABLE_MAX for values in model.values()):
-            return {"unusable": True, "steps": 0, "said": [f"  cannot {task}: there is no finite loss"]}
+            return UnusableResult(steps=0, said=(f"  cannot {task}: there is no finite loss",))
         if task.kind is TaskKind.SCORE:
             loss = float(np.abs(next(iter(model.values()))).mean()) + 1 / task.round
-            return {"loss_sum": 4 * loss, "count": 4, "images": 10, "gauges": {"unit_std": 0.5}}
+            return ScoreResult(loss_sum=4 * loss, count=4, images=10, gauges={"unit_std": 0.5})
         state = seed_model(plan, self.numbers) if task.kind is TaskKind.SEED else self._trained(task, plan)
         digest = with_room(lambda: self._keep(task, state), on_progress, wait)
-        return {"digest": digest, "images": 10, "steps": STEPS, "loss": 1.0, "seconds": 0.1}
+        return TrainResult(digest=digest, images=10, steps=STEPS, loss=1.0, seconds=0.1)
 
     def _note(self, words: str) -> None:
         if self.diary:
@@ -121,42 +119,15 @@ def main() -> None:
     told = os.environ
     home, site = SiteHome(Path(sys.argv[1])), sys.argv[2]
     work = LightWork(home, site, float(told[PACE]), int(told[SIZE]), told[DIARY])
-    asked = _listen()
+    answers = Answers.on_stdout()
+    asked = requests(sys.stdin, on_stop=lambda: os._exit(0), on_end=lambda: os._exit(0))
     while True:
-        request = json.loads(asked.get())
-        plan, task = Plan.parse(request["plan"]), task_from_dict(request["task"])
+        request = from_json(Request, parsed(asked.get()))
+        assert request.task is not None
         try:
-            _say({"done": work.do(task, plan, lambda values: _say({"progress": values}))})
+            answers.say(Done(result_to_json(work.do(request.task, Plan.parse(request.plan), answers.say))))
         except FedcervixError as error:
-            _say({"failed": _account(error)})
-
-
-def _listen() -> Queue[str]:
-    asked: Queue[str] = Queue()
-
-    def read() -> None:
-        for line in sys.stdin:
-            if line == STOP_LINE:  # nothing of this is worth a checkpoint
-                break
-            asked.put(line)
-        os._exit(0)
-
-    threading.Thread(target=read, daemon=True).start()
-    return asked
-
-
-def _say(message: dict[str, Any]) -> None:
-    try:
-        sys.stdout.write(json.dumps(message) + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError:  # the agent was killed
-        os._exit(0)
-
-
-def _account(error: FedcervixError) -> dict[str, Any]:
-    words = {"what": error.what, "cause": error.cause, "next_step": error.next_step}
-    trace = "".join(traceback.format_exception(error))
-    return {"kind": type(error).__name__, "stage": "training", "exit_code": error.exit_code, "trace": trace, **words}
+            answers.say(Failure.of(error, error, "training"))
 
 
 if __name__ == "__main__":

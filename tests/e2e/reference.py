@@ -21,7 +21,7 @@ from fedcervix.models.weights import read_layout
 from site_agent.data import dataset
 from site_agent.data.image_sets import Images
 from site_agent.home import SiteHome, create
-from site_agent.network.devices import prepare
+from site_agent.network.devices import Machine, prepare
 from site_agent.network.encoder import (
     Encoder,
     apply_weights,
@@ -31,8 +31,9 @@ from site_agent.network.encoder import (
     snapshot,
     start_encoder,
 )
-from site_agent.network.optimizer import make_optimiser
+from site_agent.training.context import TrainingContext
 from site_agent.training.loop import train_epochs, validation_loss
+from site_agent.training.steps import make_learner
 from site_agent.worker.tasks import first_seed
 
 CPU = torch.device("cpu")
@@ -76,18 +77,13 @@ def _train(plan: Plan, base: Path, images: Images, site: str, round_: int, to: P
 
 
 def _epochs(plan: Plan, encoder: Encoder, images: Images, site: str, first: int, epochs: int) -> None:
-    train_epochs(
-        encoder,
-        make_optimiser(encoder, plan.recipe),
-        images,
-        plan.recipe,
-        seed=plan.terms.seed,
-        stream=site,
-        first_epoch=first,
-        epochs=epochs,
-        device=CPU,
-        on_step=lambda _step: None,
-    )
+    context = _context(plan, site)
+    learner = make_learner(encoder, context)
+    train_epochs(learner, images, context, range(first, first + epochs), on_step=lambda _step: None)
+
+
+def _context(plan: Plan, site: str) -> TrainingContext:
+    return TrainingContext(recipe=plan.recipe, seed=plan.terms.seed, stream=site, machine=Machine(CPU))
 
 
 def _local(folder: Path, first: Path, plan: Plan, images: Images, epochs: int) -> str:
@@ -119,7 +115,7 @@ def _federate(folder: Path, first: Path, plan: Plan, images: dict[str, tuple[Ima
 
 def _score(plan: Plan, model: Path, images: Images, site: str) -> float:
     encoder = _encoder(plan, model)
-    return validation_loss(encoder, images, plan.recipe, seed=plan.terms.seed, stream=site, device=CPU).loss
+    return validation_loss(encoder, images, _context(plan, site)).loss
 
 
 if __name__ == "__main__":

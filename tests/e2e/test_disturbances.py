@@ -58,7 +58,7 @@ def test_a_site_killed_while_training_and_a_coordinator_killed_in_mid_round_chan
     coordinator.kill()
     agents["nhs"].says("trying again")
     coordinator = federation.coordinate()
-    assert "run goes on" in coordinator.text
+    assert "run continues" in coordinator.text
 
     federation.finish(coordinator, *agents.values())
     assert_as_undisturbed(federation, reference(federation.plan("csfssl")))
@@ -103,7 +103,7 @@ def test_a_site_that_is_stopped_and_killed_while_its_coordinator_is_away_trains_
     for words in (f"continues run {run}: train in round 1", "work continues meanwhile", "from its checkpoint: epoch "):
         agents["nhs"].says(words)
     for agent in agents.values():
-        agent.says("the coordinator is away; the result of round 1 is saved and will be sent on reconnect")
+        agent.says("the coordinator cannot be reached; the result of round 1 is saved and will be sent on reconnect")
     coordinator = federation.coordinate()
 
     federation.finish(coordinator, *agents.values())
@@ -128,7 +128,7 @@ def test_ctrl_c_ends_either_role_in_order_and_it_goes_on_afterwards(
     agents["alts"].says("asked to train in round 2")
     coordinator.signal(signal.SIGINT)
     federation.finish(coordinator, code=130)
-    assert f"the run goes on with: coordinator --home {federation.home.folder} start" in coordinator.text
+    assert f"to continue the run: coordinator --home {federation.home.folder} start" in coordinator.text
     assert "Traceback" not in coordinator.text
     assert not federation.home.running.exists()
 

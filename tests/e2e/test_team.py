@@ -16,6 +16,7 @@ import pytest
 
 from fedcervix.core.events import Task, TaskKind
 from fedcervix.core.plan import Plan, Recipe, Terms
+from fedcervix.runtime.worker_protocol import Progress
 from site_agent.home import SiteHome, create
 from site_agent.worker.worker import CancelledError, Worker, WorkFailedError
 from tests.e2e.loopback import processes_of, toml, until
@@ -50,14 +51,14 @@ class Site:
         self.cancelled = threading.Event()
         self.trains = threading.Event()
 
-    def do(self, kind: TaskKind, base: str = "", plan: Plan = SHORT) -> dict[str, Any]:
+    def do(self, kind: TaskKind, base: str = "", plan: Plan = SHORT) -> Any:
         round_ = 1 if kind is TaskKind.TRAIN else 0
         return self.worker.do(Task(RUN, kind, round_, base), plan, self._hear, self.cancelled)
 
     def begin_training(self) -> Callable[[], BaseException]:
         """Train for longer than the test lasts; return once steps are taken. The result waits for what broke."""
         broken: list[BaseException] = []
-        base = self.do(TaskKind.SEED)["digest"]
+        base = self.do(TaskKind.SEED).digest
 
         def train() -> None:
             try:
@@ -88,8 +89,8 @@ class Site:
         [pid] = [p for p, words in processes_of(self.home.folder).items() if "torch.distributed.run" in words]
         return pid
 
-    def _hear(self, progress: dict[str, Any]) -> None:
-        if progress["stage"] == "training" and progress["done"]:
+    def _hear(self, progress: Progress) -> None:
+        if progress.stage == "training" and progress.done:
             self.trains.set()
 
 
@@ -119,11 +120,11 @@ def test_two_processes_do_a_site_s_tasks_as_one_does(site: Callable[..., Site]) 
     found = []
     for processes in (1, 2):
         one = site(processes)
-        base = one.do(TaskKind.SEED)["digest"]
+        base = one.do(TaskKind.SEED).digest
         scored = one.do(TaskKind.SCORE, base)  # by the leader alone, before and after the others have taken part
         trained = one.do(TaskKind.TRAIN, base)
-        again = one.do(TaskKind.SCORE, trained["digest"])
-        found.append((base, scored["loss_sum"], trained["steps"], trained["images"], trained["loss"], again["count"]))
+        again = one.do(TaskKind.SCORE, trained.digest)
+        found.append((base, scored.loss_sum, trained.steps, trained.images, trained.loss, again.count))
     alone, team = found
     assert team[:4] == alone[:4]
     assert team[4] == pytest.approx(alone[4], rel=LOSS_TOLERANCE)
@@ -162,7 +163,7 @@ def test_a_follower_that_is_killed_ends_the_task_with_an_account(site: Callable[
     assert broken.what == "training process 2 of 2 ended by itself"
     assert broken.stage == "training"
     nothing_is_left(team)
-    assert team.do(TaskKind.SEED)["digest"]  # the next task starts another team
+    assert team.do(TaskKind.SEED).digest  # the next task starts another team
 
 
 def test_a_leader_that_is_killed_ends_the_task_with_an_account(site: Callable[..., Site]) -> None:
@@ -199,7 +200,7 @@ def test_a_team_that_is_asked_to_stop_keeps_a_checkpoint_and_ends(site: Callable
     team.worker.stop()
     stopped = end()
     assert isinstance(stopped, CancelledError)
-    assert str(stopped) == "a checkpoint is kept"
+    assert str(stopped) == "a checkpoint is saved"
     assert len(list(team.home.run_folder(RUN).glob("checkpoint-*"))) == 1
     nothing_is_left(team)
 
@@ -213,7 +214,7 @@ from site_agent.worker.worker import Worker
 from tests.e2e.test_team import LONG
 worker, go_on = Worker(SiteHome(Path(sys.argv[1])), "nhs"), threading.Event()
 told = lambda values: print(values, flush=True)
-base = worker.do(Task("{RUN}", TaskKind.SEED, 0, ""), LONG, told, go_on)["digest"]
+base = worker.do(Task("{RUN}", TaskKind.SEED, 0, ""), LONG, told, go_on).digest
 worker.do(Task("{RUN}", TaskKind.TRAIN, 1, base), LONG, told, go_on)
 """
 """what an agent does, less the federation"""
@@ -244,7 +245,7 @@ def test_what_breaks_in_a_follower_is_heard_by_the_agent(
     manifest = collections["nhs"] / f"{tmp_path.name}.csv"
     manifest.write_text("\n".join(lines))
     team = site(2, manifest)
-    base = team.do(TaskKind.SEED)["digest"]
+    base = team.do(TaskKind.SEED).digest
     team.do(TaskKind.SCORE, base)
     manifest.write_text("\n".join(lines[:-1]))
     with pytest.raises(WorkFailedError, match="training process 2 of 2: it does not see the leader's") as caught:
@@ -255,7 +256,7 @@ def test_what_breaks_in_a_follower_is_heard_by_the_agent(
 
 def test_a_batch_that_cannot_be_shared_is_refused_once_for_all(site: Callable[..., Site]) -> None:
     team = site(3)
-    base = team.do(TaskKind.SEED)["digest"]
+    base = team.do(TaskKind.SEED).digest
     with pytest.raises(WorkFailedError, match="8 images cannot be shared equally by 3 processes"):
         team.do(TaskKind.TRAIN, base)
     nothing_is_left(team)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from fedcervix.core.plan import ClassifierRecipe, Recipe
 from fedcervix.core.profiles import PROFILES
 from fedcervix.errors import DataError, ModelError, TrainingError
 from site_agent.classifier.finetune import (
-    EpochRecord,
     Finetuned,
     build_classifier,
     class_weights,
@@ -22,7 +22,10 @@ from site_agent.classifier.finetune import (
     validation_loss,
 )
 from site_agent.data.image_sets import Labelled
+from site_agent.network.devices import Machine
 from site_agent.network.encoder import build_encoder
+from site_agent.training.context import TrainingContext
+from site_agent.training.epochs import EpochRecord
 
 CPU = torch.device("cpu")
 TINY = Recipe(
@@ -57,16 +60,17 @@ def with_terms(**terms: object) -> Recipe:
     return dataclasses.replace(TINY, classifier=dataclasses.replace(TINY.classifier, **terms))
 
 
+def context(recipe: Recipe, **more: Any) -> TrainingContext:
+    return TrainingContext(**{"recipe": recipe, "seed": 1, "stream": "nhs", "machine": Machine(CPU), **more})
+
+
 def fit(recipe: Recipe = TINY, *, seed: int = 1, stream: str = "nhs", train: Labelled | None = None) -> Finetuned:
     classifier, _ = build_classifier(recipe, seed, None)
     return finetune(
         classifier,
         train or labelled(9, 0),
         labelled(6, 1),
-        recipe,
-        seed=seed,
-        stream=stream,
-        device=CPU,
+        context(recipe, seed=seed, stream=stream),
         on_epoch=ignore,
     )
 
@@ -143,7 +147,7 @@ def test_the_whole_network_is_fine_tuned():
     classifier, _ = build_classifier(recipe, 1, None)
     before = {name: tensor.detach().clone() for name, tensor in classifier.named_parameters()}
     train, valid = labelled(8, 0), labelled(6, 1)
-    finetune(classifier, train, valid, recipe, seed=1, stream="nhs", device=CPU, on_epoch=ignore)
+    finetune(classifier, train, valid, context(recipe), on_epoch=ignore)
     still = [name for name, tensor in classifier.named_parameters() if torch.equal(tensor, before[name])]
     assert still == []
 
@@ -224,10 +228,7 @@ def test_stopping_restores_the_weights_of_the_best_epoch():
         classifier,
         labelled(9, 0, gap=0),
         valid,
-        recipe,
-        seed=1,
-        stream="nhs",
-        device=CPU,
+        context(recipe),
         on_epoch=ignore,
     )
     assert found.best_epoch < len(found.history), "the last epoch must not be the best one for this test to bite"
@@ -278,13 +279,9 @@ def test_progress_is_reported_by_step_and_by_epoch():
         classifier,
         labelled(9, 0),
         labelled(6, 1),
-        TINY,
-        seed=1,
-        stream="nhs",
-        device=CPU,
+        context(TINY, clock=lambda: float(next(ticks))),
         on_epoch=epochs.append,
         on_step=lambda *step: steps.append(step),
-        clock=lambda: float(next(ticks)),
     )
     assert steps == [(1, 1, 2), (1, 2, 2), (2, 1, 2), (2, 2, 2)]
     assert [(record.epoch, record.seconds) for record in epochs] == [(1, 1.0), (2, 1.0)]
@@ -303,10 +300,7 @@ def test_no_validation_image_is_refused():
             classifier,
             labelled(9, 0),
             nobody,
-            TINY,
-            seed=1,
-            stream="nhs",
-            device=CPU,
+            context(TINY),
             on_epoch=ignore,
         )
 
@@ -333,6 +327,6 @@ def test_it_learns_what_can_be_learned():
     recipe = with_terms(epochs_max=4)
     classifier, _ = build_classifier(recipe, 1, None)
     train, valid = labelled(24, 0, gap=90), labelled(12, 1, gap=90)
-    finetune(classifier, train, valid, recipe, seed=1, stream="nhs", device=CPU, on_epoch=ignore)
+    finetune(classifier, train, valid, context(recipe), on_epoch=ignore)
     p = predict(classifier, valid.pixels, device=CPU)
     assert p[valid.labels == 1].min() > p[valid.labels == 0].max()

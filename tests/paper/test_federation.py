@@ -45,6 +45,7 @@ from site_agent.home import SiteHome, create
 from site_agent.network.encoder import build_encoder, load_weights
 from site_agent.store import leak_guard, model_store
 from site_agent.store.run_store import RunStore
+from site_agent.store.task_results import ScoreResult, TrainResult
 from site_agent.worker.tasks import TaskContext, do, local_names
 
 NHS, ALTS = "nhs", "alts"
@@ -134,9 +135,10 @@ def report(bench: TaskContext, task: Task, plan: Plan) -> UpdateStored | ScoreRe
         model_store.adopt(bench.home, task, plan, BlobStore(bench.home.blobs))
         return ModelAdopted(bench.site, task, 0.0)
     found = do(bench, task, plan)
-    if task.kind is TaskKind.SCORE:
-        return ScoreReported(bench.site, task, found["loss_sum"], found["count"], found["images"], (), 0.0)
-    return UpdateStored(bench.site, task, found["digest"], found["images"], found["steps"], found["loss"], 1.0, 0.0)
+    if isinstance(found, ScoreResult):
+        return ScoreReported(bench.site, task, found.loss_sum, found.count, found.images, (), 0.0)
+    assert isinstance(found, TrainResult)
+    return UpdateStored(bench.site, task, found.digest, found.images, found.steps, found.loss, 1.0, 0.0)
 
 
 def average(folder: Path, run: Run) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +19,10 @@ from fedcervix.core.plan import Augment, ClassifierRecipe, Recipe
 from fedcervix.core.profiles import PROFILES
 from site_agent.classifier.finetune import build_classifier, finetune
 from site_agent.data.image_sets import Images, Labelled
+from site_agent.network.devices import Machine
 from site_agent.network.encoder import build_encoder
-from site_agent.training.pretrain import pretrain
+from site_agent.training.context import TrainingContext
+from site_agent.training.pretrain import Callbacks, pretrain
 
 CPU = torch.device("cpu")
 BRIGHTNESS = Augment(
@@ -91,19 +94,19 @@ def watch(network: nn.Module) -> Watched:
     return watched
 
 
+def context(recipe: Recipe, **more: Any) -> TrainingContext:
+    return TrainingContext(**{"recipe": recipe, "seed": 0, "stream": "nhs", "machine": Machine(CPU), **more})
+
+
 def contrastive(recipe: Recipe, images: int = 11, valid: int = 6) -> Watched:
     encoder = build_encoder(recipe, seed=0)
     watched = watch(encoder)
     pretrain(
+        encoder,
         Images(pixels(images), women(images)),
         Images(pixels(valid), women(valid)),
-        recipe,
-        seed=0,
-        stream="nhs",
-        encoder=encoder,
-        device=CPU,
-        on_step=lambda _: None,
-        on_epoch=lambda _: None,
+        context(recipe),
+        Callbacks(),
     )
     return watched
 
@@ -122,10 +125,7 @@ def classified(recipe: Recipe) -> Watched:
         classifier,
         Labelled(pixels(10), labels, women(10)),
         Labelled(pixels(4), labels[:4], women(4)),
-        recipe,
-        seed=0,
-        stream="nhs",
-        device=CPU,
+        context(recipe),
         on_epoch=lambda _: None,
     )
     return watched
@@ -200,10 +200,7 @@ def test_option_never_two_images_of_one_woman_in_a_batch() -> None:
         watched = watch(encoder)
         recipe = dataclasses.replace(SMALL, avoid_same_patient=avoid, epochs_max=6, patience_epochs=6)
         images = Images(pixels(8), tuple(f"woman {woman}" for woman in hers.values()))
-        pretrain(
-            images, images, recipe, seed=0, stream="nhs", encoder=encoder, device=CPU,
-            on_step=lambda _: None, on_epoch=lambda _: None,
-        )  # fmt: skip
+        pretrain(encoder, images, images, context(recipe), Callbacks())
         met[avoid] = any(len({hers[view.image] for view in batch[:4]}) < 4 for batch in watched.training)
     assert met == {False: True, True: False}
 
@@ -216,10 +213,7 @@ def test_control_of_pooled_training_in_mini_batches_of_one_site() -> None:
     for control in (False, True):
         encoder = build_encoder(recipe, seed=0)
         watched = watch(encoder)
-        pretrain(
-            images, images, recipe, seed=0, stream="pooled", encoder=encoder, device=CPU, one_site_batches=control,
-            on_step=lambda _: None, on_epoch=lambda _: None,
-        )  # fmt: skip
+        pretrain(encoder, images, images, context(recipe, stream="pooled", one_site_batches=control), Callbacks())
         batches = {"training": watched.training, "scoring": watched.scoring}
         mixed[control] = {
             what: any(len({view.image < 8 for view in batch}) == 2 for batch in found)

@@ -16,12 +16,16 @@ from fedcervix.core.plan import Augment, Recipe
 from fedcervix.errors import ModelError, TrainingError
 from site_agent.data.image_sets import Images
 from site_agent.network.augmentation import augment, draw, pack, standardise, to_input
+from site_agent.network.devices import Machine
 from site_agent.network.encoder import Encoder, apply_weights, build_encoder, load_weights, save_weights, snapshot
 from site_agent.network.loss import collapse_loss
 from site_agent.network.optimizer import make_optimiser, optimiser_state, restore_optimiser
 from site_agent.network.views import scoring_draws, views
-from site_agent.training.loop import NEVER, EpochRecord, Keeper, Position, StepReport, train_epochs, validation_loss
-from site_agent.training.pretrain import best_epoch, pretrain
+from site_agent.training.context import TrainingContext
+from site_agent.training.epochs import best_epoch
+from site_agent.training.loop import NEVER, Keeper, Position, StepReport, TrainedEpoch, train_epochs, validation_loss
+from site_agent.training.pretrain import Callbacks, pretrain
+from site_agent.training.steps import Learner, make_learner, make_step
 
 torch.set_num_threads(1)
 
@@ -38,6 +42,10 @@ def drawn_images(count: int, seed: int = 0) -> Images:
     return Images(pixels, tuple(f"woman {i}" for i in range(count)))
 
 
+def context(recipe: Recipe = SMALL, stream: str = "north", device: torch.device = CPU) -> TrainingContext:
+    return TrainingContext(recipe=recipe, seed=0, stream=stream, machine=Machine(device))
+
+
 def train(
     encoder: Encoder,
     images: Images,
@@ -50,21 +58,13 @@ def train(
     on_step: Callable[[StepReport], None] = lambda _: None,
     at: Position | None = None,
     keeper: Keeper = NEVER,
-) -> list[EpochRecord]:
-    return train_epochs(
-        encoder,
-        optimiser or make_optimiser(encoder, recipe),
-        images,
-        recipe,
-        seed=0,
-        stream=stream,
-        first_epoch=first_epoch,
-        epochs=epochs,
-        device=CPU,
-        on_step=on_step,
-        at=at,
-        keeper=keeper,
-    )
+) -> list[TrainedEpoch]:
+    given = context(recipe, stream)
+    learner = make_learner(encoder, given)
+    if optimiser:
+        learner = Learner(encoder, optimiser, learner.anchors, make_step(encoder, optimiser, given))
+    numbers = range(first_epoch, first_epoch + epochs)
+    return train_epochs(learner, images, given, numbers, on_step=on_step, at=at, keeper=keeper)
 
 
 def trained(images: Images, recipe: Recipe = SMALL, **options: Any) -> dict[str, Tensor]:
@@ -218,7 +218,7 @@ def test_a_diverged_loss_stops_the_training_and_says_what_to_try() -> None:
     assert "learning rate 0.01" in caught.value.cause
     assert "lower lr" in caught.value.next_step
     with pytest.raises(TrainingError, match="on the validation images"):
-        validation_loss(encoder, drawn_images(4), SMALL, seed=0, stream="north", device=CPU)
+        validation_loss(encoder, drawn_images(4), context())
 
 
 # Time and randomness are arguments
@@ -322,7 +322,7 @@ def test_momentum_of_another_model_is_refused() -> None:
 
 
 def score(encoder: Encoder, images: Images, recipe: Recipe = SMALL) -> tuple[float, int]:
-    found = validation_loss(encoder, images, recipe, seed=0, stream="north", device=CPU)
+    found = validation_loss(encoder, images, context(recipe))
     return found.loss_sum, found.count
 
 
@@ -365,15 +365,11 @@ def test_the_validation_views_of_an_image_do_not_depend_on_its_neighbours(scheme
 def pretrained(recipe: Recipe, validation: Images, on_epoch: Callable[[Any], None] = lambda _: None) -> Any:
     encoder = build_encoder(recipe, seed=0)
     result = pretrain(
+        encoder,
         drawn_images(8),
         validation,
-        recipe,
-        seed=0,
-        stream="north",
-        encoder=encoder,
-        device=CPU,
-        on_step=lambda _: None,
-        on_epoch=on_epoch,
+        context(recipe),
+        Callbacks(epoch=on_epoch),
     )
     return result, encoder
 
@@ -415,21 +411,11 @@ def test_a_gpu_learns_the_same_as_the_cpu(precision: str) -> None:
     gpu = torch.device("cuda")
     recipe = dataclasses.replace(SMALL, batch_images=8, lr=0.03, width=64, augment=GENTLE, precision=precision)
     encoder = build_encoder(recipe, seed=0)
-    on_cpu = validation_loss(encoder, drawn_images(8), recipe, seed=0, stream="north", device=CPU)
-    on_gpu = validation_loss(encoder, drawn_images(8), recipe, seed=0, stream="north", device=gpu)
+    on_cpu = validation_loss(encoder, drawn_images(8), context(recipe))
+    on_gpu = validation_loss(encoder, drawn_images(8), context(recipe, device=gpu))
     assert on_gpu.loss == pytest.approx(on_cpu.loss, rel=0.05)
-    records = train_epochs(
-        encoder,
-        make_optimiser(encoder, recipe),
-        drawn_images(8),
-        recipe,
-        seed=0,
-        stream="north",
-        first_epoch=1,
-        epochs=30,
-        device=gpu,
-        on_step=lambda _: None,
-    )
+    learner = make_learner(encoder, context(recipe, device=gpu))
+    records = train_epochs(learner, drawn_images(8), context(recipe, device=gpu), range(1, 31), on_step=lambda _: None)
     assert records[-1].loss < 0.2
     assert all(tensor.device.type == "cpu" for tensor in snapshot(encoder).values())
 

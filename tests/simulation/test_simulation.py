@@ -150,7 +150,7 @@ def test_a_crash_at_every_position_while_a_culprit_spoils_the_model_changes_noth
     """The search for the culprit is a function of the state: whoever is killed within it goes on with it."""
     plan, spoilt = small(mode, lease_s=300.0), replace(SOUND, culprits=("bob",))
     once = simulate(plan, spoilt, 0)
-    assert any(missing.alarm for round_ in once.run.rounds for missing in round_.missing)
+    assert any(missing.suspected for round_ in once.run.rounds for missing in round_.missing)
     crashes = [{"crash_at": frozenset({(place, True)})} for place in range(len(once.journal))]
     for site, positions in once.site_positions:
         crashes += [{"site_crash_at": frozenset({(site, place, True)})} for place in range(positions)]
@@ -272,7 +272,7 @@ def test_a_coordinator_that_forgets_the_model_before_the_last_is_found() -> None
 
 
 def test_a_site_that_carries_on_what_an_update_left_over_that_did_not_count_is_found() -> None:
-    def always(carried: compression.Carried, update: UpdateStored, _: Answer) -> compression.Carried:
+    def always(carried: compression.ErrorFeedback, update: UpdateStored, _: Answer) -> compression.ErrorFeedback:
         return compression.answered(carried, update, Answer.ACCEPTED)
 
     assert "its last one that counted" in found_by(Rules(answered=always), range(1500))

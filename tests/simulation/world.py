@@ -17,7 +17,7 @@ import heapq
 import json
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from coordinator.run.fencing import Acting, admit, heeded
 from coordinator.run.incoming import may_report, needed
@@ -46,7 +46,7 @@ from fedcervix.core.events import (
 from fedcervix.core.plan import Plan
 from fedcervix.core.rounds.averages import Aggregate, coordinator_work
 from fedcervix.core.rounds.instructions import Finish, Instruction, instruction
-from fedcervix.core.rounds.state import Presence, Run, begin, to_dict
+from fedcervix.core.rounds.state import Presence, Run, begin
 from fedcervix.core.rounds.step import step
 from fedcervix.core.rounds.waits import deadline, waits
 from fedcervix.network.codec import SUCCEEDS_MAX, InstanceClaim
@@ -132,8 +132,8 @@ class Rules:
     work_of: Callable[[Run], Aggregate | None] = coordinator_work
     needed: Callable[[Run], set[str]] = needed
     append: Callable[[list[str], Event], None] = lambda journal, event: journal.append(event_to_json(event))
-    answered: Callable[[economy.Carried, UpdateStored, Answer], economy.Carried] = economy.answered
-    undecided: Callable[[economy.Carried, Task], UpdateStored | None] = economy.undecided
+    answered: Callable[[economy.ErrorFeedback, UpdateStored, Answer], economy.ErrorFeedback] = economy.answered
+    undecided: Callable[[economy.ErrorFeedback, Task], UpdateStored | None] = economy.undecided
     packed_form: Callable[[Run, str, str], economy.Packed | None] = economy.packed_form
     lease_begins_when_asked: bool = True
     listens: frozenset[Presence] = frozenset({Presence.PRESENT, Presence.REVOKED})
@@ -383,7 +383,7 @@ class Coordinator:
             outvoted = {round_.base, round_.candidate} & self.world.spoilt
             told = bool(round_.ended_at) and not self.world.faults.liars and not outvoted
             for missing in round_.missing if told else ():
-                if missing.alarm and missing.site not in self.world.faults.culprits:
+                if missing.suspected and missing.site not in self.world.faults.culprits:
                     yield f"round {round_.number}: {missing.site} is blamed: {missing.reason}"
 
     def _faults_of_forms(self, run: Run) -> Iterator[str]:
@@ -574,7 +574,7 @@ class Site:
         self.job: Job | None = None
         self.ran: list[str] = []
         """instances on this home folder, newest first"""
-        self.carried = economy.Carried()
+        self.carried = economy.ErrorFeedback()
         self.held: set[str] = set()
         """the models that ever were here"""
         self.trained_from: dict[int, str] = {}
@@ -929,7 +929,7 @@ class Site:
         self._call_again(result, answered, job)
 
 
-def _result(site: str, task: Task, plan: Plan, carried: economy.Carried) -> session.Result:
+def _result(site: str, task: Task, plan: Plan, carried: economy.ErrorFeedback) -> session.Result:
     """Do a task: a pure function of task, site, and what the site carries on."""
     compression = plan.terms.compression
     match task.kind:
@@ -991,4 +991,4 @@ def _check(found: list[str]) -> None:
 def _faults_of_journal(coordinator: Coordinator) -> Iterator[str]:
     if coordinator.replayed() != coordinator.run:
         yield "the journal does not give the state"
-    json.dumps(to_dict(coordinator.run), allow_nan=False)
+    json.dumps(asdict(coordinator.run), allow_nan=False, default=sorted)

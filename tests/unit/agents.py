@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import queue
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +16,15 @@ from fedcervix.core.rounds.instructions import Finish, Instruction
 from fedcervix.errors import FedcervixError, LinkError, StorageError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.network import codec
+from fedcervix.runtime.worker_protocol import OnProgress, Progress
+from site_agent.federation import shown
 from site_agent.federation.agent import Agent, Checks, Waits
 from site_agent.federation.context import AgentContext
 from site_agent.federation.inbox import Inbox, Item, LineDown, Said
 from site_agent.home import SiteHome
 from site_agent.home import create as create_home
 from site_agent.store.run_store import RunStore
+from site_agent.store.task_results import ScoreResult, TaskResult, TrainResult
 from site_agent.worker.worker import CancelledError
 from tests.unit.fake_link import RUN, TRAIN, TRAINED, Cut, FakeLink, digest, plan
 
@@ -44,16 +49,14 @@ class FakeWorker:
         self.cancels = self.stops = 0
         self.on_stop: Callable[[], None] = lambda: self._killed.set()
 
-    def do(
-        self, task: Task, _plan: Plan, on_progress: Callable[[dict[str, Any]], None], cancelled: threading.Event
-    ) -> dict[str, Any]:
+    def do(self, task: Task, _plan: Plan, on_progress: OnProgress, cancelled: threading.Event) -> TaskResult:
         if cancelled.is_set():
             raise CancelledError
         killed = self._killed = threading.Event()  # its own: one that was killed must not live on with the next
         with self._changed:
             self.begun.append(task)
             self._changed.notify_all()
-        on_progress({"stage": "training", "done": 1, "of": 2, "unit": "steps"})
+        on_progress(Progress("training", 1, 2, "steps"))
         if self.meanwhile:
             self.meanwhile.pop(0)()
         while not self.go.wait(0.01):
@@ -64,11 +67,12 @@ class FakeWorker:
         if self.ends_with is not None:
             raise self.ends_with
         if task.kind is TaskKind.SCORE:
-            return {"loss_sum": 2.0, "count": 4, "images": 9, "gauges": {"unit_std": 0.5, "private": 1.0}}
+            return ScoreResult(loss_sum=2.0, count=4, images=9, gauges={"unit_std": 0.5, "private": 4711.0})
         making = self._blobs.scratch("made")
         making.write_bytes(TRAINED)
         self._blobs.adopt(making, digest(TRAINED))
-        return {"digest": digest(TRAINED), "images": 9, "steps": 3, "loss": 1.5, "seconds": 0.1, "patient": 4711}
+        private = {"private": 4711.0}
+        return TrainResult(digest=digest(TRAINED), images=9, steps=3, loss=1.5, seconds=0.1, gauges=private)
 
     def stop(self) -> None:
         self.stops += 1
@@ -144,19 +148,20 @@ class Site:
             waits=waits,
         )
 
-    def _show(self, what: str, values: dict[str, Any]) -> None:
+    def _show(self, event: shown.Shown) -> None:
+        what = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(event).__name__).lower()  # LineDown: "line down"
         with self._shown:
-            self.shown.append((what, values))
+            self.shown.append((what, {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}))
             self._shown.notify_all()
 
     def shows(self, what: str, **values: Any) -> None:
         """Assert that the agent has told a person something, or soon does."""
 
-        def shown() -> bool:
+        def was_shown() -> bool:
             return any(name == what and values.items() <= found.items() for name, found in self.shown)
 
         with self._shown:
-            assert self._shown.wait_for(shown, self.wait_s), self.shown
+            assert self._shown.wait_for(was_shown, self.wait_s), self.shown
 
     # --- steps ---
 

@@ -38,7 +38,7 @@ RECIPES = {
     "one-augmented": Recipe(**SMALL),
     "both-augmented": Recipe(**SMALL, views="both-augmented", head="mlp", loss="dcl"),  # has a BatchNorm1d, too
 }
-REQUEST = {"task": "train", "words": "Zervix, шейка матки"}
+REQUEST = "train: Zervix, шейка матки"
 
 
 class Exact(nn.Module):
@@ -94,7 +94,7 @@ def main() -> None:
         tell(REQUEST, team)
     else:
         assert hear(team) == REQUEST
-    assert agreed({"precision": f"of rank {team.rank}"}, team) == {"precision": "of rank 0"}
+    assert agreed(f"of rank {team.rank}", team) == "of rank 0"
     disband(team)
 
 

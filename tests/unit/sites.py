@@ -24,6 +24,7 @@ from site_agent.home import SiteHome, create
 from site_agent.network.encoder import build_encoder, save_weights, snapshot
 from site_agent.store import leak_guard, model_store
 from site_agent.store.run_store import RunStore
+from site_agent.store.task_results import ScoreResult, TrainResult
 from site_agent.training.collapse_metrics import Gauges
 
 RECIPE: dict[str, Any] = {
@@ -74,8 +75,8 @@ class Site:
         used = [image for image in collection.images if image.split != "test"]
         seen = key.seen(used, digest=digest_of(collection.images), run=plan.digest)
         leak_guard.remember(run_store.folder, key, seen)
-        run_store.note("train", 1, {"loss": 1.0})
-        run_store.note("score", 1, {"loss_sum": 1.0, "count": 1, "gauges": GAUGES})
+        run_store.note(1, TrainResult(digest="", images=1, steps=1, loss=1.0, seconds=1.0, gauges=GAUGES))
+        run_store.note(1, ScoreResult(loss_sum=1.0, count=1, images=1, gauges=GAUGES))
         run_store.end("OK", json.dumps({"ledger": []}))
 
     def adopt(self, name: str, plan: Plan) -> None:

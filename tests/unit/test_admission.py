@@ -14,24 +14,12 @@ def begun(admission: Admission, count: int, now_s: float = 0.0, *, kind: str = "
     return sum(admission.begin(serial, "nhs", kind, now_s) for _ in range(count))
 
 
-def test_calls_whose_message_is_not_there_are_few_and_those_with_it_more() -> None:
+def test_so_many_calls_at_once_and_one_that_has_ended_makes_room() -> None:
     admission = Admission()
-    assert begun(admission, 100) == SITE.unread_max
-    for _ in range(SITE.unread_max):
-        admission.is_read("s1")
-    assert begun(admission, 1) == 1
-    admission.is_read("s1")
-    while begun(admission, 1):
-        admission.is_read("s1")
+    assert begun(admission, 100) == SITE.open_max
     assert admission.held(0.0)["nhs"].open == SITE.open_max
-
-
-def test_a_call_that_has_ended_makes_room_read_or_not() -> None:
-    admission = Admission()
-    begun(admission, 100)
-    admission.end("s1", unread=True)
-    admission.is_read("s1")
-    admission.end("s1", unread=False)
+    admission.end("s1")
+    admission.end("s1")
     assert begun(admission, 100) == 2
 
 
@@ -41,11 +29,9 @@ def test_an_honest_agent_is_never_refused() -> None:
     for second in range(600):
         for call in range(30):
             assert admission.begin("s1", "nhs", "site", second + call / 30)
-            admission.is_read("s1")
-            admission.end("s1", unread=False)
+            admission.end("s1")
     for _ in range(30):
         assert admission.begin("s1", "nhs", "site", 600.0)
-        admission.is_read("s1")
 
 
 def test_who_makes_too_many_calls_is_refused_for_a_while_and_another_certificate_is_not() -> None:
@@ -53,7 +39,7 @@ def test_who_makes_too_many_calls_is_refused_for_a_while_and_another_certificate
     for _ in range(2_000):
         if admission.begin("s1", "nhs", "site", 0.0):
             admitted += 1
-            admission.end("s1", unread=True)
+            admission.end("s1")
     assert admitted == SITE.burst
     assert admission.begin("s2", "alts", "site", 0.0)
     assert admission.begin("s1", "nhs", "site", 1.0)
@@ -63,7 +49,7 @@ def test_of_many_calls_at_once_the_first_are_answered_at_once_and_the_others_one
     admission, pauses_s = Admission(), []
     for _ in range(2 * AT_ONCE):
         assert begun(admission, 1) == 1
-        admission.end("s1", unread=True)
+        admission.end("s1")
         pauses_s.append(admission.pause_s("s1"))
     assert pauses_s[:AT_ONCE] == [0.0] * AT_ONCE
     assert pauses_s[AT_ONCE:] == [pytest.approx(n / SITE.per_s) for n in range(1, AT_ONCE + 1)]
@@ -85,7 +71,7 @@ def test_an_invitation_that_was_used_has_one_call_at_a_time_and_few_in_all() -> 
     admission = Admission()
     assert begun(admission, 40, kind="enroll") == LIMITS["enroll"].open_max
     for _ in range(LIMITS["enroll"].open_max):
-        admission.end("s1", unread=True)
+        admission.end("s1")
     assert begun(admission, 40, kind="used invitation") == 1
 
 
@@ -93,7 +79,7 @@ def test_nobody_gets_a_new_budget_by_being_refused_in_between() -> None:
     admission = Admission()
     for _ in range(int(SITE.burst)):
         admission.begin("s1", "nhs", "site", 0.0)
-        admission.end("s1", unread=True)
+        admission.end("s1")
     admission.refuse("s1", "nhs", 0.0)
     assert not admission.begin("s1", "nhs", "site", 0.0)
 
@@ -107,7 +93,7 @@ def test_what_a_site_holds_is_known_by_its_name_over_all_its_certificates_and_fo
     assert admission.held(30.0) == {"nhs": Held(open=2, refused=3)}
     assert admission.held(MINUTE_S + 1.0) == {"nhs": Held(open=2, refused=1)}
     for serial in ("s1", "s2"):
-        admission.end(serial, unread=True)
+        admission.end(serial)
     assert admission.held(200.0) == {}
 
 

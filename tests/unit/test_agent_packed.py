@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from fedcervix.models.quantization import Origin, Packing, unpack
 from fedcervix.models.rounding import Rounded, round_model
 from fedcervix.models.weights import write_tensors
 from fedcervix.network import codec
+from fedcervix.runtime.worker_protocol import OnProgress
 from site_agent.federation.compression import FILE, carried
+from site_agent.store.task_results import TaskResult, TrainResult
 from tests.unit.agents import FakeWorker, Site, cutting
 from tests.unit.fake_link import OVER, RUN, FakeLink, plan, update
 
@@ -45,13 +47,12 @@ def keep(blobs: BlobStore, values: np.ndarray, name: str = "made") -> str:
 class Trainer(FakeWorker):
     """Trains: what comes of a task depends on the task alone."""
 
-    def do(
-        self, task: Task, plan: Plan, on_progress: Callable[[dict[str, Any]], None], cancelled: threading.Event
-    ) -> dict[str, Any]:
-        numbers = super().do(task, plan, on_progress, cancelled)
-        if task.kind is TaskKind.SCORE:
-            return numbers
-        return numbers | {"digest": keep(self._blobs, weights(1000 + task.round), f"trained-{task.round}")}
+    def do(self, task: Task, plan: Plan, on_progress: OnProgress, cancelled: threading.Event) -> TaskResult:
+        made = super().do(task, plan, on_progress, cancelled)
+        if not isinstance(made, TrainResult):
+            return made
+        digest = keep(self._blobs, weights(1000 + task.round), f"trained-{task.round}")
+        return dataclasses.replace(made, digest=digest)
 
 
 class Federation:

@@ -332,8 +332,11 @@ def test_no_pickle_anywhere() -> None:
 
 WAITS = {"sleep", "wait", "wait_for", "get", "join", "poll", "select", "acquire"}
 NAPS_ALLOWED = {
+    ("coordinator.calls.connections", "time.sleep(REST * (self._clock() - began_s))"): "a sweep of many connections "
+    "rests in proportion to its own time, so that a flood cannot make it use a whole core",
     ("coordinator.run.streams", "bell.wait(PICTURE_S)"): "only while an operator watches: "
     "progress wakes nobody, and a person wants to see it move",
+    ("coordinator.calls.dispatch", "asyncio.sleep(pause_s)"): "a call's turn, which comes by the clock alone",
 }
 
 

@@ -14,12 +14,13 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image as Pillow
 
+from fedcervix.core.plan import Recipe
 from fedcervix.errors import DataError, StorageError
 from site_agent.cli import data
 from site_agent.commands.collection import open_images
 from site_agent.commands.display import Display
 from site_agent.data import collection as collections
-from site_agent.data.collection import CensusRow, Collection, Image, Quarantined, index, require
+from site_agent.data.collection import CensusRow, Collection, Image, IndexSettings, Quarantined, index, require
 from site_agent.data.duplicates import Copy
 from site_agent.data.pixel_cache import load
 from site_agent.home import SiteHome, create
@@ -119,7 +120,7 @@ def test_unreadable_images_are_set_aside_with_their_reasons(tmp_path: Path) -> N
     path = clinic(tmp_path)
     (tmp_path / "0a.png").unlink()
     (tmp_path / "1a.png").write_bytes((tmp_path / "1a.png").read_bytes()[:200])
-    collection = index(path, unreadable_max=0.1)
+    collection = index(path, IndexSettings(unreadable_max=0.1))
     assert collection.quarantined == (
         Quarantined("0a.png", "no such file"),
         Quarantined("1a.png", "damaged or cut short"),
@@ -156,7 +157,7 @@ def test_too_many_unreadable_images_refuse_the_collection(tmp_path: Path) -> Non
     for name in tmp_path.glob("*.png"):
         name.unlink()
     with pytest.raises(DataError, match="30 of 30 images cannot be read"):
-        index(path, unreadable_max=1.0)
+        index(path, IndexSettings(unreadable_max=1.0))
 
 
 def test_one_picture_under_two_patients_keeps_them_in_one_split_and_is_used_once(tmp_path: Path) -> None:
@@ -186,7 +187,7 @@ def test_contradicting_labels_of_one_picture_are_dropped(tmp_path: Path) -> None
 
 def test_splits_of_the_manifest_are_used_as_they_are(tmp_path: Path) -> None:
     path = manifest(tmp_path, ("1.png", "A", "0", "test"), ("2.png", "B", "1", "train"), ("3.png", "B", "", "train"))
-    collection = index(path, splits_file=tmp_path / "splits.csv")
+    collection = index(path, IndexSettings(splits_file=tmp_path / "splits.csv"))
     assert [image.split for image in collection.images] == ["test", "train", "train"]
     assert collection.splits_given
     assert not (tmp_path / "splits.csv").exists()
@@ -201,12 +202,12 @@ def test_a_picture_that_crosses_the_manifests_splits_is_refused(tmp_path: Path) 
 
 def test_drawn_splits_are_kept_and_do_not_change_when_patients_come(tmp_path: Path) -> None:
     splits = tmp_path / "state" / "splits.csv"
-    first = index(clinic(tmp_path, 8, 8, 8), splits_file=splits)
+    first = index(clinic(tmp_path, 8, 8, 8), IndexSettings(splits_file=splits))
     assert splits.stat().st_mode & 0o077 == 0  # it lists patients
     before = {image.patient: image.split for image in first.images}
     rows = [line.split(",") for line in (tmp_path / "manifest.csv").read_text().splitlines()[1:]]
     more = [(f"new{k}.png", f"new-{k}", "1") for k in range(20)]
-    second = index(manifest(tmp_path, *(tuple(row) for row in rows), *more), splits_file=splits, seed=99)
+    second = index(manifest(tmp_path, *(tuple(row) for row in rows), *more), IndexSettings(splits_file=splits, seed=99))
     assert before.items() <= {image.patient: image.split for image in second.images}.items()
     assert second.moved == ()
 
@@ -217,7 +218,7 @@ def test_a_link_found_later_moves_a_patient_out_of_training_and_is_reported(tmp_
     photograph(tmp_path, "1.png", 1)
     photograph(tmp_path, "2.png", 1)
     path = manifest(tmp_path, ("1.png", "A", "0"), ("2.png", "B", "0"), ("3.png", "A", ""))
-    collection = index(path, splits_file=splits)
+    collection = index(path, IndexSettings(splits_file=splits))
     assert {image.split for image in collection.images} == {"test"}
     assert collection.moved == ("A",)
     kept = parse_splits(splits.read_text(), "splits.csv")
@@ -227,12 +228,16 @@ def test_a_link_found_later_moves_a_patient_out_of_training_and_is_reported(tmp_
 def test_a_damaged_splits_file_stops_before_an_image_is_opened(tmp_path: Path) -> None:
     (tmp_path / "splits.csv").write_text("patient,split\nA,somewhere\n")
     with pytest.raises(DataError, match=r"splits.csv, line 2"):
-        index(clinic(tmp_path), splits_file=tmp_path / "splits.csv", on_progress=lambda *_: pytest.fail("opened"))
+        index(
+            clinic(tmp_path),
+            IndexSettings(splits_file=tmp_path / "splits.csv"),
+            on_progress=lambda *_: pytest.fail("opened"),
+        )
 
 
 def test_splits_that_cannot_be_kept_stop_the_process(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
-        index(clinic(tmp_path), splits_file=tmp_path / "0a.png" / "splits.csv")
+        index(clinic(tmp_path), IndexSettings(splits_file=tmp_path / "0a.png" / "splits.csv"))
 
 
 def test_a_link_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
@@ -275,15 +280,15 @@ def test_a_manifest_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_a_second_look_opens_only_what_changed(tmp_path: Path) -> None:
     path, cache = clinic(tmp_path), tmp_path / "cache"
-    first = index(path, cache_folder=cache)
+    first = index(path, IndexSettings(cache_folder=cache))
     for name in ("0a.png", "1a.png"):  # the same size and time, so nobody looks at the content
         stat = (tmp_path / name).stat()
         (tmp_path / name).write_bytes(b"x" * stat.st_size)
         os.utime(tmp_path / name, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert index(path, cache_folder=cache) == first
+    assert index(path, IndexSettings(cache_folder=cache)) == first
     os.utime(tmp_path / "1a.png")
-    assert [one.image for one in index(path, cache_folder=cache).quarantined] == ["1a.png"]
-    assert [one.image for one in index(path, unreadable_max=0.1).quarantined] == ["0a.png", "1a.png"]
+    assert [one.image for one in index(path, IndexSettings(cache_folder=cache)).quarantined] == ["1a.png"]
+    assert [one.image for one in index(path, IndexSettings(unreadable_max=0.1)).quarantined] == ["0a.png", "1a.png"]
 
 
 def test_a_process_that_is_killed_while_it_looks_goes_on_where_it_was(
@@ -298,22 +303,22 @@ def test_a_process_that_is_killed_while_it_looks_goes_on_where_it_was(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        index(path, cache_folder=cache, on_progress=die_at_20)
+        index(path, IndexSettings(cache_folder=cache), on_progress=die_at_20)
     for name in ("0a.png", "7b.png", "8a.png"):  # images 0, 15 and 16; the same size and time
         stat = (tmp_path / name).stat()
         (tmp_path / name).write_bytes(b"x" * stat.st_size)
         os.utime(tmp_path / name, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert [one.image for one in index(path, cache_folder=cache).quarantined] == ["8a.png"]
+    assert [one.image for one in index(path, IndexSettings(cache_folder=cache)).quarantined] == ["8a.png"]
 
 
 def test_a_damaged_index_is_made_again(tmp_path: Path) -> None:
     path, cache = clinic(tmp_path), tmp_path / "cache"
-    first = index(path, cache_folder=cache)
+    first = index(path, IndexSettings(cache_folder=cache))
     next(cache.glob("index-*.looks")).write_text("{")
-    assert index(path, cache_folder=cache) == first
-    assert index(path, cache_folder=cache, pixels_max=16 * 20) == first
+    assert index(path, IndexSettings(cache_folder=cache)) == first
+    assert index(path, IndexSettings(cache_folder=cache, pixels_max=16 * 20)) == first
     with pytest.raises(DataError, match="larger than 10 pixels"):
-        index(path, cache_folder=cache, pixels_max=10)
+        index(path, IndexSettings(cache_folder=cache, pixels_max=10))
 
 
 def test_what_a_purpose_needs_is_there_or_named(tmp_path: Path) -> None:
@@ -450,14 +455,14 @@ def test_an_identifier_with_a_large_share_is_named(tmp_path: Path) -> None:
 def test_women_who_were_all_renamed_keep_their_splits(tmp_path: Path, rename: Callable[[str], str]) -> None:
     splits = tmp_path / "splits.csv"
     path = respelt(tmp_path, rename, alter=2)
-    before = {image.path: image.split for image in index(path, splits_file=splits).images}
+    before = {image.path: image.split for image in index(path, IndexSettings(splits_file=splits)).images}
     respelt(tmp_path, rename, alter=0)
     output = run("check", path, "--splits", splits).stdout
     assert (
         "18 of 18 patients of splits.csv are not in the manifest; 18 patients of the manifest were recognised" in output
     )
     assert f"{rename('p001')} was p001" in output
-    again = index(path, splits_file=splits)
+    again = index(path, IndexSettings(splits_file=splits))
     assert {image.path: image.split for image in again.images} == before
     assert len(again.renamed) == 18  # it is said again, whoever asked first
     assert splits.stat().st_mode & 0o077 == 0
@@ -466,12 +471,12 @@ def test_women_who_were_all_renamed_keep_their_splits(tmp_path: Path, rename: Ca
 def test_renamed_women_of_whom_no_pictures_were_kept_are_refused(tmp_path: Path) -> None:
     splits = tmp_path / "splits.csv"
     path = respelt(tmp_path, str, alter=2)
-    index(path, splits_file=splits)
+    index(path, IndexSettings(splits_file=splits))
     old = "".join(f"{patient},{one.split}\n" for patient, one in parse_splits(splits.read_text(), "splits.csv").items())
     splits.write_text(f"patient,split\n{old}")
     respelt(tmp_path, lambda name: f"new-{name[::-1]}", alter=0)
     with pytest.raises(DataError, match=r"18 of 18 patients of splits.csv are not in the manifest"):
-        index(path, splits_file=splits)
+        index(path, IndexSettings(splits_file=splits))
     assert splits.read_text() == f"patient,split\n{old}"
 
 
@@ -481,10 +486,10 @@ def test_a_training_says_first_what_should_be_known_of_the_manifest(
     respelt(tmp_path, without_zeros, alter=2)
     home = SiteHome(tmp_path / "home")
     create(home, manifest=tmp_path / "manifest.csv")
-    open_images(home, Display())
+    open_images(home, Display(), Recipe())
     assert "note:" not in capsys.readouterr().err
     respelt(tmp_path, without_zeros, alter=0)
-    open_images(home, Display())
+    open_images(home, Display(), Recipe())
     assert "note: 18 of 18 patients of splits.csv are not in the manifest" in capsys.readouterr().err
 
 
@@ -522,7 +527,7 @@ def test_a_file_that_may_be_meant_by_one_that_is_not_there_is_named(tmp_path: Pa
     path = clinic(tmp_path)
     (tmp_path / "0a.png").rename(tmp_path / "0A.PNG")
     with pytest.raises(DataError, match=r"0a.png: no such file; there is 0A.PNG"):
-        index(path, unreadable_max=0)
+        index(path, IndexSettings(unreadable_max=0))
     assert "0a.png: no such file; there is 0A.PNG" in run("check", path).stdout
 
 
@@ -572,7 +577,7 @@ def test_an_image_that_this_user_may_not_read_is_not_called_missing(tmp_path: Pa
     closed.chmod(0)
     os.seteuid(65_534)
     try:
-        found = index(manifest, unreadable_max=1)
+        found = index(manifest, IndexSettings(unreadable_max=1))
     finally:
         os.seteuid(0)
     assert [one.reason for one in found.quarantined] == ["this user may not read it"]

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from fedcervix.core.compression import (
-    Carried,
+    ErrorFeedback,
     Packed,
     answered,
-    carried_from_json,
-    carried_to_json,
+    error_feedback_from_json,
+    error_feedback_to_json,
     kept_form,
     made,
     packed_form,
@@ -170,47 +170,47 @@ def train_task(round_: int) -> Task:
     return Task("run", TaskKind.TRAIN, round_, FIRST)
 
 
-def told(carried: Carried, round_: int, answer: Answer) -> Carried:
+def told(carried: ErrorFeedback, round_: int, answer: Answer) -> ErrorFeedback:
     """Return what is carried after a round whose update got this answer."""
     return answered(made(carried, trained(round_), digest(f"left{round_}")), trained(round_), answer)
 
 
 def test_what_an_update_left_over_is_carried_on_when_it_counted() -> None:
     for answer in (ACCEPTED, DUPLICATE):
-        carried = told(Carried(), 1, answer)
+        carried = told(ErrorFeedback(), 1, answer)
         assert residual_for(carried, 2) == digest("left1")
         assert undecided(carried, train_task(2)) is None
 
 
 def test_an_update_that_came_too_late_changes_nothing() -> None:
     for answer in (STALE, REFUSED):
-        carried = told(told(Carried(), 1, ACCEPTED), 2, answer)
+        carried = told(told(ErrorFeedback(), 1, ACCEPTED), 2, answer)
         assert residual_for(carried, 3) == digest("left1")
-        assert carried == told(Carried(), 1, ACCEPTED)
+        assert carried == told(ErrorFeedback(), 1, ACCEPTED)
 
 
 def test_a_round_that_is_done_again_begins_from_what_it_began_with() -> None:
-    carried = made(told(told(Carried(), 1, ACCEPTED), 2, ACCEPTED), trained(3), digest("left3"))
+    carried = made(told(told(ErrorFeedback(), 1, ACCEPTED), 2, ACCEPTED), trained(3), digest("left3"))
     assert residual_for(carried, 3) == digest("left2")  # the process was killed before it could deliver
     assert residual_for(told(carried, 3, ACCEPTED), 3) == digest("left2")  # the coordinator was
     assert residual_for(told(carried, 3, ACCEPTED), 1) == ""
 
 
 def test_an_update_whose_answer_was_lost_is_undecided_until_it_is_asked_about() -> None:
-    carried = made(Carried(), trained(1), digest("left1"))
+    carried = made(ErrorFeedback(), trained(1), digest("left1"))
     assert undecided(carried, train_task(1)) is None  # that very task is done again
     assert undecided(carried, train_task(2)) == trained(1)
     assert residual_for(answered(carried, trained(1), DUPLICATE), 2) == digest("left1")
 
 
 def test_the_answer_to_another_update_decides_nothing() -> None:
-    carried = made(Carried(), trained(1), digest("left1"))
+    carried = made(ErrorFeedback(), trained(1), digest("left1"))
     assert answered(carried, trained(1, "other"), ACCEPTED) == carried
     assert answered(carried, trained(2), ACCEPTED) == carried
 
 
 def test_no_more_is_kept_than_a_round_done_again_needs() -> None:
-    carried = Carried()
+    carried = ErrorFeedback()
     for round_ in range(1, 6):
         carried = told(carried, round_, ACCEPTED)
     assert carried.residuals == {digest("left4"), digest("left5")}
@@ -218,11 +218,11 @@ def test_no_more_is_kept_than_a_round_done_again_needs() -> None:
 
 
 def test_what_is_carried_is_written_and_read_back() -> None:
-    for carried in (Carried(), made(told(Carried(), 1, ACCEPTED), trained(2), digest("left2"))):
-        assert carried_from_json(carried_to_json(carried)) == carried
+    for carried in (ErrorFeedback(), made(told(ErrorFeedback(), 1, ACCEPTED), trained(2), digest("left2"))):
+        assert error_feedback_from_json(error_feedback_to_json(carried)) == carried
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"counted": 1, "made": null, "left": ""}', '{"made": "x"}'])
 def test_anything_else_is_not(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
-        carried_from_json(text)
+        error_feedback_from_json(text)

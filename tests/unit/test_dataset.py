@@ -1,5 +1,6 @@
 """A site's images as its trainers take them: in memory as far as the site allows, and pooled without a copy."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,25 @@ def test_the_site_says_how_much_is_held_in_memory(tmp_path: Path, gib: float, ki
     assert train.pixels.shape == (len(collection.contrastive("train")), 32, 32, 3)
     assert train.patients == tuple(image.woman for image in collection.contrastive("train"))
     assert known.labels.tolist() == [image.label for image in collection.labelled("train")]
+
+
+@pytest.mark.parametrize("gib", [4.0, 0])
+def test_an_image_is_decoded_once_where_the_recipe_is_known_when_it_is_indexed(tmp_path: Path, gib: float) -> None:
+    """Afterwards the files are not needed; the squares are those that a later decoding gives, bit for bit."""
+    for name in ("twice", "once"):
+        (tmp_path / name).mkdir()
+    twice, once = site(tmp_path / "twice" / "a", gib), site(tmp_path / "once" / "a", gib)
+    plain = dataset.open_collection(twice)
+    found = dataset.open_collection(once, recipes=[RECIPE, dataclasses.replace(RECIPE, image_px=40, fit="crop")])
+    assert [image.digest for image in found.images] == [image.digest for image in plain.images]
+    for file in (tmp_path / "once" / "a").glob("*.png"):
+        file.unlink()
+    for recipe in (RECIPE, dataclasses.replace(RECIPE, image_px=40, fit="crop")):
+        squares = dataset.contrastive(once, found, recipe, "train", lambda _done, _of: pytest.fail("decoded"))
+        expected = dataset.contrastive(twice, plain, recipe, "train")
+        everything = np.arange(len(expected))
+        np.testing.assert_array_equal(squares.pixels[everything], expected.pixels[everything])
+    assert dataset.labelled(once, found, RECIPE, "test").pixels.shape[0] == len(found.labelled("test"))
 
 
 def test_more_memory_than_there_can_be_is_refused(tmp_path: Path) -> None:

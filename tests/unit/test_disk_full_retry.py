@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
 
 import pytest
 
 from fedcervix.errors import FullDiskError, StorageError
+from fedcervix.runtime.worker_protocol import Progress, Trouble
 from site_agent.worker.disk_full_retry import NO_ROOM, with_room
 
 
@@ -15,7 +16,7 @@ class Disk:
 
     def __init__(self, *errors: StorageError) -> None:
         self.errors = list(errors)
-        self.said: list[dict[str, Any]] = []
+        self.said: list[Progress] = []
         self.pauses_s: list[float] = []
 
     def write(self) -> str:
@@ -39,7 +40,8 @@ def test_a_disk_with_room_is_written_to_at_once() -> None:
 def test_a_full_disk_is_tried_again_until_there_is_room_and_said_once() -> None:
     disk = Disk(full(), full(), full())
     assert disk.with_room() == "written"
-    assert disk.said == [{**NO_ROOM, "trouble": ["cannot write model", "the disk is full", "df -h"]}, NO_ROOM, NO_ROOM]
+    first = dataclasses.replace(NO_ROOM, trouble=Trouble("cannot write model", "the disk is full", "df -h"))
+    assert disk.said == [first, NO_ROOM, NO_ROOM]
     assert len(disk.pauses_s) == 3
     assert 0 < disk.pauses_s[0] < disk.pauses_s[2]
 
@@ -47,7 +49,7 @@ def test_a_full_disk_is_tried_again_until_there_is_room_and_said_once() -> None:
 def test_what_is_full_now_is_said_when_it_is_something_else() -> None:
     disk = Disk(full("model"), full("model"), full("spool"))
     disk.with_room()
-    assert [values["trouble"][0] for values in disk.said if "trouble" in values] == ["model", "spool"]
+    assert [at.trouble.what for at in disk.said if at.trouble] == ["model", "spool"]
 
 
 def test_a_damaged_disk_is_not_waited_for() -> None:
@@ -64,4 +66,4 @@ def test_waiting_can_be_given_up() -> None:
 
 
 def test_the_words_fit_into_a_progress_report() -> None:
-    assert len(NO_ROOM["stage"]) <= 40  # protos/federation.proto
+    assert len(NO_ROOM.stage) <= 40  # protos/federation.proto

@@ -8,9 +8,11 @@ import os
 
 import pytest
 
+from fedcervix.runtime.worker_protocol import Progress
 from site_agent.commands.display import Display, echo
+from site_agent.federation import shown
 
-PROGRESS = {"task": "train", "stage": "training", "done": 1, "of": 2, "unit": "steps"}
+PROGRESS = shown.Advanced("train", Progress("training", 1, 2, "steps"))
 
 
 class Broken(io.StringIO):
@@ -36,9 +38,9 @@ def test_a_line_that_cannot_be_shown_is_lost(monkeypatch: pytest.MonkeyPatch, nu
     monkeypatch.setattr("sys.stderr", Broken(number, terminal=terminal))
     monkeypatch.setattr("site_agent.commands.display.PLAIN_S", 0.0)
     display = Display()
-    display.show("progress", PROGRESS)
-    display.show("said", {"text": "a line"})
-    display.show("progress", PROGRESS)
+    display.show(PROGRESS)
+    display.show(shown.Said("a line"))
+    display.show(PROGRESS)
     display.close()
 
 
@@ -49,7 +51,7 @@ def test_a_line_of_the_command_s_own_is_lost_alike(monkeypatch: pytest.MonkeyPat
 
 
 def test_what_can_be_shown_is(capsys: pytest.CaptureFixture[str]) -> None:
-    Display().show("said", {"text": "a line"})
+    Display().show(shown.Said("a line"))
     assert capsys.readouterr().err.endswith("  a line\n")
     echo("another")
     assert capsys.readouterr().out == "another\n"

@@ -36,6 +36,7 @@ from fedcervix.core.rounds.state import Phase, Presence
 from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.errors import BusyError, FullDiskError, ModelError, RemoteError, RunError
 from fedcervix.models.blobs import BlobStore
+from fedcervix.models.moves import Group, measure
 from fedcervix.models.weights import read_tensors, write_tensors
 
 SITES = ("ada", "bob")
@@ -242,6 +243,15 @@ def test_a_site_that_was_away_joins_a_momentum_that_went_on_without_it(federatio
     assert rounds_with_restarts(run, 1) == [5.25]
 
 
+def arrived_sound(run: Federation, site: str, digest: str) -> None:
+    content = run.blobs.path(digest).read_bytes()
+    seen = run.engine.models.arriving(site, len(content))
+    seen.see(content)
+    assert seen.sound
+    run.engine.models.note_arrived(site, digest, seen)
+    seen.close()
+
+
 def test_values_that_were_checked_on_arrival_are_not_read_again_and_all_else_is_checked(
     federation: Callable[..., Federation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,17 +265,25 @@ def test_values_that_were_checked_on_arrival_are_not_read_again_and_all_else_is_
 
     looked: list[Path] = []
     monkeypatch.setattr("fedcervix.models.weights._check_values", lambda path, _layout: looked.append(path))
+    measured: list[Path] = []
+
+    def measures(path: Path, base: Path) -> tuple[Group, ...]:
+        measured.append(path)
+        return measure(path, base)
+
+    monkeypatch.setattr("coordinator.run.model_work.measure", measures)
     ada = arrives("ada", {"other": np.float32([1.0])})
-    run.engine.models.note_validated("ada", ada.digest)
+    arrived_sound(run, "ada", ada.digest)
     with pytest.raises(RemoteError, match="other is not in the base"):
         run.take(ada)
     ada = arrives("ada", model(1.0, steps=1))
-    run.engine.models.note_validated("ada", ada.digest)
+    arrived_sound(run, "ada", ada.digest)
     assert run.take(ada) is Answer.ACCEPTED
     assert not looked
+    assert not measured
     bob = arrives("bob", model(2.0, steps=1))
     assert run.take(bob) is Answer.ACCEPTED
-    assert looked == [run.blobs.path(bob.digest)]
+    assert looked == measured[-1:] == [run.blobs.path(bob.digest)]
 
 
 def test_a_model_that_was_refused_is_not_looked_at_again(
@@ -360,11 +378,11 @@ def test_a_model_that_goes_while_it_is_vetted_does_not_count(
     """The site offers another one while its report of the first is looked at."""
     run = federation()
 
-    def vets(*_: Any) -> float:
+    def measures(update: Path, base: Path) -> tuple[Group, ...]:
         run.engine.models.expect("ada", "d" * 64, 100)
-        return 0.0
+        return measure(base, base)
 
-    monkeypatch.setattr("coordinator.run.model_work.vet_step", vets)
+    monkeypatch.setattr("coordinator.run.model_work.measure", measures)
     with pytest.raises(RunError, match="is not here"):
         run.train("ada")
     assert run.engine.run.current.contributions == ()
@@ -376,14 +394,14 @@ def test_a_report_that_comes_again_while_its_model_is_looked_at_waits_on_no_thre
     """A site has few threads: its signs of life would stand behind it, and a large model takes longer than a lease."""
     run, again = federation(), []
 
-    def vets(path: Path, *_: Any) -> float:
+    def measures(update: Path, base: Path) -> tuple[Group, ...]:
         task = run.asked("ada")
         with pytest.raises(BusyError):
-            run.engine.models.take_update(UpdateStored("ada", task, path.name.split(".")[0], 10, 1, 0.5, 1.0, 0.0))
+            run.engine.models.take_update(UpdateStored("ada", task, update.name.split(".")[0], 10, 1, 0.5, 1.0, 0.0))
         again.append(task)
-        return 0.0
+        return measure(update, base)
 
-    monkeypatch.setattr("coordinator.run.model_work.vet_step", vets)
+    monkeypatch.setattr("coordinator.run.model_work.measure", measures)
     run.train("ada")
     assert again
     assert [update.site for update in run.engine.run.current.contributions] == ["ada"]

@@ -17,6 +17,7 @@ from fedcervix.disk.files import (
     _anew,
     append_line,
     aside,
+    copy_file,
     digest_file,
     make_folder,
     private,
@@ -110,6 +111,8 @@ def test_a_sole_writer_writes_over_what_a_killed_one_left(tmp_path: Path) -> Non
         assert digest == digest_file(file) == hashlib.sha256(b"new weights").hexdigest()
         assert (mode(file), sorted(tmp_path.iterdir())) == (0o600, [victim, file])
     assert victim.read_text() == "as it was"
+    assert copy_file(file, tmp_path / "copy") == digest
+    assert ((tmp_path / "copy").read_bytes(), mode(tmp_path / "copy")) == (b"new weights", 0o600)
 
 
 def test_a_new_file_takes_the_place_of_nothing(tmp_path: Path) -> None:

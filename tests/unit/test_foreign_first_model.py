@@ -10,6 +10,7 @@ import torch
 from fedcervix.core.events import Task, TaskKind
 from fedcervix.models.blobs import BlobStore
 from site_agent.network.encoder import save_weights
+from site_agent.store.task_results import UnusableResult
 from site_agent.worker.tasks import do
 from tests.paper.test_federation import bench_of, plan_of
 
@@ -25,5 +26,6 @@ def test_a_model_of_another_network_is_unusable_and_no_failure_of_this_site(tmp_
     digest = save_weights(making, {"aaa": torch.zeros(1)})
     blobs.adopt(making, digest)
     found = do(bench, Task("run", kind, 1, digest), plan)
-    assert (found["unusable"], found["steps"]) == (True, 0)
-    assert "does not fit this model" in found["said"][0]
+    assert isinstance(found, UnusableResult)
+    assert found.steps == 0
+    assert "does not fit this model" in found.said[0]

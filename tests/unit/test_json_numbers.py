@@ -20,8 +20,8 @@ from tests.unit.test_rounds import A, B, C, after, as_before, attached, fresh, s
 ROOT = Path(__file__).parents[2]
 WRITERS = {"json.dumps", "json.dump"}
 BETWEEN_OUR_PROCESSES = {
-    "site_agent/worker/worker_process.py": 1,  # a loss that is no number ends the training, and is told as such
-    "cervix_study/execution/cell_process.py": 1,
+    "shared/fedcervix/runtime/worker_protocol.py": 2,  # a loss that is no number ends the training, and is told as such
+    "shared/fedcervix/runtime/typed_json.py": 1,  # read again at once
     "site_agent/store/checksummed_records.py": 1,  # only hashed, also where an older version has written the record
 }
 

@@ -7,8 +7,9 @@ import dataclasses
 import pytest
 
 from fedcervix.core.plan import Recipe
+from site_agent.store.task_results import ScoreResult, TrainResult
 from site_agent.training.collapse_metrics import Gauges
-from site_agent.training.loop import Epoch, EpochRecord, Score
+from site_agent.training.loop import Epoch, Score, TrainedEpoch
 from site_agent.training.monitor import clock_time, epoch_line, images_per_s, round_lines
 
 HEALTHY = Gauges(
@@ -17,7 +18,7 @@ HEALTHY = Gauges(
 
 
 def epoch(number: int = 3, *, gauges: Gauges = HEALTHY, valid: float = 1.9, seconds: float = 8.0) -> Epoch:
-    train = EpochRecord(epoch=number, loss=1.83214, steps=125, images=1000, seconds=seconds, gauges=HEALTHY)
+    train = TrainedEpoch(epoch=number, loss=1.83214, steps=125, images=1000, seconds=seconds, gauges=HEALTHY)
     return Epoch(train, Score(loss_sum=valid * 100, count=100, gauges=gauges), knn_auc=0.7118)
 
 
@@ -85,13 +86,13 @@ def test_time_is_written_as_hours_minutes_seconds(seconds: float, text: str) -> 
 
 def test_a_round_is_said_like_an_epoch_at_the_site() -> None:
     gauges = dataclasses.asdict(HEALTHY)
-    trained = {"loss": 1.8321, "gauges": gauges, "precision": "bfloat16"}
-    assert round_lines(trained, Recipe()) == [
-        "loss 1.8321 (collapsed: 2.7081), alignment 0.311, uniformity -2.867, effective rank 14.3, bfloat16"
-    ]
-    scored = {"loss_sum": 19.0, "count": 10, "gauges": gauges, "knn_auc": 0.712}
-    assert round_lines(scored, Recipe()) == [
-        "validation 1.9000 (collapsed: 2.7081), alignment 0.311, uniformity -2.867, effective rank 14.3, k-NN AUC 0.712"
-    ]
-    [_, alarm] = round_lines({**scored, "loss_sum": 27.0}, Recipe())
+    trained = TrainResult(digest="d", images=8, steps=1, loss=1.8321, seconds=1.0, gauges=gauges, precision="bfloat16")
+    assert round_lines(trained, Recipe()) == (
+        "loss 1.8321 (collapsed: 2.7081), alignment 0.311, uniformity -2.867, effective rank 14.3, bfloat16",
+    )
+    scored = ScoreResult(loss_sum=19.0, count=10, images=8, gauges=gauges, knn_auc=0.712)
+    [line] = round_lines(scored, Recipe())
+    assert line.startswith("validation 1.9000 (collapsed: 2.7081), alignment 0.311, uniformity -2.867, ")
+    assert line.endswith(", effective rank 14.3, k-NN AUC 0.712")
+    [_, alarm] = round_lines(dataclasses.replace(scored, loss_sum=27.0), Recipe())
     assert "not better than guessing" in alarm

@@ -10,7 +10,7 @@ from PIL import Image
 from fedcervix.errors import DataError
 from site_agent.cli import cli
 from site_agent.data import dataset
-from site_agent.data.collection import index
+from site_agent.data.collection import IndexSettings, index
 from site_agent.data.not_same import Candidate, format_pairs, read_pairs
 from site_agent.home import SiteHome, create
 from tests.unit.scenes import compressed, scene
@@ -77,7 +77,7 @@ def test_splits_that_the_manifest_gives_are_not_crossed_by_a_declared_pair(tmp_p
         index(manifest)
     assert "--write-pairs pairs.csv" in refused.value.next_step
     (tmp_path / "pairs.csv").write_text("image_a,image_b\n0.png,1.png\n")
-    assert len(index(manifest, not_same=tmp_path / "pairs.csv").images) == 2
+    assert len(index(manifest, IndexSettings(not_same=tmp_path / "pairs.csv")).images) == 2
 
 
 def test_a_pair_that_is_no_longer_there_is_said(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from fedcervix.core.modes import Mode
 from fedcervix.core.plan import (
+    LEGACY_TERMS,
     SITES_MAX,
-    UNSAID,
     Augment,
     ClassifierRecipe,
     Plan,
@@ -259,18 +259,18 @@ def test_the_profiles_by_name() -> None:
 
 def test_a_plan_that_was_written_before_a_term_existed_is_read_and_keeps_its_digest() -> None:
     raw = json.loads(PLAN.canonical())
-    for key in UNSAID:
+    for key in LEGACY_TERMS:
         raw["terms"].pop(key, None)
     old = canonical_json(raw)
     plan = Plan.parse(old)
     assert (plan.canonical(), plan.digest) == (old, hashlib.sha256(old.encode()).hexdigest())
-    assert {key: getattr(plan.terms, key) for key in UNSAID} == dict(UNSAID)
+    assert {key: getattr(plan.terms, key) for key in LEGACY_TERMS} == dict(LEGACY_TERMS)
     assert plan.terms.share_max == 1, "nothing was limited then"
     assert plan.digest == "3dd4535e1b6d4fe59e954513cf609cd87f6ebd2014931d603ca91efbfb1c7797", "as it was then"
 
 
 def test_what_older_plans_do_not_say_are_terms_within_their_bounds() -> None:
-    assert Plan.parse(replace(PLAN, terms=Terms(**UNSAID)).canonical()).terms == Terms(**UNSAID)
+    assert Plan.parse(replace(PLAN, terms=Terms(**LEGACY_TERMS)).canonical()).terms == Terms(**LEGACY_TERMS)
     with pytest.raises(ValueError, match="canonical"):
         Plan.parse(PLAN.canonical().replace('"share_max":0.9', '"share_max":1.0'))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import io
 import json
 import logging
@@ -33,9 +34,11 @@ from fedcervix.network import codec, rpc
 from fedcervix.printable import printable, printable_values
 from fedcervix.runtime import cli_runtime, log
 from fedcervix.runtime.printing import console, say
+from fedcervix.runtime.worker_protocol import Progress
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.cli import cli as site_agent
 from site_agent.commands.display import Display
+from site_agent.federation import shown
 from tests.unit.test_codec import REPORTS
 
 ROOT = Path(__file__).parents[2]
@@ -278,13 +281,13 @@ def shown_as_an_error() -> None:
 
 def shown_by_the_agent() -> None:
     display = Display()
-    values = {
+    values: dict[str, Any] = {
         "run": ALL, "plan": Plan(mode="csfssl", sites=("ada",), profile="paper", terms=Terms(), recipe=Recipe()),
-        "task": ALL, "text": ALL, "reason": ALL, "lines": [ALL], "error": FedcervixError(ALL, cause=ALL),
-        "works": True, "stage": ALL, "done": 1, "of": 2, "unit": ALL, "findings": None, "deadline_s": 1.0,
+        "task": ALL, "text": ALL, "reason": ALL, "lines": (ALL,), "error": FedcervixError(ALL, cause=ALL),
+        "works": True, "at": Progress(ALL, 1, 2, ALL), "findings": None, "deadline_s": 1.0,
     }  # fmt: skip
-    for what in Display._SHOW:
-        display.show(what, values)
+    for kind in Display._SHOW:
+        display.show(kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)}))
     display.close()
 
 
@@ -394,7 +397,7 @@ def test_what_a_site_reports_reaches_no_screen_raw(
     cli_runtime.stdout_console().print(render(document))
     say(json.dumps(document))
     display = Display()
-    display.show("resting", {"reason": _heard_by(run, "bob")})
+    display.show(shown.Resting(_heard_by(run, "bob")))
     said = capsys.readouterr()
     assert not raw(said.out + said.err)
     assert not any(line.startswith("OK") for line in (said.out + said.err).splitlines())

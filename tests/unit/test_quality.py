@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from site_agent.cli import data
-from site_agent.data.collection import index
+from site_agent.data.collection import IndexSettings, index
 from site_agent.images.quality import CHECKS, oddities
 from site_agent.images.samples import Decoded, Pixels
 from tests.unit.picture_files import Bmp, Png, Tiff, scene
@@ -95,7 +95,7 @@ EXPECTED = {
 def test_a_collection_knows_its_odd_pictures_also_when_it_looks_again(tmp_path: Path) -> None:
     manifest = collection(tmp_path)
     for _ in ("decoded", "from the cache"):
-        found = index(manifest, cache_folder=tmp_path / "cache")
+        found = index(manifest, IndexSettings(cache_folder=tmp_path / "cache"))
         assert (found.odd_images, found.quarantined) == (EXPECTED, ())
     assert len(found.images) == 26  # they stay in use
 

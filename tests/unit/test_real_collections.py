@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from site_agent.data.collection import Collection, index, require
+from site_agent.data.collection import Collection, IndexSettings, index, require
 from site_agent.data.duplicates import near_duplicates
 from site_agent.images.decode import decode
 from site_agent.images.thumbnails import thumbnail
@@ -23,7 +23,10 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def collections(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Collection]:
     cache = tmp_path_factory.mktemp("cache")
-    return {name: index(FOLDER / name / "manifest.csv", cache_folder=cache) for name in ("via", "colpo", "annocerv")}
+    return {
+        name: index(FOLDER / name / "manifest.csv", IndexSettings(cache_folder=cache))
+        for name in ("via", "colpo", "annocerv")
+    }
 
 
 def pairs(collection: Collection) -> set[tuple[str, ...]]:

@@ -51,7 +51,7 @@ def keep(home: SiteHome, start: str, **record: Any) -> CervixModel:
     """Put a model into the home, its weights drawn by another seed than its record names."""
     weights = home.folder / "weights.safetensors"
     save_weights(weights, snapshot(build_encoder(SMALL, seed=99 + len(start))))
-    return model_store.keep(home, start.lower(), start, SMALL, 0, weights, record, Seen(), NOW)
+    return model_store.keep(home, start.lower(), weights, model_store.Trained(start, SMALL, 0, record), Seen(), NOW)
 
 
 def classifier(label: str, digest: str) -> StoredClassifier:

@@ -8,7 +8,6 @@ import math
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,15 +17,17 @@ from torch import Tensor, nn
 from fedcervix.core.plan import Recipe
 from fedcervix.errors import ModelError, TrainingError
 from site_agent.data.image_sets import Images
-from site_agent.network.encoder import Encoder, build_encoder
-from site_agent.network.optimizer import make_optimiser
+from site_agent.network.devices import Machine
+from site_agent.network.encoder import build_encoder
 from site_agent.network.views import training_draws, views
 from site_agent.training.async_losses import Readings
 from site_agent.training.checkpoints import Checkpoints
-from site_agent.training.loop import StepReport, train_epochs
-from site_agent.training.pretrain import Pretrained, pretrain
+from site_agent.training.context import TrainingContext
+from site_agent.training.loop import NEVER, Keeper, StepReport, train_epochs
+from site_agent.training.memory_limit import fits
+from site_agent.training.pretrain import Callbacks, Pretrained, pretrain
 from site_agent.training.resume import CheckpointWriter, unpack
-from site_agent.training.steps import fits, make_step
+from site_agent.training.steps import Learner, make_learner
 from site_agent.worker.tasks import superseded
 
 torch.set_num_threads(1)
@@ -48,6 +49,7 @@ def images(count: int, seed: int) -> Images:
 
 
 TRAIN, VALID = images(12, 0), images(5, 1)
+CONTEXT = TrainingContext(recipe=RECIPE, seed=0, stream="north", machine=Machine(CPU), clock=lambda: 0.0)
 
 
 def run(folder: Path | None, die_at: int | None = None) -> Pretrained:
@@ -59,17 +61,12 @@ def run(folder: Path | None, die_at: int | None = None) -> Pretrained:
             raise Killed
 
     return pretrain(
+        build_encoder(RECIPE, 0),
         TRAIN,
         VALID,
-        RECIPE,
-        seed=3,
-        stream="north",
-        encoder=build_encoder(RECIPE, 0),
-        device=CPU,
-        on_step=on_step,
-        on_epoch=lambda _epoch: None,
+        dataclasses.replace(CONTEXT, seed=3),
+        Callbacks(on_step),
         checkpoints=Checkpoints(folder, "contract", interval_s=0.0) if folder else None,
-        clock=lambda: 0.0,
     )
 
 
@@ -110,27 +107,18 @@ def test_a_round_of_several_epochs_goes_on_within_any_of_them(tmp_path: Path) ->
             if next(numbers) == die_at:
                 raise Killed
 
-        encoder = build_encoder(RECIPE, 0)
-        optimiser = make_optimiser(encoder, RECIPE)
+        learner = make_learner(build_encoder(RECIPE, 0), CONTEXT)
         kept = keep.latest() if keep else None
-        options = {"keeper": CheckpointWriter(keep, encoder, optimiser)} if keep else {}
         records = train_epochs(
-            encoder,
-            optimiser,
+            learner,
             TRAIN,
-            RECIPE,
-            seed=0,
-            stream="north",
-            first_epoch=3,
-            epochs=2,
-            device=CPU,
+            dataclasses.replace(CONTEXT, epochs_total=10),
+            range(3, 5),
             on_step=on_step,
-            epochs_total=10,
-            at=unpack(kept, encoder, optimiser).position if kept else None,
-            clock=lambda: 0.0,
-            **options,
+            at=unpack(kept, learner).position if kept else None,
+            keeper=CheckpointWriter(keep, learner) if keep else NEVER,
         )
-        return [record.loss for record in records], dict(encoder.state_dict())
+        return [record.loss for record in records], dict(learner.encoder.state_dict())
 
     keep = Checkpoints(tmp_path, "round", interval_s=0.0)
     with pytest.raises(Killed):
@@ -147,42 +135,23 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     kept = Checkpoints(tmp_path, "contract").latest()
     assert kept is not None
     wider = dataclasses.replace(RECIPE, width=32)
-    encoder = build_encoder(wider, 0)
+    learner = make_learner(build_encoder(wider, 0), dataclasses.replace(CONTEXT, recipe=wider))
     with pytest.raises(ModelError, match="the checkpoint does not fit"):
-        unpack(kept, encoder, make_optimiser(encoder, wider))
+        unpack(kept, learner)
 
 
-def one_epoch(encoder: Encoder, optimiser: torch.optim.SGD, **options: Any) -> None:
-    train_epochs(
-        encoder,
-        optimiser,
-        TRAIN,
-        RECIPE,
-        seed=0,
-        stream="north",
-        first_epoch=1,
-        epochs=1,
-        device=CPU,
-        on_step=lambda _: None,
-        **options,
-    )
+def one_epoch(learner: Learner, keeper: Keeper = NEVER) -> None:
+    train_epochs(learner, TRAIN, CONTEXT, range(1, 2), on_step=lambda _: None, keeper=keeper)
 
 
 def test_a_batch_too_large_for_the_gpu_is_said_with_one_that_fits_and_leaves_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = build_encoder(RECIPE, 0)
-    optimiser = make_optimiser(encoder, RECIPE)
-    step = make_step(encoder, optimiser, RECIPE, CPU)
-    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
-    encoder.head.register_forward_hook(_full_from(images=4))
+    learner = make_learner(build_encoder(RECIPE, 0), CONTEXT)
+    before = {name: tensor.clone() for name, tensor in learner.encoder.state_dict().items()}
+    learner.encoder.head.register_forward_hook(_full_from(images=4))
     with pytest.raises(TrainingError, match="too small for 4 images of 32 px") as caught:
-        one_epoch(
-            encoder,
-            optimiser,
-            step=step,
-            keeper=CheckpointWriter(Checkpoints(tmp_path, "contract"), encoder, optimiser),
-        )
+        one_epoch(learner, CheckpointWriter(Checkpoints(tmp_path, "contract"), learner))
     assert "batch_images = 2 fits" in caught.value.next_step
     kept = Checkpoints(tmp_path, "contract").latest()
     assert kept is not None
@@ -217,11 +186,10 @@ def test_what_the_failed_batch_held_is_free_when_a_smaller_one_is_tried(monkeypa
             raise torch.OutOfMemoryError
         return activations
 
-    monkeypatch.setattr("site_agent.training.steps.views", tight)
-    encoder = build_encoder(RECIPE, 0)
-    optimiser = make_optimiser(encoder, RECIPE)
+    for module in ("steps", "memory_limit"):
+        monkeypatch.setattr(f"site_agent.training.{module}.views", tight)
     with pytest.raises(TrainingError, match="too small for 4 images"):
-        one_epoch(encoder, optimiser)
+        one_epoch(make_learner(build_encoder(RECIPE, 0), CONTEXT))
     assert len(held) == 2
 
 
@@ -246,8 +214,7 @@ def test_a_loss_that_is_not_finite_is_noticed_before_a_checkpoint_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a GPU losses are read late; what is kept has all of its losses read."""
-    encoder = build_encoder(RECIPE, 0)
-    optimiser = make_optimiser(encoder, RECIPE)
+    learner = make_learner(build_encoder(RECIPE, 0), CONTEXT)
     keep = Checkpoints(tmp_path, "contract", interval_s=0.0)
 
     class Late(Readings[int]):
@@ -259,7 +226,7 @@ def test_a_loss_that_is_not_finite_is_noticed_before_a_checkpoint_is_kept(
 
     monkeypatch.setattr("site_agent.training.loop.Readings", Late)
     with pytest.raises(TrainingError, match="diverged"):
-        one_epoch(encoder, optimiser, step=step, keeper=CheckpointWriter(keep, encoder, optimiser))
+        one_epoch(dataclasses.replace(learner, step=step), CheckpointWriter(keep, learner))
     assert keep.latest() is None
 
 

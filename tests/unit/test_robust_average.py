@@ -92,8 +92,8 @@ def test_measures_are_those_of_numpy(averaged: Round, count: int) -> None:
         norm = np.linalg.norm(moved[index])
         cosine = moved[index] @ others / norm / np.linalg.norm(others)
         distance = np.linalg.norm(moved[index] - others)
-        np.testing.assert_allclose((one.norm, one.relative), (norm, norm / size), rtol=1e-9)
-        np.testing.assert_allclose((one.cosine, one.distance), (cosine, distance), rtol=1e-7, atol=1e-12)
+        np.testing.assert_allclose((one.norm, one.relative), (norm, norm / size), rtol=1e-6)
+        np.testing.assert_allclose((one.cosine, one.distance), (cosine, distance), rtol=1e-5, atol=1e-6)
 
 
 def test_one_update_has_no_others(averaged: Round) -> None:
@@ -114,7 +114,7 @@ def test_running_statistics_are_not_measured_and_what_stays_local_is_not_either(
     assert averaged(far)[1] == averaged(models)[1]
     local = averaged(models, batch_norm="local")[1]
     np.testing.assert_allclose(
-        [one.norm for one in local], np.linalg.norm(steps(models, names=("conv.weight",)), axis=1), rtol=1e-9
+        [one.norm for one in local], np.linalg.norm(steps(models, names=("conv.weight",)), axis=1), rtol=1e-6
     )
 
 
@@ -136,8 +136,8 @@ def test_the_hop_of_a_ring_is_measured_beside_the_one_before(tmp_path: Path) -> 
     hops = [(tmp_path / "2", tmp_path / "1"), (tmp_path / "1", tmp_path / "0")]
     found = measure(hops, read_layout(tmp_path / "0"), "mean")[0]
     this, before = steps([models[2]], models[1])[0], steps([models[1]])[0]
-    np.testing.assert_allclose(found.norm, np.linalg.norm(this), rtol=1e-9)
-    np.testing.assert_allclose(found.cosine, this @ before / np.linalg.norm(this) / np.linalg.norm(before), rtol=1e-7)
+    np.testing.assert_allclose(found.norm, np.linalg.norm(this), rtol=1e-6)
+    np.testing.assert_allclose(found.cosine, this @ before / np.linalg.norm(this) / np.linalg.norm(before), atol=1e-6)
 
 
 # --- clipping -------------------------------------------------------------------------------------------------------

@@ -15,17 +15,23 @@ from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.session import PersistentState, Result
 from fedcervix.errors import StorageError
 from site_agent.store.run_store import RunStore
+from site_agent.store.task_results import History, ScoreResult, TrainResult
 
 PLAN = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(), recipe=Recipe())
 BASE = "b" * 64
 UPDATE = UpdateStored("ada", Task("run", TaskKind.TRAIN, 3, BASE), "d" * 64, 10, 7, 0.1 + 0.2, 60.0, 1.5)
 SEED = Task("run", TaskKind.SEED, 0, "")
 SCORE = ScoreReported("ada", Task("run", TaskKind.SCORE, 3, BASE), 8.0, 4, 10, (("unit_std", 0.9),), 1.5)
+SCORED = ScoreResult(loss_sum=4.0, count=2, images=3, gauges={"unit_std": 0.5})
 RESULTS: list[Result] = [
     UPDATE,
     SCORE,
     ModelAdopted("ada", Task("run", TaskKind.ADOPT, 3, BASE), 1.5),
 ]
+
+
+def trained(loss: float) -> TrainResult:
+    return TrainResult(digest="d", images=3, steps=2, loss=loss, seconds=0.1, gauges={"unit_std": 0.5})
 
 
 @pytest.fixture
@@ -94,24 +100,33 @@ def test_a_plan_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
 
 
 def test_what_a_round_gave_is_noted_once_however_often_it_is_written(run_store: RunStore) -> None:
-    assert run_store.history() == {}
+    assert not run_store.history()
     for _ in range(2):
-        run_store.note("train", 1, {"loss": 0.5})
-        run_store.note("score", 1, {"loss_sum": 4.0})
-    run_store.note("train", 2, {"loss": 0.25})
-    assert run_store.history() == {
-        "train": {"1": {"loss": 0.5}, "2": {"loss": 0.25}},
-        "score": {"1": {"loss_sum": 4.0}},
-    }
+        run_store.note(1, trained(0.5))
+        run_store.note(1, SCORED)
+    run_store.note(2, trained(0.25))
+    assert run_store.history() == History({1: trained(0.5), 2: trained(0.25)}, {1: SCORED})
+
+
+def test_the_history_s_lines_stay_as_they_are(run_store: RunStore) -> None:
+    """Reports read what earlier versions have written."""
+    run_store.note(1, dataclasses.replace(trained(0.5), precision="float32", said=("learns",)))
+    run_store.note(1, SCORED)
+    assert (run_store.folder / "history.jsonl").read_text().partition("\n")[2] == (
+        '{"part": "train", "round": 1, "values": {"digest": "d", "images": 3, "steps": 2, "loss": 0.5, "seconds": 0.1, '
+        '"gauges": {"unit_std": 0.5}, "precision": "float32", "said": ["learns"]}}\n'
+        '{"part": "score", "round": 1, "values": {"loss_sum": 4.0, "count": 2, "images": 3, '
+        '"gauges": {"unit_std": 0.5}, "knn_auc": null, "said": []}}'
+    )
 
 
 def test_a_line_that_a_power_cut_has_torn_costs_itself_alone(run_store: RunStore) -> None:
-    run_store.note("train", 1, {"loss": 0.5})
-    run_store.note("train", 2, {"loss": 0.25})
+    run_store.note(1, trained(0.5))
+    run_store.note(2, trained(0.25))
     file = run_store.folder / "history.jsonl"
     file.write_bytes(file.read_bytes()[:-9] + b"\0" * 20)
-    run_store.note("train", 3, {"loss": 0.125})
-    assert run_store.history() == {"train": {"1": {"loss": 0.5}, "3": {"loss": 0.125}}}
+    run_store.note(3, trained(0.125))
+    assert run_store.history() == History({1: trained(0.5), 3: trained(0.125)})
 
 
 def test_a_disk_that_takes_a_part_of_a_line_is_a_full_disk_and_costs_no_other_line(tmp_path: Path) -> None:
@@ -121,22 +136,24 @@ import resource, signal, sys
 from pathlib import Path
 from fedcervix.errors import StorageError
 from site_agent.store.run_store import RunStore
+from site_agent.store.task_results import TrainResult
+made = TrainResult(digest="d", images=3, steps=2, loss=0.5, seconds=0.1)
 run_store = RunStore(Path(sys.argv[1]))
-run_store.note("train", 1, {"loss": 0.5})
+run_store.note(1, made)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 size = (run_store.folder / "history.jsonl").stat().st_size
 resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, limits[1]))
 try:
-    run_store.note("train", 2, {"loss": 0.25})
+    run_store.note(2, made)
 except StorageError:
     print("refused")
 resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-run_store.note("train", 2, {"loss": 0.25})
-print(sorted(run_store.history()["train"]))
+run_store.note(2, made)
+print(sorted(run_store.history().train))
 """
     said = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True).stdout
-    assert said.splitlines() == ["refused", "['1', '2']"]
+    assert said.splitlines() == ["refused", "[1, 2]"]
 
 
 def test_only_a_trained_model_is_waited_for_until_the_disk_has_it(
@@ -144,12 +161,12 @@ def test_only_a_trained_model_is_waited_for_until_the_disk_has_it(
 ) -> None:
     synced: list[int] = []
     monkeypatch.setattr("os.fsync", synced.append)
-    run_store.note("score", 1, {"loss_sum": 4.0})
+    run_store.note(1, SCORED)
     run_store.keep(PersistentState(None, SCORE))
     run_store.keep(PersistentState())
     assert not synced
     run_store.keep(PersistentState(None, UPDATE))
-    assert len(synced) == 1
+    assert len(synced) == 2  # the file, and its name in the folder
 
 
 LINE = {"round": 1, "loss": 0.5, "contributions": [], "missing": []}

@@ -15,10 +15,11 @@ from fedcervix.core.plan import Architecture, Augment, Precision, Recipe
 from fedcervix.errors import TrainingError
 from site_agent.data.image_sets import Images
 from site_agent.network.cuda_graph import restored
-from site_agent.network.devices import Acceleration, accelerate, place
+from site_agent.network.devices import Acceleration, Machine, accelerate, place
 from site_agent.network.encoder import build_encoder
 from site_agent.network.optimizer import make_optimiser
-from site_agent.training.ddp import Team
+from site_agent.training.context import TrainingContext
+from site_agent.training.ddp import ALONE, Team
 from site_agent.training.loop import train_epochs
 from site_agent.training.steps import make_anchors, make_learner, make_step
 
@@ -47,23 +48,15 @@ def images() -> Images:
     return Images(coarse.repeat(8, axis=1).repeat(8, axis=2), tuple(f"woman {i}" for i in range(8)))
 
 
+def context_of(recipe: Recipe, machine: Machine, team: Team = ALONE) -> TrainingContext:
+    return TrainingContext(recipe=recipe, seed=0, stream="north", machine=machine, team=team)
+
+
 def losses(recipe: Recipe, steps: int, device: torch.device = CPU, acceleration: Acceleration = "eager") -> list[float]:
     """The loss before each of so many steps on the same eight images."""
-    encoder = build_encoder(recipe, 0).to(device)
-    optimiser = make_optimiser(encoder, recipe)
-    records = train_epochs(
-        encoder,
-        optimiser,
-        images(),
-        recipe,
-        seed=0,
-        stream="north",
-        first_epoch=1,
-        epochs=steps,
-        device=device,
-        on_step=lambda _step: None,
-        step=make_step(encoder, optimiser, recipe, device, acceleration=acceleration),
-    )
+    context = context_of(recipe, Machine(device, acceleration))
+    learner = make_learner(build_encoder(recipe, 0), context)
+    records = train_epochs(learner, images(), context, range(1, 1 + steps), on_step=lambda _step: None)
     return [record.loss for record in records]
 
 
@@ -110,23 +103,11 @@ def test_eight_images_are_learned_to_twice_the_floor_of_the_loss(device: str, ac
 def test_a_proximal_step_stays_nearer_to_where_the_round_began() -> None:
     def distance(mu: float) -> float:
         recipe = dataclasses.replace(RECIPE, proximal=mu)
-        learner = make_learner(recipe, CPU, "eager")
-        learner.encoder.load_state_dict(build_encoder(recipe, 0).state_dict())
+        context = context_of(recipe, Machine(CPU))
+        learner = make_learner(build_encoder(recipe, 0), context, proximal=True)
         learner.anchors.set(learner.encoder)
         start = [p.detach().clone() for p in learner.encoder.parameters()]
-        train_epochs(
-            learner.encoder,
-            learner.optimiser,
-            images(),
-            recipe,
-            seed=0,
-            stream="north",
-            first_epoch=1,
-            epochs=5,
-            device=CPU,
-            on_step=lambda _step: None,
-            step=learner.step,
-        )
+        train_epochs(learner, images(), context, range(1, 6), on_step=lambda _step: None)
         ended = [p.detach() for p in learner.encoder.parameters()]
         return sum(float((p - s).square().sum()) for p, s in zip(ended, start, strict=True))
 
@@ -174,7 +155,7 @@ def test_a_team_steps_eagerly(acceleration: Acceleration) -> None:
     """A compiled step would leave out the averaging of gradients, and say nothing."""
     encoder = build_encoder(RECIPE, 0)
     with pytest.raises(ValueError, match="eagerly"):
-        make_step(encoder, make_optimiser(encoder, RECIPE), RECIPE, CPU, acceleration=acceleration, team=Team(0, 2))
+        make_step(encoder, make_optimiser(encoder, RECIPE), context_of(RECIPE, Machine(CPU, acceleration), Team(0, 2)))
 
 
 @NEEDS_GPU

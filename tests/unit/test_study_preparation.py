@@ -14,7 +14,7 @@ from cervix_study.data.preparation import Ground, prepare
 from cervix_study.settings import read
 from cervix_study.study_paths import Places
 from fedcervix.errors import ConfigError, DataError, RunError
-from site_agent.data.collection import Collection, index
+from site_agent.data.collection import Collection, IndexSettings, index
 
 SITES = ("nhs", "alts")
 STUDY = """\
@@ -75,7 +75,7 @@ def ground(tmp_path: Path) -> Callable[..., Ground]:
 
 def found(tmp_path: Path, site: str, fold: int | None = None) -> Collection:
     home = Places(tmp_path / "out").home(site, fold)
-    return index(home.manifest(), splits_file=home.splits, cache_folder=home.cache)
+    return index(home.manifest(), IndexSettings(splits_file=home.splits, cache_folder=home.cache))
 
 
 def test_table_one_is_told_of_every_site(tmp_path: Path, ground: Callable[..., Ground]) -> None:

@@ -46,7 +46,7 @@ def alive(pid: int) -> bool:
 
 STARTS_ONE = """
 import subprocess, sys
-from cervix_study.execution.parent_death import leashed
+from fedcervix.runtime.parent_death import leashed
 popen = subprocess.Popen(leashed([sys.executable, "-c", "import signal; print('up', flush=True); signal.pause()"]))
 print(popen.pid, flush=True)
 popen.wait()
@@ -68,7 +68,7 @@ def test_a_leash_of_somebody_who_is_gone_starts_nothing() -> None:
     command = [
         sys.executable,
         "-m",
-        "cervix_study.execution.parent_death",
+        "fedcervix.runtime.parent_death",
         "1",
         sys.executable,
         "-c",

@@ -22,6 +22,7 @@ from fedcervix.core.rounds.state import begin
 from fedcervix.core.rounds.step import replay
 from fedcervix.errors import RunError, StorageError, TrainingError
 from fedcervix.runtime.config import apply_profile, read_toml
+from fedcervix.runtime.worker_protocol import Progress
 from site_agent.classifier.sweep import (
     FederatedRun,
     GridPoint,
@@ -42,6 +43,7 @@ from site_agent.data.collection import digest_of
 from site_agent.home import SiteHome, create
 from site_agent.network.devices import Machine
 from site_agent.network.encoder import build_encoder
+from site_agent.training.context import TrainingContext
 
 CPU = Machine(torch.device("cpu"), "eager")
 TINY = Recipe(
@@ -161,7 +163,7 @@ def test_a_sweep_changes_n_and_width_and_nothing_else() -> None:
 
 def test_whatever_a_cell_depends_on_is_in_its_name() -> None:
     def key(recipe: Recipe = TINY, seed: int = 0, stream: str = "nhs", images: str = "abc") -> str:
-        return cell_key(recipe, seed=seed, stream=stream, images=images)
+        return cell_key(context_of(recipe, seed=seed, stream=stream), images)
 
     others = [
         key(dataclasses.replace(TINY, lr=0.02)),
@@ -218,6 +220,10 @@ def material(home: SiteHome) -> Material:
     return gather(home, dataset.open_collection(home), TINY, lambda _done, _of: None)
 
 
+def context_of(recipe: Recipe, **more: Any) -> TrainingContext:
+    return TrainingContext(**{"recipe": recipe, "seed": 0, "stream": "nhs", "machine": CPU, **more})
+
+
 def swept(
     images: Material, recipes: list[Recipe], kept: dict[str, GridPoint], trained: list[GridPoint], **given: Any
 ) -> list[GridPoint]:
@@ -227,15 +233,12 @@ def swept(
         kept[key] = done
         trained.append(done)
 
-    options: dict[str, Any] = {"on_trouble": lambda _r, _e: None, "on_progress": lambda _: None, "clock": lambda: 0.0}
+    options: dict[str, Any] = {"on_trouble": lambda _r, _e: None, "on_progress": lambda *_: None}
     found = sweep(
-        recipes,
+        [context_of(recipe, clock=lambda: 0.0) for recipe in recipes],
         images,
         kept,
-        seed=0,
-        stream="nhs",
         start_of=lambda recipe: build_encoder(recipe, 0),
-        machine=CPU,
         on_cell=keep,
         **(options | given),
     )
@@ -260,8 +263,8 @@ def test_an_interrupted_sweep_repeats_no_finished_cell(tmp_path: Path) -> None:
     kept: dict[str, GridPoint] = {}
     trained: list[GridPoint] = []
 
-    def interrupt(values: dict[str, Any]) -> None:
-        if values["task"] == "N 4, width 8":
+    def interrupt(task: str, _at: Progress) -> None:
+        if task == "N 4, width 8":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

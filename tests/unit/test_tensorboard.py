@@ -18,13 +18,13 @@ from fedcervix.errors import ConfigError, StorageError
 from site_agent.report.content import Augmented
 from site_agent.report.tensorboard import Events
 from site_agent.training.collapse_metrics import Gauges
-from site_agent.training.loop import Epoch, EpochRecord, Score, StepReport
+from site_agent.training.loop import Epoch, Score, StepReport, TrainedEpoch
 
 GAUGES = Gauges(zero_rows=0.0, dead_units=0.25, unit_std=0.9, effective_rank=14.0, alignment=0.5, uniformity=-2.5)
 
 
 def epoch(number: int, knn_auc: float | None) -> Epoch:
-    train = EpochRecord(epoch=number, loss=1.5, steps=25, images=200, seconds=4.0, gauges=GAUGES)
+    train = TrainedEpoch(epoch=number, loss=1.5, steps=25, images=200, seconds=4.0, gauges=GAUGES)
     return Epoch(train, Score(loss_sum=175.0, count=100, gauges=GAUGES), knn_auc)
 
 

@@ -12,7 +12,10 @@ import pytest
 from fedcervix.core.events import Task, TaskKind
 from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.errors import ConfigError
+from fedcervix.runtime.worker_protocol import ForeignAnswerError, Progress, Trouble
 from site_agent.home import HardwareSection, SiteHome, create
+from site_agent.store.task_results import TaskResult, TrainResult
+from site_agent.worker.messages import result_to_json
 from site_agent.worker.worker import Worker, WorkFailedError, launch, surroundings
 
 ON_THIS_HOST = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
@@ -92,18 +95,27 @@ PLAN = Plan(mode="csfssl", sites=("nhs",), profile="demo", terms=Terms(rounds=1)
 SEED = Task("20300101-000000-csfssl-00000000", TaskKind.SEED, 0, "")
 
 
+MADE = TrainResult(digest="d", images=1, steps=2, loss=0.5, seconds=0.1, gauges={"unit_std": 0.5}, said=("a line",))
+DONE = result_to_json(MADE)
+
+
+def told(progress: Progress) -> Trouble:
+    assert progress.trouble is not None
+    return progress.trouble
+
+
 class Site:
     """A site whose worker is a process of the test's own (see tests/e2e/light_worker.py for a whole one)."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, program: str, **options: Any) -> None:
         home = SiteHome(folder / "home")
         create(home)
-        (folder / "stand_in.py").write_text(f"import json, os, sys\n{program}")
+        (folder / "stand_in.py").write_text(f"import json, os, sys\nDONE = {DONE!r}\n{program}")
         monkeypatch.setenv("PYTHONPATH", str(folder))
         self.folder, self.worker = folder, Worker(home, "nhs", program="stand_in", **options)
-        self.progress: list[dict[str, Any]] = []
+        self.progress: list[Progress] = []
 
-    def do(self) -> dict[str, Any]:
+    def do(self) -> TaskResult:
         try:
             return self.worker.do(SEED, PLAN, self.progress.append, threading.Event())
         finally:
@@ -119,15 +131,15 @@ if len(open(lives).read()) <= 2:
     sys.stdout.write('{"progress": {"stage": "half a li')
     sys.stdout.flush()
     os.kill(os.getpid(), 9)
-print(json.dumps({"done": {"digest": "d"}}), flush=True)
+print(json.dumps({"done": DONE}), flush=True)
 """
 
 
 def test_a_worker_that_is_killed_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = Site(tmp_path, monkeypatch, DIES_TWICE)
-    assert site.do() == {"digest": "d"}
-    assert [values["stage"] for values in site.progress] == ["starting again"] * 2
-    assert "(status -9)" in site.progress[0]["trouble"][0]
+    assert site.do() == MADE
+    assert [progress.stage for progress in site.progress] == ["starting again"] * 2
+    assert "(status -9)" in told(site.progress[0]).what
 
 
 def test_a_worker_that_is_killed_again_and_again_is_a_task_that_failed(
@@ -141,17 +153,17 @@ def test_a_worker_that_is_killed_again_and_again_is_a_task_that_failed(
 
 
 FULL_ONCE = """
-lines = {"what": "cannot write", "cause": "full", "next_step": "df -h"}
-account = {"kind": "FullDiskError", "stage": "", "trace": "", **lines}
+trouble = {"what": "cannot write", "cause": "full", "next_step": "df -h"}
+failed = {"kind": "FullDiskError", "stage": "", "trouble": trouble, "exit_code": 8, "trace": ""}
 for number, _ in enumerate(sys.stdin):
-    print(json.dumps({"failed": {**account, "exit_code": 8}} if number == 0 else {"done": {}}), flush=True)
+    print(json.dumps({"failed": failed} if number == 0 else {"done": DONE}), flush=True)
 """
 
 
 def test_a_worker_without_room_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = Site(tmp_path, monkeypatch, FULL_ONCE)
-    assert site.do() == {}
-    assert [values["trouble"] for values in site.progress] == [["cannot write", "full", "df -h"]]
+    assert site.do() == MADE
+    assert [progress.trouble for progress in site.progress] == [Trouble("cannot write", "full", "df -h")]
 
 
 ONE_OF_A_TEAM_GONE_ONCE = FULL_ONCE.replace("FullDiskError", "GoneError")
@@ -159,5 +171,17 @@ ONE_OF_A_TEAM_GONE_ONCE = FULL_ONCE.replace("FullDiskError", "GoneError")
 
 def test_a_team_that_lost_a_process_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = Site(tmp_path, monkeypatch, ONE_OF_A_TEAM_GONE_ONCE)
-    assert site.do() == {}
-    assert [values["stage"] for values in site.progress] == ["starting again"]
+    assert site.do() == MADE
+    assert [progress.stage for progress in site.progress] == ["starting again"]
+
+
+@pytest.mark.parametrize(
+    "line", ["Loading the library ...", '{"done": {"trained": {"digest": "d"}}}', '{"progress": {"stage": 1}}']
+)
+def test_what_is_no_answer_is_refused_and_its_process_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    site = Site(tmp_path, monkeypatch, f"sys.stdin.readline()\nprint({line!r}, flush=True)\nsys.stdin.readline()\n")
+    with pytest.raises(ForeignAnswerError, match="said what is no answer") as caught:
+        site.do()
+    assert caught.value.next_step

@@ -80,8 +80,11 @@ def _held_in(round_: Round, site: str) -> set[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
-    """What a site's rounding left over, by the digests of files in its blob store."""
+class ErrorFeedback:
+    """What a site's rounding left over, to be added to its next update (error feedback: Seide et al. 2014).
+
+    Digests name files in the blob store of the site.
+    """
 
     counted: tuple[tuple[int, str], ...] = ()
     """(round, residual) of the last rounds in which this site's update counted, in order"""
@@ -96,12 +99,12 @@ class Carried:
         return {residual for _, residual in self.counted} | {self.left} - {""}
 
 
-def residual_for(carried: Carried, round_: int) -> str:
+def residual_for(carried: ErrorFeedback, round_: int) -> str:
     """Return what is added to a round's update before it is rounded; empty where there is nothing."""
     return next((residual for number, residual in reversed(carried.counted) if number < round_), "")
 
 
-def undecided(carried: Carried, task: Task) -> UpdateStored | None:
+def undecided(carried: ErrorFeedback, task: Task) -> UpdateStored | None:
     """Return the update that must be known to count, or not, before this task is trained.
 
     Its answer was lost, and the run went on. Asking again gives the same answer.
@@ -109,34 +112,36 @@ def undecided(carried: Carried, task: Task) -> UpdateStored | None:
     return carried.made if carried.made is not None and carried.made.task != task else None
 
 
-def made(carried: Carried, update: UpdateStored, residual: str) -> Carried:
+def made(carried: ErrorFeedback, update: UpdateStored, residual: str) -> ErrorFeedback:
     """Return what is carried once an update was rounded and before it is delivered."""
     return replace(carried, made=update, left=residual)
 
 
-def answered(carried: Carried, update: UpdateStored, answer: Answer) -> Carried:
+def answered(carried: ErrorFeedback, update: UpdateStored, answer: Answer) -> ErrorFeedback:
     """Return what is carried once the coordinator has answered an update."""
     if carried.made is None or (carried.made.task, carried.made.digest) != (update.task, update.digest):
         return carried
     if answer not in (Answer.ACCEPTED, Answer.DUPLICATE):
-        return Carried(carried.counted)
+        return ErrorFeedback(carried.counted)
     before = [(round_, residual) for round_, residual in carried.counted if round_ < update.task.round]
-    return Carried((*before, (update.task.round, carried.left))[-ROUNDS_CARRIED:])
+    return ErrorFeedback((*before, (update.task.round, carried.left))[-ROUNDS_CARRIED:])
 
 
-def carried_to_json(carried: Carried) -> str:
+def error_feedback_to_json(carried: ErrorFeedback) -> str:
     """Return the one text of this value."""
     made_ = event_to_json(carried.made) if carried.made else None
     return canonical_json({**dataclasses.asdict(carried), "made": made_})
 
 
-def carried_from_json(text: str) -> Carried:
+def error_feedback_from_json(text: str) -> ErrorFeedback:
     """Rebuild the value. Raises ValueError on anything else."""
     try:
         raw: dict[str, Any] = parsed(text)
         event = event_from_json(raw["made"]) if raw["made"] else None
         if event is not None and not isinstance(event, UpdateStored):
             raise ValueError("not an update")
-        return Carried(tuple((int(round_), str(residual)) for round_, residual in raw["counted"]), event, raw["left"])
+        return ErrorFeedback(
+            tuple((int(round_), str(residual)) for round_, residual in raw["counted"]), event, raw["left"]
+        )
     except (KeyError, TypeError) as error:
         raise ValueError(f"not what a site carries on: {error}") from error

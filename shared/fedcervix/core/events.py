@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, get_args
 
 from fedcervix.core.measures import Measures
 from fedcervix.core.modes import MODES
@@ -308,24 +308,7 @@ Event = (
     | Tick
 )
 
-EVENTS: Mapping[str, type[Event]] = {
-    event.__name__: event
-    for event in (
-        SiteAttached,
-        SiteSilent,
-        SiteRefused,
-        SiteRevoked,
-        SiteFailed,
-        UpdateStored,
-        AggregateStored,
-        AverageUnusable,
-        ScoreReported,
-        ModelUnusable,
-        ModelAdopted,
-        RunAborted,
-        Tick,
-    )
-}
+EVENTS: Mapping[str, type[Event]] = {event.__name__: event for event in get_args(Event)}
 
 
 _FIELDS = {kind: tuple(field.name for field in dataclasses.fields(kind)) for kind in EVENTS.values()}

@@ -56,10 +56,10 @@ def clip_scales(norms: Sequence[float], clip: float) -> list[float]:
     if clip == 0 or len(norms) < CLIPPED_SITES_MIN:
         return []
     longest = clip * statistics.median(norms)
-    return [1.0 if norm <= longest else _cut(longest / norm) for norm in norms]
+    return [1.0 if norm <= longest else _rounded_down(longest / norm) for norm in norms]
 
 
-def _cut(factor: float) -> float:
+def _rounded_down(factor: float) -> float:
     fraction, exponent = math.frexp(factor)
     return math.ldexp(math.floor(math.ldexp(fraction, SCALE_BITS)), exponent - SCALE_BITS)
 

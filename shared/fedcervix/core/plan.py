@@ -16,7 +16,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from fedcervix.core.bounds import INT64_MAX, Within, check_values
 from fedcervix.core.modes import MODES, Mode, ModeRules
@@ -53,7 +53,7 @@ TRIMMED_QUORUM_MIN = 3
 CLIPPED_SITES_MIN = 3
 """Of two updates, nothing tells which one is too long, or an extreme."""
 
-STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}
+STRICT: Final = {"extra": "forbid", "strict": True}
 """How `fedcervix.runtime.config` reads these dataclasses from TOML: no unknown keys, no silent conversions."""
 
 
@@ -70,7 +70,7 @@ class Augment:
     Every image of a batch draws its own parameters, uniformly from the ranges below.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     flip_horizontal: Annotated[float, Within(0, 1)] = 0.5
     """probability"""
@@ -99,7 +99,7 @@ class Augment:
 class ClassifierRecipe:
     """How a site fine-tunes the shared model on its own labels (sections III-B, III-D)."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     lr: Annotated[float, Within(above=0)] = 0.001
     momentum: Annotated[float, Within(0, below=1)] = 0.09
@@ -120,7 +120,7 @@ class ClassifierRecipe:
 class Recipe:
     """How one site trains: network, views, loss, optimiser, input, classifier. Defaults are the paper's."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     architecture: Architecture = "resnet50"
     width: Annotated[int, Within(1, 4096)] = 64
@@ -167,7 +167,7 @@ class Recipe:
 class Terms:
     """How the sites federate: everything of a plan but its name, roster and recipe. Defaults are the paper's."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     rounds: Annotated[int, Within(1, ROUNDS_MAX)] = 50
     """at most; in a ring, a round is one cycle through all sites"""
@@ -211,13 +211,21 @@ class Terms:
 
     def __post_init__(self) -> None:
         check_values(self)
-        check(
-            self.aggregation == "mean" or self.average == "equal",
-            'aggregation = "trimmed-mean" needs average = "equal": with weights, one site could outweigh the others',
-        )
+        words = 'aggregation = "trimmed-mean" needs average = "equal": with weights, one site could outweigh the others'
+        check(self.aggregation == "mean" or self.average == "equal", words)
+
+    def rounds_max(self, recipe: Recipe) -> int:
+        """Return the rounds at most: `rounds`, and no more epochs than the recipe allows (50 in the paper)."""
+        return max(1, min(self.rounds, recipe.epochs_max // self.epochs_per_round))
 
 
-UNSAID: Mapping[str, Any] = {"share_max": 1.0, "aggregation": "mean", "trim": 0.2, "clip": 0.0, "step_max": 1e36}
+LEGACY_TERMS: Mapping[str, object] = {
+    "share_max": 1.0,
+    "aggregation": "mean",
+    "trim": 0.2,
+    "clip": 0.0,
+    "step_max": 1e36,
+}
 """Terms of which older plans say nothing, and what holds there. The canonical form leaves these values out: so an older
 plan keeps its digest, and the journal of its run can be read."""
 
@@ -242,35 +250,21 @@ class Plan:
         check(PROFILE_NAME.fullmatch(self.profile) is not None, "a profile's name has a-z, 0-9, - and _, at most 40")
         for site in self.sites:
             check(SITE_NAME.fullmatch(site) is not None, f"not a site name: {quoted(site)} (a-z, 0-9, inner hyphens)")
-        check(
-            self.mode_rules.goes_on_from_average or self.terms.server_momentum == 0,
-            "server_momentum is for csfssl: in a ring nobody averages",
-        )
-        self._check_robust()
-        quorum = self.terms.quorum
-        check(
-            quorum is None or quorum <= len(self.sites),
-            f"quorum {quorum} exceeds the {len(self.sites)} sites",
-        )
+        self._check_terms()
 
-    def _check_robust(self) -> None:
-        """Check that the options against single updates have enough updates to compare."""
-        terms, trims = self.terms, self.terms.aggregation == "trimmed-mean"
+    def _check_terms(self) -> None:
+        """Check the terms that depend on the mode and on the number of sites."""
+        terms, sites, trims = self.terms, len(self.sites), self.terms.aggregation == "trimmed-mean"
         averages = self.mode_rules.goes_on_from_average
+        check(averages or terms.server_momentum == 0, "server_momentum is for csfssl: in a ring nobody averages")
         check(averages or not (trims or terms.clip), "trimmed-mean and clip are for csfssl alone")
-        check(
-            not trims or len(self.sites) >= TRIMMED_SITES_MIN,
-            f"trimmed-mean needs at least {TRIMMED_SITES_MIN} sites; found {len(self.sites)}",
-        )
-        check(
-            not terms.clip or len(self.sites) >= CLIPPED_SITES_MIN,
-            f"clip needs at least {CLIPPED_SITES_MIN} sites; found {len(self.sites)}",
-        )
-        least = TRIMMED_QUORUM_MIN if trims else 1
-        check(
-            terms.quorum is None or terms.quorum >= least,
-            f"trimmed-mean needs a quorum of at least {least}: of two updates, none can be left out",
-        )
+        for asked, key, least in ((trims, "trimmed-mean", TRIMMED_SITES_MIN), (terms.clip, "clip", CLIPPED_SITES_MIN)):
+            check(not asked or sites >= least, f"{key} needs at least {least} sites; found {sites}")
+        if terms.quorum is not None:
+            least = TRIMMED_QUORUM_MIN if trims else 1
+            words = f"trimmed-mean needs a quorum of at least {least}: of two updates, none can be left out"
+            check(terms.quorum >= least, words)
+            check(terms.quorum <= sites, f"quorum {terms.quorum} exceeds the {sites} sites")
 
     @property
     def mode_rules(self) -> ModeRules:
@@ -284,8 +278,8 @@ class Plan:
 
     @property
     def rounds_max(self) -> int:
-        """Rounds at most: the terms' rounds, and no more epochs than the recipe allows (50 in the paper)."""
-        return max(1, min(self.terms.rounds, self.recipe.epochs_max // self.terms.epochs_per_round))
+        """Rounds at most."""
+        return self.terms.rounds_max(self.recipe)
 
     def canonical(self) -> str:
         """Return the one JSON text of this plan: sorted keys, no spaces, shortest floats."""
@@ -294,7 +288,9 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Return the values that the canonical form writes."""
         raw = dataclasses.asdict(self)
-        terms = {key: value for key, value in raw["terms"].items() if key not in UNSAID or value != UNSAID[key]}
+        terms = {
+            key: value for key, value in raw["terms"].items() if key not in LEGACY_TERMS or value != LEGACY_TERMS[key]
+        }
         return {**raw, "terms": terms}
 
     @property
@@ -308,7 +304,7 @@ class Plan:
         try:
             raw = parsed(text)
             raw["sites"] = tuple(raw["sites"])
-            raw["terms"] = Terms(**{**UNSAID, **raw["terms"]})
+            raw["terms"] = Terms(**{**LEGACY_TERMS, **raw["terms"]})
             raw["recipe"] = parse_recipe(raw["recipe"])
             plan = cls(**raw)
         except (TypeError, KeyError, AttributeError) as error:

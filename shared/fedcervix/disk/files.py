@@ -29,6 +29,7 @@ from fedcervix.errors import StorageError
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
 WRITE_AHEAD_BYTES = 4 * 2**20
+COPY_BYTES = 2**20
 CANNOT_SYNC_FOLDERS = (errno.EINVAL, errno.EOPNOTSUPP, errno.EACCES)
 """what network file systems say, and folders that this user may not list: there is then nothing to wait for"""
 
@@ -157,6 +158,12 @@ def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> str:
     return out.digest
 
 
+def copy_file(source: Path, to: Path) -> str:
+    """Copy a large file, as `write_parts` writes one; return the SHA-256 of its bytes. Raises StorageError."""
+    with opened(source) as file:
+        return write_parts(to, iter(lambda: file.read(COPY_BYTES), b""))
+
+
 def write_whole(path: Path, data: bytes, *, sync: bool = True) -> None:
     """Write a file: whatever happens, either the old or the new content is there (see `writing`). Raises StorageError.
 
@@ -175,13 +182,12 @@ def write_new(path: Path, data: bytes) -> bool:
     """Write a file unless one of this name, or a link, is there; return whether it was written. Raises StorageError."""
     with disk(path, "write"):
         try:
-            out = open(path, "wb", opener=_anew)  # noqa: SIM115
+            with open(path, "wb", opener=_anew) as out:
+                out.write(data)
+                out.flush()
+                os.fsync(out.fileno())
         except FileExistsError:
             return False
-        with out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
     return True
 
 

@@ -71,7 +71,7 @@ BLOCK_ELEMENTS = 65_536
 ITEM_BYTES_MAX = max(dtype.itemsize for dtype in DTYPES.values())
 BEHIND_BYTES = 2**20
 """of a buffer that is hashed and written behind the arithmetic: it holds any block"""
-ROWS_BYTES = 2**21
+ROWS_BYTES = 2**22
 """of a block of all updates together, where one is needed"""
 
 
@@ -123,12 +123,7 @@ def aggregate(
     the base, or if the average is not finite; ModelError if `pooled-variance` finds a variance without its mean;
     StorageError from the disk. `output` is replaced whole or not at all.
     """
-    check(len(updates) > 0, "an average needs at least one update")
-    for _, weight in updates:
-        check(0 < weight < math.inf, f"the weight of an update is a positive number; found {weight}")
-    check(0 <= 2 * trimmed < len(updates), f"{trimmed} values at either end cannot be left out of {len(updates)}")
-    check(trimmed == 0 or len({weight for _, weight in updates}) == 1, "a trimmed mean has equal weights")
-    check(clip is None or len(clip.scales) == len(updates), "each update has its factor")
+    _check_asked([weight for _, weight in updates], clip, trimmed)
     # An overflow is not a warning on the operator's screen but an error: `_check` names the tensor.
     silent = np.errstate(over="ignore", invalid="ignore")
     step = [(momentum.base, 1.0), (momentum.before, 1.0)] if momentum else []
@@ -153,6 +148,15 @@ def aggregate(
                     out = behind.room((span.stop - span.start) * DTYPES[tensor.dtype].itemsize)
                     _check(average.block(position, mean, share, span, out, trained=trained), tensor)
     return sink.digest
+
+
+def _check_asked(weights: Sequence[float], clip: Clip | None, trimmed: int) -> None:
+    check(len(weights) > 0, "an average needs at least one update")
+    for weight in weights:
+        check(0 < weight < math.inf, f"the weight of an update is a positive number; found {weight}")
+    check(0 <= 2 * trimmed < len(weights), f"{trimmed} values at either end cannot be left out of {len(weights)}")
+    check(trimmed == 0 or len(set(weights)) == 1, "a trimmed mean has equal weights")
+    check(clip is None or len(clip.scales) == len(weights), "each update has its factor")
 
 
 class _Behind:
@@ -224,9 +228,9 @@ def spans(tensor: Tensor, block_elements: int) -> Iterator[slice]:
         yield slice(first, min(first + block_elements, tensor.count))
 
 
-def rows_of(models: int) -> NDArray[np.float64]:
+def rows_of(models: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return room for one block of so many models, a row for each: no longer than usual, and within bounds."""
-    return np.empty((models, max(1, min(BLOCK_ELEMENTS, ROWS_BYTES // (8 * models)))))
+    return np.empty((models, max(1, min(BLOCK_ELEMENTS, ROWS_BYTES // (dtype.itemsize * models)))), dtype)
 
 
 def _sibling_mean(tensor: Tensor, base: Layout, positions: dict[str, int]) -> int | None:
@@ -320,7 +324,7 @@ class _Average:
         self._sources, self._ends, self._cut, self._trimmed = sources, ends, cut, trimmed
         self._tensors, self._blocks = base.tensors, Blocks(base)
         self._weights_sum = math.fsum(source.weight for source in sources)
-        self._rows = rows_of(len(sources)) if trimmed else np.empty((0, BLOCK_ELEMENTS))
+        self._rows = rows_of(len(sources), np.dtype(np.float64)) if trimmed else np.empty((0, BLOCK_ELEMENTS))
         self._rounded = memoryview(bytearray(BLOCK_ELEMENTS * ITEM_BYTES_MAX))
         self._sum, self._term, self._centre = np.empty((3, BLOCK_ELEMENTS))
 

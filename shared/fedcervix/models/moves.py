@@ -8,14 +8,18 @@ begin at zero, as do biases. It is a mean square of .01^2 for what is trained, a
 are those of activations. The plan's `step_max` bounds each step; honest training stays far below it (measured: see
 docs/configuration.md). A counter grows by at most `COUNTER_STEP_MAX`, so that no site can make it overflow.
 
-Both files are read together, block by block, through buffers of a fixed size.
+A `Meter` measures the parts of an update as they come: from a file here, or from the network, where the processor has
+them at hand (`fedcervix.models.stream_validation`). The size of the base is the same for all sites: it is kept.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -24,8 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcervix.disk.files import opened, read_at
+from fedcervix.disk.storage import disk
 from fedcervix.errors import RemoteError
-from fedcervix.models.weights import BLOCK_BYTES, FLOATS, Kind, Tensor, check_same, decode, kind, read_layout
+from fedcervix.models.weights import BLOCK_BYTES, FLOATS, Kind, Tensor, blocks, check_same, decode, kind, read_layout
 
 FLOOR: dict[Kind, float] = {"float": 0.01, "running_mean": 1.0, "running_var": 1.0}
 WORDS: dict[Kind, str] = {
@@ -33,23 +38,24 @@ WORDS: dict[Kind, str] = {
     "running_mean": "running means",
     "running_var": "running deviations (roots of variances)",
 }
-Pair = tuple[NDArray[Any], NDArray[Any]]
+PART_BYTES = 2**18
+"""of a tensor that are looked at together"""
 COUNTER_STEP_MAX = 2**40
 """as many optimiser steps as a report may claim"""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Group:
     """What was measured of one group of numbers; sums of squares."""
 
     kind: Kind
-    count: int = 0
-    moved: float = 0.0
+    count: int
+    moved: float
     """of update - base"""
-    base: float = 0.0
-    farthest: str = ""
+    base: float
+    farthest: str
     """the tensor that moved most"""
-    farthest_moved: float = 0.0
+    farthest_moved: float
 
     @property
     def step(self) -> float:
@@ -61,36 +67,115 @@ class Group:
         """The norm of the base, or the floor where that is larger."""
         return max(math.sqrt(self.base), FLOOR[self.kind] * math.sqrt(self.count))
 
-    def add(self, tensor: Tensor, moved: float, base: float) -> None:
-        """Count one tensor."""
-        self.count, self.moved, self.base = self.count + tensor.count, self.moved + moved, self.base + base
-        if not moved <= self.farthest_moved:
-            self.farthest, self.farthest_moved = tensor.name, moved
+
+class _Room(threading.local):
+    """Room for a part of a tensor: one for each thread, for there may be many more uploads at once."""
+
+    def __init__(self) -> None:
+        self.base = memoryview(bytearray(PART_BYTES))
+        self.apart = memoryview(bytearray(2 * PART_BYTES))  # bfloat16 is widened
 
 
-def measure(update: Path, base: Path) -> list[Group]:
+_ROOM = _Room()
+
+
+class Meter:
+    """Adds up how far the tensors of one update have moved from their base. Not thread-safe."""
+
+    def __init__(self, base: Path) -> None:
+        """Open the base. Raises RemoteError where it is no model, StorageError."""
+        self.base, self._layout = base, read_layout(base)
+        with disk(base, "read"):
+            self._file: FileIO = base.open("rb", buffering=0)
+        self._tensors = {tensor.name: tensor for tensor in self._layout.tensors}
+        self._moved = dict.fromkeys(self._tensors, 0.0)
+
+    def add(self, tensor: Tensor, start: int, raw: memoryview) -> None:
+        """Count the bytes of a tensor of the update that begin at byte `start` of it, with a whole number.
+
+        Raises RemoteError where the base has no such tensor, or a counter leaps; StorageError.
+        """
+        base = self._tensors.get(tensor.name)
+        if base is None or (base.dtype, base.shape) != (tensor.dtype, tensor.shape):
+            raise RemoteError(f"{tensor.name} of the update is not in the base model")
+        if tensor.dtype == "BOOL":
+            return
+        for at in range(0, len(raw), PART_BYTES):
+            ours, theirs = raw[at : at + PART_BYTES], _ROOM.base[: min(PART_BYTES, len(raw) - at)]
+            read_at(self._file, base.start + start + at, theirs)
+            self._count(base, decode(ours, base.dtype), decode(theirs, base.dtype))
+
+    def _count(self, tensor: Tensor, ours: NDArray[Any], theirs: NDArray[Any]) -> None:
+        if tensor.dtype not in FLOATS:
+            _check_counter(ours, theirs, tensor)
+            return
+        with np.errstate(over="ignore", invalid="ignore"):
+            if kind(tensor.name, tensor.dtype) == "running_var":
+                ours, theirs = np.sqrt(ours), np.sqrt(theirs)
+            apart = np.frombuffer(_ROOM.apart, ours.dtype)[: ours.size]
+            near = _square(np.subtract(ours, theirs, out=apart))
+            self._moved[tensor.name] += _wide_square(ours, theirs) if near is None else near
+
+    def close(self) -> None:
+        """Close the base."""
+        self._file.close()
+
+    def groups(self) -> tuple[Group, ...]:
+        """Return what was found, when all of the update was counted. Raises StorageError."""
+        known = self.base.stat()
+        sizes = _base_squares(self.base, known.st_ino, known.st_mtime_ns)
+        floats = [tensor for tensor in self._layout.tensors if tensor.dtype in FLOATS]
+        of = {name: [tensor for tensor in floats if kind(tensor.name, tensor.dtype) == name] for name in FLOOR}
+        return tuple(_group(name, tensors, self._moved, sizes) for name, tensors in of.items())
+
+
+def _group(name: Kind, tensors: Sequence[Tensor], moved: Mapping[str, float], sizes: Mapping[str, float]) -> Group:
+    found = {tensor.name: moved[tensor.name] for tensor in tensors}
+    farthest = max(found, key=lambda tensor: found[tensor], default="")
+    count, base = sum(tensor.count for tensor in tensors), sum(sizes[tensor] for tensor in found)
+    return Group(name, count, sum(found.values()), base, farthest, found.get(farthest, 0.0))
+
+
+@lru_cache(maxsize=4)
+def _base_squares(base: Path, _inode: int, _written_ns: int) -> dict[str, float]:
+    """Return the sum of squares of each tensor of a model; of variances, the sum. Raises StorageError."""
+    found = {}
+    with opened(base) as file:
+        for tensor in read_layout(base).tensors:
+            if tensor.dtype in FLOATS:
+                roots = kind(tensor.name, tensor.dtype) == "running_var"
+                found[tensor.name] = sum(_size(decode(raw, tensor.dtype), roots) for raw in blocks(file, tensor))
+    return found
+
+
+def _size(values: NDArray[Any], roots: bool) -> float:
+    if roots:
+        return float(values.sum(dtype=np.float64))
+    near = _square(values)
+    return _wide_square(values, np.zeros_like(values)) if near is None else near
+
+
+def measure(update: Path, base: Path) -> tuple[Group, ...]:
     """Return how far each group of an update lies from its base. What is not a finite number is infinitely far.
 
     Raises RemoteError where the two do not hold the same tensors, or a counter leaps; StorageError from the disk.
     """
-    ours, theirs = read_layout(update), read_layout(base)
-    check_same(ours, theirs)
-    places = {tensor.name: tensor for tensor in ours.tensors}
-    groups = {name: Group(name) for name in FLOOR}
-    with opened(update) as ours_file, opened(base) as theirs_file:
-        for tensor in theirs.tensors:
-            pairs = _pairs(ours_file, places[tensor.name], theirs_file, tensor)
-            if tensor.dtype in FLOATS:
-                group = groups[kind(tensor.name, tensor.dtype)]
-                group.add(tensor, *_squares(_roots(pairs) if group.kind == "running_var" else pairs))
-            elif tensor.dtype != "BOOL":
-                _check_counter(pairs, tensor)
-    return list(groups.values())
+    ours = read_layout(update)
+    check_same(ours, read_layout(base))
+    with opened(update) as file, closing(Meter(base)) as found:
+        for tensor in ours.tensors:
+            for at, raw in zip(range(0, tensor.end - tensor.start, BLOCK_BYTES), blocks(file, tensor), strict=True):
+                found.add(tensor, at, raw)
+        return found.groups()
 
 
 def vet_step(update: Path, base: Path, step_max: float) -> float:
     """Return the largest step of a vetted update. Raises RemoteError if it is above `step_max`; and as `measure`."""
-    groups = measure(update, base)
+    return check_steps(measure(update, base), step_max)
+
+
+def check_steps(groups: Sequence[Group], step_max: float) -> float:
+    """Return the largest step of an update of which this was measured. Raises RemoteError if it is above `step_max`."""
     for group in groups:
         if not group.step <= step_max:
             raise _too_far(group, step_max)
@@ -108,35 +193,6 @@ def _too_far(group: Group, step_max: float) -> RemoteError:
     )
 
 
-def _pairs(ours_file: FileIO, ours: Tensor, theirs_file: FileIO, theirs: Tensor) -> Iterator[Pair]:
-    """Yield the numbers of a tensor in both files, block by block."""
-    blocks = [memoryview(bytearray(min(BLOCK_BYTES, max(1, theirs.end - theirs.start)))) for _ in range(2)]
-    for at in range(0, theirs.end - theirs.start, BLOCK_BYTES):
-        length = min(BLOCK_BYTES, theirs.end - theirs.start - at)
-        mine, other = (block[:length] for block in blocks)
-        read_at(ours_file, ours.start + at, mine)
-        read_at(theirs_file, theirs.start + at, other)
-        yield decode(mine, ours.dtype), decode(other, theirs.dtype)
-
-
-def _roots(pairs: Iterator[Pair]) -> Iterator[Pair]:
-    with np.errstate(invalid="ignore"):
-        for ours, theirs in pairs:
-            yield np.sqrt(ours), np.sqrt(theirs)
-
-
-def _squares(pairs: Iterator[Pair]) -> tuple[float, float]:
-    """Return the sums of squares of update - base, and of base."""
-    moved = size = 0.0
-    with np.errstate(over="ignore", invalid="ignore"):
-        for ours, theirs in pairs:
-            near = _square(ours - theirs)
-            moved += _wide_square(ours, theirs) if near is None else near
-            small = _square(theirs)
-            size += _wide_square(theirs, np.zeros_like(theirs)) if small is None else small
-    return moved, size
-
-
 def _square(values: NDArray[Any]) -> float | None:
     """Return a sum of squares; None where their own type is too small for it."""
     # Not np.dot: its threads wait for one another on a busy machine.
@@ -151,11 +207,10 @@ def _wide_square(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
     return math.inf if math.isnan(found) else found
 
 
-def _check_counter(pairs: Iterator[Pair], tensor: Tensor) -> None:
-    for ours, theirs in pairs:
-        if (ours.astype(np.float64) - theirs.astype(np.float64) > COUNTER_STEP_MAX).any():
-            raise RemoteError(
-                f"{tensor.name} counts more than {COUNTER_STEP_MAX:.3g} steps more than its base",
-                cause="the update was not made by training",
-                next_step="ask the site what happened",
-            )
+def _check_counter(ours: NDArray[Any], theirs: NDArray[Any], tensor: Tensor) -> None:
+    if (ours.astype(np.float64) - theirs.astype(np.float64) > COUNTER_STEP_MAX).any():
+        raise RemoteError(
+            f"{tensor.name} counts more than {COUNTER_STEP_MAX:.3g} steps more than its base",
+            cause="the update was not made by training",
+            next_step="ask the site what happened",
+        )

@@ -1,16 +1,19 @@
 """The values of a model, checked while it arrives: what the processor has in its cache is not read from the disk again.
 
-Only a shortcut to what `weights.vet` finds. `sound` is True if the whole file passed by and every number in it is
-one that a model can have; where anything is out of the ordinary (a damaged header, a transfer that goes on in the
-middle, a number cut in two by a message) it is False, and `vet` reads the file and says in words what is wrong.
+Only a shortcut to what `weights.vet` and `moves.measure` find. `sound` is True if the whole file passed by and every
+number in it is one that a model can have; where anything is out of the ordinary (a damaged header, a transfer that goes
+on in the middle, a number cut in two by a message) it is False, and `vet` reads the file and says in words what is
+wrong. So does `measure` where the model could not be measured here (`moved` is None), as one that comes packed.
 """
 
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
-from fedcervix.errors import RemoteError
+from fedcervix.errors import RemoteError, StorageError
 from fedcervix.models import weights
+from fedcervix.models.moves import Group, Meter
 from fedcervix.models.weights import DTYPES, PREFIX_BYTES, Layout, Tensor
 
 
@@ -18,10 +21,11 @@ class Arriving:
     """Watches the chunks of one file go by, from its first byte on.
 
     `like`: the layout of the model that it should be; a header that is longer than that one allows is not parsed.
+    `meter` measures how far it lies from its base.
     """
 
-    def __init__(self, size_bytes: int, like: Layout | None = None) -> None:
-        self._size_bytes = size_bytes
+    def __init__(self, size_bytes: int, like: Layout | None = None, meter: Meter | None = None) -> None:
+        self._size_bytes, self._meter = size_bytes, meter
         self._head_bytes_max = PREFIX_BYTES + weights.header_bytes_max(like)
         self._at = 0
         """bytes that went by"""
@@ -35,6 +39,15 @@ class Arriving:
     def sound(self) -> bool:
         """Whether all of it went by and was found to be good."""
         return not self._doubt and self._head is None and self._at == self._size_bytes
+
+    def moved(self) -> tuple[Path, tuple[Group, ...]] | None:
+        """Return how far a sound model lies from which one; None where that was not measured. Raises StorageError."""
+        return (self._meter.base, self._meter.groups()) if self._meter is not None else None
+
+    def close(self) -> None:
+        """Let go of the base."""
+        if self._meter is not None:
+            self._meter.close()
 
     def see(self, chunk: bytes) -> None:
         """Look at the next chunk."""
@@ -70,9 +83,19 @@ class Arriving:
             item_bytes = DTYPES[tensor.dtype].itemsize
             if (first - tensor.start) % item_bytes or (last - tensor.start) % item_bytes:
                 return False
-            if not weights.sound(values[first - start : last - start], tensor):
+            part = values[first - start : last - start]
+            if not weights.sound(part, tensor):
                 return False
+            self._measure(tensor, first - tensor.start, part)
             if last < tensor.end:
                 break
             self._left.pop()
         return True
+
+    def _measure(self, tensor: Tensor, start: int, part: memoryview) -> None:
+        if self._meter is not None:
+            try:
+                self._meter.add(tensor, start, part)
+            except (RemoteError, StorageError):  # it is said when the model is reported
+                self.close()
+                self._meter = None

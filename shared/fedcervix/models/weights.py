@@ -292,7 +292,7 @@ def _check_values(path: Path, layout: Layout, *, largest: Mapping[Kind, float] |
     with opened(path) as file:
         for tensor in layout.tensors:
             most = largest[kind(tensor.name, tensor.dtype)] if largest else math.inf
-            for view in _blocks(file, tensor):
+            for view in blocks(file, tensor):
                 if not sound(view, tensor):
                     raise _unsound(tensor, view)
                 if most < math.inf and tensor.dtype != "BOOL":
@@ -453,13 +453,14 @@ def as_float32(path: Path, to: Path) -> str:
     with opened(path) as file:
 
         def values(name: str) -> Iterator[memoryview]:
-            for raw in _blocks(file, found[name]):
+            for raw in blocks(file, found[name]):
                 yield _converted(raw, found[name].dtype, forms[name].dtype)
 
         return write_parts(to, file_parts(forms, values, {}))
 
 
-def _blocks(file: FileIO, tensor: Tensor) -> Iterator[memoryview]:
+def blocks(file: FileIO, tensor: Tensor) -> Iterator[memoryview]:
+    """Yield the bytes of a tensor, BLOCK_BYTES at most; the next take their place. Raises StorageError."""
     block = memoryview(bytearray(BLOCK_BYTES))
     for start in range(tensor.start, tensor.end, BLOCK_BYTES):
         view = block[: min(BLOCK_BYTES, tensor.end - start)]

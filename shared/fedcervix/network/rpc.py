@@ -119,6 +119,10 @@ STREAMS_MAX = 100
 """calls at once on a connection. Without a limit, the library lets calls that are cancelled at once (CVE-2023-44487)
 fill the queue in which the calls of all connections wait, and drops those of the others"""
 
+PENDING_MAX = 16_384
+"""calls that wait for the event loop. Of more than a thousand the library drops some by chance, whoever made them: two
+dozen connections whose calls are cancelled at once cost others their calls"""
+
 READ_BYTES_MAX = 64 << 10
 """of a connection at once. The library has a few threads for all connections: with the 4 MiB of its own choice, eight
 floods of frames keep them from an honest call for a third of a second"""
@@ -127,6 +131,8 @@ _SERVER_OPTIONS: list[tuple[str, int]] = [
     *_BOUNDS,
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener
     ("grpc.max_concurrent_streams", STREAMS_MAX),
+    ("grpc.server.max_pending_requests", PENDING_MAX),
+    ("grpc.server.max_pending_requests_hard_limit", PENDING_MAX),
     ("grpc.server_handshake_timeout_ms", HANDSHAKE_S * 1000),
     # The library's own bound on pings made a flood of them dear: for each one above the bound it lengthens the text of
     # an error, all of which it copies each time. Clients ping as they like; coordinator.limits.overhead bounds bytes.

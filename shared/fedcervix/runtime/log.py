@@ -15,24 +15,25 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, cast
 
 from fedcervix.printable import printable, printable_values, shortened
 
 if TYPE_CHECKING:
     import structlog
+    from structlog.typing import EventDict
 
 FORBIDDEN_KEYS = frozenset({"patient", "patients", "image", "path", "file", "label", "pixels"})
 
 
-def _drop_forbidden(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _drop_forbidden(_logger: Any, _method: str, event: EventDict) -> EventDict:
     for key in FORBIDDEN_KEYS & event.keys():
         del event[key]
     return event
 
 
-def _printable(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _printable(_logger: Any, _method: str, event: EventDict) -> EventDict:
     """Take control characters out of all texts; an object that is no text is logged by its own words."""
     return {printable(str(key)): _printable_value(value) for key, value in event.items()}
 
@@ -48,13 +49,13 @@ VALUE_CHARS_MAX = (700, 200, 50, 10)
 """of one value in a line; the next less where the line would be too long"""
 KEY_CHARS_MAX = 40
 
-Render = Callable[[Any, str, MutableMapping[str, Any]], Any]
+Render: TypeAlias = "Callable[[Any, str, EventDict], Any]"
 
 
 def _bounded(render: Render) -> Render:
     """Return a renderer of lines that are not too long."""
 
-    def line(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
+    def line(logger: Any, method: str, event: EventDict) -> str:
         found = ""
         for chars_max in VALUE_CHARS_MAX:
             short = {shortened(key, KEY_CHARS_MAX): _cut(value, chars_max) for key, value in event.items()}
@@ -76,7 +77,7 @@ def _cut(value: Any, chars_max: int) -> Any:
             return value
 
 
-Ration = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
+Ration = Callable[[Mapping[str, object]], Mapping[str, object] | None]
 """asked before a line is written: what else stands in it; None: it is left out"""
 
 
@@ -85,7 +86,7 @@ def ration(asks: Ration | None) -> None:
     _Wanted.asks = asks
 
 
-def _rationed(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _rationed(_logger: Any, _method: str, event: EventDict) -> EventDict:
     import structlog
 
     if _Wanted.asks is not None:

@@ -34,7 +34,7 @@ def _copied(run: Run, update: UpdateStored) -> str:
         return "this is the model that the site was given"
     if any(update.digest == other.digest for other in run.current.contributions):
         return "this is the model that another site has sent in this round"
-    if update.digest == run.layout or any(update.digest in some for some in (*run.earlier, run.current.models)):
+    if update.digest == run.layout or any(update.digest in some for some in (*run.earlier_models, run.current.models)):
         return "this is an earlier model of this run"
     return ""
 

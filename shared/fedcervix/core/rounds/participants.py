@@ -8,7 +8,7 @@ from fedcervix.core.rounds.state import Phase, Presence, Round, Run, Site
 
 
 def open_sites(run: Run) -> tuple[Site, ...]:
-    """The sites that the phase is waiting for, in roster order."""
+    """Return the sites that the phase is waiting for, in roster order."""
     if run.phase is Phase.GATHERING:
         return tuple(site for site in run.sites if site.presence is not Presence.PRESENT)
     if run.phase is Phase.SEEDING:
@@ -23,13 +23,13 @@ def open_sites(run: Run) -> tuple[Site, ...]:
 
 
 def untrained(run: Run) -> tuple[Site, ...]:
-    """The sites to which the round is still open, in roster order; in the ring the first one holds the model."""
+    """Return the sites to which the round is still open, in roster order. In a ring the first one holds the model."""
     closed = run.current.closed_to
     return tuple([site for site in run.sites if site.name not in closed])
 
 
 def trainers(round_: Round) -> frozenset[str]:
-    """The sites that did what they were asked, whether their updates count or not."""
+    """Return the sites that did what they were asked, whether their updates count or not."""
     answered = [missing.site for missing in round_.missing if missing.answered]
     return frozenset([*answered, *(update.site for update in round_.contributions)])
 

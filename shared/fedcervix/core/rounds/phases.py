@@ -12,7 +12,7 @@ from fedcervix.core.rounds.state import Missing, Phase, Presence, Run, Site, wit
 from fedcervix.core.rounds.transitions import abort, enter, make_candidate, next_round, next_round_or_end
 from fedcervix.core.rounds.unusable import (
     base_is_unusable,
-    clear_blame,
+    clear_suspicion,
     end_void,
     fall_back,
     half_say_so,
@@ -25,7 +25,7 @@ from fedcervix.core.rounds.waits import OnTimeout, quorum_state, waits
 
 
 def advance(run: Run, at: float) -> Run:
-    """Go through as many phases (and hops) as the state allows. Ends: every move closes a site, a hop or a phase."""
+    """Go through as many phases and hops as the state allows. It ends: every move closes a site, a hop or a phase."""
     while not run.ended:
         moved = _ADVANCE[run.phase](run, at)
         if moved is run:
@@ -35,7 +35,7 @@ def advance(run: Run, at: float) -> Run:
 
 
 def _end_phase(run: Run, at: float, go_on: Callable[[Run, float, tuple[Site, ...]], Run]) -> Run:
-    """Let the phase end when nothing is waited for, or all waits have run out."""
+    """End the phase when no site is waited for, or when all waits have run out."""
     open_ = open_sites(run)
     if quorum_state(run, open_) is Quorum.IMPOSSIBLE:
         return abort(run, f"too few sites are left for a quorum while {run.phase}: {_away(run)}", at)
@@ -50,7 +50,7 @@ def _end_phase(run: Run, at: float, go_on: Callable[[Run, float, tuple[Site, ...
 
 
 def _away(run: Run) -> str:
-    return "; ".join(f"{s.name} ({s.presence}{': ' if s.reason else ''}{s.reason})" for s in open_sites(run))
+    return "; ".join(f"{site.name} ({site.standing})" for site in open_sites(run))
 
 
 def _after_gathering(run: Run, at: float, _missing: tuple[Site, ...]) -> Run:
@@ -64,16 +64,14 @@ def _advance_seeding(run: Run, at: float) -> Run:
 
 
 def _after_training(run: Run, at: float, missing: tuple[Site, ...]) -> Run:
-    """Close the round to the sites that are away (in the ring: the holder's hop), and go on."""
+    """Close the round to the sites that are away (in a ring: the holder), or go on to the model of the round."""
     if missing:
-        away = tuple(
-            Missing(site.name, site.presence + (f": {site.reason}" if site.reason else "")) for site in missing
-        )
+        away = tuple(Missing(site.name, site.standing) for site in missing)
         return with_round(run, missing=(*run.current.missing, *away))
     if base_is_unusable(run):
         return fall_back(run, at)
     if len(run.current.contributions) < updates_needed(run):
-        return end_void(clear_blame(run), at, f"too few updates are left to count{left_out_words(run)}")
+        return end_void(clear_suspicion(run), at, f"too few updates are left to count{left_out_words(run)}")
     return make_candidate(run, at)
 
 

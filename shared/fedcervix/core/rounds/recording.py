@@ -210,14 +210,6 @@ def _adopted(run: Run, event: ModelAdopted) -> tuple[Run, Answer]:
     return replace(run, adopted=(*run.adopted, event.site)), Answer.ACCEPTED
 
 
-def _aborted(run: Run, event: RunAborted) -> tuple[Run, Answer]:
-    return abort(run, event.reason, event.at), Answer.ACCEPTED
-
-
-def _ticked(run: Run, _event: Tick) -> tuple[Run, Answer]:
-    return run, Answer.ACCEPTED
-
-
 RECORD: Mapping[type, Callable[[Run, Any], tuple[Run, Answer]]] = {
     SiteAttached: _attached,
     SiteSilent: _presence(Presence.SILENT, lambda event: event.reason or "no sign of life"),
@@ -230,6 +222,6 @@ RECORD: Mapping[type, Callable[[Run, Any], tuple[Run, Answer]]] = {
     ScoreReported: _scored,
     ModelUnusable: _unusable,
     ModelAdopted: _adopted,
-    RunAborted: _aborted,
-    Tick: _ticked,
+    RunAborted: lambda run, event: (abort(run, event.reason, event.at), Answer.ACCEPTED),
+    Tick: lambda run, _: (run, Answer.ACCEPTED),
 }

@@ -53,6 +53,11 @@ class Site:
     since: float = 0.0
     reason: str = ""
 
+    @property
+    def standing(self) -> str:
+        """The presence in words, and the reason where there is one."""
+        return f"{self.presence}: {self.reason}" if self.reason else self.presence.value
+
 
 @dataclass(frozen=True, slots=True)
 class Missing:
@@ -62,7 +67,7 @@ class Missing:
     reason: str
     answered: bool = False
     """it did what it was asked: that it does not count is not for want of an answer"""
-    alarm: bool = False
+    suspected: bool = False
     """with its update the model could not be used"""
 
 
@@ -169,7 +174,7 @@ class Run:
     failures: tuple[SiteFailed, ...] = ()
     mended: tuple[Mended, ...] = ()
     """of `failures`, those after which the site came back"""
-    earlier: tuple[frozenset[str], ...] = dataclasses.field(default=(), repr=False, compare=False)
+    earlier_models: tuple[frozenset[str], ...] = dataclasses.field(default=(), repr=False, compare=False)
     """the models of all rounds before this one, in a few large sets: see `add_models`"""
     outcome: Outcome | None = None
     reason: str = ""
@@ -212,10 +217,3 @@ def in_roster_order(plan: Plan, reports: tuple[Report, ...]) -> tuple[Report, ..
     """Return reports of sites in the order in which the plan names the sites."""
     place = {site: number for number, site in enumerate(plan.sites)}
     return tuple(sorted(reports, key=lambda report: place[report.site]))
-
-
-def to_dict(run: Run) -> dict[str, Any]:
-    """Return the state as plain JSON-able values (for tests and bug reports)."""
-    found = dataclasses.asdict(replace(run, earlier=()))
-    del found["earlier"]  # it says nothing that `rounds` does not
-    return found

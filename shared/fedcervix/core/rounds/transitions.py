@@ -20,8 +20,8 @@ def abort(run: Run, reason: str, at: float) -> Run:
 def next_round(run: Run, at: float) -> Run:
     """Begin a round from the model that training goes on from."""
     round_ = Round(number=len(run.rounds) + 1, base=run.model, begun_at=at)
-    earlier = add_models(run.earlier, run.current.models) if run.rounds else ()
-    return enter(replace(run, rounds=(*run.rounds, round_), earlier=earlier), Phase.TRAINING, at)
+    earlier = add_models(run.earlier_models, run.current.models) if run.rounds else ()
+    return enter(replace(run, rounds=(*run.rounds, round_), earlier_models=earlier), Phase.TRAINING, at)
 
 
 def add_models(sets: tuple[frozenset[str], ...], more: frozenset[str]) -> tuple[frozenset[str], ...]:
@@ -32,7 +32,7 @@ def add_models(sets: tuple[frozenset[str], ...], more: frozenset[str]) -> tuple[
 
 
 def make_candidate(run: Run, at: float) -> Run:
-    """Let the model that follows from the round's updates be made and scored."""
+    """Go on to the model that follows from the updates of the round: to be averaged, or to be scored as it is."""
     run = with_round(run, unusable=())
     if run.plan.averages:
         return enter(run, Phase.AGGREGATING, at)

@@ -14,12 +14,10 @@ from fedcervix.core.rounds.transitions import abort, make_candidate, next_round_
 
 TRIES_MAX = 5
 """updates that are left out, one after the other, of a model that cannot be used"""
-
 VOID_ROUNDS_MAX = 3
 """rounds in a row in which nobody counts, before the run is aborted"""
 
 REVOKED = "revoked by the operator"
-
 NOBODY = "nobody counts in this round"
 
 
@@ -93,7 +91,7 @@ def end_void(run: Run, at: float, note: str, model: str = "") -> Run:
 
 
 def _forget_best(run: Run, *, good: str) -> Run:
-    """Let the model that is given up be no more the best one."""
+    """Where the model that is given up was the best one, return to the best round of the model that is kept."""
     if good == run.current.base or not run.best_round or run.best.candidate != run.current.base:
         return run
     scored = [round_.number for round_ in run.rounds[:-1] if round_.scores and round_.candidate == good]
@@ -103,7 +101,7 @@ def _forget_best(run: Run, *, good: str) -> Run:
 def _recount(
     run: Run, counted: tuple[UpdateStored, ...], dropped: tuple[UpdateStored, ...], missing: tuple[Missing, ...]
 ) -> Run:
-    """Let the round count these updates and no others: its model follows from them, and is not made or scored yet."""
+    """Count these updates and no others. The model of the round follows from them; it must be made and scored anew."""
     hops = run.plan.mode_rules.in_turns and counted
     run = replace(run, model=counted[-1].digest if hops else run.current.base)
     attempt = run.current.attempt + 1
@@ -119,7 +117,7 @@ def _drop(run: Run, update: UpdateStored, missing: Missing) -> Run:
 
 
 def _take_back(run: Run) -> Run:
-    """Let the update that was left out for a trial count again."""
+    """Count the update again that was left out for a trial."""
     round_ = run.current
     if not round_.suspect:
         return run
@@ -130,8 +128,8 @@ def _take_back(run: Run) -> Run:
     return with_round(_recount(run, counted, dropped, missing), suspect="")
 
 
-def _spoiler(site: str, why: str) -> Missing:
-    return Missing(site, f"with its update the model could not be used ({why})", answered=True, alarm=True)
+def _suspected(site: str, why: str) -> Missing:
+    return Missing(site, f"with its update the model could not be used ({why})", answered=True, suspected=True)
 
 
 def leave_one_out(run: Run, at: float, why: str) -> Run:
@@ -149,13 +147,13 @@ def _leave_out_longest_step(run: Run, at: float, why: str) -> Run:
         whichever = ", whichever update was left out" if tried else ""
         return end_void(run, at, f"the model could not be used ({why}){whichever}")
     suspect = max(left, key=lambda update: update.step)  # of equals the first in the roster
-    run = _drop(run, suspect, _spoiler(suspect.site, why))
+    run = _drop(run, suspect, _suspected(suspect.site, why))
     return make_candidate(with_round(run, suspect=suspect.site), at)
 
 
 def _leave_out_newest_hop(run: Run, at: float, why: str) -> Run:
     if len(run.current.tried) >= TRIES_MAX:
-        return end_void(clear_blame(run), at, f"the model could not be used ({why})")
+        return end_void(clear_suspicion(run), at, f"the model could not be used ({why})")
     newest = run.current.contributions[-1]
     run = with_round(drop_newest_hop(run, why), tried=(*run.current.tried, newest.site))
     if not run.current.contributions:
@@ -163,15 +161,15 @@ def _leave_out_newest_hop(run: Run, at: float, why: str) -> Run:
     return make_candidate(run, at)
 
 
-def clear_blame(run: Run) -> Run:
-    """Blame nobody of those whose hops were left out: the hop that spoils the model was not found."""
-    missing = (Missing(m.site, NOBODY, answered=True) if m.alarm else m for m in run.current.missing)
+def clear_suspicion(run: Run) -> Run:
+    """Suspect none of the sites whose hops were left out: the hop that spoils the model was not found."""
+    missing = (Missing(m.site, NOBODY, answered=True) if m.suspected else m for m in run.current.missing)
     return with_round(run, missing=tuple(missing))
 
 
 def left_out_words(run: Run) -> str:
     """Return whose hops were left out of a round that is not scored, so that nobody knows which of them spoils it."""
-    names = [missing.site for missing in run.current.missing if missing.alarm]
+    names = [missing.site for missing in run.current.missing if missing.suspected]
     return f": it was tried without those of {first_few(names)}" if names else ""
 
 
@@ -181,14 +179,14 @@ def drop_newest_hop(run: Run, why: str) -> Run:
     place = run.plan.sites.index
     handed = f"it had trained from the model of {newest.site}, which could not be used"
     missing = (
-        Missing(m.site, handed, answered=True) if m.alarm and place(m.site) > place(newest.site) else m
+        Missing(m.site, handed, answered=True) if m.suspected and place(m.site) > place(newest.site) else m
         for m in run.current.missing
     )
     run = with_round(run, missing=tuple(missing))
     if any((said.site, said.task.base) == (newest.site, newest.digest) for said in run.current.unusable):
         own = "it could not use the model that it had trained itself"
         return _drop(run, newest, Missing(newest.site, own, answered=True))
-    return _drop(run, newest, _spoiler(newest.site, why))
+    return _drop(run, newest, _suspected(newest.site, why))
 
 
 def withdraw(run: Run, site: str, at: float) -> Run:
@@ -204,7 +202,7 @@ def withdraw(run: Run, site: str, at: float) -> Run:
     if run.phase is Phase.TRAINING:
         return _pass_over_holder(run, site)
     if not run.current.contributions or len(trainers(run.current)) < updates_needed(run):
-        return end_void(clear_blame(run), at, f"too few updates are left without {site}, which was revoked")
+        return end_void(clear_suspicion(run), at, f"too few updates are left without {site}, which was revoked")
     return make_candidate(run, at)
 
 
@@ -213,7 +211,7 @@ def _forget_reports(run: Run, site: str) -> Run:
     round_ = run.current
     on_trial = round_.suspect == site
     missing = (
-        Missing(site, REVOKED) if m.site == site and m.answered and (on_trial or not m.alarm) else m
+        Missing(site, REVOKED) if m.site == site and m.answered and (on_trial or not m.suspected) else m
         for m in round_.missing
     )
     return with_round(

@@ -21,7 +21,7 @@ class OnTimeout(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Who is waited for, for what, since when, until when (None: as long as it shows signs of life), and then what."""
+    """A site that is waited for. `until` is None as long as it shows signs of life; `then`: what follows."""
 
     site: str
     reason: str
@@ -31,7 +31,7 @@ class Wait:
 
 
 def waits(run: Run) -> tuple[Wait, ...]:
-    """Return everything the run waits for at the sites; nothing is ever waited for that is not in this list."""
+    """Return all sites that the run waits for. The run waits for nothing else."""
     if run.ended or run.phase is Phase.AGGREGATING:
         return ()
     open_ = open_sites(run)
@@ -40,13 +40,12 @@ def waits(run: Run) -> tuple[Wait, ...]:
 
 def deadline(run: Run) -> float | None:
     """Return when a Tick is due, or None where only an event of another kind can change anything."""
-    if any(wait.until is None for wait in waits(run)):
-        return None
-    return max((wait.until for wait in waits(run) if wait.until is not None), default=None)
+    ends = [wait.until for wait in waits(run)]
+    return None if None in ends else max((end for end in ends if end is not None), default=None)
 
 
 def _quorum_needed(run: Run, gone: int = 0) -> int:
-    """How many sites the phase cannot do without; `gone`: so many were revoked before they answered."""
+    """Return how many sites the phase needs. `gone` sites were revoked before they answered."""
     if run.phase is Phase.PUBLISHING:
         return 0
     if run.plan.terms.quorum is not None:
@@ -57,15 +56,14 @@ def _quorum_needed(run: Run, gone: int = 0) -> int:
 
 
 def quorum_state(run: Run, open_: tuple[Site, ...]) -> Quorum:
-    """Has the phase its quorum? In the ring, the sites behind the holder may still answer."""
+    """Return whether the phase has its quorum. In a ring, the sites after the holder may still answer."""
     if run.phase is Phase.TRAINING:
         answered, open_ = trainers(run.current), untrained(run)
     elif run.phase is Phase.SEEDING:
         answered = frozenset()
     else:
         answered = frozenset(run.plan.sites) - names_of(open_)
-    gone_for_good = Presence.REVOKED
-    revoked = frozenset([site.name for site in run.sites if site.presence is gone_for_good])
+    revoked = frozenset([site.name for site in run.sites if site.presence is Presence.REVOKED])
     may_come = len(names_of(open_) - revoked)
     needed = 1 if run.phase is Phase.SEEDING else _quorum_needed(run, len(revoked - answered))
     return quorum(needed=needed, answered=len(answered), open_=may_come)
@@ -76,13 +74,12 @@ def _wait(run: Run, site: Site, open_: tuple[Site, ...]) -> Wait:
     since = max(_asked_at(run), site.since)
     if site.presence is Presence.PRESENT:
         return Wait(site.name, f"working: {instruction(run, site.name)}", since, None, OnTimeout.LEASE)
-    reason = site.presence.value + (f": {site.reason}" if site.reason else "")
     if site.presence is Presence.REVOKED:  # it will not come back: the operator has decided, the run goes on without
-        return Wait(site.name, reason, site.since, site.since, OnTimeout.GO_ON)
+        return Wait(site.name, site.standing, site.since, site.since, OnTimeout.GO_ON)
     if _can_do_without(run, quorum_state(run, open_)):
         grace_s = 0.0 if in_turns(run) else terms.grace_s  # a ring does not stand still for a lost lease
-        return Wait(site.name, reason, site.since, site.since + grace_s, OnTimeout.GO_ON)
-    return Wait(site.name, reason, since, since + terms.give_up_s, OnTimeout.ABORT)
+        return Wait(site.name, site.standing, site.since, site.since + grace_s, OnTimeout.GO_ON)
+    return Wait(site.name, site.standing, since, since + terms.give_up_s, OnTimeout.ABORT)
 
 
 def _can_do_without(run: Run, vote: Quorum) -> bool:
@@ -94,7 +91,7 @@ def _can_do_without(run: Run, vote: Quorum) -> bool:
 
 
 def _asked_at(run: Run) -> float:
-    """When what is now waited for was asked: the phase's start, or the last hop's end."""
+    """Return when the sites were asked: at the start of the phase, or in a ring at the end of the last hop."""
     if in_turns(run):
         return max((update.at for update in run.current.contributions), default=run.since)
     return run.since

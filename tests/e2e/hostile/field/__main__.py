@@ -25,7 +25,7 @@ from tests.e2e.loopback import BIN
 
 @click.command()
 @click.option("--attacks", default="", help="Names, separated by commas. Default: all.")
-@click.option("--seconds", default=10.0, show_default=True, help="Of each phase; there are two with and two without.")
+@click.option("--seconds", default=10.0, show_default=True, help="Of each phase; there are two of each kind.")
 @click.option("--seed", default=0, show_default=True, help="Of what attackers draw.")
 @click.option("--programs", type=click.Path(path_type=Path, exists=True), default=BIN, help="Folder of the programs.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Folder to work in. Default: a temporary folder, kept.")

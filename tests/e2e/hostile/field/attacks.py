@@ -99,6 +99,7 @@ ATTACKS: dict[str, Attack] = {
     "long-texts": Attack(flooding.long_texts),
     "gzip-bombs": Attack(flooding.gzip_bombs),
     "rapid-reset": Attack(flooding.rapid_reset),
+    "rapid-reset-on-many": Attack(flooding.rapid_reset_on_many),
     "rapid-reset-revoked": Attack(flooding.rapid_reset, "revoked"),
     "made-you-reset": Attack(flooding.made_you_reset),
     "pings": Attack(flooding.pings, anonymous=True),

@@ -1,8 +1,10 @@
 """One attack on one federation: without and with it, in turns; then the culprit is revoked.
 
-    quiet   attack   quiet   attack, in which the operator looks and revokes   stop, start again
+    quiet   attack   burden   quiet   attack, in which the operator looks and revokes   burden   stop, start again
 
-What honest calls take is read off the probe's lines by when each was to begin.
+What honest calls take is read off the probe's lines by when each was to begin. The attacker shares this machine's
+processors, which one elsewhere would not: it gives way to every other process, what it takes is said, and in a phase of
+burden a program takes as much and attacks nobody.
 """
 
 from __future__ import annotations
@@ -30,7 +32,10 @@ LEFT_AFTER_S = 5.0
 AFTER_S = 20.0
 COMMAND_S = 30.0
 LOOK_S = 0.25
+NICENESS = 10
 BEGUN_S = 90.0
+KINDS = ("quiet", "attack", "burden")
+"""of phases"""
 KEYS = {"certificate": MALLORY, "revoked": MALLORY, "invitation": f"{MALLORY}-invitation"}
 """whose keys an attack is given"""
 
@@ -64,6 +69,9 @@ class Finding:
     attack: Attack
     quiet: Calls = field(default_factory=lambda: Calls((), Counter()))
     attacked: Calls = field(default_factory=lambda: Calls((), Counter()))
+    burdened: Calls = field(default_factory=lambda: Calls((), Counter()))
+    attacker_busy: float = 0.0
+    """the attacker's use of one processor"""
     commands: dict[str, Command] = field(default_factory=dict)
     """`status` without and under attack, `revoke`, `stop`, `start`"""
     left: int | None = None
@@ -117,7 +125,7 @@ class Watch:
 
 
 def fight(template: Ground, folder: Path, name: str, *, seconds: float, seed: int, brief: bool = False) -> Finding:
-    """Attack a fresh copy of a federation; return what came of it. `brief`: one turn, and no stop at the end."""
+    """Attack a fresh copy of a federation; return what came of it. `brief`: one turn, no burden, no stop at the end."""
     attack = ATTACKS[name]
     finding = Finding(name, attack)
     with ExitStack() as stack:
@@ -138,7 +146,7 @@ class _Battle:
     brief: bool
     pid: int = 0
     """of the coordinator"""
-    phases: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: {"quiet": [], "attack": []})
+    phases: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
 
     def fight(self) -> None:
         """Do all of it; what is in the way of that is kept as trouble, with what was found until then."""
@@ -195,14 +203,25 @@ class _Battle:
         keys: list[str | Path] = ["--keys", self.ground.keys(KEYS[attack.needs])] if attack.needs in KEYS else []
         given = ["--port", str(self.ground.port), "--seconds", f"{seconds:.1f}", "--source", ATTACKER]
         numbers = ["--seed", str(self.seed), "--numbers", str(self.ground.numbers)]
-        return self.ground.program("attacker", name, *given, *keys, *numbers)
+        return self.ground.program("attacker", name, *given, *keys, *numbers, niceness=NICENESS)
 
     def _turns(self, watch: Watch) -> None:
         if not self.brief:
             self._quiet()
             self._attack(watch, last=False)
+            self._burden()
         self._quiet()
         self._attack(watch, last=True)
+        if not self.brief:
+            self._burden()
+
+    def _burden(self) -> None:
+        """Take as much processor time as the attacker took."""
+        given = ["--seconds", f"{self.phase_s:.1f}", "--share", f"{self.finding.attacker_busy:.3f}"]
+        burden = self.ground.program("burden", *given, niceness=NICENESS)
+        with self._phase("burden"):
+            time.sleep(self.phase_s)
+        burden.end()
 
     def _quiet(self) -> None:
         with self._phase("quiet"):
@@ -219,6 +238,7 @@ class _Battle:
             time.sleep(self.phase_s / 2)
             self._command("status", "status")
             time.sleep(max(0.0, ends_s - time.monotonic()))
+            self.finding.attacker_busy = max(self.finding.attacker_busy, cpu_s(attacker.pid) / self.phase_s)
         self.finding.rounds.append(self._rounds() - before)
         if last:
             self._revoke(watch)
@@ -272,11 +292,11 @@ class _Battle:
         for line in probe.text.splitlines():
             with contextlib.suppress(ValueError, KeyError):
                 lines.append(json.loads(line))
-        self.finding.quiet, self.finding.attacked = (self._calls(lines, kind) for kind in ("quiet", "attack"))
+        self.finding.quiet, self.finding.attacked, self.finding.burdened = (self._calls(lines, kind) for kind in KINDS)
 
     def _calls(self, lines: list[dict[str, object]], kind: str) -> Calls:
         found = [line for line in lines if any(a <= float(str(line["at_s"])) < b for a, b in self.phases[kind])]
-        failures = Counter(str(line["status"]) for line in found if line["status"] not in ANSWERED)
+        failures = Counter(f"{line['status']} {line['words']}" for line in found if line["status"] not in ANSWERED)
         return Calls(tuple(float(str(line["seconds"])) for line in found), failures)
 
     def _restart(self, coordinator: Process) -> None:

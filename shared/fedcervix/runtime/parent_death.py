@@ -1,8 +1,9 @@
 """Starts a program that ends when the one that wanted it is gone.
 
-    python -m cervix_study.execution.parent_death PARENT PROGRAM ...
+    python -m fedcervix.runtime.parent_death PARENT PROGRAM ...
 
 Linux sends it SIGTERM when its parent dies, however that dies. So a study that is killed leaves no federation behind.
+On other systems the end of a process's input must do.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ PR_SET_PDEATHSIG = 1
 """of Linux's prctl(2); it outlasts exec"""
 
 
-def end_with_parent() -> None:
-    """Have this process told to end when the one that started it dies."""
+def end_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
+    """Have this process sent a signal when the one that started it dies."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
 def main() -> None:
@@ -36,7 +37,7 @@ def leashed(program: list[str]) -> list[str]:
 
     Linux counts the death of the thread that started it.
     """
-    return [sys.executable, "-m", "cervix_study.execution.parent_death", str(os.getpid()), *program]
+    return [sys.executable, "-m", "fedcervix.runtime.parent_death", str(os.getpid()), *program]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,75 @@
+"""What a federation's task gave at this site: numbers that the worker finds, the history keeps, and reports show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from fedcervix.core.plan import STRICT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult:
+    """A model that was made, or trained for one round."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    digest: str
+    images: int
+    steps: int
+    loss: float
+    """of the last epoch"""
+    seconds: float
+    gauges: Mapping[str, float] = field(default_factory=dict)
+    """see `site_agent.training.collapse_metrics`; empty for a first model"""
+    precision: str = ""
+    said: tuple[str, ...] = ()
+    """lines for a person at the site"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreResult:
+    """A model's loss on this site's validation images."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    loss_sum: float
+    count: int
+    images: int
+    """that this site trains on"""
+    gauges: Mapping[str, float]
+    knn_auc: float | None = None
+    """None where features are not finite numbers, or the site has too few labels"""
+    said: tuple[str, ...] = ()
+
+    @property
+    def loss(self) -> float:
+        """Return the mean loss."""
+        return self.loss_sum / max(1, self.count)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnusableResult:
+    """A model that gives no finite loss at this site. That is a result too: all sites decide what follows."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    steps: int
+    """that training took before"""
+    said: tuple[str, ...] = ()
+
+
+TaskResult = TrainResult | ScoreResult | UnusableResult
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the rounds of a run gave at this site, by round."""
+
+    train: Mapping[int, TrainResult] = field(default_factory=dict)
+    score: Mapping[int, ScoreResult] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        """Say whether anything was noted."""
+        return bool(self.train or self.score)

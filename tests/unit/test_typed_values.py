@@ -1,0 +1,92 @@
+"""Values have types: `dict[str, Any]` is for JSON at the edge, and for what a library takes as it is."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("shared/fedcervix", "coordinator", "site_agent", "cervix_study")
+LOOSE = re.compile(r"^(dict|Mapping|MutableMapping)\[str, Any\]$")
+
+
+COORDINATOR_DOCUMENT = "the JSON documents that the coordinator writes, and that operators and their tools read"
+LEDGER = "the coordinator's ledger, as its JSON record has it"
+SITE_FILE = "JSON files of the site: they are read and written here, with a checksum"
+REPORT_FILE = "report.json: they become values, and values become it, here"
+TOML = "tables of a TOML file, before they are checked"
+LIBRARY = "what a library takes as it is"
+ALLOWED = {
+    "cervix_study/execution/classifiers.py": (1, "tensors by name: the study imports no torch"),
+    "cervix_study/execution/executors.py": (1, LIBRARY),
+    "cervix_study/execution/federations.py": (5, LEDGER),
+    "cervix_study/export/card.py": (1, LEDGER),
+    "cervix_study/export/model_source.py": (4, LEDGER),
+    "cervix_study/records.py": (1, "cell.json: what a federation's record says beyond its results"),
+    "cervix_study/report/figures.py": (1, LIBRARY),
+    "cervix_study/settings.py": (3, TOML),
+    "coordinator/calls/service.py": (2, LEDGER),
+    "coordinator/commands/status_view.py": (13, COORDINATOR_DOCUMENT),
+    "coordinator/home/home.py": (2, TOML),
+    "coordinator/run/changes.py": (1, COORDINATOR_DOCUMENT),
+    "coordinator/run/history.py": (1, COORDINATOR_DOCUMENT),
+    "coordinator/run/results.py": (5, COORDINATOR_DOCUMENT),
+    "coordinator/run/status.py": (9, COORDINATOR_DOCUMENT),
+    "shared/fedcervix/core/compression.py": (1, "a JSON file is read here"),
+    "shared/fedcervix/core/events.py": (1, "the journal's JSON is read here"),
+    "shared/fedcervix/core/plan.py": (2, "the plan's JSON is read and written here"),
+    "shared/fedcervix/core/rounds/state.py": (1, "a run's state as JSON"),
+    "shared/fedcervix/models/weights.py": (3, "the JSON header of a weights file"),
+    "shared/fedcervix/runtime/config.py": (7, TOML),
+    "site_agent/classifier/classifier_store.py": (1, SITE_FILE),
+    "site_agent/classifier/evaluate.py": (6, REPORT_FILE),
+    "site_agent/classifier/intervals.py": (2, REPORT_FILE),
+    "site_agent/classifier/sweep.py": (1, LEDGER),
+    "site_agent/commands/data.py": (2, LIBRARY),
+    "site_agent/commands/setting.py": (1, TOML),
+    "site_agent/network/optimizer.py": (1, LIBRARY),
+    "site_agent/report/figures.py": (3, LIBRARY),
+    "site_agent/report/report_data.py": (2, LEDGER),
+    "site_agent/report/results.py": (3, REPORT_FILE),
+    "site_agent/store/checksummed_records.py": (3, SITE_FILE),
+    "site_agent/store/ledger.py": (1, LEDGER),
+    "site_agent/store/model_store.py": (1, SITE_FILE),
+    "site_agent/store/provenance.py": (3, SITE_FILE),
+    "site_agent/store/run_store.py": (1, LEDGER),
+    "site_agent/training/checkpoints.py": (1, "the JSON header of a checkpoint"),
+    "site_agent/training/resume.py": (2, "the JSON header of a checkpoint"),
+}
+"""module -> (how many at most, why)"""
+
+
+def loose(tree: ast.Module) -> int:
+    """Count the annotations `dict[str, Any]` and `Mapping[str, Any]`, also within others."""
+    return sum(isinstance(node, ast.Subscript) and bool(LOOSE.match(ast.unparse(node))) for node in ast.walk(tree))
+
+
+def found() -> Counter[str]:
+    return Counter(
+        {
+            str(path.relative_to(ROOT)): count
+            for package in PACKAGES
+            for path in sorted((ROOT / package).rglob("*.py"))
+            if not path.name.endswith("_pb2.py") and (count := loose(ast.parse(path.read_text())))
+        }
+    )
+
+
+def test_values_have_types_beyond_json_and_libraries() -> None:
+    """A new one is a dataclass; the numbers here only fall."""
+    too_many = {path: count for path, count in found().items() if count > ALLOWED.get(path, (0, ""))[0]}
+    assert not too_many, f"dict[str, Any] beyond what the table allows: {too_many}"
+
+
+def test_the_table_names_nothing_that_is_gone() -> None:
+    assert ALLOWED.keys() <= found().keys()
+
+
+def test_what_is_loose_is_found() -> None:
+    tree = ast.parse("def f(a: dict[str, Any], b: Callable[[Mapping[str, Any]], None]) -> dict[str, object]: ...")
+    assert loose(tree) == 2
