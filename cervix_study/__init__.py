@@ -1,4 +1,4 @@
-"""The paper's study as a program over real processes: it runs the comparison of initialisations and judges it.
+"""The paper's study as a program with real processes: it runs the comparison of initialisations and evaluates it.
 
 Folders and modules, from bottom to top. Each imports from itself and from those that its line names:
 
@@ -18,8 +18,9 @@ Folders and modules, from bottom to top. Each imports from itself and from those
 `tests/unit/test_architecture.py` holds this table against the imports.
 
 Rules
-1. The study trains with the programs and functions that hospitals use. It has no trainer of its own.
-2. A cell is one training. It is named by all that it depends on, and written whole or not at all.
+1. The study trains with the programs and functions that hospitals use. It has no separate trainer.
+2. A cell is one training. Its name is a digest of everything that it depends on. It is written completely or not at
+   all.
 3. Validation images choose. Which test parts are opened is decided in `planning.selection`, and nowhere else.
 """
 

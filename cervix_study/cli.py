@@ -1,7 +1,7 @@
 """The command `cervix-study`: every command and option that can be typed, and the function that does the work.
 
-This file imports nothing that takes time. What a command does stands in the module of `cervix_study.commands` that its
-function imports.
+This file imports nothing slow. The work of a command is in the module of `cervix_study.commands` that its function
+imports.
 """
 
 from __future__ import annotations

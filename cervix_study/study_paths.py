@@ -1,4 +1,4 @@
-"""Where everything of a study lies, beside what `records` describes.
+"""The paths of a study, in addition to those in `records`.
 
 STUDY/phantoms/NAME/           drawn institutions
 STUDY/workshop/lock            one `cervix-study run` at a time
@@ -68,7 +68,7 @@ class Places:
         return SiteHome(self.workshop / "sites" / (site if fold is None else f"{site}-fold-{fold}"))
 
     def cell(self, key: str) -> Path:
-        """Return where a finished cell lies."""
+        """Return the folder of a finished cell."""
         return cell_folder(self.folder, key)
 
     def scratch(self, key: str) -> Path:

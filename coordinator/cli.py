@@ -1,6 +1,6 @@
 """The command `coordinator`: every command and option that can be typed, and the function that does the work.
 
-This file imports nothing that takes time. What a command does stands in `coordinator.commands.commands`.
+This file imports nothing slow. The work of the commands is in `coordinator.commands.commands`.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def status(home: Home, **options: Any) -> None:
 def revoke(home: Home, **options: Any) -> None:
     """Revoke a site's certificates and invitations.
 
-    Its open connections are closed at once.
+    Its open connections are closed immediately.
     """
     from coordinator.commands.commands import revoke as work
 

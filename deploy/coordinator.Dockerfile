@@ -1,11 +1,10 @@
-# The coordinator: no torch, no image, nothing of any patient. Build from the checkout's root:
+# The coordinator: no torch, no images, no patient data. Build from the checkout's root:
 #
 #     docker build -f deploy/coordinator.Dockerfile -t fedcervix-coordinator .
-#
-# Packages come from wherever pip is configured to look; an own configuration is handed in as a build secret, which
+# Packages come from the index that pip is configured to use. Pass your own configuration as a build secret, which
 # leaves no trace in the image:  docker build --secret id=pip,src=pip.conf ...
 ARG PYTHON=3.12
-# A tag can be given to another image at any time. Name the one that you have looked at by its digest:
+# A tag can be moved to another image at any time. To use exactly the image that you have checked, give its digest:
 #     docker buildx imagetools inspect python:3.12-slim      (the line "Digest:")
 #     docker build --build-arg BASE=python:3.12-slim@sha256:... ...
 ARG BASE=python:${PYTHON}-slim
@@ -20,7 +19,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     && /opt/fedcervix/bin/coordinator --version
 
 FROM ${BASE}
-# The number is fixed, so that a host folder can be given to it (chown 10001:10001).
+# The number is fixed, so that you can give it a host folder (chown 10001:10001).
 RUN groupadd --gid 10001 fedcervix \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/fedcervix \
         --shell /usr/sbin/nologin fedcervix \
@@ -35,10 +34,10 @@ WORKDIR /var/lib/fedcervix
 VOLUME /var/lib/fedcervix
 EXPOSE 8443
 STOPSIGNAL SIGTERM
-# Healthy: it answers its operator over TLS, and nothing keeps it from its work (a full disk does).
-# Where only the journal could be read, `trouble` says so.
+# Healthy: it answers its operator over TLS, and has no trouble such as a full disk.
+# If only the journal could be read, `trouble` says so.
 HEALTHCHECK --interval=60s --timeout=20s --start-period=30s --retries=3 \
     CMD coordinator --home /var/lib/fedcervix status --json | grep --quiet '"trouble": ""'
 ENTRYPOINT ["coordinator"]
-# Goes on with the unfinished run. It never begins one: that is a person's decision (`begin --mode ...`).
+# Continues the unfinished run. It never begins a run: a person must do that (`begin --mode ...`).
 CMD ["start"]

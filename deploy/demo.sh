@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The main job from beginning to end, with ordinary commands, shown as they run:
-# two institutions, one coordinator, three processes on this machine's loopback, mutual TLS.
+# two institutions, one coordinator, three processes on this machine's loopback interface, mutual TLS.
 #
 #   MODE=csfssl|ppfssl        how to federate                         (csfssl)
-#   START=SITE                who begins: the first of the ring       (the first of SITES)
+#   START=SITE                site that begins: first in the ring(the first of SITES)
 #   SITES="a=DIR b=DIR ..."   folders with manifest.csv and images    (phantom institutions nhs and alts, drawn here)
 #   WOMEN=N                   labelled women of each phantom site     (60)
 #   FOLDER=DIR                where everything is written             (./demo)

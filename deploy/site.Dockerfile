@@ -11,7 +11,7 @@
 # where pip.conf names the package index of torch's CPU builds as extra-index-url (torch's installation page gives it).
 # The secret leaves no trace in the image.
 ARG PYTHON=3.12
-# A tag can be given to another image at any time. Name the one that you have looked at by its digest:
+# A tag can be moved to another image at any time. To use exactly the image that you have checked, give its digest:
 #     docker buildx imagetools inspect python:3.12-slim      (the line "Digest:")
 #     docker build --build-arg BASE=python:3.12-slim@sha256:... ...
 ARG BASE=python:${PYTHON}-slim
@@ -27,14 +27,14 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     && /opt/fedcervix/bin/site-agent --version
 
 FROM ${BASE}
-# The number is fixed, so that a host folder can be given to it (chown 10001:10001).
+# The number is fixed, so that you can give it a host folder (chown 10001:10001).
 RUN groupadd --gid 10001 fedcervix \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/fedcervix \
         --shell /usr/sbin/nologin fedcervix \
     && install --directory --owner=10001 --group=10001 --mode=0700 /var/lib/fedcervix \
     && install --directory /data
 COPY --from=build /opt/fedcervix /opt/fedcervix
-# With NVIDIA's container toolkit the last two let the GPU in; without it they do nothing.
+# With NVIDIA's container toolkit the last two give access to the GPU; without it they have no effect.
 ENV PATH=/opt/fedcervix/bin:$PATH \
     HOME=/var/lib/fedcervix \
     FEDCERVIX_SITE_HOME=/var/lib/fedcervix \
@@ -47,7 +47,7 @@ WORKDIR /var/lib/fedcervix
 # The home folder. The images are mounted at /data, read-only: nothing is ever written there.
 VOLUME /var/lib/fedcervix
 STOPSIGNAL SIGTERM
-# No port: a site only dials out. No health check: whether this site is well is what the coordinator says of it
-# (`coordinator status`), and the whole way is tried by `site-agent check`.
+# No port: a site only opens connections. No health check: the coordinator shows the state of this site
+# (`coordinator status`), and `site-agent check` tests the whole path.
 HEALTHCHECK NONE
 ENTRYPOINT ["site-agent"]

@@ -1,7 +1,7 @@
 """The command `site-agent`: every command and option that can be typed, and the function that does the work.
 
-This file is read to print help, to complete a command at the TAB key and to find a mistake in one. It imports nothing
-that takes time. What a command does stands in the module of `site_agent.commands` that its function imports.
+This file is loaded for help, for completion with the TAB key and for errors in arguments, so it imports nothing slow.
+The work of a command is in the module of `site_agent.commands` that its function imports.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fedcervix.core.profiles import PROFILES
 from fedcervix.runtime.cli_runtime import exits
 from fedcervix.runtime.commandline import Everywhere, Program, default_home, given, is_named, set_up
 from fedcervix.runtime.printing import say
-from site_agent.commands.naming import model_name, report_name, set_name
+from site_agent.commands.name_options import model_name, report_name, set_name
 
 if TYPE_CHECKING:
     from site_agent.home import SiteHome
@@ -79,9 +79,9 @@ def with_home(function: Function) -> Function:
 
 
 def _home_meant(*, needed: bool) -> SiteHome | None:
-    """Return the home that a command takes its defaults from: one that is named, or where one is needed, the usual one.
+    """Return the home that gives a command its defaults: a named one, or the usual one if one is needed.
 
-    A home that only the environment names may be one that is still to be made.
+    A home that only the environment names may not exist yet.
     """
     if needed or is_named("home"):
         return _home()

@@ -1,6 +1,6 @@
-"""The site's home folder: where everything lies, and the configuration in it.
+"""The site's home folder: its paths, and the configuration in it.
 
-site.toml             what the site's engineer edits: data, hardware, policy
+site.toml             the configuration, edited by the site's engineer: data, hardware, policy
 keys/                 the site's key (0600), its certificate, the federation's authority
 splits.csv            which woman is in which split; keep it: it makes splits stable as patients are added
 cache/                decoded images
@@ -200,11 +200,11 @@ class SiteHome:
         return self.folder / "lock"
 
     def run_folder(self, run: str) -> Path:
-        """Return where this site keeps what it did in a run."""
+        """Return the folder of this site's data of a run."""
         return self.folder / "runs" / run
 
     def key_file(self, name: str) -> Path:
-        """Return where the key or certificate `name` lies."""
+        """Return the path of the key or certificate `name`."""
         return self.folder / "keys" / name
 
     def insist(self) -> None:

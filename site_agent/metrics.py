@@ -4,8 +4,8 @@ Rules
 1. Label 1 is *case*, label 0 is *control*; a score is the probability of case; an image is called case if its score
    reaches the threshold.
 2. A threshold is chosen on validation images and then applied to test images, never chosen on these.
-3. A rate with nothing to divide by is 0, as in scikit-learn with `zero_division=0`; no result is NaN. An AUC of one
-   class alone is no number at all: it raises DataError.
+3. A rate with nothing to divide by is 0, as in scikit-learn with `zero_division=0`; no result is NaN. An AUC of only
+   one class is not defined: it raises DataError.
 
 Labels and scores are flat arrays of the same length, one entry per image.
 """

@@ -1,7 +1,7 @@
 """The text of `site.toml`: how a new one begins, and how single keys of an existing one are set.
 
 Rules
-1. What a command was told stands in the file afterwards, also where the file existed before.
+1. A command writes its options into the file, also if the file existed before.
 2. Comments and every other line stay as the engineer wrote them.
 3. The new text is read back before it replaces the old one: a file that cannot be read is never written.
 """
@@ -23,7 +23,7 @@ TEMPLATE = """\
 # Configuration of a fedcervix site. Every key is explained in docs/configuration.md.
 
 [link]
-coordinator = ""            # HOST:PORT; the one address this machine dials
+coordinator = ""            # HOST:PORT; the only address this machine connects to
 
 [data]
 manifest = ""               # CSV: image, patient, label (0 control, 1 case, empty), optionally split
@@ -37,18 +37,18 @@ manifest = ""               # CSV: image, patient, label (0 control, 1 case, emp
 # threads = 0                 # 0: all cores
 # processes = 1               # training processes; 0: one per GPU
 # launcher = []               # how several hosts train together: docs/running.md
-# checkpoint_s = 60.0         # at least so long between two checkpoints of a round in progress
+# checkpoint_s = 60.0         # least time between two checkpoints of a round in progress
 # images_in_memory_gib = 4.0  # decoded images of one part (train, valid, test); more than that stay on the disk
 # imagenet_weights = ""       # file with ImageNet weights; empty: torchvision's own download
 # acceleration = "auto"       # auto (graph on a GPU), eager, graph or compile
 # deterministic = "auto"      # auto (on for the CPU), on or off: equal runs give equal bits
 
-[policy]                      # what this site lets a federation ask of it; anything else is refused
+[policy]                      # what this site allows a federation to ask; anything else is refused
 # modes = ["csfssl", "ppfssl"]
 # sites = []                  # partners allowed in the roster; empty: any
 # rounds_max = 1000
 # epochs_max = 10000
-# plan = ""                   # SHA-256 of the one plan allowed; empty: any that fits the rest
+# plan = ""                   # SHA-256 of the only plan allowed; empty: any plan that fits the rest
 # architectures = ["resnet18", "resnet50"]
 # image_px_max = 512
 # width_max = 1024
@@ -140,7 +140,7 @@ def _check_read_back(text: str, values: Mapping[Key, Value], source: Path) -> No
     if found != dict(values):
         raise ConfigError(
             f"{source} cannot be changed by this command",
-            cause="a key stands in it twice, or in a way that this command does not know",
+            cause="a key is in it twice, or in a way that this command does not know",
             next_step=f"edit {source}: " + "; ".join(f"[{t}] {k} = {literal(v)}" for (t, k), v in values.items()),
         )
 

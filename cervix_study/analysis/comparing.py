@@ -1,14 +1,14 @@
-"""Two starts on the same women: how large the difference is, how sure one may be of it, and what may be said.
+"""Two starts on the same women: the difference, its uncertainty, and the verdict.
 
 Rules
 1. The verdict follows from one test: how far the difference scatters over draws of women and seeds
    (`site_agent.classifier.resampling`), judged by the p value that goes with its interval
    (`site_agent.classifier.intervals`), corrected by Holm over all comparisons of one profile and measure. McNemar's and
-   DeLong's tests stand beside it for readers who know them, and decide nothing.
+   DeLong's tests are additional information for readers who know them, and decide nothing.
 2. `better`: corrected p below .05, in the direction of the question. `worse`: the same against it. Everything
    else is `not shown`, which is never `no difference`.
 3. That two starts are `close` is shown only by an interval that lies within a margin fixed here.
-4. What could have been shown is said as well: the difference that would have been found four times in five.
+4. The detectable difference is given as well: the one that would be found in four of five studies.
 5. Where there is no interval (`site_agent.classifier.intervals`: too few women, draws that agree) there is no p value
    and no detectable difference either, and the verdict is `not shown`. In the correction it counts as one comparison.
 """
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cervix_study.analysis.result_rows import Row
+from cervix_study.analysis.result_rows import ResultRow
 from cervix_study.evidence import mcnemar
 from cervix_study.evidence.delong import Contrast, clustered, contrast, delong, mean_of_folds
 from cervix_study.evidence.holm import holm
@@ -79,7 +79,7 @@ class HypothesisTest:
 
 
 def compare(
-    question: str, kind: Kind, first: Row, second: Row, sampled: Mapping[str, Sampled], drawn: Draws
+    question: str, kind: Kind, first: ResultRow, second: ResultRow, sampled: Mapping[str, Sampled], drawn: Draws
 ) -> HypothesisTest:
     """Return one comparison, not yet corrected; `sampled` holds every row by label. Site and profile follow."""
     one, two = sampled[first.label], sampled[second.label]

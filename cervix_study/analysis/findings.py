@@ -1,4 +1,4 @@
-"""What a study found, as values: computed by `analysis`, said by `report`, kept in findings.json.
+"""The findings of a study, as values: computed by `analysis`, shown by `report`, saved in findings.json.
 
 No patient and no image is named in here: findings may leave the institution, the study's folder may not.
 """
@@ -234,7 +234,7 @@ class CellLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class StudyFindings:
     """Everything that a report says."""
 
     study: Study

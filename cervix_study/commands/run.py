@@ -1,4 +1,4 @@
-"""The command `run`: make the cells of a study, choose, open."""
+"""The command `run`: train the cells of a study, choose, open."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cervix_study.execution.executors import Executor, LocalProcesses, Slurm
-from cervix_study.planning.naming import named
-from cervix_study.settings import Asked, read
+from cervix_study.planning.cell_names import named
+from cervix_study.settings import StudyConfig, read
 from cervix_study.study_paths import Places
 from fedcervix.errors import INTERRUPTED
 from fedcervix.runtime.cli_runtime import stdout_console
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def run(study: Path, out: Path | None, pattern: str, *, dry_run: bool) -> None:
-    """Run a study, or go on with it: what is finished is not done again."""
+    """Run a study, or continue it: finished cells are not computed again."""
     asked = read(study)
     from cervix_study.data.preparation import (
         prepare,  # what reads images is loaded when the study is known to be a right one
@@ -72,7 +72,7 @@ def _again() -> str:
     return shlex.join(["cervix-study", *sys.argv[1:]])
 
 
-def executor_of(asked: Asked, places: Places) -> Executor:
+def executor_of(asked: StudyConfig, places: Places) -> Executor:
     """Return where the study's cells are made."""
     machine = asked.settings.machine
     if machine.executor == "slurm":
@@ -94,6 +94,6 @@ def _show_plan(running: Running) -> None:
         table.add_row(key[:12], named(cell), "finished" if key in running.finished else "")
     stdout_console().print(table)
     later, left = running.expected - len(running.cells), running.seconds_left()
-    say(f"{len(running.cells)} cells, {len(running.finished)} finished; about {later} more follow what is chosen")
+    say(f"{len(running.cells)} cells, {len(running.finished)} finished; about {later} more depend on the choices")
     if left:
         say(f"the grid takes at most {duration(left)} more, with {running.asked.settings.machine.workers} workers")

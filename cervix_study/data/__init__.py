@@ -1,1 +1,1 @@
-"""The images of a study: the sites' collections, who is one woman, folds, what is counted of them."""
+"""The images of a study: the sites' collections, the women at several sites, folds, counts."""

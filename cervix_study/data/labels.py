@@ -1,10 +1,11 @@
-"""What a classifier is given to learn from: all labels, a nested share of the women, or labels that mean nothing.
+"""The labels that a classifier learns from: all labels, those of a nested share of the women, or shuffled ones.
 
 Rules
-1. Shares are drawn by woman, cases and controls apart, and nested: whoever is in 1 % is in 10 %. At least one woman of
-   each class is always there. Validation women are never fewer: what stops and chooses is the same at every share.
+1. Shares are drawn by woman, cases and controls separately, and nested: a woman in 1 % is also in 10 %. There is always
+   at least one woman of each class. All validation women are always used, so early stopping and choices are the same at
+   every share.
 2. Shuffled labels are exchanged between women, within training and within validation. So there are as many cases as
-   before, and they say nothing about the images. Test labels stay true.
+   before, but without any relation to the images. Test labels stay true.
 
 Pure: values in, values out.
 """

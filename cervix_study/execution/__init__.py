@@ -1,1 +1,1 @@
-"""Making the cells: in which order, in which processes, and what each of them computes."""
+"""Computing the cells: their order, their processes, and what each of them computes."""

@@ -1,4 +1,4 @@
-"""How a cell is made: by whichever process, from its plan file to a folder that is there whole or not at all.
+"""How a cell is computed, in any process: from its plan file to a complete folder, or none.
 
 Rules
 1. Results are written to a folder of another name, synced, and renamed: `cells/KEY` is a finished cell.
@@ -24,12 +24,12 @@ from cervix_study.records import (
     CELLS_FOLDER,
     MODEL_FILE,
     Cell,
+    CellProvenance,
     CellRecord,
     ClassifierResults,
     Costs,
     EncoderResults,
     ProbeResults,
-    Provenance,
     from_json,
     read_cell,
     write,
@@ -132,9 +132,9 @@ _MAKE: dict[str, Callable[[WorkerContext, Cell, Path, Meter, CheckpointsFor], Ma
 }
 
 
-def _provenance(bench: WorkerContext, cell: Cell, begun_at: str, details: Mapping[str, object]) -> Provenance:
+def _provenance(bench: WorkerContext, cell: Cell, begun_at: str, details: Mapping[str, object]) -> CellProvenance:
     hardware = bench.places.home(cell.sites[0], cell.fold).config().hardware
-    return Provenance(
+    return CellProvenance(
         begun_at=begun_at,
         ended_at=host.now(),
         host=host.host(),

@@ -1,4 +1,4 @@
-"""A process that makes cells, one after the other, and keeps decoded images between them.
+"""A process that computes cells, one after the other, and keeps decoded images between them.
 
     python -m cervix_study.execution.cell_process STUDY                serves: reads tasks, one JSON object per line
     python -m cervix_study.execution.cell_process STUDY WORK KEY       does one task and ends (SLURM)

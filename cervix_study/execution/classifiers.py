@@ -1,4 +1,4 @@
-"""A classifier of one site, fine-tuned from a start and judged on validation images; its test part stays shut."""
+"""A classifier of one site, fine-tuned from a start and judged on validation images; its test part is not opened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""How long will it take? Cells are sized by the images that pass the network; those that are finished give the pace.
+"""Estimates the time.
+
+The size of a cell is the number of images that pass through the network; finished cells give the speed.
 
 Sizes are upper bounds: patience may end a training earlier. Before the first cell, paces are timed on noise (`timing`).
 Times are those of one place to work (`machine.workers`); a federation takes one for every site.

@@ -1,4 +1,4 @@
-"""What a study ran on, and with what: for its records."""
+"""The machine and the software of a study, for its records."""
 
 from __future__ import annotations
 

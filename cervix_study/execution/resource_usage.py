@@ -1,4 +1,4 @@
-"""What a piece of work costs: time, processor time, memory, energy where the machine tells."""
+"""The cost of a piece of work: time, processor time, memory, and energy if the machine reports it."""
 
 from __future__ import annotations
 

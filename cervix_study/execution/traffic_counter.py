@@ -1,4 +1,4 @@
-"""A line between a site and its coordinator that counts what passes: as on a network, TLS included."""
+"""A relay between a site and its coordinator that counts the bytes on the network, TLS included."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def _details(model: Released, files: Files) -> Iterable[Block]:
         ("seed", str(model.seed)),
         ("made with", model.software or NOTHING),
         ("licence of the code", CODE_LICENCE),
-        ("licence of the weights", "none is given by this card: whoever owns the images decides"),
+        ("licence of the weights", "this card gives none: the owners of the images decide"),
         ("citation", CITATION),
     ]
     rows += [(key.replace("_", " "), f"`{value}`") for key, value in model.origin.items()]

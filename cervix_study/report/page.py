@@ -1,7 +1,7 @@
-"""A document as one HTML page that needs nothing else: no network, no script, no other file.
+"""A document as one self-contained HTML page: no network, no script, no other file.
 
-Whatever comes from outside is escaped here and by the template engine, and the page's own content security policy
-forbids the browser to load anything.
+Everything that comes from outside is escaped here and by the template engine, and the page's own content security
+policy forbids the browser to load anything.
 """
 
 from __future__ import annotations

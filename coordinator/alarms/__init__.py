@@ -1,1 +1,1 @@
-"""What is unusual about a site, found in the ledger. A new alarm is a function in `alarm_sources`."""
+"""Unusual behaviour of a site, found in the ledger. A new alarm is a function in `alarm_sources`."""

@@ -1,8 +1,8 @@
-"""Alarms of counts: a site's number of images is its own word, and nothing proves it. What it can be held to is itself.
+"""Alarms of counts: the number of images that a site reports cannot be verified.
 
-A site's collection may grow honestly: its engineer has added images and started the agent again. So a number that
-changed is an alarm for a person to look at, and excludes nobody. How much a false number can do is limited by
-`share_max` of the plan.
+It can only be compared with earlier reports. A site's collection may grow honestly: its engineer has added images and
+started the agent again. So a changed number is an alarm for a person to check, and excludes no site. `share_max` of the
+plan limits the effect of a false number.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CAPPED = "share"
 
 
 def count_alarms(run: Run, round_: Round) -> Iterator[Alarm]:
-    """Yield an alarm for each site of a round whose number of images is not what it stated first, or not one number."""
+    """Yield an alarm for each site of a round whose number of images has changed, or is not the same in two reports."""
     for site in run.plan.sites:
         stated = _stated(round_, site)
         first_round, first = _first(run, site) if stated else (0, 0)
@@ -43,11 +43,11 @@ def share_alarms(run: Run, round_: Round) -> Iterator[Alarm]:
 
 
 def _stated(round_: Round, site: str) -> list[int]:
-    """Return what a site states in a round: with its update, and with its score."""
+    """Return the numbers that a site reports in a round: with its update, and with its score."""
     updates = [update.images for update in round_.contributions if update.site == site]
     return updates + [score.images for score in round_.scores if score.site == site]
 
 
 def _first(run: Run, site: str) -> tuple[int, int]:
-    """Return in which round a site stated its number first, and what."""
+    """Return the round in which a site first reported its number, and the number."""
     return next((round_.number, found[0]) for round_ in run.rounds if (found := _stated(round_, site)))

@@ -1,4 +1,4 @@
-"""Alarms of updates of which any part lies far from where it began: weights, running means or running variances.
+"""Alarms of updates with a part that is far from its base: weights, running means or running variances.
 
 `unusual_steps` compares what is trained. An update whose running variances are a million times as large trains hardly
 at all, and yet every output of the average is the same. So the farthest part of each update, which the coordinator
@@ -14,7 +14,7 @@ from fedcervix.core.alarms import Alarm
 from fedcervix.core.rounds.state import Round, Run
 
 BEYOND_OTHERS = 10.0
-"""so many times as far as any other site's update of the round"""
+"""this many times as far as any other site's update of the round"""
 HONEST_MAX = 20.0
 """times its base's size: at thirty times the paper's learning rate, an honest first round moved 12.4 (decision 101)"""
 

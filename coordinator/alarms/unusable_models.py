@@ -1,4 +1,4 @@
-"""Alarms of models that could not be used: with whose update, and who said so though the others could use it."""
+"""Alarms of models that could not be used: whose update spoils it, and who reports this while others can use it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def spoilt(_run: Run, round_: Round) -> Iterator[Alarm]:
 
 
 def contradicted(_run: Run, round_: Round) -> Iterator[Alarm]:
-    """A site said of the round's model that it cannot use it, and most others could."""
+    """A site reported that it cannot use the round's model, but most others could."""
     for said in round_.unusable if round_.ended_at and round_.scores else ():
         words = "it reported that it cannot use the round's model, but the other sites can"
         yield Alarm(said.site, round_.number, "contradicted", words)

@@ -1,4 +1,4 @@
-"""Alarms of steps: whose update is unusually long, short, crooked or far off, compared with peers and with before.
+"""Alarms of steps that are unusual in length, direction or distance, compared with other sites and earlier rounds.
 
 The rule is that of the median and the MAD (median absolute deviation): what lies farther than 3 x 1.4826 MAD from the
 median is unusual, which one of 370 values is if they are honest, normally distributed and many. Taken to the letter,
@@ -28,31 +28,31 @@ from fedcervix.core.rounds.state import Round, Run
 PEERS_MIN = 4
 HISTORY_MIN = 5
 HISTORY_ROUNDS = 20
-"""of its own earlier rounds, the last ones that a site is compared with"""
+"""number of a site's own last rounds that it is compared with"""
 BESIDE_MIN = 3
-"""sites of a round whose median says where a site stands; of two, each would be judged by what the other does"""
+"""least number of sites for a median; with two, each would be judged by the other"""
 NORMAL = 1.4826
 """standard deviations of a normal distribution in one MAD"""
 WIDER = (78.8, 70.6, 24.6, 23.9, 14.5, 14.2, 10.4, 10.4, 8.6, 8.6, 7.6, 7.5, 6.9, 6.8, 6.4, 6.3, 6.0)
-"""so many times 1.4826 MAD reaches the band of 4, 5, ... 20 values; of more, `MADS` + `OF_FEW` / values"""
+"""half width of the band in 1.4826 MAD, for 4, 5, ... 20 values; for more: `MADS` + `OF_FEW` / values"""
 MADS = 3.5
 OF_FEW = 44.0
 FARTHEST = 10.0
-"""so many times beyond the outermost of the values it is compared with, a length is unusual however wide the band"""
+"""a length this many times beyond all values that it is compared with is unusual, even within the band"""
 RATIO_MIN = 1e-12
 """A length of 0 is compared as this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """One thing that is measured, and how it is compared."""
+    """A measured quantity, and how it is compared."""
 
     name: str
     words: str
     ratio: bool
     """compared by ratio"""
     floor: float
-    """of the standard deviation, in natural logarithms where it is compared by ratio"""
+    """least standard deviation; in natural logarithms if it is compared by ratio"""
 
     def scaled(self, value: float) -> float:
         """Return the value as it is compared."""
@@ -70,11 +70,11 @@ QUANTITIES = (
 )
 
 Standing = Mapping[str, tuple[float, float]]
-"""by site: its value as it is compared, and how far that is beyond the round's median"""
+"""by site: its compared value, and the difference from the round's median"""
 
 
 def unusual_steps(run: Run, round_: Round) -> Iterator[Alarm]:
-    """Yield the alarms of a round's steps: beside the round's other sites, and beside the site's earlier rounds."""
+    """Yield the alarms of a round's steps, compared with other sites and with the site's earlier rounds."""
     earlier = run.rounds[: round_.number - 1][-HISTORY_ROUNDS:]
     before = [_measured(one) for one in earlier]
     for quantity in QUANTITIES:
@@ -104,7 +104,7 @@ def _standing(measured: tuple[tuple[str, Measures], ...], quantity: Quantity) ->
 
 
 def _band(values: Sequence[float], quantity: Quantity, least: int, centre: float = 0.0) -> tuple[float, float] | None:
-    """Return between what a value is usual beside `values`, which lie around `centre`; None where they are too few."""
+    """Return the usual range beside `values`, which are around `centre`; None if there are too few of them."""
     if len(values) < least:
         return None
     middle = statistics.median(values)

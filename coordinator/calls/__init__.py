@@ -1,1 +1,1 @@
-"""The network's side: listeners, connections, and every call from its headers to its last message."""
+"""The network: listeners, connections, and every call from its headers to its last message."""

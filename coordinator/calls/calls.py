@@ -1,4 +1,4 @@
-"""One call, as its behaviour sees it: who asks, with which headers."""
+"""One call: the caller and the headers."""
 
 from __future__ import annotations
 

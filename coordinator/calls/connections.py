@@ -30,23 +30,23 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from coordinator.calls.sockets import Peer, accepted, listeners, parse_peer, shut_down, throw_away, traffic
-from coordinator.limits.descriptors import Bounds
+from coordinator.limits.descriptor_shares import Bounds
 from coordinator.limits.overhead import NO_TRAFFIC, STRANGER_BYTES, Overhead, Traffic, useless
 from coordinator.limits.throttle import Throttle, slow
 from fedcervix.runtime.log import logger
 
 FIRST_CALL_S = 15.0
-"""for the handshake, which has 10 s of these (fedcervix.network.rpc), and the first call"""
+"""time for the handshake (at most 10 s of it, see fedcervix.network.rpc) and the first call"""
 GRACE_S = 1.0
-"""that an unauthenticated connection has even where its address has too many"""
+"""time that an unauthenticated connection has even if its address has too many"""
 REFUSAL_S = 0.5
-"""from a refusal to the end of its connection"""
+"""time from a refusal to the end of its connection"""
 SWEEP_S, BUSY_SWEEP_S = 0.1, 0.05
 """from one look at the connections to the next; and while there are too many, or some have come since the last one"""
 REST = 4
 """times the processor time of a look the next one waits: looks keep the interpreter's lock from those who answer"""
 LOG_S = 60.0
-"""from one line about closed connections to the next"""
+"""time between two log lines about closed connections"""
 NAMED_MAX = 10
 """addresses in it"""
 NETWORK_BITS = 64
@@ -70,12 +70,12 @@ class Connection:
     taken: int = 0
     """bytes of messages since the last look"""
     useless: bool = False
-    """too much has come on it, or on all of its certificate, that is of no use; or it goes on although it is refused"""
+    """too many useless bytes on it, or on all connections of its certificate; or it continues after a refusal"""
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many connections are open."""
+    """Number of open connections."""
 
     unauthenticated: int
     of: dict[str, int]
@@ -115,7 +115,7 @@ def _of_one_address(known: Known, bounds: Bounds, now_s: float) -> Iterator[Peer
 
 
 def _of_all_addresses(known: Known, bounds: Bounds, _now_s: float) -> list[Peer]:
-    """Take from the address that has most, so that all keep as many, without grace: there is no room for it."""
+    """Close connections of the address that has most, so that all keep the same number; there is no grace period."""
     ranked = _ranked((network(peer.host), found.since_s, peer) for peer, found in _unauthenticated(known))
     by_turn = sorted(ranked, key=lambda found: (-found[0], found[1]))
     return [peer for _, _, peer in by_turn[: max(0, len(by_turn) - bounds.unauthenticated)]]
@@ -134,7 +134,7 @@ RULES: dict[str, Callable[[Known, Bounds, float], Iterable[Peer]]] = {
     "too_many": _of_all_addresses,
     "too_many_of_one_certificate": _of_one_certificate,
 }
-"""in this order: what one rule closes, the next ones do not see"""
+"""in this order: a connection that one rule closes is not seen by the next rules"""
 CROWDED = frozenset({"too_much_of_no_use", "too_many_of_one_address", "too_many", "too_many_of_one_certificate"})
 FLOODS = frozenset({"too_much_of_no_use"})
 """whose address is slowed where they come again and again, and of which nothing more is read"""
@@ -217,13 +217,13 @@ class Connections:
                 found.who, found.serial = who, serial
 
     def took(self, peer: str, size_bytes: int) -> None:
-        """Note that so much was of use: of a message, or CALL_BYTES for a call within its limits."""
+        """Note useful bytes: those of a message, or CALL_BYTES for a call within its limits."""
         with self._lock:
             if (there := parse_peer(peer)) and (found := self._known.get(there)):
                 found.taken += size_bytes
 
     def refused(self, peer: str) -> None:
-        """Let a connection be closed soon: its caller was refused, and is to learn that first."""
+        """Close a connection soon, after its caller has received the refusal."""
         with self._lock:
             if (found := self._heard(peer)) and found.close_at_s is None:
                 found.close_at_s = found.heard_s + REFUSAL_S
@@ -251,7 +251,7 @@ class Connections:
             return Counts(len(self._known) - of.total(), dict(of))
 
     def trouble(self) -> str:
-        """Return what the operator is told while addresses are slowed; empty while none is."""
+        """Return the warning to the operator while addresses are slowed; empty while none is."""
         slowed = sorted(self._slowed)
         if not slowed:
             return ""
@@ -326,7 +326,7 @@ class Connections:
         return bool(new)
 
     def _weigh(self, gone_over: Mapping[Peer, Traffic | None]) -> None:
-        """Find on which connections too much comes that is of no use."""
+        """Find connections with too many useless bytes."""
         found: dict[str, float] = defaultdict(float)
         for peer, now in gone_over.items():
             if now is not None and (one := self._known.get(peer)) and now.received >= one.traffic.received:
@@ -349,7 +349,7 @@ class Connections:
 
 
 class _Tally:
-    """What was closed, for the log: the first at once, then a line a minute however many there are."""
+    """Log closed connections: the first immediately, then one line a minute."""
 
     def __init__(self) -> None:
         self.slowed: set[str] = set()

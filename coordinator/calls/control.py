@@ -1,4 +1,4 @@
-"""What the operator asks of the running coordinator, on a listener that only this machine reaches."""
+"""The operator's calls to the running coordinator, on a listener that only this machine can reach."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from coordinator.calls.calls import Call
-from coordinator.calls.work import Work
+from coordinator.calls.work import WorkThreads
 from coordinator.limits.admission import Held, alarm
 from coordinator.run.changes import BRIEF_ROUNDS, Document, brief, changes, ended_rounds, parts
 from coordinator.run.engine import Engine
@@ -21,20 +21,20 @@ from fedcervix.wire import federation_pb2 as wire
 
 THREADS = 4
 WATCHERS_MAX = 8
-"""each has a picture made of every change"""
+"""each one needs a new status at every change"""
 
 
 class Outside(Protocol):
-    """What is known of who calls, and what can be done against it."""
+    """What is known about callers, and what can be done against them."""
 
     def held(self) -> dict[str, Held]:
         """Return what each site holds of the public listener."""
 
     def trouble(self) -> str:
-        """Return what the operator is told of who connects and does not call; empty where nothing is wrong."""
+        """Return the warning to the operator about connections without calls; empty if nothing is wrong."""
 
     async def revoked(self, site: str) -> None:
-        """Let a revocation count now: what the site has open is closed."""
+        """Apply a revocation now: the site's open calls and connections are closed."""
 
 
 class Control:
@@ -42,7 +42,7 @@ class Control:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.work = Work("operator", THREADS, each=THREADS)
+        self.work = WorkThreads("operator", THREADS, each=THREADS)
         self._watchers = 0
 
     def behaviours(self, bell: Bell, outside: Outside) -> dict[rpc.Method, Any]:
@@ -54,7 +54,7 @@ class Control:
         }
 
     async def overview(self, _request: wire.OverviewRequest, call: Call, outside: Outside) -> wire.OverviewReply:
-        """Say how things stand, with the last rounds."""
+        """Send the status, with the last rounds."""
         since = max(0, len(self._engine.run.rounds) - BRIEF_ROUNDS)
         held, told = outside.held(), outside.trouble()
         picture = partial(self._picture, held, told, since=since)
@@ -63,7 +63,7 @@ class Control:
     async def watch(
         self, request: wire.OverviewRequest, call: Call, bell: Bell, outside: Outside
     ) -> AsyncIterator[wire.OverviewReply]:
-        """Say how things stand, with the rounds that the operator does not know; then what changes. Raises RunError."""
+        """Send the status, with the rounds that the operator does not have; then the changes. Raises RunError."""
         if self._watchers >= WATCHERS_MAX:
             raise RunError(
                 f"{WATCHERS_MAX} commands `coordinator status --watch` are running already",

@@ -1,11 +1,11 @@
-"""What happens to every call, from its headers to its last message: on the event loop, where nothing waits for a peer.
+"""Every call from its headers to its last message: on the event loop, where nothing waits for a peer.
 
 Rules
-1. A call is admitted before anything of its message is read: certificate, role, registry, budget, in this order. What
-   is refused then costs no thread, and, where the caller goes on, its connection.
-2. Whatever is read or written has a deadline. Who does not read what it asked for loses its connection: the library
+1. A call is admitted before anything of its message is read: certificate, role, registry, budget, in this order. So a
+   refusal costs no thread. A caller that continues loses its connection.
+2. Every read and write has a deadline. A caller that does not read its answer loses its connection, because the library
    cannot end a call whose answer is stuck.
-3. Here errors of ours become status codes.
+3. FedcervixErrors become status codes here.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ import grpc.aio
 
 from coordinator.calls.calls import Call, Headers
 from coordinator.calls.transfers import SUPERSEDED
-from coordinator.calls.work import Work
+from coordinator.calls.work import WorkThreads
 from coordinator.home.registry import Roll, used_by_another
-from coordinator.home.standing import Standing
+from coordinator.home.standing import RegistryReader
 from coordinator.limits.admission import Admission
 from coordinator.limits.overhead import CALL_BYTES
 from fedcervix.errors import (
@@ -40,15 +40,15 @@ from fedcervix.network import identity, rpc
 from fedcervix.runtime.log import logger
 
 MESSAGE_S = 10.0
-"""for a request, and for the registry to be looked at"""
+"""time for a request, and for a look at the registry"""
 CHUNK_S = 120.0
 """for a part of a model, and for an answer to be taken: on a slow line, behind a model"""
 WAITED_FOR_MAX = 16
 """requests of a certificate at once, the others after them: while the coordinator itself was held up, many arrived"""
 CUT_S = 2.0
-"""in which a connection that is cut has ended"""
+"""time after which a cut connection has ended"""
 LAST_WORDS_S = 10.0
-"""for the status with which a call ends"""
+"""time for the final status of a call"""
 
 identify = lru_cache(maxsize=1024)(identity.identify)
 
@@ -65,7 +65,7 @@ class Lines(Protocol):
         """So much of a message that came on it is of use."""
 
     def refused(self, peer: str) -> None:
-        """The caller was refused: its connection is closed, once it can have heard why."""
+        """The caller was refused: its connection is closed after the refusal can have arrived."""
 
     def cut_peer(self, peer: str) -> bool:
         """Close a connection now."""
@@ -78,7 +78,7 @@ class Gate(Protocol):
     """Who may call a listener's methods."""
 
     async def admit(self, method: rpc.Method, certificate: identity.Certificate) -> tuple[str, Callable[[], None]]:
-        """Return by which limits a certificate calls, and what raises once it is no longer in force.
+        """Return the limits of a certificate, and a check that raises when it is no longer valid.
 
         Raises IdentityError, StorageError.
         """
@@ -87,7 +87,7 @@ class Gate(Protocol):
 class SitesGate:
     """Invitations may enrol; certificates of sites in the roster may do everything else."""
 
-    def __init__(self, federation: str, standing: Standing, check_roster: Callable[[str], None]) -> None:
+    def __init__(self, federation: str, standing: RegistryReader, check_roster: Callable[[str], None]) -> None:
         self._federation, self._standing, self._check_roster = federation, standing, check_roster
         self._came: set[str] = set()
         """serials with which a site has called: so it has them"""
@@ -106,7 +106,7 @@ class SitesGate:
         return "site", lambda: self._standing.roll.admit(serial, site)
 
     def _invitation(self, roll: Roll, certificate: identity.Certificate) -> tuple[str, Callable[[], None]]:
-        """An invitation that was used is answered once more only while its site may not have heard the answer."""
+        """A used invitation is answered once more only while the first answer may have been lost."""
         made = roll.admit_invitation(certificate.serial, datetime.now(UTC))
         if made in self._came:
             raise used_by_another(certificate.identity.name)
@@ -114,7 +114,7 @@ class SitesGate:
 
 
 class OperatorsGate:
-    """The operator may call, and nobody else."""
+    """Only the operator may call."""
 
     def __init__(self, federation: str) -> None:
         self._federation = federation
@@ -148,7 +148,7 @@ class Dispatcher:
         self,
         behaviours: Mapping[rpc.Method, Callable[..., Any]],
         gate: Gate,
-        work: Work,
+        work: WorkThreads,
         lines: Lines,
         admission: Admission,
         *,
@@ -161,12 +161,12 @@ class Dispatcher:
         self._waiting: dict[str, asyncio.Semaphore] = {}
         """by serial"""
         self._cut: dict[str, float] = {}
-        """connections that are being cut, and until when their calls are not looked at"""
+        """connections that are being cut, and until when their calls are ignored"""
         self._message_s, self._chunk_s = message_s, chunk_s
         self._shapes = {"unary_unary": self._small, "unary_stream": self._telling, "stream_unary": self._taking}
 
     async def answer(self, method: rpc.Method | None, context: Context) -> None:
-        """Answer one call, of which only the headers are there. Raises CancelledError on a connection being cut."""
+        """Answer one call; only its headers have arrived. Raises CancelledError on a connection being cut."""
         peer, found = context.peer(), None
         if self._is_cut(peer):
             raise asyncio.CancelledError
@@ -222,7 +222,7 @@ class Dispatcher:
             found.call.insist()
 
     def _refused(self, serial: str, name: str, peer: str, error: FedcervixError) -> None:
-        """Count a call that is refused. Who is not to be here loses its connection; who goes on and on, at once."""
+        """Count a refused call. A caller that is not allowed here, or that continues, loses its connection."""
         now_s = self._clock_s()
         goes_on = self._admission.refuse(serial, name, now_s)
         if self._admission.may_say(serial, now_s):
@@ -312,7 +312,7 @@ class Dispatcher:
             self._give_up(found.call.peer)
 
     async def _end(self, context: Context, peer: str, code: grpc.StatusCode, details: str) -> None:
-        """Say how a call ends; that raises gRPC's own error."""
+        """End a call with an error; this raises gRPC's own error."""
         try:
             async with asyncio.timeout(LAST_WORDS_S):
                 await context.abort(code, details)
@@ -326,7 +326,7 @@ class Dispatcher:
 
 
 def _no_message() -> BusyError:
-    """Return what lets an honest caller try again: on a slow line, a message stands behind a model."""
+    """Return the error that lets an honest caller try again: on a slow network, a message waits behind a model."""
     return BusyError(
         f"the message of a call did not arrive within {MESSAGE_S:.0f} s",
         cause="the connection is slow or was cut",

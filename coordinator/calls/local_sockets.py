@@ -1,4 +1,4 @@
-"""Unix sockets: a listener that only this machine reaches, and only who may enter the folder that it lies in."""
+"""Unix sockets: a listener that only this machine can reach, and only users who may enter its folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from fedcervix.disk.storage import disk
 
 NAME_BYTES_MAX = 107
-"""of a Unix socket, as the system has it"""
+"""bytes of a Unix socket's path, as the system limits it"""
 
 
 @contextlib.contextmanager
@@ -35,7 +35,7 @@ def reachable(path: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def placed(path: Path) -> Iterator[Path]:
-    """Yield where a socket may lie: at `path`, or in a private folder where that file system takes none."""
+    """Yield a place for a socket: `path`, or a private folder if that file system has no sockets."""
     with reachable(path) as name:
         takes = _takes_sockets(name)
     if takes:

@@ -18,7 +18,7 @@ from typing import Any
 
 from coordinator.calls.calls import Call, Headers
 from coordinator.calls.transfers import Transfers, of_size
-from coordinator.calls.work import Work
+from coordinator.calls.work import WorkThreads
 from coordinator.home.home import Home
 from coordinator.home.registry import Registry
 from coordinator.run.engine import Engine
@@ -60,7 +60,7 @@ class Service:
     def __init__(self, home: Home, registry: Registry, engine: Engine, blobs: BlobStore) -> None:
         self._home, self._registry, self._engine, self._blobs = home, registry, engine, blobs
         self._federation = home.config().federation.name
-        self._transfers, self.work = Transfers(), Work("site", THREADS, each=EACH)
+        self._transfers, self.work = Transfers(), WorkThreads("site", THREADS, each=EACH)
         self._chunk_bytes = rpc.chunk_bytes(len(engine.run.plan.sites))
         self._ahead_bytes = min(AHEAD_BYTES_MAX, rpc.UPLOADS_BYTES // len(engine.run.plan.sites))
         self._log = logger(run=engine.run.run)
@@ -119,7 +119,8 @@ class Service:
         site = call.site
         if request.wire_version != codec.WIRE_VERSION:
             raise RemoteError(
-                f"site {site} speaks version {request.wire_version} of the wire, this coordinator {codec.WIRE_VERSION}",
+                f"site {site} uses version {request.wire_version} of the protocol, this coordinator version "
+                f"{codec.WIRE_VERSION}",
                 next_step="install the same version of fedcervix on both sides",
             )
         run = self._engine.run
@@ -129,7 +130,7 @@ class Service:
             return
         claim = codec.read_claim(request.instance, request.succeeds)
         await self.work.do(call.serial, self._engine.sites.admit, site, claim)
-        self._log.info("line open", site=site, software=request.software_version[:64])
+        self._log.info("site connected", site=site, software=request.software_version[:64])
         yield welcome
         stream, last = Stream(site, claim.instance), None
         try:

@@ -22,7 +22,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Work:
+class WorkThreads:
     """A pool of threads, whose turns go by who asks. All but what is run belongs to one event loop."""
 
     def __init__(self, name: str, threads: int, *, each: int) -> None:
@@ -78,4 +78,4 @@ def _hand_over(job: Future[R], answer: asyncio.Future[R]) -> None:
 
 def _said(job: Future[object]) -> None:
     if not job.cancelled() and (error := job.exception()) is not None:
-        logger().error("what a call left could not be put in order", what=repr(error))
+        logger().error("cleanup after a call failed", what=repr(error))

@@ -1,4 +1,4 @@
-"""What the commands of `coordinator` do; which options they have says `coordinator.cli`."""
+"""What the commands of `coordinator` do. `coordinator.cli` declares their options."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from coordinator.home import first_model
 from coordinator.home.founding import Founding, certify_self, create
 from coordinator.home.home import Home
 from coordinator.home.registry import Registry
-from coordinator.limits.descriptors import bounds
+from coordinator.limits.descriptor_shares import bounds
 from coordinator.limits.log_budgets import LineBudgets
 from coordinator.run import history, results
 from coordinator.run.engine import Engine
@@ -66,7 +66,7 @@ def init(home: Home, folder: Path | None, name: str, advertise: str, bind: str, 
 
 
 def _bind(advertise: str) -> str:
-    """Return where to listen if nothing is said: at all interfaces, at the advertised port."""
+    """Return the default address to listen on: all interfaces, at the advertised port."""
     everywhere = "[::]" if advertise.startswith("[") else "0.0.0.0"  # noqa: S104  (the operator chose to be reached)
     return f"{everywhere}:{advertise.rpartition(':')[2]}"
 
@@ -96,7 +96,7 @@ def invite(home: Home, site: str, out: Path | None) -> None:
     except BaseException:
         out.unlink(missing_ok=True)  # it would not work
         raise
-    say(f"wrote {out}: works once, until {made.not_after:%Y-%m-%d %H:%M} UTC; whoever holds it can join as {site}")
+    say(f"wrote {out}: works once, until {made.not_after:%Y-%m-%d %H:%M} UTC; anyone who has it can join as {site}")
     if out.stat().st_mode & 0o077:
         say(f"warning: others on this machine can read {out}: its file system keeps no permissions", err=True)
     say(f"next, at the site: site-agent join {shlex.quote(out.name)} --manifest MANIFEST.csv")
@@ -106,7 +106,7 @@ INVITATION_HEAD = b"# Invitation of site "
 
 
 def _invitation_file(site: str, out: Path | None) -> Path:
-    """Return where to write an invitation. Raises RunError where a file lies there that is none, StorageError."""
+    """Return where to write an invitation. Raises RunError if another file is there, StorageError."""
     out = out or Path(f"{site}.invitation.toml")
     with disk(out, "read"):
         out = out / f"{site}.invitation.toml" if out.is_dir() else out
@@ -120,7 +120,7 @@ def _invitation_file(site: str, out: Path | None) -> Path:
 
 
 def _check_ours(home: Home, site: str, out: Path) -> None:
-    """Raise StorageError where another user could take the invitation's place with one of theirs."""
+    """Raise StorageError if another user could replace the invitation with their own."""
     with disk(out, "read"):
         found = open_to_others(out.parent)
     if found is not None:
@@ -141,7 +141,7 @@ def _is_invitation(file: Path) -> bool:
 
 
 def begin(home: Home, mode: Mode, *, new: bool) -> None:
-    """Begin a run without listening: whatever starts the coordinator next, goes on with it.
+    """Begin a run without listening: the next start of the coordinator continues it.
 
     Raises RunError, ConfigError, ModelError, StorageError.
     """
@@ -156,7 +156,7 @@ def begin(home: Home, mode: Mode, *, new: bool) -> None:
 
 
 def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
-    """Run the federation; goes on by itself with an unfinished run."""
+    """Run the federation; an unfinished run is continued."""
     share_memory_among_threads()
     ration(LineBudgets())
     config = home.config()
@@ -207,7 +207,7 @@ def _run_to_do(home: Home, journal: Journal, blobs: BlobStore, mode: Mode | None
 
 
 def _begun(home: Home, journal: Journal, blobs: BlobStore, mode: Mode, *, instead_of: RunRecord | None) -> RunRecord:
-    """Begin a run, and abandon an unfinished one for it. What is wrong with the plan or its first model, is said first.
+    """Begin a run, and abandon an unfinished one. Errors in the plan or in its first model are reported before that.
 
     Raises ConfigError, ModelError, StorageError.
     """
@@ -222,7 +222,7 @@ def _begun(home: Home, journal: Journal, blobs: BlobStore, mode: Mode, *, instea
 
 
 def _heed_revocations(home: Home, engine: Engine) -> None:
-    """Let the run know of sites that were revoked while no coordinator was running: they are not waited for."""
+    """Tell the run which sites were revoked while no coordinator was running: it does not wait for them."""
     for entry in Registry(home.registry).sites():
         if entry.state == "revoked" and entry.site in engine.run.plan.sites:
             engine.submit(SiteRevoked(entry.site, time.time()))
@@ -237,7 +237,7 @@ def _resumed(home: Home, record: RunRecord, mode: Mode | None) -> RunRecord:
             "coordinator.toml was changed since this run began; the run keeps its own plan",
             changed="; ".join(changed[:5]),
         )
-    logger(run=record.run).info("run goes on", mode=record.plan.mode)
+    logger(run=record.run).info("run continues", mode=record.plan.mode)
     return record
 
 
@@ -266,7 +266,7 @@ def _serve(home: Home, engine: Engine, blobs: BlobStore, to: Address) -> None:
 
 
 def _on_signals(stop: Callable[[], None]) -> None:
-    """The first signal drains; a second one leaves at once (everything acknowledged is on disk)."""
+    """The first signal stops cleanly; a second one exits immediately (everything acknowledged is on disk)."""
 
     def in_order() -> None:
         logger().info(
@@ -293,7 +293,7 @@ def _announce(home: Home, run: str, outcome: Outcome, reason: str) -> None:
 
 
 def revoke(home: Home, site: str) -> None:
-    """Withdraw a site's certificates and invitations; its open connections are cut at once."""
+    """Withdraw a site's certificates and invitations; its open connections are closed immediately."""
     home.insist()
     try:
         count = Registry(home.registry).revoke(site, datetime.now(UTC))
@@ -309,10 +309,10 @@ def _told_revoked(home: Home, site: str) -> Any | None:
 
 
 def _refused_for_now(home: Home, site: str, error: FullDiskError) -> NoReturn:
-    """Have the running coordinator refuse a site though that cannot be written down. Raises FullDiskError."""
+    """Make the running coordinator refuse a site although this cannot be saved. Raises FullDiskError."""
     if home.read_running() is None:
         raise error
-    with contextlib.suppress(StorageError):  # its journal has no room, either: it refuses the site all the same
+    with contextlib.suppress(StorageError):  # its journal has no room, either; it still refuses the site
         _told_revoked(home, site)
     raise FullDiskError(
         f"the running coordinator refuses {site} from now on, but this could not be saved: {error.what}",
@@ -322,7 +322,7 @@ def _refused_for_now(home: Home, site: str, error: FullDiskError) -> NoReturn:
 
 
 def abort(home: Home, reason: str) -> None:
-    """End the run before its time, also while no coordinator is running. Raises RunError, StorageError."""
+    """Abort the run, also while no coordinator is running. Raises RunError, StorageError."""
     reply = _asked(home, wire.CommandRequest(abort=reason))
     if reply is not None:
         say(reply.text)
@@ -341,7 +341,7 @@ def abort(home: Home, reason: str) -> None:
 
 
 def stop(home: Home) -> None:
-    """Stop the coordinator; the run goes on at the next start. Raises RunError."""
+    """Stop the coordinator; the next start continues the run. Raises RunError."""
     reply = _asked(home, wire.CommandRequest(stop=True))
     if reply is None:
         raise RunError(

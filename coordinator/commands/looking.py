@@ -1,4 +1,4 @@
-"""What the commands of `coordinator` do that only look: `status` and `runs`. They load neither engine nor server."""
+"""The commands of `coordinator` that only read: `status` and `runs`. They load neither engine nor server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedcervix.runtime.printing import say
 
 
 def status(home: Home, run: str | None, *, watch: bool, as_json: bool) -> None:
-    """Show who does what, since when, until when."""
+    """Show what each site does, since when, until when."""
     if watch:
         _check_watched(home, run)
         _watch(home, as_json=as_json)
@@ -32,7 +32,7 @@ def status(home: Home, run: str | None, *, watch: bool, as_json: bool) -> None:
 
 
 def _check_watched(home: Home, run: str | None) -> None:
-    """Raise RunError where the run that is named is not the one that is watched: an ended run does not change."""
+    """Raise RunError if the named run is not the running one: an ended run does not change."""
     newest = next(reversed(history.entries(home)), None)
     if run is not None and (newest is None or newest.run != run):
         raise RunError(

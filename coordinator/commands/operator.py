@@ -1,4 +1,4 @@
-"""The operator's side of the wire: how a command on this machine speaks with the coordinator that runs here."""
+"""The operator's side of the protocol: how a command calls the coordinator that runs on this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from coordinator.calls.local_sockets import reachable
-from coordinator.home.home import Home, Running
+from coordinator.home.home import Home, RunningProcess
 from coordinator.run.changes import Document, applied, ended_rounds, joined
 from coordinator.run.history import stands
 from fedcervix.errors import LinkError, RunError
@@ -39,9 +39,9 @@ def ask(home: Home, method: rpc.Method, request: Any) -> Any | None:
 
 
 def picture(home: Home, *, whole: bool) -> Document | None:
-    """Return how things stand by the running coordinator; None where none is running.
+    """Return the status that the running coordinator reports.
 
-    `whole`: with all rounds; else with the last ones.
+    None if none is running. `whole`: with all rounds; else with the last ones.
     """
     if whole:
         running = home.read_running()
@@ -51,7 +51,7 @@ def picture(home: Home, *, whole: bool) -> Document | None:
 
 
 def pictures(home: Home) -> Iterator[Document]:
-    """Yield how things stand as it changes, until the run has ended; while no coordinator runs, by the journal."""
+    """Yield the status at each change, until the run has ended; from the journal while no coordinator runs."""
     pauses, awhile = Pauses(), threading.Event()
     known: Document = {}
     while True:
@@ -67,7 +67,7 @@ def pictures(home: Home) -> Iterator[Document]:
 
 
 def _watched(home: Home, known: Document) -> Iterator[Document]:
-    """Yield what the running coordinator says, until it ends; nothing where none is running."""
+    """Yield what the running coordinator reports, until it ends; nothing if none is running."""
     running = home.read_running()
     if running is None:
         return
@@ -75,8 +75,8 @@ def _watched(home: Home, known: Document) -> Iterator[Document]:
         yield from _told(home, running, known, None)
 
 
-def _told(home: Home, running: Running, known: Document, timeout_s: float | None) -> Iterator[Document]:
-    """Yield what is known after each change that a running coordinator tells. Raises a FedcervixError."""
+def _told(home: Home, running: RunningProcess, known: Document, timeout_s: float | None) -> Iterator[Document]:
+    """Yield the status after each change that a running coordinator reports. Raises a FedcervixError."""
     request = wire.OverviewRequest(run=known.get("run", ""), known_rounds=ended_rounds(known))
     with _line(home, running) as channel:
         replies = rpc.calls(rpc.stub(channel, rpc.WATCH)(request, timeout=timeout_s), running.operator)
@@ -86,7 +86,7 @@ def _told(home: Home, running: Running, known: Document, timeout_s: float | None
 
 
 @contextlib.contextmanager
-def _line(home: Home, running: Running) -> Iterator[grpc.Channel]:
+def _line(home: Home, running: RunningProcess) -> Iterator[grpc.Channel]:
     """Yield a channel to a running coordinator. Raises RunError where it is of an earlier version."""
     if not running.operator:
         raise RunError(

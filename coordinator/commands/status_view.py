@@ -1,6 +1,7 @@
 """The overview as a person reads it: tables on a terminal, the same lines in a pipe.
 
-What a site has said is shown, never obeyed: neither rich's markup nor a terminal's control characters (see `shown`).
+A site's texts are shown as plain text: neither rich's markup nor a terminal's control characters have an effect (see
+`shown`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from coordinator.run.history import Entry
+from coordinator.run.history import RunLine
 from coordinator.run.status import shown
 
 COLOURS = {
@@ -40,7 +41,7 @@ def render(document: dict[str, Any]) -> RenderableType:
     )
 
 
-def runs_table(entries: Sequence[Entry]) -> Table:
+def runs_table(entries: Sequence[RunLine]) -> Table:
     """Return the runs of a home, drawn."""
     table = Table(
         Column("run", no_wrap=True), "mode", "profile", "begun", "rounds", "best", "outcome", "model", "reason"
@@ -92,14 +93,14 @@ def _sites(d: dict[str, Any]) -> Table:
 
 
 def _held(site: dict[str, Any]) -> str:
-    """Say what a site holds of the coordinator, where that is more than an agent needs, or where calls were refused."""
+    """Describe a site's calls and connections if they are more than an agent needs, or if calls were refused."""
     few = site["calls_open"] <= CALLS_FEW and site["connections"] <= CONNECTIONS_FEW and not site["calls_refused"]
     held = f"{site['calls_open']} calls open, {site['calls_refused']} refused in the last minute"
     return "" if few else f" ({held}, {site['connections']} connections)"
 
 
 def _state(site: dict[str, Any]) -> str:
-    """A site that is connected looks at its images before it is ready: until then it is not part of the run."""
+    """A connected site first checks its images; until it is ready, it is not part of the run."""
     return "connected, not ready yet" if site["presence"] == "absent" and site["connected"] else site["presence"]
 
 
@@ -125,7 +126,7 @@ def _waits(d: dict[str, Any]) -> RenderableType:
 
 
 def _cut(words: str, d: dict[str, Any]) -> str:
-    """Words that end with what is wrong with a line, and since when."""
+    """Return the words, with the time since the connection is cut."""
     return words if d["cut_at"] is None else f"{words} since {_clock(d['cut_at'])}"
 
 
@@ -191,7 +192,7 @@ def _failure(f: dict[str, Any]) -> str:
 
 
 def _clock(at: float) -> str:
-    """A moment, local time; with the date where it is not today."""
+    """Return a moment in local time; with the date if it is not today."""
     moment = datetime.fromtimestamp(at).astimezone()
     today = datetime.now().astimezone().date()
     return moment.strftime("%H:%M:%S" if moment.date() == today else "%Y-%m-%d %H:%M")

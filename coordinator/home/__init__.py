@@ -1,1 +1,1 @@
-"""The coordinator's home folder: where everything lies, its configuration, and who may connect."""
+"""The coordinator's home folder: its paths, its configuration, and who may connect."""

@@ -1,7 +1,8 @@
-"""The first model that [run] base names: what is checked before a run begins with it, and how it is taken in.
+"""The first model that [run] base names: the checks before a run begins with it, and how it is stored.
 
 Rules
-1. What can be known here is said here, before the run begins: a site that finds it out has waited for all the others.
+1. Errors that can be found here are reported here, before the run begins. A site would find them only after all sites
+   have attached.
 2. A model in float16, bfloat16 or float64 is converted to float32, which is what sites train in.
 3. The names and shapes of the plan's network follow from its recipe, without torch; `network` has them.
 """
@@ -24,11 +25,11 @@ Shapes = dict[str, tuple[int, ...]]
 
 BLOCKS: dict[Architecture, tuple[int, ...]] = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3)}
 CONVOLUTIONS: dict[Architecture, tuple[int, ...]] = {"resnet18": (3, 3), "resnet50": (1, 3, 1)}
-"""kernel sides of one block, in order"""
+"""kernel sizes of one block, in order"""
 EXPANSION: dict[Architecture, int] = {"resnet18": 1, "resnet50": 4}
 """channels of a block's last convolution over those of its others"""
 PREFIXES = ("module.", "model.", "encoder.", "network.", "state_dict.", "backbone.")
-"""that other programs put before the names of a network's tensors"""
+"""prefixes that other programs add to the names of a network's tensors"""
 SHOWN = 3
 
 
@@ -87,9 +88,10 @@ def _unfit(file: Path, error: RemoteError) -> ModelError:
 
 
 def _check_names(file: Path, found: Shapes, wanted: Shapes, plan: Plan) -> None:
-    """Raise ModelError where the file holds a network of this kind, but not the plan's.
+    """Raise ModelError if the file holds a network of this kind, but not the plan's.
 
-    One that has nothing in common with it may be meant for agents that train something else: that is only said.
+    A network that has nothing in common with it may be meant for agents that train something else: then only a warning
+    is logged.
     """
     kin = {_stem(name) for name in found} & {_stem(name) for name in wanted}
     what = f"the first model {file} is not the plan's network ({_named(plan.recipe)}): {_differences(found, wanted)}"

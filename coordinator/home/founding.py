@@ -60,7 +60,7 @@ NAMED = "1 to 63 characters: a-z, 0-9 and inner hyphens"
 
 
 def _spelt(name: str) -> str:
-    """Return a name as near to the one given as names may be; empty where nothing is left of it."""
+    """Return the allowed name that is nearest to the given one; empty if nothing is left of it."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower())[:63].strip("-")
 
 
@@ -109,10 +109,11 @@ def _check_free(home: Home) -> None:
 
 @contextlib.contextmanager
 def _filled(folder: Path) -> Iterator[Path]:
-    """Yield a folder to fill. It becomes `folder` when the block ends well, and leaves no trace when it does not.
+    """Yield a folder to fill.
 
-    A folder that is there (and empty) may be a mount point, which cannot be replaced: it is filled. Its last file to
-    appear is the configuration, by which a home is known.
+    It becomes `folder` when the block ends without an error; otherwise nothing remains. An existing empty folder may be
+    a mount point, which cannot be replaced: it is filled in place. The configuration is written last, because it marks
+    a folder as a home.
     """
     new = [place for place in (folder, *folder.parents) if not place.exists()]
     making = aside(folder if new else folder / "home")

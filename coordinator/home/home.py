@@ -1,4 +1,4 @@
-"""The coordinator's home folder: where everything lies, and the configuration in it.
+"""The coordinator's home folder: its paths, and the configuration in it.
 
 coordinator.toml      the configuration, edited by the operator
 keys/                 the federation's authority, the server's and the operator's keys (0600)
@@ -84,7 +84,7 @@ class Config:
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningProcess:
     """The file running.json: a coordinator process that listens."""
 
     pid: int
@@ -146,7 +146,7 @@ class Home:
         return self.folder / "operator.sock"
 
     def key_file(self, name: str) -> Path:
-        """Return where the key or certificate `name` lies."""
+        """Return the path of the key or certificate `name`."""
         return self.folder / "keys" / name
 
     def pem(self, name: str) -> bytes:
@@ -230,7 +230,7 @@ class Home:
         """Say whether a coordinator holds this home, also while it is only starting. Raises StorageError."""
         return is_held(self._running_lock)
 
-    def read_running(self) -> Running | None:
+    def read_running(self) -> RunningProcess | None:
         """Return address and process of the running coordinator; None where none runs, or one is only starting.
 
         Raises StorageError where this user may not know, or the file is damaged.
@@ -243,23 +243,23 @@ class Home:
             except FileNotFoundError:
                 return None
         try:
-            return Running(**parsed(content))
+            return RunningProcess(**parsed(content))
         except (ValueError, TypeError) as error:
             next_step = f"stop the coordinator that runs here (Ctrl-C, or as a service), then {self.command('start')}"
             raise damaged(self.running, error, next_step=next_step) from error
 
     def write_running(self, pid: int, bound: Address, operator: Path) -> None:
-        """Let commands on this machine know where the coordinator listens: to sites, to them. Raises StorageError."""
+        """Write down where the coordinator listens for sites and for commands on this machine. Raises StorageError."""
         host = "localhost" if bound.is_everywhere else bound.host
-        running = Running(pid, bound.port, str(Address(host, bound.port)), str(operator))
+        running = RunningProcess(pid, bound.port, str(Address(host, bound.port)), str(operator))
         write_whole(self.running, json.dumps(dataclasses.asdict(running), allow_nan=False).encode())
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the home folder for one coordinator process. Raises RunError where another one has it, StorageError.
 
-        The system lets go of it when the process ends, however it ends. Whoever only wants to know whether a
-        coordinator runs takes another lock for that instant: so asking never gets into the way of a start.
+        The system releases the lock when the process ends, however it ends. A process that only asks whether a
+        coordinator runs takes another lock for a moment, so it never prevents a start.
         """
         other = self.read_running()
         busy = RunError(

@@ -1,4 +1,4 @@
-"""Who may connect: every invitation and every site certificate this coordinator issued, and what became of it.
+"""Who may connect: every invitation and every site certificate that this coordinator issued, and its state.
 
 One SQLite file, used by several processes at once: `coordinator invite` and `coordinator revoke` write it while the
 coordinator runs. So every call opens the file, does one short transaction and closes it. The running coordinator looks
@@ -173,7 +173,7 @@ class Registry:
         self._path = path
         self.reserve = Reserve.beside(path)
         self.writes = 0
-        """transactions of this process: who keeps a copy in memory sees by it that it is old"""
+        """transactions of this process: a copy in memory is old if this number has changed"""
         self._shut_out: set[str] = set()
         """serials of certificates"""
         self._looked_at: tuple[tuple[int, int], int] | None = None
@@ -241,10 +241,10 @@ class Registry:
         return "revoked" if written == "valid" and serial in self._shut_out else written
 
     def mark(self) -> object:
-        """Return what is another value after every change; cheap.
+        """Return a value that changes with every change of the file; cheap.
 
-        The file that is looked at stays open: where a process closes a file, the system drops all locks that it has on
-        it, also those of SQLite (sqlite.org/howtocorrupt.html, 2.2). Two processes would then write at once.
+        The file stays open: when a process closes a file, the system drops all locks that it has on the file, also
+        those of SQLite (sqlite.org/howtocorrupt.html, 2.2). Two processes would then write at once.
         """
         with disk(self._path, "read"):
             found = self._path.stat()
@@ -358,7 +358,7 @@ def _used_up(site: str, state: str) -> IdentityError:
 
 
 def used_by_another(site: str) -> IdentityError:
-    """Return what is said to whoever shows an invitation that its site has used."""
+    """Return the error for an invitation that its site has already used."""
     return IdentityError(
         f"the invitation of site {site} was already used",
         cause="the site has joined already; if nobody at the site did, somebody else has the file:"
@@ -379,7 +379,7 @@ def _check_open(site: str, state: str, not_after: datetime, now: datetime) -> No
 
 
 def _answer_again(connection: sqlite3.Connection, serial: str, key_fingerprint: str, site: str) -> bytes:
-    """Return the certificate of a used invitation to the key that used it, while it is still good."""
+    """Return the certificate of a used invitation to the key that used it, while it is still valid."""
     state, fingerprint, certificate = connection.execute(
         "SELECT state, key_fingerprint, certificate FROM credentials WHERE invitation = ?", (serial,)
     ).fetchone()

@@ -1,8 +1,8 @@
-"""The registry in memory: whether a certificate may connect is known without waiting for the disk.
+"""The registry in memory: to decide whether a certificate may connect, nothing waits for the disk.
 
-The file is looked at again before a call is admitted if the last look is older than `LOOK_S`, or if the certificate is
-not known: it may have been issued since. So what another process writes counts within that time. While the file cannot
-be read nobody is admitted.
+Before a call is admitted, the file is checked again if the last check is older than `LOOK_S`, or if the certificate is
+not known: it may have been issued since. So a change by another process takes effect within that time. While the file
+cannot be read, no call is admitted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ANSWER_S = 10.0
 """for the disk"""
 
 
-class Standing:
+class RegistryReader:
     """The registry's roll. Belongs to one event loop; reads the file on a thread of its own."""
 
     def __init__(self, registry: Registry) -> None:
@@ -68,7 +68,7 @@ class Standing:
             ) from error
 
     async def shut_out(self, site: str) -> None:
-        """Refuse a site from now on, also where its revocation could not be written down. Raises StorageError."""
+        """Refuse a site from now on, even if its revocation could not be saved. Raises StorageError."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._registry.shut_out, site)
         await self.look_anew()
 

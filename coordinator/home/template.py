@@ -1,7 +1,7 @@
-"""The text of coordinator.toml, with every key behind a `#` at the default of the profile that was chosen.
+"""The text of coordinator.toml, with every key behind a `#`, at the default of the chosen profile.
 
 Keys and values come from the dataclasses themselves, so that the text cannot be out of date; a test takes away every
-`#` and compares the plan. What a person should know beside name and value is in `REMARKS`.
+`#` and compares the plan. `REMARKS` has the explanations.
 """
 
 from __future__ import annotations

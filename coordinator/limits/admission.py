@@ -1,11 +1,11 @@
-"""How much of the coordinator one certificate may use at once, and in a while. Decisions only: the clock is given.
+"""How much of the coordinator one certificate may use at a time and per second. The clock is an argument.
 
 Rules
-1. A call over a limit is refused with words that mean "wait and try again"; an honest agent then does.
-2. Whoever goes on although it was refused loses its connections: refusing costs something, too.
+1. A call over a limit is refused with an error that means "wait and try again"; an honest agent does so.
+2. A caller that continues after a refusal loses its connections, because refusals also cost time.
 3. Of many calls at once, the first are answered at once and the others one by one, so that they fill nobody's time.
-4. A limit is far above what an honest agent makes, on a fast line with short rounds as on a slow one, where the answers
-   to its signs of life stand behind a model.
+4. A limit is far above what an honest agent needs, on a fast network with short rounds and also on a slow one, where
+   the answers to its signs of life wait behind a model.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from coordinator.limits.budgets import Budget
 
 MINUTE_S = 60.0
 AT_ONCE = 32
-"""calls of a certificate that are answered as they come: each takes half a millisecond of the event loop, and what
-others ask waits behind them"""
+"""calls of a certificate that are answered immediately: each takes half a millisecond of the event loop, and other
+calls wait behind it"""
 ALARM_PER_MIN = 60
-"""refused calls of a site in a minute, from which on the operator is told"""
+"""from this number of refused calls of a site in a minute, the operator is told"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class Admission:
         return self._used[serial].words.take(now_s)
 
     def held(self, now_s: float) -> dict[str, Held]:
-        """Return what each site holds that holds something, or was refused in the last minute."""
+        """Return the usage of each site that has open calls, or refused calls in the last minute."""
         found: dict[str, Held] = {}
         for usage in self._used.values():
             _forget(usage, now_s)
@@ -149,8 +149,9 @@ def _forget(usage: _Usage, now_s: float) -> None:
 
 
 def alarm(held: Mapping[str, Held]) -> str:
-    """Return what the operator is told of sites that are refused at a high rate; empty where none is."""
+    """Return the warning to the operator about sites with many refused calls; empty if there are none."""
     many = {site: found.refused for site, found in sorted(held.items()) if found.refused >= ALARM_PER_MIN}
     return "; ".join(
-        f"{count:,} calls of {site or 'nobody known'} were refused in the last minute" for site, count in many.items()
+        f"{count:,} calls from {site or 'unknown callers'} were refused in the last minute"
+        for site, count in many.items()
     )

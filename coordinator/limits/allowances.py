@@ -1,12 +1,12 @@
-"""How many of a site's reports are written down, so that none fills the journal.
+"""How many of a site's reports are saved, so that no site fills the journal.
 
 Most events change a run once: an update, a score or an adoption counts once for each site and round, and that a site is
-silent takes the length of a lease. A failure or a refusal changes something as often as it is said, and each lets the
-site say once more that it is ready. So failures and refusals have an allowance: a number for each round and each run,
-and a rate. One that is above it is set aside: it is answered like one that was said before, so an agent goes on; it is
-counted, and stands in the log once a minute.
+silent takes the length of a lease. A failure or a refusal changes something each time it is reported, and then the site
+may report once more that it is ready. So failures and refusals have an allowance: a number for each round and each run,
+and a rate. A report above the allowance is set aside: it is answered like a repeated one, so an agent continues; it is
+counted, and logged once a minute.
 
-All other reports are not counted. A site that has failed often still delivers what it is asked for.
+All other reports are not counted. A site that has failed often can still deliver its results.
 
 What a run's journal holds of one site at most: 1,000 failures and refusals of up to 3.4 KB, as many times that it is
 ready again, an update, a score and an adoption for each round, and two lines of 100 bytes for each lease.
@@ -21,12 +21,12 @@ from fedcervix.core.events import Event, SiteFailed, SiteRefused
 
 OF_RUN_MAX = 1_000
 OF_ROUND_MAX = 100
-"""also at once: an agent that comes back tells as many old failures"""
+"""also in one burst: an agent that comes back reports this many old failures"""
 PER_S = 0.1
 LINES_PER_S = 1 / 60
 
 COUNTED = (SiteFailed, SiteRefused)
-"""what a site can say as often as it likes, with a change of the run's state each time"""
+"""reports that a site can repeat without limit, each with a change of the run's state"""
 
 
 @dataclass(slots=True)

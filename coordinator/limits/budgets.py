@@ -1,6 +1,6 @@
-"""How much of something one party may use: a burst at once, then so much a second (a token bucket).
+"""How much of something one party may use: a burst, then a rate per second (a token bucket).
 
-Nothing here knows what is counted: calls, journaled events, bytes, log lines. The clock is the caller's, monotonic, in
+The unit is up to the caller: calls, journaled events, bytes, log lines. The clock is the caller's, monotonic, in
 seconds.
 """
 
@@ -30,7 +30,7 @@ class Budget:
         return self.burst - self._left
 
     def take(self, now_s: float, amount: float = 1.0) -> bool:
-        """Use `amount` if so much is left at `now_s`; say whether it was."""
+        """Use `amount` if it is available at `now_s`; say whether it was."""
         if self._at_s is not None:
             self._left = min(self.burst, self._left + max(0.0, now_s - self._at_s) * self.per_s)
         self._at_s = now_s

@@ -1,8 +1,8 @@
-"""How many log lines a site may cause: so many at once, so many a minute; then one line says how many were left out.
+"""How many log lines a site may cause: a burst, then a number per minute. One line says how many were left out.
 
-Lines are counted for each site and level, so that a flood of refused calls hides no word of the site's updates. Lines
-that name no site are the coordinator's own, and have a budget of their own. Nothing that decides is in the log alone:
-what counted, failed and was missing stands in the journal.
+Lines are counted for each site and level, so that a flood of refused calls does not hide lines about the site's
+updates. Lines without a site are the coordinator's own and have a separate budget. Nothing important is only in the
+log: the journal has what counted, failed and was missing.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from coordinator.limits.budgets import Budget
 
 SITE = (0.5, 300.0)
-"""lines a second, and at once, of one level; the line that says that others are left out comes on top"""
+"""lines of one level per second, and in a burst; the line that says that others are left out comes in addition"""
 OWN = (10.0, 2000.0)
 """the same of lines that name no site"""
 KEPT_MAX = 2048
-"""budgets; the one that was not used for longest is forgotten"""
+"""number of budgets; the least recently used one is forgotten"""
 
 PAUSE = "further messages of this kind are left out for a while"
 
@@ -32,7 +32,7 @@ class _Lines:
 
 
 class LineBudgets:
-    """Says of each line whether it is written (see `fedcervix.runtime.log.ration`). Thread-safe."""
+    """Decides for each line whether it is written (see `fedcervix.runtime.log.ration`). Thread-safe."""
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._clock_s = clock_s

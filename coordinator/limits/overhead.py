@@ -1,9 +1,9 @@
-"""How much of what arrives may be of no use: frames that mean nothing, cancelled calls, texts beyond their bounds.
+"""How many useless bytes may arrive: frames without meaning, cancelled calls, texts beyond their bounds.
 
-The library answers PING and its like by itself, and neither counts nor bounds them: 4 MB of them a second on eight
+The library answers PING and similar frames itself, and neither counts nor limits them: 4 MB of them a second on eight
 connections of one certificate made honest calls take 0.4 s (measured). The system counts the bytes of a connection, and
-the coordinator what it has taken of them. The difference is bounded for each certificate; a connection without a call
-may bring little at all.
+the coordinator counts the bytes that it has used. The difference is limited for each certificate; a connection without
+a call may bring only few bytes.
 
 An honest agent stays far below: its connections carry models, short calls, and a few bytes for each part of a model
 that it fetches, and what has arrived of a model and is not read yet is no more than it may send ahead. That may come
@@ -38,7 +38,7 @@ NO_TRAFFIC = Traffic(0, 0)
 
 
 def useless(before: Traffic, now: Traffic, taken: int) -> float:
-    """Return how many of the bytes that arrived since a look served nothing; negative where more could have arrived."""
+    """Return the number of useless bytes since the last look; negative if more could have arrived."""
     return (now.received - before.received) - PER_TAKEN * taken - PER_SENT * (now.sent - before.sent)
 
 

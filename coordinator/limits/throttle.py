@@ -1,10 +1,10 @@
-"""Addresses that make connections and never call: the system takes few of their connections for a while.
+"""Addresses that make connections but no calls: for a while the system accepts few of their connections.
 
-Each such connection costs a TLS handshake. A few thousand a second from one address leave no processor for others, and
-the library accepts them all. The system can refuse them before: a program of its classic packet filter, attached to the
-listening socket, looks at each connection request (SYN) and drops those of the addresses it is given, all but one in
-PASSES. So an honest site behind the same address still gets in, later. Nothing else is dropped: open connections go on.
-It needs no privileges. Where there is no such filter (other systems than Linux), nobody is slowed.
+Each such connection costs a TLS handshake. A few thousand a second from one address leave no processor time for others,
+and the library accepts them all. The system can refuse them earlier: a program of its classic packet filter, attached
+to the listening socket, looks at each connection request (SYN) and drops those of the addresses it is given, all but
+one in PASSES. So an honest site behind the same address still gets in, later. Nothing else is dropped: open connections
+go on. It needs no privileges. Where there is no such filter (other systems than Linux), nobody is slowed.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ most are there for milliseconds, between two looks.
 FLOOD = 20
 """connections without a call that one counts for on which too much came that is of no use: it costs as much"""
 SLOWED_S = 10.0
-"""from the last connection above that"""
+"""time since the last connection above that"""
 PASSES = 16
-"""one in so many connection requests of a slowed address comes through; a power of 2"""
+"""one in this many connection requests of a slowed address is accepted; a power of 2"""
 NETWORKS_MAX = 256
-"""remembered, and slowed at once"""
+"""number of networks that are remembered, and slowed at the same time"""
 
 
 @dataclass(slots=True)
 class Throttle:
-    """Which networks are slowed. Not thread-safe."""
+    """The networks that are slowed. Not thread-safe."""
 
     _budgets: dict[str, Budget] = field(default_factory=dict)
     _until_s: dict[str, float] = field(default_factory=dict)
 
     def failed(self, networks: Mapping[str, int], now_s: float) -> None:
-        """At a look, so many connections of these networks had ended without a call."""
+        """Note how many connections of these networks had ended without a call at a look."""
         for network, count in networks.items():
             self._failed(network, min(count, LOOK_MAX), now_s)
 
     def flooded(self, networks: Mapping[str, int], now_s: float) -> None:
-        """So many connections of these networks were closed because too much came on them that is of no use."""
+        """Note how many connections of these networks were closed because of useless bytes."""
         for network, count in networks.items():
             self._failed(network, FLOOD * count, now_s)
 
@@ -121,7 +121,7 @@ def _of_ipv6(prefix: int) -> list[Instruction]:
 
 
 def slow(listeners: Iterable[int], networks: frozenset[str]) -> bool:
-    """Let listening sockets drop connection requests of these networks alone; say whether the system can do that."""
+    """Make listening sockets drop connection requests of these networks; say whether the system can do that."""
     made = b"".join(struct.pack("HBBI", *instruction) for instruction in program(networks))
     held = ctypes.create_string_buffer(made)
     size = struct.calcsize("HBBI")

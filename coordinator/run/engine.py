@@ -194,7 +194,7 @@ class Engine:
         """
         late_s = self._steady_s() - self._meant_s
         if late_s > self._look_s:
-            self._log.warning("stood still", seconds=round(late_s, 1))
+            self._log.warning("coordinator was stalled", seconds=round(late_s, 1))
             self.sites.stood_still(late_s)
         self._meant_s = self._steady_s()
 
@@ -211,7 +211,7 @@ class Engine:
         """Let the operator know, once."""
         trouble = error.explain()
         if trouble != self._trouble:
-            self._log.error("cannot go on yet", what=error.what, cause=error.cause, next_step=error.next_step)
+            self._log.error("cannot continue yet", what=error.what, cause=error.cause, next_step=error.next_step)
             with self._state.changed:
                 self._trouble = trouble
                 self._state.tell()

@@ -134,7 +134,7 @@ class SiteStreams:
         """The site's stream was cut, or another process acts for it now. Called under the lock."""
         if self._streams.pop(site, None) is not None:
             self._liveness.closed(site)
-            self._log.info("line closed", site=site)
+            self._log.info("site disconnected", site=site)
             self._state.tell()
 
     # --- leases (all called under the lock) ---

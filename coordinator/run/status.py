@@ -159,7 +159,7 @@ def _wait(wait: Wait, site: dict[str, Any]) -> dict[str, Any]:
 def ledger_line(run: Run, round_: Round) -> dict[str, Any]:
     """Return one round of the roster ledger: who counted, with what, who did not, and why not.
 
-    `dropped`: models that were accepted and do not count after all; `unusable`: who could not use the round's model.
+    `dropped`: models that were accepted but later not used; `unusable`: who could not use the round's model.
     """
     scorers, clipped = [score.site for score in round_.scores], _clipped(run, round_)
     return {

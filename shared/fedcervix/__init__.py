@@ -1,4 +1,4 @@
-"""The library that the coordinator and the site agents share: a pure core at the bottom, thin edges on top.
+"""The library that coordinator and site agents share: a pure core, and thin layers for input and output on top.
 
 Folders and modules, from bottom to top. Each imports from itself and from those that its line names:
 

@@ -1,15 +1,15 @@
-"""Every error a person can meet, and whose fault it is.
+"""Every error that a person can meet, and who can solve it.
 
     FedcervixError
-    ├── ConfigError      a configuration file is wrong           (its author mends it)
-    ├── DataError        a manifest or the images are wrong      (the data owner mends it)
-    ├── IdentityError    a certificate or invitation is wrong    (the operator mends it)
+    ├── ConfigError      a configuration file is wrong           (its author corrects it)
+    ├── DataError        a manifest or the images are wrong      (the data owner corrects them)
+    ├── IdentityError    a certificate or invitation is wrong    (the operator renews it)
     ├── PolicyError      the plan asks what this site forbids    (the two sides talk)
-    ├── LinkError        the other side cannot be reached        (the network mends itself, or IT does)
+    ├── LinkError        the other side cannot be reached        (the network recovers, or IT acts)
     │   └── BusyError        it takes no more calls now: worth another try, in a while
-    ├── StorageError     the disk is full or holds damaged files (IT mends it; nothing was lost)
+    ├── StorageError     the disk is full or holds damaged files (IT acts; nothing was lost)
     │   └── FullDiskError    it is full: worth another try, when there is room
-    ├── TrainingError    the trainer cannot go on                (recipe or hardware)
+    ├── TrainingError    the trainer cannot continue             (recipe or hardware)
     ├── ModelError       a weights file is not what was asked for
     ├── RunError         the request does not fit the state of the run
     ├── RemoteError      the other side sent something invalid   (never our caller's fault)
@@ -43,7 +43,7 @@ class FedcervixError(Exception):
     def explain(self) -> str:
         """Return the message as it is printed: one to three lines; those within a part are indented.
 
-        So no line of a file's name, or of what the other side said, stands at the margin as if it were ours.
+        So a line in a file's name or in a text of the other side never looks like a line of this program.
         """
         lines = [self.what]
         if self.cause:
@@ -60,7 +60,7 @@ class ConfigError(FedcervixError):
 
 
 class DataError(FedcervixError):
-    """A manifest, an image or a split cannot be used as it stands."""
+    """A manifest, an image or a split cannot be used as it is."""
 
     exit_code = 4
 
@@ -98,7 +98,7 @@ class FullDiskError(StorageError):
 
 
 class TrainingError(FedcervixError):
-    """The trainer cannot go on (diverged, out of memory, too few images)."""
+    """The trainer cannot continue (diverged, out of memory, too few images)."""
 
     exit_code = 9
 

@@ -1,4 +1,4 @@
-"""The optional packages of this project, and the command that installs them where this program runs."""
+"""The optional packages of this project, and the command that installs them in this environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON that anybody may have written: the one place that parses it.
+"""Parses JSON from any source, only here.
 
 A text of 3,000 brackets is an error of a class of its own to the standard library: a reader that expects a `ValueError`
 ends with a traceback. Here everything that cannot be read is a ValueError.

@@ -1,15 +1,15 @@
-r"""Text that is safe on a terminal and in a log: the one function that takes control characters out.
+r"""Makes text safe for a terminal and a log: control characters are removed only here.
 
 A control character in a message of the other side, in a file's name or in a library's error can erase a terminal, write
 to its clipboard, or look like a line that this program has printed. Rules
 
-1. Taken out are: C0, DEL and C1 (ESC, BEL and CSI are among them), all format characters (they turn the direction of
-   writing, or are invisible), and the separators of lines and paragraphs. In their place stands `?`; a space for a line
-   feed or a tab.
+1. Taken out are: C0, DEL and C1 (ESC, BEL and CSI are among them), all format characters (they change the writing
+   direction, or are invisible), and the separators of lines and paragraphs. They are replaced by `?`; a line feed or a
+   tab by a space.
 2. What the other side sends is cleaned on receipt (`fedcervix.network.codec.received`), and everything once more where
    it is printed (`fedcervix.runtime.printing`), logged (`fedcervix.runtime.log`) or stands on a page (`on_a_page`).
 3. Half a surrogate pair stays: it is a byte of a file's name, and standard streams write it as `\udc9b`.
-4. What the other side sent is quoted in short (`quoted`): a text that is too long is told by its beginning and length.
+4. Text of the other side is quoted in short form (`quoted`): of a long text, its beginning and its length.
 """
 
 from __future__ import annotations

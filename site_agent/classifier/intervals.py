@@ -29,7 +29,7 @@ draws, 1716 of 7 and 6435 of 8; the simulation in `benchmarks/coverage.py` begin
 TOO_FEW_WOMEN = f"fewer than {WOMEN_MIN} test women of a class"
 LONE_WOMAN = "a test part holds only one woman of a class"
 DRAWS_AGREE = "every draw of test women gives the same number"
-AT_THE_END = "the number lies at the end of its scale"
+AT_THE_END = "the number is at the end of its scale"
 HOLDS_ZERO = "the interval of the difference includes zero"
 
 POWER = 0.8
@@ -38,6 +38,9 @@ POWER = 0.8
 Verdict = Literal["better", "close", "worse", "not shown"]
 """What is said of a first start beside a second. `close`: the whole interval of the difference lies within a margin,
 which only a question for closeness can find. `not shown` is everything else, and no proof of equality."""
+
+Tone = Literal["helped", "not shown", "harmed", "unknown"]
+"""What a report as a whole answers: whether the federation helped."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,7 +212,7 @@ def sample(trials: Trials, drawn: Draws) -> Sampled:
         raise DataError(
             f"a start has the seeds {list(seeds)}, others {list(drawn.roster.seeds)}",
             cause="the study is not finished",
-            next_step="cervix-study run STUDY.toml, which goes on where it stopped",
+            next_step="cervix-study run STUDY.toml, which continues where it stopped",
         )
     by_seed = [_one_seed(trials, seed, drawn) for seed in seeds]
     return {

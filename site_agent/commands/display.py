@@ -1,6 +1,6 @@
-"""What the agent shows a person: a progress bar on a terminal, plain lines elsewhere.
+"""What the agent shows: a progress bar on a terminal, plain lines elsewhere.
 
-What cannot be shown (a log file on a full disk, a pipe that nobody reads any more) is lost, and the work goes on.
+Output that cannot be written (a log file on a full disk, a closed pipe) is lost, and the work continues.
 """
 
 from __future__ import annotations

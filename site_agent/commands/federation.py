@@ -1,4 +1,4 @@
-"""The commands that speak with the coordinator: join, check, and the agent itself."""
+"""The commands that connect to the coordinator: join, check, and the agent itself."""
 
 from __future__ import annotations
 

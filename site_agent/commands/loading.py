@@ -1,4 +1,4 @@
-"""What a command says before it loads the trainer: nothing else is to be seen for some seconds."""
+"""The message before a command loads the trainer, which takes some seconds."""
 
 from __future__ import annotations
 

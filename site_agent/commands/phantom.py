@@ -1,4 +1,4 @@
-"""`site-agent data phantom`: draw an institution, so that everything can be tried without the image of any woman."""
+"""`site-agent data phantom`: draw an institution, so that everything can be tested without images of women."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from fedcervix.disk.storage import disk
 from fedcervix.errors import ModelError, StorageError
 from fedcervix.runtime.printing import say
 from fedcervix.runtime.worker_protocol import Progress
-from site_agent.commands.collection import open_images
 from site_agent.commands.display import Display
+from site_agent.commands.open_images import open_images
 from site_agent.commands.setting import (
     RECIPE_OPTIONS,
     Setting,
@@ -57,8 +57,8 @@ def pretrain(
 ) -> None:
     """Train a cervix model on this site's images alone (SSL), or on pooled manifests (CSSL).
 
-    What was interrupted goes on from its last checkpoint when the same command is given again. A model that stands in
-    the folder goes into the history (site-agent history).
+    An interrupted training continues from its last checkpoint when the same command is given again. An earlier model in
+    the folder is moved to the history (site-agent history).
     """
     folder = home.models / (name or ("cssl" if also else "ssl"))
     _check_place(home, folder)
@@ -202,14 +202,14 @@ def _history(epoch: Epoch) -> dict[str, object]:
 
 
 class Watch:
-    """Shows a training to whoever sits before it."""
+    """Shows the progress of a training."""
 
     def __init__(self, recipe: Recipe, display: Display, events: Events | None) -> None:
         self._recipe, self._display, self._events = recipe, display, events
         self._started_s, self._timed = time.monotonic(), 0
 
     def resumed(self, position: Position) -> None:
-        """Say that an interrupted training goes on."""
+        """Show that an interrupted training continues."""
         where = f"epoch {position.epoch} of {self._recipe.epochs_max}, after step {position.step}"
         self._display.show(shown.Said(f"continues from its checkpoint: {where}"))
 

@@ -1,4 +1,4 @@
-"""With which recipe a command trains, and what commands that train have in common."""
+"""The recipe of a command that trains, and code that all these commands share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RECIPE_OPTIONS = ("profile", "recipe_file", "seed")
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """With what a command trains, and where that comes from."""
+    """The settings with which a command trains, and their source."""
 
     recipe: Recipe
     seed: int

@@ -1,10 +1,10 @@
-"""How a training ends before its time: Ctrl-C and SIGTERM, and the command that goes on.
+"""How a training is stopped: Ctrl-C and SIGTERM, and the command that continues it.
 
 Rules
-1. Where a checkpoint can be kept, the first signal asks for one at the next step; the training ends with it. A second
-   signal ends it at once.
-2. Where none can be kept (images are being read, a classifier is small), the first signal ends the command.
-3. Either way the command says how to go on, and its exit code is 130.
+1. If a checkpoint can be saved, the first signal asks for one at the next step, and then training ends. A second signal
+   ends it immediately.
+2. If none can be saved (images are being read, a classifier is small), the first signal ends the command.
+3. In both cases the command prints how to continue, and its exit code is 130.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _WAITS = b"\nstopping at the end of this step; a checkpoint is saved. Press Ctrl
 
 @contextlib.contextmanager
 def stops(go_on: str) -> Iterator[Stop]:
-    """Listen to signals; `go_on` is the command that a stopped training goes on with. Raises SystemExit(130)."""
+    """Listen to signals; `go_on` is the command that continues a stopped training. Raises SystemExit(130)."""
     stop = Stop()
 
     def heard(_number: int, _frame: FrameType | None) -> None:
@@ -52,9 +52,9 @@ def stops(go_on: str) -> Iterator[Stop]:
 
 
 def command_line(home: SiteHome, command: str, options: Collection[str] | None = None) -> str:
-    """Return a command to type, with those of the options of the command now running that were given there.
+    """Return a command to type, with the options that were given to the running command.
 
-    `options` are the parameters to take over; default: all but `restart`, which would throw away what is to go on.
+    `options` are the parameters to take over; default: all but `restart`, which would delete the training to continue.
     """
     context = click.get_current_context()
     words = ["site-agent", "--home", str(home.folder), command]

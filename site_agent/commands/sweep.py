@@ -28,8 +28,8 @@ from site_agent.classifier.sweep import (
     write_cells,
 )
 from site_agent.classifier.sweep import sweep as train_cells
-from site_agent.commands.collection import open_images
 from site_agent.commands.display import Display
+from site_agent.commands.open_images import open_images
 from site_agent.commands.setting import Setting, machine_of, reading, site_name
 from site_agent.commands.stopping import command_line, stops
 from site_agent.data import dataset
@@ -58,9 +58,9 @@ def sweep(
 ) -> None:
     """Try out N and the dense width on this site's images; choose by the classifier's validation loss alone.
 
-    Test images take no part. Finished combinations are kept: started again, an interrupted sweep goes on.
+    Test images are not used. Finished combinations are kept: an interrupted sweep continues when started again.
 
-    E (epochs_per_round) exists in a federation alone: run one with each E, and compare the mean validation losses.
+    E (epochs_per_round) exists only in a federation: run one with each E, and compare the mean validation losses.
     """
     with home.locked(f"lock-sweep-{name}", who=f"another sweep {name}"), stops(command_line(home, "sweep")) as stop:
         _sweep(home, used, batch_images, width, home.folder / "sweeps" / name, stop)
@@ -212,7 +212,7 @@ def _report(
         home, folder / CHOSEN, said_of(recipes, used.seed, material.digest, utc_now()) + toml(recipe)
     )
     if earlier:
-        say(f"an earlier choice was another one; it is kept: {earlier}")
+        say(f"an earlier, different choice is kept: {earlier}")
     images, women = len(material.labelled_valid.labels), len(set(material.labelled_valid.patients))
     stdout_console().print(table(cells, f"judged on {images} labelled validation images of {women} women"))
     say(f"chosen: {_named(best)}. One training each: small differences may be chance.")

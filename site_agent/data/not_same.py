@@ -29,7 +29,7 @@ DECLARED, VERDICTS = "different", ("", "same", "different")
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class SimilarImages:
     """Two pictures that look alike."""
 
     images: tuple[str, ...]
@@ -57,7 +57,7 @@ def read_pairs(file: Path) -> frozenset[Pair]:
         raise DataError(
             f"{file.name} cannot be used as it stands: {'; '.join(at_most(wrong))}",
             cause="it lists pairs of images: columns image_a, image_b and, if wanted, verdict",
-            next_step=f"mend {file.name}",
+            next_step=f"correct {file.name}",
         )
     declared = (cells for cells in lines.values() if plain(cells.get("verdict", DECLARED)) == DECLARED)
     return frozenset(_pair(cells) for cells in declared)
@@ -68,7 +68,7 @@ def _cells(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
     return dict(itertools.zip_longest(header, cells[: len(header)], fillvalue=""))
 
 
-def format_pairs(candidates: Iterable[Candidate]) -> str:
+def format_pairs(candidates: Iterable[SimilarImages]) -> str:
     """Return the text of a file with these pairs."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

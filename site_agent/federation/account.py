@@ -68,7 +68,7 @@ def objections(policy: Policy, so_far: Spent, more: Spent) -> list[str]:
     if more.bytes and after.bytes > policy.upload_gib_per_month * GIB:
         most = policy.upload_gib_per_month
         total = f"{after.bytes / GIB:.2f} GiB sent in {MONTH_DAYS} days"
-        found.append(f"it would be {total}; [policy] upload_gib_per_month is {most}")
+        found.append(f"with this task it would be {total}; [policy] upload_gib_per_month is {most}")
     return found
 
 
@@ -81,7 +81,7 @@ def read(file: Path) -> Days:
     try:
         return {date.fromisoformat(day): Spent(**spent) for day, spent in parsed(content or b"{}").items()}
     except (ValueError, TypeError, AttributeError) as error:
-        next_step = f"delete it: rm {file}; the limits of [policy] per month then begin anew"
+        next_step = f"delete it: rm {file}; the limits of [policy] per month then start again from zero"
         raise damaged(file, error, next_step=next_step) from error
 
 

@@ -42,8 +42,8 @@ def check_home(home: SiteHome, invited: invitations.Invitation) -> None:
         old = shlex.quote(str(home.key_file("site.crt")))
         raise RunError(
             f"{folder} belongs to another federation of the same name",
-            cause="the coordinator was set up anew, or the invitation comes from somebody else",
-            next_step=f"ask the coordinator's operator; if it was set up anew: mv {old} {old}.old, then join again",
+            cause="the coordinator was set up again, or the invitation comes from somebody else",
+            next_step=f"ask the coordinator's operator; if it was set up again: mv {old} {old}.old, then join again",
         )
 
 

@@ -1,8 +1,8 @@
 """One image file -> one array of 8-bit RGB, whatever the hospital's devices wrote.
 
-What is done, on purpose, with
+What is deliberately done with
 - EXIF orientation   applied, so that up is up (a damaged EXIF block counts as none)
-- grey, 1 bit        copied to all three channels; white-is-zero is turned
+- grey, 1 bit        copied to all three channels; white-is-zero is inverted
 - alpha              composited on black, the surround of a cervigram; 0 in every pixel counts as no alpha
 - palette            looked up, its transparency as alpha
 - CMYK               converted to RGB; a JPEG's is inverted, as Adobe writes it
@@ -11,7 +11,7 @@ What is done, on purpose, with
 - several pages      the first
 - colour profiles    ignored: the network sees the device's own colours
 - signed, float, 32-bit grey above 65535, LAB, sensor data, other inks than CMYK: refused, there is no agreed scale
-- damage             refused wherever it can be noticed: libjpeg's warnings, checksums of PNG, absent strips of TIFF
+- damage             refused wherever it can be detected: libjpeg's warnings, checksums of PNG, absent strips of TIFF
 
 Only JPEG, PNG, TIFF and BMP are opened (`jpegs`, `pngs`, `tiffs`). The size is read from the header before anything is
 decoded: more than PIXELS_MAX pixels are refused, and so is a side below SIDE_MIN_PX, on which nothing can be

@@ -1,4 +1,4 @@
-"""What a file is that is no JPEG, PNG, TIFF or BMP, and what to do about it: by its content, not by its name."""
+"""Recognises files that are not JPEG, PNG, TIFF or BMP by their content, and says what to do with them."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""JPEG, decoded so that libjpeg's warnings are heard: a picture with a hole or without its end is refused.
+"""JPEG, decoded with libjpeg's warnings: a picture with a hole or without its end is refused.
 
-What is noticed: data that end early, whether or not an end marker follows; codes that do not exist; data that are left
-over; restart markers that are missing; scans of a progressive file that are missing. What cannot be noticed: changed
+What is detected: data that end early, whether or not an end marker follows; codes that do not exist; data that are left
+over; restart markers that are missing; scans of a progressive file that are missing. What cannot be detected: changed
 bits that happen to be valid codes, as JPEG has no checksum.
 
 libjpeg-turbo is used through simplejpeg, because Pillow drops the warnings. Where simplejpeg cannot tell how colour is
-sampled (factors of 3; CMYK with black sampled otherwise than cyan), Pillow decodes, and no warning is heard.
+sampled (factors of 3; CMYK with black sampled otherwise than cyan), Pillow decodes, without warnings.
 
 Measured on 22 photographs, 264 damages of each kind: a cut with an end marker and a hole of 4096 zeros (a sector) are
-always noticed, one of 800 in 93 to 100 of 100, one of 64 in 42 to 82 of 100, one changed bit in 13 to 31 of 100.
+always detected, one of 800 in 93 to 100 of 100, one of 64 in 42 to 82 of 100, one changed bit in 13 to 31 of 100.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _samples(data: bytes, colours: str, buffer: Pixels) -> Pixels | None:
 
 
 def check(data: bytes, pixels_max: int) -> None:
-    """Raise UnreadableError if libjpeg warns of a JPEG that stands inside another file."""
+    """Raise UnreadableError if libjpeg warns about a JPEG that is part of another file."""
     _check_scans(data)
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)

@@ -1,6 +1,6 @@
-"""What is odd about a picture that can be read, as `site-agent data check` counts it. One table, pure functions.
+"""Unusual pictures that can be read, as `site-agent data check` counts them. One table, pure functions.
 
-None of these is refused: a dark or letterboxed photograph may be right. They are for the eyes of the data manager.
+None of these is refused: a dark or letterboxed photograph may be correct. The data manager should look at them.
 """
 
 from __future__ import annotations

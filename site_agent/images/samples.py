@@ -1,6 +1,6 @@
-"""From the samples of a file to 8-bit RGB: what becomes of alpha and of more than 8 bits.
+"""From the samples of a file to 8-bit RGB: how alpha and more than 8 bits are converted.
 
-- Alpha: composited on black, the surround of a cervigram. Where alpha is 0 in every pixel there is none: frame grabbers
+- Alpha: composited on black, the surround of a cervigram. If alpha is 0 in every pixel, it is ignored: frame grabbers
   and Windows leave the fourth byte empty, and the colours are the picture.
 - 16 bits: the whole range 0..65535 becomes 0..255, never clipped. Where the file says that fewer bits are used, and
   its samples agree, that smaller range is the whole.

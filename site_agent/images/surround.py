@@ -1,7 +1,8 @@
-"""Where in a picture the scene is: inside a uniform surround, or everywhere.
+"""Finds the scene in a picture: inside a uniform surround, or everywhere.
 
 Endoscopes and pocket colposcopes show a round field on black; a video grabber adds bars or a frame. Such a surround is
-the same in all pictures of a device and says nothing of the woman, but its edge is the strongest structure in them.
+the same in all pictures of a device and contains no information about the woman, but its edge is the strongest
+structure in them.
 
 A surround is
 - one colour in at least two corners, to the noise of a camera or of JPEG (black, grey, white);

@@ -1,4 +1,4 @@
-"""What of a picture is kept to find it again under another name (see `duplicates`)."""
+"""The fingerprint of a picture, to find it again under another name (see `duplicates`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TIFF: which of its countless kinds are read, and why others are not.
+"""TIFF: which of its many kinds are read, and why others are not.
 
 libtiff unpacks all of them, also uncompressed ones: Pillow's own way mistakes 16-bit planes. What is listed here is
 held against known samples and a second decoder by tests/unit/test_image_formats.py; any other kind is refused, and

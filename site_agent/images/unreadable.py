@@ -1,4 +1,4 @@
-"""Why an image file cannot be used, in words that name no path; and what decoders raise on damaged bytes."""
+"""Why an image file cannot be used, in texts without paths; and the errors of decoders on damaged bytes."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
 """Women's identifiers as spreadsheets, exports and people write them.
 
 Rules
-1. Two identifiers are *one, written in two ways*, if they are equal once this is left aside: zeros in front of a
+1. Two identifiers are *one, written in two ways*, if they are equal except for these differences: zeros in front of a
    number, a `.0` behind it, upper and lower case, the Unicode form, letters of another alphabet that look the same,
    invisible characters, a spreadsheet's `'` or `=""`, and blanks, hyphens, underscores, dots, slashes and quotation
    marks. A separator between two digits counts where the other identifier has one elsewhere: 1-11 and 11-1 are two
    women. 1E5 is 100000 to a spreadsheet.
-2. These are no identifiers, because several women would become one: a word for a missing value (NA, unknown, -), a
+2. These are not identifiers, because several women would become one: a word for a missing value (NA, unknown, -), a
    spreadsheet's error (#N/A, #DIV/0!, in any language: # and no number), a number that a spreadsheet shortened
    (1.2E+14).
-3. What may be right and looks wrong is a doubt, for a person to judge: one identifier with a large share of all
-   pictures, one with both labels, a date, a code for a missing value.
+3. Identifiers that look wrong but may be right are listed for a person to judge: one identifier with a large share of
+   all pictures, one with both labels, a date, a code for a missing value.
 
 Pure: values in, values out.
 """
@@ -86,10 +86,10 @@ class Doubt:
 
 
 def complaint(identifier: str) -> str | None:
-    """Return why a text is no woman's identifier, or None."""
+    """Return why a text is not a woman's identifier, or None."""
     text = plain(identifier)
     if is_missing(text) or _SHEET_ERROR.fullmatch(text) or _TWO_LETTERS.fullmatch(text):
-        return "stands for a missing identifier"
+        return "means a missing identifier"
     return "is a number that a spreadsheet shortened: its digits are lost" if _SHORTENED.fullmatch(text) else None
 
 

@@ -1,4 +1,4 @@
-"""The manifest: one line per image, written by the hospital, read with suspicion.
+"""The manifest: one line per image, written by the hospital and read strictly.
 
     image,patient,label,split            header; `label` and `split` may be missing, see `columns` for others
     images/0001.jpg,P17,1,train          label: 0 = control, 1 = case, empty = unlabelled
@@ -6,12 +6,12 @@
 
 Rules
 1. `image` is a path below the folder that holds the manifest, never absolute and never through `..`.
-2. An image stands in one row. A row belongs to one patient.
-3. How the table may be saved: `spreadsheet`. A Windows path's backslashes are read as `/`.
+2. An image has one row. A row belongs to one patient.
+3. `spreadsheet` describes the accepted file formats. A Windows path's backslashes are read as `/`.
 4. Nothing is guessed: a label `yes` or `1.0` is an error that names the line. Several are reported at once.
 5. A word for a missing identifier (`#N/A`, `unknown`) is refused like an empty cell: all its women would be one.
 
-Pure: text in, values or a DataError out. Whether the images exist is the business of whoever opens them.
+Pure: text in, values or a DataError out. Whether the images exist is checked when they are opened.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Literal, cast
 from fedcervix.errors import DataError
 from site_agent.manifest import identifiers
 from site_agent.manifest.columns import REQUIRED, read_columns
-from site_agent.manifest.spreadsheet import Record, Table, read_table, shown
+from site_agent.manifest.spreadsheet import ManifestTable, Record, read_table, shown
 
 Split = Literal["train", "valid", "test"]
 
@@ -34,7 +34,7 @@ OFFENCES_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ManifestRow:
     """One image, as the manifest declares it."""
 
     image: str
@@ -51,7 +51,7 @@ class Row:
 class Manifest:
     """What a manifest says."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[ManifestRow, ...]
     """in file order"""
     ignored: tuple[str, ...]
     """the columns that are not read, as the file names them"""
@@ -85,7 +85,7 @@ def at_most(items: Sequence[str], shown: int = OFFENCES_SHOWN) -> list[str]:
     return [*items[:shown], *([f"and {more} more"] if more > 0 else [])]
 
 
-def _row(record: Record, columns: Sequence[str]) -> tuple[Row | None, list[str]]:
+def _row(record: Record, columns: Sequence[str]) -> tuple[ManifestRow | None, list[str]]:
     """Return the row, or None and what is wrong with it."""
     line, cells = record.line, record.cells
     if any(cells[len(columns) :]):
@@ -100,11 +100,11 @@ def _row(record: Record, columns: Sequence[str]) -> tuple[Row | None, list[str]]
         return None, wrong
     split = cast("Split | None", cell.get("split") or None)
     image = str(PurePosixPath(cell["image"].replace("\\", "/")))
-    return Row(image, cell["patient"], LABELS[cell.get("label", "")], split, line), []
+    return ManifestRow(image, cell["patient"], LABELS[cell.get("label", "")], split, line), []
 
 
-def _cut_short(table: Table) -> list[str]:
-    """Say where the file ends within a line: of the cells that are missing there, nobody knows what they held."""
+def _cut_short(table: ManifestTable) -> list[str]:
+    """Report where the file ends within a line: the content of the missing cells is unknown."""
     last = next((record for record in table.records if record.line == table.cut_line), None)
     if last is None or len(last.cells) >= len(table.header):
         return []
@@ -153,7 +153,7 @@ _CHECKS: Mapping[str, Callable[[str], str | None]] = {
 }
 
 
-def repeated(rows: Iterable[Row]) -> list[str]:
+def repeated(rows: Iterable[ManifestRow]) -> list[str]:
     """Return one complaint per row whose image stood in an earlier row."""
     first: dict[str, int] = {}
     return [
@@ -168,7 +168,7 @@ def refused(offences: Sequence[str], source: str) -> DataError:
     listed = "\n".join(f"    {offence}" for offence in at_most(offences))
     nameless = any(", column patient:" in offence for offence in offences)
     return DataError(
-        f"{source} cannot be used as it stands:\n{listed}",
+        f"{source} cannot be used as it is:\n{listed}",
         cause="it was written by hand or exported with other conventions",
         next_step=f"correct these lines of {source} and check it again"
         + ("; take out the rows of women who are not known" if nameless else ""),

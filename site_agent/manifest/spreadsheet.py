@@ -1,7 +1,8 @@
-"""A table as spreadsheets and people save it: encoding, delimiter, header, cells.
+"""Reads tables as spreadsheets and people save them: encoding, delimiter, header, cells.
 
 Rules
-1. UTF-8 with or without a byte-order mark, or UTF-16 (Excel's "Unicode text"). Others are refused by what they are.
+1. UTF-8 with or without a byte-order mark, or UTF-16 (Excel's "Unicode text"). Other files are refused with the name of
+   their format.
 2. The delimiter is the one that a first line `sep=;` names. Else it is the one of comma, semicolon and tab with which
    the first line holds the columns that must be there; else the one that the first line holds most often.
 3. Cells that are missing at the end of a line are empty: Excel leaves out the last delimiters.
@@ -58,7 +59,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ManifestTable:
     """A header and the lines below it."""
 
     header: tuple[str, ...]
@@ -84,7 +85,7 @@ def decode_text(raw: bytes, source: str) -> str:
         ) from error
 
 
-def read_table(text: str, source: str, required: Collection[str]) -> Table:
+def read_table(text: str, source: str, required: Collection[str]) -> ManifestTable:
     """Return the table that a text holds. `required` are the columns by which the delimiter is chosen.
 
     Raises DataError where a quotation mark is not closed.
@@ -93,7 +94,7 @@ def read_table(text: str, source: str, required: Collection[str]) -> Table:
     delimiter, body = _delimited(text, required)
     records = _records(body, delimiter, source)
     cut_line = records[-1].line if records and not text.endswith(("\n", "\r")) else 0
-    return Table(records[0].cells if records else (), tuple(records[1:]), cut_line)
+    return ManifestTable(records[0].cells if records else (), tuple(records[1:]), cut_line)
 
 
 def plain(text: str) -> str:
@@ -147,6 +148,6 @@ def _records(text: str, delimiter: str, source: str) -> list[Record]:
         raise DataError(
             f"{source}, line {reader.line_num}: not a CSV file ({error})",
             cause="a quotation mark is opened and never closed",
-            next_step=f"mend line {end + 1} of {source}",
+            next_step=f"correct line {end + 1} of {source}",
         ) from error
     return found

@@ -1,1 +1,1 @@
-"""The network and what acts on one batch: views, loss, optimiser, devices, precision."""
+"""The network and the operations on one batch: views, loss, optimiser, devices, precision."""

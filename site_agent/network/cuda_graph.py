@@ -1,8 +1,8 @@
-"""A training step as a CUDA graph: captured once, replayed ever after.
+"""A training step as a CUDA graph: captured once, then replayed.
 
-At the paper's batch of 16 views a GPU spends most of a step waiting to be told the next of some hundred kernels. A
-graph is told once. Rules of capture: shapes are fixed, inputs are copied into tensors that stay, nothing in the step
-reads a value back, and what the step changes (weights, momentum, running statistics) keeps its place in memory.
+At the paper's batch of 16 views a GPU spends most of a step waiting for the launch of the next of some hundred kernels.
+A graph is launched once. Rules of capture: shapes are fixed, inputs are copied into tensors that stay, nothing in the
+step reads a value back, and what the step changes (weights, momentum, running statistics) keeps its place in memory.
 
 Source: PyTorch's notes on CUDA graphs ("whole-network capture").
 """

@@ -1,4 +1,4 @@
-"""Where the arithmetic happens: the choice of device, and the process-wide switches of torch, set in one place."""
+"""The choice of device, and the process-wide settings of torch, in one place."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Does bfloat16 pay on this machine? It is measured, once per site, and kept.
+"""Is bfloat16 faster on this machine? It is measured once per site, and the result is saved.
 
 A CPU with bfloat16 instructions (AVX512-BF16, AMX) trains up to three times faster in it; one without is slower, and
-looks the same otherwise. So `auto` times the kind of layer a ResNet is made of. The answer is kept beside the caches,
-named by what it depends on: a run that is interrupted goes on with the precision it began with.
+nothing else shows the difference. So `auto` measures the kind of layer that a ResNet is made of. The result is saved
+with the caches, under a name made of everything that it depends on: an interrupted run continues with the precision it
+began with.
 """
 
 from __future__ import annotations

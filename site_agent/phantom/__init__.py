@@ -1,4 +1,4 @@
-"""Phantom institutions: drawn cervices, so that the demo and the tests need no image of any woman.
+"""Phantom institutions: drawn cervices, so that the demo and the tests need no images of women.
 
     anatomy      who a woman is: numbers that stay with her through all her visits, and her disease
     labels       the two institutions' criteria on the same disease

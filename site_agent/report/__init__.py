@@ -1,1 +1,1 @@
-"""The site's report: `content` says what, `page` draws it, `writing` writes page, numbers and rows."""
+"""The site's report: `content` has the values, `page` draws them, `writing` writes page, numbers and rows."""

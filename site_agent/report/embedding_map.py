@@ -1,10 +1,10 @@
-"""Features laid out on a flat map: principal components first, then t-SNE, for the report's eyes alone.
+"""Features laid out on a flat map: principal components first, then t-SNE, only for the report.
 
 Rules
 1. Directions count, lengths do not: rows are scaled to unit length, as the neighbour probe compares them by cosine.
 2. The same features and seed give the same map, bit for bit. t-SNE adds up in the order in which its threads arrive
    and then amplifies the last digit, so it runs on one; at this size a second thread gains little.
-3. Test women are on no map: whoever looks at one may be led to choose by it.
+3. Maps show no test women: a reader could be influenced in a choice.
 
 Source: van der Maaten and Hinton, Visualizing Data using t-SNE, 2008 (with PCA to tens of dimensions before it).
 """

@@ -1,6 +1,6 @@
-"""What a site has made: models, classifiers and reports, those of today and earlier ones; and two reports compared.
+"""A site's models, classifiers and reports, present and earlier ones; and the comparison of two reports.
 
-An entry that cannot be read is listed with what is wrong with it. The others are listed all the same.
+An entry that cannot be read is listed with its error; the others are listed as usual.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class ComparedStart:
     """One start in two reports."""
 
     label: str
@@ -133,11 +133,11 @@ class Row:
     """what is the same and what is not"""
 
 
-def compare(one: Told, other: Told) -> tuple[list[str], list[Row]]:
+def compare(one: Told, other: Told) -> tuple[list[str], list[ComparedStart]]:
     """Return, in sentences, whether two reports can be compared, and the starts of both with their AUCs."""
     labels = list(dict.fromkeys([*one.scores, *other.scores]))
     rows = [
-        Row(
+        ComparedStart(
             label=label,
             one=one.scores.get(label, ""),
             other=other.scores.get(label, ""),

@@ -1,7 +1,7 @@
 """results.json: the report's numbers, for programs. It holds no image, no file name and no patient identifier.
 
-What was set aside is therefore counted there and named on the page only: numbers may be laid beside those of other
-hospitals, the page may not.
+Images that were set aside are counted there, and named only on the page: the numbers may be compared with those of
+other hospitals, but the page may not leave.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def read(folder: Path) -> Results:
         raise DataError(
             f"{file} cannot be read: {getattr(error, 'what', error)!s:.200}",
             cause="it was damaged, edited by hand, or written by another version",
-            next_step="site-agent evaluate; it writes a new report beside this one",
+            next_step="site-agent evaluate; it writes a new report and keeps this one",
         ) from error
 
 

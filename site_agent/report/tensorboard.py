@@ -1,4 +1,4 @@
-"""TensorBoard event files of a training, for those who like to watch it there; written on request only.
+"""TensorBoard event files of a training; written only on request.
 
 Rules
 1. The files are for watching: a disk that fills up ends them with a warning, and never the training.

@@ -1,4 +1,4 @@
-"""Everything that one report leaves, in a folder of its own."""
+"""All files of one report, in a folder of its own."""
 
 from __future__ import annotations
 

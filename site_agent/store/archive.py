@@ -1,4 +1,4 @@
-"""How a model or a classifier takes its place, and where the one before it goes.
+"""How a model or a classifier is stored, and where the earlier one goes.
 
 Nothing is overwritten: what stood in a folder is moved below history/, under its own path and the time it was made.
 A folder is filled beside its place and renamed into it, so that it is there whole or not at all.

@@ -1,6 +1,6 @@
 """Record files of models and classifiers: JSON with a checksum, so that a damaged or edited one is noticed.
 
-The checksum keeps nobody from forging a record. It keeps a wrong number from passing for a measured one.
+The checksum does not prevent forgery. It prevents that a damaged or edited number looks like a measured one.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ def unknown(what: str, name: str, existing: Sequence[str], *, use: str, make: st
 
 
 def damaged(file: Path, error: Exception, *, what: str, next_step: str) -> ModelError:
-    """Return the error for a record that does not say what it should."""
+    """Return the error for a record that is not valid."""
     return ModelError(
-        f"{file} is no record of a {what}: {error!s:.200}",
+        f"{file} is not a valid record of a {what}: {error!s:.200}",
         cause="the file was damaged, edited by hand, or written by another version",
         next_step=next_step,
     )

@@ -1,12 +1,13 @@
-"""Which women and pictures a model was trained on, so that no woman of today's test part is among them.
+"""Which women and pictures a model was trained on, so that no woman of the present test part is among them.
 
 Rules
-1. A file women.json lies beside every model and classifier. It is written anew with each of them and never added to
-   afterwards. Within one run of a federation it grows: the run's model learns from the women of every round.
-2. It holds keyed digests (HMAC-SHA256 under a secret of the site in keys/): the file alone tells nobody who they are.
+1. Every model and classifier has a file women.json. It is written with the model and never extended afterwards. Within
+   one run of a federation it grows: the run's model learns from the women of every round.
+2. It holds keyed digests (HMAC-SHA256 under a secret of the site in keys/): the file alone does not reveal who they
+   are.
 3. Women are remembered by their identifiers, in whatever way these are written (`identifiers`), and by their
    pictures. So a woman who was renamed, or whose identifier a spreadsheet changed, is still known.
-4. What cannot be read, or was written under another key, proves nothing: the model is refused, with what to do.
+4. If the file cannot be read, or was written under another key, the model is refused, with the next step.
 """
 
 from __future__ import annotations

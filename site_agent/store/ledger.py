@@ -1,7 +1,7 @@
 """The ledger in a run's record, which the coordinator sends when a site leaves: read strictly.
 
 A record is written by a machine that this site does not trust. Each value has a type and a range; sites are those of
-the plan, and rounds are in order. What does not fit is no record.
+the plan, and rounds are in order. Anything else is refused.
 """
 
 from __future__ import annotations

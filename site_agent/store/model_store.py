@@ -210,7 +210,10 @@ def found(home: SiteHome) -> tuple[list[CervixModel], dict[str, ModelError]]:
 
 
 def check_unseen(home: SiteHome, model: CervixModel, test: Iterable[Image]) -> Seen:
-    """Return who made a model. Raises ModelError where a woman of the test images did, or nobody can tell."""
+    """Return the women whose images made a model.
+
+    Raises ModelError if a woman of the test images is among them, or if this is not known.
+    """
     key = leak_guard.site_key(home)
     what, next_step = f"model {model.folder.name}", again(model.folder, model.start)
     seen = leak_guard.read(model.folder, key, next_step=next_step)

@@ -1,10 +1,10 @@
-"""What a classifier's numbers are based on: its weights, its start, its recipe and its images.
+"""The provenance of a classifier's numbers: its weights, its start, its recipe and its images.
 
 Rules
-1. A number is tied to digests. Names (`csfssl`, `the newest`) are only how people find a folder.
+1. A number belongs to digests. Names (`csfssl`, `the newest`) only help people to find a folder.
 2. Classifiers are compared as "the same classifier from another start". So everything but the start must be equal:
-   `check` refuses what is not. Other differences between the classifiers, or in how the starts were trained, forbid
-   no comparison, but nothing is concluded beside them: `differences`.
+   otherwise `check` refuses. Other differences between the classifiers, or in how the starts were trained, allow a
+   comparison but no conclusion: `differences`.
 3. A federated classifier is judged against the newest federated model of the site. A report about an older run is
    possible, on request, and then names that run.
 

@@ -1,9 +1,8 @@
-"""What the agent remembers of a run across restarts: its journal, and what each round gave.
+"""What the agent saves about a run across restarts: its journal, and the results of each round.
 
 The journal is one small value, `session.PersistentState`, written whole whenever it changes: what the site was asked to
-do and has not settled, and the finished result that is not acknowledged. The rest of what it goes on with lies beside
-it: the plan here, models in the blob store, the checkpoint of a round in progress (see
-`site_agent.training.checkpoints`).
+do and has not settled, and the finished result that is not acknowledged. The rest that it needs to continue: the plan
+here, models in the blob store, the checkpoint of a round in progress (see `site_agent.training.checkpoints`).
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ class RunStore:
             return Plan.parse(content.decode())
         except ValueError as error:
             raise StorageError(
-                f"{file} is no plan of this version: {error}",
+                f"{file} is not a plan of this version: {error}",
                 cause="the run was done with another version of fedcervix, or the file is damaged",
                 next_step=f"use the version the run was done with, or move {self.folder} away",
             ) from error
@@ -119,7 +118,7 @@ class RunStore:
         with disk(self._model, "read"):
             content = self._model.read_bytes()
         if not content.isdigit():
-            next_step = f"delete it: rm {self._model}; the next model writes it anew"
+            next_step = f"delete it: rm {self._model}; the next model writes it again"
             raise damaged(self._model, "it holds no number of bytes", next_step=next_step)
         return int(content)
 
@@ -153,7 +152,7 @@ class RunStore:
         return self.folder / "history.jsonl"
 
     def end(self, outcome: str, record: str) -> None:
-        """Write down how the run ended, in the coordinator's words. Raises StorageError.
+        """Save how the run ended, as the coordinator reported it. Raises StorageError.
 
         The outcome comes last: with it the run is over for the next process, which asks for no record any more. What
         is known of a run that has ended stays as it is; only a record that was missing is added.
@@ -206,7 +205,7 @@ def _result(text: str) -> Result:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Federation:
+class StoredRun:
     """A run this site took part in."""
 
     run: str
@@ -214,16 +213,16 @@ class Federation:
     run_store: RunStore
 
 
-def last_federation(home: SiteHome) -> Federation | None:
+def last_federation(home: SiteHome) -> StoredRun | None:
     """Return the last run this site took part in."""
     found = sorted((home.folder / "runs").glob("*/plan.json"), key=lambda file: file.stat().st_mtime)
     if not found:
         return None
     run_store = RunStore(found[-1].parent)
-    return Federation(run_store.folder.name, run_store.plan(), run_store)
+    return StoredRun(run_store.folder.name, run_store.plan(), run_store)
 
 
-def federation_of(home: SiteHome, run: str) -> Federation | None:
+def federation_of(home: SiteHome, run: str) -> StoredRun | None:
     """Return a run by its name; None where this site has no record of it. Raises StorageError."""
     run_store = RunStore(home.run_folder(run))
-    return Federation(run, run_store.plan(), run_store) if (run_store.folder / "plan.json").exists() else None
+    return StoredRun(run, run_store.plan(), run_store) if (run_store.folder / "plan.json").exists() else None

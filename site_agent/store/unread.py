@@ -1,4 +1,4 @@
-"""What of a site's records could not be read: a damaged record costs its section of the report, not the report."""
+"""Records of a site that could not be read: the report then lacks only their section."""
 
 from __future__ import annotations
 

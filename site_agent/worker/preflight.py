@@ -41,7 +41,7 @@ class Cost:
         if self.disk_bytes > self.disk_free_bytes:
             raise StorageError(
                 f"a round needs {_size(self.disk_bytes)} at {folder}; {_size(self.disk_free_bytes)} are free",
-                cause="models, checkpoints and decoded images lie in the home folder",
+                cause="models, checkpoints and decoded images are in the home folder",
                 next_step=f"free some space (df -h {folder}), or move the home folder to a larger disk",
             )
 

@@ -200,7 +200,7 @@ def _translated(error: Exception) -> FedcervixError:
     if lost(error):
         return TrainingError(
             f"the training processes of this site waited {STEP_S:.0f} s for one another",
-            cause=f"one of them hangs, or the network between their hosts is cut: {str(error)[:200]}",
+            cause=f"one of them hangs, or the network between their hosts is interrupted: {str(error)[:200]}",
             next_step="look at the hosts' logs; start site-agent again to continue",
         )
     if isinstance(error, OSError) and error.errno in USED_UP:

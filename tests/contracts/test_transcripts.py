@@ -340,7 +340,7 @@ def test_the_page_lists_every_status_that_stands_for_an_error_of_ours() -> None:
     [
         ("a message, a chunk", f"{rpc.MESSAGE_BYTES_MAX // 2**20} MiB"),
         ("the plan", f"{codec.PLAN_CHARS_MAX // 1024} Ki characters"),
-        ("the record in `Leave`", f"{codec.RECORD_CHARS_MAX // 2**20} Mi characters; left out where it is longer"),
+        ("the record in `Leave`", f"{codec.RECORD_CHARS_MAX // 2**20} Mi characters; left out if it is longer"),
         ("a reason, a hint, the stage of a failure", f"{REASON_CHARS_MAX} characters"),
         ("stage and unit of progress", f"{codec.STAGE_CHARS_MAX} and {codec.UNIT_CHARS_MAX} characters"),
         ("gauges of a score", str(GAUGES_MAX)),
@@ -354,7 +354,7 @@ def test_the_page_lists_every_status_that_stands_for_an_error_of_ours() -> None:
         ("names in `succeeds`", str(codec.SUCCEEDS_MAX)),
         ("a run's first model", f"{codec.FIRST_MODEL_BYTES_MAX // 2**30} GiB"),
         ("a signing request", f"{REQUEST_BYTES_MAX // 1024} KiB"),
-        ("those who watch", str(WATCHERS_MAX)),
+        ("simultaneous `Watch` calls", str(WATCHERS_MAX)),
         (
             "calls of a site at once; those whose message is waited for; in a second",
             (
@@ -363,7 +363,7 @@ def test_the_page_lists_every_status_that_stands_for_an_error_of_ours() -> None:
             ),
         ),
         (
-            "how long a request may take to come; a chunk to come, or an answer to be taken",
+            "time for a request to arrive; for a chunk to arrive, or an answer to be read",
             f"{MESSAGE_S:.0f} s; {CHUNK_S:.0f} s",
         ),
     ],

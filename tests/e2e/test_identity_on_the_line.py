@@ -409,5 +409,5 @@ def test_a_private_key_is_readable_by_its_owner_alone(running: Federation) -> No
 def test_errors_of_the_coordinator_say_what_happened_why_and_what_next(running: Federation) -> None:
     with pytest.raises(FedcervixError) as caught:
         ask(running, rpc.ATTACH, wire.AttachRequest(wire_version=99), **keys_of(running, "nhs"))
-    assert "speaks version 99 of the wire" in caught.value.what
+    assert "uses version 99 of the protocol" in caught.value.what
     assert caught.value.next_step == "install the same version of fedcervix on both sides"

@@ -82,7 +82,7 @@ def moments(coordinator: Process) -> dict[str, float]:
     """Return when a coordinator began to listen, and when it first heard each site."""
     found: dict[str, float] = {}
     for line in coordinator.text.splitlines():
-        if line.startswith("{") and (said := json.loads(line))["event"] in ("listening", "line open"):
+        if line.startswith("{") and (said := json.loads(line))["event"] in ("listening", "site connected"):
             at = datetime.fromisoformat(said["timestamp"]).timestamp()
             found.setdefault(said.get("site", "listening"), at)
     return found

@@ -20,10 +20,13 @@ NOW = datetime(2030, 3, 31, 12, tzinfo=UTC)
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (Spent(runs=3), "it would be 3 runs in 30 days; [policy] runs_per_month is 2"),
-        (Spent(rounds=5), "it would be 5 rounds in 30 days; [policy] rounds_per_month is 4"),
-        (Spent(epochs=7), "it would be 7 epochs in 30 days; [policy] epochs_per_month is 6"),
-        (Spent(bytes=GIB + 2**28), "it would be 1.25 GiB sent in 30 days; [policy] upload_gib_per_month is 1"),
+        (Spent(runs=3), "with this task it would be 3 runs in 30 days; [policy] runs_per_month is 2"),
+        (Spent(rounds=5), "with this task it would be 5 rounds in 30 days; [policy] rounds_per_month is 4"),
+        (Spent(epochs=7), "with this task it would be 7 epochs in 30 days; [policy] epochs_per_month is 6"),
+        (
+            Spent(bytes=GIB + 2**28),
+            "with this task it would be 1.25 GiB sent in 30 days; [policy] upload_gib_per_month is 1",
+        ),
     ],
 )
 def test_an_objection_says_what_it_would_be_and_what_is_allowed(more: Spent, said: str) -> None:

@@ -445,7 +445,7 @@ def test_a_restarted_agent_whose_model_is_not_here_says_so_and_waits(site: Site)
     BlobStore(site.home.blobs).retire(())
     site.alone()
     site.line_down(LinkError("nobody there"))
-    site.shows("resting", reason="the coordinator, which has the model to train in round 1, cannot be reached")
+    site.shows("resting", reason="cannot train in round 1: the coordinator, which has the model, cannot be reached")
     assert site.worker.begun == []
     site.says(codec.Welcome("cervix", RUN, plan()), TRAIN)
     site.link.hears(update(TRAIN))

@@ -308,6 +308,25 @@ def test_grpc_is_used_in_one_folder_of_the_site_and_torch_not_in_all() -> None:
         assert found.top not in TORCH or here not in NO_TORCH, f"{found}: {here} works without torch"
 
 
+# --- names --------------------------------------------------------------------------------------------------------
+
+SAME_NAME = {
+    "EpochRecord": "of a contrastive training, and of a classifier",
+    "Stop": "what the agent is told, and what its training process looks at",
+}
+"""names of two public classes: what they are"""
+
+
+def test_a_public_class_has_a_name_of_its_own() -> None:
+    homes: dict[str, list[str]] = {}
+    for name, tree in MODULES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(name)
+    shared = {name: found for name, found in homes.items() if len(found) > 1 and name not in SAME_NAME}
+    assert shared == {}, "One name, one thing: a reader who knows one of them takes the other for it"
+
+
 # --- what nobody may do -------------------------------------------------------------------------------------------
 
 PICKLE = {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve", "cloudpickle"}

@@ -147,7 +147,7 @@ def test_a_transfer_that_goes_on_at_the_wrong_byte_is_refused(store: BlobStore) 
     store.expect(NAME, "ada", size_bytes=SIZE)
     store.receive(NAME, "ada", cut(BLOB[:100]), offset=0, size_bytes=SIZE)
     for offset in (0, 99, 101):
-        with pytest.raises(RemoteError, match=f"goes on at byte 100, not at {offset}"):
+        with pytest.raises(RemoteError, match=f"continues at byte 100, not at {offset}"):
             store.receive(NAME, "ada", cut(BLOB[offset:]), offset=offset, size_bytes=SIZE)
     assert push(store)
 

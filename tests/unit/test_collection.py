@@ -17,8 +17,8 @@ from PIL import Image as Pillow
 from fedcervix.core.plan import Recipe
 from fedcervix.errors import DataError, StorageError
 from site_agent.cli import data
-from site_agent.commands.collection import open_images
 from site_agent.commands.display import Display
+from site_agent.commands.open_images import open_images
 from site_agent.data import collection as collections
 from site_agent.data.collection import CensusRow, Collection, Image, IndexSettings, Quarantined, index, require
 from site_agent.data.duplicates import Copy
@@ -268,7 +268,7 @@ def test_a_circle_of_links_is_one_unreadable_image(tmp_path: Path) -> None:
 def test_a_placeholder_under_many_patients_is_refused(tmp_path: Path) -> None:
     for number in range(11):
         photograph(tmp_path, f"{number}.png", 1)
-    with pytest.raises(DataError, match=r"the same pictures stand under 11 patients: 0.png"):
+    with pytest.raises(DataError, match=r"the same pictures are listed under 11 patients: 0.png"):
         index(manifest(tmp_path, *((f"{number}.png", f"P{number}", "") for number in range(11))))
 
 
@@ -352,7 +352,7 @@ def test_check_prints_the_census_and_every_finding(tmp_path: Path) -> None:
     result = run("check", path, "--splits", tmp_path / "splits.csv")
     assert result.exit_code == 0, result.output
     assert "120 rows, 116 pictures used, 60 patients, probably 58 women" in result.stdout
-    assert f"kept in {tmp_path / 'splits.csv'}" in result.stdout
+    assert f"saved in {tmp_path / 'splits.csv'}" in result.stdout
     assert "1 unreadable, left out (1: not a JPEG, PNG, TIFF or BMP image" in result.stdout
     assert "case-0 = unlabelled-40: 1 picture: 1 identical" in result.stdout
     assert "case-1 = control-25: 1 picture: 1 identical, 1 with contradicting labels" in result.stdout

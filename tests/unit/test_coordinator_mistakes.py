@@ -282,7 +282,7 @@ def test_an_exported_run_without_a_model_says_so_and_names_only_what_it_wrote(ho
 
 def test_an_export_overwrites_no_other_file(home: Home) -> None:
     name = begun(home)
-    assert "is unfinished" in refused("export", name, "out", home=home).what
+    assert "is not finished" in refused("export", name, "out", home=home).what
     call("abort", home=home)
     assert call("export", name, home=home).exit_code == 0  # to a folder of the run's name
     assert call("export", name, home=home).exit_code == 0  # the same again
@@ -343,7 +343,7 @@ def test_no_invitation_is_laid_where_others_could_replace_it(home: Home, mode: i
     folder.chmod(mode)
     error = refused("invite", "nhs", "--out", str(folder / above), home=home)
     assert (error.exit_code, str(folder) in error.what) == (8, True)
-    assert "every user of this machine may write" in error.what
+    assert "every user of this machine can write" in error.what
     assert not [*folder.rglob("*.toml")]
     assert not home.registry.exists()
     subprocess.run(error.next_step.partition(", or ")[0], shell=True, check=True)
@@ -362,10 +362,10 @@ def test_no_invitation_is_laid_into_the_folder_of_another_user(home: Home) -> No
     """In /tmp somebody may have made a folder of the name that was given."""
     Path("theirs").mkdir()
     os.chown("theirs", 65_534, 65_534)
-    assert "whose folder it is, may write" in refused("invite", "nhs", "--out", "theirs", home=home).what
+    assert "whose folder it is, can write" in refused("invite", "nhs", "--out", "theirs", home=home).what
     os.chown("theirs", 0, 65_534)
     Path("theirs").chmod(0o775)
-    assert "group nogroup may write" in refused("invite", "nhs", "--out", "theirs", home=home).what
+    assert "group nogroup can write" in refused("invite", "nhs", "--out", "theirs", home=home).what
 
 
 def test_an_invitation_into_a_folder_that_is_missing_changes_nothing(home: Home) -> None:

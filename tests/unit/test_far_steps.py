@@ -30,7 +30,7 @@ def test_variances_a_million_times_as_large_raise_an_alarm_in_the_first_round_al
     run = run_with(0.5, 0.7, 947.7)
     assert found(run) == [("cyd", "step")]
     [alarm] = (alarm for alarm in alarms(run, run.rounds[0]) if alarm.what == "step")
-    assert "948 times the base's size away; at most 0.7 at others" in alarm.words
+    assert "948 times the base's size away from the base; at other sites at most 0.7" in alarm.words
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_calls_are_heeded_of_the_one_who_acts_or_while_nobody_does() -> None:
 
 def test_a_twin_is_told_what_happened_why_and_what_to_do() -> None:
     error = refusal("nhs", Acting(ADA, 1893456000.0), 60.0)
-    assert "another agent of site nhs is connected, since 2030-01-01 00:00:00 UTC" in error.what
+    assert "another agent of site nhs has been connected since 2030-01-01 00:00:00 UTC" in error.what
     assert "a second machine or a copy of the home folder" in error.cause
     assert "stop one of the two; this one can start 60 s after" in error.next_step
 

@@ -87,7 +87,7 @@ def test_what_is_an_identifier(name: str) -> None:
     ],
 )
 def test_what_a_spreadsheet_writes_for_an_error_is_no_identifier(name: str) -> None:
-    assert complaint(name) == "stands for a missing identifier"
+    assert complaint(name) == "means a missing identifier"
 
 
 @pytest.mark.parametrize("name", ["1.2E+14", "1,2e+14", "12E+14", "1.2E14", "1e+5"])

@@ -30,7 +30,7 @@ def test_a_model_without_its_record_is_a_damaged_one(tmp_path: Path) -> None:
     weights = clinic.home.models / "ssl" / model_store.WEIGHTS
     weights.parent.mkdir(parents=True)
     weights.write_bytes(b"")
-    with pytest.raises(ModelError, match="is no record of a cervix model"):
+    with pytest.raises(ModelError, match="is not a valid record of a cervix model"):
         model_store.named(clinic.home, "ssl", ())
 
 

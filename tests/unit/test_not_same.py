@@ -11,7 +11,7 @@ from fedcervix.errors import DataError
 from site_agent.cli import cli
 from site_agent.data import dataset
 from site_agent.data.collection import IndexSettings, index
-from site_agent.data.not_same import Candidate, format_pairs, read_pairs
+from site_agent.data.not_same import SimilarImages, format_pairs, read_pairs
 from site_agent.home import SiteHome, create
 from tests.unit.scenes import compressed, scene
 
@@ -38,7 +38,7 @@ def judge(pairs: Path) -> None:
 
 def test_a_refused_collection_goes_on_with_what_the_error_says(manifest: Path, tmp_path: Path) -> None:
     pairs = tmp_path / "pairs.csv"
-    with pytest.raises(DataError, match="stand under 12 patients") as refused:
+    with pytest.raises(DataError, match="listed under 12 patients") as refused:
         index(manifest)
     assert f"site-agent data check {manifest} --write-pairs pairs.csv" in refused.value.next_step
     assert isinstance(check(manifest, "--write-pairs", pairs).exception, DataError)
@@ -86,7 +86,7 @@ def test_a_pair_that_is_no_longer_there_is_said(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text("image,patient\n0.png,A\n1.png,B\n")
     (tmp_path / "pairs.csv").write_text("image_a,image_b\n0.png,gone.png\n")
     done = check(tmp_path / "manifest.csv", "--not-same", tmp_path / "pairs.csv")
-    assert "1 declared pairs change nothing" in done.stdout
+    assert "1 declared pairs have no effect" in done.stdout
     assert "0.png and gone.png: gone.png cannot be read, or the manifest does not name it" in done.stdout
 
 
@@ -116,7 +116,10 @@ def test_a_table_is_read_as_a_manifest_is(tmp_path: Path, text: str) -> None:
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     file = tmp_path / "pairs.csv"
-    listed = [Candidate(("a,1.png", "b.png"), ("A", "B"), True), Candidate(("c.png", "d.png"), ("C", "D"), False)]
+    listed = [
+        SimilarImages(("a,1.png", "b.png"), ("A", "B"), True),
+        SimilarImages(("c.png", "d.png"), ("C", "D"), False),
+    ]
     file.write_text(format_pairs(listed))
     assert read_pairs(file) == {frozenset({"a,1.png", "b.png"})}
 

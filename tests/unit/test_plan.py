@@ -147,7 +147,7 @@ def test_a_plan_with_any_value_exchanged_is_a_plan_or_a_value_error(data: st.Dat
         (lambda: Terms(server_momentum=float("nan")), "server_momentum is 0 to below 1; found nan"),
         (
             lambda: replace(PLAN, mode="ppfssl", terms=Terms(server_momentum=0.5)),
-            "server_momentum is for csfssl: in a ring nobody averages",
+            "server_momentum is for csfssl: a ring has no average",
         ),
         (lambda: Terms(aggregation="median"), "aggregation is one of mean, trimmed-mean; found 'median'"),
         (lambda: Terms(trim=0.5), "trim is above 0 to below 0.5; found 0.5"),

@@ -263,7 +263,7 @@ def test_a_full_disk_there_is_told_as_what_it_is() -> None:
 def test_a_stranger_at_the_address_is_named() -> None:
     error = rpc.translate(Ended(grpc.StatusCode.UNIMPLEMENTED, "unknown service"), "host:1")
     assert type(error) is RemoteError
-    assert "what answers at host:1 is not a coordinator of this version" in error.what
+    assert "the program that answers at host:1 is not a coordinator of this version" in error.what
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ def test_every_claim_in_a_table_of_attackers_names_its_test() -> None:
             assert TEST.search(row), row
 
 
-@pytest.mark.parametrize("words", ["women.json", "Nobody can prove that a site has trained", ".53 to .83"])
+@pytest.mark.parametrize("words", ["women.json", "It cannot be proved that a site has trained", ".53 to .83"])
 def test_what_must_not_be_forgotten_is_said(words: str) -> None:
     assert words in PAGE
 

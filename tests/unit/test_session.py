@@ -81,7 +81,7 @@ def test_what_is_kept_is_named_by_what_it_is() -> None:
 def test_training_goes_on_while_the_line_is_down_where_its_model_is_here() -> None:
     session = cut(instructed(Session("ada"), TRAIN))
     assert action(session, TRAIN.base) == Work(TRAIN)
-    assert action(session) == Rest("the coordinator, which has the model to train in round 1, cannot be reached")
+    assert action(session) == Rest("cannot train in round 1: the coordinator, which has the model, cannot be reached")
     assert action(attached(session)) == Work(TRAIN)
     assert action(cut(instructed(Session("ada"), SEED))) == Work(SEED)
 
@@ -103,7 +103,7 @@ def test_what_is_kept_is_the_open_task_and_the_result() -> None:
 def test_a_restarted_site_works_on_without_its_coordinator() -> None:
     session = resumed("ada", PersistentState(TRAIN))
     assert action(session, TRAIN.base) == Work(TRAIN)
-    assert action(session) == Rest("the coordinator, which has the model to train in round 1, cannot be reached")
+    assert action(session) == Rest("cannot train in round 1: the coordinator, which has the model, cannot be reached")
     assert action(attached(session)) == Work(TRAIN)
 
 

@@ -38,7 +38,7 @@ def test_a_relative_path_begins_at_the_file(tmp_path: Path) -> None:
         ('startz = ["ssl"]', "", "unknown key `axes.startz` (did you mean `starts`?)"),
         ('starts = ["ssl", "sssl"]', "", "found 'sssl'"),
         ("seeds = []", "", "seeds is empty"),
-        ("seeds = [1, 1]", "", "seeds has a value twice"),
+        ("seeds = [1, 1]", "", "seeds contains a value twice"),
         ("folds = 2", "", "folds is 0, or 3 or more; found 2"),
         ("label_fractions = [1.0]", "", "below 1 (1 is always included)"),
         ('controls = ["equal-updates"]', "", "compares cssl with ssl"),

@@ -150,7 +150,7 @@ def test_where_no_update_can_be_blamed_nobody_counts_and_the_run_goes_on_from_th
     assert (run.phase, run.current.number, run.current.base) == (Phase.TRAINING, 2, run.rounds[0].base)
     assert (run.rounds[0].void, run.rounds[0].candidate, run.best_round) == (True, run.layout, 0)
     assert run.rounds[0].notes == (f"the model could not be used (so {A}), whichever update was left out",)
-    assert set(reasons(run, 1).values()) == {"nobody counts in this round"}
+    assert set(reasons(run, 1).values()) == {"no update counts in this round"}
     assert alarms(run, run.rounds[0]) == ()
 
 
@@ -160,7 +160,7 @@ def test_a_run_in_which_that_goes_on_is_aborted_with_the_reason() -> None:
         run = void(run)
     assert (run.outcome, len(run.rounds)) == (Outcome.ABORTED, VOID_ROUNDS_MAX)
     assert run.reason.startswith(
-        f"nobody has counted in {VOID_ROUNDS_MAX} rounds in a row. In the last one: the model could"
+        f"no update has counted in {VOID_ROUNDS_MAX} rounds in a row. In the last one: the model could"
     )
 
 

@@ -144,7 +144,9 @@ def next_action(session: Session, has: Callable[[str], bool]) -> Action:
             return Rest(_told(task))
         case Task() as task if session.result is None or session.result.task != task:
             here = not session.away or not task.base or has(task.base)
-            return Work(task) if here else Rest(f"the coordinator, which has the model to {task}, cannot be reached")
+            return (
+                Work(task) if here else Rest(f"cannot {task}: the coordinator, which has the model, cannot be reached")
+            )
     if session.result is None:
         return Rest(str(session.instruction))
     return Rest(_waiting(session.result.task)) if session.away else Deliver(session.result)

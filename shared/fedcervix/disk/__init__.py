@@ -1,1 +1,1 @@
-"""Files, folders, locks, databases, the journal; and what the system says of them, as errors of ours."""
+"""Files, folders, locks, databases, the journal; system errors become FedcervixErrors here."""

@@ -1,4 +1,4 @@
-"""What SQLite says of a file, as errors of ours: a likely cause and a next step for each kind of fault."""
+"""Translates SQLite's errors into FedcervixErrors, with a likely cause and a next step for each kind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FAULTS: dict[int, tuple[str, str]] = {
         "free some space (df -h {folder}) and try again; nothing that was acknowledged is lost",
     ),
     sqlite3.SQLITE_IOERR: ("the disk is full or failing", "check the disk (df -h {folder}, dmesg), then try again"),
-    sqlite3.SQLITE_READONLY: ("the file or its file system is read-only", "look at it: ls -l {path}; mount"),
+    sqlite3.SQLITE_READONLY: ("the file or its file system is read-only", "check it: ls -l {path}; mount"),
     sqlite3.SQLITE_CANTOPEN: ("the home folder is missing or not accessible", "check its path: ls -ld {folder}"),
     sqlite3.SQLITE_BUSY: ("another process holds the file", "end other `coordinator` commands and try again"),
     sqlite3.SQLITE_NOTADB: ("the file is damaged, or is a different file", "restore the home folder from a backup"),

@@ -1,7 +1,7 @@
-"""Files and connections that a process may have open: how many, and what is said where there are no more.
+"""The limit of open files and connections of a process, and the error when it is reached.
 
-The system gives the same kind of error as for a file that is missing, so whoever explains errors of files asks here
-first. SQLite tells not even that: it "cannot open" its file.
+The system gives the same kind of error as for a missing file, so code that explains file errors asks here first. SQLite
+does not even report that: it "cannot open" its file.
 """
 
 from __future__ import annotations

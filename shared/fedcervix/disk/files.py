@@ -1,14 +1,15 @@
-"""How files and folders are made: readable by their owner alone, and a file whole or not at all.
+"""How files and folders are created: readable only by their owner, and a file completely or not at all.
 
 Rules
 1. Files are made with mode 0600 and folders with 0700, whatever the umask is. To share a file, copy it or change
    its mode by hand.
 2. A file appears under its name when it is complete. Until then the old file, if any, stays as it was.
-3. A file in the making is made anew, and is no link. Its name cannot be foreseen: another user of the machine cannot
-   put something in its way, also where all may write (/tmp). Only where one process at a time writes a path does the
-   name derive from it: what a killed process left there is found, and written over.
-4. A large file is written piece by piece, and its digest is taken on the way: nobody holds all of it in memory.
-5. A program says `keep_private` when it starts: this covers the files that libraries make (SQLite, Matplotlib, ONNX),
+3. An unfinished file is always a new file, never a link. Its name is random, so another user of the machine cannot put
+   something in its place, even in a folder where all can write (/tmp). Only if one process at a time writes a path, the
+   name derives from the path: then the remains of a killed process are found and overwritten.
+4. A large file is written piece by piece, and its digest is computed at the same time: it is never completely in
+   memory.
+5. A program calls `keep_private` when it starts: this covers the files that libraries make (SQLite, Matplotlib, ONNX),
    and the processes that it starts.
 """
 
@@ -52,7 +53,7 @@ def make_folder(path: Path) -> Path:
 
 
 def aside(path: Path) -> Path:
-    """Return a path beside `path` for what is in the making: hidden, and with a name that nobody can foresee."""
+    """Return a path in the folder of `path` for an unfinished file: hidden, with a random name."""
     return path.with_name(f".{secrets.token_hex(8)}.new")
 
 
@@ -62,7 +63,7 @@ def private(path: str, flags: int) -> int:
 
 
 def _anew(path: str, flags: int) -> int:
-    """Open a file that must not be there, 0600; a link is not followed. Raises OSError."""
+    """Open a file that must not exist, 0600; links are not followed. Raises OSError."""
     return os.open(path, flags | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
 
 
@@ -249,7 +250,7 @@ def read_at(file: FileIO, start: int, into: memoryview) -> None:
                 raise StorageError(
                     f"{file.name} ends before byte {start + len(into)}",
                     cause="the file was cut while it was being read",
-                    next_step="check the disk and start again; the file is fetched anew",
+                    next_step="check the disk and start again; the file is fetched again",
                 )
             filled += count
 

@@ -1,10 +1,10 @@
-"""The coordinator's truth: an append-only journal of events in SQLite (WAL, synchronous=FULL).
+"""The coordinator's state: an append-only journal of events in SQLite (WAL, synchronous=FULL).
 
 An event is durable when `append` returns. The order everywhere is: journal, step, act, acknowledge. Recovery reads the
 events back, some at a time, and replays them (see `fedcervix.core.rounds.step`). So a long journal needs no more
 memory than a short one.
 
-On a full disk it gives up the reserve that lies beside it (see `fedcervix.disk.reserve`).
+On a full disk it uses the reserve in the same folder (see `fedcervix.disk.reserve`).
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Journal:
 
 @contextlib.contextmanager
 def _translated(path: Path) -> Iterator[None]:
-    """Translate SQLite's errors, here at the seam."""
+    """Translate SQLite's errors."""
     try:
         with translated(path, "the journal"):
             yield

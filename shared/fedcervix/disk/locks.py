@@ -1,7 +1,7 @@
-"""The one lock of the project: held by a process on a file, and let go by the system however the process ends.
+"""The only kind of lock in the project: a process holds it on a file; the system releases it when the process ends.
 
-Whoever holds a home folder, a study or a cache takes it here. A file system may give no locks at all (NFS without a
-lock daemon, some network and FUSE file systems); that is said in words, because nothing else keeps two processes apart.
+Home folders, studies and caches are locked here. A file system may not support locks (NFS without a lock daemon, some
+network and FUSE file systems); then an error says so, because nothing else keeps two processes apart.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def held(path: Path, *, busy: FedcervixError | None, flock: Flock | None = None)
 
 
 def is_held(path: Path, *, flock: Flock | None = None) -> bool:
-    """Say whether a process holds the lock file `path`; a file that is missing is held by nobody.
+    """Say whether a process holds the lock file `path`; a missing file is not held.
 
     Raises StorageError where this user may not ask, or the file system gives no locks.
     """

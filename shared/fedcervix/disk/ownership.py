@@ -1,4 +1,4 @@
-"""Who may use a file: why this user may not, for the three lines of a permission error; and who else may write."""
+"""Why this user may not use a file, for the three lines of a permission error; and which other users may write."""
 
 from __future__ import annotations
 

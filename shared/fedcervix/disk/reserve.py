@@ -1,8 +1,8 @@
-"""Room on the disk for what must go on when it is full: journal, registry, and the commands of the operator.
+"""Disk space for what must work on a full disk: journal, registry, and the commands of the operator.
 
-A file whose blocks are allocated, so that neither a flood nor another program can take them. When the disk is full it
-is given up piece by piece: each piece is enough for some hundred events. When there is room again it is made whole.
-(A file system that compresses or copies on write, such as Btrfs or ZFS, may promise more than it keeps.)
+A file whose blocks are allocated, so that neither a flood nor another program can take them. On a full disk it is used
+piece by piece: each piece is enough for some hundred events. When there is space again, it is filled again. (A file
+system that compresses or copies on write, such as Btrfs or ZFS, may promise more than it keeps.)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the operating system says of a disk, as errors of ours."""
+"""Translates the operating system's errors about a disk into FedcervixErrors."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ Rules
    buffers.
 3. Floats are added up in float64, in roster order, divided by the sum of the weights and rounded once to their own
    type. So one update, or several equal ones, come out bit for bit (float64 tensors: to within their last digits).
-4. Counters (integers, truth values) take the maximum: averaged steps would be steps that nobody made.
+4. Counters (integers, truth values) take the maximum: an average would be a number of steps that no site made.
 5. The output has the base's header, so equal updates make equal bytes, whoever wrote them.
 
 What is averaged here is what the plan's `BatchNorm` says of the running variance:
@@ -25,7 +25,7 @@ moves what is trained: weights and biases, those of batch normalisation included
 Running statistics and counters are observed, not trained, and a variance carried on could become negative: they are
 averaged as without it.
 
-Two options bound what one update can do (`fedcervix.core.measures` has their rules and papers).
+Two options limit the effect of one update (`fedcervix.core.measures` has their rules and papers).
     clip            the step of an update is shortened by a factor before it is averaged, in float64. It moves what is
                     trained, as momentum does; running statistics are not shortened
     trimmed mean    of every float, running statistics included, the values of the updates are sorted, as many left out
@@ -160,7 +160,7 @@ def _check_asked(weights: Sequence[float], clip: Clip | None, trimmed: int) -> N
 
 
 class _Behind:
-    """Hashes and writes on a thread what was averaged, a buffer at a time, while the next one is filled.
+    """Hashes and writes averaged data on a thread, a buffer at a time, while the next one is filled.
 
     A buffer holds many blocks: to wake a thread takes as long as to average a small one.
     """
@@ -172,20 +172,20 @@ class _Behind:
         self._on_its_way: Future[None] | None = None
 
     def room(self, count_bytes: int) -> memoryview:
-        """Return where the next bytes go; they are to be there before more room is asked for."""
+        """Return where to put the next bytes; fill it before the next call."""
         if self._filled + count_bytes > BEHIND_BYTES:
             self.hand_over()
         start, self._filled = self._filled, self._filled + count_bytes
         return self._buffer[start : self._filled]
 
     def hand_over(self) -> None:
-        """Let the thread take what was filled. Raises what it met with the buffer before."""
+        """Pass the filled buffer to the thread. Raises its error from the buffer before."""
         self.finish()
         self._on_its_way = self._thread.submit(self._sink.write, self._buffer[: self._filled])
         self._buffer, self._filled = next(self._buffers), 0
 
     def finish(self) -> None:
-        """Wait for the thread. Raises what it met."""
+        """Wait for the thread. Raises its error."""
         if self._on_its_way is not None:
             self._on_its_way.result()
 
@@ -200,7 +200,7 @@ def _behind(sink: Sink) -> Iterator[_Behind]:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class OpenModel:
     """One open model: where it keeps each tensor of the base (bytes, by position in the base), and its weight."""
 
     file: FileIO
@@ -209,10 +209,10 @@ class Source:
 
 
 @contextmanager
-def open_models(updates: Sequence[tuple[Path, float]], base: Layout) -> Iterator[list[Source]]:
+def open_models(updates: Sequence[tuple[Path, float]], base: Layout) -> Iterator[list[OpenModel]]:
     """Open weights files, each with its weight, that hold the tensors of `base`. Raises RemoteError, StorageError."""
     with ExitStack() as stack:
-        yield [Source(stack.enter_context(opened(path)), _starts(path, base), weight) for path, weight in updates]
+        yield [OpenModel(stack.enter_context(opened(path)), _starts(path, base), weight) for path, weight in updates]
 
 
 def _starts(path: Path, base: Layout) -> NDArray[np.int64]:
@@ -286,7 +286,7 @@ class Blocks:
         self._tensors = base.tensors
         self._raw = memoryview(bytearray(BLOCK_ELEMENTS * ITEM_BYTES_MAX))
 
-    def read(self, source: Source, position: int, span: slice) -> NDArray[Any]:
+    def read(self, source: OpenModel, position: int, span: slice) -> NDArray[Any]:
         """Return the values. Raises StorageError."""
         dtype = self._tensors[position].dtype
         item_bytes = DTYPES[dtype].itemsize
@@ -298,11 +298,11 @@ class Blocks:
 class _Cut:
     """Shortens the steps of updates from `origin`, the open model that they were trained from."""
 
-    def __init__(self, origin: Source, scales: Sequence[float]) -> None:
+    def __init__(self, origin: OpenModel, scales: Sequence[float]) -> None:
         self._origin, self._scales = origin, scales
         self._from, self._moved = np.empty((2, BLOCK_ELEMENTS))
 
-    def values(self, blocks: Blocks, index: int, source: Source, position: int, span: slice) -> NDArray[Any]:
+    def values(self, blocks: Blocks, index: int, source: OpenModel, position: int, span: slice) -> NDArray[Any]:
         """Return a block of an update with its step shortened; unchanged, to the bit, where the factor is 1."""
         if self._scales[index] == 1:
             return blocks.read(source, position, span)
@@ -320,7 +320,9 @@ class _Average:
     `ends` are the two ends of the published model's last step, the newer one first; empty where there is no momentum.
     """
 
-    def __init__(self, sources: list[Source], base: Layout, ends: list[Source], cut: _Cut | None, trimmed: int) -> None:
+    def __init__(
+        self, sources: list[OpenModel], base: Layout, ends: list[OpenModel], cut: _Cut | None, trimmed: int
+    ) -> None:
         self._sources, self._ends, self._cut, self._trimmed = sources, ends, cut, trimmed
         self._tensors, self._blocks = base.tensors, Blocks(base)
         self._weights_sum = math.fsum(source.weight for source in sources)
@@ -358,7 +360,7 @@ class _Average:
         return self._combined((self._blocks.read(source, position, span) for source in self._sources), span)
 
     def _combined(self, updates: Iterator[NDArray[Any]], span: slice) -> NDArray[np.float64]:
-        """Make one value of those of all updates, in roster order; what `updates` yields need not outlive the next."""
+        """Combine the values of all updates, in roster order; `updates` may reuse its buffer for the next one."""
         length = span.stop - span.start
         return self._trimmed_mean(updates, length) if self._trimmed else self._weighted_mean(updates, length)
 

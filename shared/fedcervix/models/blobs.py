@@ -1,14 +1,14 @@
 """Models on disk, named by the SHA-256 of their bytes.
 
 Rules
-1. A file under its digest's name is whole and right: it was hashed, fsynced and renamed into place, in that order.
-2. A transfer in progress is a `.part` file per sender; its length is the offset from which the transfer goes on, after
-   a cut line as after a killed process. A sender's newest transfer is the only one that writes: on a line that was
-   cut, an older one may not have noticed yet.
-3. A sender is told that a blob is here only where it brought it itself: to all others it is as if it were not. So no
-   site finds out by its digest whether another one has sent a model. Of each sender the newest blob is remembered.
-4. Nobody takes a blob away but who is told what the run still needs: `retire`. What a sender has brought is forgotten
-   with `forget`; the blob stays until it is put away, because another sender may have brought it, too.
+1. A file under its digest's name is complete and correct: it was hashed, fsynced and renamed into place, in that order.
+2. A transfer in progress is a `.part` file per sender; its length is the offset at which the transfer continues, after
+   a lost connection or a killed process. Only a sender's newest transfer writes: an older one may not have noticed yet
+   that its connection is lost.
+3. A sender is told that a blob is here only if it has sent the blob itself. So no site can find out by a digest whether
+   another site has sent a model. The newest blob of each sender is remembered.
+4. Only `retire`, which is told what the run still needs, removes a blob. What a sender has brought is forgotten with
+   `forget`; the blob stays until it is put away, because another sender may have brought it, too.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ WHOLE = ".whole"
 
 @dataclass(eq=False, slots=True)
 class _Turn:
-    """Who writes for a sender: its newest transfer."""
+    """The transfer that may write for a sender: its newest."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     newest: object = None
@@ -81,7 +81,7 @@ class BlobStore:
             whole.touch(mode=0o600)
 
     def forget(self, sender: str, *, part: str = "", whole: Collection[str] = ()) -> None:
-        """Throw away what is on its way from a sender, and forget what it has brought. Raises StorageError.
+        """Delete a sender's transfer in progress, and forget what it has sent. Raises StorageError.
 
         But not the part of the digest `part`, nor that the sender has brought blobs of the digests `whole`.
         """
@@ -91,7 +91,7 @@ class BlobStore:
                     file.unlink(missing_ok=True)
 
     def senders(self) -> list[str]:
-        """Return those of whom something is remembered or on its way."""
+        """Return the senders with remembered blobs or transfers in progress."""
         return sorted(path.name for path in self._incoming.iterdir() if path.is_dir())
 
     def brought_by_any(self) -> set[str]:
@@ -126,7 +126,7 @@ class BlobStore:
         return part.stat().st_size if part.exists() else 0
 
     def expect(self, digest: str, sender: str, *, size_bytes: int) -> int:
-        """Make ready for an incoming blob and return the byte from which it is wanted.
+        """Prepare for an incoming blob and return the byte from which it is wanted.
 
         That is its end where the sender has brought it whole (rule 3). A sender pushes one blob at a time: what is left
         of an earlier one is thrown away. Raises StorageError unless the rest fits on the disk.
@@ -184,7 +184,7 @@ class BlobStore:
             incoming.close()
 
     def incoming(self, digest: str, sender: str, *, offset: int, size_bytes: int) -> Incoming:
-        """Return what takes in a blob chunk by chunk, as `receive` does, from threads that take turns."""
+        """Return a writer that receives a blob chunk by chunk, as `receive` does, from several threads in turn."""
         part = self._part(digest, sender)
         turn = self._turns.setdefault(part.parent, _Turn())
         return Incoming(part, turn, self._verify, digest, offset=offset, size_bytes=size_bytes)
@@ -203,7 +203,7 @@ class BlobStore:
         self._name(file, digest)
 
     def scratch(self, name: str) -> Path:
-        """Return a place for a file in the making, on the same disk (no sender's name begins with a dot)."""
+        """Return a path for an unfinished file on the same disk (no sender's name begins with a dot)."""
         return self._incoming / f".{name}"
 
     def chunks(self, digest: str, offset: int, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
@@ -214,9 +214,9 @@ class BlobStore:
                 yield chunk
 
     def retire(self, digests: Collection[str]) -> None:
-        """Take its name from every finished blob that is not among `digests`: from now on it is not here.
+        """Remove every finished blob that is not among `digests` from the store.
 
-        That is quick; what it occupies is free after `purge`, which takes some 25 ms for 100 MB.
+        This is quick; `purge` frees the space and takes about 25 ms for 100 MB.
         """
         self._retire(self._here(), set(digests))
 
@@ -287,7 +287,7 @@ class Incoming:
                 self._turn.newest = self
             have = self._part.stat().st_size if self._part.exists() else 0
             if self._have != have:
-                raise RemoteError(f"the transfer goes on at byte {have}, not at {self._have}")
+                raise RemoteError(f"the transfer continues at byte {have}, not at {self._have}")
             self._out = self._part.open("ab", buffering=0)
             if have:
                 _hash_into(self._hasher, self._part)
@@ -306,7 +306,7 @@ class Incoming:
             self._ahead.wrote(len(chunk))
 
     def settle(self) -> bool:
-        """Give a blob that is whole its name, once it is verified; say whether it is. What is not whole stays a part.
+        """Verify a complete blob and give it its name; say whether it is complete. An incomplete one stays a part.
 
         Raises RemoteError where the digest is another one: then the part is lost.
         """
@@ -322,7 +322,7 @@ class Incoming:
             return True
 
     def close(self) -> None:
-        """Take nothing more; what has arrived stays."""
+        """Accept no more bytes; received bytes stay."""
         with self._lock:
             self._closed = True
             if self._out is not None:

@@ -68,7 +68,7 @@ def _dots(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.float64]:
 
 
 class _Sums:
-    """What was added up of the steps so far."""
+    """The sums over the steps so far."""
 
     def __init__(self, updates: int, bases: int) -> None:
         self._squares, self._inner, self._bases = np.zeros(updates), np.zeros(updates), np.zeros(bases)
@@ -120,5 +120,5 @@ def _length(square: float) -> float:
 
 
 def _finite(value: float) -> float:
-    """Return the largest number for what is beyond it: of float64 models, squares may be."""
+    """Limit a number to the largest float: squares of float64 models may be beyond it."""
     return min(value, sys.float_info.max)

@@ -1,4 +1,4 @@
-"""How far an update lies from the model that it was trained from, and how far it may.
+"""The distance of an update from the model that it was trained from, and its limit.
 
 The numbers of a model fall into three groups: what is trained, running means, and the square roots of running variances
 (a variance is a square: it moves a hundred times where an activation moves ten times). Of each group

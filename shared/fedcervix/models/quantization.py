@@ -1,4 +1,4 @@
-"""The packed form of a model: fewer bytes on the wire, from which the receiver makes the same file again.
+"""The packed form of a model: fewer bytes over the network, from which the receiver makes the same file again.
 
 A model is rounded where it is made (by a site that has trained, by the coordinator that has averaged), and nowhere
 else: `pack` rounds, and the model is *defined* as what `unpack` makes of its packed form. Both ends run the same lines,
@@ -11,16 +11,16 @@ so a model arrives with the digest under which it was made.
                .2 % of the bytes, and a rounded step could make a variance negative
 
 What int8 rounds away is the *residual*; its maker adds it to the next difference (error feedback: Seide et al. 2014,
-Karimireddy et al. 2019). So it is late, not lost.
+Karimireddy et al. 2019). So it is delayed, not lost.
 
 A packed form is a safetensors file of plain bytes: `body` holds the tensors one after the other in the model's order,
 `header` the model's own header where no base has it already. Of a rounded tensor the body holds blocks of at most
 65,536 numbers: in bfloat16 as such, in int8 the block's scales and then its codes.
 
 Rules
-1. A packed form from another machine is hostile. Its length must be the one that the header asks for before a byte of
-   it is used; nothing that was received is divided by; what is not a finite number in the end is refused.
-2. Nothing is believed before the digest of the whole model is right, and nothing is left behind when it is not.
+1. A packed form from another machine is treated as hostile. Its length must match its header before a byte of it is
+   used; received numbers are never divisors; a result that is not a finite number is refused.
+2. Nothing is used before the digest of the whole model is correct, and nothing remains if it is not.
 3. Memory does not depend on the size of the model: it is looked at in blocks.
 4. A multiplication and an addition are two float32 operations, each rounded: every machine comes to the same bits.
 """
@@ -91,7 +91,7 @@ class Feedback:
 
 
 def is_rounded(tensor: Tensor) -> bool:
-    """Say whether a tensor is rounded; all others travel exactly."""
+    """Say whether a tensor is rounded; all others are sent exactly."""
     return tensor.dtype == "F32" and kind(tensor.name, tensor.dtype) == "float"
 
 

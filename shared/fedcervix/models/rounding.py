@@ -1,7 +1,7 @@
-"""A model that was just made, rounded as the plan says, and made again at the other end: files of a blob store.
+"""A new model, rounded as the plan says, and restored at the other end: files of a blob store.
 
-What both roles do alike: a site with its update, the coordinator with its average. The arithmetic is in `quantization`.
-Done again after a crash, the same inputs give the same files under the same names.
+Both roles use this: a site for its update, the coordinator for its average. The arithmetic is in `quantization`. Done
+again after a crash, the same inputs give the same files under the same names.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The values of a model, checked while it arrives: what the processor has in its cache is not read from the disk again.
+"""The values of a model, checked while it arrives: data in the processor's cache need not be read from the disk again.
 
 Only a shortcut to what `weights.vet` and `moves.measure` find. `sound` is True if the whole file passed by and every
 number in it is one that a model can have; where anything is out of the ordinary (a damaged header, a transfer that goes
@@ -18,7 +18,7 @@ from fedcervix.models.weights import DTYPES, PREFIX_BYTES, Layout, Tensor
 
 
 class Arriving:
-    """Watches the chunks of one file go by, from its first byte on.
+    """Checks the chunks of one file, from its first byte on.
 
     `like`: the layout of the model that it should be; a header that is longer than that one allows is not parsed.
     `meter` measures how far it lies from its base.
@@ -28,16 +28,16 @@ class Arriving:
         self._size_bytes, self._meter = size_bytes, meter
         self._head_bytes_max = PREFIX_BYTES + weights.header_bytes_max(like)
         self._at = 0
-        """bytes that went by"""
+        """bytes seen so far"""
         self._head: bytearray | None = bytearray()
-        """what has arrived of the header; None once that is read"""
+        """received part of the header; None after it is read"""
         self._left: list[Tensor] = []
         """tensors that are not whole yet, the next one last"""
         self._doubt = False
 
     @property
     def sound(self) -> bool:
-        """Whether all of it went by and was found to be good."""
+        """Whether the whole file was seen and is valid."""
         return not self._doubt and self._head is None and self._at == self._size_bytes
 
     def moved(self) -> tuple[Path, tuple[Group, ...]] | None:
@@ -54,7 +54,7 @@ class Arriving:
         self._doubt = self._doubt or not self._look(chunk)
 
     def _look(self, chunk: bytes) -> bool:
-        """Return whether nothing is wrong so far."""
+        """Return whether no error was found so far."""
         start, self._at = self._at, self._at + len(chunk)
         if self._head is None:
             return self._check(memoryview(chunk), start)

@@ -1,13 +1,14 @@
-"""Weights files: the safetensors byte layout, what is checked before one is believed, and how one is written.
+"""Weights files: the safetensors byte layout, the checks before one is used, and how one is written.
 
     8 bytes     length of the header, little endian
     header      JSON: {"name": {"dtype": "F32", "shape": [64, 9], "data_offsets": [start, end]}, ...} and spaces
     data        the tensors one after the other, little endian, no gaps
 
 Rules
-1. A file from another machine is hostile until vetted. Whatever its bytes are, reading gives a value or a RemoteError.
-2. No memory is set aside before the file is seen to hold that many bytes; values are looked at in blocks.
-3. No pickle, ever. The eight types of `DTYPES` travel, no others.
+1. A file from another machine is treated as hostile until vetted. Whatever its bytes are, reading gives a value or a
+   RemoteError.
+2. No memory is allocated before it is known that the file has that many bytes; values are checked in blocks.
+3. Never pickle. Only the eight types of `DTYPES` are sent.
 4. Equal tensors make equal bytes, and those are the bytes that the safetensors library writes.
 5. A file appears under its name whole or not at all, and is written tensor by tensor: see `fedcervix.disk.files`.
 """
@@ -43,7 +44,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
 }
-"""The types that travel, by their safetensors names, in the order in which a file holds them."""
+"""The types that can be sent, by their safetensors names, in the order of a file."""
 
 FLOATS = frozenset({"F64", "F32", "BF16", "F16"})
 
@@ -79,7 +80,7 @@ BFLOAT16_EXPONENT = 0x7F80
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """Where one tensor lies: bytes [start, end) of its file, row-major."""
+    """The place of one tensor: bytes [start, end) of its file, row-major."""
 
     name: str
     dtype: str
@@ -96,7 +97,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a file holds: its tensors in the order of their bytes, and its header as it stands there."""
+    """The layout of a file: its tensors in the order of their bytes, and its header unchanged."""
 
     tensors: tuple[Tensor, ...]
     header: bytes
@@ -233,7 +234,7 @@ def kind(name: str, dtype: str) -> Kind:
 
 
 def vet(path: Path, base: Layout) -> None:
-    """Check an update before it touches an aggregate: the base's names, shapes and types, and sound values only.
+    """Check an update before it is averaged: the base's names, shapes and types, and only valid values.
 
     Raises RemoteError naming the tensor, StorageError if the file cannot be read.
     """
@@ -275,7 +276,7 @@ def check_same(layout: Layout, base: Layout) -> None:
 
 
 def differences(layout: Layout, base: Layout) -> list[str]:
-    """Say in words where the tensors of two files differ in name, shape or type; base's order, then what is new."""
+    """Describe where the tensors of two files differ in name, shape or type: in the base's order, then new ones."""
     ours = {tensor.name: tensor for tensor in layout.tensors}
     wanted = {tensor.name: tensor for tensor in base.tensors}
     lines = []

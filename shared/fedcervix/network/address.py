@@ -1,10 +1,10 @@
-"""HOST:PORT in one place: how an address is read, written, certified and dialled.
+"""HOST:PORT in one place: how an address is read, written, certified and connected to.
 
 Rules
-1. An IPv6 address stands in brackets where a port follows it: [2001:db8::7]:8443. Without brackets nobody can tell
-   where the address ends and the port begins, so it is refused, with the right spelling.
-2. `host` never has brackets: certificates, sockets and TLS want it so. `str` puts them back: gRPC, URLs and files want
-   it so.
+1. An IPv6 address before a port has brackets: [2001:db8::7]:8443. Without brackets the end of the address is ambiguous,
+   so it is refused, with the right spelling.
+2. `host` never has brackets, as certificates, sockets and TLS need it. `str` adds them, as gRPC, URLs and files need
+   it.
 3. An IP address is kept in its shortest form, because gRPC compares it with the certificate's as text.
 """
 

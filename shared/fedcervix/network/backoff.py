@@ -1,7 +1,7 @@
-"""How long to wait before the next try: growing, jittered, never for long. And how often a site shows that it is there.
+"""How long to wait before the next try: growing pauses with a random part. And how often a site sends a sign of life.
 
-A coordinator that returns finds its sites within five seconds, and is not met by all of them at once. Two pauses add up
-to that: the one before a site's next call (here), and the one before gRPC dials again (`rpc.CLIENT_OPTIONS`).
+When a coordinator returns, its sites connect within five seconds, but not all at the same moment. Two pauses add up:
+the one before a site's next call (here), and the one before gRPC connects again (`rpc.CLIENT_OPTIONS`).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import random
 FIRST_S = 0.2
 MOST_S = 2.0
 SIGN_S = 4.0
-"""A site says that it is there so often, at work and at rest: who has fallen silent is named within seconds. Its line
-is cut much later, by pings (`rpc`): an answer may have to stand behind a model on a slow line."""
+"""A site sends a sign of life this often, busy or idle, so a silent site is named within seconds. Pings (`rpc`) cut its
+connection much later, because on a slow network an answer may wait behind a model."""
 
 
 class Pauses:

@@ -1,7 +1,7 @@
-"""Messages of the wire to values of the core, and back. Nothing else, and nothing but `RemoteError` on bad input.
+"""Converts messages of the protocol to values of the core, and back. Bad input raises only `RemoteError`.
 
-Every bound of protos/federation.proto is enforced here: what comes out of a `read_` function is a checked value.
-Both ends parse every message with `received`, which takes the control characters out of all its texts.
+Every bound of protos/federation.proto is enforced here: a `read_` function returns a checked value. Both ends parse
+every message with `received`, which removes the control characters from all its texts.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ R = TypeVar("R")
 
 
 def _reads(read: Callable[P, R]) -> Callable[P, R]:
-    """Translate what a check says about a message of the other side into RemoteError: here is the seam."""
+    """Translate the error of a check of a received message into RemoteError."""
 
     @functools.wraps(read)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -275,7 +275,7 @@ def _leave(said: wire.Leave) -> Finish:
 
 
 def _record(text: str) -> str:
-    """Return a run's record, its texts printable; empty where it is no JSON: the run is over all the same."""
+    """Return a run's record, its texts printable; empty if it is not JSON: the run is over in any case."""
     try:
         return _printable_json(text) if text else ""
     except ValueError:
@@ -360,7 +360,7 @@ def _write_judgement(report: ScoreReported | ModelUnusable, at: float) -> wire.F
 
 
 def _write_progress(report: Progress) -> wire.Progress:
-    """Return the message; what does not fit is made to: a sign of life must not be refused for its words."""
+    """Return the message, cut to the bounds: a sign of life must not be refused because of a long text."""
     return wire.Progress(
         task=write_task(report.task),
         stage=report.stage[:STAGE_CHARS_MAX],
@@ -539,7 +539,7 @@ def write_packed(form: Packed | None) -> wire.PackedReply:
 
 @_reads
 def read_packed(message: wire.PackedReply) -> Packed | None:
-    """Return the packed form in which a model is to be had; None: it travels itself."""
+    """Return the packed form of a model; None: the model is sent unpacked."""
     if not message.digest and not message.base:
         return None
     return Packed(read_digest(message.digest), read_digest(message.base) if message.base else "")

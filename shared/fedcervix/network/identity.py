@@ -1,4 +1,4 @@
-"""Who is who: a small certificate authority, read from top to bottom.
+"""Identities: a small certificate authority, to be read from top to bottom.
 
 A federation has one **authority**. It certifies four kinds of party, each named by one URI in its certificate:
 
@@ -13,11 +13,11 @@ own key, sends a `request` signed by it, and receives a certificate. The key nev
 
 Rules
 1. Bytes to values. No files, no clock: `now` is an aware UTC time, passed in.
-2. This module *reads* names. That a certificate is genuine is proven by the TLS handshake, which trusts the
-   federation's authority and nothing else; `check_issuer` is for certificates that arrive outside a handshake.
+2. This module only *reads* names. The TLS handshake, which trusts only the federation's authority, proves that a
+   certificate is genuine; `check_issuer` is for certificates that arrive outside a handshake.
 3. A party's name is taken from its verified certificate (`identify`), never from a message.
-4. One kind of key (ECDSA P-256), one hash (SHA-256): there is nothing to negotiate.
-5. Bytes from outside give a value or a FedcervixError, and are bounded before they are read.
+4. One kind of key (ECDSA P-256), one hash (SHA-256): nothing is negotiated.
+5. Bytes from outside give a value or a FedcervixError; their length is checked before they are read.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ USAGE: dict[Role, ObjectIdentifier] = {
     "operator": ExtendedKeyUsageOID.CLIENT_AUTH,
     "coordinator": ExtendedKeyUsageOID.SERVER_AUTH,
 }
-"""What the authority certifies, and for which end of a connection: no site can pose as the coordinator."""
+"""The roles that the authority certifies, and for which end of a connection: no site can pretend to be the
+coordinator."""
 
 URI = re.compile(SCHEME + r"://([^/]*)/([^/]*)(?:/([^/]*))?")
 
@@ -402,7 +403,7 @@ class Certificate:
 def identify(cert_pem: bytes) -> Certificate:
     """Read a certificate. Raises IdentityError unless it names exactly one party of a federation.
 
-    Says nothing about who issued it: that is the handshake's to prove, or `check_issuer`'s.
+    Does not check who issued it: the handshake or `check_issuer` does that.
     """
     certificate = _load_certificate(cert_pem)
     try:
@@ -438,7 +439,7 @@ def _load_certificate(cert_pem: bytes) -> x509.Certificate:
 
 
 def check_validity(certificate: Certificate, now: datetime) -> None:
-    """Raise IdentityError if the certificate has expired or is not valid yet: often the clock is to blame."""
+    """Raise IdentityError if the certificate has expired or is not valid yet; a wrong clock is a frequent cause."""
     if certificate.not_before <= now <= certificate.not_after:
         return
     state = "has expired" if now > certificate.not_after else "is not valid yet"

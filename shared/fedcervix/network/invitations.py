@@ -1,4 +1,4 @@
-"""The secret file with which a hospital joins the federation: good once, for seven days, for the call Enroll alone.
+"""The secret file with which a hospital joins the federation: valid once, for seven days, only for the call Enroll.
 
 Bytes to values, as in `fedcervix.network.identity`: whatever a file holds gives an invitation or an IdentityError.
 """
@@ -19,7 +19,7 @@ BYTES_MAX = 64 * 1024
 TEXT = """\
 # Invitation of site {site} to the federation {federation}.
 #
-# It works once, until {until}. Keep it secret: whoever uses it first becomes {site}.
+# It works once, until {until}. Keep it secret: the first person who uses it becomes {site}.
 # Send it over a channel you trust. Delete it after it has been used.
 #
 # On the site's machine:

@@ -1,10 +1,9 @@
-"""The network edge that both roles share: methods, TLS, the keepalive profile, and errors across the wire.
+"""The network code that both roles share: methods, TLS, the keepalive settings, and errors sent over the network.
 
 Rules
 1. One table of methods; serializers come from it, on both ends. Models are raw bytes (see protos/federation.proto).
-2. Mutual TLS, 1.3, or 1.2 with forward-secret AEAD suites only; both sides verify against the federation's own
-   authority and nothing else.
-3. gRPC's errors are translated once, here, in both directions; no other module sees a status code.
+2. Mutual TLS, 1.3, or 1.2 with forward-secret AEAD suites only; both sides trust only the federation's own authority.
+3. gRPC's errors are translated only here, in both directions; no other module sees a status code.
 """
 
 from __future__ import annotations
@@ -232,7 +231,7 @@ def parse(method: Method, data: bytes) -> Any:
     try:
         return _parser(method)(data)
     except DecodeError as error:
-        raise RemoteError(f"this is no request of {method.path}") from error
+        raise RemoteError(f"this is not a request of {method.path}") from error
 
 
 @cache
@@ -276,7 +275,7 @@ _ALSO_THE_LIBRARY_S = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNIMPLEMENTE
 
 
 def status(error: FedcervixError) -> tuple[grpc.StatusCode, str]:
-    """Return with what a call ends for an error of ours: its class by the code, its three lines as JSON."""
+    """Return how a call ends with a FedcervixError: the code for its class, its three lines as JSON."""
     return _code(error), json.dumps(
         [_bounded(text) for text in (error.what, error.cause, error.next_step)], allow_nan=False
     )
@@ -293,7 +292,7 @@ def _bounded(text: str) -> str:
 
 
 def translate(error: grpc.RpcError, address: str, *, next_step: str = "site-agent check") -> FedcervixError:
-    """Return the error that the other side raised, or LinkError where the line failed."""
+    """Return the error that the other side raised, or LinkError if the connection failed."""
     code, details = error.code(), error.details() or ""
     lines = _three_lines(details)
     if code in _ERRORS and (lines or code not in _ALSO_THE_LIBRARY_S):
@@ -319,7 +318,7 @@ def translate(error: grpc.RpcError, address: str, *, next_step: str = "site-agen
 
 
 def _three_lines(details: str) -> tuple[str, str, str] | None:
-    """Return the lines of an error of ours; None where the words are another's."""
+    """Return the lines of a FedcervixError; None if the text is from another source."""
     try:
         lines = parsed(details)
     except ValueError:

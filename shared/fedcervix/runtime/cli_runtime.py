@@ -1,12 +1,12 @@
-"""How a command talks and ends: tables, three lines and a documented exit code, never a bare traceback.
+"""How a command prints and ends: tables, errors of three lines and a documented exit code, never a bare traceback.
 
 Rules
-1. Files are read and written as UTF-8, and what is printed has the terminal's encoding. A character that it does not
-   have is replaced: no output ends in an error.
-2. An error of ours is three lines and its exit code. So is a file that cannot be used. A package that is missing is one
-   line: the command that installs it.
-3. Nothing that is printed has control characters of foreign text in it (`fedcervix.runtime.printing`).
-4. Whoever closes the output (`| head`) has read enough: the program ends without a word.
+1. Files are read and written as UTF-8, and what is printed has the terminal's encoding. A character that the terminal
+   does not have is replaced, so printing never fails.
+2. A FedcervixError is three lines and its exit code. So is a file that cannot be used. A missing package is one line:
+   the command that installs it.
+3. Printed text has no control characters from outside (`fedcervix.runtime.printing`).
+4. If the reader closes the output (`| head`), the program ends without a message.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 PIPE_COLUMNS = 140
 """width of tables where there is no terminal to ask"""
 PLAIN = {"–": "-", "—": "-", "−": "-", "‑": "-", "…": "...", "“": '"', "”": '"', "’": "'", "≤": "<=", "≥": ">="}
-"""what stands for a character that a terminal's encoding does not have"""
+"""replaces a character that a terminal's encoding does not have"""
 
 
 def stdout_console() -> Console:

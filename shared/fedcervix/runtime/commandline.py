@@ -1,8 +1,8 @@
 """What the command lines of all programs have in common.
 
 Rules
-1. A declaration is light: which commands and options there are is said with click alone. The work of a command is
-   imported when it is called; so help, completion and a wrong argument wait for no library.
+1. A declaration is light: commands and options are declared with click alone. The work of a command is imported when it
+   is called, so help, completion and errors in arguments wait for no library.
 2. `--home` and `--verbose` may stand before the command or behind it. The commands that an error names are printed with
    the home that was given.
 3. `-h` is `--help`.
@@ -70,9 +70,9 @@ def set_up() -> None:
 
 
 def meant_here(text: str) -> str:
-    """Return a hint whose commands of this program mean the home that was named on the command line.
+    """Return a hint in which commands of this program have the home that was given on the command line.
 
-    Most errors are raised where nothing is known of a home: `site-agent finetune` is all that they can say.
+    Most errors are raised in code that does not know the home and can only say `site-agent finetune`.
     """
     context = click.get_current_context()
     home, explicit = context.meta.get(_GIVEN, {}).get("home", (None, False))
@@ -84,7 +84,7 @@ def meant_here(text: str) -> str:
     return re.sub(rf"(?<!the )\b{root.name} (?=(?:{names})\b)", lambda _: with_home, text)
 
 
-class Work(click.Command):
+class WorkCommand(click.Command):
     """A command whose logging is set up when it is called, and whose hints contain the --home that was given."""
 
     def invoke(self, context: click.Context) -> Any:
@@ -100,7 +100,7 @@ class Work(click.Command):
 class Program(click.Group):
     """A program with commands, or a group of commands within one."""
 
-    command_class = Work
+    command_class = WorkCommand
     group_class = type  # groups within are of this class
 
     def __init__(self, *positional: Any, **named: Any) -> None:
@@ -122,7 +122,7 @@ class Program(click.Group):
 
 
 def default_home(role: str) -> Path:
-    """Return where a role's home folder is if nothing else is said. Raises ConfigError."""
+    """Return a role's default home folder. Raises ConfigError."""
     try:
         return Path.home() / ".fedcervix" / role
     except RuntimeError as error:

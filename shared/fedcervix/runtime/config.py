@@ -117,7 +117,7 @@ def apply_profile(name: str, recipe: Mapping[str, Any], terms: Mapping[str, Any]
 
 
 def _override(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return defaults with the given keys laid over them, table by table; unknown keys stay, to be complained of."""
+    """Return defaults overridden by the given keys, table by table; unknown keys stay, to be reported later."""
     merged = dict(defaults)
     for key, value in given.items():
         below = merged.get(key)

@@ -1,13 +1,13 @@
 """Logs: one event per thing that happened, values as keys. Console on a terminal, JSON lines otherwise.
 
-A line that cannot be written is lost, and nothing else is: whoever logs never hears of it.
+If a line cannot be written, only this line is lost: the code that logs gets no error.
 
 What is logged has no control characters in it: neither values, keys nor events (`fedcervix.printable`).
 
-No line is longer than `LINE_CHARS_MAX`, whatever is quoted in it. How many lines there are is up to whoever rations
-them (`ration`): the coordinator does, for each site.
+No line is longer than `LINE_CHARS_MAX`, whatever is quoted in it. `ration` can limit the number of lines: the
+coordinator does this for each site.
 
-Nothing that may not leave a hospital is ever a key: `FORBIDDEN_KEYS` are dropped, whoever passes them.
+Data that may not leave a hospital is never a key: `FORBIDDEN_KEYS` are always dropped.
 """
 
 from __future__ import annotations

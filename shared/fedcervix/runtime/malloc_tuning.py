@@ -1,4 +1,4 @@
-"""How the C library hands out memory: one way suits a site that trains, another a coordinator.
+"""Settings of the C library's memory allocation: one for a site that trains, another for a coordinator.
 
 A step of training frees its activations and the next one asks for the same again. By default glibc gives blocks above
 32 MB back to the system each time, and the system clears every page anew: measured, 12 to 35 % of a step at large

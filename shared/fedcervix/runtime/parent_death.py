@@ -1,4 +1,4 @@
-"""Starts a program that ends when the one that wanted it is gone.
+"""Starts a program that ends when its parent process ends.
 
     python -m fedcervix.runtime.parent_death PARENT PROGRAM ...
 

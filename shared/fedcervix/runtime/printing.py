@@ -1,7 +1,7 @@
-"""Where text is printed: every line and every table of all programs passes here, without control characters.
+"""Printing: every line and every table of all programs is printed here, without control characters.
 
-click and rich print the ESC of a text as it is, and rich reads `[red]` or `:warning:` in it as markup. Here a text is
-shown, never obeyed; colours come from styles alone.
+click and rich print the ESC of a text as it is, and rich reads `[red]` or `:warning:` in it as markup. Here text is
+only shown, never interpreted; colours come from styles alone.
 """
 
 from __future__ import annotations

@@ -71,6 +71,6 @@ def passage(folder: Path, *, bytes_a_s: float, numbers: int) -> Passage:
         ended = [process.ended(timeout_s=LIMIT_S) for process in (coordinator, *agents)]
         seconds = time.monotonic() - begun_s
         assert ended == [0, 0, 0], made.texts()
-        lines = sum("line open" in said and f'"{SITE}"' in said for said in coordinator.text.splitlines())
+        lines = sum("site connected" in said and f'"{SITE}"' in said for said in coordinator.text.splitlines())
         line.close()
         return Passage(bytes_a_s, first.stat().st_size, dict(line.passed), lines, seconds)

@@ -156,7 +156,7 @@ def test_a_site_is_refused_at_once_also_where_that_cannot_be_written_down(full: 
     ballast = fill(full.home.folder)
     code, text = coordinator(full, "revoke", "mallory")
     assert code == StorageError.exit_code
-    assert "the running coordinator refuses mallory from now on, but that is not written down" in text
+    assert "the running coordinator refuses mallory from now on, but this could not be saved" in text
     assert f"next: free some space (df -h {full.home.folder}), then coordinator --home" in text
     with pytest.raises(IdentityError, match="revoked"):
         flood(attacker, 1)

@@ -52,7 +52,7 @@ def fall_back(run: Run, at: float) -> Run:
     said = said_by(run.current.unusable)
     note = f"the model that the round began with{first} gives no finite loss in training ({said})"
     if not model:
-        return abort(run, f"{note}, and there is no other one to go back to", at)
+        return abort(run, f"{note}, and there is no earlier model to go back to", at)
     return end_void(run, at, note, model)
 
 
@@ -86,7 +86,7 @@ def end_void(run: Run, at: float, note: str, model: str = "") -> Run:
     residual = run.rounds[-2].residual if len(run.rounds) > 1 else ""
     run = with_round(run, candidate=model, residual=residual, notes=(*round_.notes, note), ended_at=at)
     if len(run.rounds) >= VOID_ROUNDS_MAX and all(earlier.void for earlier in run.rounds[-VOID_ROUNDS_MAX:]):
-        return abort(run, f"nobody has counted in {VOID_ROUNDS_MAX} rounds in a row. In the last one: {note}", at)
+        return abort(run, f"no update has counted in {VOID_ROUNDS_MAX} rounds in a row. In the last one: {note}", at)
     return next_round_or_end(run, at)
 
 

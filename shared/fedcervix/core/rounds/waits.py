@@ -14,7 +14,7 @@ from fedcervix.core.rounds.state import Phase, Presence, Run, Site
 class OnTimeout(StrEnum):
     """What happens when a wait runs out."""
 
-    GO_ON = "the round goes on without"
+    GO_ON = "the round continues without"
     ABORT = "the run is aborted"
     LEASE = "its lease runs out"
 

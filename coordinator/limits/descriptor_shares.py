@@ -1,7 +1,7 @@
-"""How many descriptors this process has, and how they are shared out.
+"""How many descriptors this process has, and how they are divided.
 
-The coordinator's own come first: journal, registry, models, log, and the operator's commands. What is left bounds the
-connections of the network, so that nobody who connects can take the last one.
+The coordinator's own come first: journal, registry, models, log, and the operator's commands. The rest limits the
+network connections, so that no client can take the last one.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from fedcervix.network.address import Address
 OWN = 96
 """journal, registry, log, locks, the library's threads and pollers, and the operator's commands; about 40 are in use"""
 OWN_PER_SITE = 4
-"""a model that comes and one that goes, and their folders"""
+"""an incoming and an outgoing model, and their folders"""
 PER_CERTIFICATE_MAX, PER_CERTIFICATE_MIN = 8, 2
-"""an agent has one connection, and `site-agent check` another; one that was cut on its way may still be open here"""
+"""an agent has one connection, and `site-agent check` another; a lost one may still be open here"""
 INVITED = 32
 """connections of sites that are about to join"""
 UNAUTHENTICATED_MAX, BURST_MAX = 512, 2048
-"""that stay, and that may come beside them until the next look (see coordinator.calls.connections)"""
+"""connections that stay, and new ones until the next look (see coordinator.calls.connections)"""
 STRANGERS_MIN = 48
 """both together"""
 PER_ADDRESS = 64
-"""beside one for each site: all may stand behind one address, and come back together"""
+"""in addition to one for each site: all may have one address, and come back together"""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How many connections of the network there may be."""
+    """Limits of network connections."""
 
     in_all: int
     """the next one is closed as soon as it is accepted"""
@@ -38,7 +38,7 @@ class Bounds:
     per_address: int
     """the same, from one address"""
     per_certificate: int
-    """with admitted calls, of one certificate"""
+    """with admitted calls, for one certificate"""
 
     def at_one_listener(self, to: Address) -> int:
         """Return how many of `in_all` there may be at each address that is listened on; the library counts these alone.

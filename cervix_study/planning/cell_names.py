@@ -1,10 +1,11 @@
-"""What a cell is called where people read it, and which of them a pattern means."""
+"""The readable names of cells, and which of them match a pattern."""
 
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-from cervix_study.records import Cell, title
+from cervix_study.records import Cell
+from site_agent.starts import title
 
 
 def named(cell: Cell) -> str:
