@@ -674,6 +674,7 @@ def test_a_result_that_no_correct_site_gives_ends_the_agent(site: Site) -> None:
     error = site.end()
     assert isinstance(error, RunError)
     assert "unknown round" in error.what
+    assert site.run_store().kept() == PersistentState(), "the next process would tell it again"
 
 
 def test_a_revoked_site_leaves_as_aborted(site: Site) -> None:
