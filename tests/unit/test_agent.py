@@ -228,6 +228,7 @@ def test_a_call_that_is_taken_for_a_twin_s_is_tried_again(site: Site) -> None:
 
 def test_a_coordinator_that_is_back_is_told_how_far_the_work_is(threaded: ThreadedSite) -> None:
     site = threaded
+    site.begin(sign_s=3600.0)  # no other sign of life is due
     site.worker.go.clear()
     site.attach(TRAIN, lease_s=3600.0)
     site.link.hears(lambda told: any(isinstance(what, codec.Progress) and what.stage == "training" for what in told))
@@ -673,6 +674,7 @@ def test_a_result_that_no_correct_site_gives_ends_the_agent(site: Site) -> None:
     error = site.end()
     assert isinstance(error, RunError)
     assert "unknown round" in error.what
+    assert site.run_store().kept() == PersistentState(), "the next process would tell it again"
 
 
 def test_a_revoked_site_leaves_as_aborted(site: Site) -> None:
@@ -869,6 +871,22 @@ def test_a_line_that_comes_back_does_not_ask_twice(site: Site) -> None:
     assert examined.asked == 1
     site.says(OVER)
     site.end()
+
+
+def test_what_is_found_out_about_a_run_that_was_abandoned_ends_nothing(site: Site) -> None:
+    other = codec.Welcome("cervix", "20300102-000000-csfssl-00000000", plan(seed=1))
+    examined = Examined(DataError("one picture to validate on"))
+
+    def meanwhile() -> None:
+        examined.meanwhile = lambda: None
+        site.says(other, Idle("waiting"))
+
+    examined.meanwhile = meanwhile
+    site.begin(Checks(plan=examined))
+    site.attach(Idle("waiting"))
+    assert [what.run for what in site.link.told if isinstance(what, codec.Ready)] == [other.run]
+    site.says(OVER)
+    assert site.end() == OVER
 
 
 def test_a_process_that_was_killed_for_another_reason_is_asked_again(site: Site) -> None:
