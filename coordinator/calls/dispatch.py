@@ -42,7 +42,7 @@ from fedcervix.runtime.log import logger
 MESSAGE_S = 10.0
 """time for a request, and for a look at the registry"""
 CHUNK_S = 120.0
-"""for a part of a model, and for an answer to be taken: on a slow line, behind a model"""
+"""time for a part of a model, and for an answer to be read: on a slow network it waits behind a model"""
 WAITED_FOR_MAX = 16
 """requests of a certificate at once, the others after them: while the coordinator itself was held up, many arrived"""
 CUT_S = 2.0

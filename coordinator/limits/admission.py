@@ -36,7 +36,7 @@ class Limits:
     burst: float
     """calls"""
     refused_per_s: float = 2.0
-    """refused calls that cost no connection"""
+    """refused calls before the connection is closed"""
     refused_burst: float = 30.0
 
 

@@ -55,7 +55,7 @@ def read_pairs(file: Path) -> frozenset[Pair]:
     wrong = _wrong(header, lines)
     if wrong:
         raise DataError(
-            f"{file.name} cannot be used as it stands: {'; '.join(at_most(wrong))}",
+            f"{file.name} cannot be used as it is: {'; '.join(at_most(wrong))}",
             cause="it lists pairs of images: columns image_a, image_b and, if wanted, verdict",
             next_step=f"correct {file.name}",
         )

@@ -256,7 +256,7 @@ class Plan:
         """Check the terms that depend on the mode and on the number of sites."""
         terms, sites, trims = self.terms, len(self.sites), self.terms.aggregation == "trimmed-mean"
         averages = self.mode_rules.goes_on_from_average
-        check(averages or terms.server_momentum == 0, "server_momentum is for csfssl: in a ring nobody averages")
+        check(averages or terms.server_momentum == 0, "server_momentum is for csfssl: a ring has no average")
         check(averages or not (trims or terms.clip), "trimmed-mean and clip are for csfssl alone")
         for asked, key, least in ((trims, "trimmed-mean", TRIMMED_SITES_MIN), (terms.clip, "clip", CLIPPED_SITES_MIN)):
             check(not asked or sites >= least, f"{key} needs at least {least} sites; found {sites}")

@@ -6,8 +6,8 @@ that is measured follows from the sums |d_k|^2, d_k . S and |S|^2. Steps are mad
 exact enough and takes half the time; their products are added up a piece at a time, and the pieces in float64, in the
 order given. A block whose products are too large for its type is measured again in float64.
 
-The sums do not go through the linear algebra library: its threads would make them depend on the number of processors,
-and wait for each other where the machine is busy.
+The linear algebra library is not used for the sums: its threads would make them depend on the number of processors, and
+wait for each other on a busy machine.
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ def from_line(line: str, read: Callable[[Any], Any]) -> Answer:
         raise ForeignAnswerError(
             f"a worker process said what is no answer ({error}): {quoted(line[:200])}",
             cause="the installation holds files of two versions, or a library has written to the worker's output",
-            next_step="install again, and start again to go on",
+            next_step="install again, and start again to continue",
         ) from error
 
 

@@ -18,7 +18,7 @@ VOID_ROUNDS_MAX = 3
 """rounds in a row in which nobody counts, before the run is aborted"""
 
 REVOKED = "revoked by the operator"
-NOBODY = "nobody counts in this round"
+NOBODY = "no update counts in this round"
 
 
 def half_say_so(unusable: tuple[ModelUnusable, ...], others: int) -> bool:
