@@ -1,7 +1,7 @@
 """The files of a study: written by `cervix-study run`, read by `cervix-study report`.
 
     STUDY/study.json                 `Study`: what was asked for, on what, with what; the keys of its cells
-    STUDY/data.json                  `Data`: the images (Table I), leakage, near-duplicates for a person to judge
+    STUDY/data.json                  `StudyData`: the images (Table I), leakage, near-duplicates for a person to judge
     STUDY/selection.json             `Selection`: what validation chose, and which test parts were opened, and why
     STUDY/cells/KEY/cell.json        `CellRecord`: one finished cell
     STUDY/cells/KEY/predictions.csv  classifiers: image by image; `valid` rows always, `test` rows once it was opened
@@ -38,6 +38,7 @@ from fedcervix.errors import StorageError
 from fedcervix.json_text import parsed
 from site_agent.manifest.reading import Split
 from site_agent.manifest.splits import Stratum
+from site_agent.starts import TITLES, is_ring
 
 T = TypeVar("T")
 
@@ -55,16 +56,6 @@ MODEL_FILE = "model.safetensors"
 
 KEY_DIGITS = 24
 """of the SHA-256 that names a cell"""
-
-STARTS = ("random", "imagenet", "ssl", "cssl", "csfssl")
-RING = "ppfssl-from-"
-"""a ring is named by the site that begins it: ppfssl-from-nhs"""
-TITLES = {"random": "Random", "imagenet": "ImageNet", "ssl": "SSL", "cssl": "CSSL", "csfssl": "CSFSSL"}
-
-
-def title(start: str) -> str:
-    """Return an initialisation's name as the paper prints it: Random, SSL, PPFSSL_NHS."""
-    return TITLES.get(start) or f"PPFSSL_{start.removeprefix(RING).upper()}"
 
 
 # --- a cell -------------------------------------------------------------------------------------------------------
@@ -118,7 +109,7 @@ class Cell:
             (self.classifier_seed is not None) == is_classifier, "classifier_seed is for classifiers, and they need it"
         )
         check(len(self.sites) == 1 or not is_classifier, "a classifier learns the labels of one site")
-        check(self.start in STARTS or self.start.startswith(RING), f"start {self.start!r} is not known")
+        check(self.start in TITLES or is_ring(self.start), f"start {self.start!r} is not known")
 
     @property
     def key(self) -> str:
@@ -132,7 +123,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
+class CurvePoint:
     """One epoch of local training, or one round of a federation. Losses are means over images, in nats."""
 
     __pydantic_config__: ClassVar = STRICT
@@ -168,7 +159,7 @@ class EncoderResults:
     """site (or `pooled`) -> what the network computed in"""
     outcome: str
     """OK, or DEGRADED where a site is missing from a round"""
-    curve: tuple[Turn, ...]
+    curve: tuple[CurvePoint, ...]
     model: str
     """SHA-256 of model.safetensors"""
 
@@ -196,7 +187,7 @@ class ClassifierResults:
     precision: str
     loaded: str
     """how much of the start was taken over: `120 of 120 backbone tensors`"""
-    curve: tuple[Turn, ...]
+    curve: tuple[CurvePoint, ...]
     model: str
 
 
@@ -238,7 +229,7 @@ class Costs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Provenance:
+class CellProvenance:
     """Where and with what a cell was made."""
 
     __pydantic_config__: ClassVar = STRICT
@@ -269,7 +260,7 @@ class CellRecord:
     classifier: ClassifierResults | None = None
     site_probe: ProbeResults | None = None
     costs: Costs
-    provenance: Provenance
+    provenance: CellProvenance
 
     def __post_init__(self) -> None:
         found = {"encoder": self.encoder, "classifier": self.classifier, "site-probe": self.site_probe}
@@ -491,7 +482,7 @@ class Quarantine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Data:
+class StudyData:
     """The file data.json. No woman crosses a split: a study where one does is refused before it begins."""
 
     __pydantic_config__: ClassVar = STRICT
@@ -541,9 +532,9 @@ def read_study(folder: Path) -> Study:
     return _read(Study, folder / STUDY_FILE)
 
 
-def read_data(folder: Path) -> Data:
+def read_data(folder: Path) -> StudyData:
     """Return data.json. Raises StorageError."""
-    return _read(Data, folder / DATA_FILE)
+    return _read(StudyData, folder / DATA_FILE)
 
 
 def read_selection(folder: Path) -> Selection:
@@ -593,6 +584,7 @@ def read_predictions(folder: Path, key: str) -> tuple[Prediction, ...]:
         content = io.BytesIO(file.read_bytes())
     lines = csv.DictReader(io.TextIOWrapper(content, "utf-8", newline=""))
     try:
+        check(tuple(lines.fieldnames or ()) == COLUMNS, f"its columns are not {', '.join(COLUMNS)}")
         return tuple(_prediction(line) for line in lines)
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise StorageError(

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from cervix_study.records import RING, STARTS, ProfileUsed
+from cervix_study.records import ProfileUsed
 from fedcervix.core.bounds import Within, check_values
 from fedcervix.core.plan import SITE_NAME, STRICT, check
 from fedcervix.errors import ConfigError
 from fedcervix.runtime.config import apply_profile, build, read_toml
+from site_agent.starts import RING, TITLES, is_federated
 
 PAGE = "docs/study.md"
 RING_OF_ALL = "ppfssl"
@@ -93,7 +94,7 @@ class AxesSection:
     @property
     def federated(self) -> bool:
         """Whether a start needs a federation."""
-        return any(start == "csfssl" or start.startswith(RING_OF_ALL) for start in self.starts)
+        return any(is_federated(start) or start == RING_OF_ALL for start in self.starts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +108,7 @@ class NamedSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DataSection:
+class StudyDataSection:
     """Table [data]."""
 
     __pydantic_config__: ClassVar = STRICT
@@ -150,7 +151,7 @@ class Settings:
     sites: tuple[SiteSection, ...]
     axes: AxesSection = field(default_factory=AxesSection)
     named: NamedSection | None = None
-    data: DataSection = field(default_factory=DataSection)
+    data: StudyDataSection = field(default_factory=StudyDataSection)
     machine: MachineSection = field(default_factory=MachineSection)
     slurm: dict[str, Any] = field(default_factory=dict)
     """passed to submitit unchanged: slurm_partition, timeout_min, mem_gb, ..."""
@@ -169,7 +170,7 @@ class Settings:
         several = len(self.sites) > 1
         check(several or not self.axes.federated, "csfssl and ppfssl need at least two [[sites]] tables")
         check(several or "cssl" not in self.axes.starts, "cssl needs at least two [[sites]] tables")
-        known = (*STARTS, RING_OF_ALL, *(RING + site for site in self.site_names))
+        known = (*TITLES, RING_OF_ALL, *(RING + site for site in self.site_names))
         for start in self.axes.starts:
             check(start in known, f"axes.starts are {', '.join(known)}; found {start!r}")
         weights = "imagenet" not in self.axes.starts or bool(self.machine.imagenet_weights)
@@ -189,7 +190,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class StudyConfig:
     """A STUDY.toml that was read and checked, with its profiles resolved."""
 
     settings: Settings
@@ -202,7 +203,7 @@ class Asked:
         return (self.file.parent / Path(named).expanduser()).resolve()
 
 
-def read(file: Path) -> Asked:
+def read(file: Path) -> StudyConfig:
     """Return what a STUDY.toml asks for. Raises ConfigError."""
     raw = read_toml(
         file, missing="a misspelt path", hint="cervix-study run STUDY.toml; docs/study.md contains an example"
@@ -213,7 +214,7 @@ def read(file: Path) -> Asked:
         found = apply_profile(name, settings.recipe, settings.terms, source=file)
         profiles[name] = ProfileUsed(recipe=found.recipe, terms=found.terms)
     _check_varied(settings, file)
-    return Asked(settings=settings, profiles=profiles, file=file.resolve(), text=file.read_text(encoding="utf-8"))
+    return StudyConfig(settings=settings, profiles=profiles, file=file.resolve(), text=file.read_text(encoding="utf-8"))
 
 
 def _check_varied(settings: Settings, file: Path) -> None:

@@ -9,6 +9,7 @@ Folders and modules, from bottom to top. Each imports from itself and from those
     manifest    -
     metrics     -
     site_toml   -
+    starts      -
     home        site_toml
     phantom     manifest
     data        images manifest home
@@ -16,10 +17,11 @@ Folders and modules, from bottom to top. Each imports from itself and from those
     store       manifest home data
     training    images manifest metrics home data network store
     worker      home data network store training
-    classifier  images metrics home data network store training
+    classifier  images metrics home data network store training starts
     federation  manifest home store worker
-    report      manifest metrics home data network store training worker classifier
+    report      manifest metrics home data network store training worker classifier starts
     commands    images manifest metrics home phantom data network store training worker classifier federation report
+                starts
     cli         home commands
 
 `tests/unit/test_architecture.py` holds this table against the imports.

@@ -20,7 +20,7 @@ from fedcervix.core.profiles import PROFILES
 from fedcervix.runtime.cli_runtime import exits
 from fedcervix.runtime.commandline import Everywhere, Program, default_home, given, is_named, set_up
 from fedcervix.runtime.printing import say
-from site_agent.commands.naming import model_name, report_name, set_name
+from site_agent.commands.name_options import model_name, report_name, set_name
 
 if TYPE_CHECKING:
     from site_agent.home import SiteHome

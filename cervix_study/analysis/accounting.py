@@ -6,10 +6,11 @@ from collections.abc import Iterable
 
 from cervix_study.analysis.findings import Alike, CellLine, CostLine, Leakage
 from cervix_study.analysis.result_rows import Finished
-from cervix_study.records import CellRecord, Data, title
+from cervix_study.records import CellRecord, StudyData
+from site_agent.starts import title
 
 
-def leakage(data: Data) -> tuple[Leakage, ...]:
+def leakage(data: StudyData) -> tuple[Leakage, ...]:
     """Count the pictures that each site has under several patients."""
     sites = dict.fromkeys(row.site for row in data.rows)
     found = {site: [picture for picture in data.shared if picture.site == site] for site in sites}
@@ -25,7 +26,7 @@ def leakage(data: Data) -> tuple[Leakage, ...]:
     )
 
 
-def alike(data: Data) -> tuple[Alike, ...]:
+def alike(data: StudyData) -> tuple[Alike, ...]:
     """Count the look-alikes of different women, by sites and splits."""
     groups: dict[tuple[tuple[str, str], tuple[str, str]], list[float]] = {}
     for pair in data.near_duplicates:

@@ -23,20 +23,20 @@ from cervix_study.analysis.findings import (
     Chosen,
     Controlled,
     Curve,
-    Findings,
     FractionPoint,
     Probe,
     Scores,
     Shuffled,
     SideBySide,
     SiteFindings,
+    StudyFindings,
 )
 from cervix_study.analysis.hypotheses import FEDERATED, asked, starts_of
-from cervix_study.analysis.result_rows import Finished, Row, SiteRows, Variant, benches, labels, variant_of
+from cervix_study.analysis.result_rows import SEED, Finished, ResultRow, SiteRows, Variant, benches, labels, variant_of
 from cervix_study.evidence.calibration import calibration
 from cervix_study.evidence.paper import TABLE_TWO, printed_tests
 from cervix_study.evidence.spread import Spread, spread
-from cervix_study.records import CellRecord, Control, Turn, title
+from cervix_study.records import CellRecord, Control, CurvePoint
 from fedcervix import __version__
 from fedcervix.errors import DataError
 from site_agent.classifier.intervals import RATE, Women
@@ -51,13 +51,12 @@ from site_agent.classifier.resampling import (
     sample,
 )
 from site_agent.metrics import roc
+from site_agent.starts import title
 
 OK = "OK"
-SEED = 0
-"""of the draws; fixed, so that no result depends on a choice"""
 
 
-def judge(finished: Finished, *, draws: int = DRAWS, paper_audit: bool = False) -> Findings:
+def judge(finished: Finished, *, draws: int = DRAWS, paper_audit: bool = False) -> StudyFindings:
     """Return a study's findings, and on request what the paper's printed numbers can carry.
 
     Raises DataError where its cells do not fit together.
@@ -66,7 +65,7 @@ def judge(finished: Finished, *, draws: int = DRAWS, paper_audit: bool = False) 
     judged = [_judge_bench(finished, bench, draws) for bench in tables]
     comparisons = [found for _, found in judged]
     families = [[c for own in comparisons for c in own if c.profile == p] for p in finished.study.axes.profiles]
-    return Findings(
+    return StudyFindings(
         study=finished.study,
         census=finished.data.rows,
         quarantine=finished.data.quarantine,
@@ -136,7 +135,7 @@ def _images_tested(trials: Trials) -> tuple[int, int]:
     return sum(len(s.labels) for s in own), sum(int(s.labels.sum()) for s in own)
 
 
-def _scores(row: Row, sampled: Sampled, drawn: Draws) -> Scores:
+def _scores(row: ResultRow, sampled: Sampled, drawn: Draws) -> Scores:
     at_validation = row.at_validation_thresholds()
     found = sample(at_validation, drawn)
     thresholds = [scored.threshold for scored in at_validation.values()]
@@ -157,7 +156,7 @@ def _scores(row: Row, sampled: Sampled, drawn: Draws) -> Scores:
     )
 
 
-def _spread(row: Row) -> tuple[dict[str, Spread], str]:
+def _spread(row: ResultRow) -> tuple[dict[str, Spread], str]:
     """Return how single trainings scatter: over seeds; with one seed, over folds."""
     seeds = sorted({part.seed for part in row.trials})
     folds = sorted({part.fold for part in row.trials})
@@ -178,7 +177,7 @@ def _alone(trials: Trials) -> dict[str, float]:
     return {name: float(values[0]) for name, values in sample(trials, drawn).items()}
 
 
-def _paper_row(row: Row) -> str:
+def _paper_row(row: ResultRow) -> str:
     """Return the row of Table II with this start, N and E; width 64 or not named."""
     v = row.variant
     if v is None or v.width not in (None, 64):
@@ -268,7 +267,7 @@ def _classifier_curves(bench: SiteRows) -> Iterable[Curve]:
                 yield _curve(title(row.start), record.classifier.curve, 1, 1.0, record.classifier.best)
 
 
-def _curve(name: str, turns: Sequence[Turn], epochs: int, unit: float, best: int | None) -> Curve:
+def _curve(name: str, turns: Sequence[CurvePoint], epochs: int, unit: float, best: int | None) -> Curve:
     return Curve(
         name=name,
         train=tuple((t.number * float(epochs), t.train_loss / unit) for t in turns if t.train_loss is not None),
@@ -336,7 +335,7 @@ def _one_site_batches(finished: Finished, bench: SiteRows, draws: int) -> Iterab
                     yield from _controlled(finished, found.row, other, draws)
 
 
-def _controlled(finished: Finished, row: Row, other: Row, draws: int) -> Iterable[Controlled]:
+def _controlled(finished: Finished, row: ResultRow, other: ResultRow, draws: int) -> Iterable[Controlled]:
     together = _together([row.trials, other.trials], draws)
     if together:
         yield Controlled(
@@ -349,7 +348,7 @@ def _controlled(finished: Finished, row: Row, other: Row, draws: int) -> Iterabl
         )
 
 
-def _updates(finished: Finished, row: Row) -> float:
+def _updates(finished: Finished, row: ResultRow) -> float:
     """Return the updates of a row's encoders, mean over trainings; 0 where nothing was trained."""
     encoders = [encoder for record in row.cells.values() for encoder in _encoders(finished, record)]
     counts = [found.encoder.updates for found in encoders if found.encoder]
@@ -374,7 +373,7 @@ def _effects(together: Sequence[tuple[Sampled, Draws]]) -> dict[str, Effect]:
     return {name: effect(first[name], second[name], "better", drawn) for name in TESTED}
 
 
-def _same_images(first: Row, second: Row) -> bool:
+def _same_images(first: ResultRow, second: ResultRow) -> bool:
     try:
         aligned(first.trials, second.trials)
     except DataError:

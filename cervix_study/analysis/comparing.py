@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cervix_study.analysis.result_rows import Row
+from cervix_study.analysis.result_rows import ResultRow
 from cervix_study.evidence import mcnemar
 from cervix_study.evidence.delong import Contrast, clustered, contrast, delong, mean_of_folds
 from cervix_study.evidence.holm import holm
@@ -79,7 +79,7 @@ class HypothesisTest:
 
 
 def compare(
-    question: str, kind: Kind, first: Row, second: Row, sampled: Mapping[str, Sampled], drawn: Draws
+    question: str, kind: Kind, first: ResultRow, second: ResultRow, sampled: Mapping[str, Sampled], drawn: Draws
 ) -> HypothesisTest:
     """Return one comparison, not yet corrected; `sampled` holds every row by label. Site and profile follow."""
     one, two = sampled[first.label], sampled[second.label]

@@ -234,7 +234,7 @@ class CellLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class StudyFindings:
     """Everything that a report says."""
 
     study: Study

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cervix_study.analysis.result_rows import Row, SiteRows
+from cervix_study.analysis.result_rows import ResultRow, SiteRows
 from cervix_study.evidence.paper import CLAIMS, Kind
-from cervix_study.records import RING
+from site_agent.starts import RING, is_federated, is_ring
 
-Pairs = list[tuple[Row, Row]]
+Pairs = list[tuple[ResultRow, ResultRow]]
 Find = Callable[[SiteRows], Pairs]
 
 
@@ -36,9 +36,9 @@ def starts_of(bench: SiteRows, family: str) -> list[str]:
     """Return the starts that a name stands for, in the order of the tables."""
     there = list(dict.fromkeys(row.start for row in bench.rows))
     if family == FEDERATED:
-        return [start for start in there if start == "csfssl" or start.startswith(RING)]
+        return [start for start in there if is_federated(start)]
     if family == RING:
-        return [start for start in there if start.startswith(RING)]
+        return [start for start in there if is_ring(start)]
     return [start for start in there if start == family]
 
 
@@ -68,7 +68,7 @@ def variants(family: str, key: str, value: int) -> Find:
     return find
 
 
-def _differ_only_in(key: str, first: Row, second: Row) -> bool:
+def _differ_only_in(key: str, first: ResultRow, second: ResultRow) -> bool:
     names = ("start", "batch_images", "epochs_per_round", "width")
     return [name for name in names if getattr(first.variant, name) != getattr(second.variant, name)] == [key]
 
@@ -98,6 +98,6 @@ QUESTIONS: tuple[Question, ...] = (
 )
 
 
-def asked(bench: SiteRows, questions: Sequence[Question] = QUESTIONS) -> list[tuple[Question, Row, Row]]:
+def asked(bench: SiteRows, questions: Sequence[Question] = QUESTIONS) -> list[tuple[Question, ResultRow, ResultRow]]:
     """Return every pair that some question compares at this site."""
     return [(question, first, second) for question in questions for first, second in question.find(bench)]

@@ -17,9 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cervix_study import records
-from cervix_study.records import Cell, CellRecord, Choice, Control, Data, Prediction, Selection, Study, title
+from cervix_study.records import Cell, CellRecord, Choice, Control, Prediction, Selection, Study, StudyData
 from fedcervix.errors import DataError
 from site_agent.classifier.resampling import Part, Scored, Trials
+from site_agent.starts import title
+
+SEED = 0
+"""of the draws behind every interval of a study; it is the same for all studies, so nobody chooses it"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,7 +32,7 @@ class Finished:
 
     folder: Path
     study: Study
-    data: Data
+    data: StudyData
     selection: Selection
     cells: Mapping[str, CellRecord]
     predictions: Mapping[str, tuple[Prediction, ...]]
@@ -73,7 +77,7 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Row:
+class ResultRow:
     """The trainings of one start, as one row of the table."""
 
     label: str
@@ -107,8 +111,8 @@ class Follower:
     start: str
     label_fraction: float
     control: Control
-    row: Row
-    rival: Row | None
+    row: ResultRow
+    rival: ResultRow | None
     """of equal-updates: SSL in the same settings, at whose number of updates the start was stopped"""
 
 
@@ -118,13 +122,13 @@ class SiteRows:
 
     profile: str
     site: str
-    rows: tuple[Row, ...]
+    rows: tuple[ResultRow, ...]
     """complete, all labels, no control, in the order of the tables"""
     followers: tuple[Follower, ...] = ()
     unfinished: tuple[str, ...] = ()
     """starts without a complete row that validation chose"""
 
-    def chosen(self, start: str) -> Row | None:
+    def chosen(self, start: str) -> ResultRow | None:
         """Return the row that validation chose for a start."""
         return next((row for row in self.rows if row.start == start and row.chosen), None)
 
@@ -160,7 +164,7 @@ def _is_plain(cell: Cell) -> bool:
     return cell.label_fraction == 1 and cell.control == "none"
 
 
-def _rows(finished: Finished, plain: Sequence[CellRecord], choices: Sequence[Choice]) -> list[Row]:
+def _rows(finished: Finished, plain: Sequence[CellRecord], choices: Sequence[Choice]) -> list[ResultRow]:
     groups: dict[Variant, dict[Part, CellRecord]] = {}
     for record in plain:
         groups.setdefault(variant_of(record.cell), {})[_part(finished, record)] = record
@@ -168,7 +172,7 @@ def _rows(finished: Finished, plain: Sequence[CellRecord], choices: Sequence[Cho
     known = {Variant(c.start, o.batch_images, o.epochs_per_round, o.width) for c in choices for o in c.candidates}
     names = labels(known | set(groups))
     rows = [
-        Row(names[variant], variant.start, variant, _is_chosen(variant, choices), _trials(finished, cells), cells)
+        ResultRow(names[variant], variant.start, variant, _is_chosen(variant, choices), _trials(finished, cells), cells)
         for variant, cells in groups.items()
         if set(cells) == wanted
     ]
@@ -211,11 +215,14 @@ def _followers(
     order = {start: place for place, start in enumerate(finished.study.axes.starts)}
     for (start, fraction, control), cells in sorted(groups.items(), key=lambda g: (order.get(g[0][0], 0), g[0][1:])):
         rival = _rival(finished, cells, plain) if control == "equal-updates" else None
-        row = Row(title(start), start, None, False, _trials(finished, cells), cells)
-        yield Follower(start, fraction, control, row, rival)
+        yield Follower(start, fraction, control, _row(finished, start, cells), rival)
 
 
-def _rival(finished: Finished, cells: Mapping[Part, CellRecord], plain: Sequence[CellRecord]) -> Row | None:
+def _row(finished: Finished, start: str, cells: Mapping[Part, CellRecord]) -> ResultRow:
+    return ResultRow(title(start), start, None, False, _trials(finished, cells), cells)
+
+
+def _rival(finished: Finished, cells: Mapping[Part, CellRecord], plain: Sequence[CellRecord]) -> ResultRow | None:
     """Return SSL in the settings of each of these trainings; None where one is missing."""
     found = {
         part: other
@@ -224,7 +231,7 @@ def _rival(finished: Finished, cells: Mapping[Part, CellRecord], plain: Sequence
         if _part(finished, other) == part
         and variant_of(other.cell) == dataclasses.replace(variant_of(record.cell), start="ssl")
     }
-    return Row(title("ssl"), "ssl", None, False, _trials(finished, found), found) if set(found) == set(cells) else None
+    return _row(finished, "ssl", found) if set(found) == set(cells) else None
 
 
 def expected_parts(finished: Finished) -> set[Part]:
@@ -267,7 +274,7 @@ def _is_chosen(variant: Variant, choices: Iterable[Choice]) -> bool:
     return own == {variant.setting}
 
 
-def _mixed(finished: Finished, start: str, choices: Iterable[Choice], wanted: set[Part]) -> Row | None:
+def _mixed(finished: Finished, start: str, choices: Iterable[Choice], wanted: set[Part]) -> ResultRow | None:
     """Return the row of a start whose folds chose different variants; None where they agree or are not done."""
     own = [choice for choice in choices if choice.start == start]
     if len({_chosen_setting(choice) for choice in own}) < 2:
@@ -276,7 +283,7 @@ def _mixed(finished: Finished, start: str, choices: Iterable[Choice], wanted: se
     cells = {_part(finished, finished.cells[key]): finished.cells[key] for key in chosen}
     if set(cells) != wanted:
         return None
-    return Row(f"{title(start)} (as chosen)", start, None, True, _trials(finished, cells), cells)
+    return ResultRow(f"{title(start)} (as chosen)", start, None, True, _trials(finished, cells), cells)
 
 
 def _chosen_setting(choice: Choice) -> tuple[int | None, int | None, int | None]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cervix_study.execution.executors import Executor, LocalProcesses, Slurm
-from cervix_study.planning.naming import named
-from cervix_study.settings import Asked, read
+from cervix_study.planning.cell_names import named
+from cervix_study.settings import StudyConfig, read
 from cervix_study.study_paths import Places
 from fedcervix.errors import INTERRUPTED
 from fedcervix.runtime.cli_runtime import stdout_console
@@ -72,7 +72,7 @@ def _again() -> str:
     return shlex.join(["cervix-study", *sys.argv[1:]])
 
 
-def executor_of(asked: Asked, places: Places) -> Executor:
+def executor_of(asked: StudyConfig, places: Places) -> Executor:
     """Return where the study's cells are made."""
     machine = asked.settings.machine
     if machine.executor == "slurm":

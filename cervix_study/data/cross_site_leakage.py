@@ -22,7 +22,7 @@ Link = tuple[Patient, Patient]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SiteImage:
     """One image of one site, and its thumbnail."""
 
     site: str
@@ -40,7 +40,7 @@ class Seen:
         return f"{self.site}\x1f{self.image.woman}"
 
 
-def shared_pictures(seen: Sequence[Seen]) -> list[Link]:
+def shared_pictures(seen: Sequence[SiteImage]) -> list[Link]:
     """Return pairs of patients of two sites who share a picture, to the pixel or nearly."""
     by_digest: dict[str, list[Patient]] = {}
     for one in seen:

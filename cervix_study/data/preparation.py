@@ -15,12 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cervix_study.data.cross_site_leakage import Link, Seen, check_apart, shared_names, shared_pictures, together
+from cervix_study.data.cross_site_leakage import Link, SiteImage, check_apart, shared_names, shared_pictures, together
 from cervix_study.data.folds import Fold, Patient, deal, split_in
 from cervix_study.data.site_homes import OnProgress, make_home, manifest_of
 from cervix_study.data.summary import describe
-from cervix_study.records import Data
-from cervix_study.settings import Asked
+from cervix_study.records import StudyData
+from cervix_study.settings import StudyConfig
 from cervix_study.study_paths import Places
 from fedcervix.disk.files import digest_file, write_secret
 from fedcervix.disk.storage import disk
@@ -58,7 +58,7 @@ class Ground:
     """All sites in all folds."""
 
     lots: Mapping[tuple[str, Fold], DatasetDigest]
-    data: Data
+    data: StudyData
     manifests: Mapping[str, Path]
     remarks: tuple[str, ...] = ()
     """what a person should know of the manifests' columns and identifiers"""
@@ -71,7 +71,7 @@ class Ground:
         return tuple(dict.fromkeys(fold for _, fold in self.lots))
 
 
-def prepare(asked: Asked, places: Places, on_progress: OnProgress) -> Ground:
+def prepare(asked: StudyConfig, places: Places, on_progress: OnProgress) -> Ground:
     """Draw phantoms, index every collection, divide the women, check. Raises ConfigError, DataError, StorageError."""
     manifests = {site.name: manifest_of(asked, places, site, on_progress) for site in asked.settings.sites}
     for site, manifest in manifests.items():
@@ -92,7 +92,7 @@ def prepare(asked: Asked, places: Places, on_progress: OnProgress) -> Ground:
     return Ground(lots=lots, data=data, manifests=manifests, remarks=said, imagenet=weights)
 
 
-def _imagenet(asked: Asked) -> str:
+def _imagenet(asked: StudyConfig) -> str:
     named = asked.settings.machine.imagenet_weights
     if not named:
         return ""
@@ -100,7 +100,7 @@ def _imagenet(asked: Asked) -> str:
         return digest_file(asked.path(named))
 
 
-def _index(asked: Asked, places: Places, site: str, fold: Fold, on_progress: OnProgress) -> Collection:
+def _index(asked: StudyConfig, places: Places, site: str, fold: Fold, on_progress: OnProgress) -> Collection:
     return open_collection(
         places.home(site, fold),
         lambda done, of: on_progress(f"looking at the images of {site}", done, of),
@@ -108,12 +108,12 @@ def _index(asked: Asked, places: Places, site: str, fold: Fold, on_progress: OnP
     )
 
 
-def _seen(collections: Mapping[str, Collection], places: Places) -> list[Seen]:
+def _seen(collections: Mapping[str, Collection], places: Places) -> list[SiteImage]:
     """Return all images with their thumbnails: indexing has just made them."""
     found = []
     for site, collection in collections.items():
         looks = read_looks(places.cache, f"{collection.folder} {PIXELS_MAX}")
-        found += [Seen(site, image, _thumbnail(collection, image, looks)) for image in collection.images]
+        found += [SiteImage(site, image, _thumbnail(collection, image, looks)) for image in collection.images]
     return found
 
 
@@ -147,7 +147,7 @@ def _check_enough(collection: Collection, site: str) -> None:
 
 
 def _as_drawn(
-    asked: Asked, places: Places, whole: Mapping[str, Collection], links: Sequence[Link], on_progress: OnProgress
+    asked: StudyConfig, places: Places, whole: Mapping[str, Collection], links: Sequence[Link], on_progress: OnProgress
 ) -> Collections:
     """Return the collections as given or drawn, women of two sites moved to the most protected of their splits."""
     splits = {(site, image.patient): image.split for site, c in whole.items() for image in c.images}
@@ -163,7 +163,7 @@ def _as_drawn(
 
 
 def _in_folds(
-    asked: Asked, places: Places, whole: Mapping[str, Collection], links: Sequence[Link], on_progress: OnProgress
+    asked: StudyConfig, places: Places, whole: Mapping[str, Collection], links: Sequence[Link], on_progress: OnProgress
 ) -> Collections:
     """Deal the women to folds; every fold has homes of its own, with their own splits.csv."""
     given = [site for site, collection in whole.items() if collection.splits_given]

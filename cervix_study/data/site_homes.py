@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from cervix_study.settings import Asked, SiteSection
+from cervix_study.settings import SiteSection, StudyConfig
 from cervix_study.study_paths import Places
 from fedcervix.core.plan import EPOCHS_MAX, ROUNDS_MAX
 from fedcervix.core.seeds import derive
@@ -26,7 +26,7 @@ UNSAID = {"test_women": 0}
 """what older ones do not say"""
 
 
-def manifest_of(asked: Asked, places: Places, site: SiteSection, on_progress: OnProgress) -> Path:
+def manifest_of(asked: StudyConfig, places: Places, site: SiteSection, on_progress: OnProgress) -> Path:
     """Return the site's manifest; draw its phantoms where there are none yet. Raises ConfigError, StorageError."""
     if site.manifest:
         return asked.path(site.manifest)
@@ -54,7 +54,7 @@ def _drawn(file: Path) -> dict[str, object]:
     return found
 
 
-def _wanted(asked: Asked, site: SiteSection) -> dict[str, object]:
+def _wanted(asked: StudyConfig, site: SiteSection) -> dict[str, object]:
     if site.phantom not in INSTITUTIONS:
         known = ", ".join(sorted(INSTITUTIONS))
         raise ConfigError(
@@ -88,7 +88,7 @@ def _draw(folder: Path, site: SiteSection, wanted: dict[str, object], on_progres
         making.rename(folder)
 
 
-def make_home(asked: Asked, site: str, home: SiteHome, manifest: Path, cache: Path) -> None:
+def make_home(asked: StudyConfig, site: str, home: SiteHome, manifest: Path, cache: Path) -> None:
     """Make a home folder, or bring its configuration up to date. All of them keep decoded images in one cache."""
     with disk(home.folder, "write"):
         home.folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def make_home(asked: Asked, site: str, home: SiteHome, manifest: Path, cache: Pa
         write_whole(home.config_file, site_toml(asked, site, manifest).encode())
 
 
-def site_toml(asked: Asked, site: str, manifest: Path) -> str:
+def site_toml(asked: StudyConfig, site: str, manifest: Path) -> str:
     """Return the configuration of a site of the study."""
     machine, data = asked.settings.machine, asked.settings.data
     pairs = next(section.not_same for section in asked.settings.sites if section.name == site)

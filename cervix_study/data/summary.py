@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from cervix_study.data.cross_site_leakage import Seen
+from cervix_study.data.cross_site_leakage import SiteImage
 from cervix_study.data.folds import Fold
-from cervix_study.records import Data, DataRow, NearDuplicate, Quarantine, SharedPicture
+from cervix_study.records import DataRow, NearDuplicate, Quarantine, SharedPicture, StudyData
 from site_agent.data.collection import Collection
 from site_agent.data.duplicates import ALIKE_FROM, likenesses
 
@@ -16,12 +16,12 @@ JUDGED_MAX = 200
 """pairs listed, the most alike"""
 
 
-def describe(found: Mapping[tuple[str, Fold], Collection], seen: Sequence[Seen]) -> Data:
+def describe(found: Mapping[tuple[str, Fold], Collection], seen: Sequence[SiteImage]) -> StudyData:
     """Return data.json of the sites' collections in every fold. `seen` are all images, in their first fold."""
     first: dict[str, Collection] = {}
     for (site, _), collection in found.items():
         first.setdefault(site, collection)
-    return Data(
+    return StudyData(
         rows=tuple(row for (site, fold), collection in found.items() for row in _rows(site, fold, collection)),
         quarantine=tuple(_quarantine(site, collection) for site, collection in first.items()),
         shared=tuple(picture for site, collection in first.items() for picture in _shared(site, collection)),
@@ -29,7 +29,7 @@ def describe(found: Mapping[tuple[str, Fold], Collection], seen: Sequence[Seen])
     )
 
 
-def summary(data: Data) -> list[str]:
+def summary(data: StudyData) -> list[str]:
     """Return what a person should know of the images before the study begins."""
     found = []
     for site in dict.fromkeys(picture.site for picture in data.shared):
@@ -84,14 +84,14 @@ def _shared(site: str, collection: Collection) -> list[SharedPicture]:
     ]
 
 
-def near_duplicates(seen: Sequence[Seen]) -> tuple[NearDuplicate, ...]:
+def near_duplicates(seen: Sequence[SiteImage]) -> tuple[NearDuplicate, ...]:
     """Return the pictures of different women that look alike without counting as one, the most alike first."""
     pairs = likenesses([one.thumbnail for one in seen], [one.owner for one in seen], JUDGED_FROM)
     judged = sorted((pair for pair in pairs if pair[2] < ALIKE_FROM), key=lambda pair: -pair[2])
     return tuple(_pair(seen[i], seen[j], likeness) for i, j, likeness in judged[:JUDGED_MAX])
 
 
-def _pair(one: Seen, other: Seen, likeness: float) -> NearDuplicate:
+def _pair(one: SiteImage, other: SiteImage, likeness: float) -> NearDuplicate:
     return NearDuplicate(
         sites=(one.site, other.site),
         patients=(one.image.patient, other.image.patient),

@@ -24,12 +24,12 @@ from cervix_study.records import (
     CELLS_FOLDER,
     MODEL_FILE,
     Cell,
+    CellProvenance,
     CellRecord,
     ClassifierResults,
     Costs,
     EncoderResults,
     ProbeResults,
-    Provenance,
     from_json,
     read_cell,
     write,
@@ -132,9 +132,9 @@ _MAKE: dict[str, Callable[[WorkerContext, Cell, Path, Meter, CheckpointsFor], Ma
 }
 
 
-def _provenance(bench: WorkerContext, cell: Cell, begun_at: str, details: Mapping[str, object]) -> Provenance:
+def _provenance(bench: WorkerContext, cell: Cell, begun_at: str, details: Mapping[str, object]) -> CellProvenance:
     hardware = bench.places.home(cell.sites[0], cell.fold).config().hardware
-    return Provenance(
+    return CellProvenance(
         begun_at=begun_at,
         ended_at=host.now(),
         host=host.host(),

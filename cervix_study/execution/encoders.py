@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cervix_study.execution.worker_context import WorkerContext
-from cervix_study.records import Cell, EncoderResults, Turn
+from cervix_study.records import Cell, CurvePoint, EncoderResults
 from cervix_study.settings import POOLED
 from fedcervix.core.plan import Recipe
 from fedcervix.runtime.worker_protocol import OnProgress, Progress
@@ -103,6 +103,8 @@ def _results(trained: Pretrained, images: dict[str, int], precision: Mapping[str
     )
 
 
-def turn_of(epoch: EpochRecord) -> Turn:
+def turn_of(epoch: EpochRecord) -> CurvePoint:
     """Return what the study keeps of an epoch, of an encoder or of a classifier."""
-    return Turn(number=epoch.epoch, train_loss=epoch.train_loss, valid_loss=epoch.valid_loss, seconds=epoch.seconds)
+    return CurvePoint(
+        number=epoch.epoch, train_loss=epoch.train_loss, valid_loss=epoch.valid_loss, seconds=epoch.seconds
+    )

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from cervix_study.execution.tasks import Done, Failed, Order, Task, TaskProgress, Told, error_of
+from cervix_study.execution.tasks import CellTask, Failed, Order, TaskDone, TaskProgress, Told, error_of
 from cervix_study.study_paths import Places
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, FedcervixError, TrainingError
@@ -33,10 +33,10 @@ LAST_LINES = 12
 class Executor(Protocol):
     """Makes cells somewhere."""
 
-    def has_room(self, task: Task) -> bool:
+    def has_room(self, task: CellTask) -> bool:
         """Return whether a task may begin now."""
 
-    def begin(self, task: Task) -> None:
+    def begin(self, task: CellTask) -> None:
         """Begin a task."""
 
     def wait(self) -> Told:
@@ -50,12 +50,12 @@ class Executor(Protocol):
 
 
 @dataclass(slots=True)
-class Worker:
+class CellWorker:
     """One process; it does one task at a time."""
 
     popen: subprocess.Popen[str]
     log: Path
-    task: Task | None = None
+    task: CellTask | None = None
 
 
 @dataclass(slots=True)
@@ -64,15 +64,15 @@ class LocalProcesses:
 
     places: Places
     processes: int
-    _workers: list[Worker] = field(default_factory=list)
-    _told: queue.Queue[tuple[Worker, Answer | FedcervixError | None]] = field(default_factory=queue.Queue)
+    _workers: list[CellWorker] = field(default_factory=list)
+    _told: queue.Queue[tuple[CellWorker, Answer | FedcervixError | None]] = field(default_factory=queue.Queue)
 
-    def has_room(self, task: Task) -> bool:
+    def has_room(self, task: CellTask) -> bool:
         """A federation of more sites than there is room for goes alone."""
         taken = sum(worker.task.processes for worker in self._workers if worker.task)
         return taken + min(task.processes, self.processes) <= self.processes
 
-    def begin(self, task: Task) -> None:
+    def begin(self, task: CellTask) -> None:
         """Give a task to a worker; to one that is idle rather than to a new one."""
         idle = [worker for worker in self._workers if worker.task is None]
         worker = idle[0] if idle else self._start()
@@ -92,7 +92,7 @@ class LocalProcesses:
             if told is not None:
                 return told
 
-    def _read(self, worker: Worker, answer: Answer | None) -> Told | None:
+    def _read(self, worker: CellWorker, answer: Answer | None) -> Told | None:
         task = worker.task
         assert task is not None
         if isinstance(answer, Progress):
@@ -116,7 +116,7 @@ class LocalProcesses:
                 worker.popen.wait()
         self._workers.clear()
 
-    def _start(self) -> Worker:
+    def _start(self) -> CellWorker:
         log = self.places.logs / f"worker-{len(self._workers) + 1}.log"
         with disk(log, "write"):
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -129,12 +129,12 @@ class LocalProcesses:
                     text=True,
                     start_new_session=True,  # Ctrl-C is for the study, which then tells its workers
                 )
-        worker = Worker(popen, log)
+        worker = CellWorker(popen, log)
         self._workers.append(worker)
         threading.Thread(target=self._listen, args=(worker,), daemon=True, name=log.stem).start()
         return worker
 
-    def _listen(self, worker: Worker) -> None:
+    def _listen(self, worker: CellWorker) -> None:
         try:
             for answer in worker_protocol.answers(worker.popen, str):
                 self._told.put((worker, answer))
@@ -143,11 +143,11 @@ class LocalProcesses:
             self._told.put((worker, error))
 
 
-def ended(task: Task, answer: Answer) -> Done | Failed | None:
+def ended(task: CellTask, answer: Answer) -> TaskDone | Failed | None:
     """Return how a task ended, if an answer says so."""
     match answer:
         case worker_protocol.Done():
-            return Done(task)
+            return TaskDone(task)
         case Failure():
             return Failed(task, error_of(answer), answer.trace)
     return None
@@ -182,14 +182,14 @@ class Slurm:
     jobs: int
     options: Mapping[str, object]
     poll_s: float = POLL_S
-    _running: dict[str, tuple[Task, Any]] = field(default_factory=dict)
+    _running: dict[str, tuple[CellTask, Any]] = field(default_factory=dict)
     _executor: Any = None
 
-    def has_room(self, _task: Task) -> bool:
+    def has_room(self, _task: CellTask) -> bool:
         """One job makes one cell, however many processes that takes."""
         return len(self._running) < self.jobs
 
-    def begin(self, task: Task) -> None:
+    def begin(self, task: CellTask) -> None:
         """Submit a job."""
         if self._executor is None:
             self._executor = self._launcher()
@@ -209,7 +209,7 @@ class Slurm:
                     return self._ended(task, job)
             asked.wait(self.poll_s)
 
-    def _ended(self, task: Task, job: Any) -> Told:
+    def _ended(self, task: CellTask, job: Any) -> Told:
         error = job.exception()
         if error is None:
             for line in reversed(job.result().splitlines()):

@@ -25,7 +25,7 @@ from typing import Any
 from cervix_study.data.site_homes import toml
 from cervix_study.execution.resource_usage import Meter, descendants
 from cervix_study.execution.traffic_counter import Relay
-from cervix_study.records import RING, Cell, EncoderResults, Turn
+from cervix_study.records import Cell, CurvePoint, EncoderResults
 from coordinator.home.home import Home
 from coordinator.run import results
 from coordinator.run.results import MODEL_FILE, RECORD_FILE
@@ -37,6 +37,7 @@ from fedcervix.errors import EXIT_CODES, DataError, FedcervixError, StorageError
 from fedcervix.runtime.parent_death import leashed
 from fedcervix.runtime.worker_protocol import OnProgress, Progress
 from site_agent.home import SiteHome
+from site_agent.starts import is_ring
 from site_agent.store.run_store import RunStore
 
 LOOK_S = 0.2
@@ -53,7 +54,7 @@ ABORTED = Outcome.ABORTED.value
 
 
 @dataclass(slots=True)
-class Program:
+class StartedProgram:
     """One process, and the file with what it prints."""
 
     name: str
@@ -90,7 +91,7 @@ class Federation:
     cell: Cell
     homes: Mapping[str, SiteHome]
     """site -> the study's home folder of it: its configuration, splits and cache"""
-    programs: list[Program] = field(default_factory=list)
+    programs: list[StartedProgram] = field(default_factory=list)
     relays: dict[str, Relay] = field(default_factory=dict)
 
     @property
@@ -105,7 +106,7 @@ class Federation:
     @property
     def mode(self) -> Mode:
         """How it federates."""
-        return "ppfssl" if self.cell.start.startswith(RING) else "csfssl"
+        return "ppfssl" if is_ring(self.cell.start) else "csfssl"
 
     # --- the operators' commands ---
 
@@ -187,8 +188,7 @@ class Federation:
     def _progress(self) -> Progress:
         rounds = self._rounds_scored()
         assert self.cell.terms is not None
-        epochs = self.cell.recipe.epochs_max // self.cell.terms.epochs_per_round
-        of = max(1, min(self.cell.terms.rounds, epochs))
+        of = self.cell.terms.rounds_max(self.cell.recipe)
         return Progress(f"round {rounds + 1}", rounds, of, "rounds")
 
     def _rounds_scored(self) -> int:
@@ -209,7 +209,7 @@ class Federation:
                 next_step="correct the problem, then run the study again to continue",
             )
 
-    def _start(self, name: str, module: str, *arguments: str) -> Program:
+    def _start(self, name: str, module: str, *arguments: str) -> StartedProgram:
         log = self.folder / "logs" / f"{name}.log"
         with disk(log, "write"):
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -220,7 +220,7 @@ class Federation:
                     stdout=sink,
                     stderr=subprocess.STDOUT,
                 )
-        program = Program(name, popen, log)
+        program = StartedProgram(name, popen, log)
         self.programs.append(program)
         return program
 
@@ -321,13 +321,13 @@ def _updates(line: dict[str, Any], mode: Mode) -> int:
     return sum(steps) if MODES[mode].in_turns else max(steps, default=0)
 
 
-def _turn(line: dict[str, Any]) -> Turn:
+def _turn(line: dict[str, Any]) -> CurvePoint:
     scores = {score["site"]: score for score in line["scores"]}
     given = {one["site"]: one for one in line["contributions"]}
     by_site = {site: _told(given.get(site), scores.get(site)) for site in sorted(given.keys() | scores.keys())}
     shares = [(one["weight"], one["loss"]) for one in line["contributions"]]
     total = sum(weight for weight, _ in shares)
-    return Turn(
+    return CurvePoint(
         number=line["round"],
         train_loss=sum(weight * loss for weight, loss in shares) / total if total else None,
         valid_loss=line["loss"],

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from rich import progress as bars
 
 from cervix_study.execution.estimate import duration
-from cervix_study.execution.tasks import Task
-from cervix_study.planning.naming import named
+from cervix_study.execution.tasks import CellTask
+from cervix_study.planning.cell_names import named
 from cervix_study.records import CellRecord
 from fedcervix.runtime.printing import console
 from fedcervix.runtime.worker_protocol import Progress
@@ -50,12 +50,12 @@ class Screen:
         if self._console.is_terminal:
             self._draw("study", f"cells{left}", done, of, "cells")
 
-    def begun(self, task: Task) -> None:
+    def begun(self, task: CellTask) -> None:
         """Show that a cell is being made."""
         if not self._console.is_terminal and task.processes > 1:
             self.say(f"{self._count} begins: {named(task.cell)}, {task.processes} sites and a coordinator over TLS")
 
-    def progress(self, task: Task, at: Progress) -> None:
+    def progress(self, task: CellTask, at: Progress) -> None:
         """Show how far a cell is."""
         what = f"{named(task.cell)}: {at.stage}"
         if self._console.is_terminal:
@@ -64,12 +64,12 @@ class Screen:
             self._plain_s = self._clock()
             self.say(f"{self._count} {what}, {at.done:,}/{at.of:,} {at.unit}")
 
-    def made(self, task: Task, record: CellRecord) -> None:
+    def made(self, task: CellTask, record: CellRecord) -> None:
         """Say that a cell is finished, and what came of it."""
         self._drop(task.key)
         self.say(f"{self._count} {named(task.cell)}: {outcome(record)} ({duration(record.costs.seconds)})")
 
-    def ended(self, task: Task) -> None:
+    def ended(self, task: CellTask) -> None:
         """Take a task off the screen."""
         self._drop(task.key)
 

@@ -19,9 +19,9 @@ from cervix_study.execution import host, tasks
 from cervix_study.execution.estimate import kind_of, paces, seconds_left
 from cervix_study.execution.executors import Executor
 from cervix_study.execution.progress_display import Screen
-from cervix_study.execution.tasks import Done, Failed, Task, TaskProgress, Work
+from cervix_study.execution.tasks import CellTask, Failed, TaskDone, TaskProgress, Work
+from cervix_study.planning.cell_names import matches, named
 from cervix_study.planning.grid import axes, expected_followers, followers, grid
-from cervix_study.planning.naming import matches, named
 from cervix_study.planning.selection import choose, to_open
 from cervix_study.records import (
     DATA_FILE,
@@ -38,7 +38,7 @@ from cervix_study.records import (
     read_study,
     write,
 )
-from cervix_study.settings import Asked
+from cervix_study.settings import StudyConfig
 from cervix_study.study_paths import Places
 from fedcervix.errors import FedcervixError
 from fedcervix.printable import printable_lines
@@ -50,7 +50,7 @@ NO_FOLD = "-"
 class Running:
     """A study while it runs."""
 
-    asked: Asked
+    asked: StudyConfig
     places: Places
     ground: Ground
     executor: Executor
@@ -107,7 +107,7 @@ class Running:
         unknown = [cell for kind, cell in kinds.items() if kind not in known]
         for cell in unknown:
             self.places.put_plan(cell)
-        self._carry_out([Task("time", cell, cell.key) for cell in unknown], self.screen.ended)
+        self._carry_out([CellTask("time", cell, cell.key) for cell in unknown], self.screen.ended)
 
     def seconds_left(self) -> float | None:
         """Return how long the cells that are planned and not made will take."""
@@ -147,13 +147,13 @@ class Running:
         if shut:
             self.screen.say(f"opening the test part of {len(shut)} classifiers, chosen by validation")
         work: Work = "open" if self.asked.settings.machine.keep_weights else "open and drop weights"
-        self._carry_out([Task(work, self.cells[key], key) for key in shut], self.screen.ended)
+        self._carry_out([CellTask(work, self.cells[key], key) for key in shut], self.screen.ended)
 
     def _opened_before(self, now: set[str]) -> tuple[str, ...]:
         others = (key for key, record in self.finished.items() if record.classifier and key not in now)
         return tuple(key for key in others if is_open(self.places, key))
 
-    def _carry_out(self, waiting: list[Task], on_done: Callable[[Task], None]) -> None:
+    def _carry_out(self, waiting: list[CellTask], on_done: Callable[[CellTask], None]) -> None:
         """Do the tasks, as many at a time as there is room for, each when its inputs are there."""
         at_work = 0
         while waiting or at_work:
@@ -169,14 +169,14 @@ class Running:
             match self.executor.wait():
                 case TaskProgress(task, at):
                     self.screen.progress(task, at)
-                case Done(task):
+                case TaskDone(task):
                     at_work -= 1
                     on_done(task)
                 case Failed(task, error, trace):
                     at_work -= 1
                     self._take_failure(Failed(task, error, trace))
 
-    def _made(self, task: Task) -> None:
+    def _made(self, task: CellTask) -> None:
         record = read_cell(self.places.folder, task.key)
         assert record is not None, f"cell {task.key} was reported as done, but its folder is missing"
         self.finished[task.key] = record
@@ -199,7 +199,7 @@ class Running:
         with (self.places.logs / "failures.log").open("a", errors="backslashreplace") as out:
             out.write(printable_lines(f"{host.now()} {told.task.key} {named(told.task.cell)}\n{told.trace}\n"))
 
-    def _give_up(self, waiting: list[Task]) -> None:
+    def _give_up(self, waiting: list[CellTask]) -> None:
         lost = tasks.blocked(waiting, self.failed)
         for task in [task for task in waiting if task.key in lost]:
             waiting.remove(task)
@@ -249,7 +249,7 @@ class Running:
         )
 
 
-def _sites(asked: Asked, ground: Ground) -> tuple[StudySite, ...]:
+def _sites(asked: StudyConfig, ground: Ground) -> tuple[StudySite, ...]:
     return tuple(
         StudySite(
             name=site.name,

@@ -6,16 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from cervix_study.records import RING, Cell
+from cervix_study.records import Cell
 from fedcervix.core.plan import STRICT
 from fedcervix.errors import ConfigError, DataError, FedcervixError, ModelError, StorageError, TrainingError
 from fedcervix.runtime.worker_protocol import Failure, Progress
+from site_agent.starts import is_ring
 
 Work = Literal["make", "open", "open and drop weights", "time"]
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class CellTask:
     """A cell to be made, its test part to be opened, or what it is made of to be timed."""
 
     work: Work
@@ -39,42 +40,42 @@ class Order:
 class TaskProgress:
     """How far a task is."""
 
-    task: Task
+    task: CellTask
     at: Progress
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class TaskDone:
     """A task is done."""
 
-    task: Task
+    task: CellTask
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
     """A cell cannot be made as it is asked for. Others can."""
 
-    task: Task
+    task: CellTask
     error: FedcervixError
     trace: str = ""
 
 
-Told = TaskProgress | Done | Failed
+Told = TaskProgress | TaskDone | Failed
 
 
-def make(cell: Cell) -> Task:
+def make(cell: Cell) -> CellTask:
     """Return the task that makes a cell. In a federation every site trains at the same time; in a ring one does."""
-    federated = cell.kind == "encoder" and cell.terms is not None and not cell.start.startswith(RING)
-    return Task("make", cell, cell.key, len(cell.sites) if federated else 1)
+    federated = cell.kind == "encoder" and cell.terms is not None and not is_ring(cell.start)
+    return CellTask("make", cell, cell.key, len(cell.sites) if federated else 1)
 
 
-def ready(waiting: Sequence[Task], done: Iterable[str]) -> list[Task]:
+def ready(waiting: Sequence[CellTask], done: Iterable[str]) -> list[CellTask]:
     """Return the tasks all of whose inputs are there; what does not make a cell needs none."""
     there = set(done)
     return [task for task in waiting if task.work != "make" or there.issuperset(task.cell.inputs)]
 
 
-def blocked(waiting: Sequence[Task], failed: Mapping[str, str]) -> dict[str, str]:
+def blocked(waiting: Sequence[CellTask], failed: Mapping[str, str]) -> dict[str, str]:
     """Return (key -> why) of the tasks that wait for a cell that failed."""
     found: dict[str, str] = {}
     for task in waiting:

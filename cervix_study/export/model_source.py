@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cervix_study import records
-from cervix_study.analysis.result_rows import scored
-from cervix_study.records import CELL_FILE, MODEL_FILE, CellRecord, Data, DataRow, title
+from cervix_study.analysis.result_rows import SEED, scored
+from cervix_study.records import CELL_FILE, MODEL_FILE, CellRecord, DataRow, StudyData
 from fedcervix.core.modes import title_of
 from fedcervix.core.plan import Recipe, parse_recipe
 from fedcervix.errors import FedcervixError, ModelError
@@ -26,6 +26,7 @@ from fedcervix.json_text import parsed
 from site_agent.classifier import classifier_store
 from site_agent.classifier.evaluate import Evaluation, evaluate
 from site_agent.home import SiteHome
+from site_agent.starts import title
 from site_agent.store import model_store
 from site_agent.store.archive import HISTORY
 from site_agent.store.model_store import CervixModel
@@ -178,7 +179,7 @@ def _rounds(record: CellRecord) -> tuple[Mapping[str, Any], ...]:
     )
 
 
-def _leaks(data: Data, sites: Iterable[str]) -> dict[str, int]:
+def _leaks(data: StudyData, sites: Iterable[str]) -> dict[str, int]:
     return {site: sum(picture.site == site for picture in data.shared) for site in sites}
 
 
@@ -198,7 +199,7 @@ def _judged(study: Path, record: CellRecord, cells: Mapping[str, CellRecord]) ->
                     test.scores,
                     test.women,
                     threshold_validation=found.classifier.threshold,
-                    seed=0,
+                    seed=SEED,
                 ),
             )
 

@@ -17,16 +17,15 @@ from importlib.metadata import version
 
 from cervix_study.data.folds import Fold
 from cervix_study.data.preparation import Ground
-from cervix_study.records import RING, Axes, Candidate, Cell, Choice
-from cervix_study.settings import Asked
+from cervix_study.records import Axes, Candidate, Cell, Choice
+from cervix_study.settings import StudyConfig
 from fedcervix import __version__
 from fedcervix.core.plan import ClassifierRecipe, Recipe, Terms
-
-UNTRAINED = ("random", "imagenet")
+from site_agent.starts import RING, UNTRAINED, is_federated, is_ring
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class Combination:
     """A combination of the grid; None for what a start does not have."""
 
     batch_images: int | None = None
@@ -39,7 +38,7 @@ def software() -> str:
     return f"fedcervix {__version__}, torch {version('torch')}"
 
 
-def axes(asked: Asked) -> Axes:
+def axes(asked: StudyConfig) -> Axes:
     """Return what is varied, defaults written out."""
     given, recipes = asked.settings.axes, [used.recipe for used in asked.profiles.values()]
     batch_images = given.batch_images or _distinct(recipe.batch_images for recipe in recipes)
@@ -63,24 +62,24 @@ def _distinct(values: Iterable[int]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(values))
 
 
-def settings_of(asked: Asked, profile: str, start: str) -> list[Setting]:
+def combinations_of(asked: StudyConfig, profile: str, start: str) -> list[Combination]:
     """Return the combinations of a start, smallest first."""
     if start in UNTRAINED:
-        return [Setting()]
+        return [Combination()]
     given, used = asked.settings.axes, asked.profiles[profile]
-    federated = start == "csfssl" or start.startswith(RING)
+    federated = is_federated(start)
     sizes = (given.federated_batch_images if federated else ()) or given.batch_images or (used.recipe.batch_images,)
     widths = given.width or (used.recipe.width,)
     rounds = (given.epochs_per_round or (used.terms.epochs_per_round,)) if federated else (None,)
-    return [Setting(n, width, e) for e, n, width in itertools.product(rounds, sorted(sizes), sorted(widths))]
+    return [Combination(n, width, e) for e, n, width in itertools.product(rounds, sorted(sizes), sorted(widths))]
 
 
-def grid(asked: Asked, ground: Ground) -> list[Cell]:
+def grid(asked: StudyConfig, ground: Ground) -> list[Cell]:
     """Return every encoder and every classifier that validation chooses from; what a cell needs stands before it."""
     axes = asked.settings.axes
     cells: dict[str, Cell] = {}
     for seed, fold, profile, start in itertools.product(axes.seeds, ground.folds, axes.profiles, asked.settings.starts):
-        for setting in settings_of(asked, profile, start):
+        for setting in combinations_of(asked, profile, start):
             for cell in _trained(asked, ground, _Arm(profile, start, setting, seed, fold)):
                 cells.setdefault(cell.key, cell)
     return list(cells.values())
@@ -92,12 +91,12 @@ class _Arm:
 
     profile: str
     start: str
-    setting: Setting
+    setting: Combination
     seed: int
     fold: Fold
 
 
-def _trained(asked: Asked, ground: Ground, arm: _Arm) -> Iterator[Cell]:
+def _trained(asked: StudyConfig, ground: Ground, arm: _Arm) -> Iterator[Cell]:
     """Yield the encoders of a start, each followed by the classifiers that begin from it."""
     sites = asked.settings.site_names
     for roster in [()] if arm.start in UNTRAINED else encoder_rosters(arm.start, sites):
@@ -114,10 +113,10 @@ def encoder_rosters(start: str, sites: tuple[str, ...]) -> list[tuple[str, ...]]
     if start == "ssl":
         return [(site,) for site in sites]
     first = start.removeprefix(RING)
-    return [(first, *(site for site in sites if site != first))] if start.startswith(RING) else [sites]
+    return [(first, *(site for site in sites if site != first))] if is_ring(start) else [sites]
 
 
-def _encoder(asked: Asked, ground: Ground, arm: _Arm, roster: tuple[str, ...]) -> Cell:
+def _encoder(asked: StudyConfig, ground: Ground, arm: _Arm, roster: tuple[str, ...]) -> Cell:
     profile, start, setting = arm.profile, arm.start, arm.setting
     return Cell(
         kind="encoder",
@@ -138,13 +137,13 @@ def _encoder(asked: Asked, ground: Ground, arm: _Arm, roster: tuple[str, ...]) -
     )
 
 
-def weights_of(start: str, asked: Asked, profile: str, ground: Ground) -> dict[str, str]:
+def weights_of(start: str, asked: StudyConfig, profile: str, ground: Ground) -> dict[str, str]:
     """Return what a cell depends on that begins from ImageNet's weights; a site cannot have this name."""
     contrastive = start not in UNTRAINED and asked.profiles[profile].recipe.start == "imagenet"
     return {"ImageNet": ground.imagenet} if start == "imagenet" or contrastive else {}
 
 
-def recipe_of(asked: Asked, profile: str, setting: Setting) -> Recipe:
+def recipe_of(asked: StudyConfig, profile: str, setting: Combination) -> Recipe:
     """Return the recipe of a combination."""
     base = asked.profiles[profile].recipe
     if setting.batch_images is None or setting.width is None:
@@ -152,14 +151,14 @@ def recipe_of(asked: Asked, profile: str, setting: Setting) -> Recipe:
     return dataclasses.replace(base, batch_images=setting.batch_images, width=setting.width)
 
 
-def _terms(asked: Asked, profile: str, setting: Setting, seed: int) -> Terms | None:
+def _terms(asked: StudyConfig, profile: str, setting: Combination, seed: int) -> Terms | None:
     if setting.epochs_per_round is None:
         return None
     base = asked.profiles[profile].terms
     return dataclasses.replace(base, epochs_per_round=setting.epochs_per_round, seed=seed)
 
 
-def _classifier(asked: Asked, ground: Ground, arm: _Arm, site: str, again: int, encoder: Cell | None) -> Cell:
+def _classifier(asked: StudyConfig, ground: Ground, arm: _Arm, site: str, again: int, encoder: Cell | None) -> Cell:
     profile, start, setting = arm.profile, arm.start, arm.setting
     return Cell(
         kind="classifier",
@@ -183,7 +182,7 @@ def _classifier(asked: Asked, ground: Ground, arm: _Arm, site: str, again: int, 
 # --- followers ----------------------------------------------------------------------------------------------------
 
 
-def followers(asked: Asked, ground: Ground, choices: Iterable[Choice], cells: Mapping[str, Cell]) -> list[Cell]:
+def followers(asked: StudyConfig, ground: Ground, choices: Iterable[Choice], cells: Mapping[str, Cell]) -> list[Cell]:
     """Return what follows the chosen cells, in an order in which each stands behind what it needs."""
     found: dict[str, Cell] = {}
     for choice in choices:
@@ -193,7 +192,7 @@ def followers(asked: Asked, ground: Ground, choices: Iterable[Choice], cells: Ma
     return list(found.values())
 
 
-def _following(asked: Asked, ground: Ground, chosen: Cell, cells: Mapping[str, Cell]) -> Iterator[Cell]:
+def _following(asked: StudyConfig, ground: Ground, chosen: Cell, cells: Mapping[str, Cell]) -> Iterator[Cell]:
     axes = asked.settings.axes
     for fraction in sorted(axes.label_fractions, reverse=True):
         yield dataclasses.replace(chosen, label_fraction=fraction)
@@ -228,7 +227,7 @@ def counterpart(chosen: Cell, cells: Iterable[Cell]) -> Cell:
     return rival
 
 
-def _site_probe(asked: Asked, ground: Ground, chosen: Cell) -> Cell:
+def _site_probe(asked: StudyConfig, ground: Ground, chosen: Cell) -> Cell:
     sites = asked.settings.site_names
     return dataclasses.replace(
         chosen,
@@ -240,22 +239,22 @@ def _site_probe(asked: Asked, ground: Ground, chosen: Cell) -> Cell:
     )
 
 
-def expected_followers(asked: Asked, ground: Ground) -> int:
+def expected_followers(asked: StudyConfig, ground: Ground) -> int:
     """Return how many cells will follow. It depends little on what is chosen: sites may choose one encoder, or two."""
     cells = {cell.key: cell for cell in grid(asked, ground)}
-    first: dict[tuple[str, str, str, Fold], Setting] = {}
+    first: dict[tuple[str, str, str, Fold], Combination] = {}
     choices = []
     for cell in cells.values():
         if cell.kind == "classifier":
             group = (cell.profile, cell.site, cell.start, cell.fold)
-            if first.setdefault(group, setting_of(cell)) == setting_of(cell):
+            if first.setdefault(group, combination_of(cell)) == combination_of(cell):
                 choices.append(_alone(cell))
     return len(followers(asked, ground, choices, cells))
 
 
-def setting_of(cell: Cell) -> Setting:
+def combination_of(cell: Cell) -> Combination:
     """Return the combination that a cell is of."""
-    return Setting(cell.batch_images, cell.width, cell.epochs_per_round)
+    return Combination(cell.batch_images, cell.width, cell.epochs_per_round)
 
 
 def _alone(cell: Cell) -> Choice:

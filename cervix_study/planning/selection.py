@@ -5,8 +5,8 @@ hyper-parameters based on the validation loss."
 
 Rules of choosing
 1. For every profile, site, start and fold, the combination whose classifiers have the lowest validation loss, averaged
-   over seeds. Of equal ones the smallest width, then N, then E. (`site_agent.classifier.sweep` says why contrastive
-   losses do not choose.) AUC on the same images is shown and chooses nothing.
+   over seeds (`site_agent.classifier.choosing`; `site_agent.classifier.sweep` says why contrastive losses do not
+   choose). AUC on the same images is shown and chooses nothing.
 2. A combination that could not be trained with every seed cannot be chosen.
 
 Rule of opening: a classifier is scored on test images if, and only if, it
@@ -23,9 +23,10 @@ import dataclasses
 import statistics
 from collections.abc import Iterable, Mapping
 
-from cervix_study.planning.grid import Setting, counterpart, setting_of
+from cervix_study.planning.grid import Combination, combination_of, counterpart
 from cervix_study.records import Candidate, Cell, CellRecord, Choice, Opened
 from cervix_study.settings import NamedSection
+from site_agent.classifier.choosing import preference
 
 Group = tuple[str, str, str, int | None]
 """(profile, site, start, fold): within it one combination is chosen"""
@@ -43,15 +44,15 @@ def competes(cell: Cell) -> bool:
 
 def choose(cells: Iterable[Cell], finished: Mapping[str, CellRecord]) -> tuple[Choice, ...]:
     """Return the choice of every group that has a candidate, in the order of the cells."""
-    groups: dict[Group, dict[Setting, list[Cell]]] = {}
+    groups: dict[Group, dict[Combination, list[Cell]]] = {}
     for cell in cells:
         if competes(cell):
-            groups.setdefault(group_of(cell), {}).setdefault(setting_of(cell), []).append(cell)
+            groups.setdefault(group_of(cell), {}).setdefault(combination_of(cell), []).append(cell)
     choices = (_choice(group, [_candidate(s, c, finished) for s, c in by.items()]) for group, by in groups.items())
     return tuple(choice for choice in choices if choice is not None)
 
 
-def _candidate(setting: Setting, cells: list[Cell], finished: Mapping[str, CellRecord]) -> Candidate:
+def _candidate(setting: Combination, cells: list[Cell], finished: Mapping[str, CellRecord]) -> Candidate:
     records = [finished.get(cell.key) for cell in cells]
     results = [record.classifier for record in records if record and record.classifier]
     complete = len(results) == len(cells)
@@ -68,16 +69,14 @@ def _candidate(setting: Setting, cells: list[Cell], finished: Mapping[str, CellR
 def _choice(group: Group, candidates: list[Candidate]) -> Choice | None:
     """Return the choice; None where no combination could be trained with every seed."""
     ranked = sorted(
-        (c.validation_loss, c.width or 0, c.batch_images or 0, c.epochs_per_round or 0, place)
+        (preference(loss, width=c.width, batch_images=c.batch_images, epochs_per_round=c.epochs_per_round), place)
         for place, c in enumerate(candidates)
-        if c.validation_loss is not None
+        if (loss := c.validation_loss) is not None
     )
     if not ranked:
         return None
     profile, site, start, fold = group
-    return Choice(
-        profile=profile, site=site, start=start, fold=fold, candidates=tuple(candidates), chosen=ranked[0][-1]
-    )
+    return Choice(profile=profile, site=site, start=start, fold=fold, candidates=tuple(candidates), chosen=ranked[0][1])
 
 
 def to_open(choices: Iterable[Choice], cells: Mapping[str, Cell], named: NamedSection | None) -> tuple[Opened, ...]:
@@ -95,7 +94,7 @@ def to_open(choices: Iterable[Choice], cells: Mapping[str, Cell], named: NamedSe
 
 
 def _is_named(cell: Cell, named: NamedSection) -> bool:
-    there = dataclasses.asdict(setting_of(cell))
+    there = dataclasses.asdict(combination_of(cell))
     return all(value is None or value == getattr(named, name) for name, value in there.items())
 
 

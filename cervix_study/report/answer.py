@@ -6,10 +6,10 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from cervix_study.analysis.comparing import Effect, HypothesisTest
-from cervix_study.analysis.findings import Findings, SiteFindings
-from cervix_study.report.document import Block, Bullets, Heading, Summary, Tone
+from cervix_study.analysis.findings import SiteFindings, StudyFindings
+from cervix_study.report.document import Block, Bullets, Heading, Summary
 from cervix_study.report.wording import counted, difference, difference_interval, listed, often, p_value
-from site_agent.classifier.intervals import Verdict
+from site_agent.classifier.intervals import Tone, Verdict
 from site_agent.report.page import three
 
 QUESTION = "Does learning without labels at several institutions give a better start than random weights?"
@@ -21,7 +21,7 @@ SECOND = ("CSSL beats Random", "SSL beats Random")
 STARTS = {MAIN: "a federated start", "CSSL beats Random": "a pooled start", "SSL beats Random": "a start of its own"}
 
 
-def answer(findings: Findings) -> Summary:
+def answer(findings: StudyFindings) -> Summary:
     """Return the box at the top of the page."""
     profile = findings.study.axes.profiles[0]
     question, asked = _main(findings, profile)
@@ -36,7 +36,7 @@ def answer(findings: Findings) -> Summary:
     return Summary(tone, QUESTION, headline, tuple(blocks))
 
 
-def _main(findings: Findings, profile: str) -> tuple[str, list[HypothesisTest]]:
+def _main(findings: StudyFindings, profile: str) -> tuple[str, list[HypothesisTest]]:
     """Return the first question that this study can answer, and its comparisons."""
     for question in (MAIN, *SECOND):
         found = [c for c in findings.comparisons if (c.profile, c.question) == (profile, question)]
@@ -69,7 +69,7 @@ def _sites(asked: Iterable[HypothesisTest], verdict: Verdict) -> list[str]:
     return list(dict.fromkeys(found.site for found in asked if found.effects["auc"].verdict == verdict))
 
 
-def _main_lines(findings: Findings, asked: Sequence[HypothesisTest]) -> Iterable[str]:
+def _main_lines(findings: StudyFindings, asked: Sequence[HypothesisTest]) -> Iterable[str]:
     """Yield one sentence per site, on the first pair that was asked there: no pair is picked by its result."""
     for site in dict.fromkeys(found.site for found in asked):
         found = next(c for c in asked if c.site == site)
@@ -91,7 +91,7 @@ def _certainty(found: Effect) -> str:
     return f"95 % interval {difference_interval('auc', found.difference)}; corrected p {p_value(found.corrected)}"
 
 
-def _lists(findings: Findings, profile: str, suffix: str) -> Iterable[Block]:
+def _lists(findings: StudyFindings, profile: str, suffix: str) -> Iterable[Block]:
     """Yield what is shown, what is not, and what is shown to be the other way round, by question and site."""
     own = [found for found in findings.comparisons if found.profile == profile]
     for verdicts, title in (
@@ -130,7 +130,7 @@ def _place(found: Sequence[HypothesisTest]) -> str:
     return f"({', '.join(parts)})"
 
 
-def _caveats(findings: Findings) -> Iterable[str]:
+def _caveats(findings: StudyFindings) -> Iterable[str]:
     yield from _power(findings)
     yield _trainings(findings)
     yield from _seen(findings)
@@ -139,7 +139,7 @@ def _caveats(findings: Findings) -> Iterable[str]:
     yield from _leaks(findings)
 
 
-def _power(findings: Findings) -> Iterable[str]:
+def _power(findings: StudyFindings) -> Iterable[str]:
     """Say what this test could have found."""
     sizes = []
     for site in dict.fromkeys(found.site for found in findings.comparisons):
@@ -154,7 +154,7 @@ def _power(findings: Findings) -> Iterable[str]:
         )
 
 
-def _trainings(findings: Findings) -> str:
+def _trainings(findings: StudyFindings) -> str:
     axes = findings.study.axes
     seeds, classifiers = len(axes.seeds), len(axes.classifier_seeds)
     folds = f", in each of {axes.folds} folds" if axes.folds else ""
@@ -167,7 +167,7 @@ def _trainings(findings: Findings) -> str:
     return f"Every number is the mean over {what}{folds}; intervals cover the choice of women and of trainings."
 
 
-def _seen(findings: Findings) -> Iterable[str]:
+def _seen(findings: StudyFindings) -> Iterable[str]:
     if findings.seen_before:
         yield (
             f"The study was changed after test parts were opened: {counted(findings.seen_before, 'classifier')} of an "
@@ -175,7 +175,7 @@ def _seen(findings: Findings) -> Iterable[str]:
         )
 
 
-def _unfinished(findings: Findings) -> Iterable[str]:
+def _unfinished(findings: StudyFindings) -> Iterable[str]:
     if findings.missing:
         yield f"The study is not finished: {counted(findings.missing, 'cell')} of {len(findings.study.cells)} to come."
     if findings.study.failed:
@@ -188,7 +188,7 @@ def _unfinished(findings: Findings) -> Iterable[str]:
             yield f"Not in the tables of {found.site} (profile {found.profile}): {listed(found.unfinished)}."
 
 
-def _alarms(findings: Findings) -> Iterable[str]:
+def _alarms(findings: StudyFindings) -> Iterable[str]:
     for found in findings.sites:
         for shuffled in found.shuffled:
             if not shuffled.as_expected:
@@ -203,7 +203,7 @@ def _alarms(findings: Findings) -> Iterable[str]:
         yield f"At {listed(sites)}: {reason}. No conclusion is possible there, and no interval is printed."
 
 
-def _leaks(findings: Findings) -> Iterable[str]:
+def _leaks(findings: StudyFindings) -> Iterable[str]:
     pictures = sum(found.pictures for found in findings.leakage)
     if pictures:
         yield (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cervix_study.analysis.comparing import MARGIN, TESTED, HypothesisTest
-from cervix_study.analysis.findings import Findings
+from cervix_study.analysis.findings import StudyFindings
 from cervix_study.analysis.hypotheses import QUESTIONS, Question
 from cervix_study.evidence.paper import CLAIMS, TEST_WOMEN, PrintedTest, kind_of
 from cervix_study.report import figures
@@ -36,7 +36,7 @@ from site_agent.classifier.intervals import WOMEN_MIN
 LEVEL_P = 0.05
 
 
-def ours(findings: Findings) -> Iterable[Block]:
+def ours(findings: StudyFindings) -> Iterable[Block]:
     """Yield every question with its comparisons in this data."""
     yield Heading("The paper's claims in this data")
     family = sum(found.kind == "better" for found in findings.comparisons)
@@ -58,7 +58,7 @@ def ours(findings: Findings) -> Iterable[Block]:
     yield Details("McNemar's and DeLong's tests of every comparison", tuple(_classical(findings)))
 
 
-def _overview(findings: Findings) -> Iterable[Block]:
+def _overview(findings: StudyFindings) -> Iterable[Block]:
     drawn = []
     for found in findings.sites:
         own = [c for c in findings.comparisons if (c.profile, c.site, c.kind) == (found.profile, found.site, "better")]
@@ -75,7 +75,7 @@ def _overview(findings: Findings) -> Iterable[Block]:
         yield Figures(tuple(drawn))
 
 
-def _question(question: Question, findings: Findings) -> Iterable[Block]:
+def _question(question: Question, findings: StudyFindings) -> Iterable[Block]:
     """Yield a question's comparisons; nothing where it was not asked."""
     found = [c for c in findings.comparisons if c.question == question.name]
     if not found:
@@ -106,7 +106,7 @@ def _comparison_row(found: HypothesisTest, *, several: bool) -> tuple[TableCell,
     return tuple(row)
 
 
-def _classical(findings: Findings) -> Iterable[Block]:
+def _classical(findings: StudyFindings) -> Iterable[Block]:
     yield Text(
         "For readers who know these tests; the verdicts do not use them. **By image**, a test treats every image as "
         "independent. Two images of one woman are not, so its p is too small. **By woman**, each woman counts once "
@@ -138,7 +138,7 @@ def _classical(findings: Findings) -> Iterable[Block]:
     yield Table(tuple(columns), tuple(rows), "Classical tests of every comparison, p values not corrected")
 
 
-def printed(findings: Findings) -> Iterable[Block]:
+def printed(findings: StudyFindings) -> Iterable[Block]:
     """Yield the tests that the paper's own numbers would pass or fail; nothing unless they were asked for."""
     if not findings.printed:
         return

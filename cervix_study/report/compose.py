@@ -6,8 +6,8 @@ import dataclasses
 import json
 from pathlib import Path
 
-from cervix_study.analysis.findings import Findings
-from cervix_study.report import claims, data, figures, provenance, scores, training
+from cervix_study.analysis.findings import StudyFindings
+from cervix_study.report import claims, closing_sections, data, figures, scores, training
 from cervix_study.report.answer import answer
 from cervix_study.report.document import Document
 from cervix_study.report.markdown import markdown
@@ -20,7 +20,7 @@ MARKDOWN_FILE = "report.md"
 FINDINGS_FILE = "findings.json"
 
 
-def compose(findings: Findings) -> Document:
+def compose(findings: StudyFindings) -> Document:
     """Return the report as a document."""
     study = findings.study
     by_start = figures.of_starts(study.axes.starts)
@@ -37,9 +37,9 @@ def compose(findings: Findings) -> Document:
         *scores.calibrations(findings, by_start),
         *training.profiles(findings),
         *data.leaks(findings),
-        *provenance.costs(findings),
-        *provenance.glossary(),
-        *provenance.provenance(findings),
+        *closing_sections.costs(findings),
+        *closing_sections.glossary(),
+        *closing_sections.provenance(findings),
     )
     return Document(
         title=f"Study {study.name}: ways to start a cervix classifier",
@@ -52,7 +52,7 @@ def compose(findings: Findings) -> Document:
     )
 
 
-def _facts(findings: Findings) -> tuple[str, ...]:
+def _facts(findings: StudyFindings) -> tuple[str, ...]:
     study = findings.study
     when = f"ended **{study.ended_at[:10]}**" if study.ended_at else f"begun **{study.begun_at[:10]}**"
     return (
@@ -63,13 +63,13 @@ def _facts(findings: Findings) -> tuple[str, ...]:
     )
 
 
-def _notice(findings: Findings) -> str:
+def _notice(findings: StudyFindings) -> str:
     phantoms = [site.name for site in findings.study.sites if site.phantom]
     drawn = f"**{listed(phantoms)}: drawn pictures, no patients.** " if phantoms else ""
     return f"{drawn}This page names no patient and no image. The study's folder does: keep it where the images are."
 
 
-def write_report(findings: Findings, folder: Path) -> tuple[Path, ...]:
+def write_report(findings: StudyFindings, folder: Path) -> tuple[Path, ...]:
     """Write report.html, report.md and findings.json into `folder`; return their paths. Raises StorageError."""
     document = compose(findings)
     files = {

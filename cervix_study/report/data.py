@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cervix_study.analysis.findings import Findings
+from cervix_study.analysis.findings import StudyFindings
 from cervix_study.records import DataRow
 from cervix_study.report.document import Block, Column, Details, Heading, Table, Text, cells
 from site_agent.manifest.reading import SPLITS
@@ -12,7 +12,7 @@ from site_agent.manifest.splits import STRATA
 from site_agent.report.page import three
 
 
-def table_one(findings: Findings) -> Iterable[Block]:
+def table_one(findings: StudyFindings) -> Iterable[Block]:
     """Yield the census in the shape of the paper's Table I; of cross-validation, the first fold."""
     yield Heading("The data (Table I)")
     folds = list(dict.fromkeys(row.fold for row in findings.census))
@@ -44,7 +44,7 @@ def table_one(findings: Findings) -> Iterable[Block]:
         yield Details(f"Fold {fold}", (_census(own, findings, f"Women and images of fold {fold}"),))
 
 
-def _census(rows: list[DataRow], findings: Findings, label: str) -> Table:
+def _census(rows: list[DataRow], findings: StudyFindings, label: str) -> Table:
     sites = [site.name for site in findings.study.sites]
     found = {(row.site, row.split, row.stratum): row for row in rows}
     columns = [Column("split", left=True), Column("class", left=True)]
@@ -64,7 +64,7 @@ def _census(rows: list[DataRow], findings: Findings, label: str) -> Table:
     return Table(tuple(columns), tuple(lines), label, strong=frozenset({len(lines) - 1}))
 
 
-def leaks(findings: Findings) -> Iterable[Block]:
+def leaks(findings: StudyFindings) -> Iterable[Block]:
     """Yield what is shared between patients, and what only looks alike."""
     yield Heading("Leakage and near-duplicates")
     yield Text(

@@ -6,10 +6,8 @@ Words may hold `**bold**` and `` `code` ``; everything else in them is text, wha
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-Tone = Literal["helped", "not shown", "harmed", "unknown"]
-"""as the site's report colours its answer"""
+from site_agent.classifier.intervals import Tone
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +35,7 @@ class Bullets:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class Glossary:
     """Words and what they mean."""
 
     items: tuple[tuple[str, str], ...]
@@ -113,7 +111,7 @@ class Details:
     open: bool = False
 
 
-Block = Heading | Text | Bullets | Terms | Table | Figures | Code | Details
+Block = Heading | Text | Bullets | Glossary | Table | Figures | Code | Details
 
 
 @dataclass(frozen=True, slots=True)

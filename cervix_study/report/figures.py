@@ -13,9 +13,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from cervix_study.analysis.comparing import HypothesisTest
 from cervix_study.analysis.findings import Curve, FractionPoint, Scores
 from cervix_study.evidence.calibration import Calibration
-from cervix_study.records import title
 from cervix_study.report.wording import interval_label
 from site_agent.report.figures import INK, QUIET, SETTINGS, Stroke, short, strokes, svg
+from site_agent.starts import title
 
 WIDTH_IN = 5.2
 VERDICT_COLOURS = {"better": "#00684c", "close": "#00684c", "worse": "#a84300", "not shown": QUIET}

@@ -12,10 +12,10 @@ from cervix_study.report.document import (
     Details,
     Document,
     Figures,
+    Glossary,
     Heading,
     Table,
     TableCell,
-    Terms,
     Text,
 )
 from fedcervix.printable import printable_lines
@@ -64,7 +64,7 @@ def _block(block: Block) -> Iterable[str]:
             yield words(block.text)
         case Bullets():
             yield from (f"- {words(item)}" for item in block.items)
-        case Terms():
+        case Glossary():
             yield from (f"- **{words(term)}**: {words(meaning)}" for term, meaning in block.items)
         case Table():
             yield from _table(block)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from cervix_study.analysis.findings import Findings, Scores, SiteFindings
+from cervix_study.analysis.findings import Scores, SiteFindings, StudyFindings
 from cervix_study.evidence.calibration import BINS
 from cervix_study.evidence.paper import SITES, TABLE_TWO
-from cervix_study.records import title
 from cervix_study.report import figures
 from cervix_study.report.answer import tested
 from cervix_study.report.document import (
@@ -27,6 +26,7 @@ from site_agent.classifier.intervals import WOMEN_MIN, Estimate
 from site_agent.report.answer import signed
 from site_agent.report.figures import Stroke
 from site_agent.report.page import three
+from site_agent.starts import title
 
 MEASURES = ("auc", "accuracy", "recall", "precision", "f1")
 HEADS: Mapping[str, Column] = {
@@ -38,13 +38,13 @@ HEADS: Mapping[str, Column] = {
 }
 
 
-def named(found: SiteFindings, findings: Findings) -> str:
+def named(found: SiteFindings, findings: StudyFindings) -> str:
     """Return a site's name, with the profile where there are several."""
     several = len(findings.study.axes.profiles) > 1
     return f"{found.site}, profile {found.profile}" if several else found.site
 
 
-def table_two(findings: Findings) -> Iterable[Block]:
+def table_two(findings: StudyFindings) -> Iterable[Block]:
     """Yield the scores of every start, in the shape of the paper's Table II, with the paper's numbers beside."""
     yield Heading("How well each start does (Table II)")
     yield Text(
@@ -68,7 +68,7 @@ def table_two(findings: Findings) -> Iterable[Block]:
     yield Text(_interval_words(findings), quiet=True)
 
 
-def _interval_words(findings: Findings) -> str:
+def _interval_words(findings: StudyFindings) -> str:
     seeds = len(findings.study.axes.seeds) * len(findings.study.axes.classifier_seeds)
     drawn = "women and of seeds" if seeds > 1 else "women"
     return (
@@ -115,7 +115,7 @@ def _last(scores: Scores, which: str) -> TableCell:
     return TableCell(three(deviation), (f"{scores.trainings} trainings",))
 
 
-def figure_two(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Block]:
+def figure_two(findings: StudyFindings, by_start: dict[str, Stroke]) -> Iterable[Block]:
     """Yield one ROC panel per institution, one curve per initialisation, and the AUCs with their intervals."""
     yield Heading("ROC curves (Fig. 2)")
     yield Text(
@@ -140,7 +140,7 @@ def figure_two(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Bloc
             )
 
 
-def calibrations(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Block]:
+def calibrations(findings: StudyFindings, by_start: dict[str, Stroke]) -> Iterable[Block]:
     """Yield Brier scores, their parts, ECE, and reliability diagrams."""
     yield Heading("Calibration")
     yield Text(

@@ -5,8 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 
-from cervix_study.analysis.findings import HOW, Chosen, Controlled, Curve, Findings, Shuffled, SideBySide, SiteFindings
-from cervix_study.records import title
+from cervix_study.analysis.findings import (
+    HOW,
+    Chosen,
+    Controlled,
+    Curve,
+    Shuffled,
+    SideBySide,
+    SiteFindings,
+    StudyFindings,
+)
 from cervix_study.report import figures
 from cervix_study.report.document import (
     Block,
@@ -32,9 +40,10 @@ from cervix_study.report.wording import (
 from fedcervix.core.plan import Recipe
 from site_agent.report.figures import Stroke
 from site_agent.report.page import recipe_rows, three
+from site_agent.starts import title
 
 
-def choices(findings: Findings) -> Iterable[Block]:
+def choices(findings: StudyFindings) -> Iterable[Block]:
     """Yield what was chosen where, by validation alone."""
     yield Heading("What was chosen, and by what")
     yield Text(
@@ -77,7 +86,7 @@ def _choice(choice: Chosen, *, folds: bool) -> tuple[TableCell, ...]:
     )
 
 
-def curves(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Block]:
+def curves(findings: StudyFindings, by_start: dict[str, Stroke]) -> Iterable[Block]:
     """Yield the learning curves of the chosen starts."""
     yield Heading("Learning curves")
     yield Text(
@@ -124,7 +133,7 @@ def _kept_of(start: str, found: tuple[Curve, ...]) -> tuple[str, str]:
     return NOTHING if loss is None else three(loss), f"{curve.kept:g}"
 
 
-def fractions(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Block]:
+def fractions(findings: StudyFindings, by_start: dict[str, Stroke]) -> Iterable[Block]:
     """Yield the label-fraction curve."""
     if not any(found.fractions for found in findings.sites):
         return
@@ -155,7 +164,7 @@ def fractions(findings: Findings, by_start: dict[str, Stroke]) -> Iterable[Block
         yield Table(tuple(columns), tuple(rows), f"AUC by share of labels at {name}")
 
 
-def controls(findings: Findings) -> Iterable[Block]:
+def controls(findings: StudyFindings) -> Iterable[Block]:
     """Yield equal updates, mini-batches of one site, shuffled labels, site predictability."""
     made = (_equal_updates, _one_site_batches, _shuffled_labels, _site_predictability)
     parts = [block for make in made for block in make(findings)]
@@ -164,7 +173,7 @@ def controls(findings: Findings) -> Iterable[Block]:
         yield from parts
 
 
-def _equal_updates(findings: Findings) -> Iterable[Block]:
+def _equal_updates(findings: StudyFindings) -> Iterable[Block]:
     return _controlled(
         findings,
         lambda site: site.equal_updates,
@@ -175,7 +184,7 @@ def _equal_updates(findings: Findings) -> Iterable[Block]:
     )
 
 
-def _one_site_batches(findings: Findings) -> Iterable[Block]:
+def _one_site_batches(findings: StudyFindings) -> Iterable[Block]:
     return _controlled(
         findings,
         lambda site: site.one_site_batches,
@@ -190,7 +199,7 @@ def _one_site_batches(findings: Findings) -> Iterable[Block]:
 
 
 def _controlled(
-    findings: Findings,
+    findings: StudyFindings,
     of: Callable[[SiteFindings], tuple[Controlled, ...]],
     how: tuple[str, str],
     heading: str,
@@ -209,7 +218,7 @@ def _as_it_must_be(control: Shuffled) -> str:
     return "yes" if control.as_expected else "no: check this"
 
 
-def _shuffled_labels(findings: Findings) -> Iterable[Block]:
+def _shuffled_labels(findings: StudyFindings) -> Iterable[Block]:
     rows = tuple(
         cells(
             named(found, findings),
@@ -232,7 +241,7 @@ def _shuffled_labels(findings: Findings) -> Iterable[Block]:
         yield Table(columns, rows, "Shuffled labels")
 
 
-def _site_predictability(findings: Findings) -> Iterable[Block]:
+def _site_predictability(findings: StudyFindings) -> Iterable[Block]:
     rows = tuple(
         cells(
             probe.label,
@@ -296,7 +305,7 @@ def _beside(found: list[tuple[str, Controlled]], how: tuple[str, str], label: st
     return Table(columns, tuple(rows), label)
 
 
-def profiles(findings: Findings) -> Iterable[Block]:
+def profiles(findings: StudyFindings) -> Iterable[Block]:
     """Yield what each profile sets, and, with several, what each start gains from the other one."""
     names = findings.study.axes.profiles
     if len(names) > 1:

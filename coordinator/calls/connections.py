@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from coordinator.calls.sockets import Peer, accepted, listeners, parse_peer, shut_down, throw_away, traffic
-from coordinator.limits.descriptors import Bounds
+from coordinator.limits.descriptor_shares import Bounds
 from coordinator.limits.overhead import NO_TRAFFIC, STRANGER_BYTES, Overhead, Traffic, useless
 from coordinator.limits.throttle import Throttle, slow
 from fedcervix.runtime.log import logger

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from coordinator.calls.calls import Call
-from coordinator.calls.work import Work
+from coordinator.calls.work import WorkThreads
 from coordinator.limits.admission import Held, alarm
 from coordinator.run.changes import BRIEF_ROUNDS, Document, brief, changes, ended_rounds, parts
 from coordinator.run.engine import Engine
@@ -42,7 +42,7 @@ class Control:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.work = Work("operator", THREADS, each=THREADS)
+        self.work = WorkThreads("operator", THREADS, each=THREADS)
         self._watchers = 0
 
     def behaviours(self, bell: Bell, outside: Outside) -> dict[rpc.Method, Any]:

@@ -24,9 +24,9 @@ import grpc.aio
 
 from coordinator.calls.calls import Call, Headers
 from coordinator.calls.transfers import SUPERSEDED
-from coordinator.calls.work import Work
+from coordinator.calls.work import WorkThreads
 from coordinator.home.registry import Roll, used_by_another
-from coordinator.home.standing import Standing
+from coordinator.home.standing import RegistryReader
 from coordinator.limits.admission import Admission
 from coordinator.limits.overhead import CALL_BYTES
 from fedcervix.errors import (
@@ -87,7 +87,7 @@ class Gate(Protocol):
 class SitesGate:
     """Invitations may enrol; certificates of sites in the roster may do everything else."""
 
-    def __init__(self, federation: str, standing: Standing, check_roster: Callable[[str], None]) -> None:
+    def __init__(self, federation: str, standing: RegistryReader, check_roster: Callable[[str], None]) -> None:
         self._federation, self._standing, self._check_roster = federation, standing, check_roster
         self._came: set[str] = set()
         """serials with which a site has called: so it has them"""
@@ -148,7 +148,7 @@ class Dispatcher:
         self,
         behaviours: Mapping[rpc.Method, Callable[..., Any]],
         gate: Gate,
-        work: Work,
+        work: WorkThreads,
         lines: Lines,
         admission: Admission,
         *,

@@ -18,7 +18,7 @@ from typing import Any
 
 from coordinator.calls.calls import Call, Headers
 from coordinator.calls.transfers import Transfers, of_size
-from coordinator.calls.work import Work
+from coordinator.calls.work import WorkThreads
 from coordinator.home.home import Home
 from coordinator.home.registry import Registry
 from coordinator.run.engine import Engine
@@ -60,7 +60,7 @@ class Service:
     def __init__(self, home: Home, registry: Registry, engine: Engine, blobs: BlobStore) -> None:
         self._home, self._registry, self._engine, self._blobs = home, registry, engine, blobs
         self._federation = home.config().federation.name
-        self._transfers, self.work = Transfers(), Work("site", THREADS, each=EACH)
+        self._transfers, self.work = Transfers(), WorkThreads("site", THREADS, each=EACH)
         self._chunk_bytes = rpc.chunk_bytes(len(engine.run.plan.sites))
         self._ahead_bytes = min(AHEAD_BYTES_MAX, rpc.UPLOADS_BYTES // len(engine.run.plan.sites))
         self._log = logger(run=engine.run.run)

@@ -29,9 +29,9 @@ from coordinator.calls.local_sockets import placed, reachable
 from coordinator.calls.service import Service
 from coordinator.home.home import Home
 from coordinator.home.registry import Registry
-from coordinator.home.standing import Standing
+from coordinator.home.standing import RegistryReader
 from coordinator.limits.admission import NOTHING, Admission, Held
-from coordinator.limits.descriptors import bounds
+from coordinator.limits.descriptor_shares import bounds
 from coordinator.run.engine import Engine
 from coordinator.run.streams import Bell
 from fedcervix.disk.descriptors import USED_UP, raise_limit
@@ -49,7 +49,7 @@ R = TypeVar("R")
 class _Outside:
     """What the operator sees of the public listener, and does to it."""
 
-    def __init__(self, standing: Standing, admission: Admission, lines: Connections) -> None:
+    def __init__(self, standing: RegistryReader, admission: Admission, lines: Connections) -> None:
         self._standing, self._admission, self._lines = standing, admission, lines
 
     def held(self) -> dict[str, Held]:
@@ -113,7 +113,7 @@ class Serving:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def _start(self, to: Address, sites: int) -> None:
-        bell, standing, admission = Bell(self._loop), Standing(self._registry), Admission()
+        bell, standing, admission = Bell(self._loop), RegistryReader(self._registry), Admission()
         self._stack.callback(standing.close)
         self._engine.on_change(bell.ring)
         standing.on_change(lambda _: bell.ring())

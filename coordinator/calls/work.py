@@ -22,7 +22,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Work:
+class WorkThreads:
     """A pool of threads, whose turns go by who asks. All but what is run belongs to one event loop."""
 
     def __init__(self, name: str, threads: int, *, each: int) -> None:

@@ -25,7 +25,7 @@ from coordinator.home import first_model
 from coordinator.home.founding import Founding, certify_self, create
 from coordinator.home.home import Home
 from coordinator.home.registry import Registry
-from coordinator.limits.descriptors import bounds
+from coordinator.limits.descriptor_shares import bounds
 from coordinator.limits.log_budgets import LineBudgets
 from coordinator.run import history, results
 from coordinator.run.engine import Engine

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from coordinator.calls.local_sockets import reachable
-from coordinator.home.home import Home, Running
+from coordinator.home.home import Home, RunningProcess
 from coordinator.run.changes import Document, applied, ended_rounds, joined
 from coordinator.run.history import stands
 from fedcervix.errors import LinkError, RunError
@@ -75,7 +75,7 @@ def _watched(home: Home, known: Document) -> Iterator[Document]:
         yield from _told(home, running, known, None)
 
 
-def _told(home: Home, running: Running, known: Document, timeout_s: float | None) -> Iterator[Document]:
+def _told(home: Home, running: RunningProcess, known: Document, timeout_s: float | None) -> Iterator[Document]:
     """Yield the status after each change that a running coordinator reports. Raises a FedcervixError."""
     request = wire.OverviewRequest(run=known.get("run", ""), known_rounds=ended_rounds(known))
     with _line(home, running) as channel:
@@ -86,7 +86,7 @@ def _told(home: Home, running: Running, known: Document, timeout_s: float | None
 
 
 @contextlib.contextmanager
-def _line(home: Home, running: Running) -> Iterator[grpc.Channel]:
+def _line(home: Home, running: RunningProcess) -> Iterator[grpc.Channel]:
     """Yield a channel to a running coordinator. Raises RunError where it is of an earlier version."""
     if not running.operator:
         raise RunError(

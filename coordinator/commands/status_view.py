@@ -14,7 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from coordinator.run.history import Entry
+from coordinator.run.history import RunLine
 from coordinator.run.status import shown
 
 COLOURS = {
@@ -41,7 +41,7 @@ def render(document: dict[str, Any]) -> RenderableType:
     )
 
 
-def runs_table(entries: Sequence[Entry]) -> Table:
+def runs_table(entries: Sequence[RunLine]) -> Table:
     """Return the runs of a home, drawn."""
     table = Table(
         Column("run", no_wrap=True), "mode", "profile", "begun", "rounds", "best", "outcome", "model", "reason"

@@ -84,7 +84,7 @@ class Config:
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningProcess:
     """The file running.json: a coordinator process that listens."""
 
     pid: int
@@ -230,7 +230,7 @@ class Home:
         """Say whether a coordinator holds this home, also while it is only starting. Raises StorageError."""
         return is_held(self._running_lock)
 
-    def read_running(self) -> Running | None:
+    def read_running(self) -> RunningProcess | None:
         """Return address and process of the running coordinator; None where none runs, or one is only starting.
 
         Raises StorageError where this user may not know, or the file is damaged.
@@ -243,7 +243,7 @@ class Home:
             except FileNotFoundError:
                 return None
         try:
-            return Running(**parsed(content))
+            return RunningProcess(**parsed(content))
         except (ValueError, TypeError) as error:
             next_step = f"stop the coordinator that runs here (Ctrl-C, or as a service), then {self.command('start')}"
             raise damaged(self.running, error, next_step=next_step) from error
@@ -251,7 +251,7 @@ class Home:
     def write_running(self, pid: int, bound: Address, operator: Path) -> None:
         """Write down where the coordinator listens for sites and for commands on this machine. Raises StorageError."""
         host = "localhost" if bound.is_everywhere else bound.host
-        running = Running(pid, bound.port, str(Address(host, bound.port)), str(operator))
+        running = RunningProcess(pid, bound.port, str(Address(host, bound.port)), str(operator))
         write_whole(self.running, json.dumps(dataclasses.asdict(running), allow_nan=False).encode())
 
     @contextlib.contextmanager

@@ -19,7 +19,7 @@ ANSWER_S = 10.0
 """for the disk"""
 
 
-class Standing:
+class RegistryReader:
     """The registry's roll. Belongs to one event loop; reads the file on a thread of its own."""
 
     def __init__(self, registry: Registry) -> None:

@@ -33,7 +33,7 @@ ABANDONED = "abandoned by the operator: another run was started instead"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class RunLine:
     """One line of `coordinator runs`."""
 
     run: str
@@ -96,16 +96,16 @@ def abandon(
     results.store(run, blobs, home.results)
 
 
-def entries(home: Home) -> list[Entry]:
+def entries(home: Home) -> list[RunLine]:
     """Return all runs of a home, oldest first. Raises StorageError."""
     with _journal(home) as journal:
         return [] if journal is None else [_entry(home, journal, record) for record in journal.runs()]
 
 
-def _entry(home: Home, journal: Journal, record: RunRecord) -> Entry:
+def _entry(home: Home, journal: Journal, record: RunRecord) -> RunLine:
     stored = results.is_stored(home.results, record.run)
     found = results.read(home.results, record.run) if stored else results.record(replayed(journal, record))
-    return Entry(
+    return RunLine(
         run=record.run,
         mode=record.plan.mode,
         profile=record.plan.profile,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from coordinator.run.status import ledger_line
 from fedcervix import __version__
+from fedcervix.core.plan import check
 from fedcervix.core.rounds.state import Run
 from fedcervix.disk.files import copy_file, in_place_of, make_folder, write_whole
 from fedcervix.disk.reserve import Reserve
@@ -58,6 +59,10 @@ def store(run: Run, blobs: BlobStore, results: Path) -> Path:
     return folder
 
 
+NEEDED = {"ledger", "best_round", "outcome", "reason"}
+"""keys that every reader of a record needs"""
+
+
 def is_stored(results: Path, run: str) -> bool:
     """Say whether a run has ended and left its record. Raises StorageError."""
     with disk(results, "read"):
@@ -72,6 +77,7 @@ def read(results: Path, run: str) -> dict[str, Any]:
     try:
         # A record of an earlier version may hold a mean loss that is no number.
         found: dict[str, Any] = parsed(text, parse_constant=lambda _: None)
+        check(isinstance(found, dict) and found.keys() >= NEEDED, "it is no record of a run")
     except ValueError as error:
         next_step = f"delete it; the next `coordinator start` writes it again from the journal: rm {file}"
         raise damaged(file, error, next_step=next_step) from error

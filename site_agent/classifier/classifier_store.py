@@ -21,6 +21,7 @@ from fedcervix.core.plan import Recipe
 from fedcervix.disk.files import digest_file
 from fedcervix.errors import ModelError
 from site_agent.home import SiteHome
+from site_agent.starts import TITLES, UNTRAINED
 from site_agent.store import archive, leak_guard
 from site_agent.store.checksummed_records import damaged, read_record, unknown, write_record
 from site_agent.store.leak_guard import Seen
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "classifier.safetensors"
 RECORD = "record.json"
-ORDER = ("Random", "ImageNet", "SSL", "CSSL", "CSFSSL", "PPFSSL")
+ORDER = (*TITLES.values(), "PPFSSL")
 """how the paper lists the initialisations"""
 
 
@@ -173,7 +174,7 @@ def _where_to_look(folder: Path) -> str:
 
 def _again(folder: Path, name: str) -> str:
     """Return the command that makes a classifier again, in the set that the folder lies in."""
-    home, start = _home_of(folder), name if name in ("random", "imagenet") else ""
+    home, start = _home_of(folder), name if name in UNTRAINED else ""
     if home is None:
         return "site-agent finetune"
     words = [home.command("finetune")]

@@ -39,6 +39,9 @@ Verdict = Literal["better", "close", "worse", "not shown"]
 """What is said of a first start beside a second. `close`: the whole interval of the difference lies within a margin,
 which only a question for closeness can find. `not shown` is everything else, and no proof of equality."""
 
+Tone = Literal["helped", "not shown", "harmed", "unknown"]
+"""What a report as a whole answers: whether the federation helped."""
+
 
 @dataclass(frozen=True, slots=True)
 class Women:

@@ -44,7 +44,7 @@ class InputImage:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ScoredFile:
     """What is said of one file."""
 
     file: Path
@@ -77,7 +77,7 @@ def score_files(
     patients: Mapping[Path, str],
     training: Training | None,
     report: OnCount,
-) -> Iterator[Row]:
+) -> Iterator[ScoredFile]:
     """Yield a row for every file, in order."""
     device, network = ready(home.config().hardware).device, stored.build()
 
@@ -90,10 +90,10 @@ def score_files(
         for picture in pictures:
             patient = patients.get(_real(picture.file), "")
             if picture.pixels is None:
-                yield Row(picture.file, patient, problem=picture.problem)
+                yield ScoredFile(picture.file, patient, problem=picture.problem)
             else:
                 seen = training.met(picture.digest, patient) if training else "unknown"
-                yield Row(picture.file, patient, next(found), seen)
+                yield ScoredFile(picture.file, patient, next(found), seen)
 
 
 def _from(begin: int, total: int, report: OnCount) -> OnCount:
@@ -117,7 +117,7 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def csv_text(stored: StoredClassifier, rows: Iterable[Row]) -> str:
+def csv_text(stored: StoredClassifier, rows: Iterable[ScoredFile]) -> str:
     """Return the file's text."""
     made_by = (stored.start, stored.provenance.weights, CSV_NOTE)
     text = io.StringIO()

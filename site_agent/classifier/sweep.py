@@ -35,6 +35,7 @@ from fedcervix.disk.storage import damaged, disk
 from fedcervix.errors import RunError, TrainingError
 from fedcervix.json_text import parsed
 from fedcervix.runtime.worker_protocol import Progress
+from site_agent.classifier.choosing import preference
 from site_agent.classifier.finetune import Finetuned, build_classifier, finetune, predict
 from site_agent.data.image_sets import Images, Labelled
 from site_agent.metrics import auc
@@ -98,11 +99,13 @@ class FederatedRun:
 
 
 def choose(cells: Iterable[GridPoint]) -> GridPoint:
-    """Return the cell with the lowest validation loss of the classifier; of equal ones the smallest network, then N.
+    """Return the cell that the classifier's validation loss prefers (`choosing.preference`).
 
     Raises ValueError where there is no cell.
     """
-    return min(cells, key=lambda cell: (cell.classifier_loss, cell.width, cell.batch_images))
+    return min(
+        cells, key=lambda cell: preference(cell.classifier_loss, width=cell.width, batch_images=cell.batch_images)
+    )
 
 
 def choose_run(runs: Sequence[FederatedRun]) -> FederatedRun:

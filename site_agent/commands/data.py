@@ -31,7 +31,7 @@ from fedcervix.runtime.printing import console, say
 from site_agent.data.collection import Collection, Image, IndexSettings, Purpose, index, require
 from site_agent.data.dataset import settings_of
 from site_agent.data.duplicates import Duplicates, Leak
-from site_agent.data.not_same import DECLARED, Candidate, format_pairs
+from site_agent.data.not_same import DECLARED, SimilarImages, format_pairs
 from site_agent.data.remarks import remarks
 from site_agent.home import SiteHome
 from site_agent.images.decode import PIXELS_MAX, OnCount, decode, each, square
@@ -124,7 +124,7 @@ def _pair_writer(pairs: Path | None) -> Callable[[Duplicates], None]:
             return
         judged = ((False, found.leaks), (True, found.told_apart))
         candidates = [
-            Candidate(leak.images, leak.patients, declared)
+            SimilarImages(leak.images, leak.patients, declared)
             for declared, leaks in judged
             for leak in leaks
             if not leak.identical

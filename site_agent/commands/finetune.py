@@ -17,9 +17,8 @@ from fedcervix.runtime.worker_protocol import Progress
 from site_agent.classifier import classifier_store
 from site_agent.classifier.finetune import Finetuned, build_classifier, predict
 from site_agent.classifier.finetune import finetune as fit
-from site_agent.commands.collection import open_images
 from site_agent.commands.display import Display
-from site_agent.commands.naming import NOT_MODELS
+from site_agent.commands.open_images import open_images
 from site_agent.commands.setting import Setting, machine_of, reading, site_name
 from site_agent.commands.stopping import command_line, stops
 from site_agent.data import dataset, digests
@@ -31,6 +30,7 @@ from site_agent.metrics import best_threshold
 from site_agent.network.devices import Machine
 from site_agent.network.encoder import backbone_state, build_encoder, load_imagenet, load_weights, state_digest
 from site_agent.network.precision import resolve_precision
+from site_agent.starts import UNTRAINED, title
 from site_agent.store import leak_guard, model_store
 from site_agent.store.archive import utc_now
 from site_agent.store.leak_guard import Seen
@@ -77,7 +77,7 @@ def finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str) 
 
 def _finetune(home: SiteHome, used: Setting, starts: tuple[str, ...], name: str) -> None:
     chosen = starts or ("random", *_newest(home))
-    own = [model_store.named(home, start, NOT_MODELS) for start in chosen if start not in NOT_MODELS]
+    own = [model_store.named(home, start, UNTRAINED) for start in chosen if start not in UNTRAINED]
     _check_labels(home, own)
     machine, display = machine_of(home, used.recipe), Display()
     recipe = resolve_precision(used.recipe, machine.device, home.cache)
@@ -171,10 +171,10 @@ def _set_for(model: str) -> str:
 def _beginning(home: SiteHome, name: str, recipe: Recipe, collection: Collection) -> Beginning:
     """Return what a start named on the command line is. Raises ModelError."""
     if name == "random":
-        return Beginning("Random", Start(name=name), None, Seen())
+        return Beginning(title(name), Start(name=name), None, Seen())
     if name == "imagenet":
         state = _imagenet(home, recipe)
-        return Beginning("ImageNet", Start(name=name, weights=state_digest(state)), state, Seen())
+        return Beginning(title(name), Start(name=name, weights=state_digest(state)), state, Seen())
     return _from_model(home, model_store.read(home.models / name), recipe, collection)
 
 

@@ -7,7 +7,7 @@ from rich.table import Table
 from fedcervix.runtime.cli_runtime import stdout_console
 from fedcervix.runtime.printing import say
 from site_agent.home import SiteHome
-from site_agent.report.history import SHORT, Entry, Row, Told, compare, entries, find_report
+from site_agent.report.history import SHORT, ComparedStart, Entry, Told, compare, entries, find_report
 
 
 def history(home: SiteHome) -> None:
@@ -51,7 +51,7 @@ def _told(home: SiteHome, name: str) -> Told:
     return Told(name=place.name, scores=scores, provenance=found.provenance)
 
 
-def side_by_side(rows: list[Row], one: str, other: str) -> Table:
+def side_by_side(rows: list[ComparedStart], one: str, other: str) -> Table:
     """Return the AUCs of two reports as a table."""
     drawn = Table("start", f"AUC in {one}", f"AUC in {other}", "classifiers")
     for row in rows:

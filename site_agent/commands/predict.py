@@ -23,7 +23,7 @@ from site_agent.manifest.reading import at_most
 from site_agent.store import leak_guard
 
 if TYPE_CHECKING:  # it stands on torch, which a mistake in an argument does not wait for
-    from site_agent.classifier.scoring import Row, Training
+    from site_agent.classifier.scoring import ScoredFile, Training
 
 
 def predict(
@@ -112,7 +112,7 @@ def _training(home: SiteHome, stored: StoredClassifier) -> Training | None:
     return None
 
 
-def _summary(stored: StoredClassifier, rows: Sequence[Row], passed_over: Mapping[str, int]) -> Iterator[str]:
+def _summary(stored: StoredClassifier, rows: Sequence[ScoredFile], passed_over: Mapping[str, int]) -> Iterator[str]:
     """Yield what a person should know of the file."""
     problems = [f"{path_cell(row.file)}: {row.problem}" for row in rows if row.problem]
     yield f"{len(rows)} files: {len(rows) - len(problems)} scored by {stored.start}, {len(problems)} not"
@@ -141,7 +141,7 @@ def _nothing(listing: Listing) -> DataError:
     )
 
 
-def _none_readable(rows: Sequence[Row], out: Path) -> DataError:
+def _none_readable(rows: Sequence[ScoredFile], out: Path) -> DataError:
     return DataError(
         f"none of {len(rows)} files can be scored",
         cause=rows[0].problem,

@@ -16,8 +16,8 @@ from fedcervix.disk.storage import disk
 from fedcervix.errors import ModelError, StorageError
 from fedcervix.runtime.printing import say
 from fedcervix.runtime.worker_protocol import Progress
-from site_agent.commands.collection import open_images
 from site_agent.commands.display import Display
+from site_agent.commands.open_images import open_images
 from site_agent.commands.setting import (
     RECIPE_OPTIONS,
     Setting,

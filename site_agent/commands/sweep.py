@@ -28,8 +28,8 @@ from site_agent.classifier.sweep import (
     write_cells,
 )
 from site_agent.classifier.sweep import sweep as train_cells
-from site_agent.commands.collection import open_images
 from site_agent.commands.display import Display
+from site_agent.commands.open_images import open_images
 from site_agent.commands.setting import Setting, machine_of, reading, site_name
 from site_agent.commands.stopping import command_line, stops
 from site_agent.data import dataset

@@ -43,7 +43,7 @@ from site_agent.images.thumbnails import thumbnail
 from site_agent.images.unreadable import UnreadableError
 from site_agent.manifest.columns import OPTIONAL
 from site_agent.manifest.identifiers import Doubt, doubts, written_alike
-from site_agent.manifest.reading import SPLITS, Manifest, Row, Split, at_most, parse, refused, repeated
+from site_agent.manifest.reading import SPLITS, Manifest, ManifestRow, Split, at_most, parse, refused, repeated
 from site_agent.manifest.splits import (
     NOBODY,
     STRATA,
@@ -294,7 +294,7 @@ class _Listed:
     read: Manifest
     folder: Path
     names: FileNames
-    rows: tuple[Row, ...]
+    rows: tuple[ManifestRow, ...]
     """with the files' names as the disk has them"""
     given: dict[str, Split] | None
     """the splits, where it gives them"""
@@ -376,7 +376,9 @@ def _lacks(count: int, need: Need) -> str:
     )
 
 
-def _sightings(seen: Sequence[tuple[Row, ImageFingerprint]], spellings: Iterable[Sequence[str]]) -> list[IndexedImage]:
+def _sightings(
+    seen: Sequence[tuple[ManifestRow, ImageFingerprint]], spellings: Iterable[Sequence[str]]
+) -> list[IndexedImage]:
     """Return what was seen, every patient under the first way of writing her identifier."""
     first = {name: names[0] for names in spellings for name in names}
     return [
@@ -387,7 +389,7 @@ def _sightings(seen: Sequence[tuple[Row, ImageFingerprint]], spellings: Iterable
 
 def _images(
     found: Duplicates,
-    seen: Iterable[tuple[Row, ImageFingerprint]],
+    seen: Iterable[tuple[ManifestRow, ImageFingerprint]],
     women: Mapping[str, str],
     splits: Mapping[str, Split],
 ) -> tuple[Image, ...]:
@@ -405,7 +407,7 @@ def _images(
     )
 
 
-def _pictures(seen: Iterable[tuple[Row, ImageFingerprint]]) -> dict[str, Set[str]]:
+def _pictures(seen: Iterable[tuple[ManifestRow, ImageFingerprint]]) -> dict[str, Set[str]]:
     """Return the pictures of every patient, as splits.csv keeps them."""
     found: dict[str, set[str]] = {}
     for row, look in seen:
@@ -413,7 +415,9 @@ def _pictures(seen: Iterable[tuple[Row, ImageFingerprint]]) -> dict[str, Set[str
     return {patient: frozenset(pictures) for patient, pictures in found.items()}
 
 
-def _labels(seen: Iterable[tuple[Row, ImageFingerprint]], women: Mapping[str, str]) -> dict[str, list[int | None]]:
+def _labels(
+    seen: Iterable[tuple[ManifestRow, ImageFingerprint]], women: Mapping[str, str]
+) -> dict[str, list[int | None]]:
     found: dict[str, list[int | None]] = {}
     for row, _ in seen:
         found.setdefault(women[row.patient], []).append(row.label)
@@ -456,7 +460,7 @@ def _given_splits(manifest: Manifest, source: str) -> dict[str, Split] | None:
     return splits
 
 
-def _as_on_disk(manifest: Manifest, names: FileNames, source: str) -> tuple[Row, ...]:
+def _as_on_disk(manifest: Manifest, names: FileNames, source: str) -> tuple[ManifestRow, ...]:
     """Return the rows with the files' names as the disk has them. Raises DataError where two rows name one file."""
     rows = tuple(replace(row, image=names.found(row.image)) for row in manifest.rows)
     twice = repeated(rows)
@@ -472,7 +476,7 @@ def _told_apart(not_same: Path | None, names: FileNames) -> frozenset[Pair]:
 
 
 def _quarantined(
-    looks: Sequence[tuple[Row, ImageFingerprint | str]], names: FileNames, unreadable_max: float, source: str
+    looks: Sequence[tuple[ManifestRow, ImageFingerprint | str]], names: FileNames, unreadable_max: float, source: str
 ) -> tuple[Quarantined, ...]:
     """Return the images that cannot be read. Raises DataError where they are too many."""
     reasons = [(row.image, look) for row, look in looks if isinstance(look, str)]
@@ -481,7 +485,7 @@ def _quarantined(
     return found
 
 
-def _check_inside(folder: Path, rows: Sequence[Row], source: str) -> None:
+def _check_inside(folder: Path, rows: Sequence[ManifestRow], source: str) -> None:
     """Raise DataError if a link leads out of the collection's folder: nothing else on this machine is ours to read."""
     outside = [f"line {row.line} ({row.image})" for row in rows if not _inside(folder, row.image)]
     if outside:
@@ -501,17 +505,17 @@ def _inside(folder: Path, image: str) -> bool:
 
 def _look_at(
     listed: _Listed, settings: IndexSettings, on_progress: OnCount
-) -> list[tuple[Row, ImageFingerprint | str]]:
+) -> list[tuple[ManifestRow, ImageFingerprint | str]]:
     """Return what every row's file showed: a look, or why there is none."""
     folder, rows, cache_folder = listed.folder, listed.rows, settings.cache_folder
     key = f"{folder} {settings.pixels_max}"
     known = {} if cache_folder is None else read_looks(cache_folder, key)
 
-    result: list[tuple[Row, ImageFingerprint | str]] = []
+    result: list[tuple[ManifestRow, ImageFingerprint | str]] = []
     kept = known
     with keeper(cache_folder, settings.squares) if cache_folder else contextlib.nullcontext(_nowhere) as keep:
 
-        def look_at(row: Row) -> ImageFingerprint | str:
+        def look_at(row: ManifestRow) -> ImageFingerprint | str:
             return _look(folder / row.image, known.get(row.image), settings.pixels_max, keep)
 
         for begin in range(0, len(rows), LOOKS_KEPT_EVERY):
@@ -552,7 +556,7 @@ def _look(
         return NO_SUCH_FILE
 
 
-def _odd_images(looks: Sequence[tuple[Row, ImageFingerprint | str]]) -> dict[str, tuple[str, ...]]:
+def _odd_images(looks: Sequence[tuple[ManifestRow, ImageFingerprint | str]]) -> dict[str, tuple[str, ...]]:
     found: dict[str, list[str]] = {}
     for row, look in looks:
         for name in look.oddities if isinstance(look, ImageFingerprint) else ():
@@ -574,7 +578,7 @@ def _check_readable(quarantined: Sequence[Quarantined], rows: int, unreadable_ma
     )
 
 
-def _strata(seen: Sequence[tuple[Row, ImageFingerprint]], disputed: frozenset[str]) -> dict[str, Stratum]:
+def _strata(seen: Sequence[tuple[ManifestRow, ImageFingerprint]], disputed: frozenset[str]) -> dict[str, Stratum]:
     labels: dict[str, list[int | None]] = {}
     for row, _ in seen:
         labels.setdefault(row.patient, []).append(None if row.image in disputed else row.label)

@@ -29,7 +29,7 @@ DECLARED, VERDICTS = "different", ("", "same", "different")
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class SimilarImages:
     """Two pictures that look alike."""
 
     images: tuple[str, ...]
@@ -68,7 +68,7 @@ def _cells(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
     return dict(itertools.zip_longest(header, cells[: len(header)], fillvalue=""))
 
 
-def format_pairs(candidates: Iterable[Candidate]) -> str:
+def format_pairs(candidates: Iterable[SimilarImages]) -> str:
     """Return the text of a file with these pairs."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -218,8 +218,6 @@ class Agent:
             self._show(shown.Resting(rest.reason))
         self._resting_because = rest.reason
 
-    # --- what comes in ---
-
     def _when_there_is_room(self, act: Callable[[], None]) -> None:
         """Write down in the loop what it cannot go on without; whoever wants the agent to end does not wait for room.
 
@@ -233,6 +231,8 @@ class Agent:
                     self.handle(self._next_item())
 
         with_room(act, self._context.show_trouble, wait)
+
+    # --- what comes in ---
 
     def _take(self, item: Item) -> None:
         match item:
@@ -308,7 +308,7 @@ class Agent:
         else:
             self._membership.remember_elsewhere(ended)
 
-    # --- how it ends --------------------------------------------------------------------------------------------------
+    # --- how it ends ---
 
     def stop(self) -> None:
         """End soon; what is finished is kept, and training's checkpoint. Safe in a signal handler's thread."""
@@ -317,9 +317,10 @@ class Agent:
 
     def _stop(self) -> None:
         """Wait for what training can still keep. Raises KeyboardInterrupt where there is nothing to wait for."""
-        if not self._jobs.ask_to_stop():
+        if not self._jobs.at_work:
             raise KeyboardInterrupt
         self._show(shown.Stopping(self._waits.stop_s))
+        self._jobs.ask_to_stop()
         self._stop_by_s = time.monotonic() + self._waits.stop_s
 
     def _take_while_stopping(self, item: Item) -> None:

@@ -83,6 +83,8 @@ class AgentContext:
             try:
                 return attempt()
             except mends as error:
+                if cancelled.is_set():  # what is no longer wanted may break
+                    raise CancelledError from error
                 arrived_wrong += isinstance(error, RemoteError)
                 if arrived_wrong >= REMOTE_ERRORS_MAX:
                     raise

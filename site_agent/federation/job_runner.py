@@ -55,16 +55,16 @@ class JobRunner:
             if self.job.at_work:
                 self._worker.cancel()
 
-    def ask_to_stop(self) -> bool:
-        """Let training keep a checkpoint, or finish; everything else can be broken off at any moment.
+    @property
+    def at_work(self) -> bool:
+        """Whether the worker is at work. Everything else can be broken off at any moment."""
+        return self.job is not None and self.job.at_work
 
-        Returns whether there is something to wait for.
-        """
-        if self.job is None or not self.job.at_work:
-            return False
-        self.job.cancelled.set()
-        self._worker.stop()
-        return True
+    def ask_to_stop(self) -> None:
+        """Let the worker keep a checkpoint, or finish."""
+        if self.job is not None:
+            self.job.cancelled.set()
+            self._worker.stop()
 
     def kill_hung(self, task: Task) -> bool:
         """Kill the worker that hangs at a task, and forget the job; False where the job is another one by now."""

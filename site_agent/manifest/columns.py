@@ -21,7 +21,7 @@ from typing import Final
 
 from fedcervix.errors import DataError
 from site_agent.manifest.identifiers import is_missing
-from site_agent.manifest.spreadsheet import DELIMITERS, Table, plain, shown, without_accents
+from site_agent.manifest.spreadsheet import DELIMITERS, ManifestTable, plain, shown, without_accents
 
 REQUIRED = ("image", "patient")
 OPTIONAL = ("label", "split")
@@ -80,7 +80,7 @@ class Columns:
     """the names of the ignored columns, as the file writes them"""
 
 
-def read_columns(table: Table, source: str, ignore: Collection[str] = ()) -> Columns:
+def read_columns(table: ManifestTable, source: str, ignore: Collection[str] = ()) -> Columns:
     """Return which column is which. `ignore` are names of columns that are meant to be ignored.
 
     Raises DataError where a required column is missing or is to be ignored, where a known column stands twice, and
@@ -137,11 +137,11 @@ def _why_missing(missing: str, others: Sequence[str]) -> str:
     return "the columns have other names, or the header line is missing"
 
 
-def _filled(table: Table, names: Sequence[str], name: str) -> bool:
+def _filled(table: ManifestTable, names: Sequence[str], name: str) -> bool:
     return name in names and bool(_values(table, names.index(name)))
 
 
-def _check_meant(table: Table, wanted: Sequence[str], unread: Sequence[int], source: str) -> None:
+def _check_meant(table: ManifestTable, wanted: Sequence[str], unread: Sequence[int], source: str) -> None:
     """Raise DataError where an unread column was probably meant to be one of the wanted ones."""
     filled = {k: values for k in unread if (values := _values(table, k))}
     meant = {k: found for k, values in filled.items() if (found := _meant(table.header[k], values, wanted))}
@@ -187,7 +187,7 @@ def _slip(word: str, known: str) -> bool:
     return difflib.SequenceMatcher(None, word, known).ratio() >= NEAR_FROM
 
 
-def _values(table: Table, column: int) -> set[str]:
+def _values(table: ManifestTable, column: int) -> set[str]:
     """Return the different values of a column that are not empty."""
     found = {record.cells[column] for record in table.records if len(record.cells) > column}
     return {plain(cell) for cell in found} - {""}

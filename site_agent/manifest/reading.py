@@ -24,7 +24,7 @@ from typing import Literal, cast
 from fedcervix.errors import DataError
 from site_agent.manifest import identifiers
 from site_agent.manifest.columns import REQUIRED, read_columns
-from site_agent.manifest.spreadsheet import Record, Table, read_table, shown
+from site_agent.manifest.spreadsheet import ManifestTable, Record, read_table, shown
 
 Split = Literal["train", "valid", "test"]
 
@@ -34,7 +34,7 @@ OFFENCES_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ManifestRow:
     """One image, as the manifest declares it."""
 
     image: str
@@ -51,7 +51,7 @@ class Row:
 class Manifest:
     """What a manifest says."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[ManifestRow, ...]
     """in file order"""
     ignored: tuple[str, ...]
     """the columns that are not read, as the file names them"""
@@ -85,7 +85,7 @@ def at_most(items: Sequence[str], shown: int = OFFENCES_SHOWN) -> list[str]:
     return [*items[:shown], *([f"and {more} more"] if more > 0 else [])]
 
 
-def _row(record: Record, columns: Sequence[str]) -> tuple[Row | None, list[str]]:
+def _row(record: Record, columns: Sequence[str]) -> tuple[ManifestRow | None, list[str]]:
     """Return the row, or None and what is wrong with it."""
     line, cells = record.line, record.cells
     if any(cells[len(columns) :]):
@@ -100,10 +100,10 @@ def _row(record: Record, columns: Sequence[str]) -> tuple[Row | None, list[str]]
         return None, wrong
     split = cast("Split | None", cell.get("split") or None)
     image = str(PurePosixPath(cell["image"].replace("\\", "/")))
-    return Row(image, cell["patient"], LABELS[cell.get("label", "")], split, line), []
+    return ManifestRow(image, cell["patient"], LABELS[cell.get("label", "")], split, line), []
 
 
-def _cut_short(table: Table) -> list[str]:
+def _cut_short(table: ManifestTable) -> list[str]:
     """Report where the file ends within a line: the content of the missing cells is unknown."""
     last = next((record for record in table.records if record.line == table.cut_line), None)
     if last is None or len(last.cells) >= len(table.header):
@@ -153,7 +153,7 @@ _CHECKS: Mapping[str, Callable[[str], str | None]] = {
 }
 
 
-def repeated(rows: Iterable[Row]) -> list[str]:
+def repeated(rows: Iterable[ManifestRow]) -> list[str]:
     """Return one complaint per row whose image stood in an earlier row."""
     first: dict[str, int] = {}
     return [

@@ -35,7 +35,7 @@ from typing import Literal, cast
 
 from fedcervix.errors import DataError
 from site_agent.manifest.identifiers import written_alike
-from site_agent.manifest.reading import SPLITS, Row, Split, at_most
+from site_agent.manifest.reading import SPLITS, ManifestRow, Split, at_most
 
 Stratum = Literal["case", "control", "unlabelled"]
 
@@ -234,7 +234,7 @@ def moved(earlier: Mapping[str, Split], now: Mapping[str, Split]) -> tuple[str, 
     return tuple(sorted(patient for patient, split in now.items() if earlier.get(patient, split) != split))
 
 
-def given(rows: Sequence[Row], source: str) -> dict[str, Split] | None:
+def given(rows: Sequence[ManifestRow], source: str) -> dict[str, Split] | None:
     """Return the splits that the manifest itself gives, or None if it gives none.
 
     Raises DataError if only some rows give one, or if a patient is in two splits.
@@ -260,7 +260,7 @@ def given(rows: Sequence[Row], source: str) -> dict[str, Split] | None:
     return {patient: next(iter(splits)) for patient, splits in found.items()}
 
 
-def _check_all_given(rows: Sequence[Row], source: str) -> None:
+def _check_all_given(rows: Sequence[ManifestRow], source: str) -> None:
     without = [f"line {row.line}" for row in rows if row.split is None]
     if without:
         raise DataError(

@@ -59,7 +59,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ManifestTable:
     """A header and the lines below it."""
 
     header: tuple[str, ...]
@@ -85,7 +85,7 @@ def decode_text(raw: bytes, source: str) -> str:
         ) from error
 
 
-def read_table(text: str, source: str, required: Collection[str]) -> Table:
+def read_table(text: str, source: str, required: Collection[str]) -> ManifestTable:
     """Return the table that a text holds. `required` are the columns by which the delimiter is chosen.
 
     Raises DataError where a quotation mark is not closed.
@@ -94,7 +94,7 @@ def read_table(text: str, source: str, required: Collection[str]) -> Table:
     delimiter, body = _delimited(text, required)
     records = _records(body, delimiter, source)
     cut_line = records[-1].line if records and not text.endswith(("\n", "\r")) else 0
-    return Table(records[0].cells if records else (), tuple(records[1:]), cut_line)
+    return ManifestTable(records[0].cells if records else (), tuple(records[1:]), cut_line)
 
 
 def plain(text: str) -> str:

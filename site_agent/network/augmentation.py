@@ -29,7 +29,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, slots=True)
-class Draws:
+class AugmentationDraws:
     """The parameters of `count` augmentations: (count,) CPU tensors. Applied in this order."""
 
     flip_h: Tensor
@@ -49,19 +49,19 @@ class Draws:
     brightness: Tensor
     """factor on intensities"""
 
-    def select(self, which: Tensor) -> Draws:
+    def select(self, which: Tensor) -> AugmentationDraws:
         """Return the parameters at the given (m,) indices."""
-        return Draws(**{field.name: getattr(self, field.name)[which] for field in dataclasses.fields(self)})
+        return AugmentationDraws(**{field.name: getattr(self, field.name)[which] for field in dataclasses.fields(self)})
 
 
-def draw(count: int, settings: Augment, generator: torch.Generator) -> Draws:
+def draw(count: int, settings: Augment, generator: torch.Generator) -> AugmentationDraws:
     """Draw the parameters of `count` augmentations, each its own, uniformly from the ranges of `settings`."""
 
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(count, generator=generator)
 
     turn = math.radians(settings.rotation_deg)
-    return Draws(
+    return AugmentationDraws(
         flip_h=uniform(0, 1) < settings.flip_horizontal,
         flip_v=uniform(0, 1) < settings.flip_vertical,
         angle_rad=uniform(-turn, turn),
@@ -73,18 +73,18 @@ def draw(count: int, settings: Augment, generator: torch.Generator) -> Draws:
     )
 
 
-def join(parts: Sequence[Draws]) -> Draws:
+def join(parts: Sequence[AugmentationDraws]) -> AugmentationDraws:
     """Put the parameters of several draws behind one another."""
-    names = [field.name for field in dataclasses.fields(Draws)]
-    return Draws(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+    names = [field.name for field in dataclasses.fields(AugmentationDraws)]
+    return AugmentationDraws(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
 
-def augment(images: Tensor, draws: Draws) -> Tensor:
+def augment(images: Tensor, draws: AugmentationDraws) -> Tensor:
     """Augment (B, 3, H, W) floats in [0, 1], image i by parameters i; the same shape, again in [0, 1]."""
     return apply(images, pack(draws, images.shape[2], images.shape[3]).to(images))
 
 
-def pack(draws: Draws, height: int, width: int) -> Tensor:
+def pack(draws: AugmentationDraws, height: int, width: int) -> Tensor:
     """Return what `apply` takes, (B, 8) on the CPU: the matrix row by row, gamma, brightness."""
     matrices = _matrices(draws, height, width).flatten(1)  # (B, 6)
     return torch.cat([matrices, draws.gamma[:, None], draws.brightness[:, None]], dim=1)
@@ -126,7 +126,7 @@ def _colours(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return mean, std
 
 
-def _matrices(draws: Draws, height: int, width: int) -> Tensor:
+def _matrices(draws: AugmentationDraws, height: int, width: int) -> Tensor:
     """Return (B, 2, 3): where each output point is read from, in coordinates from -1 to 1 on either axis.
 
     An output point p shows the input point  flip . turn(-angle) . (p - shift) / zoom. The turn is made in

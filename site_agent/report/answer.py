@@ -19,17 +19,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from site_agent.classifier.evaluate import AtThreshold, Comparison, Evaluation
-from site_agent.classifier.intervals import Estimate, Verdict
+from site_agent.classifier.intervals import Estimate, Tone, Verdict
 from site_agent.classifier.notices import NOT_CALIBRATED, RESEARCH_ONLY
 from site_agent.report.content import TRAINED_DIFFERENTLY, SiteReport
+from site_agent.starts import TITLES
 from site_agent.store.provenance import FEDERATED
 
-Tone = Literal["helped", "not shown", "harmed", "unknown"]
-
-UNTRAINED = "Random"
+RANDOM = TITLES["random"]
 NOT_ALONE = ("CSSL", *FEDERATED)
 """families of starts that take images or weights of other hospitals"""
 WOMEN_FOR_THIRD_DIGIT = 100
@@ -59,7 +57,7 @@ class Number:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class AnswerRow:
     """One start in the table of the answer."""
 
     name: str
@@ -81,7 +79,7 @@ class Conclusion:
     tone: Tone
     headline: str
     sentences: tuple[str, ...]
-    standings: tuple[Standing, ...]
+    standings: tuple[AnswerRow, ...]
     """every start, the highest AUC first"""
     missed: tuple[str, ...]
     caveats: tuple[str, ...]
@@ -135,7 +133,7 @@ def _verdicts(report: SiteReport) -> list[Verdict]:
 
 def _absent(report: SiteReport) -> list[str]:
     """Return the starts without which nothing says whether joining helped, and which were not compared."""
-    return [name for name in (UNTRAINED, report.alone) if report.comparison(name) is None]
+    return [name for name in (RANDOM, report.alone) if report.comparison(name) is None]
 
 
 def _highest(found: Sequence[Evaluation], federated: str) -> Evaluation | None:
@@ -231,15 +229,15 @@ def _tested(found: Evaluation) -> str:
     )
 
 
-def _standings(report: SiteReport) -> tuple[Standing, ...]:
+def _standings(report: SiteReport) -> tuple[AnswerRow, ...]:
     """Return every start, the highest AUC first; of equal ones the federated start last."""
     order = sorted(report.evaluations, key=lambda e: (-e.auc.value, e.name == report.federated))
     return tuple(_standing(report, found) for found in order)
 
 
-def _standing(report: SiteReport, found: Evaluation) -> Standing:
+def _standing(report: SiteReport, found: Evaluation) -> AnswerRow:
     compared, women = report.comparison(found.name), _by_woman(report, found.name)
-    return Standing(
+    return AnswerRow(
         name=found.name,
         auc=shown(found.auc, found.women),
         by_woman=shown(women.auc, women.women) if women else Number(),

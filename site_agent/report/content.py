@@ -26,7 +26,7 @@ RgbImage = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
-class CensusRow:
+class TableOneRow:
     """How much of one split and class there is, as in the paper's Table I."""
 
     split: Split
@@ -40,7 +40,7 @@ class CensusRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Leak:
+class LeakRow:
     """One picture under several patients: they share a split, or one of them is set aside."""
 
     patients: tuple[str, ...]
@@ -57,7 +57,7 @@ class SetAside:
     """(image, reason)"""
     duplicates: int = 0
     """images that are a copy of another one of the same patient"""
-    leaks: tuple[Leak, ...] = ()
+    leaks: tuple[LeakRow, ...] = ()
     remarks: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """(what should be known of the manifest or the pictures, the patients, columns or images concerned)"""
 
@@ -105,7 +105,7 @@ class Contribution:
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class RoundRow:
     """One round of the federation (in a ring: one cycle)."""
 
     number: int
@@ -167,7 +167,7 @@ class SiteReport:
     """the evaluation that starts from the federation's model; empty where there is none"""
     alone: str = "SSL"
     """the evaluation that starts from contrastive learning on this site's images alone"""
-    census: tuple[CensusRow, ...] = ()
+    census: tuple[TableOneRow, ...] = ()
     set_aside: SetAside = field(default_factory=SetAside)
     evaluations: tuple[Evaluation, ...] = ()
     """in the order in which they are shown: Random, ImageNet, SSL, CSSL, CSFSSL, PPFSSL"""
@@ -189,7 +189,7 @@ class SiteReport:
     """the contrastive loss of representations that tell nothing apart, log(2N - 1)"""
     neighbour_history: tuple[Neighbours, ...] = ()
     classifier_history: tuple[Losses, ...] = ()
-    rounds: tuple[Round, ...] = ()
+    rounds: tuple[RoundRow, ...] = ()
     alarms: tuple[str, ...] = ()
     """what the collapse gauges found, one sentence each"""
     contact_sheet: tuple[Augmented, ...] = ()

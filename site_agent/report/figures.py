@@ -24,7 +24,7 @@ from PIL import Image, ImageOps
 from site_agent.classifier.evaluate import Comparison, Evaluation
 from site_agent.classifier.intervals import Estimate
 from site_agent.report.answer import number
-from site_agent.report.content import Augmented, EmbeddingMap, Losses, Neighbours, RgbImage, Round
+from site_agent.report.content import Augmented, EmbeddingMap, Losses, Neighbours, RgbImage, RoundRow
 
 INK = "#1f2933"
 QUIET = "#6b7785"
@@ -215,7 +215,7 @@ def embedding_map(drawn: EmbeddingMap) -> str:
         return svg(figure)
 
 
-def round_losses(rounds: Sequence[Round], *, line: float | None) -> str:
+def round_losses(rounds: Sequence[RoundRow], *, line: float | None) -> str:
     """Return the federation's mean validation loss by round."""
     scored = [(turn.number, turn.mean_loss) for turn in rounds if turn.mean_loss is not None]
     with mpl.rc_context(SETTINGS):

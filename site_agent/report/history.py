@@ -122,7 +122,7 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class ComparedStart:
     """One start in two reports."""
 
     label: str
@@ -133,11 +133,11 @@ class Row:
     """what is the same and what is not"""
 
 
-def compare(one: Told, other: Told) -> tuple[list[str], list[Row]]:
+def compare(one: Told, other: Told) -> tuple[list[str], list[ComparedStart]]:
     """Return, in sentences, whether two reports can be compared, and the starts of both with their AUCs."""
     labels = list(dict.fromkeys([*one.scores, *other.scores]))
     rows = [
-        Row(
+        ComparedStart(
             label=label,
             one=one.scores.get(label, ""),
             other=other.scores.get(label, ""),

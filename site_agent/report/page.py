@@ -23,9 +23,9 @@ from site_agent.classifier.intervals import Estimate, Women
 from site_agent.classifier.notices import NOT_CALIBRATED, RESEARCH_ONLY
 from site_agent.report import figures
 from site_agent.report.answer import answer, counted, number, share, shown, threshold
-from site_agent.report.calibration import Reliability, reliability
-from site_agent.report.content import CensusRow, Round, SiteReport
-from site_agent.report.predictions import Woman, missed_women
+from site_agent.report.content import RoundRow, SiteReport, TableOneRow
+from site_agent.report.predictions import ScoredWoman, missed_women
+from site_agent.report.reliability import Reliability, reliability
 from site_agent.store.provenance import Provenance, recipe_digest
 
 TEMPLATE = "page.html.j2"
@@ -50,7 +50,7 @@ HEADS = {"npv": "NPV", "f1": "F1"}
 
 
 @dataclass(frozen=True, slots=True)
-class TableCell:
+class PageCell:
     """One number of a table: in counts where there are any, and its interval."""
 
     label: str
@@ -68,7 +68,7 @@ class ScoreRow:
     """images or women"""
     kind: str
     """federated, alone, or empty"""
-    cells: tuple[TableCell, ...]
+    cells: tuple[PageCell, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Missed:
 
     start: str
     threshold: str
-    women: tuple[Woman, ...]
+    women: tuple[ScoredWoman, ...]
     of: int
 
 
@@ -226,12 +226,12 @@ def _counts(at: AtThreshold) -> dict[str, tuple[int, int]]:
     }
 
 
-def _cell(measure: str, label: str, counts: tuple[int, int] | None, estimate: Estimate, women: int) -> TableCell:
+def _cell(measure: str, label: str, counts: tuple[int, int] | None, estimate: Estimate, women: int) -> PageCell:
     head = HEADS.get(measure, measure) + (f" ({label})" if label else "")
     if counts and not counts[1]:
-        return TableCell(head, "none called")
+        return PageCell(head, "none called")
     found = shown(estimate, women)
-    return TableCell(head, share(*counts) if counts else found.value, found.interval)
+    return PageCell(head, share(*counts) if counts else found.value, found.interval)
 
 
 def _women(found: Evaluation) -> Women:
@@ -299,15 +299,15 @@ def _figures(report: SiteReport) -> dict[str, str]:
     return {name: make() if wanted else "" for name, (wanted, make) in draw.items()}
 
 
-def _census(rows: Iterable[CensusRow]) -> list[tuple[str, list[CensusRow]]]:
+def _census(rows: Iterable[TableOneRow]) -> list[tuple[str, list[TableOneRow]]]:
     """Return the rows of each split together."""
-    splits: dict[str, list[CensusRow]] = {}
+    splits: dict[str, list[TableOneRow]] = {}
     for row in rows:
         splits.setdefault(row.split, []).append(row)
     return list(splits.items())
 
 
-def _total(rows: Iterable[CensusRow]) -> tuple[int, int, int]:
+def _total(rows: Iterable[TableOneRow]) -> tuple[int, int, int]:
     """Return (patients, labelled images, all images)."""
     listed = list(rows)
     return (
@@ -317,16 +317,16 @@ def _total(rows: Iterable[CensusRow]) -> tuple[int, int, int]:
     )
 
 
-def _roster(rounds: Iterable[Round]) -> list[str]:
+def _roster(rounds: Iterable[RoundRow]) -> list[str]:
     """Return every site that a round names, in order of first appearance."""
     return list(dict.fromkeys(part.site for turn in rounds for part in turn.contributions))
 
 
-def _unusual(rounds: Iterable[Round]) -> list[tuple[int, str, str]]:
+def _unusual(rounds: Iterable[RoundRow]) -> list[tuple[int, str, str]]:
     """Return (round, site, what is unusual) of every alarm, the newest first."""
     return [(turn.number, site, words) for turn in rounds for site, words in turn.alarms][::-1]
 
 
-def _absences(rounds: Iterable[Round]) -> list[tuple[int, str, str]]:
+def _absences(rounds: Iterable[RoundRow]) -> list[tuple[int, str, str]]:
     """Return (round, site, why) of every contribution that is missing."""
     return [(turn.number, part.site, part.why_not) for turn in rounds for part in turn.contributions if part.why_not]

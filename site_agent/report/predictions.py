@@ -71,7 +71,7 @@ class ScoredImage:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Scored:
+class ClassifierScores:
     """What one classifier gave."""
 
     start: str
@@ -84,7 +84,7 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
-class Woman:
+class ScoredWoman:
     """One test woman under one classifier."""
 
     name: str
@@ -100,19 +100,19 @@ class Predictions:
     """Every test image under every classifier."""
 
     images: tuple[ScoredImage, ...]
-    classifiers: tuple[Scored, ...]
+    classifiers: tuple[ClassifierScores, ...]
 
     def __post_init__(self) -> None:
         for found in self.classifiers:
             if found.scores.shape != (len(self.images),):
                 raise DataError(f"{found.start} scored {found.scores.shape} of {len(self.images)} test images")
 
-    def of(self, start: str) -> Scored:
+    def of(self, start: str) -> ClassifierScores:
         """Return what the classifier of that start gave. Raises KeyError."""
         return {found.start: found for found in self.classifiers}[start]
 
 
-def women(images: Sequence[ScoredImage], scores: NDArray[np.float64]) -> tuple[Woman, ...]:
+def women(images: Sequence[ScoredImage], scores: NDArray[np.float64]) -> tuple[ScoredWoman, ...]:
     """Return every woman with her highest score, in order of first appearance: scores (n,) of the images."""
     rows: dict[str, list[int]] = {}
     for row, image in enumerate(images):
@@ -120,8 +120,8 @@ def women(images: Sequence[ScoredImage], scores: NDArray[np.float64]) -> tuple[W
     return tuple(_woman(name, [images[row] for row in own], scores[own]) for name, own in rows.items())
 
 
-def _woman(name: str, own: Sequence[ScoredImage], scores: NDArray[np.float64]) -> Woman:
-    return Woman(
+def _woman(name: str, own: Sequence[ScoredImage], scores: NDArray[np.float64]) -> ScoredWoman:
+    return ScoredWoman(
         name=name,
         patients=tuple(dict.fromkeys(image.patient for image in own)),
         images=tuple(image.path for image in own),
@@ -130,7 +130,7 @@ def _woman(name: str, own: Sequence[ScoredImage], scores: NDArray[np.float64]) -
     )
 
 
-def missed_women(predictions: Predictions, start: str, threshold: float) -> tuple[Woman, ...]:
+def missed_women(predictions: Predictions, start: str, threshold: float) -> tuple[ScoredWoman, ...]:
     """Return the case women of whom no image reaches the threshold, the lowest score first."""
     found = women(predictions.images, predictions.of(start).scores)
     return tuple(sorted((w for w in found if w.label == 1 and w.score < threshold), key=lambda w: (w.score, w.name)))
@@ -146,13 +146,13 @@ def women_csv(predictions: Predictions) -> bytes:
     return _csv(WOMAN_COLUMNS, (row for found in predictions.classifiers for row in _woman_rows(predictions, found)))
 
 
-def _image_rows(predictions: Predictions, found: Scored) -> Iterator[tuple[object, ...]]:
+def _image_rows(predictions: Predictions, found: ClassifierScores) -> Iterator[tuple[object, ...]]:
     for image, score in zip(predictions.images, found.scores.tolist(), strict=True):
         names = (path_cell(Path(image.path)), text_cell(image.patient), text_cell(image.woman))
         yield (*names, image.label, *_judged(found, image.label, score))
 
 
-def _woman_rows(predictions: Predictions, found: Scored) -> Iterator[tuple[object, ...]]:
+def _woman_rows(predictions: Predictions, found: ClassifierScores) -> Iterator[tuple[object, ...]]:
     for woman in women(predictions.images, found.scores):
         yield (
             text_cell(woman.name),
@@ -163,7 +163,7 @@ def _woman_rows(predictions: Predictions, found: Scored) -> Iterator[tuple[objec
         )
 
 
-def _judged(found: Scored, label: int, score: float) -> tuple[object, ...]:
+def _judged(found: ClassifierScores, label: int, score: float) -> tuple[object, ...]:
     results = (RESULTS[label, score >= threshold] for threshold in (THRESHOLD_FIXED, found.threshold))
     return (found.start, found.digest, repr(score), repr(found.threshold), *results, CSV_NOTE)
 

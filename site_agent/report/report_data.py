@@ -39,7 +39,7 @@ from site_agent.report.embedding_map import IMAGES_MIN, choose, lay_out
 from site_agent.report.scores import Tell, silent
 from site_agent.store.model_store import CervixModel
 from site_agent.store.provenance import FEDERATED
-from site_agent.store.run_store import Federation, federation_of, last_federation
+from site_agent.store.run_store import StoredRun, federation_of, last_federation
 from site_agent.store.unread import Unread
 from site_agent.training.collapse_metrics import Gauges, alarms
 from site_agent.training.knn_probe import embed
@@ -78,7 +78,7 @@ def site_report(
         versions=versions(),
         federated=federated,
         census=tuple(
-            content.CensusRow(row.split, row.stratum, row.women, row.labelled, row.images)
+            content.TableOneRow(row.split, row.stratum, row.women, row.labelled, row.images)
             for row in collection.census()
         ),
         set_aside=_set_aside(collection),
@@ -109,7 +109,7 @@ def _fine_tuning(found: Comparable) -> tuple[content.Losses, ...]:
     )
 
 
-def _federation(home: SiteHome, found: Comparable) -> Federation | None:
+def _federation(home: SiteHome, found: Comparable) -> StoredRun | None:
     """Return the run that the numbers are about; without a federated classifier, the last one."""
     return federation_of(home, found.run) if found.run else last_federation(home)
 
@@ -127,17 +127,17 @@ class _OfRun(TypedDict):
     mode: str
     plan_digest: str
     final_state: str
-    rounds: tuple[content.Round, ...]
+    rounds: tuple[content.RoundRow, ...]
 
 
-def _of_run(found: Comparable, federation: Federation | None, unread: Unread) -> _OfRun:
+def _of_run(found: Comparable, federation: StoredRun | None, unread: Unread) -> _OfRun:
     """Return what the report says of the run; of none where there was none, or where its records cannot be read."""
     plan = found.federated.provenance.start.plan if found.federated else ""
     if federation is None:
         state = "not known" if unread.said or found.run else "no federation yet"
         return {"run": found.run, "mode": "", "plan_digest": plan, "final_state": state, "rounds": ()}
     run_store, run = federation.run_store, federation.run
-    no_rounds: tuple[content.Round, ...] = ()
+    no_rounds: tuple[content.RoundRow, ...] = ()
     return {
         "run": run,
         "mode": federation.plan.mode,
@@ -147,7 +147,7 @@ def _of_run(found: Comparable, federation: Federation | None, unread: Unread) ->
     }
 
 
-def _collapse_line(starts: Sequence[CervixModel], federation: Federation | None) -> float | None:
+def _collapse_line(starts: Sequence[CervixModel], federation: StoredRun | None) -> float | None:
     """Return the loss of a collapsed model; None where the curves that are drawn have several such lines."""
     recipes = [model.recipe for model in starts] + ([federation.plan.recipe] if federation else [])
     lines = {collapse_loss(recipe.batch_images, recipe.loss) for recipe in recipes}
@@ -170,13 +170,13 @@ def _set_aside(collection: Collection) -> content.SetAside:
     return content.SetAside(
         quarantined=tuple((item.image, item.reason) for item in collection.quarantined),
         duplicates=len(collection.copies),
-        leaks=tuple(content.Leak(leak.patients, leak.images, leak.conflicting) for leak in collection.leaks),
+        leaks=tuple(content.LeakRow(leak.patients, leak.images, leak.conflicting) for leak in collection.leaks),
         remarks=tuple((remark.heading, remark.items) for remark in remarks(collection)),
     )
 
 
 def _contrastive(
-    kept: Sequence[CervixModel], federation: Federation | None, unread: Unread
+    kept: Sequence[CervixModel], federation: StoredRun | None, unread: Unread
 ) -> tuple[content.Losses, ...]:
     """Return the curves of local training, and of the federation as this site saw it."""
     own = [
@@ -198,7 +198,7 @@ def _curve(model: CervixModel) -> content.Losses:
     return content.Losses(model.start, train, valid)
 
 
-def _federated_curve(federation: Federation) -> content.Losses:
+def _federated_curve(federation: StoredRun) -> content.Losses:
     history = federation.run_store.history()
     train = tuple(history.train[round_].loss for round_ in sorted(history.train))
     valid = tuple(history.score[round_].loss for round_ in sorted(history.score))
@@ -215,10 +215,10 @@ def neighbours(kept: Sequence[CervixModel]) -> tuple[content.Neighbours, ...]:
     )
 
 
-def _rounds(federation: Federation) -> tuple[content.Round, ...]:
+def _rounds(federation: StoredRun) -> tuple[content.RoundRow, ...]:
     """Return who gave what to each round, by the coordinator's ledger. Raises whatever a damaged one raises."""
     return tuple(
-        content.Round(
+        content.RoundRow(
             int(line["round"]),
             _loss(line["loss"]),
             (*map(_gave, line["contributions"]), *map(_missed, line["missing"])),
@@ -243,7 +243,7 @@ def _missed(line: dict[str, Any]) -> content.Contribution:
     return content.Contribution(str(line["site"]), why_not=str(line["reason"]))
 
 
-def _alarms(federation: Federation | None) -> tuple[str, ...]:
+def _alarms(federation: StoredRun | None) -> tuple[str, ...]:
     scored = federation.run_store.history().score if federation else {}
     if federation is None or not scored:
         return ()

@@ -16,7 +16,7 @@ from site_agent.classifier.evaluate import Comparison, Evaluation, compare, eval
 from site_agent.classifier.finetune import predict
 from site_agent.data.collection import Collection
 from site_agent.data.image_sets import Labelled
-from site_agent.report.predictions import Predictions, Scored, ScoredImage, women
+from site_agent.report.predictions import ClassifierScores, Predictions, ScoredImage, women
 
 Tell = Callable[[str, int, int], None]
 """Called as tell(stage, number, of) before each step that there is to wait for; numbers count from 1."""
@@ -47,7 +47,7 @@ def predictions(
     for number, one in enumerate(stored, 1):
         tell(f"scoring test images by {one.start}: classifier", number, len(stored))
         scores = predict(one.build(), test.pixels, device=device)
-        scored.append(Scored(one.start, one.provenance.weights, one.threshold, scores))
+        scored.append(ClassifierScores(one.start, one.provenance.weights, one.threshold, scores))
     return Predictions(images, tuple(scored))
 
 

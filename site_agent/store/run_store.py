@@ -205,7 +205,7 @@ def _result(text: str) -> Result:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Federation:
+class StoredRun:
     """A run this site took part in."""
 
     run: str
@@ -213,16 +213,16 @@ class Federation:
     run_store: RunStore
 
 
-def last_federation(home: SiteHome) -> Federation | None:
+def last_federation(home: SiteHome) -> StoredRun | None:
     """Return the last run this site took part in."""
     found = sorted((home.folder / "runs").glob("*/plan.json"), key=lambda file: file.stat().st_mtime)
     if not found:
         return None
     run_store = RunStore(found[-1].parent)
-    return Federation(run_store.folder.name, run_store.plan(), run_store)
+    return StoredRun(run_store.folder.name, run_store.plan(), run_store)
 
 
-def federation_of(home: SiteHome, run: str) -> Federation | None:
+def federation_of(home: SiteHome, run: str) -> StoredRun | None:
     """Return a run by its name; None where this site has no record of it. Raises StorageError."""
     run_store = RunStore(home.run_folder(run))
-    return Federation(run, run_store.plan(), run_store) if (run_store.folder / "plan.json").exists() else None
+    return StoredRun(run, run_store.plan(), run_store) if (run_store.folder / "plan.json").exists() else None

@@ -15,19 +15,19 @@ import torchvision.transforms.functional as TF
 from torch import Tensor
 
 from fedcervix.core.plan import Augment
-from site_agent.network.augmentation import Draws, augment, draw, join, standardise, to_input
+from site_agent.network.augmentation import AugmentationDraws, augment, draw, join, standardise, to_input
 
 torch.set_num_threads(1)
 
 
-def draws(count: int = 1, **given: object) -> Draws:
+def draws(count: int = 1, **given: object) -> AugmentationDraws:
     """`count` augmentations that do nothing, but for what is given."""
     values: dict[str, object] = {
         "flip_h": False, "flip_v": False, "angle_rad": 0.0, "zoom": 1.0,
         "shift_x": 0.0, "shift_y": 0.0, "gamma": 1.0, "brightness": 1.0,
     }  # fmt: skip
     tensors = {name: torch.as_tensor(value) for name, value in (values | given).items()}
-    return Draws(**{name: t if t.ndim else t.repeat(count) for name, t in tensors.items()})
+    return AugmentationDraws(**{name: t if t.ndim else t.repeat(count) for name, t in tensors.items()})
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -12,17 +12,17 @@ from site_agent.classifier.intervals import Estimate
 from site_agent.metrics import Confusion
 from site_agent.report.content import (
     Augmented,
-    CensusRow,
     Contribution,
     EmbeddingMap,
-    Leak,
+    LeakRow,
     Losses,
     Neighbours,
-    Round,
+    RoundRow,
     SetAside,
     SiteReport,
+    TableOneRow,
 )
-from site_agent.report.predictions import Predictions, Scored, ScoredImage
+from site_agent.report.predictions import ClassifierScores, Predictions, ScoredImage
 
 
 def evaluation(name: str, auc: float) -> Evaluation:
@@ -59,7 +59,9 @@ def predictions() -> Predictions:
         ScoredImage("d2/a.jpg", "P4", "P4", 0),
     )
     scores = np.array([0.2, 0.45, 0.9, 0.3, 0.6])
-    return Predictions(images, tuple(Scored(name, "cd" * 32, 0.42, scores) for name in ("Random", "SSL", "CSFSSL")))
+    return Predictions(
+        images, tuple(ClassifierScores(name, "cd" * 32, 0.42, scores) for name in ("Random", "SSL", "CSFSSL"))
+    )
 
 
 def report(**changes: object) -> SiteReport:
@@ -75,8 +77,8 @@ def report(**changes: object) -> SiteReport:
         "versions": {"fedcervix": "0.1.0"},
         "final_state": "OK",
         "federated": "CSFSSL",
-        "census": (CensusRow("train", "case", 91, 182, 190), CensusRow("train", "control", 181, 361, 380)),
-        "set_aside": SetAside((("a/b.jpg", "an empty file"),), 2, (Leak(("P1", "P2"), ("c.jpg", "d.jpg"), True),)),
+        "census": (TableOneRow("train", "case", 91, 182, 190), TableOneRow("train", "control", 181, 361, 380)),
+        "set_aside": SetAside((("a/b.jpg", "an empty file"),), 2, (LeakRow(("P1", "P2"), ("c.jpg", "d.jpg"), True),)),
         "evaluations": (evaluation("Random", 0.7), evaluation("SSL", 0.8), evaluation("CSFSSL", 0.875)),
         "by_woman": (evaluation("Random", 0.7), evaluation("SSL", 0.8), evaluation("CSFSSL", 0.9)),
         "comparisons": (comparison("SSL", 0.02, 0.13), comparison("Random", 0.05, 0.3)),
@@ -86,7 +88,7 @@ def report(**changes: object) -> SiteReport:
         "collapse_line": 2.7080502011,
         "neighbour_history": (Neighbours("SSL", (None, 0.6, 0.7), 3),),
         "classifier_history": (Losses("SSL", (0.7,), (0.6,)),),
-        "rounds": (Round(1, 2.1, (Contribution("nhs", 190, 23), Contribution("alts", 300, 37))),),
+        "rounds": (RoundRow(1, 2.1, (Contribution("nhs", 190, 23), Contribution("alts", 300, 37))),),
         "contact_sheet": (Augmented(grey, (grey, grey)),),
         "maps": (embedding_map("random weights"), embedding_map("the federated model (CSFSSL)")),
     }

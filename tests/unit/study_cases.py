@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from cervix_study.data.preparation import DatasetDigest, Ground
-from cervix_study.records import Cell, CellRecord, ClassifierResults, Costs, Data, Provenance
-from cervix_study.settings import Asked, read
+from cervix_study.records import Cell, CellProvenance, CellRecord, ClassifierResults, Costs, StudyData
+from cervix_study.settings import StudyConfig, read
 
 SITES = """\
 [[sites]]
@@ -26,7 +26,7 @@ epochs_max = 4
 """
 
 
-def asked(folder: Path, axes: str = "", more: str = "") -> Asked:
+def asked(folder: Path, axes: str = "", more: str = "") -> StudyConfig:
     """Return a study with these lines below [axes]."""
     file = folder / "study.toml"
     file.write_text(f'name = "case"\n{SITES}\n[axes]\n{axes}\n{RECIPE}\n{more}')
@@ -40,7 +40,7 @@ def ground(folds: int = 0, *, nhs: str = "a") -> Ground:
         for fold in (range(folds) if folds else [None])
         for site, images in (("nhs", nhs), ("alts", "b"))
     }
-    empty = Data(rows=(), quarantine=(), shared=(), near_duplicates=())
+    empty = StudyData(rows=(), quarantine=(), shared=(), near_duplicates=())
     return Ground(lots=lots, data=empty, manifests={"nhs": Path("n.csv"), "alts": Path("a.csv")})
 
 
@@ -61,5 +61,5 @@ def judged(cell: Cell, validation_loss: float, validation_auc: float = 0.5) -> C
         curve=(),
         model="0" * 64,
     )
-    made = Provenance(begun_at="", ended_at="", host="here", machine="m", threads=1, versions={})
+    made = CellProvenance(begun_at="", ended_at="", host="here", machine="m", threads=1, versions={})
     return CellRecord(key=cell.key, cell=cell, classifier=results, costs=Costs(seconds=2.0, cpu_s=2.0), provenance=made)

@@ -21,11 +21,12 @@ from cervix_study.records import (
     Axes,
     Candidate,
     Cell,
+    CellProvenance,
     CellRecord,
     Choice,
     ClassifierResults,
     Costs,
-    Data,
+    CurvePoint,
     DataRow,
     EncoderResults,
     NearDuplicate,
@@ -33,13 +34,12 @@ from cervix_study.records import (
     Prediction,
     ProbeResults,
     ProfileUsed,
-    Provenance,
     Quarantine,
     Selection,
     SharedPicture,
     Study,
+    StudyData,
     StudySite,
-    Turn,
 )
 from fedcervix.core.plan import Recipe, Terms
 from fedcervix.core.profiles import PROFILES
@@ -196,7 +196,7 @@ def _encoder(drawn, profile, start, site, variant, seed, fold) -> CellRecord:
     collapsed = math.log(2 * (variant[0] or 8) - 1)
     losses = collapsed * (0.35 + 0.5 * np.exp(-np.arange(1, 13) / 4) + 0.01 * rng.normal(size=12))
     curve = tuple(
-        Turn(number=i, train_loss=float(loss), valid_loss=float(loss + 0.06), seconds=30.0)
+        CurvePoint(number=i, train_loss=float(loss), valid_loss=float(loss + 0.06), seconds=30.0)
         for i, loss in enumerate(losses, 1)
     )
     results = EncoderResults(
@@ -267,7 +267,9 @@ def _classifier(
     gain = GAINS[start] * (1.15 if profile == "recommended" else 1.0) * (0.35 + 0.65 * (1 + math.log10(fraction) / 2))
     gain *= {"shuffled-labels": 0.0, "equal-updates": 0.9, "one-site-batches": 1.1}.get(control, 1.0)
     curve = tuple(
-        Turn(number=i, train_loss=0.7 / i**0.4, valid_loss=0.68 - 0.04 * min(i, 6) + 0.03 * max(0, i - 6), seconds=4.0)
+        CurvePoint(
+            number=i, train_loss=0.7 / i**0.4, valid_loss=0.68 - 0.04 * min(i, 6) + 0.03 * max(0, i - 6), seconds=4.0
+        )
         for i in range(1, 12)
     )
     results = ClassifierResults(
@@ -316,9 +318,9 @@ def _digest(site: str, fold: int | None) -> str:
     return hashlib.sha256(f"{site} {fold}".encode()).hexdigest()
 
 
-def _provenance(federated: bool) -> Provenance:
+def _provenance(federated: bool) -> CellProvenance:
     details = {"run": "r1", "plan_digest": "ab" * 32, "processes": 3} if federated else {}
-    return Provenance(
+    return CellProvenance(
         begun_at="2026-11-27T08:00:00+00:00",
         ended_at="2026-11-27T08:10:00+00:00",
         host="node1",
@@ -371,7 +373,7 @@ def _study(drawn: Synthetic, keys: tuple[str, ...]) -> Study:
     )
 
 
-def _data(drawn: Synthetic) -> Data:
+def _data(drawn: Synthetic) -> StudyData:
     rows = []
     folds = range(drawn.folds) if drawn.folds else [None]
     for site, fold in itertools.product(drawn.sites, folds):
@@ -383,7 +385,7 @@ def _data(drawn: Synthetic) -> Data:
             _row(site, fold, "test", "control", drawn.control_women),
         ]
     one, two = drawn.sites[0], drawn.sites[-1]
-    return Data(
+    return StudyData(
         rows=tuple(rows),
         quarantine=tuple(Quarantine(site=site, rows=2600, copies=3, unreadable=1, disputed=2) for site in drawn.sites),
         shared=(

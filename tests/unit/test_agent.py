@@ -228,6 +228,7 @@ def test_a_call_that_is_taken_for_a_twin_s_is_tried_again(site: Site) -> None:
 
 def test_a_coordinator_that_is_back_is_told_how_far_the_work_is(threaded: ThreadedSite) -> None:
     site = threaded
+    site.begin(sign_s=3600.0)  # no other sign of life is due
     site.worker.go.clear()
     site.attach(TRAIN, lease_s=3600.0)
     site.link.hears(lambda told: any(isinstance(what, codec.Progress) and what.stage == "training" for what in told))
@@ -296,6 +297,34 @@ def test_work_that_is_no_longer_wanted_is_killed(site: Site) -> None:
     site.end()
     assert site.worker.begun == [TRAIN, TRAIN_2]
     assert [what.task for what in site.link.told if isinstance(what, UpdateStored)] == [TRAIN_2]
+
+
+def test_work_that_breaks_when_it_is_no_longer_wanted_does_not_end_the_agent(site: Site) -> None:
+    def meanwhile() -> None:
+        site.worker.cancel = lambda: None  # type: ignore[method-assign]  # it breaks before it is killed
+        site.worker.ends_with = StorageError("the disk is full")
+        site.says(Idle("waiting"))
+
+    site.worker.meanwhile = [meanwhile]
+    site.attach(TRAIN)
+    site.shows("resting", reason="waiting")
+    site.says(OVER)
+    assert site.end() == OVER
+
+
+def test_what_breaks_because_it_is_no_longer_wanted_is_not_shown_as_the_coordinators_fault(site: Site) -> None:
+    """GRPC says that an upload has failed whose bytes were held back."""
+
+    def gives_up(report: codec.Report) -> tuple[Answer, str]:
+        if isinstance(report, UpdateStored):
+            site.says(SCORE)
+            raise RemoteError("the coordinator failed at this call (Exception iterating requests!)")
+        return Answer.ACCEPTED, ""
+
+    site.link.answers = gives_up
+    site.attach(TRAIN)
+    assert site.worker.begun == [TRAIN, SCORE]
+    assert "trouble" not in [what for what, _ in site.shown]
 
 
 def test_a_download_that_is_no_longer_wanted_is_not_finished_and_its_task_never_begins(site: Site) -> None:
@@ -537,7 +566,7 @@ def test_stopping_lets_the_worker_end_in_order_and_keeps_nothing_half_done(site:
 
 
 def test_work_that_is_nearly_done_when_the_agent_is_stopped_is_finished_and_kept(site: Site) -> None:
-    site.worker.on_stop = lambda: None
+    site.worker.on_stop = lambda: site.shows("stopping")  # that is said first
     site.worker.meanwhile = [site.stop]
     site.attach(TRAIN)
     assert isinstance(site.end(), KeyboardInterrupt)
@@ -645,6 +674,7 @@ def test_a_result_that_no_correct_site_gives_ends_the_agent(site: Site) -> None:
     error = site.end()
     assert isinstance(error, RunError)
     assert "unknown round" in error.what
+    assert site.run_store().kept() == PersistentState(), "the next process would tell it again"
 
 
 def test_a_revoked_site_leaves_as_aborted(site: Site) -> None:
@@ -841,6 +871,22 @@ def test_a_line_that_comes_back_does_not_ask_twice(site: Site) -> None:
     assert examined.asked == 1
     site.says(OVER)
     site.end()
+
+
+def test_what_is_found_out_about_a_run_that_was_abandoned_ends_nothing(site: Site) -> None:
+    other = codec.Welcome("cervix", "20300102-000000-csfssl-00000000", plan(seed=1))
+    examined = Examined(DataError("one picture to validate on"))
+
+    def meanwhile() -> None:
+        examined.meanwhile = lambda: None
+        site.says(other, Idle("waiting"))
+
+    examined.meanwhile = meanwhile
+    site.begin(Checks(plan=examined))
+    site.attach(Idle("waiting"))
+    assert [what.run for what in site.link.told if isinstance(what, codec.Ready)] == [other.run]
+    site.says(OVER)
+    assert site.end() == OVER
 
 
 def test_a_process_that_was_killed_for_another_reason_is_asked_again(site: Site) -> None:

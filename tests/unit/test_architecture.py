@@ -308,6 +308,32 @@ def test_grpc_is_used_in_one_folder_of_the_site_and_torch_not_in_all() -> None:
         assert found.top not in TORCH or here not in NO_TORCH, f"{found}: {here} works without torch"
 
 
+# --- names --------------------------------------------------------------------------------------------------------
+
+SAME_NAME = {
+    "Done": "a run is over for a site; what a request to a worker gave",
+    "Finished": "a site's task, as it is shown; all that a study's folder holds",
+    "LineDown": "what the agent is told; how that is shown",
+    "Meter": "of an update's length; of a cell's time, energy and bytes",
+    "Progress": "to the coordinator; from a worker",
+    "Said": "what the agent is told; words that are shown",
+    "Stop": "what the agent is told; what its training looks at",
+    "Stopped": "the agent, to the coordinator; the worker, to its parent",
+    "Trouble": "that is shown; an error on its way out of a worker",
+}
+"""names of two public classes: what they are"""
+
+
+def test_a_public_class_has_a_name_of_its_own() -> None:
+    homes: dict[str, list[str]] = {}
+    for name, tree in MODULES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(name)
+    shared = {name: found for name, found in homes.items() if len(found) > 1 and name not in SAME_NAME}
+    assert shared == {}, "One name, one thing: a reader who knows one of them takes the other for it"
+
+
 # --- what nobody may do -------------------------------------------------------------------------------------------
 
 PICKLE = {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve", "cloudpickle"}
@@ -332,8 +358,6 @@ def test_no_pickle_anywhere() -> None:
 
 WAITS = {"sleep", "wait", "wait_for", "get", "join", "poll", "select", "acquire"}
 NAPS_ALLOWED = {
-    ("coordinator.calls.connections", "time.sleep(REST * (self._clock() - began_s))"): "a sweep of many connections "
-    "rests in proportion to its own time, so that a flood cannot make it use a whole core",
     ("coordinator.run.streams", "bell.wait(PICTURE_S)"): "only while an operator watches: "
     "progress wakes nobody, and a person wants to see it move",
     ("coordinator.calls.dispatch", "asyncio.sleep(pause_s)"): "a call's turn, which comes by the clock alone",

@@ -17,8 +17,8 @@ from PIL import Image as Pillow
 from fedcervix.core.plan import Recipe
 from fedcervix.errors import DataError, StorageError
 from site_agent.cli import data
-from site_agent.commands.collection import open_images
 from site_agent.commands.display import Display
+from site_agent.commands.open_images import open_images
 from site_agent.data import collection as collections
 from site_agent.data.collection import CensusRow, Collection, Image, IndexSettings, Quarantined, index, require
 from site_agent.data.duplicates import Copy

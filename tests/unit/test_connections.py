@@ -18,7 +18,7 @@ from coordinator.calls.connections import (
     to_close,
 )
 from coordinator.calls.sockets import Peer, parse_peer
-from coordinator.limits.descriptors import OWN, OWN_PER_SITE, PER_CERTIFICATE_MAX, Bounds, bounds
+from coordinator.limits.descriptor_shares import OWN, OWN_PER_SITE, PER_CERTIFICATE_MAX, Bounds, bounds
 from coordinator.limits.overhead import BURST_BYTES, BYTES_PER_S, STRANGER_BYTES, Traffic
 from coordinator.limits.throttle import BURST
 from fedcervix.errors import RunError

@@ -51,22 +51,29 @@ READERS: dict[str, Callable[[Path], Any]] = {
     f"keys/{leak_guard.KEY}": lambda folder: leak_guard.site_key(SiteHome(folder)),
     records.DATA_FILE: records.read_data,
     records.SELECTION_FILE: records.read_selection,
+    records.STUDY_FILE: records.read_study,
+    f"cells/one/{records.CELL_FILE}": lambda folder: records.read_cell(folder, "one"),
     f"cells/one/{records.PREDICTIONS_FILE}": lambda folder: records.read_predictions(folder, "one"),
     site_homes.DRAWN: lambda folder: site_homes._drawn(folder / site_homes.DRAWN),
 }
 """where a file lies in a folder -> its reader"""
+AS_IT_IS = {("outcome.txt", kind) for kind in DAMAGED} | {(site_homes.DRAWN, "other keys")}
+"""a text that is shown, whatever it is; a value that its reader compares with another"""
 
 
-@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+@pytest.mark.parametrize("kind", DAMAGED)
 @pytest.mark.parametrize("name", READERS)
-def test_a_damaged_file_ends_in_no_traceback(name: str, content: bytes, tmp_path: Path) -> None:
+def test_a_damaged_file_ends_in_no_traceback(name: str, kind: str, tmp_path: Path) -> None:
     file = tmp_path / name
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(content)
+    file.write_bytes(DAMAGED[kind])
     said = ""
     try:
         READERS[name](tmp_path)
     except FedcervixError as error:
         said = error.explain()
     parts = (file.name.removesuffix(".damaged"), "likely cause: ", "next: ")
-    assert not said or all(part in said for part in parts), said
+    if (name, kind) in AS_IT_IS or kind in ("empty", "zeros"):  # a power cut leaves these: some readers begin anew
+        assert not said or all(part in said for part in parts), said
+    else:
+        assert [part for part in parts if part not in said] == []

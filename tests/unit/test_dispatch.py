@@ -16,7 +16,7 @@ import pytest
 
 from coordinator.calls.calls import Call
 from coordinator.calls.dispatch import WAITED_FOR_MAX, Dispatcher
-from coordinator.calls.work import Work
+from coordinator.calls.work import WorkThreads
 from coordinator.limits.admission import LIMITS, Admission
 from fedcervix.errors import IdentityError
 from fedcervix.network import identity, rpc
@@ -133,7 +133,7 @@ class Stage:
             rpc.ATTACH: attach,
             rpc.PUSH: push,
         }
-        work = Work("test", 2, each=2)
+        work = WorkThreads("test", 2, each=2)
         made = Dispatcher(behaviours, self.gate, work, self.lines, self.admission, message_s=0.05, chunk_s=0.05)
         try:
             await asyncio.gather(*(made.answer(method, one) for one in contexts))  # type: ignore[arg-type]

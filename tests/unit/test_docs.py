@@ -66,7 +66,7 @@ STUDY_SECTIONS = [
     study_settings.SiteSection,
     study_settings.AxesSection,
     study_settings.NamedSection,
-    study_settings.DataSection,
+    study_settings.StudyDataSection,
     study_settings.MachineSection,
 ]
 

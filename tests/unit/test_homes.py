@@ -18,7 +18,7 @@ import pytest
 
 from coordinator.commands import commands
 from coordinator.commands.operator import ask
-from coordinator.home.home import Home, Running
+from coordinator.home.home import Home, RunningProcess
 from fedcervix.errors import ConfigError, RunError, StorageError
 from fedcervix.network import rpc
 from fedcervix.network.address import Address
@@ -76,7 +76,7 @@ def test_a_coordinator_that_was_killed_is_not_taken_for_running_when_its_number_
     assert home.read_running() is None
     with holder(home):
         home.write_running(os.getpid(), Address("0.0.0.0", 8443), tmp_path / "operator.sock")
-        found = Running(os.getpid(), 8443, "localhost:8443", str(tmp_path / "operator.sock"))
+        found = RunningProcess(os.getpid(), 8443, "localhost:8443", str(tmp_path / "operator.sock"))
         assert home.read_running() == found
 
 

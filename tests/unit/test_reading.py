@@ -7,7 +7,7 @@ import tomllib
 import pytest
 
 from fedcervix.errors import DataError
-from site_agent.manifest.reading import Row, parse
+from site_agent.manifest.reading import ManifestRow, parse
 from site_agent.manifest.spreadsheet import decode_text
 
 
@@ -20,14 +20,14 @@ def refusal(text: str) -> DataError:
 def test_a_row_is_an_image_of_a_patient_with_an_optional_label_and_split() -> None:
     text = "image,patient,label,split\na/1.jpg,P1,1,train\na/2.jpg,P1,,train\na/3.jpg,P2,0,test\n"
     assert parse(text, "images.csv").rows == (
-        Row("a/1.jpg", "P1", 1, "train", 2),
-        Row("a/2.jpg", "P1", None, "train", 3),
-        Row("a/3.jpg", "P2", 0, "test", 4),
+        ManifestRow("a/1.jpg", "P1", 1, "train", 2),
+        ManifestRow("a/2.jpg", "P1", None, "train", 3),
+        ManifestRow("a/3.jpg", "P2", 0, "test", 4),
     )
 
 
 def test_label_and_split_columns_may_be_missing_and_others_are_ignored() -> None:
-    assert parse("age,patient,image\n51,P1,1.jpg\n", "images.csv").rows == (Row("1.jpg", "P1", None, None, 2),)
+    assert parse("age,patient,image\n51,P1,1.jpg\n", "images.csv").rows == (ManifestRow("1.jpg", "P1", None, None, 2),)
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
@@ -35,7 +35,10 @@ def test_label_and_split_columns_may_be_missing_and_others_are_ignored() -> None
 def test_delimiters_and_line_ends_of_any_spreadsheet(delimiter: str, newline: str) -> None:
     lines = [["Image ", "PATIENT", "label"], ["1.jpg", " P1", "0"], ["", "", ""], ["2.jpg", "P1", ""]]
     text = "\ufeff" + newline.join(delimiter.join(line) for line in lines)
-    assert parse(text, "images.csv").rows == (Row("1.jpg", "P1", 0, None, 2), Row("2.jpg", "P1", None, None, 4))
+    assert parse(text, "images.csv").rows == (
+        ManifestRow("1.jpg", "P1", 0, None, 2),
+        ManifestRow("2.jpg", "P1", None, None, 4),
+    )
 
 
 def test_a_windows_path_is_read_as_a_path() -> None:
@@ -125,7 +128,7 @@ def test_text_in_another_encoding_is_refused() -> None:
 # --- how spreadsheets save a table ---------------------------------------------------------------------------------
 
 PLAIN = "image,patient,label\n1.jpg,001,1\n2.jpg,002,\n"
-ROWS = (Row("1.jpg", "001", 1, None, 2), Row("2.jpg", "002", None, None, 3))
+ROWS = (ManifestRow("1.jpg", "001", 1, None, 2), ManifestRow("2.jpg", "002", None, None, 3))
 
 
 @pytest.mark.parametrize(
@@ -147,12 +150,12 @@ def test_what_a_spreadsheet_saves_is_read(raw: bytes) -> None:
 @pytest.mark.parametrize("line", ["sep=;", '"sep=;"', "SEP=;", "sep=;;;"])
 def test_a_line_that_names_the_delimiter_is_obeyed_and_lines_are_counted_with_it(line: str) -> None:
     text = f"{line}\r\nimage;patient;label\r\n1,5.jpg;001;1\r\n"
-    assert parse(text, "images.csv").rows == (Row("1,5.jpg", "001", 1, None, 3),)
+    assert parse(text, "images.csv").rows == (ManifestRow("1,5.jpg", "001", 1, None, 3),)
 
 
 def test_the_delimiter_is_the_one_that_makes_the_required_columns_appear() -> None:
     text = "image;patient;age, in years, at the visit, rounded\n1.jpg;001;51\n"
-    assert parse(text, "images.csv").rows == (Row("1.jpg", "001", None, None, 2),)
+    assert parse(text, "images.csv").rows == (ManifestRow("1.jpg", "001", None, None, 2),)
 
 
 def test_a_file_that_ends_within_a_line_is_refused_where_cells_are_missing() -> None:

@@ -16,11 +16,11 @@ import pytest
 from fedcervix.core.plan import Recipe
 from fedcervix.errors import DataError, StorageError
 from site_agent.report.answer import answer, signed
-from site_agent.report.content import Contribution, EmbeddingMap, Leak, Losses, Neighbours, Round, SetAside
+from site_agent.report.content import Contribution, EmbeddingMap, LeakRow, Losses, Neighbours, RoundRow, SetAside
 from site_agent.report.figures import MARKS, STROKES, strokes
 from site_agent.report.figures import embedding_map as draw_map
 from site_agent.report.page import recipe_rows, render
-from site_agent.report.predictions import Predictions, Scored, ScoredImage
+from site_agent.report.predictions import ClassifierScores, Predictions, ScoredImage
 from site_agent.report.results import parse
 from site_agent.report.writing import write_report
 from site_agent.store.provenance import Start
@@ -106,12 +106,12 @@ def test_every_picture_has_a_description(page):
 )
 def test_names_from_outside_cannot_become_markup(where):
     changes: dict[str, object] = {
-        "patient": {"set_aside": SetAside(leaks=(Leak((ATTACK, "P2"), ("c.jpg",), False),))},
+        "patient": {"set_aside": SetAside(leaks=(LeakRow((ATTACK, "P2"), ("c.jpg",), False),))},
         "image": {"set_aside": SetAside(quarantined=((ATTACK, "an empty file"),))},
         "reason": {"set_aside": SetAside(quarantined=(("a.jpg", ATTACK),))},
         "remark": {"set_aside": SetAside(remarks=((ATTACK, (ATTACK,)),))},
-        "alarm": {"rounds": (Round(1, 2.0, (Contribution("nhs"),), ((ATTACK, ATTACK),)),)},
-        "site of a round": {"rounds": (Round(1, 2.0, (Contribution(ATTACK, why_not=ATTACK),)),)},
+        "alarm": {"rounds": (RoundRow(1, 2.0, (Contribution("nhs"),), ((ATTACK, ATTACK),)),)},
+        "site of a round": {"rounds": (RoundRow(1, 2.0, (Contribution(ATTACK, why_not=ATTACK),)),)},
         "state": {"final_state": ATTACK},
         "version": {"versions": {ATTACK: ATTACK}},
         "evaluation": {"evaluations": (evaluation(ATTACK, 0.7),), "comparisons": (), "federated": ATTACK},
@@ -122,7 +122,7 @@ def test_names_from_outside_cannot_become_markup(where):
         "missed woman": {
             "evaluations": (evaluation("SSL", 0.7),),
             "predictions": Predictions(
-                (ScoredImage(ATTACK, ATTACK, ATTACK, 1),), (Scored("SSL", "ab", 0.4, np.array([0.1])),)
+                (ScoredImage(ATTACK, ATTACK, ATTACK, 1),), (ClassifierScores("SSL", "ab", 0.4, np.array([0.1])),)
             ),
             "comparisons": (),
         },
@@ -152,7 +152,7 @@ def test_the_first_thing_said_is_whether_joining_helped(low, high, tone, headlin
 
 
 def test_a_degraded_run_says_who_was_missing_beside_the_answer():
-    turns = (Round(1, 2.0, (Contribution("nhs", 190, 23), Contribution("alts", why_not="silent for 60 s"))),)
+    turns = (RoundRow(1, 2.0, (Contribution("nhs", 190, 23), Contribution("alts", why_not="silent for 60 s"))),)
     written = report(final_state="DEGRADED", rounds=turns)
     assert "Outcome of the run: DEGRADED. Missing from at least one round: alts." in answer(written).caveats
     words = visible(render(written))
@@ -161,7 +161,9 @@ def test_a_degraded_run_says_who_was_missing_beside_the_answer():
 
 
 def test_alarms_and_the_length_of_a_step_stand_in_the_report():
-    turns = (Round(1, 2.0, (Contribution("nhs", 190, 23, norm=4.25),), (("nhs", "the length of its step is 4.25"),)),)
+    turns = (
+        RoundRow(1, 2.0, (Contribution("nhs", 190, 23, norm=4.25),), (("nhs", "the length of its step is 4.25"),)),
+    )
     words = visible(render(report(rounds=turns)))
     assert "Alarms of the coordinator: 1." in words
     assert "the length of its step is 4.25" in words
@@ -341,7 +343,7 @@ def test_every_table_says_in_each_cell_what_it_is(page):
 
 
 def test_the_one_table_that_may_be_wider_than_the_screen_says_so():
-    turns = (Round(1, 2.0, tuple(Contribution(f"site-{k}", 10, 2) for k in range(9))),)
+    turns = (RoundRow(1, 2.0, tuple(Contribution(f"site-{k}", 10, 2) for k in range(9))),)
     written = render(report(rounds=turns))
     assert written.count('<div class="scroll">') == 1
     assert "The table has a column for each of 9 sites. On a narrow screen, scroll it sideways" in visible(written)
@@ -416,7 +418,7 @@ def test_the_numbers_are_read_back_with_what_they_are_of(tmp_path):
 
 
 def test_a_site_that_was_stopped_by_its_engineer_is_named_with_these_words():
-    turns = (Round(1, 2.0, (Contribution("alts", why_not="silent: stopped by its engineer"),)),)
+    turns = (RoundRow(1, 2.0, (Contribution("alts", why_not="silent: stopped by its engineer"),)),)
     assert "1 alts silent: stopped by its engineer" in visible(render(report(rounds=turns, final_state="DEGRADED")))
 
 
@@ -436,7 +438,7 @@ def test_what_should_be_known_of_the_manifest_is_on_the_page() -> None:
 def test_a_run_of_many_rounds_and_sites_makes_no_page_of_many_megabytes() -> None:
     """1,000 rounds of 1,000 names once made a page of 13 MB."""
     gave = tuple(Contribution(f"site-{number}", 10, 5) for number in range(255))
-    turns = tuple(Round(number, 0.5, (*gave, Contribution("away", why_not="silent"))) for number in range(1, 1001))
+    turns = tuple(RoundRow(number, 0.5, (*gave, Contribution("away", why_not="silent"))) for number in range(1, 1001))
     small, page = render(report(rounds=turns[:1])), render(report(rounds=turns))
     assert len(page) - len(small) < 1_000_000
     words = visible(page)

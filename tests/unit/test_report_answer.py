@@ -9,7 +9,7 @@ import pytest
 from site_agent.classifier.evaluate import Comparison, Evaluation
 from site_agent.classifier.intervals import TOO_FEW_WOMEN, Estimate
 from site_agent.report.answer import answer, missed, share, shown, shown_difference
-from site_agent.report.content import Contribution, Round, SiteReport
+from site_agent.report.content import Contribution, RoundRow, SiteReport
 from site_agent.report.results import to_json
 from tests.unit.site_reports import evaluation, report
 
@@ -133,7 +133,7 @@ def test_a_yes_beside_an_alarm_is_not_green(more: dict[str, object]) -> None:
 
 
 def test_the_run_says_who_was_missing() -> None:
-    turns = (Round(1, 2.0, (Contribution("nhs", 190, 23), Contribution("alts", why_not="silent"))),)
+    turns = (RoundRow(1, 2.0, (Contribution("nhs", 190, 23), Contribution("alts", why_not="silent"))),)
     found = answer(report(final_state="DEGRADED", rounds=turns))
     assert "Outcome of the run: DEGRADED. Missing from at least one round: alts." in found.caveats
 

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from fedcervix.errors import DataError
-from site_agent.report.calibration import reliability
 from site_agent.report.predictions import (
+    ClassifierScores,
     Predictions,
-    Scored,
     ScoredImage,
     images_csv,
     missed_women,
     women,
     women_csv,
 )
+from site_agent.report.reliability import reliability
 from site_agent.report.scores import comparisons, evaluations
 
 IMAGES = (
@@ -28,7 +28,9 @@ IMAGES = (
     ScoredImage("c.jpg", "P3", "P3", 1),
 )
 SCORES = np.array([0.3, 0.5, 0.45, 0.2])
-FOUND = Predictions(IMAGES, (Scored("SSL", "ab" * 32, 0.4, SCORES), Scored("Random", "cd" * 32, 0.9, SCORES[::-1])))
+FOUND = Predictions(
+    IMAGES, (ClassifierScores("SSL", "ab" * 32, 0.4, SCORES), ClassifierScores("Random", "cd" * 32, 0.9, SCORES[::-1]))
+)
 
 
 def rows(content: bytes) -> list[dict[str, str]]:
@@ -89,14 +91,14 @@ def test_every_woman_has_a_row_for_every_classifier() -> None:
 
 
 def test_no_name_is_calculated_by_a_spreadsheet() -> None:
-    found = Predictions((ScoredImage("=1.jpg", "=1+1", "=1+1", 1),), (Scored("SSL", "", 0.5, np.zeros(1)),))
+    found = Predictions((ScoredImage("=1.jpg", "=1+1", "=1+1", 1),), (ClassifierScores("SSL", "", 0.5, np.zeros(1)),))
     [image], [woman] = rows(images_csv(found)), rows(women_csv(found))
     assert (image["image"], image["patient"], woman["woman"]) == ("./=1.jpg", "'=1+1", "'=1+1")
 
 
 def test_scores_of_other_images_are_refused() -> None:
     with pytest.raises(DataError, match="of 4 test images"):
-        Predictions(IMAGES, (Scored("SSL", "", 0.5, np.zeros(3)),))
+        Predictions(IMAGES, (ClassifierScores("SSL", "", 0.5, np.zeros(3)),))
 
 
 def test_every_image_is_in_one_group_of_probabilities() -> None:
@@ -113,14 +115,14 @@ def test_every_image_is_in_one_group_of_probabilities() -> None:
 def test_where_every_woman_is_a_case_there_are_no_scores_by_woman_and_still_those_of_images() -> None:
     """Each woman has an image of a lesion and one beside it."""
     images = tuple(ScoredImage(f"{k}.jpg", f"P{k // 2}", f"P{k // 2}", k % 2) for k in range(8))
-    found = Predictions(images, (Scored("SSL", "", 0.5, np.linspace(0.1, 0.9, 8)),))
+    found = Predictions(images, (ClassifierScores("SSL", "", 0.5, np.linspace(0.1, 0.9, 8)),))
     by_image, by_woman = evaluations(found, seed=0)
     assert [one.images for one in by_image] == [8]
     assert by_woman == ()
 
 
 def test_the_federated_start_is_compared_with_each_other_one() -> None:
-    found = Predictions(IMAGES, tuple(Scored(name, "", 0.5, SCORES) for name in ("Random", "SSL", "CSFSSL")))
+    found = Predictions(IMAGES, tuple(ClassifierScores(name, "", 0.5, SCORES) for name in ("Random", "SSL", "CSFSSL")))
     assert [(one.name, one.versus) for one in comparisons(found, "CSFSSL", seed=0)] == [
         ("CSFSSL", "Random"),
         ("CSFSSL", "SSL"),

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from fedcervix.errors import DataError
-from site_agent.manifest.reading import SPLITS, Row, Split
+from site_agent.manifest.reading import SPLITS, ManifestRow, Split
 from site_agent.manifest.splits import (
     PICTURES_KEPT_MAX,
     STRATA,
@@ -37,8 +37,8 @@ def sizes(assigned: dict[str, Split], name: str = "") -> tuple[int, ...]:
     return tuple(counts[split] for split in SPLITS)
 
 
-def row(patient: str, split: Split | None, line: int = 2) -> Row:
-    return Row(f"{line}.jpg", patient, None, split, line)
+def row(patient: str, split: Split | None, line: int = 2) -> ManifestRow:
+    return ManifestRow(f"{line}.jpg", patient, None, split, line)
 
 
 def test_one_case_makes_a_case() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.home.registry import Registry, Roll
-from coordinator.home.standing import Standing
+from coordinator.home.standing import RegistryReader
 from fedcervix.errors import IdentityError, StorageError
 
 pytestmark = pytest.mark.timeout(60)
@@ -24,9 +24,9 @@ def join(registry: Registry, site: str, invitation: str, certificate: str) -> No
     registry.redeem(invitation, "key", lambda: (b"pem", certificate, LATER), NOW)
 
 
-def with_standing(folder: Path, test: Callable[[Registry, Standing], Awaitable[None]]) -> None:
+def with_standing(folder: Path, test: Callable[[Registry, RegistryReader], Awaitable[None]]) -> None:
     async def whole() -> None:
-        standing = Standing(Registry(folder / "registry.db"))
+        standing = RegistryReader(Registry(folder / "registry.db"))
         try:
             await test(Registry(folder / "registry.db"), standing)
         finally:
@@ -36,7 +36,7 @@ def with_standing(folder: Path, test: Callable[[Registry, Standing], Awaitable[N
 
 
 def test_who_has_just_joined_is_known(tmp_path: Path) -> None:
-    async def test(other_process: Registry, standing: Standing) -> None:
+    async def test(other_process: Registry, standing: RegistryReader) -> None:
         await standing.look()
         for number in range(3):
             join(other_process, "north", f"i{number}", f"c{number}")
@@ -46,7 +46,7 @@ def test_who_has_just_joined_is_known(tmp_path: Path) -> None:
 
 
 def test_a_revocation_counts_as_soon_as_it_is_told_and_listeners_hear_of_it(tmp_path: Path) -> None:
-    async def test(other_process: Registry, standing: Standing) -> None:
+    async def test(other_process: Registry, standing: RegistryReader) -> None:
         heard: list[Roll] = []
         join(other_process, "north", "i1", "c1")
         await standing.look()
@@ -65,7 +65,7 @@ def test_a_revocation_counts_as_soon_as_it_is_told_and_listeners_hear_of_it(tmp_
 
 
 def test_while_the_registry_cannot_be_read_nobody_is_admitted(tmp_path: Path) -> None:
-    async def test(other_process: Registry, standing: Standing) -> None:
+    async def test(other_process: Registry, standing: RegistryReader) -> None:
         join(other_process, "north", "i1", "c1")
         await standing.look()
         (tmp_path / "registry.db").rename(tmp_path / "away")

@@ -10,7 +10,7 @@ import pytest
 
 from cervix_study.analysis.analysis import judge, mean_roc
 from cervix_study.analysis.comparing import TESTED
-from cervix_study.analysis.findings import Findings
+from cervix_study.analysis.findings import StudyFindings
 from cervix_study.analysis.result_rows import Finished, benches
 from site_agent.classifier.resampling import Part, Scored
 from site_agent.metrics import Confusion, auc
@@ -33,11 +33,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def findings(folder: Path) -> Findings:
+def findings(folder: Path) -> StudyFindings:
     return judge(Finished.read(folder), draws=DRAWS)
 
 
-def test_every_score_is_the_mean_over_seeds_of_its_predictions(folder: Path, findings: Findings):
+def test_every_score_is_the_mean_over_seeds_of_its_predictions(folder: Path, findings: StudyFindings):
     """By the library's own measures, cell by cell."""
     for bench, found in zip(benches(Finished.read(folder)), findings.sites, strict=True):
         for row, scores in zip(bench.rows, found.scores, strict=True):
@@ -48,23 +48,23 @@ def test_every_score_is_the_mean_over_seeds_of_its_predictions(folder: Path, fin
                 assert scores.measures[name].value == pytest.approx(sum(getattr(c, name) for c in counts) / len(own))
 
 
-def test_the_same_folder_gives_the_same_findings(folder: Path, findings: Findings):
+def test_the_same_folder_gives_the_same_findings(folder: Path, findings: StudyFindings):
     assert judge(Finished.read(folder), draws=DRAWS) == findings
 
 
-def test_findings_name_no_woman_and_no_image(findings: Findings):
+def test_findings_name_no_woman_and_no_image(findings: StudyFindings):
     text = json.dumps(dataclasses.asdict(findings), allow_nan=False)
     assert "SECRET" not in text
     assert "nhs-test-" not in text
     assert "images/" not in text
 
 
-def test_a_site_is_described_by_its_test_part(findings: Findings):
+def test_a_site_is_described_by_its_test_part(findings: StudyFindings):
     nhs = findings.sites[0]
     assert (nhs.women, nhs.case_women, nhs.images, nhs.cases) == (32, 12, 64, 24)
 
 
-def test_each_profile_is_a_family_of_its_own(findings: Findings):
+def test_each_profile_is_a_family_of_its_own(findings: StudyFindings):
     for profile in WHOLE.profiles:
         own = [c for c in findings.comparisons if c.profile == profile and c.kind == "better"]
         for measure in TESTED:
@@ -72,7 +72,7 @@ def test_each_profile_is_a_family_of_its_own(findings: Findings):
             assert smallest.corrected == pytest.approx(min(1.0, len(own) * smallest.p))
 
 
-def test_profiles_stand_side_by_side_on_the_same_women(findings: Findings):
+def test_profiles_stand_side_by_side_on_the_same_women(findings: StudyFindings):
     assert {(p.site, p.label) for p in findings.side_by_side} == {
         (site, label) for site in ("nhs", "alts") for label in ("Random", "SSL", "CSSL", "CSFSSL", "PPFSSL_NHS")
     }
@@ -85,20 +85,20 @@ def test_profiles_stand_side_by_side_on_the_same_women(findings: Findings):
     assert one.effects["auc"].difference.value == pytest.approx(recommended - paper)
 
 
-def test_fewer_labels_and_all_of_them_are_points_of_one_curve(findings: Findings):
+def test_fewer_labels_and_all_of_them_are_points_of_one_curve(findings: StudyFindings):
     points = [p for p in findings.sites[0].fractions if p.start == "cssl"]
     assert [p.label_fraction for p in points] == [0.1, 1.0]
     chosen = next(s for s in findings.sites[0].scores if s.start == "cssl" and s.chosen)
     assert points[1].auc.value == pytest.approx(chosen.measures["auc"].value)
 
 
-def test_the_held_start_stands_beside_ssl_and_beside_itself(findings: Findings):
+def test_the_held_start_stands_beside_ssl_and_beside_itself(findings: StudyFindings):
     held = findings.sites[0].equal_updates
     assert [(h.label, h.versus, h.itself) for h in held] == [("CSSL", "SSL", False), ("CSSL", "CSSL N=8", True)]
     assert held[0].versus_updates == 1200
 
 
-def test_mini_batches_of_one_site_stand_beside_mixed_ones_random_weights_and_federations(findings: Findings):
+def test_mini_batches_of_one_site_stand_beside_mixed_ones_random_weights_and_federations(findings: StudyFindings):
     found = findings.sites[0].one_site_batches
     assert {one.label for one in found} == {"CSSL"}
     assert [one.versus for one in found] == ["CSSL N=8", "Random", "CSFSSL", "PPFSSL_NHS"]
@@ -107,7 +107,7 @@ def test_mini_batches_of_one_site_stand_beside_mixed_ones_random_weights_and_fed
     assert 0 < mixed < random
 
 
-def test_shuffled_labels_and_probes_are_told(findings: Findings):
+def test_shuffled_labels_and_probes_are_told(findings: StudyFindings):
     assert [s.label for s in findings.sites[0].shuffled] == ["CSSL"]
     probe = findings.probes["paper"][0]
     assert (probe.chance, probe.trainings) == (0.5, 2)
@@ -117,7 +117,7 @@ def test_shuffled_labels_and_probes_are_told(findings: Findings):
     assert "CSSL N=8, one site each" in told
 
 
-def test_costs_are_added_up_and_an_unread_energy_is_no_zero(findings: Findings):
+def test_costs_are_added_up_and_an_unread_energy_is_no_zero(findings: StudyFindings):
     lines = {(c.profile, c.kind, c.start): c for c in findings.costs}
     federated = lines["paper", "encoder", "CSFSSL"]
     assert (federated.cells, federated.seconds) == (2, 1200.0)

@@ -20,7 +20,7 @@ from cervix_study.execution.worker_context import WorkerContext
 from cervix_study.planning.grid import followers, grid
 from cervix_study.planning.selection import choose
 from cervix_study.records import Cell, CellRecord, read_predictions
-from cervix_study.settings import Asked, read
+from cervix_study.settings import StudyConfig, read
 from cervix_study.study_paths import Places
 from fedcervix.core.plan import Recipe
 from fedcervix.disk.files import digest_file
@@ -58,7 +58,7 @@ batch_images = 8
 class Small:
     """A small study, its cells, and the bench they are made on."""
 
-    asked: Asked
+    asked: StudyConfig
     ground: Ground
     bench: WorkerContext
     told: list[dict[str, Any]]
@@ -80,8 +80,8 @@ def keeping(folder: Path, contract: str) -> Iterator[Checkpoints]:
     yield Checkpoints(folder, contract)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
+@pytest.fixture(autouse=True, scope="module")
+def threads_as_before() -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -103,23 +103,16 @@ def small(collections: Path) -> Small:
     return Small(asked, prepare(asked, places, SILENT), WorkerContext(places, told.append), told)
 
 
-def test_a_study_s_cells_follow_one_another(small: Small, tmp_path: Path) -> None:
-    """One after the other, as a study makes them: encoders, classifiers, controls; then the test part."""
+@pytest.fixture(scope="module")
+def records(small: Small) -> dict[str, CellRecord]:
+    """All cells, one after the other, as a study makes them: encoders, classifiers, then what follows a choice."""
     cells = small.cells()
-    records = {key: small.make(cell) for key, cell in cells.items()}
-    later = followers(small.asked, small.ground, choose(cells.values(), records), cells)
-    records |= {cell.key: small.make(cell) for cell in later}
-    _equal_updates(records)
-    _one_site_batches(records)
-    _epoch_by_epoch(small, records, tmp_path)
-    _shuffled(small, records)
-    _shares(records)
-    _probes(records)
-    _opened(small, records)
-    _made_once(small, records)
+    made = {key: small.make(cell) for key, cell in cells.items()}
+    later = followers(small.asked, small.ground, choose(cells.values(), made), cells)
+    return made | {cell.key: small.make(cell) for cell in later}
 
 
-def _equal_updates(records: dict[str, CellRecord]) -> None:
+def test_the_equal_updates_control_takes_no_more_steps_than_its_rival(records: dict[str, CellRecord]) -> None:
     controls = [r for r in records.values() if r.encoder and r.cell.control == "equal-updates"]
     assert len(controls) == 2
     for record in controls:
@@ -132,7 +125,7 @@ def _equal_updates(records: dict[str, CellRecord]) -> None:
         assert record.encoder.images == pooled.encoder.images
 
 
-def _one_site_batches(records: dict[str, CellRecord]) -> None:
+def test_the_one_site_control_has_an_encoder_and_classifiers_of_its_own(records: dict[str, CellRecord]) -> None:
     """The same images, in mini-batches of one site each: another encoder, and classifiers that begin from it."""
     pooled = {r.cell.control: r.encoder for r in records.values() if r.encoder and r.cell.start == "cssl"}
     mixed, own = pooled["none"], pooled["one-site-batches"]
@@ -145,19 +138,21 @@ def _one_site_batches(records: dict[str, CellRecord]) -> None:
     assert [r.cell.inputs for r in records.values() if r.site_probe and r.cell.control != "none"] == [(encoder,)]
 
 
-def _epoch_by_epoch(small: Small, records: dict[str, CellRecord], folder: Path) -> None:
+def test_an_encoder_trained_epoch_by_epoch_is_the_study_s_own(
+    small: Small, records: dict[str, CellRecord], tmp_path: Path
+) -> None:
     """The benchmark that keeps an encoder after every epoch trains the study's own one again, to the same bits."""
     for key, record in records.items():
         if record.encoder and record.cell.start == "cssl" and record.cell.control != "equal-updates":
-            train(small.bench, record.cell, None, folder / key)
-            assert digest_file(folder / key / f"epoch{record.encoder.best}.safetensors") == record.encoder.model
-            train(small.bench, record.cell, 0.1, folder / "faster")
-            assert digest_file(folder / "faster" / "epoch1.safetensors") != digest_file(
-                folder / key / "epoch1.safetensors"
+            train(small.bench, record.cell, None, tmp_path / key)
+            assert digest_file(tmp_path / key / f"epoch{record.encoder.best}.safetensors") == record.encoder.model
+            train(small.bench, record.cell, 0.1, tmp_path / "faster")
+            assert digest_file(tmp_path / "faster" / "epoch1.safetensors") != digest_file(
+                tmp_path / key / "epoch1.safetensors"
             )
 
 
-def _shuffled(small: Small, records: dict[str, CellRecord]) -> None:
+def test_shuffled_labels_train_and_true_ones_are_stored(small: Small, records: dict[str, CellRecord]) -> None:
     """The labels that are kept beside the predictions are the true ones."""
     plain = {r.cell.site: key for key, r in records.items() if r.classifier and r.cell.start == "random"}
     found = {key: r.cell.site for key, r in records.items() if r.cell.control == "shuffled-labels"}
@@ -167,14 +162,14 @@ def _shuffled(small: Small, records: dict[str, CellRecord]) -> None:
         assert labels[0] == labels[1]
 
 
-def _shares(records: dict[str, CellRecord]) -> None:
+def test_a_share_of_the_labels_is_of_women_of_both_classes(records: dict[str, CellRecord]) -> None:
     for record in records.values():
         if record.classifier and record.cell.label_fraction < 1:
             assert (record.classifier.train_women, record.classifier.train_images) == (2, 4)
             assert record.classifier.train_cases == 2
 
 
-def _probes(records: dict[str, CellRecord]) -> None:
+def test_each_encoder_has_one_site_probe(records: dict[str, CellRecord]) -> None:
     probes = [r.site_probe for r in records.values() if r.site_probe]
     assert len(probes) == 1 + 2 + 1 + 1  # random weights, SSL of either site, pooled, pooled in unmixed mini-batches
     for probe in probes:
@@ -182,7 +177,9 @@ def _probes(records: dict[str, CellRecord]) -> None:
         assert probe.balanced_accuracy == pytest.approx(sum(probe.recall.values()) / 2)
 
 
-def _opened(small: Small, records: dict[str, CellRecord]) -> None:
+def test_a_test_part_is_opened_once_and_beside_the_validation_part(
+    small: Small, records: dict[str, CellRecord]
+) -> None:
     key, record = next((k, r) for k, r in records.items() if r.classifier)
     before = read_predictions(small.places.folder, key)
     assert {row.split for row in before} == {"valid"}
@@ -196,7 +193,7 @@ def _opened(small: Small, records: dict[str, CellRecord]) -> None:
     assert sorted(file.name for file in small.places.cell(key).iterdir()) == ["cell.json", "predictions.csv"]
 
 
-def _made_once(small: Small, records: dict[str, CellRecord]) -> None:
+def test_a_finished_cell_is_not_made_again(small: Small, records: dict[str, CellRecord]) -> None:
     files = {key: (small.places.cell(key) / "cell.json").stat().st_ino for key in records}
     for record in records.values():
         assert small.make(record.cell) == record

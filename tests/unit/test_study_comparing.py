@@ -18,7 +18,7 @@ from cervix_study.analysis.comparing import (
     effect,
     mcnemar_of,
 )
-from cervix_study.analysis.result_rows import Row
+from cervix_study.analysis.result_rows import ResultRow
 from cervix_study.evidence.delong import contrast, delong
 from cervix_study.evidence.mcnemar import Discordant
 from fedcervix.errors import DataError
@@ -50,8 +50,8 @@ def judged(value: float, p: float, kind: str = "better") -> HypothesisTest:
     return HypothesisTest("paper", "nhs", "q", kind, "a", "b", effects, {}, 1, 1, 1, 1)  # type: ignore[arg-type]
 
 
-def row(label: str, *trials: Scored) -> Row:
-    return Row(label, label, None, True, {Part(seed): scored for seed, scored in enumerate(trials)}, {})
+def row(label: str, *trials: Scored) -> ResultRow:
+    return ResultRow(label, label, None, True, {Part(seed): scored for seed, scored in enumerate(trials)}, {})
 
 
 def crowd(seed: int, gap: float, women: int = 40) -> Scored:

@@ -10,8 +10,8 @@ import pytest
 
 from cervix_study.execution.scheduler import wanted_keys
 from cervix_study.execution.tasks import blocked, make, ready
+from cervix_study.planning.cell_names import matches, named
 from cervix_study.planning.grid import expected_followers, followers, grid
-from cervix_study.planning.naming import matches, named
 from cervix_study.planning.selection import choose
 from cervix_study.records import Cell
 from tests.unit.study_cases import asked, ground, judged

@@ -18,7 +18,7 @@ import pytest
 
 from cervix_study.execution.executors import LocalProcesses, Slurm, died
 from cervix_study.execution.resource_usage import Meter, added, descendants, spent_j
-from cervix_study.execution.tasks import Failed, Task, make, passed_by
+from cervix_study.execution.tasks import CellTask, Failed, make, passed_by
 from cervix_study.execution.traffic_counter import Relay
 from cervix_study.planning.grid import grid
 from cervix_study.records import Costs
@@ -171,7 +171,7 @@ def test_an_energy_counter_that_ran_over_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def lost(tmp_path: Path) -> tuple[Places, Task]:
+def lost(tmp_path: Path) -> tuple[Places, CellTask]:
     """Return a planned classifier whose site has no home: making it fails at once."""
     places, cell = Places(tmp_path / "out"), grid(asked(tmp_path), ground())[0]
     places.put_plan(cell)
@@ -179,7 +179,7 @@ def lost(tmp_path: Path) -> tuple[Places, Task]:
 
 
 @pytest.mark.timeout(180)
-def test_a_cluster_s_job_answers_like_a_process_of_this_machine(lost: tuple[Places, Task]) -> None:
+def test_a_cluster_s_job_answers_like_a_process_of_this_machine(lost: tuple[Places, CellTask]) -> None:
     pytest.importorskip("submitit", reason="the extra slurm is not installed")
     places, task = lost
     told = []
@@ -194,7 +194,7 @@ def test_a_cluster_s_job_answers_like_a_process_of_this_machine(lost: tuple[Plac
     assert "site.toml does not exist" in told[0].error.what
 
 
-def test_a_machine_without_slurm_is_told_apart_from_one_with(lost: tuple[Places, Task]) -> None:
+def test_a_machine_without_slurm_is_told_apart_from_one_with(lost: tuple[Places, CellTask]) -> None:
     pytest.importorskip("submitit", reason="the extra slurm is not installed")
     places, task = lost
     for options in ({}, {"cluster": "local", "timeout_mim": 2}):
@@ -226,7 +226,7 @@ def test_a_federation_has_room_where_all_its_sites_have(tmp_path: Path) -> None:
 class Busy:
     """A worker at work."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: CellTask) -> None:
         self.task = task
 
 

@@ -14,10 +14,10 @@ from cervix_study.records import (
     predictions_text,
     read_predictions,
     read_selection,
-    title,
     to_json,
 )
 from fedcervix.errors import StorageError
+from site_agent.starts import title
 from tests.unit.study_cases import asked, ground, judged
 
 

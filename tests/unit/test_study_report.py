@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cervix_study.analysis.analysis import judge
-from cervix_study.analysis.findings import Findings, Shuffled
+from cervix_study.analysis.findings import Shuffled, StudyFindings
 from cervix_study.analysis.result_rows import Finished
 from cervix_study.report.answer import answer
 from cervix_study.report.compose import FINDINGS_FILE, MARKDOWN_FILE, PAGE_FILE, compose, write_report
@@ -60,12 +60,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def findings(folder: Path) -> Findings:
+def findings(folder: Path) -> StudyFindings:
     return judge(Finished.read(folder), draws=200, paper_audit=True)
 
 
 @pytest.fixture(scope="module")
-def written(folder: Path, findings: Findings) -> Path:
+def written(folder: Path, findings: StudyFindings) -> Path:
     write_report(findings, folder)
     return folder
 
@@ -154,7 +154,7 @@ def test_the_papers_numbers_stand_beside_ours(page: str):
     assert "paper 0.633 / 0.721" in page, "its recall"
 
 
-def test_the_same_study_is_the_same_bytes(page: str, findings: Findings):
+def test_the_same_study_is_the_same_bytes(page: str, findings: StudyFindings):
     assert as_page(compose(findings)) == page
 
 
@@ -164,7 +164,7 @@ def test_findings_json_can_be_read(written: Path):
     assert raw["comparisons"]
 
 
-def verdicts(findings: Findings, **by_site: str) -> Findings:
+def verdicts(findings: StudyFindings, **by_site: str) -> StudyFindings:
     """Give every `federated beats Random` at a site this verdict."""
     changed = []
     for c in findings.comparisons:
@@ -200,12 +200,12 @@ def verdicts(findings: Findings, **by_site: str) -> Findings:
         ),
     ],
 )
-def test_the_headline_says_no_more_than_the_verdicts(findings: Findings, nhs, alts, tone, headline):
+def test_the_headline_says_no_more_than_the_verdicts(findings: StudyFindings, nhs, alts, tone, headline):
     found = answer(verdicts(findings, nhs=nhs, alts=alts))
     assert (found.tone, found.headline) == (tone, headline)
 
 
-def test_what_is_shown_nowhere_is_said_once_and_not_of_every_site(findings: Findings):
+def test_what_is_shown_nowhere_is_said_once_and_not_of_every_site(findings: StudyFindings):
     nowhere = blocks_text(answer(verdicts(findings, nhs="not shown", alts="not shown")).blocks)
     assert "**Federated beats Random**: at no site (" in nowhere
     somewhere = blocks_text(answer(verdicts(findings, nhs="better", alts="not shown")).blocks)
@@ -215,12 +215,12 @@ def test_what_is_shown_nowhere_is_said_once_and_not_of_every_site(findings: Find
     assert all("at no site (CSFSSL" not in line for line in said)
 
 
-def test_without_a_comparison_nothing_is_claimed(findings: Findings):
+def test_without_a_comparison_nothing_is_claimed(findings: StudyFindings):
     found = answer(dataclasses.replace(findings, comparisons=()))
     assert (found.tone, found.headline) == ("unknown", "Not measured: there is nothing to compare yet.")
 
 
-def test_what_weakens_an_answer_stands_beside_it(findings: Findings):
+def test_what_weakens_an_answer_stands_beside_it(findings: StudyFindings):
     site = dataclasses.replace(
         findings.sites[0], shuffled=(Shuffled("CSSL", Estimate(0.7, 0.6, 0.8)),), unfinished=("ImageNet",)
     )
@@ -244,7 +244,7 @@ def test_a_study_that_has_only_begun_can_be_reported(tmp_path: Path):
 
 
 @pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> Findings:
+def few(tmp_path_factory: pytest.TempPathFactory) -> StudyFindings:
     """Everything a study can ask, of three women who are cases and four who are not."""
     small = dataclasses.replace(WHOLE, profiles=("paper",), case_women=3, control_women=4)
     return judge(Finished.read(write(tmp_path_factory.mktemp("few"), small)), draws=50)
@@ -262,7 +262,7 @@ def estimates(found: object) -> Iterator[dict[str, object]]:
 
 
 def test_a_study_of_fewer_than_eight_women_prints_no_interval_no_test_and_no_detectable_difference(
-    few: Findings, tmp_path: Path
+    few: StudyFindings, tmp_path: Path
 ):
     page, text, findings = (path.read_text("utf-8") for path in write_report(few, tmp_path))
     kept = json.loads(findings)
@@ -283,14 +283,14 @@ def test_a_study_of_fewer_than_eight_women_prints_no_interval_no_test_and_no_det
         assert "nan" not in plain.split()
 
 
-def test_the_papers_own_numbers_are_tested_only_on_request(few: Findings):
+def test_the_papers_own_numbers_are_tested_only_on_request(few: StudyFindings):
     assert "What the paper's own numbers can show" not in as_page(compose(few))
 
 
 ATTACK = '\u202e\x1b"><script>alert(1)</script><img src=x onerror=alert(1)> | `x` [a](http://evil)'
 
 
-def test_names_from_outside_cannot_become_markup(findings: Findings):
+def test_names_from_outside_cannot_become_markup(findings: StudyFindings):
     study = dataclasses.replace(findings.study, configuration=ATTACK, failed={"k": ATTACK}, host=ATTACK)
     source = as_page(compose(dataclasses.replace(findings, study=study)))
     assert "<script" not in source

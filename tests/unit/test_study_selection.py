@@ -9,13 +9,13 @@ import pytest
 from cervix_study.planning.grid import followers, grid
 from cervix_study.planning.selection import choose, competes, to_open
 from cervix_study.records import Cell, CellRecord, Choice
-from cervix_study.settings import Asked
+from cervix_study.settings import StudyConfig
 from tests.unit.study_cases import asked, ground, judged
 
 AXES = 'starts = ["random", "ssl", "cssl"]\nbatch_images = [8, 16]\nseeds = [0, 1]\n'
 
 
-def study(tmp_path: Path, more: str = "") -> tuple[Asked, dict[str, Cell]]:
+def study(tmp_path: Path, more: str = "") -> tuple[StudyConfig, dict[str, Cell]]:
     found = asked(tmp_path, AXES, more)
     return found, {cell.key: cell for cell in grid(found, ground())}
 
@@ -95,7 +95,7 @@ def test_what_was_named_in_advance_is_opened_whatever_is_chosen(tmp_path: Path) 
 
 
 @pytest.fixture
-def controlled(tmp_path: Path) -> tuple[Asked, dict[str, Cell]]:
+def controlled(tmp_path: Path) -> tuple[StudyConfig, dict[str, Cell]]:
     axes = AXES + 'label_fractions = [0.1]\ncontrols = ["shuffled-labels", "equal-updates"]\n'
     found = asked(tmp_path, axes)
     return found, {cell.key: cell for cell in grid(found, ground())}
@@ -106,7 +106,9 @@ def by_start(cell: Cell) -> float:
     return float(cell.batch_images == (16 if cell.start == "ssl" else 8))
 
 
-def test_followers_are_opened_and_whom_a_control_is_compared_with(controlled: tuple[Asked, dict[str, Cell]]) -> None:
+def test_followers_are_opened_and_whom_a_control_is_compared_with(
+    controlled: tuple[StudyConfig, dict[str, Cell]],
+) -> None:
     found, cells = controlled
     records = {key: judged(cell, by_start(cell)) for key, cell in cells.items() if cell.kind == "classifier"}
     choices = choose(cells.values(), records)
@@ -123,7 +125,7 @@ def test_followers_are_opened_and_whom_a_control_is_compared_with(controlled: tu
             assert key not in why
 
 
-def test_followers_of_an_earlier_choice_stay_shut(controlled: tuple[Asked, dict[str, Cell]]) -> None:
+def test_followers_of_an_earlier_choice_stay_shut(controlled: tuple[StudyConfig, dict[str, Cell]]) -> None:
     found, cells = controlled
     records = {key: judged(cell, by_start(cell)) for key, cell in cells.items() if cell.kind == "classifier"}
     earlier = followers(found, ground(), choose(cells.values(), records), cells)

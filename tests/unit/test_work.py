@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
-from coordinator.calls.work import Work
+from coordinator.calls.work import WorkThreads
 
 pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture
-def work() -> Iterator[Work]:
-    made = Work("test", 4, each=2)
+def work() -> Iterator[WorkThreads]:
+    made = WorkThreads("test", 4, each=2)
     yield made
     made.close()
 
@@ -27,7 +27,7 @@ def in_a_loop(test: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(whole())
 
 
-def test_what_work_returns_and_raises_comes_back(work: Work) -> None:
+def test_what_work_returns_and_raises_comes_back(work: WorkThreads) -> None:
     def breaks() -> None:
         raise KeyError("x")
 
@@ -40,7 +40,7 @@ def test_what_work_returns_and_raises_comes_back(work: Work) -> None:
     in_a_loop(test)
 
 
-def test_who_has_much_work_leaves_threads_to_others(work: Work) -> None:
+def test_who_has_much_work_leaves_threads_to_others(work: WorkThreads) -> None:
     goes_on, begun = threading.Event(), threading.Semaphore(0)
 
     def hold() -> None:
@@ -59,7 +59,7 @@ def test_who_has_much_work_leaves_threads_to_others(work: Work) -> None:
     in_a_loop(test)
 
 
-def test_work_that_was_given_up_counts_until_it_is_done(work: Work) -> None:
+def test_work_that_was_given_up_counts_until_it_is_done(work: WorkThreads) -> None:
     """Else a site would fill all threads by calls that it cancels."""
     goes_on, begun = threading.Event(), threading.Semaphore(0)
 
@@ -83,7 +83,7 @@ def test_work_that_was_given_up_counts_until_it_is_done(work: Work) -> None:
     in_a_loop(test)
 
 
-def test_what_a_call_leaves_is_done_though_nobody_waits(work: Work) -> None:
+def test_what_a_call_leaves_is_done_though_nobody_waits(work: WorkThreads) -> None:
     done = threading.Event()
 
     async def test() -> None:

@@ -200,7 +200,7 @@ def _behind(sink: Sink) -> Iterator[_Behind]:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class OpenModel:
     """One open model: where it keeps each tensor of the base (bytes, by position in the base), and its weight."""
 
     file: FileIO
@@ -209,10 +209,10 @@ class Source:
 
 
 @contextmanager
-def open_models(updates: Sequence[tuple[Path, float]], base: Layout) -> Iterator[list[Source]]:
+def open_models(updates: Sequence[tuple[Path, float]], base: Layout) -> Iterator[list[OpenModel]]:
     """Open weights files, each with its weight, that hold the tensors of `base`. Raises RemoteError, StorageError."""
     with ExitStack() as stack:
-        yield [Source(stack.enter_context(opened(path)), _starts(path, base), weight) for path, weight in updates]
+        yield [OpenModel(stack.enter_context(opened(path)), _starts(path, base), weight) for path, weight in updates]
 
 
 def _starts(path: Path, base: Layout) -> NDArray[np.int64]:
@@ -286,7 +286,7 @@ class Blocks:
         self._tensors = base.tensors
         self._raw = memoryview(bytearray(BLOCK_ELEMENTS * ITEM_BYTES_MAX))
 
-    def read(self, source: Source, position: int, span: slice) -> NDArray[Any]:
+    def read(self, source: OpenModel, position: int, span: slice) -> NDArray[Any]:
         """Return the values. Raises StorageError."""
         dtype = self._tensors[position].dtype
         item_bytes = DTYPES[dtype].itemsize
@@ -298,11 +298,11 @@ class Blocks:
 class _Cut:
     """Shortens the steps of updates from `origin`, the open model that they were trained from."""
 
-    def __init__(self, origin: Source, scales: Sequence[float]) -> None:
+    def __init__(self, origin: OpenModel, scales: Sequence[float]) -> None:
         self._origin, self._scales = origin, scales
         self._from, self._moved = np.empty((2, BLOCK_ELEMENTS))
 
-    def values(self, blocks: Blocks, index: int, source: Source, position: int, span: slice) -> NDArray[Any]:
+    def values(self, blocks: Blocks, index: int, source: OpenModel, position: int, span: slice) -> NDArray[Any]:
         """Return a block of an update with its step shortened; unchanged, to the bit, where the factor is 1."""
         if self._scales[index] == 1:
             return blocks.read(source, position, span)
@@ -320,7 +320,9 @@ class _Average:
     `ends` are the two ends of the published model's last step, the newer one first; empty where there is no momentum.
     """
 
-    def __init__(self, sources: list[Source], base: Layout, ends: list[Source], cut: _Cut | None, trimmed: int) -> None:
+    def __init__(
+        self, sources: list[OpenModel], base: Layout, ends: list[OpenModel], cut: _Cut | None, trimmed: int
+    ) -> None:
         self._sources, self._ends, self._cut, self._trimmed = sources, ends, cut, trimmed
         self._tensors, self._blocks = base.tensors, Blocks(base)
         self._weights_sum = math.fsum(source.weight for source in sources)

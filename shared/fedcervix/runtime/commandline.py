@@ -84,7 +84,7 @@ def meant_here(text: str) -> str:
     return re.sub(rf"(?<!the )\b{root.name} (?=(?:{names})\b)", lambda _: with_home, text)
 
 
-class Work(click.Command):
+class WorkCommand(click.Command):
     """A command whose logging is set up when it is called, and whose hints contain the --home that was given."""
 
     def invoke(self, context: click.Context) -> Any:
@@ -100,7 +100,7 @@ class Work(click.Command):
 class Program(click.Group):
     """A program with commands, or a group of commands within one."""
 
-    command_class = Work
+    command_class = WorkCommand
     group_class = type  # groups within are of this class
 
     def __init__(self, *positional: Any, **named: Any) -> None:

@@ -23,7 +23,7 @@ import grpc
 import pytest
 
 from coordinator.calls.connections import Connections
-from coordinator.limits.descriptors import Bounds, bounds
+from coordinator.limits.descriptor_shares import Bounds, bounds
 from fedcervix.errors import LinkError
 from fedcervix.network import identity, rpc
 from site_agent.federation.link import GrpcLink

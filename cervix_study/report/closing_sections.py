@@ -5,15 +5,15 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 
-from cervix_study.analysis.findings import CellLine, CostLine, Findings
-from cervix_study.report.document import Block, Code, Column, Details, Heading, Table, TableCell, Terms, Text, cells
+from cervix_study.analysis.findings import CellLine, CostLine, StudyFindings
+from cervix_study.report.document import Block, Code, Column, Details, Glossary, Heading, Table, TableCell, Text, cells
 from cervix_study.report.wording import NOTHING, counted, energy, listed, seconds, size
 from site_agent.classifier.intervals import WOMEN_MIN
 
 DIGEST_SHOWN = 12
 
 
-def costs(findings: Findings) -> Iterable[Block]:
+def costs(findings: StudyFindings) -> Iterable[Block]:
     """Yield time, bytes and energy."""
     yield Heading("What it cost")
     columns = (
@@ -86,11 +86,11 @@ WORDS = {
 def glossary() -> Iterable[Block]:
     """Yield the words of the page."""
     yield Heading("Words on this page")
-    yield Terms(tuple(WORDS.items()))
+    yield Glossary(tuple(WORDS.items()))
     yield Text("For research. No classifier here is a medical device, and nothing here is a diagnosis.", quiet=True)
 
 
-def provenance(findings: Findings) -> Iterable[Block]:
+def provenance(findings: StudyFindings) -> Iterable[Block]:
     """Yield versions, machines, digests, seeds, commands and every cell."""
     study = findings.study
     yield Heading("Provenance")

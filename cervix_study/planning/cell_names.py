@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-from cervix_study.records import Cell, title
+from cervix_study.records import Cell
+from site_agent.starts import title
 
 
 def named(cell: Cell) -> str:

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import click
 
 from fedcervix.core.events import RUN_OF_COORDINATOR
 from fedcervix.core.plan import SITE_NAME
-
-NOT_MODELS = ("random", "imagenet")
-"""starts of a classifier that are no folder below models/"""
-NOT_SETS = (*NOT_MODELS, "ssl", "cssl", "csfssl")
-"""folders of classifiers in the set without a name"""
+from site_agent.starts import TITLES, UNTRAINED
 
 
 def model_name(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str:
     """Return the name of a model, empty where none is given. Raises BadParameter."""
     if text and RUN_OF_COORDINATOR.fullmatch(text):
         raise click.BadParameter(f"{text} is named like a run of the federation; choose another one")
-    return _name(text, NOT_MODELS)
+    return _name(text, UNTRAINED)
 
 
 def set_name(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str:
     """Return the name of a set of classifiers, empty where none is given. Raises BadParameter."""
-    return _name(text, NOT_SETS)
+    return _name(text, TITLES)
 
 
 def report_name(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str:
@@ -30,7 +28,7 @@ def report_name(_context: click.Context, _parameter: click.Parameter, text: str 
     return _name(text, ())
 
 
-def _name(text: str | None, taken: tuple[str, ...]) -> str:
+def _name(text: str | None, taken: Collection[str]) -> str:
     if text is None:
         return ""
     if SITE_NAME.fullmatch(text) is None:
