@@ -33,7 +33,7 @@ from site_agent.federation import compression
 from site_agent.federation.agent import Checks
 from site_agent.federation.context import REMOTE_ERRORS_MAX
 from site_agent.federation.heartbeat import Hung
-from site_agent.federation.inbox import Broken, LineDown, Silent
+from site_agent.federation.inbox import Broken, ConnectionLost, Silent
 from site_agent.home import SiteHome
 from site_agent.store.run_store import RunStore
 from site_agent.worker.hang_detection import Silence
@@ -201,7 +201,7 @@ def test_a_refused_certificate_ends_the_agent_at_once(threaded: ThreadedSite) ->
 
 def test_an_agent_that_is_one_too_many_ends_and_reports_no_failure(site: Site) -> None:
     twin = DuplicateAgentError("another agent of site nhs is connected")
-    site.worker.meanwhile = [lambda: site.handle(LineDown(LinkError("closed")), Broken(twin))]
+    site.worker.meanwhile = [lambda: site.handle(ConnectionLost(LinkError("closed")), Broken(twin))]
     site.attach(TRAIN)
     assert site.end() is twin
     assert site.worker.cancels == 1
