@@ -149,7 +149,7 @@ class Site:
         )
 
     def _show(self, event: shown.Shown) -> None:
-        what = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(event).__name__).lower()  # LineDown: "line down"
+        what = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(event).__name__).lower()  # TaskFinished: "task finished"
         with self._shown:
             self.shown.append((what, {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}))
             self._shown.notify_all()
