@@ -37,7 +37,6 @@ ALLOWED = {
     "shared/fedcervix/core/compression.py": (1, "a JSON file is read here"),
     "shared/fedcervix/core/events.py": (1, "the journal's JSON is read here"),
     "shared/fedcervix/core/plan.py": (2, "the plan's JSON is read and written here"),
-    "shared/fedcervix/core/rounds/state.py": (1, "a run's state as JSON"),
     "shared/fedcervix/models/weights.py": (3, "the JSON header of a weights file"),
     "shared/fedcervix/runtime/config.py": (7, TOML),
     "site_agent/classifier/classifier_store.py": (1, SITE_FILE),
