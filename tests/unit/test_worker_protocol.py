@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import math
+import os
 import queue
 import subprocess
 import sys
@@ -78,6 +79,12 @@ def test_a_loss_that_is_no_number_is_told() -> None:
     told = from_line(to_line(Progress("training", loss=math.nan)), str)
     assert isinstance(told, Progress)
     assert math.isnan(told.loss)
+
+
+def test_a_file_name_that_is_not_utf_8_does_not_break_the_conversation() -> None:
+    """The operating system hands such a name over with half characters, for which JSON has no form."""
+    said = Progress("x", note=os.fsdecode(b"cannot read caf\xe9.jpg"))
+    assert from_line(to_line(said), str) == Progress("x", note="cannot read caf?.jpg")
 
 
 @pytest.mark.parametrize(
