@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cervix_study.execution import classifiers, encoders, federations, host, probes
-from cervix_study.execution.resource_usage import Meter, added
+from cervix_study.execution.resource_usage import UsageMeter, added
 from cervix_study.execution.worker_context import WorkerContext
 from cervix_study.records import (
     CELL_FILE,
@@ -63,7 +63,7 @@ def make(bench: WorkerContext, key: str, keeping: CheckpointsFor) -> CellRecord:
     there = read_cell(places.folder, key)
     if there is not None:
         return there
-    meter, begun_at, scratch = Meter(), host.now(), places.scratch(key)
+    meter, begun_at, scratch = UsageMeter(), host.now(), places.scratch(key)
     with _new_folder(places.folder / CELLS_FOLDER, key) as making:
         try:
             made = _MAKE[_kind(cell)](bench, cell, making, meter, keeping)
@@ -89,7 +89,7 @@ def _kind(cell: Cell) -> str:
     return "federated encoder" if cell.kind == "encoder" and cell.terms else cell.kind
 
 
-def _encoder(bench: WorkerContext, cell: Cell, making: Path, _meter: Meter, keeping: CheckpointsFor) -> Made:
+def _encoder(bench: WorkerContext, cell: Cell, making: Path, _meter: UsageMeter, keeping: CheckpointsFor) -> Made:
     with keeping(bench.places.scratch(cell.key), cell.key) as checkpoints:
         weights = making / MODEL_FILE
         results = encoders.train(bench, cell, weights, checkpoints=checkpoints, updates_max=_updates_max(bench, cell))
@@ -107,24 +107,24 @@ def _updates_max(bench: WorkerContext, cell: Cell) -> int | None:
     return record.encoder.updates
 
 
-def _federated(bench: WorkerContext, cell: Cell, making: Path, meter: Meter, _keeping: CheckpointsFor) -> Made:
+def _federated(bench: WorkerContext, cell: Cell, making: Path, meter: UsageMeter, _keeping: CheckpointsFor) -> Made:
     homes = {site: bench.places.home(site, cell.fold) for site in cell.sites}
     folder = bench.places.scratch(cell.key)
     found = federations.train(folder, cell, homes, making / MODEL_FILE, meter, bench.on_progress)
     return Made(encoder=found.results, details=found.details)
 
 
-def _classifier(bench: WorkerContext, cell: Cell, making: Path, _meter: Meter, _keeping: CheckpointsFor) -> Made:
+def _classifier(bench: WorkerContext, cell: Cell, making: Path, _meter: UsageMeter, _keeping: CheckpointsFor) -> Made:
     starts = [digest_file(bench.places.cell(key) / MODEL_FILE) for key in cell.inputs]
     details = {"start_sha256": starts[0]} if starts else {}
     return Made(classifier=classifiers.train(bench, cell, making), details=details)
 
 
-def _site_probe(bench: WorkerContext, cell: Cell, _making: Path, _meter: Meter, _keeping: CheckpointsFor) -> Made:
+def _site_probe(bench: WorkerContext, cell: Cell, _making: Path, _meter: UsageMeter, _keeping: CheckpointsFor) -> Made:
     return Made(site_probe=probes.probe(bench, cell))
 
 
-_MAKE: dict[str, Callable[[WorkerContext, Cell, Path, Meter, CheckpointsFor], Made]] = {
+_MAKE: dict[str, Callable[[WorkerContext, Cell, Path, UsageMeter, CheckpointsFor], Made]] = {
     "encoder": _encoder,
     "federated encoder": _federated,
     "classifier": _classifier,

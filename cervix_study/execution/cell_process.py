@@ -31,7 +31,7 @@ from fedcervix.json_text import parsed
 from fedcervix.runtime.log import configure
 from fedcervix.runtime.parent_death import end_with_parent
 from fedcervix.runtime.typed_json import from_json
-from fedcervix.runtime.worker_protocol import Answers, Done, Failure, requests
+from fedcervix.runtime.worker_protocol import Answers, Failure, RequestDone, requests
 from site_agent.commands.stopping import SIGNALS
 from site_agent.training.checkpoints import Checkpoints
 from site_agent.training.stopping import Stop, Stoppable
@@ -67,7 +67,7 @@ def do(bench: WorkerContext, stop: Stop, answers: Answers, order: Order) -> None
     except Exception as error:  # noqa: BLE001  (whatever breaks here is reported, with its trace, to the study)
         answers.say(failure(error, answers.stage))
         return
-    answers.say(Done(order.key))
+    answers.say(RequestDone(order.key))
 
 
 def _make(bench: WorkerContext, stop: Stop, key: str) -> None:

@@ -24,7 +24,7 @@ from cervix_study.records import (
 from fedcervix.core.plan import Recipe
 from fedcervix.core.seeds import derive
 from fedcervix.disk.files import write_whole
-from fedcervix.runtime.worker_protocol import OnProgress, Progress
+from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
 from site_agent.classifier.finetune import (
     Finetuned,
     build_classifier,
@@ -126,7 +126,7 @@ def start_of(bench: WorkerContext, cell: Cell, recipe: Recipe) -> State | None:
 def _steps(on_progress: OnProgress, recipe: Recipe) -> Callable[[int, int, int], None]:
     def told(epoch: int, step: int, steps: int) -> None:
         done, of = (epoch - 1) * steps + step, steps * recipe.classifier.epochs_max
-        on_progress(Progress(f"epoch {epoch}", done, of, "steps"))
+        on_progress(WorkProgress(f"epoch {epoch}", done, of, "steps"))
 
     return told
 

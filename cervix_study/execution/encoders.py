@@ -10,7 +10,7 @@ from cervix_study.execution.worker_context import WorkerContext
 from cervix_study.records import Cell, CurvePoint, EncoderResults
 from cervix_study.settings import POOLED
 from fedcervix.core.plan import Recipe
-from fedcervix.runtime.worker_protocol import OnProgress, Progress
+from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
 from site_agent.network.encoder import Encoder, save_weights, start_encoder
 from site_agent.training.checkpoints import Checkpoints
 from site_agent.training.context import TrainingContext
@@ -83,7 +83,7 @@ def bounded(recipe: Recipe, images: int, updates_max: int | None) -> Recipe:
 def _steps(on_progress: OnProgress, recipe: Recipe) -> Callable[[StepReport], None]:
     def told(step: StepReport) -> None:
         done, of = (step.epoch - 1) * step.steps + step.step, step.steps * recipe.epochs_max
-        on_progress(Progress(f"epoch {step.epoch}", done, of, "steps"))
+        on_progress(WorkProgress(f"epoch {step.epoch}", done, of, "steps"))
 
     return told
 

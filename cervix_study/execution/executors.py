@@ -22,7 +22,7 @@ from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, FedcervixError, TrainingError
 from fedcervix.extras import missing
 from fedcervix.runtime import worker_protocol
-from fedcervix.runtime.worker_protocol import Answer, Failure, Progress
+from fedcervix.runtime.worker_protocol import Answer, Failure, WorkProgress
 
 MODULE = "cervix_study.execution.cell_process"
 ENDS_WITHIN_S = 60.0
@@ -95,7 +95,7 @@ class LocalProcesses:
     def _read(self, worker: CellWorker, answer: Answer | None) -> Told | None:
         task = worker.task
         assert task is not None
-        if isinstance(answer, Progress):
+        if isinstance(answer, WorkProgress):
             return TaskProgress(task, answer)
         worker.task = None
         if answer is None:
@@ -146,7 +146,7 @@ class LocalProcesses:
 def ended(task: CellTask, answer: Answer) -> TaskDone | Failed | None:
     """Return how a task ended, if an answer says so."""
     match answer:
-        case worker_protocol.Done():
+        case worker_protocol.RequestDone():
             return TaskDone(task)
         case Failure():
             return Failed(task, error_of(answer), answer.trace)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from cervix_study.data.site_homes import toml
-from cervix_study.execution.resource_usage import Meter, descendants
+from cervix_study.execution.resource_usage import UsageMeter, descendants
 from cervix_study.execution.traffic_counter import Relay
 from cervix_study.records import Cell, CurvePoint, EncoderResults
 from coordinator.home.home import Home
@@ -35,7 +35,7 @@ from fedcervix.disk.files import digest_file, write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import EXIT_CODES, DataError, FedcervixError, StorageError, TrainingError
 from fedcervix.runtime.parent_death import leashed
-from fedcervix.runtime.worker_protocol import OnProgress, Progress
+from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
 from site_agent.home import SiteHome
 from site_agent.starts import is_ring
 from site_agent.store.run_store import RunStore
@@ -171,7 +171,7 @@ class Federation:
         """Start the agent."""
         self._start(name, "site_agent.cli", "--home", str(self.site(name).folder))
 
-    def wait(self, meter: Meter, on_progress: OnProgress) -> None:
+    def wait(self, meter: UsageMeter, on_progress: OnProgress) -> None:
         """Wait until all have ended. Raises FedcervixError where one ends without a result."""
         waiting = list(self.programs)
         while waiting:
@@ -185,11 +185,11 @@ class Federation:
             meter.count_wire({name: relay.passed_bytes for name, relay in self.relays.items()})
             on_progress(self._progress())
 
-    def _progress(self) -> Progress:
+    def _progress(self) -> WorkProgress:
         rounds = self._rounds_scored()
         assert self.cell.terms is not None
         of = self.cell.terms.rounds_max(self.cell.recipe)
-        return Progress(f"round {rounds + 1}", rounds, of, "rounds")
+        return WorkProgress(f"round {rounds + 1}", rounds, of, "rounds")
 
     def _rounds_scored(self) -> int:
         """Return how many rounds the first site has scored so far."""
@@ -259,7 +259,7 @@ class Federated:
 
 
 def train(
-    folder: Path, cell: Cell, homes: Mapping[str, SiteHome], weights: Path, meter: Meter, on_progress: OnProgress
+    folder: Path, cell: Cell, homes: Mapping[str, SiteHome], weights: Path, meter: UsageMeter, on_progress: OnProgress
 ) -> Federated:
     """Federate the encoder of a cell in `folder` and write its weights. Raises TrainingError, StorageError."""
     if _outcome(folder) == ABORTED:

@@ -13,7 +13,7 @@ from cervix_study.execution.tasks import CellTask
 from cervix_study.planning.cell_names import named
 from cervix_study.records import CellRecord
 from fedcervix.runtime.printing import console
-from fedcervix.runtime.worker_protocol import Progress
+from fedcervix.runtime.worker_protocol import WorkProgress
 
 PLAIN_S = 60.0
 """in a log file, at most one line of progress within a cell in this time"""
@@ -55,7 +55,7 @@ class Screen:
         if not self._console.is_terminal and task.processes > 1:
             self.say(f"{self._count} begins: {named(task.cell)}, {task.processes} sites and a coordinator over TLS")
 
-    def progress(self, task: CellTask, at: Progress) -> None:
+    def progress(self, task: CellTask, at: WorkProgress) -> None:
         """Show how far a cell is."""
         what = f"{named(task.cell)}: {at.stage}"
         if self._console.is_terminal:

@@ -19,7 +19,7 @@ RESET_PEAK = "5"
 
 
 @dataclass(slots=True)
-class Meter:
+class UsageMeter:
     """Runs from when it is made."""
 
     _began_s: float = field(default_factory=time.monotonic)

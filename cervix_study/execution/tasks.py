@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from cervix_study.records import Cell
 from fedcervix.core.plan import STRICT
 from fedcervix.errors import ConfigError, DataError, FedcervixError, ModelError, StorageError, TrainingError
-from fedcervix.runtime.worker_protocol import Failure, Progress
+from fedcervix.runtime.worker_protocol import Failure, WorkProgress
 from site_agent.starts import is_ring
 
 Work = Literal["make", "open", "open and drop weights", "time"]
@@ -41,7 +41,7 @@ class TaskProgress:
     """How far a task is."""
 
     task: CellTask
-    at: Progress
+    at: WorkProgress
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from cervix_study.data.folds import Fold
 from cervix_study.execution.host import processor
 from cervix_study.study_paths import Places
 from fedcervix.core.plan import Recipe
-from fedcervix.runtime.worker_protocol import OnProgress, Progress
+from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
 from site_agent.data import dataset
 from site_agent.data.collection import Collection
 from site_agent.data.image_sets import Images, Labelled
@@ -92,4 +92,4 @@ class WorkerContext:
                 kept.clear()
 
     def _counted(self, stage: str) -> Callable[[int, int], None]:
-        return lambda done, of: self.on_progress(Progress(stage, done, of, "images"))
+        return lambda done, of: self.on_progress(WorkProgress(stage, done, of, "images"))

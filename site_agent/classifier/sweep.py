@@ -34,7 +34,7 @@ from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import damaged, disk
 from fedcervix.errors import RunError, TrainingError
 from fedcervix.json_text import parsed
-from fedcervix.runtime.worker_protocol import Progress
+from fedcervix.runtime.worker_protocol import WorkProgress
 from site_agent.classifier.choosing import preference
 from site_agent.classifier.finetune import Finetuned, build_classifier, finetune, predict
 from site_agent.data.image_sets import Images, Labelled
@@ -44,7 +44,7 @@ from site_agent.training.checkpoints import Checkpoints
 from site_agent.training.context import TrainingContext
 from site_agent.training.pretrain import Callbacks, Pretrained, pretrain
 
-OnProgress = Callable[[str, Progress], None]
+OnProgress = Callable[[str, WorkProgress], None]
 """(combination, how far it is)"""
 StartOf = Callable[[Recipe], Encoder]
 """makes the encoder that contrastive learning starts from"""
@@ -263,6 +263,6 @@ def _judged(recipe: Recipe, model: Pretrained, fitted: Finetuned, area: float, s
 def _progress(task: str, on_progress: OnProgress) -> Callable[[str, int, int, int], None]:
     def told(what: str, epoch: int, step: int, steps: int) -> None:
         stage = f"{what}, epoch {epoch}"
-        on_progress(task, Progress(stage, step, steps, "steps"))
+        on_progress(task, WorkProgress(stage, step, steps, "steps"))
 
     return told

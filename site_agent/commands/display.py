@@ -16,7 +16,7 @@ from rich import progress as bars
 
 from fedcervix.runtime.log import Losable
 from fedcervix.runtime.printing import console, say
-from fedcervix.runtime.worker_protocol import Progress
+from fedcervix.runtime.worker_protocol import WorkProgress
 from site_agent.federation import shown
 
 PLAIN_S = 10.0
@@ -73,13 +73,13 @@ class Display:
             "Press Ctrl-C again to stop immediately."
         )
 
-    def _said(self, event: shown.Said) -> None:
+    def _said(self, event: shown.Message) -> None:
         self._line(event.text)
 
     def _line_up(self, _event: shown.LineUp) -> None:
         self._line("connected to the coordinator again")
 
-    def _line_down(self, event: shown.LineDown) -> None:
+    def _line_down(self, event: shown.Disconnected) -> None:
         works = ", work continues meanwhile" if event.works else ""
         self._line(f"{event.error.what}; trying again automatically{works}")
 
@@ -92,7 +92,7 @@ class Display:
     def _working(self, event: shown.Working) -> None:
         self._line(f"asked to {event.task}")
 
-    def _finished(self, event: shown.Finished) -> None:
+    def _finished(self, event: shown.TaskFinished) -> None:
         said = "\n          ".join(event.lines)
         self._line(f"done: {event.task}" + (f": {said}" if said else ""))
 
@@ -137,19 +137,19 @@ class Display:
         shown.Examined: _examined,
         shown.Resumed: _resumed,
         shown.Stopping: _stopping,
-        shown.Said: _said,
+        shown.Message: _said,
         shown.LineUp: _line_up,
-        shown.LineDown: _line_down,
+        shown.Disconnected: _line_down,
         shown.Trouble: _trouble,
         shown.Resting: _resting,
         shown.Working: _working,
-        shown.Finished: _finished,
+        shown.TaskFinished: _finished,
         shown.Advanced: _advanced,
         shown.Step: _step,
     }
 
 
-def _count(at: Progress) -> str:
+def _count(at: WorkProgress) -> str:
     of = f"/{at.of:,}" if at.of else ""
     return f"{at.done:,}{of} {at.unit}"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fedcervix.runtime.cli_runtime import stdout_console
 from fedcervix.runtime.printing import say
-from fedcervix.runtime.worker_protocol import Progress
+from fedcervix.runtime.worker_protocol import WorkProgress
 from site_agent.classifier.comparable import comparable, tuned
 from site_agent.commands.display import Display
 from site_agent.commands.loading import loading
@@ -30,7 +30,7 @@ def evaluate(home: SiteHome, name: str, run: str, title: str) -> None:
     now, display = datetime.now(UTC), Display()
     try:
         content = _made(home, name, run, now, display)
-        display.show(shown.Said("evaluate: drawing the page"))
+        display.show(shown.Message("evaluate: drawing the page"))
         folder = write_report(content, home.reports, title or content.run or name or "site", now)
     finally:
         display.close()
@@ -47,7 +47,7 @@ def _made(home: SiteHome, name: str, run: str, now: datetime, display: Display) 
     from site_agent.network.devices import ready
     from site_agent.report.report_data import site_report
 
-    display.show(shown.Said("evaluate: looking at the images"))
+    display.show(shown.Message("evaluate: looking at the images"))
     device = ready(home.config().hardware).device
     collection = dataset.open_collection(home, functools.partial(_show, display, shown.Advanced, "looking at images"))
     found = comparable(home, collection, name=name, run=run)
@@ -59,4 +59,4 @@ def _made(home: SiteHome, name: str, run: str, now: datetime, display: Display) 
 
 
 def _show(display: Display, kind: type[shown.Advanced], stage: str, done: int, of: int) -> None:
-    display.show(kind("evaluate", Progress(stage, done, of)))
+    display.show(kind("evaluate", WorkProgress(stage, done, of)))

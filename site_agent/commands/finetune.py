@@ -13,7 +13,7 @@ from fedcervix.core.plan import Recipe
 from fedcervix.core.seeds import derive
 from fedcervix.errors import ModelError
 from fedcervix.runtime.printing import say
-from fedcervix.runtime.worker_protocol import Progress
+from fedcervix.runtime.worker_protocol import WorkProgress
 from site_agent.classifier import classifier_store
 from site_agent.classifier.finetune import Finetuned, build_classifier, predict
 from site_agent.classifier.finetune import finetune as fit
@@ -98,7 +98,7 @@ def _one(place: Workplace, beginning: Beginning) -> None:
     context = TrainingContext(recipe=place.recipe, seed=place.used.seed, stream=stream, machine=place.machine)
     classifier, loaded = build_classifier(place.recipe, place.used.seed, beginning.state)
     taken = f"{loaded.tensors} of {loaded.of} backbone tensors" if loaded else "no tensors: random weights"
-    place.display.show(shown.Said(f"start {beginning.label}: loaded {taken}"))
+    place.display.show(shown.Message(f"start {beginning.label}: loaded {taken}"))
     try:
         fitted = fit(
             classifier,
@@ -139,7 +139,7 @@ def _keep(
 
 def _steps(display: Display, label: str) -> Callable[[int, int, int], None]:
     return lambda epoch, step, steps: display.show(
-        shown.Advanced(label, Progress(f"epoch {epoch}", step, steps, "steps"))
+        shown.Advanced(label, WorkProgress(f"epoch {epoch}", step, steps, "steps"))
     )
 
 

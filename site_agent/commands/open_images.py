@@ -19,5 +19,5 @@ def open_images(home: SiteHome, display: Display, recipe: Recipe) -> Collection:
     """
     collection = dataset.open_collection(home, reading(display), recipes=[recipe])
     for remark in remarks(collection):
-        display.show(shown.Said(f"note: {remark.short()}"))
+        display.show(shown.Message(f"note: {remark.short()}"))
     return collection

@@ -15,7 +15,7 @@ from fedcervix.core.plan import Recipe, canonical_json
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ModelError, StorageError
 from fedcervix.runtime.printing import say
-from fedcervix.runtime.worker_protocol import Progress
+from fedcervix.runtime.worker_protocol import WorkProgress
 from site_agent.commands.display import Display
 from site_agent.commands.open_images import open_images
 from site_agent.commands.setting import (
@@ -211,11 +211,11 @@ class Watch:
     def resumed(self, position: Position) -> None:
         """Show that an interrupted training continues."""
         where = f"epoch {position.epoch} of {self._recipe.epochs_max}, after step {position.step}"
-        self._display.show(shown.Said(f"continues from its checkpoint: {where}"))
+        self._display.show(shown.Message(f"continues from its checkpoint: {where}"))
 
     def step(self, step: StepReport) -> None:
         """Draw a step."""
-        progress = Progress("training", step.step, step.steps, "steps", step.loss_sum / step.step)
+        progress = WorkProgress("training", step.step, step.steps, "steps", step.loss_sum / step.step)
         self._display.show(shown.Advanced(f"epoch {step.epoch}", progress))
         if self._events:
             self._events.step(step)
@@ -225,7 +225,7 @@ class Watch:
         self._timed += 1
         seconds = time.monotonic() - self._started_s
         lines = epoch_line(epoch, self._recipe, seconds=seconds, timed_epochs=self._timed)
-        self._display.show(shown.Said("\n          ".join(lines)))
+        self._display.show(shown.Message("\n          ".join(lines)))
         if self._events:
             self._events.epoch(epoch)
 

@@ -12,7 +12,7 @@ from fedcervix.core.profiles import PROFILES
 from fedcervix.errors import ConfigError
 from fedcervix.runtime.config import apply_profile, read_toml
 from fedcervix.runtime.printing import say
-from fedcervix.runtime.worker_protocol import Progress
+from fedcervix.runtime.worker_protocol import WorkProgress
 from site_agent.commands.display import Display
 from site_agent.federation import shown
 from site_agent.home import HardwareSection, SiteHome
@@ -108,4 +108,4 @@ def site_name(home: SiteHome) -> str:
 
 def reading(display: Display) -> Callable[[int, int], None]:
     """Return what shows how many images were read."""
-    return lambda done, of: display.show(shown.Advanced("images", Progress("reading", done, of, "images")))
+    return lambda done, of: display.show(shown.Advanced("images", WorkProgress("reading", done, of, "images")))

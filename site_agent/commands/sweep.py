@@ -82,14 +82,14 @@ def _sweep(
         stream = site_name(home)
         contexts = [TrainingContext(recipe=r, seed=used.seed, stream=stream, machine=machine) for r in recipes]
         if finished := len({cell_key(context, material.digest) for context in contexts} & kept.keys()):
-            display.show(shown.Said(f"{finished} of them were trained before"))
+            display.show(shown.Message(f"{finished} of them were trained before"))
         cells = train_cells(
             contexts,
             material,
             kept,
             start_of=_starting(home, used.seed),
             on_cell=_keeper(folder, kept, stop, display),
-            on_trouble=lambda recipe, error: display.show(shown.Said(f"{_named(recipe)}: {error.explain()}")),
+            on_trouble=lambda recipe, error: display.show(shown.Message(f"{_named(recipe)}: {error.explain()}")),
             on_progress=lambda task, at: display.show(shown.Advanced(task, at)),
             keeping=lambda key: _keeping(folder, key, stop),
         )
@@ -182,7 +182,7 @@ def _keeper(folder: Path, kept: dict[str, GridPoint], stop: Stop, display: Displ
         write_cells(folder / CELLS, kept)
         Stoppable(folder, key, stop).drop()
         said = f"classifier's validation loss {cell.classifier_loss:.4f}, AUC {cell.classifier_auc:.3f}"
-        display.show(shown.Said(f"{_named(cell)}: {said}"))
+        display.show(shown.Message(f"{_named(cell)}: {said}"))
 
     return keep
 

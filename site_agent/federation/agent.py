@@ -42,14 +42,14 @@ from site_agent.federation.failures import TELL_S, Failures
 from site_agent.federation.heartbeat import Hung, Reporter, beat_s
 from site_agent.federation.inbox import (
     Broken,
+    ConnectionLost,
+    CoordinatorSaid,
     Item,
     JobEnded,
-    LineDown,
     Participation,
-    Said,
     Silent,
-    Stop,
     StopOverdue,
+    StopRequested,
 )
 from site_agent.federation.job_runner import JobRunner
 from site_agent.federation.listener import Listener
@@ -236,11 +236,11 @@ class Agent:
 
     def _take(self, item: Item) -> None:
         match item:
-            case Said(codec.Welcome() as welcome):
+            case CoordinatorSaid(codec.Welcome() as welcome):
                 self._welcomed(welcome)
-            case Said(instruction):
+            case CoordinatorSaid(instruction):
                 self._instructed(instruction)  # type: ignore[arg-type]  # not a Welcome: that was the case above
-            case LineDown(error):
+            case ConnectionLost(error):
                 self._line_down(error)
             case JobEnded():
                 self._job_ended(item)
@@ -248,7 +248,7 @@ class Agent:
                 raise error
             case Silent(hung):
                 self._restart_hung(hung)
-            case Stop():
+            case StopRequested():
                 self._stop()
 
     def _welcomed(self, welcome: codec.Welcome) -> None:
@@ -297,7 +297,7 @@ class Agent:
             return
         self._session = session.cut(self._session)
         if error.what != self._down_because:
-            self._show(shown.LineDown(error, isinstance(self._next_action(), session.Work)))
+            self._show(shown.Disconnected(error, isinstance(self._next_action(), session.Work)))
         self._down_because = error.what
 
     def _job_ended(self, ended: JobEnded) -> None:
@@ -313,7 +313,7 @@ class Agent:
     def stop(self) -> None:
         """End soon; what is finished is kept, and training's checkpoint. Safe in a signal handler's thread."""
         self._failures.hurry.set()
-        self._inbox.put(Stop())
+        self._inbox.put(StopRequested())
 
     def _stop(self) -> None:
         """Wait for what training can still keep. Raises KeyboardInterrupt where there is nothing to wait for."""
@@ -329,7 +329,7 @@ class Agent:
             self._job_ended(item)
         overdue = isinstance(item, StopOverdue)
         if overdue:
-            self._show(shown.Said(f"training did not end within {self._waits.stop_s:.0f} s and is killed"))
+            self._show(shown.Message(f"training did not end within {self._waits.stop_s:.0f} s and is killed"))
         if overdue or self._jobs.job is None:
             self._membership.remember(self._session)
             raise KeyboardInterrupt
@@ -351,7 +351,9 @@ class Agent:
         failure = self._failures.record(error)
         error.cause = f"{error.cause} (details: {self._context.home.incidents / failure.incident}.txt)"
         if not self._failures.tell_soon():
-            self._show(shown.Said(f"the coordinator cannot be reached now; {failure.incident} will be reported later"))
+            self._show(
+                shown.Message(f"the coordinator cannot be reached now; {failure.incident} will be reported later")
+            )
 
     def _restart_hung(self, hung: Hung) -> None:
         """Kill a worker that hangs; its task goes on from its checkpoint. Raises WorkFailedError the second time."""

@@ -13,7 +13,7 @@ from fedcervix.core.events import Task
 from fedcervix.errors import DuplicateAgentError, FedcervixError, LinkError, RemoteError, RunError, StorageError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.network.backoff import Pauses
-from fedcervix.runtime.worker_protocol import Progress
+from fedcervix.runtime.worker_protocol import WorkProgress
 from site_agent.federation import shown
 from site_agent.federation.inbox import Inbox
 from site_agent.federation.link import Link
@@ -44,15 +44,15 @@ class AgentContext:
         """The site's models."""
         return BlobStore(self.home.blobs)
 
-    def show_trouble(self, at: Progress) -> None:
+    def show_trouble(self, at: WorkProgress) -> None:
         """Show what a progress says that is in the way, if anything is."""
         if at.trouble:
             self.show(shown.Trouble(at.trouble.error()))
 
-    def show_progress(self, task: Task | str, at: Progress) -> None:
+    def show_progress(self, task: Task | str, at: WorkProgress) -> None:
         """Show how far a piece of work is."""
         if at.note:
-            self.show(shown.Said(at.note))
+            self.show(shown.Message(at.note))
         self.show_trouble(at)
         self.show(shown.Advanced(task, at))
 

@@ -47,14 +47,14 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class CoordinatorSaid:
     """The coordinator has said something."""
 
     what: codec.Welcome | Instruction
 
 
 @dataclass(frozen=True, slots=True)
-class LineDown:
+class ConnectionLost:
     """The line is cut, or the coordinator has no room to serve it; the listener tries again by itself."""
 
     error: LinkError | StorageError
@@ -85,7 +85,7 @@ class Silent:
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class StopRequested:
     """The person or the system wants the agent to end: what can be kept is kept first."""
 
 
@@ -94,7 +94,7 @@ class StopOverdue:
     """Training was asked to stop and has not ended in time."""
 
 
-Item = Said | LineDown | JobEnded | Broken | Silent | Stop | StopOverdue
+Item = CoordinatorSaid | ConnectionLost | JobEnded | Broken | Silent | StopRequested | StopOverdue
 
 
 # --- the inbox ----------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import FedcervixError, RunError, StorageError
 from fedcervix.models.rounding import Rounded
 from fedcervix.network import codec
-from fedcervix.runtime.worker_protocol import OnProgress, Progress
+from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
 from site_agent.federation import compression, shown
 from site_agent.federation.accounting import Accounting
 from site_agent.federation.context import AgentContext
@@ -96,7 +96,7 @@ class JobRunner:
             put(self._work(job, action.task) if isinstance(action, session.Work) else self._deliver(job, action.result))
         except CancelledError as cancelled:
             if text := str(cancelled):
-                self._context.show(shown.Said(text))
+                self._context.show(shown.Message(text))
             put(JobEnded(job))
         except FedcervixError as error:
             put(JobEnded(job) if job.cancelled.is_set() else Broken(error))
@@ -118,7 +118,7 @@ class JobRunner:
             if isinstance(made, TrainResult | ScoreResult) and task.kind is not TaskKind.SEED:
                 noted = made
                 self._with_room(job, task, lambda: run_store.note(task.round, noted))
-        show(shown.Finished(task, lines))
+        show(shown.TaskFinished(task, lines))
         return JobEnded(job, lambda s: session.finished(s, result))
 
     def _made(self, job: Job, task: Task) -> TaskResult:
@@ -197,7 +197,7 @@ class JobRunner:
         return with_room(act, self._on_progress(task), lambda pause_s: self._context.pause(pause_s, job.cancelled))
 
     def _on_progress(self, task: Task) -> OnProgress:
-        def on_progress(at: Progress) -> None:
+        def on_progress(at: WorkProgress) -> None:
             self._context.show_progress(task, at)
             self._reporter.heard(codec.Progress(task, at.stage, at.done, at.of, at.unit, at.loss, at.images_per_s))
 
@@ -209,7 +209,7 @@ class JobRunner:
         def on_bytes(done: int, of: int) -> None:
             if job.cancelled.is_set():
                 raise CancelledError
-            self._context.show_progress(task, Progress(stage, done, of, "bytes"))
+            self._context.show_progress(task, WorkProgress(stage, done, of, "bytes"))
 
         return on_bytes
 

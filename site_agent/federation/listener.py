@@ -7,7 +7,7 @@ from collections.abc import Callable
 from fedcervix.errors import FedcervixError, IdentityError, LinkError, StorageError
 from fedcervix.network.backoff import Pauses
 from site_agent.federation.context import AgentContext
-from site_agent.federation.inbox import Broken, LineDown, Said
+from site_agent.federation.inbox import Broken, ConnectionLost, CoordinatorSaid
 
 
 class Listener:
@@ -28,28 +28,28 @@ class Listener:
                 return
             self._context.stopping.wait(self._pauses.next_s())
 
-    def listen(self) -> LineDown | Broken:
+    def listen(self) -> ConnectionLost | Broken:
         """Put what the coordinator says into the inbox, until the line ends; return why it did."""
         try:
             for what in self._context.link.attach():
                 self._pauses.reset()
-                self._context.inbox.put(Said(what))
-            return LineDown(LinkError("the coordinator has closed the connection"))
+                self._context.inbox.put(CoordinatorSaid(what))
+            return ConnectionLost(LinkError("the coordinator has closed the connection"))
         except LinkError as error:
             return self._diagnosed(error)
         except StorageError as error:
-            return LineDown(error)
+            return ConnectionLost(error)
         except FedcervixError as error:
             return Broken(error)
 
-    def _diagnosed(self, error: LinkError) -> LineDown | Broken:
+    def _diagnosed(self, error: LinkError) -> ConnectionLost | Broken:
         """A site that was never let in may have or meet the wrong certificate, and that time does not mend."""
         if self.let_in:
-            return LineDown(error)
+            return ConnectionLost(error)
         try:
             self._look()
         except IdentityError as found:
             return Broken(found)
         except LinkError as found:
-            return LineDown(found)
-        return LineDown(error)
+            return ConnectionLost(found)
+        return ConnectionLost(error)

@@ -45,13 +45,13 @@ class Membership:
         try:
             last = last_federation(home)
         except StorageError as error:
-            show(shown.Said(f"{error.explain()}\nthe coordinator will say how to continue"))
+            show(shown.Message(f"{error.explain()}\nthe coordinator will say how to continue"))
             return False
         if last is None or last.run_store.ended() or last.run_store.kept() == session.PersistentState():
             return False
         if against := objections(home.config().policy, last.plan, self._context.site):
             refused = f"run {last.run} does not continue here: this site's policy does not allow it: {against[0]}"
-            show(shown.Said(refused))
+            show(shown.Message(refused))
             return False
         self._enter(last.plan, last.run_store)
         return True
@@ -157,7 +157,7 @@ class Membership:
             ledger.read(record, run.plan)
         except ValueError as error:
             text = f"the record of run {run.run} is not saved, because it is not valid: {error}"
-            self._context.show(shown.Said(text))
+            self._context.show(shown.Message(text))
             return ""
         return record
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from fedcervix.core.plan import Plan
 from fedcervix.errors import DuplicateAgentError, FedcervixError, LinkError, StorageError
 from fedcervix.network import codec
-from fedcervix.runtime.worker_protocol import OnProgress, Progress
+from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
 from site_agent.federation import shown
 from site_agent.federation.context import AgentContext
 from site_agent.federation.failures import Failures
@@ -51,7 +51,7 @@ class Readiness:
                 self._context.show(shown.Examined(findings))
         self._tell_ready(codec.Ready(run.run, run.plan.digest))
 
-    def _on_examining(self, at: Progress) -> None:
+    def _on_examining(self, at: WorkProgress) -> None:
         self._context.show_progress("before round 1", at)
 
     def _tell_ready(self, ready: codec.Ready) -> None:

@@ -9,12 +9,12 @@ from fedcervix.core.events import Answer, Task
 from fedcervix.core.plan import Plan
 from fedcervix.core.rounds.instructions import Instruction
 from fedcervix.errors import FedcervixError
-from fedcervix.runtime.worker_protocol import Progress
+from fedcervix.runtime.worker_protocol import WorkProgress
 from site_agent.worker.preflight import Findings
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Message:
     """Words, as they are."""
 
     text: str
@@ -25,7 +25,7 @@ class Advanced:
     """How far a piece of work is."""
 
     task: Task | str
-    at: Progress
+    at: WorkProgress
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class LineUp:
 
 
 @dataclass(frozen=True, slots=True)
-class LineDown:
+class Disconnected:
     """The coordinator cannot be reached."""
 
     error: FedcervixError
@@ -106,7 +106,7 @@ class Working:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class TaskFinished:
     """A task is done."""
 
     task: Task
@@ -122,19 +122,19 @@ class Delivered:
 
 
 Shown = (
-    Said
+    Message
     | Advanced
     | Attached
     | Examined
     | Resumed
     | Stopping
     | LineUp
-    | LineDown
+    | Disconnected
     | Trouble
     | Resting
     | Instructed
     | Working
-    | Finished
+    | TaskFinished
     | Delivered
 )
 Show = Callable[[Shown], None]

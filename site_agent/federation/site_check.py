@@ -16,7 +16,7 @@ from fedcervix.disk.locks import is_held
 from fedcervix.errors import FedcervixError, PolicyError, RemoteError
 from fedcervix.extras import lacking
 from fedcervix.network import identity
-from fedcervix.runtime.worker_protocol import Progress
+from fedcervix.runtime.worker_protocol import WorkProgress
 from site_agent.federation import hardware, shown
 from site_agent.federation.joining import check_manifest
 from site_agent.federation.policy import objections, strange
@@ -123,5 +123,5 @@ def _training(home: SiteHome, plan: Plan | None, show: shown.Show) -> Iterator[R
         worker.cancel()
 
 
-def _show_progress(show: shown.Show, progress: Progress) -> None:
+def _show_progress(show: shown.Show, progress: WorkProgress) -> None:
     show(shown.Advanced("check", progress))

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 from fedcervix.errors import FullDiskError
 from fedcervix.network.backoff import Pauses
-from fedcervix.runtime.worker_protocol import OnProgress, Progress, Trouble
+from fedcervix.runtime.worker_protocol import ErrorParts, OnProgress, WorkProgress
 
 T = TypeVar("T")
 
-NO_ROOM = Progress("waiting for room on the disk")
+NO_ROOM = WorkProgress("waiting for room on the disk")
 """the progress of what waits"""
 
 
@@ -26,6 +26,6 @@ def with_room(act: Callable[[], T], on_progress: OnProgress, wait: Callable[[flo
         try:
             return act()
         except FullDiskError as error:
-            on_progress(dataclasses.replace(NO_ROOM, trouble=Trouble.of(error)) if error.what != told else NO_ROOM)
+            on_progress(dataclasses.replace(NO_ROOM, trouble=ErrorParts.of(error)) if error.what != told else NO_ROOM)
             told = error.what
         wait(pauses.next_s())

@@ -12,7 +12,7 @@ import time
 import torch
 
 from fedcervix.core.plan import Plan, Recipe
-from fedcervix.runtime.worker_protocol import Progress
+from fedcervix.runtime.worker_protocol import WorkProgress
 from site_agent.data import pixel_cache
 from site_agent.data.collection import Collection, require
 from site_agent.data.memory import available_bytes
@@ -57,7 +57,7 @@ def _cost(bench: TaskContext, collection: Collection, plan: Plan) -> Cost:
     recipe, memory_free_bytes = resolve_precision(plan.recipe, bench.device, bench.home.cache), available_bytes()
     train = len(collection.contrastive("train"))
     steps = max(1, train // recipe.batch_images)
-    bench.on_progress(Progress("timing a step"))
+    bench.on_progress(WorkProgress("timing a step"))
     image_s = step_timing.encoder_pace(recipe, bench.device, steps=1) if bench.team.alone else None
     memory_bytes = _memory_bytes(bench.device)  # before images are decoded
     decode_s, decoded_bytes = _decoding(bench, collection, recipe)

@@ -24,7 +24,7 @@ from fedcervix.errors import ModelError, RemoteError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.moves import vet_step
 from fedcervix.models.weights import read_layout, vet, vet_values
-from fedcervix.runtime.worker_protocol import OnProgress, Progress
+from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
 from site_agent.data import dataset
 from site_agent.data.collection import Collection, digest_of
 from site_agent.data.image_sets import Images
@@ -115,7 +115,7 @@ class TaskContext:
 
     def counted(self, stage: str) -> Callable[[int, int], None]:
         """Return what says, at this stage, how many images are done. No stage is silent (see `hang_detection`)."""
-        return lambda done, of: self.on_progress(Progress(stage, done, of, "images"))
+        return lambda done, of: self.on_progress(WorkProgress(stage, done, of, "images"))
 
 
 def do(bench: TaskContext, task: Task, plan: Plan) -> TaskResult | None:
@@ -159,7 +159,7 @@ def _train(bench: TaskContext, task: Task, plan: Plan) -> TrainResult | None:
         images = bench.images(recipe, "train")
     if bench.team.leads:
         _remember(bench, task, plan)
-    bench.on_progress(Progress("training", unit="steps"))
+    bench.on_progress(WorkProgress("training", unit="steps"))
     started = time.monotonic()
     context = bench.training(plan, recipe)
     learner = _ready(bench, task, plan, context)
@@ -168,7 +168,7 @@ def _train(bench: TaskContext, task: Task, plan: Plan) -> TrainResult | None:
     kept = checkpoints.latest()
     at = unpack(kept, learner).position if kept else None
     if at:
-        bench.on_progress(Progress("resuming", unit="steps", note=_goes_on(at, task, plan)))
+        bench.on_progress(WorkProgress("resuming", unit="steps", note=_goes_on(at, task, plan)))
     check_same(contract, "model, images and plan", bench.team)
     check_same(f"{at.epoch} {at.step}" if at else "", "checkpoint", bench.team)
     with bench.stop.waits_for_checkpoint():
@@ -276,7 +276,7 @@ def _step_progress(bench: TaskContext, plan: Plan, started: float) -> Callable[[
         trained += step.images
         done = (step.epoch - 1) % plan.terms.epochs_per_round * step.steps + step.step
         of, pace = step.steps * plan.terms.epochs_per_round, trained / max(1e-9, time.monotonic() - started)
-        bench.on_progress(Progress("training", done, of, "steps", step.loss_sum / step.step, pace))
+        bench.on_progress(WorkProgress("training", done, of, "steps", step.loss_sum / step.step, pace))
 
     return on_step
 

@@ -20,13 +20,13 @@ from fedcervix.core.events import Task
 from fedcervix.core.plan import Plan
 from fedcervix.runtime.worker_protocol import (
     STOP_LINE,
-    Done,
+    ErrorParts,
     Failure,
     ForeignAnswerError,
     OnProgress,
-    Progress,
-    Stopped,
-    Trouble,
+    RequestDone,
+    WorkerStopped,
+    WorkProgress,
     answers,
     ask,
     tell,
@@ -38,7 +38,7 @@ from site_agent.worker.messages import Request, Result, result_from_json
 from site_agent.worker.preflight import Findings
 
 PROGRAM = "site_agent.worker.worker_process"
-AGAIN = Progress("starting again")
+AGAIN = WorkProgress("starting again")
 THIS_HOST = ("--standalone", "--local-addr=127.0.0.1")
 LOOPBACK = ("lo", "lo0")
 GONE = "GoneError"
@@ -132,7 +132,7 @@ class Worker:
             try:
                 return self._do_once(request, on_progress, cancelled)
             except WorkerDiedError as error:
-                on_progress(dataclasses.replace(AGAIN, trouble=Trouble.of(error)))
+                on_progress(dataclasses.replace(AGAIN, trouble=ErrorParts.of(error)))
         return self._do_once(request, on_progress, cancelled)
 
     def _do_once(self, request: Request, on_progress: OnProgress, cancelled: threading.Event) -> Result:
@@ -145,11 +145,11 @@ class Worker:
         try:
             for answer in answers(process, result_from_json):
                 match answer:
-                    case Progress():
+                    case WorkProgress():
                         on_progress(answer)
-                    case Done(result):
+                    case RequestDone(result):
                         return self._taken(result)
-                    case Stopped(kept):
+                    case WorkerStopped(kept):
                         self._end()
                         what = "is saved" if kept else "could not be saved; the previous one is used"
                         raise CancelledError(f"a checkpoint {what}")

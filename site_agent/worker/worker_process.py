@@ -33,7 +33,7 @@ from fedcervix.json_text import parsed
 from fedcervix.runtime.parent_death import end_with_parent
 from fedcervix.runtime.printing import say
 from fedcervix.runtime.typed_json import from_json
-from fedcervix.runtime.worker_protocol import Answers, Done, Failure, OnProgress, Stopped, requests
+from fedcervix.runtime.worker_protocol import Answers, Failure, OnProgress, RequestDone, WorkerStopped, requests
 from site_agent.home import SiteHome
 from site_agent.network.devices import accelerate, choose, prepare
 from site_agent.training.ddp import ALONE, STEP_S, Team, assemble, hear, lost, tell
@@ -80,9 +80,9 @@ def _serve(home: SiteHome, site: str, answers: Answers, place: Team) -> NoReturn
         line = asked.get()
         try:
             bench = bench or _leaders_bench(home, site, place, answers, stop)
-            answers.say(Done(result_to_json(_answer(bench, answers, from_json(Request, parsed(line))))))
+            answers.say(RequestDone(result_to_json(_answer(bench, answers, from_json(Request, parsed(line))))))
         except KeyboardInterrupt:
-            answers.last(Stopped(stop.kept), status=0)
+            answers.last(WorkerStopped(stop.kept), status=0)
         except Exception as error:  # noqa: BLE001  (whatever breaks here is reported, with its trace, to the agent)
             failure = _failure(error, answers.stage)
             if place.alone and not isinstance(error, torch.AcceleratorError):  # (that GPU is lost)

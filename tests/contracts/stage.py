@@ -51,7 +51,7 @@ from fedcervix.models.blobs import BlobStore
 from fedcervix.models.weights import read_tensors, write_tensors
 from fedcervix.network import identity, invitations, rpc
 from fedcervix.network.address import Address
-from fedcervix.runtime.worker_protocol import OnProgress, Progress
+from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
 from site_agent.federation.agent import Agent, Waits
 from site_agent.federation.context import AgentContext
 from site_agent.federation.link import GrpcLink
@@ -360,7 +360,7 @@ class ArithmeticWorker:
             gauges = {"unit_std": 0.5, "zero_rows": 0.0}
             return ScoreResult(loss_sum=6.0 / task.round, count=4, images=IMAGES[self._site], gauges=gauges)
         if task.kind is TaskKind.TRAIN and task.round == 1:
-            on_progress(Progress("training", 3, STEPS, "steps", loss=2.5, images_per_s=16.0))
+            on_progress(WorkProgress("training", 3, STEPS, "steps", loss=2.5, images_per_s=16.0))
             assert self._reported.wait(WAIT_S), "no progress was reported"
         model = model_of(1.0, 0) if task.kind is TaskKind.SEED else self._trained(task)
         digest, images = keep(self._blobs, model), IMAGES[self._site]

@@ -356,7 +356,7 @@ def test_the_page_lists_every_status_that_stands_for_an_error_of_ours() -> None:
         ("a signing request", f"{REQUEST_BYTES_MAX // 1024} KiB"),
         ("simultaneous `Watch` calls", str(WATCHERS_MAX)),
         (
-            "calls of a site at once; those whose message is waited for; in a second",
+            "calls of a site at once; calls whose message has not come; calls per second",
             (
                 f"{SITE.open_max}; {WAITED_FOR_MAX}; {SITE.per_s:.0f}, and {SITE.burst:.0f} in a burst, "
                 f"of which {AT_ONCE} are answered as they come"

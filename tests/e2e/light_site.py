@@ -97,7 +97,7 @@ def main() -> None:
             fail(error)
         finally:
             link.close()
-    display.show(shown.Said(str(leave)))
+    display.show(shown.Message(str(leave)))
     sys.exit(EXIT_OF_OUTCOME[leave.outcome])
 
 

@@ -28,7 +28,7 @@ from fedcervix.json_text import parsed
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.weights import read_tensors, write_tensors
 from fedcervix.runtime.typed_json import from_json
-from fedcervix.runtime.worker_protocol import Answers, Done, Failure, OnProgress, Progress, requests
+from fedcervix.runtime.worker_protocol import Answers, Failure, OnProgress, RequestDone, WorkProgress, requests
 from site_agent.home import SiteHome
 from site_agent.store.task_results import ScoreResult, TaskResult, TrainResult, UnusableResult
 from site_agent.worker.disk_full_retry import with_room
@@ -60,7 +60,7 @@ class LightWork:
     ) -> TaskResult:
         """Return what a task gave, after a few paced steps."""
         for step in range(STEPS):
-            on_progress(Progress("training", step, STEPS, "steps", loss=1.0))
+            on_progress(WorkProgress("training", step, STEPS, "steps", loss=1.0))
             wait(self.pace_s)
             self._note(f"{self.site} {task.kind} {task.round} {step}")
         model = read_tensors(BlobStore(self.home.blobs).path(task.base)) if task.base else {}
@@ -125,7 +125,7 @@ def main() -> None:
         request = from_json(Request, parsed(asked.get()))
         assert request.task is not None
         try:
-            answers.say(Done(result_to_json(work.do(request.task, Plan.parse(request.plan), answers.say))))
+            answers.say(RequestDone(result_to_json(work.do(request.task, Plan.parse(request.plan), answers.say))))
         except FedcervixError as error:
             answers.say(Failure.of(error, error, "training"))
 

@@ -16,7 +16,7 @@ import pytest
 
 from fedcervix.core.events import Task, TaskKind
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.runtime.worker_protocol import Progress
+from fedcervix.runtime.worker_protocol import WorkProgress
 from site_agent.home import SiteHome, create
 from site_agent.worker.worker import CancelledError, Worker, WorkFailedError
 from tests.e2e.loopback import processes_of, toml, until
@@ -89,7 +89,7 @@ class Site:
         [pid] = [p for p, words in processes_of(self.home.folder).items() if "torch.distributed.run" in words]
         return pid
 
-    def _hear(self, progress: Progress) -> None:
+    def _hear(self, progress: WorkProgress) -> None:
         if progress.stage == "training" and progress.done:
             self.trains.set()
 

@@ -16,11 +16,11 @@ from fedcervix.core.rounds.instructions import Finish, Instruction
 from fedcervix.errors import FedcervixError, LinkError, StorageError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.network import codec
-from fedcervix.runtime.worker_protocol import OnProgress, Progress
+from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
 from site_agent.federation import shown
 from site_agent.federation.agent import Agent, Checks, Waits
 from site_agent.federation.context import AgentContext
-from site_agent.federation.inbox import Inbox, Item, LineDown, Said
+from site_agent.federation.inbox import ConnectionLost, CoordinatorSaid, Inbox, Item
 from site_agent.home import SiteHome
 from site_agent.home import create as create_home
 from site_agent.store.run_store import RunStore
@@ -56,7 +56,7 @@ class FakeWorker:
         with self._changed:
             self.begun.append(task)
             self._changed.notify_all()
-        on_progress(Progress("training", 1, 2, "steps"))
+        on_progress(WorkProgress("training", 1, 2, "steps"))
         if self.meanwhile:
             self.meanwhile.pop(0)()
         while not self.go.wait(0.01):
@@ -149,7 +149,7 @@ class Site:
         )
 
     def _show(self, event: shown.Shown) -> None:
-        what = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(event).__name__).lower()  # LineDown: "line down"
+        what = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(event).__name__).lower()  # TaskFinished: "task finished"
         with self._shown:
             self.shown.append((what, {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}))
             self._shown.notify_all()
@@ -180,11 +180,11 @@ class Site:
 
     def says(self, *what: codec.Welcome | Instruction) -> None:
         """The coordinator says this."""
-        self.handle(*map(Said, what))
+        self.handle(*map(CoordinatorSaid, what))
 
     def line_down(self, *why: LinkError | StorageError) -> None:
         """The line is cut."""
-        self.handle(*(LineDown(error) for error in why or (LinkError("no line"),)))
+        self.handle(*(ConnectionLost(error) for error in why or (LinkError("no line"),)))
 
     def stop(self) -> None:
         """The person wants the agent to end."""

@@ -33,7 +33,7 @@ from site_agent.federation import compression
 from site_agent.federation.agent import Checks
 from site_agent.federation.context import REMOTE_ERRORS_MAX
 from site_agent.federation.heartbeat import Hung
-from site_agent.federation.inbox import Broken, LineDown, Silent
+from site_agent.federation.inbox import Broken, ConnectionLost, Silent
 from site_agent.home import SiteHome
 from site_agent.store.run_store import RunStore
 from site_agent.worker.hang_detection import Silence
@@ -136,7 +136,7 @@ def test_the_same_instruction_twice_is_one_piece_of_work(site: Site) -> None:
 def test_work_goes_on_while_the_line_is_down(site: Site) -> None:
     def meanwhile() -> None:
         site.line_down(LinkError("no line"), StorageError("the coordinator's disk is full"))
-        site.shows("line down", works=True)
+        site.shows("disconnected", works=True)
 
     site.worker.meanwhile = [meanwhile]
     site.attach(TRAIN)
@@ -201,7 +201,7 @@ def test_a_refused_certificate_ends_the_agent_at_once(threaded: ThreadedSite) ->
 
 def test_an_agent_that_is_one_too_many_ends_and_reports_no_failure(site: Site) -> None:
     twin = DuplicateAgentError("another agent of site nhs is connected")
-    site.worker.meanwhile = [lambda: site.handle(LineDown(LinkError("closed")), Broken(twin))]
+    site.worker.meanwhile = [lambda: site.handle(ConnectionLost(LinkError("closed")), Broken(twin))]
     site.attach(TRAIN)
     assert site.end() is twin
     assert site.worker.cancels == 1
@@ -273,7 +273,7 @@ def test_all_of_it_goes_by_its_own_threads(threaded: ThreadedSite) -> None:
     site.attach(TRAIN)
     site.worker.begins(1)
     site.link.say(Cut(), LinkError("no line"), StorageError("the coordinator's disk is full"))
-    site.shows("line down", works=True)
+    site.shows("disconnected", works=True)
     site.worker.go.set()
     site.shows("resting", reason=KEPT)
     site.link.say(codec.Welcome("cervix", RUN, plan()), Idle("waiting"))
@@ -458,8 +458,8 @@ def test_a_policy_that_was_tightened_meanwhile_holds_for_what_was_begun(site: Si
     site.home.config_file.write_text("[policy]\nrounds_max = 1\n")
     site.alone()
     site.line_down(LinkError("nobody there"))
-    site.shows("line down")
-    [said] = [values["text"] for what, values in site.shown if what == "said"]
+    site.shows("disconnected")
+    [said] = [values["text"] for what, values in site.shown if what == "message"]
     assert "[policy] rounds_max is 1" in said
     assert site.worker.begun == []
     site.says(codec.Welcome("cervix", RUN, plan()))
@@ -481,7 +481,7 @@ def test_a_run_that_is_over_does_not_go_on(site: Site) -> None:
     site.run_store().end("OK", "")
     site.alone()
     site.line_down(LinkError("nobody there"))
-    site.shows("line down")
+    site.shows("disconnected")
     site.stop()
     site.end()
     assert site.worker.begun == []
@@ -595,7 +595,7 @@ def test_a_worker_that_does_not_end_in_time_is_killed_and_that_is_said(threaded:
     site.worker.begins(1)
     site.agent.stop()
     assert isinstance(site.end(), KeyboardInterrupt)
-    site.shows("said", text="training did not end within 0 s and is killed")
+    site.shows("message", text="training did not end within 0 s and is killed")
     assert site.worker.cancels == 1
 
 
@@ -772,7 +772,7 @@ def test_a_failure_that_cannot_be_told_is_told_by_the_next_process_before_it_is_
     assert isinstance(site.end(), WorkFailedError)
     assert len(failures(site.link.told)) > 1, "it was not tried again"
     said = failures(site.link.told)[-1]
-    site.shows("said", text=f"the coordinator cannot be reached now; {said.incident} will be reported later")
+    site.shows("message", text=f"the coordinator cannot be reached now; {said.incident} will be reported later")
 
     for expected in (dataclasses.replace(said, goes_on=True), None):
         site.begin()
@@ -859,7 +859,7 @@ def test_a_site_that_cannot_train_ends_before_it_is_waited_for_and_says_why(site
 def test_a_line_that_comes_back_does_not_ask_twice(site: Site) -> None:
     def meanwhile() -> None:
         site.line_down()
-        site.shows("line down")
+        site.shows("disconnected")
         site.says(codec.Welcome("cervix", RUN, plan()), Idle("waiting"))
         site.shows("line up")
 

@@ -310,19 +310,6 @@ def test_grpc_is_used_in_one_folder_of_the_site_and_torch_not_in_all() -> None:
 
 # --- names --------------------------------------------------------------------------------------------------------
 
-SAME_NAME = {
-    "Done": "a run is over for a site; what a request to a worker gave",
-    "Finished": "a site's task, as it is shown; all that a study's folder holds",
-    "LineDown": "what the agent is told; how that is shown",
-    "Meter": "of an update's length; of a cell's time, energy and bytes",
-    "Progress": "to the coordinator; from a worker",
-    "Said": "what the agent is told; words that are shown",
-    "Stop": "what the agent is told; what its training looks at",
-    "Stopped": "the agent, to the coordinator; the worker, to its parent",
-    "Trouble": "that is shown; an error on its way out of a worker",
-}
-"""names of two public classes: what they are"""
-
 
 def test_a_public_class_has_a_name_of_its_own() -> None:
     homes: dict[str, list[str]] = {}
@@ -330,7 +317,7 @@ def test_a_public_class_has_a_name_of_its_own() -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes.setdefault(node.name, []).append(name)
-    shared = {name: found for name, found in homes.items() if len(found) > 1 and name not in SAME_NAME}
+    shared = {name: found for name, found in homes.items() if len(found) > 1}
     assert shared == {}, "One name, one thing: a reader who knows one of them takes the other for it"
 
 

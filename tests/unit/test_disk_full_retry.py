@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from fedcervix.errors import FullDiskError, StorageError
-from fedcervix.runtime.worker_protocol import Progress, Trouble
+from fedcervix.runtime.worker_protocol import ErrorParts, WorkProgress
 from site_agent.worker.disk_full_retry import NO_ROOM, with_room
 
 
@@ -16,7 +16,7 @@ class Disk:
 
     def __init__(self, *errors: StorageError) -> None:
         self.errors = list(errors)
-        self.said: list[Progress] = []
+        self.said: list[WorkProgress] = []
         self.pauses_s: list[float] = []
 
     def write(self) -> str:
@@ -40,7 +40,7 @@ def test_a_disk_with_room_is_written_to_at_once() -> None:
 def test_a_full_disk_is_tried_again_until_there_is_room_and_said_once() -> None:
     disk = Disk(full(), full(), full())
     assert disk.with_room() == "written"
-    first = dataclasses.replace(NO_ROOM, trouble=Trouble("cannot write model", "the disk is full", "df -h"))
+    first = dataclasses.replace(NO_ROOM, trouble=ErrorParts("cannot write model", "the disk is full", "df -h"))
     assert disk.said == [first, NO_ROOM, NO_ROOM]
     assert len(disk.pauses_s) == 3
     assert 0 < disk.pauses_s[0] < disk.pauses_s[2]

@@ -8,11 +8,11 @@ import os
 
 import pytest
 
-from fedcervix.runtime.worker_protocol import Progress
+from fedcervix.runtime.worker_protocol import WorkProgress
 from site_agent.commands.display import Display, echo
 from site_agent.federation import shown
 
-PROGRESS = shown.Advanced("train", Progress("training", 1, 2, "steps"))
+PROGRESS = shown.Advanced("train", WorkProgress("training", 1, 2, "steps"))
 
 
 class Broken(io.StringIO):
@@ -39,7 +39,7 @@ def test_a_line_that_cannot_be_shown_is_lost(monkeypatch: pytest.MonkeyPatch, nu
     monkeypatch.setattr("site_agent.commands.display.PLAIN_S", 0.0)
     display = Display()
     display.show(PROGRESS)
-    display.show(shown.Said("a line"))
+    display.show(shown.Message("a line"))
     display.show(PROGRESS)
     display.close()
 
@@ -51,7 +51,7 @@ def test_a_line_of_the_command_s_own_is_lost_alike(monkeypatch: pytest.MonkeyPat
 
 
 def test_what_can_be_shown_is(capsys: pytest.CaptureFixture[str]) -> None:
-    Display().show(shown.Said("a line"))
+    Display().show(shown.Message("a line"))
     assert capsys.readouterr().err.endswith("  a line\n")
     echo("another")
     assert capsys.readouterr().out == "another\n"

@@ -9,7 +9,7 @@ import pytest
 from fedcervix.core.rounds.instructions import Idle
 from fedcervix.errors import FedcervixError, IdentityError, LinkError, RemoteError, StorageError
 from site_agent.federation.context import AgentContext
-from site_agent.federation.inbox import Broken, Inbox, LineDown, Said
+from site_agent.federation.inbox import Broken, ConnectionLost, CoordinatorSaid, Inbox
 from site_agent.federation.listener import Listener
 from site_agent.home import SiteHome
 from tests.unit.fake_link import Cut, FakeLink
@@ -34,22 +34,22 @@ class Line:
 def test_what_is_said_comes_in_before_the_end_of_the_line(tmp_path: Path) -> None:
     line = Line(tmp_path)
     line.link.say(Idle("waiting"), Cut())
-    assert isinstance(line.listener.listen(), LineDown)
-    assert line.inbox.take(0.0) == Said(Idle("waiting"))
+    assert isinstance(line.listener.listen(), ConnectionLost)
+    assert line.inbox.take(0.0) == CoordinatorSaid(Idle("waiting"))
 
 
 @pytest.mark.parametrize("found", [WRONG, LinkError("the name is unknown")])
 def test_a_site_that_was_never_let_in_is_told_why_there_is_no_line(tmp_path: Path, found: FedcervixError) -> None:
     line = Line(tmp_path, found)
     line.link.say(NOBODY)
-    assert line.listener.listen() == (Broken(found) if found is WRONG else LineDown(found))  # type: ignore[arg-type]
+    assert line.listener.listen() == (Broken(found) if found is WRONG else ConnectionLost(found))  # type: ignore[arg-type]
 
 
 def test_a_site_that_was_let_in_before_does_not_doubt_its_certificate(tmp_path: Path) -> None:
     line = Line(tmp_path, WRONG)
     line.listener.let_in = True
     line.link.say(NOBODY)
-    assert line.listener.listen() == LineDown(NOBODY)
+    assert line.listener.listen() == ConnectionLost(NOBODY)
 
 
 @pytest.mark.parametrize("error", [LinkError("cut"), StorageError("the coordinator's disk is full")])
@@ -57,4 +57,4 @@ def test_a_line_is_opened_again_until_that_makes_no_sense(tmp_path: Path, error:
     line, over = Line(tmp_path), RemoteError("another version of the wire")
     line.link.say(error, over)
     line.listener.run()
-    assert [line.inbox.take(0.0), line.inbox.take(0.0)] == [LineDown(error), Broken(over)]  # type: ignore[arg-type]
+    assert [line.inbox.take(0.0), line.inbox.take(0.0)] == [ConnectionLost(error), Broken(over)]  # type: ignore[arg-type]

@@ -34,7 +34,7 @@ from fedcervix.network import codec, rpc
 from fedcervix.printable import printable, printable_values
 from fedcervix.runtime import cli_runtime, log
 from fedcervix.runtime.printing import console, say
-from fedcervix.runtime.worker_protocol import Progress
+from fedcervix.runtime.worker_protocol import WorkProgress
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.cli import cli as site_agent
 from site_agent.commands.display import Display
@@ -284,7 +284,7 @@ def shown_by_the_agent() -> None:
     values: dict[str, Any] = {
         "run": ALL, "plan": Plan(mode="csfssl", sites=("ada",), profile="paper", terms=Terms(), recipe=Recipe()),
         "task": ALL, "text": ALL, "reason": ALL, "lines": (ALL,), "error": FedcervixError(ALL, cause=ALL),
-        "works": True, "at": Progress(ALL, 1, 2, ALL), "findings": None, "deadline_s": 1.0,
+        "works": True, "at": WorkProgress(ALL, 1, 2, ALL), "findings": None, "deadline_s": 1.0,
     }  # fmt: skip
     for kind in Display._SHOW:
         display.show(kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)}))

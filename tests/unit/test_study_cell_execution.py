@@ -24,7 +24,7 @@ from cervix_study.settings import StudyConfig, read
 from cervix_study.study_paths import Places
 from fedcervix.core.plan import Recipe
 from fedcervix.disk.files import digest_file
-from fedcervix.runtime.worker_protocol import Progress
+from fedcervix.runtime.worker_protocol import WorkProgress
 from site_agent.classifier.finetune import build_classifier
 from site_agent.network.encoder import load_weights
 from site_agent.training.checkpoints import Checkpoints
@@ -203,7 +203,7 @@ def test_a_finished_cell_is_not_made_again(small: Small, records: dict[str, Cell
 def test_an_interrupted_cell_leaves_nothing_half_written_and_remembers_what_it_cost(small: Small) -> None:
     cell = dataclasses.replace(next(iter(small.cells().values())), seed=7)
 
-    def interrupt(_at: Progress) -> None:
+    def interrupt(_at: WorkProgress) -> None:
         raise KeyboardInterrupt
 
     small.bench.on_progress = interrupt

@@ -12,7 +12,7 @@ from cervix_study.execution.progress_display import Screen, outcome
 from cervix_study.execution.tasks import make
 from cervix_study.planning.grid import grid
 from cervix_study.records import Cell
-from fedcervix.runtime.worker_protocol import Progress
+from fedcervix.runtime.worker_protocol import WorkProgress
 from tests.unit.study_cases import asked, ground, judged
 
 
@@ -70,7 +70,7 @@ def test_a_log_file_gets_a_line_for_every_cell(
     screen.stand(3, 9, 600.0)
     for second in range(90):
         now[0] = float(second)
-        screen.progress(task, Progress("epoch 1", second, 100, "steps"))
+        screen.progress(task, WorkProgress("epoch 1", second, 100, "steps"))
     screen.made(task, record)
     screen.close()
     lines = capsys.readouterr().err.splitlines()

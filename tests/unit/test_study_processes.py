@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from cervix_study.execution.executors import LocalProcesses, Slurm, died
-from cervix_study.execution.resource_usage import Meter, added, descendants, spent_j
+from cervix_study.execution.resource_usage import UsageMeter, added, descendants, spent_j
 from cervix_study.execution.tasks import CellTask, Failed, make, passed_by
 from cervix_study.execution.traffic_counter import Relay
 from cervix_study.planning.grid import grid
@@ -127,7 +127,7 @@ def test_a_relay_hangs_up_where_nobody_listens() -> None:
 
 
 def test_processes_that_were_waited_for_are_counted() -> None:
-    meter = Meter()
+    meter = UsageMeter()
     busy = "import time\nwhile time.process_time() < .3: pass"
     subprocess.run([sys.executable, "-c", busy], check=True)
     costs = meter.costs()

@@ -22,7 +22,7 @@ from fedcervix.core.rounds.state import begin
 from fedcervix.core.rounds.step import replay
 from fedcervix.errors import RunError, StorageError, TrainingError
 from fedcervix.runtime.config import apply_profile, read_toml
-from fedcervix.runtime.worker_protocol import Progress
+from fedcervix.runtime.worker_protocol import WorkProgress
 from site_agent.classifier.sweep import (
     FederatedRun,
     GridPoint,
@@ -263,7 +263,7 @@ def test_an_interrupted_sweep_repeats_no_finished_cell(tmp_path: Path) -> None:
     kept: dict[str, GridPoint] = {}
     trained: list[GridPoint] = []
 
-    def interrupt(task: str, _at: Progress) -> None:
+    def interrupt(task: str, _at: WorkProgress) -> None:
         if task == "N 4, width 8":
             raise KeyboardInterrupt
 

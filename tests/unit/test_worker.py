@@ -12,7 +12,7 @@ import pytest
 from fedcervix.core.events import Task, TaskKind
 from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.errors import ConfigError
-from fedcervix.runtime.worker_protocol import ForeignAnswerError, Progress, Trouble
+from fedcervix.runtime.worker_protocol import ErrorParts, ForeignAnswerError, WorkProgress
 from site_agent.home import HardwareSection, SiteHome, create
 from site_agent.store.task_results import TaskResult, TrainResult
 from site_agent.worker.messages import result_to_json
@@ -99,7 +99,7 @@ MADE = TrainResult(digest="d", images=1, steps=2, loss=0.5, seconds=0.1, gauges=
 DONE = result_to_json(MADE)
 
 
-def told(progress: Progress) -> Trouble:
+def told(progress: WorkProgress) -> ErrorParts:
     assert progress.trouble is not None
     return progress.trouble
 
@@ -113,7 +113,7 @@ class Site:
         (folder / "stand_in.py").write_text(f"import json, os, sys\nDONE = {DONE!r}\n{program}")
         monkeypatch.setenv("PYTHONPATH", str(folder))
         self.folder, self.worker = folder, Worker(home, "nhs", program="stand_in", **options)
-        self.progress: list[Progress] = []
+        self.progress: list[WorkProgress] = []
 
     def do(self) -> TaskResult:
         try:
@@ -163,7 +163,7 @@ for number, _ in enumerate(sys.stdin):
 def test_a_worker_without_room_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = Site(tmp_path, monkeypatch, FULL_ONCE)
     assert site.do() == MADE
-    assert [progress.trouble for progress in site.progress] == [Trouble("cannot write", "full", "df -h")]
+    assert [progress.trouble for progress in site.progress] == [ErrorParts("cannot write", "full", "df -h")]
 
 
 ONE_OF_A_TEAM_GONE_ONCE = FULL_ONCE.replace("FullDiskError", "GoneError")

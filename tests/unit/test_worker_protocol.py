@@ -20,12 +20,12 @@ from fedcervix.runtime.worker_protocol import (
     PROGRESS_S,
     Answer,
     Answers,
-    Done,
+    ErrorParts,
     Failure,
     ForeignAnswerError,
-    Progress,
-    Stopped,
-    Trouble,
+    RequestDone,
+    WorkerStopped,
+    WorkProgress,
     answers,
     ask,
     from_line,
@@ -38,7 +38,7 @@ from site_agent.worker.preflight import Cost, Findings
 
 ERROR = DataError("a manifest lacks a column", cause="another export", next_step="add it")
 FAILURE = Failure.of(ValueError("4711"), ERROR, "reading")
-PROGRESS = Progress("training", 3, 8, "steps", 0.1 + 0.2, 1e-7, "a note", Trouble("what", "cause", "next"))
+PROGRESS = WorkProgress("training", 3, 8, "steps", 0.1 + 0.2, 1e-7, "a note", ErrorParts("what", "cause", "next"))
 COST = Cost(
     device="cpu",
     step_s=None,
@@ -54,7 +54,9 @@ FINDINGS = Findings(images=1, women=1, unreadable=0, leaks=0, remarks=("one",), 
 GAUGES = {"unit_std": 0.5, "uniformity": -2.0}
 
 
-@pytest.mark.parametrize("answer", [PROGRESS, Progress("x"), Done("key"), FAILURE, Stopped(True)], ids=str)
+@pytest.mark.parametrize(
+    "answer", [PROGRESS, WorkProgress("x"), RequestDone("key"), FAILURE, WorkerStopped(True)], ids=str
+)
 def test_an_answer_arrives_as_it_was_said(answer: Answer) -> None:
     line = to_line(answer)
     assert line.endswith("\n")
@@ -72,12 +74,12 @@ def test_an_answer_arrives_as_it_was_said(answer: Answer) -> None:
     ids=lambda result: type(result).__name__,
 )
 def test_a_result_arrives_with_the_same_bits(result: Any) -> None:
-    assert from_line(to_line(Done(result_to_json(result))), result_from_json) == Done(result)
+    assert from_line(to_line(RequestDone(result_to_json(result))), result_from_json) == RequestDone(result)
 
 
 def test_a_loss_that_is_no_number_is_told() -> None:
-    told = from_line(to_line(Progress("training", loss=math.nan)), str)
-    assert isinstance(told, Progress)
+    told = from_line(to_line(WorkProgress("training", loss=math.nan)), str)
+    assert isinstance(told, WorkProgress)
     assert math.isnan(told.loss)
 
 
@@ -132,10 +134,10 @@ def test_progress_is_told_now_and_then_but_each_stage_s_first_and_last_line_alwa
     lines = io.StringIO()
     said = Answers(lines, clock_s=lambda: now[0])
     said.begin("training")
-    for at in (Progress("training", 1, 9), Progress("training", 2, 9), Progress("validating", 1, 9)):
+    for at in (WorkProgress("training", 1, 9), WorkProgress("training", 2, 9), WorkProgress("validating", 1, 9)):
         said.progress(at)
     now[0] += PROGRESS_S
-    for at in (Progress("validating", 2, 9), Progress("validating", 3, 9), Progress("validating", 9, 9)):
+    for at in (WorkProgress("validating", 2, 9), WorkProgress("validating", 3, 9), WorkProgress("validating", 9, 9)):
         said.progress(at)
     told = [json.loads(line)["progress"] for line in lines.getvalue().splitlines()]
     assert [(one["stage"], one["done"]) for one in told] == [
@@ -155,8 +157,8 @@ def test_a_worker_goes_on_where_nobody_reads() -> None:
             raise BrokenPipeError
 
     said = Answers(Unread())
-    said.say(Stopped(True))
-    said.progress(Progress("training"))
+    said.say(WorkerStopped(True))
+    said.progress(WorkProgress("training"))
 
 
 def test_requests_come_in_order_and_stop_and_end_are_told_at_once() -> None:
@@ -184,6 +186,6 @@ def test_what_a_library_prints_and_half_a_line_do_not_break_the_conversation() -
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", WORKER], stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
         ask(process, {"work": "make"})
-        assert list(answers(process, str)) == [Progress('reading {"work": "make"}'), Done("key")]
+        assert list(answers(process, str)) == [WorkProgress('reading {"work": "make"}'), RequestDone("key")]
         assert process.stderr is not None
         assert process.stderr.read() == "a library says something\n"

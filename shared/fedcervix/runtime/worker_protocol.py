@@ -41,7 +41,7 @@ STOP_LINE = "stop\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class ErrorParts:
     """An error in its three parts."""
 
     __pydantic_config__: ClassVar = STRICT
@@ -51,9 +51,9 @@ class Trouble:
     next_step: str
 
     @classmethod
-    def of(cls, error: FedcervixError) -> Trouble:
+    def of(cls, error: FedcervixError) -> ErrorParts:
         """Return what an error says."""
-        return Trouble(error.what, error.cause, error.next_step)
+        return ErrorParts(error.what, error.cause, error.next_step)
 
     def error(self, kind: type[FedcervixError] = FedcervixError) -> FedcervixError:
         """Return the error that says this."""
@@ -61,7 +61,7 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class WorkProgress:
     """How far a piece of work is."""
 
     __pydantic_config__: ClassVar = STRICT
@@ -75,15 +75,15 @@ class Progress:
     images_per_s: float = 0.0
     note: str = ""
     """a line for a person"""
-    trouble: Trouble | None = None
+    trouble: ErrorParts | None = None
     """what is in the way"""
 
 
-OnProgress = Callable[[Progress], None]
+OnProgress = Callable[[WorkProgress], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class RequestDone:
     """What a request gave. Its type is between the two programs; to a worker it is what JSON can hold."""
 
     result: Any
@@ -98,7 +98,7 @@ class Failure:
     kind: str
     """name of the error's class"""
     stage: str
-    trouble: Trouble
+    trouble: ErrorParts
     exit_code: int
     trace: str
 
@@ -106,12 +106,12 @@ class Failure:
     def of(cls, error: Exception, known: FedcervixError, stage: str) -> Self:
         """Return what is told of an error, which `known` puts into words."""
         trace = "".join(traceback.format_exception(error))
-        kind, trouble = type(known).__name__, Trouble.of(known)
+        kind, trouble = type(known).__name__, ErrorParts.of(known)
         return cls(kind=kind, stage=stage, trouble=trouble, exit_code=known.exit_code, trace=trace)
 
 
 @dataclass(frozen=True, slots=True)
-class Stopped:
+class WorkerStopped:
     """The worker was asked to stop, and ends."""
 
     __pydantic_config__: ClassVar = STRICT
@@ -120,18 +120,18 @@ class Stopped:
     """training stands in a checkpoint"""
 
 
-Answer = Progress | Done | Failure | Stopped
-_KINDS: dict[str, type[Progress] | type[Failure] | type[Stopped]] = {
-    "progress": Progress,
+Answer = WorkProgress | RequestDone | Failure | WorkerStopped
+_KINDS: dict[str, type[WorkProgress] | type[Failure] | type[WorkerStopped]] = {
+    "progress": WorkProgress,
     "failed": Failure,
-    "stopped": Stopped,
+    "stopped": WorkerStopped,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 
 def to_line(answer: Answer) -> str:
     """Return an answer as a line. A loss may be NaN: it ends the training, and is told as such."""
-    if isinstance(answer, Done):
+    if isinstance(answer, RequestDone):
         return json.dumps({"done": answer.result}) + "\n"
     return json.dumps({_NAMES[type(answer)]: dataclasses.asdict(answer)}) + "\n"
 
@@ -144,7 +144,7 @@ def from_line(line: str, read: Callable[[Any], Any]) -> Answer:
     """Undo `to_line`; `read` makes a result of what JSON can hold, or raises ValueError. Raises ForeignAnswerError."""
     try:
         [(name, raw)] = parsed(line).items()
-        return Done(read(raw)) if name == "done" else from_json(_KINDS[name], raw)
+        return RequestDone(read(raw)) if name == "done" else from_json(_KINDS[name], raw)
     except (ValueError, KeyError, AttributeError) as error:
         raise ForeignAnswerError(
             f"a worker process said what is no answer ({error}): {quoted(line[:200])}",
@@ -198,7 +198,7 @@ class Answers:
         """Note what is done from here on."""
         self.stage, self._said_s = stage, 0.0
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: WorkProgress) -> None:
         """Tell how far it is, unless that was told just now; a stage's first and last lines are always told."""
         now_s = self._clock_s()
         if progress.stage == self.stage and progress.done != progress.of and now_s - self._said_s < PROGRESS_S:

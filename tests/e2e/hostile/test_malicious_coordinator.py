@@ -291,7 +291,7 @@ def test_a_malformed_record_is_not_kept(site: Site, record: str) -> None:
     site.attach(dataclasses.replace(OVER, record=record))
     assert site.end().outcome is Outcome.OK
     assert site.run_store().ledger() == []
-    assert "is not saved" in [values["text"] for what, values in site.shown if what == "said"][-1]
+    assert "is not saved" in [values["text"] for what, values in site.shown if what == "message"][-1]
 
 
 # --- what an honest coordinator does goes on working -------------------------------------------------------------
