@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fedcervix.disk.files import digest_file
+from fedcervix.disk.files import digest_file, sync_path
 from fedcervix.disk.storage import disk
 
 HISTORY = "history"
@@ -37,6 +37,7 @@ def install(home: Path, place: Path, fill: Callable[[Path], str], weights: str) 
         same = (place / weights).exists() and digest_file(place / weights) == digest
         earlier = retire(home, place) if place.exists() else None
         making.rename(place)
+        sync_path(place.parent)
         if earlier and same:
             shutil.rmtree(earlier)
 
