@@ -234,7 +234,7 @@ def kind(name: str, dtype: str) -> Kind:
 
 
 def vet(path: Path, base: Layout) -> None:
-    """Check an update before it is averaged: the base's names, shapes and types, and only valid values: no NaN, no infinity.
+    """Check an update before it is averaged: the base's names, shapes and types, only valid values (no NaN or infinity).
 
     Raises RemoteError naming the tensor, StorageError if the file cannot be read.
     """
