@@ -234,8 +234,9 @@ def kind(name: str, dtype: str) -> Kind:
 
 
 def vet(path: Path, base: Layout) -> None:
-    """Check an update before it is averaged: the base's names, shapes and types, only valid values (no NaN or infinity).
+    """Check an update before it is averaged: the base's names, shapes and types, and only valid values.
 
+    A float is valid if it is neither NaN nor infinite.
     Raises RemoteError naming the tensor, StorageError if the file cannot be read.
     """
     _check_values(path, vet_layout(path, base))
