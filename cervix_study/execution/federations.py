@@ -31,7 +31,7 @@ from coordinator.run import results
 from coordinator.run.results import MODEL_FILE, RECORD_FILE
 from fedcervix.core.modes import MODES, Mode
 from fedcervix.core.rounds.state import Outcome
-from fedcervix.disk.files import digest_file, write_whole
+from fedcervix.disk.files import copy_file, write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import EXIT_CODES, DataError, FedcervixError, StorageError, TrainingError
 from fedcervix.runtime.parent_death import leashed
@@ -293,10 +293,9 @@ def _taken(federation: Federation, weights: Path) -> Federated:
             cause="see the logs of its processes",
             next_step=f"read {federation.folder / 'logs'}; run the study again to continue",
         )
-    with disk(weights, "write"):
-        shutil.copyfile(file.with_name(MODEL_FILE), weights)
+    digest = copy_file(file.with_name(MODEL_FILE), weights)
     details = {key: record[key] for key in ("run", "plan_digest", "reason", "best_round", "adopted")}
-    return Federated(_results(federation, record, digest_file(weights)), details)
+    return Federated(_results(federation, record, digest), details)
 
 
 def _results(federation: Federation, record: dict[str, Any], digest: str) -> EncoderResults:

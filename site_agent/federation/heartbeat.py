@@ -2,7 +2,7 @@
 
 Rules
 1. At most one report goes out in `PROGRESS_S`; what takes less time needs none. What was last said is repeated beat by
-   beat (see `pauses.SIGN_S`): a single step may take longer than a lease. At rest, too, a site says that it is there.
+   beat (see `backoff.SIGN_S`): a single step may take longer than a lease. At rest, too, a site says that it is there.
 2. For a worker that hangs (see `hang_detection`) nothing is repeated: whoever is told of it decides, and the lease runs
    out.
 3. It sleeps until there is news or a beat is due; there is no interval.
