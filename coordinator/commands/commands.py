@@ -146,6 +146,7 @@ def begin(home: Home, mode: Mode, *, new: bool) -> None:
     Raises RunError, ConfigError, ModelError, StorageError.
     """
     home.config()
+    home.insist_on_authority()
     with home.locked(), contextlib.closing(Journal(home.journal)) as journal:
         last = history.unfinished(home, journal)
         if last is not None and not new:
