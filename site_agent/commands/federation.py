@@ -21,8 +21,9 @@ from fedcervix.errors import EXIT_OF_OUTCOME, INTERRUPTED, ConfigError, Fedcervi
 from fedcervix.network import identity, invitations
 from fedcervix.runtime.commandline import meant_here
 from fedcervix.runtime.printing import say
-from site_agent.federation.joining import check_home, check_manifest
+from site_agent.federation.joining import check_home
 from site_agent.home import SiteHome, configured, write
+from site_agent.manifest.manifest_file import read_manifest
 
 if TYPE_CHECKING:
     from site_agent.federation.agent import Agent
@@ -45,7 +46,7 @@ def join(
     identity.check_validity(identity.identify(invited.certificate_pem), now)
     check_home(home, invited)
     if manifest is not None:
-        check_manifest(manifest, ignore_columns or _ignored(home))
+        read_manifest(manifest, ignore_columns or _ignored(home))
     config = configured(
         home, coordinator=invited.address, manifest=manifest, threads=threads, ignore_columns=ignore_columns
     )
@@ -203,7 +204,7 @@ def _check_here(home: SiteHome) -> None:
     """Raise what can be known without the coordinator and without opening an image."""
     from site_agent.federation import hardware
 
-    check_manifest(home.manifest(), home.config().data.ignore_columns)
+    read_manifest(home.manifest(), home.config().data.ignore_columns)
     hardware.look(home.config().hardware)
 
 

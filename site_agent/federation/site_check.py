@@ -22,9 +22,9 @@ from fedcervix.extras import lacking
 from fedcervix.network import identity
 from fedcervix.runtime.worker_protocol import WorkProgress
 from site_agent.federation import hardware, shown
-from site_agent.federation.joining import check_manifest
 from site_agent.federation.policy import objections, strange
 from site_agent.home import SiteHome
+from site_agent.manifest.manifest_file import read_manifest
 from site_agent.worker.worker import Worker
 
 
@@ -113,7 +113,7 @@ def _hardware(home: SiteHome) -> str | CheckNote:
 
 
 def _manifest(home: SiteHome) -> str:
-    check_manifest(home.manifest(), home.config().data.ignore_columns)
+    read_manifest(home.manifest(), home.config().data.ignore_columns)
     return str(home.manifest())
 
 

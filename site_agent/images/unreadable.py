@@ -18,12 +18,13 @@ DAMAGE = (
     *(OverflowError, RuntimeError, ZeroDivisionError, struct.error, zlib.error, MemoryError),
 )
 """what Pillow's decoders raise on damaged bytes (found by feeding them damaged bytes)"""
+CLOSED = "this user may not read it"
 OPEN_FAILED = {
     errno.ENOENT: "no such file",
     errno.ENOTDIR: "no such file",
     errno.ENAMETOOLONG: "no such file (its name is too long)",
-    errno.EACCES: "this user may not read it",
-    errno.EPERM: "this user may not read it",
+    errno.EACCES: CLOSED,
+    errno.EPERM: CLOSED,
 }
 
 

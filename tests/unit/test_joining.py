@@ -17,8 +17,9 @@ from fedcervix.network.identity import Identity
 from fedcervix.network.invitations import Invitation
 from site_agent import site_toml
 from site_agent.cli import cli
-from site_agent.federation.joining import check_home, check_manifest
+from site_agent.federation.joining import check_home
 from site_agent.home import SiteHome, create
+from site_agent.manifest.manifest_file import read_manifest
 
 NOW = datetime.now(UTC)
 NOBODY_LISTENS = "localhost:1"
@@ -237,7 +238,7 @@ def test_a_column_that_only_looks_like_a_label_is_named_before_the_invitation_is
 
 
 def test_a_manifest_that_can_be_read_passes(tmp_path: Path) -> None:
-    check_manifest(manifest(tmp_path / "data"))
+    read_manifest(manifest(tmp_path / "data"))
 
 
 def test_a_join_that_was_killed_before_its_last_file_can_be_repeated(tmp_path: Path) -> None:
