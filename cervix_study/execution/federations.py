@@ -37,7 +37,7 @@ from fedcervix.errors import EXIT_CODES, DataError, FedcervixError, StorageError
 from fedcervix.runtime.parent_death import leashed
 from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
 from site_agent.home import SiteHome
-from site_agent.starts import is_ring
+from site_agent.starts import mode_of
 from site_agent.store.run_store import RunStore
 
 LOOK_S = 0.2
@@ -106,7 +106,9 @@ class Federation:
     @property
     def mode(self) -> Mode:
         """How it federates."""
-        return "ppfssl" if is_ring(self.cell.start) else "csfssl"
+        mode = mode_of(self.cell.start)
+        assert mode is not None, f"{self.cell.start} is no federation"
+        return mode
 
     # --- the operators' commands ---
 
