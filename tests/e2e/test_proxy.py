@@ -72,7 +72,8 @@ def test_joining_and_checking_behind_a_proxy(federate: Federate, behind: Behind)
     assert (code, len(proxy.asked)) == (0, 1), text
     code, text = call("site-agent", "--home", "site", "check", cwd=folder)
     assert (
-        f"ok      connection: localhost:{federation.port} answers, TLSv1.3 through the proxy 127.0.0.1:{proxy.port}" in text
+        f"ok      connection: localhost:{federation.port} answers, TLSv1.3 through the proxy 127.0.0.1:{proxy.port}"
+        in text
     )
     assert "ok      coordinator: accepts this site" in text
     assert set(proxy.asked) == {f"localhost:{federation.port}"}
