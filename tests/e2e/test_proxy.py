@@ -38,8 +38,8 @@ def behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[Behind]:
 
 
 def look(federation: Federation, site: str) -> str:
-    keys = [federation.site(site).key_file(name) for name in ("authority.crt", "site.crt", "site.key")]
-    return tls.look(f"localhost:{federation.port}", *keys)
+    home = federation.site(site)
+    return tls.look(f"localhost:{federation.port}", home.pem("authority.crt"), home.own_files())
 
 
 def test_a_whole_run_goes_through_a_proxy(
