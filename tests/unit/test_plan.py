@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedcervix.core.modes import Mode
+from fedcervix.core.modes import MODES, Mode
 from fedcervix.core.plan import (
     LEGACY_TERMS,
     SITES_MAX,
@@ -124,7 +124,7 @@ def test_a_plan_with_any_value_exchanged_is_a_plan_or_a_value_error(data: st.Dat
 @pytest.mark.parametrize(
     ("build", "complaint"),
     [
-        (lambda: replace(PLAN, mode="swarm"), "mode is one of csfssl, ppfssl; found 'swarm'"),
+        (lambda: replace(PLAN, mode="swarm"), f"mode is one of {', '.join(MODES)}; found 'swarm'"),
         (lambda: replace(PLAN, sites=()), "at least one site"),
         (lambda: replace(PLAN, sites=("ada", "ada")), "names each site once"),
         (lambda: replace(PLAN, sites=tuple(f"s{n}" for n in range(SITES_MAX + 1))), "at most 256 sites; found 257"),
