@@ -243,6 +243,8 @@ def test_words_that_are_not_ours_are_taken_as_they_are(details: str | None) -> N
         ("sslv3 alert certificate unknown", "it does not accept this certificate"),
         ("recvmsg: Connection reset by peer", "the connection was cut"),
         ("a; last error: the moon", "the moon"),
+        ("errors resolving x:1 [field:hostname lookup error]", "its name cannot be resolved"),
+        ("a; last error: the moon [field:its sea error]", "the moon"),
     ],
 )
 def test_a_line_that_fails_is_a_link_error_in_plain_words(details: str, words: str) -> None:

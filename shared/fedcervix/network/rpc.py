@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -336,7 +337,7 @@ def _in_short(details: str) -> str:
     for sign, words in _SIGNS.items():
         if sign in details:
             return words
-    return details.split("; last error: ")[-1][:200] or "the connection was cut"
+    return _FIELDS.sub("", details.split("; last error: ")[-1])[:200].strip() or "the connection was cut"
 
 
 _BUGS = ("[", "Exception ", "Unexpected ", "Failed to serialize")
@@ -344,10 +345,13 @@ _BUGS = ("[", "Exception ", "Unexpected ", "Failed to serialize")
 with their codes is a line that broke in the middle of a call, also where bytes arrived that were not those sent"""
 
 _NO_MORE_FILES = os.strerror(errno.EMFILE)
+_FIELDS = re.compile(r"\s*\[field:[^\]]*\]")
+"""where in itself the library failed: nothing that a reader could use"""
 _SIGNS = {
     "CERTIFICATE_VERIFY_FAILED": "its certificate is not of this federation",
     "Connection refused": "connection refused",
     "DNS resolution failed": "its name cannot be resolved",
+    "hostname lookup": "its name cannot be resolved",
     "certificate unknown": "it does not accept this certificate",
     "Socket closed": "the connection was cut",
     "Connection reset": "the connection was cut",
