@@ -1,6 +1,7 @@
 """Does one job at a time beside the loop: a task (download, work) or the delivery of what came of it (upload, report).
 
-The worker is spoken with here alone. Whatever comes of a job goes into the inbox; what is no longer wanted may break.
+Only this module talks to the worker. The result of a job goes into the inbox. So does its error, unless the job is no
+longer wanted.
 """
 
 from __future__ import annotations
