@@ -26,7 +26,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 from fedcervix.core.bounds import Within, check_values
 from fedcervix.core.modes import MODES, Mode
@@ -220,7 +220,7 @@ class SiteHome:
     def config(self) -> SiteConfig:
         """Return the configuration. Raises ConfigError."""
         self.insist()
-        raw = read_toml(self.config_file, hint=self.command("join INVITATION.toml"))
+        raw = read_toml(self.config_file, hint=self._which_home())
         return build(SiteConfig, raw, source=self.config_file)
 
     def manifest(self) -> Path:
@@ -249,14 +249,34 @@ class SiteHome:
         """Return a key or certificate. Raises ConfigError, StorageError."""
         self.insist()
         file = self.key_file(name)
-        if not file.exists():
-            raise ConfigError(
-                f"{self.folder} holds no {name}: this site has not joined a federation",
-                cause="wrong --home, or the invitation was not used yet",
-                next_step=self.command("join INVITATION.toml"),
-            )
         with disk(file, "read"):
-            return file.read_bytes()
+            if file.exists():
+                return file.read_bytes()
+            joined = self.key_file("site.crt").exists()
+        if joined:
+            raise ConfigError(
+                f"{file} is missing: this site has joined, but cannot prove it without this file",
+                cause="it was deleted, or the home folder was restored in part",
+                next_step=f"restore {file} from a backup, or ask the coordinator's operator for a new invitation",
+            )
+        raise ConfigError(
+            f"{self.folder} holds no {name}: this site has not joined a federation",
+            cause="wrong --home, or the invitation was not used yet",
+            next_step=self._which_home(),
+        )
+
+    def _which_home(self) -> str:
+        """Return what to do where this folder is not a site's home."""
+        return (
+            "check the path (--home, or the variable FEDCERVIX_SITE_HOME), and whether its disk is mounted; "
+            f"only where this site has not joined yet: {self.command('join INVITATION.toml')}"
+        )
+
+    def own_files(self) -> tuple[Path, Path]:
+        """Return the files of this site's certificate and key. Raises ConfigError where one is missing."""
+        for name in ("site.crt", "site.key"):
+            self.pem(name)
+        return self.key_file("site.crt"), self.key_file("site.key")
 
     @contextlib.contextmanager
     def locked(self, file: str = "lock", *, who: str = "an agent") -> Iterator[None]:
@@ -270,17 +290,25 @@ class SiteHome:
             yield
 
 
-def create(
+def create(home: SiteHome, **given: Any) -> None:
+    """Make a home folder with a commented configuration; in an existing one, the values that are given are set.
+
+    It takes what `configured` takes, and raises what it raises, before anything is written.
+    """
+    write(home, configured(home, **given))
+
+
+def configured(
     home: SiteHome,
     *,
     coordinator: str = "",
     manifest: Path | None = None,
     threads: int | None = None,
     ignore_columns: Sequence[str] = (),
-) -> None:
-    """Make a home folder with a commented configuration; in an existing one, the values that are given are set.
+) -> str:
+    """Return the text of `site.toml` with the values that are given; nothing is written.
 
-    Raises ConfigError, before anything is written, where `site.toml` cannot hold a value or cannot be read.
+    Raises ConfigError where `site.toml` cannot hold a value or cannot be read.
     """
     given = {("link", "coordinator"): coordinator, ("data", "manifest"): str(manifest.absolute()) if manifest else ""}
     values: dict[site_toml.Key, site_toml.Value] = {key: value for key, value in given.items() if value}
@@ -288,13 +316,17 @@ def create(
         values["hardware", "threads"] = threads
     if ignore_columns:
         values["data", "ignore_columns"] = list(ignore_columns)
-    before = _text(home.config_file)
-    after = site_toml.with_values(before or site_toml.TEMPLATE, values, source=home.config_file)
-    build(SiteConfig, tomllib.loads(after), source=home.config_file)
+    text = site_toml.with_values(_text(home.config_file) or site_toml.TEMPLATE, values, source=home.config_file)
+    build(SiteConfig, tomllib.loads(text), source=home.config_file)
+    return text
+
+
+def write(home: SiteHome, config: str) -> None:
+    """Make the folders of a home, and write its configuration where it differs. Raises StorageError."""
     for folder in (home.key_file(""), home.blobs, home.models, home.reports, home.incidents):
         make_folder(folder)
-    if after != before:
-        write_whole(home.config_file, after.encode())
+    if config != _text(home.config_file):
+        write_whole(home.config_file, config.encode())
 
 
 def _text(file: Path) -> str:

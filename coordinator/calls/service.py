@@ -36,9 +36,9 @@ from fedcervix.core.events import (
     Task,
     UpdateStored,
 )
-from fedcervix.core.rounds.instructions import Finish, Instruction, instruction
+from fedcervix.core.rounds.instructions import REVOKED_HERE, Finish, Instruction, instruction
 from fedcervix.core.rounds.objections import objection
-from fedcervix.core.rounds.state import Round, Run
+from fedcervix.core.rounds.state import Presence, Round, Run
 from fedcervix.errors import IdentityError, RemoteError, RunError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.network import codec, identity, rpc
@@ -115,7 +115,7 @@ class Service:
     # --- control plane ---
 
     async def attach(self, request: wire.AttachRequest, call: Call, bell: Bell) -> AsyncIterator[wire.FromCoordinator]:
-        """Say what the run is, then what to do, each time that changes. Raises RemoteError, DuplicateAgentError."""
+        """Say what the run is, then what to do, each time that changes. Raises a FedcervixError."""
         site = call.site
         if request.wire_version != codec.WIRE_VERSION:
             raise RemoteError(
@@ -126,6 +126,7 @@ class Service:
         run = self._engine.run
         welcome = codec.write_welcome(codec.Welcome(self._federation, run.run, run.plan))
         if request.look:
+            _check_not_revoked(run, site)
             yield welcome
             return
         claim = codec.read_claim(request.instance, request.succeeds)
@@ -320,6 +321,15 @@ class Service:
         """
         self._engine.sites.check_instance(call.site, call.instance)
         call.insist()
+
+
+def _check_not_revoked(run: Run, site: str) -> None:
+    if run.site(site).presence is Presence.REVOKED:
+        raise RunError(
+            f"site {site} cannot take part in run {run.run}, although its certificate is valid again",
+            cause=f"{REVOKED_HERE}; an invitation takes effect from the next run on",
+            next_step="wait for the next run; the service can stay enabled",
+        )
 
 
 def _natural(text: str) -> int:

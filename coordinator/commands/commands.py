@@ -32,7 +32,7 @@ from coordinator.run.engine import Engine
 from fedcervix.core.events import SiteRevoked
 from fedcervix.core.modes import Mode
 from fedcervix.core.plan import differences
-from fedcervix.core.rounds.state import Outcome
+from fedcervix.core.rounds.state import Outcome, Presence
 from fedcervix.disk.descriptors import raise_limit
 from fedcervix.disk.files import write_secret
 from fedcervix.disk.journal import Journal, RunRecord
@@ -99,7 +99,18 @@ def invite(home: Home, site: str, out: Path | None) -> None:
     say(f"wrote {out}: works once, until {made.not_after:%Y-%m-%d %H:%M} UTC; anyone who has it can join as {site}")
     if out.stat().st_mode & 0o077:
         say(f"warning: others on this machine can read {out}: its file system keeps no permissions", err=True)
+    if revoked_in := _revoked_in(home, site):
+        say(f"note: {site} was revoked during run {revoked_in} and takes part from the next run on", err=True)
     say(f"next, at the site: site-agent join {shlex.quote(out.name)} --manifest MANIFEST.csv")
+
+
+def _revoked_in(home: Home, site: str) -> str:
+    """Return the unfinished run during which a site was revoked; empty where there is none."""
+    if not history.entries(home):
+        return ""
+    now = history.stands(home, whole=False)
+    gone = any(one["site"] == site and one["presence"] == Presence.REVOKED for one in now["sites"])
+    return now["run"] if gone and not now["outcome"] else ""
 
 
 INVITATION_HEAD = b"# Invitation of site "
@@ -146,6 +157,7 @@ def begin(home: Home, mode: Mode, *, new: bool) -> None:
     Raises RunError, ConfigError, ModelError, StorageError.
     """
     home.config()
+    home.insist_on_authority()
     with home.locked(), contextlib.closing(Journal(home.journal)) as journal:
         last = history.unfinished(home, journal)
         if last is not None and not new:

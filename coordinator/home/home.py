@@ -187,7 +187,8 @@ class Home:
         raise ConfigError(
             f"{self.folder} is not a coordinator's home: it {missing}",
             cause="wrong --home, or not set up yet",
-            next_step=self.command("init"),
+            next_step="check the path (--home, or the variable FEDCERVIX_COORDINATOR_HOME), and whether its disk is "
+            f"mounted; only for a new federation: {self.command('init')}",
         )
 
     def config(self) -> Config:
@@ -205,10 +206,21 @@ class Home:
             raise ConfigError(f"{self.config_file}: {error}", next_step=f"edit {self.config_file}") from error
 
     def authority(self) -> Authority:
-        """Return what signs certificates."""
+        """Return what signs certificates. Raises ConfigError where its key is missing, StorageError."""
         from fedcervix.network import identity
 
+        self.insist_on_authority()
         return identity.Authority(self.pem("authority.crt"), self.pem("authority.key"))
+
+    def insist_on_authority(self) -> None:
+        """Raise ConfigError where the federation's key or certificate is missing, StorageError."""
+        for file in (self.key_file("authority.key"), self.key_file("authority.crt")):
+            if not self.has(file):
+                raise ConfigError(
+                    f"{file} is missing: without it nobody can be invited, and the coordinator cannot start",
+                    cause="it was deleted, or the home folder was restored in part",
+                    next_step=f"restore {file} from your backup; do not run `init` again: it makes another federation",
+                )
 
     def address(self) -> str:
         """Return how sites reach the coordinator: as advertised, with the port that the system chose where it is 0.

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shlex
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedcervix.core.rounds.state import Outcome
-from fedcervix.disk.files import write_secret, write_whole
+from fedcervix.disk.files import make_folder, write_secret, write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import EXIT_OF_OUTCOME, INTERRUPTED, ConfigError, FedcervixError, IdentityError, LinkError
 from fedcervix.network import identity, invitations
 from fedcervix.runtime.commandline import meant_here
 from fedcervix.runtime.printing import say
-from site_agent.federation.joining import check_home, check_manifest
-from site_agent.home import SiteHome, create
+from site_agent.federation.joining import check_home
+from site_agent.home import SiteHome, configured, write
+from site_agent.manifest.manifest_file import read_manifest
 
 if TYPE_CHECKING:
     from site_agent.federation.agent import Agent
@@ -35,7 +37,8 @@ def join(
 ) -> None:
     """Join a federation: make this site's key here, obtain its certificate, write site.toml.
 
-    Everything is checked before the invitation is used up. Raises a FedcervixError.
+    Everything is checked before the invitation is used up, and until the certificate has arrived only the new key is
+    written: a site that works goes on working. Raises a FedcervixError.
     """
     with disk(invitation, "read"):
         invited = invitations.Invitation.parse(invitation.read_bytes())
@@ -43,14 +46,17 @@ def join(
     identity.check_validity(identity.identify(invited.certificate_pem), now)
     check_home(home, invited)
     if manifest is not None:
-        check_manifest(manifest, ignore_columns or _ignored(home))
-    create(home, coordinator=invited.address, manifest=manifest, threads=threads, ignore_columns=ignore_columns)
+        read_manifest(manifest, ignore_columns or _ignored(home))
+    config = configured(
+        home, coordinator=invited.address, manifest=manifest, threads=threads, ignore_columns=ignore_columns
+    )
     who = identity.Identity(invited.federation, "site", invited.site)
     key = _new_key(home)
     try:
         certificate = _enroll(invited, identity.request(key, who))
     except LinkError as error:  # `check` needs the certificate that is not here yet
-        again = home.command(f"join {shlex.quote(str(invitation))}")
+        _look(invited)
+        again = home.command(shlex.join(["join", str(invitation), *_options(manifest, threads, ignore_columns)]))
         error.next_step = f"ask the coordinator's operator whether the coordinator is running; then repeat: {again}"
         raise
     identity.check_issuer(certificate, invited.authority_pem)
@@ -58,6 +64,7 @@ def join(
     if not identity.matches(key, certificate) or found.identity != who:
         raise IdentityError("the certificate that came back is not for this site's key", cause="a faulty coordinator")
     # The certificate comes last and the new key stays until then: a join that is killed here can be repeated.
+    write(home, config)
     write_whole(home.key_file("authority.crt"), invited.authority_pem)
     write_secret(home.key_file("site.key"), key)
     write_whole(home.key_file("site.crt"), certificate)
@@ -67,6 +74,24 @@ def join(
     if not home.config().data.manifest:
         say(f"the manifest is not configured yet: write its path into {home.config_file}, [data] manifest")
     say(f"next: {home.command('check')}")
+
+
+def _options(manifest: Path | None, threads: int | None, ignore_columns: Sequence[str]) -> Iterator[str]:
+    """Yield the options of a `join` that is to be repeated: it has written nothing of them."""
+    if manifest is not None:
+        yield from ("--manifest", str(manifest))
+    if threads is not None:
+        yield from ("--threads", str(threads))
+    for name in ignore_columns:
+        yield from ("--ignore-column", name)
+
+
+def _look(invited: invitations.Invitation) -> None:
+    """Raise IdentityError where another program than the coordinator answers: gRPC only says that it is not reached."""
+    from site_agent.federation import tls
+
+    with contextlib.suppress(LinkError):
+        tls.look(invited.address, invited.authority_pem)
 
 
 def _ignored(home: SiteHome) -> Sequence[str]:
@@ -83,6 +108,7 @@ def _new_key(home: SiteHome) -> bytes:
     """
     file = home.key_file(NEW_KEY)
     if not file.exists():
+        make_folder(file.parent)
         write_secret(file, identity.new_key())
     return home.pem(NEW_KEY)
 
@@ -105,7 +131,7 @@ def _enroll(invited: invitations.Invitation, request_pem: bytes) -> bytes:
 def check(home: SiteHome) -> None:
     """Try everything that can be known before round 1: certificate, line, images, time, memory, disk."""
     from site_agent.commands.display import Display
-    from site_agent.federation.site_check import examine
+    from site_agent.federation.site_check import CheckNote, examine
 
     home.config()
     problems: list[FedcervixError] = []
@@ -113,6 +139,8 @@ def check(home: SiteHome) -> None:
         if isinstance(result, FedcervixError):
             problems.append(result)
             say(f"FAILED  {name}: {meant_here(result.explain())}")
+        elif isinstance(result, CheckNote):
+            say(f"note    {name}: {result.text}")
         else:
             say(f"ok      {name}: {result}")
     if problems:
@@ -148,8 +176,7 @@ def run(home: SiteHome) -> None:
             key_pem=home.pem("site.key"),
         )
         worker = Worker(home, site)
-        key_files = [home.key_file(name) for name in ("authority.crt", "site.crt", "site.key")]
-        look = functools.partial(tls.look, address, *key_files)
+        look = functools.partial(tls.look, address, home.pem("authority.crt"), home.own_files())
         agent = Agent(
             AgentContext(home, site, link, display.show),
             worker,
@@ -177,7 +204,7 @@ def _check_here(home: SiteHome) -> None:
     """Raise what can be known without the coordinator and without opening an image."""
     from site_agent.federation import hardware
 
-    check_manifest(home.manifest(), home.config().data.ignore_columns)
+    read_manifest(home.manifest(), home.config().data.ignore_columns)
     hardware.look(home.config().hardware)
 
 

@@ -25,9 +25,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from fedcervix.disk.descriptors import check_used_up
 from fedcervix.disk.files import write_secret
-from fedcervix.disk.ownership import denied
+from fedcervix.disk.ownership import made_readable
 from fedcervix.disk.storage import disk
 from fedcervix.errors import DataError
 from site_agent.data.duplicates import Copy, Duplicates, IndexedImage, Leak, find_duplicates
@@ -40,10 +39,11 @@ from site_agent.data.pixel_store import Kind
 from site_agent.images.decode import PIXELS_MAX, OnCount, each, opened, pixel_digest, silent
 from site_agent.images.quality import oddities
 from site_agent.images.thumbnails import thumbnail
-from site_agent.images.unreadable import UnreadableError
+from site_agent.images.unreadable import CLOSED, UnreadableError
 from site_agent.manifest.columns import OPTIONAL
 from site_agent.manifest.identifiers import Doubt, doubts, written_alike
-from site_agent.manifest.reading import SPLITS, Manifest, ManifestRow, Split, at_most, parse, refused, repeated
+from site_agent.manifest.manifest_file import read_manifest
+from site_agent.manifest.reading import SPLITS, Manifest, ManifestRow, Split, at_most, refused, repeated
 from site_agent.manifest.splits import (
     NOBODY,
     STRATA,
@@ -252,7 +252,7 @@ def index(
     """
     listed = _listed(manifest, settings)
     looks = _look_at(listed, settings, on_progress)
-    quarantined = _quarantined(looks, listed.names, settings.unreadable_max, manifest.name)
+    quarantined = _quarantined(looks, listed, settings.unreadable_max, manifest.name)
     seen = [(row, look) for row, look in looks if isinstance(look, ImageFingerprint)]
     spellings = written_alike(row.patient for row, _ in seen)
     found = find_duplicates(_sightings(seen, spellings), on_compared, _told_apart(settings.not_same, listed.names))
@@ -303,7 +303,7 @@ class _Listed:
 
 
 def _listed(manifest: Path, settings: IndexSettings) -> _Listed:
-    read = parse(decode_text(_read(manifest), manifest.name), manifest.name, settings.ignore_columns)
+    read = read_manifest(manifest, settings.ignore_columns)
     given_splits, earlier = _given_splits(read, manifest.name), _read_splits(settings.splits_file)
     folder = manifest.resolve().parent
     names = FileNames(folder)
@@ -339,7 +339,7 @@ def patients_of(manifest: Path, ignore_columns: Sequence[str] = ()) -> dict[Path
     Only columns image and patient are read: a list of new pictures has no labels, and its other columns mean nothing.
     """
     folder = manifest.resolve().parent
-    read = parse(decode_text(_read(manifest), manifest.name), manifest.name, (*OPTIONAL, *ignore_columns))
+    read = read_manifest(manifest, (*OPTIONAL, *ignore_columns))
     rows = _as_on_disk(read, FileNames(folder), manifest.name)
     return {_real(folder / row.image): row.patient for row in rows}
 
@@ -432,27 +432,6 @@ def _census_row(split: Split, name: Stratum, women: Sequence[Sequence[Image]]) -
 # What the files show
 
 
-def _read(manifest: Path) -> bytes:
-    try:
-        return manifest.read_bytes()
-    except OSError as error:
-        check_used_up(f"the manifest {manifest} cannot be read", error)
-        raise DataError(
-            f"the manifest {manifest} cannot be read: {error.strerror}",
-            cause=_unread(manifest, error),
-            next_step="give the path of the CSV file that lists the images",
-        ) from error
-
-
-def _unread(manifest: Path, error: OSError) -> str:
-    """Return the likely cause of a manifest that cannot be read."""
-    if isinstance(error, PermissionError):
-        return denied(manifest)[0]
-    if isinstance(error, IsADirectoryError):
-        return "the path names a folder; the manifest is a file in it"
-    return "the path is wrong, or its disk is not mounted"
-
-
 def _given_splits(manifest: Manifest, source: str) -> dict[str, Split] | None:
     splits = given(manifest.rows, source)
     if splits is not None:
@@ -476,12 +455,12 @@ def _told_apart(not_same: Path | None, names: FileNames) -> frozenset[Pair]:
 
 
 def _quarantined(
-    looks: Sequence[tuple[ManifestRow, ImageFingerprint | str]], names: FileNames, unreadable_max: float, source: str
+    looks: Sequence[tuple[ManifestRow, ImageFingerprint | str]], listed: _Listed, unreadable_max: float, source: str
 ) -> tuple[Quarantined, ...]:
     """Return the images that cannot be read. Raises DataError where they are too many."""
     reasons = [(row.image, look) for row, look in looks if isinstance(look, str)]
-    found = tuple(Quarantined(im, why, names.similar(im) if why == NO_SUCH_FILE else "") for im, why in reasons)
-    _check_readable(found, len(looks), unreadable_max, source)
+    found = tuple(Quarantined(im, why, listed.names.similar(im) if why == NO_SUCH_FILE else "") for im, why in reasons)
+    _check_readable(found, len(looks), unreadable_max, source, listed.folder)
     return found
 
 
@@ -551,7 +530,7 @@ def _look(
     except UnreadableError as error:
         return error.reason
     except PermissionError:
-        return "this user may not read it"
+        return CLOSED
     except (OSError, ValueError):  # ValueError: a name that the machine's locale cannot write
         return NO_SUCH_FILE
 
@@ -564,18 +543,28 @@ def _odd_images(looks: Sequence[tuple[ManifestRow, ImageFingerprint | str]]) -> 
     return {name: tuple(images) for name, images in found.items()}
 
 
-def _check_readable(quarantined: Sequence[Quarantined], rows: int, unreadable_max: float, source: str) -> None:
+def _check_readable(
+    quarantined: Sequence[Quarantined], rows: int, unreadable_max: float, source: str, folder: Path
+) -> None:
     count = len(quarantined)
     if count <= unreadable_max * rows and count < rows:
         return
     listed = at_most([one.told for one in quarantined])
+    closed = next((folder / one.image for one in quarantined if one.reason == CLOSED), None)
+    cause, next_step = made_readable(closed) if closed else (INCOMPLETE, MEND)
     raise DataError(
         f"{source}: {count} of {rows} images cannot be read ({count / rows:.1%}; {unreadable_max:.1%} is allowed):\n"
         + "\n".join(f"    {line}" for line in listed),
-        cause="the manifest was written for another folder, a disk is not mounted, or an export was not complete",
-        next_step="repair the files or remove their rows; to continue without them, set a higher unreadable_max in "
-        "site.toml (--unreadable-max of data check)",
+        cause=cause,
+        next_step=next_step,
     )
+
+
+INCOMPLETE = "the manifest was written for another folder, a disk is not mounted, or an export was not complete"
+MEND = (
+    "repair the files or remove their rows; to continue without them, set a higher unreadable_max in site.toml "
+    "(--unreadable-max of data check)"
+)
 
 
 def _strata(seen: Sequence[tuple[ManifestRow, ImageFingerprint]], disputed: frozenset[str]) -> dict[str, Stratum]:

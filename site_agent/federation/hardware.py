@@ -22,7 +22,7 @@ def look(hardware: HardwareSection, dev: Path = Path("/dev")) -> str:
     """Say what this site will train on, as far as files tell; the worker knows. Raises ConfigError without torch."""
     if hardware.device == "cpu":
         return _cpu(hardware)
-    why = _no_gpu(dev)
+    why = no_gpu(dev)
     if not why:
         return f"trains on a GPU, with torch {_torch_version('__version__')}"
     if hardware.device == "cuda":
@@ -36,7 +36,7 @@ def _cpu(hardware: HardwareSection) -> str:
     return f"trains on the CPU, {threads} thread{'' if threads == 1 else 's'}"
 
 
-def _no_gpu(dev: Path) -> str:
+def no_gpu(dev: Path = Path("/dev")) -> str:
     """Say why training cannot use a GPU; empty where it can, for all that is known."""
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return "CUDA_VISIBLE_DEVICES hides every GPU"

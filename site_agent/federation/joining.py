@@ -6,15 +6,10 @@ A home folder belongs to one site of one federation. To join again as the same s
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection
-from pathlib import Path
 
-from fedcervix.disk.storage import disk
-from fedcervix.errors import ConfigError, DataError, RunError
+from fedcervix.errors import ConfigError, RunError
 from fedcervix.network import invitations
 from site_agent.home import SiteHome
-from site_agent.manifest.reading import parse
-from site_agent.manifest.spreadsheet import decode_text
 
 OF_A_COORDINATOR = "coordinator.toml"
 
@@ -45,12 +40,3 @@ def check_home(home: SiteHome, invited: invitations.Invitation) -> None:
             cause="the coordinator was set up again, or the invitation comes from somebody else",
             next_step=f"ask the coordinator's operator; if it was set up again: mv {old} {old}.old, then join again",
         )
-
-
-def check_manifest(manifest: Path, ignore_columns: Collection[str] = ()) -> None:
-    """Raise DataError unless the file can be read as a manifest. No image is opened."""
-    if not manifest.is_file():
-        raise DataError(f"there is no file {manifest}", cause="a misspelt path", next_step=f"ls {manifest.parent}")
-    with disk(manifest, "read"):
-        content = manifest.read_bytes()
-    parse(decode_text(content, manifest.name), manifest.name, ignore_columns)

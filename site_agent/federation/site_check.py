@@ -7,51 +7,79 @@ Nothing here loads torch, and what a check needs is loaded when its turn has com
 from __future__ import annotations
 
 import functools
+import shlex
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 
 from fedcervix.core.plan import Plan
+from fedcervix.disk.files import write_whole
 from fedcervix.disk.locks import is_held
+from fedcervix.disk.storage import known
 from fedcervix.errors import FedcervixError, PolicyError, RemoteError
 from fedcervix.extras import lacking
 from fedcervix.network import identity
 from fedcervix.runtime.worker_protocol import WorkProgress
 from site_agent.federation import hardware, shown
-from site_agent.federation.joining import check_manifest
 from site_agent.federation.policy import objections, strange
 from site_agent.home import SiteHome
+from site_agent.manifest.manifest_file import read_manifest
 from site_agent.worker.worker import Worker
 
-Row = tuple[str, str | FedcervixError]
+
+@dataclass(frozen=True, slots=True)
+class CheckNote:
+    """What a check found that is neither right nor an error."""
+
+    text: str
+
+
+Row = tuple[str, str | CheckNote | FedcervixError]
 """what was tried, and what was found or what is wrong"""
-NEEDED_TO_TRAIN = {"configuration", "manifest", "hardware"}
+NEEDS = {"certificate": {"keys"}, "connection": {"keys", "certificate"}, "coordinator": {"connection"}}
+"""without what comes before, a check would only repeat it, with a wrong cause"""
+NEEDED_TO_TRAIN = {"configuration", "home folder", "manifest", "hardware"}
 """without these, nothing more can be said of training; a line that is down does not hinder it"""
 
 
 def examine(home: SiteHome, now: datetime, show: shown.Show) -> Iterator[Row]:
     """Yield what was tried. The plan of the coordinator's run decides what training costs; without it, images alone."""
     plans: list[Plan] = []
-    tried: tuple[tuple[str, Callable[[], str]], ...] = (
+    tried: tuple[tuple[str, Callable[[], str | CheckNote]], ...] = (
         ("configuration", lambda: _configuration(home)),
+        ("home folder", lambda: _writable(home)),
         ("manifest", lambda: _manifest(home)),
+        ("keys", lambda: _keys(home)),
         ("certificate", lambda: _certificate(home, now)),
         ("connection", lambda: _line(home)),
         ("coordinator", lambda: _coordinator(home, plans.append)),
-        ("hardware", lambda: hardware.look(home.config().hardware)),
+        ("hardware", lambda: _hardware(home)),
     )
-    failed = set()
+    failed: set[str] = set()
     for name, attempt in tried:
+        if missing := failed & NEEDS.get(name, set()):
+            failed.add(name)
+            yield name, CheckNote(f"skipped: the {' and the '.join(sorted(missing))} must be right first")
+            continue
         try:
             yield name, attempt()
-        except FedcervixError as error:
+        except Exception as error:  # noqa: BLE001  (whatever a check raises: those after it have their turn)
             failed.add(name)
-            yield name, error
-        except ImportError as error:
-            failed.add(name)
-            yield name, lacking(error) or FedcervixError(str(error), cause="a package is damaged")
+            yield name, _explained(error)
     if not failed & NEEDED_TO_TRAIN:
         yield from _training(home, plans[0] if plans else None, show)
+
+
+def _explained(error: Exception) -> FedcervixError:
+    """Return what a check raised as an error of ours."""
+    if isinstance(error, FedcervixError):
+        return error
+    if isinstance(error, ImportError):
+        return lacking(error) or FedcervixError(str(error), cause="a package is damaged")
+    if isinstance(error, OSError) and error.filename is not None:
+        return known(error, str(error.filename), "use")
+    return FedcervixError(f"{type(error).__name__}: {error}", cause="a bug", next_step="report this line")
 
 
 def _configuration(home: SiteHome) -> str:
@@ -59,8 +87,33 @@ def _configuration(home: SiteHome) -> str:
     return str(home.config_file)
 
 
+def _writable(home: SiteHome) -> str:
+    """Write a file as the agent does, and delete it. Raises StorageError."""
+    probe = home.folder / ".writable"
+    write_whole(probe, b"")
+    probe.unlink()
+    return f"{home.folder} can be written"
+
+
+def _keys(home: SiteHome) -> str | CheckNote:
+    """Find the key, the certificate and the authority, and say who else may read the key."""
+    for name in ("authority.crt", *(file.name for file in home.own_files())):
+        home.pem(name)
+    open_ones = [key for key in home.key_file("").glob("*.key*") if key.stat().st_mode & 0o077]
+    if open_ones:
+        files = " ".join(shlex.quote(str(key)) for key in open_ones)
+        return CheckNote(f"other users of this machine may read a secret key; next: chmod 600 {files}")
+    return f"{home.key_file('')}, readable by their owner alone"
+
+
+def _hardware(home: SiteHome) -> str | CheckNote:
+    wanted = home.config().hardware
+    found = hardware.look(wanted)
+    return CheckNote(found) if wanted.device == "cuda" and hardware.no_gpu() else found
+
+
 def _manifest(home: SiteHome) -> str:
-    check_manifest(home.manifest(), home.config().data.ignore_columns)
+    read_manifest(home.manifest(), home.config().data.ignore_columns)
     return str(home.manifest())
 
 
@@ -75,8 +128,7 @@ def _line(home: SiteHome) -> str:
 
     address = home.config().link.coordinator
     home.certificate()
-    key_files = (home.key_file(name) for name in ("authority.crt", "site.crt", "site.key"))
-    return f"{address} answers, {tls.look(address, *key_files)}"
+    return f"{address} answers, {tls.look(address, home.pem('authority.crt'), home.own_files())}"
 
 
 def _coordinator(home: SiteHome, on_plan: Callable[[Plan], None]) -> str:
@@ -113,12 +165,12 @@ def _training(home: SiteHome, plan: Plan | None, show: shown.Show) -> Iterator[R
     worker = Worker(home, "site")
     on_progress = functools.partial(_show_progress, show)
     if is_held(home.lock):
-        yield "training", "no step was timed: an agent is running on this home and needs the memory"
+        yield "training", CheckNote("no step was timed: an agent is running on this home and needs the memory")
         plan = None
     try:
         yield from worker.examine(plan, on_progress, threading.Event(), waits=False).lines()
-    except FedcervixError as error:
-        yield "training", error
+    except Exception as error:  # noqa: BLE001  (as above)
+        yield "training", _explained(error)
     finally:
         worker.cancel()
 

@@ -41,22 +41,22 @@ class _Way:
         return f" through the proxy {self.proxy}" if self.proxy else ""
 
 
-def look(address: str, authority: Path, certificate: Path, key: Path) -> str:
-    """Return the TLS version with which the coordinator at HOST:PORT accepts this certificate, and the way there.
+def look(address: str, authority_pem: bytes, own: tuple[Path, Path] | None = None) -> str:
+    """Return the TLS version with which the coordinator at HOST:PORT answers, and the way there.
 
-    Raises IdentityError where one side does not accept the other's certificate, LinkError where nothing answers.
+    `own`: the files of this site's certificate and key; with them, the coordinator has to accept them. Raises
+    IdentityError where one side does not accept the other's certificate, LinkError where nothing answers.
     """
     to = Address.parse(address)
     way = _Way(to.host, to.port, proxy_for(to.host, os.environ))
-    context = ssl.create_default_context(cafile=str(authority))
-    context.load_cert_chain(certificate, key)
-    context.set_alpn_protocols(["h2"])
+    context = _context(authority_pem, own)
     try:
         with (
             way.dial() as plain,
             context.wrap_socket(plain, server_hostname=to.host) as line,
         ):
-            line.recv(1)  # under TLS 1.3 a server refuses a client's certificate only after the handshake
+            if own is not None:
+                line.recv(1)  # under TLS 1.3 a server refuses a client's certificate only after the handshake
             return f"{line.version() or 'TLS'}{way}"
     except ssl.SSLCertVerificationError as error:
         raise IdentityError(
@@ -70,6 +70,21 @@ def look(address: str, authority: Path, certificate: Path, key: Path) -> str:
     except OSError as error:
         check_used_up(f"{address} cannot be reached", error)
         raise _unreachable(address, way, error) from error
+
+
+def _context(authority_pem: bytes, own: tuple[Path, Path] | None) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cadata=authority_pem.decode("ascii"))
+        if own is not None:
+            context.load_cert_chain(*own)
+    except (ssl.SSLError, ValueError) as error:
+        raise IdentityError(
+            f"the files of this site's keys folder cannot be used: {error}",
+            cause="authority.crt, site.crt or site.key is damaged, or they do not belong together",
+            next_step="restore the three files from one backup, or ask the coordinator's operator for a new invitation",
+        ) from error
+    context.set_alpn_protocols(["h2"])
+    return context
 
 
 def _refused(address: str, error: ssl.SSLError) -> IdentityError | LinkError:

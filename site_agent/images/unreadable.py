@@ -21,12 +21,13 @@ DAMAGE = (
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 """the formats that are opened, by Pillow's names; of any other name Pillow's `Image.open` makes a KeyError"""
 FORMATS_TEXT = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+CLOSED = "this user may not read it"
 OPEN_FAILED = {
     errno.ENOENT: "no such file",
     errno.ENOTDIR: "no such file",
     errno.ENAMETOOLONG: "no such file (its name is too long)",
-    errno.EACCES: "this user may not read it",
-    errno.EPERM: "this user may not read it",
+    errno.EACCES: CLOSED,
+    errno.EPERM: CLOSED,
 }
 
 

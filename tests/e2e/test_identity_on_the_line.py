@@ -17,7 +17,7 @@ import pytest
 
 from coordinator.calls.local_sockets import reachable
 from fedcervix.core.events import Task
-from fedcervix.errors import FedcervixError, IdentityError, LinkError, NoSuchMethodError
+from fedcervix.errors import FedcervixError, IdentityError, LinkError, NoSuchMethodError, RunError
 from fedcervix.models.weights import write_tensors
 from fedcervix.network import codec, identity, invitations, rpc
 from fedcervix.wire import federation_pb2 as wire
@@ -229,7 +229,7 @@ def test_a_revoked_site_is_cut_off_at_once_in_mid_stream(federate: Federate) -> 
 
     code, text = call("coordinator", "--home", made.home.folder, "revoke", "nhs", cwd=made.folder)
     assert code == 0, text
-    assert "the streams of nhs are cut" in text
+    assert "the streams of nhs are closed" in text
     assert agent.ended(timeout_s=10) == IdentityError.exit_code
     assert "the certificate of site nhs is revoked" in agent.text
     assert "likely cause: the operator revoked this site" in agent.text
@@ -240,6 +240,24 @@ def test_a_revoked_site_is_cut_off_at_once_in_mid_stream(federate: Federate) -> 
     assert "revoked" in text
     again = made.light("nhs")
     assert again.ended() == IdentityError.exit_code
+
+
+def test_a_site_that_is_revoked_and_invited_again_waits_for_the_next_run(federate: Federate) -> None:
+    made = federate()
+    made.coordinate("--mode", "csfssl")
+    made.enrol("nhs")
+    for command in (("revoke", "nhs"), ("invite", "nhs")):
+        code, text = call("coordinator", "--home", made.home.folder, *command, cwd=made.folder)
+        assert code == 0, text
+    assert "takes part from the next run on" in text
+    home = made.site("nhs").folder
+    code, text = call("site-agent", "--home", home, "join", "nhs.invitation.toml", cwd=made.folder)
+    assert code == 0, text
+    link = made.link("nhs")
+    with pytest.raises(RunError, match="cannot take part in run"):
+        link.welcome()
+    link.close()
+    made.light("nhs").says("leave this program running")
 
 
 def test_a_site_that_is_revoked_in_mid_transfer_is_sent_no_more(federate: Federate) -> None:

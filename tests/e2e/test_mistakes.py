@@ -132,6 +132,27 @@ def test_joining_where_nobody_listens(federate: Federate, tmp_path: Path) -> Non
     assert code == 0, text
 
 
+def test_joining_where_another_federation_s_coordinator_answers(federate: Federate, tmp_path: Path) -> None:
+    """It is said as `check` says it, and the network library adds no lines of its own."""
+    ours, theirs = federate(), federate()
+    ours.coordinate("--mode", "csfssl")
+    theirs.coordinate("--mode", "csfssl")
+    home = ours.enrol("nhs")
+    ours.settle("nhs", port=theirs.port)
+    code, text = call("coordinator", "--home", ours.home.folder, "invite", "alts", cwd=tmp_path)
+    assert code == 0, text
+    file = tmp_path / "alts.invitation.toml"
+    file.write_text(file.read_text().replace(f":{ours.port}", f":{theirs.port}"))
+    _, joined = call("site-agent", "--home", tmp_path / "site", "join", file.name, cwd=tmp_path)
+    _, checked = call("site-agent", "--home", home.folder, "check", cwd=tmp_path)
+    for text in (joined, checked):
+        assert "is not this federation's coordinator" in text
+        assert "another federation's coordinator, or an antivirus or proxy" in text
+        assert "ssl_transport_security" not in text
+        assert "is not running" not in text
+    assert "note    coordinator: skipped" in checked
+
+
 def test_a_certificate_for_another_federation(federate: Federate) -> None:
     ours, theirs = federate(), federate()
     ours.coordinate("--mode", "csfssl")

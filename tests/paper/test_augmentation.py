@@ -199,6 +199,8 @@ def test_parameters_are_uniform_over_the_ranges_of_the_recipe() -> None:
 def test_no_two_parameters_share_their_random_numbers() -> None:
     drawn = draw(20_000, Augment(), seeded(12))
     columns = [getattr(drawn, field.name).float() for field in dataclasses.fields(drawn)]
+    columns = [column for column in columns if column.std() > 0]  # what is off is drawn nowhere
+    assert len(columns) >= 8
     correlation = torch.corrcoef(torch.stack(columns)) - torch.eye(len(columns))
     assert correlation.abs().max() < 0.04
 

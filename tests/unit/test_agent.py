@@ -677,8 +677,8 @@ def test_a_result_that_no_correct_site_gives_ends_the_agent(site: Site) -> None:
     assert site.run_store().kept() == PersistentState(), "the next process would tell it again"
 
 
-def test_a_revoked_site_leaves_as_aborted(site: Site) -> None:
-    site.attach(Finish(Outcome.ABORTED, "this site's certificate was revoked"))
+def test_a_site_leaves_an_aborted_run(site: Site) -> None:
+    site.attach(Finish(Outcome.ABORTED, "the quorum cannot be met"))
     assert site.end().outcome is Outcome.ABORTED
 
 

@@ -575,9 +575,17 @@ def test_an_image_that_this_user_may_not_read_is_not_called_missing(tmp_path: Pa
     manifest = clinic(tmp_path)
     closed = next(path for path in tmp_path.rglob("*") if path.suffix in (".png", ".jpg"))
     closed.chmod(0)
+    (tmp_path / "closed.csv").touch(mode=0)
     os.seteuid(65_534)
     try:
         found = index(manifest, IndexSettings(unreadable_max=1))
+        with pytest.raises(DataError) as refused:
+            index(manifest, IndexSettings(unreadable_max=0))
+        with pytest.raises(DataError) as unread:
+            index(tmp_path / "closed.csv")
     finally:
         os.seteuid(0)
     assert [one.reason for one in found.quarantined] == ["this user may not read it"]
+    assert refused.value.next_step.startswith("let its owner make the files readable for user nobody")
+    assert str(closed) in refused.value.next_step
+    assert unread.value.next_step.startswith("let its owner make the files readable for user nobody")

@@ -17,8 +17,9 @@ from fedcervix.network.identity import Identity
 from fedcervix.network.invitations import Invitation
 from site_agent import site_toml
 from site_agent.cli import cli
-from site_agent.federation.joining import check_home, check_manifest
+from site_agent.federation.joining import check_home
 from site_agent.home import SiteHome, create
+from site_agent.manifest.manifest_file import read_manifest
 
 NOW = datetime.now(UTC)
 NOBODY_LISTENS = "localhost:1"
@@ -131,16 +132,20 @@ def test_a_manifest_that_cannot_be_read_costs_no_invitation(
     assert not home.folder.exists()
 
 
-def test_options_of_a_second_try_are_written(tmp_path: Path) -> None:
-    """The coordinator is down at the first try, which has written site.toml."""
-    home, invited = SiteHome(tmp_path / "home"), Federation().invite("aa")
-    wrong, right = manifest(tmp_path / "wrong"), manifest(tmp_path / "right")
-    join(home, invited, "--manifest", wrong, "--threads", 7)
-    assert (home.manifest(), home.config().hardware.threads) == (wrong, 7)
-    join(home, invited, "--manifest", right, "--threads", 0)
-    assert (home.manifest(), home.config().hardware.threads) == (right, 0)
-    join(home, invited)
-    assert home.manifest() == right
+@pytest.mark.parametrize("joined", [True, False], ids=["a site that works", "a new home"])
+def test_nothing_but_the_new_key_is_written_before_the_certificate_has_arrived(joined: bool, tmp_path: Path) -> None:
+    """Nobody listens at the invitation's address: a site that works goes on with its own."""
+    federation, home = Federation(), SiteHome(tmp_path / "home")
+    if joined:
+        home = federation.joined(tmp_path / "home", "aa")
+        create(home, coordinator="works.example.org:8443", manifest=Path("/ours.csv"))
+    before = snapshot(home.folder)
+    options = ("--manifest", manifest(tmp_path / "b"), "--threads", 1)
+    failed = join(home, federation.invite("aa"), *options)
+    assert isinstance(failed.exception, LinkError)
+    after = snapshot(home.folder)
+    assert after.pop("keys/site.key.new")
+    assert after == before
 
 
 def test_the_address_of_the_invitation_is_written_at_a_renewal(tmp_path: Path) -> None:
@@ -227,13 +232,13 @@ def test_a_column_that_only_looks_like_a_label_is_named_before_the_invitation_is
     assert not home.folder.exists()
     tried = join(home, invitation, "--manifest", named, "--ignore-column", "hpv", "--ignore-column", "smoker")
     assert isinstance(tried.exception, LinkError)  # nobody listens: the manifest has passed
-    assert home.config().data.ignore_columns == ("hpv", "smoker")
+    create(home, manifest=named, ignore_columns=["hpv", "smoker"])
     again = join(home, invitation, "--manifest", named)  # what the home knows is not asked again
     assert isinstance(again.exception, LinkError)
 
 
 def test_a_manifest_that_can_be_read_passes(tmp_path: Path) -> None:
-    check_manifest(manifest(tmp_path / "data"))
+    read_manifest(manifest(tmp_path / "data"))
 
 
 def test_a_join_that_was_killed_before_its_last_file_can_be_repeated(tmp_path: Path) -> None:

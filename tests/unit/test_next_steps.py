@@ -238,7 +238,7 @@ def test_the_invitations_hint_is_taken_at_the_site(home: Path) -> None:
     code, said = said_by(["site-agent", *join, *site])
     assert code == 7, said
     [again] = commands_in(said)
-    assert again == ["site-agent", *site, "join", "nhs.invitation.toml"]
+    assert again == ["site-agent", *site, "join", "nhs.invitation.toml", "--manifest", "MANIFEST.csv"]
     code, said = said_by(["site-agent", *site, "check"])
     assert code in (3, 7), said
     assert {words[3] for words in commands_in(said) if words[0] == "site-agent"} == {"join"}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fedcervix.disk.ownership import denied, user_name
+from fedcervix.disk.ownership import denied, made_readable, user_name
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, StorageError
 from fedcervix.runtime.config import read_toml
@@ -43,7 +43,7 @@ def test_a_closed_folder_is_named_with_its_owner_and_the_user_who_asks(tmp_path:
             read_toml(home / "file")
     for error in (caught.value, configured.value):
         assert error.cause == f"{home} belongs to user root; this command runs as user {me}"
-        assert error.next_step == "run the same command as root, in a shell from: sudo -H -u root bash"
+        assert error.next_step.endswith(f"sudo install -o {me} -m 0600 {home / 'file'} FOLDER/")
 
 
 @root
@@ -53,6 +53,36 @@ def test_a_closed_file_is_named_itself(tmp_path: Path) -> None:
     with somebody_else():
         cause, _ = denied(tmp_path / "file")
     assert cause.startswith(f"{tmp_path / 'file'} belongs to user root")
+
+
+@root
+def test_a_link_into_a_closed_folder_names_that_folder(tmp_path: Path) -> None:
+    let_in(tmp_path)
+    (tmp_path / "closed").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "closed" / "file")
+    with somebody_else() as me, pytest.raises(StorageError) as caught, disk(tmp_path / "link", "read"):
+        (tmp_path / "link").read_bytes()
+    assert caught.value.cause == f"{tmp_path / 'closed'} belongs to user root; this command runs as user {me}"
+
+
+@root
+def test_nobody_is_sent_to_make_a_home_as_root(tmp_path: Path) -> None:
+    let_in(tmp_path)
+    new = tmp_path / "new"
+    with somebody_else() as me, pytest.raises(StorageError) as caught, disk(new, "write"):
+        new.mkdir()
+    assert "sudo -H" not in caught.value.next_step
+    assert caught.value.next_step.startswith(f"name a folder that user {me} can write")
+
+
+@root
+def test_a_file_of_the_hospital_s_is_made_readable_where_it_is(tmp_path: Path) -> None:
+    let_in(tmp_path)
+    (tmp_path / "images").mkdir(mode=0o700)
+    with somebody_else() as me:
+        cause, next_step = made_readable(tmp_path / "images" / "a.png")
+    assert cause == f"user {me}, who runs this command, may not use {tmp_path / 'images'}"
+    assert f"setfacl -m u:{me}:x {tmp_path / 'images'}" in next_step
 
 
 def test_a_user_without_a_name_has_a_number() -> None:

@@ -506,7 +506,14 @@ def test_a_revoked_site_does_not_come_back() -> None:
     assert step(run, SiteRevoked(A, 2.0)) == (run, DUPLICATE)
     for event in (SiteAttached(A, 2.0), SiteRefused(A, "no", 2.0), SAID["failed"], SiteSilent(A, 2.0)):
         assert step(run, event)[1] is REFUSED
-    assert instruction(run, A) == Finish(Outcome.ABORTED, "this site's certificate was revoked")
+    told = instruction(run, A)  # with a new certificate it may connect again
+    assert isinstance(told, Idle)
+    assert "waits for the next run" in told.reason
+    ended = after(run, RunAborted("enough", 3.0))
+    over = instruction(ended, A)
+    assert isinstance(over, Finish)
+    assert over.outcome is Outcome.ABORTED
+    assert over.reason.startswith(f"{ended.reason}; the operator revoked this site")
 
 
 def test_only_a_present_site_falls_silent() -> None:

@@ -6,39 +6,57 @@ import contextlib
 import grp
 import os
 import pwd
+import shlex
 import stat
 from pathlib import Path
 
 
-def denied(path: Path) -> tuple[str, str]:
+def denied(path: Path, *, writing: bool = False) -> tuple[str, str]:
     """Return (likely cause, next step) for a file or folder that this user may not use.
 
-    It names the folder or file that blocks the way, its owner, and the user who asks.
+    It names the folder or file that blocks the way, its owner, and the user who asks. Nobody is sent to work as root: a
+    home that root has made is closed to the account of the service.
     """
     blocking, me = _blocking(path), user_name(os.geteuid())
     try:
-        owner = user_name(blocking.stat().st_uid)
+        owner = blocking.stat().st_uid
     except OSError:
         return f"user {me} may not use {blocking}", f"run the command as the user who owns it: ls -ld {blocking}"
-    if owner == me:
+    if owner == os.geteuid():
         return (
             f"its owner {me} may not read or write {blocking}, or the file system is read-only",
             f"check its permissions (ls -ld {blocking}), and whether the file system is mounted read-only (mount)",
         )
+    cause = f"{blocking} belongs to user {user_name(owner)}; this command runs as user {me}"
+    if owner != 0:
+        return cause, f"run the same command as {user_name(owner)}, in a shell from: sudo -H -u {user_name(owner)} bash"
+    named = shlex.quote(str(path))
+    if writing:
+        return cause, f"name a folder that user {me} can write, or make it for {me}: sudo install -d -o {me} {named}"
+    return cause, f"give user {me} a copy, in a folder of theirs: sudo install -o {me} -m 0600 {named} FOLDER/"
+
+
+def made_readable(path: Path) -> tuple[str, str]:
+    """Return (likely cause, next step) for a manifest or an image that this user may not read.
+
+    It stays where it is: its owner lets the account of this program read it.
+    """
+    blocking, me = _blocking(path), user_name(os.geteuid())
+    grant = f"setfacl -m u:{me}:{'x' if blocking.is_dir() else 'r'} {shlex.quote(str(blocking))}"
     return (
-        f"{blocking} belongs to user {owner}; this command runs as user {me}",
-        f"run the same command as {owner}, in a shell from: sudo -H -u {owner} bash",
+        f"user {me}, who runs this command, may not use {blocking}",
+        f"let its owner make the files readable for user {me} (with a group, or: {grant})",
     )
 
 
 def _blocking(path: Path) -> Path:
-    """Return the folder on the way that may not be entered; where all may be, the path itself or its folder."""
-    absolute = path.absolute()
+    """Return the folder on the way that may not be entered, links resolved; else the path itself or its folder."""
+    real = Path(os.path.realpath(path))
     effective = os.access in os.supports_effective_ids
-    for folder in reversed(absolute.parents):
+    for folder in reversed(real.parents):
         if not os.access(folder, os.X_OK, effective_ids=effective):
             return folder
-    return absolute if absolute.exists() else absolute.parent
+    return real if os.path.lexists(real) else real.parent
 
 
 def open_to_others(folder: Path) -> tuple[Path, str] | None:

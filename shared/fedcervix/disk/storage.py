@@ -16,8 +16,11 @@ from fedcervix.errors import FullDiskError, StorageError
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+Verb = Literal["read", "write", "use"]
+
+
 @contextmanager
-def disk(path: Path | str, verb: Literal["read", "write", "use"]) -> Iterator[None]:
+def disk(path: Path | str, verb: Verb) -> Iterator[None]:
     """Translate an OSError into a StorageError that says what to do: a FullDiskError where there is no room.
 
     Raises StorageError.
@@ -25,23 +28,26 @@ def disk(path: Path | str, verb: Literal["read", "write", "use"]) -> Iterator[No
     try:
         yield
     except OSError as error:
-        what = f"cannot {verb} {path}: {error.strerror or error}"
-        if error.errno in FULL:
-            raise FullDiskError(
-                what,
-                cause="the disk is full",
-                next_step=f"free some space (df -h {Path(path).parent}); nothing was lost",
-            ) from error
-        if isinstance(error, PermissionError):
-            cause, next_step = denied(Path(error.filename if isinstance(error.filename, str) else path))
-            raise StorageError(what, cause=cause, next_step=next_step) from error
-        check_used_up(f"cannot {verb} {path}", error)
-        nearest = nearest_existing(path)
-        raise StorageError(
+        raise known(error, path, verb) from error
+
+
+def known(error: OSError, path: Path | str, verb: Verb) -> StorageError:
+    """Return an OSError as a StorageError that says what to do. Raises StorageError where no file can be opened."""
+    what = f"cannot {verb} {path}: {error.strerror or error}"
+    if error.errno in FULL:
+        return FullDiskError(
             what,
-            cause=_cause(error, nearest),
-            next_step=f"check the path: ls -la {shlex.quote(str(nearest))}",
-        ) from error
+            cause="the disk is full",
+            next_step=f"free some space (df -h {Path(path).parent}); nothing was lost",
+        )
+    if isinstance(error, PermissionError):
+        denied_at = Path(error.filename if isinstance(error.filename, str) else path)
+        cause, next_step = denied(denied_at, writing=verb == "write")
+        return StorageError(what, cause=cause, next_step=next_step)
+    check_used_up(f"cannot {verb} {path}", error)
+    nearest = nearest_existing(path)
+    next_step = f"check the path: ls -la {shlex.quote(str(nearest))}"
+    return StorageError(what, cause=_cause(error, nearest), next_step=next_step)
 
 
 def damaged(file: Path, why: object, *, next_step: str) -> StorageError:

@@ -34,15 +34,23 @@ class Finish:
 
 
 Instruction = Task | Idle | Finish
+REVOKED_HERE = "the operator revoked this site during this run, so it cannot take part in it"
 
 
 def instruction(run: Run, site: str) -> Instruction:
     """Return what the site should be doing now."""
     if run.site(site).presence is Presence.REVOKED:
-        return Finish(Outcome.ABORTED, "this site's certificate was revoked")
+        return _instruct_revoked(run)
     if run.outcome is not None and (run.ended or site in run.adopted):
         return Finish(run.outcome, run.reason)
     return _INSTRUCT[run.phase](run, site)
+
+
+def _instruct_revoked(run: Run) -> Instruction:
+    """The run goes on without the site, which may have a new certificate by now."""
+    if run.outcome is not None and run.ended:
+        return Finish(run.outcome, f"{run.reason}; {REVOKED_HERE}")
+    return Idle(f"{REVOKED_HERE}: it waits for the next run, leave this program running")
 
 
 def _instruct_gathering(run: Run, _site: str) -> Instruction:
