@@ -38,7 +38,15 @@ from fedcervix.disk.files import write_secret
 from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.disk.ownership import open_to_others
 from fedcervix.disk.storage import disk
-from fedcervix.errors import EXIT_OF_OUTCOME, INTERRUPTED, ConfigError, FullDiskError, RunError, StorageError
+from fedcervix.errors import (
+    EXIT_OF_OUTCOME,
+    INTERRUPTED,
+    ConfigError,
+    FullDiskError,
+    IdentityError,
+    RunError,
+    StorageError,
+)
 from fedcervix.models.blobs import BlobStore
 from fedcervix.network import identity, invitations, rpc
 from fedcervix.network.address import Address
@@ -181,7 +189,7 @@ def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
         journal, blobs = Journal(home.journal), BlobStore(home.blobs)
         record = _run_to_do(home, journal, blobs, mode, new=new)
         engine = Engine(journal, blobs, record)
-        _heed_revocations(home, engine)
+        _apply_revocations(home, engine)
         _serve(home, engine, blobs, to)
         journal.close()
         run = engine.run
@@ -233,7 +241,7 @@ def _begun(home: Home, journal: Journal, blobs: BlobStore, mode: Mode, *, instea
     return record
 
 
-def _heed_revocations(home: Home, engine: Engine) -> None:
+def _apply_revocations(home: Home, engine: Engine) -> None:
     """Tell the run which sites were revoked while no coordinator was running: it does not wait for them."""
     for entry in Registry(home.registry).sites():
         if entry.state == "revoked" and entry.site in engine.run.plan.sites:
@@ -311,6 +319,9 @@ def revoke(home: Home, site: str) -> None:
         count = Registry(home.registry).revoke(site, datetime.now(UTC))
     except FullDiskError as error:
         _refused_for_now(home, site, error)
+    except IdentityError as error:
+        error.cause += f"; the roster is {', '.join(home.config().run.sites)}"
+        raise
     say(f"revoked {count} certificate(s) and invitation(s) of {site}")
     reply = _told_revoked(home, site)
     say(reply.text if reply else "no coordinator is running; the site will be refused at the next start")
