@@ -38,7 +38,7 @@ from fedcervix.errors import StorageError
 from fedcervix.json_text import parsed
 from site_agent.manifest.reading import Split
 from site_agent.manifest.splits import Stratum
-from site_agent.starts import TITLES, is_ring
+from site_agent.starts import TITLES, is_federated
 
 T = TypeVar("T")
 
@@ -109,7 +109,7 @@ class Cell:
             (self.classifier_seed is not None) == is_classifier, "classifier_seed is for classifiers, and they need it"
         )
         check(len(self.sites) == 1 or not is_classifier, "a classifier learns the labels of one site")
-        check(self.start in TITLES or is_ring(self.start), f"start {self.start!r} is not known")
+        check(self.start in TITLES or is_federated(self.start), f"start {self.start!r} is not known")
 
     @property
     def key(self) -> str:

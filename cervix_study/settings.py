@@ -12,11 +12,9 @@ from fedcervix.core.bounds import Within, check_values
 from fedcervix.core.plan import SITE_NAME, STRICT, check
 from fedcervix.errors import ConfigError
 from fedcervix.runtime.config import apply_profile, build, read_toml
-from site_agent.starts import RING, TITLES, is_federated
+from site_agent.starts import FROM, RINGS, TITLES, is_federated
 
 PAGE = "docs/study.md"
-RING_OF_ALL = "ppfssl"
-"""in `starts`: a ring from each site in turn"""
 CONTROLS = ("shuffled-labels", "equal-updates", "one-site-batches", "site-predictability")
 FOLDS_MIN = 3
 """one part to test, one to validate, one at least to train"""
@@ -94,7 +92,7 @@ class AxesSection:
     @property
     def federated(self) -> bool:
         """Whether a start needs a federation."""
-        return any(is_federated(start) or start == RING_OF_ALL for start in self.starts)
+        return any(is_federated(start) or start in RINGS for start in self.starts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +168,7 @@ class Settings:
         several = len(self.sites) > 1
         check(several or not self.axes.federated, "csfssl and ppfssl need at least two [[sites]] tables")
         check(several or "cssl" not in self.axes.starts, "cssl needs at least two [[sites]] tables")
-        known = (*TITLES, RING_OF_ALL, *(RING + site for site in self.site_names))
+        known = (*TITLES, *RINGS, *(one for ring in RINGS for one in self._each(ring)))
         for start in self.axes.starts:
             check(start in known, f"axes.starts are {', '.join(known)}; found {start!r}")
         weights = "imagenet" not in self.axes.starts or bool(self.machine.imagenet_weights)
@@ -183,10 +181,12 @@ class Settings:
 
     @property
     def starts(self) -> tuple[str, ...]:
-        """The initialisations, `ppfssl` written out."""
-        rings = tuple(RING + site for site in self.site_names)
-        found = [one for start in self.axes.starts for one in (rings if start == RING_OF_ALL else (start,))]
+        """The initialisations; the name of a ring's mode stands for a ring from each site in turn."""
+        found = [one for start in self.axes.starts for one in (self._each(start) if start in RINGS else (start,))]
         return tuple(dict.fromkeys(found))
+
+    def _each(self, ring: str) -> tuple[str, ...]:
+        return tuple(ring + FROM + site for site in self.site_names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

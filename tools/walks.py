@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 
 PAGE = "docs/architecture.md"
 UPDATE = "An update, from the worker to the average"
-WALKS = ("An image, from the manifest to a batch", UPDATE, "An event, from the wire to the journal")
+WALKS = (
+    "An image, from the manifest to a batch",
+    UPDATE,
+    "An event, from the wire to the journal",
+    "A lease runs out, from the silence to the next instruction",
+)
 """headings of the page"""
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from cervix_study.analysis.result_rows import ResultRow, SiteRows
 from cervix_study.evidence.paper import CLAIMS, Kind
-from site_agent.starts import RING, is_federated, is_ring
+from site_agent.starts import is_federated, is_ring
 
 Pairs = list[tuple[ResultRow, ResultRow]]
 Find = Callable[[SiteRows], Pairs]
@@ -29,7 +29,9 @@ class Question:
 
 
 FEDERATED = "federated"
-"""stands for csfssl and every ring"""
+"""stands for every federation"""
+RING = "ring"
+"""stands for every ring"""
 
 
 def starts_of(bench: SiteRows, family: str) -> list[str]:

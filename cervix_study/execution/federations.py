@@ -31,13 +31,13 @@ from coordinator.run import results
 from coordinator.run.results import MODEL_FILE, RECORD_FILE
 from fedcervix.core.modes import MODES, Mode
 from fedcervix.core.rounds.state import Outcome
-from fedcervix.disk.files import digest_file, write_whole
+from fedcervix.disk.files import copy_file, write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import EXIT_CODES, DataError, FedcervixError, StorageError, TrainingError
 from fedcervix.runtime.parent_death import leashed
 from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
 from site_agent.home import SiteHome
-from site_agent.starts import is_ring
+from site_agent.starts import mode_of
 from site_agent.store.run_store import RunStore
 
 LOOK_S = 0.2
@@ -106,7 +106,9 @@ class Federation:
     @property
     def mode(self) -> Mode:
         """How it federates."""
-        return "ppfssl" if is_ring(self.cell.start) else "csfssl"
+        mode = mode_of(self.cell.start)
+        assert mode is not None, f"{self.cell.start} is no federation"
+        return mode
 
     # --- the operators' commands ---
 
@@ -293,10 +295,9 @@ def _taken(federation: Federation, weights: Path) -> Federated:
             cause="see the logs of its processes",
             next_step=f"read {federation.folder / 'logs'}; run the study again to continue",
         )
-    with disk(weights, "write"):
-        shutil.copyfile(file.with_name(MODEL_FILE), weights)
+    digest = copy_file(file.with_name(MODEL_FILE), weights)
     details = {key: record[key] for key in ("run", "plan_digest", "reason", "best_round", "adopted")}
-    return Federated(_results(federation, record, digest_file(weights)), details)
+    return Federated(_results(federation, record, digest), details)
 
 
 def _results(federation: Federation, record: dict[str, Any], digest: str) -> EncoderResults:

@@ -21,7 +21,7 @@ from cervix_study.records import Axes, Candidate, Cell, Choice
 from cervix_study.settings import StudyConfig
 from fedcervix import __version__
 from fedcervix.core.plan import ClassifierRecipe, Recipe, Terms
-from site_agent.starts import RING, UNTRAINED, is_federated, is_ring
+from site_agent.starts import UNTRAINED, first_site, is_federated
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +112,8 @@ def encoder_rosters(start: str, sites: tuple[str, ...]) -> list[tuple[str, ...]]
     """Return whose images make each encoder of a start: every site's own (SSL), or all in the order of the ring."""
     if start == "ssl":
         return [(site,) for site in sites]
-    first = start.removeprefix(RING)
-    return [(first, *(site for site in sites if site != first))] if is_ring(start) else [sites]
+    first = first_site(start)
+    return [(first, *(site for site in sites if site != first))] if first else [sites]
 
 
 def _encoder(asked: StudyConfig, ground: Ground, arm: _Arm, roster: tuple[str, ...]) -> Cell:

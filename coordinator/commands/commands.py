@@ -196,7 +196,7 @@ def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
         journal, blobs = Journal(home.journal), BlobStore(home.blobs)
         record = _run_to_do(home, journal, blobs, mode, new=new)
         engine = Engine(journal, blobs, record)
-        _heed_revocations(home, engine)
+        _apply_revocations(home, engine)
         _serve(home, engine, blobs, to)
         journal.close()
         run = engine.run
@@ -248,7 +248,7 @@ def _begun(home: Home, journal: Journal, blobs: BlobStore, mode: Mode, *, instea
     return record
 
 
-def _heed_revocations(home: Home, engine: Engine) -> None:
+def _apply_revocations(home: Home, engine: Engine) -> None:
     """Tell the run which sites were revoked while no coordinator was running: it does not wait for them."""
     for entry in Registry(home.registry).sites():
         if entry.state == "revoked" and entry.site in engine.run.plan.sites:

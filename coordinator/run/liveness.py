@@ -1,12 +1,12 @@
 """Who shows signs of life. Not journaled, on purpose: a restarted coordinator gives everyone a new lease.
 
-A site shows a sign of life by reporting, every few seconds (`pauses.SIGN_S`), and by every chunk of a model it sends or
-fetches. One that is quiet is named long before anything follows from it: while it works its lease runs, at rest its
-open stream is enough, which pings watch. Times are of a monotonic clock, in seconds.
+A site shows a sign of life with every report (one every few seconds, `backoff.SIGN_S`) and with every chunk of a model
+that it sends or fetches. `status` shows that a site is quiet long before its lease runs out. The lease runs while the
+site works. At rest its open stream is enough: pings watch the stream. Times are of a monotonic clock, in seconds.
 
-A lease is not a sign of life. It begins anew when a site is asked something new, whether the site is there or not; who
-is alive follows from what was heard alone. Else a site that is away would seem alive while rounds are short, and its
-next agent would be refused as a twin.
+A lease is not a sign of life. It begins again when a site is asked something new, whether the site is connected or not.
+Who is alive follows only from what was heard. Otherwise a site that is away would seem alive while rounds are short,
+and its next agent would be refused as a duplicate.
 """
 
 from __future__ import annotations

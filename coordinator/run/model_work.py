@@ -26,16 +26,23 @@ from fedcervix.models.weights import Layout, read_layout, vet, vet_base, vet_lay
 from fedcervix.runtime.log import logger
 
 
+@dataclass(frozen=True, slots=True)
+class _Sound:
+    """What was found of a model while it arrived."""
+
+    digest: str
+    moved: tuple[Path, tuple[Group, ...]] | None
+    """how far it lies from which model; None where it was not measured"""
+
+
 @dataclass(eq=False, slots=True)
 class _Uploads:
     """What is known of one site's models."""
 
     vetting: threading.Lock = field(default_factory=threading.Lock)
     refused: Refused = field(default_factory=Refused)
-    sound: str = ""
-    """digest of the one whose values were checked while it arrived"""
-    moved: tuple[Path, tuple[Group, ...]] | None = None
-    """how far that one lies from which model; None where it was not measured"""
+    sound: _Sound | None = None
+    """the newest one whose values were checked while it arrived; replaced whole, for a report may be read meanwhile"""
 
 
 class ModelWork:
@@ -68,9 +75,8 @@ class ModelWork:
         return Arriving(size_bytes, self.layout_of(run) if run.layout else None, meter)
 
     def note_arrived(self, site: str, digest: str, seen: Arriving) -> None:
-        """Note that a site's model was found to be sound while it arrived. Raises StorageError."""
-        uploads = self._uploads[site]
-        uploads.sound, uploads.moved = digest, seen.moved()
+        """Note that a site's model was found to be sound while it arrived."""
+        self._uploads[site].sound = _Sound(digest, seen.moved())
 
     def layout_of(self, run: Run) -> Layout:
         """Return what the run's first model holds, read once: every update has the same. Raises StorageError."""
@@ -133,7 +139,8 @@ class ModelWork:
         """Return the update with what was measured of it. Raises RemoteError where its model is not fit."""
         if update.packed:
             self._unpack(run, update)
-        path, seen = self._blobs.path(update.digest), uploads.sound == update.digest
+        path, sound = self._blobs.path(update.digest), uploads.sound
+        seen = sound if sound is not None and sound.digest == update.digest else None
         if update.task.kind is TaskKind.SEED:
             vet_base(path)
         elif seen:
@@ -142,7 +149,7 @@ class ModelWork:
             vet(path, self.layout_of(run))
         if update.task.kind is TaskKind.TRAIN:
             base = self._blobs.path(update.task.base)
-            measured_from, groups = (uploads.moved if seen else None) or (None, ())
+            measured_from, groups = (seen.moved if seen else None) or (None, ())
             groups = groups if measured_from == base else measure(path, base)
             moved = check_steps(groups, run.plan.terms.step_max)
             measures = hop_measured(run, self._blobs, self.layout_of(run), update)

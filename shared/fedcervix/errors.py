@@ -132,7 +132,7 @@ class DuplicateAgentError(FedcervixError):
 
 
 EXIT_OF_OUTCOME = {"OK": 0, "DEGRADED": 20, "ABORTED": 21}
-"""how a run ended (`rounds.Outcome`) -> exit code"""
+"""how a run ended (`Outcome` in core/rounds/state.py) -> exit code"""
 INTERRUPTED = 130
 """as a shell reports a program that SIGINT ended"""
 OUTPUT_CLOSED = 141

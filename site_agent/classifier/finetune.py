@@ -30,7 +30,7 @@ from fedcervix.errors import DataError, TrainingError
 from site_agent.data.device_batches import Feed
 from site_agent.data.image_sets import Labelled
 from site_agent.data.pixels import Pixels
-from site_agent.network.augmentation import apply, draw, pack, standardise, to_input
+from site_agent.network.augmentation import PACKED, apply, draw, pack, standardise, to_input
 from site_agent.network.cuda_graph import Graphed, Step
 from site_agent.network.devices import Acceleration, autocast, place
 from site_agent.network.encoder import (
@@ -230,7 +230,7 @@ def make_step(
     weights: Tensor,
     acceleration: Acceleration,
 ) -> Step:
-    """Return one step of fine-tuning: bytes (B, S, S, 3), labels (B,), packed draws (B or 0, 8) -> sum of losses.
+    """Return one step of fine-tuning: bytes (B, S, S, 3), labels (B,), packed draws (B or 0, PACKED) -> sum of losses.
 
     `weights` (2,) are those of the classes. As a graph, it is captured for the first batch's size; the last batch of
     an epoch, which may have another, runs as it is.
@@ -278,7 +278,7 @@ def _train_epoch(
 def _draws(count: int, recipe: Recipe, seed: int) -> Tensor:
     """Return the packed augmentations of a batch; none where the recipe asks for none."""
     if recipe.classifier.augment == "none":
-        return torch.empty(0, 8)
+        return torch.empty(0, PACKED)
     generator = torch.Generator().manual_seed(seed)
     return pack(draw(count, LIGHT, generator), recipe.image_px, recipe.image_px)
 

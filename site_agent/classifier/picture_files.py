@@ -3,7 +3,7 @@
 Rules
 1. A file that is named is listed, whatever it is.
 2. Below a folder, hidden files and files of kinds that are no pictures (tables, text, settings) are skipped and
-   counted, unless they hold a JPEG, PNG, TIFF or BMP all the same.
+   counted, unless they hold an image all the same.
 3. Linked folders are followed. A folder that was listed already is not listed again: links may form a circle.
 4. What cannot be listed stands in the list with the reason.
 """

@@ -19,6 +19,7 @@ from site_agent.commands.data import progress
 from site_agent.commands.loading import loading
 from site_agent.data.collection import patients_of
 from site_agent.home import SiteHome
+from site_agent.images.unreadable import FORMATS_TEXT
 from site_agent.manifest.reading import at_most
 from site_agent.store import leak_guard
 
@@ -137,7 +138,7 @@ def _nothing(listing: Listing) -> DataError:
     return DataError(
         "no images found",
         cause=f"only files that are not pictures: {counted}" if counted else "the folder is empty",
-        next_step="name a folder with JPEG, PNG, TIFF or BMP files",
+        next_step=f"name a folder with {FORMATS_TEXT} files",
     )
 
 

@@ -247,7 +247,7 @@ def index(
     """Read a manifest, look at every image once, and decide what each is used for.
 
     It takes some 3 KB of memory per image (0.3 GB for 100,000), and what the pictures that are open take
-    (`images.opened`). `on_found` is told what the pictures showed before anything is refused for it. Raises DataError
+    (`decode.opened`). `on_found` is told what the pictures showed before anything is refused for it. Raises DataError
     (manifest, images or splits cannot be used) and StorageError (the file of splits cannot be written).
     """
     listed = _listed(manifest, settings)

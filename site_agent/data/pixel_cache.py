@@ -5,9 +5,9 @@ knows the size (`keeper`), else by `load`. A second start, another split or a gr
 there yet.
 
 Memory: `load` takes, beside what it returns in memory (n S S 3 bytes, `memory_bytes_max` at most),
-- what threads have open: PIXELS_MAX pixels together, 24 bytes each at worst (`images.opened`): 2.4 GB for pictures
+- what threads have open: PIXELS_MAX pixels together, 24 bytes each at worst (`decode.opened`): 2.4 GB for pictures
   of 100 megapixels, 0.1 GB for eight threads on JPEGs of 2 megapixels;
-- records.COMMIT_BYTES (64 MiB) of squares on their way to the disk;
+- `pixel_store.COMMIT_BYTES` (64 MiB) of squares on their way to the disk;
 - about 0.5 KB per image for names, digests and checksums.
 Squares on the disk are mapped read-only: the system caches what there is room for, and takes that back at will.
 """

@@ -1,6 +1,7 @@
 """Does one job at a time beside the loop: a task (download, work) or the delivery of what came of it (upload, report).
 
-The worker is spoken with here alone. Whatever comes of a job goes into the inbox; what is no longer wanted may break.
+Only this module talks to the worker. The result of a job goes into the inbox. So does its error, unless the job is no
+longer wanted.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import TypeVar
 
 from fedcervix.core import session
@@ -23,7 +23,7 @@ from site_agent.federation.accounting import Accounting
 from site_agent.federation.context import AgentContext
 from site_agent.federation.heartbeat import Reporter
 from site_agent.federation.inbox import Broken, Job, JobEnded, Participation
-from site_agent.federation.privacy import outward
+from site_agent.federation.privacy import gauges
 from site_agent.store.model_store import adopt
 from site_agent.store.task_results import ScoreResult, TaskResult, TrainResult, UnusableResult
 from site_agent.worker.disk_full_retry import with_room
@@ -184,7 +184,7 @@ class JobRunner:
         keep |= compression.carried(job.run.run_store.folder).residuals
         with contextlib.suppress(StorageError):  # what cannot be deleted now can be at the next delivery
             self._context.blobs.retire(keep)
-        self._context.inbox.start("litter", self._context.purge)
+        self._context.inbox.start("purge", self._context.purge)
 
     def _deliver_once(self, job: Job, result: session.Result) -> tuple[Answer, str]:
         link, blobs = self._context.link, self._context.blobs
@@ -216,23 +216,11 @@ class JobRunner:
 
 def _score(site: str, task: Task, made: ScoreResult) -> ScoreReported:
     """Return a worker's numbers as the report they make; nothing else of them leaves the site."""
-    told = outward(asdict(made))
-    gauges = tuple(sorted((name, float(value)) for name, value in outward(made.gauges).items()))
-    loss_sum, count, images = float(told["loss_sum"]), int(told["count"]), int(told["images"])
-    return ScoreReported(site, task, loss_sum, count, images, gauges, time.time())
+    return ScoreReported(site, task, made.loss_sum, made.count, made.images, gauges(made.gauges), time.time())
 
 
 def _update(site: str, task: Task, made: TrainResult, rounded: Rounded) -> UpdateStored:
     """The same for a model, which was rounded if the plan says so."""
-    told = outward(asdict(made))
     return UpdateStored(
-        site,
-        task,
-        rounded.digest,
-        int(told["images"]),
-        int(told["steps"]),
-        float(told["loss"]),
-        float(told["seconds"]),
-        time.time(),
-        rounded.packed,
+        site, task, rounded.digest, made.images, made.steps, made.loss, made.seconds, time.time(), rounded.packed
     )

@@ -23,6 +23,7 @@ from fedcervix.models.blobs import BlobStore
 from fedcervix.network import codec, rpc
 from fedcervix.network.codec import FIRST_MODEL_BYTES_MAX
 from fedcervix.wire import federation_pb2 as wire
+from site_agent.federation.privacy import outgoing
 
 CALL_S = 30.0
 """for a small call, once the line is up; a coordinator answers within milliseconds"""
@@ -109,13 +110,12 @@ class GrpcLink:
 
     def report(self, report: codec.Report) -> tuple[Answer, str]:
         """Tell; returns the answer and, where it refuses, why."""
-        return codec.read_answer(self._call(rpc.REPORT, codec.write_report(report, time.time())))
+        return codec.read_answer(self._call(rpc.REPORT, _message(report)))
 
     def sign(self, report: codec.Heartbeat) -> None:
         """Show a sign of life. Nobody waits for its answer, which may stand behind a model on a slow line."""
         with contextlib.suppress(ValueError):  # the channel was closed under the call
-            message = codec.write_report(report, time.time())
-            call = rpc.stub(self._channel, rpc.REPORT).future(message, timeout=CALL_S, metadata=self._who)
+            call = rpc.stub(self._channel, rpc.REPORT).future(_message(report), timeout=CALL_S, metadata=self._who)
             self._signs.add(call)  # a call that nobody holds is cancelled
             call.add_done_callback(self._signs.discard)
 
@@ -188,6 +188,11 @@ class GrpcLink:
 
 
 SENDER = "coordinator"
+
+
+def _message(report: codec.Report) -> wire.FromSite:
+    """Return the message of a report: of what may leave of it. There is no other way out for a report."""
+    return codec.write_report(outgoing(report), time.time())
 
 
 def _receive(blobs: BlobStore, digest: str, chunks: Iterator[bytes], offset: int, size_bytes: int) -> None:

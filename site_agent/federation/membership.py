@@ -95,7 +95,7 @@ class Membership:
         if self.run is None:
             return False
         run_store = self.run.run_store
-        return self.kept != session.PersistentState() or bool(run_store.history()) or run_store.ended()
+        return self.kept != session.PersistentState() or run_store.has_worked() or run_store.ended()
 
     def check_agreed(self, task: Task) -> None:
         """Refuse work that the accepted plan does not contain. Raises RemoteError."""

@@ -1,7 +1,7 @@
-"""What may leave a hospital: weights, the numbers of `OUTWARD_KEYS`, and messages that went through `scrub`.
+"""What may leave a hospital: weights, and the fields of `LEAVES`. Every report goes through `outgoing`.
 
 Rules
-1. The list says what may pass, not what may not: an unknown number stays at home.
+1. The list says what may pass, not what may not: an unknown field or gauge stays at home.
 2. A message is for finding the fault, not for describing the data. Where a word might name a woman, a file or a
    machine, it goes; a word too many is better lost than one kept.
 3. The full text stays at the site under an incident number, which is all that the two sides need to talk about it.
@@ -16,32 +16,26 @@ import hashlib
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-OUTWARD_KEYS = frozenset(
-    {
-        "images",
-        "steps",
-        "epoch",
-        "epochs",
-        "round",
-        "loss",
-        "loss_sum",
-        "count",
-        "images_per_s",
-        "seconds",
-        # collapse gauges
-        "zero_rows",
-        "dead_units",
-        "unit_std",
-        "effective_rank",
-        "alignment",
-        "uniformity",
-    }
+from fedcervix.core.events import (
+    DIGEST,
+    RUN_NAME,
+    ModelAdopted,
+    ModelUnusable,
+    ScoreReported,
+    SiteFailed,
+    Task,
+    UpdateStored,
 )
-"""The only numbers that a site reports, by name."""
+from fedcervix.network import codec
+
+GAUGES = frozenset({"zero_rows", "dead_units", "unit_std", "effective_rank", "alignment", "uniformity"})
+"""The collapse gauges that a site reports (see `site_agent.training.collapse_metrics`)."""
 
 INTEGER_MAX = 2**53
 """Beyond it an integer is no count of ours, and no double either."""
@@ -51,6 +45,8 @@ TEXT_CHARACTERS_MAX = 4000
 SHORT_SECRET_CHARACTERS = 2
 
 MARK = "***"
+UNITS = ("steps", "images", "bytes")
+INCIDENT = re.compile(r"INC(-[0-9A-F]{4}){2}")
 
 EXTENSIONS = (
     "bmp|csv|dcm|dicom|gif|hdr|heic|heif|img|j2k|jp2|jpe?g|mha|nii|nrrd|npy|npz|parquet|png|svs|tiff?|tsv|webp|xlsx?"
@@ -161,18 +157,121 @@ def incident_number(text: str, at: float) -> str:
     return f"INC-{fault}-{moment}"
 
 
-def outward(values: Mapping[str, object]) -> dict[str, float | int]:
-    """Return the numbers that may leave: those of `OUTWARD_KEYS` that are finite reals. The rest is left out."""
-    allowed = {key: _number(values[key]) for key in sorted(OUTWARD_KEYS & values.keys())}
-    return {key: number for key, number in allowed.items() if number is not None}
+def gauges(measured: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
+    """Return the gauges that may leave, sorted by name: those of `GAUGES` that are finite numbers."""
+    allowed = {name: _number(measured[name]) for name in sorted(GAUGES & measured.keys())}
+    return tuple((name, float(value)) for name, value in allowed.items() if value is not None)
 
 
 def _number(value: object) -> float | int | None:
     if isinstance(value, np.integer | np.floating):
         value = value.item()
     if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
+        return value if math.isfinite(value) else None
     # bool is an int to Python, but no number to report
     if isinstance(value, int) and not isinstance(value, bool):
-        return int(value) if abs(value) <= INTEGER_MAX else None
+        return value if abs(value) <= INTEGER_MAX else None
     return None
+
+
+# --- what leaves of each report: a rule returns what leaves of a value ----------------------------------------------
+
+
+def number(value: object) -> float | int:
+    """A finite real number; 0 in place of anything else."""
+    return _number(value) or 0
+
+
+def digest(value: str) -> str:
+    """A SHA-256; empty in place of anything else."""
+    return value if DIGEST.fullmatch(value) else ""
+
+
+def run_name(value: str) -> str:
+    """A name as the coordinator gives to a run; empty in place of anything else."""
+    return value if RUN_NAME.fullmatch(value) else ""
+
+
+def unit(value: str) -> str:
+    """One of three words; empty in place of anything else."""
+    return value if value in UNITS else ""
+
+
+def class_name(value: str) -> str:
+    """The name of a class of errors; empty in place of anything else."""
+    return value if value.isascii() and value.isidentifier() else ""
+
+
+def incident(value: str) -> str:
+    """A number that `incident_number` has made; empty in place of anything else."""
+    return value if INCIDENT.fullmatch(value) else ""
+
+
+def text(value: str) -> str:
+    """Text that went through `scrub`: once more, and without the site's secrets, which it may have had before."""
+    return scrub(value, ())
+
+
+def objections(value: str) -> str:
+    """What the policy does not allow: its own words, figures and digests, on one line and without paths."""
+    return PATH.sub(MARK, _one_line(value))
+
+
+def task(value: Task) -> Task:
+    """The task as the coordinator gave it: a name, a kind, a number, a digest. It checks itself when it is built."""
+    return value
+
+
+def yes_or_no(value: object) -> bool:
+    """One bit."""
+    return value is True
+
+
+Rule = Callable[[Any], Any]
+
+LEAVES: Mapping[type, Mapping[str, Rule]] = {
+    codec.Ping: {},
+    codec.Stopped: {},
+    codec.Ready: {"run": run_name, "plan_digest": digest},
+    codec.Refusal: {"run": run_name, "reason": objections},
+    codec.Progress: {
+        "task": task,
+        "stage": text,
+        "done": number,
+        "of": number,
+        "unit": unit,
+        "loss": number,
+        "images_per_s": number,
+    },
+    UpdateStored: {
+        "task": task,
+        "digest": digest,
+        "images": number,
+        "steps": number,
+        "loss": number,
+        "seconds": number,
+        "packed": digest,
+    },
+    ScoreReported: {
+        "task": task,
+        "loss_sum": number,
+        "count": number,
+        "images": number,
+        "gauges": lambda pairs: gauges(dict(pairs)),
+    },
+    ModelUnusable: {"task": task, "steps": number},
+    ModelAdopted: {"task": task},
+    SiteFailed: {"stage": text, "hint": text, "incident": incident, "kind": class_name, "goes_on": yes_or_no},
+}
+"""What leaves of each report, field by field, and as what. No other field is written into a message."""
+
+OUTWARD_KEYS = GAUGES.union(*({name for name, rule in row.items() if rule is number} for row in LEAVES.values()))
+"""The only numbers that a site reports, by name; beside them the round in a task, and the time of the report."""
+
+
+def outgoing(report: codec.Report) -> codec.Report:
+    """Return a report as it may leave the hospital. What is not allowed is replaced by 0 or by an empty text.
+
+    The coordinator refuses a report in which something necessary is missing.
+    """
+    return replace(report, **{name: rule(getattr(report, name)) for name, rule in LEAVES[type(report)].items()})

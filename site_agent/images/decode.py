@@ -13,7 +13,7 @@ What is deliberately done with
 - signed, float, 32-bit grey above 65535, LAB, sensor data, other inks than CMYK: refused, there is no agreed scale
 - damage             refused wherever it can be detected: libjpeg's warnings, checksums of PNG, absent strips of TIFF
 
-Only JPEG, PNG, TIFF and BMP are opened (`jpegs`, `pngs`, `tiffs`). The size is read from the header before anything is
+Only `unreadable.FORMATS` are opened (`jpegs`, `pngs`, `tiffs`). The size is read from the header before anything is
 decoded: more than PIXELS_MAX pixels are refused, and so is a side below SIDE_MIN_PX, on which nothing can be
 recognised. The threads of a process have PIXELS_MAX pixels open together, so that many cores do not take much memory.
 """
@@ -39,7 +39,7 @@ from PIL import Image, UnidentifiedImageError
 from fedcervix.core.plan import Fit
 from site_agent.images import foreign, jpegs, pngs, tiffs
 from site_agent.images.samples import Decoded, Pixels, of_image
-from site_agent.images.unreadable import DAMAGE, OPEN_FAILED, UnreadableError, translated
+from site_agent.images.unreadable import DAMAGE, FORMATS, OPEN_FAILED, UnreadableError, translated
 
 OnCount = Callable[[int, int], None]
 """called with (done, total) after every image"""
@@ -51,7 +51,6 @@ PIXELS_MAX = 100_000_000
 """100 megapixels: far above any colposcope, far below what exhausts a machine"""
 SIDE_MIN_PX = 16
 """of the shorter side: below the grid of a thumbnail there is nothing to tell one picture from another"""
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 THREADS_MAX = 8
 AHEAD = 64
 """items that `each` has begun or lined up"""

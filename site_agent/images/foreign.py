@@ -1,4 +1,4 @@
-"""Recognises files that are not JPEG, PNG, TIFF or BMP by their content, and says what to do with them."""
+"""Recognises files that are no image which is read here by their content, and says what to do with them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from typing import BinaryIO
 
 HEAD_BYTES = 512
 
-_PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM")
+_PICTURES: tuple[tuple[int, bytes], ...] = (
+    (0, b"\xff\xd8\xff"),
+    (0, b"\x89PNG\r\n\x1a\n"),
+    *((0, magic) for magic in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    (0, b"BM"),
+)
+"""(offset, bytes found there) of the formats that are read"""
 _HEIC = (b"heic", b"heix", b"heif", b"hevc", b"mif1", b"msf1")
 _KINDS: tuple[tuple[int, bytes, str], ...] = (
     (128, b"DICM", "a DICOM file: export it as PNG or TIFF"),
@@ -36,12 +42,12 @@ def reason(file: BinaryIO) -> str:
     """Return what a file is, and what to do; empty where that is not known."""
     file.seek(0)
     head = file.read(HEAD_BYTES)
-    return next((kind for offset, magic, kind in _KINDS if head[offset : offset + len(magic)] == magic), "")
+    return next((kind for offset, magic, kind in _KINDS if head.startswith(magic, offset)), "")
 
 
 def looks_like_a_picture(head: bytes) -> bool:
-    """Return whether a file that begins so claims to be a JPEG, PNG, TIFF or BMP."""
-    return head.startswith(_PICTURES)
+    """Return whether a file that begins so claims to be of a format that is read."""
+    return any(head.startswith(magic, offset) for offset, magic in _PICTURES)
 
 
 def head_of(path: Path) -> bytes:

@@ -18,6 +18,9 @@ DAMAGE = (
     *(OverflowError, RuntimeError, ZeroDivisionError, struct.error, zlib.error, MemoryError),
 )
 """what Pillow's decoders raise on damaged bytes (found by feeding them damaged bytes)"""
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
+"""the formats that are opened, by Pillow's names; of any other name Pillow's `Image.open` makes a KeyError"""
+FORMATS_TEXT = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
 CLOSED = "this user may not read it"
 OPEN_FAILED = {
     errno.ENOENT: "no such file",
@@ -47,7 +50,7 @@ def translated() -> Iterator[None]:
     except UnreadableError:
         raise
     except UnidentifiedImageError as error:
-        raise UnreadableError("not a JPEG, PNG, TIFF or BMP image, or damaged at its beginning") from error
+        raise UnreadableError(f"not a {FORMATS_TEXT} image, or damaged at its beginning") from error
     except OSError as error:
         check_used_up("an image cannot be opened", error)
         raise UnreadableError(OPEN_FAILED.get(error.errno or 0, "damaged or cut short")) from error

@@ -27,6 +27,9 @@ from fedcervix.core.plan import Augment
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+PACKED = 8
+"""numbers of one augmentation, as `pack` arranges them for `apply`: six of the matrix, gamma, brightness"""
+
 
 @dataclass(frozen=True, slots=True)
 class AugmentationDraws:
@@ -85,13 +88,13 @@ def augment(images: Tensor, draws: AugmentationDraws) -> Tensor:
 
 
 def pack(draws: AugmentationDraws, height: int, width: int) -> Tensor:
-    """Return what `apply` takes, (B, 8) on the CPU: the matrix row by row, gamma, brightness."""
+    """Return what `apply` takes, (B, PACKED) on the CPU: the matrix row by row, gamma, brightness."""
     matrices = _matrices(draws, height, width).flatten(1)  # (B, 6)
     return torch.cat([matrices, draws.gamma[:, None], draws.brightness[:, None]], dim=1)
 
 
 def apply(images: Tensor, packed: Tensor) -> Tensor:
-    """Augment (B, 3, H, W) floats in [0, 1] by (B, 8) of `pack`, on the images' device; again in [0, 1].
+    """Augment (B, 3, H, W) floats in [0, 1] by (B, PACKED) of `pack`, on the images' device; again in [0, 1].
 
     Bilinear sampling; what lies beyond the border is the reflected image, so that no black corner tells the
     network which view is the augmented one.

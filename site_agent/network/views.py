@@ -44,7 +44,7 @@ def augmented(recipe: Recipe) -> int:
 
 
 def training_draws(images: int, recipe: Recipe, *, seed: int, stream: str, epoch: int, step: int) -> Tensor:
-    """Draw the augmentations of one training step of `images` images: (N or 2N, 8), on the CPU."""
+    """Draw the augmentations of one training step of `images` images: (N or 2N, PACKED), on the CPU."""
     generator = torch.Generator().manual_seed(derive(seed, "views", stream, epoch, step))
     drawn = draw(augmented(recipe) * images, recipe.augment, generator)
     return pack(drawn, recipe.image_px, recipe.image_px)

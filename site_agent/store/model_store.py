@@ -134,7 +134,7 @@ def _adopted(folder: Path, task: Task, plan: Plan) -> bool:
 def _seen_in_run(home: SiteHome, run: str, plan: Plan) -> Seen:
     """Return the women of all rounds of a run here; of a site that took part in no round, nobody."""
     folder = home.run_folder(run)
-    took_part = RunStore(folder).history()
+    took_part = RunStore(folder).has_worked()
     try:
         seen = leak_guard.read(folder, leak_guard.site_key(home), next_step="")
     except ModelError:

@@ -137,15 +137,27 @@ class RunStore:
         append_line(self._history, line, sync=False)
 
     def history(self) -> History:
-        """Return what was noted. Raises StorageError."""
+        """Return what was noted. Raises StorageError where a line holds something else."""
         found: dict[str, dict[int, Any]] = {part: {} for part in PARTS}
-        with disk(self._history, "read"):
-            lines = self._history.read_bytes().splitlines() if self._history.exists() else []
-        for line in lines:
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # torn by a power cut or a full disk
+        for line in self._lines():
+            try:
                 noted = parsed(line)
+            except ValueError:
+                continue  # torn by a power cut or a full disk
+            try:
                 found[noted["part"]][int(noted["round"])] = from_json(PARTS[noted["part"]], noted["values"])
+            except (ValueError, KeyError, TypeError) as error:
+                next_step = f"move it away; reports then lack the curves of this run: mv {self._history} /tmp"
+                raise damaged(self._history, error, next_step=next_step) from error
         return History(**found)
+
+    def has_worked(self) -> bool:
+        """Say whether this site has done work for the run, whatever is left of it. Raises StorageError."""
+        return bool(self._lines())
+
+    def _lines(self) -> list[bytes]:
+        with disk(self._history, "read"):
+            return self._history.read_bytes().splitlines() if self._history.exists() else []
 
     @property
     def _history(self) -> Path:

@@ -69,7 +69,3 @@ class History:
 
     train: Mapping[int, TrainResult] = field(default_factory=dict)
     score: Mapping[int, ScoreResult] = field(default_factory=dict)
-
-    def __bool__(self) -> bool:
-        """Say whether anything was noted."""
-        return bool(self.train or self.score)

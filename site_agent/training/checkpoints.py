@@ -98,8 +98,9 @@ class Checkpoints:
             file.unlink(missing_ok=True)
 
     def drop_others(self) -> None:
-        """No other training in this folder will go on."""
-        for file in set(self._folder.glob("checkpoint-*")) - set(self._files()):
+        """No other training in this folder will go on, and none is writing a checkpoint now."""
+        unfinished = self._folder.glob(".*checkpoint-*")  # of a process that was killed
+        for file in {*self._folder.glob("checkpoint-*"), *unfinished} - set(self._files()):
             file.unlink(missing_ok=True)
 
     def _files(self) -> list[Path]:

@@ -71,9 +71,8 @@ def test_joining_and_checking_behind_a_proxy(federate: Federate, behind: Behind)
     code, text = call("site-agent", "--home", "site", "join", "i.toml", cwd=folder)
     assert (code, len(proxy.asked)) == (0, 1), text
     code, text = call("site-agent", "--home", "site", "check", cwd=folder)
-    assert (
-        f"ok      line: localhost:{federation.port} answers, TLSv1.3 through the proxy 127.0.0.1:{proxy.port}" in text
-    )
+    answers = f"localhost:{federation.port} answers, TLSv1.3 through the proxy 127.0.0.1:{proxy.port}"
+    assert f"ok      connection: {answers}" in text
     assert "ok      coordinator: accepts this site" in text
     assert set(proxy.asked) == {f"localhost:{federation.port}"}
 

@@ -68,7 +68,7 @@ def finished(out: Path) -> dict[str, tuple[int, int]]:
 def federation_of(out: Path) -> str:
     """Return the name of the federated run in progress, once its first round was scored; else nothing."""
     runs = [file.parent for file in out.glob("workshop/scratch/*/site-nhs/runs/*/history.jsonl")]
-    return runs[0].name if any("score" in RunStore(run).history() for run in runs) else ""
+    return runs[0].name if any(RunStore(run).history().score for run in runs) else ""
 
 
 @pytest.mark.timeout(300)

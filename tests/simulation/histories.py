@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+from fedcervix.core.modes import MODES
 from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.rounds.state import Outcome
 from tests.simulation.oracle import digest_of, undisturbed
@@ -28,13 +29,13 @@ def draw_plan(dice: random.Random) -> Plan:
         give_up_s=4 * 3600.0,
         seed=dice.randrange(1000),
     )
-    return Plan(mode=dice.choice(["csfssl", "ppfssl"]), sites=sites, profile="paper", terms=terms, recipe=ALONE)
+    return Plan(mode=dice.choice(list(MODES)), sites=sites, profile="paper", terms=terms, recipe=ALONE)
 
 
 def draw_momentum(dice: random.Random, plan: Plan) -> Plan:
     """Give a third of the averaging federations server momentum."""
     share = dice.choice([0.0, 0.0, 0.5])
-    return plan if plan.mode == "ppfssl" else replace(plan, terms=replace(plan.terms, server_momentum=share))
+    return plan if plan.mode_rules.in_turns else replace(plan, terms=replace(plan.terms, server_momentum=share))
 
 
 def draw_compression(dice: random.Random, plan: Plan) -> Plan:
@@ -127,7 +128,7 @@ def _check_end(found: History) -> None:
         raise ViolationError(f"nothing went wrong, but the run ended {run.outcome}: {run.reason}")
     counting = [round_ for round_ in run.rounds if round_.contributions]  # a quorum may be gone with a revoked site
     left_out = {missing.site for round_ in counting for missing in round_.missing}
-    if everyone and found.plan.mode == "csfssl" and not left_out <= {site for site, _ in found.faults.revoked}:
+    if everyone and found.plan.mode_rules.needs_all and not left_out <= {site for site, _ in found.faults.revoked}:
         raise ViolationError(f"every site is needed; without having been revoked, left out were: {left_out}")
     scored = all(len(round_.scores) == len(found.plan.sites) for round_ in run.rounds)
     if run.outcome is Outcome.OK and scored:

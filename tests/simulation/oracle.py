@@ -83,7 +83,7 @@ def mean_loss(plan: Plan, model: str) -> float:
 
 def averages_as(plan: Plan) -> Compression:
     """Return how the coordinator rounds: in a ring there is no model at all sites to which int8 could be relative."""
-    return "none" if plan.mode == "ppfssl" and plan.terms.compression == "int8" else plan.terms.compression
+    return "none" if plan.mode_rules.in_turns and plan.terms.compression == "int8" else plan.terms.compression
 
 
 @dataclass(slots=True)
@@ -115,12 +115,12 @@ def undisturbed(plan: Plan, base: str) -> tuple[str, int, int]:
         for site in plan.sites:
             hops.append((left.update(model, site, number), weight_of(plan, site)))
             left.counted(site, hops[-1][0])
-            if plan.mode == "ppfssl":
+            if plan.mode_rules.in_turns:
                 model = hops[-1][0]
-        last = plan.mode == "ppfssl" and plan.terms.ring_result == "last"
+        last = plan.mode_rules.in_turns and plan.terms.ring_result == "last"
         candidates.append(model if last else left.average(averaged(hops, step_of(plan, bases))))
         left.counted("", candidates[-1])
-        if plan.mode == "csfssl":
+        if plan.mode_rules.goes_on_from_average:
             model = candidates[-1]
         if not best or mean_loss(plan, candidates[-1]) < mean_loss(plan, candidates[best - 1]):
             best = number
@@ -142,9 +142,9 @@ def faults_of_ledger(run: Run, first: str) -> Iterator[str]:
             model = round_.candidate
             if model not in bases or len(round_.missing) < len(run.plan.sites) or not round_.notes:
                 yield f"round {round_.number}: nobody counts, but it is not said why, or the run goes on from nowhere"
-        elif run.plan.mode == "ppfssl" and round_.contributions:
+        elif run.plan.mode_rules.in_turns and round_.contributions:
             model = round_.contributions[-1].digest
-        elif run.plan.mode == "csfssl":
+        elif run.plan.mode_rules.goes_on_from_average:
             model = round_.candidate or model
     if model != run.model:
         yield f"the model is {run.model[:8]}; the accepted updates give {model[:8]}"
@@ -171,7 +171,7 @@ def _faults_of_round(run: Run, round_: Round, bases: Sequence[str], left: Left, 
         elif update.digest != left.update(model, update.site, round_.number):
             yield f"{name}: the update of {update.site} does not follow from its base and its last one that counted"
         left.counted(update.site, update.digest)
-        if run.plan.mode == "ppfssl":
+        if run.plan.mode_rules.in_turns:
             model = update.digest
     yield from _faults_of_dropped(round_, left)
     if not round_.contributions:
@@ -194,7 +194,7 @@ def _faults_of_dropped(round_: Round, left: Left) -> Iterator[str]:
 
 
 def _candidate(plan: Plan, round_: Round, step: Sequence[str], left: Left) -> str:
-    if plan.mode == "ppfssl" and plan.terms.ring_result == "last":
+    if plan.mode_rules.in_turns and plan.terms.ring_result == "last":
         return round_.contributions[-1].digest
     updates = [(update.digest, weight_of(plan, update.site)) for update in round_.contributions]
     return left.average(averaged(updates, step))

@@ -15,6 +15,7 @@ from coordinator.run.fencing import Acting, admit
 from coordinator.run.incoming import needed
 from fedcervix.core import compression
 from fedcervix.core.events import AggregateStored, Answer, Event, UpdateStored, event_from_json, event_to_json
+from fedcervix.core.modes import MODES
 from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.rounds.averages import Aggregate, coordinator_work, last_step
 from fedcervix.core.rounds.state import Outcome, Round, Run
@@ -25,7 +26,6 @@ from tests.simulation.oracle import averaged, trained, undisturbed
 from tests.simulation.world import Faults, History, Rules, ViolationError, simulate
 
 SHARES, SHARE = 10, 150
-MODES = ("csfssl", "ppfssl")
 MOMENTUM = {"server_momentum": 0.5, "rounds": 3}
 """the third round is the first whose step lies between two averages"""
 INT8 = {"compression": "int8", "rounds": 3}
@@ -237,7 +237,7 @@ def test_a_step_that_averages_in_the_order_of_arrival_is_found() -> None:
     """The design: "sites in roster order: the result does not depend on arrival order"."""
 
     def keeps_order(run: Run, event: Event) -> tuple[Run, Answer] | None:
-        if type(event).__name__ != "UpdateStored" or not run.rounds or run.plan.mode != "csfssl":
+        if type(event).__name__ != "UpdateStored" or not run.rounds or run.plan.mode_rules.in_turns:
             return None
         after, answer = step(run, event)
         if answer is not Answer.ACCEPTED:

@@ -109,5 +109,5 @@ def test_one_line_a_minute_is_said_of_a_certificate() -> None:
 def test_the_operator_is_told_who_is_refused_at_a_high_rate() -> None:
     assert alarm({"nhs": Held(refused=ALARM_PER_MIN - 1)}) == ""
     assert alarm({"nhs": Held(refused=4_000), "alts": Held(open=3)}) == (
-        "4,000 calls of nhs were refused in the last minute"
+        "4,000 calls from nhs were refused in the last minute"
     )

@@ -52,9 +52,11 @@ def test_there_is_none_before_one_was_kept_and_none_after_all_were_dropped(tmp_p
 def test_those_of_other_trainings_can_be_dropped(tmp_path: Path) -> None:
     for contract in ("one", "two", "three"):
         Checkpoints(tmp_path, contract).keep(checkpoint())
+    for unfinished in (".checkpoint-0.whole", "..checkpoint-0.whole.part"):  # a process was killed
+        (tmp_path / unfinished).touch()
     Checkpoints(tmp_path, "two").drop_others()
     assert Checkpoints(tmp_path, "two").latest() is not None
-    assert len(files(tmp_path)) == 1
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_newer_one_replaces_the_older(tmp_path: Path) -> None:

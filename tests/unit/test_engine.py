@@ -36,7 +36,8 @@ from fedcervix.core.rounds.state import Phase, Presence
 from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.errors import BusyError, FullDiskError, ModelError, RemoteError, RunError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.models.moves import Group, measure
+from fedcervix.models.moves import Group, Meter, measure
+from fedcervix.models.stream_validation import Arriving
 from fedcervix.models.weights import read_tensors, write_tensors
 
 SITES = ("ada", "bob")
@@ -284,6 +285,33 @@ def test_values_that_were_checked_on_arrival_are_not_read_again_and_all_else_is_
     bob = arrives("bob", model(2.0, steps=1))
     assert run.take(bob) is Answer.ACCEPTED
     assert looked == measured[-1:] == [run.blobs.path(bob.digest)]
+
+
+def test_what_was_measured_on_arrival_counts_for_that_model_and_that_base_alone(
+    federation: Callable[..., Federation],
+) -> None:
+    run = federation(step_max=10.0)
+
+    def brought(site: str, weight: float) -> str:
+        made = run.blobs.scratch(site)
+        digest = write_tensors(made, model(weight, steps=1))
+        run.blobs.note_brought(digest, site)
+        run.blobs.adopt(made, digest)
+        return digest
+
+    far, near = brought("ada", 1e6), brought("ada", 1.0)
+    task = run.asked("ada")
+    arrived_sound(run, "ada", near)
+    with pytest.raises(RemoteError, match="too far"):
+        run.take(UpdateStored("ada", task, far, 10, 1, 0.5, 1.0, 0.0))
+    content = run.blobs.path(far).read_bytes()
+    seen = Arriving(len(content), meter=Meter(run.blobs.path(far)))
+    seen.see(content)
+    assert [group.moved for group in (seen.moved() or ((), ()))[1] if group.count] == [0.0]  # from itself
+    run.engine.models.note_arrived("bob", far, seen)
+    seen.close()
+    with pytest.raises(RemoteError, match="too far"):
+        run.take(UpdateStored("bob", run.asked("bob"), far, 10, 1, 0.5, 1.0, 0.0))
 
 
 def test_a_model_that_was_refused_is_not_looked_at_again(

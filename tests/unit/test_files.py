@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -28,7 +29,7 @@ from fedcervix.disk.files import (
     writing,
 )
 from fedcervix.disk.storage import disk
-from fedcervix.errors import StorageError
+from fedcervix.errors import FullDiskError, StorageError
 
 
 @pytest.fixture(autouse=True, params=[0o000, 0o022, 0o077], ids=oct)
@@ -122,6 +123,20 @@ def test_a_new_file_takes_the_place_of_nothing(tmp_path: Path) -> None:
     assert not write_new(tmp_path / "link", b"third")
     assert {path.name for path in tmp_path.iterdir()} == {"key", "link"}
     assert ((tmp_path / "key").read_bytes(), mode(tmp_path / "key")) == (b"first", 0o600)
+
+
+def test_a_new_file_that_finds_no_room_is_not_there_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a key would be a damaged one for ever."""
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as room:
+        room.setattr(os, "fsync", full)
+        with pytest.raises(FullDiskError):
+            write_new(tmp_path / "key", b"first")
+    assert not list(tmp_path.iterdir())
+    assert write_new(tmp_path / "key", b"first")
 
 
 def test_a_line_is_found_behind_one_that_was_torn(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_bfloat16_is_converted(home: Home) -> None:
 @pytest.mark.parametrize(
     ("rename", "cause"),
     [
-        (lambda name: f"module.{name}", "put 'module.' before every name"),
+        (lambda name: f"module.{name}", "another program added 'module.' before every name"),
         (lambda name: name.removeprefix("backbone."), "the names are torchvision's"),
         (lambda name: name.replace("layer4.1", "layer4.7"), "another architecture, head or width"),
     ],

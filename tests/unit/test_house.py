@@ -102,6 +102,12 @@ def test_a_step_that_the_code_does_not_take_is_found() -> None:
     assert CODE.objection(replace(step, onward="wire `PUSH`"), walks.Step("", "fedcervix.core.rounds.step", "", ""))
 
 
+GUIDES = ("## Words", "## Finding your way", "## Adding an option", "## Adding a mode", "## Adding an augmentation")
+FILE = re.compile(r"\[`([\w./-]+)`\]\(\.\./([\w./-]+)\)")
+MADE_UP = {"label_smoothing", "load", "_size", "_mode"}
+"""in the recipes: what the reader would write; `_size` and `_mode` are Pillow's"""
+
+
 def test_the_page_names_files_that_exist() -> None:
     files = {f"/{path.relative_to(house.ROOT).as_posix()}" for path in house.ROOT.glob("*/**/*.py")}
     named = set(re.findall(r"`([\w/]+\.py)(?::\w+)?`", page()))
@@ -109,11 +115,39 @@ def test_the_page_names_files_that_exist() -> None:
 
 
 def test_the_page_names_what_is_in_the_code() -> None:
-    texts = [*CODE.texts.values(), (house.ROOT / "protos" / "federation.proto").read_text(encoding="utf-8")]
+    linked = [(house.ROOT / path).read_text(encoding="utf-8") for _, path in FILE.findall(page())]
+    texts = [*CODE.texts.values(), *linked]
     words = {word for text in texts for word in re.findall(r"\w+", text)}
     named = set(re.findall(r"`([A-Za-z_]\w*)(?:\([^`]*\))?`", page()))
     assert len(named) > 50
-    assert sorted(named - words) == [], "the page names what no source file has: renamed since?"
+    assert sorted(named - words - MADE_UP) == [], "the page names what no source file has: renamed since?"
+
+
+def sentences() -> list[str]:
+    """Return the sentences and cells of the parts of the page that send a reader to a file."""
+    parts = re.split(r"\n(?=## )", page())
+    guides = [part for part in parts if part.startswith((*GUIDES, "## Adding an image format"))]
+    items = [" ".join(item.split()) for part in guides for item in re.split(r"\n(?=\n|\||\d\. )", part)]
+    return [sentence for item in items for sentence in re.split(r"(?<=[.;]) | \| ", item)]
+
+
+def test_a_guide_names_files_by_whole_paths_and_links_to_them() -> None:
+    named = [pair for sentence in sentences() for pair in FILE.findall(sentence)]
+    assert len(named) > 50
+    assert [pair for pair in named if pair[0] != pair[1] or not (house.ROOT / pair[1]).exists()] == []
+    bare = re.findall(r"(?<!\[)`([\w./-]+\.(?:py|proto))`", " ".join(sentences()))
+    assert bare == [], "a file without its whole path, or without a link"
+
+
+def test_what_a_guide_names_beside_a_file_is_in_that_file() -> None:
+    missing = []
+    for sentence in sentences():
+        files = [(house.ROOT / path).read_text(encoding="utf-8") for _, path in FILE.findall(sentence)]
+        words = set(re.findall(r"`([A-Za-z_]\w*)(?:\([^`]*)?`", FILE.sub("", sentence))) - MADE_UP
+        missing += [
+            (word, sentence) for word in words if files and not any(re.search(rf"\b{word}\b", t) for t in files)
+        ]
+    assert missing == []
 
 
 def page() -> str:

@@ -19,9 +19,9 @@ import tifffile
 from PIL import Image, ImageOps
 
 from site_agent.images import quality
-from site_agent.images.decode import opened
+from site_agent.images.decode import _LOADERS, opened
 from site_agent.images.samples import Decoded
-from site_agent.images.unreadable import UnreadableError
+from site_agent.images.unreadable import FORMATS, FORMATS_TEXT, UnreadableError
 from tests.unit.picture_files import Bmp, Png, Samples, Tiff, chunk, scene
 
 HEIGHT, WIDTH = 37, 53
@@ -613,3 +613,19 @@ def test_a_damaged_file_is_a_picture_or_unreadable_and_nothing_else(tmp_path: Pa
         decoded_or_refused(tmp_path, whole[:place] + bytes([bit]) + whole[place + 1 :])
         decoded_or_refused(tmp_path, whole[:place] + bytes(40) + whole[place + 40 :])
         decoded_or_refused(tmp_path, whole[:place] + whole[place + 5 :])
+
+
+# --- which formats ------------------------------------------------------------------------------------------------
+
+
+def test_pillow_opens_every_format_that_is_named_and_each_has_a_loader() -> None:
+    """A name that Pillow does not know would be a KeyError at each file, which looks like damage."""
+    Image.init()
+    assert set(FORMATS) <= set(Image.OPEN)
+    assert set(FORMATS) <= set(_LOADERS)
+
+
+def test_the_formats_are_listed_in_one_place() -> None:
+    for file in (Path(__file__).parents[2] / "site_agent").rglob("*.py"):
+        assert FORMATS_TEXT not in file.read_text(), file
+    assert FORMATS_TEXT in (Path(__file__).parents[2] / "docs" / "quickstart.md").read_text()

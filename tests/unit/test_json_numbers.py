@@ -65,7 +65,7 @@ def test_an_old_journal_with_losses_without_bound_gives_a_record_that_is_json(lo
 
 def test_an_old_record_with_infinity_is_read(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / results.RECORD_FILE).write_text(
-        '{"ledger": [{"loss": -Infinity}, {"loss": NaN}, {"loss": 1.5}]}'
-    )
+    ledger = '[{"loss": -Infinity}, {"loss": NaN}, {"loss": 1.5}]'
+    record = f'{{"ledger": {ledger}, "best_round": 3, "outcome": "OK", "reason": ""}}'
+    (tmp_path / "run" / results.RECORD_FILE).write_text(record)
     assert [line["loss"] for line in results.read(tmp_path, "run")["ledger"]] == [None, None, 1.5]

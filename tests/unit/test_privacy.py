@@ -1,22 +1,31 @@
 """What may leave a hospital: planted canaries never do."""
 
+import dataclasses
 import math
 import re
 import unicodedata
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from fedcervix.core.events import ModelAdopted, ModelUnusable, ScoreReported, SiteFailed, UpdateStored
+from fedcervix.network import codec
+from site_agent.federation.link import _message
 from site_agent.federation.privacy import (
+    LEAVES,
     MESSAGE_CHARACTERS_MAX,
-    OUTWARD_KEYS,
     SHORT_SECRET_CHARACTERS,
+    gauges,
     incident_number,
-    outward,
+    number,
+    outgoing,
     scrub,
 )
+from tests.unit.fake_link import ADOPT, RUN, SCORE, TRAIN
 
 
 @pytest.mark.parametrize(
@@ -167,29 +176,94 @@ def test_an_incident_number_is_short_and_says_when_a_fault_comes_back():
     assert incident_number("other \udcff trace", 1000.0)[:8] != first[:8]
 
 
-def test_only_listed_finite_numbers_leave():
-    values = {
-        "loss": 2.5,
-        "images": 7,
-        "round": np.int64(3),
+def test_only_listed_finite_gauges_leave():
+    measured = {
         "alignment": np.float32(0.5),
+        "effective_rank": 7,
         "uniformity": math.nan,
         "unit_std": math.inf,
         "zero_rows": True,
-        "epoch": "3",
-        "steps": None,
-        "seconds": [1.0],
-        "count": 10**400,
+        "dead_units": 10**400,
         "patient": 12,
-        "path": 1.0,
+        "loss": 1.0,
     }
-    found = outward(values)
-    assert found == {"loss": 2.5, "images": 7, "round": 3, "alignment": 0.5}
-    assert {type(value) for value in found.values()} == {int, float}
+    assert gauges(measured) == (("alignment", 0.5), ("effective_rank", 7.0))
+    assert {type(value) for _, value in gauges(measured)} == {float}
 
 
-@given(st.dictionaries(st.sampled_from(sorted(OUTWARD_KEYS)) | st.text(), st.floats() | st.integers() | st.text()))
-def test_outward_never_lets_anything_else_through(values):
-    for key, value in outward(values).items():
-        assert key in OUTWARD_KEYS
-        assert math.isfinite(value)
+# --- every report -------------------------------------------------------------------------------------------------
+
+HONEST = (
+    codec.Ping(),
+    codec.Stopped(),
+    codec.Ready(RUN, "a" * 64),
+    codec.Refusal(RUN, "the plan asks up to 10000 rounds; [policy] rounds_max is 30; this site has answered 'train'"),
+    codec.Progress(TRAIN, "waiting for room on the disk", 5, 7, "steps", 2.5, 31.0),
+    UpdateStored("nhs", TRAIN, "b" * 64, 40, 10, 2.5, 31.0, 1.0, "c" * 64),
+    ScoreReported("nhs", SCORE, 12.5, 5, 40, (("alignment", 0.5), ("unit_std", 1.0)), 1.0),
+    ModelUnusable("nhs", TRAIN, 3, 1.0),
+    ModelAdopted("nhs", ADOPT, 1.0),
+    SiteFailed("nhs", "training", "the GPU has no memory left", "INC-7F3A-0002", 1.0, "TrainingError", True),
+)
+BY_TYPE = {type(report): report for report in HONEST}
+
+
+def sent(report):
+    """Return the bytes of a report as the site's line writes them; none where what is left is no report any more."""
+    try:
+        message = _message(report)
+    except (TypeError, ValueError):
+        return b""
+    message.at = 0.0
+    return message.SerializeToString()
+
+
+def forged(report, name, value):
+    """Return a report with a value in it that its own checks might refuse."""
+    copy = dataclasses.replace(report)
+    object.__setattr__(copy, name, value)
+    return copy
+
+
+@pytest.mark.parametrize("report", HONEST, ids=lambda report: type(report).__name__)
+def test_an_honest_report_leaves_as_it_is(report):
+    assert outgoing(report) == report
+
+
+def test_every_kind_of_report_has_a_row_and_every_field_of_its_message_a_rule():
+    assert set(LEAVES) == set(BY_TYPE) == set(get_args(codec.Report))
+    for kind, row in LEAVES.items():
+        message = codec.write_report(BY_TYPE[kind], 0.0)
+        fields = getattr(message, message.WhichOneof("what")).DESCRIPTOR.fields
+        assert {field.name for field in fields} == set(row), kind
+
+
+FIELDS = [(kind, name, rule) for kind, row in LEAVES.items() for name, rule in row.items() if name != "task"]
+
+
+@pytest.mark.parametrize(("kind", "name", "rule"), FIELDS, ids=[f"{kind.__name__}.{name}" for kind, name, _ in FIELDS])
+def test_what_is_not_allowed_does_not_reach_the_wire(kind, name, rule):
+    honest = BY_TYPE[kind]
+    if name == "gauges":
+        report = forged(honest, name, ((CANARY, 1.0), ("alignment", math.nan)))
+        assert dict(_message(report).score.gauges) == {}
+    elif rule is number:
+        for value in (math.nan, math.inf, True, CANARY, 2**60, None):
+            assert sent(forged(honest, name, value)) in (b"", sent(forged(honest, name, 0)))
+    elif name == "goes_on":
+        assert outgoing(forged(honest, name, CANARY)).goes_on is False
+    else:
+        assert CANARY.encode() not in sent(forged(honest, name, f"/data/{CANARY}/x"))
+
+
+@pytest.mark.parametrize("report", HONEST, ids=lambda report: type(report).__name__)
+def test_a_field_without_a_rule_does_not_reach_the_wire(report):
+    for field in dataclasses.fields(report):
+        if field.name not in LEAVES[type(report)]:
+            assert CANARY.encode() not in sent(forged(report, field.name, CANARY))
+
+
+def test_a_report_has_no_other_way_out():
+    files = (Path(__file__).parents[2] / "site_agent").rglob("*.py")
+    calls = [file.name for file in files for _ in range(file.read_text().count("codec.write_report("))]
+    assert calls == ["link.py"]

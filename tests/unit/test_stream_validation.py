@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedcervix.errors import RemoteError
+from fedcervix.models.moves import Group, Meter, measure
 from fedcervix.models.stream_validation import Arriving
 from fedcervix.models.weights import read_layout, vet, write_tensors
 
@@ -92,3 +93,60 @@ def test_a_header_that_is_none_is_left_to_vet(head: bytes) -> None:
 def test_a_negative_variance_is_left_to_vet_as_well(tmp_path: Path) -> None:
     assert arrived(written(tmp_path, running_var=np.ones(8, np.float32)), [64])
     assert not arrived(written(tmp_path, running_var=np.float32([1, 1, 1, 1, 1, 1, 1, -1e6])), [64])
+
+
+# --- how far it moved -------------------------------------------------------------------------------------------------
+
+EVEN = {**TENSORS, "half": np.linspace(-1, 1, 8, dtype=np.float16), "running_var": np.full(4, 2, np.float32)}
+"""no number of these is cut by messages of whole multiples of 8 bytes"""
+LATER = {name: values + 1 if values.dtype.kind == "f" else values for name, values in EVEN.items()}
+
+
+def arriving(folder: Path, update: dict[str, np.ndarray]) -> tuple[Arriving, bytes]:
+    """Return what looks at an update as it arrives, and the update's bytes; `base` and `update` lie in the folder."""
+    write_tensors(folder / "base", EVEN)
+    write_tensors(folder / "update", update)
+    data = (folder / "update").read_bytes()
+    return Arriving(len(data), meter=Meter(folder / "base")), data
+
+
+def figures(groups: tuple[Group, ...]) -> list[tuple[object, ...]]:
+    return [(one.kind, one.count, one.farthest, pytest.approx(one.moved), pytest.approx(one.base)) for one in groups]
+
+
+@pytest.mark.parametrize("length", [8, 64, 1000, 1 << 20])
+@pytest.mark.parametrize("turned", [False, True], ids=["as the base", "other order"])
+def test_what_arrives_is_measured_as_the_file_would_be(tmp_path: Path, length: int, turned: bool) -> None:
+    """A part that was not counted would let an update pass that lies too far."""
+    seen, data = arriving(tmp_path, dict(reversed(LATER.items())) if turned else LATER)
+    for at in range(0, len(data), length):
+        seen.see(data[at : at + length])
+    assert seen.sound
+    moved = seen.moved()
+    assert moved is not None
+    assert moved[0] == tmp_path / "base"
+    found = measure(tmp_path / "update", tmp_path / "base")
+    assert [(g.kind, g.count, g.farthest, g.moved, g.base) for g in moved[1]] == figures(found)
+    assert all(group.moved > 0 for group in found if group.count)
+    seen.close()
+
+
+@pytest.mark.parametrize("gone", ["base", "closed"])
+def test_what_cannot_be_measured_on_arrival_is_measured_later(tmp_path: Path, gone: str) -> None:
+    seen, data = arriving(tmp_path, LATER)
+    seen.see(data[:512])
+    if gone == "base":  # the next round has begun
+        (tmp_path / "base").unlink()
+    else:
+        seen.close()
+    seen.see(data[512:])
+    assert seen.sound
+    assert seen.moved() is None
+    seen.close()
+
+
+def test_a_base_is_opened_when_it_is_needed_and_closed_at_the_end(tmp_path: Path) -> None:
+    seen, data = arriving(tmp_path, LATER)
+    (tmp_path / "base").unlink()
+    seen.see(data)  # there is none any more: a descriptor of it would have been kept
+    assert seen.moved() is None

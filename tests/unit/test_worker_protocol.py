@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import math
+import os
 import queue
 import subprocess
 import sys
@@ -80,6 +81,12 @@ def test_a_loss_that_is_no_number_is_told() -> None:
     told = from_line(to_line(WorkProgress("training", loss=math.nan)), str)
     assert isinstance(told, WorkProgress)
     assert math.isnan(told.loss)
+
+
+def test_a_file_name_that_is_not_utf_8_does_not_break_the_conversation() -> None:
+    """The operating system hands such a name over with half characters, for which JSON has no form."""
+    said = WorkProgress("x", note=os.fsdecode(b"cannot read caf\xe9.jpg"))
+    assert from_line(to_line(said), str) == WorkProgress("x", note="cannot read caf?.jpg")
 
 
 @pytest.mark.parametrize(
@@ -165,11 +172,11 @@ def test_requests_come_in_order_and_stop_and_end_are_told_at_once() -> None:
 
 WORKER = """
 import sys
-from fedcervix.runtime.worker_protocol import Answers, Done, Progress
+from fedcervix.runtime.worker_protocol import Answers, RequestDone, WorkProgress
 said = Answers.on_stdout()
 print("a library says something")
-said.say(Progress("reading " + sys.stdin.readline().strip()))
-said.say(Done("key"))
+said.say(WorkProgress("reading " + sys.stdin.readline().strip()))
+said.say(RequestDone("key"))
 said._lines.write('{"done": "half a li')
 said._lines.flush()
 """

@@ -183,12 +183,18 @@ def write_new(path: Path, data: bytes) -> bool:
     """Write a file unless one of this name, or a link, is there; return whether it was written. Raises StorageError."""
     with disk(path, "write"):
         try:
-            with open(path, "wb", opener=_anew) as out:
+            file = open(path, "wb", opener=_anew)  # noqa: SIM115 (closed below)
+        except FileExistsError:
+            return False
+        try:
+            with file as out:
                 out.write(data)
                 out.flush()
                 os.fsync(out.fileno())
-        except FileExistsError:
-            return False
+        except OSError:
+            path.unlink(missing_ok=True)  # a part of it would be taken for the whole
+            raise
+        sync_path(path.parent)
     return True
 
 

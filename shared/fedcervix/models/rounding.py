@@ -32,7 +32,7 @@ def round_model(blobs: BlobStore, exact: Path, packing: Packing, base: str, resi
     """Round a model and keep all that comes of it; `exact` stays as it is.
 
     `base`: digest of the model that it was made from. `residual`: of what was rounded away the last time, or empty.
-    `name` is that of the files in the making. Raises as `packing.pack`, and StorageError where the residual is gone.
+    `name` is that of the files in the making. Raises as `pack`, and StorageError where the residual is gone.
     """
     packed, rounded, left = (blobs.scratch(f"{name}-{part}") for part in ("packed", "rounded", "residual"))
     origin = _origin(blobs, packing, base)
@@ -62,7 +62,7 @@ def rebuild(
 ) -> None:
     """Make a model from its packed form, which is here, and keep it if it has this digest.
 
-    `base`: digest of the model to which int8 packs the difference. Raises as `packing.unpack`.
+    `base`: digest of the model to which int8 packs the difference. Raises as `unpack`.
     """
     scratch = blobs.scratch(name)
     unpack(blobs.path(packed), scratch, packing, _origin(blobs, packing, base), digest=digest, like=like)

@@ -9,6 +9,7 @@ middle, a number split between two messages) it is False, and `vet` reads the fi
 from __future__ import annotations
 
 import struct
+import threading
 from pathlib import Path
 
 from fedcervix.errors import RemoteError, StorageError
@@ -18,7 +19,7 @@ from fedcervix.models.weights import DTYPES, PREFIX_BYTES, Layout, Tensor
 
 
 class Arriving:
-    """Checks the chunks of one file, from its first byte on.
+    """Checks the chunks of one file, from its first byte on. Thread-safe.
 
     `like`: the layout of the model that it should be; a header that is longer than that one allows is not parsed.
     `meter` measures how far it lies from its base.
@@ -34,6 +35,8 @@ class Arriving:
         self._left: list[Tensor] = []
         """tensors that are not whole yet, the next one last"""
         self._doubt = False
+        self._lock = threading.Lock()
+        """whoever closes waits for a chunk that is being checked"""
 
     @property
     def sound(self) -> bool:
@@ -41,17 +44,24 @@ class Arriving:
         return not self._doubt and self._head is None and self._at == self._size_bytes
 
     def moved(self) -> tuple[Path, tuple[Group, ...]] | None:
-        """Return how far a sound model lies from which one; None where that was not measured. Raises StorageError."""
-        return (self._meter.base, self._meter.groups()) if self._meter is not None else None
+        """Return how far a sound model lies from which one; None where that was not measured here."""
+        with self._lock:
+            if self._meter is None:
+                return None
+            try:
+                return self._meter.base, self._meter.groups()
+            except (RemoteError, StorageError):  # the base is no longer here: the model comes too late
+                return None
 
     def close(self) -> None:
-        """Let go of the base."""
-        if self._meter is not None:
-            self._meter.close()
+        """Let go of the base: what arrives from now on is not measured."""
+        with self._lock:
+            self._let_go()
 
     def see(self, chunk: bytes) -> None:
         """Look at the next chunk."""
-        self._doubt = self._doubt or not self._look(chunk)
+        with self._lock:
+            self._doubt = self._doubt or not self._look(chunk)
 
     def _look(self, chunk: bytes) -> bool:
         """Return whether no error was found so far."""
@@ -97,5 +107,9 @@ class Arriving:
             try:
                 self._meter.add(tensor, start, part)
             except (RemoteError, StorageError):  # it is said when the model is reported
-                self.close()
-                self._meter = None
+                self._let_go()
+
+    def _let_go(self) -> None:
+        if self._meter is not None:
+            self._meter.close()
+            self._meter = None

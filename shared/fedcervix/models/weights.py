@@ -236,6 +236,7 @@ def kind(name: str, dtype: str) -> Kind:
 def vet(path: Path, base: Layout) -> None:
     """Check an update before it is averaged: the base's names, shapes and types, and only valid values.
 
+    A float is valid if it is neither NaN nor infinite.
     Raises RemoteError naming the tensor, StorageError if the file cannot be read.
     """
     _check_values(path, vet_layout(path, base))
@@ -340,6 +341,7 @@ def _never_negative(tensor: Tensor) -> bool:
 
 
 def _is_sound(raw: memoryview, dtype: str) -> bool:
+    """Say whether no value is NaN or infinite, and whether each BOOL is 0 or 1."""
     if dtype == "BOOL":
         return bool((np.frombuffer(raw, np.uint8) <= 1).all())
     if dtype not in FLOATS:

@@ -18,10 +18,12 @@ _adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
 def from_json(kind: type[T], raw: Any) -> T:
     """Return the value of a dataclass that `dataclasses.asdict` has turned into what JSON can hold.
 
-    Raises ValueError, in one line, on anything else: a missing or unknown key, a value of another type.
+    A name of a file that is not UTF-8 holds characters that JSON has no form for: they become question marks. Raises
+    ValueError, in one line, on anything else: a missing or unknown key, a value of another type.
     """
     try:
-        value: T = _adapter(kind).validate_json(json.dumps(raw), strict=True)
+        text = json.dumps(raw, ensure_ascii=False).encode(errors="replace")
+        value: T = _adapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
         found = error.errors()[0]
         where = ".".join(map(str, (kind.__name__, *found["loc"])))

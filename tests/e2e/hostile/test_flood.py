@@ -21,7 +21,7 @@ from fedcervix.disk.reserve import Reserve
 from fedcervix.errors import IdentityError, LinkError, RemoteError, RunError, StorageError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.weights import write_tensors
-from fedcervix.network import codec
+from fedcervix.network import codec, rpc
 from site_agent.federation.link import GrpcLink
 from tests.e2e.disks import MayNotMountError, fill, small_disk
 from tests.e2e.loopback import Federation, call, federation, until
@@ -42,8 +42,9 @@ def flood(link: GrpcLink, count: int) -> list[Answer | None]:
     answers: list[Answer | None] = []
     for number in range(count):
         report = SiteFailed("mallory", LONG, LONG, f"{number:040}", 0.0, goes_on=True)
+        message = codec.write_report(report, 0.0)  # an attacker's site does not filter what it sends
         try:
-            answers.append(link.report(report)[0])
+            answers.append(codec.read_answer(link._call(rpc.REPORT, message))[0])
         except (LinkError, RunError):
             answers.append(None)
     return answers
