@@ -38,7 +38,15 @@ from fedcervix.disk.files import write_secret
 from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.disk.ownership import open_to_others
 from fedcervix.disk.storage import disk
-from fedcervix.errors import EXIT_OF_OUTCOME, INTERRUPTED, ConfigError, FullDiskError, RunError, StorageError
+from fedcervix.errors import (
+    EXIT_OF_OUTCOME,
+    INTERRUPTED,
+    ConfigError,
+    FullDiskError,
+    IdentityError,
+    RunError,
+    StorageError,
+)
 from fedcervix.models.blobs import BlobStore
 from fedcervix.network import identity, invitations, rpc
 from fedcervix.network.address import Address
@@ -311,6 +319,9 @@ def revoke(home: Home, site: str) -> None:
         count = Registry(home.registry).revoke(site, datetime.now(UTC))
     except FullDiskError as error:
         _refused_for_now(home, site, error)
+    except IdentityError as error:
+        error.cause += f"; the roster is {', '.join(home.config().run.sites)}"
+        raise
     say(f"revoked {count} certificate(s) and invitation(s) of {site}")
     reply = _told_revoked(home, site)
     say(reply.text if reply else "no coordinator is running; the site will be refused at the next start")

@@ -188,8 +188,17 @@ def test_a_wrong_name_of_a_run_names_the_near_one(home: Home, words: tuple[str, 
         assert error.next_step == home.command("runs")
 
 
+@pytest.mark.parametrize("words", [("begin", "--mode", "csfssl"), ("invite", "nhs"), ("start", "--mode", "csfssl")])
+def test_a_missing_authority_key_is_restored_and_no_new_federation_made(words: tuple[str, ...], home: Home) -> None:
+    home.key_file("authority.key").unlink()
+    error = refused(*words, home=home)
+    assert error.what.startswith(f"{home.key_file('authority.key')} is missing")
+    assert "from your backup; do not run `init` again" in error.next_step
+
+
 def test_an_unknown_site_is_named(home: Home) -> None:
     assert "is not in the roster: nhs, alts" in refused("invite", "nsh", home=home).what
+    assert refused("revoke", "nsh", home=home).cause == "no site has been invited yet; the roster is nhs, alts"
     assert call("invite", "nhs", home=home).exit_code == 0
     error = refused("revoke", "nsh", home=home)
     assert "nhs" in error.cause + error.next_step
