@@ -11,7 +11,7 @@ Folders and modules, from bottom to top. Each imports from itself and from those
     extras     json_text errors
     models     json_text errors core disk
     runtime    json_text printable errors core disk extras
-    network    json_text printable wire errors core disk
+    transport  json_text printable wire errors core disk
 
 `tests/unit/test_architecture.py` holds this table against the imports.
 """

@@ -1,7 +1,7 @@
 """The site's narrow seam to the coordinator. Every call is begun here; every error is one of ours.
 
 `Link` is what the agent needs; `GrpcLink` is the real one. A line that fails raises LinkError, after which the caller
-tries again after a while (`fedcervix.network.backoff`).
+tries again after a while (`fedcervix.transport.backoff`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from fedcervix.core.events import Answer
 from fedcervix.core.rounds.instructions import Instruction
 from fedcervix.errors import LinkError, RemoteError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.network import codec, rpc
-from fedcervix.network.codec import FIRST_MODEL_BYTES_MAX
+from fedcervix.transport import codec, rpc
+from fedcervix.transport.codec import FIRST_MODEL_BYTES_MAX
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.federation.privacy import outgoing
 

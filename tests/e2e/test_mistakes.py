@@ -23,7 +23,7 @@ from fedcervix.errors import (
     RunError,
 )
 from fedcervix.models.weights import write_tensors
-from fedcervix.network import identity
+from fedcervix.transport import identity
 from tests.e2e.loopback import Federation, Process, call
 
 Federate = Callable[..., Federation]

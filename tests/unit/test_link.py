@@ -13,7 +13,7 @@ import pytest
 
 from fedcervix.errors import RemoteError, RunError, StorageError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.network import rpc
+from fedcervix.transport import rpc
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.federation.link import SENDER, GrpcLink
 from tests.unit.plain_server import abort, handlers

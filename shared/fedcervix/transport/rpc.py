@@ -43,8 +43,8 @@ from fedcervix.errors import (
     StorageError,
 )
 from fedcervix.json_text import parsed
-from fedcervix.network.codec import REQUEST_TEXT_CHARS_MAX, received
 from fedcervix.printable import printable
+from fedcervix.transport.codec import REQUEST_TEXT_CHARS_MAX, received
 from fedcervix.wire import federation_pb2 as wire
 
 MESSAGE_BYTES_MAX = 4 << 20
@@ -88,7 +88,7 @@ CLIENT_OPTIONS: list[tuple[str, int]] = [
     (_PING_PATIENCE, 60_000),
     ("grpc.http2.max_pings_without_data", 0),
     # Dialling again while the coordinator is away: jittered by a fifth, and a second apart at most, for a site is to be
-    # back within five seconds of the coordinator, and pauses of its own as well (see fedcervix.network.backoff).
+    # back within five seconds of the coordinator, and pauses of its own as well (see fedcervix.transport.backoff).
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     # What is called the least back-off is the time that a connection may take to be made: a handshake through a proxy
