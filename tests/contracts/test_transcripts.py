@@ -340,7 +340,7 @@ def test_the_page_lists_every_status_that_stands_for_an_error_of_ours() -> None:
     [
         (
             "a message, a chunk",
-            f"{rpc.MESSAGE_BYTES_MAX // 2**20} MiB; to the coordinator {rpc.REQUEST_BYTES_MAX:,} bytes",
+            f"{rpc.MESSAGE_BYTES_MAX // 2**20} MiB; to the coordinator {rpc.RECEIVED_BYTES_MAX:,} bytes",
         ),
         ("the plan", f"{codec.PLAN_CHARS_MAX // 1024} Ki characters"),
         ("the record in `Leave`", f"{codec.RECORD_CHARS_MAX // 2**20} Mi characters; left out if it is longer"),

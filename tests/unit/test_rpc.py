@@ -148,7 +148,7 @@ def test_a_message_that_grpc_has_compressed_is_not_unpacked(line: Any) -> None:
     """Of 64 calls with 4 KB each that stand for 4 MiB, one certificate made a coordinator of 109 MB one of 1,083."""
     behaviours, channel = line
     behaviours[rpc.REPORT] = lambda *_: wire.ReportReply()
-    packed = wire.FromSite(refusal=wire.Refusal(reason="x" * 100_000)).SerializeToString()
+    packed = wire.FromSite(refusal=wire.Refusal(reason="x" * 60_000)).SerializeToString()
     report = channel.stream_unary(rpc.REPORT.path)
     assert report(iter([packed])) == b""
     with (
@@ -164,7 +164,7 @@ def test_what_a_site_sends_has_no_longer_messages_than_a_part_of_a_model(line: A
     behaviours[rpc.PUSH] = lambda chunks, _: wire.PushReply(size_bytes=sum(map(len, chunks)))
     assert rpc.stub(channel, rpc.PUSH)(iter([b"x" * rpc.CHUNK_BYTES_MAX])).size_bytes == rpc.CHUNK_BYTES_MAX
     with pytest.raises(grpc.RpcError) as caught:
-        rpc.stub(channel, rpc.PUSH)(iter([b"x" * (rpc.REQUEST_BYTES_MAX + 1)]))
+        rpc.stub(channel, rpc.PUSH)(iter([b"x" * (rpc.RECEIVED_BYTES_MAX + 1)]))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 

@@ -98,7 +98,7 @@ WINDOW_BYTES_MIN = 64 << 10
 """the same of one site"""
 CHUNK_BYTES_MIN, CHUNK_BYTES_MAX = 1 << 18, 1 << 20
 """of a model in one message; the coordinator holds about five for each site that sends at the same moment"""
-REQUEST_BYTES_MAX = CHUNK_BYTES_MAX + (64 << 10)
+RECEIVED_BYTES_MAX = CHUNK_BYTES_MAX + (64 << 10)
 """of a message to the coordinator, of which nothing is longer than a part of a model"""
 CHUNK_BYTES_STEP = 1 << 16
 """so that a message cuts no number in two: see fedcervix.models.stream_validation"""
@@ -124,7 +124,7 @@ floods of frames keep them from an honest call for a third of a second"""
 
 _SERVER_OPTIONS: list[tuple[str, int]] = [
     *_BOUNDS,
-    ("grpc.max_receive_message_length", REQUEST_BYTES_MAX),
+    ("grpc.max_receive_message_length", RECEIVED_BYTES_MAX),
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener
     ("grpc.max_concurrent_streams", STREAMS_MAX),
     ("grpc.server.max_pending_requests", PENDING_MAX),
