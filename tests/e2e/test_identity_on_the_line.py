@@ -319,7 +319,7 @@ def test_a_site_that_comes_back_again_and_again_holds_one_stream(federate: Feder
     lines[0].report(codec.Ready(made.overview()["run"], made.plan("csfssl").digest))
     assert str(next(streams[0])) == "waiting for alts to attach"
     for older, newer in itertools.pairwise(streams):
-        assert [type(next(newer)).__name__ for _ in range(2)] == ["Welcome", "Stand"]
+        assert [type(next(newer)).__name__ for _ in range(2)] == ["Welcome", "Idle"]
         assert list(older) == []
     made.enrol("alts")
     made.light("alts")
