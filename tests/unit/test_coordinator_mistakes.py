@@ -330,7 +330,20 @@ def test_what_cannot_be_asked_says_what_to_ask_instead(home: Home) -> None:
 def test_an_invitation_overwrites_no_other_file(home: Home, out: str) -> None:
     Path("mine.toml").write_text("mine = 1")
     before = snapshot(home.folder.parent)
-    assert "is not an invitation: nothing was written" in refused("invite", "nhs", "--out", out, home=home).what
+    assert "is not an invitation of nhs: nothing was written" in refused("invite", "nhs", "--out", out, home=home).what
+    assert snapshot(home.folder.parent) == before
+
+
+def test_a_second_invitation_says_that_the_first_one_stops_working(home: Home) -> None:
+    assert "no longer works" not in call("invite", "nhs", home=home).output
+    assert "note: the earlier invitation of nhs no longer works" in call("invite", "nhs", home=home).output
+
+
+def test_an_invitation_does_not_overwrite_that_of_another_site(home: Home) -> None:
+    assert call("invite", "alts", home=home).exit_code == 0
+    before = snapshot(home.folder.parent)
+    error = refused("invite", "nhs", "--out", "alts.invitation.toml", home=home)
+    assert "is not an invitation of nhs: nothing was written" in error.what
     assert snapshot(home.folder.parent) == before
 
 
