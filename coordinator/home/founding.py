@@ -16,6 +16,7 @@ from coordinator.home.template import coordinator_toml
 from fedcervix.core.plan import SITE_NAME, SITES_MAX
 from fedcervix.core.profiles import PROFILES
 from fedcervix.disk.files import FOLDER_MODE, aside, make_folder, write_secret, write_whole
+from fedcervix.disk.ownership import check_private
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, RunError
 from fedcervix.transport import identity
@@ -98,6 +99,7 @@ def _check_free(home: Home) -> None:
             next_step=f"look at {home.config_file}; for another federation: coordinator --home ANOTHER-FOLDER init",
         )
     with disk(home.folder, "use"):
+        check_private(home.folder, "or name another folder: coordinator --home ANOTHER-FOLDER init")
         there = sorted(path.name for path in home.folder.iterdir()) if home.folder.exists() else []
     if there:
         raise RunError(

@@ -11,7 +11,7 @@ from coordinator.run.status import ledger_line
 from fedcervix import __version__
 from fedcervix.core.plan import check
 from fedcervix.core.rounds.state import Run
-from fedcervix.disk.files import copy_file, in_place_of, make_folder, write_whole
+from fedcervix.disk.files import copy_file, digest_file, in_place_of, make_folder, write_whole
 from fedcervix.disk.reserve import Reserve
 from fedcervix.disk.storage import damaged, disk
 from fedcervix.errors import RunError
@@ -112,6 +112,13 @@ def export(results: Path, run: str, folder: Path) -> list[Path]:
             next_step="name another folder, or move that file away",
         )
     make_folder(folder)
+    model, said = results / run / MODEL_FILE, read(results, run).get("model")
+    if model in copies and digest_file(model) != said:
+        raise damaged(
+            model,
+            f"its digest is not that of the record, {said}",
+            next_step="take the model from a site that has it (models/RUN in its home), or from a backup",
+        )
     for file, to in copies.items():
         copy_file(file, to)
     return [*copies.values()]

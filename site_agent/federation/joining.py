@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import shlex
 
+from fedcervix.disk.ownership import check_private
+from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, RunError
 from fedcervix.transport import invitations
 from site_agent.home import SiteHome
@@ -24,6 +26,8 @@ def check_home(home: SiteHome, invited: invitations.Invitation) -> None:
     if (folder / OF_A_COORDINATOR).exists():
         raise RunError(f"{folder} is the home of a coordinator", cause="a wrong --home", next_step=other)
     if not home.key_file("site.crt").exists():
+        with disk(folder, "use"):
+            check_private(folder, f"or {other}")
         return
     found = home.certificate().identity
     if (found.federation, found.name) != (invited.federation, invited.site):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import resource
@@ -304,9 +305,14 @@ def test_an_export_overwrites_no_other_file(home: Home) -> None:
 def test_a_model_that_was_stored_is_exported(home: Home) -> None:
     name = begun(home)
     call("abort", home=home)
+    record = home.results / name / results.RECORD_FILE
+    known = json.loads(record.read_text()) | {"model": hashlib.sha256(b"model").hexdigest()}
+    record.write_text(json.dumps(known))
     results.model_of(home.results, name).write_bytes(b"model")
     assert "cervix-model.safetensors and" in call("export", name, "out", home=home).output
     assert (Path("out") / results.MODEL_FILE).read_bytes() == b"model"
+    results.model_of(home.results, name).write_bytes(b"other")
+    assert "its digest is not that of the record" in refused("export", name, "elsewhere", home=home).what
 
 
 def test_a_damaged_record_is_named(home: Home) -> None:

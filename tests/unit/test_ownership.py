@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import pwd
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from fedcervix.disk.ownership import denied, made_readable, user_name
+from fedcervix.disk.ownership import check_private, denied, made_readable, user_name
 from fedcervix.disk.storage import disk
-from fedcervix.errors import ConfigError, StorageError
+from fedcervix.errors import ConfigError, RunError, StorageError
 from fedcervix.runtime.config import read_toml
 from tests.unit.coordinator_homes import let_in
 
@@ -87,3 +88,15 @@ def test_a_file_of_the_hospital_s_is_made_readable_where_it_is(tmp_path: Path) -
 
 def test_a_user_without_a_name_has_a_number() -> None:
     assert user_name(4_000_000_000) == "4000000000"
+
+
+def test_a_home_that_others_can_write_to_is_none_and_one_that_is_here_is_closed(tmp_path: Path) -> None:
+    """`init` took a folder of mode 777: another user put their keys in the place of the federation's."""
+    home = tmp_path / "home"
+    check_private(home, "or another one")
+    home.mkdir(mode=0o755)
+    check_private(home, "or another one")
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+    home.chmod(0o777)
+    with pytest.raises(RunError, match="every user of this machine can replace files in"):
+        check_private(home, "or another one")

@@ -10,6 +10,8 @@ import shlex
 import stat
 from pathlib import Path
 
+from fedcervix.errors import RunError
+
 
 def denied(path: Path, *, writing: bool = False) -> tuple[str, str]:
     """Return (likely cause, next step) for a file or folder that this user may not use.
@@ -71,6 +73,23 @@ def open_to_others(folder: Path) -> tuple[Path, str] | None:
             return above, who
     owner = place.stat().st_uid
     return None if owner in _trusted() else (place, f"user {user_name(owner)}, whose folder it is,")
+
+
+def check_private(home: Path, next_step: str) -> None:
+    """Raise RunError where another user could replace what a home folder will hold; else make one that is there 0700.
+
+    Raises OSError.
+    """
+    there = next(place for place in (home, *home.parents) if place.exists())
+    if (found := open_to_others(there)) is not None:
+        folder, who = found
+        raise RunError(
+            f"{who} can replace files in {folder}: no home was made there",
+            cause="a home holds secret keys and the configuration: nobody else may write to it",
+            next_step=f"chmod go-w {shlex.quote(str(folder))}, {next_step}",
+        )
+    if there == home and home.stat().st_uid == os.geteuid():
+        home.chmod(0o700)
 
 
 def _who_else_writes(folder: Path) -> str | None:
