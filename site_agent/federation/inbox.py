@@ -105,6 +105,9 @@ class Inbox:
 
     def __init__(self) -> None:
         self._items: queue.Queue[Item] = queue.Queue()
+        self._lock = threading.Lock()
+        self._next: dict[str, Callable[[], object] | None] = {}
+        """of what is being done by `start_alone`: what follows it"""
 
     def put(self, item: Item) -> None:
         """Something has happened. From any thread."""
@@ -119,6 +122,26 @@ class Inbox:
         thread = threading.Thread(target=lambda: self.watch(name, target), name=name, daemon=True)
         thread.start()
         return thread
+
+    def start_alone(self, name: str, target: Callable[[], object]) -> None:
+        """The same, but one at a time of a name. Of those that are started meanwhile only the last one follows."""
+        with self._lock:
+            at_work = name in self._next
+            self._next[name] = target
+        if not at_work:
+            self.start(name, lambda: self._do_in_turn(name))
+
+    def _do_in_turn(self, name: str) -> None:
+        while target := self._take_next(name):
+            target()
+
+    def _take_next(self, name: str) -> Callable[[], object] | None:
+        with self._lock:
+            target = self._next[name]
+            self._next[name] = None
+            if target is None:
+                del self._next[name]
+            return target
 
     def watch(self, name: str, target: Callable[[], object]) -> None:
         """Do something; what it raises goes into the inbox."""

@@ -183,7 +183,7 @@ class JobRunner:
         keep |= compression.carried(job.run.run_store.folder).residuals
         with contextlib.suppress(StorageError):  # what cannot be deleted now can be at the next delivery
             self._context.blobs.retire(keep)
-        self._context.inbox.start("litter", self._context.purge)
+        self._context.inbox.start_alone("litter", self._context.purge)
 
     def _deliver_once(self, job: Job, result: session.Result) -> tuple[Answer, str]:
         link, blobs = self._context.link, self._context.blobs

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from fedcervix.errors import LinkError, PolicyError, RemoteError
 from fedcervix.network import codec
 from site_agent.federation import account
 from site_agent.federation.asked import again_max
-from tests.unit.agents import Site, interrupted
+from tests.unit.agents import WAIT_S, Site, ThreadedSite, interrupted
 from tests.unit.fake_link import OVER, RUN, SCORE, TRAIN, digest, plan
 
 ONE_ROUND = "[policy]\nrounds_max = 1\nepochs_max = 1\n"
@@ -202,6 +203,38 @@ def test_rounds_that_the_plan_does_not_have_are_refused(site: Site, task: Task) 
     site.attach(task)
     assert isinstance(site.end(), RemoteError)
     assert updates(site) == []
+
+
+# --- what it repeats without end ---------------------------------------------------------------------------------
+
+
+def ready(site: Site) -> list[str]:
+    return [what.run for what in site.link.told if isinstance(what, codec.Ready)]
+
+
+@pytest.mark.parametrize("runs", [[RUN], [RUN, named(1)]], ids=["the same run", "two runs in turn"])
+def test_welcomes_without_end_start_one_thread(tmp_path: Path, runs: list[str]) -> None:
+    """Before: a thread for each; 9,225 in 12 s, where the coordinator did not answer."""
+    site, answers = ThreadedSite(tmp_path / "site"), threading.Event()
+
+    def holds(report: codec.Report) -> tuple[Answer, str]:
+        if isinstance(report, codec.Ready):
+            answers.wait(WAIT_S)
+        return Answer.ACCEPTED, ""
+
+    site.link.answers = holds
+    before = threading.active_count()
+    site.attach()
+    site.link.hears(lambda _told: ready(site))
+    site.says(*(welcome(run) for run in runs * 100), Idle("that was all"))
+    site.shows("instructed", instruction=Idle("that was all"))
+    assert threading.active_count() - before <= 6
+    assert len(ready(site)) == 1
+    answers.set()
+    site.link.hears(lambda _told: ready(site)[-1] == runs[-1])
+    site.says(OVER)
+    site.end()
+    assert len(ready(site)) <= 2
 
 
 # --- what is known stays -----------------------------------------------------------------------------------------
