@@ -111,7 +111,7 @@ class Agent:
         self._context, self._inbox, self._show = context, context.inbox, context.show
         self._waits, self._check = waits, checks.site
         self._failures = Failures(context.home, context.site, context.link, tell_s=waits.tell_s)
-        accounting = Accounting(context.home, context.link, context.blobs)
+        accounting = Accounting(context.home, context.link)
         self._membership = Membership(context, federation, accounting, self._when_there_is_room)
         self._readiness = Readiness(context, self._failures, checks.plan)
         self._listener = Listener(context, checks.connection)

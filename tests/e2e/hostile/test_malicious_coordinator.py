@@ -24,8 +24,10 @@ from fedcervix.errors import LinkError, PolicyError, RemoteError
 from fedcervix.network import codec
 from site_agent.federation import account
 from site_agent.federation.asked import again_max
+from site_agent.federation.link import OnBytes
+from site_agent.home import Policy
 from tests.unit.agents import WAIT_S, Site, ThreadedSite, interrupted
-from tests.unit.fake_link import OVER, RUN, SCORE, TRAIN, digest, plan
+from tests.unit.fake_link import OVER, RUN, SCORE, TRAIN, TRAINED, digest, plan
 
 ONE_ROUND = "[policy]\nrounds_max = 1\nepochs_max = 1\n"
 CHOSEN = tuple(f"a base of the coordinator's choice, number {number}".encode() for number in range(40))
@@ -166,6 +168,43 @@ def test_bytes_that_leave_are_counted(site: Site) -> None:
     assert isinstance(site.end(), PolicyError)
     assert ("push", digest(b"the model after training")) not in site.link.told
     assert updates(site) == []
+
+
+def test_bytes_are_counted_each_time_they_leave(site: Site) -> None:
+    """Before: once for each model, and a coordinator that took it and then failed had it 21 times in 30 s."""
+
+    def takes_it_and_fails(size: int, on_bytes: OnBytes) -> None:
+        on_bytes(size, size)
+        raise LinkError("unavailable")
+
+    site.home.config_file.write_text("[policy]\nupload_gib_per_month = 1\n")
+    account.spend(site.home.account, Policy(), account.Spent(bytes=account.GIB - 2 * len(TRAINED)))
+    site.link.push_chunks = takes_it_and_fails
+    site.attach(TRAIN)
+    error = site.end()
+    assert isinstance(error, PolicyError)
+    assert "[policy] upload_gib_per_month is 1" in error.what
+    assert site.link.told.count(("push", digest(TRAINED))) == 2
+    assert spent(site).bytes == account.GIB
+
+
+def test_bytes_that_did_not_leave_are_not_counted(site: Site) -> None:
+    cut = iter([LinkError("cut")] * 2)
+
+    def is_cut(size: int, on_bytes: OnBytes) -> None:
+        on_bytes(5, size)
+        if error := next(cut, None):
+            raise error
+        on_bytes(size, size)
+
+    site.link.push_chunks = is_cut
+    site.attach(TRAIN)
+    site.shows("delivered")
+    assert spent(site).bytes == 5 + 5 + len(TRAINED)
+
+
+def spent(site: Site) -> account.Spent:
+    return account.month(account.read(site.home.account), datetime.now(UTC).date())
 
 
 def test_run_folders_are_bounded(site: Site) -> None:
@@ -349,5 +388,4 @@ def test_an_honest_run_is_counted_once_whatever_is_lost_and_repeated(site: Site)
     site.link.hears(lambda told: scored(told, TRAIN.base))
     site.says(OVER)
     assert site.end() == OVER
-    spent = account.month(account.read(site.home.account), datetime.now(UTC).date())
-    assert spent == account.Spent(runs=1, rounds=1, epochs=1, bytes=len(b"the model after training"))
+    assert spent(site) == account.Spent(runs=1, rounds=1, epochs=1, bytes=len(b"the model after training"))
