@@ -20,6 +20,7 @@ from fedcervix.disk.storage import disk
 from fedcervix.errors import EXIT_OF_OUTCOME, INTERRUPTED, ConfigError, FedcervixError, IdentityError, LinkError
 from fedcervix.network import identity, invitations
 from fedcervix.runtime.commandline import meant_here
+from fedcervix.runtime.log_budgets import LineBudgets
 from fedcervix.runtime.printing import say
 from site_agent.federation.joining import check_home
 from site_agent.home import SiteHome, configured, write
@@ -166,7 +167,7 @@ def run(home: SiteHome) -> None:
     from site_agent.federation.link import GrpcLink
     from site_agent.worker.worker import Worker
 
-    site, display = certificate.identity.name, Display()
+    site, display = certificate.identity.name, Display(LineBudgets())
     with home.locked():
         link = GrpcLink(
             address,
