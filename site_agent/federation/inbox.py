@@ -100,22 +100,32 @@ Item = CoordinatorSaid | ConnectionLost | JobEnded | Broken | Silent | StopReque
 # --- the inbox ----------------------------------------------------------------------------------------------------
 
 
+SAID_MAX = 256
+"""number of things that a coordinator has said and that are not handled yet; then its connection waits"""
+
+
 class Inbox:
     """One queue, taken from by one loop."""
 
     def __init__(self) -> None:
         self._items: queue.Queue[Item] = queue.Queue()
+        self._room_for_said = threading.Semaphore(SAID_MAX)
         self._lock = threading.Lock()
         self._next: dict[str, Callable[[], object] | None] = {}
         """of what is being done by `start_alone`: what follows it"""
 
     def put(self, item: Item) -> None:
-        """Something has happened. From any thread."""
+        """Something has happened. From any thread; waits where it is the coordinator that has said too much."""
+        if isinstance(item, CoordinatorSaid):
+            self._room_for_said.acquire()
         self._items.put(item)
 
     def take(self, timeout_s: float | None = None) -> Item:
         """Return what happened next; waits for it. Raises queue.Empty after `timeout_s`."""
-        return self._items.get(timeout=timeout_s)
+        item = self._items.get(timeout=timeout_s)
+        if isinstance(item, CoordinatorSaid):
+            self._room_for_said.release()
+        return item
 
     def start(self, name: str, target: Callable[[], object]) -> threading.Thread:
         """Do something beside the loop. What it raises ends the agent: it would otherwise wait for ever."""
