@@ -26,7 +26,6 @@ from coordinator.home.founding import Founding, certify_self, create
 from coordinator.home.home import Home
 from coordinator.home.registry import Registry
 from coordinator.limits.descriptor_shares import bounds
-from coordinator.limits.log_budgets import LineBudgets
 from coordinator.run import history, results
 from coordinator.run.engine import Engine
 from fedcervix.core.events import SiteRevoked
@@ -50,6 +49,7 @@ from fedcervix.errors import (
 from fedcervix.models.blobs import BlobStore
 from fedcervix.runtime.commandline import is_named
 from fedcervix.runtime.log import logger, ration
+from fedcervix.runtime.log_budgets import LineBudgets
 from fedcervix.runtime.malloc_tuning import share_memory_among_threads
 from fedcervix.runtime.printing import say
 from fedcervix.transport import identity, invitations, rpc

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 
-from coordinator.limits.budgets import Budget
+from fedcervix.runtime.budgets import Budget
 
 MINUTE_S = 60.0
 AT_ONCE = 32

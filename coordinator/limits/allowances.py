@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from coordinator.limits.budgets import Budget
 from fedcervix.core.events import Event, SiteFailed, SiteRefused
+from fedcervix.runtime.budgets import Budget
 
 OF_RUN_MAX = 1_000
 OF_ROUND_MAX = 100

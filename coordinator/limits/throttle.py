@@ -18,7 +18,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from coordinator.limits.budgets import Budget
+from fedcervix.runtime.budgets import Budget
 
 BURST, PER_S, LOOK_MAX = 600.0, 5.0, 40
 """connections of an address that ended without a call: at once, then in a second; and how many count at one look

@@ -1,5 +1,7 @@
 """What the agent shows: a progress bar on a terminal, plain lines elsewhere.
 
+Much of what an agent shows is caused by its coordinator, so the lines of each kind can be rationed.
+
 Output that cannot be written (a log file on a full disk, a closed pipe) is lost, and the work continues.
 """
 
@@ -14,7 +16,8 @@ from typing import Any, TextIO, cast
 
 from rich import progress as bars
 
-from fedcervix.runtime.log import Losable
+from fedcervix.runtime.log import Losable, Ration
+from fedcervix.runtime.log_budgets import PAUSE
 from fedcervix.runtime.printing import console, say
 from fedcervix.runtime.worker_protocol import WorkProgress
 from site_agent.federation import shown
@@ -30,9 +33,10 @@ def echo(text: str, *, err: bool = False) -> None:
 
 
 class Display:
-    """Draws events; may be called from any thread."""
+    """Draws events; may be called from any thread. `ration` is asked before the lines of an event are written."""
 
-    def __init__(self) -> None:
+    def __init__(self, ration: Ration = lambda _event: {}) -> None:
+        self._ration = ration
         self._console = console(file=cast(TextIO, Losable(sys.stderr)), highlight=False)
         self._lock = threading.Lock()
         self._bar: bars.Progress | None = None
@@ -42,8 +46,19 @@ class Display:
     def show(self, event: shown.Shown) -> None:
         """Draw one event; some are for tests and logs alone."""
         with self._lock:
-            if draw := self._SHOW.get(type(event)):
+            draw = self._SHOW.get(type(event))
+            if draw is not None and (isinstance(event, shown.Advanced) or self._may_show(event)):
                 draw(self, event)
+
+    def _may_show(self, event: shown.Shown) -> bool:
+        """Say whether an event is worth its lines; what is left out is said."""
+        more = self._ration({"site": type(event).__name__})
+        left_out = more.get("left_out") if more is not None else None
+        if isinstance(left_out, int):
+            self._line(f"{left_out:,} messages of this kind were left out")
+        elif left_out is not None:
+            self._line(f"{left_out}")
+        return more is not None and left_out != PAUSE
 
     def close(self) -> None:
         """Leave the terminal as it was found."""

@@ -19,6 +19,7 @@ from fedcervix.disk.files import make_folder, write_secret, write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import EXIT_OF_OUTCOME, INTERRUPTED, ConfigError, FedcervixError, IdentityError, LinkError
 from fedcervix.runtime.commandline import meant_here
+from fedcervix.runtime.log_budgets import LineBudgets
 from fedcervix.runtime.printing import say
 from fedcervix.transport import identity, invitations
 from site_agent.federation.joining import check_home
@@ -166,7 +167,7 @@ def run(home: SiteHome) -> None:
     from site_agent.federation.link import GrpcLink
     from site_agent.worker.worker import Worker
 
-    site, display = certificate.identity.name, Display()
+    site, display = certificate.identity.name, Display(LineBudgets())
     with home.locked():
         link = GrpcLink(
             address,

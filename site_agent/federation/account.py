@@ -2,7 +2,8 @@
 
 One small file in the home, written whole: for each day the runs that were opened, the rounds and epochs that were
 trained, and the bytes of models that were sent. It is written before the work begins or the bytes leave, so a killed
-process can make the count too high and never too low. A power cut may cost the last seconds, or the file.
+process can make the count too high and never too low; bytes that did not leave are given back. A power cut may cost
+the last seconds, or the file.
 """
 
 from __future__ import annotations
@@ -90,8 +91,20 @@ def spend(file: Path, policy: Policy, more: Spent, now: datetime | None = None) 
     days, today = read(file), (now or datetime.now(UTC)).date()
     if against := objections(policy, month(days, today), more):
         return against
-    first = today - timedelta(days=MONTH_DAYS - 1)
     days[today] = days.get(today, NOTHING) + more
+    _write(file, days, today)
+    return []
+
+
+def give_back(file: Path, size_bytes: int, now: datetime | None = None) -> None:
+    """Write down that bytes that were counted today did not leave. Raises StorageError."""
+    days, today = read(file), (now or datetime.now(UTC)).date()
+    spent = days.get(today, NOTHING)
+    days[today] = dataclasses.replace(spent, bytes=max(0, spent.bytes - size_bytes))
+    _write(file, days, today)
+
+
+def _write(file: Path, days: Days, today: date) -> None:
+    first = today - timedelta(days=MONTH_DAYS - 1)
     kept = {day.isoformat(): dataclasses.asdict(spent) for day, spent in sorted(days.items()) if day >= first}
     write_whole(file, json.dumps(kept, indent=1, allow_nan=False).encode(), sync=False)
-    return []

@@ -10,9 +10,8 @@ import threading
 from typing import NoReturn
 
 from fedcervix.core import session
-from fedcervix.core.events import ModelUnusable, Task, TaskKind, UpdateStored
+from fedcervix.core.events import ModelUnusable, Task, TaskKind
 from fedcervix.errors import FedcervixError, PolicyError
-from fedcervix.models.blobs import BlobStore
 from fedcervix.transport import codec
 from site_agent.federation import account, asked
 from site_agent.federation.inbox import Participation
@@ -26,8 +25,8 @@ NEW_RUN = "ask the coordinator's operator for a new run: coordinator start --new
 class Accounting:
     """One agent's notes. May be used from any thread."""
 
-    def __init__(self, home: SiteHome, link: Link, blobs: BlobStore) -> None:
-        self._home, self._link, self._blobs = home, link, blobs
+    def __init__(self, home: SiteHome, link: Link) -> None:
+        self._home, self._link = home, link
         self._lock = threading.RLock()
 
     def refuse(self, run: str, what: str, against: list[str], *, cause: str = "", next_step: str = "") -> NoReturn:
@@ -74,11 +73,16 @@ class Accounting:
                 return
             if asked.answered(turn, task.base) == turn:
                 return
-            if isinstance(result, UpdateStored):
-                digest = result.packed or result.digest
-                size_bytes = self._blobs.size_bytes(digest) if self._blobs.has(digest) else 0
-                self._spend(task.run, account.Spent(bytes=size_bytes))
             noted.answer(task)
+
+    def begin_upload(self, run: str, size_bytes: int) -> None:
+        """Count bytes of a model, before the first of them leaves. Raises PolicyError, StorageError."""
+        self._spend(run, account.Spent(bytes=size_bytes))
+
+    def give_back(self, size_bytes: int) -> None:
+        """Bytes that were counted have not left: the connection was cut. Raises StorageError."""
+        with self._lock:
+            account.give_back(self._home.account, size_bytes)
 
     def _spend(self, run: str, more: account.Spent) -> None:
         """Count what a federation has of this site, before it has it. Raises PolicyError, StorageError."""

@@ -111,7 +111,7 @@ class Agent:
         self._context, self._inbox, self._show = context, context.inbox, context.show
         self._waits, self._check = waits, checks.site
         self._failures = Failures(context.home, context.site, context.link, tell_s=waits.tell_s)
-        accounting = Accounting(context.home, context.link, context.blobs)
+        accounting = Accounting(context.home, context.link)
         self._membership = Membership(context, federation, accounting, self._when_there_is_room)
         self._readiness = Readiness(context, self._failures, checks.plan)
         self._listener = Listener(context, checks.connection)
@@ -185,7 +185,7 @@ class Agent:
             self._show(shown.Resumed(self._run.run, task))
         self._inbox.start("listener", self._listener.run)
         self._inbox.start("reporter", self._reporter.run)
-        self._inbox.start("purge", self._context.purge)
+        self._inbox.start_alone("purge", self._context.purge)
         self._go_on()
 
     def _go_on(self) -> None:
@@ -253,6 +253,8 @@ class Agent:
 
     def _welcomed(self, welcome: codec.Welcome) -> None:
         new = self._membership.welcomed(welcome)
+        if not new and self._was_attached and not self._session.away:
+            return  # it was said on this connection before
         run = self._enter() if new else self._run
         if new or not self._was_attached:
             self._show(shown.Attached(welcome.run, welcome.plan))
@@ -262,7 +264,7 @@ class Agent:
         self._was_attached, self._down_because = True, ""
         self._session = session.attached(self._session)
         self._reporter.attached()
-        self._inbox.start("ready", lambda: self._readiness.get_ready(run))
+        self._inbox.start_alone("ready", lambda: self._readiness.get_ready(run))
 
     def _enter(self) -> Participation:
         """Take part in a run, from where its journal here says that this site stands."""
@@ -366,4 +368,4 @@ class Agent:
         self._hung = task
         self._failures.record(error, goes_on=True)
         self._show(shown.Trouble(error))
-        self._inbox.start("failures", self._failures.tell_soon)
+        self._inbox.start_alone("failures", self._failures.tell_soon)

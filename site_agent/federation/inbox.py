@@ -100,25 +100,58 @@ Item = CoordinatorSaid | ConnectionLost | JobEnded | Broken | Silent | StopReque
 # --- the inbox ----------------------------------------------------------------------------------------------------
 
 
+SAID_MAX = 256
+"""number of things that a coordinator has said and that are not handled yet; then its connection waits"""
+
+
 class Inbox:
     """One queue, taken from by one loop."""
 
     def __init__(self) -> None:
         self._items: queue.Queue[Item] = queue.Queue()
+        self._room_for_said = threading.Semaphore(SAID_MAX)
+        self._lock = threading.Lock()
+        self._next: dict[str, Callable[[], object] | None] = {}
+        """of what is being done by `start_alone`: what follows it"""
 
     def put(self, item: Item) -> None:
-        """Something has happened. From any thread."""
+        """Something has happened. From any thread; waits where it is the coordinator that has said too much."""
+        if isinstance(item, CoordinatorSaid):
+            self._room_for_said.acquire()
         self._items.put(item)
 
     def take(self, timeout_s: float | None = None) -> Item:
         """Return what happened next; waits for it. Raises queue.Empty after `timeout_s`."""
-        return self._items.get(timeout=timeout_s)
+        item = self._items.get(timeout=timeout_s)
+        if isinstance(item, CoordinatorSaid):
+            self._room_for_said.release()
+        return item
 
     def start(self, name: str, target: Callable[[], object]) -> threading.Thread:
         """Do something beside the loop. What it raises ends the agent: it would otherwise wait for ever."""
         thread = threading.Thread(target=lambda: self.watch(name, target), name=name, daemon=True)
         thread.start()
         return thread
+
+    def start_alone(self, name: str, target: Callable[[], object]) -> None:
+        """The same, but one at a time of a name. Of those that are started meanwhile only the last one follows."""
+        with self._lock:
+            at_work = name in self._next
+            self._next[name] = target
+        if not at_work:
+            self.start(name, lambda: self._do_in_turn(name))
+
+    def _do_in_turn(self, name: str) -> None:
+        while target := self._take_next(name):
+            target()
+
+    def _take_next(self, name: str) -> Callable[[], object] | None:
+        with self._lock:
+            target = self._next[name]
+            self._next[name] = None
+            if target is None:
+                del self._next[name]
+            return target
 
     def watch(self, name: str, target: Callable[[], object]) -> None:
         """Do something; what it raises goes into the inbox."""

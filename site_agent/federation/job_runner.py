@@ -24,6 +24,7 @@ from site_agent.federation.context import AgentContext
 from site_agent.federation.heartbeat import Reporter
 from site_agent.federation.inbox import Broken, Job, JobEnded, Participation
 from site_agent.federation.privacy import gauges
+from site_agent.federation.upload import Uploads
 from site_agent.store.model_store import adopt
 from site_agent.store.task_results import ScoreResult, TaskResult, TrainResult, UnusableResult
 from site_agent.worker.disk_full_retry import with_room
@@ -37,6 +38,7 @@ class JobRunner:
 
     def __init__(self, context: AgentContext, worker: Worker, accounting: Accounting, reporter: Reporter) -> None:
         self._context, self._worker, self._accounting, self._reporter = context, worker, accounting, reporter
+        self._uploads = Uploads(context, accounting)
         self.job: Job | None = None
 
     # --- as the loop sees it ---
@@ -184,13 +186,13 @@ class JobRunner:
         keep |= compression.carried(job.run.run_store.folder).residuals
         with contextlib.suppress(StorageError):  # what cannot be deleted now can be at the next delivery
             self._context.blobs.retire(keep)
-        self._context.inbox.start("purge", self._context.purge)
+        self._context.inbox.start_alone("purge", self._context.purge)
 
     def _deliver_once(self, job: Job, result: session.Result) -> tuple[Answer, str]:
-        link, blobs = self._context.link, self._context.blobs
         if isinstance(result, UpdateStored):
-            link.push(result.packed or result.digest, blobs, self._on_bytes(job, result.task, "uploading"))
-        return link.report(result)
+            on_bytes = self._on_bytes(job, result.task, "uploading")
+            self._uploads.push(result.task.run, result.packed or result.digest, on_bytes, job.cancelled)
+        return self._context.link.report(result)
 
     def _with_room(self, job: Job, task: Task, act: Callable[[], T]) -> T:
         """Write something to this site's disk; a full one is waited for, and the coordinator is told so."""

@@ -52,6 +52,7 @@ class Link(Protocol):
     def push(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
         """Bring a model there; goes on where an earlier try ended.
 
+        `on_bytes` is called with the start before anything leaves, and with the end of each chunk before it leaves.
         Raises a FedcervixError; LinkError where the line was cut.
         """
 
@@ -154,6 +155,7 @@ class GrpcLink:
             chunk_bytes = rpc.CHUNK_BYTES_AGAIN
         if offset >= size_bytes:
             return
+        on_bytes(offset, size_bytes)
         place = ((rpc.DIGEST_KEY, digest), (rpc.OFFSET_KEY, str(offset)), (rpc.SIZE_KEY, str(size_bytes)))
         chunks = _counted(blobs.chunks(digest, offset, chunk_bytes), offset, size_bytes, on_bytes)
         try:

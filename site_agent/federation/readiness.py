@@ -1,4 +1,8 @@
-"""A site says that it is ready once it knows that it can do what the plan asks. That is found out beside the loop."""
+"""A site says that it is ready once it knows that it can do what the plan asks. That is found out beside the loop.
+
+It is one examination and one report at a time (`Inbox.start_alone`): what is done for a run ends when the agent leaves
+it, so another run does not wait.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,6 @@ class Readiness:
 
     def __init__(self, context: AgentContext, failures: Failures, examine: Examine) -> None:
         self._context, self._failures, self._examine = context, failures, examine
-        self._examining = threading.Lock()
         self._examined: set[str] = set()
         """runs whose plan is known to be feasible here"""
 
@@ -35,35 +38,35 @@ class Readiness:
 
     def get_ready(self, run: Participation) -> None:
         """Find out whether this site can do what the plan asks, and only then say that it is ready."""
-        with self._examining:  # a line that was cut meanwhile and comes back waits for the same answer
-            while run.run not in self._examined:
-                if run.over.is_set():
-                    return
-                try:
-                    findings = self._examine(run.plan, self._on_examining, run.over)
-                except CancelledError:  # the process was killed because of work that is no longer wanted
-                    continue
-                except FedcervixError as error:
-                    if not run.over.is_set():
-                        self._context.inbox.put(Broken(error))
-                    return
-                self._examined.add(run.run)
-                self._context.show(shown.Examined(findings))
-        self._tell_ready(codec.Ready(run.run, run.plan.digest))
+        while run.run not in self._examined:
+            if run.over.is_set():
+                return
+            try:
+                findings = self._examine(run.plan, self._on_examining, run.over)
+            except CancelledError:  # the process was killed because of work that is no longer wanted
+                continue
+            except FedcervixError as error:
+                self._broken(run, error)
+                return
+            self._examined.add(run.run)
+            self._context.show(shown.Examined(findings))
+        self._tell_ready(run)
 
     def _on_examining(self, at: WorkProgress) -> None:
         self._context.show_progress("before round 1", at)
 
-    def _tell_ready(self, ready: codec.Ready) -> None:
+    def _tell_ready(self, run: Participation) -> None:
         """Accept the plan, and make good what an earlier process could not tell."""
         with contextlib.suppress(FedcervixError):
             self._failures.tell(late=True)
-        context = self._context
+        ready, link = codec.Ready(run.run, run.plan.digest), self._context.link
         try:
-            context.again(
-                context.stopping, lambda: context.link.report(ready), (LinkError, StorageError, DuplicateAgentError)
-            )
+            self._context.again(run.over, lambda: link.report(ready), (LinkError, StorageError, DuplicateAgentError))
         except CancelledError:
             return
         except FedcervixError as error:
-            context.inbox.put(Broken(error))
+            self._broken(run, error)
+
+    def _broken(self, run: Participation, error: FedcervixError) -> None:
+        if not run.over.is_set():
+            self._context.inbox.put(Broken(error))

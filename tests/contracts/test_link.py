@@ -150,3 +150,14 @@ def test_a_model_is_pushed_and_pushed_again(line: Line, blobs: BlobStore) -> Non
     for _ in range(2):
         line.link.push(digest, blobs, Counts())
         assert line.arrived(digest)
+
+
+def test_a_model_that_may_not_leave_is_stopped_before_its_first_byte(line: Line, blobs: BlobStore) -> None:
+    digest, counts = keep(blobs, model_of(1.0, 5)), Counts()
+    with pytest.raises(CancelledError):
+        line.link.push(digest, blobs, Counts(stop_after=0))
+    assert not line.arrived(digest)
+    line.link.push(digest, blobs, counts)
+    line.link.push(digest, blobs, again := Counts())
+    assert counts.seen == [0, *counts.seen[1:-1], blobs.size_bytes(digest)]
+    assert again.seen == []

@@ -58,6 +58,9 @@ class FakeLink:
         self.models = {digest(content): content for content in (BASE, TRAINED)}
         self.forms: dict[str, Packed] = {}
         self.answers: Callable[[codec.Report], tuple[Answer, str]] = lambda _report: (Answer.ACCEPTED, "")
+        self.arrived: set[str] = set()
+        """the models that the coordinator does not want again"""
+        self.push_chunks: Callable[[int, OnBytes], None] = lambda size, on_bytes: on_bytes(size, size)
         self.before_fetch: Callable[[], None] = lambda: None
         self.chunk_bytes = 1 << 20
         self._changed = threading.Condition()
@@ -96,9 +99,15 @@ class FakeLink:
             on_bytes(start + len(chunk), len(content))
             yield chunk
 
-    def push(self, digest: str, blobs: BlobStore, _on_bytes: OnBytes) -> None:
+    def push(self, digest: str, blobs: BlobStore, on_bytes: OnBytes) -> None:
+        size = blobs.size_bytes(digest)
+        if digest not in self.arrived:
+            on_bytes(0, size)
         self._tell(("push", digest))
         assert hashlib.sha256(blobs.path(digest).read_bytes()).hexdigest() == digest
+        if digest not in self.arrived:
+            self.push_chunks(size, on_bytes)
+            self.arrived.add(digest)
 
     def packed(self, digest: str) -> Packed | None:
         return self.forms.get(digest)

@@ -10,7 +10,6 @@ import pytest
 
 from fedcervix.core.events import ModelUnusable, Task, UpdateStored
 from fedcervix.errors import PolicyError
-from fedcervix.models.blobs import BlobStore
 from fedcervix.transport import codec
 from site_agent.federation import account
 from site_agent.federation.accounting import Accounting
@@ -29,7 +28,7 @@ class Account:
         self.home, self.link = SiteHome(folder), FakeLink()
         create(self.home)
         self.home.config_file.write_text(f"[policy]\n{policy}\n")
-        self.accounting = Accounting(self.home, self.link, BlobStore(self.home.blobs))
+        self.accounting = Accounting(self.home, self.link)
         self.run = Participation(plan(), RunStore(self.home.run_folder(RUN)))
         self.run.run_store.open(self.run.plan)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.limits.budgets import Budget
+from fedcervix.runtime.budgets import Budget
 
 
 def test_a_burst_is_let_through_and_no_more() -> None:

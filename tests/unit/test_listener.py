@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from fedcervix.core.rounds.instructions import Idle
 from fedcervix.errors import FedcervixError, IdentityError, LinkError, RemoteError, StorageError
 from site_agent.federation.context import AgentContext
-from site_agent.federation.inbox import Broken, ConnectionLost, CoordinatorSaid, Inbox
+from site_agent.federation.inbox import SAID_MAX, Broken, ConnectionLost, CoordinatorSaid, Inbox
 from site_agent.federation.listener import Listener
 from site_agent.home import SiteHome
 from tests.unit.fake_link import Cut, FakeLink
@@ -58,3 +59,16 @@ def test_a_line_is_opened_again_until_that_makes_no_sense(tmp_path: Path, error:
     line.link.say(error, over)
     line.listener.run()
     assert [line.inbox.take(0.0), line.inbox.take(0.0)] == [ConnectionLost(error), Broken(over)]  # type: ignore[arg-type]
+
+
+def test_a_coordinator_that_says_more_than_is_handled_waits(tmp_path: Path) -> None:
+    """Before: the inbox took everything, without end."""
+    line, said = Line(tmp_path), [Idle(f"reason {number}") for number in range(SAID_MAX + 1)]
+    line.link.say(*said, Cut())
+    listening = threading.Thread(target=line.listener.listen, daemon=True)
+    listening.start()
+    listening.join(0.5)
+    assert listening.is_alive()
+    assert [line.inbox.take(60.0) for _ in said] == [CoordinatorSaid(what) for what in said]
+    listening.join(60.0)
+    assert not listening.is_alive()

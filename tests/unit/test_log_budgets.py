@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from coordinator.limits.log_budgets import KEPT_MAX, PAUSE, SITE, LineBudgets
+from fedcervix.runtime.log_budgets import KEPT_MAX, PAUSE, SITE, LineBudgets
 
 
 class Clock:

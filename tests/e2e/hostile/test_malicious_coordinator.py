@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from fedcervix.errors import LinkError, PolicyError, RemoteError
 from fedcervix.transport import codec
 from site_agent.federation import account
 from site_agent.federation.asked import again_max
-from tests.unit.agents import Site, interrupted
-from tests.unit.fake_link import OVER, RUN, SCORE, TRAIN, digest, plan
+from site_agent.federation.link import OnBytes
+from site_agent.home import Policy
+from tests.unit.agents import WAIT_S, Site, ThreadedSite, interrupted
+from tests.unit.fake_link import OVER, RUN, SCORE, TRAIN, TRAINED, digest, plan
 
 ONE_ROUND = "[policy]\nrounds_max = 1\nepochs_max = 1\n"
 CHOSEN = tuple(f"a base of the coordinator's choice, number {number}".encode() for number in range(40))
@@ -167,6 +170,43 @@ def test_bytes_that_leave_are_counted(site: Site) -> None:
     assert updates(site) == []
 
 
+def test_bytes_are_counted_each_time_they_leave(site: Site) -> None:
+    """Before: once for each model, and a coordinator that took it and then failed had it 21 times in 30 s."""
+
+    def takes_it_and_fails(size: int, on_bytes: OnBytes) -> None:
+        on_bytes(size, size)
+        raise LinkError("unavailable")
+
+    site.home.config_file.write_text("[policy]\nupload_gib_per_month = 1\n")
+    account.spend(site.home.account, Policy(), account.Spent(bytes=account.GIB - 2 * len(TRAINED)))
+    site.link.push_chunks = takes_it_and_fails
+    site.attach(TRAIN)
+    error = site.end()
+    assert isinstance(error, PolicyError)
+    assert "[policy] upload_gib_per_month is 1" in error.what
+    assert site.link.told.count(("push", digest(TRAINED))) == 2
+    assert spent(site).bytes == account.GIB
+
+
+def test_bytes_that_did_not_leave_are_not_counted(site: Site) -> None:
+    cut = iter([LinkError("cut")] * 2)
+
+    def is_cut(size: int, on_bytes: OnBytes) -> None:
+        on_bytes(5, size)
+        if error := next(cut, None):
+            raise error
+        on_bytes(size, size)
+
+    site.link.push_chunks = is_cut
+    site.attach(TRAIN)
+    site.shows("delivered")
+    assert spent(site).bytes == 5 + 5 + len(TRAINED)
+
+
+def spent(site: Site) -> account.Spent:
+    return account.month(account.read(site.home.account), datetime.now(UTC).date())
+
+
 def test_run_folders_are_bounded(site: Site) -> None:
     """Before: 1,030 folders in 12 s."""
     site.home.config_file.write_text("[policy]\nruns_per_month = 5\n")
@@ -202,6 +242,38 @@ def test_rounds_that_the_plan_does_not_have_are_refused(site: Site, task: Task) 
     site.attach(task)
     assert isinstance(site.end(), RemoteError)
     assert updates(site) == []
+
+
+# --- what it repeats without end ---------------------------------------------------------------------------------
+
+
+def ready(site: Site) -> list[str]:
+    return [what.run for what in site.link.told if isinstance(what, codec.Ready)]
+
+
+@pytest.mark.parametrize("runs", [[RUN], [RUN, named(1)]], ids=["the same run", "two runs in turn"])
+def test_welcomes_without_end_start_one_thread(tmp_path: Path, runs: list[str]) -> None:
+    """Before: a thread for each; 9,225 in 12 s, where the coordinator did not answer."""
+    site, answers = ThreadedSite(tmp_path / "site"), threading.Event()
+
+    def holds(report: codec.Report) -> tuple[Answer, str]:
+        if isinstance(report, codec.Ready):
+            answers.wait(WAIT_S)
+        return Answer.ACCEPTED, ""
+
+    site.link.answers = holds
+    before = threading.active_count()
+    site.attach()
+    site.link.hears(lambda _told: ready(site))
+    site.says(*(welcome(run) for run in runs * 100), Idle("that was all"))
+    site.shows("instructed", instruction=Idle("that was all"))
+    assert threading.active_count() - before <= 6
+    assert len(ready(site)) == 1
+    answers.set()
+    site.link.hears(lambda _told: ready(site)[-1] == runs[-1])
+    site.says(OVER)
+    site.end()
+    assert len(ready(site)) <= 2
 
 
 # --- what is known stays -----------------------------------------------------------------------------------------
@@ -316,5 +388,4 @@ def test_an_honest_run_is_counted_once_whatever_is_lost_and_repeated(site: Site)
     site.link.hears(lambda told: scored(told, TRAIN.base))
     site.says(OVER)
     assert site.end() == OVER
-    spent = account.month(account.read(site.home.account), datetime.now(UTC).date())
-    assert spent == account.Spent(runs=1, rounds=1, epochs=1, bytes=len(b"the model after training"))
+    assert spent(site) == account.Spent(runs=1, rounds=1, epochs=1, bytes=len(b"the model after training"))

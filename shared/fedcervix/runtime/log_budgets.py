@@ -1,8 +1,9 @@
-"""How many log lines a site may cause: a burst, then a number per minute. One line says how many were left out.
+"""How many lines the other side may cause: a burst, then a number per minute. One line says how many were left out.
 
-Lines are counted for each site and level, so that a flood of refused calls does not hide lines about the site's
-updates. Lines without a site are the coordinator's own and have a separate budget. Nothing important is only in the
-log: the journal has what counted, failed and was missing.
+In a coordinator's log, lines are counted for each site and level, so that a flood of refused calls does not hide lines
+about the site's updates. Lines without a site are the coordinator's own and have a separate budget. On the screen of a
+site's agent they are counted for each kind of line. Nothing important is only there: the journal has what counted,
+failed and was missing.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from coordinator.limits.budgets import Budget
+from fedcervix.runtime.budgets import Budget
 
 SITE = (0.5, 300.0)
-"""lines of one level per second, and in a burst; the line that says that others are left out comes in addition"""
+"""lines of one level or kind per second, and in a burst; the line that says that others are left out is additional"""
 OWN = (10.0, 2000.0)
 """the same of lines that name no site"""
 KEPT_MAX = 2048
