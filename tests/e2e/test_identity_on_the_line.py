@@ -428,4 +428,5 @@ def test_errors_of_the_coordinator_say_what_happened_why_and_what_next(running: 
     with pytest.raises(FedcervixError) as caught:
         ask(running, rpc.ATTACH, wire.AttachRequest(wire_version=99), **keys_of(running, "nhs"))
     assert "uses version 99 of the protocol" in caught.value.what
-    assert caught.value.next_step == "install the same version of fedcervix on both sides"
+    assert caught.value.cause == 'the coordinator advises "install the same version of fedcervix on both sides"'
+    assert caught.value.next_step == "ask the coordinator's operator"
