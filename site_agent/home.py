@@ -32,7 +32,7 @@ from fedcervix.core.bounds import Within, check_values
 from fedcervix.core.modes import MODES, Mode
 from fedcervix.core.plan import STRICT, Architecture
 from fedcervix.disk.files import make_folder, write_whole
-from fedcervix.disk.locks import held
+from fedcervix.disk.locks import held, holder
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, RunError
 from fedcervix.network.address import check_address
@@ -281,10 +281,12 @@ class SiteHome:
     @contextlib.contextmanager
     def locked(self, file: str = "lock", *, who: str = "an agent") -> Iterator[None]:
         """Hold the home folder for one process of a kind. Raises RunError where another one has it."""
+        pid = holder(self.folder / file)
+        end = f"kill {pid}" if pid else "ps aux | grep site-agent"
         busy = RunError(
-            f"{who} is already running on {self.folder}",
+            f"{who} is already running on {self.folder}" + (f" (pid {pid})" if pid else ""),
             cause="it was started twice, or it runs as a service",
-            next_step="wait until the other one has ended, or stop it first: ps aux | grep site-agent",
+            next_step=f"wait until it has ended, or stop it: {end}; a service: sudo systemctl stop fedcervix-site",
         )
         with held(self.folder / file, busy=busy):
             yield

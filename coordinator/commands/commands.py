@@ -38,7 +38,15 @@ from fedcervix.disk.files import write_secret
 from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.disk.ownership import open_to_others
 from fedcervix.disk.storage import disk
-from fedcervix.errors import EXIT_OF_OUTCOME, INTERRUPTED, ConfigError, FullDiskError, RunError, StorageError
+from fedcervix.errors import (
+    EXIT_OF_OUTCOME,
+    INTERRUPTED,
+    ConfigError,
+    FullDiskError,
+    IdentityError,
+    RunError,
+    StorageError,
+)
 from fedcervix.models.blobs import BlobStore
 from fedcervix.network import identity, invitations, rpc
 from fedcervix.network.address import Address
@@ -90,18 +98,27 @@ def invite(home: Home, site: str, out: Path | None) -> None:
         who.federation, site, home.address(), authority.certificate_pem, certificate, key
     )
     made = identity.identify(certificate)
+    replaced = _is_invited(home, site)
     write_secret(out, invitation.to_toml().encode())
     try:
         Registry(home.registry).invite(site, made.serial, made.not_after, now)
     except BaseException:
         out.unlink(missing_ok=True)  # it would not work
         raise
+    if replaced:
+        say(f"note: the earlier invitation of {site} no longer works: send this one", err=True)
     say(f"wrote {out}: works once, until {made.not_after:%Y-%m-%d %H:%M} UTC; anyone who has it can join as {site}")
     if out.stat().st_mode & 0o077:
         say(f"warning: others on this machine can read {out}: its file system keeps no permissions", err=True)
     if revoked_in := _revoked_in(home, site):
         say(f"note: {site} was revoked during run {revoked_in} and takes part from the next run on", err=True)
     say(f"next, at the site: site-agent join {shlex.quote(out.name)} --manifest MANIFEST.csv")
+
+
+def _is_invited(home: Home, site: str) -> bool:
+    """Say whether an invitation of this site is still open."""
+    known = Registry(home.registry).roll().credentials.values()
+    return any((one.site, one.role, one.state) == (site, "enroll", "valid") for one in known)
 
 
 def _revoked_in(home: Home, site: str) -> str:
@@ -113,18 +130,15 @@ def _revoked_in(home: Home, site: str) -> str:
     return now["run"] if gone and not now["outcome"] else ""
 
 
-INVITATION_HEAD = b"# Invitation of site "
-
-
 def _invitation_file(site: str, out: Path | None) -> Path:
     """Return where to write an invitation. Raises RunError if another file is there, StorageError."""
     out = out or Path(f"{site}.invitation.toml")
-    with disk(out, "read"):
+    with disk(out, "write"):
         out = out / f"{site}.invitation.toml" if out.is_dir() else out
-        if out.exists() and not _is_invitation(out):
+        if out.exists() and not _is_invitation(out, site):
             raise RunError(
-                f"{out} exists already and is not an invitation: nothing was written",
-                cause="--out names a file with other content",
+                f"{out} exists already and is not an invitation of {site}: nothing was written",
+                cause="--out names a file with other content, or the invitation of another site",
                 next_step="name another file with --out",
             )
     return out
@@ -132,7 +146,7 @@ def _invitation_file(site: str, out: Path | None) -> Path:
 
 def _check_ours(home: Home, site: str, out: Path) -> None:
     """Raise StorageError if another user could replace the invitation with their own."""
-    with disk(out, "read"):
+    with disk(out, "write"):
         found = open_to_others(out.parent)
     if found is not None:
         folder, who = found
@@ -144,11 +158,12 @@ def _check_ours(home: Home, site: str, out: Path) -> None:
         )
 
 
-def _is_invitation(file: Path) -> bool:
+def _is_invitation(file: Path, site: str) -> bool:
+    head = f"# Invitation of site {site} ".encode()
     if not file.is_file():
         return False
     with file.open("rb") as content:
-        return content.read(len(INVITATION_HEAD)) == INVITATION_HEAD
+        return content.read(len(head)) == head
 
 
 def begin(home: Home, mode: Mode, *, new: bool) -> None:
@@ -181,7 +196,7 @@ def start(home: Home, mode: Mode | None, bind: str, *, new: bool) -> None:
         journal, blobs = Journal(home.journal), BlobStore(home.blobs)
         record = _run_to_do(home, journal, blobs, mode, new=new)
         engine = Engine(journal, blobs, record)
-        _heed_revocations(home, engine)
+        _apply_revocations(home, engine)
         _serve(home, engine, blobs, to)
         journal.close()
         run = engine.run
@@ -212,8 +227,8 @@ def _run_to_do(home: Home, journal: Journal, blobs: BlobStore, mode: Mode | None
     if mode is None:
         raise RunError(
             "no unfinished run to continue",
-            cause="the last run has ended, or there was none yet; --mode starts a new one",
-            next_step=f"{home.command('start --mode csfssl')} (or ppfssl)",
+            cause="the last run has ended, or there was none yet; --mode csfssl or --mode ppfssl starts a new one",
+            next_step=home.command("start --mode csfssl"),
         )
     return _begun(home, journal, blobs, mode, instead_of=last)
 
@@ -233,7 +248,7 @@ def _begun(home: Home, journal: Journal, blobs: BlobStore, mode: Mode, *, instea
     return record
 
 
-def _heed_revocations(home: Home, engine: Engine) -> None:
+def _apply_revocations(home: Home, engine: Engine) -> None:
     """Tell the run which sites were revoked while no coordinator was running: it does not wait for them."""
     for entry in Registry(home.registry).sites():
         if entry.state == "revoked" and entry.site in engine.run.plan.sites:
@@ -311,6 +326,9 @@ def revoke(home: Home, site: str) -> None:
         count = Registry(home.registry).revoke(site, datetime.now(UTC))
     except FullDiskError as error:
         _refused_for_now(home, site, error)
+    except IdentityError as error:
+        error.cause += f"; the roster is {', '.join(home.config().run.sites)}"
+        raise
     say(f"revoked {count} certificate(s) and invitation(s) of {site}")
     reply = _told_revoked(home, site)
     say(reply.text if reply else "no coordinator is running; the site will be refused at the next start")

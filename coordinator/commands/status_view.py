@@ -7,7 +7,7 @@ A site's texts are shown as plain text: neither rich's markup nor a terminal's c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -44,14 +44,14 @@ def render(document: dict[str, Any]) -> RenderableType:
 def runs_table(entries: Sequence[RunLine]) -> Table:
     """Return the runs of a home, drawn."""
     table = Table(
-        Column("run", no_wrap=True), "mode", "profile", "begun", "rounds", "best", "outcome", "model", "reason"
+        Column("run", no_wrap=True), "mode", "profile", "begun (UTC)", "rounds", "best", "outcome", "model", "reason"
     )
     for entry in entries:
         table.add_row(
             Text(entry.run),
             entry.mode,
             entry.profile,
-            f"{datetime.fromtimestamp(entry.begun_at).astimezone():%Y-%m-%d %H:%M}",
+            f"{datetime.fromtimestamp(entry.begun_at, UTC):%Y-%m-%d %H:%M}",
             str(entry.rounds),
             str(entry.best_round or ""),
             Text(entry.outcome, OUTCOME_COLOURS.get(entry.outcome, "")),
@@ -68,6 +68,7 @@ def _headline(d: dict[str, Any]) -> Text:
     text.append(f"round {d['round']} of at most {d['rounds_max']}, {d['phase']} for {_ago(d['now'] - d['since'])}")
     if d["best_round"]:
         text.append(f", best so far: round {d['best_round']}")
+    text.append(f"; all times are UTC, now {_clock(d['now'])}")
     if d["outcome"]:
         text.append("\n")
         text.append(d["outcome"], OUTCOME_COLOURS[d["outcome"]])
@@ -192,9 +193,9 @@ def _failure(f: dict[str, Any]) -> str:
 
 
 def _clock(at: float) -> str:
-    """Return a moment in local time; with the date if it is not today."""
-    moment = datetime.fromtimestamp(at).astimezone()
-    today = datetime.now().astimezone().date()
+    """Return a moment in UTC, as the headline says; with the date if it is not today."""
+    moment = datetime.fromtimestamp(at, UTC)
+    today = datetime.now(UTC).date()
     return moment.strftime("%H:%M:%S" if moment.date() == today else "%Y-%m-%d %H:%M")
 
 

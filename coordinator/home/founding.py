@@ -95,15 +95,15 @@ def _check_free(home: Home) -> None:
         raise RunError(
             f"{home.folder} is already a coordinator's home",
             cause="`init` was run before",
-            next_step=f"look at {home.config_file}; for another federation: coordinator init ANOTHER-FOLDER",
+            next_step=f"look at {home.config_file}; for another federation: coordinator --home ANOTHER-FOLDER init",
         )
-    with disk(home.folder, "read"):
+    with disk(home.folder, "use"):
         there = sorted(path.name for path in home.folder.iterdir()) if home.folder.exists() else []
     if there:
         raise RunError(
             f"{home.folder} is not empty: {', '.join(there[:5])}{', ...' if len(there) > 5 else ''}",
             cause="it is a site's home, or contains other files; a home needs its own folder",
-            next_step="name a folder that does not exist yet: coordinator init ANOTHER-FOLDER",
+            next_step="name a folder that does not exist yet: coordinator --home ANOTHER-FOLDER init",
         )
 
 

@@ -203,7 +203,11 @@ class Home:
         try:
             return Plan(mode=mode, sites=run.sites, profile=run.profile, terms=profile.terms, recipe=profile.recipe)
         except ValueError as error:
-            raise ConfigError(f"{self.config_file}: {error}", next_step=f"edit {self.config_file}") from error
+            raise ConfigError(
+                f"{self.config_file}: {error}",
+                cause="the values of [run] do not fit each other: the mode, the sites and the terms",
+                next_step=f"edit {self.config_file}",
+            ) from error
 
     def authority(self) -> Authority:
         """Return what signs certificates. Raises ConfigError where its key is missing, StorageError."""
@@ -277,7 +281,7 @@ class Home:
         busy = RunError(
             f"a coordinator is already running on {self.folder}" + (f" (pid {other.pid})" if other else ""),
             cause="it was started twice, or it runs as a service",
-            next_step=self.command("status"),
+            next_step=f"{self.command('status')}; to stop it: {self.command('stop')}",
         )
         with held(self.folder / "lock", busy=busy):
             with disk(self.running, "write"):

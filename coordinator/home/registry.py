@@ -394,8 +394,8 @@ def _unknown_site(site: str, known: list[str]) -> IdentityError:
     near = difflib.get_close_matches(site, known, n=1)
     return IdentityError(
         f"no site is named {site!r}",
-        cause=f"the sites are {', '.join(known)}" if known else "no site has been invited yet",
-        next_step=f"did you mean `{near[0]}`?" if near else "see the names with `coordinator status`",
+        cause=f"the invited sites are {', '.join(known)}" if known else "no site has been invited yet",
+        next_step=f"did you mean `{near[0]}`?" if near else "give the name of a site that was invited",
     )
 
 

@@ -1,14 +1,17 @@
-"""Which process of an agent acts for a site: two under one certificate are told apart, and one of them is refused.
+"""Which process of an agent acts for a site. If two processes use one certificate, one of them is refused.
 
 Rules
-1. Nobody acts for the site, or who did is gone (no open stream, no sign of life for a lease): whoever comes is let in.
-2. The one who acts comes again: that is a line that was cut and mended. It goes on.
-3. Somebody comes who ran after it on the same home folder (`succeeds`): that is a restart. It takes over at once, also
-   while the old line is not known to be dead. A home folder has room for one process, so the old one has ended.
-4. Anybody else is a twin: a second machine, or a copied home folder. It is refused for as long as the first one lives.
-5. A process says so once, when it attaches. Its other calls are heeded if it acts, or if nobody does yet.
+1. If no process acts for the site, or the one that did is gone (no open stream, no message for a lease), the next one
+   that comes is accepted.
+2. If the acting process comes again, its connection was cut and opened again. It continues.
+3. If a process comes that was started later on the same home folder (`succeeds`), it is a restart. It takes over at
+   once, even if the old connection is not known to be dead: a home folder has room for one process, so the old one has
+   ended.
+4. Any other process is a duplicate: a second machine, or a copied home folder. It is refused as long as the acting one
+   lives.
+5. A process makes its claim once, when it attaches. Its other calls are answered if it acts, or if no process does yet.
 
-Who acts is not journaled, as signs of life are not: a restarted coordinator lets in whoever comes first.
+Which process acts is not journaled, like signs of life: a restarted coordinator accepts the first one that comes.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ class Acting:
 
 
 def admit(acting: Acting | None, claim: InstanceClaim, *, alive: bool, at: float) -> Acting | None:
-    """Return who acts from now on, where the claim is let in; None where it is a twin's."""
+    """Return which process acts from now on; None if the claim is that of a duplicate."""
     if acting is not None and claim.instance == acting.instance:
         return acting
     if acting is None or not alive or acting.instance in claim.succeeds:
@@ -37,13 +40,13 @@ def admit(acting: Acting | None, claim: InstanceClaim, *, alive: bool, at: float
     return None
 
 
-def heeded(acting: Acting | None, instance: str) -> bool:
+def is_answered(acting: Acting | None, instance: str) -> bool:
     """Say whether a call of this process is answered."""
     return acting is None or acting.instance == instance
 
 
 def refusal(site: str, acting: Acting, lease_s: float) -> DuplicateAgentError:
-    """Return what a twin is told."""
+    """Return the error that a duplicate gets."""
     return DuplicateAgentError(
         f"another agent of site {site} has been connected since {_moment(acting.since)}; this one is refused",
         cause="a second machine or a copy of the home folder uses this site's certificate",

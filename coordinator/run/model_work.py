@@ -69,15 +69,10 @@ class ModelWork:
     def arriving(self, site: str, size_bytes: int) -> Arriving:
         """Return what looks at a model of a site while it arrives; it is to be closed. Raises StorageError."""
         run = self._state.run
-        return Arriving(size_bytes, self.layout_of(run) if run.layout else None, self._meter(run, site))
-
-    def _meter(self, run: Run, site: str) -> Meter | None:
-        """Return what measures the update that a site is asked for; None where it is asked for none."""
         task = instruction(run, site)
-        if isinstance(task, Task) and task.kind is TaskKind.TRAIN:
-            with contextlib.suppress(StorageError):  # the run has gone on, and the base is no longer here
-                return Meter(self._blobs.path(task.base))
-        return None
+        base = task.base if isinstance(task, Task) and task.kind is TaskKind.TRAIN else ""
+        meter = Meter(self._blobs.path(base)) if base else None
+        return Arriving(size_bytes, self.layout_of(run) if run.layout else None, meter)
 
     def note_arrived(self, site: str, digest: str, seen: Arriving) -> None:
         """Note that a site's model was found to be sound while it arrived."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from coordinator.run.fencing import Acting, admit, heeded, refusal
+from coordinator.run.fencing import Acting, admit, is_answered, refusal
 from coordinator.run.liveness import STOPPED, Line, Liveness
 from coordinator.run.run_state import RunState
 from coordinator.run.streams import Stream
@@ -80,7 +80,7 @@ class SiteStreams:
     def check_instance(self, site: str, instance: str) -> None:
         """Note a sign of life of the process that acts for a site. Raises DuplicateAgentError if another one does."""
         with self._state.changed:
-            if not heeded(self._acting.get(site), instance):
+            if not is_answered(self._acting.get(site), instance):
                 raise self._refusal(site)
             self.heard(site)
 

@@ -21,7 +21,7 @@ from fedcervix.core.plan import Recipe
 from fedcervix.disk.files import digest_file
 from fedcervix.errors import ModelError
 from site_agent.home import SiteHome
-from site_agent.starts import TITLES, UNTRAINED
+from site_agent.starts import RINGS, TITLES, UNTRAINED
 from site_agent.store import archive, leak_guard
 from site_agent.store.checksummed_records import damaged, read_record, unknown, write_record
 from site_agent.store.leak_guard import Seen
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "classifier.safetensors"
 RECORD = "record.json"
-ORDER = (*TITLES.values(), "PPFSSL")
+ORDER = (*TITLES.values(), *(ring.upper() for ring in RINGS))
 """how the paper lists the initialisations"""
 
 

@@ -203,7 +203,7 @@ def draw(women: Roster, *, seed: int, draws: int = DRAWS) -> Draws:
 
 
 def sample(trials: Trials, drawn: Draws) -> Sampled:
-    """Return every measure of one start, on all women and in every draw (rule 4).
+    """Return every measure of one start, on all women and in every draw (rule 5).
 
     Raises DataError where the start lacks a seed of the roster: its draws would not be those of the others.
     """

@@ -25,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from fedcervix.disk.files import write_secret
+from fedcervix.disk.files import check_writable, write_secret
 from fedcervix.errors import DataError, StorageError
 from fedcervix.runtime.printing import console, say
 from site_agent.data.collection import Collection, Image, IndexSettings, Purpose, index, require
@@ -116,6 +116,7 @@ def _check_new(pairs: Path) -> None:
             cause="it may contain verdicts; this command overwrites no file",
             next_step="choose another name; to keep the earlier verdicts, add --not-same with the earlier file",
         )
+    check_writable(pairs)
 
 
 def _pair_writer(pairs: Path | None) -> Callable[[Duplicates], None]:
@@ -152,6 +153,7 @@ def sheet(home: SiteHome | None, manifest: Path, picture: Path, count: int, *, f
             cause="it contains an earlier sheet, or something else; files are overwritten only with --force",
             next_step="choose another name, or add --force to replace it",
         )
+    check_writable(picture)
     settings = Source(home, options["splits_file"]).settings(options)
     with progress("looking at images") as report:
         collection = index(manifest, settings, on_progress=report)

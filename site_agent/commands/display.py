@@ -73,13 +73,13 @@ class Display:
             "Press Ctrl-C again to stop immediately."
         )
 
-    def _said(self, event: shown.Message) -> None:
+    def _message(self, event: shown.Message) -> None:
         self._line(event.text)
 
     def _line_up(self, _event: shown.LineUp) -> None:
         self._line("connected to the coordinator again")
 
-    def _line_down(self, event: shown.Disconnected) -> None:
+    def _disconnected(self, event: shown.Disconnected) -> None:
         works = ", work continues meanwhile" if event.works else ""
         self._line(f"{event.error.what}; trying again automatically{works}")
 
@@ -137,9 +137,9 @@ class Display:
         shown.Examined: _examined,
         shown.Resumed: _resumed,
         shown.Stopping: _stopping,
-        shown.Message: _said,
+        shown.Message: _message,
         shown.LineUp: _line_up,
-        shown.Disconnected: _line_down,
+        shown.Disconnected: _disconnected,
         shown.Trouble: _trouble,
         shown.Resting: _resting,
         shown.Working: _working,

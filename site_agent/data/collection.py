@@ -251,11 +251,12 @@ def index(
     (manifest, images or splits cannot be used) and StorageError (the file of splits cannot be written).
     """
     listed = _listed(manifest, settings)
+    told_apart = _told_apart(settings.not_same, listed.names)
     looks = _look_at(listed, settings, on_progress)
     quarantined = _quarantined(looks, listed, settings.unreadable_max, manifest.name)
     seen = [(row, look) for row, look in looks if isinstance(look, ImageFingerprint)]
     spellings = written_alike(row.patient for row, _ in seen)
-    found = find_duplicates(_sightings(seen, spellings), on_compared, _told_apart(settings.not_same, listed.names))
+    found = find_duplicates(_sightings(seen, spellings), on_compared, told_apart)
     on_found(found)
     strata = _strata(seen, found.conflicting_label)
     links = [*found.links, *(pair for alike in spellings for pair in itertools.pairwise(alike))]

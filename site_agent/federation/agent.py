@@ -185,7 +185,7 @@ class Agent:
             self._show(shown.Resumed(self._run.run, task))
         self._inbox.start("listener", self._listener.run)
         self._inbox.start("reporter", self._reporter.run)
-        self._inbox.start("litter", self._context.purge)
+        self._inbox.start("purge", self._context.purge)
         self._go_on()
 
     def _go_on(self) -> None:

@@ -1,12 +1,11 @@
-"""Tells the coordinator how far the work is, so that the lease holds, and vouches for the worker while it shows life.
+"""Reports the progress of the work to the coordinator, so that the site keeps its lease.
 
 Rules
-1. At most one report goes out in `PROGRESS_S`; what takes less time needs none. What was last said is repeated beat by
-   beat (see `backoff.SIGN_S`): a single step may take longer than a lease. At rest, too, a site says that it is there.
-2. For a worker that hangs (see `hang_detection`) nothing is repeated: whoever is told of it decides, and the lease runs
-   out.
-3. It sleeps until there is news or a beat is due; there is no interval.
-4. What cannot be sent is dropped; the next report says more.
+1. At most one report is sent in `PROGRESS_S`; shorter work needs none. The last report is repeated regularly
+   (`backoff.SIGN_S`), because one step can take longer than a lease. A site without work reports that it is there.
+2. If the worker hangs (see `hang_detection`), nothing is repeated and `on_hung` is called. The lease then runs out.
+3. The thread sleeps until there is something new or a repetition is due. It does not poll.
+4. A report that cannot be sent is dropped; the next one says more.
 """
 
 from __future__ import annotations

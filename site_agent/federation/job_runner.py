@@ -1,6 +1,7 @@
 """Does one job at a time beside the loop: a task (download, work) or the delivery of what came of it (upload, report).
 
-The worker is spoken with here alone. Whatever comes of a job goes into the inbox; what is no longer wanted may break.
+Only this module talks to the worker. The result of a job goes into the inbox. So does its error, unless the job is no
+longer wanted.
 """
 
 from __future__ import annotations
@@ -183,7 +184,7 @@ class JobRunner:
         keep |= compression.carried(job.run.run_store.folder).residuals
         with contextlib.suppress(StorageError):  # what cannot be deleted now can be at the next delivery
             self._context.blobs.retire(keep)
-        self._context.inbox.start("litter", self._context.purge)
+        self._context.inbox.start("purge", self._context.purge)
 
     def _deliver_once(self, job: Job, result: session.Result) -> tuple[Answer, str]:
         link, blobs = self._context.link, self._context.blobs

@@ -208,17 +208,17 @@ def incident(value: str) -> str:
 
 
 def text(value: str) -> str:
-    """Text that went through `scrub`: once more, and without the site's secrets, which it may have had before."""
+    """Text after `scrub`. The site's secrets are known, and taken out, only where a failure is recorded."""
     return scrub(value, ())
 
 
 def objections(value: str) -> str:
-    """What the policy does not allow: its own words, figures and digests, on one line and without paths."""
+    """What the policy does not allow: words, figures and digests of policy and plan, on one line, without paths."""
     return PATH.sub(MARK, _one_line(value))
 
 
 def task(value: Task) -> Task:
-    """The task as the coordinator gave it: a name, a kind, a number, a digest. It checks itself when it is built."""
+    """The task as the coordinator gave it: run, kind, round, digest. It checks itself when it is built."""
     return value
 
 
@@ -264,9 +264,6 @@ LEAVES: Mapping[type, Mapping[str, Rule]] = {
     SiteFailed: {"stage": text, "hint": text, "incident": incident, "kind": class_name, "goes_on": yes_or_no},
 }
 """What leaves of each report, field by field, and as what. No other field is written into a message."""
-
-OUTWARD_KEYS = GAUGES.union(*({name for name, rule in row.items() if rule is number} for row in LEAVES.values()))
-"""The only numbers that a site reports, by name; beside them the round in a task, and the time of the report."""
 
 
 def outgoing(report: codec.Report) -> codec.Report:

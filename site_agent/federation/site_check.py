@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from fedcervix.core.plan import Plan
-from fedcervix.disk.files import write_whole
+from fedcervix.disk.files import check_writable
 from fedcervix.disk.locks import is_held
 from fedcervix.disk.storage import known
 from fedcervix.errors import FedcervixError, PolicyError, RemoteError
@@ -88,10 +88,7 @@ def _configuration(home: SiteHome) -> str:
 
 
 def _writable(home: SiteHome) -> str:
-    """Write a file as the agent does, and delete it. Raises StorageError."""
-    probe = home.folder / ".writable"
-    write_whole(probe, b"")
-    probe.unlink()
+    check_writable(home.config_file)
     return f"{home.folder} can be written"
 
 

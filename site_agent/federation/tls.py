@@ -108,7 +108,8 @@ def _unreachable(address: str, way: _Way, error: OSError) -> LinkError:
             what,
             cause=remark(os.environ)
             or "the coordinator is not running, the address is wrong, or a firewall blocks the connection",
-            next_step=f"ask IT to allow TCP connections from this machine to {address}, or for its proxy (https_proxy)",
+            next_step="compare [link] coordinator in site.toml with the invitation; if it is right, ask IT "
+            f"to allow TCP connections from this machine to {address}, or for its proxy (https_proxy)",
         )
     return LinkError(
         what,

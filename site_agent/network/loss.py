@@ -1,7 +1,7 @@
 """The contrastive loss: Eq. 1 of the paper (NT-Xent), and its decoupled variant.
 
 Both take f, (2N, D): rows 0..N-1 are the first views of N images, rows N..2N-1 the second views in the same order.
-Rows are used as they are; `model.unit_rows` scales them to unit length where the recipe says so. Half precision is
+Rows are used as they are; `encoder.unit_rows` scales them to unit length where the recipe says so. Half precision is
 widened first: exp(f.f / 0.1) needs the digits.
 """
 

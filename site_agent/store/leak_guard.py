@@ -48,7 +48,7 @@ class Seen:
     women: frozenset[str] = frozenset()
     pictures: frozenset[str] = frozenset()
     images: str = ""
-    """`provenance.Data.learning` of the collection"""
+    """`digests.Data.learning` of the collection"""
     run: str = ""
     """digest of the plan whose rounds these are; empty for what the site made by itself"""
     whole: bool = True

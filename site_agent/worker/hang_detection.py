@@ -1,15 +1,15 @@
-"""When does a silent worker count as hung? A rule without a number to set.
+"""When does a silent worker count as hung? A rule that needs no configuration.
 
-A lease holds as long as a site shows signs of life, and the agent shows them for its worker: a step may take longer
-than a lease. But a worker that hangs (a lost GPU, a file system that does not answer) would so keep its lease for ever.
-How long a worker may be silent nobody can know beforehand: from milliseconds to many minutes, by model and machine. The
-worker itself shows it.
+A site keeps its lease as long as it reports. The agent repeats the last report of its worker, because one step can take
+longer than a lease. A worker that hangs (a lost GPU, a file system that does not answer) would therefore keep the lease
+for ever. How long a worker may be silent depends on model and machine: milliseconds or many minutes. The worker itself
+shows it.
 
     A worker hangs when it has been silent TIMES as long as its longest silence within this task, and at least FLOOR_S.
 
-The silence before its first word (libraries load, perhaps on a slow disk) counts against the floor alone, and so does
-nearly always the first step, which may have to be compiled. While the whole machine stood still (a virtual machine that
-was moved, a container that was paused) nobody could have spoken: the silence begins anew.
+The time before its first message (libraries load, perhaps from a slow disk) counts only against FLOOR_S. So does nearly
+always the first step, which may have to be compiled. If the whole machine stood still (a virtual machine was moved, a
+container was paused), nothing could be reported: the silence begins again.
 """
 
 from __future__ import annotations

@@ -173,8 +173,8 @@ class Worker:
         A task that is nearly done is finished instead. What cannot be kept ends at once.
         """
         self._cancelled = True
-        if self._process is not None:
-            with contextlib.suppress(OSError, ValueError), self._lock:  # it has ended, and its pipe is closed
+        with contextlib.suppress(OSError), self._lock:  # it has ended, and its pipe is closed
+            if self._process is not None:
                 tell(self._process, STOP_LINE)
 
     def cancel(self) -> None:

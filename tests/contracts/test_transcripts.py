@@ -338,7 +338,10 @@ def test_the_page_lists_every_status_that_stands_for_an_error_of_ours() -> None:
 @pytest.mark.parametrize(
     ("what", "bound"),
     [
-        ("a message, a chunk", f"{rpc.MESSAGE_BYTES_MAX // 2**20} MiB"),
+        (
+            "a message, a chunk",
+            f"{rpc.MESSAGE_BYTES_MAX // 2**20} MiB; to the coordinator {rpc.RECEIVED_BYTES_MAX:,} bytes",
+        ),
         ("the plan", f"{codec.PLAN_CHARS_MAX // 1024} Ki characters"),
         ("the record in `Leave`", f"{codec.RECORD_CHARS_MAX // 2**20} Mi characters; left out if it is longer"),
         ("a reason, a hint, the stage of a failure", f"{REASON_CHARS_MAX} characters"),

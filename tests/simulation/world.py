@@ -19,7 +19,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 
-from coordinator.run.fencing import Acting, admit, heeded
+from coordinator.run.fencing import Acting, admit, is_answered
 from coordinator.run.incoming import may_report, needed
 from coordinator.run.liveness import Liveness
 from fedcervix.core import compression as economy
@@ -404,7 +404,9 @@ class Coordinator:
 
     def handle(self, site: Site, instance: str, request: object) -> object:
         """Answer a unary call; may raise CrashedError."""
-        if self.run.site(site.name).presence is Presence.REVOKED or not heeded(self.acting.get(site.name), instance):
+        if self.run.site(site.name).presence is Presence.REVOKED or not is_answered(
+            self.acting.get(site.name), instance
+        ):
             return None  # either is tried again, until the stream says more
         self._heard(site.name)
         match request:

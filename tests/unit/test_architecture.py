@@ -7,6 +7,7 @@ import importlib
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -319,6 +320,25 @@ def test_a_public_class_has_a_name_of_its_own() -> None:
                 homes.setdefault(node.name, []).append(name)
     shared = {name: found for name, found in homes.items() if len(found) > 1}
     assert shared == {}, "One name, one thing: a reader who knows one of them takes the other for it"
+
+
+def given_twice(tree: ast.Module) -> set[str]:
+    """Return the names that a module gives to two values at its top."""
+    nodes = [node for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)]
+    targets = [target for node in nodes for target in (node.targets if isinstance(node, ast.Assign) else [node.target])]
+    names = Counter(
+        name.id
+        for one in targets
+        for name in (one.elts if isinstance(one, ast.Tuple) else [one])
+        if isinstance(name, ast.Name)
+    )
+    return {name for name, count in names.items() if count > 1}
+
+
+def test_a_name_of_a_module_has_one_value() -> None:
+    """A bound was once defined a second time further down in its file: the first one, stricter, no longer held."""
+    assert {name: found for name, tree in MODULES.items() if (found := given_twice(tree))} == {}
+    assert given_twice(ast.parse("A, B = 1, 2\nC: int = 3\nB = 4\nA.x = 5")) == {"B"}
 
 
 # --- what nobody may do -------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from site_agent.data.duplicates import Copy
 from site_agent.data.pixel_cache import load
 from site_agent.home import SiteHome, create
 from site_agent.images.samples import Pixels
+from site_agent.images.unreadable import FORMATS_TEXT
 from site_agent.manifest.reading import SPLITS
 from site_agent.manifest.splits import parse_splits
 from tests.unit.coordinator_homes import let_in
@@ -353,7 +354,7 @@ def test_check_prints_the_census_and_every_finding(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "120 rows, 116 pictures used, 60 patients, probably 58 women" in result.stdout
     assert f"saved in {tmp_path / 'splits.csv'}" in result.stdout
-    assert "1 unreadable, left out (1: not a JPEG, PNG, TIFF or BMP image" in result.stdout
+    assert f"1 unreadable, left out (1: not a {FORMATS_TEXT} image" in result.stdout
     assert "case-0 = unlabelled-40: 1 picture: 1 identical" in result.stdout
     assert "case-1 = control-25: 1 picture: 1 identical, 1 with contradicting labels" in result.stdout
     assert "2b.png repeats 2a.png" in result.stdout

@@ -67,7 +67,10 @@ def test_a_whole_number_does_for_a_real_one_but_not_the_other_way() -> None:
             {"listen": {"bind": "x"}, "zebra": 1},
             "unknown key `zebra` (known: listen, sites, share, tables)",
         ),
-        ({"listen": {"bind": "x", "port": "8443"}}, "listen.port: expected a valid integer; found '8443'"),
+        (
+            {"listen": {"bind": "x", "port": "8443"}},
+            'listen.port: expected a valid integer; found the text "8443": remove the quotation marks',
+        ),
         ({"listen": {"bind": "x", "port": True}}, "listen.port: expected a valid integer; found True"),
         ({"listen": {"bind": 5}}, "listen.bind: expected a valid string; found 5"),
         ({"listen": {"bind": "x", "port": 0}}, "listen.port is above 0; found 0"),
@@ -93,7 +96,7 @@ def test_a_complaint_says_what_to_do() -> None:
     with pytest.raises(ConfigError) as caught:
         build(Settings, {}, source=SOURCE)
     assert caught.value.explain().splitlines()[1:] == [
-        "  likely cause: a misspelt key or a value of the wrong kind",
+        "  likely cause: a key that was deleted or misspelt",
         "  next: edit home/coordinator.toml (every key is explained in docs/configuration.md)",
     ]
 
@@ -118,6 +121,14 @@ def test_a_file_that_is_not_toml_names_the_place(tmp_path: Path, content: bytes)
     with pytest.raises(ConfigError, match=r"x\.toml is not valid TOML: ") as caught:
         read_toml(tmp_path / "x.toml")
     assert caught.value.next_step.startswith("edit ")
+
+
+@pytest.mark.parametrize("text", ["a = 1\na = 2\n", "[a]\n[a]\n"])
+def test_a_key_that_is_there_twice_is_called_so(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.toml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_toml(tmp_path / "x.toml")
+    assert "twice" in caught.value.cause
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
@@ -167,7 +178,10 @@ def test_a_whole_number_for_seconds_gives_the_same_contract_as_a_real_one() -> N
         ({"recipe": {"precision": "half"}}, "recipe.precision: expected 'float32', 'bfloat16' or 'auto'; found 'half'"),
         ({"recipe": {"schedule": "step"}}, "recipe.schedule: expected 'constant' or 'cosine'; found 'step'"),
         ({"recipe": {"warmup_epochs": -1}}, "recipe.warmup_epochs is 0 to 1000; found -1.0"),
-        ({"recipe": {"proximal": "0.1"}}, "recipe.proximal: expected a valid number; found '0.1'"),
+        (
+            {"recipe": {"proximal": "0.1"}},
+            'recipe.proximal: expected a valid number; found the text "0.1": remove the quotation marks',
+        ),
         ({"terms": {"server_momentum": 1}}, "terms.server_momentum is 0 to below 1; found 1.0"),
         ({"terms": {"grace_s": float("inf")}}, "terms.grace_s: expected a valid number; found 'inf'"),
         ({"terms": {"quorum": 0}}, "terms.quorum is 1 or more; found 0"),

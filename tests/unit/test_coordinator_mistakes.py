@@ -188,8 +188,17 @@ def test_a_wrong_name_of_a_run_names_the_near_one(home: Home, words: tuple[str, 
         assert error.next_step == home.command("runs")
 
 
+@pytest.mark.parametrize("words", [("begin", "--mode", "csfssl"), ("invite", "nhs"), ("start", "--mode", "csfssl")])
+def test_a_missing_authority_key_is_restored_and_no_new_federation_made(words: tuple[str, ...], home: Home) -> None:
+    home.key_file("authority.key").unlink()
+    error = refused(*words, home=home)
+    assert error.what.startswith(f"{home.key_file('authority.key')} is missing")
+    assert "from your backup; do not run `init` again" in error.next_step
+
+
 def test_an_unknown_site_is_named(home: Home) -> None:
     assert "is not in the roster: nhs, alts" in refused("invite", "nsh", home=home).what
+    assert refused("revoke", "nsh", home=home).cause == "no site has been invited yet; the roster is nhs, alts"
     assert call("invite", "nhs", home=home).exit_code == 0
     error = refused("revoke", "nsh", home=home)
     assert "nhs" in error.cause + error.next_step
@@ -321,7 +330,20 @@ def test_what_cannot_be_asked_says_what_to_ask_instead(home: Home) -> None:
 def test_an_invitation_overwrites_no_other_file(home: Home, out: str) -> None:
     Path("mine.toml").write_text("mine = 1")
     before = snapshot(home.folder.parent)
-    assert "is not an invitation: nothing was written" in refused("invite", "nhs", "--out", out, home=home).what
+    assert "is not an invitation of nhs: nothing was written" in refused("invite", "nhs", "--out", out, home=home).what
+    assert snapshot(home.folder.parent) == before
+
+
+def test_a_second_invitation_says_that_the_first_one_stops_working(home: Home) -> None:
+    assert "no longer works" not in call("invite", "nhs", home=home).output
+    assert "note: the earlier invitation of nhs no longer works" in call("invite", "nhs", home=home).output
+
+
+def test_an_invitation_does_not_overwrite_that_of_another_site(home: Home) -> None:
+    assert call("invite", "alts", home=home).exit_code == 0
+    before = snapshot(home.folder.parent)
+    error = refused("invite", "nhs", "--out", "alts.invitation.toml", home=home)
+    assert "is not an invitation of nhs: nothing was written" in error.what
     assert snapshot(home.folder.parent) == before
 
 

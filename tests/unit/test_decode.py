@@ -14,7 +14,7 @@ from PIL import Image
 from site_agent.images import decode as images
 from site_agent.images.decode import AHEAD, PIXELS_MAX, SIDE_MIN_PX, each, picture, pixel_digest, square
 from site_agent.images.samples import Pixels
-from site_agent.images.unreadable import UnreadableError
+from site_agent.images.unreadable import FORMATS_TEXT, UnreadableError
 
 RED, BLACK, WHITE = (255, 0, 0), (0, 0, 0), (255, 255, 255)
 
@@ -196,7 +196,7 @@ def test_what_is_not_an_image_file_is_unreadable(tmp_path: Path) -> None:
         found[name] = caught.value.reason
     assert found == {
         "empty.jpg": "an empty file",
-        "text.jpg": "not a JPEG, PNG, TIFF or BMP image, or damaged at its beginning",
+        "text.jpg": f"not a {FORMATS_TEXT} image, or damaged at its beginning",
         "other.gif": "a GIF picture: save it as PNG",
         "folder.jpg": "not a file",
         "pipe.jpg": "not a file",

@@ -23,8 +23,8 @@ from fedcervix.core.profiles import PROFILES
 from fedcervix.core.rounds.state import Outcome, Phase, Presence
 from fedcervix.errors import EXIT_CODES
 from site_agent.cli import cli as site_agent
-from site_agent.federation.privacy import OUTWARD_KEYS
 from site_agent.home import DataSection, HardwareSection, LinkSection, Policy, SiteHome
+from tests.unit.test_privacy import OUTWARD_KEYS
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

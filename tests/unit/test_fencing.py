@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.run.fencing import Acting, admit, heeded, refusal
+from coordinator.run.fencing import Acting, admit, is_answered, refusal
 from fedcervix.errors import FullDiskError, RemoteError, StorageError
 from fedcervix.network.codec import SUCCEEDS_MAX, InstanceClaim, read_claim
 from site_agent.federation.fencing import succeed
@@ -46,9 +46,9 @@ def test_who_was_replaced_does_not_come_back_while_its_successor_lives() -> None
     assert admit(now, InstanceClaim(CLE, (ADA,)), alive=True, at=8.0) is None  # nor by being started again
 
 
-def test_calls_are_heeded_of_the_one_who_acts_or_while_nobody_does() -> None:
+def test_calls_are_answered_of_the_one_that_acts_or_while_none_does() -> None:
     """A coordinator that has just restarted hears reports of a site before the site has attached again."""
-    assert [heeded(None, ADA), heeded(ACTING, ADA), heeded(ACTING, BOB)] == [True, True, False]
+    assert [is_answered(None, ADA), is_answered(ACTING, ADA), is_answered(ACTING, BOB)] == [True, True, False]
 
 
 def test_a_twin_is_told_what_happened_why_and_what_to_do() -> None:

@@ -18,6 +18,7 @@ from fedcervix.network.invitations import Invitation
 from site_agent import site_toml
 from site_agent.cli import cli
 from site_agent.federation.joining import check_home
+from site_agent.federation.site_check import CheckNote, examine
 from site_agent.home import SiteHome, create
 from site_agent.manifest.manifest_file import read_manifest
 
@@ -256,3 +257,47 @@ def test_what_is_advised_for_a_federation_made_anew_keeps_the_key_of_the_women(t
         check_home(home, Federation().invite("aa"))
     assert str(home.key_file("site.crt")) in refused.value.next_step
     assert f"mv {home.key_file('')} " not in refused.value.next_step
+
+
+def checked(home: SiteHome) -> dict[str, object]:
+    return dict(examine(home, NOW, lambda _: None))
+
+
+def test_a_check_without_the_key_says_so_once_and_tries_the_rest(tmp_path: Path) -> None:
+    home = Federation().joined(tmp_path / "home", "aa")
+    home.key_file("site.key").unlink()
+    rows = checked(home)
+    missing = rows["keys"]
+    assert isinstance(missing, ConfigError)
+    assert missing.what.startswith(f"{home.key_file('site.key')} is missing")
+    assert "restore" in missing.next_step
+    for name in ("certificate", "connection", "coordinator"):
+        assert isinstance(rows[name], CheckNote), name
+    assert "hardware" in rows
+    with pytest.raises(ConfigError, match=r"site.key is missing"):
+        home.own_files()
+
+
+def test_a_check_that_cannot_connect_says_why_once(tmp_path: Path) -> None:
+    rows = checked(Federation().joined(tmp_path / "home", "aa"))
+    assert rows["home folder"] == f"{tmp_path / 'home'} can be written"
+    assert isinstance(rows["keys"], CheckNote)  # the test has written them for everybody
+    failed = rows["connection"]
+    assert isinstance(failed, LinkError)
+    assert failed.next_step.startswith("compare [link] coordinator in site.toml with the invitation")
+    assert rows["coordinator"] == CheckNote("skipped: the connection must be right first")
+
+
+@pytest.mark.parametrize("name", ["authority.crt", "site.crt", "site.key"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xfe", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
+)
+def test_a_damaged_key_file_fails_a_check_and_stops_none(name: str, content: bytes, tmp_path: Path) -> None:
+    home = Federation().joined(tmp_path / "home", "aa")
+    home.key_file(name).write_bytes(content)
+    rows = checked(home)
+    problems = [row for row in rows.values() if isinstance(row, FedcervixError) and not isinstance(row, ConfigError)]
+    assert len(problems) == 1
+    assert problems[0].next_step
+    assert "a bug" not in problems[0].cause
+    assert "hardware" in rows

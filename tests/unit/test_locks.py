@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.home.home import Home
-from fedcervix.disk.locks import held, is_held, locked
+from fedcervix.disk.locks import held, holder, is_held, locked
 from fedcervix.errors import RunError, StorageError
 from site_agent.home import SiteHome
 
@@ -86,3 +86,18 @@ def test_a_home_on_such_a_file_system_ends_with_eight(tmp_path: Path, home: type
         check=True,
     )
     assert done.stdout.startswith("this file system does not support locks (No locks available)")
+
+
+def test_the_process_that_holds_a_lock_is_found_in_the_systems_table(tmp_path: Path) -> None:
+    lock, table = tmp_path / "lock", tmp_path / "locks"
+    lock.touch()
+    found = lock.stat()
+    place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    table.write_text(
+        f"1: POSIX  ADVISORY  WRITE 11 {place} 0 EOF\n2: FLOCK  ADVISORY  WRITE 12 00:00:1 0 EOF\n"
+        f"3: FLOCK  ADVISORY  WRITE 13 {place} 0 EOF\n"
+    )
+    assert holder(lock, table) == 13
+    table.write_text("")
+    assert holder(lock, table) is None
+    assert holder(lock, tmp_path / "none") is None

@@ -10,7 +10,7 @@ import pytest
 
 from coordinator.cli import MODE
 from fedcervix.core.events import RUN_OF_COORDINATOR
-from fedcervix.core.modes import MODES, Mode, title_of
+from fedcervix.core.modes import MODES, Mode, ModeRules, title_of
 from site_agent import starts
 from site_agent.home import Policy
 from site_agent.store.provenance import FEDERATED
@@ -84,6 +84,14 @@ def test_every_mode_is_known_wherever_modes_are_listed() -> None:
     assert tuple(mode.upper() for mode in MODES) == FEDERATED
     for mode in MODES:
         assert RUN_OF_COORDINATOR.fullmatch(f"20260101-000000-{mode}-0123abcd")
+
+
+def test_the_paper_s_two_modes_are_these() -> None:
+    """The simulation's oracle asks the same table as the code: here its rows stand a second time."""
+    assert {
+        "csfssl": ModeRules(in_turns=False, needs_all=True, goes_on_from_average=True),
+        "ppfssl": ModeRules(in_turns=True, needs_all=False, goes_on_from_average=False),
+    } == MODES
 
 
 def test_a_ring_s_model_is_named_by_the_site_that_begins() -> None:

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from fedcervix.errors import DataError
+from fedcervix.errors import DataError, StorageError
 from site_agent.cli import cli
 from site_agent.data import dataset
 from site_agent.data.collection import IndexSettings, index
@@ -55,6 +55,16 @@ def test_a_refused_collection_goes_on_with_what_the_error_says(manifest: Path, t
     collection = dataset.open_collection(home)
     assert len({image.woman for image in collection.images}) == 12
     assert collection.disputed == ()
+
+
+@pytest.mark.parametrize(
+    "options", [("--not-same", "none.csv"), ("--write-pairs", "none/pairs.csv")], ids=["a file to read", "one to write"]
+)
+def test_a_misspelt_path_is_named_before_any_image_is_looked_at(manifest: Path, options: tuple[str, str]) -> None:
+    done = check(manifest, *options)
+    assert isinstance(done.exception, DataError | StorageError)
+    assert "none" in str(done.exception)
+    assert "looking at images" not in done.output
 
 
 def test_verdicts_are_not_overwritten_and_can_be_carried_over(manifest: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedcervix.core.modes import Mode
+from fedcervix.core.modes import MODES, Mode
 from fedcervix.core.plan import (
     LEGACY_TERMS,
     SITES_MAX,
@@ -124,7 +124,7 @@ def test_a_plan_with_any_value_exchanged_is_a_plan_or_a_value_error(data: st.Dat
 @pytest.mark.parametrize(
     ("build", "complaint"),
     [
-        (lambda: replace(PLAN, mode="swarm"), "mode is one of csfssl, ppfssl; found 'swarm'"),
+        (lambda: replace(PLAN, mode="swarm"), f"mode is one of {', '.join(MODES)}; found 'swarm'"),
         (lambda: replace(PLAN, sites=()), "at least one site"),
         (lambda: replace(PLAN, sites=("ada", "ada")), "names each site once"),
         (lambda: replace(PLAN, sites=tuple(f"s{n}" for n in range(SITES_MAX + 1))), "at most 256 sites; found 257"),
@@ -279,3 +279,29 @@ def test_what_older_plans_do_not_say_are_terms_within_their_bounds() -> None:
 def test_a_share_is_above_0_and_at_most_the_whole(share: float) -> None:
     with pytest.raises(ValueError, match="share_max is above 0, at most 1"):
         Terms(share_max=share)
+
+
+@pytest.mark.parametrize(
+    ("path", "found", "words"),
+    [
+        ("terms.rounds", 3.5, "rounds is a whole number; found 3.5"),
+        ("terms.quorum", 1.5, "quorum is a whole number; found 1.5"),
+        ("terms.lease_s", 10**400, "lease_s is a number; found 1000"),
+        ("recipe.width", True, "width is a whole number; found True"),
+        ("recipe.normalise", "yes", "normalise is true or false; found 'yes'"),
+        ("recipe.lr", "x", "lr is a number; found 'x'"),
+        ("recipe.classifier.batch_images", 2.5, "batch_images is a whole number; found 2.5"),
+        ("profile", 5, "profile is a text; found 5"),
+        ("sites", ["a", 5], "not a plan"),
+    ],
+)
+def test_a_plan_whose_values_are_of_another_type_is_none(path: str, found: object, words: str) -> None:
+    """The coordinator writes it: a site that took 2.5 images for a number ended with a traceback, at each command."""
+    raw = json.loads(Plan(mode="csfssl", sites=("a", "b"), profile="demo", terms=Terms(), recipe=Recipe()).canonical())
+    *folders, key = path.split(".")
+    place = raw
+    for folder in folders:
+        place = place[folder]
+    place[key] = found
+    with pytest.raises(ValueError, match=words):
+        Plan.parse(canonical_json(raw))

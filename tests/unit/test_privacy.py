@@ -16,6 +16,7 @@ from fedcervix.core.events import ModelAdopted, ModelUnusable, ScoreReported, Si
 from fedcervix.network import codec
 from site_agent.federation.link import _message
 from site_agent.federation.privacy import (
+    GAUGES,
     LEAVES,
     MESSAGE_CHARACTERS_MAX,
     SHORT_SECRET_CHARACTERS,
@@ -193,6 +194,8 @@ def test_only_listed_finite_gauges_leave():
 
 # --- every report -------------------------------------------------------------------------------------------------
 
+OUTWARD_KEYS = GAUGES.union(*({name for name, rule in row.items() if rule is number} for row in LEAVES.values()))
+"""the only numbers that a site reports, by name; beside them the round in a task, and the time of the report"""
 HONEST = (
     codec.Ping(),
     codec.Stopped(),

@@ -182,7 +182,7 @@ def test_revoking_a_misspelt_site_suggests_the_nearest(registry: Registry) -> No
     join(registry, "south", "i2", "c2")
     with pytest.raises(IdentityError, match="no site is named 'nroth'") as caught:
         registry.revoke("nroth", NOW)
-    assert caught.value.cause == "the sites are north, south"
+    assert caught.value.cause == "the invited sites are north, south"
     assert caught.value.next_step == "did you mean `north`?"
 
 

@@ -146,6 +146,30 @@ def test_nothing_above_four_mebibytes_passes(line: Any) -> None:
         list(rpc.calls(rpc.stub(channel, rpc.FETCH)(wire.BlobRequest()), "host:1"))
 
 
+def test_a_message_that_grpc_has_compressed_is_not_unpacked(line: Any) -> None:
+    """Of 64 calls with 4 KB each that stand for 4 MiB, one certificate made a coordinator of 109 MB one of 1,083."""
+    behaviours, channel = line
+    behaviours[rpc.REPORT] = lambda *_: wire.ReportReply()
+    packed = wire.FromSite(refusal=wire.Refusal(reason="x" * 60_000)).SerializeToString()
+    report = channel.stream_unary(rpc.REPORT.path)
+    assert report(iter([packed])) == b""
+    with (
+        grpc.insecure_channel(channel._channel.target().decode()) as other,
+        pytest.raises(grpc.RpcError) as caught,
+    ):
+        other.stream_unary(rpc.REPORT.path)(iter([packed]), compression=grpc.Compression.Gzip)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_what_a_site_sends_has_no_longer_messages_than_a_part_of_a_model(line: Any) -> None:
+    behaviours, channel = line
+    behaviours[rpc.PUSH] = lambda chunks, _: wire.PushReply(size_bytes=sum(map(len, chunks)))
+    assert rpc.stub(channel, rpc.PUSH)(iter([b"x" * rpc.CHUNK_BYTES_MAX])).size_bytes == rpc.CHUNK_BYTES_MAX
+    with pytest.raises(grpc.RpcError) as caught:
+        rpc.stub(channel, rpc.PUSH)(iter([b"x" * (rpc.RECEIVED_BYTES_MAX + 1)]))
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
 def test_an_error_raised_there_arrives_here(line: Any) -> None:
     behaviours, channel = line
 
@@ -234,6 +258,8 @@ def test_words_that_are_not_ours_are_taken_as_they_are(details: str | None) -> N
         ("sslv3 alert certificate unknown", "it does not accept this certificate"),
         ("recvmsg: Connection reset by peer", "the connection was cut"),
         ("a; last error: the moon", "the moon"),
+        ("errors resolving x:1 [field:hostname lookup error]", "its name cannot be resolved"),
+        ("a; last error: the moon [field:its sea error]", "the moon"),
     ],
 )
 def test_a_line_that_fails_is_a_link_error_in_plain_words(details: str, words: str) -> None:

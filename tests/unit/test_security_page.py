@@ -16,9 +16,9 @@ from google.protobuf.descriptor import Descriptor
 from coordinator.run.results import record
 from fedcervix.network import rpc
 from fedcervix.wire import federation_pb2 as wire
-from site_agent.federation.privacy import OUTWARD_KEYS
 from tests.unit.plain_server import handlers
 from tests.unit.test_changes import events_of, plan, run_of
+from tests.unit.test_privacy import OUTWARD_KEYS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "security.md").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -45,6 +46,19 @@ def drawn(document: dict[str, Any]) -> str:
     with console.capture() as capture:
         console.print(render(document))
     return capture.get()
+
+
+def test_times_are_utc_wherever_the_operator_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = seen(training(), ada=OPEN, bob=OPEN)
+    here = drawn(document)
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert drawn(document) == here
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert "all times are UTC, now 2030-01-01 00:00" in here
 
 
 def test_an_open_line_is_not_spoken_of() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from fedcervix.runtime.worker_protocol import ErrorParts, ForeignAnswerError, Wo
 from site_agent.home import HardwareSection, SiteHome, create
 from site_agent.store.task_results import TaskResult, TrainResult
 from site_agent.worker.messages import result_to_json
-from site_agent.worker.worker import Worker, WorkFailedError, launch, surroundings
+from site_agent.worker.worker import CancelledError, Worker, WorkFailedError, launch, surroundings
 
 ON_THIS_HOST = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
 TWO_HOSTS = ("--nnodes=2", "--node-rank=0", "--master-addr=gpu1", "--master-port=29400")
@@ -185,3 +186,44 @@ def test_what_is_no_answer_is_refused_and_its_process_ended(
     with pytest.raises(ForeignAnswerError, match="said what is no answer") as caught:
         site.do()
     assert caught.value.next_step
+
+
+# --- ends that meet -----------------------------------------------------------------------------------------------
+
+
+class Turn:
+    """The worker's lock; before somebody gets it for the `number`th time, something happens."""
+
+    def __init__(self, number: int, happens: Callable[[], object]) -> None:
+        self._lock, self._left, self._happens = threading.RLock(), number, happens
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._left -= 1
+        if self._left == 0:
+            self._happens()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+ANSWERS = "for _ in sys.stdin:\n    print(json.dumps({'done': DONE}), flush=True)\n"
+
+
+def test_a_task_that_is_given_up_before_it_was_said_is_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process is there, and the agent kills it before the request is written: that is no bug to be told."""
+    site = Site(tmp_path, monkeypatch, ANSWERS)
+    monkeypatch.setattr(site.worker, "_lock", Turn(2, site.worker.cancel))
+    with pytest.raises(CancelledError):
+        site.do()
+
+
+def test_a_stop_that_meets_the_end_of_the_process_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last word of a team takes seconds, and the person who ends the agent meanwhile gets no traceback."""
+    site = Site(tmp_path, monkeypatch, ANSWERS)
+    assert site.worker.do(SEED, PLAN, site.progress.append, threading.Event()) == MADE
+    monkeypatch.setattr(site.worker, "_lock", Turn(1, site.worker.cancel))
+    site.worker.stop()
+    site.worker.cancel()

@@ -17,6 +17,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from fedcervix.printable import quoted
 
 INT64_MAX = 2**63 - 1
+FLOAT_MAX = 1e300
+"""a whole number that stands for a fraction is no longer"""
+WORDS: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +74,27 @@ def _allowed(hint: Any) -> Within | tuple[str, ...] | None:
     return next((bound for bound in getattr(hint, "__metadata__", ()) if isinstance(bound, Within)), None)
 
 
+@cache
+def _types(schema: type) -> dict[str, tuple[type, ...]]:
+    """Return the types of those keys that are numbers, truth values or texts."""
+    hints = get_type_hints(schema)
+    parts = {field.name: get_args(hints[field.name]) or (hints[field.name],) for field in dataclasses.fields(schema)}
+    return {key: found for key, found in parts.items() if set(found) <= {*WORDS, type(None)}}
+
+
+def _check_types(value: Any) -> None:
+    """JSON and TOML tell numbers, truth values and texts apart, and whoever computes with one relies on it."""
+    for key, types in _types(value.__class__).items():
+        found = getattr(value, key)
+        whole = type(found) is int and float in types and abs(found) <= FLOAT_MAX
+        if type(found) not in types and not whole:
+            words = " or ".join(WORDS[one] for one in types if one in WORDS)
+            raise ValueError(f"{key} is {words}; found {quoted(found)}")
+
+
 def check_values(value: Any) -> None:
     """Check every key of a dataclass. Raises ValueError, which names the key, what is allowed and what was found."""
+    _check_types(value)
     for key, values in allowed(value.__class__).items():
         found = getattr(value, key)
         if found not in values:

@@ -148,6 +148,14 @@ def writing(path: Path, *, sync: bool = True, sole_writer: bool = False) -> Iter
         yield out
 
 
+def check_writable(path: Path) -> None:
+    """Raise StorageError where a file cannot be made in the folder of `path`: before hours of work, not after them."""
+    probe = aside(path)
+    with disk(path, "write"):
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        probe.unlink()
+
+
 def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> str:
     """Write a large file piece by piece as the sole writer (see `writing`); return the SHA-256 of its bytes.
 

@@ -73,6 +73,21 @@ def is_held(path: Path, *, flock: Flock | None = None) -> bool:
         return False
 
 
+def holder(path: Path, table: Path = Path("/proc/locks")) -> int | None:
+    """Return the process that holds the lock file `path`; None where the system does not say.
+
+    Format of the table: proc_locks(5), with the file as MAJOR:MINOR:INODE.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        found = path.stat()
+        place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+        for line in table.read_text().splitlines():
+            fields = line.split()
+            if fields[1] == "FLOCK" and fields[5] == place and int(fields[4]) > 0:
+                return int(fields[4])
+    return None
+
+
 @contextlib.contextmanager
 def _explained(path: Path) -> Iterator[None]:
     """Translate an OSError into a StorageError that says what to do."""

@@ -83,17 +83,18 @@ class Meter:
     """Adds up how far the tensors of one update have moved from their base. Not thread-safe."""
 
     def __init__(self, base: Path) -> None:
-        """Read what the base holds. Raises RemoteError where it is no model, StorageError."""
-        self.base, self._layout = base, read_layout(base)
+        """The base is read when the first numbers come: an upload that only begins costs nothing."""
+        self.base = base
         self._file: FileIO | None = None
-        self._tensors = {tensor.name: tensor for tensor in self._layout.tensors}
-        self._moved = dict.fromkeys(self._tensors, 0.0)
+        self._tensors: dict[str, Tensor] = {}
+        self._moved: dict[str, float] = {}
 
     def add(self, tensor: Tensor, start: int, raw: memoryview) -> None:
         """Count the bytes of a tensor of the update that begin at byte `start` of it, with a whole number.
 
         Raises RemoteError where the base has no such tensor, or a counter leaps; StorageError.
         """
+        file = self._opened()
         base = self._tensors.get(tensor.name)
         if base is None or (base.dtype, base.shape) != (tensor.dtype, tensor.shape):
             raise RemoteError(f"{tensor.name} of the update is not in the base model")
@@ -101,7 +102,7 @@ class Meter:
             return
         for at in range(0, len(raw), PART_BYTES):
             ours, theirs = raw[at : at + PART_BYTES], _ROOM.base[: min(PART_BYTES, len(raw) - at)]
-            read_at(self._opened(), base.start + start + at, theirs)
+            read_at(file, base.start + start + at, theirs)
             self._count(base, decode(ours, base.dtype), decode(theirs, base.dtype))
 
     def _count(self, tensor: Tensor, ours: NDArray[Any], theirs: NDArray[Any]) -> None:
@@ -116,8 +117,10 @@ class Meter:
             self._moved[tensor.name] += _wide_square(ours, theirs) if near is None else near
 
     def _opened(self) -> FileIO:
-        """Return the base, opened when it is first needed: not all that is about to arrive does."""
+        """Return the base, opened. Raises RemoteError where it is no model, StorageError."""
         if self._file is None:
+            self._tensors = {tensor.name: tensor for tensor in read_layout(self.base).tensors}
+            self._moved = dict.fromkeys(self._tensors, 0.0)
             with disk(self.base, "read"):
                 self._file = self.base.open("rb", buffering=0)
         return self._file
@@ -129,11 +132,12 @@ class Meter:
             self._file = None
 
     def groups(self) -> tuple[Group, ...]:
-        """Return what was found, when all of the update was counted. Raises StorageError."""
+        """Return what was found, when all of the update was counted. Raises RemoteError as `add`, StorageError."""
+        self._opened()
         with disk(self.base, "read"):
             known = self.base.stat()
         sizes = _base_squares(self.base, known.st_ino, known.st_mtime_ns)
-        floats = [tensor for tensor in self._layout.tensors if tensor.dtype in FLOATS]
+        floats = [tensor for tensor in self._tensors.values() if tensor.dtype in FLOATS]
         of = {name: [tensor for tensor in floats if kind(tensor.name, tensor.dtype) == name] for name in FLOOR}
         return tuple(_group(name, tensors, self._moved, sizes) for name, tensors in of.items())
 

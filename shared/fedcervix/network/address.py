@@ -34,9 +34,13 @@ class Address:
         `port_min` is 0 where the system may choose the port.
         """
         host, colon, port = text.rpartition(":")
-        if not (colon and host and port.isascii() and port.isdigit() and len(port) <= 5):
+        if text and not colon:
+            raise ValueError(
+                f"is HOST:PORT, and the port is missing: write it such as {EXAMPLES}; found {text[:100]!r}"
+            )
+        if not (colon and host and port.isascii() and port.isdigit()):
             raise _wrong(text)
-        if not port_min <= int(port) <= PORT_MAX:
+        if len(port) > 5 or not port_min <= int(port) <= PORT_MAX:
             raise ValueError(f"is HOST:PORT with a port from {port_min} to {PORT_MAX}; found {text[:100]!r}")
         return cls(_host(host, text), int(port))
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -55,8 +56,9 @@ SIZE_KEY = "fedcervix-size"
 INSTANCE_KEY = "fedcervix-instance"
 
 _BOUNDS: list[tuple[str, int]] = [
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    # No message is compressed by gRPC, and none is unpacked: 4 KB may stand for 4 MiB, of which many fit into a window.
+    ("grpc.compression_enabled_algorithms_bitset", 1),
 ]
 
 _PINGS: list[tuple[str, int]] = [
@@ -79,6 +81,7 @@ WINDOW_BYTES_MAX = 4 << 20
 
 CLIENT_OPTIONS: list[tuple[str, int]] = [
     *_BOUNDS,
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     *_FIXED_WINDOW,
     (_WINDOW, WINDOW_BYTES_MAX),
     *_PINGS,
@@ -104,6 +107,8 @@ WINDOW_BYTES_MIN = 64 << 10
 """the same of one site"""
 CHUNK_BYTES_MIN, CHUNK_BYTES_MAX = 1 << 18, 1 << 20
 """of a model in one message; the coordinator holds about five for each site that sends at the same moment"""
+RECEIVED_BYTES_MAX = CHUNK_BYTES_MAX + (64 << 10)
+"""of a message to the coordinator, of which nothing is longer than a part of a model"""
 CHUNK_BYTES_STEP = 1 << 16
 """so that a message cuts no number in two: see fedcervix.models.stream_validation"""
 CHUNK_BYTES_AGAIN = 1 << 16
@@ -128,6 +133,7 @@ floods of frames keep them from an honest call for a third of a second"""
 
 _SERVER_OPTIONS: list[tuple[str, int]] = [
     *_BOUNDS,
+    ("grpc.max_receive_message_length", RECEIVED_BYTES_MAX),
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener
     ("grpc.max_concurrent_streams", STREAMS_MAX),
     ("grpc.server.max_pending_requests", PENDING_MAX),
@@ -371,7 +377,7 @@ def _in_short(details: str) -> str:
     for sign, words in _SIGNS.items():
         if sign in details:
             return words
-    return details.split("; last error: ")[-1][:200] or "the connection was cut"
+    return _FIELDS.sub("", details.split("; last error: ")[-1])[:200].strip() or "the connection was cut"
 
 
 _BUGS = ("[", "Exception ", "Unexpected ", "Failed to serialize")
@@ -379,10 +385,13 @@ _BUGS = ("[", "Exception ", "Unexpected ", "Failed to serialize")
 with their codes is a line that broke in the middle of a call, also where bytes arrived that were not those sent"""
 
 _NO_MORE_FILES = os.strerror(errno.EMFILE)
+_FIELDS = re.compile(r"\s*\[field:[^\]]*\]")
+"""where in itself the library failed: nothing that a reader could use"""
 _SIGNS = {
     "CERTIFICATE_VERIFY_FAILED": "its certificate is not of this federation",
     "Connection refused": "connection refused",
     "DNS resolution failed": "its name cannot be resolved",
+    "hostname lookup": "its name cannot be resolved",
     "certificate unknown": "it does not accept this certificate",
     "Socket closed": "the connection was cut",
     "Connection reset": "the connection was cut",

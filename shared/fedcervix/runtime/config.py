@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import json
 import math
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,9 +50,12 @@ def read_toml(path: Path, *, hint: str = "", missing: str = NOT_SET_UP) -> dict[
         check_used_up(f"{path} cannot be read", error)
         raise ConfigError(f"{path} cannot be read: {error.strerror}", next_step=f"ls -l {path}") from error
     except (ValueError, RecursionError) as error:
+        twice = str(error).startswith(("Cannot overwrite", "Cannot declare"))
         raise ConfigError(
             f"{path} is not valid TOML: {str(error)[:200]}",
-            cause="a missing quote, bracket or equals sign at that place",
+            cause="the key or table of that place is in the file twice: delete one of the two"
+            if twice
+            else "a missing quote, bracket or equals sign at that place",
             next_step=f"edit {path}",
         ) from error
 
@@ -87,12 +91,24 @@ def build(
         # By way of JSON, because strict validation takes tables for dataclasses and arrays for tuples only there.
         return TypeAdapter(schema).validate_json(json.dumps(_finite(raw), default=str, allow_nan=False))
     except ValidationError as error:
-        lines = [_explain(schema, detail, section) for detail in error.errors()[:5]]
+        details = error.errors()[:5]
+        lines = [_explain(schema, detail, section) for detail in details]
+        causes = dict.fromkeys(_CAUSES.get(detail["type"], "a value of the wrong kind") for detail in details)
         raise ConfigError(
             "\n".join(f"{source}: {line}" for line in lines),
-            cause="a misspelt key or a value of the wrong kind",
+            cause=" or ".join(causes),
             next_step=f"edit {source} (every key is explained in {page})",
         ) from error
+
+
+_UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
+_MISSING = ("missing", "missing_argument")
+_CAUSES = {
+    **dict.fromkeys(_UNKNOWN, "a misspelt key, or one that belongs to another table"),
+    **dict.fromkeys(_MISSING, "a key that was deleted or misspelt"),
+    "value_error": "a value of the right kind that the key does not take",
+}
+"""by pydantic's kind of error"""
 
 
 def _finite(value: Any) -> Any:
@@ -127,14 +143,22 @@ def _override(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str
 
 def _explain(schema: type, detail: ErrorDetails, section: str) -> str:
     key = ".".join([section, *map(str, detail["loc"])] if section else map(str, detail["loc"]))
-    if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+    if detail["type"] in _UNKNOWN:
         return f"unknown key `{key}`{_nearest(str(detail['loc'][-1]), _keys(schema, detail['loc'][:-1]))}"
-    if detail["type"] in ("missing", "missing_argument"):
+    if detail["type"] in _MISSING:
         return f"key `{key}` is missing"
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if detail["type"] == "value_error":  # of a dataclass's own checks: they name the key and what was found
         return f"{key}.{message}" if key else message
-    return f"{key}: expected {message}; found {detail['input']!r}"
+    return f"{key}: expected {message}; found {_found(detail)}"
+
+
+def _found(detail: ErrorDetails) -> str:
+    """Return a value of the wrong kind as it is shown; a number that is written as a text is called so."""
+    value, wants_number = detail["input"], detail["type"] in ("int_type", "float_type", "bool_type")
+    if wants_number and isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d+)?|true|false", value):
+        return f'the text "{value}": remove the quotation marks'
+    return repr(value)
 
 
 def _keys(schema: Any, path: Sequence[int | str]) -> list[str]:

@@ -17,6 +17,7 @@ Rules
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import subprocess
@@ -162,8 +163,10 @@ def ask(process: subprocess.Popen[str], request: Any) -> None:
 
 
 def tell(process: subprocess.Popen[str], line: str) -> None:
-    """Write a line to a worker. Raises OSError or ValueError where it has ended."""
+    """Write a line to a worker. Raises BrokenPipeError where it has ended, or its input was closed because it shall."""
     assert process.stdin is not None
+    if process.stdin.closed:
+        raise BrokenPipeError(errno.EPIPE, "its input is closed")
     process.stdin.write(line)
     process.stdin.flush()
 
