@@ -30,7 +30,7 @@ from coordinator.home.home import Home
 from coordinator.home.registry import Registry
 from fedcervix.core.events import AggregateStored
 from fedcervix.disk.journal import Journal
-from fedcervix.network import identity, invitations
+from fedcervix.transport import identity, invitations
 from site_agent.home import SiteHome
 from site_agent.home import create as create_site
 

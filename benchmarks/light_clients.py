@@ -30,7 +30,7 @@ from fedcervix.core.events import ModelAdopted, ScoreReported, Task, TaskKind, U
 from fedcervix.core.rounds.instructions import Finish
 from fedcervix.errors import RemoteError
 from fedcervix.models.blobs import CHUNK_BYTES
-from fedcervix.network import codec
+from fedcervix.transport import codec
 from site_agent.federation.link import GrpcLink
 from site_agent.home import SiteHome
 

@@ -35,12 +35,12 @@ from fedcervix.disk.files import make_folder, write_whole
 from fedcervix.disk.locks import held, holder
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, RunError
-from fedcervix.network.address import check_address
 from fedcervix.runtime.config import build, read_toml
+from fedcervix.transport.address import check_address
 from site_agent import site_toml
 
 if TYPE_CHECKING:
-    from fedcervix.network.identity import Certificate
+    from fedcervix.transport.identity import Certificate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,7 +241,7 @@ class SiteHome:
 
     def certificate(self) -> Certificate:
         """Return the site's certificate. Raises StorageError where the site has not joined, IdentityError."""
-        from fedcervix.network import identity  # most commands need no certificate
+        from fedcervix.transport import identity  # most commands need no certificate
 
         return identity.identify(self.pem("site.crt"))
 

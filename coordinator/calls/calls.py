@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fedcervix.network import codec, identity, rpc
+from fedcervix.transport import codec, identity, rpc
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ from coordinator.limits.throttle import Throttle, slow
 from fedcervix.runtime.log import logger
 
 FIRST_CALL_S = 15.0
-"""time for the handshake (at most 10 s of it, see fedcervix.network.rpc) and the first call"""
+"""time for the handshake (at most 10 s of it, see fedcervix.transport.rpc) and the first call"""
 GRACE_S = 1.0
 """time that an unauthenticated connection has even if its address has too many"""
 REFUSAL_S = 0.5

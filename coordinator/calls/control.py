@@ -16,7 +16,7 @@ from coordinator.run.status import overview
 from coordinator.run.streams import Bell, looks
 from fedcervix.core.events import SiteRevoked
 from fedcervix.errors import RemoteError, RunError
-from fedcervix.network import rpc
+from fedcervix.transport import rpc
 from fedcervix.wire import federation_pb2 as wire
 
 THREADS = 4

@@ -36,8 +36,8 @@ from fedcervix.errors import (
     NoSuchMethodError,
     StorageError,
 )
-from fedcervix.network import identity, rpc
 from fedcervix.runtime.log import logger
+from fedcervix.transport import identity, rpc
 
 MESSAGE_S = 10.0
 """time for a request, and for a look at the registry"""

@@ -41,8 +41,8 @@ from fedcervix.core.rounds.objections import objection
 from fedcervix.core.rounds.state import Presence, Round, Run
 from fedcervix.errors import IdentityError, RemoteError, RunError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.network import codec, identity, rpc
 from fedcervix.runtime.log import logger
+from fedcervix.transport import codec, identity, rpc
 from fedcervix.wire import federation_pb2 as wire
 
 RECORD_LINE_CHARS_MIN = 150

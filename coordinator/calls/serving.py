@@ -36,8 +36,8 @@ from coordinator.run.engine import Engine
 from coordinator.run.streams import Bell
 from fedcervix.disk.descriptors import USED_UP, raise_limit
 from fedcervix.errors import RunError
-from fedcervix.network import rpc
-from fedcervix.network.address import Address
+from fedcervix.transport import rpc
+from fedcervix.transport.address import Address
 
 STOP_GRACE = timedelta(seconds=5)
 WORDS_S = 2.0

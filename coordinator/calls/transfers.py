@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from fedcervix.errors import RemoteError
-from fedcervix.network import rpc
+from fedcervix.transport import rpc
 
 SUPERSEDED = "a newer transfer has begun"
 """what an older one is cancelled with"""

@@ -48,12 +48,12 @@ from fedcervix.errors import (
     StorageError,
 )
 from fedcervix.models.blobs import BlobStore
-from fedcervix.network import identity, invitations, rpc
-from fedcervix.network.address import Address
 from fedcervix.runtime.commandline import is_named
 from fedcervix.runtime.log import logger, ration
 from fedcervix.runtime.malloc_tuning import share_memory_among_threads
 from fedcervix.runtime.printing import say
+from fedcervix.transport import identity, invitations, rpc
+from fedcervix.transport.address import Address
 from fedcervix.wire import federation_pb2 as wire
 
 

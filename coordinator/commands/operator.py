@@ -16,8 +16,8 @@ from coordinator.run.changes import Document, applied, ended_rounds, joined
 from coordinator.run.history import stands
 from fedcervix.errors import LinkError, RunError
 from fedcervix.json_text import parsed
-from fedcervix.network import rpc
-from fedcervix.network.backoff import Pauses
+from fedcervix.transport import rpc
+from fedcervix.transport.backoff import Pauses
 from fedcervix.wire import federation_pb2 as wire
 
 ANSWER_S = 10.0

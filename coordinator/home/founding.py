@@ -18,8 +18,8 @@ from fedcervix.core.profiles import PROFILES
 from fedcervix.disk.files import FOLDER_MODE, aside, make_folder, write_secret, write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, RunError
-from fedcervix.network import identity
-from fedcervix.network.address import Address
+from fedcervix.transport import identity
+from fedcervix.transport.address import Address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

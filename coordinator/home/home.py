@@ -30,11 +30,11 @@ from fedcervix.disk.reserve import Reserve
 from fedcervix.disk.storage import damaged, disk
 from fedcervix.errors import ConfigError, RunError
 from fedcervix.json_text import parsed
-from fedcervix.network.address import Address, check_address
 from fedcervix.runtime.config import apply_profile, build, read_toml
+from fedcervix.transport.address import Address, check_address
 
 if TYPE_CHECKING:
-    from fedcervix.network.identity import Authority
+    from fedcervix.transport.identity import Authority
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +211,7 @@ class Home:
 
     def authority(self) -> Authority:
         """Return what signs certificates. Raises ConfigError where its key is missing, StorageError."""
-        from fedcervix.network import identity
+        from fedcervix.transport import identity
 
         self.insist_on_authority()
         return identity.Authority(self.pem("authority.crt"), self.pem("authority.key"))

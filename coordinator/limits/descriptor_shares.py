@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedcervix.errors import RunError
-from fedcervix.network.address import Address
+from fedcervix.transport.address import Address
 
 OWN = 96
 """journal, registry, log, locks, the library's threads and pollers, and the operator's commands; about 40 are in use"""

@@ -34,8 +34,8 @@ from fedcervix.core.rounds.waits import deadline
 from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.errors import ModelError, RemoteError, StorageError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.network.backoff import Pauses
 from fedcervix.runtime.log import logger
+from fedcervix.transport.backoff import Pauses
 
 STORAGE_PAUSE_MOST_S = 10.0
 """how long the coordinator leaves a full disk alone, at most, before it tries again"""

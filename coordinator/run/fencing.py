@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from fedcervix.errors import DuplicateAgentError
-from fedcervix.network.codec import InstanceClaim
+from fedcervix.transport.codec import InstanceClaim
 
 
 @dataclass(frozen=True, slots=True)

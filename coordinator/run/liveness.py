@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from fedcervix.network.codec import Progress
+from fedcervix.transport.codec import Progress
 
 STOPPED = "stopped by its engineer"
 

@@ -15,8 +15,8 @@ from fedcervix.core.events import Answer, Event, SiteAttached, SiteSilent, Task
 from fedcervix.core.rounds.instructions import Finish, Instruction, instruction
 from fedcervix.core.rounds.state import Outcome, Presence, Run
 from fedcervix.errors import DuplicateAgentError
-from fedcervix.network.codec import InstanceClaim, Progress
 from fedcervix.runtime.log import logger
+from fedcervix.transport.codec import InstanceClaim, Progress
 
 
 class SiteStreams:

@@ -22,8 +22,8 @@ from fedcervix.core.rounds.instructions import instruction
 from fedcervix.core.rounds.scores import mean_loss
 from fedcervix.core.rounds.state import Phase, Presence, Round, Run
 from fedcervix.core.rounds.waits import OnTimeout, Wait, waits
-from fedcervix.network.backoff import SIGN_S
 from fedcervix.printable import printable
+from fedcervix.transport.backoff import SIGN_S
 
 LINE_CUT = "its connection is cut"
 UNHEARD = "no message comes from it"

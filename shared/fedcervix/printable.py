@@ -6,8 +6,9 @@ to its clipboard, or look like a line that this program has printed. Rules
 1. Taken out are: C0, DEL and C1 (ESC, BEL and CSI are among them), all format characters (they change the writing
    direction, or are invisible), and the separators of lines and paragraphs. They are replaced by `?`; a line feed or a
    tab by a space.
-2. What the other side sends is cleaned on receipt (`fedcervix.network.codec.received`), and everything once more where
-   it is printed (`fedcervix.runtime.printing`), logged (`fedcervix.runtime.log`) or stands on a page (`on_a_page`).
+2. What the other side sends is cleaned on receipt (`fedcervix.transport.codec.received`), and everything once more
+   where it is printed (`fedcervix.runtime.printing`), logged (`fedcervix.runtime.log`) or stands on a page
+   (`on_a_page`).
 3. Half a surrogate pair stays: it is a byte of a file's name, and standard streams write it as `\udc9b`.
 4. Text of the other side is quoted in short form (`quoted`): of a long text, its beginning and its length.
 """

@@ -18,9 +18,9 @@ from fedcervix.core.rounds.state import Outcome
 from fedcervix.disk.files import make_folder, write_secret, write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import EXIT_OF_OUTCOME, INTERRUPTED, ConfigError, FedcervixError, IdentityError, LinkError
-from fedcervix.network import identity, invitations
 from fedcervix.runtime.commandline import meant_here
 from fedcervix.runtime.printing import say
+from fedcervix.transport import identity, invitations
 from site_agent.federation.joining import check_home
 from site_agent.home import SiteHome, configured, write
 from site_agent.manifest.manifest_file import read_manifest

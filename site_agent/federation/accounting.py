@@ -13,7 +13,7 @@ from fedcervix.core import session
 from fedcervix.core.events import ModelUnusable, Task, TaskKind, UpdateStored
 from fedcervix.errors import FedcervixError, PolicyError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.network import codec
+from fedcervix.transport import codec
 from site_agent.federation import account, asked
 from site_agent.federation.inbox import Participation
 from site_agent.federation.link import Link

@@ -33,8 +33,8 @@ from fedcervix.errors import (
     RunError,
     StorageError,
 )
-from fedcervix.network import codec
-from fedcervix.network.backoff import SIGN_S
+from fedcervix.transport import codec
+from fedcervix.transport.backoff import SIGN_S
 from site_agent.federation import shown
 from site_agent.federation.accounting import Accounting
 from site_agent.federation.context import AgentContext

@@ -12,8 +12,8 @@ from typing import TypeVar
 from fedcervix.core.events import Task
 from fedcervix.errors import DuplicateAgentError, FedcervixError, LinkError, RemoteError, RunError, StorageError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.network.backoff import Pauses
 from fedcervix.runtime.worker_protocol import WorkProgress
+from fedcervix.transport.backoff import Pauses
 from site_agent.federation import shown
 from site_agent.federation.inbox import Inbox
 from site_agent.federation.link import Link

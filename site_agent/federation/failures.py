@@ -15,8 +15,8 @@ from dataclasses import replace
 
 from fedcervix.core.events import SiteFailed
 from fedcervix.errors import FedcervixError, LinkError, RemoteError, StorageError
-from fedcervix.network.backoff import Pauses
 from fedcervix.runtime.log import logger
+from fedcervix.transport.backoff import Pauses
 from site_agent.federation import incidents
 from site_agent.federation.link import Link
 from site_agent.home import SiteHome

@@ -17,7 +17,7 @@ from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import damaged, disk
 from fedcervix.errors import FullDiskError
 from fedcervix.json_text import parsed
-from fedcervix.network.codec import SUCCEEDS_MAX, InstanceClaim
+from fedcervix.transport.codec import SUCCEEDS_MAX, InstanceClaim
 from site_agent.home import SiteHome
 
 FILE_BYTES = 1024

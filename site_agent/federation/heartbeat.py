@@ -18,8 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fedcervix.errors import FedcervixError
-from fedcervix.network.backoff import SIGN_S
-from fedcervix.network.codec import Heartbeat, Ping, Progress
+from fedcervix.transport.backoff import SIGN_S
+from fedcervix.transport.codec import Heartbeat, Ping, Progress
 from site_agent.worker.hang_detection import FLOOR_S, Silence
 from site_agent.worker.worker import WorkFailedError
 

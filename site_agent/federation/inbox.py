@@ -12,7 +12,7 @@ from fedcervix.core.plan import Plan
 from fedcervix.core.rounds.instructions import Instruction
 from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import FedcervixError, LinkError, StorageError
-from fedcervix.network import codec
+from fedcervix.transport import codec
 from site_agent.federation.heartbeat import Hung
 from site_agent.store.run_store import RunStore
 

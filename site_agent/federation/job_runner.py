@@ -16,8 +16,8 @@ from fedcervix.core.events import Answer, ModelAdopted, ModelUnusable, ScoreRepo
 from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import FedcervixError, RunError, StorageError
 from fedcervix.models.rounding import Rounded
-from fedcervix.network import codec
 from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
+from fedcervix.transport import codec
 from site_agent.federation import compression, shown
 from site_agent.federation.accounting import Accounting
 from site_agent.federation.context import AgentContext

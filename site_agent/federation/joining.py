@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 
 from fedcervix.errors import ConfigError, RunError
-from fedcervix.network import invitations
+from fedcervix.transport import invitations
 from site_agent.home import SiteHome
 
 OF_A_COORDINATOR = "coordinator.toml"

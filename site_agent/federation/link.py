@@ -1,7 +1,7 @@
 """The site's narrow seam to the coordinator. Every call is begun here; every error is one of ours.
 
 `Link` is what the agent needs; `GrpcLink` is the real one. A line that fails raises LinkError, after which the caller
-tries again after a while (`fedcervix.network.backoff`). Every text of the coordinator's choice says that it is the
+tries again after a while (`fedcervix.transport.backoff`). Every text of the coordinator's choice says that it is the
 coordinator's: else it could look like a line, or advice, of this program.
 """
 
@@ -22,8 +22,8 @@ from fedcervix.core.events import Answer
 from fedcervix.core.rounds.instructions import Finish, Idle, Instruction
 from fedcervix.errors import LinkError, RemoteError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.network import codec, rpc
-from fedcervix.network.codec import FIRST_MODEL_BYTES_MAX
+from fedcervix.transport import codec, rpc
+from fedcervix.transport.codec import FIRST_MODEL_BYTES_MAX
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.federation.privacy import outgoing
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fedcervix.errors import FedcervixError, IdentityError, LinkError, StorageError
-from fedcervix.network.backoff import Pauses
+from fedcervix.transport.backoff import Pauses
 from site_agent.federation.context import AgentContext
 from site_agent.federation.inbox import Broken, ConnectionLost, CoordinatorSaid
 

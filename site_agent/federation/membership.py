@@ -10,7 +10,7 @@ from fedcervix.core.events import Task, TaskKind
 from fedcervix.core.plan import Plan
 from fedcervix.core.rounds.instructions import Finish
 from fedcervix.errors import RemoteError, StorageError
-from fedcervix.network import codec
+from fedcervix.transport import codec
 from site_agent.federation import shown
 from site_agent.federation.accounting import NEW_RUN, NOT_HONEST, Accounting
 from site_agent.federation.context import AgentContext

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fedcervix.core.events import RUN_OF_COORDINATOR
 from fedcervix.core.plan import Plan, Recipe
-from fedcervix.network.codec import Welcome
+from fedcervix.transport.codec import Welcome
 from site_agent.home import Policy
 
 

@@ -32,7 +32,7 @@ from fedcervix.core.events import (
     Task,
     UpdateStored,
 )
-from fedcervix.network import codec
+from fedcervix.transport import codec
 
 GAUGES = frozenset({"zero_rows", "dead_units", "unit_std", "effective_rank", "alignment", "uniformity"})
 """The collapse gauges that a site reports (see `site_agent.training.collapse_metrics`)."""

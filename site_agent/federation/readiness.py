@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from fedcervix.core.plan import Plan
 from fedcervix.errors import DuplicateAgentError, FedcervixError, LinkError, StorageError
-from fedcervix.network import codec
 from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
+from fedcervix.transport import codec
 from site_agent.federation import shown
 from site_agent.federation.context import AgentContext
 from site_agent.federation.failures import Failures

@@ -19,8 +19,8 @@ from fedcervix.disk.locks import is_held
 from fedcervix.disk.storage import known
 from fedcervix.errors import FedcervixError, PolicyError, RemoteError
 from fedcervix.extras import lacking
-from fedcervix.network import identity
 from fedcervix.runtime.worker_protocol import WorkProgress
+from fedcervix.transport import identity
 from site_agent.federation import hardware, shown
 from site_agent.federation.policy import objections, strange
 from site_agent.home import SiteHome
@@ -130,7 +130,7 @@ def _line(home: SiteHome) -> str:
 
 def _coordinator(home: SiteHome, on_plan: Callable[[Plan], None]) -> str:
     """Hear the welcome as the agent does, and compare the plan with the policy."""
-    from fedcervix.network import codec
+    from fedcervix.transport import codec
     from site_agent.federation.link import GrpcLink
 
     link = GrpcLink(

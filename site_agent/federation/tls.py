@@ -17,7 +17,7 @@ from cryptography import x509
 
 from fedcervix.disk.descriptors import check_used_up
 from fedcervix.errors import IdentityError, LinkError
-from fedcervix.network.address import Address
+from fedcervix.transport.address import Address
 from site_agent.federation.proxies import Proxy, proxy_for, remark
 
 CONNECT_S = 10.0

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from fedcervix.core.alarms import WHAT_CHARS_MAX, WORDS_CHARS_MAX
 from fedcervix.core.events import DIGEST, GAUGES_MAX, REASON_CHARS_MAX, ROUND_MAX
 from fedcervix.core.plan import SITES_MAX, Plan, canonical_json, check
-from fedcervix.network.codec import GAUGE_CHARS_MAX, RECORD_CHARS_MAX
+from fedcervix.transport.codec import GAUGE_CHARS_MAX, RECORD_CHARS_MAX
 
 COUNT_MAX = 2**40
 REASONS_MOST = REASON_CHARS_MAX + 100

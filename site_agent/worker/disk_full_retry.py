@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from fedcervix.errors import FullDiskError
-from fedcervix.network.backoff import Pauses
 from fedcervix.runtime.worker_protocol import ErrorParts, OnProgress, WorkProgress
+from fedcervix.transport.backoff import Pauses
 
 T = TypeVar("T")
 

@@ -49,9 +49,9 @@ from fedcervix.disk.journal import Journal, RunRecord
 from fedcervix.errors import FedcervixError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.weights import read_tensors, write_tensors
-from fedcervix.network import identity, invitations, rpc
-from fedcervix.network.address import Address
 from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
+from fedcervix.transport import identity, invitations, rpc
+from fedcervix.transport.address import Address
 from site_agent.federation.agent import Agent, Waits
 from site_agent.federation.context import AgentContext
 from site_agent.federation.link import GrpcLink

@@ -16,7 +16,7 @@ from fedcervix.core.plan import Plan
 from fedcervix.disk.files import digest_file
 from fedcervix.errors import FedcervixError, RemoteError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.network import codec
+from fedcervix.transport import codec
 from site_agent.federation.link import SENDER, Link
 from site_agent.worker.worker import CancelledError
 from tests.contracts.stage import SITES, keep, model_of, stage

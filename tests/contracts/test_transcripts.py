@@ -30,8 +30,8 @@ from fedcervix.core.events import (
 from fedcervix.core.modes import Mode
 from fedcervix.core.rounds.state import Outcome, Phase, Presence
 from fedcervix.models.blobs import CHUNK_BYTES, BlobStore
-from fedcervix.network import codec, identity, rpc
-from fedcervix.network.identity import REQUEST_BYTES_MAX
+from fedcervix.transport import codec, identity, rpc
+from fedcervix.transport.identity import REQUEST_BYTES_MAX
 from fedcervix.wire import federation_pb2 as wire
 from tests.contracts import transcript
 from tests.contracts.stage import FEDERATION, SITES, WAIT_S, Keys, Stage, agent, keep, keys, model_of, stage

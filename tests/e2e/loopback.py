@@ -31,8 +31,8 @@ from coordinator.home.home import Home
 from coordinator.home.registry import Registry
 from fedcervix.core.plan import Plan
 from fedcervix.disk.files import digest_file
-from fedcervix.network import identity, invitations, rpc
-from fedcervix.network.codec import InstanceClaim
+from fedcervix.transport import identity, invitations, rpc
+from fedcervix.transport.codec import InstanceClaim
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.federation.link import GrpcLink
 from site_agent.home import SiteHome

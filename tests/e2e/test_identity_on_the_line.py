@@ -19,7 +19,7 @@ from coordinator.calls.local_sockets import reachable
 from fedcervix.core.events import Task
 from fedcervix.errors import FedcervixError, IdentityError, LinkError, NoSuchMethodError, RunError
 from fedcervix.models.weights import write_tensors
-from fedcervix.network import codec, identity, invitations, rpc
+from fedcervix.transport import codec, identity, invitations, rpc
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.federation.link import GrpcLink
 from tests.e2e.loopback import FEDERATION, Federation, call, federation, until

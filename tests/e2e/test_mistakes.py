@@ -23,7 +23,7 @@ from fedcervix.errors import (
     RunError,
 )
 from fedcervix.models.weights import write_tensors
-from fedcervix.network import identity
+from fedcervix.transport import identity
 from tests.e2e.loopback import Federation, Process, call
 
 Federate = Callable[..., Federation]
@@ -132,8 +132,11 @@ def test_joining_where_nobody_listens(federate: Federate, tmp_path: Path) -> Non
     assert code == 0, text
 
 
-def test_joining_where_another_federation_s_coordinator_answers(federate: Federate, tmp_path: Path) -> None:
+def test_joining_where_another_federation_s_coordinator_answers(
+    federate: Federate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is said as `check` says it, and the network library adds no lines of its own."""
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)  # this process has imported what sets it
     ours, theirs = federate(), federate()
     ours.coordinate("--mode", "csfssl")
     theirs.coordinate("--mode", "csfssl")

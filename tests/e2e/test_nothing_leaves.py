@@ -24,7 +24,7 @@ from fedcervix.core.events import Answer
 from fedcervix.core.rounds.instructions import Instruction
 from fedcervix.errors import FedcervixError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.network import codec
+from fedcervix.transport import codec
 from site_agent.data.collection import index
 from site_agent.federation import incidents
 from site_agent.federation.agent import Agent

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from fedcervix.errors import IdentityError, LinkError
-from fedcervix.network import codec
+from fedcervix.transport import codec
 from site_agent.federation import tls
 from tests.e2e.loopback import Federation, call
 from tests.e2e.relays import ConnectProxy

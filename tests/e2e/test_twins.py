@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fedcervix.errors import DuplicateAgentError
-from fedcervix.network import codec
+from fedcervix.transport import codec
 from site_agent.home import SiteHome
 from tests.e2e.loopback import Federation, Process
 from tests.e2e.relays import Relay

@@ -27,7 +27,7 @@ from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.rounds.instructions import Finish, Idle
 from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import RemoteError
-from fedcervix.network import codec
+from fedcervix.transport import codec
 from fedcervix.wire import federation_pb2 as wire
 
 QUICK = settings(max_examples=400, deadline=None)

@@ -20,7 +20,7 @@ from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.rounds.averages import Aggregate, coordinator_work, last_step
 from fedcervix.core.rounds.state import Outcome, Round, Run
 from fedcervix.core.rounds.step import step
-from fedcervix.network.codec import InstanceClaim
+from fedcervix.transport.codec import InstanceClaim
 from tests.simulation.histories import history
 from tests.simulation.oracle import averaged, trained, undisturbed
 from tests.simulation.world import Faults, History, Rules, ViolationError, simulate

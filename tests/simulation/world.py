@@ -49,7 +49,7 @@ from fedcervix.core.rounds.instructions import Finish, Instruction, instruction
 from fedcervix.core.rounds.state import Presence, Run, begin
 from fedcervix.core.rounds.step import step
 from fedcervix.core.rounds.waits import deadline, waits
-from fedcervix.network.codec import SUCCEEDS_MAX, InstanceClaim
+from fedcervix.transport.codec import SUCCEEDS_MAX, InstanceClaim
 from tests.simulation.oracle import (
     averaged,
     drawn,

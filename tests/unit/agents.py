@@ -15,8 +15,8 @@ from fedcervix.core.plan import Plan
 from fedcervix.core.rounds.instructions import Finish, Instruction
 from fedcervix.errors import FedcervixError, LinkError, StorageError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.network import codec
 from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
+from fedcervix.transport import codec
 from site_agent.federation import shown
 from site_agent.federation.agent import Agent, Checks, Waits
 from site_agent.federation.context import AgentContext

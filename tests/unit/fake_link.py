@@ -15,7 +15,7 @@ from fedcervix.core.rounds.instructions import Finish, Instruction
 from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import FedcervixError, RunError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.network import codec
+from fedcervix.transport import codec
 from site_agent.federation.link import OnBytes
 
 RUN = "20300101-000000-csfssl-00000000"

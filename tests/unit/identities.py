@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from fedcervix.network import identity, invitations
-from fedcervix.network.identity import Authority, Identity
-from fedcervix.network.invitations import Invitation
+from fedcervix.transport import identity, invitations
+from fedcervix.transport.identity import Authority, Identity
+from fedcervix.transport.invitations import Invitation
 
 NOW = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
 NORTH = Identity("demo", "site", "north")

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from fedcervix.errors import FedcervixError
-from fedcervix.network import rpc
+from fedcervix.transport import rpc
 
 
 def handlers(behaviours: dict[rpc.Method, Callable[..., Any]]) -> list[grpc.GenericRpcHandler]:

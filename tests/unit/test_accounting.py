@@ -11,7 +11,7 @@ import pytest
 from fedcervix.core.events import ModelUnusable, Task, UpdateStored
 from fedcervix.errors import PolicyError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.network import codec
+from fedcervix.transport import codec
 from site_agent.federation import account
 from site_agent.federation.accounting import Accounting
 from site_agent.federation.inbox import Participation

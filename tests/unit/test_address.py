@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedcervix.network.address import Address
+from fedcervix.transport.address import Address
 
 
 @pytest.mark.parametrize(

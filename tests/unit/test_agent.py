@@ -28,7 +28,7 @@ from fedcervix.errors import (
     StorageError,
 )
 from fedcervix.models.blobs import BlobStore
-from fedcervix.network import codec
+from fedcervix.transport import codec
 from site_agent.federation import compression
 from site_agent.federation.agent import Checks
 from site_agent.federation.context import REMOTE_ERRORS_MAX

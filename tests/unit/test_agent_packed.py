@@ -20,8 +20,8 @@ from fedcervix.models.blobs import BlobStore
 from fedcervix.models.quantization import Origin, Packing, unpack
 from fedcervix.models.rounding import Rounded, round_model
 from fedcervix.models.weights import write_tensors
-from fedcervix.network import codec
 from fedcervix.runtime.worker_protocol import OnProgress
+from fedcervix.transport import codec
 from site_agent.federation.compression import FILE, carried
 from site_agent.store.task_results import TaskResult, TrainResult
 from tests.unit.agents import FakeWorker, Site, cutting

@@ -17,7 +17,7 @@ from fedcervix.core.events import (
     UpdateStored,
     event_to_json,
 )
-from fedcervix.network.codec import KIND_CHARS_MAX
+from fedcervix.transport.codec import KIND_CHARS_MAX
 
 BASE = "b" * 64
 DELIVERED = (

@@ -97,7 +97,7 @@ def calls(name: str) -> Iterator[tuple[str, str]]:
 
 FOREIGN = {
     "models": "numpy",
-    "network": "cryptography google grpc",
+    "transport": "cryptography google grpc",
     "runtime": "click pydantic pydantic_core rich structlog",
 }
 """What the folders of the library import from outside the standard library; the others nothing."""
@@ -479,6 +479,6 @@ def test_naps_are_found() -> None:
 def test_the_table_is_read_from_the_docstring() -> None:
     table = folders("fedcervix")
     assert table["core"] <= {"errors", "json_text", "printable"}
-    assert {"core", "errors"} <= table["network"]
+    assert {"core", "errors"} <= table["transport"]
     assert own("fedcervix.core.plan.Plan") == "fedcervix.core.plan"
     assert own("numpy.typing") is None

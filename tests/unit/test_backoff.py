@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from fedcervix.network import rpc
-from fedcervix.network.backoff import FIRST_S, MOST_S, Pauses
+from fedcervix.transport import rpc
+from fedcervix.transport.backoff import FIRST_S, MOST_S, Pauses
 
 BACK_WITHIN_S = 5.0
 """the promise: "every agent works on within 5 s of its return\""""

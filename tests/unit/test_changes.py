@@ -26,7 +26,7 @@ from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.rounds.state import Run, begin
 from fedcervix.core.rounds.step import step
 from fedcervix.disk.journal import Journal, RunRecord
-from fedcervix.network.rpc import MESSAGE_BYTES_MAX
+from fedcervix.transport.rpc import MESSAGE_BYTES_MAX
 
 RUN = "20300101-000000-csfssl-00000000"
 GAUGES = tuple((name, 0.123456789) for name in sorted(("zero_rows", "dead_units", "unit_std", "effective_rank")))

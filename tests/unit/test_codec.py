@@ -12,8 +12,8 @@ from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.rounds.instructions import Finish, Idle, Instruction
 from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import RemoteError
-from fedcervix.network import codec
-from fedcervix.network.codec import Ping, Progress, Ready, Refusal, Report, Welcome
+from fedcervix.transport import codec
+from fedcervix.transport.codec import Ping, Progress, Ready, Refusal, Report, Welcome
 from fedcervix.wire import federation_pb2 as wire
 
 BASE, MADE = "b" * 64, "d" * 64

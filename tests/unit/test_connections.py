@@ -22,8 +22,8 @@ from coordinator.limits.descriptor_shares import OWN, OWN_PER_SITE, PER_CERTIFIC
 from coordinator.limits.overhead import BURST_BYTES, BYTES_PER_S, STRANGER_BYTES, Traffic
 from coordinator.limits.throttle import BURST
 from fedcervix.errors import RunError
-from fedcervix.network import rpc
-from fedcervix.network.address import Address
+from fedcervix.transport import rpc
+from fedcervix.transport.address import Address
 
 BOUNDS = Bounds(in_all=100, unauthenticated=20, per_address=6, per_certificate=3)
 ROOMY = dataclasses.replace(BOUNDS, unauthenticated=1000)

@@ -16,8 +16,8 @@ from fedcervix.disk import descriptors
 from fedcervix.disk.journal import Journal
 from fedcervix.disk.storage import disk
 from fedcervix.errors import FedcervixError, StorageError
-from fedcervix.network import rpc
 from fedcervix.runtime.config import read_toml
+from fedcervix.transport import rpc
 from site_agent.data import collection
 from site_agent.data.not_same import read_pairs
 from site_agent.images.decode import decode

@@ -19,7 +19,7 @@ from coordinator.calls.dispatch import WAITED_FOR_MAX, Dispatcher
 from coordinator.calls.work import WorkThreads
 from coordinator.limits.admission import LIMITS, Admission
 from fedcervix.errors import IdentityError
-from fedcervix.network import identity, rpc
+from fedcervix.transport import identity, rpc
 from fedcervix.wire import federation_pb2 as wire
 
 pytestmark = pytest.mark.timeout(60)

@@ -9,7 +9,7 @@ import pytest
 
 from coordinator.run.fencing import Acting, admit, is_answered, refusal
 from fedcervix.errors import FullDiskError, RemoteError, StorageError
-from fedcervix.network.codec import SUCCEEDS_MAX, InstanceClaim, read_claim
+from fedcervix.transport.codec import SUCCEEDS_MAX, InstanceClaim, read_claim
 from site_agent.federation.fencing import succeed
 from site_agent.home import SiteHome
 from site_agent.home import create as create_home

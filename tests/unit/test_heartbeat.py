@@ -11,7 +11,7 @@ import pytest
 
 from fedcervix.core.events import Task, TaskKind
 from fedcervix.errors import LinkError
-from fedcervix.network.codec import Ping, Progress
+from fedcervix.transport.codec import Ping, Progress
 from site_agent.federation.heartbeat import Hung, Reporter
 
 TASK = Task("run", TaskKind.TRAIN, 1, "a" * 64)

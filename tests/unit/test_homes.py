@@ -20,8 +20,8 @@ from coordinator.commands import commands
 from coordinator.commands.operator import ask
 from coordinator.home.home import Home, RunningProcess
 from fedcervix.errors import ConfigError, RunError, StorageError
-from fedcervix.network import rpc
-from fedcervix.network.address import Address
+from fedcervix.transport import rpc
+from fedcervix.transport.address import Address
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.home import SiteHome
 

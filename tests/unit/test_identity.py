@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedcervix.errors import FedcervixError, IdentityError, RemoteError
-from fedcervix.network import identity
-from fedcervix.network.identity import Authority, Identity
-from fedcervix.network.invitations import Invitation
+from fedcervix.transport import identity
+from fedcervix.transport.identity import Authority, Identity
+from fedcervix.transport.invitations import Invitation
 from tests.unit.identities import AUTHORITY, INVITATION, NORTH, NOW, SECOND, SITE, Party, make_authority, make_party
 
 # --- names

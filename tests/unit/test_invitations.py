@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from fedcervix.errors import IdentityError
-from fedcervix.network import identity
-from fedcervix.network.invitations import Invitation
+from fedcervix.transport import identity
+from fedcervix.transport.invitations import Invitation
 from tests.unit.identities import AUTHORITY, INVITATION, SITE, make_authority
 
 

@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fedcervix.errors import ConfigError, DataError, FedcervixError, LinkError, RunError
-from fedcervix.network import identity
-from fedcervix.network.identity import Identity
-from fedcervix.network.invitations import Invitation
+from fedcervix.transport import identity
+from fedcervix.transport.identity import Identity
+from fedcervix.transport.invitations import Invitation
 from site_agent import site_toml
 from site_agent.cli import cli
 from site_agent.federation.joining import check_home

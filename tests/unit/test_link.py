@@ -16,7 +16,7 @@ from fedcervix.core.rounds.instructions import Finish, Idle
 from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import RemoteError, RunError, StorageError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.network import codec, rpc
+from fedcervix.transport import codec, rpc
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.federation.link import SENDER, GrpcLink
 from tests.unit.fake_link import TRAIN

@@ -6,7 +6,7 @@ import pytest
 
 from coordinator.run.liveness import Liveness
 from fedcervix.core.events import Task, TaskKind
-from fedcervix.network.codec import Progress
+from fedcervix.transport.codec import Progress
 
 LEASE_S = 60.0
 PROGRESS = Progress(Task("run", TaskKind.TRAIN, 1, "b" * 64), "training", 1, 2, "steps", 0.5, 3.0)

@@ -11,10 +11,10 @@ from google.protobuf.message import Message
 
 from fedcervix.core.events import Event, event_to_json
 from fedcervix.errors import PART_CHARS_MAX, FedcervixError, RemoteError
-from fedcervix.network import codec, rpc
 from fedcervix.printable import QUOTED_CHARS_MAX, quoted
 from fedcervix.runtime import log
 from fedcervix.runtime.log import LINE_CHARS_MAX
+from fedcervix.transport import codec, rpc
 from fedcervix.wire import federation_pb2 as wire
 from tests.unit.test_codec import REPORTS
 from tests.unit.test_printable import FIELDS, NAMES, NOW, Way, with_text

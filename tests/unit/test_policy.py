@@ -9,7 +9,7 @@ import pytest
 
 from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.profiles import PROFILES
-from fedcervix.network.codec import Welcome
+from fedcervix.transport.codec import Welcome
 from site_agent.federation.policy import objections, strange
 from site_agent.home import Policy
 

@@ -30,11 +30,11 @@ from fedcervix.core.rounds.instructions import Finish, Idle, instruction
 from fedcervix.core.rounds.state import Outcome, Run, begin
 from fedcervix.core.rounds.step import step
 from fedcervix.errors import FedcervixError, RemoteError
-from fedcervix.network import codec, rpc
 from fedcervix.printable import printable, printable_values
 from fedcervix.runtime import cli_runtime, log
 from fedcervix.runtime.printing import console, say
 from fedcervix.runtime.worker_protocol import WorkProgress
+from fedcervix.transport import codec, rpc
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.cli import cli as site_agent
 from site_agent.commands.display import Display

@@ -13,7 +13,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from fedcervix.core.events import ModelAdopted, ModelUnusable, ScoreReported, SiteFailed, UpdateStored
-from fedcervix.network import codec
+from fedcervix.transport import codec
 from site_agent.federation.link import _message
 from site_agent.federation.privacy import (
     GAUGES,

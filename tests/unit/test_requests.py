@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fedcervix.errors import RemoteError
-from fedcervix.network import rpc
+from fedcervix.transport import rpc
 from fedcervix.wire import federation_pb2 as wire
 
 

@@ -22,7 +22,7 @@ from fedcervix.errors import (
     RunError,
     StorageError,
 )
-from fedcervix.network import rpc
+from fedcervix.transport import rpc
 from fedcervix.wire import federation_pb2 as wire
 from tests.unit.plain_server import abort, handlers
 

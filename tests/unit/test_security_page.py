@@ -14,7 +14,7 @@ import pytest
 from google.protobuf.descriptor import Descriptor
 
 from coordinator.run.results import record
-from fedcervix.network import rpc
+from fedcervix.transport import rpc
 from fedcervix.wire import federation_pb2 as wire
 from tests.unit.plain_server import handlers
 from tests.unit.test_changes import events_of, plan, run_of

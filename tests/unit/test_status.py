@@ -17,8 +17,8 @@ from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.rounds.instructions import instruction
 from fedcervix.core.rounds.state import Run, begin
 from fedcervix.core.rounds.step import step
-from fedcervix.network.codec import Progress
 from fedcervix.printable import printable
+from fedcervix.transport.codec import Progress
 
 NOW = 1_893_456_000.0
 SITES = ("ada", "bob")

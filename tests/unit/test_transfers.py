@@ -10,8 +10,8 @@ import pytest
 
 from coordinator.calls.transfers import Transfers, of_size
 from fedcervix.errors import RemoteError
-from fedcervix.network import codec
-from fedcervix.network.rpc import CHUNK_BYTES_AGAIN
+from fedcervix.transport import codec
+from fedcervix.transport.rpc import CHUNK_BYTES_AGAIN
 
 
 class Call:

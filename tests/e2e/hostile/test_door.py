@@ -25,7 +25,7 @@ import pytest
 from coordinator.calls.connections import Connections
 from coordinator.limits.descriptor_shares import Bounds, bounds
 from fedcervix.errors import LinkError
-from fedcervix.network import identity, rpc
+from fedcervix.transport import identity, rpc
 from site_agent.federation.link import GrpcLink
 from tests.e2e.loopback import BIN, FEDERATION, Federation, federation, until
 

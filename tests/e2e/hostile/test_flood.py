@@ -21,7 +21,7 @@ from fedcervix.disk.reserve import Reserve
 from fedcervix.errors import IdentityError, LinkError, RemoteError, RunError, StorageError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.weights import write_tensors
-from fedcervix.network import codec, rpc
+from fedcervix.transport import codec, rpc
 from site_agent.federation.link import GrpcLink
 from tests.e2e.disks import MayNotMountError, fill, small_disk
 from tests.e2e.loopback import Federation, call, federation, until

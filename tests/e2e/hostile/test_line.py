@@ -17,7 +17,7 @@ import pytest
 
 from coordinator.home.registry import Registry
 from coordinator.limits.admission import LIMITS
-from fedcervix.network import codec, identity, invitations
+from fedcervix.transport import codec, identity, invitations
 from fedcervix.wire import federation_pb2 as wire
 from tests.e2e.hostile.field.attacker import ATTACH, ENROLL, REPORT, WIRE_VERSION
 from tests.e2e.hostile.field.frames import Door, Flag, Kind, Line, frame, message, request

@@ -20,7 +20,7 @@ from fedcervix.core.plan import Plan, Recipe, Terms
 from fedcervix.core.rounds.instructions import Finish, Idle
 from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import LinkError, PolicyError, RemoteError
-from fedcervix.network import codec
+from fedcervix.transport import codec
 from site_agent.federation import account
 from site_agent.federation.asked import again_max
 from tests.unit.agents import Site, interrupted

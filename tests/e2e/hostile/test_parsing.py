@@ -15,7 +15,7 @@ from fedcervix.disk.files import digest_file
 from fedcervix.errors import RemoteError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.weights import write_tensors
-from fedcervix.network import codec, rpc
+from fedcervix.transport import codec, rpc
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.federation.link import GrpcLink
 from tests.e2e.loopback import Federation, Process

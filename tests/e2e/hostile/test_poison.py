@@ -20,8 +20,8 @@ from fedcervix.core.rounds.instructions import Finish
 from fedcervix.errors import RemoteError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.weights import kind, read_tensors, write_tensors
-from fedcervix.network import codec
-from fedcervix.network.codec import InstanceClaim
+from fedcervix.transport import codec
+from fedcervix.transport.codec import InstanceClaim
 from tests.e2e.loopback import Federation, Process, call
 
 Federate = Callable[..., Federation]

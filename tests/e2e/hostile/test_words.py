@@ -9,7 +9,7 @@ from collections.abc import Callable
 import grpc
 import pytest
 
-from fedcervix.network import codec, rpc
+from fedcervix.transport import codec, rpc
 from fedcervix.wire import federation_pb2 as wire
 from tests.e2e.loopback import Federation, call
 

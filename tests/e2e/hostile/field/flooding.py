@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from threading import Thread
 
-from fedcervix.network import identity
+from fedcervix.transport import identity
 from fedcervix.wire import federation_pb2 as wire
 from tests.e2e.hostile.field.attacker import (
     ATTACH,

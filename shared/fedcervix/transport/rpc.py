@@ -17,15 +17,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-# The library cannot be told a minimum version. These are the only TLS 1.2 suites it may then agree to; TLS 1.3's
-# suites are all of that kind. Read once, when gRPC is first used.
-os.environ["GRPC_SSL_CIPHER_SUITES"] = ":".join(
-    f"ECDHE-ECDSA-{cipher}" for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
-)
-# Else the library writes a line of 200 bytes for each handshake that fails: whoever reaches a port could fill the disk
-# with them (1.2 MB a second, measured), and at a terminal they stand between the lines of ours. Read once, too.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
@@ -43,8 +34,8 @@ from fedcervix.errors import (
     StorageError,
 )
 from fedcervix.json_text import parsed
-from fedcervix.network.codec import REQUEST_TEXT_CHARS_MAX, received
 from fedcervix.printable import printable
+from fedcervix.transport.codec import REQUEST_TEXT_CHARS_MAX, received
 from fedcervix.wire import federation_pb2 as wire
 
 MESSAGE_BYTES_MAX = 4 << 20
@@ -88,7 +79,7 @@ CLIENT_OPTIONS: list[tuple[str, int]] = [
     (_PING_PATIENCE, 60_000),
     ("grpc.http2.max_pings_without_data", 0),
     # Dialling again while the coordinator is away: jittered by a fifth, and a second apart at most, for a site is to be
-    # back within five seconds of the coordinator, and pauses of its own as well (see fedcervix.network.backoff).
+    # back within five seconds of the coordinator, and pauses of its own as well (see fedcervix.transport.backoff).
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     # What is called the least back-off is the time that a connection may take to be made: a handshake through a proxy

@@ -1,6 +1,6 @@
 """The secret file with which a hospital joins the federation: valid once, for seven days, only for the call Enroll.
 
-Bytes to values, as in `fedcervix.network.identity`: whatever a file holds gives an invitation or an IdentityError.
+Bytes to values, as in `fedcervix.transport.identity`: whatever a file holds gives an invitation or an IdentityError.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from fedcervix.errors import IdentityError
-from fedcervix.network.address import EXAMPLES, Address
-from fedcervix.network.identity import Identity, check_issuer, identify, matches, moment
+from fedcervix.transport.address import EXAMPLES, Address
+from fedcervix.transport.identity import Identity, check_issuer, identify, matches, moment
 
 LIFETIME = timedelta(days=7)
 BYTES_MAX = 64 * 1024

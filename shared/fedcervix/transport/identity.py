@@ -8,7 +8,7 @@ A federation has one **authority**. It certifies four kinds of party, each named
     fedcervix://FEDERATION/enroll/NAME     whoever holds the invitation of that hospital, for the call Enroll alone
     fedcervix://FEDERATION/authority       the authority itself
 
-How a hospital gets in: the operator sends it an invitation (`fedcervix.network.invitations`). The hospital makes its
+How a hospital gets in: the operator sends it an invitation (`fedcervix.transport.invitations`). The hospital makes its
 own key, sends a `request` signed by it, and receives a certificate. The key never leaves the hospital.
 
 Rules
@@ -38,7 +38,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from fedcervix.core.plan import SITE_NAME
 from fedcervix.errors import IdentityError, RemoteError
-from fedcervix.network.address import HOST_NAME
+from fedcervix.transport.address import HOST_NAME
 
 AUTHORITY_LIFETIME = timedelta(days=3650)
 SERVER_LIFETIME = timedelta(days=365)
