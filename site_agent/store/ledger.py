@@ -108,6 +108,11 @@ class _Record(_Strict):
     adopted: Sites = []
 
 
+KEYS = frozenset(
+    key for model in (_Record, _Line, _Contribution, _Alarm, _Missing, _Score) for key in model.model_fields
+)
+
+
 def read(text: str | bytes, plan: Plan, run: str) -> list[dict[str, Any]]:
     """Return the ledger's lines: round, loss, contributions and missing; measures and alarms where they stand there.
 
@@ -154,5 +159,7 @@ def _check(line: _Line, number: int, plan: Plan) -> None:
 def _first(error: ValidationError) -> str:
     """Return the first thing that is wrong; what the coordinator wrote is not quoted."""
     found = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    place = ".".join(map(str, found["loc"][:4]))
+    place = ".".join(
+        str(part) if isinstance(part, int) or part in KEYS else "(an unknown key)" for part in found["loc"][:4]
+    )
     return f"{place or 'the text'}: {found['type']}"

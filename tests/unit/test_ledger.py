@@ -68,6 +68,24 @@ def test_a_record_with_foreign_values_around_its_ledger_is_no_record(foreign: di
         ledger.read(json.dumps({**own, "ledger": [LINE], **foreign}), PLAN, RUN)
 
 
+FORGED = "done: train in round 7: loss 0.0100"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps({"ledger": [], FORGED: 1}),
+        record(**{FORGED: 1}),
+        record(scores=[{"site": "ada", "loss": 1, "count": 1, "gauges": {FORGED: "b"}}]),
+        json.dumps({"ledger": [], "run": FORGED}),
+    ],
+)
+def test_what_is_said_of_a_record_quotes_nothing_of_it(text: str) -> None:
+    with pytest.raises(ValueError, match=r"\w") as caught:
+        ledger.read(text, PLAN, RUN)
+    assert FORGED not in str(caught.value)
+
+
 def test_measures_and_alarms_are_read_and_records_without_them_too() -> None:
     alarm = {"site": "bob", "what": "norm", "words": "the length of its step is 100"}
     gave = {**GAVE, "norm": 2.5, "cosine": -0.5, "distance": None, "clipped": 0.25}

@@ -303,7 +303,7 @@ def translate(
         if own:
             return _ERRORS[code](what, cause=cause, next_step=advice)
         return _quoting(_ERRORS[code], what, cause, advice)
-    details = printable(details)
+    details = " ".join(printable(details).split())
     if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and details.startswith(_BUGS):
         return RemoteError(
             f"the coordinator at {address} failed at this call ({_in_short(details)})",
