@@ -39,7 +39,7 @@ manifest = ""               # CSV: image, patient, label (0 control, 1 case, emp
 # launcher = []               # how several hosts train together: docs/running.md
 # checkpoint_s = 60.0         # least time between two checkpoints of a round in progress
 # images_in_memory_gib = 4.0  # decoded images of one part (train, valid, test); more than that stay on the disk
-# imagenet_weights = ""       # file with ImageNet weights; empty: torchvision's own download
+# imagenet_weights = ""       # file with ImageNet weights (a federation downloads none); empty: torchvision's
 # acceleration = "auto"       # auto (graph on a GPU), eager, graph or compile
 # deterministic = "auto"      # auto (on for the CPU), on or off: equal runs give equal bits
 

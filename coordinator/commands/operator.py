@@ -35,7 +35,7 @@ def ask(home: Home, method: rpc.Method, request: Any) -> Any | None:
         try:
             return rpc.stub(channel, method)(request, timeout=ANSWER_S, wait_for_ready=True)
         except grpc.RpcError as error:
-            raise rpc.translate(error, running.operator, next_step=home.command("status")) from error
+            raise rpc.translate(error, running.operator, next_step=home.command("status"), own=True) from error
 
 
 def picture(home: Home, *, whole: bool) -> Document | None:
@@ -79,7 +79,7 @@ def _told(home: Home, running: RunningProcess, known: Document, timeout_s: float
     """Yield the status after each change that a running coordinator reports. Raises a FedcervixError."""
     request = wire.OverviewRequest(run=known.get("run", ""), known_rounds=ended_rounds(known))
     with _line(home, running) as channel:
-        replies = rpc.calls(rpc.stub(channel, rpc.WATCH)(request, timeout=timeout_s), running.operator)
+        replies = rpc.calls(rpc.stub(channel, rpc.WATCH)(request, timeout=timeout_s), running.operator, own=True)
         for change in joined((reply.json, reply.more) for reply in replies):
             known = applied(known, change)
             yield known

@@ -1,7 +1,8 @@
 """The site's narrow seam to the coordinator. Every call is begun here; every error is one of ours.
 
 `Link` is what the agent needs; `GrpcLink` is the real one. A line that fails raises LinkError, after which the caller
-tries again after a while (`fedcervix.transport.backoff`).
+tries again after a while (`fedcervix.transport.backoff`). Every text of the coordinator's choice says that it is the
+coordinator's: else it could look like a line, or advice, of this program.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Protocol
 
 import grpc
@@ -17,7 +19,7 @@ import grpc
 from fedcervix import __version__
 from fedcervix.core.compression import Packed
 from fedcervix.core.events import Answer
-from fedcervix.core.rounds.instructions import Instruction
+from fedcervix.core.rounds.instructions import Finish, Idle, Instruction
 from fedcervix.errors import LinkError, RemoteError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.transport import codec, rpc
@@ -104,14 +106,15 @@ class GrpcLink:
         self._streams.add(stream)
         try:
             for message in rpc.calls(stream, self._address):
-                yield codec.read_from_coordinator(message)
+                yield _attributed(codec.read_from_coordinator(message))
         finally:
             self._streams.discard(stream)
             stream.cancel()
 
     def report(self, report: codec.Report) -> tuple[Answer, str]:
         """Tell; returns the answer and, where it refuses, why."""
-        return codec.read_answer(self._call(rpc.REPORT, _message(report)))
+        answer, why = codec.read_answer(self._call(rpc.REPORT, _message(report)))
+        return answer, rpc.said(why)
 
     def sign(self, report: codec.Heartbeat) -> None:
         """Show a sign of life. Nobody waits for its answer, which may stand behind a model on a slow line."""
@@ -190,6 +193,11 @@ class GrpcLink:
 
 
 SENDER = "coordinator"
+
+
+def _attributed(what: codec.Welcome | Instruction) -> codec.Welcome | Instruction:
+    """Return what the coordinator says; a text of its choice says that it is the coordinator's."""
+    return replace(what, reason=rpc.said(what.reason)) if isinstance(what, Idle | Finish) else what
 
 
 def _message(report: codec.Report) -> wire.FromSite:

@@ -154,7 +154,7 @@ class Membership:
         if not record:
             return ""
         try:
-            ledger.read(record, run.plan)
+            ledger.read(record, run.plan, run.run)
         except ValueError as error:
             text = f"the record of run {run.run} is not saved, because it is not valid: {error}"
             self._context.show(shown.Message(text))

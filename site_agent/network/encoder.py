@@ -107,14 +107,15 @@ def build_encoder(recipe: Recipe, seed: int) -> Encoder:
         return Encoder(recipe.architecture, recipe.width, recipe.head, normalise=recipe.normalise)
 
 
-def start_encoder(recipe: Recipe, seed: int, imagenet: Path | None = None) -> Encoder:
+def start_encoder(recipe: Recipe, seed: int, imagenet: Path | None = None, *, download: bool = True) -> Encoder:
     """Return the model a run starts from: random, or a random head on ImageNet's backbone (`recipe.start`).
 
-    `imagenet` is a weights file for `start = "imagenet"`; without one torchvision downloads its own.
+    `imagenet` is a weights file for `start = "imagenet"`; without one torchvision takes its own, which it downloads
+    where an earlier call did not. `download=False`: never (ModelError).
     """
     encoder = build_encoder(recipe, seed)
     if recipe.start == "imagenet":
-        load_imagenet(encoder, imagenet)
+        load_imagenet(encoder, imagenet, download=download)
     return encoder
 
 
@@ -199,13 +200,14 @@ def apply_weights(module: nn.Module, state: Mapping[str, Tensor], *, what: str) 
     return Loaded(tensors=len(state), of=len(own))
 
 
-def load_imagenet(encoder: Encoder, path: Path | None) -> Loaded:
+def load_imagenet(encoder: Encoder, path: Path | None, *, download: bool = True) -> Loaded:
     """Copy ImageNet's weights into the backbone; the head keeps its own.
 
-    `path` is a safetensors file or torchvision's `.pth`; None lets torchvision download (and check) its own.
+    `path` is a safetensors file or torchvision's `.pth`; None lets torchvision download (and check) its own,
+    unless `download` is False and they are not here yet.
     Raises ModelError if the weights cannot be had or do not fit.
     """
-    state = _download(encoder.architecture) if path is None else _read_imagenet(path)
+    state = _torchvisions(encoder.architecture, download=download) if path is None else _read_imagenet(path)
     # Ours are called backbone.*, torchvision's are not; the 1000-way layer is left out.
     state = {name.removeprefix(BACKBONE): tensor for name, tensor in state.items()}
     state = {name: tensor for name, tensor in state.items() if not name.startswith(("fc.", "head."))}
@@ -248,8 +250,14 @@ def _read_imagenet(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _download(architecture: Architecture) -> dict[str, Tensor]:
+def _torchvisions(architecture: Architecture, *, download: bool) -> dict[str, Tensor]:
     weights = torchvision.models.get_weight(IMAGENET[architecture])
+    if not (download or (Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name).exists()):
+        raise ModelError(
+            f"ImageNet's weights for {architecture} are not on this machine",
+            cause="the plan starts from them, and a federation makes no site download anything",
+            next_step=f"curl -fLO {weights.url}, and give that file's path in site.toml: [hardware] imagenet_weights",
+        )
     try:
         state: dict[str, Tensor] = weights.get_state_dict(
             progress=False, check_hash=True, map_location="cpu", weights_only=True

@@ -199,7 +199,7 @@ class RunStore:
         """
         with disk(self._record, "read"):
             text = self._record.read_bytes() if self._record.exists() else b""
-        return [] if text.strip() in (b"", NO_RECORD.encode()) else ledger.read(text, self.plan())
+        return [] if text.strip() in (b"", NO_RECORD.encode()) else ledger.read(text, self.plan(), self.folder.name)
 
 
 def _kept(text: str) -> PersistentState:

@@ -142,7 +142,8 @@ def unusable_lines(task: Task, error: DivergedError) -> tuple[str, ...]:
 def _seed(bench: TaskContext, task: Task, plan: Plan) -> TrainResult:
     started = time.monotonic()
     weights = bench.home.config().hardware.imagenet_weights
-    encoder = start_encoder(plan.recipe, first_seed(plan.terms.seed), Path(weights) if weights else None)
+    file = Path(weights) if weights else None
+    encoder = start_encoder(plan.recipe, first_seed(plan.terms.seed), file, download=False)
     digest = _keep(bench, task, encoder.state_dict())
     return TrainResult(digest=digest, images=0, steps=0, loss=0.0, seconds=time.monotonic() - started)
 

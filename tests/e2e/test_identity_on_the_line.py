@@ -232,8 +232,8 @@ def test_a_revoked_site_is_cut_off_at_once_in_mid_stream(federate: Federate) -> 
     assert "the streams of nhs are closed" in text
     assert agent.ended(timeout_s=10) == IdentityError.exit_code
     assert "the certificate of site nhs is revoked" in agent.text
-    assert "likely cause: the operator revoked this site" in agent.text
-    assert "next: ask the coordinator's operator for a new invitation" in agent.text
+    assert 'likely cause: the coordinator says "the operator revoked this site' in agent.text
+    assert "next: ask the coordinator's operator" in agent.text
 
     code, text = call("coordinator", "--home", made.home.folder, "status", cwd=made.folder)
     assert code == 0
@@ -317,7 +317,7 @@ def test_a_site_that_comes_back_again_and_again_holds_one_stream(federate: Feder
     streams = [line.attach() for line in lines]
     assert isinstance(next(streams[0]), codec.Welcome)
     lines[0].report(codec.Ready(made.overview()["run"], made.plan("csfssl").digest))
-    assert str(next(streams[0])) == "waiting for alts to attach"
+    assert str(next(streams[0])) == "coordinator says: waiting for alts to attach"
     for older, newer in itertools.pairwise(streams):
         assert [type(next(newer)).__name__ for _ in range(2)] == ["Welcome", "Idle"]
         assert list(older) == []
@@ -428,4 +428,5 @@ def test_errors_of_the_coordinator_say_what_happened_why_and_what_next(running: 
     with pytest.raises(FedcervixError) as caught:
         ask(running, rpc.ATTACH, wire.AttachRequest(wire_version=99), **keys_of(running, "nhs"))
     assert "uses version 99 of the protocol" in caught.value.what
-    assert caught.value.next_step == "install the same version of fedcervix on both sides"
+    assert caught.value.cause == 'the coordinator advises "install the same version of fedcervix on both sides"'
+    assert caught.value.next_step == "ask the coordinator's operator"

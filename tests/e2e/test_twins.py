@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(120)
 TERMS = {"rounds": 3, "epochs_per_round": 1, "patience_rounds": 3}
 REFUSED = (
     "another agent of site nhs has been connected since 20",
-    "likely cause: a second machine or a copy",
+    'likely cause: the coordinator says "a second machine or a copy',
     "next: stop one",
 )
 PACE = ("--pace-s", "0.1")

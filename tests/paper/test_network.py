@@ -220,6 +220,19 @@ def test_code_in_a_pth_file_does_not_run(tmp_path: Path, monkeypatch: pytest.Mon
     assert not (tmp_path / "exploded").exists()
 
 
+def test_a_federation_downloads_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before: a plan with `start = "imagenet"` let a hospital's machine call download.pytorch.org."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    recipe = dataclasses.replace(SMALL, start="imagenet")
+    with pytest.raises(ModelError, match="are not on this machine") as caught:
+        start_encoder(recipe, seed=0, download=False)
+    assert caught.value.next_step.startswith("curl -fLO https://download.pytorch.org/models/resnet18-")
+    (folder := tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    torch.save(given := torchvision_style(seed=3), folder / "resnet18-f37072fd.pth")
+    encoder = start_encoder(recipe, seed=0, download=False)
+    assert torch.equal(encoder.backbone.conv1.weight, given["conv1.weight"])
+
+
 def test_without_a_network_the_error_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # no copy from an earlier download
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 
 from fedcervix.core.events import Task, TaskKind
+from fedcervix.errors import ModelError
 from fedcervix.models.blobs import BlobStore
 from site_agent.network.encoder import save_weights
 from site_agent.store.task_results import UnusableResult
 from site_agent.worker.tasks import do
-from tests.paper.test_federation import bench_of, plan_of
+from tests.paper.test_federation import SMALL, bench_of, plan_of
 
 torch.set_num_threads(1)
+
+
+def test_a_plan_that_starts_from_imagenet_s_weights_makes_no_site_download_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    plan = plan_of("csfssl", "nhs", "alts", recipe=dataclasses.replace(SMALL, start="imagenet"))
+    with pytest.raises(ModelError, match="are not on this machine"):
+        do(bench_of("nhs", tmp_path, plan), Task("run", TaskKind.SEED, 0, ""), plan)
 
 
 @pytest.mark.parametrize("kind", [TaskKind.TRAIN, TaskKind.SCORE])

