@@ -58,6 +58,14 @@ class Accounting:
                 self._spend(task.run, account.Spent(rounds=rounds, epochs=run.plan.terms.epochs_per_round))
             noted.begin(task)
 
+    def withdraw(self, run: Participation, task: Task) -> None:
+        """Write down that work is given up because the coordinator wants something else. Raises StorageError."""
+        with self._lock:
+            noted = asked.Asked(run.run_store.folder)
+            turn = noted.turns().get(asked.key(task))
+            if turn is not None and asked.withdrawn(turn, task.base) != turn:
+                noted.withdraw(task)
+
     def begin_answer(self, run: Participation, result: session.Result) -> None:
         """Write down that a task is answered, before anything of it leaves. Raises PolicyError, StorageError.
 

@@ -5,10 +5,13 @@ Rules
 2. The base of a trained model stands: once the site has answered `train` in a round, no other model is trained in that
    round. An honest coordinator never asks for it: its round begins with one model, and in a ring a site that has
    answered is never asked again in that cycle. `seed` has no base.
+   Nor does it ever adopt a second model in a run.
 3. A round may be scored again with another model: the coordinator averages again without a site that was revoked.
 4. Work that is begun anew is bounded (`again_max`): after its answer, or from another base. A process that is killed
-   and goes on with the same task begins nothing anew. An honest coordinator asks anew only where it was restored from
-   a backup, or where the memory of this site was lost on a full disk.
+   and goes on with the same task begins nothing anew. Work that the coordinator takes away before its answer counts
+   when it is begun again, however often that is: against the site's policy, not against this bound. An honest
+   coordinator asks anew only where it was restored from a backup, or where the memory of this site was lost on a full
+   disk.
 
 The file has a line for each change, and is only appended to.
 """
@@ -47,6 +50,8 @@ class Turn:
     answered: bool = False
     unusable: int = 0
     """times that this site could not train from the model, and said so: no model has left it"""
+    withdrawn: int = 0
+    """times that the coordinator took it away while it was under way"""
 
 
 Turns = Mapping[Key, Turn]
@@ -77,15 +82,21 @@ def unusable(turn: Turn | None, base: str) -> Turn:
     return replace(turn, open=False, unusable=turn.unusable + 1) if turn.open and turn.base == base else turn
 
 
+def withdrawn(turn: Turn | None, base: str) -> Turn:
+    """The coordinator wants something else before the work is done."""
+    turn = turn or Turn(base, 1, open=True)
+    return replace(turn, open=False, withdrawn=turn.withdrawn + 1) if turn.open and turn.base == base else turn
+
+
 def is_replacement(turn: Turn | None) -> bool:
-    """Say whether work that begins now takes the place of work that gave nothing: each try so far was unusable.
+    """Say whether work that begins now takes the place of work that gave nothing: each try was unusable, or taken away.
 
     In a ring the model of the site before can be such that nobody can train from it. That is not this site's doing.
     """
-    return turn is not None and not turn.open and not turn.answered and turn.unusable == turn.tries
+    return turn is not None and not turn.open and not turn.answered and turn.unusable + turn.withdrawn == turn.tries
 
 
-_CHANGES = {"begun": begun, "answered": answered, "unusable": unusable}
+_CHANGES = {"begun": begun, "answered": answered, "unusable": unusable, "withdrawn": withdrawn}
 
 
 def again_max(plan: Plan) -> int:
@@ -96,6 +107,9 @@ def again_max(plan: Plan) -> int:
 def objection(turns: Turns, task: Task, plan: Plan) -> str:
     """Return why a task is not begun; empty where it may be."""
     turn = turns.get(key(task))
+    adopted = {other.base for (kind, _), other in turns.items() if kind == TaskKind.ADOPT}
+    if task.kind is TaskKind.ADOPT and adopted - {task.base}:
+        return f"this site has adopted model {min(adopted)[:12]} in this run; it is asked to adopt {task.base[:12]}"
     if turn is None or begun(turn, task.base) == turn:
         return ""
     if turn.answered and turn.base != task.base and task.kind in ONE_BASE:
@@ -110,7 +124,7 @@ def objection(turns: Turns, task: Task, plan: Plan) -> str:
 def _again(turns: Turns, task: Task, plan: Plan) -> int:
     """Return the repetitions so far: of scores those of the round, else those of the run."""
     within = [turn for (kind, round_), turn in turns.items() if kind == task.kind and _counts(task, round_)]
-    return sum(max(0, turn.tries - 1 - min(turn.unusable, len(plan.sites))) for turn in within)
+    return sum(max(0, turn.tries - 1 - turn.withdrawn - min(turn.unusable, len(plan.sites))) for turn in within)
 
 
 def _counts(task: Task, round_: int) -> bool:
@@ -147,6 +161,10 @@ class Asked:
     def give_up(self, task: Task) -> None:
         """Write down that this site cannot train from a task's model. Raises StorageError."""
         self._append("unusable", task, sync=False)
+
+    def withdraw(self, task: Task) -> None:
+        """Write down that the coordinator has taken a task away. Raises StorageError."""
+        self._append("withdrawn", task, sync=False)
 
     def _append(self, change: str, task: Task, *, sync: bool) -> None:
         line = json.dumps([change, str(task.kind), task.round, task.base], allow_nan=False)

@@ -41,6 +41,8 @@ class Job:
     cancelled: threading.Event = field(default_factory=threading.Event)
     at_work: bool = False
     """the worker has it, not the line: giving it up is a kill"""
+    withdrawn: bool = False
+    """the coordinator wants something else"""
 
 
 # --- what happens -------------------------------------------------------------------------------------------------

@@ -53,6 +53,7 @@ class JobRunner:
     def give_up(self) -> None:
         """The job is no longer wanted; it ends soon."""
         if self.job is not None and not self.job.cancelled.is_set():
+            self.job.withdrawn = True
             self.job.cancelled.set()
             if self.job.at_work:
                 self._worker.cancel()
@@ -99,6 +100,9 @@ class JobRunner:
         except CancelledError as cancelled:
             if text := str(cancelled):
                 self._context.show(shown.Message(text))
+            if job.withdrawn and isinstance(job.action, session.Work):
+                with contextlib.suppress(StorageError):  # on a full disk it is work that goes on
+                    self._accounting.withdraw(job.run, job.action.task)
             put(JobEnded(job))
         except FedcervixError as error:
             put(JobEnded(job) if job.cancelled.is_set() else Broken(error))

@@ -73,3 +73,14 @@ def test_epochs_of_unusable_models_are_counted(tmp_path: Path) -> None:
     site.accounting.begin_answer(site.run, ModelUnusable("nhs", TRAIN, 1, 0.0))
     with pytest.raises(PolicyError, match="epochs_per_month is 1"):
         site.begins(FROM_ANOTHER)
+
+
+def test_epochs_of_work_that_is_taken_away_again_and_again_are_counted(tmp_path: Path) -> None:
+    """A coordinator let a site train for ever: each time it took the task away before the first checkpoint."""
+    site = Account(tmp_path, "epochs_per_month = 3")
+    for _ in range(3):
+        site.begins(TRAIN)
+        site.accounting.withdraw(site.run, TRAIN)
+    assert site.spent() == account.Spent(rounds=1, epochs=3)
+    with pytest.raises(PolicyError, match="epochs_per_month is 3"):
+        site.begins(TRAIN)

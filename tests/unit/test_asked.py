@@ -8,7 +8,7 @@ import pytest
 
 from fedcervix.core.events import Task, TaskKind
 from fedcervix.core.plan import Plan, Recipe, Terms
-from site_agent.federation.asked import FILE, Asked, again_max, key, objection
+from site_agent.federation.asked import FILE, Asked, again_max, begun, is_replacement, key, objection
 
 PLAN = Plan(mode="csfssl", sites=("ada", "bob"), profile="paper", terms=Terms(), recipe=Recipe())
 
@@ -96,3 +96,20 @@ def test_lines_that_were_torn_or_edited_are_left_out(asked: Asked) -> None:
     file.write_bytes(file.read_bytes() + torn + b'\n[["begun"], 1, 2, 3]\n7\n["gone", "train", 1, "a"]')
     does(asked, task(round_=2))
     assert sorted(asked.turns()) == [("train", 1), ("train", 2)]
+
+
+def test_work_that_the_coordinator_takes_away_is_begun_anew_as_often_as_the_policy_allows(asked: Asked) -> None:
+    for _ in range(2 * again_max(PLAN)):
+        asked.begin(task())
+        asked.withdraw(task())
+    turn = asked.turns()[key(task())]
+    assert is_replacement(turn)
+    assert begun(turn, task().base) != turn, "it would count as work that goes on"
+    assert not objection(asked.turns(), task(), PLAN)
+
+
+def test_a_run_has_one_model_that_is_adopted(asked: Asked) -> None:
+    does(asked, task(TaskKind.ADOPT))
+    assert not objection(asked.turns(), task(TaskKind.ADOPT), PLAN)
+    for other in (task(TaskKind.ADOPT, base="b"), task(TaskKind.ADOPT, round_=2, base="c")):
+        assert "has adopted model" in objection(asked.turns(), other, PLAN)
