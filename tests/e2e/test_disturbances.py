@@ -92,7 +92,7 @@ def test_a_site_that_is_stopped_and_killed_while_its_coordinator_is_away_trains_
     coordinator.kill()
     agents["nhs"].signal(signal.SIGTERM)
     federation.finish(agents["nhs"], code=130)
-    assert "a checkpoint is kept" in agents["nhs"].text
+    assert "a checkpoint is saved" in agents["nhs"].text
     assert processes_of(federation.site("nhs").folder) == {}
     agents["nhs"] = federation.agent("nhs")
     agents["nhs"].says("continues from its checkpoint: epoch ")

@@ -55,11 +55,15 @@ def test_a_full_disk_at_the_coordinator_costs_time_and_nothing_else(
         until("the first model is half there", lambda: line.silent, seen=made.texts)
         ballast = fill(disk)
         line.speak()
-        for words in ("cannot write", "likely cause: the disk is full", "next: free some space (df -h "):
+        for words in (
+            "cannot write",
+            'the coordinator says "the disk is full',
+            'the coordinator advises "free some space (df -h ',
+        ):
             nhs.says(words)
         nhs.says("no room for a model")  # before a byte is sent again
         nhs.says("trying again automatically")
-        assert "likely cause: the disk is (nearly) full" in nhs.text
+        assert 'the coordinator says "the disk is (nearly) full' in nhs.text
         assert f"next: free some space (df -h {made.home.blobs})" in nhs.text
         assert '"event": "storage"' in coordinator.text
         assert made.overview()["phase"] == "seeding"  # it still answers

@@ -230,7 +230,7 @@ def test_an_agent_that_is_killed_leaves_nothing_running(site: Callable[..., Site
         if when == "starting":
             until("the launcher is there", lambda: len(processes_of(team.home.folder)) > 1, seen=log.read_text)
         else:
-            until("it trains", lambda: "'unit': 'steps', 'loss'" in log.read_text(), seen=log.read_text)
+            until("it trains", lambda: "unit='steps', loss=" in log.read_text(), seen=log.read_text)
     finally:
         agent.kill()
         agent.wait()

@@ -68,7 +68,7 @@ def test_stopped_and_killed_a_training_ends_with_the_weights_of_an_undisturbed_o
     first.says("epoch 1 of 5:")
     os.kill(first.pid, signal.SIGINT)
     assert first.ended() == 130, first.text
-    assert "stopping at the end of this step, with a checkpoint" in first.text
+    assert "stopping at the end of this step; a checkpoint is saved" in first.text
     assert f"stopped; continue with: site-agent --home {stormy.folder} pretrain --recipe " in first.text
     [kept] = checkpoints(stormy)
 

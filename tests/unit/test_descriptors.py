@@ -18,9 +18,9 @@ from fedcervix.disk.storage import disk
 from fedcervix.errors import FedcervixError, StorageError
 from fedcervix.runtime.config import read_toml
 from fedcervix.transport import rpc
-from site_agent.data import collection
 from site_agent.data.not_same import read_pairs
 from site_agent.images.decode import decode
+from site_agent.manifest.manifest_file import read_manifest
 from site_agent.network import encoder
 from site_agent.store import leak_guard
 from tests.unit.test_rpc import Ended
@@ -44,7 +44,7 @@ PLACES: dict[str, Callable[[Path], object]] = {
     "any file": read_file,
     "a TOML file": read_toml,
     "an image": decode,
-    "a manifest": collection._read,
+    "a manifest": read_manifest,
     "pairs of images": read_pairs,
     "weights": encoder.load_weights,
     "the list of training women": lambda path: leak_guard.read(

@@ -50,7 +50,7 @@ ALLOWED = {
     "site_agent/report/report_data.py": (2, LEDGER),
     "site_agent/report/results.py": (3, REPORT_FILE),
     "site_agent/store/checksummed_records.py": (3, SITE_FILE),
-    "site_agent/store/ledger.py": (1, LEDGER),
+    "site_agent/store/ledger.py": (2, LEDGER),
     "site_agent/store/model_store.py": (1, SITE_FILE),
     "site_agent/store/provenance.py": (3, SITE_FILE),
     "site_agent/store/run_store.py": (1, LEDGER),

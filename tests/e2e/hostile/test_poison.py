@@ -169,7 +169,9 @@ def test_a_site_that_really_trains_goes_on_beside_a_culprit(federate: Federate, 
     culprit.ended()
     assert "this site cannot use the model that it was given: the loss is nan on the validation images" in nhs.text
     assert_alts_is_named(federation, nhs)
-    assert [error.what for error in culprit.refused] == ["backbone.bn1.running_var holds a negative number, -1e+06"]
+    assert [error.what for error in culprit.refused] == [
+        'the coordinator refused: "backbone.bn1.running_var holds a negative number, -1e+06"'
+    ]
 
 
 def test_the_default_bound_refuses_an_update_that_lies_too_far(federate: Federate) -> None:
