@@ -64,7 +64,7 @@ def test_a_full_disk_at_the_coordinator_costs_time_and_nothing_else(
         nhs.says("no room for a model")  # before a byte is sent again
         nhs.says("trying again automatically")
         assert 'the coordinator says "the disk is (nearly) full' in nhs.text
-        assert f"next: free some space (df -h {made.home.blobs})" in nhs.text
+        assert f'the coordinator advises "free some space (df -h {made.home.blobs})' in nhs.text
         assert '"event": "storage"' in coordinator.text
         assert made.overview()["phase"] == "seeding"  # it still answers
         ballast.unlink()

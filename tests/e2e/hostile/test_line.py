@@ -89,7 +89,7 @@ def used(made: Federation) -> Door:
     made.site("mallory").key_file("site.key").write_bytes(new)
     made.site("mallory").key_file("site.crt").write_bytes(certificate)
     with contextlib.closing(made.link("mallory")) as link, contextlib.suppress(RunError):
-        link.welcome()  # of a site that was revoked in this run, the new certificate is in force, and the run not for it
+        link.welcome()  # RunError: the certificate is in force, but its site was revoked in this run
     return door(made, pem, key)
 
 
