@@ -77,6 +77,17 @@ class Synthetic:
     phantom: bool = True
 
 
+WHOLE = Synthetic(
+    profiles=("paper", "recommended"),
+    starts=("random", "ssl", "cssl", "csfssl", "ppfssl-from-nhs"),
+    label_fractions=(0.1,),
+    controls=("shuffled-labels", "equal-updates", "one-site-batches", "site-predictability"),
+    case_women=12,
+    control_women=20,
+)
+"""a study of every start, with all controls"""
+
+
 def write(folder: Path, drawn: Synthetic = Synthetic()) -> Path:
     """Write the folder of a finished study; return it."""
     cells: list[tuple[CellRecord, tuple[Prediction, ...]]] = []

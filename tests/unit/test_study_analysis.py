@@ -14,17 +14,9 @@ from cervix_study.analysis.findings import StudyFindings
 from cervix_study.analysis.result_rows import Finished, benches
 from site_agent.classifier.resampling import Part, Scored
 from site_agent.metrics import Confusion, auc
-from tests.unit.synthetic_study import Synthetic, write
+from tests.unit.synthetic_study import WHOLE, Synthetic, write
 
 DRAWS = 300
-WHOLE = Synthetic(
-    profiles=("paper", "recommended"),
-    starts=("random", "ssl", "cssl", "csfssl", "ppfssl-from-nhs"),
-    label_fractions=(0.1,),
-    controls=("shuffled-labels", "equal-updates", "one-site-batches", "site-predictability"),
-    case_women=12,
-    control_women=20,
-)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from cervix_study.report.page import page as as_page
 from cervix_study.report.page import words as as_html
 from cervix_study.report.wording import difference, energy, listed, often, p_value, size
 from site_agent.classifier.intervals import Estimate
-from tests.unit.synthetic_study import Synthetic, write
+from tests.unit.synthetic_study import WHOLE, Synthetic, write
 
 SECTIONS = (
     "The data (Table I)",
@@ -43,14 +43,6 @@ SECTIONS = (
     "What it cost",
     "Words on this page",
     "Provenance",
-)
-WHOLE = Synthetic(
-    profiles=("paper", "recommended"),
-    starts=("random", "ssl", "cssl", "csfssl", "ppfssl-from-nhs"),
-    label_fractions=(0.1,),
-    controls=("shuffled-labels", "equal-updates", "one-site-batches", "site-predictability"),
-    case_women=12,
-    control_women=20,
 )
 
 
