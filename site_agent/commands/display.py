@@ -91,7 +91,7 @@ class Display:
     def _message(self, event: shown.Message) -> None:
         self._line(event.text)
 
-    def _line_up(self, _event: shown.LineUp) -> None:
+    def _reconnected(self, _event: shown.Reconnected) -> None:
         self._line("connected to the coordinator again")
 
     def _disconnected(self, event: shown.Disconnected) -> None:
@@ -153,7 +153,7 @@ class Display:
         shown.Resumed: _resumed,
         shown.Stopping: _stopping,
         shown.Message: _message,
-        shown.LineUp: _line_up,
+        shown.Reconnected: _reconnected,
         shown.Disconnected: _disconnected,
         shown.Trouble: _trouble,
         shown.Resting: _resting,

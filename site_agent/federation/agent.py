@@ -259,7 +259,7 @@ class Agent:
         if new or not self._was_attached:
             self._show(shown.Attached(welcome.run, welcome.plan))
         else:
-            self._show(shown.LineUp())
+            self._show(shown.Reconnected())
             self._reporter.again()
         self._was_attached, self._down_because = True, ""
         self._session = session.attached(self._session)

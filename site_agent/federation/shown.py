@@ -64,7 +64,7 @@ class Stopping:
 
 
 @dataclass(frozen=True, slots=True)
-class LineUp:
+class Reconnected:
     """The coordinator can be reached again."""
 
 
@@ -128,7 +128,7 @@ Shown = (
     | Examined
     | Resumed
     | Stopping
-    | LineUp
+    | Reconnected
     | Disconnected
     | Trouble
     | Resting

@@ -147,7 +147,7 @@ def test_work_goes_on_while_the_line_is_down(site: Site) -> None:
     site.says(OVER)
     site.end()
     assert site.worker.begun == [TRAIN]
-    assert [what for what, _ in site.shown].count("line up") == 1
+    assert [what for what, _ in site.shown].count("reconnected") == 1
 
 
 def test_a_delivery_that_the_line_cuts_short_is_taken_up_again(site: Site) -> None:
@@ -861,7 +861,7 @@ def test_a_line_that_comes_back_does_not_ask_twice(site: Site) -> None:
         site.line_down()
         site.shows("disconnected")
         site.says(codec.Welcome("cervix", RUN, plan()), Idle("waiting"))
-        site.shows("line up")
+        site.shows("reconnected")
 
     examined = Examined()
     examined.meanwhile = meanwhile

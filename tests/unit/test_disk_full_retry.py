@@ -47,9 +47,9 @@ def test_a_full_disk_is_tried_again_until_there_is_room_and_said_once() -> None:
 
 
 def test_what_is_full_now_is_said_when_it_is_something_else() -> None:
-    disk = Disk(full("model"), full("model"), full("spool"))
+    disk = Disk(full("model"), full("model"), full("journal"))
     disk.with_room()
-    assert [at.trouble.what for at in disk.said if at.trouble] == ["model", "spool"]
+    assert [at.trouble.what for at in disk.said if at.trouble] == ["model", "journal"]
 
 
 def test_a_damaged_disk_is_not_waited_for() -> None:
