@@ -353,7 +353,9 @@ def event_from_json(text: str) -> Event:
     """Rebuild an event from the journal. Raises ValueError on anything else."""
     try:
         raw = parsed(text)
-        kind = EVENTS[raw.pop("event")]
+        name = raw.pop("event")
+        check(name in EVENTS, f"unknown event {quoted(name)}")
+        kind = EVENTS[name]
         if "rules" in _FIELDS[kind]:
             raw.setdefault("rules", 0)
         if "task" in raw:
