@@ -31,10 +31,11 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from fedcervix.core.formats import FIRST
+from fedcervix.core.formats import FIRST, UnknownFormat, contents
 from fedcervix.core.plan import STRICT, Recipe, Terms, canonical_json, check
-from fedcervix.core.plan_formats import to_dict
+from fedcervix.core.plan_formats import to_dict, unsaid
 from fedcervix.disk.files import write_whole
+from fedcervix.disk.formats import later
 from fedcervix.disk.storage import disk
 from fedcervix.errors import StorageError
 from fedcervix.json_text import parsed
@@ -508,9 +509,12 @@ def to_json(record: Any) -> bytes:
 
 
 def from_json(schema: type[T], text: bytes, source: Path) -> T:
-    """Undo `to_json`. Raises StorageError."""
+    """Undo `to_json`, also of earlier versions. Raises StorageError; FormatError where a later version wrote it."""
     try:
-        return TypeAdapter(schema).validate_json(text)
+        said = _whole(contents("the file", parsed(text)))
+        return TypeAdapter(schema).validate_json(json.dumps(said))
+    except UnknownFormat as error:
+        raise later(source, error) from error
     except ValidationError as error:
         found = error.errors()[0]
         raise StorageError(
@@ -518,6 +522,16 @@ def from_json(schema: type[T], text: bytes, source: Path) -> T:
             cause="it was edited by hand, or written by another version",
             next_step=f"move it away and run the study again: finished cells are kept ({source.parent})",
         ) from error
+
+
+def _whole(value: Any, path: str = "") -> Any:
+    """Return a value whose recipes and terms also say what holds for keys that are later than the file."""
+    if isinstance(value, list):
+        return [_whole(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    above = {key: f"{path}.{key}" if path else key * (key in ("recipe", "terms")) for key in value}
+    return {**(unsaid(path, FIRST) if path else {}), **{key: _whole(one, above[key]) for key, one in value.items()}}
 
 
 def write(file: Path, record: Any) -> None:

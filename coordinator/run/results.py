@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from coordinator.run.status import ledger_line
 from fedcervix import __version__
-from fedcervix.core.formats import FIRST, KEY, checked_format
+from fedcervix.core.formats import contents
 from fedcervix.core.plan import check
 from fedcervix.core.rounds.state import Run
 from fedcervix.disk.files import copy_file, digest_file, in_place_of, make_folder, write_whole
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "cervix-model.safetensors"
 RECORD_FILE = "record.json"
-FORMAT = 1
-"""of the record"""
 
 
 def ledger(run: Run) -> list[dict[str, Any]]:
@@ -80,8 +78,7 @@ def read(results: Path, run: str) -> dict[str, Any]:
     try:
         # A record of an earlier version may hold a mean loss that is no number.
         found: dict[str, Any] = parsed(text, parse_constant=lambda _: None)
-        check(isinstance(found, dict), "it is no record of a run")
-        checked_format("the record", found.get(KEY, FIRST), FORMAT)
+        found = contents("the record", found)
         check(found.keys() >= NEEDED, "it is no record of a run")
     except ValueError as error:
         next_step = f"delete it; the next `coordinator start` writes it again from the journal: rm {file}"

@@ -29,6 +29,7 @@ from typing import Any
 import torch
 
 from fedcervix import __version__
+from fedcervix.core.formats import contents
 from fedcervix.core.plan import Plan, Recipe, canonical_json, check, differences, recipe_to_dict
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import damaged, disk
@@ -173,7 +174,7 @@ def read_cells(file: Path) -> dict[str, GridPoint]:
     with disk(file, "read"):
         content = file.read_bytes()
     try:
-        return {key: GridPoint(**fields) for key, fields in parsed(content).items()}
+        return {key: GridPoint(**fields) for key, fields in contents("the sweep", parsed(content)).items()}
     except (ValueError, TypeError, AttributeError) as error:
         next_step = f"delete it: rm {file}; the sweep then starts again from the beginning"
         raise damaged(file, error, next_step=next_step) from error
