@@ -284,8 +284,6 @@ class Agent:
     def _instructed(self, instruction: Instruction) -> None:
         if isinstance(instruction, Task):
             self._membership.check_agreed(instruction)
-        if instruction != self._session.instruction:
-            self._show(shown.Instructed(instruction))
         self._session = session.instructed(self._session, instruction)
 
     def _line_down(self, error: LinkError | StorageError) -> None:
