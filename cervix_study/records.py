@@ -29,7 +29,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
+from fedcervix.core.formats import FIRST
 from fedcervix.core.plan import STRICT, Recipe, Terms, canonical_json, check
+from fedcervix.core.plan_formats import to_dict
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import disk
 from fedcervix.errors import StorageError
@@ -121,7 +123,9 @@ class Cell(StudyRecord):
     @property
     def key(self) -> str:
         """The cell's name: SHA-256 of its canonical form, shortened."""
-        return hashlib.sha256(canonical_json(dataclasses.asdict(self)).encode()).hexdigest()[:KEY_DIGITS]
+        terms = self.terms and to_dict(self.terms, "terms", after=FIRST)
+        said = {**dataclasses.asdict(self), "recipe": to_dict(self.recipe, "recipe"), "terms": terms}
+        return hashlib.sha256(canonical_json(said).encode()).hexdigest()[:KEY_DIGITS]
 
     @property
     def site(self) -> str:
