@@ -9,7 +9,7 @@ from pathlib import Path
 
 from coordinator.backup.archive import Label, reading, unpack
 from coordinator.home.home import Home
-from fedcervix.disk.files import make_folder, rename
+from fedcervix.disk.files import make_folder, sync_path
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError
 
@@ -44,6 +44,7 @@ def _unfinished(folder: Path) -> Iterator[Path]:
     try:
         yield new
         with disk(folder, "write"):
-            rename(new, folder)
+            new.rename(folder)
+            sync_path(folder.parent)
     finally:
         shutil.rmtree(new, ignore_errors=True)
