@@ -61,9 +61,9 @@ def begin_of(record: RunRecord) -> Run:
     return begin(record.run, record.plan, base=record.base, at=record.begun_at)
 
 
-def replayed(journal: Journal, record: RunRecord) -> Run:
-    """Return a run as it stands by its events. Raises StorageError."""
-    return replay(begin_of(record), journal.events(record.run))
+def replayed(journal: Journal, record: RunRecord | UnreadRun) -> Run:
+    """Return a run as it stands by its events. Raises StorageError, FormatError."""
+    return replay(begin_of(read(record)), journal.events(record.run))
 
 
 def new_record(plan: Plan, base: str, at: float) -> RunRecord:
@@ -177,7 +177,7 @@ def _newest(journal: Journal, records: Sequence[RunRecord | UnreadRun]) -> tuple
     unread: FormatError | None = None
     for record in reversed(records):
         try:
-            return replayed(journal, read(record)), unread.explain() if unread else ""
+            return replayed(journal, record), unread.explain() if unread else ""
         except FormatError as error:
             unread = unread or error
     assert unread is not None

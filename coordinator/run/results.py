@@ -35,6 +35,7 @@ def record(run: Run, lines: list[dict[str, Any]] | None = None) -> dict[str, Any
     return {
         "run": run.run,
         "software": f"fedcervix {__version__}",
+        "sites": [{"site": site.name, "software": list(site.software)} for site in run.sites],
         "plan_digest": run.plan.digest,
         "plan": parsed(run.plan.canonical()),
         "outcome": run.outcome.value if run.outcome else None,

@@ -225,7 +225,7 @@ class Watch:
         self._timed += 1
         seconds = time.monotonic() - self._started_s
         lines = epoch_line(epoch, self._recipe, seconds=seconds, timed_epochs=self._timed)
-        self._display.show(shown.Message("\n          ".join(lines)))
+        self._display.show(shown.Message(shown.NEXT_LINE.join(lines)))
         if self._events:
             self._events.epoch(epoch)
 
