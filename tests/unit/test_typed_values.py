@@ -39,7 +39,6 @@ ALLOWED = {
     "shared/fedcervix/models/weights.py": (3, "the JSON header of a weights file"),
     "shared/fedcervix/runtime/config.py": (7, TOML),
     "site_agent/classifier/classifier_store.py": (1, SITE_FILE),
-    "site_agent/classifier/sweep.py": (1, LEDGER),
     "site_agent/commands/data.py": (1, LIBRARY),
     "site_agent/commands/setting.py": (1, TOML),
     "site_agent/network/optimizer.py": (1, LIBRARY),
