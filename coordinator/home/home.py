@@ -26,6 +26,7 @@ from fedcervix.core.modes import Mode
 from fedcervix.core.plan import SITE_NAME, STRICT, Plan, check
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.locks import held, is_held
+from fedcervix.disk.paths import Below
 from fedcervix.disk.reserve import Reserve
 from fedcervix.disk.storage import damaged, disk
 from fedcervix.errors import ConfigError, RunError
@@ -104,46 +105,26 @@ class Home:
     """Paths below a home folder, and what is read from them."""
 
     folder: Path
-
-    @property
-    def config_file(self) -> Path:
-        """What the operator edits."""
-        return self.folder / "coordinator.toml"
-
-    @property
-    def registry(self) -> Path:
-        """Who may connect."""
-        return self.folder / "registry.db"
-
-    @property
-    def journal(self) -> Path:
-        """The events of all runs."""
-        return self.folder / "journal.db"
-
-    @property
-    def blobs(self) -> Path:
-        """Models in use."""
-        return self.folder / "blobs"
+    config_file = Below("coordinator.toml")
+    """What the operator edits."""
+    registry = Below("registry.db")
+    """Who may connect."""
+    journal = Below("journal.db")
+    """The events of all runs."""
+    blobs = Below("blobs")
+    """Models in use."""
+    results = Below("results")
+    """Finished models."""
+    running = Below("running.json")
+    """Address and process of the running coordinator."""
+    operator_socket = Below("operator.sock")
+    """Where the running coordinator listens to the operator's commands, where the file system takes a socket."""
+    _running_lock = Below("running.lock")
 
     @property
     def reserve(self) -> Reserve:
         """Room on the disk for the journal and the registry."""
         return Reserve.beside(self.journal)
-
-    @property
-    def results(self) -> Path:
-        """Finished models."""
-        return self.folder / "results"
-
-    @property
-    def running(self) -> Path:
-        """Address and process of the running coordinator."""
-        return self.folder / "running.json"
-
-    @property
-    def operator_socket(self) -> Path:
-        """Where the running coordinator listens to the operator's commands, where the file system takes a socket."""
-        return self.folder / "operator.sock"
 
     def key_file(self, name: str) -> Path:
         """Return the path of the key or certificate `name`."""
@@ -288,7 +269,3 @@ class Home:
                 self.running.unlink(missing_ok=True)  # a killed one's: nobody may read it once the next lock is held
             with held(self._running_lock, busy=None):  # held by others for an instant at most
                 yield
-
-    @property
-    def _running_lock(self) -> Path:
-        return self.folder / "running.lock"

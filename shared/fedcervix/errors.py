@@ -149,19 +149,7 @@ EXIT_CODES: dict[int, str] = {
     2: "wrong command line",
     **{
         error.exit_code: (error.__doc__ or "").strip().rstrip(".")
-        for error in (
-            ConfigError,
-            DataError,
-            IdentityError,
-            PolicyError,
-            LinkError,
-            StorageError,
-            TrainingError,
-            ModelError,
-            RunError,
-            RemoteError,
-            DuplicateAgentError,
-        )
+        for error in FedcervixError.__subclasses__()  # those of this file, in its order
     },
     EXIT_OF_OUTCOME["DEGRADED"]: "finished, but a declared site is missing from at least one round (DEGRADED)",
     EXIT_OF_OUTCOME["ABORTED"]: "the run was aborted",

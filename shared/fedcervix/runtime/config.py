@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 from fedcervix.core.plan import Recipe, Terms
 from fedcervix.core.profiles import PROFILES, Profile
 from fedcervix.disk.descriptors import check_used_up
-from fedcervix.disk.ownership import denied
+from fedcervix.disk.storage import known
 from fedcervix.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,12 +43,10 @@ def read_toml(path: Path, *, hint: str = "", missing: str = NOT_SET_UP) -> dict[
         return tomllib.loads(_text(path, path.read_bytes()))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(f"{path} does not exist", cause=missing, next_step=hint) from error
-    except PermissionError as error:
-        cause, next_step = denied(path)
-        raise ConfigError(f"{path} cannot be read: {error.strerror}", cause=cause, next_step=next_step) from error
     except OSError as error:
-        check_used_up(f"{path} cannot be read", error)
-        raise ConfigError(f"{path} cannot be read: {error.strerror}", next_step=f"ls -l {path}") from error
+        check_used_up(f"cannot read {path}", error)
+        found = known(error, path, "read")
+        raise ConfigError(found.what, cause=found.cause, next_step=found.next_step) from error
     except (ValueError, RecursionError) as error:
         twice = str(error).startswith(("Cannot overwrite", "Cannot declare"))
         raise ConfigError(
