@@ -23,7 +23,7 @@ from fedcervix.runtime.cli_runtime import ends_whole, fail
 from fedcervix.runtime.worker_protocol import OnProgress
 from site_agent.commands.display import Display
 from site_agent.federation import shown
-from site_agent.federation.agent import Agent, Waits
+from site_agent.federation.agent import Agent, Checks, Waits
 from site_agent.federation.context import AgentContext
 from site_agent.federation.fencing import succeed
 from site_agent.federation.link import GrpcLink
@@ -33,6 +33,7 @@ from site_agent.store.task_results import TaskResult
 from site_agent.worker.hang_detection import FLOOR_S
 from site_agent.worker.worker import CancelledError, Worker
 from tests.e2e.light_worker import NUMBERS, LightWork, surroundings
+from tests.unit.agents import nothing
 
 
 class LightWorker:
@@ -88,6 +89,7 @@ def main() -> None:
             AgentContext(home, site, link, display.show),
             worker,  # type: ignore[arg-type]
             federation=federation,
+            checks=Checks(nothing, nothing, nothing),
             waits=Waits(silence_s=given.silence_s, upgrade_s=given.upgrade_s),
         )
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=agent.stop).start())
