@@ -168,6 +168,28 @@ def export(home: Home, **options: Any) -> None:
     work(home, **options)
 
 
+@cli.command()
+@click.argument("file", type=ANY_PATH, required=False)
+@with_home
+def backup(home: Home, **options: Any) -> None:
+    """Write the home folder into one FILE, also while the coordinator runs.
+
+    The file holds the federation's keys.
+    """
+    from coordinator.commands.backups import backup as work
+
+    work(home, **options)
+
+
+@cli.command()
+@click.argument("file", type=ANY_PATH)
+def restore(**options: Any) -> None:
+    """Make a home folder from a backup FILE."""
+    from coordinator.commands.backups import restore as work
+
+    work(_home(), **options)
+
+
 def main() -> None:
     """Run the command line; an error prints what happened, the likely cause, the next command."""
     exits(cli)

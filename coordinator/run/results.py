@@ -34,8 +34,9 @@ def record(run: Run, lines: list[dict[str, Any]] | None = None) -> dict[str, Any
     return {
         "run": run.run,
         "software": f"fedcervix {__version__}",
+        "sites": [{"site": site.name, "software": list(site.software)} for site in run.sites],
         "plan_digest": run.plan.digest,
-        "plan": run.plan.to_dict(),
+        "plan": parsed(run.plan.canonical()),
         "outcome": run.outcome.value if run.outcome else None,
         "reason": run.reason,
         "best_round": run.best_round,

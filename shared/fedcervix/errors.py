@@ -6,7 +6,8 @@
     ├── IdentityError    a certificate or invitation is wrong    (the operator renews it)
     ├── PolicyError      the plan asks what this site forbids    (the two sides talk)
     ├── LinkError        the other side cannot be reached        (the network recovers, or IT acts)
-    │   └── BusyError        it takes no more calls now: worth another try, in a while
+    │   ├── BusyError        it takes no more calls now: worth another try, in a while
+    │   └── VersionError     the two run versions that cannot work together: worth another try, after an upgrade
     ├── StorageError     the disk is full or holds damaged files (IT acts; nothing was lost)
     │   └── FullDiskError    it is full: worth another try, when there is room
     ├── TrainingError    the trainer cannot continue             (recipe or hardware)
@@ -85,6 +86,10 @@ class LinkError(FedcervixError):
 
 class BusyError(LinkError):
     """The other side does not answer this call now: it comes too often, came in part, or another one is in work."""
+
+
+class VersionError(LinkError):
+    """The two sides run versions that cannot work together; one of them must be upgraded."""
 
 
 class StorageError(FedcervixError):

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 
 from fedcervix import __version__
-from fedcervix.core.plan import Plan, Recipe, canonical_json, check, differences
+from fedcervix.core.plan import Plan, Recipe, canonical_json, check, differences, recipe_to_dict
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import damaged, disk
 from fedcervix.errors import RunError, TrainingError
@@ -157,7 +157,7 @@ def combinations(base: Recipe, batch_images: Iterable[int], widths: Iterable[int
 def cell_key(context: TrainingContext, images: str) -> str:
     """Return the name of a cell: SHA-256 of all that it depends on. `images` is their digest."""
     depends = {
-        "recipe": dataclasses.asdict(context.recipe),
+        "recipe": recipe_to_dict(context.recipe),
         "seed": context.seed,
         "stream": context.stream,
         "images": images,

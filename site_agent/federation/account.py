@@ -55,17 +55,12 @@ def month(days: Days, today: date) -> Spent:
 
 def objections(policy: Policy, so_far: Spent, more: Spent) -> list[str]:
     """Return which monthly limits would be exceeded if this much more was spent."""
-    after = so_far + more
-    limits = (
-        ("runs", more.runs, after.runs, policy.runs_per_month, "runs_per_month"),
-        ("rounds", more.rounds, after.rounds, policy.rounds_per_month, "rounds_per_month"),
-        ("epochs", more.epochs, after.epochs, policy.epochs_per_month, "epochs_per_month"),
-    )
-    found = [
-        f"with this task it would be {total} {what} in {MONTH_DAYS} days; [policy] {key} is {most}"
-        for what, asked, total, most, key in limits
-        if asked and total > most
-    ]
+    after, found = so_far + more, []
+    for name in ("runs", "rounds", "epochs"):
+        total, most = getattr(after, name), getattr(policy, f"{name}_per_month")
+        if getattr(more, name) and total > most:
+            would = f"with this task it would be {total} {name} in {MONTH_DAYS} days"
+            found.append(f"{would}; [policy] {name}_per_month is {most}")
     if more.bytes and after.bytes > policy.upload_gib_per_month * GIB:
         most = policy.upload_gib_per_month
         total = f"{after.bytes / GIB:.2f} GiB sent in {MONTH_DAYS} days"

@@ -36,7 +36,6 @@ ALLOWED = {
     "coordinator/run/status.py": (9, COORDINATOR_DOCUMENT),
     "shared/fedcervix/core/compression.py": (1, "a JSON file is read here"),
     "shared/fedcervix/core/events.py": (1, "the journal's JSON is read here"),
-    "shared/fedcervix/core/plan.py": (2, "the plan's JSON is read and written here"),
     "shared/fedcervix/models/weights.py": (3, "the JSON header of a weights file"),
     "shared/fedcervix/runtime/config.py": (7, TOML),
     "site_agent/classifier/classifier_store.py": (1, SITE_FILE),

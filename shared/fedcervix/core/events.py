@@ -108,6 +108,13 @@ class SiteAttached:
 
     site: str
     at: float
+    software: str = ""
+    """version of fedcervix there; empty where it is not known"""
+    numerics: int = 0
+    """how it computes (see fedcervix.transport.versions); 0 where it is not known"""
+
+    def __post_init__(self) -> None:
+        check(0 <= self.numerics < 2**32, f"numerics is 0 to 2^32 - 1; found {self.numerics}")
 
 
 @dataclass(frozen=True, slots=True)

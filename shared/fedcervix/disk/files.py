@@ -249,10 +249,9 @@ def opened(path: Path) -> Iterator[FileIO]:
 def read_at(file: FileIO, start: int, into: memoryview) -> None:
     """Fill `into` with the bytes of `file` from offset `start`. Raises StorageError."""
     with disk(str(file.name), "read"):
-        file.seek(start)
         filled = 0
         while filled < len(into):
-            count = file.readinto(into[filled:])
+            count = os.preadv(file.fileno(), [into[filled:]], start + filled)
             if not count:
                 raise StorageError(
                     f"{file.name} ends before byte {start + len(into)}",
