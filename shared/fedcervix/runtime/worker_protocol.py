@@ -16,6 +16,7 @@ Rules
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -187,7 +188,7 @@ class Answers:
     """A worker's end of its standard output: whole lines, from whichever thread."""
 
     def __init__(self, lines: TextIO, *, clock_s: Callable[[], float] = time.monotonic) -> None:
-        self._lines, self._clock_s, self._lock = lines, clock_s, threading.Lock()
+        self._lines, self._clock_s, self._lock = lines, clock_s, threading.RLock()
         self.stage, self._said_s = "starting", 0.0
 
     @classmethod
@@ -211,23 +212,17 @@ class Answers:
 
     def say(self, answer: Answer) -> None:
         """Answer."""
-        with self._lock:
-            self._write(answer)
+        with self._lock, contextlib.suppress(BrokenPipeError):  # nobody listens: soon the input ends, and this process
+            self._lines.write(to_line(answer))
+            self._lines.flush()
 
     def last(self, answer: Answer, *, status: int = 1) -> NoReturn:
         """Answer and end the process: nothing is said after this."""
         with self._lock:
             try:
-                self._write(answer)
+                self.say(answer)
             finally:
                 os._exit(status)
-
-    def _write(self, answer: Answer) -> None:
-        try:
-            self._lines.write(to_line(answer))
-            self._lines.flush()
-        except BrokenPipeError:
-            pass  # nobody listens any more: the input has ended too, or is about to, and with it the process
 
 
 def requests(lines: Iterable[str], *, on_stop: Callable[[], object], on_end: Callable[[], object]) -> Queue[str]:
