@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
-from fedcervix.core.plan import STRICT, Plan, Recipe, Terms, check
+from fedcervix.core.plan import Plan, Recipe, Terms, check
 from fedcervix.core.profiles import PROFILES
 from fedcervix.errors import ConfigError
 from fedcervix.runtime.config import apply_profile, build, read_toml
@@ -18,7 +18,6 @@ SOURCE = Path("home/coordinator.toml")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listen:
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     bind: str
     port: int = 8443
 
@@ -28,7 +27,6 @@ class Listen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     listen: Listen
     sites: tuple[str, ...] = ()
     share: float = 0.5

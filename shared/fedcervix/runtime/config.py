@@ -2,7 +2,7 @@
 
 An error names file, key, what was expected, what was found, and the nearest known key.
 
-The dataclasses carry `__pydantic_config__ = plan.STRICT`: unknown keys and silent conversions are errors.
+Unknown keys and silent conversions are errors.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def build(
     try:
         # By way of JSON, because strict validation takes tables for dataclasses and arrays for tuples only there.
         # There `inf` and `nan` are words: no key takes them, and a plan that held one would have no digest.
-        return TypeAdapter(schema).validate_json(to_json(raw, inf_nan_mode="strings"))
+        return TypeAdapter(schema).validate_json(to_json(raw, inf_nan_mode="strings"), strict=True, extra="forbid")
     except ValidationError as error:
         details = error.errors()[:5]
         lines = [_explain(schema, detail, section) for detail in details]

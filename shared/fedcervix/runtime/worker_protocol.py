@@ -29,9 +29,8 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from queue import Queue
-from typing import Any, ClassVar, NoReturn, Self, TextIO
+from typing import Any, NoReturn, Self, TextIO
 
-from fedcervix.core.plan import STRICT
 from fedcervix.errors import FedcervixError, TrainingError
 from fedcervix.json_text import parsed
 from fedcervix.printable import quoted
@@ -45,8 +44,6 @@ STOP_LINE = "stop\n"
 @dataclass(frozen=True, slots=True)
 class ErrorParts:
     """An error in its three parts."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     what: str
     cause: str
@@ -65,8 +62,6 @@ class ErrorParts:
 @dataclass(frozen=True, slots=True)
 class WorkProgress:
     """How far a piece of work is."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     stage: str
     done: int = 0
@@ -95,8 +90,6 @@ class RequestDone:
 class Failure:
     """What broke in a worker."""
 
-    __pydantic_config__: ClassVar = STRICT
-
     kind: str
     """name of the error's class"""
     stage: str
@@ -115,8 +108,6 @@ class Failure:
 @dataclass(frozen=True, slots=True)
 class WorkerStopped:
     """The worker was asked to stop, and ends."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     kept: bool
     """training stands in a checkpoint"""
