@@ -121,7 +121,7 @@ def _is_invited(home: Home, site: str) -> bool:
 
 def _revoked_in(home: Home, site: str) -> str:
     """Return the unfinished run during which a site was revoked; empty where there is none."""
-    if not history.entries(home):
+    if all(entry.outcome == history.UNREAD for entry in history.entries(home)):
         return ""
     now = history.stands(home, whole=False)
     gone = any(one["site"] == site and one["presence"] == Presence.REVOKED for one in now["sites"])
