@@ -19,35 +19,32 @@ ROOT = Path(__file__).parents[1]
 EXTRAS = ("site", "tensorboard", "slurm", "export")
 TESTS_NEED = ("hypothesis", "pytest", "pytest-timeout", "tifffile")
 """any version of them that goes with the oldest of ours"""
-TESTS = tuple(
-    f"tests/unit/test_{name}.py"
-    for name in [
-        "checkpoints",
-        "cli_runtime",
-        "codec",
-        "commandline",
-        "config",
-        "decode",
-        "display",
-        "embedding_map",
-        "engine",
-        "identity",
-        "init",
-        "intervals",
-        "joining",
-        "listener",
-        "log",
-        "metrics",
-        "optimizer",
-        "plan",
-        "rpc",
-        "status",
-        "steps",
-        "tensorboard",
-        "weights",
-    ]
+SUBJECTS = (
+    "checkpoints",
+    "cli_runtime",
+    "codec",
+    "commandline",
+    "config",
+    "decode",
+    "display",
+    "embedding_map",
+    "engine",
+    "identity",
+    "init",
+    "intervals",
+    "joining",
+    "listener",
+    "log",
+    "metrics",
+    "optimizer",
+    "plan",
+    "rpc",
+    "status",
+    "steps",
+    "tensorboard",
+    "weights",
 )
-"""some of each package that is at its floor: click, cryptography, grpcio, numpy, pillow, pydantic, rich, torch, ..."""
+"""of tests/unit: some of each package that is at its floor (click, cryptography, grpcio, numpy, pillow, torch, ...)"""
 
 IMPORT_ALL = """
 import importlib, pkgutil, coordinator, site_agent, cervix_study, fedcervix
@@ -76,7 +73,7 @@ def try_out(python: Path) -> int:
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'shared'}"}
     runs = [["-m", f"{program}.cli", "--help"] for program in ("coordinator", "site_agent", "cervix_study")]
     runs += [["-c", IMPORT_ALL]]
-    runs += [["-m", "pytest", *TESTS]]
+    runs += [["-m", "pytest", *(f"tests/unit/test_{subject}.py" for subject in SUBJECTS)]]
     return max(subprocess.run([python, *run], cwd=ROOT, env=environment, check=False).returncode for run in runs)
 
 
