@@ -13,7 +13,7 @@ help:
 	@echo "make demo    two institutions federate over TLS on this machine, with reports (MODE=, START=, SITES=, WOMEN=)"
 	@echo "make study   the paper's comparison in miniature, on phantoms"
 	@echo "make test    all tests"
-	@echo "make lint    ruff, mypy, and pip-audit where the network allows"
+	@echo "make lint    ruff, mypy, buf (no message breaks a released one), and pip-audit where the network allows"
 	@echo "make proto   generate shared/fedcervix/wire from protos/"
 	@echo "make house   draw the import graphs of docs/architecture.md from the code"
 	@echo "make soak    100,000 simulated federations (HISTORIES=, SEED=)"
@@ -46,6 +46,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	for release in tests/archive/*/; do $(BIN)/buf breaking protos --against $$release || exit 1; done
 	$(BIN)/python -m tests.audit
 
 proto: $(READY)

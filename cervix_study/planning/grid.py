@@ -42,19 +42,14 @@ def axes(asked: StudyConfig) -> Axes:
     """Return what is varied, defaults written out."""
     given, recipes = asked.settings.axes, [used.recipe for used in asked.profiles.values()]
     batch_images = given.batch_images or _distinct(recipe.batch_images for recipe in recipes)
-    return Axes(
-        profiles=given.profiles,
+    return dataclasses.replace(
+        given,
         starts=asked.settings.starts,
         batch_images=batch_images,
         federated_batch_images=given.federated_batch_images or batch_images,
         width=given.width or _distinct(recipe.width for recipe in recipes),
         epochs_per_round=given.epochs_per_round
         or _distinct(used.terms.epochs_per_round for used in asked.profiles.values()),
-        seeds=given.seeds,
-        classifier_seeds=given.classifier_seeds,
-        folds=given.folds,
-        label_fractions=given.label_fractions,
-        controls=given.controls,
     )
 
 

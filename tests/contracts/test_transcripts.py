@@ -32,6 +32,7 @@ from fedcervix.core.rounds.state import Outcome, Phase, Presence
 from fedcervix.models.blobs import CHUNK_BYTES, BlobStore
 from fedcervix.transport import codec, identity, rpc
 from fedcervix.transport.identity import REQUEST_BYTES_MAX
+from fedcervix.transport.versions import HERE
 from fedcervix.wire import federation_pb2 as wire
 from tests.contracts import transcript
 from tests.contracts.stage import FEDERATION, SITES, WAIT_S, Keys, Stage, agent, keep, keys, model_of, stage
@@ -174,7 +175,7 @@ def who_joins_twice(coordinator: Stage) -> Keys:
 
 def who_may_not(nhs: Caller, operator: Caller) -> None:
     """Another version of the wire, another's role."""
-    nhs.ask(rpc.ATTACH, wire.AttachRequest(wire_version=codec.WIRE_VERSION + 98))
+    nhs.ask(rpc.ATTACH, wire.AttachRequest(wire_version=HERE.wire_max + 98))
     operator.ask(rpc.OFFER, wire.OfferRequest(digest="0" * 64, size_bytes=1))
     nhs.ask(rpc.OVERVIEW, wire.OverviewRequest())
 
@@ -188,7 +189,7 @@ def who_is_one_too_many(nhs: Caller, twin: Caller) -> None:
 
 
 def attach(**who: Any) -> wire.AttachRequest:
-    return wire.AttachRequest(wire_version=codec.WIRE_VERSION, **who)
+    return wire.AttachRequest(wire_version=HERE.wire_max, **who)
 
 
 def who_comes_too_early_or_too_late(coordinator: Stage, nhs: Caller) -> None:
@@ -376,5 +377,5 @@ def test_the_page_s_bounds_are_those_of_the_code(what: str, bound: str) -> None:
 
 
 def test_the_page_names_the_version_that_is_spoken() -> None:
-    assert rows("Versions")[-1][0] == str(codec.WIRE_VERSION)
-    assert f"at present {codec.WIRE_VERSION}." in PAGE.read_text()
+    assert rows("Versions")[-1][0] == str(HERE.wire_max)
+    assert f"at present {HERE.wire_max}." in PAGE.read_text()

@@ -132,8 +132,10 @@ def test_a_key_that_is_there_twice_is_called_so(tmp_path: Path, text: str) -> No
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+    with pytest.raises(ConfigError, match=r"cannot read .*: Is a directory") as caught:
         read_toml(tmp_path)
+    assert "names a folder" in caught.value.cause
+    assert caught.value.next_step.startswith("check the path: ls -la ")
 
 
 # --- profiles -----------------------------------------------------------------------------------------------------

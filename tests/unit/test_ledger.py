@@ -52,7 +52,7 @@ def test_what_a_coordinator_writes_fits() -> None:
         {"best_round": -5},
         {"best_round": 2},
         {"best_round": True},
-        {"plan": {**PLAN.to_dict(), "profile": "other"}},
+        {"plan": {**json.loads(PLAN.canonical()), "profile": "other"}},
         {"plan": {"a": [[]]}},
         {"plan_digest": "d" * 64},
         {"software": "<script>"},
@@ -62,7 +62,8 @@ def test_what_a_coordinator_writes_fits() -> None:
 )
 def test_a_record_with_foreign_values_around_its_ledger_is_no_record(foreign: dict[str, Any]) -> None:
     """Before: only the ledger was looked at, and the rest was saved as it came."""
-    own = {"run": RUN, "plan": PLAN.to_dict(), "plan_digest": PLAN.digest, "outcome": "OK", "best_round": 0}
+    plan = json.loads(PLAN.canonical())
+    own = {"run": RUN, "plan": plan, "plan_digest": PLAN.digest, "outcome": "OK", "best_round": 0}
     assert ledger.read(json.dumps({**own, "ledger": [LINE]}), PLAN, RUN)
     with pytest.raises(ValueError, match=r"\w"):
         ledger.read(json.dumps({**own, "ledger": [LINE], **foreign}), PLAN, RUN)

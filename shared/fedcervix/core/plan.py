@@ -14,12 +14,12 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from fedcervix.core.bounds import INT64_MAX, Within, check_values
 from fedcervix.core.modes import MODES, Mode, ModeRules
+from fedcervix.core.plan_formats import from_dict, to_dict
 from fedcervix.json_text import parsed
 from fedcervix.printable import QUOTED_CHARS_MAX, quoted, shortened
 
@@ -219,17 +219,6 @@ class Terms:
         return max(1, min(self.rounds, recipe.epochs_max // self.epochs_per_round))
 
 
-LEGACY_TERMS: Mapping[str, object] = {
-    "share_max": 1.0,
-    "aggregation": "mean",
-    "trim": 0.2,
-    "clip": 0.0,
-    "step_max": 1e36,
-}
-"""Terms of which older plans say nothing, and what holds there. The canonical form leaves these values out: so an older
-plan keeps its digest, and the journal of its run can be read."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What a run is. Two runs with equal plans, data and accepted updates end with equal weights."""
@@ -241,9 +230,11 @@ class Plan:
     """where the values came from: paper, recommended, demo"""
     terms: Terms
     recipe: Recipe
+    _text: str = dataclasses.field(init=False, compare=False, repr=False, default="")
 
     def __post_init__(self) -> None:
         check_values(self)
+        check(isinstance(self.sites, tuple), f"not a plan: sites is a list of names; found {quoted(self.sites)}")
         check(len(self.sites) >= 1, "a plan names at least one site")
         check(len(self.sites) <= SITES_MAX, f"a plan names at most {SITES_MAX} sites; found {len(self.sites)}")
         check(len(set(self.sites)) == len(self.sites), "a plan names each site once")
@@ -251,6 +242,7 @@ class Plan:
         for site in self.sites:
             check(SITE_NAME.fullmatch(site) is not None, f"not a site name: {quoted(site)} (a-z, 0-9, inner hyphens)")
         self._check_terms()
+        object.__setattr__(self, "_text", canonical_json(to_dict(self)))
 
     def _check_terms(self) -> None:
         """Check the terms that depend on the mode and on the number of sites."""
@@ -282,41 +274,41 @@ class Plan:
         return self.terms.rounds_max(self.recipe)
 
     def canonical(self) -> str:
-        """Return the one JSON text of this plan: sorted keys, no spaces, shortest floats."""
-        return canonical_json(self.to_dict())
+        """Return the one JSON text of this plan: sorted keys, no spaces, shortest floats. It never changes.
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the values that the canonical form writes."""
-        raw = dataclasses.asdict(self)
-        terms = {
-            key: value for key, value in raw["terms"].items() if key not in LEGACY_TERMS or value != LEGACY_TERMS[key]
-        }
-        return {**raw, "terms": terms}
+        Of a plan that was read, it is the text that was read.
+        """
+        return self._text
 
     @property
     def digest(self) -> str:
         """The training contract: SHA-256 of the canonical form, hexadecimal."""
-        return hashlib.sha256(self.canonical().encode()).hexdigest()
+        return hashlib.sha256(self._text.encode()).hexdigest()
 
     @classmethod
     def parse(cls, text: str) -> Plan:
-        """Rebuild a plan from its canonical form. Raises ValueError on anything else."""
+        """Rebuild a plan from its text, also of an earlier version (see `fedcervix.core.plan_formats`).
+
+        Raises UnknownFormat where a later version wrote it, ValueError on anything else.
+        """
+        raw = parsed(text)
         try:
-            raw = parsed(text)
-            raw["sites"] = tuple(raw["sites"])
-            raw["terms"] = Terms(**{**LEGACY_TERMS, **raw["terms"]})
-            raw["recipe"] = parse_recipe(raw["recipe"])
-            plan = cls(**raw)
+            plan = from_dict(cls, raw)
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"not a plan: {shortened(str(error), QUOTED_CHARS_MAX)}") from error
-        check(plan.canonical() == text, "not a plan in its canonical form")
+        check(canonical_json(raw) == text, "not a plan in its canonical form")
+        object.__setattr__(plan, "_text", text)
         return plan
 
 
-def parse_recipe(raw: dict[str, Any]) -> Recipe:
-    """Rebuild a recipe from the dictionary `dataclasses.asdict` made of it. Raises TypeError, KeyError, ValueError."""
-    nested = {"augment": Augment(**raw["augment"]), "classifier": ClassifierRecipe(**raw["classifier"])}
-    return Recipe(**{**raw, **nested})
+def recipe_to_dict(recipe: Recipe) -> dict[str, object]:
+    """Return what the text of a recipe says, in the lowest format that can say it."""
+    return to_dict(recipe, "recipe")
+
+
+def parse_recipe(raw: Any) -> Recipe:
+    """Rebuild a recipe from what `recipe_to_dict` made of it. Raises UnknownFormat, ValueError, TypeError."""
+    return from_dict(Recipe, raw, "recipe")
 
 
 def canonical_json(value: Any) -> str:
@@ -330,6 +322,7 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
         return [
             line
             for field in dataclasses.fields(ours)
+            if field.compare
             for line in differences(
                 getattr(ours, field.name),
                 getattr(theirs, field.name),

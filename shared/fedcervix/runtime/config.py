@@ -17,10 +17,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
+from fedcervix import __version__
 from fedcervix.core.plan import Recipe, Terms
 from fedcervix.core.profiles import PROFILES, Profile
 from fedcervix.disk.descriptors import check_used_up
-from fedcervix.disk.ownership import denied
+from fedcervix.disk.storage import known
 from fedcervix.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,12 +44,10 @@ def read_toml(path: Path, *, hint: str = "", missing: str = NOT_SET_UP) -> dict[
         return tomllib.loads(_text(path, path.read_bytes()))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(f"{path} does not exist", cause=missing, next_step=hint) from error
-    except PermissionError as error:
-        cause, next_step = denied(path)
-        raise ConfigError(f"{path} cannot be read: {error.strerror}", cause=cause, next_step=next_step) from error
     except OSError as error:
-        check_used_up(f"{path} cannot be read", error)
-        raise ConfigError(f"{path} cannot be read: {error.strerror}", next_step=f"ls -l {path}") from error
+        check_used_up(f"cannot read {path}", error)
+        found = known(error, path, "read")
+        raise ConfigError(found.what, cause=found.cause, next_step=found.next_step) from error
     except (ValueError, RecursionError) as error:
         twice = str(error).startswith(("Cannot overwrite", "Cannot declare"))
         raise ConfigError(
@@ -104,7 +103,11 @@ def build(
 _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 _MISSING = ("missing", "missing_argument")
 _CAUSES = {
-    **dict.fromkeys(_UNKNOWN, "a misspelt key, or one that belongs to another table"),
+    **dict.fromkeys(
+        _UNKNOWN,
+        "a misspelt key, one that belongs to another table, or one of a later version of fedcervix"
+        f" (this is {__version__})",
+    ),
     **dict.fromkeys(_MISSING, "a key that was deleted or misspelt"),
     "value_error": "a value of the right kind that the key does not take",
 }

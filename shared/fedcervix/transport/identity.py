@@ -244,7 +244,7 @@ def _bad_authority(what: str) -> IdentityError:
     )
 
 
-def new_authority(federation: str, key_pem: bytes, now: datetime, lifetime: timedelta = AUTHORITY_LIFETIME) -> bytes:
+def new_authority(federation: str, key_pem: bytes, now: datetime) -> bytes:
     """Return the self-signed certificate (PEM) of a new authority: it may sign parties, but no further authority.
 
     It carries no name constraint: TLS libraries disagree about constraints on URIs, and nothing but this
@@ -258,7 +258,7 @@ def new_authority(federation: str, key_pem: bytes, now: datetime, lifetime: time
         (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
         (x509.SubjectAlternativeName([x509.UniformResourceIdentifier(identity.uri)]), False),
     ]
-    window = (now - CLOCK_SKEW, now + lifetime)
+    window = (now - CLOCK_SKEW, now + AUTHORITY_LIFETIME)
     return _sign(_subject(identity), key.public_key(), _subject(identity), key, window, extensions)
 
 
@@ -395,9 +395,6 @@ class Certificate:
     """hexadecimal"""
     not_before: datetime
     not_after: datetime
-    issuer: str
-    fingerprint: str
-    """SHA-256 of the certificate, hexadecimal"""
 
 
 def identify(cert_pem: bytes) -> Certificate:
@@ -412,8 +409,6 @@ def identify(cert_pem: bytes) -> Certificate:
             serial=f"{certificate.serial_number:x}",
             not_before=certificate.not_valid_before_utc,
             not_after=certificate.not_valid_after_utc,
-            issuer=certificate.issuer.rfc4514_string(),
-            fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
         )
     except UNREADABLE as error:
         raise _foreign("the certificate cannot be read") from error

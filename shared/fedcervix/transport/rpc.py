@@ -32,6 +32,7 @@ from fedcervix.errors import (
     RemoteError,
     RunError,
     StorageError,
+    VersionError,
 )
 from fedcervix.json_text import parsed
 from fedcervix.printable import printable
@@ -264,6 +265,7 @@ _CODES: dict[type[FedcervixError], grpc.StatusCode] = {
     RemoteError: grpc.StatusCode.INVALID_ARGUMENT,
     DuplicateAgentError: grpc.StatusCode.ALREADY_EXISTS,
     BusyError: grpc.StatusCode.UNAVAILABLE,
+    VersionError: grpc.StatusCode.OUT_OF_RANGE,
     NoSuchMethodError: grpc.StatusCode.UNIMPLEMENTED,
 }
 _ERRORS = {code: error for error, code in _CODES.items()}
@@ -351,6 +353,7 @@ def _in_quotes(text: str) -> str:
 _NEXT: dict[type[FedcervixError], str] = {
     BusyError: "no action is needed: it is tried again automatically",
     DuplicateAgentError: "stop one of the two agents of this site",
+    VersionError: "install the version that is named; until then a running agent waits, and tries again by itself",
 }
 
 
