@@ -47,7 +47,7 @@ class Snapshot:
 def backup(home: Home, to: Path, now: datetime) -> Label:
     """Write the home into the file `to`, and return what it says of itself. Raises FedcervixError."""
     federation = home.config().federation.name
-    home.insist_on_authority()
+    home.authority()
     with contextlib.ExitStack() as held:
         held.enter_context(disk(to, "write"))
         scratch = Path(held.enter_context(tempfile.TemporaryDirectory(dir=to.parent, prefix=".backup-")))

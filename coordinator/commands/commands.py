@@ -170,7 +170,7 @@ def begin(home: Home, mode: Mode, *, new: bool) -> None:
     Raises RunError, ConfigError, ModelError, StorageError.
     """
     home.config()
-    home.insist_on_authority()
+    home.authority()
     with home.locked(), contextlib.closing(Journal(home.journal)) as journal:
         last = history.unfinished(home, journal)
         if last is not None and not new:

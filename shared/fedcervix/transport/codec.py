@@ -36,7 +36,7 @@ from fedcervix.core.events import (
     UpdateStored,
     check_event,
 )
-from fedcervix.core.formats import UnknownFormat
+from fedcervix.core.formats import FIRST, UnknownFormat
 from fedcervix.core.plan import Plan, check
 from fedcervix.core.rounds.instructions import Finish, Idle, Instruction
 from fedcervix.core.rounds.state import Outcome
@@ -209,6 +209,7 @@ def write_attach(build: Build, claim: InstanceClaim | None) -> wire.AttachReques
         wire_version_max=build.wire_max,
         software_version=build.software,
         numerics=build.numerics,
+        plan_format=build.plan_format,
         instance=claim.instance if claim else "",
         succeeds=claim.succeeds if claim else (),
         look=claim is None,
@@ -219,7 +220,8 @@ def write_attach(build: Build, claim: InstanceClaim | None) -> wire.AttachReques
 def read_build(said: wire.AttachRequest) -> Build:
     """Return what an agent speaks. The name of its version is left out where it is none."""
     software = said.software_version if SOFTWARE.fullmatch(said.software_version) else ""
-    return Build(software, said.wire_version, said.wire_version_max or said.wire_version, said.numerics or 1)
+    newest = said.wire_version_max or said.wire_version
+    return Build(software, said.wire_version, newest, said.numerics or 1, said.plan_format or FIRST)
 
 
 # --- tasks and instructions ---------------------------------------------------------------------------------------
@@ -291,7 +293,7 @@ def read_from_coordinator(message: wire.FromCoordinator) -> Welcome | Instructio
     match message.WhichOneof("what"):
         case "welcome":
             said = message.welcome
-            plan = Plan.parse(_text(said.plan, PLAN_CHARS_MAX, "plan"))
+            plan = _plan(_text(said.plan, PLAN_CHARS_MAX, "plan"))
             return Welcome(_text(said.federation, 64, "federation"), _run(said.run), plan, said.wire_version)
         case "task":
             return _task(message.task)
@@ -301,6 +303,17 @@ def read_from_coordinator(message: wire.FromCoordinator) -> Welcome | Instructio
             return _leave(message.leave)
         case _:
             raise ValueError("neither welcome nor instruction")
+
+
+def _plan(text: str) -> Plan:
+    try:
+        return Plan.parse(text)
+    except UnknownFormat as error:
+        raise VersionError(
+            f"the plan of the run has format {error.found}; {HERE.name} reads formats up to {error.known}",
+            cause="the coordinator has a later version than this site",
+            next_step="install the coordinator's version here; until then a running agent waits",
+        ) from error
 
 
 def _leave(said: wire.Leave) -> Finish:
