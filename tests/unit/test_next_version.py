@@ -182,7 +182,7 @@ def test_an_agent_waits_where_a_coordinator_has_a_plan_of_the_next_version(world
     welcome = codec.read_from_coordinator(old)
     assert isinstance(welcome, codec.Welcome)
     assert welcome.plan.digest == PLAN.digest
-    with pytest.raises(VersionError, match=f"the plan {LATER}"):
+    with pytest.raises(VersionError, match=f"the plan of the run {LATER}"):
         codec.read_from_coordinator(new)
 
 
@@ -240,6 +240,10 @@ def test_a_site_s_files_go_to_the_next_version_and_back(tmp_path: Path, later: N
     assert (found.run, found.run_store.history().train[2].loss) == ("run", 2.0), "the ended run is passed over"
     with pytest.raises(FormatError, match=f"the plan {LATER}"):
         RunStore(home.run_folder("new")).plan()
+    (home.run_folder("new") / "outcome.txt").unlink()
+    with pytest.raises(FormatError, match=LATER):
+        last_federation(home)
+    assert last_federation(home, any_readable=True) == found
     whole, broken = model_store.found(home)
     assert {model.folder.name for model in whole} == {"mine", "plain"}
     assert LATER in broken["smooth"].what
