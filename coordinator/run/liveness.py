@@ -63,7 +63,7 @@ class Line:
 
 
 class Liveness:
-    """The table of signs. Not thread-safe: its owner holds a lock."""
+    """The table of signs. Its owner holds a lock, but for `heard`."""
 
     def __init__(self, sites: Iterable[str], lease_s: float, clock_s: Callable[[], float]) -> None:
         self._clock_s = clock_s

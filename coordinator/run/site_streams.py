@@ -48,12 +48,16 @@ class SiteStreams:
     # --- signs of life ---
 
     def heard(self, site: str, progress: Progress | None = None) -> None:
-        """Note a sign of life; a site that had fallen silent is back."""
-        with self._state.changed:
-            # Nobody is woken: a lease that runs out later than the driving thread thinks is found out when it looks.
-            self._liveness.heard(site, progress)
-            run = self._state.run
-            if run.site(site).presence is Presence.SILENT and not run.ended:
+        """Note a sign of life; a site that had fallen silent is back.
+
+        The lock is taken only where that changes something: each part of a model is a sign of life, and who holds the
+        lock may wait for the disk.
+        """
+        # Nobody is woken: a lease that runs out later than the driving thread thinks is found out when it looks.
+        self._liveness.heard(site, progress)
+        run = self._state.run
+        if run.site(site).presence is Presence.SILENT and not run.ended:
+            with self._state.changed:
                 self._submit(self.attached(site, self._clock_s()))
 
     def attached(self, site: str, at: float) -> SiteAttached:
@@ -99,10 +103,9 @@ class SiteStreams:
 
     def check_instance(self, site: str, instance: str) -> None:
         """Note a sign of life of the process that acts for a site. Raises DuplicateAgentError if another one does."""
-        with self._state.changed:
-            if not is_answered(self._acting.get(site), instance):
-                raise self._refusal(site)
-            self.heard(site)
+        if not is_answered(self._acting.get(site), instance):
+            raise self._refusal(site)
+        self.heard(site)
 
     def _refusal(self, site: str) -> DuplicateAgentError:
         return refusal(site, self._acting[site], self._lease_s)
