@@ -29,10 +29,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-from fedcervix.core.formats import FIRST
+from fedcervix.core.formats import FIRST, UnknownFormat, contents
 from fedcervix.core.plan import STRICT, Recipe, Terms, canonical_json, check
-from fedcervix.core.plan_formats import to_dict
+from fedcervix.core.plan_formats import to_dict, unsaid
 from fedcervix.disk.files import write_whole
+from fedcervix.disk.formats import later
 from fedcervix.disk.storage import disk
 from fedcervix.errors import StorageError
 from fedcervix.json_text import parsed
@@ -501,15 +502,27 @@ def to_json(record: Any) -> bytes:
 
 
 def from_json(schema: type[T], text: bytes, source: Path) -> T:
-    """Undo `to_json`. Raises StorageError."""
+    """Undo `to_json`, also of earlier versions. Raises StorageError; FormatError where a later version wrote it."""
     try:
-        return typed_json.from_json(schema, parsed(text))
+        return typed_json.from_json(schema, _whole(contents("the file", parsed(text))))
+    except UnknownFormat as error:
+        raise later(source, error) from error
     except ValueError as error:
         raise StorageError(
             f"{source} is not valid: {error}",
             cause="it was edited by hand, or written by another version",
             next_step=f"move it away and run the study again: finished cells are kept ({source.parent})",
         ) from error
+
+
+def _whole(value: Any, path: str = "") -> Any:
+    """Return a value whose recipes and terms also say what holds for keys that are later than the file."""
+    if isinstance(value, list):
+        return [_whole(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    above = {key: f"{path}.{key}" if path else key * (key in ("recipe", "terms")) for key in value}
+    return {**(unsaid(path, FIRST) if path else {}), **{key: _whole(one, above[key]) for key, one in value.items()}}
 
 
 def write(file: Path, record: Any) -> None:

@@ -183,12 +183,11 @@ def backup(home: Home, **options: Any) -> None:
 
 @cli.command()
 @click.argument("file", type=ANY_PATH)
-@with_home
-def restore(home: Home, **options: Any) -> None:
+def restore(**options: Any) -> None:
     """Make a home folder from a backup FILE."""
     from coordinator.commands.backups import restore as work
 
-    work(home, **options)
+    work(_home(), **options)
 
 
 def main() -> None:

@@ -210,29 +210,31 @@ class SiteHome:
         return (self.folder / named).resolve() if named else None
 
     def certificate(self) -> Certificate:
-        """Return the site's certificate. Raises StorageError where the site has not joined, IdentityError."""
+        """Return the site's certificate. Raises ConfigError where the site has not joined, StorageError."""
         from fedcervix.transport import identity  # most commands need no certificate
 
         return identity.identify(self.pem("site.crt"))
 
     def pem(self, name: str) -> bytes:
-        """Return a key or certificate. Raises ConfigError, StorageError."""
+        """Return a key or certificate. Raises ConfigError where it is missing, StorageError where it is damaged."""
+        from fedcervix.transport.key_files import read_pem  # as above
+
         self.insist()
-        file = self.key_file(name)
+        file, certificate = self.key_file(name), self.key_file("site.crt")
         with disk(file, "read"):
-            if file.exists():
-                return file.read_bytes()
-            joined = self.key_file("site.crt").exists()
-        if joined:
+            joined = certificate.exists()
+        if not joined and not file.exists():
             raise ConfigError(
-                f"{file} is missing: this site has joined, but cannot prove it without this file",
-                cause="it was deleted, or the home folder was restored in part",
-                next_step=f"restore {file} from a backup, or ask the coordinator's operator for a new invitation",
+                f"{self.folder} holds no {name}: this site has not joined a federation",
+                cause="wrong --home, or the invitation was not used yet",
+                next_step=self._which_home(),
             )
-        raise ConfigError(
-            f"{self.folder} holds no {name}: this site has not joined a federation",
-            cause="wrong --home, or the invitation was not used yet",
-            next_step=self._which_home(),
+        old = shlex.quote(str(certificate))
+        return read_pem(
+            file,
+            needed="this site has joined, but cannot prove it without this file",
+            next_step=f"restore {file} from a backup; or ask the coordinator's operator for a new invitation, then "
+            f"mv {old} {old}.old, and {self.command('join INVITATION.toml')}",
         )
 
     def _which_home(self) -> str:

@@ -25,7 +25,7 @@ from fedcervix.disk.databases import copy_database, data_version, reader
 from fedcervix.disk.files import opened, writing
 from fedcervix.disk.journal import Journal
 from fedcervix.disk.storage import disk
-from fedcervix.errors import RunError
+from fedcervix.errors import FormatError, RunError
 from fedcervix.models.blobs import BlobStore
 
 TRIES = 50
@@ -47,7 +47,7 @@ class Snapshot:
 def backup(home: Home, to: Path, now: datetime) -> Label:
     """Write the home into the file `to`, and return what it says of itself. Raises FedcervixError."""
     federation = home.config().federation.name
-    home.insist_on_authority()
+    home.authority()
     with contextlib.ExitStack() as held:
         held.enter_context(disk(to, "write"))
         scratch = Path(held.enter_context(tempfile.TemporaryDirectory(dir=to.parent, prefix=".backup-")))
@@ -125,8 +125,14 @@ def _with_models(home: Home, copy: Path, files: contextlib.ExitStack) -> Snapsho
         record = history.last_of(journal)
         if record is None:
             return Snapshot(copy)
-        run = history.replayed(journal, record)
-    if results.is_stored(home.results, run.run):
+        ended = results.is_stored(home.results, record.run)
+        try:
+            run = history.replayed(journal, record)
+        except FormatError:
+            if not ended:
+                raise
+            return Snapshot(copy)
+    if ended:
         return Snapshot(copy, run)
     models: dict[str, FileIO] = {}
     blobs = BlobStore(home.blobs)

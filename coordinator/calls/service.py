@@ -35,6 +35,7 @@ from fedcervix.core.events import (
     Task,
     UpdateStored,
 )
+from fedcervix.core.plan_formats import needed_format
 from fedcervix.core.rounds.instructions import REVOKED_HERE, Finish, Instruction, instruction
 from fedcervix.core.rounds.objections import objection
 from fedcervix.core.rounds.state import Presence, Round, Run
@@ -143,8 +144,10 @@ class Service:
 
     def _agreed(self, site: str, build: Build, look: bool) -> int:
         """Return the version of the wire to speak with a site. Raises VersionError; the operator sees that it waits."""
+        run = self._engine.run
+        numerics = run.numerics or self._here.numerics
         try:
-            return agreed(build, self._here, self._engine.run.numerics or self._here.numerics)
+            return agreed(build, self._here, numerics=numerics, plan_format=needed_format(run.plan))
         except VersionError as error:
             if not look:
                 self._engine.sites.outdated(site, build, f"{error.what}; {error.next_step}")

@@ -15,7 +15,6 @@ from fedcervix.runtime.printing import say
 
 def backup(home: Home, file: Path | None) -> None:
     """Write the home into one file. Raises FedcervixError."""
-    home.insist()
     now = datetime.now(UTC)
     to = file or Path(f"coordinator-{now:%Y%m%d-%H%M%S}.backup.tar")
     if home.has(to):

@@ -121,7 +121,7 @@ def _is_invited(home: Home, site: str) -> bool:
 
 def _revoked_in(home: Home, site: str) -> str:
     """Return the unfinished run during which a site was revoked; empty where there is none."""
-    if not history.entries(home):
+    if all(entry.outcome == history.UNREAD for entry in history.entries(home)):
         return ""
     now = history.stands(home, whole=False)
     gone = any(one["site"] == site and one["presence"] == Presence.REVOKED for one in now["sites"])
@@ -170,7 +170,7 @@ def begin(home: Home, mode: Mode, *, new: bool) -> None:
     Raises RunError, ConfigError, ModelError, StorageError.
     """
     home.config()
-    home.insist_on_authority()
+    home.authority()
     with home.locked(), contextlib.closing(Journal(home.journal)) as journal:
         last = history.unfinished(home, journal)
         if last is not None and not new:

@@ -131,13 +131,21 @@ class Home:
         return self.folder / "keys" / name
 
     def pem(self, name: str) -> bytes:
-        """Return a key or certificate. Raises StorageError."""
-        with disk(self.key_file(name), "read"):
-            return self.key_file(name).read_bytes()
+        """Return a key or certificate. Raises ConfigError where it is missing, StorageError where it is damaged."""
+        from fedcervix.transport.key_files import read_pem
+
+        file, needed, next_step = self.key_file(name), "it is made anew at each start", self._restart()
+        if name.startswith("authority."):
+            needed = "without it nobody can be invited, and the coordinator cannot start"
+            next_step = f"restore {file} from your backup; do not run `init` again: it makes another federation"
+        return read_pem(file, needed=needed, next_step=next_step)
 
     def command(self, words: str) -> str:
         """Return a command to type that means this home, whatever is in its path."""
         return f"coordinator --home {shlex.quote(str(self.folder))} {words}"
+
+    def _restart(self) -> str:
+        return f"stop the coordinator that runs here (Ctrl-C, or as a service), then {self.command('start')}"
 
     def has(self, path: Path) -> bool:
         """Say whether a file of the home is there. Raises StorageError where this user may not know."""
@@ -191,21 +199,10 @@ class Home:
             ) from error
 
     def authority(self) -> Authority:
-        """Return what signs certificates. Raises ConfigError where its key is missing, StorageError."""
+        """Return what signs certificates. Raises ConfigError where its key is missing, StorageError, IdentityError."""
         from fedcervix.transport import identity
 
-        self.insist_on_authority()
         return identity.Authority(self.pem("authority.crt"), self.pem("authority.key"))
-
-    def insist_on_authority(self) -> None:
-        """Raise ConfigError where the federation's key or certificate is missing, StorageError."""
-        for file in (self.key_file("authority.key"), self.key_file("authority.crt")):
-            if not self.has(file):
-                raise ConfigError(
-                    f"{file} is missing: without it nobody can be invited, and the coordinator cannot start",
-                    cause="it was deleted, or the home folder was restored in part",
-                    next_step=f"restore {file} from your backup; do not run `init` again: it makes another federation",
-                )
 
     def address(self) -> str:
         """Return how sites reach the coordinator: as advertised, with the port that the system chose where it is 0.
@@ -242,8 +239,7 @@ class Home:
         try:
             return RunningProcess(**parsed(content))
         except (ValueError, TypeError) as error:
-            next_step = f"stop the coordinator that runs here (Ctrl-C, or as a service), then {self.command('start')}"
-            raise damaged(self.running, error, next_step=next_step) from error
+            raise damaged(self.running, error, next_step=self._restart()) from error
 
     def write_running(self, pid: int, bound: Address, operator: Path) -> None:
         """Write down where the coordinator listens for sites and for commands on this machine. Raises StorageError."""

@@ -9,7 +9,8 @@
     │   ├── BusyError        it takes no more calls now: worth another try, in a while
     │   └── VersionError     the two run versions that cannot work together: worth another try, after an upgrade
     ├── StorageError     the disk is full or holds damaged files (IT acts; nothing was lost)
-    │   └── FullDiskError    it is full: worth another try, when there is room
+    │   ├── FullDiskError    it is full: worth another try, when there is room
+    │   └── FormatError      another version wrote the file: that version reads it
     ├── TrainingError    the trainer cannot continue             (recipe or hardware)
     ├── ModelError       a weights file is not what was asked for
     ├── RunError         the request does not fit the state of the run
@@ -100,6 +101,10 @@ class StorageError(FedcervixError):
 
 class FullDiskError(StorageError):
     """The disk is full."""
+
+
+class FormatError(StorageError):
+    """A file holds what this version does not read: another version wrote it, or it is damaged."""
 
 
 class TrainingError(FedcervixError):

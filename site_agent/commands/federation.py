@@ -20,6 +20,7 @@ from fedcervix.runtime.log_budgets import LineBudgets
 from fedcervix.runtime.printing import say
 from fedcervix.runtime.signals import end_on_signals
 from fedcervix.transport import identity, invitations
+from fedcervix.transport.key_files import read_pem
 from site_agent.federation.joining import check_home
 from site_agent.home import SiteHome, configured, write
 from site_agent.manifest.manifest_file import read_manifest
@@ -106,7 +107,7 @@ def _new_key(home: SiteHome) -> bytes:
     if not file.exists():
         make_folder(file.parent)
         write_secret(file, identity.new_key())
-    return home.pem(NEW_KEY)
+    return read_pem(file, needed="the site's new key", next_step=f"rm {shlex.quote(str(file))}, then join again")
 
 
 def _enroll(invited: invitations.Invitation, request_pem: bytes) -> bytes:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+from fedcervix.core.formats import contents
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import damaged, disk
 from fedcervix.json_text import parsed
@@ -75,7 +76,8 @@ def read(file: Path) -> Days:
     with disk(file, "read"):
         content = file.read_bytes().strip(b"\0")
     try:
-        return {date.fromisoformat(day): Spent(**spent) for day, spent in parsed(content or b"{}").items()}
+        days = contents("the account", parsed(content or b"{}"))
+        return {date.fromisoformat(day): Spent(**spent) for day, spent in days.items()}
     except (ValueError, TypeError, AttributeError) as error:
         next_step = f"delete it: rm {file}; the limits of [policy] per month then start again from zero"
         raise damaged(file, error, next_step=next_step) from error

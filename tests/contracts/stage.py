@@ -52,13 +52,14 @@ from fedcervix.models.weights import read_tensors, write_tensors
 from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
 from fedcervix.transport import identity, invitations, rpc
 from fedcervix.transport.address import Address
-from site_agent.federation.agent import Agent, Waits
+from site_agent.federation.agent import Agent, Checks, Waits
 from site_agent.federation.context import AgentContext
 from site_agent.federation.link import GrpcLink
 from site_agent.home import SiteHome
 from site_agent.home import create as create_site
 from site_agent.store.task_results import ScoreResult, TaskResult, TrainResult
 from tests.contracts.transcript import Transcript
+from tests.unit.agents import nothing
 
 FEDERATION = "cervix"
 SITES = ("nhs", "alts")
@@ -488,6 +489,7 @@ def agent(stage: Stage, site: str, pems: Keys) -> Iterator[list[Finish]]:
             AgentContext(home, site, link, lambda *_: None),
             worker,  # type: ignore[arg-type]
             federation="cervix",
+            checks=Checks(nothing, nothing, nothing),
             waits=Waits(sign_s=math.inf),
         )
         thread = threading.Thread(target=lambda: ended.append(made.run()))

@@ -6,6 +6,8 @@ versions: it never guesses what a later version meant.
 
 from __future__ import annotations
 
+from typing import Any
+
 from fedcervix import __version__
 from fedcervix.printable import quoted
 
@@ -29,3 +31,11 @@ def checked_format(what: str, found: object, known: int) -> int:
     if found > known:
         raise UnknownFormat(what, found, known)
     return found
+
+
+def contents(what: str, raw: Any, known: int = FIRST) -> dict[str, Any]:
+    """Return the keys of an object but that of its format. Raises UnknownFormat; ValueError where it is no object."""
+    if not isinstance(raw, dict):
+        raise ValueError(f"{what} is no object; found {quoted(raw)}")  # noqa: TRY004 (as of any text that is not ours)
+    checked_format(what, raw.get(KEY, FIRST), known)
+    return {key: value for key, value in raw.items() if key != KEY}

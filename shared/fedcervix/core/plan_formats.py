@@ -17,12 +17,11 @@ Whoever adds a key, or a value that earlier versions refuse, adds a row to CHANG
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, get_type_hints
 
 from fedcervix.core.bounds import Within
-from fedcervix.core.formats import FIRST, KEY, checked_format
+from fedcervix.core.formats import FIRST, KEY, contents
 from fedcervix.printable import quoted
 
 T = TypeVar("T")
@@ -103,41 +102,28 @@ def from_dict(schema: type[T], raw: Any, path: str = "") -> T:
 
     Raises UnknownFormat; ValueError or TypeError on anything else.
     """
-    what = "the plan" if not path else f"the {path}"
-    said = dict(_object(raw, what))
-    named = checked_format(what, said.pop(KEY, FIRST), FORMAT)
-    value = _built(schema, said, path)
-    needed = needed_format(value, path)
+    what = f"the {path}" if path else "the plan"
+    value = _built(schema, contents(what, raw, FORMAT), path)
+    named, needed = raw.get(KEY, FIRST), needed_format(value, path)
     if named < needed:
         raise ValueError(f"{what} names format {named} and says what only format {needed} can say")
     return value
 
 
-def _object(raw: Any, what: str) -> Mapping[str, object]:
-    if not isinstance(raw, dict):
-        raise TypeError(f"{what} is not an object; found {quoted(raw)}")
-    return raw
-
-
 def _built(schema: type[T], raw: Any, path: str) -> T:
-    said, holds = _object(raw, path or "the plan"), unsaid(path)
-    fields = [field.name for field in dataclasses.fields(schema) if field.compare]  # type: ignore[arg-type]
-    _check_names(said, fields, holds, path)
+    if not isinstance(raw, dict):
+        raise TypeError(f"{path} is no object; found {quoted(raw)}")
+    holds = unsaid(path)
+    names = [field.name for field in dataclasses.fields(schema) if field.compare]  # type: ignore[arg-type]
+    if unknown := [name for name in raw if name not in names]:
+        raise TypeError(f"unknown key {quoted(_below(path, unknown[0]))}")
+    if missing := [name for name in names if name not in raw and name not in holds]:
+        raise TypeError(f"{_below(path, missing[0])} is missing")
     hints = get_type_hints(schema)
-    values = {name: _value(hints[name], below, _below(path, name)) for name, below in said.items()}
-    return schema(**{**holds, **values})
+    return schema(**{**holds, **{name: _value(hints[name], below, _below(path, name)) for name, below in raw.items()}})
 
 
 def _value(hint: Any, raw: Any, path: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return _built(hint, raw, path)  # type: ignore[arg-type]
     return tuple(raw) if isinstance(raw, list) else raw
-
-
-def _check_names(said: Mapping[str, object], fields: list[str], holds: Mapping[str, object], path: str) -> None:
-    unknown = [name for name in said if name not in fields]
-    if unknown:
-        raise TypeError(f"unknown key {quoted(_below(path, unknown[0]))}")
-    missing = [name for name in fields if name not in said and name not in holds]
-    if missing:
-        raise TypeError(f"{_below(path, missing[0])} is missing")

@@ -68,6 +68,8 @@ def copy_database(connection: sqlite3.Connection, to: Path) -> None:
 
 def _explained(path: Path, code: int) -> tuple[str, str]:
     """Return cause and next step of a primary result code; a wrong user is told as such, and so is a lack of files."""
+    if path.is_dir():
+        return "the path names a folder, not a file", f"check the path: ls -la {path}"
     if code in OF_FILES and (found := used_up()):
         return found
     if code in OF_ACCESS and not _usable(path):

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+from fedcervix.core.formats import UnknownFormat
 from fedcervix.disk.descriptors import USED_UP, used_up
+from fedcervix.disk.formats import later
 from fedcervix.disk.ownership import denied
 from fedcervix.errors import FullDiskError, StorageError
 
@@ -52,7 +54,9 @@ def known(error: OSError, path: Path | str, verb: Verb) -> StorageError:
 
 
 def damaged(file: Path, why: object, *, next_step: str) -> StorageError:
-    """Return the error for a file of ours whose content cannot be used."""
+    """Return the error for a file of ours whose content cannot be used; one of a later version is called so."""
+    if isinstance(why, UnknownFormat):
+        return later(file, why)
     return StorageError(
         f"{file} is damaged: {why}",
         cause="it was edited by hand, its disk was full, or the disk is failing",

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
+from fedcervix import __version__
 from fedcervix.core.plan import Recipe, Terms
 from fedcervix.core.profiles import PROFILES, Profile
 from fedcervix.disk.descriptors import check_used_up
@@ -102,7 +103,11 @@ def build(
 _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 _MISSING = ("missing", "missing_argument")
 _CAUSES = {
-    **dict.fromkeys(_UNKNOWN, "a misspelt key, or one that belongs to another table"),
+    **dict.fromkeys(
+        _UNKNOWN,
+        "a misspelt key, one that belongs to another table, or one of a later version of fedcervix"
+        f" (this is {__version__})",
+    ),
     **dict.fromkeys(_MISSING, "a key that was deleted or misspelt"),
     "value_error": "a value of the right kind that the key does not take",
 }

@@ -36,10 +36,11 @@ from fedcervix.core.events import (
     UpdateStored,
     check_event,
 )
+from fedcervix.core.formats import FIRST, UnknownFormat
 from fedcervix.core.plan import Plan, check
 from fedcervix.core.rounds.instructions import Finish, Idle, Instruction
 from fedcervix.core.rounds.state import Outcome
-from fedcervix.errors import RemoteError
+from fedcervix.errors import RemoteError, VersionError
 from fedcervix.json_text import parsed
 from fedcervix.printable import printable, printable_values, shortened
 from fedcervix.transport.versions import HERE, SOFTWARE, Build
@@ -76,12 +77,18 @@ R = TypeVar("R")
 
 
 def _reads(read: Callable[P, R]) -> Callable[P, R]:
-    """Translate the error of a check of a received message into RemoteError."""
+    """Translate the error of a check of a received message into RemoteError; what a later version says is none."""
 
     @functools.wraps(read)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return read(*args, **kwargs)
+        except UnknownFormat as error:
+            raise VersionError(
+                f"the other side has a later version of fedcervix: {error}",
+                cause="this version cannot read all that it says",
+                next_step="install the version of the other side, or a later one, here",
+            ) from error
         except (ValueError, OverflowError) as error:
             said = shortened(str(error), ERROR_CHARS_MAX)
             raise RemoteError(f"the other side sent an invalid message: {said}") from error
@@ -202,6 +209,7 @@ def write_attach(build: Build, claim: InstanceClaim | None) -> wire.AttachReques
         wire_version_max=build.wire_max,
         software_version=build.software,
         numerics=build.numerics,
+        plan_format=build.plan_format,
         instance=claim.instance if claim else "",
         succeeds=claim.succeeds if claim else (),
         look=claim is None,
@@ -212,7 +220,8 @@ def write_attach(build: Build, claim: InstanceClaim | None) -> wire.AttachReques
 def read_build(said: wire.AttachRequest) -> Build:
     """Return what an agent speaks. The name of its version is left out where it is none."""
     software = said.software_version if SOFTWARE.fullmatch(said.software_version) else ""
-    return Build(software, said.wire_version, said.wire_version_max or said.wire_version, said.numerics or 1)
+    newest = said.wire_version_max or said.wire_version
+    return Build(software, said.wire_version, newest, said.numerics or 1, said.plan_format or FIRST)
 
 
 # --- tasks and instructions ---------------------------------------------------------------------------------------
@@ -284,7 +293,7 @@ def read_from_coordinator(message: wire.FromCoordinator) -> Welcome | Instructio
     match message.WhichOneof("what"):
         case "welcome":
             said = message.welcome
-            plan = Plan.parse(_text(said.plan, PLAN_CHARS_MAX, "plan"))
+            plan = _plan(_text(said.plan, PLAN_CHARS_MAX, "plan"))
             return Welcome(_text(said.federation, 64, "federation"), _run(said.run), plan, said.wire_version)
         case "task":
             return _task(message.task)
@@ -294,6 +303,17 @@ def read_from_coordinator(message: wire.FromCoordinator) -> Welcome | Instructio
             return _leave(message.leave)
         case _:
             raise ValueError("neither welcome nor instruction")
+
+
+def _plan(text: str) -> Plan:
+    try:
+        return Plan.parse(text)
+    except UnknownFormat as error:
+        raise VersionError(
+            f"the plan of the run has format {error.found}; {HERE.name} reads formats up to {error.known}",
+            cause="the coordinator has a later version than this site",
+            next_step="install the coordinator's version here; until then a running agent waits",
+        ) from error
 
 
 def _leave(said: wire.Leave) -> Finish:

@@ -6,7 +6,8 @@ Rules
 2. The coordinator speaks its newest version and the one before it, so that sites need not be upgraded on one day.
 3. `NUMERICS` is raised by hand where the golden digests change: the same work then gives other numbers. All sites of a
    run compute alike, and so does its coordinator.
-4. Two ends that cannot work together are no failure: the site waits until one of the two is upgraded.
+4. A site reads the format of the run's plan (see fedcervix.core.plan_formats).
+5. Two ends that cannot work together are no failure: the site waits until one of the two is upgraded.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 
 from fedcervix import __version__
 from fedcervix.core.plan import check
+from fedcervix.core.plan_formats import FORMAT
 from fedcervix.errors import VersionError
 
 WIRE_VERSIONS = (2,)
@@ -34,6 +36,8 @@ class Build:
     wire_min: int = WIRE_VERSIONS[0]
     wire_max: int = WIRE_VERSIONS[-1]
     numerics: int = NUMERICS
+    plan_format: int = FORMAT
+    """the latest that it reads"""
 
     def __post_init__(self) -> None:
         check(not self.software or SOFTWARE.fullmatch(self.software) is not None, "not a version of fedcervix")
@@ -60,10 +64,10 @@ def newest_common(one: Build, other: Build) -> int:
     return newest if newest >= max(one.wire_min, other.wire_min) else 0
 
 
-def agreed(site: Build, coordinator: Build, numerics: int) -> int:
-    """Return the version of the wire to speak. `numerics`: of the run. Raises VersionError, which says what to install.
+def agreed(site: Build, coordinator: Build, *, numerics: int, plan_format: int) -> int:
+    """Return the version of the wire to speak. Raises VersionError, which says what to install where.
 
-    The newer end's version is one that speaks to both. But a run keeps its numerics: there the site gives way.
+    `numerics`, `plan_format`: of the run, which keeps both. So there the site gives way, or the coordinator goes back.
     """
     version = newest_common(site, coordinator)
     if not version:
@@ -74,6 +78,12 @@ def agreed(site: Build, coordinator: Build, numerics: int) -> int:
             f"the coordinator ({coordinator.name}) {coordinator.wire}",
             cause=f"the software of {older} is too old for the other side",
             next_step=f"install {newer.name if newer.software else 'a newer fedcervix'} at {older}",
+        )
+    if site.plan_format < plan_format:
+        raise VersionError(
+            f"the site ({site.name}) reads plans up to format {site.plan_format}, that of the run has {plan_format}",
+            cause="the plan uses what the site's version does not know",
+            next_step=f"install {coordinator.name} at the site",
         )
     if coordinator.numerics != numerics:
         raise VersionError(

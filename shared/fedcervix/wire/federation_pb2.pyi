@@ -20,7 +20,7 @@ class EnrollReply(_message.Message):
     def __init__(self, certificate_pem: _Optional[bytes] = ...) -> None: ...
 
 class AttachRequest(_message.Message):
-    __slots__ = ("wire_version", "software_version", "instance", "succeeds", "look", "wire_version_max", "numerics")
+    __slots__ = ("wire_version", "software_version", "instance", "succeeds", "look", "wire_version_max", "numerics", "plan_format")
     WIRE_VERSION_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_VERSION_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
@@ -28,6 +28,7 @@ class AttachRequest(_message.Message):
     LOOK_FIELD_NUMBER: _ClassVar[int]
     WIRE_VERSION_MAX_FIELD_NUMBER: _ClassVar[int]
     NUMERICS_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FORMAT_FIELD_NUMBER: _ClassVar[int]
     wire_version: int
     software_version: str
     instance: str
@@ -35,7 +36,8 @@ class AttachRequest(_message.Message):
     look: bool
     wire_version_max: int
     numerics: int
-    def __init__(self, wire_version: _Optional[int] = ..., software_version: _Optional[str] = ..., instance: _Optional[str] = ..., succeeds: _Optional[_Iterable[str]] = ..., look: _Optional[bool] = ..., wire_version_max: _Optional[int] = ..., numerics: _Optional[int] = ...) -> None: ...
+    plan_format: int
+    def __init__(self, wire_version: _Optional[int] = ..., software_version: _Optional[str] = ..., instance: _Optional[str] = ..., succeeds: _Optional[_Iterable[str]] = ..., look: _Optional[bool] = ..., wire_version_max: _Optional[int] = ..., numerics: _Optional[int] = ..., plan_format: _Optional[int] = ...) -> None: ...
 
 class FromCoordinator(_message.Message):
     __slots__ = ("welcome", "task", "stand", "leave")

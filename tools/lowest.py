@@ -1,0 +1,93 @@
+"""Install the oldest versions that pyproject.toml admits and try them: `make lowest`.
+
+A floor that nobody tries is a guess. What fails here is mended by raising the floor, or in the code.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+from fedcervix.runtime.printing import say
+
+ROOT = Path(__file__).parents[1]
+EXTRAS = ("site", "tensorboard", "slurm", "export")
+TESTS_NEED = ("hypothesis", "pytest", "pytest-timeout", "tifffile")
+"""any version of them that goes with the oldest of ours"""
+TESTS = tuple(
+    f"tests/unit/test_{name}.py"
+    for name in [
+        "checkpoints",
+        "cli_runtime",
+        "codec",
+        "commandline",
+        "config",
+        "decode",
+        "display",
+        "embedding_map",
+        "engine",
+        "identity",
+        "init",
+        "intervals",
+        "joining",
+        "listener",
+        "log",
+        "metrics",
+        "optimizer",
+        "plan",
+        "rpc",
+        "status",
+        "steps",
+        "tensorboard",
+        "weights",
+    ]
+)
+"""some of each package that is at its floor: click, cryptography, grpcio, numpy, pillow, pydantic, rich, torch, ..."""
+
+IMPORT_ALL = """
+import importlib, pkgutil, coordinator, site_agent, cervix_study, fedcervix
+for package in (coordinator, site_agent, cervix_study, fedcervix):
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+"""
+
+
+def install(folder: Path) -> Path:
+    """Install the oldest versions below a folder; return the environment's Python."""
+    uv = [sys.executable, "-m", "uv", "--quiet", "pip"]
+    python, oldest = folder / "environment" / "bin" / "python", folder / "oldest.txt"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "environment")], check=True)
+    compile_ = [*uv, "compile", "pyproject.toml", "--resolution", "lowest-direct", "--no-annotate", "--no-header"]
+    extras = [f"--extra={extra}" for extra in EXTRAS]
+    subprocess.run([*compile_, *extras, "--python", str(python), "--output-file", str(oldest)], cwd=ROOT, check=True)
+    into = [*uv, "install", "--python", str(python)]
+    subprocess.run([*into, "--requirement", str(oldest), "--constraint", str(oldest), *TESTS_NEED], check=True)
+    return python
+
+
+def try_out(python: Path) -> int:
+    """Ask every program for its help and run some tests; return 0 where all is well."""
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'shared'}"}
+    runs = [["-m", f"{program}.cli", "--help"] for program in ("coordinator", "site_agent", "cervix_study")]
+    runs += [["-c", IMPORT_ALL]]
+    runs += [["-m", "pytest", *TESTS]]
+    return max(subprocess.run([python, *run], cwd=ROOT, env=environment, check=False).returncode for run in runs)
+
+
+@click.command()
+def main() -> None:
+    """Try the oldest versions that pyproject.toml admits."""
+    with tempfile.TemporaryDirectory(prefix="fedcervix-lowest-") as folder:
+        python = install(Path(folder))
+        say((Path(folder) / "oldest.txt").read_text("utf-8"))
+        sys.exit(try_out(python))
+
+
+if __name__ == "__main__":
+    main()
