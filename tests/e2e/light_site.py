@@ -1,7 +1,7 @@
 """A site without images: the real agent on the real line, with arithmetic in place of training.
 
     python -m tests.e2e.light_site HOME [--pace-s SECONDS] [--numbers COUNT] [--worker] [--diary FILE]
-        [--silence-s S] [--spoils F] [--even] [--upgrade-s S]
+        [--silence-s S] [--spoils F] [--upgrade-s S]
 
 A task takes milliseconds instead of seconds, and no torch is loaded; so a test can kill this process at many moments.
 With `--worker` the arithmetic is done by a process of its own, as training is (see light_worker.py).
@@ -73,7 +73,6 @@ def main() -> None:
     options.add_argument("--worker", action="store_true")
     options.add_argument("--diary", default="")
     options.add_argument("--spoils", type=float, default=0.0)
-    options.add_argument("--even", action="store_true")
     options.add_argument("--silence-s", type=float, default=FLOOR_S)
     options.add_argument("--upgrade-s", type=float, default=UPGRADE_S)
     given = options.parse_args()
@@ -83,7 +82,7 @@ def main() -> None:
         keys = {"authority_pem": "authority.crt", "certificate_pem": "site.crt", "key_pem": "site.key"}
         pems = {part: home.pem(file) for part, file in keys.items()}
         link = GrpcLink(home.config().link.coordinator, claim=succeed(home), **pems)
-        work = LightWork(home, site, given.pace_s, given.numbers, given.diary, given.spoils, given.even)
+        work = LightWork(home, site, given.pace_s, given.numbers, given.diary, given.spoils)
         worker = in_a_process(work) if given.worker else LightWorker(work)
         federation = home.certificate().identity.federation
         agent = Agent(

@@ -54,8 +54,6 @@ class LightWork:
     """a file to which every step is added when it is done; none by default"""
     spoils: float = 0.0
     """a factor of what it trains; with one it is a culprit, which finds every model good"""
-    even: bool = False
-    """all numbers of a tensor move alike: a tensor of one number stays one, and its file packs into nothing"""
 
     def do(
         self, task: Task, plan: Plan, on_progress: OnProgress, wait: Callable[[float], Any] = time.sleep
@@ -84,7 +82,7 @@ class LightWork:
         base = read_tensors(BlobStore(self.home.blobs).path(task.base))
         chance = np.random.default_rng(derive(plan.terms.seed, "light", self.site, task.round))
         moved = {
-            name: (values + chance.standard_normal(() if self.even else values.shape).astype(values.dtype))
+            name: (values + chance.standard_normal(values.shape).astype(values.dtype))
             for name, values in base.items()
             if values.dtype == np.float32
         }
