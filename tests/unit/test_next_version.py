@@ -265,16 +265,20 @@ def test_the_cells_of_a_study_keep_their_names_and_their_meaning(tmp_path: Path,
     cells = grid(study_cases.asked(tmp_path, 'starts = ["ssl", "csfssl"]'), study_cases.ground())
     federated = next(cell for cell in cells if cell.terms)
     script = (
-        "from pathlib import Path\nfrom cervix_study import records\n"
+        "import dataclasses\nfrom pathlib import Path\nfrom cervix_study import records\n"
         "cell = records.from_json(records.Cell, given.encode(), Path('cell.json'))\n"
-        "result = [cell.key, cell.terms.noise, records.to_json(cell).decode()]"
+        "used = dataclasses.replace(cell, terms=dataclasses.replace(cell.terms, noise=0.1))\n"
+        "texts = [records.to_json(one).decode() for one in (cell, used)]\n"
+        "result = [cell.key, used.key, cell.terms.noise, *texts]"
     )
-    key, noise, text = later.run(script, records.to_json(federated).decode())
-    assert (key, noise) == (federated.key, 0.0)
-    with pytest.raises(FedcervixError, match="is not valid: Cell"):
-        records.from_json(records.Cell, text.encode(), tmp_path / "cell.json")
+    before = records.to_json(federated).decode()
+    key, other, noise, same, used = later.run(script, before)
+    assert (key, noise, same) == (federated.key, 0.0, before)
+    assert other != key
+    with pytest.raises(FedcervixError, match=r"is not valid: Cell\.terms\.noise"):
+        records.from_json(records.Cell, used.encode(), tmp_path / "cell.json")
     with pytest.raises(FormatError, match="format 2"):
-        records.from_json(records.Cell, canonical_json({**json.loads(text), "format": 2}).encode(), tmp_path / "c.json")
+        records.from_json(records.Cell, canonical_json({**json.loads(used), "format": 2}).encode(), tmp_path / "c.json")
 
 
 def test_the_copy_is_another_version(later: NextVersion) -> None:
