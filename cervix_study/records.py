@@ -27,10 +27,10 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from fedcervix.core.formats import FIRST, UnknownFormat, contents
-from fedcervix.core.plan import STRICT, Recipe, Terms, canonical_json, check
+from fedcervix.core.plan import Recipe, Terms, canonical_json, check
 from fedcervix.core.plan_formats import to_dict, unsaid
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.formats import later
@@ -67,7 +67,6 @@ class StudyRecord:
     """Base of what these files and STUDY.toml hold: an unknown key and a value of another type are errors."""
 
     __slots__ = ()
-    __pydantic_config__: ClassVar = STRICT
 
 
 # --- a cell -------------------------------------------------------------------------------------------------------
