@@ -43,11 +43,19 @@ if TYPE_CHECKING:
     from fedcervix.transport.identity import Certificate
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkSection:
-    """Table [link]."""
+class _Section:
+    """A table of site.toml: unknown keys are refused, and values out of their bounds."""
 
     __pydantic_config__: ClassVar = STRICT
+
+    def __post_init__(self) -> None:
+        check_values(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkSection(_Section):
+    """Table [link]."""
+
     coordinator: str = ""
 
     def __post_init__(self) -> None:
@@ -56,10 +64,9 @@ class LinkSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DataSection:
+class DataSection(_Section):
     """Table [data]."""
 
-    __pydantic_config__: ClassVar = STRICT
     manifest: str = ""
     unreadable_max: Annotated[float, Within(0, below=1)] = 0.05
     split_seed: int = 0
@@ -68,15 +75,11 @@ class DataSection:
     ignore_columns: tuple[str, ...] = ()
     """columns of the manifest to ignore, although they look like known ones"""
 
-    def __post_init__(self) -> None:
-        check_values(self)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HardwareSection:
+class HardwareSection(_Section):
     """Table [hardware]."""
 
-    __pydantic_config__: ClassVar = STRICT
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Within(0, 1024)] = 0
     """of each process"""
@@ -91,18 +94,14 @@ class HardwareSection:
     acceleration: Literal["auto", "eager", "graph", "compile"] = "auto"
     deterministic: Literal["auto", "on", "off"] = "auto"
 
-    def __post_init__(self) -> None:
-        check_values(self)
-
 
 Limit = Annotated[int, Within(0)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class Policy(_Section):
     """Table [policy]: what this site lets a federation ask of it."""
 
-    __pydantic_config__: ClassVar = STRICT
     modes: tuple[Mode, ...] = tuple(MODES)
     sites: tuple[str, ...] = ()
     rounds_max: Limit = 1000
@@ -119,19 +118,25 @@ class Policy:
     epochs_per_month: Limit = 30_000
     upload_gib_per_month: Limit = 2000
 
-    def __post_init__(self) -> None:
-        check_values(self)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SiteConfig:
+class SiteConfig(_Section):
     """The file site.toml."""
 
-    __pydantic_config__: ClassVar = STRICT
     link: LinkSection = field(default_factory=LinkSection)
     data: DataSection = field(default_factory=DataSection)
     hardware: HardwareSection = field(default_factory=HardwareSection)
     policy: Policy = field(default_factory=Policy)
+
+
+class _Below:
+    """A path below the home folder."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, home: SiteHome, _kind: type[SiteHome]) -> Path:
+        return home.folder / self._name
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,65 +144,32 @@ class SiteHome:
     """Paths below a home folder, and what is read from them."""
 
     folder: Path
-
-    @property
-    def config_file(self) -> Path:
-        """What the site's engineer edits."""
-        return self.folder / "site.toml"
-
-    @property
-    def splits(self) -> Path:
-        """Which woman is in which split."""
-        return self.folder / "splits.csv"
-
-    @property
-    def cache(self) -> Path:
-        """Decoded images."""
-        return self.folder / "cache"
-
-    @property
-    def blobs(self) -> Path:
-        """Models in use."""
-        return self.folder / "blobs"
-
-    @property
-    def models(self) -> Path:
-        """Cervix models."""
-        return self.folder / "models"
-
-    @property
-    def reports(self) -> Path:
-        """HTML pages and results."""
-        return self.folder / "reports"
-
-    @property
-    def instances(self) -> Path:
-        """The processes of the agent that ran here, newest first (see site_agent.federation.fencing)."""
-        return self.folder / "instances.json"
-
-    @property
-    def account(self) -> Path:
-        """How much federations have had of this site, day by day (see site_agent.federation.account)."""
-        return self.folder / "account.json"
-
-    @property
-    def incidents(self) -> Path:
-        """Full traces of failures."""
-        return self.folder / "incidents"
-
-    @property
-    def untold(self) -> Path:
-        """Reports of failures that the coordinator has not heard yet."""
-        return self.folder / "untold"
+    config_file = _Below("site.toml")
+    """what the site's engineer edits"""
+    splits = _Below("splits.csv")
+    """which woman is in which split"""
+    cache = _Below("cache")
+    """decoded images"""
+    blobs = _Below("blobs")
+    """models in use"""
+    models = _Below("models")
+    """cervix models"""
+    reports = _Below("reports")
+    """hTML pages and results"""
+    instances = _Below("instances.json")
+    """the processes of the agent that ran here, newest first (see site_agent.federation.fencing)"""
+    account = _Below("account.json")
+    """how much federations have had of this site, day by day (see site_agent.federation.account)"""
+    incidents = _Below("incidents")
+    """full traces of failures"""
+    untold = _Below("untold")
+    """reports of failures that the coordinator has not heard yet"""
+    lock = _Below("lock")
+    """held by the agent that works on this home"""
 
     def command(self, words: str = "") -> str:
         """Return a command to type that means this home, whatever is in its path."""
         return f"site-agent --home {shlex.quote(str(self.folder))} {words}".rstrip()
-
-    @property
-    def lock(self) -> Path:
-        """Held by the agent that works on this home."""
-        return self.folder / "lock"
 
     def run_folder(self, run: str) -> Path:
         """Return the folder of this site's data of a run."""
@@ -238,6 +210,11 @@ class SiteHome:
         """Return the path of the file of pairs that show two women, where one is named. Raises ConfigError."""
         named = self.config().data.not_same
         return (self.folder / named).resolve() if named else None
+
+    def imagenet_weights(self) -> Path | None:
+        """Return the path of the file with ImageNet's weights, where one is named. Raises ConfigError."""
+        named = self.config().hardware.imagenet_weights
+        return Path(named) if named else None
 
     def certificate(self) -> Certificate:
         """Return the site's certificate. Raises StorageError where the site has not joined, IdentityError."""

@@ -55,7 +55,6 @@ ALLOWED = {
     "site_agent/store/provenance.py": (3, SITE_FILE),
     "site_agent/store/run_store.py": (1, LEDGER),
     "site_agent/training/checkpoints.py": (1, "the JSON header of a checkpoint"),
-    "site_agent/training/resume.py": (2, "the JSON header of a checkpoint"),
 }
 """module -> (how many, why)"""
 
