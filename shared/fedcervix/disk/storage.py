@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from fedcervix.core.formats import UnknownFormat
 from fedcervix.disk.descriptors import USED_UP, used_up
@@ -19,6 +19,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 Verb = Literal["read", "write", "use"]
+T = TypeVar("T")
 
 
 @contextmanager
@@ -51,6 +52,18 @@ def known(error: OSError, path: Path | str, verb: Verb) -> StorageError:
         nearest = nearest_existing(path)
         cause, next_step = _cause(error, nearest), f"check the path: ls -la {shlex.quote(str(nearest))}"
     return StorageError(what, cause=cause, next_step=next_step)
+
+
+def read_kept(file: Path, parse: Callable[[bytes], T], *, missing: T, next_step: str) -> T:
+    """Return what a file of ours holds; `missing` where there is none. Raises StorageError."""
+    if not file.exists():
+        return missing
+    with disk(file, "read"):
+        content = file.read_bytes()
+    try:
+        return parse(content)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise damaged(file, error, next_step=next_step) from error
 
 
 def damaged(file: Path, why: object, *, next_step: str) -> StorageError:
