@@ -33,7 +33,7 @@ ALLOWED = {
     "coordinator/run/history.py": (1, COORDINATOR_DOCUMENT),
     "coordinator/run/results.py": (5, COORDINATOR_DOCUMENT),
     "coordinator/run/status.py": (9, COORDINATOR_DOCUMENT),
-    "shared/fedcervix/core/compression.py": (1, "a JSON file is read here"),
+    "shared/fedcervix/core/formats.py": (1, "a JSON file is read here"),
     "shared/fedcervix/core/events.py": (1, "the journal's JSON is read here"),
     "shared/fedcervix/models/weights.py": (3, "the JSON header of a weights file"),
     "shared/fedcervix/runtime/config.py": (7, TOML),
@@ -49,7 +49,6 @@ ALLOWED = {
     "site_agent/store/provenance.py": (3, SITE_FILE),
     "site_agent/store/run_store.py": (1, LEDGER),
     "site_agent/training/checkpoints.py": (1, "the JSON header of a checkpoint"),
-    "site_agent/training/resume.py": (2, "the JSON header of a checkpoint"),
 }
 """module -> (how many, why)"""
 
