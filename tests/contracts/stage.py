@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ from fedcervix.models.weights import read_tensors, write_tensors
 from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
 from fedcervix.transport import identity, invitations, rpc
 from fedcervix.transport.address import Address
+from fedcervix.transport.versions import HERE, Build
 from site_agent.federation.agent import Agent, Checks, Waits
 from site_agent.federation.context import AgentContext
 from site_agent.federation.link import GrpcLink
@@ -428,9 +429,9 @@ class Stage:
         return keys(*(self.home.pem(name) for name in ("authority.crt", "operator.crt", "operator.key")))
 
     @contextlib.contextmanager
-    def link(self, pems: Keys) -> Iterator[GrpcLink]:
-        """Hold a line open."""
-        link = GrpcLink(self.address, **pems)
+    def link(self, pems: Keys, here: Build = HERE) -> Iterator[GrpcLink]:
+        """Hold a line open. `here`: what the software at its site's end speaks."""
+        link = GrpcLink(self.address, here=here, **pems)
         try:
             yield link
         finally:
@@ -479,12 +480,12 @@ def stage(folder: Path, mode: Mode, transcript: Transcript, *, given: bool = Fal
 
 
 @contextlib.contextmanager
-def agent(stage: Stage, site: str, pems: Keys) -> Iterator[list[Finish]]:
-    """Run a site's agent on a thread of its own; what it ended with is in the list."""
+def agent(stage: Stage, site: str, pems: Keys, version: int) -> Iterator[list[Finish]]:
+    """Run a site's agent, which speaks a version, on a thread of its own; what it ended with is in the list."""
     home, ended = SiteHome(stage.folder / site), []
     create_site(home)
     worker = ArithmeticWorker(home, site, stage.recorder.reported[site])
-    with stage.link(pems) as link:
+    with stage.link(pems, replace(HERE, wire_min=version, wire_max=version)) as link:
         made = Agent(
             AgentContext(home, site, link, lambda *_: None),
             worker,  # type: ignore[arg-type]
