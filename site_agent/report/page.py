@@ -109,8 +109,8 @@ def render(report: SiteReport) -> str:
         recipe=recipe_rows(report.recipe),
         heads=[(HEADS.get(measure, measure), small) for measure, small in COLUMNS.items()],
         tables=(
-            ("Called a case from a probability of .5, the published threshold", _score_rows(report, "fixed")),
-            ("Called a case from the threshold chosen on validation images", _score_rows(report, "chosen")),
+            ("Classified as a case from a probability of .5, the published threshold", _score_rows(report, "fixed")),
+            ("Classified as a case from the threshold chosen on validation images", _score_rows(report, "chosen")),
         ),
         no_intervals=_women(report.evaluations[0]).undecided if report.evaluations else "",
         missed=_missed(report),
