@@ -74,8 +74,8 @@ WORDS = {
     "accuracy": "The share of images that were called correctly. With two controls per case, a classifier that never "
     "calls a case gets two thirds.",
     "recall": "The share of case images that were classified as case; also called sensitivity.",
-    "precision": "Of the images classified as case, the share that are cases. It falls where the disease is rarer than in "
-    "this test.",
+    "precision": "Of the images classified as case, the share that are cases. It falls where the disease is rarer than "
+    "in this test.",
     "F1": "The harmonic mean of recall and precision.",
     "95 % interval": "How much the number might change with other women of the same kind, and with other seeds. "
     f"With fewer than {WOMEN_MIN} test women of a class, or only one in a fold, there is none.",
