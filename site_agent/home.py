@@ -26,13 +26,14 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from fedcervix.core.bounds import Within, check_values
 from fedcervix.core.modes import MODES, Mode
-from fedcervix.core.plan import STRICT, Architecture
+from fedcervix.core.plan import Architecture
 from fedcervix.disk.files import make_folder, write_whole
 from fedcervix.disk.locks import held, holder
+from fedcervix.disk.paths import Below
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, RunError
 from fedcervix.runtime.config import build, read_toml
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
 class LinkSection:
     """Table [link]."""
 
-    __pydantic_config__: ClassVar = STRICT
     coordinator: str = ""
 
     def __post_init__(self) -> None:
@@ -59,7 +59,6 @@ class LinkSection:
 class DataSection:
     """Table [data]."""
 
-    __pydantic_config__: ClassVar = STRICT
     manifest: str = ""
     unreadable_max: Annotated[float, Within(0, below=1)] = 0.05
     split_seed: int = 0
@@ -76,7 +75,6 @@ class DataSection:
 class HardwareSection:
     """Table [hardware]."""
 
-    __pydantic_config__: ClassVar = STRICT
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Within(0, 1024)] = 0
     """of each process"""
@@ -102,7 +100,6 @@ Limit = Annotated[int, Within(0)]
 class Policy:
     """Table [policy]: what this site lets a federation ask of it."""
 
-    __pydantic_config__: ClassVar = STRICT
     modes: tuple[Mode, ...] = tuple(MODES)
     sites: tuple[str, ...] = ()
     rounds_max: Limit = 1000
@@ -127,7 +124,6 @@ class Policy:
 class SiteConfig:
     """The file site.toml."""
 
-    __pydantic_config__: ClassVar = STRICT
     link: LinkSection = field(default_factory=LinkSection)
     data: DataSection = field(default_factory=DataSection)
     hardware: HardwareSection = field(default_factory=HardwareSection)
@@ -140,64 +136,33 @@ class SiteHome:
 
     folder: Path
 
-    @property
-    def config_file(self) -> Path:
-        """What the site's engineer edits."""
-        return self.folder / "site.toml"
-
-    @property
-    def splits(self) -> Path:
-        """Which woman is in which split."""
-        return self.folder / "splits.csv"
-
-    @property
-    def cache(self) -> Path:
-        """Decoded images."""
-        return self.folder / "cache"
-
-    @property
-    def blobs(self) -> Path:
-        """Models in use."""
-        return self.folder / "blobs"
-
-    @property
-    def models(self) -> Path:
-        """Cervix models."""
-        return self.folder / "models"
-
-    @property
-    def reports(self) -> Path:
-        """HTML pages and results."""
-        return self.folder / "reports"
-
-    @property
-    def instances(self) -> Path:
-        """The processes of the agent that ran here, newest first (see site_agent.federation.fencing)."""
-        return self.folder / "instances.json"
-
-    @property
-    def account(self) -> Path:
-        """How much federations have had of this site, day by day (see site_agent.federation.account)."""
-        return self.folder / "account.json"
-
-    @property
-    def incidents(self) -> Path:
-        """Full traces of failures."""
-        return self.folder / "incidents"
-
-    @property
-    def untold(self) -> Path:
-        """Reports of failures that the coordinator has not heard yet."""
-        return self.folder / "untold"
+    config_file = Below("site.toml")
+    """What the site's engineer edits."""
+    splits = Below("splits.csv")
+    """Which woman is in which split."""
+    cache = Below("cache")
+    """Decoded images."""
+    blobs = Below("blobs")
+    """Models in use."""
+    models = Below("models")
+    """Cervix models."""
+    reports = Below("reports")
+    """HTML pages and results."""
+    instances = Below("instances.json")
+    """The processes of the agent that ran here, newest first (see site_agent.federation.fencing)."""
+    account = Below("account.json")
+    """How much federations have had of this site, day by day (see site_agent.federation.account)."""
+    incidents = Below("incidents")
+    """Full traces of failures."""
+    untold = Below("untold")
+    """Reports of failures that the coordinator has not heard yet."""
 
     def command(self, words: str = "") -> str:
         """Return a command to type that means this home, whatever is in its path."""
         return f"site-agent --home {shlex.quote(str(self.folder))} {words}".rstrip()
 
-    @property
-    def lock(self) -> Path:
-        """Held by the agent that works on this home."""
-        return self.folder / "lock"
+    lock = Below("lock")
+    """Held by the agent that works on this home."""
 
     def run_folder(self, run: str) -> Path:
         """Return the folder of this site's data of a run."""
@@ -240,29 +205,31 @@ class SiteHome:
         return (self.folder / named).resolve() if named else None
 
     def certificate(self) -> Certificate:
-        """Return the site's certificate. Raises StorageError where the site has not joined, IdentityError."""
+        """Return the site's certificate. Raises ConfigError where the site has not joined, StorageError."""
         from fedcervix.transport import identity  # most commands need no certificate
 
         return identity.identify(self.pem("site.crt"))
 
     def pem(self, name: str) -> bytes:
-        """Return a key or certificate. Raises ConfigError, StorageError."""
+        """Return a key or certificate. Raises ConfigError where it is missing, StorageError where it is damaged."""
+        from fedcervix.transport.key_files import read_pem  # as above
+
         self.insist()
-        file = self.key_file(name)
+        file, certificate = self.key_file(name), self.key_file("site.crt")
         with disk(file, "read"):
-            if file.exists():
-                return file.read_bytes()
-            joined = self.key_file("site.crt").exists()
-        if joined:
+            joined = certificate.exists()
+        if not joined and not file.exists():
             raise ConfigError(
-                f"{file} is missing: this site has joined, but cannot prove it without this file",
-                cause="it was deleted, or the home folder was restored in part",
-                next_step=f"restore {file} from a backup, or ask the coordinator's operator for a new invitation",
+                f"{self.folder} holds no {name}: this site has not joined a federation",
+                cause="wrong --home, or the invitation was not used yet",
+                next_step=self._which_home(),
             )
-        raise ConfigError(
-            f"{self.folder} holds no {name}: this site has not joined a federation",
-            cause="wrong --home, or the invitation was not used yet",
-            next_step=self._which_home(),
+        old = shlex.quote(str(certificate))
+        return read_pem(
+            file,
+            needed="this site has joined, but cannot prove it without this file",
+            next_step=f"restore {file} from a backup; or ask the coordinator's operator for a new invitation, then "
+            f"mv {old} {old}.old, and {self.command('join INVITATION.toml')}",
         )
 
     def _which_home(self) -> str:

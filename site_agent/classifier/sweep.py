@@ -27,7 +27,8 @@ from pathlib import Path
 import torch
 
 from fedcervix import __version__
-from fedcervix.core.plan import Recipe, canonical_json, check
+from fedcervix.core.formats import contents
+from fedcervix.core.plan import Recipe, canonical_json, check, recipe_to_dict
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import damaged, disk
 from fedcervix.errors import TrainingError
@@ -110,7 +111,7 @@ def combinations(base: Recipe, batch_images: Iterable[int], widths: Iterable[int
 def cell_key(context: TrainingContext, images: str) -> str:
     """Return the name of a cell: SHA-256 of all that it depends on. `images` is their digest."""
     depends = {
-        "recipe": dataclasses.asdict(context.recipe),
+        "recipe": recipe_to_dict(context.recipe),
         "seed": context.seed,
         "stream": context.stream,
         "images": images,
@@ -126,7 +127,7 @@ def read_cells(file: Path) -> dict[str, GridPoint]:
     with disk(file, "read"):
         content = file.read_bytes()
     try:
-        return {key: GridPoint(**fields) for key, fields in parsed(content).items()}
+        return {key: GridPoint(**fields) for key, fields in contents("the sweep", parsed(content)).items()}
     except (ValueError, TypeError, AttributeError) as error:
         next_step = f"delete it: rm {file}; the sweep then starts again from the beginning"
         raise damaged(file, error, next_step=next_step) from error

@@ -32,6 +32,7 @@ from fedcervix.errors import (
     PolicyError,
     RunError,
     StorageError,
+    VersionError,
 )
 from fedcervix.transport import codec
 from fedcervix.transport.backoff import SIGN_S
@@ -47,12 +48,11 @@ from site_agent.federation.inbox import (
     Item,
     JobEnded,
     Participation,
-    Silent,
     StopOverdue,
     StopRequested,
 )
 from site_agent.federation.job_runner import JobRunner
-from site_agent.federation.listener import Listener
+from site_agent.federation.listener import UPGRADE_S, Listener
 from site_agent.federation.membership import Membership
 from site_agent.federation.readiness import Examine, Readiness
 from site_agent.worker.disk_full_retry import with_room
@@ -65,19 +65,15 @@ NOT_TOLD = (IdentityError, PolicyError, RunError, DuplicateAgentError)
 """ends of which the coordinator knows, or does not listen to this site"""
 
 
-def _no_check(*_: object) -> None:
-    """There is nothing to find out."""
-
-
 @dataclass(frozen=True, slots=True)
 class Checks:
     """What an agent asks before it takes part."""
 
-    site: Callable[[], object] = _no_check
+    site: Callable[[], object]
     """finds out at the start what is wrong here whatever the plan says"""
-    connection: Callable[[], object] = _no_check
+    connection: Callable[[], object]
     """says why a line cannot be had (see `site_agent.federation.tls`)"""
-    plan: Examine = _no_check
+    plan: Examine
     """finds out whether this site can do what the plan asks, before the site says that it is ready"""
 
 
@@ -93,6 +89,8 @@ class Waits:
     """for a word of its worker, at least"""
     sign_s: float = SIGN_S
     """from one sign of life to the next, at most"""
+    upgrade_s: float = UPGRADE_S
+    """before it asks again, where its version or the coordinator's must be upgraded"""
 
 
 class Agent:
@@ -104,20 +102,18 @@ class Agent:
         worker: Worker,
         *,
         federation: str,
-        checks: Checks | None = None,
+        checks: Checks,
         waits: Waits | None = None,
     ) -> None:
-        checks, waits = checks or Checks(), waits or Waits()
+        waits = waits or Waits()
         self._context, self._inbox, self._show = context, context.inbox, context.show
         self._waits, self._check = waits, checks.site
         self._failures = Failures(context.home, context.site, context.link, tell_s=waits.tell_s)
         accounting = Accounting(context.home, context.link)
         self._membership = Membership(context, federation, accounting, self._when_there_is_room)
         self._readiness = Readiness(context, self._failures, checks.plan)
-        self._listener = Listener(context, checks.connection)
-        self._reporter = Reporter(
-            context.link.sign, lambda hung: context.inbox.put(Silent(hung)), floor_s=waits.silence_s
-        )
+        self._listener = Listener(context, checks.connection, waits.upgrade_s)
+        self._reporter = Reporter(context.link.sign, context.inbox.put, floor_s=waits.silence_s)
         self._jobs = JobRunner(context, worker, accounting, self._reporter)
         self._session = session.Session(context.site)
         self._hung: Task | None = None
@@ -246,8 +242,8 @@ class Agent:
                 self._job_ended(item)
             case Broken(error):
                 raise error
-            case Silent(hung):
-                self._restart_hung(hung)
+            case Hung():
+                self._restart_hung(item)
             case StopRequested():
                 self._stop()
 
@@ -284,8 +280,6 @@ class Agent:
     def _instructed(self, instruction: Instruction) -> None:
         if isinstance(instruction, Task):
             self._membership.check_agreed(instruction)
-        if instruction != self._session.instruction:
-            self._show(shown.Instructed(instruction))
         self._session = session.instructed(self._session, instruction)
 
     def _line_down(self, error: LinkError | StorageError) -> None:
@@ -299,7 +293,8 @@ class Agent:
             return
         self._session = session.cut(self._session)
         if error.what != self._down_because:
-            self._show(shown.Disconnected(error, isinstance(self._next_action(), session.Work)))
+            works = isinstance(self._next_action(), session.Work)
+            self._show(shown.Trouble(error) if isinstance(error, VersionError) else shown.Disconnected(error, works))
         self._down_because = error.what
 
     def _job_ended(self, ended: JobEnded) -> None:

@@ -13,6 +13,7 @@ import os
 import secrets
 from pathlib import Path
 
+from fedcervix.core.formats import contents
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import damaged, disk
 from fedcervix.errors import FullDiskError
@@ -56,5 +57,5 @@ def _before(home: SiteHome) -> tuple[str, ...]:
     if not home.instances.exists():
         return ()
     with disk(home.instances, "read"):
-        known = parsed(home.instances.read_text())
+        known = contents("the list of processes", parsed(home.instances.read_text()))
     return tuple(known["instances"]) if known["folder"] == home.folder.stat().st_ino else ()

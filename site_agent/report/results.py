@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedcervix.core.plan import check
+from fedcervix.core.plan import check, recipe_to_dict
 from fedcervix.errors import DataError
 from fedcervix.json_text import parsed
 from fedcervix.runtime.typed_json import from_json
@@ -65,7 +65,7 @@ def to_json(report: SiteReport) -> dict[str, object]:
         "provenance": [one.to_json() for one in report.provenance],
         "interval_level": LEVEL,
         "versions": dict(report.versions),
-        "recipe": dataclasses.asdict(report.recipe),
+        "recipe": recipe_to_dict(report.recipe),
         "census": [dataclasses.asdict(row) for row in report.census],
         "set_aside": _counts(report.set_aside),
         "evaluations": [one.to_json() for one in report.evaluations],

@@ -45,7 +45,7 @@ from site_agent.store.task_results import ScoreResult, TaskResult, TrainResult, 
 from site_agent.training.context import TrainingContext
 from site_agent.training.ddp import ALONE, Team, agreed, check_same, leader_first
 from site_agent.training.knn_probe import Probe, label_probe
-from site_agent.training.loop import NEVER, DivergedError, Position, StepReport, train_epochs, validation_loss
+from site_agent.training.loop import DivergedError, Position, StepReport, train_epochs, validation_loss
 from site_agent.training.monitor import round_lines
 from site_agent.training.resume import CheckpointWriter, unpack
 from site_agent.training.steps import Learner, make_learner
@@ -180,7 +180,7 @@ def _train(bench: TaskContext, task: Task, plan: Plan) -> TrainResult | None:
             _epochs(task, plan),
             on_step=_step_progress(bench, plan, started),
             at=at,
-            keeper=CheckpointWriter(checkpoints, learner) if bench.team.leads else NEVER,
+            keeper=CheckpointWriter(checkpoints, learner) if bench.team.leads else None,
         )
         if not bench.team.leads:
             return None
