@@ -18,7 +18,8 @@ from coordinator.cli import cli
 from coordinator.home.home import Home
 from fedcervix import __version__
 from fedcervix.core.plan import Plan, Recipe, Terms, canonical_json
-from fedcervix.disk.formats import backup_of
+from fedcervix.disk.formats import INSTALL, backup_of
+from fedcervix.disk.formats import LATER as LATER_CAUSE
 from fedcervix.errors import ConfigError, FedcervixError, FormatError, VersionError
 from fedcervix.transport import codec
 from fedcervix.wire import federation_pb2 as wire
@@ -145,6 +146,7 @@ def test_a_run_in_progress_that_it_cannot_read_is_refused_in_one_sentence(world:
     error = refused(world.home, words)
     assert isinstance(error, FormatError)
     assert f"the plan {LATER}" in error.what
+    assert (error.cause, error.next_step) == (LATER_CAUSE, INSTALL)
     assert outcomes(world.home) == before
 
 
