@@ -26,11 +26,11 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from fedcervix.core.bounds import Within, check_values
 from fedcervix.core.modes import MODES, Mode
-from fedcervix.core.plan import STRICT, Architecture
+from fedcervix.core.plan import Architecture
 from fedcervix.disk.files import make_folder, write_whole
 from fedcervix.disk.locks import held, holder
 from fedcervix.disk.paths import Below
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 class LinkSection:
     """Table [link]."""
 
-    __pydantic_config__: ClassVar = STRICT
     coordinator: str = ""
 
     def __post_init__(self) -> None:
@@ -60,7 +59,6 @@ class LinkSection:
 class DataSection:
     """Table [data]."""
 
-    __pydantic_config__: ClassVar = STRICT
     manifest: str = ""
     unreadable_max: Annotated[float, Within(0, below=1)] = 0.05
     split_seed: int = 0
@@ -77,7 +75,6 @@ class DataSection:
 class HardwareSection:
     """Table [hardware]."""
 
-    __pydantic_config__: ClassVar = STRICT
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Within(0, 1024)] = 0
     """of each process"""
@@ -103,7 +100,6 @@ Limit = Annotated[int, Within(0)]
 class Policy:
     """Table [policy]: what this site lets a federation ask of it."""
 
-    __pydantic_config__: ClassVar = STRICT
     modes: tuple[Mode, ...] = tuple(MODES)
     sites: tuple[str, ...] = ()
     rounds_max: Limit = 1000
@@ -128,7 +124,6 @@ class Policy:
 class SiteConfig:
     """The file site.toml."""
 
-    __pydantic_config__: ClassVar = STRICT
     link: LinkSection = field(default_factory=LinkSection)
     data: DataSection = field(default_factory=DataSection)
     hardware: HardwareSection = field(default_factory=HardwareSection)

@@ -54,7 +54,9 @@ def make(to: Path, profiles: tuple[str, ...]) -> None:
 
     """
     if to.exists():
-        raise ConfigError(f"{to} exists", cause="it holds an earlier release", next_step=f"rm -r {to}")
+        raise ConfigError(
+            f"{to} exists", cause="it holds a release, or one that was not finished", next_step=f"rm -r {to}"
+        )
     epoch_s = packages.moment_s()
     with tempfile.TemporaryDirectory(prefix="fedcervix-release-") as name:
         work = Path(name)
@@ -62,7 +64,7 @@ def make(to: Path, profiles: tuple[str, ...]) -> None:
         wheel = packages.build(work / OURS, to, epoch_s)
         shell_files.write(work / "share", epoch_s)
         packages.pack(work / "share", to / f"{OURS}-share.tar", epoch_s)
-        for profile in profiles:
+        for profile in sorted(profiles):  # the smallest first: what cannot be reached is known early
             house = work / f"{OURS}-{profile}-{wheelhouse.kind()}"
             say(f"{profile}: fetching its packages")
             wheelhouse.fetch(profile, house, wheel)

@@ -53,9 +53,11 @@ def install(house: Path, environment: Path) -> Path:
     """
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
     python = environment / "bin" / "python"
-    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-index"]
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-compile"]
     subprocess.run(
-        [*command, "--find-links=.", "--require-hashes", "--requirement=requirements.txt"], cwd=house, check=True
+        [*command, "--no-index", "--find-links=.", "--require-hashes", "--requirement=requirements.txt"],
+        cwd=house,
+        check=True,
     )
     return python
 

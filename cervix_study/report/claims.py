@@ -24,15 +24,7 @@ from cervix_study.report.document import (
     left,
 )
 from cervix_study.report.scores import named
-from cervix_study.report.wording import (
-    NOTHING,
-    difference_cell,
-    interval_label,
-    listed,
-    measure,
-    p_value,
-    verdict_cell,
-)
+from cervix_study.report.wording import NOTHING, difference_cell, listed, measure, p_value, verdict_cell
 from site_agent.classifier.intervals import WOMEN_MIN
 
 LEVEL_P = 0.05
@@ -66,8 +58,7 @@ def _overview(findings: StudyFindings) -> Iterable[Block]:
         own = [c for c in findings.comparisons if (c.profile, c.site, c.kind) == (found.profile, found.site, "better")]
         unique = list({(c.first, c.second): c for c in own}.values())
         if unique:
-            intervals = [c.effects["auc"].difference for c in unique]
-            picture = figures.effect_dots(unique, "auc", f"difference in AUC{interval_label(intervals)}")
+            picture = figures.effect_dots(unique)
             caption = (
                 f"**{named(found, findings)}.** Right of the line: the first start is better. Filled: shown after "
                 "correction."

@@ -20,8 +20,9 @@ from cervix_study.report.document import (
     columns,
     left,
 )
-from cervix_study.report.wording import NOTHING, counted, energy, listed, seconds, size
+from cervix_study.report.wording import NOTHING, energy, listed, seconds, size
 from site_agent.classifier.intervals import WOMEN_MIN
+from site_agent.report.answer import counted
 
 DIGEST_SHOWN = 12
 

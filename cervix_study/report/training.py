@@ -32,16 +32,9 @@ from cervix_study.report.document import (
     left,
 )
 from cervix_study.report.scores import named
-from cervix_study.report.wording import (
-    NOTHING,
-    difference_cell,
-    interval_label,
-    measure,
-    p_value,
-    with_interval,
-)
+from cervix_study.report.wording import NOTHING, difference_cell, measure, p_value, with_interval
 from fedcervix.core.plan import Recipe
-from site_agent.report.figures import Stroke
+from site_agent.report.figures import Stroke, interval_label
 from site_agent.report.page import recipe_rows, three
 from site_agent.starts import title
 

@@ -20,10 +20,10 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from fedcervix.core.modes import Mode
-from fedcervix.core.plan import SITE_NAME, STRICT, Plan, check
+from fedcervix.core.plan import SITE_NAME, Plan, check
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.locks import held, is_held
 from fedcervix.disk.paths import Below
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 class FederationSection:
     """Table [federation]."""
 
-    __pydantic_config__: ClassVar = STRICT
     name: str
 
     def __post_init__(self) -> None:
@@ -53,7 +52,6 @@ class FederationSection:
 class ListenSection:
     """Table [listen]."""
 
-    __pydantic_config__: ClassVar = STRICT
     bind: str
     advertise: str
 
@@ -66,7 +64,6 @@ class ListenSection:
 class RunSection:
     """Table [run]."""
 
-    __pydantic_config__: ClassVar = STRICT
     sites: tuple[str, ...]
     profile: str = "paper"
     base: str = ""
@@ -78,7 +75,6 @@ class RunSection:
 class Config:
     """The file coordinator.toml."""
 
-    __pydantic_config__: ClassVar = STRICT
     federation: FederationSection
     listen: ListenSection
     run: RunSection

@@ -1,8 +1,8 @@
 """A run's record, which the coordinator sends when a site leaves, and the ledger in it: read strictly.
 
 A record is written by a machine that this site does not trust. Each value has a type and a range; run and plan are this
-site's, sites are those of the plan, and rounds are in order. Anything else, also a key that this version does not know,
-is refused. A record of an earlier version may lack keys.
+site's, sites are those of the plan, and rounds are in order. Anything else is refused. A record of an earlier version
+may lack keys. What a later one has added is passed over: no reader ever sees it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LEDGER = {"round", "loss", "contributions", "missing", "alarms"}
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False, extra="forbid")
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False, extra="ignore")
 
 
 class _Measured(_Strict):

@@ -236,17 +236,17 @@ class StoredRun:
     run_store: RunStore
 
 
-def last_federation(home: SiteHome) -> StoredRun | None:
+def last_federation(home: SiteHome, *, any_readable: bool = False) -> StoredRun | None:
     """Return the last run this site took part in; ended ones that this version cannot read are passed over.
 
-    Raises StorageError, FormatError.
+    `any_readable`: so are others. Raises StorageError; FormatError where this version cannot read a run in progress.
     """
     for file in sorted((home.folder / "runs").glob("*/plan.json"), key=lambda file: file.stat().st_mtime, reverse=True):
         run_store = RunStore(file.parent)
         try:
             return StoredRun(run_store.folder.name, run_store.plan(), run_store)
         except FormatError:
-            if not run_store.ended():
+            if not (any_readable or run_store.ended()):
                 raise
     return None
 

@@ -15,7 +15,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, Literal
 
 from fedcervix.core.bounds import INT64_MAX, Within, check_values
 from fedcervix.core.modes import MODES, Mode, ModeRules
@@ -53,9 +53,6 @@ TRIMMED_QUORUM_MIN = 3
 CLIPPED_SITES_MIN = 3
 """Of two updates, nothing tells which one is too long, or an extreme."""
 
-STRICT: Final = {"extra": "forbid", "strict": True}
-"""How `fedcervix.runtime.config` reads these dataclasses from TOML: no unknown keys, no silent conversions."""
-
 
 def check(ok: bool, message: str) -> None:
     """Raise ValueError(message) unless `ok`."""
@@ -69,8 +66,6 @@ class Augment:
 
     Every image of a batch draws its own parameters, uniformly from the ranges below.
     """
-
-    __pydantic_config__: ClassVar = STRICT
 
     flip_horizontal: Annotated[float, Within(0, 1)] = 0.5
     """probability"""
@@ -99,8 +94,6 @@ class Augment:
 class ClassifierRecipe:
     """How a site fine-tunes the shared model on its own labels (sections III-B, III-D)."""
 
-    __pydantic_config__: ClassVar = STRICT
-
     lr: Annotated[float, Within(above=0)] = 0.001
     momentum: Annotated[float, Within(0, below=1)] = 0.09
     """as printed; probably meant .9, which profile `recommended` uses"""
@@ -119,8 +112,6 @@ class ClassifierRecipe:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """How one site trains: network, views, loss, optimiser, input, classifier. Defaults are the paper's."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     architecture: Architecture = "resnet50"
     width: Annotated[int, Within(1, 4096)] = 64
@@ -166,8 +157,6 @@ class Recipe:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """How the sites federate: everything of a plan but its name, roster and recipe. Defaults are the paper's."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     rounds: Annotated[int, Within(1, ROUNDS_MAX)] = 50
     """at most; in a ring, a round is one cycle through all sites"""

@@ -2,15 +2,13 @@
 
 An error names file, key, what was expected, what was found, and the nearest known key.
 
-The dataclasses carry `__pydantic_config__ = plan.STRICT`: unknown keys and silent conversions are errors.
+Unknown keys and silent conversions are errors.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
-import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -84,11 +82,13 @@ def build(
 
     `page` explains the keys.
     """
-    from pydantic import TypeAdapter, ValidationError  # a file that is not there is complained of without
+    from pydantic import TypeAdapter, ValidationError
+    from pydantic_core import to_json  # a file that is not there is complained of without
 
     try:
         # By way of JSON, because strict validation takes tables for dataclasses and arrays for tuples only there.
-        return TypeAdapter(schema).validate_json(json.dumps(_finite(raw), default=str, allow_nan=False))
+        # There `inf` and `nan` are words: no key takes them, and a plan that held one would have no digest.
+        return TypeAdapter(schema).validate_json(to_json(raw, inf_nan_mode="strings"), strict=True, extra="forbid")
     except ValidationError as error:
         details = error.errors()[:5]
         lines = [_explain(schema, detail, section) for detail in details]
@@ -112,13 +112,6 @@ _CAUSES = {
     "value_error": "a value of the right kind that the key does not take",
 }
 """by pydantic's kind of error"""
-
-
-def _finite(value: Any) -> Any:
-    """Turn TOML's `inf` and `nan` into words: no key takes them, and a plan that held one would have no digest."""
-    if isinstance(value, dict):
-        return {key: _finite(below) for key, below in value.items()}
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def apply_profile(name: str, recipe: Mapping[str, Any], terms: Mapping[str, Any], *, source: Path) -> Profile:

@@ -77,18 +77,12 @@ R = TypeVar("R")
 
 
 def _reads(read: Callable[P, R]) -> Callable[P, R]:
-    """Translate the error of a check of a received message into RemoteError; what a later version says is none."""
+    """Translate the error of a check of a received message into RemoteError."""
 
     @functools.wraps(read)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return read(*args, **kwargs)
-        except UnknownFormat as error:
-            raise VersionError(
-                f"the other side has a later version of fedcervix: {error}",
-                cause="this version cannot read all that it says",
-                next_step="install the version of the other side, or a later one, here",
-            ) from error
         except (ValueError, OverflowError) as error:
             said = shortened(str(error), ERROR_CHARS_MAX)
             raise RemoteError(f"the other side sent an invalid message: {said}") from error

@@ -28,7 +28,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -129,14 +129,12 @@ class Identity:
     @classmethod
     def parse(cls, uri: str) -> Identity:
         """Return the identity that `uri` names. Raises IdentityError unless it is written exactly so."""
-        match = URI.fullmatch(uri)
-        if match is None:
-            raise _foreign(f"not the name of a party: {uri[:200]!r}")
-        federation, role, name = match.groups(default="")
-        identity = cls(federation, cast(Role, role), name)
-        if identity.uri != uri:
-            raise _foreign(f"not the name of a party: {uri[:200]!r}")
-        return identity
+        if match := URI.fullmatch(uri):
+            federation, role, name = match.groups(default="")
+            identity = cls(federation, cast(Role, role), name)
+            if identity.uri == uri:
+                return identity
+        raise _foreign(f"not the name of a party: {uri[:200]!r}")
 
 
 def _check_name(what: str, name: str) -> None:
@@ -173,21 +171,17 @@ def public_key(key_pem: bytes) -> ec.EllipticCurvePublicKey:
 
 def key_fingerprint(key: ec.EllipticCurvePublicKey) -> str:
     """Return the SHA-256 of a public key, hexadecimal: equal for requests that were made with the same key."""
-    return hashlib.sha256(_key_bytes(key)).hexdigest()
+    encoded = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(encoded).hexdigest()
 
 
 def matches(key_pem: bytes, cert_pem: bytes) -> bool:
     """Tell whether a certificate was issued for this private key. Raises IdentityError if either is unreadable."""
     certified = _load_certificate(cert_pem)
     try:
-        return _key_bytes(certified.public_key()) == _key_bytes(public_key(key_pem))
+        return certified.public_key() == public_key(key_pem)
     except UNREADABLE as error:
         raise _foreign(f"the certificate holds a key of an unknown kind ({error})") from error
-
-
-def _key_bytes(key: Any) -> bytes:
-    encoded: bytes = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return encoded
 
 
 def _private_key(key_pem: bytes) -> ec.EllipticCurvePrivateKey:
