@@ -21,7 +21,6 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 Verb = Literal["read", "write", "use"]
-T = TypeVar("T")
 
 
 @contextmanager
