@@ -24,7 +24,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -497,13 +497,14 @@ class StudyData(StudyRecord):
 
 def to_json(record: Any) -> bytes:
     """Return a record as canonical JSON, indented for people. Raises ValueError on NaN."""
-    return (json.dumps(dataclasses.asdict(record), sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
+    plain = _with_plans(dataclasses.asdict(record), _shortest)
+    return (json.dumps(plain, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
 
 
 def from_json(schema: type[T], text: bytes, source: Path) -> T:
     """Undo `to_json`, also of earlier versions. Raises StorageError; FormatError where a later version wrote it."""
     try:
-        return typed_json.from_json(schema, _whole(contents("the file", parsed(text))))
+        return typed_json.from_json(schema, _with_plans(contents("the file", parsed(text)), _whole))
     except UnknownFormat as error:
         raise later(source, error) from error
     except ValueError as error:
@@ -514,14 +515,29 @@ def from_json(schema: type[T], text: bytes, source: Path) -> T:
         ) from error
 
 
-def _whole(value: Any, path: str = "") -> Any:
-    """Return a value whose recipes and terms also say what holds for keys that are later than the file."""
-    if isinstance(value, list):
-        return [_whole(one) for one in value]
+Said = dict[str, object]
+
+
+def _whole(said: Said, path: str) -> Said:
+    """Return what a part of a plan says, with what holds for keys that are later than the file."""
+    return {**unsaid(path, FIRST), **said}
+
+
+def _shortest(said: Said, path: str) -> Said:
+    """Return what a part of a plan says without later keys that are not used: earlier versions read it."""
+    holds = unsaid(path, FIRST)
+    return {key: value for key, value in said.items() if key not in holds or value != holds[key]}
+
+
+def _with_plans(value: Any, change: Callable[[Said, str], Said], path: str = "") -> Any:
+    """Return a value whose recipes and terms, and the tables in them, are changed."""
+    if isinstance(value, list | tuple):
+        return [_with_plans(one, change) for one in value]
     if not isinstance(value, dict):
         return value
-    above = {key: f"{path}.{key}" if path else key * (key in ("recipe", "terms")) for key in value}
-    return {**(unsaid(path, FIRST) if path else {}), **{key: _whole(one, above[key]) for key, one in value.items()}}
+    below = {key: f"{path}.{key}" if path else key if key in ("recipe", "terms") else "" for key in value}
+    said = {key: _with_plans(one, change, below[key]) for key, one in value.items()}
+    return change(said, path) if path else said
 
 
 def write(file: Path, record: Any) -> None:

@@ -62,7 +62,7 @@ def data_version(connection: sqlite3.Connection) -> int:
 
 
 def copy_database(connection: sqlite3.Connection, to: Path) -> None:
-    """Copy the file as it is at one moment, also while others write it. `to` must not be there yet."""
+    """Copy the file as it is at one moment, also while others write it. `to` must not be there yet, or be empty."""
     connection.execute("VACUUM INTO ?", (str(to),))
 
 

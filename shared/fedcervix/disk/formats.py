@@ -19,6 +19,7 @@ from pathlib import Path
 
 from fedcervix import __version__
 from fedcervix.core.formats import FIRST, UnknownFormat
+from fedcervix.disk.databases import copy_database
 from fedcervix.errors import FormatError
 
 LATER = "a later version of fedcervix wrote it"
@@ -107,7 +108,7 @@ def _number(db: sqlite3.Connection) -> int:
 def _copy(db: sqlite3.Connection, to: Path) -> None:
     to.unlink(missing_ok=True)  # of an upgrade that was cut short
     to.touch(mode=0o600)
-    db.execute("VACUUM INTO ?", (str(to),))
+    copy_database(db, to)
 
 
 def _run(db: sqlite3.Connection, schema: Schema) -> None:
