@@ -89,7 +89,7 @@ def tuned(folder: Path, network: Path) -> None:
 
 
 def study(folder: Path) -> None:
-    """Leave a study that was killed after six of its nine cells, without its models: what is left needs none of them."""
+    """Leave a study that was killed after six of its nine cells, without its models: they are not needed."""
     draw_collections(folder)
     (folder / "study.toml").write_text(STUDY)
     out = folder / "out"
