@@ -7,9 +7,8 @@ The work of a command is in the module of `site_agent.commands` that its functio
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -17,14 +16,21 @@ from click.core import ParameterSource
 from fedcervix import __version__
 from fedcervix.core.profiles import PROFILES
 from fedcervix.runtime.cli_runtime import exits
-from fedcervix.runtime.commandline import Everywhere, Program, default_home, given, is_named, set_up
+from fedcervix.runtime.commandline import (
+    ANY_PATH,
+    Function,
+    Program,
+    given,
+    home_option,
+    is_named,
+    set_up,
+    verbose_option,
+)
 from fedcervix.runtime.printing import say
 from site_agent.commands.name_options import folder_name, model_name, set_name
 
 if TYPE_CHECKING:
     from site_agent.home import SiteHome
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 UNREADABLE_MAX = 0.05
 """as site.toml has it where it says nothing"""
@@ -32,22 +38,12 @@ INSTITUTIONS = ("alts", "nhs")
 """that `data phantom` can draw"""
 FILE = click.Path(path_type=Path, dir_okay=False, readable=False)
 FOLDER = click.Path(path_type=Path, file_okay=False, readable=False)
-ANY_PATH = click.Path(path_type=Path, readable=False)
-"""not looked at by click, which would only say "is not readable": a command says who may read it"""
 
 
 @click.group("site-agent", cls=Program, invoke_without_command=True)
 @click.version_option(__version__)
-@click.option(
-    "--home",
-    cls=Everywhere,
-    type=ANY_PATH,
-    default=functools.partial(default_home, "site"),
-    envvar="FEDCERVIX_SITE_HOME",
-    show_default="~/.fedcervix/site",
-    help="The site's home folder.",
-)
-@click.option("--verbose", cls=Everywhere, is_flag=True, help="Log more.")
+@home_option("site")
+@verbose_option
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Take part in a federation with this site's images; they never leave this machine.

@@ -26,13 +26,14 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from fedcervix.core.bounds import Within, check_values
 from fedcervix.core.modes import MODES, Mode
-from fedcervix.core.plan import STRICT, Architecture
+from fedcervix.core.plan import Architecture
 from fedcervix.disk.files import make_folder, write_whole
 from fedcervix.disk.locks import held, holder
+from fedcervix.disk.paths import Below
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, RunError
 from fedcervix.runtime.config import build, read_toml
@@ -43,17 +44,8 @@ if TYPE_CHECKING:
     from fedcervix.transport.identity import Certificate
 
 
-class _Section:
-    """A table of site.toml: unknown keys are refused, and values out of their bounds."""
-
-    __pydantic_config__: ClassVar = STRICT
-
-    def __post_init__(self) -> None:
-        check_values(self)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LinkSection(_Section):
+class LinkSection:
     """Table [link]."""
 
     coordinator: str = ""
@@ -64,7 +56,7 @@ class LinkSection(_Section):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DataSection(_Section):
+class DataSection:
     """Table [data]."""
 
     manifest: str = ""
@@ -75,9 +67,12 @@ class DataSection(_Section):
     ignore_columns: tuple[str, ...] = ()
     """columns of the manifest to ignore, although they look like known ones"""
 
+    def __post_init__(self) -> None:
+        check_values(self)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HardwareSection(_Section):
+class HardwareSection:
     """Table [hardware]."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -94,12 +89,15 @@ class HardwareSection(_Section):
     acceleration: Literal["auto", "eager", "graph", "compile"] = "auto"
     deterministic: Literal["auto", "on", "off"] = "auto"
 
+    def __post_init__(self) -> None:
+        check_values(self)
+
 
 Limit = Annotated[int, Within(0)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy(_Section):
+class Policy:
     """Table [policy]: what this site lets a federation ask of it."""
 
     modes: tuple[Mode, ...] = tuple(MODES)
@@ -118,9 +116,12 @@ class Policy(_Section):
     epochs_per_month: Limit = 30_000
     upload_gib_per_month: Limit = 2000
 
+    def __post_init__(self) -> None:
+        check_values(self)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SiteConfig(_Section):
+class SiteConfig:
     """The file site.toml."""
 
     link: LinkSection = field(default_factory=LinkSection)
@@ -129,47 +130,39 @@ class SiteConfig(_Section):
     policy: Policy = field(default_factory=Policy)
 
 
-class _Below:
-    """A path below the home folder."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __get__(self, home: SiteHome, _kind: type[SiteHome]) -> Path:
-        return home.folder / self._name
-
-
 @dataclass(frozen=True, slots=True)
 class SiteHome:
     """Paths below a home folder, and what is read from them."""
 
     folder: Path
-    config_file = _Below("site.toml")
-    """what the site's engineer edits"""
-    splits = _Below("splits.csv")
-    """which woman is in which split"""
-    cache = _Below("cache")
-    """decoded images"""
-    blobs = _Below("blobs")
-    """models in use"""
-    models = _Below("models")
-    """cervix models"""
-    reports = _Below("reports")
-    """hTML pages and results"""
-    instances = _Below("instances.json")
-    """the processes of the agent that ran here, newest first (see site_agent.federation.fencing)"""
-    account = _Below("account.json")
-    """how much federations have had of this site, day by day (see site_agent.federation.account)"""
-    incidents = _Below("incidents")
-    """full traces of failures"""
-    untold = _Below("untold")
-    """reports of failures that the coordinator has not heard yet"""
-    lock = _Below("lock")
-    """held by the agent that works on this home"""
+
+    config_file = Below("site.toml")
+    """What the site's engineer edits."""
+    splits = Below("splits.csv")
+    """Which woman is in which split."""
+    cache = Below("cache")
+    """Decoded images."""
+    blobs = Below("blobs")
+    """Models in use."""
+    models = Below("models")
+    """Cervix models."""
+    reports = Below("reports")
+    """HTML pages and results."""
+    instances = Below("instances.json")
+    """The processes of the agent that ran here, newest first (see site_agent.federation.fencing)."""
+    account = Below("account.json")
+    """How much federations have had of this site, day by day (see site_agent.federation.account)."""
+    incidents = Below("incidents")
+    """Full traces of failures."""
+    untold = Below("untold")
+    """Reports of failures that the coordinator has not heard yet."""
 
     def command(self, words: str = "") -> str:
         """Return a command to type that means this home, whatever is in its path."""
         return f"site-agent --home {shlex.quote(str(self.folder))} {words}".rstrip()
+
+    lock = Below("lock")
+    """Held by the agent that works on this home."""
 
     def run_folder(self, run: str) -> Path:
         """Return the folder of this site's data of a run."""
@@ -217,29 +210,31 @@ class SiteHome:
         return Path(named) if named else None
 
     def certificate(self) -> Certificate:
-        """Return the site's certificate. Raises StorageError where the site has not joined, IdentityError."""
+        """Return the site's certificate. Raises ConfigError where the site has not joined, StorageError."""
         from fedcervix.transport import identity  # most commands need no certificate
 
         return identity.identify(self.pem("site.crt"))
 
     def pem(self, name: str) -> bytes:
-        """Return a key or certificate. Raises ConfigError, StorageError."""
+        """Return a key or certificate. Raises ConfigError where it is missing, StorageError where it is damaged."""
+        from fedcervix.transport.key_files import read_pem  # as above
+
         self.insist()
-        file = self.key_file(name)
+        file, certificate = self.key_file(name), self.key_file("site.crt")
         with disk(file, "read"):
-            if file.exists():
-                return file.read_bytes()
-            joined = self.key_file("site.crt").exists()
-        if joined:
+            joined = certificate.exists()
+        if not joined and not file.exists():
             raise ConfigError(
-                f"{file} is missing: this site has joined, but cannot prove it without this file",
-                cause="it was deleted, or the home folder was restored in part",
-                next_step=f"restore {file} from a backup, or ask the coordinator's operator for a new invitation",
+                f"{self.folder} holds no {name}: this site has not joined a federation",
+                cause="wrong --home, or the invitation was not used yet",
+                next_step=self._which_home(),
             )
-        raise ConfigError(
-            f"{self.folder} holds no {name}: this site has not joined a federation",
-            cause="wrong --home, or the invitation was not used yet",
-            next_step=self._which_home(),
+        old = shlex.quote(str(certificate))
+        return read_pem(
+            file,
+            needed="this site has joined, but cannot prove it without this file",
+            next_step=f"restore {file} from a backup; or ask the coordinator's operator for a new invitation, then "
+            f"mv {old} {old}.old, and {self.command('join INVITATION.toml')}",
         )
 
     def _which_home(self) -> str:

@@ -20,7 +20,7 @@ from cervix_study import records
 from cervix_study.analysis.result_rows import SEED, scored
 from cervix_study.records import CELL_FILE, MODEL_FILE, CellRecord, DataRow, StudyData
 from fedcervix.core.modes import title_of
-from fedcervix.core.plan import Recipe, parse_recipe
+from fedcervix.core.plan import Plan, Recipe, canonical_json
 from fedcervix.errors import FedcervixError, ModelError
 from fedcervix.json_text import parsed
 from site_agent.classifier import classifier_store
@@ -303,7 +303,7 @@ def _of_export(folder: Path) -> Released:
     try:
         raw: dict[str, Any] = parsed((folder / model_store.RECORD).read_text("utf-8"))
         plan = raw["plan"]
-        recipe = parse_recipe(plan["recipe"])
+        recipe = Plan.parse(canonical_json(plan)).recipe
         seed, digest = int(plan["terms"]["seed"]), str(raw["model"])
         start = title_of(plan["mode"], plan["sites"])
     except (OSError, ValueError, LookupError, TypeError) as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from coordinator.run.status import ledger_line
 from fedcervix import __version__
+from fedcervix.core.formats import contents
 from fedcervix.core.plan import check
 from fedcervix.core.rounds.state import Run
 from fedcervix.disk.files import copy_file, digest_file, in_place_of, make_folder, write_whole
@@ -34,8 +35,9 @@ def record(run: Run, lines: list[dict[str, Any]] | None = None) -> dict[str, Any
     return {
         "run": run.run,
         "software": f"fedcervix {__version__}",
+        "sites": [{"site": site.name, "software": list(site.software)} for site in run.sites],
         "plan_digest": run.plan.digest,
-        "plan": run.plan.to_dict(),
+        "plan": parsed(run.plan.canonical()),
         "outcome": run.outcome.value if run.outcome else None,
         "reason": run.reason,
         "best_round": run.best_round,
@@ -77,7 +79,8 @@ def read(results: Path, run: str) -> dict[str, Any]:
     try:
         # A record of an earlier version may hold a mean loss that is no number.
         found: dict[str, Any] = parsed(text, parse_constant=lambda _: None)
-        check(isinstance(found, dict) and found.keys() >= NEEDED, "it is no record of a run")
+        found = contents("the record", found)
+        check(found.keys() >= NEEDED, "it is no record of a run")
     except ValueError as error:
         next_step = f"delete it; the next `coordinator start` writes it again from the journal: rm {file}"
         raise damaged(file, error, next_step=next_step) from error

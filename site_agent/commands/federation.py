@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
-import signal
+import shlex
 import sys
-import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,17 +26,16 @@ from fedcervix.errors import (
 from fedcervix.runtime.commandline import meant_here
 from fedcervix.runtime.log_budgets import LineBudgets
 from fedcervix.runtime.printing import say
+from fedcervix.runtime.signals import end_on_signals
 from fedcervix.transport import identity, invitations
+from fedcervix.transport.key_files import read_pem
 from site_agent.commands.command_line import command_line
 from site_agent.federation.joining import check_home
 from site_agent.home import SiteHome, configured, write
 from site_agent.manifest.manifest_file import read_manifest
 
 if TYPE_CHECKING:
-    from site_agent.federation.agent import Agent
-    from site_agent.worker.worker import Worker
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+    pass
 
 
 def join(
@@ -122,7 +119,7 @@ def _new_key(home: SiteHome) -> bytes:
     if not file.exists():
         make_folder(file.parent)
         write_secret(file, identity.new_key())
-    return home.pem(NEW_KEY)
+    return read_pem(file, needed="the site's new key", next_step=f"rm {shlex.quote(str(file))}, then join again")
 
 
 def _enroll(invited: invitations.Invitation, request_pem: bytes) -> bytes:
@@ -187,7 +184,7 @@ def run(home: SiteHome) -> None:
             federation=certificate.identity.federation,
             checks=Checks(lambda: _check_here(home), look, worker.examine),
         )
-        _on_signals(agent, worker)
+        end_on_signals(agent.stop, at_once=worker.kill)  # a worker that hangs would not end with its input
         echo(f"site {site} of federation {certificate.identity.federation}, coordinator {address}", err=True)
         try:
             with contextlib.closing(link), contextlib.closing(display):
@@ -218,19 +215,3 @@ def _address(home: SiteHome) -> str:
             next_step=home.command("join INVITATION.toml"),
         )
     return address
-
-
-def _on_signals(agent: Agent, worker: Worker) -> None:
-    """The first signal ends the agent in order; a second one at once. Finished work is on disk either way."""
-
-    def at_once(_number: int, _frame: object) -> None:
-        worker.kill()  # it would end with its input, unless it hangs
-        os._exit(INTERRUPTED)
-
-    def in_order(_number: int, _frame: object) -> None:
-        for number in SIGNALS:
-            signal.signal(number, at_once)
-        threading.Thread(target=agent.stop, name="stop").start()
-
-    for number in SIGNALS:
-        signal.signal(number, in_order)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from fedcervix.core.plan import Recipe, canonical_json
+from fedcervix.core.plan import Recipe, canonical_json, recipe_to_dict
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ModelError, StorageError
 from fedcervix.runtime.printing import say
@@ -143,7 +143,7 @@ def _events(
 def _contract(recipe: Recipe, seed: int, site: str, collections: Sequence[Collection]) -> str:
     """Return what a checkpoint of this training depends on."""
     images = " ".join(collection.digest for collection in collections)
-    return f"{canonical_json(dataclasses.asdict(recipe))} {seed} {site} {images}"
+    return f"{canonical_json(recipe_to_dict(recipe))} {seed} {site} {images}"
 
 
 def _keep(

@@ -18,9 +18,9 @@ from types import FrameType
 
 from fedcervix.errors import INTERRUPTED
 from fedcervix.runtime.printing import say
+from fedcervix.runtime.signals import SIGNALS
 from site_agent.training.stopping import Stop
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _WAITS = b"\nstopping at the end of this step; a checkpoint is saved. Press Ctrl-C again to stop immediately.\n"
 
 

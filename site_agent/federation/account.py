@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+from fedcervix.core.formats import contents
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import read_kept
 from fedcervix.json_text import parsed
@@ -75,7 +76,7 @@ def read(file: Path) -> Days:
 
 
 def _parsed(content: bytes) -> Days:
-    found = parsed(content.strip(b"\0") or b"{}")
+    found = contents("the account", parsed(content.strip(b"\0") or b"{}"))
     return {date.fromisoformat(day): Spent(**spent) for day, spent in found.items()}
 
 

@@ -30,6 +30,7 @@ from fedcervix.errors import (
     PolicyError,
     RunError,
     StorageError,
+    VersionError,
 )
 from fedcervix.transport import codec
 from fedcervix.transport.backoff import SIGN_S
@@ -49,7 +50,7 @@ from site_agent.federation.inbox import (
     StopRequested,
 )
 from site_agent.federation.job_runner import JobRunner
-from site_agent.federation.listener import Listener
+from site_agent.federation.listener import UPGRADE_S, Listener
 from site_agent.federation.membership import Membership
 from site_agent.federation.readiness import Examine, Readiness
 from site_agent.worker.disk_full_retry import with_room
@@ -90,6 +91,8 @@ class Waits:
     """for a word of its worker, at least"""
     sign_s: float = SIGN_S
     """from one sign of life to the next, at most"""
+    upgrade_s: float = UPGRADE_S
+    """before it asks again, where its version or the coordinator's must be upgraded"""
 
 
 class Agent:
@@ -111,7 +114,7 @@ class Agent:
         accounting = Accounting(context.home, context.link)
         self._membership = Membership(context, federation, accounting, self._when_there_is_room)
         self._readiness = Readiness(context, self._failures, checks.plan)
-        self._listener = Listener(context, checks.connection)
+        self._listener = Listener(context, checks.connection, waits.upgrade_s)
         self._reporter = Reporter(context.link.sign, context.inbox.put, floor_s=waits.silence_s)
         self._jobs = JobRunner(context, worker, accounting, self._reporter)
         self._session = session.Session(context.site)
@@ -284,7 +287,8 @@ class Agent:
             return
         self._session = session.cut(self._session)
         if error.what != self._down_because:
-            self._show(shown.Disconnected(error, isinstance(self._next_action(), session.Work)))
+            works = isinstance(self._next_action(), session.Work)
+            self._show(shown.Trouble(error) if isinstance(error, VersionError) else shown.Disconnected(error, works))
         self._down_because = error.what
 
     def _job_ended(self, ended: JobEnded) -> None:

@@ -13,6 +13,7 @@ import os
 import secrets
 from pathlib import Path
 
+from fedcervix.core.formats import contents
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import disk, read_kept
 from fedcervix.errors import FullDiskError
@@ -30,7 +31,7 @@ def succeed(home: SiteHome) -> InstanceClaim:
     token, folder = secrets.token_hex(16), home.folder.stat().st_ino
 
     def claimed(content: bytes) -> InstanceClaim:
-        known = parsed(content)
+        known = contents("the list of processes", parsed(content))
         return InstanceClaim(token, tuple(known["instances"]) if known["folder"] == folder else ())
 
     claim = read_kept(home.instances, claimed, missing=InstanceClaim(token), next_step=next_step)

@@ -1,8 +1,8 @@
 """A run's record, which the coordinator sends when a site leaves, and the ledger in it: read strictly.
 
 A record is written by a machine that this site does not trust. Each value has a type and a range; run and plan are this
-site's, sites are those of the plan, and rounds are in order. Anything else, also a key that this version does not know,
-is refused. A record of an earlier version may lack keys.
+site's, sites are those of the plan, and rounds are in order. Anything else is refused. A record of an earlier version
+may lack keys. What a later one has added is passed over: no reader ever sees it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from fedcervix.core.alarms import WHAT_CHARS_MAX, WORDS_CHARS_MAX
 from fedcervix.core.events import DIGEST, GAUGES_MAX, REASON_CHARS_MAX, ROUND_MAX
 from fedcervix.core.plan import SITES_MAX, Plan, canonical_json, check
+from fedcervix.core.rounds.recording import SOFTWARE_MAX
 from fedcervix.transport.codec import GAUGE_CHARS_MAX, RECORD_CHARS_MAX
+from fedcervix.transport.versions import SOFTWARE
 
 COUNT_MAX = 2**40
 REASONS_MOST = REASON_CHARS_MAX + 100
@@ -37,7 +39,7 @@ LEDGER = {"round", "loss", "contributions", "missing", "alarms"}
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False, extra="forbid")
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False, extra="ignore")
 
 
 class _Measured(_Strict):
@@ -78,6 +80,13 @@ class _Missing(_Strict):
     reason: Annotated[str, StringConstraints(max_length=REASONS_MOST)]
 
 
+class _Software(_Strict):
+    site: Site
+    software: Annotated[
+        list[Annotated[str, StringConstraints(pattern=rf"^{SOFTWARE.pattern}$")]], Field(max_length=SOFTWARE_MAX)
+    ]
+
+
 class _Line(_Strict):
     round: Annotated[int, Field(ge=1, le=ROUND_MAX)]
     loss: Measure | None
@@ -98,6 +107,7 @@ class _Line(_Strict):
 class _Record(_Strict):
     ledger: Annotated[list[_Line], Field(max_length=ROUND_MAX)]
     run: str | None = None
+    sites: Annotated[list[_Software], Field(max_length=SITES_MAX)] = []
     software: Annotated[str, StringConstraints(pattern=r"^fedcervix [0-9A-Za-z.+-]{1,40}$")] | None = None
     plan_digest: str | None = None
     plan: dict[str, Any] | None = None
@@ -109,7 +119,7 @@ class _Record(_Strict):
 
 
 KEYS = frozenset(
-    key for model in (_Record, _Line, _Contribution, _Alarm, _Missing, _Score) for key in model.model_fields
+    key for model in (_Record, _Software, _Line, _Contribution, _Alarm, _Missing, _Score) for key in model.model_fields
 )
 
 
@@ -136,6 +146,7 @@ def _check_result(record: _Record, plan: Plan, run: str) -> None:
     check(same and record.plan_digest in (None, plan.digest), "it is the record of another plan")
     check(len(set(record.adopted)) == len(record.adopted), "adopted names a site twice")
     check(set(record.adopted) <= set(plan.sites), "adopted names a site that is not in the plan")
+    check({one.site for one in record.sites} <= set(plan.sites), "sites names one that is not in the plan")
     check(record.best_round <= len(record.ledger), "best_round is none of the rounds")
     best = record.ledger[record.best_round - 1].model if record.best_round else None
     check(record.model == best, "model is not the one of best_round")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from fedcervix.core.events import Task
-from fedcervix.core.plan import STRICT
 from fedcervix.runtime.typed_json import from_json
 from site_agent.store.task_results import TaskResult
 from site_agent.worker.preflight import Findings
@@ -16,8 +15,6 @@ from site_agent.worker.preflight import Findings
 @dataclass(frozen=True, slots=True)
 class Request:
     """A task to do under a plan; without a task, the question what can be known before round 1 (`preflight`)."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     plan: str
     """in its canonical form; empty: none"""
@@ -30,8 +27,6 @@ Result = TaskResult | Findings
 @dataclass(frozen=True, slots=True)
 class _Answer:
     """A result needs no name of its kind: no two kinds have the same fields."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     result: Result
 

@@ -28,12 +28,13 @@ from fedcervix.runtime.worker_protocol import Failure
 from fedcervix.transport import codec
 from site_agent.data.collection import index
 from site_agent.federation import incidents
-from site_agent.federation.agent import Agent
+from site_agent.federation.agent import Agent, Checks
 from site_agent.federation.context import AgentContext
 from site_agent.federation.link import GrpcLink, OnBytes
 from site_agent.home import SiteHome
 from site_agent.worker.worker import Worker, WorkFailedError
 from tests.e2e.loopback import Federation
+from tests.unit.agents import nothing
 
 Federate = Callable[..., Federation]
 
@@ -132,7 +133,9 @@ def assert_no_names(text: bytes) -> None:
 
 def take_part(home: SiteHome, link: RecordingLink) -> Exception | None:
     """Run a real agent with a real worker in this process; return what stopped it."""
-    agent = Agent(AgentContext(home, "nhs", link, lambda *_: None), Worker(home, "nhs"), federation="cervix")
+    checks = Checks(nothing, nothing, nothing)
+    context = AgentContext(home, "nhs", link, lambda *_: None)
+    agent = Agent(context, Worker(home, "nhs"), federation="cervix", checks=checks)
     ended: list[Exception] = []
 
     def run() -> None:

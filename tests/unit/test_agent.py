@@ -27,6 +27,7 @@ from fedcervix.errors import (
     RunError,
     StorageError,
     TrainingError,
+    VersionError,
 )
 from fedcervix.models.blobs import BlobStore
 from fedcervix.runtime.worker_protocol import Failure
@@ -283,6 +284,17 @@ def test_all_of_it_goes_by_its_own_threads(threaded: ThreadedSite) -> None:
     site.agent.stop()
     assert isinstance(site.end(), KeyboardInterrupt)
     assert site.link.told[-1] == codec.Stopped()
+
+
+def test_an_agent_of_another_version_waits_and_says_so_once(site: Site) -> None:
+    site.attach(Idle("waiting"))
+    told = VersionError("the coordinator speaks version 3", next_step="install fedcervix 0.2.0")
+    site.line_down(told, told)
+    assert [values["error"] for what, values in site.shown if what == "trouble"] == [told]
+    site.says(codec.Welcome("cervix", RUN, plan()), TRAIN)
+    site.link.hears(update(TRAIN))
+    site.says(OVER)
+    assert site.end() == OVER
 
 
 # --- changes of mind ---------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ def from_json(kind: type[T], raw: Any) -> T:
     """
     try:
         text = json.dumps(raw, ensure_ascii=False).encode(errors="replace")
-        value: T = _adapter(kind).validate_json(text, strict=True)
+        value: T = _adapter(kind).validate_json(text, strict=True, extra="forbid")
     except ValidationError as error:
         found = error.errors()[0]
         where = ".".join(map(str, (kind.__name__, *found["loc"])))
