@@ -15,11 +15,12 @@ from fedcervix.disk.formats import later
 from fedcervix.disk.ownership import denied
 from fedcervix.errors import FullDiskError, StorageError
 
+T = TypeVar("T")
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 Verb = Literal["read", "write", "use"]
-T = TypeVar("T")
 
 
 @contextmanager
@@ -54,18 +55,6 @@ def known(error: OSError, path: Path | str, verb: Verb) -> StorageError:
     return StorageError(what, cause=cause, next_step=next_step)
 
 
-def read_kept(file: Path, parse: Callable[[bytes], T], *, missing: T, next_step: str) -> T:
-    """Return what a file of ours holds; `missing` where there is none. Raises StorageError."""
-    if not file.exists():
-        return missing
-    with disk(file, "read"):
-        content = file.read_bytes()
-    try:
-        return parse(content)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise damaged(file, error, next_step=next_step) from error
-
-
 def damaged(file: Path, why: object, *, next_step: str) -> StorageError:
     """Return the error for a file of ours whose content cannot be used; one of a later version is called so."""
     if isinstance(why, UnknownFormat):
@@ -75,6 +64,21 @@ def damaged(file: Path, why: object, *, next_step: str) -> StorageError:
         cause="it was edited by hand, its disk was full, or the disk is failing",
         next_step=next_step,
     )
+
+
+def read_back(file: Path, read: Callable[[bytes], T], *, next_step: str) -> T:
+    """Return what `read` makes of a file of ours. Raises StorageError where it cannot be read or is damaged."""
+    with disk(file, "read"):
+        content = file.read_bytes()
+    try:
+        return read(content)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise damaged(file, error, next_step=next_step) from error
+
+
+def read_kept(file: Path, read: Callable[[bytes], T], *, missing: T, next_step: str) -> T:
+    """Return what `read` makes of a file of ours; `missing` where there is none. Raises StorageError."""
+    return read_back(file, read, next_step=next_step) if file.exists() else missing
 
 
 def nearest_existing(path: Path | str) -> Path:
