@@ -10,25 +10,28 @@ import contextlib
 import difflib
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from coordinator.home.home import Home
 from coordinator.run import results
-from coordinator.run.changes import BRIEF_ROUNDS, Document
+from coordinator.run.changes import BRIEF_ROUNDS
 from coordinator.run.status import overview
+from coordinator.run.status_document import StatusDocument
 from fedcervix.core.events import RunAborted
 from fedcervix.core.plan import Plan
 from fedcervix.core.rounds.state import Run, begin
 from fedcervix.core.rounds.step import replay, step
 from fedcervix.disk.journal import Journal, RunRecord
-from fedcervix.errors import RunError
+from fedcervix.errors import RunError, StorageError
+from fedcervix.runtime.record import RecordedRun
 
 if TYPE_CHECKING:
     from fedcervix.models.blobs import BlobStore
 
 UNFINISHED = "unfinished"
+UNREADABLE = "unreadable"
 ABANDONED = "abandoned by the operator: another run was started instead"
 
 
@@ -44,14 +47,10 @@ class RunLine:
     """begun so far"""
     best_round: int
     outcome: str
-    """OK, DEGRADED, ABORTED or unfinished"""
+    """OK, DEGRADED, ABORTED, unfinished or unreadable"""
     reason: str
     model: bool
     """a model was stored for it: `coordinator export` copies it out"""
-
-    def document(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return asdict(self)
 
 
 def begin_of(record: RunRecord) -> Run:
@@ -103,22 +102,26 @@ def entries(home: Home) -> list[RunLine]:
 
 
 def _entry(home: Home, journal: Journal, record: RunRecord) -> RunLine:
-    stored = results.is_stored(home.results, record.run)
-    found = results.read(home.results, record.run) if stored else results.record(replayed(journal, record))
+    try:
+        stored = results.is_stored(home.results, record.run)
+        found = results.read(home.results, record.run) if stored else results.record(replayed(journal, record))
+        outcome = found.outcome or UNFINISHED
+    except StorageError as error:
+        found, outcome = RecordedRun(reason=f"{error.what}; next: {error.next_step}", ledger=()), UNREADABLE
     return RunLine(
         run=record.run,
         mode=record.plan.mode,
         profile=record.plan.profile,
         begun_at=record.begun_at,
-        rounds=len(found["ledger"]),
-        best_round=found["best_round"],
-        outcome=found["outcome"] or UNFINISHED,
-        reason=found["reason"],
+        rounds=len(found.ledger),
+        best_round=found.best_round,
+        outcome=outcome,
+        reason=found.reason,
         model=results.model_of(home.results, record.run).exists(),
     )
 
 
-def stands(home: Home, name: str = "", *, whole: bool = True) -> Document:
+def stands(home: Home, name: str = "", *, whole: bool = True) -> StatusDocument:
     """Return how a run stands by the journal: the last one, or the one of this name.
 
     `whole`: with all rounds; else with the last ones. Raises RunError, StorageError.

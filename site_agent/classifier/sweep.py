@@ -24,7 +24,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -34,6 +33,7 @@ from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import damaged, disk
 from fedcervix.errors import RunError, TrainingError
 from fedcervix.json_text import parsed
+from fedcervix.runtime.record import stored
 from fedcervix.runtime.worker_protocol import WorkProgress
 from site_agent.classifier.choosing import preference
 from site_agent.classifier.finetune import Finetuned, build_classifier, finetune, predict
@@ -118,18 +118,17 @@ def choose_run(runs: Sequence[FederatedRun]) -> FederatedRun:
     return min(runs, key=lambda run: (min(run.losses), run.plan.terms.epochs_per_round))
 
 
-def read_run(record: Mapping[str, Any]) -> FederatedRun:
+def read_run(text: bytes) -> FederatedRun:
     """Return what is compared of a run's record.json (`coordinator export RUN`). Raises RunError."""
     try:
-        plan = Plan.parse(canonical_json(record["plan"]))
-        losses = tuple(float(line["loss"]) for line in record["ledger"] if line["loss"] is not None)
-    except (KeyError, TypeError, ValueError) as error:
+        record = stored(text)
+        return FederatedRun(record.agreed, tuple(line.loss for line in record.ledger if line.loss is not None))
+    except ValueError as error:
         raise RunError(
-            f"not the record of a run: {error!r}",
+            f"not the record of a run: {error}",
             cause="another file, or written by another version",
             next_step="coordinator export RUN FOLDER",
         ) from error
-    return FederatedRun(plan, losses)
 
 
 def _check_comparable(first: Plan, run: FederatedRun) -> None:

@@ -22,6 +22,7 @@ from fedcervix.core.rounds.state import begin
 from fedcervix.core.rounds.step import replay
 from fedcervix.errors import RunError, StorageError, TrainingError
 from fedcervix.runtime.config import apply_profile, read_toml
+from fedcervix.runtime.typed_json import to_text
 from fedcervix.runtime.worker_protocol import WorkProgress
 from site_agent.classifier.sweep import (
     FederatedRun,
@@ -144,9 +145,9 @@ def test_a_run_is_read_from_the_record_that_the_coordinator_writes() -> None:
             ScoreReported("a", score, 6.0, 4, 10, (), 3.0),
         ],
     )
-    assert read_run(record(run)) == FederatedRun(plan, (1.5,)), "round 2 has no score yet"
+    assert read_run(to_text(record(run)).encode()) == FederatedRun(plan, (1.5,)), "round 2 has no score yet"
     with pytest.raises(RunError, match="not the record of a run"):
-        read_run({"plan": {}})
+        read_run(b'{"plan": {}, "ledger": []}')
 
 
 # --- cells and their names ----------------------------------------------------------------------------------------
