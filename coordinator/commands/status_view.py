@@ -16,6 +16,7 @@ from rich.text import Text
 from coordinator.run.history import RunLine
 from coordinator.run.status import shown
 from coordinator.run.status_document import FailureStatus, SiteStatus, StatusDocument, WaitStatus
+from fedcervix.runtime.printing import utc
 
 COLOURS = {
     "present": "green",
@@ -51,7 +52,7 @@ def runs_table(entries: Sequence[RunLine]) -> Table:
             Text(entry.run),
             entry.mode,
             entry.profile,
-            f"{datetime.fromtimestamp(entry.begun_at, UTC):%Y-%m-%d %H:%M}",
+            utc(entry.begun_at, "%Y-%m-%d %H:%M"),
             str(entry.rounds),
             str(entry.best_round or ""),
             Text(entry.outcome, OUTCOME_COLOURS.get(entry.outcome, "")),
@@ -65,7 +66,7 @@ def _headline(d: StatusDocument) -> Text:
     text = Text()
     text.append(f"run {d.run}  ", "bold")
     text.append(f"{d.mode}, profile {d.profile}, plan {d.plan[:12]}\n")
-    text.append(f"round {d.round} of at most {d.rounds_max}, {d.phase} for {_ago(d.now - d.since)}")
+    text.append(f"round {d.round} of at most {d.rounds_max}, {d.phase} for {_ago(d.now - d.since) if d.since else '?'}")
     if d.best_round:
         text.append(f", best so far: round {d.best_round}")
     text.append(f"; all times are UTC, now {_clock(d.now)}")
@@ -192,9 +193,8 @@ def _failure(f: FailureStatus) -> str:
 
 def _clock(at: float) -> str:
     """Return a moment in UTC, as the headline says; with the date if it is not today."""
-    moment = datetime.fromtimestamp(at, UTC)
-    today = datetime.now(UTC).date()
-    return moment.strftime("%H:%M:%S" if moment.date() == today else "%Y-%m-%d %H:%M")
+    today = utc(at, "%Y-%m-%d") == f"{datetime.now(UTC):%Y-%m-%d}"
+    return utc(at, "%H:%M:%S" if today else "%Y-%m-%d %H:%M")
 
 
 def _ago(seconds: float) -> str:

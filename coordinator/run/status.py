@@ -23,7 +23,7 @@ from fedcervix.core.rounds.instructions import instruction
 from fedcervix.core.rounds.scores import mean_loss
 from fedcervix.core.rounds.state import Phase, Presence, Round, Run
 from fedcervix.core.rounds.waits import OnTimeout, Wait, waits
-from fedcervix.printable import printable
+from fedcervix.printable import in_columns
 from fedcervix.runtime.record import AlarmLine, ContributionLine, DroppedLine, LedgerLine, MissingLine, ScoreLine
 from fedcervix.runtime.worker_protocol import WorkProgress
 from fedcervix.transport.backoff import SIGN_S
@@ -103,7 +103,7 @@ def _shortened(line: LedgerLine) -> LedgerLine:
 
 def shown(words: str, chars_max: int = REASON_CHARS_MAX) -> str:
     """Return what a site said, cut to a length, without what would move the cursor or begin a line."""
-    plain = printable(words)
+    plain = in_columns(words[: chars_max + 1])
     return plain if len(plain) <= chars_max else f"{plain[: chars_max - 3]}..."
 
 

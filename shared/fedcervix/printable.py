@@ -16,6 +16,7 @@ to its clipboard, or look like a line that this program has printed. Rules
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Any
 
 _TAKEN_OUT = re.compile(
@@ -54,6 +55,14 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Return a text of several lines without control characters but its line feeds. Its length is the same."""
     return text if text.isprintable() else _TAKEN_OUT.sub("?", text).replace("\t", " ")
+
+
+def in_columns(text: str) -> str:
+    """Return a short text for a table, printable. Its length is the same.
+
+    What Unicode has not assigned, or leaves to whoever uses it, has no width that terminals agree on: it is a `?`, too.
+    """
+    return "".join("?" if unicodedata.category(letter) in ("Cn", "Co") else letter for letter in printable(text))
 
 
 def printable_values(value: Any) -> Any:

@@ -146,6 +146,17 @@ def test_what_a_site_says_is_shown_and_not_obeyed(words: str) -> None:
     assert all(letter.isprintable() for letter in text.replace("\n", ""))
 
 
+@pytest.mark.parametrize("letter", ["\ud7ff", "\ue000", "\u0378", "\uffff", "\U000e01f0", "\U0010ffff"])
+def test_the_columns_of_a_table_stay_whatever_letters_a_site_uses(letter: str) -> None:
+    """Of what is not assigned, rich takes some as 0 columns wide, and a terminal shows a box."""
+    text, plain = (
+        drawn(seen(step(training(), SiteFailed("bob", "training", one * 9, "incident", NOW))[0], ada=OPEN, bob=OPEN))
+        for one in (letter, "x")
+    )
+    assert text.count("?" * 9) == plain.count("x" * 9) == 2, "the failure and the wait for it"
+    assert [len(line) for line in text.splitlines()] == [len(line) for line in plain.splitlines()]
+
+
 # --- who holds the coordinator ------------------------------------------------------------------------------------
 
 

@@ -319,6 +319,7 @@ _FIELDS = {kind: tuple(field.name for field in dataclasses.fields(kind)) for kin
 
 def check_event(event: Event) -> None:
     """Check what all events share: site names, times, lengths of text. Raises ValueError."""
+    _check_measure("at", event.at)
     check(0 <= event.at <= MOMENT_MAX, f"at is 0 to {MOMENT_MAX:g}; found {event.at}")
     for name in _FIELDS[type(event)]:
         value = getattr(event, name)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from fedcervix.core.events import Event, event_from_json, event_to_json
+from fedcervix.core.events import MOMENT_MAX, Event, event_from_json, event_to_json
 from fedcervix.core.plan import Plan
 from fedcervix.disk.databases import translated
 from fedcervix.disk.reserve import Reserve
@@ -46,6 +46,7 @@ class RunRecord:
     plan: Plan
     base: str
     begun_at: float
+    """Unix seconds; 0: not known, as what is stored is no time"""
 
 
 class Journal:
@@ -103,7 +104,10 @@ class Journal:
             return []
         with self._lock, _translated(self._path):
             rows = self._db.execute("SELECT run, plan, base, begun_at FROM runs ORDER BY rowid").fetchall()
-            return [RunRecord(run, Plan.parse(plan), base, begun_at) for run, plan, base, begun_at in rows]
+            return [
+                RunRecord(run, Plan.parse(plan), base, begun_at if 0 <= begun_at <= MOMENT_MAX else 0.0)
+                for run, plan, base, begun_at in rows
+            ]
 
     def events(self, run: str) -> Iterator[Event]:
         """Yield a run's events in order. Raises StorageError."""
