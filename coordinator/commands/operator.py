@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,17 @@ WHOLE_S = 60.0
 KEYS = {"authority_pem": "authority.crt", "certificate_pem": "operator.crt", "key_pem": "operator.key"}
 
 
-def ask(home: Home, method: rpc.Method, request: Any) -> Any | None:
-    """Call the running coordinator as its operator; None where none is running. Raises a FedcervixError."""
+def ask(home: Home, method: rpc.Method, request: Any, read: Callable[[Any], Any] = lambda reply: reply) -> Any | None:
+    """Call the running coordinator as its operator; None where none is running. Raises a FedcervixError.
+
+    `read` makes a value of the answer, or raises ValueError.
+    """
     running = home.read_running()
     if running is None:
         return None
     with _line(home, running) as channel:
         try:
-            return rpc.stub(channel, method)(request, timeout=ANSWER_S, wait_for_ready=True)
+            return read(rpc.stub(channel, method)(request, timeout=ANSWER_S, wait_for_ready=True))
         except grpc.RpcError as error:
             raise rpc.translate(error, running.operator, next_step=home.command("status"), own=True) from error
 
@@ -47,8 +50,7 @@ def picture(home: Home, *, whole: bool) -> StatusDocument | None:
     if whole:
         running = home.read_running()
         return None if running is None else next(_told(home, running, None, WHOLE_S), None)
-    reply = ask(home, rpc.OVERVIEW, wire.OverviewRequest())
-    return None if reply is None else from_text(StatusDocument, reply.json)
+    return ask(home, rpc.OVERVIEW, wire.OverviewRequest(), lambda reply: from_text(StatusDocument, reply.json))
 
 
 def pictures(home: Home) -> Iterator[StatusDocument]:
@@ -90,13 +92,20 @@ def _told(
 
 @contextlib.contextmanager
 def _line(home: Home, running: RunningProcess) -> Iterator[grpc.Channel]:
-    """Yield a channel to a running coordinator. Raises RunError where it is of an earlier version."""
+    """Yield a channel to a running coordinator. Raises RunError where it is of another version."""
     if not running.operator:
-        raise RunError(
-            f"the coordinator that runs here (pid {running.pid}) listens to no command of this version",
-            cause="another version of fedcervix was installed while it ran",
-            next_step=f"end it (kill {running.pid}), then {home.command('start')}",
-        )
+        raise _of_another_version(home, running, "listens to no command of this version")
     keys = {part: home.pem(file) for part, file in KEYS.items()}
     with reachable(Path(running.operator)) as name, rpc.channel(f"unix:{name}", **keys, here=True) as channel:
-        yield channel
+        try:
+            yield channel
+        except ValueError as error:
+            raise _of_another_version(home, running, f"reports what this version cannot read: {error}") from error
+
+
+def _of_another_version(home: Home, running: RunningProcess, how: str) -> RunError:
+    return RunError(
+        f"the coordinator that runs here (pid {running.pid}) {how}",
+        cause="another version of fedcervix was installed while it ran",
+        next_step=f"end it (kill {running.pid}), then {home.command('start')}",
+    )

@@ -109,6 +109,18 @@ def test_another_run_replaces_the_document() -> None:
     assert sent(before, after) == after
 
 
+def test_keys_of_a_later_version_are_ignored_in_a_document_and_in_a_change() -> None:
+    """The command may be of another version than the coordinator that runs."""
+    two = plan(2, 9)
+    document = seen(run_of(two, events_of(two, 1)))
+    later = {**json.loads(to_text(document)), "more": [7]}
+    later["sites"] = [{**site, "more": {}} for site in later["sites"]]
+    assert applied(None, later) == document
+    assert applied(document, {"now": 10.0, "more": "words"}) == replace(document, now=10.0)
+    with pytest.raises(ValueError, match=r"StatusDocument\.now: Field required"):
+        applied(None, {key: value for key, value in later.items() if key != "now"})
+
+
 def test_a_document_that_was_cut_off_is_dropped() -> None:
     text = json.dumps({"run": "x"})
     assert list(joined([(text, False), (text[:3], True)])) == [{"run": "x"}]
