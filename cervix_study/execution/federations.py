@@ -338,13 +338,9 @@ def _turn(line: LedgerLine) -> CurvePoint:
 
 def _told(given: ContributionLine | None, score: ScoreLine | None) -> dict[str, float]:
     """Return what a site reported of a round; what it did not report is not there."""
-    found = (
-        {"images": given.images, "steps": given.steps, "seconds": given.seconds, "train_loss": given.loss}
-        if given
-        else {}
-    )
-    found |= {"valid_loss": score.loss} if score else {}
-    return {key: float(value) for key, value in found.items()}
+    found = {key: float(getattr(given, key)) for key in ("images", "steps", "seconds")} if given else {}
+    found |= {"train_loss": given.loss} if given else {}
+    return found | ({"valid_loss": score.loss} if score else {})
 
 
 def _precision(home: SiteHome, run: str) -> str:

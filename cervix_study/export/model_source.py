@@ -22,7 +22,7 @@ from cervix_study.records import CELL_FILE, MODEL_FILE, CellRecord, DataRow, Stu
 from fedcervix.core.modes import title_of
 from fedcervix.core.plan import Recipe
 from fedcervix.errors import FedcervixError, ModelError
-from fedcervix.runtime.record import LedgerLine, stored
+from fedcervix.runtime.record import LedgerLine, stored_record
 from site_agent.classifier import classifier_store
 from site_agent.classifier.evaluate import Evaluation, evaluate
 from site_agent.home import SiteHome
@@ -308,7 +308,7 @@ def _ended(folder: Path, model: CervixModel) -> _Ended:
 
 def _of_export(folder: Path) -> Released:
     try:
-        record = stored((folder / model_store.RECORD).read_bytes())
+        record = stored_record((folder / model_store.RECORD).read_bytes())
         plan, digest = record.agreed, record.model or ""
     except (OSError, ValueError) as error:
         raise ModelError(

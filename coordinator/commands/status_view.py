@@ -72,7 +72,7 @@ def _headline(d: StatusDocument) -> Text:
     text.append(f"; all times are UTC, now {_clock(d.now)}")
     if d.outcome:
         text.append("\n")
-        text.append(d.outcome, OUTCOME_COLOURS[d.outcome])
+        text.append(d.outcome, OUTCOME_COLOURS.get(d.outcome, ""))
         text.append(f": {shown(d.reason)}")
     return text
 
@@ -85,7 +85,7 @@ def _sites(d: StatusDocument) -> Table:
         line += _held(site)
         table.add_row(
             site.site,
-            Text(f"{_state(site)}{line}", COLOURS["silent" if line else site.presence]),
+            Text(f"{_state(site)}{line}", COLOURS.get("silent" if line else site.presence, "")),
             _clock(site.since),
             site.doing if site.presence == "present" else "",
             _progress(site),

@@ -13,7 +13,7 @@ from fedcervix.disk.files import copy_file, digest_file, in_place_of, make_folde
 from fedcervix.disk.reserve import Reserve
 from fedcervix.disk.storage import damaged, disk
 from fedcervix.errors import RunError
-from fedcervix.runtime.record import LedgerLine, RecordedRun, stored
+from fedcervix.runtime.record import LedgerLine, RecordedRun, stored_record
 from fedcervix.runtime.typed_json import to_text
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def read(results: Path, run: str) -> RecordedRun:
     with disk(file, "read"):
         text = file.read_bytes()
     try:
-        return stored(text)
+        return stored_record(text)
     except ValueError as error:
         next_step = f"delete it; the next `coordinator start` writes it again from the journal: rm {file}"
         raise damaged(file, error, next_step=next_step) from error

@@ -10,7 +10,8 @@ to its clipboard, or look like a line that this program has printed. Rules
    where it is printed (`fedcervix.runtime.printing`), logged (`fedcervix.runtime.log`) or stands on a page
    (`on_a_page`).
 3. Half a surrogate pair stays: it is a byte of a file's name, and standard streams write it as `\udc9b`.
-4. Text of the other side is quoted in short form (`quoted`): of a long text, its beginning and its length.
+4. A short text in a table has no character of unknown width either (`in_columns`).
+5. Text of the other side is quoted in short form (`quoted`): of a long text, its beginning and its length.
 """
 
 from __future__ import annotations

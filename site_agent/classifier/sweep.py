@@ -33,7 +33,7 @@ from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import damaged, disk
 from fedcervix.errors import RunError, TrainingError
 from fedcervix.json_text import parsed
-from fedcervix.runtime.record import stored
+from fedcervix.runtime.record import stored_record
 from fedcervix.runtime.worker_protocol import WorkProgress
 from site_agent.classifier.choosing import preference
 from site_agent.classifier.finetune import Finetuned, build_classifier, finetune, predict
@@ -121,7 +121,7 @@ def choose_run(runs: Sequence[FederatedRun]) -> FederatedRun:
 def read_run(text: bytes) -> FederatedRun:
     """Return what is compared of a run's record.json (`coordinator export RUN`). Raises RunError."""
     try:
-        record = stored(text)
+        record = stored_record(text)
         return FederatedRun(record.agreed, tuple(line.loss for line in record.ledger if line.loss is not None))
     except ValueError as error:
         raise RunError(

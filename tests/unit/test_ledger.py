@@ -9,7 +9,7 @@ import pytest
 
 from coordinator.run import results
 from fedcervix.core.plan import Plan, Recipe, Terms
-from fedcervix.runtime.record import AlarmLine, ContributionLine, MissingLine, stored
+from fedcervix.runtime.record import AlarmLine, ContributionLine, MissingLine, stored_record
 from fedcervix.runtime.typed_json import to_text
 from site_agent.store import ledger
 from tests.unit.test_changes import events_of, plan, run_of
@@ -40,8 +40,8 @@ def test_what_a_coordinator_writes_fits() -> None:
     run = run_of(wanted, events_of(wanted, 3, sites_in_last=1))
     text = to_text(results.record(run))
     assert to_text(ledger.read(text, wanted, run.run)) == text
-    assert to_text(stored(text.encode())) == text
-    assert stored(text.encode()).agreed == wanted
+    assert to_text(stored_record(text.encode())) == text
+    assert stored_record(text.encode()).agreed == wanted
 
 
 @pytest.mark.parametrize("more", [{"a-later-key": {"of": ["any", "shape"]}}, {"loss": 0.5}])
@@ -50,7 +50,7 @@ def test_a_record_with_keys_of_a_later_version_is_read(more: dict[str, Any]) -> 
     text = json.dumps({"ledger": [line], **more})
     read = ledger.read(text, PLAN, RUN)
     assert read.ledger[0].contributions[0].images == 9
-    assert stored(text.encode()) == read
+    assert stored_record(text.encode()) == read
 
 
 @pytest.mark.parametrize(

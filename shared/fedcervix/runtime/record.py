@@ -166,7 +166,7 @@ class RecordedRun:
         return Plan.parse(canonical_json(self.plan))
 
 
-def stored(text: bytes) -> RecordedRun:
+def stored_record(text: bytes) -> RecordedRun:
     """Return a record that this institution has stored. Raises ValueError.
 
     A record of an earlier version may hold a mean loss that is no number: it counts as none.
