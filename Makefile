@@ -6,19 +6,24 @@ WORKERS ?= 2
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 
-.PHONY: help setup demo study test lint proto house soak chaos hostile bench clean
+.PHONY: help setup demo study test lint proto house soak chaos hostile bench \
+        constraints release release-check lowest clean
 
 help:
 	@echo "make demo    two institutions federate over TLS on this machine, with reports (MODE=, START=, SITES=, WOMEN=)"
 	@echo "make study   the paper's comparison in miniature, on phantoms"
 	@echo "make test    all tests"
-	@echo "make lint    ruff, mypy, and pip-audit where the network allows"
+	@echo "make lint    ruff, mypy, buf (no message breaks a released one), and pip-audit where the network allows"
 	@echo "make proto   generate shared/fedcervix/wire from protos/"
 	@echo "make house   draw the import graphs of docs/architecture.md from the code"
 	@echo "make soak    100,000 simulated federations (HISTORIES=, SEED=)"
 	@echo "make chaos   real federations whose processes are killed, frozen, cut off and filled up (KILLS=, SEED=, MODE=)"
 	@echo "make hostile real federations are attacked; a table says what honest sites saw of it (ATTACKS=, SECONDS=, SEED=, PROGRAMS=)"
 	@echo "make bench   speed of training against lightly, torchvision and the bare step, briefly; JSON=FOLDER keeps the figures"
+	@echo "make release packages, SBOM, wheels for machines without a network, man pages, of the last commit (RELEASE=, PROFILES=)"
+	@echo "make release-check  installs what make release made, without a network, and measures it (RELEASE=)"
+	@echo "make constraints    the versions and hashes in deploy/constraints (UPGRADE=1 for the newest)"
+	@echo "make lowest  the oldest versions that pyproject.toml admits are installed and tried"
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -41,6 +46,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	for release in tests/archive/*/; do $(BIN)/buf breaking protos --against $$release || exit 1; done
 	$(BIN)/python -m tests.audit
 
 proto: $(READY)
@@ -69,6 +75,25 @@ bench: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
 	$(BIN)/python benchmarks/trainer.py --quick $(if $(JSON),--json $(JSON)/trainer.json)
 	$(BIN)/python benchmarks/finetune.py --quick $(if $(JSON),--json $(JSON)/finetune.json)
+
+$(VENV)/.release: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,release]'
+	@touch $@
+
+UPGRADE ?=
+constraints: $(VENV)/.release
+	$(BIN)/python -m tools.constraints $(if $(UPGRADE),--upgrade)
+
+RELEASE  ?= dist
+PROFILES ?= coordinator site-cuda site-cpu
+release: $(VENV)/.release
+	$(BIN)/python -m tools.release --to $(RELEASE) $(addprefix --profile ,$(PROFILES))
+
+release-check: $(VENV)/.release
+	$(BIN)/python -m tools.release_check $(RELEASE)
+
+lowest: $(VENV)/.release
+	$(BIN)/python -m tools.lowest
 
 clean:
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache

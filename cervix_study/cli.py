@@ -6,22 +6,18 @@ imports.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from fedcervix import __version__
 from fedcervix.runtime.cli_runtime import exits
-from fedcervix.runtime.commandline import Everywhere, Program
-
-ANY_PATH = click.Path(path_type=Path, readable=False)
-"""not looked at by click, which would only say "is not readable": a command says who may read it"""
+from fedcervix.runtime.commandline import ANY_PATH, Program, verbose_option
 
 
 @click.group("cervix-study", cls=Program)
 @click.version_option(__version__)
-@click.option("--verbose", cls=Everywhere, is_flag=True, help="Log more.")
+@verbose_option
 def cli() -> None:
     """Compare starts of a classifier on your own image collections: the paper's study, with statistics."""
 

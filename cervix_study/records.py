@@ -24,21 +24,23 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
-
-from fedcervix.core.plan import STRICT, Recipe, Terms, canonical_json, check
+from fedcervix.core.formats import FIRST, UnknownFormat, contents
+from fedcervix.core.plan import Recipe, Terms, canonical_json, check
+from fedcervix.core.plan_formats import to_dict, unsaid
 from fedcervix.disk.files import write_whole
+from fedcervix.disk.formats import later
 from fedcervix.disk.storage import disk
 from fedcervix.errors import StorageError
 from fedcervix.json_text import parsed
+from fedcervix.runtime import typed_json
 from site_agent.manifest.reading import Split
 from site_agent.manifest.splits import Stratum
-from site_agent.starts import TITLES, is_federated
+from site_agent.starts import RINGS, TITLES, is_federated
 
 T = TypeVar("T")
 
@@ -54,18 +56,25 @@ CELL_FILE = "cell.json"
 PREDICTIONS_FILE = "predictions.csv"
 MODEL_FILE = "model.safetensors"
 
+CONTROLS = ("shuffled-labels", "equal-updates", "one-site-batches", "site-predictability")
+FOLDS_MIN = 3
+"""one part to test, one to validate, one at least to train"""
 KEY_DIGITS = 24
 """of the SHA-256 that names a cell"""
+
+
+class StudyRecord:
+    """Base of what these files and STUDY.toml hold: an unknown key and a value of another type are errors."""
+
+    __slots__ = ()
 
 
 # --- a cell -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
+class Cell(StudyRecord):
     """What a cell is: exactly everything that its result depends on."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     kind: Kind
     profile: str
@@ -114,7 +123,9 @@ class Cell:
     @property
     def key(self) -> str:
         """The cell's name: SHA-256 of its canonical form, shortened."""
-        return hashlib.sha256(canonical_json(dataclasses.asdict(self)).encode()).hexdigest()[:KEY_DIGITS]
+        terms = self.terms and to_dict(self.terms, "terms", after=FIRST)
+        said = {**dataclasses.asdict(self), "recipe": to_dict(self.recipe, "recipe"), "terms": terms}
+        return hashlib.sha256(canonical_json(said).encode()).hexdigest()[:KEY_DIGITS]
 
     @property
     def site(self) -> str:
@@ -123,10 +134,8 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CurvePoint:
+class CurvePoint(StudyRecord):
     """One epoch of local training, or one round of a federation. Losses are means over images, in nats."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     number: int
     """from 1"""
@@ -139,10 +148,8 @@ class CurvePoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EncoderResults:
+class EncoderResults(StudyRecord):
     """A cervix model that was trained (or drawn, or loaded) and how."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     validation_loss: float | None
     """contrastive, of the weights that were kept; compares at the same N only. None: nothing was trained"""
@@ -165,10 +172,8 @@ class EncoderResults:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClassifierResults:
+class ClassifierResults(StudyRecord):
     """A classifier, judged on validation images."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     validation_loss: float
     """unweighted cross-entropy of the epoch that was kept: what chooses N, E and width"""
@@ -192,10 +197,8 @@ class ClassifierResults:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeResults:
+class ProbeResults(StudyRecord):
     """Can a linear probe tell from the representation which site an image comes from? Test images take no part."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     balanced_accuracy: float
     """mean over sites of the share of validation women's images that were told right, fitted on training women's"""
@@ -208,10 +211,8 @@ class ProbeResults:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Costs:
+class Costs(StudyRecord):
     """What a cell took, with all processes that were started for it."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     seconds: float
     """on the wall, interruptions not counted"""
@@ -229,10 +230,8 @@ class Costs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CellProvenance:
+class CellProvenance(StudyRecord):
     """Where and with what a cell was made."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     begun_at: str
     """UTC, ISO 8601"""
@@ -249,10 +248,8 @@ class CellProvenance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CellRecord:
+class CellRecord(StudyRecord):
     """The file cell.json. Of the three results that of its kind is there."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     key: str
     cell: Cell
@@ -269,7 +266,7 @@ class CellRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(StudyRecord):
     """One row of predictions.csv."""
 
     split: Split
@@ -291,8 +288,6 @@ class Prediction:
 class StudySite:
     """One institution of the study."""
 
-    __pydantic_config__: ClassVar = STRICT
-
     name: str
     manifest: str
     """path of the manifest"""
@@ -303,42 +298,63 @@ class StudySite:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProfileUsed:
+class ProfileUsed(StudyRecord):
     """A profile with what the study overrides."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     recipe: Recipe
     terms: Terms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Axes:
-    """What the study varies."""
+class Axes(StudyRecord):
+    """What a study varies: table [axes] of STUDY.toml, and in study.json the same with all defaults written out."""
 
-    __pydantic_config__: ClassVar = STRICT
-
-    profiles: tuple[str, ...]
-    starts: tuple[str, ...]
+    profiles: tuple[str, ...] = ("paper",)
+    starts: tuple[str, ...] = ("random", "ssl", "csfssl")
     """in the order of the tables"""
-    batch_images: tuple[int, ...]
-    federated_batch_images: tuple[int, ...]
-    width: tuple[int, ...]
-    epochs_per_round: tuple[int, ...]
-    seeds: tuple[int, ...]
-    classifier_seeds: tuple[int, ...]
-    folds: int
+    batch_images: tuple[int, ...] = ()
+    federated_batch_images: tuple[int, ...] = ()
+    width: tuple[int, ...] = ()
+    epochs_per_round: tuple[int, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    classifier_seeds: tuple[int, ...] = (0,)
+    folds: int = 0
     """0: no cross-validation"""
-    label_fractions: tuple[float, ...]
+    label_fractions: tuple[float, ...] = ()
     """beside 1, which is always there"""
-    controls: tuple[str, ...]
+    controls: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("profiles", "starts", "seeds", "classifier_seeds"):
+            check(bool(getattr(self, name)), f"{name} is empty")
+        for name in self.__slots__:
+            values = getattr(self, name)
+            check(not isinstance(values, tuple) or len(set(values)) == len(values), f"{name} contains a value twice")
+        for name in ("batch_images", "federated_batch_images", "width", "epochs_per_round"):
+            check(
+                all(value >= 1 for value in getattr(self, name)), f"{name} are 1 or more; found {getattr(self, name)}"
+            )
+        for name in ("seeds", "classifier_seeds"):
+            check(all(0 <= value < 2**63 for value in getattr(self, name)), f"{name} are 0 to 2^63 - 1")
+        check(self.folds == 0 or self.folds >= FOLDS_MIN, f"folds is 0, or {FOLDS_MIN} or more; found {self.folds}")
+        ok = all(0 < fraction < 1 for fraction in self.label_fractions)
+        check(ok, f"label_fractions are above 0 and below 1 (1 is always included); found {self.label_fractions}")
+        for control in self.controls:
+            check(control in CONTROLS, f"controls are {', '.join(CONTROLS)}; found {control!r}")
+        both = "equal-updates" not in self.controls or {"ssl", "cssl"} <= set(self.starts)
+        check(both, "control equal-updates compares cssl with ssl: starts must name both")
+        pooled = "one-site-batches" not in self.controls or "cssl" in self.starts
+        check(pooled, "control one-site-batches trains cssl in another way: starts must name it")
+
+    @property
+    def federated(self) -> bool:
+        """Whether a start needs a federation."""
+        return any(is_federated(start) or start in RINGS for start in self.starts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Study:
+class Study(StudyRecord):
     """The file study.json."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     name: str
     state: State
@@ -362,10 +378,8 @@ class Study:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class Candidate(StudyRecord):
     """One combination that validation may choose."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     batch_images: int | None
     epochs_per_round: int | None
@@ -379,10 +393,8 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class Choice(StudyRecord):
     """What was chosen for one initialisation at one site (in one fold): of `candidates`, number `chosen`."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     profile: str
     site: str
@@ -394,20 +406,16 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
+class Opened(StudyRecord):
     """A classifier whose test part was opened."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     key: str
     why: Literal["chosen", "named in advance", "control", "label fraction", "counterpart of a control"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
+class Selection(StudyRecord):
     """The file selection.json."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     choices: tuple[Choice, ...]
     opened: tuple[Opened, ...]
@@ -420,10 +428,8 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DataRow:
+class DataRow(StudyRecord):
     """One row of a table like the paper's Table I."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     site: str
     fold: int | None
@@ -436,10 +442,8 @@ class DataRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SharedPicture:
+class SharedPicture(StudyRecord):
     """One picture under several patients of a site. They count as one woman, and share a split."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     site: str
     patients: tuple[str, ...]
@@ -451,10 +455,8 @@ class SharedPicture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NearDuplicate:
+class NearDuplicate(StudyRecord):
     """Two images of different women that look alike, too little to count as one picture: a person must judge."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     sites: tuple[str, str]
     patients: tuple[str, str]
@@ -466,10 +468,8 @@ class NearDuplicate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Quarantine:
+class Quarantine(StudyRecord):
     """What of a site's manifest is not used."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     site: str
     rows: int
@@ -482,10 +482,8 @@ class Quarantine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StudyData:
+class StudyData(StudyRecord):
     """The file data.json. No woman crosses a split: a study where one does is refused before it begins."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     rows: tuple[DataRow, ...]
     quarantine: tuple[Quarantine, ...]
@@ -499,21 +497,47 @@ class StudyData:
 
 def to_json(record: Any) -> bytes:
     """Return a record as canonical JSON, indented for people. Raises ValueError on NaN."""
-    plain = parsed(canonical_json(dataclasses.asdict(record)))
+    plain = _with_plans(dataclasses.asdict(record), _shortest)
     return (json.dumps(plain, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
 
 
 def from_json(schema: type[T], text: bytes, source: Path) -> T:
-    """Undo `to_json`. Raises StorageError."""
+    """Undo `to_json`, also of earlier versions. Raises StorageError; FormatError where a later version wrote it."""
     try:
-        return TypeAdapter(schema).validate_json(text)
-    except ValidationError as error:
-        found = error.errors()[0]
+        return typed_json.from_json(schema, _with_plans(contents("the file", parsed(text)), _whole))
+    except UnknownFormat as error:
+        raise later(source, error) from error
+    except ValueError as error:
         raise StorageError(
-            f"{source} is not valid: {'.'.join(map(str, found['loc']))}: {found['msg']}",
+            f"{source} is not valid: {error}",
             cause="it was edited by hand, or written by another version",
             next_step=f"move it away and run the study again: finished cells are kept ({source.parent})",
         ) from error
+
+
+Said = dict[str, object]
+
+
+def _whole(said: Said, path: str) -> Said:
+    """Return what a part of a plan says, with what holds for keys that are later than the file."""
+    return {**unsaid(path, FIRST), **said}
+
+
+def _shortest(said: Said, path: str) -> Said:
+    """Return what a part of a plan says without later keys that are not used: earlier versions read it."""
+    holds = unsaid(path, FIRST)
+    return {key: value for key, value in said.items() if key not in holds or value != holds[key]}
+
+
+def _with_plans(value: Any, change: Callable[[Said, str], Said], path: str = "") -> Any:
+    """Return a value whose recipes and terms, and the tables in them, are changed."""
+    if isinstance(value, list | tuple):
+        return [_with_plans(one, change) for one in value]
+    if not isinstance(value, dict):
+        return value
+    below = {key: f"{path}.{key}" if path else key if key in ("recipe", "terms") else "" for key in value}
+    said = {key: _with_plans(one, change, below[key]) for key, one in value.items()}
+    return change(said, path) if path else said
 
 
 def write(file: Path, record: Any) -> None:

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from cervix_study.records import ProfileUsed
+from cervix_study.records import Axes, ProfileUsed, StudyRecord
 from fedcervix.core.bounds import Within, check_values
-from fedcervix.core.plan import SITE_NAME, STRICT, check
+from fedcervix.core.plan import SITE_NAME, check
 from fedcervix.errors import ConfigError
 from fedcervix.runtime.config import apply_profile, build, read_toml
-from site_agent.starts import FROM, RINGS, TITLES, is_federated
+from site_agent.starts import FROM, RINGS, TITLES
 
 PAGE = "docs/study.md"
-CONTROLS = ("shuffled-labels", "equal-updates", "one-site-batches", "site-predictability")
-FOLDS_MIN = 3
-"""one part to test, one to validate, one at least to train"""
 POOLED = "pooled"
 """how the pooled collections are called where a site's name is expected"""
 
@@ -25,10 +22,9 @@ Executor = Literal["here", "slurm"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SiteSection:
+class SiteSection(StudyRecord):
     """One of the tables [[sites]]: a manifest, or a phantom institution that is drawn."""
 
-    __pydantic_config__: ClassVar = STRICT
     name: str
     manifest: str = ""
     not_same: str = ""
@@ -51,65 +47,18 @@ class SiteSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AxesSection:
-    """Table [axes]: what is varied."""
-
-    __pydantic_config__: ClassVar = STRICT
-    profiles: tuple[str, ...] = ("paper",)
-    starts: tuple[str, ...] = ("random", "ssl", "csfssl")
-    batch_images: tuple[int, ...] = ()
-    federated_batch_images: tuple[int, ...] = ()
-    width: tuple[int, ...] = ()
-    epochs_per_round: tuple[int, ...] = ()
-    seeds: tuple[int, ...] = (0,)
-    classifier_seeds: tuple[int, ...] = (0,)
-    folds: int = 0
-    label_fractions: tuple[float, ...] = ()
-    controls: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name in ("profiles", "starts", "seeds", "classifier_seeds"):
-            check(bool(getattr(self, name)), f"{name} is empty")
-        for name in self.__slots__:
-            values = getattr(self, name)
-            check(not isinstance(values, tuple) or len(set(values)) == len(values), f"{name} contains a value twice")
-        for name in ("batch_images", "federated_batch_images", "width", "epochs_per_round"):
-            check(
-                all(value >= 1 for value in getattr(self, name)), f"{name} are 1 or more; found {getattr(self, name)}"
-            )
-        for name in ("seeds", "classifier_seeds"):
-            check(all(0 <= value < 2**63 for value in getattr(self, name)), f"{name} are 0 to 2^63 - 1")
-        check(self.folds == 0 or self.folds >= FOLDS_MIN, f"folds is 0, or {FOLDS_MIN} or more; found {self.folds}")
-        ok = all(0 < fraction < 1 for fraction in self.label_fractions)
-        check(ok, f"label_fractions are above 0 and below 1 (1 is always included); found {self.label_fractions}")
-        for control in self.controls:
-            check(control in CONTROLS, f"controls are {', '.join(CONTROLS)}; found {control!r}")
-        both = "equal-updates" not in self.controls or {"ssl", "cssl"} <= set(self.starts)
-        check(both, "control equal-updates compares cssl with ssl: starts must name both")
-        pooled = "one-site-batches" not in self.controls or "cssl" in self.starts
-        check(pooled, "control one-site-batches trains cssl in another way: starts must name it")
-
-    @property
-    def federated(self) -> bool:
-        """Whether a start needs a federation."""
-        return any(is_federated(start) or start in RINGS for start in self.starts)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamedSection:
+class NamedSection(StudyRecord):
     """Table [named]: a combination named in advance, whose test part is opened whatever validation chooses."""
 
-    __pydantic_config__: ClassVar = STRICT
     batch_images: int
     width: int
     epochs_per_round: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StudyDataSection:
+class StudyDataSection(StudyRecord):
     """Table [data]."""
 
-    __pydantic_config__: ClassVar = STRICT
     split_seed: Annotated[int, Within(0)] = 0
     unreadable_max: Annotated[float, Within(0, below=1)] = 0.05
     ignore_columns: tuple[str, ...] = ()
@@ -122,10 +71,9 @@ class StudyDataSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MachineSection:
+class MachineSection(StudyRecord):
     """Table [machine]: where and how wide. Nothing here changes what is computed."""
 
-    __pydantic_config__: ClassVar = STRICT
     executor: Executor = "here"
     workers: Annotated[int, Within(1, 10_000)] = 1
     """processes that train at the same time, each with `threads` threads; a federation counts one for each site"""
@@ -141,13 +89,12 @@ class MachineSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(StudyRecord):
     """The file STUDY.toml."""
 
-    __pydantic_config__: ClassVar = STRICT
     name: str
     sites: tuple[SiteSection, ...]
-    axes: AxesSection = field(default_factory=AxesSection)
+    axes: Axes = field(default_factory=Axes)
     named: NamedSection | None = None
     data: StudyDataSection = field(default_factory=StudyDataSection)
     machine: MachineSection = field(default_factory=MachineSection)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from cervix_study.records import CELLS_FOLDER, Cell, cell_folder, from_json, write
 from fedcervix.disk.locks import held
+from fedcervix.disk.paths import Below
 from fedcervix.disk.storage import disk
 from fedcervix.errors import RunError
 from fedcervix.json_text import parsed
@@ -31,25 +32,14 @@ class Places:
 
     folder: Path
 
-    @property
-    def workshop(self) -> Path:
-        """What may be thrown away once the study is finished, but for splits.csv."""
-        return self.folder / "workshop"
-
-    @property
-    def cache(self) -> Path:
-        """Decoded images."""
-        return self.workshop / "cache"
-
-    @property
-    def logs(self) -> Path:
-        """What the workers print."""
-        return self.workshop / "logs"
-
-    @property
-    def paces_file(self) -> Path:
-        """How long the network takes on this machine: kind of cell -> seconds per pass of one image."""
-        return self.workshop / "paces.json"
+    workshop = Below("workshop")
+    """What may be thrown away once the study is finished, but for splits.csv."""
+    cache = Below("workshop/cache")
+    """Decoded images."""
+    logs = Below("workshop/logs")
+    """What the workers print."""
+    paces_file = Below("workshop/paces.json")
+    """How long the network takes on this machine: kind of cell -> seconds per pass of one image."""
 
     def timed(self) -> dict[str, float]:
         """Return the paces that were timed; none where none were."""

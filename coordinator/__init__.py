@@ -6,8 +6,9 @@ Folders and modules, from bottom to top. Each imports from itself and from those
     home      -
     limits    -
     run       alarms home limits
+    backup    home run
     calls     home limits run
-    commands  home limits run calls
+    commands  home limits run backup calls
     cli       home commands
 
 `tests/unit/test_architecture.py` holds this table against the imports.

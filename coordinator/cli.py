@@ -6,51 +6,43 @@ This file imports nothing slow. The work of the commands is in `coordinator.comm
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fedcervix import __version__
 from fedcervix.core.modes import MODES
 from fedcervix.runtime.cli_runtime import exits
-from fedcervix.runtime.commandline import Everywhere, Program, default_home, given
+from fedcervix.runtime.commandline import ANY_PATH, Function, Program, given, home_option, verbose_option
 
 if TYPE_CHECKING:
     from coordinator.home.home import Home
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-ANY_PATH = click.Path(path_type=Path, readable=False)
-"""not looked at by click, which would only say "is not readable": a command says who may read it"""
 MODE = click.Choice(list(MODES))
 
 
 @click.group("coordinator", cls=Program)
 @click.version_option(__version__)
-@click.option(
-    "--home",
-    cls=Everywhere,
-    type=ANY_PATH,
-    default=functools.partial(default_home, "coordinator"),
-    envvar="FEDCERVIX_COORDINATOR_HOME",
-    show_default="~/.fedcervix/coordinator",
-    help="The coordinator's home folder.",
-)
-@click.option("--verbose", cls=Everywhere, is_flag=True, help="Log more.")
+@home_option("coordinator")
+@verbose_option
 def cli() -> None:
     """Coordinate a federation. Images and patient data are never sent here."""
 
 
+def _home() -> Home:
+    from coordinator.home.home import Home
+
+    return Home(given("home").absolute())
+
+
 def with_home(function: Function) -> Function:
-    """Call a command's function with the coordinator's home."""
+    """Call a command's function with the coordinator's home, once it is known to be one."""
 
     @functools.wraps(function)
     def called(**options: Any) -> None:
-        from coordinator.home.home import Home
-
-        function(Home(given("home").absolute()), **options)
+        home = _home()
+        home.insist()
+        function(home, **options)
 
     return called  # type: ignore[return-value]
 
@@ -62,12 +54,11 @@ def with_home(function: Function) -> Function:
 @click.option("--bind", default="", help="HOST:PORT to listen on. Default: all interfaces, at the port of --advertise.")
 @click.option("--sites", default="nhs,alts", show_default=True, help="Names of the sites, separated by commas.")
 @click.option("--profile", default="paper", show_default=True, help="paper, recommended or demo.")
-@with_home
-def init(home: Home, **options: Any) -> None:
+def init(**options: Any) -> None:
     """Make a home folder: keys, certificates, coordinator.toml."""
     from coordinator.commands.commands import init as work
 
-    work(home, **options)
+    work(_home(), **options)
 
 
 @cli.command()
@@ -114,7 +105,6 @@ def start(home: Home, **options: Any) -> None:
 @with_home
 def runs(home: Home, **options: Any) -> None:
     """List all runs of this home, with mode and outcome."""
-    home.insist()
     from coordinator.commands.looking import runs as work
 
     work(home, **options)
@@ -127,7 +117,6 @@ def runs(home: Home, **options: Any) -> None:
 @with_home
 def status(home: Home, **options: Any) -> None:
     """Show what each site does, since when and until when. With RUN: how that run ended."""
-    home.insist()
     from coordinator.commands.looking import status as work
 
     work(home, **options)
@@ -177,6 +166,28 @@ def export(home: Home, **options: Any) -> None:
     from coordinator.commands.commands import export as work
 
     work(home, **options)
+
+
+@cli.command()
+@click.argument("file", type=ANY_PATH, required=False)
+@with_home
+def backup(home: Home, **options: Any) -> None:
+    """Write the home folder into one FILE, also while the coordinator runs.
+
+    The file holds the federation's keys.
+    """
+    from coordinator.commands.backups import backup as work
+
+    work(home, **options)
+
+
+@cli.command()
+@click.argument("file", type=ANY_PATH)
+def restore(**options: Any) -> None:
+    """Make a home folder from a backup FILE."""
+    from coordinator.commands.backups import restore as work
+
+    work(_home(), **options)
 
 
 def main() -> None:

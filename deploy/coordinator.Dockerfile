@@ -3,6 +3,7 @@
 #     docker build -f deploy/coordinator.Dockerfile -t fedcervix-coordinator .
 # Packages come from the index that pip is configured to use. Pass your own configuration as a build secret, which
 # leaves no trace in the image:  docker build --secret id=pip,src=pip.conf ...
+# Versions and hashes of all packages stand in deploy/constraints: another index cannot bring other files.
 ARG PYTHON=3.12
 # A tag can be moved to another image at any time. To use exactly the image that you have checked, give its digest:
 #     docker buildx imagetools inspect python:3.12-slim      (the line "Digest:")
@@ -15,7 +16,8 @@ COPY . .
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python -m pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
     && python -m venv /opt/fedcervix \
-    && /opt/fedcervix/bin/pip install --no-cache-dir /wheels/*.whl \
+    && /opt/fedcervix/bin/pip install --no-cache-dir --require-hashes -r deploy/constraints/coordinator.txt \
+    && /opt/fedcervix/bin/pip install --no-cache-dir --no-index --no-deps /wheels/*.whl \
     && /opt/fedcervix/bin/coordinator --version
 
 FROM ${BASE}

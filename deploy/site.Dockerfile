@@ -2,11 +2,11 @@
 #
 #     docker build -f deploy/site.Dockerfile -t fedcervix-site .
 #
-# Which torch: by default the newest that pip finds, which on Linux brings its own CUDA and also runs without a GPU.
-# A much smaller image without CUDA:
+# Versions and hashes of all packages stand in deploy/constraints. The usual profile, site-cuda, brings CUDA and also runs
+# without a GPU. A much smaller image without CUDA:
 #
-#     docker build -f deploy/site.Dockerfile -t fedcervix-site \
-#         --build-arg TORCH="torch==VERSION+cpu torchvision==VERSION+cpu" --secret id=pip,src=pip.conf .
+#     docker build -f deploy/site.Dockerfile -t fedcervix-site --build-arg PROFILE=site-cpu \
+#         --build-arg TORCH="torch==2.14.1+cpu torchvision==0.29.1+cpu" --secret id=pip,src=pip.conf .
 #
 # where pip.conf names the package index of torch's CPU builds as extra-index-url (torch's installation page gives it).
 # The secret leaves no trace in the image.
@@ -17,13 +17,17 @@ ARG PYTHON=3.12
 ARG BASE=python:${PYTHON}-slim
 
 FROM ${BASE} AS build
-ARG TORCH="torch torchvision"
+ARG PROFILE=site-cuda
+ARG TORCH=""
 WORKDIR /source
 COPY . .
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python -m pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
     && python -m venv /opt/fedcervix \
-    && /opt/fedcervix/bin/pip install --no-cache-dir ${TORCH} "$(echo /wheels/*.whl)[site]" \
+    && /opt/fedcervix/bin/pip install --no-cache-dir --require-hashes -r deploy/constraints/${PROFILE}.txt \
+    && { [ -z "${TORCH}" ] || /opt/fedcervix/bin/pip install --no-cache-dir --no-deps ${TORCH}; } \
+    && /opt/fedcervix/bin/pip install --no-cache-dir --no-index --no-deps /wheels/*.whl \
+    && /opt/fedcervix/bin/pip check \
     && /opt/fedcervix/bin/site-agent --version
 
 FROM ${BASE}

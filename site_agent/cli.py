@@ -7,25 +7,30 @@ The work of a command is in the module of `site_agent.commands` that its functio
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from fedcervix import __version__
-from fedcervix.core.plan import SITE_NAME
 from fedcervix.core.profiles import PROFILES
 from fedcervix.runtime.cli_runtime import exits
-from fedcervix.runtime.commandline import Everywhere, Program, default_home, given, is_named, set_up
+from fedcervix.runtime.commandline import (
+    ANY_PATH,
+    Function,
+    Program,
+    given,
+    home_option,
+    is_named,
+    set_up,
+    verbose_option,
+)
 from fedcervix.runtime.printing import say
-from site_agent.commands.name_options import model_name, report_name, set_name
+from site_agent.commands.name_options import folder_name, model_name, set_name
 
 if TYPE_CHECKING:
     from site_agent.home import SiteHome
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 UNREADABLE_MAX = 0.05
 """as site.toml has it where it says nothing"""
@@ -33,22 +38,12 @@ INSTITUTIONS = ("alts", "nhs")
 """that `data phantom` can draw"""
 FILE = click.Path(path_type=Path, dir_okay=False, readable=False)
 FOLDER = click.Path(path_type=Path, file_okay=False, readable=False)
-ANY_PATH = click.Path(path_type=Path, readable=False)
-"""not looked at by click, which would only say "is not readable": a command says who may read it"""
 
 
 @click.group("site-agent", cls=Program, invoke_without_command=True)
 @click.version_option(__version__)
-@click.option(
-    "--home",
-    cls=Everywhere,
-    type=ANY_PATH,
-    default=functools.partial(default_home, "site"),
-    envvar="FEDCERVIX_SITE_HOME",
-    show_default="~/.fedcervix/site",
-    help="The site's home folder.",
-)
-@click.option("--verbose", cls=Everywhere, is_flag=True, help="Log more.")
+@home_option("site")
+@verbose_option
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Take part in a federation with this site's images; they never leave this machine.
@@ -217,17 +212,11 @@ def _numbers(_context: click.Context, parameter: click.Parameter, text: str) -> 
         raise click.BadParameter(f"whole numbers with commas between them, as {parameter.default}") from None
 
 
-def _folder_name(_context: click.Context, _parameter: click.Parameter, text: str) -> str:
-    if SITE_NAME.fullmatch(text) is None:
-        raise click.BadParameter("a-z, 0-9 and inner hyphens")
-    return text
-
-
 @cli.command()
 @recipe_options
 @click.option("--batch-images", default="8,16,32", show_default=True, callback=_numbers, help="Values of N to try.")
 @click.option("--width", default="64,128,256", show_default=True, callback=_numbers, help="Dense widths to try.")
-@click.option("--name", default="sweep", show_default=True, callback=_folder_name, help="Folder below sweeps/.")
+@click.option("--name", default="sweep", show_default=True, callback=folder_name, help="Folder below sweeps/.")
 @with_home
 def sweep(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: int | None, **options: Any) -> None:
     """Try out N and the dense width on this site's images.
@@ -258,7 +247,7 @@ def sweep(home: SiteHome, profile: str | None, recipe_file: Path | None, seed: i
 @click.option(
     "--name",
     "title",
-    callback=report_name,
+    callback=folder_name,
     help="Text after the date in the report folder's name. Default: the run, or NAME of --set.",
 )
 @with_home

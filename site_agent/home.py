@@ -26,13 +26,14 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from fedcervix.core.bounds import Within, check_values
 from fedcervix.core.modes import MODES, Mode
-from fedcervix.core.plan import STRICT, Architecture
+from fedcervix.core.plan import Architecture
 from fedcervix.disk.files import make_folder, write_whole
 from fedcervix.disk.locks import held, holder
+from fedcervix.disk.paths import Below
 from fedcervix.disk.storage import disk
 from fedcervix.errors import ConfigError, RunError
 from fedcervix.runtime.config import build, read_toml
@@ -43,11 +44,17 @@ if TYPE_CHECKING:
     from fedcervix.transport.identity import Certificate
 
 
+class _Section:
+    """A table of site.toml: values out of their bounds are refused."""
+
+    def __post_init__(self) -> None:
+        check_values(self)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LinkSection:
+class LinkSection(_Section):
     """Table [link]."""
 
-    __pydantic_config__: ClassVar = STRICT
     coordinator: str = ""
 
     def __post_init__(self) -> None:
@@ -56,10 +63,9 @@ class LinkSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DataSection:
+class DataSection(_Section):
     """Table [data]."""
 
-    __pydantic_config__: ClassVar = STRICT
     manifest: str = ""
     unreadable_max: Annotated[float, Within(0, below=1)] = 0.05
     split_seed: int = 0
@@ -68,15 +74,11 @@ class DataSection:
     ignore_columns: tuple[str, ...] = ()
     """columns of the manifest to ignore, although they look like known ones"""
 
-    def __post_init__(self) -> None:
-        check_values(self)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HardwareSection:
+class HardwareSection(_Section):
     """Table [hardware]."""
 
-    __pydantic_config__: ClassVar = STRICT
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Within(0, 1024)] = 0
     """of each process"""
@@ -91,18 +93,14 @@ class HardwareSection:
     acceleration: Literal["auto", "eager", "graph", "compile"] = "auto"
     deterministic: Literal["auto", "on", "off"] = "auto"
 
-    def __post_init__(self) -> None:
-        check_values(self)
-
 
 Limit = Annotated[int, Within(0)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class Policy(_Section):
     """Table [policy]: what this site lets a federation ask of it."""
 
-    __pydantic_config__: ClassVar = STRICT
     modes: tuple[Mode, ...] = tuple(MODES)
     sites: tuple[str, ...] = ()
     rounds_max: Limit = 1000
@@ -119,19 +117,25 @@ class Policy:
     epochs_per_month: Limit = 30_000
     upload_gib_per_month: Limit = 2000
 
-    def __post_init__(self) -> None:
-        check_values(self)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SiteConfig:
+class SiteConfig(_Section):
     """The file site.toml."""
 
-    __pydantic_config__: ClassVar = STRICT
     link: LinkSection = field(default_factory=LinkSection)
     data: DataSection = field(default_factory=DataSection)
     hardware: HardwareSection = field(default_factory=HardwareSection)
     policy: Policy = field(default_factory=Policy)
+
+
+class _Below:
+    """A path below the home folder."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, home: SiteHome, _kind: type[SiteHome]) -> Path:
+        return home.folder / self._name
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,64 +144,33 @@ class SiteHome:
 
     folder: Path
 
-    @property
-    def config_file(self) -> Path:
-        """What the site's engineer edits."""
-        return self.folder / "site.toml"
-
-    @property
-    def splits(self) -> Path:
-        """Which woman is in which split."""
-        return self.folder / "splits.csv"
-
-    @property
-    def cache(self) -> Path:
-        """Decoded images."""
-        return self.folder / "cache"
-
-    @property
-    def blobs(self) -> Path:
-        """Models in use."""
-        return self.folder / "blobs"
-
-    @property
-    def models(self) -> Path:
-        """Cervix models."""
-        return self.folder / "models"
-
-    @property
-    def reports(self) -> Path:
-        """HTML pages and results."""
-        return self.folder / "reports"
-
-    @property
-    def instances(self) -> Path:
-        """The processes of the agent that ran here, newest first (see site_agent.federation.fencing)."""
-        return self.folder / "instances.json"
-
-    @property
-    def account(self) -> Path:
-        """How much federations have had of this site, day by day (see site_agent.federation.account)."""
-        return self.folder / "account.json"
-
-    @property
-    def incidents(self) -> Path:
-        """Full traces of failures."""
-        return self.folder / "incidents"
-
-    @property
-    def untold(self) -> Path:
-        """Reports of failures that the coordinator has not heard yet."""
-        return self.folder / "untold"
+    config_file = Below("site.toml")
+    """What the site's engineer edits."""
+    splits = Below("splits.csv")
+    """Which woman is in which split."""
+    cache = Below("cache")
+    """Decoded images."""
+    blobs = Below("blobs")
+    """Models in use."""
+    models = Below("models")
+    """Cervix models."""
+    reports = Below("reports")
+    """HTML pages and results."""
+    instances = Below("instances.json")
+    """The processes of the agent that ran here, newest first (see site_agent.federation.fencing)."""
+    account = Below("account.json")
+    """How much federations have had of this site, day by day (see site_agent.federation.account)."""
+    incidents = Below("incidents")
+    """Full traces of failures."""
+    untold = Below("untold")
+    """Reports of failures that the coordinator has not heard yet."""
 
     def command(self, words: str = "") -> str:
         """Return a command to type that means this home, whatever is in its path."""
         return f"site-agent --home {shlex.quote(str(self.folder))} {words}".rstrip()
 
-    @property
-    def lock(self) -> Path:
-        """Held by the agent that works on this home."""
-        return self.folder / "lock"
+    lock = Below("lock")
+    """Held by the agent that works on this home."""
 
     def run_folder(self, run: str) -> Path:
         """Return the folder of this site's data of a run."""
@@ -239,30 +212,37 @@ class SiteHome:
         named = self.config().data.not_same
         return (self.folder / named).resolve() if named else None
 
+    def imagenet_weights(self) -> Path | None:
+        """Return the path of the file with ImageNet's weights, where one is named. Raises ConfigError."""
+        named = self.config().hardware.imagenet_weights
+        return Path(named) if named else None
+
     def certificate(self) -> Certificate:
-        """Return the site's certificate. Raises StorageError where the site has not joined, IdentityError."""
+        """Return the site's certificate. Raises ConfigError where the site has not joined, StorageError."""
         from fedcervix.transport import identity  # most commands need no certificate
 
         return identity.identify(self.pem("site.crt"))
 
     def pem(self, name: str) -> bytes:
-        """Return a key or certificate. Raises ConfigError, StorageError."""
+        """Return a key or certificate. Raises ConfigError where it is missing, StorageError where it is damaged."""
+        from fedcervix.transport.key_files import read_pem  # as above
+
         self.insist()
-        file = self.key_file(name)
+        file, certificate = self.key_file(name), self.key_file("site.crt")
         with disk(file, "read"):
-            if file.exists():
-                return file.read_bytes()
-            joined = self.key_file("site.crt").exists()
-        if joined:
+            joined = certificate.exists()
+        if not joined and not file.exists():
             raise ConfigError(
-                f"{file} is missing: this site has joined, but cannot prove it without this file",
-                cause="it was deleted, or the home folder was restored in part",
-                next_step=f"restore {file} from a backup, or ask the coordinator's operator for a new invitation",
+                f"{self.folder} holds no {name}: this site has not joined a federation",
+                cause="wrong --home, or the invitation was not used yet",
+                next_step=self._which_home(),
             )
-        raise ConfigError(
-            f"{self.folder} holds no {name}: this site has not joined a federation",
-            cause="wrong --home, or the invitation was not used yet",
-            next_step=self._which_home(),
+        old = shlex.quote(str(certificate))
+        return read_pem(
+            file,
+            needed="this site has joined, but cannot prove it without this file",
+            next_step=f"restore {file} from a backup; or ask the coordinator's operator for a new invitation, then "
+            f"mv {old} {old}.old, and {self.command('join INVITATION.toml')}",
         )
 
     def _which_home(self) -> str:

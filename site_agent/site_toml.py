@@ -8,9 +8,11 @@ Rules
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 
 from fedcervix.errors import ConfigError
@@ -19,55 +21,17 @@ Value = str | int | list[str]
 Key = tuple[str, str]
 """table and key"""
 
-TEMPLATE = """\
-# Configuration of a fedcervix site. Every key is explained in docs/configuration.md.
-
-[link]
-coordinator = ""            # HOST:PORT; the only address this machine connects to
-
-[data]
-manifest = ""               # CSV: image, patient, label (0 control, 1 case, empty), optionally split
-# unreadable_max = 0.05       # refuse the collection when more than this share of images cannot be read
-# split_seed = 0              # decides which women are in train, valid and test
-# not_same = ""               # CSV: pairs of images that look alike but show two women (data check --write-pairs)
-# ignore_columns = []         # columns of the manifest that only look like label or split
-
-[hardware]
-# device = "auto"             # auto, cpu or cuda
-# threads = 0                 # 0: all cores
-# processes = 1               # training processes; 0: one per GPU
-# launcher = []               # how several hosts train together: docs/running.md
-# checkpoint_s = 60.0         # least time between two checkpoints of a round in progress
-# images_in_memory_gib = 4.0  # decoded images of one part (train, valid, test); more than that stay on the disk
-# imagenet_weights = ""       # file with ImageNet weights (a federation downloads none); empty: torchvision's
-# acceleration = "auto"       # auto (graph on a GPU), eager, graph or compile
-# deterministic = "auto"      # auto (on for the CPU), on or off: equal runs give equal bits
-
-[policy]                      # what this site allows a federation to ask; anything else is refused
-# modes = ["csfssl", "ppfssl"]
-# sites = []                  # partners allowed in the roster; empty: any
-# rounds_max = 1000
-# epochs_max = 10000
-# plan = ""                   # SHA-256 of the only plan allowed; empty: any plan that fits the rest
-# architectures = ["resnet18", "resnet50"]
-# image_px_max = 512
-# width_max = 1024
-# batch_images_max = 1024
-# share_max = 1.0             # largest share of an average by images that a plan may give one site; 1: any
-# runs_per_month = 300        # of all runs together, in 30 days
-# rounds_per_month = 10000
-# epochs_per_month = 30000
-# upload_gib_per_month = 2000
-"""
+TEMPLATE = resources.files(__package__).joinpath("site_template.toml").read_text("utf-8")
+"""every key with its default"""
 
 _TABLE = re.compile(r"\s*\[([A-Za-z0-9_.-]+)\]\s*(#.*)?")
-_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def with_values(text: str, values: Mapping[Key, Value], *, source: Path) -> str:
     """Return the text with these keys set, everything else as it was. Raises ConfigError where that fails."""
     lines = text.splitlines()
     for (table, key), value in values.items():
+        _check_encodes(value, source)
         lines = _set(lines, table, key, f"{key} = {literal(value)}")
     new = "\n".join(lines) + "\n"
     _check_read_back(new, values, source)
@@ -75,16 +39,8 @@ def with_values(text: str, values: Mapping[Key, Value], *, source: Path) -> str:
 
 
 def literal(value: Value) -> str:
-    """Return a value as TOML writes it (TOML 1.0, basic strings)."""
-    if isinstance(value, list):
-        return f"[{', '.join(map(literal, value))}]"
-    return f'"{"".join(map(_escaped, value))}"' if isinstance(value, str) else str(value)
-
-
-def _escaped(character: str) -> str:
-    if character in _ESCAPES:
-        return _ESCAPES[character]
-    return f"\\u{ord(character):04x}" if ord(character) < 0x20 or ord(character) == 0x7F else character
+    """Return a value as TOML writes it: as JSON, but for the one control character that JSON leaves as it is."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")
 
 
 def _set(lines: list[str], table: str, key: str, setting: str) -> list[str]:
@@ -120,34 +76,27 @@ def _with_comment(setting: str, line: str) -> str:
     return f"{f'{setting} ':<{column}}#{comment}" if comment else setting
 
 
+def _check_encodes(value: Value, source: Path) -> None:
+    try:
+        str(value).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"{source} cannot hold the path {value!r}",
+            cause="the path is not written in UTF-8, and a TOML file holds nothing else",
+            next_step="give the folder or file a name in UTF-8 (mv), then the same command again",
+        ) from error
+
+
 def _check_read_back(text: str, values: Mapping[Key, Value], source: Path) -> None:
     try:
         raw = tomllib.loads(text.encode().decode())
         found = {(table, key): raw[table][key] for table, key in values}
+        wrong = "" if found == dict(values) else "a key is in it twice"
     except (ValueError, KeyError, TypeError) as error:
-        wrong = next((value for value in values.values() if not _is_text(value)), None)
-        if wrong is not None:
-            raise ConfigError(
-                f"{source} cannot hold the path {wrong!r}",
-                cause="the path is not written in UTF-8, and a TOML file holds nothing else",
-                next_step="give the folder or file a name in UTF-8 (mv), then the same command again",
-            ) from error
+        wrong = str(error)
+    if wrong:
         raise ConfigError(
-            f"{source} cannot be changed by this command: {error}",
+            f"{source} cannot be changed by this command: {wrong}",
             cause="it is written in a way that this command does not know",
             next_step=f"edit {source}: " + "; ".join(f"[{t}] {k} = {literal(v)}" for (t, k), v in values.items()),
-        ) from error
-    if found != dict(values):
-        raise ConfigError(
-            f"{source} cannot be changed by this command",
-            cause="a key is in it twice, or in a way that this command does not know",
-            next_step=f"edit {source}: " + "; ".join(f"[{t}] {k} = {literal(v)}" for (t, k), v in values.items()),
         )
-
-
-def _is_text(value: Value) -> bool:
-    try:
-        str(value).encode()
-    except UnicodeEncodeError:
-        return False
-    return True

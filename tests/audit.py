@@ -1,6 +1,7 @@
 """Are there known holes in what is installed? `make lint` asks pip-audit, where it is installed and the network allows.
 
-    python -m tests.audit
+    python -m tests.audit                    what is installed here
+    python -m tests.audit --path PACKAGES    what is installed in that folder of packages
 
 Exit code 1: a hole is known. 0: none is, or nobody could be asked; then a line says so.
 """
@@ -37,11 +38,12 @@ def verdict(found: str, complaint: str) -> tuple[int, str]:
     return int(bool(holes)), "\n".join(lines)
 
 
-def ask() -> tuple[int, str]:
-    """Return (exit code, what to print)."""
+def ask(*where: str) -> tuple[int, str]:
+    """Return (exit code, what to print). `where` are pip-audit's options that say what is looked at."""
     if importlib.util.find_spec("pip_audit") is None:
         return 0, "pip-audit: skipped, for it is not installed: pip install pip-audit"
-    command = [sys.executable, "-m", "pip_audit", "--local", "--skip-editable", "--format", "json", "--timeout", "5"]
+    command = [sys.executable, "-m", "pip_audit", *(where or ("--local", "--skip-editable"))]
+    command += ["--format", "json", "--timeout", "5"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
     except subprocess.TimeoutExpired:
@@ -50,6 +52,6 @@ def ask() -> tuple[int, str]:
 
 
 if __name__ == "__main__":
-    code, words = ask()
+    code, words = ask(*sys.argv[1:])
     sys.stdout.write(f"{words}\n")
     sys.exit(code)

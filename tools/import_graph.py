@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import networkx as nx
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
 PACKAGES = {
@@ -83,8 +83,13 @@ def read(root: Path) -> tuple[dict[str, PackageGraph], nx.DiGraph]:
 @cache
 def modules(root: Path) -> nx.DiGraph:
     """Return all modules of the packages below `root`, with arrows to the modules that each imports. Read once."""
-    sources = {name: path for package, folder in PACKAGES.items() for name, path in _files(package, root / folder)}
-    return _directed(sources, ((by, of) for by, path in sources.items() for of in _imported(path, sources) if by != of))
+    found = sources(root)
+    return _directed(found, ((by, of) for by, path in found.items() for of in _imported(path, found) if by != of))
+
+
+def sources(root: Path) -> dict[str, Path]:
+    """Return the files of the packages below `root` by the names of their modules."""
+    return {name: path for package, folder in PACKAGES.items() for name, path in _files(package, root / folder)}
 
 
 def counted(name: str) -> bool:
@@ -107,7 +112,7 @@ def _files(package: str, folder: Path) -> Iterator[tuple[str, Path]]:
         yield ".".join((package, *path.relative_to(folder).with_suffix("").parts)), path
 
 
-def _imported(path: Path, sources: dict[str, Path]) -> Iterator[str]:
+def _imported(path: Path, known: Collection[str]) -> Iterator[str]:
     """Yield the modules of the project that a file imports."""
     for node in ast.walk(ast.parse(path.read_text())):
         names: list[str] = []
@@ -115,14 +120,14 @@ def _imported(path: Path, sources: dict[str, Path]) -> Iterator[str]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             names = [f"{node.module}.{alias.name}" for alias in node.names]
-        yield from filter(None, (_module(name, sources) for name in names))
+        yield from filter(None, (_module(name, known) for name in names))
 
 
-def _module(name: str, sources: dict[str, Path]) -> str | None:
+def _module(name: str, known: Collection[str]) -> str | None:
     """Return the module that an imported name lies in: fedcervix.errors of fedcervix.errors.DataError."""
     parts = name.split(".")
     prefixes = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
-    return next((found for p in prefixes for found in (p, f"{p}.__init__") if found in sources), None)
+    return next((found for p in prefixes for found in (p, f"{p}.__init__") if found in known), None)
 
 
 def _graph(package: str, imports: nx.DiGraph) -> PackageGraph:

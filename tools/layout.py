@@ -97,7 +97,6 @@ def _swept(rows: Rows, segments: list[Arrow], up: bool) -> Iterator[Rows]:
         for n in range(1, len(rows)) if up else range(len(rows) - 2, -1, -1):
             beside = {name: place for place, name in enumerate(rows[n - 1] if up else rows[n + 1])}
             rows[n] = _by_middle(rows[n], below if up else above, beside)
-        _exchange(rows, above, below)
         up = not up
         yield rows
 
@@ -106,26 +105,6 @@ def _by_middle(row: list[str], toward: dict[str, list[str]], beside: dict[str, i
     places = {name: place for place, name in enumerate(row)}
     middle = {name: _mean([beside[o] for o in toward.get(name, [])], places[name]) for name in row}
     return sorted(row, key=lambda name: (middle[name], places[name]))
-
-
-def _exchange(rows: Rows, above: dict[str, list[str]], below: dict[str, list[str]]) -> None:
-    """Exchange neighbours in each row where fewer of their own arrows cross after it, until there is no such pair."""
-    at = {name: place for row in rows for place, name in enumerate(row)}
-
-    def crossed(left: str, right: str) -> int:
-        ends = ((a, b) for toward in (above, below) for a in toward.get(left, []) for b in toward.get(right, []))
-        return sum(at[a] > at[b] for a, b in ends)
-
-    moved = True
-    while moved:
-        moved = False
-        for row in rows:
-            for n in range(len(row) - 1):
-                left, right = row[n : n + 2]
-                if crossed(left, right) > crossed(right, left):
-                    row[n], row[n + 1] = right, left
-                    at[left], at[right] = n + 1, n
-                    moved = True
 
 
 def _settled(rows: Rows, segments: list[Arrow], widths: dict[str, float]) -> dict[str, float]:

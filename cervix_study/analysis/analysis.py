@@ -8,7 +8,6 @@ Rules
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -98,13 +97,7 @@ def _judge_bench(finished: Finished, bench: SiteRows, draws: int) -> tuple[SiteF
     sampled = {row.label: sample(row.trials, drawn) for row in rows} if drawn else {}
     tested = drawn.roster.tested if drawn else Women(0, 0)
     comparisons = tuple(
-        dataclasses.replace(
-            compare(question.name, question.kind, first, second, sampled, drawn),
-            profile=bench.profile,
-            site=bench.site,
-        )
-        for question, first, second in asked(bench)
-        if drawn
+        compare(bench, question, first, second, sampled, drawn) for question, first, second in asked(bench) if drawn
     )
     images, cases = _images_tested(trials[0]) if trials else (0, 0)
     found = SiteFindings(

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cervix_study.analysis.result_rows import ResultRow
+from cervix_study.analysis.hypotheses import Question
+from cervix_study.analysis.result_rows import ResultRow, SiteRows
 from cervix_study.evidence import mcnemar
 from cervix_study.evidence.delong import Contrast, clustered, contrast, delong, mean_of_folds
 from cervix_study.evidence.holm import holm
@@ -70,34 +71,35 @@ class HypothesisTest:
     """measure -> effect, of `TESTED`"""
     others: Mapping[str, Estimate]
     """measure -> difference, of the rest: shown, not tested"""
-    mcnemar_images: float | None
+    mcnemar_images: float | None = None
     """p of accuracy; images taken for independent. Over seeds: twice the median. None where the women decide nothing"""
-    mcnemar_women: float | None
-    delong_images: float | None
+    mcnemar_women: float | None = None
+    delong_images: float | None = None
     """p of AUC; images taken for independent, seeds taken as given. None as well where no variance can be told"""
-    delong_women: float | None
+    delong_women: float | None = None
 
 
 def compare(
-    question: str, kind: Kind, first: ResultRow, second: ResultRow, sampled: Mapping[str, Sampled], drawn: Draws
+    bench: SiteRows,
+    question: Question,
+    first: ResultRow,
+    second: ResultRow,
+    sampled: Mapping[str, Sampled],
+    drawn: Draws,
 ) -> HypothesisTest:
-    """Return one comparison, not yet corrected; `sampled` holds every row by label. Site and profile follow."""
+    """Return one comparison, not yet corrected; `sampled` holds every row by label."""
     one, two = sampled[first.label], sampled[second.label]
     pairs = aligned(first.trials, second.trials)
-    classical = {} if drawn.roster.tested.undecided else _classical(pairs)
     return HypothesisTest(
-        profile="",
-        site="",
-        question=question,
-        kind=kind,
+        profile=bench.profile,
+        site=bench.site,
+        question=question.name,
+        kind=question.kind,
         first=first.label,
         second=second.label,
-        effects={name: effect(one[name], two[name], kind, drawn) for name in TESTED},
+        effects={name: effect(one[name], two[name], question.kind, drawn) for name in TESTED},
         others={name: drawn.estimate(one[name] - two[name], DIFFERENCE) for name in TABLE if name not in TESTED},
-        mcnemar_images=classical.get("mcnemar_images"),
-        mcnemar_women=classical.get("mcnemar_women"),
-        delong_images=classical.get("delong_images"),
-        delong_women=classical.get("delong_women"),
+        **({} if drawn.roster.tested.undecided else _classical(pairs)),
     )
 
 

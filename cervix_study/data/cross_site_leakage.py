@@ -65,12 +65,11 @@ def shared_names(collections: Mapping[str, Collection]) -> list[Link]:
 
 def together(splits: Mapping[Patient, Split], links: Sequence[Link]) -> dict[Patient, Split]:
     """Return the splits with linked patients in the most protected of theirs: test, then valid, then train."""
-    named = {"\x1f".join(who): who for who in splits}
     result = dict(splits)
-    for group in groups(named, [("\x1f".join(one), "\x1f".join(other)) for one, other in links]):
-        theirs = {splits[named[name]] for name in group}
-        for name in group:
-            result[named[name]] = next(split for split in MOST_PROTECTED_FIRST if split in theirs)
+    for group in groups(splits, links):
+        theirs = {splits[patient] for patient in group}
+        protected = next(split for split in MOST_PROTECTED_FIRST if split in theirs)
+        result |= dict.fromkeys(group, protected)
     return result
 
 

@@ -31,14 +31,11 @@ def deal(
 ) -> dict[Patient, int]:
     """Return the part of every patient, 0 to folds - 1. It depends on no order."""
     check(folds >= 1, f"folds is 1 or more; found {folds}")
-    named = {_name(patient): patient for patient in strata}
-    linked = groups(named, [(_name(one), _name(other)) for one, other in links])
     dealt: Counter[tuple[str, Stratum]] = Counter()
     parts: dict[Patient, int] = {}
-    for group in sorted(linked, key=lambda members: (-len(members), _order(seed, members[0]))):
-        patients = [named[name] for name in group]
-        pile = (patients[0][0], _gravest(strata[patient] for patient in patients))
-        for patient in patients:
+    for group in sorted(groups(strata, links), key=lambda members: (-len(members), _order(seed, members[0]))):
+        pile = (group[0][0], _gravest(strata[patient] for patient in group))
+        for patient in group:
             parts[patient] = dealt[pile] % folds
         dealt[pile] += 1
     return parts
@@ -56,9 +53,5 @@ def _gravest(found: Iterable[Stratum]) -> Stratum:
     return next(stratum for stratum in STRATA if stratum in there)
 
 
-def _name(patient: Patient) -> str:
-    return "\x1f".join(patient)
-
-
-def _order(seed: int, name: str) -> bytes:
-    return hashlib.sha256(f"{seed}\x1ffolds\x1f{name}".encode()).digest()
+def _order(seed: int, patient: Patient) -> bytes:
+    return hashlib.sha256("\x1f".join((str(seed), "folds", *patient)).encode()).digest()

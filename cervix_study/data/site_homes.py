@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cervix_study.settings import SiteSection, StudyConfig
 from cervix_study.study_paths import Places
+from fedcervix.core.formats import contents
 from fedcervix.core.plan import EPOCHS_MAX, ROUNDS_MAX
 from fedcervix.core.seeds import derive
 from fedcervix.disk.files import write_whole
@@ -47,7 +48,7 @@ def _drawn(file: Path) -> dict[str, object]:
     with disk(file, "read"):
         content = file.read_bytes()
     try:
-        found: dict[str, object] = UNSAID | parsed(content)
+        found: dict[str, object] = UNSAID | contents("the drawing", parsed(content))
     except (ValueError, TypeError) as error:
         next_step = f"delete {file.parent}: the phantoms are then drawn again"
         raise damaged(file, error, next_step=next_step) from error

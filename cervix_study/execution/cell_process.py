@@ -30,9 +30,9 @@ from fedcervix.errors import INTERRUPTED, FedcervixError
 from fedcervix.json_text import parsed
 from fedcervix.runtime.log import configure
 from fedcervix.runtime.parent_death import end_with_parent
+from fedcervix.runtime.signals import heard_by
 from fedcervix.runtime.typed_json import from_json
 from fedcervix.runtime.worker_protocol import Answers, Failure, RequestDone, requests
-from site_agent.commands.stopping import SIGNALS
 from site_agent.training.checkpoints import Checkpoints
 from site_agent.training.stopping import Stop, Stoppable
 
@@ -44,8 +44,7 @@ def main() -> None:
     configure()
     answers = Answers.on_stdout()
     stop = Stop()
-    for number in SIGNALS:
-        signal.signal(number, stop.heard)
+    heard_by(stop.heard)
     bench = WorkerContext(places, (lambda _progress: None) if task else answers.progress)
     try:
         if task:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
-from cervix_study.records import Cell
-from fedcervix.core.plan import STRICT
+from cervix_study.records import Cell, StudyRecord
 from fedcervix.errors import ConfigError, DataError, FedcervixError, ModelError, StorageError, TrainingError
 from fedcervix.runtime.worker_protocol import Failure, WorkProgress
 from site_agent.starts import is_ring
@@ -27,10 +26,8 @@ class CellTask:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Order(StudyRecord):
     """What a process is asked: a kind of work, on the cell of this key."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     work: Work
     key: str

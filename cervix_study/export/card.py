@@ -13,12 +13,14 @@ from typing import Any
 from cervix_study.export.model_source import CurveRound, Released
 from cervix_study.report.document import Block, Bullets, Code, Column, Heading, Table, Text, cells
 from cervix_study.report.markdown import blocks_text
-from cervix_study.report.wording import NOTHING, counted, listed, with_interval
+from cervix_study.report.wording import NOTHING, listed, with_interval
 from fedcervix import __version__
+from fedcervix.core.plan import recipe_to_dict
 from fedcervix.runtime.record import LedgerLine
 from site_agent.classifier.evaluate import AtThreshold
 from site_agent.classifier.intervals import WOMEN_MIN
 from site_agent.network.encoder import feature_count
+from site_agent.report.answer import counted
 from site_agent.report.page import recipe_rows, three
 from site_agent.store.provenance import FEDERATED
 
@@ -63,7 +65,7 @@ def to_json(model: Released, files: Files) -> dict[str, object]:
         "kind": model.kind,
         "start": model.start,
         "software": {"made_with": model.software, "card_written_by": f"fedcervix {__version__}"},
-        "recipe": dataclasses.asdict(model.recipe),
+        "recipe": recipe_to_dict(model.recipe),
         "seed": model.seed,
         "files": dataclasses.asdict(files),
         "licence_of_the_code": CODE_LICENCE,

@@ -10,8 +10,9 @@ Rules
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -42,19 +43,14 @@ def axes(asked: StudyConfig) -> Axes:
     """Return what is varied, defaults written out."""
     given, recipes = asked.settings.axes, [used.recipe for used in asked.profiles.values()]
     batch_images = given.batch_images or _distinct(recipe.batch_images for recipe in recipes)
-    return Axes(
-        profiles=given.profiles,
+    return dataclasses.replace(
+        given,
         starts=asked.settings.starts,
         batch_images=batch_images,
         federated_batch_images=given.federated_batch_images or batch_images,
         width=given.width or _distinct(recipe.width for recipe in recipes),
         epochs_per_round=given.epochs_per_round
         or _distinct(used.terms.epochs_per_round for used in asked.profiles.values()),
-        seeds=given.seeds,
-        classifier_seeds=given.classifier_seeds,
-        folds=given.folds,
-        label_fractions=given.label_fractions,
-        controls=given.controls,
     )
 
 
@@ -95,6 +91,18 @@ class _Arm:
     seed: int
     fold: Fold
 
+    def cell(self) -> Callable[..., Cell]:
+        """Return what makes a cell of this arm; what its cells have in common is given."""
+        return functools.partial(
+            Cell,
+            profile=self.profile,
+            start=self.start,
+            **dataclasses.asdict(self.setting),
+            seed=self.seed,
+            fold=self.fold,
+            software=software(),
+        )
+
 
 def _trained(asked: StudyConfig, ground: Ground, arm: _Arm) -> Iterator[Cell]:
     """Yield the encoders of a start, each followed by the classifiers that begin from it."""
@@ -117,23 +125,15 @@ def encoder_rosters(start: str, sites: tuple[str, ...]) -> list[tuple[str, ...]]
 
 
 def _encoder(asked: StudyConfig, ground: Ground, arm: _Arm, roster: tuple[str, ...]) -> Cell:
-    profile, start, setting = arm.profile, arm.start, arm.setting
-    return Cell(
+    profile, setting = arm.profile, arm.setting
+    return arm.cell()(
         kind="encoder",
-        profile=profile,
-        start=start,
         sites=roster,
-        batch_images=setting.batch_images,
-        width=setting.width,
-        epochs_per_round=setting.epochs_per_round,
-        seed=arm.seed,
-        fold=arm.fold,
         # The classifier's part does not touch an encoder: with its defaults, equal encoders have equal keys.
         recipe=dataclasses.replace(recipe_of(asked, profile, setting), classifier=ClassifierRecipe()),
         terms=_terms(asked, profile, setting, arm.seed),
         data={site: ground.lots[site, arm.fold].contrastive for site in roster}
-        | weights_of(start, asked, profile, ground),
-        software=software(),
+        | weights_of(arm.start, asked, profile, ground),
     )
 
 
@@ -159,23 +159,14 @@ def _terms(asked: StudyConfig, profile: str, setting: Combination, seed: int) ->
 
 
 def _classifier(asked: StudyConfig, ground: Ground, arm: _Arm, site: str, again: int, encoder: Cell | None) -> Cell:
-    profile, start, setting = arm.profile, arm.start, arm.setting
-    return Cell(
+    return arm.cell()(
         kind="classifier",
-        profile=profile,
-        start=start,
         sites=(site,),
-        batch_images=setting.batch_images,
-        width=setting.width,
-        epochs_per_round=setting.epochs_per_round,
-        seed=arm.seed,
         classifier_seed=again,
-        fold=arm.fold,
-        recipe=recipe_of(asked, profile, setting),
+        recipe=recipe_of(asked, arm.profile, arm.setting),
         inputs=(encoder.key,) if encoder else (),
         data={site: ground.lots[site, arm.fold].whole}
-        | (weights_of(start, asked, profile, ground) if not encoder else {}),
-        software=software(),
+        | (weights_of(arm.start, asked, arm.profile, ground) if not encoder else {}),
     )
 
 

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from cervix_study.analysis.comparing import Effect, HypothesisTest
 from cervix_study.analysis.findings import SiteFindings, StudyFindings
 from cervix_study.report.document import Block, Bullets, Heading, Summary
-from cervix_study.report.wording import counted, difference, difference_interval, listed, often, p_value
+from cervix_study.report.wording import difference, difference_interval, listed, often, p_value
 from site_agent.classifier.intervals import Tone, Verdict
+from site_agent.report.answer import counted
 from site_agent.report.page import three
 
 QUESTION = "Does learning without labels at several institutions give a better start than random weights?"

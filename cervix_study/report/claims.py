@@ -20,17 +20,11 @@ from cervix_study.report.document import (
     TableCell,
     Text,
     cells,
+    columns,
+    left,
 )
 from cervix_study.report.scores import named
-from cervix_study.report.wording import (
-    NOTHING,
-    difference_cell,
-    interval_label,
-    listed,
-    measure,
-    p_value,
-    verdict_cell,
-)
+from cervix_study.report.wording import NOTHING, difference_cell, listed, measure, p_value, verdict_cell
 from site_agent.classifier.intervals import WOMEN_MIN
 
 LEVEL_P = 0.05
@@ -64,8 +58,7 @@ def _overview(findings: StudyFindings) -> Iterable[Block]:
         own = [c for c in findings.comparisons if (c.profile, c.site, c.kind) == (found.profile, found.site, "better")]
         unique = list({(c.first, c.second): c for c in own}.values())
         if unique:
-            intervals = [c.effects["auc"].difference for c in unique]
-            picture = figures.effect_dots(unique, "auc", f"difference in AUC{interval_label(intervals)}")
+            picture = figures.effect_dots(unique)
             caption = (
                 f"**{named(found, findings)}.** Right of the line: the first start is better. Filled: shown after "
                 "correction."
@@ -83,17 +76,14 @@ def _question(question: Question, findings: StudyFindings) -> Iterable[Block]:
     yield Heading(f"{question.name[0].upper()}{question.name[1:]}", 3)
     if question.quote:
         yield Text(f"The paper: “{question.quote}”.")
-    columns = [Column("comparison", left=True)]
+    p = "corrected p" if question.kind == "better" else ""
+    heads: list[str | Column] = ["comparison"]
     for head in ("AUC", "accuracy"):
-        columns += [
-            Column(f"{head}: verdict", "corrected p" if question.kind == "better" else "", left=True),
-            Column("difference"),
-            Column(head, "first, second"),
-        ]
+        heads += [left(f"{head}: verdict", p), "difference", Column(head, "first, second")]
     several = len(findings.study.axes.profiles) > 1
     rows = tuple(_comparison_row(c, several=several) for c in found)
     strong = frozenset(place for place, c in enumerate(found) if c.effects["auc"].verdict != "not shown")
-    yield Table(tuple(columns), rows, f"{question.name}, in this data", strong)
+    yield Table(columns(*heads), rows, f"{question.name}, in this data", strong)
 
 
 def _comparison_row(found: HypothesisTest, *, several: bool) -> tuple[TableCell, ...]:
@@ -116,16 +106,9 @@ def _classical(findings: StudyFindings) -> Iterable[Block]:
         "or where a fold tests only one woman of a class, these tests are not made."
     )
     several = len(findings.study.axes.profiles) > 1
-    columns = [Column("comparison", left=True), Column("site", left=True)]
-    columns += [Column("profile", left=True)] if several else []
-    columns += [
-        Column("accuracy: McNemar", "by image"),
-        Column("accuracy: McNemar", "by woman"),
-        Column("AUC: DeLong", "by image"),
-        Column("AUC: DeLong", "by woman"),
-        Column("AUC: this report's test", "by woman and seed"),
-        Column("detectable", "difference in AUC"),
-    ]
+    both = [Column(test, by) for test in ("accuracy: McNemar", "AUC: DeLong") for by in ("by image", "by woman")]
+    last = (Column("AUC: this report's test", "by woman and seed"), Column("detectable", "difference in AUC"))
+    heads = columns("comparison", left("site"), *([left("profile")] if several else []), *both, *last)
     unique = {(c.profile, c.site, c.first, c.second): c for c in findings.comparisons}
     rows = []
     for found in unique.values():
@@ -135,7 +118,7 @@ def _classical(findings: StudyFindings) -> Iterable[Block]:
         rows.append(
             cells(*names, *map(p_value, tests), NOTHING if auc.detectable is None else measure("auc", auc.detectable))
         )
-    yield Table(tuple(columns), tuple(rows), "Classical tests of every comparison, p values not corrected")
+    yield Table(heads, tuple(rows), "Classical tests of every comparison, p values not corrected")
 
 
 def printed(findings: StudyFindings) -> Iterable[Block]:
@@ -165,16 +148,16 @@ def printed(findings: StudyFindings) -> Iterable[Block]:
         f"possible{_which(possible)}; after correction for their number **{len(kept)}** could. The claims may be "
         "true, but these numbers do not show it."
     )
-    columns = (
-        Column("rows", "and the claim", left=True),
-        Column("institution", left=True),
+    heads = columns(
+        left("rows", "and the claim"),
+        left("institution"),
         Column("called right", "first, second"),
-        Column("difference"),
+        "difference",
         Column("unpaired", "Fisher's p"),
         Column("paired at best", "McNemar's p"),
         Column("cases found", "Fisher's p"),
     )
-    yield Table(columns, tuple(_printed_row(test) for test in tests), "Tests of the paper's printed numbers")
+    yield Table(heads, tuple(_printed_row(test) for test in tests), "Tests of the paper's printed numbers")
     silent = [claim.name for claim in CLAIMS if not claim.printed]
     yield Text(
         "Differences with Newcombe's 95 % interval for unpaired proportions. The paper prints no numbers for: "

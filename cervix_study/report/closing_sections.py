@@ -6,9 +6,23 @@ import shlex
 from collections.abc import Iterable
 
 from cervix_study.analysis.findings import CellLine, CostLine, StudyFindings
-from cervix_study.report.document import Block, Code, Column, Details, Glossary, Heading, Table, TableCell, Text, cells
-from cervix_study.report.wording import NOTHING, counted, energy, listed, seconds, size
+from cervix_study.report.document import (
+    Block,
+    Code,
+    Column,
+    Details,
+    Glossary,
+    Heading,
+    Table,
+    TableCell,
+    Text,
+    cells,
+    columns,
+    left,
+)
+from cervix_study.report.wording import NOTHING, energy, listed, seconds, size
 from site_agent.classifier.intervals import WOMEN_MIN
+from site_agent.report.answer import counted
 
 DIGEST_SHOWN = 12
 
@@ -16,18 +30,11 @@ DIGEST_SHOWN = 12
 def costs(findings: StudyFindings) -> Iterable[Block]:
     """Yield time, bytes and energy."""
     yield Heading("What it cost")
-    columns = (
-        Column("what", left=True),
-        Column("profile", left=True),
-        Column("cells"),
-        Column("time", "elapsed, added up"),
-        Column("of all processors"),
-        Column("on the network", "both ways, all sites"),
-        Column("memory", "largest process"),
-        Column("energy"),
-    )
+    time, network = Column("time", "elapsed, added up"), Column("on the network", "both ways, all sites")
+    memory = Column("memory", "largest process")
+    heads = columns("what", left("profile"), "cells", time, "of all processors", network, memory, "energy")
     rows = tuple(_cost(line) for line in findings.costs)
-    yield Table(columns, rows, "Time, bytes, memory and energy")
+    yield Table(heads, rows, "Time, bytes, memory and energy")
     total = sum(line.seconds for line in findings.costs)
     yield Text(
         f"{counted(sum(line.cells for line in findings.costs), 'cell')}, {seconds(total)} in all (cells may have run "
@@ -112,16 +119,12 @@ def provenance(findings: StudyFindings) -> Iterable[Block]:
         ),
     ]
     yield Table(
-        (Column("what", left=True), Column("value", left=True, wrap=True)),
+        columns("what", Column("value", left=True, wrap=True)),
         tuple(cells(name, value) for name, value in facts),
         "Versions, seeds and machines",
     )
     yield Table(
-        (
-            Column("site", left=True),
-            Column("fold"),
-            Column("SHA-256 of images, women, labels and splits", left=True, wrap=True),
-        ),
+        columns("site", "fold", Column("SHA-256 of images, women, labels and splits", left=True, wrap=True)),
         tuple(
             cells(f"{site.name}{' (phantom)' if site.phantom else ''}", "" if fold == "-" else fold, f"`{digest}`")
             for site in study.sites
@@ -134,24 +137,16 @@ def provenance(findings: StudyFindings) -> Iterable[Block]:
         rows = tuple(cells(f"`{key[:DIGEST_SHOWN]}`", why) for key, why in study.failed.items())
         yield Details(
             f"{counted(len(rows), 'cell')} could not be trained",
-            (Table((Column("cell", left=True), Column("why", left=True, wrap=True)), rows, "Cells that failed"),),
+            (Table(columns("cell", Column("why", left=True, wrap=True)), rows, "Cells that failed"),),
         )
     yield Details(f"Every cell ({len(findings.cells):,})", (_cells(findings.cells),))
 
 
 def _cells(found: tuple[CellLine, ...]) -> Table:
-    columns = (
-        Column("cell", left=True),
-        Column("what", left=True),
-        Column("sites", left=True),
-        Column("N, E, width"),
-        Column("seed, fold"),
-        Column("labels"),
-        Column("test part opened", left=True),
-        Column("time"),
-        Column("weights", "SHA-256", left=True),
-    )
-    return Table(columns, tuple(_cell(line) for line in found), "Every cell")
+    setting = ("N, E, width", "seed, fold", "labels")
+    last = (left("test part opened"), "time", left("weights", "SHA-256"))
+    heads = columns("cell", left("what"), left("sites"), *setting, *last)
+    return Table(heads, tuple(_cell(line) for line in found), "Every cell")
 
 
 def _cell(line: CellLine) -> tuple[TableCell, ...]:

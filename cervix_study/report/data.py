@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from cervix_study.analysis.findings import StudyFindings
 from cervix_study.records import DataRow
-from cervix_study.report.document import Block, Column, Details, Heading, Table, Text, cells
+from cervix_study.report.document import Block, Column, Details, Heading, Table, Text, cells, columns, left
 from site_agent.manifest.reading import SPLITS
 from site_agent.manifest.splits import STRATA
 from site_agent.report.page import three
@@ -31,14 +31,9 @@ def table_one(findings: StudyFindings) -> Iterable[Block]:
         cells(f"{q.site}", f"{q.rows:,}", f"{q.copies:,}", f"{q.unreadable:,}", f"{q.disputed:,}")
         for q in findings.quarantine
     )
-    columns = (
-        Column("site", left=True),
-        Column("rows of the manifest"),
-        Column("copies left out"),
-        Column("not readable"),
-        Column("labels dropped", "they contradict"),
-    )
-    yield Table(columns, rows, "Rows of the manifests that were not used")
+    dropped = Column("labels dropped", "they contradict")
+    heads = columns("site", "rows of the manifest", "copies left out", "not readable", dropped)
+    yield Table(heads, rows, "Rows of the manifests that were not used")
     for fold in folds[1:]:
         own = [row for row in findings.census if row.fold == fold]
         yield Details(f"Fold {fold}", (_census(own, findings, f"Women and images of fold {fold}"),))
@@ -47,8 +42,7 @@ def table_one(findings: StudyFindings) -> Iterable[Block]:
 def _census(rows: list[DataRow], findings: StudyFindings, label: str) -> Table:
     sites = [site.name for site in findings.study.sites]
     found = {(row.site, row.split, row.stratum): row for row in rows}
-    columns = [Column("split", left=True), Column("class", left=True)]
-    columns += [Column(f"women {site}") for site in sites] + [Column(f"labelled images {site}") for site in sites]
+    counts = [f"{what} {site}" for what in ("women", "labelled images") for site in sites]
     lines = []
     for split in SPLITS:
         for stratum in STRATA:
@@ -61,7 +55,7 @@ def _census(rows: list[DataRow], findings: StudyFindings, label: str) -> Table:
     women = [f"{sum(row.women for row in own):,}" for own in everything]
     images = [f"{sum(row.images for row in own):,} images" for own in everything]
     lines.append(cells("train and valid", "all images", *women, *images))
-    return Table(tuple(columns), tuple(lines), label, strong=frozenset({len(lines) - 1}))
+    return Table(columns("split", left("class"), *counts), tuple(lines), label, strong=frozenset({len(lines) - 1}))
 
 
 def leaks(findings: StudyFindings) -> Iterable[Block]:
@@ -71,20 +65,15 @@ def leaks(findings: StudyFindings) -> Iterable[Block]:
         "No woman is in two splits: otherwise the study does not start. If a picture is listed under several "
         "patients, these patients count as one woman, share a split, and are resampled as one."
     )
-    columns = (
-        Column("site", left=True),
-        Column("pictures under several patients"),
-        Column("of these identical", "the others saved twice"),
-        Column("labels contradict"),
-        Column("patients bound"),
-    )
+    identical = Column("of these identical", "the others saved twice")
+    heads = columns("site", "pictures under several patients", identical, "labels contradict", "patients bound")
     rows = tuple(
         cells(
             found.site, f"{found.pictures:,}", f"{found.identical:,}", f"{found.conflicting:,}", f"{found.patients:,}"
         )
         for found in findings.leakage
     )
-    yield Table(columns, rows, "Pictures under several patients")
+    yield Table(heads, rows, "Pictures under several patients")
     if not findings.alike:
         yield Text("No two images of different women look so alike that a person must judge them.")
         return
@@ -93,12 +82,7 @@ def leaks(findings: StudyFindings) -> Iterable[Block]:
         "woman under two names, or two women in the same light: a person must judge. `data.json` in the study's "
         "folder names them; this page does not, so it can be sent outside the institution."
     )
-    heads = (
-        Column("sites", left=True),
-        Column("splits", left=True),
-        Column("pairs"),
-        Column("highest likeness", "correlation of thumbnails"),
-    )
+    heads = columns("sites", left("splits"), "pairs", Column("highest likeness", "correlation of thumbnails"))
     rows = tuple(
         cells(
             " / ".join(dict.fromkeys(found.sites)),

@@ -5,6 +5,7 @@ Words may hold `**bold**` and `` `code` ``; everything else in them is text, wha
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from site_agent.classifier.intervals import Tone
@@ -134,6 +135,17 @@ class Document:
     answer: Summary
     blocks: tuple[Block, ...]
     footer: str
+
+
+def left(text: str, small: str = "") -> Column:
+    """Return a column of words."""
+    return Column(text, small, left=True)
+
+
+def columns(*heads: str | Column) -> tuple[Column, ...]:
+    """Return the heads of a table: text stands for a column of numbers, but for the first one, which names the row."""
+    first, *others = (head if isinstance(head, Column) else Column(head) for head in heads)
+    return (dataclasses.replace(first, left=True), *others)
 
 
 def cells(*texts: str | TableCell) -> tuple[TableCell, ...]:

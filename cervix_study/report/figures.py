@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -13,11 +12,25 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from cervix_study.analysis.comparing import HypothesisTest
 from cervix_study.analysis.findings import Curve, FractionPoint, Scores
 from cervix_study.evidence.calibration import Calibration
-from cervix_study.report.wording import interval_label
-from site_agent.report.figures import INK, QUIET, SETTINGS, Stroke, short, strokes, svg
+from site_agent.report.figures import (
+    DASHED,
+    DOTTED,
+    NO_DIFFERENCE,
+    QUIET,
+    SETTINGS,
+    WIDTH_IN,
+    Dot,
+    Stroke,
+    Style,
+    drawing,
+    forest,
+    roc_axes,
+    short,
+    strokes,
+    svg,
+)
 from site_agent.starts import title
 
-WIDTH_IN = 5.2
 VERDICT_COLOURS = {"better": "#00684c", "close": "#00684c", "worse": "#a84300", "not shown": QUIET}
 
 
@@ -28,81 +41,44 @@ def of_starts(starts: Sequence[str]) -> dict[str, Stroke]:
 
 def roc_panel(scores: Sequence[Scores], by_start: dict[str, Stroke]) -> str:
     """Return Fig. 2 for one institution: a curve per initialisation, its AUC in the legend."""
-    with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(WIDTH_IN, WIDTH_IN), layout="constrained")
-        axes = figure.add_subplot()
-        axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=(0, (2, 3)))
+    with drawing(WIDTH_IN) as (figure, axes):
+        roc_axes(axes)
         for found in scores:
             drawn = by_start[title(found.start)]
             x, y = zip(*found.roc, strict=True)
-            axes.plot(
-                x,
-                y,
-                color=drawn.colour,
-                linestyle=drawn.dash,
-                label=f"{found.measures['auc'].value:.3f}  {short(found.label)}",
-            )
-        axes.set(
-            xlabel="controls called case (1 − specificity)",
-            ylabel="cases found (recall)",
-            xlim=(-0.02, 1.02),
-            ylim=(-0.02, 1.02),
-            aspect="equal",
-        )
+            label = f"{found.measures['auc'].value:.3f}  {short(found.label)}"
+            axes.plot(x, y, color=drawn.colour, linestyle=drawn.dash, label=label)
         axes.legend(loc="lower right", title="AUC and start", alignment="left", fontsize=9.5, handlelength=3)
         return svg(figure)
 
 
 def auc_dots(scores: Sequence[Scores], by_start: dict[str, Stroke]) -> str:
     """Return every row's AUC as a dot with its interval; single seeds or folds as small marks."""
-    with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(WIDTH_IN, 1.0 + 0.42 * len(scores)), layout="constrained")
-        axes = figure.add_subplot()
-        for height, found in enumerate(reversed(scores)):
-            drawn, auc = by_start[title(found.start)], found.measures["auc"]
-            if auc.interval:
-                axes.plot(auc.interval, [height, height], color=drawn.colour, linewidth=2.5)
-            axes.plot(auc.value, height, "o", color=drawn.colour, markersize=7.5)
-            single = found.spread["auc"].values if found.spread_over != "nothing" else ()
-            axes.plot(single, [height + 0.22] * len(single), "|", color=drawn.colour, markersize=6)
-        axes.axvline(0.5, color=QUIET, linewidth=1, linestyle=(0, (2, 3)))
-        axes.set_yticks(range(len(scores)), [short(found.label) for found in reversed(scores)])
-        label = interval_label(found.measures["auc"] for found in scores)
-        axes.set(xlabel=f"AUC{label}", ylim=(-0.6, len(scores) - 0.4))
-        _only_upright_lines(axes)
-        return svg(figure)
+    rows = [
+        Dot(
+            found.label,
+            found.measures["auc"],
+            by_start[title(found.start)].colour,
+            single=found.spread["auc"].values if found.spread_over != "nothing" else (),
+        )
+        for found in scores
+    ]
+    return forest(rows, "AUC", {"x": 0.5, **DOTTED})
 
 
-def effect_dots(comparisons: Sequence[HypothesisTest], measure: str, label: str) -> str:
-    """Return differences as dots with intervals; filled and coloured where a difference was shown."""
-    with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(WIDTH_IN, 1.0 + 0.46 * len(comparisons)), layout="constrained")
-        axes = figure.add_subplot()
-        for height, found in enumerate(reversed(comparisons)):
-            effect = found.effects[measure]
-            colour = VERDICT_COLOURS[effect.verdict]
-            filled = colour if effect.verdict != "not shown" else "white"
-            if effect.difference.interval:
-                axes.plot(effect.difference.interval, [height, height], color=colour, linewidth=2.5)
-            axes.plot(effect.difference.value, height, "o", color=colour, markerfacecolor=filled, markersize=7.5)
-        axes.axvline(0, color=INK, linewidth=1)
-        names = [short(f"{found.first} − {found.second}") for found in reversed(comparisons)]
-        axes.set_yticks(range(len(comparisons)), names)
-        axes.set(xlabel=label, ylim=(-0.6, len(comparisons) - 0.4))
-        _only_upright_lines(axes)
-        return svg(figure)
-
-
-def _only_upright_lines(axes: Axes) -> None:
-    axes.grid(visible=False, axis="y")
-    axes.tick_params(axis="y", length=0)
+def effect_dots(comparisons: Sequence[HypothesisTest]) -> str:
+    """Return differences in AUC as dots with intervals; filled and coloured where a difference was shown."""
+    effects = [(f"{found.first} − {found.second}", found.effects["auc"]) for found in comparisons]
+    rows = [
+        Dot(name, effect.difference, VERDICT_COLOURS[effect.verdict], filled=effect.verdict != "not shown")
+        for name, effect in effects
+    ]
+    return forest(rows, "difference in AUC", NO_DIFFERENCE)
 
 
 def curves(found: Sequence[Curve], by_start: dict[str, Stroke], *, ylabel: str, line: float | None = None) -> str:
     """Return validation losses (thick: the first training; thin: the others) with a dot at the epoch that was kept."""
-    with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(WIDTH_IN, 3.9), layout="constrained")
-        axes = figure.add_subplot()
+    with drawing(3.9) as (figure, axes):
         named: set[str] = set()
         for curve in found:
             if not curve.valid:
@@ -111,7 +87,7 @@ def curves(found: Sequence[Curve], by_start: dict[str, Stroke], *, ylabel: str, 
             named.add(curve.name)
             _curve(axes, curve, by_start[curve.name], first=first)
         if line is not None:
-            axes.axhline(line, color=INK, linewidth=1, linestyle=(0, (5, 3)), label="collapsed")
+            axes.axhline(line, **DASHED, label="collapsed")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="epoch", ylabel=ylabel)
         figure.legend(loc="outside lower left", ncols=3, handlelength=2.6)
@@ -120,9 +96,7 @@ def curves(found: Sequence[Curve], by_start: dict[str, Stroke], *, ylabel: str, 
 
 def _curve(axes: Axes, curve: Curve, drawn: Stroke, *, first: bool) -> None:
     x, y = zip(*curve.valid, strict=True)
-    style: dict[str, Any] = (
-        {"linewidth": 2.4, "label": short(curve.name)} if first else {"linewidth": 0.9, "alpha": 0.6}
-    )
+    style: Style = {"linewidth": 2.4, "label": short(curve.name)} if first else {"linewidth": 0.9, "alpha": 0.6}
     axes.plot(x, y, color=drawn.colour, linestyle=drawn.dash, **style)
     kept = [(a, b) for a, b in curve.valid if a == curve.kept]
     if kept and first:
@@ -131,9 +105,7 @@ def _curve(axes: Axes, curve: Curve, drawn: Stroke, *, first: bool) -> None:
 
 def fraction_curves(points: Sequence[FractionPoint], by_start: dict[str, Stroke]) -> str:
     """Return AUC over the share of labels, a line per start with its intervals, each a little aside of the others."""
-    with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(WIDTH_IN, 4.2), layout="constrained")
-        axes = figure.add_subplot()
+    with drawing(4.2) as (figure, axes):
         names = list(dict.fromkeys(point.label for point in points))
         for place, name in enumerate(names):
             own = [point for point in points if point.label == name]
@@ -160,7 +132,7 @@ def fraction_curves(points: Sequence[FractionPoint], by_start: dict[str, Stroke]
         axes.xaxis.set_major_locator(FixedLocator(shares))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g} %"))
-        axes.axhline(0.5, color=QUIET, linewidth=1, linestyle=(0, (2, 3)))
+        axes.axhline(0.5, **DOTTED)
         axes.set(xlabel="labelled training women used", ylabel="AUC")
         figure.legend(loc="outside lower left", ncols=3, handlelength=2.6)
         return svg(figure)
@@ -173,7 +145,7 @@ def reliability(found: Sequence[tuple[str, Calibration]], colours: Sequence[Stro
         figure = Figure(figsize=(WIDTH_IN, 0.4 + 2.35 * rows), layout="constrained")
         for place, ((name, calibration), drawn) in enumerate(zip(found, colours, strict=True)):
             axes = figure.add_subplot(rows, 2, place + 1)
-            axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=(0, (2, 3)))
+            axes.plot([0, 1], [0, 1], **DOTTED)
             for bin_ in calibration.bins:
                 share = bin_.share_of_cases
                 if share.interval:

@@ -7,33 +7,21 @@ policy forbids the browser to load anything.
 from __future__ import annotations
 
 import re
-from importlib import resources
 
-import jinja2
 from markupsafe import Markup, escape
 
 from cervix_study.report.document import Block, Document, Heading
-from fedcervix.printable import on_a_page, printable_lines
-from site_agent.report.page import style
+from fedcervix.printable import printable_lines
+from site_agent.report.page import style, template
 
-TEMPLATE = "page.html.j2"
 MARKED = re.compile(r"\*\*(?P<bold>.+?)\*\*|`(?P<code>[^`\n]+)`")
 
 
 def page(document: Document) -> str:
     """Return the text of report.html."""
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=on_a_page,
-    )
-    environment.filters.update(words=words, anchor=anchor)
-    environment.globals.update(kind_of=kind_of)
-    template = environment.from_string(resources.files(__package__).joinpath(TEMPLATE).read_text("utf-8"))
     headings = [block.text for block in document.blocks if isinstance(block, Heading) and block.level == 2]
-    return template.render(document=document, style=style(), headings=headings)
+    made = template(__package__, words=words, anchor=anchor)
+    return made.render(document=document, style=style(), headings=headings, kind_of=kind_of)
 
 
 def kind_of(block: Block) -> str:

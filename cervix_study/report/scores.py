@@ -20,6 +20,7 @@ from cervix_study.report.document import (
     TableCell,
     Text,
     cells,
+    columns,
 )
 from cervix_study.report.wording import NOTHING, measure, with_interval
 from site_agent.classifier.intervals import WOMEN_MIN, Estimate
@@ -87,7 +88,7 @@ def _table_two(found: SiteFindings, which: str, label: str) -> Table:
     last = Column("scatter", "of AUC") if which == "measures" else Column("threshold", "lowest to highest")
     rows = [_row(scores, which) for scores in found.scores]
     strong = frozenset(place for place, scores in enumerate(found.scores) if scores.chosen)
-    return Table((Column("start", left=True), *heads, last), tuple(rows), label, strong)
+    return Table(columns("start", *heads, last), tuple(rows), label, strong)
 
 
 def _row(scores: Scores, which: str) -> tuple[TableCell, ...]:
@@ -171,23 +172,15 @@ def calibrations(findings: StudyFindings, by_start: dict[str, Stroke]) -> Iterab
 
 
 def _calibration_table(chosen: list[Scores], name: str) -> Table:
-    columns = (
-        Column("start", left=True),
-        Column("Brier score"),
-        Column("ECE"),
-        Column("reliability"),
-        Column("resolution"),
-        Column("uncertainty"),
-        Column("within bins"),
-    )
+    parts = ("reliability", "resolution", "uncertainty")
     rows = [
         cells(
             scores.label,
             with_interval("brier", scores.calibration.brier),
             with_interval("ece", scores.calibration.ece),
-            *(three(getattr(scores.calibration, part)) for part in ("reliability", "resolution", "uncertainty")),
+            *(three(getattr(scores.calibration, part)) for part in parts),
             signed(scores.calibration.within),
         )
         for scores in chosen
     ]
-    return Table(columns, tuple(rows), f"Calibration at {name}")
+    return Table(columns("start", "Brier score", "ECE", *parts, "within bins"), tuple(rows), f"Calibration at {name}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
+from cervix_study.analysis.comparing import TESTED, Effect
 from cervix_study.analysis.findings import (
     HOW,
     Chosen,
@@ -27,18 +28,13 @@ from cervix_study.report.document import (
     TableCell,
     Text,
     cells,
+    columns,
+    left,
 )
 from cervix_study.report.scores import named
-from cervix_study.report.wording import (
-    NOTHING,
-    difference_cell,
-    interval_label,
-    measure,
-    p_value,
-    with_interval,
-)
+from cervix_study.report.wording import NOTHING, difference_cell, measure, p_value, with_interval
 from fedcervix.core.plan import Recipe
-from site_agent.report.figures import Stroke
+from site_agent.report.figures import Stroke, interval_label
 from site_agent.report.page import recipe_rows, three
 from site_agent.starts import title
 
@@ -60,18 +56,11 @@ def choices(findings: StudyFindings) -> Iterable[Block]:
 
 def _choices(found: tuple[Chosen, ...], label: str) -> Table:
     folds = any(choice.fold is not None for choice in found)
-    columns = [Column("start", left=True), *([Column("fold")] if folds else [])]
-    columns += [
-        Column("N"),
-        Column("E"),
-        Column("width"),
-        Column("of", "combinations"),
-        Column("validation loss"),
-        Column("next best"),
-        Column("validation AUC", "chooses nothing"),
-    ]
+    setting = [*(["fold"] if folds else []), "N", "E", "width"]
+    losses = (Column("of", "combinations"), "validation loss", "next best")
+    heads = columns("start", *setting, *losses, Column("validation AUC", "chooses nothing"))
     rows = [_choice(choice, folds=folds) for choice in found]
-    return Table(tuple(columns), tuple(rows), label)
+    return Table(heads, tuple(rows), label)
 
 
 def _choice(choice: Chosen, *, folds: bool) -> tuple[TableCell, ...]:
@@ -114,15 +103,10 @@ def _kept(found: SiteFindings, name: str, order: list[str]) -> Table:
     encoders, classifiers = found.encoder_curves, found.classifier_curves
     there = {curve.name for curve in (*encoders, *classifiers)}
     starts = [start for start in order if start in there]
-    columns = (
-        Column("start", left=True),
-        Column("contrastive loss kept", "share of collapsed"),
-        Column("at epoch"),
-        Column("classifier loss kept"),
-        Column("at epoch"),
-    )
+    contrastive = Column("contrastive loss kept", "share of collapsed")
+    heads = columns("start", contrastive, "at epoch", "classifier loss kept", "at epoch")
     rows = [cells(start, *_kept_of(start, encoders), *_kept_of(start, classifiers)) for start in starts]
-    return Table(columns, tuple(rows), f"Losses that were kept at {name}, first training")
+    return Table(heads, tuple(rows), f"Losses that were kept at {name}, first training")
 
 
 def _kept_of(start: str, found: tuple[Curve, ...]) -> tuple[str, str]:
@@ -152,16 +136,16 @@ def fractions(findings: StudyFindings, by_start: dict[str, Stroke]) -> Iterable[
         caption = f"**{name}.** AUC{interval_label(point.auc for point in found.fractions)}."
         yield Figures((Figure(picture, f"AUC over the share of labels at {name}", caption),))
         shares = sorted({point.label_fraction for point in found.fractions})
-        columns = [Column("start", left=True)]
+        heads = [Column("start")]
         for share in shares:
             women = next(point.train_women for point in found.fractions if point.label_fraction == share)
-            columns.append(Column(f"AUC, {100 * share:g} % of labels", f"{women:.0f} women"))
+            heads.append(Column(f"AUC, {100 * share:g} % of labels", f"{women:.0f} women"))
         starts = list(dict.fromkeys(point.label for point in found.fractions))
         rows = []
         for start in starts:
             own = {point.label_fraction: point for point in found.fractions if point.label == start}
             rows.append(cells(start, *(with_interval("auc", own[s].auc) if s in own else NOTHING for s in shares)))
-        yield Table(tuple(columns), tuple(rows), f"AUC by share of labels at {name}")
+        yield Table(columns(*heads), tuple(rows), f"AUC by share of labels at {name}")
 
 
 def controls(findings: StudyFindings) -> Iterable[Block]:
@@ -236,9 +220,7 @@ def _shuffled_labels(findings: StudyFindings) -> Iterable[Block]:
             "interval of its AUC above .5 would mean that labels leak. (One shuffling can be close to the true "
             "labels by chance; several seeds, each with its own shuffling, should not be.)"
         )
-        heads = ("site", "start", "AUC", "as it must be")
-        columns = tuple(Column(head, left=head != "AUC") for head in heads)
-        yield Table(columns, rows, "Shuffled labels")
+        yield Table(columns("site", left("start"), "AUC", left("as it must be")), rows, "Shuffled labels")
 
 
 def _site_predictability(findings: StudyFindings) -> Iterable[Block]:
@@ -260,14 +242,9 @@ def _site_predictability(findings: StudyFindings) -> Iterable[Block]:
             "others. Near chance, the representation contains nothing about the camera; near 100 % it does, and a "
             "difference between sites may be a difference of cameras."
         )
-        columns = (
-            Column("start", left=True),
-            Column("profile", left=True),
-            Column("balanced accuracy", "of the sites"),
-            Column("chance"),
-            Column("trainings"),
-        )
-        yield Table(columns, rows, "Site predictability")
+        balanced = Column("balanced accuracy", "of the sites")
+        heads = columns("start", left("profile"), balanced, "chance", "trainings")
+        yield Table(heads, rows, "Site predictability")
 
 
 def _range(low: float, high: float) -> tuple[str, ...]:
@@ -277,32 +254,26 @@ def _range(low: float, high: float) -> tuple[str, ...]:
 
 
 def _beside(found: list[tuple[str, Controlled]], how: tuple[str, str], label: str) -> Table:
-    columns = (
-        Column("control", left=True),
-        Column("compared with", left=True),
-        Column("site", left=True),
-        Column("updates", "control, other"),
-        Column("difference in AUC"),
-        Column("p", "not corrected"),
-        Column("difference in accuracy"),
-        Column("p", "not corrected"),
-    )
-    rows = []
-    for name, control in found:
-        auc, accuracy = control.effects["auc"], control.effects["accuracy"]
-        rows.append(
-            cells(
-                f"{control.label}, {how[0]}",
-                f"{control.versus}, {how[1]}" if control.itself else control.versus,
-                name,
-                f"{control.updates:,.0f}, {control.versus_updates:,.0f}",
-                difference_cell("auc", auc.difference),
-                p_value(auc.p),
-                difference_cell("accuracy", accuracy.difference),
-                p_value(accuracy.p),
-            )
+    p = Column("p", "not corrected")
+    names = ("control", left("compared with"), left("site"), Column("updates", "control, other"))
+    rows = [
+        cells(
+            f"{control.label}, {how[0]}",
+            f"{control.versus}, {how[1]}" if control.itself else control.versus,
+            name,
+            f"{control.updates:,.0f}, {control.versus_updates:,.0f}",
+            *_gains(control.effects),
         )
-    return Table(columns, tuple(rows), label)
+        for name, control in found
+    ]
+    return Table(columns(*names, "difference in AUC", p, "difference in accuracy", p), tuple(rows), label)
+
+
+def _gains(effects: Mapping[str, Effect]) -> Iterable[str | TableCell]:
+    """Yield difference and p of each tested measure."""
+    for name in TESTED:
+        yield difference_cell(name, effects[name].difference)
+        yield p_value(effects[name].p)
 
 
 def profiles(findings: StudyFindings) -> Iterable[Block]:
@@ -321,9 +292,9 @@ def profiles(findings: StudyFindings) -> Iterable[Block]:
         differing = [(key, value, printed) for key, value, printed in recipe_rows(used.recipe) if printed]
         yield Heading(f"Profile {name}", 3)
         if differing:
-            columns = (Column("setting", left=True), Column("this study", left=True), Column("published", left=True))
+            heads = columns("setting", left("this study"), left("published"))
             rows = tuple(cells(f"`{key}`", value, printed) for key, value, printed in differing)
-            yield Table(columns, rows, f"Settings of profile {name} that differ from the published ones")
+            yield Table(heads, rows, f"Settings of profile {name} that differ from the published ones")
             yield Text(
                 f"All others of {len(dataclasses.fields(Recipe))} groups of settings are the published ones.",
                 quiet=True,
@@ -335,29 +306,16 @@ def profiles(findings: StudyFindings) -> Iterable[Block]:
 
 
 def _side_by_side(found: tuple[SideBySide, ...]) -> Table:
-    columns = (
-        Column("start", left=True),
-        Column("site", left=True),
-        Column("profiles", "second − first", left=True),
-        Column("AUC", "first, second"),
-        Column("difference in AUC"),
-        Column("p"),
-        Column("difference in accuracy"),
-        Column("p"),
-    )
-    rows = []
-    for pair in found:
-        auc, accuracy = pair.effects["auc"], pair.effects["accuracy"]
-        rows.append(
-            cells(
-                pair.label,
-                pair.site,
-                f"{pair.second_profile} − {pair.first_profile}",
-                f"{measure('auc', auc.second)}, {measure('auc', auc.first)}",
-                difference_cell("auc", auc.difference),
-                p_value(auc.p),
-                difference_cell("accuracy", accuracy.difference),
-                p_value(accuracy.p),
-            )
+    names = ("start", left("site"), left("profiles", "second − first"), Column("AUC", "first, second"))
+    rows = [
+        cells(
+            pair.label,
+            pair.site,
+            f"{pair.second_profile} − {pair.first_profile}",
+            f"{measure('auc', pair.effects['auc'].second)}, {measure('auc', pair.effects['auc'].first)}",
+            *_gains(pair.effects),
         )
-    return Table(columns, tuple(rows), "Profiles side by side")
+        for pair in found
+    ]
+    heads = columns(*names, "difference in AUC", "p", "difference in accuracy", "p")
+    return Table(heads, tuple(rows), "Profiles side by side")

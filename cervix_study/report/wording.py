@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from cervix_study.analysis.comparing import Effect
 from cervix_study.report.document import TableCell
@@ -35,11 +35,6 @@ def interval(name: str, found: Estimate) -> str:
         return NO_INTERVAL
     low, high = (measure(name, value).removesuffix(" %") for value in found.interval)
     return f"{low} to {high}"
-
-
-def interval_label(found: Iterable[Estimate]) -> str:
-    """Return what the axis of a figure says of its intervals: nothing where there is none."""
-    return " (95 % interval)" if any(estimate.interval for estimate in found) else ""
 
 
 def difference(name: str, value: float) -> str:
@@ -79,11 +74,6 @@ def verdict_cell(effect: Effect) -> TableCell:
 def listed(names: Sequence[str]) -> str:
     """Return `a`, `a and b`, `a, b and c`."""
     return " and ".join([*([", ".join(names[:-1])] if len(names) > 1 else []), *names[-1:]])
-
-
-def counted(count: int, noun: str, plural: str = "") -> str:
-    """Return `1 woman`, `2 women`."""
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def seconds(value: float) -> str:

@@ -7,7 +7,7 @@ plan limits the effect of a false number.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from fedcervix.core.alarms import Alarm
 from fedcervix.core.rounds.averages import capped
@@ -19,10 +19,11 @@ CAPPED = "share"
 
 def count_alarms(run: Run, round_: Round) -> Iterator[Alarm]:
     """Yield an alarm for each site of a round whose number of images has changed, or is not the same in two reports."""
-    for site in run.plan.sites:
-        stated = _stated(round_, site)
-        first_round, first = _first(run, site) if stated else (0, 0)
-        other = [images for images in stated if images != first]
+    stated = _stated(round_)
+    firsts = _firsts(run, stated)
+    for site in stated:
+        first_round, first = firsts[site]
+        other = [images for images in stated[site] if images != first]
         if other:
             words = f"it reports {other[0]:,} training images; in round {first_round} it reported {first:,}"
             yield Alarm(site, round_.number, KIND, words)
@@ -42,12 +43,21 @@ def share_alarms(run: Run, round_: Round) -> Iterator[Alarm]:
             yield Alarm(update.site, round_.number, CAPPED, words)
 
 
-def _stated(round_: Round, site: str) -> list[int]:
-    """Return the numbers that a site reports in a round: with its update, and with its score."""
-    updates = [update.images for update in round_.contributions if update.site == site]
-    return updates + [score.images for score in round_.scores if score.site == site]
+def _stated(round_: Round) -> dict[str, list[int]]:
+    """Return the numbers that each site reports in a round: with its update, and with its score."""
+    found: dict[str, list[int]] = {}
+    updates = [(update.site, update.images) for update in round_.contributions]
+    for site, images in updates + [(score.site, score.images) for score in round_.scores]:
+        found.setdefault(site, []).append(images)
+    return found
 
 
-def _first(run: Run, site: str) -> tuple[int, int]:
-    """Return the round in which a site first reported its number, and the number."""
-    return next((round_.number, found[0]) for round_ in run.rounds if (found := _stated(round_, site)))
+def _firsts(run: Run, sites: Collection[str]) -> dict[str, tuple[int, int]]:
+    """Return the round in which each site first reported its number, and the number."""
+    found: dict[str, tuple[int, int]] = {}
+    for round_ in run.rounds:
+        if all(site in found for site in sites):
+            break
+        for site, images in _stated(round_).items():
+            found.setdefault(site, (round_.number, images[0]))
+    return found

@@ -29,21 +29,22 @@ from fedcervix.core.events import (
     ModelAdopted,
     ModelUnusable,
     ScoreReported,
-    SiteAttached,
     SiteFailed,
     SiteRefused,
     Task,
     UpdateStored,
 )
+from fedcervix.core.plan_formats import needed_format
 from fedcervix.core.rounds.instructions import REVOKED_HERE, Finish, Instruction, instruction
 from fedcervix.core.rounds.objections import objection
 from fedcervix.core.rounds.state import Presence, Round, Run
-from fedcervix.errors import IdentityError, RemoteError, RunError
+from fedcervix.errors import IdentityError, RemoteError, RunError, VersionError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.runtime.log import logger
 from fedcervix.runtime.record import LedgerLine
 from fedcervix.runtime.typed_json import to_text
 from fedcervix.transport import codec, identity, rpc
+from fedcervix.transport.versions import HERE, Build, agreed
 from fedcervix.wire import federation_pb2 as wire
 
 RECORD_LINE_CHARS_MIN = 150
@@ -58,7 +59,9 @@ EACH = 2
 class Service:
     """Behaviours of the methods that sites call."""
 
-    def __init__(self, home: Home, registry: Registry, engine: Engine, blobs: BlobStore) -> None:
+    def __init__(self, home: Home, registry: Registry, engine: Engine, blobs: BlobStore, here: Build = HERE) -> None:
+        """`here`: what the software of this coordinator speaks."""
+        self._here = here
         self._home, self._registry, self._engine, self._blobs = home, registry, engine, blobs
         self._federation = home.config().federation.name
         self._transfers, self.work = Transfers(), WorkThreads("site", THREADS, each=EACH)
@@ -118,21 +121,16 @@ class Service:
     async def attach(self, request: wire.AttachRequest, call: Call, bell: Bell) -> AsyncIterator[wire.FromCoordinator]:
         """Say what the run is, then what to do, each time that changes. Raises a FedcervixError."""
         site = call.site
-        if request.wire_version != codec.WIRE_VERSION:
-            raise RemoteError(
-                f"site {site} uses version {request.wire_version} of the protocol, this coordinator version "
-                f"{codec.WIRE_VERSION}",
-                next_step="install the same version of fedcervix on both sides",
-            )
-        run = self._engine.run
-        welcome = codec.write_welcome(codec.Welcome(self._federation, run.run, run.plan))
+        build, run = codec.read_build(request), self._engine.run
+        version = await self.work.do(call.serial, self._agreed, site, build, request.look)
+        welcome = codec.write_welcome(codec.Welcome(self._federation, run.run, run.plan, version))
         if request.look:
             _check_not_revoked(run, site)
             yield welcome
             return
         claim = codec.read_claim(request.instance, request.succeeds)
-        await self.work.do(call.serial, self._engine.sites.admit, site, claim)
-        self._log.info("site connected", site=site, software=request.software_version[:64])
+        await self.work.do(call.serial, self._engine.sites.admit, site, claim, build)
+        self._log.info("site connected", site=site, software=build.software, wire_version=version)
         yield welcome
         stream, last = Stream(site, claim.instance), None
         try:
@@ -144,6 +142,17 @@ class Service:
                     await self.work.do(call.serial, self._engine.sites.dismiss, site)
         finally:
             self.work.later(self._engine.sites.close_stream, stream, last)
+
+    def _agreed(self, site: str, build: Build, look: bool) -> int:
+        """Return the version of the wire to speak with a site. Raises VersionError; the operator sees that it waits."""
+        run = self._engine.run
+        numerics = run.numerics or self._here.numerics
+        try:
+            return agreed(build, self._here, numerics=numerics, plan_format=needed_format(run.plan))
+        except VersionError as error:
+            if not look:
+                self._engine.sites.outdated(site, build, f"{error.what}; {error.next_step}")
+            raise
 
     def _news(self, stream: Stream, bell: Bell, call: Call) -> AsyncIterator[Instruction]:
         return instructions(self._engine, stream, bell, call.insist)
@@ -201,7 +210,7 @@ class Service:
             return Answer.STALE
         if ready.plan_digest != plan.digest:
             raise RunError("the site has accepted a different plan", cause="the two sides run different versions")
-        return self._engine.submit(SiteAttached(site, at))
+        return self._engine.submit(self._engine.sites.attached(site, at))
 
     def _is_current(self, run: str) -> bool:
         return run == self._engine.run.run

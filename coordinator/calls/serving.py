@@ -141,7 +141,7 @@ class Serving:
         self, methods: Iterable[rpc.Method], dispatcher: Dispatcher, to: str, options: list[tuple[str, int]]
     ) -> int:
         server = grpc.aio.server(options=options)
-        server.add_generic_rpc_handlers(rpc.handlers(methods, dispatcher.answer))
+        server.add_generic_rpc_handlers((rpc.Served(methods, dispatcher.answer),))
         try:
             port = server.add_secure_port(to, self._credentials())
         except RuntimeError as error:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
@@ -52,6 +49,7 @@ from fedcervix.runtime.log import logger, ration
 from fedcervix.runtime.log_budgets import LineBudgets
 from fedcervix.runtime.malloc_tuning import share_memory_among_threads
 from fedcervix.runtime.printing import say
+from fedcervix.runtime.signals import end_on_signals
 from fedcervix.transport import identity, invitations, rpc
 from fedcervix.transport.address import Address
 from fedcervix.wire import federation_pb2 as wire
@@ -123,7 +121,7 @@ def _is_invited(home: Home, site: str) -> bool:
 
 def _revoked_in(home: Home, site: str) -> str:
     """Return the unfinished run during which a site was revoked; empty where there is none."""
-    if not history.entries(home):
+    if all(entry.outcome == history.UNREAD for entry in history.entries(home)):
         return ""
     now = history.stands(home, whole=False)
     gone = any((one.site, one.presence) == (site, Presence.REVOKED) for one in now.sites)
@@ -172,7 +170,7 @@ def begin(home: Home, mode: Mode, *, new: bool) -> None:
     Raises RunError, ConfigError, ModelError, StorageError.
     """
     home.config()
-    home.insist_on_authority()
+    home.authority()
     with home.locked(), contextlib.closing(Journal(home.journal)) as journal:
         last = history.unfinished(home, journal)
         if last is not None and not new:
@@ -283,7 +281,7 @@ def _serve(home: Home, engine: Engine, blobs: BlobStore, to: Address) -> None:
     bound = Address(to.host, serving.port)
     try:
         home.reserve.spend(lambda: home.write_running(os.getpid(), bound, serving.operator))
-        _on_signals(engine.stop)
+        end_on_signals(lambda: _stop(engine))
         logger(run=engine.run.run).info("listening", bind=str(bound))
         engine.drive()
     finally:
@@ -292,22 +290,12 @@ def _serve(home: Home, engine: Engine, blobs: BlobStore, to: Address) -> None:
         home.running.unlink(missing_ok=True)
 
 
-def _on_signals(stop: Callable[[], None]) -> None:
-    """The first signal stops cleanly; a second one exits immediately (everything acknowledged is on disk)."""
-
-    def in_order() -> None:
-        logger().info(
-            "stopping", calls_end_within_s=STOP_GRACE.total_seconds(), again="press Ctrl-C again to stop immediately"
-        )
-        stop()
-
-    def handle(_number: int, _frame: object) -> None:
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(INTERRUPTED))
-        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
-        threading.Thread(target=in_order, name="stop").start()
-
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)
+def _stop(engine: Engine) -> None:
+    """Stop in order; everything acknowledged is on disk, also where a second signal ends the process at once."""
+    logger().info(
+        "stopping", calls_end_within_s=STOP_GRACE.total_seconds(), again="press Ctrl-C again to stop immediately"
+    )
+    engine.stop()
 
 
 def _announce(home: Home, run: str, outcome: Outcome, reason: str) -> None:
@@ -321,7 +309,6 @@ def _announce(home: Home, run: str, outcome: Outcome, reason: str) -> None:
 
 def revoke(home: Home, site: str) -> None:
     """Withdraw a site's certificates and invitations; its open connections are closed immediately."""
-    home.insist()
     try:
         count = Registry(home.registry).revoke(site, datetime.now(UTC))
     except FullDiskError as error:
@@ -330,12 +317,8 @@ def revoke(home: Home, site: str) -> None:
         error.cause += f"; the roster is {', '.join(home.config().run.sites)}"
         raise
     say(f"revoked {count} certificate(s) and invitation(s) of {site}")
-    reply = _told_revoked(home, site)
+    reply = ask(home, rpc.COMMAND, wire.CommandRequest(revoked=site))
     say(reply.text if reply else "no coordinator is running; the site will be refused at the next start")
-
-
-def _told_revoked(home: Home, site: str) -> Any | None:
-    return ask(home, rpc.COMMAND, wire.CommandRequest(revoked=site))
 
 
 def _refused_for_now(home: Home, site: str, error: FullDiskError) -> NoReturn:
@@ -343,7 +326,7 @@ def _refused_for_now(home: Home, site: str, error: FullDiskError) -> NoReturn:
     if home.read_running() is None:
         raise error
     with contextlib.suppress(StorageError):  # its journal has no room, either; it still refuses the site
-        _told_revoked(home, site)
+        ask(home, rpc.COMMAND, wire.CommandRequest(revoked=site))
     raise FullDiskError(
         f"the running coordinator refuses {site} from now on, but this could not be saved: {error.what}",
         cause="the disk is full; after a restart the site would be accepted again",
@@ -353,7 +336,7 @@ def _refused_for_now(home: Home, site: str, error: FullDiskError) -> NoReturn:
 
 def abort(home: Home, reason: str) -> None:
     """Abort the run, also while no coordinator is running. Raises RunError, StorageError."""
-    reply = _asked(home, wire.CommandRequest(abort=reason))
+    reply = ask(home, rpc.COMMAND, wire.CommandRequest(abort=reason))
     if reply is not None:
         say(reply.text)
         return
@@ -372,7 +355,7 @@ def abort(home: Home, reason: str) -> None:
 
 def stop(home: Home) -> None:
     """Stop the coordinator; the next start continues the run. Raises RunError."""
-    reply = _asked(home, wire.CommandRequest(stop=True))
+    reply = ask(home, rpc.COMMAND, wire.CommandRequest(stop=True))
     if reply is None:
         raise RunError(
             "no coordinator is running",
@@ -382,17 +365,11 @@ def stop(home: Home) -> None:
     say(reply.text)
 
 
-def _asked(home: Home, request: wire.CommandRequest) -> Any | None:
-    home.insist()
-    return ask(home, rpc.COMMAND, request)
-
-
 def export(home: Home, run: str | None, folder: Path | None) -> None:
     """Copy an ended run's model and record to FOLDER; without RUN, list the runs. Raises RunError, StorageError."""
     if run is None:
         runs(home, as_json=False)
         return
-    home.insist()
     there = results.names(home.results)
     if run not in there:
         raise _not_to_export(home, run, there)

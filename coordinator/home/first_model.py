@@ -9,13 +9,11 @@ Rules
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from coordinator.home.home import Home
 from fedcervix.core.plan import Architecture, Plan, Recipe
-from fedcervix.disk.files import digest_file
-from fedcervix.disk.storage import disk
+from fedcervix.disk.files import copy_file
 from fedcervix.errors import ConfigError, ModelError, RemoteError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.weights import Layout, as_float32, read_layout, vet_base, wide_floats
@@ -50,14 +48,11 @@ def taken_in(home: Home, blobs: BlobStore, plan: Plan) -> str:
         )
     layout = _checked(file, plan)
     scratch = blobs.scratch("base")
-    found = wide_floats(layout)
-    if found:
+    if found := wide_floats(layout):
         digest = as_float32(file, scratch)
         logger().warning("the first model is converted to float32", found=", ".join(found))
     else:
-        digest = digest_file(file)
-        with disk(scratch, "write"):
-            shutil.copyfile(file, scratch)
+        digest = copy_file(file, scratch)
     try:
         vet_base(scratch)
     except RemoteError as error:

@@ -20,12 +20,13 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from fedcervix.core.modes import Mode
-from fedcervix.core.plan import SITE_NAME, STRICT, Plan, check
+from fedcervix.core.plan import SITE_NAME, Plan, check
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.locks import held, is_held
+from fedcervix.disk.paths import Below
 from fedcervix.disk.reserve import Reserve
 from fedcervix.disk.storage import damaged, disk
 from fedcervix.errors import ConfigError, RunError
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 class FederationSection:
     """Table [federation]."""
 
-    __pydantic_config__: ClassVar = STRICT
     name: str
 
     def __post_init__(self) -> None:
@@ -52,7 +52,6 @@ class FederationSection:
 class ListenSection:
     """Table [listen]."""
 
-    __pydantic_config__: ClassVar = STRICT
     bind: str
     advertise: str
 
@@ -65,7 +64,6 @@ class ListenSection:
 class RunSection:
     """Table [run]."""
 
-    __pydantic_config__: ClassVar = STRICT
     sites: tuple[str, ...]
     profile: str = "paper"
     base: str = ""
@@ -77,7 +75,6 @@ class RunSection:
 class Config:
     """The file coordinator.toml."""
 
-    __pydantic_config__: ClassVar = STRICT
     federation: FederationSection
     listen: ListenSection
     run: RunSection
@@ -104,59 +101,47 @@ class Home:
     """Paths below a home folder, and what is read from them."""
 
     folder: Path
-
-    @property
-    def config_file(self) -> Path:
-        """What the operator edits."""
-        return self.folder / "coordinator.toml"
-
-    @property
-    def registry(self) -> Path:
-        """Who may connect."""
-        return self.folder / "registry.db"
-
-    @property
-    def journal(self) -> Path:
-        """The events of all runs."""
-        return self.folder / "journal.db"
-
-    @property
-    def blobs(self) -> Path:
-        """Models in use."""
-        return self.folder / "blobs"
+    config_file = Below("coordinator.toml")
+    """What the operator edits."""
+    registry = Below("registry.db")
+    """Who may connect."""
+    journal = Below("journal.db")
+    """The events of all runs."""
+    blobs = Below("blobs")
+    """Models in use."""
+    results = Below("results")
+    """Finished models."""
+    running = Below("running.json")
+    """Address and process of the running coordinator."""
+    operator_socket = Below("operator.sock")
+    """Where the running coordinator listens to the operator's commands, where the file system takes a socket."""
+    _running_lock = Below("running.lock")
 
     @property
     def reserve(self) -> Reserve:
         """Room on the disk for the journal and the registry."""
         return Reserve.beside(self.journal)
 
-    @property
-    def results(self) -> Path:
-        """Finished models."""
-        return self.folder / "results"
-
-    @property
-    def running(self) -> Path:
-        """Address and process of the running coordinator."""
-        return self.folder / "running.json"
-
-    @property
-    def operator_socket(self) -> Path:
-        """Where the running coordinator listens to the operator's commands, where the file system takes a socket."""
-        return self.folder / "operator.sock"
-
     def key_file(self, name: str) -> Path:
         """Return the path of the key or certificate `name`."""
         return self.folder / "keys" / name
 
     def pem(self, name: str) -> bytes:
-        """Return a key or certificate. Raises StorageError."""
-        with disk(self.key_file(name), "read"):
-            return self.key_file(name).read_bytes()
+        """Return a key or certificate. Raises ConfigError where it is missing, StorageError where it is damaged."""
+        from fedcervix.transport.key_files import read_pem
+
+        file, needed, next_step = self.key_file(name), "it is made anew at each start", self._restart()
+        if name.startswith("authority."):
+            needed = "without it nobody can be invited, and the coordinator cannot start"
+            next_step = f"restore {file} from your backup; do not run `init` again: it makes another federation"
+        return read_pem(file, needed=needed, next_step=next_step)
 
     def command(self, words: str) -> str:
         """Return a command to type that means this home, whatever is in its path."""
         return f"coordinator --home {shlex.quote(str(self.folder))} {words}"
+
+    def _restart(self) -> str:
+        return f"stop the coordinator that runs here (Ctrl-C, or as a service), then {self.command('start')}"
 
     def has(self, path: Path) -> bool:
         """Say whether a file of the home is there. Raises StorageError where this user may not know."""
@@ -210,21 +195,10 @@ class Home:
             ) from error
 
     def authority(self) -> Authority:
-        """Return what signs certificates. Raises ConfigError where its key is missing, StorageError."""
+        """Return what signs certificates. Raises ConfigError where its key is missing, StorageError, IdentityError."""
         from fedcervix.transport import identity
 
-        self.insist_on_authority()
         return identity.Authority(self.pem("authority.crt"), self.pem("authority.key"))
-
-    def insist_on_authority(self) -> None:
-        """Raise ConfigError where the federation's key or certificate is missing, StorageError."""
-        for file in (self.key_file("authority.key"), self.key_file("authority.crt")):
-            if not self.has(file):
-                raise ConfigError(
-                    f"{file} is missing: without it nobody can be invited, and the coordinator cannot start",
-                    cause="it was deleted, or the home folder was restored in part",
-                    next_step=f"restore {file} from your backup; do not run `init` again: it makes another federation",
-                )
 
     def address(self) -> str:
         """Return how sites reach the coordinator: as advertised, with the port that the system chose where it is 0.
@@ -261,8 +235,7 @@ class Home:
         try:
             return RunningProcess(**parsed(content))
         except (ValueError, TypeError) as error:
-            next_step = f"stop the coordinator that runs here (Ctrl-C, or as a service), then {self.command('start')}"
-            raise damaged(self.running, error, next_step=next_step) from error
+            raise damaged(self.running, error, next_step=self._restart()) from error
 
     def write_running(self, pid: int, bound: Address, operator: Path) -> None:
         """Write down where the coordinator listens for sites and for commands on this machine. Raises StorageError."""
@@ -288,7 +261,3 @@ class Home:
                 self.running.unlink(missing_ok=True)  # a killed one's: nobody may read it once the next lock is held
             with held(self._running_lock, busy=None):  # held by others for an instant at most
                 yield
-
-    @property
-    def _running_lock(self) -> Path:
-        return self.folder / "running.lock"

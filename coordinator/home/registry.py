@@ -33,9 +33,10 @@ from pathlib import Path
 from typing import Concatenate, Literal, ParamSpec, TypeVar
 
 from fedcervix.disk.databases import translated
+from fedcervix.disk.formats import Schema, bring_up
 from fedcervix.disk.reserve import Reserve
 from fedcervix.disk.storage import disk
-from fedcervix.errors import IdentityError, StorageError
+from fedcervix.errors import IdentityError
 
 BUSY_TIMEOUT_S = 10.0
 """how long a call waits while another process writes; a write takes milliseconds"""
@@ -43,8 +44,7 @@ BUSY_TIMEOUT_S = 10.0
 HEADER_BYTES = 100
 """of an SQLite file; its change counter, which every transaction raises, is among them"""
 
-SCHEMA_VERSION = 1
-SCHEMA = """
+CREDENTIALS = """
 CREATE TABLE credentials (
     serial          TEXT PRIMARY KEY,   -- of the certificate, hexadecimal
     site            TEXT NOT NULL,
@@ -58,6 +58,7 @@ CREATE TABLE credentials (
 ) WITHOUT ROWID
 """
 ONE_VALID = "CREATE UNIQUE INDEX one_valid ON credentials (site, role) WHERE state = 'valid'"
+SCHEMA = Schema("the registry", (CREDENTIALS, ONE_VALID))
 
 Issued = tuple[bytes, str, datetime]
 """certificate (PEM), its serial (hexadecimal), its end (aware UTC)"""
@@ -188,9 +189,7 @@ class Registry:
             # so a full disk does not lock the sites out.
             if connection.execute("PRAGMA journal_mode").fetchone() != ("delete",):
                 connection.execute("PRAGMA journal_mode = DELETE")
-            with connection:
-                connection.execute("BEGIN IMMEDIATE")
-                _create(connection, self._path)
+            bring_up(connection, self._path, SCHEMA)
 
     @_with_room
     def invite(self, site: str, serial: str, expires: datetime, now: datetime) -> None:
@@ -305,20 +304,6 @@ class Registry:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
         self.writes += 1
-
-
-def _create(connection: sqlite3.Connection, path: Path) -> None:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version == 0:
-        connection.execute(SCHEMA)
-        connection.execute(ONE_VALID)
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    elif version != SCHEMA_VERSION:
-        raise StorageError(
-            f"the registry {path} has version {version}; this program reads version {SCHEMA_VERSION}",
-            cause="it was written by a newer version of this program",
-            next_step="install that version again",
-        )
 
 
 def _close(

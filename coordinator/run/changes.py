@@ -51,7 +51,7 @@ def changes(before: StatusDocument | None, after: StatusDocument) -> Change:
 def applied(before: StatusDocument | None, change: Change) -> StatusDocument:
     """Return the document after a change; one that names another run is a whole document. Raises ValueError."""
     if before is None or change.get("run", before.run) != before.run:
-        return from_json(StatusDocument, change)
+        return from_json(StatusDocument, change, extra="ignore")
     after = replaced(before, change)
     sites = _by(TABLES["sites"], (*before.sites, *after.sites))
     ledger = _by(TABLES["ledger"], (*before.ledger, *after.ledger))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -23,15 +23,15 @@ from fedcervix.core.events import RunAborted
 from fedcervix.core.plan import Plan
 from fedcervix.core.rounds.state import Run, begin
 from fedcervix.core.rounds.step import replay, step
-from fedcervix.disk.journal import Journal, RunRecord
-from fedcervix.errors import RunError, StorageError
-from fedcervix.runtime.record import RecordedRun
+from fedcervix.disk.journal import Journal, RunRecord, UnreadRun
+from fedcervix.errors import FormatError, RunError, StorageError
 
 if TYPE_CHECKING:
     from fedcervix.models.blobs import BlobStore
 
 UNFINISHED = "unfinished"
-UNREADABLE = "unreadable"
+UNREAD = "unreadable"
+"""by this version: another one reads it"""
 ABANDONED = "abandoned by the operator: another run was started instead"
 
 
@@ -58,9 +58,9 @@ def begin_of(record: RunRecord) -> Run:
     return begin(record.run, record.plan, base=record.base, at=record.begun_at)
 
 
-def replayed(journal: Journal, record: RunRecord) -> Run:
-    """Return a run as it stands by its events. Raises StorageError."""
-    return replay(begin_of(record), journal.events(record.run))
+def replayed(journal: Journal, record: RunRecord | UnreadRun) -> Run:
+    """Return a run as it stands by its events. Raises StorageError, FormatError."""
+    return replay(begin_of(read(record)), journal.events(record.run))
 
 
 def new_record(plan: Plan, base: str, at: float) -> RunRecord:
@@ -69,7 +69,7 @@ def new_record(plan: Plan, base: str, at: float) -> RunRecord:
     return RunRecord(name, plan, base, at)
 
 
-def last_of(journal: Journal) -> RunRecord | None:
+def last_of(journal: Journal) -> RunRecord | UnreadRun | None:
     """Return the run that began last. Raises StorageError."""
     return next(reversed(journal.runs()), None)
 
@@ -77,10 +77,14 @@ def last_of(journal: Journal) -> RunRecord | None:
 def unfinished(home: Home, journal: Journal) -> RunRecord | None:
     """Return the last run where it has not ended, or its result was not stored (its process was killed just before).
 
-    Raises StorageError.
+    Raises StorageError, FormatError where this version cannot read it.
     """
     last = last_of(journal)
-    return None if last is None or results.is_stored(home.results, last.run) else last
+    if last is None or results.is_stored(home.results, last.run):
+        return None
+    if isinstance(last, UnreadRun):
+        raise last.error
+    return last
 
 
 def abandon(
@@ -101,13 +105,34 @@ def entries(home: Home) -> list[RunLine]:
         return [] if journal is None else [_entry(home, journal, record) for record in journal.runs()]
 
 
-def _entry(home: Home, journal: Journal, record: RunRecord) -> RunLine:
+def _entry(home: Home, journal: Journal, record: RunRecord | UnreadRun) -> RunLine:
+    """Return the line of a run; of one that this version cannot read, what is known without reading it."""
     try:
-        stored = results.is_stored(home.results, record.run)
-        found = results.read(home.results, record.run) if stored else results.record(replayed(journal, record))
-        outcome = found.outcome or UNFINISHED
-    except StorageError as error:
-        found, outcome = RecordedRun(reason=f"{error.what}; next: {error.next_step}", ledger=()), UNREADABLE
+        return _line(home, journal, read(record))
+    except (FormatError, StorageError) as error:
+        return RunLine(
+            run=record.run,
+            mode="",
+            profile="",
+            begun_at=record.begun_at,
+            rounds=0,
+            best_round=0,
+            outcome=UNREAD,
+            reason=f"{error.what}; next: {error.next_step}",
+            model=results.model_of(home.results, record.run).exists(),
+        )
+
+
+def read(record: RunRecord | UnreadRun) -> RunRecord:
+    """Return a run that this version can read. Raises FormatError."""
+    if isinstance(record, UnreadRun):
+        raise record.error
+    return record
+
+
+def _line(home: Home, journal: Journal, record: RunRecord) -> RunLine:
+    stored = results.is_stored(home.results, record.run)
+    found = results.read(home.results, record.run) if stored else results.record(replayed(journal, record))
     return RunLine(
         run=record.run,
         mode=record.plan.mode,
@@ -115,14 +140,14 @@ def _entry(home: Home, journal: Journal, record: RunRecord) -> RunLine:
         begun_at=record.begun_at,
         rounds=len(found.ledger),
         best_round=found.best_round,
-        outcome=outcome,
+        outcome=found.outcome or UNFINISHED,
         reason=found.reason,
         model=results.model_of(home.results, record.run).exists(),
     )
 
 
 def stands(home: Home, name: str = "", *, whole: bool = True) -> StatusDocument:
-    """Return how a run stands by the journal: the last one, or the one of this name.
+    """Return how a run stands by the journal: the last one that can be read, or the one of this name.
 
     `whole`: with all rounds; else with the last ones. Raises RunError, StorageError.
     """
@@ -134,15 +159,29 @@ def stands(home: Home, name: str = "", *, whole: bool = True) -> StatusDocument:
                 cause="no run has been started yet; the first `start` needs --mode",
                 next_step=home.command("start --mode csfssl"),
             )
-        record = found(records, name, home) if name else records[-1]
-        run = replayed(journal, record)
-    is_last = record.run == records[-1].run
-    trouble = "" if run.ended or not is_last else _not_running(home)
+        run, unread = _newest(journal, [found(records, name, home)] if name else records)
+    is_last = run.run == records[-1].run
+    trouble = unread if run.ended or not is_last else _not_running(home)
     since = 0 if whole else max(0, len(run.rounds) - BRIEF_ROUNDS)
     return overview(run, {}, now=time.time(), trouble=trouble, since=since)
 
 
-def found(records: list[RunRecord], name: str, home: Home) -> RunRecord:
+def _newest(journal: Journal, records: Sequence[RunRecord | UnreadRun]) -> tuple[Run, str]:
+    """Return the newest run that this version can read, and what is to be said of a newer one.
+
+    Raises FormatError where it can read none.
+    """
+    unread: FormatError | None = None
+    for record in reversed(records):
+        try:
+            return replayed(journal, record), unread.explain() if unread else ""
+        except FormatError as error:
+            unread = unread or error
+    assert unread is not None
+    raise unread
+
+
+def found(records: list[RunRecord | UnreadRun], name: str, home: Home) -> RunRecord | UnreadRun:
     """Return the run of this name. Raises RunError that names the nearest one."""
     by_name = {record.run: record for record in records}
     if name in by_name:

@@ -34,6 +34,10 @@ class LastSeen:
     progress: Progress | None = None
     stopped: bool = False
     """its engineer has stopped it, and it has not come back"""
+    software: str = ""
+    """version of fedcervix there, as it said last"""
+    upgrade: str = ""
+    """why its version was refused; empty where it was not"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +54,16 @@ class Line:
     progress: Progress | None
     stopped: bool = False
     """the site's engineer has stopped its agent"""
+    software: str = ""
+    """version of fedcervix at the site; empty where it has not said so"""
+    upgrade: str = ""
+    """what must be installed before it can take part; empty where nothing"""
     set_aside: int = 0
     """its reports that were not written down since the coordinator was started (see coordinator.limits.allowances)"""
 
 
 class Liveness:
-    """The table of signs. Not thread-safe: its owner holds a lock."""
+    """The table of signs. Its owner holds a lock, but for `heard`."""
 
     def __init__(self, sites: Iterable[str], lease_s: float, clock_s: Callable[[], float]) -> None:
         self._clock_s = clock_s
@@ -83,6 +91,10 @@ class Liveness:
         self.heard(site)
         self.signs[site].connected, self.signs[site].cut_s, self.signs[site].stopped = True, None, False
 
+    def outdated(self, site: str, software: str, upgrade: str) -> None:
+        """A site's version, or this coordinator's, must change before the site is let in."""
+        self.signs[site].software, self.signs[site].upgrade = software, upgrade
+
     def stopped(self, site: str) -> None:
         """A site's engineer has stopped its agent."""
         self.heard(site)
@@ -98,7 +110,8 @@ class Liveness:
         sign = self.signs[site]
         cut_for_s = None if sign.cut_s is None else self._clock_s() - sign.cut_s
         lease_s, unheard_for_s = self.lease_ends_in_s(site, working=working), self._clock_s() - sign.at_s
-        return Line(sign.connected, cut_for_s, unheard_for_s, lease_s, sign.progress, sign.stopped)
+        said = (sign.progress, sign.stopped, sign.software, sign.upgrade)
+        return Line(sign.connected, cut_for_s, unheard_for_s, lease_s, *said)
 
     def alive(self, site: str) -> bool:
         """Say whether a site's stream is open, or something was heard of it within its lease."""

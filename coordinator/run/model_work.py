@@ -71,8 +71,8 @@ class ModelWork:
         run = self._state.run
         task = instruction(run, site)
         base = task.base if isinstance(task, Task) and task.kind is TaskKind.TRAIN else ""
-        meter = Meter(self._blobs.path(base)) if base else None
-        return Arriving(size_bytes, self.layout_of(run) if run.layout else None, meter)
+        like = self.layout_of(run) if run.layout else None
+        return Arriving(size_bytes, like, Meter(self._blobs.path(base), like) if base else None)
 
     def note_arrived(self, site: str, digest: str, seen: Arriving) -> None:
         """Note that a site's model was found to be sound while it arrived."""

@@ -13,7 +13,8 @@ from fedcervix.disk.files import copy_file, digest_file, in_place_of, make_folde
 from fedcervix.disk.reserve import Reserve
 from fedcervix.disk.storage import damaged, disk
 from fedcervix.errors import RunError
-from fedcervix.runtime.record import LedgerLine, RecordedRun, stored_record
+from fedcervix.json_text import parsed
+from fedcervix.runtime.record import LedgerLine, RecordedRun, SoftwareLine, stored_record
 from fedcervix.runtime.typed_json import to_text
 
 if TYPE_CHECKING:
@@ -33,8 +34,9 @@ def record(run: Run, lines: tuple[LedgerLine, ...] | None = None) -> RecordedRun
     return RecordedRun(
         run=run.run,
         software=f"fedcervix {__version__}",
+        sites=tuple(SoftwareLine(site=site.name, software=site.software) for site in run.sites),
         plan_digest=run.plan.digest,
-        plan=run.plan.to_dict(),
+        plan=parsed(run.plan.canonical()),
         outcome=run.outcome,
         reason=run.reason,
         best_round=run.best_round,

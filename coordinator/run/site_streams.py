@@ -17,6 +17,7 @@ from fedcervix.core.rounds.state import Outcome, Presence, Run
 from fedcervix.errors import DuplicateAgentError
 from fedcervix.runtime.log import logger
 from fedcervix.transport.codec import InstanceClaim, Progress
+from fedcervix.transport.versions import Build
 
 
 class SiteStreams:
@@ -38,6 +39,8 @@ class SiteStreams:
         self._log = logger(run=run.run)
         self._acting: dict[str, Acting] = {}
         self._streams: dict[str, Stream] = {}
+        self._builds: dict[str, Build] = {}
+        """what the software of each site is that was admitted"""
         self._dismissed: set[str] = set()
         """sites that were told to leave"""
         self._liveness = Liveness(run.plan.sites, self._lease_s, steady_s)
@@ -45,13 +48,28 @@ class SiteStreams:
     # --- signs of life ---
 
     def heard(self, site: str, progress: Progress | None = None) -> None:
-        """Note a sign of life; a site that had fallen silent is back."""
+        """Note a sign of life; a site that had fallen silent is back.
+
+        The lock is taken only where that changes something: each part of a model is a sign of life, and who holds the
+        lock may wait for the disk.
+        """
+        # Nobody is woken: a lease that runs out later than the driving thread thinks is found out when it looks.
+        self._liveness.heard(site, progress)
+        run = self._state.run
+        if run.site(site).presence is Presence.SILENT and not run.ended:
+            with self._state.changed:
+                self._submit(self.attached(site, self._clock_s()))
+
+    def attached(self, site: str, at: float) -> SiteAttached:
+        """Return the event that a site takes part, with the software that it has said it runs."""
+        build = self._builds.get(site)
+        return SiteAttached(site, at, build.software, build.numerics) if build else SiteAttached(site, at)
+
+    def outdated(self, site: str, build: Build, upgrade: str) -> None:
+        """Note that a site cannot be let in before something is installed, there or here."""
         with self._state.changed:
-            # Nobody is woken: a lease that runs out later than the driving thread thinks is found out when it looks.
-            self._liveness.heard(site, progress)
-            run = self._state.run
-            if run.site(site).presence is Presence.SILENT and not run.ended:
-                self._submit(SiteAttached(site, self._clock_s()))
+            self._liveness.outdated(site, build.software, upgrade)
+            self._state.tell()
 
     def stopped(self, site: str) -> None:
         """Note that a site's engineer has stopped its agent: its lease runs on, and what is said of it is true."""
@@ -65,8 +83,11 @@ class SiteStreams:
 
     # --- who acts for a site ---
 
-    def admit(self, site: str, claim: InstanceClaim) -> None:
-        """Let a process of a site's agent act for it. Raises DuplicateAgentError where another one does."""
+    def admit(self, site: str, claim: InstanceClaim, build: Build | None = None) -> None:
+        """Let a process of a site's agent act for it. Raises DuplicateAgentError where another one does.
+
+        `build`: of its software, where it is known.
+        """
         with self._state.changed:
             acting = self._acting.get(site)
             admitted = admit(acting, claim, alive=self._liveness.alive(site), at=self._clock_s())
@@ -75,14 +96,16 @@ class SiteStreams:
             if admitted is not acting:
                 self._acting[site] = admitted
                 self._stream_ended(site)
+            if build is not None:
+                self._builds[site] = build
+                self._liveness.outdated(site, build.software, "")
             self.heard(site)
 
     def check_instance(self, site: str, instance: str) -> None:
         """Note a sign of life of the process that acts for a site. Raises DuplicateAgentError if another one does."""
-        with self._state.changed:
-            if not is_answered(self._acting.get(site), instance):
-                raise self._refusal(site)
-            self.heard(site)
+        if not is_answered(self._acting.get(site), instance):
+            raise self._refusal(site)
+        self.heard(site)
 
     def _refusal(self, site: str) -> DuplicateAgentError:
         return refusal(site, self._acting[site], self._lease_s)

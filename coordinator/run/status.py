@@ -29,6 +29,7 @@ from fedcervix.runtime.worker_protocol import WorkProgress
 from fedcervix.transport.backoff import SIGN_S
 
 LINE_CUT = "its connection is cut"
+UPGRADE = "waits for an upgrade"
 UNHEARD = "no message comes from it"
 UNHEARD_S = 2 * SIGN_S
 """two signs of life that did not come"""
@@ -120,7 +121,8 @@ def _site(run: Run, name: str, line: Line | None, held: Held, now: float) -> Sit
         reason=shown(site.reason),
         connected=bool(line and line.connected),
         cut_at=now - lost_for_s if lost_for_s is not None else None,
-        line=lost if site.presence in (Presence.PRESENT, Presence.SILENT) else "",
+        line=lost if site.presence in (Presence.PRESENT, Presence.SILENT) or (line and line.upgrade) else "",
+        software=(line.software if line else "") or "".join(site.software[-1:]),
         doing=str(asked) if asked is not None else "",
         stage=shown(progress.stage),
         done=progress.done,
@@ -142,6 +144,8 @@ def _lost(line: Line | None) -> tuple[str, float | None]:
         return "", None
     if line.stopped:
         return STOPPED, line.cut_for_s or line.unheard_for_s
+    if line.upgrade:
+        return shown(f"{UPGRADE}: {line.upgrade}"), line.cut_for_s
     if line.connected:
         return (UNHEARD, line.unheard_for_s) if line.unheard_for_s > UNHEARD_S else ("", None)
     return NOT_BACK if line.cut_for_s is None else LINE_CUT, line.cut_for_s

@@ -25,6 +25,8 @@ class SiteStatus:
     """when its connection ended; None where it is connected, or was not since the coordinator started"""
     line: str
     """what is wrong with its connection, in words"""
+    software: str = ""
+    """version of fedcervix"""
     doing: str
     stage: str
     """how far it is with it, in this and the next five; empty and 0 where it has not said"""

@@ -6,9 +6,11 @@
     ├── IdentityError    a certificate or invitation is wrong    (the operator renews it)
     ├── PolicyError      the plan asks what this site forbids    (the two sides talk)
     ├── LinkError        the other side cannot be reached        (the network recovers, or IT acts)
-    │   └── BusyError        it takes no more calls now: worth another try, in a while
+    │   ├── BusyError        it takes no more calls now: worth another try, in a while
+    │   └── VersionError     the two run versions that cannot work together: worth another try, after an upgrade
     ├── StorageError     the disk is full or holds damaged files (IT acts; nothing was lost)
-    │   └── FullDiskError    it is full: worth another try, when there is room
+    │   ├── FullDiskError    it is full: worth another try, when there is room
+    │   └── FormatError      another version wrote the file: that version reads it
     ├── TrainingError    the trainer cannot continue             (recipe or hardware)
     ├── ModelError       a weights file is not what was asked for
     ├── RunError         the request does not fit the state of the run
@@ -87,6 +89,10 @@ class BusyError(LinkError):
     """The other side does not answer this call now: it comes too often, came in part, or another one is in work."""
 
 
+class VersionError(LinkError):
+    """The two sides run versions that cannot work together; one of them must be upgraded."""
+
+
 class StorageError(FedcervixError):
     """The disk is full, not writable, or holds a file whose content does not match its digest."""
 
@@ -95,6 +101,10 @@ class StorageError(FedcervixError):
 
 class FullDiskError(StorageError):
     """The disk is full."""
+
+
+class FormatError(StorageError):
+    """A file holds what this version does not read: another version wrote it, or it is damaged."""
 
 
 class TrainingError(FedcervixError):
@@ -144,19 +154,7 @@ EXIT_CODES: dict[int, str] = {
     2: "wrong command line",
     **{
         error.exit_code: (error.__doc__ or "").strip().rstrip(".")
-        for error in (
-            ConfigError,
-            DataError,
-            IdentityError,
-            PolicyError,
-            LinkError,
-            StorageError,
-            TrainingError,
-            ModelError,
-            RunError,
-            RemoteError,
-            DuplicateAgentError,
-        )
+        for error in FedcervixError.__subclasses__()  # those of this file, in its order
     },
     EXIT_OF_OUTCOME["DEGRADED"]: "finished, but a declared site is missing from at least one round (DEGRADED)",
     EXIT_OF_OUTCOME["ABORTED"]: "the run was aborted",

@@ -7,22 +7,16 @@ ends with a traceback. Here everything that cannot be read is a ValueError.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 
-def parsed(
-    text: str | bytes,
-    *,
-    object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None,
-    parse_constant: Callable[[str], Any] | None = None,
-) -> Any:
+def parsed(text: str | bytes, **hooks: Any) -> Any:
     """Return the value that a JSON text stands for; the hooks are those of `json.loads`.
 
     Raises ValueError where it stands for none that can be read: no JSON, not UTF-8, nested too deeply, too large.
     """
     try:
-        return json.loads(text, object_pairs_hook=object_pairs_hook, parse_constant=parse_constant)
+        return json.loads(text, **hooks)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     except MemoryError as error:

@@ -67,16 +67,19 @@ def in_columns(text: str) -> str:
 
 
 def printable_values(value: Any) -> Any:
-    """Return a value that came out of JSON, or goes into a log: all texts in it are printable, keys included."""
+    """Return a value that came out of JSON, or goes into a log: all texts in it are printable, keys included.
+
+    An object that is no value of JSON becomes its own words.
+    """
     match value:
-        case str():
-            return printable(value)
+        case None | bool() | int() | float():
+            return value
         case dict():
             return {printable_values(key): printable_values(one) for key, one in value.items()}
         case list() | tuple():
             return [printable_values(one) for one in value]
         case _:
-            return value
+            return printable(str(value))
 
 
 def on_a_page(value: Any) -> Any:

@@ -14,14 +14,13 @@ An interval tells how far other women would move a number. It does not hold what
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedcervix.errors import DataError
 from site_agent.classifier.intervals import DIFFERENCE, RATE, Estimate, Verdict, verdict, why_not_shown
 from site_agent.classifier.resampling import DRAWS, Draws, Part, Sampled, Scored, draw, roster, sample
 from site_agent.metrics import THRESHOLD_FIXED, Confusion, roc
@@ -48,18 +47,6 @@ class AtThreshold:
     specificity: Estimate
     npv: Estimate
 
-    def to_json(self) -> dict[str, Any]:
-        """Return values JSON can hold."""
-        counts = {name: int(getattr(self.confusion, name)) for name in ("tp", "fn", "fp", "tn")}
-        estimates = {name: getattr(self, name).to_json() for name in RATES}
-        return {"threshold": self.threshold, "confusion": counts, **estimates}
-
-    @classmethod
-    def from_json(cls, raw: dict[str, Any]) -> Self:
-        """Undo `to_json`."""
-        estimates = {name: Estimate.from_json(raw[name]) for name in RATES}
-        return cls(threshold=float(raw["threshold"]), confusion=Confusion(**raw["confusion"]), **estimates)
-
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -80,30 +67,9 @@ class Evaluation:
     roc: tuple[tuple[float, float], ...]
     """(false positive rate, recall), from (0, 0) to (1, 1)"""
 
-    def to_json(self) -> dict[str, Any]:
-        """Return values JSON can hold."""
-        plain = {name: getattr(self, name) for name in ("name", "images", "women", "case_women", "cases")}
-        return {
-            **plain,
-            "auc": self.auc.to_json(),
-            "fixed": self.fixed.to_json(),
-            "chosen": self.chosen.to_json(),
-            "roc": [list(point) for point in self.roc],
-        }
-
-    @classmethod
-    def from_json(cls, raw: dict[str, Any]) -> Self:
-        """Undo `to_json`. Raises DataError on anything else."""
-        try:
-            return cls(
-                **{name: raw[name] for name in ("name", "images", "women", "case_women", "cases")},
-                auc=Estimate.from_json(raw["auc"]),
-                fixed=AtThreshold.from_json(raw["fixed"]),
-                chosen=AtThreshold.from_json(raw["chosen"]),
-                roc=tuple((float(x), float(y)) for x, y in raw["roc"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"not an evaluation: {error!r}", cause="the results file was changed by hand") from error
+    def to_json(self) -> dict[str, object]:
+        """Return values JSON can hold; `typed_json.from_json` undoes it."""
+        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,19 +89,6 @@ class Comparison:
     def why(self) -> str:
         """Why nothing is shown; empty where something is."""
         return why_not_shown(self.difference)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return values JSON can hold; verdict and reason are there for readers and not read back."""
-        own = {"name": self.name, "versus": self.versus, "difference": self.difference.to_json()}
-        return {**own, "verdict": self.verdict, "why": self.why}
-
-    @classmethod
-    def from_json(cls, raw: dict[str, Any]) -> Self:
-        """Undo `to_json`. Raises DataError on anything else."""
-        try:
-            return cls(str(raw["name"]), str(raw["versus"]), Estimate.from_json(raw["difference"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"not a comparison: {error!r}", cause="the results file was changed by hand") from error
 
 
 def evaluate(
@@ -171,25 +124,6 @@ def evaluate(
     )
 
 
-def paired_difference(
-    labels: ArrayLike,
-    scores_a: ArrayLike,
-    scores_b: ArrayLike,
-    patients: Sequence[str],
-    *,
-    seed: int,
-    draws: int = DRAWS,
-) -> Estimate:
-    """Return AUC(a) - AUC(b) on the same images; each draw of women scores both classifiers. Raises DataError."""
-    a, b = np.asarray(scores_a, np.float64), np.asarray(scores_b, np.float64)
-    if a.shape != b.shape:
-        raise DataError(f"two classifiers scored {len(a)} and {len(b)} images", cause="they scored different splits")
-    both = [{ONLY: Scored.of(labels, scores, patients)} for scores in (a, b)]
-    drawn = draw(roster(both), seed=seed, draws=draws)
-    one, two = (sample(trials, drawn)["auc"] for trials in both)
-    return drawn.estimate(one - two, DIFFERENCE)
-
-
 def compare(
     name: str,
     versus: str,
@@ -200,9 +134,14 @@ def compare(
     seed: int,
     draws: int = DRAWS,
 ) -> Comparison:
-    """Compare two of the initialisations in `scores` (name -> scores on the same test images)."""
-    difference = paired_difference(labels, scores[name], scores[versus], patients, seed=seed, draws=draws)
-    return Comparison(name, versus, difference)
+    """Compare two of the initialisations in `scores`: AUC(name) - AUC(versus) on the same test images.
+
+    Each draw of women scores both classifiers. Raises DataError where they scored different numbers of images.
+    """
+    both = [{ONLY: Scored.of(labels, scores[start], patients)} for start in (name, versus)]
+    drawn = draw(roster(both), seed=seed, draws=draws)
+    one, two = (sample(trials, drawn)["auc"] for trials in both)
+    return Comparison(name, versus, drawn.estimate(one - two, DIFFERENCE))
 
 
 def _at(scored: Scored, sampled: Sampled, drawn: Draws) -> AtThreshold:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from fedcervix.core.plan import check
 
@@ -83,16 +83,6 @@ class Estimate:
     def interval(self) -> tuple[float, float] | None:
         """Both ends; None where there is no interval."""
         return None if self.low is None or self.high is None else (self.low, self.high)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return values JSON can hold."""
-        return {"value": self.value, "low": self.low, "high": self.high, "why": self.why}
-
-    @classmethod
-    def from_json(cls, raw: dict[str, Any]) -> Self:
-        """Undo `to_json`. Raises KeyError, TypeError or ValueError on anything else."""
-        low, high = (None if raw[end] is None else float(raw[end]) for end in ("low", "high"))
-        return cls(float(raw["value"]), low, high, str(raw["why"]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -56,24 +55,10 @@ def list_files(named: Iterable[Path]) -> Listing:
     walk = _Walk()
     files: dict[Path, Found] = {}
     for path in named:
-        for found in walk.below(path) if _is_folder(path) else [_named(path)]:
+        folder = os.path.isdir(path)  # noqa: PTH112  (is_dir raises where this user may not enter)
+        for found in walk.below(path) if folder else [_named(path)]:
             files.setdefault(found.path, found)
     return Listing(tuple(files.values()), dict(walk.passed_over))
-
-
-def _is_file(path: Path) -> bool:
-    """Return whether this is a file with content: to open a pipe would wait for ever."""
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except OSError:
-        return False
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return stat.S_ISDIR(path.stat().st_mode)
-    except OSError:
-        return False
 
 
 def _named(path: Path) -> Found:
@@ -128,7 +113,8 @@ class _Walk:
         if self._hidden(path.name):
             return False
         ending = path.suffix.casefold().removeprefix(".")
-        if ending not in NO_PICTURES or (_is_file(path) and looks_like_a_picture(head_of(path))):
+        is_file = os.path.isfile(path)  # noqa: PTH113  (as above); to open a pipe would wait for ever
+        if ending not in NO_PICTURES or (is_file and looks_like_a_picture(head_of(path))):
             return True
         self.passed_over[f".{ending}"] += 1
         return False

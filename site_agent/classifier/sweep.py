@@ -1,4 +1,4 @@
-"""Which N, which width of the dense layer, which E? Tried out, and chosen by validation images alone.
+"""Which N, which width of the dense layer? Tried out, and chosen by validation images alone.
 
 Section III-D: "We vary the network hyper-parameters for both SSL and classification model training and choose the best
 hyper-parameters based on the validation loss."
@@ -10,8 +10,7 @@ Rules
 2. Test images are unknown here: `Material` has no place for them, and nothing depends on them.
 3. A cell is named by all that it depends on (recipe, seed, stream, images, software). A finished one is kept and never
    trained again, and the contrastive training of an unfinished one goes on from its checkpoint.
-4. E exists in a federation alone. Runs that differ in E and in nothing else have the same N, so there the mean
-   validation loss of their rounds is comparable, and chooses.
+4. E exists in a federation alone: it is not varied here.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ from pathlib import Path
 import torch
 
 from fedcervix import __version__
-from fedcervix.core.plan import Plan, Recipe, canonical_json, check, differences
+from fedcervix.core.formats import contents
+from fedcervix.core.plan import Recipe, canonical_json, check, recipe_to_dict
 from fedcervix.disk.files import write_whole
 from fedcervix.disk.storage import damaged, disk
-from fedcervix.errors import RunError, TrainingError
+from fedcervix.errors import TrainingError
 from fedcervix.json_text import parsed
-from fedcervix.runtime.record import stored_record
 from fedcervix.runtime.worker_protocol import WorkProgress
 from site_agent.classifier.choosing import preference
 from site_agent.classifier.finetune import Finetuned, build_classifier, finetune, predict
@@ -50,9 +49,6 @@ StartOf = Callable[[Recipe], Encoder]
 """makes the encoder that contrastive learning starts from"""
 CheckpointsFor = Callable[[str], AbstractContextManager[Checkpoints | None]]
 """where the contrastive training of the cell with this key keeps its checkpoints, if anywhere"""
-
-FREE_OF_E = ("terms.epochs_per_round", "terms.rounds")
-"""keys of the plan in which runs that are compared for E may differ; the recipe bounds rounds x E for all of them"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,14 +83,6 @@ class GridPoint:
         check(math.isfinite(self.classifier_loss), f"classifier_loss is a number; found {self.classifier_loss}")
 
 
-@dataclass(frozen=True, slots=True)
-class FederatedRun:
-    """What is compared of a finished run: its plan, and the mean validation loss of each round's model."""
-
-    plan: Plan
-    losses: tuple[float, ...]
-
-
 # --- choosing: values in, values out ------------------------------------------------------------------------------
 
 
@@ -106,39 +94,6 @@ def choose(cells: Iterable[GridPoint]) -> GridPoint:
     return min(
         cells, key=lambda cell: preference(cell.classifier_loss, width=cell.width, batch_images=cell.batch_images)
     )
-
-
-def choose_run(runs: Sequence[FederatedRun]) -> FederatedRun:
-    """Return the run whose best round has the lowest mean validation loss: how E is chosen; of equals the smallest E.
-
-    Raises RunError where the runs differ in more than E (rule 4), or one has no scored round; ValueError for no run.
-    """
-    for run in runs:
-        _check_comparable(runs[0].plan, run)
-    return min(runs, key=lambda run: (min(run.losses), run.plan.terms.epochs_per_round))
-
-
-def read_run(text: bytes) -> FederatedRun:
-    """Return what is compared of a run's record.json (`coordinator export RUN`). Raises RunError."""
-    try:
-        record = stored_record(text)
-        return FederatedRun(record.agreed, tuple(line.loss for line in record.ledger if line.loss is not None))
-    except ValueError as error:
-        raise RunError(
-            f"not the record of a run: {error}",
-            cause="another file, or written by another version",
-            next_step="coordinator export RUN FOLDER",
-        ) from error
-
-
-def _check_comparable(first: Plan, run: FederatedRun) -> None:
-    said = [line for line in differences(first, run.plan) if line.partition(":")[0] not in FREE_OF_E]
-    if said or not run.losses:
-        raise RunError(
-            "these runs do not say which E is best: " + ("; ".join(said) or "one of them has no scored round"),
-            cause="their losses compare only where nothing but epochs_per_round (and rounds) differs",
-            next_step="federate again with plans that differ in epochs_per_round alone",
-        )
 
 
 # --- cells and their names ----------------------------------------------------------------------------------------
@@ -156,7 +111,7 @@ def combinations(base: Recipe, batch_images: Iterable[int], widths: Iterable[int
 def cell_key(context: TrainingContext, images: str) -> str:
     """Return the name of a cell: SHA-256 of all that it depends on. `images` is their digest."""
     depends = {
-        "recipe": dataclasses.asdict(context.recipe),
+        "recipe": recipe_to_dict(context.recipe),
         "seed": context.seed,
         "stream": context.stream,
         "images": images,
@@ -172,7 +127,7 @@ def read_cells(file: Path) -> dict[str, GridPoint]:
     with disk(file, "read"):
         content = file.read_bytes()
     try:
-        return {key: GridPoint(**fields) for key, fields in parsed(content).items()}
+        return {key: GridPoint(**fields) for key, fields in contents("the sweep", parsed(content)).items()}
     except (ValueError, TypeError, AttributeError) as error:
         next_step = f"delete it: rm {file}; the sweep then starts again from the beginning"
         raise damaged(file, error, next_step=next_step) from error

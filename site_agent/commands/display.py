@@ -11,8 +11,8 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, TextIO, cast
+from collections.abc import Callable, Iterator
+from typing import TextIO, cast
 
 from rich import progress as bars
 
@@ -24,6 +24,8 @@ from site_agent.federation import shown
 
 PLAIN_S = 10.0
 """in a log file, at most one progress line in this time"""
+PLAIN_REPORTS = 10
+"""lines of progress where there is no terminal"""
 
 
 def echo(text: str, *, err: bool = False) -> None:
@@ -44,11 +46,12 @@ class Display:
         self._plain_s = time.monotonic()  # what is done sooner than PLAIN_S needs no line
 
     def show(self, event: shown.Shown) -> None:
-        """Draw one event; some are for tests and logs alone."""
+        """Draw one event; some have no words and are for tests alone."""
         with self._lock:
-            draw = self._SHOW.get(type(event))
-            if draw is not None and (isinstance(event, shown.Advanced) or self._may_show(event)):
-                draw(self, event)
+            if isinstance(event, shown.Advanced):
+                self._advance(event)
+            elif (text := str(event)) and self._may_show(event):
+                self._line(text)
 
     def _may_show(self, event: shown.Shown) -> bool:
         """Say whether an event is worth its lines; what is left out is said."""
@@ -69,60 +72,12 @@ class Display:
         self._end_bar()
         self._console.print(f"{time.strftime('%H:%M:%S')}  {text}", soft_wrap=True)
 
-    def _attached(self, event: shown.Attached) -> None:
-        plan = event.plan
-        self._line(f"attached to run {event.run}: {plan.mode}, sites {', '.join(plan.sites)}, profile {plan.profile}")
-        self._line(f"the plan is allowed by this site's policy (contract {plan.digest[:12]})")
-
-    def _examined(self, event: shown.Examined) -> None:
-        for subject, finding in event.findings.lines() if event.findings else ():
-            self._line(f"{subject}: {finding}")
-
-    def _resumed(self, event: shown.Resumed) -> None:
-        self._line(f"continues run {event.run}" + (f": {event.task}" if event.task else ""))
-
-    def _stopping(self, event: shown.Stopping) -> None:
-        within = f"within {event.deadline_s:.0f} s"
-        self._line(
-            f"stopping: training saves a checkpoint at its next step and ends, {within}. "
-            "Press Ctrl-C again to stop immediately."
-        )
-
-    def _message(self, event: shown.Message) -> None:
-        self._line(event.text)
-
-    def _reconnected(self, _event: shown.Reconnected) -> None:
-        self._line("connected to the coordinator again")
-
-    def _disconnected(self, event: shown.Disconnected) -> None:
-        works = ", work continues meanwhile" if event.works else ""
-        self._line(f"{event.error.what}; trying again automatically{works}")
-
-    def _trouble(self, event: shown.Trouble) -> None:
-        self._line(f"{event.error.explain()}\n          trying again automatically")
-
-    def _resting(self, event: shown.Resting) -> None:
-        self._line(event.reason)
-
-    def _working(self, event: shown.Working) -> None:
-        self._line(f"asked to {event.task}")
-
-    def _finished(self, event: shown.TaskFinished) -> None:
-        said = "\n          ".join(event.lines)
-        self._line(f"done: {event.task}" + (f": {said}" if said else ""))
-
-    def _advanced(self, event: shown.Advanced) -> None:
+    def _advance(self, event: shown.Advanced) -> None:
+        """Move the bar; where there is no terminal, write a line now and then, and one for each step."""
         if self._console.is_terminal:
             self._draw_bar(event)
-        elif time.monotonic() - self._plain_s >= PLAIN_S:
+        elif isinstance(event, shown.Step) or time.monotonic() - self._plain_s >= PLAIN_S:
             self._plain_s = time.monotonic()
-            self._line(f"{_described(event)} {_count(event.at)}")
-
-    def _step(self, event: shown.Step) -> None:
-        """Show one of a few steps: each is a line where there is no terminal."""
-        if self._console.is_terminal:
-            self._draw_bar(event)
-        else:
             self._line(f"{_described(event)} {_count(event.at)}")
 
     def _draw_bar(self, event: shown.Advanced) -> None:
@@ -147,22 +102,6 @@ class Display:
             self._bar.stop()
             self._bar, self._row = None, None
 
-    _SHOW: dict[type, Callable[[Display, Any], None]] = {  # noqa: RUF012  (a constant table)
-        shown.Attached: _attached,
-        shown.Examined: _examined,
-        shown.Resumed: _resumed,
-        shown.Stopping: _stopping,
-        shown.Message: _message,
-        shown.Reconnected: _reconnected,
-        shown.Disconnected: _disconnected,
-        shown.Trouble: _trouble,
-        shown.Resting: _resting,
-        shown.Working: _working,
-        shown.TaskFinished: _finished,
-        shown.Advanced: _advanced,
-        shown.Step: _step,
-    }
-
 
 def _count(at: WorkProgress) -> str:
     of = f"/{at.of:,}" if at.of else ""
@@ -174,3 +113,29 @@ def _described(event: shown.Advanced) -> str:
     loss = f", loss {at.loss:.3f}" if at.loss else ""
     rate = f", {at.images_per_s:.0f} images/s" if at.images_per_s else ""
     return f"{event.task}: {at.stage}{loss}{rate}"
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function (done, total) that shows progress on stderr: a bar on a terminal, else a few plain lines."""
+    screen = console(stderr=True)
+    if not screen.is_terminal:
+        yield _plain(what)
+        return
+    columns = (
+        bars.TextColumn("{task.description}", markup=False),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TimeRemainingColumn(),
+    )
+    with bars.Progress(*columns, console=screen, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _plain(what: str) -> Callable[[int, int], None]:
+    def report(done: int, total: int) -> None:
+        if done * PLAIN_REPORTS // total != (done - 1) * PLAIN_REPORTS // total:
+            say(f"{what}: {done} of {total}", err=True)
+
+    return report

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+from fedcervix.core.formats import contents
 from fedcervix.disk.files import write_whole
-from fedcervix.disk.storage import damaged, disk
+from fedcervix.disk.storage import read_kept
 from fedcervix.json_text import parsed
 from site_agent.home import Policy
 
@@ -55,17 +56,12 @@ def month(days: Days, today: date) -> Spent:
 
 def objections(policy: Policy, so_far: Spent, more: Spent) -> list[str]:
     """Return which monthly limits would be exceeded if this much more was spent."""
-    after = so_far + more
-    limits = (
-        ("runs", more.runs, after.runs, policy.runs_per_month, "runs_per_month"),
-        ("rounds", more.rounds, after.rounds, policy.rounds_per_month, "rounds_per_month"),
-        ("epochs", more.epochs, after.epochs, policy.epochs_per_month, "epochs_per_month"),
-    )
-    found = [
-        f"with this task it would be {total} {what} in {MONTH_DAYS} days; [policy] {key} is {most}"
-        for what, asked, total, most, key in limits
-        if asked and total > most
-    ]
+    after, found = so_far + more, []
+    for name in ("runs", "rounds", "epochs"):
+        total, most = getattr(after, name), getattr(policy, f"{name}_per_month")
+        if getattr(more, name) and total > most:
+            would = f"with this task it would be {total} {name} in {MONTH_DAYS} days"
+            found.append(f"{would}; [policy] {name}_per_month is {most}")
     if more.bytes and after.bytes > policy.upload_gib_per_month * GIB:
         most = policy.upload_gib_per_month
         total = f"{after.bytes / GIB:.2f} GiB sent in {MONTH_DAYS} days"
@@ -75,15 +71,13 @@ def objections(policy: Policy, so_far: Spent, more: Spent) -> list[str]:
 
 def read(file: Path) -> Days:
     """Return what was spent on each day. Raises StorageError."""
-    if not file.exists():
-        return {}
-    with disk(file, "read"):
-        content = file.read_bytes().strip(b"\0")
-    try:
-        return {date.fromisoformat(day): Spent(**spent) for day, spent in parsed(content or b"{}").items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        next_step = f"delete it: rm {file}; the limits of [policy] per month then start again from zero"
-        raise damaged(file, error, next_step=next_step) from error
+    next_step = f"delete it: rm {file}; the limits of [policy] per month then start again from zero"
+    return read_kept(file, _parsed, missing={}, next_step=next_step)
+
+
+def _parsed(content: bytes) -> Days:
+    found = contents("the account", parsed(content.strip(b"\0") or b"{}"))
+    return {date.fromisoformat(day): Spent(**spent) for day, spent in found.items()}
 
 
 def spend(file: Path, policy: Policy, more: Spent, now: datetime | None = None) -> list[str]:

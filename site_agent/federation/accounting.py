@@ -56,32 +56,29 @@ class Accounting:
             if task.kind is TaskKind.TRAIN:
                 rounds = 0 if asked.is_replacement(turn) else 1  # the epochs are trained all the same
                 self._spend(task.run, account.Spent(rounds=rounds, epochs=run.plan.terms.epochs_per_round))
-            noted.begin(task)
+            noted.note("begun", task)
 
     def withdraw(self, run: Participation, task: Task) -> None:
         """Write down that work is given up because the coordinator wants something else. Raises StorageError."""
         with self._lock:
-            noted = asked.Asked(run.run_store.folder)
-            turn = noted.turns().get(asked.key(task))
-            if turn is not None and asked.withdrawn(turn, task.base) != turn:
-                noted.withdraw(task)
+            if asked.key(task) in asked.Asked(run.run_store.folder).turns():
+                self._note(run, "withdrawn", task)
 
     def begin_answer(self, run: Participation, result: session.Result) -> None:
-        """Write down that a task is answered, before anything of it leaves. Raises PolicyError, StorageError.
+        """Write down that a task is answered, before anything of it leaves. Raises StorageError.
 
         A site that could not train has given no model: in a ring it may be asked again, from the model before.
         """
-        task = result.task
+        gave_none = isinstance(result, ModelUnusable) and result.task.kind is TaskKind.TRAIN
+        self._note(run, "unusable" if gave_none else "answered", result.task)
+
+    def _note(self, run: Participation, change: asked.Change, task: Task) -> None:
+        """Write down what becomes of a task, where that is not written already. Raises StorageError."""
         with self._lock:
             noted = asked.Asked(run.run_store.folder)
             turn = noted.turns().get(asked.key(task))
-            if isinstance(result, ModelUnusable) and task.kind is TaskKind.TRAIN:
-                if asked.unusable(turn, task.base) != turn:
-                    noted.give_up(task)
-                return
-            if asked.answered(turn, task.base) == turn:
-                return
-            noted.answer(task)
+            if asked.CHANGES[change](turn, task.base) != turn:
+                noted.note(change, task)
 
     def begin_upload(self, run: str, size_bytes: int) -> None:
         """Count bytes of a model, before the first of them leaves. Raises PolicyError, StorageError."""

@@ -15,8 +15,6 @@ Rules
 from __future__ import annotations
 
 import contextlib
-import queue
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -32,6 +30,7 @@ from fedcervix.errors import (
     PolicyError,
     RunError,
     StorageError,
+    VersionError,
 )
 from fedcervix.transport import codec
 from fedcervix.transport.backoff import SIGN_S
@@ -47,12 +46,11 @@ from site_agent.federation.inbox import (
     Item,
     JobEnded,
     Participation,
-    Silent,
     StopOverdue,
     StopRequested,
 )
 from site_agent.federation.job_runner import JobRunner
-from site_agent.federation.listener import Listener
+from site_agent.federation.listener import UPGRADE_S, Listener
 from site_agent.federation.membership import Membership
 from site_agent.federation.readiness import Examine, Readiness
 from site_agent.worker.disk_full_retry import with_room
@@ -93,6 +91,8 @@ class Waits:
     """for a word of its worker, at least"""
     sign_s: float = SIGN_S
     """from one sign of life to the next, at most"""
+    upgrade_s: float = UPGRADE_S
+    """before it asks again, where its version or the coordinator's must be upgraded"""
 
 
 class Agent:
@@ -114,16 +114,14 @@ class Agent:
         accounting = Accounting(context.home, context.link)
         self._membership = Membership(context, federation, accounting, self._when_there_is_room)
         self._readiness = Readiness(context, self._failures, checks.plan)
-        self._listener = Listener(context, checks.connection)
-        self._reporter = Reporter(
-            context.link.sign, lambda hung: context.inbox.put(Silent(hung)), floor_s=waits.silence_s
-        )
+        self._listener = Listener(context, checks.connection, waits.upgrade_s)
+        self._reporter = Reporter(context.link.sign, context.inbox.put, floor_s=waits.silence_s)
         self._jobs = JobRunner(context, worker, accounting, self._reporter)
         self._session = session.Session(context.site)
         self._hung: Task | None = None
         self._outcome: Outcome | None = None
-        self._stop_by_s: float | None = None
-        """until when it waits for the job that was asked to stop"""
+        self._stopping = False
+        """it waits for the job that was asked to stop"""
         self._was_attached = False
         self._down_because = self._resting_because = ""
 
@@ -131,7 +129,7 @@ class Agent:
         """Take part until the run is over. Raises what stopped the agent before that."""
         with self.taking_part():
             while (over := self.over) is None:
-                self.handle(self._next_item())
+                self.handle(self._inbox.take())
         return over
 
     @contextlib.contextmanager
@@ -171,7 +169,7 @@ class Agent:
 
         Raises what ends the agent, and KeyboardInterrupt where it is told to stop.
         """
-        if self._stop_by_s is not None:
+        if self._stopping:
             self._take_while_stopping(item)
         else:
             self._take(item)
@@ -203,14 +201,6 @@ class Agent:
     def _next_action(self) -> session.Action:
         return session.next_action(self._session, self._context.blobs.has)
 
-    def _next_item(self) -> Item:
-        if self._stop_by_s is None:
-            return self._inbox.take()
-        try:
-            return self._inbox.take(max(0.0, self._stop_by_s - time.monotonic()))
-        except queue.Empty:
-            return StopOverdue()
-
     def _rest(self, rest: session.Rest) -> None:
         if self._session.away and not self._down_because:
             return  # it is not known yet whether the coordinator is there
@@ -228,7 +218,7 @@ class Agent:
             if self._failures.hurry.wait(pause_s):
                 self._stop()
                 while True:
-                    self.handle(self._next_item())
+                    self.handle(self._inbox.take())
 
         with_room(act, self._context.show_trouble, wait)
 
@@ -246,8 +236,8 @@ class Agent:
                 self._job_ended(item)
             case Broken(error):
                 raise error
-            case Silent(hung):
-                self._restart_hung(hung)
+            case Hung():
+                self._restart_hung(item)
             case StopRequested():
                 self._stop()
 
@@ -284,8 +274,6 @@ class Agent:
     def _instructed(self, instruction: Instruction) -> None:
         if isinstance(instruction, Task):
             self._membership.check_agreed(instruction)
-        if instruction != self._session.instruction:
-            self._show(shown.Instructed(instruction))
         self._session = session.instructed(self._session, instruction)
 
     def _line_down(self, error: LinkError | StorageError) -> None:
@@ -299,7 +287,8 @@ class Agent:
             return
         self._session = session.cut(self._session)
         if error.what != self._down_because:
-            self._show(shown.Disconnected(error, isinstance(self._next_action(), session.Work)))
+            works = isinstance(self._next_action(), session.Work)
+            self._show(shown.Trouble(error) if isinstance(error, VersionError) else shown.Disconnected(error, works))
         self._down_because = error.what
 
     def _job_ended(self, ended: JobEnded) -> None:
@@ -323,7 +312,12 @@ class Agent:
             raise KeyboardInterrupt
         self._show(shown.Stopping(self._waits.stop_s))
         self._jobs.ask_to_stop()
-        self._stop_by_s = time.monotonic() + self._waits.stop_s
+        self._stopping = True
+        self._inbox.start("deadline", self._await_deadline)
+
+    def _await_deadline(self) -> None:
+        self._context.stopping.wait(self._waits.stop_s)
+        self._inbox.put(StopOverdue())
 
     def _take_while_stopping(self, item: Item) -> None:
         """Take in that a job has ended, and nothing else. Raises KeyboardInterrupt once there is no more to come."""

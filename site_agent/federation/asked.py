@@ -22,18 +22,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter
 
 from fedcervix.core.events import Task, TaskKind
 from fedcervix.core.plan import Plan
 from fedcervix.disk.files import append_line
 from fedcervix.disk.storage import disk
-from fedcervix.json_text import parsed
 
 AGAIN_MAX = 8
 FILE = "asked.jsonl"
 ONE_BASE = (TaskKind.TRAIN, TaskKind.SEED)
 """kinds of work of which a model leaves the site"""
 
+Change = Literal["begun", "answered", "unusable", "withdrawn"]
 Key = tuple[str, int]
 """kind of work and round"""
 
@@ -96,7 +99,7 @@ def is_replacement(turn: Turn | None) -> bool:
     return turn is not None and not turn.open and not turn.answered and turn.unusable + turn.withdrawn == turn.tries
 
 
-_CHANGES = {"begun": begun, "answered": answered, "unusable": unusable, "withdrawn": withdrawn}
+CHANGES = {"begun": begun, "answered": answered, "unusable": unusable, "withdrawn": withdrawn}
 
 
 def again_max(plan: Plan) -> int:
@@ -147,34 +150,21 @@ class Asked:
         with disk(file, "read"):
             lines = file.read_bytes().splitlines() if file.exists() else []
         for change, kind, round_, base in filter(None, map(_line, lines)):
-            found[kind, round_] = _CHANGES[change](found.get((kind, round_)), base)
+            found[kind, round_] = CHANGES[change](found.get((kind, round_)), base)
         return found
 
-    def begin(self, task: Task) -> None:
-        """Write down that a task is begun. Raises StorageError."""
-        self._append("begun", task, sync=False)
-
-    def answer(self, task: Task) -> None:
-        """Write down that a task is answered; where a model leaves, the disk has it. Raises StorageError."""
-        self._append("answered", task, sync=task.kind in ONE_BASE)
-
-    def give_up(self, task: Task) -> None:
-        """Write down that this site cannot train from a task's model. Raises StorageError."""
-        self._append("unusable", task, sync=False)
-
-    def withdraw(self, task: Task) -> None:
-        """Write down that the coordinator has taken a task away. Raises StorageError."""
-        self._append("withdrawn", task, sync=False)
-
-    def _append(self, change: str, task: Task, *, sync: bool) -> None:
+    def note(self, change: Change, task: Task) -> None:
+        """Write down what becomes of a task; where a model leaves, the disk has it. Raises StorageError."""
         line = json.dumps([change, str(task.kind), task.round, task.base], allow_nan=False)
-        append_line(self.folder / FILE, line, sync=sync)
+        append_line(self.folder / FILE, line, sync=change == "answered" and task.kind in ONE_BASE)
 
 
-def _line(content: bytes) -> tuple[str, str, int, str] | None:
+_LINE = TypeAdapter(tuple[Change, str, int, str])
+"""change, kind, round, base"""
+
+
+def _line(content: bytes) -> tuple[Change, str, int, str] | None:
     try:
-        change, kind, round_, base = parsed(content)
-    except (ValueError, TypeError):
+        return _LINE.validate_json(content, strict=True)
+    except ValueError:
         return None
-    texts = all(isinstance(part, str) for part in (change, kind, base))
-    return (change, kind, round_, base) if texts and isinstance(round_, int) and change in _CHANGES else None

@@ -80,13 +80,6 @@ class Broken:
 
 
 @dataclass(frozen=True, slots=True)
-class Silent:
-    """The worker has been silent for so long that it must have hung."""
-
-    hung: Hung
-
-
-@dataclass(frozen=True, slots=True)
 class StopRequested:
     """The person or the system wants the agent to end: what can be kept is kept first."""
 
@@ -96,7 +89,7 @@ class StopOverdue:
     """Training was asked to stop and has not ended in time."""
 
 
-Item = CoordinatorSaid | ConnectionLost | JobEnded | Broken | Silent | StopRequested | StopOverdue
+Item = CoordinatorSaid | ConnectionLost | JobEnded | Broken | Hung | StopRequested | StopOverdue
 
 
 # --- the inbox ----------------------------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import grpc
 
-from fedcervix import __version__
 from fedcervix.core.compression import Packed
 from fedcervix.core.events import Answer
 from fedcervix.core.rounds.instructions import Finish, Idle, Instruction
@@ -24,6 +23,7 @@ from fedcervix.errors import LinkError, RemoteError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.transport import codec, rpc
 from fedcervix.transport.codec import FIRST_MODEL_BYTES_MAX
+from fedcervix.transport.versions import HERE, Build
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.federation.privacy import outgoing
 
@@ -73,9 +73,10 @@ class GrpcLink:
         certificate_pem: bytes,
         key_pem: bytes,
         claim: codec.InstanceClaim | None = None,
+        here: Build = HERE,
     ) -> None:
-        """`claim`: which process of the site's agent speaks; left out, one that succeeds nobody."""
-        self._address = address
+        """`claim`: which process of the site's agent speaks; left out, one that succeeds nobody. `here`: its build."""
+        self._address, self._here = address, here
         self._claim = claim or codec.InstanceClaim(secrets.token_hex(16))
         self._who = ((rpc.INSTANCE_KEY, self._claim.instance),)
         self._channel = rpc.channel(
@@ -94,22 +95,32 @@ class GrpcLink:
 
     def attach(self) -> Iterator[codec.Welcome | Instruction]:
         """Listen; ends or raises LinkError when the line is cut."""
-        return self._attach(instance=self._claim.instance, succeeds=self._claim.succeeds)
+        return self._attach(self._claim)
 
     def welcome(self) -> codec.Welcome | Instruction:
         """Hear what an agent would hear first, beside the agent that may be at work."""
-        return next(self._attach(look=True))
+        return next(self._attach(None))
 
-    def _attach(self, **who: Any) -> Iterator[codec.Welcome | Instruction]:
-        request = wire.AttachRequest(wire_version=codec.WIRE_VERSION, software_version=__version__, **who)
-        stream = rpc.stub(self._channel, rpc.ATTACH)(request)
+    def _attach(self, claim: codec.InstanceClaim | None) -> Iterator[codec.Welcome | Instruction]:
+        stream = rpc.stub(self._channel, rpc.ATTACH)(codec.write_attach(self._here, claim))
         self._streams.add(stream)
         try:
             for message in rpc.calls(stream, self._address):
-                yield _attributed(codec.read_from_coordinator(message))
+                yield self._attributed(codec.read_from_coordinator(message))
         finally:
             self._streams.discard(stream)
             stream.cancel()
+
+    def _attributed(self, what: codec.Welcome | Instruction) -> codec.Welcome | Instruction:
+        """Return what the coordinator says; a text of its choice says that it is the coordinator's."""
+        if isinstance(what, codec.Welcome) and not self._here.wire_min <= what.wire_version <= self._here.wire_max:
+            raise RemoteError(
+                f"the coordinator goes on with version {what.wire_version} of the protocol; "
+                f"this agent speaks {self._here.wire}",
+                cause="a bug at the coordinator",
+                next_step="ask the coordinator's operator",
+            )
+        return replace(what, reason=rpc.said(what.reason)) if isinstance(what, Idle | Finish) else what
 
     def report(self, report: codec.Report) -> tuple[Answer, str]:
         """Tell; returns the answer and, where it refuses, why."""
@@ -193,11 +204,6 @@ class GrpcLink:
 
 
 SENDER = "coordinator"
-
-
-def _attributed(what: codec.Welcome | Instruction) -> codec.Welcome | Instruction:
-    """Return what the coordinator says; a text of its choice says that it is the coordinator's."""
-    return replace(what, reason=rpc.said(what.reason)) if isinstance(what, Idle | Finish) else what
 
 
 def _message(report: codec.Report) -> wire.FromSite:

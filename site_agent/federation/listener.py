@@ -1,21 +1,30 @@
-"""Listens to the coordinator; a line that is cut is opened again, with growing pauses."""
+"""Listens to the coordinator; a line that is cut is opened again, with growing pauses.
+
+Where the two ends run versions that cannot work together, one of them waits for an upgrade: it tries again once in a
+while, and does not end.
+"""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
-from fedcervix.errors import FedcervixError, IdentityError, LinkError, StorageError
+from fedcervix.errors import FedcervixError, IdentityError, LinkError, StorageError, VersionError
 from fedcervix.transport.backoff import Pauses
 from site_agent.federation.context import AgentContext
 from site_agent.federation.inbox import Broken, ConnectionLost, CoordinatorSaid
+
+UPGRADE_S = 60.0
+"""from one try to the next, at least, where an upgrade is waited for"""
 
 
 class Listener:
     """The Attach stream of one agent."""
 
-    def __init__(self, context: AgentContext, look: Callable[[], object]) -> None:
-        self._context, self._look = context, look
-        self._pauses = Pauses()
+    def __init__(self, context: AgentContext, look: Callable[[], object], upgrade_s: float = UPGRADE_S) -> None:
+        self._context, self._look, self._upgrade_s = context, look, upgrade_s
+        self._chance = random.Random()  # noqa: S311  (so that sites do not come at the same moment: not a secret)
+        self._pauses = Pauses(self._chance)
         self.let_in = False
         """this site knows its run: its certificate was accepted before"""
 
@@ -26,7 +35,13 @@ class Listener:
             self._context.inbox.put(ended)
             if isinstance(ended, Broken):
                 return
-            self._context.stopping.wait(self._pauses.next_s())
+            self._context.stopping.wait(self.pause_s(ended))
+
+    def pause_s(self, lost: ConnectionLost) -> float:
+        """Return how long to wait before the next try, in seconds."""
+        if isinstance(lost.error, VersionError):
+            return self._upgrade_s * self._chance.uniform(1.0, 1.5)
+        return self._pauses.next_s()
 
     def listen(self) -> ConnectionLost | Broken:
         """Put what the coordinator says into the inbox, until the line ends; return why it did."""
@@ -35,10 +50,10 @@ class Listener:
                 self._pauses.reset()
                 self._context.inbox.put(CoordinatorSaid(what))
             return ConnectionLost(LinkError("the coordinator has closed the connection"))
+        except (StorageError, VersionError) as error:
+            return ConnectionLost(error)
         except LinkError as error:
             return self._diagnosed(error)
-        except StorageError as error:
-            return ConnectionLost(error)
         except FedcervixError as error:
             return Broken(error)
 

@@ -1,4 +1,7 @@
-"""What the agent and the commands tell a person, as values. `site_agent.commands.display` puts them into words."""
+"""What the agent and the commands tell a person, as values: `str` gives the words.
+
+`site_agent.commands.display` puts them on the screen.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,33 @@ from dataclasses import dataclass
 
 from fedcervix.core.events import Answer, Task
 from fedcervix.core.plan import Plan
-from fedcervix.core.rounds.instructions import Instruction
 from fedcervix.errors import FedcervixError
 from fedcervix.runtime.worker_protocol import WorkProgress
 from site_agent.worker.preflight import Findings
 
+NEXT_LINE = "\n          "
+"""indented by the time of day that stands before the first line"""
+
+
+class Shown:
+    """Something worth telling. Without words it is drawn in another way, or of use to tests alone."""
+
+    def __str__(self) -> str:
+        return ""
+
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class Message(Shown):
     """Words, as they are."""
 
     text: str
 
+    def __str__(self) -> str:
+        return self.text
+
 
 @dataclass(frozen=True, slots=True)
-class Advanced:
+class Advanced(Shown):
     """How far a piece of work is."""
 
     task: Task | str
@@ -34,107 +49,121 @@ class Step(Advanced):
 
 
 @dataclass(frozen=True, slots=True)
-class Attached:
+class Attached(Shown):
     """The coordinator has welcomed this site to a run."""
 
     run: str
     plan: Plan
 
+    def __str__(self) -> str:
+        plan = self.plan
+        run = f"attached to run {self.run}: {plan.mode}, sites {', '.join(plan.sites)}, profile {plan.profile}"
+        return f"{run}{NEXT_LINE}the plan is allowed by this site's policy (contract {plan.digest[:12]})"
+
 
 @dataclass(frozen=True, slots=True)
-class Examined:
+class Examined(Shown):
     """This site can do what the plan asks."""
 
     findings: Findings | None
 
+    def __str__(self) -> str:
+        found = self.findings.lines() if self.findings else ()
+        return NEXT_LINE.join(f"{subject}: {finding}" for subject, finding in found)
+
 
 @dataclass(frozen=True, slots=True)
-class Resumed:
+class Resumed(Shown):
     """A run continues where the process before this one has left it."""
 
     run: str
     task: Task | None
 
+    def __str__(self) -> str:
+        return f"continues run {self.run}" + (f": {self.task}" if self.task else "")
+
 
 @dataclass(frozen=True, slots=True)
-class Stopping:
+class Stopping(Shown):
     """Training saves a checkpoint and ends."""
 
     deadline_s: float
 
+    def __str__(self) -> str:
+        within = f"within {self.deadline_s:.0f} s"
+        return (
+            f"stopping: training saves a checkpoint at its next step and ends, {within}. "
+            "Press Ctrl-C again to stop immediately."
+        )
+
 
 @dataclass(frozen=True, slots=True)
-class Reconnected:
+class Reconnected(Shown):
     """The coordinator can be reached again."""
 
+    def __str__(self) -> str:
+        return "connected to the coordinator again"
+
 
 @dataclass(frozen=True, slots=True)
-class Disconnected:
+class Disconnected(Shown):
     """The coordinator cannot be reached."""
 
     error: FedcervixError
     works: bool
     """there is work to do meanwhile"""
 
+    def __str__(self) -> str:
+        return f"{self.error.what}; trying again automatically" + (", work continues meanwhile" if self.works else "")
+
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class Trouble(Shown):
     """Something does not work now, and is tried again."""
 
     error: FedcervixError
 
+    def __str__(self) -> str:
+        return f"{self.error.explain()}{NEXT_LINE}trying again automatically"
+
 
 @dataclass(frozen=True, slots=True)
-class Resting:
+class Resting(Shown):
     """There is nothing to do."""
 
     reason: str
 
-
-@dataclass(frozen=True, slots=True)
-class Instructed:
-    """The coordinator has said what to do now."""
-
-    instruction: Instruction
+    def __str__(self) -> str:
+        return self.reason
 
 
 @dataclass(frozen=True, slots=True)
-class Working:
+class Working(Shown):
     """A task begins."""
 
     task: Task
 
+    def __str__(self) -> str:
+        return f"asked to {self.task}"
+
 
 @dataclass(frozen=True, slots=True)
-class TaskFinished:
+class TaskFinished(Shown):
     """A task is done."""
 
     task: Task
     lines: tuple[str, ...]
 
+    def __str__(self) -> str:
+        return f"done: {self.task}" + (f": {NEXT_LINE.join(self.lines)}" if self.lines else "")
+
 
 @dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(Shown):
     """The coordinator has a task's result."""
 
     task: Task
     answer: Answer
 
 
-Shown = (
-    Message
-    | Advanced
-    | Attached
-    | Examined
-    | Resumed
-    | Stopping
-    | Reconnected
-    | Disconnected
-    | Trouble
-    | Resting
-    | Instructed
-    | Working
-    | TaskFinished
-    | Delivered
-)
 Show = Callable[[Shown], None]

@@ -31,7 +31,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
 from fedcervix.errors import DataError
 from site_agent.manifest.identifiers import written_alike
@@ -58,6 +58,8 @@ PICTURES_KEPT_MAX = 7000
 """of one patient; more would not fit into a cell that the csv module reads"""
 
 Group = tuple[str, ...]
+P = TypeVar("P", str, tuple[str, str])
+"""a patient: her name, or (site, name)"""
 Needs = dict[Stratum, dict[Split, Fraction]]
 
 
@@ -92,11 +94,11 @@ def assign(
     return dict(sorted(result.items()))
 
 
-def groups(patients: Iterable[str], links: Iterable[tuple[str, str]]) -> tuple[Group, ...]:
+def groups(patients: Iterable[P], links: Iterable[tuple[P, P]]) -> tuple[tuple[P, ...], ...]:
     """Return the patients as sorted groups, those joined by a chain of links together. Unknown patients are ignored."""
     parent = {patient: patient for patient in patients}
 
-    def root(patient: str) -> str:
+    def root(patient: P) -> P:
         while parent[patient] != patient:
             parent[patient] = parent[parent[patient]]
             patient = parent[patient]
@@ -105,7 +107,7 @@ def groups(patients: Iterable[str], links: Iterable[tuple[str, str]]) -> tuple[G
     for one, other in links:
         if one in parent and other in parent:
             parent[root(one)] = root(other)
-    members: dict[str, list[str]] = {}
+    members: dict[P, list[P]] = {}
     for patient in sorted(parent):
         members.setdefault(root(patient), []).append(patient)
     return tuple(sorted(tuple(group) for group in members.values()))

@@ -7,16 +7,18 @@ so that a black-and-white print still reads. Sizes are such that letters stay le
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageOps
@@ -25,6 +27,9 @@ from site_agent.classifier.evaluate import Comparison, Evaluation
 from site_agent.classifier.intervals import Estimate
 from site_agent.report.answer import number
 from site_agent.report.content import Augmented, EmbeddingMap, Losses, Neighbours, RgbImage, RoundRow
+
+Style = dict[str, Any]
+"""of a line, or of all lines: what matplotlib takes"""
 
 INK = "#1f2933"
 QUIET = "#6b7785"
@@ -61,6 +66,12 @@ class Stroke:
     dash: str | tuple[int, tuple[float, ...]]
 
 
+DOTTED: Style = {"color": QUIET, "linewidth": 1, "linestyle": (0, (2, 3))}
+"""guessing"""
+DASHED: Style = {"color": INK, "linewidth": 1, "linestyle": (0, (5, 3))}
+"""where nothing was learned"""
+NO_DIFFERENCE: Style = {"x": 0, "color": INK, "linewidth": 1}
+
 STROKES: dict[str, Stroke] = {
     "Random": Stroke("#7f7f7f", (0, (1, 1.2))),
     "ImageNet": Stroke("#e69f00", (0, (4, 1.5))),
@@ -71,13 +82,14 @@ STROKES: dict[str, Stroke] = {
 }
 SPARE = (Stroke("#cc79a7", (0, (5, 2))), Stroke("#000000", (0, (2, 2))), Stroke("#a08c00", (0, (7, 2, 2, 2))))
 
-MARKS: tuple[tuple[str, int | None, dict[str, Any]], ...] = (
+MARKS: tuple[tuple[str, int | None, Style], ...] = (
     ("unlabelled", None, {"marker": ".", "s": 44, "color": "#a3adb8", "linewidths": 0}),
     ("control", 0, {"marker": "o", "s": 26, "facecolors": "none", "edgecolors": "#0072b2", "linewidths": 1.3}),
     ("case", 1, {"marker": "^", "s": 46, "color": "#d55e00", "edgecolors": "white", "linewidths": 0.5}),
 )
 """How an image is marked on a map, the rarest on top; dot, ring and triangle tell them apart without colour."""
 
+WIDTH_IN = 5.2
 NAME_CHARS_MAX = 28
 THUMBNAIL_PX = 112
 GAP_PX = 4
@@ -96,12 +108,25 @@ def strokes(names: Sequence[str]) -> dict[str, Stroke]:
     return drawn
 
 
+@contextlib.contextmanager
+def drawing(height_in: float, settings: Any = SETTINGS) -> Iterator[tuple[Figure, Axes]]:
+    """Yield a figure in the look of all reports, and its axes."""
+    with mpl.rc_context(settings):
+        figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+        yield figure, figure.add_subplot()
+
+
+def roc_axes(axes: Axes) -> None:
+    """Set the axes of ROC curves, with the dotted line of guessing."""
+    axes.plot([0, 1], [0, 1], **DOTTED)
+    false_alarms, found = "controls called case (1 − specificity)", "cases found (recall)"
+    axes.set(xlabel=false_alarms, ylabel=found, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+
+
 def roc_curves(evaluations: Sequence[Evaluation]) -> str:
     """Return Fig. 2 for one site: a curve per initialisation, AUC in the legend, a dot where .5 is the threshold."""
-    with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(5.2, 5.2), layout="constrained")
-        axes = figure.add_subplot()
-        axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=(0, (2, 3)))
+    with drawing(5.2) as (figure, axes):
+        roc_axes(axes)
         by_name = strokes([found.name for found in evaluations])
         for found in evaluations:
             drawn = by_name[found.name]
@@ -111,13 +136,6 @@ def roc_curves(evaluations: Sequence[Evaluation]) -> str:
             counts = found.fixed.confusion
             controls = counts.fp + counts.tn
             axes.plot(counts.fp / controls, counts.recall, "o", color=drawn.colour, markersize=6.5)
-        axes.set(
-            xlabel="controls called case (1 − specificity)",
-            ylabel="cases found (recall)",
-            xlim=(-0.02, 1.02),
-            ylim=(-0.02, 1.02),
-            aspect="equal",
-        )
         axes.legend(loc="lower right", title="start and AUC", alignment="left")
         return svg(figure)
 
@@ -125,50 +143,64 @@ def roc_curves(evaluations: Sequence[Evaluation]) -> str:
 def auc_intervals(evaluations: Sequence[Evaluation]) -> str:
     """Return every AUC as a dot with its 95 % interval."""
     by_name = strokes([found.name for found in evaluations])
-    rows = [(found.name, found.auc, by_name[found.name]) for found in evaluations]
-    return _forest(rows, "AUC", reference=None)
+    return forest([Dot(found.name, found.auc, by_name[found.name].colour) for found in evaluations], "AUC")
 
 
 def differences(comparisons: Sequence[Comparison]) -> str:
     """Return every difference of AUC as a dot with its 95 % interval, beside the line of no difference."""
     by_name = strokes([found.versus for found in comparisons])
-    rows = [(f"{found.name} − {found.versus}", found.difference, by_name[found.versus]) for found in comparisons]
-    return _forest(rows, "difference in AUC", reference=0.0)
+    rows = [Dot(f"{c.name} − {c.versus}", c.difference, by_name[c.versus].colour) for c in comparisons]
+    return forest(rows, "difference in AUC", NO_DIFFERENCE)
 
 
-def _forest(rows: Sequence[tuple[str, Estimate, Stroke]], label: str, reference: float | None) -> str:
-    with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(5.2, 0.9 + 0.42 * len(rows)), layout="constrained")
-        axes = figure.add_subplot()
-        for height, (_, estimate, drawn) in enumerate(reversed(rows)):
-            if estimate.interval:
-                axes.plot(estimate.interval, [height, height], color=drawn.colour, linewidth=2.5)
-            axes.plot(estimate.value, height, "o", color=drawn.colour, markersize=7.5)
-        if reference is not None:
-            axes.axvline(reference, color=INK, linewidth=1)
-        axes.set_yticks(range(len(rows)), [short(name) for name, _, _ in reversed(rows)])
-        drawn_intervals = " (95 % interval)" if any(estimate.interval for _, estimate, _ in rows) else ""
-        axes.set(xlabel=f"{label}{drawn_intervals}", ylim=(-0.6, len(rows) - 0.4))
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """One row of a forest plot."""
+
+    name: str
+    estimate: Estimate
+    colour: str
+    filled: bool = True
+    single: tuple[float, ...] = ()
+    """small marks beside the dot, of single trainings"""
+
+
+def forest(rows: Sequence[Dot], label: str, line: Style | None = None) -> str:
+    """Return a row for each number: a dot, and its interval where it has one; `line` stands upright."""
+    with drawing(0.9 + 0.42 * len(rows)) as (figure, axes):
+        for height, row in enumerate(reversed(rows)):
+            if row.estimate.interval:
+                axes.plot(row.estimate.interval, [height, height], color=row.colour, linewidth=2.5)
+            face = row.colour if row.filled else "white"
+            axes.plot(row.estimate.value, height, "o", color=row.colour, markerfacecolor=face, markersize=7.5)
+            axes.plot(row.single, [height + 0.22] * len(row.single), "|", color=row.colour, markersize=6)
+        if line:
+            axes.axvline(**line)
+        axes.set_yticks(range(len(rows)), [short(row.name) for row in reversed(rows)])
+        axes.set(xlabel=f"{label}{interval_label(row.estimate for row in rows)}", ylim=(-0.6, len(rows) - 0.4))
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
         return svg(figure)
 
 
+def interval_label(found: Iterable[Estimate]) -> str:
+    """Return what the axis of a figure says of its intervals: nothing where there is none."""
+    return " (95 % interval)" if any(estimate.interval for estimate in found) else ""
+
+
 def loss_curves(histories: Sequence[Losses], *, title: str, line: float | None = None) -> str:
     """Return training (thin) and validation (thick) losses; `line` is the loss of a collapsed model."""
-    with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(5.2, 3.9), layout="constrained")
-        axes = figure.add_subplot()
+    with drawing(3.9) as (figure, axes):
         by_name = strokes([history.name for history in histories])
         for history in histories:
             drawn = by_name[history.name]
-            style: dict[str, Any] = {"color": drawn.colour, "linestyle": drawn.dash}
+            style: Style = {"color": drawn.colour, "linestyle": drawn.dash}
             style["marker"] = "o" if len(history.train) == 1 else None  # a line needs two points
             for losses, width in ((history.train, 1.1), (history.valid, 2.4)):
                 axes.plot(range(1, len(losses) + 1), losses, linewidth=width, **style)
             axes.plot([], [], linewidth=2.4, label=short(history.name), **style)  # one entry in the legend for both
         if line is not None:
-            axes.axhline(line, color=INK, linewidth=1, linestyle=(0, (5, 3)), label=f"collapsed ({line:.2f})")
+            axes.axhline(line, **DASHED, label=f"collapsed ({line:.2f})")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set(xlabel="epoch", ylabel="loss", title=title)
         figure.legend(loc="outside lower left", ncols=3)
@@ -177,17 +209,15 @@ def loss_curves(histories: Sequence[Losses], *, title: str, line: float | None =
 
 def neighbour_curves(histories: Sequence[Neighbours]) -> str:
     """Return the AUC of the nearest neighbours by epoch, beside the line of guessing; a dot marks the kept epoch."""
-    with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(5.2, 3.9), layout="constrained")
-        axes = figure.add_subplot()
+    with drawing(3.9) as (figure, axes):
         by_name = strokes([history.name for history in histories])
         for history in histories:
             drawn = by_name[history.name]
             y = [math.nan if auc is None else auc for auc in history.aucs]
             dots = [history.kept_epoch - 1] if history.kept_epoch else []
-            style: dict[str, Any] = {"color": drawn.colour, "linestyle": drawn.dash, "label": short(history.name)}
+            style: Style = {"color": drawn.colour, "linestyle": drawn.dash, "label": short(history.name)}
             axes.plot(range(1, len(y) + 1), y, marker="o", markersize=7.5, markevery=dots, **style)
-        axes.axhline(0.5, color=INK, linewidth=1, linestyle=(0, (5, 3)), label="guessing (0.50)")
+        axes.axhline(0.5, **DASHED, label="guessing (0.50)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         low, high = axes.get_ylim()  # at least from .4 to .8: a small change is to look small
         axes.set(
@@ -199,9 +229,8 @@ def neighbour_curves(histories: Sequence[Neighbours]) -> str:
 
 def embedding_map(drawn: EmbeddingMap) -> str:
     """Return one model's map: a mark per image, without axes, because places and directions mean nothing."""
-    with mpl.rc_context({**SETTINGS, "axes.spines.top": True, "axes.spines.right": True, "axes.edgecolor": GRID}):
-        figure = Figure(figsize=(5.2, 5.4), layout="constrained")
-        axes = figure.add_subplot()
+    framed = {**SETTINGS, "axes.spines.top": True, "axes.spines.right": True, "axes.edgecolor": GRID}
+    with drawing(5.4, framed) as (figure, axes):
         crowding = min(1.0, (300 / max(1, len(drawn.points))) ** 0.5)  # many marks are drawn smaller
         for name, label, style in MARKS:
             places = [place for place, own in zip(drawn.points, drawn.labels, strict=True) if own == label]
@@ -218,12 +247,10 @@ def embedding_map(drawn: EmbeddingMap) -> str:
 def round_losses(rounds: Sequence[RoundRow], *, line: float | None) -> str:
     """Return the federation's mean validation loss by round."""
     scored = [(turn.number, turn.mean_loss) for turn in rounds if turn.mean_loss is not None]
-    with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(5.2, 3.3), layout="constrained")
-        axes = figure.add_subplot()
+    with drawing(3.3) as (figure, axes):
         axes.plot([x for x, _ in scored], [y for _, y in scored], "o-", color=STROKES["CSFSSL"].colour, markersize=4)
         if line is not None:
-            axes.axhline(line, color=INK, linewidth=1, linestyle=(0, (5, 3)), label=f"collapsed ({line:.2f})")
+            axes.axhline(line, **DASHED, label=f"collapsed ({line:.2f})")
             axes.legend(loc="best")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set(xlabel="round", ylabel="mean loss of the sites", title="Federated model, validation images")

@@ -8,6 +8,7 @@ policy forbids the browser to load anything.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -85,17 +86,10 @@ def render(report: SiteReport) -> str:
     """Return the page: self-contained HTML."""
     from site_agent.training.knn_probe import NEIGHBOURS  # with torch, which the study's report does without
 
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=on_a_page,
-    )
-    environment.filters.update(three=three)
-    environment.globals.update(number=number, counted=counted, threshold=threshold)
-    template = environment.from_string(resources.files(__package__).joinpath(TEMPLATE).read_text("utf-8"))
-    return template.render(
+    return template(__package__, three=three).render(
+        number=number,
+        counted=counted,
+        threshold=threshold,
         style=style(),
         report=report,
         answer=answer(report),
@@ -105,7 +99,6 @@ def render(report: SiteReport) -> str:
         maps=[(drawn.model, figures.embedding_map(drawn)) for drawn in report.maps],
         neighbours_asked=NEIGHBOURS,
         census=_census(report.census),
-        census_total=_total(report.census),
         listed_max=LISTED_MAX,
         roster=(roster := _roster(report.rounds))[:SITES_LISTED_MAX],
         sites_unlisted=len(roster[SITES_LISTED_MAX:]),
@@ -125,6 +118,19 @@ def render(report: SiteReport) -> str:
         judged=_judged(report),
         made_of=_made_of(report.provenance),
     )
+
+
+def template(package: str, **filters: Callable[..., str]) -> jinja2.Template:
+    """Return the template of a report that lies in a package: what it is given is text, and becomes no markup."""
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=on_a_page,
+    )
+    environment.filters.update(filters)
+    return environment.from_string(resources.files(package).joinpath(TEMPLATE).read_text("utf-8"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,31 +278,21 @@ def _reliability(report: SiteReport) -> tuple[Reliability, ...]:
 
 def _figures(report: SiteReport) -> dict[str, str]:
     """Return every figure that the report has the numbers for, by name, as a data URI."""
-    draw: dict[str, tuple[bool, Callable[[], str]]] = {
-        "roc": (bool(report.evaluations), lambda: figures.roc_curves(report.evaluations)),
-        "auc": (bool(report.evaluations), lambda: figures.auc_intervals(report.evaluations)),
-        "differences": (bool(report.comparisons), lambda: figures.differences(report.comparisons)),
-        "contrastive": (
-            bool(report.contrastive_history),
-            lambda: figures.loss_curves(
-                report.contrastive_history, title="Learning without labels", line=report.collapse_line
-            ),
-        ),
-        "neighbours": (
-            bool(report.neighbour_history),
-            lambda: figures.neighbour_curves(report.neighbour_history),
-        ),
-        "classifier": (
-            bool(report.classifier_history),
-            lambda: figures.loss_curves(report.classifier_history, title="Learning from labels"),
-        ),
-        "rounds": (
-            any(turn.mean_loss is not None for turn in report.rounds),
-            lambda: figures.round_losses(report.rounds, line=report.collapse_line),
-        ),
-        "sheet": (bool(report.contact_sheet), lambda: figures.contact_sheet(report.contact_sheet)),
-    }
-    return {name: make() if wanted else "" for name, (wanted, make) in draw.items()}
+    line, losses = report.collapse_line, figures.loss_curves
+    scored = any(turn.mean_loss is not None for turn in report.rounds)
+    learnt = functools.partial(losses, report.contrastive_history, title="Learning without labels", line=line)
+    tuned = functools.partial(losses, report.classifier_history, title="Learning from labels")
+    draw: tuple[tuple[str, object, Callable[[], str]], ...] = (
+        ("roc", report.evaluations, lambda: figures.roc_curves(report.evaluations)),
+        ("auc", report.evaluations, lambda: figures.auc_intervals(report.evaluations)),
+        ("differences", report.comparisons, lambda: figures.differences(report.comparisons)),
+        ("contrastive", report.contrastive_history, learnt),
+        ("neighbours", report.neighbour_history, lambda: figures.neighbour_curves(report.neighbour_history)),
+        ("classifier", report.classifier_history, tuned),
+        ("rounds", scored, lambda: figures.round_losses(report.rounds, line=line)),
+        ("sheet", report.contact_sheet, lambda: figures.contact_sheet(report.contact_sheet)),
+    )
+    return {name: make() if numbers else "" for name, numbers, make in draw}
 
 
 def _census(rows: Iterable[TableOneRow]) -> list[tuple[str, list[TableOneRow]]]:
@@ -305,16 +301,6 @@ def _census(rows: Iterable[TableOneRow]) -> list[tuple[str, list[TableOneRow]]]:
     for row in rows:
         splits.setdefault(row.split, []).append(row)
     return list(splits.items())
-
-
-def _total(rows: Iterable[TableOneRow]) -> tuple[int, int, int]:
-    """Return (patients, labelled images, all images)."""
-    listed = list(rows)
-    return (
-        sum(row.patients for row in listed),
-        sum(row.labelled for row in listed),
-        sum(row.images for row in listed),
-    )
 
 
 def _roster(rounds: Iterable[RoundRow]) -> list[str]:

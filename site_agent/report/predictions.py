@@ -28,31 +28,11 @@ from site_agent.metrics import THRESHOLD_FIXED
 RESULTS = {(1, True): "found", (1, False): "missed", (0, True): "false alarm", (0, False): "cleared"}
 """(label, called a case) -> what a call is"""
 
-IMAGE_COLUMNS = (
-    "image",
-    "patient",
-    "woman",
-    "label",
-    "start",
-    "classifier_sha256",
-    "probability_of_case",
-    "validation_threshold",
-    "result_at_0.5",
-    "result_at_validation_threshold",
-    "note",
-)
+_CALLS = ("validation_threshold", "result_at_0.5", "result_at_validation_threshold", "note")
+IMAGE_COLUMNS = ("image", "patient", "woman", "label", "start", "classifier_sha256", "probability_of_case", *_CALLS)
 WOMAN_COLUMNS = (
-    "woman",
-    "patients",
-    "images",
-    "label",
-    "start",
-    "classifier_sha256",
-    "highest_probability_of_case",
-    "validation_threshold",
-    "result_at_0.5",
-    "result_at_validation_threshold",
-    "note",
+    *("woman", "patients", "images", "label", "start", "classifier_sha256", "highest_probability_of_case"),
+    *_CALLS,
 )
 
 

@@ -111,7 +111,7 @@ def _fine_tuning(found: Comparable) -> tuple[content.Losses, ...]:
 
 def _federation(home: SiteHome, found: Comparable) -> StoredRun | None:
     """Return the run that the numbers are about; without a federated classifier, the last one."""
-    return federation_of(home, found.run) if found.run else last_federation(home)
+    return federation_of(home, found.run) if found.run else last_federation(home, any_readable=True)
 
 
 def _recipe(found: Comparable) -> Recipe:

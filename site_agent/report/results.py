@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedcervix.core.plan import check, recipe_to_dict
 from fedcervix.errors import DataError
 from fedcervix.json_text import parsed
+from fedcervix.runtime.typed_json import from_json
 from site_agent.classifier.evaluate import Comparison, Evaluation
 from site_agent.classifier.intervals import LEVEL
 from site_agent.classifier.notices import NOT_CALIBRATED, RESEARCH_ONLY
@@ -28,7 +30,7 @@ FORMAT = "fedcervix site results 2"
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What a results file says: the scores as values, everything as plain JSON."""
+    """What a results file says, as far as it is read again."""
 
     evaluations: tuple[Evaluation, ...]
     by_woman: tuple[Evaluation, ...]
@@ -43,10 +45,9 @@ class Results:
     when: str
     answer: str
     """helped, not shown, harmed or unknown"""
-    everything: dict[str, Any]
 
 
-def to_json(report: SiteReport) -> dict[str, Any]:
+def to_json(report: SiteReport) -> dict[str, object]:
     """Return every number of the report as values JSON can hold: a number that is not finite is null."""
     found = answer(report)
     plain = ("site", "federation", "run", "mode", "plan_digest", "when", "final_state", "federated", "collapse_line")
@@ -64,7 +65,7 @@ def to_json(report: SiteReport) -> dict[str, Any]:
         "provenance": [one.to_json() for one in report.provenance],
         "interval_level": LEVEL,
         "versions": dict(report.versions),
-        "recipe": dataclasses.asdict(report.recipe),
+        "recipe": recipe_to_dict(report.recipe),
         "census": [dataclasses.asdict(row) for row in report.census],
         "set_aside": _counts(report.set_aside),
         "evaluations": [one.to_json() for one in report.evaluations],
@@ -89,10 +90,10 @@ def _finite(value: Any) -> Any:
     return [_finite(own) for own in value] if isinstance(value, (list, tuple)) else value
 
 
-def _comparison(report: SiteReport, found: Comparison) -> dict[str, Any]:
+def _comparison(report: SiteReport, found: Comparison) -> dict[str, object]:
     """Return a comparison with what the report concludes from it, which readers take and `parse` does not."""
     verdict, why = report.conclusion(found)
-    return {**found.to_json(), "verdict": verdict, "why": why}
+    return {**dataclasses.asdict(found), "verdict": verdict, "why": why}
 
 
 def _counts(aside: SetAside) -> dict[str, int]:
@@ -113,18 +114,18 @@ def parse(text: str) -> Results:
     """Read the text of a results.json. Raises DataError unless it is one."""
     try:
         raw = parsed(text)
-    except ValueError as error:
-        raise _foreign(f"it is not JSON ({error})") from error
-    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        raise _foreign(f"its format is not {FORMAT!r}")
-    try:
-        evaluations, by_woman = (tuple(map(Evaluation.from_json, raw[key])) for key in ("evaluations", "by_woman"))
-        comparisons = tuple(map(Comparison.from_json, raw["comparisons"]))
+        check(isinstance(raw, dict) and raw.get("format") == FORMAT, f"its format is not {FORMAT!r}")
+        evaluations, by_woman = (from_json(tuple[Evaluation, ...], raw[key]) for key in ("evaluations", "by_woman"))
+        comparisons = from_json(tuple[Comparison, ...], raw["comparisons"])
         provenance = tuple(map(Provenance.from_json, raw["provenance"]))
         words = {name: str(raw[name]) for name in ("site", "run", "final_state", "when", "answer")}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _foreign(f"{error!r}") from error
-    return Results(evaluations, by_woman, comparisons, provenance, **words, everything=raw)
+        raise DataError(
+            f"not a results file of a site report: {error!r}",
+            cause="another file, another version of this software, or a file changed by hand",
+            next_step="write the report again: site-agent evaluate",
+        ) from error
+    return Results(evaluations, by_woman, comparisons, provenance, **words)
 
 
 def read(folder: Path) -> Results:
@@ -138,11 +139,3 @@ def read(folder: Path) -> Results:
             cause="it was damaged, edited by hand, or written by another version",
             next_step="site-agent evaluate; it writes a new report and keeps this one",
         ) from error
-
-
-def _foreign(why: str) -> DataError:
-    return DataError(
-        f"not a results file of a site report: {why}",
-        cause="another file, another version of this software, or a file changed by hand",
-        next_step="write the report again: site-agent evaluate",
-    )

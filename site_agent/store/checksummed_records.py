@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fedcervix.core.formats import UnknownFormat, contents
 from fedcervix.disk.files import write_secret
+from fedcervix.disk.formats import INSTALL, LATER
 from fedcervix.errors import ModelError
 from fedcervix.json_text import parsed
 
@@ -35,6 +37,7 @@ def read_record(file: Path, *, what: str, next_step: str) -> dict[str, Any]:
         )
     try:
         record = parsed(file.read_text("utf-8"))
+        contents(f"the {what}", record)
         _check(record)
     except (OSError, ValueError) as error:
         raise damaged(file, error, what=what, next_step=next_step) from error
@@ -63,7 +66,9 @@ def unknown(what: str, name: str, existing: Sequence[str], *, use: str, make: st
 
 
 def damaged(file: Path, error: Exception, *, what: str, next_step: str) -> ModelError:
-    """Return the error for a record that is not valid."""
+    """Return the error for a record that is not valid; one of a later version is called so."""
+    if isinstance(error, UnknownFormat):
+        return ModelError(f"{file}: {error}", cause=LATER, next_step=INSTALL)
     return ModelError(
         f"{file} is not a valid record of a {what}: {error!s:.200}",
         cause="the file was damaged, edited by hand, or written by another version",

@@ -163,7 +163,7 @@ def read(folder: Path, key: SiteKey, *, next_step: str) -> Seen:
     try:
         raw = parsed(file.read_text("utf-8"))
         if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-            raise _refused(file, "was written by an earlier version", next_step)
+            raise _refused(file, "was written by another version", next_step)
         if raw["key"] != key.name:
             raise _refused(file, f"was written under another {KEY} of this site", next_step)
         mark = raw.pop("mark")

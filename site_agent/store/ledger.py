@@ -30,6 +30,7 @@ def _check_result(record: RecordedRun, plan: Plan, run: str) -> None:
     check(same and record.plan_digest in ("", plan.digest), "it is the record of another plan")
     check(len(set(record.adopted)) == len(record.adopted), "adopted names a site twice")
     check(set(record.adopted) <= set(plan.sites), "adopted names a site that is not in the plan")
+    check({one.site for one in record.sites} <= set(plan.sites), "sites names one that is not in the plan")
     check(record.best_round <= len(record.ledger), "best_round is none of the rounds")
     best = record.ledger[record.best_round - 1].model if record.best_round else ""
     check((record.model or "") == best, "model is not the one of best_round")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fedcervix import __version__
 from fedcervix.core.events import Task
 from fedcervix.core.modes import title_of
-from fedcervix.core.plan import Plan, Recipe, parse_recipe
+from fedcervix.core.plan import Plan, Recipe, parse_recipe, recipe_to_dict
 from fedcervix.disk.files import copy_file, digest_file
 from fedcervix.errors import ModelError
 from fedcervix.models.blobs import BlobStore
@@ -161,7 +160,7 @@ def keep(
         leak_guard.write(making, leak_guard.site_key(home), seen)
         record = {
             "start": trained.start,
-            "recipe": dataclasses.asdict(trained.recipe),
+            "recipe": recipe_to_dict(trained.recipe),
             "seed": trained.seed,
             "software": f"fedcervix {__version__}",
             **trained.more,

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedcervix.core.modes import MODES
-from fedcervix.core.plan import Recipe, canonical_json, parse_recipe
+from fedcervix.core.plan import Recipe, canonical_json, parse_recipe, recipe_to_dict
 from fedcervix.errors import ModelError
 from site_agent.data.digests import Data
 
@@ -87,10 +87,12 @@ class Provenance:
         start_digest = recipe_digest(self.start.recipe) if self.start.recipe else ""
         made = {
             **dataclasses.asdict(self),
+            "recipe": recipe_to_dict(self.recipe),
             "recipe_sha256": recipe_digest(self.recipe),
             "start_recipe_sha256": start_digest,
         }
-        return {**made, "start": {**made["start"], "sites": list(self.start.sites)}}
+        start_recipe = recipe_to_dict(self.start.recipe) if self.start.recipe else None
+        return {**made, "start": {**made["start"], "recipe": start_recipe, "sites": list(self.start.sites)}}
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Provenance:
@@ -104,7 +106,8 @@ class Provenance:
                 "data": Data(**raw["data"]),
             }
         )
-        if made.to_json() != dict(raw):
+        said = made.to_json()
+        if any(said[key] != raw[key] for key in ("recipe_sha256", "start_recipe_sha256")):
             raise ValueError("a recipe is not the one whose digest is named")
         return made
 
@@ -131,7 +134,7 @@ def _start(raw: Mapping[str, Any]) -> Start:
 
 def recipe_digest(recipe: Recipe) -> str:
     """Return the SHA-256 of a recipe's canonical text."""
-    return hashlib.sha256(canonical_json(dataclasses.asdict(recipe)).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(recipe_to_dict(recipe)).encode()).hexdigest()
 
 
 # --- which classifier answers the question ------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from fedcervix.core.events import (
     event_to_json,
     task_from_dict,
 )
+from fedcervix.core.formats import UnknownFormat, contents
 from fedcervix.core.plan import Plan
 from fedcervix.core.session import PersistentState, Result
 from fedcervix.disk.files import append_line, write_whole
+from fedcervix.disk.formats import later
 from fedcervix.disk.storage import damaged, disk
-from fedcervix.errors import StorageError
+from fedcervix.errors import FormatError, StorageError
 from fedcervix.json_text import parsed
 from fedcervix.runtime.record import LedgerLine
 from fedcervix.runtime.typed_json import from_json
@@ -65,8 +68,10 @@ class RunStore:
             content = file.read_bytes()
         try:
             return Plan.parse(content.decode())
+        except UnknownFormat as error:
+            raise later(file, error) from error
         except ValueError as error:
-            raise StorageError(
+            raise FormatError(
                 f"{file} is not a plan of this version: {error}",
                 cause="the run was done with another version of fedcervix, or the file is damaged",
                 next_step=f"use the version the run was done with, or move {self.folder} away",
@@ -146,7 +151,8 @@ class RunStore:
             except ValueError:
                 continue  # torn by a power cut or a full disk
             try:
-                found[noted["part"]][int(noted["round"])] = from_json(PARTS[noted["part"]], noted["values"])
+                if (part := contents("the line", noted)["part"]) in PARTS:  # else a part that a later version noted
+                    found[part][int(noted["round"])] = from_json(PARTS[part], _known(PARTS[part], noted["values"]))
             except (ValueError, KeyError, TypeError) as error:
                 next_step = f"move it away; reports then lack the curves of this run: mv {self._history} /tmp"
                 raise damaged(self._history, error, next_step=next_step) from error
@@ -204,8 +210,13 @@ class RunStore:
         return () if none else ledger.read(text, self.plan(), self.folder.name).ledger
 
 
+def _known(kind: type, values: Mapping[str, object]) -> dict[str, object]:
+    """Return the values without keys that a later version has added."""
+    return {field.name: values[field.name] for field in dataclasses.fields(kind) if field.name in values}
+
+
 def _kept(text: str) -> PersistentState:
-    raw = parsed(text)
+    raw = contents("the journal", parsed(text))
     return PersistentState(
         task_from_dict(raw["task"]) if raw["task"] else None, _result(raw["result"]) if raw["result"] else None
     )
@@ -227,13 +238,19 @@ class StoredRun:
     run_store: RunStore
 
 
-def last_federation(home: SiteHome) -> StoredRun | None:
-    """Return the last run this site took part in."""
-    found = sorted((home.folder / "runs").glob("*/plan.json"), key=lambda file: file.stat().st_mtime)
-    if not found:
-        return None
-    run_store = RunStore(found[-1].parent)
-    return StoredRun(run_store.folder.name, run_store.plan(), run_store)
+def last_federation(home: SiteHome, *, any_readable: bool = False) -> StoredRun | None:
+    """Return the last run this site took part in; ended ones that this version cannot read are passed over.
+
+    `any_readable`: so are others. Raises StorageError; FormatError where this version cannot read a run in progress.
+    """
+    for file in sorted((home.folder / "runs").glob("*/plan.json"), key=lambda file: file.stat().st_mtime, reverse=True):
+        run_store = RunStore(file.parent)
+        try:
+            return StoredRun(run_store.folder.name, run_store.plan(), run_store)
+        except FormatError:
+            if not (any_readable or run_store.ended()):
+                raise
+    return None
 
 
 def federation_of(home: SiteHome, run: str) -> StoredRun | None:

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
-
-from fedcervix.core.plan import STRICT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult:
     """A model that was made, or trained for one round."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     digest: str
     images: int
@@ -31,8 +26,6 @@ class TrainResult:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreResult:
     """A model's loss on this site's validation images."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     loss_sum: float
     count: int
@@ -52,8 +45,6 @@ class ScoreResult:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnusableResult:
     """A model that gives no finite loss at this site. That is a result too: all sites decide what follows."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     steps: int
     """that training took before"""

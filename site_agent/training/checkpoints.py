@@ -27,7 +27,7 @@ import safetensors
 from torch import Tensor
 
 from fedcervix import __version__
-from fedcervix.disk.files import digest_file, rename, replacing
+from fedcervix.disk.files import digest_file, replacing, sync_path
 from fedcervix.errors import StorageError
 from fedcervix.json_text import parsed
 from fedcervix.runtime.log import logger
@@ -125,7 +125,8 @@ class Checkpoints:
         file = self._folder / f"{self._stem}-{out.digest}.safetensors"
         older = [found for found in self._files() if found != file]
         others = [found for found in _newest_first(self._folder.glob("checkpoint-*")) if found not in (file, *older)]
-        rename(whole, file)
+        whole.replace(file)
+        sync_path(self._folder)
         for found in (*older, *others[FILES_MAX - 1 :]):
             found.unlink(missing_ok=True)
 

@@ -37,7 +37,7 @@ from site_agent.data.batches import Indices
 STEP_S = 1800.0
 """a process that does not answer within this time in a step has hung (one that died is noticed at once)"""
 IDLE = timedelta(days=365)
-REQUEST_BYTES_MAX = 1 << 20
+TEXT_BYTES_MAX = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ ALONE = Team(0, 1)
 
 
 def assemble(device: torch.device) -> Team:
-    """Join the processes that torch's elastic launcher started; return once all are there. Ends with `disband`.
+    """Join the processes that torch's elastic launcher started; return once all are there.
 
     Raises TrainingError where they do not come together within STEP_S.
     """
@@ -84,12 +84,6 @@ def assemble(device: torch.device) -> Team:
         ) from error
     assert isinstance(control, dist.ProcessGroup)  # it is none only for a rank that is not in the group
     return Team(dist.get_rank(), dist.get_world_size(), control)
-
-
-def disband(team: Team) -> None:
-    """Leave the team. A worker process needs none of this: it just ends."""
-    if not team.alone:
-        dist.destroy_process_group()
 
 
 # --- what is whose ------------------------------------------------------------------------------------------------
@@ -171,23 +165,32 @@ def wrap(encoder: nn.Module, team: Team, device: torch.device) -> Callable[[Tens
 
 def tell(request: str, team: Team) -> None:
     """Send the leader's request, which is not empty, to all others. Raises ValueError."""
-    if team.alone:
-        return
-    content = request.encode()
-    if len(content) > REQUEST_BYTES_MAX:
-        raise ValueError(f"a request has at most {REQUEST_BYTES_MAX} bytes; found {len(content)}")
-    dist.broadcast(torch.tensor([len(content)]), src=0, group=team.control)
-    dist.broadcast(torch.frombuffer(bytearray(content), dtype=torch.uint8), src=0, group=team.control)
+    if not team.alone:
+        send_text(request, functools.partial(dist.broadcast, src=0, group=team.control))
 
 
 def hear(team: Team) -> str:
     """Wait for the leader's next request and return it. Raises ValueError."""
+    return receive_text(functools.partial(dist.broadcast, src=0, group=team.control))
+
+
+def send_text(text: str, send: Callable[[Tensor], object]) -> None:
+    """Send a text that is not empty: its length, then its bytes. Raises ValueError where it is too long."""
+    content = text.encode()
+    if len(content) > TEXT_BYTES_MAX:
+        raise ValueError(f"a text between processes has at most {TEXT_BYTES_MAX} bytes; found {len(content)}")
+    send(torch.tensor([len(content)]))
+    send(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+
+
+def receive_text(receive: Callable[[Tensor], object]) -> str:
+    """Return what `send_text` has sent; `receive` fills a tensor. Raises ValueError."""
     length = torch.zeros(1, dtype=torch.int64)
-    dist.broadcast(length, src=0, group=team.control)
-    if not 0 < length.item() <= REQUEST_BYTES_MAX:
-        raise ValueError(f"a request has 1 to {REQUEST_BYTES_MAX} bytes; found {length.item()}")
+    receive(length)
+    if not 0 < length.item() <= TEXT_BYTES_MAX:
+        raise ValueError(f"a text between processes has 1 to {TEXT_BYTES_MAX} bytes; found {length.item()}")
     content = torch.empty(int(length.item()), dtype=torch.uint8)
-    dist.broadcast(content, src=0, group=team.control)
+    receive(content)
     return content.numpy().tobytes().decode()
 
 

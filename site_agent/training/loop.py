@@ -145,19 +145,6 @@ class Epoch:
         return EpochRecord(self.train.epoch, self.train.loss, self.valid.loss, self.train.seconds)
 
 
-class _Never:
-    """Keeps no checkpoint."""
-
-    def due(self) -> bool:
-        return False
-
-    def keep(self, position: Position) -> None:
-        """Keep nothing."""
-
-
-NEVER: Keeper = _Never()
-
-
 @dataclass(frozen=True, slots=True)
 class _Work:
     """What stays the same while `train_epochs` runs."""
@@ -167,7 +154,7 @@ class _Work:
     feed: Feed
     context: TrainingContext
     on_step: Callable[[StepReport], None]
-    keeper: Keeper
+    keeper: Keeper | None
 
 
 def train_epochs(
@@ -178,7 +165,7 @@ def train_epochs(
     *,
     on_step: Callable[[StepReport], None],
     at: Position | None = None,
-    keeper: Keeper = NEVER,
+    keeper: Keeper | None = None,
 ) -> list[TrainedEpoch]:
     """Train the learner's encoder in place for some epochs, by their numbers in the whole run (the first is 1).
 
@@ -208,14 +195,15 @@ def _train_epoch(work: _Work, begin: Position) -> TrainedEpoch:
         with memory_explained(lambda: _too_large(work, tally.position(number - 1), chosen)):  # noqa: B023 (called at once)
             f, loss = work.learner.step(*_inputs(work, begin.epoch, number, chosen))
         tally.add(number, f, loss)
-        if work.keeper.due():
+        if work.keeper and work.keeper.due():
             work.keeper.keep(tally.position(number))
     return tally.record()
 
 
 def _too_large(work: _Work, stood: Position, chosen: Indices) -> TrainingError:
     """Keep where training stood before a batch that does not fit; return what to tell the operator."""
-    work.keeper.keep(stood)
+    if work.keeper:
+        work.keeper.keep(stood)
     context = work.context
 
     def inputs(images: int) -> tuple[Tensor, Tensor]:
@@ -233,7 +221,7 @@ class _Tally:
         self._work, self._order, self._begin = work, order, begin
         self._loss_sum, self._started_s = begin.loss_sum, work.context.clock() - begin.seconds
         self._seen = deque(begin.seen, maxlen=max(1, IMAGES_MAX // work.context.recipe.batch_images))
-        self._losses: Readings[int] = Readings()
+        self._losses = Readings()
 
     def add(self, number: int, f: Tensor, loss: Tensor) -> None:
         """Count step `number`."""

@@ -21,37 +21,37 @@ def epoch_line(epoch: Epoch, recipe: Recipe, *, seconds: float, timed_epochs: in
     `seconds` is what the epochs took so far, validation included; `timed_epochs` is how many these were, where a
     resumed training did not time them all.
     """
-    gauges, train = epoch.valid.gauges, epoch.train
+    train = epoch.train
     said = [
         f"loss {train.loss:.4f} (collapsed: {collapse_loss(recipe.batch_images, recipe.loss):.4f})",
         f"validation {epoch.valid.loss:.4f}",
-        f"alignment {gauges.alignment:.3f}",
-        f"uniformity {gauges.uniformity:.3f}",
-        f"effective rank {gauges.effective_rank:.1f}",
+        *_spread(epoch.valid.gauges),
         *([] if epoch.knn_auc is None else [f"k-NN AUC {epoch.knn_auc:.3f}"]),
         f"{images_per_s(epoch):.0f} images/s",
         *_left(recipe.epochs_max - train.epoch, seconds / (timed_epochs or train.epoch)),
     ]
     line = f"epoch {train.epoch} of {recipe.epochs_max}: {', '.join(said)}"
-    return [line, *alarms(gauges, epoch.valid.loss, recipe.batch_images, recipe.loss)]
+    return [line, *alarms(epoch.valid.gauges, epoch.valid.loss, recipe.batch_images, recipe.loss)]
 
 
 def round_lines(result: TrainResult | ScoreResult, recipe: Recipe) -> tuple[str, ...]:
     """Return what a federation's task gave at this site, as one line, then one line per alarm of its gauges."""
     gauges, loss = Gauges(**result.gauges), result.loss
-    collapse = collapse_loss(recipe.batch_images, recipe.loss)
     if isinstance(result, TrainResult):
         name, more = "loss", [result.precision]
     else:
         name, more = "validation", [] if result.knn_auc is None else [f"k-NN AUC {result.knn_auc:.3f}"]
-    said = [
-        f"{name} {loss:.4f} (collapsed: {collapse:.4f})",
+    collapse = collapse_loss(recipe.batch_images, recipe.loss)
+    said = [f"{name} {loss:.4f} (collapsed: {collapse:.4f})", *_spread(gauges), *more]
+    return (", ".join(said), *alarms(gauges, loss, recipe.batch_images, recipe.loss))
+
+
+def _spread(gauges: Gauges) -> list[str]:
+    return [
         f"alignment {gauges.alignment:.3f}",
         f"uniformity {gauges.uniformity:.3f}",
         f"effective rank {gauges.effective_rank:.1f}",
-        *more,
     ]
-    return (", ".join(said), *alarms(gauges, loss, recipe.batch_images, recipe.loss))
 
 
 def images_per_s(epoch: Epoch) -> float:

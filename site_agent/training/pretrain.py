@@ -17,7 +17,7 @@ from site_agent.training.checkpoints import Checkpoints
 from site_agent.training.context import TrainingContext
 from site_agent.training.epochs import best_epoch, is_patience_over
 from site_agent.training.knn_probe import Probe
-from site_agent.training.loop import NEVER, Epoch, Position, StepReport, train_epochs, validation_loss
+from site_agent.training.loop import Epoch, Position, StepReport, train_epochs, validation_loss
 from site_agent.training.resume import CheckpointWriter, Standing, unpack
 from site_agent.training.steps import make_learner
 
@@ -63,7 +63,7 @@ def pretrain(
     history, best_state, at = list(stood.history), dict(stood.best_state), stood.position if kept else None
     if at:
         callbacks.resumed(at)
-    keeper = CheckpointWriter(checkpoints, learner, lambda: (tuple(history), best_state)) if checkpoints else NEVER
+    keeper = CheckpointWriter(checkpoints, learner, lambda: (tuple(history), best_state)) if checkpoints else None
     while not _is_over(history, context.recipe):
         number = len(history) + 1
         epochs = range(number, number + 1)

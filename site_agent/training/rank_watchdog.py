@@ -10,7 +10,9 @@ standard input, which it has from the agent by way of the launcher, is closed.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import json
 import os
 import select
@@ -18,17 +20,17 @@ import sys
 import threading
 from collections.abc import Callable
 
-import torch
 import torch.distributed as dist
 
 from fedcervix.json_text import parsed
 from fedcervix.runtime.typed_json import from_json
 from fedcervix.runtime.worker_protocol import Failure
-from site_agent.training.ddp import IDLE, Team
+from site_agent.training.ddp import IDLE, Team, receive_text, send_text
 
 OnEnd = Callable[[int, Failure | None], None]
 """(rank that ended, what broke in it if it said so)"""
-FAILURE_BYTES_MAX = 1 << 20
+TRACE_CHARACTERS_MAX = 50_000
+"""of a failure's trace; the whole trace is on the screen of the process that broke"""
 
 
 class Lifeline:
@@ -44,25 +46,21 @@ class Lifeline:
 
     def report(self, failure: Failure) -> None:
         """Tell the leader what broke here."""
-        content = json.dumps(dataclasses.asdict(failure), allow_nan=False).encode()[:FAILURE_BYTES_MAX]
-        dist.send(torch.tensor([len(content)]), dst=0, group=self._group)
-        dist.send(torch.frombuffer(bytearray(content), dtype=torch.uint8), dst=0, group=self._group)
+        send_text(to_text(failure), functools.partial(dist.send, dst=0, group=self._group))
 
     def _listen(self, rank: int) -> None:
-        try:
-            failure = self._failure(rank)
-        except (RuntimeError, ValueError):  # its connection is closed; or what came is no account of a failure
-            failure = None
+        failure = None
+        with contextlib.suppress(RuntimeError, ValueError):  # its connection is closed; or that was no failure
+            text = receive_text(functools.partial(dist.recv, src=rank, group=self._group))
+            failure = from_json(Failure, parsed(text))
         self._on_end(rank, failure)
 
-    def _failure(self, rank: int) -> Failure:
-        length = torch.zeros(1, dtype=torch.int64)
-        dist.recv(length, src=rank, group=self._group)
-        if not 0 < length.item() <= FAILURE_BYTES_MAX:
-            raise ValueError(f"what broke takes 1 to {FAILURE_BYTES_MAX} bytes; found {length.item()}")
-        content = torch.empty(int(length.item()), dtype=torch.uint8)
-        dist.recv(content, src=rank, group=self._group)
-        return from_json(Failure, parsed(content.numpy().tobytes()))
+
+def to_text(failure: Failure) -> str:
+    """Return what is told of a failure: of a very long trace the end, where the error is named."""
+    if len(failure.trace) > TRACE_CHARACTERS_MAX:
+        failure = dataclasses.replace(failure, trace=f"[...]\n{failure.trace[-TRACE_CHARACTERS_MAX:]}")
+    return json.dumps(dataclasses.asdict(failure), allow_nan=False)
 
 
 def end_with_input() -> None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
 
+from fedcervix.runtime.typed_json import from_json
 from site_agent.network.encoder import apply_weights
 from site_agent.network.optimizer import optimiser_state, restore_optimiser
 from site_agent.training.checkpoints import Checkpoint, Checkpoints
-from site_agent.training.collapse_metrics import Gauges
-from site_agent.training.loop import Epoch, Position, Score, TrainedEpoch
+from site_agent.training.loop import Epoch, Position, TrainedEpoch
 from site_agent.training.steps import Learner
 
 
@@ -58,9 +57,9 @@ def unpack(checkpoint: Checkpoint, learner: Learner) -> Standing:
         loss_sum=facts["loss_sum"],
         seen=tuple(seen[str(k)].to(device) for k in range(len(seen))),
         seconds=facts["seconds"],
-        records=tuple(map(_record, facts["records"])),
+        records=tuple(from_json(TrainedEpoch, record) for record in facts["records"]),
     )
-    return Standing(position, tuple(map(_epoch, facts["history"])), checkpoint.part("best."))
+    return Standing(position, tuple(from_json(Epoch, epoch) for epoch in facts["history"]), checkpoint.part("best."))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +81,3 @@ class CheckpointWriter:
 
 def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {prefix + name: tensor for name, tensor in tensors.items()}
-
-
-def _record(raw: dict[str, Any]) -> TrainedEpoch:
-    return TrainedEpoch(**{**raw, "gauges": Gauges(**raw["gauges"])})
-
-
-def _epoch(raw: dict[str, Any]) -> Epoch:
-    valid = Score(**{**raw["valid"], "gauges": Gauges(**raw["valid"]["gauges"])})
-    return Epoch(_record(raw["train"]), valid, raw["knn_auc"])

@@ -8,9 +8,7 @@ out (`site_agent.worker.examining`); here are the values, without torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from fedcervix.core.plan import STRICT
 from fedcervix.errors import StorageError
 
 DAY_S = 86_400.0
@@ -19,8 +17,6 @@ DAY_S = 86_400.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
     """What a run's plan costs at this site."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     device: str
     step_s: float | None
@@ -68,8 +64,6 @@ class Cost:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
     """What a look at the site's images has found, and the cost of a plan where one was given."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     images: int
     women: int

@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -52,13 +52,15 @@ from fedcervix.models.weights import read_tensors, write_tensors
 from fedcervix.runtime.worker_protocol import OnProgress, WorkProgress
 from fedcervix.transport import identity, invitations, rpc
 from fedcervix.transport.address import Address
-from site_agent.federation.agent import Agent, Waits
+from fedcervix.transport.versions import HERE, Build
+from site_agent.federation.agent import Agent, Checks, Waits
 from site_agent.federation.context import AgentContext
 from site_agent.federation.link import GrpcLink
 from site_agent.home import SiteHome
 from site_agent.home import create as create_site
 from site_agent.store.task_results import ScoreResult, TaskResult, TrainResult
 from tests.contracts.transcript import Transcript
+from tests.unit.agents import nothing
 
 FEDERATION = "cervix"
 SITES = ("nhs", "alts")
@@ -427,9 +429,9 @@ class Stage:
         return keys(*(self.home.pem(name) for name in ("authority.crt", "operator.crt", "operator.key")))
 
     @contextlib.contextmanager
-    def link(self, pems: Keys) -> Iterator[GrpcLink]:
-        """Hold a line open."""
-        link = GrpcLink(self.address, **pems)
+    def link(self, pems: Keys, here: Build = HERE) -> Iterator[GrpcLink]:
+        """Hold a line open. `here`: what the software at its site's end speaks."""
+        link = GrpcLink(self.address, here=here, **pems)
         try:
             yield link
         finally:
@@ -478,16 +480,17 @@ def stage(folder: Path, mode: Mode, transcript: Transcript, *, given: bool = Fal
 
 
 @contextlib.contextmanager
-def agent(stage: Stage, site: str, pems: Keys) -> Iterator[list[Finish]]:
-    """Run a site's agent on a thread of its own; what it ended with is in the list."""
+def agent(stage: Stage, site: str, pems: Keys, version: int) -> Iterator[list[Finish]]:
+    """Run a site's agent, which speaks a version, on a thread of its own; what it ended with is in the list."""
     home, ended = SiteHome(stage.folder / site), []
     create_site(home)
     worker = ArithmeticWorker(home, site, stage.recorder.reported[site])
-    with stage.link(pems) as link:
+    with stage.link(pems, replace(HERE, wire_min=version, wire_max=version)) as link:
         made = Agent(
             AgentContext(home, site, link, lambda *_: None),
             worker,  # type: ignore[arg-type]
             federation="cervix",
+            checks=Checks(nothing, nothing, nothing),
             waits=Waits(sign_s=math.inf),
         )
         thread = threading.Thread(target=lambda: ended.append(made.run()))

@@ -1,4 +1,8 @@
-"""The whole conversation between a coordinator and its sites is as tests/golden has it, word for word."""
+"""The whole conversation between a coordinator and its sites is as tests/golden has it, word for word.
+
+Each version of the wire that is spoken has a folder of its own there: the coordinator is this one, the site speaks that
+version alone. The folder goes when its version is spoken no more.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +37,7 @@ from fedcervix.core.rounds.state import Outcome, Phase, Presence
 from fedcervix.models.blobs import CHUNK_BYTES, BlobStore
 from fedcervix.transport import codec, identity, rpc
 from fedcervix.transport.identity import REQUEST_BYTES_MAX
+from fedcervix.transport.versions import HERE, WIRE_VERSIONS
 from fedcervix.wire import federation_pb2 as wire
 from tests.contracts import transcript
 from tests.contracts.stage import FEDERATION, SITES, WAIT_S, Keys, Stage, agent, keep, keys, model_of, stage
@@ -55,7 +61,7 @@ REMARKS = {
     "answers": "What is answered to who says a thing twice, comes late, is cut off or may not; and to the operator.",
 }
 
-Settle = Callable[[str, str], None]
+Settle = Callable[[str, int, str], None]
 
 FIRST, SECOND, THIRD = (digit * 32 for digit in "123")
 """instances"""
@@ -66,8 +72,8 @@ ALTS = identity.Identity(FEDERATION, "site", "alts")
 def settle(request: pytest.FixtureRequest) -> Settle:
     """Return what compares a transcript with its golden file, or renews that where --rewrite was given."""
 
-    def compare(name: str, text: str) -> None:
-        golden = GOLDEN / f"{name}.txt"
+    def compare(name: str, version: int, text: str) -> None:
+        golden = folder(version) / f"{name}.txt"
         if request.config.getoption("--rewrite"):
             golden.parent.mkdir(exist_ok=True)
             golden.write_text(text)
@@ -77,6 +83,11 @@ def settle(request: pytest.FixtureRequest) -> Settle:
     return compare
 
 
+def folder(version: int) -> Path:
+    """Return where the conversations in a version of the wire lie."""
+    return GOLDEN / f"wire-{version}"
+
+
 def new(name: str) -> Transcript:
     return Transcript(f"{REMARKS[name]}\n{FORMAT}")
 
@@ -84,8 +95,11 @@ def new(name: str) -> Transcript:
 # --- a run --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("version", WIRE_VERSIONS)
 @pytest.mark.parametrize("mode", ["csfssl", "ppfssl"])
-def test_the_conversation_of_a_run(mode: Mode, tmp_path: Path, settle: Settle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_conversation_of_a_run(
+    mode: Mode, version: int, tmp_path: Path, settle: Settle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It was checked while it arrived, so no update is read again before it is taken in."""
     read_again: list[Path] = []
     monkeypatch.setattr("coordinator.run.model_work.vet", lambda path, _base: read_again.append(path))
@@ -94,12 +108,12 @@ def test_the_conversation_of_a_run(mode: Mode, tmp_path: Path, settle: Settle, m
         with ExitStack() as agents:
             ended = []
             for site in SITES:  # one after the other; that all are there begins the run
-                ended.append(agents.enter_context(agent(coordinator, site, pems[site])))
+                ended.append(agents.enter_context(agent(coordinator, site, pems[site], version)))
                 coordinator.until(lambda run, site=site: run.site(site).presence is Presence.PRESENT)  # type: ignore[misc]
             coordinator.until(lambda run: run.ended)
         coordinator.until(lambda run: run.phase is Phase.FINISHED)
         assert [[leave.outcome for leave in each] for each in ended] == [[Outcome.OK]] * len(SITES)
-        settle(mode, coordinator.transcript.text())
+        settle(mode, version, coordinator.transcript.text())
     assert not read_again
 
 
@@ -137,14 +151,16 @@ class Caller:
         self.ask(rpc.REPORT, codec.write_report(report, 0.0))
 
 
-def test_what_is_answered_to_the_late_the_cut_off_and_the_wrong(tmp_path: Path, settle: Settle) -> None:
+@pytest.mark.parametrize("version", WIRE_VERSIONS)
+def test_what_is_answered_to_the_late_the_cut_off_and_the_wrong(version: int, tmp_path: Path, settle: Settle) -> None:
+    attach = partial(wire.AttachRequest, wire_version=version)
     with stage(tmp_path, "csfssl", new("answers"), given=True) as coordinator:
         pems = coordinator.join("nhs")
         nhs, twin = (Caller(coordinator, pems, instance) for instance in (FIRST, SECOND))
         alts = Caller(coordinator, who_joins_twice(coordinator), FIRST)
         operator = Caller(coordinator, coordinator.operator(), address=coordinator.operator_address)
         who_may_not(nhs, Caller(coordinator, coordinator.operator()))
-        who_is_one_too_many(nhs, twin)
+        who_is_one_too_many(nhs, twin, attach)
         who_comes_too_early_or_too_late(coordinator, nhs)
         for caller in (nhs, nhs, alts):
             caller.tell(codec.Ready(coordinator.run.run, coordinator.run.plan.digest))
@@ -154,10 +170,12 @@ def test_what_is_answered_to_the_late_the_cut_off_and_the_wrong(tmp_path: Path, 
         whose_line_is_cut(nhs, task.base, digest, store.path(digest).read_bytes())
         who_says_it_twice(nhs, task, digest)
         who_cannot_go_on(alts, coordinator)
-        what_the_operator_asks(coordinator, operator, alts)
+        what_the_operator_asks(coordinator, operator)
+        alts.ask(rpc.ATTACH, attach(instance=FIRST))
+        how_the_operator_ends_it(operator)
         nhs.tell(UpdateStored("nhs", task, digest, 10, 5, 2.0, 0.25, 0.0))
         nhs.tell(ModelUnusable("nhs", task, 0, 0.0))
-        settle("answers", coordinator.transcript.text())
+        settle("answers", version, coordinator.transcript.text())
 
 
 def who_joins_twice(coordinator: Stage) -> Keys:
@@ -174,21 +192,17 @@ def who_joins_twice(coordinator: Stage) -> Keys:
 
 def who_may_not(nhs: Caller, operator: Caller) -> None:
     """Another version of the wire, another's role."""
-    nhs.ask(rpc.ATTACH, wire.AttachRequest(wire_version=codec.WIRE_VERSION + 98))
+    nhs.ask(rpc.ATTACH, wire.AttachRequest(wire_version=HERE.wire_max + 98))
     operator.ask(rpc.OFFER, wire.OfferRequest(digest="0" * 64, size_bytes=1))
     nhs.ask(rpc.OVERVIEW, wire.OverviewRequest())
 
 
-def who_is_one_too_many(nhs: Caller, twin: Caller) -> None:
+def who_is_one_too_many(nhs: Caller, twin: Caller, attach: Callable[..., wire.AttachRequest]) -> None:
     """A second agent under the same certificate, beside the first one; and `site-agent check`, which only looks."""
     with nhs.hearing(rpc.ATTACH, attach(instance=FIRST)):
         twin.ask(rpc.ATTACH, attach(instance=SECOND, succeeds=[THIRD]))
         twin.ask(rpc.OFFER, wire.OfferRequest(digest="0" * 64, size_bytes=1))
         twin.ask(rpc.ATTACH, attach(look=True))
-
-
-def attach(**who: Any) -> wire.AttachRequest:
-    return wire.AttachRequest(wire_version=codec.WIRE_VERSION, **who)
 
 
 def who_comes_too_early_or_too_late(coordinator: Stage, nhs: Caller) -> None:
@@ -233,15 +247,18 @@ def who_cannot_go_on(alts: Caller, coordinator: Stage) -> None:
     alts.tell(codec.Refusal(coordinator.run.run, "rounds: at most 1 here, 2 there"))
 
 
-def what_the_operator_asks(coordinator: Stage, operator: Caller, alts: Caller) -> None:
-    """To look, to revoke (the registry first, as `coordinator revoke` does), to abort, to stop."""
+def what_the_operator_asks(coordinator: Stage, operator: Caller) -> None:
+    """To look, to abort, to revoke (the registry first, as `coordinator revoke` does)."""
     operator.ask(rpc.OVERVIEW, wire.OverviewRequest())
     with operator.hearing(rpc.WATCH, wire.OverviewRequest(run=coordinator.run.run, known_rounds=0)):
         pass
     operator.ask(rpc.COMMAND, wire.CommandRequest(abort="the ethics board asked for it"))
     Registry(coordinator.home.registry).revoke("alts", datetime.now(UTC))
     operator.ask(rpc.COMMAND, wire.CommandRequest(revoked="alts"))
-    alts.ask(rpc.ATTACH, attach(instance=FIRST))
+
+
+def how_the_operator_ends_it(operator: Caller) -> None:
+    """With nothing, and with the word to stop."""
     operator.ask(rpc.COMMAND, wire.CommandRequest())
     operator.ask(rpc.COMMAND, wire.CommandRequest(stop=True))
 
@@ -250,7 +267,7 @@ def what_the_operator_asks(coordinator: Stage, operator: Caller, alts: Caller) -
 
 
 def golden_texts() -> str:
-    return "\n".join(file.read_text() for file in sorted(GOLDEN.glob("*.txt")))
+    return "\n".join(file.read_text() for file in sorted(folder(HERE.wire_max).glob("*.txt")))
 
 
 def test_every_method_and_every_field_occurs() -> None:
@@ -269,7 +286,7 @@ def test_the_page_quotes_the_golden_files(request: pytest.FixtureRequest) -> Non
 
     def quoted(match: re.Match[str]) -> str:
         name, title, which, count, kept = match.groups()
-        now = excerpt((GOLDEN / f"{name}.txt").read_text(), title, int(which or 1), int(count))
+        now = excerpt((folder(HERE.wire_max) / f"{name}.txt").read_text(), title, int(which or 1), int(count))
         return match[0].replace(kept, now)
 
     now = EXCERPT.sub(quoted, page)
@@ -278,6 +295,10 @@ def test_the_page_quotes_the_golden_files(request: pytest.FixtureRequest) -> Non
         PAGE.write_text(now)
     else:
         assert now == page, f"docs/wire.md quotes another wire; renewed by: {transcript.RENEWS}"
+
+
+def test_a_version_that_is_not_spoken_has_no_conversations() -> None:
+    assert sorted(GOLDEN.glob("wire-*")) == [folder(version) for version in WIRE_VERSIONS]
 
 
 def test_a_change_is_shown_with_what_renews_it(tmp_path: Path) -> None:
@@ -376,5 +397,5 @@ def test_the_page_s_bounds_are_those_of_the_code(what: str, bound: str) -> None:
 
 
 def test_the_page_names_the_version_that_is_spoken() -> None:
-    assert rows("Versions")[-1][0] == str(codec.WIRE_VERSION)
-    assert f"at present {codec.WIRE_VERSION}." in PAGE.read_text()
+    assert rows("Versions")[-1][0] == str(HERE.wire_max)
+    assert f"at present {HERE.wire_max}." in PAGE.read_text()

@@ -37,7 +37,11 @@ VARYING = {
     **dict.fromkeys(("instance", "fedcervix-instance"), "<token>"),
 }
 """fields, headers and keys of JSON documents that are other in each run, and what stands in their place"""
-WITHIN = {re.compile(r"localhost:\d+"): "<here>", re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"): "<time>"}
+WITHIN = {
+    re.compile(r"localhost:\d+"): "<here>",
+    re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"): "<time>",
+    re.compile(r"\bfedcervix \d[0-9A-Za-z.+-]*"): "fedcervix <version>",
+}
 """the same for what stands within a text"""
 
 

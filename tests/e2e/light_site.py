@@ -1,7 +1,7 @@
 """A site without images: the real agent on the real line, with arithmetic in place of training.
 
     python -m tests.e2e.light_site HOME [--pace-s SECONDS] [--numbers COUNT] [--worker] [--diary FILE]
-        [--silence-s S] [--spoils F]
+        [--silence-s S] [--spoils F] [--upgrade-s S]
 
 A task takes milliseconds instead of seconds, and no torch is loaded; so a test can kill this process at many moments.
 With `--worker` the arithmetic is done by a process of its own, as training is (see light_worker.py).
@@ -23,15 +23,17 @@ from fedcervix.runtime.cli_runtime import ends_whole, fail
 from fedcervix.runtime.worker_protocol import OnProgress
 from site_agent.commands.display import Display
 from site_agent.federation import shown
-from site_agent.federation.agent import Agent, Waits
+from site_agent.federation.agent import Agent, Checks, Waits
 from site_agent.federation.context import AgentContext
 from site_agent.federation.fencing import succeed
 from site_agent.federation.link import GrpcLink
+from site_agent.federation.listener import UPGRADE_S
 from site_agent.home import SiteHome
 from site_agent.store.task_results import TaskResult
 from site_agent.worker.hang_detection import FLOOR_S
 from site_agent.worker.worker import CancelledError, Worker
 from tests.e2e.light_worker import NUMBERS, LightWork, surroundings
+from tests.unit.agents import nothing
 
 
 class LightWorker:
@@ -72,6 +74,7 @@ def main() -> None:
     options.add_argument("--diary", default="")
     options.add_argument("--spoils", type=float, default=0.0)
     options.add_argument("--silence-s", type=float, default=FLOOR_S)
+    options.add_argument("--upgrade-s", type=float, default=UPGRADE_S)
     given = options.parse_args()
     home, display = SiteHome(given.home), Display()
     site = home.certificate().identity.name
@@ -86,7 +89,8 @@ def main() -> None:
             AgentContext(home, site, link, display.show),
             worker,  # type: ignore[arg-type]
             federation=federation,
-            waits=Waits(silence_s=given.silence_s),
+            checks=Checks(nothing, nothing, nothing),
+            waits=Waits(silence_s=given.silence_s, upgrade_s=given.upgrade_s),
         )
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=agent.stop).start())
         try:

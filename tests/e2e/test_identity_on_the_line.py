@@ -20,6 +20,7 @@ from fedcervix.core.events import Task
 from fedcervix.errors import FedcervixError, IdentityError, LinkError, NoSuchMethodError, RunError
 from fedcervix.models.weights import write_tensors
 from fedcervix.transport import codec, identity, invitations, rpc
+from fedcervix.transport.versions import HERE
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.federation.link import GrpcLink
 from tests.e2e.loopback import FEDERATION, Federation, call, federation, until
@@ -29,7 +30,7 @@ Federate = Callable[..., Federation]
 pytestmark = pytest.mark.timeout(120)
 
 MODEL_BYTES = 80_000_000
-ATTACH = wire.AttachRequest(wire_version=codec.WIRE_VERSION, instance="0" * 32)
+ATTACH = wire.AttachRequest(wire_version=HERE.wire_max, instance="0" * 32)
 
 
 @pytest.fixture(scope="module")
@@ -253,6 +254,8 @@ def test_a_site_that_is_revoked_and_invited_again_waits_for_the_next_run(federat
     home = made.site("nhs").folder
     code, text = call("site-agent", "--home", home, "join", "nhs.invitation.toml", cwd=made.folder)
     assert code == 0, text
+    assert "cannot take part in run" in text
+    assert "wait for the next run" in text
     link = made.link("nhs")
     with pytest.raises(RunError, match="cannot take part in run"):
         link.welcome()
@@ -427,6 +430,6 @@ def test_a_private_key_is_readable_by_its_owner_alone(running: Federation) -> No
 def test_errors_of_the_coordinator_say_what_happened_why_and_what_next(running: Federation) -> None:
     with pytest.raises(FedcervixError) as caught:
         ask(running, rpc.ATTACH, wire.AttachRequest(wire_version=99), **keys_of(running, "nhs"))
-    assert "uses version 99 of the protocol" in caught.value.what
-    assert caught.value.cause == 'the coordinator advises "install the same version of fedcervix on both sides"'
-    assert caught.value.next_step == "ask the coordinator's operator"
+    assert "speaks version 99 of the protocol" in caught.value.what
+    assert caught.value.cause.endswith('the coordinator advises "install a newer fedcervix at the coordinator"')
+    assert caught.value.next_step.startswith("install the version that is named")

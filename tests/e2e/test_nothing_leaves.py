@@ -24,15 +24,17 @@ from fedcervix.core.events import Answer
 from fedcervix.core.rounds.instructions import Instruction
 from fedcervix.errors import FedcervixError
 from fedcervix.models.blobs import BlobStore
+from fedcervix.runtime.worker_protocol import Failure
 from fedcervix.transport import codec
 from site_agent.data.collection import index
 from site_agent.federation import incidents
-from site_agent.federation.agent import Agent
+from site_agent.federation.agent import Agent, Checks
 from site_agent.federation.context import AgentContext
 from site_agent.federation.link import GrpcLink, OnBytes
 from site_agent.home import SiteHome
 from site_agent.worker.worker import Worker, WorkFailedError
 from tests.e2e.loopback import Federation
+from tests.unit.agents import nothing
 
 Federate = Callable[..., Federation]
 
@@ -131,7 +133,9 @@ def assert_no_names(text: bytes) -> None:
 
 def take_part(home: SiteHome, link: RecordingLink) -> Exception | None:
     """Run a real agent with a real worker in this process; return what stopped it."""
-    agent = Agent(AgentContext(home, "nhs", link, lambda *_: None), Worker(home, "nhs"), federation="cervix")
+    checks = Checks(nothing, nothing, nothing)
+    context = AgentContext(home, "nhs", link, lambda *_: None)
+    agent = Agent(context, Worker(home, "nhs"), federation="cervix", checks=checks)
     ended: list[Exception] = []
 
     def run() -> None:
@@ -268,10 +272,8 @@ def test_no_name_leaves_a_site_with_the_report_of_its_failure(
     with pytest.raises(FedcervixError) as caught:
         index(clinic)
     error = caught.value
-    failed = WorkFailedError(
-        error.what, cause=error.cause, next_step=error.next_step, stage="reading images", trace="...", exit_code=4
-    )
-    report = incidents.record(home, "nhs", failed, secrets=incidents.secrets(home), at=1.0)
+    failed = WorkFailedError(Failure.of(error, error, "reading images"))
+    report = incidents.record(home, "nhs", failed, at=1.0)
     [account] = home.incidents.iterdir()
     told = account.read_text()
     assert all(line.strip() in told for line in error.what.splitlines())  # at the site nothing is hidden

@@ -23,7 +23,7 @@ from site_agent.network.optimizer import make_optimiser, optimiser_state, restor
 from site_agent.network.views import scoring_draws, views
 from site_agent.training.context import TrainingContext
 from site_agent.training.epochs import best_epoch
-from site_agent.training.loop import NEVER, Keeper, Position, StepReport, TrainedEpoch, train_epochs, validation_loss
+from site_agent.training.loop import Keeper, Position, StepReport, TrainedEpoch, train_epochs, validation_loss
 from site_agent.training.pretrain import Callbacks, pretrain
 from site_agent.training.steps import Learner, make_learner, make_step
 
@@ -57,7 +57,7 @@ def train(
     epochs: int = 1,
     on_step: Callable[[StepReport], None] = lambda _: None,
     at: Position | None = None,
-    keeper: Keeper = NEVER,
+    keeper: Keeper | None = None,
 ) -> list[TrainedEpoch]:
     given = context(recipe, stream)
     learner = make_learner(encoder, given)

@@ -21,6 +21,7 @@ from site_agent.federation import shown
 from site_agent.federation.agent import Agent, Checks, Waits
 from site_agent.federation.context import AgentContext
 from site_agent.federation.inbox import ConnectionLost, CoordinatorSaid, Inbox, Item
+from site_agent.federation.readiness import Examine
 from site_agent.home import SiteHome
 from site_agent.home import create as create_home
 from site_agent.store.run_store import RunStore
@@ -29,8 +30,12 @@ from site_agent.worker.worker import CancelledError
 from tests.unit.fake_link import RUN, TRAIN, TRAINED, Cut, FakeLink, digest, plan
 
 WAIT_S = 60.0
-ENDLESS = ("listener", "reporter")
+ENDLESS = ("listener", "reporter", "deadline")
 """what only a thread can do; where an agent is stepped, the test speaks in their place"""
+
+
+def nothing(*_: object) -> None:
+    """Find nothing wrong."""
 
 
 class FakeWorker:
@@ -129,22 +134,22 @@ class Site:
         create_home(self.home)
         self.begin()
 
-    def begin(self, checks: Checks | None = None, **waits: float) -> None:
+    def begin(self, examine: Examine = nothing, **waits: float) -> None:
         """Make an agent on this home, as after a restart of the process."""
         self.link, self.worker = FakeLink(self.wait_s), FakeWorker(self.home, self.wait_s)
         self.shown: list[tuple[str, dict[str, Any]]] = []
         self._shown = threading.Condition()
         self._inbox, self._busy = SteppedInbox(), False
         self._ended: list[Finish | BaseException] = []
-        self.agent = self._agent(checks, Waits(**waits), self._inbox)
+        self.agent = self._agent(examine, Waits(**waits), self._inbox)
         self._part = self.agent.taking_part()
 
-    def _agent(self, checks: Checks | None, waits: Waits, inbox: Inbox) -> Agent:
+    def _agent(self, examine: Examine, waits: Waits, inbox: Inbox) -> Agent:
         return Agent(
             AgentContext(self.home, "nhs", self.link, self._show, inbox),
             self.worker,  # type: ignore[arg-type]
             federation="cervix",
-            checks=checks,
+            checks=Checks(nothing, nothing, examine),
             waits=waits,
         )
 
@@ -240,9 +245,9 @@ class ThreadedSite(Site):
 
     wait_s = WAIT_S
 
-    def begin(self, checks: Checks | None = None, **waits: float) -> None:
+    def begin(self, examine: Examine = nothing, **waits: float) -> None:
         super().begin()
-        self.agent = self._agent(checks, Waits(**waits), Inbox())
+        self.agent = self._agent(examine, Waits(**waits), Inbox())
         self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from fedcervix.core.plan import Recipe
@@ -21,7 +22,7 @@ from site_agent.network.encoder import Encoder, build_encoder, unit_rows
 from site_agent.network.loss import LOSSES
 from site_agent.network.optimizer import make_optimiser
 from site_agent.network.views import training_draws
-from site_agent.training.ddp import Team, agreed, assemble, disband, gather_views, hear, share, share_rows, tell, wrap
+from site_agent.training.ddp import Team, agreed, assemble, gather_views, hear, share, share_rows, tell, wrap
 from site_agent.training.sync_batch_norm import join_batch_norm
 
 CPU = torch.device("cpu")
@@ -95,7 +96,7 @@ def main() -> None:
     else:
         assert hear(team) == REQUEST
     assert agreed(f"of rank {team.rank}", team) == "of rank 0"
-    disband(team)
+    dist.destroy_process_group()
 
 
 if __name__ == "__main__":

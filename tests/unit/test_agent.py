@@ -26,14 +26,16 @@ from fedcervix.errors import (
     RemoteError,
     RunError,
     StorageError,
+    TrainingError,
+    VersionError,
 )
 from fedcervix.models.blobs import BlobStore
+from fedcervix.runtime.worker_protocol import Failure
 from fedcervix.transport import codec
 from site_agent.federation import compression
-from site_agent.federation.agent import Checks
 from site_agent.federation.context import REMOTE_ERRORS_MAX
 from site_agent.federation.heartbeat import Hung
-from site_agent.federation.inbox import Broken, ConnectionLost, Silent
+from site_agent.federation.inbox import Broken, ConnectionLost
 from site_agent.home import SiteHome
 from site_agent.store.run_store import RunStore
 from site_agent.worker.hang_detection import Silence
@@ -282,6 +284,17 @@ def test_all_of_it_goes_by_its_own_threads(threaded: ThreadedSite) -> None:
     site.agent.stop()
     assert isinstance(site.end(), KeyboardInterrupt)
     assert site.link.told[-1] == codec.Stopped()
+
+
+def test_an_agent_of_another_version_waits_and_says_so_once(site: Site) -> None:
+    site.attach(Idle("waiting"))
+    told = VersionError("the coordinator speaks version 3", next_step="install fedcervix 0.2.0")
+    site.line_down(told, told)
+    assert [values["error"] for what, values in site.shown if what == "trouble"] == [told]
+    site.says(codec.Welcome("cervix", RUN, plan()), TRAIN)
+    site.link.hears(update(TRAIN))
+    site.says(OVER)
+    assert site.end() == OVER
 
 
 # --- changes of mind ---------------------------------------------------------------------------------------------
@@ -623,14 +636,8 @@ def test_a_plan_that_the_policy_forbids_is_refused_in_words_before_anything_is_d
 
 
 def test_work_that_breaks_is_told_under_a_number_and_the_account_stays_here(site: Site) -> None:
-    site.worker.ends_with = WorkFailedError(
-        "images/zamora.jpg cannot be read",
-        cause="the disk",
-        next_step="look",
-        stage="reading images",
-        trace="Traceback: zamora",
-        exit_code=DataError.exit_code,
-    )
+    broken = DataError("images/zamora.jpg cannot be read", cause="the disk", next_step="look")
+    site.worker.ends_with = WorkFailedError(Failure.of(broken, broken, "reading images"))
     site.attach(TRAIN)
     error = site.end()
     assert isinstance(error, WorkFailedError)
@@ -723,7 +730,7 @@ def test_a_worker_that_hangs_is_killed_told_of_and_begun_again(threaded: Threade
     assert (site.home.incidents / f"{failure.incident}.txt").exists()
 
 
-HANGS = Silent(Hung(codec.Progress(TRAIN, "training", 1, 2, "steps", 0.0, 0.0), Silence(0.0)))
+HANGS = Hung(codec.Progress(TRAIN, "training", 1, 2, "steps", 0.0, 0.0), Silence(0.0))
 
 
 def test_a_worker_that_hangs_at_the_same_task_again_ends_the_agent(site: Site) -> None:
@@ -767,7 +774,8 @@ def test_a_failure_that_cannot_be_told_is_told_by_the_next_process_before_it_is_
     site.begin(tell_s=0.3)
 
     site.link.answers = no_failure
-    site.worker.ends_with = WorkFailedError("broken", cause="", next_step="", stage="training", trace="t")
+    broken = TrainingError("broken")
+    site.worker.ends_with = WorkFailedError(Failure.of(broken, broken, "training"))
     site.attach(TRAIN)
     assert isinstance(site.end(), WorkFailedError)
     assert len(failures(site.link.told)) > 1, "it was not tried again"
@@ -836,7 +844,7 @@ class Examined:
 def test_ready_is_said_only_when_the_plan_is_known_to_be_feasible(site: Site) -> None:
     examined = Examined()
     examined.meanwhile = lambda: (site.shows("attached"), unready(site))
-    site.begin(Checks(plan=examined))
+    site.begin(examined)
     site.attach(Idle("waiting"))
     assert examined.asked == 1
     site.link.hears(lambda told: codec.Ready(RUN, plan().digest) in told)
@@ -849,7 +857,7 @@ def unready(site: Site) -> None:
 
 
 def test_a_site_that_cannot_train_ends_before_it_is_waited_for_and_says_why(site: Site) -> None:
-    site.begin(Checks(plan=Examined(DataError("one picture to validate on"))))
+    site.begin(Examined(DataError("one picture to validate on")))
     site.attach(Idle("waiting"))
     assert isinstance(site.end(), DataError)
     assert kinds(site.link.reports) == ["SiteFailed"]
@@ -865,7 +873,7 @@ def test_a_line_that_comes_back_does_not_ask_twice(site: Site) -> None:
 
     examined = Examined()
     examined.meanwhile = meanwhile
-    site.begin(Checks(plan=examined))
+    site.begin(examined)
     site.attach()
     site.link.hears(lambda told: sum(isinstance(what, codec.Ready) for what in told) == 2)
     assert examined.asked == 1
@@ -882,7 +890,7 @@ def test_what_is_found_out_about_a_run_that_was_abandoned_ends_nothing(site: Sit
         site.says(other, Idle("waiting"))
 
     examined.meanwhile = meanwhile
-    site.begin(Checks(plan=examined))
+    site.begin(examined)
     site.attach(Idle("waiting"))
     assert [what.run for what in site.link.told if isinstance(what, codec.Ready)] == [other.run]
     site.says(OVER)
@@ -891,7 +899,7 @@ def test_what_is_found_out_about_a_run_that_was_abandoned_ends_nothing(site: Sit
 
 def test_a_process_that_was_killed_for_another_reason_is_asked_again(site: Site) -> None:
     examined = Examined(CancelledError())
-    site.begin(Checks(plan=examined))
+    site.begin(examined)
     site.attach(Idle("waiting"))
     site.link.hears(lambda told: codec.Ready(RUN, plan().digest) in told)
     assert examined.asked == 2
@@ -902,7 +910,7 @@ def test_a_process_that_was_killed_for_another_reason_is_asked_again(site: Site)
 def test_a_site_that_goes_on_with_work_asks_nothing(site: Site) -> None:
     interrupted(site)
     examined = Examined()
-    site.begin(Checks(plan=examined))
+    site.begin(examined)
     site.attach(TRAIN)
     site.link.hears(lambda told: codec.Ready(RUN, plan().digest) in told)
     assert examined.asked == 0

@@ -25,8 +25,8 @@ def asked(tmp_path: Path) -> Asked:
 def does(asked: Asked, *tasks: Task) -> None:
     for one in tasks:
         assert objection(asked.turns(), one, PLAN) == ""
-        asked.begin(one)
-        asked.answer(one)
+        asked.note("begun", one)
+        asked.note("answered", one)
 
 
 def test_another_base_for_a_round_that_was_answered_is_refused(asked: Asked) -> None:
@@ -37,7 +37,7 @@ def test_another_base_for_a_round_that_was_answered_is_refused(asked: Asked) -> 
 
 def test_before_the_answer_the_base_may_change(asked: Asked) -> None:
     """In a ring, the neighbour before this site may be revoked while this site trains."""
-    asked.begin(task())
+    asked.note("begun", task())
     does(asked, task(base="b"))
     assert objection(asked.turns(), task(), PLAN) != ""
 
@@ -45,7 +45,7 @@ def test_before_the_answer_the_base_may_change(asked: Asked) -> None:
 def test_work_that_goes_on_is_not_begun_anew(asked: Asked) -> None:
     for _ in range(100):
         assert objection(asked.turns(), task(), PLAN) == ""
-        asked.begin(task())
+        asked.note("begun", task())
     assert asked.turns()[key(task())].tries == 1
 
 
@@ -59,7 +59,7 @@ def test_repeated_training_is_bounded_over_the_whole_run(asked: Asked) -> None:
 def test_bases_that_change_without_an_answer_are_bounded(asked: Asked) -> None:
     for number in range(1 + again_max(PLAN)):
         assert objection(asked.turns(), task(base="ab"[number % 2]), PLAN) == ""
-        asked.begin(task(base="ab"[number % 2]))
+        asked.note("begun", task(base="ab"[number % 2]))
     assert objection(asked.turns(), task(base="f"), PLAN) != ""
 
 
@@ -67,9 +67,9 @@ def test_models_from_which_a_site_cannot_train_are_not_held_against_it(asked: As
     """Else a site of a ring ends after some rounds because of the neighbour before it."""
     for round_ in range(1, 5 * again_max(PLAN)):
         assert objection(asked.turns(), task(round_=round_, base="b"), PLAN) == ""
-        asked.begin(task(round_=round_, base="b"))
-        asked.give_up(task(round_=round_, base="b"))
-        asked.give_up(task(round_=round_, base="b"))
+        asked.note("begun", task(round_=round_, base="b"))
+        asked.note("unusable", task(round_=round_, base="b"))
+        asked.note("unusable", task(round_=round_, base="b"))
         does(asked, task(round_=round_))
         assert asked.turns()[key(task(round_=round_))].unusable == 1
 
@@ -77,8 +77,8 @@ def test_models_from_which_a_site_cannot_train_are_not_held_against_it(asked: As
 def test_a_round_cannot_be_begun_for_ever_with_models_that_are_of_no_use(asked: Asked) -> None:
     for number in range(len(PLAN.sites) + again_max(PLAN) + 1):
         assert objection(asked.turns(), task(base="ab"[number % 2]), PLAN) == ""
-        asked.begin(task(base="ab"[number % 2]))
-        asked.give_up(task(base="ab"[number % 2]))
+        asked.note("begun", task(base="ab"[number % 2]))
+        asked.note("unusable", task(base="ab"[number % 2]))
     assert objection(asked.turns(), task(base="c"), PLAN) != ""
 
 
@@ -100,8 +100,8 @@ def test_lines_that_were_torn_or_edited_are_left_out(asked: Asked) -> None:
 
 def test_work_that_the_coordinator_takes_away_is_begun_anew_as_often_as_the_policy_allows(asked: Asked) -> None:
     for _ in range(2 * again_max(PLAN)):
-        asked.begin(task())
-        asked.withdraw(task())
+        asked.note("begun", task())
+        asked.note("withdrawn", task())
     turn = asked.turns()[key(task())]
     assert is_replacement(turn)
     assert begun(turn, task().base) != turn, "it would count as work that goes on"

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from coordinator.alarms.alarm_sources import alarms
+from coordinator.alarms.alarm_sources import alarms, new_alarms
+from fedcervix.core.events import AggregateStored
 from fedcervix.core.rounds.averages import capped, weights
 from fedcervix.core.rounds.state import Run
-from tests.unit.test_rounds import A, B, C, after, all_scored, all_trained, attached, fresh, scored, trained
+from tests.unit.test_rounds import A, B, C, after, all_scored, all_trained, attached, digest, fresh, scored, trained
 
 BY_IMAGES = {"average": "by-images"}
 
@@ -32,6 +33,21 @@ def test_numbers_that_stay_as_they_were_raise_no_alarm() -> None:
     counts = {A: 100, B: 200, C: 10}
     run = one_round(counts, one_round(counts))
     assert said(run, 1) == said(run, 2) == []
+
+
+def test_what_one_event_raises_is_what_was_not_there_before_it() -> None:
+    """It is found by looking at what the event has changed alone."""
+    run = after(fresh(**BY_IMAGES), *attached(A, B, C))
+    for counts in ({A: 100, B: 100, C: 100}, {A: 150, B: 100, C: 99_999_999}):
+        reports = [lambda run, s=site, n=images: trained(run, s, images=n) for site, images in counts.items()]
+        reports += [lambda run: AggregateStored(run.current.number, digest(f"average{run.current.number}"), 0.0)]
+        reports += [lambda run, s=site: scored(run, s, images=7) for site in counts]
+        for report in reports:
+            before, run = run, after(run, report(run))
+            old = [alarm for round_ in before.rounds[-1:] for alarm in alarms(before, round_)]
+            now = [alarm for round_ in run.rounds[len(before.rounds) - 1 :] for alarm in alarms(run, round_)]
+            assert set(new_alarms(before, run)) == set(now) - set(old)
+    assert {alarm.what for alarm in alarms(run, run.rounds[1])} == {"images", "share"}
 
 
 @pytest.mark.parametrize("images", [150, 90])

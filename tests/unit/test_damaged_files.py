@@ -61,6 +61,21 @@ AS_IT_IS = {("outcome.txt", kind) for kind in DAMAGED} | {(site_homes.DRAWN, "ot
 """a text that is shown, whatever it is; a value that its reader compares with another"""
 
 
+WITHOUT_NUMBER = {"running.json.damaged", "model-bytes.txt", "outcome.txt", f"keys/{leak_guard.KEY}"}
+
+
+@pytest.mark.parametrize("name", [name for name in READERS if name not in WITHOUT_NUMBER and ".csv" not in name])
+def test_a_file_of_a_later_version_is_called_so_and_not_damaged(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b'{"format": 7, "other": "keys"}')
+    with pytest.raises(FedcervixError, match=r"has format 7; fedcervix .* reads formats up to 1") as caught:
+        READERS[name](tmp_path)
+    assert str(file) in caught.value.what
+    assert "damaged" not in caught.value.explain()
+    assert caught.value.next_step.startswith("install that version again")
+
+
 @pytest.mark.parametrize("kind", DAMAGED)
 @pytest.mark.parametrize("name", READERS)
 def test_a_damaged_file_ends_in_no_traceback(name: str, kind: str, tmp_path: Path) -> None:

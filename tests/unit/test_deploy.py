@@ -25,6 +25,8 @@ from fedcervix.errors import EXIT_CODES
 from site_agent.cli import cli as site_agent
 from site_agent.home import DataSection, HardwareSection, LinkSection, Policy, SiteHome
 from tests.unit.test_privacy import OUTWARD_KEYS
+from tools.constraints import FROM_TORCH, read
+from tools.constraints import PROFILES as PACKAGED
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -193,6 +195,7 @@ def test_the_build_sees_every_package_and_nothing_else_of_the_checkout(role: str
     assert "*" in lines
     assert {package.split("/")[0] for package in PACKAGES} <= allowed
     assert {"pyproject.toml", "README.md"} <= allowed
+    assert "deploy/constraints" in allowed
     assert not allowed & {"tests", "docs", "deploy", "demo", ".git", "."}
 
 
@@ -212,6 +215,16 @@ def test_the_coordinators_image_gets_no_extras() -> None:
 
     assert "[site]" not in text
     assert not re.search(r"(?m)^[^#]*torch", text)
+
+
+def test_the_torch_that_a_site_without_a_gpu_installs_is_the_one_that_the_tests_run_with() -> None:
+    text = (DEPLOY / "site.Dockerfile").read_text()
+    held = read("site-cuda")
+
+    (named,) = re.findall(r'TORCH="(.+)"', text)
+    assert named.split() == [f"{name}=={version}+cpu" for name in FROM_TORCH for version in held[name]]
+    (usual,) = re.findall(r"(?m)^ARG PROFILE=(.*)$", text)
+    assert usual in PACKAGED
 
 
 def blocks(text: str) -> Any:

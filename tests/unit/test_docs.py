@@ -64,7 +64,7 @@ def test_every_key_is_explained(schema: type) -> None:
 
 STUDY_SECTIONS = [
     study_settings.SiteSection,
-    study_settings.AxesSection,
+    study_settings.Axes,
     study_settings.NamedSection,
     study_settings.StudyDataSection,
     study_settings.MachineSection,

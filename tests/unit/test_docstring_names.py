@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable
 from itertools import pairwise
 
-from tools import house, walks
+from tests.unit.walked_code import Code
+from tools import house
 
-CODE = walks.Code(house.ROOT)
+CODE = Code(house.ROOT)
 DOTTED = re.compile(r"`([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)(?:\([^`]*)?`")
 OTHERS = {"click", "dataclasses", "fcntl", "json", "rich", "sys", "Image"}
 """libraries, and Pillow's `Image`"""

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,12 @@ from fedcervix.core.rounds.averages import Aggregate, coordinator_work
 from fedcervix.core.rounds.instructions import Finish, Instruction
 from fedcervix.core.rounds.state import Phase, Presence
 from fedcervix.disk.journal import Journal, RunRecord
-from fedcervix.errors import BusyError, FullDiskError, ModelError, RemoteError, RunError
+from fedcervix.errors import BusyError, DuplicateAgentError, FullDiskError, ModelError, RemoteError, RunError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.moves import Group, Meter, measure
 from fedcervix.models.stream_validation import Arriving
 from fedcervix.models.weights import read_tensors, write_tensors
+from fedcervix.transport.codec import InstanceClaim
 
 SITES = ("ada", "bob")
 INSTANCE = "0" * 32
@@ -513,6 +515,17 @@ def test_a_site_is_silent_after_a_lease_for_a_coordinator_that_never_stood_still
     with driven(engine):
         assert waits_for(lambda: engine.run.site("bob").presence is Presence.SILENT)
         assert engine.run.site("ada").presence is Presence.PRESENT
+
+
+def test_a_sign_of_life_does_not_wait_for_who_journals(federation: Callable[..., Federation]) -> None:
+    """Every part of a model is one: while the disk was slow, all threads stood before the lock."""
+    engine, now_s = federation().engine, time.monotonic()
+    engine.sites.admit("ada", InstanceClaim("a" * 32))
+    with ThreadPoolExecutor(1) as other, engine._state.changed:
+        other.submit(engine.sites.check_instance, "ada", "a" * 32).result(60)
+        with pytest.raises(DuplicateAgentError):
+            other.submit(engine.sites.check_instance, "ada", "b" * 32).result(60)
+    assert engine.lines()["ada"].unheard_for_s <= time.monotonic() - now_s
 
 
 def waits_for(holds: Callable[[], bool]) -> bool:

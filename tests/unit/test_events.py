@@ -70,7 +70,9 @@ def test_an_event_is_read_back_from_the_journal(event: Event) -> None:
 
 
 def test_the_journal_s_text_is_canonical_json_with_the_event_s_name() -> None:
-    assert event_to_json(SiteAttached("ada", 1.5)) == '{"at":1.5,"event":"SiteAttached","site":"ada"}'
+    assert event_to_json(SiteAttached("ada", 1.5)) == (
+        '{"at":1.5,"event":"SiteAttached","numerics":0,"site":"ada","software":""}'
+    )
 
 
 def test_a_journal_from_before_there_were_measures_is_read() -> None:

@@ -67,7 +67,7 @@ def test_a_record_with_keys_of_a_later_version_is_read(more: dict[str, Any]) -> 
         {"best_round": -5},
         {"best_round": 2},
         {"best_round": True},
-        {"plan": {**PLAN.to_dict(), "profile": "other"}},
+        {"plan": {**json.loads(PLAN.canonical()), "profile": "other"}},
         {"plan": {"a": [[]]}},
         {"plan_digest": "d" * 64},
         {"software": "<script>"},
@@ -76,10 +76,18 @@ def test_a_record_with_keys_of_a_later_version_is_read(more: dict[str, Any]) -> 
 )
 def test_a_record_with_foreign_values_around_its_ledger_is_no_record(foreign: dict[str, Any]) -> None:
     """Before: only the ledger was looked at, and the rest was saved as it came."""
-    own = {"run": RUN, "plan": PLAN.to_dict(), "plan_digest": PLAN.digest, "outcome": "OK", "best_round": 0}
+    plan = json.loads(PLAN.canonical())
+    own = {"run": RUN, "plan": plan, "plan_digest": PLAN.digest, "outcome": "OK", "best_round": 0}
     assert ledger.read(json.dumps({**own, "ledger": [LINE]}), PLAN, RUN)
     with pytest.raises(ValueError, match=r"\w"):
         ledger.read(json.dumps({**own, "ledger": [LINE], **foreign}), PLAN, RUN)
+
+
+def test_a_key_of_a_later_version_is_passed_over_and_reaches_no_reader() -> None:
+    more = {"note": "\x1b[2J"}
+    line = {**LINE, **more, "contributions": [{**GAVE, **more}]}
+    plain = {"ledger": [{**LINE, "contributions": [GAVE]}]}
+    assert ledger.read(json.dumps({"ledger": [line], **more}), PLAN, RUN) == ledger.read(json.dumps(plain), PLAN, RUN)
 
 
 FORGED = "done: train in round 7: loss 0.0100"
@@ -90,6 +98,8 @@ FORGED = "done: train in round 7: loss 0.0100"
     [
         json.dumps({"ledger": [], "reason": {FORGED: 1}}),
         record(loss={FORGED: 1}),
+        record(base=FORGED),
+        record(missing=[{**MISSED, "site": FORGED}]),
         record(scores=[{"site": "ada", "loss": 1, "count": 1, "gauges": {FORGED: "b"}}]),
         json.dumps({"ledger": [], "run": FORGED}),
     ],

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedcervix.core.rounds.instructions import Idle
-from fedcervix.errors import FedcervixError, IdentityError, LinkError, RemoteError, StorageError
+from fedcervix.errors import FedcervixError, IdentityError, LinkError, RemoteError, StorageError, VersionError
 from site_agent.federation.context import AgentContext
 from site_agent.federation.inbox import SAID_MAX, Broken, ConnectionLost, CoordinatorSaid, Inbox
 from site_agent.federation.listener import Listener
@@ -59,6 +59,15 @@ def test_a_line_is_opened_again_until_that_makes_no_sense(tmp_path: Path, error:
     line.link.say(error, over)
     line.listener.run()
     assert [line.inbox.take(0.0), line.inbox.take(0.0)] == [ConnectionLost(error), Broken(over)]  # type: ignore[arg-type]
+
+
+def test_another_version_is_waited_for_and_not_asked_more_than_once_a_minute(tmp_path: Path) -> None:
+    line, other = Line(tmp_path, WRONG), VersionError("another version")
+    line.link.say(other, NOBODY)
+    lost = line.listener.listen()
+    assert lost == ConnectionLost(other), "its certificate is good: nothing else is looked at"
+    assert 60.0 <= line.listener.pause_s(lost) <= 90.0
+    assert line.listener.pause_s(ConnectionLost(NOBODY)) < 1.0
 
 
 def test_a_coordinator_that_says_more_than_is_handled_waits(tmp_path: Path) -> None:

@@ -271,12 +271,14 @@ def test_numbers_are_written_and_read_back(tmp_path):
     written = report()
     folder = write_report(written, tmp_path / "out", "csfssl", NOW)
     assert (folder / "report.html").read_text("utf-8") == render(written)
-    found = parse((folder / "results.json").read_text("utf-8"))
+    text = (folder / "results.json").read_text("utf-8")
+    found, raw = parse(text), json.loads(text)
     assert found.evaluations == written.evaluations
     assert found.by_woman == written.by_woman
     assert found.comparisons == written.comparisons
-    assert found.everything["answer"] == "helped"
-    assert found.everything["rounds"][0]["contributions"][1] == {
+    assert found.answer == raw["answer"] == "helped"
+    assert [one["verdict"] for one in raw["comparisons"]] == ["better", "better"], "for readers: it is not read back"
+    assert raw["rounds"][0]["contributions"][1] == {
         "site": "alts",
         "images": 300,
         "steps": 37,
@@ -285,8 +287,8 @@ def test_numbers_are_written_and_read_back(tmp_path):
         "distance": None,
         "why_not": "",
     }
-    assert found.everything["recipe"]["classifier"]["momentum"] == 0.09
-    assert found.everything["neighbour_history"] == [{"name": "SSL", "aucs": [None, 0.6, 0.7], "kept_epoch": 3}]
+    assert raw["recipe"]["classifier"]["momentum"] == 0.09
+    assert raw["neighbour_history"] == [{"name": "SSL", "aucs": [None, 0.6, 0.7], "kept_epoch": 3}]
 
 
 def test_the_numbers_name_no_file_and_no_patient(tmp_path):

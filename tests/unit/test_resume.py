@@ -23,7 +23,7 @@ from site_agent.network.views import training_draws, views
 from site_agent.training.async_losses import Readings
 from site_agent.training.checkpoints import Checkpoints
 from site_agent.training.context import TrainingContext
-from site_agent.training.loop import NEVER, Keeper, StepReport, train_epochs
+from site_agent.training.loop import Keeper, StepReport, train_epochs
 from site_agent.training.memory_limit import fits
 from site_agent.training.pretrain import Callbacks, Pretrained, pretrain
 from site_agent.training.resume import CheckpointWriter, unpack
@@ -116,7 +116,7 @@ def test_a_round_of_several_epochs_goes_on_within_any_of_them(tmp_path: Path) ->
             range(3, 5),
             on_step=on_step,
             at=unpack(kept, learner).position if kept else None,
-            keeper=CheckpointWriter(keep, learner) if keep else NEVER,
+            keeper=CheckpointWriter(keep, learner) if keep else None,
         )
         return [record.loss for record in records], dict(learner.encoder.state_dict())
 
@@ -140,7 +140,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
         unpack(kept, learner)
 
 
-def one_epoch(learner: Learner, keeper: Keeper = NEVER) -> None:
+def one_epoch(learner: Learner, keeper: Keeper | None = None) -> None:
     train_epochs(learner, TRAIN, CONTEXT, range(1, 2), on_step=lambda _: None, keeper=keeper)
 
 

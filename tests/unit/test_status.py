@@ -104,6 +104,16 @@ def test_a_site_of_which_nothing_is_heard_is_named_before_its_line_is_cut() -> N
     assert drawn(document).count("no message comes from it since 20") == 2
 
 
+def test_a_site_that_waits_for_an_upgrade_is_said_to_also_before_it_was_let_in() -> None:
+    words = "it speaks version 3; install fedcervix 0.2.0 at the coordinator"
+    plan = Plan(mode="csfssl", sites=SITES, profile="paper", terms=Terms(), recipe=Recipe())
+    refused = Line(False, None, 1.0, None, None, software="0.2.0", upgrade=words)
+    document = seen(begin("run", plan, base="5" * 64, at=NOW - 100), ada=refused)
+    assert [site.line for site in document.sites] == [f"waits for an upgrade: {words}", ""]
+    assert [site.software for site in document.sites] == ["0.2.0", ""]
+    assert f"waits for an upgrade: {words}" in " ".join(drawn(document).split())
+
+
 def test_a_site_that_has_not_come_back_to_a_restarted_coordinator_is_said_as_such() -> None:
     document = seen(training(), ada=NEVER, bob=OPEN)
     assert document.sites[0].line == "it has not connected since the coordinator started"

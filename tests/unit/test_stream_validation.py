@@ -131,6 +131,39 @@ def test_what_arrives_is_measured_as_the_file_would_be(tmp_path: Path, length: i
     seen.close()
 
 
+@pytest.mark.parametrize("length", [8, 64, 1 << 20])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("a", np.nan), ("wide", np.inf), ("half", -np.inf), ("running_var", -1.0), ("running_var", np.nan)],
+)
+def test_what_is_measured_is_never_sound_where_vet_refuses_it(
+    tmp_path: Path, name: str, value: float, length: int
+) -> None:
+    """A finite distance stands for finite numbers: also where the base holds the same bad number, there is none."""
+    bad = np.array(EVEN[name])
+    bad.reshape(-1)[-1] = value
+    seen, data = arriving(tmp_path, {**EVEN, name: bad})
+    for base in ("base", "update"):
+        seen = Arriving(len(data), read_layout(tmp_path / "base"), Meter(tmp_path / base))
+        for at in range(0, len(data), length):
+            seen.see(data[at : at + length])
+        assert not seen.sound
+        seen.close()
+    with pytest.raises(RemoteError):
+        vet(tmp_path / "update", read_layout(tmp_path / "base"))
+
+
+def test_the_header_of_the_base_does_not_stand_for_the_length_of_the_file(tmp_path: Path) -> None:
+    data, like = written(tmp_path), read_layout(tmp_path / "model")
+    for longer in (data + b"\0" * 8, data[:-8]):
+        seen = Arriving(len(longer), like)
+        seen.see(longer)
+        assert not seen.sound
+    seen = Arriving(len(data), like)
+    seen.see(data)
+    assert seen.sound
+
+
 @pytest.mark.parametrize("gone", ["base", "closed"])
 def test_what_cannot_be_measured_on_arrival_is_measured_later(tmp_path: Path, gone: str) -> None:
     seen, data = arriving(tmp_path, LATER)

@@ -18,12 +18,16 @@ from cervix_study.analysis.comparing import (
     effect,
     mcnemar_of,
 )
-from cervix_study.analysis.result_rows import ResultRow
+from cervix_study.analysis.hypotheses import Question
+from cervix_study.analysis.result_rows import ResultRow, SiteRows
 from cervix_study.evidence.delong import contrast, delong
 from cervix_study.evidence.mcnemar import Discordant
 from fedcervix.errors import DataError
 from site_agent.classifier.intervals import DRAWS_AGREE, TOO_FEW_WOMEN, Estimate, Women
 from site_agent.classifier.resampling import Draws, Part, Scored, draw, roster, sample
+
+BENCH = SiteRows("paper", "nhs", ())
+BETTER = Question("q", "better", "", lambda _: [])
 
 MANY = Women(100, 100)
 
@@ -112,7 +116,7 @@ def test_with_seven_women_of_a_class_nothing_is_shown_however_large_the_differen
     first, second = row("good", good), row("bad", bad)
     drawn = draw(roster([first.trials, second.trials]), seed=0, draws=200)
     sampled = {r.label: sample(r.trials, drawn) for r in (first, second)}
-    found = corrected([compare("q", "better", first, second, sampled, drawn)])[0]
+    found = corrected([compare(BENCH, BETTER, first, second, sampled, drawn)])[0]
     auc = found.effects["auc"]
     assert (auc.difference, auc.verdict) == (Estimate.alone(1.0, TOO_FEW_WOMEN), "not shown")
     assert (auc.p, auc.corrected, auc.detectable) == (None, None, None)
@@ -124,7 +128,7 @@ def test_a_comparison_holds_the_classical_tests_beside_the_bootstrap():
     first, second = row("a", crowd(1, 2.0), crowd(2, 2.0)), row("b", crowd(3, 0.5), crowd(4, 0.5))
     drawn = draw(roster([first.trials, second.trials]), seed=0, draws=4000)
     sampled = {r.label: sample(r.trials, drawn) for r in (first, second)}
-    found = corrected([compare("q", "better", first, second, sampled, drawn)])[0]
+    found = corrected([compare(BENCH, BETTER, first, second, sampled, drawn)])[0]
     auc = found.effects["auc"]
     assert auc.verdict == "better"
     assert found.delong_images is not None

@@ -14,26 +14,18 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image as Pillow
 
-from coordinator.run.results import record
-from fedcervix.core.events import AggregateStored, ScoreReported, SiteAttached, Task, TaskKind, UpdateStored
-from fedcervix.core.plan import ClassifierRecipe, Plan, Recipe, Terms, differences
+from fedcervix.core.plan import ClassifierRecipe, Recipe, differences
 from fedcervix.core.profiles import PROFILES
-from fedcervix.core.rounds.state import begin
-from fedcervix.core.rounds.step import replay
-from fedcervix.errors import RunError, StorageError, TrainingError
+from fedcervix.errors import StorageError, TrainingError
 from fedcervix.runtime.config import apply_profile, read_toml
-from fedcervix.runtime.typed_json import to_text
 from fedcervix.runtime.worker_protocol import WorkProgress
 from site_agent.classifier.sweep import (
-    FederatedRun,
     GridPoint,
     Material,
     cell_key,
     choose,
-    choose_run,
     combinations,
     read_cells,
-    read_run,
     sweep,
     write_cells,
 )
@@ -104,50 +96,6 @@ def test_the_contrastive_loss_does_not_choose() -> None:
 def test_a_cell_without_a_finite_loss_cannot_be_built() -> None:
     with pytest.raises(ValueError, match="classifier_loss"):
         cell(8, 64, float("nan"))
-
-
-def federation(epochs_per_round: int, *losses: float, **recipe: Any) -> FederatedRun:
-    terms = Terms(epochs_per_round=epochs_per_round)
-    return FederatedRun(
-        Plan(mode="csfssl", sites=("a",), profile="paper", terms=terms, recipe=Recipe(**recipe)), losses
-    )
-
-
-def test_e_is_chosen_by_the_best_round_of_runs_that_differ_in_nothing_else() -> None:
-    """IV: "we vary the value of E i.e. local model updating for 1, 5, 10 and find that E = 1 provides us the best"."""
-    runs = [federation(10, 1.9, 1.7), federation(5, 2.0, 1.6, 1.8), federation(1, 2.2, 1.6, 1.7)]
-    assert choose_run(runs).plan.terms.epochs_per_round == 1, "of equal ones the smallest"
-    assert choose_run(runs[:2]).plan.terms.epochs_per_round == 5
-
-
-def test_runs_of_another_n_do_not_compare() -> None:
-    """Collapse costs log 15 = 2.71 at N = 8 and log 31 = 3.43 at N = 16: the same model scores otherwise."""
-    with pytest.raises(RunError, match=r"recipe\.batch_images: 8 here, 16 there"):
-        choose_run([federation(1, 2.0), federation(5, 1.0, batch_images=16)])
-
-
-def test_a_run_without_a_scored_round_says_nothing() -> None:
-    with pytest.raises(RunError, match="no scored round"):
-        choose_run([federation(1, 2.0), federation(5)])
-
-
-def test_a_run_is_read_from_the_record_that_the_coordinator_writes() -> None:
-    plan = federation(1).plan
-    train, score = (
-        Task("run", kind, 1, digest) for kind, digest in ((TaskKind.TRAIN, "0" * 64), (TaskKind.SCORE, "2" * 64))
-    )
-    run = replay(
-        begin("run", plan, base="0" * 64, at=0.0),
-        [
-            SiteAttached("a", 0.0),
-            UpdateStored("a", train, "1" * 64, 10, 1, 0.5, 1.0, 1.0),
-            AggregateStored(1, "2" * 64, 2.0),
-            ScoreReported("a", score, 6.0, 4, 10, (), 3.0),
-        ],
-    )
-    assert read_run(to_text(record(run)).encode()) == FederatedRun(plan, (1.5,)), "round 2 has no score yet"
-    with pytest.raises(RunError, match="not the record of a run"):
-        read_run(b'{"plan": {}, "ledger": []}')
 
 
 # --- cells and their names ----------------------------------------------------------------------------------------

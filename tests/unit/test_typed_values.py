@@ -13,34 +13,27 @@ LOOSE = re.compile(r"^(dict|Mapping|MutableMapping)\[str, Any\]$")
 
 
 SITE_FILE = "JSON files of the site: they are read and written here, with a checksum"
-REPORT_FILE = "report.json: they become values, and values become it, here"
 TOML = "tables of a TOML file, before they are checked"
 LIBRARY = "what a library takes as it is"
 ALLOWED = {
     "cervix_study/execution/classifiers.py": (1, "tensors by name: the study imports no torch"),
     "cervix_study/execution/executors.py": (1, LIBRARY),
     "cervix_study/records.py": (1, "cell.json: what a federation's record says beyond its results"),
-    "cervix_study/report/figures.py": (1, LIBRARY),
     "cervix_study/settings.py": (3, TOML),
     "coordinator/home/home.py": (2, TOML),
-    "shared/fedcervix/core/compression.py": (1, "a JSON file is read here"),
+    "shared/fedcervix/core/formats.py": (1, "an object of a file, before its reader looks at its keys"),
     "shared/fedcervix/core/events.py": (1, "the journal's JSON is read here"),
-    "shared/fedcervix/core/plan.py": (2, "the plan's JSON is read and written here"),
     "shared/fedcervix/models/weights.py": (3, "the JSON header of a weights file"),
     "shared/fedcervix/runtime/config.py": (7, TOML),
     "site_agent/classifier/classifier_store.py": (1, SITE_FILE),
-    "site_agent/classifier/evaluate.py": (6, REPORT_FILE),
-    "site_agent/classifier/intervals.py": (2, REPORT_FILE),
     "site_agent/commands/data.py": (1, LIBRARY),
     "site_agent/commands/setting.py": (1, TOML),
     "site_agent/network/optimizer.py": (1, LIBRARY),
-    "site_agent/report/figures.py": (3, LIBRARY),
-    "site_agent/report/results.py": (3, REPORT_FILE),
+    "site_agent/report/figures.py": (1, LIBRARY),
     "site_agent/store/checksummed_records.py": (3, SITE_FILE),
     "site_agent/store/model_store.py": (1, SITE_FILE),
     "site_agent/store/provenance.py": (3, SITE_FILE),
     "site_agent/training/checkpoints.py": (1, "the JSON header of a checkpoint"),
-    "site_agent/training/resume.py": (2, "the JSON header of a checkpoint"),
 }
 """module -> (how many, why)"""
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 from fedcervix.core.events import Answer, Task, UpdateStored, event_from_json, event_to_json
+from fedcervix.core.formats import contents
 from fedcervix.core.plan import canonical_json
 from fedcervix.core.rounds.state import Round, Run
 from fedcervix.json_text import parsed
@@ -136,7 +136,7 @@ def error_feedback_to_json(carried: ErrorFeedback) -> str:
 def error_feedback_from_json(text: str) -> ErrorFeedback:
     """Rebuild the value. Raises ValueError on anything else."""
     try:
-        raw: dict[str, Any] = parsed(text)
+        raw = contents("what a site carries on", parsed(text))
         event = event_from_json(raw["made"]) if raw["made"] else None
         if event is not None and not isinstance(event, UpdateStored):
             raise ValueError("not an update")

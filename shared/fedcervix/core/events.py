@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, get_args
 
+from fedcervix.core.formats import FIRST, KEY, contents
 from fedcervix.core.measures import Measures
 from fedcervix.core.modes import MODES
 from fedcervix.core.plan import SITE_NAME, check
@@ -111,6 +112,13 @@ class SiteAttached:
 
     site: str
     at: float
+    software: str = ""
+    """version of fedcervix there; empty where it is not known"""
+    numerics: int = 0
+    """how it computes (see fedcervix.transport.versions); 0 where it is not known"""
+
+    def __post_init__(self) -> None:
+        check(0 <= self.numerics < 2**32, f"numerics is 0 to 2^32 - 1; found {self.numerics}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +322,12 @@ Event = (
 EVENTS: Mapping[str, type[Event]] = {event.__name__: event for event in get_args(Event)}
 
 
+FORMAT = 1
+"""of an event's text: raised with a new event, or a new field of one"""
+SINCE: Mapping[str, int] = {}
+"""event (`Tick`) or field of one (`Tick.at`) -> the format that it came with, where that is later than 1. A new field
+has a default, which is what older texts mean: it never changes"""
+
 _FIELDS = {kind: tuple(field.name for field in dataclasses.fields(kind)) for kind in EVENTS.values()}
 
 
@@ -342,8 +356,18 @@ def event_to_json(event: Event) -> str:
     """
     check_event(event)
     raw = {"event": type(event).__name__, **dataclasses.asdict(event)}
+    needed = needed_format(event)
+    if needed > FIRST:
+        raw[KEY] = needed
     text = json.dumps(raw, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def needed_format(event: Event) -> int:
+    """Return the lowest format that has this event with these fields."""
+    name, fields = type(event).__name__, dataclasses.fields(event)
+    used = [f"{name}.{field.name}" for field in fields if getattr(event, field.name) != field.default]
+    return max(SINCE.get(one, FIRST) for one in (name, *used))
 
 
 def _measures(raw: Any) -> Any:
@@ -354,10 +378,12 @@ def _measures(raw: Any) -> Any:
 
 
 def event_from_json(text: str) -> Event:
-    """Rebuild an event from the journal. Raises ValueError on anything else."""
+    """Rebuild an event from the journal. Raises UnknownFormat where a later version wrote it, else ValueError."""
     try:
-        raw = parsed(text)
-        kind = EVENTS[raw.pop("event")]
+        raw = contents("the event", parsed(text), FORMAT)
+        name = raw.pop("event")
+        check(name in EVENTS, f"unknown event {quoted(name)}")
+        kind = EVENTS[name]
         if "rules" in _FIELDS[kind]:
             raw.setdefault("rules", 0)
         if "task" in raw:

@@ -14,12 +14,12 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, Literal
 
 from fedcervix.core.bounds import INT64_MAX, Within, check_values
 from fedcervix.core.modes import MODES, Mode, ModeRules
+from fedcervix.core.plan_formats import from_dict, to_dict
 from fedcervix.json_text import parsed
 from fedcervix.printable import QUOTED_CHARS_MAX, quoted, shortened
 
@@ -53,9 +53,6 @@ TRIMMED_QUORUM_MIN = 3
 CLIPPED_SITES_MIN = 3
 """Of two updates, nothing tells which one is too long, or an extreme."""
 
-STRICT: Final = {"extra": "forbid", "strict": True}
-"""How `fedcervix.runtime.config` reads these dataclasses from TOML: no unknown keys, no silent conversions."""
-
 
 def check(ok: bool, message: str) -> None:
     """Raise ValueError(message) unless `ok`."""
@@ -69,8 +66,6 @@ class Augment:
 
     Every image of a batch draws its own parameters, uniformly from the ranges below.
     """
-
-    __pydantic_config__: ClassVar = STRICT
 
     flip_horizontal: Annotated[float, Within(0, 1)] = 0.5
     """probability"""
@@ -99,8 +94,6 @@ class Augment:
 class ClassifierRecipe:
     """How a site fine-tunes the shared model on its own labels (sections III-B, III-D)."""
 
-    __pydantic_config__: ClassVar = STRICT
-
     lr: Annotated[float, Within(above=0)] = 0.001
     momentum: Annotated[float, Within(0, below=1)] = 0.09
     """as printed; probably meant .9, which profile `recommended` uses"""
@@ -119,8 +112,6 @@ class ClassifierRecipe:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """How one site trains: network, views, loss, optimiser, input, classifier. Defaults are the paper's."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     architecture: Architecture = "resnet50"
     width: Annotated[int, Within(1, 4096)] = 64
@@ -166,8 +157,6 @@ class Recipe:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """How the sites federate: everything of a plan but its name, roster and recipe. Defaults are the paper's."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     rounds: Annotated[int, Within(1, ROUNDS_MAX)] = 50
     """at most; in a ring, a round is one cycle through all sites"""
@@ -219,17 +208,6 @@ class Terms:
         return max(1, min(self.rounds, recipe.epochs_max // self.epochs_per_round))
 
 
-LEGACY_TERMS: Mapping[str, object] = {
-    "share_max": 1.0,
-    "aggregation": "mean",
-    "trim": 0.2,
-    "clip": 0.0,
-    "step_max": 1e36,
-}
-"""Terms of which older plans say nothing, and what holds there. The canonical form leaves these values out: so an older
-plan keeps its digest, and the journal of its run can be read."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What a run is. Two runs with equal plans, data and accepted updates end with equal weights."""
@@ -241,9 +219,11 @@ class Plan:
     """where the values came from: paper, recommended, demo"""
     terms: Terms
     recipe: Recipe
+    _text: str = dataclasses.field(init=False, compare=False, repr=False, default="")
 
     def __post_init__(self) -> None:
         check_values(self)
+        check(isinstance(self.sites, tuple), f"not a plan: sites is a list of names; found {quoted(self.sites)}")
         check(len(self.sites) >= 1, "a plan names at least one site")
         check(len(self.sites) <= SITES_MAX, f"a plan names at most {SITES_MAX} sites; found {len(self.sites)}")
         check(len(set(self.sites)) == len(self.sites), "a plan names each site once")
@@ -251,6 +231,7 @@ class Plan:
         for site in self.sites:
             check(SITE_NAME.fullmatch(site) is not None, f"not a site name: {quoted(site)} (a-z, 0-9, inner hyphens)")
         self._check_terms()
+        object.__setattr__(self, "_text", canonical_json(to_dict(self)))
 
     def _check_terms(self) -> None:
         """Check the terms that depend on the mode and on the number of sites."""
@@ -282,41 +263,41 @@ class Plan:
         return self.terms.rounds_max(self.recipe)
 
     def canonical(self) -> str:
-        """Return the one JSON text of this plan: sorted keys, no spaces, shortest floats."""
-        return canonical_json(self.to_dict())
+        """Return the one JSON text of this plan: sorted keys, no spaces, shortest floats. It never changes.
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the values that the canonical form writes."""
-        raw = dataclasses.asdict(self)
-        terms = {
-            key: value for key, value in raw["terms"].items() if key not in LEGACY_TERMS or value != LEGACY_TERMS[key]
-        }
-        return {**raw, "terms": terms}
+        Of a plan that was read, it is the text that was read.
+        """
+        return self._text
 
     @property
     def digest(self) -> str:
         """The training contract: SHA-256 of the canonical form, hexadecimal."""
-        return hashlib.sha256(self.canonical().encode()).hexdigest()
+        return hashlib.sha256(self._text.encode()).hexdigest()
 
     @classmethod
     def parse(cls, text: str) -> Plan:
-        """Rebuild a plan from its canonical form. Raises ValueError on anything else."""
+        """Rebuild a plan from its text, also of an earlier version (see `fedcervix.core.plan_formats`).
+
+        Raises UnknownFormat where a later version wrote it, ValueError on anything else.
+        """
+        raw = parsed(text)
         try:
-            raw = parsed(text)
-            raw["sites"] = tuple(raw["sites"])
-            raw["terms"] = Terms(**{**LEGACY_TERMS, **raw["terms"]})
-            raw["recipe"] = parse_recipe(raw["recipe"])
-            plan = cls(**raw)
+            plan = from_dict(cls, raw)
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"not a plan: {shortened(str(error), QUOTED_CHARS_MAX)}") from error
-        check(plan.canonical() == text, "not a plan in its canonical form")
+        check(canonical_json(raw) == text, "not a plan in its canonical form")
+        object.__setattr__(plan, "_text", text)
         return plan
 
 
-def parse_recipe(raw: dict[str, Any]) -> Recipe:
-    """Rebuild a recipe from the dictionary `dataclasses.asdict` made of it. Raises TypeError, KeyError, ValueError."""
-    nested = {"augment": Augment(**raw["augment"]), "classifier": ClassifierRecipe(**raw["classifier"])}
-    return Recipe(**{**raw, **nested})
+def recipe_to_dict(recipe: Recipe) -> dict[str, object]:
+    """Return what the text of a recipe says, in the lowest format that can say it."""
+    return to_dict(recipe, "recipe")
+
+
+def parse_recipe(raw: Any) -> Recipe:
+    """Rebuild a recipe from what `recipe_to_dict` made of it. Raises UnknownFormat, ValueError, TypeError."""
+    return from_dict(Recipe, raw, "recipe")
 
 
 def canonical_json(value: Any) -> str:
@@ -330,6 +311,7 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
         return [
             line
             for field in dataclasses.fields(ours)
+            if field.compare
             for line in differences(
                 getattr(ours, field.name),
                 getattr(theirs, field.name),

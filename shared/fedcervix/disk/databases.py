@@ -1,11 +1,11 @@
-"""Translates SQLite's errors into FedcervixErrors, with a likely cause and a next step for each kind."""
+"""SQLite files: their errors as FedcervixErrors, with a likely cause and a next step for each kind; copies of them."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from fedcervix.disk.descriptors import used_up
@@ -46,8 +46,30 @@ def translated(path: Path, what: str) -> Iterator[None]:
         raise kind(f"{what} {path} cannot be used: {error}", cause=cause, next_step=next_step) from error
 
 
+@contextmanager
+def reader(path: Path, what: str) -> Iterator[sqlite3.Connection]:
+    """Open a file that is there, to read it. Raises StorageError."""
+    with translated(path, what):
+        opened = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=30)
+        with closing(opened) as connection:
+            yield connection
+
+
+def data_version(connection: sqlite3.Connection) -> int:
+    """Return a number that is another one when another connection has changed the file since."""
+    (version,) = connection.execute("PRAGMA data_version").fetchone()
+    return int(version)
+
+
+def copy_database(connection: sqlite3.Connection, to: Path) -> None:
+    """Copy the file as it is at one moment, also while others write it. `to` must not be there yet, or be empty."""
+    connection.execute("VACUUM INTO ?", (str(to),))
+
+
 def _explained(path: Path, code: int) -> tuple[str, str]:
     """Return cause and next step of a primary result code; a wrong user is told as such, and so is a lack of files."""
+    if path.is_dir():
+        return "the path names a folder, not a file", f"check the path: ls -la {path}"
     if code in OF_FILES and (found := used_up()):
         return found
     if code in OF_ACCESS and not _usable(path):

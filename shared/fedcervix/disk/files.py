@@ -19,6 +19,7 @@ import errno
 import hashlib
 import os
 import secrets
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedWriter, FileIO
@@ -150,10 +151,8 @@ def writing(path: Path, *, sync: bool = True, sole_writer: bool = False) -> Iter
 
 def check_writable(path: Path) -> None:
     """Raise StorageError where a file cannot be made in the folder of `path`: before hours of work, not after them."""
-    probe = aside(path)
-    with disk(path, "write"):
-        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        probe.unlink()
+    with disk(path, "write"), tempfile.TemporaryFile(dir=path.parent):
+        pass
 
 
 def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> str:
@@ -235,12 +234,6 @@ def sync_path(path: Path) -> None:
             raise
 
 
-def rename(old: Path, new: Path) -> None:
-    """Give a file that the disk has another name, in place of what is there; the disk then has that. Raises OSError."""
-    old.replace(new)
-    sync_path(new.parent)
-
-
 # ------------------------------------------------------------------------------------------------ reading
 
 
@@ -256,10 +249,9 @@ def opened(path: Path) -> Iterator[FileIO]:
 def read_at(file: FileIO, start: int, into: memoryview) -> None:
     """Fill `into` with the bytes of `file` from offset `start`. Raises StorageError."""
     with disk(str(file.name), "read"):
-        file.seek(start)
         filled = 0
         while filled < len(into):
-            count = file.readinto(into[filled:])
+            count = os.preadv(file.fileno(), [into[filled:]], start + filled)
             if not count:
                 raise StorageError(
                     f"{file.name} ends before byte {start + len(into)}",

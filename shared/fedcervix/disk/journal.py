@@ -20,22 +20,23 @@ from typing import TypeVar
 from fedcervix.core.events import MOMENT_MAX, Event, event_from_json, event_to_json
 from fedcervix.core.plan import Plan
 from fedcervix.disk.databases import translated
+from fedcervix.disk.formats import Schema, bring_up, look_at
 from fedcervix.disk.reserve import Reserve
-from fedcervix.errors import StorageError
+from fedcervix.errors import FormatError
 
 T = TypeVar("T")
 
 READ_AT_ONCE = 500
 """events"""
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS runs (
-    run TEXT PRIMARY KEY, plan TEXT NOT NULL, base TEXT NOT NULL, begun_at REAL NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS events (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL REFERENCES runs (run), event TEXT NOT NULL
-) STRICT;
-CREATE INDEX IF NOT EXISTS events_of_run ON events (run, seq);
+RUNS = """
+CREATE TABLE runs (run TEXT PRIMARY KEY, plan TEXT NOT NULL, base TEXT NOT NULL, begun_at REAL NOT NULL) STRICT
 """
+EVENTS = """
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL REFERENCES runs (run), event TEXT NOT NULL
+) STRICT
+"""
+SCHEMA = Schema("the journal", (RUNS, EVENTS, "CREATE INDEX events_of_run ON events (run, seq)"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,15 @@ class RunRecord:
     base: str
     begun_at: float
     """Unix seconds; 0: not known, as what is stored is no time"""
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadRun:
+    """A run whose plan this version cannot read."""
+
+    run: str
+    begun_at: float
+    error: FormatError
 
 
 class Journal:
@@ -68,10 +78,11 @@ class Journal:
                 # A process that found no room may have left a file without tables.
                 found = db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'runs'").fetchone()
                 self._is_empty = found == (0,)
+                db = look_at(db, self._path, SCHEMA)
             else:
                 db.execute("PRAGMA journal_mode = WAL")
                 db.execute("PRAGMA synchronous = FULL")
-                db.executescript(_SCHEMA)
+                bring_up(db, self._path, SCHEMA)
         except BaseException:
             db.close()
             raise
@@ -98,16 +109,21 @@ class Journal:
 
         return self.reserve.spend(once)
 
-    def runs(self) -> list[RunRecord]:
-        """Return all runs, oldest first."""
+    def runs(self) -> list[RunRecord | UnreadRun]:
+        """Return all runs, oldest first. Raises StorageError."""
         if self._is_empty:
             return []
         with self._lock, _translated(self._path):
             rows = self._db.execute("SELECT run, plan, base, begun_at FROM runs ORDER BY rowid").fetchall()
-            return [
-                RunRecord(run, Plan.parse(plan), base, begun_at if 0 <= begun_at <= MOMENT_MAX else 0.0)
-                for run, plan, base, begun_at in rows
-            ]
+        return [self._run(*row) for row in rows]
+
+    def _run(self, run: str, plan: str, base: str, begun_at: float) -> RunRecord | UnreadRun:
+        begun_at = begun_at if 0 <= begun_at <= MOMENT_MAX else 0.0
+        try:
+            with _translated(self._path):
+                return RunRecord(run, Plan.parse(plan), base, begun_at)
+        except FormatError as error:
+            return UnreadRun(run, begun_at, error)
 
     def events(self, run: str) -> Iterator[Event]:
         """Yield a run's events in order. Raises StorageError."""
@@ -135,7 +151,7 @@ def _translated(path: Path) -> Iterator[None]:
         with translated(path, "the journal"):
             yield
     except ValueError as error:
-        raise StorageError(
+        raise FormatError(
             f"the journal {path} holds an entry that this version cannot read: {error}",
             cause="it was written by another version, or the file is damaged",
             next_step="start it with the version that wrote it, or restore the home folder from its backup",

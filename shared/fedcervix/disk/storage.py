@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
-from fedcervix.disk.descriptors import check_used_up
+from fedcervix.core.formats import UnknownFormat
+from fedcervix.disk.descriptors import USED_UP, used_up
+from fedcervix.disk.formats import later
 from fedcervix.disk.ownership import denied
 from fedcervix.errors import FullDiskError, StorageError
 
@@ -17,6 +19,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 Verb = Literal["read", "write", "use"]
+T = TypeVar("T")
 
 
 @contextmanager
@@ -32,7 +35,7 @@ def disk(path: Path | str, verb: Verb) -> Iterator[None]:
 
 
 def known(error: OSError, path: Path | str, verb: Verb) -> StorageError:
-    """Return an OSError as a StorageError that says what to do. Raises StorageError where no file can be opened."""
+    """Return an OSError as a StorageError that says what to do."""
     what = f"cannot {verb} {path}: {error.strerror or error}"
     if error.errno in FULL:
         return FullDiskError(
@@ -43,15 +46,30 @@ def known(error: OSError, path: Path | str, verb: Verb) -> StorageError:
     if isinstance(error, PermissionError):
         denied_at = Path(error.filename if isinstance(error.filename, str) else path)
         cause, next_step = denied(denied_at, writing=verb == "write")
-        return StorageError(what, cause=cause, next_step=next_step)
-    check_used_up(f"cannot {verb} {path}", error)
-    nearest = nearest_existing(path)
-    next_step = f"check the path: ls -la {shlex.quote(str(nearest))}"
-    return StorageError(what, cause=_cause(error, nearest), next_step=next_step)
+    elif found := USED_UP.get(error.errno or 0) or used_up():
+        cause, next_step = found
+    else:
+        nearest = nearest_existing(path)
+        cause, next_step = _cause(error, nearest), f"check the path: ls -la {shlex.quote(str(nearest))}"
+    return StorageError(what, cause=cause, next_step=next_step)
+
+
+def read_kept(file: Path, parse: Callable[[bytes], T], *, missing: T, next_step: str) -> T:
+    """Return what a file of ours holds; `missing` where there is none. Raises StorageError."""
+    if not file.exists():
+        return missing
+    with disk(file, "read"):
+        content = file.read_bytes()
+    try:
+        return parse(content)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise damaged(file, error, next_step=next_step) from error
 
 
 def damaged(file: Path, why: object, *, next_step: str) -> StorageError:
-    """Return the error for a file of ours whose content cannot be used."""
+    """Return the error for a file of ours whose content cannot be used; one of a later version is called so."""
+    if isinstance(why, UnknownFormat):
+        return later(file, why)
     return StorageError(
         f"{file} is damaged: {why}",
         cause="it was edited by hand, its disk was full, or the disk is failing",

@@ -216,7 +216,7 @@ def open_models(updates: Sequence[tuple[Path, float]], base: Layout) -> Iterator
 
 
 def _starts(path: Path, base: Layout) -> NDArray[np.int64]:
-    layout = read_layout(path)
+    layout = read_layout(path, base)
     check_same(layout, base)
     starts = {tensor.name: tensor.start for tensor in layout.tensors}
     return np.array([starts[tensor.name] for tensor in base.tensors], np.int64)
@@ -293,6 +293,13 @@ class Blocks:
         view = self._raw[: (span.stop - span.start) * item_bytes]
         read_at(source.file, int(source.starts[position]) + span.start * item_bytes, view)
         return decode(view, dtype)
+
+    def read_into(self, row: NDArray[Any], source: OpenModel, position: int, span: slice) -> None:
+        """Read the values into `row`, which may be of a wider type. Raises StorageError."""
+        if row.dtype == DTYPES[self._tensors[position].dtype]:
+            read_at(source.file, int(source.starts[position]) + span.start * row.itemsize, row.data.cast("B"))
+        else:
+            row[:] = self.read(source, position, span)
 
 
 class _Cut:

@@ -92,7 +92,8 @@ class BlobStore:
 
     def senders(self) -> list[str]:
         """Return the senders with remembered blobs or transfers in progress."""
-        return sorted(path.name for path in self._incoming.iterdir() if path.is_dir())
+        with os.scandir(self._incoming) as found:
+            return sorted(entry.name for entry in found if entry.is_dir())
 
     def brought_by_any(self) -> set[str]:
         """Return the digests of the blobs that senders have brought and that are not forgotten."""
@@ -114,7 +115,10 @@ class BlobStore:
 
     def _files_of(self, sender: str) -> list[Path]:
         folder = self._incoming / sender
-        return list(folder.iterdir()) if folder.is_dir() else []
+        try:
+            return list(folder.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     def size_bytes(self, digest: str) -> int:
         """Return a blob's length. Raises FileNotFoundError."""
@@ -230,7 +234,7 @@ class BlobStore:
 
     def _here(self) -> list[Path]:
         with disk(self._folder, "read"):
-            return list(self._folder.glob("*.safetensors"))
+            return [path for path in self._folder.iterdir() if path.suffix == ".safetensors"]
 
     def _retire(self, here: list[Path], kept: set[str]) -> None:
         with disk(self._folder, "write"):

@@ -54,7 +54,7 @@ def measure(updates: Sequence[tuple[Path, Path]], layout: Layout, batch_norm: Ba
             for span in spans(tensor, rows.shape[1]):
                 found = rows[:, : span.stop - span.start]
                 for row, source in zip(found, sources, strict=True):
-                    row[:] = blocks.read(source, position, span)
+                    blocks.read_into(row, source, position, span)
                 sums.add(found[: len(updates)], found[len(updates) :], begun)
     return tuple(sums.measures(update, base) for update, base in enumerate(begun))
 

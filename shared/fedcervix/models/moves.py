@@ -30,7 +30,18 @@ from numpy.typing import NDArray
 from fedcervix.disk.files import opened, read_at
 from fedcervix.disk.storage import disk
 from fedcervix.errors import RemoteError
-from fedcervix.models.weights import BLOCK_BYTES, FLOATS, Kind, Tensor, blocks, check_same, decode, kind, read_layout
+from fedcervix.models.weights import (
+    BLOCK_BYTES,
+    FLOATS,
+    Kind,
+    Layout,
+    Tensor,
+    blocks,
+    check_same,
+    decode,
+    kind,
+    read_layout,
+)
 
 FLOOR: dict[Kind, float] = {"float": 0.01, "running_mean": 1.0, "running_var": 1.0}
 WORDS: dict[Kind, str] = {
@@ -38,7 +49,7 @@ WORDS: dict[Kind, str] = {
     "running_mean": "running means",
     "running_var": "running deviations (roots of variances)",
 }
-PART_BYTES = 2**18
+PART_BYTES = 2**19
 """of a tensor that are looked at together"""
 COUNTER_STEP_MAX = 2**40
 """as many optimiser steps as a report may claim"""
@@ -73,53 +84,71 @@ class _Room(threading.local):
 
     def __init__(self) -> None:
         self.base = memoryview(bytearray(PART_BYTES))
-        self.apart = memoryview(bytearray(2 * PART_BYTES))  # bfloat16 is widened
 
 
 _ROOM = _Room()
+_ONE_READS = threading.Lock()
+"""the size of a base: many updates that are whole at once would each read it"""
 
 
 class Meter:
     """Adds up how far the tensors of one update have moved from their base. Not thread-safe."""
 
-    def __init__(self, base: Path) -> None:
-        """The base is read when the first numbers come: an upload that only begins costs nothing."""
-        self.base = base
+    def __init__(self, base: Path, like: Layout | None = None) -> None:
+        """The base is read when the first numbers come: an upload that only begins costs nothing.
+
+        `like`: the layout that it most likely has, which then need not be parsed again.
+        """
+        self.base, self._like = base, like
         self._file: FileIO | None = None
         self._tensors: dict[str, Tensor] = {}
         self._moved: dict[str, float] = {}
 
-    def add(self, tensor: Tensor, start: int, raw: memoryview) -> None:
+    def add(self, tensor: Tensor, start: int, raw: memoryview) -> bool:
         """Count the bytes of a tensor of the update that begin at byte `start` of it, with a whole number.
 
-        Raises RemoteError where the base has no such tensor, or a counter leaps; StorageError.
+        Returns whether `weights.sound` is known of them by that: a finite sum of squares holds only finite numbers, and
+        roots only of numbers that are not negative. Raises RemoteError where the base has no such tensor, or a counter
+        leaps; StorageError.
         """
         file = self._opened()
         base = self._tensors.get(tensor.name)
         if base is None or (base.dtype, base.shape) != (tensor.dtype, tensor.shape):
             raise RemoteError(f"{tensor.name} of the update is not in the base model")
         if tensor.dtype == "BOOL":
-            return
+            return False
+        known = True
         for at in range(0, len(raw), PART_BYTES):
-            ours, theirs = raw[at : at + PART_BYTES], _ROOM.base[: min(PART_BYTES, len(raw) - at)]
-            read_at(file, base.start + start + at, theirs)
-            self._count(base, decode(ours, base.dtype), decode(theirs, base.dtype))
+            known = self._count(base, start + at, raw[at : at + PART_BYTES], file) and known
+        return known
 
-    def _count(self, tensor: Tensor, ours: NDArray[Any], theirs: NDArray[Any]) -> None:
-        if tensor.dtype not in FLOATS:
-            _check_counter(ours, theirs, tensor)
-            return
+    def _count(self, base: Tensor, start: int, raw: memoryview, file: FileIO) -> bool:
+        ours, theirs = decode(raw, base.dtype), self._part(base, start, len(raw), file)
+        if base.dtype not in FLOATS:
+            _check_counter(ours, theirs, base)
+            return False
         with np.errstate(over="ignore", invalid="ignore"):
-            if kind(tensor.name, tensor.dtype) == "running_var":
+            if roots := kind(base.name, base.dtype) == "running_var":
                 ours, theirs = np.sqrt(ours), np.sqrt(theirs)
-            apart = np.frombuffer(_ROOM.apart, ours.dtype)[: ours.size]
-            near = _square(np.subtract(ours, theirs, out=apart))
-            self._moved[tensor.name] += _wide_square(ours, theirs) if near is None else near
+            near = _square(np.subtract(ours, theirs, out=theirs))
+            if near is None:
+                theirs = self._part(base, start, len(raw), file)
+                self._moved[base.name] += _wide_square(ours, np.sqrt(theirs) if roots else theirs)
+                return False
+        self._moved[base.name] += near
+        return True
+
+    @staticmethod
+    def _part(base: Tensor, start: int, length: int, file: FileIO) -> NDArray[Any]:
+        """Return numbers of the base, which may be overwritten; the next ones take their place."""
+        theirs = _ROOM.base[:length]
+        read_at(file, base.start + start, theirs)
+        return decode(theirs, base.dtype)
 
     def _opened(self) -> FileIO:
         """Return the base, opened. Raises RemoteError where it is no model, StorageError."""
         if self._file is None:
-            self._tensors = {tensor.name: tensor for tensor in read_layout(self.base).tensors}
+            self._tensors = {tensor.name: tensor for tensor in read_layout(self.base, self._like).tensors}
             self._moved = dict.fromkeys(self._tensors, 0.0)
             with disk(self.base, "read"):
                 self._file = self.base.open("rb", buffering=0)
@@ -136,7 +165,8 @@ class Meter:
         self._opened()
         with disk(self.base, "read"):
             known = self.base.stat()
-        sizes = _base_squares(self.base, known.st_ino, known.st_mtime_ns)
+        with _ONE_READS:
+            sizes = _base_squares(self.base, known.st_ino, known.st_mtime_ns)
         floats = [tensor for tensor in self._tensors.values() if tensor.dtype in FLOATS]
         of = {name: [tensor for tensor in floats if kind(tensor.name, tensor.dtype) == name] for name in FLOOR}
         return tuple(_group(name, tensors, self._moved, sizes) for name, tensors in of.items())

@@ -26,7 +26,7 @@ class Arriving:
     """
 
     def __init__(self, size_bytes: int, like: Layout | None = None, meter: Meter | None = None) -> None:
-        self._size_bytes, self._meter = size_bytes, meter
+        self._size_bytes, self._like, self._meter = size_bytes, like, meter
         self._head_bytes_max = PREFIX_BYTES + weights.header_bytes_max(like)
         self._at = 0
         """bytes seen so far"""
@@ -77,7 +77,8 @@ class Arriving:
         if len(self._head) < data_start:
             return True
         try:
-            layout = weights.parse_layout(bytes(self._head[PREFIX_BYTES:data_start]), self._size_bytes)
+            header = bytes(self._head[PREFIX_BYTES:data_start])
+            layout = weights.parse_layout(header, self._size_bytes, self._like)
         except RemoteError:
             return False
         self._left = [tensor for tensor in reversed(layout.tensors) if tensor.count]
@@ -94,20 +95,21 @@ class Arriving:
             if (first - tensor.start) % item_bytes or (last - tensor.start) % item_bytes:
                 return False
             part = values[first - start : last - start]
-            if not weights.sound(part, tensor):
+            if not (self._measured(tensor, first - tensor.start, part) or weights.sound(part, tensor)):
                 return False
-            self._measure(tensor, first - tensor.start, part)
             if last < tensor.end:
                 break
             self._left.pop()
         return True
 
-    def _measure(self, tensor: Tensor, start: int, part: memoryview) -> None:
+    def _measured(self, tensor: Tensor, start: int, part: memoryview) -> bool:
+        """Measure a part; say whether it is known to be sound by that."""
         if self._meter is not None:
             try:
-                self._meter.add(tensor, start, part)
+                return self._meter.add(tensor, start, part)
             except (RemoteError, StorageError):  # it is said when the model is reported
                 self._let_go()
+        return False
 
     def _let_go(self) -> None:
         if self._meter is not None:

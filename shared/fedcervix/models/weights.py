@@ -19,7 +19,7 @@ import json
 import math
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -116,7 +116,7 @@ def read_layout(path: Path, like: Layout | None = None) -> Layout:
         size = os.fstat(file.fileno()).st_size
         header = bytearray(_header_bytes(file, size, header_bytes_max(like)))
         read_at(file, PREFIX_BYTES, memoryview(header))
-    return parse_layout(bytes(header), size)
+    return parse_layout(bytes(header), size, like)
 
 
 def header_bytes_max(like: Layout | None) -> int:
@@ -141,8 +141,15 @@ def _header_bytes(file: FileIO, size: int, bytes_max: int) -> int:
     return length
 
 
-def parse_layout(header: bytes, file_size: int) -> Layout:
-    """Check a header (without its length prefix) against the size of its file. Raises RemoteError, nothing else."""
+def parse_layout(header: bytes, file_size: int, like: Layout | None = None) -> Layout:
+    """Check a header (without its length prefix) against the size of its file. Raises RemoteError, nothing else.
+
+    A header that is that of `like` needs no parsing: models of a run have the same one as a rule.
+    """
+    data_start = PREFIX_BYTES + len(header)
+    if like is not None and header == like.header:
+        _check_cover(like.tensors, data_start, file_size)
+        return like
     entries = _parse_json(header)
     metadata = entries.pop("__metadata__", {})
     _insist(
@@ -150,7 +157,6 @@ def parse_layout(header: bytes, file_size: int) -> Layout:
         "its __metadata__ is not a table of texts",
     )
     _insist(len(entries) <= TENSORS_MAX, f"it names {len(entries)} tensors; at most {TENSORS_MAX} are allowed")
-    data_start = PREFIX_BYTES + len(header)
     tensors = sorted(
         (_parse_tensor(name, entry, data_start) for name, entry in entries.items()),
         key=lambda tensor: (tensor.start, tensor.end),
@@ -204,7 +210,7 @@ def _naturals(value: object) -> bool:
     return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**63 for item in value)
 
 
-def _check_cover(tensors: list[Tensor], data_start: int, file_size: int) -> None:
+def _check_cover(tensors: Sequence[Tensor], data_start: int, file_size: int) -> None:
     expected = data_start
     for tensor in tensors:
         _insist(tensor.start == expected, f"{tensor.name}: its bytes overlap others or leave a gap")
@@ -266,7 +272,7 @@ def vet_values(path: Path) -> None:
 
 def check_same(layout: Layout, base: Layout) -> None:
     """Raise RemoteError unless both hold the same names, shapes and types. Their order in the file may differ."""
-    found = differences(layout, base)
+    found = [] if layout is base else differences(layout, base)
     if found:
         more = f" (and {len(found) - DIFFERENCES_SHOWN} more)" if len(found) > DIFFERENCES_SHOWN else ""
         raise RemoteError(

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedcervix.disk.files import keep_private
-from fedcervix.disk.storage import disk
+from fedcervix.disk.storage import known
 from fedcervix.errors import INTERRUPTED, OUTPUT_CLOSED, FedcervixError
 from fedcervix.extras import lacking
 from fedcervix.printable import printable_lines
@@ -122,32 +122,28 @@ def ends_whole() -> Iterator[None]:
     freed: under Python 3.11.2 (CPython issue 108987) a process that had done all its work then died of SIGSEGV. What is
     registered with `atexit` within is still called, and other threads are waited for.
     """
-    ending = _Ending()
-    atexit.register(ending.now)  # the first one in is the last one called
-    try:
-        yield
-    except SystemExit as done:
-        ending.status = 0 if done.code is None else done.code
-        raise
-    ending.status = 0
+    status: object = None  # what `sys.exit` was given; None while the program runs, and where it ended otherwise
 
-
-class _Ending:
-    status: object = None
-    """what `sys.exit` was given; None while the program runs, and where it ended otherwise"""
-
-    def now(self) -> None:
-        if not isinstance(self.status, int):
+    def end() -> None:
+        if not isinstance(status, int):
             return  # the interpreter has something to say
         try:
             for stream in (sys.stdout, sys.stderr):
                 if stream is not None:  # it was closed before the program began
                     stream.flush()
         except BrokenPipeError:
-            os._exit(self.status or OUTPUT_CLOSED)
+            os._exit(status or OUTPUT_CLOSED)
         except (OSError, ValueError):
             return  # the same
-        os._exit(self.status)
+        os._exit(status)
+
+    atexit.register(end)  # the first one in is the last one called
+    try:
+        yield
+    except SystemExit as done:
+        status = 0 if done.code is None else done.code
+        raise
+    status = 0
 
 
 def _run(command: click.Command) -> None:
@@ -175,14 +171,10 @@ def _run(command: click.Command) -> None:
 
 def _fail_of(error: Exception) -> None:
     """Print an error that is not ours, and exit."""
-    if isinstance(error, ImportError) and (known := lacking(error)):
-        fail(known)
+    if isinstance(error, ImportError) and (missing := lacking(error)):
+        fail(missing)
     if isinstance(error, OSError) and error.filename is not None:
-        try:
-            with disk(str(error.filename), "use"):
-                raise error
-        except FedcervixError as known:
-            fail(known)
+        fail(known(error, str(error.filename), "use"))
     say("".join(traceback.format_exception(error)).rstrip("\n"), err=True)
     fail(FedcervixError("this should not happen", cause="a bug", next_step="report the lines above"))
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import copy
 import difflib
+import functools
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -24,9 +25,13 @@ from click.core import ParameterSource
 from fedcervix.errors import ConfigError, FedcervixError
 from fedcervix.runtime.log import configure
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 HELP = {"help_option_names": ["-h", "--help"]}
 LIKENESS_MIN = 0.5
 """of a command that is suggested, by difflib's measure: `cheque` is like `check`"""
+ANY_PATH = click.Path(path_type=Path, readable=False)
+"""not looked at by click, which would only say "is not readable": a command says who may read it"""
 _GIVEN = "fedcervix.runtime.commandline"
 
 
@@ -121,7 +126,23 @@ class Program(click.Group):
         command.params += [option.again() for option in self.params if isinstance(option, Everywhere)]
 
 
-def default_home(role: str) -> Path:
+def home_option(role: str) -> Callable[[Function], Function]:
+    """Return the option --home of a role's program."""
+    return click.option(
+        "--home",
+        cls=Everywhere,
+        type=ANY_PATH,
+        default=functools.partial(_default_home, role),
+        envvar=f"FEDCERVIX_{role.upper()}_HOME",
+        show_default=f"~/.fedcervix/{role}",
+        help=f"The {role}'s home folder.",
+    )
+
+
+verbose_option = click.option("--verbose", cls=Everywhere, is_flag=True, help="Log more.")
+
+
+def _default_home(role: str) -> Path:
     """Return a role's default home folder. Raises ConfigError."""
     try:
         return Path.home() / ".fedcervix" / role

@@ -2,25 +2,24 @@
 
 An error names file, key, what was expected, what was found, and the nearest known key.
 
-The dataclasses carry `__pydantic_config__ = plan.STRICT`: unknown keys and silent conversions are errors.
+Unknown keys and silent conversions are errors.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
-import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
+from fedcervix import __version__
 from fedcervix.core.plan import Recipe, Terms
 from fedcervix.core.profiles import PROFILES, Profile
 from fedcervix.disk.descriptors import check_used_up
-from fedcervix.disk.ownership import denied
+from fedcervix.disk.storage import known
 from fedcervix.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,12 +42,10 @@ def read_toml(path: Path, *, hint: str = "", missing: str = NOT_SET_UP) -> dict[
         return tomllib.loads(_text(path, path.read_bytes()))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(f"{path} does not exist", cause=missing, next_step=hint) from error
-    except PermissionError as error:
-        cause, next_step = denied(path)
-        raise ConfigError(f"{path} cannot be read: {error.strerror}", cause=cause, next_step=next_step) from error
     except OSError as error:
-        check_used_up(f"{path} cannot be read", error)
-        raise ConfigError(f"{path} cannot be read: {error.strerror}", next_step=f"ls -l {path}") from error
+        check_used_up(f"cannot read {path}", error)
+        found = known(error, path, "read")
+        raise ConfigError(found.what, cause=found.cause, next_step=found.next_step) from error
     except (ValueError, RecursionError) as error:
         twice = str(error).startswith(("Cannot overwrite", "Cannot declare"))
         raise ConfigError(
@@ -85,11 +82,13 @@ def build(
 
     `page` explains the keys.
     """
-    from pydantic import TypeAdapter, ValidationError  # a file that is not there is complained of without
+    from pydantic import TypeAdapter, ValidationError
+    from pydantic_core import to_json  # a file that is not there is complained of without
 
     try:
         # By way of JSON, because strict validation takes tables for dataclasses and arrays for tuples only there.
-        return TypeAdapter(schema).validate_json(json.dumps(_finite(raw), default=str, allow_nan=False))
+        # There `inf` and `nan` are words: no key takes them, and a plan that held one would have no digest.
+        return TypeAdapter(schema).validate_json(to_json(raw, inf_nan_mode="strings"), strict=True, extra="forbid")
     except ValidationError as error:
         details = error.errors()[:5]
         lines = [_explain(schema, detail, section) for detail in details]
@@ -104,18 +103,15 @@ def build(
 _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 _MISSING = ("missing", "missing_argument")
 _CAUSES = {
-    **dict.fromkeys(_UNKNOWN, "a misspelt key, or one that belongs to another table"),
+    **dict.fromkeys(
+        _UNKNOWN,
+        "a misspelt key, one that belongs to another table, or one of a later version of fedcervix"
+        f" (this is {__version__})",
+    ),
     **dict.fromkeys(_MISSING, "a key that was deleted or misspelt"),
     "value_error": "a value of the right kind that the key does not take",
 }
 """by pydantic's kind of error"""
-
-
-def _finite(value: Any) -> Any:
-    """Turn TOML's `inf` and `nan` into words: no key takes them, and a plan that held one would have no digest."""
-    if isinstance(value, dict):
-        return {key: _finite(below) for key, below in value.items()}
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def apply_profile(name: str, recipe: Mapping[str, Any], terms: Mapping[str, Any], *, source: Path) -> Profile:

@@ -22,7 +22,9 @@ from pydantic import Field, StringConstraints
 
 from fedcervix.core.alarms import WHAT_CHARS_MAX, WORDS_CHARS_MAX
 from fedcervix.core.events import DIGEST, GAUGE_CHARS_MAX, GAUGES_MAX, MOMENT_MAX, REASON_CHARS_MAX, ROUND_MAX
+from fedcervix.core.formats import contents
 from fedcervix.core.plan import SITES_MAX, Plan, canonical_json
+from fedcervix.core.rounds.recording import SOFTWARE_MAX
 from fedcervix.core.rounds.state import Outcome
 from fedcervix.json_text import parsed
 from fedcervix.runtime.typed_json import from_json
@@ -38,6 +40,7 @@ Digest = Annotated[str, StringConstraints(pattern=rf"^({DIGEST.pattern})?$")]
 """empty: there is none, or the record does not say"""
 Words = Annotated[str, StringConstraints(max_length=100 * SITES_MAX)]
 """of the coordinator; they may name every site"""
+Version = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z.+-]{1,40}$")]
 Count = Annotated[int, Field(ge=0, le=COUNT_MAX)]
 Number = Annotated[float, Field(ge=-1e30, le=1e30)]
 Length = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -141,12 +144,21 @@ class LedgerLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SoftwareLine:
+    """With which versions of fedcervix a site took part, in the order in which it used them."""
+
+    site: Site
+    software: Annotated[tuple[Version, ...], Field(max_length=SOFTWARE_MAX)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedRun:
     """A run's record: how the run came about, and how it ended."""
 
     run: str = ""
     software: Annotated[str, StringConstraints(pattern=r"^(fedcervix [0-9A-Za-z.+-]{1,40})?$")] = ""
     """of the coordinator"""
+    sites: Annotated[tuple[SoftwareLine, ...], Field(max_length=SITES_MAX)] = ()
     plan_digest: str = ""
     plan: dict[str, object] | None = None
     """as JSON has it, see `agreed`"""
@@ -171,4 +183,4 @@ def stored_record(text: bytes) -> RecordedRun:
 
     A record of an earlier version may hold a mean loss that is no number: it counts as none.
     """
-    return from_json(RecordedRun, parsed(text, parse_constant=lambda _: None))
+    return from_json(RecordedRun, contents("the record", parsed(text, parse_constant=lambda _: None)), extra="ignore")

@@ -1,7 +1,8 @@
 """Values of our own types as JSON, and back: for pipes between our processes, and for files that they leave.
 
-A type that forbids unknown keys (`fedcervix.core.plan.STRICT`) is for two programs of one version. Any other type
-ignores them, so that a later version may add keys, with a default for texts that lack them.
+Two programs of one version know each other's keys: an unknown one is refused (`from_json`). A text that was stored or
+sent may be of a later version, which may add keys: it is read with `extra="ignore"`. A new key has a default for texts
+that lack it.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 T = TypeVar("T")
+Extra = Literal["ignore", "forbid"]
 
 PLACE_PARTS_MAX = 4
 """of the place that an error names: what lies deeper may be a key that the other side has chosen"""
@@ -24,10 +26,13 @@ _adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
 _names: Callable[[Any], tuple[str, ...]] = functools.cache(lambda kind: tuple(f.name for f in dataclasses.fields(kind)))
 
 
-def from_text(kind: type[T], text: str | bytes) -> T:
-    """Return the value of a dataclass that a JSON text holds. Raises ValueError, in one line that quotes nothing."""
+def from_text(kind: type[T], text: str | bytes, *, extra: Extra = "ignore") -> T:
+    """Return the value of a dataclass that a JSON text holds; `extra`: what becomes of keys that are not known.
+
+    Raises ValueError, in one line that quotes nothing.
+    """
     try:
-        value: T = _adapter(kind).validate_json(text, strict=True)
+        value: T = _adapter(kind).validate_json(text, strict=True, extra=extra)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(map(str, (getattr(kind, "__name__", kind), *found["loc"][:PLACE_PARTS_MAX])))
@@ -35,13 +40,13 @@ def from_text(kind: type[T], text: str | bytes) -> T:
     return value
 
 
-def from_json(kind: type[T], raw: Any) -> T:
+def from_json(kind: type[T], raw: Any, *, extra: Extra = "forbid") -> T:
     """Return the value of a dataclass that `dataclasses.asdict` has turned into what JSON can hold.
 
     A name of a file that is not UTF-8 holds characters that JSON has no form for: they become question marks. Raises
-    ValueError, in one line, on anything else: a missing key, a value of another type.
+    ValueError, in one line, on anything else: a missing or unknown key, a value of another type.
     """
-    return from_text(kind, json.dumps(raw, ensure_ascii=False).encode(errors="replace"))
+    return from_text(kind, json.dumps(raw, ensure_ascii=False).encode(errors="replace"), extra=extra)
 
 
 def to_text(value: object, **style: Any) -> str:
@@ -58,7 +63,7 @@ def replaced(value: T, fields: Mapping[str, object]) -> T:
     Raises ValueError where a value is of another type.
     """
     types = get_type_hints(type(value), include_extras=True)
-    found = {name: from_json(types[name], raw) for name, raw in fields.items() if name in types}
+    found = {name: from_json(types[name], raw, extra="ignore") for name, raw in fields.items() if name in types}
     return dataclasses.replace(value, **found)  # type: ignore[type-var]
 
 

@@ -16,6 +16,7 @@ Rules
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -28,9 +29,8 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from queue import Queue
-from typing import Any, ClassVar, NoReturn, Self, TextIO
+from typing import Any, NoReturn, Self, TextIO
 
-from fedcervix.core.plan import STRICT
 from fedcervix.errors import FedcervixError, TrainingError
 from fedcervix.json_text import parsed
 from fedcervix.printable import quoted
@@ -44,8 +44,6 @@ STOP_LINE = "stop\n"
 @dataclass(frozen=True, slots=True)
 class ErrorParts:
     """An error in its three parts."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     what: str
     cause: str
@@ -64,8 +62,6 @@ class ErrorParts:
 @dataclass(frozen=True, slots=True)
 class WorkProgress:
     """How far a piece of work is."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     stage: str
     done: int = 0
@@ -94,8 +90,6 @@ class RequestDone:
 class Failure:
     """What broke in a worker."""
 
-    __pydantic_config__: ClassVar = STRICT
-
     kind: str
     """name of the error's class"""
     stage: str
@@ -114,8 +108,6 @@ class Failure:
 @dataclass(frozen=True, slots=True)
 class WorkerStopped:
     """The worker was asked to stop, and ends."""
-
-    __pydantic_config__: ClassVar = STRICT
 
     kept: bool
     """training stands in a checkpoint"""
@@ -187,7 +179,7 @@ class Answers:
     """A worker's end of its standard output: whole lines, from whichever thread."""
 
     def __init__(self, lines: TextIO, *, clock_s: Callable[[], float] = time.monotonic) -> None:
-        self._lines, self._clock_s, self._lock = lines, clock_s, threading.Lock()
+        self._lines, self._clock_s, self._lock = lines, clock_s, threading.RLock()
         self.stage, self._said_s = "starting", 0.0
 
     @classmethod
@@ -211,23 +203,17 @@ class Answers:
 
     def say(self, answer: Answer) -> None:
         """Answer."""
-        with self._lock:
-            self._write(answer)
+        with self._lock, contextlib.suppress(BrokenPipeError):  # nobody listens: soon the input ends, and this process
+            self._lines.write(to_line(answer))
+            self._lines.flush()
 
     def last(self, answer: Answer, *, status: int = 1) -> NoReturn:
         """Answer and end the process: nothing is said after this."""
         with self._lock:
             try:
-                self._write(answer)
+                self.say(answer)
             finally:
                 os._exit(status)
-
-    def _write(self, answer: Answer) -> None:
-        try:
-            self._lines.write(to_line(answer))
-            self._lines.flush()
-        except BrokenPipeError:
-            pass  # nobody listens any more: the input has ended too, or is about to, and with it the process
 
 
 def requests(lines: Iterable[str], *, on_stop: Callable[[], object], on_end: Callable[[], object]) -> Queue[str]:

@@ -47,7 +47,11 @@ class Address:
     @property
     def is_ip(self) -> bool:
         """Say whether the host is an IP address, and no name."""
-        return _is_ip(self.host)
+        try:
+            ipaddress.ip_address(self.host)
+        except ValueError:
+            return False
+        return True
 
     @property
     def is_everywhere(self) -> bool:
@@ -91,14 +95,6 @@ def _ipv6(inside: str, text: str) -> str:
         return socket.inet_ntop(socket.AF_INET6, ipaddress.IPv6Address(inside).packed)  # the form that gRPC compares
     except ValueError as error:
         raise _wrong(text) from error
-
-
-def _is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _hint(host: str, text: str) -> str:

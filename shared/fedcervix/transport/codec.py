@@ -37,15 +37,16 @@ from fedcervix.core.events import (
     UpdateStored,
     check_event,
 )
+from fedcervix.core.formats import FIRST, UnknownFormat
 from fedcervix.core.plan import Plan, check
 from fedcervix.core.rounds.instructions import Finish, Idle, Instruction
 from fedcervix.core.rounds.state import Outcome
-from fedcervix.errors import RemoteError
+from fedcervix.errors import RemoteError, VersionError
 from fedcervix.json_text import parsed
 from fedcervix.printable import printable, printable_values, shortened
+from fedcervix.transport.versions import HERE, SOFTWARE, Build
 from fedcervix.wire import federation_pb2 as wire
 
-WIRE_VERSION = 2
 PLAN_CHARS_MAX = 256 * 1024
 STAGE_CHARS_MAX = 40
 KIND_CHARS_MAX = 40
@@ -195,6 +196,28 @@ def read_claim(instance: str, succeeds: Iterable[str] = ()) -> InstanceClaim:
     return InstanceClaim(instance, tuple(succeeds))
 
 
+def write_attach(build: Build, claim: InstanceClaim | None) -> wire.AttachRequest:
+    """Return the message with which an agent begins to listen; without a claim, it only wants to hear the welcome."""
+    return wire.AttachRequest(
+        wire_version=build.wire_min,
+        wire_version_max=build.wire_max,
+        software_version=build.software,
+        numerics=build.numerics,
+        plan_format=build.plan_format,
+        instance=claim.instance if claim else "",
+        succeeds=claim.succeeds if claim else (),
+        look=claim is None,
+    )
+
+
+@_reads
+def read_build(said: wire.AttachRequest) -> Build:
+    """Return what an agent speaks. The name of its version is left out where it is none."""
+    software = said.software_version if SOFTWARE.fullmatch(said.software_version) else ""
+    newest = said.wire_version_max or said.wire_version
+    return Build(software, said.wire_version, newest, said.numerics or 1, said.plan_format or FIRST)
+
+
 # --- tasks and instructions ---------------------------------------------------------------------------------------
 
 _KINDS = {
@@ -231,6 +254,8 @@ class Welcome:
     federation: str
     run: str
     plan: Plan
+    wire_version: int = HERE.wire_max
+    """that is spoken from here on"""
 
 
 def write_instruction(instruction: Instruction) -> wire.FromCoordinator:
@@ -247,7 +272,12 @@ def write_instruction(instruction: Instruction) -> wire.FromCoordinator:
 
 def write_welcome(welcome: Welcome) -> wire.FromCoordinator:
     """Return the message of a welcome."""
-    message = wire.Welcome(federation=welcome.federation, run=welcome.run, plan=welcome.plan.canonical())
+    message = wire.Welcome(
+        federation=welcome.federation,
+        run=welcome.run,
+        plan=welcome.plan.canonical(),
+        wire_version=welcome.wire_version,
+    )
     return wire.FromCoordinator(welcome=message)
 
 
@@ -257,8 +287,8 @@ def read_from_coordinator(message: wire.FromCoordinator) -> Welcome | Instructio
     match message.WhichOneof("what"):
         case "welcome":
             said = message.welcome
-            plan = Plan.parse(_text(said.plan, PLAN_CHARS_MAX, "plan"))
-            return Welcome(_text(said.federation, 64, "federation"), _run(said.run), plan)
+            plan = _plan(_text(said.plan, PLAN_CHARS_MAX, "plan"))
+            return Welcome(_text(said.federation, 64, "federation"), _run(said.run), plan, said.wire_version)
         case "task":
             return _task(message.task)
         case "stand":
@@ -267,6 +297,17 @@ def read_from_coordinator(message: wire.FromCoordinator) -> Welcome | Instructio
             return _leave(message.leave)
         case _:
             raise ValueError("neither welcome nor instruction")
+
+
+def _plan(text: str) -> Plan:
+    try:
+        return Plan.parse(text)
+    except UnknownFormat as error:
+        raise VersionError(
+            f"the plan of the run has format {error.found}; {HERE.name} reads formats up to {error.known}",
+            cause="the coordinator has a later version than this site",
+            next_step="install the coordinator's version here; until then a running agent waits",
+        ) from error
 
 
 def _leave(said: wire.Leave) -> Finish:

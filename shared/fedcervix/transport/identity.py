@@ -28,7 +28,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -129,14 +129,12 @@ class Identity:
     @classmethod
     def parse(cls, uri: str) -> Identity:
         """Return the identity that `uri` names. Raises IdentityError unless it is written exactly so."""
-        match = URI.fullmatch(uri)
-        if match is None:
-            raise _foreign(f"not the name of a party: {uri[:200]!r}")
-        federation, role, name = match.groups(default="")
-        identity = cls(federation, cast(Role, role), name)
-        if identity.uri != uri:
-            raise _foreign(f"not the name of a party: {uri[:200]!r}")
-        return identity
+        if match := URI.fullmatch(uri):
+            federation, role, name = match.groups(default="")
+            identity = cls(federation, cast(Role, role), name)
+            if identity.uri == uri:
+                return identity
+        raise _foreign(f"not the name of a party: {uri[:200]!r}")
 
 
 def _check_name(what: str, name: str) -> None:
@@ -173,21 +171,17 @@ def public_key(key_pem: bytes) -> ec.EllipticCurvePublicKey:
 
 def key_fingerprint(key: ec.EllipticCurvePublicKey) -> str:
     """Return the SHA-256 of a public key, hexadecimal: equal for requests that were made with the same key."""
-    return hashlib.sha256(_key_bytes(key)).hexdigest()
+    encoded = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(encoded).hexdigest()
 
 
 def matches(key_pem: bytes, cert_pem: bytes) -> bool:
     """Tell whether a certificate was issued for this private key. Raises IdentityError if either is unreadable."""
     certified = _load_certificate(cert_pem)
     try:
-        return _key_bytes(certified.public_key()) == _key_bytes(public_key(key_pem))
+        return certified.public_key() == public_key(key_pem)
     except UNREADABLE as error:
         raise _foreign(f"the certificate holds a key of an unknown kind ({error})") from error
-
-
-def _key_bytes(key: Any) -> bytes:
-    encoded: bytes = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return encoded
 
 
 def _private_key(key_pem: bytes) -> ec.EllipticCurvePrivateKey:
@@ -244,7 +238,7 @@ def _bad_authority(what: str) -> IdentityError:
     )
 
 
-def new_authority(federation: str, key_pem: bytes, now: datetime, lifetime: timedelta = AUTHORITY_LIFETIME) -> bytes:
+def new_authority(federation: str, key_pem: bytes, now: datetime) -> bytes:
     """Return the self-signed certificate (PEM) of a new authority: it may sign parties, but no further authority.
 
     It carries no name constraint: TLS libraries disagree about constraints on URIs, and nothing but this
@@ -258,7 +252,7 @@ def new_authority(federation: str, key_pem: bytes, now: datetime, lifetime: time
         (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
         (x509.SubjectAlternativeName([x509.UniformResourceIdentifier(identity.uri)]), False),
     ]
-    window = (now - CLOCK_SKEW, now + lifetime)
+    window = (now - CLOCK_SKEW, now + AUTHORITY_LIFETIME)
     return _sign(_subject(identity), key.public_key(), _subject(identity), key, window, extensions)
 
 
@@ -395,9 +389,6 @@ class Certificate:
     """hexadecimal"""
     not_before: datetime
     not_after: datetime
-    issuer: str
-    fingerprint: str
-    """SHA-256 of the certificate, hexadecimal"""
 
 
 def identify(cert_pem: bytes) -> Certificate:
@@ -412,8 +403,6 @@ def identify(cert_pem: bytes) -> Certificate:
             serial=f"{certificate.serial_number:x}",
             not_before=certificate.not_valid_before_utc,
             not_after=certificate.not_valid_after_utc,
-            issuer=certificate.issuer.rfc4514_string(),
-            fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
         )
     except UNREADABLE as error:
         raise _foreign("the certificate cannot be read") from error

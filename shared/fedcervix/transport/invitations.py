@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from fedcervix.errors import IdentityError
-from fedcervix.transport.address import EXAMPLES, Address
+from fedcervix.transport.address import check_address
 from fedcervix.transport.identity import Identity, check_issuer, identify, matches, moment
 
 LIFETIME = timedelta(days=7)
@@ -60,7 +60,10 @@ class Invitation:
     key_pem: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
-        _check_address(self.address)
+        try:
+            check_address("address", self.address)
+        except ValueError as error:
+            raise _incomplete(str(error)) from error
         check_issuer(self.certificate_pem, self.authority_pem)
         expected = Identity(self.federation, "enroll", self.site)
         found = identify(self.certificate_pem).identity
@@ -95,17 +98,6 @@ class Invitation:
             raise _incomplete(f"it has no {', '.join(missing)}")
         values = [raw[key] for key in KEYS]
         return cls(*values[:3], *(text.encode() for text in values[3:]))
-
-
-def _check_address(address: str) -> None:
-    try:
-        Address.parse(address)
-    except ValueError as error:
-        raise IdentityError(
-            f"not an address: {address[:100]!r}",
-            cause=f"an address {error}",
-            next_step=f"write it as the sites reach it, such as {EXAMPLES}",
-        ) from error
 
 
 def _incomplete(what: str) -> IdentityError:

@@ -32,6 +32,7 @@ from fedcervix.errors import (
     RemoteError,
     RunError,
     StorageError,
+    VersionError,
 )
 from fedcervix.json_text import parsed
 from fedcervix.printable import printable
@@ -198,21 +199,18 @@ CallHandler = Callable[[Method | None, grpc.aio.ServicerContext[bytes, bytes]], 
 """answers one call, whose headers are there; it reads and writes bytes. None: a method that the server does not have"""
 
 
-def handlers(methods: Iterable[Method], answer: CallHandler) -> list[grpc.GenericRpcHandler]:
-    """Return the server's side of the methods: `answer` is called before anything of a call's message is read.
+class Served(grpc.GenericRpcHandler):
+    """The server's side of some methods: hands every call to `answer`, also a call of a method that is not there.
 
-    On the wire, a single message and a stream of one are the same; so every method is served as a stream.
+    `answer` is called before anything of a call's message is read. On the wire, a single message and a stream of one
+    are the same; so every method is served as a stream.
     """
-    return [_Served({method.path: method for method in methods}, answer)]
 
-
-class _Served(grpc.GenericRpcHandler):
-    """Hands every call to one function, also a call of a method that is not there."""
-
-    def __init__(self, methods: dict[str, Method], answer: CallHandler) -> None:
-        self._methods, self._answer = methods, answer
+    def __init__(self, methods: Iterable[Method], answer: CallHandler) -> None:
+        self._methods, self._answer = {method.path: method for method in methods}, answer
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
+        """Return what answers a call."""
         method = self._methods.get(handler_call_details.method)
 
         async def call(_messages: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
@@ -264,6 +262,7 @@ _CODES: dict[type[FedcervixError], grpc.StatusCode] = {
     RemoteError: grpc.StatusCode.INVALID_ARGUMENT,
     DuplicateAgentError: grpc.StatusCode.ALREADY_EXISTS,
     BusyError: grpc.StatusCode.UNAVAILABLE,
+    VersionError: grpc.StatusCode.OUT_OF_RANGE,
     NoSuchMethodError: grpc.StatusCode.UNIMPLEMENTED,
 }
 _ERRORS = {code: error for error, code in _CODES.items()}
@@ -351,6 +350,7 @@ def _in_quotes(text: str) -> str:
 _NEXT: dict[type[FedcervixError], str] = {
     BusyError: "no action is needed: it is tried again automatically",
     DuplicateAgentError: "stop one of the two agents of this site",
+    VersionError: "install the version that is named; until then a running agent waits, and tries again by itself",
 }
 
 

@@ -266,7 +266,7 @@ def test_welcomes_without_end_start_one_thread(tmp_path: Path, runs: list[str]) 
     site.attach()
     site.link.hears(lambda _told: ready(site))
     site.says(*(welcome(run) for run in runs * 100), Idle("that was all"))
-    site.shows("instructed", instruction=Idle("that was all"))
+    site.shows("resting", reason="that was all")
     assert threading.active_count() - before <= 6
     assert len(ready(site)) == 1
     answers.set()

@@ -16,6 +16,7 @@ from fedcervix.errors import RemoteError
 from fedcervix.models.blobs import BlobStore
 from fedcervix.models.weights import write_tensors
 from fedcervix.transport import codec, rpc
+from fedcervix.transport.versions import HERE
 from fedcervix.wire import federation_pb2 as wire
 from site_agent.federation.link import GrpcLink
 from tests.e2e.loopback import Federation, Process
@@ -132,7 +133,7 @@ def test_long_texts_make_short_lines_and_a_flood_of_them_few(federate: Callable[
     pems = {"authority_pem": "authority.crt", "certificate_pem": "site.crt", "key_pem": "site.key"}
     who = ((rpc.INSTANCE_KEY, "a" * 32),)
     with rpc.channel(f"localhost:{made.port}", **{part: home.pem(file) for part, file in pems.items()}) as channel:
-        hello = wire.AttachRequest(wire_version=codec.WIRE_VERSION, instance="a" * 32)
+        hello = wire.AttachRequest(wire_version=HERE.wire_max, instance="a" * 32)
         stream = rpc.stub(channel, rpc.ATTACH)(hello, timeout=60, wait_for_ready=True)
         task = wire.Task(run=next(stream).welcome.run, kind=wire.Task.KIND_TRAIN, round=1, base="b" * 64)
         texts = [wire.FromSite(update=wire.Update(task=task, digest="\\" * 3_500_000, images=1))] * 11

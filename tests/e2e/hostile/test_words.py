@@ -9,7 +9,8 @@ from collections.abc import Callable
 import grpc
 import pytest
 
-from fedcervix.transport import codec, rpc
+from fedcervix.transport import rpc
+from fedcervix.transport.versions import HERE
 from fedcervix.wire import federation_pb2 as wire
 from tests.e2e.loopback import Federation, call
 
@@ -30,7 +31,7 @@ def refuse(federation: Federation, site: str) -> None:
     files = {"authority_pem": "authority.crt", "certificate_pem": "site.crt", "key_pem": "site.key"}
     pems = {part: home.pem(file) for part, file in files.items()}
     with rpc.channel(f"localhost:{federation.port}", **pems) as channel:
-        hello = wire.AttachRequest(wire_version=codec.WIRE_VERSION, software_version=HOSTILE, instance=INSTANCE)
+        hello = wire.AttachRequest(wire_version=HERE.wire_max, software_version=HOSTILE, instance=INSTANCE)
         stream = rpc.stub(channel, rpc.ATTACH)(hello, timeout=30, wait_for_ready=True)
         run = next(stream).welcome.run
         who = ((rpc.INSTANCE_KEY, INSTANCE),)

@@ -32,6 +32,8 @@ from fedcervix.core.rounds.transitions import abort
 from fedcervix.core.rounds.unusable import REVOKED, drop_newest_hop, leave_one_out, withdraw
 
 FAILURES_KEPT_MAX = 100
+SOFTWARE_MAX = 16
+"""versions that are known of a site"""
 
 
 def _presence(presence: Presence, reason: Callable[[Any], str]) -> Callable[[Run, Any], tuple[Run, Answer]]:
@@ -47,15 +49,30 @@ def _presence(presence: Presence, reason: Callable[[Any], str]) -> Callable[[Run
             return run, Answer.REFUSED
         if presence is Presence.SILENT and before.presence is not Presence.PRESENT:
             return run, Answer.STALE
-        after = Site(event.site, presence, event.at, reason(event))
-        return replace(run, sites=tuple(after if s.name == event.site else s for s in run.sites)), Answer.ACCEPTED
+        return _with_site(
+            run, replace(before, presence=presence, since=event.at, reason=reason(event))
+        ), Answer.ACCEPTED
 
     return record
+
+
+def _with_site(run: Run, after: Site) -> Run:
+    return replace(run, sites=tuple(after if site.name == after.name else site for site in run.sites))
+
+
+def _with_software(run: Run, event: SiteAttached) -> Run:
+    """Note what software a site takes part with; the first one that says how it computes says so for the run."""
+    site, said = run.site(event.site), event.software
+    new = bool(said) and said not in site.software[-1:] and len(site.software) < SOFTWARE_MAX
+    known = replace(site, software=(*site.software, said)) if new else site
+    return _with_site(replace(run, numerics=run.numerics or event.numerics), known)
 
 
 def _attached(run: Run, event: SiteAttached) -> tuple[Run, Answer]:
     """A site that comes back has mended what it failed of."""
     run, answer = _presence(Presence.PRESENT, lambda _: "")(run, event)
+    if answer is not Answer.REFUSED and (noted := _with_software(run, event)) != run:
+        run, answer = noted, Answer.ACCEPTED
     if answer is not Answer.ACCEPTED or not run.failures:
         return run, answer
     known = {(mended.site, mended.incident) for mended in run.mended}

@@ -52,6 +52,8 @@ class Site:
     presence: Presence = Presence.ABSENT
     since: float = 0.0
     reason: str = ""
+    software: tuple[str, ...] = ()
+    """versions of fedcervix that it took part with, oldest first"""
 
     @property
     def standing(self) -> str:
@@ -174,6 +176,8 @@ class Run:
     failures: tuple[SiteFailed, ...] = ()
     mended: tuple[Mended, ...] = ()
     """of `failures`, those after which the site came back"""
+    numerics: int = 0
+    """how its sites compute (see fedcervix.transport.versions); 0 until one has said so"""
     earlier_models: tuple[frozenset[str], ...] = dataclasses.field(default=(), repr=False, compare=False)
     """the models of all rounds before this one, in a few large sets: see `add_models`"""
     outcome: Outcome | None = None

@@ -1,0 +1,160 @@
+"""The form of a backup file: a tar archive that says first what it is, and last what its checksums are.
+
+1. `backup.json`: format, software, moment, federation, and how the last run stood (`Label`).
+2. The files of the home, under their paths in it. Nothing else: no folder, no link.
+3. `SHA256SUMS`: the checksum of each of these files, as `sha256sum --check` reads it. A file that was cut off lacks it.
+
+Every `tar` can unpack it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from io import FileIO
+from pathlib import Path, PurePosixPath
+
+from fedcervix.core.plan import check
+from fedcervix.disk.files import FILE_MODE, Sink, make_folder, opened, write_parts
+from fedcervix.errors import StorageError
+from fedcervix.json_text import parsed
+
+FORMAT = 1
+LABEL, SUMS = "backup.json", "SHA256SUMS"
+COPY_BYTES = 2**20
+LABEL_BYTES_MAX = 64 * 2**10
+SUMS_BYTES_MAX = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """What a backup file says of itself."""
+
+    format: int = FORMAT
+    software: str
+    made_at: str
+    """ISO 8601, UTC"""
+    federation: str
+    run: str = ""
+    """the last run; empty where none had begun"""
+    round: int = 0
+    """the rounds of it that had begun"""
+    outcome: str = ""
+    """of it; empty where it had not ended"""
+
+    def __post_init__(self) -> None:
+        check(self.format == FORMAT, f"it has format {self.format}, and this version knows format {FORMAT}")
+        datetime.fromisoformat(self.made_at)
+
+
+class Writer:
+    """Adds files to an archive; `close` completes it."""
+
+    def __init__(self, out: Sink, label: Label) -> None:
+        self._out = out
+        self._made_at = datetime.fromisoformat(label.made_at).timestamp()
+        self._sums: list[str] = []
+        self._add(LABEL, json.dumps(dataclasses.asdict(label), indent=2).encode())
+
+    def add(self, name: str, file: FileIO) -> None:
+        """Add an open file under its path in the home. Raises OSError."""
+        size_bytes, copied_bytes, sha256 = os.fstat(file.fileno()).st_size, 0, hashlib.sha256()
+        self._begin(name, size_bytes)
+        while data := file.read(min(COPY_BYTES, size_bytes - copied_bytes)):
+            sha256.update(data)
+            self._out.write(data)
+            copied_bytes += len(data)
+        if copied_bytes < size_bytes:
+            raise OSError(errno.EIO, "the file became shorter while it was read", name)
+        self._pad(size_bytes)
+        self._sums.append(f"{sha256.hexdigest()}  {name}\n")
+
+    def close(self) -> None:
+        """Add the checksums; the archive is complete. Raises OSError."""
+        self._add(SUMS, "".join(self._sums).encode())
+        self._out.write(bytes(2 * tarfile.BLOCKSIZE))
+
+    def _add(self, name: str, data: bytes) -> None:
+        self._begin(name, len(data))
+        self._out.write(data)
+        self._pad(len(data))
+
+    def _begin(self, name: str, size_bytes: int) -> None:
+        entry = tarfile.TarInfo(name)
+        entry.size, entry.mode, entry.mtime = size_bytes, FILE_MODE, self._made_at
+        self._out.write(entry.tobuf(tarfile.PAX_FORMAT))
+
+    def _pad(self, size_bytes: int) -> None:
+        self._out.write(bytes(-size_bytes % tarfile.BLOCKSIZE))
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[tuple[Label, tarfile.TarFile]]:
+    """Open a backup file; yield its label and the archive, which stands behind the label.
+
+    Raises StorageError, also for a ValueError of the block.
+    """
+    with opened(path) as file, _understood(path), tarfile.open(fileobj=file, mode="r|", bufsize=COPY_BYTES) as tar:
+        first = tar.next()
+        if first is None or first.name != LABEL:
+            raise ValueError("it does not begin as a backup does")
+        yield Label(**parsed(_whole(tar, first, LABEL_BYTES_MAX))), tar
+
+
+def unpack(tar: tarfile.TarFile, folder: Path, *, allowed: frozenset[str]) -> None:
+    """Write the files of an archive into a folder, and compare their checksums. `allowed`: first parts of their paths.
+
+    Raises StorageError, ValueError.
+    """
+    found: dict[str, str] = {}
+    while (entry := tar.next()) is not None and entry.name != SUMS:
+        _check_entry(entry, allowed)
+        found[entry.name] = _write(tar, entry, folder / entry.name)
+    if entry is None:
+        raise ValueError("it is incomplete: its checksums are missing")
+    lines = _whole(tar, entry, SUMS_BYTES_MAX).decode().splitlines()
+    said = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    wrong = [name for name in {**found, **said} if found.get(name) != said.get(name)]
+    if wrong:
+        raise ValueError(f"its file {wrong[0]} does not have its checksum")
+
+
+def _check_entry(entry: tarfile.TarInfo, allowed: frozenset[str]) -> None:
+    parts = PurePosixPath(entry.name).parts
+    within = parts and parts[0] in allowed and ".." not in parts and not PurePosixPath(entry.name).is_absolute()
+    if not (entry.isreg() and within):
+        raise ValueError(f"it holds {entry.name[:200]!r}, which is no file of a coordinator's home")
+
+
+def _write(tar: tarfile.TarFile, entry: tarfile.TarInfo, to: Path) -> str:
+    make_folder(to.parent)
+    source = tar.extractfile(entry)
+    return write_parts(to, iter(lambda: source.read(COPY_BYTES) if source else b"", b""))
+
+
+def _whole(tar: tarfile.TarFile, entry: tarfile.TarInfo, bytes_max: int) -> bytes:
+    source = tar.extractfile(entry)
+    if source is None or entry.size > bytes_max:
+        raise ValueError(f"its {entry.name} is no file of at most {bytes_max} bytes")
+    return source.read()
+
+
+@contextlib.contextmanager
+def _understood(path: Path) -> Iterator[None]:
+    """Translate what is wrong with the content of a backup file."""
+    try:
+        yield
+    except (tarfile.TarError, EOFError, ValueError, TypeError, AttributeError) as error:
+        raise StorageError(
+            f"{path} is not a complete backup of a coordinator: {error}",
+            cause="it is another file, it was damaged or cut off when it was copied, or a later version wrote it",
+            next_step="copy it again, or use another backup; a later version's backup needs that version",
+        ) from error

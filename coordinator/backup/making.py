@@ -1,0 +1,142 @@
+"""`coordinator backup`: the home as it is at one moment, in one file, also while the coordinator works.
+
+The moment is that of the journal's copy. The models that the run then needs are opened before the journal goes on: a
+file that is open can be read to its end, also when the coordinator has deleted it since. If the journal went on in the
+meantime, a new copy is made. The registry is copied after the journal: it may know a certificate more, never one less.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from io import FileIO
+from pathlib import Path
+
+from coordinator.backup.archive import Label, Writer
+from coordinator.home.home import Home
+from coordinator.run import history, results
+from coordinator.run.incoming import needed
+from fedcervix import __version__
+from fedcervix.core.rounds.state import Run
+from fedcervix.disk.databases import copy_database, data_version, reader
+from fedcervix.disk.files import opened, writing
+from fedcervix.disk.journal import Journal
+from fedcervix.disk.storage import disk
+from fedcervix.errors import FormatError, RunError
+from fedcervix.models.blobs import BlobStore
+
+TRIES = 50
+"""of a copy of the journal that is still the newest when the models are open"""
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """A home at one moment."""
+
+    journal: Path | None = None
+    """a copy; None where no run has begun"""
+    run: Run | None = None
+    """the last one"""
+    models: dict[str, FileIO] = field(default_factory=dict)
+    """by their paths in the home, the open files that the last run needs to go on"""
+
+
+def backup(home: Home, to: Path, now: datetime) -> Label:
+    """Write the home into the file `to`, and return what it says of itself. Raises FedcervixError."""
+    federation = home.config().federation.name
+    home.authority()
+    with contextlib.ExitStack() as held:
+        held.enter_context(disk(to, "write"))
+        scratch = Path(held.enter_context(tempfile.TemporaryDirectory(dir=to.parent, prefix=".backup-")))
+        models = held.enter_context(contextlib.ExitStack())
+        taken = _snapshot(home, scratch, models)
+        label = _label(federation, taken.run, now)
+        archive = Writer(held.enter_context(writing(to)), label)
+        for name, path in _files(home, taken, scratch):
+            with opened(path) as file:
+                archive.add(name, file)
+        for name, model in taken.models.items():
+            archive.add(name, model)
+        archive.close()
+    return label
+
+
+def _label(federation: str, run: Run | None, now: datetime) -> Label:
+    software, made_at = f"fedcervix {__version__}", now.isoformat(timespec="seconds")
+    if run is None:
+        return Label(software=software, made_at=made_at, federation=federation)
+    return Label(
+        software=software,
+        made_at=made_at,
+        federation=federation,
+        run=run.run,
+        round=len(run.rounds),
+        outcome=run.outcome.value if run.outcome else "",
+    )
+
+
+def _files(home: Home, taken: Snapshot, scratch: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the other files, each with its path in the home."""
+    yield home.config_file.name, home.config_file
+    yield from _below(home, home.key_file(""))
+    if home.has(home.registry):
+        registry = scratch / home.registry.name
+        with reader(home.registry, "the registry") as known:
+            copy_database(known, registry)
+        yield registry.name, registry
+    if taken.journal:
+        yield home.journal.name, taken.journal
+    yield from _below(home, home.results)
+
+
+def _below(home: Home, folder: Path) -> list[tuple[str, Path]]:
+    """Return the finished files below a folder of the home; unfinished ones are hidden."""
+    with disk(folder, "read"):
+        found = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return [(path.relative_to(home.folder).as_posix(), path) for path in found]
+
+
+def _snapshot(home: Home, scratch: Path, files: contextlib.ExitStack) -> Snapshot:
+    if not home.has(home.journal):
+        return Snapshot()
+    copy = scratch / home.journal.name
+    with reader(home.journal, "the journal") as journal:
+        for _ in range(TRIES):
+            version = data_version(journal)
+            copy_database(journal, copy)
+            taken = _with_models(home, copy, files)
+            if data_version(journal) == version:
+                return taken
+            files.close()
+            copy.unlink()
+    raise RunError(
+        "no backup was made: the run went on each time before its models were open",
+        cause="the disk is slow, and a round is just ending",
+        next_step="try again in a minute",
+    )
+
+
+def _with_models(home: Home, copy: Path, files: contextlib.ExitStack) -> Snapshot:
+    """Return what a copy of the journal says, with the models that it needs, open."""
+    with contextlib.closing(Journal(copy, read_only=True)) as journal:
+        record = history.last_of(journal)
+        if record is None:
+            return Snapshot(copy)
+        ended = results.is_stored(home.results, record.run)
+        try:
+            run = history.replayed(journal, record)
+        except FormatError:
+            if not ended:
+                raise
+            return Snapshot(copy)
+    if ended:
+        return Snapshot(copy, run)
+    models: dict[str, FileIO] = {}
+    blobs = BlobStore(home.blobs)
+    for path in map(blobs.path, sorted(needed(run))):
+        with disk(path, "read"), contextlib.suppress(FileNotFoundError):
+            models[path.relative_to(home.folder).as_posix()] = files.enter_context(path.open("rb", buffering=0))
+    return Snapshot(copy, run, models)

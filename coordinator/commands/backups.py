@@ -1,0 +1,48 @@
+"""The commands `coordinator backup` and `coordinator restore`."""
+
+from __future__ import annotations
+
+import shlex
+from datetime import UTC, datetime
+from pathlib import Path
+
+from coordinator.backup import making, restoring
+from coordinator.backup.archive import Label
+from coordinator.home.home import Home
+from fedcervix.errors import RunError
+from fedcervix.runtime.printing import say
+
+
+def backup(home: Home, file: Path | None) -> None:
+    """Write the home into one file. Raises FedcervixError."""
+    now = datetime.now(UTC)
+    to = file or Path(f"coordinator-{now:%Y%m%d-%H%M%S}.backup.tar")
+    if home.has(to):
+        raise RunError(
+            f"{to} is there already: nothing was written",
+            cause="a backup never replaces another file",
+            next_step=home.command(f"backup {shlex.quote(str(to.with_stem(f'{to.stem}-{now:%H%M%S}')))}"),
+        )
+    label = making.backup(home, to, now)
+    say(f"wrote {to} ({to.stat().st_size:,} bytes): {_told(label)}")
+    say("it holds the federation's keys: keep it as secret as a password, on another machine")
+    say(f"to use it: coordinator --home NEW-FOLDER restore {shlex.quote(str(to))}")
+
+
+def restore(home: Home, file: Path) -> None:
+    """Make the home of a backup file. Raises FedcervixError."""
+    label = restoring.restore(home, file)
+    say(f"made {home.folder} of {file}: {_told(label)}")
+    say("before you start it:")
+    say("  - the coordinator that the backup was made of must not run any more, on any machine")
+    say(f"  - what was done after {label.made_at} is not in it: revoke again who was revoked, invite again who joined")
+    if label.run and not label.outcome:
+        say(f"next: {home.command('start')}, which continues run {label.run}")
+        say(f"if sites refuse because the run went on after the backup: {home.command('start --new')}")
+    else:
+        say(f"next: {home.command('start --mode csfssl')}, which begins a run")
+
+
+def _told(label: Label) -> str:
+    run = f"run {label.run}, {label.outcome or 'unfinished'}, round {label.round}" if label.run else "no run yet"
+    return f"federation {label.federation}, at {label.made_at}, {run}"

@@ -1,0 +1,127 @@
+"""Files of other versions: which a version reads, how it brings an older database up to date, and what it refuses.
+
+docs/formats.md lists every file that is kept, its format and its rule.
+
+Rules
+1. A later format is refused in one sentence: the file, both formats, and the backup that lies beside it.
+2. A database of an earlier format is copied whole (`backup_of`, 0600) before it is changed. All changes are one
+   transaction: a process that is killed leaves the file in its old format or in the new one.
+3. A file that is damaged is not taken for one of another version: only a number says which version wrote it.
+4. To look at a database changes nothing: of an earlier format, a copy in memory is brought up to date.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedcervix import __version__
+from fedcervix.core.formats import FIRST, UnknownFormat
+from fedcervix.disk.databases import copy_database
+from fedcervix.errors import FormatError
+
+LATER = "a later version of fedcervix wrote it"
+INSTALL = "install that version again, or a later one"
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The tables of a database, and how those of earlier formats become them. Its format counts the upgrades."""
+
+    what: str
+    """such as "the journal" """
+    tables: tuple[str, ...]
+    """statements that make an empty database one of the newest format"""
+    upgrades: tuple[tuple[str, ...], ...] = ()
+    """statements that lead from one format to the next, from format 1 on"""
+
+    @property
+    def format(self) -> int:
+        """The newest format."""
+        return FIRST + len(self.upgrades)
+
+
+def backup_of(path: Path, found: int) -> Path:
+    """Return where the copy of a database lies that was made before an upgrade changed its format, `found`."""
+    return path.with_name(f"{path.name}.format-{found}")
+
+
+def bring_up(db: sqlite3.Connection, path: Path, schema: Schema) -> None:
+    """Make the tables of an empty database; bring one of an earlier format up to date, and keep a copy of it.
+
+    Raises FormatError where a later version wrote it, sqlite3.Error.
+    """
+    found = _checked(db, path, schema)
+    if FIRST <= found < schema.format:
+        _copy(db, backup_of(path, found))
+    if _number(db) != schema.format:
+        _run(db, schema)
+
+
+def look_at(db: sqlite3.Connection, path: Path, schema: Schema) -> sqlite3.Connection:
+    """Return what to read of a database that is not to be changed; an empty one is returned as it is.
+
+    Raises FormatError where a later version wrote it, sqlite3.Error.
+    """
+    if not FIRST <= _checked(db, path, schema) < schema.format:
+        return db
+    copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    db.backup(copy)
+    db.close()
+    _run(copy, schema)
+    return copy
+
+
+def _checked(db: sqlite3.Connection, path: Path, schema: Schema) -> int:
+    """Return the format of a database. Raises FormatError where it is a later one than this version reads."""
+    found = _format(db)
+    if found <= schema.format:
+        return found
+    kept = backup_of(path, schema.format)
+    what = str(UnknownFormat(f"{schema.what} {path}", found, schema.format))
+    if not kept.exists():
+        raise FormatError(what, cause=LATER, next_step=INSTALL)
+    old, new = shlex.quote(str(kept)), shlex.quote(str(path))
+    raise FormatError(
+        f"{what}; its backup in format {schema.format} is {kept}",
+        cause=LATER,
+        next_step=f"{INSTALL}; or go back to the backup, without what was done since: rm -f {new}-* && mv {old} {new}",
+    )
+
+
+def _format(db: sqlite3.Connection) -> int:
+    """Return the format of a database; 0: it is empty. Format 1 had no number at first."""
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    number = _number(db)
+    if number < 0 or (number and not tables):
+        raise sqlite3.DatabaseError(f"it says format {number} and holds {tables} tables")
+    return number or (FIRST if tables else 0)
+
+
+def _number(db: sqlite3.Connection) -> int:
+    (number,) = db.execute("PRAGMA user_version").fetchone()
+    return int(number)
+
+
+def _copy(db: sqlite3.Connection, to: Path) -> None:
+    to.unlink(missing_ok=True)  # of an upgrade that was cut short
+    to.touch(mode=0o600)
+    copy_database(db, to)
+
+
+def _run(db: sqlite3.Connection, schema: Schema) -> None:
+    """Make or upgrade the tables, as far as another process has not done so meanwhile."""
+    with db:
+        db.execute("BEGIN IMMEDIATE")
+        found = _format(db)
+        upgrades = schema.upgrades[found - FIRST :] if found else (schema.tables,)
+        for statement in (one for statements in upgrades for one in statements):
+            db.execute(statement)
+        db.execute(f"PRAGMA user_version = {schema.format}")
+
+
+def later(path: Path, error: UnknownFormat) -> FormatError:
+    """Return what is said of a file that a later version wrote."""
+    return FormatError(f"{path} is not for fedcervix {__version__}: {error}", cause=LATER, next_step=INSTALL)

@@ -1,0 +1,131 @@
+"""The next version of fedcervix, as it may be one day: a copy of the code with a few more keys, fields and a table.
+
+What today's code and that one make of each other's files is the test of docs/formats.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("shared/fedcervix", "coordinator", "site_agent", "cervix_study")
+VERSION = "0.2.0"
+
+Edit = tuple[str, str, str]
+"""file, a text in it, what stands there instead"""
+
+KEYS: tuple[Edit, ...] = (
+    ("shared/fedcervix/__init__.py", '__version__ = "0.1.0"', f'__version__ = "{VERSION}"'),
+    # A key of the terms, which new plans use, and one of the recipe, which they do not.
+    (
+        "shared/fedcervix/core/plan.py",
+        "    seed: Annotated[int, Within(0, INT64_MAX)] = 0\n",
+        "    seed: Annotated[int, Within(0, INT64_MAX)] = 0\n    noise: Annotated[float, Within(0, 1)] = 0.5\n",
+    ),
+    (
+        "shared/fedcervix/core/plan.py",
+        '    loss: Loss = "nt-xent"\n',
+        '    loss: Loss = "nt-xent"\n    smoothing: Annotated[float, Within(0, 1)] = 0.0\n',
+    ),
+    (
+        "shared/fedcervix/core/plan_formats.py",
+        "CHANGES: Final = (\n",
+        'CHANGES: Final = (\n    Change(2, "terms.noise", (0.0,)),\n    Change(2, "recipe.smoothing", (0.0,)),\n',
+    ),
+    # A field of an event.
+    (
+        "shared/fedcervix/core/events.py",
+        "    reason: str\n    at: float\n\n\n@dataclass(frozen=True, slots=True)\nclass Tick",
+        "    reason: str\n    at: float\n    by: str = ''\n\n\n@dataclass(frozen=True, slots=True)\nclass Tick",
+    ),
+    ("shared/fedcervix/core/events.py", "\nFORMAT = 1\n", "\nFORMAT = 2\n"),
+    (
+        "shared/fedcervix/core/events.py",
+        "SINCE: Mapping[str, int] = {}",
+        "SINCE: Mapping[str, int] = {'RunAborted.by': 2}",
+    ),
+    ("coordinator/run/history.py", "RunAborted(reason, at)", "RunAborted(reason, at, 'the operator')"),
+    # A key of a run's record, of a model's record, of a site's notes and of site.toml.
+    (
+        "coordinator/run/results.py",
+        '        "run": run.run,\n',
+        '        "run": run.run,\n        "weather": "fine",\n',
+    ),
+    (
+        "site_agent/store/model_store.py",
+        '            "start": trained.start,\n',
+        '            "start": trained.start,\n            "weather": "fine",\n',
+    ),
+    (
+        "site_agent/store/task_results.py",
+        "    steps: int\n    loss: float\n",
+        "    steps: int\n    loss: float\n    watts: float = 0.0\n",
+    ),
+    (
+        "site_agent/home.py",
+        "    launcher: tuple[str, ...] = ()\n",
+        "    launcher: tuple[str, ...] = ()\n    fans: int = 1\n",
+    ),
+)
+LABEL = "label TEXT NOT NULL DEFAULT ''"
+TABLE: tuple[Edit, ...] = (
+    # A column of the journal.
+    ("shared/fedcervix/disk/journal.py", "begun_at REAL NOT NULL) STRICT", f"begun_at REAL NOT NULL, {LABEL}) STRICT"),
+    (
+        "shared/fedcervix/disk/journal.py",
+        '"CREATE INDEX events_of_run ON events (run, seq)"))',
+        f'"CREATE INDEX events_of_run ON events (run, seq)"), (("ALTER TABLE runs ADD COLUMN {LABEL}",),))',
+    ),
+    (
+        "shared/fedcervix/disk/journal.py",
+        "INSERT INTO runs VALUES (?, ?, ?, ?)",
+        "INSERT INTO runs VALUES (?, ?, ?, ?, '')",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class NextVersion:
+    """A copy of the code with edits."""
+
+    folder: Path
+
+    def run(self, script: str, given: Any = None) -> Any:
+        """Run a script with this version: it finds `given`, and leaves `result`, both as JSON has them."""
+        whole = f"import json, sys\ngiven = json.loads(sys.argv[1])\n{script}\nprint('RESULT ' + json.dumps(result))"
+        path = os.pathsep.join([str(self.folder), str(self.folder / "shared")])
+        command = [sys.executable, "-c", whole, json.dumps(given)]
+        done = subprocess.run(
+            command, env={**os.environ, "PYTHONPATH": path}, cwd=self.folder, text=True, capture_output=True
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.rpartition("RESULT ")[2])
+
+    def coordinator(self, home: Path, *commands: str) -> list[str]:
+        """Give commands of the coordinator; return what each has printed. They must succeed."""
+        return self.run(
+            "from click.testing import CliRunner\n"
+            "from coordinator.cli import cli\n"
+            "done = [CliRunner().invoke(cli, ['--home', given[0], *words.split()]) for words in given[1]]\n"
+            "assert all(one.exit_code == 0 for one in done), [(one.output, one.exception) for one in done]\n"
+            "result = [one.stdout for one in done]",
+            [str(home), commands],
+        )
+
+
+def build(folder: Path, *edits: Edit) -> NextVersion:
+    """Copy the code into a folder, and edit it."""
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, before, after in edits:
+        text = (folder / name).read_text()
+        assert text.count(before) == 1, f"{name} has {before!r} {text.count(before)} times"
+        (folder / name).write_text(text.replace(before, after))
+    return NextVersion(folder)

@@ -1,0 +1,187 @@
+"""The backup of a coordinator's home: what goes in, what is refused, what a half-made one leaves behind."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import tarfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from coordinator.backup import making, restoring
+from coordinator.backup.archive import LABEL, SUMS
+from coordinator.commands.backups import backup as command
+from coordinator.home.home import Home
+from coordinator.home.registry import Registry
+from fedcervix.errors import ConfigError, FedcervixError, RunError, StorageError
+from tests.unit.coordinator_homes import made
+
+NOW = datetime(2026, 11, 30, 3, 40, tzinfo=UTC)
+Edit = Callable[[list[tuple[tarfile.TarInfo, bytes]]], list[tuple[tarfile.TarInfo, bytes]]]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = made(tmp_path / "coordinator")
+    Registry(home.registry)
+    return home
+
+
+@pytest.fixture
+def file(home: Home, tmp_path: Path) -> Path:
+    making.backup(home, tmp_path / "b.tar", NOW)
+    return tmp_path / "b.tar"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def edited(file: Path, edit: Edit) -> Path:
+    with tarfile.open(file) as tar:
+        entries = [(entry, tar.extractfile(entry).read()) for entry in tar]  # type: ignore[union-attr]
+    to = file.with_name("edited.tar")
+    with tarfile.open(to, "w") as tar:
+        for entry, data in edit(entries):
+            entry.size = len(data) if entry.isreg() else 0
+            tar.addfile(entry, io.BytesIO(data))
+    return to
+
+
+def entry(name: str, data: bytes = b"x", **more: object) -> tuple[tarfile.TarInfo, bytes]:
+    made = tarfile.TarInfo(name)
+    for key, value in more.items():
+        setattr(made, key, value)
+    return made, data
+
+
+def test_a_restored_home_is_the_home(home: Home, file: Path, tmp_path: Path) -> None:
+    label = restoring.restore(Home(tmp_path / "new"), file)
+    before, after = contents(home.folder), contents(tmp_path / "new")
+    assert (label.federation, label.run, label.made_at) == ("cervix", "", "2026-11-30T03:40:00+00:00")
+    assert after.keys() <= before.keys()
+    assert {"coordinator.toml", "keys/authority.key", "keys/authority.crt", "registry.db"} <= after.keys()
+    assert all(data == before[name] for name, data in after.items() if not name.endswith(".db"))
+    modes = {path: path.stat().st_mode & 0o777 for path in [tmp_path / "new", *(tmp_path / "new").rglob("*")]}
+    assert {mode for path, mode in modes.items() if path.is_file()} == {0o600}
+    assert {mode for path, mode in modes.items() if path.is_dir()} == {0o700}
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_tar_and_sha256sum_can_read_it_without_us(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    subprocess.run(["tar", "-xf", file, "-C", tmp_path / "out"], check=True)
+    done = subprocess.run(["sha256sum", "--check", "--strict", SUMS], cwd=tmp_path / "out", capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert set(contents(tmp_path / "out")) - {LABEL, SUMS} == {
+        line.split("  ")[1] for line in (tmp_path / "out" / SUMS).read_text().splitlines()
+    }
+
+
+@pytest.mark.parametrize("part", [0.0, 0.01, 0.3, 0.9, 0.999])
+def test_one_that_was_cut_off_is_refused_and_leaves_nothing(part: float, file: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.tar"
+    with tarfile.open(file) as tar:
+        end = tar.getmembers()[-1].offset_data
+    cut.write_bytes(file.read_bytes()[: int(end * part)])
+    before = names(tmp_path)
+    with pytest.raises(StorageError, match="not a complete backup"):
+        restoring.restore(Home(tmp_path / "new"), cut)
+    assert names(tmp_path) == before
+
+
+OTHERS: dict[str, Edit] = {
+    "a flipped byte": lambda all_: [
+        (e, d[:-1] + bytes([d[-1] ^ 1]) if e.name == "registry.db" else d) for e, d in all_
+    ],
+    "one file less": lambda all_: [one for one in all_ if one[0].name != "keys/authority.key"],
+    "one file more": lambda all_: [all_[0], entry("blobs/x"), *all_[1:]],
+    "a path out of the home": lambda all_: [all_[0], entry("keys/../../x"), *all_[1:]],
+    "an absolute path": lambda all_: [all_[0], entry("/tmp/x"), *all_[1:]],
+    "another file": lambda all_: [all_[0], entry("cron.d/x"), *all_[1:]],
+    "a link": lambda all_: [all_[0], entry("keys/x", b"", type=tarfile.SYMTYPE, linkname="/etc/passwd"), *all_[1:]],
+    "a folder": lambda all_: [all_[0], entry("blobs", b"", type=tarfile.DIRTYPE), *all_[1:]],
+    "no label": lambda all_: all_[1:],
+    "a later format": lambda all_: [
+        (all_[0][0], json.dumps({**json.loads(all_[0][1]), "format": 2}).encode()),
+        *all_[1:],
+    ],
+    "a label of another program": lambda all_: [(all_[0][0], b'{"a": 1}'), *all_[1:]],
+    "a label that is no object": lambda all_: [(all_[0][0], b"[1]"), *all_[1:]],
+    "a huge label": lambda all_: [(all_[0][0], b" " * 10**6 + all_[0][1]), *all_[1:]],
+    "nothing": lambda _: [],
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_one_that_is_not_as_it_was_made_is_refused_and_leaves_nothing(what: str, file: Path, tmp_path: Path) -> None:
+    wrong = edited(file, OTHERS[what])
+    before = names(tmp_path)
+    with pytest.raises(StorageError, match="not a complete backup") as caught:
+        restoring.restore(Home(tmp_path / "new"), wrong)
+    assert caught.value.cause
+    assert caught.value.next_step
+    assert names(tmp_path) == before
+
+
+def test_another_archive_and_no_archive_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("hello\n" * 1000)
+    for source in (tmp_path / "text", tmp_path / "missing", tmp_path):
+        with pytest.raises(StorageError):
+            restoring.restore(Home(tmp_path / "new"), source)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_home_that_is_there_is_never_overwritten(home: Home, file: Path) -> None:
+    before = contents(home.folder)
+    with pytest.raises(ConfigError, match="not empty") as caught:
+        restoring.restore(home, file)
+    assert "--home" in caught.value.next_step
+    assert contents(home.folder) == before
+
+
+def test_an_empty_folder_and_what_a_killed_process_left_are_no_hindrance(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / ".new.part").mkdir()
+    (tmp_path / ".new.part" / "junk").write_text("of a killed process")
+    restoring.restore(Home(tmp_path / "new"), file)
+    assert not (tmp_path / "new" / "junk").exists()
+    assert not (tmp_path / ".new.part").exists()
+
+
+def test_a_backup_never_replaces_a_file(home: Home, file: Path) -> None:
+    before = file.read_bytes()
+    with pytest.raises(RunError, match="is there already") as caught:
+        command(home, file)
+    assert file.read_bytes() == before
+    assert "backup" in caught.value.next_step
+
+
+def test_a_backup_that_fails_leaves_nothing(home: Home, tmp_path: Path) -> None:
+    home.key_file("authority.key").unlink()
+    before = names(tmp_path)
+    with pytest.raises(FedcervixError):
+        making.backup(home, tmp_path / "b.tar", NOW)
+    with pytest.raises(StorageError):
+        making.backup(made(tmp_path / "other"), tmp_path / "no-such-folder" / "b.tar", NOW)
+    assert names(tmp_path) == sorted([*before, "other"])
+
+
+def test_a_home_in_which_nothing_has_happened_is_backed_up_too(tmp_path: Path) -> None:
+    home = made(tmp_path / "young")
+    making.backup(home, tmp_path / "young.tar", NOW)
+    restoring.restore(Home(tmp_path / "new"), tmp_path / "young.tar")
+    assert contents(tmp_path / "new") == contents(home.folder)
+
+
+def test_two_backups_of_one_moment_are_the_same_bytes(home: Home, file: Path, tmp_path: Path) -> None:
+    making.backup(home, tmp_path / "again.tar", NOW)
+    assert (tmp_path / "again.tar").read_bytes() == file.read_bytes()

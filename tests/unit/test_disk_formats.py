@@ -1,0 +1,133 @@
+"""Databases of other versions: brought up to date after a backup, or refused in one sentence that names it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from coordinator.home import registry
+from fedcervix.disk import journal
+from fedcervix.disk.formats import Schema, backup_of, bring_up, look_at
+from fedcervix.errors import FormatError
+
+ONE = Schema("the notes", ("CREATE TABLE notes (words TEXT)",))
+TWO = Schema(
+    "the notes",
+    ("CREATE TABLE notes (words TEXT, at REAL)",),
+    (("ALTER TABLE notes ADD COLUMN at REAL", "UPDATE notes SET at = 5"),),
+)
+BROKEN = dataclasses.replace(TWO, upgrades=(("ALTER TABLE notes ADD COLUMN at REAL", "UPDATE nothing SET at = 5"),))
+
+
+def opened(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, isolation_level=None)
+
+
+def rows(path: Path) -> list[tuple[object, ...]]:
+    db = opened(path)
+    found = db.execute("SELECT * FROM notes").fetchall()
+    db.close()
+    return found
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    path = tmp_path / "notes.db"
+    db = opened(path)
+    bring_up(db, path, ONE)
+    db.execute("INSERT INTO notes VALUES ('hello')")
+    db.close()
+    return path
+
+
+def test_an_earlier_format_is_brought_up_to_date_after_a_backup(old: Path) -> None:
+    umask = os.umask(0)
+    try:
+        bring_up(opened(old), old, TWO)
+    finally:
+        os.umask(umask)
+    assert rows(old) == [("hello", 5.0)]
+    assert rows(backup_of(old, 1)) == [("hello",)]
+    assert backup_of(old, 1).stat().st_mode & 0o777 == 0o600
+
+
+def test_it_is_done_once(old: Path) -> None:
+    bring_up(opened(old), old, TWO)
+    backup_of(old, 1).write_bytes(b"kept as it is")
+    before = old.read_bytes()
+    bring_up(opened(old), old, TWO)
+    assert (old.read_bytes(), backup_of(old, 1).read_bytes()) == (before, b"kept as it is")
+
+
+def test_a_new_file_has_the_newest_format_and_no_backup(tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    bring_up(opened(path), path, TWO)
+    assert (rows(path), list(tmp_path.glob("*.format-*"))) == ([], [])
+
+
+def test_an_upgrade_that_fails_changes_nothing_and_is_done_again(old: Path) -> None:
+    before = old.read_bytes()
+    with pytest.raises(sqlite3.OperationalError, match="nothing"):
+        bring_up(opened(old), old, BROKEN)
+    assert (old.read_bytes(), rows(old)) == (before, [("hello",)])
+    backup_of(old, 1).write_bytes(b"torn")
+    bring_up(opened(old), old, TWO)
+    assert rows(backup_of(old, 1)) == [("hello",)]
+
+
+def test_a_later_format_is_refused_in_one_sentence_that_names_the_backup(old: Path) -> None:
+    bring_up(opened(old), old, TWO)
+    before = old.read_bytes()
+    for use in (bring_up, look_at):
+        with pytest.raises(FormatError) as caught:
+            use(opened(old), old, ONE)
+        assert f"the notes {old} has format 2; fedcervix" in caught.value.what
+        assert caught.value.what.endswith(f"reads formats up to 1; its backup in format 1 is {backup_of(old, 1)}")
+        assert f"mv {backup_of(old, 1)} {old}" in caught.value.next_step
+    assert old.read_bytes() == before
+
+
+def test_a_later_format_without_a_backup_is_refused_too(old: Path) -> None:
+    bring_up(opened(old), old, TWO)
+    backup_of(old, 1).unlink()
+    with pytest.raises(FormatError) as caught:
+        bring_up(opened(old), old, ONE)
+    assert "backup" not in caught.value.explain()
+    assert "install that version" in caught.value.next_step
+
+
+def test_to_go_back_to_the_backup_works(old: Path) -> None:
+    bring_up(opened(old), old, TWO)
+    backup_of(old, 1).rename(old)
+    bring_up(opened(old), old, ONE)
+    assert rows(old) == [("hello",)]
+
+
+def test_to_look_at_an_earlier_format_changes_nothing(old: Path) -> None:
+    before = old.read_bytes()
+    found = look_at(sqlite3.connect(f"{old.as_uri()}?mode=ro", uri=True, isolation_level=None), old, TWO)
+    assert found.execute("SELECT * FROM notes").fetchall() == [("hello", 5.0)]
+    assert (old.read_bytes(), list(old.parent.iterdir())) == (before, [old])
+
+
+@pytest.mark.parametrize("number", [-1, 1, 7])
+def test_a_number_without_tables_is_no_format(tmp_path: Path, number: int) -> None:
+    path = tmp_path / "notes.db"
+    db = opened(path)
+    db.execute(f"PRAGMA user_version = {number}")
+    with pytest.raises(sqlite3.DatabaseError, match="holds 0 tables"):
+        bring_up(db, path, TWO)
+
+
+@pytest.mark.parametrize("schema", [journal.SCHEMA, registry.SCHEMA], ids=lambda schema: schema.what)
+def test_a_database_that_had_no_number_yet_is_format_1(tmp_path: Path, schema: Schema) -> None:
+    path = tmp_path / "old.db"
+    db = opened(path)
+    for statement in schema.tables:
+        db.execute(statement)
+    bring_up(db, path, schema)
+    assert db.execute("PRAGMA user_version").fetchone() == (1,)
