@@ -13,13 +13,13 @@ from typing import Any
 from cervix_study.export.model_source import Released
 from cervix_study.report.document import Block, Bullets, Code, Column, Heading, Table, Text, cells
 from cervix_study.report.markdown import blocks_text
-from cervix_study.report.wording import NOTHING, listed, with_interval
+from cervix_study.report.wording import NOTHING, with_interval
 from fedcervix import __version__
 from fedcervix.core.plan import recipe_to_dict
 from site_agent.classifier.evaluate import AtThreshold
 from site_agent.classifier.intervals import WOMEN_MIN
 from site_agent.network.encoder import feature_count
-from site_agent.report.answer import counted
+from site_agent.report.answer import counted, listed
 from site_agent.report.page import recipe_rows, three
 from site_agent.store.provenance import FEDERATED
 

@@ -21,6 +21,10 @@ VERSION = "0.2.0"
 Edit = tuple[str, str, str]
 """file, a text in it, what stands there instead"""
 
+WIDER = """\
+    Change(2, "recipe.loss", ("nt-xent", "dcl"), is_new=False),
+    Change(2, "recipe.width", Within(1, 4096), is_new=False),
+"""
 KEYS: tuple[Edit, ...] = (
     ("shared/fedcervix/__init__.py", '__version__ = "0.1.0"', f'__version__ = "{VERSION}"'),
     # A key of the terms, which new plans use, and one of the recipe, which they do not.
@@ -33,6 +37,18 @@ KEYS: tuple[Edit, ...] = (
         "shared/fedcervix/core/plan.py",
         '    loss: Loss = "nt-xent"\n',
         '    loss: Loss = "nt-xent"\n    smoothing: Annotated[float, Within(0, 1)] = 0.0\n',
+    ),
+    # A loss that this version does not know, and a wider dense layer.
+    ("shared/fedcervix/core/plan.py", 'Literal["nt-xent", "dcl"]', 'Literal["nt-xent", "dcl", "barlow"]'),
+    (
+        "shared/fedcervix/core/plan.py",
+        "width: Annotated[int, Within(1, 4096)]",
+        "width: Annotated[int, Within(1, 8192)]",
+    ),
+    (
+        "shared/fedcervix/core/plan_formats.py",
+        "CHANGES: Final = (\n",
+        f"CHANGES: Final = (\n{WIDER}",
     ),
     (
         "shared/fedcervix/core/plan_formats.py",

@@ -18,7 +18,8 @@ from coordinator.cli import cli
 from coordinator.home.home import Home
 from fedcervix import __version__
 from fedcervix.core.plan import Plan, Recipe, Terms, canonical_json
-from fedcervix.disk.formats import backup_of
+from fedcervix.disk.formats import INSTALL, backup_of
+from fedcervix.disk.formats import LATER as LATER_CAUSE
 from fedcervix.errors import ConfigError, FedcervixError, FormatError, VersionError
 from fedcervix.transport import codec
 from fedcervix.wire import federation_pb2 as wire
@@ -125,6 +126,23 @@ def test_a_plan_that_this_version_can_say_is_the_same_text_there(later: NextVers
     assert json.loads(texts[4])["format"] == 2
 
 
+def test_a_plan_names_the_later_format_only_for_a_value_that_this_version_refuses(later: NextVersion) -> None:
+    texts = later.run(
+        "from fedcervix.core.plan import Plan, Recipe, Terms\n"
+        "plans = [Plan(mode='csfssl', sites=('ada', 'bob'), profile='paper', terms=Terms(noise=0.0),"
+        " recipe=Recipe(**one)) for one in given]\n"
+        "assert all(Plan.parse(plan.canonical()) == plan for plan in plans)\n"
+        "result = [plan.canonical() for plan in plans]",
+        [{"loss": "dcl", "width": 4096}, {"loss": "barlow"}, {"width": 4097}],
+    )
+    assert Plan.parse(texts[0]).recipe.loss == "dcl"
+    for text in texts[1:]:
+        with pytest.raises(ValueError, match=f"the plan {LATER}"):
+            Plan.parse(text)
+        with pytest.raises(ValueError, match=r"loss is one of|width is 1 to 4096"):
+            Plan.parse(canonical_json({key: value for key, value in json.loads(text).items() if key != "format"}))
+
+
 # --- homes of the next version with this one ----------------------------------------------------------------------
 
 
@@ -145,6 +163,7 @@ def test_a_run_in_progress_that_it_cannot_read_is_refused_in_one_sentence(world:
     error = refused(world.home, words)
     assert isinstance(error, FormatError)
     assert f"the plan {LATER}" in error.what
+    assert (error.cause, error.next_step) == (LATER_CAUSE, INSTALL)
     assert outcomes(world.home) == before
 
 

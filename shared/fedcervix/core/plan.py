@@ -220,6 +220,7 @@ class Plan:
     terms: Terms
     recipe: Recipe
     _text: str = dataclasses.field(init=False, compare=False, repr=False, default="")
+    """as it was read, or as this version writes it"""
 
     def __post_init__(self) -> None:
         check_values(self)

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from fedcervix.core.events import Event, event_from_json, event_to_json
+from fedcervix.core.formats import UnknownFormat
 from fedcervix.core.plan import Plan
 from fedcervix.disk.databases import translated
-from fedcervix.disk.formats import Schema, bring_up, look_at
+from fedcervix.disk.formats import INSTALL, LATER, Schema, bring_up, look_at
 from fedcervix.disk.reserve import Reserve
 from fedcervix.errors import FormatError
 
@@ -149,8 +150,11 @@ def _translated(path: Path) -> Iterator[None]:
         with translated(path, "the journal"):
             yield
     except ValueError as error:
+        is_later = isinstance(error, UnknownFormat)
         raise FormatError(
             f"the journal {path} holds an entry that this version cannot read: {error}",
-            cause="it was written by another version, or the file is damaged",
-            next_step="start it with the version that wrote it, or restore the home folder from its backup",
+            cause=LATER if is_later else "it was written by another version, or the file is damaged",
+            next_step=INSTALL
+            if is_later
+            else "start it with the version that wrote it, or restore the home folder from its backup",
         ) from error
